@@ -1,0 +1,264 @@
+//! Moving everything from one database to another: the way up from a file to a server.
+//!
+//! Knows no table by name: both schemas come from the same migrations, so what stands in them is asked of the databases
+//! themselves. While a copy runs the target says so in its table of steps, under a name that every binary refuses to run
+//! on: half an installation is never served. A copy that was interrupted is begun anew, over what it left.
+
+mod table;
+mod value;
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::migrate::UNFINISHED;
+use crate::{Db, Error, ErrorKind, Migration, Options, Timestamp, Tx};
+use table::Table;
+use value::{Digest, Owned};
+
+/// Rows read at once and written in one transaction: within what distributed engines take.
+const BATCH: usize = 500;
+
+/// What a copy is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Rows go over.
+    Copying,
+    /// Both sides are read again and compared.
+    Verifying,
+}
+
+/// How far a copy is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'p> {
+    /// What it is doing.
+    pub stage: Stage,
+    /// With which table.
+    pub table: &'p str,
+    /// Rows done in this stage, of all tables.
+    pub done: u64,
+    /// Rows of all tables.
+    pub total: u64,
+}
+
+/// A table that was copied, and found equal on both sides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Copied {
+    /// Its name.
+    pub table: String,
+    /// How many rows it has.
+    pub rows: u64,
+    /// The sum of its rows' digests, in hexadecimal: the same whatever order the rows come in, on whatever engine.
+    pub digest: String,
+}
+
+impl Db {
+    /// Copies every row into `target`, which must be a PostgreSQL database that nothing was ever written to, and compares
+    /// both sides row by row. `target` is migrated to `migrations` first; this database must be there already. Nobody may
+    /// write to this one meanwhile: open it with [`Options::serve_lock`]. A change that got in all the same is found when
+    /// both are compared, and is [`ErrorKind::Conflict`].
+    ///
+    /// Stopped half-way it leaves a target that nothing can be started on, and that another copy begins anew on.
+    pub async fn copy_to(
+        &self,
+        target: &Db,
+        migrations: &[Migration],
+        binary_version: &str,
+        mut progress: impl FnMut(Progress<'_>),
+    ) -> Result<Vec<Copied>, Error> {
+        let tables = prepare(self, target, migrations, binary_version).await?;
+        let run = begin(target, &tables, migrations, binary_version).await?;
+        let mut total = 0;
+        for table in &tables {
+            total += table.count(self).await?;
+        }
+        for table in tables.iter().rev() {
+            clear(target, table, run).await?;
+        }
+        let mut done = 0;
+        for table in &tables {
+            let mut after = None;
+            while let Some(rows) = table.page(self, after.take(), BATCH).await? {
+                done += rows.len() as u64;
+                after = Some(table.key_of(rows.last()));
+                insert(target, table, rows, run).await?;
+                progress(Progress { stage: Stage::Copying, table: &table.name, done, total });
+            }
+        }
+        let mut copied = Vec::with_capacity(tables.len());
+        let mut done = 0;
+        for table in &tables {
+            let here = digest(self, table).await?;
+            let there = digest(target, table).await?;
+            if here != there {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "the table {} differs after the copy: {} rows here, {} there; somebody wrote to one of them \
+                         meanwhile. Copy again",
+                        table.name, here.rows, there.rows
+                    ),
+                ));
+            }
+            done += here.rows;
+            progress(Progress { stage: Stage::Verifying, table: &table.name, done, total });
+            copied.push(Copied { table: table.name.clone(), rows: here.rows, digest: here.hex() });
+        }
+        finish(target, run).await?;
+        Ok(copied)
+    }
+}
+
+/// Brings the target's schema to where the source's is, and gives the tables of both, those referred to first.
+async fn prepare(
+    source: &Db,
+    target: &Db,
+    migrations: &[Migration],
+    binary_version: &str,
+) -> Result<Vec<Table>, Error> {
+    if !target.is_postgres() {
+        return Err(Error::invalid("the target of a copy is a PostgreSQL database"));
+    }
+    if source.is_postgres() {
+        return Err(Error::invalid("the source of a copy is a SQLite file"));
+    }
+    if !is_begun(target)? {
+        target.migrate(migrations, binary_version)?;
+    }
+    let steps = |db: &Db| -> Result<Vec<_>, Error> {
+        let steps = db.schema()?.into_iter().filter(|step| step.migration != UNFINISHED);
+        Ok(steps.map(|step| (step.migration, step.step, step.checksum)).collect())
+    };
+    if steps(source)? != steps(target)? {
+        return Err(Error::schema(
+            "the two databases are not at the same migration: migrate the source with this binary first, and copy into \
+             an empty database",
+        ));
+    }
+    let tables = table::read(source, target).await?;
+    Ok(tables)
+}
+
+fn is_begun(target: &Db) -> Result<bool, Error> {
+    Ok(target.schema()?.iter().any(|step| step.migration == UNFINISHED))
+}
+
+/// Marks the target as being copied to, by this run. Refuses one that holds anything but what its migrations put there.
+async fn begin(
+    target: &Db,
+    tables: &[Table],
+    migrations: &[Migration],
+    binary_version: &str,
+) -> Result<Uuid, Error> {
+    if !is_begun(target)? {
+        let fresh = Fresh::make(migrations, binary_version)?;
+        for table in tables {
+            let (here, there) = (digest(&fresh.db, table).await?, digest(target, table).await?);
+            if here != there {
+                return Err(Error::invalid(format!(
+                    "the target is in use: its table {} holds rows of its own. Copy into an empty database",
+                    table.name
+                )));
+            }
+        }
+    }
+    let run = Uuid::new_v4();
+    let now = Timestamp::from(std::time::SystemTime::now());
+    target
+        .write("copy.begin", move |tx| {
+            tx.execute(
+                "INSERT INTO schema_steps (migration, step, checksum, oldest_binary, applied_at) \
+                 VALUES ($1, 1, $2, '', $3) ON CONFLICT (migration, step) DO UPDATE SET checksum = excluded.checksum",
+                &[UNFINISHED.into(), run.to_string().as_str().into(), now.into()],
+            )
+        })
+        .await?;
+    Ok(run)
+}
+
+/// Takes the mark's row, so that of two copies into one target the later one is the only one.
+fn guard(tx: &mut Tx<'_>, run: Uuid) -> Result<(), Error> {
+    let mine = tx.execute(
+        "UPDATE schema_steps SET checksum = checksum WHERE migration = $1 AND checksum = $2",
+        &[UNFINISHED.into(), run.to_string().as_str().into()],
+    )?;
+    if mine == 1 {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Unavailable, "another copy into the same database was begun after this one"))
+}
+
+async fn clear(target: &Db, table: &Table, run: Uuid) -> Result<(), Error> {
+    let sql = table.delete_some(BATCH);
+    loop {
+        let sql = sql.clone();
+        let gone = target
+            .write("copy.clear", move |tx| {
+                guard(tx, run)?;
+                tx.execute(&sql, &[])
+            })
+            .await?;
+        if gone == 0 {
+            return Ok(());
+        }
+    }
+}
+
+async fn insert(target: &Db, table: &Table, rows: Vec<Vec<Owned>>, run: Uuid) -> Result<(), Error> {
+    let sql = table.insert(rows.len());
+    target
+        .write("copy.insert", move |tx| {
+            guard(tx, run)?;
+            let values: Vec<_> = rows.iter().flatten().map(Owned::value).collect();
+            tx.execute(&sql, &values).map(|_| ())
+        })
+        .await
+}
+
+async fn finish(target: &Db, run: Uuid) -> Result<(), Error> {
+    target
+        .write("copy.finish", move |tx| {
+            guard(tx, run)?;
+            tx.execute("DELETE FROM schema_steps WHERE migration = $1", &[UNFINISHED.into()]).map(|_| ())
+        })
+        .await
+}
+
+async fn digest(db: &Db, table: &Table) -> Result<Digest, Error> {
+    let mut digest = Digest::default();
+    let mut after = None;
+    while let Some(rows) = table.page(db, after.take(), BATCH).await? {
+        for row in &rows {
+            digest.add(row);
+        }
+        after = Some(table.key_of(rows.last()));
+    }
+    Ok(digest)
+}
+
+/// What the migrations alone make, in a file of its own: what an unused database looks like.
+struct Fresh {
+    db: Db,
+    folder: PathBuf,
+}
+
+impl Fresh {
+    fn make(migrations: &[Migration], binary_version: &str) -> Result<Self, Error> {
+        let folder = std::env::temp_dir().join(format!("ward-copy-{}", Uuid::new_v4()));
+        std::fs::create_dir(&folder)
+            .map_err(|error| Error::unavailable("a temporary folder cannot be made").because(error))?;
+        let url = format!("sqlite:{}", folder.join("fresh.db").display());
+        let db = Db::open(&url, Options { flush: false, ..Options::default() })?;
+        let fresh = Self { db, folder };
+        fresh.db.migrate(migrations, binary_version)?;
+        Ok(fresh)
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        self.db.close();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}

@@ -1,0 +1,161 @@
+//! What can go wrong with a database, told apart by what the caller can do about it.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+/// What a caller can do about an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A query that must give a row gave none.
+    NoRow,
+    /// A constraint of the schema refused the change.
+    Constraint,
+    /// Another transaction was in the way; the same closure may succeed when run again.
+    Conflict,
+    /// Nothing was changed and nothing is known to be wrong with the request: the queue or the disk is full, the
+    /// file cannot be read or written, the batch was aborted, the server cannot be reached or takes no writes, every
+    /// connection is busy, or the database is closed.
+    Unavailable,
+    /// The commit itself errored: the change may or may not be there.
+    Unknown,
+    /// The time for it ran out.
+    Timeout,
+    /// A column does not hold what the code asked of it.
+    Decode,
+    /// The closure panicked; its changes were rolled back.
+    Panic,
+    /// The transaction already met an error and takes no further statement.
+    Refused,
+    /// The schema is not one that this binary can run on.
+    Schema,
+    /// Misuse: a bad URL, bad SQL, a value that no engine stores.
+    Invalid,
+}
+
+impl ErrorKind {
+    /// The kind as a metric label: lower case, one word or two joined by `_`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoRow => "no_row",
+            Self::Constraint => "constraint",
+            Self::Conflict => "conflict",
+            Self::Unavailable => "unavailable",
+            Self::Unknown => "unknown",
+            Self::Timeout => "timeout",
+            Self::Decode => "decode",
+            Self::Panic => "panic",
+            Self::Refused => "refused",
+            Self::Schema => "schema",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+/// A failed database call. Its text says what happened and never holds a bound value; the engine's own error, where
+/// there is one, is the [source](StdError::source). Cheap to clone, because one failed commit answers a whole batch.
+#[derive(Clone, Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    pub(crate) fn because(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    pub(crate) fn unavailable(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::Unavailable, message)
+    }
+
+    pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::Invalid, message)
+    }
+
+    pub(crate) fn schema(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::Schema, message)
+    }
+
+    pub(crate) fn decode(index: usize, wanted: &str, found: &str) -> Self {
+        Self::new(ErrorKind::Decode, format!("column {index} is not {wanted} but {found}"))
+    }
+
+    /// A stored value that reads as no value of the caller's type: [`ErrorKind::Decode`].
+    pub fn unreadable(why: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self {
+            source: Some(Arc::from(why.into())),
+            ..Self::new(ErrorKind::Decode, "a stored value cannot be read")
+        }
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self::unavailable("the database is closed")
+    }
+
+    /// The same error, seen from another side: a batch that dies of one closure's error is a different kind of
+    /// trouble for its other members.
+    pub(crate) fn with_kind(mut self, kind: ErrorKind, prefix: &str) -> Self {
+        self.kind = kind;
+        self.message = format!("{prefix}: {}", self.message).into();
+        self
+    }
+
+    /// What the caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+        let (kind, message) = match &error {
+            rusqlite::Error::SqliteFailure(failure, text) => {
+                let kind = match failure.code {
+                    // A STRICT table's type check is the program's mistake, as it would be on PostgreSQL.
+                    Code::ConstraintViolation
+                        if failure.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_DATATYPE =>
+                    {
+                        ErrorKind::Invalid
+                    }
+                    Code::ConstraintViolation => ErrorKind::Constraint,
+                    Code::DatabaseBusy | Code::DatabaseLocked => ErrorKind::Conflict,
+                    Code::OperationInterrupted => ErrorKind::Timeout,
+                    Code::Unknown
+                    | Code::TypeMismatch
+                    | Code::ApiMisuse
+                    | Code::ParameterOutOfRange
+                    | Code::TooBig
+                    | Code::NotFound => ErrorKind::Invalid,
+                    _ => ErrorKind::Unavailable,
+                };
+                (kind, text.clone().unwrap_or_else(|| failure.to_string()))
+            }
+            // The variant also carries the statement; its message names the trouble without it.
+            rusqlite::Error::SqlInputError { msg, .. } => (ErrorKind::Invalid, msg.clone()),
+            other => (ErrorKind::Invalid, other.to_string()),
+        };
+        Self::new(kind, message).because(error)
+    }
+}

@@ -1,0 +1,271 @@
+//! Bringing a schema forward, step by step, beside other processes that do the same.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+use sha2::{Digest, Sha256};
+
+use crate::tx::Tx;
+use crate::value::Timestamp;
+use crate::{Error, ErrorKind, lex};
+
+/// One migration file. Its text, in the portable subset with PostgreSQL's types (`uuid`, `timestamptz`, `jsonb`,
+/// `boolean`, `bigint`, `text`, `bytea`, which therefore are no column's name), begins with a comment line
+/// `-- oldest binary: 0.1.0`: the oldest binary that may run on the result. Lines `-- step` part it into steps, each
+/// of which is applied in a transaction of its own. Once released a step's text never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// The file's name without its ending, such as `0001_workspaces`. Migrations are applied in the order of their
+    /// names.
+    pub name: &'static str,
+    /// The file's text.
+    pub sql: &'static str,
+}
+
+/// What [`Db::migrate`](crate::Db::migrate) did and found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Migrated {
+    /// The steps that this call applied, as `name/step`, in order.
+    pub applied: Vec<String>,
+    /// How many of the given steps were there already, another process's among them.
+    pub present: usize,
+    /// How many steps are there that the given migrations do not know: a newer binary's.
+    pub newer: usize,
+}
+
+/// A step that was applied to a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedStep {
+    /// The migration's name.
+    pub migration: String,
+    /// The step's number in it, from 1.
+    pub step: i64,
+    /// SHA-256 of the step's text, 64 lower-case hexadecimal digits.
+    pub checksum: String,
+    /// The oldest binary that may run on the result, `major.minor.patch`.
+    pub oldest_binary: String,
+    /// When it was applied, by the clock of the process that did.
+    pub applied_at: Timestamp,
+}
+
+const STEPS_TABLE: &str = "create table if not exists schema_steps (
+    migration text collate \"C\" not null,
+    step bigint not null,
+    checksum text not null,
+    oldest_binary text not null,
+    applied_at timestamptz not null,
+    primary key (migration, step)
+)";
+
+/// The name under which a copy into a database says that it is not finished. No binary runs on that.
+pub(crate) const UNFINISHED: &str = "unfinished copy";
+
+/// A step as the binary knows it.
+struct Step<'m> {
+    migration: &'m str,
+    number: i64,
+    text: String,
+    checksum: String,
+    oldest_binary: &'m str,
+}
+
+/// What an engine does to its schema. Texts are the portable ones.
+pub(crate) trait Schema {
+    /// Whether the table of applied steps is there.
+    fn has_steps(&mut self) -> Result<bool, Error>;
+    /// Runs queries.
+    fn read(&mut self, work: &mut dyn FnMut(&mut Tx<'_>) -> Result<(), Error>) -> Result<(), Error>;
+    /// Makes the table of applied steps, or finds that somebody else did.
+    fn make(&mut self, script: &str) -> Result<(), Error>;
+    /// Runs `claim`, and `script` if that answers true, in one transaction; what `claim` answered. Both may run again.
+    fn apply(
+        &mut self,
+        claim: &mut dyn FnMut(&mut Tx<'_>) -> Result<bool, Error>,
+        script: &str,
+    ) -> Result<bool, Error>;
+}
+
+pub(crate) fn migrate(
+    engine: &mut dyn Schema,
+    migrations: &[Migration],
+    binary_version: &str,
+) -> Result<Migrated, Error> {
+    let binary = version(binary_version)
+        .ok_or_else(|| Error::invalid(format!("`{binary_version}` is not a version of the form 1.2.3")))?;
+    if let Some(pair) = migrations.windows(2).find(|pair| pair[0].name >= pair[1].name) {
+        return Err(Error::schema(format!(
+            "migration {} must not come after {}",
+            pair[1].name, pair[0].name
+        )));
+    }
+    let mut steps = Vec::new();
+    for migration in migrations {
+        parse(migration, &mut steps)?;
+    }
+    let mut there = applied(engine)?;
+    // Before anything is changed: a binary that must not run here must not migrate here either.
+    let newer = judge(&steps, &there, binary)?;
+    let mut migrated = Migrated { newer, ..Migrated::default() };
+    if there.is_empty() && !steps.is_empty() {
+        engine.make(STEPS_TABLE)?;
+    }
+    for step in &steps {
+        let known = there.iter().any(|row| row.migration == step.migration && row.step == step.number);
+        if !known && apply(engine, step)? {
+            migrated.applied.push(format!("{}/{}", step.migration, step.number));
+        } else {
+            migrated.present += 1;
+        }
+    }
+    if steps.len() > there.len() - newer {
+        // Others may have run beside this one: what they did is judged like what was there before.
+        there = applied(engine)?;
+        migrated.newer = judge(&steps, &there, binary)?;
+    }
+    Ok(migrated)
+}
+
+/// Applies one step; false if another process was first. The version row comes before the DDL, so that of two
+/// processes the second waits for the first on the row and then finds it there.
+fn apply(engine: &mut dyn Schema, step: &Step<'_>) -> Result<bool, Error> {
+    let now = Timestamp::from(SystemTime::now());
+    let mut claim = |tx: &mut Tx<'_>| {
+        let inserted = tx.execute(
+            "insert into schema_steps (migration, step, checksum, oldest_binary, applied_at)
+             values ($1, $2, $3, $4, $5) on conflict (migration, step) do nothing",
+            &[
+                step.migration.into(),
+                step.number.into(),
+                (&step.checksum).into(),
+                step.oldest_binary.into(),
+                now.into(),
+            ],
+        )?;
+        Ok(inserted == 1)
+    };
+    engine.apply(&mut claim, &step.text).map_err(|error| {
+        let kind = match error.kind() {
+            // Nothing that a change of the step's text would mend.
+            kind @ (ErrorKind::Unavailable
+            | ErrorKind::Unknown
+            | ErrorKind::Timeout
+            | ErrorKind::Conflict) => kind,
+            _ => ErrorKind::Schema,
+        };
+        error.with_kind(kind, &format!("migration {} step {}", step.migration, step.number))
+    })
+}
+
+/// The steps that the database says were applied to it.
+pub(crate) fn applied(engine: &mut dyn Schema) -> Result<Vec<AppliedStep>, Error> {
+    let mut steps = Vec::new();
+    if !engine.has_steps()? {
+        return Ok(steps);
+    }
+    engine.read(&mut |tx| {
+        steps = tx.all(
+            "select migration, step, checksum, oldest_binary, applied_at from schema_steps \
+             order by migration, step",
+            &[],
+            |row| {
+                Ok(AppliedStep {
+                    migration: row.get(0)?,
+                    step: row.get(1)?,
+                    checksum: row.get(2)?,
+                    oldest_binary: row.get(3)?,
+                    applied_at: row.get(4)?,
+                })
+            },
+        )?;
+        Ok(())
+    })?;
+    Ok(steps)
+}
+
+/// Whether what is there fits what the binary knows; the number of steps that it does not know.
+fn judge(steps: &[Step<'_>], there: &[AppliedStep], binary: [u64; 3]) -> Result<usize, Error> {
+    let known: HashMap<_, _> = steps.iter().map(|step| ((step.migration, step.number), step)).collect();
+    let mut newer = 0;
+    for row in there {
+        match known.get(&(row.migration.as_str(), row.step)) {
+            Some(step) if step.checksum != row.checksum => {
+                return Err(Error::schema(format!(
+                    "migration {} step {} is not the one that was applied to this database: its text has changed",
+                    row.migration, row.step
+                )));
+            }
+            Some(_) => {}
+            None if row.migration == UNFINISHED => {
+                return Err(Error::schema(
+                    "a copy into this database was begun and not finished: run it again",
+                ));
+            }
+            None => {
+                newer += 1;
+                if version(&row.oldest_binary).is_none_or(|oldest| oldest > binary) {
+                    return Err(Error::schema(format!(
+                        "migration {} step {} was applied by a newer binary and needs {} or later",
+                        row.migration, row.step, row.oldest_binary
+                    )));
+                }
+            }
+        }
+    }
+    Ok(newer)
+}
+
+fn parse<'m>(migration: &'m Migration, steps: &mut Vec<Step<'m>>) -> Result<(), Error> {
+    let name = migration.name;
+    let oldest_binary = migration
+        .sql
+        .lines()
+        .map(str::trim)
+        .take_while(|line| line.is_empty() || line.starts_with("--"))
+        .find_map(|line| line.trim_start_matches('-').trim_start().strip_prefix("oldest binary:"))
+        .map(str::trim)
+        .filter(|text| version(text).is_some())
+        .ok_or_else(|| {
+            Error::schema(format!("migration {name} does not begin with `-- oldest binary: 1.2.3`"))
+        })?;
+    let mut number = 0;
+    let mut text = String::new();
+    // `lines` drops the carriage returns of a checkout on Windows, so the checksum is the same everywhere.
+    for line in migration.sql.lines().chain(std::iter::once("-- step")) {
+        if line.trim() != "-- step" {
+            text.push_str(line.trim_end());
+            text.push('\n');
+            continue;
+        }
+        number += 1;
+        let step = std::mem::take(&mut text);
+        let step = step.trim();
+        if lex::tokens(step).all(|token| matches!(token, lex::Token::Blank(_))) {
+            return Err(Error::schema(format!("migration {name} step {number} is empty")));
+        }
+        steps.push(Step {
+            migration: name,
+            number,
+            checksum: checksum(step),
+            text: step.to_owned(),
+            oldest_binary,
+        });
+    }
+    Ok(())
+}
+
+fn checksum(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().fold(String::with_capacity(64), |mut hex, byte| {
+        // Writing into a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// `major.minor.patch`, whatever pre-release mark follows: a development build of 0.2.0 runs on what 0.2.0 runs on.
+fn version(text: &str) -> Option<[u64; 3]> {
+    let core = text.split(['-', '+']).next()?;
+    let mut parts = core.split('.').map(|part| part.parse().ok());
+    let version = [parts.next()??, parts.next()??, parts.next()??];
+    parts.next().is_none().then_some(version)
+}

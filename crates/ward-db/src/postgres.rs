@@ -1,0 +1,232 @@
+//! PostgreSQL: a pool of threads with a connection each, and closures that run again when they must.
+//!
+//! Each closure has a connection, and its thread, to itself. A write is one READ COMMITTED transaction whose `BEGIN`
+//! travels with its first statement. A read of one statement has no transaction and costs one round trip. A read that
+//! sends a second one begins anew in a REPEATABLE READ transaction, and from then on every read of its name begins in
+//! one at once; its `BEGIN` travels with the first statement and its end is not waited for, so that it costs a round
+//! trip per statement and no more. A long read is such a transaction too.
+//!
+//! Statements are prepared once per connection. Behind a pooler that gives every transaction another session
+//! (pgbouncer in transaction mode) that works from pgbouncer 1.21 on, with `max_prepared_statements` above 0; before,
+//! `?statement_cache=off` sends every statement unnamed and sets limits inside transactions only.
+
+mod error;
+mod mode;
+mod pool;
+mod session;
+mod tls;
+mod url;
+mod values;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
+use tokio::sync::oneshot;
+
+use crate::counters::Counters;
+use crate::migrate::Schema;
+use crate::tx::Tx;
+use crate::{Error, ErrorKind, Options};
+pub use mode::PLANS;
+use mode::{Mode, Source};
+use pool::Pool;
+use session::Call;
+pub(crate) use session::Session;
+use url::Target;
+pub(crate) use values::{Cell, cell};
+
+/// A PostgreSQL database.
+pub(crate) struct Postgres {
+    source: Arc<Source>,
+    pool: Pool,
+    long: Pool,
+    closed: AtomicBool,
+}
+
+impl Postgres {
+    /// Reads the URL; connects to nothing yet.
+    pub(crate) fn open(url: &str, options: Options) -> Result<Self, Error> {
+        let target = Target::read(url)?;
+        let source =
+            Arc::new(Source { target, options, counters: Counters::default(), several: RwLock::default() });
+        Ok(Self {
+            pool: Pool::new(Arc::clone(&source), "short", source.options.connections),
+            long: Pool::new(Arc::clone(&source), "long", source.options.long_readers),
+            source,
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.source.counters
+    }
+
+    fn open_or_refuse(&self) -> Result<(), Error> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
+    }
+
+    pub(crate) async fn read<T, E, F>(&self, name: &'static str, f: F) -> Result<T, E>
+    where
+        F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.call(name, Mode::Read, f).await
+    }
+
+    pub(crate) async fn read_long<T, E, F>(&self, name: &'static str, f: F) -> Result<T, E>
+    where
+        F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.call(name, Mode::LongRead, f).await
+    }
+
+    pub(crate) async fn write<T, E, F>(&self, name: &'static str, f: F) -> Result<T, E>
+    where
+        F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.call(name, Mode::Write, f).await
+    }
+
+    async fn call<T, E, F>(&self, name: &'static str, mode: Mode, mut f: F) -> Result<T, E>
+    where
+        F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.open_or_refuse()?;
+        let options = &self.source.options;
+        let long = mode == Mode::LongRead;
+        let (pool, time, wait) = if long {
+            (&self.long, options.long_read_time, options.long_read_time)
+        } else {
+            (&self.pool, options.closure_time, options.busy_timeout.min(options.closure_time))
+        };
+        let until = Instant::now() + time;
+        let turn = pool.turn(wait).await.map_err(|error| {
+            // What a long read waits for is long reads: its time ran out.
+            let late = long && !self.closed.load(Ordering::Acquire);
+            if late { error.with_kind(ErrorKind::Timeout, name) } else { error }
+        })?;
+        let (reply, answer) = oneshot::channel();
+        let (waiting, gone) = oneshot::channel::<()>();
+        let job = move |session: &mut Session| -> pool::Deliver {
+            if reply.is_closed() {
+                return Box::new(|| ());
+            }
+            let call = Call { name, mode, until, gone: long.then_some(gone) };
+            let outcome = session.run(call, &mut f);
+            Box::new(move || drop(reply.send(outcome)))
+        };
+        pool.hand(turn, Box::new(job))?;
+        let outcome = answer.await;
+        drop(waiting);
+        // Only a bug in there drops a call unanswered.
+        outcome.unwrap_or_else(|_| {
+            Err(E::from(Error::new(ErrorKind::Unknown, format!("{name}: its thread gave no answer"))))
+        })
+    }
+
+    pub(crate) async fn check(&self) -> Result<(), Error> {
+        self.open_or_refuse()?;
+        let until = Instant::now() + self.source.options.closure_time;
+        let turn = self.pool.turn(self.source.options.busy_timeout).await?;
+        let (reply, answer) = oneshot::channel();
+        let job = move |session: &mut Session| -> pool::Deliver {
+            let outcome = session.probe(until);
+            Box::new(move || drop(reply.send(outcome)))
+        };
+        self.pool.hand(turn, Box::new(job))?;
+        answer.await.unwrap_or_else(|_| Err(Error::unavailable("the probe's thread gave no answer")))
+    }
+
+    /// Runs `work` on a session of its own, for changing the schema. On a thread of its own too: the caller's may
+    /// belong to a runtime, in which nothing may block on another.
+    pub(crate) fn on_schema<T: Send>(
+        &self,
+        work: impl FnOnce(&mut dyn Schema) -> Result<T, Error> + Send,
+    ) -> Result<T, Error> {
+        self.open_or_refuse()?;
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let mut session = Session::new(Arc::clone(&self.source))?;
+                let result = work(&mut session);
+                session.retire();
+                result
+            });
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Panic, "the migration's thread panicked")))
+        })
+    }
+
+    pub(crate) fn close(&self) {
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            self.pool.close();
+            self.long.close();
+        }
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// How long a schema change may take: an index over a large table is built within it.
+const SCHEMA_TIME: Duration = Duration::from_hours(1);
+
+impl Schema for Session {
+    fn has_steps(&mut self) -> Result<bool, Error> {
+        self.schema_call(|tx| {
+            tx.optional(
+                "select 1 from information_schema.tables
+                 where table_schema = current_schema() and table_name = 'schema_steps'",
+                &[],
+                |_| Ok(()),
+            )
+            .map(|found| found.is_some())
+        })
+    }
+
+    fn read(&mut self, work: &mut dyn FnMut(&mut Tx<'_>) -> Result<(), Error>) -> Result<(), Error> {
+        self.schema_call(|tx| work(tx))
+    }
+
+    fn make(&mut self, script: &str) -> Result<(), Error> {
+        // Of two that make a table at once PostgreSQL refuses one, `IF NOT EXISTS` or not, by one of several errors.
+        // It finds the table when it looks again.
+        let made = self.schema_call(|tx| tx.script(script));
+        match made {
+            Err(_) if self.has_steps()? => Ok(()),
+            made => made,
+        }
+    }
+
+    fn apply(
+        &mut self,
+        claim: &mut dyn FnMut(&mut Tx<'_>) -> Result<bool, Error>,
+        script: &str,
+    ) -> Result<bool, Error> {
+        self.schema_call(|tx| {
+            if !claim(tx)? {
+                return Ok(false);
+            }
+            tx.script(script).map(|()| true)
+        })
+    }
+}
+
+impl Session {
+    fn schema_call<T>(&mut self, mut work: impl FnMut(&mut Tx<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        let until = Instant::now() + SCHEMA_TIME;
+        self.run(Call { name: "schema", mode: Mode::Schema, until, gone: None }, &mut work)
+    }
+}

@@ -1,0 +1,99 @@
+//! What PostgreSQL's errors mean.
+
+use std::error::Error as _;
+use std::fmt;
+
+use crate::{Error, ErrorKind};
+
+/// Why the whole closure may be run again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// Another transaction was in the way.
+    Conflict,
+    /// A prepared statement is not one any more: the schema has changed, or the server.
+    Stale,
+    /// The connection is gone, and with it the transaction.
+    Lost,
+    /// A read that ran as one statement sends a second, which must see what the first saw.
+    Snapshot,
+}
+
+impl Again {
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::Stale => "stale_statement",
+            Self::Lost => "lost_connection",
+            Self::Snapshot => "snapshot",
+        }
+    }
+}
+
+/// The server's own words, without what may hold a bound value: details, and the messages of data exceptions.
+#[derive(Debug)]
+struct Said {
+    code: String,
+    message: String,
+    constraint: Option<String>,
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SQLSTATE {}: {}", self.code, self.message)?;
+        match &self.constraint {
+            Some(name) => write!(f, " (constraint {name})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Said {}
+
+/// What an error of a statement means, and whether running the closure again may help.
+pub(super) fn told(error: &tokio_postgres::Error) -> (Error, Option<Again>) {
+    let Some(db) = error.as_db_error() else {
+        // Everything that is not the server's answer is a connection that cannot be trusted any more.
+        let lost = Error::unavailable("the connection to the database is lost");
+        return (
+            match error.source() {
+                Some(source) => {
+                    lost.because(Said { code: "none".into(), message: source.to_string(), constraint: None })
+                }
+                None => lost,
+            },
+            Some(Again::Lost),
+        );
+    };
+    let code = db.code().code();
+    let class = &code[..2];
+    let (kind, again) = match code {
+        "40001" | "40P01" => (ErrorKind::Conflict, Some(Again::Conflict)),
+        "0A000" | "26000" => (ErrorKind::Invalid, Some(Again::Stale)),
+        "57014" | "55P03" => (ErrorKind::Timeout, None),
+        // A server that takes no writes is one that was the first and is so no more.
+        "25006" | "25P03" | "57P01" | "57P02" | "57P03" | "57P04" | "57P05" => {
+            (ErrorKind::Unavailable, Some(Again::Lost))
+        }
+        _ => match class {
+            "08" => (ErrorKind::Unavailable, Some(Again::Lost)),
+            "23" => (ErrorKind::Constraint, None),
+            "53" | "54" | "58" | "XX" => (ErrorKind::Unavailable, None),
+            _ => (ErrorKind::Invalid, None),
+        },
+    };
+    let message = if class == "22" { "a value is not one that its place takes" } else { db.message() };
+    let said = Said {
+        code: code.to_owned(),
+        message: message.to_owned(),
+        constraint: db.constraint().map(str::to_owned),
+    };
+    (Error::new(kind, said.to_string()).because(said), again)
+}
+
+/// Whether the server's answer to a commit says for certain that nothing was committed.
+pub(super) fn certainly_rolled_back(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|db| {
+        let code = db.code().code();
+        code.starts_with("23") || matches!(code, "40001" | "40P01" | "40002")
+    })
+}

@@ -1,0 +1,551 @@
+//! One session: a connection, the statements prepared on it, and the transaction that runs on it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures_util::TryStreamExt;
+use futures_util::future::{join, ready};
+use metrics::{Histogram, counter, histogram};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row, Statement};
+
+use super::error::{Again, certainly_rolled_back, told};
+use super::mode::{Mode, PLANS, Source, begin, settings, statement_time};
+use super::values::Bound;
+use crate::counters::add;
+use crate::tx::Tx;
+use crate::value::Value;
+use crate::{Error, ErrorKind, Recorder, closure, lex};
+
+/// Statements kept prepared per connection. Texts put together at run time are few, but nothing else bounds them.
+const STATEMENTS: usize = 1_024;
+
+/// Connections are replaced after this and up to half of it more, so that not all are at once: long before the hour
+/// that some services and proxies end them after, and so that a server that came back gets its share again.
+const LIFETIME: Duration = Duration::from_mins(30);
+
+/// The server stops a statement by itself; this much later it is given up from this side.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How long a courtesy to the server may take: to say goodbye, or that a statement need not be finished.
+const COURTESY: Duration = Duration::from_secs(1);
+
+/// How often one closure is begun anew for another reason than a conflict.
+const REPAIRS: u32 = 3;
+
+/// One call of a closure.
+pub(super) struct Call {
+    pub(super) name: &'static str,
+    pub(super) mode: Mode,
+    pub(super) until: Instant,
+    /// Resolves when nobody waits for the answer any more; `None` when it is finished all the same.
+    pub(super) gone: Option<oneshot::Receiver<()>>,
+}
+
+struct Link {
+    client: Client,
+    driver: tokio::task::JoinHandle<()>,
+    known: HashMap<Box<str>, Known>,
+    expires: Instant,
+}
+
+/// What is known of a statement's text.
+struct Known {
+    parameters: usize,
+    changes: bool,
+    prepared: Option<Statement>,
+}
+
+/// The transaction that runs.
+struct Running {
+    name: &'static str,
+    mode: Mode,
+    until: Instant,
+    gone: Option<oneshot::Receiver<()>>,
+    /// A statement was sent.
+    sent: bool,
+    /// A transaction is open.
+    begun: bool,
+    again: Option<Again>,
+}
+
+impl Running {
+    const fn new(name: &'static str, mode: Mode, until: Instant) -> Self {
+        Self { name, mode, until, gone: None, sent: false, begun: false, again: None }
+    }
+}
+
+/// A session belongs to one thread, which drives its connection too: a statement goes out and its rows come in
+/// without a hop to another thread.
+pub(crate) struct Session {
+    source: Arc<Source>,
+    runtime: Runtime,
+    link: Option<Link>,
+    running: Running,
+    timers: HashMap<(&'static str, Mode), Histogram>,
+    commit_time: Histogram,
+}
+
+enum Ended<T> {
+    Done(T),
+    OutOfTime,
+    Abandoned,
+}
+
+impl Session {
+    pub(super) fn new(source: Arc<Source>) -> Result<Self, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Error::unavailable("a session's event loop cannot be made").because(error))?;
+        let running = Running::new("", Mode::Single, Instant::now());
+        let commit_time = histogram!("ward_db_commit_seconds");
+        Ok(Self { source, runtime, link: None, running, timers: HashMap::new(), commit_time })
+    }
+
+    /// Runs a closure to its end, again if need be.
+    pub(super) fn run<T, E: From<Error>>(
+        &mut self,
+        call: Call,
+        f: &mut impl FnMut(&mut Tx<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let source = Arc::clone(&self.source);
+        let counters = &source.counters;
+        let Call { name, mode, until, gone } = call;
+        let started = Instant::now();
+        let closures = match mode {
+            Mode::Single | Mode::Read => Some(&counters.reads),
+            Mode::LongRead => Some(&counters.long_reads),
+            Mode::Write => Some(&counters.writes),
+            Mode::Schema => None,
+        };
+        if let Some(closures) = closures {
+            add(closures, 1);
+        }
+        let single = mode == Mode::Read && !source.several.read().contains(name);
+        let mode = if single { Mode::Single } else { mode };
+        self.running = Running { gone, ..Running::new(name, mode, until) };
+        let mut attempt = 0;
+        let result = loop {
+            attempt += 1;
+            if let Err(error) = self.connected() {
+                break Err(E::from(error));
+            }
+            let mut tx = Tx::postgres(self);
+            let outcome = closure::run(name, &mut tx, f);
+            let statements = tx.statements();
+            let outcome = match outcome {
+                Ok(value) => self.commit().map(|()| value).map_err(E::from),
+                Err(error) => {
+                    self.roll_back();
+                    Err(error)
+                }
+            };
+            let again = self.running.again.take();
+            // A read that begins anew for its snapshot has sent one statement too many, which is no news of it.
+            if closures.is_some() && again != Some(Again::Snapshot) {
+                add(&counters.statements, statements);
+            }
+            match again {
+                Some(why) if outcome.is_err() && self.worth_another(why, attempt) => {
+                    counter!("ward_db_retries_total", "reason" => why.label()).increment(1);
+                    tracing::debug!(closure = name, reason = why.label(), attempt, "a closure runs again");
+                }
+                _ => break outcome,
+            }
+        };
+        self.timers
+            .entry((name, mode))
+            .or_insert_with(
+                || histogram!("ward_db_closure_seconds", "closure" => name, "kind" => mode.label()),
+            )
+            .record(started.elapsed());
+        result
+    }
+
+    /// Waits, with jitter, if there is time for another try.
+    fn worth_another(&mut self, why: Again, attempt: u32) -> bool {
+        self.running.sent = false;
+        let most = match why {
+            Again::Snapshot => {
+                self.running.mode = Mode::Read;
+                return true;
+            }
+            Again::Conflict => Duration::from_millis(4 << attempt.min(6)),
+            _ if attempt > REPAIRS => return false,
+            Again::Stale => {
+                if let Some(link) = &mut self.link {
+                    link.known.clear();
+                }
+                Duration::ZERO
+            }
+            Again::Lost if attempt == 1 => Duration::ZERO,
+            Again::Lost => Duration::from_millis(50),
+        };
+        let pause = most.mul_f64(share());
+        if Instant::now() + pause >= self.running.until {
+            return false;
+        }
+        std::thread::sleep(pause);
+        true
+    }
+
+    /// A live connection: the one there is, or a new one.
+    fn connected(&mut self) -> Result<(), Error> {
+        if self.link.is_some() {
+            // Its thread slept: let the connection read what came meanwhile, which may be its end. The first turn
+            // asks the system, the second lets the connection see the answer.
+            self.runtime.block_on(async {
+                tokio::task::yield_now().await;
+                tokio::task::yield_now().await;
+            });
+        }
+        match &self.link {
+            Some(link) if link.client.is_closed() => self.link = None,
+            Some(link) if Instant::now() >= link.expires => self.retire(),
+            Some(_) => return Ok(()),
+            None => {}
+        }
+        let Self { source, runtime, running, .. } = self;
+        let opening = async {
+            let (client, connection) = source.target.config.connect(source.target.tls.clone()).await?;
+            let driver = tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(error = told(&error).0.to_string(), "a database connection ended");
+                }
+            });
+            if source.target.sessions {
+                let settings = settings(&source.options);
+                let (limited, planned) =
+                    join(client.batch_execute(&settings), client.batch_execute(PLANS)).await;
+                limited?;
+                // An engine that speaks PostgreSQL's protocol and plans in its own way has no such settings.
+                if let Err(error) = planned {
+                    if error.as_db_error().is_none() {
+                        return Err(error);
+                    }
+                    tracing::debug!(%error, "the database has no settings for plans");
+                }
+            }
+            Ok::<_, tokio_postgres::Error>((client, driver))
+        };
+        let limit = running.until;
+        match drive(runtime, limit, None, opening) {
+            Ended::Done(Ok((client, driver))) => {
+                let expires = Instant::now() + LIFETIME.mul_f64(1.0 + share() / 2.0);
+                self.link = Some(Link { client, driver, known: HashMap::new(), expires });
+                Ok(())
+            }
+            Ended::Done(Err(error)) => {
+                counter!("ward_db_errors_total", "kind" => "connect").increment(1);
+                let (kind, _) = told(&error);
+                let why = if error.as_db_error().is_some() { kind.to_string() } else { chain(&error) };
+                Err(Error::unavailable(format!("the database cannot be reached: {why}")))
+            }
+            Ended::OutOfTime | Ended::Abandoned => {
+                Err(Error::unavailable("the database did not answer in time"))
+            }
+        }
+    }
+
+    /// Says goodbye.
+    pub(super) fn retire(&mut self) {
+        let Some(Link { client, mut driver, known, .. }) = self.link.take() else { return };
+        drop((known, client));
+        let _ = drive(&self.runtime, Instant::now() + COURTESY, None, &mut driver);
+    }
+
+    /// Runs a statement: its rows, and how many it changed.
+    pub(crate) fn statement(&mut self, sql: &str, params: &[Value<'_>]) -> Result<(Vec<Row>, u64), Error> {
+        for (index, value) in params.iter().enumerate() {
+            if let Value::Text(text) | Value::Json(text) = value
+                && text.as_bytes().contains(&0)
+            {
+                return Err(Error::invalid(format!("parameter {} holds a NUL character", index + 1)));
+            }
+        }
+        let Self { source, runtime, link, running, .. } = self;
+        let Some(Link { client, known, .. }) = link else {
+            return Err(Error::unavailable("the connection to the database is lost"));
+        };
+        let entry = learn(known, sql, source.options.recorder.as_deref())?;
+        if entry.parameters != params.len() {
+            return Err(Error::invalid(format!(
+                "the statement has {} parameters, {} are given",
+                entry.parameters,
+                params.len()
+            )));
+        }
+        if entry.changes && matches!(running.mode, Mode::Single | Mode::Read | Mode::LongRead) {
+            return Err(Error::invalid("a change inside a read"));
+        }
+        if running.mode == Mode::Single && std::mem::replace(&mut running.sent, true) {
+            source.several.write().insert(running.name);
+            running.again = Some(Again::Snapshot);
+            return Err(Error::new(ErrorKind::Conflict, "a second statement needs the first one's snapshot"));
+        }
+        let changes = entry.changes;
+        let bound: Vec<Bound<'_>> = params.iter().map(|&value| Bound(value)).collect();
+        let begin = (!running.begun).then(|| begin(running.mode, source)).flatten();
+        let statement = async {
+            let stream = if source.target.sessions {
+                let statement = match entry.prepared.take_if(|known| !fits(known, &bound)) {
+                    None if let Some(known) = &entry.prepared => known.clone(),
+                    _ => {
+                        let types: Vec<_> = bound.iter().map(Bound::declared).collect();
+                        entry.prepared.insert(client.prepare_typed(sql, &types).await?).clone()
+                    }
+                };
+                client.query_raw(&statement, &bound).await?
+            } else {
+                let typed = bound.iter().map(|value| (value as &(dyn ToSql + Sync), value.declared()));
+                client.query_typed_raw(sql, typed).await?
+            };
+            let mut stream = std::pin::pin!(stream);
+            let mut rows = Vec::new();
+            while let Some(row) = stream.try_next().await? {
+                rows.push(row);
+            }
+            Ok((rows, stream.rows_affected().unwrap_or(0)))
+        };
+        // Both are on their way before the first is answered.
+        let both = async {
+            match &begin {
+                Some(begin) => join(client.batch_execute(begin), statement).await,
+                None => join(ready(Ok(())), statement).await,
+            }
+        };
+        let limit = running.until.min(Instant::now() + statement_time(running.mode, &source.options) + GRACE);
+        let ended = drive(runtime, limit, running.gone.as_mut(), both);
+        running.begun |= begin.is_some();
+        match ended {
+            Ended::Done((Ok(()), Ok((rows, changed)))) => Ok((rows, if changes { changed } else { 0 })),
+            Ended::Done((Err(error), Ok(_))) => {
+                // The statement ran by itself, outside the transaction that was to hold it.
+                self.link = None;
+                let (error, _) = told(&error);
+                Err(if changes { error.with_kind(ErrorKind::Unknown, "no transaction began") } else { error })
+            }
+            Ended::Done((Err(error), Err(_)) | (Ok(()), Err(error))) => {
+                let (error, again) = told(&error);
+                running.again = again;
+                if again == Some(Again::Lost) {
+                    self.link = None;
+                }
+                Err(error)
+            }
+            Ended::OutOfTime => Err(self.give_up("the time for it ran out")),
+            Ended::Abandoned => Err(self.give_up("nobody waits for it any more")),
+        }
+    }
+
+    /// Runs every statement of a text of this crate's own, inside the transaction.
+    pub(crate) fn script(&mut self, sql: &str) -> Result<(), Error> {
+        let Self { source, runtime, link, running, .. } = self;
+        let Some(Link { client, .. }) = link else {
+            return Err(Error::unavailable("the connection to the database is lost"));
+        };
+        let begin = (!running.begun).then(|| begin(running.mode, source)).flatten();
+        let script = async {
+            if let Some(begin) = &begin {
+                client.batch_execute(begin).await?;
+            }
+            client.batch_execute(sql).await
+        };
+        let ended = drive(runtime, running.until, None, script);
+        running.begun |= begin.is_some();
+        match ended {
+            Ended::Done(Ok(())) => Ok(()),
+            Ended::Done(Err(error)) => {
+                let (error, again) = told(&error);
+                running.again = again;
+                if again == Some(Again::Lost) {
+                    self.link = None;
+                }
+                Err(error)
+            }
+            Ended::OutOfTime | Ended::Abandoned => Err(self.give_up("the time for it ran out")),
+        }
+    }
+
+    /// Whether the server takes writes.
+    pub(super) fn probe(&mut self, until: Instant) -> Result<(), Error> {
+        self.running = Running::new("check", Mode::Single, until);
+        self.connected()?;
+        let (rows, _) = self.statement("show transaction_read_only", &[])?;
+        let answer = rows.first().and_then(|row| row.try_get::<_, String>(0).ok());
+        if answer.as_deref() == Some("off") {
+            return Ok(());
+        }
+        self.link = None;
+        Err(Error::unavailable("the database takes no writes"))
+    }
+
+    /// Leaves a statement alone that did not end: the connection can be used no more, and the server is told.
+    fn give_up(&mut self, why: &'static str) -> Error {
+        if let Some(link) = self.link.take() {
+            let token = link.client.cancel_token();
+            let cancel = token.cancel_query(self.source.target.tls.clone());
+            let _ = drive(&self.runtime, Instant::now() + COURTESY, None, cancel);
+        }
+        Error::new(ErrorKind::Timeout, why)
+    }
+
+    fn commit(&mut self) -> Result<(), Error> {
+        let counters = &self.source.counters;
+        if !self.running.begun {
+            if self.running.mode == Mode::Write {
+                add(&counters.commits, 1);
+            }
+            return Ok(());
+        }
+        if matches!(self.running.mode, Mode::Read | Mode::LongRead) {
+            self.let_go();
+            return Ok(());
+        }
+        let unknown = "the commit errored and may or may not have happened";
+        let Some(link) = &self.link else { return Err(Error::new(ErrorKind::Unknown, unknown)) };
+        let started = Instant::now();
+        let limit = started + statement_time(self.running.mode, &self.source.options) + GRACE;
+        let error = match drive(&self.runtime, limit, None, link.client.batch_execute("COMMIT")) {
+            Ended::Done(Ok(())) => {
+                if self.running.mode == Mode::Write {
+                    self.commit_time.record(started.elapsed());
+                    add(&counters.commits, 1);
+                }
+                return Ok(());
+            }
+            Ended::Done(Err(error)) if certainly_rolled_back(&error) => {
+                let (error, again) = told(&error);
+                self.running.again = again;
+                self.running.begun = false;
+                error
+            }
+            Ended::Done(Err(error)) => {
+                self.link = None;
+                told(&error).0.with_kind(ErrorKind::Unknown, unknown)
+            }
+            Ended::OutOfTime | Ended::Abandoned => {
+                self.link = None;
+                Error::new(ErrorKind::Unknown, unknown)
+            }
+        };
+        counter!("ward_db_errors_total", "kind" => error.kind().label()).increment(1);
+        if error.kind() == ErrorKind::Unknown {
+            tracing::error!(%error, "a commit errored");
+        }
+        Err(error)
+    }
+
+    /// Ends a transaction that has changed nothing, without waiting for the server to say so: what comes next on the
+    /// connection comes after it anyway.
+    fn let_go(&mut self) {
+        if !std::mem::take(&mut self.running.begun) {
+            return;
+        }
+        let Some(link) = &self.link else { return };
+        self.runtime.block_on(async {
+            let mut sent = std::pin::pin!(link.client.batch_execute("COMMIT"));
+            std::future::poll_fn(|cx| {
+                let _ = sent.as_mut().poll(cx);
+                Poll::Ready(())
+            })
+            .await;
+            // The connection takes its turn, and writes.
+            tokio::task::yield_now().await;
+        });
+    }
+
+    fn roll_back(&mut self) {
+        if matches!(self.running.mode, Mode::Read | Mode::LongRead) && self.running.again.is_none() {
+            return self.let_go();
+        }
+        if !std::mem::take(&mut self.running.begun) {
+            return;
+        }
+        let Some(link) = &self.link else { return };
+        let rolled = link.client.batch_execute("ROLLBACK");
+        if !matches!(drive(&self.runtime, Instant::now() + COURTESY, None, rolled), Ended::Done(Ok(()))) {
+            self.link = None;
+        }
+    }
+}
+
+/// Runs `future` on this thread, and the connection beside it.
+fn drive<F: Future>(
+    runtime: &Runtime,
+    until: Instant,
+    gone: Option<&mut oneshot::Receiver<()>>,
+    future: F,
+) -> Ended<F::Output> {
+    let abandoned = async {
+        match gone {
+            Some(gone) => drop(gone.await),
+            None => std::future::pending().await,
+        }
+    };
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            done = future => Ended::Done(done),
+            () = tokio::time::sleep_until(until.into()) => Ended::OutOfTime,
+            () = abandoned => Ended::Abandoned,
+        }
+    })
+}
+
+fn learn<'k>(
+    known: &'k mut HashMap<Box<str>, Known>,
+    sql: &str,
+    recorder: Option<&Recorder>,
+) -> Result<&'k mut Known, Error> {
+    if !known.contains_key(sql) {
+        if let Some(recorder) = recorder {
+            recorder.note(sql);
+        }
+        if lex::controls_transaction(sql) {
+            return Err(Error::invalid("a closure does not begin or end transactions itself"));
+        }
+        if known.len() >= STATEMENTS {
+            known.clear();
+        }
+        let entry = Known { parameters: lex::parameters(sql), changes: lex::changes(sql), prepared: None };
+        known.insert(sql.into(), entry);
+    }
+    known.get_mut(sql).ok_or_else(|| Error::invalid("a statement was forgotten at once"))
+}
+
+/// Whether a prepared statement takes these values. It was declared by the values of its first run: a NULL of then
+/// left the type to the server.
+fn fits(statement: &Statement, bound: &[Bound<'_>]) -> bool {
+    statement.params().len() == bound.len()
+        && statement
+            .params()
+            .iter()
+            .zip(bound)
+            .all(|(kind, value)| matches!(value.0, Value::Null) || *kind == value.declared())
+}
+
+/// A random number from 0 to below 1.
+fn share() -> f64 {
+    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
+    f64::from(random) / (f64::from(u32::MAX) + 1.0)
+}
+
+/// An error and what caused it. Only for errors of connecting, which hold no value.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,227 @@
+//! SQLite: one file, readers on the calling thread, one writer thread that commits in groups.
+
+mod conn;
+mod readers;
+mod writer;
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::counters::{Counters, add};
+use crate::tx::Tx;
+use crate::{Error, ErrorKind, Options};
+pub(crate) use conn::Conn;
+use conn::{Role, Source};
+use readers::Readers;
+use writer::{Call, Writer};
+
+/// Two connections that reset the WAL at one moment could corrupt the file in these versions (both ends included).
+const CORRUPTING: std::ops::RangeInclusive<i32> = 3_007_000..=3_051_002;
+
+/// An open SQLite file.
+pub(crate) struct Sqlite {
+    file: Arc<Source>,
+    counters: Arc<Counters>,
+    readers: Readers,
+    long_readers: Readers,
+    long_permits: Arc<tokio::sync::Semaphore>,
+    writer: Writer,
+    closed: AtomicBool,
+    /// Held for the life of this, not looked at.
+    lock: Mutex<Option<File>>,
+}
+
+impl Sqlite {
+    pub(crate) fn open(path: &str, options: Options) -> Result<Self, Error> {
+        let version = rusqlite::version_number();
+        if CORRUPTING.contains(&version) {
+            return Err(Error::schema(format!(
+                "SQLite {} can corrupt a file that two connections use; 3.51.3 or later is needed",
+                rusqlite::version()
+            )));
+        }
+        let path = PathBuf::from(path);
+        let lock = options.serve_lock.then(|| serve_lock(&path)).transpose()?;
+        make_private(&path, options.create)?;
+        let file = Arc::new(Source { path, options });
+        let counters = Arc::new(Counters::default());
+        let writer = Writer::start(Arc::clone(&file), Arc::clone(&counters))?;
+        Ok(Self {
+            readers: Readers::new(Arc::clone(&file), Role::Read, file.options.readers),
+            long_readers: Readers::new(Arc::clone(&file), Role::LongRead, file.options.long_readers),
+            long_permits: Arc::new(tokio::sync::Semaphore::new(file.options.long_readers.max(1))),
+            file,
+            counters,
+            writer,
+            closed: AtomicBool::new(false),
+            lock: Mutex::new(lock),
+        })
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn open_or_refuse(&self) -> Result<(), Error> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
+    }
+
+    pub(crate) fn read<T, E: From<Error>>(
+        &self,
+        name: &'static str,
+        f: &mut impl FnMut(&mut Tx<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.open_or_refuse()?;
+        let conn = self.readers.take()?;
+        add(&self.counters.reads, 1);
+        let (result, reusable) = conn.snapshot(name, f, &self.counters);
+        self.readers.give_back(conn, reusable);
+        result
+    }
+
+    pub(crate) async fn read_long<T, E, F>(self: &Arc<Self>, name: &'static str, mut f: F) -> Result<T, E>
+    where
+        F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.open_or_refuse()?;
+        let limit = self.file.options.long_read_time;
+        let deadline = Instant::now() + limit;
+        let permits = Arc::clone(&self.long_permits);
+        let permit = tokio::time::timeout(limit, permits.acquire_owned())
+            .await
+            .map_err(|_| Error::new(ErrorKind::Timeout, format!("{name}: no long reader was free in time")))?
+            .map_err(|_| Error::closed())?;
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let _on_drop = Abandon(Arc::clone(&abandoned));
+        let this = Arc::clone(self);
+        let thread = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let mut conn = this.long_readers.take()?;
+            if let Err(error) = conn.stop_when(Some((deadline, abandoned))) {
+                this.long_readers.give_back(conn, false);
+                return Err(E::from(error));
+            }
+            add(&this.counters.long_reads, 1);
+            let (result, reusable) = conn.snapshot(name, &mut f, &this.counters);
+            let reusable = reusable && conn.stop_when(None).is_ok();
+            this.long_readers.give_back(conn, reusable);
+            result
+        });
+        thread.await.unwrap_or_else(|_| Err(E::from(Error::unavailable("the runtime is shutting down"))))
+    }
+
+    pub(crate) async fn write<T, E, F>(&self, name: &'static str, f: F) -> Result<T, E>
+    where
+        F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.open_or_refuse()?;
+        let (call, answer) = Call::queued(name, f);
+        self.writer.submit(call)?;
+        // A call answers even when it is dropped, so a closed channel can only be a bug in there.
+        answer.await.unwrap_or_else(|_| {
+            Err(E::from(Error::new(ErrorKind::Unknown, format!("{name}: the writer gave no answer"))))
+        })
+    }
+
+    pub(crate) async fn check(&self) -> Result<(), Error> {
+        self.open_or_refuse()?;
+        self.writer.probe().await?;
+        let conn = self.readers.take()?;
+        // The schema table is on the file's first page: this opens a real read transaction.
+        let touched = conn.raw("SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)");
+        self.readers.give_back(conn, touched.is_ok());
+        touched
+    }
+
+    /// A connection of the caller's own, for changing the schema.
+    pub(crate) fn for_schema(&self) -> Result<Box<Conn>, Error> {
+        self.open_or_refuse()?;
+        self.file.connect(Role::Migrate)
+    }
+
+    pub(crate) fn close(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.long_permits.close();
+        self.readers.close();
+        self.long_readers.close();
+        self.writer.stop();
+        // Last: another server may open the file only when this one's writer has let go of it.
+        self.lock.lock().take();
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Tells a long read that nobody waits for it any more.
+struct Abandon(Arc<AtomicBool>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn serve_lock(path: &Path) -> Result<File, Error> {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-lock");
+    let lock_path = PathBuf::from(name);
+    let trouble = |error: std::io::Error| {
+        Error::unavailable(format!("the lock file {} cannot be had: {error}", lock_path.display()))
+            .because(error)
+    };
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).read(true).write(true);
+    private(&mut options);
+    let file = options.open(&lock_path).map_err(trouble)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::unavailable(format!(
+            "another server already serves {}: one file, one server",
+            path.display()
+        ))),
+        Err(std::fs::TryLockError::Error(error)) => Err(trouble(error)),
+    }
+}
+
+/// The file is made before SQLite can make it, so that it is never readable by others; SQLite gives its WAL the same
+/// mode.
+fn make_private(path: &Path, create: bool) -> Result<(), Error> {
+    if path.exists() {
+        return Ok(());
+    }
+    if !create {
+        return Err(Error::invalid(format!("there is no database at {}", path.display())));
+    }
+    let mut options = OpenOptions::new();
+    options.create_new(true).write(true);
+    private(&mut options);
+    match options.open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::unavailable(format!("the database {} cannot be created: {error}", path.display()))
+                .because(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn private(options: &mut OpenOptions) {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    #[cfg(not(unix))]
+    let _ = options;
+}

@@ -1,0 +1,405 @@
+//! One connection: how it is set up, how portable SQL runs on it, and how a closure reads through it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use metrics::Histogram;
+use rusqlite::config::DbConfig;
+use rusqlite::hooks::Wal;
+use rusqlite::{CachedStatement, Connection, OpenFlags};
+
+use crate::counters::{Counters, add};
+use crate::migrate::Schema;
+use crate::tx::Tx;
+use crate::{Error, ErrorKind, Options, Recorder, Value, closure, lex};
+
+/// Statements kept prepared per connection: more than the product has, so that none is ever prepared twice.
+const STATEMENTS: usize = 1_024;
+
+/// The WAL file shrinks back to this after a burst: some checkpoints' worth, so that it is rarely cut and regrown.
+const WAL_BYTES: u32 = 128 << 20;
+
+/// Page caches in KiB, filled only as pages are touched. A reader's is emptied by every commit it comes to see, so
+/// its misses go to the operating system's cache and more of its own would not help. The writer's lives on, but many
+/// commits walk through its whole index: at 64 MiB that walk was a tenth of the writer's time.
+const READER_CACHE: i64 = 8 << 10;
+const WRITER_CACHE: i64 = 16 << 10;
+
+/// How many virtual machine steps of a long read pass between two looks at the clock: well below a millisecond.
+const STEPS_PER_LOOK: i32 = 10_000;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Read,
+    LongRead,
+    Write,
+    Migrate,
+}
+
+impl Role {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::LongRead => "long_read",
+            Self::Write => "write",
+            Self::Migrate => "migrate",
+        }
+    }
+}
+
+/// Where connections come from.
+pub(super) struct Source {
+    pub(super) path: PathBuf,
+    pub(super) options: Options,
+}
+
+impl Source {
+    /// Puts the file into WAL mode, in which it then stays. Of several processes that open a new file at once all but
+    /// one are told that it is busy, and told so at once: SQLite does not apply its own time-out here.
+    fn write_ahead(&self, raw: &Connection) -> Result<(), Error> {
+        let until = Instant::now() + self.options.busy_timeout;
+        loop {
+            match raw.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0)) {
+                Ok(mode) if mode == "wal" => return Ok(()),
+                Ok(mode) => {
+                    return Err(Error::unavailable(format!(
+                        "the database stays in journal mode {mode}, not wal"
+                    )));
+                }
+                Err(error) => {
+                    let error = Error::from(error);
+                    if error.kind() != ErrorKind::Conflict || Instant::now() >= until {
+                        return Err(error.with_kind(ErrorKind::Unavailable, "the database cannot be used"));
+                    }
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            }
+        }
+    }
+
+    pub(super) fn connect(&self, role: Role) -> Result<Box<Conn>, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut raw = Connection::open_with_flags(&self.path, flags).map_err(|error| {
+            let error = Error::from(error);
+            Error::unavailable(format!("the database {} cannot be opened: {error}", self.path.display()))
+                .because(error)
+        })?;
+        let wal_pages = Arc::new(AtomicUsize::new(0));
+        raw.busy_timeout(self.options.busy_timeout)?;
+        self.write_ahead(&raw)?;
+        let synchronous = if self.options.flush { "FULL" } else { "OFF" };
+        raw.pragma_update(None, "synchronous", synchronous)?;
+        raw.pragma_update(None, "foreign_keys", true)?;
+        let foreign_keys: bool = raw.pragma_query_value(None, "foreign_keys", |row| row.get(0))?;
+        if !foreign_keys {
+            return Err(Error::unavailable("this SQLite was built without foreign keys"));
+        }
+        raw.pragma_update(None, "trusted_schema", false)?;
+        // Without this guarantee a plan may depend on the values bound, and SQLite plans a cached statement anew on
+        // every use: parsing would cost more than running.
+        raw.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+        match role {
+            Role::Read | Role::LongRead => {
+                raw.pragma_update(None, "query_only", true)?;
+                raw.pragma_update(None, "cache_size", -READER_CACHE)?;
+            }
+            Role::Write | Role::Migrate => {
+                raw.pragma_update(None, "cache_size", -WRITER_CACHE)?;
+                // Savepoints copy the pages they change; in memory that is a memcpy, in a temporary file it is I/O.
+                raw.pragma_update(None, "temp_store", "MEMORY")?;
+                if role == Role::Write {
+                    // Takes the place of SQLite's own checkpoints.
+                    let told = Arc::clone(&wal_pages);
+                    raw.wal_hook(Some(move |_: &mut Wal, pages| {
+                        told.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+                        Ok(())
+                    }))?;
+                }
+                raw.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
+                if let Some(pages) = self.options.max_page_count {
+                    let _: i64 =
+                        raw.pragma_update_and_check(None, "max_page_count", pages, |row| row.get(0))?;
+                }
+            }
+        }
+        raw.set_prepared_statement_cache_capacity(STATEMENTS);
+        let recorder = self.options.recorder.clone();
+        Ok(Box::new(Conn {
+            raw,
+            role,
+            wal_pages,
+            recorder,
+            spellings: RefCell::default(),
+            timers: RefCell::default(),
+        }))
+    }
+}
+
+/// One connection with what is remembered beside it. Owned by one thread at a time, so nothing in it locks.
+pub(crate) struct Conn {
+    pub(super) raw: Connection,
+    role: Role,
+    /// Pages in the WAL after the last commit, on the writer's connection.
+    pub(super) wal_pages: Arc<AtomicUsize>,
+    recorder: Option<Arc<Recorder>>,
+    spellings: RefCell<HashMap<Place, Spelling, BuildHasherDefault<PlaceHasher>>>,
+    timers: RefCell<HashMap<Place, Histogram, BuildHasherDefault<PlaceHasher>>>,
+}
+
+/// Where a text stands in memory: address and length. Texts of the program's own never move, so this finds them
+/// without reading them; whoever uses it for other texts must compare what it found.
+type Place = (usize, usize);
+
+fn place(text: &str) -> Place {
+    (text.as_ptr().addr(), text.len())
+}
+
+struct Spelling {
+    portable: Box<str>,
+    sqlite: Box<str>,
+}
+
+/// Mixes two machine words; the keys are addresses, which nobody outside chooses.
+#[derive(Default)]
+struct PlaceHasher(u64);
+
+impl Hasher for PlaceHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_usize(byte.into());
+        }
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.0 = (self.0.rotate_left(5) ^ word as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        // The table takes its buckets from the low bits, where a multiplication mixes least.
+        self.0 ^= self.0 >> 32;
+    }
+}
+
+impl Conn {
+    /// The prepared statement for a portable text, with `params` bound.
+    fn prepare(&self, sql: &str, params: &[Value<'_>]) -> Result<CachedStatement<'_>, Error> {
+        let mut statement = {
+            let mut spellings = self.spellings.borrow_mut();
+            match spellings.get(&place(sql)) {
+                Some(known) if *known.portable == *sql => self.raw.prepare_cached(&known.sqlite)?,
+                _ => {
+                    if lex::controls_transaction(sql) {
+                        return Err(Error::invalid("a closure does not begin or end transactions itself"));
+                    }
+                    if let Some(recorder) = &self.recorder {
+                        recorder.note(sql);
+                    }
+                    let spelling = Spelling { portable: sql.into(), sqlite: lex::for_sqlite(sql).into() };
+                    let statement = self.raw.prepare_cached(&spelling.sqlite)?;
+                    // Texts that are put together at run time never come back to their place: let go of them.
+                    if spellings.len() >= STATEMENTS {
+                        spellings.clear();
+                    }
+                    spellings.insert(place(sql), spelling);
+                    statement
+                }
+            }
+        };
+        // SQLite would take a missing value for NULL.
+        let wanted = statement.parameter_count();
+        if wanted != params.len() {
+            return Err(Error::invalid(format!(
+                "the statement has {wanted} parameters, {} are given",
+                params.len()
+            )));
+        }
+        for (index, &value) in params.iter().enumerate() {
+            bind(&mut statement, index + 1, value)?;
+        }
+        Ok(statement)
+    }
+
+    pub(crate) fn execute(&self, sql: &str, params: &[Value<'_>]) -> Result<u64, Error> {
+        let mut statement = self.prepare(sql, params).map_err(|e| self.seen(e))?;
+        let readonly = statement.readonly();
+        let mut rows = statement.raw_query();
+        while rows.next().map_err(|e| self.seen(e.into()))?.is_some() {}
+        drop(rows);
+        // The connection's count is that of the last statement that changes rows, which a query is not.
+        Ok(if readonly { 0 } else { self.raw.changes() })
+    }
+
+    /// Maps the first row. The outer error is SQL's, the inner one the mapping's.
+    pub(crate) fn first<T>(
+        &self,
+        sql: &str,
+        params: &[Value<'_>],
+        map: impl FnOnce(&rusqlite::Row<'_>) -> Result<T, Error>,
+    ) -> Result<Option<Result<T, Error>>, Error> {
+        let mut statement = self.prepare(sql, params).map_err(|e| self.seen(e))?;
+        let readonly = statement.readonly();
+        let mut rows = statement.raw_query();
+        let mapped = rows.next().map_err(|e| self.seen(e.into()))?.map(map);
+        // A change with RETURNING checks its foreign keys only at its end.
+        while !readonly && rows.next().map_err(|e| self.seen(e.into()))?.is_some() {}
+        Ok(mapped)
+    }
+
+    /// Gives every row to `take`, until it errs. The outer error is SQL's, the inner one `take`'s.
+    pub(crate) fn each(
+        &self,
+        sql: &str,
+        params: &[Value<'_>],
+        mut take: impl FnMut(&rusqlite::Row<'_>) -> Result<(), Error>,
+    ) -> Result<Result<(), Error>, Error> {
+        let mut statement = self.prepare(sql, params).map_err(|e| self.seen(e))?;
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next().map_err(|e| self.seen(e.into()))? {
+            if let Err(error) = take(row) {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// What an engine's error means on this connection.
+    fn seen(&self, error: Error) -> Error {
+        let refused_change = std::error::Error::source(&error)
+            .and_then(|source| source.downcast_ref::<rusqlite::Error>())
+            .and_then(rusqlite::Error::sqlite_error_code)
+            == Some(rusqlite::ErrorCode::ReadOnly);
+        if refused_change && matches!(self.role, Role::Read | Role::LongRead) {
+            return error.with_kind(ErrorKind::Invalid, "a change inside a read");
+        }
+        error
+    }
+
+    /// Runs a statement of this crate's own: no parameters, no rewriting, its rows dropped.
+    pub(crate) fn raw(&self, sql: &str) -> Result<(), Error> {
+        let mut statement = self.raw.prepare_cached(sql)?;
+        let mut rows = statement.raw_query();
+        while rows.next()?.is_some() {}
+        Ok(())
+    }
+
+    /// Runs every statement of a text of this crate's own.
+    pub(crate) fn script(&self, sql: &str) -> Result<(), Error> {
+        self.raw.execute_batch(sql).map_err(Error::from)
+    }
+
+    /// Whether no transaction is open.
+    pub(crate) fn idle(&self) -> bool {
+        self.raw.is_autocommit()
+    }
+
+    /// Runs `f` over one snapshot. The flag says whether the connection can be used again.
+    pub(super) fn snapshot<T, E: From<Error>>(
+        &self,
+        name: &'static str,
+        f: &mut impl FnMut(&mut Tx<'_>) -> Result<T, E>,
+        counters: &Counters,
+    ) -> (Result<T, E>, bool) {
+        let started = Instant::now();
+        if let Err(error) = self.raw("BEGIN") {
+            return (Err(E::from(error)), false);
+        }
+        let mut tx = Tx::sqlite(self);
+        let mut result = closure::run(name, &mut tx, f);
+        add(&counters.statements, tx.statements());
+        let ended = self.raw("COMMIT").or_else(|_| self.raw("ROLLBACK"));
+        if let (Ok(_), Err(error)) = (&result, &ended) {
+            result = Err(E::from(error.clone()));
+        }
+        self.time(name, started.elapsed());
+        (result, self.idle())
+    }
+
+    /// Records how long a closure ran. The handle is kept, since building a metric's key costs more than a read.
+    pub(super) fn time(&self, name: &'static str, span: Duration) {
+        let mut timers = self.timers.borrow_mut();
+        let timer = timers.entry(place(name)).or_insert_with(
+            || metrics::histogram!("ward_db_closure_seconds", "closure" => name, "kind" => self.role.label()),
+        );
+        timer.record(span);
+    }
+
+    /// From now on statements stop at the deadline or when the flag is set; `None`: never.
+    pub(super) fn stop_when(&mut self, when: Option<(Instant, Arc<AtomicBool>)>) -> Result<(), Error> {
+        let handler = when.map(|(deadline, abandoned)| {
+            move || abandoned.load(Ordering::Relaxed) || Instant::now() >= deadline
+        });
+        self.raw.progress_handler(STEPS_PER_LOOK, handler).map_err(Error::from)
+    }
+}
+
+impl Schema for Conn {
+    fn has_steps(&mut self) -> Result<bool, Error> {
+        let table = Tx::sqlite(self).optional(
+            "select 1 from sqlite_schema where name = 'schema_steps'",
+            &[],
+            |_| Ok(()),
+        )?;
+        Ok(table.is_some())
+    }
+
+    fn read(&mut self, work: &mut dyn FnMut(&mut Tx<'_>) -> Result<(), Error>) -> Result<(), Error> {
+        work(&mut Tx::sqlite(self))
+    }
+
+    fn make(&mut self, script: &str) -> Result<(), Error> {
+        self.transaction(|tx| tx.script(script).map(|()| true)).map(|_| ())
+    }
+
+    fn apply(
+        &mut self,
+        claim: &mut dyn FnMut(&mut Tx<'_>) -> Result<bool, Error>,
+        script: &str,
+    ) -> Result<bool, Error> {
+        self.transaction(|tx| {
+            if !claim(tx)? {
+                return Ok(false);
+            }
+            tx.script(script).map(|()| true)
+        })
+    }
+}
+
+impl Conn {
+    /// Runs `change` in a transaction, kept if it answers true.
+    fn transaction(&self, change: impl FnOnce(&mut Tx<'_>) -> Result<bool, Error>) -> Result<bool, Error> {
+        self.raw("BEGIN IMMEDIATE")?;
+        let result = change(&mut Tx::sqlite(self))
+            .and_then(|keep| self.raw(if keep { "COMMIT" } else { "ROLLBACK" }).map(|()| keep));
+        if !self.idle() {
+            self.raw("ROLLBACK")?;
+        }
+        result
+    }
+}
+
+fn bind(statement: &mut CachedStatement<'_>, index: usize, value: Value<'_>) -> Result<(), Error> {
+    match value {
+        Value::Null => statement.raw_bind_parameter(index, rusqlite::types::Null),
+        Value::Bool(flag) => statement.raw_bind_parameter(index, flag),
+        Value::Int(number) => statement.raw_bind_parameter(index, number),
+        Value::Text(text) | Value::Json(text) => {
+            if text.as_bytes().contains(&0) {
+                return Err(Error::invalid(format!("parameter {index} holds a NUL character")));
+            }
+            statement.raw_bind_parameter(index, text)
+        }
+        Value::Uuid(id) => {
+            let mut buffer = uuid::Uuid::encode_buffer();
+            statement.raw_bind_parameter(index, &*id.hyphenated().encode_lower(&mut buffer))
+        }
+        Value::Time(time) => statement.raw_bind_parameter(index, time.text().as_str()),
+        Value::Bytes(bytes) => statement.raw_bind_parameter(index, bytes),
+    }
+    .map_err(Error::from)
+}

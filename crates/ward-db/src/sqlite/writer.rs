@@ -1,0 +1,373 @@
+//! The one writer: a thread that takes all waiting closures and commits them with one sync.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use metrics::{Histogram, counter, histogram};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::{Conn, Role, Source};
+use crate::counters::{Counters, add};
+use crate::tx::Tx;
+use crate::{Error, ErrorKind, closure};
+
+/// Pages (of 4 KiB) in the WAL from which they are copied into the file. A checkpoint costs two syncs and every
+/// distinct page once, so the longer it waits the less it costs; the price is 32 MiB to look through after a crash.
+const CHECKPOINT_PAGES: usize = 8_192;
+
+/// A checkpoint that a reader's snapshot kept from finishing is tried again after so many more pages.
+const CHECKPOINT_AGAIN: usize = CHECKPOINT_PAGES / 4;
+
+/// For how many batches after a refusal each closure runs in a savepoint of its own. A savepoint costs about a tenth
+/// of a write, running a batch again all of it.
+const WARY_BATCHES: u32 = 64;
+
+/// How long closing waits for readers before it leaves the WAL for the next opening to fold in.
+const LAST_CHECKPOINT: Duration = Duration::from_millis(100);
+
+pub(super) struct Writer {
+    queue: SyncSender<Message>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+enum Message {
+    Job(Box<dyn Job>),
+    Probe(oneshot::Sender<()>),
+    Stop,
+}
+
+impl Writer {
+    pub(super) fn start(source: Arc<Source>, counters: Arc<Counters>) -> Result<Self, Error> {
+        let conn = source.connect(Role::Write)?;
+        let (queue, waiting) = sync_channel(source.options.write_queue.max(1));
+        let most = source.options.write_batch.max(1);
+        let state = Thread {
+            source,
+            counters,
+            conn,
+            batch_size: histogram!("ward_db_batch_size"),
+            commit_time: histogram!("ward_db_commit_seconds"),
+            checkpoint_at: CHECKPOINT_PAGES,
+            wary: 0,
+        };
+        let thread = std::thread::Builder::new()
+            .name("ward-db-writer".into())
+            .spawn(move || state.run(&waiting, most))
+            .map_err(|error| Error::unavailable("the writer thread cannot be started").because(error))?;
+        Ok(Self { queue, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Queues a job, or drops it, which answers it.
+    pub(super) fn submit(&self, job: Box<dyn Job>) -> Result<(), Error> {
+        self.send(Message::Job(job))
+    }
+
+    /// Comes back when the writer has come to it.
+    pub(super) async fn probe(&self) -> Result<(), Error> {
+        let (sender, answer) = oneshot::channel();
+        self.send(Message::Probe(sender))?;
+        answer.await.map_err(|_| Error::unavailable("the writer is gone"))
+    }
+
+    fn send(&self, message: Message) -> Result<(), Error> {
+        self.queue.try_send(message).map_err(|error| match error {
+            TrySendError::Full(_) => {
+                counter!("ward_db_errors_total", "kind" => "queue_full").increment(1);
+                Error::unavailable("the write queue is full")
+            }
+            TrySendError::Disconnected(_) => Error::unavailable("the writer is gone"),
+        })
+    }
+
+    /// Lets the queue drain, checkpoints, ends the thread.
+    pub(super) fn stop(&self) {
+        let Some(thread) = self.thread.lock().take() else { return };
+        // The last handle may have been a closure's capture, dropped on the writer itself. It must not wait for
+        // itself, nor for room in its queue; it ends when the queue, which goes with the handle, is at its end.
+        if thread.thread().id() != std::thread::current().id() {
+            let _ = self.queue.send(Message::Stop);
+            let _ = thread.join();
+        }
+    }
+}
+
+/// One waiting write, whatever its types.
+pub(super) trait Job: Send {
+    /// Nobody waits for it any more, and it has not begun.
+    fn abandoned(&self) -> bool;
+    /// Runs the closure; true if its changes are to be kept.
+    fn run(&mut self, tx: &mut Tx<'_>) -> bool;
+    /// The closure's name.
+    fn name(&self) -> &'static str;
+    /// Hands out what the closure gave, or the batch's failure instead.
+    fn answer(self: Box<Self>, failure: Option<&Error>);
+}
+
+/// One closure and the place its answer goes. Dropped unanswered, it answers for itself, so that nobody waits for a
+/// thread that is gone.
+pub(super) struct Call<T, E: From<Error>, F> {
+    name: &'static str,
+    f: F,
+    outcome: Option<Result<T, E>>,
+    started: bool,
+    reply: Option<oneshot::Sender<Result<T, E>>>,
+}
+
+impl<T, E: From<Error>, F> Call<T, E, F>
+where
+    F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    pub(super) fn queued(name: &'static str, f: F) -> (Box<dyn Job>, oneshot::Receiver<Result<T, E>>) {
+        let (reply, answer) = oneshot::channel();
+        (Box::new(Self { name, f, outcome: None, started: false, reply: Some(reply) }), answer)
+    }
+}
+
+impl<T, E: From<Error>, F> Drop for Call<T, E, F> {
+    fn drop(&mut self) {
+        if let Some(reply) = self.reply.take() {
+            let error = if self.started {
+                Error::new(ErrorKind::Unknown, "the writer gave up on the batch")
+            } else {
+                Error::unavailable("the writer did not come to it")
+            };
+            let _ = reply.send(Err(E::from(error)));
+        }
+    }
+}
+
+impl<T, E, F> Job for Call<T, E, F>
+where
+    F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: From<Error> + Send + 'static,
+{
+    fn abandoned(&self) -> bool {
+        !self.started && self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    fn run(&mut self, tx: &mut Tx<'_>) -> bool {
+        self.started = true;
+        let outcome = closure::run(self.name, tx, &mut self.f);
+        let keep = outcome.is_ok();
+        self.outcome = Some(outcome);
+        keep
+    }
+
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn answer(mut self: Box<Self>, failure: Option<&Error>) {
+        let outcome = match failure {
+            Some(error) => Some(Err(E::from(error.clone()))),
+            None => self.outcome.take(),
+        };
+        // Without an outcome it was skipped, and nobody listens.
+        if let (Some(reply), Some(outcome)) = (self.reply.take(), outcome) {
+            let _ = reply.send(outcome);
+        }
+    }
+}
+
+struct Thread {
+    source: Arc<Source>,
+    counters: Arc<Counters>,
+    conn: Box<Conn>,
+    batch_size: Histogram,
+    commit_time: Histogram,
+    checkpoint_at: usize,
+    /// For how many batches each closure still runs apart.
+    wary: u32,
+}
+
+/// What a run of a batch has done. A run that is begun anew does not count.
+#[derive(Default)]
+struct Ran {
+    closures: u64,
+    statements: u64,
+}
+
+impl Ran {
+    fn count(&self, counters: &Counters) {
+        add(&counters.writes, self.closures);
+        add(&counters.statements, self.statements);
+    }
+}
+
+fn aborted(error: Error) -> Error {
+    error.with_kind(ErrorKind::Unavailable, "the batch was rolled back")
+}
+
+impl Thread {
+    fn run(mut self, waiting: &Receiver<Message>, most: usize) {
+        let mut jobs: Vec<Box<dyn Job>> = Vec::with_capacity(most);
+        let mut stop = false;
+        while !stop {
+            // Waits for the first, never for more: what came during the last commit is the next batch.
+            let Ok(first) = waiting.recv() else { break };
+            let mut next = Some(first);
+            while let Some(message) = next {
+                match message {
+                    Message::Job(job) => jobs.push(job),
+                    Message::Probe(sender) => {
+                        let _ = sender.send(());
+                    }
+                    Message::Stop => stop = true,
+                }
+                next = if jobs.len() < most && !stop { waiting.try_recv().ok() } else { None };
+            }
+            // The callers' closures are caught one by one; this is for what runs on their behalf besides.
+            if catch_unwind(AssertUnwindSafe(|| self.batch(&mut jobs))).is_err() {
+                tracing::error!("the writer panicked outside a closure");
+                self.recover();
+            }
+            jobs.clear();
+            self.checkpoint();
+        }
+        let _ = self.conn.raw.busy_timeout(LAST_CHECKPOINT);
+        if let Err(error) = self.conn.raw("PRAGMA wal_checkpoint(TRUNCATE)") {
+            tracing::warn!(%error, "the last checkpoint was left to the next opening");
+        }
+    }
+
+    /// One transaction over all of `jobs`. No job is answered before its end.
+    fn batch(&mut self, jobs: &mut Vec<Box<dyn Job>>) {
+        jobs.retain(|job| !job.abandoned());
+        if jobs.is_empty() {
+            return;
+        }
+        self.batch_size.record(u32::try_from(jobs.len()).unwrap_or(u32::MAX));
+        let failure = self.transaction(jobs).err();
+        if let Some(error) = &failure {
+            tracing::error!(%error, closures = jobs.len(), "a batch of writes failed");
+            counter!("ward_db_errors_total", "kind" => error.kind().label()).increment(1);
+            self.recover();
+        }
+        let outcome = if failure.is_some() { "failed" } else { "committed" };
+        counter!("ward_db_batches_total", "outcome" => outcome).increment(1);
+        for job in jobs.drain(..) {
+            job.answer(failure.as_ref());
+        }
+    }
+
+    /// Commits what the closures of `jobs` do. They run together first; when one of them is refused among others, the
+    /// transaction is begun anew with each closure apart, and so are the next ones.
+    fn transaction(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), Error> {
+        self.begin()?;
+        let ran = if self.wary > 0 {
+            self.wary -= 1;
+            self.apart(jobs)?
+        } else {
+            let (ran, refused) = self.together(jobs)?;
+            if refused {
+                self.conn.raw("ROLLBACK").map_err(aborted)?;
+                if jobs.len() == 1 {
+                    // Its own refusal undid all there was, so there is nothing to run again and nothing to commit.
+                    ran.count(&self.counters);
+                    return Ok(());
+                }
+                self.begin()?;
+                self.apart(jobs)?
+            } else {
+                ran
+            }
+        };
+        ran.count(&self.counters);
+        let started = Instant::now();
+        self.conn.raw("COMMIT").map_err(|error| {
+            error.with_kind(ErrorKind::Unknown, "the commit errored and may or may not have happened")
+        })?;
+        self.commit_time.record(started.elapsed());
+        add(&self.counters.commits, 1);
+        Ok(())
+    }
+
+    fn begin(&self) -> Result<(), Error> {
+        self.conn
+            .raw("BEGIN IMMEDIATE")
+            .map_err(|error| error.with_kind(ErrorKind::Unavailable, "the file is not to be written now"))
+    }
+
+    /// Runs the closures in one go, up to the first that is refused; the flag says whether one was. Savepoints would
+    /// copy every page that a closure touches, and hardly any closure needs what they keep.
+    fn together(&self, jobs: &mut [Box<dyn Job>]) -> Result<(Ran, bool), Error> {
+        let mut ran = Ran::default();
+        for job in jobs.iter_mut().filter(|job| !job.abandoned()) {
+            if !self.run_job(job.as_mut(), &mut ran)? {
+                return Ok((ran, true));
+            }
+        }
+        Ok((ran, false))
+    }
+
+    /// Runs each closure in a savepoint of its own. As long as there are refusals, the next batches are run so too:
+    /// running everything twice must not become the rule.
+    fn apart(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<Ran, Error> {
+        let mut ran = Ran::default();
+        for job in jobs.iter_mut().filter(|job| !job.abandoned()) {
+            self.conn.raw("SAVEPOINT closure").map_err(aborted)?;
+            if !self.run_job(job.as_mut(), &mut ran)? {
+                self.wary = WARY_BATCHES;
+                self.conn.raw("ROLLBACK TO closure").map_err(aborted)?;
+            }
+            self.conn.raw("RELEASE closure").map_err(aborted)?;
+        }
+        Ok(ran)
+    }
+
+    /// Runs one closure and says whether its changes are to be kept. An error here is the whole batch's.
+    fn run_job(&self, job: &mut dyn Job, ran: &mut Ran) -> Result<bool, Error> {
+        let started = Instant::now();
+        let mut tx = Tx::sqlite(&self.conn);
+        let keep = job.run(&mut tx);
+        self.conn.time(job.name(), started.elapsed());
+        ran.closures += 1;
+        ran.statements += tx.statements();
+        // Full, I/O, memory, interrupt: sometimes SQLite then ends the transaction, sometimes only the statement.
+        // Which one is its own affair; the disk is in trouble for every member of the batch either way.
+        let disk = tx.failure().filter(|e| matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Timeout));
+        if let Some(error) = disk {
+            return Err(aborted(error.clone()));
+        }
+        if self.conn.idle() {
+            return Err(Error::unavailable("the transaction ended by itself"));
+        }
+        Ok(keep)
+    }
+
+    /// Copies the WAL into the file when it has grown long. SQLite's own way is inside the commit, which the batch
+    /// would wait for; here only the next one does.
+    fn checkpoint(&mut self) {
+        let pages = self.conn.wal_pages.load(Ordering::Relaxed);
+        if pages < self.checkpoint_at {
+            // It has begun anew.
+            if pages < CHECKPOINT_PAGES {
+                self.checkpoint_at = CHECKPOINT_PAGES;
+            }
+            return;
+        }
+        self.checkpoint_at = pages + CHECKPOINT_AGAIN;
+        if let Err(error) = self.conn.raw("PRAGMA wal_checkpoint(PASSIVE)") {
+            tracing::warn!(%error, "a checkpoint failed; the WAL grows until one succeeds");
+        }
+    }
+
+    /// Back to a connection without a transaction, a new one if need be.
+    fn recover(&mut self) {
+        if self.conn.idle() || (self.conn.raw("ROLLBACK").is_ok() && self.conn.idle()) {
+            return;
+        }
+        match self.source.connect(Role::Write) {
+            Ok(conn) => self.conn = conn,
+            Err(error) => tracing::error!(%error, "the writer's connection cannot be replaced yet"),
+        }
+    }
+}

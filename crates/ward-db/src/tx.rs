@@ -1,0 +1,157 @@
+//! A transaction, as a closure sees it.
+
+use crate::postgres::Session;
+use crate::sqlite::Conn;
+use crate::value::{FromColumn, Value, text_column};
+use crate::{Error, ErrorKind, lex};
+
+/// The transaction that a closure runs in: portable SQL with `$1`, `$2`, … and the values to bind, in that order.
+///
+/// After any SQL error it refuses every further statement with [`ErrorKind::Refused`] and its changes are rolled
+/// back, even when the closure answers `Ok`: so SQLite behaves as PostgreSQL does. An expected conflict is therefore
+/// written as `ON CONFLICT DO NOTHING` and read from the row count. `BEGIN`, `COMMIT` and their kin are
+/// [`ErrorKind::Invalid`]: the closure is the transaction.
+pub struct Tx<'c> {
+    engine: Engine<'c>,
+    state: State,
+    statements: u64,
+}
+
+enum Engine<'c> {
+    Sqlite(&'c Conn),
+    Postgres(&'c mut Session),
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Sound,
+    /// A statement erred, with this.
+    Failed(Error),
+}
+
+/// One row of a result, valid while its mapping function runs. Columns are counted from 0.
+pub struct Row<'r>(pub(crate) RowOf<'r>);
+
+pub(crate) enum RowOf<'r> {
+    Sqlite(&'r rusqlite::Row<'r>),
+    Postgres(&'r tokio_postgres::Row),
+}
+
+impl Row<'_> {
+    /// Column `index` as a `T`; [`ErrorKind::Decode`] when the column is missing or holds something else.
+    pub fn get<T: FromColumn>(&self, index: usize) -> Result<T, Error> {
+        T::from_column(self, index)
+    }
+
+    /// Column `index` as text borrowed from the row, which allocates nothing.
+    pub fn text(&self, index: usize) -> Result<&str, Error> {
+        text_column(self, index)
+    }
+}
+
+impl<'c> Tx<'c> {
+    pub(crate) fn sqlite(conn: &'c Conn) -> Self {
+        Self { engine: Engine::Sqlite(conn), state: State::Sound, statements: 0 }
+    }
+
+    pub(crate) fn postgres(session: &'c mut Session) -> Self {
+        Self { engine: Engine::Postgres(session), state: State::Sound, statements: 0 }
+    }
+
+    /// Runs a statement and gives the number of rows it inserted, updated or deleted. Rows it returns are dropped.
+    pub fn execute(&mut self, sql: &str, params: &[Value<'_>]) -> Result<u64, Error> {
+        self.statement(|engine| match engine {
+            Engine::Sqlite(conn) => conn.execute(sql, params),
+            Engine::Postgres(session) => session.statement(sql, params).map(|(_, changed)| changed),
+        })
+    }
+
+    /// The first row, mapped. No row is [`ErrorKind::NoRow`].
+    pub fn one<T>(
+        &mut self,
+        sql: &str,
+        params: &[Value<'_>],
+        map: impl FnOnce(&Row<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.optional(sql, params, map)?
+            .ok_or_else(|| Error::new(ErrorKind::NoRow, "a query that must give a row gave none"))
+    }
+
+    /// The first row, mapped, or `None` when there is none.
+    pub fn optional<T>(
+        &mut self,
+        sql: &str,
+        params: &[Value<'_>],
+        map: impl FnOnce(&Row<'_>) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        // What the mapping thinks of the row is no SQL error: the transaction stays usable.
+        let mapped = self.statement(|engine| match engine {
+            Engine::Sqlite(conn) => conn.first(sql, params, |row| map(&Row(RowOf::Sqlite(row)))),
+            Engine::Postgres(session) => {
+                let (rows, _) = session.statement(sql, params)?;
+                Ok(rows.first().map(|row| map(&Row(RowOf::Postgres(row)))))
+            }
+        })?;
+        mapped.transpose()
+    }
+
+    /// Every row, mapped, in the result's order. The whole result stands in memory: bound it by a key or a `LIMIT`.
+    pub fn all<T>(
+        &mut self,
+        sql: &str,
+        params: &[Value<'_>],
+        mut map: impl FnMut(&Row<'_>) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        self.statement(|engine| match engine {
+            Engine::Sqlite(conn) => {
+                let mut rows = Vec::new();
+                let outcome = conn.each(sql, params, |row| {
+                    rows.push(map(&Row(RowOf::Sqlite(row)))?);
+                    Ok(())
+                })?;
+                Ok(outcome.map(|()| rows))
+            }
+            Engine::Postgres(session) => {
+                let (rows, _) = session.statement(sql, params)?;
+                Ok(rows.iter().map(|row| map(&Row(RowOf::Postgres(row)))).collect())
+            }
+        })?
+    }
+
+    /// Runs every statement of a migration step's text.
+    pub(crate) fn script(&mut self, sql: &str) -> Result<(), Error> {
+        self.statement(|engine| match engine {
+            Engine::Sqlite(conn) => conn.script(&lex::schema_for_sqlite(sql)),
+            Engine::Postgres(session) => session.script(sql),
+        })
+    }
+
+    /// The one way to the engine: counts, refuses after an error, remembers the first one.
+    fn statement<T>(&mut self, run: impl FnOnce(&mut Engine<'c>) -> Result<T, Error>) -> Result<T, Error> {
+        if let State::Failed(first) = &self.state {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                "the transaction takes no further statement after an error",
+            )
+            .because(first.clone()));
+        }
+        self.statements += 1;
+        run(&mut self.engine).inspect_err(|error| {
+            metrics::counter!("ward_db_errors_total", "kind" => error.kind().label()).increment(1);
+            self.state = State::Failed(error.clone());
+        })
+    }
+
+    /// The SQL error that ended this transaction's usefulness, if one did.
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        match &self.state {
+            State::Sound => None,
+            State::Failed(error) => Some(error),
+        }
+    }
+
+    /// How many statements it sent to the engine.
+    pub(crate) fn statements(&self) -> u64 {
+        self.statements
+    }
+}

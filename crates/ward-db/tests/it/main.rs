@@ -1,0 +1,15 @@
+//! The engine layer, on every engine where it is the same for all.
+
+#![allow(
+    clippy::doc_markdown,
+    clippy::unwrap_used,
+    reason = "SQLite and PostgreSQL are names, and a test's helper may unwrap"
+)]
+
+mod migrations;
+mod opening;
+mod postgres;
+mod reads_and_values;
+mod support;
+mod tls;
+mod writes;

@@ -1,0 +1,149 @@
+//! What the tests share: a database in a directory of its own, and a way to hold its writer.
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use ward_db::{Db, Error, Migration, Options, Tx};
+use ward_test_db::Engine;
+use ward_test_db::postgres::{self, Database};
+
+pub struct Fixture {
+    pub db: Db,
+    place: Place,
+}
+
+/// Where a test's database is; gone with this.
+pub enum Place {
+    File(TempDir, String),
+    Server(Database),
+}
+
+impl Place {
+    pub fn url(&self) -> &str {
+        match self {
+            Self::File(_, url) => url,
+            Self::Server(database) => &database.url,
+        }
+    }
+}
+
+pub fn fast() -> Options {
+    Options { flush: false, ..Options::default() }
+}
+
+/// An empty database on the test's engine.
+pub fn place() -> Place {
+    match Engine::current() {
+        Engine::Sqlite => file_place(),
+        Engine::Postgres => Place::Server(postgres::shared().database()),
+    }
+}
+
+fn file_place() -> Place {
+    let dir = tempfile::tempdir().unwrap();
+    let url = url(&dir);
+    Place::File(dir, url)
+}
+
+pub fn fixture() -> Fixture {
+    fixture_with(fast())
+}
+
+pub fn fixture_with(options: Options) -> Fixture {
+    at(place(), options)
+}
+
+/// For what only SQLite does.
+pub fn sqlite() -> Fixture {
+    sqlite_with(fast())
+}
+
+pub fn sqlite_with(options: Options) -> Fixture {
+    at(file_place(), options)
+}
+
+pub fn at(place: Place, options: Options) -> Fixture {
+    Fixture { db: Db::open(place.url(), options).unwrap(), place }
+}
+
+pub fn file(dir: &TempDir) -> PathBuf {
+    dir.path().join("ward.db")
+}
+
+pub fn url(dir: &TempDir) -> String {
+    format!("sqlite:{}", file(dir).display())
+}
+
+impl Fixture {
+    pub fn url(&self) -> &str {
+        self.place.url()
+    }
+
+    /// The folder of a SQLite file.
+    pub fn dir(&self) -> &TempDir {
+        let Place::File(dir, _) = &self.place else { panic!("this test is about a file") };
+        dir
+    }
+
+    pub fn parts(self) -> (Db, TempDir) {
+        let Place::File(dir, _) = self.place else { panic!("this test is about a file") };
+        (self.db, dir)
+    }
+
+    /// Makes tables, in the portable spelling.
+    pub fn tables(&self, sql: &str) {
+        let sql = format!("-- oldest binary: 0.1.0\n{sql}").leak();
+        self.db.migrate(&[Migration { name: "0001_test", sql }], "0.1.0").unwrap();
+    }
+
+    pub async fn script(&self, statements: &'static [&'static str]) {
+        self.db
+            .write("test.script", move |tx| {
+                for sql in statements {
+                    tx.execute(sql, &[])?;
+                }
+                Ok::<_, Error>(())
+            })
+            .await
+            .unwrap();
+    }
+
+    pub async fn count(&self, sql: &'static str) -> i64 {
+        self.db
+            .read("test.count", move |tx| tx.one(sql, &[], |row| row.get(0)))
+            .await
+            .unwrap_or_else(|e: Error| panic!("{e}"))
+    }
+
+    /// Keeps the writer inside a closure until told to go on, so that what is queued meanwhile is one batch.
+    pub async fn hold(&self) -> Held {
+        let (release, gate) = mpsc::channel::<()>();
+        let (entered, inside) = tokio::sync::oneshot::channel();
+        let (db, mut entered) = (self.db.clone(), Some(entered));
+        let task = tokio::spawn(async move {
+            db.write("test.hold", move |_: &mut Tx<'_>| {
+                if let Some(entered) = entered.take() {
+                    entered.send(()).unwrap();
+                }
+                gate.recv_timeout(Duration::from_secs(20)).ok();
+                Ok::<_, Error>(())
+            })
+            .await
+        });
+        inside.await.unwrap();
+        Held { release, task }
+    }
+}
+
+pub struct Held {
+    release: mpsc::Sender<()>,
+    task: tokio::task::JoinHandle<Result<(), Error>>,
+}
+
+impl Held {
+    pub async fn release(self) {
+        self.release.send(()).unwrap();
+        self.task.await.unwrap().unwrap();
+    }
+}

@@ -1,0 +1,155 @@
+//! Test support: every test on every engine, and throw-away PostgreSQL servers.
+//!
+//! A test is an ordinary `async fn` beside [`both!`], which makes two tests of it:
+//!
+//! ```ignore
+//! both!(a_name_can_be_changed);
+//! async fn a_name_can_be_changed() { /* asks for its engine by `Engine::current()` */ }
+//! ```
+//!
+//! `WARD_TEST_ENGINES` (`sqlite` or `postgres`) leaves the other engine out, and says so. `WARD_TEST_POSTGRES_BIN`
+//! names the folder of PostgreSQL's programs when they are in none of the usual places.
+
+#![expect(clippy::doc_markdown, reason = "SQLite and PostgreSQL are names, not code")]
+
+mod guarded;
+pub mod postgres;
+pub mod replicated;
+
+use std::cell::Cell;
+use std::io::Write as _;
+use std::sync::Once;
+
+pub use guarded::Guarded;
+
+/// An engine that tests run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// One file.
+    Sqlite,
+    /// A server.
+    Postgres,
+}
+
+thread_local! {
+    static CURRENT: Cell<Option<Engine>> = const { Cell::new(None) };
+}
+
+impl Engine {
+    /// The engine of the test that this thread runs.
+    ///
+    /// # Panics
+    ///
+    /// Outside a test made by [`both!`], and on threads that such a test started.
+    #[track_caller]
+    pub fn current() -> Self {
+        CURRENT
+            .get()
+            .expect("a test that needs an engine is made by `both!(its_name)`, not by `#[tokio::test]`")
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        }
+    }
+
+    fn is_left_out(self) -> bool {
+        static SAID: Once = Once::new();
+        let Ok(wanted) = std::env::var("WARD_TEST_ENGINES") else { return false };
+        let known = [Self::Sqlite, Self::Postgres];
+        let names: Vec<&str> = wanted.split(',').map(str::trim).collect();
+        assert!(
+            names.iter().all(|name| known.iter().any(|engine| engine.name() == *name)),
+            "WARD_TEST_ENGINES is a list of `sqlite` and `postgres`, not {wanted:?}"
+        );
+        let out = !names.contains(&self.name());
+        if out {
+            SAID.call_once(|| {
+                // Not `eprintln!`: the harness swallows that when the test passes.
+                let said = format!(
+                    "\nWARNING: WARD_TEST_ENGINES={wanted} leaves out {}: these tests say nothing about it.\n\n",
+                    self.name()
+                );
+                let _ = std::io::stderr().write_all(said.as_bytes());
+            });
+        }
+        out
+    }
+}
+
+/// Runs a test's body on an engine, in a runtime with so many threads; 0: the test's own only.
+///
+/// # Panics
+///
+/// When the body does.
+pub fn run<F: Future<Output = ()>>(engine: Engine, threads: usize, body: impl FnOnce() -> F) {
+    if engine.is_left_out() {
+        return;
+    }
+    let mut builder = if threads == 0 {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    let runtime = builder.worker_threads(threads.max(1)).enable_all().build().expect("a runtime");
+    CURRENT.set(Some(engine));
+    // A snapshot beside the test is looked at once for each engine, and must be the same for both.
+    insta::allow_duplicates! {
+        runtime.block_on(body());
+    }
+    CURRENT.set(None);
+}
+
+/// Makes two tests of an `async fn` beside it: `name::sqlite` and `name::postgres`. With `threads = n` their runtimes
+/// have so many worker threads.
+#[macro_export]
+macro_rules! both {
+    ($name:ident) => {
+        $crate::both!($name, threads = 0);
+    };
+    ($name:ident, threads = $threads:expr) => {
+        mod $name {
+            #[test]
+            fn sqlite() {
+                $crate::run($crate::Engine::Sqlite, $threads, super::$name);
+            }
+
+            #[test]
+            fn postgres() {
+                $crate::run($crate::Engine::Postgres, $threads, super::$name);
+            }
+        }
+    };
+}
+
+/// Makes a test of an `async fn` beside it for PostgreSQL alone: `name::postgres`. With `threads = n` its runtime has
+/// so many worker threads.
+#[macro_export]
+macro_rules! postgres_only {
+    ($name:ident) => {
+        $crate::postgres_only!($name, threads = 0);
+    };
+    ($name:ident, threads = $threads:expr) => {
+        mod $name {
+            #[test]
+            fn postgres() {
+                $crate::run($crate::Engine::Postgres, $threads, super::$name);
+            }
+        }
+    };
+}
+
+/// The same for SQLite alone: `name::sqlite`.
+#[macro_export]
+macro_rules! sqlite_only {
+    ($name:ident) => {
+        mod $name {
+            #[test]
+            fn sqlite() {
+                $crate::run($crate::Engine::Sqlite, 0, super::$name);
+            }
+        }
+    };
+}

@@ -1,0 +1,79 @@
+//! A primary and its synchronous standby: for what a change of servers loses.
+
+use crate::guarded::{folder, run, unprivileged};
+use crate::postgres::{Server, beside, put};
+
+/// Here what is promised must be kept, so both wait for their disks.
+const CAREFUL: [&str; 8] = [
+    "fsync=on",
+    "synchronous_commit=on",
+    "full_page_writes=on",
+    "wal_level=replica",
+    "wal_log_hints=on",
+    "max_wal_senders=4",
+    "max_connections=100",
+    "wal_retrieve_retry_interval=200ms",
+];
+
+/// A primary that acknowledges nothing which its standby does not hold.
+pub struct Pair {
+    /// Takes writes until it is killed.
+    pub primary: Server,
+    /// Takes writes once it is promoted.
+    pub standby: Server,
+}
+
+impl Pair {
+    /// Starts both, and waits until the primary waits for the standby.
+    pub fn start() -> Self {
+        let primary = Server::start(&CAREFUL, |_| {});
+        for _ in 0..5 {
+            let folder = folder();
+            let data = folder.join("data");
+            let port = primary.port.to_string();
+            let mut backup = unprivileged(beside("pg_basebackup"));
+            backup.arg("-D").arg(&data).args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &port,
+                "-U",
+                "ward",
+                "-X",
+                "stream",
+                "-c",
+                "fast",
+            ]);
+            run(&mut backup);
+            put(&data, "standby.signal", b"");
+            let from =
+                format!("primary_conninfo=host=127.0.0.1 port={port} user=ward application_name=standby");
+            let settings: Vec<&str> = CAREFUL.iter().copied().chain([from.as_str()]).collect();
+            if let Some(standby) = Server::launch(folder, &settings) {
+                primary.sql("ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (standby)'");
+                primary.sql("SELECT pg_reload_conf()");
+                primary.sql(
+                    "DO $$ BEGIN FOR i IN 1..600 LOOP \
+                       PERFORM 1 FROM pg_stat_replication WHERE sync_state = 'sync'; \
+                       IF FOUND THEN RETURN; END IF; PERFORM pg_sleep(0.1); \
+                     END LOOP; RAISE EXCEPTION 'the standby does not come'; END $$",
+                );
+                return Self { primary, standby };
+            }
+        }
+        panic!("no port stayed free for a standby");
+    }
+
+    /// The URL of a database on whichever of both takes writes.
+    pub fn url(&self, database: &str) -> String {
+        format!(
+            "postgres://ward@127.0.0.1:{},127.0.0.1:{}/{database}?target_session_attrs=read-write",
+            self.primary.port, self.standby.port
+        )
+    }
+
+    /// Makes the standby the primary.
+    pub fn promote(&self) {
+        self.standby.sql("SELECT pg_promote(true, 60)");
+    }
+}
