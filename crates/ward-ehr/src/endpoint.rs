@@ -1,0 +1,194 @@
+//! A configured endpoint's call, and what is made of its answer.
+
+mod shape;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Method};
+use rand::Rng as _;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use crate::auth::{Auth, Authorized, Tokens};
+use crate::client::{Answer, Outbound, Request};
+use crate::{Failure, FailureKind, Secret, template};
+
+pub use shape::Shape;
+
+/// The first pause before a retry; each later one is up to twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// What stands where a secret stood.
+const MASK: &str = "**********";
+/// A secret shorter than this is not looked for in answers: it would be found everywhere.
+const SHORTEST_MASKED: usize = 6;
+
+/// A call to make.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Whose place at the gate it takes: the integration's id.
+    pub gate: String,
+    /// The method.
+    pub method: Method,
+    /// Where paths begin.
+    pub base_url: String,
+    /// The path, with placeholders.
+    pub path: String,
+    /// Headers of the endpoint's own.
+    pub headers: HeaderMap,
+    /// Whether a body is a form rather than JSON.
+    pub form: bool,
+    /// How it authenticates.
+    pub auth: Option<Auth>,
+    /// How often it is tried again.
+    pub max_retries: u32,
+    /// After which statuses.
+    pub retry_on_status: Vec<u16>,
+    /// What is made of its answer.
+    pub shape: Shape,
+}
+
+/// What came of a call: every step that was reached.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// The status, if there was an answer.
+    pub status: Option<u16>,
+    /// From the first try's start to the last one's end.
+    pub duration: Duration,
+    /// Tries after the first.
+    pub retries: u32,
+    /// The answer: JSON where it is, else text; null when empty.
+    pub raw: Value,
+    /// What the filter left of it.
+    pub after_filter: Value,
+    /// What the mapping made of that.
+    pub after_mapping: Value,
+    /// The text in the end.
+    pub final_result: Option<String>,
+    /// Why it did not go well.
+    pub error: Option<String>,
+}
+
+impl Call {
+    /// Makes the call. Whatever the other side does, this ends within the client's total time and with an outcome.
+    pub async fn make(&self, outbound: &Outbound, tokens: &Tokens, params: &Map<String, Value>) -> Outcome {
+        let started = Instant::now();
+        let deadline = started + outbound.limits().total_time;
+        let mut outcome = Outcome::default();
+        match self.attempts(outbound, tokens, params, deadline, &mut outcome.retries).await {
+            Ok(authorized) => self.read(&authorized, &mut outcome),
+            Err(failure) => outcome.error = Some(failure.message),
+        }
+        outcome.duration = started.elapsed();
+        outcome
+    }
+
+    async fn attempts(
+        &self,
+        outbound: &Outbound,
+        tokens: &Tokens,
+        params: &Map<String, Value>,
+        deadline: Instant,
+        retries: &mut u32,
+    ) -> Result<Authorized, Failure> {
+        let request = self.request(params)?;
+        let _place = outbound.enter(&self.gate, deadline).await?;
+        loop {
+            let tried = Auth::send(self.auth.as_ref(), outbound, tokens, request.clone(), deadline).await;
+            let pause = match &tried {
+                Ok(authorized) => self.pause_after(&authorized.answer, *retries),
+                Err(failure) => self.pause_after_failure(failure, *retries),
+            };
+            match pause.filter(|pause| *retries < self.max_retries && Instant::now() + *pause < deadline) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return tried,
+            }
+            *retries += 1;
+        }
+    }
+
+    fn request(&self, params: &Map<String, Value>) -> Result<Request, Failure> {
+        let (path, used) = template::fill(&self.path, params)?;
+        let mut url = template::below(&self.base_url, &path)?;
+        let mut headers = self.headers.clone();
+        headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
+        let rest = || params.iter().filter(|(name, _)| !used.contains(&name.as_str()));
+        let mut body = Bytes::new();
+        if matches!(self.method, Method::GET | Method::DELETE) {
+            for (name, value) in rest() {
+                url.query_pairs_mut().append_pair(name, &plain(value));
+            }
+        } else if self.form {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+            let mut form = form_urlencoded::Serializer::new(String::new());
+            form.extend_pairs(rest().map(|(name, value)| (name, plain(value))));
+            body = form.finish().into();
+        } else {
+            headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+            let fields: Map<String, Value> =
+                rest().map(|(name, value)| (name.clone(), value.clone())).collect();
+            body = Value::Object(fields).to_string().into();
+        }
+        Ok(Request { method: self.method.clone(), url, headers, body })
+    }
+
+    /// How long to wait before another try, if this answer calls for one.
+    fn pause_after(&self, answer: &Answer, retries: u32) -> Option<Duration> {
+        self.retry_on_status.contains(&answer.status.as_u16()).then(|| {
+            let said = answer.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            said.map_or_else(|| jitter(retries), Duration::from_secs)
+        })
+    }
+
+    /// The same after a failure: only what can be done twice without harm is tried again, because the first may have
+    /// arrived.
+    fn pause_after_failure(&self, failure: &Failure, retries: u32) -> Option<Duration> {
+        let passing =
+            matches!(failure.kind, FailureKind::Unreachable | FailureKind::Timeout | FailureKind::Garbage);
+        let harmless = matches!(self.method, Method::GET | Method::PUT | Method::DELETE);
+        (passing && harmless).then(|| jitter(retries))
+    }
+
+    fn read(&self, authorized: &Authorized, outcome: &mut Outcome) {
+        let answer = &authorized.answer;
+        outcome.status = Some(answer.status.as_u16());
+        outcome.raw = masked(&answer.body, &authorized.used);
+        if !answer.status.is_success() {
+            outcome.error = Some(format!("the other side answered {}", answer.status.as_u16()));
+            return;
+        }
+        outcome.after_filter = self.shape.filtered(&outcome.raw);
+        outcome.after_mapping = self.shape.mapped(&outcome.after_filter);
+        outcome.final_result = Some(self.shape.finished(&outcome.after_mapping));
+    }
+}
+
+/// Full jitter: anything up to a bound that doubles.
+fn jitter(retries: u32) -> Duration {
+    let bound = FIRST_PAUSE * 2_u32.saturating_pow(retries.min(6));
+    bound.mul_f64(rand::rng().random::<f64>())
+}
+
+/// A parameter as flat text.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// An answer's body without what was secret in the request: some servers send a request back.
+fn masked(body: &[u8], used: &[Secret]) -> Value {
+    let mut text = String::from_utf8_lossy(body).into_owned();
+    for secret in used.iter().filter(|secret| secret.expose().len() >= SHORTEST_MASKED) {
+        let quoted = Value::from(secret.expose()).to_string();
+        let escaped = &quoted[1..quoted.len() - 1];
+        for form in [secret.expose(), escaped] {
+            if text.contains(form) {
+                text = text.replace(form, MASK);
+            }
+        }
+    }
+    if text.trim().is_empty() {
+        return Value::Null;
+    }
+    serde_json::from_str(&text).unwrap_or(Value::String(text))
+}

@@ -1,0 +1,262 @@
+//! A call as a FHIR R4 resource, and how it is created and found again.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Map, Value, json};
+
+use crate::client::{Answer, Request};
+use crate::delivery::{CallNote, Form, Found, made};
+use crate::{Failure, template};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/fhir+json");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const IF_NONE_EXIST: HeaderName = HeaderName::from_static("if-none-exist");
+/// What may stand in a query's value as it is (RFC 3986, section 2.3).
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+const fn type_of(form: Form) -> &'static str {
+    match form {
+        Form::DocumentReference => "DocumentReference",
+        Form::Communication | Form::HubSpotCall => "Communication",
+    }
+}
+
+/// The resource.
+pub fn resource(form: Form, note: &CallNote) -> Value {
+    match form {
+        Form::DocumentReference => document_reference(note),
+        Form::Communication | Form::HubSpotCall => communication(note),
+    }
+}
+
+fn identifier(note: &CallNote) -> Value {
+    json!({ "system": note.system, "value": note.id })
+}
+
+fn title(note: &CallNote) -> &'static str {
+    if note.inbound { "Inbound telephone call" } else { "Outbound telephone call" }
+}
+
+fn attachment(note: &CallNote) -> Value {
+    json!({
+        "contentType": "text/plain;charset=utf-8",
+        "data": STANDARD.encode(&note.text),
+        "title": title(note),
+        "creation": note.ended_at.as_ref().unwrap_or(&note.started_at),
+    })
+}
+
+/// A reference to a telephone by its number (RFC 3966), not to a resource: where references are checked, one to a
+/// resource that the server does not have would be refused.
+fn telephone(number: Option<&String>) -> Option<Value> {
+    let number = number.filter(|number| number.starts_with('+'))?;
+    Some(json!({ "identifier": { "system": "urn:ietf:rfc:3966", "value": format!("tel:{number}") } }))
+}
+
+/// `Communication` (FHIR R4, 10.3). Subject and people are logical references.
+fn communication(note: &CallNote) -> Value {
+    let mut resource = Map::new();
+    let mut put = |name: &str, value: Value| {
+        resource.insert(name.to_owned(), value);
+    };
+    put("resourceType", json!("Communication"));
+    put("identifier", json!([identifier(note)]));
+    if note.status == "completed" {
+        put("status", json!("completed"));
+    } else {
+        put("status", json!("not-done"));
+        put("statusReason", json!({ "text": note.status }));
+    }
+    let category = "http://terminology.hl7.org/CodeSystem/communication-category";
+    put("category", json!([{ "coding": [{ "system": category, "code": "notification" }] }]));
+    let mode = "http://terminology.hl7.org/CodeSystem/v3-ParticipationMode";
+    put("medium", json!([{ "coding": [{ "system": mode, "code": "PHONE" }] }]));
+    if let Some(patient) = &note.patient {
+        put("subject", json!({ "type": "Patient", "identifier": { "value": patient } }));
+    }
+    put("sent", json!(note.started_at));
+    if let Some(ended_at) = &note.ended_at {
+        put("received", json!(ended_at));
+    }
+    if let Some(to) = telephone(note.to.as_ref()) {
+        put("recipient", json!([to]));
+    }
+    if let Some(from) = telephone(note.from.as_ref()) {
+        put("sender", from);
+    }
+    put("payload", json!([{ "contentAttachment": attachment(note) }]));
+    Value::Object(resource)
+}
+
+/// `DocumentReference` (FHIR R4, 2.43): a telephone note in a patient's chart. Its type is LOINC's.
+fn document_reference(note: &CallNote) -> Value {
+    let mut period = Map::from_iter([("start".to_owned(), json!(note.started_at))]);
+    let ended_at = note.ended_at.as_ref().unwrap_or(&note.started_at);
+    period.insert("end".to_owned(), json!(ended_at));
+    json!({
+        "resourceType": "DocumentReference",
+        "identifier": [identifier(note)],
+        "status": "current",
+        "docStatus": "final",
+        "type": {
+            "coding": [{ "system": "http://loinc.org", "code": "34748-4", "display": "Telephone encounter Note" }],
+        },
+        "subject": { "reference": format!("Patient/{}", note.patient.as_deref().unwrap_or_default()) },
+        "date": ended_at,
+        "description": title(note),
+        "content": [{ "attachment": attachment(note) }],
+        "context": { "period": period },
+    })
+}
+
+fn token(note: &CallNote) -> String {
+    let escape = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
+    format!("identifier={}%7C{}", escape(&note.system), escape(&note.id))
+}
+
+/// A conditional create (FHIR R4, 3.1.0.8.1): harmless where it is ignored, and one guard more where it is not.
+pub(crate) fn create(form: Form, base_url: &str, note: &CallNote) -> Result<Request, Failure> {
+    let condition = HeaderValue::from_str(&token(note))
+        .map_err(|_| Failure::misconfigured("the identifier holds characters that no header can carry"))?;
+    let headers = HeaderMap::from_iter([
+        (ACCEPT, JSON),
+        (CONTENT_TYPE, JSON),
+        (IF_NONE_EXIST, condition),
+        (PREFER, HeaderValue::from_static("return=minimal")),
+    ]);
+    let url = template::below(base_url, &format!("/{}", type_of(form)))?;
+    let body = Bytes::from(resource(form, note).to_string());
+    Ok(Request { method: Method::POST, url, headers, body })
+}
+
+/// A search by identifier. It asks not to be answered with something else where that is not understood (FHIR R4,
+/// 3.1.1.3.3.1).
+pub(crate) fn search(form: Form, base_url: &str, note: &CallNote) -> Result<Request, Failure> {
+    let headers =
+        HeaderMap::from_iter([(ACCEPT, JSON), (PREFER, HeaderValue::from_static("handling=strict"))]);
+    let mut url = template::below(base_url, &format!("/{}", type_of(form)))?;
+    url.set_query(Some(&token(note)));
+    Ok(Request { method: Method::GET, url, headers, body: Bytes::new() })
+}
+
+/// What a search's answer shows. A server that does not understand the parameter may answer with everything it has, so
+/// each resource is looked at.
+pub(crate) fn found(form: Form, note: &CallNote, answer: &Answer) -> Found {
+    let Ok(bundle) = serde_json::from_slice::<Value>(&answer.body) else { return Found::NoSearch };
+    if bundle["resourceType"] != "Bundle" {
+        return Found::NoSearch;
+    }
+    let resources = bundle["entry"].as_array().into_iter().flatten().map(|entry| &entry["resource"]);
+    let resources: Vec<&Value> =
+        resources.filter(|resource| resource["resourceType"] == type_of(form)).collect();
+    let is_ours = |resource: &&&Value| {
+        let mut identifiers = resource["identifier"].as_array().into_iter().flatten();
+        identifiers.any(|known| known["system"] == note.system.as_str() && known["value"] == note.id.as_str())
+    };
+    let mut ours: Vec<(&str, String)> = resources
+        .iter()
+        .filter(is_ours)
+        .map(|resource| {
+            let place = format!("{}/{}", type_of(form), resource["id"].as_str().unwrap_or_default());
+            (resource["meta"]["lastUpdated"].as_str().unwrap_or_default(), place)
+        })
+        .collect();
+    if ours.len() < resources.len() {
+        // It answered with others': it has not searched.
+        return Found::NoSearch;
+    }
+    ours.sort();
+    Found::These(ours.into_iter().map(|(_, place)| place).collect())
+}
+
+/// The place of what was created: from `Location`, as `Type/id`, or from the body.
+pub(crate) fn location(answer: &Answer) -> Option<String> {
+    if !made(answer.status) {
+        return None;
+    }
+    let told = answer.headers.get(LOCATION).and_then(|told| told.to_str().ok());
+    let told = told.and_then(|told| {
+        let place = told.split("/_history/").next()?.trim_end_matches('/');
+        let mut parts = place.rsplitn(3, '/');
+        let (id, kind) = (parts.next()?, parts.next()?);
+        Some(format!("{kind}/{id}"))
+    });
+    told.or_else(|| {
+        let body: Value = serde_json::from_slice(&answer.body).ok()?;
+        Some(format!("{}/{}", body["resourceType"].as_str()?, body["id"].as_str()?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note() -> CallNote {
+        CallNote {
+            system: "urn:uuid:0d0f".to_owned(),
+            id: "0198".to_owned(),
+            inbound: true,
+            status: "completed".to_owned(),
+            from: Some("+15550100001".to_owned()),
+            to: None,
+            started_at: "2026-04-18T12:00:00.000000Z".to_owned(),
+            ended_at: None,
+            duration_ms: Some(1_000),
+            patient: Some("p-1".to_owned()),
+            text: "A call.".to_owned(),
+        }
+    }
+
+    fn answer(status: u16, body: &Value) -> Answer {
+        let status = http::StatusCode::from_u16(status).unwrap();
+        Answer { status, headers: HeaderMap::new(), body: Bytes::from(body.to_string()) }
+    }
+
+    #[test]
+    fn the_identifier_is_escaped_once() {
+        let request = search(Form::Communication, "https://ehr.example/fhir/", &note()).unwrap();
+        assert_eq!(
+            request.url.as_str(),
+            "https://ehr.example/fhir/Communication?identifier=urn%3Auuid%3A0d0f%7C0198"
+        );
+        let request = create(Form::DocumentReference, "https://ehr.example/fhir", &note()).unwrap();
+        assert_eq!(request.headers[IF_NONE_EXIST], "identifier=urn%3Auuid%3A0d0f%7C0198");
+        assert_eq!(request.url.path(), "/fhir/DocumentReference");
+    }
+
+    #[test]
+    fn a_server_that_answers_with_anything_has_not_searched() {
+        let ours = json!({ "resourceType": "Communication", "id": "2", "meta": { "lastUpdated": "2026-02" },
+                           "identifier": [{ "system": "urn:uuid:0d0f", "value": "0198" }] });
+        let older = json!({ "resourceType": "Communication", "id": "1", "meta": { "lastUpdated": "2026-01" },
+                            "identifier": [{ "system": "urn:uuid:0d0f", "value": "0198" }] });
+        let other = json!({ "resourceType": "Communication", "id": "3" });
+        let bundle = |resources: &[&Value]| {
+            let entry: Vec<Value> =
+                resources.iter().map(|resource| json!({ "resource": resource })).collect();
+            answer(200, &json!({ "resourceType": "Bundle", "entry": entry }))
+        };
+        let form = Form::Communication;
+        assert_eq!(found(form, &note(), &bundle(&[])), Found::These(vec![]));
+        let both = Found::These(vec!["Communication/1".to_owned(), "Communication/2".to_owned()]);
+        assert_eq!(found(form, &note(), &bundle(&[&ours, &older])), both);
+        assert_eq!(found(form, &note(), &bundle(&[&other])), Found::NoSearch);
+        assert_eq!(found(form, &note(), &answer(200, &json!({}))), Found::NoSearch);
+    }
+
+    #[test]
+    fn places_are_told_without_host_and_version() {
+        let mut told = answer(201, &json!({}));
+        told.headers.insert(
+            LOCATION,
+            HeaderValue::from_static("https://ehr.example/fhir/Communication/12/_history/1"),
+        );
+        assert_eq!(location(&told).as_deref(), Some("Communication/12"));
+        let told = answer(200, &json!({ "resourceType": "Communication", "id": "9" }));
+        assert_eq!(location(&told).as_deref(), Some("Communication/9"));
+    }
+}

@@ -1,0 +1,131 @@
+//! How an integration is, in one word.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::ACCEPT;
+use http::{HeaderMap, HeaderValue, Method};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::auth::{Auth, Tokens};
+use crate::client::{Answer, Outbound, Request};
+use crate::{Failure, FailureKind, template};
+
+/// How an integration is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It answers, and takes the credentials.
+    Healthy,
+    /// It answers, and refuses the credentials.
+    AuthFailed,
+    /// It does not answer, or answers that it cannot.
+    Unreachable,
+    /// It does not answer in time.
+    Timeout,
+    /// Its certificate or its TLS is wrong.
+    SslError,
+    /// What is configured cannot work.
+    Misconfigured,
+}
+
+impl Health {
+    /// The word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::AuthFailed => "auth_failed",
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::SslError => "ssl_error",
+            Self::Misconfigured => "misconfigured",
+        }
+    }
+}
+
+/// What is asked, and how.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// Whose place at the gate it takes: the integration's id.
+    pub gate: String,
+    /// The integration's base URL.
+    pub base_url: String,
+    /// Whether it must be a FHIR server: then its `metadata` is asked for (FHIR R4, "capabilities"), else its root.
+    pub fhir: bool,
+    /// How it authenticates.
+    pub auth: Option<Auth>,
+}
+
+/// What a probe found.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// How the integration is.
+    pub health: Health,
+    /// Why, in a sentence, where it is not healthy.
+    pub detail: Option<String>,
+    /// How long that took.
+    pub duration: Duration,
+}
+
+impl Checked {
+    /// A finding without a probe.
+    pub fn without_probe(health: Health, detail: impl Into<String>) -> Self {
+        Self { health, detail: Some(detail.into()), duration: Duration::ZERO }
+    }
+}
+
+impl Probe {
+    /// Asks, until `deadline` at most.
+    pub async fn run(&self, outbound: &Outbound, tokens: &Tokens, deadline: Instant) -> Checked {
+        let started = Instant::now();
+        let (health, detail) = match self.ask(outbound, tokens, deadline).await {
+            Ok(answer) => self.judge(&answer),
+            Err(failure) => {
+                let health = match failure.kind {
+                    FailureKind::Misconfigured => Health::Misconfigured,
+                    FailureKind::Tls => Health::SslError,
+                    FailureKind::AuthFailed => Health::AuthFailed,
+                    FailureKind::Timeout | FailureKind::Busy => Health::Timeout,
+                    // Whatever it is that answered, it is there.
+                    FailureKind::TooLarge if !self.fhir => Health::Healthy,
+                    FailureKind::Unreachable | FailureKind::Garbage | FailureKind::TooLarge => {
+                        Health::Unreachable
+                    }
+                };
+                (health, Some(failure.message).filter(|_| health != Health::Healthy))
+            }
+        };
+        Checked { health, detail, duration: started.elapsed() }
+    }
+
+    async fn ask(&self, outbound: &Outbound, tokens: &Tokens, deadline: Instant) -> Result<Answer, Failure> {
+        let url = template::below(&self.base_url, if self.fhir { "/metadata" } else { "" })?;
+        let mut headers = HeaderMap::new();
+        let accept = if self.fhir { "application/fhir+json" } else { "application/json" };
+        headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        let request = Request { method: Method::GET, url, headers, body: Bytes::new() };
+        let _place = outbound.enter(&self.gate, deadline).await?;
+        Ok(Auth::send(self.auth.as_ref(), outbound, tokens, request, deadline).await?.answer)
+    }
+
+    fn judge(&self, answer: &Answer) -> (Health, Option<String>) {
+        let status = answer.status.as_u16();
+        let answered = |health| (health, Some(format!("it answered {status}")));
+        match status {
+            401 | 403 | 407 => answered(Health::AuthFailed),
+            500.. => answered(Health::Unreachable),
+            200..300 if self.fhir => {
+                let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                if said["resourceType"] == "CapabilityStatement" {
+                    (Health::Healthy, None)
+                } else {
+                    (Health::Misconfigured, Some("what answers there is not a FHIR server".to_owned()))
+                }
+            }
+            _ if self.fhir => answered(Health::Misconfigured),
+            // Few APIs have anything at their root: that something answers, and not about the credentials, is all
+            // that can be asked for.
+            _ => (Health::Healthy, None),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! A call as `HubSpot`'s call object (CRM API, "Calls").
+//!
+//! `HubSpot` has no conditional create. The call's id stands in a property of ours, `ward_call_id`, which the portal's owner
+//! has to create once; a search by it tells whether an earlier try arrived.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method};
+use serde_json::{Map, Value, json};
+
+use crate::client::{Answer, Request};
+use crate::delivery::{CallNote, Found};
+use crate::{Failure, template};
+
+/// The property that holds the call's id.
+pub const ID_PROPERTY: &str = "ward_call_id";
+/// `HubSpot`'s number for "this call is a contact's".
+const CALL_TO_CONTACT: i64 = 194;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The object to create.
+pub fn object(note: &CallNote) -> Value {
+    let mut properties = Map::new();
+    let mut put = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            properties.insert(name.to_owned(), Value::String(value));
+        }
+    };
+    let status = match note.status.as_str() {
+        "completed" => "COMPLETED",
+        "busy" => "BUSY",
+        "no-answer" => "NO_ANSWER",
+        "canceled" => "CANCELED",
+        _ => "FAILED",
+    };
+    put(ID_PROPERTY, Some(note.id.clone()));
+    put("hs_timestamp", Some(note.started_at.clone()));
+    put("hs_call_direction", Some(if note.inbound { "INBOUND" } else { "OUTBOUND" }.to_owned()));
+    put("hs_call_status", Some(status.to_owned()));
+    put("hs_call_duration", note.duration_ms.map(|milliseconds| milliseconds.to_string()));
+    put("hs_call_title", Some(if note.inbound { "Inbound call" } else { "Outbound call" }.to_owned()));
+    put("hs_call_body", Some(note.text.clone()));
+    put("hs_call_from_number", note.from.clone());
+    put("hs_call_to_number", note.to.clone());
+    let mut object = json!({ "properties": properties });
+    if let Some(contact) = &note.patient {
+        object["associations"] = json!([{
+            "to": { "id": contact },
+            "types": [{ "associationCategory": "HUBSPOT_DEFINED", "associationTypeId": CALL_TO_CONTACT }],
+        }]);
+    }
+    object
+}
+
+fn post(base_url: &str, path: &str, body: &Value) -> Result<Request, Failure> {
+    let headers = HeaderMap::from_iter([(ACCEPT, JSON), (CONTENT_TYPE, JSON)]);
+    let url = template::below(base_url, path)?;
+    Ok(Request { method: Method::POST, url, headers, body: Bytes::from(body.to_string()) })
+}
+
+pub(crate) fn create(base_url: &str, note: &CallNote) -> Result<Request, Failure> {
+    post(base_url, "/crm/v3/objects/calls", &object(note))
+}
+
+pub(crate) fn search(base_url: &str, note: &CallNote) -> Result<Request, Failure> {
+    let filter = json!({ "propertyName": ID_PROPERTY, "operator": "EQ", "value": note.id });
+    let body = json!({ "filterGroups": [{ "filters": [filter] }], "properties": [ID_PROPERTY], "limit": 10 });
+    post(base_url, "/crm/v3/objects/calls/search", &body)
+}
+
+pub(crate) fn found(note: &CallNote, answer: &Answer) -> Found {
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let Some(results) = body["results"].as_array() else { return Found::NoSearch };
+    let mut ours: Vec<(&str, String)> = results
+        .iter()
+        .filter(|result| result["properties"][ID_PROPERTY] == note.id.as_str())
+        .map(|result| {
+            let place = format!("calls/{}", result["id"].as_str().unwrap_or_default());
+            (result["createdAt"].as_str().unwrap_or_default(), place)
+        })
+        .collect();
+    if ours.len() < results.len() {
+        return Found::NoSearch;
+    }
+    ours.sort();
+    Found::These(ours.into_iter().map(|(_, place)| place).collect())
+}
+
+pub(crate) fn location(answer: &Answer) -> Option<String> {
+    let body: Value = serde_json::from_slice(&answer.body).ok()?;
+    body["id"].as_str().map(|id| format!("calls/{id}"))
+}
