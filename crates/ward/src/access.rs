@@ -1,0 +1,298 @@
+//! Roles and permissions: the one table that says what a role may do.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// One thing that may be done. The text is the contract's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Permission {
+    /// See a workspace and its test callers.
+    WorkspaceView,
+    /// See integrations.
+    IntegrationView,
+    /// See API keys, never their secrets.
+    ApiKeyView,
+    /// See calls.
+    CallView,
+    /// Change integrations and call their endpoints.
+    IntegrationUpdate,
+    /// Report calls.
+    CallCreate,
+    /// Change and provision a workspace, and set its test callers.
+    WorkspaceUpdate,
+    /// Create a workspace of one's own.
+    WorkspaceCreate,
+    /// Add integrations.
+    IntegrationCreate,
+    /// Remove integrations.
+    IntegrationDelete,
+    /// Mint and rotate API keys.
+    ApiKeyCreate,
+    /// Revoke API keys.
+    ApiKeyDelete,
+    /// Read the audit.
+    AuditView,
+}
+
+use Permission::{
+    ApiKeyCreate, ApiKeyDelete, ApiKeyView, AuditView, CallCreate, CallView, IntegrationCreate,
+    IntegrationDelete, IntegrationUpdate, IntegrationView, WorkspaceCreate, WorkspaceUpdate, WorkspaceView,
+};
+
+impl Permission {
+    /// Every permission, in the order in which answers list them.
+    pub const ALL: [Self; 13] = [
+        WorkspaceView,
+        IntegrationView,
+        ApiKeyView,
+        CallView,
+        IntegrationUpdate,
+        CallCreate,
+        WorkspaceUpdate,
+        WorkspaceCreate,
+        IntegrationCreate,
+        IntegrationDelete,
+        ApiKeyCreate,
+        ApiKeyDelete,
+        AuditView,
+    ];
+
+    /// The contract's name and what it allows, in a sentence.
+    const fn text(self) -> (&'static str, &'static str) {
+        match self {
+            WorkspaceView => ("Workspace.view", "See a workspace and its test callers."),
+            IntegrationView => ("Integration.view", "See integrations."),
+            ApiKeyView => ("ApiKey.view", "See API keys, never their secrets."),
+            CallView => ("Call.view", "See calls."),
+            IntegrationUpdate => ("Integration.update", "Change integrations and call their endpoints."),
+            CallCreate => ("Call.create", "Report calls."),
+            WorkspaceUpdate => {
+                ("Workspace.update", "Change and provision a workspace, and set its test callers.")
+            }
+            WorkspaceCreate => ("Workspace.create", "Create a workspace of one's own. Users only."),
+            IntegrationCreate => ("Integration.create", "Add integrations."),
+            IntegrationDelete => ("Integration.delete", "Remove integrations."),
+            ApiKeyCreate => ("ApiKey.create", "Mint and rotate API keys, within one's own permissions."),
+            ApiKeyDelete => ("ApiKey.delete", "Revoke API keys, within one's own permissions."),
+            AuditView => ("Audit.view", "Read the audit."),
+        }
+    }
+
+    /// The contract's name, such as `Workspace.view`.
+    pub const fn name(self) -> &'static str {
+        self.text().0
+    }
+
+    /// What it allows, in a sentence.
+    pub const fn description(self) -> &'static str {
+        self.text().1
+    }
+
+    /// The permission of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|permission| permission.name() == name)
+    }
+}
+
+impl Serialize for Permission {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// A set of permissions.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Permissions(u16);
+
+impl Permissions {
+    /// The set of these.
+    pub const fn of(permissions: &[Permission]) -> Self {
+        let mut bits = 0;
+        let mut index = 0;
+        while index < permissions.len() {
+            bits |= 1 << permissions[index] as u8;
+            index += 1;
+        }
+        Self(bits)
+    }
+
+    /// Whether `permission` is in it.
+    pub const fn contains(self, permission: Permission) -> bool {
+        self.0 & (1 << permission as u8) != 0
+    }
+
+    /// Whether all of `other` is in it.
+    pub const fn covers(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// What is in either.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Its members, in the order of [`Permission::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Permission> {
+        Permission::ALL.into_iter().filter(move |permission| self.contains(*permission))
+    }
+}
+
+impl fmt::Debug for Permissions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter().map(Permission::name)).finish()
+    }
+}
+
+impl Serialize for Permissions {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+/// What a membership or a key is, lowest first; each may do all that the one before may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Looks.
+    Viewer,
+    /// Looks at keys and calls too.
+    Member,
+    /// Runs integrations and reports calls.
+    Operator,
+    /// Changes everything but ownership.
+    Admin,
+    /// An admin who may archive, transfer and mint owners.
+    Owner,
+}
+
+impl Role {
+    /// Every role, lowest first.
+    pub const ALL: [Self; 5] = [Self::Viewer, Self::Member, Self::Operator, Self::Admin, Self::Owner];
+
+    /// The table: what a role may do.
+    pub const fn permissions(self) -> Permissions {
+        match self {
+            Self::Viewer => Permissions::of(&[WorkspaceView, IntegrationView]),
+            Self::Member => Self::Viewer.permissions().or(Permissions::of(&[ApiKeyView, CallView])),
+            Self::Operator => {
+                Self::Member.permissions().or(Permissions::of(&[IntegrationUpdate, CallCreate]))
+            }
+            Self::Admin | Self::Owner => Self::Operator.permissions().or(Permissions::of(&[
+                WorkspaceUpdate,
+                WorkspaceCreate,
+                IntegrationCreate,
+                IntegrationDelete,
+                ApiKeyCreate,
+                ApiKeyDelete,
+                AuditView,
+            ])),
+        }
+    }
+
+    const fn text(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Viewer => ("viewer", "Sees the workspace and its integrations."),
+            Self::Member => ("member", "Sees API keys and calls too."),
+            Self::Operator => ("operator", "Runs integrations and reports calls."),
+            Self::Admin => ("admin", "Changes everything but ownership."),
+            Self::Owner => ("owner", "An admin who may archive, transfer and mint owners."),
+        }
+    }
+
+    /// The contract's name, such as `viewer`.
+    pub const fn name(self) -> &'static str {
+        self.text().0
+    }
+
+    /// What it is for, in a sentence.
+    pub const fn description(self) -> &'static str {
+        self.text().1
+    }
+
+    /// The role of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
+}
+
+impl Serialize for Role {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// What a credential or a membership allows: a role, and permissions that lie within that role's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// The role.
+    pub role: Role,
+    /// The permissions, never more than the role's.
+    pub permissions: Permissions,
+}
+
+impl Reach {
+    /// All of a role.
+    pub const fn whole(role: Role) -> Self {
+        Self { role, permissions: role.permissions() }
+    }
+
+    /// A role narrowed to `permissions`; none named means the whole role.
+    pub fn narrowed(role: Role, permissions: Permissions) -> Self {
+        if permissions == Permissions::default() {
+            return Self::whole(role);
+        }
+        Self { role, permissions: permissions.and(role.permissions()) }
+    }
+
+    /// What is allowed by both: a key within its principal's membership.
+    #[must_use]
+    pub fn within(self, other: Self) -> Self {
+        let role = self.role.min(other.role);
+        Self { role, permissions: self.permissions.and(other.permissions).and(role.permissions()) }
+    }
+
+    /// Whether whoever has this may hand out, rotate or revoke `other`.
+    pub fn covers(self, other: Self) -> bool {
+        other.role <= self.role && self.permissions.covers(other.permissions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_role_has_all_of_the_one_before() {
+        for pair in Role::ALL.windows(2) {
+            assert!(pair[1].permissions().covers(pair[0].permissions()), "{pair:?}");
+        }
+        assert_eq!(Role::Owner.permissions(), Permissions::of(&Permission::ALL));
+    }
+
+    #[test]
+    fn a_key_never_widens_its_membership() {
+        let key = Reach::whole(Role::Owner);
+        let membership = Reach::whole(Role::Viewer);
+        assert_eq!(key.within(membership), membership);
+        assert!(!membership.covers(key));
+    }
+
+    #[test]
+    fn names_lead_back() {
+        for permission in Permission::ALL {
+            assert_eq!(Permission::named(permission.name()), Some(permission));
+        }
+        for role in Role::ALL {
+            assert_eq!(Role::named(role.name()), Some(role));
+        }
+        assert_eq!(Permission::named("workspace.view"), None);
+    }
+}

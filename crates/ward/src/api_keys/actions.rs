@@ -1,0 +1,369 @@
+//! Writes on API keys: mint, claim, rotate, revoke.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use ward_db::{Timestamp, Tx};
+
+use super::secret::NewSecret;
+use super::{ApiKey, DAY, SpeaksFor, permissions_named, store};
+use crate::access::{Permissions, Reach, Role};
+use crate::app::App;
+use crate::audit::{self, Actor, Event};
+use crate::error::ApiError;
+use crate::http::caller::{Caller, Entry, Held};
+use crate::http::idempotency::{Repeat, Secrecy};
+use crate::http::{Context, Reply};
+use crate::identity::{self, PrincipalKind};
+use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
+use crate::workspaces;
+
+/// `CreateApiKeyRequest`, validated.
+#[derive(Clone, Debug, Deserialize)]
+pub struct NewKey {
+    duration_days: u64,
+    name: Option<String>,
+    role: String,
+    permissions: Vec<String>,
+    #[serde(default)]
+    speaks_for: SpeaksFor,
+}
+
+/// `RotateApiKeyRequest`, validated.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Rotation {
+    duration_days: u64,
+}
+
+/// `CreateApiKeyResponse`: the only answer that ever holds a key's text.
+#[derive(Serialize)]
+pub struct ShownOnce {
+    key_id: String,
+    api_key: String,
+    name: Option<String>,
+    role: Role,
+    permissions: Permissions,
+    expires_at: Timestamp,
+    created_by_entity_id: Option<PrincipalId>,
+    created_by_credential_id: Option<CredentialId>,
+}
+
+impl ShownOnce {
+    fn new(key: &ApiKey, secret: &NewSecret) -> Self {
+        Self {
+            key_id: key.key_id.clone(),
+            api_key: secret.text.to_string(),
+            name: key.name.clone(),
+            role: key.reach.role,
+            permissions: key.reach.permissions,
+            expires_at: key.expires_at,
+            created_by_entity_id: key.created_by,
+            created_by_credential_id: key.created_with,
+        }
+    }
+}
+
+fn expiry(now: Timestamp, days: u64) -> Timestamp {
+    now.saturating_add(Duration::from_secs(days * DAY))
+}
+
+/// What a key minted now looks like.
+struct Minted {
+    workspace: WorkspaceId,
+    principal: PrincipalId,
+    kind: PrincipalKind,
+    creator: Option<(PrincipalId, Option<CredentialId>)>,
+    name: Option<String>,
+    role: Role,
+    narrowed: Permissions,
+    days: u64,
+}
+
+impl Minted {
+    /// Inserts the key at the end of its workspace's list.
+    fn insert(self, tx: &mut Tx<'_>, now: Timestamp, secret: &NewSecret) -> Result<ApiKey, ApiError> {
+        let position = workspaces::next_position(tx, self.workspace, now)?;
+        let key = ApiKey {
+            id: CredentialId::at(now),
+            key_id: secret.key_id.to_string(),
+            workspace: self.workspace,
+            principal: self.principal,
+            kind: self.kind,
+            created_by: self.creator.map(|(principal, _)| principal),
+            created_with: self.creator.and_then(|(_, credential)| credential),
+            name: self.name,
+            reach: Reach::narrowed(self.role, self.narrowed),
+            expires_at: expiry(now, self.days),
+            last_used_at: None,
+            created_at: now,
+            updated_at: now,
+            position,
+        };
+        store::insert(tx, &key, self.narrowed, &secret.hash)?;
+        Ok(key)
+    }
+}
+
+fn event<'a>(context: &'a Context, actor: Actor, action: &'static str, key: &'a ApiKey) -> Event<'a> {
+    Event {
+        workspace: key.workspace,
+        service: "api_keys",
+        action,
+        resource_type: "api_key",
+        resource_id: Some(key.id.0),
+        resource_name: key.name.as_deref(),
+        actor,
+        context,
+        metadata: json!({
+            "key_id": key.key_id,
+            "role": key.reach.role,
+            "permissions": key.reach.permissions,
+            "expires_at": key.expires_at,
+        }),
+    }
+}
+
+/// Mints a key, for a service of its own or for the calling user, within what the caller may itself do (403 beyond).
+pub async fn create(app: &Arc<App>, entry: Entry, new: NewKey, repeat: Repeat) -> Result<Reply, ApiError> {
+    let role = Role::named(&new.role).ok_or_else(|| ApiError::internal("an unvalidated role"))?;
+    let narrowed = permissions_named(&new.permissions);
+    let vault = app.vault.clone();
+    let noted = entry.clone();
+    let outcome = app
+        .db
+        .write("api_keys.create", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            if !seen.reach.covers(Reach::narrowed(role, narrowed)) {
+                return Err(beyond_caller());
+            }
+            if new.speaks_for == SpeaksFor::Minter && caller.kind != PrincipalKind::User {
+                return Err(ApiError::forbidden_because(
+                    "unsupported_principal",
+                    "Only a user can have keys that speak for it; a service has the one it was made with.",
+                ));
+            }
+            repeat.once(tx, &vault, Secrecy::Secret { former: None }, |tx| {
+                let now = entry.context.now;
+                let (principal, kind) = match new.speaks_for {
+                    SpeaksFor::Minter => (caller.principal, caller.kind),
+                    SpeaksFor::Service => {
+                        let service = identity::create(tx, PrincipalKind::Service, new.name.as_deref(), now)?;
+                        identity::join(tx, service, seen.workspace.id, role, now)?;
+                        (service, PrincipalKind::Service)
+                    }
+                };
+                let minted = Minted {
+                    workspace: seen.workspace.id,
+                    principal,
+                    kind,
+                    creator: Some((caller.principal, caller.credential_id())),
+                    name: new.name.clone(),
+                    role,
+                    narrowed,
+                    days: new.duration_days,
+                };
+                let secret = NewSecret::generate().map_err(ApiError::internal)?;
+                let key = minted.insert(tx, now, &secret)?;
+                audit::record(tx, event(&entry.context, Actor::of(&caller), "api_key.create", &key))?;
+                Ok(ShownOnce::new(&key, &secret))
+            })
+        })
+        .await;
+    note_if_forbidden(app, &noted, outcome)
+}
+
+/// Claims an unclaimed workspace: its first user, the owner membership and an owner key. Whatever cannot be claimed is
+/// the same 401.
+pub async fn claim(
+    app: &Arc<App>,
+    context: Arc<Context>,
+    workspace: WorkspaceId,
+    new: NewKey,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
+    let vault = app.vault.clone();
+    app.db
+        .write("api_keys.claim", move |tx| {
+            repeat.once(tx, &vault, Secrecy::Secret { former: None }, |tx| {
+                let now = context.now;
+                if !workspaces::claim(tx, workspace, now)? {
+                    return Err(ApiError::unauthorized());
+                }
+                let principal = identity::create(tx, PrincipalKind::User, None, now)?;
+                identity::join(tx, principal, workspace, Role::Owner, now)?;
+                let minted = Minted {
+                    workspace,
+                    principal,
+                    kind: PrincipalKind::User,
+                    creator: Some((principal, None)),
+                    name: new.name.clone(),
+                    role: Role::Owner,
+                    narrowed: Permissions::default(),
+                    days: new.duration_days,
+                };
+                let secret = NewSecret::generate().map_err(ApiError::internal)?;
+                let key = minted.insert(tx, now, &secret)?;
+                let actor = Actor::new(principal, key.id);
+                audit::record(tx, event(&context, actor, "workspace.claim", &key))?;
+                Ok(ShownOnce::new(&key, &secret))
+            })
+        })
+        .await
+}
+
+/// Gives a key a new secret and a new end. The old secret ends with the commit.
+pub async fn rotate(
+    app: &Arc<App>,
+    entry: Entry,
+    key_id: String,
+    rotation: Rotation,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
+    let vault = app.vault.clone();
+    let noted = entry.clone();
+    let outcome = app
+        .db
+        .write("api_keys.rotate", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            let mut key = store::get(tx, seen.workspace.id, &key_id)?.ok_or(ApiError::no_api_key())?;
+            let own = caller.credential_id() == Some(key.id);
+            if key.kind == PrincipalKind::User && key.principal != caller.principal {
+                return Err(ApiError::forbidden_because(
+                    "not_your_key",
+                    "Only the user it speaks for may rotate this key.",
+                ));
+            }
+            if !own {
+                within_caller(seen.reach, &key)?;
+            }
+            let former = entry.presented_hash().filter(|_| own);
+            repeat.once(tx, &vault, Secrecy::Secret { former }, |tx| {
+                let now = entry.context.now;
+                let secret = NewSecret::for_key(
+                    super::KeyId::parse(&key.key_id).ok_or_else(|| ApiError::internal("a stored key id"))?,
+                )
+                .map_err(ApiError::internal)?;
+                key.expires_at = expiry(now, rotation.duration_days);
+                key.updated_at = now.max(Timestamp::from_micros(key.updated_at.micros() + 1));
+                store::rotate(tx, &key, &secret.hash)?;
+                audit::record(tx, event(&entry.context, Actor::of(&caller), "api_key.rotate", &key))?;
+                Ok(ShownOnce::new(&key, &secret))
+            })
+        })
+        .await;
+    note_if_forbidden(app, &noted, outcome)
+}
+
+/// Ends a key at once.
+pub async fn revoke(app: &Arc<App>, entry: Entry, key_id: String) -> Result<(), ApiError> {
+    let noted = entry.clone();
+    let outcome = app
+        .db
+        .write("api_keys.revoke", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            let key = store::get(tx, seen.workspace.id, &key_id)?.ok_or(ApiError::no_api_key())?;
+            if caller.credential_id() != Some(key.id) {
+                within_caller(seen.reach, &key)?;
+            }
+            end(tx, &entry.context, Actor::of(&caller), &key)
+        })
+        .await;
+    note_if_forbidden(app, &noted, outcome)
+}
+
+/// Ends a key; a service that has no other goes with it.
+fn end(tx: &mut Tx<'_>, context: &Context, actor: Actor, key: &ApiKey) -> Result<(), ApiError> {
+    store::revoke(tx, key, context.now)?;
+    if key.kind == PrincipalKind::Service {
+        identity::leave(tx, key.principal, key.workspace)?;
+    }
+    audit::record(tx, event(context, actor, "api_key.revoke", key))
+}
+
+/// Mints a key for the operator, who stands outside every workspace: for when its people have lost theirs.
+pub fn issue_as_operator(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    workspace: WorkspaceId,
+    role: Role,
+    name: Option<String>,
+    days: u64,
+) -> Result<ShownOnce, ApiError> {
+    workspaces::guard(tx, workspace)?;
+    let now = context.now;
+    let principal = identity::create(tx, PrincipalKind::Service, name.as_deref(), now)?;
+    identity::join(tx, principal, workspace, role, now)?;
+    let minted = Minted {
+        workspace,
+        principal,
+        kind: PrincipalKind::Service,
+        creator: None,
+        name,
+        role,
+        narrowed: Permissions::default(),
+        days,
+    };
+    let secret = NewSecret::generate().map_err(ApiError::internal)?;
+    let key = minted.insert(tx, now, &secret)?;
+    audit::record(tx, event(context, Actor::OPERATOR, "api_key.create", &key))?;
+    Ok(ShownOnce::new(&key, &secret))
+}
+
+/// Ends a key for the operator. `None`: there is no such live key.
+pub fn revoke_as_operator(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    key_id: &str,
+) -> Result<Option<ApiKey>, ApiError> {
+    let Some(key) = store::get_anywhere(tx, key_id)? else { return Ok(None) };
+    workspaces::guard(tx, key.workspace)?;
+    end(tx, context, Actor::OPERATOR, &key)?;
+    Ok(Some(key))
+}
+
+/// Another key may be touched only by who could have minted it. What it really allows is bounded by its principal's
+/// membership, but its own role decides here: memberships change, and a key must not be captured meanwhile.
+fn within_caller(reach: Reach, key: &ApiKey) -> Result<(), ApiError> {
+    if reach.covers(key.reach) { Ok(()) } else { Err(beyond_caller()) }
+}
+
+const fn beyond_caller() -> ApiError {
+    ApiError::forbidden_because("beyond_caller", "A key cannot hand out or touch more than it may do itself.")
+}
+
+/// A 403 that only the transaction could tell is an event too.
+fn note_if_forbidden<T>(app: &App, entry: &Entry, outcome: Result<T, ApiError>) -> Result<T, ApiError> {
+    if matches!(&outcome, Err(error) if error.is_forbidden()) {
+        entry.note_forbidden(app);
+    }
+    outcome
+}
+
+/// The caller's own key, as `GET /v1/auth/me` describes it.
+#[derive(Serialize)]
+pub struct AuthInfo<'a> {
+    workspace_id: WorkspaceId,
+    key_id: &'a str,
+    name: Option<&'a str>,
+    expires_at: Timestamp,
+    expires_in_seconds: i64,
+}
+
+impl<'a> AuthInfo<'a> {
+    /// Describes this caller's key. A token is none (403).
+    pub fn of(caller: &'a Caller, now: Timestamp) -> Result<Self, ApiError> {
+        let key = caller.key().ok_or(ApiError::forbidden_because(
+            "not_an_api_key",
+            "This describes API keys. For a token, ask GET /v1/me.",
+        ))?;
+        Ok(Self {
+            workspace_id: key.home,
+            key_id: key.key_id.as_str(),
+            name: key.name.as_deref(),
+            expires_at: key.expires_at,
+            expires_in_seconds: (key.expires_at.micros() - now.micros()).max(0) / 1_000_000,
+        })
+    }
+}

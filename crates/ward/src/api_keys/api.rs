@@ -1,0 +1,189 @@
+//! The JSON routes of API keys.
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use ward_db::Timestamp;
+
+use super::actions::{self, AuthInfo, NewKey, Rotation};
+use super::{ApiKey, store};
+use crate::access::{Permission, Permissions, Role};
+use crate::error::ApiError;
+use crate::http::idempotency::{Ended, Repeat};
+use crate::http::validate::{Json, Loc, Problem};
+use crate::http::{Call, Reply};
+use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
+use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
+
+/// `ApiKeyResponse`.
+#[derive(Serialize)]
+struct Listed {
+    id: CredentialId,
+    workspace_id: WorkspaceId,
+    created_by_entity_id: Option<PrincipalId>,
+    created_by_credential_id: Option<CredentialId>,
+    key_id: String,
+    name: Option<String>,
+    role: Role,
+    permissions: Permissions,
+    expires_at: Timestamp,
+    last_used_at: Option<Timestamp>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+impl From<ApiKey> for Listed {
+    fn from(key: ApiKey) -> Self {
+        Self {
+            id: key.id,
+            workspace_id: key.workspace,
+            created_by_entity_id: key.created_by,
+            created_by_credential_id: key.created_with,
+            key_id: key.key_id,
+            name: key.name,
+            role: key.reach.role,
+            permissions: key.reach.permissions,
+            expires_at: key.expires_at,
+            last_used_at: key.last_used_at,
+            created_at: key.created_at,
+            updated_at: key.updated_at,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct ListQuery {
+    mine_only: bool,
+}
+
+/// `list-api-keys`
+pub async fn list(call: Call) -> Result<Reply, ApiError> {
+    let (entry, query) = call.enter_with_query().await?;
+    let workspace = entry.workspace()?.id;
+    let creator = query.read::<ListQuery>()?.mine_only.then_some(entry.caller.principal);
+    let page = query.read::<PageQuery>()?.page();
+    let listed = call
+        .app
+        .db
+        .read("api_keys.list", move |tx| {
+            let rows = store::list(tx, workspace, creator, page)?;
+            let counted = store::count(tx, workspace, creator, TOTAL_LIMIT + 1)?;
+            Ok::<_, ward_db::Error>(Paginated::new(rows, page, counted, |key| key.position, Listed::from))
+        })
+        .await?;
+    Reply::ok(&listed)
+}
+
+/// `create-api-key`: without a credential it claims, with one it mints.
+pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
+    if !call.has_credential() {
+        return claim(call).await;
+    }
+    let (entry, sent) = call.enter_with_body::<NewKey>().await?;
+    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
+    actions::create(&call.app, entry, sent.value, repeat).await
+}
+
+async fn claim(mut call: Call) -> Result<Reply, ApiError> {
+    let body = call.read_body().await?;
+    let sent = body.valid_and::<NewKey>(&call.operation, claim_problems)?;
+    let repeat = Repeat::of(&call, None, &sent.bytes, StatusCode::CREATED)?;
+    let workspace = call.workspace().ok_or(ApiError::no_workspace())?;
+    actions::claim(&call.app, call.context.clone(), workspace, sent.value, repeat).await
+}
+
+/// A claim always makes a whole owner; asking for anything else is a mistake worth telling.
+fn claim_problems(given: &Json) -> Vec<Problem> {
+    let Json::Object(fields) = given else { return Vec::new() };
+    // A role that is none is told so already.
+    let other = |name: &str| Role::named(name).is_some_and(|role| role != Role::Owner);
+    let role = fields.get("role").filter(|role| matches!(role, Json::String(name) if other(name)));
+    let permissions =
+        fields.get("permissions").filter(|list| matches!(list, Json::Array(items) if !items.is_empty()));
+    let problem = |field: &'static str, message: &str, input: &Json| {
+        Problem::value_error(vec![Loc::from("body"), Loc::from(field)], message, input.clone())
+    };
+    let role =
+        role.map(|role| problem("role", "A claim makes an owner key: leave the role out or say owner", role));
+    let permissions = permissions
+        .map(|list| problem("permissions", "A claim makes a whole owner key: leave permissions out", list));
+    role.into_iter().chain(permissions).collect()
+}
+
+/// `rotate-api-key`
+///
+/// A repeat by the secret that the rotation ended is answered without being let in. It is looked for twice: the rotation
+/// may commit while its own repeat is on the way.
+pub async fn rotate(mut call: Call) -> Result<Reply, ApiError> {
+    if let Some(ended) = Ended::find(&call).await? {
+        let body = call.read_body().await?;
+        return ended.repeat(&call, body.bytes());
+    }
+    let mut read = None;
+    match rotate_as_caller(&mut call, &mut read).await {
+        Err(refused) if refused.is_unauthorized() => {
+            let Some(ended) = Ended::find(&call).await? else { return Err(refused) };
+            let body = match read {
+                Some(body) => body,
+                None => call.read_body().await?.bytes().clone(),
+            };
+            ended.repeat(&call, &body)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Leaves the body it has read in `read`, for it can be read only once.
+async fn rotate_as_caller(call: &mut Call, read: &mut Option<Bytes>) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_body::<Rotation>().await?;
+    *read = Some(sent.bytes.clone());
+    let repeat = Repeat::of(call, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    let key_id = call.parameter("key_id").to_owned();
+    actions::rotate(&call.app, entry, key_id, sent.value, repeat).await
+}
+
+/// `delete-api-key`
+pub async fn delete(call: Call) -> Result<Reply, ApiError> {
+    let entry = call.enter().await?;
+    actions::revoke(&call.app, entry, call.parameter("key_id").to_owned()).await?;
+    Ok(Reply::no_content())
+}
+
+/// `get-auth-info`
+pub async fn me(call: Call) -> Result<Reply, ApiError> {
+    let entry = call.enter().await?;
+    Reply::ok(&AuthInfo::of(&entry.caller, call.context.now)?)
+}
+
+#[derive(Serialize)]
+struct Catalog {
+    roles: Vec<CatalogRole>,
+    permissions: Vec<CatalogPermission>,
+}
+
+#[derive(Serialize)]
+struct CatalogRole {
+    role: Role,
+    description: &'static str,
+    permissions: Permissions,
+}
+
+#[derive(Serialize)]
+struct CatalogPermission {
+    permission: Permission,
+    description: &'static str,
+}
+
+/// `get-permission-catalog`
+pub async fn catalog(call: Call) -> Result<Reply, ApiError> {
+    call.enter().await?;
+    let roles = Role::ALL.into_iter().map(|role| CatalogRole {
+        role,
+        description: role.description(),
+        permissions: role.permissions(),
+    });
+    let permissions = Permission::ALL
+        .into_iter()
+        .map(|permission| CatalogPermission { permission, description: permission.description() });
+    Reply::ok(&Catalog { roles: roles.collect(), permissions: permissions.collect() })
+}

@@ -1,0 +1,182 @@
+//! The text of an API key: `ward_<key id, 22><secret, 43><CRC-32, 6>`, base62 at fixed width.
+//!
+//! A fixed prefix for secret scanners, a public id to look the key up by, 256 random bits, and a checksum over id and
+//! secret so that a mistyped key costs no query.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+const PREFIX: &str = "ward_";
+const KEY_ID: usize = 22;
+const SECRET: usize = 43;
+const CHECKSUM: usize = 6;
+const LENGTH: usize = PREFIX.len() + KEY_ID + SECRET + CHECKSUM;
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// The public part of a key: 22 base62 characters, kept inline because every request has one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyId([u8; KEY_ID]);
+
+impl KeyId {
+    /// The key id that `text` spells, if it has the form of one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes: [u8; KEY_ID] = text.as_bytes().try_into().ok()?;
+        bytes.iter().all(u8::is_ascii_alphanumeric).then_some(Self(bytes))
+    }
+
+    /// A key id that no key has: 22 base62 digits of it would exceed the 128 bits that ids are drawn from.
+    pub const fn none() -> Self {
+        Self([b'z'; KEY_ID])
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is kept of a secret: the SHA-256 of its text. A secret of 256 random bits needs no slow hash.
+pub type SecretHash = [u8; 32];
+
+/// A bearer as presented: whose key it claims to be, and the hash of the secret that came with it.
+#[derive(Clone, Copy)]
+pub struct Presented {
+    /// Which key.
+    pub key_id: KeyId,
+    /// What was presented as its secret.
+    pub hash: SecretHash,
+}
+
+impl Presented {
+    /// Reads a bearer. `None` for whatever cannot be a key of ours: wrong prefix, length, alphabet or checksum.
+    pub fn parse(bearer: &[u8]) -> Option<Self> {
+        let body = bearer.strip_prefix(PREFIX.as_bytes())?;
+        if bearer.len() != LENGTH || !body.iter().all(u8::is_ascii_alphanumeric) {
+            return None;
+        }
+        let (covered, checksum) = body.split_at(KEY_ID + SECRET);
+        let mut expected = [0; CHECKSUM];
+        base62(&crc32fast::hash(covered).to_be_bytes(), &mut expected);
+        if checksum != expected {
+            return None;
+        }
+        let (key_id, secret) = covered.split_at(KEY_ID);
+        Some(Self { key_id: KeyId(key_id.try_into().ok()?), hash: Sha256::digest(secret).into() })
+    }
+}
+
+/// A key as it is shown once.
+pub struct NewSecret {
+    /// The whole text.
+    pub text: Zeroizing<String>,
+    /// Its public part.
+    pub key_id: KeyId,
+    /// What is kept of the rest.
+    pub hash: SecretHash,
+}
+
+impl NewSecret {
+    /// A fresh key with a fresh id.
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        let mut bits = [0; 16];
+        getrandom::fill(&mut bits)?;
+        let mut key_id = [0; KEY_ID];
+        base62(&bits, &mut key_id);
+        Self::for_key(KeyId(key_id))
+    }
+
+    /// A fresh secret for a key that keeps its id.
+    pub fn for_key(key_id: KeyId) -> Result<Self, getrandom::Error> {
+        let mut bits = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *bits)?;
+        let mut secret = Zeroizing::new([0; SECRET]);
+        base62(&*bits, &mut *secret);
+
+        let mut covered = Zeroizing::new([0; KEY_ID + SECRET]);
+        covered[..KEY_ID].copy_from_slice(&key_id.0);
+        covered[KEY_ID..].copy_from_slice(&*secret);
+        let mut checksum = [0; CHECKSUM];
+        base62(&crc32fast::hash(&*covered).to_be_bytes(), &mut checksum);
+
+        let mut text = Zeroizing::new(String::with_capacity(LENGTH));
+        text.push_str(PREFIX);
+        text.extend(covered.iter().chain(&checksum).map(|byte| char::from(*byte)));
+        Ok(Self { text, key_id, hash: Sha256::digest(*secret).into() })
+    }
+}
+
+/// Writes a big-endian number in base62, filled up with zeros on the left.
+fn base62(number: &[u8], into: &mut [u8]) {
+    let mut rest = Zeroizing::new([0_u8; 32]);
+    let rest = &mut rest[..number.len()];
+    rest.copy_from_slice(number);
+    for digit in into.iter_mut().rev() {
+        let mut remainder = 0_u32;
+        for byte in rest.iter_mut() {
+            let value = remainder << 8 | u32::from(*byte);
+            *byte = u8::try_from(value / 62).unwrap_or(u8::MAX);
+            remainder = value % 62;
+        }
+        *digit = ALPHABET[remainder as usize];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_key_reads_back() {
+        let key = NewSecret::generate().unwrap();
+        assert_eq!(key.text.len(), 76);
+        let presented = Presented::parse(key.text.as_bytes()).unwrap();
+        assert_eq!(presented.key_id, key.key_id);
+        assert_eq!(presented.hash, key.hash);
+    }
+
+    #[test]
+    fn any_one_wrong_character_is_noticed() {
+        let key = NewSecret::generate().unwrap();
+        for index in 0..key.text.len() {
+            let mut wrong = key.text.as_bytes().to_vec();
+            wrong[index] = if wrong[index] == b'x' { b'y' } else { b'x' };
+            assert!(Presented::parse(&wrong).is_none(), "position {index}");
+        }
+        assert!(Presented::parse(&key.text.as_bytes()[..75]).is_none());
+        assert!(Presented::parse(b"").is_none());
+    }
+
+    #[test]
+    fn base62_is_fixed_width_and_ordered() {
+        let mut zero = [0; 6];
+        base62(&0_u32.to_be_bytes(), &mut zero);
+        assert_eq!(&zero, b"000000");
+        let mut most = [0; 6];
+        base62(&u32::MAX.to_be_bytes(), &mut most);
+        assert_eq!(&most, b"4gfFC3");
+        let mut key_id = [0; 22];
+        base62(&u128::MAX.to_be_bytes(), &mut key_id);
+        assert!(key_id < KeyId::none().0);
+    }
+
+    #[test]
+    fn generated_keys_differ() {
+        let keys: std::collections::HashSet<_> =
+            (0..100).map(|_| NewSecret::generate().unwrap().key_id).collect();
+        assert_eq!(keys.len(), 100);
+    }
+}

@@ -1,0 +1,284 @@
+//! A running Ward: what every request shares, and what runs beside the requests.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+pub use ward_db::{Copied, Progress, Stage};
+use ward_db::{Db, Migration, Options, Timestamp, Tx};
+
+use crate::api_keys::secret::KeyId;
+use crate::audit::refusals::Refusals;
+use crate::clock::Clock;
+use crate::config::{self, Config, ConfigError};
+use crate::error::ApiError;
+use crate::http::contract::{Contract, ContractError};
+use crate::http::limits::AddressRates;
+use crate::http::{Context, idempotency};
+use crate::identity::issuers::{FetchError, Issuers};
+use crate::integrations::outbound::Wire;
+use crate::members::invitations;
+use crate::router;
+use crate::sync::worker::{self, Worker};
+use crate::vault::{self, Vault, VaultError};
+use crate::{api_keys, sync, workspaces};
+
+/// Every migration, in order.
+const MIGRATIONS: &[Migration] = &[
+    Migration { name: "0001_workspaces", sql: include_str!("../../../migrations/0001_workspaces.sql") },
+    Migration { name: "0002_identity", sql: include_str!("../../../migrations/0002_identity.sql") },
+    Migration { name: "0003_integrations", sql: include_str!("../../../migrations/0003_integrations.sql") },
+    Migration { name: "0004_calls", sql: include_str!("../../../migrations/0004_calls.sql") },
+];
+
+/// This binary's version, as migrations judge it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How often what is due lapses and what is old is forgotten.
+const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
+/// How many rows one sweep's transaction touches.
+const SWEEP_BATCH: u32 = 500;
+/// How long an invitation is kept after its end: as long as its acceptance may be repeated.
+const INVITATIONS_KEPT: Duration = Duration::from_hours(24);
+/// How many keys' last uses are gathered between two flushes.
+const MOST_LAST_USED: usize = 100_000;
+/// How many last uses one transaction writes.
+const LAST_USED_BATCH: usize = 1_000;
+
+/// Why Ward did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The database.
+    #[error("the database cannot be used: {0}")]
+    Database(#[from] ward_db::Error),
+    /// The document and the code disagree.
+    #[error("the contract does not hold: {0}")]
+    Contract(#[from] ContractError),
+    /// A setting.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The issuers.
+    #[error("issuers: {0}")]
+    Issuers(#[from] FetchError),
+    /// The operator's key.
+    #[error("the master key cannot be used: {0}")]
+    Vault(#[from] VaultError),
+    /// The database is used with another key.
+    #[error(
+        "the master key is not the one this database was first used with; \
+         what is sealed in it could not be opened, so Ward does not start. During a rotation of keys, every replica has \
+         the other ones as former keys"
+    )]
+    OtherMasterKey,
+}
+
+/// A running Ward.
+pub struct App {
+    /// The settings in force.
+    pub config: Config,
+    /// The database.
+    pub db: Db,
+    /// The time.
+    pub clock: Clock,
+    /// The document that is served and that validates.
+    pub contract: Contract,
+    /// Rates per address; `None` when off.
+    pub rates: Option<AddressRates>,
+    /// Whose tokens are accepted.
+    pub issuers: Arc<Issuers>,
+    /// The operator's key.
+    pub vault: Arc<Vault>,
+    /// The one client of everything that is called outside.
+    pub wire: Wire,
+    /// Refusals waiting to be recorded.
+    pub refusals: Refusals,
+    /// Last uses waiting to be written.
+    pub last_used: LastUsed,
+    /// Wakes the workers that deliver to EHRs.
+    pub sync: sync::Wake,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl App {
+    /// Opens the database as its only server, migrates it, and checks that this key and this document fit. Blocking.
+    pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
+        let db = Db::open(&config.database, Options { serve_lock: true, ..Options::default() })?;
+        Self::on(config, db, Clock::default())
+    }
+
+    /// The same for a command that may run beside a server.
+    pub fn open_beside(config: Config) -> Result<Arc<Self>, OpenError> {
+        let db = Db::open(&config.database, Options { create: false, ..Options::default() })?;
+        Self::on(config, db, Clock::default())
+    }
+
+    /// A Ward on a database that is open already.
+    pub fn on(config: Config, db: Db, clock: Clock) -> Result<Arc<Self>, OpenError> {
+        let contract = Contract::load(router::RULES)?;
+        db.migrate(MIGRATIONS, VERSION)?;
+        let former = config::load_former_keys(&config)?;
+        let former = former.iter().map(|key| &**key);
+        let vault = Vault::with_former(&*config::load_master_key(&config.master_key)?, former)?;
+        let wire = Wire::new(&config)?;
+        let app = Arc::new(Self {
+            rates: AddressRates::new(&config.rates),
+            issuers: Arc::new(Issuers::new(&config.issuers, &clock)?),
+            config,
+            db,
+            clock,
+            contract,
+            vault: Arc::new(vault),
+            wire,
+            refusals: Refusals::default(),
+            last_used: LastUsed::default(),
+            sync: sync::Wake::default(),
+            tasks: Mutex::new(Vec::new()),
+        });
+        Ok(app)
+    }
+
+    /// Migrates a database and says which steps that took.
+    pub fn migrate(config: &Config) -> Result<ward_db::Migrated, OpenError> {
+        let db = Db::open(&config.database, Options::default())?;
+        let migrated = db.migrate(MIGRATIONS, VERSION)?;
+        db.close();
+        Ok(migrated)
+    }
+
+    /// Copies an installation from a file that no server holds into an empty database on a server.
+    pub async fn copy(
+        from: &str,
+        to: &str,
+        progress: impl FnMut(Progress<'_>),
+    ) -> Result<Vec<Copied>, OpenError> {
+        let source = Db::open(from, Options { serve_lock: true, create: false, ..Options::default() })?;
+        let target = Db::open(to, Options::default())?;
+        let copied = source.copy_to(&target, MIGRATIONS, VERSION, progress).await;
+        // Closing joins threads, which is nothing for a runtime's own.
+        let closing = tokio::task::spawn_blocking(move || {
+            target.close();
+            source.close();
+        });
+        let _ = closing.await;
+        Ok(copied?)
+    }
+
+    /// Refuses a database in which something may be sealed under a key that is not here. Whoever comes first decides.
+    pub async fn check_master_key(&self) -> Result<(), OpenError> {
+        let known = self.vault.check_values();
+        let noted =
+            self.db.write("vault.note_check_value", move |tx| vault::note_check_value(tx, &known)).await?;
+        if noted { Ok(()) } else { Err(OpenError::OtherMasterKey) }
+    }
+
+    /// Starts what runs beside the requests.
+    pub fn start_background(self: &Arc<Self>) {
+        let flushing = self.clone();
+        let sweeping = self.clone();
+        let issuers = self.issuers.clone();
+        self.tasks.lock().extend([
+            tokio::spawn(async move { issuers.warm().await }),
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(flushing.config.flush_interval).await;
+                    flushing.flush().await;
+                }
+            }),
+            tokio::spawn(async move {
+                loop {
+                    sweeping.sweep().await;
+                    tokio::time::sleep(SWEEP_INTERVAL).await;
+                }
+            }),
+            tokio::spawn(worker::keep_going(Arc::new(Worker::of(self)))),
+        ]);
+    }
+
+    /// Writes what was gathered off the requests' path: last uses and refusals.
+    pub async fn flush(&self) {
+        self.last_used.flush(&self.db).await;
+        self.refusals.flush(&self.db).await;
+    }
+
+    /// Lapses what is due and forgets what is old.
+    pub async fn sweep(&self) {
+        let now = self.clock.now();
+        let swept = self
+            .db
+            .write("app.sweep", move |tx| {
+                let context = Context::of_time(now);
+                for lapsed in workspaces::lapse_due(tx, now, SWEEP_BATCH)? {
+                    workspaces::actions::record_lapse(tx, &context, lapsed)?;
+                }
+                idempotency::sweep(tx, now, SWEEP_BATCH)?;
+                invitations::forget_old(tx, now.saturating_sub(INVITATIONS_KEPT), SWEEP_BATCH)?;
+                Ok::<_, ApiError>(())
+            })
+            .await;
+        if let Err(error) = swept {
+            tracing::error!(
+                code = error.code(),
+                cause = error.cause().map(ToString::to_string),
+                "sweep failed; it will be tried again"
+            );
+        }
+    }
+
+    /// Ends what runs beside the requests, writes what was gathered and closes the database.
+    pub async fn shutdown(&self) {
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+        self.flush().await;
+        let db = self.db.clone();
+        let closed = tokio::task::spawn_blocking(move || db.close()).await;
+        if closed.is_err() {
+            tracing::error!("the database did not close cleanly");
+        }
+    }
+}
+
+/// When each key last let somebody in, since the last flush.
+#[derive(Default)]
+pub struct LastUsed {
+    gathered: Mutex<HashMap<KeyId, Timestamp>>,
+}
+
+impl LastUsed {
+    /// Notes a use.
+    pub fn note(&self, key: KeyId, at: Timestamp) {
+        let mut gathered = self.gathered.lock();
+        if let Some(last) = gathered.get_mut(&key) {
+            *last = at.max(*last);
+        } else if gathered.len() < MOST_LAST_USED {
+            gathered.insert(key, at);
+        } else {
+            metrics::counter!("ward_last_used_dropped_total").increment(1);
+        }
+    }
+
+    /// Writes what was gathered. What cannot be written is gathered again.
+    pub async fn flush(&self, db: &Db) {
+        let mut gathered: Vec<(KeyId, Timestamp)> =
+            std::mem::take(&mut *self.gathered.lock()).into_iter().collect();
+        // Every replica locks the rows in the same order, so that no two wait for each other.
+        gathered.sort_unstable_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
+        for batch in gathered.chunks(LAST_USED_BATCH) {
+            let uses = batch.to_vec();
+            let written = db
+                .write("api_keys.last_used", move |tx: &mut Tx<'_>| {
+                    uses.iter().try_for_each(|(key, at)| api_keys::store_last_used(tx, *key, *at))
+                })
+                .await;
+            if let Err(error) = written {
+                let error: ward_db::Error = error;
+                tracing::error!(%error, keys = batch.len(), "last uses could not be written; they are kept for the next try");
+                for (key, at) in batch {
+                    self.note(*key, *at);
+                }
+            }
+        }
+    }
+}

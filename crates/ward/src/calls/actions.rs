@@ -1,0 +1,320 @@
+//! Writes on calls: reports, what they decide, and Twilio's set-up.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use ward_db::{Timestamp, Tx};
+
+use super::store::{self, TwilioAccount};
+use super::{CallRecord, Caller, Decision, Direction, Report, Reporter};
+use crate::app::App;
+use crate::audit::{self, Actor, Event};
+use crate::error::ApiError;
+use crate::http::Context;
+use crate::http::caller::{Entry, Held};
+use crate::http::validate::{Json, Problem};
+use crate::ids::{CallId, WorkspaceId};
+use crate::workspaces::{self, Workspace};
+use crate::{integrations, sync};
+
+fn event<'a>(
+    context: &'a Context,
+    actor: Actor,
+    action: &'static str,
+    workspace: WorkspaceId,
+    call: &'a CallRecord,
+    metadata: Value,
+) -> Event<'a> {
+    Event {
+        workspace,
+        service: "calls",
+        action,
+        resource_type: "call",
+        resource_id: Some(call.id.0),
+        resource_name: None,
+        actor,
+        context,
+        metadata,
+    }
+}
+
+/// Takes over what the voice runtime reports.
+pub async fn report(
+    app: &Arc<App>,
+    entry: Entry,
+    sid: String,
+    report: Report,
+) -> Result<CallRecord, ApiError> {
+    let recorded = app
+        .db
+        .write("calls.report", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            record(tx, &entry.context, Actor::of(&caller), &seen.workspace, &sid, Reporter::Runtime, &report)
+        })
+        .await?;
+    if recorded.sync == Some(Decision::Owed) {
+        app.sync.wake();
+    }
+    Ok(recorded)
+}
+
+/// Takes over what Twilio reports, if the account by which its signature was verified is still the workspace's.
+pub async fn report_by_twilio(
+    app: &Arc<App>,
+    context: Arc<Context>,
+    workspace: WorkspaceId,
+    verified: Timestamp,
+    sid: String,
+    report: Report,
+) -> Result<(), ApiError> {
+    let recorded = app
+        .db
+        .write("calls.twilio", move |tx| {
+            workspaces::guard(tx, workspace)?;
+            let account = store::twilio(tx, workspace)?.filter(|account| account.updated_at == verified);
+            let (Some(_), Some(workspace)) = (account, workspaces::active(tx, workspace)?) else {
+                return Err(super::twilio::refused());
+            };
+            record(tx, &context, Actor::NOBODY, &workspace, &sid, Reporter::Twilio, &report)
+        })
+        .await?;
+    if recorded.sync == Some(Decision::Owed) {
+        app.sync.wake();
+    }
+    Ok(())
+}
+
+/// Records a report, in the order that the workspace's guard row gives: a change of the list of test callers is wholly
+/// before a first report or wholly after it, never beside it.
+fn record(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    actor: Actor,
+    workspace: &Workspace,
+    sid: &str,
+    reporter: Reporter,
+    report: &Report,
+) -> Result<CallRecord, ApiError> {
+    let Some(mut call) = store::by_sid(tx, workspace.id, sid)? else {
+        let mut call = begin(tx, context.now, workspace.id, sid, reporter, report)?;
+        if call.status.is_final() {
+            decide(tx, workspace, &mut call)?;
+        }
+        store::insert(tx, workspace.id, &call)?;
+        audit::record(
+            tx,
+            event(context, actor.clone(), "call.create", workspace.id, &call, beginnings(&call)),
+        )?;
+        if call.status.is_final() {
+            finish(tx, context, actor, workspace, &call)?;
+        }
+        return Ok(call);
+    };
+    let before = call.clone();
+    call.take(report);
+    if call == before {
+        return Ok(call);
+    }
+    call.updated_at = context.now.max(Timestamp::from_micros(before.updated_at.micros() + 1));
+    let finished = call.status.is_final() && !before.status.is_final();
+    if finished {
+        decide(tx, workspace, &mut call)?;
+    }
+    store::update(tx, workspace.id, &call)?;
+    if before.detail("patient_id").is_none() && call.detail("patient_id").is_some() {
+        sync::patient_known(tx, workspace.id, call.id, context.now)?;
+    }
+    if finished {
+        finish(tx, context, actor, workspace, &call)?;
+    }
+    Ok(call)
+}
+
+/// The call that a first report begins, with its direction decided.
+fn begin(
+    tx: &mut Tx<'_>,
+    now: Timestamp,
+    workspace: WorkspaceId,
+    sid: &str,
+    reporter: Reporter,
+    report: &Report,
+) -> Result<CallRecord, ApiError> {
+    let (Some(caller), Some(reported_direction)) = (&report.caller, report.direction) else {
+        let missing = [("caller_id", report.caller.is_none()), ("direction", report.direction.is_none())];
+        let missing = missing.into_iter().filter(|(_, missing)| *missing);
+        return Err(ApiError::invalid(missing.map(|(field, _)| first_report_needs(field)).collect()));
+    };
+    let is_test = match caller {
+        Caller::Number(number) => workspaces::is_test_caller(tx, workspace, number)?,
+        Caller::Uri(_) | Caller::Other(_) | Caller::Withheld => false,
+    };
+    Ok(CallRecord {
+        id: CallId::at(now),
+        call_sid: sid.to_owned(),
+        direction: Direction::decided(reported_direction, is_test),
+        reported_direction,
+        reported_by: reporter.name().to_owned(),
+        caller: caller.text().map(str::to_owned),
+        caller_form: caller.form().to_owned(),
+        list_version: workspaces::test_caller_version(tx, workspace)?,
+        status: report.status,
+        completion_reason: report.completion_reason.clone(),
+        duration_ms: report.duration_ms,
+        started_at: report.started_at.unwrap_or(now),
+        ended_at: report.ended_at,
+        service_id: report.service_id.clone(),
+        details: report.details.clone(),
+        sync: None,
+        sync_connector: None,
+        first_reported_at: now,
+        updated_at: now,
+    })
+}
+
+fn first_report_needs(field: &'static str) -> Problem {
+    Problem {
+        kind: "missing",
+        loc: vec!["body".into(), field.into()],
+        msg: "Field required in the first report of a call".to_owned(),
+        input: Json::Null,
+        ctx: None,
+    }
+}
+
+/// What is recorded of a call's beginning: how its direction was decided, and no number.
+fn beginnings(call: &CallRecord) -> Value {
+    json!({
+        "direction": call.direction.name(),
+        "reported_direction": call.reported_direction.name(),
+        "caller_form": call.caller_form,
+        "list_version": call.list_version,
+    })
+}
+
+/// Says what the call owes now that it has finished.
+fn decide(tx: &mut Tx<'_>, workspace: &Workspace, call: &mut CallRecord) -> Result<(), ApiError> {
+    call.sync_connector.clone_from(&workspace.connector_type);
+    call.sync = Some(match (call.direction.real(), &workspace.connector_type) {
+        (None, _) => Decision::Excluded,
+        (Some(_), None) => Decision::NoConnector,
+        (Some(_), Some(connector)) => match integrations::built_in(tx, workspace.id, connector)? {
+            Some(_) => Decision::Owed,
+            None => Decision::NotProvisioned,
+        },
+    });
+    Ok(())
+}
+
+/// Records the end of a call, and inserts what it owes.
+fn finish(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    actor: Actor,
+    workspace: &Workspace,
+    call: &CallRecord,
+) -> Result<(), ApiError> {
+    if let (Some(Decision::Owed), Some(direction), Some(connector)) =
+        (call.sync, call.direction.real(), &call.sync_connector)
+    {
+        let integration = integrations::built_in(tx, workspace.id, connector)?
+            .ok_or_else(|| ApiError::internal("what was decided a moment ago is gone"))?;
+        sync::enqueue(tx, workspace.id, integration, call.id, direction, context.now)?;
+    }
+    let what = json!({
+        "direction": call.direction.name(),
+        "status": call.status.name(),
+        "sync": call.sync.map(Decision::name),
+        "connector": call.sync_connector,
+    });
+    audit::record(tx, event(context, actor, "call.finish", workspace.id, call, what))
+}
+
+/// Records that calls were read, numbers and all. Called before the answer leaves; if it cannot be recorded, there is
+/// no answer.
+pub async fn note_read(
+    app: &App,
+    entry: &Entry,
+    workspace: WorkspaceId,
+    one: Option<CallId>,
+    what: Value,
+) -> Result<(), ApiError> {
+    let (context, actor) = (entry.context.clone(), Actor::of(&entry.caller));
+    app.db
+        .write("calls.note_read", move |tx| {
+            audit::record_phi_access(
+                tx,
+                Event {
+                    workspace,
+                    service: "calls",
+                    action: if one.is_some() { "call.read" } else { "call.list" },
+                    resource_type: "call",
+                    resource_id: one.map(|id| id.0),
+                    resource_name: None,
+                    actor: actor.clone(),
+                    context: &context,
+                    metadata: what.clone(),
+                },
+            )
+        })
+        .await
+}
+
+fn twilio_event<'a>(context: &'a Context, held: &Held, action: &'static str, metadata: Value) -> Event<'a> {
+    Event {
+        workspace: held.seen.workspace.id,
+        service: "calls",
+        action,
+        resource_type: "twilio_account",
+        resource_id: None,
+        resource_name: None,
+        actor: Actor::of(&held.caller),
+        context,
+        metadata,
+    }
+}
+
+/// Sets the workspace's Twilio account up, its token sealed for this workspace and field.
+pub async fn set_twilio(
+    app: &Arc<App>,
+    entry: Entry,
+    account_sid: String,
+    auth_token: &str,
+) -> Result<TwilioAccount, ApiError> {
+    let place = super::twilio::token_place(entry.workspace()?.id);
+    let sealed = app.vault.seal(auth_token.as_bytes(), &place).map_err(ApiError::internal)?;
+    app.db
+        .write("calls.set_twilio", move |tx| {
+            let held = entry.hold(tx)?;
+            let workspace = held.seen.workspace.id;
+            let former = store::twilio(tx, workspace)?;
+            let now = entry.context.now;
+            // Strictly later, because callbacks under way tell by it that the token they were verified by is gone.
+            let updated_at = former.as_ref().map_or(now, |former| {
+                now.max(Timestamp::from_micros(former.updated_at.micros() + 1))
+            });
+            let account = TwilioAccount {
+                account_sid: account_sid.clone(),
+                auth_token: sealed.clone(),
+                created_at: former.as_ref().map_or(now, |former| former.created_at),
+                updated_at,
+            };
+            store::set_twilio(tx, workspace, &account)?;
+            let what = json!({ "account_sid": { "from": former.map(|former| former.account_sid), "to": account_sid } });
+            audit::record(tx, twilio_event(&entry.context, &held, "twilio.update", json!({ "changes": what })))?;
+            Ok(account)
+        })
+        .await
+}
+
+/// Removes the workspace's Twilio account. Nothing to remove is fine.
+pub async fn remove_twilio(app: &Arc<App>, entry: Entry) -> Result<(), ApiError> {
+    app.db
+        .write("calls.remove_twilio", move |tx| {
+            let held = entry.hold(tx)?;
+            if store::remove_twilio(tx, held.seen.workspace.id)? {
+                audit::record(tx, twilio_event(&entry.context, &held, "twilio.delete", json!({})))?;
+            }
+            Ok(())
+        })
+        .await
+}

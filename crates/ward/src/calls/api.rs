@@ -1,0 +1,403 @@
+//! The JSON routes of calls, and the one that Twilio posts to.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use ward_db::Timestamp;
+
+use super::store::{self, Filter, TwilioAccount};
+use super::{CallRecord, Caller, Decision, Direction, Report, Status, actions, twilio};
+use crate::error::ApiError;
+use crate::http::contract::RuleProblem;
+use crate::http::validate::{Json, Problem};
+use crate::http::{Call, Reply};
+use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
+use crate::sync;
+
+/// Totals are exact up to here, and this beyond.
+const TOTAL_LIMIT: i64 = 10_000;
+/// Longest sid taken over.
+const LONGEST_SID: usize = 128;
+/// What a report says that no filter asks for.
+const DETAILS: [&str; 11] = [
+    "phone_number",
+    "turns",
+    "has_recording",
+    "escalation_status",
+    "final_state",
+    "quality_score",
+    "run_id",
+    "parent_session_id",
+    "fork_turn_index",
+    "patient_id",
+    "summary",
+];
+
+/// The value rule of `caller_id`.
+pub fn caller_rule(value: &Value) -> Vec<RuleProblem> {
+    match value.as_str().map(|text| Caller::read(Some(text))) {
+        Some(Err(message)) => vec![RuleProblem::here(message)],
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a text can be a call's sid.
+pub fn is_sid(text: &str) -> bool {
+    (1..=LONGEST_SID).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+}
+
+/// `CallSummary`
+#[derive(Serialize)]
+struct Summary {
+    entity_id: CallId,
+    call_sid: String,
+    caller_id: Option<String>,
+    phone_number: Value,
+    direction: &'static str,
+    status: &'static str,
+    completion_reason: Option<String>,
+    duration_seconds: Option<f64>,
+    started_at: Timestamp,
+    turns: Value,
+    has_recording: Value,
+    service_id: Option<String>,
+    escalation_status: Value,
+    final_state: Value,
+    quality_score: Value,
+    source: &'static str,
+    run_id: Value,
+    parent_session_id: Value,
+    fork_turn_index: Value,
+}
+
+impl From<&CallRecord> for Summary {
+    fn from(call: &CallRecord) -> Self {
+        let detail = |name: &str| call.details.get(name).cloned().unwrap_or(Value::Null);
+        Self {
+            entity_id: call.id,
+            call_sid: call.call_sid.clone(),
+            caller_id: call.caller.clone(),
+            phone_number: detail("phone_number"),
+            direction: call.direction.name(),
+            status: call.status.name(),
+            completion_reason: call.completion_reason.clone(),
+            duration_seconds: call.duration_ms.map(seconds),
+            started_at: call.started_at,
+            turns: detail("turns"),
+            has_recording: detail("has_recording"),
+            service_id: call.service_id.clone(),
+            escalation_status: detail("escalation_status"),
+            final_state: detail("final_state"),
+            quality_score: detail("quality_score"),
+            source: call.direction.source(),
+            run_id: detail("run_id"),
+            parent_session_id: detail("parent_session_id"),
+            fork_turn_index: detail("fork_turn_index"),
+        }
+    }
+}
+
+/// `CallDetail`
+#[derive(Serialize)]
+struct Detail {
+    #[serde(flatten)]
+    summary_fields: Summary,
+    reported_direction: &'static str,
+    reported_by: String,
+    caller_form: String,
+    test_caller_list_version: i64,
+    test: Option<Test>,
+    sync: Sync,
+    ended_at: Option<Timestamp>,
+    patient_id: Value,
+    summary: Value,
+    first_reported_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+/// `CallTest`
+#[derive(Serialize)]
+struct Test {
+    rule: &'static str,
+    list_version: i64,
+    explanation: String,
+}
+
+/// `CallSync`
+#[derive(Serialize)]
+struct Sync {
+    decision: Option<&'static str>,
+    explanation: &'static str,
+    connector: Option<String>,
+    integration_id: Option<IntegrationId>,
+    delivery_id: Option<DeliveryId>,
+    state: Option<&'static str>,
+    not_sent: Option<String>,
+}
+
+impl Detail {
+    fn of(call: &CallRecord, owed: Option<&sync::Owed>) -> Self {
+        let detail = |name: &str| call.details.get(name).cloned().unwrap_or(Value::Null);
+        let is_test = call.direction == Direction::Test;
+        Self {
+            summary_fields: Summary::from(call),
+            reported_direction: call.reported_direction.name(),
+            reported_by: call.reported_by.clone(),
+            caller_form: call.caller_form.clone(),
+            test_caller_list_version: call.list_version,
+            test: is_test.then(|| Test {
+                rule: "test_caller",
+                list_version: call.list_version,
+                explanation: format!(
+                    "The caller was on version {} of the workspace's list of test callers when the call was first reported.",
+                    call.list_version
+                ),
+            }),
+            sync: Sync::of(call, owed),
+            ended_at: call.ended_at,
+            patient_id: detail("patient_id"),
+            summary: detail("summary"),
+            first_reported_at: call.first_reported_at,
+            updated_at: call.updated_at,
+        }
+    }
+}
+
+impl Sync {
+    fn of(call: &CallRecord, owed: Option<&sync::Owed>) -> Self {
+        let explanation = match (call.sync, call.direction.real()) {
+            (None, Some(_)) => "The call has not finished; what it owes is decided when it does.",
+            (None, None) => "The call is not real: it will owe nothing.",
+            (Some(Decision::Owed), _) => "The call is owed to the EHR.",
+            (Some(Decision::Excluded), _) => "The call is not real: nothing is owed, and nothing was sent.",
+            (Some(Decision::NoConnector), _) => "The workspace has no connector: nothing is owed.",
+            (Some(Decision::NotProvisioned), _) => {
+                "The connector's integration was not provisioned when the call finished: nothing is owed."
+            }
+        };
+        let not_sent = (call.sync == Some(Decision::Excluded))
+            .then(|| call.sync_connector.as_deref().map(sync::resource_of))
+            .flatten();
+        Self {
+            decision: call.sync.map(Decision::name),
+            explanation,
+            connector: call.sync_connector.clone(),
+            integration_id: owed.map(|owed| owed.integration),
+            delivery_id: owed.map(|owed| owed.delivery),
+            state: owed.map(|owed| owed.state.name()),
+            not_sent: not_sent.map(str::to_owned),
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a call's milliseconds are far below 2^53")]
+fn seconds(milliseconds: i64) -> f64 {
+    milliseconds as f64 / 1_000.0
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the contract bounds it to ten days")]
+fn milliseconds(seconds: f64) -> i64 {
+    (seconds * 1_000.0).round() as i64
+}
+
+/// `CallListResponse`
+#[derive(Serialize)]
+struct Listed {
+    items: Vec<Summary>,
+    total: i64,
+    has_more: bool,
+    continuation_token: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct ListQuery {
+    date_from: Option<String>,
+    date_to: Option<String>,
+    status: Option<String>,
+    direction: Option<String>,
+    min_duration: Option<i64>,
+    max_duration: Option<i64>,
+    service_id: Option<String>,
+    include_simulated: bool,
+    include_test: bool,
+    limit: i64,
+    offset: i64,
+    continuation_token: Option<i64>,
+}
+
+/// The first moment of a day that the contract has accepted and normalized.
+fn midnight(day: &str) -> Result<Timestamp, ApiError> {
+    format!("{day}T00:00:00.000000Z").parse().map_err(|_| ApiError::internal("a day that was not normalized"))
+}
+
+/// `list-calls`
+pub async fn list(call: Call) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_query().await?;
+    let workspace = entry.workspace()?.id;
+    let query: ListQuery = sent.read()?;
+    let day = std::time::Duration::from_hours(24);
+    let filter = Filter {
+        from: query.date_from.as_deref().map(midnight).transpose()?,
+        before: query.date_to.as_deref().map(midnight).transpose()?.map(|last| last.saturating_add(day)),
+        status: query.status,
+        direction: query.direction,
+        simulated: query.include_simulated,
+        test: query.include_test,
+        shortest_ms: query.min_duration.map(|seconds| seconds.saturating_mul(1_000)),
+        longest_ms: query.max_duration.map(|seconds| seconds.saturating_mul(1_000)),
+        service: query.service_id,
+    };
+    let limit = query.limit;
+    let offset = query.continuation_token.unwrap_or(query.offset).max(0);
+    let (calls, total) = call
+        .app
+        .db
+        .read_long("calls.list", move |tx| {
+            let calls = store::list(tx, workspace, &filter, limit + 1, offset)?;
+            Ok::<_, ward_db::Error>((calls, store::count(tx, workspace, &filter, TOTAL_LIMIT)?))
+        })
+        .await?;
+    let most = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = calls.len() > most;
+    let items: Vec<Summary> = calls.iter().take(most).map(Summary::from).collect();
+    actions::note_read(&call.app, &entry, workspace, None, json!({ "calls": items.len(), "offset": offset }))
+        .await?;
+    let continuation_token = has_more.then_some(offset + limit);
+    Reply::ok(&Listed { items, total, has_more, continuation_token })
+}
+
+/// `get-call`
+pub async fn get(call: Call) -> Result<Reply, ApiError> {
+    let entry = call.enter().await?;
+    let workspace = entry.workspace()?.id;
+    let sid = call.parameter("call_sid").to_owned();
+    let found = call.app.db.read("calls.get", move |tx| detail(tx, workspace, &sid)).await?;
+    let (found, owed) = found.ok_or(ApiError::missing("call_not_found", "Call not found."))?;
+    actions::note_read(&call.app, &entry, workspace, Some(found.id), json!({})).await?;
+    Reply::ok(&Detail::of(&found, owed.as_ref()))
+}
+
+fn detail(
+    tx: &mut ward_db::Tx<'_>,
+    workspace: WorkspaceId,
+    sid: &str,
+) -> Result<Option<(CallRecord, Option<sync::Owed>)>, ward_db::Error> {
+    let Some(found) = store::by_sid(tx, workspace, sid)? else { return Ok(None) };
+    let owed = sync::owed_for(tx, workspace, found.id)?;
+    Ok(Some((found, owed)))
+}
+
+/// `report-call`
+pub async fn report(mut call: Call) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_body::<Map<String, Value>>().await?;
+    let sid = call.parameter("call_sid").to_owned();
+    if !is_sid(&sid) {
+        let loc = vec!["path".into(), "call_sid".into()];
+        let message = "A call's sid is 1 to 128 characters out of letters, digits, `_`, `.` and `-`";
+        return Err(ApiError::invalid(vec![Problem::value_error(loc, message, Json::String(sid))]));
+    }
+    let workspace = entry.workspace()?.id;
+    let report = read_report(&sent.value)?;
+    let recorded = actions::report(&call.app, entry, sid, report).await?;
+    let id = recorded.id;
+    let owed = match recorded.sync {
+        Some(Decision::Owed) => {
+            call.app.db.read("calls.owed", move |tx| sync::owed_for(tx, workspace, id)).await?
+        }
+        _ => None,
+    };
+    Reply::ok(&Detail::of(&recorded, owed.as_ref()))
+}
+
+/// A body that the contract has accepted, as a report.
+fn read_report(body: &Map<String, Value>) -> Result<Report, ApiError> {
+    let unread = || ApiError::internal("a report that the contract should have refused");
+    let text = |name: &str| body.get(name).and_then(Value::as_str);
+    let time = |name: &str| text(name).map(str::parse).transpose().map_err(|_| unread());
+    let caller = match body.get("caller_id") {
+        None => None,
+        Some(given) => Some(Caller::read(given.as_str()).map_err(|_| unread())?),
+    };
+    let mut details = Map::new();
+    for name in DETAILS {
+        if let Some(value) = body.get(name).filter(|value| !value.is_null()) {
+            details.insert(name.to_owned(), value.clone());
+        }
+    }
+    Ok(Report {
+        status: text("status").and_then(Status::named).ok_or_else(unread)?,
+        caller,
+        direction: text("direction").and_then(Direction::named),
+        completion_reason: text("completion_reason").map(str::to_owned),
+        duration_ms: body.get("duration_seconds").and_then(Value::as_f64).map(milliseconds),
+        started_at: time("started_at")?,
+        ended_at: time("ended_at")?,
+        service_id: text("service_id").map(str::to_owned),
+        details,
+    })
+}
+
+/// `TwilioSetupResponse`
+#[derive(Serialize)]
+struct TwilioSetup {
+    configured: bool,
+    account_sid: Option<String>,
+    auth_token_reference: Option<String>,
+    status_callback_url: Option<String>,
+    created_at: Option<Timestamp>,
+    updated_at: Option<Timestamp>,
+}
+
+impl TwilioSetup {
+    fn of(call: &Call, workspace: WorkspaceId, account: Option<TwilioAccount>) -> Self {
+        Self {
+            configured: account.is_some(),
+            auth_token_reference: account.is_some().then(|| twilio::token_place(workspace)),
+            status_callback_url: twilio::callback_url(call.app.config.public_url.as_deref(), workspace),
+            created_at: account.as_ref().map(|account| account.created_at),
+            updated_at: account.as_ref().map(|account| account.updated_at),
+            account_sid: account.map(|account| account.account_sid),
+        }
+    }
+}
+
+/// `get-twilio`
+pub async fn twilio(call: Call) -> Result<Reply, ApiError> {
+    let workspace = call.enter().await?.workspace()?.id;
+    let account = call.app.db.read("calls.twilio_setup", move |tx| store::twilio(tx, workspace)).await?;
+    Reply::ok(&TwilioSetup::of(&call, workspace, account))
+}
+
+#[derive(Deserialize)]
+struct NewTwilioSetup {
+    account_sid: String,
+    auth_token: String,
+}
+
+/// `set-twilio`
+pub async fn set_twilio(mut call: Call) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_body::<NewTwilioSetup>().await?;
+    let workspace = entry.workspace()?.id;
+    let account =
+        actions::set_twilio(&call.app, entry, sent.value.account_sid, &sent.value.auth_token).await?;
+    Reply::ok(&TwilioSetup::of(&call, workspace, Some(account)))
+}
+
+/// `delete-twilio`
+pub async fn delete_twilio(call: Call) -> Result<Reply, ApiError> {
+    let entry = call.enter().await?;
+    actions::remove_twilio(&call.app, entry).await?;
+    Ok(Reply::no_content())
+}
+
+/// `receive-twilio-status`
+pub async fn receive(mut call: Call) -> Result<Reply, ApiError> {
+    let verified = twilio::verify(&mut call).await?;
+    let workspace = call.workspace().ok_or_else(twilio::refused)?;
+    if let Some(report) = verified.report {
+        let changed = verified.account_changed_at;
+        actions::report_by_twilio(&call.app, call.context.clone(), workspace, changed, verified.sid, report)
+            .await?;
+    }
+    Ok(Reply::no_content())
+}

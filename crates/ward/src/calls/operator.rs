@@ -1,0 +1,114 @@
+//! What the operator can show of calls: which were tests, why, and that nothing of them was owed or sent.
+
+use serde::Serialize;
+use serde_json::json;
+use ward_db::{Timestamp, Tx};
+
+use super::{CallRecord, store};
+use crate::audit::{self, Actor, Event};
+use crate::error::ApiError;
+use crate::http::Context;
+use crate::ids::{CallId, WorkspaceId};
+use crate::{sync, workspaces};
+
+/// How many calls one look takes up.
+const PAGE: i64 = 500;
+
+/// A test call, why it was one, and what became of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Proven {
+    /// Its id at the telephone provider.
+    pub call_sid: String,
+    /// Its id.
+    pub entity_id: CallId,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// Who called.
+    pub caller: Option<String>,
+    /// What the reporter said it was.
+    pub reported_direction: &'static str,
+    /// The version of the list of test callers that decided.
+    pub list_version: i64,
+    /// Whether that version, as it was kept, has the caller.
+    pub caller_on_list: bool,
+    /// Deliveries that were ever owed for it.
+    pub deliveries: i64,
+    /// Tries that were ever made for it.
+    pub attempts: i64,
+    /// Whether all of that is as it must be.
+    pub excluded: bool,
+}
+
+/// What a period's test calls show.
+#[derive(Clone, Debug, Serialize)]
+pub struct Proof {
+    /// The workspace.
+    pub workspace_id: WorkspaceId,
+    /// From when.
+    pub from: Timestamp,
+    /// Until when.
+    pub before: Timestamp,
+    /// The test calls, in the order in which they began.
+    pub calls: Vec<Proven>,
+    /// How many of them are not as they must be. Anything but 0 is a fault of Ward's.
+    pub violations: usize,
+    /// Deliveries of any call of the workspace that was not real, at any time, whatever its direction.
+    pub deliveries_of_unreal_calls: i64,
+}
+
+/// Looks at every test call of a period. Read over one snapshot.
+pub fn prove(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    (from, before): (Timestamp, Timestamp),
+) -> Result<Proof, ward_db::Error> {
+    let mut calls = Vec::new();
+    let mut after = (Timestamp::MIN, CallId(uuid::Uuid::nil()));
+    loop {
+        let page = store::tests_between(tx, workspace, (from, before), after, PAGE)?;
+        let Some(last) = page.last() else { break };
+        after = (last.started_at, last.id);
+        for call in page {
+            calls.push(proven(tx, workspace, call)?);
+        }
+    }
+    let violations = calls.iter().filter(|call| !call.excluded).count();
+    let deliveries_of_unreal_calls = sync::owed_by_unreal(tx, workspace)?;
+    Ok(Proof { workspace_id: workspace, from, before, calls, violations, deliveries_of_unreal_calls })
+}
+
+fn proven(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallRecord) -> Result<Proven, ward_db::Error> {
+    let list = workspaces::test_callers_of(tx, workspace, call.list_version)?;
+    let caller_on_list = call.caller.as_ref().is_some_and(|caller| list.contains(caller));
+    let (deliveries, attempts) = sync::sent_for(tx, workspace, call.id)?;
+    Ok(Proven {
+        excluded: caller_on_list && deliveries == 0 && attempts == 0,
+        call_sid: call.call_sid,
+        entity_id: call.id,
+        started_at: call.started_at,
+        caller: call.caller,
+        reported_direction: call.reported_direction.name(),
+        list_version: call.list_version,
+        caller_on_list,
+        deliveries,
+        attempts,
+    })
+}
+
+/// Records that the operator looked, numbers and all.
+pub fn note_proof(tx: &mut Tx<'_>, context: &Context, workspace: WorkspaceId) -> Result<(), ApiError> {
+    audit::record_phi_access(
+        tx,
+        Event {
+            workspace,
+            service: "calls",
+            action: "calls.prove_exclusion",
+            resource_type: "call",
+            resource_id: None,
+            resource_name: None,
+            actor: Actor::OPERATOR,
+            context,
+            metadata: json!({}),
+        },
+    )
+}

@@ -1,0 +1,313 @@
+//! The SQL of calls and of Twilio's set-up.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value as Document};
+use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
+
+use super::{CallRecord, Decision, Direction, Status};
+use crate::ids::{CallId, WorkspaceId};
+
+const COLUMNS: &str = "id, call_sid, direction, reported_direction, reported_by, caller, caller_form, list_version, status, \
+                       completion_reason, duration_ms, started_at, ended_at, service_id, details, sync, sync_connector, \
+                       first_reported_at, updated_at";
+
+fn call(row: &Row<'_>) -> Result<CallRecord, Error> {
+    let Json(details) = row.get(14)?;
+    let details: Map<String, Document> = serde_json::from_str(&details).map_err(Error::unreadable)?;
+    let sync: Option<String> = row.get(15)?;
+    let sync = sync
+        .map(|name| Decision::named(&name).ok_or_else(|| Error::unreadable("an unknown decision")))
+        .transpose()?;
+    Ok(CallRecord {
+        id: row.get(0)?,
+        call_sid: row.get(1)?,
+        direction: Direction::column(row, 2)?,
+        reported_direction: Direction::column(row, 3)?,
+        reported_by: row.get(4)?,
+        caller: row.get(5)?,
+        caller_form: row.get(6)?,
+        list_version: row.get(7)?,
+        status: Status::named(row.text(8)?).ok_or_else(|| Error::unreadable("an unknown status"))?,
+        completion_reason: row.get(9)?,
+        duration_ms: row.get(10)?,
+        started_at: row.get(11)?,
+        ended_at: row.get(12)?,
+        service_id: row.get(13)?,
+        details,
+        sync,
+        sync_connector: row.get(16)?,
+        first_reported_at: row.get(17)?,
+        updated_at: row.get(18)?,
+    })
+}
+
+/// The call of this sid.
+pub fn by_sid(tx: &mut Tx<'_>, workspace: WorkspaceId, sid: &str) -> Result<Option<CallRecord>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM calls WHERE workspace_id = $1 AND call_sid = $2");
+    tx.optional(&sql, &[workspace.into(), sid.into()], call)
+}
+
+/// The call of this id.
+pub fn by_id(tx: &mut Tx<'_>, workspace: WorkspaceId, id: CallId) -> Result<Option<CallRecord>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM calls WHERE workspace_id = $1 AND id = $2");
+    tx.optional(&sql, &[workspace.into(), id.into()], call)
+}
+
+/// Inserts a call.
+pub fn insert(tx: &mut Tx<'_>, workspace: WorkspaceId, new: &CallRecord) -> Result<(), Error> {
+    let details = Document::from(new.details.clone()).to_string();
+    tx.execute(
+        "INSERT INTO calls (workspace_id, id, call_sid, direction, reported_direction, reported_by, caller, caller_form, \
+                list_version, status, finished, completion_reason, duration_ms, started_at, ended_at, service_id, details, \
+                sync, sync_connector, first_reported_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
+        &[
+            workspace.into(),
+            new.id.into(),
+            new.call_sid.as_str().into(),
+            new.direction.name().into(),
+            new.reported_direction.name().into(),
+            new.reported_by.as_str().into(),
+            new.caller.as_deref().into(),
+            new.caller_form.as_str().into(),
+            new.list_version.into(),
+            new.status.name().into(),
+            new.status.is_final().into(),
+            new.completion_reason.as_deref().into(),
+            new.duration_ms.into(),
+            new.started_at.into(),
+            new.ended_at.into(),
+            new.service_id.as_deref().into(),
+            Value::Json(&details),
+            new.sync.map(Decision::name).into(),
+            new.sync_connector.as_deref().into(),
+            new.first_reported_at.into(),
+            new.updated_at.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Stores what a report left of a call. Caller and direction are not among it: they never change.
+pub fn update(tx: &mut Tx<'_>, workspace: WorkspaceId, changed: &CallRecord) -> Result<(), Error> {
+    let details = Document::from(changed.details.clone()).to_string();
+    tx.execute(
+        "UPDATE calls SET status = $3, finished = $4, completion_reason = $5, duration_ms = $6, started_at = $7, \
+                ended_at = $8, service_id = $9, details = $10, sync = $11, sync_connector = $12, updated_at = $13 \
+         WHERE workspace_id = $1 AND id = $2",
+        &[
+            workspace.into(),
+            changed.id.into(),
+            changed.status.name().into(),
+            changed.status.is_final().into(),
+            changed.completion_reason.as_deref().into(),
+            changed.duration_ms.into(),
+            changed.started_at.into(),
+            changed.ended_at.into(),
+            changed.service_id.as_deref().into(),
+            Value::Json(&details),
+            changed.sync.map(Decision::name).into(),
+            changed.sync_connector.as_deref().into(),
+            changed.updated_at.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Which calls to list.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Begun at this moment or later.
+    pub from: Option<Timestamp>,
+    /// Begun before this moment.
+    pub before: Option<Timestamp>,
+    /// In this status.
+    pub status: Option<String>,
+    /// Of this direction. `None`: of those asked for below.
+    pub direction: Option<String>,
+    /// Of the playground and of simulations too.
+    pub simulated: bool,
+    /// From test callers too.
+    pub test: bool,
+    /// At least this long, milliseconds.
+    pub shortest_ms: Option<i64>,
+    /// At most this long, milliseconds.
+    pub longest_ms: Option<i64>,
+    /// Answered by this service.
+    pub service: Option<String>,
+}
+
+impl Filter {
+    fn conditions(&self, workspace: WorkspaceId) -> (String, Vec<Value<'_>>) {
+        let asked = [
+            ("started_at >=", self.from.map(Value::Time)),
+            ("started_at <", self.before.map(Value::Time)),
+            ("status =", self.status.as_deref().map(Value::Text)),
+            ("direction =", self.direction.as_deref().map(Value::Text)),
+            ("duration_ms >=", self.shortest_ms.map(Value::Int)),
+            ("duration_ms <=", self.longest_ms.map(Value::Int)),
+            ("service_id =", self.service.as_deref().map(Value::Text)),
+        ];
+        let mut sql = String::from("workspace_id = $1");
+        let mut values = vec![workspace.into()];
+        for (condition, value) in asked {
+            if let Some(value) = value {
+                values.push(value);
+                let _ = write!(sql, " AND {condition} ${}", values.len());
+            }
+        }
+        if self.direction.is_none() {
+            sql.push_str(match (self.simulated, self.test) {
+                (false, false) => " AND direction IN ('inbound', 'outbound')",
+                (false, true) => " AND direction IN ('inbound', 'outbound', 'test')",
+                (true, false) => " AND direction IN ('inbound', 'outbound', 'playground', 'simulated')",
+                (true, true) => "",
+            });
+        }
+        (sql, values)
+    }
+}
+
+/// A page of calls, newest first.
+pub fn list(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    filter: &Filter,
+    limit: i64,
+    offset: i64,
+) -> Result<Vec<CallRecord>, Error> {
+    let (conditions, mut values) = filter.conditions(workspace);
+    values.extend([Value::Int(limit), Value::Int(offset)]);
+    let sql = format!(
+        "SELECT {COLUMNS} FROM calls WHERE {conditions} ORDER BY started_at DESC, id DESC LIMIT ${} OFFSET ${}",
+        values.len() - 1,
+        values.len()
+    );
+    tx.all(&sql, &values, call)
+}
+
+/// How many calls the filter finds, counted no further than `most`.
+pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, filter: &Filter, most: i64) -> Result<i64, Error> {
+    let (conditions, mut values) = filter.conditions(workspace);
+    values.push(Value::Int(most));
+    let sql = format!(
+        "SELECT count(*) FROM (SELECT 1 FROM calls WHERE {conditions} LIMIT ${}) AS found",
+        values.len()
+    );
+    tx.one(&sql, &values, |row| row.get(0))
+}
+
+/// Test calls first reported in a period, in the order of their start, after a place in it.
+pub fn tests_between(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    (from, before): (Timestamp, Timestamp),
+    (after, after_id): (Timestamp, CallId),
+    limit: i64,
+) -> Result<Vec<CallRecord>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM calls WHERE workspace_id = $1 AND direction = 'test' AND started_at >= $2 \
+                AND started_at < $3 AND (started_at > $4 OR (started_at = $4 AND id > $5)) \
+         ORDER BY started_at, id LIMIT $6"
+    );
+    let values =
+        [workspace.into(), from.into(), before.into(), after.into(), after_id.into(), Value::Int(limit)];
+    tx.all(&sql, &values, call)
+}
+
+/// A workspace's Twilio account.
+#[derive(Clone, Debug)]
+pub struct TwilioAccount {
+    /// Twilio's id of it.
+    pub account_sid: String,
+    /// What it signs with, sealed.
+    pub auth_token: Vec<u8>,
+    /// When it was first set up.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// The workspace's Twilio account, if it is set up.
+pub fn twilio(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Option<TwilioAccount>, Error> {
+    tx.optional(
+        "SELECT account_sid, auth_token, created_at, updated_at FROM twilio_accounts WHERE workspace_id = $1",
+        &[workspace.into()],
+        |row| {
+            Ok(TwilioAccount {
+                account_sid: row.get(0)?,
+                auth_token: row.get(1)?,
+                created_at: row.get(2)?,
+                updated_at: row.get(3)?,
+            })
+        },
+    )
+}
+
+/// The Twilio account of a workspace that is in use.
+pub fn twilio_of_active(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Option<TwilioAccount>, Error> {
+    tx.optional(
+        "SELECT t.account_sid, t.auth_token, t.created_at, t.updated_at FROM twilio_accounts t \
+         JOIN workspaces w ON w.id = t.workspace_id WHERE t.workspace_id = $1 AND w.state = 'active'",
+        &[workspace.into()],
+        |row| {
+            Ok(TwilioAccount {
+                account_sid: row.get(0)?,
+                auth_token: row.get(1)?,
+                created_at: row.get(2)?,
+                updated_at: row.get(3)?,
+            })
+        },
+    )
+}
+
+/// Sets the workspace's Twilio account up, over what was there.
+pub fn set_twilio(tx: &mut Tx<'_>, workspace: WorkspaceId, account: &TwilioAccount) -> Result<(), Error> {
+    tx.execute("DELETE FROM twilio_accounts WHERE workspace_id = $1", &[workspace.into()])?;
+    tx.execute(
+        "INSERT INTO twilio_accounts (workspace_id, account_sid, auth_token, created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5)",
+        &[
+            workspace.into(),
+            account.account_sid.as_str().into(),
+            Value::Bytes(&account.auth_token),
+            account.created_at.into(),
+            account.updated_at.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// The sealed tokens of workspaces after this one.
+pub fn twilio_tokens(
+    tx: &mut Tx<'_>,
+    after: WorkspaceId,
+    most: u32,
+) -> Result<Vec<(WorkspaceId, Vec<u8>)>, Error> {
+    tx.all(
+        "SELECT workspace_id, auth_token FROM twilio_accounts WHERE workspace_id > $1 ORDER BY workspace_id LIMIT $2",
+        &[after.into(), most.into()],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )
+}
+
+/// Puts a token sealed anew in the place of what it was, unless it was changed meanwhile.
+pub fn replace_twilio_token(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    former: &[u8],
+    anew: &[u8],
+) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE twilio_accounts SET auth_token = $3 WHERE workspace_id = $1 AND auth_token = $2",
+        &[workspace.into(), Value::Bytes(former), Value::Bytes(anew)],
+    )?;
+    Ok(())
+}
+
+/// Removes the workspace's Twilio account. `false`: there was none.
+pub fn remove_twilio(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<bool, Error> {
+    let removed = tx.execute("DELETE FROM twilio_accounts WHERE workspace_id = $1", &[workspace.into()])?;
+    Ok(removed == 1)
+}

@@ -1,0 +1,239 @@
+//! Twilio's status callbacks: form posts that Twilio signs.
+//!
+//! The signature is a credential: HMAC-SHA-1 under the account's auth token over the URL that Twilio was given and the
+//! form's fields (Twilio, "Validating Signatures from Twilio"). The URL is the operator's configured one and never a
+//! header's: whoever can choose the URL that is verified can replay what was signed for another.
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderName;
+use serde_json::Map;
+use ward_db::{Timestamp, Tx};
+
+use super::{Caller, Direction, Report, Status, store};
+use crate::error::ApiError;
+use crate::http::Call;
+use crate::http::limits::Charge;
+use crate::http::validate::{Json, Problem};
+use crate::ids::WorkspaceId;
+use crate::vault::Vault;
+
+/// Where the signature stands.
+pub const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
+
+/// A form's fields, in the order in which they were sent.
+type Form = Vec<(String, String)>;
+
+/// What a callback says, once it is known to be Twilio's.
+pub struct Verified {
+    /// When the account by which it was verified last changed.
+    pub account_changed_at: Timestamp,
+    /// The call's sid.
+    pub sid: String,
+    /// What is reported. `None`: a leg of another call, which is no call of its own.
+    pub report: Option<Report>,
+}
+
+/// The same refusal for everything that is not a callback of this workspace's account.
+pub fn refused() -> ApiError {
+    ApiError::forbidden_because("callback_refused", "This callback is not accepted.")
+}
+
+/// Where a workspace's token is sealed for.
+pub fn token_place(workspace: WorkspaceId) -> String {
+    format!("workspace/{workspace}/twilio/auth_token")
+}
+
+/// Seals the tokens of up to `most` workspaces after this one anew under the key in force, and says after which to go on.
+pub fn reseal(
+    tx: &mut Tx<'_>,
+    vault: &Vault,
+    after: WorkspaceId,
+    most: u32,
+) -> Result<Option<WorkspaceId>, ApiError> {
+    let found = store::twilio_tokens(tx, after, most)?;
+    for (workspace, sealed) in &found {
+        let anew = vault.reseal(sealed, &token_place(*workspace)).map_err(ApiError::internal)?;
+        if let Some(anew) = anew {
+            store::replace_twilio_token(tx, *workspace, sealed, &anew)?;
+        }
+    }
+    Ok(found.last().map(|(workspace, _)| *workspace))
+}
+
+/// The URL that Twilio must be given, if the operator has said where Ward is.
+pub fn callback_url(public_url: Option<&str>, workspace: WorkspaceId) -> Option<String> {
+    public_url.map(|url| format!("{}/v1/{workspace}/twilio/status", url.trim_end_matches('/')))
+}
+
+/// Reads and verifies a callback. Whatever is wrong with its credential is one 403, at one cost.
+pub async fn verify(call: &mut Call) -> Result<Verified, ApiError> {
+    let rates = call.app.rates.as_ref().map(|rates| &rates.failed_credentials);
+    let address = call.context.address;
+    let app = call.app.clone();
+    let charge = match rates {
+        Some(_) => {
+            let rate = app.rates.as_ref().map(|rates| &rates.failed_credentials).ok_or_else(refused)?;
+            let state = rate.charge(address).map_err(|state| ApiError::too_many(state.reset_seconds))?;
+            Some(Charge::new(rate, address, state, true))
+        }
+        None => None,
+    };
+    let outcome = judge(call).await;
+    if let Some(charge) = charge {
+        charge.settle(matches!(&outcome, Err(error) if error.is_forbidden()));
+    }
+    outcome
+}
+
+async fn judge(call: &mut Call) -> Result<Verified, ApiError> {
+    let body = call.read_ignored_body().await?;
+    let form: Form =
+        form_urlencoded::parse(&body).map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+    let workspace = call.workspace().ok_or_else(refused)?;
+    let account =
+        call.app.db.read("calls.twilio_account", move |tx| store::twilio_of_active(tx, workspace)).await?;
+    // Without an account there is still something to compare with, so that the time taken tells nothing.
+    let token = match &account {
+        Some(account) => {
+            call.app.vault.open(&account.auth_token, &token_place(workspace)).map_err(ApiError::internal)?
+        }
+        None => b"no account has this token".to_vec().into(),
+    };
+    let given = call.header(&SIGNATURE).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    let given = STANDARD.decode(given).unwrap_or_default();
+    let urls = urls(call.app.config.public_url.as_deref(), call.path_and_query());
+    let signed = urls.iter().fold(false, |found, url| is_signed(&token, url, &form, &given) | found);
+    let field = |name: &str| form.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let account = account.filter(|account| signed && field("AccountSid") == Some(&account.account_sid));
+    let account = account.ok_or_else(refused)?;
+    let sid =
+        field("CallSid").filter(|sid| super::api::is_sid(sid)).ok_or_else(|| lacks("CallSid"))?.to_owned();
+    let report = if field("ParentCallSid").is_some_and(|parent| !parent.is_empty()) {
+        None
+    } else {
+        Some(report(&field).ok_or_else(|| lacks("CallStatus"))?)
+    };
+    Ok(Verified { account_changed_at: account.updated_at, sid, report })
+}
+
+fn lacks(field: &'static str) -> ApiError {
+    ApiError::invalid(vec![Problem {
+        kind: "missing",
+        loc: vec!["body".into(), field.into()],
+        msg: "Field required".to_owned(),
+        input: Json::Null,
+        ctx: None,
+    }])
+}
+
+/// The URLs that Twilio may have signed: the configured one, and the same with its scheme's port spelled out.
+fn urls(public_url: Option<&str>, path_and_query: &str) -> Vec<String> {
+    let Some(base) = public_url.map(|url| url.trim_end_matches('/')) else { return Vec::new() };
+    let mut urls = vec![format!("{base}{path_and_query}")];
+    if let Some((scheme, rest)) = base.split_once("://") {
+        let (host, below) =
+            rest.split_once('/').map_or((rest, String::new()), |(host, path)| (host, format!("/{path}")));
+        let port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+        if let Some(bare) = host.strip_suffix(port) {
+            urls.push(format!("{scheme}://{bare}{below}{path_and_query}"));
+        } else if !host.rsplit(']').next().unwrap_or_default().contains(':') {
+            urls.push(format!("{scheme}://{host}{port}{below}{path_and_query}"));
+        }
+    }
+    urls
+}
+
+/// Whether `given` is the signature over this URL and form. Constant time in the signature.
+fn is_signed(token: &[u8], url: &str, form: &Form, given: &[u8]) -> bool {
+    let mut fields: Vec<&(String, String)> = form.iter().collect();
+    fields.sort();
+    fields.dedup();
+    let mut text = url.to_owned();
+    for (name, value) in fields {
+        text.push_str(name);
+        text.push_str(value);
+    }
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, token);
+    hmac::verify(&key, text.as_bytes(), given).is_ok()
+}
+
+/// What the fields report. `None`: they say no status that there is.
+fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Option<Report> {
+    let status = Status::named(field("CallStatus")?)?;
+    let direction = if field("Direction").is_none_or(|direction| direction == "inbound") {
+        Direction::Inbound
+    } else {
+        Direction::Outbound
+    };
+    let seconds: Option<i64> = field("CallDuration").and_then(|text| text.parse().ok());
+    let mut details = Map::new();
+    if let Some(called) = field("To").filter(|text| !text.is_empty()) {
+        let called = Caller::lenient(Some(called));
+        if let Some(called) = called.text() {
+            details.insert("phone_number".to_owned(), called.into());
+        }
+    }
+    let completion_reason = match status {
+        Status::NoAnswer => Some("no_answer"),
+        Status::Canceled => Some("abandoned"),
+        Status::Failed => Some("error"),
+        _ => None,
+    };
+    Some(Report {
+        status,
+        caller: Some(Caller::lenient(field("From"))),
+        direction: Some(direction),
+        completion_reason: completion_reason.map(str::to_owned),
+        duration_ms: seconds.filter(|seconds| (0..=864_000).contains(seconds)).map(|seconds| seconds * 1_000),
+        started_at: None,
+        ended_at: None,
+        service_id: None,
+        details,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form(fields: &[(&str, &str)]) -> Form {
+        fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    /// The example of Twilio's own documentation.
+    #[test]
+    fn the_published_signature_is_recognized() {
+        let url = "https://mycompany.com/myapp.php?foo=1&bar=2";
+        let fields = form(&[
+            ("To", "+18005551212"),
+            ("CallSid", "CA1234567890ABCDE"),
+            ("From", "+14158675309"),
+            ("Digits", "1234"),
+            ("Caller", "+14158675309"),
+        ]);
+        let given = STANDARD.decode("RSOYDt4T1cUTdK1PDd93/VVr8B8=").unwrap();
+        assert!(is_signed(b"12345", url, &fields, &given));
+        assert!(!is_signed(b"12346", url, &fields, &given));
+        assert!(!is_signed(b"12345", "https://mycompany.com/myapp.php?foo=1&bar=3", &fields, &given));
+        assert!(!is_signed(b"12345", url, &fields[1..].to_vec(), &given));
+        assert!(!is_signed(b"12345", url, &fields, &given[1..]));
+        assert!(!is_signed(b"12345", url, &fields, &[]));
+    }
+
+    #[test]
+    fn the_schemes_port_may_be_spelled_out_or_not() {
+        assert_eq!(
+            urls(Some("https://w.example/"), "/x?y"),
+            ["https://w.example/x?y", "https://w.example:443/x?y"]
+        );
+        assert_eq!(
+            urls(Some("https://w.example:443"), "/x"),
+            ["https://w.example:443/x", "https://w.example/x"]
+        );
+        assert_eq!(urls(Some("http://[::1]/in"), "/x"), ["http://[::1]/in/x", "http://[::1]:80/in/x"]);
+        assert_eq!(urls(Some("http://w.example:8080"), "/x"), ["http://w.example:8080/x"]);
+        assert!(urls(None, "/x").is_empty());
+    }
+}

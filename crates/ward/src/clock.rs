@@ -1,0 +1,48 @@
+//! The one source of time, so that tests can move it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ward_db::Timestamp;
+
+/// The system's clock plus an offset, zero outside tests.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    offset: Arc<AtomicI64>,
+}
+
+impl Clock {
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        let system = match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
+            Err(before) => -i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX),
+        };
+        Timestamp::from_micros(system.saturating_add(self.offset.load(Ordering::Relaxed)))
+    }
+
+    /// For tests of real processes: moves it by the seconds in `WARD_TEST_CLOCK_OFFSET`, back if they are negative. Says
+    /// by how much, if it did: whoever runs a server with this set must see it.
+    #[doc(hidden)]
+    pub fn moved_by_environment(&self) -> Option<i64> {
+        let seconds: i64 = std::env::var("WARD_TEST_CLOCK_OFFSET").ok()?.parse().ok()?;
+        let span = Duration::from_secs(seconds.unsigned_abs());
+        if seconds < 0 {
+            self.set_back(span);
+        } else {
+            self.advance(span);
+        }
+        Some(seconds)
+    }
+
+    /// Moves this clock, and every clone of it, forward.
+    pub fn advance(&self, by: Duration) {
+        self.offset.fetch_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
+    /// Moves this clock, and every clone of it, back: as clocks of machines do.
+    pub fn set_back(&self, by: Duration) {
+        self.offset.fetch_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,252 @@
+//! The settings in force, resolved once at start. Nothing else in Ward reads a flag, a file or the environment.
+//!
+//! [`settings::SETTINGS`] is the one table of what can be set. [`RawSettings`] gathers what was said, and where;
+//! [`RawSettings::resolve`] turns it into a [`Config`], or into every reason why it cannot.
+
+pub mod issuers;
+mod master_key;
+mod outbound;
+pub mod page;
+mod raw;
+pub mod settings;
+mod value;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use zeroize::Zeroizing;
+
+pub use self::master_key::{load_former_keys, load_master_key};
+pub use self::outbound::Outbound;
+pub use self::raw::{ConfigError, InForce, Problem, RawSettings, Resolved, Source};
+
+/// Everything a running Ward was told, already checked against itself.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the API listens. Port 0 picks a free port.
+    pub listen: SocketAddr,
+    /// `sqlite:PATH`, the path relative to the working directory.
+    pub database: String,
+    /// Scheme and authority under which clients reach Ward, when it is not what the listener says.
+    pub public_url: Option<String>,
+    /// Who may create workspaces without a key.
+    pub bootstrap: Bootstrap,
+    /// How long a workspace may stay unclaimed before it lapses and its slug is free again.
+    pub unclaimed_lifetime: Duration,
+    /// How many workspaces may be unclaimed at once, over all replicas.
+    pub unclaimed_limit: u32,
+    /// Bounds on what one client may ask of the server.
+    pub limits: Limits,
+    /// Rates per client address.
+    pub rates: Rates,
+    /// Proxies whose `x-forwarded-for` entries are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Origins that browsers may call from. Empty: CORS is off.
+    pub cors_origins: Vec<String>,
+    /// Certificate chain and private key of the listener.
+    pub tls: Option<TlsFiles>,
+    /// Where `/metrics` listens. `None`: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Whether somebody asked for that address: then not getting it is an error, not a warning.
+    pub metrics_required: bool,
+    /// Where the operator's sealing key comes from.
+    pub master_key: MasterKey,
+    /// Whose access tokens are accepted besides API keys. Empty: nobody's.
+    pub issuers: Vec<issuers::IssuerConfig>,
+    /// Keys that may still open what was sealed before, and seal nothing.
+    pub former_master_keys: Vec<FormerKey>,
+    /// Files with such keys, read like the file of the key in force.
+    pub former_master_key_files: Vec<PathBuf>,
+    /// Bounds on what Ward calls.
+    pub outbound: Outbound,
+    /// How often last-used times and aggregated refusals are written.
+    pub flush_interval: Duration,
+    /// How log lines are written.
+    pub log: LogFormat,
+    /// Which events are logged: a level, or `tracing` directives.
+    pub log_filter: String,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Text,
+    /// For machines: one object a line.
+    Json,
+}
+
+/// Who may call `POST /v1/workspaces`.
+#[derive(Clone)]
+pub enum Bootstrap {
+    /// Anybody.
+    Open,
+    /// Who presents this bearer.
+    Token(Zeroizing<String>),
+    /// Nobody.
+    Closed,
+}
+
+// Written by hand because a derived one would print the token into the first log line that holds a `Config`.
+impl fmt::Debug for Bootstrap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "Open",
+            Self::Token(_) => "Token(..)",
+            Self::Closed => "Closed",
+        })
+    }
+}
+
+/// Where the operator's 32-byte sealing key comes from.
+#[derive(Clone)]
+pub enum MasterKey {
+    /// Given directly.
+    Given(Zeroizing<[u8; 32]>),
+    /// Read from this file (base64); created with mode 0600 and a notice when it is not there and `create` is set.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Whether a missing file is created.
+        create: bool,
+    },
+}
+
+// By hand for the same reason.
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Given(_) => f.write_str("Given(..)"),
+            Self::File { path, create } => {
+                f.debug_struct("File").field("path", path).field("create", create).finish()
+            }
+        }
+    }
+}
+
+/// A key that was in force once.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FormerKey(pub Zeroizing<[u8; 32]>);
+
+impl fmt::Debug for FormerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FormerKey(..)")
+    }
+}
+
+/// PEM files of the listener.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// Certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+/// Bounds on what one client may ask. Each is tested.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest request body, bytes; beyond it 413.
+    pub body_bytes: usize,
+    /// Largest request head (request line and headers), bytes; beyond it 431.
+    pub header_bytes: usize,
+    /// Deepest nesting of a JSON body; beyond it 422.
+    pub json_depth: usize,
+    /// Longest time from request head to answer; beyond it 503.
+    pub request_time: Duration,
+    /// Longest time a client may take to send a request head, idle keep-alive included.
+    pub header_time: Duration,
+    /// Longest time a write to a client may make no progress.
+    pub write_idle: Duration,
+    /// Concurrent connections.
+    pub connections: usize,
+    /// Concurrent connections of one client address (the peer; IPv6 by /64). Trusted proxies are exempt.
+    pub connections_per_address: usize,
+    /// How long a graceful shutdown waits for what was accepted.
+    pub shutdown_time: Duration,
+}
+
+/// Rates per client address; see `http::limits`.
+#[derive(Clone, Debug)]
+pub struct Rates {
+    /// Whether rates are enforced. Resolved from `auto` (off on a loopback-only listener), `on`, `off`.
+    pub enforced: bool,
+    /// Refused credentials.
+    pub failed_credentials: Rate,
+    /// Bootstrap calls.
+    pub bootstrap: Rate,
+    /// Claims.
+    pub claims: Rate,
+    /// How many addresses are remembered per rate; the least recently seen are forgotten first.
+    pub addresses: usize,
+}
+
+/// `burst` at once, refilled at `per_minute`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many may come at once.
+    pub burst: u32,
+    /// How many come back per minute.
+    pub per_minute: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            database: "sqlite:ward.db".to_owned(),
+            public_url: None,
+            bootstrap: Bootstrap::Open,
+            unclaimed_lifetime: Duration::from_hours(24),
+            unclaimed_limit: 10_000,
+            limits: Limits::default(),
+            rates: Rates::default(),
+            trusted_proxies: Vec::new(),
+            cors_origins: Vec::new(),
+            tls: None,
+            metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9090))),
+            metrics_required: false,
+            master_key: MasterKey::File { path: PathBuf::from("ward.key"), create: true },
+            issuers: Vec::new(),
+            former_master_keys: Vec::new(),
+            former_master_key_files: Vec::new(),
+            outbound: Outbound::default(),
+            flush_interval: Duration::from_mins(1),
+            log: LogFormat::Auto,
+            log_filter: "info".to_owned(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 256 * 1024,
+            header_bytes: 32 * 1024,
+            json_depth: 32,
+            request_time: Duration::from_secs(15),
+            header_time: Duration::from_secs(20),
+            write_idle: Duration::from_secs(20),
+            connections: 1024,
+            connections_per_address: 512,
+            shutdown_time: Duration::from_secs(20),
+        }
+    }
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self {
+            enforced: false,
+            failed_credentials: Rate { burst: 600, per_minute: 60 },
+            bootstrap: Rate { burst: 60, per_minute: 60 },
+            claims: Rate { burst: 60, per_minute: 60 },
+            addresses: 65_536,
+        }
+    }
+}

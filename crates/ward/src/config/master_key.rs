@@ -1,0 +1,192 @@
+//! The operator's sealing key, from where the settings say.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use super::settings::key_bytes;
+use super::{Config, ConfigError, MasterKey};
+
+const SETTING: &str = "master_key_file";
+
+/// The 32 bytes themselves. Creates the file when it is missing and the settings allow it, and says so in the log.
+///
+/// Read it before the database is opened: a new key beside an old database is then found out by the database's check
+/// value, and never used.
+///
+/// # Errors
+/// The file is missing, unreadable, readable by others than its owner, or not a key.
+pub fn load_master_key(master_key: &MasterKey) -> Result<Zeroizing<[u8; 32]>, ConfigError> {
+    match master_key {
+        MasterKey::Given(key) => Ok(key.clone()),
+        MasterKey::File { path, create } => match read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && *create => {
+                create_file(path).map_err(|error| wrong(path, &format!("cannot be created: {error}")))?;
+                tracing::warn!(
+                    path = %path.display(),
+                    "made a new key for sealing secrets: keep a copy of it, what it sealed cannot be read without it"
+                );
+                parse(path, &read(path).map_err(|error| unreadable(path, &error))?)
+            }
+            Err(error) => Err(unreadable(path, &error)),
+            Ok(text) => parse(path, &text),
+        },
+    }
+}
+
+/// The former keys, from the settings and from their files.
+///
+/// # Errors
+/// As [`load_master_key`], for each file.
+pub fn load_former_keys(config: &Config) -> Result<Vec<Zeroizing<[u8; 32]>>, ConfigError> {
+    let given = config.former_master_keys.iter().map(|key| Ok(key.0.clone()));
+    let read = |path: &PathBuf| load_master_key(&MasterKey::File { path: path.clone(), create: false });
+    given.chain(config.former_master_key_files.iter().map(read)).collect()
+}
+
+fn wrong(path: &Path, message: &str) -> ConfigError {
+    ConfigError::one(SETTING, format!("{} {message}", path.display()))
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
+    match error.kind() {
+        io::ErrorKind::NotFound => wrong(
+            path,
+            "is not there. Make one (umask 077; head -c 32 /dev/urandom | base64 > FILE), keep a copy of it, and give it \
+             to every replica, or set WARD_MASTER_KEY",
+        ),
+        io::ErrorKind::PermissionDenied => wrong(path, &format!("cannot be used: {error}")),
+        _ => wrong(path, &format!("cannot be read: {error}")),
+    }
+}
+
+fn parse(path: &Path, text: &str) -> Result<Zeroizing<[u8; 32]>, ConfigError> {
+    key_bytes(text).map_err(|message| wrong(path, &message))
+}
+
+/// The file's text, if it is kept from others.
+fn read(path: &Path) -> io::Result<Zeroizing<String>> {
+    let file = File::open(path)?;
+    refuse_shared(&file)?;
+    let mut text = Zeroizing::new(String::with_capacity(64));
+    // A key has 44 characters: what is longer is not one, and need not be held.
+    file.take(1024).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Refuses a file that the world can read, and one of our own that its group can.
+///
+/// Somebody else's file may be readable by a group, because that is how it is lent to us: systemd's credentials and
+/// Kubernetes' secrets belong to root.
+#[cfg(unix)]
+fn refuse_shared(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let about = file.metadata()?;
+    let mode = about.mode() & 0o777;
+    // Without /proc nobody says who we are; then the file is taken for ours.
+    let ours = fs::metadata("/proc/self").map_or(true, |process| process.uid() == about.uid());
+    let (open_to_others, group) = (mode & 0o007 != 0, mode & 0o070);
+    if open_to_others || group & 0o030 != 0 || (ours && group != 0) {
+        let message = format!("others than its owner can use it (mode {mode:04o}); run chmod 600 on it");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn refuse_shared(_file: &File) -> io::Result<()> {
+    Ok(())
+}
+
+/// Makes a key file that is either whole or absent. When two start at once, both use the one that was first.
+fn create_file(path: &Path) -> io::Result<()> {
+    let mut key = Zeroizing::new([0; 32]);
+    getrandom::fill(key.as_mut_slice()).map_err(|error| io::Error::other(error.to_string()))?;
+    let text = Zeroizing::new(format!("{}\n", STANDARD.encode(key.as_slice())));
+    let draft = draft_path(path);
+    let mut file = private().open(&draft)?;
+    let linked = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        // Unlike a rename, a link does not replace what another process put there meanwhile.
+        .and_then(|()| fs::hard_link(&draft, path));
+    fs::remove_file(&draft)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => sync_folder(path),
+    }
+}
+
+fn draft_path(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    path.with_file_name(name)
+}
+
+fn private() -> fs::OpenOptions {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Makes the new name survive a power cut.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn from(path: &Path, create: bool) -> Result<Zeroizing<[u8; 32]>, ConfigError> {
+        load_master_key(&MasterKey::File { path: path.to_owned(), create })
+    }
+
+    #[test]
+    fn a_missing_file_is_made_once_for_its_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ward.key");
+        let first = from(&path, true).unwrap();
+        assert_ne!(*first, [0; 32]);
+        assert_eq!(first, from(&path, true).unwrap());
+        assert_eq!(first, from(&path, false).unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the draft is gone");
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ward.key");
+        from(&path, true).unwrap();
+        for mode in [0o640, 0o604, 0o644, 0o620] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = from(&path, true).unwrap_err().to_string();
+            assert!(error.contains("ward.key") && error.contains("chmod 600"), "{error}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+        from(&path, true).unwrap();
+    }
+
+    #[test]
+    fn what_is_not_a_key_is_refused_without_repeating_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ward.key");
+        assert!(from(&path, false).unwrap_err().to_string().contains("is not there"));
+        for text in ["", "hunter2", "AAAA", &"A".repeat(4000)] {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            let error = from(&path, true).unwrap_err().to_string();
+            assert!(error.contains("32 bytes in base64") && !error.contains("hunter2"), "{error}");
+        }
+    }
+}

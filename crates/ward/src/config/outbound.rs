@@ -1,0 +1,158 @@
+//! The settings of what Ward calls, and of the keys under which it keeps credentials for that.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::FormerKey;
+use super::settings::{HIDDEN, HOUR, Setting, TENTH, key_bytes, path};
+use super::value::{choice, duration, networks, number, show_duration, show_list, show_size, size};
+
+/// Bounds on the calls that Ward makes: to EHRs, token endpoints and whatever else tenants configure.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    /// Networks that may be connected to although they are not globally routable.
+    pub allow: Vec<IpNet>,
+    /// Whether plain http may be spoken.
+    pub plain_http: bool,
+    /// Longest time of one call, tries and tokens included.
+    pub time: Duration,
+    /// Largest answer that is read, bytes.
+    pub body_bytes: usize,
+    /// Calls of one integration under way at once, on one replica.
+    pub concurrency: usize,
+    /// PEM file of authorities that are trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self {
+            allow: Vec::new(),
+            plain_http: false,
+            time: Duration::from_secs(10),
+            body_bytes: 1 << 20,
+            concurrency: 8,
+            ca_file: None,
+        }
+    }
+}
+
+pub(super) const FORMER_MASTER_KEYS: Setting = Setting {
+    key: "former_master_keys",
+    chapter: "Secrets",
+    form: "BASE64,...",
+    help: "Keys that may still open what was sealed before, comma-separated, each as `master_key`. `ward secrets rotate` \
+           makes them superfluous.",
+    secret: true,
+    apply: |draft, text| {
+        let keys = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+        draft.config.former_master_keys = keys
+            .map(|text| key_bytes(text).map(FormerKey))
+            .collect::<Result<_, _>>()
+            .map_err(|_| "must be keys of 32 bytes in base64, with commas between".to_owned())?;
+        Ok(())
+    },
+    show: |config| {
+        if config.former_master_keys.is_empty() { String::new() } else { HIDDEN.to_owned() }
+    },
+};
+
+pub(super) const FORMER_MASTER_KEY_FILES: Setting = Setting {
+    key: "former_master_key_files",
+    chapter: "Secrets",
+    form: "FILES",
+    help: "Files with such keys, comma-separated, each as `master_key_file`.",
+    secret: false,
+    apply: |draft, text| {
+        let files = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+        draft.config.former_master_key_files = files.map(path).collect::<Result<_, _>>()?;
+        Ok(())
+    },
+    show: |config| {
+        let files = config.former_master_key_files.iter();
+        files.map(|file| file.display().to_string()).collect::<Vec<_>>().join(",")
+    },
+};
+
+pub(super) const ALLOW: Setting = Setting {
+    key: "outbound_allow",
+    chapter: "Outbound calls",
+    form: "NETWORKS",
+    help: "Networks that integrations may be in although they are not globally routable, comma-separated. What tenants \
+           type is refused otherwise, for this server stands inside yours.",
+    secret: false,
+    apply: |draft, text| {
+        draft.config.outbound.allow = networks(text)?;
+        Ok(())
+    },
+    show: |config| show_list(&config.outbound.allow),
+};
+
+pub(super) const PLAIN_HTTP: Setting = Setting {
+    key: "outbound_plain_http",
+    chapter: "Outbound calls",
+    form: "on|off",
+    help: "Whether integrations may be called over http without TLS, their credentials in clear.",
+    secret: false,
+    apply: |draft, text| {
+        draft.config.outbound.plain_http = choice(text, &[("on", true), ("off", false)])?;
+        Ok(())
+    },
+    show: |config| if config.outbound.plain_http { "on".to_owned() } else { "off".to_owned() },
+};
+
+pub(super) const TIME: Setting = Setting {
+    key: "outbound_time",
+    chapter: "Outbound calls",
+    form: "TIME",
+    help: "Longest time of one call, retries and getting a token included. At most what `request_time` leaves.",
+    secret: false,
+    apply: |draft, text| {
+        draft.config.outbound.time = duration(text, TENTH..=HOUR)?;
+        Ok(())
+    },
+    show: |config| show_duration(config.outbound.time),
+};
+
+pub(super) const BODY_BYTES: Setting = Setting {
+    key: "outbound_body_bytes",
+    chapter: "Outbound calls",
+    form: "SIZE",
+    help: "Largest answer that is read; a larger one is an error of the call.",
+    secret: false,
+    apply: |draft, text| {
+        draft.config.outbound.body_bytes = size(text, 1024..=1 << 26)?;
+        Ok(())
+    },
+    show: |config| show_size(config.outbound.body_bytes),
+};
+
+pub(super) const CONCURRENCY: Setting = Setting {
+    key: "outbound_concurrency",
+    chapter: "Outbound calls",
+    form: "COUNT",
+    help: "Calls of one integration under way at once, on one replica.",
+    secret: false,
+    apply: |draft, text| {
+        draft.config.outbound.concurrency = number(text, 1..=1024)?;
+        Ok(())
+    },
+    show: |config| config.outbound.concurrency.to_string(),
+};
+
+pub(super) const CA_FILE: Setting = Setting {
+    key: "outbound_ca_file",
+    chapter: "Outbound calls",
+    form: "FILE",
+    help: "PEM file of certificate authorities that are trusted besides the system's.",
+    secret: false,
+    apply: |draft, text| {
+        draft.config.outbound.ca_file = Some(path(text)?);
+        Ok(())
+    },
+    show: |config| {
+        config.outbound.ca_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default()
+    },
+};

@@ -1,0 +1,558 @@
+//! The one table of what can be set. Flags, environment variables, file keys and `docs/configuration.md` come from it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use super::issuers::{IssuerConfig, issuers, show_issuers};
+use super::value::{
+    self, Read, choice, duration, number, rate, show_duration, show_list, show_rate, show_size, size,
+};
+use super::{Bootstrap, Config, LogFormat, MasterKey, outbound};
+
+/// One thing that can be set.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its key in the file. The variable is `WARD_` and the key in capitals; the flag has dashes.
+    pub key: &'static str,
+    /// Its chapter in the documentation and in `--help`.
+    pub chapter: &'static str,
+    /// What stands for its value in help texts.
+    pub form: &'static str,
+    /// What it does, in a sentence or two.
+    pub help: &'static str,
+    /// Never shown, and not taken as a flag, because a process list shows flags to every user of the machine.
+    pub secret: bool,
+    /// Reads a value into the draft.
+    pub(super) apply: fn(&mut Draft, &str) -> Read<()>,
+    /// The value in force, as it would be written; empty when there is none.
+    pub(super) show: fn(&Config) -> String,
+}
+
+impl Setting {
+    /// The environment variable.
+    pub fn variable(&self) -> String {
+        format!("WARD_{}", self.key.to_ascii_uppercase())
+    }
+
+    /// The flag, without its two dashes; `None` for secrets.
+    pub fn flag(&self) -> Option<String> {
+        (!self.secret).then(|| self.key.replace('_', "-"))
+    }
+
+    /// The default as it would be written; empty when there is none.
+    pub fn default_text(&self) -> String {
+        match self.key {
+            // These two depend on others.
+            "rates" => "auto".to_owned(),
+            "master_key_file" => String::new(),
+            _ => (self.show)(&Config::default()),
+        }
+    }
+}
+
+/// The settings while they are being read: those that mean something only together are kept apart until all are in.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub(super) config: Config,
+    pub(super) rates: RatesMode,
+    pub(super) bootstrap: Option<BootstrapMode>,
+    pub(super) bootstrap_token: Option<Zeroizing<String>>,
+    pub(super) tls_cert: Option<PathBuf>,
+    pub(super) tls_key: Option<PathBuf>,
+    pub(super) master_key: Option<Zeroizing<[u8; 32]>>,
+    pub(super) master_key_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum RatesMode {
+    #[default]
+    Auto,
+    On,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BootstrapMode {
+    Open,
+    Token,
+    Closed,
+}
+
+/// What a shown secret looks like.
+pub const HIDDEN: &str = "**********";
+
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const TENTH: Duration = Duration::from_millis(100);
+pub(super) const HOUR: Duration = Duration::from_hours(1);
+
+/// The entry of a value that stands in one place of the configuration and concerns nothing else.
+macro_rules! plain {
+    ($chapter:literal, $key:literal, $form:literal, $($place:ident).+, $read:expr, $show:expr, $help:literal) => {
+        Setting {
+            key: $key,
+            chapter: $chapter,
+            form: $form,
+            help: $help,
+            secret: false,
+            apply: |draft, text| {
+                let read: fn(&str) -> Read<_> = $read;
+                draft.config.$($place).+ = read(text)?;
+                Ok(())
+            },
+            show: |config| ($show)(config.$($place).+.clone()),
+        }
+    };
+}
+
+/// Everything that can be set, in the order of the documentation.
+pub static SETTINGS: &[Setting] = &[
+    plain!(
+        "Serving",
+        "listen",
+        "ADDRESS",
+        listen,
+        value::address,
+        |it: SocketAddr| it.to_string(),
+        "Address and port of the API. Port 0 picks a free port, which start-up prints."
+    ),
+    plain!(
+        "Serving",
+        "database",
+        "URL",
+        database,
+        value::database,
+        |it: String| without_password(&it),
+        "The database: `sqlite:PATH`, created when it is not there, or a `postgres://` URL."
+    ),
+    plain!(
+        "Serving",
+        "public_url",
+        "URL",
+        public_url,
+        |it| value::origin(it).map(Some),
+        Option::unwrap_or_default,
+        "Scheme and authority under which clients reach Ward, when a proxy stands before it."
+    ),
+    Setting {
+        key: "tls_cert",
+        chapter: "Serving",
+        form: "FILE",
+        help: "PEM file of the listener's certificate chain, leaf first. Needs `tls_key`.",
+        secret: false,
+        apply: |draft, text| {
+            draft.tls_cert = Some(path(text)?);
+            Ok(())
+        },
+        show: |config| {
+            config.tls.as_ref().map(|files| files.certificate.display().to_string()).unwrap_or_default()
+        },
+    },
+    Setting {
+        key: "tls_key",
+        chapter: "Serving",
+        form: "FILE",
+        help: "PEM file of the listener's private key. Needs `tls_cert`.",
+        secret: false,
+        apply: |draft, text| {
+            draft.tls_key = Some(path(text)?);
+            Ok(())
+        },
+        show: |config| config.tls.as_ref().map(|files| files.key.display().to_string()).unwrap_or_default(),
+    },
+    plain!(
+        "Serving",
+        "trusted_proxies",
+        "NETWORKS",
+        trusted_proxies,
+        value::networks,
+        |it: Vec<_>| show_list(&it),
+        "Networks of proxies whose `x-forwarded-for` is believed, comma-separated. They have no limit per address."
+    ),
+    plain!(
+        "Serving",
+        "cors_origins",
+        "ORIGINS",
+        cors_origins,
+        value::origins,
+        |it: Vec<_>| show_list(&it),
+        "Origins whose pages may call the API from a browser, comma-separated. None: CORS is off."
+    ),
+    Setting {
+        key: "metrics_listen",
+        chapter: "Serving",
+        form: "ADDRESS",
+        help: "Address and port of `/metrics`, or `off`. If the default is taken, Ward warns and goes on without; an \
+               address that was asked for must be free.",
+        secret: false,
+        apply: |draft, text| {
+            draft.config.metrics_listen =
+                if text.trim() == "off" { None } else { Some(value::address(text)?) };
+            draft.config.metrics_required = draft.config.metrics_listen.is_some();
+            Ok(())
+        },
+        show: |config| config.metrics_listen.map_or_else(|| "off".to_owned(), |address| address.to_string()),
+    },
+    Setting {
+        key: "bootstrap",
+        chapter: "Bootstrap",
+        form: "open|token|closed",
+        help: "Who may create a workspace without a key: anybody, who presents `bootstrap_token`, or nobody.",
+        secret: false,
+        apply: |draft, text| {
+            use BootstrapMode::{Closed, Open, Token};
+            draft.bootstrap = Some(choice(text, &[("open", Open), ("token", Token), ("closed", Closed)])?);
+            Ok(())
+        },
+        show: |config| match config.bootstrap {
+            Bootstrap::Open => "open".to_owned(),
+            Bootstrap::Token(_) => "token".to_owned(),
+            Bootstrap::Closed => "closed".to_owned(),
+        },
+    },
+    Setting {
+        key: "bootstrap_token",
+        chapter: "Bootstrap",
+        form: "TOKEN",
+        help: "The bearer that creates workspaces under `bootstrap = \"token\"`: 22 or more printable ASCII characters.",
+        secret: true,
+        apply: |draft, text| {
+            if text.len() < 22 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err("must be 22 or more printable ASCII characters without spaces".to_owned());
+            }
+            draft.bootstrap_token = Some(Zeroizing::new(text.to_owned()));
+            Ok(())
+        },
+        show: |config| {
+            if matches!(config.bootstrap, Bootstrap::Token(_)) { HIDDEN.to_owned() } else { String::new() }
+        },
+    },
+    plain!(
+        "Bootstrap",
+        "unclaimed_lifetime",
+        "TIME",
+        unclaimed_lifetime,
+        |it| duration(it, SECOND..=HOUR * 24 * 90),
+        show_duration,
+        "How long a workspace may stay unclaimed before it lapses and its slug is free again."
+    ),
+    plain!(
+        "Bootstrap",
+        "unclaimed_limit",
+        "COUNT",
+        unclaimed_limit,
+        |it| number(it, 1..=10_000_000),
+        |it: u32| it.to_string(),
+        "How many workspaces may be unclaimed at once, over all replicas."
+    ),
+    Setting {
+        key: "master_key",
+        chapter: "Secrets",
+        form: "BASE64",
+        help: "The key under which secrets are sealed: 32 bytes in base64. Either this or `master_key_file`.",
+        secret: true,
+        apply: |draft, text| {
+            draft.master_key = Some(key_bytes(text)?);
+            Ok(())
+        },
+        show: |config| {
+            if matches!(config.master_key, MasterKey::Given(_)) { HIDDEN.to_owned() } else { String::new() }
+        },
+    },
+    Setting {
+        key: "master_key_file",
+        chapter: "Secrets",
+        form: "FILE",
+        help: "A file with the key under which secrets are sealed, readable by its owner only. Default: the SQLite \
+               file's name with `.key`, created when missing if Ward listens on loopback only.",
+        secret: false,
+        apply: |draft, text| {
+            draft.master_key_file = Some(path(text)?);
+            Ok(())
+        },
+        show: |config| match &config.master_key {
+            MasterKey::File { path, .. } => path.display().to_string(),
+            MasterKey::Given(_) => String::new(),
+        },
+    },
+    outbound::FORMER_MASTER_KEYS,
+    outbound::FORMER_MASTER_KEY_FILES,
+    outbound::ALLOW,
+    outbound::PLAIN_HTTP,
+    outbound::TIME,
+    outbound::BODY_BYTES,
+    outbound::CONCURRENCY,
+    outbound::CA_FILE,
+    plain!(
+        "Identity",
+        "issuers",
+        "JSON",
+        issuers,
+        issuers,
+        |it: Vec<IssuerConfig>| show_issuers(&it),
+        "Whose access tokens are accepted besides API keys: a JSON list here, `[[issuers]]` tables in the file. \
+         See `docs/identity.md`."
+    ),
+    plain!(
+        "Limits",
+        "body_bytes",
+        "SIZE",
+        limits.body_bytes,
+        |it| size(it, 1024..=1 << 30),
+        show_size,
+        "Largest request body; beyond it 413."
+    ),
+    plain!(
+        "Limits",
+        "header_bytes",
+        "SIZE",
+        limits.header_bytes,
+        |it| size(it, 8192..=1 << 20),
+        show_size,
+        "Largest request head; beyond it 431."
+    ),
+    plain!(
+        "Limits",
+        "json_depth",
+        "COUNT",
+        limits.json_depth,
+        |it| number(it, 4..=128),
+        |it: usize| it.to_string(),
+        "Deepest nesting of a JSON body; beyond it 422."
+    ),
+    plain!(
+        "Limits",
+        "request_time",
+        "TIME",
+        limits.request_time,
+        |it| duration(it, TENTH..=HOUR),
+        show_duration,
+        "Longest time from request head to answer; beyond it 503."
+    ),
+    plain!(
+        "Limits",
+        "header_time",
+        "TIME",
+        limits.header_time,
+        |it| duration(it, TENTH..=HOUR),
+        show_duration,
+        "Longest time a client may take to send a request head, idle connections included."
+    ),
+    plain!(
+        "Limits",
+        "write_idle",
+        "TIME",
+        limits.write_idle,
+        |it| duration(it, TENTH..=HOUR),
+        show_duration,
+        "Longest time a client may leave its answer unread."
+    ),
+    plain!(
+        "Limits",
+        "connections",
+        "COUNT",
+        limits.connections,
+        |it| number(it, 1..=1_000_000),
+        |it: usize| it.to_string(),
+        "Concurrent connections; beyond it 503. Each takes a file descriptor."
+    ),
+    plain!(
+        "Limits",
+        "connections_per_address",
+        "COUNT",
+        limits.connections_per_address,
+        |it| number(it, 1..=1_000_000),
+        |it: usize| it.to_string(),
+        "Concurrent connections of one client address (IPv6: of one /64). At most `connections`."
+    ),
+    plain!(
+        "Limits",
+        "shutdown_time",
+        "TIME",
+        limits.shutdown_time,
+        |it| duration(it, Duration::ZERO..=HOUR),
+        show_duration,
+        "How long a shutdown waits for requests that were accepted. A second signal ends it at once."
+    ),
+    Setting {
+        key: "rates",
+        chapter: "Rates",
+        form: "auto|on|off",
+        help: "Whether the rates below are enforced. `auto`: unless Ward listens on loopback only.",
+        secret: false,
+        apply: |draft, text| {
+            use RatesMode::{Auto, Off, On};
+            draft.rates = choice(text, &[("auto", Auto), ("on", On), ("off", Off)])?;
+            Ok(())
+        },
+        show: |config| if config.rates.enforced { "on".to_owned() } else { "off".to_owned() },
+    },
+    plain!(
+        "Rates",
+        "rate_failed_credentials",
+        "BURST:PER_MINUTE",
+        rates.failed_credentials,
+        rate,
+        show_rate,
+        "Refused credentials per client address: how many at once, and how many come back per minute."
+    ),
+    plain!(
+        "Rates",
+        "rate_bootstrap",
+        "BURST:PER_MINUTE",
+        rates.bootstrap,
+        rate,
+        show_rate,
+        "Workspaces created without a key, per client address."
+    ),
+    plain!(
+        "Rates",
+        "rate_claims",
+        "BURST:PER_MINUTE",
+        rates.claims,
+        rate,
+        show_rate,
+        "Claims of unclaimed workspaces, per client address."
+    ),
+    plain!(
+        "Rates",
+        "rate_addresses",
+        "COUNT",
+        rates.addresses,
+        |it| number(it, 16..=10_000_000),
+        |it: usize| it.to_string(),
+        "How many client addresses are remembered per rate; the least recently seen are forgotten first."
+    ),
+    plain!(
+        "Running",
+        "flush_interval",
+        "TIME",
+        flush_interval,
+        |it| duration(it, TENTH..=HOUR),
+        show_duration,
+        "How often last-used times and aggregated refusals are written."
+    ),
+    Setting {
+        key: "log",
+        chapter: "Running",
+        form: "auto|text|json",
+        help: "How log lines are written. `auto`: text on a terminal, JSON elsewhere.",
+        secret: false,
+        apply: |draft, text| {
+            use LogFormat::{Auto, Json, Text};
+            draft.config.log = choice(text, &[("auto", Auto), ("text", Text), ("json", Json)])?;
+            Ok(())
+        },
+        show: |config| format!("{:?}", config.log).to_lowercase(),
+    },
+    Setting {
+        key: "log_filter",
+        chapter: "Running",
+        form: "FILTER",
+        help: "What is logged: a level (error, warn, info, debug, trace), or directives such as `info,ward::sync=debug`.",
+        secret: false,
+        apply: |draft, text| {
+            tracing_subscriber::EnvFilter::try_new(text)
+                .map_err(|_| "must be a level or directives such as info,ward=debug".to_owned())?;
+            text.clone_into(&mut draft.config.log_filter);
+            Ok(())
+        },
+        show: |config| config.log_filter.clone(),
+    },
+];
+
+/// The setting of this key.
+pub fn by_key(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+fn nonempty(text: &str) -> Read<String> {
+    let text = text.trim();
+    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+pub(super) fn path(text: &str) -> Read<PathBuf> {
+    nonempty(text).map(PathBuf::from)
+}
+
+/// 32 bytes from base64. The sentence never repeats what it was given.
+pub(super) fn key_bytes(text: &str) -> Read<Zeroizing<[u8; 32]>> {
+    let wrong = || "must be 32 bytes in base64 (44 characters)".to_owned();
+    let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| wrong())?);
+    let mut key = Zeroizing::new([0; 32]);
+    if bytes.len() != key.len() {
+        return Err(wrong());
+    }
+    key.copy_from_slice(&bytes);
+    Ok(key)
+}
+
+/// A database URL as it may be shown.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(authority_end);
+    let shown = match authority.rsplit_once('@') {
+        Some((user, host)) => match user.split_once(':') {
+            Some((name, _)) => format!("{scheme}://{name}:{HIDDEN}@{host}{path}"),
+            None => url.to_owned(),
+        },
+        None => url.to_owned(),
+    };
+    // libpq also takes the password as a parameter.
+    match shown.split_once("password=") {
+        Some((before, after)) => {
+            let end = after.find('&').unwrap_or(after.len());
+            format!("{before}password={HIDDEN}{}", &after[end..])
+        }
+        None => shown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_reads_back_as_itself() {
+        for setting in SETTINGS {
+            let text = setting.default_text();
+            if !text.is_empty() {
+                let mut draft = Draft::default();
+                (setting.apply)(&mut draft, &text)
+                    .unwrap_or_else(|why| panic!("{} = {text:?} {why}", setting.key));
+                assert_eq!(
+                    (setting.show)(&draft.config),
+                    (setting.show)(&Config::default()),
+                    "{}",
+                    setting.key
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_unique() {
+        let mut keys: Vec<_> = SETTINGS.iter().map(|setting| setting.key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), SETTINGS.len());
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        for url in [
+            "postgres://ward:secret@db:5432/ward?sslmode=require",
+            "postgres://ward:sec@ret@db/ward",
+            "postgres://db/ward?password=secret&x=1",
+        ] {
+            let shown = without_password(url);
+            assert!(!shown.contains("sec") && shown.contains(HIDDEN), "{shown}");
+        }
+        assert_eq!(without_password("sqlite:ward.db"), "sqlite:ward.db");
+    }
+}

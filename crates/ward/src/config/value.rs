@@ -1,0 +1,199 @@
+//! How values are written: the same in a flag, the environment and a file, and the same when shown.
+//!
+//! Each `parse` says what it wanted; naming the setting is the caller's.
+
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::Rate;
+
+/// What a reader of a value answers: the value, or what is wrong with it.
+pub(super) type Read<T> = Result<T, String>;
+
+pub(super) fn address(text: &str) -> Read<SocketAddr> {
+    let text = text.trim();
+    // Names are not looked up: what they mean can change after Ward has decided whether it listens on loopback only.
+    let text =
+        text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    text.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8080 or [::1]:8080".to_owned())
+}
+
+pub(super) fn database(text: &str) -> Read<String> {
+    let text = text.trim();
+    let known = ["sqlite:", "postgres://", "postgresql://"];
+    if known.iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme)) {
+        return Ok(text.to_owned());
+    }
+    Err("must be sqlite:PATH or a postgres:// URL".to_owned())
+}
+
+pub(super) fn number<T>(text: &str, allowed: RangeInclusive<T>) -> Read<T>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    let (least, most) = (allowed.start(), allowed.end());
+    let number = text.trim().replace('_', "").parse().ok().filter(|number| allowed.contains(number));
+    number.ok_or_else(|| format!("must be a whole number from {least} to {most}"))
+}
+
+const SIZES: [(&str, usize); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+pub(super) fn size(text: &str, allowed: RangeInclusive<usize>) -> Read<usize> {
+    let text = text.trim();
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let factor = match unit.trim() {
+        "" => Some(1),
+        unit => SIZES.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor),
+    };
+    let size = factor.and_then(|factor| digits.parse::<usize>().ok()?.checked_mul(factor));
+    size.filter(|size| allowed.contains(size)).ok_or_else(|| {
+        let (least, most) = (show_size(*allowed.start()), show_size(*allowed.end()));
+        format!("must be a size from {least} to {most}, such as 65536 or 64KiB")
+    })
+}
+
+pub(super) fn show_size(size: usize) -> String {
+    let (unit, factor) = SIZES.iter().find(|(_, factor)| size.is_multiple_of(*factor)).unwrap_or(&("B", 1));
+    format!("{}{unit}", size / factor)
+}
+
+const DURATIONS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+
+pub(super) fn duration(text: &str, allowed: RangeInclusive<Duration>) -> Read<Duration> {
+    let text = text.trim();
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    // A bare number is refused: in some programs it is seconds, in others milliseconds.
+    let factor = DURATIONS.iter().find(|(name, _)| *name == unit.trim()).map(|(_, factor)| *factor);
+    let millis = factor.and_then(|factor| digits.parse::<u64>().ok()?.checked_mul(factor));
+    millis.map(Duration::from_millis).filter(|duration| allowed.contains(duration)).ok_or_else(|| {
+        let (least, most) = (show_duration(*allowed.start()), show_duration(*allowed.end()));
+        format!("must be a time from {least} to {most}, with its unit: 500ms, 20s, 5m, 24h or 7d")
+    })
+}
+
+pub(super) fn show_duration(duration: Duration) -> String {
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let (unit, factor) =
+        DURATIONS.iter().find(|(_, factor)| millis.is_multiple_of(*factor)).unwrap_or(&("ms", 1));
+    // Whole days are few and read better in hours, which is how the defaults are spoken of.
+    if *unit == "d" && millis / factor < 3 {
+        return format!("{}h", millis / 3_600_000);
+    }
+    format!("{}{unit}", millis / factor)
+}
+
+pub(super) fn rate(text: &str) -> Read<Rate> {
+    let form = || "must be BURST:PER_MINUTE, two whole numbers above zero, such as 60:60".to_owned();
+    let (burst, per_minute) = text.split_once(':').ok_or_else(form)?;
+    let read = |text: &str| number(text, 1..=1_000_000).map_err(|_| form());
+    Ok(Rate { burst: read(burst)?, per_minute: read(per_minute)? })
+}
+
+pub(super) fn show_rate(rate: Rate) -> String {
+    format!("{}:{}", rate.burst, rate.per_minute)
+}
+
+/// The comma-separated items of `text`, none of them empty.
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+pub(super) fn networks(text: &str) -> Read<Vec<IpNet>> {
+    let network = |item: &str| {
+        item.parse().or_else(|_| item.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
+            format!("has {item:?}, which is neither an address nor a network such as 10.0.0.0/8")
+        })
+    };
+    items(text).map(network).collect()
+}
+
+pub(super) fn origins(text: &str) -> Read<Vec<String>> {
+    items(text)
+        .map(|item| {
+            origin(item)
+                .map_err(|_| format!("has {item:?}, which is not an origin such as https://app.example.com"))
+        })
+        .collect()
+}
+
+/// Scheme and authority, and nothing after them.
+pub(super) fn origin(text: &str) -> Read<String> {
+    let form = || "must be a scheme and an authority, such as https://ward.example.com".to_owned();
+    let uri: http::Uri = text.trim().trim_end_matches('/').parse().map_err(|_| form())?;
+    let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https")).ok_or_else(form)?;
+    let authority = uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(form)?;
+    if uri.path() != "/" || uri.query().is_some() {
+        return Err(form());
+    }
+    Ok(format!("{scheme}://{authority}").to_ascii_lowercase())
+}
+
+pub(super) fn show_list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// One of a few words.
+pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Read<T> {
+    let found = choices.iter().find(|(word, _)| *word == text.trim());
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        format!("must be one of {}", choices.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_reads_back() {
+        for millis in [1, 500, 20_000, 90_000, 3_600_000, 86_400_000, 7 * 86_400_000] {
+            let given = Duration::from_millis(millis);
+            assert_eq!(duration(&show_duration(given), Duration::ZERO..=Duration::MAX), Ok(given));
+        }
+        for given in [1, 1000, 8192, 256 * 1024, 5 << 20, 3 << 30] {
+            assert_eq!(size(&show_size(given), 0..=usize::MAX), Ok(given));
+        }
+        let given = Rate { burst: 600, per_minute: 60 };
+        assert_eq!(rate(&show_rate(given)), Ok(given));
+    }
+
+    #[test]
+    fn what_could_mean_two_things_is_refused() {
+        let any = Duration::ZERO..=Duration::MAX;
+        for text in ["20", "", "s", "-1s", "1.5s", "20 seconds", "99999999999999999999d"] {
+            assert!(duration(text, any.clone()).is_err(), "{text:?}");
+        }
+        for text in ["64K", "64kb", "-1", "", "99999999999999GiB"] {
+            assert!(size(text, 0..=usize::MAX).is_err(), "{text:?}");
+        }
+        for text in ["60", "0:60", "60:", "60:60:60", "a:b"] {
+            assert!(rate(text).is_err(), "{text:?}");
+        }
+        for text in ["ward.example.com:80", "8080", ":8080", "127.0.0.1"] {
+            assert!(address(text).is_err(), "{text:?}");
+        }
+        for text in [
+            "https://a.example/path",
+            "ftp://a.example",
+            "a.example",
+            "https://user@a.example",
+            "https://a?b",
+        ] {
+            assert!(origin(text).is_err(), "{text:?}");
+        }
+        assert!(networks("10.0.0.0/8, 10.0.0.0/99").is_err());
+    }
+
+    #[test]
+    fn lists_and_origins_are_normalised() {
+        assert_eq!(show_list(&networks(" 10.0.0.0/8,::1 ,").unwrap()), "10.0.0.0/8,::1/128");
+        assert_eq!(origin("https://Ward.Example.com/"), Ok("https://ward.example.com".to_owned()));
+        assert_eq!(address("localhost:80"), Ok(SocketAddr::from(([127, 0, 0, 1], 80))));
+    }
+}

@@ -1,0 +1,311 @@
+//! The served document (`contract/openapi.json`), read once at start into what routes and validation need.
+//!
+//! The document is the only place where an operation's path, permission and input rules stand. So loading is
+//! strict: a keyword the walker in [`super::validate`] does not know, a rule attached to nothing, an operation
+//! that says neither its permission nor that it is anonymous are errors of the build, found by the first test
+//! that starts anything, and never something quietly not checked.
+
+mod schema;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::{Map, Value};
+
+pub use schema::Node;
+pub(super) use schema::{Bounds, Kind, Lengths, Property, Range, Text};
+
+use super::validate::Loc;
+
+/// The document, as it is served and as it is enforced.
+const DOCUMENT: &str = include_str!("../../../../contract/openapi.json");
+
+/// A rule on one value that a schema cannot say (an E.164 number, a known role). It runs on a value that itself
+/// passed its schema, trimmed and with its defaults, and answers everything that is wrong with it.
+pub type Rule = fn(&Value) -> Vec<RuleProblem>;
+
+/// What a [`Rule`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleProblem {
+    /// Where, from the value the rule was given; empty for the value itself.
+    pub at: Vec<Loc>,
+    /// What is wrong, as the end of a sentence that starts with "Value error, ". Never repeats the value.
+    pub message: String,
+}
+
+impl RuleProblem {
+    /// A problem with the very value the rule was given.
+    pub fn here(message: impl Into<String>) -> Self {
+        Self { at: Vec::new(), message: message.into() }
+    }
+}
+
+/// The document says something Ward cannot enforce. Always a fault of the build, never of an operator.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("contract/openapi.json, {at}: {what}")]
+pub struct ContractError {
+    /// JSON pointer or operation id.
+    pub at: String,
+    /// What is wrong there.
+    pub what: String,
+}
+
+impl ContractError {
+    fn new(at: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { at: at.into(), what: what.into() }
+    }
+}
+
+/// Who may call an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody; a presented credential is not even looked at.
+    Anonymous,
+    /// Who presents a valid key.
+    Key {
+        /// The permission it needs in the workspace the path names; `None` where any valid key will do.
+        permission: Option<String>,
+        /// The role it needs besides.
+        role: Option<String>,
+        /// Whether no credential at all is an answer too, with a meaning of its own (a claim).
+        or_anonymous: bool,
+    },
+}
+
+/// A query parameter.
+#[derive(Debug)]
+pub struct Parameter {
+    /// Its name, as sent.
+    pub name: String,
+    /// Whether it must be there.
+    pub required: bool,
+    /// What it must look like.
+    pub node: Node,
+}
+
+/// One operation of the document.
+#[derive(Debug)]
+pub struct Operation {
+    /// The `operationId`.
+    pub id: String,
+    /// The method.
+    pub method: Method,
+    /// The path template, `/v1/workspaces/{workspace_id}`: the router's syntax and the document's are the same.
+    pub path: String,
+    /// Who may call it.
+    pub access: Access,
+    /// Whether it takes an `Idempotency-Key`.
+    pub idempotent: bool,
+    /// Its query parameters, in declared order.
+    pub query: Vec<Parameter>,
+    /// What its body must look like; `None` when it takes none (whatever is sent is then ignored).
+    pub body: Option<Node>,
+    /// Whether absent fields of the body stay absent: so for a `PATCH` and where the document says `x-sparse`, where
+    /// absent says "leave as it is".
+    pub sparse: bool,
+    /// The statuses its responses are declared for.
+    pub statuses: Vec<u16>,
+}
+
+/// The served document and its operations.
+#[derive(Debug)]
+pub struct Contract {
+    document: Bytes,
+    operations: Vec<Arc<Operation>>,
+}
+
+impl Contract {
+    /// Reads the document that is built in, with the value rules of the rooms.
+    ///
+    /// A rule is attached to a schema by JSON pointer (RFC 6901, as a URI fragment), for example
+    /// `#/components/schemas/TestCallerNumbersRequest/properties/numbers/items`; on a shared schema it holds wherever
+    /// that is referenced. Fails for a pointer that no request schema passes through, and for anything in an
+    /// operation or a request schema that would not be enforced.
+    pub fn load(rules: &[(&str, Rule)]) -> Result<Self, ContractError> {
+        let document: Value =
+            serde_json::from_str(DOCUMENT).map_err(|error| ContractError::new("#", error.to_string()))?;
+        let operations = read(&document, rules)?;
+        Ok(Self { document: Bytes::from_static(DOCUMENT.as_bytes()), operations })
+    }
+
+    /// The operations of another document, for tests of what no operation of ours does yet.
+    #[cfg(test)]
+    pub(super) fn operations_of(
+        document: &Value,
+        rules: &[(&str, Rule)],
+    ) -> Result<Vec<Operation>, ContractError> {
+        Ok(read(document, rules)?.into_iter().filter_map(Arc::into_inner).collect())
+    }
+
+    /// The document as it is served, JSON.
+    pub fn document(&self) -> &Bytes {
+        &self.document
+    }
+
+    /// Every operation, in the document's order.
+    pub fn operations(&self) -> impl Iterator<Item = &Arc<Operation>> {
+        self.operations.iter()
+    }
+
+    /// The operation with this `operationId`.
+    pub fn operation(&self, id: &str) -> Option<&Arc<Operation>> {
+        self.operations.iter().find(|operation| operation.id == id)
+    }
+}
+
+/// All operations of `document`.
+fn read(document: &Value, rules: &[(&str, Rule)]) -> Result<Vec<Arc<Operation>>, ContractError> {
+    let mut compiler = schema::Compiler::new(document, rules);
+    let mut operations: Vec<Arc<Operation>> = Vec::new();
+    for (path, item) in fields(document.get("paths"), "#/paths")? {
+        let at = format!("#/paths/{}", path.replace('~', "~0").replace('/', "~1"));
+        for (method, body) in fields(Some(item), &at)? {
+            if method == "parameters" {
+                continue;
+            }
+            let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes())
+                .map_err(|_| ContractError::new(&at, format!("unknown method {method}")))?;
+            let operation = operation(&mut compiler, document, path, item, method, body, &at)?;
+            if operations.iter().any(|other| other.id == operation.id) {
+                return Err(ContractError::new(&operation.id, "declared twice"));
+            }
+            operations.push(Arc::new(operation));
+        }
+    }
+    compiler.finish()?;
+    Ok(operations)
+}
+
+fn operation(
+    compiler: &mut schema::Compiler<'_>,
+    document: &Value,
+    path: &str,
+    item: &Value,
+    method: Method,
+    body: &Value,
+    at: &str,
+) -> Result<Operation, ContractError> {
+    let at = format!("{at}/{}", method.as_str().to_ascii_lowercase());
+    let id = body
+        .get("operationId")
+        .and_then(Value::as_str)
+        .ok_or_else(|| ContractError::new(&at, "no operationId"))?
+        .to_owned();
+    let mut query = Vec::new();
+    let mut in_path = Vec::new();
+    let own = body.get("parameters").and_then(Value::as_array).into_iter().flatten().enumerate();
+    for (index, parameter) in own {
+        let at = format!("{at}/parameters/{index}");
+        let name = parameter.get("name").and_then(Value::as_str).unwrap_or_default();
+        match parameter.get("in").and_then(Value::as_str) {
+            Some("path") => in_path.push(name),
+            Some("query") => query.push(Parameter {
+                name: name.to_owned(),
+                required: flag(parameter, "required"),
+                node: query_node(compiler, parameter, &at)?,
+            }),
+            _ => return Err(ContractError::new(at, "only path and query parameters are enforced")),
+        }
+    }
+    let shared = item.get("parameters").and_then(Value::as_array).into_iter().flatten();
+    for parameter in shared {
+        if parameter.get("in").and_then(Value::as_str) != Some("path") {
+            return Err(ContractError::new(at, "a path shares only path parameters"));
+        }
+        in_path.extend(parameter.get("name").and_then(Value::as_str));
+    }
+    for name in placeholders(path) {
+        if !in_path.contains(&name) {
+            return Err(ContractError::new(at, format!("{{{name}}} is not declared")));
+        }
+    }
+    let statuses = fields(body.get("responses"), &format!("{at}/responses"))?
+        .keys()
+        .map(|status| {
+            status.parse().map_err(|_| ContractError::new(&at, format!("response {status} is no status")))
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Operation {
+        access: access(document, body, &at)?,
+        idempotent: flag(body, "x-idempotency"),
+        sparse: method == Method::PATCH || flag(body, "x-sparse"),
+        query,
+        body: body_node(compiler, body, &at)?,
+        statuses,
+        id,
+        method,
+        path: path.to_owned(),
+    })
+}
+
+fn query_node(
+    compiler: &mut schema::Compiler<'_>,
+    parameter: &Value,
+    at: &str,
+) -> Result<Node, ContractError> {
+    let at = format!("{at}/schema");
+    let schema = parameter.get("schema").ok_or_else(|| ContractError::new(&at, "no schema"))?;
+    let node = compiler.node(schema, &at)?;
+    if matches!(node.kind, Kind::Array { .. } | Kind::Model { .. } | Kind::Dict { .. } | Kind::Any) {
+        // A query string is flat text; how it would spell a list or an object nobody has decided.
+        return Err(ContractError::new(at, "a query parameter must be a scalar"));
+    }
+    Ok(node)
+}
+
+fn body_node(
+    compiler: &mut schema::Compiler<'_>,
+    operation: &Value,
+    at: &str,
+) -> Result<Option<Node>, ContractError> {
+    let Some(body) = operation.get("requestBody") else { return Ok(None) };
+    let at = format!("{at}/requestBody");
+    if !flag(body, "required") {
+        return Err(ContractError::new(at, "a body must be required"));
+    }
+    let content = fields(body.get("content"), &at)?;
+    let (Some(media), 1) = (content.get("application/json"), content.len()) else {
+        return Err(ContractError::new(at, "a body must be application/json and nothing else"));
+    };
+    let at = format!("{at}/content/application~1json/schema");
+    let schema = media.get("schema").ok_or_else(|| ContractError::new(&at, "no schema"))?;
+    compiler.node(schema, &at).map(Some)
+}
+
+/// `security` (`OpenAPI` 3.1, "Security Requirement Object") together with our `x-permission` and `x-role`.
+fn access(document: &Value, operation: &Value, at: &str) -> Result<Access, ContractError> {
+    let alternatives = operation
+        .get("security")
+        .or_else(|| document.get("security"))
+        .and_then(Value::as_array)
+        .ok_or_else(|| ContractError::new(at, "no security"))?;
+    let or_anonymous = alternatives.iter().any(|scheme| scheme.as_object().is_some_and(Map::is_empty));
+    let permission = operation.get("x-permission");
+    let role = operation.get("x-role").and_then(Value::as_str).map(str::to_owned);
+    match (alternatives.is_empty(), permission) {
+        (true, None) => Ok(Access::Anonymous),
+        (true, Some(_)) => Err(ContractError::new(at, "anonymous, and with a permission")),
+        (false, Some(Value::Null)) => Ok(Access::Key { permission: None, role, or_anonymous }),
+        (false, Some(Value::String(permission))) => {
+            Ok(Access::Key { permission: Some(permission.clone()), role, or_anonymous })
+        }
+        (false, _) => Err(ContractError::new(at, "says neither `security: []` nor its x-permission")),
+    }
+}
+
+/// The names between braces in a path template.
+fn placeholders(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+}
+
+fn flag(value: &Value, name: &str) -> bool {
+    value.get(name).and_then(Value::as_bool).unwrap_or_default()
+}
+
+fn fields<'d>(value: Option<&'d Value>, at: &str) -> Result<&'d Map<String, Value>, ContractError> {
+    value.and_then(Value::as_object).ok_or_else(|| ContractError::new(at, "not an object"))
+}
+
+#[cfg(test)]
+mod tests;

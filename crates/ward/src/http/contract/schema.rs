@@ -1,0 +1,331 @@
+//! Request schemas, compiled from JSON Schema into the few kinds of value the API takes.
+
+use regex::Regex;
+use serde_json::{Map, Value};
+
+use super::{ContractError, Rule};
+
+/// What one value must look like: a compiled request schema.
+#[derive(Debug)]
+pub struct Node {
+    pub(in crate::http) kind: Kind,
+    /// Whether `null` will do instead.
+    pub(in crate::http) nullable: bool,
+    /// Whether the value is a secret, never to be echoed.
+    pub(in crate::http) secret: bool,
+    /// Whether the value is a secret or a part of it is.
+    pub(in crate::http) holds_secret: bool,
+    /// The declared default.
+    pub(in crate::http) default: Option<Value>,
+    /// Value rules, the outermost reference's last.
+    pub(in crate::http) rules: Vec<Rule>,
+}
+
+/// The kinds of value the walker knows.
+#[derive(Debug)]
+pub(in crate::http) enum Kind {
+    /// Anything.
+    Any,
+    /// A text.
+    Text(Text),
+    /// One of these texts; `expected` spells them for people.
+    Enum { values: Vec<String>, expected: String },
+    /// A UUID, `format: uuid`.
+    Uuid,
+    /// A point in time, `format: date-time`.
+    DateTime,
+    /// A day, `format: date`.
+    Date,
+    /// A whole number.
+    Integer(Bounds),
+    /// Any finite number.
+    Number(Range),
+    /// True or false.
+    Boolean,
+    /// A list.
+    Array { items: Box<Node>, lengths: Lengths },
+    /// An object with declared fields; others are ignored.
+    Model { properties: Vec<Property> },
+    /// An object with any fields, all alike.
+    Dict { values: Box<Node> },
+}
+
+/// Bounds on a text.
+#[derive(Debug)]
+pub(in crate::http) struct Text {
+    /// Whether white space around it is dropped first.
+    pub trim: bool,
+    pub lengths: Lengths,
+    pub pattern: Option<Regex>,
+}
+
+/// Bounds on a whole number.
+#[derive(Debug, Default)]
+pub(in crate::http) struct Bounds {
+    pub maximum: Option<i64>,
+    pub exclusive_maximum: Option<i64>,
+    pub minimum: Option<i64>,
+    pub exclusive_minimum: Option<i64>,
+}
+
+/// Bounds on a number, inclusive.
+#[derive(Debug, Default)]
+pub(in crate::http) struct Range {
+    pub maximum: Option<f64>,
+    pub minimum: Option<f64>,
+}
+
+/// Bounds on a length.
+#[derive(Debug)]
+pub(in crate::http) struct Lengths {
+    pub min: Option<usize>,
+    pub max: Option<usize>,
+}
+
+/// A declared field.
+#[derive(Debug)]
+pub(in crate::http) struct Property {
+    pub name: String,
+    pub required: bool,
+    pub node: Node,
+}
+
+/// Keywords that describe and never constrain, beside everything that starts with `x-`.
+const ANNOTATIONS: [&str; 4] = ["title", "description", "examples", "default"];
+
+struct Attached<'r> {
+    pointer: &'r str,
+    rule: Rule,
+    used: bool,
+}
+
+/// Compiles schemas of one document and keeps account of which rules found their place.
+pub(super) struct Compiler<'d> {
+    document: &'d Value,
+    rules: Vec<Attached<'d>>,
+    /// References being followed, to refuse a schema that contains itself.
+    open: Vec<String>,
+}
+
+impl<'d> Compiler<'d> {
+    pub(super) fn new(document: &'d Value, rules: &[(&'d str, Rule)]) -> Self {
+        let rules =
+            rules.iter().map(|(pointer, rule)| Attached { pointer, rule: *rule, used: false }).collect();
+        Self { document, rules, open: Vec::new() }
+    }
+
+    /// Fails when a rule was attached to a place that no request schema has.
+    pub(super) fn finish(self) -> Result<(), ContractError> {
+        match self.rules.iter().find(|attached| !attached.used) {
+            Some(stray) => {
+                Err(ContractError::new(stray.pointer, "a rule is attached here, but no request schema is"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Compiles `schema`, which stands at the JSON pointer `at`.
+    pub(super) fn node(&mut self, schema: &Value, at: &str) -> Result<Node, ContractError> {
+        let schema = schema.as_object().ok_or_else(|| ContractError::new(at, "not a schema object"))?;
+        let mut node = if let Some(target) = schema.get("$ref") {
+            known(schema, at, &["$ref"])?;
+            self.reference(target, at)?
+        } else if let Some(alternatives) = schema.get("anyOf") {
+            known(schema, at, &["anyOf"])?;
+            self.nullable(alternatives, at)?
+        } else {
+            self.plain(schema, at)?
+        };
+        if let Some(default) = schema.get("default") {
+            node.default = Some(default.clone());
+        }
+        if schema.get("x-secret") == Some(&Value::Bool(true)) {
+            node.secret = true;
+            node.holds_secret = true;
+        }
+        for attached in self.rules.iter_mut().filter(|attached| attached.pointer == at) {
+            attached.used = true;
+            node.rules.push(attached.rule);
+        }
+        Ok(node)
+    }
+
+    fn reference(&mut self, target: &Value, at: &str) -> Result<Node, ContractError> {
+        let pointer = target.as_str().unwrap_or_default();
+        if self.open.iter().any(|open| open == pointer) {
+            return Err(ContractError::new(at, format!("{pointer} contains itself")));
+        }
+        let document = self.document;
+        let schema = pointer
+            .strip_prefix('#')
+            .and_then(|path| document.pointer(path))
+            .ok_or_else(|| ContractError::new(at, format!("{pointer} is not in this document")))?;
+        self.open.push(pointer.to_owned());
+        let node = self.node(schema, pointer);
+        self.open.pop();
+        node
+    }
+
+    /// `anyOf: [X, null]`, the only union there is: its errors are X's.
+    fn nullable(&mut self, alternatives: &Value, at: &str) -> Result<Node, ContractError> {
+        let is_null = |schema: &Value| schema.get("type").and_then(Value::as_str) == Some("null");
+        match alternatives.as_array().map(Vec::as_slice) {
+            Some([schema, null]) if is_null(null) && !is_null(schema) => {
+                let mut node = self.node(schema, &format!("{at}/anyOf/0"))?;
+                node.nullable = true;
+                Ok(node)
+            }
+            _ => Err(ContractError::new(at, "the only union understood is [schema, null]")),
+        }
+    }
+
+    fn plain(&mut self, schema: &Map<String, Value>, at: &str) -> Result<Node, ContractError> {
+        let kind = match schema.get("type").and_then(Value::as_str) {
+            Some("string") => string(schema, at)?,
+            Some("integer") => {
+                known(schema, at, &["type", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"])?;
+                Kind::Integer(Bounds {
+                    maximum: whole(schema, "maximum", at)?,
+                    exclusive_maximum: whole(schema, "exclusiveMaximum", at)?,
+                    minimum: whole(schema, "minimum", at)?,
+                    exclusive_minimum: whole(schema, "exclusiveMinimum", at)?,
+                })
+            }
+            Some("number") => {
+                known(schema, at, &["type", "maximum", "minimum"])?;
+                let bound = |keyword| schema.get(keyword).and_then(Value::as_f64);
+                Kind::Number(Range { maximum: bound("maximum"), minimum: bound("minimum") })
+            }
+            Some("boolean") => {
+                known(schema, at, &["type"])?;
+                Kind::Boolean
+            }
+            Some("array") => {
+                known(schema, at, &["type", "items", "minItems", "maxItems"])?;
+                let items = match schema.get("items") {
+                    Some(items) => self.node(items, &format!("{at}/items"))?,
+                    None => Node::of(Kind::Any),
+                };
+                Kind::Array { items: Box::new(items), lengths: lengths(schema, "minItems", "maxItems", at)? }
+            }
+            Some("object") => self.object(schema, at)?,
+            None if !schema.contains_key("type") => {
+                known(schema, at, &[])?;
+                Kind::Any
+            }
+            _ => return Err(ContractError::new(at, format!("type {} is not understood", schema["type"]))),
+        };
+        Ok(Node::of(kind))
+    }
+
+    fn object(&mut self, schema: &Map<String, Value>, at: &str) -> Result<Kind, ContractError> {
+        let Some(properties) = schema.get("properties") else {
+            known(schema, at, &["type", "additionalProperties"])?;
+            let values = match schema.get("additionalProperties") {
+                None | Some(Value::Bool(true)) => Node::of(Kind::Any),
+                Some(values) => self.node(values, &format!("{at}/additionalProperties"))?,
+            };
+            return Ok(Kind::Dict { values: Box::new(values) });
+        };
+        known(schema, at, &["type", "properties", "required"])?;
+        let required: Vec<&str> = schema
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let mut compiled = Vec::new();
+        for (name, property) in super::fields(Some(properties), at)? {
+            let node = self
+                .node(property, &format!("{at}/properties/{}", name.replace('~', "~0").replace('/', "~1")))?;
+            compiled.push(Property { name: name.clone(), required: required.contains(&name.as_str()), node });
+        }
+        if let Some(stray) =
+            required.iter().find(|name| !compiled.iter().any(|property| property.name == **name))
+        {
+            return Err(ContractError::new(at, format!("{stray} is required and not declared")));
+        }
+        Ok(Kind::Model { properties: compiled })
+    }
+}
+
+impl Node {
+    fn of(kind: Kind) -> Self {
+        let holds_secret = match &kind {
+            Kind::Array { items, .. } => items.holds_secret,
+            Kind::Dict { values } => values.holds_secret,
+            Kind::Model { properties } => properties.iter().any(|property| property.node.holds_secret),
+            _ => false,
+        };
+        Self { kind, nullable: false, secret: false, holds_secret, default: None, rules: Vec::new() }
+    }
+}
+
+fn string(schema: &Map<String, Value>, at: &str) -> Result<Kind, ContractError> {
+    if let Some(format) = schema.get("format") {
+        known(schema, at, &["type", "format"])?;
+        return match format.as_str() {
+            Some("uuid") => Ok(Kind::Uuid),
+            Some("date-time") => Ok(Kind::DateTime),
+            Some("date") => Ok(Kind::Date),
+            _ => Err(ContractError::new(at, format!("format {format} is not understood"))),
+        };
+    }
+    if let Some(values) = schema.get("enum") {
+        known(schema, at, &["type", "enum"])?;
+        let values: Vec<String> =
+            values.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+        let Some((last, others)) = values.split_last() else {
+            return Err(ContractError::new(at, "an enum needs values"));
+        };
+        let quoted: Vec<String> = others.iter().map(|value| format!("'{value}'")).collect();
+        let expected = if quoted.is_empty() {
+            format!("'{last}'")
+        } else {
+            format!("{} or '{last}'", quoted.join(", "))
+        };
+        return Ok(Kind::Enum { values, expected });
+    }
+    known(schema, at, &["type", "minLength", "maxLength", "pattern"])?;
+    let pattern = schema
+        .get("pattern")
+        .map(|pattern| Regex::new(pattern.as_str().unwrap_or_default()))
+        .transpose()
+        .map_err(|error| ContractError::new(at, error.to_string()))?;
+    Ok(Kind::Text(Text {
+        trim: schema.get("x-trim") == Some(&Value::Bool(true)),
+        lengths: lengths(schema, "minLength", "maxLength", at)?,
+        pattern,
+    }))
+}
+
+/// Fails for a keyword that is neither in `keywords` nor an annotation: it would not be enforced.
+fn known(schema: &Map<String, Value>, at: &str, keywords: &[&str]) -> Result<(), ContractError> {
+    let stray = schema.keys().find(|key| {
+        !keywords.contains(&key.as_str()) && !ANNOTATIONS.contains(&key.as_str()) && !key.starts_with("x-")
+    });
+    match stray {
+        Some(keyword) => Err(ContractError::new(at, format!("keyword {keyword} is not enforced here"))),
+        None => Ok(()),
+    }
+}
+
+/// A bound that is a whole number, however it is written: `90` and `90.0` are the same number (JSON Schema, 4.2.3).
+fn whole(schema: &Map<String, Value>, keyword: &str, at: &str) -> Result<Option<i64>, ContractError> {
+    let Some(bound) = schema.get(keyword) else { return Ok(None) };
+    let text = bound.to_string();
+    let digits = text.strip_suffix(".0").unwrap_or(&text);
+    digits
+        .parse()
+        .map(Some)
+        .map_err(|_| ContractError::new(at, format!("{keyword} {text} is not a whole number")))
+}
+
+fn lengths(schema: &Map<String, Value>, min: &str, max: &str, at: &str) -> Result<Lengths, ContractError> {
+    let bound = |keyword| {
+        let bound = whole(schema, keyword, at)?.map(usize::try_from).transpose();
+        bound.map_err(|_| ContractError::new(at, format!("{keyword} is negative")))
+    };
+    Ok(Lengths { min: bound(min)?, max: bound(max)? })
+}

@@ -1,0 +1,68 @@
+//! The document as a page for people, `/v1/docs`.
+//!
+//! One self-contained file: it asks nobody but Ward, so it works where there is no internet, and the content
+//! security policy can forbid everything else.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
+
+const PAGE: &str = include_str!("docs.html");
+
+/// The page, and the value of the `content-security-policy` header it must be served with.
+///
+/// The policy allows the page's own script and style by their SHA-256 (CSP Level 3, section 6.7.3) and requests to
+/// its own origin, from which it reads the document; nothing else. Costs two hashes of the page: call it once, at
+/// start.
+pub fn page() -> (&'static str, String) {
+    let hash = |tag| format!("'sha256-{}'", STANDARD.encode(Sha256::digest(element(PAGE, tag))));
+    let policy = format!(
+        "default-src 'none'; script-src {}; style-src {}; connect-src 'self'; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'",
+        hash("script"),
+        hash("style")
+    );
+    (PAGE, policy)
+}
+
+/// The text of the first `<tag>` of `page`, every byte between the tags: what a browser hashes. Empty if it is not
+/// there, so that the policy then allows nothing.
+fn element<'p>(page: &'p str, tag: &str) -> &'p str {
+    let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
+    let found = page.split_once(&open).and_then(|(_, rest)| rest.split_once(&close));
+    found.map_or("", |(text, _)| text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_covers_the_one_script_and_the_one_style() {
+        let (page, policy) = page();
+        for tag in ["script", "style"] {
+            assert_eq!(page.matches(&format!("<{tag}")).count(), 1, "one {tag}, without attributes");
+            assert!(!element(page, tag).is_empty());
+        }
+        assert_eq!(policy.matches("'sha256-").count(), 2);
+        assert!(!policy.contains("unsafe"));
+        for handler in [
+            " style=\"",
+            " onclick",
+            " onload",
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+        ] {
+            assert!(!page.contains(handler), "{handler} is either refused by the policy or unsafe");
+        }
+    }
+
+    #[test]
+    fn the_page_asks_nobody_else() {
+        assert!(
+            !page().0.contains("http://") && !page().0.contains("https://") && !page().0.contains("//cdn")
+        );
+    }
+}

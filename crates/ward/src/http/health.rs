@@ -1,0 +1,49 @@
+//! Routes about Ward itself: its document, its docs page, whether it is alive and ready.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY};
+use http::{HeaderValue, StatusCode};
+use serde_json::json;
+
+use super::{Call, Reply, docs};
+use crate::error::ApiError;
+
+/// `get-openapi-document`
+pub async fn document(call: Call) -> Result<Reply, ApiError> {
+    Ok(Reply::raw_json(StatusCode::OK, call.app.contract.document().clone()))
+}
+
+/// The page and its policy, which hashes the page.
+static PAGE: LazyLock<(&str, HeaderValue)> = LazyLock::new(|| {
+    let (html, policy) = docs::page();
+    (html, HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'")))
+});
+
+/// `get-docs`
+pub async fn docs(_: Call) -> Result<Reply, ApiError> {
+    let (html, policy) = &*PAGE;
+    Ok(Reply {
+        status: StatusCode::OK,
+        content_type: HeaderValue::from_static("text/html; charset=utf-8"),
+        headers: vec![
+            (CONTENT_SECURITY_POLICY, policy.clone()),
+            (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        ],
+        body: Bytes::from_static(html.as_bytes()),
+    })
+}
+
+/// `get-health`: the process answers.
+pub async fn alive(_: Call) -> Result<Reply, ApiError> {
+    Reply::ok(&json!({ "status": "ok" }))
+}
+
+/// `get-readiness`: the database reads and its writer lives.
+pub async fn ready(call: Call) -> Result<Reply, ApiError> {
+    call.app.db.check().await.map_err(|error| {
+        ApiError::unavailable("not_ready", "The database cannot be used.", 1).because(error)
+    })?;
+    Reply::ok(&json!({ "status": "ready" }))
+}

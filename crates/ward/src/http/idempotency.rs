@@ -1,0 +1,372 @@
+//! Repeats: a POST that writes, sent again with its `Idempotency-Key`, gets its first answer again and writes nothing.
+//!
+//! The answer is stored in the write's own transaction, so that it is there exactly when the write is. The scope is who
+//! called what with which key; who calls and whether they may is judged before a repeat is answered. An answer that holds
+//! a secret is sealed and repeated for ten minutes only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use ward_db::{Error, Timestamp, Tx, Value};
+
+use super::{Call, Reply};
+use crate::api_keys;
+use crate::api_keys::secret::SecretHash;
+use crate::error::ApiError;
+use crate::http::caller;
+use crate::ids::PrincipalId;
+use crate::vault::Vault;
+
+const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+/// Tells a repeated answer from a first one.
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// How long an answer is kept.
+const KEPT: Duration = Duration::from_hours(24);
+/// How long an answer that holds a secret is repeated.
+const SECRET_KEPT: Duration = Duration::from_mins(10);
+/// An anonymous caller's key is all that keeps others from its answer.
+const SHORTEST: (usize, usize) = (16, 22);
+const LONGEST: usize = 255;
+
+/// How a repeatable write is answered: with which status, and whether it may be a repeat.
+#[derive(Clone)]
+pub struct Repeat {
+    key: Option<Arc<RepeatKey>>,
+    status: StatusCode,
+    now: Timestamp,
+}
+
+struct RepeatKey {
+    scope: String,
+    request: [u8; 32],
+}
+
+/// Whether an answer holds a secret.
+#[derive(Clone, Copy)]
+pub enum Secrecy {
+    /// It holds none.
+    Open,
+    /// It does. `former` is the hash of the secret that this write ended, whose holder may repeat it.
+    Secret {
+        /// The hash of the ended secret, if it was the caller's own.
+        former: Option<SecretHash>,
+    },
+}
+
+impl Repeat {
+    /// Reads the `Idempotency-Key` of a call that is answered with `status` if all goes well. `principal` is who calls;
+    /// `None` for an anonymous caller.
+    pub fn of(
+        call: &Call,
+        principal: Option<PrincipalId>,
+        body: &[u8],
+        status: StatusCode,
+    ) -> Result<Self, ApiError> {
+        let key = read_key(call, principal.is_none())?;
+        let key = key.map(|key| {
+            Arc::new(RepeatKey { scope: scope(call, principal, &key), request: Sha256::digest(body).into() })
+        });
+        Ok(Self { key, status, now: call.context.now })
+    }
+
+    /// Does `work` once: a repeat gets the first answer instead. Errors are not remembered; they leave nothing behind.
+    pub fn once<T: Serialize>(
+        &self,
+        tx: &mut Tx<'_>,
+        vault: &Vault,
+        secrecy: Secrecy,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T, ApiError>,
+    ) -> Result<Reply, ApiError> {
+        let Some(key) = &self.key else { return Reply::json(self.status, &work(tx)?) };
+        if !key.begin(tx, self.now)? {
+            let first = key.first(tx)?.ok_or_else(|| ApiError::internal("a repeat without its first"))?;
+            return first.reply(vault, &key.scope, &key.request, self.now);
+        }
+        let reply = Reply::json(self.status, &work(tx)?)?;
+        let (body, sealed, former) = match secrecy {
+            Secrecy::Open => (reply.body.to_vec(), false, None),
+            Secrecy::Secret { former } => {
+                (vault.seal(&reply.body, &key.scope).map_err(ApiError::internal)?, true, former)
+            }
+        };
+        key.finish(tx, self.status, &body, sealed, former)?;
+        Ok(reply)
+    }
+}
+
+/// What a call finds that does its work outside the database.
+pub enum Begun {
+    /// It was done before: this is its answer.
+    Answered(Reply),
+    /// It is to be done now, and finished with [`Repeat::finish_apart`].
+    Yours,
+}
+
+impl Repeat {
+    /// Whether there is a key to remember the answer under.
+    pub const fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// Takes the key before work that no transaction can hold. A repeat while that work is under way, or after it was cut
+    /// short, is 409: the work is done at most once.
+    pub fn begin_apart(&self, tx: &mut Tx<'_>, vault: &Vault) -> Result<Begun, ApiError> {
+        let Some(key) = &self.key else { return Ok(Begun::Yours) };
+        if key.begin(tx, self.now)? {
+            return Ok(Begun::Yours);
+        }
+        let first = key.first(tx)?.ok_or_else(|| ApiError::internal("a repeat without its first"))?;
+        first.reply(vault, &key.scope, &key.request, self.now).map(Begun::Answered)
+    }
+
+    /// Remembers the answer of that work, sealed: it is another system's, and may be about a patient.
+    pub fn finish_apart(
+        &self,
+        tx: &mut Tx<'_>,
+        vault: &Vault,
+        answer: &impl Serialize,
+    ) -> Result<Reply, ApiError> {
+        let reply = Reply::json(self.status, answer)?;
+        if let Some(key) = &self.key {
+            let sealed = vault.seal(&reply.body, &key.scope).map_err(ApiError::internal)?;
+            key.finish(tx, self.status, &sealed, true, None)?;
+        }
+        Ok(reply)
+    }
+}
+
+/// Seals some of the answers that are under a former key anew, those whose scope follows `after`. Returns the last scope
+/// looked at; `None` when there are no more.
+pub fn reseal(tx: &mut Tx<'_>, vault: &Vault, after: &str, most: u32) -> Result<Option<String>, ApiError> {
+    let found = tx.all(
+        "SELECT scope, body FROM idempotency WHERE sealed AND body IS NOT NULL AND scope > $1 ORDER BY scope LIMIT $2",
+        &[after.into(), most.into()],
+        |row| Ok((row.get::<String>(0)?, row.get::<Vec<u8>>(1)?)),
+    )?;
+    for (scope, body) in &found {
+        if let Some(anew) = vault.reseal(body, scope).map_err(ApiError::internal)? {
+            tx.execute(
+                "UPDATE idempotency SET body = $2 WHERE scope = $1 AND body = $3",
+                &[scope.as_str().into(), Value::Bytes(&anew), Value::Bytes(body)],
+            )?;
+        }
+    }
+    Ok(found.into_iter().next_back().map(|(scope, _)| scope))
+}
+
+fn read_key(call: &Call, anonymous: bool) -> Result<Option<String>, ApiError> {
+    let Some(value) = call.header(&HEADER) else { return Ok(None) };
+    let (known, unknown) = SHORTEST;
+    let shortest = if anonymous { unknown } else { known };
+    let printable = value.as_bytes().iter().all(|byte| (0x21..=0x7e).contains(byte));
+    if !printable || !(shortest..=LONGEST).contains(&value.len()) {
+        return Err(ApiError::bad_idempotency_key(if anonymous {
+            "Idempotency-Key must be 22 to 255 printable ASCII characters here."
+        } else {
+            "Idempotency-Key must be 16 to 255 printable ASCII characters."
+        }));
+    }
+    Ok(value.to_str().ok().map(str::to_owned))
+}
+
+/// Who, what and which key, as one hash: nothing of it can be read back from the database.
+fn scope(call: &Call, principal: Option<PrincipalId>, key: &str) -> String {
+    let mut hash = Sha256::new();
+    let principal = principal.map(|principal| principal.to_string()).unwrap_or_default();
+    for part in [principal.as_str(), &call.operation.id, call.path(), key] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    STANDARD_NO_PAD.encode(hash.finalize())
+}
+
+/// A first answer as it was stored.
+struct First {
+    request: Vec<u8>,
+    status: i64,
+    body: Option<Vec<u8>>,
+    sealed: bool,
+    former: Option<Vec<u8>>,
+    created_at: Timestamp,
+}
+
+impl RepeatKey {
+    /// Takes the scope for this transaction. `false`: it is taken, and its answer committed.
+    fn begin(&self, tx: &mut Tx<'_>, now: Timestamp) -> Result<bool, Error> {
+        tx.execute(
+            // A CASE, so that no planner takes the index by age for this: the one row is found by its scope.
+            "DELETE FROM idempotency WHERE scope = $1 AND CASE WHEN created_at <= $2 THEN 1 ELSE 0 END = 1",
+            &[self.scope.as_str().into(), now.saturating_sub(KEPT).into()],
+        )?;
+        let taken = tx.execute(
+            "INSERT INTO idempotency (scope, request, status, sealed, created_at) VALUES ($1, $2, 0, false, $3) \
+             ON CONFLICT (scope) DO NOTHING",
+            &[self.scope.as_str().into(), Value::Bytes(&self.request), now.into()],
+        )?;
+        Ok(taken == 1)
+    }
+
+    fn finish(
+        &self,
+        tx: &mut Tx<'_>,
+        status: StatusCode,
+        body: &[u8],
+        sealed: bool,
+        former: Option<SecretHash>,
+    ) -> Result<(), Error> {
+        tx.execute(
+            "UPDATE idempotency SET status = $2, body = $3, sealed = $4, former_secret = $5 WHERE scope = $1",
+            &[
+                self.scope.as_str().into(),
+                i64::from(status.as_u16()).into(),
+                Value::Bytes(body),
+                sealed.into(),
+                former.as_ref().map_or(Value::Null, |hash| Value::Bytes(hash)),
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn first(&self, tx: &mut Tx<'_>) -> Result<Option<First>, Error> {
+        first(tx, &self.scope)
+    }
+}
+
+fn first(tx: &mut Tx<'_>, scope: &str) -> Result<Option<First>, Error> {
+    tx.optional(
+        "SELECT request, status, body, sealed, former_secret, created_at FROM idempotency WHERE scope = $1",
+        &[scope.into()],
+        |row| {
+            Ok(First {
+                request: row.get(0)?,
+                status: row.get(1)?,
+                body: row.get(2)?,
+                sealed: row.get(3)?,
+                former: row.get(4)?,
+                created_at: row.get(5)?,
+            })
+        },
+    )
+}
+
+impl First {
+    fn reply(
+        &self,
+        vault: &Vault,
+        scope: &str,
+        request: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Reply, ApiError> {
+        if self.request != request {
+            return Err(ApiError::unprocessable(
+                "idempotency_key_reused",
+                "This Idempotency-Key was used with another request body.",
+            ));
+        }
+        if self.status == 0 {
+            return Err(ApiError::conflict(
+                "outcome_unknown",
+                "This call was begun with this Idempotency-Key, and how it ended is not known.",
+            ));
+        }
+        let body = match &self.body {
+            Some(body) if !self.sealed => Bytes::copy_from_slice(body),
+            Some(body) if self.shows_secret(now) => {
+                Bytes::copy_from_slice(&vault.open(body, scope).map_err(ApiError::internal)?)
+            }
+            _ => {
+                return Err(ApiError::conflict(
+                    "secret_no_longer_shown",
+                    "This was done, but its answer is no longer repeated. If it was a key, rotate it to get a new secret.",
+                ));
+            }
+        };
+        let status = u16::try_from(self.status).ok().and_then(|status| StatusCode::from_u16(status).ok());
+        let mut reply = Reply::raw_json(status.ok_or_else(|| ApiError::internal("a stored status"))?, body);
+        reply.headers.push((REPLAYED, HeaderValue::from_static("true")));
+        Ok(reply)
+    }
+
+    fn shows_secret(&self, now: Timestamp) -> bool {
+        now < self.created_at.saturating_add(SECRET_KEPT)
+    }
+}
+
+/// The first answer of a rotation, waiting for the body that asks for it again.
+pub struct Ended {
+    first: First,
+    scope: String,
+}
+
+impl Ended {
+    /// Finds the rotation that whoever comes with the secret that it ended, and the `Idempotency-Key` that it had, may
+    /// have the answer of: a client whose connection broke before the answer has nothing else left. `None`: there is none,
+    /// or what it gave out is dead as well.
+    pub async fn find(call: &Call) -> Result<Option<Self>, ApiError> {
+        let (Ok(Some(key)), Some(presented)) = (read_key(call, false), caller::bearer(call)) else {
+            return Ok(None);
+        };
+        let now = call.context.now;
+        let record =
+            call.app.db.read("idempotency.whose", move |tx| api_keys::look_up(tx, presented.key_id)).await?;
+        let live =
+            record.filter(|record| !record.revoked && record.home_is_active && record.expires_at > now);
+        // A dead or unknown key looks for a scope too, one that is never there, so that it costs what a live one costs.
+        let scope = scope(call, live.map(|record| record.principal), &key);
+        let wanted = scope.clone();
+        let found = call.app.db.read("idempotency.first", move |tx| first(tx, &wanted)).await?;
+        let ended_by_it = |first: &First| {
+            first.former.as_ref().is_some_and(|former| bool::from(former.as_slice().ct_eq(&presented.hash)))
+                && first.shows_secret(now)
+        };
+        Ok(found.filter(ended_by_it).map(|first| Self { first, scope }))
+    }
+
+    /// The answer, for the same body.
+    pub fn repeat(&self, call: &Call, body: &[u8]) -> Result<Reply, ApiError> {
+        self.first.reply(&call.app.vault, &self.scope, &Sha256::digest(body).into(), call.context.now)
+    }
+}
+
+/// Forgets answers that are no longer repeated, and secrets that are no longer shown. Returns how many rows went.
+///
+/// What is due is looked up first and then taken one by one, each on the condition that it still is: in one statement a
+/// planner may walk the whole table beside the few rows that are due.
+pub fn sweep(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<u64, Error> {
+    let shown_until = now.saturating_sub(SECRET_KEPT);
+    let hidden: Vec<String> = tx.all(
+        "SELECT scope FROM idempotency WHERE created_at <= $1 AND sealed AND body IS NOT NULL \
+         ORDER BY created_at LIMIT $2",
+        &[shown_until.into(), most.into()],
+        |row| row.get(0),
+    )?;
+    for scope in &hidden {
+        tx.execute(
+            "UPDATE idempotency SET body = NULL, former_secret = NULL \
+             WHERE scope = $1 AND CASE WHEN created_at <= $2 THEN 1 ELSE 0 END = 1",
+            &[scope.as_str().into(), shown_until.into()],
+        )?;
+    }
+    let kept_until = now.saturating_sub(KEPT);
+    let old: Vec<String> = tx.all(
+        "SELECT scope FROM idempotency WHERE created_at <= $1 ORDER BY created_at LIMIT $2",
+        &[kept_until.into(), most.into()],
+        |row| row.get(0),
+    )?;
+    let mut gone = 0;
+    for scope in &old {
+        gone += tx.execute(
+            "DELETE FROM idempotency WHERE scope = $1 AND CASE WHEN created_at <= $2 THEN 1 ELSE 0 END = 1",
+            &[scope.as_str().into(), kept_until.into()],
+        )?;
+    }
+    Ok(gone)
+}

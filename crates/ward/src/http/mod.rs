@@ -1,0 +1,512 @@
+//! What every route shares: the way a request goes in and an answer comes out.
+
+pub mod caller;
+pub mod contract;
+pub mod docs;
+#[cfg(feature = "bench")]
+pub mod fixed;
+pub mod health;
+pub mod idempotency;
+pub mod limits;
+pub mod server;
+pub mod validate;
+
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use uuid::Uuid;
+use ward_db::Timestamp;
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::http::caller::Entry;
+use crate::http::contract::{Access, Operation};
+use crate::http::limits::{Charge, RateState};
+use crate::http::validate::{BodyRefused, Json, Parsed, Problem};
+use crate::ids::WorkspaceId;
+
+/// Names a request in its answer, its log lines and its audit events.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Says how long the caller's key still lives, in its last 14 days.
+pub const KEY_EXPIRES: HeaderName = HeaderName::from_static("x-api-key-expires");
+
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// How many bytes of a user agent are kept.
+const USER_AGENT_KEPT: usize = 256;
+
+/// What all steps of one request share.
+#[derive(Debug)]
+pub struct Context {
+    /// The request's id: the client's own where it sent a usable one.
+    pub request_id: String,
+    /// The client's address, as far as the trusted proxies tell.
+    pub address: IpAddr,
+    /// What the client calls itself, cut to a sane length.
+    pub user_agent: Option<String>,
+    /// When the request came in.
+    pub now: Timestamp,
+    /// When the caller's key expires, once there is a caller.
+    key_expires: OnceLock<Timestamp>,
+}
+
+impl Context {
+    /// The context of something the operator does on the command line.
+    pub fn of_operator(now: Timestamp) -> Self {
+        Self {
+            request_id: Uuid::now_v7().to_string(),
+            address: IpAddr::from([127, 0, 0, 1]),
+            user_agent: Some(concat!("ward/", env!("CARGO_PKG_VERSION")).to_owned()),
+            now,
+            key_expires: OnceLock::new(),
+        }
+    }
+
+    /// The context of something that time does: a lapse.
+    pub fn of_time(now: Timestamp) -> Self {
+        Self { user_agent: None, ..Self::of_operator(now) }
+    }
+
+    fn of_request(app: &App, parts: &Parts) -> Self {
+        let peer =
+            parts.extensions.get::<server::Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+        Self {
+            request_id: request_id(&parts.headers),
+            address: limits::client_address(peer, &parts.headers, &app.config.trusted_proxies),
+            user_agent: user_agent(&parts.headers),
+            now: app.clock.now(),
+            key_expires: OnceLock::new(),
+        }
+    }
+}
+
+/// A client's id is taken over when it cannot harm a log line or a header.
+fn request_id(headers: &HeaderMap) -> String {
+    headers
+        .get(REQUEST_ID)
+        .and_then(|value| value.to_str().ok())
+        .filter(|id| (1..=128).contains(&id.len()))
+        .filter(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)))
+        .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+fn user_agent(headers: &HeaderMap) -> Option<String> {
+    let text = String::from_utf8_lossy(headers.get(USER_AGENT)?.as_bytes()).replace('\0', "");
+    let mut end = text.len().min(USER_AGENT_KEPT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    Some(text[..end].to_owned())
+}
+
+/// One request on its way to its room.
+pub struct Call {
+    /// The running Ward.
+    pub app: Arc<App>,
+    /// What the contract says of the operation called.
+    pub operation: Arc<Operation>,
+    /// The room that serves it.
+    pub room: &'static str,
+    /// What all steps of this request share.
+    pub context: Arc<Context>,
+    parameters: Vec<(String, String)>,
+    parts: Parts,
+    /// Never locked: a body may be sent between threads but not shared, and the mutex makes the call shareable.
+    body: Mutex<Body>,
+}
+
+impl Call {
+    async fn new<H>(endpoint: &Endpoint<H>, context: Arc<Context>, request: Request<Body>) -> Self {
+        let (mut parts, body) = request.into_parts();
+        // A segment that does not decode to text names nothing, like any other unknown name.
+        let parameters = match RawPathParams::from_request_parts(&mut parts, &()).await {
+            Ok(found) => found.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            Err(_) => Vec::new(),
+        };
+        let Endpoint { app, operation, room, .. } = endpoint;
+        Self {
+            app: app.clone(),
+            operation: operation.clone(),
+            room,
+            context,
+            parameters,
+            parts,
+            body: Mutex::new(body),
+        }
+    }
+
+    /// The path parameter of this name; empty when the path has none that is text.
+    pub fn parameter(&self, name: &str) -> &str {
+        self.parameters.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+    }
+
+    /// The workspace that the path names, if its template does.
+    pub fn workspace(&self) -> Option<WorkspaceId> {
+        self.operation
+            .path
+            .contains("{workspace_id}")
+            .then(|| WorkspaceId::of_path(self.parameter("workspace_id")))
+    }
+
+    /// The path as it came, for scoping repeats. Never for a log.
+    pub fn path(&self) -> &str {
+        self.parts.uri.path()
+    }
+
+    /// The path and query string as they came, for what was signed over them. Never for a log.
+    pub fn path_and_query(&self) -> &str {
+        self.parts.uri.path_and_query().map_or("/", |given| given.as_str())
+    }
+
+    /// The method.
+    #[cfg(feature = "bench")]
+    pub fn method(&self) -> &http::Method {
+        &self.parts.method
+    }
+
+    /// A header's value, if it was sent.
+    pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.parts.headers.get(name)
+    }
+
+    /// Whether a credential of any form was sent.
+    pub fn has_credential(&self) -> bool {
+        self.parts.headers.contains_key(AUTHORIZATION)
+    }
+
+    /// Lets the caller in: credential (401), seeing (404), permission (403).
+    pub async fn enter(&self) -> Result<Entry, ApiError> {
+        Entry::admit(self).await?.decided(&self.app)
+    }
+
+    /// Lets the caller in and reads the query parameters, which are judged last.
+    pub async fn enter_with_query(&self) -> Result<(Entry, Query), ApiError> {
+        let entry = self.enter().await?;
+        let query = validate::query(&self.operation, self.parts.uri.query()).map_err(ApiError::invalid)?;
+        Ok((entry, Query(Value::Object(query))))
+    }
+
+    /// Lets the caller in and reads the body: credential, then size and syntax, then seeing and permission, then values.
+    pub async fn enter_with_body<T: DeserializeOwned>(&mut self) -> Result<(Entry, Sent<T>), ApiError> {
+        let admitted = Entry::admit(self).await?;
+        let body = self.read_body().await?;
+        let entry = admitted.decided(&self.app)?;
+        Ok((entry, body.valid(&self.operation)?))
+    }
+
+    /// Reads the body of an operation that declares none: only its bytes matter, for telling repeats apart.
+    pub async fn read_ignored_body(&mut self) -> Result<Bytes, ApiError> {
+        let limit = self.app.config.limits.body_bytes;
+        let announced =
+            self.parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        if announced.is_some_and(|length: usize| length > limit) {
+            return Err(ApiError::too_large());
+        }
+        match Limited::new(std::mem::take(self.body.get_mut()), limit).collect().await {
+            Ok(collected) => Ok(collected.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large()),
+            Err(error) => Err(ApiError::broken_body(error)),
+        }
+    }
+
+    /// Reads the body: its size (413), its encoding (400), its syntax (422).
+    pub async fn read_body(&mut self) -> Result<SentBody, ApiError> {
+        let bytes = self.read_ignored_body().await?;
+        let content_type = self.parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let content_type = content_type.map(|value| String::from_utf8_lossy(value));
+        match validate::parse(content_type.as_deref(), &bytes, self.app.config.limits.json_depth) {
+            Ok(parsed) => Ok(SentBody { bytes, parsed }),
+            Err(BodyRefused::NotUtf8) => Err(ApiError::not_utf8()),
+            Err(BodyRefused::Problems(problems)) => Err(ApiError::invalid(problems)),
+        }
+    }
+}
+
+/// A body whose syntax is right.
+pub struct SentBody {
+    bytes: Bytes,
+    parsed: Parsed,
+}
+
+impl SentBody {
+    /// The body as it was sent.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Judges the values against the operation's schema and rules (422).
+    pub fn valid<T: DeserializeOwned>(&self, operation: &Operation) -> Result<Sent<T>, ApiError> {
+        self.valid_and(operation, |_| Vec::new())
+    }
+
+    /// Judges the values, with problems of the caller's own besides.
+    pub fn valid_and<T: DeserializeOwned>(
+        &self,
+        operation: &Operation,
+        more: impl FnOnce(&Json) -> Vec<Problem>,
+    ) -> Result<Sent<T>, ApiError> {
+        let judged = validate::body(operation, &self.parsed);
+        let own = match &self.parsed {
+            Parsed::Json(given) => more(given),
+            Parsed::Missing | Parsed::Text(_) => Vec::new(),
+        };
+        match judged {
+            Ok(body) if own.is_empty() => Ok(Sent { bytes: self.bytes.clone(), value: typed(&body.value)? }),
+            Ok(_) => Err(ApiError::invalid(own)),
+            Err(problems) => Err(ApiError::invalid(problems.into_iter().chain(own).collect())),
+        }
+    }
+}
+
+/// Valid query parameters.
+pub struct Query(Value);
+
+impl Query {
+    /// The parameters that `T` is about.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        typed(&self.0)
+    }
+}
+
+/// A valid body.
+pub struct Sent<T> {
+    /// As it was sent, byte for byte.
+    pub bytes: Bytes,
+    /// What it means: trimmed, coerced, defaults filled in.
+    pub value: T,
+}
+
+/// Validated JSON as a type. The contract has accepted it, so a mismatch is a fault of ours.
+fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, ApiError> {
+    T::deserialize(value).map_err(ApiError::internal)
+}
+
+/// An answer that went well.
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// What the body is.
+    pub content_type: HeaderValue,
+    /// Headers besides those that every answer has.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Reply {
+    /// JSON with this status.
+    pub fn json(status: StatusCode, value: &impl Serialize) -> Result<Self, ApiError> {
+        let body = serde_json::to_vec(value).map_err(ApiError::internal)?;
+        Ok(Self::raw_json(status, body.into()))
+    }
+
+    /// JSON that is text already.
+    pub const fn raw_json(status: StatusCode, body: Bytes) -> Self {
+        Self { status, content_type: JSON, headers: Vec::new(), body }
+    }
+
+    /// 200 with JSON.
+    pub fn ok(value: &impl Serialize) -> Result<Self, ApiError> {
+        Self::json(StatusCode::OK, value)
+    }
+
+    /// 204.
+    pub const fn no_content() -> Self {
+        Self { status: StatusCode::NO_CONTENT, content_type: JSON, headers: Vec::new(), body: Bytes::new() }
+    }
+}
+
+/// Figures of one route, looked up once so that a request costs no registry look-up.
+struct Figures {
+    seconds: metrics::Histogram,
+    answers: [metrics::Counter; 6],
+}
+
+impl Figures {
+    fn of(operation: &str) -> Self {
+        let name = operation.to_owned();
+        Self {
+            seconds: metrics::histogram!("ward_http_request_seconds", "operation" => name.clone()),
+            answers: std::array::from_fn(
+                |class| metrics::counter!("ward_http_requests_total", "operation" => name.clone(), "status" => format!("{class}xx")),
+            ),
+        }
+    }
+
+    fn record(&self, status: StatusCode, started: Instant) {
+        self.seconds.record(started.elapsed());
+        self.answers[usize::from(status.as_u16() / 100).min(5)].increment(1);
+    }
+}
+
+/// One route as it is served: its operation and figures around a handler.
+pub struct Endpoint<H> {
+    app: Arc<App>,
+    operation: Arc<Operation>,
+    room: &'static str,
+    handler: H,
+    figures: Figures,
+}
+
+impl<H, F> Endpoint<H>
+where
+    H: Fn(Call) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Reply, ApiError>> + Send,
+{
+    /// The route of an operation, served by a room.
+    pub fn new(app: Arc<App>, operation: Arc<Operation>, room: &'static str, handler: H) -> Arc<Self> {
+        let figures = Figures::of(&operation.id);
+        Arc::new(Self { app, operation, room, handler, figures })
+    }
+
+    /// Serves one request, from rate to log line. Never fails and never panics.
+    pub async fn serve(self: Arc<Self>, request: Request<Body>) -> Response {
+        let started = Instant::now();
+        let (parts, body) = request.into_parts();
+        let context = Arc::new(Context::of_request(&self.app, &parts));
+        let charge = match self.charge(&parts, &context) {
+            Ok(charge) => charge,
+            Err(state) => {
+                let refusal = Err(ApiError::too_many(state.reset_seconds));
+                return answer(refusal, &context, &self.figures, Some(state), &self.operation.id, started);
+            }
+        };
+        let call = Call::new(&self, context.clone(), Request::from_parts(parts, body)).await;
+        let work = AssertUnwindSafe((self.handler)(call)).catch_unwind();
+        let outcome = match tokio::time::timeout(self.app.config.limits.request_time, work).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_panic)) => Err(ApiError::internal("the handler panicked")),
+            Err(_elapsed) => Err(ApiError::unavailable("timeout", "The request took too long.", 1)),
+        };
+        let refused = matches!(&outcome, Err(error) if error.is_unauthorized());
+        let state = charge.and_then(|charge| charge.settle(refused));
+        answer(outcome, &context, &self.figures, state, &self.operation.id, started)
+    }
+}
+
+impl<H> Endpoint<H> {
+    /// Counts the request against its address before anything is looked up. The error says how long to wait.
+    fn charge(&self, parts: &Parts, context: &Context) -> Result<Option<Charge<'_>>, RateState> {
+        let Some(rates) = &self.app.rates else { return Ok(None) };
+        let (rate, refundable) = match &self.operation.access {
+            Access::Anonymous if self.operation.idempotent => (&rates.bootstrap, false),
+            Access::Anonymous => return Ok(None),
+            Access::Key { or_anonymous: true, .. } if !parts.headers.contains_key(AUTHORIZATION) => {
+                (&rates.claims, false)
+            }
+            Access::Key { .. } => (&rates.failed_credentials, true),
+        };
+        let state = rate.charge(context.address)?;
+        Ok(Some(Charge::new(rate, context.address, state, refundable)))
+    }
+}
+
+/// A route without an operation: always the same refusal.
+pub fn refusing(
+    app: Arc<App>,
+    error: fn() -> ApiError,
+    allow: Option<HeaderValue>,
+) -> impl Fn(Request<Body>) -> std::future::Ready<Response> + Clone {
+    let figures = Arc::new(Figures::of("none"));
+    move |request| {
+        let started = Instant::now();
+        let (parts, _) = request.into_parts();
+        let context = Context::of_request(&app, &parts);
+        let mut response = answer(Err(error()), &context, &figures, None, "none", started);
+        if let Some(allow) = &allow {
+            response.headers_mut().insert(http::header::ALLOW, allow.clone());
+        }
+        std::future::ready(response)
+    }
+}
+
+/// Turns an outcome into the response, with all that every response carries.
+fn answer(
+    outcome: Result<Reply, ApiError>,
+    context: &Context,
+    figures: &Figures,
+    rate: Option<RateState>,
+    operation: &str,
+    started: Instant,
+) -> Response {
+    let mut response = match outcome {
+        Ok(reply) => {
+            let mut response = Response::new(Body::from(reply.body));
+            *response.status_mut() = reply.status;
+            if reply.status != StatusCode::NO_CONTENT {
+                response.headers_mut().insert(CONTENT_TYPE, reply.content_type);
+            }
+            response.headers_mut().extend(reply.headers);
+            response
+        }
+        Err(error) => {
+            log_refusal(&error, context, operation);
+            let mut response = Response::new(Body::from(error.body(&context.request_id)));
+            *response.status_mut() = error.status();
+            response.headers_mut().insert(CONTENT_TYPE, JSON);
+            response.headers_mut().extend(error.headers());
+            response
+        }
+    };
+    let status = response.status();
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&context.request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.entry(http::header::CACHE_CONTROL).or_insert(NO_STORE);
+    headers.insert(http::header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+    if let Some(expires) =
+        context.key_expires.get().filter(|expires| caller::expires_soon(**expires, context.now))
+        && let Ok(value) = HeaderValue::from_str(&expires.to_string())
+    {
+        headers.insert(KEY_EXPIRES, value);
+    }
+    if let Some(rate) = rate {
+        rate.write_to(headers);
+    }
+    figures.record(status, started);
+    tracing::debug!(
+        request_id = context.request_id,
+        operation,
+        status = status.as_u16(),
+        micros = started.elapsed().as_micros(),
+        "answered"
+    );
+    response
+}
+
+/// A refusal's cause is ours to know: 5xx are errors, the rest is the client's doing.
+fn log_refusal(error: &ApiError, context: &Context, operation: &str) {
+    let cause = error.cause().map(|cause| {
+        let mut text = cause.to_string();
+        let mut next = cause.source();
+        while let Some(source) = next {
+            text.push_str(": ");
+            text.push_str(&source.to_string());
+            next = source.source();
+        }
+        text
+    });
+    if error.status().is_server_error() {
+        tracing::error!(request_id = context.request_id, operation, code = error.code(), cause, "failed");
+    } else {
+        tracing::debug!(request_id = context.request_id, operation, code = error.code(), cause, "refused");
+    }
+}

@@ -1,0 +1,279 @@
+//! One connection, from its first byte to its last.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::Response;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt as _;
+use tower::util::Oneshot;
+
+use super::h2_watch::{Activity, Watched};
+use super::refusal::{self, Spoken};
+use super::{Peer, ServeOptions};
+use crate::config::Limits;
+
+/// Where the server is in its life; connections follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Open,
+    /// Finish the requests at hand, take no more.
+    Draining,
+    /// Stop now.
+    Over,
+}
+
+/// At shutdown, how long a connection that has sent nothing yet may still send its request: the client may have been
+/// told that it is connected just now.
+const LAST_CALL: Duration = Duration::from_millis(500);
+
+/// Concurrent requests on one HTTP/2 connection. A client that wants more waits, or connects again and is counted.
+const H2_STREAMS: u32 = 128;
+
+/// Answer bytes held back for one HTTP/2 stream whose client does not read.
+const H2_STREAM_BUFFER: usize = 64 * 1024;
+
+/// What every connection of a listener shares.
+pub(super) struct Kit {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+    tls: Option<TlsAcceptor>,
+    limits: Limits,
+}
+
+impl Kit {
+    pub(super) fn new(options: &ServeOptions) -> Self {
+        let limits = options.limits.clone();
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_time)
+            .max_header_size(limits.header_bytes)
+            // Also the largest piece in which a body is read; smaller than this makes bodies slow.
+            .max_buf_size(limits.header_bytes.max(64 * 1024));
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(H2_STREAMS)
+            .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+            .max_send_buf_size(H2_STREAM_BUFFER)
+            // Finds peers that vanished without closing; the ones that are merely idle answer, and are `h2_watch`'s.
+            .keep_alive_interval(limits.header_time)
+            .keep_alive_timeout(limits.write_idle);
+        Self { http1, http2, tls: options.tls.clone().map(TlsAcceptor::from), limits }
+    }
+
+    pub(super) fn speaks_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+}
+
+/// Serves `stream` until either side is done with it. How it ended is nobody's business but the debug log's.
+pub(super) async fn run<S>(
+    kit: &Kit,
+    stream: TcpStream,
+    peer: Peer,
+    service: S,
+    stage: watch::Receiver<Stage>,
+) where
+    S: Answers,
+    S::Future: Send + 'static,
+{
+    let service = ForPeer { inner: service, peer };
+    if let Some(tls) = &kit.tls {
+        let handshake = timeout(kit.limits.header_time, tls.accept(stream));
+        let stream = tokio::select! {
+            biased;
+            shaken = handshake => match shaken {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+                Err(_) => return tracing::debug!("TLS handshake took too long"),
+            },
+            () = reached(stage.clone(), |stage| stage == Stage::Over) => return,
+        };
+        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            serve_http2(kit, stream, service, stage).await;
+        } else {
+            serve_http1(kit, stream, service, stage).await;
+        }
+        return;
+    }
+    match sniff(&stream, kit.limits.header_time, stage.clone()).await {
+        Some(Protocol::Http1) => serve_http1(kit, stream, service, stage).await,
+        Some(Protocol::Http2) => serve_http2(kit, stream, service, stage).await,
+        None => {}
+    }
+}
+
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Tells HTTP/2 with prior knowledge from HTTP/1 by the first bytes, which stay unread. `None`: nothing came in time.
+///
+/// hyper-util's automatic builder does this too, but waits for the first bytes for ever.
+async fn sniff(stream: &TcpStream, limit: Duration, stage: watch::Receiver<Stage>) -> Option<Protocol> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let look = async {
+        let mut seen = [0; PREFACE.len()];
+        loop {
+            let count = stream.peek(&mut seen).await.ok().filter(|count| *count > 0)?;
+            if !PREFACE.starts_with(&seen[..count]) {
+                return Some(Protocol::Http1);
+            }
+            if count == PREFACE.len() {
+                return Some(Protocol::Http2);
+            }
+            // A piece of the preface: peeking again returns the same piece at once, so look again a little later.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let mut look = std::pin::pin!(timeout(limit, look));
+    tokio::select! {
+        biased;
+        seen = &mut look => seen.ok().flatten(),
+        () = reached(stage, |stage| stage != Stage::Open) => timeout(LAST_CALL, look).await.ok()?.ok().flatten(),
+    }
+}
+
+/// Resolves when `stage` is `reached`, leaving it unseen for whoever follows it next.
+async fn reached(mut stage: watch::Receiver<Stage>, reached: impl Fn(Stage) -> bool) {
+    if stage.wait_for(|stage| reached(*stage)).await.is_err() {
+        // A server that is no more has no next stage.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The stream as hyper takes it: with a bound on how long a write may make no progress.
+fn bounded<T: AsyncRead + AsyncWrite>(stream: T, limits: &Limits) -> Pin<Box<TimeoutStream<T>>> {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(limits.write_idle));
+    Box::pin(stream)
+}
+
+async fn serve_http1<T, S>(kit: &Kit, stream: T, service: ForPeer<S>, mut stage: watch::Receiver<Stage>)
+where
+    T: AsyncRead + AsyncWrite,
+    S: Answers,
+    S::Future: Send + 'static,
+{
+    let stream = TokioIo::new(Spoken::new(bounded(stream, &kit.limits)));
+    let mut connection = kit.http1.serve_connection(stream, service);
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = &mut connection => break ended,
+            stage = changed(&mut stage) => match stage {
+                Stage::Over => return,
+                _ => Pin::new(&mut connection).graceful_shutdown(),
+            },
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended early");
+        if error.is_parse() {
+            // hyper has answered 400, 414 or 431 while the client may still be sending: let the answer arrive.
+            refusal::linger(connection.into_parts().io.inner_mut()).await;
+        }
+    }
+}
+
+async fn serve_http2<T, S>(kit: &Kit, stream: T, service: ForPeer<S>, mut stage: watch::Receiver<Stage>)
+where
+    T: AsyncRead + AsyncWrite + Send + 'static,
+    S: Answers,
+    S::Future: Send + 'static,
+{
+    let activity = Arc::new(Activity::new(&kit.limits));
+    let service = Watched::new(service, Arc::clone(&activity));
+    let stream = TokioIo::new(bounded(stream, &kit.limits));
+    let mut connection = std::pin::pin!(kit.http2.serve_connection(stream, service));
+    let mut check = std::pin::pin!(tokio::time::sleep_until(activity.deadline()));
+    let mut closing = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended early");
+                }
+                return;
+            }
+            stage = changed(&mut stage) => match stage {
+                Stage::Over => return,
+                _ => connection.as_mut().graceful_shutdown(),
+            },
+            () = &mut check => {
+                let deadline = activity.deadline();
+                if deadline > Instant::now() {
+                    check.as_mut().reset(deadline);
+                } else if closing {
+                    return tracing::debug!("HTTP/2 connection made no progress");
+                } else {
+                    closing = true;
+                    connection.as_mut().graceful_shutdown();
+                    check.as_mut().reset(Instant::now() + kit.limits.write_idle);
+                }
+            }
+        }
+    }
+}
+
+/// The next stage. A server that is no more has no next stage: its connections have nothing to wait for.
+async fn changed(stage: &mut watch::Receiver<Stage>) -> Stage {
+    match stage.changed().await {
+        Ok(()) => *stage.borrow_and_update(),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// What `serve` asks of a service; see there.
+pub(super) trait Answers:
+    tower::Service<Request<Incoming>, Response = Response, Error = Infallible>
+    + Clone
+    + Send
+    + Sync
+    + Unpin
+    + 'static
+{
+}
+
+impl<S> Answers for S where
+    S: tower::Service<Request<Incoming>, Response = Response, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + Unpin
+        + 'static
+{
+}
+
+/// The service of one connection: it knows who asks.
+#[derive(Clone)]
+pub(super) struct ForPeer<S> {
+    inner: S,
+    peer: Peer,
+}
+
+impl<S: Answers> hyper::service::Service<Request<Incoming>> for ForPeer<S> {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Oneshot<S, Request<Incoming>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
+        self.inner.clone().oneshot(request)
+    }
+}

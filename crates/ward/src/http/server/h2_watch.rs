@@ -1,0 +1,128 @@
+//! Notices HTTP/2 connections on which nothing moves.
+//!
+//! HTTP/1 shows on the socket whether a client reads. An HTTP/2 client can answer pings for ever while it opens no
+//! window for its answers, so progress is counted where it means something: at requests and at pieces of answers.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::Request;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::service::Service;
+use tokio::time::Instant;
+
+use crate::config::Limits;
+
+/// When a connection last moved, and whether it has requests at hand.
+pub(super) struct Activity {
+    start: Instant,
+    /// Milliseconds after `start`.
+    last: AtomicU64,
+    in_flight: AtomicUsize,
+    when_idle: Duration,
+    when_busy: Duration,
+}
+
+impl Activity {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            start: Instant::now(),
+            last: AtomicU64::new(0),
+            in_flight: AtomicUsize::new(0),
+            when_idle: limits.header_time,
+            // The product may think for `request_time` before the answer's first piece.
+            when_busy: limits.request_time + limits.write_idle,
+        }
+    }
+
+    /// When the connection's patience ends unless something moves before.
+    pub(super) fn deadline(&self) -> Instant {
+        let last = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed));
+        last + if self.in_flight.load(Ordering::Relaxed) == 0 { self.when_idle } else { self.when_busy }
+    }
+
+    fn moved(&self) {
+        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(millis, Ordering::Relaxed);
+    }
+}
+
+/// One request at hand, until its answer's body is gone.
+struct InFlight(Arc<Activity>);
+
+impl InFlight {
+    fn new(activity: &Arc<Activity>) -> Self {
+        activity.in_flight.fetch_add(1, Ordering::Relaxed);
+        activity.moved();
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.moved();
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A service whose requests count as activity.
+pub(super) struct Watched<S> {
+    inner: S,
+    activity: Arc<Activity>,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(inner: S, activity: Arc<Activity>) -> Self {
+        Self { inner, activity }
+    }
+}
+
+impl<S> Service<Request<Incoming>> for Watched<S>
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = http::Response<WatchedBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let in_flight = InFlight::new(&self.activity);
+        let answer = self.inner.call(request);
+        Box::pin(async move { Ok(answer.await?.map(|inner| WatchedBody { inner, in_flight })) })
+    }
+}
+
+/// A body whose pieces count as activity.
+pub(super) struct WatchedBody {
+    inner: Body,
+    in_flight: InFlight,
+}
+
+impl hyper::body::Body for WatchedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.in_flight.0.moved();
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,202 @@
+//! The answers Ward gives below its router: to a connection too many, and to what is not HTTP.
+//!
+//! They have the shape of every other error, because a client cannot know at which depth it was refused.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use uuid::Uuid;
+
+/// How long a refused client may take to read why. Closing at once with its request unread would reset the
+/// connection, and the reset can overtake the answer.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Answers 503 to whatever `stream` is about to ask, and closes it.
+pub(super) async fn too_many_connections(mut stream: TcpStream) {
+    let body = body("Too many connections are open. Try again shortly.", "too_many_connections");
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\n{}retry-after: 1\r\nconnection: close\r\n\r\n{}",
+        body.headers(),
+        body.json
+    );
+    // A fresh socket's buffer is empty: the answer fits or the client is gone.
+    if stream.try_write(answer.as_bytes()).is_ok() {
+        linger(&mut stream).await;
+    }
+}
+
+/// Ends the sending half, then reads and forgets for a moment so that what was sent arrives.
+pub(super) async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let drain = async {
+        let _ = stream.shutdown().await;
+        let mut sink = [0; 4096];
+        while let Ok(1..) = stream.read(&mut sink).await {}
+    };
+    let _ = tokio::time::timeout(LINGER, drain).await;
+}
+
+struct Body {
+    json: String,
+    request_id: Uuid,
+}
+
+impl Body {
+    /// The header lines that go with it, each ended.
+    fn headers(&self) -> String {
+        format!(
+            "content-type: application/json\r\ncontent-length: {}\r\nx-request-id: {}\r\n",
+            self.json.len(),
+            self.request_id
+        )
+    }
+}
+
+fn body(detail: &str, error_code: &str) -> Body {
+    let request_id = Uuid::now_v7();
+    let json =
+        serde_json::json!({"detail": detail, "error_code": error_code, "request_id": request_id.to_string()});
+    Body { json: json.to_string(), request_id }
+}
+
+/// Gives the answers hyper makes by itself (400, 414, 431; all of them bare) the body that every other error has.
+///
+/// hyper has no hook for these. They are recognised on their way out as a whole answer that is empty and has no
+/// `x-request-id`, which the product puts on each of its own. One that shares its write with the end of an earlier,
+/// pipelined answer goes out bare, as hyper made it.
+pub(super) struct Spoken<T> {
+    inner: T,
+    /// The longer answer being written in the place of hyper's, and how much of it is out.
+    instead: Option<(Vec<u8>, usize)>,
+}
+
+impl<T> Spoken<T> {
+    pub(super) fn new(inner: T) -> Self {
+        Self { inner, instead: None }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Spoken<T> {
+    /// Writes what stands for `bare`, to its end, and reports that `bare` was written.
+    fn poll_instead(&mut self, cx: &mut Context<'_>, bare: usize) -> Poll<io::Result<usize>> {
+        while let Some((answer, written)) = &mut self.instead {
+            let count = ready!(Pin::new(&mut self.inner).poll_write(cx, &answer[*written..]))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *written += count;
+            if *written == answer.len() {
+                self.instead = None;
+            }
+        }
+        Poll::Ready(Ok(bare))
+    }
+
+    /// Whether `buffer` is written in other words; the hot path is one comparison of ten bytes.
+    fn replaces(&mut self, buffer: &[u8]) -> bool {
+        if self.instead.is_none() && buffer.starts_with(b"HTTP/1.1 4") {
+            self.instead = spoken(buffer).map(|answer| (answer, 0));
+        }
+        self.instead.is_some()
+    }
+}
+
+/// The answer that says in JSON what the bare `answer` says only in its status. `None`: it is not one of hyper's own.
+fn spoken(answer: &[u8]) -> Option<Vec<u8>> {
+    let (detail, error_code) = match answer.get(9..12)? {
+        b"400" => ("The request is not valid HTTP.", "malformed_request"),
+        b"414" => ("The request's target is too long.", "uri_too_long"),
+        b"431" => ("The request's header fields are too large.", "headers_too_large"),
+        _ => return None,
+    };
+    let head = std::str::from_utf8(answer).ok()?.strip_suffix("\r\n\r\n")?;
+    if head.contains("\r\n\r\n")
+        || !head.contains("\r\ncontent-length: 0")
+        || head.contains("\r\nx-request-id:")
+    {
+        return None;
+    }
+    let body = body(detail, error_code);
+    let kept = head.replacen("\r\ncontent-length: 0", "", 1);
+    Some(format!("{kept}\r\n{}\r\n{}", body.headers(), body.json).into_bytes())
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Spoken<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buffer)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Spoken<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        if self.replaces(buffer) {
+            return self.poll_instead(cx, buffer.len());
+        }
+        Pin::new(&mut self.inner).poll_write(cx, buffer)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        // hyper's own answers have no body, hence one slice.
+        if let [first, rest @ ..] = buffers
+            && rest.iter().all(|slice| slice.is_empty())
+            && self.replaces(first)
+        {
+            return self.poll_instead(cx, first.len());
+        }
+        Pin::new(&mut self.inner).poll_write_vectored(cx, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_bare_answer_is_put_into_words() {
+        let bare = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: Mon\r\n\r\n";
+        let text = String::from_utf8(spoken(bare).unwrap()).unwrap();
+        assert!(text.starts_with(
+            "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ndate: Mon\r\n"
+        ));
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}", body.len())));
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["error_code"], "headers_too_large");
+        assert!(head.contains(body["request_id"].as_str().unwrap()));
+    }
+
+    #[test]
+    fn answers_of_the_product_go_out_as_they_are() {
+        for answer in [
+            "HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\n\r\n{}",
+            "HTTP/1.1 400 Bad Request\r\nx-request-id: 1\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        ] {
+            assert!(spoken(answer.as_bytes()).is_none(), "{answer}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The listener's certificate and key, read once.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config::TlsFiles;
+
+/// Why the listener cannot speak TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file is not there, not readable, or holds nothing of the kind.
+    #[error("cannot read {what} from {}: {reason}", path.display())]
+    Read {
+        /// "a certificate" or "a private key".
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// In words.
+        reason: String,
+    },
+    /// Both files read, but they do not go together.
+    #[error("{} and {} do not make a TLS identity: {reason}", certificate.display(), key.display())]
+    Identity {
+        /// The certificate chain's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// In words.
+        reason: rustls::Error,
+    },
+}
+
+/// Reads the PEM files and prepares a listener for TLS 1.2 and 1.3 with HTTP/2 and HTTP/1.1.
+pub fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+    let chain = CertificateDer::pem_file_iter(&files.certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unreadable("a certificate", &files.certificate, error))?;
+    if chain.is_empty() {
+        return Err(unreadable("a certificate", &files.certificate, pem::Error::NoItemsFound));
+    }
+    let key = PrivateKeyDer::from_pem_file(&files.key)
+        .map_err(|error| unreadable("a private key", &files.key, error))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(|reason| TlsError::Identity {
+            certificate: files.certificate.clone(),
+            key: files.key.clone(),
+            reason,
+        })?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn unreadable(what: &'static str, path: &Path, error: pem::Error) -> TlsError {
+    let reason = match error {
+        pem::Error::NoItemsFound => "the file has none".to_owned(),
+        pem::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+            "there is no such file".to_owned()
+        }
+        error => error.to_string(),
+    };
+    TlsError::Read { what, path: path.to_owned(), reason }
+}

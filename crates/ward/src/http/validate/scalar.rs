@@ -1,0 +1,456 @@
+//! Numbers, flags, ids and times: every spelling the reference takes, and its words for the rest.
+//!
+//! A query string carries only text, and JSON callers send `"30"` or `30.0` for 30; both are read, as the clients
+//! expect.
+
+use serde_json::{Value, json};
+use speedate::{Date, DateTime};
+use strum::EnumMessage;
+use uuid::Uuid;
+
+use super::Json;
+use super::walk::Fault;
+use crate::http::contract::{Bounds, Range};
+
+/// Longest text that is read as a number; the reference's bound against numbers that cost their square.
+const LONGEST_NUMBER: usize = 4300;
+
+/// A whole number within `bounds`, as the nearest 64-bit number.
+pub(super) fn integer(bounds: &Bounds, given: &Json) -> Result<Value, Fault> {
+    let whole = match given {
+        Json::Number(text) if text.contains(['.', 'e', 'E']) => from_float(text)?,
+        Json::Number(text) => saturating(text),
+        Json::String(text) => from_text(text)?,
+        Json::Bool(flag) => i128::from(*flag),
+        _ => return Err(Fault::new("int_type", "Input should be a valid integer")),
+    };
+    let over = |bound: Option<i64>, beyond: fn(&i128, &i128) -> bool| {
+        bound.filter(|bound| beyond(&whole, &i128::from(*bound)))
+    };
+    if let Some(le) = over(bounds.maximum, i128::gt) {
+        let msg = format!("Input should be less than or equal to {le}");
+        return Err(Fault::with("less_than_equal", msg, json!({ "le": le })));
+    }
+    if let Some(lt) = over(bounds.exclusive_maximum, i128::ge) {
+        return Err(Fault::with("less_than", format!("Input should be less than {lt}"), json!({ "lt": lt })));
+    }
+    if let Some(ge) = over(bounds.minimum, i128::lt) {
+        let msg = format!("Input should be greater than or equal to {ge}");
+        return Err(Fault::with("greater_than_equal", msg, json!({ "ge": ge })));
+    }
+    if let Some(gt) = over(bounds.exclusive_minimum, i128::le) {
+        return Err(Fault::with(
+            "greater_than",
+            format!("Input should be greater than {gt}"),
+            json!({ "gt": gt }),
+        ));
+    }
+    let clamped = whole.clamp(i64::MIN.into(), i64::MAX.into());
+    Ok(Value::from(i64::try_from(clamped).unwrap_or_default()))
+}
+
+/// Optional sign and digits as a number; one too big for the type is its nearest, far beyond every bound.
+fn saturating(text: &str) -> i128 {
+    let beyond = if text.starts_with('-') { i128::MIN } else { i128::MAX };
+    text.parse().unwrap_or(beyond)
+}
+
+fn from_float(text: &str) -> Result<i128, Fault> {
+    let float: f64 = text.parse().unwrap_or(f64::INFINITY);
+    if !float.is_finite() {
+        return Err(Fault::new("finite_number", "Input should be a finite number"));
+    }
+    if float.fract() != 0.0 {
+        return Err(Fault::new(
+            "int_from_float",
+            "Input should be a valid integer, got a number with a fractional part",
+        ));
+    }
+    // Beyond 64 bits a float no longer says which whole number is meant; the reference refuses it there.
+    if float.abs() >= 9_223_372_036_854_775_808.0 {
+        return Err(too_big());
+    }
+    // Whole and in range, so printing it without a fraction is exact.
+    Ok(saturating(&format!("{float:.0}")))
+}
+
+fn too_big() -> Fault {
+    Fault::new("int_parsing_size", "Unable to parse input string as an integer, exceeded maximum size")
+}
+
+/// `" +1_000.00 "`: white space around, a sign, single underscores between digits, a fraction of zeros.
+fn from_text(text: &str) -> Result<i128, Fault> {
+    let unreadable =
+        || Fault::new("int_parsing", "Input should be a valid integer, unable to parse string as an integer");
+    // The reference tries the text as it is first, and gives up where the digits become too many, whatever follows.
+    let start = text.strip_prefix('-').unwrap_or(text);
+    let run = start.bytes().take_while(u8::is_ascii_digit).count();
+    if run > LONGEST_NUMBER && !start.starts_with('0') {
+        return Err(too_big());
+    }
+    let text = text.trim();
+    let whole = match text.split_once('.') {
+        Some((whole, zeros)) if !zeros.is_empty() && zeros.bytes().all(|byte| byte == b'0') => whole,
+        Some(_) => return Err(unreadable()),
+        None => text,
+    };
+    let (sign, digits) = match whole.strip_prefix(['+', '-']) {
+        Some(digits) => (&whole[..1], digits),
+        None => ("", whole),
+    };
+    let groups_are_digits =
+        digits.split('_').all(|group| !group.is_empty() && group.bytes().all(|byte| byte.is_ascii_digit()));
+    if !groups_are_digits {
+        return Err(unreadable());
+    }
+    let digits = digits.replace('_', "");
+    if digits.trim_start_matches('0').len() > LONGEST_NUMBER {
+        return Err(unreadable());
+    }
+    Ok(saturating(&format!("{sign}{digits}")))
+}
+
+/// A finite number within `range`.
+pub(super) fn number(range: &Range, given: &Json) -> Result<Value, Fault> {
+    let read: f64 = match given {
+        // A text too big for the type reads as infinity, which is refused below.
+        Json::Number(text) => text.parse().unwrap_or(f64::INFINITY),
+        Json::String(text) => text.trim().replace('_', "").parse().map_err(|_| {
+            Fault::new("float_parsing", "Input should be a valid number, unable to parse string as a number")
+        })?,
+        Json::Bool(flag) => f64::from(u8::from(*flag)),
+        _ => return Err(Fault::new("float_type", "Input should be a valid number")),
+    };
+    let Some(number) = serde_json::Number::from_f64(read) else {
+        return Err(Fault::new("finite_number", "Input should be a finite number"));
+    };
+    if let Some(le) = range.maximum.filter(|le| read > *le) {
+        let msg = format!("Input should be less than or equal to {le}");
+        return Err(Fault::with("less_than_equal", msg, json!({ "le": le })));
+    }
+    if let Some(ge) = range.minimum.filter(|ge| read < *ge) {
+        let msg = format!("Input should be greater than or equal to {ge}");
+        return Err(Fault::with("greater_than_equal", msg, json!({ "ge": ge })));
+    }
+    Ok(Value::Number(number))
+}
+
+/// A flag: JSON's, 0 and 1, or a word for one.
+pub(super) fn boolean(given: &Json) -> Result<Value, Fault> {
+    let unreadable =
+        || Fault::new("bool_parsing", "Input should be a valid boolean, unable to interpret input");
+    match given {
+        Json::Bool(flag) => Ok(Value::Bool(*flag)),
+        Json::String(text) => match text.to_ascii_lowercase().as_str() {
+            "0" | "off" | "f" | "false" | "n" | "no" => Ok(Value::Bool(false)),
+            "1" | "on" | "t" | "true" | "y" | "yes" => Ok(Value::Bool(true)),
+            _ => Err(unreadable()),
+        },
+        Json::Number(text) if text.contains(['.', 'e', 'E']) => match text.parse::<f64>() {
+            Ok(0.0) => Ok(Value::Bool(false)),
+            Ok(float) if (float - 1.0).abs() < f64::EPSILON => Ok(Value::Bool(true)),
+            _ => Err(Fault::new("bool_type", "Input should be a valid boolean")),
+        },
+        Json::Number(text) => match text.parse::<i64>() {
+            Ok(0) => Ok(Value::Bool(false)),
+            Ok(1) => Ok(Value::Bool(true)),
+            Ok(_) => Err(unreadable()),
+            Err(_) => Err(Fault::new("bool_type", "Input should be a valid boolean")),
+        },
+        _ => Err(Fault::new("bool_type", "Input should be a valid boolean")),
+    }
+}
+
+/// A UUID (RFC 9562, section 4): with hyphens, without, in braces or as a URN; the answer is lower case with hyphens.
+pub(super) fn uuid(given: &Json) -> Result<Value, Fault> {
+    let Json::String(text) = given else {
+        return Err(Fault::new("uuid_type", "UUID input should be a string, bytes or UUID object"));
+    };
+    // The reference takes the URN's prefix in lower case only; the parser here would take it in any.
+    match Uuid::parse_str(text) {
+        Ok(uuid) if text.len() != URN_LENGTH || text.starts_with(URN) => {
+            Ok(Value::String(uuid.hyphenated().to_string()))
+        }
+        _ => Err(because("uuid_parsing", "Input should be a valid UUID", &no_uuid(text))),
+    }
+}
+
+const URN: &str = "urn:uuid:";
+const URN_LENGTH: usize = 45;
+const HYPHENATED_LENGTH: usize = 36;
+
+/// Why `text` is no UUID, in the reference's words.
+fn no_uuid(text: &str) -> String {
+    if text.is_empty() || text.len() > URN_LENGTH {
+        return format!("invalid length: found {}", text.len());
+    }
+    let braced = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+    // The reference goes by length first: what has a hyphenated id's is read as one, braces and all, and what is
+    // enclosed counts as part of the id, except around one of that length.
+    let (id, before, plain) = match (braced, text.strip_prefix(URN)) {
+        _ if text.len() == HYPHENATED_LENGTH => (text, 0, false),
+        (Some(id), _) => (id, 1, false),
+        (None, Some(id)) => (id, URN.len(), false),
+        (None, None) => (text, 0, true),
+    };
+    let (before, around) =
+        if id.len() == HYPHENATED_LENGTH { (0, 0) } else { (before, text.len() - id.len()) };
+    let stray = id.char_indices().find(|(_, character)| *character != '-' && !character.is_ascii_hexdigit());
+    if let Some((at, character)) = stray {
+        return format!("invalid character: found `{character}` at {}", at + before);
+    }
+    let groups: Vec<&str> = id.split('-').collect();
+    if groups.len() == 1 && plain {
+        return format!("invalid length: found {}", text.len());
+    }
+    if groups.len() != 5 {
+        return format!("invalid group count: expected 5, found {}", groups.len());
+    }
+    let wrong = groups.iter().zip([8, 4, 4, 4]).position(|(group, expected)| group.len() != expected);
+    match wrong {
+        Some(group) => {
+            let expected = if group == 0 { 8 } else { 4 };
+            let found = groups[group].len();
+            format!("invalid group length in group {group}: expected {expected}, found {found}")
+        }
+        None => {
+            format!("invalid group length in group 4: expected 12, found {}", groups[4].len() + around)
+        }
+    }
+}
+
+/// A point in time: ISO 8601, a day, or seconds or milliseconds since 1970. Without an offset it is UTC. The answer
+/// is UTC with microseconds, at most the last one of the year 9999 and at least the first of the year 1.
+pub(super) fn date_time(given: &Json) -> Result<Value, Fault> {
+    match read_date_time(given) {
+        Read::Ok(moment) => Ok(Value::String(in_utc(&moment))),
+        Read::WrongType => Err(Fault::new("datetime_type", "Input should be a valid datetime")),
+        // A day will do for a point in time, so the words are about the day that could not be read either.
+        Read::Unreadable(error) => match read_date(given) {
+            Read::Ok(day) => Ok(Value::String(in_utc(&DateTime { date: day, time: MIDNIGHT }))),
+            Read::Unreadable(error) => {
+                Err(because("datetime_from_date_parsing", "Input should be a valid datetime or date", &error))
+            }
+            Read::Impossible(error) => {
+                Err(because("datetime_parsing", "Input should be a valid datetime", &error))
+            }
+            Read::WrongType => Err(because("datetime_parsing", "Input should be a valid datetime", &error)),
+        },
+        Read::Impossible(error) => {
+            Err(because("datetime_parsing", "Input should be a valid datetime", &error))
+        }
+    }
+}
+
+/// A day: `2026-04-18`, or a point in time that is exactly its midnight.
+pub(super) fn date(given: &Json) -> Result<Value, Fault> {
+    const FORMAT: &str = "Input should be a valid date in the format YYYY-MM-DD";
+    match read_date(given) {
+        Read::Ok(day) => Ok(Value::String(day.to_string())),
+        Read::Impossible(error) => Err(because("date_parsing", FORMAT, &error)),
+        Read::Unreadable(_) | Read::WrongType => match read_date_time(given) {
+            Read::Ok(moment)
+                if moment.time == (speedate::Time { tz_offset: moment.time.tz_offset, ..MIDNIGHT }) =>
+            {
+                Ok(Value::String(moment.date.to_string()))
+            }
+            Read::Ok(_) => Err(Fault::new(
+                "date_from_datetime_inexact",
+                "Datetimes provided to dates should have zero time - e.g. be exact dates",
+            )),
+            Read::Unreadable(error) => {
+                Err(because("date_from_datetime_parsing", "Input should be a valid date or datetime", &error))
+            }
+            Read::Impossible(error) => Err(because("date_parsing", FORMAT, &error)),
+            Read::WrongType => Err(Fault::new("date_type", "Input should be a valid date")),
+        },
+    }
+}
+
+const MIDNIGHT: speedate::Time =
+    speedate::Time { hour: 0, minute: 0, second: 0, microsecond: 0, tz_offset: None };
+
+fn because(kind: &'static str, msg: &str, error: &str) -> Fault {
+    Fault::with(kind, format!("{msg}, {error}"), json!({ "error": error }))
+}
+
+/// What came of reading a time.
+enum Read<T> {
+    Ok(T),
+    /// The text is not one, for this reason.
+    Unreadable(String),
+    /// The text is one, of a year no calendar in use has.
+    Impossible(String),
+    /// Neither text nor number.
+    WrongType,
+}
+
+impl<T> Read<T> {
+    fn of(read: Result<T, speedate::ParseError>) -> Self {
+        match read {
+            Ok(read) => Self::Ok(read),
+            Err(error) => Self::Unreadable(error.get_documentation().unwrap_or("unreadable").to_owned()),
+        }
+    }
+}
+
+fn read_date_time(given: &Json) -> Read<DateTime> {
+    let config = speedate::DateTimeConfig {
+        time_config: speedate::TimeConfig {
+            // Clients send nanoseconds; we keep microseconds.
+            microseconds_precision_overflow_behavior:
+                speedate::MicrosecondsPrecisionOverflowBehavior::Truncate,
+            // A number since 1970 is UTC.
+            unix_timestamp_offset: Some(0),
+        },
+        ..speedate::DateTimeConfig::default()
+    };
+    let read = match given {
+        Json::String(text) => DateTime::parse_str_with_config(text, &config),
+        Json::Number(text) => match text.parse::<i64>() {
+            Ok(whole) => DateTime::from_timestamp_with_config(whole, 0, &config),
+            Err(_) => DateTime::from_float_with_config(text.parse().unwrap_or(f64::INFINITY), &config),
+        },
+        _ => return Read::WrongType,
+    };
+    match Read::of(read) {
+        Read::Ok(moment) if moment.date.year == 0 => Read::Impossible("year 0 is out of range".to_owned()),
+        read => read,
+    }
+}
+
+fn read_date(given: &Json) -> Read<Date> {
+    let Json::String(text) = given else { return Read::WrongType };
+    match Read::of(Date::parse_str(text)) {
+        Read::Ok(day) if day.year == 0 => Read::Impossible("year 0 is out of range".to_owned()),
+        read => read,
+    }
+}
+
+/// `2026-04-18T12:00:00.123456Z`.
+fn in_utc(moment: &DateTime) -> String {
+    let time = &moment.time;
+    let day_seconds = i64::from(time.hour) * 3600 + i64::from(time.minute) * 60 + i64::from(time.second);
+    let local = days_since_1970(moment.date) * 86_400 + day_seconds;
+    let utc = local - i64::from(time.tz_offset.unwrap_or_default());
+    let (days, second) = (utc.div_euclid(86_400), utc.rem_euclid(86_400));
+    let (year, month, day) = civil(days);
+    match year {
+        ..1 => "0001-01-01T00:00:00.000000Z".to_owned(),
+        10_000.. => "9999-12-31T23:59:59.999999Z".to_owned(),
+        _ => {
+            let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+            format!(
+                "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z",
+                time.microsecond
+            )
+        }
+    }
+}
+
+/// Days from 1970-01-01 in the Gregorian calendar. Years are counted from March, so that the leap day is the last
+/// of its year, within eras of 400 years, which all have 146,097 days.
+fn days_since_1970(date: Date) -> i64 {
+    let month = i64::from(date.month);
+    let year = i64::from(date.year) - i64::from(month <= 2);
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + i64::from(date.day) - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + day_of_year - 719_468
+}
+
+/// Year, month and day of a day number; the inverse of [`days_since_1970`].
+fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_utc() {
+        let read = |text: &str| {
+            date_time(&Json::String(text.to_owned())).ok().and_then(|v| v.as_str().map(str::to_owned))
+        };
+        for (sent, told) in [
+            ("2026-04-18T12:00:00.123456Z", "2026-04-18T12:00:00.123456Z"),
+            ("2026-04-18T12:00:00.1234569+02:00", "2026-04-18T10:00:00.123456Z"),
+            ("2024-02-29", "2024-02-29T00:00:00.000000Z"),
+            ("2024-03-01T00:30:00+01:00", "2024-02-29T23:30:00.000000Z"),
+            ("1969-12-31T23:59:59", "1969-12-31T23:59:59.000000Z"),
+            ("1700000000", "2023-11-14T22:13:20.000000Z"),
+            ("0001-01-01T00:00:00+10:00", "0001-01-01T00:00:00.000000Z"),
+            ("9999-12-31T23:59:59-10:00", "9999-12-31T23:59:59.999999Z"),
+        ] {
+            assert_eq!(read(sent).as_deref(), Some(told), "{sent}");
+        }
+    }
+
+    #[test]
+    fn days_are_read_as_the_reference_reads_them() {
+        let sent = |text: &str| match date(&Json::parse(text, 1).unwrap()) {
+            Ok(day) => day.as_str().unwrap().to_owned(),
+            Err(fault) => fault.kind().to_owned(),
+        };
+        for (text, read) in [
+            ("\"2023-01-01\"", "2023-01-01"),
+            ("\"2023-01-01T00:00:00+0100\"", "2023-01-01"),
+            ("\"2023-01-01t00:00:00z\"", "2023-01-01"),
+            ("\"2023-01-01T00:00:00.1234567Z\"", "date_from_datetime_inexact"),
+            ("\"1700000000\"", "date_from_datetime_inexact"),
+            ("1700000000", "date_from_datetime_inexact"),
+            ("\"2023-01-01T24:00:00Z\"", "date_from_datetime_parsing"),
+            ("\"2023-02-30\"", "date_from_datetime_parsing"),
+            ("\"\"", "date_from_datetime_parsing"),
+            ("\"0000-01-01T00:00:00Z\"", "date_parsing"),
+            ("true", "date_type"),
+        ] {
+            assert_eq!(sent(text), read, "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_finite_and_bounded() {
+        let range = Range { minimum: Some(0.0), maximum: Some(10.0) };
+        let read = |text: &str| match number(&range, &Json::parse(text, 1).unwrap()) {
+            Ok(number) => number.to_string(),
+            Err(fault) => fault.kind().to_owned(),
+        };
+        for (sent, told) in [
+            ("1.5", "1.5"),
+            ("3", "3.0"),
+            ("\" 2.5 \"", "2.5"),
+            ("true", "1.0"),
+            ("1e400", "finite_number"),
+            ("\"nan\"", "finite_number"),
+            ("\"x\"", "float_parsing"),
+            ("[]", "float_type"),
+            ("-0.1", "greater_than_equal"),
+            ("10.1", "less_than_equal"),
+        ] {
+            assert_eq!(read(sent), told, "{sent}");
+        }
+    }
+
+    #[test]
+    fn every_day_has_its_number() {
+        for days in -719_162..=2_932_896 {
+            let (year, month, day) = civil(days);
+            let date = Date {
+                year: year.try_into().unwrap(),
+                month: month.try_into().unwrap(),
+                day: day.try_into().unwrap(),
+            };
+            assert_eq!(days_since_1970(date), days);
+        }
+        assert_eq!(civil(0), (1970, 1, 1));
+        assert_eq!(civil(19_782), (2024, 2, 29));
+    }
+}

@@ -1,0 +1,104 @@
+//! The JSON route that describes whoever calls.
+
+use serde::Serialize;
+use ward_db::Timestamp;
+
+use super::store;
+use crate::access::{Permission, Permissions, Reach, Role};
+use crate::error::ApiError;
+use crate::http::caller::{Caller, Credential};
+use crate::http::{Call, Reply};
+use crate::ids::{PrincipalId, WorkspaceId};
+use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
+
+/// `MeResponse`
+#[derive(Serialize)]
+struct Me {
+    entity_id: Option<PrincipalId>,
+    kind: &'static str,
+    display_name: Option<String>,
+    credential: CredentialUsed,
+    memberships: Paginated<Listed>,
+}
+
+/// `CredentialDescription`
+#[derive(Serialize)]
+struct CredentialUsed {
+    r#type: &'static str,
+    key_id: Option<String>,
+    issuer: Option<String>,
+    expires_at: Timestamp,
+}
+
+impl CredentialUsed {
+    fn of(caller: &Caller) -> Self {
+        match &caller.credential {
+            Credential::Key(key) => Self {
+                r#type: "api_key",
+                key_id: Some(key.key_id.to_string()),
+                issuer: None,
+                expires_at: key.expires_at,
+            },
+            Credential::Token(token) => Self {
+                r#type: "token",
+                key_id: None,
+                issuer: Some(token.issuer.name.to_string()),
+                expires_at: token.expires_at,
+            },
+        }
+    }
+}
+
+/// `MembershipResponse`
+#[derive(Serialize)]
+struct Listed {
+    workspace_id: WorkspaceId,
+    slug: Option<String>,
+    name: Option<String>,
+    role: Role,
+    permissions: Permissions,
+}
+
+impl Listed {
+    /// The membership as far as this credential reaches. A key that may not view workspaces learns no names here either.
+    fn new(membership: store::Membership, credential: Reach) -> Self {
+        let permissions = credential.within(Reach::whole(membership.role)).permissions;
+        let named = permissions.contains(Permission::WorkspaceView);
+        Self {
+            workspace_id: membership.workspace,
+            slug: named.then_some(membership.slug),
+            name: named.then_some(membership.name),
+            role: membership.role,
+            permissions,
+        }
+    }
+}
+
+/// `get-me`
+pub async fn me(call: Call) -> Result<Reply, ApiError> {
+    let (entry, query) = call.enter_with_query().await?;
+    let page = query.read::<PageQuery>()?.page();
+    let caller = entry.caller.clone();
+    let (principal, reach) = (caller.principal, caller.reach);
+    let (described, memberships) = call
+        .app
+        .db
+        .read("identity.me", move |tx| {
+            let described = store::describe(tx, principal)?;
+            let rows = store::memberships(tx, principal, page)?;
+            let counted = store::count_memberships(tx, principal, TOTAL_LIMIT + 1)?;
+            let listed =
+                Paginated::new(rows, page, counted, |row| row.position, |row| Listed::new(row, reach));
+            Ok::<_, ward_db::Error>((described, listed))
+        })
+        .await?;
+    // A token tells the name of today; what is stored is the one of the last write.
+    let told = caller.token().and_then(|token| token.name.clone());
+    Reply::ok(&Me {
+        entity_id: caller.exists.then_some(principal),
+        kind: caller.kind.name(),
+        display_name: told.or_else(|| described.and_then(|(name, _)| name)),
+        credential: CredentialUsed::of(&caller),
+        memberships,
+    })
+}

@@ -1,0 +1,47 @@
+//! Principals: who acts, and in which workspaces.
+
+pub mod api;
+pub mod issuers;
+mod store;
+pub mod token;
+
+use ward_db::{Error, Row};
+
+pub use store::{call_it, create, enroll, guard, join, leave, look_up, relist, unlist};
+
+use crate::access::Role;
+
+/// What kind of actor a principal is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrincipalKind {
+    /// A person.
+    User,
+    /// A program.
+    Service,
+}
+
+impl PrincipalKind {
+    /// Its name in the database and in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Service => "service",
+        }
+    }
+
+    /// Reads it from a row.
+    pub fn column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
+        match row.text(index)? {
+            "user" => Ok(Self::User),
+            "service" => Ok(Self::Service),
+            _ => Err(Error::unreadable("an unknown principal kind")),
+        }
+    }
+}
+
+impl Role {
+    /// Reads it from a row.
+    pub fn column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
+        Self::named(row.text(index)?).ok_or_else(|| Error::unreadable("an unknown role"))
+    }
+}

@@ -1,0 +1,206 @@
+//! The SQL of principals and memberships.
+
+use ward_db::{Error, Timestamp, Tx};
+
+use super::PrincipalKind;
+use super::token::Verified;
+use crate::access::Role;
+use crate::ids::{PrincipalId, WorkspaceId};
+use crate::page::Page;
+use crate::workspaces;
+
+/// Creates a principal, with what it is called.
+pub fn create(
+    tx: &mut Tx<'_>,
+    kind: PrincipalKind,
+    name: Option<&str>,
+    now: Timestamp,
+) -> Result<PrincipalId, Error> {
+    let id = PrincipalId::at(now);
+    insert(tx, id, kind, name, now)?;
+    Ok(id)
+}
+
+fn insert(
+    tx: &mut Tx<'_>,
+    id: PrincipalId,
+    kind: PrincipalKind,
+    name: Option<&str>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO principals (id, kind, display_name, last_position, created_at) VALUES ($1, $2, $3, 0, $4)",
+        &[id.into(), kind.name().into(), name.into(), now.into()],
+    )?;
+    Ok(())
+}
+
+/// The principal that a token's subject is, with its kind. `None`: it has never written anything.
+pub fn look_up(tx: &mut Tx<'_>, token: &Verified) -> Result<Option<(PrincipalId, PrincipalKind)>, Error> {
+    tx.optional(
+        "SELECT principal_id, kind FROM identities WHERE issuer = $1 AND subject = $2",
+        &[(&*token.issuer.name).into(), token.subject.as_str().into()],
+        |row| Ok((row.get(0)?, PrincipalKind::column(row, 1)?)),
+    )
+}
+
+/// Makes a token's subject a principal, unless it is one.
+pub fn enroll(tx: &mut Tx<'_>, token: &Verified, now: Timestamp) -> Result<(), Error> {
+    let first = tx.execute(
+        "INSERT INTO identities (issuer, subject, principal_id, kind, created_at) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (issuer, subject) DO NOTHING",
+        &[
+            (&*token.issuer.name).into(),
+            token.subject.as_str().into(),
+            token.principal.into(),
+            token.kind.name().into(),
+            now.into(),
+        ],
+    )?;
+    if first == 1 {
+        insert(tx, token.principal, token.kind, token.name.as_deref(), now)?;
+    }
+    Ok(())
+}
+
+/// Calls a principal by this name from now on.
+pub fn call_it(tx: &mut Tx<'_>, principal: PrincipalId, name: &str) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE principals SET display_name = $2 WHERE id = $1 AND (display_name IS NULL OR display_name <> $2)",
+        &[principal.into(), name.into()],
+    )?;
+    Ok(())
+}
+
+/// Takes the principal's guard row: writes on its list wait for each other.
+pub fn guard(tx: &mut Tx<'_>, principal: PrincipalId) -> Result<(), Error> {
+    tx.execute("UPDATE principals SET last_position = last_position WHERE id = $1", &[principal.into()])?;
+    Ok(())
+}
+
+/// The place at the end of the principal's list of workspaces, which moves there.
+fn next_position(tx: &mut Tx<'_>, principal: PrincipalId, now: Timestamp) -> Result<i64, Error> {
+    tx.one(
+        "UPDATE principals SET last_position = CASE WHEN last_position >= $2 THEN last_position + 1 ELSE $2 END \
+         WHERE id = $1 RETURNING last_position",
+        &[principal.into(), now.micros().into()],
+        |row| row.get(0),
+    )
+}
+
+/// Makes the principal a member, at the end of its list and of the workspace's.
+pub fn join(
+    tx: &mut Tx<'_>,
+    principal: PrincipalId,
+    workspace: WorkspaceId,
+    role: Role,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let position = next_position(tx, principal, now)?;
+    let seat = workspaces::next_position(tx, workspace, now)?;
+    tx.execute(
+        "INSERT INTO memberships (workspace_id, principal_id, role, position, seat, created_at) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+        &[workspace.into(), principal.into(), role.name().into(), position.into(), seat.into(), now.into()],
+    )?;
+    tx.execute(
+        "INSERT INTO seats (workspace_id, seat, principal_id) VALUES ($1, $2, $3)",
+        &[workspace.into(), seat.into(), principal.into()],
+    )?;
+    Ok(())
+}
+
+/// Ends a membership. Here and below the pair lies between itself and itself, so that the primary key finds it, whatever a
+/// planner thinks of the index by principal.
+pub fn leave(tx: &mut Tx<'_>, principal: PrincipalId, workspace: WorkspaceId) -> Result<(), Error> {
+    tx.execute(
+        "DELETE FROM seats WHERE workspace_id = $1 AND seat = (SELECT m.seat FROM memberships m \
+         WHERE (m.workspace_id, m.principal_id) >= ($1, $2) AND (m.workspace_id, m.principal_id) <= ($1, $2))",
+        &[workspace.into(), principal.into()],
+    )?;
+    tx.execute(
+        "DELETE FROM memberships \
+         WHERE (workspace_id, principal_id) >= ($1, $2) AND (workspace_id, principal_id) <= ($1, $2)",
+        &[workspace.into(), principal.into()],
+    )?;
+    Ok(())
+}
+
+/// Takes an archived workspace out of its members' lists.
+pub fn unlist(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE memberships SET position = -position WHERE workspace_id = $1 AND position > 0",
+        &[workspace.into()],
+    )?;
+    Ok(())
+}
+
+/// Puts a restored workspace at the end of its members' lists. Its old places may lie behind somebody's token.
+pub fn relist(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp) -> Result<(), Error> {
+    let members: Vec<PrincipalId> = tx.all(
+        "SELECT principal_id FROM memberships WHERE workspace_id = $1 AND position < 0 ORDER BY principal_id",
+        &[workspace.into()],
+        |row| row.get(0),
+    )?;
+    for member in members {
+        let position = next_position(tx, member, now)?;
+        tx.execute(
+            "UPDATE memberships SET position = $3 \
+             WHERE (workspace_id, principal_id) >= ($1, $2) AND (workspace_id, principal_id) <= ($1, $2)",
+            &[workspace.into(), member.into(), position.into()],
+        )?;
+    }
+    Ok(())
+}
+
+/// What a principal is called, and when it came.
+pub fn describe(
+    tx: &mut Tx<'_>,
+    principal: PrincipalId,
+) -> Result<Option<(Option<String>, Timestamp)>, Error> {
+    tx.optional("SELECT display_name, created_at FROM principals WHERE id = $1", &[principal.into()], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })
+}
+
+/// A membership as its principal sees it.
+pub struct Membership {
+    /// Where.
+    pub workspace: WorkspaceId,
+    /// That workspace's slug.
+    pub slug: String,
+    /// That workspace's name.
+    pub name: String,
+    /// As what.
+    pub role: Role,
+    /// Its place in the principal's list.
+    pub position: i64,
+}
+
+/// A page of the memberships that a principal has in active workspaces.
+pub fn memberships(tx: &mut Tx<'_>, principal: PrincipalId, page: Page) -> Result<Vec<Membership>, Error> {
+    tx.all(
+        "SELECT m.workspace_id, w.slug, w.name, m.role, m.position \
+         FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
+         WHERE m.principal_id = $1 AND m.position > $2 ORDER BY m.position LIMIT $3",
+        &[principal.into(), page.after.into(), page.fetch().into()],
+        |row| {
+            Ok(Membership {
+                workspace: row.get(0)?,
+                slug: row.get(1)?,
+                name: row.get(2)?,
+                role: Role::column(row, 3)?,
+                position: row.get(4)?,
+            })
+        },
+    )
+}
+
+/// How many memberships that list has, counted no further than `most`.
+pub fn count_memberships(tx: &mut Tx<'_>, principal: PrincipalId, most: i64) -> Result<i64, Error> {
+    tx.one(
+        "SELECT count(*) FROM (SELECT 1 FROM memberships WHERE principal_id = $1 AND position > 0 LIMIT $2) AS counted",
+        &[principal.into(), most.into()],
+        |row| row.get(0),
+    )
+}

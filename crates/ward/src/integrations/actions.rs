@@ -1,0 +1,323 @@
+//! Writes on integrations: create, update, delete, and the sending of a test call.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use ward_db::{Timestamp, Tx};
+
+use super::secrets::{AuthInput, Place, Plan, Stored};
+use super::{AuthConfig, Config, Endpoint, Integration, Mcp, Protocol, connectors, store};
+use crate::app::App;
+use crate::audit::{self, Actor, Event};
+use crate::error::ApiError;
+use crate::http::caller::{Caller, Entry, Held};
+use crate::http::idempotency::{Repeat, Secrecy};
+use crate::http::{Context, Reply};
+use crate::ids::IntegrationId;
+use crate::workspaces;
+
+/// How many integrations a workspace may have: its list is read whole.
+const MOST: i64 = 100;
+
+/// `CreateIntegrationRequest`, validated.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct NewIntegration {
+    name: String,
+    display_name: String,
+    protocol: Protocol,
+    base_url: String,
+    auth: Option<AuthInput>,
+    endpoints: Vec<Endpoint<AuthInput>>,
+    enabled: bool,
+    #[serde(flatten)]
+    mcp: Mcp,
+}
+
+/// `UpdateIntegrationRequest`, validated. Absent and null leave a field alone, but a null clears `auth` and what concerns
+/// a tool server, which have no other way to say "none".
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Change {
+    display_name: Option<String>,
+    protocol: Option<Protocol>,
+    base_url: Option<String>,
+    auth: Option<AuthInput>,
+    endpoints: Option<Vec<Endpoint<AuthInput>>>,
+    enabled: Option<bool>,
+    #[serde(flatten)]
+    mcp: Mcp,
+    /// Which fields the request holds, null or not.
+    #[serde(skip)]
+    given: Vec<String>,
+}
+
+impl Change {
+    /// The change with what only the body as it was sent can tell.
+    pub fn sent_as(mut self, body: &[u8]) -> Self {
+        let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+        let fields: Map<String, Value> = serde_json::from_slice(text).unwrap_or_default();
+        self.given = fields.keys().cloned().collect();
+        self
+    }
+
+    fn gives(&self, field: &str) -> bool {
+        self.given.iter().any(|given| given == field)
+    }
+}
+
+/// A configuration whose secrets are still to be settled.
+struct Wanted {
+    config: Config,
+    auth: Option<AuthInput>,
+    endpoints: Vec<Endpoint<AuthInput>>,
+}
+
+impl Wanted {
+    /// The configuration with its references, and what becomes of the secrets.
+    fn settle(self, stored: &[Stored]) -> Result<(Config, Plan), ApiError> {
+        let Self { mut config, auth, endpoints } = self;
+        let mut plan = Plan::default();
+        let own = Place { endpoint: None, base_url: &config.base_url };
+        config.auth = auth.map(|auth| plan.settle(&own, &auth, stored));
+        config.endpoints = endpoints
+            .into_iter()
+            .enumerate()
+            .map(|(index, mut endpoint)| {
+                let base_url = endpoint.base_url.clone();
+                let name = endpoint.name.clone();
+                let place = Place {
+                    endpoint: Some((index, &name)),
+                    base_url: base_url.as_deref().unwrap_or(&config.base_url),
+                };
+                let auth: Option<AuthConfig> =
+                    endpoint.auth.take().map(|auth| plan.settle(&place, &auth, stored));
+                endpoint.with_auth(auth)
+            })
+            .collect();
+        if !plan.problems.is_empty() {
+            return Err(ApiError::invalid(plan.problems));
+        }
+        let token_url = config.auth.as_ref().and_then(|auth| auth.token_url.as_deref()).unwrap_or_default();
+        if config.enabled && (config.base_url.contains('{') || token_url.contains('{')) {
+            return Err(ApiError::conflict(
+                "integration_unfinished",
+                "Its base_url or token_url still has placeholders; fill them in before it is enabled.",
+            ));
+        }
+        Ok((config, plan))
+    }
+}
+
+fn event<'a>(
+    context: &'a Context,
+    caller: &Caller,
+    action: &'static str,
+    integration: &'a Integration,
+    metadata: Value,
+) -> Event<'a> {
+    Event {
+        workspace: integration.workspace,
+        service: "integrations",
+        action,
+        resource_type: "integration",
+        resource_id: Some(integration.id.0),
+        resource_name: Some(&integration.name),
+        actor: Actor::of(caller),
+        context,
+        metadata,
+    }
+}
+
+fn secrets_set(plan: &Plan) -> Vec<&str> {
+    plan.put.iter().map(|(field, ..)| field.0.as_str()).collect()
+}
+
+/// Adds an integration.
+pub(super) async fn create(
+    app: &Arc<App>,
+    entry: Entry,
+    new: NewIntegration,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
+    let vault = app.vault.clone();
+    app.db
+        .write("integrations.create", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            repeat.once(tx, &vault, Secrecy::Open, |tx| {
+                let (workspace, now) = (seen.workspace.id, entry.context.now);
+                free_name(tx, &seen.workspace, &new.name)?;
+                let new = new.clone();
+                let config = Config {
+                    display_name: new.display_name,
+                    protocol: new.protocol,
+                    base_url: new.base_url,
+                    auth: None,
+                    endpoints: Vec::new(),
+                    mcp: new.mcp,
+                    enabled: new.enabled,
+                };
+                let wanted = Wanted { config, auth: new.auth, endpoints: new.endpoints };
+                let (config, plan) = wanted.settle(&[])?;
+                let integration = Integration {
+                    id: IntegrationId::at(now),
+                    workspace,
+                    name: new.name,
+                    builtin: false,
+                    created_at: now,
+                    updated_at: now,
+                    position: workspaces::next_position(tx, workspace, now)?,
+                    config,
+                };
+                store::insert(tx, &integration)?;
+                plan.carry_out(tx, &vault, (workspace, integration.id), &[], now)?;
+                let what = json!({
+                    "protocol": integration.config.protocol,
+                    "enabled": integration.config.enabled,
+                    "secrets_set": secrets_set(&plan),
+                });
+                audit::record(tx, event(&entry.context, &caller, "integration.create", &integration, what))?;
+                Ok(super::api::Shown::from(integration))
+            })
+        })
+        .await
+}
+
+/// Refuses a name that is taken or kept for a connector, and one integration too many (409).
+fn free_name(tx: &mut Tx<'_>, workspace: &workspaces::Workspace, name: &str) -> Result<(), ApiError> {
+    if connectors::is_connector(name) {
+        return Err(ApiError::conflict(
+            "name_reserved",
+            "This name is a connector's: provisioning a workspace with that connector adds it.",
+        ));
+    }
+    if store::exists(tx, workspace.id, name)? {
+        return Err(ApiError::conflict("name_taken", "An integration of this name is there already."));
+    }
+    if store::count(tx, workspace.id)? >= MOST {
+        return Err(ApiError::conflict("too_many_integrations", "A workspace has at most 100 integrations."));
+    }
+    Ok(())
+}
+
+fn found(
+    tx: &mut Tx<'_>,
+    workspace: crate::ids::WorkspaceId,
+    id: IntegrationId,
+) -> Result<Integration, ApiError> {
+    store::get(tx, workspace, id)?.ok_or(ApiError::no_integration())
+}
+
+/// Changes what an operator configures. A change that changes nothing writes nothing.
+pub(super) async fn update(
+    app: &Arc<App>,
+    entry: Entry,
+    id: IntegrationId,
+    change: Change,
+) -> Result<Integration, ApiError> {
+    let vault = app.vault.clone();
+    app.db
+        .write("integrations.update", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            let mut integration = found(tx, seen.workspace.id, id)?;
+            let stored = store::secrets(tx, integration.workspace, id)?;
+            let (config, plan) = merged(&integration.config, change.clone()).settle(&stored)?;
+            let fields = differences(&integration.config, &config);
+            if fields.is_empty() && plan.put.is_empty() {
+                return Ok(integration);
+            }
+            let now = entry.context.now;
+            integration.config = config;
+            integration.updated_at = now.max(Timestamp::from_micros(integration.updated_at.micros() + 1));
+            store::update(tx, &integration)?;
+            let dropped = plan.carry_out(tx, &vault, (integration.workspace, id), &stored, now)?;
+            let what =
+                json!({ "fields": fields, "secrets_set": secrets_set(&plan), "secrets_dropped": dropped });
+            audit::record(tx, event(&entry.context, &caller, "integration.update", &integration, what))?;
+            Ok(integration)
+        })
+        .await
+}
+
+fn merged(present: &Config, change: Change) -> Wanted {
+    let as_input = |endpoint: &Endpoint<AuthConfig>| {
+        let auth = endpoint.auth.clone().map(AuthInput::from);
+        endpoint.clone().with_auth(auth)
+    };
+    let auth =
+        if change.gives("auth") { change.auth.clone() } else { present.auth.clone().map(AuthInput::from) };
+    let mut mcp = present.mcp.clone();
+    if change.gives("mcp_transport") {
+        mcp.mcp_transport.clone_from(&change.mcp.mcp_transport);
+    }
+    if change.gives("mcp_url") {
+        mcp.mcp_url.clone_from(&change.mcp.mcp_url);
+    }
+    if change.gives("mcp_command") {
+        mcp.mcp_command.clone_from(&change.mcp.mcp_command);
+    }
+    if change.gives("mcp_args") {
+        mcp.mcp_args.clone_from(&change.mcp.mcp_args);
+    }
+    if change.gives("mcp_headers") {
+        mcp.mcp_headers.clone_from(&change.mcp.mcp_headers);
+    }
+    Wanted {
+        auth,
+        endpoints: change.endpoints.unwrap_or_else(|| present.endpoints.iter().map(as_input).collect()),
+        config: Config {
+            display_name: change.display_name.unwrap_or_else(|| present.display_name.clone()),
+            protocol: change.protocol.unwrap_or(present.protocol),
+            base_url: change.base_url.unwrap_or_else(|| present.base_url.clone()),
+            auth: None,
+            endpoints: Vec::new(),
+            mcp,
+            enabled: change.enabled.unwrap_or(present.enabled),
+        },
+    }
+}
+
+/// The names of the fields that differ: their values could be anything, and some are nearly secrets.
+fn differences(from: &Config, to: &Config) -> Vec<&'static str> {
+    [
+        ("display_name", from.display_name != to.display_name),
+        ("protocol", from.protocol != to.protocol),
+        ("base_url", from.base_url != to.base_url),
+        ("auth", from.auth != to.auth),
+        ("endpoints", from.endpoints != to.endpoints),
+        ("mcp", from.mcp != to.mcp),
+        ("enabled", from.enabled != to.enabled),
+    ]
+    .into_iter()
+    .filter_map(|(name, differs)| differs.then_some(name))
+    .collect()
+}
+
+/// Deletes an integration with its secrets. What provisioning seeded can only be disabled.
+pub(super) async fn delete(app: &Arc<App>, entry: Entry, id: IntegrationId) -> Result<(), ApiError> {
+    app.db
+        .write("integrations.delete", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            let integration = found(tx, seen.workspace.id, id)?;
+            if integration.builtin {
+                return Err(ApiError::conflict(
+                    "builtin_integration",
+                    "The connector's own integration cannot be deleted; disable it instead.",
+                ));
+            }
+            store::delete(tx, integration.workspace, id)?;
+            audit::record(tx, event(&entry.context, &caller, "integration.delete", &integration, json!({})))
+        })
+        .await
+}
+
+/// Records that an endpoint is about to be called, before it is: what was done elsewhere cannot be taken back.
+pub(super) fn record_test(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    caller: &Caller,
+    integration: &Integration,
+    endpoint: &Endpoint<AuthConfig>,
+) -> Result<(), ApiError> {
+    let what = json!({ "endpoint": endpoint.name, "method": endpoint.method });
+    audit::record(tx, event(context, caller, "integration.test", integration, what))
+}

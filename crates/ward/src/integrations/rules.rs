@@ -1,0 +1,236 @@
+//! The value rules of integrations. A schema says of what type a URL is; what may be in it is said here.
+
+use serde_json::{Map, Value};
+use url::Url;
+
+use super::AuthKind;
+use super::outbound;
+use super::secrets::SecretKind;
+use crate::http::contract::RuleProblem;
+use crate::http::validate::Loc;
+
+/// The longest of names and of texts that stand in headers.
+const LONGEST_NAME: usize = 64;
+const LONGEST_HEADER: usize = 4096;
+/// How often a call may be tried again: each try takes part of the one time that all have.
+const MOST_RETRIES: i64 = 5;
+
+fn problem(at: &[&'static str], message: &str) -> RuleProblem {
+    RuleProblem { at: at.iter().map(|step| Loc::from(*step)).collect(), message: message.to_owned() }
+}
+
+fn verdict(wrong: Option<&str>) -> Vec<RuleProblem> {
+    wrong.map(RuleProblem::here).into_iter().collect()
+}
+
+/// An integration's or an endpoint's name: it stands in paths.
+pub fn name(value: &Value) -> Vec<RuleProblem> {
+    let name = value.as_str().unwrap_or_default();
+    let starts = name.starts_with(|first: char| first.is_ascii_alphanumeric());
+    let plain = name.chars().all(|char| char.is_ascii_alphanumeric() || char == '-' || char == '_');
+    let fine = starts && plain && name.len() <= LONGEST_NAME;
+    verdict((!fine).then_some("a name is 1 to 64 letters, digits, - and _, the first a letter or digit"))
+}
+
+/// A base URL, empty until it is known; `{placeholders}` may stand for what is not known yet.
+pub fn base_url(value: &Value) -> Vec<RuleProblem> {
+    let text = value.as_str().unwrap_or_default();
+    verdict(if text.is_empty() { None } else { wrong_url(text, false) })
+}
+
+/// A token URL; it may have a query.
+pub fn token_url(value: &Value) -> Vec<RuleProblem> {
+    verdict(wrong_url(value.as_str().unwrap_or_default(), true))
+}
+
+fn wrong_url(text: &str, may_have_query: bool) -> Option<&'static str> {
+    const FORM: &str = "must be a URL such as https://ehr.example.com/fhir";
+    if text.len() > 2048 {
+        return Some("must be at most 2048 characters");
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) || text.contains('\\') {
+        return Some(FORM);
+    }
+    let mut known = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, tail)) = rest.split_once('{') {
+        let Some((name, after)) = tail.split_once('}') else {
+            return Some("has a brace without its other one");
+        };
+        if name.is_empty() || !name.chars().all(|char| char.is_ascii_alphanumeric() || char == '_') {
+            return Some("a placeholder is a name of letters, digits and underscores in braces");
+        }
+        known.push_str(before);
+        known.push('x');
+        rest = after;
+    }
+    known.push_str(rest);
+    if known.contains('}') {
+        return Some("has a brace without its other one");
+    }
+    let Ok(url) = Url::parse(&known) else { return Some(FORM) };
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Some("must be an https URL");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Some("must not hold a user or a password: they belong in auth");
+    }
+    if url.fragment().is_some() || (!may_have_query && url.query().is_some()) {
+        return Some("must end with its path");
+    }
+    let after_scheme = known.split_once("://").map_or("", |(_, rest)| rest);
+    let sent = after_scheme.find('/').map_or("/", |at| &after_scheme[at..]);
+    let as_it_stands = sent.split('?').next() == Some(url.path());
+    (!as_it_stands).then_some("must not have . or .. as a step of its path")
+}
+
+/// A header that a caller's configuration sets.
+fn wrong_header(name: &str, value: &str) -> Option<&'static str> {
+    if !outbound::is_header_name(name) {
+        return Some("is not a header's name");
+    }
+    if outbound::is_reserved_header(name) {
+        return Some("is not for an integration to set: it belongs to the connection or to auth");
+    }
+    let printable = value.bytes().all(|byte| byte == b'\t' || (b' '..0x7f).contains(&byte));
+    (!printable || value.len() > LONGEST_HEADER).then_some("must be at most 4096 printable ASCII characters")
+}
+
+/// `headers` of an endpoint.
+pub fn headers(value: &Value) -> Vec<RuleProblem> {
+    let wrong = |(name, value): (&String, &Value)| {
+        let message = wrong_header(name, value.as_str().unwrap_or_default())?;
+        Some(RuleProblem { at: vec![Loc::from(name.clone())], message: message.to_owned() })
+    };
+    value.as_object().into_iter().flatten().filter_map(wrong).collect()
+}
+
+/// An endpoint's path.
+pub fn path(value: &Value) -> Vec<RuleProblem> {
+    verdict(outbound::check_path(value.as_str().unwrap_or_default()).err())
+}
+
+/// An endpoint's retries and length.
+pub fn endpoint(value: &Value) -> Vec<RuleProblem> {
+    let retry = &value["retry_config"];
+    let mut problems = Vec::new();
+    if !(0..=MOST_RETRIES).contains(&retry["max_retries"].as_i64().unwrap_or(-1)) {
+        problems.push(problem(&["retry_config", "max_retries"], "must be 0 to 5"));
+    }
+    let statuses = retry["retry_on_status"].as_array();
+    if statuses
+        .into_iter()
+        .flatten()
+        .any(|status| !status.as_i64().is_some_and(|it| (400..600).contains(&it)))
+    {
+        problems.push(problem(&["retry_config", "retry_on_status"], "must be statuses from 400 to 599"));
+    }
+    if value["max_result_length"].as_i64().is_none_or(|length| !(0..=1_000_000).contains(&length)) {
+        problems.push(problem(&["max_result_length"], "must be 0 to 1,000,000; 0 is no bound"));
+    }
+    problems
+}
+
+/// The endpoints together: their names are unique, because calls and secrets go by them.
+pub fn endpoints(value: &Value) -> Vec<RuleProblem> {
+    let mut seen: Vec<&str> = Vec::new();
+    let mut problems = Vec::new();
+    for (index, endpoint) in value.as_array().into_iter().flatten().enumerate() {
+        let name = endpoint["name"].as_str().unwrap_or_default();
+        if seen.contains(&name) {
+            let at = vec![Loc::from(index), Loc::from("name")];
+            problems.push(RuleProblem { at, message: "is the name of another endpoint here".to_owned() });
+        }
+        seen.push(name);
+    }
+    problems
+}
+
+/// A secret: not empty, not absurdly long.
+pub fn secret(value: &Value) -> Vec<RuleProblem> {
+    let length = value.as_str().unwrap_or_default().len();
+    verdict((length == 0 || length > 16 * 1024).then_some("must be 1 to 16,384 bytes"))
+}
+
+/// An `AuthConfig` as a whole: what its type needs is there, and nothing that it has no use for.
+pub fn auth(value: &Value) -> Vec<RuleProblem> {
+    let Ok(kind) = serde_json::from_value::<AuthKind>(value["type"].clone()) else { return Vec::new() };
+    let given = |field: &str| value[field].as_str().is_some_and(|text| !text.is_empty());
+    let mut problems = Vec::new();
+    let mut need = |field: &'static str, has: bool| {
+        if !has {
+            problems.push(problem(&[field], "is needed for this type"));
+        }
+    };
+    match kind {
+        AuthKind::ApiKeyHeader => need("header_name", given("header_name")),
+        AuthKind::BearerToken => {}
+        AuthKind::ClientCredentials => {
+            need("client_id", given("client_id"));
+            need("token_url", given("token_url"));
+        }
+        AuthKind::JwtBearer => {
+            need("token_url", given("token_url"));
+            need("assertion_issuer", given("assertion_issuer") || given("client_id"));
+        }
+        AuthKind::GcpWif => {
+            need("assertion_issuer", given("assertion_issuer"));
+            need("assertion_subject", given("assertion_subject"));
+            let provider = value["assertion_audience"].as_str().unwrap_or_default();
+            need("assertion_audience", provider.starts_with("//iam.googleapis.com/"));
+        }
+        AuthKind::SmartBackendServices => need("client_id", given("client_id")),
+    }
+    if let Some(name) = value["header_name"].as_str() {
+        let fine = outbound::is_header_name(name)
+            && (!outbound::is_reserved_header(name) || name.eq_ignore_ascii_case("authorization"));
+        if !fine {
+            problems.push(problem(&["header_name"], "is not a header that a key can stand in"));
+        }
+    }
+    if !(1..=86_400).contains(&value["token_lifetime_seconds"].as_i64().unwrap_or(3600)) {
+        problems.push(problem(&["token_lifetime_seconds"], "must be 1 to 86,400"));
+    }
+    let used = SecretKind::of(kind);
+    for other in SecretKind::ALL.into_iter().filter(|other| *other != used) {
+        for field in [value_field(other), other.reference_field()] {
+            if !value[field].is_null() {
+                problems.push(problem(&[field], "is not used by this type"));
+            }
+        }
+    }
+    problems.extend(wrong_secret(kind, value));
+    problems
+}
+
+const fn value_field(kind: SecretKind) -> &'static str {
+    match kind {
+        SecretKind::ApiKey => "api_key_value",
+        SecretKind::BearerToken => "bearer_token_value",
+        SecretKind::ClientSecret => "client_secret_value",
+        SecretKind::PrivateKey => "private_key_value",
+    }
+}
+
+/// A given secret that could not be used: found now rather than at the first call.
+fn wrong_secret(kind: AuthKind, value: &Value) -> Option<RuleProblem> {
+    let used = SecretKind::of(kind);
+    let field = value_field(used);
+    let text = value[field]["value"].as_str()?;
+    let wrong = match used {
+        SecretKind::PrivateKey => {
+            outbound::check_key(kind, value["assertion_algorithm"].as_str(), text).err()
+        }
+        SecretKind::ApiKey | SecretKind::BearerToken => {
+            let printable = text.bytes().all(|byte| (b' '..0x7f).contains(&byte));
+            (!printable).then(|| "must be printable ASCII: it is sent in a header".to_owned())
+        }
+        SecretKind::ClientSecret => None,
+    };
+    wrong.map(|message| RuleProblem { at: vec![Loc::from(field), Loc::from("value")], message })
+}
+
+/// The parameters of a test call as what they are: an object, already checked.
+pub(super) fn params(value: &Value) -> Map<String, Value> {
+    value.as_object().cloned().unwrap_or_default()
+}

@@ -1,0 +1,319 @@
+//! Secrets of integrations: what answers show in their place, where each may go, and how they are sealed.
+
+use serde::Deserialize;
+use url::Url;
+use uuid::Uuid;
+use ward_db::Tx;
+use zeroize::Zeroizing;
+
+use super::{AuthConfig, AuthKind, store};
+use crate::error::ApiError;
+use crate::http::validate::{Json, Loc, Problem};
+use crate::ids::{IntegrationId, WorkspaceId};
+use crate::vault::Vault;
+
+/// How many secrets one transaction seals anew.
+const RESEALED_AT_ONCE: i64 = 200;
+
+/// Where in an integration a secret belongs: `auth/client_secret`, `endpoints/find/auth/api_key`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Field(pub String);
+
+/// A secret as it is known without opening it.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub field: Field,
+    pub reference: String,
+    pub origins: String,
+}
+
+/// A secret as it lies in the database.
+#[derive(Clone, Debug)]
+pub(super) struct Sealed {
+    pub workspace: WorkspaceId,
+    pub integration: IntegrationId,
+    pub field: Field,
+    pub origins: String,
+    pub bytes: Vec<u8>,
+}
+
+impl Sealed {
+    /// What binds the sealed bytes to their place: moved to another row they do not open.
+    fn place(workspace: WorkspaceId, integration: IntegrationId, field: &Field) -> String {
+        format!("integration secret/{workspace}/{integration}/{}", field.0)
+    }
+
+    /// The secret itself.
+    pub fn open(&self, vault: &Vault) -> Result<Zeroizing<String>, ApiError> {
+        let place = Self::place(self.workspace, self.integration, &self.field);
+        let bytes = vault.open(&self.bytes, &place).map_err(ApiError::internal)?;
+        String::from_utf8(bytes.to_vec()).map(Zeroizing::new).map_err(|_| ApiError::internal("a sealed text"))
+    }
+}
+
+/// `SecretInput`.
+#[derive(Clone, Deserialize)]
+pub(super) struct SecretInput {
+    #[serde(deserialize_with = "wiped")]
+    value: Zeroizing<String>,
+}
+
+/// A text whose memory is wiped.
+fn wiped<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Zeroizing<String>, D::Error> {
+    String::deserialize(deserializer).map(Zeroizing::new)
+}
+
+// By hand: a derived one would show it.
+impl std::fmt::Debug for SecretInput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretInput(..)")
+    }
+}
+
+/// `AuthConfigWithSecrets`, validated.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct AuthInput {
+    #[serde(flatten)]
+    pub config: AuthConfig,
+    api_key_value: Option<SecretInput>,
+    bearer_token_value: Option<SecretInput>,
+    client_secret_value: Option<SecretInput>,
+    private_key_value: Option<SecretInput>,
+}
+
+impl From<AuthConfig> for AuthInput {
+    fn from(config: AuthConfig) -> Self {
+        Self {
+            config,
+            api_key_value: None,
+            bearer_token_value: None,
+            client_secret_value: None,
+            private_key_value: None,
+        }
+    }
+}
+
+/// The four kinds of secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SecretKind {
+    ApiKey,
+    BearerToken,
+    ClientSecret,
+    PrivateKey,
+}
+
+impl SecretKind {
+    pub const ALL: [Self; 4] = [Self::ApiKey, Self::BearerToken, Self::ClientSecret, Self::PrivateKey];
+
+    /// The one that this kind of authentication uses.
+    pub const fn of(kind: AuthKind) -> Self {
+        match kind {
+            AuthKind::ApiKeyHeader => Self::ApiKey,
+            AuthKind::BearerToken => Self::BearerToken,
+            AuthKind::ClientCredentials => Self::ClientSecret,
+            AuthKind::JwtBearer | AuthKind::GcpWif | AuthKind::SmartBackendServices => Self::PrivateKey,
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ApiKey => "api_key",
+            Self::BearerToken => "bearer_token",
+            Self::ClientSecret => "client_secret",
+            Self::PrivateKey => "private_key",
+        }
+    }
+
+    /// The contract's field for its reference.
+    pub const fn reference_field(self) -> &'static str {
+        match self {
+            Self::ApiKey => "ssm_param_path",
+            Self::BearerToken => "token_ssm_param_path",
+            Self::ClientSecret => "client_secret_ssm_param_path",
+            Self::PrivateKey => "private_key_ssm_param_path",
+        }
+    }
+
+    /// The place of its reference.
+    pub const fn reference(self, auth: &mut AuthConfig) -> &mut Option<String> {
+        match self {
+            Self::ApiKey => &mut auth.ssm_param_path,
+            Self::BearerToken => &mut auth.token_ssm_param_path,
+            Self::ClientSecret => &mut auth.client_secret_ssm_param_path,
+            Self::PrivateKey => &mut auth.private_key_ssm_param_path,
+        }
+    }
+
+    const fn given(self, auth: &AuthInput) -> Option<&SecretInput> {
+        match self {
+            Self::ApiKey => auth.api_key_value.as_ref(),
+            Self::BearerToken => auth.bearer_token_value.as_ref(),
+            Self::ClientSecret => auth.client_secret_value.as_ref(),
+            Self::PrivateKey => auth.private_key_value.as_ref(),
+        }
+    }
+}
+
+/// Scheme, host and port of a URL, also of one whose path still has placeholders. `None`: it has none yet.
+pub(super) fn origin(url: &str) -> Option<String> {
+    let authority_end = url.find("://").map(|at| at + 3)?;
+    let end = url[authority_end..].find(['/', '?', '#']).map_or(url.len(), |at| authority_end + at);
+    let parsed = Url::parse(&url[..end]).ok()?;
+    let plain = !url[..end].contains('{') && parsed.host().is_some();
+    plain.then(|| parsed.origin().ascii_serialization())
+}
+
+/// Where a secret of this authentication goes, or what is got for it goes: the origin that is called, and the one where a
+/// token is had. A change of either makes it another place. `None`: not known yet.
+fn destinations(auth: &AuthConfig, base_url: &str) -> Option<String> {
+    let called = origin(base_url)?;
+    match (auth.kind, auth.token_url.as_deref()) {
+        (AuthKind::ApiKeyHeader | AuthKind::BearerToken, _) => Some(called),
+        (_, Some(token_url)) if !token_url.is_empty() => Some(format!("{called} {}", origin(token_url)?)),
+        _ => Some(format!("{called} discovered")),
+    }
+}
+
+/// One authentication on its way into the database: of the integration itself, or of one of its endpoints.
+pub(super) struct Place<'a> {
+    /// The endpoint, by index and name.
+    pub endpoint: Option<(usize, &'a str)>,
+    /// What is called with it.
+    pub base_url: &'a str,
+}
+
+impl Place<'_> {
+    pub fn field(&self, kind: SecretKind) -> Field {
+        Field(match self.endpoint {
+            None => format!("auth/{}", kind.name()),
+            Some((_, name)) => format!("endpoints/{name}/auth/{}", kind.name()),
+        })
+    }
+
+    fn loc(&self, field: &str) -> Vec<Loc> {
+        let mut loc = vec![Loc::from("body")];
+        if let Some((index, _)) = self.endpoint {
+            loc.extend([Loc::from("endpoints"), Loc::from(index)]);
+        }
+        loc.extend([Loc::from("auth"), Loc::from(field.to_owned())]);
+        loc
+    }
+}
+
+/// What becomes of an integration's secrets with a change.
+#[derive(Default)]
+pub(super) struct Plan {
+    /// To be sealed: the field, where it may go, the reference, the value.
+    pub put: Vec<(Field, String, String, Zeroizing<String>)>,
+    /// Kept as they are.
+    pub kept: Vec<Field>,
+    /// References in the request that are none, and secrets that have nowhere to go.
+    pub problems: Vec<Problem>,
+}
+
+impl Plan {
+    /// Settles one authentication: seals what was given, keeps what a reference names and may still go where it would,
+    /// refuses references that Ward did not give for this very field.
+    pub fn settle(&mut self, place: &Place<'_>, input: &AuthInput, stored: &[Stored]) -> AuthConfig {
+        let mut auth = input.config.clone();
+        let destinations = destinations(&auth, place.base_url);
+        for kind in SecretKind::ALL {
+            let field = place.field(kind);
+            let known = stored.iter().find(|secret| secret.field == field);
+            let given = kind.given(input);
+            let slot = kind.reference(&mut auth);
+            let referred = slot.take();
+            // The rules have refused a value that this kind of authentication has no use for.
+            if let Some(given) = given {
+                let Some(destinations) = destinations.clone() else {
+                    let field = format!("{}_value", kind.name());
+                    let message = "a secret needs a base_url, and a token_url if there is one, whose host is known: it \
+                                   goes there and nowhere else";
+                    let hidden = Json::String("**********".to_owned());
+                    self.problems.push(Problem::value_error(place.loc(&field), message, hidden));
+                    continue;
+                };
+                let reference = format!("ward:{}", Uuid::new_v4());
+                *slot = Some(reference.clone());
+                self.put.push((field, destinations, reference, given.value.clone()));
+            } else if let Some(referred) = referred {
+                match known.filter(|known| known.reference == referred) {
+                    None => {
+                        let message =
+                            "is not a reference that Ward gave for this workspace, integration and field";
+                        let loc = place.loc(kind.reference_field());
+                        self.problems.push(Problem::value_error(loc, message, Json::String(referred)));
+                    }
+                    Some(known) if Some(&known.origins) == destinations.as_ref() => {
+                        *slot = Some(referred);
+                        self.kept.push(field);
+                    }
+                    // It was given for another origin, so it does not go along.
+                    Some(_) => {}
+                }
+            }
+        }
+        auth
+    }
+
+    /// Writes what was decided, and says which fields lost their secret.
+    pub fn carry_out(
+        &self,
+        tx: &mut Tx<'_>,
+        vault: &Vault,
+        (workspace, integration): (WorkspaceId, IntegrationId),
+        stored: &[Stored],
+        now: ward_db::Timestamp,
+    ) -> Result<Vec<String>, ApiError> {
+        let mut dropped = Vec::new();
+        for secret in stored {
+            if self.put.iter().any(|(field, ..)| *field == secret.field) || self.kept.contains(&secret.field)
+            {
+                continue;
+            }
+            store::drop_secret(tx, workspace, integration, &secret.field)?;
+            dropped.push(secret.field.0.clone());
+        }
+        for (field, origins, reference, value) in &self.put {
+            let place = Sealed::place(workspace, integration, field);
+            let bytes = vault.seal(value.as_bytes(), &place).map_err(ApiError::internal)?;
+            let new =
+                Sealed { workspace, integration, field: field.clone(), origins: origins.clone(), bytes };
+            store::put_secret(tx, &new, reference, &vault.key_id(), now)?;
+        }
+        Ok(dropped)
+    }
+}
+
+/// Opens the secret of one authentication, if it has one and it may go where it would. The origin is judged once more:
+/// what a row says of its secret's origins is bound to nothing else.
+pub(super) fn open_for(
+    auth: &AuthConfig,
+    place: &Place<'_>,
+    sealed: &[Sealed],
+    vault: &Vault,
+) -> Result<Option<Zeroizing<String>>, ApiError> {
+    let field = place.field(SecretKind::of(auth.kind));
+    let destinations = destinations(auth, place.base_url);
+    let found =
+        sealed.iter().find(|secret| secret.field == field && Some(&secret.origins) == destinations.as_ref());
+    found.map(|secret| secret.open(vault)).transpose()
+}
+
+/// How many secrets are sealed under another key than the one in force.
+pub fn count_under_other_keys(tx: &mut Tx<'_>, vault: &Vault) -> Result<i64, ApiError> {
+    Ok(store::count_under_other_keys(tx, &vault.key_id())?)
+}
+
+/// Seals some of the secrets that are under another key anew. Returns how many there were to do.
+pub fn reseal(tx: &mut Tx<'_>, vault: &Vault) -> Result<usize, ApiError> {
+    let found = store::under_other_keys(tx, &vault.key_id(), RESEALED_AT_ONCE)?;
+    for secret in &found {
+        let place = Sealed::place(secret.workspace, secret.integration, &secret.field);
+        let anew = vault.reseal(&secret.bytes, &place).map_err(ApiError::internal)?;
+        if let Some(anew) = anew {
+            store::replace_sealed(tx, secret, &anew, &vault.key_id())?;
+        }
+    }
+    Ok(found.len())
+}

@@ -1,0 +1,302 @@
+//! The SQL of integrations and of their secrets.
+
+use serde::de::DeserializeOwned;
+use ward_db::{Error, Json, Row, Tx, Value};
+
+use super::secrets::{Field, Sealed, Stored};
+use super::{Config, Integration, Protocol};
+use crate::ids::{IntegrationId, WorkspaceId};
+
+/// Whether the workspace has an integration of this name.
+pub fn exists(tx: &mut Tx<'_>, workspace: WorkspaceId, name: &str) -> Result<bool, Error> {
+    let found = tx.optional(
+        "SELECT 1 FROM integrations WHERE workspace_id = $1 AND name = $2",
+        &[workspace.into(), name.into()],
+        |_| Ok(()),
+    )?;
+    Ok(found.is_some())
+}
+
+/// The integration that provisioning seeded for this connector, if it did.
+pub fn built_in(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    connector: &str,
+) -> Result<Option<IntegrationId>, Error> {
+    tx.optional(
+        "SELECT id FROM integrations WHERE workspace_id = $1 AND name = $2 AND builtin",
+        &[workspace.into(), connector.into()],
+        |row| row.get(0),
+    )
+}
+
+/// Whether the workspace has an integration of this id.
+pub fn exists_by_id(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<bool, Error> {
+    let found = tx.optional(
+        "SELECT 1 FROM integrations WHERE workspace_id = $1 AND id = $2",
+        &[workspace.into(), id.into()],
+        |_| Ok(()),
+    )?;
+    Ok(found.is_some())
+}
+
+/// How many integrations the workspace has.
+pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<i64, Error> {
+    tx.one("SELECT count(*) FROM integrations WHERE workspace_id = $1", &[workspace.into()], |row| row.get(0))
+}
+
+/// The three parts of a configuration that are JSON.
+struct Texts {
+    auth: Option<String>,
+    endpoints: String,
+    mcp: String,
+}
+
+impl Texts {
+    fn of(config: &Config) -> Result<Self, Error> {
+        let write = |written: serde_json::Result<String>| {
+            written.map_err(|_| Error::unreadable("a configuration that is no JSON"))
+        };
+        Ok(Self {
+            auth: config.auth.as_ref().map(|auth| write(serde_json::to_string(auth))).transpose()?,
+            endpoints: write(serde_json::to_string(&config.endpoints))?,
+            mcp: write(serde_json::to_string(&config.mcp))?,
+        })
+    }
+
+    fn auth(&self) -> Value<'_> {
+        self.auth.as_deref().map_or(Value::Null, Value::Json)
+    }
+}
+
+/// Inserts an integration.
+pub fn insert(tx: &mut Tx<'_>, new: &Integration) -> Result<(), Error> {
+    let texts = Texts::of(&new.config)?;
+    tx.execute(
+        "INSERT INTO integrations (workspace_id, id, name, display_name, protocol, base_url, auth, endpoints, mcp, \
+                enabled, builtin, position, created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+        &[
+            new.workspace.into(),
+            new.id.into(),
+            new.name.as_str().into(),
+            new.config.display_name.as_str().into(),
+            new.config.protocol.name().into(),
+            new.config.base_url.as_str().into(),
+            texts.auth(),
+            Value::Json(&texts.endpoints),
+            Value::Json(&texts.mcp),
+            new.config.enabled.into(),
+            new.builtin.into(),
+            new.position.into(),
+            new.created_at.into(),
+            new.updated_at.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Writes what an operator configures of an integration.
+pub fn update(tx: &mut Tx<'_>, changed: &Integration) -> Result<(), Error> {
+    let texts = Texts::of(&changed.config)?;
+    tx.execute(
+        "UPDATE integrations SET display_name = $3, protocol = $4, base_url = $5, auth = $6, endpoints = $7, mcp = $8, \
+                enabled = $9, updated_at = $10 \
+         WHERE workspace_id = $1 AND id = $2",
+        &[
+            changed.workspace.into(),
+            changed.id.into(),
+            changed.config.display_name.as_str().into(),
+            changed.config.protocol.name().into(),
+            changed.config.base_url.as_str().into(),
+            texts.auth(),
+            Value::Json(&texts.endpoints),
+            Value::Json(&texts.mcp),
+            changed.config.enabled.into(),
+            changed.updated_at.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Deletes an integration and its secrets.
+pub fn delete(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<(), Error> {
+    tx.execute(
+        "DELETE FROM integration_secrets WHERE workspace_id = $1 AND integration_id = $2",
+        &[workspace.into(), id.into()],
+    )?;
+    tx.execute(
+        "DELETE FROM integrations WHERE workspace_id = $1 AND id = $2",
+        &[workspace.into(), id.into()],
+    )?;
+    Ok(())
+}
+
+/// An integration of the workspace.
+pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<Option<Integration>, Error> {
+    tx.optional(
+        "SELECT id, workspace_id, name, display_name, protocol, base_url, enabled, builtin, created_at, updated_at, position, \
+                auth, endpoints, mcp \
+         FROM integrations WHERE workspace_id = $1 AND id = $2",
+        &[workspace.into(), id.into()],
+        integration,
+    )
+}
+
+/// All of the workspace's integrations, in the order of their list.
+pub fn list(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<Integration>, Error> {
+    tx.all(
+        "SELECT id, workspace_id, name, display_name, protocol, base_url, enabled, builtin, created_at, updated_at, position, \
+                auth, endpoints, mcp \
+         FROM integrations WHERE workspace_id = $1 AND position > 0 ORDER BY position",
+        &[workspace.into()],
+        integration,
+    )
+}
+
+fn read<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<Option<T>, Error> {
+    let Some(Json(text)) = row.get::<Option<Json>>(column)? else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).map_err(|_| Error::unreadable("an integration's JSON"))
+}
+
+fn integration(row: &Row<'_>) -> Result<Integration, Error> {
+    Ok(Integration {
+        id: row.get(0)?,
+        workspace: row.get(1)?,
+        name: row.get(2)?,
+        builtin: row.get(7)?,
+        created_at: row.get(8)?,
+        updated_at: row.get(9)?,
+        position: row.get(10)?,
+        config: Config {
+            display_name: row.get(3)?,
+            protocol: Protocol::named(row.text(4)?)
+                .ok_or_else(|| Error::unreadable("an unknown protocol"))?,
+            base_url: row.get(5)?,
+            enabled: row.get(6)?,
+            auth: read(row, 11)?,
+            endpoints: read(row, 12)?.unwrap_or_default(),
+            mcp: read(row, 13)?.unwrap_or_default(),
+        },
+    })
+}
+
+/// The secrets of an integration, without what is sealed.
+pub fn secrets(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    integration: IntegrationId,
+) -> Result<Vec<Stored>, Error> {
+    tx.all(
+        "SELECT field, reference, origins FROM integration_secrets WHERE workspace_id = $1 AND integration_id = $2 \
+         ORDER BY field",
+        &[workspace.into(), integration.into()],
+        |row| Ok(Stored { field: Field(row.get(0)?), reference: row.get(1)?, origins: row.get(2)? }),
+    )
+}
+
+/// What is sealed of an integration's secrets.
+pub fn sealed(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    integration: IntegrationId,
+) -> Result<Vec<Sealed>, Error> {
+    tx.all(
+        "SELECT workspace_id, integration_id, field, origins, sealed FROM integration_secrets \
+         WHERE workspace_id = $1 AND integration_id = $2 ORDER BY field",
+        &[workspace.into(), integration.into()],
+        sealed_row,
+    )
+}
+
+/// What is sealed of all the workspace's secrets.
+pub fn all_sealed(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<Sealed>, Error> {
+    tx.all(
+        "SELECT workspace_id, integration_id, field, origins, sealed FROM integration_secrets \
+         WHERE workspace_id = $1 ORDER BY integration_id, field",
+        &[workspace.into()],
+        sealed_row,
+    )
+}
+
+fn sealed_row(row: &Row<'_>) -> Result<Sealed, Error> {
+    Ok(Sealed {
+        workspace: row.get(0)?,
+        integration: row.get(1)?,
+        field: Field(row.get(2)?),
+        origins: row.get(3)?,
+        bytes: row.get(4)?,
+    })
+}
+
+/// Stores a secret in the place of the one that its field had.
+pub fn put_secret(
+    tx: &mut Tx<'_>,
+    new: &Sealed,
+    reference: &str,
+    key_id: &str,
+    now: ward_db::Timestamp,
+) -> Result<(), Error> {
+    drop_secret(tx, new.workspace, new.integration, &new.field)?;
+    tx.execute(
+        "INSERT INTO integration_secrets (workspace_id, integration_id, field, reference, origins, key_id, sealed, created_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        &[
+            new.workspace.into(),
+            new.integration.into(),
+            new.field.0.as_str().into(),
+            reference.into(),
+            new.origins.as_str().into(),
+            key_id.into(),
+            Value::Bytes(&new.bytes),
+            now.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Deletes a secret.
+pub fn drop_secret(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    integration: IntegrationId,
+    field: &Field,
+) -> Result<(), Error> {
+    tx.execute(
+        "DELETE FROM integration_secrets WHERE workspace_id = $1 AND integration_id = $2 AND field = $3",
+        &[workspace.into(), integration.into(), field.0.as_str().into()],
+    )?;
+    Ok(())
+}
+
+/// Some of the secrets, of all workspaces, that are sealed under another key than this.
+pub fn under_other_keys(tx: &mut Tx<'_>, key_id: &str, most: i64) -> Result<Vec<Sealed>, Error> {
+    tx.all(
+        "SELECT workspace_id, integration_id, field, origins, sealed FROM integration_secrets WHERE key_id <> $1 \
+         ORDER BY workspace_id, integration_id, field LIMIT $2",
+        &[key_id.into(), most.into()],
+        sealed_row,
+    )
+}
+
+/// How many those are.
+pub fn count_under_other_keys(tx: &mut Tx<'_>, key_id: &str) -> Result<i64, Error> {
+    tx.one("SELECT count(*) FROM integration_secrets WHERE key_id <> $1", &[key_id.into()], |row| row.get(0))
+}
+
+/// Replaces what is sealed, if it is still what it was.
+pub fn replace_sealed(tx: &mut Tx<'_>, old: &Sealed, anew: &[u8], key_id: &str) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE integration_secrets SET sealed = $5, key_id = $6 \
+         WHERE workspace_id = $1 AND integration_id = $2 AND field = $3 AND sealed = $4",
+        &[
+            old.workspace.into(),
+            old.integration.into(),
+            old.field.0.as_str().into(),
+            Value::Bytes(&old.bytes),
+            Value::Bytes(anew),
+            key_id.into(),
+        ],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! Writes on members: set a role, remove, leave.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use ward_db::Tx;
+
+use super::{Member, beyond_caller, invitations, keep_an_owner, no_member, store, within_reach};
+use crate::access::Role;
+use crate::api_keys;
+use crate::app::App;
+use crate::audit::{self, Actor, Event};
+use crate::error::ApiError;
+use crate::http::Context;
+use crate::http::caller::{Entry, Held};
+use crate::identity;
+use crate::ids::{PrincipalId, WorkspaceId};
+
+/// `SetMemberRoleRequest`, validated.
+#[derive(Clone, Debug, Deserialize)]
+pub struct NewRole {
+    role: String,
+}
+
+/// What was done to a member.
+pub(super) fn event<'a>(
+    context: &'a Context,
+    actor: Actor,
+    action: &'static str,
+    workspace: WorkspaceId,
+    member: &'a Member,
+    metadata: Value,
+) -> Event<'a> {
+    Event {
+        workspace,
+        service: "members",
+        action,
+        resource_type: "member",
+        resource_id: Some(member.principal.0),
+        resource_name: member.name.as_deref(),
+        actor,
+        context,
+        metadata,
+    }
+}
+
+/// Gives a member another role. The same role again writes nothing.
+pub async fn set_role(
+    app: &Arc<App>,
+    entry: Entry,
+    member: PrincipalId,
+    new: NewRole,
+) -> Result<Member, ApiError> {
+    let role = Role::named(&new.role).ok_or_else(|| ApiError::internal("an unvalidated role"))?;
+    let noted = entry.clone();
+    let outcome = app
+        .db
+        .write("members.set_role", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            let workspace = seen.workspace.id;
+            let mut member = store::get(tx, workspace, member)?.ok_or(no_member())?;
+            within_reach(seen.reach, member.role.max(role))?;
+            if member.role == role {
+                return Ok(member);
+            }
+            if role < Role::Owner {
+                keep_an_owner(tx, workspace, &member)?;
+            }
+            let from = std::mem::replace(&mut member.role, role);
+            let actor = Actor::of(&caller);
+            change_role(tx, &entry.context, &actor, workspace, &member)?;
+            let what = json!({ "changes": { "role": { "from": from, "to": role } } });
+            audit::record(tx, event(&entry.context, actor, "member.update", workspace, &member, what))?;
+            Ok(member)
+        })
+        .await;
+    note_if_forbidden(app, &noted, outcome)
+}
+
+/// Stores a member's new role, and ends what the member began with more authority than they have now.
+pub(super) fn change_role(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    actor: &Actor,
+    workspace: WorkspaceId,
+    member: &Member,
+) -> Result<(), ApiError> {
+    store::set_role(tx, workspace, member.principal, member.role)?;
+    invitations::actions::end_beyond(tx, context, actor, workspace, member.principal, Some(member.role))?;
+    // A nominee who is owner has nothing left to accept; a nominator who is not has nothing left to give.
+    let pending = store::transfer(tx, workspace, context.now)?;
+    let moot = pending.is_some_and(|it| match member.role {
+        Role::Owner => it.nominee_entity_id == member.principal,
+        _ => it.nominated_by_entity_id == member.principal,
+    });
+    if moot {
+        store::end_transfer(tx, workspace)?;
+    }
+    Ok(())
+}
+
+/// Ends another's membership, with their keys of this workspace.
+pub async fn remove(app: &Arc<App>, entry: Entry, member: PrincipalId) -> Result<(), ApiError> {
+    let noted = entry.clone();
+    let outcome = app
+        .db
+        .write("members.remove", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            let workspace = seen.workspace.id;
+            let member = store::get(tx, workspace, member)?.ok_or(no_member())?;
+            within_reach(seen.reach, member.role)?;
+            end(tx, &entry.context, Actor::of(&caller), "member.remove", workspace, &member)
+        })
+        .await;
+    note_if_forbidden(app, &noted, outcome)
+}
+
+/// Ends the caller's own membership.
+pub async fn leave(app: &Arc<App>, entry: Entry) -> Result<(), ApiError> {
+    let noted = entry.clone();
+    let outcome = app
+        .db
+        .write("members.leave", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            let workspace = seen.workspace.id;
+            let member = store::get(tx, workspace, caller.principal)?.ok_or(no_member())?;
+            // Or a key that may only look could make its owner go.
+            if caller.reach.role < member.role {
+                return Err(beyond_caller());
+            }
+            end(tx, &entry.context, Actor::of(&caller), "member.leave", workspace, &member)
+        })
+        .await;
+    note_if_forbidden(app, &noted, outcome)
+}
+
+/// Ends a membership and all that hangs on it, in the same commit: keys, invitations, a transfer of ownership.
+fn end(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    actor: Actor,
+    action: &'static str,
+    workspace: WorkspaceId,
+    member: &Member,
+) -> Result<(), ApiError> {
+    keep_an_owner(tx, workspace, member)?;
+    let keys = api_keys::end_all_of(tx, workspace, member.principal, context.now)?;
+    invitations::actions::end_beyond(tx, context, &actor, workspace, member.principal, None)?;
+    store::end_transfer_of(tx, workspace, member.principal)?;
+    identity::leave(tx, member.principal, workspace)?;
+    let what = json!({ "role": member.role, "revoked_key_ids": keys });
+    audit::record(tx, event(context, actor, action, workspace, member, what))
+}
+
+/// A 403 that only the transaction could tell is an event too.
+pub(super) fn note_if_forbidden<T>(
+    app: &App,
+    entry: &Entry,
+    outcome: Result<T, ApiError>,
+) -> Result<T, ApiError> {
+    if matches!(&outcome, Err(error) if error.is_forbidden()) {
+        entry.note_forbidden(app);
+    }
+    outcome
+}

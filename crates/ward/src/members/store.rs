@@ -1,0 +1,137 @@
+//! The SQL of members and of transfers of ownership.
+
+use ward_db::{Error, Row, Timestamp, Tx};
+
+use super::Member;
+use super::transfers::Transfer;
+use crate::access::Role;
+use crate::identity::PrincipalKind;
+use crate::ids::{PrincipalId, WorkspaceId};
+use crate::page::Page;
+
+const COLUMNS: &str = "m.principal_id, p.kind, p.display_name, m.role, m.created_at, m.seat";
+
+fn member(row: &Row<'_>) -> Result<Member, Error> {
+    Ok(Member {
+        principal: row.get(0)?,
+        kind: PrincipalKind::column(row, 1)?,
+        name: row.get(2)?,
+        role: Role::column(row, 3)?,
+        joined_at: row.get(4)?,
+        seat: row.get(5)?,
+    })
+}
+
+/// A page of a workspace's members.
+pub fn list(tx: &mut Tx<'_>, workspace: WorkspaceId, page: Page) -> Result<Vec<Member>, Error> {
+    tx.all(
+        &format!(
+            "SELECT {COLUMNS} FROM seats s \
+             JOIN memberships m ON m.workspace_id = s.workspace_id AND m.principal_id = s.principal_id \
+             JOIN principals p ON p.id = s.principal_id \
+             WHERE s.workspace_id = $1 AND s.seat > $2 ORDER BY s.seat LIMIT $3"
+        ),
+        &[workspace.into(), page.after.into(), page.fetch().into()],
+        member,
+    )
+}
+
+/// How many members there are, counted no further than `most`.
+pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, most: i64) -> Result<i64, Error> {
+    tx.one(
+        "SELECT count(*) FROM (SELECT 1 FROM seats WHERE workspace_id = $1 AND seat > 0 LIMIT $2) AS counted",
+        &[workspace.into(), most.into()],
+        |row| row.get(0),
+    )
+}
+
+/// One member.
+pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, principal: PrincipalId) -> Result<Option<Member>, Error> {
+    tx.optional(
+        &format!(
+            "SELECT {COLUMNS} FROM memberships m JOIN principals p ON p.id = m.principal_id \
+             WHERE m.workspace_id = $1 AND m.principal_id = $2"
+        ),
+        &[workspace.into(), principal.into()],
+        member,
+    )
+}
+
+/// Gives a member another role.
+pub fn set_role(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    principal: PrincipalId,
+    role: Role,
+) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE memberships SET role = $3 WHERE workspace_id = $1 AND principal_id = $2",
+        &[workspace.into(), principal.into(), role.name().into()],
+    )?;
+    Ok(())
+}
+
+/// Whether a user other than this one is an owner.
+pub fn has_other_user_owner(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    than: PrincipalId,
+) -> Result<bool, Error> {
+    let other: Option<i64> = tx.optional(
+        "SELECT 1 FROM memberships m JOIN principals p ON p.id = m.principal_id \
+         WHERE m.workspace_id = $1 AND m.role = 'owner' AND p.kind = 'user' AND m.principal_id <> $2 LIMIT 1",
+        &[workspace.into(), than.into()],
+        |_| Ok(1),
+    )?;
+    Ok(other.is_some())
+}
+
+/// The pending transfer of ownership, if its time is not over.
+pub fn transfer(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp) -> Result<Option<Transfer>, Error> {
+    tx.optional(
+        "SELECT nominee_entity_id, nominated_by_entity_id, expires_at, created_at FROM ownership_transfers \
+         WHERE workspace_id = $1 AND expires_at > $2",
+        &[workspace.into(), now.into()],
+        |row| {
+            Ok(Transfer {
+                nominee_entity_id: row.get(0)?,
+                nominated_by_entity_id: row.get(1)?,
+                expires_at: row.get(2)?,
+                created_at: row.get(3)?,
+            })
+        },
+    )
+}
+
+/// Puts a transfer in the place of whichever is there.
+pub fn set_transfer(tx: &mut Tx<'_>, workspace: WorkspaceId, new: &Transfer) -> Result<(), Error> {
+    end_transfer(tx, workspace)?;
+    tx.execute(
+        "INSERT INTO ownership_transfers (workspace_id, nominee_entity_id, nominated_by_entity_id, expires_at, created_at) \
+         VALUES ($1, $2, $3, $4, $5)",
+        &[
+            workspace.into(),
+            new.nominee_entity_id.into(),
+            new.nominated_by_entity_id.into(),
+            new.expires_at.into(),
+            new.created_at.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Ends the transfer, whichever is there.
+pub fn end_transfer(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<(), Error> {
+    tx.execute("DELETE FROM ownership_transfers WHERE workspace_id = $1", &[workspace.into()])?;
+    Ok(())
+}
+
+/// Ends a transfer that this principal made or was to accept.
+pub fn end_transfer_of(tx: &mut Tx<'_>, workspace: WorkspaceId, who: PrincipalId) -> Result<(), Error> {
+    tx.execute(
+        "DELETE FROM ownership_transfers \
+         WHERE workspace_id = $1 AND (nominee_entity_id = $2 OR nominated_by_entity_id = $2)",
+        &[workspace.into(), who.into()],
+    )?;
+    Ok(())
+}

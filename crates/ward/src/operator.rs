@@ -1,0 +1,302 @@
+//! What the operator does from the command line, beside a running server or without one.
+
+use serde::Serialize;
+use ward_db::Timestamp;
+
+use crate::access::Role;
+use crate::api_keys::actions::{self as keys, ShownOnce};
+use crate::app::App;
+use crate::audit::Actor;
+use crate::calls::operator::{self as calls, Proof};
+use crate::error::ApiError;
+use crate::http::{Context, idempotency};
+use crate::ids::{DeliveryId, IntegrationId, WorkspaceId};
+use crate::sync::actions::{self as steering, Retried};
+use crate::sync::{self, LaneShown};
+use crate::workspaces::State;
+use crate::workspaces::operator::{self as workspaces, Overview};
+use crate::{integrations, vault};
+
+/// How many answers one transaction seals anew.
+const RESEALED_AT_ONCE: u32 = 200;
+
+/// Why a command was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// No workspace has this slug or id.
+    #[error("no workspace has the slug or id {0:?}")]
+    NoWorkspace(String),
+    /// The workspace is in another state than the command is for.
+    #[error("the workspace is {0}, so this cannot be done")]
+    WrongState(&'static str),
+    /// No live key has this key id.
+    #[error("no live key has the key id {0:?}")]
+    NoKey(String),
+    /// A role that is none.
+    #[error("unknown role {0:?}: it must be viewer, member, operator, admin or owner")]
+    NoRole(String),
+    /// A lifetime that is none.
+    #[error("a key lives 1 to 90 days, not {0}")]
+    Lifetime(u64),
+    /// The workspace has no integration of this name or id.
+    #[error("the workspace has no integration with the name or id {0:?}")]
+    NoIntegration(String),
+    /// Not a day, or a period that ends before it begins.
+    #[error("a period is two days such as 2026-04-01 and 2026-04-30, the first not after the last")]
+    Period,
+    /// It cannot be done now.
+    #[error("it was not done: {0}")]
+    Refused(&'static str),
+    /// The database.
+    #[error("the database could not do it")]
+    Database(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<ApiError> for OperatorError {
+    fn from(error: ApiError) -> Self {
+        if error.cause().is_none() {
+            return Self::Refused(error.detail());
+        }
+        Self::Database(error.into_cause())
+    }
+}
+
+impl From<ward_db::Error> for OperatorError {
+    fn from(error: ward_db::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+/// A key that was revoked.
+#[derive(Debug, Serialize)]
+pub struct Revoked {
+    /// Its public part.
+    pub key_id: String,
+    /// What it was called.
+    pub name: Option<String>,
+    /// The workspace that it belonged to.
+    pub workspace_id: WorkspaceId,
+}
+
+/// Up to `limit` workspaces of any state whose id is above `after`.
+pub async fn list_workspaces(
+    app: &App,
+    after: Option<WorkspaceId>,
+    limit: u32,
+) -> Result<Vec<Overview>, OperatorError> {
+    let after = after.unwrap_or(WorkspaceId(uuid::Uuid::nil()));
+    app.db
+        .read_long("operator.list", move |tx| workspaces::list(tx, after, limit).map_err(OperatorError::from))
+        .await
+}
+
+/// The workspace of this slug or id, in any state.
+pub async fn show_workspace(app: &App, slug_or_id: &str) -> Result<Overview, OperatorError> {
+    let wanted = slug_or_id.to_owned();
+    let found = app
+        .db
+        .read("operator.show", move |tx| workspaces::find(tx, &wanted).map_err(OperatorError::from))
+        .await?;
+    found.ok_or_else(|| OperatorError::NoWorkspace(slug_or_id.to_owned()))
+}
+
+/// Makes an archived workspace active again.
+pub async fn restore_workspace(app: &App, slug_or_id: &str) -> Result<Overview, OperatorError> {
+    let found = show_workspace(app, slug_or_id).await?;
+    let context = Context::of_operator(app.clock.now());
+    let workspace = found.workspace.clone();
+    let restored = app
+        .db
+        .write("operator.restore", move |tx| {
+            workspaces::restore(tx, &context, &workspace).map_err(OperatorError::from)
+        })
+        .await?;
+    if !restored {
+        return Err(OperatorError::WrongState(found.state.name()));
+    }
+    show_workspace(app, slug_or_id).await
+}
+
+/// Mints a key for a workspace whose people have lost theirs.
+pub async fn issue_key(
+    app: &App,
+    slug_or_id: &str,
+    role: &str,
+    name: Option<String>,
+    days: u64,
+) -> Result<ShownOnce, OperatorError> {
+    let role = Role::named(role).ok_or_else(|| OperatorError::NoRole(role.to_owned()))?;
+    if !(1..=90).contains(&days) {
+        return Err(OperatorError::Lifetime(days));
+    }
+    let found = show_workspace(app, slug_or_id).await?;
+    if found.state != State::Active {
+        return Err(OperatorError::WrongState(found.state.name()));
+    }
+    let context = Context::of_operator(app.clock.now());
+    let workspace = found.workspace.id;
+    app.db
+        .write("operator.issue_key", move |tx| {
+            keys::issue_as_operator(tx, &context, workspace, role, name.clone(), days)
+                .map_err(OperatorError::from)
+        })
+        .await
+}
+
+/// Ends a key at once.
+pub async fn revoke_key(app: &App, key_id: &str) -> Result<Revoked, OperatorError> {
+    let context = Context::of_operator(app.clock.now());
+    let wanted = key_id.to_owned();
+    let revoked = app
+        .db
+        .write("operator.revoke_key", move |tx| {
+            keys::revoke_as_operator(tx, &context, &wanted).map_err(OperatorError::from)
+        })
+        .await?;
+    let key = revoked.ok_or_else(|| OperatorError::NoKey(key_id.to_owned()))?;
+    Ok(Revoked { key_id: key.key_id, name: key.name, workspace_id: key.workspace })
+}
+
+/// What the workspace's integrations have been owed, sent and refused.
+pub async fn sync_status(app: &App, slug_or_id: &str) -> Result<Vec<LaneShown>, OperatorError> {
+    let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
+    app.db
+        .read_long("operator.sync_status", move |tx| sync::lanes(tx, workspace).map_err(OperatorError::from))
+        .await
+}
+
+/// Tries one delivery again, or all that failed, some at a time.
+pub async fn sync_retry(
+    app: &App,
+    slug_or_id: &str,
+    delivery: Option<DeliveryId>,
+) -> Result<Retried, OperatorError> {
+    let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
+    let context = Context::of_operator(app.clock.now());
+    app.db
+        .write("operator.sync_retry", move |tx| {
+            crate::workspaces::guard(tx, workspace)?;
+            let retried = match delivery {
+                Some(delivery) => {
+                    steering::retry_one(tx, &context, Actor::OPERATOR, workspace, delivery, context.now)
+                }
+                None => steering::retry_all(tx, &context, Actor::OPERATOR, workspace, None),
+            };
+            retried.map_err(OperatorError::from)
+        })
+        .await
+}
+
+/// Holds an integration's deliveries, or lets them go.
+pub async fn sync_hold(
+    app: &App,
+    slug_or_id: &str,
+    integration: &str,
+    held: bool,
+) -> Result<Vec<LaneShown>, OperatorError> {
+    let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
+    let context = Context::of_operator(app.clock.now());
+    let wanted = integration.to_owned();
+    app.db
+        .write("operator.sync_hold", move |tx| {
+            crate::workspaces::guard(tx, workspace)?;
+            let named = match uuid::Uuid::try_parse(&wanted) {
+                Ok(id) => Some(IntegrationId(id)),
+                Err(_) => integrations::built_in(tx, workspace, &wanted)?,
+            };
+            let integration = named.ok_or_else(|| OperatorError::NoIntegration(wanted.clone()))?;
+            steering::hold(tx, &context, Actor::OPERATOR, workspace, integration, held)
+                .map_err(OperatorError::from)
+        })
+        .await?;
+    sync_status(app, slug_or_id).await
+}
+
+/// Shows every test call that began from the first of these days (UTC) to the last, why it was one, and that nothing of it
+/// was owed or sent.
+pub async fn prove_exclusion(
+    app: &App,
+    slug_or_id: &str,
+    first: &str,
+    last: &str,
+) -> Result<Proof, OperatorError> {
+    let day = |text: &str| -> Result<Timestamp, OperatorError> {
+        format!("{text}T00:00:00.000000Z").parse().map_err(|_| OperatorError::Period)
+    };
+    let period = (day(first)?, day(last)?.saturating_add(std::time::Duration::from_hours(24)));
+    if period.0 >= period.1 {
+        return Err(OperatorError::Period);
+    }
+    let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
+    let context = Context::of_operator(app.clock.now());
+    app.db
+        .write("operator.note_proof", move |tx| {
+            calls::note_proof(tx, &context, workspace).map_err(OperatorError::from)
+        })
+        .await?;
+    app.db
+        .read_long("operator.prove_exclusion", move |tx| {
+            calls::prove(tx, workspace, period).map_err(OperatorError::from)
+        })
+        .await
+}
+
+/// How far a rotation is, and what it came to.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Rotated {
+    /// Secrets of integrations that were sealed anew.
+    pub done: usize,
+    /// Those there were at the start.
+    pub of: usize,
+}
+
+/// Seals everything that is under a former key anew, in small steps beside running servers. From then on a process that
+/// has only a former key is refused at start. Can be broken off and begun again.
+pub async fn rotate_secrets(app: &App, progress: impl Fn(Rotated)) -> Result<Rotated, OperatorError> {
+    let vault = app.vault.clone();
+    let counted = app
+        .db
+        .read_long("operator.count_secrets", move |tx| integrations::count_under_other_keys(tx, &vault))
+        .await?;
+    let mut rotated = Rotated { done: 0, of: usize::try_from(counted).unwrap_or_default() };
+    loop {
+        let vault = app.vault.clone();
+        let done = app.db.write("operator.reseal", move |tx| integrations::reseal(tx, &vault)).await?;
+        if done == 0 {
+            break;
+        }
+        rotated.done += done;
+        progress(rotated);
+    }
+    let mut after = Some(String::new());
+    while let Some(scope) = after {
+        let vault = app.vault.clone();
+        after = app
+            .db
+            .write("operator.reseal_answers", move |tx| {
+                idempotency::reseal(tx, &vault, &scope, RESEALED_AT_ONCE)
+            })
+            .await?;
+    }
+    let mut after = Some(WorkspaceId(uuid::Uuid::nil()));
+    while let Some(workspace) = after {
+        let vault = app.vault.clone();
+        after = app
+            .db
+            .write("operator.reseal_twilio", move |tx| {
+                crate::calls::twilio::reseal(tx, &vault, workspace, RESEALED_AT_ONCE)
+            })
+            .await?;
+    }
+    let vault = app.vault.clone();
+    app.db
+        .write("operator.keep_key", move |tx| {
+            // Only when nothing is left: a replica may still seal under a former key.
+            if integrations::count_under_other_keys(tx, &vault)? == 0 {
+                vault::keep_only(tx, vault.check_value())?;
+            }
+            Ok::<_, ApiError>(())
+        })
+        .await?;
+    Ok(rotated)
+}

@@ -1,0 +1,64 @@
+//! Keyset pages: a token is the position of the last row seen.
+
+use serde::{Deserialize, Serialize};
+
+/// Totals are exact up to here and not given beyond.
+pub const TOTAL_LIMIT: i64 = 1_000;
+
+/// The `limit` and `continuation_token` of a list, validated.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct PageQuery {
+    limit: i64,
+    continuation_token: i64,
+}
+
+impl PageQuery {
+    /// The page asked for.
+    pub fn page(self) -> Page {
+        Page { after: self.continuation_token.max(0), limit: self.limit }
+    }
+}
+
+/// A page: at most `limit` rows whose position is above `after`.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// The position after which it starts. Never negative: rows that are kept but not listed have negative positions.
+    pub after: i64,
+    /// The most rows that it has.
+    pub limit: i64,
+}
+
+impl Page {
+    /// How many rows to fetch: one more than the page has tells whether another follows.
+    pub const fn fetch(self) -> i64 {
+        self.limit + 1
+    }
+}
+
+/// A page as it is answered.
+#[derive(Debug, Serialize)]
+pub struct Paginated<T> {
+    items: Vec<T>,
+    has_more: bool,
+    continuation_token: Option<i64>,
+    total: Option<i64>,
+}
+
+impl<T> Paginated<T> {
+    /// The page of these rows, which may be one more than it has. `counted` is the number of rows in the whole list,
+    /// counted no further than [`TOTAL_LIMIT`] plus one.
+    pub fn new<R>(
+        mut rows: Vec<R>,
+        page: Page,
+        counted: i64,
+        position: impl Fn(&R) -> i64,
+        show: impl FnMut(R) -> T,
+    ) -> Self {
+        let most = usize::try_from(page.limit).unwrap_or(usize::MAX);
+        let has_more = rows.len() > most;
+        rows.truncate(most);
+        let continuation_token = if has_more { rows.last().map(position) } else { None };
+        let total = (counted <= TOTAL_LIMIT).then_some(counted);
+        Self { items: rows.into_iter().map(show).collect(), has_more, continuation_token, total }
+    }
+}

@@ -1,0 +1,207 @@
+//! Every route, one list. A route is named by its operation in the contract, which knows its path and method.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use http::{HeaderValue, Method, Request};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::http::contract::{ContractError, Rule};
+use crate::http::{Call, Endpoint, KEY_EXPIRES, REQUEST_ID, Reply, health, idempotency, refusing};
+use crate::{api_keys, audit, calls, identity, integrations, members, sync, workspaces};
+
+/// The rooms' value rules, by the schema that they belong to.
+pub const RULES: &[(&str, Rule)] = &[
+    (
+        "#/components/schemas/TestCallerNumbersRequest/properties/numbers/items",
+        workspaces::test_callers::rule,
+    ),
+    ("#/components/schemas/ReportCallRequest/properties/caller_id", calls::api::caller_rule),
+    ("#/components/schemas/CreateApiKeyRequest/properties/role", api_keys::rules::role),
+    ("#/components/schemas/CreateApiKeyRequest/properties/permissions/items", api_keys::rules::permission),
+    ("#/components/schemas/CreateApiKeyRequest", api_keys::rules::within_role),
+    ("#/components/schemas/SetMemberRoleRequest/properties/role", api_keys::rules::role),
+    ("#/components/schemas/CreateInvitationRequest/properties/role", api_keys::rules::role),
+    ("#/components/schemas/CreateIntegrationRequest/properties/name", integrations::rules::name),
+    ("#/components/schemas/CreateIntegrationRequest/properties/base_url", integrations::rules::base_url),
+    (
+        "#/components/schemas/UpdateIntegrationRequest/properties/base_url/anyOf/0",
+        integrations::rules::base_url,
+    ),
+    ("#/components/schemas/CreateIntegrationRequest/properties/endpoints", integrations::rules::endpoints),
+    (
+        "#/components/schemas/UpdateIntegrationRequest/properties/endpoints/anyOf/0",
+        integrations::rules::endpoints,
+    ),
+    ("#/components/schemas/EndpointConfigWithSecrets", integrations::rules::endpoint),
+    ("#/components/schemas/EndpointConfigWithSecrets/properties/name", integrations::rules::name),
+    ("#/components/schemas/EndpointConfigWithSecrets/properties/path", integrations::rules::path),
+    (
+        "#/components/schemas/EndpointConfigWithSecrets/properties/base_url/anyOf/0",
+        integrations::rules::base_url,
+    ),
+    ("#/components/schemas/EndpointConfigWithSecrets/properties/headers", integrations::rules::headers),
+    ("#/components/schemas/AuthConfigWithSecrets", integrations::rules::auth),
+    (
+        "#/components/schemas/AuthConfigWithSecrets/properties/token_url/anyOf/0",
+        integrations::rules::token_url,
+    ),
+    ("#/components/schemas/SecretInput/properties/value", integrations::rules::secret),
+];
+
+/// The whole service. Fails when a route has no operation or an operation no route.
+pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
+    let mut routes = Routes::new(app.clone());
+
+    routes.on("list-workspaces", "workspaces", workspaces::api::list)?;
+    routes.on("create-workspace", "workspaces", workspaces::api::create)?;
+    routes.on("create-self-service-workspace", "workspaces", workspaces::api::create_own)?;
+    routes.on("create-my-workspace", "workspaces", workspaces::api::create_own)?;
+    routes.on("get-workspace", "workspaces", workspaces::api::get)?;
+    routes.on("update-workspace", "workspaces", workspaces::api::update)?;
+    routes.on("provision-workspace", "workspaces", workspaces::api::provision)?;
+    routes.on("archive-workspace", "workspaces", workspaces::api::archive)?;
+    routes.on("get-test-caller-numbers", "workspaces", workspaces::api::test_callers)?;
+    routes.on("update-test-caller-numbers", "workspaces", workspaces::api::set_test_callers)?;
+
+    routes.on("get-auth-info", "api_keys", api_keys::api::me)?;
+    routes.on("get-me", "identity", identity::api::me)?;
+    routes.on("list-api-keys", "api_keys", api_keys::api::list)?;
+    routes.on("create-api-key", "api_keys", api_keys::api::create)?;
+    routes.on("delete-api-key", "api_keys", api_keys::api::delete)?;
+    routes.on("rotate-api-key", "api_keys", api_keys::api::rotate)?;
+    routes.on("get-permission-catalog", "api_keys", api_keys::api::catalog)?;
+
+    routes.on("list-members", "members", members::api::list)?;
+    routes.on("set-member-role", "members", members::api::set_role)?;
+    routes.on("remove-member", "members", members::api::remove)?;
+    routes.on("leave-workspace", "members", members::api::leave)?;
+    routes.on("get-ownership-transfer", "members", members::api::transfer)?;
+    routes.on("nominate-owner", "members", members::api::nominate)?;
+    routes.on("cancel-ownership-transfer", "members", members::api::cancel)?;
+    routes.on("accept-ownership", "members", members::api::accept)?;
+    routes.on("list-invitations", "members", members::invitations::api::list)?;
+    routes.on("create-invitation", "members", members::invitations::api::create)?;
+    routes.on("revoke-invitation", "members", members::invitations::api::revoke)?;
+    routes.on("accept-invitation", "members", members::invitations::api::accept)?;
+
+    routes.on("list-integrations", "integrations", integrations::api::list)?;
+    routes.on("create-integration", "integrations", integrations::api::create)?;
+    routes.on("integration-health-check", "integrations", integrations::api::health)?;
+    routes.on("get-integration", "integrations", integrations::api::get)?;
+    routes.on("update-integration", "integrations", integrations::api::update)?;
+    routes.on("delete-integration", "integrations", integrations::api::delete)?;
+    routes.on("test-integration-endpoint", "integrations", integrations::api::test)?;
+
+    routes.on("list-calls", "calls", calls::api::list)?;
+    routes.on("get-call", "calls", calls::api::get)?;
+    routes.on("report-call", "calls", calls::api::report)?;
+    routes.on("get-twilio", "calls", calls::api::twilio)?;
+    routes.on("set-twilio", "calls", calls::api::set_twilio)?;
+    routes.on("delete-twilio", "calls", calls::api::delete_twilio)?;
+    routes.on("receive-twilio-status", "calls", calls::api::receive)?;
+
+    routes.on("list-deliveries", "sync", sync::api::list)?;
+    routes.on("get-delivery", "sync", sync::api::get)?;
+    routes.on("retry-delivery", "sync", sync::api::retry)?;
+    routes.on("retry-failed-deliveries", "sync", sync::api::retry_failed)?;
+    routes.on("get-sync-status", "sync", sync::api::status)?;
+    routes.on("hold-integration", "sync", sync::api::hold)?;
+
+    routes.on("list-audit-events", "audit", audit::api::list)?;
+    routes.on("get-audit-summary", "audit", audit::api::summary)?;
+
+    routes.on("get-openapi-document", "http", health::document)?;
+    routes.on("get-docs", "http", health::docs)?;
+    routes.on("get-health", "http", health::alive)?;
+    routes.on("get-readiness", "http", health::ready)?;
+
+    routes.finish()
+}
+
+/// Routes being gathered, by path.
+struct Routes {
+    app: Arc<App>,
+    paths: BTreeMap<String, (MethodRouter, Vec<Method>)>,
+    served: Vec<String>,
+}
+
+impl Routes {
+    const fn new(app: Arc<App>) -> Self {
+        Self { app, paths: BTreeMap::new(), served: Vec::new() }
+    }
+
+    fn on<H, F>(&mut self, operation: &str, room: &'static str, handler: H) -> Result<(), ContractError>
+    where
+        H: Fn(Call) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Reply, ApiError>> + Send + 'static,
+    {
+        let found = self.app.contract.operation(operation).cloned();
+        let operation = found.ok_or_else(|| ContractError {
+            at: operation.to_owned(),
+            what: "a route without an operation".to_owned(),
+        })?;
+        let filter = MethodFilter::try_from(operation.method.clone())
+            .map_err(|error| ContractError { at: operation.id.clone(), what: error.to_string() })?;
+        let endpoint = Endpoint::new(self.app.clone(), operation.clone(), room, handler);
+        let serve = move |request: Request<Body>| endpoint.clone().serve(request);
+        let (path, methods) = self.paths.entry(operation.path.clone()).or_default();
+        *path = std::mem::take(path).on(filter, serve);
+        methods.push(operation.method.clone());
+        self.served.push(operation.id.clone());
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Router, ContractError> {
+        if let Some(missing) = self.app.contract.operations().find(|known| !self.served.contains(&known.id)) {
+            return Err(ContractError {
+                at: missing.id.clone(),
+                what: "an operation without a route".to_owned(),
+            });
+        }
+        let mut router = Router::new();
+        for (path, (mut methods, allowed)) in self.paths {
+            let allow: Vec<&str> = allowed.iter().map(Method::as_str).collect();
+            let allow = HeaderValue::from_str(&allow.join(", ")).ok();
+            let wrong_method = refusing(self.app.clone(), ApiError::wrong_method, allow);
+            // The reference answers HEAD with 405, where this router would quietly treat it as GET.
+            if allowed.contains(&Method::GET) {
+                methods = methods.merge(on(MethodFilter::HEAD, wrong_method.clone()));
+            }
+            router = router.route(&path, methods.fallback(wrong_method));
+        }
+        #[cfg(feature = "bench")]
+        let router = crate::http::fixed::add_routes(&self.app, router);
+        let router = router.fallback(refusing(self.app.clone(), ApiError::no_route, None));
+        Ok(match cors(&self.app.config.cors_origins) {
+            Some(cors) => router.layer(cors),
+            None => router,
+        })
+    }
+}
+
+/// Lets browsers on the configured origins call; off without any.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+    Some(
+        CorsLayer::new()
+            .allow_origin(AllowOrigin::list(origins))
+            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+            .allow_headers([
+                http::header::AUTHORIZATION,
+                http::header::CONTENT_TYPE,
+                http::HeaderName::from_static("idempotency-key"),
+                REQUEST_ID,
+            ])
+            .expose_headers([REQUEST_ID, KEY_EXPIRES, http::header::RETRY_AFTER, idempotency::REPLAYED])
+            .max_age(std::time::Duration::from_mins(10)),
+    )
+}

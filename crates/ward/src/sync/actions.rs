@@ -1,0 +1,201 @@
+//! Steering deliveries: retry, hold, release.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use ward_db::{Timestamp, Tx, Uuid};
+
+use super::{DeliveryState, outbox, store};
+use crate::app::App;
+use crate::audit::{self, Actor, Event};
+use crate::calls;
+use crate::error::ApiError;
+use crate::http::caller::{Entry, Held};
+use crate::http::idempotency::{Repeat, Secrecy};
+use crate::http::{Context, Reply};
+use crate::ids::{DeliveryId, IntegrationId, WorkspaceId};
+use crate::integrations;
+
+/// How many dead letters one call puts back.
+const RETRIED_AT_ONCE: i64 = 1_000;
+
+fn event<'a>(
+    context: &'a Context,
+    actor: Actor,
+    action: &'static str,
+    workspace: WorkspaceId,
+    (resource_type, resource): (&'static str, Option<Uuid>),
+    metadata: Value,
+) -> Event<'a> {
+    Event {
+        workspace,
+        service: "sync",
+        action,
+        resource_type,
+        resource_id: resource,
+        resource_name: None,
+        actor,
+        context,
+        metadata,
+    }
+}
+
+/// `RetryResponse`
+#[derive(Serialize)]
+pub struct Retried {
+    /// How many deliveries are tried again.
+    pub retried: i64,
+    /// Whether there are more that failed.
+    pub has_more: bool,
+}
+
+/// Tries a delivery again that failed, is held, or waits. What is in the EHR, on its way there, or was not real, is not.
+pub async fn retry(
+    app: &Arc<App>,
+    entry: Entry,
+    delivery: DeliveryId,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
+    let vault = app.vault.clone();
+    let reply = app
+        .db
+        .write("sync.retry", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            repeat.once(tx, &vault, Secrecy::Open, |tx| {
+                let (workspace, now) = (seen.workspace.id, entry.context.now);
+                retry_one(tx, &entry.context, Actor::of(&caller), workspace, delivery, now)
+            })
+        })
+        .await?;
+    app.sync.wake();
+    Ok(reply)
+}
+
+/// The same, in the operator's or a caller's transaction.
+pub fn retry_one(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    actor: Actor,
+    workspace: WorkspaceId,
+    delivery: DeliveryId,
+    now: Timestamp,
+) -> Result<Retried, ApiError> {
+    let found = store::get(tx, workspace, delivery)?.ok_or(no_delivery())?;
+    outbox::open_lane(tx, workspace, found.integration_id, now)?;
+    // Looked at again: a worker may have had the lane a moment ago.
+    let found = store::get(tx, workspace, delivery)?.ok_or(no_delivery())?;
+    let real = calls::by_id(tx, workspace, found.call_id)?.and_then(|call| call.direction.real());
+    if real.is_none() {
+        return Err(ApiError::conflict(
+            "not_a_real_call",
+            "This call was not real; it can never be sent to the EHR.",
+        ));
+    }
+    match DeliveryState::named(found.state) {
+        Some(DeliveryState::Failed | DeliveryState::Held | DeliveryState::Pending) => {}
+        Some(DeliveryState::Synced) => {
+            return Err(ApiError::conflict("already_synced", "This delivery is in the EHR already."));
+        }
+        _ => return Err(ApiError::conflict("being_sent", "This delivery is being sent at this moment.")),
+    }
+    outbox::requeue(tx, workspace, found.integration_id, delivery, found.created_at, now)?;
+    let what = json!({ "from": found.state, "reason": found.reason });
+    audit::record(
+        tx,
+        event(context, actor, "delivery.retry", workspace, ("delivery", Some(delivery.0)), what),
+    )?;
+    Ok(Retried { retried: 1, has_more: false })
+}
+
+/// Tries every failed delivery again, of one integration or of all, some at a time.
+pub async fn retry_failed(
+    app: &Arc<App>,
+    entry: Entry,
+    integration: Option<IntegrationId>,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
+    let vault = app.vault.clone();
+    let reply = app
+        .db
+        .write("sync.retry_failed", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            repeat.once(tx, &vault, Secrecy::Open, |tx| {
+                retry_all(tx, &entry.context, Actor::of(&caller), seen.workspace.id, integration)
+            })
+        })
+        .await?;
+    app.sync.wake();
+    Ok(reply)
+}
+
+/// The same, in the operator's or a caller's transaction.
+pub fn retry_all(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    actor: Actor,
+    workspace: WorkspaceId,
+    integration: Option<IntegrationId>,
+) -> Result<Retried, ApiError> {
+    let mut failed = store::failed(tx, workspace, integration, RETRIED_AT_ONCE + 1)?;
+    let most = usize::try_from(RETRIED_AT_ONCE).unwrap_or(usize::MAX);
+    let has_more = failed.len() > most;
+    failed.truncate(most);
+    for (delivery, integration, created_at) in &failed {
+        outbox::requeue(tx, workspace, *integration, *delivery, *created_at, context.now)?;
+    }
+    let retried = i64::try_from(failed.len()).unwrap_or(i64::MAX);
+    if retried > 0 {
+        let about = ("integration", integration.map(|integration| integration.0));
+        let what = json!({ "retried": retried });
+        audit::record(tx, event(context, actor, "delivery.retry_failed", workspace, about, what))?;
+    }
+    Ok(Retried { retried, has_more })
+}
+
+const fn no_delivery() -> ApiError {
+    ApiError::missing("delivery_not_found", "Delivery not found.")
+}
+
+/// Holds an integration's deliveries, or lets them go.
+pub async fn set_held(
+    app: &Arc<App>,
+    entry: Entry,
+    integration: IntegrationId,
+    held: bool,
+) -> Result<(), ApiError> {
+    app.db
+        .write("sync.hold", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            hold(tx, &entry.context, Actor::of(&caller), seen.workspace.id, integration, held)
+        })
+        .await?;
+    app.sync.wake();
+    Ok(())
+}
+
+/// The same, in the operator's or a caller's transaction.
+pub fn hold(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    actor: Actor,
+    workspace: WorkspaceId,
+    integration: IntegrationId,
+    held: bool,
+) -> Result<(), ApiError> {
+    if !integrations::exists_by_id(tx, workspace, integration)? {
+        return Err(ApiError::missing("integration_not_found", "Integration not found."));
+    }
+    let key = (workspace, integration);
+    outbox::open_lane(tx, workspace, integration, context.now)?;
+    if held {
+        outbox::hold(tx, key, "operator", context.now)?;
+    } else {
+        outbox::release(tx, key, context.now)?;
+    }
+    let action = if held { "integration.hold" } else { "integration.release" };
+    audit::record(
+        tx,
+        event(context, actor, action, workspace, ("integration", Some(integration.0)), json!({})),
+    )
+}

@@ -1,0 +1,221 @@
+//! The JSON routes of deliveries.
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use ward_db::{Timestamp, Uuid};
+
+use super::actions;
+use super::store::{self, Filter};
+use crate::error::ApiError;
+use crate::http::idempotency::Repeat;
+use crate::http::{Call, Reply};
+use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
+use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
+
+/// How many tries of one delivery are shown.
+const MOST_ATTEMPTS: i64 = 200;
+
+/// `DeliveryResponse`
+#[derive(Serialize)]
+pub struct Shown {
+    /// Its id.
+    pub id: DeliveryId,
+    /// To which integration it is owed.
+    pub integration_id: IntegrationId,
+    /// The call.
+    pub call_id: CallId,
+    /// The call's id at the telephone provider.
+    pub call_sid: String,
+    /// Which way the call went.
+    pub direction: String,
+    /// How far it has come.
+    pub state: &'static str,
+    /// Why it is there, in a word.
+    pub reason: Option<String>,
+    /// How often it was tried.
+    pub attempt_count: i64,
+    /// Whether a try may have arrived, so that the next one looks first.
+    pub maybe_sent: bool,
+    /// When it is tried next.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Its place in the EHR.
+    pub location: Option<String>,
+    /// What the EHR said last.
+    pub outcome: Option<Box<RawValue>>,
+    /// When it became owed.
+    pub created_at: Timestamp,
+    /// When it came to rest.
+    pub settled_at: Option<Timestamp>,
+    /// Its place in the list.
+    #[serde(skip)]
+    pub position: i64,
+}
+
+/// `DeliveryAttempt`
+#[derive(Serialize)]
+pub struct AttemptShown {
+    /// Which try, from 1.
+    pub number: i64,
+    /// How it went, in a word.
+    pub outcome: String,
+    /// The HTTP status, if there was an answer.
+    pub status: Option<i64>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// What the EHR said.
+    pub detail: Option<Box<RawValue>>,
+}
+
+/// `DeliveryDetail`
+#[derive(Serialize)]
+struct Detail {
+    #[serde(flatten)]
+    delivery: Shown,
+    attempts: Vec<AttemptShown>,
+}
+
+/// `IntegrationSyncStatus`
+#[derive(Debug, Serialize)]
+pub struct LaneShown {
+    /// The integration.
+    pub integration_id: IntegrationId,
+    /// What it is called; null when it was removed.
+    pub name: Option<String>,
+    /// Whether its deliveries are held.
+    pub held: bool,
+    /// By what: `operator`, `unauthorized`, `misconfigured`.
+    pub held_because: Option<String>,
+    /// Since when.
+    pub held_at: Option<Timestamp>,
+    /// Why nothing is sent at this moment, in a word.
+    pub waits_because: Option<String>,
+    /// When its next delivery is tried.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Failures in a row.
+    pub failures_in_a_row: i64,
+    /// When something last arrived.
+    pub last_success_at: Option<Timestamp>,
+    /// Deliveries that wait or are being sent.
+    pub pending: i64,
+    /// When the one of them that has waited longest became owed.
+    pub oldest_pending_at: Option<Timestamp>,
+    /// Deliveries that are held one by one.
+    pub held_deliveries: i64,
+    /// Dead letters.
+    pub failed: i64,
+    /// Deliveries in the EHR.
+    pub synced: i64,
+}
+
+/// `SyncStatusResponse`
+#[derive(Serialize)]
+struct Status {
+    integrations: Vec<LaneShown>,
+}
+
+#[derive(Deserialize)]
+struct ListQuery {
+    state: Option<String>,
+    integration_id: Option<Uuid>,
+    call_id: Option<Uuid>,
+}
+
+/// `list-deliveries`
+pub async fn list(call: Call) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_query().await?;
+    let workspace = entry.workspace()?.id;
+    let query: ListQuery = sent.read()?;
+    let page = sent.read::<PageQuery>()?.page();
+    let filter = Filter {
+        state: query.state,
+        integration: query.integration_id.map(IntegrationId),
+        call: query.call_id.map(CallId),
+    };
+    let listed = call
+        .app
+        .db
+        .read_long("sync.list", move |tx| {
+            let rows = store::list(tx, workspace, &filter, page)?;
+            let counted = store::count(tx, workspace, &filter, TOTAL_LIMIT + 1)?;
+            Ok::<_, ward_db::Error>(Paginated::new(
+                rows,
+                page,
+                counted,
+                |shown| shown.position,
+                |shown| shown,
+            ))
+        })
+        .await?;
+    Reply::ok(&listed)
+}
+
+/// The delivery that the path names; text that is no id names none.
+fn named(call: &Call) -> DeliveryId {
+    DeliveryId(Uuid::try_parse(call.parameter("delivery_id")).unwrap_or(Uuid::nil()))
+}
+
+/// `get-delivery`
+pub async fn get(call: Call) -> Result<Reply, ApiError> {
+    let entry = call.enter().await?;
+    let (workspace, id) = (entry.workspace()?.id, named(&call));
+    let found = call
+        .app
+        .db
+        .read("sync.get", move |tx| {
+            let Some(delivery) = store::get(tx, workspace, id)? else { return Ok::<_, ward_db::Error>(None) };
+            Ok(Some(Detail { delivery, attempts: store::attempts(tx, workspace, id, MOST_ATTEMPTS)? }))
+        })
+        .await?;
+    Reply::ok(&found.ok_or(ApiError::missing("delivery_not_found", "Delivery not found."))?)
+}
+
+/// `retry-delivery`
+pub async fn retry(mut call: Call) -> Result<Reply, ApiError> {
+    let entry = call.enter().await?;
+    let bytes = call.read_ignored_body().await?;
+    let repeat = Repeat::of(&call, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
+    actions::retry(&call.app, entry, named(&call), repeat).await
+}
+
+/// `RetryFailedRequest`
+#[derive(Deserialize)]
+struct RetryFailed {
+    integration_id: Option<Uuid>,
+}
+
+/// `retry-failed-deliveries`
+pub async fn retry_failed(mut call: Call) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_body::<RetryFailed>().await?;
+    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    let integration = sent.value.integration_id.map(IntegrationId);
+    actions::retry_failed(&call.app, entry, integration, repeat).await
+}
+
+async fn status_of(call: &Call, workspace: WorkspaceId) -> Result<Reply, ApiError> {
+    let integrations = call.app.db.read_long("sync.status", move |tx| store::lanes(tx, workspace)).await?;
+    Reply::ok(&Status { integrations })
+}
+
+/// `get-sync-status`
+pub async fn status(call: Call) -> Result<Reply, ApiError> {
+    let workspace = call.enter().await?.workspace()?.id;
+    status_of(&call, workspace).await
+}
+
+/// `HoldRequest`
+#[derive(Deserialize)]
+struct Hold {
+    held: bool,
+}
+
+/// `hold-integration`
+pub async fn hold(mut call: Call) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_body::<Hold>().await?;
+    let workspace = entry.workspace()?.id;
+    let integration = Uuid::try_parse(call.parameter("integration_id")).unwrap_or(Uuid::nil());
+    actions::set_held(&call.app, entry, IntegrationId(integration), sent.value.held).await?;
+    status_of(&call, workspace).await
+}

@@ -1,0 +1,61 @@
+//! When a failed try is tried again: full jitter, so that many deliveries that failed together do not come back together.
+
+use std::time::Duration;
+
+/// The shortest ceiling of a wait.
+const FIRST: Duration = Duration::from_secs(5);
+/// The longest.
+const LONGEST: Duration = Duration::from_hours(1);
+/// For how long a delivery is tried before it is a dead letter.
+pub const TRIED_FOR: Duration = Duration::from_hours(24);
+/// After how many failures in a row an integration is let alone for a while, and then gets one delivery to prove itself.
+pub const BREAKS_AFTER: i64 = 5;
+
+/// The ceiling of the wait before try number `tried` plus one: doubled with every try, within bounds.
+pub fn ceiling(tried: i64) -> Duration {
+    let doublings = u32::try_from(tried.saturating_sub(1).clamp(0, 20)).unwrap_or(0);
+    FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST)
+}
+
+/// A wait between nothing and the ceiling, as `random` (any 64 bits) says, and never less than what the other side asked
+/// for, as far as that is no more than the longest ceiling.
+pub fn wait(tried: i64, asked: Option<Duration>, random: u64) -> Duration {
+    let ceiling = u64::try_from(ceiling(tried).as_micros()).unwrap_or(u64::MAX);
+    let drawn = Duration::from_micros(random % (ceiling + 1));
+    drawn.max(asked.unwrap_or_default().min(LONGEST))
+}
+
+/// 64 random bits. Without a source of them there is still a spread, by time.
+pub fn random(now: ward_db::Timestamp) -> u64 {
+    let mut bytes = [0; 8];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => u64::from_ne_bytes(bytes),
+        Err(_) => now.micros().unsigned_abs().wrapping_mul(0x9e37_79b9_7f4a_7c15),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_an_hour_and_no_further() {
+        let ceilings: Vec<u64> = (1..=12).map(|tried| ceiling(tried).as_secs()).collect();
+        assert_eq!(ceilings, [5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 3_600, 3_600]);
+        assert_eq!(ceiling(i64::MAX), LONGEST);
+        assert_eq!(ceiling(0), FIRST);
+    }
+
+    #[test]
+    fn a_wait_is_anywhere_below_its_ceiling_and_never_below_what_was_asked() {
+        for random in [0, 1, u64::MAX, 123_456_789_012] {
+            assert!(wait(3, None, random) <= ceiling(3));
+            assert!(wait(1, Some(Duration::from_secs(90)), random) == Duration::from_secs(90));
+            assert!(wait(1, Some(Duration::from_hours(99)), random) <= LONGEST);
+        }
+        let mean =
+            (0..10_000_u64).map(|n| wait(4, None, n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).as_secs_f64());
+        let mean = mean.sum::<f64>() / 10_000.0;
+        assert!((19.0..21.0).contains(&mean), "{mean}");
+    }
+}

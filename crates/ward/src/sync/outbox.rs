@@ -1,0 +1,468 @@
+//! The SQL of the outbox: what is owed, whose turn it is, and how a try ended.
+//!
+//! A *lane* is the queue of one integration. A worker takes a whole lane for a while, so that of one integration's
+//! deliveries only one worker in all replicas sends any, and its breaker and its limits are in one hand. What has been
+//! settled leaves the queue: a look into it costs the same however much history there is.
+
+use ward_db::{Error, Row, Timestamp, Tx, Uuid, Value};
+
+use super::{DeliveryState, Owed};
+use crate::calls::RealDirection;
+use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
+
+/// No lease.
+const NEVER: Timestamp = Timestamp::from_micros(0);
+
+/// Inserts a delivery, if the call does not owe one to this integration already.
+pub fn insert(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    integration: IntegrationId,
+    call: CallId,
+    direction: RealDirection,
+    position: i64,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let id = DeliveryId::at(now);
+    let inserted = tx.execute(
+        "INSERT INTO deliveries (workspace_id, id, integration_id, call_id, direction, state, attempts, maybe_sent, \
+                position, created_at) \
+         VALUES ($1, $2, $3, $4, $5, 'pending', 0, false, $6, $7) \
+         ON CONFLICT (workspace_id, call_id, integration_id) DO NOTHING",
+        &[
+            workspace.into(),
+            id.into(),
+            integration.into(),
+            call.into(),
+            direction.name().into(),
+            position.into(),
+            now.into(),
+        ],
+    )?;
+    if inserted == 1 { queue(tx, workspace, integration, id, now, now) } else { Ok(()) }
+}
+
+/// Puts a delivery into its lane's queue, due then.
+pub fn queue(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    integration: IntegrationId,
+    delivery: DeliveryId,
+    due_at: Timestamp,
+    created_at: Timestamp,
+) -> Result<(), Error> {
+    open_lane(tx, workspace, integration, due_at)?;
+    tx.execute(
+        "INSERT INTO delivery_queue (workspace_id, integration_id, delivery_id, due_at, created_at) \
+         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (workspace_id, integration_id, delivery_id) DO NOTHING",
+        &[workspace.into(), integration.into(), delivery.into(), due_at.into(), created_at.into()],
+    )?;
+    Ok(())
+}
+
+/// Makes sure that the lane is there and gets its turn by `due_at`, and takes it as the guard row of its queue.
+pub fn open_lane(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    integration: IntegrationId,
+    due_at: Timestamp,
+) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO sync_lanes (workspace_id, integration_id, due_at, not_before, lease_until, held, failures) \
+         VALUES ($1, $2, $3, $4, $4, false, 0) ON CONFLICT (workspace_id, integration_id) DO NOTHING",
+        &[workspace.into(), integration.into(), due_at.into(), NEVER.into()],
+    )?;
+    tx.execute(
+        "UPDATE sync_lanes SET due_at = CASE WHEN not_before <= $3 AND due_at > $3 THEN $3 \
+                                             WHEN not_before > $3 AND due_at > not_before THEN not_before \
+                                             ELSE due_at END \
+         WHERE workspace_id = $1 AND integration_id = $2",
+        &[workspace.into(), integration.into(), due_at.into()],
+    )?;
+    Ok(())
+}
+
+/// What the call owes.
+pub fn owed_for(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId) -> Result<Option<Owed>, Error> {
+    tx.optional(
+        "SELECT id, integration_id, state FROM deliveries WHERE workspace_id = $1 AND call_id = $2 \
+         ORDER BY integration_id LIMIT 1",
+        &[workspace.into(), call.into()],
+        |row| {
+            Ok(Owed {
+                delivery: row.get(0)?,
+                integration: row.get(1)?,
+                state: DeliveryState::column(row, 2)?,
+            })
+        },
+    )
+}
+
+impl DeliveryState {
+    /// Reads it from a row.
+    pub fn column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
+        Self::named(row.text(index)?).ok_or_else(|| Error::unreadable("an unknown delivery state"))
+    }
+}
+
+/// A lane whose turn it is.
+pub type LaneKey = (WorkspaceId, IntegrationId);
+
+/// Lanes whose turn it is, those that have waited longest first.
+pub fn due_lanes(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<Vec<LaneKey>, Error> {
+    tx.all(
+        "SELECT workspace_id, integration_id FROM sync_lanes WHERE due_at <= $1 ORDER BY due_at LIMIT $2",
+        &[now.into(), most.into()],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )
+}
+
+/// A lane in the hands of one worker.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    /// Whose.
+    pub key: LaneKey,
+    /// Proves that the lease is still this worker's.
+    pub token: Uuid,
+    /// Whether somebody holds the integration.
+    pub held: bool,
+    /// Failures in a row.
+    pub failures: i64,
+}
+
+/// Takes a lane until `until`, if it is due and nobody has it.
+pub fn take_lane(
+    tx: &mut Tx<'_>,
+    key: LaneKey,
+    token: Uuid,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<Option<Lane>, Error> {
+    tx.optional(
+        "UPDATE sync_lanes SET lease_token = $3, lease_until = $4, due_at = $4, waits_because = NULL \
+         WHERE workspace_id = $1 AND integration_id = $2 AND due_at <= $5 AND lease_until <= $5 \
+         RETURNING held, failures",
+        &[key.0.into(), key.1.into(), token.into(), until.into(), now.into()],
+        |row| Ok(Lane { key, token, held: row.get(0)?, failures: row.get(1)? }),
+    )
+}
+
+/// How a worker leaves a lane.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaving {
+    /// Failures in a row.
+    pub failures: i64,
+    /// Nothing is sent before this moment, whatever is queued.
+    pub not_before: Timestamp,
+    /// Why nothing is sent before then, if that is not the queue's doing.
+    pub waits_because: Option<&'static str>,
+    /// When something last arrived, if something did.
+    pub succeeded_at: Option<Timestamp>,
+}
+
+/// Gives a lane back, due when its next delivery is. A lane taken over by another worker is left alone.
+pub fn leave_lane(tx: &mut Tx<'_>, lane: &Lane, leaving: Leaving) -> Result<(), Error> {
+    let (workspace, integration) = lane.key;
+    // The row is taken first: what is queued beside this waits, or is seen below.
+    let ours = tx.execute(
+        "UPDATE sync_lanes SET failures = $4, waits_because = $5, lease_token = NULL, lease_until = $6, \
+                last_success_at = CASE WHEN $7 THEN $8 ELSE last_success_at END \
+         WHERE workspace_id = $1 AND integration_id = $2 AND lease_token = $3",
+        &[
+            workspace.into(),
+            integration.into(),
+            lane.token.into(),
+            leaving.failures.into(),
+            leaving.waits_because.into(),
+            NEVER.into(),
+            leaving.succeeded_at.is_some().into(),
+            leaving.succeeded_at.unwrap_or(NEVER).into(),
+        ],
+    )?;
+    if ours == 0 {
+        return Ok(());
+    }
+    let next = tx.optional(
+        "SELECT due_at FROM delivery_queue WHERE workspace_id = $1 AND integration_id = $2 ORDER BY due_at LIMIT 1",
+        &[workspace.into(), integration.into()],
+        |row| row.get::<Timestamp>(0),
+    )?;
+    let due_at = next.map_or(Timestamp::MAX, |next| next.max(leaving.not_before));
+    tx.execute(
+        "UPDATE sync_lanes SET due_at = $3, not_before = $4 WHERE workspace_id = $1 AND integration_id = $2",
+        &[workspace.into(), integration.into(), due_at.into(), leaving.not_before.into()],
+    )?;
+    Ok(())
+}
+
+/// A delivery about to be sent.
+#[derive(Clone, Debug)]
+pub struct Leased {
+    /// Its id.
+    pub id: DeliveryId,
+    /// The call it is about.
+    pub call: CallId,
+    /// Which try this is, from 1.
+    pub attempt: i64,
+    /// When it was first tried since it was last put into the queue.
+    pub tried_since: Timestamp,
+    /// Whether an earlier try may have arrived.
+    pub maybe_sent: bool,
+    /// When it became owed.
+    pub created_at: Timestamp,
+}
+
+/// Marks up to `most` due deliveries of a taken lane as being sent. One that is marked already was left by a worker that
+/// died: nobody knows whether it arrived.
+pub fn lease(tx: &mut Tx<'_>, lane: &Lane, now: Timestamp, most: i64) -> Result<Vec<Leased>, Error> {
+    let (workspace, integration) = lane.key;
+    let due: Vec<(Leased, DeliveryState, Option<Timestamp>)> = tx.all(
+        "SELECT d.id, d.call_id, d.state, d.attempts, d.tried_since, d.maybe_sent, d.created_at FROM delivery_queue q \
+         JOIN deliveries d ON d.workspace_id = q.workspace_id AND d.id = q.delivery_id \
+         WHERE q.workspace_id = $1 AND q.integration_id = $2 AND q.due_at <= $3 ORDER BY q.due_at LIMIT $4",
+        &[workspace.into(), integration.into(), now.into(), most.into()],
+        |row| {
+            let leased = Leased {
+                id: row.get(0)?,
+                call: row.get(1)?,
+                attempt: row.get::<i64>(3)? + 1,
+                tried_since: now,
+                maybe_sent: row.get(5)?,
+                created_at: row.get(6)?,
+            };
+            Ok((leased, DeliveryState::column(row, 2)?, row.get(4)?))
+        },
+    )?;
+    let mut leased = Vec::with_capacity(due.len());
+    for (mut one, state, tried_since) in due {
+        if state == DeliveryState::Sending {
+            let lost =
+                Attempt { outcome: "lost", status: None, started_at: now, ended_at: now, detail: None };
+            note_attempt(tx, workspace, one.id, one.attempt - 1, &lost)?;
+            one.maybe_sent = true;
+        }
+        one.tried_since = tried_since.unwrap_or(now);
+        tx.execute(
+            "UPDATE deliveries SET state = 'sending', lease_token = $3, attempts = $4, tried_since = $5, maybe_sent = $6, \
+                    reason = NULL WHERE workspace_id = $1 AND id = $2",
+            &[
+                workspace.into(),
+                one.id.into(),
+                lane.token.into(),
+                one.attempt.into(),
+                one.tried_since.into(),
+                one.maybe_sent.into(),
+            ],
+        )?;
+        leased.push(one);
+    }
+    Ok(leased)
+}
+
+/// How one try went.
+#[derive(Clone, Debug)]
+pub struct Attempt<'a> {
+    /// A word for it.
+    pub outcome: &'a str,
+    /// The HTTP status, if there was one.
+    pub status: Option<u16>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// What the EHR said of it, or why it was not sent: JSON.
+    pub detail: Option<&'a str>,
+}
+
+fn note_attempt(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    delivery: DeliveryId,
+    number: i64,
+    attempt: &Attempt<'_>,
+) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO delivery_attempts (workspace_id, delivery_id, number, outcome, status, started_at, ended_at, detail) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (workspace_id, delivery_id, number) DO NOTHING",
+        &[
+            workspace.into(),
+            delivery.into(),
+            number.into(),
+            attempt.outcome.into(),
+            attempt.status.map(u32::from).into(),
+            attempt.started_at.into(),
+            attempt.ended_at.into(),
+            attempt.detail.map_or(Value::Null, Value::Json),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Where a try leaves its delivery.
+#[derive(Clone, Debug)]
+pub enum Settled {
+    /// It is in the EHR, there.
+    Synced(Option<String>),
+    /// It waits for somebody; the word says for what.
+    Held(&'static str),
+    /// It is a dead letter; the word says why.
+    Failed(&'static str),
+    /// It is tried again then. The flag: whether this try may have arrived all the same.
+    Again(Timestamp, bool),
+    /// It was not tried after all, and keeps what was known of it.
+    Untried,
+}
+
+/// Settles a try, if the lease is still this worker's (`false` otherwise: somebody else has the delivery, and nothing of
+/// this try counts).
+pub fn settle(
+    tx: &mut Tx<'_>,
+    lane: &Lane,
+    leased: &Leased,
+    settled: &Settled,
+    attempt: &Attempt<'_>,
+) -> Result<bool, Error> {
+    let (workspace, integration) = lane.key;
+    let (state, reason, location, attempts, maybe_sent) = match settled {
+        Settled::Synced(location) => {
+            (DeliveryState::Synced, None, location.as_deref(), leased.attempt, false)
+        }
+        Settled::Held(reason) => {
+            (DeliveryState::Held, Some(*reason), None, leased.attempt, leased.maybe_sent)
+        }
+        Settled::Failed(reason) => {
+            (DeliveryState::Failed, Some(*reason), None, leased.attempt, leased.maybe_sent)
+        }
+        Settled::Again(_, maybe) => {
+            (DeliveryState::Pending, Some(attempt.outcome), None, leased.attempt, *maybe)
+        }
+        Settled::Untried => (DeliveryState::Pending, None, None, leased.attempt - 1, leased.maybe_sent),
+    };
+    let settled_at = (state != DeliveryState::Pending).then_some(attempt.ended_at);
+    let ours = tx.execute(
+        "UPDATE deliveries SET state = $4, reason = $5, location = $6, attempts = $7, maybe_sent = $8, settled_at = $9, \
+                outcome = $10, lease_token = NULL \
+         WHERE workspace_id = $1 AND id = $2 AND lease_token = $3 AND state = 'sending'",
+        &[
+            workspace.into(),
+            leased.id.into(),
+            lane.token.into(),
+            state.name().into(),
+            reason.into(),
+            location.into(),
+            attempts.into(),
+            maybe_sent.into(),
+            settled_at.into(),
+            attempt.detail.map_or(Value::Null, Value::Json),
+        ],
+    )?;
+    if ours == 0 {
+        return Ok(false);
+    }
+    match settled {
+        Settled::Again(due_at, _) => {
+            tx.execute(
+                "UPDATE delivery_queue SET due_at = $4 WHERE workspace_id = $1 AND integration_id = $2 AND delivery_id = $3",
+                &[workspace.into(), integration.into(), leased.id.into(), (*due_at).into()],
+            )?;
+        }
+        Settled::Untried => return Ok(true),
+        Settled::Synced(_) | Settled::Held(_) | Settled::Failed(_) => {
+            tx.execute(
+                "DELETE FROM delivery_queue WHERE workspace_id = $1 AND integration_id = $2 AND delivery_id = $3",
+                &[workspace.into(), integration.into(), leased.id.into()],
+            )?;
+        }
+    }
+    note_attempt(tx, workspace, leased.id, leased.attempt, attempt)?;
+    Ok(true)
+}
+
+/// Holds a lane: nothing of it is sent until it is released.
+pub fn hold(tx: &mut Tx<'_>, key: LaneKey, because: &str, now: Timestamp) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE sync_lanes SET held = true, held_because = $3, held_at = $4 \
+         WHERE workspace_id = $1 AND integration_id = $2",
+        &[key.0.into(), key.1.into(), because.into(), now.into()],
+    )?;
+    Ok(())
+}
+
+/// Releases a lane, due at once. What made it fail is forgotten.
+pub fn release(tx: &mut Tx<'_>, key: LaneKey, now: Timestamp) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE sync_lanes SET held = false, held_because = NULL, held_at = NULL, waits_because = NULL, failures = 0, \
+                due_at = $3, not_before = $4 WHERE workspace_id = $1 AND integration_id = $2",
+        &[key.0.into(), key.1.into(), now.into(), NEVER.into()],
+    )?;
+    Ok(())
+}
+
+/// Releases a lane that Ward itself held, if the integration was changed since: somebody has seen to it. What a person
+/// held, a person releases.
+pub fn resume_after(tx: &mut Tx<'_>, key: LaneKey, changed_at: Timestamp) -> Result<bool, Error> {
+    let resumed = tx.execute(
+        "UPDATE sync_lanes SET held = false, held_because = NULL, held_at = NULL \
+         WHERE workspace_id = $1 AND integration_id = $2 AND held AND held_at < $3 \
+           AND held_because IN ('unauthorized', 'misconfigured')",
+        &[key.0.into(), key.1.into(), changed_at.into()],
+    )?;
+    Ok(resumed == 1)
+}
+
+/// Puts what a call owes back into the queue, if it was held for want of a patient.
+pub fn release_unmatched(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    call: CallId,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let held: Vec<(DeliveryId, IntegrationId, Timestamp)> = tx.all(
+        "UPDATE deliveries SET state = 'pending', reason = NULL, settled_at = NULL, tried_since = NULL \
+         WHERE workspace_id = $1 AND call_id = $2 AND state = 'held' AND reason = 'unmatched_patient' \
+         RETURNING id, integration_id, created_at",
+        &[workspace.into(), call.into()],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
+    for (delivery, integration, created_at) in held {
+        queue(tx, workspace, integration, delivery, now, created_at)?;
+    }
+    Ok(())
+}
+
+/// Puts a delivery back into the queue, due now, with a whole day of tries before it. Its identifier stays, and whether
+/// it may have arrived. Whoever asks for it does not want to wait until an integration that failed is tried by itself.
+pub fn requeue(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    integration: IntegrationId,
+    delivery: DeliveryId,
+    created_at: Timestamp,
+    now: Timestamp,
+) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE deliveries SET state = 'pending', reason = NULL, settled_at = NULL, tried_since = NULL \
+         WHERE workspace_id = $1 AND id = $2",
+        &[workspace.into(), delivery.into()],
+    )?;
+    tx.execute(
+        "UPDATE sync_lanes SET not_before = $3 WHERE workspace_id = $1 AND integration_id = $2",
+        &[workspace.into(), integration.into(), NEVER.into()],
+    )?;
+    queue(tx, workspace, integration, delivery, now, created_at)?;
+    tx.execute(
+        "UPDATE delivery_queue SET due_at = $4 WHERE workspace_id = $1 AND integration_id = $2 AND delivery_id = $3",
+        &[workspace.into(), integration.into(), delivery.into(), now.into()],
+    )?;
+    Ok(())
+}
+
+/// How many deliveries wait to be sent, counted no further than `most`, and when the one that has waited longest became
+/// owed.
+pub fn depth(tx: &mut Tx<'_>, most: i64) -> Result<(i64, Option<Timestamp>), Error> {
+    tx.one(
+        "SELECT count(*), min(created_at) FROM (SELECT created_at FROM delivery_queue LIMIT $1) AS found",
+        &[most.into()],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )
+}

@@ -1,0 +1,223 @@
+//! The SQL of looking at deliveries and steering them.
+
+use std::fmt::Write as _;
+
+use serde_json::value::RawValue;
+use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
+
+use super::DeliveryState;
+use super::api::{AttemptShown, LaneShown, Shown};
+use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
+use crate::page::Page;
+
+/// Counts of settled deliveries are exact up to here, and this beyond.
+pub const MOST_COUNTED: i64 = 10_000;
+
+const COLUMNS: &str = "d.id, d.integration_id, d.call_id, d.direction, d.state, d.reason, d.attempts, d.maybe_sent, d.location, \
+                       d.outcome, d.created_at, d.settled_at, d.position, q.due_at, c.call_sid";
+const JOINED: &str = "deliveries d \
+     JOIN calls c ON c.workspace_id = d.workspace_id AND c.id = d.call_id \
+     LEFT JOIN delivery_queue q ON q.workspace_id = d.workspace_id AND q.integration_id = d.integration_id \
+          AND q.delivery_id = d.id";
+
+fn raw(text: Option<Json>) -> Result<Option<Box<RawValue>>, Error> {
+    text.map(|Json(text)| RawValue::from_string(text).map_err(Error::unreadable)).transpose()
+}
+
+fn shown(row: &Row<'_>) -> Result<Shown, Error> {
+    Ok(Shown {
+        id: row.get(0)?,
+        integration_id: row.get(1)?,
+        call_id: row.get(2)?,
+        direction: row.get(3)?,
+        state: DeliveryState::column(row, 4)?.name(),
+        reason: row.get(5)?,
+        attempt_count: row.get(6)?,
+        maybe_sent: row.get(7)?,
+        location: row.get(8)?,
+        outcome: raw(row.get(9)?)?,
+        created_at: row.get(10)?,
+        settled_at: row.get(11)?,
+        position: row.get(12)?,
+        next_attempt_at: row.get(13)?,
+        call_sid: row.get(14)?,
+    })
+}
+
+/// Which deliveries to list.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// In this state.
+    pub state: Option<String>,
+    /// Owed to this integration.
+    pub integration: Option<IntegrationId>,
+    /// Of this call.
+    pub call: Option<CallId>,
+}
+
+impl Filter {
+    fn conditions(&self, workspace: WorkspaceId) -> (String, Vec<Value<'_>>) {
+        let asked = [
+            ("d.state =", self.state.as_deref().map(Value::Text)),
+            ("d.integration_id =", self.integration.map(Value::from)),
+            ("d.call_id =", self.call.map(Value::from)),
+        ];
+        let mut sql = String::from("d.workspace_id = $1");
+        let mut values = vec![workspace.into()];
+        for (condition, value) in asked {
+            if let Some(value) = value {
+                values.push(value);
+                let _ = write!(sql, " AND {condition} ${}", values.len());
+            }
+        }
+        (sql, values)
+    }
+}
+
+/// A page of deliveries, in the order in which they became owed.
+pub fn list(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    filter: &Filter,
+    page: Page,
+) -> Result<Vec<Shown>, Error> {
+    let (conditions, mut values) = filter.conditions(workspace);
+    values.extend([Value::Int(page.after), Value::Int(page.fetch())]);
+    let sql = format!(
+        "SELECT {COLUMNS} FROM {JOINED} WHERE {conditions} AND d.position > ${} ORDER BY d.position LIMIT ${}",
+        values.len() - 1,
+        values.len()
+    );
+    tx.all(&sql, &values, shown)
+}
+
+/// How many deliveries the filter finds, counted no further than `most`.
+pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, filter: &Filter, most: i64) -> Result<i64, Error> {
+    let (conditions, mut values) = filter.conditions(workspace);
+    values.push(Value::Int(most));
+    let sql = format!(
+        "SELECT count(*) FROM (SELECT 1 FROM deliveries d WHERE {conditions} LIMIT ${}) AS found",
+        values.len()
+    );
+    tx.one(&sql, &values, |row| row.get(0))
+}
+
+/// One delivery.
+pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: DeliveryId) -> Result<Option<Shown>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM {JOINED} WHERE d.workspace_id = $1 AND d.id = $2");
+    tx.optional(&sql, &[workspace.into(), id.into()], shown)
+}
+
+/// A delivery's tries, first to last.
+pub fn attempts(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    id: DeliveryId,
+    most: i64,
+) -> Result<Vec<AttemptShown>, Error> {
+    tx.all(
+        "SELECT number, outcome, status, started_at, ended_at, detail FROM delivery_attempts \
+         WHERE workspace_id = $1 AND delivery_id = $2 ORDER BY number LIMIT $3",
+        &[workspace.into(), id.into(), most.into()],
+        |row| {
+            Ok(AttemptShown {
+                number: row.get(0)?,
+                outcome: row.get(1)?,
+                status: row.get(2)?,
+                started_at: row.get(3)?,
+                ended_at: row.get(4)?,
+                detail: raw(row.get(5)?)?,
+            })
+        },
+    )
+}
+
+/// Failed deliveries, up to `most`, of one integration or of all.
+pub fn failed(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    integration: Option<IntegrationId>,
+    most: i64,
+) -> Result<Vec<(DeliveryId, IntegrationId, Timestamp)>, Error> {
+    let filter = Filter { state: Some("failed".to_owned()), integration, call: None };
+    let (conditions, mut values) = filter.conditions(workspace);
+    values.push(Value::Int(most));
+    // The direction is asked for once more: what is not real is never put back.
+    let sql = format!(
+        "SELECT d.id, d.integration_id, d.created_at FROM deliveries d \
+         JOIN calls c ON c.workspace_id = d.workspace_id AND c.id = d.call_id \
+         WHERE {conditions} AND c.direction IN ('inbound', 'outbound') ORDER BY d.position LIMIT ${}",
+        values.len()
+    );
+    tx.all(&sql, &values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+}
+
+/// Every integration that something was ever owed to, with its figures.
+pub fn lanes(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<LaneShown>, Error> {
+    let lanes: Vec<LaneShown> = tx.all(
+        "SELECT l.integration_id, i.name, l.held, l.held_because, l.held_at, l.waits_because, l.due_at, l.failures, \
+                l.last_success_at \
+         FROM sync_lanes l LEFT JOIN integrations i ON i.workspace_id = l.workspace_id AND i.id = l.integration_id \
+         WHERE l.workspace_id = $1 ORDER BY l.integration_id",
+        &[workspace.into()],
+        |row| {
+            let due_at: Timestamp = row.get(6)?;
+            Ok(LaneShown {
+                integration_id: row.get(0)?,
+                name: row.get(1)?,
+                held: row.get(2)?,
+                held_because: row.get(3)?,
+                held_at: row.get(4)?,
+                waits_because: row.get(5)?,
+                next_attempt_at: (due_at < Timestamp::MAX).then_some(due_at),
+                failures_in_a_row: row.get(7)?,
+                last_success_at: row.get(8)?,
+                pending: 0,
+                oldest_pending_at: None,
+                held_deliveries: 0,
+                failed: 0,
+                synced: 0,
+            })
+        },
+    )?;
+    let mut figures = Vec::with_capacity(lanes.len());
+    for mut lane in lanes {
+        let mut counted = |state: DeliveryState| {
+            let state = Some(state.name().to_owned());
+            let filter = Filter { state, integration: Some(lane.integration_id), call: None };
+            count(tx, workspace, &filter, MOST_COUNTED)
+        };
+        lane.held_deliveries = counted(DeliveryState::Held)?;
+        lane.failed = counted(DeliveryState::Failed)?;
+        lane.synced = counted(DeliveryState::Synced)?;
+        (lane.pending, lane.oldest_pending_at) = tx.one(
+            "SELECT count(*), min(created_at) FROM (SELECT created_at FROM delivery_queue \
+             WHERE workspace_id = $1 AND integration_id = $2 LIMIT $3) AS found",
+            &[workspace.into(), lane.integration_id.into(), MOST_COUNTED.into()],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        figures.push(lane);
+    }
+    Ok(figures)
+}
+
+/// How many deliveries there are of calls that were not real. The database allows none.
+pub fn owed_by_unreal(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<i64, Error> {
+    tx.one(
+        "SELECT count(*) FROM deliveries d JOIN calls c ON c.workspace_id = d.workspace_id AND c.id = d.call_id \
+         WHERE d.workspace_id = $1 AND c.direction NOT IN ('inbound', 'outbound')",
+        &[workspace.into()],
+        |row| row.get(0),
+    )
+}
+
+/// How many deliveries, and how many tries of one, there are for a call: for showing that there are none.
+pub fn sent_for(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId) -> Result<(i64, i64), Error> {
+    tx.one(
+        "SELECT count(DISTINCT d.id), count(a.number) FROM deliveries d \
+         LEFT JOIN delivery_attempts a ON a.workspace_id = d.workspace_id AND a.delivery_id = d.id \
+         WHERE d.workspace_id = $1 AND d.call_id = $2",
+        &[workspace.into(), call.into()],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )
+}

@@ -1,0 +1,102 @@
+//! What Ward tells its operator: log lines on standard error, numbers at `/metrics`.
+//!
+//! Neither holds a secret, a phone number or a patient datum: events name route templates and ids, labels are from
+//! small closed sets.
+
+use std::io::{self, IsTerminal as _};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use metrics::{describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Limits, LogFormat};
+use crate::http::server::{ServeOptions, serve};
+
+/// Why telemetry could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter is not one.
+    #[error("the log filter cannot be read: {0}")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// Something else in this process logs already.
+    #[error("logging is set up already")]
+    Logging,
+    /// Something else in this process records metrics already.
+    #[error("metrics cannot be recorded: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+}
+
+/// Upper bounds of the buckets of every histogram whose name ends in `_seconds`, in seconds. They begin where an
+/// embedded read ends.
+const SECONDS: [f64; 14] =
+    [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 2.5, 10.0];
+
+/// How often recorded samples are folded into their buckets. Without it they pile up until somebody scrapes.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Sends events to standard error, in the form asked for. To be called once per process.
+pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::try_new(filter)?;
+    let terminal = io::stderr().is_terminal();
+    let json = format == LogFormat::Json || (format == LogFormat::Auto && !terminal);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal);
+    let set = if json {
+        builder.json().flatten_event(true).with_span_list(false).try_init()
+    } else {
+        builder.try_init()
+    };
+    set.map_err(|_| TelemetryError::Logging)
+}
+
+/// Starts recording metrics. To be called once per process, before anything counts.
+pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .install_recorder()?;
+    describe_gauge!("ward_connections_open", "Open connections, those of /metrics included");
+    describe_counter!("ward_connections_refused_total", "Connections refused, by the limit they met");
+    describe_counter!("ward_accept_errors_total", "Failed accepts; mostly a lack of file descriptors");
+    gauge!("ward_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(handle)
+}
+
+/// Folds samples into their buckets, for ever.
+pub async fn keep_metrics(handle: PrometheusHandle) {
+    let mut tick = tokio::time::interval(UPKEEP);
+    loop {
+        tick.tick().await;
+        handle.run_upkeep();
+    }
+}
+
+/// Serves `/metrics` in Prometheus' text format on `listener` until `shutdown` resolves.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_metrics(
+    listener: TcpListener,
+    handle: PrometheusHandle,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let page = move || async move {
+        let headers =
+            [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), (CACHE_CONTROL, "no-store")];
+        (headers, handle.render())
+    };
+    let router = Router::new().route("/metrics", get(page));
+    // A scraper or two; what is not one of them need not be welcome.
+    let limits = Limits {
+        connections: 16,
+        connections_per_address: 16,
+        shutdown_time: Duration::from_secs(1),
+        ..Limits::default()
+    };
+    let options = ServeOptions { limits, tls: None, trusted_proxies: Vec::new() };
+    serve(listener, router, options, shutdown).await
+}

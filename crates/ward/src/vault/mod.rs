@@ -1,0 +1,180 @@
+//! Sealing under the operator's keys: AES-256-GCM with a random nonce, bound to where the secret belongs.
+
+mod store;
+
+pub use store::{keep_only, note_check_value};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use zeroize::Zeroizing;
+
+/// First byte of everything sealed, so that the form can change.
+const VERSION: u8 = 1;
+/// Bytes that name the key something was sealed under.
+const KEY_ID: usize = 4;
+const HEAD: usize = 1 + KEY_ID + NONCE_LEN;
+
+/// The operator's keys, ready to use: the one in force seals, it and the former ones open.
+pub struct Vault {
+    current: Key,
+    former: Vec<Key>,
+}
+
+struct Key {
+    cipher: RandomizedNonceKey,
+    id: [u8; KEY_ID],
+    check: String,
+}
+
+/// Something could not be sealed or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    /// The cipher refused; when opening: another key, another place, or damaged.
+    #[error("the cipher refused")]
+    Cipher,
+    /// What was given to open is not something sealed, or was sealed under a key that is not here.
+    #[error("not sealed under a key that is here")]
+    Foreign,
+}
+
+impl Key {
+    fn new(master_key: &[u8; 32]) -> Result<Self, VaultError> {
+        let cipher = RandomizedNonceKey::new(&AES_256_GCM, master_key).map_err(|_| VaultError::Cipher)?;
+        let mac = hmac::Key::new(hmac::HMAC_SHA256, master_key);
+        let named = hmac::sign(&mac, b"ward key id");
+        let checked = hmac::sign(&mac, b"ward key check");
+        let mut id = [0; KEY_ID];
+        id.copy_from_slice(&named.as_ref()[..KEY_ID]);
+        Ok(Self { cipher, id, check: STANDARD_NO_PAD.encode(checked) })
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+impl Vault {
+    /// A vault under this key.
+    pub fn new(master_key: &[u8; 32]) -> Result<Self, VaultError> {
+        Self::with_former(master_key, [])
+    }
+
+    /// A vault under this key that also opens what was sealed under the former ones.
+    pub fn with_former<'k>(
+        master_key: &[u8; 32],
+        former: impl IntoIterator<Item = &'k [u8; 32]>,
+    ) -> Result<Self, VaultError> {
+        let former = former.into_iter().map(Key::new).collect::<Result<_, _>>()?;
+        Ok(Self { current: Key::new(master_key)?, former })
+    }
+
+    /// A value that only the key in force gives and that does not give the key away. It stands in the database, so that a
+    /// replica with another key is refused before it seals anything.
+    pub fn check_value(&self) -> &str {
+        &self.current.check
+    }
+
+    /// The check values of all keys here, the one in force first.
+    pub fn check_values(&self) -> Vec<String> {
+        self.keys().map(|key| key.check.clone()).collect()
+    }
+
+    /// The id of the key in force: eight hexadecimal digits.
+    pub fn key_id(&self) -> String {
+        hex(&self.current.id)
+    }
+
+    /// Whether this was sealed under the key in force.
+    pub fn is_current(&self, sealed: &[u8]) -> bool {
+        sealed.get(1..=KEY_ID).is_some_and(|id| id == self.current.id)
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &Key> {
+        std::iter::once(&self.current).chain(&self.former)
+    }
+
+    /// Seals `plain` for the place that `place` names: it opens nowhere else.
+    pub fn seal(&self, plain: &[u8], place: &str) -> Result<Vec<u8>, VaultError> {
+        let mut body = Zeroizing::new(plain.to_vec());
+        let nonce = self
+            .current
+            .cipher
+            .seal_in_place_append_tag(Aad::from(place.as_bytes()), &mut *body)
+            .map_err(|_| VaultError::Cipher)?;
+        let mut sealed = Vec::with_capacity(HEAD + body.len());
+        sealed.push(VERSION);
+        sealed.extend_from_slice(&self.current.id);
+        sealed.extend_from_slice(nonce.as_ref());
+        sealed.extend_from_slice(&body);
+        Ok(sealed)
+    }
+
+    /// Opens what was sealed for this place.
+    pub fn open(&self, sealed: &[u8], place: &str) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        let (head, body) = sealed.split_at_checked(HEAD).ok_or(VaultError::Foreign)?;
+        if head[0] != VERSION {
+            return Err(VaultError::Foreign);
+        }
+        let key = self.keys().find(|key| key.id == head[1..=KEY_ID]).ok_or(VaultError::Foreign)?;
+        let nonce = Nonce::try_assume_unique_for_key(&head[1 + KEY_ID..]).map_err(|_| VaultError::Foreign)?;
+        let mut body = Zeroizing::new(body.to_vec());
+        let opened = key
+            .cipher
+            .open_in_place(nonce, Aad::from(place.as_bytes()), &mut body)
+            .map_err(|_| VaultError::Cipher)?
+            .len();
+        body.truncate(opened);
+        Ok(body)
+    }
+
+    /// The same, sealed anew under the key in force; `None` when it is already.
+    pub fn reseal(&self, sealed: &[u8], place: &str) -> Result<Option<Vec<u8>>, VaultError> {
+        if self.is_current(sealed) {
+            return Ok(None);
+        }
+        self.seal(&self.open(sealed, place)?, place).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opens_only_with_its_key_and_in_its_place() {
+        let vault = Vault::new(&[1; 32]).unwrap();
+        let sealed = vault.seal(b"secret", "here").unwrap();
+        assert!(!sealed.windows(6).any(|part| part == b"secret"));
+        assert_eq!(&*vault.open(&sealed, "here").unwrap(), b"secret");
+        assert!(vault.open(&sealed, "there").is_err());
+        assert!(Vault::new(&[2; 32]).unwrap().open(&sealed, "here").is_err());
+        assert!(vault.open(&sealed[..10], "here").is_err());
+        let mut damaged = sealed;
+        *damaged.last_mut().unwrap() ^= 1;
+        assert!(vault.open(&damaged, "here").is_err());
+    }
+
+    #[test]
+    fn two_seals_of_the_same_differ() {
+        let vault = Vault::new(&[1; 32]).unwrap();
+        assert_ne!(vault.seal(b"secret", "here").unwrap(), vault.seal(b"secret", "here").unwrap());
+        assert_ne!(vault.check_value(), Vault::new(&[2; 32]).unwrap().check_value());
+    }
+
+    #[test]
+    fn former_keys_open_and_do_not_seal() {
+        let old = Vault::new(&[1; 32]).unwrap();
+        let sealed = old.seal(b"secret", "here").unwrap();
+        let both = Vault::with_former(&[2; 32], [&[1; 32]]).unwrap();
+        assert_eq!(&*both.open(&sealed, "here").unwrap(), b"secret");
+        assert!(both.open(&sealed, "there").is_err());
+        let anew = both.reseal(&sealed, "here").unwrap().unwrap();
+        assert!(both.is_current(&anew) && !both.is_current(&sealed));
+        assert!(both.reseal(&anew, "here").unwrap().is_none());
+        assert!(old.open(&anew, "here").is_err());
+        assert_eq!(&*Vault::new(&[2; 32]).unwrap().open(&anew, "here").unwrap(), b"secret");
+        assert_eq!(both.check_values(), [both.check_value(), old.check_value()]);
+    }
+}

@@ -1,0 +1,40 @@
+//! The SQL of the operator's keys: only their check values are ever stored.
+
+use ward_db::{Error, Tx};
+
+/// The row of the key that the database was first used with, or was last rotated to. Whoever inserts it first decides.
+const FIRST: &str = "master_key_check";
+
+/// Notes the check value of the key in force, unless a key is noted that is not among `known` (all check values that this
+/// process has keys for, the one in force first). `false`: there is one.
+pub fn note_check_value(tx: &mut Tx<'_>, known: &[String]) -> Result<bool, Error> {
+    let Some(current) = known.first() else { return Ok(false) };
+    insert(tx, FIRST, current)?;
+    let noted = tx.all(
+        "SELECT value FROM settings WHERE name >= 'master_key_check' AND name < 'master_key_checl' ORDER BY name",
+        &[],
+        |row| row.get::<String>(0),
+    )?;
+    if noted.iter().any(|value| !known.contains(value)) {
+        return Ok(false);
+    }
+    if !noted.contains(current) {
+        // From now on a replica without this key is refused: it could not open what is sealed here.
+        insert(tx, &format!("{FIRST}:{}", &current[..16]), current)?;
+    }
+    Ok(true)
+}
+
+/// Forgets every key but the one in force.
+pub fn keep_only(tx: &mut Tx<'_>, current: &str) -> Result<(), Error> {
+    tx.execute("DELETE FROM settings WHERE name >= 'master_key_check' AND name < 'master_key_checl'", &[])?;
+    insert(tx, FIRST, current)
+}
+
+fn insert(tx: &mut Tx<'_>, name: &str, value: &str) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+        &[name.into(), value.into()],
+    )?;
+    Ok(())
+}

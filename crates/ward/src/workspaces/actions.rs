@@ -1,0 +1,379 @@
+//! Writes on workspaces: create, update, provision, archive, test callers.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use ward_db::{Timestamp, Tx};
+
+use super::api::Provisioned;
+use super::{State, Workspace, store, test_callers};
+use crate::access::Role;
+use crate::app::App;
+use crate::audit::{self, Actor, Event};
+use crate::error::ApiError;
+use crate::http::caller::{Entry, Held};
+use crate::http::idempotency::{Repeat, Secrecy};
+use crate::http::validate::{Json, Loc, Problem};
+use crate::http::{Context, Reply};
+use crate::identity::{self, PrincipalKind};
+use crate::ids::WorkspaceId;
+use crate::integrations;
+
+/// How many due workspaces a creation that found no room lapses before it looks again.
+const LAPSED_AT_ONCE: u32 = 100;
+
+/// `CreateWorkspaceRequest`, validated.
+#[derive(Clone, Debug, Deserialize)]
+pub struct NewWorkspace {
+    slug: String,
+    name: String,
+    environment: String,
+    region: String,
+    backend_org_id: Option<String>,
+}
+
+impl NewWorkspace {
+    fn at(&self, now: Timestamp) -> Workspace {
+        Workspace {
+            id: WorkspaceId::random(),
+            slug: self.slug.clone(),
+            name: self.name.clone(),
+            environment: self.environment.clone(),
+            backend_org_id: self.backend_org_id.clone(),
+            region: self.region.clone(),
+            connector_type: None,
+            provisioned_at: None,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+}
+
+const fn slug_taken() -> ApiError {
+    ApiError::conflict("slug_taken", "Workspace slug already taken.")
+}
+
+fn event<'a>(
+    context: &'a Context,
+    actor: Actor,
+    action: &'static str,
+    workspace: &'a Workspace,
+    metadata: Value,
+) -> Event<'a> {
+    Event {
+        workspace: workspace.id,
+        service: "workspaces",
+        action,
+        resource_type: "workspace",
+        resource_id: Some(workspace.id.0),
+        resource_name: Some(&workspace.slug),
+        actor,
+        context,
+        metadata,
+    }
+}
+
+/// Everything a new workspace starts with, as its audit event tells it.
+fn beginnings(new: &Workspace) -> Value {
+    json!({ "name": new.name, "environment": new.environment, "region": new.region, "backend_org_id": new.backend_org_id })
+}
+
+/// Takes the slug, from a workspace whose time to be claimed is over if need be (409 otherwise).
+fn take_slug(tx: &mut Tx<'_>, context: &Context, new: &Workspace) -> Result<(), ApiError> {
+    if store::take_slug(tx, &new.slug, new.id)? {
+        return Ok(());
+    }
+    let Some(lapsed) = store::lapse_holder(tx, &new.slug, context.now)? else { return Err(slug_taken()) };
+    record_lapse(tx, context, lapsed)?;
+    if store::take_slug(tx, &new.slug, new.id)? { Ok(()) } else { Err(slug_taken()) }
+}
+
+/// Records that an unclaimed workspace lapsed.
+pub fn record_lapse(tx: &mut Tx<'_>, context: &Context, lapsed: WorkspaceId) -> Result<(), ApiError> {
+    audit::record(
+        tx,
+        Event {
+            workspace: lapsed,
+            service: "workspaces",
+            action: "workspace.lapse",
+            resource_type: "workspace",
+            resource_id: Some(lapsed.0),
+            resource_name: None,
+            actor: Actor::NOBODY,
+            context,
+            metadata: json!({}),
+        },
+    )
+}
+
+/// Creates an unclaimed workspace for an anonymous caller.
+pub async fn bootstrap(
+    app: &Arc<App>,
+    context: Arc<Context>,
+    new: NewWorkspace,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
+    let vault = app.vault.clone();
+    let limit = app.config.unclaimed_limit;
+    let lapses_at = context.now.saturating_add(app.config.unclaimed_lifetime);
+    app.db
+        .write("workspaces.create", move |tx| {
+            repeat.once(tx, &vault, Secrecy::Open, |tx| {
+                let workspace = new.at(context.now);
+                take_slug(tx, &context, &workspace)?;
+                if !store::add_unclaimed(tx, workspace.id, limit, lapses_at)? {
+                    for lapsed in store::lapse_due(tx, context.now, LAPSED_AT_ONCE)? {
+                        record_lapse(tx, &context, lapsed)?;
+                    }
+                    if !store::add_unclaimed(tx, workspace.id, limit, lapses_at)? {
+                        return Err(too_many_unclaimed());
+                    }
+                }
+                store::insert(tx, &workspace, State::Unclaimed)?;
+                let what = beginnings(&workspace);
+                audit::record(tx, event(&context, Actor::NOBODY, "workspace.create", &workspace, what))?;
+                Ok(workspace)
+            })
+        })
+        .await
+}
+
+const fn too_many_unclaimed() -> ApiError {
+    ApiError::unavailable(
+        "too_many_unclaimed",
+        "Too many workspaces are waiting to be claimed. Try again later.",
+        60,
+    )
+}
+
+/// Refuses a service (403). What kind of principal a key speaks for never changes, so no transaction needs to ask again.
+pub fn only_users(app: &App, entry: &Entry) -> Result<(), ApiError> {
+    if entry.caller.kind == PrincipalKind::User {
+        return Ok(());
+    }
+    entry.note_forbidden(app);
+    Err(ApiError::forbidden_because(
+        "unsupported_principal",
+        "Only a user can own a workspace; this key speaks for a service.",
+    ))
+}
+
+/// Creates a workspace that the calling user owns.
+pub async fn create_own(
+    app: &Arc<App>,
+    entry: Entry,
+    new: NewWorkspace,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
+    let vault = app.vault.clone();
+    app.db
+        .write("workspaces.create_own", move |tx| {
+            let caller = entry.hold_self(tx)?;
+            repeat.once(tx, &vault, Secrecy::Open, |tx| {
+                let workspace = new.at(entry.context.now);
+                take_slug(tx, &entry.context, &workspace)?;
+                store::insert(tx, &workspace, State::Active)?;
+                identity::join(tx, caller.principal, workspace.id, Role::Owner, entry.context.now)?;
+                let what = beginnings(&workspace);
+                audit::record(
+                    tx,
+                    event(&entry.context, Actor::of(&caller), "workspace.create", &workspace, what),
+                )?;
+                Ok(workspace)
+            })
+        })
+        .await
+}
+
+/// `UpdateWorkspaceRequest`, validated: a merge patch.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Change {
+    name: Option<String>,
+    environment: Option<String>,
+    region: Option<String>,
+    /// Absent leaves it alone; null clears it.
+    #[expect(
+        clippy::option_option,
+        reason = "absent, null and given are three different things in a merge patch"
+    )]
+    #[serde(default, deserialize_with = "present")]
+    connector_type: Option<Option<String>>,
+}
+
+/// Tells an explicit null from an absent key.
+#[expect(clippy::option_option, reason = "the type of the field it reads")]
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl Change {
+    /// Applies the patch and says what it changed: `{"field": {"from", "to"}}`.
+    fn apply(&self, to: &mut Workspace) -> Map<String, Value> {
+        let mut changes = Map::new();
+        let mut note = |field: &str, from: Value, to: Value| {
+            if from != to {
+                changes.insert(field.to_owned(), json!({ "from": from, "to": to }));
+            }
+        };
+        for (field, change, current) in [
+            ("name", &self.name, &mut to.name),
+            ("environment", &self.environment, &mut to.environment),
+            ("region", &self.region, &mut to.region),
+        ] {
+            if let Some(wanted) = change {
+                note(field, json!(current), json!(wanted));
+                current.clone_from(wanted);
+            }
+        }
+        if let Some(wanted) = &self.connector_type {
+            note("connector_type", json!(to.connector_type), json!(wanted));
+            to.connector_type.clone_from(wanted);
+        }
+        changes
+    }
+}
+
+/// Strictly after the last change, whatever the clock says.
+pub(super) fn touch(workspace: &mut Workspace, now: Timestamp) {
+    workspace.updated_at = now.max(Timestamp::from_micros(workspace.updated_at.micros() + 1));
+}
+
+/// Applies a merge patch. One that changes nothing writes nothing.
+pub async fn update(app: &Arc<App>, entry: Entry, change: Change) -> Result<Workspace, ApiError> {
+    app.db
+        .write("workspaces.update", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            let mut workspace = seen.workspace;
+            let changes = change.apply(&mut workspace);
+            if changes.is_empty() {
+                return Ok(workspace);
+            }
+            touch(&mut workspace, entry.context.now);
+            store::update(tx, &workspace)?;
+            let what = json!({ "changes": changes });
+            audit::record(
+                tx,
+                event(&entry.context, Actor::of(&caller), "workspace.update", &workspace, what),
+            )?;
+            Ok(workspace)
+        })
+        .await
+}
+
+/// Seeds the connector's default integration, if it is not there, and marks the workspace provisioned, once.
+pub async fn provision(app: &Arc<App>, entry: Entry, repeat: Repeat) -> Result<Reply, ApiError> {
+    let vault = app.vault.clone();
+    app.db
+        .write("workspaces.provision", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            repeat.once(tx, &vault, Secrecy::Open, |tx| {
+                let mut workspace = seen.workspace.clone();
+                let now = entry.context.now;
+                let seeded = match &workspace.connector_type {
+                    Some(connector) => integrations::seed(tx, workspace.id, connector, now)?,
+                    None => false,
+                };
+                let first = workspace.provisioned_at.is_none();
+                if first {
+                    workspace.provisioned_at = Some(now);
+                    touch(&mut workspace, now);
+                    store::update(tx, &workspace)?;
+                }
+                if first || seeded {
+                    let what =
+                        json!({ "connector_type": workspace.connector_type, "integration_seeded": seeded });
+                    audit::record(
+                        tx,
+                        event(&entry.context, Actor::of(&caller), "workspace.provision", &workspace, what),
+                    )?;
+                }
+                Ok(Provisioned { workspace })
+            })
+        })
+        .await
+}
+
+/// `ArchiveWorkspaceRequest`, validated.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Confirmation {
+    slug: String,
+}
+
+/// Archives a workspace: every row stays, access ends with the commit, the slug stays taken.
+pub async fn archive(
+    app: &Arc<App>,
+    entry: Entry,
+    confirmation: Confirmation,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
+    let vault = app.vault.clone();
+    app.db
+        .write("workspaces.archive", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            if confirmation.slug != seen.workspace.slug {
+                return Err(wrong_slug(&confirmation.slug));
+            }
+            repeat.once(tx, &vault, Secrecy::Open, |tx| {
+                let mut workspace = seen.workspace.clone();
+                touch(&mut workspace, entry.context.now);
+                store::change_state(tx, workspace.id, State::Active, State::Archived)?;
+                store::update(tx, &workspace)?;
+                identity::unlist(tx, workspace.id)?;
+                audit::record(
+                    tx,
+                    event(&entry.context, Actor::of(&caller), "workspace.archive", &workspace, json!({})),
+                )?;
+                Ok(workspace)
+            })
+        })
+        .await
+}
+
+fn wrong_slug(given: &str) -> ApiError {
+    let loc = vec![Loc::from("body"), Loc::from("slug")];
+    ApiError::invalid(vec![Problem::value_error(
+        loc,
+        "Workspace slug confirmation did not match",
+        Json::String(given.to_owned()),
+    )])
+}
+
+/// `TestCallerNumbersRequest`, validated.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Numbers {
+    numbers: Vec<String>,
+}
+
+/// Replaces the list of test callers. Duplicates collapse onto their first place.
+pub async fn set_test_callers(app: &Arc<App>, entry: Entry, sent: Numbers) -> Result<Vec<String>, ApiError> {
+    let mut numbers: Vec<String> = Vec::with_capacity(sent.numbers.len());
+    for text in &sent.numbers {
+        let number = test_callers::normalize(text).map_err(ApiError::internal)?;
+        if !numbers.contains(&number) {
+            numbers.push(number);
+        }
+    }
+    app.db
+        .write("workspaces.set_test_callers", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            let former = store::test_callers(tx, seen.workspace.id)?;
+            if former != numbers {
+                let id = seen.workspace.id;
+                let version = store::test_caller_version(tx, id)? + 1;
+                if version == 1 {
+                    store::keep_test_callers(tx, id, 0, &former, seen.workspace.created_at)?;
+                }
+                store::set_test_callers(tx, id, &numbers)?;
+                store::keep_test_callers(tx, id, version, &numbers, entry.context.now)?;
+                let what =
+                    json!({ "changes": { "numbers": { "from": former, "to": numbers } }, "list_version": version });
+                audit::record(
+                    tx,
+                    event(&entry.context, Actor::of(&caller), "test_callers.update", &seen.workspace, what),
+                )?;
+            }
+            Ok(numbers.clone())
+        })
+        .await
+}

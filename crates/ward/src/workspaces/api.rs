@@ -1,0 +1,128 @@
+//! The JSON routes of workspaces.
+
+use http::StatusCode;
+use http::header::AUTHORIZATION;
+use serde::Serialize;
+use subtle::ConstantTimeEq;
+
+use super::actions::{self, Confirmation, NewWorkspace, Numbers};
+use super::{Workspace, store};
+use crate::config::Bootstrap;
+use crate::error::ApiError;
+use crate::http::caller::Entry;
+use crate::http::idempotency::Repeat;
+use crate::http::{Call, Reply};
+use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
+
+/// `list-workspaces`
+pub async fn list(call: Call) -> Result<Reply, ApiError> {
+    let (entry, query) = call.enter_with_query().await?;
+    let principal = entry.caller.principal;
+    let page = query.read::<PageQuery>()?.page();
+    let listed = call
+        .app
+        .db
+        .read("workspaces.list", move |tx| {
+            let rows = store::list(tx, principal, page)?;
+            let counted = store::count(tx, principal, TOTAL_LIMIT + 1)?;
+            Ok::<_, ward_db::Error>(Paginated::new(
+                rows,
+                page,
+                counted,
+                |(_, position)| *position,
+                |(shown, _)| shown,
+            ))
+        })
+        .await?;
+    Reply::ok(&listed)
+}
+
+/// `create-workspace`: the open bootstrap call.
+pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
+    match &call.app.config.bootstrap {
+        Bootstrap::Open => {}
+        Bootstrap::Token(token) => {
+            let expected = format!("Bearer {}", token.as_str());
+            let given = call.header(&AUTHORIZATION).map(http::HeaderValue::as_bytes).unwrap_or_default();
+            if !bool::from(expected.as_bytes().ct_eq(given)) {
+                return Err(ApiError::unauthorized());
+            }
+        }
+        Bootstrap::Closed => {
+            return Err(ApiError::forbidden_because(
+                "bootstrap_closed",
+                "This server creates no workspaces for anonymous callers.",
+            ));
+        }
+    }
+    let sent = call.read_body().await?.valid::<NewWorkspace>(&call.operation)?;
+    let repeat = Repeat::of(&call, None, &sent.bytes, StatusCode::CREATED)?;
+    actions::bootstrap(&call.app, call.context.clone(), sent.value, repeat).await
+}
+
+/// `create-self-service-workspace` and `create-my-workspace`
+pub async fn create_own(mut call: Call) -> Result<Reply, ApiError> {
+    let admitted = Entry::admit(&call).await?;
+    let body = call.read_body().await?;
+    let entry = admitted.decided(&call.app)?;
+    actions::only_users(&call.app, &entry)?;
+    let sent = body.valid::<NewWorkspace>(&call.operation)?;
+    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
+    actions::create_own(&call.app, entry, sent.value, repeat).await
+}
+
+/// `get-workspace`
+pub async fn get(call: Call) -> Result<Reply, ApiError> {
+    Reply::ok(call.enter().await?.workspace()?)
+}
+
+/// `update-workspace`
+pub async fn update(mut call: Call) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_body().await?;
+    Reply::ok(&actions::update(&call.app, entry, sent.value).await?)
+}
+
+/// `ProvisionResponse`
+#[derive(Serialize)]
+pub struct Provisioned {
+    /// The workspace as it is now.
+    pub workspace: Workspace,
+}
+
+/// `provision-workspace`
+pub async fn provision(mut call: Call) -> Result<Reply, ApiError> {
+    let entry = call.enter().await?;
+    let bytes = call.read_ignored_body().await?;
+    let repeat = Repeat::of(&call, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
+    actions::provision(&call.app, entry, repeat).await
+}
+
+/// `archive-workspace`
+pub async fn archive(mut call: Call) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_body::<Confirmation>().await?;
+    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    actions::archive(&call.app, entry, sent.value, repeat).await
+}
+
+/// `TestCallerNumbersResponse`
+#[derive(Serialize)]
+struct TestCallers {
+    numbers: Vec<String>,
+}
+
+/// `get-test-caller-numbers`
+pub async fn test_callers(call: Call) -> Result<Reply, ApiError> {
+    let workspace = call.enter().await?.workspace()?.id;
+    let numbers = call
+        .app
+        .db
+        .read("workspaces.test_callers", move |tx| store::test_callers(tx, workspace).map_err(ApiError::from))
+        .await?;
+    Reply::ok(&TestCallers { numbers })
+}
+
+/// `update-test-caller-numbers`
+pub async fn set_test_callers(mut call: Call) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_body::<Numbers>().await?;
+    Reply::ok(&TestCallers { numbers: actions::set_test_callers(&call.app, entry, sent.value).await? })
+}

@@ -1,0 +1,352 @@
+//! The SQL of workspaces.
+
+use ward_db::{Error, Row, Timestamp, Tx};
+
+use super::{State, Workspace};
+use crate::access::Role;
+use crate::ids::{PrincipalId, WorkspaceId};
+use crate::page::Page;
+
+/// How many rows share the count of unclaimed workspaces; as many as the migration made.
+const SLOTS: u32 = 16;
+
+const COLUMNS: &str = "w.id, w.slug, w.name, w.environment, w.backend_org_id, w.region, w.connector_type, \
+                       w.provisioned_at, w.created_at, w.updated_at";
+
+fn workspace(row: &Row<'_>) -> Result<Workspace, Error> {
+    Ok(Workspace {
+        id: row.get(0)?,
+        slug: row.get(1)?,
+        name: row.get(2)?,
+        environment: row.get(3)?,
+        backend_org_id: row.get(4)?,
+        region: row.get(5)?,
+        connector_type: row.get(6)?,
+        provisioned_at: row.get(7)?,
+        created_at: row.get(8)?,
+        updated_at: row.get(9)?,
+    })
+}
+
+/// The active workspace as a member sees it, with the member's role.
+///
+/// Every request asks this, so it is written to leave a planner no choice. The pair lies between itself and itself, which
+/// only the primary key can find: as two equalities it may be looked for by the index by principal, among all of somebody's
+/// thousands of memberships. And it is no join, whose other side could be read first or lead to the workspace's members.
+pub fn as_member(
+    tx: &mut Tx<'_>,
+    id: WorkspaceId,
+    principal: PrincipalId,
+) -> Result<Option<(Workspace, Role)>, Error> {
+    let found = tx.optional(
+        "SELECT w.id, w.slug, w.name, w.environment, w.backend_org_id, w.region, w.connector_type, \
+                w.provisioned_at, w.created_at, w.updated_at, \
+                (SELECT m.role FROM memberships m \
+                 WHERE (m.workspace_id, m.principal_id) >= ($1, $2) AND (m.workspace_id, m.principal_id) <= ($1, $2)) \
+         FROM workspaces w WHERE w.id = $1 AND w.state = 'active'",
+        &[id.into(), principal.into()],
+        |row| match row.get::<Option<String>>(10)? {
+            Some(_) => Ok(Some((workspace(row)?, Role::column(row, 10)?))),
+            None => Ok(None),
+        },
+    )?;
+    Ok(found.flatten())
+}
+
+/// The workspace, if it is active, for whoever is invited into it.
+pub fn active(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<Option<Workspace>, Error> {
+    tx.optional(
+        &format!("SELECT {COLUMNS} FROM workspaces w WHERE w.id = $1 AND w.state = 'active'"),
+        &[id.into()],
+        workspace,
+    )
+}
+
+/// Takes the workspace's guard row: writes in the workspace wait for each other.
+pub fn guard(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<(), Error> {
+    tx.execute("UPDATE workspaces SET last_position = last_position WHERE id = $1", &[id.into()])?;
+    Ok(())
+}
+
+/// The place at the end of the workspace's lists, which moves there.
+pub fn next_position(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<i64, Error> {
+    tx.one(
+        "UPDATE workspaces SET last_position = CASE WHEN last_position >= $2 THEN last_position + 1 ELSE $2 END \
+         WHERE id = $1 RETURNING last_position",
+        &[id.into(), now.micros().into()],
+        |row| row.get(0),
+    )
+}
+
+/// A page of the active workspaces that the principal is a member of.
+pub fn list(tx: &mut Tx<'_>, principal: PrincipalId, page: Page) -> Result<Vec<(Workspace, i64)>, Error> {
+    tx.all(
+        "SELECT w.id, w.slug, w.name, w.environment, w.backend_org_id, w.region, w.connector_type, \
+                w.provisioned_at, w.created_at, w.updated_at, m.position \
+         FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
+         WHERE m.principal_id = $1 AND m.position > $2 ORDER BY m.position LIMIT $3",
+        &[principal.into(), page.after.into(), page.fetch().into()],
+        |row| Ok((workspace(row)?, row.get(10)?)),
+    )
+}
+
+/// How many workspaces the principal's list has, counted no further than `most`.
+pub fn count(tx: &mut Tx<'_>, principal: PrincipalId, most: i64) -> Result<i64, Error> {
+    tx.one(
+        "SELECT count(*) FROM (SELECT 1 FROM memberships WHERE principal_id = $1 AND position > 0 LIMIT $2) AS counted",
+        &[principal.into(), most.into()],
+        |row| row.get(0),
+    )
+}
+
+/// Takes a slug for a workspace. `false`: it is taken.
+pub fn take_slug(tx: &mut Tx<'_>, slug: &str, id: WorkspaceId) -> Result<bool, Error> {
+    let taken = tx.execute(
+        "INSERT INTO slugs (slug, workspace_id) VALUES ($1, $2) ON CONFLICT (slug) DO NOTHING",
+        &[slug.into(), id.into()],
+    )?;
+    Ok(taken == 1)
+}
+
+/// Inserts a workspace.
+pub fn insert(tx: &mut Tx<'_>, new: &Workspace, state: State) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO workspaces (id, slug, name, environment, region, backend_org_id, connector_type, state, \
+                provisioned_at, last_position, created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11)",
+        &[
+            new.id.into(),
+            new.slug.as_str().into(),
+            new.name.as_str().into(),
+            new.environment.as_str().into(),
+            new.region.as_str().into(),
+            new.backend_org_id.as_deref().into(),
+            new.connector_type.as_deref().into(),
+            state.name().into(),
+            new.provisioned_at.into(),
+            new.created_at.into(),
+            new.updated_at.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Stores what a change left of a workspace.
+pub fn update(tx: &mut Tx<'_>, changed: &Workspace) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE workspaces SET name = $2, environment = $3, region = $4, connector_type = $5, provisioned_at = $6, \
+                updated_at = $7 WHERE id = $1",
+        &[
+            changed.id.into(),
+            changed.name.as_str().into(),
+            changed.environment.as_str().into(),
+            changed.region.as_str().into(),
+            changed.connector_type.as_deref().into(),
+            changed.provisioned_at.into(),
+            changed.updated_at.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Moves a workspace from one state to another. `false`: it was not in the first.
+pub fn change_state(tx: &mut Tx<'_>, id: WorkspaceId, from: State, to: State) -> Result<bool, Error> {
+    let changed = tx.execute(
+        "UPDATE workspaces SET state = $3 WHERE id = $1 AND state = $2",
+        &[id.into(), from.name().into(), to.name().into()],
+    )?;
+    Ok(changed == 1)
+}
+
+/// Counts one more unclaimed workspace, which lapses then. `false`: as many as `limit` allows are unclaimed.
+pub fn add_unclaimed(
+    tx: &mut Tx<'_>,
+    id: WorkspaceId,
+    limit: u32,
+    lapses_at: Timestamp,
+) -> Result<bool, Error> {
+    let first = u32::from(id.0.as_bytes()[0]);
+    for step in 0..SLOTS {
+        let slot = (first + step) % SLOTS;
+        let share = limit / SLOTS + u32::from(slot < limit % SLOTS);
+        let counted = tx.execute(
+            "UPDATE bootstrap_slots SET used = used + 1 WHERE slot = $1 AND used < $2",
+            &[slot.into(), share.into()],
+        )?;
+        if counted == 1 {
+            tx.execute(
+                "INSERT INTO unclaimed (workspace_id, slot, lapses_at) VALUES ($1, $2, $3)",
+                &[id.into(), slot.into(), lapses_at.into()],
+            )?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn free_slot(tx: &mut Tx<'_>, slot: i64) -> Result<(), Error> {
+    tx.execute("UPDATE bootstrap_slots SET used = used - 1 WHERE slot = $1", &[slot.into()])?;
+    Ok(())
+}
+
+/// Makes an unclaimed workspace active. `false`: it is not there, claimed, lapsed or archived.
+pub fn claim(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<bool, Error> {
+    let slot = tx.optional(
+        // A CASE, here and below, so that no planner takes the index by time: the one row is found by its key.
+        "DELETE FROM unclaimed WHERE workspace_id = $1 AND CASE WHEN lapses_at > $2 THEN 1 ELSE 0 END = 1 RETURNING slot",
+        &[id.into(), now.into()],
+        |row| row.get(0),
+    )?;
+    let Some(slot) = slot else { return Ok(false) };
+    free_slot(tx, slot)?;
+    change_state(tx, id, State::Unclaimed, State::Active)
+}
+
+/// Lapses the workspace that holds this slug, if its time is over. `None`: nothing to lapse.
+pub fn lapse_holder(tx: &mut Tx<'_>, slug: &str, now: Timestamp) -> Result<Option<WorkspaceId>, Error> {
+    let lapsed = tx.optional(
+        "DELETE FROM unclaimed WHERE workspace_id = (SELECT workspace_id FROM slugs WHERE slug = $1) \
+         AND CASE WHEN lapses_at <= $2 THEN 1 ELSE 0 END = 1 RETURNING workspace_id, slot",
+        &[slug.into(), now.into()],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let Some((id, slot)) = lapsed else { return Ok(None) };
+    finish_lapse(tx, id, slot)?;
+    Ok(Some(id))
+}
+
+/// Lapses up to `most` workspaces whose time is over.
+pub fn lapse_due(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<Vec<WorkspaceId>, Error> {
+    let due: Vec<WorkspaceId> = tx.all(
+        "SELECT workspace_id FROM unclaimed WHERE lapses_at <= $1 ORDER BY lapses_at LIMIT $2",
+        &[now.into(), most.into()],
+        |row| row.get(0),
+    )?;
+    let mut lapsed = Vec::with_capacity(due.len());
+    for id in due {
+        let slot = tx.optional(
+            "DELETE FROM unclaimed \
+             WHERE workspace_id = $1 AND CASE WHEN lapses_at <= $2 THEN 1 ELSE 0 END = 1 RETURNING slot",
+            &[id.into(), now.into()],
+            |row| row.get(0),
+        )?;
+        if let Some(slot) = slot {
+            finish_lapse(tx, id, slot)?;
+            lapsed.push(id);
+        }
+    }
+    Ok(lapsed)
+}
+
+/// Frees what a lapsed workspace held. Whoever deleted its `unclaimed` row comes here, so exactly one does.
+fn finish_lapse(tx: &mut Tx<'_>, id: WorkspaceId, slot: i64) -> Result<(), Error> {
+    free_slot(tx, slot)?;
+    tx.execute(
+        "DELETE FROM slugs WHERE workspace_id = $1 AND slug = (SELECT slug FROM workspaces WHERE id = $1)",
+        &[id.into()],
+    )?;
+    change_state(tx, id, State::Unclaimed, State::Lapsed)?;
+    Ok(())
+}
+
+/// A workspace in any state with its state, by id or slug. For the operator only.
+pub fn find(tx: &mut Tx<'_>, id_or_slug: &str) -> Result<Option<(Workspace, State)>, Error> {
+    let id = match uuid::Uuid::try_parse(id_or_slug) {
+        Ok(id) => Some(WorkspaceId(id)),
+        Err(_) => {
+            tx.optional("SELECT workspace_id FROM slugs WHERE slug = $1", &[id_or_slug.into()], |row| {
+                row.get(0)
+            })?
+        }
+    };
+    let Some(id) = id else { return Ok(None) };
+    tx.optional(
+        &format!("SELECT {COLUMNS}, w.state FROM workspaces w WHERE w.id = $1"),
+        &[id.into()],
+        with_state,
+    )
+}
+
+/// Workspaces in any state, in the order of their ids, after `after`. For the operator only.
+pub fn list_all(tx: &mut Tx<'_>, after: WorkspaceId, limit: u32) -> Result<Vec<(Workspace, State)>, Error> {
+    tx.all(
+        &format!("SELECT {COLUMNS}, w.state FROM workspaces w WHERE w.id > $1 ORDER BY w.id LIMIT $2"),
+        &[after.into(), limit.into()],
+        with_state,
+    )
+}
+
+fn with_state(row: &Row<'_>) -> Result<(Workspace, State), Error> {
+    let state = State::named(row.text(10)?).ok_or_else(|| Error::unreadable("an unknown workspace state"))?;
+    Ok((workspace(row)?, state))
+}
+
+/// The numbers of the workspace's test callers, in the order in which they were set.
+pub fn test_callers(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<Vec<String>, Error> {
+    tx.all("SELECT number FROM test_callers WHERE workspace_id = $1 ORDER BY ordinal", &[id.into()], |row| {
+        row.get(0)
+    })
+}
+
+/// Whether this number is one of the workspace's test callers now.
+pub fn is_test_caller(tx: &mut Tx<'_>, id: WorkspaceId, number: &str) -> Result<bool, Error> {
+    let found = tx.optional(
+        "SELECT 1 FROM test_callers WHERE workspace_id = $1 AND number = $2",
+        &[id.into(), number.into()],
+        |_| Ok(()),
+    )?;
+    Ok(found.is_some())
+}
+
+/// The version of the workspace's list of test callers. 0 is the list before its first change.
+pub fn test_caller_version(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<i64, Error> {
+    let latest = tx.optional(
+        "SELECT version FROM test_caller_lists WHERE workspace_id = $1 ORDER BY version DESC LIMIT 1",
+        &[id.into()],
+        |row| row.get(0),
+    )?;
+    Ok(latest.unwrap_or(0))
+}
+
+/// The list of test callers as it was in this version. A list that never changed has no versions yet: it is what it is.
+pub fn test_callers_of(tx: &mut Tx<'_>, id: WorkspaceId, version: i64) -> Result<Vec<String>, Error> {
+    let kept = tx.optional(
+        "SELECT numbers FROM test_caller_lists WHERE workspace_id = $1 AND version = $2",
+        &[id.into(), version.into()],
+        |row| row.get::<ward_db::Json>(0),
+    )?;
+    match kept {
+        Some(ward_db::Json(text)) => serde_json::from_str(&text).map_err(Error::unreadable),
+        None if version == 0 => test_callers(tx, id),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Keeps a version of the list for good.
+pub fn keep_test_callers(
+    tx: &mut Tx<'_>,
+    id: WorkspaceId,
+    version: i64,
+    numbers: &[String],
+    set_at: Timestamp,
+) -> Result<(), Error> {
+    let numbers = serde_json::Value::from(numbers.to_vec()).to_string();
+    tx.execute(
+        "INSERT INTO test_caller_lists (workspace_id, version, numbers, set_at) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (workspace_id, version) DO NOTHING",
+        &[id.into(), version.into(), ward_db::Value::Json(&numbers), set_at.into()],
+    )?;
+    Ok(())
+}
+
+/// Replaces the workspace's test callers.
+pub fn set_test_callers(tx: &mut Tx<'_>, id: WorkspaceId, numbers: &[String]) -> Result<(), Error> {
+    tx.execute("DELETE FROM test_callers WHERE workspace_id = $1", &[id.into()])?;
+    for (ordinal, number) in (0_i64..).zip(numbers) {
+        tx.execute(
+            "INSERT INTO test_callers (workspace_id, ordinal, number) VALUES ($1, $2, $3)",
+            &[id.into(), ordinal.into(), number.as_str().into()],
+        )?;
+    }
+    Ok(())
+}
