@@ -1,0 +1,100 @@
+//! Every answer against the served document.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use jsonschema::Validator;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::Answer;
+
+const DOCUMENT: &str = include_str!("../../../contract/openapi.json");
+
+/// One operation's declared answers: a validator where a status has a JSON schema.
+struct Declared {
+    method: String,
+    segments: Vec<String>,
+    statuses: HashMap<u16, Option<Validator>>,
+}
+
+static OPERATIONS: LazyLock<Vec<Declared>> = LazyLock::new(|| {
+    let document: Value = serde_json::from_str(DOCUMENT).expect("the document is JSON");
+    let mut operations = Vec::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("a path item") {
+            let Some(responses) = operation["responses"].as_object() else { continue };
+            let statuses = responses.iter().map(|(status, response)| {
+                let schema = &response["content"]["application/json"]["schema"];
+                let validator = schema.is_object().then(|| validator(&document, schema));
+                (status.parse().expect("a status"), validator)
+            });
+            operations.push(Declared {
+                method: method.to_uppercase(),
+                segments: path.split('/').map(str::to_owned).collect(),
+                statuses: statuses.collect(),
+            });
+        }
+    }
+    operations
+});
+
+fn validator(document: &Value, schema: &Value) -> Validator {
+    let whole = json!({ "allOf": [schema], "components": document["components"] });
+    jsonschema::options().should_validate_formats(true).build(&whole).expect("a response schema compiles")
+}
+
+/// The operation that a request means. As the router does, the path decides before the method, and among the paths
+/// that fit the one whose literal segments come earlier.
+fn operation(method: &Method, path: &str) -> Option<&'static Declared> {
+    let path = path.split('?').next().unwrap_or_default();
+    let segments: Vec<&str> = path.split('/').collect();
+    let literal = |segment: &String| !segment.starts_with('{');
+    let fits = |declared: &&Declared| {
+        let mut pairs = declared.segments.iter().zip(&segments);
+        declared.segments.len() == segments.len()
+            && pairs.all(|(known, given)| !literal(known) || known == given)
+    };
+    let closeness = |declared: &&Declared| declared.segments.iter().map(literal).collect::<Vec<bool>>();
+    let closest = OPERATIONS.iter().filter(fits).map(|declared| closeness(&declared)).max()?;
+    let mut served = OPERATIONS.iter().filter(fits).filter(|declared| closeness(declared) == closest);
+    served.find(|declared| declared.method == method.as_str())
+}
+
+/// Fails the test whose answer is not what the document says.
+#[track_caller]
+pub fn check(method: &Method, path: &str, answer: &Answer) {
+    let what = format!("{method} {path}: {} {}", answer.status, answer.text);
+    assert!(!answer.header("x-request-id").is_empty(), "no request id: {what}");
+    assert_eq!(answer.header("x-content-type-options"), "nosniff", "{what}");
+    let status = answer.status.as_u16();
+    if status == 204 {
+        assert!(answer.text.is_empty(), "a body: {what}");
+    }
+    let body: Option<Value> = serde_json::from_str(&answer.text).ok();
+    if status >= 400 && method != Method::HEAD {
+        let body = body.as_ref().unwrap_or_else(|| panic!("an error that is not JSON: {what}"));
+        assert_eq!(answer.header("content-type"), "application/json", "{what}");
+        if body["detail"].is_array() {
+            assert_eq!(status, 422, "{what}");
+        } else {
+            let keys: Vec<&String> = body.as_object().expect("an object").keys().collect();
+            assert_eq!(keys, ["detail", "error_code", "request_id"], "{what}");
+            assert_eq!(body["request_id"].as_str(), Some(answer.header("x-request-id")), "{what}");
+        }
+    }
+    if status == 401 {
+        assert_eq!(answer.header("www-authenticate"), "Bearer", "{what}");
+    }
+    let Some(declared) = operation(method, path) else {
+        assert!(status == 404 || status == 405, "no operation, and yet: {what}");
+        return;
+    };
+    let Some(schema) = declared.statuses.get(&status) else {
+        panic!("a status that is not declared: {what}")
+    };
+    let (Some(schema), Some(body)) = (schema, body) else { return };
+    let problems: Vec<String> =
+        schema.iter_errors(&body).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(problems.is_empty(), "{what}\ndoes not fit: {problems:#?}");
+}

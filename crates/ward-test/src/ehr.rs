@@ -1,0 +1,263 @@
+//! An EHR that does what a test tells it to: it hangs, breaks off, answers anything, and changes its mind.
+//!
+//! It keeps what it was given, so that in the end a test can count: one resource per real call, none per test call.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What the EHR does with a write.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// Takes it, or says where it has it already.
+    Take,
+    /// Takes it, and breaks the connection off before it answers.
+    TakeAndReset,
+    /// Takes it, and never answers.
+    TakeAndHang,
+    /// Takes it, and answers this all the same.
+    TakeAndSay(u16),
+    /// Takes it even if it has it already.
+    TakeTwice,
+    /// Breaks the connection off.
+    Reset,
+    /// Never answers.
+    Hang,
+    /// Answers this, with this body and these header lines.
+    Say(u16, Value, &'static str),
+}
+
+/// What was asked of the EHR.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The method.
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    /// The header lines, lower case names.
+    pub headers: BTreeMap<String, String>,
+    /// The body.
+    pub body: String,
+}
+
+#[derive(Default)]
+struct State {
+    kept: Vec<Value>,
+    script: VecDeque<Act>,
+    always: Option<Act>,
+    searches: Option<Act>,
+    asked: Vec<Asked>,
+    writes: usize,
+}
+
+/// The EHR.
+#[derive(Clone)]
+pub struct ScriptedEhr {
+    /// Where it listens.
+    pub address: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+impl ScriptedEhr {
+    /// One that takes everything.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound address");
+        let ehr = Self { address, state: Arc::default() };
+        let answering = ehr.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let ehr = answering.clone();
+                tokio::spawn(async move { ehr.talk(stream).await });
+            }
+        });
+        ehr
+    }
+
+    /// Its base URL.
+    pub fn url(&self) -> String {
+        format!("http://{}/fhir", self.address)
+    }
+
+    /// What it does with the next writes, one after the other; then it takes everything again.
+    pub fn script(&self, acts: impl IntoIterator<Item = Act>) {
+        self.state.lock().script.extend(acts);
+    }
+
+    /// What it does with every write from now on; `None`: takes it.
+    pub fn always(&self, act: Option<Act>) {
+        self.state.lock().always = act;
+    }
+
+    /// What it does with every search from now on; `None`: answers it.
+    pub fn on_search(&self, act: Option<Act>) {
+        self.state.lock().searches = act;
+    }
+
+    /// Every resource it has.
+    pub fn kept(&self) -> Vec<Value> {
+        self.state.lock().kept.clone()
+    }
+
+    /// How many resources it has for each identifier.
+    pub fn counts(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for resource in &self.state.lock().kept {
+            *counts.entry(key_of(resource)).or_insert(0) += 1;
+        }
+        counts
+    }
+
+    /// Everything that was asked of it.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.state.lock().asked.clone()
+    }
+
+    /// How many writes were tried.
+    pub fn writes(&self) -> usize {
+        self.state.lock().writes
+    }
+
+    async fn talk(&self, mut stream: TcpStream) {
+        let _ = stream.set_nodelay(true);
+        let mut buffer = Vec::new();
+        while let Some(asked) = hear(&mut stream, &mut buffer).await {
+            let act = self.decide(&asked);
+            match act {
+                Decided::Answer(status, body, headers) => {
+                    let body = if body.is_null() { String::new() } else { body.to_string() };
+                    let answer = format!(
+                        "HTTP/1.1 {status} Scripted\r\ncontent-type: application/fhir+json\r\ncontent-length: {}\r\n{headers}\r\n{body}",
+                        body.len()
+                    );
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+                Decided::Reset => {
+                    let _ = stream.set_zero_linger();
+                    return;
+                }
+                Decided::Hang => tokio::time::sleep(Duration::from_hours(1)).await,
+            }
+        }
+    }
+
+    fn decide(&self, asked: &Asked) -> Decided {
+        let mut state = self.state.lock();
+        state.asked.push(asked.clone());
+        let hubspot_search = asked.target.ends_with("/search");
+        if asked.method == "GET" || hubspot_search {
+            return match state.searches.clone() {
+                None => Decided::Answer(200, state.search(asked, hubspot_search), String::new()),
+                Some(Act::Say(status, body, headers)) => Decided::Answer(status, body, headers.to_owned()),
+                Some(Act::Reset) => Decided::Reset,
+                Some(_) => Decided::Hang,
+            };
+        }
+        state.writes += 1;
+        let act = state.script.pop_front().or_else(|| state.always.clone()).unwrap_or(Act::Take);
+        match act {
+            Act::Take => state.take(asked),
+            Act::TakeAndReset => {
+                state.take(asked);
+                Decided::Reset
+            }
+            Act::TakeAndHang => {
+                state.take(asked);
+                Decided::Hang
+            }
+            Act::TakeAndSay(status) => {
+                state.take(asked);
+                Decided::Answer(status, Value::Null, String::new())
+            }
+            Act::TakeTwice => state.keep(asked),
+            Act::Reset => Decided::Reset,
+            Act::Hang => Decided::Hang,
+            Act::Say(status, body, headers) => Decided::Answer(status, body, headers.to_owned()),
+        }
+    }
+}
+
+enum Decided {
+    Answer(u16, Value, String),
+    Reset,
+    Hang,
+}
+
+/// What makes two writes the same: the identifier, or `HubSpot`'s property.
+fn key_of(resource: &Value) -> String {
+    let identifier = resource["identifier"][0]["value"].as_str();
+    identifier.or_else(|| resource["properties"]["ward_call_id"].as_str()).unwrap_or_default().to_owned()
+}
+
+impl State {
+    fn take(&mut self, asked: &Asked) -> Decided {
+        let body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
+        // As a FHIR server does that knows conditional creates; HubSpot has none and takes it again.
+        let known = asked.headers.contains_key("if-none-exist").then(|| key_of(&body));
+        match known.and_then(|key| self.kept.iter().find(|resource| key_of(resource) == key)) {
+            Some(known) => Decided::Answer(200, known.clone(), String::new()),
+            None => self.keep(asked),
+        }
+    }
+
+    fn keep(&mut self, asked: &Asked) -> Decided {
+        let mut body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
+        let id = (self.kept.len() + 1).to_string();
+        body["id"] = json!(id);
+        body["meta"] = json!({ "lastUpdated": format!("2026-01-01T00:00:{id:0>9}Z") });
+        self.kept.push(body.clone());
+        let kind = body["resourceType"].as_str().unwrap_or("calls");
+        Decided::Answer(201, json!({ "id": id }), format!("location: /fhir/{kind}/{id}/_history/1\r\n"))
+    }
+
+    fn search(&self, asked: &Asked, hubspot: bool) -> Value {
+        let wanted = if hubspot {
+            let body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
+            body["filterGroups"][0]["filters"][0]["value"].as_str().unwrap_or_default().to_owned()
+        } else {
+            asked.target.rsplit("%7C").next().unwrap_or_default().to_owned()
+        };
+        let found = self.kept.iter().filter(|resource| key_of(resource) == wanted);
+        if hubspot {
+            return json!({ "results": found.collect::<Vec<_>>() });
+        }
+        let entry: Vec<Value> = found.map(|resource| json!({ "resource": resource })).collect();
+        json!({ "resourceType": "Bundle", "type": "searchset", "entry": entry })
+    }
+}
+
+/// One request off the stream; `None` at its end.
+async fn hear(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Asked> {
+    let mut chunk = vec![0; 16 << 10];
+    loop {
+        if let Some(end) = buffer.windows(4).position(|part| part == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
+            let mut lines = head.lines();
+            let mut first = lines.next()?.split(' ');
+            let (method, target) = (first.next()?.to_owned(), first.next()?.to_owned());
+            let headers: BTreeMap<String, String> = lines
+                .filter_map(|line| line.split_once(':'))
+                .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+                .collect();
+            let length: usize = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+            let whole = end + 4 + length;
+            if buffer.len() >= whole {
+                let body = String::from_utf8_lossy(&buffer[end + 4..whole]).into_owned();
+                buffer.drain(..whole);
+                return Some(Asked { method, target, headers, body });
+            }
+        }
+        match stream.read(&mut chunk).await {
+            Ok(0) | Err(_) => return None,
+            Ok(read) => buffer.extend_from_slice(&chunk[..read]),
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! An issuer of tokens for tests, on a loopback port: discovery, keys and userinfo, all of which a test can bend.
+//!
+//! What it is for is tokens that no real provider would sign. That Ward gets on with a real one is another test's to show.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+};
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use ward::clock::Clock;
+use ward::config::issuers::IssuerConfig;
+
+use crate::{Actor, Server};
+
+/// Whom the test issuer's tokens are for.
+pub const AUDIENCE: &str = "https://ward.test";
+
+/// A key that signs tokens.
+pub struct SigningKey {
+    /// Its name in the key set, if it has one.
+    pub id: Option<String>,
+    pair: Pair,
+}
+
+enum Pair {
+    Es256(EcdsaKeyPair),
+    EdDsa(Ed25519KeyPair),
+    Rs256(RsaKeyPair),
+}
+
+fn b64(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+impl SigningKey {
+    /// A fresh key for this algorithm: `ES256`, `EdDSA` or `RS256`.
+    ///
+    /// # Panics
+    ///
+    /// For any other algorithm.
+    pub fn new(algorithm: &str, id: Option<&str>) -> Self {
+        let pair = match algorithm {
+            "ES256" => Pair::Es256(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key")),
+            "EdDSA" => Pair::EdDsa(Ed25519KeyPair::generate().expect("a key")),
+            "RS256" => Pair::Rs256(RsaKeyPair::generate(KeySize::Rsa2048).expect("a key")),
+            other => panic!("no key for {other}"),
+        };
+        Self { id: id.map(str::to_owned), pair }
+    }
+
+    /// The algorithm's name.
+    pub const fn algorithm(&self) -> &'static str {
+        match self.pair {
+            Pair::Es256(_) => "ES256",
+            Pair::EdDsa(_) => "EdDSA",
+            Pair::Rs256(_) => "RS256",
+        }
+    }
+
+    /// The public half, as a key set shows it.
+    pub fn jwk(&self) -> Value {
+        let mut jwk = match &self.pair {
+            Pair::Es256(pair) => {
+                let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
+                json!({ "kty": "EC", "crv": "P-256", "x": b64(x), "y": b64(y) })
+            }
+            Pair::EdDsa(pair) => json!({ "kty": "OKP", "crv": "Ed25519", "x": b64(pair.public_key()) }),
+            Pair::Rs256(pair) => {
+                let public = pair.public_key();
+                let n = public.modulus().big_endian_without_leading_zero();
+                let e = public.exponent().big_endian_without_leading_zero();
+                json!({ "kty": "RSA", "n": b64(n), "e": b64(e) })
+            }
+        };
+        jwk["use"] = json!("sig");
+        if let Some(id) = &self.id {
+            jwk["kid"] = json!(id);
+        }
+        jwk
+    }
+
+    /// The header that a token of this key has.
+    pub fn header(&self) -> Value {
+        let mut header = json!({ "typ": "at+jwt", "alg": self.algorithm() });
+        if let Some(id) = &self.id {
+            header["kid"] = json!(id);
+        }
+        header
+    }
+
+    /// A token with this header and these claims, whether or not they make sense.
+    pub fn sign(&self, header: &Value, claims: &Value) -> String {
+        let signed = format!("{}.{}", b64(header.to_string()), b64(claims.to_string()));
+        let random = SystemRandom::new();
+        let signature = match &self.pair {
+            Pair::Es256(pair) => {
+                pair.sign(&random, signed.as_bytes()).expect("a signature").as_ref().to_vec()
+            }
+            Pair::EdDsa(pair) => pair.sign(signed.as_bytes()).as_ref().to_vec(),
+            Pair::Rs256(pair) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &random, signed.as_bytes(), &mut signature)
+                    .expect("a signature");
+                signature
+            }
+        };
+        format!("{signed}.{}", b64(signature))
+    }
+}
+
+/// What the issuer serves now.
+struct Served {
+    url: String,
+    keys: Mutex<Vec<Arc<SigningKey>>>,
+    /// What discovery claims to be the issuer; the URL if nothing else is said.
+    claims_to_be: Mutex<Option<String>>,
+    down: Mutex<bool>,
+    delay: Mutex<Duration>,
+    userinfo: Mutex<Option<Value>>,
+    discoveries: AtomicU64,
+}
+
+/// An issuer on a loopback port, for as long as it lives.
+pub struct TestIssuer {
+    served: Arc<Served>,
+    task: JoinHandle<()>,
+    clock: Clock,
+}
+
+impl Drop for TestIssuer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl TestIssuer {
+    /// An issuer with one ES256 key, called `first`.
+    pub async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("a bound address"));
+        let served = Arc::new(Served {
+            url,
+            keys: Mutex::new(vec![Arc::new(SigningKey::new("ES256", Some("first")))]),
+            claims_to_be: Mutex::default(),
+            down: Mutex::default(),
+            delay: Mutex::default(),
+            userinfo: Mutex::default(),
+            discoveries: AtomicU64::new(0),
+        });
+        let routes = Router::new()
+            .route("/.well-known/openid-configuration", get(discovery))
+            .route("/keys", get(keys))
+            .route("/userinfo", get(userinfo))
+            .with_state(served.clone());
+        let task = tokio::spawn(async move {
+            let _ = axum::serve(listener, routes).await;
+        });
+        Self { served, task, clock: Clock::default() }
+    }
+
+    /// Its settings as Ward is given them.
+    pub fn config(&self) -> IssuerConfig {
+        IssuerConfig::new(self.url(), AUDIENCE)
+    }
+
+    /// Its identifier.
+    pub fn url(&self) -> &str {
+        &self.served.url
+    }
+
+    /// Tells the time by this clock from now on.
+    pub fn follow(&mut self, clock: &Clock) {
+        self.clock = clock.clone();
+    }
+
+    /// The key that signs now.
+    pub fn key(&self) -> Arc<SigningKey> {
+        self.served.keys.lock().last().expect("a key").clone()
+    }
+
+    /// Serves these keys from now on; the last one signs.
+    pub fn serve_keys(&self, keys: Vec<SigningKey>) {
+        *self.served.keys.lock() = keys.into_iter().map(Arc::new).collect();
+    }
+
+    /// Answers 500 to everything, or no longer.
+    pub fn set_down(&self, down: bool) {
+        *self.served.down.lock() = down;
+    }
+
+    /// Takes this long for every answer from now on.
+    pub fn set_delay(&self, delay: Duration) {
+        *self.served.delay.lock() = delay;
+    }
+
+    /// Claims in its discovery document to be this issuer.
+    pub fn claim_to_be(&self, issuer: &str) {
+        *self.served.claims_to_be.lock() = Some(issuer.to_owned());
+    }
+
+    /// Tells this about whoever asks, or answers 401.
+    pub fn set_userinfo(&self, claims: Option<Value>) {
+        *self.served.userinfo.lock() = claims;
+    }
+
+    /// How often its discovery document was asked for.
+    pub fn discoveries(&self) -> u64 {
+        self.served.discoveries.load(Ordering::SeqCst)
+    }
+
+    /// Seconds since 1970, by the clock it follows, and this many more.
+    pub fn seconds(&self, more: i64) -> i64 {
+        self.clock.now().micros() / 1_000_000 + more
+    }
+
+    /// The claims of a good token of a person.
+    pub fn claims(&self, subject: &str) -> Value {
+        json!({
+            "iss": self.url(), "aud": AUDIENCE, "sub": subject, "client_id": "app", "name": format!("{subject} the tester"),
+            "iat": self.seconds(0), "exp": self.seconds(300),
+        })
+    }
+
+    /// A good token of a person.
+    pub fn token(&self, subject: &str) -> String {
+        self.sign(&self.claims(subject))
+    }
+
+    /// A good token with something added to its claims, or replaced.
+    pub fn token_with(&self, subject: &str, more: &Value) -> String {
+        let mut claims = self.claims(subject);
+        for (name, value) in more.as_object().expect("claims") {
+            claims[name] = value.clone();
+        }
+        self.sign(&claims)
+    }
+
+    /// A good token of a machine.
+    pub fn machine(&self, subject: &str) -> String {
+        self.token_with(subject, &json!({ "client_id": subject }))
+    }
+
+    /// A token with these claims, well signed.
+    pub fn sign(&self, claims: &Value) -> String {
+        let key = self.key();
+        key.sign(&key.header(), claims)
+    }
+}
+
+impl Server {
+    /// A server that accepts the tokens of an issuer of its own.
+    pub async fn with_issuer() -> (Self, TestIssuer) {
+        let mut issuer = TestIssuer::start().await;
+        let server = Self::with(|config| config.issuers = vec![issuer.config()]).await;
+        issuer.follow(&server.clock);
+        (server, issuer)
+    }
+
+    /// Somebody whom the issuer calls by this subject.
+    pub fn person(&self, issuer: &TestIssuer, subject: &str) -> Actor {
+        self.bearing(issuer.token(subject))
+    }
+}
+
+impl Served {
+    async fn up(&self) -> Result<(), Response> {
+        let delay = *self.delay.lock();
+        tokio::time::sleep(delay).await;
+        if *self.down.lock() { Err(StatusCode::INTERNAL_SERVER_ERROR.into_response()) } else { Ok(()) }
+    }
+}
+
+fn answer(value: &Value) -> Response {
+    ([(CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+}
+
+async fn discovery(State(served): State<Arc<Served>>) -> Result<Response, Response> {
+    served.discoveries.fetch_add(1, Ordering::SeqCst);
+    served.up().await?;
+    let issuer = served.claims_to_be.lock().clone().unwrap_or_else(|| served.url.clone());
+    let (keys, userinfo) = (format!("{}/keys", served.url), format!("{}/userinfo", served.url));
+    Ok(answer(&json!({ "issuer": issuer, "jwks_uri": keys, "userinfo_endpoint": userinfo })))
+}
+
+async fn keys(State(served): State<Arc<Served>>) -> Result<Response, Response> {
+    served.up().await?;
+    let keys: Vec<Value> = served.keys.lock().iter().map(|key| key.jwk()).collect();
+    // What a client does not understand it passes over: a key set may hold anything.
+    let strangers =
+        [json!({ "kty": "EC", "crv": "P-521", "kid": "first" }), json!({ "kty": "oct", "k": "AAAA" })];
+    Ok(answer(&json!({ "keys": strangers.into_iter().chain(keys).collect::<Vec<_>>() })))
+}
+
+async fn userinfo(State(served): State<Arc<Served>>) -> Result<Response, Response> {
+    served.up().await?;
+    let told = served.userinfo.lock().clone();
+    told.map(|claims| answer(&claims)).ok_or_else(|| StatusCode::UNAUTHORIZED.into_response())
+}

@@ -1,0 +1,519 @@
+//! Test support: a fresh server and database per test, real sockets, and actors who act.
+//!
+//! A test is an ordinary `async fn` beside [`both!`], which makes two tests of it, one for each engine.
+//!
+//! Every answer that an actor gets is checked against the served document: a status that is not declared, a body that
+//! does not fit its schema or an error without its envelope fails the test that saw it.
+
+mod conformance;
+pub mod ehr;
+mod issuer;
+mod operations;
+mod provider;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use ward::app::App;
+use ward::clock::Clock;
+use ward::config::{Config, MasterKey};
+use ward::http::server::{self, ServeOptions};
+use ward_db::{Db, Options, Stats, Tx};
+use ward_test_db::postgres::{self, Database};
+
+pub use ward_test_db::{Engine, both, postgres_only, sqlite_only};
+
+pub use issuer::{AUDIENCE, SigningKey, TestIssuer};
+pub use operations::{
+    ENDPOINT, Target, fresh_number, got_in, new_integration, unknown_key, wanted_permission, wants_key,
+    wrong_secret_of,
+};
+pub use provider::LocalProvider;
+
+/// A Ward of one test's own, on a database of its own, behind a real socket.
+pub struct Server {
+    /// The running Ward.
+    pub app: Arc<App>,
+    /// Moves the server's time.
+    pub clock: Clock,
+    /// Where it listens.
+    pub address: SocketAddr,
+    client: reqwest::Client,
+    serving: Option<(oneshot::Sender<()>, JoinHandle<std::io::Result<()>>)>,
+    place: Place,
+}
+
+/// Where a server's database is; gone with the server.
+enum Place {
+    File(TempDir),
+    Server(Database),
+    /// It is another server's.
+    Elsewhere,
+}
+
+impl Place {
+    /// An empty file, or a copy of a migrated database, which costs less than to migrate one.
+    fn new() -> Self {
+        match Engine::current() {
+            Engine::Sqlite => Self::File(tempfile::tempdir().expect("a temporary folder")),
+            Engine::Postgres => Self::Server(postgres::shared().copy_of("ward", |url| {
+                let config = Config { database: url.to_owned(), ..Config::default() };
+                App::migrate(&config).expect("the schema");
+            })),
+        }
+    }
+
+    fn url(&self) -> String {
+        match self {
+            Self::File(folder) => format!("sqlite:{}", folder.path().join("ward.db").display()),
+            Self::Server(database) => database.url.clone(),
+            Self::Elsewhere => String::new(),
+        }
+    }
+}
+
+impl Server {
+    /// A server with the default settings.
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// A server with settings of the test's choice.
+    pub async fn with(choose: impl FnOnce(&mut Config)) -> Self {
+        Self::on(choose, Options { flush: false, serve_lock: true, ..Options::default() }).await
+    }
+
+    /// A server whose database is opened in the test's own way.
+    pub async fn on(choose: impl FnOnce(&mut Config), options: Options) -> Self {
+        let place = Place::new();
+        let mut config = Config {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            database: place.url(),
+            master_key: MasterKey::Given([7; 32].into()),
+            metrics_listen: None,
+            ..Config::default()
+        };
+        choose(&mut config);
+        let db = Db::open(&config.database, options).expect("the database opens");
+        Self::of(config, db, Clock::default(), place).await
+    }
+
+    /// Another server on the same database and clock. One file has one server, so on `SQLite` the two share its connections.
+    pub async fn replica(&self) -> Self {
+        let config = self.app.config.clone();
+        let db = match &self.place {
+            Place::Server(_) => Db::open(&config.database, Options::default()).expect("the database opens"),
+            Place::File(_) | Place::Elsewhere => self.app.db.clone(),
+        };
+        Self::of(config, db, self.clock.clone(), Place::Elsewhere).await
+    }
+
+    async fn of(config: Config, db: Db, clock: Clock, place: Place) -> Self {
+        let app = App::on(config, db, clock.clone()).expect("Ward starts");
+        let listener = tokio::net::TcpListener::bind(app.config.listen).await.expect("a free port");
+        let address = listener.local_addr().expect("a bound address");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let options = ServeOptions {
+            limits: app.config.limits.clone(),
+            tls: None,
+            trusted_proxies: app.config.trusted_proxies.clone(),
+        };
+        let service = ward::router::service(&app).expect("every route has its operation");
+        let task = tokio::spawn(server::serve(listener, service, options, async move {
+            let _ = stopped.await;
+        }));
+        let client = reqwest::Client::builder()
+            .pool_max_idle_per_host(256)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .expect("a client");
+        Self { app, clock, address, client, serving: Some((stop, task)), place }
+    }
+
+    /// The server's root, without a slash at the end.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Runs `work` and tells what it cost the database. Nothing else may be going on.
+    pub async fn costs<T>(&self, work: impl Future<Output = T>) -> (T, Cost) {
+        let before = self.app.db.stats();
+        let done = work.await;
+        (done, Cost::between(before, self.app.db.stats()))
+    }
+
+    /// Does to the database what no call can do, and says how many rows that concerned.
+    pub async fn sql(&self, statement: impl Into<String>) -> u64 {
+        let statement = statement.into();
+        let done = self.app.db.write("test.sql", move |tx| tx.execute(&statement, &[])).await;
+        done.expect("the statement runs")
+    }
+
+    /// Asks the database for one number.
+    pub async fn count(&self, query: impl Into<String>) -> i64 {
+        let query = query.into();
+        let found =
+            self.app.db.read("test.count", move |tx| tx.one(&query, &[], |row| row.get::<i64>(0))).await;
+        found.expect("the query runs")
+    }
+
+    /// Every row of every table as text, to see whether anything changed.
+    pub async fn dump(&self) -> Vec<String> {
+        let engine = Engine::current();
+        let dumped = self.app.db.read("test.dump", move |tx| {
+            let text = |tx: &mut Tx<'_>, sql: &str| tx.all(sql, &[], |row| row.get::<String>(0));
+            let mut rows = Vec::new();
+            if engine == Engine::Postgres {
+                let tables = "SELECT table_name::text FROM information_schema.tables \
+                              WHERE table_schema = 'public' ORDER BY 1";
+                for table in text(tx, tables)? {
+                    rows.extend(text(
+                        tx,
+                        &format!("SELECT '{table}: ' || {table}::text FROM {table} ORDER BY 1"),
+                    )?);
+                }
+                return Ok(rows);
+            }
+            let tables = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name";
+            for table in text(tx, tables)? {
+                let columns = format!("SELECT 'quote(' || name || ')' FROM pragma_table_info('{table}')");
+                let columns = text(tx, &columns)?.join(" || ', ' || ");
+                rows.extend(text(tx, &format!("SELECT '{table}: ' || {columns} FROM {table} ORDER BY 1"))?);
+            }
+            Ok::<_, ward_db::Error>(rows)
+        });
+        dumped.await.expect("a readable database")
+    }
+
+    /// Everything that stands in the database's files, byte for byte.
+    pub async fn at_rest(&self) -> Vec<u8> {
+        match &self.place {
+            Place::File(folder) => {
+                let files = std::fs::read_dir(folder.path()).expect("the server's folder");
+                files
+                    .flat_map(|file| std::fs::read(file.expect("an entry").path()).expect("a file"))
+                    .collect()
+            }
+            Place::Server(_) => {
+                let oid = "SELECT oid::bigint FROM pg_database WHERE datname = current_database()";
+                postgres::shared().at_rest(self.count(oid).await)
+            }
+            Place::Elsewhere => Vec::new(),
+        }
+    }
+
+    /// Stops accepting and waits until what was accepted is answered.
+    pub async fn stop(&mut self) {
+        if let Some((stop, task)) = self.serving.take() {
+            let _ = stop.send(());
+            task.await.expect("the server task").expect("the server");
+        }
+    }
+
+    /// Somebody without a key.
+    pub fn anonymous(&self) -> Actor {
+        Actor { client: self.client.clone(), url: self.url(), bearer: None }
+    }
+
+    /// Somebody with this key.
+    pub fn bearing(&self, key: impl Into<String>) -> Actor {
+        Actor { bearer: Some(key.into()), ..self.anonymous() }
+    }
+
+    /// A tenant: a workspace just created, and the owner who claimed it.
+    pub async fn tenant(&self, slug: &str) -> Tenant {
+        let workspace = self.anonymous().create_workspace(slug).await;
+        let id = workspace["id"].as_str().expect("an id").to_owned();
+        let claimed = self
+            .anonymous()
+            .post(&format!("/v1/{id}/api-keys"), json!({ "duration_days": 90, "name": "owner" }))
+            .await
+            .expect(StatusCode::CREATED);
+        let owner = self.bearing(claimed["api_key"].as_str().expect("a key"));
+        Tenant { id, slug: slug.to_owned(), owner, claimed }
+    }
+}
+
+/// What something cost the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// Transactions that only read.
+    pub reads: u64,
+    /// Transactions that may write.
+    pub writes: u64,
+    /// Statements in both.
+    pub statements: u64,
+}
+
+impl Cost {
+    /// Not even a look.
+    pub const NOTHING: Self = Self { reads: 0, writes: 0, statements: 0 };
+
+    const fn between(before: Stats, after: Stats) -> Self {
+        Self {
+            reads: after.reads + after.long_reads - before.reads - before.long_reads,
+            writes: after.writes - before.writes,
+            statements: after.statements - before.statements,
+        }
+    }
+}
+
+/// A workspace and its owner.
+pub struct Tenant {
+    /// The workspace's id.
+    pub id: String,
+    /// Its slug.
+    pub slug: String,
+    /// Its owner, a user.
+    pub owner: Actor,
+    /// What the claim answered.
+    pub claimed: Value,
+}
+
+impl Tenant {
+    /// `/v1/workspaces/{id}` and what follows.
+    pub fn workspace(&self, rest: &str) -> String {
+        format!("/v1/workspaces/{}{rest}", self.id)
+    }
+
+    /// `/v1/{id}` and what follows.
+    pub fn path(&self, rest: &str) -> String {
+        format!("/v1/{}{rest}", self.id)
+    }
+
+    /// A service with a key of this role, minted by the owner.
+    pub async fn service(&self, role: &str) -> Actor {
+        self.key(json!({ "duration_days": 30, "role": role })).await.0
+    }
+
+    /// A service with a key as the body says, and what minting it answered.
+    pub async fn key(&self, body: Value) -> (Actor, Value) {
+        let minted = self.owner.post(&self.path("/api-keys"), body).await.expect(StatusCode::CREATED);
+        let key = minted["api_key"].as_str().expect("a key").to_owned();
+        (Actor { bearer: Some(key), ..self.owner.clone() }, minted)
+    }
+
+    /// The same with an integration that is there: for calls that are to succeed.
+    pub async fn whole_target(&self, key_id: &str) -> Target {
+        Target { integration: self.integration().await, ..self.target(key_id) }
+    }
+
+    /// Adds an integration and gives its id.
+    pub async fn integration(&self) -> String {
+        let made = self.owner.post(&self.path("/integrations"), new_integration(&fresh_slug())).await;
+        made.expect(StatusCode::CREATED)["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// The public part of the owner's key.
+    pub fn owner_key_id(&self) -> &str {
+        self.claimed["key_id"].as_str().expect("a key id")
+    }
+
+    /// This workspace and a key of it, for a walk over the operations.
+    pub fn target(&self, key_id: &str) -> Target {
+        Target {
+            workspace: self.id.clone(),
+            slug: self.slug.clone(),
+            key_id: key_id.to_owned(),
+            integration: "00000000-0000-0000-0000-000000000000".to_owned(),
+        }
+    }
+
+    /// Archives the workspace.
+    pub async fn archive(&self) {
+        let body = json!({ "slug": self.slug });
+        self.owner.post(&self.workspace("/archive"), body).await.expect(StatusCode::OK);
+    }
+
+    /// The events of the workspace's audit, newest first.
+    pub async fn audit(&self) -> Vec<Value> {
+        let listed = self.owner.get(&self.path("/audit?limit=100")).await.expect(StatusCode::OK);
+        listed["events"].as_array().expect("events").clone()
+    }
+
+    /// The actions of the workspace's audit, oldest first.
+    pub async fn actions(&self) -> Vec<String> {
+        self.audit()
+            .await
+            .iter()
+            .rev()
+            .map(|event| event["action"].as_str().expect("an action").to_owned())
+            .collect()
+    }
+}
+
+/// Somebody who calls the API.
+#[derive(Clone)]
+pub struct Actor {
+    client: reqwest::Client,
+    url: String,
+    /// The key, if any.
+    pub bearer: Option<String>,
+}
+
+/// What a call sends besides its path.
+#[derive(Default)]
+pub struct Sending<'a> {
+    /// The body, as bytes.
+    pub body: Option<Vec<u8>>,
+    /// Its content type.
+    pub content_type: Option<&'a str>,
+    /// Headers.
+    pub headers: &'a [(&'a str, &'a str)],
+}
+
+impl Actor {
+    /// A `GET`.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, Sending::default()).await
+    }
+
+    /// A `POST` of JSON.
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send(Method::POST, path, Sending::json(&body)).await
+    }
+
+    /// A `POST` of JSON with an `Idempotency-Key`.
+    pub async fn post_once(&self, path: &str, key: &str, body: Value) -> Answer {
+        let headers = [("idempotency-key", key)];
+        self.send(Method::POST, path, Sending { headers: &headers, ..Sending::json(&body) }).await
+    }
+
+    /// A `PUT` of JSON.
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
+        self.send(Method::PUT, path, Sending::json(&body)).await
+    }
+
+    /// A `PATCH` of JSON.
+    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.send(Method::PATCH, path, Sending::json(&body)).await
+    }
+
+    /// A `DELETE`.
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, Sending::default()).await
+    }
+
+    /// Any call. Its answer is checked against the document.
+    pub async fn send(&self, method: Method, path: &str, sending: Sending<'_>) -> Answer {
+        let mut request = self.client.request(method.clone(), format!("{}{path}", self.url));
+        if let Some(key) = &self.bearer {
+            request = request.bearer_auth(key);
+        }
+        if let Some(content_type) = sending.content_type {
+            request = request.header("content-type", content_type);
+        }
+        for (name, value) in sending.headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = sending.body {
+            request = request.body(body);
+        }
+        let response = request.send().await.expect("an answer");
+        let answer = Answer {
+            status: response.status(),
+            headers: response.headers().clone(),
+            text: response.text().await.expect("a body of text"),
+        };
+        conformance::check(&method, path, &answer);
+        answer
+    }
+
+    /// Creates a workspace by the open bootstrap call.
+    pub async fn create_workspace(&self, slug: &str) -> Value {
+        self.post("/v1/workspaces", new_workspace(slug)).await.expect(StatusCode::CREATED)
+    }
+}
+
+impl Sending<'_> {
+    /// JSON.
+    pub fn json(body: &Value) -> Self {
+        Self {
+            body: Some(body.to_string().into_bytes()),
+            content_type: Some("application/json"),
+            headers: &[],
+        }
+    }
+}
+
+/// What an actor got.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: reqwest::header::HeaderMap,
+    /// The body.
+    pub text: String,
+}
+
+impl Answer {
+    /// The body as JSON, of an answer with this status.
+    #[track_caller]
+    pub fn expect(self, status: StatusCode) -> Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        if self.text.is_empty() { Value::Null } else { serde_json::from_str(&self.text).expect("JSON") }
+    }
+
+    /// The `error_code` of an error with this status.
+    #[track_caller]
+    pub fn refused(self, status: u16) -> String {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        let body: Value = serde_json::from_str(&self.text).expect("JSON");
+        body["error_code"].as_str().unwrap_or("validation_error").to_owned()
+    }
+
+    /// The body without what names this one request.
+    #[track_caller]
+    pub fn anonymized(&self) -> Value {
+        let mut body: Value = serde_json::from_str(&self.text).expect("JSON");
+        body.as_object_mut().expect("an object").shift_remove("request_id");
+        body
+    }
+
+    /// Where each problem of a 422 is, and what it says, in order.
+    #[track_caller]
+    pub fn problems(&self) -> Vec<(String, String)> {
+        assert_eq!(self.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", self.text);
+        let body: Value = serde_json::from_str(&self.text).expect("JSON");
+        let problems = body["detail"].as_array().expect("a list of problems");
+        problems
+            .iter()
+            .map(|problem| {
+                let steps = problem["loc"].as_array().expect("a loc").iter();
+                let steps: Vec<String> =
+                    steps.map(|step| step.as_str().map_or_else(|| step.to_string(), str::to_owned)).collect();
+                (steps.join("."), problem["msg"].as_str().expect("a sentence").to_owned())
+            })
+            .collect()
+    }
+
+    /// Where the problems of a 422 are, in order.
+    #[track_caller]
+    pub fn problem_locs(&self) -> Vec<String> {
+        self.problems().into_iter().map(|(at, _)| at).collect()
+    }
+
+    /// A header's value; empty if it is not there.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+/// A valid `CreateWorkspaceRequest`.
+pub fn new_workspace(slug: &str) -> Value {
+    json!({ "slug": slug, "name": format!("The {slug} clinic"), "environment": "production" })
+}
+
+/// A slug that no other call in this process gives.
+pub fn fresh_slug() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    format!("clinic-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}

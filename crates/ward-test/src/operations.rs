@@ -1,0 +1,151 @@
+//! A valid call of every operation, so that a test can walk the whole document.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use ward::api_keys::secret::{KeyId, NewSecret};
+use ward::http::contract::{Access, Operation};
+
+use crate::{Actor, Answer, Sending, fresh_slug, new_workspace};
+
+/// An id that nothing has.
+const UNKNOWN: &str = "01900000-0000-7000-8000-000000000000";
+
+/// What a walk over the operations aims at.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The `workspace_id` of paths.
+    pub workspace: String,
+    /// The slug that confirms an archive.
+    pub slug: String,
+    /// The `key_id` of paths.
+    pub key_id: String,
+    /// The `integration_id` of paths. Its endpoint is [`ENDPOINT`].
+    pub integration: String,
+}
+
+/// The name of the one endpoint of [`new_integration`].
+pub const ENDPOINT: &str = "find";
+
+/// A valid `CreateIntegrationRequest`, of an integration that nobody can reach.
+pub fn new_integration(name: &str) -> Value {
+    json!({
+        "name": name,
+        "display_name": format!("The {name} service"),
+        "base_url": "https://127.0.0.1:1",
+        "endpoints": [{ "name": ENDPOINT, "description": "Finds.", "path": "/{id}", "method": "GET" }],
+    })
+}
+
+impl Target {
+    /// The path of this operation.
+    pub fn path(&self, operation: &Operation) -> String {
+        // Members and invitations that nobody is: who may touch them gets 404 for them, and loses nothing by it.
+        let path =
+            operation.path.replace("{workspace_id}", &self.workspace).replace("{key_id}", &self.key_id);
+        // Things that the walk does not make: whoever gets in is told that they are not there.
+        let path = path.replace("{call_sid}", "CA-of-the-walk").replace("{delivery_id}", UNKNOWN);
+        let path = path.replace("{entity_id}", NOBODY).replace("{invitation_id}", NOBODY);
+        path.replace("{integration_id}", &self.integration).replace("{endpoint_name}", ENDPOINT)
+    }
+
+    /// A body that this operation accepts and, where it changes something, that changes something.
+    ///
+    /// # Panics
+    ///
+    /// For an operation that nobody has said a valid body of.
+    pub fn body(&self, operation: &Operation) -> Option<Value> {
+        operation.body.as_ref()?;
+        Some(match operation.id.as_str() {
+            "create-workspace" | "create-self-service-workspace" | "create-my-workspace" => {
+                new_workspace(&fresh_slug())
+            }
+            "update-workspace" => json!({ "name": format!("Renamed to {}", fresh_slug()) }),
+            "archive-workspace" => json!({ "slug": self.slug }),
+            "update-test-caller-numbers" => json!({ "numbers": [fresh_number()] }),
+            "create-api-key" => json!({ "duration_days": 7, "role": "viewer" }),
+            "report-call" => {
+                json!({ "status": "completed", "caller_id": fresh_number(), "direction": "inbound" })
+            }
+            "set-twilio" => {
+                json!({ "account_sid": format!("AC{:0>32}", 7), "auth_token": "a-token-of-a-walk" })
+            }
+            "retry-failed-deliveries" => json!({}),
+            "hold-integration" => json!({ "held": true }),
+            "rotate-api-key" => json!({ "duration_days": 7 }),
+            "nominate-owner" => json!({ "entity_id": NOBODY }),
+            "set-member-role" | "create-invitation" => json!({ "role": "viewer" }),
+            "accept-invitation" => json!({ "invitation": format!("ward_invite_{}", fresh_slug()) }),
+            "create-integration" => new_integration(&fresh_slug()),
+            "update-integration" => json!({ "display_name": format!("Renamed to {}", fresh_slug()) }),
+            "test-integration-endpoint" => json!({ "params": { "id": "1" } }),
+            other => panic!("say in ward-test what a valid body of {other} is"),
+        })
+    }
+}
+
+/// An id that nothing has.
+const NOBODY: &str = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
+
+/// Whether the call went past the gate: it was done, or all that was missing was the thing it was about.
+pub fn got_in(answer: &Answer) -> bool {
+    let missing = [
+        "member_not_found",
+        "invitation_not_found",
+        "transfer_not_found",
+        "call_not_found",
+        "delivery_not_found",
+        "integration_not_found",
+    ];
+    answer.status.is_success()
+        || (answer.status == 404 && missing.iter().any(|code| answer.text.contains(&format!("\"{code}\""))))
+}
+
+impl Actor {
+    /// A valid call of this operation.
+    pub async fn call(&self, operation: &Operation, target: &Target) -> Answer {
+        self.call_with(operation, target, &[]).await
+    }
+
+    /// A valid call of this operation, with headers besides.
+    pub async fn call_with(
+        &self,
+        operation: &Operation,
+        target: &Target,
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let body = target.body(operation);
+        let sending = body.as_ref().map(Sending::json).unwrap_or_default();
+        let method = Method::from_bytes(operation.method.as_str().as_bytes()).expect("a method");
+        self.send(method, &target.path(operation), Sending { headers, ..sending }).await
+    }
+}
+
+/// Whether the operation wants a key.
+pub fn wants_key(operation: &Operation) -> bool {
+    matches!(operation.access, Access::Key { .. })
+}
+
+/// The permission that the operation wants, if it wants one.
+pub fn wanted_permission(operation: &Operation) -> Option<&str> {
+    match &operation.access {
+        Access::Key { permission, .. } => permission.as_deref(),
+        Access::Anonymous => None,
+    }
+}
+
+/// A well-formed key, checksum and all, that is not the key with this id: its secret is another.
+pub fn wrong_secret_of(key_id: &str) -> String {
+    let key_id = KeyId::parse(key_id).expect("a key id");
+    NewSecret::for_key(key_id).expect("random bits").text.to_string()
+}
+
+/// A well-formed key that nobody has.
+pub fn unknown_key() -> String {
+    NewSecret::generate().expect("random bits").text.to_string()
+}
+
+/// A phone number that no other call in this process gives.
+pub fn fresh_number() -> String {
+    let number = fresh_slug();
+    format!("+1555{:0>7}", number.trim_start_matches("clinic-"))
+}

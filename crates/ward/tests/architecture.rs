@@ -1,0 +1,174 @@
+//! The walls of the house, checked from the source text: which room may know which, and what stands where.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const ROOMS: [&str; 9] =
+    ["api_keys", "audit", "calls", "identity", "integrations", "members", "sync", "vault", "workspaces"];
+
+struct Source {
+    /// From the project's root, with `/`.
+    path: String,
+    text: String,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The Rust files below a folder of the project, without their unit tests.
+fn sources(below: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(below)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                let text = text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned();
+                let path = path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
+                found.push(Source { path, text });
+            }
+        }
+    }
+    assert!(!found.is_empty(), "nothing below {below}");
+    found
+}
+
+/// A file's lines that are code.
+fn code(source: &Source) -> impl Iterator<Item = &str> {
+    source.text.lines().map(str::trim).filter(|line| !line.starts_with("//"))
+}
+
+fn room_of(path: &str) -> Option<&str> {
+    let room = path.strip_prefix("crates/ward/src/")?.split('/').next()?;
+    ROOMS.contains(&room).then_some(room)
+}
+
+#[test]
+fn the_engine_layer_knows_no_product_and_nobody_else_a_driver() {
+    let engine = fs::read_to_string(root().join("crates/ward-db/Cargo.toml")).unwrap();
+    let built_on = engine.split("[dev-dependencies]").next().unwrap();
+    assert!(!built_on.contains("\nward"), "ward-db depends on the product");
+    for source in sources("crates/ward/src")
+        .iter()
+        .chain(&sources("crates/ward-cli/src"))
+        .chain(&sources("crates/ward-test/src"))
+    {
+        for driver in ["rusqlite", "tokio_postgres", "deadpool"] {
+            assert!(!code(source).any(|line| line.contains(driver)), "{} names {driver}", source.path);
+        }
+    }
+    for crate_name in ["ward", "ward-cli", "ward-test"] {
+        let manifest = fs::read_to_string(root().join(format!("crates/{crate_name}/Cargo.toml"))).unwrap();
+        assert!(
+            !manifest.contains("rusqlite") && !manifest.contains("postgres"),
+            "{crate_name} depends on a driver"
+        );
+    }
+}
+
+#[test]
+fn the_wire_knows_no_database_and_few_know_the_wire() {
+    let wire = fs::read_to_string(root().join("crates/ward-ehr/Cargo.toml")).unwrap();
+    for stranger in ["\nward", "axum", "rusqlite", "postgres"] {
+        assert!(!wire.contains(stranger), "ward-ehr depends on {stranger}");
+    }
+    // `note.rs` only says what a call is; it sends nothing.
+    let allowed = ["integrations/outbound.rs", "sync/note.rs", "sync/worker.rs"];
+    let allowed = allowed.map(|file| format!("crates/ward/src/{file}"));
+    for source in sources("crates/ward/src").iter().chain(&sources("crates/ward-cli/src")) {
+        let calls = code(source).any(|line| line.contains("ward_ehr"));
+        assert!(!calls || allowed.contains(&source.path), "{} calls the wire", source.path);
+    }
+}
+
+#[test]
+fn sql_stands_only_where_sql_belongs() {
+    let sql = ["\"SELECT ", "\"INSERT INTO ", "\"UPDATE ", "\"DELETE FROM "];
+    let mut with_sql = 0;
+    for source in sources("crates/ward/src").iter().chain(&sources("crates/ward-cli/src")) {
+        let found = code(source).any(|line| sql.iter().any(|word| line.contains(word)));
+        let belongs = source.path.ends_with("/store.rs")
+            || ["http/idempotency.rs", "sync/outbox.rs"].iter().any(|place| source.path.ends_with(place));
+        assert!(!found || belongs, "{} holds SQL", source.path);
+        with_sql += usize::from(found);
+    }
+    assert!(with_sql >= 5, "the search finds no SQL at all");
+}
+
+#[test]
+fn a_room_uses_another_rooms_face_and_never_its_store() {
+    for source in sources("crates/ward/src") {
+        for line in code(&source) {
+            assert!(!line.contains("pub mod store"), "{} opens its store", source.path);
+            for room in ROOMS.iter().filter(|room| room_of(&source.path) != Some(**room)) {
+                let reaches =
+                    line.split(&format!("{room}::store")).skip(1).any(|rest| !rest.starts_with('_'));
+                assert!(!reaches, "{} reaches into the store of {room}", source.path);
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_router_names_the_rooms_routes() {
+    for source in sources("crates/ward/src") {
+        if source.path.ends_with("/router.rs") {
+            for room in ["api_keys", "audit", "calls", "integrations", "sync", "workspaces"] {
+                assert!(source.text.contains(&format!("{room}::api::")), "the router does not name {room}");
+            }
+            continue;
+        }
+        for room in ROOMS.iter().filter(|room| room_of(&source.path) != Some(**room)) {
+            assert!(
+                !code(&source).any(|line| line.contains(&format!("{room}::api"))),
+                "{} names the routes of {room}",
+                source.path
+            );
+        }
+    }
+}
+
+#[test]
+fn actions_and_stores_know_no_http_status() {
+    for source in sources("crates/ward/src") {
+        if source.path.ends_with("/store.rs") || source.path.ends_with("/actions.rs") {
+            assert!(!code(&source).any(|line| line.contains("StatusCode")), "{} names a status", source.path);
+        }
+    }
+}
+
+#[test]
+fn time_comes_from_the_clock() {
+    for source in sources("crates/ward/src") {
+        if !source.path.ends_with("/clock.rs") {
+            assert!(
+                !code(&source).any(|line| line.contains("SystemTime::now")),
+                "{} asks the system",
+                source.path
+            );
+        }
+    }
+}
+
+#[test]
+fn no_file_outgrows_its_purpose() {
+    for source in sources("crates") {
+        let whole = fs::read_to_string(root().join(&source.path)).unwrap();
+        assert!(whole.lines().count() <= 600, "{} has {} lines", source.path, whole.lines().count());
+    }
+}
+
+#[test]
+fn every_migration_is_built_in() {
+    let app = fs::read_to_string(root().join("crates/ward/src/app.rs")).unwrap();
+    for entry in fs::read_dir(root().join("migrations")).unwrap() {
+        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+        assert!(app.contains(&format!("migrations/{name}")), "{name} is not built in");
+    }
+}

@@ -1,0 +1,252 @@
+//! That no test call can be owed to an EHR, however its history went, and that no real one is missed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use ward::app::App;
+use ward_db::{Error, ErrorKind};
+use ward_test::{Server, Tenant, both, fresh_slug};
+
+use crate::calls::{connect, finished, put, set_test_callers};
+
+const NUMBERS: [&str; 4] = ["+15550100001", "+15550100002", "+15550100003", "+15550100004"];
+
+/// Tries to do to the database what no call can do.
+async fn attempt(app: &Arc<App>, statement: &str) -> Result<u64, Error> {
+    let statement = statement.to_owned();
+    app.db.write("test.attempt", move |tx| tx.execute(&statement, &[])).await
+}
+
+/// A delivery of the only call of this direction, as the statement that would insert it.
+fn forged(direction: &str, claimed: &str) -> String {
+    format!(
+        "INSERT INTO deliveries (workspace_id, id, integration_id, call_id, direction, state, attempts, maybe_sent, \
+                position, created_at) \
+         SELECT workspace_id, id, id, id, '{claimed}', 'pending', 0, false, 1, first_reported_at FROM calls \
+         WHERE direction = '{direction}'"
+    )
+}
+
+async fn one_of_each(server: &Server) -> Tenant {
+    let tenant = server.tenant(&fresh_slug()).await;
+    set_test_callers(&tenant, &NUMBERS[..1]).await;
+    put(&tenant, "CA-test", finished(NUMBERS[0])).await;
+    for direction in ["inbound", "outbound", "playground", "simulated"] {
+        let body = json!({ "status": "completed", "caller_id": NUMBERS[1], "direction": direction });
+        put(&tenant, direction, body).await;
+    }
+    tenant
+}
+
+both!(the_database_refuses_a_delivery_of_a_call_that_was_not_real);
+async fn the_database_refuses_a_delivery_of_a_call_that_was_not_real() {
+    let server = Server::start().await;
+    one_of_each(&server).await;
+    for direction in ["test", "playground", "simulated"] {
+        // The CHECK: a delivery does not bear such a direction.
+        let refused = attempt(&server.app, &forged(direction, direction)).await;
+        assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::Constraint), "{direction}");
+        // The foreign key: it cannot bear another than its call's.
+        for claimed in ["inbound", "outbound"] {
+            let refused = attempt(&server.app, &forged(direction, claimed)).await;
+            assert_eq!(
+                refused.map_err(|error| error.kind()),
+                Err(ErrorKind::Constraint),
+                "{direction} as {claimed}"
+            );
+        }
+    }
+    assert_eq!(attempt(&server.app, &forged("inbound", "inbound")).await.unwrap(), 1);
+    // Nor can a call that owes something become a test afterwards.
+    for to in ["test", "outbound"] {
+        let turned =
+            attempt(&server.app, &format!("UPDATE calls SET direction = '{to}' WHERE call_sid = 'inbound'"))
+                .await;
+        assert_eq!(turned.map_err(|error| error.kind()), Err(ErrorKind::Constraint));
+    }
+    assert_eq!(server.count("SELECT count(*) FROM deliveries").await, 1);
+}
+
+/// A few random numbers: what a seed gives, it gives again.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 11).unwrap() % sides
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.roll(from.len())]
+    }
+}
+
+/// What should be, told without a database: the whole rule in a few lines.
+#[derive(Default)]
+struct Model {
+    list: BTreeSet<&'static str>,
+    connected: bool,
+    calls: BTreeMap<String, Modelled>,
+}
+
+struct Modelled {
+    direction: &'static str,
+    over: bool,
+    owed: bool,
+}
+
+const FINAL: [&str; 5] = ["completed", "busy", "no-answer", "failed", "canceled"];
+
+impl Model {
+    fn report(&mut self, sid: &str, caller: Option<&'static str>, direction: &'static str, status: &str) {
+        let is_test = caller.is_some_and(|caller| self.list.contains(caller));
+        let call = self.calls.entry(sid.to_owned()).or_insert_with(|| Modelled {
+            direction: if is_test { "test" } else { direction },
+            over: false,
+            owed: false,
+        });
+        if FINAL.contains(&status) && !call.over {
+            call.over = true;
+            call.owed = self.connected && ["inbound", "outbound"].contains(&call.direction);
+        }
+    }
+}
+
+/// One random history of one workspace, told to both replicas in turns.
+async fn history(replicas: Arc<[Server; 2]>, seed: u64) -> (usize, usize) {
+    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let tenant = replicas[0].tenant(&fresh_slug()).await;
+    let elsewhere = replicas[1].bearing(tenant.owner.bearer.clone().unwrap());
+    let mut model = Model::default();
+    for _ in 0..8 + dice.roll(10) {
+        let actor = if dice.roll(2) == 0 { &tenant.owner } else { &elsewhere };
+        match dice.roll(10) {
+            0 | 1 => {
+                let list: Vec<&str> = NUMBERS.into_iter().filter(|_| dice.roll(3) == 0).collect();
+                let path = tenant.workspace("/test-caller-numbers");
+                actor.put(&path, json!({ "numbers": list })).await.expect(StatusCode::OK);
+                model.list = NUMBERS.into_iter().filter(|number| list.contains(number)).collect();
+            }
+            2 if !model.connected => {
+                connect(&tenant, "fhir_store").await;
+                model.connected = true;
+            }
+            _ => {
+                let sid = format!("CA{}", dice.roll(5));
+                let caller = dice.pick(&[Some(NUMBERS[0]), Some(NUMBERS[1]), Some(NUMBERS[2]), None]);
+                let direction = dice.pick(&["inbound", "inbound", "outbound", "playground", "simulated"]);
+                let status = dice.pick(&[
+                    "queued",
+                    "ringing",
+                    "in-progress",
+                    "completed",
+                    "completed",
+                    "busy",
+                    "failed",
+                ]);
+                let body = json!({ "status": status, "caller_id": caller, "direction": direction });
+                actor.put(&tenant.path(&format!("/calls/{sid}")), body).await.expect(StatusCode::OK);
+                model.report(&sid, caller, direction, status);
+            }
+        }
+    }
+    let listed =
+        elsewhere.get(&tenant.path("/calls?limit=100&include_simulated=true&include_test=true")).await;
+    let listed = listed.expect(StatusCode::OK);
+    let told: BTreeMap<&str, &str> = listed["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|call| (call["call_sid"].as_str().unwrap(), call["direction"].as_str().unwrap()))
+        .collect();
+    let expected: BTreeMap<&str, &str> =
+        model.calls.iter().map(|(sid, call)| (sid.as_str(), call.direction)).collect();
+    assert_eq!(told, expected, "seed {seed}");
+    let id = tenant.id.clone();
+    let owed: BTreeSet<String> = replicas[1]
+        .app
+        .db
+        .read("test.owed", move |tx| {
+            tx.all(
+                "SELECT c.call_sid FROM deliveries d JOIN calls c ON c.workspace_id = d.workspace_id AND c.id = d.call_id \
+                 WHERE d.workspace_id = $1",
+                &[ward_db::Uuid::parse_str(&id).unwrap().into()],
+                |row| row.get::<String>(0),
+            )
+        })
+        .await
+        .map(|sids: Vec<String>| sids.into_iter().collect())
+        .map_err(|error: Error| error)
+        .unwrap();
+    let expected: BTreeSet<String> =
+        model.calls.iter().filter(|(_, call)| call.owed).map(|(sid, _)| sid.clone()).collect();
+    assert_eq!(owed, expected, "seed {seed}");
+    (owed.len(), model.calls.values().filter(|call| call.direction == "test").count())
+}
+
+both!(in_thousands_of_random_histories_no_test_call_is_owed_and_no_real_one_is_missed, threads = 2);
+async fn in_thousands_of_random_histories_no_test_call_is_owed_and_no_real_one_is_missed() {
+    let first = Server::start().await;
+    let second = first.replica().await;
+    let replicas = Arc::new([first, second]);
+    let histories: u64 = std::env::var("WARD_TEST_HISTORIES").map_or(2_000, |text| text.parse().unwrap());
+    let (mut owed, mut tests) = (0, 0);
+    let mut running = JoinSet::new();
+    for seed in 1..=histories {
+        running.spawn(history(replicas.clone(), seed));
+        if running.len() >= 8 {
+            let (more, of_tests) = running.join_next().await.unwrap().unwrap();
+            owed += more;
+            tests += of_tests;
+        }
+    }
+    for (more, of_tests) in running.join_all().await {
+        owed += more;
+        tests += of_tests;
+    }
+    // The dice made enough of both for the comparison to mean something.
+    assert!(owed as u64 > histories / 4 && tests as u64 > histories / 4, "{owed} owed, {tests} tests");
+}
+
+both!(a_list_that_changes_beside_first_reports_is_before_each_of_them_or_after, threads = 2);
+async fn a_list_that_changes_beside_first_reports_is_before_each_of_them_or_after() {
+    let server = Arc::new(Server::start().await);
+    let tenant = Arc::new(server.tenant("acme").await);
+    connect(&tenant, "fhir_store").await;
+    let mut running = JoinSet::new();
+    for index in 0..200 {
+        let tenant = tenant.clone();
+        running.spawn(async move {
+            if index % 4 == 0 {
+                let list: Vec<&str> = NUMBERS.into_iter().take(index / 4 % 4).collect();
+                set_test_callers(&tenant, &list).await;
+            } else {
+                put(&tenant, &format!("CA{index}"), finished(NUMBERS[index % 4])).await;
+            }
+        });
+    }
+    running.join_all().await;
+    // Every version is kept in the audit, so whether each call was rightly a test can be checked afterwards.
+    let mut lists: BTreeMap<i64, Vec<Value>> = BTreeMap::from([(0, Vec::new())]);
+    for event in tenant.audit().await.iter().filter(|event| event["action"] == "test_callers.update") {
+        let list = event["metadata"]["changes"]["numbers"]["to"].as_array().unwrap().clone();
+        lists.insert(event["metadata"]["list_version"].as_i64().unwrap(), list);
+    }
+    let mut tests = 0;
+    for index in (0..200).filter(|index| index % 4 != 0) {
+        let call = tenant.owner.get(&tenant.path(&format!("/calls/CA{index}"))).await.expect(StatusCode::OK);
+        let Some(list) = lists.get(&call["test_caller_list_version"].as_i64().unwrap()) else {
+            continue; // A version beyond the page of the audit that was read.
+        };
+        let is_test = list.contains(&call["caller_id"]);
+        assert_eq!(call["direction"] == "test", is_test, "{call}");
+        assert_eq!(call["sync"]["delivery_id"].is_null(), is_test, "{call}");
+        tests += usize::from(is_test);
+    }
+    assert!(tests > 0);
+}

@@ -1,0 +1,185 @@
+//! Every limit, at its edge.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use ward::config::{Config, Rate};
+use ward_test::{Sending, Server, both, fresh_slug, new_workspace};
+
+both!(a_body_up_to_the_limit_is_read_and_one_byte_more_is_not);
+async fn a_body_up_to_the_limit_is_read_and_one_byte_more_is_not() {
+    let server = Server::with(|config| config.limits.body_bytes = 1_000).await;
+    let tenant = server.tenant("acme").await;
+    let padded = |bytes: usize| {
+        let body = json!({ "name": "New" }).to_string();
+        format!("{body}{}", " ".repeat(bytes - body.len())).into_bytes()
+    };
+    let send = |body: Vec<u8>| {
+        let sending = Sending { body: Some(body), content_type: Some("application/json"), headers: &[] };
+        tenant.owner.send(Method::PATCH, "/v1/workspaces/x", sending)
+    };
+    assert_eq!(send(padded(1_000)).await.refused(404), "workspace_not_found");
+    assert_eq!(send(padded(1_001)).await.refused(413), "body_too_large");
+}
+
+both!(a_body_too_large_is_refused_after_the_credential_and_before_the_workspace);
+async fn a_body_too_large_is_refused_after_the_credential_and_before_the_workspace() {
+    let server = Server::with(|config| config.limits.body_bytes = 100).await;
+    let tenant = server.tenant("acme").await;
+    let large = json!({ "name": "x".repeat(200) });
+    assert_eq!(
+        server.anonymous().patch(&tenant.workspace(""), large.clone()).await.refused(401),
+        "unauthorized"
+    );
+    assert_eq!(tenant.owner.patch("/v1/workspaces/unknown", large).await.refused(413), "body_too_large");
+}
+
+both!(json_may_be_so_deep_and_no_deeper);
+async fn json_may_be_so_deep_and_no_deeper() {
+    let server = Server::with(|config| config.limits.json_depth = 5).await;
+    let tenant = server.tenant("acme").await;
+    let nested = |depth: usize| {
+        let body = format!("{{\"other\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
+        Sending { body: Some(body.into_bytes()), content_type: Some("application/json"), headers: &[] }
+    };
+    tenant.owner.send(Method::PATCH, &tenant.workspace(""), nested(5)).await.expect(StatusCode::OK);
+    let refused = tenant.owner.send(Method::PATCH, &tenant.workspace(""), nested(6)).await;
+    let refused = refused.expect(StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(refused["detail"][0]["type"], "json_invalid");
+}
+
+both!(text_that_is_not_utf8_is_400);
+async fn text_that_is_not_utf8_is_400() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let sending = Sending {
+        body: Some(b"{\"name\":\"\xff\"}".to_vec()),
+        content_type: Some("application/json"),
+        headers: &[],
+    };
+    let refused = tenant.owner.send(Method::PATCH, &tenant.workspace(""), sending).await;
+    assert_eq!(refused.refused(400), "body_not_utf8");
+}
+
+both!(a_request_that_takes_too_long_is_503);
+async fn a_request_that_takes_too_long_is_503() {
+    let server = Server::with(|config| config.limits.request_time = Duration::from_millis(500)).await;
+    let tenant = server.tenant("acme").await;
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (began, begun) = std::sync::mpsc::channel::<()>();
+    let db = server.app.db.clone();
+    let blocking = tokio::spawn(async move {
+        let mut held = Some(held);
+        db.write("test.hold", move |tx| {
+            // One engine has one writer, the other waits for the row.
+            tx.execute("UPDATE workspaces SET last_position = last_position", &[])?;
+            let _ = began.send(());
+            let _ = held.take().map(|held| held.recv());
+            Ok::<_, ward_db::Error>(())
+        })
+        .await
+    });
+    tokio::task::spawn_blocking(move || begun.recv()).await.unwrap().unwrap();
+    let refused = tenant.owner.patch(&tenant.workspace(""), json!({ "name": "New" })).await;
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(refused.refused(503), "timeout");
+    release.send(()).unwrap();
+    blocking.await.unwrap().unwrap();
+}
+
+/// Rates are off on loopback unless asked for.
+fn rates(config: &mut Config) {
+    config.rates.enforced = true;
+    config.rates.failed_credentials = Rate { burst: 3, per_minute: 1 };
+    config.rates.bootstrap = Rate { burst: 4, per_minute: 1 };
+    config.rates.claims = Rate { burst: 2, per_minute: 1 };
+    config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+}
+
+fn from(address: &str) -> [(&str, &str); 1] {
+    [("x-forwarded-for", address)]
+}
+
+both!(failed_credentials_are_limited_by_address_and_good_ones_are_not);
+async fn failed_credentials_are_limited_by_address_and_good_ones_are_not() {
+    let server = Server::with(rates).await;
+    let tenant = server.tenant("acme").await;
+    let get = |actor: &ward_test::Actor, address: &'static str| {
+        let actor = actor.clone();
+        async move {
+            let headers = from(address);
+            actor
+                .send(Method::GET, "/v1/workspaces", Sending { headers: &headers, ..Sending::default() })
+                .await
+        }
+    };
+    let wrong = server.bearing("wrong");
+    for left in ["2", "1", "0"] {
+        let refused = get(&wrong, "192.0.2.1").await;
+        assert_eq!(refused.header("x-ratelimit-limit"), "3");
+        assert_eq!(refused.header("x-ratelimit-remaining"), left);
+        assert_eq!(refused.refused(401), "unauthorized");
+    }
+    let before = server.app.db.stats().statements;
+    let limited = get(&wrong, "192.0.2.1").await;
+    assert!(limited.header("retry-after").parse::<u64>().unwrap() > 0);
+    assert_eq!(limited.refused(429), "rate_limited");
+    assert_eq!(get(&tenant.owner, "192.0.2.1").await.refused(429), "rate_limited");
+    assert_eq!(server.app.db.stats().statements, before, "counted before any query");
+
+    for _ in 0..20 {
+        get(&tenant.owner, "192.0.2.2").await.expect(StatusCode::OK);
+    }
+    assert_eq!(get(&wrong, "192.0.2.2").await.header("x-ratelimit-remaining"), "2");
+    for _ in 0..3 {
+        get(&wrong, "2001:db8:1:1::1").await;
+    }
+    assert_eq!(get(&wrong, "2001:db8:1:1::2").await.refused(429), "rate_limited");
+    assert_eq!(get(&wrong, "2001:db8:1:2::2").await.refused(401), "unauthorized");
+}
+
+both!(bootstrap_and_claims_have_rates_of_their_own);
+async fn bootstrap_and_claims_have_rates_of_their_own() {
+    let server = Server::with(rates).await;
+    let anonymous = server.anonymous();
+    let post = |path: String, body: Value| {
+        let anonymous = anonymous.clone();
+        async move {
+            let headers = from("192.0.2.1");
+            anonymous.send(Method::POST, &path, Sending { headers: &headers, ..Sending::json(&body) }).await
+        }
+    };
+    for left in ["3", "2", "1", "0"] {
+        let made = post("/v1/workspaces".to_owned(), new_workspace(&fresh_slug())).await;
+        assert_eq!(made.header("x-ratelimit-remaining"), left);
+        made.expect(StatusCode::CREATED);
+    }
+    let limited = post("/v1/workspaces".to_owned(), new_workspace(&fresh_slug())).await;
+    assert_eq!(limited.refused(429), "rate_limited");
+
+    let claim = || post(format!("/v1/{}/api-keys", uuid()), json!({ "duration_days": 1 }));
+    for _ in 0..2 {
+        assert_eq!(claim().await.refused(401), "unauthorized");
+    }
+    assert_eq!(claim().await.refused(429), "rate_limited");
+}
+
+fn uuid() -> &'static str {
+    "00000000-0000-4000-8000-000000000000"
+}
+
+both!(a_request_id_is_taken_over_when_it_is_harmless);
+async fn a_request_id_is_taken_over_when_it_is_harmless() {
+    let server = Server::start().await;
+    for (sent, taken) in
+        [("abc-DEF_1.2", true), (&*"x".repeat(129), false), ("a b", false), ("<script>", false)]
+    {
+        let headers = [("x-request-id", sent)];
+        let answer = server
+            .anonymous()
+            .send(Method::GET, "/healthz", Sending { headers: &headers, ..Sending::default() })
+            .await;
+        assert_eq!(answer.header("x-request-id") == sent, taken, "{sent}");
+    }
+}

@@ -1,0 +1,29 @@
+//! Ward through its real HTTP surface, a fresh server and database per test.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+
+mod api_keys;
+mod audit;
+mod authorization;
+mod browsers;
+mod calls;
+mod crash;
+mod deliveries;
+mod exclusion;
+mod faults;
+mod foreign;
+mod goldens;
+mod integrations;
+mod invitations;
+mod isolation;
+mod limits;
+mod members;
+mod outbound;
+mod plans;
+mod provider;
+mod races;
+mod repeats;
+mod steering;
+mod sweep;
+mod tokens;
+mod workspaces;

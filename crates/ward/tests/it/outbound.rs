@@ -1,0 +1,299 @@
+//! The endpoint test and the health check, against real listeners that answer as no decent server would.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use ward_test::{Actor, Server, Tenant, both, fresh_slug};
+
+/// Something that listens, and how often it was asked.
+struct Peer {
+    address: SocketAddr,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Peer {
+    /// Answers each request's head with these bytes, then closes; `None` stays silent.
+    async fn start(respond: impl Fn(&str, usize) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (counted, respond) = (asked.clone(), Arc::new(respond));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (counted, respond) = (counted.clone(), respond.clone());
+                tokio::spawn(async move {
+                    let mut heard = vec![0; 65_536];
+                    let read = stream.read(&mut heard).await.unwrap_or_default();
+                    let index = counted.fetch_add(1, Ordering::SeqCst);
+                    match respond(&String::from_utf8_lossy(&heard[..read]), index) {
+                        Some(bytes) => {
+                            let _ = stream.write_all(&bytes).await;
+                            let _ = stream.shutdown().await;
+                            let _ = stream.read(&mut heard).await;
+                        }
+                        None => tokio::time::sleep(Duration::from_mins(10)).await,
+                    }
+                });
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+fn answer(status: u16, body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+        .into_bytes()
+}
+
+async fn open_server() -> Server {
+    Server::with(|config| {
+        config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
+        config.outbound.plain_http = true;
+        config.outbound.time = Duration::from_secs(2);
+    })
+    .await
+}
+
+/// An integration at `base_url` with an endpoint `e` of this form, and the path of its test.
+async fn endpoint(tenant: &Tenant, base_url: &str, more: Value) -> String {
+    let mut endpoint = json!({ "name": "e", "description": "E", "path": "/", "method": "GET", "retry_config": { "max_retries": 0 } });
+    endpoint.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let auth =
+        json!({ "type": "bearer_token", "bearer_token_value": { "value": "the-bearer-of-this-test" } });
+    let body = json!({ "name": fresh_slug(), "display_name": "T", "base_url": base_url, "auth": auth, "endpoints": [endpoint] });
+    let made = tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
+    tenant.path(&format!("/integrations/{}/endpoints/e/test", made["id"].as_str().unwrap()))
+}
+
+async fn run(actor: &Actor, path: &str, params: Value) -> Value {
+    actor.post(path, json!({ "params": params })).await.expect(StatusCode::OK)
+}
+
+both!(a_test_tells_every_step);
+async fn a_test_tells_every_step() {
+    let server = open_server().await;
+    let tenant = server.tenant("acme").await;
+    let peer = Peer::start(|head, index| {
+        assert!(head.starts_with("GET /patients/a%2F..%2Fb/notes?day=2026-04-18 HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("authorization: Bearer the-bearer-of-this-test\r\n"), "{head}");
+        assert!(head.contains("x-own: yes\r\n"), "{head}");
+        let body = r#"{"notes":[{"id":1,"text":"Well","by":"the-bearer-of-this-test"},{"id":2,"text":"Better"}],"more":true}"#;
+        Some(if index == 0 { answer(503, "") } else { answer(200, body) })
+    })
+    .await;
+    let path = endpoint(
+        &tenant,
+        &peer.url(),
+        json!({
+            "path": "/patients/{id}/notes", "headers": { "x-own": "yes" },
+            "retry_config": { "max_retries": 2, "retry_on_status": [503] },
+            "response_filter": ["notes.text", "notes.by"], "response_mapping": { "texts": "notes.text" },
+            "result_template": "Notes: {texts.0}, {texts.1}", "max_result_length": 13,
+        }),
+    )
+    .await;
+    let told = run(&tenant.owner, &path, json!({ "id": "a/../b", "day": "2026-04-18" })).await;
+    assert_eq!(
+        (&told["status_code"], &told["retries"], &told["error"]),
+        (&json!(200), &json!(1), &Value::Null)
+    );
+    assert_eq!(told["raw_response"]["notes"][0]["by"], "**********", "an echoed secret is masked");
+    assert_eq!(
+        told["after_filter"],
+        json!({ "notes": [{ "text": "Well", "by": "**********" }, { "text": "Better" }] })
+    );
+    assert_eq!(told["after_mapping"], json!({ "texts": ["Well", "Better"] }));
+    assert_eq!(told["final_result"], "Notes: Well, ");
+    assert!(told["duration_ms"].as_f64().unwrap() > 0.0);
+    let event = &tenant.audit().await[0];
+    assert_eq!((&event["action"], &event["metadata"]["endpoint"]), (&json!("integration.test"), &json!("e")));
+    assert!(!event.to_string().contains("a/../b"), "parameters may be a patient's");
+    for params in [json!({}), json!({ "id": ".." }), json!({ "id": "" }), json!({ "id": [1] })] {
+        assert!(run(&tenant.owner, &path, params).await["error"].as_str().unwrap().contains("parameter"));
+    }
+    assert_eq!(peer.asked(), 2);
+}
+
+both!(whatever_the_other_side_does_is_a_result);
+async fn whatever_the_other_side_does_is_a_result() {
+    let server = open_server().await;
+    let tenant = server.tenant("acme").await;
+    let big = format!("\"{}\"", "x".repeat(10 << 20));
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    for (what, bytes, status, error) in [
+        ("garbage", Some(b"\0\xff\xfe no http\r\n\r\n".to_vec()), None, "not HTTP"),
+        ("nothing", Some(Vec::new()), None, "not HTTP"),
+        ("a half", Some(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf".to_vec()), None, "ended before"),
+        ("silence", None, None, "in time"),
+        ("10 MB", Some(answer(200, &big)), None, "larger than"),
+        (
+            "a redirect away",
+            Some(
+                b"HTTP/1.1 302 X\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n".to_vec(),
+            ),
+            Some(302),
+            "answered 302",
+        ),
+        ("an error", Some(answer(500, "no")), Some(500), "answered 500"),
+    ] {
+        let peer = Peer::start(move |_, _| bytes.clone()).await;
+        let path = endpoint(&tenant, &peer.url(), json!({})).await;
+        let started = Instant::now();
+        let told = run(&tenant.owner, &path, json!({})).await;
+        assert!(started.elapsed() < Duration::from_secs(5), "{what}");
+        assert_eq!(told["status_code"].as_u64(), status, "{what}");
+        assert!(told["error"].as_str().unwrap().contains(error), "{what}: {told}");
+        assert_eq!(told["final_result"], Value::Null, "{what}");
+    }
+    for (body, raw) in [
+        ("not json", json!("not json")),
+        ("", Value::Null),
+        ("\"a\\ud800\"", json!("\"a\\ud800\"")),
+        (&deep, json!(deep)),
+    ] {
+        let bytes = answer(200, body);
+        let peer = Peer::start(move |_, _| Some(bytes.clone())).await;
+        let told = run(&tenant.owner, &endpoint(&tenant, &peer.url(), json!({})).await, json!({})).await;
+        assert_eq!((&told["raw_response"], &told["error"]), (&raw, &Value::Null));
+    }
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let told =
+        run(&tenant.owner, &endpoint(&tenant, &format!("http://{gone}"), json!({})).await, json!({})).await;
+    assert!(told["error"].as_str().unwrap().contains("refused"));
+}
+
+both!(what_tenants_type_does_not_reach_into_the_operators_network);
+async fn what_tenants_type_does_not_reach_into_the_operators_network() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let peer = Peer::start(|_, _| Some(answer(200, "{}"))).await;
+    let port = peer.address.port();
+    for base in [
+        format!("http://127.0.0.1:{port}"),
+        format!("https://127.0.0.1:{port}"),
+        format!("https://localhost:{port}"),
+        format!("https://[::ffff:127.0.0.1]:{port}"),
+        format!("https://2130706433:{port}"),
+        "https://169.254.169.254/latest/meta-data".to_owned(),
+    ] {
+        let path = endpoint(&tenant, &base, json!({})).await;
+        let told = run(&tenant.owner, &path, json!({})).await;
+        assert_eq!(told["status_code"], Value::Null, "{base}");
+        assert!(
+            told["error"].as_str().unwrap().contains("allowed")
+                || told["error"].as_str().unwrap().contains("may connect"),
+            "{told}"
+        );
+    }
+    let health = tenant.owner.get(&tenant.path("/integrations/health-check")).await.expect(StatusCode::OK);
+    for report in health["integrations"].as_array().unwrap() {
+        assert_eq!(report["status"], "misconfigured");
+    }
+    assert_eq!(peer.asked(), 0);
+}
+
+both!(an_endpoint_elsewhere_gets_only_its_own_credentials);
+async fn an_endpoint_elsewhere_gets_only_its_own_credentials() {
+    let server = open_server().await;
+    let tenant = server.tenant("acme").await;
+    let bearer =
+        |head: &str| head.lines().find(|line| line.starts_with("authorization")).unwrap_or("none").to_owned();
+    let home = Peer::start(move |head, _| Some(answer(200, &json!(bearer(head)).to_string()))).await;
+    let elsewhere = Peer::start(move |head, _| Some(answer(200, &json!(bearer(head)).to_string()))).await;
+    let plain = endpoint(&tenant, &home.url(), json!({ "base_url": elsewhere.url() })).await;
+    assert_eq!(run(&tenant.owner, &plain, json!({})).await["raw_response"], "none");
+    let near = endpoint(&tenant, &home.url(), json!({ "base_url": format!("{}/v2", home.url()) })).await;
+    assert_eq!(
+        run(&tenant.owner, &near, json!({})).await["raw_response"],
+        "authorization: Bearer **********"
+    );
+    let own = json!({ "type": "api_key_header", "header_name": "authorization", "api_key_value": { "value": "an-own-key" } });
+    let own = endpoint(&tenant, &home.url(), json!({ "base_url": elsewhere.url(), "auth": own })).await;
+    assert_eq!(run(&tenant.owner, &own, json!({})).await["raw_response"], "authorization: **********");
+}
+
+both!(anything_but_a_get_needs_the_permission_to_update_and_is_made_once);
+async fn anything_but_a_get_needs_the_permission_to_update_and_is_made_once() {
+    let server = open_server().await;
+    let tenant = server.tenant("acme").await;
+    let peer = Peer::start(|_, index| Some(answer(200, &index.to_string()))).await;
+    let get = endpoint(&tenant, &peer.url(), json!({})).await;
+    let post = endpoint(&tenant, &peer.url(), json!({ "method": "POST", "body_format": "form" })).await;
+    let viewer = tenant.service("viewer").await;
+    run(&viewer, &get, json!({})).await;
+    assert_eq!(viewer.post(&post, json!({})).await.refused(403), "forbidden");
+    assert_eq!(peer.asked(), 1);
+    let operator = tenant.service("operator").await;
+    let body = json!({ "params": { "a": "b" } });
+    let first = operator.post_once(&post, "a-key-of-16-chars", body.clone()).await;
+    let again = operator.post_once(&post, "a-key-of-16-chars", body.clone()).await;
+    assert_eq!((again.header("idempotency-replayed"), &again.text), ("true", &first.text));
+    assert_eq!(peer.asked(), 2);
+    server.clock.advance(Duration::from_mins(11));
+    let late = operator.post_once(&post, "a-key-of-16-chars", body).await;
+    assert_eq!(late.refused(409), "secret_no_longer_shown");
+    let nowhere = get.replace("/endpoints/e/", "/endpoints/f/");
+    assert_eq!(operator.post(&nowhere, json!({})).await.refused(404), "endpoint_not_found");
+}
+
+both!(health_is_told_in_one_word_for_each_and_in_bounded_time);
+async fn health_is_told_in_one_word_for_each_and_in_bounded_time() {
+    let server = open_server().await;
+    let tenant = server.tenant("acme").await;
+    let capable = Peer::start(|head, _| {
+        let fine = head.starts_with("GET /fhir/metadata ");
+        Some(answer(if fine { 200 } else { 404 }, r#"{"resourceType":"CapabilityStatement"}"#))
+    })
+    .await;
+    let refusing = Peer::start(|_, _| Some(answer(401, ""))).await;
+    let broken = Peer::start(|_, _| Some(answer(503, ""))).await;
+    let silent = Peer::start(|_, _| None).await;
+    let no_tls = Peer::start(|_, _| Some(answer(400, ""))).await;
+    let mut wanted = Vec::new();
+    for (url, protocol, enabled, status) in [
+        (format!("{}/fhir", capable.url()), "fhir", true, "healthy"),
+        (format!("{}/rest", capable.url()), "rest", true, "healthy"),
+        (format!("{}/wrong", capable.url()), "fhir", true, "misconfigured"),
+        (refusing.url(), "rest", true, "auth_failed"),
+        (broken.url(), "fhir", true, "unreachable"),
+        (no_tls.url().replace("http:", "https:"), "rest", true, "ssl_error"),
+        (String::new(), "rest", true, "misconfigured"),
+        (silent.url(), "rest", false, ""),
+        (String::new(), "mcp", true, ""),
+    ]
+    .into_iter()
+    .chain((0..20).map(|_| (silent.url(), "rest", true, "timeout")))
+    {
+        let name = fresh_slug();
+        let body = json!({ "name": name, "display_name": "H", "protocol": protocol, "base_url": url, "enabled": enabled });
+        tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
+        if !status.is_empty() {
+            wanted.push((name, status.to_owned()));
+        }
+    }
+    let started = Instant::now();
+    let told = tenant.owner.get(&tenant.path("/integrations/health-check")).await.expect(StatusCode::OK);
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    let reports = told["integrations"].as_array().unwrap();
+    let told: Vec<_> = reports
+        .iter()
+        .map(|report| {
+            (report["name"].as_str().unwrap().to_owned(), report["status"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    assert_eq!(told, wanted);
+}

@@ -1,0 +1,272 @@
+//! Every statement that requests send is a look-up by an index, whatever the tables hold and whatever is known of them.
+//!
+//! The statements are not copied here: the database notes what a walk over the API sends, and those are explained.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::json;
+use ward_db::{Options, PLANS, Recorder, Tx, Value};
+use ward_test::{Engine, Server, both, new_workspace};
+use ward_test_db::postgres::lines;
+
+/// A table this big must never be read as a whole.
+const MANY: u32 = 100_000;
+
+/// What finds one row all by itself: once it has, other conditions cost nothing.
+const UNIQUE: [&str; 4] = ["id", "key_id", "scope", "slug"];
+
+/// What looks one row up, or a list: it must be found by an index and not by looking at the rows of another.
+const LOOKED_UP_BY: [&str; 7] =
+    ["id", "workspace_id", "key_id", "scope", "slug", "principal_id", "created_by_entity_id"];
+
+async fn walk() -> (Server, Vec<String>) {
+    let recorder = Arc::new(Recorder::default());
+    let options = Options { flush: false, recorder: Some(Arc::clone(&recorder)), ..Options::default() };
+    let server = Server::on(|_| {}, options).await;
+    // What brings the schema forward reads small tables as a whole, once.
+    let starting = recorder.texts();
+    server.app.check_master_key().await.unwrap();
+    let tenant = server.tenant("acme").await;
+    let owner = &tenant.owner;
+    let repeat = "sixteen-or-more-characters";
+    for _ in 0..2 {
+        owner.post_once("/v1/me/workspaces", repeat, new_workspace("own")).await.expect(StatusCode::CREATED);
+        owner.post_once(&tenant.path("/api-keys"), repeat, json!({ "duration_days": 1 })).await;
+    }
+    let (service, minted) = tenant.key(json!({ "duration_days": 1, "role": "viewer" })).await;
+    let key = tenant.path(&format!("/api-keys/{}", minted["key_id"].as_str().unwrap()));
+    service.post("/v1/me/workspaces", new_workspace("refused")).await.refused(403);
+    service.post(&tenant.path("/api-keys"), json!({ "duration_days": 1 })).await.refused(403);
+    for path in ["/v1/workspaces", "/v1/workspaces?continuation_token=7", "/v1/auth/me"] {
+        owner.get(path).await.expect(StatusCode::OK);
+    }
+    owner.get(&tenant.workspace("")).await.expect(StatusCode::OK);
+    owner.get(&tenant.workspace("/test-caller-numbers")).await.expect(StatusCode::OK);
+    for path in [
+        "/api-keys",
+        "/api-keys?mine_only=true",
+        "/integrations",
+        "/audit",
+        "/audit?service=workspaces&action=workspace.create",
+        "/audit/summary",
+    ] {
+        owner.get(&tenant.path(path)).await.expect(StatusCode::OK);
+    }
+    owner.patch(&tenant.workspace(""), json!({ "connector_type": "hubspot" })).await.expect(StatusCode::OK);
+    owner.post(&tenant.workspace("/provision"), json!({})).await.expect(StatusCode::OK);
+    let numbers = json!({ "numbers": ["+15550100"] });
+    owner.put(&tenant.workspace("/test-caller-numbers"), numbers).await.expect(StatusCode::OK);
+    owner
+        .post_once(&format!("{key}/rotate"), repeat, json!({ "duration_days": 1 }))
+        .await
+        .expect(StatusCode::OK);
+    service.post_once(&format!("{key}/rotate"), repeat, json!({ "duration_days": 1 })).await;
+    owner.delete(&key).await;
+    // What waits too long to be claimed gives way, to who wants its slug and to the sweep.
+    server.anonymous().create_workspace("late").await;
+    server.anonymous().create_workspace("later").await;
+    server.clock.advance(Duration::from_hours(25));
+    server.anonymous().create_workspace("late").await;
+    server.app.sweep().await;
+    server.app.flush().await;
+    let gone = server.tenant("gone").await;
+    gone.archive().await;
+    let statements = recorder.texts().into_iter().filter(|sql| !starting.contains(sql));
+    let statements: Vec<String> = statements.collect();
+    assert!(statements.len() > 30, "{statements:#?}");
+    (server, statements)
+}
+
+/// Numbers from 1 to [`MANY`] as rows `n(i)`, for an INSERT.
+fn numbers() -> String {
+    format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MANY})")
+}
+
+/// The UUID of row `i`, in this engine's SQL.
+fn id() -> &'static str {
+    match Engine::current() {
+        Engine::Sqlite => "printf('%08x-0000-4000-8000-%012x', i, i)",
+        Engine::Postgres => {
+            "CAST(lpad(to_hex(i), 8, '0') || '-0000-4000-8000-' || lpad(to_hex(i), 12, '0') AS uuid)"
+        }
+    }
+}
+
+async fn insert(server: &Server, table: &str, columns: &str, values: &str) {
+    let sql = match Engine::current() {
+        Engine::Sqlite => format!("INSERT INTO {table} ({columns}) {} SELECT {values} FROM n", numbers()),
+        Engine::Postgres => format!("{} INSERT INTO {table} ({columns}) SELECT {values} FROM n", numbers()),
+    };
+    let bytes = if Engine::current() == Engine::Sqlite { "blob" } else { "bytea" };
+    assert_eq!(server.sql(sql.replace("$ID", id()).replace("$BYTES", bytes)).await, u64::from(MANY));
+}
+
+/// A parameter for each that the statement has.
+fn parameters(sql: &str) -> usize {
+    let numbers = sql.split('$').skip(1).filter_map(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..end].parse::<usize>().ok()
+    });
+    numbers.max().unwrap_or(0)
+}
+
+/// Statements with their plans, line by line.
+async fn plans(server: &Server, statements: &[String]) -> Vec<(String, Vec<String>)> {
+    if Engine::current() == Engine::Postgres {
+        let mut script = PLANS.to_owned();
+        for (index, sql) in statements.iter().enumerate() {
+            let nulls = vec!["NULL"; parameters(sql)].join(", ");
+            let nulls = if nulls.is_empty() { nulls } else { format!("({nulls})") };
+            let _ = write!(
+                script,
+                "; SELECT '== {index}'; PREPARE p{index} AS {sql}; EXPLAIN (COSTS OFF) EXECUTE p{index}{nulls}"
+            );
+        }
+        let mut plans: Vec<(String, Vec<String>)> = Vec::new();
+        for line in lines(&server.app.config.database, &script) {
+            match line.strip_prefix("== ") {
+                Some(index) => plans.push((statements[index.parse::<usize>().unwrap()].clone(), Vec::new())),
+                None => plans.last_mut().unwrap().1.push(line),
+            }
+        }
+        return plans;
+    }
+    let statements = statements.to_vec();
+    let explain = move |tx: &mut Tx<'_>| {
+        let explained = statements.iter().map(|sql| {
+            let nulls = vec![Value::Null; parameters(sql)];
+            let plan = tx.all(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls, |row| row.get::<String>(3))?;
+            Ok((sql.clone(), plan))
+        });
+        explained.collect::<Result<_, ward_db::Error>>()
+    };
+    server.app.db.write("test.explain", explain).await.unwrap()
+}
+
+/// What is wrong with a plan, if anything is.
+fn wrong(sql: &str, plan: &[String]) -> Option<String> {
+    // What is said of the pair in the statement must be what the index is searched for.
+    if sql.contains("principal_id) >= ") {
+        let by_both = |line: &String| {
+            let searched = line.contains("SEARCH ") || line.trim_start().starts_with("Index Cond: ");
+            searched && line.contains("workspace_id") && line.contains("principal_id")
+        };
+        if !plan.iter().any(by_both) {
+            return Some("not found by the pair".to_owned());
+        }
+    }
+    if Engine::current() == Engine::Sqlite {
+        let bad = |line: &&String| {
+            // A subquery's rows are those that it found by an index.
+            (line.starts_with("SCAN ") && !["SCAN counted", "SCAN CONSTANT ROW"].contains(&line.as_str()))
+                || line.contains("ORDER BY")
+                || line.contains("AUTOMATIC")
+        };
+        return plan.iter().find(bad).cloned();
+    }
+    for (index, line) in plan.iter().enumerate() {
+        let node = line.trim_start().trim_start_matches("->").trim_start();
+        if ["Seq Scan", "Bitmap", "Hash Join", "Merge Join", "Sort", "Incremental Sort"]
+            .iter()
+            .any(|kind| node.starts_with(kind))
+        {
+            return Some(line.clone());
+        }
+        let details = plan[index + 1..].iter().take_while(|line| !line.contains("->"));
+        let mut details = details.map(|line| line.trim_start());
+        if node.starts_with("Index")
+            && node.contains("Scan")
+            && !details.any(|line| line.starts_with("Index Cond: "))
+        {
+            return Some(format!("{line}: all of it"));
+        }
+        let found_by = |line: &str, columns: &[&str]| {
+            columns.iter().any(|column| line.contains(&format!("({column} = $")))
+        };
+        let found_already = index > 0 && found_by(&plan[index - 1], &UNIQUE);
+        if node.starts_with("Filter: ") && !found_already && found_by(node, &LOOKED_UP_BY) {
+            return Some(line.clone());
+        }
+    }
+    None
+}
+
+#[track_caller]
+fn all_are_look_ups(state: &str, plans: &[(String, Vec<String>)]) {
+    let wrong: Vec<String> = plans
+        .iter()
+        .filter_map(|(sql, plan)| Some(format!("{}\n  {sql}\n  {}", wrong(sql, plan)?, plan.join("\n  "))))
+        .collect();
+    assert!(wrong.is_empty(), "{state}:\n{}", wrong.join("\n\n"));
+}
+
+async fn with_and_without_statistics(server: &Server, statements: &[String], state: &str) {
+    all_are_look_ups(&format!("{state}, not analyzed"), &plans(server, statements).await);
+    server.sql("ANALYZE").await;
+    all_are_look_ups(&format!("{state}, analyzed"), &plans(server, statements).await);
+}
+
+both!(with_many_workspaces_and_few_keys_every_statement_is_a_look_up);
+async fn with_many_workspaces_and_few_keys_every_statement_is_a_look_up() {
+    let (server, statements) = walk().await;
+    with_and_without_statistics(&server, &statements, "hardly anything there").await;
+    let now = "'2026-04-18T12:00:00.123456Z'";
+    insert(
+        &server,
+        "workspaces",
+        "id, slug, name, environment, region, state, last_position, created_at, updated_at",
+        &format!("$ID, 's' || i, 'n', 'production', 'us', 'active', 0, {now}, {now}"),
+    )
+    .await;
+    insert(&server, "slugs", "slug, workspace_id", "'s' || i, $ID").await;
+    // All of one user.
+    let user = "(SELECT principal_id FROM memberships WHERE role = 'owner' AND position > 0 LIMIT 1)";
+    insert(
+        &server,
+        "memberships",
+        "workspace_id, principal_id, role, position, created_at",
+        &format!("$ID, {user}, 'owner', i, {now}"),
+    )
+    .await;
+    with_and_without_statistics(&server, &statements, "many workspaces, few keys").await;
+}
+
+both!(with_few_workspaces_and_many_keys_every_statement_is_a_look_up);
+async fn with_few_workspaces_and_many_keys_every_statement_is_a_look_up() {
+    let (server, statements) = walk().await;
+    let now = "'2026-04-18T12:00:00.123456Z'";
+    let one = "(SELECT id FROM workspaces WHERE slug = 'acme')";
+    insert(
+        &server,
+        "api_keys",
+        "key_id, id, workspace_id, principal_id, principal_kind, created_by_entity_id, role, permissions, secret_hash, \
+         position, expires_at, created_at, updated_at",
+        &format!("'k' || i, $ID, {one}, $ID, 'service', {one}, 'viewer', '[]', (SELECT secret_hash FROM api_keys LIMIT 1), i, {now}, {now}, {now}"),
+    )
+    .await;
+    insert(
+        &server,
+        "principals",
+        "id, kind, last_position, created_at",
+        &format!("$ID, 'service', 0, {now}"),
+    )
+    .await;
+    insert(
+        &server,
+        "audit_events",
+        "workspace_id, at, id, service, action, resource_type, phi_accessed",
+        &format!("{one}, {now}, $ID, 'workspaces', 'workspace.update', 'workspace', false"),
+    )
+    .await;
+    insert(
+        &server,
+        "idempotency",
+        "scope, request, status, sealed, created_at",
+        &format!("'i' || i, CAST('' AS $BYTES), 201, false, {now}"),
+    )
+    .await;
+    with_and_without_statistics(&server, &statements, "few workspaces, many keys").await;
+}

@@ -1,0 +1,61 @@
+//! From signing in at a real identity provider to a shared workspace, by the scripts that a laptop would use.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::json;
+use ward::config::issuers::IssuerConfig;
+use ward_test::{AUDIENCE, LocalProvider, Server, both, new_workspace};
+
+both!(people_sign_in_own_and_share_a_workspace);
+async fn people_sign_in_own_and_share_a_workspace() {
+    let Some(provider) = LocalProvider::start().await else { return };
+    let issuer = IssuerConfig::new(&provider.issuer, AUDIENCE);
+    let server = Server::with(|config| config.issuers = vec![issuer.clone()]).await;
+    let late = Server::with(|config| config.issuers = vec![issuer]).await;
+
+    // Code and PKCE, then self-service with the token.
+    let ada = server.bearing(provider.sign_in("ada").await);
+    let created =
+        ada.post("/v1/workspaces/self-service", new_workspace("ada")).await.expect(StatusCode::CREATED);
+    let id = created["id"].as_str().unwrap();
+    let me = ada.get("/v1/me").await.expect(StatusCode::OK);
+    assert_eq!((&me["kind"], &me["display_name"]), (&json!("user"), &json!("Ada")));
+    assert_eq!(me["memberships"]["items"][0]["role"], "owner");
+    let again = server.bearing(provider.sign_in("ada").await);
+    assert_eq!(again.get("/v1/me").await.expect(StatusCode::OK)["entity_id"], me["entity_id"]);
+
+    // A machine of the same provider owns nothing.
+    let machine = server.bearing(provider.machine().await);
+    assert_eq!(machine.get("/v1/me").await.expect(StatusCode::OK)["kind"], "service");
+    let refused = machine.post("/v1/workspaces/self-service", new_workspace("robot")).await;
+    assert_eq!(refused.refused(403), "unsupported_principal");
+
+    // An invitation for a verified address.
+    let invitations = format!("/v1/workspaces/{id}/invitations");
+    let body = json!({ "role": "operator", "email": "new-bea@clinic.example" });
+    let unverified = ada.post(&invitations, body).await.expect(StatusCode::CREATED);
+    let body = json!({ "role": "operator", "email": "bea@clinic.example" });
+    let link = ada.post(&invitations, body).await.expect(StatusCode::CREATED);
+    let accept = |link: &serde_json::Value| json!({ "invitation": link["invitation"] });
+    let new_bea = server.bearing(provider.sign_in("new-bea").await);
+    for link in [&unverified, &link] {
+        let refused = new_bea.post("/v1/invitations/accept", accept(link)).await;
+        assert_eq!(refused.refused(403), "email_not_verified");
+    }
+    let bea = server.bearing(provider.sign_in("bea").await);
+    bea.post("/v1/invitations/accept", accept(&link)).await.expect(StatusCode::CREATED);
+    let members = bea.get(&format!("/v1/workspaces/{id}/members")).await.expect(StatusCode::OK);
+    let names: Vec<_> =
+        members["items"].as_array().unwrap().iter().map(|it| it["display_name"].clone()).collect();
+    assert_eq!(names, ["Ada", "Bea"]);
+
+    // The provider goes: who has its keys goes on, who never had them says when to come again.
+    let token = provider.sign_in("ada").await;
+    provider.stop().await;
+    server.clock.advance(Duration::from_mins(30));
+    server.bearing(&token).get(&format!("/v1/workspaces/{id}")).await.expect(StatusCode::OK);
+    let answer = late.bearing(&token).get("/v1/me").await;
+    assert!(!answer.header("retry-after").is_empty());
+    assert_eq!(answer.refused(503), "identity_unavailable");
+}

@@ -1,0 +1,550 @@
+//! Access tokens of an issuer: which are let in, whom they make, what an outage does, and which are refused.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use ward::config::issuers::IssuerConfig;
+use ward_test::{AUDIENCE, Cost, Server, SigningKey, TestIssuer, both, fresh_slug, new_workspace};
+
+/// Whether the bearer is somebody.
+async fn let_in(server: &Server, token: &str) -> bool {
+    match server.bearing(token).get("/v1/me").await.status.as_u16() {
+        200 => true,
+        401 => false,
+        other => panic!("{other}"),
+    }
+}
+
+// Who is let in
+
+both!(each_algorithm_is_verified_with_and_without_a_key_id);
+async fn each_algorithm_is_verified_with_and_without_a_key_id() {
+    let (server, issuer) = Server::with_issuer().await;
+    for algorithm in ["ES256", "EdDSA", "RS256"] {
+        for id in [Some("one"), None] {
+            issuer.serve_keys(vec![SigningKey::new("ES256", None), SigningKey::new(algorithm, id)]);
+            server.clock.advance(Duration::from_hours(25));
+            assert!(let_in(&server, &issuer.token("ada")).await, "{algorithm} {id:?}");
+            // A token that names no key of a set that names them, and one that names a key of a set that does not.
+            let key = issuer.key();
+            let header = json!({ "alg": algorithm });
+            assert!(let_in(&server, &key.sign(&header, &issuer.claims("ada"))).await, "{algorithm} {id:?}");
+            let header = json!({ "alg": algorithm, "kid": "one" });
+            assert!(let_in(&server, &key.sign(&header, &issuer.claims("ada"))).await, "{algorithm} {id:?}");
+        }
+    }
+}
+
+both!(whatever_is_wrong_with_a_token_it_is_the_same_401_and_costs_no_query);
+async fn whatever_is_wrong_with_a_token_it_is_the_same_401_and_costs_no_query() {
+    let (server, issuer) = Server::with_issuer().await;
+    let other = TestIssuer::start().await;
+    let key = issuer.key();
+    let good = issuer.claims("ada");
+    let with = |name: &str, value: Value| {
+        let mut claims = good.clone();
+        claims[name] = value;
+        issuer.sign(&claims)
+    };
+    let without = |name: &str| {
+        let mut claims = good.clone();
+        claims.as_object_mut().unwrap().shift_remove(name);
+        issuer.sign(&claims)
+    };
+    let header = |name: &str, value: Value| {
+        let mut header = key.header();
+        header[name] = value;
+        key.sign(&header, &good)
+    };
+    let b64 = |text: String| URL_SAFE_NO_PAD.encode(text);
+    let unsigned = format!("{}.{}.", b64(json!({ "alg": "none" }).to_string()), b64(good.to_string()));
+    let valid = issuer.token("ada");
+    let (signed, _) = valid.rsplit_once('.').unwrap();
+    let tampered = {
+        let parts: Vec<&str> = valid.split('.').collect();
+        format!("{}.{}.{}", parts[0], b64(issuer.claims("root").to_string()), parts[2])
+    };
+    let thief = SigningKey::new("ES256", Some("first"));
+    let bad = [
+        ("expired", with("exp", json!(issuer.seconds(-31)))),
+        ("without an end", without("exp")),
+        ("ending never", with("exp", json!("never"))),
+        ("ending beyond time", with("exp", json!(1e300))),
+        ("not yet good", with("nbf", json!(issuer.seconds(31)))),
+        ("good from a word on", with("nbf", json!("now"))),
+        ("of an unknown issuer", with("iss", json!("https://elsewhere.example"))),
+        ("of no issuer", without("iss")),
+        ("of an issuer with a slash more", with("iss", json!(format!("{}/", issuer.url())))),
+        ("of several issuers", with("iss", json!([issuer.url()]))),
+        ("for another audience", with("aud", json!("https://other.test"))),
+        ("for several other audiences", with("aud", json!(["a", "b"]))),
+        ("for no audience", without("aud")),
+        ("without a subject", without("sub")),
+        ("with an empty subject", with("sub", json!(""))),
+        ("with a number as subject", with("sub", json!(7))),
+        ("with a control character as subject", with("sub", json!("a\u{0}"))),
+        ("with an endless subject", with("sub", json!("a".repeat(256)))),
+        ("bound to a key", with("cnf", json!({ "jkt": "x" }))),
+        ("unsigned", unsigned),
+        ("unsigned, in a signed one's place", header("alg", json!("none"))),
+        ("symmetric", header("alg", json!("HS256"))),
+        ("of another algorithm than its key's", header("alg", json!("RS256"))),
+        ("of a longer algorithm", header("alg", json!("ES384"))),
+        ("with what must be understood", header("crit", json!(["exp"]))),
+        ("a log-out token", header("typ", json!("logout+jwt"))),
+        ("a proof", header("typ", json!("dpop+jwt"))),
+        ("of an unknown key", header("kid", json!("second"))),
+        ("signed by somebody else's key", thief.sign(&key.header(), &good)),
+        ("signed by another issuer", other.key().sign(&key.header(), &good)),
+        ("of an issuer that is not configured", other.token("ada")),
+        ("tampered with", tampered),
+        ("with no signature", format!("{signed}.")),
+        ("with half a signature", valid[..valid.len() - 20].to_owned()),
+        ("cut in two", signed.to_owned()),
+        ("in four parts", format!("{valid}.x")),
+        ("garbage", "a.b.c".to_owned()),
+        ("dots", "..".to_owned()),
+        ("too long", format!("{valid}{}", "A".repeat(17_000))),
+    ];
+    assert!(let_in(&server, &valid).await);
+    assert!(let_in(&server, &with("exp", json!(issuer.seconds(-29)))).await, "a clock may differ a little");
+    assert!(let_in(&server, &with("nbf", json!(issuer.seconds(29)))).await, "a clock may differ a little");
+    assert!(let_in(&server, &with("aud", json!(["x", AUDIENCE]))).await);
+    assert!(let_in(&server, &header("typ", json!("JWT"))).await);
+    let key = server.bearing(ward_test::unknown_key()).get("/v1/me").await;
+    for (what, token) in bad {
+        let (answer, cost) = server.costs(server.bearing(token).get("/v1/me")).await;
+        assert_eq!(cost, Cost::NOTHING, "{what}");
+        assert_eq!(answer.anonymized(), key.anonymized(), "{what}");
+        assert_eq!(answer.refused(401), "unauthorized", "{what}");
+    }
+}
+
+both!(a_public_key_is_no_shared_secret);
+async fn a_public_key_is_no_shared_secret() {
+    use aws_lc_rs::hmac;
+    let (server, issuer) = Server::with_issuer().await;
+    issuer.serve_keys(vec![SigningKey::new("RS256", Some("first"))]);
+    let jwk = issuer.key().jwk();
+    for secret in [jwk["n"].as_str().unwrap().to_owned(), jwk.to_string()] {
+        let head = json!({ "alg": "HS256", "kid": "first", "typ": "JWT" }).to_string();
+        let signed = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(head),
+            URL_SAFE_NO_PAD.encode(issuer.claims("ada").to_string())
+        );
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), signed.as_bytes());
+        assert!(!let_in(&server, &format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))).await);
+    }
+    assert!(let_in(&server, &issuer.token("ada")).await);
+}
+
+both!(tokens_are_nothing_where_no_issuer_is_configured);
+async fn tokens_are_nothing_where_no_issuer_is_configured() {
+    let (_, issuer) = Server::with_issuer().await;
+    let server = Server::start().await;
+    assert!(!let_in(&server, &issuer.token("ada")).await);
+    assert_eq!(issuer.discoveries(), 0);
+}
+
+both!(an_issuer_may_narrow_its_algorithms_and_name_its_claims);
+async fn an_issuer_may_narrow_its_algorithms_and_name_its_claims() {
+    let issuer = TestIssuer::start().await;
+    let config = IssuerConfig {
+        algorithms: vec![ward::config::issuers::TokenAlgorithm::EdDsa],
+        subject_claim: "oid".to_owned(),
+        name_claim: "nick".to_owned(),
+        machine: Some(("groups".to_owned(), json!("robots"))),
+        ..issuer.config()
+    };
+    let server = Server::with(|settings| settings.issuers = vec![config]).await;
+    issuer
+        .serve_keys(vec![SigningKey::new("ES256", Some("first")), SigningKey::new("EdDSA", Some("second"))]);
+    let token = issuer.token_with("ada", &json!({ "oid": "4711", "nick": " Ada\n ", "client_id": "ada" }));
+    let me = server.bearing(token).get("/v1/me").await.expect(StatusCode::OK);
+    assert_eq!((&me["kind"], &me["display_name"]), (&json!("user"), &json!("Ada")));
+    assert!(!let_in(&server, &issuer.token("ada")).await, "no oid");
+    let robot = issuer.token_with("ada", &json!({ "oid": "4712", "groups": ["staff", "robots"] }));
+    assert_eq!(server.bearing(robot).get("/v1/me").await.expect(StatusCode::OK)["kind"], "service");
+    issuer
+        .serve_keys(vec![SigningKey::new("EdDSA", Some("second")), SigningKey::new("ES256", Some("first"))]);
+    assert!(
+        !let_in(&server, &issuer.token_with("ada", &json!({ "oid": "4711" }))).await,
+        "ES256 is not accepted"
+    );
+}
+
+// Keys: rotation and outages
+
+both!(a_new_key_is_fetched_when_a_token_names_it_at_most_once_a_minute);
+async fn a_new_key_is_fetched_when_a_token_names_it_at_most_once_a_minute() {
+    let (server, issuer) = Server::with_issuer().await;
+    let old = issuer.token("ada");
+    assert!(let_in(&server, &old).await);
+    assert_eq!(issuer.discoveries(), 1);
+    issuer.serve_keys(vec![SigningKey::new("ES256", Some("second"))]);
+    assert!(let_in(&server, &old).await, "nothing has told Ward of the change yet");
+    assert!(let_in(&server, &issuer.token("ada")).await);
+    assert_eq!(issuer.discoveries(), 2);
+    assert!(!let_in(&server, &old).await, "its key is gone");
+    issuer.serve_keys(vec![SigningKey::new("ES256", Some("third"))]);
+    for _ in 0..5 {
+        assert!(!let_in(&server, &issuer.token("ada")).await, "less than a minute after the last look");
+    }
+    assert_eq!(issuer.discoveries(), 2);
+    server.clock.advance(Duration::from_mins(1));
+    assert!(let_in(&server, &issuer.token("ada")).await);
+    assert_eq!(issuer.discoveries(), 3);
+}
+
+both!(of_many_who_come_with_a_new_key_all_are_let_in, threads = 4);
+async fn of_many_who_come_with_a_new_key_all_are_let_in() {
+    let (server, issuer) = Server::with_issuer().await;
+    assert!(let_in(&server, &issuer.token("ada")).await);
+    issuer.serve_keys(vec![SigningKey::new("ES256", Some("second"))]);
+    issuer.set_delay(Duration::from_millis(300));
+    let running: Vec<_> = (0..20)
+        .map(|index| {
+            let somebody = server.person(&issuer, &format!("person-{index}"));
+            tokio::spawn(async move { somebody.get("/v1/me").await.status })
+        })
+        .collect();
+    for one in running {
+        assert_eq!(one.await.unwrap(), StatusCode::OK);
+    }
+    assert_eq!(issuer.discoveries(), 2);
+}
+
+both!(keys_without_ids_rotate_too);
+async fn keys_without_ids_rotate_too() {
+    let (server, issuer) = Server::with_issuer().await;
+    issuer.serve_keys(vec![SigningKey::new("ES256", None)]);
+    let old = issuer.token("ada");
+    assert!(let_in(&server, &old).await);
+    issuer.serve_keys(vec![SigningKey::new("ES256", None)]);
+    assert!(let_in(&server, &issuer.token("ada")).await);
+    assert!(!let_in(&server, &old).await);
+}
+
+both!(looking_for_an_unknown_key_holds_nobody_up, threads = 4);
+async fn looking_for_an_unknown_key_holds_nobody_up() {
+    let (server, issuer) = Server::with_issuer().await;
+    let good = issuer.token("ada");
+    assert!(let_in(&server, &good).await);
+    issuer.set_delay(Duration::from_secs(2));
+    let key = issuer.key();
+    let mut header = key.header();
+    header["kid"] = json!("unknown");
+    let unknown = server.bearing(key.sign(&header, &issuer.claims("ada")));
+    let waiting: Vec<_> = (0..20)
+        .map(|_| {
+            let unknown = unknown.clone();
+            tokio::spawn(async move { unknown.get("/v1/me").await.status })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let started = Instant::now();
+    for _ in 0..10 {
+        assert!(let_in(&server, &good).await);
+    }
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    for answer in waiting {
+        assert_eq!(answer.await.unwrap(), StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(issuer.discoveries(), 2, "one look for all of them");
+}
+
+both!(without_keys_a_token_is_503_and_with_cached_ones_it_works_for_a_stated_time);
+async fn without_keys_a_token_is_503_and_with_cached_ones_it_works_for_a_stated_time() {
+    let (server, issuer) = Server::with_issuer().await;
+    issuer.set_down(true);
+    let ada = server.person(&issuer, "ada");
+    for path in ["/v1/me", "/v1/workspaces"] {
+        let (answer, cost) = server.costs(ada.get(path)).await;
+        assert!(!answer.header("retry-after").is_empty());
+        assert_eq!(answer.refused(503), "identity_unavailable");
+        assert_eq!(cost, Cost::NOTHING);
+    }
+    let refused = ada.post("/v1/workspaces/self-service", new_workspace("ada")).await;
+    assert!(!refused.header("retry-after").is_empty());
+    assert_eq!(refused.refused(503), "identity_unavailable");
+    assert_eq!(issuer.discoveries(), 1, "what just failed is not asked again at once");
+    // Keys are no part of it.
+    server.tenant("acme").await.owner.get("/v1/me").await.expect(StatusCode::OK);
+
+    issuer.set_down(false);
+    server.clock.advance(Duration::from_secs(5));
+    ada.get("/v1/me").await.expect(StatusCode::OK);
+    issuer.set_down(true);
+    server.clock.advance(Duration::from_hours(24) - Duration::from_secs(1));
+    server.person(&issuer, "ada").get("/v1/me").await.expect(StatusCode::OK);
+    server.clock.advance(Duration::from_mins(1));
+    assert_eq!(server.person(&issuer, "ada").get("/v1/me").await.refused(503), "identity_unavailable");
+    issuer.set_down(false);
+    server.clock.advance(Duration::from_secs(5));
+    server.person(&issuer, "ada").get("/v1/me").await.expect(StatusCode::OK);
+}
+
+both!(keys_that_grew_old_are_fetched_anew_beside_the_requests);
+async fn keys_that_grew_old_are_fetched_anew_beside_the_requests() {
+    let (server, issuer) = Server::with_issuer().await;
+    assert!(let_in(&server, &issuer.token("ada")).await);
+    server.clock.advance(Duration::from_mins(10));
+    let of_old_key = issuer.token("ada");
+    issuer.serve_keys(vec![SigningKey::new("ES256", Some("second"))]);
+    assert!(let_in(&server, &of_old_key).await, "this request does not wait");
+    for _ in 0..100 {
+        if issuer.discoveries() == 2 && !let_in(&server, &of_old_key).await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("a key that the issuer withdrew is still trusted");
+}
+
+both!(who_claims_to_be_another_issuer_is_not_believed);
+async fn who_claims_to_be_another_issuer_is_not_believed() {
+    let (server, issuer) = Server::with_issuer().await;
+    issuer.claim_to_be("https://id.example.com");
+    let answer = server.person(&issuer, "ada").get("/v1/me").await;
+    assert_eq!(answer.refused(503), "identity_unavailable");
+}
+
+both!(an_empty_key_set_is_an_outage_and_not_an_answer);
+async fn an_empty_key_set_is_an_outage_and_not_an_answer() {
+    let (server, issuer) = Server::with_issuer().await;
+    let token = issuer.token("ada");
+    assert!(let_in(&server, &token).await);
+    let key = issuer.key();
+    issuer.serve_keys(vec![]);
+    server.clock.advance(Duration::from_mins(11));
+    let claims = issuer.claims("ada");
+    for _ in 0..5 {
+        assert!(let_in(&server, &key.sign(&key.header(), &claims)).await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+// Principals
+
+both!(a_subject_becomes_a_principal_with_its_first_write);
+async fn a_subject_becomes_a_principal_with_its_first_write() {
+    let (server, issuer) = Server::with_issuer().await;
+    let ada = server.person(&issuer, "ada");
+    let me = ada.get("/v1/me").await.expect(StatusCode::OK);
+    assert_eq!(me["entity_id"], Value::Null);
+    assert_eq!((&me["kind"], &me["display_name"]), (&json!("user"), &json!("ada the tester")));
+    assert_eq!(me["credential"]["type"], "token");
+    assert_eq!(me["credential"]["issuer"], issuer.url());
+    assert_eq!(
+        me["memberships"],
+        json!({ "items": [], "has_more": false, "continuation_token": null, "total": 0 })
+    );
+    assert_eq!(ada.get("/v1/workspaces").await.expect(StatusCode::OK)["items"], json!([]));
+    assert_eq!(ada.get("/v1/auth/me").await.refused(403), "not_an_api_key");
+    for slug in ["taken", "taken"] {
+        server.anonymous().post("/v1/workspaces", new_workspace(slug)).await;
+    }
+    // A write that is refused is none.
+    assert_eq!(ada.post("/v1/me/workspaces", new_workspace("taken")).await.refused(409), "slug_taken");
+    assert_eq!(server.count("SELECT count(*) FROM principals").await, 0);
+    assert_eq!(server.count("SELECT count(*) FROM identities").await, 0);
+
+    let created =
+        ada.post("/v1/workspaces/self-service", new_workspace("ada")).await.expect(StatusCode::CREATED);
+    ada.post("/v1/me/workspaces", new_workspace("ada-too")).await.expect(StatusCode::CREATED);
+    assert_eq!(server.count("SELECT count(*) FROM principals WHERE kind = 'user'").await, 1);
+    assert_eq!(server.count("SELECT count(*) FROM identities").await, 1);
+    let me = ada.get("/v1/me?limit=1").await.expect(StatusCode::OK);
+    assert!(me["entity_id"].is_string());
+    assert_eq!(me["memberships"]["total"], 2);
+    assert_eq!(me["memberships"]["items"][0]["workspace_id"], created["id"]);
+    assert_eq!(me["memberships"]["items"][0]["role"], "owner");
+    let next = format!("/v1/me?continuation_token={}", me["memberships"]["continuation_token"]);
+    assert_eq!(ada.get(&next).await.expect(StatusCode::OK)["memberships"]["items"][0]["slug"], "ada-too");
+    // A later token of the same subject is the same principal, under the name it has now.
+    let renamed = issuer.token_with("ada", &json!({ "name": "Ada L." }));
+    let again = server.bearing(renamed).get("/v1/me").await.expect(StatusCode::OK);
+    assert_eq!((&again["entity_id"], &again["display_name"]), (&me["entity_id"], &json!("Ada L.")));
+}
+
+both!(the_same_subject_of_two_issuers_is_two_principals);
+async fn the_same_subject_of_two_issuers_is_two_principals() {
+    let (one, two) = (TestIssuer::start().await, TestIssuer::start().await);
+    let server = Server::with(|config| config.issuers = vec![one.config(), two.config()]).await;
+    let (ada, other) = (server.person(&one, "ada"), server.person(&two, "ada"));
+    let created = ada.post("/v1/me/workspaces", new_workspace("ada")).await.expect(StatusCode::CREATED);
+    let path = format!("/v1/workspaces/{}", created["id"].as_str().unwrap());
+    assert_eq!(other.get(&path).await.refused(404), "workspace_not_found");
+    other.post("/v1/me/workspaces", new_workspace("other")).await.expect(StatusCode::CREATED);
+    assert_eq!(server.count("SELECT count(*) FROM principals").await, 2);
+    // One issuer's key signs nothing of the other's.
+    assert!(!let_in(&server, &two.key().sign(&two.key().header(), &one.claims("ada"))).await);
+}
+
+both!(a_subject_that_changes_its_kind_is_refused);
+async fn a_subject_that_changes_its_kind_is_refused() {
+    let (server, issuer) = Server::with_issuer().await;
+    server
+        .person(&issuer, "ada")
+        .post("/v1/me/workspaces", new_workspace("ada"))
+        .await
+        .expect(StatusCode::CREATED);
+    assert!(!let_in(&server, &issuer.machine("ada")).await);
+    assert!(let_in(&server, &issuer.token("ada")).await);
+}
+
+both!(self_service_is_for_people);
+async fn self_service_is_for_people() {
+    let (server, issuer) = Server::with_issuer().await;
+    for machine in [
+        issuer.machine("robot"),
+        issuer.token_with("robot", &json!({ "azp": "robot" })),
+        issuer.token_with("robot", &json!({ "gty": "client-credentials" })),
+        issuer.token_with("robot", &json!({ "idtyp": "app" })),
+    ] {
+        let robot = server.bearing(machine);
+        for path in ["/v1/workspaces/self-service", "/v1/me/workspaces"] {
+            let refused = robot.post(path, new_workspace(&fresh_slug())).await;
+            assert_eq!(refused.refused(403), "unsupported_principal");
+        }
+        assert_eq!(robot.get("/v1/me").await.expect(StatusCode::OK)["kind"], "service");
+    }
+    assert_eq!(server.count("SELECT count(*) FROM principals").await, 0);
+}
+
+both!(a_token_may_do_what_its_subjects_memberships_allow);
+async fn a_token_may_do_what_its_subjects_memberships_allow() {
+    let (server, issuer) = Server::with_issuer().await;
+    let ada = server.person(&issuer, "ada");
+    let created = ada.post("/v1/me/workspaces", new_workspace("ada")).await.expect(StatusCode::CREATED);
+    let path = format!("/v1/workspaces/{}", created["id"].as_str().unwrap());
+    ada.patch(&path, json!({ "name": "Renamed" })).await.expect(StatusCode::OK);
+    server.sql("UPDATE memberships SET role = 'viewer'").await;
+    assert_eq!(ada.patch(&path, json!({ "name": "x" })).await.refused(403), "forbidden");
+    ada.get(&path).await.expect(StatusCode::OK);
+    // Somebody else's token opens nothing.
+    assert_eq!(server.person(&issuer, "bea").get(&path).await.refused(404), "workspace_not_found");
+    server.sql("DELETE FROM memberships").await;
+    assert_eq!(ada.get(&path).await.refused(404), "workspace_not_found");
+}
+
+both!(repeats_of_people_never_seen_before_are_their_own);
+async fn repeats_of_people_never_seen_before_are_their_own() {
+    let (server, issuer) = Server::with_issuer().await;
+    let key = "one-key-for-everybody";
+    let create = async |subject: &str| {
+        let body = new_workspace("wanted");
+        server.person(&issuer, subject).post_once("/v1/me/workspaces", key, body).await
+    };
+    let created = create("ada").await.expect(StatusCode::CREATED);
+    assert_eq!(create("ada").await.expect(StatusCode::CREATED)["id"], created["id"]);
+    assert_eq!(create("bea").await.refused(409), "slug_taken");
+}
+
+both!(the_audit_knows_a_token_by_issuer_and_a_hash);
+async fn the_audit_knows_a_token_by_issuer_and_a_hash() {
+    let (server, issuer) = Server::with_issuer().await;
+    let ada = server.person(&issuer, "ada@clinic.example");
+    let created = ada.post("/v1/me/workspaces", new_workspace("ada")).await.expect(StatusCode::CREATED);
+    let id = created["id"].as_str().unwrap();
+    let audit = ada.get(&format!("/v1/{id}/audit")).await.expect(StatusCode::OK);
+    let event = &audit["events"][0];
+    let me = ada.get("/v1/me").await.expect(StatusCode::OK);
+    assert_eq!(event["actor_entity_id"], me["entity_id"]);
+    assert_eq!(event["actor_credential_id"], Value::Null);
+    assert_eq!(event["metadata"]["token"]["issuer"], issuer.url());
+    assert_eq!(event["metadata"]["token"]["subject_hash"].as_str().unwrap().len(), 32);
+    assert!(!audit.to_string().contains("ada@clinic"), "{audit}");
+    // A refusal is told as well.
+    server.sql("UPDATE memberships SET role = 'viewer'").await;
+    ada.patch(&format!("/v1/workspaces/{id}"), json!({})).await.refused(403);
+    server.sql("UPDATE memberships SET role = 'owner'").await;
+    server.app.flush().await;
+    let audit = ada.get(&format!("/v1/{id}/audit?action=access.forbidden")).await.expect(StatusCode::OK);
+    assert_eq!(audit["events"][0]["actor_entity_id"], me["entity_id"]);
+    assert_eq!(audit["events"][0]["actor_credential_id"], Value::Null);
+}
+
+// Personal keys
+
+both!(a_user_mints_keys_that_speak_for_themselves);
+async fn a_user_mints_keys_that_speak_for_themselves() {
+    let (server, issuer) = Server::with_issuer().await;
+    let ada = server.person(&issuer, "ada");
+    let created = ada.post("/v1/me/workspaces", new_workspace("first")).await.expect(StatusCode::CREATED);
+    let second = ada.post("/v1/me/workspaces", new_workspace("second")).await.expect(StatusCode::CREATED);
+    let keys = format!("/v1/{}/api-keys", created["id"].as_str().unwrap());
+    let body = json!({ "duration_days": 1, "role": "operator", "speaks_for": "self", "name": "laptop" });
+    let minted = ada.post(&keys, body).await.expect(StatusCode::CREATED);
+    let me = ada.get("/v1/me").await.expect(StatusCode::OK);
+    assert_eq!(minted["created_by_entity_id"], me["entity_id"]);
+    assert_eq!(minted["created_by_credential_id"], Value::Null);
+
+    let laptop = server.bearing(minted["api_key"].as_str().unwrap());
+    let own = laptop.get("/v1/me").await.expect(StatusCode::OK);
+    assert_eq!(own["entity_id"], me["entity_id"]);
+    assert_eq!((&own["kind"], &own["credential"]["key_id"]), (&json!("user"), &minted["key_id"]));
+    // In every workspace of theirs, within the key's own role.
+    let path = format!("/v1/workspaces/{}", second["id"].as_str().unwrap());
+    laptop.get(&path).await.expect(StatusCode::OK);
+    assert_eq!(laptop.patch(&path, json!({ "name": "x" })).await.refused(403), "forbidden");
+    assert_eq!(laptop.post("/v1/me/workspaces", new_workspace("third")).await.refused(403), "forbidden");
+    assert!(
+        own["memberships"]["items"].as_array().unwrap().iter().all(|it| it["permissions"]
+            .as_array()
+            .unwrap()
+            .len()
+            == 6)
+    );
+
+    let service = ada.post(&keys, json!({ "duration_days": 1 })).await.expect(StatusCode::CREATED);
+    let mine = ada.get(&format!("{keys}?mine_only=true")).await.expect(StatusCode::OK);
+    assert_eq!(mine["total"], 2);
+    let robot = server.bearing(service["api_key"].as_str().unwrap());
+    assert_eq!(robot.get("/v1/me").await.expect(StatusCode::OK)["kind"], "service");
+
+    // A key of theirs mints with its own id as the creating credential; `mine_only` is about the person.
+    let body = json!({ "duration_days": 1, "role": "owner", "speaks_for": "self" });
+    let whole = ada.post(&keys, body).await.expect(StatusCode::CREATED);
+    let whole = server.bearing(whole["api_key"].as_str().unwrap());
+    let by_key =
+        whole.post(&keys, json!({ "duration_days": 1, "role": "viewer" })).await.expect(StatusCode::CREATED);
+    assert_eq!(by_key["created_by_entity_id"], me["entity_id"]);
+    assert!(by_key["created_by_credential_id"].is_string());
+    assert_eq!(whole.get(&format!("{keys}?mine_only=true")).await.expect(StatusCode::OK)["total"], 4);
+
+    // Rotated by its user, whichever way they come.
+    let rotate = format!("{keys}/{}/rotate", minted["key_id"].as_str().unwrap());
+    let rotated = ada.post(&rotate, json!({ "duration_days": 2 })).await.expect(StatusCode::OK);
+    laptop.get("/v1/me").await.refused(401);
+    server.bearing(rotated["api_key"].as_str().unwrap()).get("/v1/me").await.expect(StatusCode::OK);
+}
+
+both!(a_service_has_no_personal_keys_and_nobody_mints_above_themselves);
+async fn a_service_has_no_personal_keys_and_nobody_mints_above_themselves() {
+    let (server, issuer) = Server::with_issuer().await;
+    let tenant = server.tenant("acme").await;
+    let service = tenant.service("owner").await;
+    let body = json!({ "duration_days": 1, "role": "viewer", "speaks_for": "self" });
+    assert_eq!(
+        service.post(&tenant.path("/api-keys"), body.clone()).await.refused(403),
+        "unsupported_principal"
+    );
+    let wrong = json!({ "duration_days": 1, "speaks_for": "me" });
+    assert_eq!(service.post(&tenant.path("/api-keys"), wrong).await.problem_locs(), ["body.speaks_for"]);
+    let ada = server.person(&issuer, "ada");
+    let created = ada.post("/v1/me/workspaces", new_workspace("ada")).await.expect(StatusCode::CREATED);
+    let keys = format!("/v1/{}/api-keys", created["id"].as_str().unwrap());
+    server
+        .sql(format!(
+            "UPDATE memberships SET role = 'admin' WHERE workspace_id = '{}'",
+            created["id"].as_str().unwrap()
+        ))
+        .await;
+    let owner = json!({ "duration_days": 1, "role": "owner", "speaks_for": "self" });
+    assert_eq!(ada.post(&keys, owner).await.refused(403), "beyond_caller");
+}

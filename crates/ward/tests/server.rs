@@ -1,0 +1,395 @@
+//! The outermost shell against real sockets: what a slow, greedy or broken client gets.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which the lint takes for product code")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Extension;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use ward::config::{Limits, TlsFiles};
+use ward::http::server::{Peer, ServeOptions, serve, tls};
+
+/// Longer than anything here should take, shorter than a patient human.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LARGE: usize = 64 * 1024 * 1024;
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: w\r\n\r\n";
+
+struct Server {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    ended: JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    async fn start(limits: Limits) -> Self {
+        Self::start_with(ServeOptions { limits, tls: None, trusted_proxies: Vec::new() }).await
+    }
+
+    async fn start_with(options: ServeOptions) -> Self {
+        let slow = async || {
+            sleep(Duration::from_millis(600)).await;
+            "done"
+        };
+        let router = Router::new()
+            .route("/", get(|| async { "hello" }))
+            .route("/peer", get(|Extension(Peer(peer)): Extension<Peer>| async move { peer.to_string() }))
+            .route("/large", get(|| async { vec![b'x'; LARGE].into_response() }))
+            .route("/slow", get(slow));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async {
+            let _ = stopped.await;
+        };
+        let ended = tokio::spawn(serve(listener, router, options, shutdown));
+        Self { address, stop: Some(stop), ended }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// A connection that has been answered once.
+    async fn greeted(&self) -> TcpStream {
+        let mut client = self.connect().await;
+        client.write_all(GET).await.unwrap();
+        until(&mut client, "hello").await;
+        client
+    }
+
+    fn stop(&mut self) {
+        let _ = self.stop.take().unwrap().send(());
+    }
+}
+
+/// Bounds that tests can wait for.
+fn quick() -> Limits {
+    Limits {
+        header_time: Duration::from_millis(400),
+        write_idle: Duration::from_millis(400),
+        request_time: Duration::from_secs(2),
+        shutdown_time: Duration::from_secs(3),
+        header_bytes: 8192,
+        ..Limits::default()
+    }
+}
+
+/// Everything until the server closes; a reset counts as closing.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let _ =
+        timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the server closes the connection");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// One answer, which ends with `ending`.
+async fn until(stream: &mut TcpStream, ending: &str) {
+    let mut text = String::new();
+    let mut chunk = [0; 4096];
+    while !text.ends_with(ending) {
+        let count = timeout(PATIENCE, stream.read(&mut chunk)).await.expect("an answer").unwrap();
+        assert_ne!(count, 0, "closed after {text:?}");
+        text.push_str(std::str::from_utf8(&chunk[..count]).unwrap());
+    }
+}
+
+/// The body of an answer that Ward gave below its router.
+fn json_of(answer: &str) -> serde_json::Value {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head in {answer:?}"));
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert!(head.contains(&format!("x-request-id: {}", body["request_id"].as_str().unwrap())), "{head}");
+    assert!(head.contains("content-type: application/json"), "{head}");
+    assert!(body["detail"].as_str().unwrap().ends_with('.'), "{body}");
+    body
+}
+
+#[tokio::test]
+async fn requests_know_their_peer() {
+    let server = Server::start(quick()).await;
+    let mut client = server.connect().await;
+    client.write_all(b"GET /peer HTTP/1.1\r\nhost: w\r\n\r\n").await.unwrap();
+    let own = client.local_addr().unwrap().to_string();
+    until(&mut client, &own).await;
+}
+
+#[tokio::test]
+async fn silence_and_slow_heads_are_cut() {
+    let server = Server::start(quick()).await;
+    for start in ["", "PRI * HT", "GET / HTTP/1.1\r\nhost:"] {
+        let mut client = server.connect().await;
+        client.write_all(start.as_bytes()).await.unwrap();
+        let began = Instant::now();
+        assert_eq!(rest(&mut client).await, "", "after {start:?}");
+        let took = began.elapsed();
+        assert!(
+            took > Duration::from_millis(200) && took < Duration::from_secs(2),
+            "{took:?} after {start:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_is_cut_all_the_same() {
+    let server = Server::start(quick()).await;
+    let mut client = server.connect().await;
+    let began = Instant::now();
+    client.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
+    while began.elapsed() < PATIENCE && client.write_all(b"x").await.is_ok() {
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn idle_keep_alive_is_cut() {
+    let server = Server::start(quick()).await;
+    let mut client = server.greeted().await;
+    client.write_all(GET).await.unwrap();
+    until(&mut client, "hello").await;
+    let began = Instant::now();
+    assert_eq!(rest(&mut client).await, "");
+    assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn a_large_head_is_431_in_json() {
+    let server = Server::start(quick()).await;
+    let mut client = server.connect().await;
+    let head = format!("GET / HTTP/1.1\r\nhost: w\r\nx-large: {}\r\n\r\n", "x".repeat(20_000));
+    client.write_all(head.as_bytes()).await.unwrap();
+    let answer = rest(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert_eq!(json_of(&answer)["error_code"], "headers_too_large");
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_400_in_json() {
+    let server = Server::start(quick()).await;
+    for garbage in ["nonsense\r\n\r\n", "GET / HTTP/1.1\r\nbad header\r\n\r\n", "\u{1}\u{2}\u{3}\r\n\r\n"] {
+        let mut client = server.connect().await;
+        client.write_all(garbage.as_bytes()).await.unwrap();
+        let answer = rest(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{garbage:?}: {answer}");
+        assert_eq!(json_of(&answer)["error_code"], "malformed_request");
+    }
+}
+
+#[tokio::test]
+async fn connections_of_one_address_are_bounded() {
+    let server = Server::start(Limits { connections_per_address: 2, ..quick() }).await;
+    let held = (server.greeted().await, server.greeted().await);
+    let mut third = server.connect().await;
+    third.write_all(GET).await.unwrap();
+    let answer = rest(&mut third).await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(
+        answer.contains("\r\nretry-after: 1\r\n") && answer.contains("\r\nconnection: close\r\n"),
+        "{answer}"
+    );
+    assert_eq!(json_of(&answer)["error_code"], "too_many_connections");
+
+    drop(held);
+    sleep(Duration::from_millis(100)).await;
+    server.greeted().await;
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_is_bounded_by_the_total_only() {
+    let limits = Limits { connections: 3, connections_per_address: 1, ..quick() };
+    let trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let server = Server::start_with(ServeOptions { limits, tls: None, trusted_proxies }).await;
+    let _held = (server.greeted().await, server.greeted().await, server.greeted().await);
+    assert!(rest(&mut server.connect().await).await.starts_with("HTTP/1.1 503 "));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut() {
+    let server = Server::start(quick()).await;
+    let mut client = server.connect().await;
+    client.write_all(b"GET /large HTTP/1.1\r\nhost: w\r\n\r\n").await.unwrap();
+    sleep(Duration::from_millis(1500)).await;
+    assert!(rest(&mut client).await.len() < LARGE, "the server waited for a client that did not read");
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_but_steadily_gets_it_all() {
+    let server = Server::start(quick()).await;
+    let mut client = server.connect().await;
+    client.write_all(b"GET /large HTTP/1.1\r\nhost: w\r\n\r\n").await.unwrap();
+    let mut chunk = vec![0; 4 * 1024 * 1024];
+    let mut seen = 0;
+    while seen < LARGE {
+        sleep(Duration::from_millis(10)).await;
+        let count = timeout(PATIENCE, client.read(&mut chunk)).await.unwrap().unwrap();
+        assert_ne!(count, 0, "cut after {seen} bytes");
+        seen += count;
+    }
+}
+
+#[tokio::test]
+async fn shutdown_finishes_the_request_at_hand_and_closes_the_idle() {
+    let mut server = Server::start(quick()).await;
+    let mut idle = server.greeted().await;
+    let mut busy = server.connect().await;
+    busy.write_all(b"GET /slow HTTP/1.1\r\nhost: w\r\n\r\n").await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    server.stop();
+    let began = Instant::now();
+    assert_eq!(rest(&mut idle).await, "");
+    assert!(began.elapsed() < Duration::from_millis(250), "the idle connection is closed at once");
+    let answer = rest(&mut busy).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("done"), "{answer}");
+    timeout(PATIENCE, server.ended).await.unwrap().unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn shutdown_ends_what_does_not_end() {
+    let limits = Limits { shutdown_time: Duration::from_millis(200), ..quick() };
+    let mut server = Server::start(limits).await;
+    let mut busy = server.connect().await;
+    busy.write_all(b"GET /slow HTTP/1.1\r\nhost: w\r\n\r\n").await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    server.stop();
+    assert_eq!(rest(&mut busy).await, "");
+    timeout(Duration::from_secs(1), server.ended).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_made_just_before_shutdown_is_still_served() {
+    let mut server = Server::start(quick()).await;
+    let mut client = server.connect().await;
+    server.stop();
+    sleep(Duration::from_millis(50)).await;
+    client.write_all(GET).await.unwrap();
+    assert!(rest(&mut client).await.ends_with("hello"));
+    timeout(PATIENCE, server.ended).await.unwrap().unwrap().unwrap();
+}
+
+/// A client that speaks HTTP/2 over `stream`.
+async fn http2<T>(stream: T) -> hyper::client::conn::http2::SendRequest<Body>
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn asking(path: &str) -> http::Request<Body> {
+    http::Request::get(format!("http://w{path}")).body(Body::empty()).unwrap()
+}
+
+async fn closed_within(sender: &hyper::client::conn::http2::SendRequest<Body>, limit: Duration) {
+    let began = Instant::now();
+    while !sender.is_closed() {
+        assert!(began.elapsed() < limit, "the connection stays open");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn http2_with_prior_knowledge_is_served_and_cut_when_idle() {
+    let server = Server::start(quick()).await;
+    let mut sender = http2(server.connect().await).await;
+    let answer = sender.send_request(asking("/")).await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2));
+    drop(answer);
+    closed_within(&sender, Duration::from_secs(3)).await;
+}
+
+#[tokio::test]
+async fn http2_client_that_opens_no_window_is_cut() {
+    let limits = Limits { request_time: Duration::from_millis(200), ..quick() };
+    let server = Server::start(limits).await;
+    let mut sender = http2(server.connect().await).await;
+    // The answer's body is held and never read, so its window stays shut.
+    let _unread = sender.send_request(asking("/large")).await.unwrap();
+    closed_within(&sender, Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn shutdown_finishes_an_http2_request() {
+    let mut server = Server::start(quick()).await;
+    let mut sender = http2(server.connect().await).await;
+    let asked = tokio::spawn(sender.send_request(asking("/slow")));
+    sleep(Duration::from_millis(100)).await;
+    server.stop();
+    let answer = asked.await.unwrap().unwrap();
+    assert_eq!(&axum::body::to_bytes(Body::new(answer.into_body()), 100).await.unwrap()[..], b"done");
+    timeout(PATIENCE, server.ended).await.unwrap().unwrap().unwrap();
+}
+
+/// A self-signed identity on disk, and a client configuration that trusts it.
+fn identity(folder: &std::path::Path) -> (TlsFiles, rustls::ClientConfig) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let files = TlsFiles { certificate: folder.join("cert.pem"), key: folder.join("key.pem") };
+    std::fs::write(&files.certificate, made.cert.pem()).unwrap();
+    std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (files, client)
+}
+
+#[tokio::test]
+async fn tls_speaks_both_versions_and_cuts_silence() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, client) = identity(folder.path());
+    let tls = Some(tls::load(&files).unwrap());
+    let server = Server::start_with(ServeOptions { limits: quick(), tls, trusted_proxies: Vec::new() }).await;
+    let connect = async |alpn: &str| {
+        let mut client = client.clone();
+        client.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let name = ServerName::try_from("localhost").unwrap();
+        connector.connect(name, server.connect().await).await.unwrap()
+    };
+
+    let mut sender = http2(connect("h2").await).await;
+    assert_eq!(sender.send_request(asking("/")).await.unwrap().version(), http::Version::HTTP_2);
+
+    let mut stream = connect("http/1.1").await;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("hello"), "{answer}");
+
+    let mut silent = server.connect().await;
+    let began = Instant::now();
+    rest(&mut silent).await;
+    assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn unusable_tls_files_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, _) = identity(folder.path());
+    let swapped = TlsFiles { certificate: files.key.clone(), key: files.certificate.clone() };
+    let error = tls::load(&swapped).unwrap_err().to_string();
+    assert!(error.contains("key.pem") && error.contains("certificate"), "{error}");
+    let missing = TlsFiles { key: folder.path().join("nowhere.pem"), ..files.clone() };
+    assert!(tls::load(&missing).unwrap_err().to_string().contains("nowhere.pem"));
+    let other = folder.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    let mixed = TlsFiles { key: identity(&other).0.key, ..files };
+    assert!(tls::load(&mixed).unwrap_err().to_string().contains("do not make a TLS identity"));
+}
