@@ -1,0 +1,167 @@
+//! `ward serve`: opens everything, says where it is, and serves until told to stop.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use ward::app::App;
+use ward::config::Config;
+use ward::http::server::{self, ServeOptions};
+use ward::{router, telemetry};
+
+use crate::{Failure, show, welcome};
+
+/// File descriptors that are not connections: the database's, the listeners', the runtime's, the EHR clients'.
+const OTHER_DESCRIPTORS: u64 = 256;
+
+/// Runs the server to its end.
+pub fn run(config: Config) -> Result<(), Failure> {
+    telemetry::init_logging(config.log, &config.log_filter)?;
+    raise_descriptor_limit(&config);
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let recorder = telemetry::install_metrics()?;
+    let mut signals = Signals::new()?;
+    let tls = config.tls.as_ref().map(server::tls::load).transpose()?;
+    // Before the database: who starts a second Ward by mistake learns it by the address, with no file touched.
+    let listener = bind("listen", config.listen).await?;
+    let listen = listener.local_addr()?;
+    warn_of_clear_text(&config, listen);
+
+    let app = tokio::task::spawn_blocking({
+        let config = config.clone();
+        move || App::open(config)
+    })
+    .await??;
+    if let Some(seconds) = app.clock.moved_by_environment() {
+        tracing::warn!(seconds, "WARD_TEST_CLOCK_OFFSET MOVES THE CLOCK: this is for tests only");
+    }
+    app.check_master_key().await?;
+    let service = router::service(&app)?;
+    app.start_background();
+
+    tokio::spawn(telemetry::keep_metrics(recorder.clone()));
+    let metrics = Metrics::start(&config, recorder).await?;
+    show::line(&welcome::text(&config, listen, metrics.address));
+    tracing::info!(%listen, tls = tls.is_some(), rates = config.rates.enforced, "serving");
+
+    let options =
+        ServeOptions { limits: config.limits.clone(), tls, trusted_proxies: config.trusted_proxies.clone() };
+    let served = server::serve(listener, service, options, async {
+        let name = signals.next().await;
+        tracing::info!(signal = name, "finishing what was accepted; a second signal ends it at once");
+        tokio::spawn(async move {
+            let name = signals.next().await;
+            tracing::warn!(signal = name, "ending at once");
+            // Committed work is safe at any moment; what is lost is what nobody was told of.
+            std::process::exit(130);
+        });
+    })
+    .await;
+    app.shutdown().await;
+    metrics.stop().await;
+    tracing::info!("stopped");
+    Ok(served?)
+}
+
+/// The signals that stop a server.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| format!("{setting} {address} cannot be had: {error}").into())
+}
+
+/// The metrics listener, while it runs.
+struct Metrics {
+    address: Option<SocketAddr>,
+    running: Option<(oneshot::Sender<()>, JoinHandle<io::Result<()>>)>,
+}
+
+impl Metrics {
+    async fn start(
+        config: &Config,
+        recorder: metrics_exporter_prometheus::PrometheusHandle,
+    ) -> Result<Self, Failure> {
+        let off = Self { address: None, running: None };
+        let Some(wanted) = config.metrics_listen else { return Ok(off) };
+        let listener = match bind("metrics_listen", wanted).await {
+            Ok(listener) => listener,
+            Err(error) if config.metrics_required => return Err(error),
+            Err(error) => {
+                tracing::warn!(
+                    "{error}: going on WITHOUT METRICS; set metrics_listen to another address, or to off"
+                );
+                return Ok(off);
+            }
+        };
+        let address = listener.local_addr()?;
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "metrics are readable by whoever reaches this address");
+        }
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async {
+            // An error is a dropped sender, which is a stop too.
+            let _: Result<(), _> = stopped.await;
+        };
+        let running = tokio::spawn(telemetry::serve_metrics(listener, recorder, stopped));
+        Ok(Self { address: Some(address), running: Some((stop, running)) })
+    }
+
+    /// Last of all, so that the shutdown itself can still be watched.
+    async fn stop(self) {
+        if let Some((stop, running)) = self.running {
+            let _ = stop.send(());
+            let _ = running.await;
+        }
+    }
+}
+
+fn warn_of_clear_text(config: &Config, listen: SocketAddr) {
+    if config.tls.is_none() && !listen.ip().to_canonical().is_loopback() {
+        tracing::warn!(
+            %listen,
+            "KEYS CROSS THE NETWORK IN CLEAR: this listener is open to other machines and has no TLS. Set tls_cert and \
+             tls_key, or listen on loopback behind a proxy that has"
+        );
+    }
+}
+
+/// Raises the soft limit on open files to the hard one, and says so when it is still too low for `connections`.
+fn raise_descriptor_limit(config: &Config) {
+    let needed =
+        u64::try_from(config.limits.connections).unwrap_or(u64::MAX).saturating_add(OTHER_DESCRIPTORS);
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) if limit < needed => tracing::warn!(
+            limit,
+            needed,
+            connections = config.limits.connections,
+            "the limit on open files is too low for this many connections: raise it, or lower connections"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit on open files cannot be read"),
+    }
+}

@@ -1,0 +1,89 @@
+//! What `ward serve` says when it is ready: where everything is, and how to get in.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use ward::config::{Bootstrap, Config};
+
+use crate::health::reachable;
+
+/// The text for standard output. `listen` and `metrics` are what the listeners really got.
+pub fn text(config: &Config, listen: SocketAddr, metrics: Option<SocketAddr>) -> String {
+    let base = base_url(config, listen);
+    let metrics = metrics.map_or_else(|| "off".to_owned(), |address| format!("http://{address}/metrics"));
+    let mut text = format!(
+        "Ward {} listens on {listen}.\n\n  \
+           API       {base}/v1\n  \
+           Document  {base}/v1/openapi.json\n  \
+           Docs      {base}/v1/docs\n  \
+           Metrics   {metrics}\n\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    if !config.rates.enforced {
+        let why = if listen.ip().is_loopback() { "only this machine can connect" } else { "by setting" };
+        let _ = write!(text, "Rates per client address are off: {why}. WARD_RATES=on enforces them.\n\n");
+    }
+    text.push_str(&getting_in(config, &base));
+    text
+}
+
+/// Where clients reach the API, without a slash at the end.
+fn base_url(config: &Config, listen: SocketAddr) -> String {
+    config.public_url.clone().unwrap_or_else(|| {
+        let scheme = if config.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", reachable(listen))
+    })
+}
+
+/// How to make the first workspace. The lines need a POSIX shell, curl and sed; the second uses what the first found.
+fn getting_in(config: &Config, base: &str) -> String {
+    let bearer = match config.bootstrap {
+        Bootstrap::Open => "",
+        Bootstrap::Token(_) => "-H \"authorization: Bearer $WARD_BOOTSTRAP_TOKEN\" ",
+        Bootstrap::Closed => {
+            return "Workspaces cannot be created without a key (bootstrap is closed): `ward key issue` makes one.\n"
+                .to_owned();
+        }
+    };
+    // The time makes the slug new at every paste: slugs are taken for ever once claimed.
+    let create = format!(
+        "WARD_DEMO=$(curl -fsS {base}/v1/workspaces {bearer}-H 'content-type: application/json' \
+         -d '{{\"slug\":\"demo-'$(date +%s)'\",\"name\":\"Demo\",\"environment\":\"development\"}}' \
+         | sed -n 's/.*\"id\": *\"\\([^\"]*\\)\".*/\\1/p')"
+    );
+    let claim = format!(
+        "curl -fsS {base}/v1/$WARD_DEMO/api-keys -H 'content-type: application/json' \
+         -d '{{\"name\":\"first key\",\"duration_days\":90}}'"
+    );
+    format!(
+        "Create a workspace, then claim its owner key, which is shown this once:\n\n  {create}\n  {claim}\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(listen: &str, config: &Config) -> String {
+        text(config, listen.parse().unwrap(), None)
+    }
+
+    #[test]
+    fn addresses_can_be_followed() {
+        let text = at("0.0.0.0:81", &Config::default());
+        assert!(text.contains("API       http://127.0.0.1:81/v1\n"), "{text}");
+        let public = Config { public_url: Some("https://ward.example.com".to_owned()), ..Config::default() };
+        let text = at("[::]:81", &public);
+        assert!(text.contains("Docs      https://ward.example.com/v1/docs\n"), "{text}");
+        assert!(text.contains("curl -fsS https://ward.example.com/v1/workspaces -H"), "{text}");
+    }
+
+    #[test]
+    fn getting_in_follows_bootstrap() {
+        let token = Bootstrap::Token("a-token-that-nobody-may-see".to_owned().into());
+        let text = at("127.0.0.1:81", &Config { bootstrap: token, ..Config::default() });
+        assert!(text.contains("Bearer $WARD_BOOTSTRAP_TOKEN") && !text.contains("nobody-may-see"), "{text}");
+        let text = at("127.0.0.1:81", &Config { bootstrap: Bootstrap::Closed, ..Config::default() });
+        assert!(!text.contains("curl") && text.contains("bootstrap is closed"), "{text}");
+    }
+}

@@ -1,0 +1,219 @@
+//! `ward db copy`: from a file to a server, and nothing lost on the way.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use ward_test_db::postgres::{Database, shared};
+
+use crate::client::Call;
+use crate::fleet::{MASTER_KEY, Tenant, new_key, new_workspace, replica};
+use crate::support::{Server, text, ward};
+
+const REPEAT: &str = "sent-again-after-the-copy";
+
+/// A server on a file of its own.
+fn small() -> Server {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = ward(folder.path(), &["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off"]);
+    command.env("WARD_MASTER_KEY", MASTER_KEY);
+    Server::of(command, folder)
+}
+
+fn copy(folder: &Path, to: &str) -> Output {
+    // By the setting, as an operator would whose URL holds a password.
+    ward(folder, &["db", "copy", "--from", "sqlite:ward.db", "--json"])
+        .env("WARD_DATABASE", to)
+        .env("WARD_MASTER_KEY", MASTER_KEY)
+        .output()
+        .unwrap()
+}
+
+/// Fills every table through the API; the owner's tenant and the keys that must work afterwards.
+fn fill(server: &Server) -> (Tenant, Vec<String>) {
+    let at = server.address;
+    let tenant = Tenant::new(at, "acme");
+    let workspace = format!("/v1/workspaces/{}", tenant.id);
+    let by_owner = |call: Call| {
+        let answer = call.by(&tenant.key).ask(at);
+        assert!((200..300).contains(&answer.status), "{answer:?}");
+        answer
+    };
+    let mut keys = vec![tenant.key.clone()];
+    for index in 0..520 {
+        let name =
+            if index % 2 == 0 { Value::Null } else { json!(format!("Schlüssel \"{index}\" 漢 \\ '")) };
+        let key = json!({ "duration_days": 30, "role": "viewer", "name": name,
+                          "permissions": if index % 3 == 0 { json!(["Workspace.view"]) } else { json!([]) } });
+        let minted = by_owner(Call::post(tenant.keys(), key));
+        if index % 200 == 0 {
+            keys.push(minted.text("api_key").to_owned());
+        }
+    }
+    by_owner(Call::post("/v1/me/workspaces", new_workspace("second")).repeatable(REPEAT));
+    by_owner(Call::post(tenant.keys(), new_key("admin")).repeatable(REPEAT));
+    by_owner(Call::patch(&*workspace, json!({ "connector_type": "athenahealth" })));
+    by_owner(Call::post(format!("{workspace}/provision"), json!({})));
+    let numbers = json!({ "numbers": ["+15550100", "+4915112345678"] });
+    by_owner(Call::put(format!("{workspace}/test-caller-numbers"), numbers));
+    // One that waits for its claim, one refusal for the audit, one archived.
+    assert_eq!(Call::post("/v1/workspaces", new_workspace("waiting")).ask(at).status, 201);
+    assert_eq!(Call::get("/v1/auth/me").by(&format!("{}x", &tenant.key[..75])).ask(at).status, 401);
+    let gone = Tenant::new(at, "gone");
+    let archive = Call::post(format!("/v1/workspaces/{}/archive", gone.id), json!({ "slug": "gone" }));
+    assert!(archive.by(&gone.key).ask(at).status < 300);
+    (tenant, keys)
+}
+
+/// What an owner can see, all of it.
+fn view(at: std::net::SocketAddr, tenant: &Tenant) -> Vec<Value> {
+    let workspace = format!("/v1/workspaces/{}", tenant.id);
+    let paths = [
+        "/v1/workspaces".to_owned(),
+        workspace.clone(),
+        format!("{workspace}/test-caller-numbers"),
+        format!("{}?limit=20", tenant.keys()),
+        format!("/v1/{}/integrations", tenant.id),
+        format!("/v1/{}/audit?limit=100", tenant.id),
+    ];
+    let seen = paths.map(|path| {
+        let mut answer = Call::get(&*path).by(&tenant.key).ask(at);
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        // The one thing that looking changes.
+        for item in answer.body["items"].as_array_mut().into_iter().flatten() {
+            item.as_object_mut().unwrap().remove("last_used_at");
+        }
+        answer.body
+    });
+    seen.into()
+}
+
+fn tables(done: &Output) -> Vec<(String, u64)> {
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let said: Vec<Value> = serde_json::from_slice(&done.stdout).unwrap();
+    said.iter()
+        .map(|row| (row["table"].as_str().unwrap().to_owned(), row["rows"].as_u64().unwrap()))
+        .collect()
+}
+
+fn moved_out(mut server: Server) -> TempDir {
+    let folder = std::mem::replace(&mut server.folder, tempfile::tempdir().unwrap());
+    server.stopped();
+    folder
+}
+
+fn unfinished(target: &Database) -> i64 {
+    target.number("SELECT count(*) FROM schema_steps WHERE migration = 'unfinished copy'")
+}
+
+/// What takes people who sign in elsewhere, calls, or an outside system's secret. It is copied by the same code as the rest.
+const NOT_FILLED: [&str; 10] = [
+    "calls",
+    "deliveries",
+    "delivery_attempts",
+    "delivery_queue",
+    "identities",
+    "integration_secrets",
+    "invitations",
+    "ownership_transfers",
+    "sync_lanes",
+    "twilio_accounts",
+];
+
+#[test]
+fn a_whole_installation_moves_up_and_goes_on() {
+    let server = small();
+    let (tenant, keys) = fill(&server);
+    let before = view(server.address, &tenant);
+    let target = shared().database();
+
+    let refused = copy(server.folder.path(), &target.url);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(text(&refused.stderr).contains("another server"), "{}", text(&refused.stderr));
+    let folder = moved_out(server);
+
+    let copied = tables(&copy(folder.path(), &target.url));
+    for (table, rows) in &copied {
+        assert!(
+            *rows > 0 || NOT_FILLED.contains(&table.as_str()),
+            "{table} is empty: this test fills the others"
+        );
+        assert_eq!(target.number(&format!("SELECT count(*) FROM {table}")), i64::try_from(*rows).unwrap());
+    }
+    assert!(copied.contains(&("api_keys".to_owned(), 523)), "{copied:?}");
+    assert_eq!(unfinished(&target), 0);
+
+    let up = replica(&target.url, "127.0.0.1:0", 0);
+    assert_eq!(view(up.address, &tenant), before);
+    for key in &keys {
+        assert_eq!(Call::get("/v1/auth/me").by(key).ask(up.address).status, 200);
+    }
+    // What was answered before the move is repeated after it, secrets included.
+    for (path, body) in
+        [("/v1/me/workspaces".to_owned(), new_workspace("second")), (tenant.keys(), new_key("admin"))]
+    {
+        let again = Call::post(path, body).by(&tenant.key).repeatable(REPEAT).ask(up.address);
+        assert!(again.status == 201 && again.has("idempotency-replayed"), "{again:?}");
+    }
+    assert_eq!(Call::post("/v1/workspaces", new_workspace("gone")).ask(up.address).status, 409);
+    tenant.mint(up.address, "viewer");
+
+    let again = copy(folder.path(), &target.url);
+    assert_eq!(again.status.code(), Some(1), "{again:?}");
+    assert!(text(&again.stderr).contains("in use"), "{}", text(&again.stderr));
+    assert_eq!(unfinished(&target), 0, "a refused copy marks nothing");
+}
+
+#[test]
+fn a_copy_that_was_interrupted_is_not_served_and_is_begun_anew() {
+    let server = small();
+    let (tenant, _) = fill(&server);
+    let folder = moved_out(server);
+    let target = shared().database();
+    // A row in the way of the last table but not of the first ones: the copy stops between.
+    let migrate = ward(folder.path(), &["migrate"])
+        .env("WARD_DATABASE", &target.url)
+        .env("WARD_MASTER_KEY", MASTER_KEY)
+        .output()
+        .unwrap();
+    assert!(migrate.status.success(), "{migrate:?}");
+    target.run(
+        "CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'stop'; END $$",
+    );
+    target.run("CREATE TRIGGER stop BEFORE INSERT ON workspaces FOR EACH ROW EXECUTE FUNCTION stop()");
+    let stopped = copy(folder.path(), &target.url);
+    assert_eq!(stopped.status.code(), Some(1), "{stopped:?}");
+    assert!(target.number("SELECT count(*) FROM api_keys") > 0, "it stopped before it began");
+    assert_eq!(unfinished(&target), 1);
+
+    let served = ward(folder.path(), &["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off"])
+        .env("WARD_DATABASE", &target.url)
+        .env("WARD_MASTER_KEY", MASTER_KEY)
+        .output()
+        .unwrap();
+    assert_eq!(served.status.code(), Some(1), "half an installation is served");
+    assert!(text(&served.stderr).contains("not finished"), "{}", text(&served.stderr));
+
+    target.run("DROP TRIGGER stop ON workspaces");
+    tables(&copy(folder.path(), &target.url));
+    let up = replica(&target.url, "127.0.0.1:0", 0);
+    assert_eq!(Call::get("/v1/auth/me").by(&tenant.key).ask(up.address).status, 200);
+}
+
+#[test]
+fn what_cannot_be_copied_is_said_and_touches_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = shared().database();
+    let missing = copy(folder.path(), &target.url);
+    assert_eq!(missing.status.code(), Some(1), "{missing:?}");
+    assert!(text(&missing.stderr).contains("there is no database"), "{}", text(&missing.stderr));
+
+    std::fs::File::create(folder.path().join("ward.db")).unwrap().flush().unwrap();
+    let empty = copy(folder.path(), &target.url);
+    assert!(text(&empty.stderr).contains("not at the same migration"), "{}", text(&empty.stderr));
+
+    let to_a_file = copy(folder.path(), "sqlite:other.db");
+    assert!(text(&to_a_file.stderr).contains("is a PostgreSQL database"), "{}", text(&to_a_file.stderr));
+}

@@ -1,0 +1,132 @@
+//! The database's primary dies and its standby takes over, while replicas write.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ward_test_db::replicated::Pair;
+
+use crate::client::Call;
+use crate::fleet::{Tenant, new_workspace, replica};
+use crate::replicas::report;
+
+const WRITERS: usize = 6;
+
+/// What the writers saw.
+#[derive(Default)]
+struct Seen {
+    /// Slug and id of each acknowledged creation, and when it was.
+    done: Mutex<Vec<(String, String, Instant)>>,
+    count: AtomicUsize,
+    unavailable: AtomicUsize,
+    unknown: AtomicUsize,
+    replayed: AtomicUsize,
+}
+
+/// Creates until told to stop, repeating each creation with its key until it is answered for good.
+fn write(writer: usize, addresses: &[std::net::SocketAddr], tenant: &Tenant, seen: &Seen, stop: &AtomicBool) {
+    for number in 0..100_000 {
+        if stop.load(Ordering::SeqCst) {
+            return;
+        }
+        let slug = format!("own-{writer}-{number}");
+        let call = Call::post("/v1/me/workspaces", new_workspace(&slug))
+            .by(&tenant.key)
+            .repeatable(format!("{slug}-once-and-once-only"));
+        let answered = (0..1_000).find_map(|round| {
+            let answer = call.ask(addresses[(writer + number + round) % addresses.len()]);
+            match answer.status {
+                201 => Some(answer),
+                503 => {
+                    assert!(answer.has("retry-after"), "{answer:?}");
+                    let unknown = answer.body["error_code"] == "outcome_unknown";
+                    if unknown { &seen.unknown } else { &seen.unavailable }.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(50));
+                    None
+                }
+                _ => panic!("a wrong answer: {answer:?}"),
+            }
+        });
+        let answer = answered.expect("an end of the interruption");
+        if answer.has("idempotency-replayed") {
+            seen.replayed.fetch_add(1, Ordering::Relaxed);
+        }
+        seen.done.lock().unwrap().push((slug, answer.text("id").to_owned(), Instant::now()));
+        seen.count.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_failover_loses_no_acknowledged_write_and_doubles_none() {
+    let pair = Pair::start();
+    pair.primary.sql("CREATE DATABASE ward");
+    let servers =
+        [replica(&pair.url("ward"), "127.0.0.1:0", 0), replica(&pair.url("ward"), "127.0.0.1:0", 0)];
+    let addresses = servers.each_ref().map(|server| server.address);
+    let tenant = Tenant::new(addresses[0], "acme");
+    let (seen, stop) = (Seen::default(), AtomicBool::new(false));
+    let more = |than: usize| {
+        (0..12_000).any(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            seen.count.load(Ordering::SeqCst) >= than
+        })
+    };
+    let killed = std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (addresses, tenant, seen, stop) = (&addresses, &tenant, &seen, &stop);
+            scope.spawn(move || write(writer, addresses, tenant, seen, stop));
+        }
+        let work = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            assert!(more(100), "the writers are stuck before the failover");
+            let killed = Instant::now();
+            pair.primary.kill();
+            // Nobody takes writes now: the writers must be told so, and not hang.
+            let told = (0..12_000).any(|_| {
+                std::thread::sleep(Duration::from_millis(5));
+                seen.unavailable.load(Ordering::Relaxed) > 0
+            });
+            assert!(told, "no answer says that the database is not there");
+            pair.promote();
+            let before = seen.count.load(Ordering::SeqCst);
+            assert!(more(before + 100), "the writers are stuck after the failover");
+            killed
+        }));
+        stop.store(true, Ordering::SeqCst);
+        work.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    let mut done = seen.done.into_inner().unwrap();
+    done.sort_by_key(|(_, _, at)| *at);
+    let gap = done.windows(2).map(|pair| pair[1].2 - pair[0].2).max().unwrap();
+    let first_after =
+        done.iter().find(|(_, _, at)| *at > killed + gap / 2).map_or(gap, |(_, _, at)| *at - killed);
+
+    // Every acknowledged creation is there as it was acknowledged, and each was done once.
+    let mut there = std::collections::HashMap::new();
+    let mut token = 0;
+    for _ in 0..10_000 {
+        let path = format!("/v1/workspaces?limit=20&continuation_token={token}");
+        let page = Call::get(path).by(&tenant.key).ask(addresses[1]);
+        assert_eq!(page.status, 200, "{page:?}");
+        for item in page.body["items"].as_array().unwrap() {
+            let id = item["id"].as_str().unwrap().to_owned();
+            assert_eq!(there.insert(item["slug"].as_str().unwrap().to_owned(), id), None);
+        }
+        match page.body["continuation_token"].as_i64() {
+            Some(next) => token = next,
+            None => break,
+        }
+    }
+    for (slug, id, _) in &done {
+        assert_eq!(there.get(slug), Some(id), "{slug} was acknowledged");
+    }
+    assert_eq!(there.len(), done.len() + 1, "what nobody was told of");
+    report(&format!(
+        "failover: longest write gap {gap:?}, first write {first_after:?} after the kill; {} acknowledged, none lost, \
+         none doubled; {} answers said 503, {} outcome unknown; {} repeats found their first done",
+        done.len(),
+        seen.unavailable.into_inner(),
+        seen.unknown.into_inner(),
+        seen.replayed.into_inner()
+    ));
+    assert!(servers.iter().all(|server| server.log().contains("serving")));
+}

@@ -1,0 +1,13 @@
+//! The real binary, as operators and scripts use it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+
+mod client;
+mod copy;
+mod crash;
+mod failover;
+mod fleet;
+mod life;
+mod replicas;
+mod serving;
+mod support;
