@@ -1,0 +1,32 @@
+//! The peer with nothing around it: axum as its own documentation serves it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use axum::Router;
+use axum::routing::{get, post};
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+
+use crate::Failure;
+
+/// Serves the files of `fixed` until the process is ended. A `POST` is read whole, as anything that answers it must.
+pub async fn run(listen: SocketAddr, fixed: PathBuf) -> Result<(), Failure> {
+    let mut router = Router::new();
+    for file in std::fs::read_dir(fixed)? {
+        let path = file?.path();
+        let name = path.file_stem().and_then(|name| name.to_str()).ok_or("an answer without a name")?;
+        let status =
+            path.extension().and_then(|status| status.to_str()).ok_or("an answer without a status")?;
+        let status: StatusCode = status.parse()?;
+        let body = Bytes::from(std::fs::read(&path)?);
+        let posted = body.clone();
+        let answer = move |body: Bytes| (status, [(CONTENT_TYPE, "application/json")], body);
+        let methods = get(move || async move { answer(body.clone()) })
+            .merge(post(move |_sent: Bytes| async move { answer(posted.clone()) }));
+        router = router.route(&format!("/fixed/{name}"), methods);
+    }
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+    Ok(axum::serve(listener, router).await?)
+}
