@@ -14,7 +14,6 @@ use ward_db::{Timestamp, Tx};
 use super::{Caller, Direction, Report, Status, store};
 use crate::error::ApiError;
 use crate::http::Call;
-use crate::http::limits::Charge;
 use crate::http::validate::{Json, Problem};
 use crate::ids::WorkspaceId;
 use crate::vault::Vault;
@@ -69,20 +68,17 @@ pub fn callback_url(public_url: Option<&str>, workspace: WorkspaceId) -> Option<
 
 /// Reads and verifies a callback. Whatever is wrong with its credential is one 403, at one cost.
 pub async fn verify(call: &mut Call) -> Result<Verified, ApiError> {
-    let rates = call.app.rates.as_ref().map(|rates| &rates.failed_credentials);
-    let address = call.context.address;
     let app = call.app.clone();
-    let charge = match rates {
-        Some(_) => {
-            let rate = app.rates.as_ref().map(|rates| &rates.failed_credentials).ok_or_else(refused)?;
-            let state = rate.charge(address).map_err(|state| ApiError::too_many(state.reset_seconds))?;
-            Some(Charge::new(rate, address, state, true))
-        }
-        None => None,
-    };
+    let rate = app.rates.as_ref().map(|rates| &rates.failed_credentials);
+    let address = call.context.address;
+    if let Some(rate) = rate {
+        rate.check(address).map_err(|state| ApiError::too_many(state.reset_seconds))?;
+    }
     let outcome = judge(call).await;
-    if let Some(charge) = charge {
-        charge.settle(matches!(&outcome, Err(error) if error.is_forbidden()));
+    if let Some(rate) = rate
+        && matches!(&outcome, Err(error) if error.is_forbidden())
+    {
+        let _ = rate.charge(address);
     }
     outcome
 }

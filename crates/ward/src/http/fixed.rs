@@ -18,7 +18,7 @@ use crate::app::App;
 const FOLDER: &str = "WARD_BENCH_FIXED";
 
 /// Adds a route for each file of the folder. They borrow the operation of `get-workspace`, whose path has a parameter and
-/// whose access is charged and refunded, so that everything around a handler is at work.
+/// whose address is looked up in its rate, so that everything around a handler is at work.
 pub fn add_routes(app: &Arc<App>, mut router: Router) -> Router {
     let folder = std::env::var_os(FOLDER);
     let files = folder.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());

@@ -1,8 +1,10 @@
 //! Rates per client address, and which address that is.
 //!
 //! A rate is a token bucket kept as one number: the time at which the bucket is full again (the generic cell rate
-//! algorithm). A charge can be taken back, which no published limiter offers: a credential is charged before it is
-//! looked up and refunded when it turns out good.
+//! algorithm). It can be looked at without a charge, which no published limiter offers: whether an address may still
+//! fail is asked before its credential is looked up, and only a refused one is charged. So however many requests with
+//! good keys are under way at once, they cost their address nothing; in turn as many bad ones as an address has under way
+//! at one moment can pass before the first of them is charged.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -97,17 +99,29 @@ impl AddressRate {
                     reset_seconds: used.div_ceil(NANOS),
                 })
             }
-            Err(full_again) => {
-                let wait = full_again + self.interval - now - capacity;
-                Err(RateState { limit: self.burst, remaining: 0, reset_seconds: wait.div_ceil(NANOS).max(1) })
-            }
+            Err(full_again) => Err(self.exhausted(full_again + self.interval - now - capacity)),
         }
     }
 
-    fn refund(&self, address: IpAddr) {
-        if let Some(cell) = self.full_again.get(&bucket(address)) {
-            cell.fetch_sub(self.interval, Ordering::AcqRel);
+    /// Says how long to wait when nothing is left of this address's tokens; takes none.
+    pub fn check(&self, address: IpAddr) -> Result<(), RateState> {
+        self.check_at(address, self.elapsed())
+    }
+
+    fn check_at(&self, address: IpAddr, now: u64) -> Result<(), RateState> {
+        // Most addresses have never failed, and leave nothing in the table.
+        let Some(cell) = self.full_again.get(&bucket(address)) else { return Ok(()) };
+        let full_again = cell.load(Ordering::Acquire);
+        let over = (full_again.max(now) + self.interval - now).checked_sub(self.burst * self.interval);
+        match over {
+            Some(wait @ 1..) => Err(self.exhausted(wait)),
+            Some(0) | None => Ok(()),
         }
+    }
+
+    const fn exhausted(&self, wait: u64) -> RateState {
+        let seconds = wait.div_ceil(NANOS);
+        RateState { limit: self.burst, remaining: 0, reset_seconds: if seconds == 0 { 1 } else { seconds } }
     }
 
     fn cell(&self, address: IpAddr) -> Arc<AtomicU64> {
@@ -122,30 +136,6 @@ impl AddressRate {
 
     fn elapsed(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX / 4)
-    }
-}
-
-/// A token that was taken for a request under way.
-pub struct Charge<'r> {
-    rate: &'r AddressRate,
-    address: IpAddr,
-    state: RateState,
-    refundable: bool,
-}
-
-impl<'r> Charge<'r> {
-    /// A charge just taken; a refundable one counts only if the request turns out refused.
-    pub const fn new(rate: &'r AddressRate, address: IpAddr, state: RateState, refundable: bool) -> Self {
-        Self { rate, address, state, refundable }
-    }
-
-    /// Keeps the charge or takes it back. What is told to the client is only told when it was charged.
-    pub fn settle(self, refused: bool) -> Option<RateState> {
-        if self.refundable && !refused {
-            self.rate.refund(self.address);
-            return None;
-        }
-        Some(self.state)
     }
 }
 
@@ -218,14 +208,26 @@ mod tests {
     }
 
     #[test]
-    fn a_refund_gives_the_token_back() {
-        let rate = rate(1, 1);
+    fn looking_costs_nothing() {
+        let rate = rate(2, 60);
         for _ in 0..10 {
-            assert!(rate.charge_at(ONE, 5).is_ok());
-            rate.refund(ONE);
+            assert!(rate.check_at(ONE, 5).is_ok());
         }
-        assert!(rate.charge_at(ONE, 5).is_ok());
-        assert!(rate.charge_at(ONE, 5).is_err());
+        for left in [1, 0] {
+            assert_eq!(rate.charge_at(ONE, 5).unwrap().remaining, left);
+        }
+        assert_eq!(rate.check_at(ONE, 5), rate.charge_at(ONE, 5).map(|_| ()));
+        assert!(rate.check_at(OTHER, 5).is_ok());
+        assert!(rate.check_at(ONE, 5 + NANOS).is_ok());
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let rate = rate(1, 1);
+        for last in 0..10_000_u32 {
+            let _ = rate.charge_at(IpAddr::from(last.to_be_bytes()), 0);
+        }
+        assert!(rate.full_again.len() <= 100, "{}", rate.full_again.len());
     }
 
     #[test]

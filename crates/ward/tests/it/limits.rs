@@ -139,6 +139,45 @@ async fn failed_credentials_are_limited_by_address_and_good_ones_are_not() {
     assert_eq!(get(&wrong, "2001:db8:1:2::2").await.refused(401), "unauthorized");
 }
 
+both!(however_many_good_requests_are_under_way_or_given_up_they_count_for_nothing);
+async fn however_many_good_requests_are_under_way_or_given_up_they_count_for_nothing() {
+    let server = Server::with(rates).await;
+    let tenant = server.tenant("acme").await;
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (began, begun) = std::sync::mpsc::channel::<()>();
+    let db = server.app.db.clone();
+    let blocking = tokio::spawn(async move {
+        let mut held = Some(held);
+        db.write("test.hold", move |tx| {
+            tx.execute("UPDATE workspaces SET last_position = last_position", &[])?;
+            let _ = began.send(());
+            let _ = held.take().map(|held| held.recv());
+            Ok::<_, ward_db::Error>(())
+        })
+        .await
+    });
+    tokio::task::spawn_blocking(move || begun.recv()).await.unwrap().unwrap();
+    let waiting = (0..8).map(|number| {
+        let (owner, path) = (tenant.owner.clone(), tenant.workspace(""));
+        tokio::spawn(async move { owner.patch(&path, json!({ "name": format!("New {number}") })).await })
+    });
+    let mut waiting: Vec<_> = waiting.collect();
+    // As many as the address may fail, and more, wait for the writer now.
+    for _ in 0..8 {
+        tenant.owner.get("/v1/workspaces").await.expect(StatusCode::OK);
+    }
+    for given_up in waiting.drain(..4) {
+        given_up.abort();
+    }
+    release.send(()).unwrap();
+    blocking.await.unwrap().unwrap();
+    for answer in waiting {
+        answer.await.unwrap().expect(StatusCode::OK);
+    }
+    let refused = server.bearing("wrong").get("/v1/workspaces").await;
+    assert_eq!(refused.header("x-ratelimit-remaining"), "2");
+}
+
 both!(bootstrap_and_claims_have_rates_of_their_own);
 async fn bootstrap_and_claims_have_rates_of_their_own() {
     let server = Server::with(rates).await;
