@@ -7,12 +7,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::{HeaderValue, Method, Request};
-use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::app::App;
 use crate::error::ApiError;
 use crate::http::contract::{ContractError, Rule};
-use crate::http::{Call, Endpoint, KEY_EXPIRES, REQUEST_ID, Reply, health, idempotency, refusing};
+use crate::http::{Call, Endpoint, Reply, cors, health, refusing};
 use crate::{api_keys, audit, calls, identity, integrations, members, sync, workspaces};
 
 /// The rooms' value rules, by the schema that they belong to.
@@ -178,30 +177,6 @@ impl Routes {
         #[cfg(feature = "bench")]
         let router = crate::http::fixed::add_routes(&self.app, router);
         let router = router.fallback(refusing(self.app.clone(), ApiError::no_route, None));
-        Ok(match cors(&self.app.config.cors_origins) {
-            Some(cors) => router.layer(cors),
-            None => router,
-        })
+        Ok(cors::allow(router, &self.app.config.cors_origins))
     }
-}
-
-/// Lets browsers on the configured origins call; off without any.
-fn cors(origins: &[String]) -> Option<CorsLayer> {
-    if origins.is_empty() {
-        return None;
-    }
-    let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
-    Some(
-        CorsLayer::new()
-            .allow_origin(AllowOrigin::list(origins))
-            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-            .allow_headers([
-                http::header::AUTHORIZATION,
-                http::header::CONTENT_TYPE,
-                http::HeaderName::from_static("idempotency-key"),
-                REQUEST_ID,
-            ])
-            .expose_headers([REQUEST_ID, KEY_EXPIRES, http::header::RETRY_AFTER, idempotency::REPLAYED])
-            .max_age(std::time::Duration::from_mins(10)),
-    )
 }

@@ -35,11 +35,35 @@ async fn a_configured_origin_may_and_others_may_not() {
         };
         assert_eq!(header("access-control-allow-origin"), allowed);
         assert_eq!(preflight.status(), StatusCode::OK);
+        assert_ne!(header("x-request-id"), "");
+        assert_eq!(header("allow"), "");
         if !allowed.is_empty() {
             assert!(header("access-control-allow-headers").contains("idempotency-key"));
             assert!(header("access-control-allow-methods").contains("PATCH"));
         }
     }
+}
+
+both!(an_options_that_is_no_preflight_is_a_wrong_method_and_an_unknown_path_stays_unknown);
+async fn an_options_that_is_no_preflight_is_a_wrong_method_and_an_unknown_path_stays_unknown() {
+    let server =
+        Server::with(|config| config.cors_origins = vec!["https://console.example".to_owned()]).await;
+    let origin = ("origin", "https://console.example");
+    let asks = ("access-control-request-method", "POST");
+    for (path, headers, code) in [
+        ("/v1/workspaces", vec![], (405, "method_not_allowed")),
+        ("/v1/workspaces", vec![origin], (405, "method_not_allowed")),
+        ("/v1/nowhere", vec![], (404, "not_found")),
+        ("/v1/nowhere", vec![origin, asks], (404, "not_found")),
+    ] {
+        let sending = Sending { headers: &headers, ..Sending::default() };
+        let answer = server.anonymous().send(Method::OPTIONS, path, sending).await;
+        assert_eq!(answer.refused(code.0), code.1, "{path} {headers:?}");
+    }
+    let sending = Sending { headers: &[origin], ..Sending::default() };
+    let read = server.anonymous().send(Method::GET, "/v1/workspaces", sending).await;
+    assert_eq!(read.header("access-control-allow-origin"), "https://console.example");
+    assert_eq!(read.refused(401), "unauthorized");
 }
 
 both!(the_docs_page_comes_with_a_policy_that_allows_nothing_from_elsewhere);

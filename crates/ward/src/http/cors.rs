@@ -1,0 +1,59 @@
+//! Browsers on the operator's origins may call. Off without any.
+
+use axum::Router;
+use axum::body::Body;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use http::header::{
+    ACCESS_CONTROL_REQUEST_METHOD, ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN,
+    RETRY_AFTER,
+};
+use http::{Method, Request};
+use tower::ServiceExt as _;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use super::{KEY_EXPIRES, REQUEST_ID, idempotency, request_id};
+
+const PREFLIGHT_KEPT: std::time::Duration = std::time::Duration::from_mins(10);
+
+/// Lets pages of these origins call `router`.
+pub fn allow(router: Router, origins: &[String]) -> Router {
+    if origins.is_empty() {
+        return router;
+    }
+    let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+    let cors = CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("idempotency-key"), REQUEST_ID])
+        .expose_headers([REQUEST_ID, KEY_EXPIRES, RETRY_AFTER, idempotency::REPLAYED])
+        .max_age(PREFLIGHT_KEPT);
+    let without = router.clone();
+    // A router around the router: within it, the methods of a path would be added to the answer once more.
+    Router::new()
+        .fallback_service(router.route_layer(cors))
+        .layer(from_fn(move |request: Request<Body>, next| preflights_only(without.clone(), request, next)))
+}
+
+/// The layer takes every OPTIONS for a preflight. One that is none (Fetch standard, CORS-preflight request) goes where
+/// every other wrong method goes.
+async fn preflights_only(without: Router, request: Request<Body>, next: Next) -> Response {
+    if request.method() != Method::OPTIONS {
+        return next.run(request).await;
+    }
+    let asks =
+        [ORIGIN, ACCESS_CONTROL_REQUEST_METHOD].iter().all(|name| request.headers().contains_key(name));
+    if !asks {
+        return without.oneshot(request).await.into_response();
+    }
+    let id = HeaderValue::from_str(&request_id(request.headers()));
+    let mut response = next.run(request).await;
+    if response.status().is_success() {
+        // The methods of a preflight are in `access-control-allow-methods`.
+        response.headers_mut().remove(ALLOW);
+        if let Ok(id) = id {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+    }
+    response
+}
