@@ -138,7 +138,8 @@ CREATE TABLE audit_events (
 );
 -- step
 -- Answers of repeatable writes. `scope` is a hash of who called what with which Idempotency-Key. A sealed body holds a
--- secret; `former_secret` is the hash of the one that a rotation ended.
+-- secret; `former_secret` is the hash of the one that a rotation ended. Once the secret is no longer shown, neither stands
+-- here any more and nothing is sealed.
 CREATE TABLE idempotency (
     scope text NOT NULL PRIMARY KEY,
     request bytea NOT NULL,
@@ -149,7 +150,7 @@ CREATE TABLE idempotency (
     created_at timestamptz NOT NULL
 );
 -- step
-CREATE INDEX idempotency_by_age ON idempotency (created_at);
+CREATE INDEX idempotency_by_age ON idempotency (sealed, created_at);
 -- step
 CREATE TABLE settings (
     name text NOT NULL PRIMARY KEY,

@@ -202,27 +202,22 @@ impl App {
         self.refusals.flush(&self.db).await;
     }
 
-    /// Lapses what is due and forgets what is old.
+    /// Lapses what is due and forgets what is old, in transactions small enough to let others in between.
     pub async fn sweep(&self) {
-        let now = self.clock.now();
-        let swept = self
-            .db
-            .write("app.sweep", move |tx| {
-                let context = Context::of_time(now);
-                for lapsed in workspaces::lapse_due(tx, now, SWEEP_BATCH)? {
-                    workspaces::actions::record_lapse(tx, &context, lapsed)?;
+        loop {
+            let now = self.clock.now();
+            let swept = self.db.write("app.sweep", move |tx| sweep_some(tx, now)).await;
+            match swept {
+                Ok(due) if due < SWEEP_BATCH as usize => return,
+                Ok(_) => {}
+                Err(error) => {
+                    return tracing::error!(
+                        code = error.code(),
+                        cause = error.cause().map(ToString::to_string),
+                        "sweep failed; it will be tried again"
+                    );
                 }
-                idempotency::sweep(tx, now, SWEEP_BATCH)?;
-                invitations::forget_old(tx, now.saturating_sub(INVITATIONS_KEPT), SWEEP_BATCH)?;
-                Ok::<_, ApiError>(())
-            })
-            .await;
-        if let Err(error) = swept {
-            tracing::error!(
-                code = error.code(),
-                cause = error.cause().map(ToString::to_string),
-                "sweep failed; it will be tried again"
-            );
+            }
         }
     }
 
@@ -238,6 +233,18 @@ impl App {
             tracing::error!("the database did not close cleanly");
         }
     }
+}
+
+/// Does up to a batch of each kind of what time brings. Returns how much of the most numerous kind was due.
+fn sweep_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<usize, ApiError> {
+    let context = Context::of_time(now);
+    let lapsed = workspaces::lapse_due(tx, now, SWEEP_BATCH)?;
+    for workspace in &lapsed {
+        workspaces::actions::record_lapse(tx, &context, *workspace)?;
+    }
+    let answers = idempotency::sweep(tx, now, SWEEP_BATCH)?;
+    let invitations = invitations::forget_old(tx, now.saturating_sub(INVITATIONS_KEPT), SWEEP_BATCH)?;
+    Ok(lapsed.len().max(answers).max(invitations))
 }
 
 /// When each key last let somebody in, since the last flush.

@@ -336,37 +336,37 @@ impl Ended {
     }
 }
 
-/// Forgets answers that are no longer repeated, and secrets that are no longer shown. Returns how many rows went.
+/// Forgets answers that are no longer repeated, and secrets that are no longer shown, `most` of each at most. Returns how
+/// many rows of the more numerous kind were due.
 ///
 /// What is due is looked up first and then taken one by one, each on the condition that it still is: in one statement a
 /// planner may walk the whole table beside the few rows that are due.
-pub fn sweep(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<u64, Error> {
+pub fn sweep(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<usize, Error> {
     let shown_until = now.saturating_sub(SECRET_KEPT);
-    let hidden: Vec<String> = tx.all(
-        "SELECT scope FROM idempotency WHERE created_at <= $1 AND sealed AND body IS NOT NULL \
-         ORDER BY created_at LIMIT $2",
-        &[shown_until.into(), most.into()],
-        |row| row.get(0),
-    )?;
+    let hidden = due(tx, true, shown_until, most)?;
     for scope in &hidden {
         tx.execute(
-            "UPDATE idempotency SET body = NULL, former_secret = NULL \
+            "UPDATE idempotency SET body = NULL, former_secret = NULL, sealed = false \
              WHERE scope = $1 AND CASE WHEN created_at <= $2 THEN 1 ELSE 0 END = 1",
             &[scope.as_str().into(), shown_until.into()],
         )?;
     }
     let kept_until = now.saturating_sub(KEPT);
-    let old: Vec<String> = tx.all(
-        "SELECT scope FROM idempotency WHERE created_at <= $1 ORDER BY created_at LIMIT $2",
-        &[kept_until.into(), most.into()],
-        |row| row.get(0),
-    )?;
-    let mut gone = 0;
+    let old = due(tx, false, kept_until, most)?;
     for scope in &old {
-        gone += tx.execute(
+        tx.execute(
             "DELETE FROM idempotency WHERE scope = $1 AND CASE WHEN created_at <= $2 THEN 1 ELSE 0 END = 1",
             &[scope.as_str().into(), kept_until.into()],
         )?;
     }
-    Ok(gone)
+    Ok(hidden.len().max(old.len()))
+}
+
+/// The scopes of the oldest answers until then.
+fn due(tx: &mut Tx<'_>, sealed: bool, until: Timestamp, most: u32) -> Result<Vec<String>, Error> {
+    tx.all(
+        "SELECT scope FROM idempotency WHERE sealed = $1 AND created_at <= $2 ORDER BY created_at LIMIT $3",
+        &[sealed.into(), until.into(), most.into()],
+        |row| row.get(0),
+    )
 }
