@@ -12,7 +12,7 @@ call() {
     local auth=() body=()
     [[ -z $3 ]] || auth=(-H "authorization: Bearer $3")
     [[ -z ${4:-} ]] || body=(-H 'content-type: application/json' -d "$4")
-    answer=$(curl -sS --fail-with-body -X "$1" "$url$2" "${auth[@]}" "${body[@]}")
+    answer=$(curl -sS --fail-with-body -X "$1" "$url$2" ${auth[@]+"${auth[@]}"} ${body[@]+"${body[@]}"})
     printf '%s\n' "$answer" | sed 's/"api_key":"ward_[^"]*"/"api_key":"ward_…"/'
 }
 

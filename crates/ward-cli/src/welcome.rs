@@ -47,12 +47,12 @@ fn getting_in(config: &Config, base: &str) -> String {
     };
     // The time makes the slug new at every paste: slugs are taken for ever once claimed.
     let create = format!(
-        "WARD_DEMO=$(curl -fsS {base}/v1/workspaces {bearer}-H 'content-type: application/json' \
+        "WORKSPACE_ID=$(curl -fsS {base}/v1/workspaces {bearer}-H 'content-type: application/json' \
          -d '{{\"slug\":\"demo-'$(date +%s)'\",\"name\":\"Demo\",\"environment\":\"development\"}}' \
          | sed -n 's/.*\"id\": *\"\\([^\"]*\\)\".*/\\1/p')"
     );
     let claim = format!(
-        "curl -fsS {base}/v1/$WARD_DEMO/api-keys -H 'content-type: application/json' \
+        "curl -fsS {base}/v1/$WORKSPACE_ID/api-keys -H 'content-type: application/json' \
          -d '{{\"name\":\"first key\",\"duration_days\":90}}'"
     );
     format!(

@@ -5,6 +5,7 @@ use ward_db::Timestamp;
 
 use crate::access::Role;
 use crate::api_keys::actions::{self as keys, ShownOnce};
+use crate::api_keys::secret::KeyId;
 use crate::app::App;
 use crate::audit::Actor;
 use crate::calls::operator::{self as calls, Proof};
@@ -104,11 +105,11 @@ pub async fn show_workspace(app: &App, slug_or_id: &str) -> Result<Overview, Ope
 pub async fn restore_workspace(app: &App, slug_or_id: &str) -> Result<Overview, OperatorError> {
     let found = show_workspace(app, slug_or_id).await?;
     let context = Context::of_operator(app.clock.now());
-    let workspace = found.workspace.clone();
+    let workspace = found.workspace.id;
     let restored = app
         .db
         .write("operator.restore", move |tx| {
-            workspaces::restore(tx, &context, &workspace).map_err(OperatorError::from)
+            workspaces::restore(tx, &context, workspace).map_err(OperatorError::from)
         })
         .await?;
     if !restored {
@@ -146,14 +147,15 @@ pub async fn issue_key(
 /// Ends a key at once.
 pub async fn revoke_key(app: &App, key_id: &str) -> Result<Revoked, OperatorError> {
     let context = Context::of_operator(app.clock.now());
-    let wanted = key_id.to_owned();
+    let none = || OperatorError::NoKey(key_id.to_owned());
+    let wanted = KeyId::parse(key_id).ok_or_else(none)?;
     let revoked = app
         .db
         .write("operator.revoke_key", move |tx| {
-            keys::revoke_as_operator(tx, &context, &wanted).map_err(OperatorError::from)
+            keys::revoke_as_operator(tx, &context, wanted).map_err(OperatorError::from)
         })
         .await?;
-    let key = revoked.ok_or_else(|| OperatorError::NoKey(key_id.to_owned()))?;
+    let key = revoked.ok_or_else(none)?;
     Ok(Revoked { key_id: key.key_id, name: key.name, workspace_id: key.workspace })
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use ward_db::{Timestamp, Tx};
 
-use super::secret::NewSecret;
+use super::secret::{KeyId, NewSecret};
 use super::{ApiKey, DAY, SpeaksFor, permissions_named, store};
 use crate::access::{Permissions, Reach, Role};
 use crate::app::App;
@@ -217,7 +217,7 @@ pub async fn claim(
 pub async fn rotate(
     app: &Arc<App>,
     entry: Entry,
-    key_id: String,
+    key_id: KeyId,
     rotation: Rotation,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
@@ -227,7 +227,7 @@ pub async fn rotate(
         .db
         .write("api_keys.rotate", move |tx| {
             let Held { caller, seen } = entry.hold(tx)?;
-            let mut key = store::get(tx, seen.workspace.id, &key_id)?.ok_or(ApiError::no_api_key())?;
+            let mut key = store::get(tx, seen.workspace.id, key_id)?.ok_or(ApiError::no_api_key())?;
             let own = caller.credential_id() == Some(key.id);
             if key.kind == PrincipalKind::User && key.principal != caller.principal {
                 return Err(ApiError::forbidden_because(
@@ -242,7 +242,7 @@ pub async fn rotate(
             repeat.once(tx, &vault, Secrecy::Secret { former }, |tx| {
                 let now = entry.context.now;
                 let secret = NewSecret::for_key(
-                    super::KeyId::parse(&key.key_id).ok_or_else(|| ApiError::internal("a stored key id"))?,
+                    KeyId::parse(&key.key_id).ok_or_else(|| ApiError::internal("a stored key id"))?,
                 )
                 .map_err(ApiError::internal)?;
                 key.expires_at = expiry(now, rotation.duration_days);
@@ -257,13 +257,13 @@ pub async fn rotate(
 }
 
 /// Ends a key at once.
-pub async fn revoke(app: &Arc<App>, entry: Entry, key_id: String) -> Result<(), ApiError> {
+pub async fn revoke(app: &Arc<App>, entry: Entry, key_id: KeyId) -> Result<(), ApiError> {
     let noted = entry.clone();
     let outcome = app
         .db
         .write("api_keys.revoke", move |tx| {
             let Held { caller, seen } = entry.hold(tx)?;
-            let key = store::get(tx, seen.workspace.id, &key_id)?.ok_or(ApiError::no_api_key())?;
+            let key = store::get(tx, seen.workspace.id, key_id)?.ok_or(ApiError::no_api_key())?;
             if caller.credential_id() != Some(key.id) {
                 within_caller(seen.reach, &key)?;
             }
@@ -315,10 +315,12 @@ pub fn issue_as_operator(
 pub fn revoke_as_operator(
     tx: &mut Tx<'_>,
     context: &Context,
-    key_id: &str,
+    key_id: KeyId,
 ) -> Result<Option<ApiKey>, ApiError> {
+    let Some(found) = store::get_anywhere(tx, key_id)? else { return Ok(None) };
+    workspaces::guard(tx, found.workspace)?;
+    // Somebody else may have ended it before the guard was taken.
     let Some(key) = store::get_anywhere(tx, key_id)? else { return Ok(None) };
-    workspaces::guard(tx, key.workspace)?;
     end(tx, context, Actor::OPERATOR, &key)?;
     Ok(Some(key))
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use ward_db::Timestamp;
 
 use super::actions::{self, AuthInfo, NewKey, Rotation};
+use super::secret::KeyId;
 use super::{ApiKey, store};
 use crate::access::{Permission, Permissions, Role};
 use crate::error::ApiError;
@@ -138,14 +139,19 @@ async fn rotate_as_caller(call: &mut Call, read: &mut Option<Bytes>) -> Result<R
     let (entry, sent) = call.enter_with_body::<Rotation>().await?;
     *read = Some(sent.bytes.clone());
     let repeat = Repeat::of(call, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
-    let key_id = call.parameter("key_id").to_owned();
+    let key_id = key_id(call);
     actions::rotate(&call.app, entry, key_id, sent.value, repeat).await
+}
+
+/// The key a path names. Text that is no key id names none, and takes the same way as an unknown one.
+fn key_id(call: &Call) -> KeyId {
+    KeyId::parse(call.parameter("key_id")).unwrap_or(KeyId::none())
 }
 
 /// `delete-api-key`
 pub async fn delete(call: Call) -> Result<Reply, ApiError> {
     let entry = call.enter().await?;
-    actions::revoke(&call.app, entry, call.parameter("key_id").to_owned()).await?;
+    actions::revoke(&call.app, entry, key_id(&call)).await?;
     Ok(Reply::no_content())
 }
 

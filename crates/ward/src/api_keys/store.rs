@@ -59,7 +59,7 @@ fn api_key(row: &Row<'_>) -> Result<ApiKey, Error> {
 
 /// A live key of this workspace. The row is found by its key alone and judged here: with the workspace as a condition too,
 /// a planner that knows no better reads all of the workspace's keys to find the one.
-pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, key_id: &str) -> Result<Option<ApiKey>, Error> {
+pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, key_id: KeyId) -> Result<Option<ApiKey>, Error> {
     Ok(get_anywhere(tx, key_id)?.filter(|key| key.workspace == workspace))
 }
 
@@ -204,8 +204,11 @@ fn hash(row: &Row<'_>, index: usize) -> Result<SecretHash, Error> {
 }
 
 /// A live key, whichever workspace it belongs to. By itself for the operator only.
-pub fn get_anywhere(tx: &mut Tx<'_>, key_id: &str) -> Result<Option<ApiKey>, Error> {
-    let found =
-        tx.optional(&format!("SELECT {COLUMNS} FROM api_keys WHERE key_id = $1"), &[key_id.into()], api_key)?;
+pub fn get_anywhere(tx: &mut Tx<'_>, key_id: KeyId) -> Result<Option<ApiKey>, Error> {
+    let found = tx.optional(
+        &format!("SELECT {COLUMNS} FROM api_keys WHERE key_id = $1"),
+        &[key_id.as_str().into()],
+        api_key,
+    )?;
     Ok(found.filter(|key| key.position > 0))
 }

@@ -270,7 +270,8 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
 pub async fn get(call: Call) -> Result<Reply, ApiError> {
     let entry = call.enter().await?;
     let workspace = entry.workspace()?.id;
-    let sid = call.parameter("call_sid").to_owned();
+    // Text that is no sid names no call, and takes the same way as an unknown one.
+    let sid = Some(call.parameter("call_sid")).filter(|sid| is_sid(sid)).unwrap_or_default().to_owned();
     let found = call.app.db.read("calls.get", move |tx| detail(tx, workspace, &sid)).await?;
     let (found, owed) = found.ok_or(ApiError::missing("call_not_found", "Call not found."))?;
     actions::note_read(&call.app, &entry, workspace, Some(found.id), json!({})).await?;

@@ -2,6 +2,7 @@
 
 pub mod caller;
 pub mod contract;
+pub mod cors;
 pub mod docs;
 #[cfg(feature = "bench")]
 pub mod fixed;
@@ -36,7 +37,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::http::caller::Entry;
 use crate::http::contract::{Access, Operation};
-use crate::http::limits::{Charge, RateState};
+use crate::http::limits::{AddressRate, RateState};
 use crate::http::validate::{BodyRefused, Json, Parsed, Problem};
 use crate::ids::WorkspaceId;
 
@@ -211,7 +212,14 @@ impl Call {
         Ok((entry, body.valid(&self.operation)?))
     }
 
-    /// Reads the body of an operation that declares none: only its bytes matter, for telling repeats apart.
+    /// Lets the caller in and reads the body of an operation that declares none, whose bytes tell repeats apart.
+    pub async fn enter_with_ignored_body(&mut self) -> Result<(Entry, Bytes), ApiError> {
+        let admitted = Entry::admit(self).await?;
+        let bytes = self.read_ignored_body().await?;
+        Ok((admitted.decided(&self.app)?, bytes))
+    }
+
+    /// Reads the bytes of a body that no schema describes.
     pub async fn read_ignored_body(&mut self) -> Result<Bytes, ApiError> {
         let limit = self.app.config.limits.body_bytes;
         let announced =
@@ -381,8 +389,8 @@ where
         let started = Instant::now();
         let (parts, body) = request.into_parts();
         let context = Arc::new(Context::of_request(&self.app, &parts));
-        let charge = match self.charge(&parts, &context) {
-            Ok(charge) => charge,
+        let counted = match self.count(&parts, &context) {
+            Ok(counted) => counted,
             Err(state) => {
                 let refusal = Err(ApiError::too_many(state.reset_seconds));
                 return answer(refusal, &context, &self.figures, Some(state), &self.operation.id, started);
@@ -395,26 +403,41 @@ where
             Ok(Err(_panic)) => Err(ApiError::internal("the handler panicked")),
             Err(_elapsed) => Err(ApiError::unavailable("timeout", "The request took too long.", 1)),
         };
-        let refused = matches!(&outcome, Err(error) if error.is_unauthorized());
-        let state = charge.and_then(|charge| charge.settle(refused));
+        let state = match counted {
+            Counted::Already(state) => Some(state),
+            Counted::IfRefused(rate) if matches!(&outcome, Err(error) if error.is_unauthorized()) => {
+                Some(rate.charge(context.address).unwrap_or_else(|exhausted| exhausted))
+            }
+            Counted::IfRefused(_) | Counted::Never => None,
+        };
         answer(outcome, &context, &self.figures, state, &self.operation.id, started)
     }
 }
 
+/// How a request counts against its address.
+enum Counted<'r> {
+    Never,
+    /// It was charged before anything was looked up.
+    Already(RateState),
+    /// It is charged if its credential is refused.
+    IfRefused(&'r AddressRate),
+}
+
 impl<H> Endpoint<H> {
     /// Counts the request against its address before anything is looked up. The error says how long to wait.
-    fn charge(&self, parts: &Parts, context: &Context) -> Result<Option<Charge<'_>>, RateState> {
-        let Some(rates) = &self.app.rates else { return Ok(None) };
-        let (rate, refundable) = match &self.operation.access {
-            Access::Anonymous if self.operation.idempotent => (&rates.bootstrap, false),
-            Access::Anonymous => return Ok(None),
-            Access::Key { or_anonymous: true, .. } if !parts.headers.contains_key(AUTHORIZATION) => {
-                (&rates.claims, false)
+    fn count(&self, parts: &Parts, context: &Context) -> Result<Counted<'_>, RateState> {
+        let Some(rates) = &self.app.rates else { return Ok(Counted::Never) };
+        let anonymous = !parts.headers.contains_key(AUTHORIZATION);
+        let charged = match &self.operation.access {
+            Access::Anonymous if self.operation.idempotent => &rates.bootstrap,
+            Access::Anonymous => return Ok(Counted::Never),
+            Access::Key { or_anonymous: true, .. } if anonymous => &rates.claims,
+            Access::Key { .. } => {
+                rates.failed_credentials.check(context.address)?;
+                return Ok(Counted::IfRefused(&rates.failed_credentials));
             }
-            Access::Key { .. } => (&rates.failed_credentials, true),
         };
-        let state = rate.charge(context.address)?;
-        Ok(Some(Charge::new(rate, context.address, state, refundable)))
+        charged.charge(context.address).map(Counted::Already)
     }
 }
 

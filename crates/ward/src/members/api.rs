@@ -101,8 +101,7 @@ pub async fn nominate(mut call: Call) -> Result<Reply, ApiError> {
 
 /// `accept-ownership`
 pub async fn accept(mut call: Call) -> Result<Reply, ApiError> {
-    let entry = call.enter().await?;
-    let bytes = call.read_ignored_body().await?;
+    let (entry, bytes) = call.enter_with_ignored_body().await?;
     let repeat = Repeat::of(&call, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
     transfers::accept(&call.app, entry, repeat).await
 }

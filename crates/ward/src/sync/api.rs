@@ -174,8 +174,7 @@ pub async fn get(call: Call) -> Result<Reply, ApiError> {
 
 /// `retry-delivery`
 pub async fn retry(mut call: Call) -> Result<Reply, ApiError> {
-    let entry = call.enter().await?;
-    let bytes = call.read_ignored_body().await?;
+    let (entry, bytes) = call.enter_with_ignored_body().await?;
     let repeat = Repeat::of(&call, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
     actions::retry(&call.app, entry, named(&call), repeat).await
 }

@@ -1,7 +1,6 @@
 //! The JSON routes of workspaces.
 
 use http::StatusCode;
-use http::header::AUTHORIZATION;
 use serde::Serialize;
 use subtle::ConstantTimeEq;
 
@@ -9,7 +8,7 @@ use super::actions::{self, Confirmation, NewWorkspace, Numbers};
 use super::{Workspace, store};
 use crate::config::Bootstrap;
 use crate::error::ApiError;
-use crate::http::caller::Entry;
+use crate::http::caller::{Entry, bearer_text};
 use crate::http::idempotency::Repeat;
 use crate::http::{Call, Reply};
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
@@ -42,9 +41,8 @@ pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
     match &call.app.config.bootstrap {
         Bootstrap::Open => {}
         Bootstrap::Token(token) => {
-            let expected = format!("Bearer {}", token.as_str());
-            let given = call.header(&AUTHORIZATION).map(http::HeaderValue::as_bytes).unwrap_or_default();
-            if !bool::from(expected.as_bytes().ct_eq(given)) {
+            let given = bearer_text(&call).unwrap_or_default();
+            if !bool::from(token.as_bytes().ct_eq(given)) {
                 return Err(ApiError::unauthorized());
             }
         }
@@ -91,8 +89,7 @@ pub struct Provisioned {
 
 /// `provision-workspace`
 pub async fn provision(mut call: Call) -> Result<Reply, ApiError> {
-    let entry = call.enter().await?;
-    let bytes = call.read_ignored_body().await?;
+    let (entry, bytes) = call.enter_with_ignored_body().await?;
     let repeat = Repeat::of(&call, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
     actions::provision(&call.app, entry, repeat).await
 }

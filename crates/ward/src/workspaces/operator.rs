@@ -34,24 +34,24 @@ pub fn find(tx: &mut Tx<'_>, id_or_slug: &str) -> Result<Option<Overview>, ward_
 }
 
 /// Makes an archived workspace active again, with its memberships and unexpired keys. `false`: it is not archived.
-pub fn restore(tx: &mut Tx<'_>, context: &Context, workspace: &Workspace) -> Result<bool, ApiError> {
-    store::guard(tx, workspace.id)?;
-    if !store::change_state(tx, workspace.id, State::Archived, State::Active)? {
+pub fn restore(tx: &mut Tx<'_>, context: &Context, id: WorkspaceId) -> Result<bool, ApiError> {
+    store::guard(tx, id)?;
+    if !store::change_state(tx, id, State::Archived, State::Active)? {
         return Ok(false);
     }
-    let mut restored = workspace.clone();
+    let mut restored = store::active(tx, id)?.ok_or(ApiError::no_workspace())?;
     touch(&mut restored, context.now);
     store::update(tx, &restored)?;
-    identity::relist(tx, workspace.id, context.now)?;
+    identity::relist(tx, id, context.now)?;
     audit::record(
         tx,
         Event {
-            workspace: workspace.id,
+            workspace: id,
             service: "workspaces",
             action: "workspace.restore",
             resource_type: "workspace",
-            resource_id: Some(workspace.id.0),
-            resource_name: Some(&workspace.slug),
+            resource_id: Some(id.0),
+            resource_name: Some(&restored.slug),
             actor: Actor::OPERATOR,
             context,
             metadata: json!({}),

@@ -251,15 +251,18 @@ fn finish_lapse(tx: &mut Tx<'_>, id: WorkspaceId, slot: i64) -> Result<(), Error
 
 /// A workspace in any state with its state, by id or slug. For the operator only.
 pub fn find(tx: &mut Tx<'_>, id_or_slug: &str) -> Result<Option<(Workspace, State)>, Error> {
-    let id = match uuid::Uuid::try_parse(id_or_slug) {
-        Ok(id) => Some(WorkspaceId(id)),
-        Err(_) => {
-            tx.optional("SELECT workspace_id FROM slugs WHERE slug = $1", &[id_or_slug.into()], |row| {
-                row.get(0)
-            })?
-        }
-    };
-    let Some(id) = id else { return Ok(None) };
+    if let Ok(id) = uuid::Uuid::try_parse(id_or_slug)
+        && let Some(found) = find_by_id(tx, WorkspaceId(id))?
+    {
+        return Ok(Some(found));
+    }
+    // A slug may look like a UUID.
+    let id = tx
+        .optional("SELECT workspace_id FROM slugs WHERE slug = $1", &[id_or_slug.into()], |row| row.get(0))?;
+    id.map_or(Ok(None), |id| find_by_id(tx, id))
+}
+
+fn find_by_id(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<Option<(Workspace, State)>, Error> {
     tx.optional(
         &format!("SELECT {COLUMNS}, w.state FROM workspaces w WHERE w.id = $1"),
         &[id.into()],

@@ -366,7 +366,9 @@ async fn a_key_that_is_not_there_is_404_for_who_may_touch_keys() {
     let (_, minted) = tenant.key(json!({ "duration_days": 1 })).await;
     let path = key_path(&tenant, &minted, "");
     tenant.owner.delete(&path).await.expect(StatusCode::NO_CONTENT);
-    for key_id in [text(&minted, "key_id"), other.owner_key_id(), "0123456789abcdefABCDEF", "no-key"] {
+    for key_id in
+        [text(&minted, "key_id"), other.owner_key_id(), "0123456789abcdefABCDEF", "no-key", "%00", "a%00b"]
+    {
         let path = tenant.path(&format!("/api-keys/{key_id}"));
         assert_eq!(tenant.owner.delete(&path).await.refused(404), "api_key_not_found", "{key_id}");
         let rotate = tenant.owner.post(&format!("{path}/rotate"), json!({ "duration_days": 1 })).await;

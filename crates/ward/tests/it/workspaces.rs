@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use ward::config::Bootstrap;
-use ward_test::{Server, Tenant, both, fresh_slug, new_workspace};
+use ward_test::{Engine, Sending, Server, Tenant, both, fresh_slug, new_workspace};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -106,6 +106,41 @@ async fn sweeping_lapses_what_is_due() {
     server.anonymous().create_workspace("acme").await;
 }
 
+both!(one_sweep_does_all_that_is_due_however_much_it_is);
+async fn one_sweep_does_all_that_is_due_however_much_it_is() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let long_ago = "'2020-04-18T12:00:00.123456Z'";
+    let bytes = if Engine::current() == Engine::Sqlite { "blob" } else { "bytea" };
+    let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)";
+    let rows = format!("SELECT 'old-' || i, CAST('' AS {bytes}), 201, false, {long_ago} FROM n");
+    let columns = "INSERT INTO idempotency (scope, request, status, sealed, created_at)";
+    let insert = match Engine::current() {
+        Engine::Sqlite => format!("{columns} {numbers} {rows}"),
+        Engine::Postgres => format!("{numbers} {columns} {rows}"),
+    };
+    assert_eq!(server.sql(insert).await, 1_200);
+    let mint = json!({ "duration_days": 1 });
+    let minted = tenant.owner.post_once(&tenant.path("/api-keys"), "sixteen-or-more-characters", mint).await;
+    minted.expect(StatusCode::CREATED);
+    server.clock.advance(Duration::from_mins(11));
+    server.app.sweep().await;
+    assert_eq!(server.count("SELECT count(*) FROM idempotency").await, 1);
+    let at_rest = "SELECT count(*) FROM idempotency WHERE body IS NOT NULL OR former_secret IS NOT NULL";
+    assert_eq!(server.count(at_rest).await, 0, "a secret is kept ten minutes");
+}
+
+both!(the_operator_finds_a_workspace_whose_slug_looks_like_an_id);
+async fn the_operator_finds_a_workspace_whose_slug_looks_like_an_id() {
+    let server = Server::start().await;
+    let slug = "a2c4e6a8-0000-4000-8000-00000000abcd";
+    let created = server.anonymous().create_workspace(slug).await;
+    for name in [slug, created["id"].as_str().unwrap()] {
+        let found = ward::operator::show_workspace(&server.app, name).await.unwrap();
+        assert_eq!(found.workspace.slug, slug);
+    }
+}
+
 both!(only_so_many_are_unclaimed_at_once);
 async fn only_so_many_are_unclaimed_at_once() {
     let server = Server::with(|config| config.unclaimed_limit = 3).await;
@@ -149,6 +184,11 @@ async fn the_operator_may_close_bootstrap_or_ask_for_a_token() {
         "unauthorized"
     );
     guarded.bearing("let-me-in").create_workspace("acme").await;
+    // The scheme is a token of any case (RFC 9110, section 11.1).
+    let headers = [("authorization", "bearer let-me-in")];
+    let sending = Sending { headers: &headers, ..Sending::json(&new_workspace("other")) };
+    let made = guarded.anonymous().send(Method::POST, "/v1/workspaces", sending).await;
+    made.expect(StatusCode::CREATED);
 }
 
 both!(self_service_makes_the_user_an_owner);

@@ -101,8 +101,10 @@ pub(super) fn value(
             Json::Object(fields) => Ok(fields
                 .iter()
                 .filter_map(|(key, given)| {
-                    let read =
-                        within(key.clone().into(), loc, |loc| value(values, given, loc, sparse, problems));
+                    let read = within(key.clone().into(), loc, |loc| {
+                        refuse_nul(key, loc, problems);
+                        value(values, given, loc, sparse, problems)
+                    });
                     read.map(|read| (key.clone(), read))
                 })
                 .collect::<Map<_, _>>()
@@ -266,9 +268,7 @@ fn filling(node: &Node) -> Option<Value> {
 /// Refuses NUL in the texts of a value of no declared shape; nothing else in it can be wrong.
 fn texts(given: &Json, loc: &mut Vec<Loc>, problems: &mut Vec<Problem>) {
     match given {
-        Json::String(text) if text.contains('\0') => {
-            problems.push(Problem::value_error(loc.clone(), NUL, given.clone()));
-        }
+        Json::String(text) => refuse_nul(text, loc, problems),
         Json::Array(items) => {
             for (index, item) in items.iter().enumerate() {
                 within(index.into(), loc, |loc| texts(item, loc, problems));
@@ -276,10 +276,20 @@ fn texts(given: &Json, loc: &mut Vec<Loc>, problems: &mut Vec<Problem>) {
         }
         Json::Object(fields) => {
             for (key, value) in fields {
-                within(key.clone().into(), loc, |loc| texts(value, loc, problems));
+                within(key.clone().into(), loc, |loc| {
+                    refuse_nul(key, loc, problems);
+                    texts(value, loc, problems);
+                });
             }
         }
         _ => {}
+    }
+}
+
+/// No engine keeps a NUL in a text, and not every one in a key.
+fn refuse_nul(text: &str, loc: &[Loc], problems: &mut Vec<Problem>) {
+    if text.contains('\0') {
+        problems.push(Problem::value_error(loc.to_vec(), NUL, Json::String(text.to_owned())));
     }
 }
 
