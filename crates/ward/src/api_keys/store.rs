@@ -64,6 +64,9 @@ pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, key_id: KeyId) -> Result<Opt
 }
 
 /// A page of a workspace's live keys, only those that `creator` minted if one is given.
+///
+/// Here and in the count, a creator's keys lie between two places of the index by creator, which no other index can find.
+/// As equalities they may be looked for among all of the workspace's keys, when a sample of the table holds one creator only.
 pub fn list(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -81,7 +84,9 @@ pub fn list(
         Some(creator) => tx.all(
             &format!(
                 "SELECT {COLUMNS} FROM api_keys \
-                 WHERE workspace_id = $1 AND created_by_entity_id = $2 AND position > $3 ORDER BY position LIMIT $4"
+                 WHERE (created_by_entity_id, workspace_id, position) > ($2, $1, $3) \
+                   AND (created_by_entity_id, workspace_id) <= ($2, $1) \
+                 ORDER BY created_by_entity_id, workspace_id, position LIMIT $4"
             ),
             &[workspace.into(), creator.into(), page.after.into(), page.fetch().into()],
             api_key,
@@ -104,7 +109,8 @@ pub fn count(
         ),
         Some(creator) => tx.one(
             "SELECT count(*) FROM (SELECT 1 FROM api_keys \
-             WHERE workspace_id = $1 AND created_by_entity_id = $2 AND position > 0 LIMIT $3) AS counted",
+             WHERE (created_by_entity_id, workspace_id, position) > ($2, $1, 0) \
+               AND (created_by_entity_id, workspace_id) <= ($2, $1) LIMIT $3) AS counted",
             &[workspace.into(), creator.into(), most.into()],
             |row| row.get(0),
         ),
