@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{MethodFilter, get, on};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
 use crate::Failure;
 
-/// Serves the files of `fixed` until the process is ended. A `POST` is read whole, as anything that answers it must.
+/// Serves the files of `fixed` until the process is ended. A body is read whole, as anything that answers it must.
 pub async fn run(listen: SocketAddr, fixed: PathBuf) -> Result<(), Failure> {
     let mut router = Router::new();
     for file in std::fs::read_dir(fixed)? {
@@ -21,10 +21,11 @@ pub async fn run(listen: SocketAddr, fixed: PathBuf) -> Result<(), Failure> {
             path.extension().and_then(|status| status.to_str()).ok_or("an answer without a status")?;
         let status: StatusCode = status.parse()?;
         let body = Bytes::from(std::fs::read(&path)?);
-        let posted = body.clone();
+        let written = body.clone();
         let answer = move |body: Bytes| (status, [(CONTENT_TYPE, "application/json")], body);
+        let writes = MethodFilter::POST.or(MethodFilter::PATCH);
         let methods = get(move || async move { answer(body.clone()) })
-            .merge(post(move |_sent: Bytes| async move { answer(posted.clone()) }));
+            .merge(on(writes, move |_sent: Bytes| async move { answer(written.clone()) }));
         router = router.route(&format!("/fixed/{name}"), methods);
     }
     let listener = tokio::net::TcpListener::bind(listen).await?;

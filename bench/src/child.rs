@@ -1,78 +1,93 @@
-//! A server in a process of its own, and what the system says that it used.
+//! A server in a process of its own.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use crate::Failure;
+use rustix::process::{Pid, Signal, kill_process};
 
-/// A running server.
+use crate::client::send;
+use crate::{Failure, process};
+
+/// How long a server may take to end in good order.
+const PARTING: Duration = Duration::from_secs(10);
+
+/// A running server. Ended with its descendants when it is dropped.
 pub struct Server {
     process: Child,
     /// Where it listens.
     pub address: SocketAddr,
+    /// From its start to its first answer.
+    pub first_answer: Duration,
 }
 
 impl Server {
-    /// Starts `command`, to which `--listen ADDRESS` is added, and waits until it accepts.
-    pub fn start(mut command: Command) -> Result<Self, Failure> {
+    /// Starts `command`, to which `--listen ADDRESS` is added, and waits until it answers anything at all.
+    pub fn start(mut command: Command, patience: Duration) -> Result<Self, Failure> {
         let address = free_address()?;
-        let process = command.arg("--listen").arg(address.to_string()).spawn()?;
-        let mut server = Self { process, address };
-        let until = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(address).is_err() {
+        let started = Instant::now();
+        let name = command.get_program().to_string_lossy().into_owned();
+        let process = command.arg("--listen").arg(address.to_string()).spawn();
+        let process = process.map_err(|error| format!("{name} cannot be started: {error}"))?;
+        let mut server = Self { process, address, first_answer: Duration::ZERO };
+        while send(address, "GET", "/", None, None).is_err() {
             if let Some(status) = server.process.try_wait()? {
-                return Err(format!("the server ended at once: {status}").into());
+                return Err(format!("{name} ended at once: {status}").into());
             }
-            if Instant::now() > until {
-                return Err("the server does not accept".into());
+            if started.elapsed() > patience {
+                return Err(format!("{name} does not answer").into());
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(1));
         }
+        server.first_answer = started.elapsed();
         Ok(server)
     }
 
-    /// CPU time used so far, user and system.
-    pub fn cpu(&self) -> Result<Duration, Failure> {
-        let stat = std::fs::read_to_string(self.proc("stat"))?;
-        // The second field is the name, which may hold anything but ends at the last bracket.
-        let fields = stat.rsplit_once(')').ok_or("an unreadable stat")?.1;
-        let mut times = fields.split_whitespace().skip(11).map(str::parse::<u64>);
-        let (Some(user), Some(system)) = (times.next(), times.next()) else {
-            return Err("an unreadable stat".into());
-        };
-        // Linux tells these in hundredths of a second on every architecture it has.
-        Ok(Duration::from_millis((user? + system?) * 10))
-    }
-
-    /// The most memory it ever had resident, in MiB.
-    pub fn peak_memory(&self) -> Result<u64, Failure> {
-        let status = std::fs::read_to_string(self.proc("status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
-        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-        Ok(kib.div_ceil(1024))
-    }
-
-    fn proc(&self, file: &str) -> String {
-        format!("/proc/{}/{file}", self.process.id())
+    /// The first of its processes.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     /// Lets it finish in good order.
     pub fn stop(mut self) -> Result<(), Failure> {
-        let told = Command::new("kill").arg("-INT").arg(self.process.id().to_string()).status()?;
-        if told.success() {
-            self.process.wait()?;
+        if self.end()? { Ok(()) } else { Err("a server does not stop when it is told to".into()) }
+    }
+
+    /// Whether it ended within its time after it was told to.
+    fn end(&mut self) -> Result<bool, Failure> {
+        if self.process.try_wait()?.is_some() {
+            return Ok(true);
         }
-        Ok(())
+        signal(self.process.id(), Signal::TERM);
+        let told = Instant::now();
+        while told.elapsed() < PARTING {
+            if self.process.try_wait()?.is_some() {
+                return Ok(true);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(false)
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let all = process::tree(self.process.id()).unwrap_or_default();
+        if !self.end().unwrap_or(false) {
+            for pid in all {
+                signal(pid, Signal::KILL);
+            }
+            // It fails only when it has ended already.
+            let _ = self.process.wait();
+        }
+    }
+}
+
+/// Fails only for a process that has ended already.
+fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
     }
 }
 

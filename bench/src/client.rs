@@ -1,11 +1,15 @@
-//! One request at a time, for preparing what is then measured with other tools.
+//! One request at a time, for preparing what is then measured.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::Failure;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An answer.
 pub struct Answer {
@@ -41,6 +45,7 @@ pub fn send(
         body.len()
     );
     let mut stream = TcpStream::connect(to)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -1,194 +1,278 @@
-//! The alternating run: every case on every server, round after round.
+//! The alternating run: every case on every side, round after round.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::Failure;
-use crate::child::{Server, fresh_folder, this_program};
-use crate::load::{Latency, Request, Tools};
-use crate::report::{self, Row};
-use crate::seed::{self, Seeded};
+use crate::child::fresh_folder;
+use crate::figures::{Cell, Figures, Machine, Measured, Paced};
+use crate::fleet::{Fleet, Peak, flush_time};
+use crate::side::{Engine, Side};
+use crate::workload::Case;
+use crate::{Failure, machine, page};
 
 /// What to measure.
 #[derive(Args, Clone, Debug)]
 pub struct Plan {
     /// The `ward` binary, built with its feature `bench`.
     #[arg(long)]
-    ward: PathBuf,
+    pub ward: PathBuf,
+    /// The peer's program.
+    #[arg(long = "peer")]
+    peer_program: Option<PathBuf>,
     /// The folder for databases, on the disk that is to be measured. What is in it is lost.
     #[arg(long)]
-    data: PathBuf,
-    /// Where the table goes, as Markdown. Without it, only to the terminal.
-    #[arg(long)]
-    out: Option<PathBuf>,
-    /// How often every case is run on every server.
-    #[arg(long, default_value_t = 5)]
-    rounds: u32,
+    pub data: PathBuf,
+    /// The page to write; its charts go into a folder beside it, of the same name without its end.
+    #[arg(long, overrides_with = "out")]
+    out: PathBuf,
+    /// How often every case is run on every side.
+    #[arg(long, default_value_t = 3, overrides_with = "rounds")]
+    rounds: usize,
     /// Seconds of one run.
-    #[arg(long, default_value_t = 3)]
-    seconds: u64,
-    /// Only the cases whose name has this in it.
-    #[arg(long, default_value = "")]
-    only: String,
+    #[arg(long, default_value_t = 1.0, overrides_with = "seconds")]
+    seconds: f64,
+    /// Only the cases whose name has this in it. May be given more than once.
+    #[arg(long, value_name = "CASE")]
+    only: Vec<String>,
+    /// Numbers of connections.
+    #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
+    connections: Vec<usize>,
+    /// Which engines.
+    #[arg(long, value_delimiter = ',', default_value = "sqlite,postgres")]
+    pub engines: Vec<Engine>,
+    /// Leave the peer out.
+    #[arg(long)]
+    without_peer: bool,
     /// Highest rates only, no latencies.
     #[arg(long)]
     peak_only: bool,
-    /// The name or path of oha.
-    #[arg(long, env = "OHA", default_value = "oha")]
-    oha: String,
 }
 
-/// A kind of request, and the file with its answer.
-struct Case {
-    name: &'static str,
-    fixed: &'static str,
-    request: Request,
+impl Plan {
+    /// The peer's program, unless it is left out.
+    pub fn peer(&self) -> Option<&Path> {
+        self.peer_program.as_deref().filter(|_| !self.without_peer)
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let wanted =
+            |case: &Case| self.only.is_empty() || self.only.iter().any(|part| case.name().contains(part));
+        Case::ALL.into_iter().filter(wanted).collect()
+    }
+
+    fn time(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
 }
 
-/// One case on one server.
-#[derive(Default)]
-pub struct Figures {
-    /// Requests a second, by round.
-    pub rates: Vec<f64>,
-    /// Microseconds of the server's CPU time per request, by round.
-    pub cpu: Vec<f64>,
-    /// At the fixed rate, by round.
-    pub latencies: Vec<Latency>,
+/// A measurement under way.
+struct Measuring<'a> {
+    plan: &'a Plan,
+    fleet: Fleet,
+    figures: Figures,
 }
 
 /// Measures, prints and writes.
-pub fn run(plan: &Plan) -> Result<(), Failure> {
-    let fixed = plan.data.join("fixed");
-    let database = plan.data.join("database");
-    for folder in [&plan.data, &fixed, &database] {
-        fresh_folder(folder)?;
+pub fn run(plan: &Plan, release: bool) -> Result<(), Failure> {
+    let mut connections = plan.connections.clone();
+    connections.sort_unstable();
+    connections.dedup();
+    let cases = plan.cases();
+    if cases.is_empty() {
+        let names: Vec<&str> = Case::ALL.iter().map(|case| case.name()).collect();
+        return Err(format!("--only: no case has {:?} in its name: {}", plan.only, names.join("; ")).into());
     }
-    let tools = Tools::new(plan.data.clone(), Duration::from_secs(plan.seconds), plan.oha.clone())?;
-
-    let filling = Server::start(ward(plan, &database, &fixed)?)?;
-    let seeded = seed::seed(filling.address, &fixed)?;
-    filling.stop()?;
-
-    let ward = Server::start(ward(plan, &database, &fixed)?)?;
-    let mut bare = this_program("bare")?;
-    bare.arg("--fixed").arg(&fixed);
-    let bare = Server::start(bare)?;
-
-    let flush = flush_time(&plan.data)?;
-    let mut runs = 0;
-    let mut rows = Vec::new();
-    for case in cases(&seeded).into_iter().filter(|case| case.name.contains(&plan.only)) {
-        let fixed = Request { path: format!("/fixed/{}", case.fixed), ..case.request.clone() };
-        let sides = [(&ward, &case.request), (&ward, &fixed), (&bare, &fixed)];
-        let mut figures: [Figures; 3] = Default::default();
-        for round in 0..plan.rounds {
-            for side in order(round) {
-                runs += 1;
-                let (server, request) = sides[side];
-                let before = server.cpu()?;
-                let done = tools.peak(server.address, request, runs)?;
-                let used = server.cpu()?.saturating_sub(before);
-                figures[side].rates.push(done.rate());
-                figures[side].cpu.push(per_request(used, done.requests));
-            }
-        }
-        let slowest = figures.iter().map(|side| report::median(&side.rates)).fold(f64::INFINITY, f64::min);
-        let rate = half(slowest);
-        for round in 0..if plan.peak_only { 0 } else { plan.rounds.min(3) } {
-            for side in order(round) {
-                runs += 1;
-                let (server, request) = sides[side];
-                figures[side].latencies.push(tools.paced(server.address, request, rate, runs)?);
-            }
-        }
-        let row = Row { case: case.name, rate, figures };
-        report::show(&row.to_string());
-        rows.push(row);
+    if plan.rounds == 0 || connections.first().is_none_or(|least| *least == 0) || plan.seconds <= 0.0 {
+        return Err("--rounds, --seconds and --connections are above 0".into());
     }
-    let memory = [ward.peak_memory()?, bare.peak_memory()?];
-    let text = report::text(plan.rounds, plan.seconds, &rows, memory, flush);
-    report::show(&text);
-    if let Some(out) = &plan.out {
-        std::fs::write(out, text)?;
+    let mut machine = Machine::here()?;
+    let began = Instant::now();
+    fresh_folder(&plan.data)?;
+    machine.flush = flush_time(&plan.data)?;
+    say("starting and filling the servers");
+    let fleet = Fleet::start(plan)?;
+    machine.postgres_flush = fleet.postgres_flush()?;
+    machine.postgres = fleet.postgres_flush()?.map(|_| machine::postgres_version());
+    let figures = Figures {
+        machine,
+        command: command(),
+        release,
+        rounds: u32::try_from(plan.rounds)?,
+        seconds: plan.seconds,
+        connections,
+        engines: plan.engines.clone(),
+        sides: fleet.sides(),
+        measured: Vec::new(),
+        held: Vec::new(),
+        remarks: Vec::new(),
+    };
+    let mut measuring = Measuring { plan, fleet, figures };
+    measuring.announce(&cases);
+    for case in cases {
+        measuring.measure(case);
+        measuring.figures.held = measuring.fleet.held()?;
+        // After each case: what stops a later one does not take this one away.
+        page::write(&measuring.figures, &plan.out)?;
+        std::fs::write(plan.data.join("figures.json"), serde_json::to_vec(&measuring.figures)?)?;
     }
-    ward.stop()?;
-    drop(bare);
-    fresh_folder(&database)
+    let Measuring { fleet, figures, .. } = measuring;
+    fleet.stop()?;
+    say(&page::goals_table(&figures));
+    say(&format!("{:.1} minutes; {} is written", began.elapsed().as_secs_f64() / 60.0, plan.out.display()));
+    for remark in &figures.remarks {
+        say(&format!("FAILED: {remark}"));
+    }
+    if figures.remarks.is_empty() { Ok(()) } else { Err("some runs failed; see above".into()) }
 }
 
-/// What it takes to make four KiB durable here: the figure that creations depend on most, and differ most by.
-fn flush_time(folder: &Path) -> Result<Duration, Failure> {
-    let path = folder.join("flush");
-    let mut file = File::create(&path)?;
-    let mut times = Vec::new();
-    for _ in 0..101 {
-        file.write_all(&[1; 4096])?;
-        let started = Instant::now();
-        file.sync_data()?;
-        times.push(started.elapsed());
+impl Measuring<'_> {
+    fn announce(&self, cases: &[Case]) {
+        let each = |case: &Case| self.figures.sides.iter().filter(|side| side.has(*case)).count();
+        let peaks: usize = cases.iter().map(each).sum::<usize>() * self.figures.connections.len();
+        let paced: usize = cases.iter().map(|case| self.pacing(*case).len() * 2).sum();
+        let runs = (peaks + if self.plan.peak_only { 0 } else { paced }) * self.plan.rounds;
+        // A tenth of a second goes by around each.
+        let minutes = Duration::from_secs_f64(self.plan.seconds + 0.1).as_secs_f64() * precise(runs) / 60.0;
+        say(&format!("about {minutes:.0} minutes of measuring"));
     }
-    times.sort_unstable();
-    std::fs::remove_file(path)?;
-    Ok(times[times.len() / 2])
+
+    /// One case, at all numbers of connections.
+    fn measure(&mut self, case: Case) {
+        let mut measured = Measured { case, cells: Vec::new(), paced: Vec::new() };
+        for connections in self.figures.connections.clone() {
+            self.peaks(&mut measured, connections);
+            for cell in measured.cells.iter().filter(|cell| cell.connections == connections) {
+                let rate = cell.rate().unwrap_or(f64::NAN);
+                say(&format!(
+                    "{:22} {connections:3} connections  {:26} {rate:9.0}/s",
+                    case.name(),
+                    cell.side.name()
+                ));
+            }
+        }
+        if !self.plan.peak_only {
+            self.latencies(&mut measured);
+        }
+        self.figures.measured.push(measured);
+    }
+
+    fn peaks(&mut self, measured: &mut Measured, connections: usize) {
+        let case = measured.case;
+        let sides: Vec<Side> = self.figures.sides.iter().copied().filter(|side| side.has(case)).collect();
+        let mut cells: Vec<Cell> = sides.iter().map(|side| Cell::empty(*side, connections)).collect();
+        for round in 0..self.plan.rounds {
+            for number in order(round, sides.len()) {
+                let side = sides[number];
+                let peak = self.fleet.peak(side, case, connections, self.plan.time());
+                let peak = self.noted(peak, case, side);
+                cells[number].add(peak);
+            }
+        }
+        measured.cells.extend(cells);
+    }
+
+    /// Whose latencies are taken, at half of whose highest rate. The bare router's at each Ward's.
+    fn pacing(&self, case: Case) -> Vec<(Side, Side)> {
+        let there = |side: &Side| self.figures.sides.contains(side);
+        let own = self.figures.sides.iter().copied().filter(|side| side.has(case));
+        let own = own.filter(|side| matches!(side, Side::Ward(_) | Side::Peer(_)));
+        let mut pacing: Vec<(Side, Side)> = Vec::new();
+        for side in own {
+            pacing.push((side, side));
+            if matches!(side, Side::Ward(_)) && there(&Side::Bare) {
+                pacing.push((Side::Bare, side));
+            }
+        }
+        pacing
+    }
+
+    fn latencies(&mut self, measured: &mut Measured) {
+        let case = measured.case;
+        let connections = self.figures.most();
+        let mut all: Vec<Paced> = Vec::new();
+        for (side, beside) in self.pacing(case) {
+            let Some(rate) = measured.cell(beside, connections).and_then(Cell::rate) else { continue };
+            all.push(Paced { side, beside, rate: half(rate), latencies: Vec::new() });
+        }
+        // Tails take longer to show than rates.
+        let time = self.plan.time() * 2;
+        for round in 0..self.plan.rounds {
+            for number in order(round, all.len()) {
+                let Paced { side, rate, .. } = all[number];
+                let latency = self.fleet.paced(side, case, connections, rate, time);
+                let latency = self.noted(latency, case, side);
+                all[number].latencies.push(latency);
+            }
+        }
+        measured.paced = all;
+    }
+
+    /// A run that failed is told and does not end the others.
+    fn noted<T>(&mut self, run: Result<T, Failure>, case: Case, side: Side) -> Option<T> {
+        match run {
+            Ok(done) => Some(done),
+            Err(error) => {
+                let cause: String = error.to_string().chars().take(600).collect();
+                let remark = format!("{}, {}: {cause}", case.name(), side.name());
+                say(&format!("FAILED: {remark}"));
+                self.figures.remarks.push(remark);
+                None
+            }
+        }
+    }
+}
+
+impl Cell {
+    const fn empty(side: Side, connections: usize) -> Self {
+        Self { side, connections, rates: Vec::new(), cpu: Vec::new(), database: Vec::new() }
+    }
+
+    fn add(&mut self, peak: Option<Peak>) {
+        self.rates.push(peak.map(|peak| peak.rate));
+        self.cpu.push(peak.map(|peak| peak.cpu));
+        self.database.push(peak.and_then(|peak| peak.database));
+    }
 }
 
 /// Rounds alternate in direction, so that no side always comes after the same other.
-fn order(round: u32) -> [usize; 3] {
-    if round.is_multiple_of(2) { [0, 1, 2] } else { [2, 1, 0] }
+fn order(round: usize, sides: usize) -> Vec<usize> {
+    if round.is_multiple_of(2) { (0..sides).collect() } else { (0..sides).rev().collect() }
 }
 
-/// Ward with everything on. Quotas are counted but never used up: what counting costs is part of the figures, being
-/// refused is not.
-fn ward(plan: &Plan, database: &Path, fixed: &Path) -> Result<Command, Failure> {
-    const ENDLESS: &str = "1000000:1000000";
-    let mut command = Command::new(&plan.ward);
-    command
-        .arg("serve")
-        .arg("--database")
-        .arg(format!("sqlite:{}", database.join("ward.db").display()))
-        .args(["--metrics-listen", "127.0.0.1:0", "--rates", "on", "--unclaimed-limit", "10000000"])
-        .args(["--rate-failed-credentials", ENDLESS, "--rate-bootstrap", ENDLESS, "--rate-claims", ENDLESS])
-        .env("WARD_BENCH_FIXED", fixed)
-        .stdout(Stdio::null())
-        .stderr(File::options().create(true).append(true).open(plan.data.join("ward.log"))?);
-    Ok(command)
-}
-
-fn cases(seeded: &Seeded) -> Vec<Case> {
-    let read = Request {
-        path: format!("/v1/workspaces/{}", seeded.workspace),
-        bearer: Some(seeded.key.clone()),
-        creates: false,
-        refused: false,
-    };
-    let list = Request { path: "/v1/workspaces?limit=20".to_owned(), ..read.clone() };
-    let refused = Request { bearer: Some(seeded.revoked.clone()), refused: true, ..read.clone() };
-    let create = Request { path: "/v1/workspaces".to_owned(), bearer: None, creates: true, refused: false };
-    let own = Request {
-        path: "/v1/workspaces/self-service".to_owned(),
-        bearer: Some(seeded.creator.clone()),
-        ..create.clone()
-    };
-    vec![
-        Case { name: "GET one", fixed: "get", request: read },
-        Case { name: "list of 20", fixed: "list", request: list },
-        Case { name: "401, a revoked key", fixed: "refused", request: refused },
-        Case { name: "create (bootstrap)", fixed: "create", request: create },
-        Case { name: "create (self-service)", fixed: "create", request: own },
-    ]
-}
-
-#[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 requests")]
-fn per_request(used: Duration, requests: u64) -> f64 {
-    used.as_secs_f64() * 1e6 / requests as f64
+/// What `bench/run` was given; it says so in a variable, for its own arguments are not this program's.
+fn command() -> String {
+    std::env::var("WARD_BENCH_COMMAND").unwrap_or_else(|_| "bench/run".to_owned())
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate of a machine of today")]
 fn half(rate: f64) -> u32 {
     ((rate / 2.0) as u32).max(1)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a number of runs")]
+const fn precise(number: usize) -> f64 {
+    number as f64
+}
+
+/// Prints to the terminal.
+#[expect(clippy::print_stdout, reason = "what it finds is what this program is for")]
+pub fn say(text: &str) {
+    println!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_alternate_in_direction() {
+        assert_eq!((order(0, 3), order(1, 3)), (vec![0, 1, 2], vec![2, 1, 0]));
+    }
+
+    #[test]
+    fn a_fixed_rate_is_half_and_never_none() {
+        assert_eq!((half(101.0), half(0.5)), (50, 1));
+    }
 }

@@ -1,49 +1,28 @@
-//! The load tools: `wrk` for the highest rate, `oha` for latencies at a fixed one.
+//! The load: a client of HTTP/1.1 on one thread, which does as little as a client can.
+//!
+//! [`peak`] is the closed loop: each connection sends when it has its answer. [`paced`] is the open one: requests are due
+//! at a fixed rate, and latency counts from when one was due, so that a server that stalls makes late what was due
+//! meanwhile instead of having it sent later.
+
+mod connection;
+mod ticker;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::Failure;
-use crate::paced;
+use crate::workload::Script;
+use connection::Connection;
+use ticker::Ticker;
 
-/// Connections of every load.
-pub const CONNECTIONS: usize = 64;
-
-/// What one request is.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Its path.
-    pub path: String,
-    /// Its bearer.
-    pub bearer: Option<String>,
-    /// Whether it creates a workspace, with a slug of its own.
-    pub creates: bool,
-    /// Whether its answer is a refusal.
-    pub refused: bool,
-}
-
-/// Latencies from the moment a request was due, whether or not it could be sent then.
-#[derive(Clone, Copy, Debug)]
-pub struct Latency {
-    /// Half of the requests took no longer.
-    pub p50: Duration,
-    /// All but a hundredth took no longer.
-    pub p99: Duration,
-}
-
-/// The tools.
-pub struct Tools {
-    /// Where the scripts lie.
-    pub scripts: PathBuf,
-    /// How long a run takes.
-    pub time: Duration,
-    /// The name or path of oha.
-    pub oha: String,
-}
+/// How long after its end a run at a fixed rate may take for what was due before.
+const LATENESS: Duration = Duration::from_secs(10);
 
 /// How many requests a run did, and in which time.
 #[derive(Clone, Copy, Debug)]
@@ -62,65 +41,174 @@ impl Done {
     }
 }
 
-impl Tools {
-    /// Writes the scripts into the folder, for wrk takes them from files only.
-    pub fn new(scripts: PathBuf, time: Duration, oha: String) -> Result<Self, Failure> {
-        let done = include_str!("done.lua");
-        std::fs::write(scripts.join("read.lua"), done)?;
-        std::fs::write(scripts.join("create.lua"), format!("{done}{}", include_str!("create.lua")))?;
-        Ok(Self { scripts, time, oha })
-    }
+/// Latencies from the moment a request was due, in microseconds.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Latency {
+    /// Half of the requests took no longer.
+    pub p50: f64,
+    /// All but a hundredth took no longer.
+    pub p99: f64,
+    /// All but a thousandth took no longer.
+    pub p999: f64,
+}
 
-    /// As many requests as the server answers, each connection sending when it has its answer. `run` is unlike any other
-    /// run's, for the slugs.
-    pub fn peak(&self, to: SocketAddr, request: &Request, run: u32) -> Result<Done, Failure> {
-        let script = if request.creates { "create.lua" } else { "read.lua" };
-        let mut wrk = Command::new("wrk");
-        wrk.args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{}s", self.time.as_secs())]);
-        wrk.arg("-s").arg(self.scripts.join(script));
-        if let Some(bearer) = &request.bearer {
-            wrk.arg("-H").arg(format!("authorization: Bearer {bearer}"));
+/// A moment of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// All connections are open and have been used once.
+    Begin,
+    /// The time is over.
+    End,
+    /// The same, but nothing is on its way any more; the connections are still open.
+    Idle,
+}
+
+/// As many requests as the server answers on as many connections as there are scripts. `at` is called at each edge.
+pub fn peak(
+    to: SocketAddr,
+    scripts: Vec<Script>,
+    time: Duration,
+    mut at: impl FnMut(Edge) -> Result<(), Failure>,
+) -> Result<Done, Failure> {
+    on_one_thread(async {
+        let connections = open(to, scripts).await?;
+        let over = Arc::new(AtomicBool::new(false));
+        at(Edge::Begin)?;
+        let started = Instant::now();
+        let mut workers = JoinSet::new();
+        for connection in connections {
+            workers.spawn(ask_on(connection, over.clone()));
         }
-        wrk.arg(format!("http://{to}{}", request.path)).arg("--").arg(format!("wrk-{run:08}"));
-        let said = output(wrk)?;
-        let line = said.lines().find_map(|line| line.strip_prefix("bench ")).ok_or("wrk said nothing")?;
-        let figures: Vec<u64> = line.split(' ').map(str::parse).collect::<Result<_, _>>()?;
-        let [requests, micros, refused, broken] = figures[..] else {
-            return Err("wrk said too little".into());
+        tokio::time::sleep(time).await;
+        over.store(true, Ordering::Relaxed);
+        let time = started.elapsed();
+        at(Edge::End)?;
+        let (mut requests, mut still_open) = (0, Vec::new());
+        while let Some(worked) = workers.join_next().await {
+            let (connection, answered) = worked??;
+            requests += answered;
+            still_open.push(connection);
+        }
+        at(Edge::Idle)?;
+        if requests == 0 { Err("nothing was answered in time".into()) } else { Ok(Done { requests, time }) }
+    })
+}
+
+/// Asks until it is over. What is answered after that does not count.
+async fn ask_on(mut connection: Connection, over: Arc<AtomicBool>) -> Result<(Connection, u64), Failure> {
+    let mut answered = 0;
+    while !over.load(Ordering::Relaxed) {
+        connection.ask().await?;
+        answered += u64::from(!over.load(Ordering::Relaxed));
+    }
+    Ok((connection, answered))
+}
+
+/// Latencies at `rate` requests a second, on as many connections as there are scripts.
+pub fn paced(to: SocketAddr, scripts: Vec<Script>, rate: u32, time: Duration) -> Result<Latency, Failure> {
+    let interval = Duration::from_secs(1) / rate.max(1);
+    let total = u64::try_from(time.as_nanos() / interval.as_nanos())?.max(1);
+    on_one_thread(async {
+        let connections = open(to, scripts).await?;
+        let crowd = connections.len();
+        let due = Arc::new(Semaphore::new(0));
+        let next = Arc::new(AtomicU64::new(0));
+        let started = Instant::now();
+        let ticker = Ticker::every(interval)?;
+        let mut workers = JoinSet::new();
+        for connection in connections {
+            workers.spawn(ask_when_due(connection, due.clone(), next.clone(), total, started, interval));
+        }
+        let mut given = 0;
+        while given < total {
+            let ticks = ticker.ticked().await?.min(total - given);
+            due.add_permits(usize::try_from(ticks)?);
+            given += ticks;
+        }
+        // Everybody is to find out that nothing more is due.
+        due.add_permits(crowd);
+        let mut latencies = Vec::new();
+        let all = async {
+            while let Some(worked) = workers.join_next().await {
+                latencies.extend(worked??);
+            }
+            Ok::<_, Failure>(())
         };
-        let expected = if request.refused { requests } else { 0 };
-        if broken > 0 || refused.abs_diff(expected) > CONNECTIONS as u64 || requests == 0 {
-            return Err(format!("{request:?}: {refused} of {requests} refused, {broken} broken").into());
-        }
-        Ok(Done { requests, time: Duration::from_micros(micros) })
-    }
+        let late =
+            |_| format!("{rate} requests a second are too many: not all are answered {LATENESS:?} later");
+        tokio::time::timeout(LATENESS, all).await.map_err(late)??;
+        percentiles(latencies)
+    })
+}
 
-    /// Latencies at `rate` requests a second.
-    pub fn paced(&self, to: SocketAddr, request: &Request, rate: u32, run: u32) -> Result<Latency, Failure> {
-        if request.creates {
-            // No tool at hand gives every request a body of its own at a fixed rate.
-            let latencies = paced::run(to, request, rate, self.time, run)?;
+/// Asks whenever something is due; the latencies, in microseconds.
+async fn ask_when_due(
+    mut connection: Connection,
+    due: Arc<Semaphore>,
+    next: Arc<AtomicU64>,
+    total: u64,
+    started: Instant,
+    interval: Duration,
+) -> Result<Vec<f64>, Failure> {
+    let mut latencies = Vec::new();
+    loop {
+        due.acquire().await?.forget();
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        if number >= total {
             return Ok(latencies);
         }
-        let mut oha = Command::new(&self.oha);
-        oha.args(["--no-tui", "--output-format", "json", "--latency-correction", "-q", &rate.to_string()]);
-        oha.args(["-z", &format!("{}s", self.time.as_secs()), "-c", &CONNECTIONS.to_string()]);
-        if let Some(bearer) = &request.bearer {
-            oha.arg("-H").arg(format!("authorization: Bearer {bearer}"));
-        }
-        oha.arg(format!("http://{to}{}", request.path));
-        let said: Value = serde_json::from_str(&output(oha)?)?;
-        let percentile = |name: &str| {
-            let seconds = said["latencyPercentiles"][name].as_f64().ok_or("oha gave no percentile")?;
-            Ok::<_, Failure>(Duration::from_secs_f64(seconds))
-        };
-        Ok(Latency { p50: percentile("p50")?, p99: percentile("p99")? })
+        // The first is due with the first tick.
+        let moment = interval.as_secs_f64() * precise(number + 1);
+        connection.ask().await?;
+        latencies.push((started.elapsed().as_secs_f64() - moment).max(0.0) * 1e6);
     }
 }
 
-fn output(mut command: Command) -> Result<String, Failure> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stderr(Stdio::inherit()).output().map_err(|error| format!("{name}: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() { Ok(said) } else { Err(format!("{name} failed: {said}").into()) }
+#[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 requests")]
+const fn precise(number: u64) -> f64 {
+    number as f64
+}
+
+fn percentiles(mut latencies: Vec<f64>) -> Result<Latency, Failure> {
+    latencies.sort_unstable_by(f64::total_cmp);
+    let at = |thousandth: usize| latencies.get(latencies.len() * thousandth / 1000).copied();
+    match (at(500), at(990), at(999)) {
+        (Some(p50), Some(p99), Some(p999)) => Ok(Latency { p50, p99, p999 }),
+        _ => Err("nothing was due".into()),
+    }
+}
+
+/// Connections on which one request each has been answered.
+async fn open(to: SocketAddr, scripts: Vec<Script>) -> Result<Vec<Connection>, Failure> {
+    let mut opening = JoinSet::new();
+    for script in scripts {
+        opening.spawn(async move {
+            let mut connection = Connection::open(to, script).await?;
+            connection.ask().await?;
+            Ok::<_, Failure>(connection)
+        });
+    }
+    let mut open = Vec::new();
+    while let Some(opened) = opening.join_next().await {
+        open.push(opened??);
+    }
+    Ok(open)
+}
+
+fn on_one_thread<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_those_of_the_sorted_list() {
+        let latencies: Vec<f64> = (0_u32..1000).rev().map(f64::from).collect();
+        let found = percentiles(latencies).unwrap();
+        assert!((found.p50 - 500.0).abs() < 0.5 && (found.p99 - 990.0).abs() < 0.5, "{found:?}");
+        assert!((found.p999 - 999.0).abs() < 0.5, "{found:?}");
+        assert!(percentiles(Vec::new()).is_err());
+    }
 }

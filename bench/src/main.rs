@@ -1,19 +1,34 @@
 //! Measures a running Ward beside its peers, in alternating runs. `bench/run` builds and starts it; `bench/README.md`
-//! says what the figures mean.
+//! says what the figures mean. For Linux only: what servers use is read from `/proc`.
+
+#![expect(clippy::doc_markdown, reason = "SQLite and PostgreSQL are names, not code")]
 
 mod bare;
+mod chart;
 mod child;
 mod client;
 mod compare;
+mod figures;
+mod fleet;
+mod goals;
 mod load;
-mod paced;
-mod report;
+mod machine;
+mod page;
+mod process;
+mod raw;
 mod seed;
+mod side;
+mod workload;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+
+use crate::seed::Seeded;
+use crate::workload::{Answers, Case, Script};
 
 /// As in the `ward` binary, so that both sides of a comparison allocate alike.
 #[global_allocator]
@@ -30,8 +45,17 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measures Ward beside its peers and writes the table.
+    /// Measures Ward beside its peers and writes the page.
     Compare(compare::Plan),
+    /// Writes the page again from the figures of a measurement.
+    Page {
+        /// The figures, as `compare` keeps them in its folder for data.
+        #[arg(long)]
+        figures: PathBuf,
+        /// The page.
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Serves fixed answers from a bare axum router.
     Bare {
         /// Where.
@@ -41,13 +65,27 @@ enum Command {
         #[arg(long)]
         fixed: PathBuf,
     },
+    /// Loads a server's `/fixed/get` at its highest rate, to compare this load with another tool's.
+    Load {
+        /// Where it is.
+        #[arg(long)]
+        to: SocketAddr,
+        /// Connections.
+        #[arg(long, default_value_t = 64)]
+        connections: usize,
+        /// Seconds.
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+    },
 }
 
 #[expect(clippy::print_stderr, reason = "a command's failure goes to the person who ran it")]
 fn main() -> std::process::ExitCode {
     let done = match Args::parse().command {
-        Command::Compare(plan) => compare::run(&plan),
+        Command::Compare(plan) => compare::run(&plan, !cfg!(debug_assertions)),
+        Command::Page { figures, out } => page_again(&figures, &out),
         Command::Bare { listen, fixed } => on_runtime(bare::run(listen, fixed)),
+        Command::Load { to, connections, seconds } => load_once(to, connections, seconds),
     };
     match done {
         Ok(()) => std::process::ExitCode::SUCCESS,
@@ -61,4 +99,28 @@ fn main() -> std::process::ExitCode {
 /// The runtime of the `ward` binary: as many threads as there are cores.
 fn on_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+fn page_again(figures: &std::path::Path, out: &std::path::Path) -> Result<(), Failure> {
+    page::write(&serde_json::from_slice(&std::fs::read(figures)?)?, out)
+}
+
+fn load_once(to: SocketAddr, connections: usize, seconds: f64) -> Result<(), Failure> {
+    let nobody = || Seeded {
+        workspace: String::new(),
+        // As long as a key, for a request's bytes are part of what it costs.
+        key: "k".repeat(76),
+        revoked: String::new(),
+        tenants: vec![seed::Tenant { workspace: String::new(), key: String::new(), service: String::new() }],
+    };
+    let seeded = Arc::new(nobody());
+    let script = |connection| Script::new(&seeded, Case::Get, Answers::Fixed, 0, connection);
+    let scripts = (0..connections).map(script).collect();
+    let before = process::own_cpu()?;
+    let done = load::peak(to, scripts, Duration::from_secs_f64(seconds), |_| Ok(()))?;
+    let used = process::own_cpu()?.saturating_sub(before).as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 requests")]
+    let each = used * 1e6 / done.requests as f64;
+    compare::say(&format!("{:.0} requests/s, {each:.1} µs of the load's CPU each", done.rate()));
+    Ok(())
 }

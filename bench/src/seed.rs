@@ -1,4 +1,4 @@
-//! What the measured requests are about: a user with twenty workspaces, a revoked key, a second user to create with.
+//! What the measured requests are about: a user with twenty workspaces, a revoked key, and tenants that write.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::Failure;
-use crate::client::send;
+use crate::client::{Answer, send};
 
 /// What the measured requests need to know.
 pub struct Seeded {
@@ -16,52 +16,103 @@ pub struct Seeded {
     pub key: String,
     /// A key that was good once: refusing it takes the look-up and the note for the audit.
     pub revoked: String,
-    /// A key of another user, whose own list grows under load.
-    pub creator: String,
+    /// Each has a user of its own, so that their writes wait for nothing of each other's but the engine.
+    pub tenants: Vec<Tenant>,
 }
 
+/// A tenant that writes.
+pub struct Tenant {
+    /// Its workspace.
+    pub workspace: String,
+    /// The key of its owner, a user.
+    pub key: String,
+    /// The public part of its service's key, which is rotated.
+    pub service: String,
+}
+
+impl Seeded {
+    /// Where the workspace is read.
+    pub fn get_path(&self) -> String {
+        format!("/v1/workspaces/{}", self.workspace)
+    }
+}
+
+impl Tenant {
+    /// Where its workspace is.
+    pub fn path(&self) -> String {
+        format!("/v1/workspaces/{}", self.workspace)
+    }
+
+    /// Where its service's key is rotated.
+    pub fn rotate_path(&self) -> String {
+        format!("/v1/{}/api-keys/{}/rotate", self.workspace, self.service)
+    }
+}
+
+/// Where a user's workspaces are listed.
+pub const LIST: &str = "/v1/workspaces?limit=20";
 /// How many workspaces the reading user has.
 const LISTED: usize = 20;
+/// How many tenants write. Connections above this number share them.
+const TENANTS: usize = 64;
 
 /// Body of a creation.
 pub fn new_workspace(slug: &str) -> Value {
     json!({ "slug": slug, "name": "The Corner Clinic", "environment": "production" })
 }
 
-/// Fills the server at `to`, and writes into `fixed` the bytes that the measured requests are answered with.
-pub fn seed(to: SocketAddr, fixed: &Path) -> Result<Seeded, Failure> {
+/// Fills the server at `to`.
+pub fn seed(to: SocketAddr) -> Result<Seeded, Failure> {
     let (workspace, key) = tenant(to, "corner-clinic")?;
     for number in 1..LISTED {
         let body = new_workspace(&format!("corner-clinic-{number}"));
         send(to, "POST", "/v1/workspaces/self-service", Some(&key), Some(&body))?.expect(201)?;
     }
-    let (_, creator) = tenant(to, "creating-clinic")?;
-
-    let keys = format!("/v1/{workspace}/api-keys");
-    let minted =
-        send(to, "POST", &keys, Some(&key), Some(&json!({ "duration_days": 1, "name": "revoked" })))?;
-    let minted = minted.expect(201)?;
-    let (revoked, id) = (text(&minted, "api_key")?, text(&minted, "key_id")?);
-    let deleted = send(to, "DELETE", &format!("{keys}/{id}"), Some(&key), None)?;
+    let (revoked, id) = service(to, &workspace, &key)?;
+    let deleted = send(to, "DELETE", &format!("/v1/{workspace}/api-keys/{id}"), Some(&key), None)?;
     if !(200..300).contains(&deleted.status) {
         return Err(format!("a key that cannot be revoked: {} {}", deleted.status, deleted.body).into());
     }
+    let mut tenants = Vec::new();
+    for number in 0..TENANTS {
+        let (workspace, key) = tenant(to, &format!("writing-clinic-{number}"))?;
+        let (_, service) = service(to, &workspace, &key)?;
+        tenants.push(Tenant { workspace, key, service });
+    }
+    Ok(Seeded { workspace, key, revoked, tenants })
+}
 
-    let created = send(to, "POST", "/v1/workspaces", None, Some(&new_workspace("wrk-00000000-0000000000")))?;
-    let got = send(to, "GET", &format!("/v1/workspaces/{workspace}"), Some(&key), None)?;
-    let listed = send(to, "GET", "/v1/workspaces?limit=20", Some(&key), None)?;
-    let refused = send(to, "GET", &format!("/v1/workspaces/{workspace}"), Some(&revoked), None)?;
-    let items = listed.expect(200)?["items"].as_array().map_or(0, Vec::len);
-    if items != LISTED {
-        return Err(format!("a list of {items}, not of {LISTED}").into());
+/// Asks for each kind of answer once, to be sure that it is the right one, and gives them by name and status.
+pub fn answers(to: SocketAddr, seeded: &Seeded) -> Result<Vec<(&'static str, u16, Answer)>, Failure> {
+    let tenant = &seeded.tenants[0];
+    let create = new_workspace("b000000-0000-0000000000");
+    let patch = json!({ "name": "The Corner Clinic b000000-0000 0" });
+    let rotation = json!({ "duration_days": 30 });
+    let read = |path: &str, key: &str| send(to, "GET", path, Some(key), None);
+    let answers = vec![
+        ("get", 200, read(&seeded.get_path(), &seeded.key)?),
+        ("list", 200, read(LIST, &seeded.key)?),
+        ("refused", 401, read(&seeded.get_path(), &seeded.revoked)?),
+        ("create", 201, send(to, "POST", "/v1/workspaces", None, Some(&create))?),
+        ("patch", 200, send(to, "PATCH", &tenant.path(), Some(&tenant.key), Some(&patch))?),
+        ("rotate", 200, send(to, "POST", &tenant.rotate_path(), Some(&tenant.key), Some(&rotation))?),
+    ];
+    for (name, status, answer) in &answers {
+        let body = answer.expect(*status).map_err(|error| format!("{name}: {error}"))?;
+        let items = body["items"].as_array().map_or(0, Vec::len);
+        if *name == "list" && items != LISTED {
+            return Err(format!("a list of {items}, not of {LISTED}").into());
+        }
     }
-    for (name, answer, status) in
-        [("get", got, 200), ("list", listed, 200), ("refused", refused, 401), ("create", created, 201)]
-    {
-        answer.expect(status)?;
-        std::fs::write(fixed.join(format!("{name}.{status}")), answer.body)?;
+    Ok(answers)
+}
+
+/// Writes the answers into files `NAME.STATUS`, for the routes that give them ready.
+pub fn keep(answers: &[(&'static str, u16, Answer)], fixed: &Path) -> Result<(), Failure> {
+    for (name, status, answer) in answers {
+        std::fs::write(fixed.join(format!("{name}.{status}")), &answer.body)?;
     }
-    Ok(Seeded { workspace, key, revoked, creator })
+    Ok(())
 }
 
 /// A workspace and the key of the user who claimed it.
@@ -71,6 +122,14 @@ fn tenant(to: SocketAddr, slug: &str) -> Result<(String, String), Failure> {
     let body = json!({ "duration_days": 90, "name": "owner" });
     let claimed = send(to, "POST", &format!("/v1/{id}/api-keys"), None, Some(&body))?.expect(201)?;
     Ok((id, text(&claimed, "api_key")?))
+}
+
+/// A service's key and its public part.
+fn service(to: SocketAddr, workspace: &str, key: &str) -> Result<(String, String), Failure> {
+    let body = json!({ "duration_days": 30, "name": "service" });
+    let path = format!("/v1/{workspace}/api-keys");
+    let minted = send(to, "POST", &path, Some(key), Some(&body))?.expect(201)?;
+    Ok((text(&minted, "api_key")?, text(&minted, "key_id")?))
 }
 
 fn text(of: &Value, field: &str) -> Result<String, Failure> {

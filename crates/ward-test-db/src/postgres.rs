@@ -134,7 +134,11 @@ pub(crate) fn programs() -> PathBuf {
 }
 
 /// A program that belongs to the server's but may not lie beside them: distributions link them to different places.
-pub(crate) fn beside(name: &str) -> PathBuf {
+///
+/// # Panics
+///
+/// When it is not there.
+pub fn beside(name: &str) -> PathBuf {
     let folder = programs();
     let real = std::fs::canonicalize(folder.join("postgres")).expect("a server's program");
     let others = real.parent().map(Path::to_owned);
@@ -189,12 +193,25 @@ impl Server {
         keeper(port, &program).map(|orders| Self { port, program, orders })
     }
 
+    /// Its first process, of which all others are children.
+    ///
+    /// # Panics
+    ///
+    /// When it does not run.
+    pub fn pid(&self) -> u32 {
+        let file = std::fs::read_to_string(self.program.folder().join("data/postmaster.pid"));
+        let file = file.expect("a server's pid");
+        file.lines().next().and_then(|pid| pid.parse().ok()).expect("a server's pid")
+    }
+
+    /// The folder that is gone with it, with its data and its log.
+    pub fn folder(&self) -> &Path {
+        self.program.folder()
+    }
+
     /// Ends it as a power cut would: its first process is killed, and the others find that out.
     pub fn kill(&self) {
-        let pid = std::fs::read_to_string(self.program.folder().join("data/postmaster.pid"))
-            .expect("a server's pid");
-        let pid = pid.lines().next().expect("a server's pid").to_owned();
-        run(unprivileged("kill").args(["-s", "KILL", &pid]));
+        run(unprivileged("kill").args(["-s", "KILL", &self.pid().to_string()]));
     }
 
     /// What the server has said so far.

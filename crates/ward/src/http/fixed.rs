@@ -28,7 +28,7 @@ pub fn add_routes(app: &Arc<App>, mut router: Router) -> Router {
         let endpoint = Endpoint::new(app.clone(), operation, "bench", move |mut call: Call| {
             let body = body.clone();
             async move {
-                if call.method() == Method::POST {
+                if call.method() != Method::GET {
                     call.read_ignored_body().await?;
                 }
                 Ok(Reply::raw_json(status, body))

@@ -77,6 +77,11 @@ impl Repeat {
         Ok(Self { key, status, now: call.context.now })
     }
 
+    /// A write that was asked for without a key, so that nothing can be its repeat.
+    pub const fn without_key(status: StatusCode, now: Timestamp) -> Self {
+        Self { key: None, status, now }
+    }
+
     /// Does `work` once: a repeat gets the first answer instead. Errors are not remembered; they leave nothing behind.
     pub fn once<T: Serialize>(
         &self,

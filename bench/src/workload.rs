@@ -1,0 +1,277 @@
+//! What is asked of a server: the cases, and the bytes of each request.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::seed::{LIST, Seeded};
+
+/// A kind of load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Case {
+    /// One workspace, by its id.
+    Get,
+    /// A list of twenty.
+    List,
+    /// A revoked key.
+    Refused,
+    /// A workspace, by the open bootstrap call.
+    Bootstrap,
+    /// A workspace, by a user's own key; every connection is a user of its own.
+    Own,
+    /// Another name for a workspace; every connection has its own.
+    Patch,
+    /// Another secret for a key; every connection has its own.
+    Rotate,
+    /// What a platform asks: eighteen reads, two writes.
+    Mix,
+}
+
+/// One request of a case.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Op {
+    /// The reading user's workspace.
+    Get,
+    /// The workspace of this connection's own user.
+    GetOwn,
+    List,
+    Refused,
+    Bootstrap,
+    Own,
+    Patch,
+    Rotate,
+}
+
+impl Case {
+    /// All, in the order in which they are measured.
+    pub const ALL: [Self; 8] = [
+        Self::Get,
+        Self::List,
+        Self::Refused,
+        Self::Bootstrap,
+        Self::Own,
+        Self::Patch,
+        Self::Rotate,
+        Self::Mix,
+    ];
+
+    /// What it is called in the tables and by `--only`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET one",
+            Self::List => "list of 20",
+            Self::Refused => "401, a revoked key",
+            Self::Bootstrap => "create (bootstrap)",
+            Self::Own => "create (self-service)",
+            Self::Patch => "PATCH",
+            Self::Rotate => "rotate a key",
+            Self::Mix => "mix, 90 % reads",
+        }
+    }
+
+    /// Whether no request of it writes.
+    pub const fn reads(self) -> bool {
+        matches!(self, Self::Get | Self::List | Self::Refused)
+    }
+
+    /// The requests of a connection, over and over.
+    const fn order(self) -> &'static [Op] {
+        match self {
+            Self::Get => &[Op::Get],
+            Self::List => &[Op::List],
+            Self::Refused => &[Op::Refused],
+            Self::Bootstrap => &[Op::Bootstrap],
+            Self::Own => &[Op::Own],
+            Self::Patch => &[Op::Patch],
+            Self::Rotate => &[Op::Rotate],
+            Self::Mix => &[
+                Op::GetOwn,
+                Op::GetOwn,
+                Op::List,
+                Op::GetOwn,
+                Op::GetOwn,
+                Op::Patch,
+                Op::GetOwn,
+                Op::List,
+                Op::GetOwn,
+                Op::GetOwn,
+                Op::Refused,
+                Op::GetOwn,
+                Op::List,
+                Op::GetOwn,
+                Op::GetOwn,
+                Op::Own,
+                Op::GetOwn,
+                Op::List,
+                Op::GetOwn,
+                Op::GetOwn,
+            ],
+        }
+    }
+}
+
+/// What a request carries.
+#[derive(Clone, Copy)]
+enum Carried {
+    Nothing,
+    /// A new workspace, whose slug is no other's.
+    Workspace,
+    /// A name unlike the one before.
+    Name,
+    /// A key's further life.
+    Life,
+}
+
+/// A request but for what is new each time.
+struct Step {
+    head: String,
+    carried: Carried,
+    /// The status of the right answer.
+    status: u16,
+}
+
+/// The requests of one connection.
+pub struct Script {
+    steps: Vec<Step>,
+    /// Begins the slugs of this connection in this run.
+    prefix: String,
+    count: usize,
+    body: String,
+}
+
+/// Whose answers are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// The product's.
+    Worked,
+    /// The same bytes, ready.
+    Fixed,
+}
+
+impl Script {
+    /// What connection number `connection` sends in run number `run`, which is no other run's.
+    pub fn new(seeded: &Arc<Seeded>, case: Case, answers: Answers, run: u32, connection: usize) -> Self {
+        let steps = case.order().iter().map(|op| op.step(seeded, answers, connection)).collect();
+        // Not all connections do the same at the same moment.
+        let count = connection * 7;
+        Self { steps, prefix: format!("b{run:06}-{connection:04}"), count, body: String::new() }
+    }
+
+    /// Puts the next request in place of what is in `into`, and says which status answers it.
+    pub fn next(&mut self, into: &mut Vec<u8>) -> u16 {
+        let Self { steps, prefix, count, body } = self;
+        let step = &steps[*count % steps.len()];
+        *count += 1;
+        body.clear();
+        // Writing to a string cannot fail.
+        let _ = match step.carried {
+            Carried::Nothing => Ok(()),
+            Carried::Workspace => write!(
+                body,
+                r#"{{"slug":"{prefix}-{count:010}","name":"The Corner Clinic","environment":"production"}}"#
+            ),
+            Carried::Name => write!(body, r#"{{"name":"The Corner Clinic {prefix} {count}"}}"#),
+            Carried::Life => write!(body, r#"{{"duration_days":30}}"#),
+        };
+        into.clear();
+        into.extend_from_slice(step.head.as_bytes());
+        if !body.is_empty() {
+            into.extend_from_slice(b"content-type: application/json\r\ncontent-length: ");
+            into.extend_from_slice(body.len().to_string().as_bytes());
+            into.extend_from_slice(b"\r\n");
+        }
+        into.extend_from_slice(b"\r\n");
+        into.extend_from_slice(body.as_bytes());
+        step.status
+    }
+}
+
+impl Op {
+    fn step(self, seeded: &Seeded, answers: Answers, connection: usize) -> Step {
+        let tenant = &seeded.tenants[connection % seeded.tenants.len()];
+        let (method, path, key, carried, status) = match self {
+            Self::Get => ("GET", seeded.get_path(), Some(&seeded.key), Carried::Nothing, 200),
+            Self::GetOwn => ("GET", tenant.path(), Some(&tenant.key), Carried::Nothing, 200),
+            Self::List => ("GET", LIST.to_owned(), Some(&seeded.key), Carried::Nothing, 200),
+            Self::Refused => ("GET", seeded.get_path(), Some(&seeded.revoked), Carried::Nothing, 401),
+            Self::Bootstrap => ("POST", "/v1/workspaces".to_owned(), None, Carried::Workspace, 201),
+            Self::Own => {
+                let path = "/v1/workspaces/self-service".to_owned();
+                ("POST", path, Some(&tenant.key), Carried::Workspace, 201)
+            }
+            Self::Patch => ("PATCH", tenant.path(), Some(&tenant.key), Carried::Name, 200),
+            Self::Rotate => ("POST", tenant.rotate_path(), Some(&tenant.key), Carried::Life, 200),
+        };
+        let path = if answers == Answers::Fixed { format!("/fixed/{}", self.file()) } else { path };
+        let bearer = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
+        Step { head: format!("{method} {path} HTTP/1.1\r\nhost: bench\r\n{bearer}"), carried, status }
+    }
+
+    /// The file that holds its answer.
+    const fn file(self) -> &'static str {
+        match self {
+            Self::Get | Self::GetOwn => "get",
+            Self::List => "list",
+            Self::Refused => "refused",
+            Self::Bootstrap | Self::Own => "create",
+            Self::Patch => "patch",
+            Self::Rotate => "rotate",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::Tenant;
+
+    fn seeded() -> Arc<Seeded> {
+        let tenant = |name: &str| Tenant {
+            workspace: name.to_owned(),
+            key: format!("key-{name}"),
+            service: format!("service-{name}"),
+        };
+        Arc::new(Seeded {
+            workspace: "w".to_owned(),
+            key: "k".to_owned(),
+            revoked: "r".to_owned(),
+            tenants: vec![tenant("one"), tenant("two")],
+        })
+    }
+
+    #[test]
+    fn nine_tenths_of_the_mix_are_reads() {
+        let order = Case::Mix.order();
+        let reads = order.iter().filter(|op| matches!(op, Op::Get | Op::GetOwn | Op::List | Op::Refused));
+        assert_eq!((reads.count(), order.len()), (18, 20));
+    }
+
+    #[test]
+    fn no_two_creations_have_the_same_slug() {
+        let mut seen = std::collections::BTreeSet::new();
+        for run in 0..2 {
+            for connection in 0..2 {
+                let mut script = Script::new(&seeded(), Case::Bootstrap, Answers::Worked, run, connection);
+                let mut request = Vec::new();
+                for _ in 0..3 {
+                    assert_eq!(script.next(&mut request), 201);
+                    assert!(seen.insert(request.clone()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_is_whole_and_each_connection_has_its_own_tenant() {
+        let mut script = Script::new(&seeded(), Case::Patch, Answers::Worked, 3, 1);
+        let mut request = Vec::new();
+        assert_eq!(script.next(&mut request), 200);
+        let request = String::from_utf8(request).unwrap();
+        let (head, body) = request.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("PATCH /v1/workspaces/two HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("authorization: Bearer key-two"), "{head}");
+        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
+        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok(), "{body}");
+    }
+}
