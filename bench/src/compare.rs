@@ -67,6 +67,11 @@ impl Plan {
     }
 }
 
+/// How much longer a run at a fixed rate takes than one at the highest.
+const PACED: f64 = 1.5;
+/// Seconds that go by around each run.
+const AROUND: f64 = 0.1;
+
 /// A measurement under way.
 struct Measuring<'a> {
     plan: &'a Plan,
@@ -131,10 +136,11 @@ impl Measuring<'_> {
     fn announce(&self, cases: &[Case]) {
         let each = |case: &Case| self.figures.sides.iter().filter(|side| side.has(*case)).count();
         let peaks: usize = cases.iter().map(each).sum::<usize>() * self.figures.connections.len();
-        let paced: usize = cases.iter().map(|case| self.pacing(*case).len() * 2).sum();
-        let runs = (peaks + if self.plan.peak_only { 0 } else { paced }) * self.plan.rounds;
-        // A tenth of a second goes by around each.
-        let minutes = Duration::from_secs_f64(self.plan.seconds + 0.1).as_secs_f64() * precise(runs) / 60.0;
+        let paced: usize = cases.iter().map(|case| self.pacing(*case).len()).sum();
+        let paced = if self.plan.peak_only { 0 } else { paced };
+        let round = precise(peaks) * (self.plan.seconds + AROUND)
+            + precise(paced) * (self.plan.seconds * PACED + AROUND);
+        let minutes = round * precise(self.plan.rounds) / 60.0;
         say(&format!("about {minutes:.0} minutes of measuring"));
     }
 
@@ -197,7 +203,7 @@ impl Measuring<'_> {
             all.push(Paced { side, beside, rate: half(rate), latencies: Vec::new() });
         }
         // Tails take longer to show than rates.
-        let time = self.plan.time() * 2;
+        let time = self.plan.time().mul_f64(PACED);
         for round in 0..self.plan.rounds {
             for number in order(round, all.len()) {
                 let Paced { side, rate, .. } = all[number];

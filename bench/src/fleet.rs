@@ -137,7 +137,9 @@ impl Fleet {
         keep: Option<&Path>,
         command: impl Fn() -> Result<Command, Failure>,
     ) -> Result<(), Failure> {
-        let failed = |error: Failure| -> Failure { format!("{}: {error}", side.name()).into() };
+        let failed = |error: Failure| -> Failure {
+            format!("{}: {error}; what it said is in {}.log beside its data", side.name(), slug(side)).into()
+        };
         let filling = Server::start(command()?, patience).map_err(failed)?;
         let seeded = seed::seed(filling.address).map_err(failed)?;
         let answers = seed::answers(filling.address, &seeded).map_err(failed)?;

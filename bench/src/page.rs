@@ -108,7 +108,8 @@ fn row(figures: &Figures, measured: &Measured, side: Side) -> String {
         let cell = measured.cell(side, *connections);
         let ratio = ward.and_then(|ward| measured.ratio(ward, side, *connections));
         let ratio = ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
-        let _ = write!(row, " {} | {ratio} |", cell.map_or_else(|| "–".to_owned(), spread));
+        let rate = cell.map_or_else(|| "–".to_owned(), |cell| rate(cell, *connections == figures.most()));
+        let _ = write!(row, " {rate} | {ratio} |");
     }
     let cell = measured.cell(side, figures.most());
     let cpu = cell.and_then(|cell| median(&cell.cpu)).map(|cpu| format!("{cpu:.1}"));
@@ -125,9 +126,12 @@ fn row(figures: &Figures, measured: &Measured, side: Side) -> String {
     row
 }
 
-/// The median, and the least and the most.
-fn spread(cell: &Cell) -> String {
+/// The median; with `spread`, the least and the most too.
+fn rate(cell: &Cell, spread: bool) -> String {
     let Some(rate) = cell.rate() else { return "failed".to_owned() };
+    if !spread || cell.rates.len() < 2 {
+        return figure(rate);
+    }
     let all = || cell.rates.iter().flatten().copied();
     let (least, most) = (all().fold(f64::INFINITY, f64::min), all().fold(0.0, f64::max));
     format!("{} ({}–{})", figure(rate), figure(least), figure(most))
