@@ -200,15 +200,4 @@ fn on_one_thread<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_those_of_the_sorted_list() {
-        let latencies: Vec<f64> = (0_u32..1000).rev().map(f64::from).collect();
-        let found = percentiles(latencies).unwrap();
-        assert!((found.p50 - 500.0).abs() < 0.5 && (found.p99 - 990.0).abs() < 0.5, "{found:?}");
-        assert!((found.p999 - 999.0).abs() < 0.5, "{found:?}");
-        assert!(percentiles(Vec::new()).is_err());
-    }
-}
+mod tests;
