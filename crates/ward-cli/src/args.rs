@@ -91,6 +91,33 @@ pub enum Command {
         #[command(flatten)]
         settings: DatabaseSettings,
     },
+    /// Copy the SQLite file as it is now into a new file, beside whoever serves it. The master key is not in it.
+    Backup {
+        /// The new file. One that is there already is never overwritten.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        /// Which database.
+        #[command(flatten)]
+        settings: DatabaseSettings,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put a backup where the SQLite file is to be, once it has passed the check. Nothing that is there is overwritten.
+    Restore {
+        /// The backup. It is only read.
+        file: PathBuf,
+        /// Only try it out, on a scratch copy in the folder for temporary files (`TMPDIR`): that it opens and is sound, that
+        /// this Ward can migrate it, and how many rows each table has.
+        #[arg(long)]
+        check: bool,
+        /// Which database.
+        #[command(flatten)]
+        settings: DatabaseSettings,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the settings in force and where each came from. Secrets are hidden.
     Config {
         /// Every setting.

@@ -4,6 +4,7 @@
 //! what came of it: for people by default, as JSON with `--json`.
 
 mod args;
+mod backup;
 mod health;
 mod operate;
 mod serve;
@@ -51,6 +52,14 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Sync { action, settings } => operate::sync(resolve(settings.0)?.config, action),
         Command::Calls { action, settings } => operate::calls(resolve(settings.0)?.config, action),
         Command::Db { action, settings } => operate::database(resolve(settings.0)?.config, action),
+        Command::Backup { to, settings, json } => backup::back_up(&resolve(settings.0)?.config, &to, json),
+        Command::Restore { file, check: true, settings, json } => {
+            resolve(settings.0)?;
+            backup::check(&file, json)
+        }
+        Command::Restore { file, check: false, settings, json } => {
+            backup::restore(&resolve(settings.0)?.config, &file, json)
+        }
         Command::Secrets { action, settings } => operate::secrets(resolve(settings.0)?.config, &action),
         Command::Openapi => operate::openapi(),
         Command::Health { settings } => health::ask(&resolve(settings.0)?.config),

@@ -31,6 +31,7 @@ use std::time::Duration;
 pub use copy::{Copied, Progress, Stage};
 pub use error::{Error, ErrorKind};
 pub use migrate::{AppliedStep, Migrated, Migration};
+pub use sqlite::backup;
 pub use tx::{Row, Tx};
 pub use uuid::Uuid;
 pub use value::{FromColumn, Json, NotATimestamp, Timestamp, Value};
@@ -173,9 +174,7 @@ impl Db {
     /// [`ErrorKind::Invalid`] for a URL that means nothing here, [`ErrorKind::Unavailable`] when the file cannot be
     /// used or another server holds it, [`ErrorKind::Schema`] when the SQLite linked in is one that corrupts files.
     pub fn open(url: &str, options: Options) -> Result<Self, Error> {
-        let scheme = url.split_once(':').map(|(scheme, _)| scheme);
-        let is = |known: &str| scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(known));
-        let engine = if is("postgres") || is("postgresql") {
+        let engine = if names_postgres(url) {
             Engine::Postgres(Arc::new(Postgres::open(url, options)?))
         } else {
             Engine::Sqlite(Arc::new(Sqlite::open(sqlite_path(url)?, options)?))
@@ -340,6 +339,11 @@ impl Db {
             Engine::Postgres(postgres) => postgres.close(),
         }
     }
+}
+
+fn names_postgres(url: &str) -> bool {
+    let scheme = url.split_once(':').map(|(scheme, _)| scheme);
+    ["postgres", "postgresql"].iter().any(|known| scheme.is_some_and(|s| s.eq_ignore_ascii_case(known)))
 }
 
 /// The path in a `sqlite:` URL. What else stands in a URL may be a password, so an error repeats only its scheme.

@@ -1,5 +1,6 @@
 //! SQLite: one file, readers on the calling thread, one writer thread that commits in groups.
 
+pub mod backup;
 mod conn;
 mod readers;
 mod writer;

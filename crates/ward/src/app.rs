@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
-pub use ward_db::{Copied, Progress, Stage};
+pub use ward_db::{Copied, Progress, Stage, backup};
 use ward_db::{Db, Migration, Options, Timestamp, Tx};
 
 use crate::api_keys::secret::KeyId;
@@ -26,7 +26,7 @@ use crate::vault::{self, Vault, VaultError};
 use crate::{api_keys, sync, workspaces};
 
 /// Every migration, in order.
-const MIGRATIONS: &[Migration] = &[
+pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "0001_workspaces", sql: include_str!("../../../migrations/0001_workspaces.sql") },
     Migration { name: "0002_identity", sql: include_str!("../../../migrations/0002_identity.sql") },
     Migration { name: "0003_integrations", sql: include_str!("../../../migrations/0003_integrations.sql") },

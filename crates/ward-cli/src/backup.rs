@@ -1,0 +1,61 @@
+//! `ward backup` and `ward restore`. They open no database but the file, and need no master key.
+
+use std::path::Path;
+
+use ward::app::backup::{self, Checked, Progress, Stage};
+use ward::app::{MIGRATIONS, VERSION};
+use ward::config::Config;
+
+use crate::{Failure, show};
+
+/// `ward backup`.
+pub fn back_up(config: &Config, to: &Path, json: bool) -> Result<(), Failure> {
+    let made = watched(|progress| backup::make(&config.database, to, progress))?;
+    show::one(&made, json)?;
+    show::remark("The master key is not in it: keep that elsewhere. `ward restore --check` tries the backup out.");
+    Ok(())
+}
+
+/// `ward restore --check`.
+pub fn check(file: &Path, json: bool) -> Result<(), Failure> {
+    let checked = watched(|progress| backup::check(file, MIGRATIONS, VERSION, progress))?;
+    tell(&checked, json)?;
+    show::remark("It is sound, and this Ward can serve it.");
+    Ok(())
+}
+
+/// `ward restore`.
+pub fn restore(config: &Config, file: &Path, json: bool) -> Result<(), Failure> {
+    let checked =
+        watched(|progress| backup::restore(file, &config.database, MIGRATIONS, VERSION, progress))?;
+    tell(&checked, json)?;
+    show::remark("It is where the database is to be. Serve it with the master key that it was written under.");
+    Ok(())
+}
+
+fn tell(checked: &Checked, json: bool) -> Result<(), Failure> {
+    if json {
+        return Ok(show::one(checked, true)?);
+    }
+    show::many(&checked.tables, &["table", "rows"], false)?;
+    for step in &checked.applied {
+        show::line(&format!("will be migrated by {step}"));
+    }
+    show::line(&format!("{} bytes, SHA-256 {}", checked.backup.bytes, checked.backup.sha256));
+    Ok(())
+}
+
+/// Runs long work under a bar.
+fn watched<T, E>(work: impl FnOnce(&mut dyn FnMut(Progress)) -> Result<T, E>) -> Result<T, E> {
+    let bar = show::Bar::new();
+    let done = work(&mut |progress| {
+        let mib = |bytes: u64| bytes >> 20;
+        match progress.stage {
+            Stage::Copying => bar.at(mib(progress.done), mib(progress.total), "MiB copied"),
+            Stage::Digesting => bar.at(mib(progress.done), mib(progress.total), "MiB digested"),
+            Stage::Checking => bar.at(progress.done, progress.total, "parts of the check"),
+        }
+    });
+    bar.done();
+    done
+}
