@@ -109,6 +109,12 @@ impl Error {
         self
     }
 
+    /// Whether SQLite found no room on the disk.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        let source = self.source.as_deref().and_then(|source| source.downcast_ref::<rusqlite::Error>());
+        source.and_then(rusqlite::Error::sqlite_error_code) == Some(rusqlite::ErrorCode::DiskFull)
+    }
+
     /// What the caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         self.kind

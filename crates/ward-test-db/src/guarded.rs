@@ -6,12 +6,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 
 /// Starts a program and waits for the end of its own input, which is the end of whoever holds the other end: then it
-/// ends the program and clears up. Signals from a terminal are the test's affair, not its.
+/// ends the program and clears up. A line of input starts the program again when it has ended. Signals from a terminal
+/// are the test's affair, not its.
 const WATCH: &str = r#"
 trap '' HUP INT TERM
 folder=$1 signal=$2; shift 2
 "$@" </dev/null >"$folder/log" 2>&1 &
-read -r _
+while read -r _; do
+    wait $!
+    "$@" </dev/null >>"$folder/log" 2>&1 &
+done
 kill -s "$signal" $! 2>/dev/null
 wait $!
 rm -rf "$folder"
@@ -90,6 +94,15 @@ impl Guarded {
             .spawn()
             .expect("a shell");
         Self { watch, folder }
+    }
+
+    /// Starts the program again, once it has ended.
+    ///
+    /// # Panics
+    ///
+    /// When whoever watches it is gone.
+    pub(crate) fn again(&mut self) {
+        self.watch.stdin.as_mut().expect("its input").write_all(b"\n").expect("somebody who watches");
     }
 
     /// The program's folder.

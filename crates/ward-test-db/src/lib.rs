@@ -55,7 +55,12 @@ impl Engine {
         }
     }
 
-    fn is_left_out(self) -> bool {
+    /// Whether `WARD_TEST_ENGINES` leaves it out; says so if it does.
+    ///
+    /// # Panics
+    ///
+    /// When that names an engine which is none.
+    pub fn is_left_out(self) -> bool {
         static SAID: Once = Once::new();
         let Ok(wanted) = std::env::var("WARD_TEST_ENGINES") else { return false };
         let known = [Self::Sqlite, Self::Postgres];

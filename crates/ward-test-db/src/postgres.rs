@@ -148,6 +148,20 @@ pub fn beside(name: &str) -> PathBuf {
     })
 }
 
+/// A process's state and its parent, as Linux tells them.
+fn state(pid: u32) -> Option<(char, u32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before them may hold anything, brackets included.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+fn children(of: u32) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").expect("Linux's list of processes").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid| state(pid).is_some_and(|(_, parent)| parent == of)).collect()
+}
+
 fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("a bound address").port()
@@ -212,6 +226,40 @@ impl Server {
     /// Ends it as a power cut would: its first process is killed, and the others find that out.
     pub fn kill(&self) {
         run(unprivileged("kill").args(["-s", "KILL", &self.pid().to_string()]));
+    }
+
+    /// Ends all its processes at once, as a power cut would. What it had not flushed is still the operating system's to
+    /// write, so this shows what it recovers from its log, and not what its disk forgets.
+    ///
+    /// # Panics
+    ///
+    /// When they do not end.
+    pub fn cut_power(&self) {
+        let pid = std::fs::read_to_string(self.program.folder().join("data/postmaster.pid"))
+            .expect("a server's pid");
+        let first: u32 = pid.lines().next().and_then(|pid| pid.trim().parse().ok()).expect("a server's pid");
+        // The first one is stopped while the others are looked for, so that it starts no more of them.
+        run(unprivileged("kill").args(["-s", "STOP", &first.to_string()]));
+        let mut all = children(first);
+        all.push(first);
+        let ids: Vec<String> = all.iter().map(ToString::to_string).collect();
+        // One of them may have ended by itself meanwhile.
+        let _ = unprivileged("kill").args(["-s", "KILL"]).args(&ids).output();
+        let began = Instant::now();
+        while all.iter().any(|&pid| state(pid).is_some_and(|(state, _)| state != 'Z')) {
+            assert!(began.elapsed() < PATIENCE, "killed processes of PostgreSQL do not end");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Starts it again on what [`Server::cut_power`] left, and waits until it has recovered.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come back.
+    pub fn revive(&mut self) {
+        self.program.again();
+        self.orders = keeper(self.port, &self.program).expect("its port");
     }
 
     /// What the server has said so far.

@@ -3,8 +3,8 @@
 use crate::guarded::{folder, run, unprivileged};
 use crate::postgres::{Server, beside, put};
 
-/// Here what is promised must be kept, so both wait for their disks.
-const CAREFUL: [&str; 8] = [
+/// Settings of a server that keeps what it promises: it waits for its disk.
+pub const CAREFUL: [&str; 8] = [
     "fsync=on",
     "synchronous_commit=on",
     "full_page_writes=on",

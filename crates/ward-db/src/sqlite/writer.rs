@@ -206,6 +206,15 @@ fn aborted(error: Error) -> Error {
     error.with_kind(ErrorKind::Unavailable, "the batch was rolled back")
 }
 
+/// What an error of the commit means. A commit is a mark on its last page in the WAL. When the disk was full before that
+/// page was whole, there is no mark and certainly no commit; after any other error the mark may stand there.
+fn failed_commit(error: Error) -> Error {
+    if error.is_disk_full() {
+        return aborted(error);
+    }
+    error.with_kind(ErrorKind::Unknown, "the commit errored and may or may not have happened")
+}
+
 impl Thread {
     fn run(mut self, waiting: &Receiver<Message>, most: usize) {
         let mut jobs: Vec<Box<dyn Job>> = Vec::with_capacity(most);
@@ -282,9 +291,7 @@ impl Thread {
         };
         ran.count(&self.counters);
         let started = Instant::now();
-        self.conn.raw("COMMIT").map_err(|error| {
-            error.with_kind(ErrorKind::Unknown, "the commit errored and may or may not have happened")
-        })?;
+        self.conn.raw("COMMIT").map_err(failed_commit)?;
         self.commit_time.record(started.elapsed());
         add(&self.counters.commits, 1);
         Ok(())

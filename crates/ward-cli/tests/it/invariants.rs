@@ -1,0 +1,212 @@
+//! What must be true of a database whatever happened to its servers: every write is whole.
+//!
+//! Each rule is a query that counts what breaks it, in SQL that both engines read.
+
+use tokio::runtime::Runtime;
+use ward_db::{Db, Options};
+
+/// What a row must have beside it, and the count of rows that have it not.
+const RULES: &[(&str, &str)] = &[
+    (
+        "a workspace has the event that made it",
+        "SELECT count(*) FROM workspaces w WHERE NOT EXISTS (SELECT 1 FROM audit_events e \
+           WHERE e.workspace_id = w.id AND e.action = 'workspace.create' AND e.resource_id = w.id)",
+    ),
+    (
+        "an event is about a workspace that is there",
+        "SELECT count(*) FROM audit_events e WHERE e.action IN ('workspace.create', 'workspace.claim', 'api_key.create') \
+           AND NOT EXISTS (SELECT 1 FROM workspaces w WHERE w.id = e.workspace_id)",
+    ),
+    (
+        "a workspace holds its slug",
+        "SELECT count(*) FROM workspaces w WHERE w.state <> 'lapsed' AND NOT EXISTS (SELECT 1 FROM slugs s \
+           WHERE s.slug = w.slug AND s.workspace_id = w.id)",
+    ),
+    (
+        "a slug is held by a workspace of that slug",
+        "SELECT count(*) FROM slugs s WHERE NOT EXISTS (SELECT 1 FROM workspaces w \
+           WHERE w.id = s.workspace_id AND w.slug = s.slug AND w.state <> 'lapsed')",
+    ),
+    (
+        "an unclaimed workspace waits for its claim",
+        "SELECT count(*) FROM workspaces w WHERE w.state = 'unclaimed' AND NOT EXISTS (SELECT 1 FROM unclaimed u \
+           WHERE u.workspace_id = w.id)",
+    ),
+    (
+        "only an unclaimed workspace waits for its claim",
+        "SELECT count(*) FROM unclaimed u WHERE NOT EXISTS (SELECT 1 FROM workspaces w \
+           WHERE w.id = u.workspace_id AND w.state = 'unclaimed')",
+    ),
+    (
+        "the slots count the unclaimed",
+        "SELECT count(*) FROM bootstrap_slots b WHERE b.used <> (SELECT count(*) FROM unclaimed u WHERE u.slot = b.slot)",
+    ),
+    (
+        "a claimed workspace has an owner",
+        "SELECT count(*) FROM workspaces w WHERE w.state IN ('active', 'archived') AND NOT EXISTS (\
+           SELECT 1 FROM memberships m WHERE m.workspace_id = w.id AND m.role = 'owner')",
+    ),
+    (
+        "an archived workspace has the event that ended it, and is in nobody's list",
+        "SELECT count(*) FROM workspaces w WHERE w.state = 'archived' AND (NOT EXISTS (SELECT 1 FROM audit_events e \
+           WHERE e.workspace_id = w.id AND e.action = 'workspace.archive') \
+           OR EXISTS (SELECT 1 FROM memberships m WHERE m.workspace_id = w.id AND m.position > 0))",
+    ),
+    (
+        "a key speaks for a principal of its kind",
+        "SELECT count(*) FROM api_keys k WHERE NOT EXISTS (SELECT 1 FROM principals p \
+           WHERE p.id = k.principal_id AND p.kind = k.principal_kind)",
+    ),
+    (
+        "a live key's principal is a member",
+        "SELECT count(*) FROM api_keys k WHERE k.revoked_at IS NULL AND NOT EXISTS (SELECT 1 FROM memberships m \
+           WHERE m.workspace_id = k.workspace_id AND m.principal_id = k.principal_id)",
+    ),
+    (
+        "a revoked service key's principal is none",
+        "SELECT count(*) FROM api_keys k WHERE k.revoked_at IS NOT NULL AND k.principal_kind = 'service' AND EXISTS (\
+           SELECT 1 FROM memberships m WHERE m.workspace_id = k.workspace_id AND m.principal_id = k.principal_id)",
+    ),
+    (
+        "a key has the event that made it",
+        "SELECT count(*) FROM api_keys k WHERE NOT EXISTS (SELECT 1 FROM audit_events e \
+           WHERE e.workspace_id = k.workspace_id AND e.resource_id = k.id \
+             AND e.action IN ('api_key.create', 'workspace.claim'))",
+    ),
+    (
+        "a revoked key has the event that ended it, and a live one has none",
+        "SELECT count(*) FROM api_keys k WHERE CASE WHEN k.revoked_at IS NULL THEN 0 ELSE 1 END <> (\
+           SELECT count(*) FROM audit_events e WHERE e.workspace_id = k.workspace_id AND e.resource_id = k.id \
+             AND e.action = 'api_key.revoke')",
+    ),
+    (
+        "a membership has its seat",
+        "SELECT count(*) FROM memberships m WHERE NOT EXISTS (SELECT 1 FROM seats s \
+           WHERE s.workspace_id = m.workspace_id AND s.seat = m.seat AND s.principal_id = m.principal_id)",
+    ),
+    (
+        "a seat has its membership",
+        "SELECT count(*) FROM seats s WHERE NOT EXISTS (SELECT 1 FROM memberships m \
+           WHERE m.workspace_id = s.workspace_id AND m.principal_id = s.principal_id AND m.seat = s.seat)",
+    ),
+    (
+        "a member is a principal",
+        "SELECT count(*) FROM memberships m WHERE NOT EXISTS (SELECT 1 FROM principals p WHERE p.id = m.principal_id)",
+    ),
+    (
+        "no place in a list is behind its guard row",
+        "SELECT (SELECT count(*) FROM api_keys k JOIN workspaces w ON w.id = k.workspace_id WHERE k.position > w.last_position) \
+              + (SELECT count(*) FROM seats s JOIN workspaces w ON w.id = s.workspace_id WHERE s.seat > w.last_position) \
+              + (SELECT count(*) FROM memberships m JOIN principals p ON p.id = m.principal_id WHERE m.position > p.last_position)",
+    ),
+    (
+        "a provisioned workspace has the event of it",
+        "SELECT count(*) FROM workspaces w WHERE w.provisioned_at IS NOT NULL AND NOT EXISTS (\
+           SELECT 1 FROM audit_events e WHERE e.workspace_id = w.id AND e.action = 'workspace.provision')",
+    ),
+    (
+        "every version of a list of test callers has its event",
+        "SELECT count(*) FROM workspaces w WHERE (SELECT coalesce(max(l.version), 0) FROM test_caller_lists l \
+             WHERE l.workspace_id = w.id) \
+           <> (SELECT count(*) FROM audit_events e WHERE e.workspace_id = w.id AND e.action = 'test_callers.update')",
+    ),
+    (
+        "a call has the event of its beginning",
+        "SELECT count(*) FROM calls c WHERE NOT EXISTS (SELECT 1 FROM audit_events e \
+           WHERE e.workspace_id = c.workspace_id AND e.resource_id = c.id AND e.action = 'call.create')",
+    ),
+    (
+        "a finished call was decided, and has the event of it; no other has",
+        "SELECT count(*) FROM calls c WHERE (c.finished AND c.sync IS NULL) OR (NOT c.finished AND c.sync IS NOT NULL) \
+           OR CASE WHEN c.finished THEN 1 ELSE 0 END <> (SELECT count(*) FROM audit_events e \
+             WHERE e.workspace_id = c.workspace_id AND e.resource_id = c.id AND e.action = 'call.finish')",
+    ),
+    (
+        "what a call owes is there, once, and no other delivery",
+        "SELECT count(*) FROM calls c WHERE CASE WHEN c.sync = 'owed' THEN 1 ELSE 0 END <> (SELECT count(*) FROM deliveries d \
+           WHERE d.workspace_id = c.workspace_id AND d.call_id = c.id)",
+    ),
+    (
+        "a delivery is of a real call",
+        "SELECT count(*) FROM deliveries d WHERE NOT EXISTS (SELECT 1 FROM calls c WHERE c.workspace_id = d.workspace_id \
+           AND c.id = d.call_id AND c.finished AND c.direction = d.direction AND c.direction IN ('inbound', 'outbound'))",
+    ),
+    (
+        "what is still to be sent is in the queue of a lane",
+        "SELECT count(*) FROM deliveries d WHERE d.state IN ('pending', 'sending') AND (NOT EXISTS (\
+           SELECT 1 FROM delivery_queue q WHERE q.workspace_id = d.workspace_id AND q.integration_id = d.integration_id \
+             AND q.delivery_id = d.id) \
+           OR NOT EXISTS (SELECT 1 FROM sync_lanes l WHERE l.workspace_id = d.workspace_id \
+             AND l.integration_id = d.integration_id))",
+    ),
+    (
+        "only what is still to be sent is in a queue",
+        "SELECT count(*) FROM delivery_queue q WHERE NOT EXISTS (SELECT 1 FROM deliveries d \
+           WHERE d.workspace_id = q.workspace_id AND d.id = q.delivery_id AND d.state IN ('pending', 'sending'))",
+    ),
+    (
+        "a repeat has its answer",
+        "SELECT count(*) FROM idempotency i WHERE i.status = 0 OR (i.body IS NULL AND NOT i.sealed)",
+    ),
+];
+
+/// A database looked at from beside its servers, or without one.
+pub struct Look {
+    db: Db,
+    runtime: Runtime,
+    postgres: bool,
+}
+
+impl Look {
+    pub fn at(url: &str) -> Self {
+        let db = Db::open(url, Options { create: false, ..Options::default() }).unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        Self { db, runtime, postgres: url.starts_with("postgres") }
+    }
+
+    /// One number.
+    pub fn number(&self, sql: impl Into<String>) -> i64 {
+        let sql = sql.into();
+        let look = self.db.read_long("test.number", move |tx| tx.one(&sql, &[], |row| row.get::<i64>(0)));
+        self.runtime.block_on(async { look.await as Result<i64, ward_db::Error> }).unwrap()
+    }
+
+    /// Rows of a text and a number.
+    pub fn counted(&self, sql: impl Into<String>) -> Vec<(String, i64)> {
+        let sql = sql.into();
+        let look = self.db.read_long("test.counted", move |tx| {
+            tx.all(&sql, &[], |row| Ok((row.get::<String>(0)?, row.get::<i64>(1)?)))
+        });
+        self.runtime.block_on(async { look.await as Result<_, ward_db::Error> }).unwrap()
+    }
+
+    /// Every rule holds, and nothing is broken that the engine itself can find. `when` is told in a failure.
+    #[track_caller]
+    pub fn assert_whole(&self, when: &str) {
+        if !self.postgres {
+            let look = self.db.read_long("test.integrity", |tx| {
+                tx.all(
+                    "SELECT integrity_check FROM pragma_integrity_check UNION ALL \
+                     SELECT \"table\" || ' refers to nothing' FROM pragma_foreign_key_check",
+                    &[],
+                    |row| row.get::<String>(0),
+                )
+            });
+            let said = self.runtime.block_on(async { look.await as Result<_, ward_db::Error> }).unwrap();
+            assert_eq!(said, ["ok"], "{when}: the file is corrupt");
+        }
+        for (rule, broken) in RULES {
+            assert_eq!(self.number(*broken), 0, "{when}: not so everywhere: {rule}");
+        }
+        assert!(self.number("SELECT count(*) FROM workspaces") > 0, "{when}: there is nothing to look at");
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        let db = self.db.clone();
+        // Closing joins threads, which is nothing for a runtime's own.
+        let _ = std::thread::spawn(move || db.close()).join();
+    }
+}

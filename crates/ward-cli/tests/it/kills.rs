@@ -1,0 +1,328 @@
+//! Servers killed again and again under concurrent writers, and what was acknowledged looked for afterwards.
+//!
+//! In the suite 10 kills for each engine. `WARD_TEST_KILLS=200` is the long form; `WARD_TEST_SEED` repeats a run's choices,
+//! though not the moments of its kills.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use tempfile::TempDir;
+use ward_test_db::postgres;
+use ward_test_db::replicated::CAREFUL;
+
+use crate::fleet::{MASTER_KEY, Tenant};
+use crate::invariants::Look;
+use crate::memory::{ACTIONS, Events, Shared, Writer};
+use crate::replicas::report;
+use crate::support::{Server, ward};
+
+const WRITERS: usize = 6;
+/// A run that acknowledged less than this shows nothing.
+const ENOUGH: usize = 1_000;
+/// How many writes are acknowledged at least between two kills.
+const BETWEEN: std::ops::Range<usize> = 100..220;
+/// Every kill is looked into at once up to this one; from then on every tenth is, because the database grows.
+const LOOKED_INTO: usize = 20;
+
+/// What is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    Ward,
+    Database,
+    Both,
+}
+
+/// A database that outlives its servers.
+trait Place {
+    fn url(&self) -> String;
+    fn folder(&self) -> &Path;
+    fn victim(&self, _round: usize) -> Victim {
+        Victim::Ward
+    }
+    fn kill_database(&self) {}
+    fn revive_database(&mut self) {}
+    /// Looks at the database as the kill left it, before any server sees it again.
+    fn look(&self, work: &mut dyn FnMut(&Look));
+}
+
+/// A file, in a folder that is on a real disk if the system's for temporary files is.
+struct OnFile(TempDir);
+
+impl Place for OnFile {
+    fn url(&self) -> String {
+        "sqlite:ward.db".to_owned()
+    }
+
+    fn folder(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn look(&self, work: &mut dyn FnMut(&Look)) {
+        // A copy: looking mends what a crash left in the WAL, and that is for the next server to do.
+        let image = tempfile::tempdir().unwrap();
+        for name in ["ward.db", "ward.db-wal"] {
+            let from = self.0.path().join(name);
+            if from.exists() {
+                std::fs::copy(from, image.path().join(name)).unwrap();
+            }
+        }
+        work(&Look::at(&format!("sqlite:{}", image.path().join("ward.db").display())));
+    }
+}
+
+/// A PostgreSQL server of its own that waits for its disk.
+struct OnServer {
+    server: postgres::Server,
+    folder: TempDir,
+    amcheck: bool,
+}
+
+impl OnServer {
+    fn start() -> Self {
+        let server = postgres::Server::start(&CAREFUL, |_| {});
+        server.sql("CREATE DATABASE ward");
+        let url = server.url("ward");
+        let known = "SELECT name FROM pg_available_extensions WHERE name = 'amcheck'";
+        let amcheck = !postgres::lines(&url, known).is_empty();
+        if amcheck {
+            postgres::lines(&url, "CREATE EXTENSION amcheck");
+        } else {
+            report("WARNING: this PostgreSQL has no amcheck: its tables and indexes are NOT looked into.");
+        }
+        Self { server, folder: tempfile::tempdir().unwrap(), amcheck }
+    }
+}
+
+impl Place for OnServer {
+    fn url(&self) -> String {
+        self.server.url("ward")
+    }
+
+    fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn victim(&self, round: usize) -> Victim {
+        match round % 8 {
+            3 => Victim::Database,
+            7 => Victim::Both,
+            _ => Victim::Ward,
+        }
+    }
+
+    fn kill_database(&self) {
+        self.server.cut_power();
+    }
+
+    fn revive_database(&mut self) {
+        self.server.revive();
+    }
+
+    fn look(&self, work: &mut dyn FnMut(&Look)) {
+        if self.amcheck {
+            let broken = "SELECT c.relname || ': ' || h.msg FROM pg_class c, LATERAL verify_heapam(c.oid) h \
+                          WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace";
+            assert_eq!(postgres::lines(&self.url(), broken), Vec::<String>::new(), "corrupt tables");
+            // Each raises an error when its index is not what its table says.
+            postgres::lines(
+                &self.url(),
+                "SELECT bt_index_check(i.indexrelid, true) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid \
+                 WHERE c.relnamespace = 'public'::regnamespace",
+            );
+        }
+        work(&Look::at(&self.url()));
+    }
+}
+
+fn serve(place: &dyn Place) -> Server {
+    let mut command =
+        ward(place.folder(), &["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off"]);
+    command.env("WARD_DATABASE", place.url()).env("WARD_MASTER_KEY", MASTER_KEY);
+    Server::of(command, tempfile::tempdir().unwrap())
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")))
+}
+
+/// What the writers were told and may be told, against what is there. Returns how many events nobody was told of.
+fn compare(look: &Look, writers: &[Writer], common: &Tenant, when: &str) -> i64 {
+    let mut told = Events::from([
+        ((common.id.clone(), "workspace.create"), 1),
+        ((common.id.clone(), "workspace.claim"), 1),
+    ]);
+    for writer in writers {
+        for (event, count) in &writer.events {
+            *told.entry(event.clone()).or_default() += count;
+        }
+    }
+    let actions = ACTIONS.map(|action| format!("'{action}'")).join(", ");
+    let there = look.counted(format!(
+        "SELECT CAST(workspace_id AS text) || ' ' || action, count(*) FROM audit_events WHERE action IN ({actions}) \
+         GROUP BY workspace_id, action"
+    ));
+    let there: std::collections::HashMap<String, i64> = there.into_iter().collect();
+    for ((workspace, action), count) in &told {
+        let found = there.get(&format!("{workspace} {action}")).copied().unwrap_or(0);
+        assert!(found >= *count, "{when}: {action} of {workspace}: {count} acknowledged, {found} there");
+    }
+    there.values().sum::<i64>() - told.values().sum::<i64>()
+}
+
+/// Figures of a run.
+#[derive(Default)]
+struct Run {
+    kills: usize,
+    of_database: usize,
+    fewest_cut: usize,
+    looks: usize,
+    slowest_start: Duration,
+}
+
+/// Kills at a random moment of the storm, and says how many writes that cut.
+fn storm(
+    place: &dyn Place,
+    server: &mut Server,
+    writers: &mut [Writer],
+    shared: &Shared,
+    random: &mut StdRng,
+    victim: Victim,
+) -> usize {
+    shared.doomed.store(false, Ordering::SeqCst);
+    let at = server.address;
+    let (cut, enough) = (
+        shared.cut.load(Ordering::SeqCst),
+        shared.acknowledged.load(Ordering::SeqCst) + random.random_range(BETWEEN),
+    );
+    let moment = Duration::from_micros(random.random_range(0..5_000));
+    std::thread::scope(|scope| {
+        let running: Vec<_> =
+            writers.iter_mut().map(|writer| scope.spawn(move || writer.write(at, shared))).collect();
+        let stuck = Instant::now();
+        while shared.acknowledged.load(Ordering::SeqCst) < enough && running.iter().all(|one| !one.is_finished())
+        {
+            assert!(stuck.elapsed() < Duration::from_secs(120), "the writers are stuck");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(moment);
+        while shared.in_flight.load(Ordering::SeqCst) < WRITERS / 2
+            && running.iter().all(|one| !one.is_finished())
+        {
+            std::thread::yield_now();
+        }
+        shared.doomed.store(true, Ordering::SeqCst);
+        if victim != Victim::Database {
+            server.child.kill().unwrap();
+        }
+        if victim != Victim::Ward {
+            place.kill_database();
+        }
+    });
+    if victim != Victim::Database {
+        server.child.wait().unwrap();
+    }
+    assert!(writers.iter().all(Writer::waits), "a writer that was not cut off");
+    assert!(!server.log().contains("panicked"), "{}", server.log());
+    shared.cut.load(Ordering::SeqCst) - cut
+}
+
+fn kill_again_and_again(engine: &str, place: &mut dyn Place) {
+    let kills = usize::try_from(number("WARD_TEST_KILLS").unwrap_or(10)).unwrap();
+    let seed = number("WARD_TEST_SEED").unwrap_or_else(rand::random);
+    let began = Instant::now();
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut run = Run { fewest_cut: usize::MAX, ..Run::default() };
+    let shared = Shared::default();
+    let mut server = serve(place);
+    let common = Tenant::new(server.address, "common");
+    let mut writers: Vec<Writer> = (0..WRITERS).map(|number| Writer::new(number, seed, &common)).collect();
+
+    for round in 0..kills {
+        let victim = place.victim(round);
+        let cut = storm(place, &mut server, &mut writers, &shared, &mut random, victim);
+        assert!(cut > 0, "seed {seed}, kill {round}: nothing was in flight, so it shows nothing");
+        run.kills += 1;
+        run.of_database += usize::from(victim != Victim::Ward);
+        run.fewest_cut = run.fewest_cut.min(cut);
+        if victim != Victim::Ward {
+            place.revive_database();
+        }
+        // A server that lives may still be at a write that broke off: then there is nothing yet to compare.
+        if victim != Victim::Database && (round < LOOKED_INTO || round % 10 == 0) {
+            let when = format!("seed {seed}, after kill {round} of {victim:?}");
+            place.look(&mut |look| {
+                look.assert_whole(&when);
+                let untold = compare(look, &writers, &common, &when);
+                // Whoever was cut off made one write, and the report of a whole call is two events.
+                assert!((0..=2 * i64::try_from(WRITERS).unwrap()).contains(&untold), "{when}: {untold} doubled");
+            });
+            run.looks += 1;
+        }
+        if victim != Victim::Database {
+            let starting = Instant::now();
+            server = serve(place);
+            run.slowest_start = run.slowest_start.max(starting.elapsed());
+        }
+        let at = server.address;
+        std::thread::scope(|scope| {
+            for writer in &mut writers {
+                let shared = &shared;
+                scope.spawn(move || writer.resume(at, shared));
+            }
+        });
+    }
+
+    // All that was ever acknowledged, from the first kill to the last, and nothing beside it.
+    let at = server.address;
+    std::thread::scope(|scope| {
+        for writer in &mut writers {
+            let shared = &shared;
+            scope.spawn(move || {
+                writer.touch_all();
+                writer.resume(at, shared);
+            });
+        }
+    });
+    server.stopped();
+    place.look(&mut |look| {
+        look.assert_whole("at the end");
+        assert_eq!(compare(look, &writers, &common, "at the end"), 0, "seed {seed}: done, and nobody was told");
+    });
+    let acknowledged = shared.acknowledged.load(Ordering::SeqCst);
+    report(&format!(
+        "{engine}: {} kills ({} of the database's server too) under {WRITERS} writers: {acknowledged} writes acknowledged, \
+         0 lost, 0 half done, 0 doubled, 0 corrupt; {} cut off ({} at the fewest), {} of them had been done; \
+         {} crash images looked into; slowest start {:?}; {:?} in all; seed {seed}",
+        run.kills,
+        run.of_database,
+        shared.cut.load(Ordering::SeqCst),
+        run.fewest_cut,
+        shared.found_done.load(Ordering::SeqCst),
+        run.looks,
+        run.slowest_start,
+        began.elapsed()
+    ));
+    assert!(acknowledged >= ENOUGH, "{acknowledged} acknowledged writes show nothing");
+}
+
+mod a_server_killed_again_and_again_loses_nothing_and_leaves_nothing_half_done {
+    use super::{OnFile, OnServer, kill_again_and_again};
+
+    #[test]
+    fn sqlite() {
+        if !ward_test_db::Engine::Sqlite.is_left_out() {
+            kill_again_and_again("SQLite", &mut OnFile(tempfile::tempdir().unwrap()));
+        }
+    }
+
+    #[test]
+    fn postgres() {
+        if !ward_test_db::Engine::Postgres.is_left_out() {
+            kill_again_and_again("PostgreSQL", &mut OnServer::start());
+        }
+    }
+}
