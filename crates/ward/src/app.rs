@@ -31,6 +31,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "0002_identity", sql: include_str!("../../../migrations/0002_identity.sql") },
     Migration { name: "0003_integrations", sql: include_str!("../../../migrations/0003_integrations.sql") },
     Migration { name: "0004_calls", sql: include_str!("../../../migrations/0004_calls.sql") },
+    Migration { name: "0006_identity_ends", sql: include_str!("../../../migrations/0006_identity_ends.sql") },
 ];
 
 /// This binary's version, as migrations judge it.

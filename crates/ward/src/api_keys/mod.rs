@@ -39,6 +39,8 @@ pub struct KeyRecord {
     pub secret_hash: SecretHash,
     /// When it expires.
     pub expires_at: Timestamp,
+    /// When it was minted or last rotated; when it was revoked, if it was.
+    pub updated_at: Timestamp,
     /// Whether it was revoked.
     pub revoked: bool,
 }
@@ -52,6 +54,7 @@ impl KeyRecord {
             name: self.name,
             home: self.home,
             expires_at: self.expires_at,
+            since: self.updated_at,
         };
         Caller {
             credential: Credential::Key(used),

@@ -13,7 +13,7 @@ use crate::page::Page;
 pub fn look_up(tx: &mut Tx<'_>, key_id: KeyId) -> Result<Option<KeyRecord>, Error> {
     tx.optional(
         "SELECT k.id, k.workspace_id, w.state, k.principal_id, k.principal_kind, k.name, k.role, k.permissions, \
-                k.secret_hash, k.expires_at, k.revoked_at IS NOT NULL \
+                k.secret_hash, k.expires_at, k.updated_at, k.revoked_at IS NOT NULL \
          FROM api_keys k JOIN workspaces w ON w.id = k.workspace_id \
          WHERE k.key_id = $1",
         &[key_id.as_str().into()],
@@ -28,7 +28,8 @@ pub fn look_up(tx: &mut Tx<'_>, key_id: KeyId) -> Result<Option<KeyRecord>, Erro
                 reach: reach(row, 6)?,
                 secret_hash: hash(row, 8)?,
                 expires_at: row.get(9)?,
-                revoked: row.get(10)?,
+                updated_at: row.get(10)?,
+                revoked: row.get(11)?,
             })
         },
     )

@@ -71,6 +71,8 @@ pub struct KeyUsed {
     pub home: WorkspaceId,
     /// When it expires.
     pub expires_at: Timestamp,
+    /// Since when it has the secret that was presented.
+    pub since: Timestamp,
 }
 
 impl Caller {
@@ -88,6 +90,11 @@ impl Caller {
             Credential::Key(_) => None,
             Credential::Token(token) => Some(token),
         }
+    }
+
+    /// When something ends that was to last until `end`: with the key it is made with, at the latest.
+    pub fn end_of_what_it_makes(&self, end: Timestamp) -> Timestamp {
+        self.key().map_or(end, |key| end.min(key.expires_at))
     }
 
     /// The contract's `*_credential_id`. Tokens have none.

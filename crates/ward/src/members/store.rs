@@ -5,6 +5,7 @@ use ward_db::{Error, Row, Timestamp, Tx};
 use super::Member;
 use super::transfers::Transfer;
 use crate::access::Role;
+use crate::http::caller::KeyUsed;
 use crate::identity::PrincipalKind;
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::Page;
@@ -86,11 +87,15 @@ pub fn has_other_user_owner(
     Ok(other.is_some())
 }
 
-/// The pending transfer of ownership, if its time is not over.
+/// The pending transfer of ownership, if its time is not over and the key that it was made with, if it was one, is neither
+/// revoked nor rotated.
 pub fn transfer(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp) -> Result<Option<Transfer>, Error> {
     tx.optional(
-        "SELECT nominee_entity_id, nominated_by_entity_id, expires_at, created_at FROM ownership_transfers \
-         WHERE workspace_id = $1 AND expires_at > $2",
+        "SELECT t.nominee_entity_id, t.nominated_by_entity_id, t.expires_at, t.created_at \
+         FROM ownership_transfers t LEFT JOIN api_keys k ON k.key_id = t.created_with_key_id \
+         AND k.updated_at = t.created_with_key_since AND k.position > 0 \
+         WHERE t.workspace_id = $1 AND t.expires_at > $2 \
+         AND (t.created_with_key_id IS NULL OR k.key_id IS NOT NULL)",
         &[workspace.into(), now.into()],
         |row| {
             Ok(Transfer {
@@ -103,18 +108,26 @@ pub fn transfer(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp) -> Resu
     )
 }
 
-/// Puts a transfer in the place of whichever is there.
-pub fn set_transfer(tx: &mut Tx<'_>, workspace: WorkspaceId, new: &Transfer) -> Result<(), Error> {
+/// Puts a transfer, made with this key if with any, in the place of whichever is there.
+pub fn set_transfer(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    new: &Transfer,
+    with: Option<&KeyUsed>,
+) -> Result<(), Error> {
     end_transfer(tx, workspace)?;
     tx.execute(
-        "INSERT INTO ownership_transfers (workspace_id, nominee_entity_id, nominated_by_entity_id, expires_at, created_at) \
-         VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO ownership_transfers (workspace_id, nominee_entity_id, nominated_by_entity_id, expires_at, created_at, \
+                created_with_key_id, created_with_key_since) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
         &[
             workspace.into(),
             new.nominee_entity_id.into(),
             new.nominated_by_entity_id.into(),
             new.expires_at.into(),
             new.created_at.into(),
+            with.map(|key| key.key_id.as_str()).into(),
+            with.map(|key| key.since).into(),
         ],
     )?;
     Ok(())

@@ -79,13 +79,14 @@ pub async fn nominate(
                 if nominee.role == Role::Owner {
                     return Err(ApiError::conflict("already_owner", "This member is an owner already."));
                 }
+                let days = Duration::from_secs(nomination.duration_days * DAY);
                 let transfer = Transfer {
                     nominee_entity_id: nominee.principal,
                     nominated_by_entity_id: caller.principal,
-                    expires_at: now.saturating_add(Duration::from_secs(nomination.duration_days * DAY)),
+                    expires_at: caller.end_of_what_it_makes(now.saturating_add(days)),
                     created_at: now,
                 };
-                store::set_transfer(tx, workspace, &transfer)?;
+                store::set_transfer(tx, workspace, &transfer, caller.key())?;
                 let what = json!({ "expires_at": transfer.expires_at });
                 let actor = Actor::of(&caller);
                 audit::record(

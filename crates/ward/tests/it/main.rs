@@ -9,6 +9,7 @@ mod browsers;
 mod calls;
 mod crash;
 mod deliveries;
+mod endings;
 mod exclusion;
 mod faults;
 mod foreign;

@@ -85,6 +85,7 @@ pub async fn create(
             within_reach(seen.reach, role)?;
             repeat.once(tx, &vault, Secrecy::Secret { former: None }, |tx| {
                 let now = entry.context.now;
+                let days = Duration::from_secs(new.duration_days * DAY);
                 let secret = Secret::generate().map_err(ApiError::internal)?;
                 let invitation = Invitation {
                     id: InvitationId::at(now),
@@ -92,11 +93,12 @@ pub async fn create(
                     role,
                     email: new.email.clone(),
                     created_by: caller.principal,
-                    expires_at: now.saturating_add(Duration::from_secs(new.duration_days * DAY)),
+                    expires_at: caller.end_of_what_it_makes(now.saturating_add(days)),
                     created_at: now,
                     position: workspaces::next_position(tx, seen.workspace.id, now)?,
+                    key_holds: true,
                 };
-                store::insert(tx, &invitation, &secret.hash)?;
+                store::insert(tx, &invitation, &secret.hash, caller.key())?;
                 let actor = Actor::of(&caller);
                 audit::record(
                     tx,
@@ -139,10 +141,8 @@ pub fn end_beyond(
     maker: PrincipalId,
     role: Option<Role>,
 ) -> Result<(), ApiError> {
-    // Inviting takes `Workspace.update`, which admins have.
-    let most = role.filter(|role| *role >= Role::Admin);
     for invitation in store::made_by(tx, workspace, maker)? {
-        if most.is_none_or(|most| invitation.role > most) {
+        if !role.is_some_and(|role| may_make(role, &invitation)) {
             store::settle(tx, workspace, invitation.id)?;
             let mut what = told(&invitation);
             what["reason"] = json!("its maker may no longer make it");
@@ -150,6 +150,11 @@ pub fn end_beyond(
         }
     }
     Ok(())
+}
+
+/// Whether a member with this role could make the invitation. Inviting takes `Workspace.update`, which admins have.
+fn may_make(role: Role, invitation: &Invitation) -> bool {
+    role >= Role::Admin && role >= invitation.role
 }
 
 /// Whether this caller may accept at all: a user, whose credential itself allows what the invitation gives (403).
@@ -201,7 +206,9 @@ pub async fn accept(
             repeat.once(tx, &vault, Secrecy::Open, |tx| {
                 let (workspace, now) = (invitation.workspace, entry.context.now);
                 let still = store::find(tx, &hash)?.filter(|it| it.is_open(now)).ok_or(no_invitation())?;
-                let into = workspaces::active(tx, workspace)?.ok_or(no_invitation())?;
+                let maker = workspaces::as_member(tx, workspace, still.created_by)?;
+                let maker = maker.filter(|(_, role)| may_make(*role, &still));
+                let (into, _) = maker.ok_or(no_invitation())?;
                 may_accept(&entry, &still)?;
                 if workspaces::as_member(tx, workspace, caller.principal)?.is_some() {
                     return Err(ApiError::conflict(

@@ -1,7 +1,7 @@
 //! Invitations: links that make their bearer a member, once.
 //!
 //! Who has the link has the invitation, unless it is bound to an address. The link's secret is 256 random bits, kept
-//! only as a hash. An invitation never outlives the authority of whoever made it.
+//! only as a hash. An invitation never outlives the authority of whoever made it, nor the key that it was made with.
 
 pub mod actions;
 pub mod api;
@@ -41,12 +41,14 @@ pub struct Invitation {
     pub created_at: Timestamp,
     /// Its place in the workspace's list; negative once it is settled.
     pub position: i64,
+    /// Whether the key that it was made with, if it was one, is there with the secret it had then.
+    pub key_holds: bool,
 }
 
 impl Invitation {
     /// Whether it can still be accepted.
     fn is_open(&self, now: Timestamp) -> bool {
-        self.position > 0 && self.expires_at > now
+        self.position > 0 && self.expires_at > now && self.key_holds
     }
 
     /// Whether it is for whoever has this verified address. Case does not count, here as in nearly every mailbox.

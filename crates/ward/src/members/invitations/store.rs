@@ -4,10 +4,21 @@ use ward_db::{Error, Row, Timestamp, Tx};
 
 use super::Invitation;
 use crate::access::Role;
+use crate::http::caller::KeyUsed;
 use crate::ids::{InvitationId, PrincipalId, WorkspaceId};
 use crate::page::Page;
 
-const COLUMNS: &str = "id, workspace_id, role, email, created_by_entity_id, expires_at, created_at, position";
+const COLUMNS: &str = "i.id, i.workspace_id, i.role, i.email, i.created_by_entity_id, i.expires_at, i.created_at, i.position, \
+                       i.created_with_key_id IS NULL OR k.key_id IS NOT NULL";
+
+/// Beside each invitation the key that it was made with, for as long as that is neither revoked nor rotated. Looked up and
+/// not written down when the key ends: a user's key may have made invitations in any workspace of theirs, and the one that
+/// ends it holds the guard row of one only.
+const INVITATIONS: &str = "invitations i LEFT JOIN api_keys k ON k.key_id = i.created_with_key_id \
+                           AND k.updated_at = i.created_with_key_since AND k.position > 0";
+
+const OPEN: &str = "i.workspace_id = $1 AND i.position > $2 AND i.expires_at > $3 \
+                    AND (i.created_with_key_id IS NULL OR k.key_id IS NOT NULL)";
 
 fn invitation(row: &Row<'_>) -> Result<Invitation, Error> {
     Ok(Invitation {
@@ -19,14 +30,16 @@ fn invitation(row: &Row<'_>) -> Result<Invitation, Error> {
         expires_at: row.get(5)?,
         created_at: row.get(6)?,
         position: row.get(7)?,
+        key_holds: row.get(8)?,
     })
 }
 
-/// Inserts an invitation with the hash of its secret.
-pub fn insert(tx: &mut Tx<'_>, new: &Invitation, hash: &str) -> Result<(), Error> {
+/// Inserts an invitation with the hash of its secret and the key that it was made with.
+pub fn insert(tx: &mut Tx<'_>, new: &Invitation, hash: &str, with: Option<&KeyUsed>) -> Result<(), Error> {
     tx.execute(
         "INSERT INTO invitations (workspace_id, id, secret_hash, role, email, created_by_entity_id, position, \
-                expires_at, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                expires_at, created_at, created_with_key_id, created_with_key_since) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         &[
             new.workspace.into(),
             new.id.into(),
@@ -37,6 +50,8 @@ pub fn insert(tx: &mut Tx<'_>, new: &Invitation, hash: &str) -> Result<(), Error
             new.position.into(),
             new.expires_at.into(),
             new.created_at.into(),
+            with.map(|key| key.key_id.as_str()).into(),
+            with.map(|key| key.since).into(),
         ],
     )?;
     Ok(())
@@ -50,10 +65,7 @@ pub fn list(
     page: Page,
 ) -> Result<Vec<Invitation>, Error> {
     tx.all(
-        &format!(
-            "SELECT {COLUMNS} FROM invitations WHERE workspace_id = $1 AND position > $2 AND expires_at > $3 \
-             ORDER BY position LIMIT $4"
-        ),
+        &format!("SELECT {COLUMNS} FROM {INVITATIONS} WHERE {OPEN} ORDER BY i.position LIMIT $4"),
         &[workspace.into(), page.after.into(), now.into(), page.fetch().into()],
         invitation,
     )
@@ -62,9 +74,8 @@ pub fn list(
 /// How many there are, counted no further than `most`.
 pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp, most: i64) -> Result<i64, Error> {
     tx.one(
-        "SELECT count(*) FROM (SELECT 1 FROM invitations \
-         WHERE workspace_id = $1 AND position > 0 AND expires_at > $2 LIMIT $3) AS counted",
-        &[workspace.into(), now.into(), most.into()],
+        &format!("SELECT count(*) FROM (SELECT 1 FROM {INVITATIONS} WHERE {OPEN} LIMIT $4) AS counted"),
+        &[workspace.into(), 0.into(), now.into(), most.into()],
         |row| row.get(0),
     )
 }
@@ -72,7 +83,9 @@ pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp, most: i64)
 /// An invitation that is not settled.
 pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: InvitationId) -> Result<Option<Invitation>, Error> {
     tx.optional(
-        &format!("SELECT {COLUMNS} FROM invitations WHERE workspace_id = $1 AND id = $2 AND position > 0"),
+        &format!(
+            "SELECT {COLUMNS} FROM {INVITATIONS} WHERE i.workspace_id = $1 AND i.id = $2 AND i.position > 0"
+        ),
         &[workspace.into(), id.into()],
         invitation,
     )
@@ -81,7 +94,7 @@ pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: InvitationId) -> Result<
 /// The invitation of this secret, settled ones included.
 pub fn find(tx: &mut Tx<'_>, hash: &str) -> Result<Option<Invitation>, Error> {
     tx.optional(
-        &format!("SELECT {COLUMNS} FROM invitations WHERE secret_hash = $1"),
+        &format!("SELECT {COLUMNS} FROM {INVITATIONS} WHERE i.secret_hash = $1"),
         &[hash.into()],
         invitation,
     )
@@ -95,8 +108,8 @@ pub fn made_by(
 ) -> Result<Vec<Invitation>, Error> {
     tx.all(
         &format!(
-            "SELECT {COLUMNS} FROM invitations \
-             WHERE workspace_id = $1 AND created_by_entity_id = $2 AND position > 0 ORDER BY position"
+            "SELECT {COLUMNS} FROM {INVITATIONS} \
+             WHERE i.workspace_id = $1 AND i.created_by_entity_id = $2 AND i.position > 0 ORDER BY i.position"
         ),
         &[workspace.into(), maker.into()],
         invitation,
