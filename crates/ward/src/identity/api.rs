@@ -92,7 +92,7 @@ pub async fn me(call: Call) -> Result<Reply, ApiError> {
             Ok::<_, ward_db::Error>((described, listed))
         })
         .await?;
-    // A token tells the name of today; what is stored is the one of the last write.
+    // A token tells the name of today; stored is the one of the last time they created or joined a workspace.
     let told = caller.token().and_then(|token| token.name.clone());
     Reply::ok(&Me {
         entity_id: caller.exists.then_some(principal),

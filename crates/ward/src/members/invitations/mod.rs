@@ -51,9 +51,10 @@ impl Invitation {
         self.position > 0 && self.expires_at > now && self.key_holds
     }
 
-    /// Whether it is for whoever has this verified address. Case does not count, here as in nearly every mailbox.
+    /// Whether it is for whoever has this verified address. The case of ASCII letters does not count, here as in nearly
+    /// every mailbox. That of others does: folded, two people's addresses may be one (the Kelvin sign is a small k).
     fn is_for(&self, address: &str) -> bool {
-        self.email.as_ref().is_none_or(|email| email.to_lowercase() == address.trim().to_lowercase())
+        self.email.as_ref().is_none_or(|email| email.eq_ignore_ascii_case(address))
     }
 }
 
