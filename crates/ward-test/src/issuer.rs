@@ -14,13 +14,14 @@ use aws_lc_rs::signature::{
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
+use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use ward::clock::Clock;
 use ward::config::issuers::IssuerConfig;
@@ -127,11 +128,12 @@ impl SigningKey {
 struct Served {
     url: String,
     keys: Mutex<Vec<Arc<SigningKey>>>,
-    /// What discovery claims to be the issuer; the URL if nothing else is said.
-    claims_to_be: Mutex<Option<String>>,
+    /// What discovery says beside or instead of the usual; null leaves something out.
+    amended: Mutex<Value>,
     down: Mutex<bool>,
     delay: Mutex<Duration>,
-    userinfo: Mutex<Option<Value>>,
+    held: watch::Sender<bool>,
+    userinfo: Mutex<(StatusCode, String)>,
     discoveries: AtomicU64,
 }
 
@@ -156,15 +158,18 @@ impl TestIssuer {
         let served = Arc::new(Served {
             url,
             keys: Mutex::new(vec![Arc::new(SigningKey::new("ES256", Some("first")))]),
-            claims_to_be: Mutex::default(),
+            amended: Mutex::new(json!({})),
             down: Mutex::default(),
             delay: Mutex::default(),
-            userinfo: Mutex::default(),
+            held: watch::Sender::default(),
+            userinfo: Mutex::new((StatusCode::UNAUTHORIZED, String::new())),
             discoveries: AtomicU64::new(0),
         });
         let routes = Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
             .route("/keys", get(keys))
+            .route("/moved", get(async || Redirect::temporary("/keys")))
+            .route("/large", get(large))
             .route("/userinfo", get(userinfo))
             .with_state(served.clone());
         let task = tokio::spawn(async move {
@@ -208,14 +213,42 @@ impl TestIssuer {
         *self.served.delay.lock() = delay;
     }
 
+    /// Answers nothing from now on, until it is let go.
+    pub fn hold(&self) {
+        self.served.held.send_replace(true);
+    }
+
+    /// Answers what it has held back, and everything from now on.
+    pub fn let_go(&self) {
+        self.served.held.send_replace(false);
+    }
+
+    /// Says this in its discovery document beside or instead of the usual; null leaves something out. Its keys are at
+    /// `/keys`, behind a redirect at `/moved`, and beside a mebibyte of nothing at `/large`.
+    pub fn amend_discovery(&self, more: Value) {
+        *self.served.amended.lock() = more;
+    }
+
     /// Claims in its discovery document to be this issuer.
     pub fn claim_to_be(&self, issuer: &str) {
-        *self.served.claims_to_be.lock() = Some(issuer.to_owned());
+        self.amend_discovery(json!({ "issuer": issuer }));
     }
 
     /// Tells this about whoever asks, or answers 401.
     pub fn set_userinfo(&self, claims: Option<Value>) {
-        *self.served.userinfo.lock() = claims;
+        match claims {
+            Some(claims) => self.answer_userinfo(200, &claims.to_string()),
+            None => self.answer_userinfo(401, ""),
+        }
+    }
+
+    /// Answers this to whoever asks about somebody, whether or not it makes sense.
+    ///
+    /// # Panics
+    ///
+    /// For a status that is none.
+    pub fn answer_userinfo(&self, status: u16, body: &str) {
+        *self.served.userinfo.lock() = (StatusCode::from_u16(status).expect("a status"), body.to_owned());
     }
 
     /// How often its discovery document was asked for.
@@ -281,6 +314,7 @@ impl Served {
     async fn up(&self) -> Result<(), Response> {
         let delay = *self.delay.lock();
         tokio::time::sleep(delay).await;
+        let _ = self.held.subscribe().wait_for(|held| !held).await;
         if *self.down.lock() { Err(StatusCode::INTERNAL_SERVER_ERROR.into_response()) } else { Ok(()) }
     }
 }
@@ -292,22 +326,36 @@ fn answer(value: &Value) -> Response {
 async fn discovery(State(served): State<Arc<Served>>) -> Result<Response, Response> {
     served.discoveries.fetch_add(1, Ordering::SeqCst);
     served.up().await?;
-    let issuer = served.claims_to_be.lock().clone().unwrap_or_else(|| served.url.clone());
     let (keys, userinfo) = (format!("{}/keys", served.url), format!("{}/userinfo", served.url));
-    Ok(answer(&json!({ "issuer": issuer, "jwks_uri": keys, "userinfo_endpoint": userinfo })))
+    let mut document = json!({ "issuer": served.url, "jwks_uri": keys, "userinfo_endpoint": userinfo });
+    for (name, value) in served.amended.lock().as_object().expect("an object") {
+        document[name] = value.clone();
+    }
+    Ok(answer(&document))
 }
 
-async fn keys(State(served): State<Arc<Served>>) -> Result<Response, Response> {
-    served.up().await?;
+fn key_set(served: &Served) -> Value {
     let keys: Vec<Value> = served.keys.lock().iter().map(|key| key.jwk()).collect();
     // What a client does not understand it passes over: a key set may hold anything.
     let strangers =
         [json!({ "kty": "EC", "crv": "P-521", "kid": "first" }), json!({ "kty": "oct", "k": "AAAA" })];
-    Ok(answer(&json!({ "keys": strangers.into_iter().chain(keys).collect::<Vec<_>>() })))
+    json!({ "keys": strangers.into_iter().chain(keys).collect::<Vec<_>>() })
+}
+
+async fn keys(State(served): State<Arc<Served>>) -> Result<Response, Response> {
+    served.up().await?;
+    Ok(answer(&key_set(&served)))
+}
+
+async fn large(State(served): State<Arc<Served>>) -> Result<Response, Response> {
+    served.up().await?;
+    let mut document = key_set(&served);
+    document["padding"] = json!("0".repeat(1024 * 1024));
+    Ok(answer(&document))
 }
 
 async fn userinfo(State(served): State<Arc<Served>>) -> Result<Response, Response> {
     served.up().await?;
-    let told = served.userinfo.lock().clone();
-    told.map(|claims| answer(&claims)).ok_or_else(|| StatusCode::UNAUTHORIZED.into_response())
+    let (status, body) = served.userinfo.lock().clone();
+    Ok((status, [(CONTENT_TYPE, "application/json"), (LOCATION, "/keys")], body).into_response())
 }

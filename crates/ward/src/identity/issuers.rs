@@ -4,13 +4,14 @@
 //! there. Whoever's key is known never waits for any of that.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
+use tokio::task::JoinHandle;
 use ward_db::Timestamp;
 
 use crate::clock::Clock;
@@ -59,6 +60,17 @@ pub enum FetchError {
     },
 }
 
+impl FetchError {
+    /// Whether the same request may do better later.
+    const fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Status { status, .. } => matches!(status, 408 | 429 | 500..),
+            Self::Client(_) | Self::Unusable { .. } => false,
+        }
+    }
+}
+
 /// An issuer's keys cannot be had now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unavailable {
@@ -82,18 +94,46 @@ pub struct KeySet {
     pub keys: Vec<Key>,
     /// Where the issuer tells about its users, if it does (`OpenID` Connect Core 1.0, section 5.3).
     pub userinfo: Option<String>,
-    fetched_at: Timestamp,
     generation: u64,
 }
 
 #[derive(Default)]
 struct State {
     keys: Option<Arc<KeySet>>,
-    /// When a fetch last failed, if none has succeeded since.
-    failed_at: Option<Timestamp>,
-    /// When an unknown key last made Ward look again.
-    looked_again_at: Option<Timestamp>,
     generation: u64,
+    /// When the fetch that brought the keys began.
+    fetched: Last,
+    /// When a fetch last failed, if none has succeeded since.
+    failed: Last,
+    /// When an unknown key last made Ward look again.
+    looked_again: Last,
+}
+
+/// When something happened last. Where the clock has gone back behind it, it counts as now: or keys would be trusted, and
+/// pauses last, until the clock is there again.
+#[derive(Default)]
+struct Last(Option<Timestamp>);
+
+impl Last {
+    fn age(&mut self, now: Timestamp) -> Option<Duration> {
+        let at = self.0?.min(now);
+        self.0 = Some(at);
+        Some(Duration::from_micros((now.micros() - at.micros()).unsigned_abs()))
+    }
+
+    fn is_younger(&mut self, than: Duration, now: Timestamp) -> bool {
+        self.age(now).is_some_and(|age| age < than)
+    }
+}
+
+/// What a look for keys came to.
+type Found = Result<Arc<KeySet>, Unavailable>;
+
+/// Whether keys are wanted because a token names one that is not there, which is a reason once a minute only.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    NoneOrOld,
+    UnknownKey,
 }
 
 /// One issuer and what is known of it.
@@ -106,8 +146,7 @@ pub struct Issuer {
     clock: Clock,
     state: Mutex<State>,
     /// Held while fetching, so that one fetch serves all who wait.
-    turn: tokio::sync::Mutex<()>,
-    refreshing: AtomicBool,
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Every configured issuer.
@@ -141,8 +180,7 @@ impl Issuers {
                 http: http.clone(),
                 clock: clock.clone(),
                 state: Mutex::default(),
-                turn: tokio::sync::Mutex::default(),
-                refreshing: AtomicBool::new(false),
+                turn: Arc::default(),
             })
         };
         Ok(Self { all: config.iter().map(issuer).collect() })
@@ -169,75 +207,78 @@ impl Issuers {
 
 impl Issuer {
     /// The keys to verify with. Waits for a fetch only where there are none that may still be used.
-    pub async fn keys(self: &Arc<Self>) -> Result<Arc<KeySet>, Unavailable> {
-        let now = self.clock.now();
-        let cached = self.state.lock().keys.clone();
-        if let Some(keys) = cached {
-            let age = age(keys.fetched_at, now);
-            if age >= self.config.refresh {
-                self.refresh_aside(keys.generation);
-            }
-            if age < self.config.outage.max(self.config.refresh) {
-                return Ok(keys);
-            }
-            return self.fetch_after(keys.generation).await;
+    pub async fn keys(self: &Arc<Self>) -> Found {
+        let cached = {
+            let mut state = self.state.lock();
+            let age = state.fetched.age(self.clock.now());
+            state.keys.clone().zip(age)
+        };
+        let Some((keys, age)) = cached else { return self.fetch_after(0, Reason::NoneOrOld).await };
+        if age >= self.config.refresh {
+            self.refresh_aside(keys.generation);
         }
-        self.fetch_after(0).await
+        if age < self.config.outage.max(self.config.refresh) {
+            return Ok(keys);
+        }
+        self.fetch_after(keys.generation, Reason::NoneOrOld).await
     }
 
     /// Keys newer than those in which a token's key was not found; `None` when it was looked for a moment ago already.
     pub async fn newer_keys(self: &Arc<Self>, than: &KeySet) -> Option<Arc<KeySet>> {
-        let newer = |keys: &&Arc<KeySet>| keys.generation > than.generation;
-        let looks = {
-            let now = self.clock.now();
-            let mut state = self.state.lock();
-            // Somebody else may have fetched since.
-            if let Some(keys) = state.keys.as_ref().filter(newer) {
-                return Some(keys.clone());
-            }
-            let looks = state.looked_again_at.is_none_or(|last| age(last, now) >= UNKNOWN_KEY_PAUSE);
-            if looks {
-                state.looked_again_at = Some(now);
-            }
-            looks
-        };
-        if looks {
-            return self.fetch_after(than.generation).await.ok();
-        }
-        // Who comes while somebody looks waits for what they find; if nobody does, this is at once.
-        let _turn = self.turn.lock().await;
-        self.state.lock().keys.as_ref().filter(newer).cloned()
+        self.fetch_after(than.generation, Reason::UnknownKey).await.ok()
     }
 
     /// Fetches beside the requests, unless somebody does so already.
     fn refresh_aside(self: &Arc<Self>, generation: u64) {
-        if self.refreshing.swap(true, Ordering::AcqRel) {
-            return;
+        if let Ok(turn) = self.turn.clone().try_lock_owned() {
+            drop(self.begin(turn, generation, Reason::NoneOrOld));
         }
-        let issuer = self.clone();
-        tokio::spawn(async move {
-            let _ = issuer.fetch_after(generation).await;
-            issuer.refreshing.store(false, Ordering::Release);
-        });
     }
 
-    /// Fetches the keys, unless newer ones than `generation` are there by the time it is this caller's turn.
-    async fn fetch_after(&self, generation: u64) -> Result<Arc<KeySet>, Unavailable> {
-        let _turn = self.turn.lock().await;
-        let now = self.clock.now();
-        {
-            let state = self.state.lock();
-            if let Some(keys) = state.keys.as_ref().filter(|keys| keys.generation > generation) {
-                return Ok(keys.clone());
+    /// Fetches the keys, unless newer ones than `generation` are there by the time it is this caller's turn. Who comes
+    /// while somebody fetches waits for what they find.
+    async fn fetch_after(self: &Arc<Self>, generation: u64, reason: Reason) -> Found {
+        let turn = self.turn.clone().lock_owned().await;
+        match self.begin(turn, generation, reason) {
+            Ok(fetching) => {
+                fetching.await.unwrap_or(Err(Unavailable { retry_after: FAILURE_PAUSE.as_secs() }))
             }
-            let since = state.failed_at.map(|failed| age(failed, now));
-            if let Some(left) =
-                since.and_then(|since| FAILURE_PAUSE.checked_sub(since)).filter(|it| !it.is_zero())
-            {
-                return Err(Unavailable { retry_after: left.as_secs().max(1) });
-            }
+            Err(found) => found,
         }
-        let fetched = self.fetch(now).await;
+    }
+
+    /// Begins a fetch, in a task of its own: whoever made Ward begin it may hang up or run out of time, and it is finished
+    /// for the others all the same. `Err`: none is to be made, and this is what there is.
+    fn begin(
+        self: &Arc<Self>,
+        turn: OwnedMutexGuard<()>,
+        generation: u64,
+        reason: Reason,
+    ) -> Result<JoinHandle<Found>, Found> {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        if let Some(keys) = state.keys.as_ref().filter(|keys| keys.generation > generation) {
+            return Err(Ok(keys.clone()));
+        }
+        if let Some(age) = state.failed.age(now).filter(|age| *age < FAILURE_PAUSE) {
+            return Err(Err(Unavailable { retry_after: (FAILURE_PAUSE - age).as_secs().max(1) }));
+        }
+        if reason == Reason::UnknownKey {
+            if state.looked_again.is_younger(UNKNOWN_KEY_PAUSE, now) {
+                return Err(Err(Unavailable { retry_after: UNKNOWN_KEY_PAUSE.as_secs() }));
+            }
+            state.looked_again = Last(Some(now));
+        }
+        drop(state);
+        let issuer = self.clone();
+        Ok(tokio::spawn(async move {
+            let _turn = turn;
+            issuer.fetch_and_keep(now).await
+        }))
+    }
+
+    async fn fetch_and_keep(&self, began: Timestamp) -> Found {
+        let fetched = self.fetch().await;
         let outcome = if fetched.is_ok() { "ok" } else { "failed" };
         metrics::counter!("ward_issuer_fetches_total", "issuer" => self.name.to_string(), "outcome" => outcome).increment(1);
         let mut state = self.state.lock();
@@ -247,19 +288,21 @@ impl Issuer {
                 keys.generation = state.generation;
                 let keys = Arc::new(keys);
                 state.keys = Some(keys.clone());
-                state.failed_at = None;
+                state.fetched = Last(Some(began));
+                state.failed = Last(None);
                 Ok(keys)
             }
             Err(error) => {
                 tracing::warn!(issuer = %self.name, %error, "the issuer's keys could not be fetched");
-                state.failed_at = Some(now);
+                // The time after it: a fetch that took long would else be repeated at once by each who waited for it.
+                state.failed = Last(Some(self.clock.now()));
                 Err(Unavailable { retry_after: FAILURE_PAUSE.as_secs() })
             }
         }
     }
 
     /// Discovery, then keys (`OpenID` Connect Discovery 1.0, section 4; RFC 7517, section 5).
-    async fn fetch(&self, now: Timestamp) -> Result<KeySet, FetchError> {
+    async fn fetch(&self) -> Result<KeySet, FetchError> {
         #[derive(Deserialize)]
         struct Metadata {
             issuer: String,
@@ -290,17 +333,24 @@ impl Issuer {
             return Err(unusable(KEYS, "holds no key for signatures that are accepted"));
         }
         let userinfo = metadata.userinfo_endpoint.filter(|url| self.config.may_fetch(url));
-        Ok(KeySet { keys, userinfo, fetched_at: now, generation: 0 })
+        Ok(KeySet { keys, userinfo, generation: 0 })
     }
 
-    /// What the issuer tells about the holder of this access token (`OpenID` Connect Core 1.0, section 5.3). `None`: it
-    /// has no such endpoint.
-    pub async fn userinfo(self: &Arc<Self>, token: &str) -> Result<Option<Value>, FetchError> {
-        let keys =
-            self.keys().await.map_err(|_| FetchError::Unusable { what: "userinfo", problem: "unknown" })?;
-        match &keys.userinfo {
-            Some(url) => self.document("userinfo", url, Some(token)).await.map(Some),
-            None => Ok(None),
+    /// What the issuer tells about the holder of this access token (`OpenID` Connect Core 1.0, section 5.3). `None`: nothing
+    /// that Ward can read. It has no such endpoint, or refuses a token that is for Ward alone, or signs what it tells.
+    pub async fn userinfo(self: &Arc<Self>, token: &str) -> Result<Option<Value>, Unavailable> {
+        let keys = self.keys().await?;
+        let Some(url) = &keys.userinfo else { return Ok(None) };
+        match self.document("userinfo", url, Some(token)).await {
+            Ok(told) => Ok(Some(told)),
+            Err(FetchError::Status { status: 401 | 403, .. }) => Ok(None),
+            Err(error) => {
+                tracing::warn!(issuer = %self.name, %error, "the issuer's userinfo could not be had");
+                if error.may_pass() {
+                    return Err(Unavailable { retry_after: FAILURE_PAUSE.as_secs() });
+                }
+                Ok(None)
+            }
         }
     }
 
@@ -330,11 +380,6 @@ impl Issuer {
         }
         serde_json::from_slice(&body).map_err(|_| FetchError::Unusable { what, problem: "is not JSON" })
     }
-}
-
-/// How long ago `then` was; no time at all if a clock went back.
-fn age(then: Timestamp, now: Timestamp) -> Duration {
-    Duration::from_micros(u64::try_from(now.micros() - then.micros()).unwrap_or(0))
 }
 
 /// A key of a key set, if it is for signatures that Ward verifies (RFC 7517, section 4; RFC 7518, section 6; RFC 8037,
@@ -376,5 +421,66 @@ impl From<TokenAlgorithm> for Algorithm {
             TokenAlgorithm::ES256 => Self::ES256,
             TokenAlgorithm::EdDsa => Self::EdDSA,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The keys of RFC 7517 (appendix A.1) and RFC 8037 (appendix A.2).
+    fn jwk(kty: &str) -> Value {
+        match kty {
+            "EC" => json!({
+                "kty": "EC", "crv": "P-256",
+                "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+                "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+            }),
+            "OKP" => {
+                json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" })
+            }
+            _ => {
+                json!({ "kty": "RSA", "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4", "e": "AQAB" })
+            }
+        }
+    }
+
+    fn with(kty: &str, name: &str, value: Value) -> Option<TokenAlgorithm> {
+        let mut jwk = jwk(kty);
+        jwk[name] = value;
+        key(&jwk).map(|key| key.algorithm)
+    }
+
+    #[test]
+    fn a_key_is_for_the_one_algorithm_of_its_kind() {
+        for (kty, algorithm) in
+            [("EC", TokenAlgorithm::ES256), ("OKP", TokenAlgorithm::EdDsa), ("RSA", TokenAlgorithm::RS256)]
+        {
+            assert_eq!(key(&jwk(kty)).map(|key| (key.algorithm, key.id)), Some((algorithm, None)));
+            assert_eq!(with(kty, "use", json!("sig")), Some(algorithm));
+            assert_eq!(with(kty, "key_ops", json!(["sign", "verify"])), Some(algorithm));
+            let named = json!(algorithm);
+            assert_eq!(with(kty, "alg", named), Some(algorithm));
+        }
+        assert_eq!(with("OKP", "alg", json!("Ed25519")), Some(TokenAlgorithm::EdDsa));
+    }
+
+    #[test]
+    fn a_key_that_is_for_something_else_verifies_nothing() {
+        for kty in ["EC", "OKP", "RSA"] {
+            assert_eq!(with(kty, "use", json!("enc")), None, "{kty}");
+            assert_eq!(with(kty, "key_ops", json!(["encrypt", "sign"])), None, "{kty}");
+            assert_eq!(with(kty, "key_ops", json!([])), None, "{kty}");
+            for other in ["RS512", "PS256", "ES384", "HS256", "none"] {
+                assert_eq!(with(kty, "alg", json!(other)), None, "{kty} {other}");
+            }
+            assert_eq!(with(kty, "kty", json!("oct")), None, "{kty}");
+        }
+        assert_eq!(with("EC", "crv", json!("P-384")), None);
+        assert_eq!(with("OKP", "crv", json!("X25519")), None);
+        assert_eq!(with("EC", "x", json!(7)), None);
+        assert_eq!(with("RSA", "n", json!("not base64url!")), None);
     }
 }

@@ -1,8 +1,9 @@
 //! Access tokens: JSON Web Tokens (RFC 7519) of the configured issuers, judged without a query.
 //!
 //! A token is a machine's when the issuer's `machine_claim` has its `machine_value`. Where none is configured, it is a
-//! machine's when its subject is its own client (`client_id` or `azp`; RFC 9068, section 2.2), or when it says so in
-//! the way of a common provider (`gty: client-credentials`, `idtyp: app`). Every other token is a person's.
+//! machine's when its subject is its own client (`client_id`, `azp`, `cid` or `appid`; RFC 9068, section 2.2), or when it
+//! says so in the way of a common provider (`gty: client-credentials`, `idtyp: app`, a `preferred_username` that begins
+//! with `service-account-`). Every other token is a person's.
 
 use std::fmt;
 use std::sync::Arc;
@@ -72,15 +73,7 @@ impl Verified {
         if self.email.is_some() {
             return Ok(self.email.clone());
         }
-        let told = match self.issuer.userinfo(text).await {
-            Ok(told) => told,
-            // A token for Ward alone is refused there, which is an answer.
-            Err(super::issuers::FetchError::Status { status: 400..=499, .. }) => None,
-            Err(error) => {
-                tracing::warn!(issuer = %self.issuer.name, %error, "the issuer's userinfo could not be had");
-                return Err(Unavailable { retry_after: 5 });
-            }
-        };
+        let told = self.issuer.userinfo(text).await?;
         let claims = told.as_ref().and_then(Value::as_object);
         // OpenID Connect Core 1.0, section 5.3.2: an answer about anybody else must not be used.
         let own = claims
@@ -246,8 +239,8 @@ fn kind(config: &IssuerConfig, claims: &Map<String, Value>) -> PrincipalKind {
         }
     } else {
         let own_client = |name| text("sub").is_some() && text(name) == text("sub");
-        own_client("client_id")
-            || own_client("azp")
+        ["client_id", "azp", "cid", "appid"].into_iter().any(own_client)
+            || text("preferred_username").is_some_and(|name| name.starts_with("service-account-"))
             || text("gty") == Some("client-credentials")
             || text("idtyp") == Some("app")
     };

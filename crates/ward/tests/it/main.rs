@@ -17,6 +17,7 @@ mod goldens;
 mod integrations;
 mod invitations;
 mod isolation;
+mod issuers;
 mod limits;
 mod members;
 mod outbound;
