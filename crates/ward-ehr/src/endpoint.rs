@@ -1,6 +1,7 @@
 //! A configured endpoint's call, and what is made of its answer.
 
 mod shape;
+mod way;
 
 use std::time::Duration;
 
@@ -13,16 +14,16 @@ use tokio::time::Instant;
 
 use crate::auth::{Auth, Authorized, Tokens};
 use crate::client::{Answer, Outbound, Request};
-use crate::{Failure, FailureKind, Secret, template};
+use crate::mask::Mask;
+use crate::{Failure, FailureKind, template};
+
+use way::TooMuch;
 
 pub use shape::Shape;
+pub use way::{LONGEST_WAY, MOST_STEPS, Way};
 
 /// The first pause before a retry; each later one is up to twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// What stands where a secret stood.
-const MASK: &str = "**********";
-/// A secret shorter than this is not looked for in answers: it would be found everywhere.
-const SHORTEST_MASKED: usize = 6;
 
 /// A call to make.
 #[derive(Clone, Debug)]
@@ -77,7 +78,14 @@ impl Call {
         let deadline = started + outbound.limits().total_time;
         let mut outcome = Outcome::default();
         match self.attempts(outbound, tokens, params, deadline, &mut outcome.retries).await {
-            Ok(authorized) => self.read(&authorized, &mut outcome),
+            Ok(authorized) => {
+                let (shape, most) = (self.shape.clone(), outbound.limits().body_bytes);
+                // Bounded, but not nothing: other calls go on meanwhile.
+                let read = tokio::task::spawn_blocking(move || read(&shape, &authorized, most)).await;
+                let retries = outcome.retries;
+                outcome = read.unwrap_or_else(|_| failed("the answer could not be worked on"));
+                outcome.retries = retries;
+            }
             Err(failure) => outcome.error = Some(failure.message),
         }
         outcome.duration = started.elapsed();
@@ -100,7 +108,10 @@ impl Call {
                 Ok(authorized) => self.pause_after(&authorized.answer, *retries),
                 Err(failure) => self.pause_after_failure(failure, *retries),
             };
-            match pause.filter(|pause| *retries < self.max_retries && Instant::now() + *pause < deadline) {
+            // The other side chooses the pause, so it may be one that no clock can hold.
+            let in_time =
+                |pause: &Duration| Instant::now().checked_add(*pause).is_some_and(|then| then < deadline);
+            match pause.filter(|pause| *retries < self.max_retries && in_time(pause)) {
                 Some(pause) => tokio::time::sleep(pause).await,
                 None => return tried,
             }
@@ -149,19 +160,37 @@ impl Call {
         let harmless = matches!(self.method, Method::GET | Method::PUT | Method::DELETE);
         (passing && harmless).then(|| jitter(retries))
     }
+}
 
-    fn read(&self, authorized: &Authorized, outcome: &mut Outcome) {
-        let answer = &authorized.answer;
-        outcome.status = Some(answer.status.as_u16());
-        outcome.raw = masked(&answer.body, &authorized.used);
-        if !answer.status.is_success() {
-            outcome.error = Some(format!("the other side answered {}", answer.status.as_u16()));
-            return;
-        }
-        outcome.after_filter = self.shape.filtered(&outcome.raw);
-        outcome.after_mapping = self.shape.mapped(&outcome.after_filter);
-        outcome.final_result = Some(self.shape.finished(&outcome.after_mapping));
+/// What came of an answer. `most` bounds what is made of it, bytes of text.
+fn read(shape: &Shape, authorized: &Authorized, most: usize) -> Outcome {
+    let status = authorized.answer.status;
+    let mut outcome = Outcome {
+        status: Some(status.as_u16()),
+        raw: Mask::of(&authorized.used).body(&authorized.answer.body),
+        ..Outcome::default()
+    };
+    if !status.is_success() {
+        outcome.error = Some(format!("the other side answered {}", status.as_u16()));
+        return outcome;
     }
+    outcome.after_filter = shape.filtered(&outcome.raw);
+    let finished = shape.mapped(&outcome.after_filter, most).and_then(|mapped| {
+        outcome.after_mapping = mapped;
+        shape.finished(&outcome.after_mapping, most)
+    });
+    match finished {
+        Ok(text) => outcome.final_result = Some(text),
+        Err(TooMuch) => {
+            outcome.error =
+                Some(format!("more is made of the answer than {most} bytes, or than can be in time"));
+        }
+    }
+    outcome
+}
+
+fn failed(why: &str) -> Outcome {
+    Outcome { error: Some(why.to_owned()), ..Outcome::default() }
 }
 
 /// Full jitter: anything up to a bound that doubles.
@@ -173,22 +202,4 @@ fn jitter(retries: u32) -> Duration {
 /// A parameter as flat text.
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// An answer's body without what was secret in the request: some servers send a request back.
-fn masked(body: &[u8], used: &[Secret]) -> Value {
-    let mut text = String::from_utf8_lossy(body).into_owned();
-    for secret in used.iter().filter(|secret| secret.expose().len() >= SHORTEST_MASKED) {
-        let quoted = Value::from(secret.expose()).to_string();
-        let escaped = &quoted[1..quoted.len() - 1];
-        for form in [secret.expose(), escaped] {
-            if text.contains(form) {
-                text = text.replace(form, MASK);
-            }
-        }
-    }
-    if text.trim().is_empty() {
-        return Value::Null;
-    }
-    serde_json::from_str(&text).unwrap_or(Value::String(text))
 }

@@ -14,6 +14,7 @@ mod failure;
 pub mod fhir;
 pub mod health;
 pub mod hubspot;
+mod mask;
 mod secret;
 pub mod template;
 

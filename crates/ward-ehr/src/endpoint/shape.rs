@@ -1,7 +1,11 @@
-//! From an answer to a result: filter, mapping, template, length. All ways to a value are names with dots between:
-//! `entry.resource.id`; a list is walked item by item, or by index where the step is a number.
+//! From an answer to a result: filter, mapping, template, length. Tenants configure these and strangers answer, so each
+//! step is bounded by itself.
+
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
+
+use super::way::{Budget, Found, TooMuch, Way};
 
 /// What is made of an answer.
 #[derive(Clone, Debug, Default)]
@@ -19,81 +23,123 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// What the filter leaves.
+    /// What the filter leaves: never more than there was.
     pub fn filtered(&self, value: &Value) -> Value {
         match &self.filter {
             None => value.clone(),
             Some(ways) => {
-                let ways: Vec<Vec<&str>> = ways.iter().map(|way| way.split('.').collect()).collect();
-                let ways: Vec<&[&str]> = ways.iter().map(Vec::as_slice).collect();
-                keep(value, &ways).unwrap_or(Value::Null)
+                let mut kept = Kept::default();
+                ways.iter().filter_map(|way| Way::read(way)).for_each(|way| kept.add(&way));
+                kept.of(value).unwrap_or(Value::Null)
             }
         }
     }
 
-    /// What the mapping makes of that.
-    pub fn mapped(&self, value: &Value) -> Value {
-        match &self.mapping {
-            None => value.clone(),
-            Some(mapping) => {
-                let found = mapping.iter().map(|(name, way)| {
-                    let found = way.as_str().and_then(|way| look_up(value, way)).unwrap_or(Value::Null);
-                    (name.clone(), found)
-                });
-                Value::Object(found.collect())
-            }
+    /// What the mapping makes of that, up to `most` bytes of text.
+    ///
+    /// # Errors
+    /// When it would be more, or take too much work.
+    pub fn mapped(&self, value: &Value, most: usize) -> Result<Value, TooMuch> {
+        let Some(mapping) = &self.mapping else { return Ok(value.clone()) };
+        let mut budget = Budget::of(most);
+        let mut made = Map::new();
+        for (name, way) in mapping {
+            budget.spend(name.len() + 4)?;
+            let found = match way.as_str().and_then(Way::read) {
+                Some(way) => budget.look_up(value, &way)?,
+                None => None,
+            };
+            let found = found.map(|found| budget.owned(&found)).transpose()?;
+            made.insert(name.clone(), found.unwrap_or(Value::Null));
         }
+        Ok(Value::Object(made))
     }
 
-    /// The result, as text.
-    pub fn finished(&self, value: &Value) -> String {
+    /// The result, as text, cut where it is configured; up to `most` bytes where more is made of it than there was.
+    ///
+    /// # Errors
+    /// When it would be more, or take too much work.
+    pub fn finished(&self, value: &Value, most: usize) -> Result<String, TooMuch> {
         let text = match (&self.result_template, &self.result_key) {
-            (Some(template), _) => rendered(template, value),
-            (None, Some(way)) => look_up(value, way).as_ref().map(as_text).unwrap_or_default(),
+            (Some(template), _) => self.rendered(template, value, most)?,
+            (None, Some(way)) => {
+                let mut budget = Budget::of(most);
+                let found = match Way::read(way) {
+                    Some(way) => budget.look_up(value, &way)?,
+                    None => None,
+                };
+                match found {
+                    Some(Found::One(found)) => as_text(found),
+                    Some(many) => as_text(&budget.owned(&many)?),
+                    None => String::new(),
+                }
+            }
             (None, None) => as_text(value),
         };
         match self.max_length {
-            0 => text,
-            most => text.chars().take(most).collect(),
+            0 => Ok(text),
+            most => Ok(text.chars().take(most).collect()),
         }
     }
-}
 
-/// `value` with only what the ways lead to, in its own structure.
-fn keep(value: &Value, ways: &[&[&str]]) -> Option<Value> {
-    if ways.iter().any(|way| way.is_empty()) {
-        return Some(value.clone());
-    }
-    match value {
-        Value::Array(items) => Some(Value::Array(items.iter().filter_map(|item| keep(item, ways)).collect())),
-        Value::Object(fields) => {
-            let kept: Map<String, Value> = fields
-                .iter()
-                .filter_map(|(name, field)| {
-                    let on: Vec<&[&str]> =
-                        ways.iter().filter(|way| way[0] == name).map(|way| &way[1..]).collect();
-                    if on.is_empty() { None } else { Some((name.clone(), keep(field, &on)?)) }
-                })
-                .collect();
-            Some(Value::Object(kept))
+    /// The template with every `{way}` that leads somewhere replaced; braces around anything else stay.
+    fn rendered(&self, template: &str, value: &Value, most: usize) -> Result<String, TooMuch> {
+        let mut budget = Budget::of(most);
+        let mut text = String::new();
+        let mut rest = template;
+        while let Some((before, tail)) = rest.split_once('{') {
+            budget.spend(before.len() + 1)?;
+            text.push_str(before);
+            // No character is longer than four bytes: what is to be cut off is not even made.
+            if self.max_length > 0 && text.len() / 4 >= self.max_length {
+                return Ok(text);
+            }
+            let way = tail.split_once('}').and_then(|(way, after)| Some((Way::read(way.trim())?, after)));
+            let filled = match way {
+                Some((way, after)) => budget.look_up(value, &way)?.map(|found| (found, after)),
+                None => None,
+            };
+            if let Some((found, after)) = filled {
+                text.push_str(&as_text(&budget.owned(&found)?));
+                rest = after;
+            } else {
+                text.push('{');
+                rest = tail;
+            }
         }
-        _ => None,
+        text.push_str(rest);
+        Ok(text)
     }
 }
 
-fn look_up(value: &Value, way: &str) -> Option<Value> {
-    let Some((step, rest)) = way.split_once('.') else { return one_step(value, way) };
-    look_up(&one_step(value, step)?, rest)
+/// What a filter keeps, as a tree, so that each field of an answer is looked at once however many ways there are.
+#[derive(Default)]
+struct Kept<'w> {
+    whole: bool,
+    fields: BTreeMap<&'w str, Self>,
 }
 
-fn one_step(value: &Value, step: &str) -> Option<Value> {
-    match value {
-        Value::Object(fields) => fields.get(step).cloned(),
-        Value::Array(items) => match step.parse::<usize>() {
-            Ok(index) => items.get(index).cloned(),
-            Err(_) => Some(Value::Array(items.iter().filter_map(|item| one_step(item, step)).collect())),
-        },
-        _ => None,
+impl<'w> Kept<'w> {
+    fn add(&mut self, way: &Way<'w>) {
+        let end = way.steps().iter().fold(self, |at, step| at.fields.entry(step).or_default());
+        end.whole = true;
+    }
+
+    /// `value` with only what the ways lead to, in its own structure.
+    fn of(&self, value: &Value) -> Option<Value> {
+        if self.whole {
+            return Some(value.clone());
+        }
+        match value {
+            Value::Array(items) => Some(items.iter().filter_map(|item| self.of(item)).collect()),
+            Value::Object(fields) => {
+                let kept = fields.iter().filter_map(|(name, field)| {
+                    Some((name.clone(), self.fields.get(name.as_str())?.of(field)?))
+                });
+                Some(Value::Object(kept.collect()))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -103,25 +149,6 @@ fn as_text(value: &Value) -> String {
         Value::Null => String::new(),
         other => other.to_string(),
     }
-}
-
-/// The template with every `{way}` that leads somewhere replaced; braces around anything else stay.
-fn rendered(template: &str, value: &Value) -> String {
-    let mut text = String::with_capacity(template.len());
-    let mut rest = template;
-    while let Some((before, tail)) = rest.split_once('{') {
-        text.push_str(before);
-        let filled = tail.split_once('}').and_then(|(way, after)| Some((look_up(value, way.trim())?, after)));
-        if let Some((found, after)) = filled {
-            text.push_str(&as_text(&found));
-            rest = after;
-        } else {
-            text.push('{');
-            rest = tail;
-        }
-    }
-    text.push_str(rest);
-    text
 }
 
 #[cfg(test)]
@@ -156,25 +183,25 @@ mod tests {
             filtered,
             json!({"total": 2, "entry": [{"resource": {"id": "a", "name": "Ann"}}, {"resource": {"id": "b", "name": "Bob"}}]})
         );
-        let mapped = shape.mapped(&filtered);
+        let mapped = shape.mapped(&filtered, 1000).unwrap();
         assert_eq!(mapped, json!({"ids": ["a", "b"], "first": "Ann", "none": null}));
-        assert_eq!(shape.finished(&mapped), "Ann, then b; {unknown} {");
+        assert_eq!(shape.finished(&mapped, 1000).unwrap(), "Ann, then b; {unknown} {");
     }
 
     #[test]
     fn without_steps_the_answer_is_the_result() {
         let plain = Shape::default();
         assert_eq!(plain.filtered(&answer()), answer());
-        assert_eq!(plain.finished(&json!("ok")), "ok");
-        assert_eq!(plain.finished(&json!({"a": 1})), "{\"a\":1}");
-        assert_eq!(plain.finished(&Value::Null), "");
+        assert_eq!(plain.finished(&json!("ok"), 1000).unwrap(), "ok");
+        assert_eq!(plain.finished(&json!({"a": 1}), 1000).unwrap(), "{\"a\":1}");
+        assert_eq!(plain.finished(&Value::Null, 1000).unwrap(), "");
     }
 
     #[test]
     fn a_result_is_cut_by_characters() {
         let cut = Shape { result_key: Some("name".into()), max_length: 3, ..Shape::default() };
-        assert_eq!(cut.finished(&json!({"name": "Zürich"})), "Zür");
-        assert_eq!(cut.finished(&json!({"other": 1})), "");
+        assert_eq!(cut.finished(&json!({"name": "Zürich"}), 1000).unwrap(), "Zür");
+        assert_eq!(cut.finished(&json!({"other": 1}), 1000).unwrap(), "");
     }
 
     #[test]
@@ -188,7 +215,53 @@ mod tests {
         for odd in
             [json!(null), json!(1), json!("t"), json!([]), json!([[[1]]]), json!({"a": [1, {"b": {}}]})]
         {
-            shape.finished(&shape.mapped(&shape.filtered(&odd)));
+            shape.finished(&shape.mapped(&shape.filtered(&odd), 1000).unwrap(), 1000).unwrap();
         }
+    }
+
+    #[test]
+    fn a_way_has_an_end() {
+        let steps = |count: usize| vec!["a"; count].join(".");
+        assert!(Way::read(&steps(32)).is_some() && Way::read(&steps(33)).is_none());
+        assert!(Way::read(&"a".repeat(256)).is_some() && Way::read(&"a".repeat(257)).is_none());
+        for none in ["", ".", "a.", ".a", "a..b"] {
+            assert_eq!(Way::read(none), None, "{none}");
+        }
+        // As many steps as a request's body can hold, on lists that every step could go on in.
+        let endless = ".".repeat(1 << 20);
+        let shape = Shape {
+            mapping: json!({ "x": endless }).as_object().cloned(),
+            filter: Some(vec![endless.clone()]),
+            result_template: Some(format!("{{{endless}}}")),
+            ..Shape::default()
+        };
+        let odd = json!([[], [[]]]);
+        shape.filtered(&odd);
+        assert_eq!(shape.mapped(&odd, 1000), Ok(json!({ "x": null })));
+        let key = Shape { result_key: Some(endless), ..Shape::default() };
+        assert_eq!(key.finished(&odd, 1000), Ok(String::new()));
+    }
+
+    #[test]
+    fn no_more_is_made_of_an_answer_than_may_be() {
+        let answer = json!({ "a": "x".repeat(1000) });
+        let mapping: Map<String, Value> = (0..100).map(|index| (index.to_string(), json!("a"))).collect();
+        let mapped = Shape { mapping: Some(mapping), ..Shape::default() };
+        assert_eq!(mapped.mapped(&answer, 2000), Err(TooMuch));
+        assert!(mapped.mapped(&answer, 200_000).is_ok());
+        let template = Shape { result_template: Some("{a}".repeat(100)), ..Shape::default() };
+        assert_eq!(template.finished(&answer, 2000), Err(TooMuch));
+        assert_eq!(template.finished(&answer, 200_000).unwrap().len(), 100_000);
+        let cut = Shape { max_length: 10, ..template };
+        assert_eq!(cut.finished(&answer, 2000).unwrap(), "x".repeat(10), "what is cut off is not made");
+    }
+
+    #[test]
+    fn the_work_on_an_answer_has_an_end_too() {
+        let wide = Value::Array(vec![json!([]); 100_000]);
+        let long = vec!["a"; 32].join(".");
+        let mapping: Map<String, Value> = (0..100).map(|index| (index.to_string(), json!(long))).collect();
+        let shape = Shape { mapping: Some(mapping), ..Shape::default() };
+        assert_eq!(shape.mapped(&wide, usize::MAX), Err(TooMuch));
     }
 }

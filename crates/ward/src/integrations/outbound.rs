@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 use ward_db::{Timestamp, Tx};
 use ward_ehr::auth::{Algorithm, Grant, Signer, TokenAuth};
-use ward_ehr::endpoint::{Call as Wired, Outcome, Shape};
+use ward_ehr::endpoint::{Call as Wired, Outcome, Shape, Way};
 use ward_ehr::health::{Checked, Health, Probe};
 use ward_ehr::{Auth, Limits, Secret, Tokens};
 use zeroize::Zeroizing;
@@ -90,6 +90,11 @@ pub(super) fn is_reserved_header(name: &str) -> bool {
 /// Judges an endpoint's path.
 pub(super) fn check_path(path: &str) -> Result<(), &'static str> {
     ward_ehr::template::check_path(path)
+}
+
+/// Whether a text is a way to a value in an answer.
+pub(super) fn is_way(text: &str) -> bool {
+    Way::read(text).is_some()
 }
 
 /// Judges a private key by signing with it. The sentence never repeats it.

@@ -14,6 +14,8 @@ const LONGEST_NAME: usize = 64;
 const LONGEST_HEADER: usize = 4096;
 /// How often a call may be tried again: each try takes part of the one time that all have.
 const MOST_RETRIES: i64 = 5;
+/// How many ways a filter or a mapping may have, and how many braces may open in a template.
+const MOST_WAYS: usize = 100;
 
 fn problem(at: &[&'static str], message: &str) -> RuleProblem {
     RuleProblem { at: at.iter().map(|step| Loc::from(*step)).collect(), message: message.to_owned() }
@@ -110,7 +112,38 @@ pub fn path(value: &Value) -> Vec<RuleProblem> {
     verdict(outbound::check_path(value.as_str().unwrap_or_default()).err())
 }
 
-/// An endpoint's retries and length.
+/// What is wrong with the ways of one field, if anything.
+fn wrong_ways<'v>(ways: impl Iterator<Item = &'v Value>) -> Option<&'static str> {
+    let mut count = 0;
+    for way in ways {
+        count += 1;
+        if !outbound::is_way(way.as_str().unwrap_or_default()) {
+            return Some(
+                "a way is 1 to 32 names with dots between, none of them empty, and at most 256 characters",
+            );
+        }
+    }
+    (count > MOST_WAYS).then_some("must be at most 100")
+}
+
+/// What an endpoint makes of its answer.
+fn shape(endpoint: &Value) -> Vec<RuleProblem> {
+    let filter = endpoint["response_filter"].as_array().into_iter().flatten();
+    let mapping = endpoint["response_mapping"].as_object().into_iter().flatten().map(|(_, way)| way);
+    let key = Some(&endpoint["result_key"]).filter(|key| !key.is_null());
+    let braces = endpoint["result_template"].as_str().unwrap_or_default().matches('{').count();
+    [
+        ("response_filter", wrong_ways(filter)),
+        ("response_mapping", wrong_ways(mapping)),
+        ("result_key", wrong_ways(key.into_iter())),
+        ("result_template", (braces > MOST_WAYS).then_some("must have at most 100 opening braces")),
+    ]
+    .into_iter()
+    .filter_map(|(field, wrong)| wrong.map(|message| problem(&[field], message)))
+    .collect()
+}
+
+/// An endpoint's retries and length, and the ways to its result.
 pub fn endpoint(value: &Value) -> Vec<RuleProblem> {
     let retry = &value["retry_config"];
     let mut problems = Vec::new();
@@ -128,6 +161,7 @@ pub fn endpoint(value: &Value) -> Vec<RuleProblem> {
     if value["max_result_length"].as_i64().is_none_or(|length| !(0..=1_000_000).contains(&length)) {
         problems.push(problem(&["max_result_length"], "must be 0 to 1,000,000; 0 is no bound"));
     }
+    problems.extend(shape(value));
     problems
 }
 

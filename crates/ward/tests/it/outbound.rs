@@ -176,6 +176,100 @@ async fn whatever_the_other_side_does_is_a_result() {
     assert!(told["error"].as_str().unwrap().contains("refused"));
 }
 
+both!(a_retry_after_that_no_clock_holds_is_not_waited_for);
+async fn a_retry_after_that_no_clock_holds_is_not_waited_for() {
+    let server = open_server().await;
+    let tenant = server.tenant("acme").await;
+    for after in ["18446744073709551615", "99999999999999999999999", "86400", "-1", "soon"] {
+        let head = format!("HTTP/1.1 429 X\r\nretry-after: {after}\r\ncontent-length: 0\r\n\r\n");
+        let peer = Peer::start(move |_, index| {
+            Some(if index == 0 { head.clone().into_bytes() } else { answer(200, "1") })
+        })
+        .await;
+        let retry = json!({ "retry_config": { "max_retries": 1, "retry_on_status": [429] } });
+        let told = run(&tenant.owner, &endpoint(&tenant, &peer.url(), retry).await, json!({})).await;
+        // What is a number of seconds is heeded: there is no time for it. What is none is not.
+        let number = after.parse::<u64>().is_ok();
+        let wanted = if number { (json!(429), json!(0)) } else { (json!(200), json!(1)) };
+        assert_eq!((told["status_code"].clone(), told["retries"].clone()), wanted, "{after}: {told}");
+    }
+}
+
+both!(an_echoed_secret_is_masked_however_it_is_written);
+async fn an_echoed_secret_is_masked_however_it_is_written() {
+    let server = open_server().await;
+    let tenant = server.tenant("acme").await;
+    let peer = Peer::start(|_, _| {
+        let body = r#"{"plain":"a/key/of+this=test","slash":"a\/key\/of+this=test","code":"\u0061/key/of\u002bthis=test",
+            "percent":"a%2fkey%2Fof%2Bthis%3Dtest","base64":"YS9rZXkvb2YrdGhpcz10ZXN0","a\/key/of+this=test":1}"#;
+        Some(answer(200, body))
+    })
+    .await;
+    let auth = json!({ "type": "api_key_header", "header_name": "x-key", "api_key_value": { "value": "a/key/of+this=test" } });
+    let path = endpoint(&tenant, &peer.url(), json!({ "auth": auth })).await;
+    let told = tenant.owner.post(&path, json!({})).await;
+    assert!(!told.text.contains("key/of") && !told.text.contains("key\\/of"), "{}", told.text);
+    for (name, value) in told.expect(StatusCode::OK)["raw_response"].as_object().unwrap() {
+        assert!(value == "**********" || (name == "**********" && *value == 1), "{name}: {value}");
+    }
+}
+
+both!(what_is_made_of_an_answer_has_bounds_that_nobody_can_move);
+async fn what_is_made_of_an_answer_has_bounds_that_nobody_can_move() {
+    let server = open_server().await;
+    let tenant = server.tenant("acme").await;
+    let refused = async |more: Value| {
+        let mut endpoint = json!({ "name": "e", "description": "E", "path": "/" });
+        endpoint.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let body = json!({ "name": "a", "display_name": "A", "endpoints": [endpoint] });
+        tenant.owner.post(&tenant.path("/integrations"), body).await.problem_locs()
+    };
+    let many = |count: usize| -> Value {
+        (0..count).map(|index| (format!("n{index}"), json!("a"))).collect::<serde_json::Map<_, _>>().into()
+    };
+    let dots = ".".repeat(15_000);
+    for (field, wrong) in [
+        ("result_key", json!(dots)),
+        ("result_key", json!("")),
+        ("result_key", json!(vec!["a"; 33].join("."))),
+        ("result_key", json!("a".repeat(257))),
+        ("response_filter", json!([dots])),
+        ("response_filter", json!(vec!["a"; 101])),
+        ("response_mapping", json!({ "x": dots })),
+        ("response_mapping", many(101)),
+        ("result_template", json!("{a}".repeat(101))),
+    ] {
+        assert_eq!(refused(json!({ field: wrong })).await, [format!("body.endpoints.0.{field}")], "{field}");
+    }
+    // At the bounds, and what is in the database already: the one with more dots than a stack has room for.
+    let large = json!({ "a": "x".repeat(900_000) }).to_string();
+    let large = Peer::start(move |_, _| Some(answer(200, &large))).await;
+    let empty = Peer::start(|_, _| Some(answer(200, "[]"))).await;
+    let mapped = endpoint(&tenant, &large.url(), json!({ "response_mapping": many(100) })).await;
+    let filled = json!({ "result_template": "{a}".repeat(100) });
+    let filled = endpoint(&tenant, &large.url(), filled).await;
+    for path in [mapped, filled] {
+        let answer = tenant.owner.post(&path, json!({})).await;
+        assert!(answer.text.len() < 4_000_000, "{}", answer.text.len());
+        let told = answer.expect(StatusCode::OK);
+        assert_eq!((&told["status_code"], &told["final_result"]), (&json!(200), &Value::Null));
+        assert!(told["error"].as_str().unwrap().contains("more is made of the answer"), "{}", told["error"]);
+    }
+    let cut = json!({ "result_template": "{a}".repeat(100), "max_result_length": 5 });
+    let cut = run(&tenant.owner, &endpoint(&tenant, &large.url(), cut).await, json!({})).await;
+    assert_eq!(cut["final_result"], "xxxxx");
+    let deep = endpoint(&tenant, &empty.url(), json!({ "result_key": "to-be-replaced" })).await;
+    let statement = "UPDATE integrations SET endpoints = CAST(replace(CAST(endpoints AS text), 'to-be-replaced', '{}') AS jsonb) \
+                     WHERE CAST(endpoints AS text) LIKE '%to-be-replaced%'";
+    let statement = if ward_test::Engine::current() == ward_test::Engine::Sqlite {
+        statement.replace("AS jsonb", "AS text")
+    } else {
+        statement.to_owned()
+    };
+    assert_eq!(server.sql(statement.replace("{}", &dots)).await, 1);
+    assert_eq!(run(&tenant.owner, &deep, json!({})).await["final_result"], "");
+}
+
 both!(what_tenants_type_does_not_reach_into_the_operators_network);
 async fn what_tenants_type_does_not_reach_into_the_operators_network() {
     let server = Server::start().await;
