@@ -43,6 +43,22 @@ impl Health {
     }
 }
 
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A FHIR server's `metadata` (FHIR R4, "capabilities").
+    FhirMetadata,
+    /// A path that takes a `GET` and no parameters, and whose answer tells whether the credentials are taken.
+    Path {
+        /// The path.
+        path: String,
+        /// Headers of its own.
+        headers: HeaderMap,
+    },
+    /// Its root, where nothing better is known: it tells only that something answers.
+    Root,
+}
+
 /// What is asked, and how.
 #[derive(Clone, Debug)]
 pub struct Probe {
@@ -50,8 +66,8 @@ pub struct Probe {
     pub gate: String,
     /// The integration's base URL.
     pub base_url: String,
-    /// Whether it must be a FHIR server: then its `metadata` is asked for (FHIR R4, "capabilities"), else its root.
-    pub fhir: bool,
+    /// What is asked for below it.
+    pub target: Target,
     /// How it authenticates.
     pub auth: Option<Auth>,
 }
@@ -87,7 +103,7 @@ impl Probe {
                     FailureKind::AuthFailed => Health::AuthFailed,
                     FailureKind::Timeout | FailureKind::Busy => Health::Timeout,
                     // Whatever it is that answered, it is there.
-                    FailureKind::TooLarge if !self.fhir => Health::Healthy,
+                    FailureKind::TooLarge if !self.is_fhir() => Health::Healthy,
                     FailureKind::Unreachable | FailureKind::Garbage | FailureKind::TooLarge => {
                         Health::Unreachable
                     }
@@ -99,22 +115,30 @@ impl Probe {
     }
 
     async fn ask(&self, outbound: &Outbound, tokens: &Tokens, deadline: Instant) -> Result<Answer, Failure> {
-        let url = template::below(&self.base_url, if self.fhir { "/metadata" } else { "" })?;
-        let mut headers = HeaderMap::new();
-        let accept = if self.fhir { "application/fhir+json" } else { "application/json" };
-        headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        let (path, mut headers) = match &self.target {
+            Target::FhirMetadata => ("/metadata", HeaderMap::new()),
+            Target::Path { path, headers } => (path.as_str(), headers.clone()),
+            Target::Root => ("", HeaderMap::new()),
+        };
+        let url = template::below(&self.base_url, path)?;
+        let accept = if self.is_fhir() { "application/fhir+json" } else { "application/json" };
+        headers.entry(ACCEPT).or_insert(HeaderValue::from_static(accept));
         let request = Request { method: Method::GET, url, headers, body: Bytes::new() };
         let _place = outbound.enter(&self.gate, deadline).await?;
         Ok(Auth::send(self.auth.as_ref(), outbound, tokens, request, deadline).await?.answer)
     }
 
+    const fn is_fhir(&self) -> bool {
+        matches!(self.target, Target::FhirMetadata)
+    }
+
     fn judge(&self, answer: &Answer) -> (Health, Option<String>) {
         let status = answer.status.as_u16();
         let answered = |health| (health, Some(format!("it answered {status}")));
-        match status {
-            401 | 403 | 407 => answered(Health::AuthFailed),
-            500.. => answered(Health::Unreachable),
-            200..300 if self.fhir => {
+        match (status, &self.target) {
+            (401 | 403 | 407, _) => answered(Health::AuthFailed),
+            (408 | 429 | 500.., _) => answered(Health::Unreachable),
+            (200..300, Target::FhirMetadata) => {
                 let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
                 if said["resourceType"] == "CapabilityStatement" {
                     (Health::Healthy, None)
@@ -122,10 +146,12 @@ impl Probe {
                     (Health::Misconfigured, Some("what answers there is not a FHIR server".to_owned()))
                 }
             }
-            _ if self.fhir => answered(Health::Misconfigured),
-            // Few APIs have anything at their root: that something answers, and not about the credentials, is all
-            // that can be asked for.
-            _ => (Health::Healthy, None),
+            (_, Target::FhirMetadata) | (300..=399 | 404 | 405 | 410, Target::Path { .. }) => {
+                answered(Health::Misconfigured)
+            }
+            // Another refusal of the path is about its parameters, not about who asks. Few APIs have anything at their
+            // root: that something answers, and not about the credentials, is all that can be asked for there.
+            (_, Target::Path { .. } | Target::Root) => (Health::Healthy, None),
         }
     }
 }

@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 use ward_db::{Timestamp, Tx};
 
 use super::secrets::{AuthInput, Place, Plan, Stored};
-use super::{AuthConfig, Config, Endpoint, Integration, Mcp, Protocol, connectors, store};
+use super::{
+    AuthConfig, Config, Endpoint, Integration, MOST, Mcp, Protocol, connectors, own_base_url, store,
+};
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
 use crate::error::ApiError;
@@ -16,9 +18,6 @@ use crate::http::idempotency::{Repeat, Secrecy};
 use crate::http::{Context, Reply};
 use crate::ids::IntegrationId;
 use crate::workspaces;
-
-/// How many integrations a workspace may have: its list is read whole.
-const MOST: i64 = 100;
 
 /// `CreateIntegrationRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
@@ -83,7 +82,7 @@ impl Wanted {
             .into_iter()
             .enumerate()
             .map(|(index, mut endpoint)| {
-                let base_url = endpoint.base_url.clone();
+                let base_url = own_base_url(&endpoint).map(str::to_owned);
                 let name = endpoint.name.clone();
                 let place = Place {
                     endpoint: Some((index, &name)),
@@ -193,7 +192,7 @@ fn free_name(tx: &mut Tx<'_>, workspace: &workspaces::Workspace, name: &str) -> 
     if store::exists(tx, workspace.id, name)? {
         return Err(ApiError::conflict("name_taken", "An integration of this name is there already."));
     }
-    if store::count(tx, workspace.id)? >= MOST {
+    if store::count(tx, workspace.id)?.unsigned_abs() >= MOST as u64 {
         return Err(ApiError::conflict("too_many_integrations", "A workspace has at most 100 integrations."));
     }
     Ok(())

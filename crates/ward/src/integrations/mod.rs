@@ -19,6 +19,9 @@ pub use outbound::{Connection, connection};
 pub use secrets::{count_under_other_keys, reseal};
 pub use store::{built_in, exists_by_id};
 
+/// How many integrations a workspace may have: its list is read whole, and they are checked at once.
+const MOST: usize = 100;
+
 /// An integration.
 #[derive(Clone, Debug)]
 pub struct Integration {
@@ -247,6 +250,11 @@ impl<A> Endpoint<A> {
             retry_config: Retry { max_retries: 2, retry_on_status: vec![429, 502, 503, 504] },
         }
     }
+}
+
+/// The base URL of an endpoint's own; an empty one is none.
+fn own_base_url<A>(endpoint: &Endpoint<A>) -> Option<&str> {
+    endpoint.base_url.as_deref().filter(|url| !url.is_empty())
 }
 
 /// When a call is tried again.

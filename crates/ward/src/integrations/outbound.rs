@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use ward_db::{Timestamp, Tx};
 use ward_ehr::auth::{Algorithm, Grant, Signer, TokenAuth};
 use ward_ehr::endpoint::{Call as Wired, Outcome, Shape, Way};
-use ward_ehr::health::{Checked, Health, Probe};
+use ward_ehr::health::{Checked, Health, Probe, Target};
 use ward_ehr::{Auth, Limits, Secret, Tokens};
 use zeroize::Zeroizing;
 
 use super::secrets::{Place, Sealed, open_for, origin};
-use super::{AuthConfig, AuthKind, Endpoint, Integration, Protocol, actions, store};
+use super::{AuthConfig, AuthKind, Endpoint, Integration, Protocol, actions, own_base_url, store};
 use crate::access::Permission;
 use crate::app::App;
 use crate::config::{Config, ConfigError};
@@ -31,8 +31,8 @@ use crate::vault::Vault;
 
 /// How long one integration's health check may take.
 const CHECK_TIME: Duration = Duration::from_secs(5);
-/// How many are checked at once.
-const CHECKED_AT_ONCE: usize = 16;
+/// How many are checked at once: all that a workspace may have, so that none waits for the silent ones before it.
+const CHECKED_AT_ONCE: usize = super::MOST;
 /// What a request's own work may take besides a call.
 const OWN_TIME: Duration = Duration::from_secs(1);
 
@@ -220,7 +220,7 @@ fn endpoint_auth(
     sealed: &[Sealed],
     vault: &Vault,
 ) -> Result<Option<Auth>, String> {
-    let base_url = endpoint.base_url.as_deref().unwrap_or(&integration.config.base_url);
+    let base_url = own_base_url(endpoint).unwrap_or(&integration.config.base_url);
     if let Some(auth) = &endpoint.auth {
         let place = Place { endpoint: Some((index, &endpoint.name)), base_url };
         return opened(auth, &place, sealed, vault).map(Some);
@@ -229,6 +229,17 @@ fn endpoint_auth(
         return Ok(None);
     }
     own_auth(integration, sealed, vault)
+}
+
+/// The headers that an endpoint sets.
+fn headers(endpoint: &Endpoint<AuthConfig>) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &endpoint.headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "a header has no name")?;
+        let value = HeaderValue::from_str(value.as_str().unwrap_or_default());
+        headers.insert(name, value.map_err(|_| "a header has a value that it cannot carry")?);
+    }
+    Ok(headers)
 }
 
 fn wired(
@@ -240,18 +251,12 @@ fn wired(
     if integration.config.protocol == Protocol::Mcp {
         return Err("tool servers are stored as given and never called".to_owned());
     }
-    let mut headers = HeaderMap::new();
-    for (name, value) in &endpoint.headers {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "a header has no name")?;
-        let value = HeaderValue::from_str(value.as_str().unwrap_or_default());
-        headers.insert(name, value.map_err(|_| "a header has a value that it cannot carry")?);
-    }
     Ok(Wired {
         gate: integration.id.to_string(),
         method: Method::from_bytes(endpoint.method.as_bytes()).map_err(|_| "the method is none")?,
-        base_url: endpoint.base_url.clone().unwrap_or_else(|| integration.config.base_url.clone()),
+        base_url: own_base_url(endpoint).unwrap_or(&integration.config.base_url).to_owned(),
         path: endpoint.path.clone(),
-        headers,
+        headers: headers(endpoint)?,
         form: endpoint.body_format == "form",
         auth: endpoint_auth(integration, (index, endpoint), sealed, vault)?,
         max_retries: endpoint.retry_config.max_retries,
@@ -381,16 +386,34 @@ pub(super) async fn health(app: &Arc<App>, entry: &Entry) -> Result<Reports, Api
             Ok::<_, ward_db::Error>((store::list(tx, workspace)?, store::all_sealed(tx, workspace)?))
         })
         .await?;
-    let until = Instant::now() + app.wire.outbound.limits().total_time;
     let checked = found
         .into_iter()
         .filter(|integration| integration.config.enabled && integration.config.protocol != Protocol::Mcp)
-        .map(|integration| check(app, integration, &sealed, until));
+        .map(|integration| check(app, integration, &sealed));
     let integrations = stream::iter(checked).buffered(CHECKED_AT_ONCE).collect().await;
     Ok(Reports { checked_at: entry.context.now, integrations })
 }
 
-async fn check(app: &Arc<App>, integration: Integration, sealed: &[Sealed], until: Instant) -> Report {
+/// What of an integration tells best how it is: of a REST one the first endpoint that can be called as it stands, with the
+/// integration's own credentials.
+fn target(integration: &Integration) -> Target {
+    if integration.config.protocol == Protocol::Fhir {
+        return Target::FhirMetadata;
+    }
+    let fit = |endpoint: &&Endpoint<AuthConfig>| {
+        endpoint.method == "GET"
+            && !endpoint.path.contains('{')
+            && own_base_url(endpoint).is_none()
+            && endpoint.auth.is_none()
+    };
+    let found = integration.config.endpoints.iter().find(fit);
+    found.map_or(Target::Root, |endpoint| match headers(endpoint) {
+        Ok(headers) => Target::Path { path: endpoint.path.clone(), headers },
+        Err(_) => Target::Root,
+    })
+}
+
+async fn check(app: &Arc<App>, integration: Integration, sealed: &[Sealed]) -> Report {
     let own: Vec<Sealed> =
         sealed.iter().filter(|secret| secret.integration == integration.id).cloned().collect();
     let checked = match own_auth(&integration, &own, &app.vault) {
@@ -399,10 +422,10 @@ async fn check(app: &Arc<App>, integration: Integration, sealed: &[Sealed], unti
             let probe = Probe {
                 gate: integration.id.to_string(),
                 base_url: integration.config.base_url.clone(),
-                fhir: integration.config.protocol == Protocol::Fhir,
+                target: target(&integration),
                 auth,
             };
-            let deadline = until.min(Instant::now() + CHECK_TIME);
+            let deadline = Instant::now() + CHECK_TIME.min(app.wire.outbound.limits().total_time);
             probe.run(&app.wire.outbound, &app.wire.tokens, deadline).await
         }
     };

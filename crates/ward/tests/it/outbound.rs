@@ -315,6 +315,12 @@ async fn an_endpoint_elsewhere_gets_only_its_own_credentials() {
         run(&tenant.owner, &near, json!({})).await["raw_response"],
         "authorization: Bearer **********"
     );
+    let empty = endpoint(&tenant, &home.url(), json!({ "base_url": "" })).await;
+    assert_eq!(
+        run(&tenant.owner, &empty, json!({})).await["raw_response"],
+        "authorization: Bearer **********",
+        "an empty base_url is none of its own"
+    );
     let own = json!({ "type": "api_key_header", "header_name": "authorization", "api_key_value": { "value": "an-own-key" } });
     let own = endpoint(&tenant, &home.url(), json!({ "base_url": elsewhere.url(), "auth": own })).await;
     assert_eq!(run(&tenant.owner, &own, json!({})).await["raw_response"], "authorization: **********");
@@ -357,6 +363,22 @@ async fn health_is_told_in_one_word_for_each_and_in_bounded_time() {
     let broken = Peer::start(|_, _| Some(answer(503, ""))).await;
     let silent = Peer::start(|_, _| None).await;
     let no_tls = Peer::start(|_, _| Some(answer(400, ""))).await;
+    // Nothing at its root, as most, and only the right credentials below.
+    let api = Peer::start(|head, _| {
+        let fine = head.starts_with("GET /v1/list?limit=1 ") && head.contains("x-own: yes\r\n");
+        let asked_for_calls = head.starts_with("GET /v1/list?") || head.starts_with("GET /v2/list?");
+        Some(answer(
+            if fine {
+                200
+            } else if asked_for_calls {
+                401
+            } else {
+                404
+            },
+            "{}",
+        ))
+    })
+    .await;
     let mut wanted = Vec::new();
     for (url, protocol, enabled, status) in [
         (format!("{}/fhir", capable.url()), "fhir", true, "healthy"),
@@ -366,14 +388,24 @@ async fn health_is_told_in_one_word_for_each_and_in_bounded_time() {
         (broken.url(), "fhir", true, "unreachable"),
         (no_tls.url().replace("http:", "https:"), "rest", true, "ssl_error"),
         (String::new(), "rest", true, "misconfigured"),
+        (format!("{}/v1", api.url()), "rest with an endpoint", true, "healthy"),
+        (format!("{}/v2", api.url()), "rest with an endpoint", true, "auth_failed"),
+        (format!("{}/v3", api.url()), "rest with an endpoint", true, "misconfigured"),
         (silent.url(), "rest", false, ""),
         (String::new(), "mcp", true, ""),
     ]
     .into_iter()
-    .chain((0..20).map(|_| (silent.url(), "rest", true, "timeout")))
+    .chain((0..60).map(|_| (silent.url(), "rest", true, "timeout")))
+    // Whoever comes last is not called late because of the others.
+    .chain([(format!("{}/fhir", capable.url()), "fhir", true, "healthy")])
     {
         let name = fresh_slug();
-        let body = json!({ "name": name, "display_name": "H", "protocol": protocol, "base_url": url, "enabled": enabled });
+        let mut body = json!({ "name": name, "display_name": "H", "protocol": protocol, "base_url": url, "enabled": enabled });
+        if protocol == "rest with an endpoint" {
+            let endpoint = |name: &str, path: &str| json!({ "name": name, "description": "E", "method": "GET", "path": path, "headers": { "x-own": "yes" } });
+            body["protocol"] = json!("rest");
+            body["endpoints"] = json!([endpoint("one", "/list/{id}"), endpoint("list", "/list?limit=1")]);
+        }
         tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
         if !status.is_empty() {
             wanted.push((name, status.to_owned()));
