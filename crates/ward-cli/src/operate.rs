@@ -132,7 +132,18 @@ pub fn secrets(config: Config, action: &SecretsAction) -> Result<(), Failure> {
         })
         .await?;
         show::one(&rotated, json)?;
-        Ok(())
+        for what in &rotated.unopened {
+            show::remark(&format!("cannot be opened with these keys: {what}"));
+        }
+        match rotated.left {
+            0 => Ok(()),
+            left if left <= rotated.unopened.len() => {
+                Err("what cannot be opened stays under its former key, so the former keys are still needed: give the one \
+                     that is missing among former_master_keys, or store those secrets anew; then run this again"
+                    .into())
+            }
+            _ => Err("a running server still seals under a former key: give it the new one, then run this again".into()),
+        }
     })
 }
 

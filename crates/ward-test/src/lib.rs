@@ -106,7 +106,13 @@ impl Server {
 
     /// Another server on the same database and clock. One file has one server, so on `SQLite` the two share its connections.
     pub async fn replica(&self) -> Self {
-        let config = self.app.config.clone();
+        self.replica_with(|_| {}).await
+    }
+
+    /// The same with settings of the test's choice.
+    pub async fn replica_with(&self, choose: impl FnOnce(&mut Config)) -> Self {
+        let mut config = self.app.config.clone();
+        choose(&mut config);
         let db = match &self.place {
             Place::Server(_) => Db::open(&config.database, Options::default()).expect("the database opens"),
             Place::File(_) | Place::Elsewhere => self.app.db.clone(),
@@ -116,6 +122,7 @@ impl Server {
 
     async fn of(config: Config, db: Db, clock: Clock, place: Place) -> Self {
         let app = App::on(config, db, clock.clone()).expect("Ward starts");
+        app.check_master_key().await.expect("the database's master key");
         let listener = tokio::net::TcpListener::bind(app.config.listen).await.expect("a free port");
         let address = listener.local_addr().expect("a bound address");
         let (stop, stopped) = oneshot::channel::<()>();

@@ -159,6 +159,15 @@ impl ApiError {
         error
     }
 
+    /// 503: the operator has replaced the key that this server would seal under.
+    pub const fn master_key_replaced() -> Self {
+        Self::unavailable(
+            "master_key_replaced",
+            "This server's master key is no longer in force, so it takes no secrets. Its operator must give it the new one.",
+            60,
+        )
+    }
+
     /// The same error with its cause, for the log.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {

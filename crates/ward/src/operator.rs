@@ -1,5 +1,7 @@
 //! What the operator does from the command line, beside a running server or without one.
 
+mod rotation;
+
 use serde::Serialize;
 use ward_db::Timestamp;
 
@@ -10,16 +12,15 @@ use crate::app::App;
 use crate::audit::Actor;
 use crate::calls::operator::{self as calls, Proof};
 use crate::error::ApiError;
-use crate::http::{Context, idempotency};
+use crate::http::Context;
 use crate::ids::{DeliveryId, IntegrationId, WorkspaceId};
+use crate::integrations;
 use crate::sync::actions::{self as steering, Retried};
 use crate::sync::{self, LaneShown};
 use crate::workspaces::State;
 use crate::workspaces::operator::{self as workspaces, Overview};
-use crate::{integrations, vault};
 
-/// How many answers one transaction seals anew.
-const RESEALED_AT_ONCE: u32 = 200;
+pub use rotation::{Progress, Rotated, rotate_secrets};
 
 /// Why a command was not done.
 #[derive(Debug, thiserror::Error)]
@@ -241,64 +242,4 @@ pub async fn prove_exclusion(
             calls::prove(tx, workspace, period).map_err(OperatorError::from)
         })
         .await
-}
-
-/// How far a rotation is, and what it came to.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Rotated {
-    /// Secrets of integrations that were sealed anew.
-    pub done: usize,
-    /// Those there were at the start.
-    pub of: usize,
-}
-
-/// Seals everything that is under a former key anew, in small steps beside running servers. From then on a process that
-/// has only a former key is refused at start. Can be broken off and begun again.
-pub async fn rotate_secrets(app: &App, progress: impl Fn(Rotated)) -> Result<Rotated, OperatorError> {
-    let vault = app.vault.clone();
-    let counted = app
-        .db
-        .read_long("operator.count_secrets", move |tx| integrations::count_under_other_keys(tx, &vault))
-        .await?;
-    let mut rotated = Rotated { done: 0, of: usize::try_from(counted).unwrap_or_default() };
-    loop {
-        let vault = app.vault.clone();
-        let done = app.db.write("operator.reseal", move |tx| integrations::reseal(tx, &vault)).await?;
-        if done == 0 {
-            break;
-        }
-        rotated.done += done;
-        progress(rotated);
-    }
-    let mut after = Some(String::new());
-    while let Some(scope) = after {
-        let vault = app.vault.clone();
-        after = app
-            .db
-            .write("operator.reseal_answers", move |tx| {
-                idempotency::reseal(tx, &vault, &scope, RESEALED_AT_ONCE)
-            })
-            .await?;
-    }
-    let mut after = Some(WorkspaceId(uuid::Uuid::nil()));
-    while let Some(workspace) = after {
-        let vault = app.vault.clone();
-        after = app
-            .db
-            .write("operator.reseal_twilio", move |tx| {
-                crate::calls::twilio::reseal(tx, &vault, workspace, RESEALED_AT_ONCE)
-            })
-            .await?;
-    }
-    let vault = app.vault.clone();
-    app.db
-        .write("operator.keep_key", move |tx| {
-            // Only when nothing is left: a replica may still seal under a former key.
-            if integrations::count_under_other_keys(tx, &vault)? == 0 {
-                vault::keep_only(tx, vault.check_value())?;
-            }
-            Ok::<_, ApiError>(())
-        })
-        .await?;
-    Ok(rotated)
 }

@@ -282,9 +282,11 @@ pub async fn set_twilio(
 ) -> Result<TwilioAccount, ApiError> {
     let place = super::twilio::token_place(entry.workspace()?.id);
     let sealed = app.vault.seal(auth_token.as_bytes(), &place).map_err(ApiError::internal)?;
+    let vault = app.vault.clone();
     app.db
         .write("calls.set_twilio", move |tx| {
             let held = entry.hold(tx)?;
+            crate::vault::hold(tx, &vault)?;
             let workspace = held.seen.workspace.id;
             let former = store::twilio(tx, workspace)?;
             let now = entry.context.now;

@@ -292,6 +292,15 @@ pub fn twilio_tokens(
     )
 }
 
+/// How many tokens do not bear this mark of the key that they are sealed under.
+pub fn count_twilio_under_other_keys(tx: &mut Tx<'_>, mark: &[u8]) -> Result<i64, Error> {
+    tx.one(
+        "SELECT count(*) FROM twilio_accounts WHERE substr(auth_token, 2, 4) <> $1",
+        &[Value::Bytes(mark)],
+        |row| row.get(0),
+    )
+}
+
 /// Puts a token sealed anew in the place of what it was, unless it was changed meanwhile.
 pub fn replace_twilio_token(
     tx: &mut Tx<'_>,

@@ -9,14 +9,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderName;
 use serde_json::Map;
-use ward_db::{Timestamp, Tx};
+use ward_db::{Error, Timestamp, Tx};
 
 use super::{Caller, Direction, Report, Status, store};
 use crate::error::ApiError;
 use crate::http::Call;
 use crate::http::validate::{Json, Problem};
 use crate::ids::WorkspaceId;
-use crate::vault::Vault;
+use crate::vault::{Resealed, SealedRow, Vault};
 
 /// Where the signature stands.
 pub const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
@@ -44,21 +44,26 @@ pub fn token_place(workspace: WorkspaceId) -> String {
     format!("workspace/{workspace}/twilio/auth_token")
 }
 
-/// Seals the tokens of up to `most` workspaces after this one anew under the key in force, and says after which to go on.
+/// Seals the tokens of up to `most` workspaces after this one anew under the key in force.
 pub fn reseal(
     tx: &mut Tx<'_>,
     vault: &Vault,
     after: WorkspaceId,
     most: u32,
-) -> Result<Option<WorkspaceId>, ApiError> {
+) -> Result<Resealed<WorkspaceId>, Error> {
     let found = store::twilio_tokens(tx, after, most)?;
-    for (workspace, sealed) in &found {
-        let anew = vault.reseal(sealed, &token_place(*workspace)).map_err(ApiError::internal)?;
-        if let Some(anew) = anew {
-            store::replace_twilio_token(tx, *workspace, sealed, &anew)?;
-        }
-    }
-    Ok(found.last().map(|(workspace, _)| *workspace))
+    let rows = found.into_iter().map(|(workspace, bytes)| SealedRow {
+        at: workspace,
+        place: token_place(workspace),
+        bytes,
+        what: format!("the Twilio auth token of workspace {workspace}"),
+    });
+    vault.reseal_rows(rows.collect(), |row, anew| store::replace_twilio_token(tx, row.at, &row.bytes, anew))
+}
+
+/// How many tokens are sealed under another key than the one in force.
+pub fn count_under_other_keys(tx: &mut Tx<'_>, vault: &Vault) -> Result<i64, Error> {
+    store::count_twilio_under_other_keys(tx, vault.key_mark())
 }
 
 /// The URL that Twilio must be given, if the operator has said where Ward is.

@@ -22,7 +22,7 @@ use crate::api_keys::secret::SecretHash;
 use crate::error::ApiError;
 use crate::http::caller;
 use crate::ids::PrincipalId;
-use crate::vault::Vault;
+use crate::vault::{Resealed, SealedRow, Vault, VaultError};
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// Tells a repeated answer from a first one.
@@ -148,23 +148,41 @@ impl Repeat {
     }
 }
 
-/// Seals some of the answers that are under a former key anew, those whose scope follows `after`. Returns the last scope
-/// looked at; `None` when there are no more.
-pub fn reseal(tx: &mut Tx<'_>, vault: &Vault, after: &str, most: u32) -> Result<Option<String>, ApiError> {
+/// Seals anew some of the answers that are under a former key and still repeated, those whose scope follows `after`.
+pub fn reseal(
+    tx: &mut Tx<'_>,
+    vault: &Vault,
+    now: Timestamp,
+    after: &str,
+    most: u32,
+) -> Result<Resealed<String>, Error> {
     let found = tx.all(
-        "SELECT scope, body FROM idempotency WHERE sealed AND body IS NOT NULL AND scope > $1 ORDER BY scope LIMIT $2",
-        &[after.into(), most.into()],
-        |row| Ok((row.get::<String>(0)?, row.get::<Vec<u8>>(1)?)),
+        "SELECT scope, body FROM idempotency \
+         WHERE sealed AND body IS NOT NULL AND created_at > $1 AND scope > $2 ORDER BY scope LIMIT $3",
+        &[now.saturating_sub(SECRET_KEPT).into(), after.into(), most.into()],
+        |row| {
+            let scope: String = row.get(0)?;
+            let what = "an answer that is kept for a repeat".to_owned();
+            Ok(SealedRow { place: scope.clone(), at: scope, bytes: row.get(1)?, what })
+        },
     )?;
-    for (scope, body) in &found {
-        if let Some(anew) = vault.reseal(body, scope).map_err(ApiError::internal)? {
-            tx.execute(
-                "UPDATE idempotency SET body = $2 WHERE scope = $1 AND body = $3",
-                &[scope.as_str().into(), Value::Bytes(&anew), Value::Bytes(body)],
-            )?;
-        }
-    }
-    Ok(found.into_iter().next_back().map(|(scope, _)| scope))
+    vault.reseal_rows(found, |row, anew| {
+        tx.execute(
+            "UPDATE idempotency SET body = $2 WHERE scope = $1 AND body = $3",
+            &[row.at.as_str().into(), Value::Bytes(anew), Value::Bytes(&row.bytes)],
+        )?;
+        Ok(())
+    })
+}
+
+/// How many of the answers that are still repeated are sealed under another key than the one in force.
+pub fn count_under_other_keys(tx: &mut Tx<'_>, vault: &Vault, now: Timestamp) -> Result<i64, Error> {
+    tx.one(
+        "SELECT count(*) FROM idempotency \
+         WHERE sealed AND body IS NOT NULL AND created_at > $1 AND substr(body, 2, 4) <> $2",
+        &[now.saturating_sub(SECRET_KEPT).into(), Value::Bytes(vault.key_mark())],
+        |row| row.get(0),
+    )
 }
 
 fn read_key(call: &Call, anonymous: bool) -> Result<Option<String>, ApiError> {
@@ -282,17 +300,21 @@ impl First {
                 "This call was begun with this Idempotency-Key, and how it ended is not known.",
             ));
         }
+        let gone = || {
+            ApiError::conflict(
+                "secret_no_longer_shown",
+                "This was done, but its answer is no longer repeated. If it was a key, rotate it to get a new secret.",
+            )
+        };
         let body = match &self.body {
             Some(body) if !self.sealed => Bytes::copy_from_slice(body),
-            Some(body) if self.shows_secret(now) => {
-                Bytes::copy_from_slice(&vault.open(body, scope).map_err(ApiError::internal)?)
-            }
-            _ => {
-                return Err(ApiError::conflict(
-                    "secret_no_longer_shown",
-                    "This was done, but its answer is no longer repeated. If it was a key, rotate it to get a new secret.",
-                ));
-            }
+            Some(body) if self.shows_secret(now) => match vault.open(body, scope) {
+                Ok(body) => Bytes::copy_from_slice(&body),
+                // A server that did not have the key of the others gave it, or this one does not have theirs.
+                Err(VaultError::Foreign) => return Err(gone()),
+                Err(error) => return Err(ApiError::internal(error)),
+            },
+            _ => return Err(gone()),
         };
         let status = u16::try_from(self.status).ok().and_then(|status| StatusCode::from_u16(status).ok());
         let mut reply = Reply::raw_json(status.ok_or_else(|| ApiError::internal("a stored status"))?, body);

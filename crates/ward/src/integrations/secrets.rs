@@ -10,7 +10,7 @@ use super::{AuthConfig, AuthKind, store};
 use crate::error::ApiError;
 use crate::http::validate::{Json, Loc, Problem};
 use crate::ids::{IntegrationId, WorkspaceId};
-use crate::vault::Vault;
+use crate::vault::{self, Resealed, SealedRow, Vault};
 
 /// How many secrets one transaction seals anew.
 const RESEALED_AT_ONCE: i64 = 200;
@@ -200,6 +200,11 @@ impl Place<'_> {
     }
 }
 
+/// What an error shows in the place of what may be a secret.
+fn hidden() -> Json {
+    Json::String("**********".to_owned())
+}
+
 /// What becomes of an integration's secrets with a change.
 #[derive(Default)]
 pub(super) struct Plan {
@@ -229,8 +234,7 @@ impl Plan {
                     let field = format!("{}_value", kind.name());
                     let message = "a secret needs a base_url, and a token_url if there is one, whose host is known: it \
                                    goes there and nowhere else";
-                    let hidden = Json::String("**********".to_owned());
-                    self.problems.push(Problem::value_error(place.loc(&field), message, hidden));
+                    self.problems.push(Problem::value_error(place.loc(&field), message, hidden()));
                     continue;
                 };
                 let reference = format!("ward:{}", Uuid::new_v4());
@@ -242,7 +246,8 @@ impl Plan {
                         let message =
                             "is not a reference that Ward gave for this workspace, integration and field";
                         let loc = place.loc(kind.reference_field());
-                        self.problems.push(Problem::value_error(loc, message, Json::String(referred)));
+                        // It may be a secret that was put into the wrong field.
+                        self.problems.push(Problem::value_error(loc, message, hidden()));
                     }
                     Some(known) if Some(&known.origins) == destinations.as_ref() => {
                         *slot = Some(referred);
@@ -273,6 +278,9 @@ impl Plan {
             }
             store::drop_secret(tx, workspace, integration, &secret.field)?;
             dropped.push(secret.field.0.clone());
+        }
+        if !self.put.is_empty() {
+            vault::hold(tx, vault)?;
         }
         for (field, origins, reference, value) in &self.put {
             let place = Sealed::place(workspace, integration, field);
@@ -305,15 +313,26 @@ pub fn count_under_other_keys(tx: &mut Tx<'_>, vault: &Vault) -> Result<i64, Api
     Ok(store::count_under_other_keys(tx, &vault.key_id())?)
 }
 
-/// Seals some of the secrets that are under another key anew. Returns how many there were to do.
-pub fn reseal(tx: &mut Tx<'_>, vault: &Vault) -> Result<usize, ApiError> {
-    let found = store::under_other_keys(tx, &vault.key_id(), RESEALED_AT_ONCE)?;
-    for secret in &found {
-        let place = Sealed::place(secret.workspace, secret.integration, &secret.field);
-        let anew = vault.reseal(&secret.bytes, &place).map_err(ApiError::internal)?;
-        if let Some(anew) = anew {
-            store::replace_sealed(tx, secret, &anew, &vault.key_id())?;
-        }
-    }
-    Ok(found.len())
+/// Where a secret is.
+pub type SecretAt = (WorkspaceId, IntegrationId, String);
+
+/// Seals anew some of the secrets that are under another key, those after this one.
+pub fn reseal(
+    tx: &mut Tx<'_>,
+    vault: &Vault,
+    after: Option<&SecretAt>,
+) -> Result<Resealed<SecretAt>, ApiError> {
+    let found = store::under_other_keys(tx, &vault.key_id(), after, RESEALED_AT_ONCE)?;
+    let rows = found.into_iter().map(|secret| SealedRow {
+        place: Sealed::place(secret.workspace, secret.integration, &secret.field),
+        what: format!(
+            "{} of integration {} of workspace {}",
+            secret.field.0, secret.integration, secret.workspace
+        ),
+        at: (secret.workspace, secret.integration, secret.field.0),
+        bytes: secret.bytes,
+    });
+    let replace =
+        |row: &SealedRow<SecretAt>, anew: &[u8]| store::replace_sealed(tx, row, anew, &vault.key_id());
+    Ok(vault.reseal_rows(rows.collect(), replace)?)
 }

@@ -1,11 +1,13 @@
 //! The SQL of integrations and of their secrets.
 
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 use ward_db::{Error, Json, Row, Tx, Value};
 
-use super::secrets::{Field, Sealed, Stored};
+use super::secrets::{Field, Sealed, SecretAt, Stored};
 use super::{Config, Integration, Protocol};
 use crate::ids::{IntegrationId, WorkspaceId};
+use crate::vault::SealedRow;
 
 /// Whether the workspace has an integration of this name.
 pub fn exists(tx: &mut Tx<'_>, workspace: WorkspaceId, name: &str) -> Result<bool, Error> {
@@ -269,12 +271,20 @@ pub fn drop_secret(
     Ok(())
 }
 
-/// Some of the secrets, of all workspaces, that are sealed under another key than this.
-pub fn under_other_keys(tx: &mut Tx<'_>, key_id: &str, most: i64) -> Result<Vec<Sealed>, Error> {
+/// Some of the secrets, of all workspaces, that are sealed under another key than this, those after this one.
+pub fn under_other_keys(
+    tx: &mut Tx<'_>,
+    key_id: &str,
+    after: Option<&SecretAt>,
+    most: i64,
+) -> Result<Vec<Sealed>, Error> {
+    let none = (WorkspaceId(Uuid::nil()), IntegrationId(Uuid::nil()), String::new());
+    let (workspace, integration, field) = after.unwrap_or(&none);
     tx.all(
-        "SELECT workspace_id, integration_id, field, origins, sealed FROM integration_secrets WHERE key_id <> $1 \
-         ORDER BY workspace_id, integration_id, field LIMIT $2",
-        &[key_id.into(), most.into()],
+        "SELECT workspace_id, integration_id, field, origins, sealed FROM integration_secrets \
+         WHERE key_id <> $1 AND (workspace_id, integration_id, field) > ($2, $3, $4) \
+         ORDER BY workspace_id, integration_id, field LIMIT $5",
+        &[key_id.into(), (*workspace).into(), (*integration).into(), field.as_str().into(), most.into()],
         sealed_row,
     )
 }
@@ -285,14 +295,20 @@ pub fn count_under_other_keys(tx: &mut Tx<'_>, key_id: &str) -> Result<i64, Erro
 }
 
 /// Replaces what is sealed, if it is still what it was.
-pub fn replace_sealed(tx: &mut Tx<'_>, old: &Sealed, anew: &[u8], key_id: &str) -> Result<(), Error> {
+pub fn replace_sealed(
+    tx: &mut Tx<'_>,
+    old: &SealedRow<SecretAt>,
+    anew: &[u8],
+    key_id: &str,
+) -> Result<(), Error> {
+    let (workspace, integration, field) = &old.at;
     tx.execute(
         "UPDATE integration_secrets SET sealed = $5, key_id = $6 \
          WHERE workspace_id = $1 AND integration_id = $2 AND field = $3 AND sealed = $4",
         &[
-            old.workspace.into(),
-            old.integration.into(),
-            old.field.0.as_str().into(),
+            (*workspace).into(),
+            (*integration).into(),
+            field.as_str().into(),
             Value::Bytes(&old.bytes),
             Value::Bytes(anew),
             key_id.into(),

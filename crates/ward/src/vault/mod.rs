@@ -8,7 +8,10 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use ward_db::{Error, Tx};
 use zeroize::Zeroizing;
+
+use crate::error::ApiError;
 
 /// First byte of everything sealed, so that the form can change.
 const VERSION: u8 = 1;
@@ -51,6 +54,34 @@ impl Key {
     }
 }
 
+/// A row that holds something sealed.
+pub struct SealedRow<A> {
+    /// Where it is.
+    pub at: A,
+    /// The place that it is sealed for.
+    pub place: String,
+    /// What is sealed.
+    pub bytes: Vec<u8>,
+    /// What it is, for the operator.
+    pub what: String,
+}
+
+/// What sealing some rows anew came to.
+pub struct Resealed<A> {
+    /// How many were sealed anew.
+    pub done: usize,
+    /// What could not be opened with the keys here, and so stays as it is.
+    pub unopened: Vec<String>,
+    /// The last row looked at; `None` when there was none.
+    pub last: Option<A>,
+}
+
+/// Refuses (503) to seal under a key that the database no longer knows: nobody would keep that key. Called in the
+/// transaction that stores what is sealed, which a rotation then waits for before it forgets the key.
+pub fn hold(tx: &mut Tx<'_>, vault: &Vault) -> Result<(), ApiError> {
+    if store::hold(tx, vault.check_value())? { Ok(()) } else { Err(ApiError::master_key_replaced()) }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
@@ -84,6 +115,11 @@ impl Vault {
     /// The id of the key in force: eight hexadecimal digits.
     pub fn key_id(&self) -> String {
         hex(&self.current.id)
+    }
+
+    /// The four bytes that follow the first of everything sealed under the key in force.
+    pub const fn key_mark(&self) -> &[u8] {
+        &self.current.id
     }
 
     /// Whether this was sealed under the key in force.
@@ -135,6 +171,27 @@ impl Vault {
             return Ok(None);
         }
         self.seal(&self.open(sealed, place)?, place).map(Some)
+    }
+
+    /// Seals rows anew that are under another key, and has `replace` write them. One that does not open stops nothing.
+    pub fn reseal_rows<A>(
+        &self,
+        rows: Vec<SealedRow<A>>,
+        mut replace: impl FnMut(&SealedRow<A>, &[u8]) -> Result<(), Error>,
+    ) -> Result<Resealed<A>, Error> {
+        let mut resealed = Resealed { done: 0, unopened: Vec::new(), last: None };
+        for row in rows {
+            match self.reseal(&row.bytes, &row.place) {
+                Ok(None) => {}
+                Ok(Some(anew)) => {
+                    replace(&row, &anew)?;
+                    resealed.done += 1;
+                }
+                Err(_) => resealed.unopened.push(row.what),
+            }
+            resealed.last = Some(row.at);
+        }
+        Ok(resealed)
     }
 }
 

@@ -5,6 +5,20 @@ use ward_db::{Error, Tx};
 /// The row of the key that the database was first used with, or was last rotated to. Whoever inserts it first decides.
 const FIRST: &str = "master_key_check";
 
+fn name_of(check: &str) -> String {
+    format!("{FIRST}:{}", &check[..16])
+}
+
+/// Whether the key of this check value is noted. If so, it stays noted until this transaction ends.
+pub(super) fn hold(tx: &mut Tx<'_>, check: &str) -> Result<bool, Error> {
+    // An update, because it takes the row on every engine: who forgets the key waits for who seals under it.
+    let held = tx.execute(
+        "UPDATE settings SET value = value WHERE name IN ($1, $2) AND value = $3",
+        &[FIRST.into(), name_of(check).as_str().into(), check.into()],
+    )?;
+    Ok(held > 0)
+}
+
 /// Notes the check value of the key in force, unless a key is noted that is not among `known` (all check values that this
 /// process has keys for, the one in force first). `false`: there is one.
 pub fn note_check_value(tx: &mut Tx<'_>, known: &[String]) -> Result<bool, Error> {
@@ -20,7 +34,7 @@ pub fn note_check_value(tx: &mut Tx<'_>, known: &[String]) -> Result<bool, Error
     }
     if !noted.contains(current) {
         // From now on a replica without this key is refused: it could not open what is sealed here.
-        insert(tx, &format!("{FIRST}:{}", &current[..16]), current)?;
+        insert(tx, &name_of(current), current)?;
     }
     Ok(true)
 }

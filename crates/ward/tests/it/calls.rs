@@ -11,9 +11,9 @@ use ward_test::{Actor, Answer, Sending, Server, Tenant, both};
 
 const TESTER: &str = "+15550100001";
 const PATIENT: &str = "+15550100002";
-const PUBLIC_URL: &str = "https://ward.example.com";
-const ACCOUNT: &str = "AC00000000000000000000000000000001";
-const TOKEN: &str = "a-token-that-only-twilio-has";
+pub const PUBLIC_URL: &str = "https://ward.example.com";
+pub const ACCOUNT: &str = "AC00000000000000000000000000000001";
+pub const TOKEN: &str = "a-token-that-only-twilio-has";
 
 /// A first report that also ends the call.
 pub fn finished(caller: &str) -> Value {
@@ -277,13 +277,13 @@ async fn post_form(actor: &Actor, path: &str, signature: &str, fields: &[(&str, 
     actor.send(Method::POST, path, sending).await
 }
 
-async fn callback(server: &Server, tenant: &Tenant, fields: &[(&str, &str)]) -> Answer {
+pub async fn callback(server: &Server, tenant: &Tenant, fields: &[(&str, &str)]) -> Answer {
     let path = tenant.path("/twilio/status");
     let signature = sign(TOKEN, &format!("{PUBLIC_URL}{path}"), fields);
     post_form(&server.anonymous(), &path, &signature, fields).await
 }
 
-fn event<'a>(sid: &'a str, status: &'a str, from: &'a str) -> Vec<(&'a str, &'a str)> {
+pub fn event<'a>(sid: &'a str, status: &'a str, from: &'a str) -> Vec<(&'a str, &'a str)> {
     vec![
         ("CallSid", sid),
         ("AccountSid", ACCOUNT),

@@ -25,6 +25,7 @@ mod plans;
 mod provider;
 mod races;
 mod repeats;
+mod rotation;
 mod steering;
 mod sweep;
 mod tokens;

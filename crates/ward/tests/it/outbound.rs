@@ -12,14 +12,14 @@ use tokio::net::TcpListener;
 use ward_test::{Actor, Server, Tenant, both, fresh_slug};
 
 /// Something that listens, and how often it was asked.
-struct Peer {
+pub struct Peer {
     address: SocketAddr,
     asked: Arc<AtomicUsize>,
 }
 
 impl Peer {
     /// Answers each request's head with these bytes, then closes; `None` stays silent.
-    async fn start(respond: impl Fn(&str, usize) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+    pub async fn start(respond: impl Fn(&str, usize) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
@@ -45,7 +45,7 @@ impl Peer {
         Self { address, asked }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
@@ -54,12 +54,12 @@ impl Peer {
     }
 }
 
-fn answer(status: u16, body: &str) -> Vec<u8> {
+pub fn answer(status: u16, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
         .into_bytes()
 }
 
-async fn open_server() -> Server {
+pub async fn open_server() -> Server {
     Server::with(|config| {
         config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
         config.outbound.plain_http = true;
@@ -69,7 +69,7 @@ async fn open_server() -> Server {
 }
 
 /// An integration at `base_url` with an endpoint `e` of this form, and the path of its test.
-async fn endpoint(tenant: &Tenant, base_url: &str, more: Value) -> String {
+pub async fn endpoint(tenant: &Tenant, base_url: &str, more: Value) -> String {
     let mut endpoint = json!({ "name": "e", "description": "E", "path": "/", "method": "GET", "retry_config": { "max_retries": 0 } });
     endpoint.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let auth =
@@ -79,7 +79,7 @@ async fn endpoint(tenant: &Tenant, base_url: &str, more: Value) -> String {
     tenant.path(&format!("/integrations/{}/endpoints/e/test", made["id"].as_str().unwrap()))
 }
 
-async fn run(actor: &Actor, path: &str, params: Value) -> Value {
+pub async fn run(actor: &Actor, path: &str, params: Value) -> Value {
     actor.post(path, json!({ "params": params })).await.expect(StatusCode::OK)
 }
 

@@ -1,0 +1,193 @@
+//! A new master key while servers run: done in its order nothing is refused, done out of order nothing is lost.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use ward::app::App;
+use ward::config::{Config, FormerKey, MasterKey};
+use ward::operator::rotate_secrets;
+use ward_test::{Server, Tenant, both, fresh_slug};
+
+use crate::calls::{ACCOUNT, PUBLIC_URL, TOKEN, callback, event};
+use crate::outbound::{Peer, answer, endpoint, run};
+
+/// The keys of a server: the one in force, and the former ones. Without any other word a server has 7.
+fn keys(current: u8, former: &[u8]) -> impl FnOnce(&mut Config) {
+    let former = former.iter().map(|key| FormerKey([*key; 32].into())).collect();
+    move |config| {
+        config.master_key = MasterKey::Given([current; 32].into());
+        config.former_master_keys = former;
+    }
+}
+
+/// A process beside the servers that has these keys.
+fn beside(server: &Server, current: u8, former: &[u8]) -> Arc<App> {
+    let mut config = server.app.config.clone();
+    keys(current, former)(&mut config);
+    App::on(config, server.app.db.clone(), server.clock.clone()).unwrap()
+}
+
+async fn start() -> (Server, Tenant, Peer) {
+    let server = Server::with(|config| {
+        config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
+        config.outbound.plain_http = true;
+        config.public_url = Some(PUBLIC_URL.to_owned());
+    })
+    .await;
+    let tenant = server.tenant("acme").await;
+    let peer = Peer::start(|head, _| {
+        let right = head.contains("authorization: Bearer the-bearer-of-this-test\r\n");
+        Some(answer(200, if right { "\"right\"" } else { "\"wrong\"" }))
+    })
+    .await;
+    (server, tenant, peer)
+}
+
+/// The same tenant at another server.
+fn at(server: &Server, tenant: &Tenant) -> Tenant {
+    let owner = server.bearing(tenant.claimed["api_key"].as_str().unwrap());
+    Tenant { id: tenant.id.clone(), slug: tenant.slug.clone(), owner, claimed: tenant.claimed.clone() }
+}
+
+fn twilio() -> Value {
+    json!({ "account_sid": ACCOUNT, "auth_token": TOKEN })
+}
+
+async fn works(tenant: &Tenant, path: &str) {
+    let told = run(&tenant.owner, path, json!({})).await;
+    assert_eq!(told["raw_response"], "right", "{told}");
+}
+
+const REPEAT: &str = "repeated-after-the-rotation";
+
+both!(everything_is_sealed_anew_while_servers_work, threads = 4);
+async fn everything_is_sealed_anew_while_servers_work() {
+    let (server, tenant, peer) = start().await;
+    let mut paths = Vec::new();
+    for _ in 0..3 {
+        paths.push(endpoint(&tenant, &peer.url(), json!({})).await);
+    }
+    tenant.owner.put(&tenant.path("/twilio"), twilio()).await.expect(StatusCode::OK);
+    let new_key = json!({ "duration_days": 1, "role": "viewer" });
+    let minted = tenant.owner.post_once(&tenant.path("/api-keys"), REPEAT, new_key.clone()).await;
+    beside(&server, 8, &[]).check_master_key().await.unwrap_err();
+
+    let renewed = server.replica_with(keys(8, &[7])).await;
+    let there = at(&renewed, &tenant);
+    let steps = Mutex::new(Vec::new());
+    let working = async {
+        let mut made = Vec::new();
+        for _ in 0..10 {
+            let path = endpoint(&there, &peer.url(), json!({})).await;
+            works(&there, &path).await;
+            works(&there, &paths[0]).await;
+            there.owner.put(&there.path("/twilio"), twilio()).await.expect(StatusCode::OK);
+            there.key(new_key.clone()).await;
+            made.push(path);
+        }
+        made
+    };
+    let rotating = rotate_secrets(&renewed.app, |progress| steps.lock().push(progress.done));
+    let (rotated, made) = tokio::join!(rotating, working);
+    let rotated = rotated.unwrap();
+    assert_eq!((rotated.of, rotated.left, rotated.unopened.len()), (5, 0, 0), "{rotated:?}");
+    assert_eq!(steps.into_inner().last(), Some(&rotated.done));
+    assert_eq!(rotate_secrets(&renewed.app, |_| ()).await.unwrap().done, 0);
+
+    // With the new key alone, everything that there was and everything that came meanwhile is of use.
+    let new = server.replica_with(keys(8, &[])).await;
+    let there = at(&new, &tenant);
+    for path in paths.iter().chain(&made) {
+        works(&there, path).await;
+    }
+    let fields = event("CA1", "ringing", "+15550100001");
+    callback(&new, &tenant, &fields).await.expect(StatusCode::NO_CONTENT);
+    let again = there.owner.post_once(&there.path("/api-keys"), REPEAT, new_key).await;
+    assert_eq!((again.header("idempotency-replayed"), &again.text), ("true", &minted.text));
+    beside(&server, 7, &[]).check_master_key().await.unwrap_err();
+}
+
+both!(a_server_without_the_new_key_loses_nothing, threads = 4);
+async fn a_server_without_the_new_key_loses_nothing() {
+    let (old, tenant, peer) = start().await;
+    let path = endpoint(&tenant, &peer.url(), json!({})).await;
+    let with_secret = || {
+        let auth =
+            json!({ "type": "bearer_token", "bearer_token_value": { "value": "the-bearer-of-this-test" } });
+        let endpoint = json!({ "name": "e", "description": "E", "path": "/", "method": "GET" });
+        json!({ "name": fresh_slug(), "display_name": "T", "base_url": peer.url(), "auth": auth, "endpoints": [endpoint] })
+    };
+    // Wrong order: it is not told of the new key, and goes on taking secrets while everything is sealed anew.
+    let rotating = beside(&old, 8, &[7]);
+    rotating.check_master_key().await.unwrap();
+    let working = async {
+        let mut made = vec![path];
+        for _ in 0..30 {
+            let answer = tenant.owner.post(&tenant.path("/integrations"), with_secret()).await;
+            if answer.status == StatusCode::CREATED {
+                let id = answer.expect(StatusCode::CREATED)["id"].as_str().unwrap().to_owned();
+                made.push(tenant.path(&format!("/integrations/{id}/endpoints/e/test")));
+            } else {
+                assert_eq!(answer.refused(503), "master_key_replaced");
+            }
+        }
+        made
+    };
+    let (rotated, made) = tokio::join!(rotate_secrets(&rotating, |_| ()), working);
+    if rotated.unwrap().left > 0 {
+        assert_eq!(rotate_secrets(&rotating, |_| ()).await.unwrap().left, 0);
+    }
+    // What it took is there; from now on it takes none and says why.
+    let new = old.replica_with(keys(8, &[])).await;
+    for path in &made {
+        works(&at(&new, &tenant), path).await;
+    }
+    let integrations = tenant.path("/integrations");
+    assert_eq!(tenant.owner.post(&integrations, with_secret()).await.refused(503), "master_key_replaced");
+    let set = tenant.owner.put(&tenant.path("/twilio"), twilio()).await;
+    assert_eq!(set.refused(503), "master_key_replaced");
+    let plain = json!({ "name": "plain", "display_name": "P" });
+    tenant.owner.post(&integrations, plain).await.expect(StatusCode::CREATED);
+    let told = run(&tenant.owner, &made[0], json!({})).await;
+    assert!(told["error"].as_str().unwrap().contains("cannot be opened"), "{told}");
+    // An answer that it sealed all the same is not repeated by a server that cannot open it; that is no fault.
+    let new_key = json!({ "duration_days": 1, "role": "viewer" });
+    let keys = tenant.path("/api-keys");
+    tenant.owner.post_once(&keys, REPEAT, new_key.clone()).await.expect(StatusCode::CREATED);
+    let again = at(&new, &tenant).owner.post_once(&keys, REPEAT, new_key).await;
+    assert_eq!(again.refused(409), "secret_no_longer_shown");
+}
+
+both!(what_cannot_be_opened_is_named_and_keeps_the_former_key);
+async fn what_cannot_be_opened_is_named_and_keeps_the_former_key() {
+    let (server, tenant, peer) = start().await;
+    let mut paths = Vec::new();
+    for _ in 0..3 {
+        paths.push(endpoint(&tenant, &peer.url(), json!({})).await);
+    }
+    tenant.owner.put(&tenant.path("/twilio"), twilio()).await.expect(StatusCode::OK);
+    let broken = paths[1].split('/').nth(4).unwrap();
+    let damage = format!(
+        "UPDATE integration_secrets SET sealed = substr(sealed, 1, 30) WHERE integration_id = '{broken}'"
+    );
+    assert_eq!(server.sql(damage).await, 1);
+    let renewed = server.replica_with(keys(8, &[7])).await;
+    let rotated = rotate_secrets(&renewed.app, |_| ()).await.unwrap();
+    assert_eq!((rotated.done, rotated.of, rotated.left), (3, 4, 1));
+    let named = format!("auth/bearer_token of integration {broken} of workspace {}", tenant.id);
+    assert_eq!(rotated.unopened, [named]);
+    beside(&server, 8, &[]).check_master_key().await.unwrap_err();
+    // Stored anew, it is no longer in the way.
+    let integration = tenant.path(&format!("/integrations/{broken}"));
+    let auth = json!({ "auth": { "type": "bearer_token", "bearer_token_value": { "value": "the-bearer-of-this-test" } } });
+    at(&renewed, &tenant).owner.put(&integration, auth).await.expect(StatusCode::OK);
+    assert_eq!(rotate_secrets(&renewed.app, |_| ()).await.unwrap().left, 0);
+    let new = server.replica_with(keys(8, &[])).await;
+    for path in &paths {
+        works(&at(&new, &tenant), path).await;
+    }
+    let fields = event("CA1", "ringing", "+15550100001");
+    callback(&new, &tenant, &fields).await.expect(StatusCode::NO_CONTENT);
+}
