@@ -163,12 +163,12 @@ impl Db {
     /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE?OPTIONS`, with `HOST:PORT,HOST:PORT` for servers of which one takes
     /// writes. Nothing is connected yet. Options:
     ///
-    /// - `target_session_attrs=read-write` passes over servers that take no writes
+    /// - `target_session_attrs` is `read-write` (the default: servers that take no writes are passed over) or `any`
     /// - `sslmode` is `disable`, `prefer` (the default), `require`, `verify-ca` or `verify-full`; `sslrootcert` is a
     ///   file of authorities (the system's without it), `sslcert` and `sslkey` are a client's own
     /// - `statement_cache=off` is for a pooler that gives every transaction another session and knows nothing of
     ///   prepared statements (pgbouncer in transaction mode, before 1.21 or without `max_prepared_statements`)
-    /// - `application_name`, `connect_timeout` (seconds per address, 3), `keepalives…`, `tcp_user_timeout`, `hostaddr`,
+    /// - `application_name`, `connect_timeout` (seconds per address until a session is there, 3), `keepalives…`, `tcp_user_timeout`, `hostaddr`,
     ///   `load_balance_hosts`, `channel_binding`: as PostgreSQL's own clients have them
     ///
     /// [`ErrorKind::Invalid`] for a URL that means nothing here, [`ErrorKind::Unavailable`] when the file cannot be

@@ -10,6 +10,7 @@
 //! (pgbouncer in transaction mode) that works from pgbouncer 1.21 on, with `max_prepared_statements` above 0; before,
 //! `?statement_cache=off` sends every statement unnamed and sets limits inside transactions only.
 
+mod connect;
 mod error;
 mod mode;
 mod pool;
@@ -22,7 +23,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
 use crate::counters::Counters;
@@ -49,8 +49,7 @@ impl Postgres {
     /// Reads the URL; connects to nothing yet.
     pub(crate) fn open(url: &str, options: Options) -> Result<Self, Error> {
         let target = Target::read(url)?;
-        let source =
-            Arc::new(Source { target, options, counters: Counters::default(), several: RwLock::default() });
+        let source = Arc::new(Source::new(target, options));
         Ok(Self {
             pool: Pool::new(Arc::clone(&source), "short", source.options.connections),
             long: Pool::new(Arc::clone(&source), "long", source.options.long_readers),

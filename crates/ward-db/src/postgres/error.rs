@@ -70,7 +70,6 @@ pub(super) fn told(error: &tokio_postgres::Error) -> (Error, Option<Again>) {
         "40001" | "40P01" => (ErrorKind::Conflict, Some(Again::Conflict)),
         "0A000" | "26000" => (ErrorKind::Invalid, Some(Again::Stale)),
         "57014" | "55P03" => (ErrorKind::Timeout, None),
-        // A server that takes no writes is one that was the first and is so no more.
         "25006" | "25P03" | "57P01" | "57P02" | "57P03" | "57P04" | "57P05" => {
             (ErrorKind::Unavailable, Some(Again::Lost))
         }
@@ -88,6 +87,11 @@ pub(super) fn told(error: &tokio_postgres::Error) -> (Error, Option<Again>) {
         constraint: db.constraint().map(str::to_owned),
     };
     (Error::new(kind, said.to_string()).because(said), again)
+}
+
+/// Whether a server says that it takes no writes: one that was the first and is so no more.
+pub(super) fn takes_no_writes(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|db| db.code().code() == "25006")
 }
 
 /// Whether the server's answer to a commit says for certain that nothing was committed.

@@ -1,6 +1,7 @@
 //! How closures run: which transactions they get, and how long their statements may take.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -16,6 +17,34 @@ pub(super) struct Source {
     pub(super) counters: Counters,
     /// Names of the reads that were seen to send more than one statement: they run in a transaction from its start.
     pub(super) several: RwLock<HashSet<&'static str>>,
+    /// Which of the target's places the last connection was made to.
+    pub(super) preferred: AtomicUsize,
+    /// How often a server was found to be none, or none any more.
+    distrusted: AtomicU64,
+}
+
+impl Source {
+    pub(super) fn new(target: Target, options: Options) -> Self {
+        Self {
+            target,
+            options,
+            counters: Counters::default(),
+            several: RwLock::default(),
+            preferred: AtomicUsize::new(0),
+            distrusted: AtomicU64::new(0),
+        }
+    }
+
+    /// Notes that the server which was connected to is not the one that takes writes, or does not answer. Every
+    /// connection that was made before is let go before it is used again: a read on it might be of another day.
+    pub(super) fn distrust(&self) {
+        self.distrusted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A number that changes with [`distrust`](Self::distrust): connections made since it was read may be used.
+    pub(super) fn trusted(&self) -> u64 {
+        self.distrusted.load(Ordering::Relaxed)
+    }
 }
 
 /// How a closure runs.

@@ -13,8 +13,9 @@ use tokio::sync::oneshot;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
-use super::error::{Again, certainly_rolled_back, told};
-use super::mode::{Mode, PLANS, Source, begin, settings, statement_time};
+use super::connect::connect;
+use super::error::{Again, certainly_rolled_back, takes_no_writes, told};
+use super::mode::{Mode, Source, begin, statement_time};
 use super::values::Bound;
 use crate::counters::add;
 use crate::tx::Tx;
@@ -51,6 +52,8 @@ struct Link {
     driver: tokio::task::JoinHandle<()>,
     known: HashMap<Box<str>, Known>,
     expires: Instant,
+    /// What [`Source::trusted`] was when it was made.
+    trusted: u64,
 }
 
 /// What is known of a statement's text.
@@ -205,45 +208,23 @@ impl Session {
             });
         }
         match &self.link {
-            Some(link) if link.client.is_closed() => self.link = None,
+            // No goodbye to a server that may hear nothing any more.
+            Some(link) if link.client.is_closed() || link.trusted != self.source.trusted() => {
+                self.link = None
+            }
             Some(link) if Instant::now() >= link.expires => self.retire(),
             Some(_) => return Ok(()),
             None => {}
         }
-        let Self { source, runtime, running, .. } = self;
-        let opening = async {
-            let (client, connection) = source.target.config.connect(source.target.tls.clone()).await?;
-            let driver = tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(error = told(&error).0.to_string(), "a database connection ended");
-                }
-            });
-            if source.target.sessions {
-                let settings = settings(&source.options);
-                let (limited, planned) =
-                    join(client.batch_execute(&settings), client.batch_execute(PLANS)).await;
-                limited?;
-                // An engine that speaks PostgreSQL's protocol and plans in its own way has no such settings.
-                if let Err(error) = planned {
-                    if error.as_db_error().is_none() {
-                        return Err(error);
-                    }
-                    tracing::debug!(%error, "the database has no settings for plans");
-                }
-            }
-            Ok::<_, tokio_postgres::Error>((client, driver))
-        };
-        let limit = running.until;
-        match drive(runtime, limit, None, opening) {
+        let trusted = self.source.trusted();
+        match drive(&self.runtime, self.running.until, None, connect(&self.source, self.running.until)) {
             Ended::Done(Ok((client, driver))) => {
                 let expires = Instant::now() + LIFETIME.mul_f64(1.0 + share() / 2.0);
-                self.link = Some(Link { client, driver, known: HashMap::new(), expires });
+                self.link = Some(Link { client, driver, known: HashMap::new(), expires, trusted });
                 Ok(())
             }
-            Ended::Done(Err(error)) => {
+            Ended::Done(Err(why)) => {
                 counter!("ward_db_errors_total", "kind" => "connect").increment(1);
-                let (kind, _) = told(&error);
-                let why = if error.as_db_error().is_some() { kind.to_string() } else { chain(&error) };
                 Err(Error::unavailable(format!("the database cannot be reached: {why}")))
             }
             Ended::OutOfTime | Ended::Abandoned => {
@@ -319,26 +300,25 @@ impl Session {
                 None => join(ready(Ok(())), statement).await,
             }
         };
-        let limit = running.until.min(Instant::now() + statement_time(running.mode, &source.options) + GRACE);
-        let ended = drive(runtime, limit, running.gone.as_mut(), both);
+        let silent = Instant::now() + statement_time(running.mode, &source.options) + GRACE;
+        let ended = drive(runtime, running.until.min(silent), running.gone.as_mut(), both);
         running.begun |= begin.is_some();
         match ended {
             Ended::Done((Ok(()), Ok((rows, changed)))) => Ok((rows, if changes { changed } else { 0 })),
-            Ended::Done((Err(error), Ok(_))) => {
-                // The statement ran by itself, outside the transaction that was to hold it.
+            // A change that ran by itself, outside the transaction that was to hold it.
+            Ended::Done((Err(error), Ok(_))) if changes => {
                 self.link = None;
-                let (error, _) = told(&error);
-                Err(if changes { error.with_kind(ErrorKind::Unknown, "no transaction began") } else { error })
+                Err(told(&error).0.with_kind(ErrorKind::Unknown, "no transaction began"))
             }
-            Ended::Done((Err(error), Err(_)) | (Ok(()), Err(error))) => {
-                let (error, again) = told(&error);
-                running.again = again;
-                if again == Some(Again::Lost) {
-                    self.link = None;
+            Ended::Done((Err(error), _)) => Err(self.no_transaction(&error)),
+            Ended::Done((Ok(()), Err(error))) => Err(self.failed(&error)),
+            Ended::OutOfTime => {
+                if Instant::now() >= silent && source.target.sessions {
+                    // It did not even stop the statement by itself, as it was told to: it is frozen, or cut off.
+                    source.distrust();
                 }
-                Err(error)
+                Err(self.give_up("the time for it ran out"))
             }
-            Ended::OutOfTime => Err(self.give_up("the time for it ran out")),
             Ended::Abandoned => Err(self.give_up("nobody waits for it any more")),
         }
     }
@@ -351,25 +331,43 @@ impl Session {
         };
         let begin = (!running.begun).then(|| begin(running.mode, source)).flatten();
         let script = async {
-            if let Some(begin) = &begin {
-                client.batch_execute(begin).await?;
+            if let Some(begin) = &begin
+                && let Err(error) = client.batch_execute(begin).await
+            {
+                return Err((error, true));
             }
-            client.batch_execute(sql).await
+            client.batch_execute(sql).await.map_err(|error| (error, false))
         };
         let ended = drive(runtime, running.until, None, script);
         running.begun |= begin.is_some();
         match ended {
             Ended::Done(Ok(())) => Ok(()),
-            Ended::Done(Err(error)) => {
-                let (error, again) = told(&error);
-                running.again = again;
-                if again == Some(Again::Lost) {
-                    self.link = None;
-                }
-                Err(error)
-            }
+            Ended::Done(Err((error, true))) => Err(self.no_transaction(&error)),
+            Ended::Done(Err((error, false))) => Err(self.failed(&error)),
             Ended::OutOfTime | Ended::Abandoned => Err(self.give_up("the time for it ran out")),
         }
+    }
+
+    /// What a statement's error means for the session and for the closure.
+    fn failed(&mut self, error: &tokio_postgres::Error) -> Error {
+        let (told, again) = told(error);
+        self.running.again = again;
+        if again == Some(Again::Lost) {
+            self.link = None;
+            if takes_no_writes(error) {
+                self.source.distrust();
+            }
+        }
+        told
+    }
+
+    /// A server that refuses a transaction of ours is none for us: a standby, or one that was the first and is no more.
+    /// It says so in several ways, and the closure is begun anew elsewhere.
+    fn no_transaction(&mut self, error: &tokio_postgres::Error) -> Error {
+        self.link = None;
+        self.source.distrust();
+        self.running.again = Some(Again::Lost);
+        told(error).0.with_kind(ErrorKind::Unavailable, "no transaction began")
     }
 
     /// Whether the server takes writes.
@@ -382,6 +380,7 @@ impl Session {
             return Ok(());
         }
         self.link = None;
+        self.source.distrust();
         Err(Error::unavailable("the database takes no writes"))
     }
 
@@ -534,18 +533,4 @@ fn fits(statement: &Statement, bound: &[Bound<'_>]) -> bool {
 fn share() -> f64 {
     let random = getrandom::u32().unwrap_or(u32::MAX / 2);
     f64::from(random) / (f64::from(u32::MAX) + 1.0)
-}
-
-/// An error and what caused it. Only for errors of connecting, which hold no value.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }

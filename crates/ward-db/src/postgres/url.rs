@@ -1,19 +1,20 @@
 //! What a `postgres:` URL says.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use tokio_postgres::Config;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use super::tls::{Tls, Trust};
 use crate::Error;
 
-/// How long one address may take to accept, unless the URL says otherwise: an address that is gone answers nothing.
+/// How long one address may take to give a session, unless the URL says otherwise: one that is gone answers nothing.
 const CONNECT: Duration = Duration::from_secs(3);
 
 /// Options that are handed to the driver as they are.
@@ -33,9 +34,33 @@ const DRIVER: [&str; 13] = [
     "tcp_user_timeout",
 ];
 
+/// One server of a URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Its name, by which its certificate knows it too.
+    pub(super) host: Host,
+    /// Where it is; asked of the system when it is not said.
+    pub(super) address: Option<IpAddr>,
+    pub(super) port: u16,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Tcp(name) => write!(f, "{name}:{}", self.port),
+            #[cfg(unix)]
+            Host::Unix(folder) => write!(f, "{}:{}", folder.display(), self.port),
+        }
+    }
+}
+
 /// Where and how to connect.
 pub(super) struct Target {
+    /// What is the same for all places; names none of them.
     pub(super) config: Config,
+    pub(super) places: Vec<Place>,
+    /// How long one address may take, from its first packet to a session that can be used.
+    pub(super) connect_time: Duration,
     pub(super) tls: Tls,
     /// False behind a pooler that gives every transaction another session: no named statement, no session setting.
     pub(super) sessions: bool,
@@ -67,15 +92,32 @@ impl Target {
             Some("off") => false,
             Some(_) => return Err(Error::invalid("statement_cache is on or off")),
         };
-        let mut config = driver_config(address, &options)?;
+        let said = driver_config(address, &options)?;
+        let mut config = without_places(&said);
         config.ssl_mode(trust.0);
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(CONNECT);
-        }
         if config.get_application_name().is_none() {
             config.application_name("ward");
         }
-        Ok(Self { config, tls: Tls::new(trust.1, roots.as_deref(), client.as_ref())?, sessions })
+        // A name that leads to a standby would be answered with what was true a while ago: with keys that are revoked.
+        if !options.contains_key("target_session_attrs") {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        if config.get_target_session_attrs() == TargetSessionAttrs::ReadOnly {
+            return Err(Error::invalid(
+                "target_session_attrs is read-write or any: this database is written to",
+            ));
+        }
+        Ok(Self {
+            config,
+            places: places(&said)?,
+            connect_time: said
+                .get_connect_timeout()
+                .copied()
+                .filter(|time| !time.is_zero())
+                .unwrap_or(CONNECT),
+            tls: Tls::new(trust.1, roots.as_deref(), client.as_ref())?,
+            sessions,
+        })
     }
 }
 
@@ -111,33 +153,68 @@ fn driver_config(address: &str, options: &HashMap<String, String>) -> Result<Con
     Ok(config)
 }
 
+/// The servers that a URL names, in its order.
+fn places(config: &Config) -> Result<Vec<Place>, Error> {
+    let (hosts, addresses, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
+    let count = hosts.len().max(addresses.len());
+    if !hosts.is_empty() && !addresses.is_empty() && hosts.len() != addresses.len() {
+        return Err(Error::invalid("a PostgreSQL URL has as many values of hostaddr as hosts"));
+    }
+    if ports.len() > 1 && ports.len() != count {
+        return Err(Error::invalid("a PostgreSQL URL has one port, or one for each host"));
+    }
+    let place = |index: usize| {
+        let address = addresses.get(index).copied();
+        let host = hosts.get(index).cloned().or_else(|| address.map(|it| Host::Tcp(it.to_string())));
+        let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+        host.map(|host| Place { host, address, port })
+    };
+    Ok((0..count).filter_map(place).collect())
+}
+
+/// The same without its servers.
+fn without_places(said: &Config) -> Config {
+    let mut config = Config::new();
+    config
+        .keepalives(said.get_keepalives())
+        .keepalives_idle(said.get_keepalives_idle())
+        .target_session_attrs(said.get_target_session_attrs())
+        .channel_binding(said.get_channel_binding())
+        .load_balance_hosts(said.get_load_balance_hosts());
+    said.get_user().map(|user| config.user(user));
+    said.get_password().map(|password| config.password(password));
+    said.get_dbname().map(|database| config.dbname(database));
+    said.get_application_name().map(|name| config.application_name(name));
+    said.get_tcp_user_timeout().map(|time| config.tcp_user_timeout(*time));
+    said.get_keepalives_interval().map(|time| config.keepalives_interval(time));
+    said.get_keepalives_retries().map(|count| config.keepalives_retries(count));
+    config
+}
+
 fn unreadable(name: &str) -> Error {
     Error::invalid(format!("the option `{name}` of the PostgreSQL URL cannot be read"))
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio_postgres::config::TargetSessionAttrs;
-
     use super::*;
 
     #[test]
     fn a_url_says_where_and_how() {
         let target = Target::read(
-            "postgresql://ward:s%20ecret@one:5433,two:5434/ward?target_session_attrs=read-write&statement_cache=off&application_name=a%20b",
+            "postgresql://ward:s%20ecret@one:5433,two:5434/ward?target_session_attrs=any&statement_cache=off&application_name=a%20b",
         )
         .unwrap();
-        assert_eq!(
-            (target.config.get_hosts().len(), target.config.get_ports()),
-            (2, [5433, 5434].as_slice())
-        );
-        assert_eq!(target.config.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
+        let places: Vec<String> = target.places.iter().map(ToString::to_string).collect();
+        assert_eq!(places, ["one:5433", "two:5434"]);
+        assert_eq!(target.config.get_target_session_attrs(), TargetSessionAttrs::Any);
         assert_eq!(target.config.get_password(), Some(b"s ecret".as_slice()));
         assert_eq!(target.config.get_application_name(), Some("a b"));
         assert!(!target.sessions);
-        assert_eq!(target.config.get_connect_timeout(), Some(&CONNECT));
+        assert_eq!(target.connect_time, CONNECT);
         let target = Target::read("postgres://ward@host/ward?connect_timeout=7&sslmode=require").unwrap();
-        assert_eq!(target.config.get_connect_timeout(), Some(&Duration::from_secs(7)));
+        assert_eq!(target.connect_time, Duration::from_secs(7));
+        assert_eq!(target.config.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
         assert_eq!(target.config.get_ssl_mode(), SslMode::Require);
     }
 
@@ -147,6 +224,9 @@ mod tests {
             ("postgres://u:hidden@h:port/d", "cannot be read"),
             ("postgres://u:hidden@/d", "names its host"),
             ("postgres://u:hidden@h/d?sslmode=hidden", "sslmode is"),
+            ("postgres://u:hidden@h/d?target_session_attrs=read-only", "target_session_attrs is"),
+            ("postgres://u:hidden@h,i/d?hostaddr=10.0.0.1", "hostaddr"),
+            ("postgres://u:hidden@h:1,i:2,j/d?port=3", "port"),
             ("postgres://u:hidden@h/d?statement_cache=hidden", "statement_cache is"),
             ("postgres://u:hidden@h/d?connect_timeout=hidden", "`connect_timeout`"),
             ("postgres://u:hidden@h/d?pasword=hidden", "no option `pasword`"),

@@ -10,6 +10,7 @@ mod migrations;
 mod opening;
 mod postgres;
 mod reads_and_values;
+mod servers;
 mod support;
 mod tls;
 mod writes;
