@@ -10,6 +10,8 @@ use crate::{Error, ErrorKind};
 pub(super) enum Again {
     /// Another transaction was in the way.
     Conflict,
+    /// A lock was not to be had in the time that a schema change waits for one.
+    Locked,
     /// A prepared statement is not one any more: the schema has changed, or the server.
     Stale,
     /// The connection is gone, and with it the transaction.
@@ -22,6 +24,7 @@ impl Again {
     pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Conflict => "conflict",
+            Self::Locked => "locked",
             Self::Stale => "stale_statement",
             Self::Lost => "lost_connection",
             Self::Snapshot => "snapshot",
@@ -69,7 +72,8 @@ pub(super) fn told(error: &tokio_postgres::Error) -> (Error, Option<Again>) {
     let (kind, again) = match code {
         "40001" | "40P01" => (ErrorKind::Conflict, Some(Again::Conflict)),
         "0A000" | "26000" => (ErrorKind::Invalid, Some(Again::Stale)),
-        "57014" | "55P03" => (ErrorKind::Timeout, None),
+        "55P03" => (ErrorKind::Timeout, Some(Again::Locked)),
+        "57014" => (ErrorKind::Timeout, None),
         "25006" | "25P03" | "57P01" | "57P02" | "57P03" | "57P04" | "57P05" => {
             (ErrorKind::Unavailable, Some(Again::Lost))
         }

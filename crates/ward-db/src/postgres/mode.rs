@@ -123,6 +123,8 @@ pub(super) fn begin(mode: Mode, source: &Source) -> Option<String> {
                  SET LOCAL idle_in_transaction_session_timeout = {idle}"
             )
         }
-        Mode::Schema => format!("{WRITE}; SET LOCAL statement_timeout = 0"),
+        // Whoever comes after a statement that waits for a table's lock waits behind it. So it does not wait for long, and
+        // asks again when they are through.
+        Mode::Schema => format!("{WRITE}; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '1s'"),
     })
 }

@@ -35,6 +35,9 @@ const GRACE: Duration = Duration::from_millis(500);
 /// How long a courtesy to the server may take: to say goodbye, or that a statement need not be finished.
 const COURTESY: Duration = Duration::from_secs(1);
 
+/// How long a schema change lets others pass before it asks for its lock again, at most.
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
+
 /// How often one closure is begun anew for another reason than a conflict.
 const REPAIRS: u32 = 3;
 
@@ -179,6 +182,11 @@ impl Session {
                 return true;
             }
             Again::Conflict => Duration::from_millis(4 << attempt.min(6)),
+            Again::Locked if self.running.mode == Mode::Schema => {
+                tracing::info!("a schema change waits for a table that is in use");
+                LOCK_PAUSE
+            }
+            Again::Locked => return false,
             _ if attempt > REPAIRS => return false,
             Again::Stale => {
                 if let Some(link) = &mut self.link {
@@ -210,7 +218,7 @@ impl Session {
         match &self.link {
             // No goodbye to a server that may hear nothing any more.
             Some(link) if link.client.is_closed() || link.trusted != self.source.trusted() => {
-                self.link = None
+                self.link = None;
             }
             Some(link) if Instant::now() >= link.expires => self.retire(),
             Some(_) => return Ok(()),

@@ -1,8 +1,10 @@
 //! Schemas move forward once, whoever moves them.
 
-use crate::support::{fast, fixture, place};
-use ward_db::{Db, ErrorKind, Migrated, Migration, Timestamp};
-use ward_test_db::{Engine, both};
+use std::time::Duration;
+
+use crate::support::{fast, fixture, fixture_with, place};
+use ward_db::{Db, ErrorKind, Migrated, Migration, Options, Timestamp};
+use ward_test_db::{Engine, both, postgres_only};
 
 const FIRST: Migration = Migration {
     name: "0001_first",
@@ -186,4 +188,43 @@ async fn a_schema_brought_forward_is_the_schema_made_at_once() {
     let shape = (shape(&fresh.db).await, shape(&grown.db).await);
     assert!(shape.0.len() >= 3);
     assert_eq!(shape.0, shape.1);
+}
+
+postgres_only!(a_schema_change_that_waits_for_a_table_holds_nobody_up, threads = 2);
+async fn a_schema_change_that_waits_for_a_table_holds_nobody_up() {
+    // Whoever waits behind the change for as long as this is an error.
+    let it = fixture_with(Options { statement_time: Duration::from_secs(4), ..fast() });
+    it.db.migrate(&[FIRST], "0.1.0").unwrap();
+    let (release, gate) = std::sync::mpsc::channel::<()>();
+    let (inside, mut reading) = tokio::sync::mpsc::unbounded_channel();
+    // A long reader of the table, as a dump is.
+    let db = it.db.clone();
+    let dump = tokio::spawn(async move {
+        db.read_long("test.dump", move |tx| {
+            tx.one("select count(*) from b", &[], |row| row.get::<i64>(0))?;
+            inside.send(()).unwrap();
+            gate.recv_timeout(Duration::from_mins(1)).unwrap();
+            tx.one("select count(*) from b", &[], |row| row.get::<i64>(0))
+        })
+        .await
+    });
+    reading.recv().await.unwrap();
+    let db = it.db.clone();
+    let change = tokio::task::spawn_blocking(move || db.migrate(&[FIRST, SECOND], "0.2.0"));
+    let waiting = "select count(*) from pg_locks where not granted and relation = 'b'::regclass \
+                   and mode = 'AccessExclusiveLock'";
+    // Through several of its tries.
+    for name in 0..3_i64 {
+        while it.count(waiting).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        let inserted = it.db.write("t", move |tx| {
+            tx.execute("insert into b (name) values (cast($1 as text))", &[format!("{name}").as_str().into()])
+        });
+        inserted.await.unwrap_or_else(|e: ward_db::Error| panic!("{e}"));
+    }
+    release.send(()).unwrap();
+    assert_eq!(dump.await.unwrap().unwrap_or_else(|e: ward_db::Error| panic!("{e}")), 0);
+    assert_eq!(names(&change.await.unwrap().unwrap()), ["0002_second/1"]);
+    assert_eq!(it.count("select count(*) from b where m is null").await, 3);
 }
