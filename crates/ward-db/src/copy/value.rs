@@ -1,5 +1,8 @@
 //! Values on their way from one database to another, in a form that is the same on every engine.
 
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
@@ -95,32 +98,70 @@ impl Owned {
     }
 }
 
-/// JSON as both engines agree on it: one keeps the text that it was given, the other orders and spaces it anew.
+/// JSON as both engines agree on it: one keeps the text that it was given, the other orders and spaces it anew, and
+/// writes numbers out: `1e16` comes back as `10000000000000000`, and `5e-324` as 324 digits.
 fn canonical(text: &str) -> String {
-    fn sorted(value: serde_json::Value) -> serde_json::Value {
-        use serde_json::Value;
-        match value {
-            Value::Object(fields) => {
-                let mut fields: Vec<_> =
-                    fields.into_iter().map(|(name, value)| (name, sorted(value))).collect();
-                fields.sort_by(|(one, _), (other, _)| one.cmp(other));
-                Value::Object(fields.into_iter().collect())
-            }
-            Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
-            // `1e3` comes back as `1000` from where numbers are kept as numbers.
-            Value::Number(number) => number
-                .as_f64()
-                .filter(|float| {
-                    !number.is_i64() && !number.is_u64() && float.fract() == 0.0 && float.abs() < 1e15
-                })
-                .map_or(Value::Number(number), |float| {
-                    #[expect(clippy::cast_possible_truncation, reason = "whole, and far below 2^63")]
-                    Value::from(float as i64)
-                }),
-            other => other,
-        }
+    let mut out = String::with_capacity(text.len());
+    match write_canonical(text, &mut out) {
+        Ok(()) => out,
+        Err(_) => text.to_owned(),
     }
-    serde_json::from_str(text).map(sorted).map_or_else(|_| text.to_owned(), |value| value.to_string())
+}
+
+fn write_canonical(text: &str, out: &mut String) -> Result<(), serde_json::Error> {
+    let text = text.trim_matches([' ', '\t', '\n', '\r']);
+    match text.as_bytes().first() {
+        Some(b'{') => {
+            // Sorted by name; of two equal names the last one counts, on both engines.
+            let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text)?;
+            out.push('{');
+            for (index, (name, value)) in fields.into_iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                out.push_str(&serde_json::to_string(&name)?);
+                out.push(':');
+                write_canonical(value.get(), out)?;
+            }
+            out.push('}');
+        }
+        Some(b'[') => {
+            let items: Vec<&RawValue> = serde_json::from_str(text)?;
+            out.push('[');
+            for (index, item) in items.into_iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                write_canonical(item.get(), out)?;
+            }
+            out.push(']');
+        }
+        Some(b'"') => out.push_str(&serde_json::to_string(&serde_json::from_str::<String>(text)?)?),
+        Some(b'-' | b'0'..=b'9') => out.push_str(&decimal(text).unwrap_or_else(|| text.to_owned())),
+        _ => out.push_str(text),
+    }
+    Ok(())
+}
+
+/// A JSON number as its digits, without zeros at either end, and a power of ten: `1.50` is `15e-1`. `None` for powers
+/// beyond what anybody counts.
+fn decimal(text: &str) -> Option<String> {
+    let (sign, text) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
+    let (number, power) = match text.split_once(['e', 'E']) {
+        Some((number, power)) => (number, power.parse::<i64>().ok()?),
+        None => (text, 0),
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = format!("{whole}{fraction}");
+    let significant = digits.trim_end_matches('0');
+    let dropped = i64::try_from(digits.len() - significant.len()).ok()?;
+    let significant = significant.trim_start_matches('0');
+    if significant.is_empty() {
+        // A negative zero is one only where numbers are kept as text.
+        return Some("0".to_owned());
+    }
+    let power = power.checked_sub(i64::try_from(fraction.len()).ok()?)?.checked_add(dropped)?;
+    Some(format!("{sign}{significant}e{power}"))
 }
 
 /// How many rows, and the sum of their hashes: equal for equal sets of rows, whatever order they come in.
@@ -157,8 +198,26 @@ mod tests {
     fn json_that_means_the_same_is_the_same() {
         assert_eq!(
             canonical(r#"{"b":[1,{"d":1e3,"c":null}],"a":"x"}"#),
-            r#"{"a":"x","b":[1,{"c":null,"d":1000}]}"#
+            r#"{"a":"x","b":[1e0,{"c":null,"d":1e3}]}"#
         );
+        assert_eq!(canonical(" { } "), "{}");
+        assert_eq!(canonical(r#"["\u0041\/", [ ], true]"#), r#"["A/",[],true]"#);
+        let small = format!("0.{}5", "0".repeat(323));
+        for (one, other) in [
+            ("1e16", "10000000000000000"),
+            ("-1E+18", "-1000000000000000000.00"),
+            ("1e308", &format!("1{}", "0".repeat(308))),
+            ("5e-324", &small),
+            ("-0.0", "0"),
+            ("12.50", "1250e-2"),
+        ] {
+            assert_eq!(canonical(one), canonical(other), "{one}");
+        }
+        for (one, other) in
+            [("1", "-1"), ("1", "10"), ("0.1", "0.01"), ("9007199254740993", "9007199254740992")]
+        {
+            assert_ne!(canonical(one), canonical(other), "{one} {other}");
+        }
         assert_ne!(canonical("[1,2]"), canonical("[2,1]"));
     }
 

@@ -6,6 +6,7 @@
     reason = "SQLite and PostgreSQL are names, and a test's helper may unwrap"
 )]
 
+mod copy;
 mod migrations;
 mod opening;
 mod postgres;
