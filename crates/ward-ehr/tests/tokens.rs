@@ -309,3 +309,29 @@ fn a_key_is_tried_before_it_is_taken() {
     let shown = format!("{:?}", Signer::new(Algorithm::Es384, p384, None).unwrap());
     assert!(!shown.contains("BEGIN"), "{shown}");
 }
+
+#[tokio::test]
+async fn a_server_that_is_busy_for_a_while_is_not_configured_wrongly() {
+    for (status, kind) in [
+        (429, FailureKind::Unreachable),
+        (500, FailureKind::Unreachable),
+        (503, FailureKind::Unreachable),
+        (404, FailureKind::Misconfigured),
+        (403, FailureKind::Misconfigured),
+    ] {
+        let server = Peer::answering(move |_| Some(json(status, "{}"))).await;
+        let how = TokenAuth {
+            grant: Grant::SmartBackendServices {
+                signer: Signer::new(Algorithm::Es384, key(), None).unwrap(),
+                client_id: "ward".into(),
+                audience: None,
+                scopes: Vec::new(),
+                fhir_base: server.url("/fhir").parse().unwrap(),
+            },
+            token_url: None,
+            assumed_lifetime: Duration::from_hours(1),
+        };
+        let failure = Tokens::default().get(&outbound(open()), &how, None, soon()).await.unwrap_err();
+        assert_eq!(failure.kind, kind, "{status}: {failure}");
+    }
+}

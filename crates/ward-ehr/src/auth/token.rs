@@ -163,6 +163,12 @@ async fn discover(outbound: &Outbound, fhir_base: &Url, deadline: Instant) -> Re
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     let request = Request { method: Method::GET, url, headers, body: bytes::Bytes::new() };
     let answer = outbound.send(&request, deadline).await?;
+    // A server that is only busy or broken for a while is not configured wrongly.
+    let passing = matches!(answer.status.as_u16(), 408 | 425 | 429 | 500..);
+    if passing {
+        let message = format!("the server answered {} for its smart-configuration", answer.status.as_u16());
+        return Err(Failure::new(FailureKind::Unreachable, message));
+    }
     if answer.status != StatusCode::OK {
         return Err(Failure::misconfigured(format!(
             "the server answered {} for its smart-configuration; set token_url",
