@@ -137,13 +137,15 @@ impl Auth {
                 Ok(Authorized { answer, used: vec![token.clone()] })
             }
             Self::Token(how) => {
-                let token = tokens.get(outbound, how, None, deadline).await?;
+                // Without a token the request was not sent; and who answers 401 has not done it.
+                let token = tokens.get(outbound, how, None, deadline).await.map_err(Failure::unsent)?;
                 bear(&mut request.headers, &token)?;
                 let answer = outbound.send(&request, deadline).await?;
                 if answer.status != StatusCode::UNAUTHORIZED {
                     return Ok(Authorized { answer, used: how.secrets(token) });
                 }
-                let fresh = tokens.get(outbound, how, Some(&token), deadline).await?;
+                let fresh =
+                    tokens.get(outbound, how, Some(&token), deadline).await.map_err(Failure::unsent)?;
                 bear(&mut request.headers, &fresh)?;
                 let answer = outbound.send(&request, deadline).await?;
                 let mut used = how.secrets(token);

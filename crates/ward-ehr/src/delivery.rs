@@ -5,18 +5,21 @@
 //! for one call at a time, says when an earlier try may have arrived, and then nothing is sent before a search has shown
 //! that nothing is there.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::StatusCode;
-use http::header::RETRY_AFTER;
+use http::header::{DATE, RETRY_AFTER};
+use http::{HeaderName, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::client::{Answer, Request};
+use crate::mask::Mask;
 use crate::{Auth, Failure, FailureKind, Outbound, Tokens, fhir, hubspot};
 
 /// How many bytes of an EHR's words are kept.
 const WORDS_KEPT: usize = 16 << 10;
+/// How many characters of a resource's place are kept. FHIR's ids have at most 64.
+const PLACE_KEPT: usize = 200;
 
 /// A call as an EHR is told of it.
 #[derive(Clone, Debug)]
@@ -183,10 +186,15 @@ impl Target<'_> {
         };
         let answer = match self.send(request, deadline).await {
             Ok(answer) => answer,
-            Err(failure) => return of_failure(failure, true),
+            Err(failure) => {
+                let maybe_sent = maybe_sent || failure.maybe_sent;
+                return of_failure(failure, maybe_sent);
+            }
         };
         match judge(&answer) {
-            Judged::Taken => Verdict::Synced { location: self.form.location(&answer) },
+            Judged::Taken => {
+                Verdict::Synced { location: self.form.location(&answer).map(|told| place(&told)) }
+            }
             Judged::There => self.look(note, deadline).await.unwrap_or(Verdict::Again {
                 status: Some(answer.status.as_u16()),
                 after: None,
@@ -224,8 +232,8 @@ impl Target<'_> {
             Judged::Taken => match self.form.found(note, &answer) {
                 Found::These(places) => match places.as_slice() {
                     [] => None,
-                    [one] => Some(Verdict::Synced { location: Some(one.clone()) }),
-                    [oldest, ..] => Some(Verdict::Duplicate { oldest: oldest.clone(), count: places.len() }),
+                    [one] => Some(Verdict::Synced { location: Some(place(one)) }),
+                    [oldest, ..] => Some(Verdict::Duplicate { oldest: place(oldest), count: places.len() }),
                 },
                 Found::NoSearch => Some(Verdict::CannotTell { status, words: None }),
             },
@@ -242,10 +250,17 @@ impl Target<'_> {
     }
 
     async fn send(&self, request: Request, deadline: Instant) -> Result<Answer, Failure> {
-        Ok(Auth::send(self.auth, self.outbound, self.tokens, request, deadline).await?.answer)
+        let sent = Auth::send(self.auth, self.outbound, self.tokens, request, deadline).await?;
+        let mut answer = sent.answer;
+        if !sent.used.is_empty() {
+            // What the EHR says is kept and shown, and some say what they were sent, credentials and all.
+            answer.body = Mask::of(&sent.used).bytes(&answer.body).into();
+        }
+        Ok(answer)
     }
 }
 
+/// `maybe_sent`: whether this try or an earlier one may have arrived.
 fn of_failure(failure: Failure, maybe_sent: bool) -> Verdict {
     let why = match failure.kind {
         FailureKind::Misconfigured => return Verdict::Misconfigured { why: failure.message },
@@ -257,8 +272,6 @@ fn of_failure(failure: Failure, maybe_sent: bool) -> Verdict {
         FailureKind::Garbage => "broken_answer",
         FailureKind::Busy => "busy",
     };
-    // Without TLS, or without a turn, nothing was sent.
-    let maybe_sent = maybe_sent && !matches!(failure.kind, FailureKind::Tls | FailureKind::Busy);
     let words = Some(json!({ "text": failure.message }));
     Verdict::Again { status: None, after: None, maybe_sent, why, words }
 }
@@ -310,8 +323,9 @@ fn words(answer: &Answer) -> Option<Value> {
         return None;
     }
     if answer.body.len() <= WORDS_KEPT
-        && let Ok(said) = serde_json::from_slice::<Value>(&answer.body)
+        && let Ok(mut said) = serde_json::from_slice::<Value>(&answer.body)
     {
+        drop_nul(&mut said);
         return Some(said);
     }
     let text = String::from_utf8_lossy(&answer.body);
@@ -319,10 +333,40 @@ fn words(answer: &Answer) -> Option<Value> {
     Some(json!({ "text": text }))
 }
 
-/// The seconds of `Retry-After` (RFC 9110, section 10.2.3). Its other form, a date, would need a clock we do not share.
+/// Takes the character out that no database keeps in a text.
+fn drop_nul(said: &mut Value) {
+    match said {
+        Value::String(text) => text.retain(|c| c != '\0'),
+        Value::Array(items) => items.iter_mut().for_each(drop_nul),
+        Value::Object(fields) => {
+            if fields.keys().any(|name| name.contains('\0')) {
+                *fields = std::mem::take(fields)
+                    .into_iter()
+                    .map(|(name, value)| (name.replace('\0', ""), value))
+                    .collect();
+            }
+            fields.values_mut().for_each(drop_nul);
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// A place as it is kept: what an EHR says of it could be anything.
+fn place(told: &str) -> String {
+    told.chars().filter(char::is_ascii_graphic).take(PLACE_KEPT).collect()
+}
+
+/// How long `Retry-After` asks to wait (RFC 9110, section 10.2.3): seconds, or a date, which is counted from the answer's
+/// own `Date`, so that only one clock is asked.
 fn retry_after(answer: &Answer) -> Option<Duration> {
-    let given = answer.headers.get(RETRY_AFTER)?.to_str().ok()?;
-    given.trim().parse().ok().map(Duration::from_secs)
+    let text = |name: HeaderName| answer.headers.get(name)?.to_str().ok().map(str::trim);
+    let given = text(RETRY_AFTER)?;
+    if let Ok(seconds) = given.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let then = httpdate::parse_http_date(given).ok()?;
+    let now = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
+    Some(then.duration_since(now.unwrap_or_else(SystemTime::now)).unwrap_or_default())
 }
 
 /// Whether an answer is one that says something was made.

@@ -11,6 +11,8 @@ pub struct Failure {
     pub kind: FailureKind,
     /// One sentence for people.
     pub message: String,
+    /// Whether the request may have reached the other side all the same.
+    pub maybe_sent: bool,
 }
 
 /// Kinds of failure, as far as a caller acts on them.
@@ -35,9 +37,15 @@ pub enum FailureKind {
 }
 
 impl Failure {
-    /// A failure with its sentence.
+    /// A failure with its sentence. What is not known to have stayed here may have been sent.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), maybe_sent: true }
+    }
+
+    /// The same, before anything was sent.
+    #[must_use]
+    pub fn unsent(self) -> Self {
+        Self { maybe_sent: false, ..self }
     }
 
     /// What was configured cannot work.
@@ -53,7 +61,7 @@ impl Failure {
             found = found.or_else(|| of_cause(cause));
             source = cause.source();
         }
-        if let Some(failure) = found {
+        let failure = if let Some(failure) = found {
             failure
         } else if error.is_timeout() {
             Self::new(FailureKind::Timeout, "no answer in time")
@@ -63,7 +71,9 @@ impl Failure {
             Self::misconfigured("the request cannot be made as it is configured")
         } else {
             Self::new(FailureKind::Garbage, "the answer is not HTTP, or ended before its end")
-        }
+        };
+        // A request is written only on a connection that stands, TLS and all.
+        if error.is_connect() || error.is_builder() { failure.unsent() } else { failure }
     }
 }
 

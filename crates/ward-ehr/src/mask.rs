@@ -42,6 +42,15 @@ impl Mask {
         }
     }
 
+    /// A body as bytes again; JSON's spelling may change, its meaning does not.
+    pub fn bytes(&self, body: &[u8]) -> Vec<u8> {
+        match self.body(body) {
+            Value::Null => Vec::new(),
+            Value::String(text) => text.into_bytes(),
+            other => other.to_string().into_bytes(),
+        }
+    }
+
     /// A value, its fields' names included.
     pub fn value(&self, value: Value) -> Value {
         match value {
