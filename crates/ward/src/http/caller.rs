@@ -281,7 +281,13 @@ impl Entry {
     /// Notes for the audit that this caller was refused with 403.
     pub fn note_forbidden(&self, app: &App) {
         // What concerns no workspace is told to those of the key's; a token has none, so nobody's audit is concerned.
-        let Some(workspace) = self.target.or_else(|| self.caller.key().map(|key| key.home)) else { return };
+        if let Some(workspace) = self.target.or_else(|| self.caller.key().map(|key| key.home)) {
+            self.note_forbidden_in(app, workspace);
+        }
+    }
+
+    /// The same, for the audit of a workspace that the path does not name.
+    pub fn note_forbidden_in(&self, app: &App, workspace: WorkspaceId) {
         app.refusals.note(Refusal {
             workspace,
             service: self.room,

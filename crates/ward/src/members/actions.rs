@@ -6,7 +6,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ward_db::Tx;
 
-use super::{Member, beyond_caller, invitations, keep_an_owner, no_member, store, within_reach};
+use super::{
+    Member, invitations, keep_an_owner, no_member, speaks_for_whole, store, transfers, within_reach,
+};
 use crate::access::Role;
 use crate::api_keys;
 use crate::app::App;
@@ -88,16 +90,15 @@ pub(super) fn change_role(
 ) -> Result<(), ApiError> {
     store::set_role(tx, workspace, member.principal, member.role)?;
     invitations::actions::end_beyond(tx, context, actor, workspace, member.principal, Some(member.role))?;
-    // A nominee who is owner has nothing left to accept; a nominator who is not has nothing left to give.
-    let pending = store::transfer(tx, workspace, context.now)?;
-    let moot = pending.is_some_and(|it| match member.role {
-        Role::Owner => it.nominee_entity_id == member.principal,
-        _ => it.nominated_by_entity_id == member.principal,
-    });
-    if moot {
-        store::end_transfer(tx, workspace)?;
+    let who = member.principal;
+    if member.role == Role::Owner {
+        return transfers::end_if(tx, context, actor, workspace, "the nominee is an owner now", |it| {
+            it.nominee_entity_id == who
+        });
     }
-    Ok(())
+    transfers::end_if(tx, context, actor, workspace, "the nominator is no owner any more", |it| {
+        it.nominated_by_entity_id == who
+    })
 }
 
 /// Ends another's membership, with their keys of this workspace.
@@ -125,10 +126,7 @@ pub async fn leave(app: &Arc<App>, entry: Entry) -> Result<(), ApiError> {
             let Held { caller, seen } = entry.hold(tx)?;
             let workspace = seen.workspace.id;
             let member = store::get(tx, workspace, caller.principal)?.ok_or(no_member())?;
-            // Or a key that may only look could make its owner go.
-            if caller.reach.role < member.role {
-                return Err(beyond_caller());
-            }
+            speaks_for_whole(&caller, member.role)?;
             end(tx, &entry.context, Actor::of(&caller), "member.leave", workspace, &member)
         })
         .await;
@@ -147,7 +145,9 @@ fn end(
     keep_an_owner(tx, workspace, member)?;
     let keys = api_keys::end_all_of(tx, workspace, member.principal, context.now)?;
     invitations::actions::end_beyond(tx, context, &actor, workspace, member.principal, None)?;
-    store::end_transfer_of(tx, workspace, member.principal)?;
+    transfers::end_if(tx, context, &actor, workspace, "one of the two is no member any more", |it| {
+        [it.nominee_entity_id, it.nominated_by_entity_id].contains(&member.principal)
+    })?;
     identity::leave(tx, member.principal, workspace)?;
     let what = json!({ "role": member.role, "revoked_key_ids": keys });
     audit::record(tx, event(context, actor, action, workspace, member, what))

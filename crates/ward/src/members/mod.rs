@@ -15,6 +15,7 @@ use ward_db::{Timestamp, Tx};
 
 use crate::access::{Reach, Role};
 use crate::error::ApiError;
+use crate::http::caller::Caller;
 use crate::identity::PrincipalKind;
 use crate::ids::{PrincipalId, WorkspaceId};
 
@@ -50,6 +51,16 @@ const fn no_member() -> ApiError {
 /// Refuses who may do less than a whole `role` may (403).
 fn within_reach(reach: Reach, role: Role) -> Result<(), ApiError> {
     if reach.covers(Reach::whole(role)) { Ok(()) } else { Err(beyond_caller()) }
+}
+
+/// Refuses a credential that allows less than all of a `role` of its principal's where that role itself is concerned: or a
+/// narrow key could do to its user what it may do to nobody else (403). A service has no other key than the narrow one.
+fn speaks_for_whole(caller: &Caller, role: Role) -> Result<(), ApiError> {
+    let whole = match caller.kind {
+        PrincipalKind::User => caller.reach.covers(Reach::whole(role)),
+        PrincipalKind::Service => caller.reach.role >= role,
+    };
+    if whole { Ok(()) } else { Err(beyond_caller()) }
 }
 
 /// 403 for what lies above the caller.

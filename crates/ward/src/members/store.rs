@@ -138,13 +138,3 @@ pub fn end_transfer(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<(), Error
     tx.execute("DELETE FROM ownership_transfers WHERE workspace_id = $1", &[workspace.into()])?;
     Ok(())
 }
-
-/// Ends a transfer that this principal made or was to accept.
-pub fn end_transfer_of(tx: &mut Tx<'_>, workspace: WorkspaceId, who: PrincipalId) -> Result<(), Error> {
-    tx.execute(
-        "DELETE FROM ownership_transfers \
-         WHERE workspace_id = $1 AND (nominee_entity_id = $2 OR nominated_by_entity_id = $2)",
-        &[workspace.into(), who.into()],
-    )?;
-    Ok(())
-}

@@ -6,20 +6,20 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
-use ward_db::Timestamp;
+use ward_db::{Timestamp, Tx};
 
 use super::actions::{change_role, event, note_if_forbidden};
 use super::api::Shown;
-use super::{beyond_caller, no_member, store, within_reach};
+use super::{no_member, speaks_for_whole, store, within_reach};
 use crate::access::Role;
 use crate::app::App;
 use crate::audit::{self, Actor};
 use crate::error::ApiError;
-use crate::http::Reply;
 use crate::http::caller::{Entry, Held};
 use crate::http::idempotency::{Repeat, Secrecy};
+use crate::http::{Context, Reply};
 use crate::identity::PrincipalKind;
-use crate::ids::PrincipalId;
+use crate::ids::{PrincipalId, WorkspaceId};
 
 /// Seconds of a day.
 const DAY: u64 = 24 * 3600;
@@ -86,9 +86,10 @@ pub async fn nominate(
                     expires_at: caller.end_of_what_it_makes(now.saturating_add(days)),
                     created_at: now,
                 };
+                let actor = Actor::of(&caller);
+                end_if(tx, &entry.context, &actor, workspace, "replaced by another", |_| true)?;
                 store::set_transfer(tx, workspace, &transfer, caller.key())?;
                 let what = json!({ "expires_at": transfer.expires_at });
-                let actor = Actor::of(&caller);
                 audit::record(
                     tx,
                     event(&entry.context, actor, "ownership.nominate", workspace, &nominee, what),
@@ -114,9 +115,7 @@ pub async fn accept(app: &Arc<App>, entry: Entry, repeat: Repeat) -> Result<Repl
                 let transfer = transfer.filter(|it| it.nominee_entity_id == caller.principal);
                 let transfer = transfer.ok_or(no_transfer())?;
                 // A key of the nominee that is narrower than an owner's must not make them one.
-                if caller.reach.role < Role::Owner {
-                    return Err(beyond_caller());
-                }
+                speaks_for_whole(&caller, Role::Owner)?;
                 let nominator = store::get(tx, workspace, transfer.nominated_by_entity_id)?;
                 let Some(mut nominator) = nominator.filter(|it| it.role == Role::Owner) else {
                     return Err(ApiError::conflict(
@@ -140,6 +139,22 @@ pub async fn accept(app: &Arc<App>, entry: Entry, repeat: Repeat) -> Result<Repl
     note_if_forbidden(app, &noted, outcome)
 }
 
+/// Ends the pending transfer if it is moot, and records why.
+pub(super) fn end_if(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    actor: &Actor,
+    workspace: WorkspaceId,
+    reason: &'static str,
+    moot: impl FnOnce(&Transfer) -> bool,
+) -> Result<(), ApiError> {
+    let Some(transfer) = store::transfer(tx, workspace, context.now)?.filter(moot) else { return Ok(()) };
+    store::end_transfer(tx, workspace)?;
+    let nominee = store::get(tx, workspace, transfer.nominee_entity_id)?.ok_or(no_member())?;
+    let what = json!({ "reason": reason });
+    audit::record(tx, event(context, actor.clone(), "ownership.cancel", workspace, &nominee, what))
+}
+
 /// Ends a pending transfer: an owner cancels it, or the nominee declines.
 pub async fn cancel(app: &Arc<App>, entry: Entry) -> Result<(), ApiError> {
     let noted = entry.clone();
@@ -149,17 +164,21 @@ pub async fn cancel(app: &Arc<App>, entry: Entry) -> Result<(), ApiError> {
             let Held { caller, seen } = entry.hold(tx)?;
             let (workspace, context) = (seen.workspace.id, &entry.context);
             let transfer = store::transfer(tx, workspace, context.now)?.ok_or(no_transfer())?;
-            let nominee = transfer.nominee_entity_id == caller.principal;
-            if !nominee && seen.reach.role < Role::Owner {
+            let nominee = store::get(tx, workspace, transfer.nominee_entity_id)?.ok_or(no_member())?;
+            let action = if nominee.principal == caller.principal {
+                speaks_for_whole(&caller, nominee.role)?;
+                "ownership.decline"
+            } else if seen.reach.role < Role::Owner {
                 return Err(ApiError::forbidden_because(
                     "owner_only",
                     "Only owners and the nominee can end a transfer of ownership.",
                 ));
-            }
+            } else {
+                within_reach(seen.reach, Role::Owner)?;
+                "ownership.cancel"
+            };
             store::end_transfer(tx, workspace)?;
-            let action = if nominee { "ownership.decline" } else { "ownership.cancel" };
-            let member = store::get(tx, workspace, transfer.nominee_entity_id)?.ok_or(no_member())?;
-            audit::record(tx, event(context, Actor::of(&caller), action, workspace, &member, json!({})))
+            audit::record(tx, event(context, Actor::of(&caller), action, workspace, &nominee, json!({})))
         })
         .await;
     note_if_forbidden(app, &noted, outcome)

@@ -1,13 +1,15 @@
 //! What was begun with an authority ends with it: invitations and offers of ownership, with the key, the role or the
 //! membership of whoever made them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::sync::Barrier;
 use ward_test::{Actor, Answer, both, new_workspace};
 
-use super::members::Shared;
+use super::members::{Shared, entity};
 
 const UNKNOWN: &str = "invitation_not_found";
 
@@ -177,4 +179,214 @@ async fn whoever_accepts_the_maker_is_judged_again() {
     assert_eq!(accept(&dora, &link).await.refused(404), UNKNOWN);
     set(&format!("principal_id = '{cleo_id}'"), nobody).await;
     accept(&dora, &link).await.expect(StatusCode::CREATED);
+}
+
+// Keys that allow less than their user may do
+
+both!(a_narrow_key_does_to_its_user_nothing_that_it_may_not_do_to_others);
+async fn a_narrow_key_does_to_its_user_nothing_that_it_may_not_do_to_others() {
+    let (shared, ada) = Shared::new().await;
+    let (bea, bea_id) = shared.member(&ada, "bea", "admin").await;
+    let (transfer, me) = (shared.path("/ownership-transfer"), shared.path("/members/me"));
+    let accept = shared.path("/ownership-transfer/accept");
+    let narrow = json!({
+        "duration_days": 1, "role": "admin", "speaks_for": "self",
+        "permissions": ["Workspace.view", "Workspace.update"],
+    });
+    let (beas, _) = mint(&shared, &bea, narrow.clone()).await;
+    let viewing = json!({ "duration_days": 1, "role": "viewer", "speaks_for": "self" });
+    let (beas_eyes, _) = mint(&shared, &bea, viewing).await;
+    let mut narrow_owner = narrow;
+    narrow_owner["role"] = json!("owner");
+    let (adas, _) = mint(&shared, &ada, narrow_owner.clone()).await;
+    assert_eq!(beas.delete(&me).await.refused(403), "beyond_caller");
+
+    ada.post(&transfer, json!({ "entity_id": bea_id })).await.expect(StatusCode::CREATED);
+    for key in [&beas, &beas_eyes, &adas] {
+        assert_eq!(key.delete(&transfer).await.refused(403), "beyond_caller");
+    }
+    // Bea is an owner elsewhere, where keys of an owner's role are minted.
+    let home = bea.post("/v1/me/workspaces", new_workspace("home")).await.expect(StatusCode::CREATED);
+    let keys = format!("/v1/{}/api-keys", home["id"].as_str().unwrap());
+    let minted = bea.post(&keys, narrow_owner).await.expect(StatusCode::CREATED);
+    let narrow = shared.server.bearing(minted["api_key"].as_str().unwrap());
+    for key in [&beas, &beas_eyes, &narrow] {
+        assert_eq!(key.post(&accept, json!({})).await.refused(403), "beyond_caller");
+    }
+    // A key that allows all that she may do declines for her, though it could not accept.
+    let (whole, _) =
+        mint(&shared, &bea, json!({ "duration_days": 1, "role": "admin", "speaks_for": "self" })).await;
+    assert_eq!(whole.post(&accept, json!({})).await.refused(403), "beyond_caller");
+    assert_eq!(whole.delete(&transfer).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(whole.delete(&me).await.status, StatusCode::NO_CONTENT);
+    // A service has no other key to go with.
+    let permissions = json!(["Workspace.view"]);
+    let service = json!({ "duration_days": 1, "role": "admin", "permissions": permissions });
+    let (service, _) = mint(&shared, &ada, service).await;
+    assert_eq!(service.delete(&me).await.status, StatusCode::NO_CONTENT);
+}
+
+both!(a_personal_key_shrinks_and_ends_with_its_users_membership);
+async fn a_personal_key_shrinks_and_ends_with_its_users_membership() {
+    let (shared, ada) = Shared::new().await;
+    let (bea, bea_id) = shared.member(&ada, "bea", "admin").await;
+    let (key, _) =
+        mint(&shared, &bea, json!({ "duration_days": 1, "role": "admin", "speaks_for": "self" })).await;
+    key.patch(&shared.path(""), json!({ "name": "By key" })).await.expect(StatusCode::OK);
+    shared.set_role(&ada, &bea_id, "viewer").await.expect(StatusCode::OK);
+    assert_eq!(key.patch(&shared.path(""), json!({ "name": "x" })).await.refused(403), "forbidden");
+    key.get(&shared.path("")).await.expect(StatusCode::OK);
+    let me = key.get("/v1/me").await.expect(StatusCode::OK);
+    assert_eq!(me["memberships"]["items"][0]["permissions"], json!(["Workspace.view", "Integration.view"]));
+    assert_eq!(bea.delete(&shared.path("/members/me")).await.status, StatusCode::NO_CONTENT);
+    key.get("/v1/me").await.refused(401);
+}
+
+both!(a_key_that_may_not_view_workspaces_learns_no_names_of_them);
+async fn a_key_that_may_not_view_workspaces_learns_no_names_of_them() {
+    let (shared, ada) = Shared::new().await;
+    let body = json!({
+        "duration_days": 1, "role": "owner", "speaks_for": "self", "permissions": ["Call.view"],
+    });
+    let (key, _) = mint(&shared, &ada, body).await;
+    let me = key.get("/v1/me").await.expect(StatusCode::OK);
+    let listed = &me["memberships"]["items"][0];
+    assert_eq!((&listed["workspace_id"], &listed["role"]), (&json!(shared.id), &json!("owner")));
+    assert_eq!((&listed["slug"], &listed["name"]), (&Value::Null, &Value::Null));
+}
+
+both!(mine_only_is_about_whoever_asks);
+async fn mine_only_is_about_whoever_asks() {
+    let (shared, ada) = Shared::new().await;
+    let (bea, _) = shared.member(&ada, "bea", "admin").await;
+    let (_, adas) = mint(&shared, &ada, json!({ "duration_days": 1 })).await;
+    let (_, beas) =
+        mint(&shared, &bea, json!({ "duration_days": 1, "role": "viewer", "speaks_for": "self" })).await;
+    for (who, own) in [(&ada, adas), (&bea, beas)] {
+        let mine = who.get(&format!("{}?mine_only=true", keys(&shared))).await.expect(StatusCode::OK);
+        assert_eq!((&mine["total"], &mine["items"][0]["key_id"]), (&json!(1), &json!(own)));
+        assert_eq!(who.get(&keys(&shared)).await.expect(StatusCode::OK)["total"], 2);
+    }
+}
+
+// The audit
+
+/// The events of this action, newest first.
+async fn events(shared: &Shared, seen_by: &Actor, action: &str) -> Vec<Value> {
+    let path = format!("/v1/{}/audit?limit=100&action={action}", shared.id);
+    seen_by.get(&path).await.expect(StatusCode::OK)["events"].as_array().unwrap().clone()
+}
+
+both!(however_an_offer_of_ownership_ends_the_audit_says_so);
+async fn however_an_offer_of_ownership_ends_the_audit_says_so() {
+    let (shared, ada) = Shared::new().await;
+    let (bea, bea_id) = shared.member(&ada, "bea", "viewer").await;
+    let (cleo, cleo_id) = shared.member(&ada, "cleo", "owner").await;
+    let (_, dora_id) = shared.member(&ada, "dora", "viewer").await;
+    let transfer = shared.path("/ownership-transfer");
+    let offer = async |by: &Actor, to: &str| {
+        by.post(&transfer, json!({ "entity_id": to })).await.expect(StatusCode::CREATED);
+    };
+    offer(&ada, &bea_id).await;
+    assert_eq!(cleo.delete(&transfer).await.status, StatusCode::NO_CONTENT);
+    offer(&ada, &bea_id).await;
+    assert_eq!(bea.delete(&transfer).await.status, StatusCode::NO_CONTENT);
+    offer(&ada, &bea_id).await;
+    offer(&ada, &dora_id).await;
+    shared.set_role(&ada, &dora_id, "owner").await.expect(StatusCode::OK);
+    offer(&cleo, &bea_id).await;
+    shared.set_role(&ada, &cleo_id, "admin").await.expect(StatusCode::OK);
+    offer(&ada, &bea_id).await;
+    assert_eq!(bea.delete(&shared.path("/members/me")).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(ada.get(&transfer).await.refused(404), "transfer_not_found");
+
+    let ended = events(&shared, &ada, "ownership.cancel").await;
+    let told: Vec<_> =
+        ended.iter().rev().map(|it| (it["resource_id"].clone(), it["metadata"]["reason"].clone())).collect();
+    let expected = [
+        (&bea_id, Value::Null),
+        (&bea_id, json!("replaced by another")),
+        (&dora_id, json!("the nominee is an owner now")),
+        (&bea_id, json!("the nominator is no owner any more")),
+        (&bea_id, json!("one of the two is no member any more")),
+    ];
+    assert_eq!(told, expected.map(|(who, why)| (json!(who), why)));
+    assert_eq!(ended[4]["actor_entity_id"], cleo_id.as_str());
+    let declined = events(&shared, &ada, "ownership.decline").await;
+    assert_eq!((declined.len(), &declined[0]["actor_entity_id"]), (1, &json!(bea_id)));
+    let left = events(&shared, &ada, "member.leave").await;
+    assert_eq!((&left[0]["resource_id"], &left[0]["actor_entity_id"]), (&json!(bea_id), &json!(bea_id)));
+}
+
+both!(the_audit_knows_who_ended_an_invitation_and_whom_one_refused);
+async fn the_audit_knows_who_ended_an_invitation_and_whom_one_refused() {
+    let (shared, ada) = Shared::new().await;
+    let link = invite(&shared, &ada, "viewer").await;
+    let path = shared.path(&format!("/invitations/{}", link["id"].as_str().unwrap()));
+    let robot = shared.server.bearing(shared.issuer.machine("robot"));
+    assert_eq!(accept(&robot, &link).await.refused(403), "unsupported_principal");
+    let bound = json!({ "role": "admin", "email": "bea@clinic.example" });
+    let bound = ada.post(&shared.path("/invitations"), bound).await.expect(StatusCode::CREATED);
+    let eve = shared.server.person(&shared.issuer, "eve");
+    assert_eq!(accept(&eve, &bound).await.refused(403), "email_not_verified");
+    let other = shared.server.tenant("other").await;
+    let narrow = json!({ "duration_days": 1, "role": "member", "speaks_for": "self" });
+    let (narrow, _) = other.key(narrow).await;
+    let admins = invite(&shared, &ada, "admin").await;
+    assert_eq!(accept(&narrow, &admins).await.refused(403), "beyond_caller");
+    assert_eq!(accept(&eve, &json!({ "invitation": "ward_invite_none" })).await.refused(404), UNKNOWN);
+    assert_eq!(ada.delete(&path).await.status, StatusCode::NO_CONTENT);
+    // A link that is over is nobody's matter any more.
+    assert_eq!(accept(&robot, &link).await.refused(403), "unsupported_principal");
+    shared.server.app.flush().await;
+
+    let revoked = events(&shared, &ada, "invitation.revoke").await;
+    assert_eq!((revoked.len(), &revoked[0]["resource_id"]), (1, &link["id"]));
+    let refused = events(&shared, &ada, "access.forbidden").await;
+    let operations: Vec<_> = refused.iter().map(|it| &it["metadata"]["operation"]).collect();
+    assert_eq!(operations, ["accept-invitation"; 3], "{refused:#?}");
+    assert!(refused.iter().any(|it| it["actor_entity_id"] == json!(other.claimed["created_by_entity_id"])));
+}
+
+// Repeats and races
+
+both!(who_was_removed_gets_no_answer_repeated);
+async fn who_was_removed_gets_no_answer_repeated() {
+    let (shared, ada) = Shared::new().await;
+    let link = invite(&shared, &ada, "viewer").await;
+    let bea = shared.server.person(&shared.issuer, "bea");
+    let body = json!({ "invitation": link["invitation"] });
+    let join = async || bea.post_once("/v1/invitations/accept", "once-and-for-all", body.clone()).await;
+    join().await.expect(StatusCode::CREATED);
+    join().await.expect(StatusCode::CREATED);
+    let id = entity(&bea).await;
+    assert_eq!(shared.remove(&ada, &id).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(join().await.refused(404), UNKNOWN);
+}
+
+both!(an_invitation_is_accepted_or_revoked_and_never_both, threads = 4);
+async fn an_invitation_is_accepted_or_revoked_and_never_both() {
+    let (shared, ada) = Shared::new().await;
+    for round in 0..10 {
+        let link = invite(&shared, &ada, "viewer").await;
+        let path = shared.path(&format!("/invitations/{}", link["id"].as_str().unwrap()));
+        let bea = shared.server.person(&shared.issuer, &format!("person-{round}"));
+        let start = Arc::new(Barrier::new(2));
+        let joining = tokio::spawn({
+            let start = start.clone();
+            async move {
+                start.wait().await;
+                accept(&bea, &link).await.status.as_u16()
+            }
+        });
+        let ending = tokio::spawn({
+            let ada = ada.clone();
+            async move {
+                start.wait().await;
+                ada.delete(&path).await.status.as_u16()
+            }
+        });
+        let outcome = (joining.await.unwrap(), ending.await.unwrap());
+        assert!([(201, 404), (404, 204)].contains(&outcome), "{outcome:?}");
+    }
 }

@@ -185,32 +185,69 @@ pub async fn accept(
     token: Option<&str>,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
-    if entry.caller.kind != PrincipalKind::User {
-        return Err(unsupported());
-    }
     let hash = hash_of(&acceptance.invitation);
     let found = {
         let hash = hash.clone();
         app.db.read("invitations.find", move |tx| store::find(tx, &hash).map_err(ApiError::from)).await?
     };
-    let invitation = found.ok_or(no_invitation())?;
-    if invitation.is_open(entry.context.now) && invitation.email.is_some() {
-        prove_address(&entry, &invitation, token).await?;
+    if entry.caller.kind != PrincipalKind::User {
+        return note_in(app, &entry, found.as_ref(), Err(unsupported()));
     }
+    let invitation = found.ok_or(no_invitation())?;
+    let proved = if invitation.is_open(entry.context.now) && invitation.email.is_some() {
+        prove_address(&entry, &invitation, token).await
+    } else {
+        Ok(())
+    };
+    note_in(app, &entry, Some(&invitation), proved)?;
+    let outcome = join(app, entry.clone(), hash, invitation.workspace, repeat).await;
+    note_in(app, &entry, Some(&invitation), outcome)
+}
+
+/// A 403 of somebody who holds a link is an event of the workspace that it leads to.
+fn note_in<T>(
+    app: &App,
+    entry: &Entry,
+    invitation: Option<&Invitation>,
+    outcome: Result<T, ApiError>,
+) -> Result<T, ApiError> {
+    let open = invitation.filter(|it| it.is_open(entry.context.now));
+    if let (Err(error), Some(invitation)) = (&outcome, open)
+        && error.is_forbidden()
+    {
+        entry.note_forbidden_in(app, invitation.workspace);
+    }
+    outcome
+}
+
+/// Makes the caller a member by the invitation of this hash, which leads to this workspace.
+async fn join(
+    app: &Arc<App>,
+    entry: Entry,
+    hash: String,
+    workspace: WorkspaceId,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
     let vault = app.vault.clone();
     app.db
         .write("invitations.accept", move |tx| {
             // The workspace's guard before the caller's: the order in which every other write takes them.
-            workspaces::guard(tx, invitation.workspace)?;
+            workspaces::guard(tx, workspace)?;
             let caller = entry.hold_self(tx)?;
+            let now = entry.context.now;
+            let still = store::find(tx, &hash)?.filter(|it| it.is_open(now));
+            let is_member = workspaces::as_member(tx, workspace, caller.principal)?.is_some();
+            // Nor is the answer repeated to somebody who was let in by it and has been removed since.
+            if still.is_none() && !is_member {
+                return Err(no_invitation());
+            }
             repeat.once(tx, &vault, Secrecy::Open, |tx| {
-                let (workspace, now) = (invitation.workspace, entry.context.now);
-                let still = store::find(tx, &hash)?.filter(|it| it.is_open(now)).ok_or(no_invitation())?;
+                let still = still.ok_or(no_invitation())?;
                 let maker = workspaces::as_member(tx, workspace, still.created_by)?;
                 let maker = maker.filter(|(_, role)| may_make(*role, &still));
                 let (into, _) = maker.ok_or(no_invitation())?;
                 may_accept(&entry, &still)?;
-                if workspaces::as_member(tx, workspace, caller.principal)?.is_some() {
+                if is_member {
                     return Err(ApiError::conflict(
                         "already_member",
                         "You are a member of this workspace already.",
