@@ -34,8 +34,14 @@ const listen = () =>
 const comesBack = (server) =>
   new Promise((resolve) => {
     server.on('request', (request, response) => {
+      const url = new URL(request.url, 'http://127.0.0.1');
+      // Browsers ask for an icon too, whenever they like.
+      if (url.pathname !== '/callback') {
+        response.writeHead(404).end();
+        return;
+      }
       response.end('Signed in. You can close this page.\n');
-      resolve(new URL(request.url, 'http://127.0.0.1'));
+      resolve(url);
     });
   });
 

@@ -8,6 +8,7 @@ mod crash;
 mod failover;
 mod fleet;
 mod invariants;
+mod issuers;
 mod kills;
 mod life;
 mod memory;
