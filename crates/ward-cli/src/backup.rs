@@ -12,7 +12,9 @@ use crate::{Failure, show};
 pub fn back_up(config: &Config, to: &Path, json: bool) -> Result<(), Failure> {
     let made = watched(|progress| backup::make(&config.database, to, progress))?;
     show::one(&made, json)?;
-    show::remark("The master key is not in it: keep that elsewhere. `ward restore --check` tries the backup out.");
+    show::remark(
+        "The master key is not in it: keep that elsewhere. `ward restore --check` tries the backup out.",
+    );
     Ok(())
 }
 
@@ -26,10 +28,11 @@ pub fn check(file: &Path, json: bool) -> Result<(), Failure> {
 
 /// `ward restore`.
 pub fn restore(config: &Config, file: &Path, json: bool) -> Result<(), Failure> {
-    let checked =
-        watched(|progress| backup::restore(file, &config.database, MIGRATIONS, VERSION, progress))?;
+    let checked = watched(|progress| backup::restore(file, &config.database, MIGRATIONS, VERSION, progress))?;
     tell(&checked, json)?;
-    show::remark("It is where the database is to be. Serve it with the master key that it was written under.");
+    show::remark(
+        "It is where the database is to be. Serve it with the master key that it was written under.",
+    );
     Ok(())
 }
 

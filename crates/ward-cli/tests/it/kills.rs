@@ -138,8 +138,7 @@ impl Place for OnServer {
 }
 
 fn serve(place: &dyn Place) -> Server {
-    let mut command =
-        ward(place.folder(), &["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off"]);
+    let mut command = ward(place.folder(), &["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off"]);
     command.env("WARD_DATABASE", place.url()).env("WARD_MASTER_KEY", MASTER_KEY);
     Server::of(command, tempfile::tempdir().unwrap())
 }
@@ -203,7 +202,8 @@ fn storm(
         let running: Vec<_> =
             writers.iter_mut().map(|writer| scope.spawn(move || writer.write(at, shared))).collect();
         let stuck = Instant::now();
-        while shared.acknowledged.load(Ordering::SeqCst) < enough && running.iter().all(|one| !one.is_finished())
+        while shared.acknowledged.load(Ordering::SeqCst) < enough
+            && running.iter().all(|one| !one.is_finished())
         {
             assert!(stuck.elapsed() < Duration::from_secs(120), "the writers are stuck");
             std::thread::sleep(Duration::from_millis(1));
@@ -258,7 +258,10 @@ fn kill_again_and_again(engine: &str, place: &mut dyn Place) {
                 look.assert_whole(&when);
                 let untold = compare(look, &writers, &common, &when);
                 // Whoever was cut off made one write, and the report of a whole call is two events.
-                assert!((0..=2 * i64::try_from(WRITERS).unwrap()).contains(&untold), "{when}: {untold} doubled");
+                assert!(
+                    (0..=2 * i64::try_from(WRITERS).unwrap()).contains(&untold),
+                    "{when}: {untold} doubled"
+                );
             });
             run.looks += 1;
         }
@@ -290,7 +293,11 @@ fn kill_again_and_again(engine: &str, place: &mut dyn Place) {
     server.stopped();
     place.look(&mut |look| {
         look.assert_whole("at the end");
-        assert_eq!(compare(look, &writers, &common, "at the end"), 0, "seed {seed}: done, and nobody was told");
+        assert_eq!(
+            compare(look, &writers, &common, "at the end"),
+            0,
+            "seed {seed}: done, and nobody was told"
+        );
     });
     let acknowledged = shared.acknowledged.load(Ordering::SeqCst);
     report(&format!(

@@ -145,7 +145,10 @@ impl Writer {
                     continue;
                 }
                 Err(gone) => {
-                    assert!(shared.doomed.load(Ordering::SeqCst), "{act:?}: {gone:?} from a server that lives");
+                    assert!(
+                        shared.doomed.load(Ordering::SeqCst),
+                        "{act:?}: {gone:?} from a server that lives"
+                    );
                     shared.cut.fetch_add(usize::from(gone == Gone::Cut), Ordering::SeqCst);
                 }
             }
@@ -211,9 +214,7 @@ impl Writer {
             },
             76..82 => Act::Numbers(tenant, vec![TESTER.to_owned(), format!("+1555{:07}", self.made)]),
             82..97 => match known.calls.last().filter(|(_, finished, _)| !finished) {
-                Some((sid, ..)) => {
-                    Act::Report { tenant, sid: sid.clone(), caller: PATIENT, last: true }
-                }
+                Some((sid, ..)) => Act::Report { tenant, sid: sid.clone(), caller: PATIENT, last: true },
                 None => {
                     let caller = if self.random.random_bool(0.3) { TESTER } else { PATIENT };
                     Act::Report { tenant, sid: fresh, caller, last: self.random.random_bool(0.5) }
@@ -228,9 +229,7 @@ impl Writer {
         let by_owner = |call: Call, index: usize| call.by(&self.known[index].owner.text);
         let call = match act {
             Act::Create(slug) => Call::post("/v1/workspaces", new_workspace(slug)),
-            Act::Claim(id) => {
-                Call::post(format!("/v1/{id}/api-keys"), json!({ "duration_days": 90 }))
-            }
+            Act::Claim(id) => Call::post(format!("/v1/{id}/api-keys"), json!({ "duration_days": 90 })),
             Act::CreateOwn(tenant, slug) => {
                 by_owner(Call::post("/v1/me/workspaces", new_workspace(slug)), *tenant)
             }
@@ -253,7 +252,10 @@ impl Writer {
                 return by_owner(Call::patch(of(*tenant), json!({ "name": name })), *tenant);
             }
             Act::Connect(tenant) => {
-                return by_owner(Call::patch(of(*tenant), json!({ "connector_type": "fhir_store" })), *tenant);
+                return by_owner(
+                    Call::patch(of(*tenant), json!({ "connector_type": "fhir_store" })),
+                    *tenant,
+                );
             }
             Act::Provision(tenant) => {
                 by_owner(Call::post(format!("{}/provision", of(*tenant)), json!({})), *tenant)

@@ -132,7 +132,9 @@ fn copy_pages(source: &Conn, to: &NamedTempFile, progress: &mut dyn FnMut(Progre
         match stepped {
             StepResult::Done => break,
             StepResult::More => {}
-            _ => return Err(Error::new(ErrorKind::Conflict, "somebody locks the database for himself alone")),
+            _ => {
+                return Err(Error::new(ErrorKind::Conflict, "somebody locks the database for himself alone"));
+            }
         }
         if step % STEPS_PER_FLUSH == 0 {
             to.as_file().sync_data().map_err(|error| trouble("the copy cannot be flushed", error))?;
@@ -167,8 +169,8 @@ pub fn check(
             .map_err(|e| trouble("the scratch copy cannot be written", e))?,
         &mut progress,
     )?;
-    let mut conn =
-        Source { path: scratch, options: Options { flush: false, ..Options::default() } }.connect(Role::Migrate)?;
+    let mut conn = Source { path: scratch, options: Options { flush: false, ..Options::default() } }
+        .connect(Role::Migrate)?;
     let mut at = |done| progress(Progress { stage: Stage::Checking, done, total: 4 });
     at(0);
     sound(&conn, "PRAGMA integrity_check", |said| said != "ok")?;
@@ -230,7 +232,9 @@ fn trouble(what: &str, error: std::io::Error) -> Error {
 
 fn refuse_existing(file: &Path) -> Result<(), Error> {
     match file.symlink_metadata() {
-        Ok(_) => Err(Error::invalid(format!("{} is there already, and nothing is overwritten", file.display()))),
+        Ok(_) => {
+            Err(Error::invalid(format!("{} is there already, and nothing is overwritten", file.display())))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(trouble(&format!("{} cannot be looked at", file.display()), error)),
     }
@@ -355,4 +359,3 @@ fn count(conn: &Conn) -> Result<Vec<Rows>, Error> {
         })
         .collect()
 }
-

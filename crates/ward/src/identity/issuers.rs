@@ -260,8 +260,10 @@ impl Issuer {
         if let Some(keys) = state.keys.as_ref().filter(|keys| keys.generation > generation) {
             return Err(Ok(keys.clone()));
         }
-        if let Some(age) = state.failed.age(now).filter(|age| *age < FAILURE_PAUSE) {
-            return Err(Err(Unavailable { retry_after: (FAILURE_PAUSE - age).as_secs().max(1) }));
+        if let Some(left) = state.failed.age(now).and_then(|age| FAILURE_PAUSE.checked_sub(age))
+            && !left.is_zero()
+        {
+            return Err(Err(Unavailable { retry_after: left.as_secs().max(1) }));
         }
         if reason == Reason::UnknownKey {
             if state.looked_again.is_younger(UNKNOWN_KEY_PAUSE, now) {
