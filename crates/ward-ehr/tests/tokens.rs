@@ -239,6 +239,109 @@ async fn the_token_endpoint_is_discovered_below_the_fhir_base_and_remembered() {
     assert_eq!(nowhere.kind, FailureKind::Misconfigured);
 }
 
+/// An RSA key: PEM, and what verifies its signatures.
+fn rsa() -> (Secret, jsonwebtoken::DecodingKey) {
+    use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+    use aws_lc_rs::signature::{KeyPair as _, RsaKeyPair};
+    use base64::Engine as _;
+    let pair = RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+    let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+    let text = base64::engine::general_purpose::STANDARD.encode(der.as_ref());
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+    (Secret::new(pem), jsonwebtoken::DecodingKey::from_rsa_der(pair.public_key().as_ref()))
+}
+
+const PROVIDER: &str = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/w";
+
+fn workload(signer: Signer, token_url: &str) -> TokenAuth {
+    TokenAuth {
+        grant: Grant::GcpWif {
+            signer,
+            issuer: "https://ward.example".into(),
+            subject: "clinic".into(),
+            provider: PROVIDER.into(),
+            scopes: vec!["https://www.googleapis.com/auth/cloud-healthcare".into()],
+        },
+        token_url: Some(token_url.parse().unwrap()),
+        assumed_lifetime: Duration::from_hours(1),
+    }
+}
+
+/// No published server speaks Google's exchange, so what is sent is compared with what Google documents.
+#[tokio::test]
+async fn a_workload_identity_is_exchanged_in_the_form_that_google_documents() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let told = heard.clone();
+    let endpoint = Peer::answering(move |request| {
+        told.lock().push(request.clone());
+        let body = r#"{"access_token":"federated","issued_token_type":"urn:ietf:params:oauth:token-type:access_token","token_type":"Bearer","expires_in":3599}"#;
+        Some(json(200, body))
+    })
+    .await;
+    let api = Peer::answering(|heard| {
+        let fine = heard.header("authorization") == Some("Bearer federated");
+        Some(json(if fine { 200 } else { 401 }, "{}"))
+    })
+    .await;
+    let (pem, public) = rsa();
+    let signer = Signer::new(Algorithm::Rs256, pem, Some("k1".into())).unwrap();
+    let auth = Auth::Token(Box::new(workload(signer, &endpoint.url("/v1/token"))));
+    let request = Request {
+        method: Method::GET,
+        url: api.url("/").parse().unwrap(),
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+    };
+    let tokens = Tokens::default();
+    for _ in 0..2 {
+        let got = Auth::send(Some(&auth), &outbound(open()), &tokens, request.clone(), soon()).await.unwrap();
+        assert_eq!(got.answer.status, 200);
+    }
+    assert_eq!((endpoint.requests(), api.requests()), (1, 2), "the token is kept as long as it says");
+    let sent = heard.lock()[0].clone();
+    assert!(sent.head.starts_with("POST /v1/token HTTP/1.1\r\n"), "{}", sent.head);
+    assert_eq!(sent.header("authorization"), None, "the statement is the only credential");
+    let mut form: std::collections::BTreeMap<String, String> =
+        form_urlencoded::parse(sent.body.as_bytes()).into_owned().collect();
+    let statement = form.remove("subject_token").unwrap();
+    let wanted = [
+        ("audience", PROVIDER),
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("requested_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+        ("scope", "https://www.googleapis.com/auth/cloud-healthcare"),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+    ];
+    assert_eq!(form, wanted.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    let mut rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::RS256);
+    rules.set_audience(&[format!("https:{PROVIDER}")]);
+    rules.set_issuer(&["https://ward.example"]);
+    let read = jsonwebtoken::decode::<serde_json::Value>(&statement, &public, &rules).unwrap();
+    assert_eq!((read.header.kid.as_deref(), &read.claims["sub"]), (Some("k1"), &"clinic".into()));
+    assert!(read.claims["exp"].as_u64().unwrap() - read.claims["iat"].as_u64().unwrap() <= 3600);
+}
+
+#[tokio::test]
+async fn googles_refusals_are_told_by_their_name() {
+    let (pem, _) = rsa();
+    let signer = Signer::new(Algorithm::Rs256, pem, None).unwrap();
+    for (status, error) in [
+        (400, "invalid_grant"),
+        (400, "invalid_target"),
+        (401, "invalid_client"),
+        (403, "unauthorized_client"),
+    ] {
+        let body =
+            format!(r#"{{"error":"{error}","error_description":"The audience clinic is not known."}}"#);
+        let endpoint = Peer::answering(move |_| Some(json(status, &body))).await;
+        let how = workload(signer.clone(), &endpoint.url("/v1/token"));
+        let failure = Tokens::default().get(&outbound(open()), &how, None, soon()).await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::AuthFailed);
+        assert_eq!(failure.message, format!("the token endpoint refused with {status}: {error}"));
+    }
+    // Google takes RSA only.
+    assert!(Signer::new(Algorithm::Rs256, key(), None).is_err());
+}
+
 #[tokio::test]
 async fn what_discovery_names_is_guarded_like_everything_else() {
     for named in
