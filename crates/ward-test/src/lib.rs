@@ -10,6 +10,7 @@ pub mod ehr;
 mod issuer;
 mod operations;
 mod provider;
+mod rsa;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub use operations::{
     wrong_secret_of,
 };
 pub use provider::LocalProvider;
+pub use rsa::rsa_pem;
 
 /// A Ward of one test's own, on a database of its own, behind a real socket.
 pub struct Server {

@@ -99,9 +99,11 @@ const CONNECTORS: [Connector; 10] = [
         token_url: None,
         scopes: &[],
         check: ("list_calls", "/crm/v3/objects/calls?limit=1"),
-        remark: "Give the access token of a private app with crm.objects.contacts.write. Certain: calls are created at \
+        remark: "Give the access token of a private app with crm.objects.contacts.write, and create the text property \
+                 ward_call_id of calls, by which a call is found again. Certain: calls are created at \
                  /crm/v3/objects/calls, their duration in milliseconds; there is no idempotency key, so a call's id is \
-                 searched for first. NOT CERTAIN: when the dated paths that are newer replace this one.",
+                 searched for first. NOT CERTAIN: whether searching and this check need crm.objects.contacts.read as \
+                 well; when the dated paths that are newer replace this one.",
     },
     Connector {
         name: "athenahealth",
@@ -113,9 +115,9 @@ const CONNECTORS: [Connector; 10] = [
         scopes: &["athena/service/Athenanet.MDP.*"],
         check: ("departments", "/departments?limit=1"),
         remark: "Fill in the practice id, client id and client secret. Certain: its FHIR side creates nothing but \
-                 QuestionnaireResponse, so a patient case is written; that needs patient, department, provider and \
-                 source, and a note of at most 4000 characters. NOT CERTAIN: the exact path of patient cases, and of \
-                 this check.",
+                 QuestionnaireResponse, and a patient case needs patient, department, provider and source, which a call \
+                 does not have: calls are held, not written. NOT CERTAIN: the exact path of patient cases, and of this \
+                 check.",
     },
     Connector {
         name: "charmhealth",
