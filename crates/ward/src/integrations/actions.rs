@@ -96,15 +96,26 @@ impl Wanted {
         if !plan.problems.is_empty() {
             return Err(ApiError::invalid(plan.problems));
         }
-        let token_url = config.auth.as_ref().and_then(|auth| auth.token_url.as_deref()).unwrap_or_default();
-        if config.enabled && (config.base_url.contains('{') || token_url.contains('{')) {
+        if config.enabled && is_unfinished(&config) {
             return Err(ApiError::conflict(
                 "integration_unfinished",
-                "Its base_url or token_url still has placeholders; fill them in before it is enabled.",
+                "A base_url or token_url of it still has placeholders; fill them in before it is enabled.",
             ));
         }
         Ok((config, plan))
     }
+}
+
+/// Whether a URL of it, or of an endpoint, still has a placeholder.
+fn is_unfinished(config: &Config) -> bool {
+    let token_url = |auth: Option<&AuthConfig>| {
+        auth.and_then(|auth| auth.token_url.as_deref()).is_some_and(|url| url.contains('{'))
+    };
+    config.base_url.contains('{')
+        || token_url(config.auth.as_ref())
+        || config.endpoints.iter().any(|endpoint| {
+            own_base_url(endpoint).is_some_and(|url| url.contains('{')) || token_url(endpoint.auth.as_ref())
+        })
 }
 
 fn event<'a>(
@@ -220,6 +231,12 @@ pub(super) async fn update(
             let mut integration = found(tx, seen.workspace.id, id)?;
             let stored = store::secrets(tx, integration.workspace, id)?;
             let (config, plan) = merged(&integration.config, change.clone()).settle(&stored)?;
+            if integration.builtin && config.enabled && config.base_url.is_empty() {
+                return Err(ApiError::conflict(
+                    "integration_unfinished",
+                    "It has no base_url yet; set one before it is enabled.",
+                ));
+            }
             let fields = differences(&integration.config, &config);
             if fields.is_empty() && plan.put.is_empty() {
                 return Ok(integration);

@@ -83,7 +83,7 @@ const SORTS: [&str; 4] = ["name", "display_name", "created_at", "updated_at"];
 /// The value rule of `sort_by`.
 fn sort_rule(sort_by: Option<&str>) -> Result<(), ApiError> {
     match sort_by {
-        Some(given) if !SORTS.contains(&given.trim_start_matches('-')) => {
+        Some(given) if !SORTS.contains(&given.strip_prefix('-').unwrap_or(given)) => {
             let loc = vec![Loc::from("query"), Loc::from("sort_by")];
             let message =
                 "Must be name, display_name, created_at or updated_at, with a leading dash for descending";
@@ -91,6 +91,13 @@ fn sort_rule(sort_by: Option<&str>) -> Result<(), ApiError> {
         }
         _ => Ok(()),
     }
+}
+
+/// The last one seen of a sorted list was deleted: what follows it cannot be told, and an early end would be believed.
+fn lost_place(token: i64) -> ApiError {
+    let loc = vec![Loc::from("query"), Loc::from("continuation_token")];
+    let message = "the integration that this page follows is no longer there; list again from the start";
+    ApiError::invalid(vec![Problem::value_error(loc, message, Json::String(token.to_string()))])
 }
 
 /// Puts the list into the order asked for; places decide between equals.
@@ -124,18 +131,20 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
         .db
         .read("integrations.list", move |tx| store::list(tx, workspace).map_err(ApiError::from))
         .await?;
-    found.retain(|integration| filter.admits(integration));
-    let counted = i64::try_from(found.len()).unwrap_or(i64::MAX);
+    let counted = found.iter().filter(|integration| filter.admits(integration)).count();
+    let counted = i64::try_from(counted).unwrap_or(i64::MAX);
     match &sort_by {
         None => found.retain(|integration| integration.position > page.after),
         Some(sort_by) => {
+            // All of them, because the last one seen may have come to be none of those asked for.
             sort(&mut found, sort_by);
             if page.after > 0 {
                 let seen = found.iter().position(|integration| integration.position == page.after);
-                found.drain(..seen.map_or(found.len(), |index| index + 1));
+                found.drain(..=seen.ok_or_else(|| lost_place(page.after))?);
             }
         }
     }
+    found.retain(|integration| filter.admits(integration));
     Reply::ok(&Paginated::new(found, page, counted, |integration| integration.position, Shown::from))
 }
 

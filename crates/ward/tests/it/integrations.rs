@@ -28,21 +28,87 @@ fn one(tenant: &Tenant, made: &Value) -> String {
     tenant.path(&format!("/integrations/{}", text(made, "id")))
 }
 
+/// What is seeded: name, protocol, base URL, kind of authentication, token URL, scopes. By the vendors' own documents.
+type Seed =
+    (&'static str, &'static str, &'static str, &'static str, Option<&'static str>, Option<&'static str>);
+const SEEDS: [Seed; 10] = [
+    (
+        "revolution",
+        "fhir",
+        "https://revolutionehr.dynamicfhir.com/fhir/revolutionehr/{practice}/r4",
+        "smart_backend_services",
+        None,
+        None,
+    ),
+    ("epic", "fhir", "https://{host}/{instance}/api/FHIR/R4", "smart_backend_services", None, None),
+    (
+        "cerner",
+        "fhir",
+        "https://fhir-ehr.cerner.com/r4/{tenant}",
+        "smart_backend_services",
+        Some(
+            "https://authorization.cerner.com/tenants/{tenant}/hosts/{host}/protocols/oauth2/profiles/smart-v1/token",
+        ),
+        Some("system/DocumentReference.write"),
+    ),
+    (
+        "allscripts",
+        "fhir",
+        "https://{host}/fhirroute/fhir/{tenant}",
+        "smart_backend_services",
+        Some("https://{host}/authorizationV2/{tenant}/connect/token"),
+        None,
+    ),
+    (
+        "fhir_store",
+        "fhir",
+        "https://healthcare.googleapis.com/v1/projects/{project}/locations/{location}/datasets/{dataset}/fhirStores/{store}/fhir",
+        "gcp_wif",
+        Some("https://sts.googleapis.com/v1/token"),
+        Some("https://www.googleapis.com/auth/cloud-healthcare"),
+    ),
+    ("hubspot", "rest", "https://api.hubapi.com", "bearer_token", None, None),
+    (
+        "athenahealth",
+        "rest",
+        "https://api.platform.athenahealth.com/v1/{practiceid}",
+        "oauth2_client_credentials",
+        Some("https://api.platform.athenahealth.com/oauth2/v1/token"),
+        Some("athena/service/Athenanet.MDP.*"),
+    ),
+    (
+        "charmhealth",
+        "fhir",
+        "https://ehr2.charmtracker.com/api/ehr/v2/fhir",
+        "smart_backend_services",
+        None,
+        None,
+    ),
+    (
+        "eclinicalworks",
+        "fhir",
+        "https://fhir4.eclinicalworks.com/fhir/r4/{practice_code}",
+        "smart_backend_services",
+        Some("https://oauthserver.eclinicalworks.com/oauth/oauth2/token"),
+        None,
+    ),
+    ("meditab", "fhir", "", "smart_backend_services", None, None),
+];
+
+/// A URL with its placeholders filled in, as an operator would.
+fn filled(url: &str) -> String {
+    let mut text = url.replace("{host}", "ehr.example.com");
+    while let Some((before, rest)) = text.split_once('{') {
+        text = format!("{before}ours{}", rest.split_once('}').unwrap().1);
+    }
+    text
+}
+
 both!(every_connector_seeds_a_row_that_only_lacks_what_its_operator_has);
 async fn every_connector_seeds_a_row_that_only_lacks_what_its_operator_has() {
     let server = Server::start().await;
-    for connector in [
-        "revolution",
-        "epic",
-        "cerner",
-        "allscripts",
-        "fhir_store",
-        "hubspot",
-        "athenahealth",
-        "charmhealth",
-        "eclinicalworks",
-        "meditab",
-    ] {
+    let rsa = ward_test::rsa_pem();
+    for (connector, protocol, base_url, kind, token_url, scope) in SEEDS {
         let tenant = server.tenant(&ward_test::fresh_slug()).await;
         tenant
             .owner
@@ -54,26 +120,44 @@ async fn every_connector_seeds_a_row_that_only_lacks_what_its_operator_has() {
         let row = &listed["items"][0];
         assert_eq!((listed["total"].as_i64(), text(row, "name")), (Some(1), connector));
         assert_eq!((&row["builtin"], &row["enabled"]), (&json!(true), &json!(false)));
-        assert!(text(&row["endpoints"][0], "description").contains("NOT CERTAIN"));
-        assert_eq!(tenant.owner.delete(&one(&tenant, row)).await.refused(409), "builtin_integration");
-        // What the operator has: a host, an id and a secret. The row then works as it stands.
         let mut auth = row["auth"].clone();
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap().serialize_pem();
-        let given = match text(&auth, "type") {
+        assert_eq!((text(row, "protocol"), text(row, "base_url")), (protocol, base_url), "{connector}");
+        assert_eq!((text(&auth, "type"), auth["token_url"].as_str()), (kind, token_url), "{connector}");
+        let scopes = if kind == "gcp_wif" { &auth["gcp_scopes"] } else { &auth["scopes"] };
+        assert_eq!(*scopes, scope.map_or(Value::Null, |scope| json!([scope])), "{connector}");
+        let description = text(&row["endpoints"][0], "description");
+        assert!(description.contains("NOT CERTAIN"));
+        assert_eq!(description.contains("are held"), connector == "athenahealth", "{description}");
+        assert_eq!(description.contains("ward_call_id"), connector == "hubspot", "{description}");
+        assert_eq!(tenant.owner.delete(&one(&tenant, row)).await.refused(409), "builtin_integration");
+        // As it is it can be used by nobody.
+        if base_url.is_empty() || base_url.contains('{') {
+            let early = tenant.owner.put(&one(&tenant, row), json!({ "enabled": true })).await;
+            assert_eq!(early.refused(409), "integration_unfinished", "{connector}");
+        }
+        // What the operator has: what the placeholders stand for, an id and a secret. The row then works as it stands.
+        let given = match kind {
             "bearer_token" => json!({ "bearer_token_value": { "value": SECRET } }),
             "oauth2_client_credentials" => {
                 json!({ "client_id": "c", "client_secret_value": { "value": SECRET } })
             }
-            "gcp_wif" => continue,
-            _ => json!({
-                "client_id": "c", "assertion_algorithm": "ES384", "private_key_value": { "value": key },
-                "token_url": "https://ehr.example.com/token",
+            "gcp_wif" => json!({
+                "assertion_issuer": "https://ward.example.com", "assertion_subject": "clinic",
+                "assertion_audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/w",
+                "private_key_value": { "value": rsa },
             }),
+            _ => json!({ "client_id": "c", "private_key_value": { "value": rsa } }),
         };
         auth.as_object_mut().unwrap().extend(given.as_object().unwrap().clone());
-        let filled = json!({ "base_url": "https://ehr.example.com/fhir", "auth": auth, "enabled": true });
-        let changed = tenant.owner.put(&one(&tenant, row), filled).await.expect(StatusCode::OK);
-        assert_eq!(changed["enabled"], true);
+        if let Some(token_url) = token_url {
+            auth["token_url"] = json!(filled(token_url));
+        }
+        let base_url =
+            if base_url.is_empty() { "https://ehr.example.com/fhir".into() } else { filled(base_url) };
+        let wanted = json!({ "base_url": base_url, "auth": auth, "enabled": true });
+        let changed = tenant.owner.put(&one(&tenant, row), wanted).await.expect(StatusCode::OK);
+        assert_eq!((&changed["enabled"], text(&changed, "base_url")), (&json!(true), &*base_url));
+        assert!(changed["auth"].to_string().contains("\"ward:"), "the secret is there: {}", changed["auth"]);
         // Provisioning again, also after the edit, changes nothing.
         tenant.owner.post(&tenant.workspace("/provision"), json!({})).await.expect(StatusCode::OK);
         assert_eq!(tenant.owner.get(&one(&tenant, row)).await.expect(StatusCode::OK), changed);
@@ -112,6 +196,14 @@ async fn an_unfinished_integration_cannot_be_enabled_and_takes_no_secret() {
     .await;
     let enabled = tenant.owner.put(&one(&tenant, &made), json!({ "enabled": true })).await;
     assert_eq!(enabled.refused(409), "integration_unfinished");
+    let token_url = json!({ "type": "oauth2_client_credentials", "client_id": "c", "token_url": "https://x.example/{tenant}" });
+    for more in [json!({ "base_url": "https://{host}" }), json!({ "auth": token_url })] {
+        let mut endpoint = json!({ "name": "e", "description": "E", "path": "/" });
+        endpoint.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let body = json!({ "enabled": true, "base_url": "https://ehr.example.com", "endpoints": [endpoint] });
+        let enabled = tenant.owner.put(&one(&tenant, &made), body).await;
+        assert_eq!(enabled.refused(409), "integration_unfinished", "{more}");
+    }
     let auth = json!({ "auth": { "type": "bearer_token", "bearer_token_value": { "value": SECRET } } });
     let refused = tenant.owner.put(&one(&tenant, &made), auth).await;
     assert!(!refused.text.contains(SECRET));
@@ -168,6 +260,7 @@ async fn a_secret_is_written_and_never_shown() {
         json!({ "auth": { "type": "bearer_token", "bearer_token_value": { "value": format!("{SECRET}\n") } } }),
         json!({ "auth": { "type": "bearer_token", "bearer_token_value": SECRET } }),
         json!({ "auth": { "type": "bearer_token", "api_key_value": { "value": SECRET } } }),
+        json!({ "auth": { "type": "bearer_token", "token_ssm_param_path": SECRET } }),
         json!({ "auth": { "type": "nothing", "api_key_value": { "value": SECRET } } }),
         json!({ "auth": { "type": "smart_backend_services", "client_id": "c", "private_key_value": { "value": SECRET } } }),
         json!({ "auth": { "type": "smart_backend_services", "client_id": "c", "private_key_value": { "value": key } } }),
@@ -233,6 +326,80 @@ async fn a_reference_is_good_for_its_own_field_and_origin_only() {
     }
     assert_eq!(tenant.audit().await[0]["metadata"]["secrets_dropped"], json!(["auth/bearer_token"]));
     assert_eq!(server.count("SELECT count(*) FROM integration_secrets").await, 1);
+}
+
+both!(an_endpoints_secret_goes_where_it_was_given_for_and_stays_its_own);
+async fn an_endpoints_secret_goes_where_it_was_given_for_and_stays_its_own() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let endpoint = |base_url: Option<&str>, auth: &Value| json!({ "name": "e", "description": "E", "path": "/", "base_url": base_url, "auth": auth });
+    let fresh = json!({ "type": "bearer_token", "bearer_token_value": { "value": SECRET } });
+    let with = async |base_url: Option<&str>| {
+        let body = json!({
+            "name": ward_test::fresh_slug(), "display_name": "A", "base_url": "https://ehr.example.com",
+            "endpoints": [endpoint(base_url, &fresh)],
+        });
+        create(&tenant, body).await
+    };
+    let change = async |made: &Value, change: Value| {
+        let changed = tenant.owner.put(&one(&tenant, made), change).await.expect(StatusCode::OK);
+        let dropped = tenant.audit().await[0]["metadata"]["secrets_dropped"].clone();
+        (changed["endpoints"][0]["auth"].get("token_ssm_param_path").is_some(), dropped)
+    };
+    let gone = (false, json!(["endpoints/e/auth/bearer_token"]));
+    // A base URL of its own: another path keeps it, another origin does not, and neither does none at all.
+    let made = with(Some("https://own.example.com/v1")).await;
+    let auth = made["endpoints"][0]["auth"].clone();
+    let to = |base_url| json!({ "endpoints": [endpoint(base_url, &auth)] });
+    assert_eq!(change(&made, to(Some("https://own.example.com/v2"))).await, (true, json!([])));
+    assert_eq!(change(&made, json!({ "base_url": "https://else.example.com" })).await, (true, json!([])));
+    assert_eq!(change(&made, to(Some("https://evil.example.com/v2"))).await, gone);
+    let made = with(Some("https://own.example.com/v1")).await;
+    let auth = made["endpoints"][0]["auth"].clone();
+    assert_eq!(change(&made, json!({ "endpoints": [endpoint(None, &auth)] })).await, gone);
+    // None of its own: it goes where the integration is, so a change of that is a change of its own.
+    let made = with(None).await;
+    assert_eq!(change(&made, json!({ "base_url": "https://ehr.example.com/v2" })).await, (true, json!([])));
+    assert_eq!(change(&made, json!({ "base_url": "https://evil.example.com" })).await, gone);
+    // Another endpoint under its name does not inherit it.
+    let made = with(None).await;
+    let auth = made["endpoints"][0]["auth"].clone();
+    assert_eq!(change(&made, json!({ "endpoints": [] })).await, gone);
+    let again = tenant.owner.put(&one(&tenant, &made), json!({ "endpoints": [endpoint(None, &auth)] })).await;
+    assert_eq!(again.problem_locs(), ["body.endpoints.0.auth.token_ssm_param_path"]);
+    let bare = json!({ "endpoints": [endpoint(None, &json!({ "type": "bearer_token" }))] });
+    assert!(!change(&made, bare).await.0);
+    assert_eq!(server.count("SELECT count(*) FROM integration_secrets").await, 0);
+}
+
+both!(a_sorted_list_goes_on_after_whatever_happened_to_the_last_one_seen);
+async fn a_sorted_list_goes_on_after_whatever_happened_to_the_last_one_seen() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let mut made = std::collections::HashMap::new();
+    for name in ["d", "b", "a", "c"] {
+        let body = json!({ "name": name, "display_name": name });
+        made.insert(name, create(&tenant, body).await);
+    }
+    let list = tenant.path("/integrations?sort_by=name&enabled=true&limit=2");
+    let page = tenant.owner.get(&list).await.expect(StatusCode::OK);
+    let names = |page: &Value| -> Vec<String> {
+        page["items"].as_array().unwrap().iter().map(|item| text(item, "name").to_owned()).collect()
+    };
+    assert_eq!(names(&page), ["a", "b"]);
+    let next = format!("{list}&continuation_token={}", page["continuation_token"]);
+    assert_eq!(names(&tenant.owner.get(&next).await.expect(StatusCode::OK)), ["c", "d"]);
+    // It is no longer one of those asked for.
+    tenant.owner.put(&one(&tenant, &made["b"]), json!({ "enabled": false })).await.expect(StatusCode::OK);
+    let rest = tenant.owner.get(&next).await.expect(StatusCode::OK);
+    assert_eq!((names(&rest), rest["total"].as_i64()), (vec!["c".to_owned(), "d".to_owned()], Some(3)));
+    // It is gone, and where it stood with it: that is said, for an end would be believed.
+    tenant.owner.delete(&one(&tenant, &made["b"])).await.expect(StatusCode::NO_CONTENT);
+    assert_eq!(tenant.owner.get(&next).await.problem_locs(), ["query.continuation_token"]);
+    for wrong in ["--name", "-", "names"] {
+        let refused = tenant.owner.get(&tenant.path(&format!("/integrations?sort_by={wrong}"))).await;
+        assert_eq!(refused.problem_locs(), ["query.sort_by"], "{wrong}");
+    }
 }
 
 both!(a_change_of_token_url_drops_what_would_go_there);

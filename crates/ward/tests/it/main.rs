@@ -29,4 +29,5 @@ mod rotation;
 mod steering;
 mod sweep;
 mod tokens;
+mod wire;
 mod workspaces;

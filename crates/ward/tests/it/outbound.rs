@@ -29,7 +29,13 @@ impl Peer {
                 let (counted, respond) = (counted.clone(), respond.clone());
                 tokio::spawn(async move {
                     let mut heard = vec![0; 65_536];
-                    let read = stream.read(&mut heard).await.unwrap_or_default();
+                    let mut read = stream.read(&mut heard).await.unwrap_or_default();
+                    while read > 0 && lacks_body(&heard[..read]) {
+                        match stream.read(&mut heard[read..]).await.unwrap_or_default() {
+                            0 => break,
+                            more => read += more,
+                        }
+                    }
                     let index = counted.fetch_add(1, Ordering::SeqCst);
                     match respond(&String::from_utf8_lossy(&heard[..read]), index) {
                         Some(bytes) => {
@@ -49,9 +55,18 @@ impl Peer {
         format!("http://{}", self.address)
     }
 
-    fn asked(&self) -> usize {
+    pub fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
+}
+
+/// Whether a request's body is still to come.
+fn lacks_body(heard: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(heard);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length =
+        head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    body.len() < length.unwrap_or(0)
 }
 
 pub fn answer(status: u16, body: &str) -> Vec<u8> {

@@ -1,0 +1,127 @@
+//! What an endpoint's test sends, byte by byte, and what it makes of connections that go wrong.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use ward_test::{Server, both};
+
+use crate::outbound::{Peer, answer, endpoint, open_server, run};
+
+both!(a_body_is_json_or_a_form_of_what_the_path_does_not_use);
+async fn a_body_is_json_or_a_form_of_what_the_path_does_not_use() {
+    let server = open_server().await;
+    let tenant = server.tenant("acme").await;
+    // Echoes the request, its head and its body.
+    let peer = Peer::start(|heard, _| Some(answer(200, &json!(heard).to_string()))).await;
+    let params = json!({ "id": "7", "text": "a b&c=ü", "count": 2, "list": [1, "x"], "none": null });
+    for (method, format, kind) in [
+        ("POST", "json", "application/json"),
+        ("PUT", "json", "application/json"),
+        ("PATCH", "json", "application/json"),
+        ("POST", "form", "application/x-www-form-urlencoded"),
+    ] {
+        let more = json!({ "method": method, "path": "/notes/{id}", "body_format": format });
+        let path = endpoint(&tenant, &peer.url(), more).await;
+        let told = run(&tenant.owner, &path, params.clone()).await;
+        let (head, body) = told["raw_response"].as_str().unwrap().split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with(&format!("{method} /notes/7 HTTP/1.1\r\n")), "{head}");
+        assert!(head.contains(&format!("content-type: {kind}\r\n")), "{head}");
+        assert!(head.to_lowercase().contains(&format!("content-length: {}", body.len())), "{head}");
+        if format == "json" {
+            let sent: Value = serde_json::from_str(body).unwrap();
+            assert_eq!(sent, json!({ "text": "a b&c=ü", "count": 2, "list": [1, "x"], "none": null }));
+        } else {
+            let mut sent: Vec<_> = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+            sent.sort();
+            let wanted = [("count", "2"), ("list", "[1,\"x\"]"), ("none", "null"), ("text", "a b&c=ü")];
+            assert_eq!(sent, wanted.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        }
+    }
+}
+
+both!(a_reset_a_tls_that_hangs_and_a_packed_body_are_results);
+async fn a_reset_a_tls_that_hangs_and_a_packed_body_are_results() {
+    let server = open_server().await;
+    let tenant = server.tenant("acme").await;
+    let resetting = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = resetting.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = resetting.accept().await {
+            let _ = stream.read(&mut [0; 16]).await;
+            let _ = stream.set_zero_linger();
+        }
+    });
+    let told =
+        run(&tenant.owner, &endpoint(&tenant, &format!("http://{address}"), json!({})).await, json!({}))
+            .await;
+    assert_eq!(told["status_code"], Value::Null);
+    assert!(told["error"].as_str().unwrap().contains("reset"), "{told}");
+
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = silent.accept().await {
+            held.push(stream);
+        }
+    });
+    let url = format!("https://{address}");
+    let told = run(&tenant.owner, &endpoint(&tenant, &url, json!({})).await, json!({})).await;
+    assert!(told["error"].as_str().unwrap().contains("in time"), "{told}");
+
+    // Nobody asked for a packed body. It is shown as it came: unpacking could make anything of it.
+    let packed = Peer::start(|_, _| {
+        let mut bytes =
+            b"HTTP/1.1 200 X\r\ncontent-encoding: gzip\r\ncontent-length: 14\r\nconnection: close\r\n\r\n"
+                .to_vec();
+        bytes.extend_from_slice(b"\x1f\x8b\x08\0\0\0\0\0\0\x03abcd");
+        Some(bytes)
+    })
+    .await;
+    let told = run(&tenant.owner, &endpoint(&tenant, &packed.url(), json!({})).await, json!({})).await;
+    assert_eq!((&told["status_code"], &told["error"]), (&json!(200), &Value::Null));
+    assert!(told["raw_response"].as_str().unwrap().ends_with("abcd"), "{told}");
+}
+
+both!(no_token_is_fetched_from_the_operators_network);
+async fn no_token_is_fetched_from_the_operators_network() {
+    let server = Server::with(|config| config.outbound.time = Duration::from_secs(2)).await;
+    let tenant = server.tenant("acme").await;
+    let peer = Peer::start(|_, _| Some(answer(200, r#"{"access_token":"t"}"#))).await;
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap().serialize_pem();
+    let secret = json!({ "value": "a-secret-to-get-a-token" });
+    let base = "https://ehr.example.com";
+    for (token_url, plain) in [(peer.url().replace("http:", "https:"), false), (peer.url(), true)] {
+        for auth in [
+            json!({ "type": "oauth2_client_credentials", "client_id": "c", "token_url": token_url, "client_secret_value": secret }),
+            json!({
+                "type": "smart_backend_services", "client_id": "c", "token_url": token_url,
+                "assertion_algorithm": "ES384", "private_key_value": { "value": key },
+            }),
+            json!({
+                "type": "oauth2_jwt_bearer", "client_id": "c", "token_url": token_url,
+                "assertion_algorithm": "ES384", "private_key_value": { "value": key },
+            }),
+        ] {
+            let endpoint = json!({ "name": "e", "description": "E", "path": "/", "method": "GET" });
+            let body = json!({
+                "name": ward_test::fresh_slug(), "display_name": "T", "base_url": base, "auth": auth,
+                "endpoints": [endpoint],
+            });
+            let made =
+                tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
+            let path = format!("/integrations/{}/endpoints/e/test", made["id"].as_str().unwrap());
+            let told = run(&tenant.owner, &tenant.path(&path), json!({})).await;
+            let error = told["error"].as_str().unwrap();
+            assert!(error.contains(if plain { "plain http" } else { "may connect to" }), "{error}");
+        }
+    }
+    let health = tenant.owner.get(&tenant.path("/integrations/health-check")).await.expect(StatusCode::OK);
+    for report in health["integrations"].as_array().unwrap() {
+        assert_eq!(report["status"], "misconfigured", "{report}");
+    }
+    assert_eq!(peer.asked(), 0);
+}
