@@ -13,5 +13,6 @@ mod kills;
 mod life;
 mod memory;
 mod replicas;
+mod secrets;
 mod serving;
 mod support;

@@ -11,7 +11,7 @@ use ward_test_db::postgres::shared;
 
 use crate::client::{Answer, Call, Gone};
 use crate::fleet::{Fleet, MASTER_KEY, Tenant, at_once, new_key, new_workspace, replica, tally};
-use crate::support::ward;
+use crate::support::{text, ward};
 
 /// Past the harness, which swallows what a passing test prints.
 pub fn report(figure: &str) {
@@ -280,6 +280,33 @@ fn a_replica_with_another_master_key_does_not_start() {
         .env("WARD_MASTER_KEY", MASTER_KEY.replace("AAEC", "AAAA"));
     let refused = other.output().unwrap();
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let said = text(&refused.stderr);
+    assert!(said.contains("the master key is not the one this database was first used with"), "{said}");
+}
+
+#[test]
+fn provisioned_on_two_replicas_at_once_a_workspace_is_provisioned_once() {
+    let fleet = Fleet::start(&[0, 30]);
+    let tenant = Tenant::new(fleet.at(0), "acme");
+    let workspace = format!("/v1/workspaces/{}", tenant.id);
+    let mut first = None;
+    for (round, connector) in ["epic", "hubspot", "epic"].into_iter().enumerate() {
+        let patch = Call::patch(&*workspace, json!({ "connector_type": connector })).by(&tenant.key);
+        assert_eq!(patch.ask(fleet.at(round)).status, 200);
+        let provision = Call::post(format!("{workspace}/provision"), json!({})).by(&tenant.key);
+        let answers = at_once((0..20).collect(), |index| provision.ask(fleet.at(index)));
+        assert_eq!(tally(&answers, [200]), [20]);
+        let read = |at: usize| Call::get(&*workspace).by(&tenant.key).ask(fleet.at(at));
+        let at = read(0).text("provisioned_at").to_owned();
+        assert_eq!(read(1).text("provisioned_at"), at);
+        let rows = i64::try_from(round + 1).unwrap().min(2);
+        assert_eq!(fleet.count("SELECT count(*) FROM integrations"), rows);
+        // One for being provisioned, with the first row, and one for the second row.
+        let told = "SELECT count(*) FROM audit_events WHERE action = 'workspace.provision'";
+        assert_eq!(fleet.count(told), rows);
+        assert_eq!(*first.get_or_insert_with(|| at.clone()), at, "it is set once, by the first");
+    }
+    no_deadlock(&fleet);
 }
 
 #[test]
