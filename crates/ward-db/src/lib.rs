@@ -16,6 +16,7 @@
 mod closure;
 mod copy;
 mod counters;
+mod deadline;
 mod error;
 mod lex;
 mod migrate;
@@ -29,6 +30,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub use copy::{Copied, Progress, Stage};
+pub use deadline::Deadline;
 pub use error::{Error, ErrorKind};
 pub use migrate::{AppliedStep, Migrated, Migration};
 pub use sqlite::backup;
@@ -61,8 +63,8 @@ pub struct Options {
     pub long_read_time: Duration,
     /// PostgreSQL: connections for reads and writes at most, each with a thread; those of long reads come on top.
     pub connections: usize,
-    /// PostgreSQL: how long one read or write may take, waiting for a connection and repeated tries included. Below
-    /// the time that a request has, so that the caller hears what went wrong.
+    /// PostgreSQL: how long one read or write may take, waiting for a connection and repeated tries included. A
+    /// [`Deadline`] that ends earlier goes before.
     pub closure_time: Duration,
     /// PostgreSQL: how long one statement of a read or write may take, waiting for locks included.
     pub statement_time: Duration,
@@ -258,6 +260,7 @@ impl Db {
         closure::assert_outside(name);
         async move {
             closure::assert_outside(name);
+            Deadline::note_write();
             match &self.engine {
                 Engine::Sqlite(sqlite) => sqlite.write(name, f).await,
                 Engine::Postgres(postgres) => postgres.write(name, f).await,

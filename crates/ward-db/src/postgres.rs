@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 use crate::counters::Counters;
 use crate::migrate::Schema;
 use crate::tx::Tx;
-use crate::{Error, ErrorKind, Options};
+use crate::{Deadline, Error, ErrorKind, Options};
 pub use mode::PLANS;
 use mode::{Mode, Source};
 use pool::Pool;
@@ -107,7 +107,8 @@ impl Postgres {
         } else {
             (&self.pool, options.closure_time, options.busy_timeout.min(options.closure_time))
         };
-        let until = Instant::now() + time;
+        let (until, commit_until) = Deadline::bound(time);
+        let wait = wait.min(until.saturating_duration_since(Instant::now()));
         let turn = pool.turn(wait).await.map_err(|error| {
             // What a long read waits for is long reads: its time ran out.
             let late = long && !self.closed.load(Ordering::Acquire);
@@ -119,7 +120,7 @@ impl Postgres {
             if reply.is_closed() {
                 return Box::new(|| ());
             }
-            let call = Call { name, mode, until, gone: long.then_some(gone) };
+            let call = Call { name, mode, until, commit_until, gone: long.then_some(gone) };
             let outcome = session.run(call, &mut f);
             Box::new(move || drop(reply.send(outcome)))
         };
@@ -134,7 +135,7 @@ impl Postgres {
 
     pub(crate) async fn check(&self) -> Result<(), Error> {
         self.open_or_refuse()?;
-        let until = Instant::now() + self.source.options.closure_time;
+        let (until, _) = Deadline::bound(self.source.options.closure_time);
         let turn = self.pool.turn(self.source.options.busy_timeout).await?;
         let (reply, answer) = oneshot::channel();
         let job = move |session: &mut Session| -> pool::Deliver {
@@ -226,6 +227,7 @@ impl Schema for Session {
 impl Session {
     fn schema_call<T>(&mut self, mut work: impl FnMut(&mut Tx<'_>) -> Result<T, Error>) -> Result<T, Error> {
         let until = Instant::now() + SCHEMA_TIME;
-        self.run(Call { name: "schema", mode: Mode::Schema, until, gone: None }, &mut work)
+        let call = Call { name: "schema", mode: Mode::Schema, until, commit_until: None, gone: None };
+        self.run(call, &mut work)
     }
 }

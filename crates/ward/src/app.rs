@@ -105,13 +105,13 @@ pub struct App {
 impl App {
     /// Opens the database as its only server, migrates it, and checks that this key and this document fit. Blocking.
     pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
-        let db = Db::open(&config.database, Options { serve_lock: true, ..Options::default() })?;
+        let db = Db::open(&config.database, Options { serve_lock: true, ..options(&config) })?;
         Self::on(config, db, Clock::default())
     }
 
     /// The same for a command that may run beside a server.
     pub fn open_beside(config: Config) -> Result<Arc<Self>, OpenError> {
-        let db = Db::open(&config.database, Options { create: false, ..Options::default() })?;
+        let db = Db::open(&config.database, Options { create: false, ..options(&config) })?;
         Self::on(config, db, Clock::default())
     }
 
@@ -142,7 +142,7 @@ impl App {
 
     /// Migrates a database and says which steps that took.
     pub fn migrate(config: &Config) -> Result<ward_db::Migrated, OpenError> {
-        let db = Db::open(&config.database, Options::default())?;
+        let db = Db::open(&config.database, options(config))?;
         let migrated = db.migrate(MIGRATIONS, VERSION)?;
         db.close();
         Ok(migrated)
@@ -248,6 +248,19 @@ fn sweep_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<usize, ApiError> {
     Ok(lapsed.len().max(answers).max(invitations))
 }
 
+/// How the database is opened. A request's closures end with the request, by its `Deadline`; what runs beside requests has
+/// no less than usual, and more where requests have.
+fn options(config: &Config) -> Options {
+    let usual = Options::default();
+    let time = config.limits.request_time;
+    Options {
+        closure_time: usual.closure_time.max(time * 2 / 3),
+        statement_time: usual.statement_time.max(time * 8 / 15),
+        connections: config.database_connections.unwrap_or(usual.connections),
+        ..usual
+    }
+}
+
 /// When each key last let somebody in, since the last flush.
 #[derive(Default)]
 pub struct LastUsed {
@@ -288,5 +301,28 @@ impl LastUsed {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_database_s_limits_follow_the_settings() {
+        let usual = Options::default();
+        let mut config = Config::default();
+        assert_eq!(options(&config).connections, usual.connections);
+        assert_eq!(options(&config).closure_time, Duration::from_secs(10));
+        config.database_connections = Some(3);
+        config.limits.request_time = Duration::from_mins(1);
+        let chosen = options(&config);
+        assert_eq!(chosen.connections, 3);
+        assert_eq!(
+            (chosen.closure_time, chosen.statement_time),
+            (Duration::from_secs(40), Duration::from_secs(32))
+        );
+        config.limits.request_time = Duration::from_millis(100);
+        assert_eq!(options(&config).statement_time, usual.statement_time, "the sweep has no less for that");
     }
 }

@@ -30,6 +30,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// `sqlite:PATH`, the path relative to the working directory.
     pub database: String,
+    /// Connections to a `PostgreSQL` database for reads and writes, at most; those of long reads come on top. `None`: by
+    /// the machine's cores.
+    pub database_connections: Option<usize>,
     /// Scheme and authority under which clients reach Ward, when it is not what the listener says.
     pub public_url: Option<String>,
     /// Who may create workspaces without a key.
@@ -200,6 +203,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             database: "sqlite:ward.db".to_owned(),
+            database_connections: None,
             public_url: None,
             bootstrap: Bootstrap::Open,
             unclaimed_lifetime: Duration::from_hours(24),

@@ -147,6 +147,15 @@ impl ApiError {
         error
     }
 
+    /// 503: a write may or may not have been done.
+    pub const fn outcome_unknown() -> Self {
+        Self::unavailable(
+            "outcome_unknown",
+            "The outcome of this write is not known. Read it back, or repeat it with its Idempotency-Key.",
+            1,
+        )
+    }
+
     /// 500.
     pub fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error.").because(cause)
@@ -235,11 +244,7 @@ impl From<ward_db::Error> for ApiError {
             ErrorKind::Conflict | ErrorKind::Unavailable | ErrorKind::Timeout => {
                 Self::unavailable("unavailable", "Temporarily unavailable. Try again.", 1)
             }
-            ErrorKind::Unknown => Self::unavailable(
-                "outcome_unknown",
-                "The outcome of this write is not known. Read it back, or repeat it with its Idempotency-Key.",
-                1,
-            ),
+            ErrorKind::Unknown => Self::outcome_unknown(),
             _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error."),
         };
         answer.because(error)

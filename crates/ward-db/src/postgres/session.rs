@@ -46,6 +46,8 @@ pub(super) struct Call {
     pub(super) name: &'static str,
     pub(super) mode: Mode,
     pub(super) until: Instant,
+    /// When its commit is given up; `None`: after a statement's time.
+    pub(super) commit_until: Option<Instant>,
     /// Resolves when nobody waits for the answer any more; `None` when it is finished all the same.
     pub(super) gone: Option<oneshot::Receiver<()>>,
 }
@@ -71,6 +73,7 @@ struct Running {
     name: &'static str,
     mode: Mode,
     until: Instant,
+    commit_until: Option<Instant>,
     gone: Option<oneshot::Receiver<()>>,
     /// A statement was sent.
     sent: bool,
@@ -81,7 +84,7 @@ struct Running {
 
 impl Running {
     const fn new(name: &'static str, mode: Mode, until: Instant) -> Self {
-        Self { name, mode, until, gone: None, sent: false, begun: false, again: None }
+        Self { name, mode, until, commit_until: None, gone: None, sent: false, begun: false, again: None }
     }
 }
 
@@ -121,7 +124,7 @@ impl Session {
     ) -> Result<T, E> {
         let source = Arc::clone(&self.source);
         let counters = &source.counters;
-        let Call { name, mode, until, gone } = call;
+        let Call { name, mode, until, commit_until, gone } = call;
         let started = Instant::now();
         let closures = match mode {
             Mode::Single | Mode::Read => Some(&counters.reads),
@@ -134,7 +137,7 @@ impl Session {
         }
         let single = mode == Mode::Read && !source.several.read().contains(name);
         let mode = if single { Mode::Single } else { mode };
-        self.running = Running { gone, ..Running::new(name, mode, until) };
+        self.running = Running { commit_until, gone, ..Running::new(name, mode, until) };
         let mut attempt = 0;
         let result = loop {
             attempt += 1;
@@ -417,7 +420,8 @@ impl Session {
         let unknown = "the commit errored and may or may not have happened";
         let Some(link) = &self.link else { return Err(Error::new(ErrorKind::Unknown, unknown)) };
         let started = Instant::now();
-        let limit = started + statement_time(self.running.mode, &self.source.options) + GRACE;
+        let most = started + statement_time(self.running.mode, &self.source.options) + GRACE;
+        let limit = self.running.commit_until.map_or(most, |until| until.min(most));
         let error = match drive(&self.runtime, limit, None, link.client.batch_execute("COMMIT")) {
             Ended::Done(Ok(())) => {
                 if self.running.mode == Mode::Write {

@@ -131,6 +131,15 @@ pub static SETTINGS: &[Setting] = &[
     ),
     plain!(
         "Serving",
+        "database_connections",
+        "auto|COUNT",
+        database_connections,
+        |it| if it.trim() == "auto" { Ok(None) } else { number(it, 1..=10_000).map(Some) },
+        |it: Option<usize>| it.map_or_else(|| "auto".to_owned(), |count| count.to_string()),
+        "Connections to PostgreSQL at most; 4 for long reads come on top. `auto`: four for each core, and 16 at least."
+    ),
+    plain!(
+        "Serving",
         "public_url",
         "URL",
         public_url,

@@ -31,7 +31,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use uuid::Uuid;
-use ward_db::Timestamp;
+use ward_db::{Deadline, Timestamp};
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -397,10 +397,16 @@ where
             }
         };
         let call = Call::new(&self, context.clone(), Request::from_parts(parts, body)).await;
-        let work = AssertUnwindSafe((self.handler)(call)).catch_unwind();
-        let outcome = match tokio::time::timeout(self.app.config.limits.request_time, work).await {
+        let time = self.app.config.limits.request_time;
+        let deadline = Deadline::of(time);
+        let work = deadline.clone().over(AssertUnwindSafe((self.handler)(call)).catch_unwind());
+        let outcome = match tokio::time::timeout(time, work).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_panic)) => Err(ApiError::internal("the handler panicked")),
+            // What was begun goes on without the request.
+            Err(_elapsed) if deadline.may_have_written() => {
+                Err(ApiError::outcome_unknown().because("the request's time ran out during a write"))
+            }
             Err(_elapsed) => Err(ApiError::unavailable("timeout", "The request took too long.", 1)),
         };
         let state = match counted {
