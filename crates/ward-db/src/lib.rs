@@ -167,9 +167,10 @@ impl Db {
     ///
     /// - `target_session_attrs` is `read-write` (the default: servers that take no writes are passed over) or `any`
     /// - `sslmode` is `disable`, `prefer` (the default), `require`, `verify-ca` or `verify-full`; `sslrootcert` is a
-    ///   file of authorities (the system's without it), `sslcert` and `sslkey` are a client's own
-    /// - `statement_cache=off` is for a pooler that gives every transaction another session and knows nothing of
-    ///   prepared statements (pgbouncer in transaction mode, before 1.21 or without `max_prepared_statements`)
+    ///   file of authorities (the system's without it; with `require` it means `verify-ca`), `sslcert` and `sslkey` are a client's own
+    /// - `pooler=transaction` is for a pooler that gives every transaction another session and knows prepared statements
+    ///   (pgbouncer in transaction mode, from 1.21 on, with `max_prepared_statements`); `statement_cache=off` for one that
+    ///   knows nothing of them
     /// - `application_name`, `connect_timeout` (seconds per address until a session is there, 3), `keepalives…`, `tcp_user_timeout`, `hostaddr`,
     ///   `load_balance_hosts`, `channel_binding`: as PostgreSQL's own clients have them
     ///

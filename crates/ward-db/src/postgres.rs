@@ -6,9 +6,10 @@
 //! one at once; its `BEGIN` travels with the first statement and its end is not waited for, so that it costs a round
 //! trip per statement and no more. A long read is such a transaction too.
 //!
-//! Statements are prepared once per connection. Behind a pooler that gives every transaction another session
-//! (pgbouncer in transaction mode) that works from pgbouncer 1.21 on, with `max_prepared_statements` above 0; before,
-//! `?statement_cache=off` sends every statement unnamed and sets limits inside transactions only.
+//! Statements are prepared once per connection, and limits set once per session. Behind a pooler that gives every
+//! transaction another session (pgbouncer in transaction mode) neither holds: `?pooler=transaction` sets limits inside
+//! transactions, and leaves it to the pooler to know prepared statements (pgbouncer does from 1.21 on, with
+//! `max_prepared_statements` above 0); `?statement_cache=off` besides sends every statement unnamed.
 
 mod connect;
 mod error;

@@ -14,6 +14,8 @@ pub(super) enum Again {
     Locked,
     /// A prepared statement is not one any more: the schema has changed, or the server.
     Stale,
+    /// A prepared statement is gone, or its name is taken: the session is another one.
+    Foreign,
     /// The connection is gone, and with it the transaction.
     Lost,
     /// A read that ran as one statement sends a second, which must see what the first saw.
@@ -25,7 +27,7 @@ impl Again {
         match self {
             Self::Conflict => "conflict",
             Self::Locked => "locked",
-            Self::Stale => "stale_statement",
+            Self::Stale | Self::Foreign => "stale_statement",
             Self::Lost => "lost_connection",
             Self::Snapshot => "snapshot",
         }
@@ -71,7 +73,8 @@ pub(super) fn told(error: &tokio_postgres::Error) -> (Error, Option<Again>) {
     let class = &code[..2];
     let (kind, again) = match code {
         "40001" | "40P01" => (ErrorKind::Conflict, Some(Again::Conflict)),
-        "0A000" | "26000" => (ErrorKind::Invalid, Some(Again::Stale)),
+        "0A000" => (ErrorKind::Invalid, Some(Again::Stale)),
+        "26000" | "42P05" => (ErrorKind::Unavailable, Some(Again::Foreign)),
         "55P03" => (ErrorKind::Timeout, Some(Again::Locked)),
         "57014" => (ErrorKind::Timeout, None),
         "25006" | "25P03" | "57P01" | "57P02" | "57P03" | "57P04" | "57P05" => {

@@ -25,6 +25,9 @@ use crate::{Error, ErrorKind, Recorder, closure, lex};
 /// Statements kept prepared per connection. Texts put together at run time are few, but nothing else bounds them.
 const STATEMENTS: usize = 1_024;
 
+/// How many parameters the protocol can count.
+const PARAMETERS: usize = u16::MAX as usize;
+
 /// Connections are replaced after this and up to half of it more, so that not all are at once: long before the hour
 /// that some services and proxies end them after, and so that a server that came back gets its share again.
 const LIFETIME: Duration = Duration::from_mins(30);
@@ -191,7 +194,7 @@ impl Session {
             }
             Again::Locked => return false,
             _ if attempt > REPAIRS => return false,
-            Again::Stale => {
+            Again::Stale | Again::Foreign => {
                 if let Some(link) = &mut self.link {
                     link.known.clear();
                 }
@@ -265,6 +268,9 @@ impl Session {
             return Err(Error::unavailable("the connection to the database is lost"));
         };
         let entry = learn(known, sql, source.options.recorder.as_deref())?;
+        if params.len() > PARAMETERS {
+            return Err(Error::invalid(format!("a statement has {PARAMETERS} parameters at most")));
+        }
         if entry.parameters != params.len() {
             return Err(Error::invalid(format!(
                 "the statement has {} parameters, {} are given",
@@ -284,7 +290,7 @@ impl Session {
         let bound: Vec<Bound<'_>> = params.iter().map(|&value| Bound(value)).collect();
         let begin = (!running.begun).then(|| begin(running.mode, source)).flatten();
         let statement = async {
-            let stream = if source.target.sessions {
+            let stream = if source.target.named {
                 let statement = match entry.prepared.take_if(|known| !fits(known, &bound)) {
                     None if let Some(known) = &entry.prepared => known.clone(),
                     _ => {
@@ -363,6 +369,14 @@ impl Session {
     fn failed(&mut self, error: &tokio_postgres::Error) -> Error {
         let (told, again) = told(error);
         self.running.again = again;
+        if again == Some(Again::Foreign) && self.source.target.sessions {
+            tracing::warn!(
+                %told,
+                "a prepared statement is not this session's own. If a pooler in transaction mode stands between Ward and \
+                 the database, the database's URL MUST say so: `pooler=transaction`, or `statement_cache=off` for one that \
+                 knows nothing of prepared statements. Otherwise one Ward's statement may run in place of another's"
+            );
+        }
         if again == Some(Again::Lost) {
             self.link = None;
             if takes_no_writes(error) {

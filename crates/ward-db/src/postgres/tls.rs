@@ -13,6 +13,7 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
@@ -183,8 +184,48 @@ pub(super) struct Encrypted<S>(Box<tokio_rustls::client::TlsStream<S>>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Encrypted<S> {
     fn channel_binding(&self) -> ChannelBinding {
-        ChannelBinding::none()
+        let certificate = self.0.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        certificate
+            .and_then(|certificate| end_point(certificate))
+            .map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
     }
+}
+
+/// A certificate's hash, by which both sides of a SCRAM exchange know that they speak over the same connection
+/// (`tls-server-end-point`, RFC 5929): with the hash function of its signature, and SHA-256 in place of weaker ones.
+/// `None` where none is defined, such as for Ed25519.
+fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
+    const RSA: [u8; 8] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
+    const ECDSA: [u8; 7] = [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03];
+    // Certificate ::= SEQUENCE { tbsCertificate SEQUENCE, signatureAlgorithm SEQUENCE { OBJECT IDENTIFIER, … }, … }
+    let (certificate_fields, _) = der(certificate, 0x30)?;
+    let (_, rest) = der(certificate_fields, 0x30)?;
+    let (algorithm, _) = der(rest, 0x30)?;
+    let (oid, _) = der(algorithm, 0x06)?;
+    let hash = match (oid.strip_prefix(&RSA), oid.strip_prefix(&ECDSA)) {
+        (Some([4 | 5 | 11]), _) | (_, Some([2])) => Sha256::digest(certificate).to_vec(),
+        (Some([12]), _) | (_, Some([3])) => Sha384::digest(certificate).to_vec(),
+        (Some([13]), _) | (_, Some([4])) => Sha512::digest(certificate).to_vec(),
+        _ => return None,
+    };
+    Some(hash)
+}
+
+/// The content of a DER element with this tag, and what comes after it.
+fn der(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    let (&found, rest) = bytes.split_first()?;
+    let (&first, rest) = rest.split_first()?;
+    let (length, rest) = match first {
+        short @ 0..0x80 => (usize::from(short), rest),
+        long => {
+            let (length, rest) = rest.split_at_checked(usize::from(long & 0x7f))?;
+            let length = length.iter().try_fold(0_usize, |sum, &byte| {
+                sum.checked_mul(256).and_then(|sum| sum.checked_add(usize::from(byte)))
+            })?;
+            (length, rest)
+        }
+    };
+    if found == tag { rest.split_at_checked(length) } else { None }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Encrypted<S> {

@@ -62,8 +62,10 @@ pub(super) struct Target {
     /// How long one address may take, from its first packet to a session that can be used.
     pub(super) connect_time: Duration,
     pub(super) tls: Tls,
-    /// False behind a pooler that gives every transaction another session: no named statement, no session setting.
+    /// False behind a pooler that gives every transaction another session: then limits are set in each transaction.
     pub(super) sessions: bool,
+    /// Whether statements are prepared by name and kept.
+    pub(super) named: bool,
 }
 
 impl Target {
@@ -71,26 +73,43 @@ impl Target {
     pub(super) fn read(url: &str) -> Result<Self, Error> {
         let (address, query) = url.split_once('?').unwrap_or((url, ""));
         let mut options = options(query)?;
-        let trust = match options.remove("sslmode").as_deref() {
-            Some("disable") => (SslMode::Disable, Trust::Anybody),
-            None | Some("prefer") => (SslMode::Prefer, Trust::Anybody),
-            Some("require") => (SslMode::Require, Trust::Anybody),
-            Some("verify-ca") => (SslMode::Require, Trust::Authority),
-            Some("verify-full") => (SslMode::Require, Trust::Name),
-            Some(_) => {
+        let mode = options.remove("sslmode");
+        let roots = options.remove("sslrootcert");
+        let trust = match (mode.as_deref(), roots.as_deref()) {
+            (None | Some("disable" | "prefer"), Some(_)) => {
+                return Err(Error::invalid("sslrootcert is for sslmode require, verify-ca or verify-full"));
+            }
+            // Anybody can have a name that one of the system's authorities signs for.
+            (Some("require" | "verify-ca"), Some("system")) => {
+                return Err(Error::invalid("sslrootcert=system is for sslmode=verify-full"));
+            }
+            (Some("disable"), None) => (SslMode::Disable, Trust::Anybody),
+            (None | Some("prefer"), None) => (SslMode::Prefer, Trust::Anybody),
+            (Some("require"), None) => (SslMode::Require, Trust::Anybody),
+            // Who names authorities wants them asked, as PostgreSQL's own clients have it.
+            (Some("require"), Some(_)) | (Some("verify-ca"), _) => (SslMode::Require, Trust::Authority),
+            (Some("verify-full"), _) => (SslMode::Require, Trust::Name),
+            (Some(_), _) => {
                 return Err(Error::invalid("sslmode is disable, prefer, require, verify-ca or verify-full"));
             }
         };
-        let roots = options.remove("sslrootcert").filter(|file| file != "system").map(PathBuf::from);
+        let roots = roots.filter(|file| file != "system").map(PathBuf::from);
         let client = match (options.remove("sslcert"), options.remove("sslkey")) {
             (Some(certificate), Some(key)) => Some((PathBuf::from(certificate), PathBuf::from(key))),
             (None, None) => None,
             _ => return Err(Error::invalid("sslcert and sslkey go together")),
         };
-        let sessions = match options.remove("statement_cache").as_deref() {
+        let named = match options.remove("statement_cache").as_deref() {
             None | Some("on") => true,
             Some("off") => false,
             Some(_) => return Err(Error::invalid("statement_cache is on or off")),
+        };
+        let sessions = match options.remove("pooler").as_deref() {
+            // Who turns the cache off has a pooler that knows nothing of it.
+            None => named,
+            Some("none") => true,
+            Some("transaction") => false,
+            Some(_) => return Err(Error::invalid("pooler is none or transaction")),
         };
         let said = driver_config(address, &options)?;
         let mut config = without_places(&said);
@@ -117,6 +136,7 @@ impl Target {
                 .unwrap_or(CONNECT),
             tls: Tls::new(trust.1, roots.as_deref(), client.as_ref())?,
             sessions,
+            named,
         })
     }
 }
@@ -210,8 +230,10 @@ mod tests {
         assert_eq!(target.config.get_target_session_attrs(), TargetSessionAttrs::Any);
         assert_eq!(target.config.get_password(), Some(b"s ecret".as_slice()));
         assert_eq!(target.config.get_application_name(), Some("a b"));
-        assert!(!target.sessions);
+        assert!(!target.sessions && !target.named);
         assert_eq!(target.connect_time, CONNECT);
+        let pooled = Target::read("postgres://ward@host/ward?pooler=transaction").unwrap();
+        assert!(!pooled.sessions && pooled.named);
         let target = Target::read("postgres://ward@host/ward?connect_timeout=7&sslmode=require").unwrap();
         assert_eq!(target.connect_time, Duration::from_secs(7));
         assert_eq!(target.config.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
@@ -228,6 +250,10 @@ mod tests {
             ("postgres://u:hidden@h,i/d?hostaddr=10.0.0.1", "hostaddr"),
             ("postgres://u:hidden@h:1,i:2,j/d?port=3", "port"),
             ("postgres://u:hidden@h/d?statement_cache=hidden", "statement_cache is"),
+            ("postgres://u:hidden@h/d?pooler=hidden", "pooler is"),
+            ("postgres://u:hidden@h/d?sslmode=prefer&sslrootcert=/hid/den", "sslrootcert is for"),
+            ("postgres://u:hidden@h/d?sslmode=require&sslrootcert=system", "verify-full"),
+            ("postgres://u:hidden@h/d?sslmode=require&sslrootcert=/hid/den", "sslrootcert"),
             ("postgres://u:hidden@h/d?connect_timeout=hidden", "`connect_timeout`"),
             ("postgres://u:hidden@h/d?pasword=hidden", "no option `pasword`"),
             ("postgres://u:hidden@h/d?sslcert=hidden", "go together"),

@@ -131,6 +131,59 @@ async fn a_statement_takes_null_first_and_a_value_later() {
     }
 }
 
+postgres_only!(a_name_that_is_taken_in_the_session_is_no_error);
+async fn a_name_that_is_taken_in_the_session_is_no_error() {
+    let it = with_table(one());
+    // As a pooler gives another process's session, with that process's statements in it.
+    it.script(&["do $$ begin for i in 0..2500 loop begin \
+                   execute format('prepare s%s as select 1', i * 16); \
+                 exception when duplicate_prepared_statement then null; end; end loop; end $$"])
+        .await;
+    for number in 0..48_i64 {
+        let text = format!("select {number} + a from t where a = $1");
+        let found = it.db.write("t", move |tx| {
+            tx.execute("insert into t values ($1, 0)", &[number.into()])?;
+            tx.one(&text, &[number.into()], |row| row.get::<i64>(0))
+        });
+        assert_eq!(found.await.unwrap_or_else(|e: Error| panic!("{e}")), 2 * number);
+    }
+}
+
+postgres_only!(behind_a_pooler_limits_are_each_transaction_s_and_statements_are_prepared);
+async fn behind_a_pooler_limits_are_each_transaction_s_and_statements_are_prepared() {
+    let it = with_table(one());
+    let db = Db::open(&format!("{}?pooler=transaction", it.url()), one()).unwrap();
+    let limit = "show statement_timeout";
+    for _ in 0..2 {
+        let inside = db.write("t", move |tx| tx.one(limit, &[], |row| row.get::<String>(0)));
+        assert_eq!(inside.await.unwrap_or_else(|e: Error| panic!("{e}")), "8s");
+        let outside = db.read("t", move |tx| tx.one(limit, &[], |row| row.get::<String>(0)));
+        assert_eq!(
+            outside.await.unwrap_or_else(|e: Error| panic!("{e}")),
+            "0",
+            "the session is not ours to set"
+        );
+    }
+    let named = "select count(*) from pg_prepared_statements";
+    let named = db.read("t", move |tx| tx.one(named, &[], |row| row.get::<i64>(0)));
+    assert!(named.await.unwrap_or_else(|e: Error| panic!("{e}")) > 0);
+}
+
+postgres_only!(more_parameters_than_the_protocol_counts_are_a_mistake_of_the_program_s);
+async fn more_parameters_than_the_protocol_counts_are_a_mistake_of_the_program_s() {
+    let it = with_table(one());
+    let mut tries = 0;
+    let refused = it.db.write("t", move |tx| {
+        tries += 1;
+        assert_eq!(tries, 1, "running it again does not help");
+        let places: Vec<String> = (1..=65_536).map(|number| format!("(${number})")).collect();
+        let values: Vec<ward_db::Value<'_>> = (0..65_536_i64).map(Into::into).collect();
+        tx.execute(&format!("insert into t (a) values {}", places.join(", ")), &values)
+    });
+    let refused: Error = refused.await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+}
+
 postgres_only!(who_finds_every_connection_busy_is_told_so);
 async fn who_finds_every_connection_busy_is_told_so() {
     let it = with_table(Options { busy_timeout: Duration::from_millis(100), ..one() });
