@@ -172,3 +172,75 @@ fn every_migration_is_built_in() {
         assert!(app.contains(&format!("migrations/{name}")), "{name} is not built in");
     }
 }
+
+/// What the engines that Ward is to run on disagree about, as a word of SQL.
+const NOT_PORTABLE: [&str; 27] = [
+    "advisory",
+    "array",
+    "cascade",
+    "concurrently",
+    "domain",
+    "enum",
+    "extract",
+    "function",
+    "generated",
+    "ilike",
+    "interval",
+    "lateral",
+    "listen",
+    "nextval",
+    "notify",
+    "nulls",
+    "procedure",
+    "savepoint",
+    "sequence",
+    "serial",
+    "skip",
+    "sum",
+    "temp",
+    "temporary",
+    "trigger",
+    "truncate",
+    "now",
+];
+
+fn words(sql: &str) -> impl Iterator<Item = String> {
+    sql.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').map(str::to_ascii_lowercase)
+}
+
+fn assert_portable(place: &str, sql: &str) {
+    if let Some(word) = words(sql).find(|word| NOT_PORTABLE.contains(&word.as_str())) {
+        panic!("{place} says `{word}`: {sql}");
+    }
+    assert!(!sql.contains("::"), "{place} casts in PostgreSQL's own way: {sql}");
+    let says = |word: &str| words(sql).any(|found| found == word);
+    assert!(!says("like") || says("escape"), "{place} has a LIKE without ESCAPE: {sql}");
+}
+
+#[test]
+fn sql_keeps_to_what_all_engines_have() {
+    for entry in fs::read_dir(root().join("migrations")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let text = fs::read_to_string(&path).unwrap();
+        for statement in text.split("-- step") {
+            let statement: String = statement.lines().filter(|line| !line.trim().starts_with("--")).collect();
+            assert_portable(&name, &statement);
+            let partial = statement.contains("INDEX") && statement.contains("WHERE");
+            assert!(!partial, "{name} makes a partial index: {statement}");
+        }
+    }
+    let mut looked_at = 0;
+    for source in sources("crates/ward/src") {
+        // A text between quotes that begins like a statement.
+        for text in source.text.split('"').filter(|text| {
+            ["SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM ", "WITH "]
+                .iter()
+                .any(|word| text.starts_with(word))
+        }) {
+            assert_portable(&source.path, text);
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 50, "the search finds {looked_at} statements");
+}
