@@ -284,6 +284,14 @@ impl Server {
         format!("postgres://ward@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// One of PostgreSQL's own tools, such as `pg_dump`, pointed at this server.
+    pub fn tool(&self, name: &str) -> std::process::Command {
+        let mut tool = unprivileged(beside(name));
+        let port = self.port.to_string();
+        tool.args(["--host=127.0.0.1", "--username=ward", "--no-password", "--port", &port]);
+        tool
+    }
+
     /// Runs one statement as the superuser.
     ///
     /// # Panics

@@ -181,6 +181,13 @@ impl Look {
         self.runtime.block_on(async { look.await as Result<_, ward_db::Error> }).unwrap()
     }
 
+    /// Changes rows past every rule; how many.
+    pub fn run(&self, sql: &str) -> u64 {
+        let sql = sql.to_owned();
+        let change = self.db.write("test.run", move |tx| tx.execute(&sql, &[]));
+        self.runtime.block_on(async { change.await as Result<u64, ward_db::Error> }).unwrap()
+    }
+
     /// Every rule holds, and nothing is broken that the engine itself can find. `when` is told in a failure.
     #[track_caller]
     pub fn assert_whole(&self, when: &str) {

@@ -301,7 +301,7 @@ fn kill_again_and_again(engine: &str, place: &mut dyn Place) {
     });
     let acknowledged = shared.acknowledged.load(Ordering::SeqCst);
     report(&format!(
-        "{engine}: {} kills ({} of the database's server too) under {WRITERS} writers: {acknowledged} writes acknowledged, \
+        "{engine}: {} kills ({} of them hit the database's own server) under {WRITERS} writers: {acknowledged} writes acknowledged, \
          0 lost, 0 half done, 0 doubled, 0 corrupt; {} cut off ({} at the fewest), {} of them had been done; \
          {} crash images looked into; slowest start {:?}; {:?} in all; seed {seed}",
         run.kills,

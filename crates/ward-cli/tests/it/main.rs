@@ -2,10 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
 
+mod backup;
 mod client;
 mod copy;
 mod crash;
+mod disk;
 mod failover;
+mod faults;
 mod fleet;
 mod invariants;
 mod issuers;

@@ -1,0 +1,252 @@
+//! The disk full, or read-only, under real servers: what clients are told, and that nothing acknowledged is lost.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use serde_json::json;
+use ward_test_db::postgres::shared;
+
+use crate::client::{Answer, Call};
+use crate::disk::{Disk, ReadOnly};
+use crate::fleet::{MASTER_KEY, Tenant, at_once, new_workspace, replica};
+use crate::invariants::Look;
+use crate::replicas::report;
+use crate::support::{Server, text, ward};
+
+const WRITERS: usize = 4;
+
+/// A creation that can be repeated.
+fn creation(tenant: &Tenant, slug: &str) -> Call {
+    Call::post("/v1/me/workspaces", new_workspace(slug))
+        .by(&tenant.key)
+        .repeatable(format!("{slug}-once-and-once-only"))
+}
+
+#[track_caller]
+fn not_now(answer: &Answer, codes: &[&str]) {
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.has("retry-after"), "{answer:?}");
+    assert!(codes.contains(&answer.text("error_code")), "{answer:?}");
+}
+
+/// Creates, from several sides, until each is told "not now": the slugs that were acknowledged and those that were not.
+fn write_until_refused(
+    at: SocketAddr,
+    tenant: &Tenant,
+    round: &str,
+    codes: &[&str],
+) -> (Vec<String>, Vec<String>) {
+    let each = at_once((0..WRITERS).collect(), |writer| {
+        let mut made = Vec::new();
+        loop {
+            let slug = format!("{round}-{writer}-{}", made.len());
+            let answer = creation(tenant, &slug).ask(at);
+            if answer.status != 201 {
+                not_now(&answer, codes);
+                return (made, slug);
+            }
+            made.push(slug);
+            assert!(made.len() < 10_000, "the disk is never full");
+        }
+    });
+    let (made, refused): (Vec<Vec<String>>, Vec<String>) = each.into_iter().unzip();
+    (made.concat(), refused)
+}
+
+fn reads_go_on(server: &Server, tenant: &Tenant) {
+    let at = server.address;
+    for path in ["/v1/workspaces?limit=20", &format!("/v1/workspaces/{}", tenant.id), "/v1/auth/me"] {
+        let answer = Call::get(path).by(&tenant.key).ask(at);
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    }
+    // Readers that open a connection of their own only now.
+    let answers =
+        at_once((0..8).collect(), |_: usize| Call::get("/v1/workspaces").by(&tenant.key).ask(at).status);
+    assert_eq!(answers, [200; 8]);
+    assert_eq!(Call::get("/healthz").ask(at).status, 200);
+    assert_eq!(Call::get("/readyz").ask(at).status, 200);
+}
+
+fn slugs(look: &Look) -> Vec<String> {
+    look.counted("SELECT slug, 1 FROM workspaces").into_iter().map(|(slug, _)| slug).collect()
+}
+
+#[test]
+fn on_a_full_disk_writes_wait_reads_go_on_and_room_is_all_it_takes() {
+    let disk = Disk::new();
+    let server = disk.serve();
+    let tenant = Tenant::new(server.address, "acme");
+    // On a disk that is full, and not broken, nothing is unknown.
+    let codes: &[&str] = if disk.is_real() { &["unavailable"] } else { &["unavailable", "outcome_unknown"] };
+
+    disk.nearly_fill(&server);
+    let (made, refused) = write_until_refused(server.address, &tenant, "first", codes);
+    assert!(!made.is_empty(), "it was full before it began");
+    disk.fill(&server);
+    not_now(&creation(&tenant, "none").ask(server.address), codes);
+    let rename = Call::patch(format!("/v1/workspaces/{}", tenant.id), json!({ "name": "New" }));
+    not_now(&rename.clone().by(&tenant.key).ask(server.address), codes);
+    reads_go_on(&server, &tenant);
+
+    disk.make_room(&server);
+    for slug in &refused {
+        let answer = creation(&tenant, slug).ask(server.address);
+        assert_eq!(answer.status, 201, "there is room again: {answer:?}");
+        assert!(!disk.is_real() || !answer.has("idempotency-replayed"), "{slug} was refused, and done");
+    }
+    assert_eq!(rename.by(&tenant.key).ask(server.address).status, 200);
+
+    // Full again, and killed there. It may refuse to start without room; with room it has everything.
+    disk.nearly_fill(&server);
+    let (more, _) = write_until_refused(server.address, &tenant, "second", codes);
+    let mut server = server;
+    server.child.kill().unwrap();
+    server.child.wait().unwrap();
+    if disk.is_real() {
+        disk.make_room(&server);
+    }
+    let server = disk.serve();
+    reads_go_on(&server, &tenant);
+    assert_eq!(creation(&tenant, "after").ask(server.address).status, 201);
+    server.stopped();
+
+    let look = Look::at(&format!("sqlite:{}", disk.path().join("ward.db").display()));
+    look.assert_whole("after the disk was full");
+    let there = slugs(&look);
+    for slug in made.iter().chain(&refused).chain(&more) {
+        assert!(there.contains(slug), "{slug} was acknowledged and is lost");
+    }
+    assert!(!there.contains(&"none".to_owned()) || !disk.is_real(), "what was refused was done");
+    report(&format!(
+        "disk full{}: {} creations acknowledged before, all there; {} refused and repeated, done once",
+        if disk.is_real() { "" } else { " (stood in for)" },
+        made.len() + more.len(),
+        refused.len()
+    ));
+}
+
+#[test]
+fn on_a_disk_that_turns_read_only_writes_wait_reads_go_on_and_writing_resumes() {
+    // Not on a tmpfs: only a file system on a disk heeds what forbids writing to open files.
+    let server = Server::start(&["--metrics-listen", "off"]);
+    let tenant = Tenant::new(server.address, "acme");
+    let read_only = ReadOnly::make(server.folder.path(), &server);
+    // Whether the mark of the commit reached the disk is not told by an error that is not about room.
+    let codes = ["unavailable", "outcome_unknown"];
+    let (made, refused) = write_until_refused(server.address, &tenant, "first", &codes);
+    assert_eq!(made, Vec::<String>::new(), "it can be written to");
+    reads_go_on(&server, &tenant);
+    drop(read_only);
+
+    for slug in &refused {
+        let answer = creation(&tenant, slug).ask(server.address);
+        assert_eq!(answer.status, 201, "it can be written to again: {answer:?}");
+    }
+    let mut server = server;
+    let folder = std::mem::replace(&mut server.folder, tempfile::tempdir().unwrap());
+    server.stopped();
+    let look = Look::at(&format!("sqlite:{}", folder.path().join("ward.db").display()));
+    look.assert_whole("after the disk was read-only");
+    let there = slugs(&look);
+    assert_eq!(there.len(), refused.len() + 1, "{there:?}");
+}
+
+#[test]
+fn a_server_does_not_start_on_a_read_only_disk_and_says_why() {
+    let disk = Disk::new();
+    if !disk.is_real() {
+        report("WARNING: NOT TESTED, for want of a mount: starting on a read-only disk.");
+        return;
+    }
+    let server = disk.serve();
+    let tenant = Tenant::new(server.address, "acme");
+    server.stopped();
+
+    disk.remount("ro");
+    let refused =
+        disk.ward(&["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(text(&refused.stderr).contains("Read-only file system"), "{}", text(&refused.stderr));
+
+    disk.remount("rw");
+    let server = disk.serve();
+    reads_go_on(&server, &tenant);
+    tenant.mint(server.address, "viewer");
+}
+
+#[test]
+fn a_postgresql_that_takes_no_writes_is_503_until_it_does() {
+    let database = shared().database();
+    let server = replica(&database.url, "127.0.0.1:0", 0);
+    let tenant = Tenant::new(server.address, "acme");
+    let turn = |read_only: &str| {
+        shared()
+            .sql(format!("ALTER DATABASE {} SET default_transaction_read_only = {read_only}", database.name));
+        // Sessions keep what they began with; a server that changed its role has ended them all.
+        shared().sql(format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'",
+            database.name
+        ));
+    };
+    turn("on");
+    not_now(&creation(&tenant, "waits").ask(server.address), &["unavailable"]);
+    reads_stay(&server, &tenant);
+    turn("off");
+    assert_eq!(creation(&tenant, "waits").ask(server.address).status, 201);
+    Look::at(&database.url).assert_whole("after it was read-only");
+}
+
+fn reads_stay(server: &Server, tenant: &Tenant) {
+    let path = format!("/v1/workspaces/{}", tenant.id);
+    assert_eq!(Call::get(path).by(&tenant.key).ask(server.address).status, 200);
+}
+
+#[test]
+fn every_rule_of_a_whole_database_can_be_broken() {
+    let server = Server::start(&["--metrics-listen", "off"]);
+    let tenant = Tenant::new(server.address, "acme");
+    tenant.mint(server.address, "viewer");
+    assert_eq!(creation(&tenant, "second").ask(server.address).status, 201);
+    assert_eq!(Call::post("/v1/workspaces", new_workspace("waiting")).ask(server.address).status, 201);
+    let folder = server.folder.path().to_owned();
+    let mut broken = 0;
+    for damage in [
+        "DELETE FROM audit_events WHERE action = 'workspace.create'",
+        "DELETE FROM audit_events WHERE action = 'api_key.create'",
+        "DELETE FROM workspaces WHERE slug = 'second'",
+        "DELETE FROM slugs WHERE slug = 'second'",
+        "DELETE FROM unclaimed",
+        "UPDATE bootstrap_slots SET used = used + 1 WHERE slot = 3",
+        "UPDATE memberships SET role = 'viewer'",
+        "UPDATE workspaces SET state = 'archived' WHERE slug = 'second'",
+        "DELETE FROM principals WHERE kind = 'service'",
+        "DELETE FROM memberships WHERE role = 'viewer'",
+        "DELETE FROM seats",
+        "UPDATE api_keys SET revoked_at = created_at",
+        "UPDATE api_keys SET position = position + 100000000",
+        "UPDATE workspaces SET provisioned_at = created_at",
+        "UPDATE idempotency SET body = NULL",
+        "UPDATE idempotency SET status = 0",
+    ] {
+        let url = format!("sqlite:{}/broken-{broken}.db", folder.display());
+        let to = format!("broken-{broken}.db");
+        let made =
+            ward(&folder, &["backup", "--to", &to]).env("WARD_MASTER_KEY", MASTER_KEY).output().unwrap();
+        assert!(made.status.success(), "{}", text(&made.stderr));
+        let look = Look::at(&url);
+        look.assert_whole("before");
+        assert!(look.run(damage) > 0, "{damage}: nothing there");
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| look.assert_whole("broken")));
+        assert!(found.is_err(), "nobody notices: {damage}");
+        broken += 1;
+    }
+    // And what the rules do not see, the engine does.
+    let path = folder.join("broken-0.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 4096].fill(0x55);
+    std::fs::write(&path, bytes).unwrap();
+    let checked =
+        Command::new(crate::support::WARD).args(["restore", "--check"]).arg(&path).output().unwrap();
+    assert_eq!(checked.status.code(), Some(1), "{checked:?}");
+}
