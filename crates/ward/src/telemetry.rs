@@ -44,8 +44,13 @@ pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), TelemetryErro
     let filter = EnvFilter::try_new(filter)?;
     let terminal = io::stderr().is_terminal();
     let json = format == LogFormat::Json || (format == LogFormat::Auto && !terminal);
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(terminal)
+        // A line that cannot be written, because the disk is full that the log is on, is lost. It would be told of by
+        // `eprintln!`, which panics for the same reason: the writer would die of a log line.
+        .log_internal_errors(false);
     let set = if json {
         builder.json().flatten_event(true).with_span_list(false).try_init()
     } else {

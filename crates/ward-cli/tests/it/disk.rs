@@ -19,6 +19,11 @@ const SIZE: &str = "8m";
 /// How much is left when a disk is filled up to the last writes.
 const LEFT: u64 = 192 << 10;
 
+/// Whether limits are to stand in for disks even where real ones can be had: to test that they can.
+fn stood_in_for() -> bool {
+    std::env::var_os("WARD_TEST_NO_DISK").is_some()
+}
+
 pub struct Disk {
     folder: TempDir,
     /// Who keeps the namespace, and whether it is in a user namespace too; `None`: there is no disk.
@@ -29,7 +34,7 @@ impl Disk {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut disk = Self { folder, keeper: None };
-        if std::env::var_os("WARD_TEST_NO_MOUNT").is_none() {
+        if !stood_in_for() {
             let root = text(&Command::new("id").arg("-u").output().unwrap().stdout).trim() == "0";
             disk.keeper = disk.mounted(&[]).map(|child| (child, false));
             if disk.keeper.is_none() && !root {
@@ -38,11 +43,16 @@ impl Disk {
         }
         if disk.keeper.is_none() {
             report(
-                "WARNING: no tmpfs can be mounted here (or WARD_TEST_NO_MOUNT is set): a REAL full disk is NOT tested. \
+                "WARNING: no tmpfs can be mounted here (or WARD_TEST_NO_DISK is set): a REAL full disk is NOT tested. \
                  A limit on the size of the server's files stands in for it.",
             );
         }
         disk
+    }
+
+    /// A folder on the system's own disk.
+    pub fn of_the_system() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), keeper: None }
     }
 
     fn mounted(&self, more: &[&str]) -> Option<Child> {
@@ -81,6 +91,18 @@ impl Disk {
         }
     }
 
+    /// A copy of the database on it. SQLite itself does not find its way in from outside.
+    pub fn copied(&self) -> TempDir {
+        let image = tempfile::tempdir().unwrap();
+        for name in ["ward.db", "ward.db-wal"] {
+            let from = self.path().join(name);
+            if from.exists() {
+                std::fs::copy(from, image.path().join(name)).unwrap();
+            }
+        }
+        image
+    }
+
     /// A command that sees the disk and stands on it. It does not end by a signal when a file grows past a limit.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let enter = "trap '' XFSZ; cd \"$1\" && shift && exec \"$@\"";
@@ -106,8 +128,11 @@ impl Disk {
         self.command(WARD, arguments)
     }
 
+    /// A server whose log is on the disk too, as it is with many.
     pub fn serve(&self) -> Server {
-        let command = self.ward(&["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off"]);
+        let log_here = ["-c", "exec \"$@\" 2>>log", "sh", WARD];
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off"];
+        let command = self.command("sh", &[&log_here[..], &serve].concat());
         Server::of(command, tempfile::tempdir().unwrap())
     }
 
@@ -151,7 +176,7 @@ impl Disk {
     pub fn remount(&self, how: &str) {
         let folder = self.folder.path().display().to_string();
         let mut mount =
-            self.command("sh", &["-c", "cd / && mount -o \"remount,$1\" \"$2\"", "sh", how, &folder]);
+            self.command("sh", &["-c", "cd / && mount -o \"remount,bind,$1\" \"$2\"", "sh", how, &folder]);
         let done = mount.output().unwrap();
         assert!(done.status.success(), "{}", text(&done.stderr));
     }
@@ -184,8 +209,8 @@ impl<'s> ReadOnly<'s> {
     pub fn make(folder: &Path, server: &'s Server) -> Self {
         let files: Vec<PathBuf> = ["ward.db", "ward.db-wal"].map(|name| folder.join(name)).into();
         let flagged = Self { files: Some(files.clone()), server };
-        let set =
-            Command::new("chattr").arg("+i").args(&files).output().is_ok_and(|done| done.status.success());
+        let set = !stood_in_for()
+            && Command::new("chattr").arg("+i").args(&files).output().is_ok_and(|done| done.status.success());
         // Heeded by this file system, if not even root can open it for writing any more.
         if set && File::options().write(true).open(&files[0]).is_err() {
             return flagged;

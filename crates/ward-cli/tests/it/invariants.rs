@@ -2,8 +2,13 @@
 //!
 //! Each rule is a query that counts what breaks it, in SQL that both engines read.
 
+use std::time::Duration;
+
 use tokio::runtime::Runtime;
 use ward_db::{Db, Options};
+use ward_test_db::postgres;
+
+use crate::replicas::report;
 
 /// What a row must have beside it, and the count of rows that have it not.
 const RULES: &[(&str, &str)] = &[
@@ -69,15 +74,15 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "a key has the event that made it",
-        "SELECT count(*) FROM api_keys k WHERE NOT EXISTS (SELECT 1 FROM audit_events e \
-           WHERE e.workspace_id = k.workspace_id AND e.resource_id = k.id \
-             AND e.action IN ('api_key.create', 'workspace.claim'))",
+        "SELECT count(*) FROM api_keys k WHERE (k.workspace_id, k.id) NOT IN (SELECT e.workspace_id, e.resource_id \
+           FROM audit_events e WHERE e.action IN ('api_key.create', 'workspace.claim') AND e.resource_id IS NOT NULL)",
     ),
     (
         "a revoked key has the event that ended it, and a live one has none",
-        "SELECT count(*) FROM api_keys k WHERE CASE WHEN k.revoked_at IS NULL THEN 0 ELSE 1 END <> (\
-           SELECT count(*) FROM audit_events e WHERE e.workspace_id = k.workspace_id AND e.resource_id = k.id \
-             AND e.action = 'api_key.revoke')",
+        "SELECT count(*) FROM api_keys k LEFT JOIN (SELECT workspace_id, resource_id, count(*) AS times FROM audit_events \
+             WHERE action = 'api_key.revoke' GROUP BY workspace_id, resource_id) e \
+           ON e.workspace_id = k.workspace_id AND e.resource_id = k.id \
+         WHERE coalesce(e.times, 0) <> CASE WHEN k.revoked_at IS NULL THEN 0 ELSE 1 END",
     ),
     (
         "a membership has its seat",
@@ -112,14 +117,16 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "a call has the event of its beginning",
-        "SELECT count(*) FROM calls c WHERE NOT EXISTS (SELECT 1 FROM audit_events e \
-           WHERE e.workspace_id = c.workspace_id AND e.resource_id = c.id AND e.action = 'call.create')",
+        "SELECT count(*) FROM calls c WHERE (c.workspace_id, c.id) NOT IN (SELECT e.workspace_id, e.resource_id \
+           FROM audit_events e WHERE e.action = 'call.create' AND e.resource_id IS NOT NULL)",
     ),
     (
         "a finished call was decided, and has the event of it; no other has",
-        "SELECT count(*) FROM calls c WHERE (c.finished AND c.sync IS NULL) OR (NOT c.finished AND c.sync IS NOT NULL) \
-           OR CASE WHEN c.finished THEN 1 ELSE 0 END <> (SELECT count(*) FROM audit_events e \
-             WHERE e.workspace_id = c.workspace_id AND e.resource_id = c.id AND e.action = 'call.finish')",
+        "SELECT count(*) FROM calls c LEFT JOIN (SELECT workspace_id, resource_id, count(*) AS times FROM audit_events \
+             WHERE action = 'call.finish' GROUP BY workspace_id, resource_id) e \
+           ON e.workspace_id = c.workspace_id AND e.resource_id = c.id \
+         WHERE (c.finished AND c.sync IS NULL) OR (NOT c.finished AND c.sync IS NOT NULL) \
+           OR coalesce(e.times, 0) <> CASE WHEN c.finished THEN 1 ELSE 0 END",
     ),
     (
         "what a call owes is there, once, and no other delivery",
@@ -151,60 +158,76 @@ const RULES: &[(&str, &str)] = &[
 ];
 
 /// A database looked at from beside its servers, or without one.
-pub struct Look {
-    db: Db,
-    runtime: Runtime,
-    postgres: bool,
+pub enum Look {
+    File {
+        db: Db,
+        runtime: Runtime,
+    },
+    /// By sessions of its own, which plan freely: what Ward tells its sessions is for look-ups, and these are not.
+    Server {
+        url: String,
+    },
 }
 
 impl Look {
     pub fn at(url: &str) -> Self {
-        let db = Db::open(url, Options { create: false, ..Options::default() }).unwrap();
+        if url.starts_with("postgres") {
+            return Self::Server { url: url.to_owned() };
+        }
+        let options =
+            Options { create: false, long_read_time: Duration::from_mins(10), ..Options::default() };
+        let db = Db::open(url, options).unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        Self { db, runtime, postgres: url.starts_with("postgres") }
+        Self::File { db, runtime }
     }
 
     /// One number.
-    pub fn number(&self, sql: impl Into<String>) -> i64 {
-        let sql = sql.into();
-        let look = self.db.read_long("test.number", move |tx| tx.one(&sql, &[], |row| row.get::<i64>(0)));
-        self.runtime.block_on(async { look.await as Result<i64, ward_db::Error> }).unwrap()
+    pub fn number(&self, sql: &str) -> i64 {
+        let found = self.lines(&format!("SELECT CAST(({sql}) AS text)"));
+        found[0].parse().unwrap()
     }
 
-    /// Rows of a text and a number.
-    pub fn counted(&self, sql: impl Into<String>) -> Vec<(String, i64)> {
-        let sql = sql.into();
-        let look = self.db.read_long("test.counted", move |tx| {
-            tx.all(&sql, &[], |row| Ok((row.get::<String>(0)?, row.get::<i64>(1)?)))
-        });
-        self.runtime.block_on(async { look.await as Result<_, ward_db::Error> }).unwrap()
+    /// Rows of one text.
+    pub fn lines(&self, sql: &str) -> Vec<String> {
+        match self {
+            Self::Server { url } => postgres::lines(url, sql),
+            Self::File { db, runtime } => {
+                let sql = sql.to_owned();
+                let look =
+                    db.read_long("test.lines", move |tx| tx.all(&sql, &[], |row| row.get::<String>(0)));
+                runtime.block_on(async { look.await as Result<_, ward_db::Error> }).unwrap()
+            }
+        }
     }
 
-    /// Changes rows past every rule; how many.
-    pub fn run(&self, sql: &str) -> u64 {
-        let sql = sql.to_owned();
-        let change = self.db.write("test.run", move |tx| tx.execute(&sql, &[]));
-        self.runtime.block_on(async { change.await as Result<u64, ward_db::Error> }).unwrap()
+    /// Changes rows past every rule.
+    pub fn run(&self, sql: &str) {
+        match self {
+            Self::Server { url } => drop(postgres::lines(url, sql)),
+            Self::File { db, runtime } => {
+                let sql = sql.to_owned();
+                let change = db.write("test.run", move |tx| tx.execute(&sql, &[]));
+                runtime.block_on(async { change.await as Result<_, ward_db::Error> }).unwrap();
+            }
+        }
     }
 
     /// Every rule holds, and nothing is broken that the engine itself can find. `when` is told in a failure.
     #[track_caller]
     pub fn assert_whole(&self, when: &str) {
-        if !self.postgres {
-            let look = self.db.read_long("test.integrity", |tx| {
-                tx.all(
+        match self {
+            Self::Server { url } => amcheck(url, when),
+            Self::File { .. } => {
+                let said = self.lines(
                     "SELECT integrity_check FROM pragma_integrity_check UNION ALL \
                      SELECT \"table\" || ' refers to nothing' FROM pragma_foreign_key_check",
-                    &[],
-                    |row| row.get::<String>(0),
-                )
-            });
-            let said = self.runtime.block_on(async { look.await as Result<_, ward_db::Error> }).unwrap();
-            assert_eq!(said, ["ok"], "{when}: the file is corrupt");
+                );
+                assert_eq!(said, ["ok"], "{when}: the file is corrupt");
+            }
         }
         for (rule, broken) in RULES {
-            assert_eq!(self.number(*broken), 0, "{when}: not so everywhere: {rule}");
+            assert_eq!(self.number(broken), 0, "{when}: not so everywhere: {rule}");
         }
         assert!(self.number("SELECT count(*) FROM workspaces") > 0, "{when}: there is nothing to look at");
     }
@@ -212,8 +235,29 @@ impl Look {
 
 impl Drop for Look {
     fn drop(&mut self) {
-        let db = self.db.clone();
-        // Closing joins threads, which is nothing for a runtime's own.
-        let _ = std::thread::spawn(move || db.close()).join();
+        if let Self::File { db, .. } = self {
+            let db = db.clone();
+            // Closing joins threads, which is nothing for a runtime's own.
+            let _ = std::thread::spawn(move || db.close()).join();
+        }
     }
+}
+
+/// Compares every table with its indexes, by PostgreSQL's own extension for that.
+fn amcheck(url: &str, when: &str) {
+    if postgres::lines(url, "SELECT name FROM pg_available_extensions WHERE name = 'amcheck'").is_empty() {
+        return report(
+            "WARNING: this PostgreSQL has no amcheck: its tables and indexes are NOT looked into.",
+        );
+    }
+    postgres::lines(url, "CREATE EXTENSION IF NOT EXISTS amcheck");
+    let broken = "SELECT c.relname || ': ' || h.msg FROM pg_class c, LATERAL verify_heapam(c.oid) h \
+                  WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace";
+    assert_eq!(postgres::lines(url, broken), Vec::<String>::new(), "{when}: tables are corrupt");
+    // Each raises an error when its index is not what its table says.
+    postgres::lines(
+        url,
+        "SELECT bt_index_check(i.indexrelid, true) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid \
+         WHERE c.relnamespace = 'public'::regnamespace",
+    );
 }
