@@ -91,7 +91,7 @@ pub enum Command {
         #[command(flatten)]
         settings: DatabaseSettings,
     },
-    /// Copy the SQLite file as it is now into a new file, beside whoever serves it. The master key is not in it.
+    /// Copy the database file as it is now into a new file, beside whoever serves it. The master key is not in it.
     Backup {
         /// The new file. One that is there already is never overwritten.
         #[arg(long, value_name = "FILE")]
@@ -103,7 +103,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Put a backup where the SQLite file is to be, once it has passed the check. Nothing that is there is overwritten.
+    /// Put a backup where the database file is to be, once it has passed the check. Nothing that is there is overwritten.
     Restore {
         /// The backup. It is only read.
         file: PathBuf,

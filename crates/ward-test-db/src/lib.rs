@@ -14,6 +14,7 @@
 
 mod guarded;
 pub mod postgres;
+pub mod recovery;
 pub mod replicated;
 
 use std::cell::Cell;

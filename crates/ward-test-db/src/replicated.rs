@@ -1,7 +1,9 @@
 //! A primary and its synchronous standby: for what a change of servers loses.
 
-use crate::guarded::{folder, run, unprivileged};
-use crate::postgres::{Server, beside, put};
+use std::path::PathBuf;
+
+use crate::guarded::{folder, run};
+use crate::postgres::{Server, put};
 
 /// Settings of a server that keeps what it promises: it waits for its disk.
 pub const CAREFUL: [&str; 8] = [
@@ -14,6 +16,14 @@ pub const CAREFUL: [&str; 8] = [
     "max_connections=100",
     "wal_retrieve_retry_interval=200ms",
 ];
+
+/// A copy of a running server's files, in `data` of a new folder.
+pub(crate) fn base_backup(server: &Server) -> PathBuf {
+    let folder = folder();
+    let mut backup = server.tool("pg_basebackup");
+    run(backup.arg("-D").arg(folder.join("data")).args(["-X", "stream", "-c", "fast"]));
+    folder
+}
 
 /// A primary that acknowledges nothing which its standby does not hold.
 pub struct Pair {
@@ -28,23 +38,9 @@ impl Pair {
     pub fn start() -> Self {
         let primary = Server::start(&CAREFUL, |_| {});
         for _ in 0..5 {
-            let folder = folder();
+            let folder = base_backup(&primary);
             let data = folder.join("data");
-            let port = primary.port.to_string();
-            let mut backup = unprivileged(beside("pg_basebackup"));
-            backup.arg("-D").arg(&data).args([
-                "-h",
-                "127.0.0.1",
-                "-p",
-                &port,
-                "-U",
-                "ward",
-                "-X",
-                "stream",
-                "-c",
-                "fast",
-            ]);
-            run(&mut backup);
+            let port = primary.port;
             put(&data, "standby.signal", b"");
             let from =
                 format!("primary_conninfo=host=127.0.0.1 port={port} user=ward application_name=standby");

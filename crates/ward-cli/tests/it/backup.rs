@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use ward_test_db::postgres::{Server as Postgres, lines, shared};
+use ward_test_db::recovery::Archived;
 
 use crate::client::Call;
 use crate::fleet::{MASTER_KEY, Tenant, new_key, new_workspace, replica};
@@ -241,4 +242,39 @@ fn a_dump_of_postgresql_beside_writers_is_whole_and_a_quiet_one_equal() {
         "pg_dump and pg_restore: {} tables, {bytes} bytes, equal counts, and it serves",
         there.len()
     ));
+}
+
+#[test]
+fn a_base_backup_and_the_archived_log_bring_a_moment_back() {
+    let archived = Archived::start();
+    archived.server.sql("CREATE DATABASE ward");
+    let url = archived.server.url("ward");
+    let server = replica(&url, "127.0.0.1:0", 0);
+    let tenant = Tenant::new(server.address, "acme");
+    // The backup is made beside writers, and what they wrote during it and after is in the log alone.
+    let (base, told) = under_load(server, &tenant, |told| {
+        let base = archived.base_backup();
+        (base, told.lock().unwrap().clone())
+    });
+    let server = replica(&url, "127.0.0.1:0", 0);
+    let write = |slug: &str| {
+        let made = Call::post("/v1/me/workspaces", new_workspace(slug)).by(&tenant.key).ask(server.address);
+        assert_eq!(made.status, 201, "{made:?}");
+    };
+    write("before-the-mistake");
+    archived.mark("before_the_mistake");
+    let at_that_moment = counts(&url);
+    write("the-mistake");
+    server.stopped();
+
+    let recovered = archived.recovered(base, "before_the_mistake");
+    let url = recovered.url("ward");
+    assert_eq!(counts(&url), at_that_moment);
+    let look = Look::at(&url);
+    look.assert_whole("recovered");
+    holds(&look, &told);
+    holds(&look, &["before-the-mistake".to_owned()]);
+    assert!(!look.lines("SELECT slug FROM slugs").contains(&"the-mistake".to_owned()));
+    let back = replica(&url, "127.0.0.1:0", 0);
+    tenant.mint(back.address, "viewer");
 }
