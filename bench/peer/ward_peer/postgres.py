@@ -19,8 +19,8 @@ from ward_peer.access import (
     recognize, require, slug_taken, too_many_unclaimed, unauthorized, unsupported_principal,
 )  # fmt: skip
 from ward_peer.answers import (
-    CONNECTOR, CREATED_AT, SLUG, TOTAL_LIMIT, beginnings, expiry, key_body, key_facts, metadata, new_workspace_row,
-    numbers_body, page_body, provisioned_body, without_repeats, workspace_body,
+    CONNECTOR, CREATED_AT, PROVISIONED_AT, SLUG, TOTAL_LIMIT, beginnings, expiry, key_body, key_facts, metadata,
+    new_workspace_row, numbers_body, page_body, provisioned_body, without_repeats, workspace_body,
 )  # fmt: skip
 
 # Connections a worker: enough to keep the server's cores busy and to share flushes, few enough to have few sessions.
@@ -83,14 +83,14 @@ STILL = f"""EXISTS ({GOOD_KEY}) AND EXISTS (SELECT 1 FROM memberships m
 UPDATE = f"""WITH old AS (SELECT {WORKSPACE} FROM workspaces w WHERE w.id = $1::uuid AND w.state = 'active'
         AND {STILL.format(key="$9", hash="$10", now="$2", workspace="$1", principal="$4", role="$11")}
         FOR UPDATE OF w),
-    new AS (UPDATE workspaces w SET name = coalesce($3::jsonb ->> 'name', old.name),
-        environment = coalesce($3 ->> 'environment', old.environment), region = coalesce($3 ->> 'region', old.region),
-        connector_type = CASE WHEN $3 ? 'connector_type' THEN $3 ->> 'connector_type' ELSE old.connector_type END,
+    wanted AS (SELECT old.*, coalesce(patch ->> 'name', name) AS n, coalesce(patch ->> 'environment', environment) AS e,
+        coalesce(patch ->> 'region', region) AS r,
+        CASE WHEN patch ? 'connector_type' THEN patch ->> 'connector_type' ELSE connector_type END AS c
+        FROM old, (SELECT $3::jsonb AS patch) given),
+    new AS (UPDATE workspaces w SET name = n, environment = e, region = r, connector_type = c,
         updated_at = greatest($2, old.updated_at + interval '1 microsecond')
-        FROM old WHERE w.id = $1 AND (coalesce($3 ->> 'name', old.name), coalesce($3 ->> 'environment', old.environment),
-            coalesce($3 ->> 'region', old.region),
-            CASE WHEN $3 ? 'connector_type' THEN $3 ->> 'connector_type' ELSE old.connector_type END)
-            IS DISTINCT FROM (old.name, old.environment, old.region, old.connector_type)
+        FROM wanted old WHERE w.id = $1
+        AND (n, e, r, c) IS DISTINCT FROM (old.name, old.environment, old.region, old.connector_type)
         RETURNING {WORKSPACE}),
     event AS ({EVENT} SELECT $1, $2, $6, 'workspaces', 'workspace.update', 'workspace', $1, new.slug, $4, $5, $7, $8,
         false, jsonb_build_object('changes', (SELECT jsonb_object_agg(field, jsonb_build_object('from', a, 'to', b))
@@ -320,7 +320,7 @@ class Postgres:
             entry = await held(tx, call, "Workspace.update")
             row, now = entry.workspace, moment(call.us)
             seeded = bool(row[CONNECTOR]) and await seed(tx, call, row[0], row[CONNECTOR])
-            first = row["provisioned_at"] is None
+            first = row[PROVISIONED_AT] is None
             if first:
                 row = await tx.one(f"UPDATE workspaces w SET provisioned_at = $2, updated_at = greatest($2, updated_at + "
                                    f"interval '1 microsecond') WHERE id = $1::uuid RETURNING {WORKSPACE}", row[0], now)  # fmt: skip
