@@ -59,7 +59,7 @@ async def work(engine, listener: socket.socket, ready: int, plain: bool) -> None
     app = Peer(engine, plain)
     server = Server(
         uvicorn.Config(
-            app, loop="uvloop", http="httptools", ws="none", lifespan="off", interface="asgi3", access_log=False,
+            app.asgi(), loop="uvloop", http="httptools", ws="none", lifespan="off", interface="asgi3", access_log=False,
             log_level="warning", server_header=False, proxy_headers=False, backlog=2048,
             timeout_graceful_shutdown=GRACE,
         )  # fmt: skip

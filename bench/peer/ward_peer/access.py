@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import os
+import re
 import time
 import zlib
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ BIT = {name: 1 << index for index, name in enumerate(PERMISSIONS)}
 # Permissions stand in the order in which roles gain them, so what a role may do is how many of the first it has.
 ROLE_BITS = tuple((1 << count) - 1 for count in (2, 4, 6, 13, 13))
 ROLE_PERMISSIONS = tuple(PERMISSIONS[:count] for count in (2, 4, 6, 13, 13))
+CANONICAL = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 NIL = "00000000-0000-0000-0000-000000000000"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY_US = 86_400_000_000
@@ -163,12 +165,16 @@ ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 LENGTH = 5 + 22 + 43 + 6
 
 
+PAIRS = tuple(first + second for first in ALPHABET for second in ALPHABET)
+PAIR = 62 * 62
+
+
 def base62(number: int, width: int) -> str:
     digits = []
-    for _ in range(width):
-        number, digit = divmod(number, 62)
-        digits.append(ALPHABET[digit])
-    return "".join(reversed(digits))
+    for _ in range(0, width, 2):
+        number, pair = divmod(number, PAIR)
+        digits.append(PAIRS[pair])
+    return "".join(reversed(digits))[-width:]
 
 
 def presented(authorization: bytes | None) -> tuple[str, bytes]:
@@ -234,6 +240,8 @@ def ordered_id(us: int) -> str:
 
 def path_id(text: str) -> str:
     """The workspace that a path names; text that is no UUID names the nil one, which is never given out."""
+    if CANONICAL.fullmatch(text):
+        return text
     try:
         return str(UUID(text))
     except ValueError:

@@ -14,17 +14,16 @@ TIMES = orjson.OPT_UTC_Z
 TOTAL_LIMIT = 1_000
 
 
-def _whole_second(value: object) -> bool:
-    return value is not None and not isinstance(value, str) and value.microsecond == 0
-
-
 def workspace(row) -> dict:
     """A workspace, from the columns of `WORKSPACE_FIELDS` in that order; times are moments or texts."""
     shown = dict(zip(WORKSPACE_FIELDS, row, strict=False))
-    if _whole_second(row[CREATED_AT]) or _whole_second(row[UPDATED_AT]) or _whole_second(row[PROVISIONED_AT]):
+    created_at, provisioned_at = row[CREATED_AT], row[PROVISIONED_AT]
+    if type(created_at) is str:
+        return shown
+    if not (created_at.microsecond and row[UPDATED_AT].microsecond) or (provisioned_at and not provisioned_at.microsecond):
         for field in ("provisioned_at", "created_at", "updated_at"):
-            if _whole_second(shown[field]):
-                shown[field] = shown[field].strftime("%Y-%m-%dT%H:%M:%S.000000Z")
+            if shown[field] is not None:
+                shown[field] = shown[field].strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return shown
 
 

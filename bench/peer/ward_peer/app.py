@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import Response
-from starlette.routing import Match
 
 from ward_peer.access import (
     BIT, RANK, ROLE_BITS, Refusal, invalid, ordered_id, owner_only, path_id, presented, problem, require,
@@ -223,24 +222,26 @@ class Peer(FastAPI):
                 route.of(operation, self)
             self.router.routes.append(route)
 
-    def build_middleware_stack(self):
+    def asgi(self):
+        """What the server calls. The short ways need none of the layers around a router, nor its search through all routes
+        for each request; what no route takes is FastAPI's to refuse."""
         if self.plain:
-            return super().build_middleware_stack()
-        routes = self.router.routes
-        nothing = ExceptionMiddleware(self.router, handlers=HANDLERS)
+            return self
+        by_method, rest = {}, ExceptionMiddleware(self.router, handlers=HANDLERS)
+        for route in self.router.routes:
+            by_method.setdefault(route.operation.method, []).append((route.path_regex.match, route))
 
-        async def stack(scope, receive, send) -> None:
-            # FastAPI's router, without its search for redirects: the short ways answer their own refusals.
+        async def dispatch(scope, receive, send) -> None:
             scope["app"] = self
-            if scope["type"] == "http":
-                for route in routes:
-                    match, found = route.matches(scope)
-                    if match is Match.FULL:
-                        scope.update(found)
-                        return await route.app(scope, receive, send)
-            await nothing(scope, receive, send)
+            path = scope["path"]
+            for match, route in by_method.get(scope["method"], ()):
+                found = match(path)
+                if found is not None:
+                    scope["path_params"], scope["route"], scope["endpoint"] = found.groupdict(), route, route.endpoint
+                    return await route.short(scope, receive, send)
+            await rest(scope, receive, send)
 
-        return stack
+        return dispatch
 
     async def store_last_used(self) -> None:
         used, self.last_used = self.last_used, {}

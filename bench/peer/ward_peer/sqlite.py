@@ -93,6 +93,8 @@ class Sqlite:
     def connect(self) -> apsw.Connection:
         db = apsw.Connection(self.path)
         db.set_busy_timeout(10_000)
+        # Else a plan may depend on the values bound, and a cached statement is planned anew at every use.
+        db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "temp_store = MEMORY",
                        f"cache_size = {CACHE_KIB}", f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
                        "mmap_size = 268435456"):  # fmt: skip
