@@ -69,6 +69,14 @@ pub(crate) fn folder() -> PathBuf {
     run(unprivileged("mktemp").arg("-d").arg(place)).trim_end().into()
 }
 
+/// Gives a folder to the program's user alone.
+pub(crate) fn own(folder: &Path) {
+    if let Some(user) = *USER {
+        run(Command::new("chown").arg(user).arg(folder));
+    }
+    run(Command::new("chmod").arg("700").arg(folder));
+}
+
 /// A file for the program's user alone.
 pub(crate) fn file(path: &Path, content: &[u8]) {
     let mut shell = unprivileged("sh")

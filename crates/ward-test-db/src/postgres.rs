@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, NoTls};
 
-use crate::guarded::{Guarded, file, folder, run, unprivileged};
+use crate::guarded::{Guarded, file, folder, own, run, unprivileged};
 
 /// Nothing on a throw-away server is to survive, so it waits for no disk.
 const CARELESS: [&str; 8] = [
@@ -171,21 +171,11 @@ impl Server {
     /// Starts a server with further settings (`name=value`). `prepare` may put files into its data folder, which is
     /// its working directory, by [`put`].
     pub fn start(settings: &[&str], prepare: impl Fn(&Path)) -> Self {
-        let programs = programs();
         // Between finding a port free and listening on it somebody else may take it.
         for _ in 0..5 {
             let folder = folder();
             let data = folder.join("data");
-            run(unprivileged(programs.join("initdb")).arg("-D").arg(&data).args([
-                "-U",
-                "ward",
-                "-A",
-                "trust",
-                "-E",
-                "UTF8",
-                "--no-locale",
-                "--no-sync",
-            ]));
+            initialize(&data);
             prepare(&data);
             if let Some(server) = Self::launch(folder, settings) {
                 return server;
@@ -194,16 +184,41 @@ impl Server {
         panic!("no port stayed free for a PostgreSQL server");
     }
 
+    /// Starts a server on a folder that stays when the server ends, made first if it is not there. It waits for no disk
+    /// either, unless `settings` say otherwise.
+    ///
+    /// # Panics
+    ///
+    /// When no server can be started there.
+    pub fn kept(data: &Path, settings: &[&str]) -> Self {
+        if !data.join("PG_VERSION").exists() {
+            std::fs::create_dir_all(data).expect("a folder for a server's data");
+            own(data);
+            initialize(data);
+        }
+        for _ in 0..5 {
+            if let Some(server) = Self::launch_on(folder(), data, "INT", settings) {
+                return server;
+            }
+        }
+        panic!("no port stayed free for a PostgreSQL server");
+    }
+
     /// Starts a server on the data that is in a folder. `None`: its port was taken meanwhile.
     pub(crate) fn launch(folder: PathBuf, settings: &[&str]) -> Option<Self> {
+        let data = folder.join("data");
+        Self::launch_on(folder, &data, "QUIT", settings)
+    }
+
+    fn launch_on(folder: PathBuf, data: &Path, end: &str, settings: &[&str]) -> Option<Self> {
         let port = free_port();
-        let data = folder.join("data").display().to_string();
+        let data = data.display().to_string();
         let port_text = port.to_string();
         let mut arguments = vec!["-D", &data, "-p", &port_text, "-h", "127.0.0.1", "-k", ""];
         for setting in CARELESS.iter().chain(settings) {
             arguments.extend(["-c", setting]);
         }
-        let program = Guarded::start(folder, "QUIT", &programs().join("postgres"), &arguments);
+        let program = Guarded::start(folder, end, &programs().join("postgres"), &arguments);
         keeper(port, &program).map(|orders| Self { port, program, orders })
     }
 
@@ -330,6 +345,11 @@ impl Server {
         self.sql(format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"));
         Database { url: self.url(&name), name, orders: self.orders.clone() }
     }
+}
+
+fn initialize(data: &Path) {
+    let options = ["-U", "ward", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"];
+    run(unprivileged(programs().join("initdb")).arg("-D").arg(data).args(options));
 }
 
 /// Puts a file for the server's user alone into its data folder.

@@ -1,0 +1,126 @@
+//! The same requests on every size, in turns, so that what disturbs the machine disturbs all sizes.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use crate::http::{Connection, Request};
+use crate::operations::{OPERATIONS, Operation};
+use crate::place::{Engine, Places};
+use crate::process::{Ward, cpu_of_children};
+use crate::shape::{Shape, Who, key, workspace};
+use crate::{Args, Failure};
+
+/// Starts that are measured on the largest database.
+const STARTS: u32 = 7;
+
+/// One operation at one size, round by round.
+#[derive(Clone, Default)]
+pub struct Figures {
+    /// Medians of the time from sending to the whole answer, microseconds.
+    pub latency: Vec<f64>,
+    /// CPU time of Ward per request, microseconds.
+    pub ward: Vec<f64>,
+    /// CPU time of PostgreSQL's processes per request, microseconds. 0 on a file.
+    pub database: Vec<f64>,
+}
+
+/// What one engine showed.
+pub struct Measured {
+    /// Which.
+    pub engine: Engine,
+    /// By operation and size.
+    pub figures: Vec<Vec<Figures>>,
+    /// From start to first answer on the largest database, milliseconds.
+    pub starts: Vec<f64>,
+    /// Bytes on disk, by size.
+    pub bytes: Vec<u64>,
+}
+
+/// A server on the database of one size, and a connection to it.
+struct Side {
+    shape: Shape,
+    ward: Ward,
+    connection: Connection,
+    random: StdRng,
+}
+
+/// Measures one engine.
+pub fn engine(places: &Places, sizes: &[u64], args: &Args) -> Result<Measured, Failure> {
+    let mut bytes = Vec::new();
+    let mut sides = Vec::new();
+    for size in sizes {
+        bytes.push(places.bytes(*size)?);
+        places.warm(*size)?;
+        let ward = start(places, *size, args)?;
+        sides.push(Side {
+            shape: Shape::of(*size),
+            connection: Connection::to(ward.address)?,
+            ward,
+            random: StdRng::seed_from_u64(*size),
+        });
+    }
+    let mut figures = vec![vec![Figures::default(); sizes.len()]; OPERATIONS.len()];
+    let bar = ProgressBar::new(u64::from(args.rounds + 1) * OPERATIONS.len() as u64);
+    bar.set_style(ProgressStyle::with_template("{prefix} {bar:30} {percent} %, {eta} to go  {msg}")?);
+    bar.set_prefix(format!("{}: measuring", places.engine.name()));
+    // The first round is thrown away: it opens what is opened once, and fills what is filled once.
+    for round in 0..=args.rounds {
+        for (operation, by_size) in OPERATIONS.iter().zip(&mut figures) {
+            bar.set_message(operation.name);
+            let requests = (args.requests / operation.share).max(10);
+            for turn in 0..sides.len() {
+                // Nobody always goes first.
+                let at = (turn + round as usize) % sides.len();
+                let seen = run(places, &mut sides[at], operation, requests)?;
+                if round > 0 {
+                    by_size[at].latency.push(seen[0]);
+                    by_size[at].ward.push(seen[1]);
+                    by_size[at].database.push(seen[2]);
+                }
+            }
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    for side in sides {
+        side.ward.stop()?;
+    }
+    let mut starts = Vec::new();
+    for _ in 0..STARTS {
+        let ward = start(places, *sizes.last().ok_or("no size")?, args)?;
+        starts.push(ward.started_in.as_secs_f64() * 1e3);
+        ward.stop()?;
+    }
+    Ok(Measured { engine: places.engine, figures, starts, bytes })
+}
+
+fn start(places: &Places, workspaces: u64, args: &Args) -> Result<Ward, Failure> {
+    let first = Request::get(&format!("/v1/workspaces/{}", workspace(7)), &key(Who::Owner, 7), 200);
+    Ward::start(&args.ward, places.folder(), &places.url(workspaces), &first)
+}
+
+/// Median latency, and CPU time per request of Ward and of the database's server: microseconds.
+fn run(places: &Places, side: &mut Side, operation: &Operation, requests: u32) -> Result<[f64; 3], Failure> {
+    let sent: Vec<Request> =
+        (0..requests).map(|_| (operation.request)(side.shape, &mut side.random)).collect();
+    let postmaster = places.postmaster()?;
+    let database = || postmaster.map_or(Ok(Duration::ZERO), cpu_of_children);
+    let before = (side.ward.cpu()?, database()?);
+    let mut times = Vec::with_capacity(sent.len());
+    for request in &sent {
+        let began = Instant::now();
+        let answer = side.connection.send(request)?;
+        times.push(began.elapsed());
+        if answer.status != request.expected {
+            return Err(format!("{}: {} {}", operation.name, answer.status, answer.body).into());
+        }
+    }
+    let after = (side.ward.cpu()?, database()?);
+    times.sort_unstable();
+    let each = |span: Duration| span.as_secs_f64() * 1e6 / f64::from(requests);
+    let median = times.get(times.len() / 2).copied().unwrap_or_default().as_secs_f64() * 1e6;
+    Ok([median, each(after.0.saturating_sub(before.0)), each(after.1.saturating_sub(before.1))])
+}

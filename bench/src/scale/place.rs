@@ -1,0 +1,165 @@
+//! Where the filled databases are, and that they are there.
+
+use std::path::{Path, PathBuf};
+
+use ward::app::App;
+use ward::config::Config;
+use ward_test_db::postgres::{self, lines};
+
+use crate::Failure;
+use crate::fill::fill;
+use crate::shape::Shape;
+
+/// Changes with what the generator writes: a database of another version is made anew.
+const VERSION: &str = "1";
+
+/// How the kept server of PostgreSQL differs from a test's: it keeps what it says that it keeps, and has the settings of a
+/// machine of this kind.
+const SETTINGS: [&str; 10] = [
+    "fsync=on",
+    "synchronous_commit=on",
+    "full_page_writes=on",
+    "autovacuum=on",
+    "shared_buffers=1GB",
+    "effective_cache_size=8GB",
+    "maintenance_work_mem=512MB",
+    "max_wal_size=8GB",
+    "checkpoint_timeout=30min",
+    "max_connections=200",
+];
+
+/// An engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Engine {
+    /// A file.
+    Sqlite,
+    /// A server.
+    Postgres,
+}
+
+impl Engine {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SQLite",
+            Self::Postgres => "PostgreSQL",
+        }
+    }
+}
+
+/// The databases of one engine.
+pub struct Places {
+    /// Which.
+    pub engine: Engine,
+    folder: PathBuf,
+    server: Option<postgres::Server>,
+}
+
+impl Places {
+    /// Finds them in a folder, and starts the server that PostgreSQL needs.
+    pub fn open(engine: Engine, data: &Path) -> Result<Self, Failure> {
+        let folder = data.join(engine.name().to_lowercase());
+        std::fs::create_dir_all(&folder)?;
+        let server =
+            (engine == Engine::Postgres).then(|| postgres::Server::kept(&folder.join("data"), &SETTINGS));
+        Ok(Self { engine, folder, server })
+    }
+
+    /// The folder, for what belongs to a database beside it.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The URL of the database with so many workspaces.
+    pub fn url(&self, workspaces: u64) -> String {
+        match &self.server {
+            Some(server) => server.url(&format!("scale_{workspaces}")),
+            None => format!("sqlite:{}", self.file(workspaces).display()),
+        }
+    }
+
+    fn file(&self, workspaces: u64) -> PathBuf {
+        self.folder.join(format!("{workspaces}.db"))
+    }
+
+    /// The first process of PostgreSQL's server.
+    pub fn postmaster(&self) -> Result<Option<u32>, Failure> {
+        if self.server.is_none() {
+            return Ok(None);
+        }
+        let pid = std::fs::read_to_string(self.folder.join("data/postmaster.pid"))?;
+        Ok(Some(pid.lines().next().unwrap_or_default().trim().parse()?))
+    }
+
+    /// Makes sure that the database is there and holds what it should.
+    pub fn filled(&self, shape: Shape) -> Result<(), Failure> {
+        let url = self.url(shape.workspaces);
+        let mark = self.folder.join(format!("{}.filled", shape.workspaces));
+        let config = Config { database: url.clone(), ..Config::default() };
+        // A schema that has changed otherwise than by going forward does not migrate.
+        if std::fs::read_to_string(&mark).is_ok_and(|version| version == VERSION)
+            && App::migrate(&config).is_ok()
+        {
+            return Ok(());
+        }
+        self.remove(shape.workspaces, &mark)?;
+        if let Some(server) = &self.server {
+            server.sql(format!("CREATE DATABASE scale_{}", shape.workspaces));
+        }
+        App::migrate(&config)?;
+        fill(self.engine, &url, shape)?;
+        if self.engine == Engine::Postgres {
+            // What autovacuum would do in its own time.
+            lines(&url, "VACUUM (ANALYZE)");
+            lines(&url, "CHECKPOINT");
+        }
+        std::fs::write(&mark, VERSION)?;
+        Ok(())
+    }
+
+    fn remove(&self, workspaces: u64, mark: &Path) -> Result<(), Failure> {
+        let mut files = vec![mark.to_owned()];
+        if let Some(server) = &self.server {
+            server.sql(format!("DROP DATABASE IF EXISTS scale_{workspaces} WITH (FORCE)"));
+        } else {
+            for ending in ["", "-wal", "-shm", "-lock"] {
+                files.push(self.folder.join(format!("{workspaces}.db{ending}")));
+            }
+        }
+        for file in files {
+            match std::fs::remove_file(file) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// How much the database takes on disk, in bytes.
+    pub fn bytes(&self, workspaces: u64) -> Result<u64, Failure> {
+        if self.server.is_none() {
+            return Ok(std::fs::metadata(self.file(workspaces))?.len());
+        }
+        let size = lines(&self.url(workspaces), "SELECT pg_database_size(current_database())");
+        Ok(size.first().ok_or("no size")?.parse()?)
+    }
+
+    /// Reads the database through once, so that what fits into memory is there for every measurement alike.
+    pub fn warm(&self, workspaces: u64) -> Result<(), Failure> {
+        let mut files = vec![self.file(workspaces)];
+        if self.server.is_some() {
+            let oid = lines(
+                &self.url(workspaces),
+                "SELECT oid FROM pg_database WHERE datname = current_database()",
+            );
+            let base = self.folder.join("data/base").join(oid.first().ok_or("no oid")?);
+            files = std::fs::read_dir(base)?
+                .map(|file| file.map(|file| file.path()))
+                .collect::<Result<_, _>>()?;
+        }
+        for file in files {
+            std::io::copy(&mut std::fs::File::open(file)?, &mut std::io::sink())?;
+        }
+        Ok(())
+    }
+}

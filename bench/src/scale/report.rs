@@ -1,0 +1,150 @@
+//! The page.
+
+use std::fmt::Write as _;
+
+use crate::measure::{Figures, Measured};
+use crate::operations::OPERATIONS;
+use crate::place::Engine;
+use crate::shape::{EVENTS, Shape};
+
+/// The most that an operation may cost on the largest database, in what it costs on the smallest.
+const MOST: f64 = 1.3;
+
+/// The middle one.
+fn median(of: &[f64]) -> f64 {
+    let mut sorted = of.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The median of the rounds' own ratios: what disturbs a machine for longer than a turn cancels out.
+fn growth(least: &[f64], most: &[f64]) -> f64 {
+    median(&least.iter().zip(most).map(|(least, most)| most / least).collect::<Vec<_>>())
+}
+
+/// All CPU time of a request, round by round.
+fn cpu(figures: &Figures) -> Vec<f64> {
+    figures.ward.iter().zip(&figures.database).map(|(ward, database)| ward + database).collect()
+}
+
+/// The whole page, as Markdown.
+pub fn text(measured: &[Measured], sizes: &[u64], rounds: u32, requests: u32) -> String {
+    let mut page = head(sizes, rounds, requests);
+    for one in measured {
+        page.push_str(&table(one, sizes));
+    }
+    page.push_str(&starts(measured, sizes));
+    page.push_str(NOTES);
+    page
+}
+
+fn head(sizes: &[u64], rounds: u32, requests: u32) -> String {
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let mut page = format!(
+        "# Scale\n\n\
+         Whether what a request costs depends on how much the installation holds. Written by `bench/scale`.\n\n\
+         Machine: {cores} cores ({}, {}), shared by server, database and client. One connection, one request at a time; \
+         {rounds} rounds of {requests} requests (a quarter or an eighth of that where one takes long), the sizes taking \
+         turns. Latencies are medians of the rounds' medians, CPU times medians of the rounds' means. Growth is the median \
+         of the rounds' own ratios, largest to smallest; the goal is {MOST} at most.\n\n\
+         | workspaces | slugs | principals | memberships, seats | API keys | audit events | calls | integrations | of these the \
+         giant's keys, events, calls |\n|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+        std::env::consts::ARCH,
+        std::env::consts::OS,
+    );
+    for size in sizes {
+        let shape = Shape::of(*size);
+        let _ = writeln!(
+            page,
+            "| {size} | {size} | {} | {} | {} | {} | {} | {size} | {}, {}, {} |",
+            2 * size + shape.giant_keys + 1,
+            shape.memberships(),
+            shape.keys(),
+            shape.events(),
+            shape.calls(),
+            shape.giant_keys + 2,
+            shape.giant_events + EVENTS,
+            shape.giant_calls + 1,
+        );
+    }
+    page
+}
+
+fn table(measured: &Measured, sizes: &[u64]) -> String {
+    let cpu_of = match measured.engine {
+        Engine::Sqlite => "CPU of Ward",
+        Engine::Postgres => "CPU of Ward + PostgreSQL",
+    };
+    let mut page = format!("\n## {}\n\n| operation | random |", measured.engine.name());
+    for size in sizes {
+        let _ = write!(page, " p50 µs at {size} |");
+    }
+    page.push_str(" growth |");
+    for size in sizes {
+        let _ = write!(page, " {cpu_of} µs at {size} |");
+    }
+    page.push_str(" growth | goal met |\n|---|---|");
+    for _ in 0..2 * sizes.len() + 2 {
+        page.push_str("---:|");
+    }
+    page.push_str("---|\n");
+    for (operation, by_size) in OPERATIONS.iter().zip(&measured.figures) {
+        let (Some(least), Some(most)) = (by_size.first(), by_size.last()) else { continue };
+        let in_time = growth(&least.latency, &most.latency);
+        let in_cpu = growth(&cpu(least), &cpu(most));
+        let _ = write!(page, "| {} | {} |", operation.name, operation.random);
+        for figures in by_size {
+            let _ = write!(page, " {:.0} |", median(&figures.latency));
+        }
+        let _ = write!(page, " {in_time:.2} |");
+        for figures in by_size {
+            let _ = match measured.engine {
+                Engine::Sqlite => write!(page, " {:.0} |", median(&figures.ward)),
+                Engine::Postgres => {
+                    write!(page, " {:.0} + {:.0} |", median(&figures.ward), median(&figures.database))
+                }
+            };
+        }
+        let met = if in_time.max(in_cpu) <= MOST { "yes" } else { "**no**" };
+        let _ = writeln!(page, " {in_cpu:.2} | {met} |");
+    }
+    page
+}
+
+fn starts(measured: &[Measured], sizes: &[u64]) -> String {
+    let most = sizes.last().copied().unwrap_or_default();
+    let mut page = format!(
+        "\n## Start\n\n\
+         From the start of the process to the whole first answer, a workspace of a key's, with {most} workspaces. The goal is \
+         less than 100 ms.\n\n| engine | database | median ms | most ms | goal met |\n|---|---:|---:|---:|---|\n"
+    );
+    for one in measured {
+        let worst = one.starts.iter().copied().fold(0.0, f64::max);
+        let met = if worst < 100.0 { "yes" } else { "**no**" };
+        let gigabytes = one.bytes.last().copied().unwrap_or_default() >> 20;
+        let _ = writeln!(
+            page,
+            "| {} | {gigabytes} MiB | {:.0} | {worst:.0} | {met} |",
+            one.engine.name(),
+            median(&one.starts),
+        );
+    }
+    page
+}
+
+const NOTES: &str = "\n## How to read this\n\n\
+- *random* says what a request draws uniformly from all that the database holds, so that at a million workspaces hardly any \
+  row is asked for twice and no cache of rows helps. What is not named there is the same in every request.\n\
+- One user is a member of every workspace. One workspace, *the giant*, has a third of all keys, four tenths of all events and \
+  half of all calls. All others are alike: an owner with a key, a service with a key, six events, a call, an integration.\n\
+- Totals are exact up to 1,000 (audit and calls: 10,000) and not counted beyond. The giant has more than that at every \
+  size, so its totals cost the same everywhere: they are what its first pages cost.\n\
+- Files are read once before measuring, so that they are in the system's cache as far as memory goes; the first round is \
+  thrown away. The growth that remains is a tree that is a level higher and pages that come from the system's cache instead of \
+  SQLite's own.\n\
+- Rows are in the order of their ids, as version-7 ids make them; keys and workspaces of a real installation are random, so its \
+  trees are about a third larger. That is no level more.\n\
+- Last uses of keys are written once a minute in one batch, here after the measurement: one update per key used in that \
+  minute, at any size.\n\
+- PostgreSQL is a server of the measurement's own with `fsync` on and 1 GB of `shared_buffers`, after a `VACUUM (ANALYZE)`.\n\n\
+Command: `bench/scale --data DIR`. `DIR` keeps the databases, which the next run takes again.\n";
