@@ -226,6 +226,25 @@ pub enum SyncAction {
         #[arg(long)]
         json: bool,
     },
+    /// Say what a person found in the EHR about a delivery of which Ward cannot tell whether it arrived.
+    Resolve {
+        /// The workspace's slug or id.
+        workspace: String,
+        /// The delivery's id.
+        delivery: String,
+        /// The call is in the EHR: the delivery is settled.
+        #[arg(long, conflicts_with = "not_in_ehr", required_unless_present = "not_in_ehr")]
+        in_ehr: bool,
+        /// Its place there, such as Communication/12.
+        #[arg(long, value_name = "PLACE", requires = "in_ehr", value_parser = parse_place)]
+        location: Option<String>,
+        /// The call is not in the EHR: it is sent at once, without a search.
+        #[arg(long)]
+        not_in_ehr: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Hold an integration's deliveries: calls go on to be owed, nothing is sent.
     Hold {
         /// The workspace's slug or id.
@@ -239,6 +258,12 @@ pub enum SyncAction {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// A place in an EHR, as the API takes it.
+fn parse_place(text: &str) -> Result<String, &'static str> {
+    let fits = (1..=200).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits { Ok(text.to_owned()) } else { Err("a place is 1 to 200 visible characters, without spaces") }
 }
 
 /// What the operator shows of calls.

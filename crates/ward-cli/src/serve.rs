@@ -50,11 +50,13 @@ async fn serve(config: Config) -> Result<(), Failure> {
     show::line(&welcome::text(&config, listen, metrics.address));
     tracing::info!(%listen, tls = tls.is_some(), rates = config.rates.enforced, "serving");
 
+    let sync = app.sync.clone();
     let options =
         ServeOptions { limits: config.limits.clone(), tls, trusted_proxies: config.trusted_proxies.clone() };
     let served = server::serve(listener, service, options, async {
         let name = signals.next().await;
         tracing::info!(signal = name, "finishing what was accepted; a second signal ends it at once");
+        sync.stop();
         tokio::spawn(async move {
             let name = signals.next().await;
             tracing::warn!(signal = name, "ending at once");

@@ -23,6 +23,8 @@ pub enum Act {
     TakeAndHang,
     /// Takes it, and answers this all the same.
     TakeAndSay(u16),
+    /// Takes it, and takes its time to say so.
+    TakeSlowly,
     /// Takes it even if it has it already.
     TakeTwice,
     /// Breaks the connection off.
@@ -49,12 +51,19 @@ pub struct Asked {
 #[derive(Default)]
 struct State {
     kept: Vec<Value>,
+    /// Where the first resource of each key is in `kept`.
+    first: BTreeMap<String, usize>,
     script: VecDeque<Act>,
     always: Option<Act>,
     searches: Option<Act>,
     asked: Vec<Asked>,
     writes: usize,
+    at_once: usize,
+    most_at_once: usize,
 }
+
+/// How long `TakeSlowly` takes: long enough that what is sent beside it is there before it has ended.
+const SLOWLY: Duration = Duration::from_millis(100);
 
 /// The EHR.
 #[derive(Clone)]
@@ -124,11 +133,34 @@ impl ScriptedEhr {
         self.state.lock().writes
     }
 
+    /// How many requests it had in hand at once, at most.
+    pub fn most_at_once(&self) -> usize {
+        self.state.lock().most_at_once
+    }
+
+    /// Waits until it has been asked so many times.
+    ///
+    /// # Panics
+    /// When that takes a minute.
+    pub async fn until_asked(&self, times: usize) {
+        for _ in 0..6_000 {
+            if self.state.lock().asked.len() >= times {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the EHR was not asked {times} times");
+    }
+
     async fn talk(&self, mut stream: TcpStream) {
         let _ = stream.set_nodelay(true);
         let mut buffer = Vec::new();
         while let Some(asked) = hear(&mut stream, &mut buffer).await {
             let act = self.decide(&asked);
+            if self.is_slow(&asked) {
+                tokio::time::sleep(SLOWLY).await;
+            }
+            self.state.lock().at_once -= 1;
             match act {
                 Decided::Answer(status, body, headers) => {
                     let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -149,9 +181,15 @@ impl ScriptedEhr {
         }
     }
 
+    fn is_slow(&self, asked: &Asked) -> bool {
+        asked.method != "GET" && matches!(self.state.lock().always, Some(Act::TakeSlowly))
+    }
+
     fn decide(&self, asked: &Asked) -> Decided {
         let mut state = self.state.lock();
         state.asked.push(asked.clone());
+        state.at_once += 1;
+        state.most_at_once = state.most_at_once.max(state.at_once);
         let hubspot_search = asked.target.ends_with("/search");
         if asked.method == "GET" || hubspot_search {
             return match state.searches.clone() {
@@ -164,7 +202,7 @@ impl ScriptedEhr {
         state.writes += 1;
         let act = state.script.pop_front().or_else(|| state.always.clone()).unwrap_or(Act::Take);
         match act {
-            Act::Take => state.take(asked),
+            Act::Take | Act::TakeSlowly => state.take(asked),
             Act::TakeAndReset => {
                 state.take(asked);
                 Decided::Reset
@@ -202,8 +240,8 @@ impl State {
         let body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
         // As a FHIR server does that knows conditional creates; HubSpot has none and takes it again.
         let known = asked.headers.contains_key("if-none-exist").then(|| key_of(&body));
-        match known.and_then(|key| self.kept.iter().find(|resource| key_of(resource) == key)) {
-            Some(known) => Decided::Answer(200, known.clone(), String::new()),
+        match known.and_then(|key| self.first.get(&key)) {
+            Some(known) => Decided::Answer(200, self.kept[*known].clone(), String::new()),
             None => self.keep(asked),
         }
     }
@@ -213,6 +251,7 @@ impl State {
         let id = (self.kept.len() + 1).to_string();
         body["id"] = json!(id);
         body["meta"] = json!({ "lastUpdated": format!("2026-01-01T00:00:{id:0>9}Z") });
+        self.first.entry(key_of(&body)).or_insert(self.kept.len());
         self.kept.push(body.clone());
         let kind = body["resourceType"].as_str().unwrap_or("calls");
         Decided::Answer(201, json!({ "id": id }), format!("location: /fhir/{kind}/{id}/_history/1\r\n"))

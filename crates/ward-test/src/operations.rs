@@ -70,6 +70,7 @@ impl Target {
                 json!({ "account_sid": format!("AC{:0>32}", 7), "auth_token": "a-token-of-a-walk" })
             }
             "retry-failed-deliveries" => json!({}),
+            "resolve-delivery" => json!({ "in_ehr": false }),
             "hold-integration" => json!({ "held": true }),
             "rotate-api-key" => json!({ "duration_days": 7 }),
             "nominate-owner" => json!({ "entity_id": NOBODY }),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 pub use ward_db::{Copied, Progress, Stage, backup};
 use ward_db::{Db, Migration, Options, Timestamp, Tx};
 
@@ -31,6 +32,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "0002_identity", sql: include_str!("../../../migrations/0002_identity.sql") },
     Migration { name: "0003_integrations", sql: include_str!("../../../migrations/0003_integrations.sql") },
     Migration { name: "0004_calls", sql: include_str!("../../../migrations/0004_calls.sql") },
+    Migration { name: "0005_sync", sql: include_str!("../../../migrations/0005_sync.sql") },
     Migration { name: "0006_identity_ends", sql: include_str!("../../../migrations/0006_identity_ends.sql") },
 ];
 
@@ -100,6 +102,7 @@ pub struct App {
     /// Wakes the workers that deliver to EHRs.
     pub sync: sync::Wake,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    delivering: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl App {
@@ -136,6 +139,7 @@ impl App {
             last_used: LastUsed::default(),
             sync: sync::Wake::default(),
             tasks: Mutex::new(Vec::new()),
+            delivering: Mutex::new(None),
         });
         Ok(app)
     }
@@ -193,8 +197,21 @@ impl App {
                     tokio::time::sleep(SWEEP_INTERVAL).await;
                 }
             }),
-            tokio::spawn(worker::keep_going(Arc::new(Worker::of(self)))),
         ]);
+        *self.delivering.lock() = Some(tokio::spawn(worker::keep_going(Arc::new(Worker::of(self)))));
+    }
+
+    /// Waits until the deliveries under way have ended and are settled, up to `shutdown_time` after the worker was told to
+    /// begin no more. What is not settled by then is looked for in the EHR before it is sent again.
+    pub async fn finish_deliveries(&self) {
+        self.sync.stop();
+        let Some(mut delivering) = self.delivering.lock().take() else { return };
+        let since = self.sync.stopped_at().unwrap_or_else(Instant::now);
+        let until = since + self.config.limits.shutdown_time;
+        if tokio::time::timeout_at(until, &mut delivering).await.is_err() {
+            tracing::warn!("deliveries under way did not end in time; the next worker looks for them first");
+            delivering.abort();
+        }
     }
 
     /// Writes what was gathered off the requests' path: last uses and refusals.
@@ -224,6 +241,7 @@ impl App {
 
     /// Ends what runs beside the requests, writes what was gathered and closes the database.
     pub async fn shutdown(&self) {
+        self.finish_deliveries().await;
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }

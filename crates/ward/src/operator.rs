@@ -15,7 +15,7 @@ use crate::error::ApiError;
 use crate::http::Context;
 use crate::ids::{DeliveryId, IntegrationId, WorkspaceId};
 use crate::integrations;
-use crate::sync::actions::{self as steering, Retried};
+use crate::sync::actions::{self as steering, InEhr, Resolved, Retried};
 use crate::sync::{self, LaneShown};
 use crate::workspaces::State;
 use crate::workspaces::operator::{self as workspaces, Overview};
@@ -186,6 +186,24 @@ pub async fn sync_retry(
                 None => steering::retry_all(tx, &context, Actor::OPERATOR, workspace, None),
             };
             retried.map_err(OperatorError::from)
+        })
+        .await
+}
+
+/// Settles or sends a delivery by what a person found in the EHR.
+pub async fn sync_resolve(
+    app: &App,
+    slug_or_id: &str,
+    delivery: DeliveryId,
+    found: InEhr,
+) -> Result<Resolved, OperatorError> {
+    let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
+    let context = Context::of_operator(app.clock.now());
+    app.db
+        .write("operator.sync_resolve", move |tx| {
+            crate::workspaces::guard(tx, workspace)?;
+            steering::resolve_one(tx, &context, Actor::OPERATOR, workspace, delivery, &found)
+                .map_err(OperatorError::from)
         })
         .await
 }

@@ -108,6 +108,7 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("list-deliveries", "sync", sync::api::list)?;
     routes.on("get-delivery", "sync", sync::api::get)?;
     routes.on("retry-delivery", "sync", sync::api::retry)?;
+    routes.on("resolve-delivery", "sync", sync::api::resolve)?;
     routes.on("retry-failed-deliveries", "sync", sync::api::retry_failed)?;
     routes.on("get-sync-status", "sync", sync::api::status)?;
     routes.on("hold-integration", "sync", sync::api::hold)?;

@@ -17,7 +17,7 @@ use crate::http::caller::{Caller, Entry, Held};
 use crate::http::idempotency::{Repeat, Secrecy};
 use crate::http::{Context, Reply};
 use crate::ids::IntegrationId;
-use crate::workspaces;
+use crate::{sync, workspaces};
 
 /// `CreateIntegrationRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
@@ -225,7 +225,8 @@ pub(super) async fn update(
     change: Change,
 ) -> Result<Integration, ApiError> {
     let vault = app.vault.clone();
-    app.db
+    let updated = app
+        .db
         .write("integrations.update", move |tx| {
             let Held { caller, seen } = entry.hold(tx)?;
             let mut integration = found(tx, seen.workspace.id, id)?;
@@ -239,7 +240,7 @@ pub(super) async fn update(
             }
             let fields = differences(&integration.config, &config);
             if fields.is_empty() && plan.put.is_empty() {
-                return Ok(integration);
+                return Ok::<_, ApiError>(integration);
             }
             let now = entry.context.now;
             integration.config = config;
@@ -249,9 +250,12 @@ pub(super) async fn update(
             let what =
                 json!({ "fields": fields, "secrets_set": secrets_set(&plan), "secrets_dropped": dropped });
             audit::record(tx, event(&entry.context, &caller, "integration.update", &integration, what))?;
+            sync::integration_changed(tx, integration.workspace, id, now)?;
             Ok(integration)
         })
-        .await
+        .await?;
+    app.sync.wake();
+    Ok(updated)
 }
 
 fn merged(present: &Config, change: Change) -> Wanted {

@@ -2,7 +2,7 @@
 
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
-use ward_db::{Error, Json, Row, Tx, Value};
+use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
 
 use super::secrets::{Field, Sealed, SecretAt, Stored};
 use super::{Config, Integration, Protocol};
@@ -40,6 +40,19 @@ pub fn exists_by_id(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) 
         |_| Ok(()),
     )?;
     Ok(found.is_some())
+}
+
+/// When an integration last changed.
+pub fn changed_at(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    id: IntegrationId,
+) -> Result<Option<Timestamp>, Error> {
+    tx.optional(
+        "SELECT updated_at FROM integrations WHERE workspace_id = $1 AND id = $2",
+        &[workspace.into(), id.into()],
+        |row| row.get(0),
+    )
 }
 
 /// How many integrations the workspace has.
@@ -237,7 +250,7 @@ pub fn put_secret(
     new: &Sealed,
     reference: &str,
     key_id: &str,
-    now: ward_db::Timestamp,
+    now: Timestamp,
 ) -> Result<(), Error> {
     drop_secret(tx, new.workspace, new.integration, &new.field)?;
     tx.execute(

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use ward_db::{Timestamp, Tx, Uuid};
 
+use super::api::Shown;
 use super::{DeliveryState, outbox, store};
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
@@ -81,6 +82,23 @@ pub fn retry_one(
     delivery: DeliveryId,
     now: Timestamp,
 ) -> Result<Retried, ApiError> {
+    let found = at_rest(tx, workspace, delivery, now)?;
+    store::requeue(tx, workspace, found.integration_id, delivery, found.created_at, now)?;
+    let what = json!({ "from": found.state, "reason": found.reason });
+    audit::record(
+        tx,
+        event(context, actor, "delivery.retry", workspace, ("delivery", Some(delivery.0)), what),
+    )?;
+    Ok(Retried { retried: 1, has_more: false })
+}
+
+/// A delivery that nobody is sending and that may be sent, its lane guarded against whoever would begin to.
+fn at_rest(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    delivery: DeliveryId,
+    now: Timestamp,
+) -> Result<Shown, ApiError> {
     let found = store::get(tx, workspace, delivery)?.ok_or(no_delivery())?;
     outbox::open_lane(tx, workspace, found.integration_id, now)?;
     // Looked at again: a worker may have had the lane a moment ago.
@@ -93,19 +111,110 @@ pub fn retry_one(
         ));
     }
     match DeliveryState::named(found.state) {
-        Some(DeliveryState::Failed | DeliveryState::Held | DeliveryState::Pending) => {}
+        Some(DeliveryState::Failed | DeliveryState::Held | DeliveryState::Pending) => Ok(found),
         Some(DeliveryState::Synced) => {
-            return Err(ApiError::conflict("already_synced", "This delivery is in the EHR already."));
+            Err(ApiError::conflict("already_synced", "This delivery is in the EHR already."))
         }
-        _ => return Err(ApiError::conflict("being_sent", "This delivery is being sent at this moment.")),
+        _ => Err(ApiError::conflict("being_sent", "This delivery is being sent at this moment.")),
     }
-    outbox::requeue(tx, workspace, found.integration_id, delivery, found.created_at, now)?;
-    let what = json!({ "from": found.state, "reason": found.reason });
+}
+
+/// What a person found in the EHR.
+#[derive(Clone, Debug)]
+pub enum InEhr {
+    /// The call is there.
+    Yes {
+        /// Where.
+        location: Option<String>,
+    },
+    /// It is not.
+    No,
+}
+
+/// `ResolveDeliveryResponse`
+#[derive(Serialize)]
+pub struct Resolved {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// What it is now.
+    pub state: &'static str,
+    /// Its place in the EHR.
+    pub location: Option<String>,
+}
+
+/// Settles or sends a delivery by what a person found in the EHR.
+pub async fn resolve(
+    app: &Arc<App>,
+    entry: Entry,
+    delivery: DeliveryId,
+    found: InEhr,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
+    let vault = app.vault.clone();
+    let reply = app
+        .db
+        .write("sync.resolve", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            repeat.once(tx, &vault, Secrecy::Open, |tx| {
+                let workspace = seen.workspace.id;
+                resolve_one(tx, &entry.context, Actor::of(&caller), workspace, delivery, &found)
+            })
+        })
+        .await?;
+    app.sync.wake();
+    Ok(reply)
+}
+
+/// The same, in the operator's or a caller's transaction.
+pub fn resolve_one(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    actor: Actor,
+    workspace: WorkspaceId,
+    delivery: DeliveryId,
+    in_ehr: &InEhr,
+) -> Result<Resolved, ApiError> {
+    let now = context.now;
+    let found = at_rest(tx, workspace, delivery, now)?;
+    let (state, location) = match in_ehr {
+        InEhr::Yes { location } => {
+            store::found_in_ehr(tx, workspace, &found, location.as_deref(), now)?;
+            (DeliveryState::Synced, location.clone())
+        }
+        InEhr::No => {
+            store::not_in_ehr(tx, workspace, delivery)?;
+            store::requeue(tx, workspace, found.integration_id, delivery, found.created_at, now)?;
+            (DeliveryState::Pending, None)
+        }
+    };
+    let what = json!({
+        "from": found.state,
+        "reason": found.reason,
+        "in_ehr": state == DeliveryState::Synced,
+        "location": location,
+    });
     audit::record(
         tx,
-        event(context, actor, "delivery.retry", workspace, ("delivery", Some(delivery.0)), what),
+        event(context, actor, "delivery.resolve", workspace, ("delivery", Some(delivery.0)), what),
     )?;
-    Ok(Retried { retried: 1, has_more: false })
+    Ok(Resolved { id: delivery, state: state.name(), location })
+}
+
+/// Records that what EHRs said was read. Called before the answer leaves; if it cannot be recorded, there is no answer.
+pub async fn note_read(
+    app: &App,
+    entry: &Entry,
+    workspace: WorkspaceId,
+    one: Option<DeliveryId>,
+) -> Result<(), ApiError> {
+    let (context, actor) = (entry.context.clone(), Actor::of(&entry.caller));
+    let action = if one.is_some() { "delivery.read" } else { "delivery.list" };
+    app.db
+        .write("sync.note_read", move |tx| {
+            let about = ("delivery", one.map(|id| id.0));
+            audit::record_phi_access(tx, event(&context, actor.clone(), action, workspace, about, json!({})))
+        })
+        .await
 }
 
 /// Tries every failed delivery again, of one integration or of all, some at a time.
@@ -142,7 +251,7 @@ pub fn retry_all(
     let has_more = failed.len() > most;
     failed.truncate(most);
     for (delivery, integration, created_at) in &failed {
-        outbox::requeue(tx, workspace, *integration, *delivery, *created_at, context.now)?;
+        store::requeue(tx, workspace, *integration, *delivery, *created_at, context.now)?;
     }
     let retried = i64::try_from(failed.len()).unwrap_or(i64::MAX);
     if retried > 0 {
@@ -189,9 +298,9 @@ pub fn hold(
     let key = (workspace, integration);
     outbox::open_lane(tx, workspace, integration, context.now)?;
     if held {
-        outbox::hold(tx, key, "operator", context.now)?;
+        store::hold(tx, key, "operator", context.now)?;
     } else {
-        outbox::release(tx, key, context.now)?;
+        store::release(tx, key, context.now)?;
     }
     let action = if held { "integration.hold" } else { "integration.release" };
     audit::record(

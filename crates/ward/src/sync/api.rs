@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use ward_db::{Timestamp, Uuid};
 
-use super::actions;
+use super::actions::{self, InEhr};
 use super::store::{self, Filter};
 use crate::error::ApiError;
 use crate::http::idempotency::Repeat;
@@ -149,6 +149,7 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
             ))
         })
         .await?;
+    actions::note_read(&call.app, &entry, workspace, None).await?;
     Reply::ok(&listed)
 }
 
@@ -169,7 +170,9 @@ pub async fn get(call: Call) -> Result<Reply, ApiError> {
             Ok(Some(Detail { delivery, attempts: store::attempts(tx, workspace, id, MOST_ATTEMPTS)? }))
         })
         .await?;
-    Reply::ok(&found.ok_or(ApiError::missing("delivery_not_found", "Delivery not found."))?)
+    let found = found.ok_or(ApiError::missing("delivery_not_found", "Delivery not found."))?;
+    actions::note_read(&call.app, &entry, workspace, Some(id)).await?;
+    Reply::ok(&found)
 }
 
 /// `retry-delivery`
@@ -177,6 +180,22 @@ pub async fn retry(mut call: Call) -> Result<Reply, ApiError> {
     let (entry, bytes) = call.enter_with_ignored_body().await?;
     let repeat = Repeat::of(&call, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
     actions::retry(&call.app, entry, named(&call), repeat).await
+}
+
+/// `ResolveDeliveryRequest`
+#[derive(Deserialize)]
+struct Resolve {
+    in_ehr: bool,
+    location: Option<String>,
+}
+
+/// `resolve-delivery`
+pub async fn resolve(mut call: Call) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_body::<Resolve>().await?;
+    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    let Resolve { in_ehr, location } = sent.value;
+    let found = if in_ehr { InEhr::Yes { location } } else { InEhr::No };
+    actions::resolve(&call.app, entry, named(&call), found, repeat).await
 }
 
 /// `RetryFailedRequest`

@@ -6,6 +6,11 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_secs(5);
 /// The longest.
 const LONGEST: Duration = Duration::from_hours(1);
+/// The longest that a wait is drawn out because the other side asks for it.
+pub const LONGEST_ASKED: Duration = Duration::from_hours(24);
+/// The shortest wait after a try that may have arrived: a search finds things a moment after they were written, in some
+/// systems only seconds after.
+pub const SHORTEST_UNKNOWN: Duration = Duration::from_secs(10);
 /// For how long a delivery is tried before it is a dead letter.
 pub const TRIED_FOR: Duration = Duration::from_hours(24);
 /// After how many failures in a row an integration is let alone for a while, and then gets one delivery to prove itself.
@@ -18,11 +23,11 @@ pub fn ceiling(tried: i64) -> Duration {
 }
 
 /// A wait between nothing and the ceiling, as `random` (any 64 bits) says, and never less than what the other side asked
-/// for, as far as that is no more than the longest ceiling.
+/// for, up to a day.
 pub fn wait(tried: i64, asked: Option<Duration>, random: u64) -> Duration {
     let ceiling = u64::try_from(ceiling(tried).as_micros()).unwrap_or(u64::MAX);
     let drawn = Duration::from_micros(random % (ceiling + 1));
-    drawn.max(asked.unwrap_or_default().min(LONGEST))
+    drawn.max(asked.unwrap_or_default().min(LONGEST_ASKED))
 }
 
 /// 64 random bits. Without a source of them there is still a spread, by time.
@@ -51,7 +56,8 @@ mod tests {
         for random in [0, 1, u64::MAX, 123_456_789_012] {
             assert!(wait(3, None, random) <= ceiling(3));
             assert!(wait(1, Some(Duration::from_secs(90)), random) == Duration::from_secs(90));
-            assert!(wait(1, Some(Duration::from_hours(99)), random) <= LONGEST);
+            assert!(wait(1, Some(Duration::from_hours(9)), random) == Duration::from_hours(9));
+            assert!(wait(1, Some(Duration::from_hours(99)), random) == LONGEST_ASKED);
         }
         let mean =
             (0..10_000_u64).map(|n| wait(4, None, n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).as_secs_f64());

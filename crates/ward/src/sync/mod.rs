@@ -12,10 +12,11 @@ mod outbox;
 mod store;
 pub mod worker;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use ward_db::{Error, Timestamp, Tx};
 
 use crate::calls::RealDirection;
@@ -73,17 +74,38 @@ pub struct Owed {
     pub state: DeliveryState,
 }
 
-/// Makes a finished call owed to an integration, once however often it is said, in the transaction that finishes it.
+/// Makes a finished call owed to an integration, once however often it is said, in the transaction that finishes it. It
+/// is sent at `due_at` at the earliest.
 pub fn enqueue(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
     integration: IntegrationId,
     call: CallId,
     direction: RealDirection,
-    now: Timestamp,
+    (now, due_at): (Timestamp, Timestamp),
 ) -> Result<(), Error> {
     let position = workspaces::next_position(tx, workspace, now)?;
-    outbox::insert(tx, workspace, integration, call, direction, position, now)
+    outbox::insert(tx, (workspace, integration), call, direction, position, (now, due_at))
+}
+
+/// Nothing more is waited for of this call: what it owes is due now.
+pub fn hurry(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId, now: Timestamp) -> Result<(), Error> {
+    store::hurry(tx, workspace, call, now)
+}
+
+/// An integration was changed: what waits for it is looked at again at once, by every worker's next look.
+pub fn integration_changed(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    integration: IntegrationId,
+    now: Timestamp,
+) -> Result<(), Error> {
+    store::reopen(tx, workspace, Some(integration), now)
+}
+
+/// A workspace is active again: the same for all of its integrations.
+pub fn workspace_restored(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp) -> Result<(), Error> {
+    store::reopen(tx, workspace, None, now)
 }
 
 /// A call's patient became known: a delivery that was held for want of one can go.
@@ -93,30 +115,45 @@ pub fn patient_known(
     call: CallId,
     now: Timestamp,
 ) -> Result<(), Error> {
-    outbox::release_unmatched(tx, workspace, call, now)
+    store::release_unmatched(tx, workspace, call, now)
 }
 
-/// The resource that a connector takes a call as.
-pub fn resource_of(connector: &str) -> &'static str {
-    match connector {
-        "hubspot" => "HubSpot call",
-        "epic" | "cerner" | "allscripts" => "FHIR DocumentReference",
-        _ => "FHIR Communication",
-    }
+/// The resource that a connector takes a call as. `None`: no way to write a call there is known.
+pub fn resource_of(connector: &str) -> Option<&'static str> {
+    note::form_of(connector).map(note::name_of)
 }
 
-/// Wakes this process's workers when something became owed, so that they need not wait for their next look.
+/// Wakes this process's workers when something became owed, so that they need not wait for their next look, and tells
+/// them when to come to an end.
 #[derive(Clone, Default)]
-pub struct Wake(Arc<Notify>);
+pub struct Wake(Arc<Signals>);
+
+#[derive(Default)]
+struct Signals {
+    due: Notify,
+    stopped_at: OnceLock<Instant>,
+}
 
 impl Wake {
     /// Something is due now.
     pub fn wake(&self) {
-        self.0.notify_one();
+        self.0.due.notify_one();
     }
 
     /// Waits until something is due, at most so long: other processes cannot wake this one.
     pub async fn wait(&self, most: Duration) {
-        let _ = tokio::time::timeout(most, self.0.notified()).await;
+        let _ = tokio::time::timeout(most, self.0.due.notified()).await;
+    }
+
+    /// Begin nothing any more, and finish what is under way.
+    pub fn stop(&self) {
+        let _ = self.0.stopped_at.set(Instant::now());
+        self.0.due.notify_waiters();
+        self.0.due.notify_one();
+    }
+
+    /// Since when nothing more is to be begun.
+    pub fn stopped_at(&self) -> Option<Instant> {
+        self.0.stopped_at.get().copied()
     }
 }

@@ -16,6 +16,15 @@ pub fn form_of(connector: &str) -> Option<Form> {
     }
 }
 
+/// What it is called.
+pub const fn name_of(form: Form) -> &'static str {
+    match form {
+        Form::HubSpotCall => "HubSpot call",
+        Form::DocumentReference => "FHIR DocumentReference",
+        Form::Communication => "FHIR Communication",
+    }
+}
+
 /// The call, for the EHR.
 pub fn of(workspace: WorkspaceId, call: &CallRecord, direction: RealDirection) -> CallNote {
     let inbound = direction.is_inbound();

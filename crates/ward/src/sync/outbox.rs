@@ -11,17 +11,18 @@ use crate::calls::RealDirection;
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 
 /// No lease.
-const NEVER: Timestamp = Timestamp::from_micros(0);
+pub const NEVER: Timestamp = Timestamp::from_micros(0);
+/// What a lane waits for that ends by itself; everything else waits for somebody.
+const BY_ITSELF: [&str; 2] = ["throttled", "failing"];
 
 /// Inserts a delivery, if the call does not owe one to this integration already.
 pub fn insert(
     tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    integration: IntegrationId,
+    (workspace, integration): LaneKey,
     call: CallId,
     direction: RealDirection,
     position: i64,
-    now: Timestamp,
+    (now, due_at): (Timestamp, Timestamp),
 ) -> Result<(), Error> {
     let id = DeliveryId::at(now);
     let inserted = tx.execute(
@@ -39,7 +40,7 @@ pub fn insert(
             now.into(),
         ],
     )?;
-    if inserted == 1 { queue(tx, workspace, integration, id, now, now) } else { Ok(()) }
+    if inserted == 1 { queue(tx, workspace, integration, id, due_at, now) } else { Ok(()) }
 }
 
 /// Puts a delivery into its lane's queue, due then.
@@ -111,7 +112,8 @@ pub type LaneKey = (WorkspaceId, IntegrationId);
 /// Lanes whose turn it is, those that have waited longest first.
 pub fn due_lanes(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<Vec<LaneKey>, Error> {
     tx.all(
-        "SELECT workspace_id, integration_id FROM sync_lanes WHERE due_at <= $1 ORDER BY due_at LIMIT $2",
+        "SELECT workspace_id, integration_id FROM sync_lanes WHERE due_at <= $1 AND lease_until <= $1 \
+         ORDER BY due_at LIMIT $2",
         &[now.into(), most.into()],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )
@@ -128,6 +130,10 @@ pub struct Lane {
     pub held: bool,
     /// Failures in a row.
     pub failures: i64,
+    /// Why nothing was sent before this turn, if that was not the queue's doing.
+    pub waited_because: Option<String>,
+    /// Since when it can go, after it had to wait for somebody.
+    pub resumed_at: Option<Timestamp>,
 }
 
 /// Takes a lane until `until`, if it is due and nobody has it.
@@ -139,12 +145,47 @@ pub fn take_lane(
     until: Timestamp,
 ) -> Result<Option<Lane>, Error> {
     tx.optional(
-        "UPDATE sync_lanes SET lease_token = $3, lease_until = $4, due_at = $4, waits_because = NULL \
+        "UPDATE sync_lanes SET lease_token = $3, lease_until = $4, due_at = $4 \
          WHERE workspace_id = $1 AND integration_id = $2 AND due_at <= $5 AND lease_until <= $5 \
-         RETURNING held, failures",
+         RETURNING held, failures, waits_because, resumed_at",
         &[key.0.into(), key.1.into(), token.into(), until.into(), now.into()],
-        |row| Ok(Lane { key, token, held: row.get(0)?, failures: row.get(1)? }),
+        |row| {
+            Ok(Lane {
+                key,
+                token,
+                held: row.get(0)?,
+                failures: row.get(1)?,
+                waited_because: row.get(2)?,
+                resumed_at: row.get(3)?,
+            })
+        },
     )
+}
+
+/// Notes that a taken lane goes again. If it had to wait for somebody, the time until now does not count as tried.
+pub fn go_on(tx: &mut Tx<'_>, lane: &mut Lane, now: Timestamp) -> Result<(), Error> {
+    let Some(waited) = lane.waited_because.take() else { return Ok(()) };
+    if !BY_ITSELF.contains(&waited.as_str()) {
+        lane.resumed_at = Some(now);
+    }
+    tx.execute(
+        "UPDATE sync_lanes SET waits_because = NULL, resumed_at = $3 WHERE workspace_id = $1 AND integration_id = $2",
+        &[lane.key.0.into(), lane.key.1.into(), lane.resumed_at.into()],
+    )?;
+    Ok(())
+}
+
+/// Whether a taken lane is still this worker's, and nothing has come in the way of sending since it was taken.
+pub fn may_send(tx: &mut Tx<'_>, lane: &Lane) -> Result<bool, Error> {
+    let found = tx.optional(
+        "SELECT 1 FROM sync_lanes l JOIN workspaces w ON w.id = l.workspace_id \
+         JOIN integrations i ON i.workspace_id = l.workspace_id AND i.id = l.integration_id \
+         WHERE l.workspace_id = $1 AND l.integration_id = $2 AND l.lease_token = $3 AND NOT l.held \
+           AND w.state = 'active' AND i.enabled",
+        &[lane.key.0.into(), lane.key.1.into(), lane.token.into()],
+        |_| Ok(()),
+    )?;
+    Ok(found.is_some())
 }
 
 /// How a worker leaves a lane.
@@ -156,8 +197,17 @@ pub struct Leaving {
     pub not_before: Timestamp,
     /// Why nothing is sent before then, if that is not the queue's doing.
     pub waits_because: Option<&'static str>,
-    /// When something last arrived, if something did.
+    /// When a call last got into the EHR, if one did.
     pub succeeded_at: Option<Timestamp>,
+}
+
+/// Takes a lane's row, so that what is read after this is as it stays until the end of the transaction.
+pub fn guard_lane(tx: &mut Tx<'_>, key: LaneKey) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE sync_lanes SET held = held WHERE workspace_id = $1 AND integration_id = $2",
+        &[key.0.into(), key.1.into()],
+    )?;
+    Ok(())
 }
 
 /// Gives a lane back, due when its next delivery is. A lane taken over by another worker is left alone.
@@ -204,8 +254,12 @@ pub struct Leased {
     pub call: CallId,
     /// Which try this is, from 1.
     pub attempt: i64,
-    /// When it was first tried since it was last put into the queue.
+    /// Since when it has been tried: since it was put into the queue, or since its lane could go again.
     pub tried_since: Timestamp,
+    /// What the row said of that before this try.
+    former_tried_since: Option<Timestamp>,
+    /// And of why it waited.
+    former_reason: Option<String>,
     /// Whether an earlier try may have arrived.
     pub maybe_sent: bool,
     /// When it became owed.
@@ -216,32 +270,36 @@ pub struct Leased {
 /// died: nobody knows whether it arrived.
 pub fn lease(tx: &mut Tx<'_>, lane: &Lane, now: Timestamp, most: i64) -> Result<Vec<Leased>, Error> {
     let (workspace, integration) = lane.key;
-    let due: Vec<(Leased, DeliveryState, Option<Timestamp>)> = tx.all(
-        "SELECT d.id, d.call_id, d.state, d.attempts, d.tried_since, d.maybe_sent, d.created_at FROM delivery_queue q \
+    let due: Vec<(Leased, DeliveryState)> = tx.all(
+        "SELECT d.id, d.call_id, d.state, d.attempts, d.tried_since, d.maybe_sent, d.created_at, d.reason \
+         FROM delivery_queue q \
          JOIN deliveries d ON d.workspace_id = q.workspace_id AND d.id = q.delivery_id \
          WHERE q.workspace_id = $1 AND q.integration_id = $2 AND q.due_at <= $3 ORDER BY q.due_at LIMIT $4",
         &[workspace.into(), integration.into(), now.into(), most.into()],
         |row| {
+            let former_tried_since: Option<Timestamp> = row.get(4)?;
             let leased = Leased {
                 id: row.get(0)?,
                 call: row.get(1)?,
                 attempt: row.get::<i64>(3)? + 1,
-                tried_since: now,
+                tried_since: former_tried_since
+                    .map_or(now, |since| since.max(lane.resumed_at.unwrap_or(since))),
+                former_tried_since,
+                former_reason: row.get(7)?,
                 maybe_sent: row.get(5)?,
                 created_at: row.get(6)?,
             };
-            Ok((leased, DeliveryState::column(row, 2)?, row.get(4)?))
+            Ok((leased, DeliveryState::column(row, 2)?))
         },
     )?;
     let mut leased = Vec::with_capacity(due.len());
-    for (mut one, state, tried_since) in due {
+    for (mut one, state) in due {
         if state == DeliveryState::Sending {
             let lost =
                 Attempt { outcome: "lost", status: None, started_at: now, ended_at: now, detail: None };
             note_attempt(tx, workspace, one.id, one.attempt - 1, &lost)?;
             one.maybe_sent = true;
         }
-        one.tried_since = tried_since.unwrap_or(now);
         tx.execute(
             "UPDATE deliveries SET state = 'sending', lease_token = $3, attempts = $4, tried_since = $5, maybe_sent = $6, \
                     reason = NULL WHERE workspace_id = $1 AND id = $2",
@@ -303,11 +361,12 @@ fn note_attempt(
 pub enum Settled {
     /// It is in the EHR, there.
     Synced(Option<String>),
-    /// It waits for somebody; the word says for what.
-    Held(&'static str),
+    /// It waits for somebody; the word says for what. The flag, here and below: whether this try or an earlier one may
+    /// have arrived.
+    Held(&'static str, bool),
     /// It is a dead letter; the word says why.
-    Failed(&'static str),
-    /// It is tried again then. The flag: whether this try may have arrived all the same.
+    Failed(&'static str, bool),
+    /// It is tried again then.
     Again(Timestamp, bool),
     /// It was not tried after all, and keeps what was known of it.
     Untried,
@@ -323,20 +382,12 @@ pub fn settle(
     attempt: &Attempt<'_>,
 ) -> Result<bool, Error> {
     let (workspace, integration) = lane.key;
-    let (state, reason, location, attempts, maybe_sent) = match settled {
-        Settled::Synced(location) => {
-            (DeliveryState::Synced, None, location.as_deref(), leased.attempt, false)
-        }
-        Settled::Held(reason) => {
-            (DeliveryState::Held, Some(*reason), None, leased.attempt, leased.maybe_sent)
-        }
-        Settled::Failed(reason) => {
-            (DeliveryState::Failed, Some(*reason), None, leased.attempt, leased.maybe_sent)
-        }
-        Settled::Again(_, maybe) => {
-            (DeliveryState::Pending, Some(attempt.outcome), None, leased.attempt, *maybe)
-        }
-        Settled::Untried => (DeliveryState::Pending, None, None, leased.attempt - 1, leased.maybe_sent),
+    let (state, reason, location, maybe_sent) = match settled {
+        Settled::Untried => return put_back(tx, lane, leased),
+        Settled::Synced(location) => (DeliveryState::Synced, None, location.as_deref(), false),
+        Settled::Held(reason, maybe) => (DeliveryState::Held, Some(*reason), None, *maybe),
+        Settled::Failed(reason, maybe) => (DeliveryState::Failed, Some(*reason), None, *maybe),
+        Settled::Again(_, maybe) => (DeliveryState::Pending, Some(attempt.outcome), None, *maybe),
     };
     let settled_at = (state != DeliveryState::Pending).then_some(attempt.ended_at);
     let ours = tx.execute(
@@ -350,7 +401,7 @@ pub fn settle(
             state.name().into(),
             reason.into(),
             location.into(),
-            attempts.into(),
+            leased.attempt.into(),
             maybe_sent.into(),
             settled_at.into(),
             attempt.detail.map_or(Value::Null, Value::Json),
@@ -360,14 +411,14 @@ pub fn settle(
         return Ok(false);
     }
     match settled {
+        Settled::Untried => {}
         Settled::Again(due_at, _) => {
             tx.execute(
                 "UPDATE delivery_queue SET due_at = $4 WHERE workspace_id = $1 AND integration_id = $2 AND delivery_id = $3",
                 &[workspace.into(), integration.into(), leased.id.into(), (*due_at).into()],
             )?;
         }
-        Settled::Untried => return Ok(true),
-        Settled::Synced(_) | Settled::Held(_) | Settled::Failed(_) => {
+        Settled::Synced(_) | Settled::Held(..) | Settled::Failed(..) => {
             tx.execute(
                 "DELETE FROM delivery_queue WHERE workspace_id = $1 AND integration_id = $2 AND delivery_id = $3",
                 &[workspace.into(), integration.into(), leased.id.into()],
@@ -378,91 +429,54 @@ pub fn settle(
     Ok(true)
 }
 
-/// Holds a lane: nothing of it is sent until it is released.
-pub fn hold(tx: &mut Tx<'_>, key: LaneKey, because: &str, now: Timestamp) -> Result<(), Error> {
-    tx.execute(
-        "UPDATE sync_lanes SET held = true, held_because = $3, held_at = $4 \
-         WHERE workspace_id = $1 AND integration_id = $2",
-        &[key.0.into(), key.1.into(), because.into(), now.into()],
+/// Gives a delivery back as it was before it was marked as being sent.
+fn put_back(tx: &mut Tx<'_>, lane: &Lane, leased: &Leased) -> Result<bool, Error> {
+    let ours = tx.execute(
+        "UPDATE deliveries SET state = 'pending', reason = $4, attempts = $5, tried_since = $6, lease_token = NULL \
+         WHERE workspace_id = $1 AND id = $2 AND lease_token = $3 AND state = 'sending'",
+        &[
+            lane.key.0.into(),
+            leased.id.into(),
+            lane.token.into(),
+            leased.former_reason.as_deref().into(),
+            (leased.attempt - 1).into(),
+            leased.former_tried_since.into(),
+        ],
     )?;
-    Ok(())
-}
-
-/// Releases a lane, due at once. What made it fail is forgotten.
-pub fn release(tx: &mut Tx<'_>, key: LaneKey, now: Timestamp) -> Result<(), Error> {
-    tx.execute(
-        "UPDATE sync_lanes SET held = false, held_because = NULL, held_at = NULL, waits_because = NULL, failures = 0, \
-                due_at = $3, not_before = $4 WHERE workspace_id = $1 AND integration_id = $2",
-        &[key.0.into(), key.1.into(), now.into(), NEVER.into()],
-    )?;
-    Ok(())
+    Ok(ours == 1)
 }
 
 /// Releases a lane that Ward itself held, if the integration was changed since: somebody has seen to it. What a person
 /// held, a person releases.
-pub fn resume_after(tx: &mut Tx<'_>, key: LaneKey, changed_at: Timestamp) -> Result<bool, Error> {
+pub fn resume_after(
+    tx: &mut Tx<'_>,
+    lane: &mut Lane,
+    changed_at: Timestamp,
+    now: Timestamp,
+) -> Result<(), Error> {
     let resumed = tx.execute(
-        "UPDATE sync_lanes SET held = false, held_because = NULL, held_at = NULL \
+        "UPDATE sync_lanes SET held = false, held_because = NULL, held_at = NULL, resumed_at = $4 \
          WHERE workspace_id = $1 AND integration_id = $2 AND held AND held_at < $3 \
            AND held_because IN ('unauthorized', 'misconfigured')",
-        &[key.0.into(), key.1.into(), changed_at.into()],
+        &[lane.key.0.into(), lane.key.1.into(), changed_at.into(), now.into()],
     )?;
-    Ok(resumed == 1)
-}
-
-/// Puts what a call owes back into the queue, if it was held for want of a patient.
-pub fn release_unmatched(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    call: CallId,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let held: Vec<(DeliveryId, IntegrationId, Timestamp)> = tx.all(
-        "UPDATE deliveries SET state = 'pending', reason = NULL, settled_at = NULL, tried_since = NULL \
-         WHERE workspace_id = $1 AND call_id = $2 AND state = 'held' AND reason = 'unmatched_patient' \
-         RETURNING id, integration_id, created_at",
-        &[workspace.into(), call.into()],
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-    )?;
-    for (delivery, integration, created_at) in held {
-        queue(tx, workspace, integration, delivery, now, created_at)?;
+    if resumed == 1 {
+        (lane.held, lane.resumed_at) = (false, Some(now));
     }
-    Ok(())
-}
-
-/// Puts a delivery back into the queue, due now, with a whole day of tries before it. Its identifier stays, and whether
-/// it may have arrived. Whoever asks for it does not want to wait until an integration that failed is tried by itself.
-pub fn requeue(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    integration: IntegrationId,
-    delivery: DeliveryId,
-    created_at: Timestamp,
-    now: Timestamp,
-) -> Result<(), Error> {
-    tx.execute(
-        "UPDATE deliveries SET state = 'pending', reason = NULL, settled_at = NULL, tried_since = NULL \
-         WHERE workspace_id = $1 AND id = $2",
-        &[workspace.into(), delivery.into()],
-    )?;
-    tx.execute(
-        "UPDATE sync_lanes SET not_before = $3 WHERE workspace_id = $1 AND integration_id = $2",
-        &[workspace.into(), integration.into(), NEVER.into()],
-    )?;
-    queue(tx, workspace, integration, delivery, now, created_at)?;
-    tx.execute(
-        "UPDATE delivery_queue SET due_at = $4 WHERE workspace_id = $1 AND integration_id = $2 AND delivery_id = $3",
-        &[workspace.into(), integration.into(), delivery.into(), now.into()],
-    )?;
     Ok(())
 }
 
 /// How many deliveries wait to be sent, counted no further than `most`, and when the one that has waited longest became
 /// owed.
 pub fn depth(tx: &mut Tx<'_>, most: i64) -> Result<(i64, Option<Timestamp>), Error> {
-    tx.one(
-        "SELECT count(*), min(created_at) FROM (SELECT created_at FROM delivery_queue LIMIT $1) AS found",
+    let waiting = tx.one(
+        "SELECT count(*) FROM (SELECT 1 FROM delivery_queue LIMIT $1) AS found",
         &[most.into()],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )
+        |row| row.get(0),
+    )?;
+    let oldest =
+        tx.optional("SELECT created_at FROM delivery_queue ORDER BY created_at LIMIT 1", &[], |row| {
+            row.get(0)
+        })?;
+    Ok((waiting, oldest))
 }

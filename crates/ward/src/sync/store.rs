@@ -7,6 +7,7 @@ use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
 
 use super::DeliveryState;
 use super::api::{AttemptShown, LaneShown, Shown};
+use super::outbox::{LaneKey, NEVER, open_lane, queue};
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::page::Page;
 
@@ -190,11 +191,18 @@ pub fn lanes(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<LaneShown>, 
         lane.held_deliveries = counted(DeliveryState::Held)?;
         lane.failed = counted(DeliveryState::Failed)?;
         lane.synced = counted(DeliveryState::Synced)?;
-        (lane.pending, lane.oldest_pending_at) = tx.one(
-            "SELECT count(*), min(created_at) FROM (SELECT created_at FROM delivery_queue \
+        lane.pending = tx.one(
+            "SELECT count(*) FROM (SELECT 1 FROM delivery_queue \
              WHERE workspace_id = $1 AND integration_id = $2 LIMIT $3) AS found",
             &[workspace.into(), lane.integration_id.into(), MOST_COUNTED.into()],
-            |row| Ok((row.get(0)?, row.get(1)?)),
+            |row| row.get(0),
+        )?;
+        // Ids grow with time, so the first one is the oldest, and found without a look at the others.
+        lane.oldest_pending_at = tx.optional(
+            "SELECT created_at FROM delivery_queue WHERE workspace_id = $1 AND integration_id = $2 \
+             ORDER BY delivery_id LIMIT 1",
+            &[workspace.into(), lane.integration_id.into()],
+            |row| row.get(0),
         )?;
         figures.push(lane);
     }
@@ -220,4 +228,151 @@ pub fn sent_for(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId) -> Result
         &[workspace.into(), call.into()],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )
+}
+
+/// Holds a lane: nothing of it is sent until it is released.
+pub fn hold(tx: &mut Tx<'_>, key: LaneKey, because: &str, now: Timestamp) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE sync_lanes SET held = true, held_because = $3, held_at = $4 \
+         WHERE workspace_id = $1 AND integration_id = $2",
+        &[key.0.into(), key.1.into(), because.into(), now.into()],
+    )?;
+    Ok(())
+}
+
+/// Releases a lane, due at once. What made it fail is forgotten, and so is the time it waited.
+pub fn release(tx: &mut Tx<'_>, key: LaneKey, now: Timestamp) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE sync_lanes SET held = false, held_because = NULL, held_at = NULL, waits_because = NULL, failures = 0, \
+                due_at = $3, not_before = $4, resumed_at = $3 WHERE workspace_id = $1 AND integration_id = $2",
+        &[key.0.into(), key.1.into(), now.into(), NEVER.into()],
+    )?;
+    Ok(())
+}
+
+/// Looks at a lane again at once, because what it may have waited for has changed, or at all of a workspace's. What Ward
+/// held because of how the integration was is let go; what a person held stays held.
+pub fn reopen(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    integration: Option<IntegrationId>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let mut values: Vec<Value<'_>> = vec![workspace.into(), now.into(), NEVER.into()];
+    let mut which = "";
+    if let Some(integration) = integration {
+        values.push(integration.into());
+        which = " AND integration_id = $4";
+    }
+    let sql = format!(
+        "UPDATE sync_lanes SET due_at = $2, not_before = $3, failures = 0, \
+                resumed_at = CASE WHEN held_because IN ('unauthorized', 'misconfigured') THEN $2 ELSE resumed_at END, \
+                held = COALESCE(held_because NOT IN ('unauthorized', 'misconfigured'), held), \
+                held_at = CASE WHEN held_because IN ('unauthorized', 'misconfigured') THEN NULL ELSE held_at END, \
+                held_because = CASE WHEN held_because IN ('unauthorized', 'misconfigured') THEN NULL \
+                                    ELSE held_because END \
+         WHERE workspace_id = $1{which}"
+    );
+    tx.execute(&sql, &values)?;
+    Ok(())
+}
+
+/// Puts what a call owes back into the queue, if it was held for want of a patient.
+pub fn release_unmatched(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    call: CallId,
+    now: Timestamp,
+) -> Result<(), Error> {
+    // What a worker is about to hold for want of one is waited for: otherwise it would be held a moment after this looked.
+    tx.execute(
+        "UPDATE deliveries SET call_id = call_id WHERE workspace_id = $1 AND call_id = $2",
+        &[workspace.into(), call.into()],
+    )?;
+    let held: Vec<(DeliveryId, IntegrationId, Timestamp)> = tx.all(
+        "UPDATE deliveries SET state = 'pending', reason = NULL, settled_at = NULL, tried_since = NULL \
+         WHERE workspace_id = $1 AND call_id = $2 AND state = 'held' AND reason = 'unmatched_patient' \
+         RETURNING id, integration_id, created_at",
+        &[workspace.into(), call.into()],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
+    for (delivery, integration, created_at) in held {
+        queue(tx, workspace, integration, delivery, now, created_at)?;
+    }
+    Ok(())
+}
+
+/// Puts a delivery back into the queue, due now, with a whole day of tries before it. Its identifier stays, and whether
+/// it may have arrived. Whoever asks for it does not want to wait until an integration that failed is tried by itself.
+pub fn requeue(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    integration: IntegrationId,
+    delivery: DeliveryId,
+    created_at: Timestamp,
+    now: Timestamp,
+) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE deliveries SET state = 'pending', reason = NULL, settled_at = NULL, tried_since = NULL \
+         WHERE workspace_id = $1 AND id = $2",
+        &[workspace.into(), delivery.into()],
+    )?;
+    tx.execute(
+        "UPDATE sync_lanes SET not_before = $3 WHERE workspace_id = $1 AND integration_id = $2",
+        &[workspace.into(), integration.into(), NEVER.into()],
+    )?;
+    queue(tx, workspace, integration, delivery, now, created_at)?;
+    tx.execute(
+        "UPDATE delivery_queue SET due_at = $4 WHERE workspace_id = $1 AND integration_id = $2 AND delivery_id = $3",
+        &[workspace.into(), integration.into(), delivery.into(), now.into()],
+    )?;
+    Ok(())
+}
+
+/// Makes what a call owes due now, if it was never tried and waits only for more to be said of the call.
+pub fn hurry(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId, now: Timestamp) -> Result<(), Error> {
+    let waiting: Vec<(DeliveryId, IntegrationId)> = tx.all(
+        "SELECT id, integration_id FROM deliveries \
+         WHERE workspace_id = $1 AND call_id = $2 AND state = 'pending' AND attempts = 0",
+        &[workspace.into(), call.into()],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    for (delivery, integration) in waiting {
+        open_lane(tx, workspace, integration, now)?;
+        tx.execute(
+            "UPDATE delivery_queue SET due_at = $4 \
+             WHERE workspace_id = $1 AND integration_id = $2 AND delivery_id = $3 AND due_at > $4",
+            &[workspace.into(), integration.into(), delivery.into(), now.into()],
+        )?;
+    }
+    Ok(())
+}
+
+/// Settles a delivery that a person has found in the EHR.
+pub fn found_in_ehr(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    found: &Shown,
+    location: Option<&str>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE deliveries SET state = 'synced', reason = 'found_by_a_person', location = $3, maybe_sent = false, \
+                settled_at = $4, lease_token = NULL WHERE workspace_id = $1 AND id = $2",
+        &[workspace.into(), found.id.into(), location.into(), now.into()],
+    )?;
+    tx.execute(
+        "DELETE FROM delivery_queue WHERE workspace_id = $1 AND integration_id = $2 AND delivery_id = $3",
+        &[workspace.into(), found.integration_id.into(), found.id.into()],
+    )?;
+    Ok(())
+}
+
+/// Notes that nothing of a delivery is in the EHR, whatever its tries may have done.
+pub fn not_in_ehr(tx: &mut Tx<'_>, workspace: WorkspaceId, delivery: DeliveryId) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE deliveries SET maybe_sent = false WHERE workspace_id = $1 AND id = $2",
+        &[workspace.into(), delivery.into()],
+    )?;
+    Ok(())
 }

@@ -1,8 +1,13 @@
 //! Workers: they take a lane, commit, talk to the EHR, and settle.
 //!
 //! Nothing is sent inside a transaction, and nothing is sent that is not marked as being sent first. A worker that dies
-//! therefore leaves a mark, and whoever comes after it looks into the EHR before sending again.
+//! therefore leaves a mark, and whoever comes after it looks into the EHR before sending again. Lanes are served beside
+//! each other: one whose EHR hangs holds up no other. A worker that is told to stop begins nothing and finishes what is
+//! under way.
 
+mod tried;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,35 +15,40 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use serde_json::Value;
+use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use ward_db::{Timestamp, Uuid};
 use ward_ehr::delivery::{CallNote, Form, Target, Verdict};
 use ward_ehr::{Outbound, Tokens};
 
 use super::outbox::{self, Attempt, Lane, LaneKey, Leased, Leaving, Settled};
-use super::{backoff, note};
+use super::{backoff, note, store};
 use crate::app::App;
 use crate::calls::{self, CallRecord};
 use crate::integrations::{self, Connection};
 use crate::workspaces;
+use tried::Tried;
 
-/// How many lanes one look takes up.
-const LANES: u32 = 64;
-/// How long a lane that cannot be served is let alone.
-const RECHECK: Duration = Duration::from_secs(30);
+/// How long a lane that waits for somebody is let alone. Whoever changes what it waits for wakes it; this is for what is
+/// changed past Ward.
+const RECHECK: Duration = Duration::from_mins(30);
+/// The least that a lane is let alone whose tries could not be settled.
+const UNSETTLED: Duration = Duration::from_secs(5);
 /// How often the queue's depth and age are measured.
 const MEASURED: Duration = Duration::from_secs(15);
 /// The depth is counted no further than this.
 const MOST_COUNTED: i64 = 100_000;
+
+/// Why a delivery into a chart is held while nobody has said whose.
+const UNMATCHED: &str = "unmatched_patient";
 
 /// How a worker works.
 #[derive(Clone)]
 pub struct Options {
     /// How long it sleeps when nothing is due and nobody wakes it.
     pub poll: Duration,
-    /// How many lanes it serves at once.
+    /// How many lanes it serves at once; each takes a share of file descriptors, so this is a bound.
     pub lanes: usize,
     /// How many deliveries of one lane it takes at once.
     pub batch: i64,
@@ -51,7 +61,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { poll: Duration::from_secs(1), lanes: 8, batch: 32, concurrency: 4, on_step: None }
+        Self { poll: Duration::from_secs(1), lanes: 32, batch: 32, concurrency: 4, on_step: None }
     }
 }
 
@@ -90,6 +100,8 @@ struct Progress {
     hold: Option<&'static str>,
     succeeded_at: Option<Timestamp>,
     settled: usize,
+    /// How a try ended could not be written.
+    unsettled: bool,
 }
 
 impl Worker {
@@ -111,38 +123,62 @@ impl Worker {
         self.client.as_ref().map_or_else(|| self.app.wire.tokens(), |(_, tokens)| tokens)
     }
 
-    /// Works until it is dropped.
-    pub async fn run(&self) {
+    /// Works until it is told to stop, and then until what it has begun is finished.
+    pub async fn run(self: Arc<Self>) {
         let mut measured: Option<Instant> = None;
-        loop {
-            let done = self.turn().await;
+        let mut serving: JoinSet<usize> = JoinSet::new();
+        let mut served: HashMap<Id, LaneKey> = HashMap::new();
+        while self.app.sync.stopped_at().is_none() {
+            let free = self.options.lanes.max(1) - serving.len();
+            if free > 0 {
+                let due = self.due(free + served.len()).await.unwrap_or_default();
+                let fresh = |key: &LaneKey| !served.values().any(|served| served == key);
+                let due: Vec<LaneKey> = due.into_iter().filter(fresh).take(free).collect();
+                for key in due {
+                    let worker = self.clone();
+                    let lane = serving.spawn(async move { worker.serve(key).await });
+                    served.insert(lane.id(), key);
+                }
+            }
             if measured.is_none_or(|last| last.elapsed() >= MEASURED) {
                 measured = Some(Instant::now());
                 self.measure().await;
             }
-            if done == 0 {
-                // Spread out, so that replicas do not look all at once.
-                let jitter = backoff::random(self.app.clock.now()) % 250;
-                self.app.sync.wait(self.options.poll + Duration::from_millis(jitter)).await;
+            // Spread out, so that replicas do not look all at once.
+            let jitter = Duration::from_millis(backoff::random(self.app.clock.now()) % 250);
+            tokio::select! {
+                Some(ended) = serving.join_next_with_id() => note_end(ended, &mut served),
+                () = self.app.sync.wait(self.options.poll + jitter) => {}
             }
+        }
+        while let Some(ended) = serving.join_next_with_id().await {
+            note_end(ended, &mut served);
         }
     }
 
-    /// Serves every lane that is due, each once, and says how many deliveries were settled.
+    /// One look to its end, by which tests and measurements go: serves every lane that is due, each once, and says how
+    /// many deliveries were settled.
     pub async fn turn(&self) -> usize {
-        let now = self.app.clock.now();
-        let due = match self.app.db.read("sync.due", move |tx| outbox::due_lanes(tx, now, LANES)).await {
-            Ok(due) => due,
-            Err(error) => {
-                tracing::error!(%error, "deliveries cannot be looked for; it will be tried again");
-                return 0;
-            }
-        };
+        let lanes = self.options.lanes.max(1);
+        let due = self.due(2 * lanes).await.unwrap_or_default();
         stream::iter(due)
             .map(|key| self.serve(key))
-            .buffer_unordered(self.options.lanes.max(1))
+            .buffer_unordered(lanes)
             .fold(0, async |sum, done| sum + done)
             .await
+    }
+
+    /// Lanes whose turn it is. `None`: the database could not say.
+    async fn due(&self, most: usize) -> Option<Vec<LaneKey>> {
+        let (now, most) = (self.app.clock.now(), u32::try_from(most).unwrap_or(u32::MAX));
+        match self.app.db.read("sync.due", move |tx| outbox::due_lanes(tx, now, most)).await {
+            Ok(due) => Some(due),
+            Err(error) => {
+                let error: ward_db::Error = error;
+                tracing::error!(%error, "deliveries cannot be looked for; it will be tried again");
+                None
+            }
+        }
     }
 
     fn step(&self, step: Step) {
@@ -162,6 +198,8 @@ impl Worker {
             Ok(None) => 0,
             Err(error) => {
                 tracing::error!(%error, "a lane cannot be taken; it will be tried again");
+                // Its place is kept meanwhile, or it would be tried again at once, for ever.
+                tokio::time::sleep(self.options.poll).await;
                 0
             }
         }
@@ -180,9 +218,8 @@ impl Worker {
                 let connection = integrations::connection(tx, &vault, key.0, key.1)?;
                 if lane.held
                     && let Some(connection) = &connection
-                    && outbox::resume_after(tx, key, connection.updated_at)?
                 {
-                    lane.held = false;
+                    outbox::resume_after(tx, &mut lane, connection.updated_at, now)?;
                 }
                 let waits = match &connection {
                     _ if !active => Some("workspace_archived"),
@@ -202,6 +239,7 @@ impl Worker {
                     )?;
                     return Ok(None);
                 };
+                outbox::go_on(tx, &mut lane, now)?;
                 // After many failures in a row one delivery goes ahead to see.
                 let most = if lane.failures >= backoff::BREAKS_AFTER { 1 } else { batch };
                 let mut work = Vec::new();
@@ -234,7 +272,9 @@ impl Worker {
             .for_each_concurrent(self.options.concurrency.max(1), |(leased, call)| {
                 let (lane, connection, progress, stop) = (&lane, &connection, &progress, &stop);
                 async move {
-                    let begun = !stop.load(Ordering::Relaxed) && Instant::now() < begin_by;
+                    let begun = !stop.load(Ordering::Relaxed)
+                        && Instant::now() < begin_by
+                        && self.may_begin(lane, stop).await;
                     let started_at = self.app.clock.now();
                     let tried = if begun {
                         self.attempt(lane, connection, &leased, call.as_ref()).await
@@ -249,7 +289,25 @@ impl Worker {
             })
             .await;
         self.step(Step::Settled);
-        self.leave(&lane, progress.into_inner()).await
+        self.leave(&lane, connection.updated_at, progress.into_inner()).await
+    }
+
+    /// Asked before each try: whether this process goes on, the lane is still this worker's, and nobody has held or
+    /// disabled anything since it was taken.
+    async fn may_begin(&self, lane: &Lane, stop: &AtomicBool) -> bool {
+        if self.app.sync.stopped_at().is_some() {
+            return false;
+        }
+        let ours = lane.clone();
+        let may = self.app.db.read("sync.may_send", move |tx| outbox::may_send(tx, &ours)).await;
+        let may = may.unwrap_or_else(|error: ward_db::Error| {
+            tracing::error!(%error, "whether a delivery may go cannot be told; it waits");
+            false
+        });
+        if !may {
+            stop.store(true, Ordering::Relaxed);
+        }
+        may
     }
 
     /// One try, as far as the EHR.
@@ -265,17 +323,17 @@ impl Worker {
         let Some((call, direction)) = real else {
             metrics::counter!("ward_sync_stopped_total").increment(1);
             tracing::error!(delivery = %leased.id, "a delivery of a call that was not real was stopped");
-            return Tried::unsent(Settled::Failed("not_a_real_call"), "stopped");
+            return Tried::unsent(Settled::Failed("not_a_real_call", leased.maybe_sent), "stopped");
         };
         let Some(form) = note::form_of(&connection.name) else {
-            return Tried::unsent(Settled::Held("connector_takes_no_calls"), "held");
+            return Tried::unsent(Settled::Held("connector_takes_no_calls", leased.maybe_sent), "held");
         };
         let told = note::of(lane.key.0, call, direction);
         if form.needs_patient() && told.patient.is_none() {
-            return Tried::unsent(Settled::Held("unmatched_patient"), "held");
+            return Tried::unsent(Settled::Held(UNMATCHED, leased.maybe_sent), "held");
         }
         let verdict = self.send(connection, form, &told, leased.maybe_sent).await;
-        self.judged(leased, verdict)
+        Tried::of(leased, verdict, self.app.clock.now())
     }
 
     async fn send(&self, connection: &Connection, form: Form, told: &CallNote, maybe_sent: bool) -> Verdict {
@@ -293,58 +351,6 @@ impl Worker {
         target.deliver(told, maybe_sent, Instant::now() + self.outbound().limits().total_time).await
     }
 
-    /// What a verdict means for the delivery and for its lane.
-    fn judged(&self, leased: &Leased, verdict: Verdict) -> Tried {
-        let now = self.app.clock.now();
-        let mut tried = Tried { was_sent: true, ..Tried::not_begun() };
-        match verdict {
-            Verdict::Synced { location } => {
-                tried.outcome = "synced";
-                tried.arrived = true;
-                tried.settled = Settled::Synced(location);
-            }
-            Verdict::Duplicate { oldest, count } => {
-                tried.outcome = "duplicate";
-                tried.arrived = true;
-                tried.detail = Some(json!({ "oldest": oldest, "count": count }));
-                tried.settled = Settled::Failed("duplicate");
-            }
-            Verdict::Refused { status, words } => {
-                tried.outcome = "refused";
-                (tried.status, tried.detail, tried.arrived) = (Some(status), words, true);
-                tried.settled = Settled::Failed("refused");
-            }
-            Verdict::Again { status, after, maybe_sent, why, words } => {
-                tried.outcome = why;
-                (tried.status, tried.detail, tried.after) = (status, words, after);
-                tried.failed = why != "conflict";
-                let over = now >= leased.tried_since.saturating_add(backoff::TRIED_FOR);
-                let wait = backoff::wait(leased.attempt, after, backoff::random(now));
-                tried.settled = if over {
-                    Settled::Failed("tried_too_long")
-                } else {
-                    Settled::Again(now.saturating_add(wait), maybe_sent)
-                };
-            }
-            Verdict::Unauthorized { status, words } => {
-                tried.outcome = "unauthorized";
-                (tried.status, tried.detail, tried.hold) = (status, words, Some("unauthorized"));
-                tried.settled = Settled::Again(now, leased.maybe_sent);
-            }
-            Verdict::Misconfigured { why } => {
-                tried.outcome = "misconfigured";
-                (tried.detail, tried.hold) = (Some(json!({ "text": why })), Some("misconfigured"));
-                tried.settled = Settled::Again(now, leased.maybe_sent);
-            }
-            Verdict::CannotTell { status, words } => {
-                tried.outcome = "cannot_tell";
-                (tried.status, tried.detail) = (status, words);
-                tried.settled = Settled::Held("cannot_tell");
-            }
-        }
-        tried
-    }
-
     async fn settle(
         &self,
         lane: &Lane,
@@ -359,13 +365,14 @@ impl Worker {
             let mut progress = progress.lock();
             if tried.arrived {
                 progress.failures = 0;
-                progress.succeeded_at = Some(ended_at);
             } else if tried.failed {
                 progress.failures += 1;
             }
+            if matches!(tried.settled, Settled::Synced(_)) {
+                progress.succeeded_at = Some(ended_at);
+            }
             progress.after = progress.after.max(tried.after);
             progress.hold = progress.hold.or(tried.hold);
-            progress.settled += usize::from(!matches!(tried.settled, Settled::Untried));
             if progress.failures >= backoff::BREAKS_AFTER
                 || progress.after.is_some()
                 || progress.hold.is_some()
@@ -373,7 +380,8 @@ impl Worker {
                 stop.store(true, Ordering::Relaxed);
             }
         }
-        if !matches!(tried.settled, Settled::Untried) {
+        let tried_it = !matches!(tried.settled, Settled::Untried);
+        if tried_it {
             metrics::counter!("ward_sync_attempts_total", "outcome" => tried.outcome).increment(1);
         }
         if matches!(tried.settled, Settled::Synced(_)) {
@@ -394,20 +402,34 @@ impl Worker {
                     ended_at,
                     detail: detail.as_deref(),
                 };
-                outbox::settle(tx, &lane, &leased, &tried.settled, &attempt)
+                let settled = outbox::settle(tx, &lane, &leased, &tried.settled, &attempt)?;
+                if settled && matches!(tried.settled, Settled::Held(UNMATCHED, _)) {
+                    // The patient may have become known while this was under way.
+                    let call = calls::by_id(tx, lane.key.0, leased.call)?;
+                    if call.is_some_and(|call| call.detail("patient_id").is_some()) {
+                        store::release_unmatched(tx, lane.key.0, leased.call, ended_at)?;
+                    }
+                }
+                Ok::<_, ward_db::Error>(settled)
             })
             .await;
         match settled {
-            Ok(true) => {}
+            Ok(true) => progress.lock().settled += usize::from(tried_it),
             Ok(false) => {
                 tracing::warn!("a try outlived its lease; whoever has the delivery now will look first");
             }
             // The mark stays: when the lease has run out, somebody looks before sending again.
-            Err(error) => tracing::error!(%error, "how a try ended could not be written"),
+            Err(error) => {
+                tracing::error!(%error, "how a try ended could not be written");
+                let mut progress = progress.lock();
+                (progress.unsettled, progress.failures) = (true, progress.failures + 1);
+                stop.store(true, Ordering::Relaxed);
+            }
         }
     }
 
-    async fn leave(&self, lane: &Lane, progress: Progress) -> usize {
+    /// Gives the lane back. What was learned of an integration that was changed meanwhile is not held against it.
+    async fn leave(&self, lane: &Lane, seen: Timestamp, progress: Progress) -> usize {
         let now = self.app.clock.now();
         let broken = progress.failures >= backoff::BREAKS_AFTER;
         let pause = if broken {
@@ -416,10 +438,11 @@ impl Worker {
         } else {
             progress.after
         };
+        let pause = if progress.unsettled { Some(pause.unwrap_or_default().max(UNSETTLED)) } else { pause };
         let leaving = Leaving {
             failures: progress.failures,
             not_before: pause.map_or(now, |pause| now.saturating_add(pause)),
-            waits_because: pause.map(|_| if broken { "failing" } else { "throttled" }),
+            waits_because: pause.map(|_| if broken || progress.unsettled { "failing" } else { "throttled" }),
             succeeded_at: progress.succeeded_at,
         };
         let lane = lane.clone();
@@ -427,8 +450,14 @@ impl Worker {
             .app
             .db
             .write("sync.leave", move |tx| {
+                outbox::guard_lane(tx, lane.key)?;
+                let changed = integrations::changed_at(tx, lane.key.0, lane.key.1)? != Some(seen);
+                if changed {
+                    let anew = Leaving { failures: 0, not_before: now, waits_because: None, ..leaving };
+                    return outbox::leave_lane(tx, &lane, anew);
+                }
                 if let Some(because) = progress.hold {
-                    outbox::hold(tx, lane.key, because, now)?;
+                    store::hold(tx, lane.key, because, now)?;
                 }
                 outbox::leave_lane(tx, &lane, leaving)
             })
@@ -450,48 +479,25 @@ impl Worker {
     }
 }
 
-/// How one try went.
-struct Tried {
-    settled: Settled,
-    outcome: &'static str,
-    status: Option<u16>,
-    detail: Option<Value>,
-    after: Option<Duration>,
-    hold: Option<&'static str>,
-    was_sent: bool,
-    /// The EHR took it or said no to it: it works.
-    arrived: bool,
-    /// The EHR does not work.
-    failed: bool,
-}
-
-impl Tried {
-    const fn not_begun() -> Self {
-        Self {
-            settled: Settled::Untried,
-            outcome: "untried",
-            status: None,
-            detail: None,
-            after: None,
-            hold: None,
-            was_sent: false,
-            arrived: false,
-            failed: false,
+fn note_end(ended: Result<(Id, usize), tokio::task::JoinError>, served: &mut HashMap<Id, LaneKey>) {
+    match ended {
+        Ok((id, _)) => served.remove(&id),
+        Err(error) => {
+            tracing::error!(%error, "the serving of a lane ended by itself; its lease runs out");
+            served.remove(&error.id())
         }
-    }
-
-    fn unsent(settled: Settled, outcome: &'static str) -> Self {
-        Self { settled, outcome, ..Self::not_begun() }
-    }
+    };
 }
 
-/// Keeps a worker going for as long as this is: one that panics is replaced.
+/// Keeps a worker going until it is told to stop: one that panics is replaced.
 pub async fn keep_going(worker: Arc<Worker>) {
-    loop {
+    while worker.app.sync.stopped_at().is_none() {
         let mut running = JoinSet::new();
-        let working = worker.clone();
-        running.spawn(async move { working.run().await });
+        running.spawn(worker.clone().run());
         let ended = running.join_next().await;
+        if worker.app.sync.stopped_at().is_some() {
+            return;
+        }
         tracing::error!(?ended, "the delivery worker ended by itself; another takes its place");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

@@ -9,8 +9,8 @@ use super::{State, Workspace, store};
 use crate::audit::{self, Actor, Event};
 use crate::error::ApiError;
 use crate::http::Context;
-use crate::identity;
 use crate::ids::WorkspaceId;
+use crate::{identity, sync};
 
 /// A workspace with its state, which only the operator sees.
 #[derive(Clone, Debug, Serialize)]
@@ -43,6 +43,7 @@ pub fn restore(tx: &mut Tx<'_>, context: &Context, id: WorkspaceId) -> Result<bo
     touch(&mut restored, context.now);
     store::update(tx, &restored)?;
     identity::relist(tx, id, context.now)?;
+    sync::workspace_restored(tx, id, context.now)?;
     audit::record(
         tx,
         Event {

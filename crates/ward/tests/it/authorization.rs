@@ -10,7 +10,7 @@ use ward_test::{Server, both, fresh_slug, got_in, new_workspace, wants_key};
 const ROLES: [&str; 5] = ["viewer", "member", "operator", "admin", "owner"];
 
 /// Which services get in, by role: viewer, member, operator, admin, owner.
-const MATRIX: [(&str, [bool; 5]); 49] = [
+const MATRIX: [(&str, [bool; 5]); 50] = [
     ("list-members", [true, true, true, true, true]),
     ("set-member-role", [false, false, false, true, true]),
     ("remove-member", [false, false, false, true, true]),
@@ -55,16 +55,17 @@ const MATRIX: [(&str, [bool; 5]); 49] = [
     ("get-twilio", [true, true, true, true, true]),
     ("set-twilio", [false, false, true, true, true]),
     ("delete-twilio", [false, false, true, true, true]),
-    ("list-deliveries", [true, true, true, true, true]),
-    ("get-delivery", [true, true, true, true, true]),
+    ("list-deliveries", [false, true, true, true, true]),
+    ("get-delivery", [false, true, true, true, true]),
     ("retry-delivery", [false, false, true, true, true]),
+    ("resolve-delivery", [false, false, true, true, true]),
     ("retry-failed-deliveries", [false, false, true, true, true]),
     ("get-sync-status", [true, true, true, true, true]),
     ("hold-integration", [false, false, true, true, true]),
 ];
 
 /// The one permission that opens each operation; none where any key will do.
-const OPENED_BY: [(&str, Option<&str>); 49] = [
+const OPENED_BY: [(&str, Option<&str>); 50] = [
     ("list-members", Some("Workspace.view")),
     ("set-member-role", Some("Workspace.update")),
     ("remove-member", Some("Workspace.update")),
@@ -108,9 +109,10 @@ const OPENED_BY: [(&str, Option<&str>); 49] = [
     ("get-twilio", Some("Integration.view")),
     ("set-twilio", Some("Integration.update")),
     ("delete-twilio", Some("Integration.update")),
-    ("list-deliveries", Some("Integration.view")),
-    ("get-delivery", Some("Integration.view")),
+    ("list-deliveries", Some("Call.view")),
+    ("get-delivery", Some("Call.view")),
     ("retry-delivery", Some("Integration.update")),
+    ("resolve-delivery", Some("Integration.update")),
     ("retry-failed-deliveries", Some("Integration.update")),
     ("get-sync-status", Some("Integration.view")),
     ("hold-integration", Some("Integration.update")),

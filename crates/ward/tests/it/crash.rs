@@ -18,6 +18,8 @@ use crate::calls::{finished, put};
 use crate::deliveries::{PATIENT, TESTER, connected, worker, worker_with};
 
 const TOTAL_TIME: Duration = Duration::from_millis(500);
+/// So long that a process which is to be killed while it waits does not stop waiting before.
+const LONG_TIME: Duration = Duration::from_mins(1);
 
 /// Dies as `kill -9` kills: no destructor runs, no buffer is written, no transaction ends.
 fn die() {
@@ -45,6 +47,7 @@ fn worker_process() {
         clock.advance(Duration::from_secs(plan["hours"].as_u64().unwrap() * 3_600));
         let app = App::on(config, db, clock).unwrap();
         let (step, after) = (plan["step"].as_str().unwrap().to_owned(), plan["after"].as_u64().unwrap());
+        let step_is_none = step == "none";
         let left = AtomicUsize::new(usize::try_from(after).unwrap());
         let on_step = move |now: Step| {
             let counts = step == "any" || format!("{now:?}") == step;
@@ -53,18 +56,25 @@ fn worker_process() {
             }
         };
         let options = Options { batch: 3, on_step: Some(Arc::new(on_step)), ..Options::default() };
-        let worker = worker_with(&app, TOTAL_TIME, options);
+        let total_time = if step_is_none { LONG_TIME } else { TOTAL_TIME };
+        let worker = worker_with(&app, total_time, options);
         while worker.turn().await > 0 {}
     });
 }
 
-/// Starts a worker process, and waits for its end.
-pub async fn killed_at(server: &Server, step: &str, after: usize, hours: u64) -> ExitStatus {
+/// A worker process.
+fn worker_process_of(server: &Server, step: &str, after: usize, hours: u64) -> Command {
     let plan =
         json!({ "database": server.app.config.database, "step": step, "after": after, "hours": hours });
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "crash::worker_process", "--ignored", "--nocapture"]);
     command.env("WARD_TEST_WORKER", plan.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Starts a worker process, and waits for its end.
+pub async fn killed_at(server: &Server, step: &str, after: usize, hours: u64) -> ExitStatus {
+    let mut command = worker_process_of(server, step, after, hours);
     tokio::task::spawn_blocking(move || command.status().unwrap()).await.unwrap()
 }
 
@@ -118,6 +128,29 @@ async fn a_worker_killed_at_any_step_loses_nothing_and_doubles_nothing() {
             );
             let lost_tries = "SELECT count(*) FROM delivery_attempts WHERE outcome = 'lost'";
             assert_eq!(server.count(lost_tries).await, marked, "{step}: what was lost is told");
+        }
+    }
+}
+
+both!(a_worker_killed_while_the_ehr_has_its_request_loses_nothing_and_doubles_nothing, threads = 2);
+async fn a_worker_killed_while_the_ehr_has_its_request_loses_nothing_and_doubles_nothing() {
+    for connector in ["fhir_store", "hubspot"] {
+        for (act, taken) in [(Act::TakeAndHang, 1), (Act::Hang, 0)] {
+            let server = Server::start().await;
+            let ehr = ScriptedEhr::start().await;
+            let tenant = connected(&server, connector, &ehr.url()).await;
+            ehr.script([act.clone()]);
+            put(&tenant, "CA1", finished(PATIENT)).await;
+            // It dies between the request that it has written and the answer that it waits for.
+            let mut process = worker_process_of(&server, "none", 1, 0).spawn().unwrap();
+            ehr.until_asked(1).await;
+            process.kill().unwrap();
+            process.wait().unwrap();
+            assert_eq!(server.count("SELECT count(*) FROM deliveries WHERE state = 'sending'").await, 1);
+            assert_eq!(ehr.kept().len(), taken, "{act:?}");
+            finish(&server, 1).await;
+            one_for_each(&ehr, 1);
+            assert_eq!(ehr.writes(), 2 - taken, "{act:?} {connector}: it was looked for first");
         }
     }
 }

@@ -464,7 +464,7 @@ async fn deliveries_are_listed_by_state_with_paging() {
 }
 
 /// Takes the database's own walls down, as a migration that forgot them would, and forges a delivery of a test call.
-async fn forge_a_delivery_of_a_test_call(server: &Server, tenant: &Tenant) {
+pub async fn forge_a_delivery_of_a_test_call(server: &Server, tenant: &Tenant) {
     put(tenant, "CA-test", finished(TESTER)).await;
     server.sql("ALTER TABLE deliveries RENAME TO walled").await;
     server.sql("CREATE TABLE deliveries AS SELECT * FROM walled").await;
