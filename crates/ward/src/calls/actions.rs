@@ -1,12 +1,14 @@
 //! Writes on calls: reports, what they decide, and Twilio's set-up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use ward_db::{Timestamp, Tx};
 
 use super::store::{self, TwilioAccount};
 use super::{CallRecord, Caller, Decision, Direction, Report, Reporter};
+use crate::access::Permission;
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
 use crate::error::ApiError;
@@ -16,6 +18,9 @@ use crate::http::validate::{Json, Problem};
 use crate::ids::{CallId, WorkspaceId};
 use crate::workspaces::{self, Workspace};
 use crate::{integrations, sync};
+
+/// How long a call whose end Twilio reported waits for what the runtime has to say of it: its summary, and whose it was.
+const RUNTIMES_TURN: Duration = Duration::from_mins(2);
 
 fn event<'a>(
     context: &'a Context,
@@ -38,21 +43,33 @@ fn event<'a>(
     }
 }
 
-/// Takes over what the voice runtime reports.
-pub async fn report(
-    app: &Arc<App>,
-    entry: Entry,
-    sid: String,
-    report: Report,
-) -> Result<CallRecord, ApiError> {
+/// A call after a report.
+pub struct Recorded {
+    /// The call.
+    pub call: CallRecord,
+    /// Whether who reported it may see what others said of people.
+    pub shows_people: bool,
+}
+
+/// Takes over what the voice runtime reports. Where its answer repeats what earlier reports said, it is a reading of the
+/// call, and recorded as one.
+pub async fn report(app: &Arc<App>, entry: Entry, sid: String, report: Report) -> Result<Recorded, ApiError> {
     let recorded = app
         .db
         .write("calls.report", move |tx| {
             let Held { caller, seen } = entry.hold(tx)?;
-            record(tx, &entry.context, Actor::of(&caller), &seen.workspace, &sid, Reporter::Runtime, &report)
+            let (context, actor, workspace) = (&entry.context, Actor::of(&caller), &seen.workspace);
+            let (call, was_known) =
+                record(tx, context, actor.clone(), workspace, &sid, Reporter::Runtime, &report)?;
+            let shows_people = !was_known || seen.reach.permissions.contains(Permission::CallView);
+            if was_known && shows_people {
+                let what = json!({ "by": "report" });
+                audit::record_phi_access(tx, event(context, actor, "call.read", workspace.id, &call, what))?;
+            }
+            Ok::<_, ApiError>(Recorded { call, shows_people })
         })
         .await?;
-    if recorded.sync == Some(Decision::Owed) {
+    if recorded.call.sync == Some(Decision::Owed) {
         app.sync.wake();
     }
     Ok(recorded)
@@ -67,7 +84,7 @@ pub async fn report_by_twilio(
     sid: String,
     report: Report,
 ) -> Result<(), ApiError> {
-    let recorded = app
+    let (recorded, _) = app
         .db
         .write("calls.twilio", move |tx| {
             workspaces::guard(tx, workspace)?;
@@ -85,7 +102,7 @@ pub async fn report_by_twilio(
 }
 
 /// Records a report, in the order that the workspace's guard row gives: a change of the list of test callers is wholly
-/// before a first report or wholly after it, never beside it.
+/// before a first report or wholly after it, never beside it. With the call it gives whether the call was known before.
 fn record(
     tx: &mut Tx<'_>,
     context: &Context,
@@ -94,7 +111,7 @@ fn record(
     sid: &str,
     reporter: Reporter,
     report: &Report,
-) -> Result<CallRecord, ApiError> {
+) -> Result<(CallRecord, bool), ApiError> {
     let Some(mut call) = store::by_sid(tx, workspace.id, sid)? else {
         let mut call = begin(tx, context.now, workspace.id, sid, reporter, report)?;
         if call.status.is_final() {
@@ -106,14 +123,18 @@ fn record(
             event(context, actor.clone(), "call.create", workspace.id, &call, beginnings(&call)),
         )?;
         if call.status.is_final() {
-            finish(tx, context, actor, workspace, &call)?;
+            finish(tx, context, actor, workspace, &call, reporter)?;
         }
-        return Ok(call);
+        return Ok((call, false));
     };
     let before = call.clone();
     call.take(report);
+    let told_all = reporter == Reporter::Runtime && report.status.is_final();
     if call == before {
-        return Ok(call);
+        if told_all {
+            sync::hurry(tx, workspace.id, call.id, context.now)?;
+        }
+        return Ok((call, true));
     }
     call.updated_at = context.now.max(Timestamp::from_micros(before.updated_at.micros() + 1));
     let finished = call.status.is_final() && !before.status.is_final();
@@ -125,9 +146,11 @@ fn record(
         sync::patient_known(tx, workspace.id, call.id, context.now)?;
     }
     if finished {
-        finish(tx, context, actor, workspace, &call)?;
+        finish(tx, context, actor, workspace, &call, reporter)?;
+    } else if told_all {
+        sync::hurry(tx, workspace.id, call.id, context.now)?;
     }
-    Ok(call)
+    Ok((call, true))
 }
 
 /// The call that a first report begins, with its direction decided.
@@ -160,7 +183,8 @@ fn begin(
         status: report.status,
         completion_reason: report.completion_reason.clone(),
         duration_ms: report.duration_ms,
-        started_at: report.started_at.unwrap_or(now),
+        started_at: report.started_at.or(report.reckoned_start).unwrap_or(now),
+        started_told: report.started_at.is_some(),
         ended_at: report.ended_at,
         service_id: report.service_id.clone(),
         details: report.details.clone(),
@@ -212,13 +236,18 @@ fn finish(
     actor: Actor,
     workspace: &Workspace,
     call: &CallRecord,
+    reporter: Reporter,
 ) -> Result<(), ApiError> {
     if let (Some(Decision::Owed), Some(direction), Some(connector)) =
         (call.sync, call.direction.real(), &call.sync_connector)
     {
         let integration = integrations::built_in(tx, workspace.id, connector)?
             .ok_or_else(|| ApiError::internal("what was decided a moment ago is gone"))?;
-        sync::enqueue(tx, workspace.id, integration, call.id, direction, context.now)?;
+        let due_at = match reporter {
+            Reporter::Runtime => context.now,
+            Reporter::Twilio => context.now.saturating_add(RUNTIMES_TURN),
+        };
+        sync::enqueue(tx, workspace.id, integration, call.id, direction, (context.now, due_at))?;
     }
     let what = json!({
         "direction": call.direction.name(),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use ward_db::Timestamp;
 
+use super::actions::Recorded;
 use super::store::{self, Filter, TwilioAccount};
 use super::{CallRecord, Caller, Decision, Direction, Report, Status, actions, twilio};
 use crate::error::ApiError;
@@ -176,7 +177,7 @@ impl Sync {
             }
         };
         let not_sent = (call.sync == Some(Decision::Excluded))
-            .then(|| call.sync_connector.as_deref().map(sync::resource_of))
+            .then(|| call.sync_connector.as_deref().and_then(sync::resource_of))
             .flatten();
         Self {
             decision: call.sync.map(Decision::name),
@@ -299,7 +300,11 @@ pub async fn report(mut call: Call) -> Result<Reply, ApiError> {
     }
     let workspace = entry.workspace()?.id;
     let report = read_report(&sent.value)?;
-    let recorded = actions::report(&call.app, entry, sid, report).await?;
+    let Recorded { call: mut recorded, shows_people } =
+        actions::report(&call.app, entry, sid, report).await?;
+    if !shows_people {
+        recorded.hide_people();
+    }
     let id = recorded.id;
     let owed = match recorded.sync {
         Some(Decision::Owed) => {
@@ -333,6 +338,7 @@ fn read_report(body: &Map<String, Value>) -> Result<Report, ApiError> {
         duration_ms: body.get("duration_seconds").and_then(Value::as_f64).map(milliseconds),
         started_at: time("started_at")?,
         ended_at: time("ended_at")?,
+        reckoned_start: None,
         service_id: text("service_id").map(str::to_owned),
         details,
     })

@@ -242,8 +242,10 @@ pub struct CallRecord {
     pub completion_reason: Option<String>,
     /// How long it took, milliseconds.
     pub duration_ms: Option<i64>,
-    /// When it began: as reported, else when it was first reported.
+    /// When it began: as reported, else as follows from its end and length, else when it was first reported.
     pub started_at: Timestamp,
+    /// Whether a report said so.
+    pub started_told: bool,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
     /// Which service answered.
@@ -277,6 +279,8 @@ pub struct Report {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
+    /// When it began as follows from its end and length; used while no report says so.
+    pub reckoned_start: Option<Timestamp>,
     /// Which service answered.
     pub service_id: Option<String>,
     /// The rest, nulls left out.
@@ -295,13 +299,24 @@ impl CallRecord {
         fill(&mut self.duration_ms, report.duration_ms.as_ref(), late);
         fill(&mut self.ended_at, report.ended_at.as_ref(), late);
         fill(&mut self.service_id, report.service_id.as_ref(), late);
-        if let Some(started_at) = report.started_at.filter(|_| !late) {
-            self.started_at = started_at;
+        if let Some(started_at) = report.started_at.filter(|_| !(late && self.started_told)) {
+            (self.started_at, self.started_told) = (started_at, true);
+        }
+        if let Some(reckoned) = report.reckoned_start.filter(|_| !self.started_told) {
+            self.started_at = reckoned;
         }
         for (name, value) in &report.details {
             if !(late && self.details.contains_key(name)) {
                 self.details.insert(name.clone(), value.clone());
             }
+        }
+    }
+
+    /// Drops what is said of people, for who may not view calls.
+    pub fn hide_people(&mut self) {
+        self.caller = None;
+        for name in ["phone_number", "patient_id", "summary"] {
+            self.details.remove(name);
         }
     }
 
@@ -341,6 +356,7 @@ mod tests {
             duration_ms,
             started_at: None,
             ended_at: None,
+            reckoned_start: None,
             service_id: None,
             details: Map::new(),
         }
@@ -361,6 +377,7 @@ mod tests {
             completion_reason: None,
             duration_ms: None,
             started_at: now,
+            started_told: false,
             ended_at: None,
             service_id: None,
             details: Map::new(),
@@ -408,5 +425,24 @@ mod tests {
         call.take(&report(Status::Completed, None));
         call.take(&report(Status::Completed, Some(9)));
         assert_eq!(call.duration_ms, Some(9));
+    }
+
+    #[test]
+    fn a_start_is_what_a_report_says_in_whichever_order_reports_come() {
+        let at = Timestamp::from_micros;
+        let ringing = || report(Status::Ringing, None);
+        let runtimes = || Report { started_at: Some(at(5)), ..report(Status::Completed, None) };
+        let twilios = || Report { reckoned_start: Some(at(7)), ..report(Status::Completed, None) };
+        for order in [[runtimes(), twilios(), ringing()], [twilios(), runtimes(), ringing()]] {
+            let mut call = call();
+            for told in &order {
+                call.take(told);
+            }
+            assert_eq!(call.started_at, at(5));
+        }
+        let mut call = call();
+        call.take(&ringing());
+        call.take(&twilios());
+        assert_eq!(call.started_at, at(7), "better than when it was first heard of");
     }
 }

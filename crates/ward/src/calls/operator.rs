@@ -1,10 +1,13 @@
 //! What the operator can show of calls: which were tests, why, and that nothing of them was owed or sent.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use serde::Serialize;
 use serde_json::json;
 use ward_db::{Timestamp, Tx};
 
-use super::{CallRecord, store};
+use super::{CallRecord, Direction, store};
 use crate::audit::{self, Actor, Event};
 use crate::error::ApiError;
 use crate::http::Context;
@@ -50,39 +53,81 @@ pub struct Proof {
     pub before: Timestamp,
     /// The test calls, in the order in which they began.
     pub calls: Vec<Proven>,
-    /// How many of them are not as they must be. Anything but 0 is a fault of Ward's.
+    /// How many other calls with a caller's number were looked at.
+    pub others_looked_at: usize,
+    /// Those of them whose caller was on the list that decided: they should have been tests.
+    pub missed: Vec<Proven>,
+    /// How many of all these calls are not as they must be. Anything but 0 is a fault of Ward's.
     pub violations: usize,
     /// Deliveries of any call of the workspace that was not real, at any time, whatever its direction.
     pub deliveries_of_unreal_calls: i64,
 }
 
-/// Looks at every test call of a period. Read over one snapshot.
+/// Looks at every test call of a period, and at every other one for whether it should have been one. Read over one
+/// snapshot.
 pub fn prove(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
     (from, before): (Timestamp, Timestamp),
 ) -> Result<Proof, ward_db::Error> {
-    let mut calls = Vec::new();
-    let mut after = (Timestamp::MIN, CallId(uuid::Uuid::nil()));
-    loop {
-        let page = store::tests_between(tx, workspace, (from, before), after, PAGE)?;
-        let Some(last) = page.last() else { break };
-        after = (last.started_at, last.id);
-        for call in page {
-            calls.push(proven(tx, workspace, call)?);
+    let (mut calls, mut missed, mut others_looked_at) = (Vec::new(), Vec::new(), 0);
+    let mut lists = HashMap::new();
+    for tests in [true, false] {
+        let mut after = (Timestamp::MIN, CallId(uuid::Uuid::nil()));
+        loop {
+            let page = store::between(tx, workspace, tests, (from, before), after, PAGE)?;
+            let Some(last) = page.last() else { break };
+            after = (last.started_at, last.id);
+            for call in page {
+                let caller_on_list = on_list(tx, workspace, &call, &mut lists)?;
+                if tests {
+                    calls.push(proven(tx, workspace, call, caller_on_list)?);
+                    continue;
+                }
+                others_looked_at += 1;
+                if caller_on_list {
+                    missed.push(proven(tx, workspace, call, caller_on_list)?);
+                }
+            }
         }
     }
-    let violations = calls.iter().filter(|call| !call.excluded).count();
+    let violations = calls.iter().filter(|call| !call.excluded).count() + missed.len();
     let deliveries_of_unreal_calls = sync::owed_by_unreal(tx, workspace)?;
-    Ok(Proof { workspace_id: workspace, from, before, calls, violations, deliveries_of_unreal_calls })
+    Ok(Proof {
+        workspace_id: workspace,
+        from,
+        before,
+        calls,
+        others_looked_at,
+        missed,
+        violations,
+        deliveries_of_unreal_calls,
+    })
 }
 
-fn proven(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallRecord) -> Result<Proven, ward_db::Error> {
-    let list = workspaces::test_callers_of(tx, workspace, call.list_version)?;
-    let caller_on_list = call.caller.as_ref().is_some_and(|caller| list.contains(caller));
+/// Whether the version of the list that decided has the call's caller. Lists once read are kept in `lists`.
+fn on_list(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    call: &CallRecord,
+    lists: &mut HashMap<i64, Vec<String>>,
+) -> Result<bool, ward_db::Error> {
+    let list = match lists.entry(call.list_version) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(free) => free.insert(workspaces::test_callers_of(tx, workspace, call.list_version)?),
+    };
+    Ok(call.caller.as_ref().is_some_and(|caller| list.contains(caller)))
+}
+
+fn proven(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    call: CallRecord,
+    caller_on_list: bool,
+) -> Result<Proven, ward_db::Error> {
     let (deliveries, attempts) = sync::sent_for(tx, workspace, call.id)?;
     Ok(Proven {
-        excluded: caller_on_list && deliveries == 0 && attempts == 0,
+        excluded: call.direction == Direction::Test && caller_on_list && deliveries == 0 && attempts == 0,
         call_sid: call.call_sid,
         entity_id: call.id,
         started_at: call.started_at,

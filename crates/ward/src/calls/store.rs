@@ -10,7 +10,7 @@ use crate::ids::{CallId, WorkspaceId};
 
 const COLUMNS: &str = "id, call_sid, direction, reported_direction, reported_by, caller, caller_form, list_version, status, \
                        completion_reason, duration_ms, started_at, ended_at, service_id, details, sync, sync_connector, \
-                       first_reported_at, updated_at";
+                       first_reported_at, updated_at, started_told";
 
 fn call(row: &Row<'_>) -> Result<CallRecord, Error> {
     let Json(details) = row.get(14)?;
@@ -39,6 +39,7 @@ fn call(row: &Row<'_>) -> Result<CallRecord, Error> {
         sync_connector: row.get(16)?,
         first_reported_at: row.get(17)?,
         updated_at: row.get(18)?,
+        started_told: row.get::<Option<bool>>(19)?.unwrap_or_default(),
     })
 }
 
@@ -60,8 +61,8 @@ pub fn insert(tx: &mut Tx<'_>, workspace: WorkspaceId, new: &CallRecord) -> Resu
     tx.execute(
         "INSERT INTO calls (workspace_id, id, call_sid, direction, reported_direction, reported_by, caller, caller_form, \
                 list_version, status, finished, completion_reason, duration_ms, started_at, ended_at, service_id, details, \
-                sync, sync_connector, first_reported_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
+                sync, sync_connector, first_reported_at, updated_at, started_told) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
         &[
             workspace.into(),
             new.id.into(),
@@ -84,6 +85,7 @@ pub fn insert(tx: &mut Tx<'_>, workspace: WorkspaceId, new: &CallRecord) -> Resu
             new.sync_connector.as_deref().into(),
             new.first_reported_at.into(),
             new.updated_at.into(),
+            new.started_told.into(),
         ],
     )?;
     Ok(())
@@ -94,7 +96,8 @@ pub fn update(tx: &mut Tx<'_>, workspace: WorkspaceId, changed: &CallRecord) -> 
     let details = Document::from(changed.details.clone()).to_string();
     tx.execute(
         "UPDATE calls SET status = $3, finished = $4, completion_reason = $5, duration_ms = $6, started_at = $7, \
-                ended_at = $8, service_id = $9, details = $10, sync = $11, sync_connector = $12, updated_at = $13 \
+                ended_at = $8, service_id = $9, details = $10, sync = $11, sync_connector = $12, updated_at = $13, \
+                started_told = $14 \
          WHERE workspace_id = $1 AND id = $2",
         &[
             workspace.into(),
@@ -110,6 +113,7 @@ pub fn update(tx: &mut Tx<'_>, workspace: WorkspaceId, changed: &CallRecord) -> 
             changed.sync.map(Decision::name).into(),
             changed.sync_connector.as_deref().into(),
             changed.updated_at.into(),
+            changed.started_told.into(),
         ],
     )?;
     Ok(())
@@ -198,16 +202,19 @@ pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, filter: &Filter, most: i64
     tx.one(&sql, &values, |row| row.get(0))
 }
 
-/// Test calls first reported in a period, in the order of their start, after a place in it.
-pub fn tests_between(
+/// Test calls, or all the others that have a caller's number, that began in a period, in the order of their start, after a
+/// place in it.
+pub fn between(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
+    tests: bool,
     (from, before): (Timestamp, Timestamp),
     (after, after_id): (Timestamp, CallId),
     limit: i64,
 ) -> Result<Vec<CallRecord>, Error> {
+    let which = if tests { "direction = 'test'" } else { "direction <> 'test' AND caller_form = 'number'" };
     let sql = format!(
-        "SELECT {COLUMNS} FROM calls WHERE workspace_id = $1 AND direction = 'test' AND started_at >= $2 \
+        "SELECT {COLUMNS} FROM calls WHERE workspace_id = $1 AND {which} AND started_at >= $2 \
                 AND started_at < $3 AND (started_at > $4 OR (started_at = $4 AND id > $5)) \
          ORDER BY started_at, id LIMIT $6"
     );

@@ -4,6 +4,8 @@
 //! form's fields (Twilio, "Validating Signatures from Twilio"). The URL is the operator's configured one and never a
 //! header's: whoever can choose the URL that is verified can replay what was signed for another.
 
+use std::time::UNIX_EPOCH;
+
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -169,6 +171,9 @@ fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Option<Report> {
         Direction::Outbound
     };
     let seconds: Option<i64> = field("CallDuration").and_then(|text| text.parse().ok());
+    let duration_ms =
+        seconds.filter(|seconds| (0..=864_000).contains(seconds)).map(|seconds| seconds * 1_000);
+    let ended_at = field("Timestamp").and_then(when).filter(|_| status.is_final());
     let mut details = Map::new();
     if let Some(called) = field("To").filter(|text| !text.is_empty()) {
         let called = Caller::lenient(Some(called));
@@ -187,12 +192,24 @@ fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Option<Report> {
         caller: Some(Caller::lenient(field("From"))),
         direction: Some(direction),
         completion_reason: completion_reason.map(str::to_owned),
-        duration_ms: seconds.filter(|seconds| (0..=864_000).contains(seconds)).map(|seconds| seconds * 1_000),
+        duration_ms,
         started_at: None,
-        ended_at: None,
+        ended_at,
+        reckoned_start: ended_at
+            .zip(duration_ms)
+            .map(|(ended_at, duration_ms)| Timestamp::from_micros(ended_at.micros() - duration_ms * 1_000)),
         service_id: None,
         details,
     })
+}
+
+/// The moment of an event. Twilio writes it as mail does (RFC 2822), in UTC, which is HTTP's form but for the zone's name.
+fn when(text: &str) -> Option<Timestamp> {
+    let text = text.trim();
+    let text = text.strip_suffix("+0000").map_or_else(|| text.to_owned(), |rest| format!("{rest}GMT"));
+    let at = httpdate::parse_http_date(&text).ok()?;
+    let since = at.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_micros()).ok().map(Timestamp::from_micros)
 }
 
 #[cfg(test)]
@@ -221,6 +238,16 @@ mod tests {
         assert!(!is_signed(b"12345", url, &fields[1..].to_vec(), &given));
         assert!(!is_signed(b"12345", url, &fields, &given[1..]));
         assert!(!is_signed(b"12345", url, &fields, &[]));
+    }
+
+    #[test]
+    fn moments_are_read_as_twilio_writes_them() {
+        let moment = "2005-08-15T15:52:01.000000Z".parse().ok();
+        assert_eq!(when("Mon, 15 Aug 2005 15:52:01 +0000"), moment);
+        assert_eq!(when("Mon, 15 Aug 2005 15:52:01 GMT"), moment);
+        for text in ["", "yesterday", "Mon, 15 Aug 2005 15:52:01 +0200", "2005-08-15T15:52:01Z"] {
+            assert_eq!(when(text), None, "{text}");
+        }
     }
 
     #[test]

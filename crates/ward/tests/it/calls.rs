@@ -295,15 +295,19 @@ pub fn event<'a>(sid: &'a str, status: &'a str, from: &'a str) -> Vec<(&'a str, 
     ]
 }
 
-async fn with_twilio() -> (Server, Tenant) {
+pub async fn with_twilio() -> (Server, Tenant) {
     let server = Server::with(|config| config.public_url = Some(PUBLIC_URL.to_owned())).await;
     let tenant = server.tenant("acme").await;
+    set_up_twilio(&tenant).await;
+    (server, tenant)
+}
+
+pub async fn set_up_twilio(tenant: &Tenant) {
     let body = json!({ "account_sid": ACCOUNT, "auth_token": TOKEN });
     let set = tenant.owner.put(&tenant.path("/twilio"), body).await;
     assert!(!set.text.contains(TOKEN));
     let set = set.expect(StatusCode::OK);
     assert_eq!(set["status_callback_url"], format!("{PUBLIC_URL}{}", tenant.path("/twilio/status")));
-    (server, tenant)
 }
 
 both!(twilios_callbacks_report_calls);

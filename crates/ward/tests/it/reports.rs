@@ -1,0 +1,167 @@
+//! Reports of calls: whose answers show people, when what they make owed goes, and what late ones still add.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use ward::app::App;
+use ward::config::{FormerKey, MasterKey};
+use ward_test::ehr::{Act, ScriptedEhr};
+use ward_test::{Server, both};
+
+use crate::calls::{callback, connect, event, finished, put, set_test_callers, with_twilio};
+use crate::deliveries::{PATIENT, TESTER, configure, connected, worker};
+
+both!(who_may_only_report_calls_learns_nothing_of_them);
+async fn who_may_only_report_calls_learns_nothing_of_them() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let body = json!({ "duration_days": 1, "role": "operator", "permissions": ["Call.create"] });
+    let (reporter, _) = tenant.key(body).await;
+    let mut known = finished(PATIENT);
+    let more = json!({ "patient_id": "pat-1", "summary": "A refill.", "phone_number": "+15550109999" });
+    known.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    put(&tenant, "CA1", known.clone()).await;
+
+    let path = tenant.path("/calls/CA1");
+    let again = json!({ "status": "completed" });
+    let told = reporter.put(&path, again.clone()).await.expect(StatusCode::OK);
+    assert_eq!(told["status"], "completed");
+    for field in ["caller_id", "patient_id", "summary", "phone_number"] {
+        assert_eq!(told[field], Value::Null, "{field}");
+    }
+    assert!(tenant.audit().await.iter().all(|event| event["phi_accessed"] == false));
+    // Of a call that is new they see what they said themselves.
+    let told = reporter.put(&tenant.path("/calls/CA2"), known).await.expect(StatusCode::OK);
+    assert_eq!((&told["caller_id"], &told["patient_id"]), (&json!(PATIENT), &json!("pat-1")));
+
+    // Who may view calls sees them here as well, and that is recorded.
+    let told = tenant.owner.put(&path, again).await.expect(StatusCode::OK);
+    assert_eq!((&told["caller_id"], &told["patient_id"]), (&json!(PATIENT), &json!("pat-1")));
+    let read: Vec<Value> =
+        tenant.audit().await.into_iter().filter(|event| event["phi_accessed"] == true).collect();
+    assert_eq!(read.len(), 1);
+    assert_eq!((&read[0]["action"], &read[0]["resource_id"]), (&json!("call.read"), &told["entity_id"]));
+}
+
+both!(who_reads_what_an_ehr_said_is_recorded);
+async fn who_reads_what_an_ehr_said_is_recorded() {
+    let server = Server::start().await;
+    let ehr = ScriptedEhr::start().await;
+    let tenant = connected(&server, "fhir_store", &ehr.url()).await;
+    ehr.script([Act::Say(422, json!({ "issue": [{ "diagnostics": "Ada Lovelace is no patient" }] }), "")]);
+    let call = put(&tenant, "CA1", finished(PATIENT)).await;
+    worker(&server.app, Duration::from_millis(500)).turn().await;
+    let one = tenant.path(&format!("/deliveries/{}", call["sync"]["delivery_id"].as_str().unwrap()));
+    let viewer = tenant.service("viewer").await;
+    for path in [&tenant.path("/deliveries"), &one] {
+        viewer.get(path).await.refused(403);
+    }
+    assert!(tenant.audit().await.iter().all(|event| event["phi_accessed"] == false));
+    let member = tenant.service("member").await;
+    assert!(member.get(&one).await.text.contains("Ada Lovelace"));
+    member.get(&tenant.path("/deliveries")).await.expect(StatusCode::OK);
+    let read: Vec<Value> =
+        tenant.audit().await.into_iter().filter(|event| event["phi_accessed"] == true).collect();
+    let actions: Vec<&Value> = read.iter().map(|event| &event["action"]).collect();
+    assert_eq!(actions, ["delivery.list", "delivery.read"]);
+    assert!(!read.iter().any(|event| event.to_string().contains("Lovelace")));
+}
+
+both!(what_twilio_ends_waits_a_little_for_what_the_runtime_has_to_say);
+async fn what_twilio_ends_waits_a_little_for_what_the_runtime_has_to_say() {
+    let (server, tenant) = with_twilio().await;
+    let ehr = ScriptedEhr::start().await;
+    connect(&tenant, "fhir_store").await;
+    configure(&server, &tenant, &ehr.url(), true).await;
+    let worker = worker(&server.app, Duration::from_millis(500));
+    for sid in ["CA1", "CA2"] {
+        callback(&server, &tenant, &event(sid, "completed", PATIENT)).await.expect(StatusCode::NO_CONTENT);
+    }
+    server.clock.advance(Duration::from_secs(119));
+    worker.turn().await;
+    assert_eq!(ehr.asked().len(), 0);
+    // The runtime's report has it go at once, and with it what it says.
+    let last = json!({ "status": "completed", "summary": "A refill.", "patient_id": "pat-1" });
+    put(&tenant, "CA1", last.clone()).await;
+    worker.turn().await;
+    assert_eq!(ehr.kept().len(), 1);
+    assert_eq!(ehr.kept()[0]["subject"]["identifier"]["value"], "pat-1");
+    // Nobody waits for ever.
+    server.clock.advance(Duration::from_secs(1));
+    worker.turn().await;
+    assert_eq!(ehr.kept().len(), 2);
+    // What the runtime says a second time hastens nothing that has failed and waits.
+    ehr.script([Act::Say(503, Value::Null, "")]);
+    put(&tenant, "CA3", finished(PATIENT)).await;
+    worker.turn().await;
+    let asked = ehr.asked().len();
+    put(&tenant, "CA3", last).await;
+    worker.turn().await;
+    assert_eq!(ehr.asked().len(), asked);
+}
+
+both!(twilios_moments_say_when_a_call_ended_and_began);
+async fn twilios_moments_say_when_a_call_ended_and_began() {
+    let (server, tenant) = with_twilio().await;
+    let mut over = event("CA1", "completed", PATIENT);
+    over.extend([("CallDuration", "61"), ("Timestamp", "Sat, 18 Apr 2026 12:01:01 +0000")]);
+    callback(&server, &tenant, &over).await.expect(StatusCode::NO_CONTENT);
+    callback(&server, &tenant, &event("CA1", "ringing", PATIENT)).await.expect(StatusCode::NO_CONTENT);
+    let call = tenant.owner.get(&tenant.path("/calls/CA1")).await.expect(StatusCode::OK);
+    assert_eq!(
+        (&call["started_at"], &call["ended_at"]),
+        (&json!("2026-04-18T12:00:00.000000Z"), &json!("2026-04-18T12:01:01.000000Z"))
+    );
+    // What the runtime says of the start is better, late as it is.
+    let told = json!({ "status": "in-progress", "started_at": "2026-04-18T11:59:58Z" });
+    let call = put(&tenant, "CA1", told).await;
+    assert_eq!(call["started_at"], "2026-04-18T11:59:58.000000Z");
+    let again = json!({ "status": "in-progress", "started_at": "2026-04-18T10:00:00Z" });
+    assert_eq!(put(&tenant, "CA1", again).await["started_at"], "2026-04-18T11:59:58.000000Z");
+}
+
+both!(what_was_not_sent_is_named_only_where_it_could_have_been);
+async fn what_was_not_sent_is_named_only_where_it_could_have_been() {
+    for (connector, named) in [
+        ("fhir_store", json!("FHIR Communication")),
+        ("epic", json!("FHIR DocumentReference")),
+        ("hubspot", json!("HubSpot call")),
+        ("athenahealth", Value::Null),
+    ] {
+        let server = Server::start().await;
+        let tenant = server.tenant("acme").await;
+        set_test_callers(&tenant, &[TESTER]).await;
+        connect(&tenant, connector).await;
+        let call = put(&tenant, "CA1", finished(TESTER)).await;
+        assert_eq!((&call["sync"]["decision"], &call["sync"]["not_sent"]), (&json!("excluded"), &named));
+    }
+}
+
+both!(a_rotation_of_keys_takes_twilios_tokens_along);
+async fn a_rotation_of_keys_takes_twilios_tokens_along() {
+    let (server, tenant) = with_twilio().await;
+    server.app.check_master_key().await.unwrap();
+    let beside = |current: u8, former: Vec<u8>| {
+        let mut config = server.app.config.clone();
+        config.master_key = MasterKey::Given([current; 32].into());
+        config.former_master_keys = former.into_iter().map(|key| FormerKey([key; 32].into())).collect();
+        App::on(config, server.app.db.clone(), server.clock.clone()).unwrap()
+    };
+    let anew = beside(8, vec![7]);
+    anew.check_master_key().await.unwrap();
+    ward::operator::rotate_secrets(&anew, |_| ()).await.unwrap();
+    beside(7, Vec::new()).check_master_key().await.unwrap_err();
+    let alone = beside(8, Vec::new());
+    alone.check_master_key().await.unwrap();
+    let sealed = alone
+        .db
+        .read("test.twilio", |tx| {
+            tx.one("SELECT auth_token FROM twilio_accounts", &[], |row| row.get::<Vec<u8>>(0))
+        })
+        .await
+        .map_err(|error: ward_db::Error| error)
+        .unwrap();
+    let place = format!("workspace/{}/twilio/auth_token", tenant.id);
+    assert!(alone.vault.open(&sealed, &place).is_ok());
+}
