@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use metrics::{describe_counter, describe_gauge, gauge};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
@@ -35,6 +35,10 @@ pub enum TelemetryError {
 /// embedded read ends.
 const SECONDS: [f64; 14] =
     [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 2.5, 10.0];
+
+/// Upper bounds of the buckets of what is counted in hours: from owed to synced.
+const HOURS: [f64; 14] =
+    [0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 7_200.0, 14_400.0, 28_800.0, 57_600.0, 86_400.0];
 
 /// How often recorded samples are folded into their buckets. Without it they pile up until somebody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -63,10 +67,21 @@ pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), TelemetryErro
 pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Full("ward_sync_delivery_seconds".to_owned()), &HOURS)?
         .install_recorder()?;
     describe_gauge!("ward_connections_open", "Open connections, those of /metrics included");
     describe_counter!("ward_connections_refused_total", "Connections refused, by the limit they met");
     describe_counter!("ward_accept_errors_total", "Failed accepts; mostly a lack of file descriptors");
+    describe_gauge!("ward_sync_queue_depth", "Deliveries that wait to be sent, counted up to 100,000");
+    describe_gauge!("ward_sync_queue_oldest_seconds", "Since when the oldest of them is owed; 0 without any");
+    describe_counter!("ward_sync_attempts_total", "Tries to deliver, by how they ended");
+    describe_histogram!("ward_sync_delivery_seconds", "From owed to in the EHR");
+    describe_counter!(
+        "ward_sync_stopped_total",
+        "Deliveries of calls that were not real, stopped before they were sent; anything but 0 is a fault"
+    );
+    // There from the start, so that an alert on it can tell zero from missing.
+    counter!("ward_sync_stopped_total").absolute(0);
     gauge!("ward_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
 }

@@ -19,3 +19,4 @@ mod replicas;
 mod secrets;
 mod serving;
 mod support;
+mod sync;

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use reqwest::StatusCode;
 use serde_json::json;
 use ward::operator;
 use ward_test::ehr::{Act, ScriptedEhr};
 use ward_test::{Server, both};
 
 use crate::calls::{finished, put, set_test_callers};
-use crate::deliveries::{PATIENT, TESTER, connected, worker};
+use crate::deliveries::{PATIENT, TESTER, connected, forge_a_delivery_of_a_test_call, worker};
 
 both!(the_operator_sees_retries_and_holds);
 async fn the_operator_sees_retries_and_holds() {
@@ -58,6 +59,7 @@ async fn the_exclusion_of_a_periods_test_calls_can_be_proven() {
         assert!(call.caller_on_list && call.excluded);
     }
     assert_eq!((proof.violations, proof.deliveries_of_unreal_calls), (0, 0));
+    assert_eq!((proof.others_looked_at, proof.missed.len()), (2, 0));
     let looked = tenant.audit().await;
     assert!(
         looked
@@ -67,4 +69,58 @@ async fn the_exclusion_of_a_periods_test_calls_can_be_proven() {
     for (from, to) in [("2026-04-30", "2026-04-01"), ("2026-02-30", "2026-04-01"), ("April", "May")] {
         assert!(operator::prove_exclusion(&server.app, &tenant.slug, from, to).await.is_err());
     }
+}
+
+both!(a_proof_that_fails_says_where);
+async fn a_proof_that_fails_says_where() {
+    let server = Server::start().await;
+    let ehr = ScriptedEhr::start().await;
+    let tenant = connected(&server, "fhir_store", &ehr.url()).await;
+    for (sid, caller) in [("test", TESTER), ("real", PATIENT)] {
+        let mut body = finished(caller);
+        body["started_at"] = json!("2026-04-01T12:00:00Z");
+        put(&tenant, sid, body).await;
+    }
+    let prove = async || {
+        operator::prove_exclusion(&server.app, &tenant.slug, "2026-04-01", "2026-04-01").await.unwrap()
+    };
+    assert_eq!(prove().await.violations, 0);
+    // A test call that was taken for a real one: its caller was on the list that decided.
+    server.sql(format!("UPDATE calls SET caller = '{TESTER}' WHERE call_sid = 'real'")).await;
+    let proof = prove().await;
+    assert_eq!((proof.violations, proof.missed[0].call_sid.as_str()), (1, "real"));
+    assert_eq!((proof.missed[0].deliveries, proof.missed[0].excluded), (1, false));
+    // A real call that was taken for a test.
+    server.sql(format!("UPDATE calls SET caller = '{PATIENT}'")).await;
+    let proof = prove().await;
+    assert_eq!((proof.violations, proof.missed.len(), proof.calls[0].excluded), (1, 0, false));
+    server.sql(format!("UPDATE calls SET caller = '{TESTER}' WHERE call_sid = 'test'")).await;
+    assert_eq!(prove().await.violations, 0);
+    // A delivery of a test call, in a database whose own walls are down.
+    let server = Server::start().await;
+    let tenant = connected(&server, "fhir_store", &ehr.url()).await;
+    forge_a_delivery_of_a_test_call(&server, &tenant).await;
+    let proof =
+        operator::prove_exclusion(&server.app, &tenant.slug, "2020-01-01", "2100-01-01").await.unwrap();
+    assert_eq!((proof.violations, proof.calls[0].deliveries, proof.deliveries_of_unreal_calls), (1, 1, 1));
+}
+
+both!(dead_letters_are_raised_a_thousand_at_a_time);
+async fn dead_letters_are_raised_a_thousand_at_a_time() {
+    let server = Server::start().await;
+    let ehr = ScriptedEhr::start().await;
+    let tenant = connected(&server, "fhir_store", &ehr.url()).await;
+    ehr.always(Some(Act::Say(422, json!(null), "")));
+    for index in 0..1_003 {
+        put(&tenant, &format!("CA{index}"), finished(PATIENT)).await;
+    }
+    // All of them are refused, as far as the database tells.
+    server.sql("UPDATE deliveries SET state = 'failed', reason = 'refused'").await;
+    server.sql("DELETE FROM delivery_queue").await;
+    let path = tenant.path("/deliveries/retry-failed");
+    let first = tenant.owner.post(&path, json!({})).await.expect(StatusCode::OK);
+    assert_eq!(first, json!({ "retried": 1_000, "has_more": true }));
+    let second = tenant.owner.post(&path, json!({})).await.expect(StatusCode::OK);
+    assert_eq!(second, json!({ "retried": 3, "has_more": false }));
+    assert_eq!(server.count("SELECT count(*) FROM delivery_queue").await, 1_003);
 }
