@@ -54,6 +54,20 @@ impl Side {
             self.hears(actor.post_once(&format!("{key}/rotate"), ONCE.1, days)).await.expect(StatusCode::OK);
             self.hears(actor.delete(&key)).await.expect(StatusCode::NO_CONTENT);
         }
+        let twilio =
+            json!({ "account_sid": self.account(), "auth_token": format!("{name}-twilio-auth-token") });
+        self.hears(tenant.owner.put(&tenant.path("/twilio"), twilio)).await.expect(StatusCode::OK);
+        let summary = format!("{name} asked for a refill");
+        for (sid, status, caller) in [
+            ("real", "ringing", format!("{}9", self.number)),
+            ("real", "completed", format!("{}9", self.number)),
+            ("test", "completed", self.number.clone()),
+        ] {
+            let body = json!({ "status": status, "caller_id": caller, "direction": "inbound",
+                               "summary": summary, "patient_id": format!("{name}-patient") });
+            let path = tenant.path(&format!("/calls/{}", self.sid(sid)));
+            self.hears(self.service.put(&path, body)).await.expect(StatusCode::OK);
+        }
         let own = json!({ "slug": format!("{name}-second"), "name": format!("{name} second"), "environment": "staging",
                           "backend_org_id": format!("{name}-org") });
         self.hears(tenant.owner.post_once("/v1/me/workspaces", ONCE.1, own))
@@ -79,6 +93,13 @@ impl Side {
                 tenant.path("/audit?limit=100"),
                 tenant.path("/audit/summary"),
                 tenant.path("/integrations"),
+                tenant.path("/twilio"),
+                tenant.path("/calls?include_test=true"),
+                tenant.path(&format!("/calls/{}", self.sid("real"))),
+                tenant.path(&format!("/calls/{}", self.sid("test"))),
+                tenant.path("/deliveries"),
+                tenant.path(&format!("/deliveries/{}", self.delivery().await)),
+                tenant.path("/sync"),
             ] {
                 self.hears(actor.get(&path)).await.expect(StatusCode::OK);
             }
@@ -112,6 +133,26 @@ impl Side {
                 self.hears(self.tenant.owner.get(&self.tenant.path(&format!("/audit?{filter}")))).await;
             assert_eq!(listed.expect(StatusCode::OK)["total"], 0, "{filter}");
         }
+        // The other's calls and deliveries, asked for in one's own workspace.
+        let (theirs, mine) = (other.delivery().await, &self.tenant);
+        for (path, code) in [
+            (format!("/calls/{}", other.sid("real")), "call_not_found"),
+            (format!("/deliveries/{theirs}"), "delivery_not_found"),
+        ] {
+            self.hears(mine.owner.get(&mine.path(&path))).await;
+            assert_eq!(mine.owner.get(&mine.path(&path)).await.refused(404), code);
+        }
+        for (path, body) in [("retry", json!({})), ("resolve", json!({ "in_ehr": true }))] {
+            let path = mine.path(&format!("/deliveries/{theirs}/{path}"));
+            let refused = self.hears(mine.owner.post(&path, body)).await;
+            assert_eq!(refused.refused(404), "delivery_not_found");
+        }
+        let hold = mine.path(&format!("/sync/{}/hold", other.lane().await));
+        let refused = self.hears(mine.owner.put(&hold, json!({ "held": true }))).await;
+        assert_eq!(refused.refused(404), "integration_not_found");
+        let of_theirs = mine.path(&format!("/deliveries?integration_id={}", other.lane().await));
+        let listed = self.hears(mine.owner.get(&of_theirs)).await.expect(StatusCode::OK);
+        assert_eq!(listed["total"], 0);
         let taken = json!({ "slug": other.tenant.slug, "name": "x", "environment": "staging" });
         for (actor, path) in
             [(&self.tenant.owner, "/v1/me/workspaces"), (&server.anonymous(), "/v1/workspaces")]
@@ -125,6 +166,27 @@ impl Side {
             other.tenant.owner.get(&other.tenant.path("/api-keys?limit=1")).await.expect(StatusCode::OK);
         let path = self.tenant.path(&format!("/api-keys?continuation_token={}", page["continuation_token"]));
         self.hears(self.tenant.owner.get(&path)).await.expect(StatusCode::OK);
+    }
+
+    fn account(&self) -> String {
+        format!("AC{:0>32}", self.number.trim_start_matches('+'))
+    }
+
+    fn sid(&self, which: &str) -> String {
+        format!("CA-{}-{which}", self.name)
+    }
+
+    /// The one delivery that it owes.
+    async fn delivery(&self) -> String {
+        let path = self.tenant.path("/deliveries");
+        let listed = self.tenant.owner.get(&path).await.expect(StatusCode::OK);
+        listed["items"][0]["id"].as_str().expect("a delivery").to_owned()
+    }
+
+    /// The integration that it is owed to.
+    async fn lane(&self) -> String {
+        let status = self.tenant.owner.get(&self.tenant.path("/sync")).await.expect(StatusCode::OK);
+        status["integrations"][0]["integration_id"].as_str().expect("an id").to_owned()
     }
 
     async fn keys(&self) -> Vec<Value> {
@@ -156,6 +218,7 @@ impl Side {
         let integrations =
             self.tenant.owner.get(&self.tenant.path("/integrations")).await.expect(StatusCode::OK);
         let integrations = integrations["items"].as_array().expect("items").clone();
+        secrets.extend([self.delivery().await, self.sid("real"), self.account()]);
         secrets.extend(integrations.iter().map(|one| one["id"].as_str().expect("an id").to_owned()));
         secrets
     }
