@@ -94,7 +94,7 @@ async fn what_was_cut_off_after_it_left_may_have_arrived() {
     let url = format!("http://{}/fhir", listener.local_addr().unwrap());
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let mut chunk = [0; 64 << 10];
+            let mut chunk = vec![0; 64 << 10];
             let _ = stream.read(&mut chunk).await;
             let _ = stream.set_zero_linger();
         }
