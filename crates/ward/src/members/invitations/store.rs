@@ -80,12 +80,10 @@ pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp, most: i64)
     )
 }
 
-/// An invitation that is not settled.
+/// An invitation of this workspace, a settled one included.
 pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: InvitationId) -> Result<Option<Invitation>, Error> {
     tx.optional(
-        &format!(
-            "SELECT {COLUMNS} FROM {INVITATIONS} WHERE i.workspace_id = $1 AND i.id = $2 AND i.position > 0"
-        ),
+        &format!("SELECT {COLUMNS} FROM {INVITATIONS} WHERE i.workspace_id = $1 AND i.id = $2"),
         &[workspace.into(), id.into()],
         invitation,
     )
@@ -119,7 +117,9 @@ pub fn made_by(
 /// Settles an invitation. `false`: it was settled already.
 pub fn settle(tx: &mut Tx<'_>, workspace: WorkspaceId, id: InvitationId) -> Result<bool, Error> {
     let settled = tx.execute(
-        "UPDATE invitations SET position = -position WHERE workspace_id = $1 AND id = $2 AND position > 0",
+        // A CASE, so that no planner takes the index by position for this: the one row is found by its id.
+        "UPDATE invitations SET position = -position \
+         WHERE workspace_id = $1 AND id = $2 AND CASE WHEN position > 0 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), id.into()],
     )?;
     Ok(settled == 1)
