@@ -11,12 +11,17 @@ fn name_of(check: &str) -> String {
 
 /// Whether the key of this check value is noted. If so, it stays noted until this transaction ends.
 pub(super) fn hold(tx: &mut Tx<'_>, check: &str) -> Result<bool, Error> {
-    // An update, because it takes the row on every engine: who forgets the key waits for who seals under it.
-    let held = tx.execute(
-        "UPDATE settings SET value = value WHERE name IN ($1, $2) AND value = $3",
-        &[FIRST.into(), name_of(check).as_str().into(), check.into()],
-    )?;
-    Ok(held > 0)
+    for name in [&*name_of(check), FIRST] {
+        // An update, because it takes the row on every engine: who forgets the key waits for who seals under it.
+        let held = tx.execute(
+            "UPDATE settings SET value = value WHERE name = $1 AND value = $2",
+            &[name.into(), check.into()],
+        )?;
+        if held == 1 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Notes the check value of the key in force, unless a key is noted that is not among `known` (all check values that this
@@ -39,9 +44,13 @@ pub fn note_check_value(tx: &mut Tx<'_>, known: &[String]) -> Result<bool, Error
     Ok(true)
 }
 
-/// Forgets every key but the one in force.
+/// Forgets every key but the one in force. Its own rows stay: who seals under it holds one of them, and would not find
+/// another in its place.
 pub fn keep_only(tx: &mut Tx<'_>, current: &str) -> Result<(), Error> {
-    tx.execute("DELETE FROM settings WHERE name >= 'master_key_check' AND name < 'master_key_checl'", &[])?;
+    tx.execute(
+        "DELETE FROM settings WHERE name >= 'master_key_check' AND name < 'master_key_checl' AND value <> $1",
+        &[current.into()],
+    )?;
     insert(tx, FIRST, current)
 }
 
