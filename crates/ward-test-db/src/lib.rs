@@ -14,6 +14,7 @@
 
 mod guarded;
 pub mod postgres;
+pub mod proxy;
 pub mod recovery;
 pub mod replicated;
 
@@ -37,6 +38,11 @@ thread_local! {
 }
 
 impl Engine {
+    /// Whether the test that this thread runs is one for PostgreSQL; outside of such tests it is not.
+    pub fn is_postgres() -> bool {
+        CURRENT.get() == Some(Self::Postgres)
+    }
+
     /// The engine of the test that this thread runs.
     ///
     /// # Panics
@@ -108,10 +114,37 @@ pub fn run<F: Future<Output = ()>>(engine: Engine, threads: usize, body: impl Fn
     CURRENT.set(None);
 }
 
+/// Runs the body of a test that blocks, such as one of whole processes, on an engine.
+///
+/// # Panics
+///
+/// When the body does.
+pub fn run_blocking(engine: Engine, body: impl FnOnce()) {
+    if engine.is_left_out() {
+        return;
+    }
+    CURRENT.set(Some(engine));
+    body();
+    CURRENT.set(None);
+}
+
 /// Makes two tests of an `async fn` beside it: `name::sqlite` and `name::postgres`. With `threads = n` their runtimes
-/// have so many worker threads.
+/// have so many worker threads. With `blocking` it is of an ordinary `fn`.
 #[macro_export]
 macro_rules! both {
+    ($name:ident, blocking) => {
+        mod $name {
+            #[test]
+            fn sqlite() {
+                $crate::run_blocking($crate::Engine::Sqlite, super::$name);
+            }
+
+            #[test]
+            fn postgres() {
+                $crate::run_blocking($crate::Engine::Postgres, super::$name);
+            }
+        }
+    };
     ($name:ident) => {
         $crate::both!($name, threads = 0);
     };
@@ -131,9 +164,17 @@ macro_rules! both {
 }
 
 /// Makes a test of an `async fn` beside it for PostgreSQL alone: `name::postgres`. With `threads = n` its runtime has
-/// so many worker threads.
+/// so many worker threads. With `blocking` it is of an ordinary `fn`.
 #[macro_export]
 macro_rules! postgres_only {
+    ($name:ident, blocking) => {
+        mod $name {
+            #[test]
+            fn postgres() {
+                $crate::run_blocking($crate::Engine::Postgres, super::$name);
+            }
+        }
+    };
     ($name:ident) => {
         $crate::postgres_only!($name, threads = 0);
     };

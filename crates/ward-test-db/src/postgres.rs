@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, NoTls};
 
+use crate::Engine;
 use crate::guarded::{Guarded, file, folder, own, run, unprivileged};
 
 /// Nothing on a throw-away server is to survive, so it waits for no disk.
-const CARELESS: [&str; 8] = [
+const CARELESS: [&str; 9] = [
     "fsync=off",
     "synchronous_commit=off",
     "full_page_writes=off",
@@ -22,6 +23,8 @@ const CARELESS: [&str; 8] = [
     "wal_level=minimal",
     "max_wal_senders=0",
     "max_connections=400",
+    // The database's name: what a server says is of one test or of another.
+    "log_line_prefix=%m [%p] %d: ",
 ];
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -170,7 +173,15 @@ fn free_port() -> u16 {
 impl Server {
     /// Starts a server with further settings (`name=value`). `prepare` may put files into its data folder, which is
     /// its working directory, by [`put`].
+    ///
+    /// # Panics
+    ///
+    /// When PostgreSQL is left out: then a test that needs it is made by `postgres_only!`, and does not run.
     pub fn start(settings: &[&str], prepare: impl Fn(&Path)) -> Self {
+        assert!(
+            !Engine::Postgres.is_left_out(),
+            "WARD_TEST_ENGINES leaves PostgreSQL out, and a test starts it all the same: make it by `postgres_only!`"
+        );
         // Between finding a port free and listening on it somebody else may take it.
         for _ in 0..5 {
             let folder = folder();
@@ -277,6 +288,26 @@ impl Server {
         self.orders = keeper(self.port, &self.program).expect("its port");
     }
 
+    /// Stops all its processes where they stand: its connections stay, the system accepts more for it, and nothing is ever
+    /// answered. It is killed with what this returns.
+    ///
+    /// # Panics
+    ///
+    /// When it does not run.
+    pub fn freeze(&self) -> Frozen {
+        let first = self.pid();
+        let stop = |pids: &[u32]| {
+            let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+            // One of them may have ended by itself meanwhile.
+            let _ = unprivileged("kill").args(["-s", "STOP"]).args(&pids).output();
+            pids
+        };
+        // The first process alone, so that it starts no other meanwhile.
+        let mut stopped = stop(&[first]);
+        stopped.extend(stop(&children(first)));
+        Frozen(stopped)
+    }
+
     /// What the server has said so far.
     pub fn log(&self) -> String {
         self.program.log()
@@ -350,6 +381,15 @@ impl Server {
 fn initialize(data: &Path) {
     let options = ["-U", "ward", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"];
     run(unprivileged(programs().join("initdb")).arg("-D").arg(data).args(options));
+}
+
+/// The processes of a server that were stopped, which are killed when this is dropped: they hear no other signal.
+pub struct Frozen(Vec<String>);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = unprivileged("kill").args(["-s", "KILL"]).args(&self.0).output();
+    }
 }
 
 /// Puts a file for the server's user alone into its data folder.

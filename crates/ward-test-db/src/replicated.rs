@@ -49,7 +49,9 @@ impl Pair {
                 primary.sql("ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (standby)'");
                 primary.sql("SELECT pg_reload_conf()");
                 primary.sql(
+                    // Who is connected is looked at once in a transaction, unless it is told to look again.
                     "DO $$ BEGIN FOR i IN 1..600 LOOP \
+                       PERFORM pg_stat_clear_snapshot(); \
                        PERFORM 1 FROM pg_stat_replication WHERE sync_state = 'sync'; \
                        IF FOUND THEN RETURN; END IF; PERFORM pg_sleep(0.1); \
                      END LOOP; RAISE EXCEPTION 'the standby does not come'; END $$",

@@ -1,9 +1,10 @@
-//! The database's primary dies and its standby takes over, while replicas write.
+//! The database's primary dies, or freezes, and its standby takes over, while replicas read and write.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use ward_test_db::postgres_only;
 use ward_test_db::replicated::Pair;
 
 use crate::client::Call;
@@ -21,6 +22,34 @@ struct Seen {
     unavailable: AtomicUsize,
     unknown: AtomicUsize,
     replayed: AtomicUsize,
+    /// Reads that were answered.
+    read: AtomicUsize,
+    /// Reads that were told to come again.
+    unread: AtomicUsize,
+}
+
+/// Reads what was acknowledged until told to stop: it is there, or the database is not.
+fn read(addresses: &[std::net::SocketAddr], tenant: &Tenant, seen: &Seen, stop: &AtomicBool) {
+    for round in 0..1_000_000 {
+        if stop.load(Ordering::SeqCst) {
+            return;
+        }
+        let Some(id) = seen.done.lock().unwrap().last().map(|(_, id, _)| id.clone()) else {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        };
+        let call = Call::get(format!("/v1/workspaces/{id}")).by(&tenant.key);
+        let answer = call.ask(addresses[round % addresses.len()]);
+        match answer.status {
+            200 => seen.read.fetch_add(1, Ordering::Relaxed),
+            503 => {
+                assert!(answer.has("retry-after"), "{answer:?}");
+                std::thread::sleep(Duration::from_millis(50));
+                seen.unread.fetch_add(1, Ordering::Relaxed)
+            }
+            _ => panic!("a wrong answer: {answer:?}"),
+        };
+    }
 }
 
 /// Creates until told to stop, repeating each creation with its key until it is answered for good.
@@ -56,8 +85,19 @@ fn write(writer: usize, addresses: &[std::net::SocketAddr], tenant: &Tenant, see
     }
 }
 
-#[test]
+postgres_only!(a_failover_loses_no_acknowledged_write_and_doubles_none, blocking);
 fn a_failover_loses_no_acknowledged_write_and_doubles_none() {
+    fail_over("killed", |pair| pair.primary.kill());
+}
+
+postgres_only!(a_frozen_primary_holds_nobody_up_once_its_standby_is_promoted, blocking);
+fn a_frozen_primary_holds_nobody_up_once_its_standby_is_promoted() {
+    // Its connections stay, and its system accepts more for it, of which nobody hears anything.
+    fail_over("frozen", |pair| pair.primary.freeze());
+}
+
+/// Ends the primary in some way under load, promotes the standby, and looks for what was acknowledged.
+fn fail_over<T>(how: &str, end: impl Fn(&Pair) -> T) {
     let pair = Pair::start();
     pair.primary.sql("CREATE DATABASE ward");
     let servers =
@@ -76,19 +116,26 @@ fn a_failover_loses_no_acknowledged_write_and_doubles_none() {
             let (addresses, tenant, seen, stop) = (&addresses, &tenant, &seen, &stop);
             scope.spawn(move || write(writer, addresses, tenant, seen, stop));
         }
+        for _ in 0..2 {
+            let (addresses, tenant, seen, stop) = (&addresses, &tenant, &seen, &stop);
+            scope.spawn(move || read(addresses, tenant, seen, stop));
+        }
         let work = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             assert!(more(100), "the writers are stuck before the failover");
             let killed = Instant::now();
-            pair.primary.kill();
+            let ended = end(&pair);
             // Nobody takes writes now: the writers must be told so, and not hang.
             let told = (0..12_000).any(|_| {
                 std::thread::sleep(Duration::from_millis(5));
-                seen.unavailable.load(Ordering::Relaxed) > 0
+                let told = seen.unavailable.load(Ordering::Relaxed) + seen.unknown.load(Ordering::Relaxed);
+                told > 0 && seen.unread.load(Ordering::Relaxed) > 0
             });
             assert!(told, "no answer says that the database is not there");
             pair.promote();
-            let before = seen.count.load(Ordering::SeqCst);
-            assert!(more(before + 100), "the writers are stuck after the failover");
+            let (wrote, read) = (seen.count.load(Ordering::SeqCst), seen.read.load(Ordering::SeqCst));
+            assert!(more(wrote + 100), "the writers are stuck after the failover");
+            assert!(seen.read.load(Ordering::SeqCst) > read, "nobody reads after the failover");
+            drop(ended);
             killed
         }));
         stop.store(true, Ordering::SeqCst);
@@ -121,12 +168,14 @@ fn a_failover_loses_no_acknowledged_write_and_doubles_none() {
     }
     assert_eq!(there.len(), done.len() + 1, "what nobody was told of");
     report(&format!(
-        "failover: longest write gap {gap:?}, first write {first_after:?} after the kill; {} acknowledged, none lost, \
-         none doubled; {} answers said 503, {} outcome unknown; {} repeats found their first done",
+        "failover, primary {how}: longest write gap {gap:?}, first write {first_after:?} after that; {} acknowledged, none lost, \
+         none doubled; {} answers said 503, {} outcome unknown; {} repeats found their first done; {} reads were right, {} said 503",
         done.len(),
         seen.unavailable.into_inner(),
         seen.unknown.into_inner(),
-        seen.replayed.into_inner()
+        seen.replayed.into_inner(),
+        seen.read.into_inner(),
+        seen.unread.into_inner()
     ));
     assert!(servers.iter().all(|server| server.log().contains("serving")));
 }

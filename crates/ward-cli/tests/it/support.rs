@@ -3,11 +3,16 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use ward_test_db::Engine;
+use ward_test_db::postgres::shared;
+
+use crate::fleet::MASTER_KEY;
 
 pub const WARD: &str = env!("CARGO_BIN_EXE_ward");
 
@@ -15,7 +20,28 @@ pub const WARD: &str = env!("CARGO_BIN_EXE_ward");
 pub fn ward(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(WARD);
     command.args(arguments).current_dir(folder).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    if let Ok(database) = std::fs::read_to_string(folder.join(DATABASE)) {
+        command.env("WARD_DATABASE", database).env("WARD_MASTER_KEY_FILE", "ward.key");
+    }
     command
+}
+
+/// The file in which a folder names the database that belongs to it, when that is not in the folder.
+const DATABASE: &str = "database.url";
+
+/// A folder for a Ward on the test's engine. The database on a server is dropped with the server's other ones.
+pub fn place() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    if Engine::is_postgres() {
+        let database = shared().database();
+        std::fs::write(folder.path().join(DATABASE), &database.url).unwrap();
+        // A file of a database has its key made beside it; one on a server may be other replicas' too.
+        let key = folder.path().join("ward.key");
+        let mut key = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(key).unwrap();
+        key.write_all(MASTER_KEY.as_bytes()).unwrap();
+        std::mem::forget(database);
+    }
+    folder
 }
 
 pub fn run(folder: &Path, arguments: &[&str]) -> Output {
@@ -38,7 +64,7 @@ pub struct Server {
 
 impl Server {
     pub fn start(arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = place();
         let arguments = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
         let command = ward(folder.path(), &arguments);
         Self::of(command, folder)
