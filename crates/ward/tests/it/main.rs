@@ -31,5 +31,6 @@ mod rotation;
 mod steering;
 mod sweep;
 mod tokens;
+mod upgrades;
 mod wire;
 mod workspaces;
