@@ -78,6 +78,11 @@ pub struct Options {
     /// For tests: false trusts the operating system to write in its own time, so that a crash may lose commits.
     #[doc(hidden)]
     pub flush: bool,
+    /// For tests: PostgreSQL: connections are replaced after this and up to half of it more, so that not all are at once:
+    /// long before the hour that some services and proxies end them after, and so that a server that came back gets its
+    /// share again.
+    #[doc(hidden)]
+    pub connection_life: Duration,
     /// For tests: where every distinct statement of a closure is noted.
     #[doc(hidden)]
     pub recorder: Option<Arc<Recorder>>,
@@ -116,6 +121,7 @@ impl Default for Options {
             create: true,
             max_page_count: None,
             flush: true,
+            connection_life: Duration::from_mins(30),
             recorder: None,
         }
     }

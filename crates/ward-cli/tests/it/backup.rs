@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use ward_test_db::postgres::{Server as Postgres, lines, shared};
+use ward_test_db::postgres_only;
 use ward_test_db::recovery::Archived;
 
 use crate::client::Call;
@@ -209,7 +210,7 @@ fn counts(url: &str) -> Vec<String> {
         .collect()
 }
 
-#[test]
+postgres_only!(a_dump_of_postgresql_beside_writers_is_whole_and_a_quiet_one_equal, blocking);
 fn a_dump_of_postgresql_beside_writers_is_whole_and_a_quiet_one_equal() {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let fresh = || format!("restored_{}", NEXT.fetch_add(1, Ordering::SeqCst));
@@ -244,7 +245,7 @@ fn a_dump_of_postgresql_beside_writers_is_whole_and_a_quiet_one_equal() {
     ));
 }
 
-#[test]
+postgres_only!(a_base_backup_and_the_archived_log_bring_a_moment_back, blocking);
 fn a_base_backup_and_the_archived_log_bring_a_moment_back() {
     let archived = Archived::start();
     archived.server.sql("CREATE DATABASE ward");

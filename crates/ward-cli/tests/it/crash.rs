@@ -5,6 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ward_test_db::postgres_only;
+
 use crate::client::Call;
 use crate::fleet::{Fleet, Tenant, new_key, new_workspace};
 use crate::replicas::report;
@@ -12,7 +14,7 @@ use crate::replicas::report;
 const WRITERS: usize = 8;
 const EACH: usize = 40;
 
-#[test]
+postgres_only!(a_replica_killed_in_a_storm_of_writes_loses_nothing_and_leaves_nothing_half_done, blocking);
 fn a_replica_killed_in_a_storm_of_writes_loses_nothing_and_leaves_nothing_half_done() {
     let mut fleet = Fleet::start(&[0, 0, 0]);
     let addresses: Vec<_> = fleet.servers.iter().map(|server| server.address).collect();

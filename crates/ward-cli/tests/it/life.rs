@@ -152,6 +152,7 @@ fn another_master_key_is_refused_at_the_start() {
     let server = Server::start(&QUIET);
     let folder = server.folder.path().to_owned();
     let log = ward(&folder, &["workspace", "list"])
+        .env_remove("WARD_MASTER_KEY_FILE")
         .env("WARD_MASTER_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
         .output()
         .unwrap();

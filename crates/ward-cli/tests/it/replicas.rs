@@ -286,7 +286,7 @@ fn a_replica_with_another_master_key_does_not_start() {
     assert!(said.contains("the master key is not the one this database was first used with"), "{said}");
 }
 
-#[test]
+postgres_only!(provisioned_on_two_replicas_at_once_a_workspace_is_provisioned_once, blocking);
 fn provisioned_on_two_replicas_at_once_a_workspace_is_provisioned_once() {
     let fleet = Fleet::start(&[0, 30]);
     let tenant = Tenant::new(fleet.at(0), "acme");

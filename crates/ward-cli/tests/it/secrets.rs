@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use serde_json::json;
+use ward_test_db::postgres_only;
 
 use crate::client::Call;
 use crate::fleet::{Fleet, MASTER_KEY, Tenant};
@@ -29,7 +30,7 @@ fn a_laptop_gets_a_key_file_of_its_own_and_is_told() {
     assert!(!log.contains(key.trim()), "the log holds the key");
 }
 
-#[test]
+postgres_only!(where_others_can_connect_or_share_the_database_nobody_makes_a_key, blocking);
 fn where_others_can_connect_or_share_the_database_nobody_makes_a_key() {
     let refused = |listen: &str, database: Option<&str>, code: i32| {
         let folder = tempfile::tempdir().unwrap();
@@ -59,7 +60,7 @@ fn rotate(folder: &Path, database: &str) -> Output {
         .unwrap()
 }
 
-#[test]
+postgres_only!(a_rotation_that_leaves_something_names_it_and_fails, blocking);
 fn a_rotation_that_leaves_something_names_it_and_fails() {
     let fleet = Fleet::start(&[0]);
     let tenant = Tenant::new(fleet.at(0), "acme");

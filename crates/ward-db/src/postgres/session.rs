@@ -28,10 +28,6 @@ const STATEMENTS: usize = 1_024;
 /// How many parameters the protocol can count.
 const PARAMETERS: usize = u16::MAX as usize;
 
-/// Connections are replaced after this and up to half of it more, so that not all are at once: long before the hour
-/// that some services and proxies end them after, and so that a server that came back gets its share again.
-const LIFETIME: Duration = Duration::from_mins(30);
-
 /// The server stops a statement by itself; this much later it is given up from this side.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -233,7 +229,8 @@ impl Session {
         let trusted = self.source.trusted();
         match drive(&self.runtime, self.running.until, None, connect(&self.source, self.running.until)) {
             Ended::Done(Ok((client, driver))) => {
-                let expires = Instant::now() + LIFETIME.mul_f64(1.0 + share() / 2.0);
+                let life = self.source.options.connection_life;
+                let expires = Instant::now() + life.mul_f64(1.0 + share() / 2.0);
                 self.link = Some(Link { client, driver, known: HashMap::new(), expires, trusted });
                 Ok(())
             }
@@ -389,10 +386,14 @@ impl Session {
     /// A server that refuses a transaction of ours is none for us: a standby, or one that was the first and is no more.
     /// It says so in several ways, and the closure is begun anew elsewhere.
     fn no_transaction(&mut self, error: &tokio_postgres::Error) -> Error {
+        let (told, again) = told(error);
         self.link = None;
-        self.source.distrust();
+        // A connection that ended is one connection's affair.
+        if again != Some(Again::Lost) || takes_no_writes(error) {
+            self.source.distrust();
+        }
         self.running.again = Some(Again::Lost);
-        told(error).0.with_kind(ErrorKind::Unavailable, "no transaction began")
+        told.with_kind(ErrorKind::Unavailable, "no transaction began")
     }
 
     /// Whether the server takes writes.
@@ -409,12 +410,20 @@ impl Session {
         Err(Error::unavailable("the database takes no writes"))
     }
 
-    /// Leaves a statement alone that did not end: the connection can be used no more, and the server is told.
+    /// Leaves a statement alone that did not end: the connection can be used no more, and the server is told, from a thread
+    /// beside: who waits for the answer has no time left.
     fn give_up(&mut self, why: &'static str) -> Error {
         if let Some(link) = self.link.take() {
             let token = link.client.cancel_token();
-            let cancel = token.cancel_query(self.source.target.tls.clone());
-            let _ = drive(&self.runtime, Instant::now() + COURTESY, None, cancel);
+            let tls = self.source.target.tls.clone();
+            let told = std::thread::Builder::new().name("ward-db-cancel".into()).spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                let _ = drive(&runtime, Instant::now() + COURTESY, None, token.cancel_query(tls));
+                Ok::<_, std::io::Error>(())
+            });
+            if let Err(error) = told {
+                tracing::debug!(%error, "a statement that was given up runs to its own end");
+            }
         }
         Error::new(ErrorKind::Timeout, why)
     }

@@ -78,3 +78,19 @@ async fn a_server_that_accepts_and_never_answers_is_passed_over() {
     assert!(refused.to_string().contains(&format!("127.0.0.1:{port}: no answer within")), "{refused}");
     assert!(!refused.to_string().contains("hidden"), "{refused}");
 }
+
+postgres_only!(a_connection_is_replaced_when_its_time_is_over);
+async fn a_connection_is_replaced_when_its_time_is_over() {
+    let database = shared().database();
+    let pids = async |life: Duration| {
+        let options = Options { connections: 1, connection_life: life, ..fast() };
+        let db = Db::open(&database.url, options).unwrap();
+        let pid = || db.read("t", |tx| tx.one("select pg_backend_pid()", &[], |row| row.get::<i64>(0)));
+        let pids: [Result<i64, Error>; 2] = [pid().await, pid().await];
+        pids.map(Result::unwrap)
+    };
+    let [one, same] = pids(Options::default().connection_life).await;
+    assert_eq!(one, same);
+    let [one, other] = pids(Duration::ZERO).await;
+    assert_ne!(one, other);
+}

@@ -65,7 +65,7 @@ async fn text_that_is_not_utf8_is_400() {
 
 both!(a_request_that_takes_too_long_is_503);
 async fn a_request_that_takes_too_long_is_503() {
-    let server = Server::with(|config| config.limits.request_time = Duration::from_millis(500)).await;
+    let server = Server::with(|config| config.limits.request_time = Duration::from_secs(2)).await;
     let tenant = server.tenant("acme").await;
     let (release, held) = std::sync::mpsc::channel::<()>();
     let (began, begun) = std::sync::mpsc::channel::<()>();
