@@ -5,6 +5,7 @@ use std::path::Path;
 use ward::app::backup::{self, Checked, Progress, Stage};
 use ward::app::{MIGRATIONS, VERSION};
 use ward::config::Config;
+use ward::operator;
 
 use crate::{Failure, show};
 
@@ -28,7 +29,7 @@ pub fn check(file: &Path, json: bool) -> Result<(), Failure> {
 
 /// `ward restore`.
 pub fn restore(config: &Config, file: &Path, json: bool) -> Result<(), Failure> {
-    let checked = watched(|progress| backup::restore(file, &config.database, MIGRATIONS, VERSION, progress))?;
+    let checked = watched(|progress| operator::restore_backup(file, &config.database, progress))?;
     tell(&checked, json)?;
     show::remark(
         "It is where the database is to be. Serve it with the master key that it was written under.",

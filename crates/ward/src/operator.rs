@@ -2,13 +2,16 @@
 
 mod rotation;
 
+use std::path::Path;
+
 use serde::Serialize;
 use ward_db::Timestamp;
+use ward_db::backup::{self, Checked};
 
 use crate::access::Role;
 use crate::api_keys::actions::{self as keys, ShownOnce};
 use crate::api_keys::secret::KeyId;
-use crate::app::App;
+use crate::app::{App, MIGRATIONS, VERSION};
 use crate::audit::Actor;
 use crate::calls::operator::{self as calls, Proof};
 use crate::error::ApiError;
@@ -260,4 +263,14 @@ pub async fn prove_exclusion(
             calls::prove(tx, workspace, period).map_err(OperatorError::from)
         })
         .await
+}
+
+/// Puts a backup where the database file of `database` is to be. What the backup takes for unsent may have been sent since, so
+/// nothing of it is sent before the EHR was searched for it. Blocking.
+pub fn restore_backup(
+    file: &Path,
+    database: &str,
+    progress: impl FnMut(backup::Progress),
+) -> Result<Checked, ward_db::Error> {
+    backup::restore(file, database, MIGRATIONS, VERSION, sync::doubt_all, progress)
 }

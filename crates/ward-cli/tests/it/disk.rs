@@ -158,8 +158,8 @@ impl Disk {
             return limit(server, &format!("{wal}:"));
         }
         let mut ballast = File::options().create(true).append(true).open(self.ballast()).unwrap();
-        for chunk in [&[0; 1 << 16][..], &[0; 1]] {
-            while ballast.write_all(chunk).is_ok() {}
+        for size in [1 << 13, 1] {
+            while ballast.write_all(&vec![0; size]).is_ok() {}
         }
     }
 

@@ -184,8 +184,7 @@ fn every_rule_of_a_whole_database_can_be_broken() {
     assert_eq!(creation(&tenant, "second").ask(server.address).status, 201);
     assert_eq!(Call::post("/v1/workspaces", new_workspace("waiting")).ask(server.address).status, 201);
     let folder = server.folder.path().to_owned();
-    let mut broken = 0;
-    for damage in [
+    let damages = [
         "DELETE FROM audit_events WHERE action = 'workspace.create'",
         "DELETE FROM audit_events WHERE action = 'api_key.create'",
         "DELETE FROM workspaces WHERE slug = 'second'",
@@ -202,7 +201,8 @@ fn every_rule_of_a_whole_database_can_be_broken() {
         "UPDATE workspaces SET provisioned_at = created_at",
         "UPDATE idempotency SET body = NULL",
         "UPDATE idempotency SET status = 0",
-    ] {
+    ];
+    for (broken, damage) in damages.into_iter().enumerate() {
         let url = format!("sqlite:{}/broken-{broken}.db", folder.display());
         let to = format!("broken-{broken}.db");
         let made =
@@ -213,7 +213,6 @@ fn every_rule_of_a_whole_database_can_be_broken() {
         look.run(damage);
         let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| look.assert_whole("broken")));
         assert!(found.is_err(), "nobody notices: {damage}");
-        broken += 1;
     }
     // And what the rules do not see, the engine does.
     let path = folder.join("broken-0.db");

@@ -56,6 +56,7 @@ struct Key {
     live: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about a workspace")]
 struct Known {
     id: String,
     slug: String,
@@ -206,20 +207,20 @@ impl Writer {
             46..50 => Act::RotateOwner(tenant),
             50..57 => live(known).map_or(Act::Mint(tenant), |key| Act::Revoke(tenant, key)),
             57..60 => live(&self.known[0]).map_or(Act::Mint(0), |key| Act::Revoke(0, key)),
-            60..70 => Act::Rename(tenant, fresh),
-            70..76 => match (known.connector, known.provisioned) {
+            60..64 => Act::Rename(tenant, fresh),
+            64..76 => match (known.connector, known.provisioned) {
                 (false, _) => Act::Connect(tenant),
                 (true, false) => Act::Provision(tenant),
                 (true, true) => Act::Rename(tenant, fresh),
             },
             76..82 => Act::Numbers(tenant, vec![TESTER.to_owned(), format!("+1555{:07}", self.made)]),
-            82..97 => match known.calls.last().filter(|(_, finished, _)| !finished) {
-                Some((sid, ..)) => Act::Report { tenant, sid: sid.clone(), caller: PATIENT, last: true },
-                None => {
-                    let caller = if self.random.random_bool(0.3) { TESTER } else { PATIENT };
-                    Act::Report { tenant, sid: fresh, caller, last: self.random.random_bool(0.5) }
+            82..98 => {
+                if let Some((sid, ..)) = known.calls.last().filter(|(_, finished, _)| !finished) {
+                    return Act::Report { tenant, sid: sid.clone(), caller: PATIENT, last: true };
                 }
-            },
+                let caller = if self.random.random_bool(0.3) { TESTER } else { PATIENT };
+                Act::Report { tenant, sid: fresh, caller, last: self.random.random_bool(0.5) }
+            }
             _ => Act::Archive(tenant),
         }
     }

@@ -187,13 +187,14 @@ pub fn check(
     Ok(Checked { backup, applied, tables })
 }
 
-/// Checks a backup, then puts it where the database at `url` is to be. There must be nothing there yet, and nobody who
-/// serves it. Blocking.
+/// Checks a backup, then puts it where the database at `url` is to be, migrated and with what `amend` changes in it. There
+/// must be nothing there yet, and nobody who serves it. Blocking.
 pub fn restore(
     file: &Path,
     url: &str,
     migrations: &[Migration],
     binary_version: &str,
+    amend: impl FnOnce(&mut Tx<'_>) -> Result<(), Error>,
     mut progress: impl FnMut(Progress),
 ) -> Result<Checked, Error> {
     let path = path_of(url)?;
@@ -207,6 +208,13 @@ pub fn restore(
     if copied != checked.backup {
         return Err(Error::new(ErrorKind::Conflict, "the backup was changed while it was being restored"));
     }
+    let source = Source { path: temporary.path().to_owned(), options: Options::default() };
+    let mut conn = source.connect(Role::Migrate)?;
+    migrate::migrate(&mut *conn, migrations, binary_version)?;
+    conn.transaction(|tx| amend(tx).map(|()| true))?;
+    // The last connection folds the WAL into the file and takes it away, so that the file is all there is.
+    conn.raw.close().map_err(|(_, error)| Error::from(error))?;
+    refuse_existing(&beside(temporary.path(), "-wal"))?;
     publish(temporary, &path)?;
     Ok(checked)
 }

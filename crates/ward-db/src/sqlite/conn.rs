@@ -372,7 +372,10 @@ impl Schema for Conn {
 
 impl Conn {
     /// Runs `change` in a transaction, kept if it answers true.
-    fn transaction(&self, change: impl FnOnce(&mut Tx<'_>) -> Result<bool, Error>) -> Result<bool, Error> {
+    pub(super) fn transaction(
+        &self,
+        change: impl FnOnce(&mut Tx<'_>) -> Result<bool, Error>,
+    ) -> Result<bool, Error> {
         self.raw("BEGIN IMMEDIATE")?;
         let result = change(&mut Tx::sqlite(self))
             .and_then(|keep| self.raw(if keep { "COMMIT" } else { "ROLLBACK" }).map(|()| keep));

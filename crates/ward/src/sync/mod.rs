@@ -24,7 +24,7 @@ use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::workspaces;
 
 pub use api::LaneShown;
-pub use outbox::owed_for;
+pub use outbox::{doubt_all, owed_for};
 pub use store::{lanes, owed_by_unreal, sent_for};
 
 /// Where a delivery is in its life.

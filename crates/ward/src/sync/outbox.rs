@@ -466,6 +466,14 @@ pub fn resume_after(
     Ok(())
 }
 
+/// Takes for possible that everything not known to have arrived has arrived all the same, so that the EHR is searched before
+/// anything of it is sent. For a database that was put back to an earlier moment: what it takes for unsent may have been
+/// sent since.
+pub fn doubt_all(tx: &mut Tx<'_>) -> Result<(), Error> {
+    tx.execute("UPDATE deliveries SET maybe_sent = true WHERE state <> 'synced' AND NOT maybe_sent", &[])?;
+    Ok(())
+}
+
 /// How many deliveries wait to be sent, counted no further than `most`, and when the one that has waited longest became
 /// owed.
 pub fn depth(tx: &mut Tx<'_>, most: i64) -> Result<(i64, Option<Timestamp>), Error> {
