@@ -24,7 +24,7 @@ from ward_peer.answers import (
 )  # fmt: skip
 
 # Connections a worker: enough to keep the server's cores busy and to share flushes, few enough to have few sessions.
-CONNECTIONS = int(os.environ.get("PEER_PG_CONNECTIONS", "12"))
+CONNECTIONS = 12
 LAPSED_AT_ONCE = 100
 
 # Ids leave as text: the driver's own UUID type is slower to make and has to be turned into text anyway.
@@ -154,10 +154,11 @@ class Postgres:
         asyncio.run(make())
 
     async def start(self) -> None:
-        # A plan that fits every value: these statements find rows by their keys, so planning anew never pays.
-        settings = {"plan_cache_mode": "force_generic_plan", "jit": "off", "application_name": "ward-peer"}
+        # These statements find rows by their keys: planning anew never pays, nor does a plan made while a table was small.
+        settings = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off",
+                    "statement_timeout": "10000", "application_name": "ward-peer"}  # fmt: skip
         for _ in range(CONNECTIONS):
-            raw = await asyncpg.connect(self.url, server_settings=settings, statement_cache_size=0, command_timeout=30)
+            raw = await asyncpg.connect(self.url, server_settings=settings, statement_cache_size=0)
             self.free.append(Session(raw))
 
     async def stop(self) -> None:
