@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,6 +89,36 @@ class Server:
         return workspace, claimed["api_key"], claimed
 
 
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@contextmanager
+def ward(binary: str, database: str):
+    """Ward itself, for the same life."""
+    port = free_port()
+    command = [binary, "serve", "--listen", f"127.0.0.1:{port}", "--database", database, "--metrics-listen", "off"]
+    with subprocess.Popen(command, env={**os.environ, "WARD_RATES": "off"}, stderr=subprocess.DEVNULL) as process:
+        try:
+            server = Server(port)
+            while True:
+                try:
+                    server.send("GET", "/v1/nothing")
+                    break
+                except OSError:
+                    if process.poll() is not None:
+                        raise Failed(f"{binary} ended with {process.returncode}") from None
+                    time.sleep(0.05)
+            yield server
+            process.send_signal(signal.SIGTERM)
+            same("Ward's exit code after SIGTERM", process.wait(20), 0)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
 @contextmanager
 def running(database: str, *more: str):
     command = [HERE / "run", "--venv", os.environ["BENCH_PEER_VENV"], "--listen", "127.0.0.1:0", "--database", database]
@@ -125,9 +156,7 @@ def sqlite(folder: Path):
 @contextmanager
 def postgres(folder: Path):
     binaries = Path(os.environ.get("PGBIN") or sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1])
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()
     data = folder / "data"
     as_user = []
     if os.getuid() == 0:
@@ -220,7 +249,8 @@ def live(server: Server, sql) -> None:
     # The claim: wrong wishes are told first, then exactly one caller wins.
     keys, this = f"/v1/{workspace}/api-keys", f"/v1/workspaces/{workspace}"
     wrong = server.expect(422, "POST", keys, {"duration_days": 1, "role": "viewer", "permissions": ["Call.view"]}).json
-    same("claim wishes", [one["loc"] for one in wrong["detail"]], [["body", "role"], ["body", "permissions"]])
+    same("claim wishes", [one["loc"] for one in wrong["detail"]],
+         [["body", "permissions", 0], ["body", "role"], ["body", "permissions"]])  # fmt: skip
     with ThreadPoolExecutor(8) as crowd:
         claims = list(crowd.map(lambda _: server.send("POST", keys, {"duration_days": 90, "name": "owner"}), range(8)))
     same("claims", sorted(claim.status for claim in claims), [201] + [401] * 7)
@@ -347,13 +377,34 @@ def look_behind(sql, workspace: str, mine: set) -> None:
     same("slots", sql("SELECT sum(used) FROM bootstrap_slots")[0][0], sql("SELECT count(*) FROM unclaimed")[0][0])
 
 
+def beside(binary: str) -> None:
+    """Ward lives the life, then the peer serves the database that it left, with the same bytes."""
+    with tempfile.TemporaryDirectory(prefix="ward-peer-") as folder, sqlite(Path(folder)) as (database, sql):
+        with ward(binary, database) as server:
+            live(server, sql)
+            workspace, key, _ = server.tenant("shared")
+            asked = [f"/v1/workspaces/{workspace}", "/v1/workspaces?limit=20"]
+            told = [server.expect(200, "GET", path, key=key).body.decode() for path in asked]
+        with running(database) as server:
+            same("bytes", [server.expect(200, "GET", path, key=key).body.decode() for path in asked], told)
+    print("ward: lives the same life, and the peer answers from its database with the same bytes", flush=True)
+
+
 ENGINES = {"sqlite": sqlite, "postgres": postgres}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="check")
     parser.add_argument("--only", choices=ENGINES)
-    only = parser.parse_args().only
+    parser.add_argument("--ward", metavar="PATH", help="a binary of Ward that lives the same life first")
+    arguments = parser.parse_args()
+    only = arguments.only
+    if arguments.ward:
+        try:
+            beside(arguments.ward)
+        except Failed as failed:
+            print(f"ward: {failed}", file=sys.stderr)
+            return 1
     for name, engine in ENGINES.items():
         if only not in (None, name):
             continue

@@ -61,7 +61,7 @@ async def work(engine, listener: socket.socket, ready: int, plain: bool) -> None
         uvicorn.Config(
             app.asgi(), loop="uvloop", http="httptools", ws="none", lifespan="off", interface="asgi3", access_log=False,
             log_level="warning", server_header=False, proxy_headers=False, backlog=2048,
-            timeout_graceful_shutdown=GRACE,
+            timeout_graceful_shutdown=GRACE, timeout_keep_alive=75,
         )  # fmt: skip
     )
     loop = asyncio.get_running_loop()

@@ -292,22 +292,20 @@ async def set_test_callers(app, call, sent) -> bytes:
 
 
 async def create_api_key(app, call, new) -> bytes:
-    if call.entry is not None:
-        outside = [problem(["body", "permissions", index], f"Not a permission of the role {new.role}", name)
-                   for index, name in enumerate(new.permissions) if not ROLE_BITS[RANK[new.role]] & BIT[name]]  # fmt: skip
-        if outside:
-            raise invalid(outside)
-        return await app.engine.mint(call, new)
-    problems = []
-    if "role" in new.model_fields_set and new.role != "owner":
-        message = "A claim makes an owner key: leave the role out or say owner"
-        problems.append(problem(["body", "role"], message, new.role))
-    if new.permissions:
-        message = "A claim makes a whole owner key: leave permissions out"
-        problems.append(problem(["body", "permissions"], message, new.permissions))
+    problems = [problem(["body", "permissions", index], f"Not a permission of the role {new.role}", name)
+                for index, name in enumerate(new.permissions) if not ROLE_BITS[RANK[new.role]] & BIT[name]]  # fmt: skip
+    if call.entry is None:
+        if "role" in new.model_fields_set and new.role != "owner":
+            message = "A claim makes an owner key: leave the role out or say owner"
+            problems.append(problem(["body", "role"], message, new.role))
+        if new.permissions:
+            message = "A claim makes a whole owner key: leave permissions out"
+            problems.append(problem(["body", "permissions"], message, new.permissions))
     if problems:
         raise invalid(problems)
-    return await app.engine.claim(call, path_id(call.params["workspace_id"]), new)
+    if call.entry is None:
+        return await app.engine.claim(call, path_id(call.params["workspace_id"]), new)
+    return await app.engine.mint(call, new)
 
 
 async def rotate_api_key(app, call, rotation) -> bytes:
