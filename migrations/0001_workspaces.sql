@@ -2,7 +2,9 @@
 --
 -- Tenants, who may enter them, with which key, and what was done.
 -- Conventions: every primary key is led by the workspace or by the value looked up; a `position` orders a list and is
--- negative while the row is kept but not listed.
+-- negative while the row is kept but not listed. Where a list's index is led by the workspace, what is looked up one by
+-- one is led by its own value instead: two indexes that begin alike compete, and a planner that takes every workspace to
+-- be small may look for one row among all of a big one's.
 
 CREATE TABLE workspaces (
     id uuid NOT NULL PRIMARY KEY,
@@ -88,6 +90,8 @@ CREATE UNIQUE INDEX api_keys_by_workspace ON api_keys (workspace_id, position);
 -- step
 -- Not led by the workspace: a planner that takes every key to be of one creator would read the list above instead.
 CREATE INDEX api_keys_by_creator ON api_keys (created_by_entity_id, workspace_id, position);
+-- step
+CREATE INDEX api_keys_by_principal ON api_keys (principal_id, workspace_id);
 -- step
 CREATE TABLE test_callers (
     workspace_id uuid NOT NULL,

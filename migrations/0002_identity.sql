@@ -48,7 +48,7 @@ CREATE TABLE invitations (
     position bigint NOT NULL,
     expires_at timestamptz NOT NULL,
     created_at timestamptz NOT NULL,
-    PRIMARY KEY (workspace_id, id)
+    PRIMARY KEY (id, workspace_id)
 );
 -- step
 CREATE UNIQUE INDEX invitations_by_secret ON invitations (secret_hash);

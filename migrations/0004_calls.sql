@@ -36,13 +36,13 @@ CREATE TABLE calls (
     sync_connector text,
     first_reported_at timestamptz NOT NULL,
     updated_at timestamptz NOT NULL,
-    PRIMARY KEY (workspace_id, id)
+    PRIMARY KEY (id, workspace_id)
 );
 -- step
-CREATE UNIQUE INDEX calls_by_sid ON calls (workspace_id, call_sid);
+CREATE UNIQUE INDEX calls_by_sid ON calls (call_sid, workspace_id);
 -- step
 -- What the foreign key of deliveries leads to.
-CREATE UNIQUE INDEX calls_by_direction ON calls (workspace_id, id, direction);
+CREATE UNIQUE INDEX calls_by_direction ON calls (id, workspace_id, direction);
 -- step
 CREATE INDEX calls_by_start ON calls (workspace_id, started_at, id);
 -- step
@@ -94,11 +94,11 @@ CREATE TABLE deliveries (
     position bigint NOT NULL,
     created_at timestamptz NOT NULL,
     settled_at timestamptz,
-    PRIMARY KEY (workspace_id, id),
-    FOREIGN KEY (workspace_id, call_id, direction) REFERENCES calls (workspace_id, id, direction)
+    PRIMARY KEY (id, workspace_id),
+    FOREIGN KEY (call_id, workspace_id, direction) REFERENCES calls (id, workspace_id, direction)
 );
 -- step
-CREATE UNIQUE INDEX deliveries_by_call ON deliveries (workspace_id, call_id, integration_id);
+CREATE UNIQUE INDEX deliveries_by_call ON deliveries (call_id, workspace_id, integration_id);
 -- step
 CREATE UNIQUE INDEX deliveries_by_position ON deliveries (workspace_id, position);
 -- step
@@ -111,10 +111,12 @@ CREATE TABLE delivery_queue (
     delivery_id uuid NOT NULL,
     due_at timestamptz NOT NULL,
     created_at timestamptz NOT NULL,
-    PRIMARY KEY (workspace_id, integration_id, delivery_id)
+    PRIMARY KEY (delivery_id, workspace_id, integration_id)
 );
 -- step
 CREATE INDEX delivery_queue_by_due ON delivery_queue (workspace_id, integration_id, due_at);
+-- step
+CREATE INDEX delivery_queue_by_lane ON delivery_queue (workspace_id, integration_id, delivery_id);
 -- step
 CREATE TABLE delivery_attempts (
     workspace_id uuid NOT NULL,

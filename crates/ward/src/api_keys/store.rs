@@ -172,7 +172,8 @@ pub fn end_all_of(
 ) -> Result<Vec<String>, Error> {
     tx.all(
         "UPDATE api_keys SET revoked_at = $3, updated_at = $3, position = -position \
-         WHERE workspace_id = $1 AND principal_id = $2 AND position > 0 RETURNING key_id",
+         WHERE (principal_id, workspace_id) >= ($2, $1) AND (principal_id, workspace_id) <= ($2, $1) AND position > 0 \
+         RETURNING key_id",
         &[workspace.into(), principal.into(), now.into()],
         |row| row.get(0),
     )

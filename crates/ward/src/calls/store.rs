@@ -12,6 +12,9 @@ const COLUMNS: &str = "id, call_sid, direction, reported_direction, reported_by,
                        completion_reason, duration_ms, started_at, ended_at, service_id, details, sync, sync_connector, \
                        first_reported_at, updated_at, started_told";
 
+/// Beside an id or a sid, which finds the row: a CASE, so that no planner looks among the workspace's calls instead.
+const OURS: &str = "CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1";
+
 fn call(row: &Row<'_>) -> Result<CallRecord, Error> {
     let Json(details) = row.get(14)?;
     let details: Map<String, Document> = serde_json::from_str(&details).map_err(Error::unreadable)?;
@@ -45,13 +48,13 @@ fn call(row: &Row<'_>) -> Result<CallRecord, Error> {
 
 /// The call of this sid.
 pub fn by_sid(tx: &mut Tx<'_>, workspace: WorkspaceId, sid: &str) -> Result<Option<CallRecord>, Error> {
-    let sql = format!("SELECT {COLUMNS} FROM calls WHERE workspace_id = $1 AND call_sid = $2");
+    let sql = format!("SELECT {COLUMNS} FROM calls WHERE call_sid = $2 AND {OURS}");
     tx.optional(&sql, &[workspace.into(), sid.into()], call)
 }
 
 /// The call of this id.
 pub fn by_id(tx: &mut Tx<'_>, workspace: WorkspaceId, id: CallId) -> Result<Option<CallRecord>, Error> {
-    let sql = format!("SELECT {COLUMNS} FROM calls WHERE workspace_id = $1 AND id = $2");
+    let sql = format!("SELECT {COLUMNS} FROM calls WHERE id = $2 AND {OURS}");
     tx.optional(&sql, &[workspace.into(), id.into()], call)
 }
 
@@ -95,10 +98,12 @@ pub fn insert(tx: &mut Tx<'_>, workspace: WorkspaceId, new: &CallRecord) -> Resu
 pub fn update(tx: &mut Tx<'_>, workspace: WorkspaceId, changed: &CallRecord) -> Result<(), Error> {
     let details = Document::from(changed.details.clone()).to_string();
     tx.execute(
-        "UPDATE calls SET status = $3, finished = $4, completion_reason = $5, duration_ms = $6, started_at = $7, \
-                ended_at = $8, service_id = $9, details = $10, sync = $11, sync_connector = $12, updated_at = $13, \
-                started_told = $14 \
-         WHERE workspace_id = $1 AND id = $2",
+        &format!(
+            "UPDATE calls SET status = $3, finished = $4, completion_reason = $5, duration_ms = $6, started_at = $7, \
+                    ended_at = $8, service_id = $9, details = $10, sync = $11, sync_connector = $12, updated_at = $13, \
+                    started_told = $14 \
+             WHERE id = $2 AND {OURS}"
+        ),
         &[
             workspace.into(),
             changed.id.into(),

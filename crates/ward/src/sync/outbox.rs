@@ -86,8 +86,10 @@ pub fn open_lane(
 /// What the call owes.
 pub fn owed_for(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId) -> Result<Option<Owed>, Error> {
     tx.optional(
-        "SELECT id, integration_id, state FROM deliveries WHERE workspace_id = $1 AND call_id = $2 \
-         ORDER BY integration_id LIMIT 1",
+        // By the call alone, with a CASE: no planner is to look among all of the workspace's deliveries.
+        "SELECT id, integration_id, state FROM deliveries \
+         WHERE call_id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 \
+         ORDER BY workspace_id, integration_id LIMIT 1",
         &[workspace.into(), call.into()],
         |row| {
             Ok(Owed {
@@ -146,7 +148,8 @@ pub fn take_lane(
 ) -> Result<Option<Lane>, Error> {
     tx.optional(
         "UPDATE sync_lanes SET lease_token = $3, lease_until = $4, due_at = $4 \
-         WHERE workspace_id = $1 AND integration_id = $2 AND due_at <= $5 AND lease_until <= $5 \
+         WHERE workspace_id = $1 AND integration_id = $2 \
+           AND CASE WHEN due_at <= $5 AND lease_until <= $5 THEN 1 ELSE 0 END = 1 \
          RETURNING held, failures, waits_because, resumed_at",
         &[key.0.into(), key.1.into(), token.into(), until.into(), now.into()],
         |row| {
@@ -273,7 +276,7 @@ pub fn lease(tx: &mut Tx<'_>, lane: &Lane, now: Timestamp, most: i64) -> Result<
     let due: Vec<(Leased, DeliveryState)> = tx.all(
         "SELECT d.id, d.call_id, d.state, d.attempts, d.tried_since, d.maybe_sent, d.created_at, d.reason \
          FROM delivery_queue q \
-         JOIN deliveries d ON d.workspace_id = q.workspace_id AND d.id = q.delivery_id \
+         JOIN deliveries d ON d.id = q.delivery_id AND CASE WHEN d.workspace_id = q.workspace_id THEN 1 ELSE 0 END = 1 \
          WHERE q.workspace_id = $1 AND q.integration_id = $2 AND q.due_at <= $3 ORDER BY q.due_at LIMIT $4",
         &[workspace.into(), integration.into(), now.into(), most.into()],
         |row| {
@@ -302,7 +305,7 @@ pub fn lease(tx: &mut Tx<'_>, lane: &Lane, now: Timestamp, most: i64) -> Result<
         }
         tx.execute(
             "UPDATE deliveries SET state = 'sending', lease_token = $3, attempts = $4, tried_since = $5, maybe_sent = $6, \
-                    reason = NULL WHERE workspace_id = $1 AND id = $2",
+                    reason = NULL WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
             &[
                 workspace.into(),
                 one.id.into(),
@@ -393,7 +396,7 @@ pub fn settle(
     let ours = tx.execute(
         "UPDATE deliveries SET state = $4, reason = $5, location = $6, attempts = $7, maybe_sent = $8, settled_at = $9, \
                 outcome = $10, lease_token = NULL \
-         WHERE workspace_id = $1 AND id = $2 AND lease_token = $3 AND state = 'sending'",
+         WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND lease_token = $3 AND state = 'sending'",
         &[
             workspace.into(),
             leased.id.into(),
@@ -414,13 +417,15 @@ pub fn settle(
         Settled::Untried => {}
         Settled::Again(due_at, _) => {
             tx.execute(
-                "UPDATE delivery_queue SET due_at = $4 WHERE workspace_id = $1 AND integration_id = $2 AND delivery_id = $3",
+                "UPDATE delivery_queue SET due_at = $4 \
+                 WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1",
                 &[workspace.into(), integration.into(), leased.id.into(), (*due_at).into()],
             )?;
         }
         Settled::Synced(_) | Settled::Held(..) | Settled::Failed(..) => {
             tx.execute(
-                "DELETE FROM delivery_queue WHERE workspace_id = $1 AND integration_id = $2 AND delivery_id = $3",
+                "DELETE FROM delivery_queue \
+                 WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1",
                 &[workspace.into(), integration.into(), leased.id.into()],
             )?;
         }
@@ -433,7 +438,7 @@ pub fn settle(
 fn put_back(tx: &mut Tx<'_>, lane: &Lane, leased: &Leased) -> Result<bool, Error> {
     let ours = tx.execute(
         "UPDATE deliveries SET state = 'pending', reason = $4, attempts = $5, tried_since = $6, lease_token = NULL \
-         WHERE workspace_id = $1 AND id = $2 AND lease_token = $3 AND state = 'sending'",
+         WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND lease_token = $3 AND state = 'sending'",
         &[
             lane.key.0.into(),
             leased.id.into(),

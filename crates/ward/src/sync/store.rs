@@ -16,10 +16,12 @@ pub const MOST_COUNTED: i64 = 10_000;
 
 const COLUMNS: &str = "d.id, d.integration_id, d.call_id, d.direction, d.state, d.reason, d.attempts, d.maybe_sent, d.location, \
                        d.outcome, d.created_at, d.settled_at, d.position, q.due_at, c.call_sid";
+/// Beside an id, which finds the row: a CASE, here and in joins, so that no planner looks among all of the workspace's
+/// deliveries or calls instead.
+const OURS: &str = "CASE WHEN d.workspace_id = $1 THEN 1 ELSE 0 END = 1";
 const JOINED: &str = "deliveries d \
-     JOIN calls c ON c.workspace_id = d.workspace_id AND c.id = d.call_id \
-     LEFT JOIN delivery_queue q ON q.workspace_id = d.workspace_id AND q.integration_id = d.integration_id \
-          AND q.delivery_id = d.id";
+     JOIN calls c ON c.id = d.call_id AND CASE WHEN c.workspace_id = d.workspace_id THEN 1 ELSE 0 END = 1 \
+     LEFT JOIN delivery_queue q ON q.delivery_id = d.id AND CASE WHEN q.workspace_id = d.workspace_id THEN 1 ELSE 0 END = 1";
 
 fn raw(text: Option<Json>) -> Result<Option<Box<RawValue>>, Error> {
     text.map(|Json(text)| RawValue::from_string(text).map_err(Error::unreadable)).transpose()
@@ -63,7 +65,7 @@ impl Filter {
             ("d.integration_id =", self.integration.map(Value::from)),
             ("d.call_id =", self.call.map(Value::from)),
         ];
-        let mut sql = String::from("d.workspace_id = $1");
+        let mut sql = String::from(if self.call.is_some() { OURS } else { "d.workspace_id = $1" });
         let mut values = vec![workspace.into()];
         for (condition, value) in asked {
             if let Some(value) = value {
@@ -105,7 +107,7 @@ pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, filter: &Filter, most: i64
 
 /// One delivery.
 pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: DeliveryId) -> Result<Option<Shown>, Error> {
-    let sql = format!("SELECT {COLUMNS} FROM {JOINED} WHERE d.workspace_id = $1 AND d.id = $2");
+    let sql = format!("SELECT {COLUMNS} FROM {JOINED} WHERE d.id = $2 AND {OURS}");
     tx.optional(&sql, &[workspace.into(), id.into()], shown)
 }
 
@@ -146,7 +148,7 @@ pub fn failed(
     // The direction is asked for once more: what is not real is never put back.
     let sql = format!(
         "SELECT d.id, d.integration_id, d.created_at FROM deliveries d \
-         JOIN calls c ON c.workspace_id = d.workspace_id AND c.id = d.call_id \
+         JOIN calls c ON c.id = d.call_id AND CASE WHEN c.workspace_id = d.workspace_id THEN 1 ELSE 0 END = 1 \
          WHERE {conditions} AND c.direction IN ('inbound', 'outbound') ORDER BY d.position LIMIT ${}",
         values.len()
     );
@@ -212,7 +214,8 @@ pub fn lanes(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<LaneShown>, 
 /// How many deliveries there are of calls that were not real. The database allows none.
 pub fn owed_by_unreal(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<i64, Error> {
     tx.one(
-        "SELECT count(*) FROM deliveries d JOIN calls c ON c.workspace_id = d.workspace_id AND c.id = d.call_id \
+        "SELECT count(*) FROM deliveries d \
+         JOIN calls c ON c.id = d.call_id AND CASE WHEN c.workspace_id = d.workspace_id THEN 1 ELSE 0 END = 1 \
          WHERE d.workspace_id = $1 AND c.direction NOT IN ('inbound', 'outbound')",
         &[workspace.into()],
         |row| row.get(0),
@@ -224,7 +227,7 @@ pub fn sent_for(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId) -> Result
     tx.one(
         "SELECT count(DISTINCT d.id), count(a.number) FROM deliveries d \
          LEFT JOIN delivery_attempts a ON a.workspace_id = d.workspace_id AND a.delivery_id = d.id \
-         WHERE d.workspace_id = $1 AND d.call_id = $2",
+         WHERE d.call_id = $2 AND CASE WHEN d.workspace_id = $1 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), call.into()],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )
@@ -286,12 +289,12 @@ pub fn release_unmatched(
 ) -> Result<(), Error> {
     // What a worker is about to hold for want of one is waited for: otherwise it would be held a moment after this looked.
     tx.execute(
-        "UPDATE deliveries SET call_id = call_id WHERE workspace_id = $1 AND call_id = $2",
+        "UPDATE deliveries SET call_id = call_id WHERE call_id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), call.into()],
     )?;
     let held: Vec<(DeliveryId, IntegrationId, Timestamp)> = tx.all(
         "UPDATE deliveries SET state = 'pending', reason = NULL, settled_at = NULL, tried_since = NULL \
-         WHERE workspace_id = $1 AND call_id = $2 AND state = 'held' AND reason = 'unmatched_patient' \
+         WHERE call_id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND state = 'held' AND reason = 'unmatched_patient' \
          RETURNING id, integration_id, created_at",
         &[workspace.into(), call.into()],
         |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
@@ -314,7 +317,7 @@ pub fn requeue(
 ) -> Result<(), Error> {
     tx.execute(
         "UPDATE deliveries SET state = 'pending', reason = NULL, settled_at = NULL, tried_since = NULL \
-         WHERE workspace_id = $1 AND id = $2",
+         WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), delivery.into()],
     )?;
     tx.execute(
@@ -323,7 +326,7 @@ pub fn requeue(
     )?;
     queue(tx, workspace, integration, delivery, now, created_at)?;
     tx.execute(
-        "UPDATE delivery_queue SET due_at = $4 WHERE workspace_id = $1 AND integration_id = $2 AND delivery_id = $3",
+        "UPDATE delivery_queue SET due_at = $4 WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), integration.into(), delivery.into(), now.into()],
     )?;
     Ok(())
@@ -333,7 +336,7 @@ pub fn requeue(
 pub fn hurry(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId, now: Timestamp) -> Result<(), Error> {
     let waiting: Vec<(DeliveryId, IntegrationId)> = tx.all(
         "SELECT id, integration_id FROM deliveries \
-         WHERE workspace_id = $1 AND call_id = $2 AND state = 'pending' AND attempts = 0",
+         WHERE call_id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND state = 'pending' AND attempts = 0",
         &[workspace.into(), call.into()],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
@@ -341,7 +344,7 @@ pub fn hurry(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId, now: Timesta
         open_lane(tx, workspace, integration, now)?;
         tx.execute(
             "UPDATE delivery_queue SET due_at = $4 \
-             WHERE workspace_id = $1 AND integration_id = $2 AND delivery_id = $3 AND due_at > $4",
+             WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1 AND due_at > $4",
             &[workspace.into(), integration.into(), delivery.into(), now.into()],
         )?;
     }
@@ -358,11 +361,11 @@ pub fn found_in_ehr(
 ) -> Result<(), Error> {
     tx.execute(
         "UPDATE deliveries SET state = 'synced', reason = 'found_by_a_person', location = $3, maybe_sent = false, \
-                settled_at = $4, lease_token = NULL WHERE workspace_id = $1 AND id = $2",
+                settled_at = $4, lease_token = NULL WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), found.id.into(), location.into(), now.into()],
     )?;
     tx.execute(
-        "DELETE FROM delivery_queue WHERE workspace_id = $1 AND integration_id = $2 AND delivery_id = $3",
+        "DELETE FROM delivery_queue WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), found.integration_id.into(), found.id.into()],
     )?;
     Ok(())
@@ -371,7 +374,7 @@ pub fn found_in_ehr(
 /// Notes that nothing of a delivery is in the EHR, whatever its tries may have done.
 pub fn not_in_ehr(tx: &mut Tx<'_>, workspace: WorkspaceId, delivery: DeliveryId) -> Result<(), Error> {
     tx.execute(
-        "UPDATE deliveries SET maybe_sent = false WHERE workspace_id = $1 AND id = $2",
+        "UPDATE deliveries SET maybe_sent = false WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), delivery.into()],
     )?;
     Ok(())

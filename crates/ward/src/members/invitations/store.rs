@@ -17,8 +17,12 @@ const COLUMNS: &str = "i.id, i.workspace_id, i.role, i.email, i.created_by_entit
 const INVITATIONS: &str = "invitations i LEFT JOIN api_keys k ON k.key_id = i.created_with_key_id \
                            AND k.updated_at = i.created_with_key_since AND k.position > 0";
 
-const OPEN: &str = "i.workspace_id = $1 AND i.position > $2 AND i.expires_at > $3 \
+/// The CASE, here and beside an id: no planner is to look for them by their end among those of all workspaces, nor for one
+/// among all of the workspace's.
+const OPEN: &str = "i.workspace_id = $1 AND i.position > $2 AND CASE WHEN i.expires_at > $3 THEN 1 ELSE 0 END = 1 \
                     AND (i.created_with_key_id IS NULL OR k.key_id IS NOT NULL)";
+
+const OURS: &str = "CASE WHEN i.workspace_id = $1 THEN 1 ELSE 0 END = 1";
 
 fn invitation(row: &Row<'_>) -> Result<Invitation, Error> {
     Ok(Invitation {
@@ -83,7 +87,7 @@ pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp, most: i64)
 /// An invitation of this workspace, a settled one included.
 pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: InvitationId) -> Result<Option<Invitation>, Error> {
     tx.optional(
-        &format!("SELECT {COLUMNS} FROM {INVITATIONS} WHERE i.workspace_id = $1 AND i.id = $2"),
+        &format!("SELECT {COLUMNS} FROM {INVITATIONS} WHERE i.id = $2 AND {OURS}"),
         &[workspace.into(), id.into()],
         invitation,
     )
@@ -117,9 +121,8 @@ pub fn made_by(
 /// Settles an invitation. `false`: it was settled already.
 pub fn settle(tx: &mut Tx<'_>, workspace: WorkspaceId, id: InvitationId) -> Result<bool, Error> {
     let settled = tx.execute(
-        // A CASE, so that no planner takes the index by position for this: the one row is found by its id.
         "UPDATE invitations SET position = -position \
-         WHERE workspace_id = $1 AND id = $2 AND CASE WHEN position > 0 THEN 1 ELSE 0 END = 1",
+         WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND position > 0",
         &[workspace.into(), id.into()],
     )?;
     Ok(settled == 1)

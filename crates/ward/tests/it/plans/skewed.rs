@@ -1,0 +1,240 @@
+//! Every statement that is written anywhere, with one workspace that has most of everything among many that have one of
+//! each. That is where planners err: on the average a workspace has a row and a bit, so that to read all rows of "a
+//! workspace" looks as cheap as to look one up.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use reqwest::StatusCode;
+use serde_json::json;
+use ward::operator;
+use ward_db::{Options, Recorder};
+use ward_test::{Engine, Server, Tenant, both};
+use ward_test_db::postgres::lines;
+
+use super::sources::{self, Written};
+use super::{PATIENCE, id, plans, wrong};
+
+/// Workspaces with one of everything.
+const SMALL: u32 = 20_000;
+/// How many the one has.
+const GIANT: u32 = 150;
+
+/// Statements that look at more than one row's worth, and why they may.
+const ALLOWED: [(&str, &str); 8] = [
+    ("FROM integrations WHERE workspace_id = $1", "a workspace has a hundred at most"),
+    ("UPDATE integrations SET", "the same"),
+    ("FROM integration_secrets WHERE key_id <> $1", "the operator's, after a rotation of keys"),
+    ("FROM twilio_accounts WHERE substr(", "the operator's, after a rotation of keys"),
+    ("FROM idempotency WHERE sealed AND", "the operator's, after a rotation of keys"),
+    ("i.created_by_entity_id = $2", "one workspace's open invitations, once, when somebody leaves"),
+    ("FROM delivery_queue LIMIT $1", "counts no further than it is told to"),
+    ("d.call_id = $2", "sorts what one call owes: a row to each integration"),
+];
+
+/// Calls whose statements are put together when they run, with all that can be put in.
+async fn walk(server: &Server, tenant: &Tenant) {
+    let any = "00000000-0000-4000-8000-000000000001";
+    for path in [
+        "/calls".to_owned(),
+        "/calls?status=completed&include_simulated=true".to_owned(),
+        "/audit".to_owned(),
+        "/audit?service=workspaces&action=workspace.create&phi_only=true".to_owned(),
+        "/audit/summary".to_owned(),
+        "/deliveries".to_owned(),
+        format!("/deliveries?state=failed&integration_id={any}"),
+        format!("/deliveries?call_id={any}"),
+    ] {
+        tenant.owner.get(&tenant.path(&path)).await.expect(StatusCode::OK);
+    }
+    tenant.owner.post(&tenant.path("/deliveries/retry-failed"), json!({})).await.expect(StatusCode::OK);
+    let connector = json!({ "connector_type": "hubspot" });
+    tenant.owner.patch(&tenant.workspace(""), connector).await.expect(StatusCode::OK);
+    tenant.owner.post(&tenant.workspace("/provision"), json!({})).await.expect(StatusCode::OK);
+    let integration = tenant.path(&format!("/integrations/{}", tenant.integration().await));
+    tenant.owner.put(&integration, json!({ "display_name": "Another" })).await.expect(StatusCode::OK);
+    operator::prove_exclusion(&server.app, "acme", "2026-01-01", "2026-12-31").await.unwrap();
+}
+
+/// The statements that are whole as they are written, and of the others what they became.
+fn known(written: &[Written], sent: &[String]) -> Vec<String> {
+    let mut all = Vec::new();
+    for one in written {
+        if !one.is_open() {
+            all.push(one.sql.clone());
+            continue;
+        }
+        let became: Vec<String> = sent.iter().filter(|sql| one.became(sql)).cloned().collect();
+        assert!(!became.is_empty(), "nothing here sends what {} writes: {}", one.file, one.sql);
+        all.extend(became);
+    }
+    all.sort();
+    all.dedup();
+    all
+}
+
+async fn insert(server: &Server, table: &str, columns: &str, values: &str) {
+    for (numbers, workspace) in
+        [((1, SMALL), id()), ((SMALL + 1, SMALL + GIANT), "(SELECT id FROM workspaces WHERE slug = 'acme')")]
+    {
+        let (from, to) = numbers;
+        // What there is once to a workspace, the one has too.
+        if table.starts_with("once ") && from > SMALL {
+            continue;
+        }
+        let table = table.trim_start_matches("once ");
+        let numbers =
+            format!("WITH RECURSIVE n(i) AS (SELECT {from} UNION ALL SELECT i + 1 FROM n WHERE i < {to})");
+        let sql = match Engine::current() {
+            Engine::Sqlite => format!("INSERT INTO {table} ({columns}) {numbers} SELECT {values} FROM n"),
+            Engine::Postgres => format!("{numbers} INSERT INTO {table} ({columns}) SELECT {values} FROM n"),
+        };
+        let (bytes, now) = match Engine::current() {
+            Engine::Sqlite => ("CAST('' AS blob)", "'2026-04-18T12:00:00.123456Z'"),
+            Engine::Postgres => ("CAST('' AS bytea)", "CAST('2026-04-18T12:00:00.123456Z' AS timestamptz)"),
+        };
+        let sql = sql.replace("$WS", workspace).replace("$ID", id()).replace("$BYTES", bytes);
+        assert_eq!(server.sql(sql.replace("$NOW", now)).await, u64::from(to + 1 - from), "{table}");
+    }
+}
+
+async fn fill(server: &Server) {
+    for (table, columns, values) in [
+        (
+            "once workspaces",
+            "id, slug, name, environment, region, state, last_position, created_at, updated_at",
+            "$ID, 's' || i, 'n', 'production', 'us', 'active', 0, $NOW, $NOW",
+        ),
+        ("once slugs", "slug, workspace_id", "'s' || i, $ID"),
+        ("once unclaimed", "workspace_id, slot, lapses_at", "$ID, 0, $NOW"),
+        ("principals", "id, kind, last_position, created_at", "$ID, 'user', 0, $NOW"),
+        (
+            "once identities",
+            "issuer, subject, principal_id, kind, created_at",
+            "'i', 's' || i, $ID, 'user', $NOW",
+        ),
+        (
+            "memberships",
+            "workspace_id, principal_id, role, position, seat, created_at",
+            "$WS, $ID, 'owner', i, i, $NOW",
+        ),
+        ("seats", "workspace_id, seat, principal_id", "$WS, i, $ID"),
+        (
+            "api_keys",
+            "key_id, id, workspace_id, principal_id, principal_kind, created_by_entity_id, role, permissions, secret_hash, \
+             position, expires_at, created_at, updated_at",
+            "'k' || i, $ID, $WS, $ID, 'service', $ID, 'viewer', '[]', $BYTES, i, $NOW, $NOW, $NOW",
+        ),
+        (
+            "audit_events",
+            "workspace_id, at, id, service, action, resource_type, phi_accessed",
+            "$WS, $NOW, $ID, 'workspaces', 'workspace.update', 'workspace', false",
+        ),
+        ("idempotency", "scope, request, status, sealed, created_at", "'i' || i, $BYTES, 201, false, $NOW"),
+        ("once test_callers", "workspace_id, ordinal, number", "$ID, 0, '+15550100'"),
+        ("once test_caller_lists", "workspace_id, version, numbers, set_at", "$ID, 0, '[]', $NOW"),
+        (
+            "once integrations",
+            "workspace_id, id, name, display_name, protocol, base_url, endpoints, enabled, builtin, position, created_at, \
+             updated_at",
+            "$ID, $ID, 'n', 'n', 'rest', 'u', '[]', false, false, i, $NOW, $NOW",
+        ),
+        (
+            "once integration_secrets",
+            "workspace_id, integration_id, field, reference, origins, key_id, sealed, created_at",
+            "$ID, $ID, 'f', 'r', 'o', 'k', $BYTES, $NOW",
+        ),
+        (
+            "invitations",
+            "workspace_id, id, secret_hash, role, created_by_entity_id, position, expires_at, created_at",
+            "$WS, $ID, 'h' || i, 'viewer', $ID, i, $NOW, $NOW",
+        ),
+        (
+            "once ownership_transfers",
+            "workspace_id, nominee_entity_id, nominated_by_entity_id, expires_at, created_at",
+            "$ID, $ID, $ID, $NOW, $NOW",
+        ),
+        (
+            "calls",
+            "workspace_id, id, call_sid, direction, reported_direction, reported_by, caller_form, list_version, status, \
+             finished, started_at, details, first_reported_at, updated_at",
+            "$WS, $ID, 'c' || i, 'inbound', 'inbound', 'runtime', 'withheld', 0, 'completed', true, $NOW, '{}', $NOW, $NOW",
+        ),
+        (
+            "once twilio_accounts",
+            "workspace_id, account_sid, auth_token, created_at, updated_at",
+            "$ID, 'a', $BYTES, $NOW, $NOW",
+        ),
+        (
+            "once sync_lanes",
+            "workspace_id, integration_id, due_at, not_before, lease_until, held, failures",
+            "$ID, $ID, $NOW, $NOW, $NOW, false, 0",
+        ),
+        (
+            "deliveries",
+            "workspace_id, id, integration_id, call_id, direction, state, attempts, maybe_sent, position, created_at",
+            "$WS, $ID, $WS, $ID, 'inbound', 'pending', 0, false, i, $NOW",
+        ),
+        (
+            "delivery_queue",
+            "workspace_id, integration_id, delivery_id, due_at, created_at",
+            "$WS, $WS, $ID, $NOW, $NOW",
+        ),
+        (
+            "delivery_attempts",
+            "workspace_id, delivery_id, number, outcome, started_at, ended_at",
+            "$WS, $ID, 1, 'lost', $NOW, $NOW",
+        ),
+    ] {
+        insert(server, table, columns, values).await;
+    }
+}
+
+#[track_caller]
+fn judge(state: &str, plans: &[(String, Vec<String>)]) {
+    let allowed = |sql: &str| ALLOWED.iter().any(|(part, _)| sql.contains(part));
+    let bad = plans
+        .iter()
+        .filter(|(sql, _)| !allowed(sql))
+        .filter_map(|(sql, plan)| Some(format!("{}\n  {sql}\n  {}", wrong(sql, plan)?, plan.join("\n  "))));
+    let bad: Vec<String> = bad.collect();
+    assert!(bad.is_empty(), "{state}:\n{}", bad.join("\n\n"));
+}
+
+both!(with_one_giant_among_small_workspaces_every_statement_that_is_written_is_a_look_up);
+async fn with_one_giant_among_small_workspaces_every_statement_that_is_written_is_a_look_up() {
+    let recorder = Arc::new(Recorder::default());
+    let options = Options {
+        flush: false,
+        recorder: Some(Arc::clone(&recorder)),
+        statement_time: PATIENCE,
+        closure_time: PATIENCE,
+        ..Options::default()
+    };
+    let server = Server::on(|_| {}, options).await;
+    let tenant = server.tenant("acme").await;
+    walk(&server, &tenant).await;
+    let statements = known(&sources::statements(), &recorder.texts());
+    judge("hardly anything there", &plans(&server, &statements).await);
+    fill(&server).await;
+    judge("filled, not analyzed", &plans(&server, &statements).await);
+    if Engine::current() == Engine::Postgres {
+        lines(&server.app.config.database, "SET default_statistics_target = 1; ANALYZE");
+        judge("filled, analyzed by a few rows", &plans(&server, &statements).await);
+    }
+    server.sql("ANALYZE").await;
+    let plans = plans(&server, &statements).await;
+    judge("filled, analyzed", &plans);
+    for (part, why) in ALLOWED {
+        assert!(statements.iter().any(|sql| sql.contains(part)), "nothing has {part} any more: {why}");
+    }
+    let mut text = String::new();
+    for (sql, plan) in &plans {
+        let _ = writeln!(text, "{sql}\n    {}\n", plan.join("\n    "));
+    }
+    let name = match Engine::current() {
+        Engine::Sqlite => "plans_on_sqlite",
+        Engine::Postgres => "plans_on_postgres",
+    };
+    insta::assert_snapshot!(name, text);
+}
