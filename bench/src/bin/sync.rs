@@ -4,6 +4,7 @@
 //! Everything runs in one process on this machine, with real flushes on both engines: SQLite with `synchronous=FULL`,
 //! PostgreSQL, a throw-away server, with `fsync` on. The receiver answers 201 to everything at once.
 
+#![expect(clippy::doc_markdown, reason = "SQLite and PostgreSQL are names, not code")]
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 
 use std::fmt::Write as _;
