@@ -324,3 +324,25 @@ mod a_server_killed_again_and_again_loses_nothing_and_leaves_nothing_half_done {
         }
     }
 }
+
+/// The comparison can fail: a WAL without its tail is what a disk leaves that lied about a flush.
+#[test]
+fn what_a_disk_forgets_is_noticed() {
+    let place = OnFile(tempfile::tempdir().unwrap());
+    let mut server = serve(&place);
+    let common = Tenant::new(server.address, "common");
+    let mut writers: Vec<Writer> = (0..WRITERS).map(|number| Writer::new(number, 3, &common)).collect();
+    let (shared, mut random) = (Shared::default(), StdRng::seed_from_u64(3));
+    storm(&place, &mut server, &mut writers, &shared, &mut random, Victim::Ward);
+    place.look(&mut |look| assert!(compare(look, &writers, &common, "as it was left") >= 0));
+
+    let wal = std::fs::File::options().write(true).open(place.folder().join("ward.db-wal")).unwrap();
+    wal.set_len(wal.metadata().unwrap().len() / 4 * 3).unwrap();
+    place.look(&mut |look| {
+        // Whole all the same: what is lost is the end, in whole writes.
+        look.assert_whole("without its tail");
+        let compared = || compare(look, &writers, &common, "without its tail");
+        let noticed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(compared));
+        assert!(noticed.is_err(), "acknowledged writes are gone, and nobody notices");
+    });
+}
