@@ -104,7 +104,7 @@ fn connected(ehr: &Ehr) -> (Server, Tenant) {
         "--outbound-allow",
         "127.0.0.0/8",
         "--outbound-plain-http",
-        "true",
+        "on",
     ]);
     let at = server.address;
     let tenant = Tenant::new(at, "acme");
