@@ -272,3 +272,25 @@ fn principal_of(issuer: &str, subject: &str) -> PrincipalId {
     bytes.copy_from_slice(&hash.finalize()[..16]);
     PrincipalId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn judged(claims: &Value, now: i64) -> Result<i64, Refused> {
+        let claims = claims.as_object().cloned().unwrap_or_default();
+        judge_times(&claims, Timestamp::from_micros(now)).map(Timestamp::micros)
+    }
+
+    #[test]
+    fn a_clock_may_differ_by_thirty_seconds_and_no_more() {
+        let (second, now) = (1_000_000, 1_000_000_000);
+        let (ends, begins) = (json!({ "exp": 970 }), json!({ "exp": 9000, "nbf": 1030 }));
+        assert_eq!(judged(&ends, now), Err(Refused::Invalid("expired")));
+        assert_eq!(judged(&ends, now - 1), Ok(970 * second));
+        assert_eq!(judged(&begins, now), Ok(9000 * second));
+        assert_eq!(judged(&begins, now - 1), Err(Refused::Invalid("not yet")));
+    }
+}
