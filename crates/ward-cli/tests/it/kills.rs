@@ -226,17 +226,26 @@ fn kill_again_and_again(engine: &str, place: &mut dyn Place) {
     let common = Tenant::new(server.address, "common");
     let mut writers: Vec<Writer> = (0..WRITERS).map(|number| Writer::new(number, seed, &common)).collect();
 
-    for round in 0..kills {
-        if round > 0 && round % 20 == 0 {
+    let mut idle = 0;
+    for round in 0.. {
+        if run.kills == kills {
+            break;
+        }
+        if run.kills > 0 && run.kills % 20 == 0 {
             let acknowledged = shared.acknowledged.load(Ordering::SeqCst);
-            report(&format!("{engine}: {round} of {kills} kills, {acknowledged} writes acknowledged"));
+            report(&format!("{engine}: {} of {kills} kills, {acknowledged} writes acknowledged", run.kills));
         }
         let victim = place.victim(round);
         let cut = storm(place, &mut server, &mut writers, &shared, &mut random, victim);
-        assert!(cut > 0, "seed {seed}, kill {round}: nothing was in flight, so it shows nothing");
-        run.kills += 1;
-        run.of_database += usize::from(victim != Victim::Ward);
-        run.fewest_cut = run.fewest_cut.min(cut);
+        if cut == 0 {
+            // Every answer was on its way already: such a kill shows nothing and does not count.
+            idle += 1;
+            assert!(idle <= 1 + kills / 50, "seed {seed}: {idle} kills with nothing in flight");
+        } else {
+            run.kills += 1;
+            run.of_database += usize::from(victim != Victim::Ward);
+            run.fewest_cut = run.fewest_cut.min(cut);
+        }
         if victim != Victim::Ward {
             place.revive_database();
         }
