@@ -231,7 +231,7 @@ fn kill_again_and_again(engine: &str, place: &mut dyn Place) {
         if run.kills == kills {
             break;
         }
-        if run.kills > 0 && run.kills % 20 == 0 {
+        if run.kills > 0 && run.kills.is_multiple_of(20) {
             let acknowledged = shared.acknowledged.load(Ordering::SeqCst);
             report(&format!("{engine}: {} of {kills} kills, {acknowledged} writes acknowledged", run.kills));
         }
