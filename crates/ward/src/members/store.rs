@@ -24,7 +24,7 @@ fn member(row: &Row<'_>) -> Result<Member, Error> {
 }
 
 /// A page of a workspace's members. A principal between itself and itself, so that no planner looks for the membership among
-/// all that somebody has; and not the pair, which SQLite does not look up by when it comes from another table.
+/// all that somebody has; and not the pair, which `SQLite` does not look up by when it comes from another table.
 pub fn list(tx: &mut Tx<'_>, workspace: WorkspaceId, page: Page) -> Result<Vec<Member>, Error> {
     tx.all(
         &format!(
