@@ -97,7 +97,7 @@ async fn a_request_that_takes_too_long_is_503() {
 
 both!(a_body_that_does_not_come_in_time_has_written_nothing);
 async fn a_body_that_does_not_come_in_time_has_written_nothing() {
-    let server = Server::with(|config| config.limits.request_time = Duration::from_millis(300)).await;
+    let server = Server::with(|config| config.limits.request_time = Duration::from_secs(2)).await;
     let tenant = server.tenant("acme").await;
     let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
     let head = format!(
@@ -114,10 +114,10 @@ async fn a_body_that_does_not_come_in_time_has_written_nothing() {
 
 postgres_only!(a_commit_that_takes_too_long_is_of_unknown_outcome);
 async fn a_commit_that_takes_too_long_is_of_unknown_outcome() {
-    let server = Server::with(|config| config.limits.request_time = Duration::from_millis(500)).await;
+    let server = Server::with(|config| config.limits.request_time = Duration::from_secs(2)).await;
     let tenant = server.tenant("acme").await;
     let slow = [
-        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'begin perform pg_sleep(2); return null; end'",
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'begin perform pg_sleep(4); return null; end'",
         "CREATE CONSTRAINT TRIGGER slow AFTER UPDATE OF name ON workspaces DEFERRABLE INITIALLY DEFERRED \
          FOR EACH ROW EXECUTE FUNCTION slow()",
     ];
