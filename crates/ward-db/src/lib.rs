@@ -57,7 +57,7 @@ pub struct Options {
     pub write_queue: usize,
     /// SQLite: writes in one commit at most.
     pub write_batch: usize,
-    /// How long a batch waits for another process's write, and a closure for a connection.
+    /// How long a batch waits for another process's write, and a closure outside of a [`Deadline`] for a connection.
     pub busy_timeout: Duration,
     /// How long one long read may take, waiting for its turn included.
     pub long_read_time: Duration,

@@ -109,6 +109,8 @@ impl Postgres {
             (&self.pool, options.closure_time, options.busy_timeout.min(options.closure_time))
         };
         let (until, commit_until) = Deadline::bound(time);
+        // A request waits as long as it has: a refusal now is no better than one then.
+        let wait = if commit_until.is_some() { time } else { wait };
         let wait = wait.min(until.saturating_duration_since(Instant::now()));
         let turn = pool.turn(wait).await.map_err(|error| {
             // What a long read waits for is long reads: its time ran out.

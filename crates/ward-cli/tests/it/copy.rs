@@ -74,7 +74,8 @@ fn fill(server: &Server) -> (Tenant, Vec<String>) {
     by_owner(Call::post(format!("{workspace}/invitations"), json!({ "role": "viewer" })));
     // One that waits for its claim, one refusal for the audit, one archived.
     assert_eq!(Call::post("/v1/workspaces", new_workspace("waiting")).ask(at).status, 201);
-    assert_eq!(Call::get("/v1/auth/me").by(&format!("{}x", &tenant.key[..75])).ask(at).status, 401);
+    let other_end = if tenant.key.ends_with('x') { 'y' } else { 'x' };
+    assert_eq!(Call::get("/v1/auth/me").by(&format!("{}{other_end}", &tenant.key[..75])).ask(at).status, 401);
     let gone = Tenant::new(at, "gone");
     let archive = Call::post(format!("/v1/workspaces/{}/archive", gone.id), json!({ "slug": "gone" }));
     assert!(archive.by(&gone.key).ask(at).status < 300);

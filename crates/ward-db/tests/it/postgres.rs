@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use ward_db::{Db, Error, ErrorKind, Options, Timestamp};
+use ward_db::{Db, Deadline, Error, ErrorKind, Options, Timestamp};
 use ward_test_db::postgres::{Pooler, shared};
 use ward_test_db::{both, postgres_only};
 
@@ -194,6 +194,21 @@ async fn who_finds_every_connection_busy_is_told_so() {
     it.db.read_long("t", |tx| tx.one(COUNT, &[], |_| Ok(()))).await.unwrap_or_else(|e: Error| panic!("{e}"));
     held.release().await;
     assert_eq!(it.count(COUNT).await, 0);
+}
+
+postgres_only!(who_has_a_deadline_waits_for_a_connection_until_then);
+async fn who_has_a_deadline_waits_for_a_connection_until_then() {
+    let it = with_table(Options { busy_timeout: Duration::ZERO, ..one() });
+    let held = it.hold().await;
+    let count = || it.db.read("t", |tx| tx.one(COUNT, &[], |row| row.get::<i64>(0)));
+    let refused: Error = count().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    let mut waits = std::pin::pin!(Deadline::of(Duration::from_mins(1)).over(count()));
+    // Once, so that it stands in line before the connection is given back.
+    let first = std::future::poll_fn(|cx| std::task::Poll::Ready(waits.as_mut().poll(cx).is_pending())).await;
+    assert!(first, "it did not wait");
+    held.release().await;
+    assert_eq!(waits.await.unwrap_or_else(|e: Error| panic!("{e}")), 0);
 }
 
 postgres_only!(a_connection_that_ended_is_replaced_unnoticed, threads = 2);
