@@ -425,3 +425,30 @@ async fn only_what_arrived_is_a_success_and_the_oldest_is_the_oldest() {
     assert!(shown["last_success_at"].is_string(), "{shown}");
     assert_eq!(shown["oldest_pending_at"], Value::Null);
 }
+
+both!(credentials_that_the_token_endpoint_refuses_hold_the_integration_and_lose_nothing);
+async fn credentials_that_the_token_endpoint_refuses_hold_the_integration_and_lose_nothing() {
+    let server = Server::start().await;
+    let ehr = ScriptedEhr::start().await;
+    let tenant = connected(&server, "fhir_store", &ehr.url()).await;
+    let auth = json!({ "type": "oauth2_client_credentials", "client_id": "ward",
+                       "token_url": format!("http://{}/token", ehr.address),
+                       "client_secret_value": { "value": "the-secret-of-this-test" } });
+    change_integration(&tenant, json!({ "auth": auth })).await;
+    let worker = worker(&server.app, SHORT);
+    ehr.script([Act::Say(401, json!({ "error": "invalid_client" }), "")]);
+    let id = owe(&tenant, "CA1").await;
+    worker.turn().await;
+    assert_eq!(lane(&tenant).await["held_because"], "unauthorized");
+    let tried = delivery(&tenant, &id).await;
+    assert_eq!((&tried["state"], &tried["maybe_sent"]), (&json!("pending"), &json!(false)));
+    server.clock.advance(Duration::from_hours(2));
+    worker.turn().await;
+    assert_eq!(ehr.asked().len(), 1, "nobody was asked again");
+    let token = json!({ "access_token": "a-token", "token_type": "Bearer", "expires_in": 300 });
+    ehr.script([Act::Say(200, token, "")]);
+    change_integration(&tenant, json!({ "display_name": "Put right" })).await;
+    worker.turn().await;
+    assert_eq!(delivery(&tenant, &id).await["state"], "synced");
+    assert_eq!(ehr.asked()[2].headers["authorization"], "Bearer a-token");
+}
