@@ -356,7 +356,7 @@ async fn settle(fresh: &Fresh, engine: Engine, history: u64) {
         id(1)
     );
     let attempts = "INSERT INTO delivery_attempts (workspace_id, delivery_id, number, outcome, status, started_at, ended_at) \
-                    SELECT workspace_id, id, 1, 'synced', 201, created_at, settled_at FROM deliveries \
+                    SELECT workspace_id, id, 1, 'synced', 201, created_at, settled_at FROM deliveries WHERE true \
                     ON CONFLICT (workspace_id, delivery_id, number) DO NOTHING";
     for statement in [&calls, &deliveries, attempts, "ANALYZE"] {
         fresh.server.sql(statement).await;
