@@ -187,7 +187,8 @@ fn wrong(sql: &str, plan: &[String]) -> Option<String> {
     if Engine::current() == Engine::Sqlite {
         let bad = |line: &&String| {
             // A subquery's rows are those that it found by an index.
-            (line.starts_with("SCAN ") && !["SCAN counted", "SCAN found", "SCAN CONSTANT ROW"].contains(&line.as_str()))
+            (line.starts_with("SCAN ")
+                && !["SCAN counted", "SCAN found", "SCAN CONSTANT ROW"].contains(&line.as_str()))
                 || line.contains("ORDER BY")
                 || line.contains("AUTOMATIC")
         };
