@@ -51,6 +51,8 @@ const fn colour(side: Side) -> &'static str {
         Side::Ward(Engine::Postgres) => "#3b82f6",
         Side::Peer(Engine::Sqlite) => "#f59e0b",
         Side::Peer(Engine::Postgres) => "#ef6c3e",
+        Side::Shortcut(Engine::Sqlite) => "#fcd34d",
+        Side::Shortcut(Engine::Postgres) => "#fda58a",
         Side::Fixed => "#a78bfa",
         Side::Bare => "#8b95a5",
         Side::Raw(Engine::Sqlite) => "#5ec4b8",

@@ -183,7 +183,7 @@ impl Measuring<'_> {
     fn pacing(&self, case: Case) -> Vec<(Side, Side)> {
         let there = |side: &Side| self.figures.sides.contains(side);
         let own = self.figures.sides.iter().copied().filter(|side| side.has(case));
-        let own = own.filter(|side| matches!(side, Side::Ward(_) | Side::Peer(_)));
+        let own = own.filter(|side| matches!(side, Side::Ward(_) | Side::Peer(_) | Side::Shortcut(_)));
         let mut pacing: Vec<(Side, Side)> = Vec::new();
         for side in own {
             pacing.push((side, side));

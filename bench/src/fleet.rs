@@ -89,9 +89,10 @@ impl Fleet {
         }
         fleet.serve_bare(&fixed)?;
         if let Some(peer) = plan.peer() {
-            for engine in &plan.engines {
-                let side = Side::Peer(*engine);
-                let url = fleet.database(plan, side, *engine)?;
+            for side in plan.engines.iter().flat_map(|engine| [Side::Peer(*engine), Side::Shortcut(*engine)])
+            {
+                let engine = side.engine().ok_or("a peer without an engine")?;
+                let url = fleet.database(plan, side, engine)?;
                 fleet.serve(side, LONG_PATIENCE, None, || self::peer(plan, peer, side, &url))?;
             }
         }
@@ -331,5 +332,8 @@ fn peer(plan: &Plan, program: &Path, side: Side, url: &str) -> Result<Command, F
     let cores = std::thread::available_parallelism()?;
     let mut command = logged(plan, side, program)?;
     command.args(["--database", url, "--workers", &cores.to_string()]);
+    if matches!(side, Side::Peer(_)) {
+        command.arg("--plain");
+    }
     Ok(command)
 }

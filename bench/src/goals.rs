@@ -79,12 +79,17 @@ pub fn goals(figures: &Figures) -> Vec<Goal> {
         to_limit(Case::List, Side::Bare, 0.25),
     ];
     for (engine, reads, creations) in [(Engine::Sqlite, 10.0, 6.0), (Engine::Postgres, 4.0, 2.0)] {
-        let (ward, peer) = (Side::Ward(engine), Side::Peer(engine));
-        for (case, wanted) in
-            [(Case::Get, reads), (Case::List, reads), (Case::Bootstrap, creations), (Case::Own, creations)]
-        {
-            let what = format!("{}: {} ÷ {}", case.name(), ward.name(), peer.name());
-            goals.push(goal(what, Bound::AtLeast(wanted), ratio(case, ward, peer), times));
+        let ward = Side::Ward(engine);
+        for peer in [Side::Peer(engine), Side::Shortcut(engine)] {
+            for (case, wanted) in [
+                (Case::Get, reads),
+                (Case::List, reads),
+                (Case::Bootstrap, creations),
+                (Case::Own, creations),
+            ] {
+                let what = format!("{}: {} ÷ {}", case.name(), ward.name(), peer.name());
+                goals.push(goal(what, Bound::AtLeast(wanted), ratio(case, ward, peer), times));
+            }
         }
     }
     let creations = figures.case(Case::Bootstrap).and_then(|measured| measured.cell(sqlite, CROWD)?.rate());

@@ -23,19 +23,23 @@ pub enum Side {
     Fixed,
     /// A ready answer behind nothing.
     Bare,
-    /// What a user would otherwise write.
+    /// What a user would otherwise write: a framework that parses, validates and injects, on a fast server and driver.
     Peer(Engine),
+    /// The same peer with its framework passed by on these routes, which is as far as tuning goes there.
+    Shortcut(Engine),
     /// The statements of the product, sent by nobody over HTTP.
     Raw(Engine),
 }
 
 impl Side {
     /// In the order of the tables.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Ward(Engine::Sqlite),
         Self::Ward(Engine::Postgres),
         Self::Peer(Engine::Sqlite),
         Self::Peer(Engine::Postgres),
+        Self::Shortcut(Engine::Sqlite),
+        Self::Shortcut(Engine::Postgres),
         Self::Fixed,
         Self::Bare,
         Self::Raw(Engine::Sqlite),
@@ -51,6 +55,8 @@ impl Side {
             Self::Bare => "bare axum",
             Self::Peer(Engine::Sqlite) => "FastAPI (SQLite)",
             Self::Peer(Engine::Postgres) => "FastAPI (PostgreSQL)",
+            Self::Shortcut(Engine::Sqlite) => "FastAPI, short routes (SQLite)",
+            Self::Shortcut(Engine::Postgres) => "FastAPI, short routes (PostgreSQL)",
             Self::Raw(Engine::Sqlite) => "engine alone (SQLite)",
             Self::Raw(Engine::Postgres) => "engine alone (PostgreSQL)",
         }
@@ -59,7 +65,9 @@ impl Side {
     /// Where its data is, if it has any.
     pub const fn engine(self) -> Option<Engine> {
         match self {
-            Self::Ward(engine) | Self::Peer(engine) | Self::Raw(engine) => Some(engine),
+            Self::Ward(engine) | Self::Peer(engine) | Self::Shortcut(engine) | Self::Raw(engine) => {
+                Some(engine)
+            }
             Self::Fixed | Self::Bare => None,
         }
     }
@@ -73,7 +81,7 @@ impl Side {
     pub fn ward(self, among: &[Engine]) -> Option<Self> {
         let first = among.first().copied();
         let engine = match self {
-            Self::Peer(engine) | Self::Raw(engine) => Some(engine),
+            Self::Peer(engine) | Self::Shortcut(engine) | Self::Raw(engine) => Some(engine),
             Self::Ward(_) | Self::Fixed | Self::Bare => first,
         };
         engine.map(Self::Ward)
