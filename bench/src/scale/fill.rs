@@ -79,7 +79,7 @@ fn spelled(engine: Engine, values: &str) -> String {
         let word = &after[..open];
         let inner = after.get(open + 1..close).unwrap_or_default();
         let (first, second) = inner.split_once(", ").unwrap_or((inner, ""));
-        out.push_str(&match (engine, word) {
+        let piece = match (engine, word) {
             (Engine::Sqlite, "id") => format!("printf('{first}0000000-0000-4000-8000-%012x', {second})"),
             (Engine::Sqlite, "key") => format!("printf('{first}%021d', {second})"),
             (Engine::Sqlite, "text") => format!("printf('{first}%09d', {second})"),
@@ -94,7 +94,8 @@ fn spelled(engine: Engine, values: &str) -> String {
             (Engine::Postgres, "text") => format!("'{first}' || lpad(CAST({second} AS text), 9, '0')"),
             (Engine::Postgres, "time") => format!("to_timestamp({EPOCH} + {inner})"),
             (Engine::Postgres, _) => format!("decode('{}', 'hex')", secret_hash()),
-        });
+        };
+        out.push_str(&piece);
         rest = after.get(close + 1..).unwrap_or_default();
     }
     out.push_str(rest);

@@ -60,7 +60,7 @@ impl Connection {
     pub fn send(&mut self, request: &Request) -> Result<Answer, Failure> {
         self.stream.write_all(&request.bytes)?;
         self.buffer.clear();
-        let mut chunk = [0; 1 << 16];
+        let mut chunk = vec![0; 1 << 16];
         let mut whole = None;
         while whole.is_none_or(|(_, end)| self.buffer.len() < end) {
             let read = self.stream.read(&mut chunk)?;

@@ -90,7 +90,10 @@ pub const OPERATIONS: [Operation; 14] = [
         name: "401, a key that nobody has",
         random: "key",
         share: 1,
-        request: |_, random| Request::get("/v1/auth/me", &unknown_key(random.random_range(0..1 << 40)), 401),
+        request: |shape, random| {
+            let ten = random.random_range(0..shape.workspaces / 10);
+            Request::get("/v1/auth/me", &unknown_key(ten), 401)
+        },
     },
     Operation {
         name: "audit, first page",

@@ -10,7 +10,7 @@ use crate::Failure;
 use crate::http::{Connection, Request};
 
 /// How long a server may take to start.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Nothing is sealed in these databases, but they remember which key they were first used with.
 const MASTER_KEY: &str = "c2NhbGVzY2FsZXNjYWxlc2NhbGVzY2FsZXNjYWxlc2M=";

@@ -118,17 +118,17 @@ pub fn secret_hash() -> String {
 
 /// A key's text: `ward_<public part, 22><secret, 43><CRC-32, 6>`.
 pub fn key(who: Who, number: u64) -> String {
-    bearer(who.digit(), number)
+    bearer(&format!("{}{number:021}", who.digit()))
 }
 
-/// A key that is well-formed and that nobody has.
-pub fn unknown_key(number: u64) -> String {
-    bearer(9, number)
+/// A key that is well-formed and that nobody has, between the owners' keys of every ten workspaces.
+pub fn unknown_key(ten: u64) -> String {
+    bearer(&format!("{}{ten:020}x", Who::Owner.digit()))
 }
 
-fn bearer(digit: u8, number: u64) -> String {
+fn bearer(public: &str) -> String {
     const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    let covered = format!("{digit}{number:021}{SECRET}");
+    let covered = format!("{public}{SECRET}");
     let mut rest = crc32fast::hash(covered.as_bytes());
     let mut checksum = [b'0'; 6];
     for place in checksum.iter_mut().rev() {
