@@ -21,6 +21,7 @@ mod issuers;
 mod lanes;
 mod limits;
 mod members;
+mod model;
 mod outbound;
 mod plans;
 mod provider;

@@ -1,0 +1,510 @@
+//! What becomes of calls, and of what they owe; and what the audit must tell of all that was done.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::rules::{Good, No, Outcome, Request, pick};
+use super::steps::{Page, Report, Step, Thing};
+use super::tenancy::{CONNECTORS, built_in, changed, number};
+use super::world::{
+    Call, Delivery, Event, Lane, NOBODY, World, call_id, credential_id, delivery_id, entity_id,
+    integration_id, workspace_id,
+};
+
+const NO_CALL: No = No::Because(404, "call_not_found");
+const NO_DELIVERY: No = No::Because(404, "delivery_not_found");
+
+fn send(method: Method, path: String, body: Option<Value>) -> Request {
+    Request { method, path, body }
+}
+
+fn path(world: &World, step: &Step, rest: &str) -> String {
+    format!("/v1/{}/{rest}", world.path_id(step))
+}
+
+/// How far a call with this status has come.
+fn rank(status: &str) -> usize {
+    ["queued", "initiated", "ringing", "in-progress"].iter().position(|it| *it == status).unwrap_or(4)
+}
+
+/// Who calls, as sent and as understood: absent, or a caller's text and form.
+enum Said {
+    Nothing,
+    Wrong(&'static str),
+    Caller(Value, Option<String>, &'static str),
+}
+
+fn said(world: &World, at: usize, choice: u8) -> Said {
+    let caller = |sent: &str, kept: &str, form| Said::Caller(json!(sent), Some(kept.to_owned()), form);
+    match choice {
+        0..=19 => Said::Nothing,
+        20..=39 => Said::Caller(Value::Null, None, "withheld"),
+        40..=49 => Said::Caller(json!("Anonymous"), None, "withheld"),
+        50..=64 => caller("40400", "40400", "other"),
+        65..=79 => {
+            let uri = format!("sip:desk@pbx-w{at:03}.example");
+            caller(&uri, &uri, "uri")
+        }
+        80..=89 => Said::Wrong("bob"),
+        choice => {
+            let listed = world.workspaces.get(at).map(|it| it.test_callers.as_slice()).unwrap_or_default();
+            if let Some(number) = listed.first().filter(|_| choice < 150) {
+                return caller(&format!("tel:{number}"), number, "number");
+            }
+            let (number, written) = number(at, choice);
+            caller(&written, &number, "number")
+        }
+    }
+}
+
+fn summary(at: usize, it: &Call, people: bool) -> Value {
+    let source = if matches!(it.direction, "playground" | "simulated") { "simulated" } else { "real" };
+    json!({
+        "entity_id": call_id(at), "call_sid": it.sid, "caller_id": it.caller.as_ref().filter(|_| people),
+        "phone_number": null, "direction": it.direction, "status": it.status, "completion_reason": it.reason,
+        "duration_seconds": it.duration.map(|seconds| seconds as f64),
+        "started_at": format!("?t:call{at}.first"), "source": source, "...": 0,
+    })
+}
+
+fn detail(at: usize, it: &Call, owed: Option<(usize, &Delivery)>, people: bool) -> Value {
+    let mut shown = summary(at, it, people);
+    let not_sent = it.connector.filter(|_| it.decision == Some("excluded")).and_then(|connector| {
+        CONNECTORS.into_iter().find(|known| known.0 == connector).and_then(|known| known.3)
+    });
+    let test = json!({ "rule": "test_caller", "list_version": it.list_version, "explanation": "*" });
+    let more = json!({
+        "reported_direction": it.reported_direction, "reported_by": "runtime", "caller_form": it.form,
+        "test_caller_list_version": it.list_version,
+        "test": if it.direction == "test" { test } else { Value::Null },
+        "sync": {
+            "decision": it.decision, "explanation": "*", "connector": it.connector, "not_sent": not_sent,
+            "integration_id": owed.map(|(_, owed)| integration_id(owed.integration)),
+            "delivery_id": owed.map(|(at, _)| delivery_id(at)), "state": owed.map(|(_, owed)| owed.state),
+        },
+        "ended_at": null, "patient_id": it.patient.as_ref().filter(|_| people),
+        "summary": it.summary.as_ref().filter(|_| people),
+        "first_reported_at": format!("?t:call{at}.first"), "updated_at": it.updated,
+    });
+    let fields = shown.as_object_mut().expect("an object");
+    fields.extend(more.as_object().expect("an object").clone());
+    shown
+}
+
+/// The call that a step is about, as a number and as the sid of its path.
+fn chosen(world: &World, step: &Step, thing: Thing) -> (Option<usize>, String) {
+    let place = world.place(step);
+    let all = 0..world.calls.len();
+    let found = match thing {
+        Thing::Here(number) => {
+            pick(&all.filter(|it| Some(world.calls[*it].workspace) == place).collect::<Vec<_>>(), number)
+        }
+        Thing::Anywhere(number) => pick(&all.collect::<Vec<_>>(), number),
+    };
+    let sid = found.map_or_else(|| "CA-of-nobody".to_owned(), |at| world.calls[at].sid.clone());
+    // Another's sid names nothing here, or something of one's own.
+    let ours = world.calls.iter().position(|it| Some(it.workspace) == place && it.sid == sid);
+    (ours, sid)
+}
+
+fn owed_for(world: &World, call: usize) -> Option<(usize, &Delivery)> {
+    world.deliveries.iter().enumerate().find(|(_, owed)| owed.call == call)
+}
+
+/// Takes a later report over: what comes late only fills what is not known.
+fn take(call: &mut Call, report: &Report, patient: Option<String>, summary: Option<String>) {
+    let late = rank(call.status) == 4 || rank(report.status) < rank(call.status);
+    if rank(report.status) > rank(call.status) {
+        call.status = report.status;
+    }
+    fn fill<T>(known: &mut Option<T>, told: Option<T>, late: bool) {
+        if told.is_some() && !(late && known.is_some()) {
+            *known = told;
+        }
+    }
+    fill(&mut call.reason, report.reason, late);
+    fill(&mut call.duration, report.duration.map(i64::from), late);
+    fill(&mut call.patient, patient, late);
+    fill(&mut call.summary, summary, late);
+}
+
+/// Says what a call owes now that it has finished, and to which integration.
+fn decide(world: &World, call: &mut Call) -> Option<usize> {
+    call.connector = world.workspaces[call.workspace].connector;
+    let real = matches!(call.direction, "inbound" | "outbound");
+    let integration = call.connector.and_then(|connector| built_in(world, call.workspace, connector));
+    let (decision, owed) = match (real, call.connector, integration) {
+        (false, ..) => ("excluded", None),
+        (true, None, _) => ("no_connector", None),
+        (true, Some(_), None) => ("not_provisioned", None),
+        (true, Some(_), Some(integration)) => ("owed", Some(integration)),
+    };
+    call.decision = Some(decision);
+    owed
+}
+
+pub fn report(world: &World, step: &Step, report: &Report) -> (Request, Outcome) {
+    let place = world.place(step).unwrap_or(999);
+    let (known, sid) = chosen(world, step, report.sid);
+    let fresh = report.fresh || sid == "CA-of-nobody";
+    let sid = if fresh { format!("CA-w{place:03}-{:06}", world.requests) } else { sid };
+    let known = known.filter(|_| !fresh);
+    let caller = said(world, place, report.caller);
+    let patient = report.patient.then(|| format!("patient-{:06}", world.requests));
+    let summary = report.summary.then(|| format!("summary-{:06}", world.requests));
+    let mut body = json!({ "status": report.status });
+    let sent = [
+        ("direction", report.direction.map(|it| json!(it))),
+        ("completion_reason", report.reason.map(|it| json!(it))),
+        ("duration_seconds", report.duration.map(|it| json!(it))),
+        ("patient_id", patient.as_ref().map(|it| json!(it))),
+        ("summary", summary.as_ref().map(|it| json!(it))),
+        (
+            "caller_id",
+            match &caller {
+                Said::Nothing => None,
+                Said::Wrong(text) => Some(json!(text)),
+                Said::Caller(sent, ..) => Some(sent.clone()),
+            },
+        ),
+    ];
+    for (field, value) in sent.into_iter().filter_map(|(field, value)| Some((field, value?))) {
+        body[field] = value;
+    }
+    let outcome = || -> Outcome {
+        let here = world.enter(step, "Call.create")?;
+        if matches!(caller, Said::Wrong(_)) {
+            return Err(No::Values(vec!["body.caller_id".to_owned()]));
+        }
+        let (at, before) = match known {
+            Some(at) => (at, Some(&world.calls[at])),
+            None => (world.calls.len(), None),
+        };
+        let first = format!("?t:call{at}.first");
+        let (mut call, mut good) = match (before, caller, report.direction) {
+            (Some(before), ..) => {
+                let mut call = before.clone();
+                take(&mut call, report, patient, summary);
+                (call, Good::ok(Value::Null))
+            }
+            (None, Said::Caller(_, caller, form), Some(direction)) => {
+                let it = &world.workspaces[here.at];
+                let is_test = caller.as_ref().is_some_and(|caller| it.test_callers.contains(caller));
+                let call = Call {
+                    workspace: here.at,
+                    sid: sid.clone(),
+                    begun: (world.hours, world.requests),
+                    direction: if is_test { "test" } else { direction },
+                    reported_direction: direction,
+                    caller,
+                    form,
+                    list_version: it.list_version,
+                    status: report.status,
+                    reason: report.reason,
+                    duration: report.duration.map(i64::from),
+                    patient,
+                    summary,
+                    decision: None,
+                    connector: None,
+                    updated: first.clone(),
+                };
+                (call, Good::ok(Value::Null).near(&first, 0))
+            }
+            (None, caller, direction) => {
+                let missing = [
+                    ("body.caller_id", !matches!(caller, Said::Caller(..))),
+                    ("body.direction", direction.is_none()),
+                ];
+                let missing = missing.into_iter().filter(|(_, missing)| *missing);
+                return Err(No::Values(missing.map(|(field, _)| field.to_owned()).collect()));
+            }
+        };
+        let mut owes = None;
+        let finished = rank(call.status) == 4 && before.is_none_or(|before| rank(before.status) < 4);
+        if finished {
+            owes = decide(world, &mut call);
+        }
+        if let Some(before) = before.filter(|before| differ(before, &call)) {
+            call.updated = changed(world, &format!("call{at}"));
+            good = good.grows(&call.updated, &before.updated);
+        }
+        let new = owes.map(|integration| Delivery {
+            workspace: here.at,
+            call: at,
+            integration,
+            state: "pending",
+            location: None,
+        });
+        let owed = new.as_ref().map(|new| (world.deliveries.len(), new)).or_else(|| owed_for(world, at));
+        // What others said of people is for who may view calls.
+        let people = before.is_none() || here.reach.has("Call.view");
+        good.body = Some(detail(at, &call, owed, people));
+        let reads = before.is_some() && people;
+        let begins = before.is_none();
+        Ok(good.then(move |world| {
+            let actor = Some((here.who, here.key));
+            if begins {
+                world.calls.push(call);
+                world.note(here.at, actor, ("calls", "call.create", "call"), Some(call_id(at)));
+            } else {
+                world.calls[at] = call;
+            }
+            if let Some(new) = new {
+                if !world.lanes.iter().any(|lane| lane.integration == new.integration) {
+                    let integration = new.integration;
+                    world.lanes.push(Lane { workspace: here.at, integration, held: false });
+                }
+                world.deliveries.push(new);
+            }
+            if finished {
+                world.note(here.at, actor, ("calls", "call.finish", "call"), Some(call_id(at)));
+            }
+            if reads {
+                world.note(here.at, actor, ("calls", "call.read", "call"), Some(call_id(at)));
+            }
+        }))
+    };
+    (send(Method::PUT, path(world, step, &format!("calls/{sid}")), Some(body)), outcome())
+}
+
+fn differ(a: &Call, b: &Call) -> bool {
+    (a.status, a.reason, a.duration, &a.patient, &a.summary)
+        != (b.status, b.reason, b.duration, &b.patient, &b.summary)
+}
+
+pub fn one(world: &World, step: &Step, call: Thing) -> (Request, Outcome) {
+    let (known, sid) = chosen(world, step, call);
+    let outcome = || -> Outcome {
+        let here = world.enter(step, "Call.view")?;
+        let at = known.ok_or(NO_CALL)?;
+        let shown = detail(at, &world.calls[at], owed_for(world, at), true);
+        Ok(Good::ok(shown).then(move |world| {
+            world.note(
+                here.at,
+                Some((here.who, here.key)),
+                ("calls", "call.read", "call"),
+                Some(call_id(at)),
+            );
+        }))
+    };
+    (send(Method::GET, path(world, step, &format!("calls/{sid}")), None), outcome())
+}
+
+#[derive(Clone, Copy)]
+pub struct Asked {
+    pub limit: u8,
+    pub offset: u8,
+    pub test: bool,
+    pub simulated: bool,
+    pub direction: u8,
+    pub status: u8,
+}
+
+pub fn list(world: &World, step: &Step, asked: Asked) -> (Request, Outcome) {
+    let direction = [None; 9].into_iter().chain([Some("test"), Some("inbound"), Some("simulated")]);
+    let direction = direction.collect::<Vec<_>>()[usize::from(asked.direction)];
+    let status =
+        [None, None, None, None, None, None, Some("completed"), Some("ringing")][usize::from(asked.status)];
+    let (limit, offset) = (usize::from(asked.limit), usize::from(asked.offset));
+    let outcome = || -> Outcome {
+        let here = world.enter(step, "Call.view")?;
+        let admits = |it: &Call| {
+            let by_direction = match (direction, it.direction) {
+                (Some(wanted), direction) => wanted == direction,
+                (None, "test") => asked.test,
+                (None, "playground" | "simulated") => asked.simulated,
+                (None, _) => true,
+            };
+            it.workspace == here.at && by_direction && status.is_none_or(|status| status == it.status)
+        };
+        let mut found: Vec<usize> = (0..world.calls.len()).filter(|at| admits(&world.calls[*at])).collect();
+        found.sort_by_key(|at| std::cmp::Reverse(world.calls[*at].begun));
+        let more = found.len() > offset + limit;
+        let items = found.iter().skip(offset).take(limit).map(|at| summary(*at, &world.calls[*at], true));
+        let good = Good::ok(json!({
+            "items": items.collect::<Vec<_>>(), "total": found.len(), "has_more": more,
+            "continuation_token": more.then_some(offset + limit),
+        }));
+        Ok(good.then(move |world| {
+            world.note(here.at, Some((here.who, here.key)), ("calls", "call.list", "call"), None);
+        }))
+    };
+    let filters = [
+        direction.map(|it| format!("&direction={it}")),
+        status.map(|it| format!("&status={it}")),
+        Some(format!("&include_test={}&include_simulated={}", asked.test, asked.simulated)),
+    ];
+    let filters: String = filters.into_iter().flatten().collect();
+    let path = path(world, step, &format!("calls?limit={limit}&offset={offset}{filters}"));
+    (send(Method::GET, path, None), outcome())
+}
+
+fn show(world: &World, at: usize) -> Value {
+    let owed = &world.deliveries[at];
+    let call = &world.calls[owed.call];
+    let synced = owed.state == "synced";
+    json!({
+        "id": delivery_id(at), "integration_id": integration_id(owed.integration), "call_id": call_id(owed.call),
+        "call_sid": call.sid, "direction": call.direction, "state": owed.state,
+        "reason": synced.then_some("found_by_a_person"), "attempt_count": 0, "maybe_sent": false,
+        "next_attempt_at": if synced { Value::Null } else { json!("*") }, "location": owed.location, "outcome": null,
+        "created_at": format!("?t:call{}.owed", owed.call), "settled_at": if synced { json!("*") } else { Value::Null },
+    })
+}
+
+/// The delivery of this workspace that a step is about, and the id that its path names.
+fn chosen_delivery(world: &World, step: &Step, thing: Thing) -> (Option<usize>, String) {
+    let place = world.place(step);
+    let all = 0..world.deliveries.len();
+    let found = match thing {
+        Thing::Here(number) => {
+            pick(&all.filter(|it| Some(world.deliveries[*it].workspace) == place).collect::<Vec<_>>(), number)
+        }
+        Thing::Anywhere(number) => pick(&all.collect::<Vec<_>>(), number),
+    };
+    let id = found.map_or_else(|| NOBODY.to_owned(), |at| world.text(&delivery_id(at)));
+    (found.filter(|at| Some(world.deliveries[*at].workspace) == place), id)
+}
+
+pub fn deliveries(world: &World, step: &Step, page: Page, state: u8) -> (Request, Outcome) {
+    let list = world.place(step).map_or_else(String::new, |at| format!("deliveries{at}"));
+    let state = match state {
+        6 => Some("pending"),
+        7 => Some("synced"),
+        8 => Some("failed"),
+        _ => None,
+    };
+    let outcome = || -> Outcome {
+        let here = world.enter(step, "Call.view")?;
+        let rows: Vec<_> = (0..world.deliveries.len())
+            .filter(|at| world.deliveries[*at].workspace == here.at)
+            .map(|at| (at, show(world, at)))
+            .collect();
+        let admits = |at: usize| state.is_none_or(|state| state == world.deliveries[at].state);
+        Ok(world.page_of(&list, &rows, page, admits).then(move |world| {
+            world.note(here.at, Some((here.who, here.key)), ("sync", "delivery.list", "delivery"), None);
+        }))
+    };
+    let filter = state.map(|state| format!("&state={state}")).unwrap_or_default();
+    let path = path(world, step, &format!("deliveries{}{filter}", world.query(&list, page)));
+    (send(Method::GET, path, None), outcome())
+}
+
+pub fn delivery(world: &World, step: &Step, delivery: Thing) -> (Request, Outcome) {
+    let (known, id) = chosen_delivery(world, step, delivery);
+    let outcome = || -> Outcome {
+        let here = world.enter(step, "Call.view")?;
+        let at = known.ok_or(NO_DELIVERY)?;
+        let mut shown = show(world, at);
+        shown["attempts"] = json!([]);
+        Ok(Good::ok(shown).then(move |world| {
+            let what = ("sync", "delivery.read", "delivery");
+            world.note(here.at, Some((here.who, here.key)), what, Some(delivery_id(at)));
+        }))
+    };
+    (send(Method::GET, path(world, step, &format!("deliveries/{id}")), None), outcome())
+}
+
+/// What a step does to a delivery that is not in the EHR yet.
+fn steer(
+    world: &World,
+    step: &Step,
+    known: Option<usize>,
+    to: (&'static str, Option<String>),
+    resolves: bool,
+) -> Outcome {
+    let here = world.enter(step, "Integration.update")?;
+    let at = known.ok_or(NO_DELIVERY)?;
+    if world.deliveries[at].state == "synced" {
+        return Err(No::Because(409, "already_synced"));
+    }
+    let (state, location) = to;
+    let body = if resolves {
+        json!({ "id": delivery_id(at), "state": state, "location": location })
+    } else {
+        json!({ "retried": 1, "has_more": false })
+    };
+    Ok(Good::ok(body).then(move |world| {
+        world.deliveries[at].state = state;
+        world.deliveries[at].location = location;
+        let action = if resolves { "delivery.resolve" } else { "delivery.retry" };
+        world.note(here.at, Some((here.who, here.key)), ("sync", action, "delivery"), Some(delivery_id(at)));
+    }))
+}
+
+pub fn retry(world: &World, step: &Step, delivery: Thing) -> (Request, Outcome) {
+    let (known, id) = chosen_delivery(world, step, delivery);
+    let outcome = steer(world, step, known, ("pending", None), false);
+    (send(Method::POST, path(world, step, &format!("deliveries/{id}/retry")), None), outcome)
+}
+
+pub fn resolve(world: &World, step: &Step, delivery: Thing, found: bool) -> (Request, Outcome) {
+    let (known, id) = chosen_delivery(world, step, delivery);
+    let location = found.then(|| format!("Communication/{}", world.requests));
+    let body = json!({ "in_ehr": found, "location": location });
+    let state = if found { "synced" } else { "pending" };
+    let outcome = steer(world, step, known, (state, location), true);
+    (send(Method::POST, path(world, step, &format!("deliveries/{id}/resolve")), Some(body)), outcome)
+}
+
+/// Nothing ever fails here: no worker runs.
+pub fn retry_failed(world: &World, step: &Step) -> (Request, Outcome) {
+    let outcome =
+        world.enter(step, "Integration.update").map(|_| Good::ok(json!({ "retried": 0, "has_more": false })));
+    (send(Method::POST, path(world, step, "deliveries/retry-failed"), Some(json!({}))), outcome)
+}
+
+fn event(at: usize, it: &Event) -> Value {
+    json!({
+        "id": "*", "workspace_id": workspace_id(at), "timestamp": "*", "service": it.service, "action": it.action,
+        "resource_type": it.resource_type, "resource_id": it.resource, "phi_accessed": it.phi,
+        "actor_entity_id": it.actor.map(|(who, _)| entity_id(who)),
+        "actor_credential_id": it.actor.map(|(_, key)| credential_id(key)), "...": 0,
+    })
+}
+
+pub fn audit(world: &World, step: &Step, limit: u8, offset: u8, filter: u8) -> (Request, Outcome) {
+    let (limit, offset) = (usize::from(limit), usize::from(offset));
+    let outcome = world.enter(step, "Audit.view").map(|here| {
+        let admits = |it: &&Event| match filter {
+            3 => it.phi,
+            4 => it.action == "api_key.create",
+            _ => true,
+        };
+        let mut found: Vec<&Event> = world.workspaces[here.at].events.iter().filter(admits).collect();
+        found.sort_by_key(|it| std::cmp::Reverse((it.hours, it.request)));
+        let (mut groups, mut skip, mut left) = (vec![], offset, limit);
+        for group in found.chunk_by(|a, b| a.request == b.request) {
+            let skipped = skip.min(group.len());
+            let shown = (group.len() - skipped).min(left);
+            (skip, left) = (skip - skipped, left - shown);
+            let of: Vec<Value> = group.iter().map(|it| event(here.at, it)).collect();
+            groups.push(json!({ "shown": shown, "of": of }));
+        }
+        Good::ok(json!({
+            "events": { "$groups": groups }, "total": found.len(), "limit": limit, "offset": offset,
+            "has_more": found.len() > offset + limit,
+        }))
+    });
+    let filter = ["", "", "", "&phi_only=true", "&action=api_key.create"][usize::from(filter)];
+    let path = path(world, step, &format!("audit?limit={limit}&offset={offset}{filter}"));
+    (send(Method::GET, path, None), outcome)
+}
+
+pub fn audit_summary(world: &World, step: &Step) -> (Request, Outcome) {
+    let outcome = world.enter(step, "Audit.view").map(|here| {
+        let events = &world.workspaces[here.at].events;
+        let distinct = |mut of: Vec<String>| {
+            of.sort_unstable();
+            of.dedup();
+            of.len()
+        };
+        let actors = events.iter().filter_map(|it| it.actor.map(|(who, _)| entity_id(who))).collect();
+        Good::ok(json!({
+            "total_events": events.len(), "phi_access_events": events.iter().filter(|it| it.phi).count(),
+            "unique_actors": distinct(actors),
+            "services_with_events": distinct(events.iter().map(|it| it.service.to_owned()).collect()),
+        }))
+    });
+    (send(Method::GET, path(world, step, "audit/summary"), None), outcome)
+}

@@ -1,0 +1,267 @@
+//! What becomes of API keys: claimed, minted, rotated, revoked.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::rules::{
+    A_SERVICE, BEYOND, Good, No, OWNER, Outcome, PERMISSIONS, ROLES, Reach, Request, UNAUTHORIZED, pick,
+};
+use super::steps::{Page, Step, Thing};
+use super::tenancy::changed;
+use super::world::{
+    Key, Member, Principal, Secret, State, World, credential_id, entity_id, key_id, secret, workspace_id,
+};
+
+pub fn expires(world: &World, at: usize) -> String {
+    format!("?t:key{at}.expires{}", world.keys[at].generation)
+}
+
+fn created(at: usize) -> String {
+    format!("?t:key{at}.created")
+}
+
+/// What minting, claiming and rotating answer.
+fn shown_once(world: &World, at: usize, key: &Key) -> Value {
+    json!({
+        "key_id": key_id(at), "api_key": secret(world.secrets.len()), "name": key.name,
+        "role": ROLES[key.reach.role], "permissions": key.reach.names(),
+        "expires_at": format!("?t:key{at}.expires{}", key.generation),
+        "created_by_entity_id": entity_id(key.creator.0),
+        "created_by_credential_id": key.creator.1.map(credential_id),
+    })
+}
+
+fn listed(world: &World, at: usize) -> Value {
+    let key = &world.keys[at];
+    json!({
+        "id": credential_id(at), "workspace_id": workspace_id(key.workspace), "key_id": key_id(at),
+        "created_by_entity_id": entity_id(key.creator.0),
+        "created_by_credential_id": key.creator.1.map(credential_id),
+        "name": key.name, "role": ROLES[key.reach.role], "permissions": key.reach.names(),
+        "expires_at": expires(world, at), "last_used_at": null, "created_at": created(at), "updated_at": key.updated,
+    })
+}
+
+fn issue(world: &mut World, key: Key) -> usize {
+    let at = world.keys.len();
+    world.keys.push(key);
+    world.secrets.push(Secret { key: at, generation: 0 });
+    at
+}
+
+fn path(world: &World, step: &Step, rest: &str) -> String {
+    format!("/v1/{}/api-keys{rest}", world.path_id(step))
+}
+
+pub fn claim(world: &World, step: &Step, days: u8, wrong: bool) -> (Request, Outcome) {
+    let (at, who) = (world.keys.len(), world.principals.len());
+    let mut body = json!({ "duration_days": days });
+    if wrong {
+        body["role"] = json!("admin");
+    }
+    let outcome = || -> Outcome {
+        if wrong {
+            return Err(No::Values(vec!["body.role".to_owned()]));
+        }
+        let claimable = |at: &usize| {
+            let it = &world.workspaces[*at];
+            it.state == State::Unclaimed && it.lapses > world.hours
+        };
+        let workspace = world.place(step).filter(claimable).ok_or(UNAUTHORIZED)?;
+        let key = Key {
+            workspace,
+            principal: who,
+            creator: (who, None),
+            name: None,
+            reach: Reach::whole(OWNER),
+            expires: world.hours + 24 * i64::from(days),
+            revoked: false,
+            generation: 0,
+            updated: created(at),
+        };
+        let good = Good::created(shown_once(world, at, &key)).shows(workspace);
+        Ok(good.near(format!("?t:key{at}.expires0"), 24 * i64::from(days)).then(move |world| {
+            world.principals.push(Principal { is_user: true, name: None });
+            world.workspaces[workspace].state = State::Active;
+            world.members.push(Member { workspace, who, role: OWNER, gone: false });
+            let at = issue(world, key);
+            let what = ("api_keys", "workspace.claim", "api_key");
+            world.note(workspace, Some((who, at)), what, Some(credential_id(at)));
+        }))
+    };
+    (Request { method: Method::POST, path: path(world, step, ""), body: Some(body) }, outcome())
+}
+
+#[derive(Clone, Copy)]
+pub struct Mint<'a> {
+    pub role: usize,
+    pub narrow: &'a [usize],
+    pub days: u8,
+    pub own: bool,
+    pub named: bool,
+}
+
+pub fn mint(world: &World, step: &Step, mint: Mint<'_>) -> (Request, Outcome) {
+    let (at, Mint { role, narrow, days, own, named }) = (world.keys.len(), mint);
+    let name = named.then(|| format!("key-{:06}", world.requests));
+    let permissions: Vec<&str> = narrow.iter().map(|bit| PERMISSIONS[*bit]).collect();
+    let mut body =
+        json!({ "duration_days": days, "role": ROLES[role], "permissions": permissions, "name": name });
+    if own {
+        body["speaks_for"] = json!("self");
+    }
+    let outcome = || -> Outcome {
+        let here = world.enter(step, "ApiKey.create")?;
+        let whole = Reach::whole(role);
+        let outside =
+            |(index, name): (usize, &&str)| (!whole.has(name)).then(|| format!("body.permissions.{index}"));
+        let outside: Vec<String> = permissions.iter().enumerate().filter_map(outside).collect();
+        if !outside.is_empty() {
+            return Err(No::Values(outside));
+        }
+        let bits = narrow.iter().fold(0, |bits, bit| bits | 1 << bit);
+        let reach = if bits == 0 { whole } else { Reach { role, may: bits } };
+        if !here.reach.covers(reach) {
+            return Err(BEYOND);
+        }
+        if own && !world.principals[here.who].is_user {
+            return Err(A_SERVICE);
+        }
+        let principal = if own { here.who } else { world.principals.len() };
+        let key = Key {
+            workspace: here.at,
+            principal,
+            creator: (here.who, Some(here.key)),
+            name: name.clone(),
+            reach,
+            expires: world.hours + 24 * i64::from(days),
+            revoked: false,
+            generation: 0,
+            updated: created(at),
+        };
+        let good = Good::created(shown_once(world, at, &key));
+        Ok(good.near(format!("?t:key{at}.expires0"), 24 * i64::from(days)).then(move |world| {
+            if !own {
+                world.principals.push(Principal { is_user: false, name });
+                world.members.push(Member { workspace: here.at, who: principal, role, gone: false });
+            }
+            let at = issue(world, key);
+            let what = ("api_keys", "api_key.create", "api_key");
+            world.note(here.at, Some((here.who, here.key)), what, Some(credential_id(at)));
+        }))
+    };
+    (Request { method: Method::POST, path: path(world, step, ""), body: Some(body) }, outcome())
+}
+
+/// The key that a step is about, whoever's it is.
+fn chosen(world: &World, step: &Step, thing: Thing) -> Option<usize> {
+    let at = world.place(step);
+    let all = 0..world.keys.len();
+    match thing {
+        Thing::Here(number) => {
+            pick(&all.filter(|key| Some(world.keys[*key].workspace) == at).collect::<Vec<_>>(), number)
+        }
+        Thing::Anywhere(number) => pick(&all.collect::<Vec<_>>(), number),
+    }
+}
+
+/// The live key of this workspace that a step is about.
+fn found(world: &World, at: usize, key: Option<usize>) -> Result<usize, No> {
+    let ours = |key: &usize| world.keys[*key].workspace == at && !world.keys[*key].revoked;
+    key.filter(ours).ok_or(No::Because(404, "api_key_not_found"))
+}
+
+pub fn rotate(world: &World, step: &Step, key: Thing, days: u8) -> (Request, Outcome) {
+    let chosen = chosen(world, step, key);
+    let outcome = || -> Outcome {
+        let here = world.enter(step, "ApiKey.create")?;
+        let at = found(world, here.at, chosen)?;
+        let old = &world.keys[at];
+        if world.principals[old.principal].is_user && old.principal != here.who {
+            return Err(No::Because(403, "not_your_key"));
+        }
+        if at != here.key && !here.reach.covers(old.reach) {
+            return Err(BEYOND);
+        }
+        let mut new = old.clone();
+        new.generation += 1;
+        new.expires = world.hours + 24 * i64::from(days);
+        new.updated = changed(world, &format!("key{at}"));
+        let good = Good::ok(shown_once(world, at, &new))
+            .near(format!("?t:key{at}.expires{}", new.generation), 24 * i64::from(days));
+        Ok(good.then(move |world| {
+            world.secrets.push(Secret { key: at, generation: new.generation });
+            world.keys[at] = new;
+            let what = ("api_keys", "api_key.rotate", "api_key");
+            world.note(here.at, Some((here.who, here.key)), what, Some(credential_id(at)));
+        }))
+    };
+    let id = chosen.map_or_else(|| "nothing".to_owned(), |at| world.text(&key_id(at)));
+    let path = path(world, step, &format!("/{id}/rotate"));
+    (Request { method: Method::POST, path, body: Some(json!({ "duration_days": days })) }, outcome())
+}
+
+pub fn revoke(world: &World, step: &Step, key: Thing) -> (Request, Outcome) {
+    let chosen = chosen(world, step, key);
+    let outcome = || -> Outcome {
+        let here = world.enter(step, "ApiKey.delete")?;
+        let at = found(world, here.at, chosen)?;
+        if at != here.key && !here.reach.covers(world.keys[at].reach) {
+            return Err(BEYOND);
+        }
+        Ok(Good::done().then(move |world| {
+            world.keys[at].revoked = true;
+            let principal = world.keys[at].principal;
+            if !world.principals[principal].is_user
+                && let Some(member) = world.member(here.at, principal)
+            {
+                world.members[member].gone = true;
+            }
+            let what = ("api_keys", "api_key.revoke", "api_key");
+            world.note(here.at, Some((here.who, here.key)), what, Some(credential_id(at)));
+        }))
+    };
+    let id = chosen.map_or_else(|| "nothing".to_owned(), |at| world.text(&key_id(at)));
+    let path = path(world, step, &format!("/{id}"));
+    (Request { method: Method::DELETE, path, body: None }, outcome())
+}
+
+pub fn list(world: &World, step: &Step, mine: bool, page: Page) -> (Request, Outcome) {
+    let list = world.place(step).map_or_else(String::new, |at| format!("keys{at}"));
+    let outcome = || -> Outcome {
+        let here = world.enter(step, "ApiKey.view")?;
+        let rows: Vec<_> = (0..world.keys.len())
+            .filter(|at| world.keys[*at].workspace == here.at && !world.keys[*at].revoked)
+            .filter(|at| !mine || world.keys[*at].creator.0 == here.who)
+            .map(|at| (at, listed(world, at)))
+            .collect();
+        Ok(world.page(&list, &rows, page))
+    };
+    let query = format!("{}&mine_only={mine}", world.query(&list, page));
+    (Request { method: Method::GET, path: path(world, step, &query), body: None }, outcome())
+}
+
+pub fn auth_info(world: &World, step: &Step) -> (Request, Outcome) {
+    let outcome = world.caller(step).map(|caller| {
+        let key = &world.keys[caller.key];
+        Good::ok(json!({
+            "workspace_id": workspace_id(key.workspace), "key_id": key_id(caller.key), "name": key.name,
+            "expires_at": expires(world, caller.key), "expires_in_seconds": "*",
+        }))
+    });
+    (Request { method: Method::GET, path: "/v1/auth/me".to_owned(), body: None }, outcome)
+}
+
+pub fn catalog(world: &World, step: &Step) -> (Request, Outcome) {
+    let outcome = world.enter(step, "Workspace.view").map(|_| {
+        let role = |role: usize| {
+            json!({ "role": ROLES[role], "description": "*", "permissions": Reach::whole(role).names() })
+        };
+        let permission = |name: &str| json!({ "permission": name, "description": "*" });
+        Good::ok(json!({
+            "roles": (0..ROLES.len()).map(role).collect::<Vec<_>>(),
+            "permissions": PERMISSIONS.into_iter().map(permission).collect::<Vec<_>>(),
+        }))
+    });
+    (Request { method: Method::GET, path: path(world, step, "/permission-catalog"), body: None }, outcome)
+}

@@ -1,0 +1,151 @@
+//! Long random walks over all of the API, by tenants of every role on two servers, held against a model of the rules.
+//!
+//! The model (`rules` and what stands beside it) is written from the design and the contract and takes nothing from
+//! `ward`: it says of every step which status and body must come of it. A walk that goes wrong is made shorter as long as
+//! it still goes wrong, and then printed as a script.
+
+mod calls;
+mod integrations;
+mod keys;
+mod people;
+mod rules;
+mod steps;
+mod tenancy;
+mod walk;
+mod world;
+
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
+use proptest::collection::vec;
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use serde_json::Value;
+use ward_test::both;
+
+use steps::{Act, LEFT_OUT, Place, Step, Who, step};
+use walk::{Failure, Tally, Walk};
+
+/// Walks in the suite, and the most steps of one. `WARD_TEST_WALKS` and `WARD_TEST_STEPS` ask for more.
+const WALKS: u64 = 6;
+const STEPS: u64 = 250;
+/// How often a walk that went wrong is tried again while it is made shorter.
+const MOST_TRIES: usize = 600;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name)
+        .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
+}
+
+fn runner(seed: u64) -> TestRunner {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
+}
+
+/// Two tenants, each with an owner and a service of every lower role; the first has a connector and test callers.
+fn beginning() -> Vec<Step> {
+    let mut steps = vec![];
+    let mut take = |who, place, act| steps.push(Step { replica: false, who, place, act });
+    for tenant in [0, 1] {
+        take(Who::Anonymous, Place::Nowhere, Act::Bootstrap { slug: tenant, org: true, region: 0 });
+        take(Who::Anonymous, Place::Any(tenant), Act::Claim { days: 90, wrong: false });
+        for role in 0..4 {
+            let mint = Act::Mint { role, narrow: vec![], days: 60, own: false, named: true };
+            take(Who::Holder(tenant * 5), Place::Own(0), mint);
+        }
+    }
+    take(Who::Holder(0), Place::Own(0), Act::Patch { name: 0, environment: 0, region: 0, connector: 3 });
+    take(Who::Holder(0), Place::Own(0), Act::Provision);
+    take(Who::Holder(0), Place::Own(0), Act::SetTestCallers { numbers: vec![0, 1] });
+    steps
+}
+
+/// Takes a walk on servers and a database of its own.
+async fn go(steps: &[Step]) -> Result<Tally, Failure> {
+    let mut walk = Walk::new().await;
+    if let Err(failure) = walk.take(&beginning()).await {
+        return Err(Failure { steps: 0, script: format!("(at the very beginning)\n{}", failure.script) });
+    }
+    let taken = AssertUnwindSafe(walk.take(steps)).catch_unwind().await;
+    match taken {
+        Ok(Ok(())) => Ok(walk.tally),
+        Ok(Err(failure)) => Err(failure),
+        // An answer that does not fit the document fails where it is got.
+        Err(panic) => {
+            let why = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+            Err(Failure { steps: steps.len(), script: format!("{}\n    WRONG: {why}", walk.script()) })
+        }
+    }
+}
+
+both!(every_answer_is_what_the_rules_say);
+#[expect(clippy::print_stderr, reason = "a long walk says what it saw")]
+async fn every_answer_is_what_the_rules_say() {
+    let first = setting("WARD_TEST_SEED", rand_seed());
+    let (walks, steps) = (setting("WARD_TEST_WALKS", WALKS), setting("WARD_TEST_STEPS", STEPS));
+    let most = usize::try_from(steps).expect("a number of steps");
+    let mut seen = Tally::new();
+    for seed in first..first.saturating_add(walks) {
+        let mut runner = runner(seed);
+        let strategy = vec(step(), 1..=most);
+        let mut tree = strategy.new_tree(&mut runner).expect("a walk");
+        // Short walks are for shrinking; those that are begun are long.
+        while tree.current().len() < most / 2 {
+            tree = strategy.new_tree(&mut runner).expect("a walk");
+        }
+        let failure = match go(&tree.current()).await {
+            Ok(tally) => {
+                for (operation, statuses) in tally {
+                    for (status, times) in statuses {
+                        *seen.entry(operation).or_default().entry(status).or_default() += times;
+                    }
+                }
+                continue;
+            }
+            Err(failure) => failure,
+        };
+        let begun = failure.steps;
+        let mut shortest = failure;
+        for _ in 0..MOST_TRIES {
+            if !tree.simplify() {
+                break;
+            }
+            match go(&tree.current()).await {
+                Err(failure) => shortest = failure,
+                Ok(_) if tree.complicate() => {}
+                Ok(_) => break,
+            }
+        }
+        panic!(
+            "a walk went wrong at its step {begun} (WARD_TEST_SEED={seed} repeats it); as short as it could be made, {} steps \
+             after the beginning:\n{}\n",
+            shortest.steps, shortest.script
+        );
+    }
+    for (operation, statuses) in &seen {
+        eprintln!("{operation}: {statuses:?}");
+    }
+}
+
+/// Another walk at every run; a failure says which it was.
+fn rand_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time after 1970");
+    now.subsec_nanos().into()
+}
+
+#[test]
+fn every_operation_is_walked_or_left_out_by_name() {
+    let document: Value = serde_json::from_str(include_str!("../../../../../contract/openapi.json")).unwrap();
+    let paths = document["paths"].as_object().unwrap().values();
+    let operations = paths.flat_map(|path| path.as_object().unwrap().values());
+    let served: BTreeSet<&str> = operations.filter_map(|it| it["operationId"].as_str()).collect();
+    let mut runner = runner(0);
+    let steps = step();
+    let sample = (0..20_000).filter_map(|_| steps.new_tree(&mut runner).unwrap().current().act.operation());
+    let walked: BTreeSet<&str> = sample.collect();
+    let left_out: BTreeSet<&str> = LEFT_OUT.iter().map(|(operation, _)| *operation).collect();
+    assert!(walked.is_disjoint(&left_out));
+    assert_eq!(&walked | &left_out, served);
+}

@@ -1,0 +1,385 @@
+//! What becomes of members, of transfers of ownership and of invitations.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::rules::{A_SERVICE, ADMIN, BEYOND, Good, Here, No, OWNER, Outcome, ROLES, Reach, Request, pick};
+use super::steps::{Page, Step, Thing};
+use super::world::{Invitation, Member, NOBODY, Transfer, World, entity_id, invitation_id, link};
+
+const NO_MEMBER: No = No::Because(404, "member_not_found");
+const NO_TRANSFER: No = No::Because(404, "transfer_not_found");
+const NO_INVITATION: No = No::Because(404, "invitation_not_found");
+
+fn send(method: Method, path: String, body: Option<Value>) -> Request {
+    Request { method, path, body }
+}
+
+fn show(world: &World, at: usize, role: usize) -> Value {
+    let member = &world.members[at];
+    let who = &world.principals[member.who];
+    json!({
+        "entity_id": entity_id(member.who), "kind": if who.is_user { "user" } else { "service" },
+        "display_name": who.name, "role": ROLES[role], "joined_at": format!("?t:member{at}.joined"),
+    })
+}
+
+/// The member that a step is about, and the id that its path names.
+fn chosen(world: &World, step: &Step, thing: Thing) -> (Option<usize>, String) {
+    let at = world.place(step);
+    let all = 0..world.members.len();
+    let found = match thing {
+        Thing::Here(number) => {
+            pick(&all.filter(|it| Some(world.members[*it].workspace) == at).collect::<Vec<_>>(), number)
+        }
+        Thing::Anywhere(number) => pick(&all.collect::<Vec<_>>(), number),
+    };
+    let who = found.map(|it| world.members[it].who);
+    let id = who.map_or_else(|| NOBODY.to_owned(), |who| world.text(&entity_id(who)));
+    // An id that nobody has seen yet cannot be named.
+    let member = who.filter(|_| id != NOBODY).zip(at).and_then(|(who, at)| world.member(at, who));
+    (member, id)
+}
+
+fn path(world: &World, step: &Step, rest: &str) -> String {
+    format!("/v1/workspaces/{}/{rest}", world.path_id(step))
+}
+
+/// Nobody touches more than they have.
+fn reaches(here: &Here, role: usize) -> Result<(), No> {
+    if here.reach.covers(Reach::whole(role)) { Ok(()) } else { Err(BEYOND) }
+}
+
+/// Whether the credential allows all that the role of its principal does.
+fn speaks_for_whole(world: &World, here: &Here, role: usize) -> Result<(), No> {
+    let whole = if world.principals[here.who].is_user {
+        here.own.covers(Reach::whole(role))
+    } else {
+        here.own.role >= role
+    };
+    if whole { Ok(()) } else { Err(BEYOND) }
+}
+
+fn keeps_an_owner(world: &World, without: usize) -> Result<(), No> {
+    let is_owner = |at: usize| {
+        let it = &world.members[at];
+        !it.gone && it.role == OWNER && world.principals[it.who].is_user
+    };
+    let home = world.members[without].workspace;
+    let other = (0..world.members.len())
+        .any(|at| at != without && world.members[at].workspace == home && is_owner(at));
+    if !is_owner(without) || other { Ok(()) } else { Err(No::Because(409, "last_owner")) }
+}
+
+/// Ends the invitations that somebody could no longer make.
+fn end_invitations(world: &mut World, here: &Here, maker: usize, role: Option<usize>) {
+    for at in 0..world.invitations.len() {
+        let it = &world.invitations[at];
+        let may = role.is_some_and(|role| role >= ADMIN && role >= it.role);
+        if it.workspace == here.at && it.by == maker && !it.settled && !may {
+            world.invitations[at].settled = true;
+            let what = ("members", "invitation.revoke", "invitation");
+            world.note(here.at, Some((here.who, here.key)), what, Some(invitation_id(at)));
+        }
+    }
+}
+
+/// Ends the pending transfer if it is moot.
+fn end_transfer_if(world: &mut World, here: &Here, moot: impl FnOnce(&Transfer) -> bool) {
+    let Some(to) = world.pending(here.at).filter(|it| moot(it)).map(|it| it.to) else { return };
+    world.workspaces[here.at].transfer = None;
+    note(world, here, "ownership.cancel", to);
+}
+
+fn note(world: &mut World, here: &Here, action: &'static str, about: usize) {
+    let actor = Some((here.who, here.key));
+    world.note(here.at, actor, ("members", action, "member"), Some(entity_id(about)));
+}
+
+fn change_role(world: &mut World, here: &Here, member: usize, role: usize) {
+    let who = world.members[member].who;
+    world.members[member].role = role;
+    end_invitations(world, here, who, Some(role));
+    end_transfer_if(world, here, |it| if role == OWNER { it.to == who } else { it.by == who });
+}
+
+pub fn list(world: &World, step: &Step, page: Page) -> (Request, Outcome) {
+    let list = world.place(step).map_or_else(String::new, |at| format!("seats{at}"));
+    let outcome = world.enter(step, "Workspace.view").map(|here| {
+        let rows: Vec<_> = (0..world.members.len())
+            .filter(|at| world.members[*at].workspace == here.at && !world.members[*at].gone)
+            .map(|at| (at, show(world, at, world.members[at].role)))
+            .collect();
+        world.page(&list, &rows, page)
+    });
+    let path = path(world, step, &format!("members{}", world.query(&list, page)));
+    (send(Method::GET, path, None), outcome)
+}
+
+pub fn set_role(world: &World, step: &Step, member: Thing, role: usize) -> (Request, Outcome) {
+    let (member, id) = chosen(world, step, member);
+    let outcome = || -> Outcome {
+        let here = world.enter(step, "Workspace.update")?;
+        let member = member.ok_or(NO_MEMBER)?;
+        let present = world.members[member].role;
+        reaches(&here, present.max(role))?;
+        let good = Good::ok(show(world, member, role));
+        if present == role {
+            return Ok(good);
+        }
+        if role < OWNER {
+            keeps_an_owner(world, member)?;
+        }
+        Ok(good.then(move |world| {
+            change_role(world, &here, member, role);
+            note(world, &here, "member.update", world.members[member].who);
+        }))
+    };
+    let path = path(world, step, &format!("members/{id}"));
+    (send(Method::PATCH, path, Some(json!({ "role": ROLES[role] }))), outcome())
+}
+
+fn end(world: &World, here: Here, member: usize, action: &'static str) -> Outcome {
+    keeps_an_owner(world, member)?;
+    Ok(Good::done().then(move |world| {
+        let who = world.members[member].who;
+        for key in &mut world.keys {
+            if key.workspace == here.at && key.principal == who {
+                key.revoked = true;
+            }
+        }
+        end_invitations(world, &here, who, None);
+        // The keys are gone first, so a transfer made with one of them is not pending any more.
+        end_transfer_if(world, &here, |it| it.to == who || it.by == who);
+        world.members[member].gone = true;
+        note(world, &here, action, who);
+    }))
+}
+
+pub fn remove(world: &World, step: &Step, member: Thing) -> (Request, Outcome) {
+    let (member, id) = chosen(world, step, member);
+    let outcome = || -> Outcome {
+        let here = world.enter(step, "Workspace.update")?;
+        let member = member.ok_or(NO_MEMBER)?;
+        reaches(&here, world.members[member].role)?;
+        end(world, here, member, "member.remove")
+    };
+    (send(Method::DELETE, path(world, step, &format!("members/{id}")), None), outcome())
+}
+
+pub fn leave(world: &World, step: &Step) -> (Request, Outcome) {
+    let outcome = || -> Outcome {
+        let here = world.enter(step, "Workspace.view")?;
+        speaks_for_whole(world, &here, world.members[here.member].role)?;
+        end(world, here, here.member, "member.leave")
+    };
+    (send(Method::DELETE, path(world, step, "members/me"), None), outcome())
+}
+
+fn show_transfer(it: &Transfer, ends: &str) -> Value {
+    json!({
+        "nominee_entity_id": entity_id(it.to), "nominated_by_entity_id": entity_id(it.by),
+        "expires_at": ends, "created_at": format!("?t:transfer{}.created", it.number),
+    })
+}
+
+pub fn transfer(world: &World, step: &Step) -> (Request, Outcome) {
+    let outcome = || -> Outcome {
+        let here = world.enter(step, "Workspace.view")?;
+        let pending = world.pending(here.at).ok_or(NO_TRANSFER)?;
+        Ok(Good::ok(show_transfer(pending, &format!("?t:transfer{}.ends", pending.number))))
+    };
+    (send(Method::GET, path(world, step, "ownership-transfer"), None), outcome())
+}
+
+/// When something ends that was to last so many days: with the key it is made with, at the latest.
+fn ends(world: &World, here: &Here, days: u8) -> (i64, bool) {
+    let wanted = world.hours + 24 * i64::from(days);
+    let key = world.keys[here.key].expires;
+    (wanted.min(key), key <= wanted)
+}
+
+pub fn nominate(world: &World, step: &Step, member: Thing, days: u8) -> (Request, Outcome) {
+    let (member, id) = chosen(world, step, member);
+    let outcome = || -> Outcome {
+        let here = world.enter_as_owner(step, "Workspace.update")?;
+        if !world.principals[here.who].is_user {
+            return Err(A_SERVICE);
+        }
+        reaches(&here, OWNER)?;
+        let nominee = &world.members[member.ok_or(NO_MEMBER)?];
+        if !world.principals[nominee.who].is_user {
+            return Err(No::Because(409, "not_a_user"));
+        }
+        if nominee.role == OWNER {
+            return Err(No::Because(409, "already_owner"));
+        }
+        let (until, with_key) = ends(world, &here, days);
+        let number = usize::try_from(world.requests).expect("a number");
+        let with = (here.key, world.keys[here.key].generation);
+        let new = Transfer { number, to: nominee.who, by: here.who, ends: until, with };
+        let symbol = format!("?t:transfer{number}.ends");
+        let mut good =
+            Good::created(show_transfer(&new, &symbol)).near(format!("?t:transfer{number}.created"), 0);
+        if !with_key {
+            good = good.near(symbol, 24 * i64::from(days));
+        }
+        Ok(good.then(move |world| {
+            end_transfer_if(world, &here, |_| true);
+            let to = new.to;
+            world.workspaces[here.at].transfer = Some(new);
+            note(world, &here, "ownership.nominate", to);
+        }))
+    };
+    let body = json!({ "entity_id": id, "duration_days": days });
+    (send(Method::POST, path(world, step, "ownership-transfer"), Some(body)), outcome())
+}
+
+pub fn cancel_transfer(world: &World, step: &Step) -> (Request, Outcome) {
+    let outcome = || -> Outcome {
+        let here = world.enter(step, "Workspace.view")?;
+        let to = world.pending(here.at).ok_or(NO_TRANSFER)?.to;
+        let action = if to == here.who {
+            speaks_for_whole(world, &here, world.members[here.member].role)?;
+            "ownership.decline"
+        } else if here.reach.role < OWNER {
+            return Err(No::Because(403, "owner_only"));
+        } else {
+            reaches(&here, OWNER)?;
+            "ownership.cancel"
+        };
+        Ok(Good::done().then(move |world| {
+            world.workspaces[here.at].transfer = None;
+            note(world, &here, action, to);
+        }))
+    };
+    (send(Method::DELETE, path(world, step, "ownership-transfer"), None), outcome())
+}
+
+pub fn accept_ownership(world: &World, step: &Step) -> (Request, Outcome) {
+    let outcome = || -> Outcome {
+        let here = world.enter(step, "Workspace.view")?;
+        let pending = world.pending(here.at).filter(|it| it.to == here.who).ok_or(NO_TRANSFER)?;
+        speaks_for_whole(world, &here, OWNER)?;
+        let nominator = world.member(here.at, pending.by).filter(|at| world.members[*at].role == OWNER);
+        let nominator = nominator.ok_or(No::Because(409, "nominator_not_owner"))?;
+        Ok(Good::ok(show(world, here.member, OWNER)).then(move |world| {
+            world.workspaces[here.at].transfer = None;
+            world.members[here.member].role = OWNER;
+            change_role(world, &here, nominator, ADMIN);
+            note(world, &here, "ownership.accept", here.who);
+        }))
+    };
+    (send(Method::POST, path(world, step, "ownership-transfer/accept"), None), outcome())
+}
+
+fn show_invitation(at: usize, it: &Invitation) -> Value {
+    json!({
+        "id": invitation_id(at), "role": ROLES[it.role], "email": it.email, "created_by_entity_id": entity_id(it.by),
+        "expires_at": format!("?t:invitation{at}.ends"), "created_at": format!("?t:invitation{at}.created"),
+    })
+}
+
+pub fn invitations(world: &World, step: &Step, page: Page) -> (Request, Outcome) {
+    let list = world.place(step).map_or_else(String::new, |at| format!("invitations{at}"));
+    let outcome = world.enter(step, "Workspace.update").map(|here| {
+        let rows: Vec<_> = (0..world.invitations.len())
+            .filter(|at| world.invitations[*at].workspace == here.at && world.is_open(*at))
+            .map(|at| (at, show_invitation(at, &world.invitations[at])))
+            .collect();
+        world.page(&list, &rows, page)
+    });
+    let path = path(world, step, &format!("invitations{}", world.query(&list, page)));
+    (send(Method::GET, path, None), outcome)
+}
+
+pub fn invite(world: &World, step: &Step, role: usize, days: u8, email: bool) -> (Request, Outcome) {
+    let at = world.invitations.len();
+    let email = email.then_some("dana@clinic.example");
+    let outcome = || -> Outcome {
+        let here = world.enter(step, "Workspace.update")?;
+        reaches(&here, role)?;
+        let (until, with_key) = ends(world, &here, days);
+        let with = (here.key, world.keys[here.key].generation);
+        let new =
+            Invitation { workspace: here.at, role, email, by: here.who, with, ends: until, settled: false };
+        let mut body = show_invitation(at, &new);
+        body["invitation"] = json!(link(at));
+        let mut good = Good::created(body).near(format!("?t:invitation{at}.created"), 0);
+        if !with_key {
+            good = good.near(format!("?t:invitation{at}.ends"), 24 * i64::from(days));
+        }
+        Ok(good.then(move |world| {
+            world.invitations.push(new);
+            let what = ("members", "invitation.create", "invitation");
+            world.note(here.at, Some((here.who, here.key)), what, Some(invitation_id(at)));
+        }))
+    };
+    let body = json!({ "role": ROLES[role], "duration_days": days, "email": email });
+    (send(Method::POST, path(world, step, "invitations"), Some(body)), outcome())
+}
+
+pub fn revoke(world: &World, step: &Step, invitation: Thing) -> (Request, Outcome) {
+    let place = world.place(step);
+    let all = 0..world.invitations.len();
+    let chosen = match invitation {
+        Thing::Here(number) => pick(
+            &all.filter(|it| Some(world.invitations[*it].workspace) == place).collect::<Vec<_>>(),
+            number,
+        ),
+        Thing::Anywhere(number) => pick(&all.collect::<Vec<_>>(), number),
+    };
+    let outcome = || -> Outcome {
+        let here = world.enter(step, "Workspace.update")?;
+        let ours = |at: &usize| world.invitations[*at].workspace == here.at && world.is_open(*at);
+        let at = chosen.filter(ours).ok_or(NO_INVITATION)?;
+        reaches(&here, world.invitations[at].role)?;
+        Ok(Good::done().then(move |world| {
+            world.invitations[at].settled = true;
+            let what = ("members", "invitation.revoke", "invitation");
+            world.note(here.at, Some((here.who, here.key)), what, Some(invitation_id(at)));
+        }))
+    };
+    let id = chosen.map_or_else(|| NOBODY.to_owned(), |at| world.text(&invitation_id(at)));
+    (send(Method::DELETE, path(world, step, &format!("invitations/{id}")), None), outcome())
+}
+
+pub fn accept(world: &World, step: &Step, invitation: u8) -> (Request, Outcome) {
+    let all: Vec<usize> = (0..world.invitations.len()).collect();
+    let chosen = pick(&all, invitation);
+    let outcome = || -> Outcome {
+        let caller = world.caller(step)?;
+        if !world.principals[caller.who].is_user {
+            return Err(A_SERVICE);
+        }
+        let at = chosen.filter(|at| world.is_open(*at)).ok_or(NO_INVITATION)?;
+        let it = &world.invitations[at];
+        if it.email.is_some() {
+            return Err(No::Because(403, "email_not_verified"));
+        }
+        let in_use = world.workspaces[it.workspace].state == super::world::State::Active;
+        let maker = world.member(it.workspace, it.by).filter(|_| in_use).map(|at| world.members[at].role);
+        if !maker.is_some_and(|role| role >= ADMIN && role >= it.role) {
+            return Err(NO_INVITATION);
+        }
+        if !caller.reach.covers(Reach::whole(it.role)) {
+            return Err(BEYOND);
+        }
+        if world.member(it.workspace, caller.who).is_some() {
+            return Err(No::Because(409, "already_member"));
+        }
+        let (workspace, role) = (it.workspace, it.role);
+        let mut body = super::tenancy::membership(world, workspace, role, &caller);
+        // Whoever was let in is told where, even with a key that may not view it.
+        body["slug"] = json!(world.workspaces[workspace].slug);
+        body["name"] = json!(world.workspaces[workspace].name);
+        Ok(Good::created(body).shows(workspace).then(move |world| {
+            world.invitations[at].settled = true;
+            world.members.push(Member { workspace, who: caller.who, role, gone: false });
+            let what = ("members", "invitation.accept", "invitation");
+            world.note(workspace, Some((caller.who, caller.key)), what, Some(invitation_id(at)));
+        }))
+    };
+    let text = chosen.map_or_else(|| "ward_invite_of_nobody".to_owned(), |at| world.text(&link(at)));
+    (send(Method::POST, "/v1/invitations/accept".to_owned(), Some(json!({ "invitation": text }))), outcome())
+}

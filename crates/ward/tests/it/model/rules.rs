@@ -1,0 +1,313 @@
+//! The rules as the design states them, in tables of the walk's own: nothing here is taken from `ward`.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::steps::{Page, Place, Step, Who};
+use super::world::{Event, State, World, secret, workspace_id};
+
+/// Lowest first.
+pub const ROLES: [&str; 5] = ["viewer", "member", "operator", "admin", "owner"];
+pub const OPERATOR: usize = 2;
+pub const ADMIN: usize = 3;
+pub const OWNER: usize = 4;
+
+/// In the order in which answers list them, which is the order in which roles come to have them.
+pub const PERMISSIONS: [&str; 13] = [
+    "Workspace.view",
+    "Integration.view",
+    "ApiKey.view",
+    "Call.view",
+    "Integration.update",
+    "Call.create",
+    "Workspace.update",
+    "Workspace.create",
+    "Integration.create",
+    "Integration.delete",
+    "ApiKey.create",
+    "ApiKey.delete",
+    "Audit.view",
+];
+
+/// How many of [`PERMISSIONS`] each role has.
+const HELD: [u32; 5] = [2, 4, 6, 13, 13];
+
+/// A role, and a set of permissions as bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    pub role: usize,
+    pub may: u32,
+}
+
+impl Reach {
+    pub fn whole(role: usize) -> Self {
+        Self { role, may: (1 << HELD[role]) - 1 }
+    }
+
+    pub fn within(self, other: Self) -> Self {
+        let role = self.role.min(other.role);
+        Self { role, may: self.may & other.may & Self::whole(role).may }
+    }
+
+    pub fn covers(self, other: Self) -> bool {
+        other.role <= self.role && other.may & !self.may == 0
+    }
+
+    pub fn has(self, permission: &str) -> bool {
+        let bit = PERMISSIONS.iter().position(|it| *it == permission).expect("a permission");
+        self.may & 1 << bit != 0
+    }
+
+    pub fn names(self) -> Vec<&'static str> {
+        PERMISSIONS.into_iter().filter(|name| self.has(name)).collect()
+    }
+}
+
+/// A request as it is sent.
+pub struct Request {
+    pub method: Method,
+    pub path: String,
+    pub body: Option<Value>,
+}
+
+/// A refusal.
+#[derive(Debug, PartialEq, Eq)]
+pub enum No {
+    /// A status with its `error_code`.
+    Because(u16, &'static str),
+    /// 422, and where the values are wrong.
+    Values(Vec<String>),
+}
+
+pub const UNAUTHORIZED: No = No::Because(401, "unauthorized");
+pub const UNSEEN: No = No::Because(404, "workspace_not_found");
+pub const FORBIDDEN: No = No::Because(403, "forbidden");
+pub const BEYOND: No = No::Because(403, "beyond_caller");
+pub const A_SERVICE: No = No::Because(403, "unsupported_principal");
+
+/// What follows from an answer that was as expected.
+pub type Then = Box<dyn FnOnce(&mut World)>;
+
+/// An answer that is no refusal.
+pub struct Good {
+    pub status: u16,
+    pub body: Option<Value>,
+    pub then: Vec<Then>,
+    /// Times that must be now, or so many hours from now.
+    pub near: Vec<(String, i64)>,
+    /// Pairs of times of which the first must be the later.
+    pub grows: Vec<(String, String)>,
+    /// The places of a list in its order: they must grow.
+    pub places: Vec<String>,
+    /// Workspaces that the answer may speak of though the caller is no member.
+    pub shows: Vec<usize>,
+}
+
+impl Good {
+    pub fn ok(body: Value) -> Self {
+        Self::with(200, Some(body))
+    }
+
+    pub fn created(body: Value) -> Self {
+        Self::with(201, Some(body))
+    }
+
+    pub fn done() -> Self {
+        Self::with(204, None)
+    }
+
+    fn with(status: u16, body: Option<Value>) -> Self {
+        Self { status, body, then: vec![], near: vec![], grows: vec![], places: vec![], shows: vec![] }
+    }
+
+    pub fn then(mut self, then: impl FnOnce(&mut World) + 'static) -> Self {
+        self.then.push(Box::new(then));
+        self
+    }
+
+    pub fn near(mut self, symbol: impl Into<String>, hours: i64) -> Self {
+        self.near.push((symbol.into(), hours));
+        self
+    }
+
+    pub fn grows(mut self, later: impl Into<String>, earlier: impl Into<String>) -> Self {
+        self.grows.push((later.into(), earlier.into()));
+        self
+    }
+
+    pub fn shows(mut self, workspace: usize) -> Self {
+        self.shows.push(workspace);
+        self
+    }
+}
+
+pub type Outcome = Result<Good, No>;
+
+/// Who calls, if the credential is one.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    pub key: usize,
+    pub who: usize,
+    pub reach: Reach,
+}
+
+/// A caller in a workspace.
+#[derive(Clone, Copy, Debug)]
+pub struct Here {
+    pub at: usize,
+    pub key: usize,
+    pub who: usize,
+    /// What the key itself allows.
+    pub own: Reach,
+    /// What the key and the membership allow together.
+    pub reach: Reach,
+    pub member: usize,
+}
+
+impl World {
+    /// The key that somebody presents, and what its text is.
+    pub fn presented(&self, who: Who) -> (Option<usize>, Option<String>) {
+        let live = |wanted: bool| {
+            let all = 0..self.secrets.len();
+            all.filter(|at| self.is_live(*at) == wanted).collect::<Vec<_>>()
+        };
+        let (choice, number) = match who {
+            Who::Anonymous => return (None, None),
+            Who::Stray => return (None, Some(self.stray.clone())),
+            Who::Holder(number) => (live(true), number),
+            Who::Former(number) => (live(false), number),
+        };
+        let Some(at) = pick(&choice, number) else { return (None, Some(self.stray.clone())) };
+        (Some(at), Some(self.text(&secret(at))))
+    }
+
+    fn is_live(&self, at: usize) -> bool {
+        let held = &self.secrets[at];
+        let key = &self.keys[held.key];
+        self.holds((held.key, held.generation))
+            && key.expires > self.hours
+            && self.workspaces[key.workspace].state == State::Active
+    }
+
+    /// 401, or who calls.
+    pub fn caller(&self, step: &Step) -> Result<Caller, No> {
+        let (Some(at), _) = self.presented(step.who) else { return Err(UNAUTHORIZED) };
+        if !self.is_live(at) {
+            return Err(UNAUTHORIZED);
+        }
+        let key = self.secrets[at].key;
+        Ok(Caller { key, who: self.keys[key].principal, reach: self.keys[key].reach })
+    }
+
+    /// The workspace that a step is about. `None`: one that is not there.
+    pub fn place(&self, step: &Step) -> Option<usize> {
+        let all: Vec<usize> = (0..self.workspaces.len()).collect();
+        match step.place {
+            Place::Nowhere => None,
+            Place::Any(number) => pick(&all, number),
+            Place::Unclaimed(number) => {
+                let new: Vec<usize> =
+                    all.iter().copied().filter(|at| self.workspaces[*at].state == State::Unclaimed).collect();
+                pick(&new, number).or(pick(&all, number))
+            }
+            Place::Own(number) => {
+                let own = self.presented(step.who).0.map(|at| {
+                    let key = &self.keys[self.secrets[at].key];
+                    let mine = self.memberships(key.principal);
+                    pick(&mine, number).map_or(key.workspace, |at| self.members[at].workspace)
+                });
+                own.or(pick(&all, number))
+            }
+        }
+    }
+
+    /// The `workspace_id` of a step's path.
+    pub fn path_id(&self, step: &Step) -> String {
+        self.text(&self.place(step).map_or_else(String::new, workspace_id))
+    }
+
+    /// 401, 404 or 403; or the caller in the workspace.
+    pub fn enter(&self, step: &Step, permission: &str) -> Result<Here, No> {
+        let caller = self.caller(step)?;
+        let at = self.place(step).filter(|at| self.workspaces[*at].state == State::Active).ok_or(UNSEEN)?;
+        let member = self.member(at, caller.who).ok_or(UNSEEN)?;
+        let reach = caller.reach.within(Reach::whole(self.members[member].role));
+        if !reach.has(permission) {
+            return Err(FORBIDDEN);
+        }
+        Ok(Here { at, key: caller.key, who: caller.who, own: caller.reach, reach, member })
+    }
+
+    /// The same for what only owners may do.
+    pub fn enter_as_owner(&self, step: &Step, permission: &str) -> Result<Here, No> {
+        let here = self.enter(step, permission)?;
+        if here.reach.role < OWNER { Err(No::Because(403, "owner_only")) } else { Ok(here) }
+    }
+
+    /// Notes what the audit must tell.
+    pub fn note(
+        &mut self,
+        at: usize,
+        actor: Option<(usize, usize)>,
+        (service, action, resource_type): (&'static str, &'static str, &'static str),
+        resource: Option<String>,
+    ) {
+        let (hours, request) = (self.hours, self.requests);
+        let phi = matches!(action, "call.read" | "call.list" | "delivery.read" | "delivery.list");
+        let event = Event { hours, request, service, action, resource_type, resource, actor, phi };
+        self.workspaces[at].events.push(event);
+    }
+
+    /// The page of a list of rows, each with the symbol of its place, that a step asks for.
+    pub fn page(&self, list: &str, rows: &[(usize, Value)], page: Page) -> Good {
+        self.page_of(list, rows, page, |_| true)
+    }
+
+    /// The same of only some of the rows.
+    pub fn page_of(
+        &self,
+        list: &str,
+        rows: &[(usize, Value)],
+        page: Page,
+        admits: impl Fn(usize) -> bool,
+    ) -> Good {
+        let symbol = |row: usize| format!("?n:{list}.{row}");
+        let (after, _) = self.token(list, page);
+        let rows: Vec<&(usize, Value)> = rows.iter().filter(|(row, _)| admits(*row)).collect();
+        let follows = |row: usize| after.is_none_or(|after| row > after);
+        let left: Vec<_> = rows.iter().filter(|(row, _)| follows(*row)).collect();
+        let limit = page.limit();
+        let shown: Vec<Value> = left.iter().take(limit).map(|(_, row)| row.clone()).collect();
+        let more = left.len() > limit;
+        let token = if more { json!(symbol(left[limit - 1].0)) } else { Value::Null };
+        let mut good = Good::ok(json!({
+            "items": shown, "has_more": more, "continuation_token": token, "total": rows.len(),
+        }));
+        good.places = rows.iter().map(|(row, _)| symbol(*row)).collect();
+        good
+    }
+
+    /// The row after which a page begins, and what the request says. A row's number is its place in the order of its list.
+    pub fn token(&self, list: &str, page: Page) -> (Option<usize>, Option<i64>) {
+        match page.from {
+            0..=99 => (None, None),
+            100..=119 => (None, Some(-7)),
+            120..=139 => (Some(usize::MAX), Some(9_000_000_000_000_000)),
+            from => {
+                let known = self.known.places(&format!("?n:{list}."));
+                pick(&known, from).map_or((None, None), |(row, place)| (Some(row), Some(place)))
+            }
+        }
+    }
+
+    /// `?limit=..&continuation_token=..` for the same.
+    pub fn query(&self, list: &str, page: Page) -> String {
+        let token = self.token(list, page).1.map(|token| format!("&continuation_token={token}"));
+        format!("?limit={}{}", page.limit(), token.unwrap_or_default())
+    }
+}
+
+/// One of these, whichever number is said.
+pub fn pick<T: Copy>(of: &[T], number: u8) -> Option<T> {
+    if of.is_empty() { None } else { Some(of[usize::from(number) % of.len()]) }
+}

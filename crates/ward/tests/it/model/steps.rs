@@ -1,0 +1,481 @@
+//! The steps of a walk, as data that can be generated, shrunk and printed.
+//!
+//! A step names nothing by its id. `Holder(3)` is the third live key, whichever that is when the step is taken, so a script
+//! from which steps were taken away still means something.
+
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::rules::{PERMISSIONS, ROLES};
+
+#[derive(Clone, Copy, Debug)]
+pub enum Who {
+    Anonymous,
+    /// With a well-formed key that nobody has.
+    Stray,
+    /// With a key that is good.
+    Holder(u8),
+    /// With a key that was revoked, rotated, or is over.
+    Former(u8),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Place {
+    /// One that the caller is a member of.
+    Own(u8),
+    Any(u8),
+    Unclaimed(u8),
+    Nowhere,
+}
+
+/// A thing: one of the workspace that the step is about, or one of anybody's.
+#[derive(Clone, Copy, Debug)]
+pub enum Thing {
+    Here(u8),
+    Anywhere(u8),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    limit: u8,
+    /// Below 100 the start, then a negative token, one beyond the end, and from 140 on one that was answered before.
+    pub from: u8,
+}
+
+impl Page {
+    pub fn limit(self) -> usize {
+        usize::from(self.limit)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub sid: Thing,
+    pub fresh: bool,
+    pub status: &'static str,
+    /// Absent, withheld, a test caller's number if there is one, or some number.
+    pub caller: u8,
+    pub direction: Option<&'static str>,
+    pub reason: Option<&'static str>,
+    pub duration: Option<u8>,
+    pub patient: bool,
+    pub summary: bool,
+}
+
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// Moves the clock, back if it is negative.
+    Wait {
+        hours: i16,
+    },
+    /// What time brings, as the server does every minute.
+    Sweep,
+    Fixed {
+        which: u8,
+    },
+    Bootstrap {
+        slug: u8,
+        org: bool,
+        region: u8,
+    },
+    OwnWorkspace {
+        slug: u8,
+        mine: bool,
+    },
+    ListWorkspaces {
+        page: Page,
+    },
+    GetWorkspace,
+    Patch {
+        name: u8,
+        environment: u8,
+        region: u8,
+        connector: u8,
+    },
+    Provision,
+    Archive {
+        right: bool,
+    },
+    TestCallers,
+    SetTestCallers {
+        numbers: Vec<u8>,
+    },
+    AuthInfo,
+    Me {
+        page: Page,
+    },
+    ListKeys {
+        mine: bool,
+        page: Page,
+    },
+    Claim {
+        days: u8,
+        wrong: bool,
+    },
+    Mint {
+        role: usize,
+        narrow: Vec<usize>,
+        days: u8,
+        own: bool,
+        named: bool,
+    },
+    Rotate {
+        key: Thing,
+        days: u8,
+    },
+    Revoke {
+        key: Thing,
+    },
+    Catalog,
+    ListMembers {
+        page: Page,
+    },
+    SetRole {
+        member: Thing,
+        role: usize,
+    },
+    RemoveMember {
+        member: Thing,
+    },
+    Leave,
+    Transfer,
+    Nominate {
+        member: Thing,
+        days: u8,
+    },
+    CancelTransfer,
+    AcceptOwnership,
+    ListInvitations {
+        page: Page,
+    },
+    Invite {
+        role: usize,
+        days: u8,
+        email: bool,
+    },
+    RevokeInvitation {
+        invitation: Thing,
+    },
+    AcceptInvitation {
+        invitation: u8,
+    },
+    ListIntegrations {
+        page: Page,
+        sort: u8,
+        filter: u8,
+    },
+    AddIntegration {
+        name: u8,
+        enabled: bool,
+    },
+    GetIntegration {
+        integration: Thing,
+    },
+    ChangeIntegration {
+        integration: Thing,
+        display_name: bool,
+        base_url: u8,
+        enabled: Option<bool>,
+    },
+    DeleteIntegration {
+        integration: Thing,
+    },
+    Report(Report),
+    ListCalls {
+        limit: u8,
+        offset: u8,
+        test: bool,
+        simulated: bool,
+        direction: u8,
+        status: u8,
+    },
+    GetCall {
+        call: Thing,
+    },
+    Twilio,
+    SetTwilio {
+        account: u8,
+    },
+    DeleteTwilio,
+    ListDeliveries {
+        page: Page,
+        state: u8,
+    },
+    GetDelivery {
+        delivery: Thing,
+    },
+    Retry {
+        delivery: Thing,
+    },
+    Resolve {
+        delivery: Thing,
+        found: bool,
+    },
+    RetryFailed,
+    SyncStatus,
+    Hold {
+        integration: Thing,
+        held: bool,
+    },
+    Audit {
+        limit: u8,
+        offset: u8,
+        filter: u8,
+    },
+    AuditSummary,
+}
+
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Whether it goes to the second server.
+    pub replica: bool,
+    pub who: Who,
+    pub place: Place,
+    pub act: Act,
+}
+
+impl Act {
+    /// The operation that it calls; none where it only moves time.
+    pub fn operation(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Wait { .. } | Self::Sweep => return None,
+            Self::Fixed { which } => {
+                ["get-health", "get-readiness", "get-openapi-document", "get-docs"][usize::from(which % 4)]
+            }
+            Self::Bootstrap { .. } => "create-workspace",
+            Self::OwnWorkspace { mine: false, .. } => "create-self-service-workspace",
+            Self::OwnWorkspace { mine: true, .. } => "create-my-workspace",
+            Self::ListWorkspaces { .. } => "list-workspaces",
+            Self::GetWorkspace => "get-workspace",
+            Self::Patch { .. } => "update-workspace",
+            Self::Provision => "provision-workspace",
+            Self::Archive { .. } => "archive-workspace",
+            Self::TestCallers => "get-test-caller-numbers",
+            Self::SetTestCallers { .. } => "update-test-caller-numbers",
+            Self::AuthInfo => "get-auth-info",
+            Self::Me { .. } => "get-me",
+            Self::ListKeys { .. } => "list-api-keys",
+            Self::Claim { .. } | Self::Mint { .. } => "create-api-key",
+            Self::Rotate { .. } => "rotate-api-key",
+            Self::Revoke { .. } => "delete-api-key",
+            Self::Catalog => "get-permission-catalog",
+            Self::ListMembers { .. } => "list-members",
+            Self::SetRole { .. } => "set-member-role",
+            Self::RemoveMember { .. } => "remove-member",
+            Self::Leave => "leave-workspace",
+            Self::Transfer => "get-ownership-transfer",
+            Self::Nominate { .. } => "nominate-owner",
+            Self::CancelTransfer => "cancel-ownership-transfer",
+            Self::AcceptOwnership => "accept-ownership",
+            Self::ListInvitations { .. } => "list-invitations",
+            Self::Invite { .. } => "create-invitation",
+            Self::RevokeInvitation { .. } => "revoke-invitation",
+            Self::AcceptInvitation { .. } => "accept-invitation",
+            Self::ListIntegrations { .. } => "list-integrations",
+            Self::AddIntegration { .. } => "create-integration",
+            Self::GetIntegration { .. } => "get-integration",
+            Self::ChangeIntegration { .. } => "update-integration",
+            Self::DeleteIntegration { .. } => "delete-integration",
+            Self::Report(_) => "report-call",
+            Self::ListCalls { .. } => "list-calls",
+            Self::GetCall { .. } => "get-call",
+            Self::Twilio => "get-twilio",
+            Self::SetTwilio { .. } => "set-twilio",
+            Self::DeleteTwilio => "delete-twilio",
+            Self::ListDeliveries { .. } => "list-deliveries",
+            Self::GetDelivery { .. } => "get-delivery",
+            Self::Retry { .. } => "retry-delivery",
+            Self::Resolve { .. } => "resolve-delivery",
+            Self::RetryFailed => "retry-failed-deliveries",
+            Self::SyncStatus => "get-sync-status",
+            Self::Hold { .. } => "hold-integration",
+            Self::Audit { .. } => "list-audit-events",
+            Self::AuditSummary => "get-audit-summary",
+        })
+    }
+}
+
+/// Operations that no step calls, and why.
+pub const LEFT_OUT: [(&str, &str); 3] = [
+    (
+        "integration-health-check",
+        "calls outside systems: `outbound` has a scripted one and says what it answers",
+    ),
+    ("test-integration-endpoint", "the same"),
+    (
+        "receive-twilio-status",
+        "is signed by a telephone provider, not called by a tenant: `calls` and `exclusion`",
+    ),
+];
+
+fn who() -> impl Strategy<Value = Who> {
+    prop_oneof![
+        20 => any::<u8>().prop_map(Who::Holder),
+        1 => Just(Who::Anonymous),
+        1 => Just(Who::Stray),
+        1 => any::<u8>().prop_map(Who::Former),
+    ]
+}
+
+fn place() -> impl Strategy<Value = Place> {
+    prop_oneof![
+        16 => any::<u8>().prop_map(Place::Own),
+        2 => any::<u8>().prop_map(Place::Any),
+        1 => Just(Place::Nowhere),
+    ]
+}
+
+fn thing() -> impl Strategy<Value = Thing> {
+    prop_oneof![9 => any::<u8>().prop_map(Thing::Here), 1 => any::<u8>().prop_map(Thing::Anywhere)]
+}
+
+fn page() -> impl Strategy<Value = Page> {
+    (prop_oneof![3 => 1..=3_u8, 1 => 4..=20_u8], any::<u8>()).prop_map(|(limit, from)| Page { limit, from })
+}
+
+fn role() -> impl Strategy<Value = usize> {
+    0..ROLES.len()
+}
+
+/// Mostly the whole role, which is an empty list.
+fn narrow() -> impl Strategy<Value = Vec<usize>> {
+    prop_oneof![3 => Just(Vec::new()), 2 => prop::collection::vec(0..PERMISSIONS.len(), 1..4)]
+}
+
+fn days() -> impl Strategy<Value = u8> {
+    prop_oneof![4 => 20..=30_u8, 1 => 1..=3_u8]
+}
+
+fn report() -> impl Strategy<Value = Report> {
+    let statuses =
+        ["queued", "ringing", "in-progress", "completed", "completed", "completed", "no-answer", "busy"];
+    let directions = [
+        None,
+        Some("inbound"),
+        Some("inbound"),
+        Some("inbound"),
+        Some("outbound"),
+        Some("playground"),
+        Some("simulated"),
+    ];
+    let reasons = [None, None, Some("completed"), Some("voicemail")];
+    (
+        (thing(), any::<bool>(), select(statuses.to_vec()), any::<u8>()),
+        (select(directions.to_vec()), select(reasons.to_vec())),
+        (prop::option::of(any::<u8>()), any::<bool>(), any::<bool>()),
+    )
+        .prop_map(|((sid, fresh, status, caller), (direction, reason), (duration, patient, summary))| {
+            Report { sid, fresh, status, caller, direction, reason, duration, patient, summary }
+        })
+}
+
+fn tenancy() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        3 => (0..12_u8, any::<bool>(), 0..5_u8).prop_map(|(slug, org, region)| Act::Bootstrap { slug, org, region }),
+        3 => (0..12_u8, any::<bool>()).prop_map(|(slug, mine)| Act::OwnWorkspace { slug, mine }),
+        3 => page().prop_map(|page| Act::ListWorkspaces { page }),
+        2 => Just(Act::GetWorkspace),
+        3 => (0..5_u8, 0..5_u8, 0..5_u8, 0..8_u8)
+            .prop_map(|(name, environment, region, connector)| Act::Patch { name, environment, region, connector }),
+        3 => Just(Act::Provision),
+        1 => prop::bool::weighted(0.5).prop_map(|right| Act::Archive { right }),
+        1 => Just(Act::TestCallers),
+        2 => prop::collection::vec(any::<u8>(), 0..5).prop_map(|numbers| Act::SetTestCallers { numbers }),
+        1 => (0..4_u8).prop_map(|which| Act::Fixed { which }),
+    ]
+}
+
+fn keys() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        1 => Just(Act::AuthInfo),
+        2 => page().prop_map(|page| Act::Me { page }),
+        4 => (any::<bool>(), page()).prop_map(|(mine, page)| Act::ListKeys { mine, page }),
+        4 => (days(), prop::bool::weighted(0.1)).prop_map(|(days, wrong)| Act::Claim { days, wrong }),
+        6 => (role(), narrow(), days(), any::<bool>(), any::<bool>())
+            .prop_map(|(role, narrow, days, own, named)| Act::Mint { role, narrow, days, own, named }),
+        2 => (thing(), days()).prop_map(|(key, days)| Act::Rotate { key, days }),
+        1 => thing().prop_map(|key| Act::Revoke { key }),
+        1 => Just(Act::Catalog),
+    ]
+}
+
+fn people() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        3 => page().prop_map(|page| Act::ListMembers { page }),
+        3 => (thing(), role()).prop_map(|(member, role)| Act::SetRole { member, role }),
+        1 => thing().prop_map(|member| Act::RemoveMember { member }),
+        1 => Just(Act::Leave),
+        1 => Just(Act::Transfer),
+        2 => (thing(), days()).prop_map(|(member, days)| Act::Nominate { member, days }),
+        1 => Just(Act::CancelTransfer),
+        2 => Just(Act::AcceptOwnership),
+        2 => page().prop_map(|page| Act::ListInvitations { page }),
+        5 => (role(), days(), prop::bool::weighted(0.1))
+            .prop_map(|(role, days, email)| Act::Invite { role, days, email }),
+        1 => thing().prop_map(|invitation| Act::RevokeInvitation { invitation }),
+        5 => any::<u8>().prop_map(|invitation| Act::AcceptInvitation { invitation }),
+    ]
+}
+
+fn integrations() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        3 => (page(), 0..6_u8, 0..6_u8).prop_map(|(page, sort, filter)| Act::ListIntegrations { page, sort, filter }),
+        3 => (0..8_u8, any::<bool>()).prop_map(|(name, enabled)| Act::AddIntegration { name, enabled }),
+        1 => thing().prop_map(|integration| Act::GetIntegration { integration }),
+        3 => (thing(), any::<bool>(), 0..4_u8, any::<Option<bool>>()).prop_map(
+            |(integration, display_name, base_url, enabled)| Act::ChangeIntegration {
+                integration, display_name, base_url, enabled
+            }
+        ),
+        1 => thing().prop_map(|integration| Act::DeleteIntegration { integration }),
+        1 => Just(Act::Twilio),
+        1 => any::<u8>().prop_map(|account| Act::SetTwilio { account }),
+        1 => Just(Act::DeleteTwilio),
+        1 => Just(Act::SyncStatus),
+        1 => (thing(), any::<bool>()).prop_map(|(integration, held)| Act::Hold { integration, held }),
+    ]
+}
+
+fn calls() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        8 => report().prop_map(Act::Report),
+        3 => (1..6_u8, 0..3_u8, any::<bool>(), any::<bool>(), 0..12_u8, 0..8_u8).prop_map(
+            |(limit, offset, test, simulated, direction, status)| Act::ListCalls {
+                limit, offset, test, simulated, direction, status
+            }
+        ),
+        2 => thing().prop_map(|call| Act::GetCall { call }),
+        2 => (page(), 0..9_u8).prop_map(|(page, state)| Act::ListDeliveries { page, state }),
+        1 => thing().prop_map(|delivery| Act::GetDelivery { delivery }),
+        1 => thing().prop_map(|delivery| Act::Retry { delivery }),
+        1 => (thing(), any::<bool>()).prop_map(|(delivery, found)| Act::Resolve { delivery, found }),
+        1 => Just(Act::RetryFailed),
+        2 => (1..20_u8, 0..9_u8, 0..5_u8).prop_map(|(limit, offset, filter)| Act::Audit { limit, offset, filter }),
+        1 => Just(Act::AuditSummary),
+    ]
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        5 => tenancy(),
+        5 => keys(),
+        5 => people(),
+        4 => integrations(),
+        6 => calls(),
+        1 => prop_oneof![4 => 1..30_i16, 1 => 48..100_i16, 1 => -2..0_i16].prop_map(|hours| Act::Wait { hours }),
+        1 => Just(Act::Sweep),
+    ]
+}
+
+/// One step of a walk.
+pub fn step() -> impl Strategy<Value = Step> {
+    (any::<bool>(), who(), place(), act()).prop_map(|(replica, who, place, act)| {
+        // A claim is what somebody without a key does, and mostly to what can be claimed.
+        let (who, place) = match (&act, place) {
+            (Act::Claim { .. }, Place::Own(number)) => (Who::Anonymous, Place::Unclaimed(number)),
+            (Act::Claim { .. }, place) => (Who::Anonymous, place),
+            (_, place) => (who, place),
+        };
+        Step { replica, who, place, act }
+    })
+}

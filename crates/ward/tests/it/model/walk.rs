@@ -1,0 +1,366 @@
+//! Takes a walk: sends each step to one of two servers on one database, and holds the answer against what the rules say.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+use ward_test::{Answer, Sending, Server, unknown_key};
+
+use super::integrations::{self, account};
+use super::keys::Mint;
+use super::rules::{Good, No, Outcome, ROLES, Request};
+use super::steps::{Act, Step, Who};
+use super::world::{
+    State, World, call_id, delivery_id, entity_id, integration_id, key_id, micros, workspace_id,
+};
+use super::{calls, keys, people, tenancy};
+
+const HOUR: i64 = 3_600_000_000;
+
+/// Where a walk went wrong, and how it came there.
+pub struct Failure {
+    pub steps: usize,
+    pub script: String,
+}
+
+/// How often each operation got each status.
+pub type Tally = BTreeMap<&'static str, BTreeMap<u16, usize>>;
+
+pub struct Walk {
+    servers: [Server; 2],
+    world: World,
+    script: Vec<String>,
+    pub tally: Tally,
+}
+
+/// What a step sends, and what must come of it.
+fn plan(world: &World, step: &Step) -> (Request, Outcome) {
+    match &step.act {
+        Act::Wait { .. } | Act::Sweep => unreachable!("sends nothing"),
+        Act::Fixed { which } => {
+            let path = ["/healthz", "/readyz", "/v1/openapi.json", "/v1/docs"][usize::from(which % 4)];
+            let body = [json!({ "status": "ok" }), json!({ "status": "ready" }), json!("*"), json!("*")];
+            let request = Request { method: reqwest::Method::GET, path: path.to_owned(), body: None };
+            (request, Ok(Good::ok(body[usize::from(which % 4)].clone())))
+        }
+        Act::Bootstrap { slug, org, region } => tenancy::bootstrap(world, *slug, *org, *region),
+        Act::OwnWorkspace { slug, mine } => tenancy::own(world, step, *slug, *mine),
+        Act::ListWorkspaces { page } => tenancy::list(world, step, *page),
+        Act::GetWorkspace => tenancy::one(world, step),
+        Act::Patch { name, environment, region, connector } => {
+            tenancy::patch(world, step, (*name, *environment, *region, *connector))
+        }
+        Act::Provision => tenancy::provision(world, step),
+        Act::Archive { right } => tenancy::archive(world, step, *right),
+        Act::TestCallers => tenancy::test_callers(world, step),
+        Act::SetTestCallers { numbers } => tenancy::set_test_callers(world, step, numbers),
+        Act::AuthInfo => keys::auth_info(world, step),
+        Act::Me { page } => tenancy::me(world, step, *page),
+        Act::ListKeys { mine, page } => keys::list(world, step, *mine, *page),
+        Act::Claim { days, wrong } => keys::claim(world, step, *days, *wrong),
+        Act::Mint { role, narrow, days, own, named } => {
+            let (role, days, own, named) = (*role, *days, *own, *named);
+            keys::mint(world, step, Mint { role, narrow, days, own, named })
+        }
+        Act::Rotate { key, days } => keys::rotate(world, step, *key, *days),
+        Act::Revoke { key } => keys::revoke(world, step, *key),
+        Act::Catalog => keys::catalog(world, step),
+        Act::ListMembers { page } => people::list(world, step, *page),
+        Act::SetRole { member, role } => people::set_role(world, step, *member, *role),
+        Act::RemoveMember { member } => people::remove(world, step, *member),
+        Act::Leave => people::leave(world, step),
+        Act::Transfer => people::transfer(world, step),
+        Act::Nominate { member, days } => people::nominate(world, step, *member, *days),
+        Act::CancelTransfer => people::cancel_transfer(world, step),
+        Act::AcceptOwnership => people::accept_ownership(world, step),
+        Act::ListInvitations { page } => people::invitations(world, step, *page),
+        Act::Invite { role, days, email } => people::invite(world, step, *role, *days, *email),
+        Act::RevokeInvitation { invitation } => people::revoke(world, step, *invitation),
+        Act::AcceptInvitation { invitation } => people::accept(world, step, *invitation),
+        Act::ListIntegrations { page, sort, filter } => {
+            integrations::list(world, step, *page, *sort, *filter)
+        }
+        Act::AddIntegration { name, enabled } => integrations::add(world, step, *name, *enabled),
+        Act::GetIntegration { integration } => integrations::one(world, step, *integration),
+        Act::ChangeIntegration { integration, display_name, base_url, enabled } => {
+            let (display_name, base_url, enabled) = (*display_name, *base_url, *enabled);
+            let change = integrations::Change { display_name, base_url, enabled };
+            integrations::change(world, step, *integration, change)
+        }
+        Act::DeleteIntegration { integration } => integrations::delete(world, step, *integration),
+        Act::Report(report) => calls::report(world, step, report),
+        Act::ListCalls { limit, offset, test, simulated, direction, status } => {
+            let (limit, offset, test, simulated) = (*limit, *offset, *test, *simulated);
+            let (direction, status) = (*direction, *status);
+            calls::list(world, step, calls::Asked { limit, offset, test, simulated, direction, status })
+        }
+        Act::GetCall { call } => calls::one(world, step, *call),
+        Act::Twilio => integrations::twilio(world, step),
+        Act::SetTwilio { account } => integrations::set_twilio(world, step, *account),
+        Act::DeleteTwilio => integrations::delete_twilio(world, step),
+        Act::ListDeliveries { page, state } => calls::deliveries(world, step, *page, *state),
+        Act::GetDelivery { delivery } => calls::delivery(world, step, *delivery),
+        Act::Retry { delivery } => calls::retry(world, step, *delivery),
+        Act::Resolve { delivery, found } => calls::resolve(world, step, *delivery, *found),
+        Act::RetryFailed => calls::retry_failed(world, step),
+        Act::SyncStatus => integrations::sync_status(world, step),
+        Act::Hold { integration, held } => integrations::hold(world, step, *integration, *held),
+        Act::Audit { limit, offset, filter } => calls::audit(world, step, *limit, *offset, *filter),
+        Act::AuditSummary => calls::audit_summary(world, step),
+    }
+}
+
+impl Walk {
+    pub async fn new() -> Self {
+        let server = Server::start().await;
+        let replica = server.replica().await;
+        let stray = unknown_key();
+        let world = World { stray, ..World::default() };
+        Self { servers: [server, replica], world, script: vec![], tally: Tally::new() }
+    }
+
+    /// Takes the steps, one after the other.
+    pub async fn take(&mut self, steps: &[Step]) -> Result<(), Failure> {
+        for (number, step) in steps.iter().enumerate() {
+            if let Err(why) = self.step(step).await {
+                let mut script = self.script.join("\n");
+                let _ =
+                    write!(script, "\n    WRONG: {}\n    the step: {step:?}", self.world.known.tell(&why));
+                return Err(Failure { steps: number + 1, script });
+            }
+        }
+        Ok(())
+    }
+
+    /// What was done so far, for a step that panicked.
+    pub fn script(&self) -> String {
+        self.script.join("\n")
+    }
+
+    async fn step(&mut self, step: &Step) -> Result<(), String> {
+        match step.act {
+            Act::Wait { hours } => {
+                self.script.push(format!("{:>3}. the clock moves {hours} hours", self.script.len() + 1));
+                self.world.hours += i64::from(hours);
+                let by = std::time::Duration::from_hours(hours.unsigned_abs().into());
+                let clock = &self.servers[0].clock;
+                if hours < 0 {
+                    clock.set_back(by)
+                } else {
+                    clock.advance(by)
+                }
+                Ok(())
+            }
+            Act::Sweep => {
+                self.script.push(format!("{:>3}. what time brings is done", self.script.len() + 1));
+                self.servers[usize::from(step.replica)].app.sweep().await;
+                self.swept();
+                Ok(())
+            }
+            _ => self.call(step).await,
+        }
+    }
+
+    /// What is unclaimed and due lapses; invitations that were over a day ago are forgotten.
+    fn swept(&mut self) {
+        let World { hours, workspaces, invitations, slugs, .. } = &mut self.world;
+        for (at, it) in workspaces.iter_mut().enumerate() {
+            if it.state == State::Unclaimed && it.lapses <= *hours {
+                it.state = State::Lapsed;
+                if slugs.get(&it.slug) == Some(&at) {
+                    slugs.remove(&it.slug);
+                }
+            }
+        }
+        for it in invitations.iter_mut().filter(|it| it.ends + 24 <= *hours) {
+            it.settled = true;
+        }
+    }
+
+    async fn call(&mut self, step: &Step) -> Result<(), String> {
+        let (request, outcome) = plan(&self.world, step);
+        let (_, bearer) = self.world.presented(step.who);
+        // What the step says of its caller is not looked at where it is anonymous by its nature.
+        let bearer = bearer.filter(|_| !matches!(step.act, Act::Claim { .. }));
+        let known = self.may_know(step);
+        let server = &self.servers[usize::from(step.replica)];
+        self.script.push(self.tell(self.script.len() + 1, step, &request));
+        let actor = match &bearer {
+            Some(key) => server.bearing(key),
+            None => server.anonymous(),
+        };
+        let sending = request.body.as_ref().map(Sending::json).unwrap_or_default();
+        let before = server.clock.now().micros();
+        let answer = actor.send(request.method.clone(), &request.path, sending).await;
+        let moment = (before, server.clock.now().micros());
+        let status = answer.status.as_u16();
+        if let Some(operation) = step.act.operation() {
+            *self.tally.entry(operation).or_default().entry(status).or_default() += 1;
+        }
+        let _ = write!(self.script.last_mut().expect("this step"), " -> {status}");
+        let mut shows = vec![];
+        match outcome {
+            Err(no) => refused(&no, &answer)?,
+            Ok(mut good) => {
+                shows.append(&mut good.shows);
+                self.accept(good, &answer, moment)?;
+            }
+        }
+        self.world.requests += 1;
+        self.isolated(step, &request, &answer, [known, shows, self.may_know(step)].concat())
+    }
+
+    /// Holds an answer that is no refusal against what was expected, and lets the world be as it says.
+    fn accept(&mut self, good: Good, answer: &Answer, (before, after): (i64, i64)) -> Result<(), String> {
+        let told = |what: String| format!("{what}\n    answer: {} {}", answer.status, answer.text);
+        if answer.status.as_u16() != good.status {
+            let wanted = good.body.map(|body| body.to_string()).unwrap_or_default();
+            return Err(told(format!("{} was expected: {wanted}", good.status)));
+        }
+        let known = &mut self.world.known;
+        match &good.body {
+            None if answer.text.is_empty() => {}
+            None => return Err(told("no body was expected".to_owned())),
+            Some(wanted) => {
+                let body = serde_json::from_str(&answer.text);
+                let body = body.unwrap_or_else(|_| Value::String(answer.text.clone()));
+                let mut fitted = known.clone();
+                fitted
+                    .fit(wanted, &body, "body")
+                    .map_err(|why| told(format!("{why}\n    expected: {wanted}")))?;
+                *known = fitted;
+            }
+        }
+        let at = |symbol: &str| known.text(symbol).and_then(micros);
+        for (symbol, hours) in &good.near {
+            let moment = before + hours * HOUR..=after + hours * HOUR;
+            if at(symbol).is_some_and(|at| !moment.contains(&at)) {
+                return Err(told(format!("{symbol} is not {hours} hours from now")));
+            }
+        }
+        for (later, earlier) in &good.grows {
+            if at(later).zip(at(earlier)).is_some_and(|(later, earlier)| later <= earlier) {
+                return Err(told(format!("{later} is not after {earlier}")));
+            }
+        }
+        let places: Vec<i64> = good.places.iter().filter_map(|symbol| known.number(symbol)).collect();
+        if !places.is_sorted_by(|a, b| a < b) {
+            return Err(told(format!("places of a list that do not grow: {places:?}")));
+        }
+        for then in good.then {
+            then(&mut self.world);
+        }
+        Ok(())
+    }
+
+    /// The workspaces that whoever takes this step is a member of, in whichever state they are.
+    fn may_know(&self, step: &Step) -> Vec<usize> {
+        let (Some(at), _) = self.world.presented(step.who) else { return vec![] };
+        let who = self.world.keys[self.world.secrets[at].key].principal;
+        let ours = self.world.members.iter().filter(|it| it.who == who && !it.gone);
+        ours.map(|it| it.workspace).collect()
+    }
+
+    /// Fails if an answer says anything that belongs to workspaces of others only, unless it was in the request.
+    fn isolated(
+        &self,
+        step: &Step,
+        request: &Request,
+        answer: &Answer,
+        may_know: Vec<usize>,
+    ) -> Result<(), String> {
+        let sent = format!("{} {}", request.path, request.body.as_ref().unwrap_or(&Value::Null));
+        let told = format!("{:?}\n{}", answer.headers, answer.text);
+        for (text, of) in self.belongings() {
+            if !of.iter().any(|at| may_know.contains(at)) && told.contains(&text) && !sent.contains(&text) {
+                let whose = of.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                return Err(format!(
+                    "{:?} was told of workspace {whose}: {text}\n    answer: {told}",
+                    step.who
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every text that is the own of one workspace, or of a few.
+    fn belongings(&self) -> HashMap<String, Vec<usize>> {
+        let world = &self.world;
+        let mut all: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut add = |text: String, at: usize| all.entry(text).or_default().push(at);
+        let mut symbols: Vec<(String, usize)> = vec![];
+        for (at, it) in world.workspaces.iter().enumerate() {
+            symbols.push((workspace_id(at), at));
+            for text in [it.slug.clone(), it.name.clone(), format!("+1555{at:03}"), format!("w{at:03}-name-")]
+            {
+                add(text, at);
+            }
+            add(format!("host-w{at:03}"), at);
+            add(format!("pbx-w{at:03}"), at);
+            it.org.iter().for_each(|org| add(org.clone(), at));
+            (0..3).for_each(|number| add(account(at, number), at));
+        }
+        world.calls.iter().for_each(|it| add(it.sid.clone(), it.workspace));
+        symbols.extend(world.keys.iter().enumerate().map(|(at, it)| (key_id(at), it.workspace)));
+        let services = world.members.iter().filter(|it| !world.principals[it.who].is_user);
+        symbols.extend(services.map(|it| (entity_id(it.who), it.workspace)));
+        symbols
+            .extend(world.integrations.iter().enumerate().map(|(at, it)| (integration_id(at), it.workspace)));
+        symbols.extend(world.calls.iter().enumerate().map(|(at, it)| (call_id(at), it.workspace)));
+        symbols.extend(world.deliveries.iter().enumerate().map(|(at, it)| (delivery_id(at), it.workspace)));
+        for (symbol, at) in symbols {
+            if let Some(text) = world.known.text(&symbol) {
+                add(text.to_owned(), at);
+            }
+        }
+        all
+    }
+
+    /// A line of the script.
+    fn tell(&self, number: usize, step: &Step, request: &Request) -> String {
+        let world = &self.world;
+        let who = match world.presented(step.who) {
+            (None, None) => "anonymous".to_owned(),
+            (None, Some(_)) => "a stray key".to_owned(),
+            (Some(at), _) => {
+                let at = world.secrets[at].key;
+                let key = &world.keys[at];
+                let kind = if world.principals[key.principal].is_user { "user" } else { "service" };
+                let role = ROLES[key.reach.role];
+                let narrowed =
+                    if key.reach == super::rules::Reach::whole(key.reach.role) { "" } else { ", narrowed" };
+                let over = if matches!(step.who, Who::Former(_)) { ", over" } else { "" };
+                format!(
+                    "key{at} ({role}{narrowed}{over}) of {kind}{} in workspace{}",
+                    key.principal, key.workspace
+                )
+            }
+        };
+        let replica = if step.replica { " at the replica" } else { "" };
+        let body = request.body.as_ref().map(|body| format!(" {body}")).unwrap_or_default();
+        let line = format!("{number:>3}. {who}{replica}: {} {}{body}", request.method, request.path);
+        world.known.tell(&line)
+    }
+}
+
+/// Holds an answer against an expected refusal.
+fn refused(no: &No, answer: &Answer) -> Result<(), String> {
+    let body: Value = serde_json::from_str(&answer.text).unwrap_or(Value::Null);
+    let loc = |problem: &Value| {
+        let steps = problem["loc"].as_array().into_iter().flatten();
+        let steps = steps.map(|step| step.as_str().map_or_else(|| step.to_string(), str::to_owned));
+        steps.collect::<Vec<_>>().join(".")
+    };
+    let as_expected = match no {
+        No::Because(status, code) => answer.status.as_u16() == *status && body["error_code"] == *code,
+        No::Values(wanted) => {
+            let found: Vec<String> = body["detail"].as_array().into_iter().flatten().map(loc).collect();
+            answer.status.as_u16() == 422 && found == *wanted
+        }
+    };
+    if as_expected {
+        Ok(())
+    } else {
+        Err(format!("{no:?} was expected\n    answer: {} {}", answer.status, answer.text))
+    }
+}
