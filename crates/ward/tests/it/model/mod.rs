@@ -18,8 +18,7 @@ use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt as _;
-use proptest::collection::vec;
-use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::strategy::{Strategy as _, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::Value;
 use ward_test::both;
@@ -27,11 +26,11 @@ use ward_test::both;
 use steps::{Act, LEFT_OUT, Place, Step, Who, step};
 use walk::{Failure, Tally, Walk};
 
-/// Walks in the suite, and the most steps of one. `WARD_TEST_WALKS` and `WARD_TEST_STEPS` ask for more.
+/// Walks in the suite, and the steps of one. `WARD_TEST_WALKS` and `WARD_TEST_STEPS` ask for more.
 const WALKS: u64 = 6;
 const STEPS: u64 = 250;
-/// How often a walk that went wrong is tried again while it is made shorter.
-const MOST_TRIES: usize = 600;
+/// How often one step of a walk that went wrong is made simpler.
+const MOST_TRIES: usize = 30;
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name)
@@ -85,48 +84,69 @@ both!(every_answer_is_what_the_rules_say);
 async fn every_answer_is_what_the_rules_say() {
     let first = setting("WARD_TEST_SEED", rand_seed());
     let (walks, steps) = (setting("WARD_TEST_WALKS", WALKS), setting("WARD_TEST_STEPS", STEPS));
-    let most = usize::try_from(steps).expect("a number of steps");
     let mut seen = Tally::new();
     for seed in first..first.saturating_add(walks) {
-        let mut runner = runner(seed);
-        let strategy = vec(step(), 1..=most);
-        let mut tree = strategy.new_tree(&mut runner).expect("a walk");
-        // Short walks are for shrinking; those that are begun are long.
-        while tree.current().len() < most / 2 {
-            tree = strategy.new_tree(&mut runner).expect("a walk");
-        }
-        let failure = match go(&tree.current()).await {
-            Ok(tally) => {
-                for (operation, statuses) in tally {
-                    for (status, times) in statuses {
-                        *seen.entry(operation).or_default().entry(status).or_default() += times;
-                    }
-                }
-                continue;
-            }
-            Err(failure) => failure,
-        };
-        let begun = failure.steps;
-        let mut shortest = failure;
-        for _ in 0..MOST_TRIES {
-            if !tree.simplify() {
-                break;
-            }
-            match go(&tree.current()).await {
-                Err(failure) => shortest = failure,
-                Ok(_) if tree.complicate() => {}
-                Ok(_) => break,
+        let (mut runner, strategy) = (runner(seed), step());
+        let begun: Vec<_> = (0..steps).map(|_| strategy.new_tree(&mut runner).expect("a step")).collect();
+        match go(&begun.iter().map(ValueTree::current).collect::<Vec<_>>()).await {
+            Ok(tally) => add(&mut seen, tally),
+            Err(failure) => {
+                let at = failure.steps;
+                let Failure { steps, script } = shortest(begun, failure).await;
+                panic!(
+                    "a walk went wrong at its step {at} (WARD_TEST_SEED={seed} repeats it); as short as it could be made, \
+                     {steps} steps after the beginning:\n{script}\n"
+                );
             }
         }
-        panic!(
-            "a walk went wrong at its step {begun} (WARD_TEST_SEED={seed} repeats it); as short as it could be made, {} steps \
-             after the beginning:\n{}\n",
-            shortest.steps, shortest.script
-        );
     }
     for (operation, statuses) in &seen {
         eprintln!("{operation}: {statuses:?}");
     }
+}
+
+fn add(seen: &mut Tally, more: Tally) {
+    for (operation, statuses) in more {
+        for (status, times) in statuses {
+            *seen.entry(operation).or_default().entry(status).or_default() += times;
+        }
+    }
+}
+
+/// Makes a walk that went wrong shorter as long as it still does: first without some of its steps, more of them at once
+/// while there are many, then with simpler ones.
+async fn shortest(mut steps: Vec<impl ValueTree<Value = Step>>, failure: Failure) -> Failure {
+    let mut shortest = failure;
+    let mut kept: Vec<usize> = (0..steps.len().min(shortest.steps)).collect();
+    let mut chunk = kept.len();
+    while chunk > 0 {
+        let mut from = 0;
+        while from < kept.len() {
+            let without: Vec<usize> = [&kept[..from], &kept[kept.len().min(from + chunk)..]].concat();
+            match go(&without.iter().map(|at| steps[*at].current()).collect::<Vec<_>>()).await {
+                Ok(_) => from += chunk,
+                Err(failure) => {
+                    kept = without;
+                    kept.truncate(failure.steps);
+                    shortest = failure;
+                }
+            }
+        }
+        chunk /= 2;
+    }
+    for at in kept.clone() {
+        for _ in 0..MOST_TRIES {
+            if !steps[at].simplify() {
+                break;
+            }
+            match go(&kept.iter().map(|at| steps[*at].current()).collect::<Vec<_>>()).await {
+                Err(failure) => shortest = failure,
+                Ok(_) if steps[at].complicate() => {}
+                Ok(_) => break,
+            }
+        }
+    }
+    shortest
 }
 
 /// Another walk at every run; a failure says which it was.

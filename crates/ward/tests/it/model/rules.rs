@@ -8,7 +8,6 @@ use super::world::{Event, State, World, secret, workspace_id};
 
 /// Lowest first.
 pub const ROLES: [&str; 5] = ["viewer", "member", "operator", "admin", "owner"];
-pub const OPERATOR: usize = 2;
 pub const ADMIN: usize = 3;
 pub const OWNER: usize = 4;
 

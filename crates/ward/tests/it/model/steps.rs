@@ -474,6 +474,8 @@ pub fn step() -> impl Strategy<Value = Step> {
         let (who, place) = match (&act, place) {
             (Act::Claim { .. }, Place::Own(number)) => (Who::Anonymous, Place::Unclaimed(number)),
             (Act::Claim { .. }, place) => (Who::Anonymous, place),
+            // Without a key it would be a claim.
+            (Act::Mint { .. }, place) if matches!(who, Who::Anonymous) => (Who::Stray, place),
             (_, place) => (who, place),
         };
         Step { replica, who, place, act }

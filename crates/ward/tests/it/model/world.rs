@@ -195,8 +195,6 @@ pub struct World {
     pub known: Known,
     /// A well-formed key that nobody has.
     pub stray: String,
-    /// So that texts are never used twice.
-    pub texts: usize,
 }
 
 impl World {
