@@ -43,7 +43,7 @@ fn runner(seed: u64) -> TestRunner {
     TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
 }
 
-/// Two tenants, each with an owner and a service of every lower role; the first has a connector and test callers.
+/// Two tenants, each with an owner and a service of every lower role, a connector and test callers.
 fn beginning() -> Vec<Step> {
     let mut steps = vec![];
     let mut take = |who, place, act| steps.push(Step { replica: false, who, place, act });
@@ -52,12 +52,13 @@ fn beginning() -> Vec<Step> {
         take(Who::Anonymous, Place::Any(tenant), Act::Claim { days: 90, wrong: false });
         for role in 0..4 {
             let mint = Act::Mint { role, narrow: vec![], days: 60, own: false, named: true };
-            take(Who::Holder(tenant * 5), Place::Own(0), mint);
+            take(Who::Lead(tenant), Place::Own(0), mint);
         }
+        let patch = Act::Patch { name: 0, environment: 0, region: 0, connector: 3 + tenant };
+        take(Who::Lead(tenant), Place::Own(0), patch);
+        take(Who::Lead(tenant), Place::Own(0), Act::Provision);
+        take(Who::Lead(tenant), Place::Own(0), Act::SetTestCallers { numbers: vec![0, 1] });
     }
-    take(Who::Holder(0), Place::Own(0), Act::Patch { name: 0, environment: 0, region: 0, connector: 3 });
-    take(Who::Holder(0), Place::Own(0), Act::Provision);
-    take(Who::Holder(0), Place::Own(0), Act::SetTestCallers { numbers: vec![0, 1] });
     steps
 }
 

@@ -174,6 +174,13 @@ impl World {
             Who::Anonymous => return (None, None),
             Who::Stray => return (None, Some(self.stray.clone())),
             Who::Holder(number) => (live(true), number),
+            Who::Lead(number) => {
+                let leads = |at: &usize| {
+                    let key = &self.keys[self.secrets[*at].key];
+                    key.reach == Reach::whole(OWNER) && self.principals[key.principal].is_user
+                };
+                (live(true).into_iter().filter(leads).collect(), number)
+            }
             Who::Former(number) => (live(false), number),
         };
         let Some(at) = pick(&choice, number) else { return (None, Some(self.stray.clone())) };

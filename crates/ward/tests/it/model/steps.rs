@@ -15,6 +15,8 @@ pub enum Who {
     Stray,
     /// With a key that is good.
     Holder(u8),
+    /// With a user's key that is good and allows all that an owner may.
+    Lead(u8),
     /// With a key that was revoked, rotated, or is over.
     Former(u8),
 }
@@ -310,7 +312,8 @@ pub const LEFT_OUT: [(&str, &str); 3] = [
 
 fn who() -> impl Strategy<Value = Who> {
     prop_oneof![
-        20 => any::<u8>().prop_map(Who::Holder),
+        12 => any::<u8>().prop_map(Who::Holder),
+        12 => any::<u8>().prop_map(Who::Lead),
         1 => Just(Who::Anonymous),
         1 => Just(Who::Stray),
         1 => any::<u8>().prop_map(Who::Former),
@@ -371,8 +374,8 @@ fn report() -> impl Strategy<Value = Report> {
 
 fn tenancy() -> impl Strategy<Value = Act> {
     prop_oneof![
-        3 => (0..12_u8, any::<bool>(), 0..5_u8).prop_map(|(slug, org, region)| Act::Bootstrap { slug, org, region }),
-        3 => (0..12_u8, any::<bool>()).prop_map(|(slug, mine)| Act::OwnWorkspace { slug, mine }),
+        1 => (0..12_u8, any::<bool>(), 0..5_u8).prop_map(|(slug, org, region)| Act::Bootstrap { slug, org, region }),
+        1 => (0..12_u8, any::<bool>()).prop_map(|(slug, mine)| Act::OwnWorkspace { slug, mine }),
         3 => page().prop_map(|page| Act::ListWorkspaces { page }),
         2 => Just(Act::GetWorkspace),
         3 => (0..5_u8, 0..5_u8, 0..5_u8, 0..8_u8)
