@@ -43,7 +43,8 @@ fn runner(seed: u64) -> TestRunner {
     TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
 }
 
-/// Two tenants, each with an owner and a service of every lower role, a connector and test callers.
+/// Two tenants, each with an owner and a service of every lower role, a connector and test callers; a third with
+/// an owner only; and the second's owner is an operator of the first.
 fn beginning() -> Vec<Step> {
     let mut steps = vec![];
     let mut take = |who, place, act| steps.push(Step { replica: false, who, place, act });
@@ -59,6 +60,10 @@ fn beginning() -> Vec<Step> {
         take(Who::Lead(tenant), Place::Own(0), Act::Provision);
         take(Who::Lead(tenant), Place::Own(0), Act::SetTestCallers { numbers: vec![0, 1] });
     }
+    take(Who::Anonymous, Place::Nowhere, Act::Bootstrap { slug: 2, org: false, region: 1 });
+    take(Who::Anonymous, Place::Any(2), Act::Claim { days: 30, wrong: false });
+    take(Who::Lead(0), Place::Own(0), Act::Invite { role: 2, days: 7, email: false });
+    take(Who::Lead(1), Place::Own(0), Act::AcceptInvitation { invitation: 0 });
     steps
 }
 

@@ -199,8 +199,25 @@ fn ends(world: &World, here: &Here, days: u8) -> (i64, bool) {
     (wanted.min(key), key <= wanted)
 }
 
+/// Mostly a user of the workspace who is no owner yet, if there is one.
+fn nominee(world: &World, step: &Step, thing: Thing) -> (Option<usize>, String) {
+    let could = |at: &usize| {
+        let it = &world.members[*at];
+        let is_user = world.principals[it.who].is_user;
+        !it.gone && is_user && it.role < OWNER && Some(it.workspace) == world.place(step)
+    };
+    let all = (0..world.members.len()).filter(could).collect::<Vec<_>>();
+    match thing {
+        Thing::Here(number) if number % 4 > 0 => match pick(&all, number / 4) {
+            Some(at) => (Some(at), world.text(&entity_id(world.members[at].who))),
+            None => chosen(world, step, thing),
+        },
+        _ => chosen(world, step, thing),
+    }
+}
+
 pub fn nominate(world: &World, step: &Step, member: Thing, days: u8) -> (Request, Outcome) {
-    let (member, id) = chosen(world, step, member);
+    let (member, id) = nominee(world, step, member);
     let outcome = || -> Outcome {
         let here = world.enter_as_owner(step, "Workspace.update")?;
         if !world.principals[here.who].is_user {
@@ -346,7 +363,8 @@ pub fn revoke(world: &World, step: &Step, invitation: Thing) -> (Request, Outcom
 
 pub fn accept(world: &World, step: &Step, invitation: u8) -> (Request, Outcome) {
     let all: Vec<usize> = (0..world.invitations.len()).collect();
-    let chosen = pick(&all, invitation);
+    let open: Vec<usize> = all.iter().copied().filter(|at| world.is_open(*at)).collect();
+    let chosen = pick(if invitation % 4 > 0 { &open } else { &all }, invitation / 4);
     let outcome = || -> Outcome {
         let caller = world.caller(step)?;
         if !world.principals[caller.who].is_user {

@@ -181,6 +181,12 @@ impl World {
                 };
                 (live(true).into_iter().filter(leads).collect(), number)
             }
+            Who::Nominee(number) => {
+                let pending = (0..self.workspaces.len()).filter_map(|at| self.pending(at)).map(|it| it.to);
+                let nominees: Vec<usize> = pending.collect();
+                let is_one = |at: &usize| nominees.contains(&self.keys[self.secrets[*at].key].principal);
+                (live(true).into_iter().filter(is_one).collect(), number)
+            }
             Who::Former(number) => (live(false), number),
         };
         let Some(at) = pick(&choice, number) else { return (None, Some(self.stray.clone())) };
@@ -215,6 +221,10 @@ impl World {
                 let new: Vec<usize> =
                     all.iter().copied().filter(|at| self.workspaces[*at].state == State::Unclaimed).collect();
                 pick(&new, number).or(pick(&all, number))
+            }
+            Place::Pending(number) => {
+                let some: Vec<usize> = all.iter().copied().filter(|at| self.pending(*at).is_some()).collect();
+                pick(&some, number).or(pick(&all, number))
             }
             Place::Own(number) => {
                 let own = self.presented(step.who).0.map(|at| {

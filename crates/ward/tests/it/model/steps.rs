@@ -17,6 +17,8 @@ pub enum Who {
     Holder(u8),
     /// With a user's key that is good and allows all that an owner may.
     Lead(u8),
+    /// With a good key of a user who was nominated as owner somewhere.
+    Nominee(u8),
     /// With a key that was revoked, rotated, or is over.
     Former(u8),
 }
@@ -27,6 +29,8 @@ pub enum Place {
     Own(u8),
     Any(u8),
     Unclaimed(u8),
+    /// One in which a transfer of ownership is pending.
+    Pending(u8),
     Nowhere,
 }
 
@@ -409,7 +413,7 @@ fn people() -> impl Strategy<Value = Act> {
         1 => thing().prop_map(|member| Act::RemoveMember { member }),
         1 => Just(Act::Leave),
         1 => Just(Act::Transfer),
-        2 => (thing(), days()).prop_map(|(member, days)| Act::Nominate { member, days }),
+        3 => (thing(), days()).prop_map(|(member, days)| Act::Nominate { member, days }),
         1 => Just(Act::CancelTransfer),
         2 => Just(Act::AcceptOwnership),
         2 => page().prop_map(|page| Act::ListInvitations { page }),
@@ -477,6 +481,9 @@ pub fn step() -> impl Strategy<Value = Step> {
         let (who, place) = match (&act, place) {
             (Act::Claim { .. }, Place::Own(number)) => (Who::Anonymous, Place::Unclaimed(number)),
             (Act::Claim { .. }, place) => (Who::Anonymous, place),
+            (Act::AcceptOwnership | Act::CancelTransfer, Place::Own(number)) if number % 4 > 0 => {
+                (if number % 4 == 1 { who } else { Who::Nominee(number / 4) }, Place::Pending(number / 4))
+            }
             // Without a key it would be a claim.
             (Act::Mint { .. }, place) if matches!(who, Who::Anonymous) => (Who::Stray, place),
             (_, place) => (who, place),
