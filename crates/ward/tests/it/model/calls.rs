@@ -7,8 +7,7 @@ use super::rules::{Good, No, Outcome, Request, pick};
 use super::steps::{Page, Report, Step, Thing};
 use super::tenancy::{CONNECTORS, built_in, changed, number};
 use super::world::{
-    Call, Delivery, Event, Lane, NOBODY, World, call_id, credential_id, delivery_id, entity_id,
-    integration_id, workspace_id,
+    Call, Delivery, Event, Lane, NOBODY, World, call_id, delivery_id, entity_id, integration_id, workspace_id,
 };
 
 const NO_CALL: No = No::Because(404, "call_not_found");
@@ -62,7 +61,7 @@ fn summary(at: usize, it: &Call, people: bool) -> Value {
     json!({
         "entity_id": call_id(at), "call_sid": it.sid, "caller_id": it.caller.as_ref().filter(|_| people),
         "phone_number": null, "direction": it.direction, "status": it.status, "completion_reason": it.reason,
-        "duration_seconds": it.duration.map(|seconds| seconds as f64),
+        "duration_seconds": it.duration.map(f64::from),
         "started_at": format!("?t:call{at}.first"), "source": source, "...": 0,
     })
 }
@@ -111,21 +110,24 @@ fn owed_for(world: &World, call: usize) -> Option<(usize, &Delivery)> {
     world.deliveries.iter().enumerate().find(|(_, owed)| owed.call == call)
 }
 
-/// Takes a later report over: what comes late only fills what is not known.
-fn take(call: &mut Call, report: &Report, patient: Option<String>, summary: Option<String>) {
+fn fill<T>(known: &mut Option<T>, told: Option<T>, late: bool) {
+    if told.is_some() && !(late && known.is_some()) {
+        *known = told;
+    }
+}
+
+/// What a later report makes of a call: one that comes late only fills what is not known.
+fn take(before: &Call, report: &Report, told: Told) -> Call {
+    let mut call = before.clone();
     let late = rank(call.status) == 4 || rank(report.status) < rank(call.status);
     if rank(report.status) > rank(call.status) {
         call.status = report.status;
     }
-    fn fill<T>(known: &mut Option<T>, told: Option<T>, late: bool) {
-        if told.is_some() && !(late && known.is_some()) {
-            *known = told;
-        }
-    }
     fill(&mut call.reason, report.reason, late);
-    fill(&mut call.duration, report.duration.map(i64::from), late);
-    fill(&mut call.patient, patient, late);
-    fill(&mut call.summary, summary, late);
+    fill(&mut call.duration, report.duration, late);
+    fill(&mut call.patient, told.patient, late);
+    fill(&mut call.summary, told.summary, late);
+    call
 }
 
 /// Says what a call owes now that it has finished, and to which integration.
@@ -143,93 +145,103 @@ fn decide(world: &World, call: &mut Call) -> Option<usize> {
     owed
 }
 
+/// What a report says beside its status, as it is understood.
+struct Told {
+    caller: Said,
+    patient: Option<String>,
+    summary: Option<String>,
+}
+
+fn body_of(report: &Report, told: &Told) -> Value {
+    let caller = match &told.caller {
+        Said::Nothing => None,
+        Said::Wrong(text) => Some(json!(text)),
+        Said::Caller(sent, ..) => Some(sent.clone()),
+    };
+    let mut body = json!({ "status": report.status });
+    let sent = [
+        ("direction", report.direction.map(|it| json!(it))),
+        ("completion_reason", report.reason.map(|it| json!(it))),
+        ("duration_seconds", report.duration.map(|it| json!(it))),
+        ("patient_id", told.patient.as_ref().map(|it| json!(it))),
+        ("summary", told.summary.as_ref().map(|it| json!(it))),
+        ("caller_id", caller),
+    ];
+    for (field, value) in sent.into_iter().filter_map(|(field, value)| Some((field, value?))) {
+        body[field] = value;
+    }
+    body
+}
+
+/// The call that a first report begins.
+fn begin(world: &World, workspace: usize, sid: String, report: &Report, told: Told) -> Result<Call, No> {
+    let (Said::Caller(_, caller, form), Some(direction)) = (&told.caller, report.direction) else {
+        let missing = [
+            ("body.caller_id", !matches!(told.caller, Said::Caller(..))),
+            ("body.direction", report.direction.is_none()),
+        ];
+        let missing = missing.into_iter().filter(|(_, missing)| *missing);
+        return Err(No::Values(missing.map(|(field, _)| field.to_owned()).collect()));
+    };
+    let it = &world.workspaces[workspace];
+    let is_test = caller.as_ref().is_some_and(|caller| it.test_callers.contains(caller));
+    Ok(Call {
+        workspace,
+        sid,
+        begun: (world.hours, world.requests),
+        direction: if is_test { "test" } else { direction },
+        reported_direction: direction,
+        caller: caller.clone(),
+        form,
+        list_version: it.list_version,
+        status: report.status,
+        reason: report.reason,
+        duration: report.duration,
+        patient: told.patient,
+        summary: told.summary,
+        decision: None,
+        connector: None,
+        updated: format!("?t:call{}.first", world.calls.len()),
+    })
+}
+
 pub fn report(world: &World, step: &Step, report: &Report) -> (Request, Outcome) {
     let place = world.place(step).unwrap_or(999);
     let (known, sid) = chosen(world, step, report.sid);
     let fresh = report.fresh || sid == "CA-of-nobody";
     let sid = if fresh { format!("CA-w{place:03}-{:06}", world.requests) } else { sid };
     let known = known.filter(|_| !fresh);
-    let caller = said(world, place, report.caller);
-    let patient = report.patient.then(|| format!("patient-{:06}", world.requests));
-    let summary = report.summary.then(|| format!("summary-{:06}", world.requests));
-    let mut body = json!({ "status": report.status });
-    let sent = [
-        ("direction", report.direction.map(|it| json!(it))),
-        ("completion_reason", report.reason.map(|it| json!(it))),
-        ("duration_seconds", report.duration.map(|it| json!(it))),
-        ("patient_id", patient.as_ref().map(|it| json!(it))),
-        ("summary", summary.as_ref().map(|it| json!(it))),
-        (
-            "caller_id",
-            match &caller {
-                Said::Nothing => None,
-                Said::Wrong(text) => Some(json!(text)),
-                Said::Caller(sent, ..) => Some(sent.clone()),
-            },
-        ),
-    ];
-    for (field, value) in sent.into_iter().filter_map(|(field, value)| Some((field, value?))) {
-        body[field] = value;
-    }
+    let told = Told {
+        caller: said(world, place, report.caller),
+        patient: report.patient.then(|| format!("patient-{:06}", world.requests)),
+        summary: report.summary.then(|| format!("summary-{:06}", world.requests)),
+    };
+    let request = send(Method::PUT, path(world, step, &format!("calls/{sid}")), Some(body_of(report, &told)));
     let outcome = || -> Outcome {
         let here = world.enter(step, "Call.create")?;
-        if matches!(caller, Said::Wrong(_)) {
+        if matches!(told.caller, Said::Wrong(_)) {
             return Err(No::Values(vec!["body.caller_id".to_owned()]));
         }
-        let (at, before) = match known {
-            Some(at) => (at, Some(&world.calls[at])),
-            None => (world.calls.len(), None),
+        let before = known.map(|at| &world.calls[at]);
+        let at = known.unwrap_or(world.calls.len());
+        let mut good = Good::ok(Value::Null);
+        let mut call = match before {
+            Some(before) => take(before, report, told),
+            None => begin(world, here.at, sid, report, told)?,
         };
-        let first = format!("?t:call{at}.first");
-        let (mut call, mut good) = match (before, caller, report.direction) {
-            (Some(before), ..) => {
-                let mut call = before.clone();
-                take(&mut call, report, patient, summary);
-                (call, Good::ok(Value::Null))
-            }
-            (None, Said::Caller(_, caller, form), Some(direction)) => {
-                let it = &world.workspaces[here.at];
-                let is_test = caller.as_ref().is_some_and(|caller| it.test_callers.contains(caller));
-                let call = Call {
-                    workspace: here.at,
-                    sid: sid.clone(),
-                    begun: (world.hours, world.requests),
-                    direction: if is_test { "test" } else { direction },
-                    reported_direction: direction,
-                    caller,
-                    form,
-                    list_version: it.list_version,
-                    status: report.status,
-                    reason: report.reason,
-                    duration: report.duration.map(i64::from),
-                    patient,
-                    summary,
-                    decision: None,
-                    connector: None,
-                    updated: first.clone(),
-                };
-                (call, Good::ok(Value::Null).near(&first, 0))
-            }
-            (None, caller, direction) => {
-                let missing = [
-                    ("body.caller_id", !matches!(caller, Said::Caller(..))),
-                    ("body.direction", direction.is_none()),
-                ];
-                let missing = missing.into_iter().filter(|(_, missing)| *missing);
-                return Err(No::Values(missing.map(|(field, _)| field.to_owned()).collect()));
-            }
-        };
-        let mut owes = None;
         let finished = rank(call.status) == 4 && before.is_none_or(|before| rank(before.status) < 4);
-        if finished {
-            owes = decide(world, &mut call);
+        let owes = if finished { decide(world, &mut call) } else { None };
+        match before {
+            None => good = good.near(&call.updated, 0),
+            Some(before) if differ(before, &call) => {
+                call.updated = changed(world, &format!("call{at}"));
+                good = good.grows(&call.updated, &before.updated);
+            }
+            Some(_) => {}
         }
-        if let Some(before) = before.filter(|before| differ(before, &call)) {
-            call.updated = changed(world, &format!("call{at}"));
-            good = good.grows(&call.updated, &before.updated);
-        }
+        let workspace = here.at;
         let new = owes.map(|integration| Delivery {
-            workspace: here.at,
+            workspace,
             call: at,
             integration,
             state: "pending",
@@ -239,32 +251,36 @@ pub fn report(world: &World, step: &Step, report: &Report) -> (Request, Outcome)
         // What others said of people is for who may view calls.
         let people = before.is_none() || here.reach.has("Call.view");
         good.body = Some(detail(at, &call, owed, people));
-        let reads = before.is_some() && people;
-        let begins = before.is_none();
+        let actions = [
+            ("call.create", before.is_none()),
+            ("call.finish", finished),
+            ("call.read", before.is_some() && people),
+        ];
         Ok(good.then(move |world| {
-            let actor = Some((here.who, here.key));
-            if begins {
-                world.calls.push(call);
-                world.note(here.at, actor, ("calls", "call.create", "call"), Some(call_id(at)));
+            if at == world.calls.len() {
+                world.calls.push(call)
             } else {
-                world.calls[at] = call;
+                world.calls[at] = call
             }
             if let Some(new) = new {
-                if !world.lanes.iter().any(|lane| lane.integration == new.integration) {
-                    let integration = new.integration;
-                    world.lanes.push(Lane { workspace: here.at, integration, held: false });
-                }
-                world.deliveries.push(new);
+                owe(world, new);
             }
-            if finished {
-                world.note(here.at, actor, ("calls", "call.finish", "call"), Some(call_id(at)));
-            }
-            if reads {
-                world.note(here.at, actor, ("calls", "call.read", "call"), Some(call_id(at)));
+            for (action, _) in actions.into_iter().filter(|(_, happened)| *happened) {
+                world.note(here.at, Some((here.who, here.key)), ("calls", action, "call"), Some(call_id(at)));
             }
         }))
     };
-    (send(Method::PUT, path(world, step, &format!("calls/{sid}")), Some(body)), outcome())
+    let outcome = outcome();
+    (request, outcome)
+}
+
+/// Owes a delivery, in the lane of its integration.
+fn owe(world: &mut World, new: Delivery) {
+    let Delivery { workspace, integration, .. } = new;
+    if !world.lanes.iter().any(|lane| lane.integration == integration) {
+        world.lanes.push(Lane { workspace, integration, held: false });
+    }
+    world.deliveries.push(new);
 }
 
 fn differ(a: &Call, b: &Call) -> bool {
@@ -454,12 +470,12 @@ pub fn retry_failed(world: &World, step: &Step) -> (Request, Outcome) {
     (send(Method::POST, path(world, step, "deliveries/retry-failed"), Some(json!({}))), outcome)
 }
 
-fn event(at: usize, it: &Event) -> Value {
+fn event(world: &World, at: usize, it: &Event) -> Value {
     json!({
         "id": "*", "workspace_id": workspace_id(at), "timestamp": "*", "service": it.service, "action": it.action,
         "resource_type": it.resource_type, "resource_id": it.resource, "phi_accessed": it.phi,
         "actor_entity_id": it.actor.map(|(who, _)| entity_id(who)),
-        "actor_credential_id": it.actor.map(|(_, key)| credential_id(key)), "...": 0,
+        "actor_credential_id": it.actor.and_then(|(_, key)| world.credential(key)), "...": 0,
     })
 }
 
@@ -478,7 +494,7 @@ pub fn audit(world: &World, step: &Step, limit: u8, offset: u8, filter: u8) -> (
             let skipped = skip.min(group.len());
             let shown = (group.len() - skipped).min(left);
             (skip, left) = (skip - skipped, left - shown);
-            let of: Vec<Value> = group.iter().map(|it| event(here.at, it)).collect();
+            let of: Vec<Value> = group.iter().map(|it| event(world, here.at, it)).collect();
             groups.push(json!({ "shown": shown, "of": of }));
         }
         Good::ok(json!({

@@ -87,9 +87,10 @@ fn sorted(
     (sort, admits): (u8, &dyn Fn(usize) -> bool),
 ) -> Outcome {
     let lost = || No::Values(vec!["query.continuation_token".to_owned()]);
-    match sort {
-        3 => rows.sort_by_key(|(at, _)| world.integrations[*at].name.clone()),
-        _ => rows.sort_by_key(|(at, _)| std::cmp::Reverse((world.integrations[*at].born, *at))),
+    if sort == 3 {
+        rows.sort_by_key(|(at, _)| world.integrations[*at].name.clone());
+    } else {
+        rows.sort_by_key(|(at, _)| std::cmp::Reverse((world.integrations[*at].born, *at)));
     }
     let total = rows.iter().filter(|(at, _)| admits(*at)).count();
     let (after, token) = world.token(list, page);

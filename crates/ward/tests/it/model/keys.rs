@@ -27,7 +27,7 @@ fn shown_once(world: &World, at: usize, key: &Key) -> Value {
         "role": ROLES[key.reach.role], "permissions": key.reach.names(),
         "expires_at": format!("?t:key{at}.expires{}", key.generation),
         "created_by_entity_id": entity_id(key.creator.0),
-        "created_by_credential_id": key.creator.1.map(credential_id),
+        "created_by_credential_id": key.creator.1.and_then(|by| world.credential(by)),
     })
 }
 
@@ -36,7 +36,7 @@ fn listed(world: &World, at: usize) -> Value {
     json!({
         "id": credential_id(at), "workspace_id": workspace_id(key.workspace), "key_id": key_id(at),
         "created_by_entity_id": entity_id(key.creator.0),
-        "created_by_credential_id": key.creator.1.map(credential_id),
+        "created_by_credential_id": key.creator.1.and_then(|by| world.credential(by)),
         "name": key.name, "role": ROLES[key.reach.role], "permissions": key.reach.names(),
         "expires_at": expires(world, at), "last_used_at": null, "created_at": created(at), "updated_at": key.updated,
     })
@@ -78,6 +78,7 @@ pub fn claim(world: &World, step: &Step, days: u8, wrong: bool) -> (Request, Out
             revoked: false,
             generation: 0,
             updated: created(at),
+            token: None,
         };
         let good = Good::created(shown_once(world, at, &key)).shows(workspace);
         Ok(good.near(format!("?t:key{at}.expires0"), 24 * i64::from(days)).then(move |world| {
@@ -119,7 +120,7 @@ pub fn mint(world: &World, step: &Step, mint: Mint<'_>) -> (Request, Outcome) {
         if !outside.is_empty() {
             return Err(No::Values(outside));
         }
-        let bits = narrow.iter().fold(0, |bits, bit| bits | 1 << bit);
+        let bits = narrow.iter().fold(0, |bits, bit| bits | (1 << bit));
         let reach = if bits == 0 { whole } else { Reach { role, may: bits } };
         if !here.reach.covers(reach) {
             return Err(BEYOND);
@@ -138,6 +139,7 @@ pub fn mint(world: &World, step: &Step, mint: Mint<'_>) -> (Request, Outcome) {
             revoked: false,
             generation: 0,
             updated: created(at),
+            token: None,
         };
         let good = Good::created(shown_once(world, at, &key));
         Ok(good.near(format!("?t:key{at}.expires0"), 24 * i64::from(days)).then(move |world| {
@@ -242,14 +244,18 @@ pub fn list(world: &World, step: &Step, mine: bool, page: Page) -> (Request, Out
 }
 
 pub fn auth_info(world: &World, step: &Step) -> (Request, Outcome) {
-    let outcome = world.caller(step).map(|caller| {
+    let outcome = || -> Outcome {
+        let caller = world.caller(step)?;
         let key = &world.keys[caller.key];
-        Good::ok(json!({
+        if key.token.is_some() {
+            return Err(No::Because(403, "not_an_api_key"));
+        }
+        Ok(Good::ok(json!({
             "workspace_id": workspace_id(key.workspace), "key_id": key_id(caller.key), "name": key.name,
             "expires_at": expires(world, caller.key), "expires_in_seconds": "*",
-        }))
-    });
-    (Request { method: Method::GET, path: "/v1/auth/me".to_owned(), body: None }, outcome)
+        })))
+    };
+    (Request { method: Method::GET, path: "/v1/auth/me".to_owned(), body: None }, outcome())
 }
 
 pub fn catalog(world: &World, step: &Step) -> (Request, Outcome) {

@@ -44,10 +44,11 @@ fn runner(seed: u64) -> TestRunner {
 }
 
 /// Two tenants, each with an owner and a service of every lower role, a connector and test callers; a third with
-/// an owner only; and the second's owner is an operator of the first.
+/// an owner only; and the second's owner is an operator of the first. Beside them come
+/// two people who sign in at an identity provider.
 fn beginning() -> Vec<Step> {
     let mut steps = vec![];
-    let mut take = |who, place, act| steps.push(Step { replica: false, who, place, act });
+    let mut take = |who, place, act| steps.push(Step { replica: false, again: false, who, place, act });
     for tenant in [0, 1] {
         take(Who::Anonymous, Place::Nowhere, Act::Bootstrap { slug: tenant, org: true, region: 0 });
         take(Who::Anonymous, Place::Any(tenant), Act::Claim { days: 90, wrong: false });
@@ -73,6 +74,7 @@ async fn go(steps: &[Step]) -> Result<Tally, Failure> {
     if let Err(failure) = walk.take(&beginning()).await {
         return Err(Failure { steps: 0, script: format!("(at the very beginning)\n{}", failure.script) });
     }
+    walk.meet();
     let taken = AssertUnwindSafe(walk.take(steps)).catch_unwind().await;
     match taken {
         Ok(Ok(())) => Ok(walk.tally),

@@ -312,7 +312,7 @@ pub fn invitations(world: &World, step: &Step, page: Page) -> (Request, Outcome)
 
 pub fn invite(world: &World, step: &Step, role: usize, days: u8, email: bool) -> (Request, Outcome) {
     let at = world.invitations.len();
-    let email = email.then_some("dana@clinic.example");
+    let email = email.then_some("Dana@Clinic.Example");
     let outcome = || -> Outcome {
         let here = world.enter(step, "Workspace.update")?;
         reaches(&here, role)?;
@@ -372,7 +372,8 @@ pub fn accept(world: &World, step: &Step, invitation: u8) -> (Request, Outcome) 
         }
         let at = chosen.filter(|at| world.is_open(*at)).ok_or(NO_INVITATION)?;
         let it = &world.invitations[at];
-        if it.email.is_some() {
+        // A key proves no address; a token does.
+        if it.email.is_some() && world.keys[caller.key].token != Some("dana") {
             return Err(No::Because(403, "email_not_verified"));
         }
         let in_use = world.workspaces[it.workspace].state == super::world::State::Active;

@@ -54,7 +54,7 @@ impl Reach {
 
     pub fn has(self, permission: &str) -> bool {
         let bit = PERMISSIONS.iter().position(|it| *it == permission).expect("a permission");
-        self.may & 1 << bit != 0
+        self.may & (1 << bit) != 0
     }
 
     pub fn names(self) -> Vec<&'static str> {
@@ -198,7 +198,7 @@ impl World {
         let key = &self.keys[held.key];
         self.holds((held.key, held.generation))
             && key.expires > self.hours
-            && self.workspaces[key.workspace].state == State::Active
+            && (key.token.is_some() || self.workspaces[key.workspace].state == State::Active)
     }
 
     /// 401, or who calls.
@@ -227,10 +227,11 @@ impl World {
                 pick(&some, number).or(pick(&all, number))
             }
             Place::Own(number) => {
-                let own = self.presented(step.who).0.map(|at| {
+                let own = self.presented(step.who).0.and_then(|at| {
                     let key = &self.keys[self.secrets[at].key];
                     let mine = self.memberships(key.principal);
-                    pick(&mine, number).map_or(key.workspace, |at| self.members[at].workspace)
+                    let home = key.token.is_none().then_some(key.workspace);
+                    pick(&mine, number).map(|at| self.members[at].workspace).or(home)
                 });
                 own.or(pick(&all, number))
             }

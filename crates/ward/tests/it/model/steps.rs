@@ -235,6 +235,8 @@ pub enum Act {
 pub struct Step {
     /// Whether it goes to the second server.
     pub replica: bool,
+    /// Whether it is sent with an `Idempotency-Key`, and again to the other server.
+    pub again: bool,
     pub who: Who,
     pub place: Place,
     pub act: Act,
@@ -298,6 +300,27 @@ impl Act {
             Self::Audit { .. } => "list-audit-events",
             Self::AuditSummary => "get-audit-summary",
         })
+    }
+
+    /// Whether a repeat with the same `Idempotency-Key` is answered as before. Who archived a workspace is not let in again.
+    pub fn repeats(&self) -> bool {
+        matches!(
+            self,
+            Self::Bootstrap { .. }
+                | Self::OwnWorkspace { .. }
+                | Self::Provision
+                | Self::Claim { .. }
+                | Self::Mint { .. }
+                | Self::Rotate { .. }
+                | Self::Nominate { .. }
+                | Self::AcceptOwnership
+                | Self::Invite { .. }
+                | Self::AcceptInvitation { .. }
+                | Self::AddIntegration { .. }
+                | Self::Retry { .. }
+                | Self::Resolve { .. }
+                | Self::RetryFailed
+        )
     }
 }
 
@@ -476,7 +499,7 @@ fn act() -> impl Strategy<Value = Act> {
 
 /// One step of a walk.
 pub fn step() -> impl Strategy<Value = Step> {
-    (any::<bool>(), who(), place(), act()).prop_map(|(replica, who, place, act)| {
+    (any::<(bool, bool)>(), who(), place(), act()).prop_map(|((replica, again), who, place, act)| {
         // A claim is what somebody without a key does, and mostly to what can be claimed.
         let (who, place) = match (&act, place) {
             (Act::Claim { .. }, Place::Own(number)) => (Who::Anonymous, Place::Unclaimed(number)),
@@ -488,6 +511,6 @@ pub fn step() -> impl Strategy<Value = Step> {
             (Act::Mint { .. }, place) if matches!(who, Who::Anonymous) => (Who::Stray, place),
             (_, place) => (who, place),
         };
-        Step { replica, who, place, act }
+        Step { replica, again, who, place, act }
     })
 }

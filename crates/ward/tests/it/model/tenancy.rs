@@ -361,14 +361,20 @@ pub fn me(world: &World, step: &Step, page: Page) -> (Request, Outcome) {
             .collect();
         let mut good = world.page(&list, &rows, page);
         let who = &world.principals[caller.who];
-        good.body = Some(json!({
-            "entity_id": entity_id(caller.who),
-            "kind": if who.is_user { "user" } else { "service" },
-            "display_name": who.name,
-            "credential": {
+        let credential = match world.keys[caller.key].token {
+            Some(_) => json!({ "type": "token", "key_id": null, "issuer": "*", "expires_at": "*" }),
+            None => json!({
                 "type": "api_key", "key_id": super::world::key_id(caller.key), "issuer": null,
                 "expires_at": super::keys::expires(world, caller.key),
-            },
+            }),
+        };
+        // A token's subject comes to be with its first membership.
+        let exists = world.members.iter().any(|it| it.who == caller.who);
+        good.body = Some(json!({
+            "entity_id": exists.then(|| entity_id(caller.who)),
+            "kind": if who.is_user { "user" } else { "service" },
+            "display_name": who.name,
+            "credential": credential,
             "memberships": good.body,
         }));
         Ok(good)

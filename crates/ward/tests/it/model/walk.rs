@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
-use ward_test::{Answer, Sending, Server, unknown_key};
+use ward_test::{Answer, Sending, Server, TestIssuer, unknown_key};
 
 use super::integrations::{self, account};
 use super::keys::Mint;
@@ -28,6 +28,7 @@ pub type Tally = BTreeMap<&'static str, BTreeMap<u16, usize>>;
 
 pub struct Walk {
     servers: [Server; 2],
+    issuer: TestIssuer,
     world: World,
     script: Vec<String>,
     pub tally: Tally,
@@ -112,11 +113,11 @@ fn plan(world: &World, step: &Step) -> (Request, Outcome) {
 
 impl Walk {
     pub async fn new() -> Self {
-        let server = Server::start().await;
+        let (server, issuer) = Server::with_issuer().await;
         let replica = server.replica().await;
         let stray = unknown_key();
         let world = World { stray, ..World::default() };
-        Self { servers: [server, replica], world, script: vec![], tally: Tally::new() }
+        Self { servers: [server, replica], issuer, world, script: vec![], tally: Tally::new() }
     }
 
     /// Takes the steps, one after the other.
@@ -179,7 +180,9 @@ impl Walk {
 
     async fn call(&mut self, step: &Step) -> Result<(), String> {
         let (request, outcome) = plan(&self.world, step);
-        let (_, bearer) = self.world.presented(step.who);
+        let (held, bearer) = self.world.presented(step.who);
+        let token = held.and_then(|at| self.world.keys[self.world.secrets[at].key].token);
+        let bearer = token.map_or(bearer, |name| Some(self.token(name)));
         // What the step says of its caller is not looked at where it is anonymous by its nature.
         let bearer = bearer.filter(|_| !matches!(step.act, Act::Claim { .. }));
         let known = self.may_know(step);
@@ -189,15 +192,30 @@ impl Walk {
             Some(key) => server.bearing(key),
             None => server.anonymous(),
         };
-        let sending = request.body.as_ref().map(Sending::json).unwrap_or_default();
+        let once = format!("the-once-of-step-{:08}", self.world.requests);
+        let headers = [("idempotency-key", once.as_str())];
+        let again = step.again && step.act.repeats();
+        let headers = if again { &headers[..] } else { &[] };
+        let sending = || Sending { headers, ..request.body.as_ref().map(Sending::json).unwrap_or_default() };
         let before = server.clock.now().micros();
-        let answer = actor.send(request.method.clone(), &request.path, sending).await;
+        let answer = actor.send(request.method.clone(), &request.path, sending()).await;
         let moment = (before, server.clock.now().micros());
         let status = answer.status.as_u16();
         if let Some(operation) = step.act.operation() {
             *self.tally.entry(operation).or_default().entry(status).or_default() += 1;
         }
         let _ = write!(self.script.last_mut().expect("this step"), " -> {status}");
+        if again && answer.status.is_success() {
+            let other = &self.servers[usize::from(!step.replica)];
+            let actor = bearer.as_ref().map_or_else(|| other.anonymous(), |key| other.bearing(key));
+            let repeated = actor.send(request.method.clone(), &request.path, sending()).await;
+            if (repeated.status, &repeated.text) != (answer.status, &answer.text) {
+                return Err(format!(
+                    "a repeat was answered otherwise: {} {}\n    first: {}",
+                    repeated.status, repeated.text, answer.text
+                ));
+            }
+        }
         let mut shows = vec![];
         match outcome {
             Err(no) => refused(&no, &answer)?,
@@ -207,7 +225,7 @@ impl Walk {
             }
         }
         self.world.requests += 1;
-        self.isolated(step, &request, &answer, [known, shows, self.may_know(step)].concat())
+        self.isolated(step, &request, &answer, &[known, shows, self.may_know(step)].concat())
     }
 
     /// Holds an answer that is no refusal against what was expected, and lets the world be as it says.
@@ -253,6 +271,18 @@ impl Walk {
         Ok(())
     }
 
+    /// A token of somebody's, good for some minutes.
+    fn token(&self, name: &str) -> String {
+        let email = json!({ "email": format!("{name}@clinic.example"), "email_verified": true });
+        self.issuer.token_with(name, &email)
+    }
+
+    /// Lets two come who sign in at an identity provider.
+    pub fn meet(&mut self) {
+        self.world.meet("dana");
+        self.world.meet("eve");
+    }
+
     /// The workspaces that whoever takes this step is a member of, in whichever state they are.
     fn may_know(&self, step: &Step) -> Vec<usize> {
         let (Some(at), _) = self.world.presented(step.who) else { return vec![] };
@@ -267,7 +297,7 @@ impl Walk {
         step: &Step,
         request: &Request,
         answer: &Answer,
-        may_know: Vec<usize>,
+        may_know: &[usize],
     ) -> Result<(), String> {
         let sent = format!("{} {}", request.path, request.body.as_ref().unwrap_or(&Value::Null));
         let told = format!("{:?}\n{}", answer.headers, answer.text);
@@ -297,10 +327,13 @@ impl Walk {
             }
             add(format!("host-w{at:03}"), at);
             add(format!("pbx-w{at:03}"), at);
-            it.org.iter().for_each(|org| add(org.clone(), at));
-            (0..3).for_each(|number| add(account(at, number), at));
+            for text in it.org.iter().cloned().chain((0..3).map(|number| account(at, number))) {
+                add(text, at);
+            }
         }
-        world.calls.iter().for_each(|it| add(it.sid.clone(), it.workspace));
+        for it in &world.calls {
+            add(it.sid.clone(), it.workspace);
+        }
         symbols.extend(world.keys.iter().enumerate().map(|(at, it)| (key_id(at), it.workspace)));
         let services = world.members.iter().filter(|it| !world.principals[it.who].is_user);
         symbols.extend(services.map(|it| (entity_id(it.who), it.workspace)));
@@ -329,6 +362,9 @@ impl Walk {
                 let role = ROLES[key.reach.role];
                 let narrowed =
                     if key.reach == super::rules::Reach::whole(key.reach.role) { "" } else { ", narrowed" };
+                if let Some(name) = key.token {
+                    return self.line(number, &format!("a token of {name}'s"), step, request);
+                }
                 let over = if matches!(step.who, Who::Former(_)) { ", over" } else { "" };
                 format!(
                     "key{at} ({role}{narrowed}{over}) of {kind}{} in workspace{}",
@@ -336,10 +372,15 @@ impl Walk {
                 )
             }
         };
+        self.line(number, &who, step, request)
+    }
+
+    fn line(&self, number: usize, who: &str, step: &Step, request: &Request) -> String {
         let replica = if step.replica { " at the replica" } else { "" };
+        let again = if step.again && step.act.repeats() { ", twice" } else { "" };
         let body = request.body.as_ref().map(|body| format!(" {body}")).unwrap_or_default();
-        let line = format!("{number:>3}. {who}{replica}: {} {}{body}", request.method, request.path);
-        world.known.tell(&line)
+        let line = format!("{number:>3}. {who}{replica}{again}: {} {}{body}", request.method, request.path);
+        self.world.known.tell(&line)
     }
 }
 

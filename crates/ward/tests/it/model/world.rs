@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
-use super::rules::Reach;
+use super::rules::{OWNER, Reach};
 
 /// An id that nothing has.
 pub const NOBODY: &str = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
@@ -100,6 +100,8 @@ pub struct Key {
     /// How often it was rotated.
     pub generation: u32,
     pub updated: String,
+    /// It is no key, but stands for the access tokens of the person of this name.
+    pub token: Option<&'static str>,
 }
 
 /// A key's text, as of some rotation.
@@ -147,7 +149,7 @@ pub struct Call {
     pub list_version: i64,
     pub status: &'static str,
     pub reason: Option<&'static str>,
-    pub duration: Option<i64>,
+    pub duration: Option<u8>,
     pub patient: Option<String>,
     pub summary: Option<String>,
     pub decision: Option<&'static str>,
@@ -229,6 +231,30 @@ impl World {
     pub fn is_open(&self, invitation: usize) -> bool {
         let it = &self.invitations[invitation];
         !it.settled && it.ends > self.hours && self.holds(it.with)
+    }
+
+    /// Lets somebody come who signs in at an identity provider. They are nobody here until they are a member somewhere.
+    pub fn meet(&mut self, name: &'static str) {
+        let principal = self.principals.len();
+        self.principals.push(Principal { is_user: true, name: Some(format!("{name} the tester")) });
+        self.secrets.push(Secret { key: self.keys.len(), generation: 0 });
+        self.keys.push(Key {
+            workspace: usize::MAX,
+            principal,
+            creator: (principal, None),
+            name: None,
+            reach: Reach::whole(OWNER),
+            expires: i64::MAX,
+            revoked: false,
+            generation: 0,
+            updated: String::new(),
+            token: Some(name),
+        });
+    }
+
+    /// The symbol of a credential. Tokens have none.
+    pub fn credential(&self, key: usize) -> Option<String> {
+        self.keys[key].token.is_none().then(|| credential_id(key))
     }
 
     /// Text that names a symbol's value in a request; an id that nothing has while nobody has seen it.
