@@ -115,7 +115,7 @@ pub(super) fn number(range: &Range, given: &Json) -> Result<Value, Fault> {
     let read: f64 = match given {
         // A text too big for the type reads as infinity, which is refused below.
         Json::Number(text) => text.parse().unwrap_or(f64::INFINITY),
-        Json::String(text) => text.trim().replace('_', "").parse().map_err(|_| {
+        Json::String(text) => float_text(text).ok_or_else(|| {
             Fault::new("float_parsing", "Input should be a valid number, unable to parse string as a number")
         })?,
         Json::Bool(flag) => f64::from(u8::from(*flag)),
@@ -135,6 +135,13 @@ pub(super) fn number(range: &Range, given: &Json) -> Result<Value, Fault> {
     Ok(Value::Number(number))
 }
 
+/// `" 1_000.5 "`: white space around, single underscores anywhere but at the ends.
+fn float_text(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let misplaced = text.starts_with('_') || text.ends_with('_') || text.contains("__");
+    if misplaced { None } else { text.replace('_', "").parse().ok() }
+}
+
 /// A flag: JSON's, 0 and 1, or a word for one.
 pub(super) fn boolean(given: &Json) -> Result<Value, Fault> {
     let unreadable =
@@ -146,10 +153,11 @@ pub(super) fn boolean(given: &Json) -> Result<Value, Fault> {
             "1" | "on" | "t" | "true" | "y" | "yes" => Ok(Value::Bool(true)),
             _ => Err(unreadable()),
         },
-        Json::Number(text) if text.contains(['.', 'e', 'E']) => match text.parse::<f64>() {
-            Ok(0.0) => Ok(Value::Bool(false)),
-            Ok(float) if (float - 1.0).abs() < f64::EPSILON => Ok(Value::Bool(true)),
-            _ => Err(Fault::new("bool_type", "Input should be a valid boolean")),
+        Json::Number(text) if text.contains(['.', 'e', 'E']) => match from_float(text) {
+            Ok(0) => Ok(Value::Bool(false)),
+            Ok(1) => Ok(Value::Bool(true)),
+            Ok(_) => Err(unreadable()),
+            Err(_) => Err(Fault::new("bool_type", "Input should be a valid boolean")),
         },
         Json::Number(text) => match text.parse::<i64>() {
             Ok(0) => Ok(Value::Bool(false)),
@@ -431,9 +439,34 @@ mod tests {
             ("1e400", "finite_number"),
             ("\"nan\"", "finite_number"),
             ("\"x\"", "float_parsing"),
+            ("\" 1_0.0 \"", "10.0"),
+            ("\"_1.5\"", "float_parsing"),
+            ("\"1__0\"", "float_parsing"),
+            ("\"1_ \"", "float_parsing"),
             ("[]", "float_type"),
             ("-0.1", "greater_than_equal"),
             ("10.1", "less_than_equal"),
+        ] {
+            assert_eq!(read(sent), told, "{sent}");
+        }
+    }
+
+    #[test]
+    fn a_flag_in_decimals_is_read_as_its_whole_number_would_be() {
+        let read = |text: &str| match boolean(&Json::parse(text, 1).unwrap()) {
+            Ok(flag) => flag.to_string(),
+            Err(fault) => fault.kind().to_owned(),
+        };
+        for (sent, told) in [
+            ("1.0", "true"),
+            ("-0.0", "false"),
+            ("1e0", "true"),
+            ("30.0", "bool_parsing"),
+            ("1e1", "bool_parsing"),
+            ("0.5", "bool_type"),
+            ("0.9999999999999999", "bool_type"),
+            ("1e19", "bool_type"),
+            ("1e400", "bool_type"),
         ] {
             assert_eq!(read(sent), told, "{sent}");
         }
