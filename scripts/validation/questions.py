@@ -1,0 +1,281 @@
+"""What the differential asks. Values are JSON *text*, so that every spelling of a number can be sent."""
+
+import json
+import urllib.parse
+
+SPACES = ["", " ", "\t", "\n", "\u00a0", "\u2003", "\u2028", "\u3000", "\x85", "\x1c", "\x1f", "\u200b", "\ufeff", "\u180e"]
+STRINGS = ["", "a", "x", "acme", "acme-health", "A", "-a", "a-", "a--b", "a_b", "ab\n", "\u00e9", "\U0001f3e5", "e\u0301", "\u0661",
+           "null", "true", "1", "30", " 30 ", "30.0", "1_0", "0x1", "production", "Production", "staging", "us-east-1",
+           "epic", "owner", "Workspace.view", "+15550100001", "\\", "\"", "'", "\x7f", "\x01", "a" * 63, "a" * 64,
+           "\U0001f3e5" * 63, "z" * 201, "\u00df" * 200]
+NUMBERS = ["0", "1", "-1", "30", "90", "91", "7", "-0", "1.0", "30.0", "90.0", "90.5", "0.5", "-0.0", "1e1", "9e1", "9.1e1",
+           "1E+2", "1e-1", "30.000000000000000000001", "1e18", "1e19", "1e20", "-1e20", "1e308", "9007199254740993",
+           "9223372036854775807", "9223372036854775808", "-9223372036854775808", "-9223372036854775809",
+           "18446744073709551616", "99999999999999999999", "9223372036854774784.0", "9223372036854775807.0", "4.9e-324",
+           "123456789.123456789"]
+INT_TEXTS = ["5", "+5", "-5", " 5", "5 ", "\n5", "\u00a05", "\u20035\u2003", "\x1c5", "5.0", "5.00", "5.", ".0", "5.5", "5.0_0", "1_0", "_1",
+             "1_", "1__0", "+_1", "-_1", "07", "007", "-07", "0_7", "00_7", "0", "-0", "+0", "00", "1e1", "0x5", "0b1", "\u0665", "\uff15",
+             "5\u0000", "", " ", "+", "-", "+-5", "--5", "- 5", "true", "nan", "inf", "5,0", "1_0.0", "5.0 ", "5 .0", "19", "20", "21", "99", "100", "101",
+             "9223372036854775807", "9223372036854775808", "-9223372036854775809", "9" * 30, "-" + "9" * 30, "9" * 4300,
+             "9" * 4301, "0" * 50 + "5", "0" * 5000 + "5", "1" + "_0" * 2200, "9" * 4300 + ".0", "+" + "9" * 4300, "0_0", "0_", "00.0", "-00", "+.0", "0-9", "+0-9", "0.", "000_5", "-0_5", "-00_5", "5_.0", "5._0"]
+FLOAT_TEXTS = ["1.5", " 1.5 ", "1e3", "1E+3", ".5", "5.", "-.5", "+.5", "1_000.5", "1__0.5", "_1.5", "1._5", "1e1_0", "nan", "NaN", "inf", "-inf",
+               "Infinity", "infinity", "1e400", "-1e400", "1e-400", "0x1p3", "1.5f", "1,5", "\u0661.5", "\u00a01.5", "\x1c1.5", "", "e5", "1e", "+-1",
+               "864000.0", "864000.0000000001", "864000.1", "-0.0", "9" * 400, "1d", "true"]
+BOOL_TEXTS = ["0", "1", "2", "true", "True", "TRUE", "tRuE", "false", "t", "f", "y", "n", "yes", "no", "Yes", "on", "off", "ON", "", " true",
+              "true ", "tru", "null", "1.0", "01", "-1", "\u0130", "o\ufb00", "\u212a"]
+UUIDS = ["550e8400-e29b-41d4-a716-446655440000", "550E8400-E29B-41D4-A716-446655440000", "550e8400e29b41d4a716446655440000",
+         "{550e8400-e29b-41d4-a716-446655440000}", "urn:uuid:550e8400-e29b-41d4-a716-446655440000",
+         "URN:UUID:550e8400-e29b-41d4-a716-446655440000", "urn:uuid:550e8400e29b41d4a716446655440000",
+         "{550e8400e29b41d4a716446655440000}", "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"]
+TIMES = ["2023-01-01", "2023-01-01T00:00", "2023-01-01T00:00:00", "2023-01-01 00:00:00", "2023-01-01_00:00:00", "2023-01-01t00:00:00z",
+         "2023-01-01T00:00:00Z", "2023-01-01T12:34:56.1Z", "2023-01-01T12:34:56.123456Z", "2023-01-01T12:34:56.1234567Z",
+         "2023-01-01T12:34:56.123456789012Z", "2023-01-01T12:34:56,123Z", "2023-01-01T12:34:56.Z", "2023-01-01T12:34:56+01:00",
+         "2023-01-01T12:34:56-0130", "2023-01-01T12:34:56+01", "2023-01-01T12:34:56+24:00", "2023-01-01T12:34:56+23:59",
+         "2023-01-01T12:34:56+01:60", "2023-01-01T12:34:56 01:00", "2023-01-01T12:34:56\u221201:00", "2023-01-01T23:59:60Z",
+         "2023-01-01T24:00:00Z", "2023-01-01T12:60Z", "2023-02-29", "2024-02-29", "1900-02-29", "2000-02-29T00:00Z", "2023-13-01", "2023-00-10",
+         "2023-01-00", "2023-01-32", "0000-01-01", "0000-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00+10:00",
+         "9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59-10:00", "10000-01-01", "2023-1-1", "20230101", "2023-W01-1", "01/02/2023", "today", "now",
+         "", " ", "x", " 2023-01-01", "2023-01-01 ", "2023-01-01Tx", "2023-01-01T1", "2023-01-01T00", "0", "-0", "+0", "-1", "1700000000", "1700000000.5",
+         "-1700000000.25", "1700000000.1234567", "1700000000000", "1700000000123", "20000000000", "20000000001", "-20000000001", "-62135596800", "-62135596801", "-62167219200", "-62167219201",
+         "253402300799", "253402300799999", "253402300800", "253402300799000", "253402300800000", "-62135596800000", "99999999999999999999", "1e3", "1.", ".5", "1_0", "nan", "inf", "-inf", "infinity", "1700000000Z", "\u0661", "0.1", "-0.5", "1.0000005", "1.9999999"]
+
+
+def text(rng):
+    pick = rng.random()
+    if pick < 0.45:
+        return rng.choice(STRINGS)
+    if pick < 0.75:
+        return rng.choice(SPACES) + rng.choice(STRINGS) + rng.choice(SPACES)
+    if pick < 0.85:
+        return "".join(chr(rng.choice([rng.randrange(0x20, 0x7f), rng.randrange(0xa0, 0xd7ff), rng.randrange(0x10000, 0x10ffff)]))
+                       for _ in range(rng.randrange(1, 70)))
+    if pick < 0.88:
+        return "a\0" + rng.choice(STRINGS)
+    return rng.choice(INT_TEXTS)
+
+
+def spell(rng, value):
+    return json.dumps(value, ensure_ascii=rng.random() < 0.5)
+
+
+def anything(rng, depth=0):
+    pick = rng.random()
+    if pick < 0.35:
+        return spell(rng, text(rng))
+    if pick < 0.65:
+        return rng.choice(NUMBERS)
+    if pick < 0.8:
+        return rng.choice(["null", "true", "false", "[]", "{}"])
+    if pick < 0.83:
+        return rng.choice(["NaN", "Infinity", "-Infinity", "1e400", "-1e999", '"\\ud800"', '"\\udfff x"'])
+    if depth > 2:
+        return "null"
+    if pick < 0.92:
+        return "[" + ", ".join(anything(rng, depth + 1) for _ in range(rng.randrange(4))) + "]"
+    return "{" + ", ".join(spell(rng, text(rng)) + ": " + anything(rng, depth + 1) for _ in range(rng.randrange(4))) + "}"
+
+
+def one_of(*values):
+    return lambda rng: json.dumps(rng.choice(values))
+
+
+def name(rng):
+    return spell(rng, rng.choice(SPACES) + rng.choice(["Acme", "\u00c9cole", "\U0001f3e5", "x y"]) + rng.choice(SPACES))
+
+
+def numbers(rng):
+    length = rng.choice([0, 1, 2, 3, 19, 20, 21, 25])
+    wild = rng.random() < 0.5
+    return "[" + ",".join(anything(rng) if wild and rng.random() < 0.2 else spell(rng, "+1555010%04d" % i) for i in range(length)) + "]"
+
+
+def permissions(rng):
+    return "[" + ",".join(anything(rng) if rng.random() < 0.3 else spell(rng, "Workspace.view") for _ in range(rng.randrange(4))) + "]"
+
+
+def many(make, most=3):
+    return lambda rng: "[" + ", ".join(anything(rng) if rng.random() < 0.1 else make(rng) for _ in range(rng.randrange(most + 1))) + "]"
+
+
+def mapping(make):
+    return lambda rng: "{" + ", ".join(spell(rng, text(rng)) + ": " + (anything(rng) if rng.random() < 0.1 else make(rng))
+                                       for _ in range(rng.randrange(3))) + "}"
+
+
+def model(fields, *required):
+    """An object of which most are right: its required fields nearly always, each other one sometimes."""
+    def make(rng):
+        parts = [json.dumps(field) + ": " + (anything(rng) if rng.random() < 0.06 else value(rng))
+                 for field, value in fields.items() if rng.random() < (0.97 if field in required else 0.25)]
+        return "{" + ", ".join(parts) + "}"
+    return make
+
+
+def words(rng):
+    return spell(rng, text(rng))
+
+
+def listed(values):
+    return lambda rng: spell(rng, rng.choice(values))
+
+
+def either(*makers):
+    return lambda rng: rng.choice(makers)(rng)
+
+
+def known(name, *more):
+    """Spellings of a declared text."""
+    return either(one_of(name, *more), words)
+
+
+SLUG = one_of("acme", "acme-health", "a1", "0" * 63, "a--b")
+ENVIRONMENT = one_of("production", "staging", "development")
+REGION = one_of("us-east-1", "ap-southeast-2", "eu-central-1", "ca-central-1")
+NUMBER = lambda rng: rng.choice(NUMBERS)
+INTEGER = either(one_of(0, 1, 2, 7, 30, 31), NUMBER, listed(INT_TEXTS))
+BOOLEAN = either(one_of(True, False), listed(BOOL_TEXTS), NUMBER)
+DAYS = lambda rng: rng.choice(["1", "30", "90", '"30"', "30.0", "true", '" +7 "', "0", "91", rng.choice(NUMBERS), json.dumps(rng.choice(INT_TEXTS))])
+SECRET = model({"value": known("s3cret", "-----BEGIN PRIVATE KEY-----")}, "value")
+AUTH = model({
+    "api_key_value": SECRET, "assertion_algorithm": one_of("RS384", "ES384"), "assertion_audience": words, "assertion_issuer": words,
+    "assertion_kid": words, "assertion_scopes_in_jwt": BOOLEAN, "assertion_subject": words, "bearer_token_value": SECRET,
+    "client_id": words, "client_secret_ssm_param_path": words, "client_secret_value": SECRET, "gcp_scopes": many(words),
+    "header_name": words, "private_key_ssm_param_path": words, "private_key_value": SECRET, "scopes": many(words),
+    "ssm_param_path": words, "token_lifetime_seconds": INTEGER, "token_ssm_param_path": words, "token_url": words,
+    "type": one_of("api_key_header", "bearer_token", "gcp_wif"),
+}, "type")
+ENDPOINT = model({
+    "auth": AUTH, "base_url": words, "body_format": one_of("json", "form"), "description": words, "headers": mapping(words),
+    "input_schema": mapping(anything), "max_result_length": INTEGER, "method": one_of("GET", "DELETE"), "name": known("send"),
+    "path": known("/notes"), "response_filter": many(words), "response_mapping": mapping(words),
+    "result_delivery": one_of("interrupt", "queue"), "result_key": words, "result_template": words,
+    "retry_config": model({"max_retries": INTEGER, "retry_on_status": many(INTEGER)}),
+}, "description", "name", "path")
+UPDATE_INTEGRATION = {
+    "auth": AUTH, "base_url": known("https://ehr.example", "x" * 2048, "x" * 2049), "display_name": name, "enabled": BOOLEAN,
+    "endpoints": many(ENDPOINT, 2), "mcp_args": many(words), "mcp_command": known("x" * 512, "x" * 513), "mcp_headers": mapping(words),
+    "mcp_transport": one_of("stdio", "sse", "http"), "mcp_url": known("x" * 2048, "x" * 2049), "protocol": one_of("rest", "fhir", "mcp"),
+}
+SHORT = known("x", "y" * 256, "y" * 257)
+PARTY = known("+15550100001", " anonymous ", "z" * 320, " " + "z" * 320 + " ", "z" * 321)
+CREATE = {"slug": SLUG, "name": name, "environment": ENVIRONMENT, "region": REGION, "backend_org_id": name}
+BODIES = {
+    "create-workspace": CREATE, "create-self-service-workspace": CREATE, "create-my-workspace": CREATE,
+    "update-workspace": {"name": name, "environment": ENVIRONMENT, "region": REGION, "connector_type": one_of("epic", "meditab")},
+    "archive-workspace": {"slug": SLUG},
+    "update-test-caller-numbers": {"numbers": numbers},
+    "create-api-key": {"duration_days": DAYS, "name": name, "role": one_of("owner", "x"), "permissions": permissions,
+                       "speaks_for": one_of("self", "service", "Service")},
+    "rotate-api-key": {"duration_days": DAYS},
+    "set-member-role": {"role": known("admin")},
+    "nominate-owner": {"entity_id": listed(UUIDS), "duration_days": INTEGER},
+    "create-invitation": {"role": known("member"), "email": known("a@b", " a@b.example\n", "a@@b", "a b@c", "@b", "a@", "a" * 252 + "@b", "a" * 253 + "@b"),
+                          "duration_days": INTEGER},
+    "accept-invitation": {"invitation": known("ward_invitation_x", "x" * 200, "x" * 201, " x ")},
+    "create-integration": {**{field: make for field, make in UPDATE_INTEGRATION.items() if field != "protocol"},
+                           "name": known("epic"), "protocol": UPDATE_INTEGRATION["protocol"]},
+    "update-integration": UPDATE_INTEGRATION,
+    "test-integration-endpoint": {"params": mapping(anything)},
+    "report-call": {
+        "status": one_of("queued", "in-progress", "completed", "no-answer"), "caller_id": PARTY,
+        "direction": one_of("inbound", "outbound", "playground", "simulated"), "phone_number": PARTY,
+        "completion_reason": one_of("completed", "voicemail", "no_answer"),
+        "duration_seconds": either(one_of(0, 0.5, 864000, 864000.5, 864001, -1), NUMBER, listed(FLOAT_TEXTS)),
+        "started_at": either(listed(TIMES), NUMBER), "ended_at": either(listed(TIMES), NUMBER), "turns": INTEGER,
+        "has_recording": BOOLEAN, "service_id": SHORT, "escalation_status": SHORT, "final_state": SHORT,
+        "quality_score": either(NUMBER, listed(FLOAT_TEXTS), listed(INT_TEXTS)), "run_id": SHORT, "parent_session_id": SHORT,
+        "fork_turn_index": INTEGER, "patient_id": known("pat-1", "A" * 64, "A" * 65, "a_b", "a\n"),
+        "summary": known("z" * 20000, "z" * 20001, "\U0001fa7a"),
+    },
+    "set-twilio": {"account_sid": one_of("AC" + "0" * 32, "AC" + "f" * 32, "AC" + "F" * 32, "AC" + "0" * 33, "ac" + "0" * 32),
+                   "auth_token": known("12345678", "1234567", "x" * 256, "x" * 257)},
+    "resolve-delivery": {"in_ehr": BOOLEAN, "location": known("Communication/1", "x" * 200, "x" * 201, "a b", "\u00e9")},
+    "retry-failed-deliveries": {"integration_id": listed(UUIDS)},
+    "hold-integration": {"held": BOOLEAN},
+}
+STATE = ["pending", "sending", "synced", "held", "failed", "Held", "held "]
+INT, BOOL, UUID_, TIME, TEXT = INT_TEXTS, BOOL_TEXTS, UUIDS, TIMES, STRINGS
+PAGE = {"limit": INT, "continuation_token": INT}
+QUERIES = {
+    "list-workspaces": PAGE,
+    "list-api-keys": {"mine_only": BOOL, **PAGE},
+    "list-audit-events": {"service": TEXT, "action": TEXT, "actor_entity_id": UUID_, "resource_type": TEXT, "resource_id": UUID_,
+                          "phi_only": BOOL, "date_from": TIME, "date_to": TIME, "limit": INT, "offset": INT},
+    "get-audit-summary": {"date_from": TIME, "date_to": TIME},
+    "list-integrations": {"enabled": BOOL, "protocol": TEXT, "search": TEXT, "sort_by": TEXT, **PAGE},
+    "get-me": PAGE, "list-members": PAGE, "list-invitations": PAGE,
+    "list-calls": {"date_from": TIME, "date_to": TIME, "status": TEXT, "direction": TEXT, "min_duration": INT, "max_duration": INT,
+                   "service_id": TEXT, "include_simulated": BOOL, "include_test": BOOL, "limit": INT, "offset": INT,
+                   "continuation_token": INT},
+    "list-deliveries": {"state": STATE, "integration_id": UUID_, "call_id": UUID_, **PAGE},
+}
+TYPES = ["application/json"] * 12 + ["application/json; charset=utf-8", "APPLICATION/JSON", "application/merge-patch+json",
+         "application/vnd.api+json ; a=b", " application/json", "application/json;", "text/plain", "text/json", "application/x-json",
+         "application/jsonp", "application/json/x", "json", "application/", "/json", "multipart/form-data", "application/+json", "",
+         "application/x-www-form-urlencoded", "*/*", "application/json, text/plain"]
+
+
+def scramble(rng, value):
+    """A text with a few characters changed."""
+    characters = list(value)
+    for _ in range(rng.randrange(1, 3)):
+        at = rng.randrange(len(characters) + 1)
+        change = rng.random()
+        if change < 0.4 and at < len(characters):
+            del characters[at]
+        elif change < 0.7:
+            characters.insert(at, rng.choice("0123456789abcdefgx-:+.TZ {}[]\",\\\u00e9"))
+        elif at < len(characters):
+            characters[at] = rng.choice("0123456789abcdefgx-:+.TZ {}[]\",\\\u00e9")
+    return "".join(characters)
+
+
+def body_request(rng, operation):
+    fields = []
+    wild = rng.choice([0.0, 0.15, 0.5])
+    for field, make in BODIES[operation].items():
+        if rng.random() < (0.1 if wild else 0.03):
+            continue
+        if rng.random() < wild:
+            value = anything(rng)
+        elif rng.random() < 0.05:
+            value = "null"
+        else:
+            value = make(rng)
+        fields.append((json.dumps(field), value))
+    while rng.random() < 0.2:
+        fields.insert(rng.randrange(len(fields) + 1), (spell(rng, rng.choice(["extra", "id", "Slug", text(rng)])), anything(rng)))
+    if fields and rng.random() < 0.05:
+        fields.append((fields[0][0], anything(rng)))
+    if rng.random() < 0.2:
+        rng.shuffle(fields)
+    body = "{" + ", ".join(f"{key}: {value}" for key, value in fields) + "}"
+    if rng.random() < 0.06:
+        body = anything(rng)
+    if rng.random() < 0.1:
+        body = scramble(rng, body)
+    sent = body.encode("utf-8", "surrogatepass")
+    if rng.random() < 0.02:
+        sent = b"\xef\xbb\xbf" + sent
+    if rng.random() < 0.02:
+        at = rng.randrange(len(sent) + 1)
+        sent = sent[:at] + rng.choice([b"\xff", b"\xc3", b"\x80"]) + sent[at:]
+    if rng.random() < 0.01:
+        sent = b""
+    kind = rng.choice(TYPES) if rng.random() < 0.3 else "application/json"
+    return {"operation": operation, "query": None, "content_type": kind or None, "body": sent}
+
+
+def query_request(rng, operation):
+    parts = []
+    for field, values in QUERIES[operation].items():
+        while rng.random() < 0.45:
+            pick = rng.random()
+            value = rng.choice(values) if pick < 0.7 else scramble(rng, rng.choice(values)) if pick < 0.85 else text(rng)
+            quoted = urllib.parse.quote(value, safe=rng.choice(["", ":+.,'"])) if rng.random() < 0.9 else urllib.parse.quote_plus(value)
+            parts.append(rng.choice([field, field, field, field, field.replace("_", "%5F"), field.upper()]) + "=" + quoted)
+    while rng.random() < 0.2:
+        parts.append(rng.choice(["", "=", "limit", "limit=%", "limit=%zz", "service=%ff", "service=%c3%28", "search=%f0%9f%8f", "x=1", "search=+",
+                                 "limit=1;limit=2", "service=a%00b", "phi_only", "search=%EF%BB%BF", "&&", "action=a=b", "limit=5#"]))
+    rng.shuffle(parts)
+    return {"operation": operation, "query": "&".join(parts), "content_type": None, "body": None}

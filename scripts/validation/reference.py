@@ -1,0 +1,293 @@
+"""The operations of `contract/openapi.json` declared the way the reference declares them: by hand, and without reading it."""
+
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import FastAPI, Query
+from pydantic import BaseModel, Field, StringConstraints
+
+# Absent says "leave as it is".
+SPARSE = {"update-workspace", "set-member-role", "report-call"}
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Search = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Slug = Annotated[str, StringConstraints(min_length=2, max_length=63, pattern="^[a-z0-9][a-z0-9-]*[a-z0-9]$")]
+Environment = Literal["production", "staging", "development"]
+Region = Literal["us-east-1", "ap-southeast-2", "eu-central-1", "ca-central-1"]
+Connector = Literal["revolution", "epic", "cerner", "allscripts", "fhir_store", "hubspot", "athenahealth",
+                    "charmhealth", "eclinicalworks", "meditab"]
+Limit = Annotated[int, Query(gt=0, le=20)]
+
+
+class Create(BaseModel):
+    slug: Slug
+    name: Name
+    environment: Environment
+    region: Region = "us-east-1"
+    backend_org_id: Name | None = None
+
+
+class Update(BaseModel):
+    name: Name | None = None
+    environment: Environment | None = None
+    region: Region | None = None
+    connector_type: Connector | None = None
+
+
+class Archive(BaseModel):
+    slug: Slug
+
+
+class Numbers(BaseModel):
+    numbers: Annotated[list[str], Field(max_length=20)]
+
+
+class CreateKey(BaseModel):
+    duration_days: Annotated[int, Field(ge=1, le=90)]
+    name: Name | None = None
+    role: str = "member"
+    permissions: list[str] = Field(default_factory=list)
+    speaks_for: Literal["self", "service"] = "service"
+
+
+class Rotate(BaseModel):
+    duration_days: Annotated[int, Field(ge=1, le=90)]
+
+
+class Role(BaseModel):
+    role: str
+
+
+class Nominate(BaseModel):
+    entity_id: UUID
+    duration_days: Annotated[int, Field(ge=1, le=30)] = 7
+
+
+class Invite(BaseModel):
+    role: str = "member"
+    email: Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=254,
+                                            pattern=r"^[^@\s]+@[^@\s]+$")] | None = None
+    duration_days: Annotated[int, Field(ge=1, le=30)] = 7
+
+
+class AcceptInvitation(BaseModel):
+    invitation: Search
+
+
+class Secret(BaseModel):
+    value: str
+
+
+class Auth(BaseModel):
+    api_key_value: Secret | None = None
+    assertion_algorithm: Literal["RS384", "ES384"] | None = None
+    assertion_audience: str | None = None
+    assertion_issuer: str | None = None
+    assertion_kid: str | None = None
+    assertion_scopes_in_jwt: bool = False
+    assertion_subject: str | None = None
+    bearer_token_value: Secret | None = None
+    client_id: str | None = None
+    client_secret_ssm_param_path: str | None = None
+    client_secret_value: Secret | None = None
+    gcp_scopes: list[str] | None = None
+    header_name: str | None = None
+    private_key_ssm_param_path: str | None = None
+    private_key_value: Secret | None = None
+    scopes: list[str] | None = None
+    ssm_param_path: str | None = None
+    token_lifetime_seconds: int = 3600
+    token_ssm_param_path: str | None = None
+    token_url: str | None = None
+    type: Literal["api_key_header", "bearer_token", "oauth2_client_credentials", "oauth2_jwt_bearer", "gcp_wif",
+                  "smart_backend_services"]
+
+
+class Retry(BaseModel):
+    max_retries: int = 2
+    retry_on_status: list[int] = [429, 502, 503, 504]
+
+
+class Endpoint(BaseModel):
+    auth: Auth | None = None
+    base_url: str | None = None
+    body_format: Literal["json", "form"] = "json"
+    description: str
+    headers: dict[str, str] = {}
+    input_schema: dict[str, Any] = {}
+    max_result_length: int = 0
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
+    name: str
+    path: str
+    response_filter: list[str] | None = None
+    response_mapping: dict[str, str] | None = None
+    result_delivery: Literal["interrupt", "queue"] = "interrupt"
+    result_key: str | None = None
+    result_template: str | None = None
+    retry_config: Retry = Retry()
+
+
+Url = Annotated[str, StringConstraints(max_length=2048)]
+Command = Annotated[str, StringConstraints(max_length=512)]
+Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=256)]
+Transport = Literal["stdio", "sse", "http"]
+Protocol = Literal["rest", "fhir", "mcp"]
+
+
+class CreateIntegration(BaseModel):
+    auth: Auth | None = None
+    base_url: Url = ""
+    display_name: Title
+    enabled: bool = True
+    endpoints: list[Endpoint] = []
+    mcp_args: list[str] | None = None
+    mcp_command: Command | None = None
+    mcp_headers: dict[str, str] | None = None
+    mcp_transport: Transport | None = None
+    mcp_url: Url | None = None
+    name: str
+    protocol: Protocol = "rest"
+
+
+class UpdateIntegration(BaseModel):
+    auth: Auth | None = None
+    base_url: Url | None = None
+    display_name: Title | None = None
+    enabled: bool | None = None
+    endpoints: list[Endpoint] | None = None
+    mcp_args: list[str] | None = None
+    mcp_command: Command | None = None
+    mcp_headers: dict[str, str] | None = None
+    mcp_transport: Transport | None = None
+    mcp_url: Url | None = None
+    protocol: Protocol | None = None
+
+
+class TestEndpoint(BaseModel):
+    params: dict[str, Any] = {}
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Short = Annotated[str, StringConstraints(max_length=256)]
+Party = Annotated[str, StringConstraints(strip_whitespace=True, max_length=320)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class ReportCall(BaseModel):
+    status: Literal["queued", "initiated", "ringing", "in-progress", "completed", "busy", "no-answer", "failed", "canceled"]
+    caller_id: Party | None = None
+    direction: Literal["inbound", "outbound", "playground", "simulated"] | None = None
+    phone_number: Party | None = None
+    completion_reason: Literal["completed", "abandoned", "escalated", "transferred", "timeout", "error", "voicemail",
+                               "no_answer"] | None = None
+    duration_seconds: Annotated[Finite, Field(ge=0, le=864000)] | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    turns: Count | None = None
+    has_recording: bool | None = None
+    service_id: Short | None = None
+    escalation_status: Short | None = None
+    final_state: Short | None = None
+    quality_score: Finite | None = None
+    run_id: Short | None = None
+    parent_session_id: Short | None = None
+    fork_turn_index: Count | None = None
+    patient_id: Annotated[str, StringConstraints(pattern="^[A-Za-z0-9.-]{1,64}$")] | None = None
+    summary: Annotated[str, StringConstraints(max_length=20000)] | None = None
+
+
+class Twilio(BaseModel):
+    account_sid: Annotated[str, StringConstraints(pattern="^AC[0-9a-f]{32}$")]
+    auth_token: Annotated[str, StringConstraints(min_length=8, max_length=256)]
+
+
+class Resolve(BaseModel):
+    in_ehr: bool
+    location: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern="^[!-~]+$")] | None = None
+
+
+class RetryFailed(BaseModel):
+    integration_id: UUID | None = None
+
+
+class Hold(BaseModel):
+    held: bool
+
+
+BODIES = {
+    "create-workspace": Create, "create-self-service-workspace": Create, "create-my-workspace": Create,
+    "update-workspace": Update, "archive-workspace": Archive, "update-test-caller-numbers": Numbers,
+    "create-api-key": CreateKey, "rotate-api-key": Rotate, "set-member-role": Role, "nominate-owner": Nominate,
+    "create-invitation": Invite, "accept-invitation": AcceptInvitation, "create-integration": CreateIntegration,
+    "update-integration": UpdateIntegration, "test-integration-endpoint": TestEndpoint, "report-call": ReportCall,
+    "set-twilio": Twilio, "resolve-delivery": Resolve, "retry-failed-deliveries": RetryFailed,
+    "hold-integration": Hold,
+}
+
+
+def application():
+    """The reference, one route per operation. What is accepted is answered as it was understood."""
+    app = FastAPI()
+
+    def take(operation, model):
+        def route(body):
+            return {"query": {}, "body": body.model_dump(mode="json", exclude_unset=operation in SPARSE)}
+        route.__annotations__ = {"body": model}
+        app.post("/" + operation)(route)
+
+    for operation, model in BODIES.items():
+        take(operation, model)
+
+    def given(**query):
+        # What is absent and has no default is absent in Ward's answer.
+        return {"query": {name: value for name, value in query.items() if value is not None}, "body": None}
+
+    @app.get("/list-workspaces")
+    def _(limit: Limit = 10, continuation_token: int = 0):
+        return given(limit=limit, continuation_token=continuation_token)
+
+    @app.get("/list-api-keys")
+    def _(mine_only: bool = False, limit: Limit = 10, continuation_token: int = 0):
+        return given(mine_only=mine_only, limit=limit, continuation_token=continuation_token)
+
+    @app.get("/list-audit-events")
+    def _(service: str | None = None, action: str | None = None, actor_entity_id: UUID | None = None,
+          resource_type: str | None = None, resource_id: UUID | None = None, phi_only: bool = False,
+          date_from: datetime | None = None, date_to: datetime | None = None,
+          limit: Annotated[int, Query(ge=1, le=100)] = 50, offset: Annotated[int, Query(ge=0)] = 0):
+        return given(service=service, action=action, actor_entity_id=actor_entity_id, resource_type=resource_type,
+                     resource_id=resource_id, phi_only=phi_only, date_from=date_from, date_to=date_to, limit=limit,
+                     offset=offset)
+
+    @app.get("/get-audit-summary")
+    def _(date_from: datetime | None = None, date_to: datetime | None = None):
+        return given(date_from=date_from, date_to=date_to)
+
+    @app.get("/list-integrations")
+    def _(enabled: bool | None = None, protocol: str | None = None, search: Search | None = None,
+          sort_by: str | None = None, limit: Limit = 10, continuation_token: int = 0):
+        return given(enabled=enabled, protocol=protocol, search=search, sort_by=sort_by, limit=limit,
+                     continuation_token=continuation_token)
+
+    @app.get("/list-calls")
+    def _(date_from: date | None = None, date_to: date | None = None, status: str | None = None, direction: str | None = None,
+          min_duration: int | None = None, max_duration: int | None = None, service_id: str | None = None,
+          include_simulated: bool = False, include_test: bool = False, limit: Annotated[int, Query(ge=1, le=100)] = 20,
+          offset: Annotated[int, Query(ge=0)] = 0, continuation_token: int | None = None):
+        return given(date_from=date_from, date_to=date_to, status=status, direction=direction, min_duration=min_duration,
+                     max_duration=max_duration, service_id=service_id, include_simulated=include_simulated,
+                     include_test=include_test, limit=limit, offset=offset, continuation_token=continuation_token)
+
+    @app.get("/list-deliveries")
+    def _(state: Literal["pending", "sending", "synced", "held", "failed"] | None = None, integration_id: UUID | None = None,
+          call_id: UUID | None = None, limit: Limit = 10, continuation_token: int = 0):
+        return given(state=state, integration_id=integration_id, call_id=call_id, limit=limit,
+                     continuation_token=continuation_token)
+
+    for operation in ["get-me", "list-members", "list-invitations"]:
+        @app.get("/" + operation)
+        def _(limit: Limit = 10, continuation_token: int = 0):
+            return given(limit=limit, continuation_token=continuation_token)
+
+    return app
