@@ -71,6 +71,44 @@ fn models_nest_and_dicts_hold() {
 }
 
 #[test]
+fn what_a_rule_finds_is_told_in_declared_order_and_once_per_value() {
+    fn wrong(at: &[Loc], message: &str) -> RuleProblem {
+        RuleProblem { at: at.to_vec(), message: message.into() }
+    }
+    fn whole(_: &Value) -> Vec<RuleProblem> {
+        vec![
+            wrong(&["last".into(), "k".into()], "k"),
+            wrong(&["first".into(), 10.into()], "ten"),
+            wrong(&["first".into(), 2.into()], "two"),
+            wrong(&["last".into(), "a".into()], "a"),
+            wrong(&["absent".into()], "is needed"),
+            wrong(&["absent".into()], "is too short"),
+        ]
+    }
+    let operation = operation(
+        "post",
+        &json!({"type": "object", "properties": {
+            "first": {"type": "array", "items": {"type": "integer"}},
+            "absent": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+            "last": {"type": "object", "additionalProperties": {"type": "string"}}
+        }}),
+        &[("#/schema", whole)],
+    );
+    let refused = send(&operation, &json!({"last": {"k": "", "a": ""}, "first": vec![0; 11]})).unwrap_err();
+    assert_eq!(
+        outline(&refused).into_iter().map(|(_, loc)| loc).collect::<Vec<_>>(),
+        [
+            r#"["body","first",2]"#,
+            r#"["body","first",10]"#,
+            r#"["body","absent"]"#,
+            r#"["body","last","k"]"#,
+            r#"["body","last","a"]"#,
+        ]
+    );
+    assert_eq!(refused[2]["msg"], "Value error, is needed");
+}
+
+#[test]
 fn value_rules_stand_among_the_schema_s_in_order() {
     fn even(value: &Value) -> Vec<RuleProblem> {
         if value.as_i64().is_some_and(|n| n % 2 == 0) {

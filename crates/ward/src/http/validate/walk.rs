@@ -132,14 +132,36 @@ fn rules(node: &Node, given: &Json, read: &Value, loc: &[Loc], problems: &mut Ve
         problems.push(Problem::value_error(loc.to_vec(), NUL, echo(node, given)));
         return;
     }
-    for rule in &node.rules {
-        for found in rule(read) {
-            let mut at = loc.to_vec();
-            let shown = found.at.iter().try_fold(echo(node, given), step).unwrap_or(Json::Null);
-            at.extend(found.at);
-            problems.push(Problem::value_error(at, &found.message, shown));
-        }
+    // In declared order and one per value, as everything that is refused: a rule says what it finds as it finds it.
+    let mut found: Vec<_> = node.rules.iter().flat_map(|rule| rule(read)).collect();
+    found.sort_by_cached_key(|problem| place(node, read, &problem.at));
+    found.dedup_by(|later, first| later.at == first.at);
+    for found in found {
+        let mut at = loc.to_vec();
+        let shown = found.at.iter().try_fold(echo(node, given), step).unwrap_or(Json::Null);
+        at.extend(found.at);
+        problems.push(Problem::value_error(at, &found.message, shown));
     }
+}
+
+/// Where a part of `read` stands: among the declared fields, the items or the given keys, step by step.
+fn place(node: &Node, read: &Value, at: &[Loc]) -> Vec<usize> {
+    let Some((step, rest)) = at.split_first() else { return Vec::new() };
+    let part = match (step, &node.kind) {
+        (Loc::Index(index), Kind::Array { items, .. }) => Some((*index, &**items, read.get(*index))),
+        (Loc::Key(key), Kind::Model { properties }) => properties
+            .iter()
+            .position(|property| property.name == *key)
+            .map(|index| (index, &properties[index].node, read.get(&**key))),
+        (Loc::Key(key), Kind::Dict { values }) => read
+            .as_object()
+            .and_then(|fields| fields.keys().position(|field| field == key))
+            .map(|index| (index, &**values, read.get(&**key))),
+        _ => None,
+    };
+    let Some((index, node, read)) = part else { return Vec::new() };
+    let below = read.map(|read| place(node, read, rest)).unwrap_or_default();
+    std::iter::once(index).chain(below).collect()
 }
 
 const NUL: &str = "text must not contain the character U+0000";
