@@ -53,13 +53,15 @@ impl Caller {
 
     /// Reads what the telephone network sent, which cannot be refused: what is not understood is kept as it is.
     pub fn lenient(text: Option<&str>) -> Self {
-        let text = text.unwrap_or_default().trim();
+        // Control characters first: what is judged is what is kept.
+        let text: String = text.unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
+        let text = text.trim();
         if is_withheld(text) {
             return Self::Withheld;
         }
         // RFC 3966: what follows the number are parameters, an extension for example. The caller is the number.
         let number = match scheme(text) {
-            Some(("tel", rest)) => rest.split(';').next().unwrap_or_default(),
+            Some(("tel", rest)) => rest.split(';').next().unwrap_or_default().trim(),
             Some((scheme, rest)) => {
                 // `sip:anonymous@anonymous.invalid` (RFC 3261, section 8.1.1.3) withholds too.
                 let user = rest.split(['@', ';']).next().unwrap_or_default();
@@ -100,8 +102,7 @@ impl Caller {
 
 fn is_withheld(text: &str) -> bool {
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
-    let keypad =
-        text.trim_start_matches('+').bytes().all(|byte| byte.is_ascii_digit() || b" -.".contains(&byte));
+    let keypad = text.bytes().all(|byte| byte.is_ascii_digit() || b"+ -.()[]".contains(&byte));
     text.is_empty()
         || WITHHELD.iter().any(|word| text.eq_ignore_ascii_case(word))
         || (keypad && WITHHELD_ON_KEYPAD.contains(&digits.as_str()))
@@ -120,7 +121,7 @@ fn scheme(text: &str) -> Option<(&'static str, &str)> {
 }
 
 fn cut(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
+    text.chars().take(LONGEST).collect::<String>().trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -161,12 +162,33 @@ mod tests {
             "+8656696",
             "+2562533",
             "+2-666-96687",
+            "+[266] 696687",
+            "(+)266696687",
             "tel:anonymous",
             "sip:anonymous@anonymous.invalid",
         ] {
             assert_eq!(Caller::read(Some(given)), Ok(Caller::Withheld), "{given}");
         }
         assert_eq!(Caller::read(None), Ok(Caller::Withheld));
+    }
+
+    #[test]
+    fn what_is_kept_is_what_is_judged() {
+        let stray = [
+            "\u{1}",
+            "tel:\u{1}",
+            "anonymous\u{0}",
+            "tel: anonymous",
+            "sip:\u{1}anonymous@anonymous.invalid",
+        ];
+        for given in stray {
+            assert_eq!(Caller::read(Some(given)), Ok(Caller::Withheld), "{given:?}");
+        }
+        assert_eq!(Caller::lenient(Some("+1555\u{1}1230100\u{0}")), number("+15551230100"));
+        assert_eq!(Caller::lenient(Some("tel: bob")), Caller::Other("bob".to_owned()));
+        let long = format!("sip:{} and more", "x".repeat(super::LONGEST - 5));
+        let kept = Caller::lenient(Some(&long));
+        assert_eq!(Caller::lenient(kept.text()), kept);
     }
 
     #[test]
