@@ -148,8 +148,9 @@ fn urls(public_url: Option<&str>, path_and_query: &str) -> Vec<String> {
     urls
 }
 
-/// Whether `given` is the signature over this URL and form. Constant time in the signature.
-fn is_signed(token: &[u8], url: &str, form: &Form, given: &[u8]) -> bool {
+/// Whether `given` (20 bytes) is the signature over this URL and these names and values, under this auth token. Their
+/// order does not matter. Constant time in the signature.
+pub fn is_signed(token: &[u8], url: &str, form: &[(String, String)], given: &[u8]) -> bool {
     let mut fields: Vec<&(String, String)> = form.iter().collect();
     fields.sort();
     fields.dedup();
@@ -235,7 +236,7 @@ mod tests {
         assert!(is_signed(b"12345", url, &fields, &given));
         assert!(!is_signed(b"12346", url, &fields, &given));
         assert!(!is_signed(b"12345", "https://mycompany.com/myapp.php?foo=1&bar=3", &fields, &given));
-        assert!(!is_signed(b"12345", url, &fields[1..].to_vec(), &given));
+        assert!(!is_signed(b"12345", url, &fields[1..], &given));
         assert!(!is_signed(b"12345", url, &fields, &given[1..]));
         assert!(!is_signed(b"12345", url, &fields, &[]));
     }
