@@ -258,9 +258,9 @@ pub fn report(world: &World, step: &Step, report: &Report) -> (Request, Outcome)
         ];
         Ok(good.then(move |world| {
             if at == world.calls.len() {
-                world.calls.push(call)
+                world.calls.push(call);
             } else {
-                world.calls[at] = call
+                world.calls[at] = call;
             }
             if let Some(new) = new {
                 owe(world, new);

@@ -364,7 +364,7 @@ pub fn revoke(world: &World, step: &Step, invitation: Thing) -> (Request, Outcom
 pub fn accept(world: &World, step: &Step, invitation: u8) -> (Request, Outcome) {
     let all: Vec<usize> = (0..world.invitations.len()).collect();
     let open: Vec<usize> = all.iter().copied().filter(|at| world.is_open(*at)).collect();
-    let chosen = pick(if invitation % 4 > 0 { &open } else { &all }, invitation / 4);
+    let chosen = pick(if invitation.is_multiple_of(4) { &all } else { &open }, invitation / 4);
     let outcome = || -> Outcome {
         let caller = world.caller(step)?;
         if !world.principals[caller.who].is_user {

@@ -146,9 +146,9 @@ impl Walk {
                 let by = std::time::Duration::from_hours(hours.unsigned_abs().into());
                 let clock = &self.servers[0].clock;
                 if hours < 0 {
-                    clock.set_back(by)
+                    clock.set_back(by);
                 } else {
-                    clock.advance(by)
+                    clock.advance(by);
                 }
                 Ok(())
             }
