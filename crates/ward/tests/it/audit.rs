@@ -493,6 +493,7 @@ async fn what_cannot_be_recorded_is_not_done() {
         "receive-twilio-status",
         "retry-delivery",
         "retry-failed-deliveries",
+        "resolve-delivery",
         "hold-integration",
     ];
     for operation in operations.into_iter().filter(|known| !idle.contains(&known.id.as_str())) {
