@@ -423,7 +423,7 @@ fn keys() -> impl Strategy<Value = Act> {
         4 => (days(), prop::bool::weighted(0.1)).prop_map(|(days, wrong)| Act::Claim { days, wrong }),
         6 => (role(), narrow(), days(), any::<bool>(), any::<bool>())
             .prop_map(|(role, narrow, days, own, named)| Act::Mint { role, narrow, days, own, named }),
-        2 => (thing(), days()).prop_map(|(key, days)| Act::Rotate { key, days }),
+        3 => (thing(), days()).prop_map(|(key, days)| Act::Rotate { key, days }),
         1 => thing().prop_map(|key| Act::Revoke { key }),
         1 => Just(Act::Catalog),
     ]
@@ -439,7 +439,7 @@ fn people() -> impl Strategy<Value = Act> {
         3 => (thing(), days()).prop_map(|(member, days)| Act::Nominate { member, days }),
         1 => Just(Act::CancelTransfer),
         2 => Just(Act::AcceptOwnership),
-        2 => page().prop_map(|page| Act::ListInvitations { page }),
+        4 => page().prop_map(|page| Act::ListInvitations { page }),
         5 => (role(), days(), prop::bool::weighted(0.1))
             .prop_map(|(role, days, email)| Act::Invite { role, days, email }),
         1 => thing().prop_map(|invitation| Act::RevokeInvitation { invitation }),
