@@ -1,9 +1,10 @@
 //! A primary and its synchronous standby: for what a change of servers loses.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::guarded::{folder, run};
-use crate::postgres::{Server, put};
+use crate::postgres::{Server, lines, put};
 
 /// Settings of a server that keeps what it promises: it waits for its disk.
 pub const CAREFUL: [&str; 8] = [
@@ -48,14 +49,7 @@ impl Pair {
             if let Some(standby) = Server::launch(folder, &settings) {
                 primary.sql("ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (standby)'");
                 primary.sql("SELECT pg_reload_conf()");
-                primary.sql(
-                    // Who is connected is looked at once in a transaction, unless it is told to look again.
-                    "DO $$ BEGIN FOR i IN 1..600 LOOP \
-                       PERFORM pg_stat_clear_snapshot(); \
-                       PERFORM 1 FROM pg_stat_replication WHERE sync_state = 'sync'; \
-                       IF FOUND THEN RETURN; END IF; PERFORM pg_sleep(0.1); \
-                     END LOOP; RAISE EXCEPTION 'the standby does not come'; END $$",
-                );
+                wait_for_the_standby(&primary);
                 return Self { primary, standby };
             }
         }
@@ -74,4 +68,17 @@ impl Pair {
     pub fn promote(&self) {
         self.standby.sql("SELECT pg_promote(true, 60)");
     }
+}
+
+/// Each look is a session of its own: one session goes by the settings it began with, and the standby's name is a new one.
+fn wait_for_the_standby(primary: &Server) {
+    let url = primary.url("postgres");
+    for _ in 0..600 {
+        let there = lines(&url, "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'");
+        if !there.is_empty() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("the standby does not come");
 }
