@@ -102,6 +102,7 @@ pub struct App {
     /// Wakes the workers that deliver to EHRs.
     pub sync: sync::Wake,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    flushing: tokio::sync::Mutex<()>,
     delivering: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -139,6 +140,7 @@ impl App {
             last_used: LastUsed::default(),
             sync: sync::Wake::default(),
             tasks: Mutex::new(Vec::new()),
+            flushing: tokio::sync::Mutex::default(),
             delivering: Mutex::new(None),
         });
         Ok(app)
@@ -216,6 +218,7 @@ impl App {
 
     /// Writes what was gathered off the requests' path: last uses and refusals.
     pub async fn flush(&self) {
+        let _one_at_a_time = self.flushing.lock().await;
         self.last_used.flush(&self.db).await;
         self.refusals.flush(&self.db).await;
     }
@@ -242,8 +245,12 @@ impl App {
     /// Ends what runs beside the requests, writes what was gathered and closes the database.
     pub async fn shutdown(&self) {
         self.finish_deliveries().await;
-        for task in self.tasks.lock().drain(..) {
-            task.abort();
+        {
+            // A flush under way has taken what it has not written yet.
+            let _none_under_way = self.flushing.lock().await;
+            for task in self.tasks.lock().drain(..) {
+                task.abort();
+            }
         }
         self.flush().await;
         let db = self.db.clone();
