@@ -110,7 +110,13 @@ impl Place {
     }
 
     async fn fresh(&self) -> Fresh {
-        let options = ward_db::Options { serve_lock: true, ..ward_db::Options::default() };
+        let options = ward_db::Options {
+            serve_lock: true,
+            // A history is filled by statements longer than any of the product's.
+            statement_time: Duration::from_mins(10),
+            closure_time: Duration::from_mins(10),
+            ..ward_db::Options::default()
+        };
         let database = match self {
             Self::Files => None,
             Self::Durable(server) => Some(server.database()),
