@@ -63,10 +63,10 @@ async fn text_that_is_not_utf8_is_400() {
     assert_eq!(refused.refused(400), "body_not_utf8");
 }
 
-both!(a_request_that_takes_too_long_is_503);
-async fn a_request_that_takes_too_long_is_503() {
-    let server = Server::with(|config| config.limits.request_time = Duration::from_secs(2)).await;
-    let tenant = server.tenant("acme").await;
+/// Keeps every write waiting until it is released.
+async fn hold_the_writer(
+    server: &Server,
+) -> (std::sync::mpsc::Sender<()>, tokio::task::JoinHandle<Result<(), ward_db::Error>>) {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let (began, begun) = std::sync::mpsc::channel::<()>();
     let db = server.app.db.clone();
@@ -82,6 +82,14 @@ async fn a_request_that_takes_too_long_is_503() {
         .await
     });
     tokio::task::spawn_blocking(move || begun.recv()).await.unwrap().unwrap();
+    (release, blocking)
+}
+
+both!(a_request_that_takes_too_long_is_503);
+async fn a_request_that_takes_too_long_is_503() {
+    let server = Server::with(|config| config.limits.request_time = Duration::from_secs(2)).await;
+    let tenant = server.tenant("acme").await;
+    let (release, blocking) = hold_the_writer(&server).await;
     let refused = tenant.owner.patch(&tenant.workspace(""), json!({ "name": "New" })).await;
     assert_eq!(refused.header("retry-after"), "1");
     // A file's writer may still come to it; a server's statement was ended, before anything was committed.
@@ -192,20 +200,7 @@ both!(however_many_good_requests_are_under_way_or_given_up_they_count_for_nothin
 async fn however_many_good_requests_are_under_way_or_given_up_they_count_for_nothing() {
     let server = Server::with(rates).await;
     let tenant = server.tenant("acme").await;
-    let (release, held) = std::sync::mpsc::channel::<()>();
-    let (began, begun) = std::sync::mpsc::channel::<()>();
-    let db = server.app.db.clone();
-    let blocking = tokio::spawn(async move {
-        let mut held = Some(held);
-        db.write("test.hold", move |tx| {
-            tx.execute("UPDATE workspaces SET last_position = last_position", &[])?;
-            let _ = began.send(());
-            let _ = held.take().map(|held| held.recv());
-            Ok::<_, ward_db::Error>(())
-        })
-        .await
-    });
-    tokio::task::spawn_blocking(move || begun.recv()).await.unwrap().unwrap();
+    let (release, blocking) = hold_the_writer(&server).await;
     let waiting = (0..8).map(|number| {
         let (owner, path) = (tenant.owner.clone(), tenant.workspace(""));
         tokio::spawn(async move { owner.patch(&path, json!({ "name": format!("New {number}") })).await })
