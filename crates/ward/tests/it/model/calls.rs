@@ -379,7 +379,9 @@ fn chosen_delivery(world: &World, step: &Step, thing: Thing) -> (Option<usize>, 
         Thing::Anywhere(number) => pick(&all.collect::<Vec<_>>(), number),
     };
     let id = found.map_or_else(|| NOBODY.to_owned(), |at| world.text(&delivery_id(at)));
-    (found.filter(|at| Some(world.deliveries[*at].workspace) == place), id)
+    // An id that nobody has seen yet cannot be named.
+    let found = found.filter(|at| id != NOBODY && Some(world.deliveries[*at].workspace) == place);
+    (found, id)
 }
 
 pub fn deliveries(world: &World, step: &Step, page: Page, state: u8) -> (Request, Outcome) {

@@ -29,6 +29,8 @@ use walk::{Failure, Tally, Walk};
 /// Walks in the suite, and the steps of one. `WARD_TEST_WALKS` and `WARD_TEST_STEPS` ask for more.
 const WALKS: u64 = 6;
 const STEPS: u64 = 250;
+/// The first walk of the suite. Whoever asks for more gets others at every run.
+const SEED: u64 = 1;
 /// How often one step of a walk that went wrong is made simpler.
 const MOST_TRIES: usize = 30;
 
@@ -90,7 +92,8 @@ async fn go(steps: &[Step]) -> Result<Tally, Failure> {
 both!(every_answer_is_what_the_rules_say);
 #[expect(clippy::print_stderr, reason = "a long walk says what it saw")]
 async fn every_answer_is_what_the_rules_say() {
-    let first = setting("WARD_TEST_SEED", rand_seed());
+    let more = std::env::var_os("WARD_TEST_WALKS").is_some();
+    let first = setting("WARD_TEST_SEED", if more { rand_seed() } else { SEED });
     let (walks, steps) = (setting("WARD_TEST_WALKS", WALKS), setting("WARD_TEST_STEPS", STEPS));
     let mut seen = Tally::new();
     for seed in first..first.saturating_add(walks) {
@@ -157,7 +160,7 @@ async fn shortest(mut steps: Vec<impl ValueTree<Value = Step>>, failure: Failure
     shortest
 }
 
-/// Another walk at every run; a failure says which it was.
+/// Another walk than before; a failure says which it was.
 fn rand_seed() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time after 1970");
     now.subsec_nanos().into()

@@ -199,12 +199,13 @@ fn ends(world: &World, here: &Here, days: u8) -> (i64, bool) {
     (wanted.min(key), key <= wanted)
 }
 
-/// Mostly a user of the workspace who is no owner yet, if there is one.
+/// Mostly a user of the workspace who is no owner yet, if there is one whose id somebody has seen.
 fn nominee(world: &World, step: &Step, thing: Thing) -> (Option<usize>, String) {
     let could = |at: &usize| {
         let it = &world.members[*at];
         let is_user = world.principals[it.who].is_user;
-        !it.gone && is_user && it.role < OWNER && Some(it.workspace) == world.place(step)
+        let named = world.text(&entity_id(it.who)) != NOBODY;
+        !it.gone && is_user && named && it.role < OWNER && Some(it.workspace) == world.place(step)
     };
     let all = (0..world.members.len()).filter(could).collect::<Vec<_>>();
     match thing {

@@ -296,11 +296,11 @@ pub fn archive(world: &World, step: &Step, right: bool) -> (Request, Outcome) {
 pub fn number(at: usize, number: u8) -> (String, String) {
     let digits = format!("{at:03}{:04}", number % 5);
     let written = if (number / 5).is_multiple_of(2) {
-        format!("+1555{digits}")
+        format!("+1777{digits}")
     } else {
-        format!(" +1 (555) {}-{}", &digits[..3], &digits[3..])
+        format!(" +1 (777) {}-{}", &digits[..3], &digits[3..])
     };
-    (format!("+1555{digits}"), written)
+    (format!("+1777{digits}"), written)
 }
 
 pub fn test_callers(world: &World, step: &Step) -> (Request, Outcome) {

@@ -321,7 +321,7 @@ impl Walk {
         let mut symbols: Vec<(String, usize)> = vec![];
         for (at, it) in world.workspaces.iter().enumerate() {
             symbols.push((workspace_id(at), at));
-            for text in [it.slug.clone(), it.name.clone(), format!("+1555{at:03}"), format!("w{at:03}-name-")]
+            for text in [it.slug.clone(), it.name.clone(), format!("+1777{at:03}"), format!("w{at:03}-name-")]
             {
                 add(text, at);
             }
