@@ -107,26 +107,26 @@ impl Work {
         let (key, revoked, workspace, principal) = (*key, *revoked, *workspace, *principal);
         match case {
             Case::Get => {
-                let found = app.db.read("gate.admit", move |tx| {
-                    let key = api_keys::look_up(tx, key)?;
-                    Ok::<_, ward_db::Error>((key, workspaces::as_member(tx, workspace, principal)?))
-                });
-                let (key, seen) = found.await?;
-                black_box(key).ok_or("no key")?;
+                let found =
+                    app.db.read("gate.admit", move |tx| api_keys::look_up_for(tx, key, workspace)).await?;
+                let (key, seen) = found.ok_or("no key")?;
+                black_box(key);
                 black_box(seen).ok_or("no workspace")?;
             }
             Case::List => {
                 let found = app.db.read("gate.admit", move |tx| api_keys::look_up(tx, key));
                 black_box(found.await?).ok_or("no key")?;
                 let listed = app.db.read("workspaces.list", move |tx| {
-                    let rows = workspaces::list(tx, principal, Page { after: 0, limit: 20 })?;
-                    Ok::<_, ward_db::Error>((rows, workspaces::count(tx, principal, TOTAL_LIMIT + 1)?))
+                    workspaces::list(tx, principal, Page { after: 0, limit: 20 }, TOTAL_LIMIT + 1)
                 });
                 black_box(listed.await?);
             }
             Case::Refused => {
-                let found = app.db.read("gate.admit", move |tx| api_keys::look_up(tx, revoked));
-                if !black_box(found.await?).ok_or("no key")?.revoked {
+                let found = app
+                    .db
+                    .read("gate.admit", move |tx| api_keys::look_up_for(tx, revoked, workspace))
+                    .await?;
+                if !black_box(found).ok_or("no key")?.0.revoked {
                     return Err("a key that is good".into());
                 }
             }

@@ -13,6 +13,7 @@
 
 mod connect;
 mod error;
+mod flight;
 mod mode;
 mod pool;
 mod session;

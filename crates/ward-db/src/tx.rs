@@ -66,6 +66,17 @@ impl<'c> Tx<'c> {
         })
     }
 
+    /// Runs a change whose count nobody needs and whose failure nothing in the closure waits for. On PostgreSQL it travels with
+    /// the next statement, or with the commit, and costs no round trip; an error of it is the error of whatever it
+    /// travels with. Not for what may wait for a lock just before the commit: a commit that takes too long is
+    /// [`ErrorKind::Unknown`].
+    pub fn execute_later(&mut self, sql: &str, params: &[Value<'_>]) -> Result<(), Error> {
+        self.statement(|engine| match engine {
+            Engine::Sqlite(conn) => conn.execute(sql, params).map(drop),
+            Engine::Postgres(session) => session.statement_later(sql, params),
+        })
+    }
+
     /// The first row, mapped. No row is [`ErrorKind::NoRow`].
     pub fn one<T>(
         &mut self,

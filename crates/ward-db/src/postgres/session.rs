@@ -5,16 +5,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use futures_util::TryStreamExt;
-use futures_util::future::{join, ready};
 use metrics::{Histogram, counter, histogram};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
-use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
 use super::connect::connect;
 use super::error::{Again, certainly_rolled_back, takes_no_writes, told};
+use super::flight::{Kept, Landed, fits, perform, together};
 use super::mode::{Mode, Source, begin, statement_time};
 use super::values::Bound;
 use crate::counters::add;
@@ -94,6 +92,8 @@ pub(crate) struct Session {
     runtime: Runtime,
     link: Option<Link>,
     running: Running,
+    /// Changes that go out with whatever is sent next.
+    kept: Vec<Kept>,
     timers: HashMap<(&'static str, Mode), Histogram>,
     commit_time: Histogram,
 }
@@ -112,7 +112,7 @@ impl Session {
             .map_err(|error| Error::unavailable("a session's event loop cannot be made").because(error))?;
         let running = Running::new("", Mode::Single, Instant::now());
         let commit_time = histogram!("ward_db_commit_seconds");
-        Ok(Self { source, runtime, link: None, running, timers: HashMap::new(), commit_time })
+        Ok(Self { source, runtime, link: None, running, kept: vec![], timers: HashMap::new(), commit_time })
     }
 
     /// Runs a closure to its end, again if need be.
@@ -140,6 +140,7 @@ impl Session {
         let mut attempt = 0;
         let result = loop {
             attempt += 1;
+            self.kept.clear();
             if let Err(error) = self.connected() {
                 break Err(E::from(error));
             }
@@ -251,30 +252,13 @@ impl Session {
         let _ = drive(&self.runtime, Instant::now() + COURTESY, None, &mut driver);
     }
 
-    /// Runs a statement: its rows, and how many it changed.
+    /// Runs a statement, after the changes that were kept: its rows, and how many it changed.
     pub(crate) fn statement(&mut self, sql: &str, params: &[Value<'_>]) -> Result<(Vec<Row>, u64), Error> {
-        for (index, value) in params.iter().enumerate() {
-            if let Value::Text(text) | Value::Json(text) = value
-                && text.as_bytes().contains(&0)
-            {
-                return Err(Error::invalid(format!("parameter {} holds a NUL character", index + 1)));
-            }
-        }
-        let Self { source, runtime, link, running, .. } = self;
+        let Self { source, runtime, link, running, kept, .. } = self;
         let Some(Link { client, known, .. }) = link else {
             return Err(Error::unavailable("the connection to the database is lost"));
         };
-        let entry = learn(known, sql, source.options.recorder.as_deref())?;
-        if params.len() > PARAMETERS {
-            return Err(Error::invalid(format!("a statement has {PARAMETERS} parameters at most")));
-        }
-        if entry.parameters != params.len() {
-            return Err(Error::invalid(format!(
-                "the statement has {} parameters, {} are given",
-                entry.parameters,
-                params.len()
-            )));
-        }
+        let entry = learn(known, sql, params, source.options.recorder.as_deref())?;
         if entry.changes && matches!(running.mode, Mode::Single | Mode::Read | Mode::LongRead) {
             return Err(Error::invalid("a change inside a read"));
         }
@@ -286,46 +270,22 @@ impl Session {
         let changes = entry.changes;
         let bound: Vec<Bound<'_>> = params.iter().map(|&value| Bound(value)).collect();
         let begin = (!running.begun).then(|| begin(running.mode, source)).flatten();
-        let statement = async {
-            let stream = if source.target.named {
-                let statement = match entry.prepared.take_if(|known| !fits(known, &bound)) {
-                    None if let Some(known) = &entry.prepared => known.clone(),
-                    _ => {
-                        let types: Vec<_> = bound.iter().map(Bound::declared).collect();
-                        entry.prepared.insert(client.prepare_typed(sql, &types).await?).clone()
-                    }
-                };
-                client.query_raw(&statement, &bound).await?
-            } else {
-                let typed = bound.iter().map(|value| (value as &(dyn ToSql + Sync), value.declared()));
-                client.query_typed_raw(sql, typed).await?
-            };
-            let mut stream = std::pin::pin!(stream);
-            let mut rows = Vec::new();
-            while let Some(row) = stream.try_next().await? {
-                rows.push(row);
-            }
-            Ok((rows, stream.rows_affected().unwrap_or(0)))
-        };
-        // Both are on their way before the first is answered.
-        let both = async {
-            match &begin {
-                Some(begin) => join(client.batch_execute(begin), statement).await,
-                None => join(ready(Ok(())), statement).await,
-            }
-        };
-        let silent = Instant::now() + statement_time(running.mode, &source.options) + GRACE;
-        let ended = drive(runtime, running.until.min(silent), running.gone.as_mut(), both);
+        let kept = std::mem::take(kept);
+        let statement = perform(client, &mut entry.prepared, sql, &bound, source.target.named);
+        let flight = together(client, begin.as_deref(), &kept, statement);
+        let silent = Instant::now() + silence(running.mode, source, kept.len());
+        let ended = drive(runtime, running.until.min(silent), running.gone.as_mut(), flight);
         running.begun |= begin.is_some();
         match ended {
-            Ended::Done((Ok(()), Ok((rows, changed)))) => Ok((rows, if changes { changed } else { 0 })),
-            // A change that ran by itself, outside the transaction that was to hold it.
-            Ended::Done((Err(error), Ok(_))) if changes => {
-                self.link = None;
-                Err(told(&error).0.with_kind(ErrorKind::Unknown, "no transaction began"))
+            Ended::Done(Landed { begun: Ok(()), kept: Ok(()), last: Ok((rows, changed)), .. }) => {
+                Ok((rows, if changes { changed } else { 0 }))
             }
-            Ended::Done((Err(error), _)) => Err(self.no_transaction(&error)),
-            Ended::Done((Ok(()), Err(error))) => Err(self.failed(&error)),
+            Ended::Done(Landed { begun: Err(error), ran, last, .. }) => {
+                Err(self.no_transaction(&error, ran > 0 || (changes && last.is_ok())))
+            }
+            Ended::Done(Landed { kept: Err(error), .. } | Landed { last: Err(error), .. }) => {
+                Err(self.failed(&error))
+            }
             Ended::OutOfTime => {
                 if Instant::now() >= silent && source.target.sessions {
                     // It did not even stop the statement by itself, as it was told to: it is frozen, or cut off.
@@ -335,6 +295,22 @@ impl Session {
             }
             Ended::Abandoned => Err(self.give_up("nobody waits for it any more")),
         }
+    }
+
+    /// Runs a change whose count nobody asks for: it travels with whatever is sent next, and an error of it is told then.
+    pub(crate) fn statement_later(&mut self, sql: &str, params: &[Value<'_>]) -> Result<(), Error> {
+        if let Some(Link { known, .. }) = &mut self.link
+            && self.running.mode == Mode::Write
+        {
+            let entry = learn(known, sql, params, self.source.options.recorder.as_deref())?;
+            let bound: Vec<Bound<'_>> = params.iter().map(|&value| Bound(value)).collect();
+            if let Some(statement) = entry.prepared.as_ref().filter(|known| fits(known, &bound)) {
+                self.kept.push(Kept::new(statement.clone(), params));
+                return Ok(());
+            }
+        }
+        // What is not prepared yet takes a round trip anyway.
+        self.statement(sql, params).map(drop)
     }
 
     /// Runs every statement of a text of this crate's own, inside the transaction.
@@ -356,7 +332,7 @@ impl Session {
         running.begun |= begin.is_some();
         match ended {
             Ended::Done(Ok(())) => Ok(()),
-            Ended::Done(Err((error, true))) => Err(self.no_transaction(&error)),
+            Ended::Done(Err((error, true))) => Err(self.no_transaction(&error, false)),
             Ended::Done(Err((error, false))) => Err(self.failed(&error)),
             Ended::OutOfTime | Ended::Abandoned => Err(self.give_up("the time for it ran out")),
         }
@@ -385,9 +361,13 @@ impl Session {
 
     /// A server that refuses a transaction of ours is none for us: a standby, or one that was the first and is no more.
     /// It says so in several ways, and the closure is begun anew elsewhere.
-    fn no_transaction(&mut self, error: &tokio_postgres::Error) -> Error {
+    fn no_transaction(&mut self, error: &tokio_postgres::Error, changed: bool) -> Error {
         let (told, again) = told(error);
         self.link = None;
+        // A change that ran by itself, outside the transaction that was to hold it.
+        if changed {
+            return told.with_kind(ErrorKind::Unknown, "no transaction began");
+        }
         // A connection that ended is one connection's affair.
         if again != Some(Again::Lost) || takes_no_writes(error) {
             self.source.distrust();
@@ -428,38 +408,61 @@ impl Session {
         Error::new(ErrorKind::Timeout, why)
     }
 
+    /// Commits; the changes that were kept go out with the commit.
     fn commit(&mut self) -> Result<(), Error> {
-        let counters = &self.source.counters;
-        if !self.running.begun {
-            if self.running.mode == Mode::Write {
+        let Self { source, runtime, link, running, kept, .. } = self;
+        let counters = &source.counters;
+        let kept = std::mem::take(kept);
+        if !running.begun && kept.is_empty() {
+            if running.mode == Mode::Write {
                 add(&counters.commits, 1);
             }
             return Ok(());
         }
-        if matches!(self.running.mode, Mode::Read | Mode::LongRead) {
+        if matches!(running.mode, Mode::Read | Mode::LongRead) {
             self.let_go();
             return Ok(());
         }
         let unknown = "the commit errored and may or may not have happened";
-        let Some(link) = &self.link else { return Err(Error::new(ErrorKind::Unknown, unknown)) };
+        let Some(Link { client, .. }) = link else { return Err(Error::new(ErrorKind::Unknown, unknown)) };
+        let begin = (!running.begun).then(|| begin(running.mode, source)).flatten();
         let started = Instant::now();
-        let most = started + statement_time(self.running.mode, &self.source.options) + GRACE;
-        let limit = self.running.commit_until.map_or(most, |until| until.min(most));
-        let error = match drive(&self.runtime, limit, None, link.client.batch_execute("COMMIT")) {
-            Ended::Done(Ok(())) => {
-                if self.running.mode == Mode::Write {
+        let most = started + silence(running.mode, source, kept.len());
+        let limit = running.commit_until.map_or(most, |until| until.min(most));
+        let flight = together(client, begin.as_deref(), &kept, client.batch_execute("COMMIT"));
+        let ended = drive(runtime, limit, None, flight);
+        running.begun = false;
+        let error = match ended {
+            Ended::Done(Landed { begun: Ok(()), kept: Ok(()), last: Ok(()), .. }) => {
+                if running.mode == Mode::Write {
                     self.commit_time.record(started.elapsed());
                     add(&counters.commits, 1);
                 }
                 return Ok(());
             }
-            Ended::Done(Err(error)) if certainly_rolled_back(&error) => {
-                let (error, again) = told(&error);
-                self.running.again = again;
-                self.running.begun = false;
+            Ended::Done(Landed { begun: Err(error), ran, .. }) if error.as_db_error().is_some() => {
+                self.no_transaction(&error, ran > 0)
+            }
+            // The server said of a change that it failed: what it then made of the commit is a rollback.
+            Ended::Done(Landed { kept: Err(error), last, .. }) if error.as_db_error().is_some() => {
+                let error = self.failed(&error);
+                if last.is_err() {
+                    self.link = None;
+                }
                 error
             }
-            Ended::Done(Err(error)) => {
+            Ended::Done(Landed { begun: Ok(()), kept: Ok(()), last: Err(error), .. })
+                if certainly_rolled_back(&error) =>
+            {
+                let (error, again) = told(&error);
+                running.again = again;
+                error
+            }
+            Ended::Done(
+                Landed { begun: Err(error), .. }
+                | Landed { kept: Err(error), .. }
+                | Landed { last: Err(error), .. },
+            ) => {
                 self.link = None;
                 told(&error).0.with_kind(ErrorKind::Unknown, unknown)
             }
@@ -532,11 +535,23 @@ fn drive<F: Future>(
     })
 }
 
+/// What is known of a statement's text, when its values are such as it can take.
 fn learn<'k>(
     known: &'k mut HashMap<Box<str>, Known>,
     sql: &str,
+    params: &[Value<'_>],
     recorder: Option<&Recorder>,
 ) -> Result<&'k mut Known, Error> {
+    for (index, value) in params.iter().enumerate() {
+        if let Value::Text(text) | Value::Json(text) = value
+            && text.as_bytes().contains(&0)
+        {
+            return Err(Error::invalid(format!("parameter {} holds a NUL character", index + 1)));
+        }
+    }
+    if params.len() > PARAMETERS {
+        return Err(Error::invalid(format!("a statement has {PARAMETERS} parameters at most")));
+    }
     if !known.contains_key(sql) {
         if let Some(recorder) = recorder {
             recorder.note(sql);
@@ -550,18 +565,21 @@ fn learn<'k>(
         let entry = Known { parameters: lex::parameters(sql), changes: lex::changes(sql), prepared: None };
         known.insert(sql.into(), entry);
     }
-    known.get_mut(sql).ok_or_else(|| Error::invalid("a statement was forgotten at once"))
+    let entry = known.get_mut(sql).ok_or_else(|| Error::invalid("a statement was forgotten at once"))?;
+    if entry.parameters != params.len() {
+        return Err(Error::invalid(format!(
+            "the statement has {} parameters, {} are given",
+            entry.parameters,
+            params.len()
+        )));
+    }
+    Ok(entry)
 }
 
-/// Whether a prepared statement takes these values. It was declared by the values of its first run: a NULL of then
-/// left the type to the server.
-fn fits(statement: &Statement, bound: &[Bound<'_>]) -> bool {
-    statement.params().len() == bound.len()
-        && statement
-            .params()
-            .iter()
-            .zip(bound)
-            .all(|(kind, value)| matches!(value.0, Value::Null) || *kind == value.declared())
+/// How long the server may be silent before it is given up from this side, when so many statements go out before the last.
+fn silence(mode: Mode, source: &Source, before: usize) -> Duration {
+    let statements = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
+    statement_time(mode, &source.options).saturating_mul(statements) + GRACE
 }
 
 /// A random number from 0 to below 1.

@@ -7,6 +7,7 @@
 )]
 
 mod copy;
+mod later;
 mod migrations;
 mod opening;
 mod postgres;

@@ -1,5 +1,7 @@
 //! The SQL of API keys.
 
+use std::sync::LazyLock;
+
 use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
 
 use super::secret::{KeyId, SecretHash};
@@ -8,31 +10,55 @@ use crate::access::{Permission, Permissions, Reach, Role};
 use crate::identity::PrincipalKind;
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::Page;
+use crate::workspaces::{self, Workspace};
+
+const RECORD: &str = "k.id, k.workspace_id, h.state, k.principal_id, k.principal_kind, k.name, k.role, k.permissions, \
+                      k.secret_hash, k.expires_at, k.updated_at, k.revoked_at IS NOT NULL";
+/// How many columns those are.
+const RECORD_COLUMNS: usize = 12;
+
+fn record(row: &Row<'_>) -> Result<KeyRecord, Error> {
+    Ok(KeyRecord {
+        credential: row.get(0)?,
+        home: row.get(1)?,
+        home_is_active: row.text(2)? == "active",
+        principal: row.get(3)?,
+        kind: PrincipalKind::column(row, 4)?,
+        name: row.get(5)?,
+        reach: reach(row, 6)?,
+        secret_hash: hash(row, 8)?,
+        expires_at: row.get(9)?,
+        updated_at: row.get(10)?,
+        revoked: row.get(11)?,
+    })
+}
 
 /// The key with this public part, revoked and expired ones included: the gate decides, and the audit wants to know.
 pub fn look_up(tx: &mut Tx<'_>, key_id: KeyId) -> Result<Option<KeyRecord>, Error> {
-    tx.optional(
-        "SELECT k.id, k.workspace_id, w.state, k.principal_id, k.principal_kind, k.name, k.role, k.permissions, \
-                k.secret_hash, k.expires_at, k.updated_at, k.revoked_at IS NOT NULL \
-         FROM api_keys k JOIN workspaces w ON w.id = k.workspace_id \
-         WHERE k.key_id = $1",
-        &[key_id.as_str().into()],
-        |row| {
-            Ok(KeyRecord {
-                credential: row.get(0)?,
-                home: row.get(1)?,
-                home_is_active: row.text(2)? == "active",
-                principal: row.get(3)?,
-                kind: PrincipalKind::column(row, 4)?,
-                name: row.get(5)?,
-                reach: reach(row, 6)?,
-                secret_hash: hash(row, 8)?,
-                expires_at: row.get(9)?,
-                updated_at: row.get(10)?,
-                revoked: row.get(11)?,
-            })
-        },
-    )
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "SELECT {RECORD} FROM api_keys k JOIN workspaces h ON h.id = k.workspace_id WHERE k.key_id = $1"
+        )
+    });
+    tx.optional(&SQL, &[key_id.as_str().into()], record)
+}
+
+/// The same, with the workspace that it is to open, if that is active and its principal is a member.
+pub fn look_up_for(
+    tx: &mut Tx<'_>,
+    key_id: KeyId,
+    workspace: WorkspaceId,
+) -> Result<Option<(KeyRecord, Option<(Workspace, Role)>)>, Error> {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        let (columns, join) = workspaces::membership_sql("$2", "k.principal_id");
+        format!(
+            "SELECT {RECORD}, {columns} FROM api_keys k JOIN workspaces h ON h.id = k.workspace_id {join} \
+             WHERE k.key_id = $1"
+        )
+    });
+    tx.optional(&SQL, &[key_id.as_str().into(), workspace.into()], |row| {
+        Ok((record(row)?, workspaces::membership(row, RECORD_COLUMNS)?))
+    })
 }
 
 const COLUMNS: &str = "id, key_id, workspace_id, principal_id, principal_kind, created_by_entity_id, \
@@ -120,7 +146,7 @@ pub fn count(
 
 /// Inserts a key with the hash of its secret. `narrowed` is what was asked for beyond the role; empty for all of it.
 pub fn insert(tx: &mut Tx<'_>, key: &ApiKey, narrowed: Permissions, hash: &SecretHash) -> Result<(), Error> {
-    tx.execute(
+    tx.execute_later(
         "INSERT INTO api_keys (key_id, id, workspace_id, principal_id, principal_kind, created_by_entity_id, \
                 created_by_credential_id, name, role, permissions, secret_hash, position, expires_at, created_at, updated_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
@@ -147,7 +173,7 @@ pub fn insert(tx: &mut Tx<'_>, key: &ApiKey, narrowed: Permissions, hash: &Secre
 
 /// Gives a live key a new secret and a new end.
 pub fn rotate(tx: &mut Tx<'_>, key: &ApiKey, hash: &SecretHash) -> Result<(), Error> {
-    tx.execute(
+    tx.execute_later(
         "UPDATE api_keys SET secret_hash = $2, expires_at = $3, updated_at = $4 WHERE key_id = $1",
         &[key.key_id.as_str().into(), Value::Bytes(hash), key.expires_at.into(), key.updated_at.into()],
     )?;
@@ -156,7 +182,7 @@ pub fn rotate(tx: &mut Tx<'_>, key: &ApiKey, hash: &SecretHash) -> Result<(), Er
 
 /// Ends a key. The row stays, out of its list, so that a later try with it can be told in the audit.
 pub fn revoke(tx: &mut Tx<'_>, key: &ApiKey, now: Timestamp) -> Result<(), Error> {
-    tx.execute(
+    tx.execute_later(
         "UPDATE api_keys SET revoked_at = $2, updated_at = $2, position = -position WHERE key_id = $1",
         &[key.key_id.as_str().into(), now.into()],
     )?;

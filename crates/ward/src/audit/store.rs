@@ -14,7 +14,7 @@ use crate::ids::WorkspaceId;
 pub(super) fn insert(tx: &mut Tx<'_>, event: &Record<'_>) -> Result<(), Error> {
     let metadata = event.metadata.to_string();
     let address = event.address.map(|address| address.to_string());
-    tx.execute(
+    tx.execute_later(
         "INSERT INTO audit_events (workspace_id, at, id, service, action, resource_type, resource_id, resource_name, \
                 actor_entity_id, actor_credential_id, ip_address, user_agent, phi_accessed, metadata) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use ward_db::{Timestamp, Tx};
 
 use super::store::{self, TwilioAccount};
-use super::{CallRecord, Caller, Decision, Direction, Report, Reporter};
+use super::{CallRecord, Caller, Decision, Direction, RealDirection, Report, Reporter};
 use crate::access::Permission;
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
@@ -15,7 +15,7 @@ use crate::error::ApiError;
 use crate::http::Context;
 use crate::http::caller::{Entry, Held};
 use crate::http::validate::{Json, Problem};
-use crate::ids::{CallId, WorkspaceId};
+use crate::ids::{CallId, IntegrationId, WorkspaceId};
 use crate::workspaces::{self, Workspace};
 use crate::{integrations, sync};
 
@@ -114,16 +114,15 @@ fn record(
 ) -> Result<(CallRecord, bool), ApiError> {
     let Some(mut call) = store::by_sid(tx, workspace.id, sid)? else {
         let mut call = begin(tx, context.now, workspace.id, sid, reporter, report)?;
-        if call.status.is_final() {
-            decide(tx, workspace, &mut call)?;
-        }
+        let finished = call.status.is_final();
+        let owed_to = if finished { decide(tx, workspace, &mut call)? } else { None };
         store::insert(tx, workspace.id, &call)?;
         audit::record(
             tx,
             event(context, actor.clone(), "call.create", workspace.id, &call, beginnings(&call)),
         )?;
-        if call.status.is_final() {
-            finish(tx, context, actor, workspace, &call, reporter)?;
+        if finished {
+            finish(tx, context, actor, workspace, &call, reporter, owed_to)?;
         }
         return Ok((call, false));
     };
@@ -138,15 +137,13 @@ fn record(
     }
     call.updated_at = context.now.max(Timestamp::from_micros(before.updated_at.micros() + 1));
     let finished = call.status.is_final() && !before.status.is_final();
-    if finished {
-        decide(tx, workspace, &mut call)?;
-    }
+    let owed_to = if finished { decide(tx, workspace, &mut call)? } else { None };
     store::update(tx, workspace.id, &call)?;
     if before.detail("patient_id").is_none() && call.detail("patient_id").is_some() {
         sync::patient_known(tx, workspace.id, call.id, context.now)?;
     }
     if finished {
-        finish(tx, context, actor, workspace, &call, reporter)?;
+        finish(tx, context, actor, workspace, &call, reporter, owed_to)?;
     } else if told_all {
         sync::hurry(tx, workspace.id, call.id, context.now)?;
     }
@@ -215,18 +212,23 @@ fn beginnings(call: &CallRecord) -> Value {
     })
 }
 
-/// Says what the call owes now that it has finished.
-fn decide(tx: &mut Tx<'_>, workspace: &Workspace, call: &mut CallRecord) -> Result<(), ApiError> {
+/// Says what the call owes now that it has finished, and to which integration.
+fn decide(
+    tx: &mut Tx<'_>,
+    workspace: &Workspace,
+    call: &mut CallRecord,
+) -> Result<Option<(RealDirection, IntegrationId)>, ApiError> {
     call.sync_connector.clone_from(&workspace.connector_type);
-    call.sync = Some(match (call.direction.real(), &workspace.connector_type) {
-        (None, _) => Decision::Excluded,
-        (Some(_), None) => Decision::NoConnector,
-        (Some(_), Some(connector)) => match integrations::built_in(tx, workspace.id, connector)? {
-            Some(_) => Decision::Owed,
-            None => Decision::NotProvisioned,
+    let (decision, owed_to) = match (call.direction.real(), &workspace.connector_type) {
+        (None, _) => (Decision::Excluded, None),
+        (Some(_), None) => (Decision::NoConnector, None),
+        (Some(direction), Some(connector)) => match integrations::built_in(tx, workspace.id, connector)? {
+            Some(integration) => (Decision::Owed, Some((direction, integration))),
+            None => (Decision::NotProvisioned, None),
         },
-    });
-    Ok(())
+    };
+    call.sync = Some(decision);
+    Ok(owed_to)
 }
 
 /// Records the end of a call, and inserts what it owes.
@@ -237,12 +239,9 @@ fn finish(
     workspace: &Workspace,
     call: &CallRecord,
     reporter: Reporter,
+    owed_to: Option<(RealDirection, IntegrationId)>,
 ) -> Result<(), ApiError> {
-    if let (Some(Decision::Owed), Some(direction), Some(connector)) =
-        (call.sync, call.direction.real(), &call.sync_connector)
-    {
-        let integration = integrations::built_in(tx, workspace.id, connector)?
-            .ok_or_else(|| ApiError::internal("what was decided a moment ago is gone"))?;
+    if let Some((direction, integration)) = owed_to {
         let due_at = match reporter {
             Reporter::Runtime => context.now,
             Reporter::Twilio => context.now.saturating_add(RUNTIMES_TURN),

@@ -61,7 +61,7 @@ pub fn by_id(tx: &mut Tx<'_>, workspace: WorkspaceId, id: CallId) -> Result<Opti
 /// Inserts a call.
 pub fn insert(tx: &mut Tx<'_>, workspace: WorkspaceId, new: &CallRecord) -> Result<(), Error> {
     let details = Document::from(new.details.clone()).to_string();
-    tx.execute(
+    tx.execute_later(
         "INSERT INTO calls (workspace_id, id, call_sid, direction, reported_direction, reported_by, caller, caller_form, \
                 list_version, status, finished, completion_reason, duration_ms, started_at, ended_at, service_id, details, \
                 sync, sync_connector, first_reported_at, updated_at, started_told) \
@@ -97,7 +97,7 @@ pub fn insert(tx: &mut Tx<'_>, workspace: WorkspaceId, new: &CallRecord) -> Resu
 /// Stores what a report left of a call. Caller and direction are not among it: they never change.
 pub fn update(tx: &mut Tx<'_>, workspace: WorkspaceId, changed: &CallRecord) -> Result<(), Error> {
     let details = Document::from(changed.details.clone()).to_string();
-    tx.execute(
+    tx.execute_later(
         &format!(
             "UPDATE calls SET status = $3, finished = $4, completion_reason = $5, duration_ms = $6, started_at = $7, \
                     ended_at = $8, service_id = $9, details = $10, sync = $11, sync_connector = $12, updated_at = $13, \

@@ -4,7 +4,7 @@
 //!
 //! A request is judged twice. [`Entry::admit`] judges it before its body is read, in one read. A write judges it again
 //! inside its own transaction, after it has taken the guard row ([`Entry::hold`]), so that a key revoked or a workspace
-//! archived a moment ago decides. Both judge by the same two look-ups, whatever the outcome.
+//! archived a moment ago decides. Both judge by the same one look-up, whatever the outcome.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +97,11 @@ impl Caller {
         self.key().map_or(end, |key| end.min(key.expires_at))
     }
 
+    /// The workspace as they see it who are members in this role.
+    fn sees(&self, (workspace, role): (Workspace, Role)) -> Seen {
+        Seen { workspace, reach: self.reach.within(Reach::whole(role)) }
+    }
+
     /// The contract's `*_credential_id`. Tokens have none.
     pub fn credential_id(&self) -> Option<CredentialId> {
         self.key().map(|key| key.id)
@@ -153,7 +158,7 @@ enum Refused {
 }
 
 impl Entry {
-    /// Judges the credential (401) and looks the workspace up, in one read of two statements.
+    /// Judges the credential (401) and looks the workspace up, in one statement.
     pub async fn admit(call: &Call) -> Result<Admitted, ApiError> {
         let proof = prove(call).await?;
         let target = call.workspace();
@@ -163,17 +168,7 @@ impl Entry {
             .db
             .read("gate.admit", {
                 let proof = proof.clone();
-                move |tx| {
-                    let caller = match recognize(tx, &proof, now)? {
-                        Ok(caller) => caller,
-                        Err(refused) => return Ok::<_, ward_db::Error>(Err(refused)),
-                    };
-                    let seen = match target {
-                        Some(workspace) => see(tx, &caller, workspace)?,
-                        None => None,
-                    };
-                    Ok(Ok((caller, seen)))
-                }
+                move |tx| recognize(tx, &proof, target, now)
             })
             .await?;
         let (caller, seen) = match looked {
@@ -226,8 +221,8 @@ impl Entry {
     pub fn hold(&self, tx: &mut Tx<'_>) -> Result<Held, ApiError> {
         let target = self.target.ok_or(ApiError::no_workspace())?;
         workspaces::guard(tx, target)?;
-        let caller = self.recognized(tx)?;
-        let seen = see(tx, &caller, target)?.ok_or(ApiError::no_workspace())?;
+        let (caller, seen) = self.recognized(tx, Some(target))?;
+        let seen = seen.ok_or(ApiError::no_workspace())?;
         self.need.met_by(seen.reach)?;
         Ok(Held { caller, seen })
     }
@@ -242,13 +237,17 @@ impl Entry {
         if let Some(name) = self.caller.token().and_then(|token| token.name.as_deref()) {
             identity::call_it(tx, self.caller.principal, name)?;
         }
-        let caller = self.recognized(tx)?;
+        let (caller, _) = self.recognized(tx, None)?;
         self.need.met_by(caller.reach)?;
         Ok(caller)
     }
 
-    fn recognized(&self, tx: &mut Tx<'_>) -> Result<Caller, ApiError> {
-        recognize(tx, &self.proof, self.context.now)?.map_err(|_| ApiError::unauthorized())
+    fn recognized(
+        &self,
+        tx: &mut Tx<'_>,
+        target: Option<WorkspaceId>,
+    ) -> Result<(Caller, Option<Seen>), ApiError> {
+        recognize(tx, &self.proof, target, self.context.now)?.map_err(|_| ApiError::unauthorized())
     }
 }
 
@@ -357,15 +356,20 @@ async fn prove(call: &Call) -> Result<Proof, ApiError> {
     }
 }
 
-/// Looks up whom a credential speaks for: one statement, whichever it is.
+/// Whom a credential speaks for, and the workspace it is to open if they are a member of that.
+type Recognized = Result<(Caller, Option<Seen>), Refused>;
+
+/// Looks up whom a credential speaks for, and what of the workspace they see: one statement, whichever it is and whatever
+/// comes of it, so that how long a refusal takes tells nothing.
 fn recognize(
     tx: &mut Tx<'_>,
     proof: &Proof,
+    target: Option<WorkspaceId>,
     now: Timestamp,
-) -> Result<Result<Caller, Refused>, ward_db::Error> {
+) -> Result<Recognized, ward_db::Error> {
     match proof {
-        Proof::Key(presented) => recognize_key(tx, presented, now),
-        Proof::Token(token) => recognize_token(tx, token),
+        Proof::Key(presented) => recognize_key(tx, presented, target, now),
+        Proof::Token(token) => recognize_token(tx, token, target),
     }
 }
 
@@ -373,31 +377,38 @@ fn recognize(
 fn recognize_token(
     tx: &mut Tx<'_>,
     token: &Arc<Verified>,
-) -> Result<Result<Caller, Refused>, ward_db::Error> {
-    let known = identity::look_up(tx, token)?;
+    target: Option<WorkspaceId>,
+) -> Result<Recognized, ward_db::Error> {
+    let known = match target {
+        Some(target) => identity::look_up_for(tx, token, target)?,
+        None => identity::look_up(tx, token)?.map(|(principal, kind)| (principal, kind, None)),
+    };
+    let exists = known.is_some();
+    let (principal, kind, membership) = known.unwrap_or((token.principal, token.kind, None));
     // RFC 9068, section 5: a client that could choose its name could else act as the user of that name.
-    if known.is_some_and(|(_, kind)| kind != token.kind) {
+    if kind != token.kind {
         return Ok(Err(Refused::Unknown));
     }
-    Ok(Ok(Caller {
-        principal: known.map_or(token.principal, |(principal, _)| principal),
-        kind: token.kind,
-        reach: Reach::whole(Role::Owner),
-        exists: known.is_some(),
-        credential: Credential::Token(token.clone()),
-    }))
+    let credential = Credential::Token(token.clone());
+    let caller = Caller { principal, kind, reach: Reach::whole(Role::Owner), exists, credential };
+    let seen = membership.map(|membership| caller.sees(membership));
+    Ok(Ok((caller, seen)))
 }
 
 /// Looks a presented key up and compares its secret, in constant time, before any other of its facts is considered.
 fn recognize_key(
     tx: &mut Tx<'_>,
     presented: &Presented,
+    target: Option<WorkspaceId>,
     now: Timestamp,
-) -> Result<Result<Caller, Refused>, ward_db::Error> {
-    let found = api_keys::look_up(tx, presented.key_id)?;
-    let expected = found.as_ref().map_or([0; 32], |record| record.secret_hash);
+) -> Result<Recognized, ward_db::Error> {
+    let found = match target {
+        Some(target) => api_keys::look_up_for(tx, presented.key_id, target)?,
+        None => api_keys::look_up(tx, presented.key_id)?.map(|record| (record, None)),
+    };
+    let expected = found.as_ref().map_or([0; 32], |(record, _)| record.secret_hash);
     let same = bool::from(expected.ct_eq(&presented.hash));
-    let Some(record) = found else { return Ok(Err(Refused::Unknown)) };
+    let Some((record, membership)) = found else { return Ok(Err(Refused::Unknown)) };
     let reason = if !same {
         Some("wrong_secret")
     } else if record.revoked {
@@ -409,16 +420,12 @@ fn recognize_key(
     } else {
         None
     };
-    Ok(match reason {
-        Some(reason) => Err(Refused::Known { record: Box::new(record), reason }),
-        None => Ok(record.into_caller(presented.key_id)),
-    })
-}
-
-/// The workspace, if it is active and the caller's principal is a member.
-fn see(tx: &mut Tx<'_>, caller: &Caller, workspace: WorkspaceId) -> Result<Option<Seen>, ward_db::Error> {
-    let found = workspaces::as_member(tx, workspace, caller.principal)?;
-    Ok(found.map(|(workspace, role)| Seen { workspace, reach: caller.reach.within(Reach::whole(role)) }))
+    if let Some(reason) = reason {
+        return Ok(Err(Refused::Known { record: Box::new(record), reason }));
+    }
+    let caller = record.into_caller(presented.key_id);
+    let seen = membership.map(|membership| caller.sees(membership));
+    Ok(Ok((caller, seen)))
 }
 
 fn note_failed_sign_in(call: &Call, refused: Refused) {

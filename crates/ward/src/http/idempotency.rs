@@ -224,7 +224,7 @@ struct First {
 impl RepeatKey {
     /// Takes the scope for this transaction. `false`: it is taken, and its answer committed.
     fn begin(&self, tx: &mut Tx<'_>, now: Timestamp) -> Result<bool, Error> {
-        tx.execute(
+        tx.execute_later(
             // A CASE, so that no planner takes the index by age for this: the one row is found by its scope.
             "DELETE FROM idempotency WHERE scope = $1 AND CASE WHEN created_at <= $2 THEN 1 ELSE 0 END = 1",
             &[self.scope.as_str().into(), now.saturating_sub(KEPT).into()],
@@ -245,7 +245,7 @@ impl RepeatKey {
         sealed: bool,
         former: Option<SecretHash>,
     ) -> Result<(), Error> {
-        tx.execute(
+        tx.execute_later(
             "UPDATE idempotency SET status = $2, body = $3, sealed = $4, former_secret = $5 WHERE scope = $1",
             &[
                 self.scope.as_str().into(),

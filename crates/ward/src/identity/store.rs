@@ -1,5 +1,7 @@
 //! The SQL of principals and memberships.
 
+use std::sync::LazyLock;
+
 use ward_db::{Error, Timestamp, Tx};
 
 use super::PrincipalKind;
@@ -7,7 +9,7 @@ use super::token::Verified;
 use crate::access::Role;
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::Page;
-use crate::workspaces;
+use crate::workspaces::{self, Workspace};
 
 /// Creates a principal, with what it is called.
 pub fn create(
@@ -28,7 +30,7 @@ fn insert(
     name: Option<&str>,
     now: Timestamp,
 ) -> Result<(), Error> {
-    tx.execute(
+    tx.execute_later(
         "INSERT INTO principals (id, kind, display_name, last_position, created_at) VALUES ($1, $2, $3, 0, $4)",
         &[id.into(), kind.name().into(), name.into(), now.into()],
     )?;
@@ -41,6 +43,25 @@ pub fn look_up(tx: &mut Tx<'_>, token: &Verified) -> Result<Option<(PrincipalId,
         "SELECT principal_id, kind FROM identities WHERE issuer = $1 AND subject = $2",
         &[(&*token.issuer.name).into(), token.subject.as_str().into()],
         |row| Ok((row.get(0)?, PrincipalKind::column(row, 1)?)),
+    )
+}
+
+/// The same, with the workspace that it wants to enter, if that is active and it is a member.
+pub fn look_up_for(
+    tx: &mut Tx<'_>,
+    token: &Verified,
+    workspace: WorkspaceId,
+) -> Result<Option<(PrincipalId, PrincipalKind, Option<(Workspace, Role)>)>, Error> {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        let (columns, join) = workspaces::membership_sql("$3", "i.principal_id");
+        format!(
+            "SELECT i.principal_id, i.kind, {columns} FROM identities i {join} WHERE i.issuer = $1 AND i.subject = $2"
+        )
+    });
+    tx.optional(
+        &SQL,
+        &[(&*token.issuer.name).into(), token.subject.as_str().into(), workspace.into()],
+        |row| Ok((row.get(0)?, PrincipalKind::column(row, 1)?, workspaces::membership(row, 2)?)),
     )
 }
 
@@ -65,7 +86,7 @@ pub fn enroll(tx: &mut Tx<'_>, token: &Verified, now: Timestamp) -> Result<(), E
 
 /// Calls a principal by this name from now on.
 pub fn call_it(tx: &mut Tx<'_>, principal: PrincipalId, name: &str) -> Result<(), Error> {
-    tx.execute(
+    tx.execute_later(
         "UPDATE principals SET display_name = $2 WHERE id = $1 AND (display_name IS NULL OR display_name <> $2)",
         &[principal.into(), name.into()],
     )?;
@@ -74,7 +95,10 @@ pub fn call_it(tx: &mut Tx<'_>, principal: PrincipalId, name: &str) -> Result<()
 
 /// Takes the principal's guard row: writes on its list wait for each other.
 pub fn guard(tx: &mut Tx<'_>, principal: PrincipalId) -> Result<(), Error> {
-    tx.execute("UPDATE principals SET last_position = last_position WHERE id = $1", &[principal.into()])?;
+    tx.execute_later(
+        "UPDATE principals SET last_position = last_position WHERE id = $1",
+        &[principal.into()],
+    )?;
     Ok(())
 }
 
@@ -98,12 +122,12 @@ pub fn join(
 ) -> Result<(), Error> {
     let position = next_position(tx, principal, now)?;
     let seat = workspaces::next_position(tx, workspace, now)?;
-    tx.execute(
+    tx.execute_later(
         "INSERT INTO memberships (workspace_id, principal_id, role, position, seat, created_at) \
          VALUES ($1, $2, $3, $4, $5, $6)",
         &[workspace.into(), principal.into(), role.name().into(), position.into(), seat.into(), now.into()],
     )?;
-    tx.execute(
+    tx.execute_later(
         "INSERT INTO seats (workspace_id, seat, principal_id) VALUES ($1, $2, $3)",
         &[workspace.into(), seat.into(), principal.into()],
     )?;
@@ -113,12 +137,12 @@ pub fn join(
 /// Ends a membership. Here and below the pair lies between itself and itself, so that the primary key finds it, whatever a
 /// planner thinks of the index by principal.
 pub fn leave(tx: &mut Tx<'_>, principal: PrincipalId, workspace: WorkspaceId) -> Result<(), Error> {
-    tx.execute(
+    tx.execute_later(
         "DELETE FROM seats WHERE workspace_id = $1 AND seat = (SELECT m.seat FROM memberships m \
          WHERE (m.workspace_id, m.principal_id) >= ($1, $2) AND (m.workspace_id, m.principal_id) <= ($1, $2))",
         &[workspace.into(), principal.into()],
     )?;
-    tx.execute(
+    tx.execute_later(
         "DELETE FROM memberships \
          WHERE (workspace_id, principal_id) >= ($1, $2) AND (workspace_id, principal_id) <= ($1, $2)",
         &[workspace.into(), principal.into()],
@@ -144,7 +168,7 @@ pub fn relist(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp) -> Result
     )?;
     for member in members {
         let position = next_position(tx, member, now)?;
-        tx.execute(
+        tx.execute_later(
             "UPDATE memberships SET position = $3 \
              WHERE (workspace_id, principal_id) >= ($1, $2) AND (workspace_id, principal_id) <= ($1, $2)",
             &[workspace.into(), member.into(), position.into()],

@@ -53,7 +53,7 @@ pub fn queue(
     created_at: Timestamp,
 ) -> Result<(), Error> {
     open_lane(tx, workspace, integration, due_at)?;
-    tx.execute(
+    tx.execute_later(
         "INSERT INTO delivery_queue (workspace_id, integration_id, delivery_id, due_at, created_at) \
          VALUES ($1, $2, $3, $4, $5) ON CONFLICT (workspace_id, integration_id, delivery_id) DO NOTHING",
         &[workspace.into(), integration.into(), delivery.into(), due_at.into(), created_at.into()],
@@ -171,7 +171,7 @@ pub fn go_on(tx: &mut Tx<'_>, lane: &mut Lane, now: Timestamp) -> Result<(), Err
     if !BY_ITSELF.contains(&waited.as_str()) {
         lane.resumed_at = Some(now);
     }
-    tx.execute(
+    tx.execute_later(
         "UPDATE sync_lanes SET waits_because = NULL, resumed_at = $3 WHERE workspace_id = $1 AND integration_id = $2",
         &[lane.key.0.into(), lane.key.1.into(), lane.resumed_at.into()],
     )?;
@@ -206,7 +206,7 @@ pub struct Leaving {
 
 /// Takes a lane's row, so that what is read after this is as it stays until the end of the transaction.
 pub fn guard_lane(tx: &mut Tx<'_>, key: LaneKey) -> Result<(), Error> {
-    tx.execute(
+    tx.execute_later(
         "UPDATE sync_lanes SET held = held WHERE workspace_id = $1 AND integration_id = $2",
         &[key.0.into(), key.1.into()],
     )?;
@@ -241,7 +241,7 @@ pub fn leave_lane(tx: &mut Tx<'_>, lane: &Lane, leaving: Leaving) -> Result<(), 
         |row| row.get::<Timestamp>(0),
     )?;
     let due_at = next.map_or(Timestamp::MAX, |next| next.max(leaving.not_before));
-    tx.execute(
+    tx.execute_later(
         "UPDATE sync_lanes SET due_at = $3, not_before = $4 WHERE workspace_id = $1 AND integration_id = $2",
         &[workspace.into(), integration.into(), due_at.into(), leaving.not_before.into()],
     )?;
@@ -303,7 +303,7 @@ pub fn lease(tx: &mut Tx<'_>, lane: &Lane, now: Timestamp, most: i64) -> Result<
             note_attempt(tx, workspace, one.id, one.attempt - 1, &lost)?;
             one.maybe_sent = true;
         }
-        tx.execute(
+        tx.execute_later(
             "UPDATE deliveries SET state = 'sending', lease_token = $3, attempts = $4, tried_since = $5, maybe_sent = $6, \
                     reason = NULL WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
             &[
@@ -342,7 +342,7 @@ fn note_attempt(
     number: i64,
     attempt: &Attempt<'_>,
 ) -> Result<(), Error> {
-    tx.execute(
+    tx.execute_later(
         "INSERT INTO delivery_attempts (workspace_id, delivery_id, number, outcome, status, started_at, ended_at, detail) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (workspace_id, delivery_id, number) DO NOTHING",
         &[
@@ -416,14 +416,14 @@ pub fn settle(
     match settled {
         Settled::Untried => {}
         Settled::Again(due_at, _) => {
-            tx.execute(
+            tx.execute_later(
                 "UPDATE delivery_queue SET due_at = $4 \
                  WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1",
                 &[workspace.into(), integration.into(), leased.id.into(), (*due_at).into()],
             )?;
         }
         Settled::Synced(_) | Settled::Held(..) | Settled::Failed(..) => {
-            tx.execute(
+            tx.execute_later(
                 "DELETE FROM delivery_queue \
                  WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1",
                 &[workspace.into(), integration.into(), leased.id.into()],

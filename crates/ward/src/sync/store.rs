@@ -315,17 +315,17 @@ pub fn requeue(
     created_at: Timestamp,
     now: Timestamp,
 ) -> Result<(), Error> {
-    tx.execute(
+    tx.execute_later(
         "UPDATE deliveries SET state = 'pending', reason = NULL, settled_at = NULL, tried_since = NULL \
          WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), delivery.into()],
     )?;
-    tx.execute(
+    tx.execute_later(
         "UPDATE sync_lanes SET not_before = $3 WHERE workspace_id = $1 AND integration_id = $2",
         &[workspace.into(), integration.into(), NEVER.into()],
     )?;
     queue(tx, workspace, integration, delivery, now, created_at)?;
-    tx.execute(
+    tx.execute_later(
         "UPDATE delivery_queue SET due_at = $4 WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), integration.into(), delivery.into(), now.into()],
     )?;

@@ -1,5 +1,7 @@
 //! The SQL of workspaces.
 
+use std::sync::LazyLock;
+
 use ward_db::{Error, Row, Timestamp, Tx};
 
 use super::{State, Workspace};
@@ -14,42 +16,63 @@ const COLUMNS: &str = "w.id, w.slug, w.name, w.environment, w.backend_org_id, w.
                        w.provisioned_at, w.created_at, w.updated_at";
 
 fn workspace(row: &Row<'_>) -> Result<Workspace, Error> {
+    workspace_from(row, 0)
+}
+
+/// The workspace whose columns begin at `first`.
+fn workspace_from(row: &Row<'_>, first: usize) -> Result<Workspace, Error> {
     Ok(Workspace {
-        id: row.get(0)?,
-        slug: row.get(1)?,
-        name: row.get(2)?,
-        environment: row.get(3)?,
-        backend_org_id: row.get(4)?,
-        region: row.get(5)?,
-        connector_type: row.get(6)?,
-        provisioned_at: row.get(7)?,
-        created_at: row.get(8)?,
-        updated_at: row.get(9)?,
+        id: row.get(first)?,
+        slug: row.get(first + 1)?,
+        name: row.get(first + 2)?,
+        environment: row.get(first + 3)?,
+        backend_org_id: row.get(first + 4)?,
+        region: row.get(first + 5)?,
+        connector_type: row.get(first + 6)?,
+        provisioned_at: row.get(first + 7)?,
+        created_at: row.get(first + 8)?,
+        updated_at: row.get(first + 9)?,
     })
 }
 
-/// The active workspace as a member sees it, with the member's role.
+/// What a look-up of somebody reads of the workspace they want to enter: columns, and the join that gives them. `id` is the
+/// parameter of the workspace, `principal` the parameter or the column of whom it is looked up for.
 ///
 /// Every request asks this, so it is written to leave a planner no choice. The pair lies between itself and itself, which
 /// only the primary key can find: as two equalities it may be looked for by the index by principal, among all of somebody's
-/// thousands of memberships. And it is no join, whose other side could be read first or lead to the workspace's members.
+/// thousands of memberships. And it is no join, whose other side could lead to the workspace's members. SQLite compares a
+/// column with a column without the type that the key has, and then takes only half of the pair from it: hence the CASE.
+pub fn membership_sql(id: &str, principal: &str) -> (String, String) {
+    let is_parameter = principal.starts_with('$');
+    let principal =
+        if is_parameter { principal.to_owned() } else { format!("CASE WHEN true THEN {principal} END") };
+    let role = format!(
+        "(SELECT m.role FROM memberships m WHERE (m.workspace_id, m.principal_id) >= ({id}, {principal}) \
+         AND (m.workspace_id, m.principal_id) <= ({id}, {principal}))"
+    );
+    (format!("{COLUMNS}, {role}"), format!("LEFT JOIN workspaces w ON w.id = {id} AND w.state = 'active'"))
+}
+
+/// The workspace with the member's role, from a row in which the columns of [`membership_sql`] begin at `first`. `None`: it
+/// is not active, or they are no member.
+pub fn membership(row: &Row<'_>, first: usize) -> Result<Option<(Workspace, Role)>, Error> {
+    if row.get::<Option<WorkspaceId>>(first)?.is_none() || row.get::<Option<String>>(first + 10)?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some((workspace_from(row, first)?, Role::column(row, first + 10)?)))
+}
+
+/// The active workspace as a member sees it, with the member's role.
 pub fn as_member(
     tx: &mut Tx<'_>,
     id: WorkspaceId,
     principal: PrincipalId,
 ) -> Result<Option<(Workspace, Role)>, Error> {
-    let found = tx.optional(
-        "SELECT w.id, w.slug, w.name, w.environment, w.backend_org_id, w.region, w.connector_type, \
-                w.provisioned_at, w.created_at, w.updated_at, \
-                (SELECT m.role FROM memberships m \
-                 WHERE (m.workspace_id, m.principal_id) >= ($1, $2) AND (m.workspace_id, m.principal_id) <= ($1, $2)) \
-         FROM workspaces w WHERE w.id = $1 AND w.state = 'active'",
-        &[id.into(), principal.into()],
-        |row| match row.get::<Option<String>>(10)? {
-            Some(_) => Ok(Some((workspace(row)?, Role::column(row, 10)?))),
-            None => Ok(None),
-        },
-    )?;
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        let (columns, _) = membership_sql("$1", "$2");
+        format!("SELECT {columns} FROM workspaces w WHERE w.id = $1 AND w.state = 'active'")
+    });
+    let found = tx.optional(&SQL, &[id.into(), principal.into()], |row| membership(row, 0))?;
     Ok(found.flatten())
 }
 
@@ -64,7 +87,7 @@ pub fn active(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<Option<Workspace>, Err
 
 /// Takes the workspace's guard row: writes in the workspace wait for each other.
 pub fn guard(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<(), Error> {
-    tx.execute("UPDATE workspaces SET last_position = last_position WHERE id = $1", &[id.into()])?;
+    tx.execute_later("UPDATE workspaces SET last_position = last_position WHERE id = $1", &[id.into()])?;
     Ok(())
 }
 
@@ -78,16 +101,30 @@ pub fn next_position(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result
     )
 }
 
-/// A page of the active workspaces that the principal is a member of.
-pub fn list(tx: &mut Tx<'_>, principal: PrincipalId, page: Page) -> Result<Vec<(Workspace, i64)>, Error> {
-    tx.all(
-        "SELECT w.id, w.slug, w.name, w.environment, w.backend_org_id, w.region, w.connector_type, \
-                w.provisioned_at, w.created_at, w.updated_at, m.position \
-         FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
-         WHERE m.principal_id = $1 AND m.position > $2 ORDER BY m.position LIMIT $3",
-        &[principal.into(), page.after.into(), page.fetch().into()],
-        |row| Ok((workspace(row)?, row.get(10)?)),
-    )
+/// A page of the active workspaces that the principal is a member of, each with its place in the list, and how many there
+/// are in the list, counted no further than `most`, as the rows say: 0 if there are none.
+pub fn list(
+    tx: &mut Tx<'_>,
+    principal: PrincipalId,
+    page: Page,
+    most: i64,
+) -> Result<(Vec<(Workspace, i64)>, i64), Error> {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "SELECT {COLUMNS}, m.position, \
+                    (SELECT count(*) FROM (SELECT 1 FROM memberships WHERE principal_id = $1 AND position > 0 LIMIT $4) \
+                     AS counted) \
+             FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
+             WHERE m.principal_id = $1 AND m.position > $2 ORDER BY m.position LIMIT $3"
+        )
+    });
+    let mut counted = 0;
+    let rows =
+        tx.all(&SQL, &[principal.into(), page.after.into(), page.fetch().into(), most.into()], |row| {
+            counted = row.get(11)?;
+            Ok((workspace(row)?, row.get(10)?))
+        })?;
+    Ok((rows, counted))
 }
 
 /// How many workspaces the principal's list has, counted no further than `most`.
@@ -110,7 +147,7 @@ pub fn take_slug(tx: &mut Tx<'_>, slug: &str, id: WorkspaceId) -> Result<bool, E
 
 /// Inserts a workspace.
 pub fn insert(tx: &mut Tx<'_>, new: &Workspace, state: State) -> Result<(), Error> {
-    tx.execute(
+    tx.execute_later(
         "INSERT INTO workspaces (id, slug, name, environment, region, backend_org_id, connector_type, state, \
                 provisioned_at, last_position, created_at, updated_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11)",
@@ -133,7 +170,7 @@ pub fn insert(tx: &mut Tx<'_>, new: &Workspace, state: State) -> Result<(), Erro
 
 /// Stores what a change left of a workspace.
 pub fn update(tx: &mut Tx<'_>, changed: &Workspace) -> Result<(), Error> {
-    tx.execute(
+    tx.execute_later(
         "UPDATE workspaces SET name = $2, environment = $3, region = $4, connector_type = $5, provisioned_at = $6, \
                 updated_at = $7 WHERE id = $1",
         &[
@@ -174,7 +211,7 @@ pub fn add_unclaimed(
             &[slot.into(), share.into()],
         )?;
         if counted == 1 {
-            tx.execute(
+            tx.execute_later(
                 "INSERT INTO unclaimed (workspace_id, slot, lapses_at) VALUES ($1, $2, $3)",
                 &[id.into(), slot.into(), lapses_at.into()],
             )?;
@@ -334,7 +371,7 @@ pub fn keep_test_callers(
     set_at: Timestamp,
 ) -> Result<(), Error> {
     let numbers = serde_json::Value::from(numbers.to_vec()).to_string();
-    tx.execute(
+    tx.execute_later(
         "INSERT INTO test_caller_lists (workspace_id, version, numbers, set_at) VALUES ($1, $2, $3, $4) \
          ON CONFLICT (workspace_id, version) DO NOTHING",
         &[id.into(), version.into(), ward_db::Value::Json(&numbers), set_at.into()],
@@ -344,9 +381,9 @@ pub fn keep_test_callers(
 
 /// Replaces the workspace's test callers.
 pub fn set_test_callers(tx: &mut Tx<'_>, id: WorkspaceId, numbers: &[String]) -> Result<(), Error> {
-    tx.execute("DELETE FROM test_callers WHERE workspace_id = $1", &[id.into()])?;
+    tx.execute_later("DELETE FROM test_callers WHERE workspace_id = $1", &[id.into()])?;
     for (ordinal, number) in (0_i64..).zip(numbers) {
-        tx.execute(
+        tx.execute_later(
             "INSERT INTO test_callers (workspace_id, ordinal, number) VALUES ($1, $2, $3)",
             &[id.into(), ordinal.into(), number.as_str().into()],
         )?;

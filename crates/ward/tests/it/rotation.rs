@@ -92,7 +92,9 @@ async fn everything_is_sealed_anew_while_servers_work() {
     let rotating = rotate_secrets(&renewed.app, |progress| steps.lock().push(progress.done));
     let (rotated, made) = tokio::join!(rotating, working);
     let rotated = rotated.unwrap();
-    assert_eq!((rotated.of, rotated.left, rotated.unopened.len()), (5, 0, 0), "{rotated:?}");
+    assert_eq!((rotated.left, rotated.unopened.len()), (0, 0), "{rotated:?}");
+    // Twilio's token may have been given anew, under the new key, before it was counted.
+    assert!((4..=5).contains(&rotated.of), "{rotated:?}");
     assert_eq!(steps.into_inner().last(), Some(&rotated.done));
     assert_eq!(rotate_secrets(&renewed.app, |_| ()).await.unwrap().done, 0);
 

@@ -9,7 +9,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 use ward::operator;
 use ward_db::{Options, Recorder};
-use ward_test::{Engine, Server, Tenant, both};
+use ward_test::{Engine, Server, Tenant, TestIssuer, both};
 use ward_test_db::postgres::lines;
 
 use super::sources::{self, Written};
@@ -36,7 +36,12 @@ const ALLOWED: [(&str, &str); 11] = [
 ];
 
 /// Calls whose statements are put together when they run, with all that can be put in.
-async fn walk(server: &Server, tenant: &Tenant) {
+async fn walk(server: &Server, issuer: &TestIssuer, tenant: &Tenant) {
+    let stranger = server.person(issuer, "dana");
+    stranger.get(&tenant.workspace("")).await.expect(StatusCode::NOT_FOUND);
+    let link = tenant.owner.post(&tenant.workspace("/invitations"), json!({ "role": "viewer" })).await;
+    let accepted = json!({ "invitation": link.expect(StatusCode::CREATED)["invitation"] });
+    stranger.post("/v1/invitations/accept", accepted).await.expect(StatusCode::CREATED);
     let any = "00000000-0000-4000-8000-000000000001";
     for path in [
         "/calls".to_owned(),
@@ -214,9 +219,11 @@ async fn with_one_giant_among_small_workspaces_every_statement_that_is_written_i
         closure_time: PATIENCE,
         ..Options::default()
     };
-    let server = Server::on(|_| {}, options).await;
+    let mut issuer = TestIssuer::start().await;
+    let server = Server::on(|config| config.issuers = vec![issuer.config()], options).await;
+    issuer.follow(&server.clock);
     let tenant = server.tenant("acme").await;
-    walk(&server, &tenant).await;
+    walk(&server, &issuer, &tenant).await;
     let statements = known(&sources::statements(), &recorder.texts());
     judge("hardly anything there", &plans(&server, &statements).await);
     fill(&server).await;

@@ -1,0 +1,154 @@
+//! What goes out together: the beginning of a transaction, changes that were kept back, and what asks for an answer.
+//!
+//! Everything is on its way before the first of it is answered. The server takes it in the order it was sent in, so a
+//! round trip carries as many statements as there are, and each sees what those before it did.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use futures_util::TryStreamExt as _;
+use futures_util::future::{MaybeDone, join3, maybe_done};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, Row, Statement};
+use uuid::Uuid;
+
+use super::values::Bound;
+use crate::value::{Timestamp, Value};
+
+/// A change that is prepared, kept until something else is sent.
+pub(super) struct Kept {
+    statement: Statement,
+    values: Vec<Owned>,
+}
+
+enum Owned {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Text(Box<str>),
+    Uuid(Uuid),
+    Time(Timestamp),
+    Json(Box<str>),
+    Bytes(Box<[u8]>),
+}
+
+impl Kept {
+    pub(super) fn new(statement: Statement, values: &[Value<'_>]) -> Self {
+        let owned = |value: &Value<'_>| match *value {
+            Value::Null => Owned::Null,
+            Value::Bool(flag) => Owned::Bool(flag),
+            Value::Int(number) => Owned::Int(number),
+            Value::Text(text) => Owned::Text(text.into()),
+            Value::Uuid(id) => Owned::Uuid(id),
+            Value::Time(time) => Owned::Time(time),
+            Value::Json(text) => Owned::Json(text.into()),
+            Value::Bytes(bytes) => Owned::Bytes(bytes.into()),
+        };
+        Self { statement, values: values.iter().map(owned).collect() }
+    }
+
+    fn bound(&self) -> Vec<Bound<'_>> {
+        let bound = |value| {
+            Bound(match value {
+                &Owned::Null => Value::Null,
+                &Owned::Bool(flag) => Value::Bool(flag),
+                &Owned::Int(number) => Value::Int(number),
+                Owned::Text(text) => Value::Text(text),
+                &Owned::Uuid(id) => Value::Uuid(id),
+                &Owned::Time(time) => Value::Time(time),
+                Owned::Json(text) => Value::Json(text),
+                Owned::Bytes(bytes) => Value::Bytes(bytes),
+            })
+        };
+        self.values.iter().map(bound).collect()
+    }
+}
+
+/// How each part of a flight ended.
+pub(super) struct Landed<T> {
+    /// The beginning of the transaction, if there was one to begin.
+    pub(super) begun: Result<(), Error>,
+    /// The first error of a change that was kept.
+    pub(super) kept: Result<(), Error>,
+    /// How many of those succeeded.
+    pub(super) ran: usize,
+    /// What came last.
+    pub(super) last: Result<T, Error>,
+}
+
+/// Sends everything, then waits for everything.
+pub(super) async fn together<T>(
+    client: &Client,
+    begin: Option<&str>,
+    kept: &[Kept],
+    last: impl Future<Output = Result<T, Error>>,
+) -> Landed<T> {
+    let begun = async {
+        match begin {
+            Some(begin) => client.batch_execute(begin).await,
+            None => Ok(()),
+        }
+    };
+    let (begun, kept, last) = join3(begun, all(client, kept), last).await;
+    let ran = kept.iter().filter(|change| change.is_ok()).count();
+    Landed { begun, kept: kept.into_iter().collect(), ran, last }
+}
+
+async fn all(client: &Client, kept: &[Kept]) -> Vec<Result<(), Error>> {
+    let mut changes: Vec<_> = kept
+        .iter()
+        .map(|kept| {
+            Box::pin(maybe_done(async { client.execute_raw(&kept.statement, kept.bound()).await.map(drop) }))
+        })
+        .collect();
+    // One is sent when it is first polled.
+    poll_fn(|cx| {
+        let mut landed = true;
+        for change in &mut changes {
+            landed &= change.as_mut().poll(cx).is_ready();
+        }
+        if landed { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    changes.iter_mut().filter_map(|change| MaybeDone::take_output(change.as_mut())).collect()
+}
+
+/// Sends a statement: its rows, and how many it changed.
+pub(super) async fn perform(
+    client: &Client,
+    prepared: &mut Option<Statement>,
+    sql: &str,
+    bound: &[Bound<'_>],
+    named: bool,
+) -> Result<(Vec<Row>, u64), Error> {
+    let stream = if named {
+        let statement = match prepared.take_if(|known| !fits(known, bound)) {
+            None if let Some(known) = &*prepared => known.clone(),
+            _ => {
+                let types: Vec<_> = bound.iter().map(Bound::declared).collect();
+                prepared.insert(client.prepare_typed(sql, &types).await?).clone()
+            }
+        };
+        client.query_raw(&statement, bound).await?
+    } else {
+        let typed = bound.iter().map(|value| (value as &(dyn ToSql + Sync), value.declared()));
+        client.query_typed_raw(sql, typed).await?
+    };
+    let mut stream = std::pin::pin!(stream);
+    let mut rows = Vec::new();
+    while let Some(row) = stream.try_next().await? {
+        rows.push(row);
+    }
+    Ok((rows, stream.rows_affected().unwrap_or(0)))
+}
+
+/// Whether a prepared statement takes these values. It was declared by the values of its first run: a NULL of then
+/// left the type to the server.
+pub(super) fn fits(statement: &Statement, bound: &[Bound<'_>]) -> bool {
+    statement.params().len() == bound.len()
+        && statement
+            .params()
+            .iter()
+            .zip(bound)
+            .all(|(kind, value)| matches!(value.0, Value::Null) || *kind == value.declared())
+}
