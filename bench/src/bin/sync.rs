@@ -25,6 +25,8 @@ use ward_test_db::postgres;
 
 /// Clients at once.
 const CLIENTS: usize = 64;
+/// Workspaces that calls are spread over, where they are.
+const SPREAD: usize = 16;
 /// Settled deliveries that the queue's cost is compared at.
 const HISTORIES: [u64; 2] = [1_000, 1_000_000];
 /// What makes a throw-away PostgreSQL server wait for the disk as one in earnest does.
@@ -97,6 +99,8 @@ struct Fresh {
     worker: Worker,
     /// How many writes the receiver took.
     taken: Arc<AtomicU64>,
+    /// Where the receiver is.
+    url: String,
     /// Dropped last.
     _database: Option<postgres::Database>,
 }
@@ -135,7 +139,7 @@ impl Place {
         let tenant = server.tenant("bench").await;
         connect(&server, &tenant, &url).await;
         let worker = worker(&server);
-        Fresh { server, tenant, worker, taken, _database: database }
+        Fresh { server, tenant, worker, taken, url, _database: database }
     }
 }
 
@@ -207,17 +211,54 @@ fn whole_request(buffer: &[u8]) -> Option<usize> {
     (buffer.len() >= whole).then_some(whole)
 }
 
+/// Where a call is reported: the URL of a workspace's calls, and a key for it.
+type Target = (String, String);
+
+/// Reports finished calls for a while, to one workspace after the other; how many in a second.
+async fn ingest(client: &reqwest::Client, targets: &Arc<[Target]>, span: Duration, next: &mut u64) -> f64 {
+    let (client, targets) = (client.clone(), Arc::clone(targets));
+    rate(span, next, move |number| {
+        let (client, targets) = (client.clone(), Arc::clone(&targets));
+        async move {
+            let at = usize::try_from(number).expect("a small number") % targets.len();
+            let (root, key) = &targets[at];
+            let body = json!({ "status": "completed", "caller_id": "+15550100002", "direction": "inbound" });
+            let sending = client.put(format!("{root}/CA{number}")).bearer_auth(key).json(&body).send();
+            assert!(sending.await.is_ok_and(|answer| answer.status().is_success()), "a call was not taken");
+        }
+    })
+    .await
+}
+
+/// Sends what is owed for a while; how many in a second. The rest is sent before it returns.
+async fn deliver(worker: &Worker, taken: &AtomicU64, span: Duration) -> f64 {
+    let (began, before) = (Instant::now(), taken.load(Ordering::Relaxed));
+    while began.elapsed() < span && worker.turn().await > 0 {}
+    let sent = u32::try_from(taken.load(Ordering::Relaxed) - before).expect("not that many");
+    let rate = f64::from(sent) / began.elapsed().as_secs_f64();
+    while worker.turn().await > 0 {}
+    rate
+}
+
 /// Durable writes, calls and deliveries in a second, in turns on one database.
 async fn rates(engine: &str, place: &Place, plan: &Plan, section: &mut String) {
     let span = Duration::from_secs(plan.seconds);
-    let Fresh { server, tenant, worker, taken, _database } = &place.fresh().await;
+    let Fresh { server, tenant, worker, taken, url, _database } = &place.fresh().await;
     server.sql("CREATE TABLE bench_ceiling (id bigint NOT NULL PRIMARY KEY, body text NOT NULL)").await;
     let client = reqwest::Client::builder().pool_max_idle_per_host(CLIENTS).build().expect("a client");
-    let key = tenant.owner.bearer.clone().expect("a key");
-    let root = format!("{}{}", server.url(), tenant.path("/calls"));
+    let target = |tenant: &Tenant| {
+        (format!("{}{}", server.url(), tenant.path("/calls")), tenant.owner.bearer.clone().expect("a key"))
+    };
+    let one: Arc<[Target]> = [target(tenant)].into();
+    let mut many = vec![];
+    for number in 0..SPREAD {
+        let tenant = server.tenant(&format!("bench-{number}")).await;
+        connect(server, &tenant, url).await;
+        many.push(target(&tenant));
+    }
+    let many: Arc<[Target]> = many.into();
     let (mut rows, mut calls) = (0, 0);
-    let [mut ceilings, mut ingested, mut delivered, mut of_calls, mut of_deliveries] =
-        [const { Vec::new() }; 5];
+    let mut measured = [const { Vec::new() }; 5];
     for round in 1..=plan.rounds {
         let db = server.app.db.clone();
         let ceiling = rate(span, &mut rows, move |number| {
@@ -232,43 +273,37 @@ async fn rates(engine: &str, place: &Place, plan: &Plan, section: &mut String) {
             }
         })
         .await;
-        let (client, key, root) = (client.clone(), key.clone(), root.clone());
-        let taking = rate(span, &mut calls, move |number| {
-            let (client, key, url) = (client.clone(), key.clone(), format!("{root}/CA{number}"));
-            async move {
-                let body =
-                    json!({ "status": "completed", "caller_id": "+15550100002", "direction": "inbound" });
-                let answer = client.put(url).bearer_auth(key).json(&body).send().await;
-                assert!(answer.is_ok_and(|answer| answer.status().is_success()), "a call was not taken");
-            }
-        })
-        .await;
-        let (began, before) = (Instant::now(), taken.load(Ordering::Relaxed));
-        while began.elapsed() < span && worker.turn().await > 0 {}
-        let sent = u32::try_from(taken.load(Ordering::Relaxed) - before).expect("not that many");
-        let sending = f64::from(sent) / began.elapsed().as_secs_f64();
-        while worker.turn().await > 0 {}
+        let taking = ingest(&client, &one, span, &mut calls).await;
+        let sending = deliver(worker, taken, span).await;
+        let taking_many = ingest(&client, &many, span, &mut calls).await;
+        let sending_many = deliver(worker, taken, span).await;
         println!(
-            "{engine}, round {round}: {ceiling:.0} rows, {taking:.0} calls, {sending:.0} deliveries a second"
+            "{engine}, round {round}: {ceiling:.0} rows; {taking:.0} calls, {sending:.0} deliveries; in many workspaces \
+             {taking_many:.0} calls, {sending_many:.0} deliveries a second"
         );
-        ceilings.push(ceiling);
-        ingested.push(taking);
-        delivered.push(sending);
-        of_calls.push(taking / ceiling);
-        of_deliveries.push(sending / ceiling);
+        let found = [ceiling, taking, taking_many, sending, sending_many];
+        for (all, rate) in measured.iter_mut().zip(found) {
+            all.push((rate, rate / ceiling));
+        }
     }
     let _ = write!(
         section,
-        "\n## {engine}\n\n| what, {CLIENTS} at once | a second | of the ceiling |\n|---|---:|---:|\n\
-         | ceiling: one-row writes, each durable when it is answered | {:.0} | 1.00 |\n\
-         | finished calls over HTTP, each with its delivery and audit | {:.0} | {:.2} |\n\
-         | deliveries to one receiver, leased, sent, settled | {:.0} | {:.2} |\n",
-        median(ceilings),
-        median(ingested),
-        median(of_calls),
-        median(delivered),
-        median(of_deliveries)
+        "\n## {engine}\n\n| what, {CLIENTS} at once | a second | of the ceiling |\n|---|---:|---:|\n"
     );
+    let many = format!("the same in {SPREAD} workspaces");
+    for (what, all) in [
+        "ceiling: one-row writes, each durable when it is answered",
+        "finished calls over HTTP in one workspace, each with its delivery and audit",
+        &many,
+        "deliveries of one integration, leased, sent, settled",
+        &format!("the same of {SPREAD}"),
+    ]
+    .into_iter()
+    .zip(&measured)
+    {
+        let (rates, ratios): (Vec<f64>, Vec<f64>) = all.iter().copied().unzip();
+        let _ = writeln!(section, "| {what} | {:.0} | {:.2} |", median(rates), median(ratios));
+    }
 }
 
 /// What a look and a delivery cost beside a small and a large history, in turns.

@@ -19,6 +19,7 @@ fn with_table() -> Fixture {
 
 const INSERT: &str = "insert into t (a, b) values ($1, $2)";
 const COUNT: &str = "select count(*) from t";
+const SLOW: &str = "insert into s values ($1)";
 
 both!(the_next_statement_sees_what_was_sent_later);
 async fn the_next_statement_sees_what_was_sent_later() {
@@ -37,7 +38,10 @@ async fn the_next_statement_sees_what_was_sent_later() {
         assert_eq!(it.count("select count(*) from t where b = 'd'").await, round + 1);
     }
     // Nothing else at all, and a commit.
-    it.db.write("t", |tx| tx.execute_later(INSERT, &[90.into(), "z".into()])).await.unwrap_or_else(fail);
+    it.db
+        .write("t", |tx| tx.execute_later(INSERT, &[90.into(), "z".into()]))
+        .await
+        .unwrap_or_else(|e: Error| panic!("{e}"));
     assert_eq!(it.count(COUNT).await, 7);
     // What the closure does not want is not sent.
     let refused = it.db.write("t", |tx| {
@@ -85,9 +89,14 @@ async fn what_ended_before_the_commit_is_done_again_with_all_of_it() {
         "create trigger waits before insert on s for each row execute function slow()",
     ])
     .await;
-    const SLOW: &str = "insert into s values ($1)";
-    it.db.write("t", |tx| tx.execute(SLOW, &[1.into()]).map(drop)).await.unwrap_or_else(fail);
-    it.db.write("t", |tx| tx.execute(INSERT, &[0.into(), "x".into()]).map(drop)).await.unwrap_or_else(fail);
+    it.db
+        .write("t", |tx| tx.execute(SLOW, &[1.into()]).map(drop))
+        .await
+        .unwrap_or_else(|e: Error| panic!("{e}"));
+    it.db
+        .write("t", |tx| tx.execute(INSERT, &[0.into(), "x".into()]).map(drop))
+        .await
+        .unwrap_or_else(|e: Error| panic!("{e}"));
     let tries = Arc::new(AtomicU32::new(0));
     let (inner, counted) = (Arc::clone(&it), Arc::clone(&tries));
     let done = it.db.write("t", move |tx| {
@@ -105,12 +114,8 @@ async fn what_ended_before_the_commit_is_done_again_with_all_of_it() {
         tx.execute_later(SLOW, &[slow.into()])
     });
     // The server said that it ended before it came to the commit, so nothing is unknown.
-    done.await.unwrap_or_else(fail);
+    done.await.unwrap_or_else(|e: Error| panic!("{e}"));
     assert_eq!(tries.load(Ordering::Relaxed), 2);
     assert_eq!(it.count("select count(*) from t where a = 1").await, 1);
     assert_eq!(it.count("select count(*) from s").await, 2);
-}
-
-fn fail(error: Error) {
-    panic!("{error}");
 }

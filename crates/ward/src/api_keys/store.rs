@@ -10,7 +10,7 @@ use crate::access::{Permission, Permissions, Reach, Role};
 use crate::identity::PrincipalKind;
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::Page;
-use crate::workspaces::{self, Workspace};
+use crate::workspaces::{self, AsMember};
 
 const RECORD: &str = "k.id, k.workspace_id, h.state, k.principal_id, k.principal_kind, k.name, k.role, k.permissions, \
                       k.secret_hash, k.expires_at, k.updated_at, k.revoked_at IS NOT NULL";
@@ -48,7 +48,7 @@ pub fn look_up_for(
     tx: &mut Tx<'_>,
     key_id: KeyId,
     workspace: WorkspaceId,
-) -> Result<Option<(KeyRecord, Option<(Workspace, Role)>)>, Error> {
+) -> Result<Option<(KeyRecord, Option<AsMember>)>, Error> {
     static SQL: LazyLock<String> = LazyLock::new(|| {
         let (columns, join) = workspaces::membership_sql("$2", "k.principal_id");
         format!(

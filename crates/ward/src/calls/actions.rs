@@ -164,10 +164,11 @@ fn begin(
         let missing = missing.into_iter().filter(|(_, missing)| *missing);
         return Err(ApiError::invalid(missing.map(|(field, _)| first_report_needs(field)).collect()));
     };
-    let is_test = match caller {
-        Caller::Number(number) => workspaces::is_test_caller(tx, workspace, number)?,
-        Caller::Uri(_) | Caller::Other(_) | Caller::Withheld => false,
+    let number = match caller {
+        Caller::Number(number) => Some(number.as_str()),
+        Caller::Uri(_) | Caller::Other(_) | Caller::Withheld => None,
     };
+    let (is_test, list_version) = workspaces::test_caller(tx, workspace, number)?;
     Ok(CallRecord {
         id: CallId::at(now),
         call_sid: sid.to_owned(),
@@ -176,7 +177,7 @@ fn begin(
         reported_by: reporter.name().to_owned(),
         caller: caller.text().map(str::to_owned),
         caller_form: caller.form().to_owned(),
-        list_version: workspaces::test_caller_version(tx, workspace)?,
+        list_version,
         status: report.status,
         completion_reason: report.completion_reason.clone(),
         duration_ms: report.duration_ms,

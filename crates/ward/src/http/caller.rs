@@ -24,7 +24,7 @@ use crate::http::{Call, Context};
 use crate::identity::token::{self, Verified};
 use crate::identity::{self, PrincipalKind};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
-use crate::workspaces::{self, Workspace};
+use crate::workspaces::{self, AsMember, Workspace};
 
 /// How long before its end a key's answers begin to warn.
 const WARN_BEFORE: Duration = Duration::from_hours(336);
@@ -97,8 +97,8 @@ impl Caller {
         self.key().map_or(end, |key| end.min(key.expires_at))
     }
 
-    /// The workspace as they see it who are members in this role.
-    fn sees(&self, (workspace, role): (Workspace, Role)) -> Seen {
+    /// The workspace as this caller sees it, who is a member in that role.
+    fn sees(&self, (workspace, role): AsMember) -> Seen {
         Seen { workspace, reach: self.reach.within(Reach::whole(role)) }
     }
 

@@ -9,7 +9,7 @@ use super::token::Verified;
 use crate::access::Role;
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::Page;
-use crate::workspaces::{self, Workspace};
+use crate::workspaces::{self, AsMember};
 
 /// Creates a principal, with what it is called.
 pub fn create(
@@ -51,7 +51,7 @@ pub fn look_up_for(
     tx: &mut Tx<'_>,
     token: &Verified,
     workspace: WorkspaceId,
-) -> Result<Option<(PrincipalId, PrincipalKind, Option<(Workspace, Role)>)>, Error> {
+) -> Result<Option<(PrincipalId, PrincipalKind, Option<AsMember>)>, Error> {
     static SQL: LazyLock<String> = LazyLock::new(|| {
         let (columns, join) = workspaces::membership_sql("$3", "i.principal_id");
         format!(

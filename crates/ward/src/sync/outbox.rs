@@ -15,6 +15,9 @@ pub const NEVER: Timestamp = Timestamp::from_micros(0);
 /// What a lane waits for that ends by itself; everything else waits for somebody.
 const BY_ITSELF: [&str; 2] = ["throttled", "failing"];
 
+const QUEUE: &str = "INSERT INTO delivery_queue (workspace_id, integration_id, delivery_id, due_at, created_at) \
+                     VALUES ($1, $2, $3, $4, $5) ON CONFLICT (workspace_id, integration_id, delivery_id) DO NOTHING";
+
 /// Inserts a delivery, if the call does not owe one to this integration already.
 pub fn insert(
     tx: &mut Tx<'_>,
@@ -25,6 +28,7 @@ pub fn insert(
     (now, due_at): (Timestamp, Timestamp),
 ) -> Result<(), Error> {
     let id = DeliveryId::at(now);
+    open_lane(tx, workspace, integration, due_at)?;
     let inserted = tx.execute(
         "INSERT INTO deliveries (workspace_id, id, integration_id, call_id, direction, state, attempts, maybe_sent, \
                 position, created_at) \
@@ -40,7 +44,13 @@ pub fn insert(
             now.into(),
         ],
     )?;
-    if inserted == 1 { queue(tx, workspace, integration, id, due_at, now) } else { Ok(()) }
+    if inserted == 1 {
+        tx.execute_later(
+            QUEUE,
+            &[workspace.into(), integration.into(), id.into(), due_at.into(), now.into()],
+        )?;
+    }
+    Ok(())
 }
 
 /// Puts a delivery into its lane's queue, due then.
@@ -53,27 +63,27 @@ pub fn queue(
     created_at: Timestamp,
 ) -> Result<(), Error> {
     open_lane(tx, workspace, integration, due_at)?;
-    tx.execute_later(
-        "INSERT INTO delivery_queue (workspace_id, integration_id, delivery_id, due_at, created_at) \
-         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (workspace_id, integration_id, delivery_id) DO NOTHING",
+    tx.execute(
+        QUEUE,
         &[workspace.into(), integration.into(), delivery.into(), due_at.into(), created_at.into()],
     )?;
     Ok(())
 }
 
-/// Makes sure that the lane is there and gets its turn by `due_at`, and takes it as the guard row of its queue.
+/// Makes sure that the lane is there and gets its turn by `due_at`, and takes it as the guard row of its queue: what the
+/// next statement reads of the queue is as it stays. There must be one before the commit, because this may wait.
 pub fn open_lane(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
     integration: IntegrationId,
     due_at: Timestamp,
 ) -> Result<(), Error> {
-    tx.execute(
+    tx.execute_later(
         "INSERT INTO sync_lanes (workspace_id, integration_id, due_at, not_before, lease_until, held, failures) \
          VALUES ($1, $2, $3, $4, $4, false, 0) ON CONFLICT (workspace_id, integration_id) DO NOTHING",
         &[workspace.into(), integration.into(), due_at.into(), NEVER.into()],
     )?;
-    tx.execute(
+    tx.execute_later(
         "UPDATE sync_lanes SET due_at = CASE WHEN not_before <= $3 AND due_at > $3 THEN $3 \
                                              WHEN not_before > $3 AND due_at > not_before THEN not_before \
                                              ELSE due_at END \

@@ -12,8 +12,8 @@ use ward_db::Timestamp;
 use crate::ids::WorkspaceId;
 
 pub use store::{
-    active, as_member, claim, count, guard, is_test_caller, lapse_due, list, membership, membership_sql,
-    next_position, test_caller_version, test_callers_of,
+    AsMember, active, as_member, claim, count, guard, lapse_due, list, membership, membership_sql,
+    next_position, test_caller, test_callers_of,
 };
 
 /// A workspace, as `WorkspaceResponse` shows it.

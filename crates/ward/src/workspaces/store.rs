@@ -35,12 +35,15 @@ fn workspace_from(row: &Row<'_>, first: usize) -> Result<Workspace, Error> {
     })
 }
 
+/// A workspace, and the role that somebody has in it.
+pub type AsMember = (Workspace, Role);
+
 /// What a look-up of somebody reads of the workspace they want to enter: columns, and the join that gives them. `id` is the
 /// parameter of the workspace, `principal` the parameter or the column of whom it is looked up for.
 ///
 /// Every request asks this, so it is written to leave a planner no choice. The pair lies between itself and itself, which
 /// only the primary key can find: as two equalities it may be looked for by the index by principal, among all of somebody's
-/// thousands of memberships. And it is no join, whose other side could lead to the workspace's members. SQLite compares a
+/// thousands of memberships. And it is no join, whose other side could lead to the workspace's members. `SQLite` compares a
 /// column with a column without the type that the key has, and then takes only half of the pair from it: hence the CASE.
 pub fn membership_sql(id: &str, principal: &str) -> (String, String) {
     let is_parameter = principal.starts_with('$');
@@ -55,7 +58,7 @@ pub fn membership_sql(id: &str, principal: &str) -> (String, String) {
 
 /// The workspace with the member's role, from a row in which the columns of [`membership_sql`] begin at `first`. `None`: it
 /// is not active, or they are no member.
-pub fn membership(row: &Row<'_>, first: usize) -> Result<Option<(Workspace, Role)>, Error> {
+pub fn membership(row: &Row<'_>, first: usize) -> Result<Option<AsMember>, Error> {
     if row.get::<Option<WorkspaceId>>(first)?.is_none() || row.get::<Option<String>>(first + 10)?.is_none() {
         return Ok(None);
     }
@@ -67,7 +70,7 @@ pub fn as_member(
     tx: &mut Tx<'_>,
     id: WorkspaceId,
     principal: PrincipalId,
-) -> Result<Option<(Workspace, Role)>, Error> {
+) -> Result<Option<AsMember>, Error> {
     static SQL: LazyLock<String> = LazyLock::new(|| {
         let (columns, _) = membership_sql("$1", "$2");
         format!("SELECT {columns} FROM workspaces w WHERE w.id = $1 AND w.state = 'active'")
@@ -328,14 +331,14 @@ pub fn test_callers(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<Vec<String>, Err
     })
 }
 
-/// Whether this number is one of the workspace's test callers now.
-pub fn is_test_caller(tx: &mut Tx<'_>, id: WorkspaceId, number: &str) -> Result<bool, Error> {
-    let found = tx.optional(
-        "SELECT 1 FROM test_callers WHERE workspace_id = $1 AND number = $2",
+/// Whether this number is one of the workspace's test callers now, and the version of the list that says so.
+pub fn test_caller(tx: &mut Tx<'_>, id: WorkspaceId, number: Option<&str>) -> Result<(bool, i64), Error> {
+    tx.one(
+        "SELECT (SELECT 1 FROM test_callers WHERE workspace_id = $1 AND number = $2) IS NOT NULL, \
+                (SELECT version FROM test_caller_lists WHERE workspace_id = $1 ORDER BY version DESC LIMIT 1)",
         &[id.into(), number.into()],
-        |_| Ok(()),
-    )?;
-    Ok(found.is_some())
+        |row| Ok((row.get(0)?, row.get::<Option<i64>>(1)?.unwrap_or(0))),
+    )
 }
 
 /// The version of the workspace's list of test callers. 0 is the list before its first change.
