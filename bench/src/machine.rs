@@ -26,6 +26,7 @@ impl Machine {
             postgres: None,
             flush: 0.0,
             postgres_flush: None,
+            load_first: crate::load::may_go_first(),
             busy,
         })
     }

@@ -14,6 +14,7 @@
 mod connect;
 mod error;
 mod flight;
+mod known;
 mod mode;
 mod pool;
 mod session;
@@ -113,41 +114,24 @@ impl Postgres {
         // A request waits as long as it has: a refusal now is no better than one then.
         let wait = if commit_until.is_some() { time } else { wait };
         let wait = wait.min(until.saturating_duration_since(Instant::now()));
-        let turn = pool.turn(wait).await.map_err(|error| {
-            // What a long read waits for is long reads: its time ran out.
-            let late = long && !self.closed.load(Ordering::Acquire);
-            if late { error.with_kind(ErrorKind::Timeout, name) } else { error }
-        })?;
-        let (reply, answer) = oneshot::channel();
         let (waiting, gone) = oneshot::channel::<()>();
-        let job = move |session: &mut Session| -> pool::Deliver {
-            if reply.is_closed() {
-                return Box::new(|| ());
-            }
+        let work = move |session: &mut Session| {
             let call = Call { name, mode, until, commit_until, gone: long.then_some(gone) };
-            let outcome = session.run(call, &mut f);
-            Box::new(move || drop(reply.send(outcome)))
+            session.run(call, &mut f)
         };
-        pool.hand(turn, Box::new(job))?;
-        let outcome = answer.await;
+        let outcome = pool.run(wait, work).await;
         drop(waiting);
-        // Only a bug in there drops a call unanswered.
-        outcome.unwrap_or_else(|_| {
-            Err(E::from(Error::new(ErrorKind::Unknown, format!("{name}: its thread gave no answer"))))
-        })
+        outcome.map_err(|error| {
+            // What a long read waits for is long reads: its time ran out.
+            let late = long && error.kind() == ErrorKind::Unavailable && !pool.is_closed();
+            if late { error.with_kind(ErrorKind::Timeout, name) } else { error }
+        })?
     }
 
     pub(crate) async fn check(&self) -> Result<(), Error> {
         self.open_or_refuse()?;
         let (until, _) = Deadline::bound(self.source.options.closure_time);
-        let turn = self.pool.turn(self.source.options.busy_timeout).await?;
-        let (reply, answer) = oneshot::channel();
-        let job = move |session: &mut Session| -> pool::Deliver {
-            let outcome = session.probe(until);
-            Box::new(move || drop(reply.send(outcome)))
-        };
-        self.pool.hand(turn, Box::new(job))?;
-        answer.await.unwrap_or_else(|_| Err(Error::unavailable("the probe's thread gave no answer")))
+        self.pool.run(self.source.options.busy_timeout, move |session| session.probe(until)).await?
     }
 
     /// Runs `work` on a session of its own, for changing the schema. On a thread of its own too: the caller's may

@@ -8,23 +8,18 @@ use std::time::{Duration, Instant};
 use metrics::{Histogram, counter, histogram};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
-use tokio_postgres::{Client, Row, Statement};
+use tokio_postgres::{Client, Row};
 
 use super::connect::connect;
 use super::error::{Again, certainly_rolled_back, takes_no_writes, told};
 use super::flight::{Kept, Landed, fits, perform, together};
+use super::known::{Statements, learn};
 use super::mode::{Mode, Source, begin, statement_time};
 use super::values::Bound;
 use crate::counters::add;
 use crate::tx::Tx;
 use crate::value::Value;
-use crate::{Error, ErrorKind, Recorder, closure, lex};
-
-/// Statements kept prepared per connection. Texts put together at run time are few, but nothing else bounds them.
-const STATEMENTS: usize = 1_024;
-
-/// How many parameters the protocol can count.
-const PARAMETERS: usize = u16::MAX as usize;
+use crate::{Error, ErrorKind, closure};
 
 /// The server stops a statement by itself; this much later it is given up from this side.
 const GRACE: Duration = Duration::from_millis(500);
@@ -52,17 +47,10 @@ pub(super) struct Call {
 struct Link {
     client: Client,
     driver: tokio::task::JoinHandle<()>,
-    known: HashMap<Box<str>, Known>,
+    known: Statements,
     expires: Instant,
     /// What [`Source::trusted`] was when it was made.
     trusted: u64,
-}
-
-/// What is known of a statement's text.
-struct Known {
-    parameters: usize,
-    changes: bool,
-    prepared: Option<Statement>,
 }
 
 /// The transaction that runs.
@@ -94,6 +82,8 @@ pub(crate) struct Session {
     running: Running,
     /// Changes that go out with whatever is sent next.
     kept: Vec<Kept>,
+    /// Its thread slept since it last heard from the server.
+    slept: bool,
     timers: HashMap<(&'static str, Mode), Histogram>,
     commit_time: Histogram,
 }
@@ -112,7 +102,16 @@ impl Session {
             .map_err(|error| Error::unavailable("a session's event loop cannot be made").because(error))?;
         let running = Running::new("", Mode::Single, Instant::now());
         let commit_time = histogram!("ward_db_commit_seconds");
-        Ok(Self { source, runtime, link: None, running, kept: vec![], timers: HashMap::new(), commit_time })
+        Ok(Self {
+            source,
+            runtime,
+            link: None,
+            running,
+            kept: vec![],
+            slept: true,
+            timers: HashMap::new(),
+            commit_time,
+        })
     }
 
     /// Runs a closure to its end, again if need be.
@@ -136,6 +135,10 @@ impl Session {
         }
         let single = mode == Mode::Read && !source.several.read().contains(name);
         let mode = if single { Mode::Single } else { mode };
+        if started >= until {
+            // It stood in line until now.
+            return Err(E::from(Error::unavailable("every connection to the database is busy")));
+        }
         self.running = Running { commit_until, gone, ..Running::new(name, mode, until) };
         let mut attempt = 0;
         let result = loop {
@@ -208,11 +211,16 @@ impl Session {
         true
     }
 
+    /// Notes that its thread sleeps.
+    pub(super) const fn slept(&mut self) {
+        self.slept = true;
+    }
+
     /// A live connection: the one there is, or a new one.
     fn connected(&mut self) -> Result<(), Error> {
-        if self.link.is_some() {
-            // Its thread slept: let the connection read what came meanwhile, which may be its end. The first turn
-            // asks the system, the second lets the connection see the answer.
+        if std::mem::take(&mut self.slept) && self.link.is_some() {
+            // Let the connection read what came meanwhile, which may be its end. The first turn asks the system, the
+            // second lets the connection see the answer.
             self.runtime.block_on(async {
                 tokio::task::yield_now().await;
                 tokio::task::yield_now().await;
@@ -232,7 +240,7 @@ impl Session {
             Ended::Done(Ok((client, driver))) => {
                 let life = self.source.options.connection_life;
                 let expires = Instant::now() + life.mul_f64(1.0 + share() / 2.0);
-                self.link = Some(Link { client, driver, known: HashMap::new(), expires, trusted });
+                self.link = Some(Link { client, driver, known: Statements::new(), expires, trusted });
                 Ok(())
             }
             Ended::Done(Err(why)) => {
@@ -533,47 +541,6 @@ fn drive<F: Future>(
             () = abandoned => Ended::Abandoned,
         }
     })
-}
-
-/// What is known of a statement's text, when its values are such as it can take.
-fn learn<'k>(
-    known: &'k mut HashMap<Box<str>, Known>,
-    sql: &str,
-    params: &[Value<'_>],
-    recorder: Option<&Recorder>,
-) -> Result<&'k mut Known, Error> {
-    for (index, value) in params.iter().enumerate() {
-        if let Value::Text(text) | Value::Json(text) = value
-            && text.as_bytes().contains(&0)
-        {
-            return Err(Error::invalid(format!("parameter {} holds a NUL character", index + 1)));
-        }
-    }
-    if params.len() > PARAMETERS {
-        return Err(Error::invalid(format!("a statement has {PARAMETERS} parameters at most")));
-    }
-    if !known.contains_key(sql) {
-        if let Some(recorder) = recorder {
-            recorder.note(sql);
-        }
-        if lex::controls_transaction(sql) {
-            return Err(Error::invalid("a closure does not begin or end transactions itself"));
-        }
-        if known.len() >= STATEMENTS {
-            known.clear();
-        }
-        let entry = Known { parameters: lex::parameters(sql), changes: lex::changes(sql), prepared: None };
-        known.insert(sql.into(), entry);
-    }
-    let entry = known.get_mut(sql).ok_or_else(|| Error::invalid("a statement was forgotten at once"))?;
-    if entry.parameters != params.len() {
-        return Err(Error::invalid(format!(
-            "the statement has {} parameters, {} are given",
-            entry.parameters,
-            params.len()
-        )));
-    }
-    Ok(entry)
 }
 
 /// How long the server may be silent before it is given up from this side, when so many statements go out before the last.
