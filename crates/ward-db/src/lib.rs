@@ -63,6 +63,9 @@ pub struct Options {
     pub long_read_time: Duration,
     /// PostgreSQL: connections for reads and writes at most, each with a thread; those of long reads come on top.
     pub connections: usize,
+    /// PostgreSQL: how many of those are used as soon as there is work. More than keep the processors busy only get in each
+    /// other's way; the others help when something has to wait, for a lock or for a server that is far away.
+    pub ready_connections: usize,
     /// PostgreSQL: how long one read or write may take, waiting for a connection and repeated tries included. A
     /// [`Deadline`] that ends earlier goes before.
     pub closure_time: Duration,
@@ -115,6 +118,7 @@ impl Default for Options {
             busy_timeout: Duration::from_secs(5),
             long_read_time: Duration::from_secs(30),
             connections: (4 * threads).max(16),
+            ready_connections: (2 * threads).max(4),
             closure_time: Duration::from_secs(10),
             statement_time: Duration::from_secs(8),
             serve_lock: false,

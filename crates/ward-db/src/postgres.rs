@@ -1,7 +1,8 @@
 //! PostgreSQL: a pool of threads with a connection each, and closures that run again when they must.
 //!
 //! Each closure has a connection, and its thread, to itself. A write is one READ COMMITTED transaction whose `BEGIN`
-//! travels with its first statement. A read of one statement has no transaction and costs one round trip. A read that
+//! travels with its first statement, and a change whose count nobody asks for with whatever comes next, the commit at the
+//! latest. A read of one statement has no transaction and costs one round trip. A read that
 //! sends a second one begins anew in a REPEATABLE READ transaction, and from then on every read of its name begins in
 //! one at once; its `BEGIN` travels with the first statement and its end is not waited for, so that it costs a round
 //! trip per statement and no more. A long read is such a transaction too.
@@ -54,8 +55,18 @@ impl Postgres {
         let target = Target::read(url)?;
         let source = Arc::new(Source::new(target, options));
         Ok(Self {
-            pool: Pool::new(Arc::clone(&source), "short", source.options.connections),
-            long: Pool::new(Arc::clone(&source), "long", source.options.long_readers),
+            pool: Pool::new(
+                Arc::clone(&source),
+                "short",
+                source.options.ready_connections,
+                source.options.connections,
+            ),
+            long: Pool::new(
+                Arc::clone(&source),
+                "long",
+                source.options.long_readers,
+                source.options.long_readers,
+            ),
             source,
             closed: AtomicBool::new(false),
         })

@@ -2,6 +2,10 @@
 //!
 //! There are never more threads than connections. Work for which no thread is free waits in a line, without a thread, and a
 //! thread that has finished takes the next of the line at once: while there is a line, nobody sleeps or is woken.
+//!
+//! A few threads are used as soon as there is work: as many as keep the processors busy. Two dozen that take turns on two
+//! processors are slower than four. What these few cannot be fast at is waiting, for a lock or for a server that is far
+//! away: so whatever has stood in line for a moment gets another thread.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use metrics::{Gauge, Histogram, gauge, histogram};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::mode::Source;
@@ -19,6 +23,9 @@ use crate::{Error, ErrorKind};
 
 /// A connection idle for so long is let go; the thread that had it opens another when it is needed.
 const IDLE: Duration = Duration::from_mins(5);
+
+/// How long work stands in line before another thread helps.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// What a thread does with its session, and what it does when others may see that it is free again.
 type Job = Box<dyn FnOnce(&mut Session) -> Deliver + Send>;
@@ -32,6 +39,8 @@ pub(super) struct Pool {
 struct Shared {
     source: Arc<Source>,
     label: &'static str,
+    /// How many are used as soon as there is work.
+    ready: usize,
     most: usize,
     busy: Gauge,
     open: Gauge,
@@ -42,8 +51,9 @@ struct Shared {
 struct State {
     /// Last in, first out, so that those not needed grow idle enough to be let go.
     idle: Vec<Arc<Place>>,
-    line: VecDeque<Job>,
-    running: usize,
+    line: VecDeque<(Instant, Job)>,
+    /// Threads that have work.
+    active: usize,
     threads: Vec<JoinHandle<()>>,
     closed: bool,
 }
@@ -67,12 +77,14 @@ enum Handed {
 }
 
 impl Pool {
-    /// At most `most` sessions, opened as they are needed.
-    pub(super) fn new(source: Arc<Source>, label: &'static str, most: usize) -> Self {
+    /// At most `most` sessions, opened as they are needed; `ready` of them at once.
+    pub(super) fn new(source: Arc<Source>, label: &'static str, ready: usize, most: usize) -> Self {
         let most = most.max(1);
+        let ready = ready.clamp(1, most);
         let shared = Shared {
             source,
             label,
+            ready,
             most,
             busy: gauge!("ward_db_pool_busy", "pool" => label),
             open: gauge!("ward_db_pool_threads", "pool" => label),
@@ -102,7 +114,11 @@ impl Pool {
         }))?;
         if matches!(handed, Handed::IntoLine) {
             let began = Instant::now();
-            let waited = tokio::time::timeout(limit, &mut answer).await;
+            let mut waited = tokio::time::timeout(PATIENCE.min(limit), &mut answer).await;
+            if waited.is_err() && limit > PATIENCE {
+                self.shared.help()?;
+                waited = tokio::time::timeout(limit.saturating_sub(PATIENCE), &mut answer).await;
+            }
             self.wait.record(began.elapsed());
             match waited {
                 Ok(answered) => return answered.map_err(|_| self.unanswered(&settled)),
@@ -168,34 +184,53 @@ impl Place {
 }
 
 impl Shared {
-    /// Gives a job to a thread that is idle, or a new one, or puts it into the line.
+    /// Gives a job to a thread, or puts it into the line.
     fn hand(self: &Arc<Self>, job: Job) -> Result<Handed, Error> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Error::closed());
         }
+        if state.active >= self.ready {
+            state.line.push_back((Instant::now(), job));
+            return Ok(Handed::IntoLine);
+        }
+        self.begin(state, job)?;
+        Ok(Handed::ToThread)
+    }
+
+    /// Gives what stands first in line to one more thread, if it has stood there for long and there may be one more.
+    fn help(self: &Arc<Self>) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        if state.active >= self.most || !state.is_late() {
+            return Ok(());
+        }
+        match state.line.pop_front() {
+            Some((_, job)) => self.begin(state, job),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives a job to a thread that is idle, or to a new one.
+    fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>, job: Job) -> Result<(), Error> {
         if let Some(place) = state.idle.pop() {
+            state.active += 1;
             drop(state);
             place.tell(Next::Run(job));
-            return Ok(Handed::ToThread);
-        }
-        if state.running >= self.most {
-            state.line.push_back(job);
-            return Ok(Handed::IntoLine);
+            return Ok(());
         }
         let shared = Arc::clone(self);
         let thread = std::thread::Builder::new()
             .name(format!("ward-db-{}", self.label))
             .spawn(move || shared.work(job))
             .map_err(|error| Error::unavailable("a database thread cannot be started").because(error))?;
-        state.running += 1;
+        state.active += 1;
         state.threads.push(thread);
-        Ok(Handed::ToThread)
+        Ok(())
     }
 
     fn work(&self, first: Job) {
         self.open.increment(1);
-        let _ended = Ended(self);
+        let mut ended = Ended { shared: self, active: true };
         let Ok(mut session) = Session::new(Arc::clone(&self.source)) else {
             tracing::error!("a database thread has no event loop");
             return;
@@ -206,25 +241,33 @@ impl Shared {
             self.busy.increment(1);
             let deliver = job(&mut session);
             self.busy.decrement(1);
-            let mut state = self.state.lock();
-            let next = state.line.pop_front();
-            let closed = state.closed;
-            if next.is_none() && !closed {
-                // Before the answer goes out: who calls again at once finds it there.
-                state.idle.push(Arc::clone(&place));
-            }
-            drop(state);
+            let next = self.next(&place);
+            ended.active = next.is_some();
             deliver();
-            job = match next {
+            job = match next.or_else(|| Self::idle(&place, &mut session)) {
                 Some(next) => next,
-                None if closed => break,
-                None => match Self::idle(&place, &mut session) {
-                    Some(next) => next,
-                    None => break,
-                },
+                None => break,
             };
+            ended.active = true;
         }
         session.retire();
+    }
+
+    /// What a thread does next. `None`: it is idle from now on, and whoever calls at once finds it so.
+    fn next(&self, place: &Arc<Place>) -> Option<Job> {
+        let mut state = self.state.lock();
+        if (state.active <= self.ready || state.is_late())
+            && let Some((_, job)) = state.line.pop_front()
+        {
+            return Some(job);
+        }
+        state.active -= 1;
+        if state.closed {
+            place.tell(Next::Stop);
+        } else {
+            state.idle.push(Arc::clone(place));
+        }
+        None
     }
 
     /// Waits for work. `None`: there will be none.
@@ -240,12 +283,22 @@ impl Shared {
     }
 }
 
+impl State {
+    /// Whether what stands first in line has stood there for long.
+    fn is_late(&self) -> bool {
+        self.line.front().is_some_and(|(since, _)| since.elapsed() >= PATIENCE)
+    }
+}
+
 /// Counts a thread out, however it ends.
-struct Ended<'p>(&'p Shared);
+struct Ended<'p> {
+    shared: &'p Shared,
+    active: bool,
+}
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        self.0.open.decrement(1);
-        self.0.state.lock().running -= 1;
+        self.shared.open.decrement(1);
+        self.shared.state.lock().active -= usize::from(self.active);
     }
 }

@@ -211,6 +211,26 @@ async fn who_has_a_deadline_waits_for_a_connection_until_then() {
     assert_eq!(waits.await.unwrap_or_else(|e: Error| panic!("{e}")), 0);
 }
 
+postgres_only!(whoever_waits_in_the_database_holds_up_nobody_beside, threads = 2);
+async fn whoever_waits_in_the_database_holds_up_nobody_beside() {
+    let it = with_table(Options { ready_connections: 1, connections: 3, ..fast() });
+    let sleeping = [(); 2].map(|()| {
+        let db = it.db.clone();
+        tokio::spawn(
+            async move { db.read("t", |tx| tx.optional("select pg_sleep(3)", &[], |_| Ok(()))).await },
+        )
+    });
+    // The one that is used at once is taken, then another, and there is a third.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for _ in 0..20 {
+        assert_eq!(it.count(COUNT).await, 0);
+    }
+    assert!(sleeping.iter().all(|task| !task.is_finished()));
+    for task in sleeping {
+        task.await.unwrap().unwrap_or_else(|e: Error| panic!("{e}"));
+    }
+}
+
 postgres_only!(a_connection_that_ended_is_replaced_unnoticed, threads = 2);
 async fn a_connection_that_ended_is_replaced_unnoticed() {
     let it = Arc::new(with_table(one()));

@@ -136,7 +136,7 @@ pub static SETTINGS: &[Setting] = &[
         database_connections,
         |it| if it.trim() == "auto" { Ok(None) } else { number(it, 1..=10_000).map(Some) },
         |it: Option<usize>| it.map_or_else(|| "auto".to_owned(), |count| count.to_string()),
-        "Connections to PostgreSQL at most; 4 for long reads come on top. `auto`: four for each core, and 16 at least."
+        "Connections to PostgreSQL at most; 4 for long reads come on top. `auto`: four for each core, and 16 at least. Two for each core, and 4 at least, are used at once; the others while requests wait for those."
     ),
     plain!(
         "Serving",
