@@ -378,21 +378,24 @@ async fn settle(fresh: &Fresh, engine: Engine, history: u64) {
     // One real one, by which the others are made.
     owe(fresh, "first").await;
     while fresh.worker.turn().await > 0 {}
+    // What is copied is read once: read again for every row, it is looked for among the new ones too.
     let numbers =
         format!("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {})", history - 1);
     let calls = format!(
         "INSERT INTO calls (workspace_id, id, call_sid, direction, reported_direction, reported_by, caller_form, \
                 list_version, status, finished, started_at, details, first_reported_at, updated_at) \
-         {numbers} SELECT c.workspace_id, {}, 'old-' || i, 'inbound', 'inbound', 'runtime', 'withheld', 0, 'completed', \
+         {numbers}, c AS MATERIALIZED (SELECT * FROM calls WHERE call_sid = 'first') \
+         SELECT c.workspace_id, {}, 'old-' || i, 'inbound', 'inbound', 'runtime', 'withheld', 0, 'completed', \
                 true, c.started_at, c.details, c.first_reported_at, c.updated_at \
-         FROM n, (SELECT * FROM calls WHERE call_sid = 'first') AS c",
+         FROM n, c",
         id(1)
     );
     let deliveries = format!(
         "INSERT INTO deliveries (workspace_id, id, integration_id, call_id, direction, state, attempts, maybe_sent, \
                 position, created_at, settled_at) \
-         {numbers} SELECT d.workspace_id, {}, d.integration_id, {}, 'inbound', 'synced', 1, false, i, d.created_at, \
-                d.settled_at FROM n, (SELECT * FROM deliveries LIMIT 1) AS d",
+         {numbers}, d AS MATERIALIZED (SELECT * FROM deliveries LIMIT 1) \
+         SELECT d.workspace_id, {}, d.integration_id, {}, 'inbound', 'synced', 1, false, i, d.created_at, \
+                d.settled_at FROM n, d",
         id(2),
         id(1)
     );
