@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use metrics::{Gauge, Histogram, gauge, histogram};
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::mode::Source;
@@ -116,7 +116,7 @@ impl Pool {
             let began = Instant::now();
             let mut waited = tokio::time::timeout(PATIENCE.min(limit), &mut answer).await;
             if waited.is_err() && limit > PATIENCE {
-                self.shared.help()?;
+                self.shared.help();
                 waited = tokio::time::timeout(limit.saturating_sub(PATIENCE), &mut answer).await;
             }
             self.wait.record(began.elapsed());
@@ -132,11 +132,11 @@ impl Pool {
     }
 
     fn unanswered(&self, settled: &AtomicBool) -> Error {
-        if self.shared.state.lock().closed && !settled.load(Ordering::Acquire) {
-            return Error::closed();
+        if settled.load(Ordering::Acquire) {
+            // Only a bug in there drops work that was begun.
+            return Error::new(ErrorKind::Unknown, "a database thread gave no answer");
         }
-        // Only a bug in there drops work unanswered.
-        Error::new(ErrorKind::Unknown, "a database thread gave no answer")
+        if self.is_closed() { Error::closed() } else { Error::unavailable("no database thread could begin") }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -194,61 +194,66 @@ impl Shared {
             state.line.push_back((Instant::now(), job));
             return Ok(Handed::IntoLine);
         }
-        self.begin(state, job)?;
+        let place = self.place(&mut state)?;
+        state.active += 1;
+        drop(state);
+        place.tell(Next::Run(job));
         Ok(Handed::ToThread)
     }
 
     /// Gives what stands first in line to one more thread, if it has stood there for long and there may be one more.
-    fn help(self: &Arc<Self>) -> Result<(), Error> {
+    fn help(self: &Arc<Self>) {
         let mut state = self.state.lock();
         if state.active >= self.most || !state.is_late() {
-            return Ok(());
+            return;
         }
-        match state.line.pop_front() {
-            Some((_, job)) => self.begin(state, job),
-            None => Ok(()),
+        let Some((since, job)) = state.line.pop_front() else { return };
+        match self.place(&mut state) {
+            Ok(place) => {
+                state.active += 1;
+                drop(state);
+                place.tell(Next::Run(job));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "work waits for a thread that is free");
+                state.line.push_front((since, job));
+            }
         }
     }
 
-    /// Gives a job to a thread that is idle, or to a new one.
-    fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>, job: Job) -> Result<(), Error> {
+    /// Where an idle thread waits, or a new one.
+    fn place(self: &Arc<Self>, state: &mut State) -> Result<Arc<Place>, Error> {
         if let Some(place) = state.idle.pop() {
-            state.active += 1;
-            drop(state);
-            place.tell(Next::Run(job));
-            return Ok(());
+            return Ok(place);
         }
-        let shared = Arc::clone(self);
+        let place = Arc::new(Place::default());
+        let (shared, its) = (Arc::clone(self), Arc::clone(&place));
         let thread = std::thread::Builder::new()
             .name(format!("ward-db-{}", self.label))
-            .spawn(move || shared.work(job))
+            .spawn(move || shared.work(&its))
             .map_err(|error| Error::unavailable("a database thread cannot be started").because(error))?;
-        state.active += 1;
         state.threads.push(thread);
-        Ok(())
+        Ok(place)
     }
 
-    fn work(&self, first: Job) {
+    fn work(&self, place: &Arc<Place>) {
         self.open.increment(1);
         let mut ended = Ended { shared: self, active: true };
         let Ok(mut session) = Session::new(Arc::clone(&self.source)) else {
             tracing::error!("a database thread has no event loop");
+            // What it was to do has not begun, and is told so.
+            drop(place.wait());
             return;
         };
-        let place = Arc::new(Place::default());
-        let mut job = first;
-        loop {
+        let mut next = None;
+        while let Some(job) = next.take().or_else(|| Self::idle(place, &mut session)) {
+            ended.active = true;
             self.busy.increment(1);
             let deliver = job(&mut session);
             self.busy.decrement(1);
-            let next = self.next(&place);
+            next = self.next(place);
             ended.active = next.is_some();
             deliver();
-            job = match next.or_else(|| Self::idle(&place, &mut session)) {
-                Some(next) => next,
-                None => break,
-            };
-            ended.active = true;
         }
         session.retire();
     }

@@ -65,11 +65,23 @@ struct Running {
     /// A transaction is open.
     begun: bool,
     again: Option<Again>,
+    /// Changes that go out with whatever is sent next. They are this transaction's, and end with it.
+    kept: Vec<Kept>,
 }
 
 impl Running {
     const fn new(name: &'static str, mode: Mode, until: Instant) -> Self {
-        Self { name, mode, until, commit_until: None, gone: None, sent: false, begun: false, again: None }
+        Self {
+            name,
+            mode,
+            until,
+            commit_until: None,
+            gone: None,
+            sent: false,
+            begun: false,
+            again: None,
+            kept: vec![],
+        }
     }
 }
 
@@ -80,8 +92,6 @@ pub(crate) struct Session {
     runtime: Runtime,
     link: Option<Link>,
     running: Running,
-    /// Changes that go out with whatever is sent next.
-    kept: Vec<Kept>,
     /// Its thread slept since it last heard from the server.
     slept: bool,
     timers: HashMap<(&'static str, Mode), Histogram>,
@@ -102,16 +112,7 @@ impl Session {
             .map_err(|error| Error::unavailable("a session's event loop cannot be made").because(error))?;
         let running = Running::new("", Mode::Single, Instant::now());
         let commit_time = histogram!("ward_db_commit_seconds");
-        Ok(Self {
-            source,
-            runtime,
-            link: None,
-            running,
-            kept: vec![],
-            slept: true,
-            timers: HashMap::new(),
-            commit_time,
-        })
+        Ok(Self { source, runtime, link: None, running, slept: true, timers: HashMap::new(), commit_time })
     }
 
     /// Runs a closure to its end, again if need be.
@@ -143,7 +144,6 @@ impl Session {
         let mut attempt = 0;
         let result = loop {
             attempt += 1;
-            self.kept.clear();
             if let Err(error) = self.connected() {
                 break Err(E::from(error));
             }
@@ -262,7 +262,7 @@ impl Session {
 
     /// Runs a statement, after the changes that were kept: its rows, and how many it changed.
     pub(crate) fn statement(&mut self, sql: &str, params: &[Value<'_>]) -> Result<(Vec<Row>, u64), Error> {
-        let Self { source, runtime, link, running, kept, .. } = self;
+        let Self { source, runtime, link, running, .. } = self;
         let Some(Link { client, known, .. }) = link else {
             return Err(Error::unavailable("the connection to the database is lost"));
         };
@@ -278,7 +278,7 @@ impl Session {
         let changes = entry.changes;
         let bound: Vec<Bound<'_>> = params.iter().map(|&value| Bound(value)).collect();
         let begin = (!running.begun).then(|| begin(running.mode, source)).flatten();
-        let kept = std::mem::take(kept);
+        let kept = std::mem::take(&mut running.kept);
         let statement = perform(client, &mut entry.prepared, sql, &bound, source.target.named);
         let flight = together(client, begin.as_deref(), &kept, statement);
         let silent = Instant::now() + silence(running.mode, source, kept.len());
@@ -313,7 +313,7 @@ impl Session {
             let entry = learn(known, sql, params, self.source.options.recorder.as_deref())?;
             let bound: Vec<Bound<'_>> = params.iter().map(|&value| Bound(value)).collect();
             if let Some(statement) = entry.prepared.as_ref().filter(|known| fits(known, &bound)) {
-                self.kept.push(Kept::new(statement.clone(), params));
+                self.running.kept.push(Kept::new(statement.clone(), params));
                 return Ok(());
             }
         }
@@ -418,9 +418,9 @@ impl Session {
 
     /// Commits; the changes that were kept go out with the commit.
     fn commit(&mut self) -> Result<(), Error> {
-        let Self { source, runtime, link, running, kept, .. } = self;
+        let Self { source, runtime, link, running, .. } = self;
         let counters = &source.counters;
-        let kept = std::mem::take(kept);
+        let kept = std::mem::take(&mut running.kept);
         if !running.begun && kept.is_empty() {
             if running.mode == Mode::Write {
                 add(&counters.commits, 1);
@@ -506,6 +506,7 @@ impl Session {
     }
 
     fn roll_back(&mut self) {
+        self.running.kept.clear();
         if matches!(self.running.mode, Mode::Read | Mode::LongRead) && self.running.again.is_none() {
             return self.let_go();
         }

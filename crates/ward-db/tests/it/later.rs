@@ -43,13 +43,19 @@ async fn the_next_statement_sees_what_was_sent_later() {
         .await
         .unwrap_or_else(|e: Error| panic!("{e}"));
     assert_eq!(it.count(COUNT).await, 7);
-    // What the closure does not want is not sent.
-    let refused = it.db.write("t", |tx| {
-        tx.execute_later(INSERT, &[91.into(), "z".into()])?;
-        Err::<(), _>(Error::unreadable("changed its mind"))
-    });
-    assert_eq!(refused.await.unwrap_err().kind(), ErrorKind::Decode);
-    assert_eq!(it.count(COUNT).await, 7);
+    // What the closure does not want is not sent, with nothing that comes after it on the connection.
+    for begun in [false, true] {
+        let refused = it.db.write("t", move |tx| {
+            if begun {
+                tx.one(COUNT, &[], |row| row.get::<i64>(0))?;
+            }
+            tx.execute_later(INSERT, &[91.into(), "z".into()])?;
+            Err::<(), _>(Error::unreadable("changed its mind"))
+        });
+        assert_eq!(refused.await.unwrap_err().kind(), ErrorKind::Decode);
+        it.db.check().await.unwrap();
+        assert_eq!(it.count(COUNT).await, 7);
+    }
 }
 
 both!(an_error_of_what_was_sent_later_undoes_everything);
