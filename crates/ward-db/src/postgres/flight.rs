@@ -10,58 +10,14 @@ use futures_util::TryStreamExt as _;
 use futures_util::future::{MaybeDone, join3, maybe_done};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
-use uuid::Uuid;
 
-use super::values::Bound;
-use crate::value::{Timestamp, Value};
+use super::values::{Bound, Encoded};
+use crate::value::Value;
 
 /// A change that is prepared, kept until something else is sent.
 pub(super) struct Kept {
-    statement: Statement,
-    values: Vec<Owned>,
-}
-
-enum Owned {
-    Null,
-    Bool(bool),
-    Int(i64),
-    Text(Box<str>),
-    Uuid(Uuid),
-    Time(Timestamp),
-    Json(Box<str>),
-    Bytes(Box<[u8]>),
-}
-
-impl Kept {
-    pub(super) fn new(statement: Statement, values: &[Value<'_>]) -> Self {
-        let owned = |value: &Value<'_>| match *value {
-            Value::Null => Owned::Null,
-            Value::Bool(flag) => Owned::Bool(flag),
-            Value::Int(number) => Owned::Int(number),
-            Value::Text(text) => Owned::Text(text.into()),
-            Value::Uuid(id) => Owned::Uuid(id),
-            Value::Time(time) => Owned::Time(time),
-            Value::Json(text) => Owned::Json(text.into()),
-            Value::Bytes(bytes) => Owned::Bytes(bytes.into()),
-        };
-        Self { statement, values: values.iter().map(owned).collect() }
-    }
-
-    fn bound(&self) -> Vec<Bound<'_>> {
-        let bound = |value| {
-            Bound(match value {
-                &Owned::Null => Value::Null,
-                &Owned::Bool(flag) => Value::Bool(flag),
-                &Owned::Int(number) => Value::Int(number),
-                Owned::Text(text) => Value::Text(text),
-                &Owned::Uuid(id) => Value::Uuid(id),
-                &Owned::Time(time) => Value::Time(time),
-                Owned::Json(text) => Value::Json(text),
-                Owned::Bytes(bytes) => Value::Bytes(bytes),
-            })
-        };
-        self.values.iter().map(bound).collect()
-    }
+    pub(super) statement: Statement,
+    pub(super) values: Vec<Encoded>,
 }
 
 /// How each part of a flight ended.
@@ -98,7 +54,7 @@ async fn all(client: &Client, kept: &[Kept]) -> Vec<Result<(), Error>> {
     let mut changes: Vec<_> = kept
         .iter()
         .map(|kept| {
-            Box::pin(maybe_done(async { client.execute_raw(&kept.statement, kept.bound()).await.map(drop) }))
+            Box::pin(maybe_done(async { client.execute_raw(&kept.statement, &kept.values).await.map(drop) }))
         })
         .collect();
     // One is sent when it is first polled.

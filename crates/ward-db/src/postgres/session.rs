@@ -313,7 +313,8 @@ impl Session {
             let entry = learn(known, sql, params, self.source.options.recorder.as_deref())?;
             let bound: Vec<Bound<'_>> = params.iter().map(|&value| Bound(value)).collect();
             if let Some(statement) = entry.prepared.as_ref().filter(|known| fits(known, &bound)) {
-                self.running.kept.push(Kept::new(statement.clone(), params));
+                let values = bound.iter().map(Bound::encoded).collect();
+                self.running.kept.push(Kept { statement: statement.clone(), values });
                 return Ok(());
             }
         }

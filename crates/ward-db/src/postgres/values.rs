@@ -37,12 +37,19 @@ impl Bound<'_> {
             Value::Bytes(_) => Type::BYTEA,
         }
     }
-}
 
-impl ToSql for Bound<'_> {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+    /// The value in binary form, for when what it is borrowed from is gone.
+    pub(super) fn encoded(&self) -> Encoded {
+        let mut out = BytesMut::new();
+        match self.encode(&mut out) {
+            IsNull::Yes => Encoded(None),
+            IsNull::No => Encoded(Some(out)),
+        }
+    }
+
+    fn encode(&self, out: &mut BytesMut) -> IsNull {
         match self.0 {
-            Value::Null => return Ok(IsNull::Yes),
+            Value::Null => return IsNull::Yes,
             Value::Bool(flag) => out.extend_from_slice(&[u8::from(flag)]),
             Value::Int(number) => out.extend_from_slice(&number.to_be_bytes()),
             Value::Text(text) => out.extend_from_slice(text.as_bytes()),
@@ -55,6 +62,36 @@ impl ToSql for Bound<'_> {
             }
             Value::Bytes(bytes) => out.extend_from_slice(bytes),
         }
+        IsNull::No
+    }
+}
+
+impl ToSql for Bound<'_> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+        Ok(self.encode(out))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+/// A value in its binary form; `None`: NULL.
+pub(super) struct Encoded(Option<BytesMut>);
+
+/// The driver writes parameters into its debug log, where none belongs.
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("_")
+    }
+}
+
+impl ToSql for Encoded {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+        let Some(bytes) = &self.0 else { return Ok(IsNull::Yes) };
+        out.extend_from_slice(bytes);
         Ok(IsNull::No)
     }
 

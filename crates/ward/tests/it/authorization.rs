@@ -118,7 +118,8 @@ const OPENED_BY: [(&str, Option<&str>); 50] = [
     ("hold-integration", Some("Integration.update")),
 ];
 
-const PERMISSIONS: [&str; 13] = [
+/// In the order in which answers list them, which is the order in which roles come to have them.
+pub const PERMISSIONS: [&str; 13] = [
     "Workspace.view",
     "Integration.view",
     "ApiKey.view",

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::rules::{Good, No, Outcome, Request, pick};
+use super::rules::{Good, No, Outcome, Request, choose};
 use super::steps::{Page, Report, Step, Thing};
 use super::tenancy::{CONNECTORS, built_in, changed, number};
 use super::world::{
@@ -93,13 +93,7 @@ fn detail(at: usize, it: &Call, owed: Option<(usize, &Delivery)>, people: bool) 
 /// The call that a step is about, as a number and as the sid of its path.
 fn chosen(world: &World, step: &Step, thing: Thing) -> (Option<usize>, String) {
     let place = world.place(step);
-    let all = 0..world.calls.len();
-    let found = match thing {
-        Thing::Here(number) => {
-            pick(&all.filter(|it| Some(world.calls[*it].workspace) == place).collect::<Vec<_>>(), number)
-        }
-        Thing::Anywhere(number) => pick(&all.collect::<Vec<_>>(), number),
-    };
+    let found = choose(thing, place, world.calls.iter().map(|it| it.workspace));
     let sid = found.map_or_else(|| "CA-of-nobody".to_owned(), |at| world.calls[at].sid.clone());
     // Another's sid names nothing here, or something of one's own.
     let ours = world.calls.iter().position(|it| Some(it.workspace) == place && it.sid == sid);
@@ -371,13 +365,7 @@ fn show(world: &World, at: usize) -> Value {
 /// The delivery of this workspace that a step is about, and the id that its path names.
 fn chosen_delivery(world: &World, step: &Step, thing: Thing) -> (Option<usize>, String) {
     let place = world.place(step);
-    let all = 0..world.deliveries.len();
-    let found = match thing {
-        Thing::Here(number) => {
-            pick(&all.filter(|it| Some(world.deliveries[*it].workspace) == place).collect::<Vec<_>>(), number)
-        }
-        Thing::Anywhere(number) => pick(&all.collect::<Vec<_>>(), number),
-    };
+    let found = choose(thing, place, world.deliveries.iter().map(|it| it.workspace));
     let id = found.map_or_else(|| NOBODY.to_owned(), |at| world.text(&delivery_id(at)));
     // An id that nobody has seen yet cannot be named.
     let found = found.filter(|at| id != NOBODY && Some(world.deliveries[*at].workspace) == place);

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::rules::{Good, No, Outcome, Request, pick};
+use super::rules::{Good, No, Outcome, Request, choose};
 use super::steps::{Page, Step, Thing};
 use super::tenancy::changed;
 use super::world::{Integration, Lane, NOBODY, Twilio, World, integration_id, workspace_id};
@@ -30,14 +30,7 @@ fn show(at: usize, it: &Integration) -> Value {
 /// The integration that a step is about, whoever's it is, and the id that its path names.
 fn chosen(world: &World, step: &Step, thing: Thing) -> (Option<usize>, String) {
     let place = world.place(step);
-    let all = 0..world.integrations.len();
-    let found = match thing {
-        Thing::Here(number) => pick(
-            &all.filter(|it| Some(world.integrations[*it].workspace) == place).collect::<Vec<_>>(),
-            number,
-        ),
-        Thing::Anywhere(number) => pick(&all.collect::<Vec<_>>(), number),
-    };
+    let found = choose(thing, place, world.integrations.iter().map(|it| it.workspace));
     let id = found.map_or_else(|| NOBODY.to_owned(), |at| world.text(&integration_id(at)));
     // What provisioning seeded has an id that nobody knows before a list shows it.
     (found.filter(|_| id != NOBODY), id)

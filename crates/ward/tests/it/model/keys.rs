@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::rules::{
-    A_SERVICE, BEYOND, Good, No, OWNER, Outcome, PERMISSIONS, ROLES, Reach, Request, UNAUTHORIZED, pick,
+    A_SERVICE, BEYOND, Good, No, OWNER, Outcome, PERMISSIONS, ROLES, Reach, Request, UNAUTHORIZED, choose,
 };
 use super::steps::{Page, Step, Thing};
 use super::tenancy::changed;
@@ -158,13 +158,7 @@ pub fn mint(world: &World, step: &Step, mint: Mint<'_>) -> (Request, Outcome) {
 /// The key that a step is about, whoever's it is.
 fn chosen(world: &World, step: &Step, thing: Thing) -> Option<usize> {
     let at = world.place(step);
-    let all = 0..world.keys.len();
-    match thing {
-        Thing::Here(number) => {
-            pick(&all.filter(|key| Some(world.keys[*key].workspace) == at).collect::<Vec<_>>(), number)
-        }
-        Thing::Anywhere(number) => pick(&all.collect::<Vec<_>>(), number),
-    }
+    choose(thing, at, world.keys.iter().map(|it| it.workspace))
 }
 
 /// The live key of this workspace that a step is about.

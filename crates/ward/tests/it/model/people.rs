@@ -3,7 +3,9 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::rules::{A_SERVICE, ADMIN, BEYOND, Good, Here, No, OWNER, Outcome, ROLES, Reach, Request, pick};
+use super::rules::{
+    A_SERVICE, ADMIN, BEYOND, Good, Here, No, OWNER, Outcome, ROLES, Reach, Request, choose, pick,
+};
 use super::steps::{Page, Step, Thing};
 use super::world::{Invitation, Member, NOBODY, Transfer, World, entity_id, invitation_id, link};
 
@@ -27,13 +29,7 @@ fn show(world: &World, at: usize, role: usize) -> Value {
 /// The member that a step is about, and the id that its path names.
 fn chosen(world: &World, step: &Step, thing: Thing) -> (Option<usize>, String) {
     let at = world.place(step);
-    let all = 0..world.members.len();
-    let found = match thing {
-        Thing::Here(number) => {
-            pick(&all.filter(|it| Some(world.members[*it].workspace) == at).collect::<Vec<_>>(), number)
-        }
-        Thing::Anywhere(number) => pick(&all.collect::<Vec<_>>(), number),
-    };
+    let found = choose(thing, at, world.members.iter().map(|it| it.workspace));
     let who = found.map(|it| world.members[it].who);
     let id = who.map_or_else(|| NOBODY.to_owned(), |who| world.text(&entity_id(who)));
     // An id that nobody has seen yet cannot be named.
@@ -339,14 +335,7 @@ pub fn invite(world: &World, step: &Step, role: usize, days: u8, email: bool) ->
 
 pub fn revoke(world: &World, step: &Step, invitation: Thing) -> (Request, Outcome) {
     let place = world.place(step);
-    let all = 0..world.invitations.len();
-    let chosen = match invitation {
-        Thing::Here(number) => pick(
-            &all.filter(|it| Some(world.invitations[*it].workspace) == place).collect::<Vec<_>>(),
-            number,
-        ),
-        Thing::Anywhere(number) => pick(&all.collect::<Vec<_>>(), number),
-    };
+    let chosen = choose(invitation, place, world.invitations.iter().map(|it| it.workspace));
     let outcome = || -> Outcome {
         let here = world.enter(step, "Workspace.update")?;
         let ours = |at: &usize| world.invitations[*at].workspace == here.at && world.is_open(*at);

@@ -3,30 +3,14 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::steps::{Page, Place, Step, Who};
+use super::steps::{Page, Place, Step, Thing, Who};
 use super::world::{Event, State, World, secret, workspace_id};
+pub use crate::authorization::PERMISSIONS;
 
 /// Lowest first.
 pub const ROLES: [&str; 5] = ["viewer", "member", "operator", "admin", "owner"];
 pub const ADMIN: usize = 3;
 pub const OWNER: usize = 4;
-
-/// In the order in which answers list them, which is the order in which roles come to have them.
-pub const PERMISSIONS: [&str; 13] = [
-    "Workspace.view",
-    "Integration.view",
-    "ApiKey.view",
-    "Call.view",
-    "Integration.update",
-    "Call.create",
-    "Workspace.update",
-    "Workspace.create",
-    "Integration.create",
-    "Integration.delete",
-    "ApiKey.create",
-    "ApiKey.delete",
-    "Audit.view",
-];
 
 /// How many of [`PERMISSIONS`] each role has.
 const HELD: [u32; 5] = [2, 4, 6, 13, 13];
@@ -327,4 +311,14 @@ impl World {
 /// One of these, whichever number is said.
 pub fn pick<T: Copy>(of: &[T], number: u8) -> Option<T> {
     if of.is_empty() { None } else { Some(of[usize::from(number) % of.len()]) }
+}
+
+/// Which of some things a step means: one of its own workspace's, or any. `homes` are the things' workspaces.
+pub fn choose(thing: Thing, place: Option<usize>, homes: impl Iterator<Item = usize>) -> Option<usize> {
+    let (number, only_here) = match thing {
+        Thing::Here(number) => (number, true),
+        Thing::Anywhere(number) => (number, false),
+    };
+    let meant = homes.enumerate().filter(|(_, home)| !only_here || Some(*home) == place);
+    pick(&meant.map(|(at, _)| at).collect::<Vec<_>>(), number)
 }
