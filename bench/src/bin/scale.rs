@@ -55,12 +55,21 @@ struct Args {
     /// Requests of one operation at one size in one round.
     #[arg(long, default_value_t = 2_000)]
     requests: u32,
+    /// Only the operations whose name has this in it. May be given more than once.
+    #[arg(long, value_name = "OPERATION")]
+    only: Vec<String>,
     /// Only make the databases.
     #[arg(long)]
     fill_only: bool,
     /// Where the table goes, as Markdown. Without it, only to the terminal.
     #[arg(long)]
     out: Option<PathBuf>,
+}
+
+impl Args {
+    fn wants(&self, operation: &operations::Operation) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| operation.name.contains(part))
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "a command's failure goes to the person who ran it")]

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use crate::http::{Connection, Request};
 use crate::operations::{OPERATIONS, Operation};
 use crate::place::{Engine, Places};
-use crate::process::{Ward, cpu_of_children};
+use crate::process::{OneCore, Ward, cpu_of_children};
 use crate::shape::{Shape, Who, key, workspace};
 use crate::{Args, Failure};
 
@@ -31,8 +31,8 @@ pub struct Figures {
 pub struct Measured {
     /// Which.
     pub engine: Engine,
-    /// By operation and size.
-    pub figures: Vec<Vec<Figures>>,
+    /// By operation, and by size.
+    pub figures: Vec<(&'static Operation, Vec<Figures>)>,
     /// From start to first answer on the largest database, milliseconds.
     pub starts: Vec<f64>,
     /// Bytes on disk, by size.
@@ -51,6 +51,8 @@ struct Side {
 pub fn engine(places: &Places, sizes: &[u64], args: &Args) -> Result<Measured, Failure> {
     let mut bytes = Vec::new();
     let mut sides = Vec::new();
+    let _one_core = OneCore::take(places.postmaster()?)?;
+    let operations: Vec<&Operation> = OPERATIONS.iter().filter(|operation| args.wants(operation)).collect();
     for size in sizes {
         bytes.push(places.bytes(*size)?);
         places.warm(*size)?;
@@ -62,13 +64,13 @@ pub fn engine(places: &Places, sizes: &[u64], args: &Args) -> Result<Measured, F
             random: StdRng::seed_from_u64(*size),
         });
     }
-    let mut figures = vec![vec![Figures::default(); sizes.len()]; OPERATIONS.len()];
-    let bar = ProgressBar::new(u64::from(args.rounds + 1) * OPERATIONS.len() as u64);
+    let mut figures = vec![vec![Figures::default(); sizes.len()]; operations.len()];
+    let bar = ProgressBar::new(u64::from(args.rounds + 1) * operations.len() as u64);
     bar.set_style(ProgressStyle::with_template("{prefix} {bar:30} {percent} %, {eta} to go  {msg}")?);
     bar.set_prefix(format!("{}: measuring", places.engine.name()));
     // The first round is thrown away: it opens what is opened once, and fills what is filled once.
     for round in 0..=args.rounds {
-        for (operation, by_size) in OPERATIONS.iter().zip(&mut figures) {
+        for (operation, by_size) in operations.iter().zip(&mut figures) {
             bar.set_message(operation.name);
             let requests = (args.requests / operation.share).max(10);
             for turn in 0..sides.len() {
@@ -94,6 +96,7 @@ pub fn engine(places: &Places, sizes: &[u64], args: &Args) -> Result<Measured, F
         starts.push(ward.started_in.as_secs_f64() * 1e3);
         ward.stop()?;
     }
+    let figures = operations.into_iter().zip(figures).collect();
     Ok(Measured { engine: places.engine, figures, starts, bytes })
 }
 

@@ -22,7 +22,7 @@ pub struct Operation {
 }
 
 /// All of them.
-pub const OPERATIONS: [Operation; 14] = [
+pub static OPERATIONS: [Operation; 14] = [
     Operation {
         name: "get one, as its owner",
         random: "key and workspace",

@@ -6,6 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
 use crate::Failure;
 use crate::http::{Connection, Request};
 
@@ -78,6 +81,44 @@ impl Drop for Ward {
         // Both fail only when it has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// Keeps this thread, and whatever it starts, on one core; so does what `others` start from now on. Ends when it is dropped.
+///
+/// On several cores, a request that waits for its answer is mostly the scheduler's choice: whether client and server share a
+/// core, and how long a sleeping one takes to wake. Which of both it is changes with a few microseconds of work.
+pub struct OneCore {
+    before: CpuSet,
+    others: Option<Pid>,
+}
+
+impl OneCore {
+    /// Takes the last core that there is.
+    pub fn take(others: Option<u32>) -> Result<Self, Failure> {
+        let before = sched_getaffinity(None)?;
+        let core = (0..CpuSet::MAX_CPU).rev().find(|core| before.is_set(*core)).ok_or("no core")?;
+        let mut one = CpuSet::new();
+        one.set(core);
+        let others = others.map(i32::try_from).transpose()?.and_then(Pid::from_raw);
+        let taken = Self { before, others };
+        taken.set(&one)?;
+        Ok(taken)
+    }
+
+    fn set(&self, cores: &CpuSet) -> Result<(), Failure> {
+        sched_setaffinity(None, cores)?;
+        if self.others.is_some() {
+            sched_setaffinity(self.others, cores)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for OneCore {
+    fn drop(&mut self) {
+        // Fails only when the other process has ended.
+        let _ = self.set(&self.before);
     }
 }
 

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use crate::measure::{Figures, Measured};
-use crate::operations::OPERATIONS;
 use crate::place::Engine;
 use crate::shape::{EVENTS, Shape};
 
@@ -43,7 +42,7 @@ fn head(sizes: &[u64], rounds: u32, requests: u32) -> String {
     let mut page = format!(
         "# Scale\n\n\
          Whether what a request costs depends on how much the installation holds. Written by `bench/scale`.\n\n\
-         Machine: {cores} cores ({}, {}), shared by server, database and client. One connection, one request at a time; \
+         Machine: {cores} cores ({}, {}), of which server, database and client share one. One connection, one request at a time; \
          {rounds} rounds of {requests} requests (a quarter or an eighth of that where one takes long), the sizes taking \
          turns. Latencies are medians of the rounds' medians, CPU times medians of the rounds' means. Growth is the median \
          of the rounds' own ratios, largest to smallest; the goal is {MOST} at most.\n\n\
@@ -88,7 +87,7 @@ fn table(measured: &Measured, sizes: &[u64]) -> String {
         page.push_str("---:|");
     }
     page.push_str("---|\n");
-    for (operation, by_size) in OPERATIONS.iter().zip(&measured.figures) {
+    for (operation, by_size) in &measured.figures {
         let (Some(least), Some(most)) = (by_size.first(), by_size.last()) else { continue };
         let in_time = growth(&least.latency, &most.latency);
         let in_cpu = growth(&cpu(least), &cpu(most));
@@ -146,5 +145,7 @@ const NOTES: &str = "\n## How to read this\n\n\
   trees are about a third larger. That is no level more.\n\
 - Last uses of keys are written once a minute in one batch, here after the measurement: one update per key used in that \
   minute, at any size.\n\
+- Everything is on one core: on several, the time of a single request is mostly the scheduler's choice of a core and a sleeping \
+  core's time to wake, which changes threefold with a few microseconds of work. So latency is work and flushes, no waking.\n\
 - PostgreSQL is a server of the measurement's own with `fsync` on and 1 GB of `shared_buffers`, after a `VACUUM (ANALYZE)`.\n\n\
 Command: `bench/scale --data DIR`. `DIR` keeps the databases, which the next run takes again.\n";
