@@ -92,8 +92,6 @@ pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, key_id: KeyId) -> Result<Opt
 
 /// A page of a workspace's live keys, only those that `creator` minted if one is given.
 ///
-/// Here and in the count, a creator's keys lie between two places of the index by creator, which no other index can find.
-/// As equalities they may be looked for among all of the workspace's keys, when a sample of the table holds one creator only.
 pub fn list(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -103,7 +101,8 @@ pub fn list(
     match creator {
         None => tx.all(
             &format!(
-                "SELECT {COLUMNS} FROM api_keys WHERE workspace_id = $1 AND position > $2 ORDER BY position LIMIT $3"
+                "SELECT {COLUMNS} FROM api_keys WHERE workspace_id = $1 AND position > 0 AND position > $2 \
+                 ORDER BY position LIMIT $3"
             ),
             &[workspace.into(), page.after.into(), page.fetch().into()],
             api_key,
@@ -111,9 +110,7 @@ pub fn list(
         Some(creator) => tx.all(
             &format!(
                 "SELECT {COLUMNS} FROM api_keys \
-                 WHERE (created_by_entity_id, workspace_id, position) > ($2, $1, $3) \
-                   AND (created_by_entity_id, workspace_id) <= ($2, $1) \
-                 ORDER BY created_by_entity_id, workspace_id, position LIMIT $4"
+                 WHERE created_by_entity_id = $2 AND workspace_id = $1 AND position > $3 ORDER BY position LIMIT $4"
             ),
             &[workspace.into(), creator.into(), page.after.into(), page.fetch().into()],
             api_key,
@@ -136,9 +133,8 @@ pub fn count(
         ),
         Some(creator) => tx.one(
             "SELECT count(*) FROM (SELECT 1 FROM api_keys \
-             WHERE (created_by_entity_id, workspace_id, position) > ($2, $1, 0) \
-               AND (created_by_entity_id, workspace_id) <= ($2, $1) LIMIT $3) AS counted",
-            &[workspace.into(), creator.into(), most.into()],
+             WHERE created_by_entity_id = $2 AND workspace_id = $1 AND position > $3 LIMIT $4) AS counted",
+            &[workspace.into(), creator.into(), Value::Int(0), most.into()],
             |row| row.get(0),
         ),
     }
@@ -198,8 +194,7 @@ pub fn end_all_of(
 ) -> Result<Vec<String>, Error> {
     tx.all(
         "UPDATE api_keys SET revoked_at = $3, updated_at = $3, position = -position \
-         WHERE (principal_id, workspace_id) >= ($2, $1) AND (principal_id, workspace_id) <= ($2, $1) AND position > 0 \
-         RETURNING key_id",
+         WHERE principal_id = $2 AND workspace_id = $1 AND revoked_at IS NULL RETURNING key_id",
         &[workspace.into(), principal.into(), now.into()],
         |row| row.get(0),
     )

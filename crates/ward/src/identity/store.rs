@@ -134,17 +134,15 @@ pub fn join(
     Ok(())
 }
 
-/// Ends a membership. Here and below the pair lies between itself and itself, so that the primary key finds it, whatever a
-/// planner thinks of the index by principal.
+/// Ends a membership.
 pub fn leave(tx: &mut Tx<'_>, principal: PrincipalId, workspace: WorkspaceId) -> Result<(), Error> {
     tx.execute_later(
         "DELETE FROM seats WHERE workspace_id = $1 AND seat = (SELECT m.seat FROM memberships m \
-         WHERE (m.workspace_id, m.principal_id) >= ($1, $2) AND (m.workspace_id, m.principal_id) <= ($1, $2))",
+         WHERE m.workspace_id = $1 AND m.principal_id = $2)",
         &[workspace.into(), principal.into()],
     )?;
     tx.execute_later(
-        "DELETE FROM memberships \
-         WHERE (workspace_id, principal_id) >= ($1, $2) AND (workspace_id, principal_id) <= ($1, $2)",
+        "DELETE FROM memberships WHERE workspace_id = $1 AND principal_id = $2",
         &[workspace.into(), principal.into()],
     )?;
     Ok(())
@@ -153,7 +151,7 @@ pub fn leave(tx: &mut Tx<'_>, principal: PrincipalId, workspace: WorkspaceId) ->
 /// Takes an archived workspace out of its members' lists.
 pub fn unlist(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<(), Error> {
     tx.execute(
-        "UPDATE memberships SET position = -position WHERE workspace_id = $1 AND position > 0",
+        "UPDATE memberships SET position = -abs(position) WHERE workspace_id = $1",
         &[workspace.into()],
     )?;
     Ok(())
@@ -169,8 +167,7 @@ pub fn relist(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp) -> Result
     for member in members {
         let position = next_position(tx, member, now)?;
         tx.execute_later(
-            "UPDATE memberships SET position = $3 \
-             WHERE (workspace_id, principal_id) >= ($1, $2) AND (workspace_id, principal_id) <= ($1, $2)",
+            "UPDATE memberships SET position = $3 WHERE workspace_id = $1 AND principal_id = $2",
             &[workspace.into(), member.into(), position.into()],
         )?;
     }
@@ -206,7 +203,7 @@ pub fn memberships(tx: &mut Tx<'_>, principal: PrincipalId, page: Page) -> Resul
     tx.all(
         "SELECT m.workspace_id, w.slug, w.name, m.role, m.position \
          FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
-         WHERE m.principal_id = $1 AND m.position > $2 ORDER BY m.position LIMIT $3",
+         WHERE m.principal_id = $1 AND m.position > 0 AND m.position > $2 ORDER BY m.position LIMIT $3",
         &[principal.into(), page.after.into(), page.fetch().into()],
         |row| {
             Ok(Membership {

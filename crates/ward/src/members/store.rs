@@ -23,14 +23,12 @@ fn member(row: &Row<'_>) -> Result<Member, Error> {
     })
 }
 
-/// A page of a workspace's members. A principal between itself and itself, so that no planner looks for the membership among
-/// all that somebody has; and not the pair, which `SQLite` does not look up by when it comes from another table.
+/// A page of a workspace's members.
 pub fn list(tx: &mut Tx<'_>, workspace: WorkspaceId, page: Page) -> Result<Vec<Member>, Error> {
     tx.all(
         &format!(
             "SELECT {COLUMNS} FROM seats s \
-             JOIN memberships m ON m.workspace_id = s.workspace_id \
-                              AND m.principal_id >= s.principal_id AND m.principal_id <= s.principal_id \
+             JOIN memberships m ON m.workspace_id = s.workspace_id AND m.principal_id = s.principal_id \
              JOIN principals p ON p.id = s.principal_id \
              WHERE s.workspace_id = $1 AND s.seat > $2 ORDER BY s.seat LIMIT $3"
         ),
@@ -53,7 +51,7 @@ pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, principal: PrincipalId) -> R
     tx.optional(
         &format!(
             "SELECT {COLUMNS} FROM memberships m JOIN principals p ON p.id = m.principal_id \
-             WHERE (m.workspace_id, m.principal_id) >= ($1, $2) AND (m.workspace_id, m.principal_id) <= ($1, $2)"
+             WHERE m.workspace_id = $1 AND m.principal_id = $2"
         ),
         &[workspace.into(), principal.into()],
         member,
@@ -68,8 +66,7 @@ pub fn set_role(
     role: Role,
 ) -> Result<(), Error> {
     tx.execute(
-        "UPDATE memberships SET role = $3 \
-         WHERE (workspace_id, principal_id) >= ($1, $2) AND (workspace_id, principal_id) <= ($1, $2)",
+        "UPDATE memberships SET role = $3 WHERE workspace_id = $1 AND principal_id = $2",
         &[workspace.into(), principal.into(), role.name().into()],
     )?;
     Ok(())

@@ -41,17 +41,11 @@ pub type AsMember = (Workspace, Role);
 /// What a look-up of somebody reads of the workspace they want to enter: columns, and the join that gives them. `id` is the
 /// parameter of the workspace, `principal` the parameter or the column of whom it is looked up for.
 ///
-/// Every request asks this, so it is written to leave a planner no choice. The pair lies between itself and itself, which
-/// only the primary key can find: as two equalities it may be looked for by the index by principal, among all of somebody's
-/// thousands of memberships. And it is no join, whose other side could lead to the workspace's members. `SQLite` compares a
-/// column with a column without the type that the key has, and then takes only half of the pair from it: hence the CASE.
+/// Every request asks this, so it is written to leave a planner no choice: it is no join, whose other side could lead to the
+/// workspace's members.
 pub fn membership_sql(id: &str, principal: &str) -> (String, String) {
-    let is_parameter = principal.starts_with('$');
-    let principal =
-        if is_parameter { principal.to_owned() } else { format!("CASE WHEN true THEN {principal} END") };
     let role = format!(
-        "(SELECT m.role FROM memberships m WHERE (m.workspace_id, m.principal_id) >= ({id}, {principal}) \
-         AND (m.workspace_id, m.principal_id) <= ({id}, {principal}))"
+        "(SELECT m.role FROM memberships m WHERE m.workspace_id = {id} AND m.principal_id = {principal})"
     );
     (format!("{COLUMNS}, {role}"), format!("LEFT JOIN workspaces w ON w.id = {id} AND w.state = 'active'"))
 }
@@ -118,7 +112,7 @@ pub fn list(
                     (SELECT count(*) FROM (SELECT 1 FROM memberships WHERE principal_id = $1 AND position > 0 LIMIT $4) \
                      AS counted) \
              FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
-             WHERE m.principal_id = $1 AND m.position > $2 ORDER BY m.position LIMIT $3"
+             WHERE m.principal_id = $1 AND m.position > 0 AND m.position > $2 ORDER BY m.position LIMIT $3"
         )
     });
     let mut counted = 0;

@@ -5,20 +5,32 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use regex::Regex;
 use reqwest::StatusCode;
 use serde_json::json;
 use ward::operator;
-use ward_db::{Options, Recorder};
+use ward_db::{Options, PLANS, Recorder};
 use ward_test::{Engine, Server, Tenant, TestIssuer, both};
 use ward_test_db::postgres::lines;
 
 use super::sources::{self, Written};
-use super::{PATIENCE, id, plans, wrong};
+use super::{PATIENCE, id, parameters, plans, wrong};
 
-/// Workspaces with one of everything.
-const SMALL: u32 = 20_000;
-/// How many the one has.
-const GIANT: u32 = 150;
+/// Workspaces that have one of everything, and how many more one has, which is named.
+#[derive(Clone, Copy)]
+struct Sizes {
+    small: u32,
+    giant: u32,
+    slug: &'static str,
+}
+
+/// As statistics see it: most workspaces have one.
+const TYPICAL: Sizes = Sizes { small: 20_000, giant: 150, slug: "acme" };
+/// As somebody feels it who reads through the one. It is the first, so that whatever has its id comes before all else it has.
+const LARGE: Sizes = Sizes { small: 100, giant: 20_000, slug: "s1" };
+
+/// Pages that a statement reads at most, whatever it finds: several look-ups, and a list's longest page.
+const PAGES: u64 = 60;
 
 /// Statements that look at more than one row's worth, and why they may.
 const ALLOWED: [(&str, &str); 11] = [
@@ -33,6 +45,17 @@ const ALLOWED: [(&str, &str); 11] = [
     ("FROM delivery_queue LIMIT $1", "counts no further than it is told to"),
     ("FROM delivery_queue ORDER BY created_at LIMIT 1", "the first entry of an index"),
     ("d.call_id = $2", "sorts what one call owes: a row to each integration"),
+];
+
+/// Statements that read all that a workspace has of something, and why they may.
+const THROUGH: [(&str, &str); 7] = [
+    ("FROM audit_events WHERE workspace_id = $1 AND service", "a filter looks at what it leaves out"),
+    ("FROM calls WHERE workspace_id = $1 AND status", "the same"),
+    ("d.workspace_id = $1 AND d.state = $2", "the same, to try again whatever failed"),
+    ("count(CASE WHEN phi_accessed THEN 1 END)", "the figures of a period"),
+    ("c.direction NOT IN ('inbound', 'outbound')", "the proof that no test was owed"),
+    ("position = -abs(position)", "a workspace is archived with all of its members"),
+    ("AND position < 0 ORDER BY principal_id", "and comes back with them"),
 ];
 
 /// Calls whose statements are put together when they run, with all that can be put in.
@@ -81,13 +104,12 @@ fn known(written: &[Written], sent: &[String]) -> Vec<String> {
     all
 }
 
-async fn insert(server: &Server, table: &str, columns: &str, values: &str) {
-    for (numbers, workspace) in
-        [((1, SMALL), id()), ((SMALL + 1, SMALL + GIANT), "(SELECT id FROM workspaces WHERE slug = 'acme')")]
-    {
-        let (from, to) = numbers;
+async fn insert(server: &Server, sizes: Sizes, table: &str, columns: &str, values: &str) {
+    let Sizes { small, giant, slug } = sizes;
+    let one = format!("(SELECT id FROM workspaces WHERE slug = '{slug}')");
+    for ((from, to), workspace) in [((1, small), id()), ((small + 1, small + giant), &one)] {
         // What there is once to a workspace, the one has too.
-        if table.starts_with("once ") && from > SMALL {
+        if table.starts_with("once ") && from > small {
             continue;
         }
         let table = table.trim_start_matches("once ");
@@ -106,7 +128,7 @@ async fn insert(server: &Server, table: &str, columns: &str, values: &str) {
     }
 }
 
-async fn fill(server: &Server) {
+async fn fill(server: &Server, sizes: Sizes) {
     for (table, columns, values) in [
         (
             "once workspaces",
@@ -194,7 +216,7 @@ async fn fill(server: &Server) {
             "$WS, $ID, 1, 'lost', $NOW, $NOW",
         ),
     ] {
-        insert(server, table, columns, values).await;
+        insert(server, sizes, table, columns, values).await;
     }
 }
 
@@ -209,8 +231,8 @@ fn judge(state: &str, plans: &[(String, Vec<String>)]) {
     assert!(bad.is_empty(), "{state}:\n{}", bad.join("\n\n"));
 }
 
-both!(with_one_giant_among_small_workspaces_every_statement_that_is_written_is_a_look_up);
-async fn with_one_giant_among_small_workspaces_every_statement_that_is_written_is_a_look_up() {
+/// A server, and the statements that are written anywhere.
+async fn walked() -> (Server, Vec<String>) {
     let recorder = Arc::new(Recorder::default());
     let options = Options {
         flush: false,
@@ -225,8 +247,14 @@ async fn with_one_giant_among_small_workspaces_every_statement_that_is_written_i
     let tenant = server.tenant("acme").await;
     walk(&server, &issuer, &tenant).await;
     let statements = known(&sources::statements(), &recorder.texts());
+    (server, statements)
+}
+
+both!(with_one_giant_among_small_workspaces_every_statement_that_is_written_is_a_look_up);
+async fn with_one_giant_among_small_workspaces_every_statement_that_is_written_is_a_look_up() {
+    let (server, statements) = walked().await;
     judge("hardly anything there", &plans(&server, &statements).await);
-    fill(&server).await;
+    fill(&server, TYPICAL).await;
     judge("filled, not analyzed", &plans(&server, &statements).await);
     if Engine::current() == Engine::Postgres {
         lines(&server.app.config.database, "SET default_statistics_target = 1; ANALYZE");
@@ -235,7 +263,7 @@ async fn with_one_giant_among_small_workspaces_every_statement_that_is_written_i
     server.sql("ANALYZE").await;
     let plans = plans(&server, &statements).await;
     judge("filled, analyzed", &plans);
-    for (part, why) in ALLOWED {
+    for (part, why) in ALLOWED.iter().chain(&THROUGH) {
         assert!(statements.iter().any(|sql| sql.contains(part)), "nothing has {part} any more: {why}");
     }
     let mut text = String::new();
@@ -247,4 +275,71 @@ async fn with_one_giant_among_small_workspaces_every_statement_that_is_written_i
         Engine::Postgres => "plans_on_postgres",
     };
     insta::assert_snapshot!(name, text);
+}
+
+/// A value of a type of PostgreSQL's. Whatever is looked up by a UUID is the giant's, and has the giant's own id.
+fn value(of: &str, giant: &str) -> String {
+    let text = match of {
+        "uuid" => giant,
+        "text" => "k1",
+        "bigint" => "5",
+        "boolean" => "true",
+        "jsonb" => "[]",
+        "bytea" => "",
+        "timestamp with time zone" => "2026-04-18T12:00:00Z",
+        other => panic!("a parameter is of type {other}"),
+    };
+    format!("'{text}'::{of}")
+}
+
+/// A plan says which index is searched, and not where the search ends: here statements run, and pages are counted.
+#[test]
+fn no_statement_reads_through_a_giant_on_postgres() {
+    ward_test_db::run(Engine::Postgres, 2, || async {
+        let (server, statements) = walked().await;
+        fill(&server, LARGE).await;
+        server.sql("ANALYZE").await;
+        let url = &server.app.config.database;
+        // Whatever is written here would not pass.
+        lines(
+            url,
+            "DO $$ DECLARE c record; BEGIN \
+               FOR c IN SELECT conrelid::regclass AS t, conname AS n FROM pg_constraint WHERE contype IN ('c', 'f') \
+                        AND connamespace = 'public'::regnamespace \
+               LOOP EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', c.t, c.n); END LOOP; END $$",
+        );
+        let giant = lines(url, "SELECT id FROM workspaces WHERE slug = 's1'").remove(0);
+        let pages = Regex::new(r"shared hit=(\d+)(?: read=(\d+))?|shared read=(\d+)").unwrap();
+        let mut bad = Vec::new();
+        for sql in &statements {
+            // What inserts has found nothing to read, and those that may read more are known.
+            if sql.starts_with("INSERT") || ALLOWED.iter().chain(&THROUGH).any(|(part, _)| sql.contains(part)) {
+                continue;
+            }
+            let types = lines(
+                url,
+                &format!(
+                    "{PLANS}; PREPARE p AS {sql}; SELECT unnest(parameter_types)::text FROM pg_prepared_statements"
+                ),
+            );
+            let values: Vec<String> = types.iter().map(|of| value(of, &giant)).collect();
+            assert_eq!(values.len(), parameters(sql), "{sql}");
+            let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
+            let plan = lines(
+                url,
+                &format!(
+                    "{PLANS}; PREPARE p AS {sql}; BEGIN; \
+                     EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF) EXECUTE p{values}; ROLLBACK"
+                ),
+            );
+            // The first line that counts is the whole statement's.
+            let read = plan.iter().find_map(|line| pages.captures(line)).map_or(0, |found| {
+                found.iter().skip(1).flatten().map(|number| number.as_str().parse::<u64>().unwrap()).sum()
+            });
+            if read > PAGES {
+                bad.push(format!("{read} pages\n  {sql}\n  {}", plan.join("\n  ")));
+            }
+        }
+        assert!(bad.is_empty(), "{}", bad.join("\n\n"));
+    });
 }
