@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS principals (id uuid NOT NULL PRIMARY KEY,
     created_at timestamptz NOT NULL, display_name text);
 CREATE TABLE IF NOT EXISTS memberships (workspace_id uuid NOT NULL, principal_id uuid NOT NULL, role {_ROLE},
     position bigint NOT NULL, created_at timestamptz NOT NULL, seat bigint, PRIMARY KEY (workspace_id, principal_id));
-CREATE UNIQUE INDEX IF NOT EXISTS memberships_by_principal ON memberships (principal_id, position);
+CREATE UNIQUE INDEX IF NOT EXISTS memberships_by_principal ON memberships (principal_id, position) WHERE position > 0;
 CREATE TABLE IF NOT EXISTS seats (workspace_id uuid NOT NULL, seat bigint NOT NULL, principal_id uuid NOT NULL,
     PRIMARY KEY (workspace_id, seat));
 CREATE TABLE IF NOT EXISTS api_keys (key_id text NOT NULL PRIMARY KEY, id uuid NOT NULL, workspace_id uuid NOT NULL,
@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS api_keys (key_id text NOT NULL PRIMARY KEY, id uuid N
     created_by_entity_id uuid, created_by_credential_id uuid, name text, role {_ROLE}, permissions jsonb NOT NULL,
     secret_hash bytea NOT NULL, position bigint NOT NULL, expires_at timestamptz NOT NULL, last_used_at timestamptz,
     revoked_at timestamptz, created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL);
-CREATE UNIQUE INDEX IF NOT EXISTS api_keys_by_workspace ON api_keys (workspace_id, position);
+CREATE UNIQUE INDEX IF NOT EXISTS api_keys_by_workspace ON api_keys (workspace_id, position) WHERE position > 0;
 CREATE INDEX IF NOT EXISTS api_keys_by_creator ON api_keys (workspace_id, created_by_entity_id, position);
 CREATE TABLE IF NOT EXISTS test_callers (workspace_id uuid NOT NULL, ordinal bigint NOT NULL, number text NOT NULL,
     PRIMARY KEY (workspace_id, ordinal));
