@@ -42,7 +42,7 @@ GATE = f"""SELECT k.secret_hash, k.id::text, k.principal_id::text, k.principal_k
 LIST = f"""SELECT {WORKSPACE}, m.position,
     (SELECT count(*) FROM (SELECT 1 FROM memberships WHERE principal_id = $1 AND position > 0 LIMIT {TOTAL_LIMIT + 1}) c)
     FROM memberships m JOIN workspaces w ON w.id = m.workspace_id
-    WHERE m.principal_id = $1 AND m.position > 0 AND m.position > $2 ORDER BY m.position LIMIT $3"""
+    WHERE m.principal_id = $1 AND m.position > $2 AND m.position > 0 ORDER BY m.position LIMIT $3"""
 COUNT = f"""SELECT count(*) FROM
     (SELECT 1 FROM memberships WHERE principal_id = $1 AND position > 0 LIMIT {TOTAL_LIMIT + 1}) c"""
 NUMBERS = "SELECT number FROM test_callers WHERE workspace_id = $1 ORDER BY ordinal"

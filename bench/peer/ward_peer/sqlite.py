@@ -42,7 +42,7 @@ GATE = f"""SELECT k.secret_hash, k.id, k.principal_id, k.principal_kind, k.role,
     LEFT JOIN workspaces w ON w.id = m.workspace_id AND w.state = 'active'
     WHERE k.key_id = ?1"""
 LIST = f"""SELECT {WORKSPACE}, m.position FROM memberships m JOIN workspaces w ON w.id = m.workspace_id
-    WHERE m.principal_id = ?1 AND m.position > 0 AND m.position > ?2 ORDER BY m.position LIMIT ?3"""
+    WHERE m.principal_id = ?1 AND m.position > ?2 AND m.position > 0 ORDER BY m.position LIMIT ?3"""
 COUNT = """SELECT count(*) FROM
     (SELECT 1 FROM memberships WHERE principal_id = ?1 AND position > 0 LIMIT ?2)"""
 AUDIT = """INSERT INTO audit_events (workspace_id, at, id, service, action, resource_type, resource_id, resource_name,

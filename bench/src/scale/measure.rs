@@ -37,6 +37,8 @@ pub struct Measured {
     pub starts: Vec<f64>,
     /// Bytes on disk, by size.
     pub bytes: Vec<u64>,
+    /// Whether the database's shared memory was in huge pages.
+    pub huge_pages: bool,
 }
 
 /// A server on the database of one size, and a connection to it.
@@ -56,6 +58,8 @@ pub fn engine(places: &Places, sizes: &[u64], args: &Args) -> Result<Measured, F
     for size in sizes {
         bytes.push(places.bytes(*size)?);
         places.warm(*size)?;
+    }
+    for size in sizes {
         let ward = start(places, *size, args)?;
         sides.push(Side {
             shape: Shape::of(*size),
@@ -97,7 +101,7 @@ pub fn engine(places: &Places, sizes: &[u64], args: &Args) -> Result<Measured, F
         ward.stop()?;
     }
     let figures = operations.into_iter().zip(figures).collect();
-    Ok(Measured { engine: places.engine, figures, starts, bytes })
+    Ok(Measured { engine: places.engine, figures, starts, bytes, huge_pages: places.huge_pages()? })
 }
 
 fn start(places: &Places, workspaces: u64, args: &Args) -> Result<Ward, Failure> {
@@ -115,7 +119,7 @@ fn run(places: &Places, side: &mut Side, operation: &Operation, requests: u32) -
     let mut times = Vec::with_capacity(sent.len());
     for request in &sent {
         let began = Instant::now();
-        let answer = side.connection.send(request)?;
+        let answer = side.connection.send(request).map_err(|error| format!("{}: {error}", operation.name))?;
         times.push(began.elapsed());
         if answer.status != request.expected {
             return Err(format!("{}: {} {}", operation.name, answer.status, answer.body).into());

@@ -20,8 +20,8 @@ const SETTINGS: [&str; 10] = [
     "synchronous_commit=on",
     "full_page_writes=on",
     "autovacuum=on",
-    "shared_buffers=1GB",
-    "effective_cache_size=8GB",
+    "shared_buffers=8GB",
+    "effective_cache_size=12GB",
     "maintenance_work_mem=512MB",
     "max_wal_size=8GB",
     "checkpoint_timeout=30min",
@@ -91,6 +91,14 @@ impl Places {
         Ok(Some(pid.lines().next().unwrap_or_default().trim().parse()?))
     }
 
+    /// Whether PostgreSQL's shared memory is in huge pages, which it is where the system has as many.
+    pub fn huge_pages(&self) -> Result<bool, Failure> {
+        let Some(pid) = self.postmaster()? else { return Ok(false) };
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let used = status.lines().find_map(|line| line.strip_prefix("HugetlbPages:"));
+        Ok(used.is_some_and(|used| used.trim() != "0 kB"))
+    }
+
     /// Makes sure that the database is there and holds what it should.
     pub fn filled(&self, shape: Shape) -> Result<(), Failure> {
         let url = self.url(shape.workspaces);
@@ -146,20 +154,14 @@ impl Places {
 
     /// Reads the database through once, so that what fits into memory is there for every measurement alike.
     pub fn warm(&self, workspaces: u64) -> Result<(), Failure> {
-        let mut files = vec![self.file(workspaces)];
         if self.server.is_some() {
-            let oid = lines(
-                &self.url(workspaces),
-                "SELECT oid FROM pg_database WHERE datname = current_database()",
-            );
-            let base = self.folder.join("data/base").join(oid.first().ok_or("no oid")?);
-            files = std::fs::read_dir(base)?
-                .map(|file| file.map(|file| file.path()))
-                .collect::<Result<_, _>>()?;
+            let all = "CREATE EXTENSION IF NOT EXISTS pg_prewarm; \
+                       SELECT pg_prewarm(oid) FROM pg_class \
+                       WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'i')";
+            lines(&self.url(workspaces), all);
+            return Ok(());
         }
-        for file in files {
-            std::io::copy(&mut std::fs::File::open(file)?, &mut std::io::sink())?;
-        }
+        std::io::copy(&mut std::fs::File::open(self.file(workspaces))?, &mut std::io::sink())?;
         Ok(())
     }
 }

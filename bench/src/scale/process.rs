@@ -36,7 +36,8 @@ impl Ward {
             .args(["serve", "--listen", &address.to_string(), "--database", database])
             // Last uses are written once a minute, of every key used in it: between measurements, not in some of them.
             .args(["--metrics-listen", "off", "--rates", "off", "--flush-interval", "1h"])
-            .args(["--unclaimed-limit", "10000000", "--log-filter", "warn"])
+            // A connection waits while the other sizes have their turn.
+            .args(["--unclaimed-limit", "10000000", "--log-filter", "warn", "--header-time", "1h"])
             .env("WARD_MASTER_KEY", MASTER_KEY)
             .stdout(Stdio::null())
             .stderr(File::options().create(true).append(true).open(folder.join("ward.log"))?)

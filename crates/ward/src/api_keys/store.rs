@@ -101,7 +101,7 @@ pub fn list(
     match creator {
         None => tx.all(
             &format!(
-                "SELECT {COLUMNS} FROM api_keys WHERE workspace_id = $1 AND position > 0 AND position > $2 \
+                "SELECT {COLUMNS} FROM api_keys WHERE workspace_id = $1 AND position > $2 AND position > 0 \
                  ORDER BY position LIMIT $3"
             ),
             &[workspace.into(), page.after.into(), page.fetch().into()],

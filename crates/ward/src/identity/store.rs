@@ -203,7 +203,7 @@ pub fn memberships(tx: &mut Tx<'_>, principal: PrincipalId, page: Page) -> Resul
     tx.all(
         "SELECT m.workspace_id, w.slug, w.name, m.role, m.position \
          FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
-         WHERE m.principal_id = $1 AND m.position > 0 AND m.position > $2 ORDER BY m.position LIMIT $3",
+         WHERE m.principal_id = $1 AND m.position > $2 AND m.position > 0 ORDER BY m.position LIMIT $3",
         &[principal.into(), page.after.into(), page.fetch().into()],
         |row| {
             Ok(Membership {

@@ -112,7 +112,7 @@ pub fn list(
                     (SELECT count(*) FROM (SELECT 1 FROM memberships WHERE principal_id = $1 AND position > 0 LIMIT $4) \
                      AS counted) \
              FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
-             WHERE m.principal_id = $1 AND m.position > 0 AND m.position > $2 ORDER BY m.position LIMIT $3"
+             WHERE m.principal_id = $1 AND m.position > $2 AND m.position > 0 ORDER BY m.position LIMIT $3"
         )
     });
     let mut counted = 0;
