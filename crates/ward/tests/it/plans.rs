@@ -196,7 +196,7 @@ fn wrong(sql: &str, plan: &[String]) -> Option<String> {
     }
     for (index, line) in plan.iter().enumerate() {
         let node = line.trim_start().trim_start_matches("->").trim_start();
-        if ["Seq Scan", "Bitmap", "Hash Join", "Merge Join", "Sort", "Incremental Sort"]
+        if ["Seq Scan", "Bitmap", "Hash Join", "Merge Join", "Sort", "Incremental Sort", "Materialize"]
             .iter()
             .any(|kind| node.starts_with(kind))
         {

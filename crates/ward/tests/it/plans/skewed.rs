@@ -31,7 +31,7 @@ const LARGE: Sizes = Sizes { small: 100, giant: 20_000, slug: "s1" };
 
 /// Pages that a statement reads at most, whatever it finds: several look-ups, and a list's longest page.
 const PAGES: u64 = 100;
-/// The same in steps of SQLite's machine, of which it takes several for each row and some for each column.
+/// The same in steps of `SQLite`'s machine, of which it takes several for each row and some for each column.
 const STEPS: u64 = 3_000;
 
 /// Statements that look at more than one row's worth, and why they may.
@@ -337,7 +337,7 @@ fn pages_read(url: &str, sql: &str) -> (u64, String) {
     (read, plan.join("\n  "))
 }
 
-/// Runs a query and says how many steps of SQLite's machine it took.
+/// Runs a query and says how many steps of `SQLite`'s machine it took.
 fn steps_taken(url: &str, sql: &str) -> (u64, String) {
     let file = rusqlite::Connection::open(url.trim_start_matches("sqlite:")).unwrap();
     let mut statement = file.prepare(&sql.replace('$', "?")).unwrap();
