@@ -155,6 +155,8 @@ impl Places {
     /// Reads the database through once, so that what fits into memory is there for every measurement alike.
     pub fn warm(&self, workspaces: u64) -> Result<(), Failure> {
         if self.server.is_some() {
+            // What the measurement before wrote, such as the last uses of keys.
+            lines(&self.url(workspaces), "VACUUM (ANALYZE)");
             let all = "CREATE EXTENSION IF NOT EXISTS pg_prewarm; \
                        SELECT pg_prewarm(oid) FROM pg_class \
                        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'i')";
