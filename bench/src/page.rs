@@ -42,7 +42,7 @@ fn text(figures: &Figures, images: &str) -> String {
          HTTP. All databases make every commit durable.\n\n\
          ## Goals\n\n{}\n\
          Creations wait for a disk that the bare router does not have, so their p99 has no goal. How long Ward takes to start \
-         on a database of a million workspaces is not measured here.\n\n\
+         on a database of a million workspaces is in [scale.md](scale.md).\n\n\
          ## At a glance\n\n{images}\
          ## All figures\n\n\
          `÷`: Ward's rate divided by this one; Ward on the same engine where there is one, else {}. CPU: microseconds of the \
