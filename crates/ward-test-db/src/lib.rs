@@ -17,6 +17,7 @@ pub mod postgres;
 pub mod proxy;
 pub mod recovery;
 pub mod replicated;
+pub mod sqlite;
 
 use std::cell::Cell;
 use std::io::Write as _;

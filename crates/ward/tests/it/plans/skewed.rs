@@ -3,6 +3,7 @@
 //! workspace" looks as cheap as to look one up.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use regex::Regex;
@@ -12,6 +13,7 @@ use ward::operator;
 use ward_db::{Options, PLANS, Recorder};
 use ward_test::{Engine, Server, Tenant, TestIssuer, both};
 use ward_test_db::postgres::lines;
+use ward_test_db::sqlite;
 
 use super::sources::{self, Written};
 use super::{PATIENCE, id, parameters, plans, wrong};
@@ -339,20 +341,9 @@ fn pages_read(url: &str, sql: &str) -> (u64, String) {
 
 /// Runs a query and says how many steps of `SQLite`'s machine it took.
 fn steps_taken(url: &str, sql: &str) -> (u64, String) {
-    let file = rusqlite::Connection::open(url.trim_start_matches("sqlite:")).unwrap();
-    let mut statement = file.prepare(&sql.replace('$', "?")).unwrap();
-    for number in 1..=statement.parameter_count() {
-        let text = value(sql, number);
-        match text.parse::<i64>() {
-            Ok(number_of) => statement.raw_bind_parameter(number, number_of).unwrap(),
-            Err(_) => statement.raw_bind_parameter(number, text).unwrap(),
-        }
-    }
-    let mut rows = statement.raw_query();
-    while rows.next().unwrap_or_else(|error| panic!("{sql}: {error}")).is_some() {}
-    drop(rows);
-    let steps = statement.get_status(rusqlite::StatementStatus::VmStep);
-    (u64::try_from(steps).unwrap(), String::new())
+    let values: Vec<&str> = (1..=parameters(sql)).map(|number| value(sql, number)).collect();
+    let file = Path::new(url.trim_start_matches("sqlite:"));
+    (sqlite::steps(file, &sql.replace('$', "?"), &values), String::new())
 }
 
 both!(no_statement_reads_through_a_giant);
