@@ -143,8 +143,8 @@ const NOTES: &str = "\n## How to read this\n\n\
   half of all calls. All others are alike: an owner with a key, a service with a key, six events, a call, an integration.\n\
 - Totals are exact up to 1,000 (audit and calls: 10,000) and not counted beyond. The giant has more than that at every \
   size, so its totals cost the same everywhere: they are what its first pages cost.\n\
-- Databases are read through before measuring, and files before every round, so that they are in the system's cache as far as memory goes; the first round is \
-  thrown away. The growth that remains is a tree that is a level higher and pages that come from the system's cache instead of \
+- Databases are read through before measuring, and files before every round, so that they are in the system's cache as far \
+  as memory goes; the first round is thrown away. The growth that remains is a tree that is a level higher and pages that come from the system's cache instead of \
   SQLite's own.\n\
 - Rows are in the order of their ids, as version-7 ids make them; keys and workspaces of a real installation are random, so its \
   trees are about a third larger. That is no level more.\n\

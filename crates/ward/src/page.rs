@@ -23,6 +23,9 @@ impl PageQuery {
 #[derive(Clone, Copy, Debug)]
 pub struct Page {
     /// The position after which it starts. Never negative: rows that are kept but not listed have negative positions.
+    ///
+    /// A list by an index of live rows says `position > 0` too, or the index cannot be used, and says it second: of two
+    /// lower bounds `SQLite` searches by the first, and a page far down would read all before it.
     pub after: i64,
     /// The most rows that it has.
     pub limit: i64,

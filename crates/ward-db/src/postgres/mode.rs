@@ -87,7 +87,8 @@ pub(super) fn statement_time(mode: Mode, options: &Options) -> Duration {
 /// its plan. So the ways to read all of a table are not to be preferred, and one plan, made without looking at values,
 /// serves every execution. (Nothing is forbidden by this: a statement that has no index to use still runs.)
 pub const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off; \
-     SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_sort = off; SET enable_material = off; SET jit = off";
+     SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_sort = off; SET enable_material = off; \
+     SET jit = off";
 
 /// What every session is told once.
 pub(super) fn settings(options: &Options) -> String {

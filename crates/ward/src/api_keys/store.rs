@@ -91,7 +91,6 @@ pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, key_id: KeyId) -> Result<Opt
 }
 
 /// A page of a workspace's live keys, only those that `creator` minted if one is given.
-///
 pub fn list(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -118,7 +117,8 @@ pub fn list(
     }
 }
 
-/// How many live keys there are, counted no further than `most`.
+/// How many live keys there are, counted no further than `most`. A creator's are counted from a place that is a parameter: if
+/// the statement said `position > 0`, they could be looked for among all of the workspace's.
 pub fn count(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,

@@ -175,7 +175,7 @@ async fn plans(server: &Server, statements: &[String]) -> Vec<(String, Vec<Strin
 /// What is wrong with a plan, if anything is.
 fn wrong(sql: &str, plan: &[String]) -> Option<String> {
     // Nor must half of a pair be looked for among what the other half has.
-    if sql.contains("principal_id = $") && sql.contains("workspace_id = $") {
+    if sql.contains("principal_id = ") && sql.contains("workspace_id = ") {
         let by_both = |line: &String| {
             let searched = line.contains("SEARCH ") || line.trim_start().starts_with("Index Cond: ");
             searched && line.contains("workspace_id") && line.contains("principal_id")

@@ -30,6 +30,8 @@ struct Sizes {
 const TYPICAL: Sizes = Sizes { small: 20_000, giant: 150, slug: "acme" };
 /// As somebody feels it who reads through the one. It is the first, so that whatever has its id comes before all else it has.
 const LARGE: Sizes = Sizes { small: 100, giant: 20_000, slug: "s1" };
+/// A place shortly before the end of whatever that one has.
+const END: &str = "20095";
 
 /// Pages that a statement reads at most, whatever it finds: several look-ups, and a list's longest page.
 const PAGES: u64 = 100;
@@ -290,7 +292,7 @@ fn value(sql: &str, number: usize) -> &'static str {
         "5"
     } else if is(&["position", "seat"]) {
         END
-    } else if is(&["_at", "at", "lease_until"]) {
+    } else if is(&["at", "lease_until"]) {
         "2026-04-18T12:00:00.123456Z"
     } else if is(&["key_id"]) {
         "k1"
@@ -299,11 +301,8 @@ fn value(sql: &str, number: usize) -> &'static str {
     }
 }
 
-/// A place shortly before the end of whatever the giant has.
-const END: &str = "20095";
-
-/// Runs a statement and says how many pages it read, with its plan. What it changes is undone.
-fn pages_read(url: &str, sql: &str) -> (u64, String) {
+/// Runs a statement, and says so with its plan if it read too many pages. What it changes is undone.
+fn too_many_pages(url: &str, sql: &str) -> Option<String> {
     let types = lines(
         url,
         &format!(
@@ -336,14 +335,15 @@ fn pages_read(url: &str, sql: &str) -> (u64, String) {
     let read = plan.iter().find_map(|line| pages.captures(line)).map_or(0, |found| {
         found.iter().skip(1).flatten().map(|number| number.as_str().parse::<u64>().unwrap()).sum()
     });
-    (read, plan.join("\n  "))
+    (read > PAGES).then(|| format!("{read} pages\n  {sql}\n  {}", plan.join("\n  ")))
 }
 
-/// Runs a query and says how many steps of `SQLite`'s machine it took.
-fn steps_taken(url: &str, sql: &str) -> (u64, String) {
+/// Runs a query, and says so if it took too many steps of `SQLite`'s machine.
+fn too_many_steps(url: &str, sql: &str) -> Option<String> {
     let values: Vec<&str> = (1..=parameters(sql)).map(|number| value(sql, number)).collect();
     let file = Path::new(url.trim_start_matches("sqlite:"));
-    (sqlite::steps(file, &sql.replace('$', "?"), &values), String::new())
+    let taken = sqlite::steps(file, &sql.replace('$', "?"), &values);
+    (taken > STEPS).then(|| format!("{taken} steps\n  {sql}"))
 }
 
 both!(no_statement_reads_through_a_giant);
@@ -379,10 +379,7 @@ async fn no_statement_reads_through_a_giant() {
         if left_out || ALLOWED.iter().chain(&THROUGH).any(|(part, _)| sql.contains(part)) {
             continue;
         }
-        let (read, plan) = if of_postgres { pages_read(url, sql) } else { steps_taken(url, sql) };
-        if read > if of_postgres { PAGES } else { STEPS } {
-            bad.push(format!("{read} read\n  {sql}\n  {plan}"));
-        }
+        bad.extend(if of_postgres { too_many_pages(url, sql) } else { too_many_steps(url, sql) });
     }
     assert!(bad.is_empty(), "{}", bad.join("\n\n"));
 }
