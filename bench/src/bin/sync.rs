@@ -373,7 +373,7 @@ async fn owe(fresh: &Fresh, sid: &str) {
 async fn settle(fresh: &Fresh, engine: Engine, history: u64) {
     let id = |kind: u8| match engine {
         Engine::Postgres => format!("('{kind}0000000-0000-7000-8000-' || lpad(i::text, 12, '0'))::uuid"),
-        Engine::Sqlite => format!("'{kind}0000000-0000-7000-8000-' || printf('%012d', i)"),
+        Engine::Sqlite => format!("unhex(printf('{kind}0000000000070008000%012d', i))"),
     };
     // One real one, by which the others are made.
     owe(fresh, "first").await;

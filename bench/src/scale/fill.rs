@@ -80,12 +80,10 @@ fn spelled(engine: Engine, values: &str) -> String {
         let inner = after.get(open + 1..close).unwrap_or_default();
         let (first, second) = inner.split_once(", ").unwrap_or((inner, ""));
         let piece = match (engine, word) {
-            (Engine::Sqlite, "id") => format!("printf('{first}0000000-0000-4000-8000-%012x', {second})"),
+            (Engine::Sqlite, "id") => format!("unhex(printf('{first}0000000000040008000%012x', {second}))"),
             (Engine::Sqlite, "key") => format!("printf('{first}%021d', {second})"),
             (Engine::Sqlite, "text") => format!("printf('{first}%09d', {second})"),
-            (Engine::Sqlite, "time") => {
-                format!("strftime('%Y-%m-%dT%H:%M:%S.000000Z', {EPOCH} + {inner}, 'unixepoch')")
-            }
+            (Engine::Sqlite, "time") => format!("({EPOCH} + {inner}) * 1000000"),
             (Engine::Sqlite, _) => format!("x'{}'", secret_hash()),
             (Engine::Postgres, "id") => {
                 format!("CAST('{first}0000000-0000-4000-8000-' || lpad(to_hex({second}), 12, '0') AS uuid)")
@@ -228,7 +226,7 @@ fn keys(shape: Shape) -> Vec<Rows> {
                   secret_hash, position, expires_at, created_at, updated_at",
             values: format!(
                 "@key({who}, i), @id({who}, i), {workspace}, @id({who}, i), '{kind}', {creator}, 'scale', '{role}', '[]', \
-             @hash(), {place}, '2099-01-01T00:00:00.000000Z', @time(0), @time(0)"
+             @hash(), {place}, @time(300000000), @time(0), @time(0)"
             ),
             count,
         }

@@ -95,8 +95,8 @@ fn push_sqlite(out: &mut String, token: Token<'_>, collate: &mut bool) {
     *collate = matches!(token, Token::Word(word) if word.eq_ignore_ascii_case("collate"));
 }
 
-/// A migration step's text as SQLite takes it: PostgreSQL's types in SQLite's spelling, and every table `STRICT`
-/// (so that a wrong type is an error, as it is elsewhere) and `WITHOUT ROWID` (one tree per table, not two).
+/// A migration step's text as SQLite takes it: PostgreSQL's types in SQLite's spelling (an id is its sixteen bytes, a
+/// moment its microseconds: as text a file would be two thirds larger), and every table `STRICT` (so that a wrong type is an error, as it is elsewhere) and `WITHOUT ROWID` (one tree per table, not two).
 pub(crate) fn schema_for_sqlite(sql: &str) -> String {
     let mut out = String::with_capacity(sql.len() + 64);
     let mut collate = false;
@@ -135,8 +135,8 @@ fn finish_table(out: &mut String, words: &mut Vec<&str>) {
 
 fn sqlite_type(word: &str) -> Option<&'static str> {
     const TYPES: [(&str, &str); 7] = [
-        ("uuid", "TEXT"),
-        ("timestamptz", "TEXT"),
+        ("uuid", "BLOB"),
+        ("timestamptz", "INTEGER"),
         ("jsonb", "TEXT"),
         ("boolean", "INTEGER"),
         ("bigint", "INTEGER"),
@@ -203,7 +203,7 @@ mod tests {
             schema_for_sqlite(
                 "-- a uuid\ncreate table \"text\" (id uuid primary key, at timestamptz, j jsonb, b boolean default true,\n n bigint check (n <> 0), t text collate \"C\", x bytea, c text default 'uuid;');\ncreate index i on \"text\" (n, t.uuid); "
             ),
-            "-- a uuid\ncreate table \"text\" (id TEXT primary key, at TEXT, j TEXT, b INTEGER default true,\n n INTEGER check (n <> 0), t TEXT collate BINARY, x BLOB, c TEXT default 'uuid;')\nSTRICT, WITHOUT ROWID;\ncreate index i on \"text\" (n, t.uuid); "
+            "-- a uuid\ncreate table \"text\" (id BLOB primary key, at INTEGER, j TEXT, b INTEGER default true,\n n INTEGER check (n <> 0), t TEXT collate BINARY, x BLOB, c TEXT default 'uuid;')\nSTRICT, WITHOUT ROWID;\ncreate index i on \"text\" (n, t.uuid); "
         );
         let unended = schema_for_sqlite("create table t (a bigint primary key) -- the end");
         assert_eq!(unended, "create table t (a INTEGER primary key) -- the end\nSTRICT, WITHOUT ROWID");

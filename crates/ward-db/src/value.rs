@@ -57,7 +57,7 @@ impl Timestamp {
         Self::from_micros(self.0.saturating_sub(whole_micros(span)))
     }
 
-    /// The text form in a buffer on the stack: a page of rows binds and serializes many of them.
+    /// The text form in a buffer on the stack: a page of rows serializes many of them.
     pub(crate) fn text(self) -> TimestampText {
         let days = self.0.div_euclid(MICROS_PER_DAY);
         let within = self.0.rem_euclid(MICROS_PER_DAY);
@@ -276,7 +276,7 @@ impl<'r> Cell<'r> {
             Self::Sqlite(ValueRef::Integer(_)) => "an integer of another range",
             Self::Sqlite(ValueRef::Real(_)) => "a real number",
             Self::Sqlite(ValueRef::Text(_)) => "text of another form",
-            Self::Sqlite(ValueRef::Blob(_)) => "bytes",
+            Self::Sqlite(ValueRef::Blob(_)) => "bytes of another length",
             Self::Postgres(cell) => cell.name(),
         };
         Err(Error::decode(index, wanted, found))
@@ -292,12 +292,6 @@ pub(crate) fn text_column<'r>(row: &'r Row<'_>, index: usize) -> Result<&'r str,
         Cell::Postgres(Native::Text(text)) => Ok(text),
         other => other.is_not(index, "text"),
     }
-}
-
-/// What SQLite keeps as text in a form of its own.
-fn parsed<T>(cell: &Cell<'_>, index: usize, wanted: &str, parse: fn(&[u8]) -> Option<T>) -> Result<T, Error> {
-    let value = if let Cell::Sqlite(ValueRef::Text(text)) = cell { parse(text) } else { None };
-    value.map_or_else(|| cell.is_not(index, wanted), Ok)
 }
 
 impl FromColumn for bool {
@@ -330,7 +324,10 @@ impl FromColumn for Uuid {
     fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
         match Cell::of(row, index)? {
             Cell::Postgres(Native::Uuid(id)) => Ok(id),
-            cell => parsed(&cell, index, "a UUID", |text| Self::try_parse_ascii(text).ok()),
+            Cell::Sqlite(cell @ ValueRef::Blob(bytes)) => {
+                Self::from_slice(bytes).or_else(|_| Cell::Sqlite(cell).is_not(index, "a UUID"))
+            }
+            other => other.is_not(index, "a UUID"),
         }
     }
 }
@@ -339,7 +336,10 @@ impl FromColumn for Timestamp {
     fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
         match Cell::of(row, index)? {
             Cell::Postgres(Native::Time(time)) => Ok(time),
-            cell => parsed(&cell, index, "a time", Self::parse),
+            Cell::Sqlite(ValueRef::Integer(micros)) if (Self::MIN.0..=Self::MAX.0).contains(&micros) => {
+                Ok(Self(micros))
+            }
+            other => other.is_not(index, "a time"),
         }
     }
 }

@@ -1,11 +1,50 @@
-//! A look at an `SQLite` file beside the server that has it open.
+//! What the product keeps in an `SQLite` file: how tests write it, and a look at it beside the server that has it open.
 
 use std::path::Path;
 
+use rusqlite::types::Value;
 use rusqlite::{Connection, StatementStatus};
 
-/// Runs a query with its parameters, of which those that read as numbers are bound as such, and says how many steps of
-/// `SQLite`'s machine it took.
+/// `sql` with its literals of the form `uuid '…'` and `timestamptz '…'`, which `PostgreSQL` takes as they are, as what
+/// the product keeps of them in a file.
+///
+/// # Panics
+///
+/// When such a literal does not end.
+pub fn spelled(sql: &str) -> String {
+    let mut out = String::with_capacity(sql.len());
+    let mut rest = sql;
+    while let Some((kind, at)) = ["uuid '", "timestamptz '"]
+        .iter()
+        .filter_map(|kind| Some((*kind, rest.find(kind)?)))
+        .min_by_key(|found| found.1)
+    {
+        let (text, after) = rest[at + kind.len()..].split_once('\'').expect("a literal that ends");
+        out.push_str(&rest[..at]);
+        out.push_str(&if kind.starts_with("uuid") { uuid(text) } else { time(text) });
+        rest = after;
+    }
+    out + rest
+}
+
+fn uuid(text: &str) -> String {
+    format!("x'{}'", text.replace('-', ""))
+}
+
+fn time(text: &str) -> String {
+    format!("(unixepoch('{text}') * 1000000 + CAST(substr('{text}', 21, 6) AS integer))")
+}
+
+/// SQL of a column's text, different for different values. An id, sixteen bytes in a file, is shown as it is written
+/// elsewhere; all else is a literal.
+pub fn shown(column: &str) -> String {
+    let part = |(from, length): (u8, u8)| format!("lower(substr(hex({column}), {from}, {length}))");
+    let id = [(1, 8), (9, 4), (13, 4), (17, 4), (21, 12)].map(part).join(" || '-' || ");
+    format!("iif(typeof({column}) = 'blob' AND length({column}) = 16, {id}, quote({column}))")
+}
+
+/// Runs a query with its parameters, each bound as what its text reads as: a number, an id, a moment or a text. Says how
+/// many steps of `SQLite`'s machine it took.
 ///
 /// # Panics
 ///
@@ -15,10 +54,7 @@ pub fn steps(file: &Path, sql: &str, parameters: &[&str]) -> u64 {
         let file = Connection::open(file)?;
         let mut statement = file.prepare(sql)?;
         for (index, text) in parameters.iter().enumerate() {
-            match text.parse::<i64>() {
-                Ok(number) => statement.raw_bind_parameter(index + 1, number)?,
-                Err(_) => statement.raw_bind_parameter(index + 1, text)?,
-            }
+            statement.raw_bind_parameter(index + 1, read_as(&file, text)?)?;
         }
         let mut rows = statement.raw_query();
         while rows.next()?.is_some() {}
@@ -28,4 +64,36 @@ pub fn steps(file: &Path, sql: &str, parameters: &[&str]) -> u64 {
     let steps: Result<i32, rusqlite::Error> = run();
     let steps = steps.unwrap_or_else(|error| panic!("{sql}: {error}"));
     u64::try_from(steps).expect("a count")
+}
+
+fn read_as(file: &Connection, text: &str) -> rusqlite::Result<Value> {
+    let dashes: Vec<usize> = text.match_indices('-').map(|found| found.0).collect();
+    let value = match text.parse::<i64>() {
+        Ok(number) => return Ok(number.into()),
+        Err(_) if text.len() == 36 && dashes == [8, 13, 18, 23] => uuid(text),
+        Err(_) if text.len() == 27 && dashes == [4, 7] => time(text),
+        Err(_) => return Ok(text.to_owned().into()),
+    };
+    file.query_row(&format!("SELECT {value}"), [], |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_become_what_the_file_keeps() {
+        let file = Connection::open_in_memory().unwrap();
+        let row = "SELECT uuid '00112233-4455-6677-8899-aabbccddeeff', 'x', timestamptz '1970-01-01T00:00:02.000003Z'";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let (id, text, time): (Vec<u8>, String, i64) = file.query_row(&spelled(row), [], read).unwrap();
+        assert_eq!((id[1], id.len(), text.as_str(), time), (0x11, 16, "x", 2_000_003));
+        let shown = format!("SELECT {}", shown("unhex('00112233445566778899AABBCCDDEEFF')"));
+        let shown: String = file.query_row(&shown, [], |row| row.get(0)).unwrap();
+        assert_eq!(shown, "00112233-4455-6677-8899-aabbccddeeff");
+        assert_eq!(read_as(&file, "00112233-4455-6677-8899-aabbccddeeff").unwrap(), Value::Blob(id));
+        assert_eq!(read_as(&file, "1970-01-01T00:00:02.000003Z").unwrap(), Value::Integer(2_000_003));
+        assert_eq!(read_as(&file, "00112233").unwrap(), Value::Integer(112_233));
+        assert_eq!(read_as(&file, "acme-1").unwrap(), Value::Text("acme-1".into()));
+    }
 }

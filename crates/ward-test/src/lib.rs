@@ -27,6 +27,7 @@ use ward::config::{Config, MasterKey};
 use ward::http::server::{self, ServeOptions};
 use ward_db::{Db, Options, Stats, Tx};
 use ward_test_db::postgres::{self, Database};
+use ward_test_db::sqlite;
 
 pub use ward_test_db::{Engine, both, postgres_only, sqlite_only};
 
@@ -158,19 +159,24 @@ impl Server {
         (done, Cost::between(before, self.app.db.stats()))
     }
 
-    /// Does to the database what no call can do, and says how many rows that concerned.
+    /// Does to the database what no call can do, and says how many rows that concerned. Ids and moments are written
+    /// `uuid '…'` and `timestamptz '…'`, for every engine.
     pub async fn sql(&self, statement: impl Into<String>) -> u64 {
-        let statement = statement.into();
+        let statement = self.spelled(statement.into());
         let done = self.app.db.write("test.sql", move |tx| tx.execute(&statement, &[])).await;
         done.expect("the statement runs")
     }
 
     /// Asks the database for one number.
     pub async fn count(&self, query: impl Into<String>) -> i64 {
-        let query = query.into();
+        let query = self.spelled(query.into());
         let found =
             self.app.db.read("test.count", move |tx| tx.one(&query, &[], |row| row.get::<i64>(0))).await;
         found.expect("the query runs")
+    }
+
+    fn spelled(&self, sql: String) -> String {
+        if self.app.config.database.starts_with("sqlite:") { sqlite::spelled(&sql) } else { sql }
     }
 
     /// Every row of every table as text, to see whether anything changed.
@@ -192,8 +198,9 @@ impl Server {
             }
             let tables = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name";
             for table in text(tx, tables)? {
-                let columns = format!("SELECT 'quote(' || name || ')' FROM pragma_table_info('{table}')");
-                let columns = text(tx, &columns)?.join(" || ', ' || ");
+                let names = text(tx, &format!("SELECT name FROM pragma_table_info('{table}')"))?;
+                let columns: Vec<_> = names.iter().map(|name| sqlite::shown(name)).collect();
+                let columns = columns.join(" || ', ' || ");
                 rows.extend(text(tx, &format!("SELECT '{table}: ' || {columns} FROM {table} ORDER BY 1"))?);
             }
             Ok::<_, ward_db::Error>(rows)

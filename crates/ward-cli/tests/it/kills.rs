@@ -13,6 +13,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tempfile::TempDir;
 use ward_test_db::postgres;
 use ward_test_db::replicated::CAREFUL;
+use ward_test_db::sqlite;
 
 use crate::fleet::{MASTER_KEY, Tenant};
 use crate::invariants::Look;
@@ -141,8 +142,12 @@ fn compare(look: &Look, writers: &[Writer], common: &Tenant, when: &str) -> i64 
         }
     }
     let actions = ACTIONS.map(|action| format!("'{action}'")).join(", ");
+    let workspace = match look {
+        Look::File { .. } => sqlite::shown("workspace_id"),
+        Look::Server { .. } => "CAST(workspace_id AS text)".to_owned(),
+    };
     let there = look.lines(&format!(
-        "SELECT CAST(workspace_id AS text) || ' ' || action || '=' || CAST(count(*) AS text) FROM audit_events \
+        "SELECT {workspace} || ' ' || action || '=' || CAST(count(*) AS text) FROM audit_events \
          WHERE action IN ({actions}) GROUP BY workspace_id, action"
     ));
     let there: HashMap<&str, i64> = there

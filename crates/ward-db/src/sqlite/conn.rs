@@ -341,10 +341,15 @@ impl Conn {
 impl Schema for Conn {
     fn has_steps(&mut self) -> Result<bool, Error> {
         let table = Tx::sqlite(self).optional(
-            "select 1 from sqlite_schema where name = 'schema_steps'",
+            "select sql like '%applied_at INTEGER%' from sqlite_schema where name = 'schema_steps'",
             &[],
-            |_| Ok(()),
+            |row| row.get::<bool>(0),
         )?;
+        if table == Some(false) {
+            return Err(Error::schema(
+                "this file is of a build before the first release, which kept ids and times as text",
+            ));
+        }
         Ok(table.is_some())
     }
 
@@ -397,11 +402,8 @@ fn bind(statement: &mut CachedStatement<'_>, index: usize, value: Value<'_>) -> 
             }
             statement.raw_bind_parameter(index, text)
         }
-        Value::Uuid(id) => {
-            let mut buffer = uuid::Uuid::encode_buffer();
-            statement.raw_bind_parameter(index, &*id.hyphenated().encode_lower(&mut buffer))
-        }
-        Value::Time(time) => statement.raw_bind_parameter(index, time.text().as_str()),
+        Value::Uuid(id) => statement.raw_bind_parameter(index, id.as_bytes().as_slice()),
+        Value::Time(time) => statement.raw_bind_parameter(index, time.micros()),
         Value::Bytes(bytes) => statement.raw_bind_parameter(index, bytes),
     }
     .map_err(Error::from)

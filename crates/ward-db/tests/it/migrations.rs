@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{fast, fixture, fixture_with, place};
-use ward_db::{Db, ErrorKind, Migrated, Migration, Options, Timestamp};
-use ward_test_db::{Engine, both, postgres_only};
+use ward_db::{Db, Error, ErrorKind, Migrated, Migration, Options, Timestamp};
+use ward_test_db::{Engine, both, postgres_only, sqlite_only};
 
 const FIRST: Migration = Migration {
     name: "0001_first",
@@ -77,6 +77,18 @@ async fn a_newer_schema_is_run_on_only_by_a_binary_new_enough() {
         error.to_string().contains("0002_second step 1") && error.to_string().contains("0.2.0"),
         "{error}"
     );
+}
+
+sqlite_only!(a_file_that_keeps_its_times_as_text_is_not_touched);
+async fn a_file_that_keeps_its_times_as_text_is_not_touched() {
+    let it = fixture();
+    let steps = "create table schema_steps (migration TEXT, step INTEGER, checksum TEXT, oldest_binary TEXT, applied_at TEXT)";
+    let made = it.db.write("test.older", move |tx| tx.execute(steps, &[])).await;
+    made.unwrap_or_else(|error: Error| panic!("{error}"));
+    let error = it.db.migrate(&[FIRST], "0.1.0").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Schema);
+    assert!(error.to_string().contains("before the first release"), "{error}");
+    assert_eq!(it.count("select count(*) from sqlite_schema where name = 'a'").await, 0);
 }
 
 both!(a_file_out_of_form_changes_nothing);

@@ -310,7 +310,7 @@ async fn the_total_is_exact_up_to_ten_thousand() {
     let add = |from: u32, to: u32| {
         let row = |number: u32| {
             format!(
-                "('{}', '2026-01-01T00:00:00.000000Z', '00000000-0000-4000-8000-{number:012x}', \
+                "(uuid '{}', timestamptz '2026-01-01T00:00:00.000000Z', uuid '00000000-0000-4000-8000-{number:012x}', \
                  'calls', 'call.read', 'call', true)",
                 tenant.id
             )

@@ -313,7 +313,7 @@ async fn a_key_does_what_both_it_and_its_principals_membership_allow() {
         tenant.owner.post("/v1/me/workspaces", new_workspace("second")).await.expect(StatusCode::CREATED);
     let second = second["id"].as_str().expect("an id");
     // A membership that shrank takes its keys with it, in that workspace only.
-    server.sql(format!("UPDATE memberships SET role = 'member' WHERE workspace_id = '{second}'")).await;
+    server.sql(format!("UPDATE memberships SET role = 'member' WHERE workspace_id = uuid '{second}'")).await;
     let path = format!("/v1/workspaces/{second}");
     tenant.owner.get(&path).await.expect(StatusCode::OK);
     tenant.owner.get(&format!("/v1/{second}/api-keys")).await.expect(StatusCode::OK);
@@ -326,6 +326,6 @@ async fn a_key_does_what_both_it_and_its_principals_membership_allow() {
     server.sql("UPDATE memberships SET role = 'owner'").await;
     assert_eq!(viewer.patch(&tenant.workspace(""), json!({ "name": "y" })).await.refused(403), "forbidden");
     // A membership that ended is none.
-    server.sql(format!("DELETE FROM memberships WHERE workspace_id = '{second}'")).await;
+    server.sql(format!("DELETE FROM memberships WHERE workspace_id = uuid '{second}'")).await;
     assert_eq!(tenant.owner.get(&path).await.refused(404), "workspace_not_found");
 }

@@ -44,7 +44,7 @@ pub async fn connected(server: &Server, connector: &str, url: &str) -> Tenant {
 pub async fn configure(server: &Server, tenant: &Tenant, url: &str, enabled: bool) {
     let now = server.clock.now();
     let set = format!(
-        "UPDATE integrations SET base_url = '{url}', auth = NULL, enabled = {enabled}, updated_at = '{now}' WHERE workspace_id = '{}'",
+        "UPDATE integrations SET base_url = '{url}', auth = NULL, enabled = {enabled}, updated_at = timestamptz '{now}' WHERE workspace_id = uuid '{}'",
         tenant.id
     );
     assert_eq!(server.sql(set).await, 1);
@@ -370,7 +370,7 @@ async fn what_is_held_disabled_or_archived_is_kept_and_not_sent() {
     scene.server.sql("UPDATE workspaces SET state = 'active'").await;
     scene.hours(1).await;
     assert_eq!(scene.ehr.kept().len(), 1);
-    let synced = format!("SELECT count(*) FROM deliveries WHERE state = 'synced' AND id = '{id}'");
+    let synced = format!("SELECT count(*) FROM deliveries WHERE state = 'synced' AND id = uuid '{id}'");
     assert_eq!(scene.server.count(synced).await, 1);
     let actions = scene.tenant.actions().await;
     for action in ["integration.hold", "integration.release"] {

@@ -166,7 +166,7 @@ async fn whoever_accepts_the_maker_is_judged_again() {
     let dora = shared.server.person(&shared.issuer, "dora");
     // As no call leaves it: each that ends an authority settles what was made with it.
     let set = async |what: &str, of: &str| {
-        let sql = format!("UPDATE memberships SET {what} WHERE principal_id = '{of}'");
+        let sql = format!("UPDATE memberships SET {what} WHERE principal_id = uuid '{of}'");
         assert_eq!(shared.server.sql(sql).await, 1);
     };
     for role in ["admin", "viewer"] {
@@ -175,9 +175,9 @@ async fn whoever_accepts_the_maker_is_judged_again() {
     }
     set("role = 'owner'", &cleo_id).await;
     let nobody = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
-    set(&format!("principal_id = '{nobody}'"), &cleo_id).await;
+    set(&format!("principal_id = uuid '{nobody}'"), &cleo_id).await;
     assert_eq!(accept(&dora, &link).await.refused(404), UNKNOWN);
-    set(&format!("principal_id = '{cleo_id}'"), nobody).await;
+    set(&format!("principal_id = uuid '{cleo_id}'"), nobody).await;
     accept(&dora, &link).await.expect(StatusCode::CREATED);
 }
 

@@ -372,7 +372,7 @@ async fn what_was_not_begun_stays_as_it_was() {
     server.sql("UPDATE delivery_queue SET due_at = created_at").await;
     server.sql("UPDATE sync_lanes SET due_at = not_before").await;
     owe(&tenant, "CA0").await;
-    let first = "UPDATE delivery_queue SET due_at = '2000-01-01T00:00:00.000000Z' WHERE delivery_id <>";
+    let first = "UPDATE delivery_queue SET due_at = timestamptz '2000-01-01T00:00:00.000000Z' WHERE delivery_id <> uuid";
     assert_eq!(server.sql(format!("{first} '{id}'")).await, 1);
     worker.turn().await;
     let after = delivery(&tenant, &id).await;

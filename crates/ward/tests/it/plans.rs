@@ -114,7 +114,7 @@ fn numbers() -> String {
 /// The UUID of row `i`, in this engine's SQL.
 fn id() -> &'static str {
     match Engine::current() {
-        Engine::Sqlite => "printf('%08x-0000-4000-8000-%012x', i, i)",
+        Engine::Sqlite => "unhex(printf('%08x000040008000%012x', i, i))",
         Engine::Postgres => {
             "CAST(lpad(to_hex(i), 8, '0') || '-0000-4000-8000-' || lpad(to_hex(i), 12, '0') AS uuid)"
         }
@@ -246,7 +246,7 @@ both!(with_many_workspaces_and_few_keys_every_statement_is_a_look_up);
 async fn with_many_workspaces_and_few_keys_every_statement_is_a_look_up() {
     let (server, statements) = walk().await;
     with_and_without_statistics(&server, &statements, "hardly anything there").await;
-    let now = "'2026-04-18T12:00:00.123456Z'";
+    let now = "timestamptz '2026-04-18T12:00:00.123456Z'";
     insert(
         &server,
         "workspaces",
@@ -270,7 +270,7 @@ async fn with_many_workspaces_and_few_keys_every_statement_is_a_look_up() {
 both!(with_few_workspaces_and_many_keys_every_statement_is_a_look_up);
 async fn with_few_workspaces_and_many_keys_every_statement_is_a_look_up() {
     let (server, statements) = walk().await;
-    let now = "'2026-04-18T12:00:00.123456Z'";
+    let now = "timestamptz '2026-04-18T12:00:00.123456Z'";
     let one = "(SELECT id FROM workspaces WHERE slug = 'acme')";
     insert(
         &server,

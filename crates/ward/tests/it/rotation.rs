@@ -172,7 +172,7 @@ async fn what_cannot_be_opened_is_named_and_keeps_the_former_key() {
     tenant.owner.put(&tenant.path("/twilio"), twilio()).await.expect(StatusCode::OK);
     let broken = paths[1].split('/').nth(4).unwrap();
     let damage = format!(
-        "UPDATE integration_secrets SET sealed = substr(sealed, 1, 30) WHERE integration_id = '{broken}'"
+        "UPDATE integration_secrets SET sealed = substr(sealed, 1, 30) WHERE integration_id = uuid '{broken}'"
     );
     assert_eq!(server.sql(damage).await, 1);
     let renewed = server.replica_with(keys(8, &[7])).await;

@@ -542,7 +542,7 @@ async fn a_service_has_no_personal_keys_and_nobody_mints_above_themselves() {
     let keys = format!("/v1/{}/api-keys", created["id"].as_str().unwrap());
     server
         .sql(format!(
-            "UPDATE memberships SET role = 'admin' WHERE workspace_id = '{}'",
+            "UPDATE memberships SET role = 'admin' WHERE workspace_id = uuid '{}'",
             created["id"].as_str().unwrap()
         ))
         .await;

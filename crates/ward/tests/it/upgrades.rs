@@ -4,6 +4,7 @@ use ward::app::{MIGRATIONS, VERSION};
 use ward_db::{Db, Error, Options};
 use ward_test::{Engine, both};
 use ward_test_db::postgres::{Database, shared};
+use ward_test_db::sqlite;
 
 /// An empty database on the test's engine, gone with what it lies in.
 struct Empty {
@@ -66,22 +67,27 @@ impl Empty {
         for (id, slug) in [(A, "acme"), (B, "beta")] {
             rows.push(format!(
                 "INSERT INTO workspaces (id, slug, name, environment, region, state, last_position, created_at, updated_at) \
-                 VALUES ('{id}', '{slug}', 'A clinic', 'production', 'us-east-1', 'active', 0, '{T1}', '{T1}')"
+                 VALUES (uuid '{id}', '{slug}', 'A clinic', 'production', 'us-east-1', 'active', 0, {T1}, {T1})"
             ));
-            rows.push(format!("INSERT INTO slugs (slug, workspace_id) VALUES ('{slug}', '{id}')"));
+            rows.push(format!("INSERT INTO slugs (slug, workspace_id) VALUES ('{slug}', uuid '{id}')"));
         }
         for number in 1..=4 {
             let id = member(number);
             rows.push(format!(
-                "INSERT INTO principals (id, kind, last_position, created_at) VALUES ('{id}', 'user', 9, '{T1}')"
+                "INSERT INTO principals (id, kind, last_position, created_at) VALUES (uuid '{id}', 'user', 9, {T1})"
             ));
         }
         for (workspace, number, at) in [(A, 3, T2), (A, 1, T2), (A, 2, T1), (B, 4, T1)] {
             rows.push(format!(
                 "INSERT INTO memberships (workspace_id, principal_id, role, position, created_at) \
-                 VALUES ('{workspace}', '{}', 'owner', 9, '{at}')",
+                 VALUES (uuid '{workspace}', uuid '{}', 'owner', 9, {at})",
                 member(number)
             ));
+        }
+        if Engine::current() == Engine::Sqlite {
+            for row in &mut rows {
+                *row = sqlite::spelled(row);
+            }
         }
         let write = self
             .db
@@ -90,8 +96,8 @@ impl Empty {
     }
 }
 
-const T1: &str = "2026-01-01T00:00:00.000000Z";
-const T2: &str = "2026-01-02T00:00:00.000000Z";
+const T1: &str = "timestamptz '2026-01-01T00:00:00.000000Z'";
+const T2: &str = "timestamptz '2026-01-02T00:00:00.000000Z'";
 
 both!(a_database_of_every_older_version_becomes_that_of_the_newest);
 async fn a_database_of_every_older_version_becomes_that_of_the_newest() {
@@ -109,10 +115,15 @@ async fn a_database_of_every_older_version_becomes_that_of_the_newest() {
         grown.migrate(MIGRATIONS.len());
         assert_eq!(grown.shape().await, wanted, "from {}", MIGRATIONS[older - 1].name);
         // Members have their seats, in the order in which they came: 2 before 1 and 3, and 4 elsewhere.
-        let seats = "SELECT s.seat || ' ' || substr(CAST(m.principal_id AS text), 1, 1) FROM seats s \
+        let seats = "FROM seats s \
                      JOIN memberships m ON m.workspace_id = s.workspace_id AND m.principal_id = s.principal_id \
                       AND m.seat = s.seat \
                      ORDER BY s.workspace_id, s.seat";
+        let principal = match Engine::current() {
+            Engine::Sqlite => sqlite::shown("m.principal_id"),
+            Engine::Postgres => "CAST(m.principal_id AS text)".to_owned(),
+        };
+        let seats = format!("SELECT s.seat || ' ' || substr({principal}, 1, 1) {seats}").leak();
         assert_eq!(grown.texts(seats).await, ["1 2", "2 1", "3 3", "1 4"]);
         for table in ["workspaces", "slugs", "principals", "memberships"] {
             let rows = format!("SELECT CAST(count(*) AS text) FROM {table}").leak();

@@ -110,7 +110,7 @@ both!(one_sweep_does_all_that_is_due_however_much_it_is);
 async fn one_sweep_does_all_that_is_due_however_much_it_is() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
-    let long_ago = "'2020-04-18T12:00:00.123456Z'";
+    let long_ago = "timestamptz '2020-04-18T12:00:00.123456Z'";
     let bytes = if Engine::current() == Engine::Sqlite { "blob" } else { "bytea" };
     let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)";
     let rows = format!("SELECT 'old-' || i, CAST('' AS {bytes}), 201, false, {long_ago} FROM n");
