@@ -164,13 +164,13 @@ async fn open_connections_see_the_new_schema() {
     it.db
         .write("t", |tx| tx.execute("insert into b (name, n) values ('x', 1)", &[]))
         .await
-        .unwrap_or_else(|e: ward_db::Error| panic!("{e}"));
+        .unwrap_or_else(|e: Error| panic!("{e}"));
     assert_eq!(it.count("select count(*) from (select * from b) as every").await, 1);
     it.db.migrate(&[FIRST, SECOND], "0.2.0").unwrap();
     it.db
         .write("t", |tx| tx.execute("update b set m = 2", &[]))
         .await
-        .unwrap_or_else(|e: ward_db::Error| panic!("{e}"));
+        .unwrap_or_else(|e: Error| panic!("{e}"));
     assert_eq!(it.count("select m from b").await, 2);
 }
 
@@ -188,7 +188,7 @@ async fn shape(db: &Db) -> Vec<String> {
         }
     };
     let shape = db.read("test.shape", move |tx| tx.all(sql, &[], |row| row.get::<String>(0))).await;
-    shape.unwrap_or_else(|e: ward_db::Error| panic!("{e}"))
+    shape.unwrap_or_else(|e: Error| panic!("{e}"))
 }
 
 both!(a_schema_brought_forward_is_the_schema_made_at_once);
@@ -233,10 +233,10 @@ async fn a_schema_change_that_waits_for_a_table_holds_nobody_up() {
         let inserted = it.db.write("t", move |tx| {
             tx.execute("insert into b (name) values (cast($1 as text))", &[format!("{name}").as_str().into()])
         });
-        inserted.await.unwrap_or_else(|e: ward_db::Error| panic!("{e}"));
+        inserted.await.unwrap_or_else(|e: Error| panic!("{e}"));
     }
     release.send(()).unwrap();
-    assert_eq!(dump.await.unwrap().unwrap_or_else(|e: ward_db::Error| panic!("{e}")), 0);
+    assert_eq!(dump.await.unwrap().unwrap_or_else(|e: Error| panic!("{e}")), 0);
     assert_eq!(names(&change.await.unwrap().unwrap()), ["0002_second/1"]);
     assert_eq!(it.count("select count(*) from b where m is null").await, 3);
 }
