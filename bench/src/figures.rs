@@ -50,8 +50,6 @@ pub struct Machine {
     pub flush: f64,
     /// The same where PostgreSQL's are.
     pub postgres_flush: Option<f64>,
-    /// Whether the load goes before all others while latencies are taken.
-    pub load_first: bool,
     /// Processes that were waiting for a core a minute before it began, on average.
     pub busy: f64,
 }
@@ -205,7 +203,6 @@ pub fn example() -> Figures {
             postgres: None,
             flush: 500.0,
             postgres_flush: None,
-            load_first: true,
             busy: 0.1,
         },
         command: "bench/run".to_owned(),

@@ -5,7 +5,6 @@
 //! meanwhile instead of having it sent later.
 
 mod connection;
-mod priority;
 mod ticker;
 
 use std::net::SocketAddr;
@@ -20,7 +19,6 @@ use tokio::task::JoinSet;
 use crate::Failure;
 use crate::workload::Script;
 use connection::Connection;
-use priority::Priority;
 use ticker::Ticker;
 
 /// How long after its end a run at a fixed rate may take for what was due before.
@@ -106,16 +104,10 @@ async fn ask_on(mut connection: Connection, over: Arc<AtomicBool>) -> Result<(Co
     Ok((connection, answered))
 }
 
-/// Whether the load may go first while latencies are taken. Where it may not, they hold its own waiting for a processor.
-pub fn may_go_first() -> bool {
-    Priority::take().is_some()
-}
-
 /// Latencies at `rate` requests a second, on as many connections as there are scripts.
 pub fn paced(to: SocketAddr, scripts: Vec<Script>, rate: u32, time: Duration) -> Result<Latency, Failure> {
     let interval = Duration::from_secs(1) / rate.max(1);
     let total = u64::try_from(time.as_nanos() / interval.as_nanos())?.max(1);
-    let _first = Priority::take();
     on_one_thread(async {
         let connections = open(to, scripts).await?;
         let crowd = connections.len();

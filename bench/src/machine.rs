@@ -26,7 +26,6 @@ impl Machine {
             postgres: None,
             flush: 0.0,
             postgres_flush: None,
-            load_first: crate::load::may_go_first(),
             busy,
         })
     }

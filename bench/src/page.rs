@@ -73,11 +73,6 @@ fn machine_line(machine: &Machine) -> String {
         }
         _ => write!(line, "."),
     };
-    line.push_str(if machine.load_first {
-        " While latencies are taken, the load goes before all others."
-    } else {
-        " The load has no priority here: latencies hold its own waiting for a processor."
-    });
     line
 }
 

@@ -53,7 +53,7 @@ struct Args {
     #[arg(long, default_value_t = 5)]
     rounds: u32,
     /// Requests of one operation at one size in one round.
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 5_000)]
     requests: u32,
     /// Only the operations whose name has this in it. May be given more than once.
     #[arg(long, value_name = "OPERATION")]

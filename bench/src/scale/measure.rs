@@ -37,8 +37,6 @@ pub struct Measured {
     pub starts: Vec<f64>,
     /// Bytes on disk, by size.
     pub bytes: Vec<u64>,
-    /// Whether the database's shared memory was in huge pages.
-    pub huge_pages: bool,
 }
 
 /// A server on the database of one size, and a connection to it.
@@ -105,7 +103,7 @@ pub fn engine(places: &Places, sizes: &[u64], args: &Args) -> Result<Measured, F
         ward.stop()?;
     }
     let figures = operations.into_iter().zip(figures).collect();
-    Ok(Measured { engine: places.engine, figures, starts, bytes, huge_pages: places.huge_pages()? })
+    Ok(Measured { engine: places.engine, figures, starts, bytes })
 }
 
 fn start(places: &Places, workspaces: u64, args: &Args) -> Result<Ward, Failure> {

@@ -91,14 +91,6 @@ impl Places {
         Ok(Some(pid.lines().next().unwrap_or_default().trim().parse()?))
     }
 
-    /// Whether PostgreSQL's shared memory is in huge pages, which it is where the system has as many.
-    pub fn huge_pages(&self) -> Result<bool, Failure> {
-        let Some(pid) = self.postmaster()? else { return Ok(false) };
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let used = status.lines().find_map(|line| line.strip_prefix("HugetlbPages:"));
-        Ok(used.is_some_and(|used| used.trim() != "0 kB"))
-    }
-
     /// Makes sure that the database is there and holds what it should.
     pub fn filled(&self, shape: Shape) -> Result<(), Failure> {
         let url = self.url(shape.workspaces);

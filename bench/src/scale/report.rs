@@ -75,10 +75,6 @@ fn table(measured: &Measured, sizes: &[u64]) -> String {
         Engine::Postgres => "CPU of Ward + PostgreSQL",
     };
     let mut page = format!("\n## {}\n\n", measured.engine.name());
-    if measured.engine == Engine::Postgres {
-        let huge = if measured.huge_pages { "" } else { "not " };
-        let _ = write!(page, "Its shared memory was {huge}in huge pages.\n\n");
-    }
     page.push_str("| operation | random |");
     for size in sizes {
         let _ = write!(page, " p50 µs at {size} |");
@@ -153,12 +149,10 @@ const NOTES: &str = "\n## How to read this\n\n\
 - Everything is on one core: on several, the time of a single request is mostly the scheduler's choice of a core and a sleeping \
   core's time to wake, which changes threefold with a few microseconds of work. So latency is work and flushes, no waking.\n\
 - PostgreSQL is a server of the measurement's own with `fsync` on and 8 GB of `shared_buffers`, into which all was read \
-  (`pg_prewarm`), after a `VACUUM (ANALYZE)`. Without huge pages (`sysctl vm.nr_hugepages=4400`) every connection pays for \
-  every page of that memory that it touches for the first time, and at random rows of a large database it always does: \
-  then a GET of one grows by 1.4 to 1.6.\n\
-- On SQLite a GET of one has three rows to find. At a thousand workspaces all are in the connection's own cache; at a million \
-  6.6 pages are read from the system's for each GET (counted system calls), of 4 KiB each, cold in the processor's caches too. \
-  A larger cache of the connection's own (64 and 256 MiB) did not help, for rows drawn from all are hardly ever in it. \
-  Mapping the file did (1.45 to 1.35 for the owner's, 1.28 to 1.14 for the member's), but then an error of the disk ends the \
-  process instead of one request, and the file counts as the process's memory: it is not done.\n\n\
+  (`pg_prewarm`), after a `VACUUM (ANALYZE)`. Rows that were never vacuumed cost more to read: keep autovacuum on. Huge pages \
+  made no difference that could be told from none (GET of one 1.15 to 1.19 without, 1.13 to 1.16 with them).\n\
+- On SQLite a GET of one has three rows to find, at a thousand workspaces in pages that lie in the connection's own cache and \
+  mostly in the processor's. At a million 5.4 pages are read from the system's cache for each (counted system calls), and \
+  by the profile all growth is there: 4 to 15 µs in SQLite, of which 8 µs fetch pages, and less than 1 µs anywhere else. \
+  What was tried: [bench/README.md](../bench/README.md#scale).\n\n\
 Command: `bench/scale --data DIR`. `DIR` keeps the databases, which the next run takes again.\n";
