@@ -21,6 +21,10 @@ use crate::workload::Script;
 use connection::Connection;
 use ticker::Ticker;
 
+/// How often a second requests become due, at most. Above that several become due at once: a load that wakes for every single one
+/// needs most of a core for waking, and takes it from the server.
+const BURSTS: u32 = 4_000;
+
 /// How long after its end a run at a fixed rate may take for what was due before.
 const LATENESS: Duration = Duration::from_secs(10);
 
@@ -106,24 +110,26 @@ async fn ask_on(mut connection: Connection, over: Arc<AtomicBool>) -> Result<(Co
 
 /// Latencies at `rate` requests a second, on as many connections as there are scripts.
 pub fn paced(to: SocketAddr, scripts: Vec<Script>, rate: u32, time: Duration) -> Result<Latency, Failure> {
-    let interval = Duration::from_secs(1) / rate.max(1);
-    let total = u64::try_from(time.as_nanos() / interval.as_nanos())?.max(1);
+    let rate = rate.max(1);
+    let at_once = u64::from(rate.div_ceil(BURSTS));
+    let interval = Duration::from_secs(at_once) / rate;
+    let total = u64::try_from(time.as_nanos() / interval.as_nanos())?.max(1) * at_once;
     on_one_thread(async {
         let connections = open(to, scripts).await?;
         let crowd = connections.len();
         let due = Arc::new(Semaphore::new(0));
         let next = Arc::new(AtomicU64::new(0));
-        let started = Instant::now();
+        let schedule = Schedule { started: Instant::now(), interval, at_once, total };
         let ticker = Ticker::every(interval)?;
         let mut workers = JoinSet::new();
         for connection in connections {
-            workers.spawn(ask_when_due(connection, due.clone(), next.clone(), total, started, interval));
+            workers.spawn(ask_when_due(connection, due.clone(), next.clone(), schedule));
         }
         let mut given = 0;
         while given < total {
-            let ticks = ticker.ticked().await?.min(total - given);
-            due.add_permits(usize::try_from(ticks)?);
-            given += ticks;
+            let now_due = (ticker.ticked().await? * at_once).min(total - given);
+            due.add_permits(usize::try_from(now_due)?);
+            given += now_due;
         }
         // Everybody is to find out that nothing more is due.
         due.add_permits(crowd);
@@ -141,26 +147,39 @@ pub fn paced(to: SocketAddr, scripts: Vec<Script>, rate: u32, time: Duration) ->
     })
 }
 
+/// When requests are due: so many at once after every interval, until all were.
+#[derive(Clone, Copy)]
+struct Schedule {
+    started: Instant,
+    interval: Duration,
+    at_once: u64,
+    total: u64,
+}
+
+impl Schedule {
+    /// How late it is for a request, counted from 0; in microseconds.
+    fn late(self, number: u64) -> f64 {
+        let due = self.interval.as_secs_f64() * precise(number / self.at_once + 1);
+        (self.started.elapsed().as_secs_f64() - due).max(0.0) * 1e6
+    }
+}
+
 /// Asks whenever something is due; the latencies, in microseconds.
 async fn ask_when_due(
     mut connection: Connection,
     due: Arc<Semaphore>,
     next: Arc<AtomicU64>,
-    total: u64,
-    started: Instant,
-    interval: Duration,
+    schedule: Schedule,
 ) -> Result<Vec<f64>, Failure> {
     let mut latencies = Vec::new();
     loop {
         due.acquire().await?.forget();
         let number = next.fetch_add(1, Ordering::Relaxed);
-        if number >= total {
+        if number >= schedule.total {
             return Ok(latencies);
         }
-        // The first is due with the first tick.
-        let moment = interval.as_secs_f64() * precise(number + 1);
         connection.ask().await?;
-        latencies.push((started.elapsed().as_secs_f64() - moment).max(0.0) * 1e6);
+        latencies.push(schedule.late(number));
     }
 }
 
