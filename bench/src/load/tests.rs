@@ -82,3 +82,13 @@ fn what_was_due_during_a_stall_is_late() {
     assert!(latency.p99 >= 400_000.0, "{latency:?}");
     assert!(latency.p999 >= latency.p99 && latency.p99 >= latency.p50, "{latency:?}");
 }
+
+#[test]
+fn what_is_due_at_once_is_late_alike() {
+    let started = Instant::now().checked_sub(Duration::from_millis(2_500)).unwrap();
+    let schedule = Schedule { started, interval: Duration::from_secs(1), at_once: 3, total: 9 };
+    let seconds = |number| schedule.late(number) / 1e6;
+    assert!((0..3).all(|number| (1.5..1.6).contains(&seconds(number))));
+    assert!((3..6).all(|number| (0.5..0.6).contains(&seconds(number))));
+    assert!((6..9).all(|number| schedule.late(number) < f64::EPSILON));
+}
