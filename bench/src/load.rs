@@ -157,10 +157,9 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// How late it is for a request, counted from 0; in microseconds.
-    fn late(self, number: u64) -> f64 {
-        let due = self.interval.as_secs_f64() * precise(number / self.at_once + 1);
-        (self.started.elapsed().as_secs_f64() - due).max(0.0) * 1e6
+    /// When a request is due, counted from 0; in seconds from the start.
+    fn due(self, number: u64) -> f64 {
+        self.interval.as_secs_f64() * precise(number / self.at_once + 1)
     }
 }
 
@@ -179,7 +178,8 @@ async fn ask_when_due(
             return Ok(latencies);
         }
         connection.ask().await?;
-        latencies.push(schedule.late(number));
+        let late = schedule.started.elapsed().as_secs_f64() - schedule.due(number);
+        latencies.push(late.max(0.0) * 1e6);
     }
 }
 
