@@ -96,7 +96,8 @@ fn push_sqlite(out: &mut String, token: Token<'_>, collate: &mut bool) {
 }
 
 /// A migration step's text as SQLite takes it: PostgreSQL's types in SQLite's spelling (an id is its sixteen bytes, a
-/// moment its microseconds: as text a file would be two thirds larger), and every table `STRICT` (so that a wrong type is an error, as it is elsewhere) and `WITHOUT ROWID` (one tree per table, not two).
+/// moment its microseconds: as text a file would be two thirds larger), and every table `STRICT` (so that a wrong type
+/// is an error, as it is elsewhere) and `WITHOUT ROWID` (one tree per table, not two).
 pub(crate) fn schema_for_sqlite(sql: &str) -> String {
     let mut out = String::with_capacity(sql.len() + 64);
     let mut collate = false;
