@@ -21,8 +21,8 @@ use crate::workload::Script;
 use connection::Connection;
 use ticker::Ticker;
 
-/// How often a second requests become due, at most. Above that several become due at once: a load that wakes for every single one
-/// needs most of a core for waking, and takes it from the server.
+/// How often a second requests become due, at most. Above that several become due at once: a load that wakes for every
+/// single one needs most of a core for waking, and takes it from the server.
 const BURSTS: u32 = 4_000;
 
 /// How long after its end a run at a fixed rate may take for what was due before.

@@ -11,7 +11,7 @@ use crate::fill::fill;
 use crate::shape::Shape;
 
 /// Changes with what the generator writes: a database of another version is made anew.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// How the kept server of PostgreSQL differs from a test's: it keeps what it says that it keeps, and has the settings of a
 /// machine of this kind.

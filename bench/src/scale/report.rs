@@ -149,7 +149,7 @@ const NOTES: &str = "\n## How to read this\n\n\
 - Everything is on one core: on several, the time of a single request is mostly the scheduler's choice of a core and a sleeping \
   core's time to wake, which changes threefold with a few microseconds of work. So latency is work and flushes, no waking.\n\
 - PostgreSQL is a server of the measurement's own with `fsync` on and 10 GB of `shared_buffers`, into which all was read \
-  (`pg_prewarm`), after a `VACUUM (ANALYZE)`. Rows that were never vacuumed cost more to read: keep autovacuum on. Huge pages \
+  (`pg_prewarm`), after a `VACUUM (ANALYZE)`. In one run with 8 GB, which the databases just fill, a GET of one grew by 1.4. Huge pages \
   made no difference that could be told from none (GET of one 1.15 to 1.19 without, 1.13 to 1.16 with them).\n\
 - On SQLite a GET of one has three rows to find, at a thousand workspaces in pages that lie in the connection's own cache and \
   mostly in the processor's. At a million 5.4 pages are read from the system's cache for each (counted system calls), and \
