@@ -10,6 +10,8 @@
 mod fill;
 #[path = "../scale/http.rs"]
 mod http;
+#[path = "../scale/limit.rs"]
+mod limit;
 #[path = "../scale/measure.rs"]
 mod measure;
 #[path = "../scale/operations.rs"]
@@ -37,7 +39,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Parser)]
 #[command(about = "Measures whether what a request costs depends on how much the installation holds.")]
 struct Args {
-    /// The folder of the databases. What is in it already is used again; about 17 GB for everything.
+    /// The folder of the databases. What is in it already is used again; about 19 GB for everything.
     #[arg(long)]
     data: PathBuf,
     /// The `ward` binary, built for release.

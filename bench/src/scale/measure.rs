@@ -7,6 +7,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use crate::http::{Connection, Request};
+use crate::limit::Limit;
 use crate::operations::{OPERATIONS, Operation};
 use crate::place::{Engine, Places};
 use crate::process::{OneCore, Ward, cpu_of_children};
@@ -33,6 +34,8 @@ pub struct Measured {
     pub engine: Engine,
     /// By operation, and by size.
     pub figures: Vec<(&'static Operation, Vec<Figures>)>,
+    /// On a file: what SQLite alone takes for the rows of a GET of one, in microseconds, by size and round by round.
+    pub limit: Option<Vec<Vec<f64>>>,
     /// From start to first answer on the largest database, milliseconds.
     pub starts: Vec<f64>,
     /// Bytes on disk, by size.
@@ -51,7 +54,7 @@ struct Side {
 pub fn engine(places: &Places, sizes: &[u64], args: &Args) -> Result<Measured, Failure> {
     let mut bytes = Vec::new();
     let mut sides = Vec::new();
-    let _one_core = OneCore::take(places.postmaster()?)?;
+    let one_core = OneCore::take(places.postmaster()?)?;
     let operations: Vec<&Operation> = OPERATIONS.iter().filter(|operation| args.wants(operation)).collect();
     for size in sizes {
         bytes.push(places.bytes(*size)?);
@@ -96,6 +99,12 @@ pub fn engine(places: &Places, sizes: &[u64], args: &Args) -> Result<Measured, F
     for side in sides {
         side.ward.stop()?;
     }
+    let limit = match places.engine {
+        Engine::Sqlite => Some(limit(places, sizes, args)?),
+        Engine::Postgres => None,
+    };
+    // A start has the whole machine, as it would anywhere.
+    drop(one_core);
     let mut starts = Vec::new();
     for _ in 0..STARTS {
         let ward = start(places, *sizes.last().ok_or("no size")?, args)?;
@@ -103,7 +112,25 @@ pub fn engine(places: &Places, sizes: &[u64], args: &Args) -> Result<Measured, F
         ward.stop()?;
     }
     let figures = operations.into_iter().zip(figures).collect();
-    Ok(Measured { engine: places.engine, figures, starts, bytes })
+    Ok(Measured { engine: places.engine, figures, limit, starts, bytes })
+}
+
+fn limit(places: &Places, sizes: &[u64], args: &Args) -> Result<Vec<Vec<f64>>, Failure> {
+    let mut sides = Vec::new();
+    for size in sizes {
+        sides.push(Limit::of(&places.file(*size), &places.folder().join(format!("limit-{size}.db")))?);
+    }
+    let mut figures = vec![Vec::new(); sizes.len()];
+    for round in 0..=args.rounds {
+        for turn in 0..sides.len() {
+            let at = (turn + round as usize) % sides.len();
+            let median = sides[at].run(args.requests)?;
+            if round > 0 {
+                figures[at].push(median);
+            }
+        }
+    }
+    Ok(figures)
 }
 
 fn start(places: &Places, workspaces: u64, args: &Args) -> Result<Ward, Failure> {

@@ -78,7 +78,8 @@ impl Places {
         }
     }
 
-    fn file(&self, workspaces: u64) -> PathBuf {
+    /// SQLite's file of the database with so many workspaces.
+    pub fn file(&self, workspaces: u64) -> PathBuf {
         self.folder.join(format!("{workspaces}.db"))
     }
 
@@ -124,6 +125,7 @@ impl Places {
         } else {
             for ending in ["", "-wal", "-shm", "-lock"] {
                 files.push(self.folder.join(format!("{workspaces}.db{ending}")));
+                files.push(self.folder.join(format!("limit-{workspaces}.db{ending}")));
             }
         }
         for file in files {

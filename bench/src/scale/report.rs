@@ -31,6 +31,9 @@ pub fn text(measured: &[Measured], sizes: &[u64], rounds: u32, requests: u32) ->
     let mut page = head(sizes, rounds, requests);
     for one in measured {
         page.push_str(&table(one, sizes));
+        if let Some(limit) = &one.limit {
+            page.push_str(&of_itself(limit, sizes));
+        }
     }
     page.push_str(&starts(measured, sizes));
     page.push_str(NOTES);
@@ -108,6 +111,27 @@ fn table(measured: &Measured, sizes: &[u64]) -> String {
         let met = if in_time.max(in_cpu) <= MOST { "yes" } else { "**no**" };
         let _ = writeln!(page, " {in_cpu:.2} | {met} |");
     }
+    page
+}
+
+/// What the engine alone takes for the rows of a GET of one.
+fn of_itself(limit: &[Vec<f64>], sizes: &[u64]) -> String {
+    let mut page = "\nThe limit: SQLite alone, in one statement, finds a key, a membership and a workspace drawn at random, the \
+                    same rows as above but in a file where each has an integer key, which is what SQLite is fastest with. No \
+                    HTTP, no gate, and in the upper levels of its trees nothing but integers.\n\n|"
+        .to_owned();
+    for size in sizes {
+        let _ = write!(page, " p50 µs at {size} |");
+    }
+    page.push_str(" more, µs |\n|");
+    page.push_str(&"---:|".repeat(sizes.len() + 1));
+    page.push_str("\n|");
+    for rounds in limit {
+        let _ = write!(page, " {:.1} |", median(rounds));
+    }
+    let (Some(least), Some(most)) = (limit.first(), limit.last()) else { return page };
+    let more: Vec<f64> = least.iter().zip(most).map(|(least, most)| most - least).collect();
+    let _ = writeln!(page, " {:.1} |", median(&more));
     page
 }
 
