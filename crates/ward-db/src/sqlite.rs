@@ -2,6 +2,7 @@
 
 pub mod backup;
 mod conn;
+mod read_mark;
 mod readers;
 mod writer;
 

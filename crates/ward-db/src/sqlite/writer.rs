@@ -11,6 +11,7 @@ use metrics::{Histogram, counter, histogram};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::read_mark::ReadMark;
 use super::{Conn, Role, Source};
 use crate::counters::{Counters, add};
 use crate::tx::Tx;
@@ -44,12 +45,14 @@ enum Message {
 impl Writer {
     pub(super) fn start(source: Arc<Source>, counters: Arc<Counters>) -> Result<Self, Error> {
         let conn = source.connect(Role::Write)?;
+        let mark = ReadMark::new(&source)?;
         let (queue, waiting) = sync_channel(source.options.write_queue.max(1));
         let most = source.options.write_batch.max(1);
         let state = Thread {
             source,
             counters,
             conn,
+            mark,
             batch_size: histogram!("ward_db_batch_size"),
             commit_time: histogram!("ward_db_commit_seconds"),
             checkpoint_at: CHECKPOINT_PAGES,
@@ -181,6 +184,7 @@ struct Thread {
     source: Arc<Source>,
     counters: Arc<Counters>,
     conn: Box<Conn>,
+    mark: ReadMark,
     batch_size: Histogram,
     commit_time: Histogram,
     checkpoint_at: usize,
@@ -240,7 +244,10 @@ impl Thread {
             }
             jobs.clear();
             self.checkpoint();
+            // After the answers: none of them waits for it.
+            self.mark.hold_newest();
         }
+        self.mark.release();
         let _ = self.conn.raw.busy_timeout(LAST_CHECKPOINT);
         if let Err(error) = self.conn.raw("PRAGMA wal_checkpoint(TRUNCATE)") {
             tracing::warn!(%error, "the last checkpoint was left to the next opening");
@@ -362,6 +369,7 @@ impl Thread {
             return;
         }
         self.checkpoint_at = pages + CHECKPOINT_AGAIN;
+        self.mark.release();
         if let Err(error) = self.conn.raw("PRAGMA wal_checkpoint(PASSIVE)") {
             tracing::warn!(%error, "a checkpoint failed; the WAL grows until one succeeds");
         }

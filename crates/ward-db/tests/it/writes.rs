@@ -264,6 +264,29 @@ async fn the_wal_is_folded_in_while_writes_go_on() {
     assert!(wal < 50 << 20, "{wal}");
 }
 
+#[tokio::test]
+async fn the_newest_commit_stays_marked_and_the_log_is_free_up_to_it() {
+    let it = with_table(fast()).await;
+    let beside = rusqlite::Connection::open(it.dir().path().join("ward.db")).unwrap();
+    beside.busy_timeout(Duration::ZERO).unwrap();
+    let checkpoint = |how: &str| {
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, bool>(0)?, row.get(1)?, row.get(2)?));
+        beside.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], row).unwrap()
+    };
+    for number in 0..20 {
+        insert(&it, number).await.await.unwrap().unwrap();
+    }
+    // An answer comes before the mark goes on, this one after it.
+    it.db.check().await.unwrap();
+    let (busy, pages, copied): (_, i64, i64) = checkpoint("PASSIVE");
+    assert!(!busy && pages > 20, "{pages}");
+    assert_eq!(copied, pages, "an older mark is held, and the log can be copied only up to that");
+    // Nobody reads, so what this waits for is the mark.
+    assert!(checkpoint("RESTART").0, "no mark is held");
+    it.db.close();
+    assert_eq!(checkpoint("TRUNCATE"), (false, 0, 0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_writers_share_commits() {
     let it = with_table(Options::default()).await;
