@@ -304,9 +304,19 @@ impl Thread {
         Ok(())
     }
 
+    /// Waits only without the mark: another program's checkpoint may hold the right to write until no log is marked.
     fn begin(&self) -> Result<(), Error> {
-        self.conn
-            .raw("BEGIN IMMEDIATE")
+        self.conn.raw.busy_timeout(Duration::ZERO)?;
+        let begun = self.conn.raw("BEGIN IMMEDIATE");
+        self.conn.raw.busy_timeout(self.source.options.busy_timeout)?;
+        begun
+            .or_else(|error| {
+                if error.kind() != ErrorKind::Conflict {
+                    return Err(error);
+                }
+                self.mark.release();
+                self.conn.raw("BEGIN IMMEDIATE")
+            })
             .map_err(|error| error.with_kind(ErrorKind::Unavailable, "the file is not to be written now"))
     }
 

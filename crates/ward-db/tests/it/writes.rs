@@ -287,6 +287,29 @@ async fn the_newest_commit_stays_marked_and_the_log_is_free_up_to_it() {
     assert_eq!(checkpoint("TRUNCATE"), (false, 0, 0));
 }
 
+#[tokio::test]
+async fn another_program_s_checkpoint_gets_the_log_to_itself_when_a_write_comes() {
+    let it = with_table(Options { busy_timeout: Duration::from_secs(20), ..fast() }).await;
+    insert(&it, 1).await.await.unwrap().unwrap();
+    it.db.check().await.unwrap();
+    let beside = rusqlite::Connection::open(it.dir().path().join("ward.db")).unwrap();
+    beside.busy_timeout(Duration::from_secs(10)).unwrap();
+    let (begun, begins) = std::sync::mpsc::channel();
+    let checkpoint = std::thread::spawn(move || {
+        begun.send(()).unwrap();
+        beside.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get::<_, bool>(0)).unwrap()
+    });
+    begins.recv().unwrap();
+    // Until the checkpoint has taken the right to write, writes pass it by.
+    let mut number = 2;
+    while !checkpoint.is_finished() {
+        insert(&it, number).await.await.unwrap().unwrap();
+        number += 1;
+    }
+    assert!(!checkpoint.join().unwrap(), "the checkpoint waited for the mark until it gave up");
+    assert_eq!(it.count(COUNT).await, number - 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_writers_share_commits() {
     let it = with_table(Options::default()).await;
