@@ -8,6 +8,7 @@ use rand::{Rng as _, SeedableRng as _};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::Failure;
+use crate::place::remove;
 
 /// The tables in which a GET of one has a row to find, and a column of each that stands at the end of its rows.
 const TABLES: [(&str, &str); 3] =
@@ -70,10 +71,7 @@ impl Limit {
 }
 
 fn copy(database: &Path, file: &Path) -> Result<(), Failure> {
-    match std::fs::remove_file(file) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
+    remove(file)?;
     let connection = Connection::open(file)?;
     let _: String = connection.query_row("PRAGMA journal_mode = wal", [], |row| row.get(0))?;
     connection.pragma_update(None, "synchronous", "OFF")?;

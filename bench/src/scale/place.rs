@@ -129,10 +129,7 @@ impl Places {
             }
         }
         for file in files {
-            match std::fs::remove_file(file) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-                _ => {}
-            }
+            remove(&file)?;
         }
         Ok(())
     }
@@ -159,5 +156,13 @@ impl Places {
         }
         std::io::copy(&mut std::fs::File::open(self.file(workspaces))?, &mut std::io::sink())?;
         Ok(())
+    }
+}
+
+/// Removes a file, if it is there.
+pub fn remove(file: &Path) -> Result<(), Failure> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
     }
 }
