@@ -8,14 +8,14 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use futures_util::future::join;
+use futures_util::future::join3;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 use tokio_postgres::config::{Host, LoadBalanceHosts};
 
 use super::error::told;
-use super::mode::{PLANS, Source, settings};
+use super::mode::{MEMORY, PLANS, Source, settings};
 use super::url::Place;
 
 /// A connection, and the task that moves its bytes.
@@ -109,14 +109,18 @@ async fn one(
     });
     if source.target.sessions {
         let settings = settings(&source.options);
-        let (limited, planned) = join(client.batch_execute(&settings), client.batch_execute(PLANS)).await;
+        let (limited, planned, kept) =
+            join3(client.batch_execute(&settings), client.batch_execute(PLANS), client.batch_execute(MEMORY))
+                .await;
         limited?;
         // An engine that speaks PostgreSQL's protocol and plans in its own way has no such settings.
-        if let Err(error) = planned {
-            if error.as_db_error().is_none() {
-                return Err(error);
+        for (what, told) in [("plans", planned), ("memory", kept)] {
+            if let Err(error) = told {
+                if error.as_db_error().is_none() {
+                    return Err(error);
+                }
+                tracing::debug!(%error, what, "the database is not to be told so");
             }
-            tracing::debug!(%error, "the database has no settings for plans");
         }
     }
     Ok((client, driver))

@@ -519,3 +519,31 @@ async fn connections_are_opened_as_needed_and_used_again() {
     let count = it.db.read("t", move |tx| tx.one(sessions, &[(&name).into()], |row| row.get::<i64>(0))).await;
     assert_eq!(count.unwrap_or_else(|e: Error| panic!("{e}")), 3);
 }
+
+/// How often the system had to give this process a page of memory since it began.
+fn page_faults(pid: i64) -> u64 {
+    let told = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // Behind the process's name, which may hold anything, this is the eighth.
+    told.rsplit_once(") ").unwrap().1.split(' ').nth(7).unwrap().parse().unwrap()
+}
+
+postgres_only!(a_session_keeps_the_memory_that_its_statements_take);
+async fn a_session_keeps_the_memory_that_its_statements_take() {
+    let it = fixture_with(one());
+    // Each piece comes from the heap and not from the system by itself; all are more than a heap keeps unasked.
+    let pieces = ["length(repeat('x', $1::int))"; 5].join(" + ");
+    let run = async |times: u64| {
+        for _ in 0..times {
+            let sql = format!("select ({pieces})::bigint");
+            let read =
+                it.db.read("t", move |tx| tx.one(&sql, &[50_000_i64.into()], |row| row.get::<i64>(0))).await;
+            assert_eq!(read.unwrap_or_else(|e: Error| panic!("{e}")), 250_000);
+        }
+    };
+    let pid = it.count("select pg_backend_pid()").await;
+    run(10).await;
+    let before = page_faults(pid);
+    run(100).await;
+    let faults = page_faults(pid) - before;
+    assert!(faults < 100, "{faults} pages for 100 statements");
+}
