@@ -2,6 +2,7 @@
 
 pub mod backup;
 mod conn;
+mod copier;
 mod read_mark;
 mod readers;
 mod writer;
@@ -50,7 +51,12 @@ impl Sqlite {
         let path = PathBuf::from(path);
         let lock = options.serve_lock.then(|| serve_lock(&path)).transpose()?;
         make_private(&path, options.create)?;
-        let file = Arc::new(Source { path, options });
+        let file = (options.serve_lock && options.flush).then(|| File::open(&path)).transpose();
+        let file = file.map_err(|error| {
+            Error::unavailable(format!("the database {} cannot be opened: {error}", path.display()))
+                .because(error)
+        })?;
+        let file = Arc::new(Source { path, options, file: file.map(Arc::new) });
         let counters = Arc::new(Counters::default());
         let writer = Writer::start(Arc::clone(&file), Arc::clone(&counters))?;
         Ok(Self {

@@ -100,7 +100,7 @@ pub fn make(url: &str, to: &Path, mut progress: impl FnMut(Progress)) -> Result<
     refuse_existing(to)?;
     make_private(&path, false)?;
     let temporary = new_beside(to)?;
-    let source = Source { path, options: Options::default() }.connect(Role::LongRead)?;
+    let source = Source { path, options: Options::default(), file: None }.connect(Role::LongRead)?;
     copy_pages(&source, &temporary, &mut progress)?;
     let bytes = length(temporary.as_file())?;
     let file = File::open(temporary.path()).map_err(|error| trouble("the copy cannot be read", error))?;
@@ -169,8 +169,9 @@ pub fn check(
             .map_err(|e| trouble("the scratch copy cannot be written", e))?,
         &mut progress,
     )?;
-    let mut conn = Source { path: scratch, options: Options { flush: false, ..Options::default() } }
-        .connect(Role::Migrate)?;
+    let mut conn =
+        Source { path: scratch, options: Options { flush: false, ..Options::default() }, file: None }
+            .connect(Role::Migrate)?;
     let mut at = |done| progress(Progress { stage: Stage::Checking, done, total: 4 });
     at(0);
     sound(&conn, "PRAGMA integrity_check", |said| said != "ok")?;
@@ -208,7 +209,7 @@ pub fn restore(
     if copied != checked.backup {
         return Err(Error::new(ErrorKind::Conflict, "the backup was changed while it was being restored"));
     }
-    let source = Source { path: temporary.path().to_owned(), options: Options::default() };
+    let source = Source { path: temporary.path().to_owned(), options: Options::default(), file: None };
     let mut conn = source.connect(Role::Migrate)?;
     migrate::migrate(&mut *conn, migrations, binary_version)?;
     conn.transaction(|tx| amend(tx).map(|()| true))?;

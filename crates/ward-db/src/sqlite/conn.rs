@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fs::File;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -56,6 +57,8 @@ impl Role {
 pub(super) struct Source {
     pub(super) path: PathBuf,
     pub(super) options: Options,
+    /// The file, opened once more to be synced, if a server serves it and its commits are durable.
+    pub(super) file: Option<Arc<File>>,
 }
 
 impl Source {
@@ -136,6 +139,7 @@ impl Source {
             recorder,
             spellings: RefCell::default(),
             timers: RefCell::default(),
+            file: self.file.clone(),
         }))
     }
 }
@@ -149,6 +153,10 @@ pub(crate) struct Conn {
     recorder: Option<Arc<Recorder>>,
     spellings: RefCell<HashMap<Place, Spelling, BuildHasherDefault<PlaceHasher>>>,
     timers: RefCell<HashMap<Place, Histogram, BuildHasherDefault<PlaceHasher>>>,
+    /// [`Source::file`], in every connection and after `raw`: when a process closes any descriptor of a file, the system
+    /// lets go of all locks that it holds on the file, SQLite's too. So this one is closed after the last connection.
+    /// (fcntl(2), "Advisory record locking".)
+    pub(super) file: Option<Arc<File>>,
 }
 
 /// Where a text stands in memory: address and length. Texts of the program's own never move, so this finds them

@@ -11,6 +11,7 @@ use metrics::{Histogram, counter, histogram};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::copier::{Copier, copy};
 use super::read_mark::ReadMark;
 use super::{Conn, Role, Source};
 use crate::counters::{Counters, add};
@@ -46,6 +47,7 @@ impl Writer {
     pub(super) fn start(source: Arc<Source>, counters: Arc<Counters>) -> Result<Self, Error> {
         let conn = source.connect(Role::Write)?;
         let mark = ReadMark::new(&source)?;
+        let copier = Copier::start(&source)?;
         let (queue, waiting) = sync_channel(source.options.write_queue.max(1));
         let most = source.options.write_batch.max(1);
         let state = Thread {
@@ -53,6 +55,8 @@ impl Writer {
             counters,
             conn,
             mark,
+            copier,
+            copying: false,
             batch_size: histogram!("ward_db_batch_size"),
             commit_time: histogram!("ward_db_commit_seconds"),
             checkpoint_at: CHECKPOINT_PAGES,
@@ -185,6 +189,9 @@ struct Thread {
     counters: Arc<Counters>,
     conn: Box<Conn>,
     mark: ReadMark,
+    copier: Copier,
+    /// The copier is at work, or has left the rest to be copied here.
+    copying: bool,
     batch_size: Histogram,
     commit_time: Histogram,
     checkpoint_at: usize,
@@ -247,6 +254,7 @@ impl Thread {
             // After the answers: none of them waits for it.
             self.mark.hold_newest();
         }
+        drop(self.copier);
         self.mark.release();
         let _ = self.conn.raw.busy_timeout(LAST_CHECKPOINT);
         if let Err(error) = self.conn.raw("PRAGMA wal_checkpoint(TRUNCATE)") {
@@ -367,22 +375,28 @@ impl Thread {
         Ok(keep)
     }
 
-    /// Copies the WAL into the file when it has grown long. SQLite's own way is inside the commit, which the batch
-    /// would wait for; here only the next one does.
+    /// Has the WAL copied into the file when it has grown long, and copies the rest when that is through. SQLite's own way
+    /// is inside the commit, which the batch would wait for; here only the next one waits, and for the rest alone.
     fn checkpoint(&mut self) {
         let pages = self.conn.wal_pages.load(Ordering::Relaxed);
-        if pages < self.checkpoint_at {
+        if self.copying {
+            if !self.copier.is_done() {
+                return;
+            }
+        } else if pages < self.checkpoint_at {
             // It has begun anew.
             if pages < CHECKPOINT_PAGES {
                 self.checkpoint_at = CHECKPOINT_PAGES;
             }
             return;
+        } else if self.copier.begin() {
+            self.copying = true;
+            return;
         }
+        self.copying = false;
         self.checkpoint_at = pages + CHECKPOINT_AGAIN;
         self.mark.release();
-        if let Err(error) = self.conn.raw("PRAGMA wal_checkpoint(PASSIVE)") {
-            tracing::warn!(%error, "a checkpoint failed; the WAL grows until one succeeds");
-        }
+        copy(&self.conn);
     }
 
     /// Back to a connection without a transaction, a new one if need be.
