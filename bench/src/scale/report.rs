@@ -174,8 +174,8 @@ const NOTES: &str = "\n## How to read this\n\n\
   core's time to wake, which changes threefold with a few microseconds of work. So latency is work and flushes, no waking.\n\
 - PostgreSQL is a server of the measurement's own with `fsync` on and 10 GB of `shared_buffers`, into which all was read \
   (`pg_prewarm`), after a `VACUUM (ANALYZE)`. A server \
-  process's heap may lie so that it gives back what each statement took and takes it anew, which looks like growth and has nothing \
-  to do with size: Ward's sessions are kept from it.\n\
+  process's heap may lie so that it gives back what each statement took and takes it anew, which was seen on the two larger databases only and \
+  looked like growth: Ward's sessions are kept from it.\n\
 - On SQLite a GET of one has three rows to find, at a thousand workspaces in pages that lie in the connection's own cache and \
   mostly in the processor's. At a million 5.4 pages are read from the system's cache for each (counted system calls), and \
   by the profile all growth is there: 4 to 15 µs in SQLite, of which 8 µs fetch pages, and less than 1 µs anywhere else. \

@@ -139,7 +139,7 @@ impl Source {
             recorder,
             spellings: RefCell::default(),
             timers: RefCell::default(),
-            file: self.file.clone(),
+            _file: self.file.clone(),
         }))
     }
 }
@@ -156,7 +156,7 @@ pub(crate) struct Conn {
     /// [`Source::file`], in every connection and after `raw`: when a process closes any descriptor of a file, the system
     /// lets go of all locks that it holds on the file, SQLite's too. So this one is closed after the last connection.
     /// (fcntl(2), "Advisory record locking".)
-    pub(super) file: Option<Arc<File>>,
+    _file: Option<Arc<File>>,
 }
 
 /// Where a text stands in memory: address and length. Texts of the program's own never move, so this finds them

@@ -189,7 +189,7 @@ struct Thread {
     counters: Arc<Counters>,
     conn: Box<Conn>,
     mark: ReadMark,
-    copier: Copier,
+    copier: Option<Copier>,
     /// The copier is at work, or has left the rest to be copied here.
     copying: bool,
     batch_size: Histogram,
@@ -380,7 +380,7 @@ impl Thread {
     fn checkpoint(&mut self) {
         let pages = self.conn.wal_pages.load(Ordering::Relaxed);
         if self.copying {
-            if !self.copier.is_done() {
+            if self.copier.as_ref().is_some_and(|copier| !copier.is_done()) {
                 return;
             }
         } else if pages < self.checkpoint_at {
@@ -389,7 +389,7 @@ impl Thread {
                 self.checkpoint_at = CHECKPOINT_PAGES;
             }
             return;
-        } else if self.copier.begin() {
+        } else if self.copier.as_ref().is_some_and(Copier::begin) {
             self.copying = true;
             return;
         }

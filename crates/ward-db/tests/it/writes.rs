@@ -248,7 +248,7 @@ async fn who_stops_waiting_disturbs_nobody() {
 
 #[tokio::test]
 async fn the_wal_is_folded_in_while_writes_go_on() {
-    // A served file is synced by a descriptor of Ward's own.
+    // A served file's log is copied by a thread of its own, another's by the writer.
     for options in [fast(), Options { serve_lock: true, flush: true, ..fast() }] {
         let it = with_table(options).await;
         // Each commit rewrites some 250 pages, as none stays what it was: without checkpoints, 200 MiB of WAL.
