@@ -190,13 +190,12 @@ async fn redirects_are_followed_within_their_origin_only() {
 
 #[tokio::test]
 async fn garbage_hangs_and_half_an_answer_are_failures_with_a_kind() {
-    let client = outbound(Limits { total_time: Duration::from_millis(500), ..open() });
+    let client = outbound(open());
     let kind = async |bytes: Option<&'static [u8]>| {
         let peer = Peer::answering(move |_| bytes.map(<[u8]>::to_vec)).await;
-        let deadline = Instant::now() + Duration::from_millis(500);
-        let started = Instant::now();
+        // Only what hangs comes to its deadline.
+        let deadline = if bytes.is_none() { Instant::now() + Duration::from_millis(500) } else { soon() };
         let failure = client.send(&request(Method::GET, &peer.url("/")), deadline).await.unwrap_err();
-        assert!(started.elapsed() < Duration::from_secs(2));
         assert!(!failure.message.contains("127.0.0.1"), "{failure}");
         failure.kind
     };

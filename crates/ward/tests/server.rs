@@ -14,21 +14,29 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use ward::config::{Limits, TlsFiles};
 use ward::http::server::{Peer, ServeOptions, serve, tls};
 
 /// Longer than anything here should take, shorter than a patient human.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 const LARGE: usize = 64 * 1024 * 1024;
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: w\r\n\r\n";
 
 struct Server {
     address: SocketAddr,
+    held: Arc<Held>,
     stop: Option<oneshot::Sender<()>>,
     ended: JoinHandle<std::io::Result<()>>,
+}
+
+/// Requests of `/held`: each says when it has come, and is answered when it may be.
+#[derive(Default)]
+struct Held {
+    come: Notify,
+    may_go: Notify,
 }
 
 impl Server {
@@ -37,15 +45,17 @@ impl Server {
     }
 
     async fn start_with(options: ServeOptions) -> Self {
-        let slow = async || {
-            sleep(Duration::from_millis(600)).await;
+        let held = Arc::new(Held::default());
+        let hold = |Extension(held): Extension<Arc<Held>>| async move {
+            held.come.notify_one();
+            held.may_go.notified().await;
             "done"
         };
         let router = Router::new()
             .route("/", get(|| async { "hello" }))
             .route("/peer", get(|Extension(Peer(peer)): Extension<Peer>| async move { peer.to_string() }))
             .route("/large", get(|| async { vec![b'x'; LARGE].into_response() }))
-            .route("/slow", get(slow));
+            .route("/held", get(hold).layer(Extension(held.clone())));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -53,7 +63,7 @@ impl Server {
             let _ = stopped.await;
         };
         let ended = tokio::spawn(serve(listener, router, options, shutdown));
-        Self { address, stop: Some(stop), ended }
+        Self { address, held, stop: Some(stop), ended }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -68,18 +78,38 @@ impl Server {
         client
     }
 
+    /// Whether a connection more is told that there are too many.
+    async fn turned_away(&self) -> bool {
+        let mut client = self.connect().await;
+        let _ = client.write_all(b"GET / HTTP/1.1\r\nhost: w\r\nconnection: close\r\n\r\n").await;
+        let answer = rest(&mut client).await;
+        assert!(answer.ends_with("hello") || answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        !answer.ends_with("hello")
+    }
+
     fn stop(&mut self) {
         let _ = self.stop.take().unwrap().send(());
     }
 }
 
-/// Bounds that tests can wait for.
+/// Bounds that a test comes to, and waits for.
 fn quick() -> Limits {
     Limits {
         header_time: Duration::from_millis(400),
         write_idle: Duration::from_millis(400),
         request_time: Duration::from_secs(2),
-        shutdown_time: Duration::from_secs(3),
+        ..patient()
+    }
+}
+
+/// Bounds in time that no test comes to, however slow the machine.
+fn patient() -> Limits {
+    let long = 2 * PATIENCE;
+    Limits {
+        header_time: long,
+        write_idle: long,
+        request_time: long,
+        shutdown_time: long,
         header_bytes: 8192,
         ..Limits::default()
     }
@@ -116,7 +146,7 @@ fn json_of(answer: &str) -> serde_json::Value {
 
 #[tokio::test]
 async fn requests_know_their_peer() {
-    let server = Server::start(quick()).await;
+    let server = Server::start(patient()).await;
     let mut client = server.connect().await;
     client.write_all(b"GET /peer HTTP/1.1\r\nhost: w\r\n\r\n").await.unwrap();
     let own = client.local_addr().unwrap().to_string();
@@ -131,11 +161,7 @@ async fn silence_and_slow_heads_are_cut() {
         client.write_all(start.as_bytes()).await.unwrap();
         let began = Instant::now();
         assert_eq!(rest(&mut client).await, "", "after {start:?}");
-        let took = began.elapsed();
-        assert!(
-            took > Duration::from_millis(200) && took < Duration::from_secs(2),
-            "{took:?} after {start:?}"
-        );
+        assert!(began.elapsed() > Duration::from_millis(200), "cut too early after {start:?}");
     }
 }
 
@@ -148,7 +174,7 @@ async fn a_head_that_trickles_is_cut_all_the_same() {
     while began.elapsed() < PATIENCE && client.write_all(b"x").await.is_ok() {
         sleep(Duration::from_millis(50)).await;
     }
-    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < PATIENCE);
 }
 
 #[tokio::test]
@@ -157,14 +183,12 @@ async fn idle_keep_alive_is_cut() {
     let mut client = server.greeted().await;
     client.write_all(GET).await.unwrap();
     until(&mut client, "hello").await;
-    let began = Instant::now();
     assert_eq!(rest(&mut client).await, "");
-    assert!(began.elapsed() < Duration::from_secs(2));
 }
 
 #[tokio::test]
 async fn a_large_head_is_431_in_json() {
-    let server = Server::start(quick()).await;
+    let server = Server::start(patient()).await;
     let mut client = server.connect().await;
     let head = format!("GET / HTTP/1.1\r\nhost: w\r\nx-large: {}\r\n\r\n", "x".repeat(20_000));
     client.write_all(head.as_bytes()).await.unwrap();
@@ -175,7 +199,7 @@ async fn a_large_head_is_431_in_json() {
 
 #[tokio::test]
 async fn what_is_not_http_is_400_in_json() {
-    let server = Server::start(quick()).await;
+    let server = Server::start(patient()).await;
     for garbage in ["nonsense\r\n\r\n", "GET / HTTP/1.1\r\nbad header\r\n\r\n", "\u{1}\u{2}\u{3}\r\n\r\n"] {
         let mut client = server.connect().await;
         client.write_all(garbage.as_bytes()).await.unwrap();
@@ -187,7 +211,7 @@ async fn what_is_not_http_is_400_in_json() {
 
 #[tokio::test]
 async fn connections_of_one_address_are_bounded() {
-    let server = Server::start(Limits { connections_per_address: 2, ..quick() }).await;
+    let server = Server::start(Limits { connections_per_address: 2, ..patient() }).await;
     let held = (server.greeted().await, server.greeted().await);
     let mut third = server.connect().await;
     third.write_all(GET).await.unwrap();
@@ -200,13 +224,15 @@ async fn connections_of_one_address_are_bounded() {
     assert_eq!(json_of(&answer)["error_code"], "too_many_connections");
 
     drop(held);
-    sleep(Duration::from_millis(100)).await;
-    server.greeted().await;
+    let began = Instant::now();
+    while server.turned_away().await {
+        assert!(began.elapsed() < PATIENCE, "the two that left still count");
+    }
 }
 
 #[tokio::test]
 async fn a_trusted_proxy_is_bounded_by_the_total_only() {
-    let limits = Limits { connections: 3, connections_per_address: 1, ..quick() };
+    let limits = Limits { connections: 3, connections_per_address: 1, ..patient() };
     let trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     let server = Server::start_with(ServeOptions { limits, tls: None, trusted_proxies }).await;
     let _held = (server.greeted().await, server.greeted().await, server.greeted().await);
@@ -224,52 +250,53 @@ async fn a_client_that_does_not_read_is_cut() {
 
 #[tokio::test]
 async fn a_client_that_reads_slowly_but_steadily_gets_it_all() {
-    let server = Server::start(quick()).await;
+    let limits = Limits { write_idle: Duration::from_secs(1), ..patient() };
+    let server = Server::start(limits).await;
     let mut client = server.connect().await;
     client.write_all(b"GET /large HTTP/1.1\r\nhost: w\r\n\r\n").await.unwrap();
-    let mut chunk = vec![0; 4 * 1024 * 1024];
+    let began = Instant::now();
+    let mut chunk = vec![0; 1024 * 1024];
     let mut seen = 0;
     while seen < LARGE {
-        sleep(Duration::from_millis(10)).await;
+        sleep(Duration::from_millis(25)).await;
         let count = timeout(PATIENCE, client.read(&mut chunk)).await.unwrap().unwrap();
         assert_ne!(count, 0, "cut after {seen} bytes");
         seen += count;
     }
+    assert!(began.elapsed() > Duration::from_secs(1), "it took no longer than a pause may");
 }
 
 #[tokio::test]
 async fn shutdown_finishes_the_request_at_hand_and_closes_the_idle() {
-    let mut server = Server::start(quick()).await;
+    let mut server = Server::start(patient()).await;
     let mut idle = server.greeted().await;
     let mut busy = server.connect().await;
-    busy.write_all(b"GET /slow HTTP/1.1\r\nhost: w\r\n\r\n").await.unwrap();
-    sleep(Duration::from_millis(100)).await;
+    busy.write_all(b"GET /held HTTP/1.1\r\nhost: w\r\n\r\n").await.unwrap();
+    server.held.come.notified().await;
     server.stop();
-    let began = Instant::now();
-    assert_eq!(rest(&mut idle).await, "");
-    assert!(began.elapsed() < Duration::from_millis(250), "the idle connection is closed at once");
+    assert_eq!(rest(&mut idle).await, "", "the idle connection is closed while the other is busy");
+    server.held.may_go.notify_one();
     let answer = rest(&mut busy).await;
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("done"), "{answer}");
     timeout(PATIENCE, server.ended).await.unwrap().unwrap().unwrap();
-    assert!(began.elapsed() < Duration::from_secs(2));
     assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
 }
 
 #[tokio::test]
 async fn shutdown_ends_what_does_not_end() {
-    let limits = Limits { shutdown_time: Duration::from_millis(200), ..quick() };
+    let limits = Limits { shutdown_time: Duration::from_millis(200), ..patient() };
     let mut server = Server::start(limits).await;
     let mut busy = server.connect().await;
-    busy.write_all(b"GET /slow HTTP/1.1\r\nhost: w\r\n\r\n").await.unwrap();
-    sleep(Duration::from_millis(100)).await;
+    busy.write_all(b"GET /held HTTP/1.1\r\nhost: w\r\n\r\n").await.unwrap();
+    server.held.come.notified().await;
     server.stop();
     assert_eq!(rest(&mut busy).await, "");
-    timeout(Duration::from_secs(1), server.ended).await.unwrap().unwrap().unwrap();
+    timeout(PATIENCE, server.ended).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn a_connection_made_just_before_shutdown_is_still_served() {
-    let mut server = Server::start(quick()).await;
+    let mut server = Server::start(patient()).await;
     let mut client = server.connect().await;
     server.stop();
     sleep(Duration::from_millis(50)).await;
@@ -293,10 +320,10 @@ fn asking(path: &str) -> http::Request<Body> {
     http::Request::get(format!("http://w{path}")).body(Body::empty()).unwrap()
 }
 
-async fn closed_within(sender: &hyper::client::conn::http2::SendRequest<Body>, limit: Duration) {
+async fn closed(sender: &hyper::client::conn::http2::SendRequest<Body>) {
     let began = Instant::now();
     while !sender.is_closed() {
-        assert!(began.elapsed() < limit, "the connection stays open");
+        assert!(began.elapsed() < PATIENCE, "the connection stays open");
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -308,7 +335,7 @@ async fn http2_with_prior_knowledge_is_served_and_cut_when_idle() {
     let answer = sender.send_request(asking("/")).await.unwrap();
     assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2));
     drop(answer);
-    closed_within(&sender, Duration::from_secs(3)).await;
+    closed(&sender).await;
 }
 
 #[tokio::test]
@@ -318,16 +345,17 @@ async fn http2_client_that_opens_no_window_is_cut() {
     let mut sender = http2(server.connect().await).await;
     // The answer's body is held and never read, so its window stays shut.
     let _unread = sender.send_request(asking("/large")).await.unwrap();
-    closed_within(&sender, Duration::from_secs(5)).await;
+    closed(&sender).await;
 }
 
 #[tokio::test]
 async fn shutdown_finishes_an_http2_request() {
-    let mut server = Server::start(quick()).await;
+    let mut server = Server::start(patient()).await;
     let mut sender = http2(server.connect().await).await;
-    let asked = tokio::spawn(sender.send_request(asking("/slow")));
-    sleep(Duration::from_millis(100)).await;
+    let asked = tokio::spawn(sender.send_request(asking("/held")));
+    server.held.come.notified().await;
     server.stop();
+    server.held.may_go.notify_one();
     let answer = asked.await.unwrap().unwrap();
     assert_eq!(&axum::body::to_bytes(Body::new(answer.into_body()), 100).await.unwrap()[..], b"done");
     timeout(PATIENCE, server.ended).await.unwrap().unwrap().unwrap();
@@ -355,7 +383,8 @@ async fn tls_speaks_both_versions_and_cuts_silence() {
     let folder = tempfile::tempdir().unwrap();
     let (files, client) = identity(folder.path());
     let tls = Some(tls::load(&files).unwrap());
-    let server = Server::start_with(ServeOptions { limits: quick(), tls, trusted_proxies: Vec::new() }).await;
+    let limits = Limits { header_time: Duration::from_secs(2), ..patient() };
+    let server = Server::start_with(ServeOptions { limits, tls, trusted_proxies: Vec::new() }).await;
     let connect = async |alpn: &str| {
         let mut client = client.clone();
         client.alpn_protocols = vec![alpn.as_bytes().to_vec()];
@@ -374,9 +403,7 @@ async fn tls_speaks_both_versions_and_cuts_silence() {
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("hello"), "{answer}");
 
     let mut silent = server.connect().await;
-    let began = Instant::now();
     rest(&mut silent).await;
-    assert!(began.elapsed() < Duration::from_secs(2));
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ async fn two_that_deadlock_both_get_through() {
 
 postgres_only!(a_conflict_is_tried_again_until_its_time_is_over);
 async fn a_conflict_is_tried_again_until_its_time_is_over() {
-    let it = with_table(Options { closure_time: Duration::from_millis(400), ..fast() });
+    let it = with_table(fast());
     it.script(&["create function conflict() returns bigint language plpgsql as \
                  'begin raise exception using errcode = ''40001''; end'"])
         .await;
@@ -77,11 +77,13 @@ async fn a_conflict_is_tried_again_until_its_time_is_over() {
         .await;
     assert_eq!(got.unwrap(), 5);
     assert_eq!(it.count("select b from t").await, 5);
+    let hurried = Options { closure_time: Duration::from_millis(400), ..fast() };
+    let hurried = Db::open(it.url(), hurried).unwrap();
     let started = Instant::now();
     let refused: Error =
-        it.db.write("t", |tx| tx.optional("select conflict()", &[], |_| Ok(()))).await.unwrap_err();
+        hurried.write("t", |tx| tx.optional("select conflict()", &[], |_| Ok(()))).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Conflict);
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
 }
 
 postgres_only!(statements_are_prepared_again_when_they_must);
@@ -330,10 +332,10 @@ async fn a_statement_s_time_is_bounded_by_the_server_and_from_here() {
     let started = Instant::now();
     let late: Error = sleep(&unset).await.unwrap_err();
     assert_eq!(late.kind(), ErrorKind::Timeout);
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     let asleep = "select count(*) from pg_stat_activity where state = 'active' and query like 'select pg_sleep(30), ''of this test%'";
     while it.count(asleep).await > 0 {
-        assert!(started.elapsed() < Duration::from_secs(10), "the server was not told");
+        assert!(started.elapsed() < Duration::from_secs(25), "the server was not told");
     }
 }
 

@@ -169,7 +169,7 @@ async fn whatever_the_other_side_does_is_a_result() {
         let path = endpoint(&tenant, &peer.url(), json!({})).await;
         let started = Instant::now();
         let told = run(&tenant.owner, &path, json!({})).await;
-        assert!(started.elapsed() < Duration::from_secs(5), "{what}");
+        assert!(started.elapsed() < Duration::from_secs(10), "{what}");
         assert_eq!(told["status_code"].as_u64(), status, "{what}");
         assert!(told["error"].as_str().unwrap().contains(error), "{what}: {told}");
         assert_eq!(told["final_result"], Value::Null, "{what}");
@@ -428,7 +428,7 @@ async fn health_is_told_in_one_word_for_each_and_in_bounded_time() {
     }
     let started = Instant::now();
     let told = tenant.owner.get(&tenant.path("/integrations/health-check")).await.expect(StatusCode::OK);
-    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     let reports = told["integrations"].as_array().unwrap();
     let told: Vec<_> = reports
         .iter()

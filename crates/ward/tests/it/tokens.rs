@@ -1,6 +1,6 @@
 //! Access tokens of an issuer: which are let in, whom they make, what an outage does, and which are refused.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -235,7 +235,7 @@ async fn looking_for_an_unknown_key_holds_nobody_up() {
     let (server, issuer) = Server::with_issuer().await;
     let good = issuer.token("ada");
     assert!(let_in(&server, &good).await);
-    issuer.set_delay(Duration::from_secs(2));
+    issuer.set_delay(Duration::from_secs(3));
     let key = issuer.key();
     let mut header = key.header();
     header["kid"] = json!("unknown");
@@ -247,11 +247,10 @@ async fn looking_for_an_unknown_key_holds_nobody_up() {
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let started = Instant::now();
     for _ in 0..10 {
         assert!(let_in(&server, &good).await);
     }
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(waiting.iter().all(|asked| !asked.is_finished()), "the issuer answered before these were let in");
     for answer in waiting {
         assert_eq!(answer.await.unwrap(), StatusCode::UNAUTHORIZED);
     }
