@@ -15,11 +15,7 @@ use ward_test::ehr::{Act, ScriptedEhr};
 use ward_test::{Server, both};
 
 use crate::calls::{finished, put};
-use crate::deliveries::{PATIENT, TESTER, connected, worker, worker_with};
-
-const TOTAL_TIME: Duration = Duration::from_millis(500);
-/// So long that a process which is to be killed while it waits does not stop waiting before.
-const LONG_TIME: Duration = Duration::from_mins(1);
+use crate::deliveries::{AMPLE, PATIENT, TESTER, connected, worker, worker_with};
 
 /// Dies as `kill -9` kills: no destructor runs, no buffer is written, no transaction ends.
 fn die() {
@@ -47,7 +43,6 @@ fn worker_process() {
         clock.advance(Duration::from_secs(plan["hours"].as_u64().unwrap() * 3_600));
         let app = App::on(config, db, clock).unwrap();
         let (step, after) = (plan["step"].as_str().unwrap().to_owned(), plan["after"].as_u64().unwrap());
-        let step_is_none = step == "none";
         let left = AtomicUsize::new(usize::try_from(after).unwrap());
         let on_step = move |now: Step| {
             let counts = step == "any" || format!("{now:?}") == step;
@@ -56,8 +51,7 @@ fn worker_process() {
             }
         };
         let options = Options { batch: 3, on_step: Some(Arc::new(on_step)), ..Options::default() };
-        let total_time = if step_is_none { LONG_TIME } else { TOTAL_TIME };
-        let worker = worker_with(&app, total_time, options);
+        let worker = worker_with(&app, AMPLE, options);
         while worker.turn().await > 0 {}
     });
 }
@@ -81,7 +75,7 @@ pub async fn killed_at(server: &Server, step: &str, after: usize, hours: u64) ->
 /// Lets a worker that lives finish what is left.
 pub async fn finish(server: &Server, hours: u64) {
     server.clock.advance(Duration::from_secs(hours * 3_600));
-    let living = worker(&server.app, TOTAL_TIME);
+    let living = worker(&server.app);
     for _ in 0..30 {
         while living.turn().await > 0 {}
         if server.count("SELECT count(*) FROM delivery_queue").await == 0 {
@@ -117,7 +111,7 @@ async fn a_worker_killed_at_any_step_loses_nothing_and_doubles_nothing() {
             assert_eq!(marked > 0, lost, "{step}");
             // While the lease holds nobody else touches what it covers.
             let before = ehr.asked().len();
-            worker(&server.app, TOTAL_TIME).turn().await;
+            worker(&server.app).turn().await;
             assert_eq!(ehr.asked().len(), before, "{step}");
             finish(&server, 1).await;
             one_for_each(&ehr, 3);

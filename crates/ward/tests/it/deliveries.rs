@@ -17,8 +17,11 @@ pub const TESTER: &str = "+15550100001";
 pub const PATIENT: &str = "+15550100002";
 
 /// A worker whose calls take no longer than this.
-pub fn worker(app: &Arc<App>, total_time: Duration) -> Worker {
-    worker_with(app, total_time, Options::default())
+/// More time for a try than an EHR that answers takes on the slowest machine.
+pub const AMPLE: Duration = Duration::from_secs(30);
+
+pub fn worker(app: &Arc<App>) -> Worker {
+    worker_with(app, AMPLE, Options::default())
 }
 
 pub fn worker_with(app: &Arc<App>, total_time: Duration, options: Options) -> Worker {
@@ -63,7 +66,7 @@ impl Scene {
         let server = Server::start().await;
         let ehr = ScriptedEhr::start().await;
         let tenant = connected(&server, connector, &ehr.url()).await;
-        let worker = worker(&server.app, Duration::from_millis(500));
+        let worker = worker(&server.app);
         Self { server, tenant, ehr, worker }
     }
 
@@ -195,7 +198,10 @@ async fn after_an_unknown_outcome_the_ehr_is_asked_before_it_is_told_again() {
             let scene = Scene::of(connector).await;
             scene.ehr.script([act.clone()]);
             let id = scene.owe("CA1").await;
-            scene.worker.turn().await;
+            // Only what hangs is waited for to the end of its time.
+            let hangs = matches!(act, Act::Hang | Act::TakeAndHang);
+            let time = if hangs { Duration::from_secs(1) } else { AMPLE };
+            worker_with(&scene.server.app, time, Options::default()).turn().await;
             let first = scene.ehr.asked().len();
             scene.hours(2).await;
             let delivery = scene.delivery(&id).await;
@@ -505,10 +511,10 @@ async fn a_worker_that_outlives_its_lease_changes_nothing() {
     let scene = Scene::of("fhir_store").await;
     scene.ehr.script([Act::Hang]);
     let id = scene.owe("CA1").await;
-    let slow = worker(&scene.server.app, Duration::from_millis(1_500));
-    let (clock, other) = (scene.server.clock.clone(), worker(&scene.server.app, Duration::from_millis(500)));
+    let slow = worker_with(&scene.server.app, Duration::from_secs(3), Options::default());
+    let (clock, other) = (scene.server.clock.clone(), worker(&scene.server.app));
     let (_, settled) = tokio::join!(slow.turn(), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        scene.ehr.until_asked(1).await;
         // For everybody else the lease has run out.
         clock.advance(Duration::from_mins(1));
         other.turn().await
@@ -541,10 +547,7 @@ async fn many_workers_and_an_ehr_of_many_moods_end_with_one_resource_per_real_ca
         put(&scene.tenant, &format!("CA{index}"), finished(caller)).await;
     }
     let replica = scene.server.replica().await;
-    let others = [
-        worker(&replica.app, Duration::from_millis(500)),
-        worker(&scene.server.app, Duration::from_millis(500)),
-    ];
+    let others = [worker(&replica.app), worker(&scene.server.app)];
     for _ in 0..60 {
         tokio::join!(scene.worker.turn(), others[0].turn(), others[1].turn());
         scene.server.clock.advance(Duration::from_mins(61));

@@ -257,7 +257,7 @@ async fn in_thousands_of_random_histories_no_test_call_leaves_and_no_real_one_is
     let moods =
         [Act::Take, Act::Take, Act::Take, Act::TakeAndSay(503), Act::Take, Act::Say(409, Value::Null, "")];
     ehr.script(moods.iter().cycle().take(all.owed.len()).cloned());
-    let workers = replicas.each_ref().map(|replica| worker(&replica.app, Duration::from_secs(10)));
+    let workers = replicas.each_ref().map(|replica| worker(&replica.app));
     let left = "SELECT count(*) FROM delivery_queue";
     for _ in 0..20 {
         replicas[0].clock.advance(Duration::from_hours(1));

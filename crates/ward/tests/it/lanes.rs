@@ -12,9 +12,7 @@ use ward_test::ehr::{Act, ScriptedEhr};
 use ward_test::{Server, Tenant, both};
 
 use crate::calls::{finished, put};
-use crate::deliveries::{PATIENT, configure, connected, worker, worker_with};
-
-const SHORT: Duration = Duration::from_millis(400);
+use crate::deliveries::{AMPLE, PATIENT, configure, connected, worker, worker_with};
 
 async fn owe(tenant: &Tenant, sid: &str) -> String {
     let call = put(tenant, sid, finished(PATIENT)).await;
@@ -56,7 +54,8 @@ async fn a_hanging_ehr_holds_up_no_other_tenant() {
     let quick = connected(&server, "fhir_store", &well.url()).await;
     let stuck = owe(&slow, "CA1").await;
     // So long that nothing here waits for its end.
-    let running = tokio::spawn(Arc::new(worker(&server.app, Duration::from_mins(5))).run());
+    let running =
+        tokio::spawn(Arc::new(worker_with(&server.app, Duration::from_mins(5), Options::default())).run());
     hanging.until_asked(1).await;
     owe(&quick, "CA2").await;
     well.until_asked(1).await;
@@ -75,7 +74,7 @@ async fn of_one_integration_only_so_many_are_sent_at_once() {
         owe(&tenant, &format!("CA{index}")).await;
     }
     let options = Options { concurrency: 3, ..Options::default() };
-    assert_eq!(worker_with(&server.app, Duration::from_secs(20), options).turn().await, 12);
+    assert_eq!(worker_with(&server.app, AMPLE, options).turn().await, 12);
     assert_eq!((ehr.kept().len(), ehr.most_at_once()), (12, 3));
 }
 
@@ -103,7 +102,7 @@ async fn a_worker_told_to_stop_finishes_what_is_under_way_and_begins_nothing() {
     assert_eq!(count("SELECT count(*) FROM deliveries WHERE state = 'sending' OR maybe_sent").await, 0);
     assert_eq!(count("SELECT count(*) FROM sync_lanes WHERE lease_token IS NOT NULL").await, 0);
     ehr.always(None);
-    let next = worker(&server.replica().await.app, Duration::from_secs(20));
+    let next = worker(&server.replica().await.app);
     while next.turn().await > 0 {}
     assert_eq!((ehr.kept().len(), ehr.asked().len() - asked), (40, 40 - kept), "and no search was made");
 }
@@ -116,7 +115,7 @@ async fn what_never_left_is_sent_later_without_a_search() {
     ehr.on_search(Some(Act::Say(400, Value::Null, "")));
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let tenant = connected(&server, "fhir_store", &format!("http://{nobody}/fhir")).await;
-    let worker = worker(&server.app, SHORT);
+    let worker = worker(&server.app);
     let id = owe(&tenant, "CA1").await;
     worker.turn().await;
     let tried = delivery(&tenant, &id).await;
@@ -135,7 +134,7 @@ async fn what_a_person_found_in_the_ehr_decides() {
     let ehr = ScriptedEhr::start().await;
     ehr.on_search(Some(Act::Say(400, Value::Null, "")));
     let tenant = connected(&server, "fhir_store", &ehr.url()).await;
-    let worker = worker(&server.app, SHORT);
+    let worker = worker(&server.app);
     let mut held = Vec::new();
     for (sid, act) in [("CA-there", Act::TakeAndReset), ("CA-not", Act::Reset)] {
         ehr.script([act]);
@@ -192,7 +191,7 @@ async fn a_try_that_cannot_be_settled_is_not_repeated_at_once() {
     let server = Server::start().await;
     let ehr = ScriptedEhr::start().await;
     let tenant = connected(&server, "fhir_store", &ehr.url()).await;
-    let worker = worker(&server.app, SHORT);
+    let worker = worker(&server.app);
     owe(&tenant, "CA1").await;
     server.sql("ALTER TABLE deliveries RENAME COLUMN location TO mislaid").await;
     assert_eq!(worker.turn().await, 0, "nothing was settled");
@@ -219,7 +218,7 @@ async fn a_patient_who_becomes_known_during_the_try_is_not_missed() {
         let matched = json!({ "status": "completed", "patient_id": "pat-1" });
         runtime.block_on(put(&there, "CA1", matched));
     });
-    let worker = worker_with(&server.app, SHORT, options);
+    let worker = worker_with(&server.app, AMPLE, options);
     worker.turn().await;
     worker.turn().await;
     assert_eq!(delivery(&tenant, &id).await["state"], "synced");
@@ -237,7 +236,7 @@ async fn a_fix_that_is_saved_while_a_try_fails_is_not_overlooked() {
     let options = at_first(Step::Sent, move || {
         runtime.block_on(change_integration(&there, json!({ "display_name": "Put right" })));
     });
-    let worker = worker_with(&server.app, SHORT, options);
+    let worker = worker_with(&server.app, AMPLE, options);
     worker.turn().await;
     assert_eq!(lane(&tenant).await["held"], false);
     worker.turn().await;
@@ -249,7 +248,7 @@ async fn who_changes_what_a_lane_waits_for_wakes_it() {
     let server = Server::start().await;
     let ehr = ScriptedEhr::start().await;
     let tenant = connected(&server, "fhir_store", &ehr.url()).await;
-    let worker = worker(&server.app, SHORT);
+    let worker = worker(&server.app);
     change_integration(&tenant, json!({ "enabled": false })).await;
     owe(&tenant, "CA1").await;
     worker.turn().await;
@@ -297,7 +296,7 @@ async fn what_is_held_while_a_batch_is_under_way_does_not_go() {
         runtime
             .block_on(async { there.owner.put(&path, json!({ "held": true })).await.expect(StatusCode::OK) });
     });
-    let worker = worker_with(&server.app, SHORT, options);
+    let worker = worker_with(&server.app, AMPLE, options);
     worker.turn().await;
     assert_eq!(ehr.asked().len(), 0);
     tenant.owner.put(&hold, json!({ "held": false })).await.expect(StatusCode::OK);
@@ -310,7 +309,7 @@ async fn time_in_which_nothing_could_be_tried_does_not_count() {
     let server = Server::start().await;
     let ehr = ScriptedEhr::start().await;
     let tenant = connected(&server, "fhir_store", &ehr.url()).await;
-    let worker = worker(&server.app, SHORT);
+    let worker = worker(&server.app);
     let words = json!({ "resourceType": "OperationOutcome", "issue": [{ "code": "transient" }] });
     ehr.always(Some(Act::Say(503, words.clone(), "")));
     let id = owe(&tenant, "CA1").await;
@@ -363,7 +362,7 @@ async fn what_was_not_begun_stays_as_it_was() {
     let tenant = connected(&server, "fhir_store", &ehr.url()).await;
     let words = json!({ "resourceType": "OperationOutcome", "issue": [] });
     ehr.script([Act::Say(503, words.clone(), "")]);
-    let worker = worker_with(&server.app, SHORT, Options { concurrency: 1, ..Options::default() });
+    let worker = worker_with(&server.app, AMPLE, Options { concurrency: 1, ..Options::default() });
     let id = owe(&tenant, "CA1").await;
     worker.turn().await;
     let before = delivery(&tenant, &id).await;
@@ -388,7 +387,7 @@ async fn a_pause_of_up_to_a_day_is_kept_and_of_no_more() {
         let server = Server::start().await;
         let ehr = ScriptedEhr::start().await;
         let tenant = connected(&server, "fhir_store", &ehr.url()).await;
-        let worker = worker(&server.app, SHORT);
+        let worker = worker(&server.app);
         let header = if asked_for == "7200" { "retry-after: 7200\r\n" } else { "retry-after: 999999999\r\n" };
         ehr.script([Act::Say(429, Value::Null, header)]);
         owe(&tenant, "CA1").await;
@@ -407,7 +406,7 @@ async fn only_what_arrived_is_a_success_and_the_oldest_is_the_oldest() {
     let server = Server::start().await;
     let ehr = ScriptedEhr::start().await;
     let tenant = connected(&server, "fhir_store", &ehr.url()).await;
-    let worker = worker(&server.app, SHORT);
+    let worker = worker(&server.app);
     ehr.script([Act::Say(422, Value::Null, "")]);
     owe(&tenant, "CA1").await;
     worker.turn().await;
@@ -435,7 +434,7 @@ async fn credentials_that_the_token_endpoint_refuses_hold_the_integration_and_lo
                        "token_url": format!("http://{}/token", ehr.address),
                        "client_secret_value": { "value": "the-secret-of-this-test" } });
     change_integration(&tenant, json!({ "auth": auth })).await;
-    let worker = worker(&server.app, SHORT);
+    let worker = worker(&server.app);
     ehr.script([Act::Say(401, json!({ "error": "invalid_client" }), "")]);
     let id = owe(&tenant, "CA1").await;
     worker.turn().await;

@@ -51,7 +51,7 @@ async fn who_reads_what_an_ehr_said_is_recorded() {
     let tenant = connected(&server, "fhir_store", &ehr.url()).await;
     ehr.script([Act::Say(422, json!({ "issue": [{ "diagnostics": "Ada Lovelace is no patient" }] }), "")]);
     let call = put(&tenant, "CA1", finished(PATIENT)).await;
-    worker(&server.app, Duration::from_millis(500)).turn().await;
+    worker(&server.app).turn().await;
     let one = tenant.path(&format!("/deliveries/{}", call["sync"]["delivery_id"].as_str().unwrap()));
     let viewer = tenant.service("viewer").await;
     for path in [&tenant.path("/deliveries"), &one] {
@@ -74,7 +74,7 @@ async fn what_twilio_ends_waits_a_little_for_what_the_runtime_has_to_say() {
     let ehr = ScriptedEhr::start().await;
     connect(&tenant, "fhir_store").await;
     configure(&server, &tenant, &ehr.url(), true).await;
-    let worker = worker(&server.app, Duration::from_millis(500));
+    let worker = worker(&server.app);
     for sid in ["CA1", "CA2"] {
         callback(&server, &tenant, &event(sid, "completed", PATIENT)).await.expect(StatusCode::NO_CONTENT);
     }

@@ -1,7 +1,5 @@
 //! What the operator sees and steers from the command line.
 
-use std::time::Duration;
-
 use reqwest::StatusCode;
 use serde_json::json;
 use ward::operator;
@@ -16,7 +14,7 @@ async fn the_operator_sees_retries_and_holds() {
     let server = Server::start().await;
     let ehr = ScriptedEhr::start().await;
     let tenant = connected(&server, "fhir_store", &ehr.url()).await;
-    let worker = worker(&server.app, Duration::from_millis(500));
+    let worker = worker(&server.app);
     ehr.script([Act::Say(422, json!(null), "")]);
     put(&tenant, "CA1", finished(PATIENT)).await;
     worker.turn().await;
