@@ -226,12 +226,6 @@ def micros(text: str) -> int:
     return (datetime.fromisoformat(text) - EPOCH) // timedelta(microseconds=1)
 
 
-def random_id() -> str:
-    """A version 4 UUID: 122 random bits."""
-    raw = os.urandom(16).hex()
-    return f"{raw[:8]}-{raw[8:12]}-4{raw[13:16]}-{'89ab'[int(raw[16], 16) & 3]}{raw[17:20]}-{raw[20:]}"
-
-
 def ordered_id(us: int) -> str:
     """A version 7 UUID: rows created together lie together."""
     ms, raw = f"{us // 1000:012x}", os.urandom(10).hex()

@@ -15,7 +15,7 @@ import orjson
 
 from ward_peer import schema
 from ward_peer.access import (
-    NIL, Entry, Refusal, beyond_caller, moment, narrowed, new_key, no_api_key, not_your_key, ordered_id, random_id,
+    NIL, Entry, Refusal, beyond_caller, moment, narrowed, new_key, no_api_key, not_your_key, ordered_id,
     recognize, require, slug_taken, too_many_unclaimed, unauthorized, unsupported_principal,
 )  # fmt: skip
 from ward_peer.answers import (
@@ -233,7 +233,7 @@ class Postgres:
 
     async def bootstrap(self, call, new, limits) -> bytes:
         limit, lifetime_us = limits
-        workspace, slot = random_id(), next(self.slots) % schema.SLOTS
+        workspace, slot = ordered_id(call.us), next(self.slots) % schema.SLOTS
         now, facts = moment(call.us), beginnings(call, new)
         share = limit // schema.SLOTS + (slot < limit % schema.SLOTS)
         values = (workspace, new.slug, new.name, new.environment, new.backend_org_id, new.region, slot, share,
@@ -245,7 +245,7 @@ class Postgres:
         raise slug_taken()
 
     async def create_own(self, call, new) -> bytes:
-        workspace, entry = random_id(), call.entry
+        workspace, entry = ordered_id(call.us), call.entry
         for _ in range(3):
             if await self.once(CREATE_OWN, workspace, new.slug, new.name, new.environment, new.backend_org_id, new.region,
                                call.us, entry.principal, entry.credential, moment(call.us), ordered_id(call.us),

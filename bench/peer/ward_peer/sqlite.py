@@ -18,7 +18,7 @@ import orjson
 from ward_peer import schema
 from ward_peer.access import (
     NIL, Entry, Refusal, beyond_caller, micros, narrowed, new_key, no_api_key, not_your_key,
-    ordered_id, random_id, recognize, require, slug_taken, time_text, too_many_unclaimed, unauthorized,
+    ordered_id, recognize, require, slug_taken, time_text, too_many_unclaimed, unauthorized,
     unsupported_principal,
 )  # fmt: skip
 from ward_peer.answers import (
@@ -293,7 +293,7 @@ def free_slot(db, call, workspace: str, limit: int) -> int:
 
 
 def bootstrap(db, call, new, limits) -> bytes:
-    workspace, (limit, lifetime_us) = random_id(), limits
+    workspace, (limit, lifetime_us) = ordered_id(call.us), limits
     # The slot first: a slug that is taken gives it back, and a slot that is not there has taken no slug.
     slot = free_slot(db, call, workspace, limit)
     try:
@@ -319,7 +319,7 @@ def join(db, call, principal: str, workspace: str, role: str, seat: int) -> None
 
 def create_own(db, call, new) -> bytes:
     entry = held(db, call, "Workspace.create")
-    workspace = random_id()
+    workspace = ordered_id(call.us)
     take_slug(db, call, new.slug, workspace)
     row = new_workspace_row(workspace, new, call.now)
     db.execute(INSERT_WORKSPACE, (*row, "active", call.us))

@@ -166,8 +166,8 @@ const NOTES: &str = "\n## How to read this\n\n\
 - Databases are read through before measuring, and files before every round, so that they are in the system's cache as far \
   as memory goes; the first round is thrown away. The growth that remains is a tree that is a level higher and pages that come from the system's cache instead of \
   SQLite's own.\n\
-- Rows are in the order of their ids, as version-7 ids make them; keys and workspaces of a real installation are random, so its \
-  trees are about a third larger. That is no level more.\n\
+- Rows are in the order of their ids, as version-7 ids make them; the public parts of a real installation's keys are random, so that \
+  tree is about a third larger. That is no level more.\n\
 - Last uses of keys are written once a minute in one batch, here after the measurement: one update per key used in that \
   minute, at any size.\n\
 - Everything is on one core: on several, the time of a single request is mostly the scheduler's choice of a core and a sleeping \

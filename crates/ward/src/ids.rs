@@ -34,7 +34,7 @@ macro_rules! id {
 }
 
 id!(
-    /// A workspace. Version 4: until the claim, the id is the secret that claims it.
+    /// A workspace. Until the claim, the id is the secret that claims it.
     WorkspaceId
 );
 id!(
@@ -67,9 +67,11 @@ id!(
 );
 
 impl WorkspaceId {
-    /// A fresh one: 122 random bits.
-    pub fn random() -> Self {
-        Self(Uuid::new_v4())
+    /// A fresh one, version 7. Everything of a workspace is kept under its id, so what is created together lies together
+    /// and a creation changes pages that its neighbours change. 74 bits are random, which is what nobody guesses before
+    /// the claim: see SECURITY.md.
+    pub fn at(now: Timestamp) -> Self {
+        Self(ordered(now))
     }
 
     /// The workspace a path names. Text that is no UUID names none: it becomes the nil id, which is never given out, so
@@ -128,8 +130,26 @@ impl EventId {
     }
 }
 
+/// Milliseconds, then 74 bits from the operating system's cryptographic generator or one seeded by it (RFC 9562, 5.7).
 fn ordered(now: Timestamp) -> Uuid {
     let micros = u64::try_from(now.micros()).unwrap_or(0);
     let nanos = u32::try_from(micros % 1_000_000 * 1_000).unwrap_or(0);
     Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, micros / 1_000_000, nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workspaces_created_together_lie_together_and_their_ids_are_not_guessed() {
+        let now = Timestamp::from_micros(1_776_000_000_123_456);
+        let ids: Vec<u128> = (0..1_000).map(|_| WorkspaceId::at(now).0.as_u128()).collect();
+        let told = ids.iter().fold((u128::MAX, 0), |(all, any), id| (all & id, any | id));
+        let random = told.0 ^ told.1;
+        assert_eq!(random.count_ones(), 74, "{random:032x}");
+        assert_eq!(random >> 80, 0, "the first 48 bits are the time");
+        let later = WorkspaceId::at(Timestamp::from_micros(1_776_000_000_124_456)).0.as_u128();
+        assert!(ids.iter().all(|id| *id < later));
+    }
 }

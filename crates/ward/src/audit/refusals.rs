@@ -169,7 +169,7 @@ mod tests {
 
     fn refusal(address: u8) -> Refusal {
         Refusal {
-            workspace: WorkspaceId::random(),
+            workspace: WorkspaceId::at(Timestamp::from_micros(0)),
             service: "workspaces",
             action: "access.forbidden",
             operation: Arc::from("update-workspace"),

@@ -36,7 +36,7 @@ pub struct NewWorkspace {
 impl NewWorkspace {
     fn at(&self, now: Timestamp) -> Workspace {
         Workspace {
-            id: WorkspaceId::random(),
+            id: WorkspaceId::at(now),
             slug: self.slug.clone(),
             name: self.name.clone(),
             environment: self.environment.clone(),

@@ -199,7 +199,8 @@ pub fn add_unclaimed(
     limit: u32,
     lapses_at: Timestamp,
 ) -> Result<bool, Error> {
-    let first = u32::from(id.0.as_bytes()[0]);
+    // The last byte is random; the first ones are the time, and would send everybody to one row.
+    let first = u32::from(id.0.as_bytes()[15]);
     for step in 0..SLOTS {
         let slot = (first + step) % SLOTS;
         let share = limit / SLOTS + u32::from(slot < limit % SLOTS);

@@ -141,6 +141,16 @@ async fn the_operator_finds_a_workspace_whose_slug_looks_like_an_id() {
     }
 }
 
+both!(creations_of_one_moment_do_not_wait_for_one_counter);
+async fn creations_of_one_moment_do_not_wait_for_one_counter() {
+    let server = Server::start().await;
+    for _ in 0..48 {
+        server.anonymous().create_workspace(&fresh_slug()).await;
+    }
+    let rows = server.count("SELECT count(*) FROM bootstrap_slots WHERE used > 0").await;
+    assert!(rows >= 8, "all are counted in {rows} of 16 rows");
+}
+
 both!(only_so_many_are_unclaimed_at_once);
 async fn only_so_many_are_unclaimed_at_once() {
     let server = Server::with(|config| config.unclaimed_limit = 3).await;
