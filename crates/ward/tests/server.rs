@@ -355,6 +355,12 @@ async fn shutdown_finishes_an_http2_request() {
     let asked = tokio::spawn(sender.send_request(asking("/held")));
     server.held.come.notified().await;
     server.stop();
+    // It has heard that when nobody new gets in.
+    let began = Instant::now();
+    while TcpStream::connect(server.address).await.is_ok() {
+        assert!(began.elapsed() < PATIENCE, "it goes on listening");
+        sleep(Duration::from_millis(20)).await;
+    }
     server.held.may_go.notify_one();
     let answer = asked.await.unwrap().unwrap();
     assert_eq!(&axum::body::to_bytes(Body::new(answer.into_body()), 100).await.unwrap()[..], b"done");
