@@ -13,6 +13,13 @@ macro_rules! id {
         #[serde(transparent)]
         pub struct $name(pub Uuid);
 
+        impl $name {
+            /// A fresh one, version 7: rows created together lie together.
+            pub fn at(now: Timestamp) -> Self {
+                Self(ordered(now))
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.0.fmt(f)
@@ -34,7 +41,9 @@ macro_rules! id {
 }
 
 id!(
-    /// A workspace. Until the claim, the id is the secret that claims it.
+    /// A workspace. Until the claim, the id is the secret that claims it: of a version 7 the 74 random bits, which
+    /// nobody guesses before (SECURITY.md). Everything of a workspace is kept under its id, so with one that is random
+    /// as a whole each creation would change pages that no other creation changes.
     WorkspaceId
 );
 id!(
@@ -67,66 +76,10 @@ id!(
 );
 
 impl WorkspaceId {
-    /// A fresh one, version 7. Everything of a workspace is kept under its id, so what is created together lies together
-    /// and a creation changes pages that its neighbours change. 74 bits are random, which is what nobody guesses before
-    /// the claim: see SECURITY.md.
-    pub fn at(now: Timestamp) -> Self {
-        Self(ordered(now))
-    }
-
     /// The workspace a path names. Text that is no UUID names none: it becomes the nil id, which is never given out, so
     /// that a malformed id takes the same way, with the same queries, as an unknown one.
     pub fn of_path(text: &str) -> Self {
         Self(Uuid::try_parse(text).unwrap_or(Uuid::nil()))
-    }
-}
-
-impl PrincipalId {
-    /// A fresh one. Version 7: rows created together lie together.
-    pub fn at(now: Timestamp) -> Self {
-        Self(ordered(now))
-    }
-}
-
-impl CredentialId {
-    /// A fresh one, version 7.
-    pub fn at(now: Timestamp) -> Self {
-        Self(ordered(now))
-    }
-}
-
-impl IntegrationId {
-    /// A fresh one, version 7.
-    pub fn at(now: Timestamp) -> Self {
-        Self(ordered(now))
-    }
-}
-
-impl CallId {
-    /// A fresh one, version 7.
-    pub fn at(now: Timestamp) -> Self {
-        Self(ordered(now))
-    }
-}
-
-impl DeliveryId {
-    /// A fresh one, version 7.
-    pub fn at(now: Timestamp) -> Self {
-        Self(ordered(now))
-    }
-}
-
-impl InvitationId {
-    /// A fresh one, version 7.
-    pub fn at(now: Timestamp) -> Self {
-        Self(ordered(now))
-    }
-}
-
-impl EventId {
-    /// A fresh one, version 7: events of one microsecond keep an order.
-    pub fn at(now: Timestamp) -> Self {
-        Self(ordered(now))
     }
 }
 
