@@ -16,6 +16,7 @@ pub mod members;
 pub mod operator;
 pub mod page;
 pub mod router;
+pub mod shares;
 pub mod sync;
 pub mod telemetry;
 pub mod vault;

@@ -71,6 +71,11 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Full("ward_sync_delivery_seconds".to_owned()), &HOURS)?
         .install_recorder()?;
+    describe_gauge!("ward_share_used", "Units of a shared pool in use, by pool");
+    describe_counter!(
+        "ward_share_refused_total",
+        "Requests refused because their share of a pool was used up, by pool"
+    );
     describe_gauge!("ward_connections_open", "Open connections, those of /metrics included");
     describe_counter!("ward_connections_refused_total", "Connections refused, by the limit they met");
     describe_counter!("ward_accept_errors_total", "Failed accepts; mostly a lack of file descriptors");

@@ -1,0 +1,370 @@
+//! A pool that all tenants share, divided so that no tenant can use it up.
+//!
+//! A [`Shares`] has a number of units in all. One holder, a workspace or an address, may have only some of them at once.
+//! Waiters are served first come, first served within a holder, and in turn over the holders (round robin). A holder
+//! whose own share is used up waits for itself alone; the others go on.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::ids::WorkspaceId;
+
+/// The party whose share is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// A workspace.
+    Workspace(WorkspaceId),
+    /// A client's address, where the work belongs to no workspace. IPv6 addresses by /64
+    /// ([`crate::http::limits::bucket`]).
+    Address(IpAddr),
+}
+
+/// The bounds of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Units in use at once, over all holders.
+    pub total: u32,
+    /// Units in use at once by one holder. Never more than `total`.
+    pub each: u32,
+    /// Requests of one holder that may wait for units.
+    pub waiting_each: usize,
+}
+
+/// The holder's share is used up, and as many of its requests wait as may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this share of the pool `{pool}` is used up")]
+pub struct Full {
+    /// The pool.
+    pub pool: &'static str,
+}
+
+/// A pool divided by holder. Clones share the pool.
+#[derive(Clone)]
+pub struct Shares {
+    pool: Arc<Pool>,
+}
+
+struct Pool {
+    name: &'static str,
+    limits: Limits,
+    state: Mutex<State>,
+    used: metrics::Gauge,
+    refused: metrics::Counter,
+}
+
+/// Holders have an entry only while they use units or wait for some, so idle holders take no memory.
+#[derive(Default)]
+struct State {
+    used: u32,
+    holders: HashMap<Holder, Use>,
+    /// The holders that wait, in the order of their turns.
+    turns: VecDeque<Holder>,
+}
+
+#[derive(Default)]
+struct Use {
+    used: u32,
+    waiting: VecDeque<Waiter>,
+}
+
+struct Waiter {
+    units: u32,
+    granted: oneshot::Sender<Share>,
+}
+
+/// Units of a pool in use. They return to the pool when this is dropped.
+pub struct Share {
+    /// `None` once the units were returned another way.
+    pool: Option<Arc<Pool>>,
+    holder: Holder,
+    units: u32,
+}
+
+impl Shares {
+    /// A pool of this name, which stands in metrics. `each` and `total` are at least 1.
+    pub fn new(name: &'static str, limits: Limits) -> Self {
+        let total = limits.total.max(1);
+        let limits = Limits { total, each: limits.each.clamp(1, total), ..limits };
+        Self {
+            pool: Arc::new(Pool {
+                name,
+                limits,
+                state: Mutex::default(),
+                used: metrics::gauge!("ward_share_used", "pool" => name),
+                refused: metrics::counter!("ward_share_refused_total", "pool" => name),
+            }),
+        }
+    }
+
+    /// The bounds in force.
+    pub fn limits(&self) -> Limits {
+        self.pool.limits
+    }
+
+    /// Units in use now, over all holders.
+    pub fn used(&self) -> u32 {
+        self.pool.state.lock().used
+    }
+
+    /// Takes units for a holder, waiting for its turn. A request for more than one holder may have takes all of that.
+    ///
+    /// # Errors
+    /// [`Full`] at once when as many requests of this holder wait as may.
+    pub async fn take(&self, holder: Holder, units: u32) -> Result<Share, Full> {
+        let units = units.clamp(1, self.pool.limits.each);
+        let granted = {
+            let mut state = self.pool.state.lock();
+            if state.turns.is_empty() && self.pool.fits(&state, holder, units) {
+                return Ok(self.pool.grant(&mut state, holder, units));
+            }
+            let waiting = &mut state.holders.entry(holder).or_default().waiting;
+            if waiting.len() >= self.pool.limits.waiting_each {
+                state.forget_if_idle(holder);
+                self.pool.refused.increment(1);
+                return Err(self.full());
+            }
+            let (sender, granted) = oneshot::channel();
+            waiting.push_back(Waiter { units, granted: sender });
+            if waiting.len() == 1 {
+                state.turns.push_back(holder);
+            }
+            self.pool.serve(&mut state);
+            granted
+        };
+        let mut leaving = Leaving { pool: &self.pool, holder, granted: Some(granted) };
+        match leaving.granted.as_mut() {
+            // The sender is dropped only with the pool, which this borrows.
+            Some(granted) => granted.await.map_err(|_| self.full()).inspect(|_| leaving.granted = None),
+            None => Err(self.full()),
+        }
+    }
+
+    /// Takes units for a holder, or nothing when they are not free now.
+    ///
+    /// # Errors
+    /// [`Full`] when the units are in use, or others wait for them.
+    pub fn try_take(&self, holder: Holder, units: u32) -> Result<Share, Full> {
+        let units = units.clamp(1, self.pool.limits.each);
+        let mut state = self.pool.state.lock();
+        if state.holders.get(&holder).is_none_or(|own| own.waiting.is_empty())
+            && self.pool.fits(&state, holder, units)
+        {
+            return Ok(self.pool.grant(&mut state, holder, units));
+        }
+        self.pool.refused.increment(1);
+        Err(self.full())
+    }
+
+    fn full(&self) -> Full {
+        Full { pool: self.pool.name }
+    }
+}
+
+impl Pool {
+    fn fits(&self, state: &State, holder: Holder, units: u32) -> bool {
+        state.used + units <= self.limits.total && self.within_share(state, holder, units)
+    }
+
+    fn within_share(&self, state: &State, holder: Holder, units: u32) -> bool {
+        state.holders.get(&holder).map_or(0, |own| own.used) + units <= self.limits.each
+    }
+
+    fn grant(self: &Arc<Self>, state: &mut State, holder: Holder, units: u32) -> Share {
+        state.used += units;
+        state.holders.entry(holder).or_default().used += units;
+        self.used.set(f64::from(state.used));
+        Share { pool: Some(self.clone()), holder, units }
+    }
+
+    fn give_back(&self, state: &mut State, holder: Holder, units: u32) {
+        state.used -= units;
+        if let Some(own) = state.holders.get_mut(&holder) {
+            own.used -= units;
+        }
+        state.forget_if_idle(holder);
+        self.used.set(f64::from(state.used));
+    }
+
+    /// Grants what is free, each waiting holder one request a turn.
+    fn serve(self: &Arc<Self>, state: &mut State) {
+        let mut passed_over = 0;
+        while passed_over < state.turns.len() {
+            let Some(holder) = state.turns.pop_front() else { return };
+            let Some(units) = state.first_waiting(holder) else { continue };
+            if !self.within_share(state, holder, units) {
+                state.turns.push_back(holder);
+                passed_over += 1;
+                continue;
+            }
+            if state.used + units > self.limits.total {
+                // A large request keeps its turn, or small ones of others could hold it up for ever.
+                state.turns.push_front(holder);
+                return;
+            }
+            let waiter = state.holders.get_mut(&holder).and_then(|own| own.waiting.pop_front());
+            if let Some(waiter) = waiter {
+                let share = self.grant(state, holder, units);
+                // The request was given up meanwhile; `Share::drop` would lock the state a second time.
+                if let Err(mut share) = waiter.granted.send(share) {
+                    share.pool = None;
+                    self.give_back(state, holder, units);
+                }
+            }
+            if state.first_waiting(holder).is_some() {
+                state.turns.push_back(holder);
+            }
+            passed_over = 0;
+        }
+    }
+}
+
+impl State {
+    /// The units that the holder's first live request waits for. Requests that were given up are dropped.
+    fn first_waiting(&mut self, holder: Holder) -> Option<u32> {
+        let waiting = &mut self.holders.get_mut(&holder)?.waiting;
+        while waiting.front().is_some_and(|first| first.granted.is_closed()) {
+            waiting.pop_front();
+        }
+        let units = waiting.front().map(|first| first.units);
+        self.forget_if_idle(holder);
+        units
+    }
+
+    fn forget_if_idle(&mut self, holder: Holder) {
+        if self.holders.get(&holder).is_some_and(|own| own.used == 0 && own.waiting.is_empty()) {
+            self.holders.remove(&holder);
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.take() {
+            let mut state = pool.state.lock();
+            pool.give_back(&mut state, self.holder, self.units);
+            pool.serve(&mut state);
+        }
+    }
+}
+
+/// Takes a request that is given up out of its queue, so that it no longer counts as waiting.
+struct Leaving<'a> {
+    pool: &'a Arc<Pool>,
+    holder: Holder,
+    granted: Option<oneshot::Receiver<Share>>,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        let Some(mut granted) = self.granted.take() else { return };
+        granted.close();
+        // A share that was granted just now is returned before the lock is taken.
+        drop(granted);
+        let mut state = self.pool.state.lock();
+        if let Some(own) = state.holders.get_mut(&self.holder) {
+            own.waiting.retain(|waiter| !waiter.granted.is_closed());
+            if own.waiting.is_empty() {
+                state.turns.retain(|turn| *turn != self.holder);
+            }
+        }
+        state.forget_if_idle(self.holder);
+        self.pool.serve(&mut state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
+
+    use super::*;
+
+    const ONE: Holder = Holder::Address(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)));
+    const OTHER: Holder = Holder::Address(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2)));
+
+    const THIRD: Holder = Holder::Address(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 3)));
+
+    fn pool(total: u32, each: u32) -> Shares {
+        Shares::new("test", Limits { total, each, waiting_each: 3 })
+    }
+
+    fn waiting(pool: &Shares, holder: Holder, units: u32) -> BoxFuture<'static, Share> {
+        let pool = pool.clone();
+        let mut taking = async move { pool.take(holder, units).await.unwrap() }.boxed();
+        assert!((&mut taking).now_or_never().is_none(), "the request should wait");
+        taking
+    }
+
+    fn ready(taking: &mut BoxFuture<'static, Share>) -> Option<Share> {
+        taking.now_or_never()
+    }
+
+    #[test]
+    fn one_holder_never_has_more_than_its_share_and_another_is_served_beside_it() {
+        let pool = pool(4, 2);
+        let held = [pool.try_take(ONE, 1).unwrap(), pool.try_take(ONE, 1).unwrap()];
+        assert!(pool.try_take(ONE, 1).is_err());
+        let mut queued = waiting(&pool, ONE, 1);
+        assert!(
+            pool.take(OTHER, 2).now_or_never().unwrap().is_ok(),
+            "a waiter of one holder holds up no other"
+        );
+        drop(held);
+        assert!(ready(&mut queued).is_some());
+    }
+
+    #[test]
+    fn holders_take_turns_whatever_the_length_of_their_queues() {
+        let pool = pool(1, 1);
+        let held = pool.try_take(THIRD, 1).unwrap();
+        let mut first = waiting(&pool, ONE, 1);
+        let mut second = waiting(&pool, ONE, 1);
+        let mut others = waiting(&pool, OTHER, 1);
+        drop(held);
+        let share = ready(&mut first).expect("first come, first served");
+        drop(share);
+        assert!(ready(&mut second).is_none(), "it is the other holder's turn");
+        drop(ready(&mut others).expect("the other holder's turn"));
+        assert!(ready(&mut second).is_some());
+    }
+
+    #[test]
+    fn a_full_queue_refuses_its_own_holder_alone() {
+        let pool = pool(1, 1);
+        let _held = pool.try_take(ONE, 1).unwrap();
+        let _queue = [waiting(&pool, ONE, 1), waiting(&pool, ONE, 1), waiting(&pool, ONE, 1)];
+        assert_eq!(pool.take(ONE, 1).now_or_never().unwrap().err(), Some(Full { pool: "test" }));
+        waiting(&pool, OTHER, 1);
+    }
+
+    #[test]
+    fn a_request_that_is_given_up_leaves_its_place_and_its_units() {
+        let pool = pool(1, 1);
+        let held = pool.try_take(ONE, 1).unwrap();
+        for _ in 0..10 {
+            drop(waiting(&pool, ONE, 1));
+        }
+        let granted = waiting(&pool, OTHER, 1);
+        drop(held);
+        assert_eq!(pool.used(), 1, "granted to the waiter");
+        drop(granted);
+        assert_eq!(pool.used(), 0, "a grant that nothing took is returned");
+        assert!(pool.pool.state.lock().holders.is_empty() && pool.pool.state.lock().turns.is_empty());
+    }
+
+    #[test]
+    fn a_large_request_is_not_overtaken_for_ever() {
+        let pool = pool(4, 4);
+        let small = pool.try_take(OTHER, 1).unwrap();
+        let mut large = waiting(&pool, ONE, 4);
+        let mut later = waiting(&pool, OTHER, 1);
+        drop(small);
+        drop(ready(&mut large).expect("all units are free"));
+        assert!(ready(&mut later).is_some());
+        assert!(pool.take(ONE, 100).now_or_never().unwrap().is_ok(), "more than a share is a whole share");
+    }
+}
