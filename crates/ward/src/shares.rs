@@ -338,7 +338,7 @@ mod tests {
         let _held = pool.try_take(ONE, 1).unwrap();
         let _queue = [waiting(&pool, ONE, 1), waiting(&pool, ONE, 1), waiting(&pool, ONE, 1)];
         assert_eq!(pool.take(ONE, 1).now_or_never().unwrap().err(), Some(Full { pool: "test" }));
-        waiting(&pool, OTHER, 1);
+        drop(waiting(&pool, OTHER, 1));
     }
 
     #[test]
