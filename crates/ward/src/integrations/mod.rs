@@ -17,7 +17,7 @@ use crate::workspaces;
 
 pub use outbound::{Connection, connection};
 pub use secrets::{count_under_other_keys, reseal};
-pub use store::{built_in, changed_at, exists_by_id};
+pub use store::{built_in, changed_at, exists_by_id, readiness};
 
 /// How many integrations a workspace may have: its list is read whole, and they are checked at once.
 const MOST: usize = 100;
