@@ -1,12 +1,15 @@
 //! Refusals and failed sign-ins: events that no transaction did, so they are gathered off the request's path.
 //!
 //! However often the same key is refused the same way from the same address, one event a flush tells it, with a count.
-//! What is gathered is bounded; what does not fit is counted in `ward_audit_refusals_dropped_total`.
+//! The buffer is bounded in all, for one workspace and for one credential. A refusal that finds no room is counted by its
+//! reason, and one event a flush tells the workspace how many refusals were not recorded singly. A full buffer takes a
+//! place from the workspace that has the most, so a flood in one workspace costs no other workspace an event.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use parking_lot::Mutex;
 use serde_json::json;
 use ward_db::{Db, Timestamp};
@@ -14,8 +17,8 @@ use ward_db::{Db, Timestamp};
 use super::{Actor, Record, store};
 use crate::ids::{CredentialId, EventId, PrincipalId, WorkspaceId};
 
-/// How many different refusals are gathered between two flushes.
-const MOST: usize = 10_000;
+/// Different refusals that are gathered between two flushes: in all, of one workspace, and of one credential in it.
+const BOUNDS: Bounds = Bounds { all: 10_000, workspace: 1_000, credential: 250 };
 /// How many events one transaction writes.
 const BATCH: usize = 500;
 
@@ -75,10 +78,70 @@ struct Counted {
     count: u64,
 }
 
-/// The refusals since the last flush.
+#[derive(Clone, Copy)]
+struct Bounds {
+    all: usize,
+    workspace: usize,
+    credential: usize,
+}
+
+/// A credential, or the principal of a token.
+type Who = (Option<PrincipalId>, Option<CredentialId>);
+
+/// The refusals of one workspace since the last flush.
 #[derive(Default)]
+struct Gathered {
+    kept: IndexMap<Same, Counted>,
+    of_credentials: HashMap<Who, usize>,
+    unlisted: Unlisted,
+}
+
+/// Refusals that are not recorded singly.
+#[derive(Clone, Default)]
+struct Unlisted {
+    /// How many there were, by action and reason.
+    counts: BTreeMap<(&'static str, &'static str), u64>,
+    first: Option<Timestamp>,
+    last: Option<Timestamp>,
+}
+
+impl Unlisted {
+    fn add(&mut self, refused: &Counted) {
+        *self.counts.entry((refused.first.action, refused.first.reason)).or_default() += refused.count;
+        self.cover(Some(refused.first.at), Some(refused.last));
+    }
+
+    fn merge(&mut self, other: &Self) {
+        for (cause, count) in &other.counts {
+            *self.counts.entry(*cause).or_default() += count;
+        }
+        self.cover(other.first, other.last);
+    }
+
+    fn cover(&mut self, first: Option<Timestamp>, last: Option<Timestamp>) {
+        self.first = [self.first, first].into_iter().flatten().min();
+        self.last = self.last.max(last);
+    }
+}
+
+/// The refusals since the last flush.
 pub struct Refusals {
-    gathered: Mutex<HashMap<Same, Counted>>,
+    bounds: Bounds,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    kept: usize,
+    workspaces: HashMap<WorkspaceId, Gathered>,
+    /// The workspaces by how many refusals are kept of each.
+    by_size: BTreeSet<(usize, WorkspaceId)>,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self { bounds: BOUNDS, state: Mutex::default() }
+    }
 }
 
 impl Refusals {
@@ -88,37 +151,166 @@ impl Refusals {
     }
 
     fn add(&self, more: Counted) {
-        let same = Same::of(&more.first);
-        let mut gathered = self.gathered.lock();
-        if let Some(known) = gathered.get_mut(&same) {
-            known.count += more.count;
-            known.last = known.last.max(more.last);
-            if more.first.at < known.first.at {
-                known.first = more.first;
-            }
-        } else if gathered.len() < MOST {
-            gathered.insert(same, more);
-        } else {
-            metrics::counter!("ward_audit_refusals_dropped_total").increment(more.count);
+        let mut state = self.state.lock();
+        if let Err(bound) = state.add(more, self.bounds) {
+            metrics::counter!("ward_audit_refusals_dropped_total", "bound" => bound).increment(1);
         }
     }
 
     /// Writes what was gathered. What cannot be written is gathered again, as far as there is room.
     pub async fn flush(&self, db: &Db) {
-        let gathered: Vec<Counted> = std::mem::take(&mut *self.gathered.lock()).into_values().collect();
-        for batch in gathered.chunks(BATCH) {
+        let gathered = std::mem::take(&mut *self.state.lock()).workspaces;
+        let mut events: Vec<Told> = Vec::new();
+        for (workspace, gathered) in gathered {
+            events.extend(gathered.kept.into_values().map(Told::One));
+            if !gathered.unlisted.counts.is_empty() {
+                events.push(Told::Sum(workspace, gathered.unlisted));
+            }
+        }
+        for batch in events.chunks(BATCH) {
             let events = batch.to_vec();
             let written = db
                 .write("audit.refusals", move |tx| {
-                    events
-                        .iter()
-                        .try_for_each(|counted| store::insert(tx, &counted.record(&counted.metadata())))
+                    events.iter().try_for_each(|told| store::insert(tx, &told.record(&told.metadata())))
                 })
                 .await;
             if let Err(error) = written {
                 let error: ward_db::Error = error;
                 tracing::error!(%error, events = batch.len(), "refusals could not be recorded; they are kept for the next try");
-                batch.iter().cloned().for_each(|counted| self.add(counted));
+                for told in batch.iter().cloned() {
+                    match told {
+                        Told::One(counted) => self.add(counted),
+                        Told::Sum(workspace, unlisted) => self.add_unlisted(workspace, &unlisted),
+                    }
+                }
+            }
+        }
+    }
+
+    fn add_unlisted(&self, workspace: WorkspaceId, unlisted: &Unlisted) {
+        let mut state = self.state.lock();
+        if state.workspaces.contains_key(&workspace) || state.workspaces.len() < self.bounds.all {
+            state.workspaces.entry(workspace).or_default().unlisted.merge(unlisted);
+        } else {
+            let lost = unlisted.counts.values().sum();
+            metrics::counter!("ward_audit_refusals_dropped_total", "bound" => "all").increment(lost);
+        }
+    }
+}
+
+impl State {
+    /// Adds a refusal. The error names the bound for which one refusal is not recorded singly.
+    fn add(&mut self, more: Counted, bounds: Bounds) -> Result<(), &'static str> {
+        let (workspace, same) = (more.first.workspace, Same::of(&more.first));
+        let who = (same.actor, same.credential);
+        let (mut of_workspace, mut of_credential) = (0, 0);
+        if let Some(gathered) = self.workspaces.get_mut(&workspace) {
+            if let Some(known) = gathered.kept.get_mut(&same) {
+                known.count += more.count;
+                known.last = known.last.max(more.last);
+                if more.first.at < known.first.at {
+                    known.first = more.first;
+                }
+                return Ok(());
+            }
+            of_workspace = gathered.kept.len();
+            of_credential = gathered.of_credentials.get(&who).copied().unwrap_or_default();
+        }
+        let bound = if of_credential >= bounds.credential {
+            Some("credential")
+        } else if of_workspace >= bounds.workspace {
+            Some("workspace")
+        } else {
+            None
+        };
+        if let Some(bound) = bound {
+            self.workspaces.entry(workspace).or_default().unlisted.add(&more);
+            return Err(bound);
+        }
+        let is_full = self.kept >= bounds.all;
+        if is_full && !self.take_from_the_largest(of_workspace) {
+            if let Some(gathered) = self.workspaces.get_mut(&workspace) {
+                gathered.unlisted.add(&more);
+            }
+            return Err("all");
+        }
+        let gathered = self.workspaces.entry(workspace).or_default();
+        gathered.kept.insert(same, more);
+        *gathered.of_credentials.entry(who).or_default() += 1;
+        self.by_size.remove(&(of_workspace, workspace));
+        self.by_size.insert((of_workspace + 1, workspace));
+        self.kept += 1;
+        if is_full { Err("all") } else { Ok(()) }
+    }
+
+    /// Takes its newest place from the workspace that has the most, if that has more than one place more than `size`.
+    fn take_from_the_largest(&mut self, size: usize) -> bool {
+        let Some((largest, workspace)) = self.by_size.last().copied() else { return false };
+        if largest <= size + 1 {
+            return false;
+        }
+        let Some(gathered) = self.workspaces.get_mut(&workspace) else { return false };
+        let Some((same, counted)) = gathered.kept.pop() else { return false };
+        gathered.unlisted.add(&counted);
+        if let Some(count) = gathered.of_credentials.get_mut(&(same.actor, same.credential)) {
+            *count -= 1;
+        }
+        self.by_size.remove(&(largest, workspace));
+        self.by_size.insert((largest - 1, workspace));
+        self.kept -= 1;
+        true
+    }
+}
+
+/// The content of one event about refusals.
+#[derive(Clone)]
+enum Told {
+    /// Refusals that are all the same.
+    One(Counted),
+    /// How many refusals of a workspace were not recorded singly.
+    Sum(WorkspaceId, Unlisted),
+}
+
+impl Told {
+    fn metadata(&self) -> serde_json::Value {
+        match self {
+            Self::One(counted) => counted.metadata(),
+            Self::Sum(_, unlisted) => {
+                let causes: Vec<_> = unlisted
+                    .counts
+                    .iter()
+                    .map(|((action, reason), count)| json!({ "action": action, "reason": reason, "count": count }))
+                    .collect();
+                json!({
+                    "count": unlisted.counts.values().sum::<u64>(),
+                    "refusals": causes,
+                    "first_at": unlisted.first,
+                    "last_at": unlisted.last,
+                })
+            }
+        }
+    }
+
+    fn record<'a>(&'a self, metadata: &'a serde_json::Value) -> Record<'a> {
+        match self {
+            Self::One(counted) => counted.record(metadata),
+            Self::Sum(workspace, unlisted) => {
+                let at = unlisted.last.unwrap_or(Timestamp::from_micros(0));
+                Record {
+                    id: EventId::at(at),
+                    workspace: *workspace,
+                    at,
+                    service: "audit",
+                    action: "access.refusals_unlisted",
+                    resource_type: "workspace",
+                    resource_id: Some(workspace.0),
+                    resource_name: None,
+                    actor: Actor::NOBODY,
+                    address: None,
+                    user_agent: None,
+                    phi_accessed: false,
+                    metadata,
+                }
             }
         }
     }
@@ -167,41 +359,106 @@ impl Counted {
 mod tests {
     use super::*;
 
-    fn refusal(address: u8) -> Refusal {
+    const SMALL: Bounds = Bounds { all: 12, workspace: 8, credential: 5 };
+
+    fn at(micros: i64) -> Timestamp {
+        Timestamp::from_micros(micros)
+    }
+
+    fn workspace(number: u128) -> WorkspaceId {
+        WorkspaceId(ward_db::Uuid::from_u128(number))
+    }
+
+    fn refusal(of: WorkspaceId, credential: u128, address: u8) -> Refusal {
         Refusal {
-            workspace: WorkspaceId::at(Timestamp::from_micros(0)),
+            workspace: of,
             service: "workspaces",
             action: "access.forbidden",
             operation: Arc::from("update-workspace"),
             actor: None,
-            credential: Some(CredentialId::at(Timestamp::from_micros(0))),
+            credential: Some(CredentialId(ward_db::Uuid::from_u128(credential))),
             reason: "permission",
             address: IpAddr::from([192, 0, 2, address]),
             user_agent: None,
-            at: Timestamp::from_micros(0),
+            at: at(i64::from(address)),
         }
+    }
+
+    fn small() -> Refusals {
+        Refusals { bounds: SMALL, state: Mutex::default() }
+    }
+
+    /// How many refusals of the workspace are kept singly, and how many are only counted.
+    fn figures(refusals: &Refusals, of: WorkspaceId) -> (usize, u64) {
+        let state = refusals.state.lock();
+        let sizes: usize = state.workspaces.values().map(|gathered| gathered.kept.len()).sum();
+        assert_eq!(sizes, state.kept);
+        let gathered = state.workspaces.get(&of);
+        gathered.map_or((0, 0), |found| (found.kept.len(), found.unlisted.counts.values().sum()))
     }
 
     #[test]
     fn the_same_refusal_is_counted_and_others_are_told_apart() {
         let refusals = Refusals::default();
-        let one = refusal(1);
+        let one = refusal(workspace(1), 1, 1);
         for _ in 0..5 {
             refusals.note(one.clone());
         }
         refusals.note(Refusal { address: IpAddr::from([192, 0, 2, 9]), ..one });
-        let gathered = refusals.gathered.lock();
-        let mut counts: Vec<u64> = gathered.values().map(|counted| counted.count).collect();
+        let state = refusals.state.lock();
+        let kept = state.workspaces[&workspace(1)].kept.values();
+        let mut counts: Vec<u64> = kept.map(|counted| counted.count).collect();
         counts.sort_unstable();
         assert_eq!(counts, [1, 5]);
     }
 
     #[test]
-    fn what_is_gathered_is_bounded() {
-        let refusals = Refusals::default();
-        for _ in 0..MOST + 10 {
-            refusals.note(refusal(1));
+    fn a_credential_and_a_workspace_have_their_shares() {
+        let refusals = small();
+        for address in 0..10 {
+            refusals.note(refusal(workspace(1), 1, address));
         }
-        assert_eq!(refusals.gathered.lock().len(), MOST);
+        assert_eq!(figures(&refusals, workspace(1)), (5, 5), "one credential");
+        for address in 0..10 {
+            refusals.note(refusal(workspace(1), 2, address));
+        }
+        assert_eq!(figures(&refusals, workspace(1)), (8, 12), "all of a workspace");
+        refusals.note(refusal(workspace(2), 1, 1));
+        assert_eq!(figures(&refusals, workspace(2)), (1, 0));
+    }
+
+    #[test]
+    fn a_full_buffer_takes_places_from_the_workspace_that_has_most() {
+        let refusals = small();
+        for credential in [1, 2] {
+            for address in 0..10 {
+                refusals.note(refusal(workspace(1), credential, address));
+            }
+        }
+        for number in 2..20 {
+            refusals.note(refusal(workspace(number), 1, 1));
+        }
+        assert_eq!(figures(&refusals, workspace(1)), (1, 19));
+        for number in 2..13 {
+            assert_eq!(figures(&refusals, workspace(number)), (1, 0), "workspace {number}");
+        }
+        assert_eq!(figures(&refusals, workspace(13)), (0, 0), "every workspace has as much as it");
+        refusals.note(refusal(workspace(2), 1, 2));
+        assert_eq!(figures(&refusals, workspace(2)), (1, 1));
+    }
+
+    #[test]
+    fn the_sum_tells_reasons_and_times() {
+        let refusals = small();
+        for address in 0..7 {
+            refusals.note(refusal(workspace(1), 1, address));
+        }
+        refusals.note(Refusal { reason: "role", ..refusal(workspace(1), 1, 9) });
+        let unlisted = refusals.state.lock().workspaces[&workspace(1)].unlisted.clone();
+        let told = Told::Sum(workspace(1), unlisted).metadata();
+        let cause = |reason, count| json!({ "action": "access.forbidden", "reason": reason, "count": count });
+        assert_eq!(told["count"], 3);
+        assert_eq!(told["refusals"], json!([cause("permission", 2), cause("role", 1)]));
+        assert_eq!((&told["first_at"], &told["last_at"]), (&json!(at(5)), &json!(at(9))));
     }
 }

@@ -27,6 +27,7 @@ mod outbound;
 mod plans;
 mod provider;
 mod races;
+mod refusals;
 mod repeats;
 mod reports;
 mod rotation;
