@@ -1,19 +1,19 @@
-//! The command line. Commands are declared here; the flags that are settings come from the library's table.
+//! The command line. Commands are declared here; the flags that are settings stand in [`crate::flags`].
 
 use std::path::PathBuf;
-use std::sync::LazyLock;
 
-use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use clap_complete::Shell;
-use ward::config::settings::{SETTINGS, Setting};
+
+use crate::flags::{Global, ServerSettings};
 
 /// The workspace control plane: which tenants exist, and who may enter them.
 #[derive(Debug, Parser)]
 #[command(name = "ward", version, max_term_width = 110)]
 pub struct Cli {
-    /// TOML file with settings; `WARD_CONFIG` names it too.
-    #[arg(long, global = true, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// The flags of every command.
+    #[command(flatten)]
+    pub global: Global,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -24,84 +24,59 @@ pub struct Cli {
 pub enum Command {
     /// Serve the API.
     Serve {
-        /// Every setting.
+        /// The server's settings.
         #[command(flatten)]
-        settings: AllSettings,
+        settings: ServerSettings,
     },
-    /// Look at workspaces, or bring one back.
+    /// Create, archive, restore and look at workspaces.
     Workspace {
-        /// What to do with them.
+        /// The action.
         #[command(subcommand)]
         action: WorkspaceAction,
-        /// Which database.
-        #[command(flatten)]
-        settings: DatabaseSettings,
     },
-    /// Issue or revoke a key past the API, when its people cannot.
+    /// List, issue and revoke keys past the API, when a workspace's people cannot.
     Key {
-        /// What to do with it.
+        /// The action.
         #[command(subcommand)]
         action: KeyAction,
-        /// Which database.
-        #[command(flatten)]
-        settings: DatabaseSettings,
+    },
+    /// List and remove a workspace's members.
+    Member {
+        /// The action.
+        #[command(subcommand)]
+        action: MemberAction,
     },
     /// See and steer what finished calls owe to EHRs.
     Sync {
-        /// What to do with it.
+        /// The action.
         #[command(subcommand)]
         action: SyncAction,
-        /// Which database.
-        #[command(flatten)]
-        settings: DatabaseSettings,
     },
     /// Show what calls were, and what became of them.
     Calls {
         /// What to show.
         #[command(subcommand)]
         action: CallsAction,
-        /// Which database.
-        #[command(flatten)]
-        settings: DatabaseSettings,
     },
     /// Look after the keys under which secrets are sealed.
     Secrets {
-        /// What to do with them.
+        /// The action.
         #[command(subcommand)]
         action: SecretsAction,
-        /// Which database.
-        #[command(flatten)]
-        settings: DatabaseSettings,
     },
     /// Bring the database's schema up to date, and say which steps that took.
-    Migrate {
-        /// Which database.
-        #[command(flatten)]
-        settings: DatabaseSettings,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Migrate,
     /// Move the whole database.
     Db {
         /// How.
         #[command(subcommand)]
         action: DbAction,
-        /// Which database.
-        #[command(flatten)]
-        settings: DatabaseSettings,
     },
-    /// Copy the database file as it is now into a new file, beside whoever serves it. The master key is not in it.
+    /// Copy the database file as it is now into a new file, beside the server on it. The master key is not in it.
     Backup {
-        /// The new file. One that is there already is never overwritten.
+        /// The new file. A file that is there already is never overwritten.
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
-        /// Which database.
-        #[command(flatten)]
-        settings: DatabaseSettings,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
     },
     /// Put a backup where the database file is to be, once it has passed the check. Nothing that is there is overwritten.
     Restore {
@@ -111,40 +86,53 @@ pub enum Command {
         /// this Ward can migrate it, and how many rows each table has.
         #[arg(long)]
         check: bool,
-        /// Which database.
-        #[command(flatten)]
-        settings: DatabaseSettings,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
     },
     /// Print the settings in force and where each came from. Secrets are hidden.
     Config {
-        /// Every setting.
+        /// The server's settings.
         #[command(flatten)]
-        settings: AllSettings,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
+        settings: ServerSettings,
     },
     /// Print the `OpenAPI` document of the API.
     Openapi,
     /// Ask the server that these settings describe whether it is up; for container health checks.
     Health {
-        /// Every setting.
+        /// The server's settings.
         #[command(flatten)]
-        settings: AllSettings,
+        settings: ServerSettings,
     },
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
         shell: Shell,
     },
+    /// Write the manual pages of every command, such as `ward-serve.1`, into a folder.
+    Man {
+        /// The folder. It is made when it is not there.
+        folder: PathBuf,
+    },
 }
 
-/// What the operator does with workspaces.
+/// The actions on workspaces.
 #[derive(Debug, Subcommand)]
 pub enum WorkspaceAction {
+    /// Create an active workspace without members. `ward key issue` gives it its first key.
+    Create {
+        /// Its globally unique name in URLs and confirmations.
+        slug: String,
+        /// Its name for people. Default: the slug.
+        #[arg(long)]
+        name: Option<String>,
+        /// production, staging or development.
+        #[arg(long, default_value = "production")]
+        environment: String,
+        /// Where its data lives, such as eu-central-1. Default: the API's.
+        #[arg(long)]
+        region: Option<String>,
+        /// The id that the platform's backend knows it by.
+        #[arg(long, value_name = "ID")]
+        backend_org_id: Option<String>,
+    },
     /// List workspaces of every state, in the order of their ids.
     List {
         /// Start after the workspace with this id.
@@ -153,68 +141,94 @@ pub enum WorkspaceAction {
         /// List at most this many.
         #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         limit: u32,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
     },
     /// Show one workspace, whatever its state.
     Show {
         /// Its slug or id.
         workspace: String,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
+    },
+    /// Archive an active workspace: access ends at once, every row and the slug stay. `restore` takes it back.
+    Archive {
+        /// Its slug or id.
+        workspace: String,
     },
     /// Make an archived workspace active again, with its memberships and unexpired keys.
     Restore {
         /// Its slug or id.
         workspace: String,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
     },
 }
 
-/// What the operator does with keys.
+/// A page of a list.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct ListPage {
+    /// Start after this place, which the page before named.
+    #[arg(long, value_name = "PLACE", default_value_t = 0)]
+    pub after: i64,
+    /// List at most this many.
+    #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub limit: u32,
+}
+
+/// The actions on keys.
 #[derive(Debug, Subcommand)]
 pub enum KeyAction {
+    /// List a workspace's keys that were not revoked, with the time of their last use. Secrets are never shown.
+    List {
+        /// The workspace's slug or id.
+        workspace: String,
+        /// Which of them.
+        #[command(flatten)]
+        page: ListPage,
+    },
     /// Mint a key for a workspace and print it, once.
     Issue {
         /// The workspace's slug or id.
         workspace: String,
         /// viewer, member, operator, admin or owner.
-        #[arg(long, default_value = "owner")]
-        role: String,
-        /// What it is called in lists.
         #[arg(long)]
-        name: Option<String>,
+        role: String,
+        /// Its name in lists, such as the ticket that it is issued for.
+        #[arg(long)]
+        name: String,
         /// How many days it lives, 1 to 90.
         #[arg(long, default_value_t = 90)]
         days: u64,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
     },
     /// End a key at once.
     Revoke {
         /// Its public part: what follows `ward_` up to 22 characters.
         key_id: String,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
     },
 }
 
-/// What the operator does with deliveries.
+/// The actions on members.
+#[derive(Debug, Subcommand)]
+pub enum MemberAction {
+    /// List a workspace's members.
+    List {
+        /// The workspace's slug or id.
+        workspace: String,
+        /// Which of them.
+        #[command(flatten)]
+        page: ListPage,
+    },
+    /// End a membership, with the keys that spoke for it in this workspace. The last user who is an owner stays.
+    Remove {
+        /// The workspace's slug or id.
+        workspace: String,
+        /// The member's `entity_id`.
+        entity_id: String,
+    },
+}
+
+/// The actions on deliveries.
 #[derive(Debug, Subcommand)]
 pub enum SyncAction {
     /// Counts, the oldest that waits, and why nothing is sent if so, for each integration.
     Status {
         /// The workspace's slug or id.
         workspace: String,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
     },
     /// Try one delivery again at once, or all that failed, up to 1,000 at a time.
     Retry {
@@ -222,9 +236,6 @@ pub enum SyncAction {
         workspace: String,
         /// The delivery's id; all that failed, when absent.
         delivery: Option<String>,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
     },
     /// Say what a person found in the EHR about a delivery of which Ward cannot tell whether it arrived.
     Resolve {
@@ -241,9 +252,6 @@ pub enum SyncAction {
         /// The call is not in the EHR: it is sent at once, without a search.
         #[arg(long)]
         not_in_ehr: bool,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
     },
     /// Hold an integration's deliveries: calls go on to be owed, nothing is sent.
     Hold {
@@ -254,9 +262,6 @@ pub enum SyncAction {
         /// Let them go again.
         #[arg(long)]
         release: bool,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
     },
 }
 
@@ -266,7 +271,7 @@ fn parse_place(text: &str) -> Result<String, &'static str> {
     if fits { Ok(text.to_owned()) } else { Err("a place is 1 to 200 visible characters, without spaces") }
 }
 
-/// What the operator shows of calls.
+/// The views of calls.
 #[derive(Debug, Subcommand)]
 pub enum CallsAction {
     /// Show a period's test calls, why each was one, and that nothing of it was owed or sent. Fails if anything was.
@@ -279,13 +284,10 @@ pub enum CallsAction {
         /// The last day, inclusive.
         #[arg(long, value_name = "DAY")]
         to: String,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
     },
 }
 
-/// What the operator does with the database as a whole.
+/// The actions on the database as a whole.
 #[derive(Debug, Subcommand)]
 pub enum DbAction {
     /// Copy a file into an empty database on a server, and compare both row by row. No `ward serve` may run on the file.
@@ -297,93 +299,26 @@ pub enum DbAction {
         /// The database: `postgres://…`. Without it, the setting `database`, which keeps a password off the command line.
         #[arg(long, value_name = "URL")]
         to: Option<String>,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
     },
 }
 
-/// What the operator does with sealed secrets.
+/// The actions on sealed secrets.
 #[derive(Debug, Subcommand)]
 pub enum SecretsAction {
+    /// Make a new master key, in the file that `--master-key-file` names or in the one beside the database file. A file that
+    /// is there is never replaced.
+    CreateKey,
     /// Seal everything that is sealed under a former key anew under the one in force, while servers run. Then the former
     /// keys can go.
-    Rotate {
-        /// Print JSON.
+    Rotate,
+    /// List every sealed value that the keys here do not open, and, with `--yes` or after a question, forget these values: for
+    /// when a master key is lost. Stop the servers first.
+    Forget {
+        /// Forget them without a question.
         #[arg(long)]
-        json: bool,
+        yes: bool,
     },
 }
-
-/// Flags that were given, by their setting's key.
-pub type Flags = Vec<(&'static str, String)>;
-
-/// A flag for every setting that may be one.
-#[derive(Debug)]
-pub struct AllSettings(pub Flags);
-
-/// Flags for what a command needs that only opens the database.
-#[derive(Debug)]
-pub struct DatabaseSettings(pub Flags);
-
-/// The settings that `DatabaseSettings` has flags for; the others still come from the environment and the file.
-const OF_DATABASE: [&str; 5] =
-    ["database", "master_key_file", "former_master_key_files", "log", "log_filter"];
-
-/// Flags live as long as the process, as clap wants its names to.
-static FLAGS: LazyLock<Vec<(&'static Setting, String)>> =
-    LazyLock::new(|| SETTINGS.iter().filter_map(|setting| Some((setting, setting.flag()?))).collect());
-
-fn with_flags(mut command: clap::Command, wanted: impl Fn(&Setting) -> bool) -> clap::Command {
-    for (setting, flag) in FLAGS.iter().filter(|(setting, _)| wanted(setting)) {
-        let default = setting.default_text();
-        let default = if default.is_empty() { default } else { format!(" [default: {default}]") };
-        command = command.arg(
-            Arg::new(setting.key)
-                .long(flag.as_str())
-                .value_name(setting.form)
-                .help(format!("{} [env: {}]{default}", setting.help, setting.variable()))
-                .help_heading(setting.chapter),
-        );
-    }
-    command
-}
-
-fn given(matches: &ArgMatches, wanted: impl Fn(&Setting) -> bool) -> Flags {
-    let wanted = SETTINGS.iter().filter(|setting| !setting.secret && wanted(setting));
-    wanted
-        .filter_map(|setting| Some((setting.key, matches.get_one::<String>(setting.key)?.clone())))
-        .collect()
-}
-
-/// Both kinds differ in which settings they want, and in nothing else.
-macro_rules! flags_of_settings {
-    ($kind:ident, $wanted:expr) => {
-        impl Args for $kind {
-            fn augment_args(command: clap::Command) -> clap::Command {
-                with_flags(command, $wanted)
-            }
-
-            fn augment_args_for_update(command: clap::Command) -> clap::Command {
-                with_flags(command, $wanted)
-            }
-        }
-
-        impl FromArgMatches for $kind {
-            fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-                Ok(Self(given(matches, $wanted)))
-            }
-
-            fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-                self.0 = given(matches, $wanted);
-                Ok(())
-            }
-        }
-    };
-}
-
-flags_of_settings!(AllSettings, |_| true);
-flags_of_settings!(DatabaseSettings, |setting| OF_DATABASE.contains(&setting.key));
 
 #[cfg(test)]
 mod tests {
@@ -394,7 +329,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-        assert!(OF_DATABASE.iter().all(|key| SETTINGS.iter().any(|setting| setting.key == *key)));
     }
 
     #[test]
@@ -409,5 +343,39 @@ mod tests {
     fn secrets_are_no_flags() {
         assert!(Cli::try_parse_from(["ward", "serve", "--master-key", "x"]).is_err());
         assert!(Cli::try_parse_from(["ward", "serve", "--bootstrap-token", "x"]).is_err());
+    }
+
+    #[test]
+    fn every_command_takes_the_same_flags_before_and_after_its_name() {
+        fn leaves(command: &clap::Command, path: &[String], into: &mut Vec<Vec<String>>) {
+            for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+                let path = [path, &[sub.get_name().to_owned()]].concat();
+                if sub.has_subcommands() {
+                    leaves(sub, &path, into);
+                } else {
+                    into.push(path);
+                }
+            }
+        }
+        let mut command = Cli::command();
+        command.build();
+        let mut all = Vec::new();
+        leaves(&command, &[], &mut all);
+        assert!(all.len() > 20, "{all:?}");
+        for path in all {
+            let leaf = path.iter().fold(&command, |at, name| at.find_subcommand(name).unwrap());
+            for flag in ["database", "master-key-file", "config", "json", "log"] {
+                let found = leaf.get_arguments().any(|argument| argument.get_long() == Some(flag));
+                assert!(found, "{path:?} does not take --{flag}");
+            }
+        }
+        for line in [
+            "ward --json --database sqlite:x.db workspace list",
+            "ward workspace list --json --database sqlite:x.db",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert!(cli.global.json, "{line}");
+            assert_eq!(cli.global.settings.0, [("database", "sqlite:x.db".to_owned())], "{line}");
+        }
     }
 }

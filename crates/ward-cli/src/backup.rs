@@ -7,41 +7,40 @@ use ward::app::{MIGRATIONS, VERSION};
 use ward::config::Config;
 use ward::operator;
 
+use crate::show::Output;
 use crate::{Failure, show};
 
 /// `ward backup`.
-pub fn back_up(config: &Config, to: &Path, json: bool) -> Result<(), Failure> {
+pub fn back_up(config: &Config, to: &Path, out: Output) -> Result<(), Failure> {
     let made = watched(|progress| backup::make(&config.database, to, progress))?;
-    show::one(&made, json)?;
-    show::remark(
+    out.one(&made)?;
+    out.remark(
         "The master key is not in it: keep that elsewhere. `ward restore --check` tries the backup out.",
     );
     Ok(())
 }
 
 /// `ward restore --check`.
-pub fn check(file: &Path, json: bool) -> Result<(), Failure> {
+pub fn check(file: &Path, out: Output) -> Result<(), Failure> {
     let checked = watched(|progress| backup::check(file, MIGRATIONS, VERSION, progress))?;
-    tell(&checked, json)?;
-    show::remark("It is sound, and this Ward can serve it.");
+    tell(&checked, out)?;
+    out.remark("It is sound, and this Ward can serve it.");
     Ok(())
 }
 
 /// `ward restore`.
-pub fn restore(config: &Config, file: &Path, json: bool) -> Result<(), Failure> {
+pub fn restore(config: &Config, file: &Path, out: Output) -> Result<(), Failure> {
     let checked = watched(|progress| operator::restore_backup(file, &config.database, progress))?;
-    tell(&checked, json)?;
-    show::remark(
-        "It is where the database is to be. Serve it with the master key that it was written under.",
-    );
+    tell(&checked, out)?;
+    out.remark("It is where the database is to be. Serve it with the master key that it was written under.");
     Ok(())
 }
 
-fn tell(checked: &Checked, json: bool) -> Result<(), Failure> {
-    if json {
-        return Ok(show::one(checked, true)?);
+fn tell(checked: &Checked, out: Output) -> Result<(), Failure> {
+    if out.is_json() {
+        return Ok(out.one(checked)?);
     }
-    show::many(&checked.tables, &["table", "rows"], false)?;
+    out.many(&checked.tables, &["table", "rows"])?;
     for step in &checked.applied {
         show::line(&format!("will be migrated by {step}"));
     }

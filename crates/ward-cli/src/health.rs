@@ -4,19 +4,45 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use serde::Serialize;
 use ward::config::Config;
 
+use crate::show::Output;
 use crate::{Failure, show};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Succeeds when the server answers 200 at `/healthz`; under TLS, when it takes the connection.
-pub fn ask(config: &Config) -> Result<(), Failure> {
+/// The answer of a running server.
+#[derive(Serialize)]
+struct Healthy {
+    /// `healthy`; under TLS `listening`, because nothing is asked there.
+    status: &'static str,
+    /// The address that the question went to.
+    asked: String,
+}
+
+/// Succeeds when the server answers 200 at `/healthz`; under TLS, when it takes the connection. Says whom it asked.
+pub fn ask(config: &Config, out: Output) -> Result<(), Failure> {
     let address = reachable(config.listen);
+    let tls = config.tls.is_some();
+    let asked = if tls { address.to_string() } else { format!("http://{address}/healthz") };
+    let status = look(address, tls).map_err(|error| {
+        format!(
+            "{asked} did not answer as a healthy server does: {error}. The setting `listen` ({}) says where it is asked",
+            config.listen
+        )
+    })?;
+    if out.is_json() {
+        return Ok(out.one(&Healthy { status, asked })?);
+    }
+    show::line(&format!("{status}: {asked}"));
+    Ok(())
+}
+
+fn look(address: SocketAddr, tls: bool) -> Result<&'static str, Failure> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    if config.tls.is_some() {
-        show::line("listening");
-        return Ok(());
+    if tls {
+        return Ok("listening");
     }
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -26,11 +52,8 @@ pub fn ask(config: &Config) -> Result<(), Failure> {
     let mut status = [0; 12];
     stream.read_exact(&mut status)?;
     match &status[..] {
-        b"HTTP/1.1 200" => {
-            show::line("healthy");
-            Ok(())
-        }
-        other => Err(format!("the server answered {}", String::from_utf8_lossy(other)).into()),
+        b"HTTP/1.1 200" => Ok("healthy"),
+        other => Err(format!("it answered {}", String::from_utf8_lossy(other)).into()),
     }
 }
 

@@ -5,8 +5,10 @@
 
 mod args;
 mod backup;
+mod flags;
 mod health;
 mod operate;
+mod secrets;
 mod serve;
 mod show;
 mod welcome;
@@ -14,9 +16,13 @@ mod welcome;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
-use ward::config::{ConfigError, RawSettings, Resolved};
+use ward::app::OpenError;
+use ward::config::{ConfigError, LogFormat, RawSettings, Resolved};
+use ward::operator::OperatorError;
 
-use crate::args::{Cli, Command, Flags};
+use crate::args::{Cli, Command};
+use crate::flags::{CommonSettings, Flags, Global};
+use crate::show::Output;
 
 /// Requests allocate little but often, on all threads at once: about a tenth faster than the system's allocator.
 #[global_allocator]
@@ -26,46 +32,84 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refused(&error),
+    };
+    let out = Output::new(cli.global.json);
+    match run(cli, out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            show::failure(failure.as_ref());
+            out.failure(failure.as_ref(), code_of(failure.as_ref()));
             // As for a wrong command line: what was asked for cannot be, rather than did not work.
             ExitCode::from(if failure.is::<ConfigError>() { 2 } else { 1 })
         }
     }
 }
 
-fn run(cli: Cli) -> Result<(), Failure> {
+/// Shows why the command line was refused, or the help that it asked for.
+fn refused(error: &clap::Error) -> ExitCode {
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    if json && error.use_stderr() {
+        let text = error.to_string();
+        Output::new(true).error(text.trim().trim_start_matches("error: "), "usage", &[]);
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// A short name of the kind of failure, for scripts.
+fn code_of(failure: &(dyn std::error::Error + Send + Sync + 'static)) -> &'static str {
+    if let Some(error) = failure.downcast_ref::<OperatorError>() {
+        return error.code();
+    }
+    match failure.downcast_ref::<OpenError>() {
+        Some(OpenError::Database(_)) => "database",
+        Some(OpenError::OldSchema(_)) => "old_schema",
+        Some(OpenError::OtherMasterKey | OpenError::Vault(_)) => "master_key",
+        Some(OpenError::Config(_)) => "config",
+        Some(_) => "not_started",
+        None if failure.is::<ConfigError>() => "config",
+        None => "failed",
+    }
+}
+
+fn run(cli: Cli, out: Output) -> Result<(), Failure> {
+    let Global { config, json: _, settings: CommonSettings(common) } = cli.global;
     let resolve = |flags: Flags| -> Result<Resolved, Failure> {
-        Ok(RawSettings::gather(cli.config.as_deref(), std::env::vars_os(), flags)?.resolve()?)
+        let flags = common.iter().cloned().chain(flags);
+        let mut resolved = RawSettings::gather(config.as_deref(), std::env::vars_os(), flags)?.resolve()?;
+        if out.is_json() && resolved.config.log == LogFormat::Auto {
+            // Standard error then holds one JSON object a line, whatever it is about.
+            resolved.config.log = LogFormat::Json;
+        }
+        Ok(resolved)
     };
+    let plain = || Ok::<_, Failure>(resolve(Flags::new())?.config);
     match cli.command {
-        Command::Serve { settings } => serve::run(resolve(settings.0)?.config),
-        Command::Config { settings, json } => {
-            show::settings(&resolve(settings.0)?.in_force, json);
-            Ok(())
+        Command::Serve { settings } => serve::run(resolve(settings.0)?.config, out),
+        Command::Config { settings } => Ok(out.settings(&resolve(settings.0)?.in_force)?),
+        Command::Migrate => operate::migrate(&plain()?, out),
+        Command::Workspace { action } => operate::workspace(plain()?, action, out),
+        Command::Key { action } => operate::key(plain()?, action, out),
+        Command::Member { action } => operate::member(plain()?, action, out),
+        Command::Sync { action } => operate::sync(plain()?, action, out),
+        Command::Calls { action } => operate::calls(plain()?, action, out),
+        Command::Db { action } => operate::database(plain()?, action, out),
+        Command::Backup { to } => backup::back_up(&plain()?, &to, out),
+        Command::Restore { file, check: true } => {
+            plain()?;
+            backup::check(&file, out)
         }
-        Command::Migrate { settings, json } => operate::migrate(&resolve(settings.0)?.config, json),
-        Command::Workspace { action, settings } => operate::workspace(resolve(settings.0)?.config, action),
-        Command::Key { action, settings } => operate::key(resolve(settings.0)?.config, action),
-        Command::Sync { action, settings } => operate::sync(resolve(settings.0)?.config, action),
-        Command::Calls { action, settings } => operate::calls(resolve(settings.0)?.config, action),
-        Command::Db { action, settings } => operate::database(resolve(settings.0)?.config, action),
-        Command::Backup { to, settings, json } => backup::back_up(&resolve(settings.0)?.config, &to, json),
-        Command::Restore { file, check: true, settings, json } => {
-            resolve(settings.0)?;
-            backup::check(&file, json)
-        }
-        Command::Restore { file, check: false, settings, json } => {
-            backup::restore(&resolve(settings.0)?.config, &file, json)
-        }
-        Command::Secrets { action, settings } => operate::secrets(resolve(settings.0)?.config, &action),
+        Command::Restore { file, check: false } => backup::restore(&plain()?, &file, out),
+        Command::Secrets { action } => secrets::run(plain()?, &action, out),
         Command::Openapi => operate::openapi(),
-        Command::Health { settings } => health::ask(&resolve(settings.0)?.config),
+        Command::Health { settings } => health::ask(&resolve(settings.0)?.config, out),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ward", &mut std::io::stdout());
             Ok(())
         }
+        Command::Man { folder } => operate::manual(&folder, out),
     }
 }

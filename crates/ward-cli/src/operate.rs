@@ -1,57 +1,90 @@
 //! The operator's commands. They open the database themselves and may run beside a server.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use clap::CommandFactory as _;
 use serde_json::json;
-use ward::app::{App, Stage};
+use ward::app::{Access, App, Stage};
 use ward::config::Config;
 use ward::http::contract::Contract;
 use ward::ids::{DeliveryId, WorkspaceId};
 use ward::sync::actions::InEhr;
 use ward::{operator, router, telemetry};
 
-use crate::args::{CallsAction, DbAction, KeyAction, SecretsAction, SyncAction, WorkspaceAction};
+use crate::args::{CallsAction, Cli, DbAction, KeyAction, MemberAction, SyncAction, WorkspaceAction};
+use crate::show::Output;
 use crate::{Failure, show};
 
 /// `ward workspace`.
-pub fn workspace(config: Config, action: WorkspaceAction) -> Result<(), Failure> {
-    on(config, async |app| {
+pub fn workspace(config: Config, action: WorkspaceAction, out: Output) -> Result<(), Failure> {
+    use WorkspaceAction::{Archive, Create, List, Restore, Show};
+    let access = if matches!(action, List { .. } | Show { .. }) { Access::Read } else { Access::Write };
+    on(config, access, async |app| {
         match action {
-            WorkspaceAction::List { after, limit, json } => {
+            Create { slug, name, environment, region, backend_org_id } => {
+                let mut wanted = json!({
+                    "name": name.as_deref().unwrap_or(&slug), "slug": slug, "environment": environment,
+                    "backend_org_id": backend_org_id,
+                });
+                if let Some(region) = region {
+                    wanted["region"] = region.into();
+                }
+                out.one(&operator::create_workspace(&app, &wanted).await?)?;
+                out.remark(&format!("Its first key: ward key issue {slug} --role owner --name NAME"));
+            }
+            List { after, limit } => {
                 let after = after.map(|id| id.parse().map(WorkspaceId)).transpose();
                 let after = after.map_err(|_| "--after must be the id of a workspace")?;
                 let listed = operator::list_workspaces(&app, after, limit).await?;
-                show::many(
-                    &listed,
-                    &["id", "slug", "name", "environment", "region", "state", "created_at"],
-                    json,
-                )?;
+                out.many(&listed, &["id", "slug", "name", "environment", "region", "state", "created_at"])?;
                 if listed.len() == usize::try_from(limit)? {
-                    show::remark("There may be more: --after ID continues after the last one listed.");
+                    out.remark("There may be more: --after ID continues after the last one listed.");
                 }
             }
-            WorkspaceAction::Show { workspace, json } => {
-                show::one(&operator::show_workspace(&app, &workspace).await?, json)?;
+            Show { workspace } => out.one(&operator::show_workspace(&app, &workspace).await?)?,
+            Archive { workspace } => {
+                out.one(&operator::archive_workspace(&app, &workspace).await?)?;
+                out.remark(&format!("`ward workspace restore {workspace}` makes it active again."));
             }
-            WorkspaceAction::Restore { workspace, json } => {
-                show::one(&operator::restore_workspace(&app, &workspace).await?, json)?;
-            }
+            Restore { workspace } => out.one(&operator::restore_workspace(&app, &workspace).await?)?,
         }
         Ok(())
     })
 }
 
 /// `ward key`.
-pub fn key(config: Config, action: KeyAction) -> Result<(), Failure> {
-    on(config, async |app| {
+pub fn key(config: Config, action: KeyAction, out: Output) -> Result<(), Failure> {
+    let access = if matches!(action, KeyAction::List { .. }) { Access::Read } else { Access::Write };
+    on(config, access, async |app| {
         match action {
-            KeyAction::Issue { workspace, role, name, days, json } => {
-                let issued = operator::issue_key(&app, &workspace, &role, name, days).await?;
-                show::one(&issued, json)?;
-                show::remark("The key is shown this once; Ward keeps only its hash.");
+            KeyAction::List { workspace, page } => {
+                let listed = operator::list_keys(&app, &workspace, page.after, page.limit).await?;
+                let columns =
+                    ["key_id", "name", "role", "kind", "entity_id", "expired", "expires_at", "last_used_at"];
+                out.page(&listed, &columns)?;
             }
-            KeyAction::Revoke { key_id, json } => {
-                show::one(&operator::revoke_key(&app, &key_id).await?, json)?;
+            KeyAction::Issue { workspace, role, name, days } => {
+                out.one(&operator::issue_key(&app, &workspace, &role, &name, days).await?)?;
+                out.remark("The key is shown this once; Ward keeps only its hash.");
+            }
+            KeyAction::Revoke { key_id } => out.one(&operator::revoke_key(&app, &key_id).await?)?,
+        }
+        Ok(())
+    })
+}
+
+/// `ward member`.
+pub fn member(config: Config, action: MemberAction, out: Output) -> Result<(), Failure> {
+    let access = if matches!(action, MemberAction::List { .. }) { Access::Read } else { Access::Write };
+    on(config, access, async |app| {
+        match action {
+            MemberAction::List { workspace, page } => {
+                let listed = operator::list_members(&app, &workspace, page.after, page.limit).await?;
+                out.page(&listed, &["entity_id", "kind", "display_name", "role", "joined_at"])?;
+            }
+            MemberAction::Remove { workspace, entity_id } => {
+                out.one(&operator::remove_member(&app, &workspace, &entity_id).await?)?;
             }
         }
         Ok(())
@@ -71,26 +104,27 @@ const LANE_COLUMNS: [&str; 8] = [
 ];
 
 /// `ward sync`.
-pub fn sync(config: Config, action: SyncAction) -> Result<(), Failure> {
-    on(config, async |app| {
+pub fn sync(config: Config, action: SyncAction, out: Output) -> Result<(), Failure> {
+    let access = if matches!(action, SyncAction::Status { .. }) { Access::Read } else { Access::Write };
+    on(config, access, async |app| {
         match action {
-            SyncAction::Status { workspace, json } => {
-                show::many(&operator::sync_status(&app, &workspace).await?, &LANE_COLUMNS, json)?;
+            SyncAction::Status { workspace } => {
+                out.many(&operator::sync_status(&app, &workspace).await?, &LANE_COLUMNS)?;
             }
-            SyncAction::Retry { workspace, delivery, json } => {
+            SyncAction::Retry { workspace, delivery } => {
                 let delivery = delivery.map(|id| id.parse().map(DeliveryId)).transpose();
                 let delivery = delivery.map_err(|_| "a delivery is named by its id")?;
-                show::one(&operator::sync_retry(&app, &workspace, delivery).await?, json)?;
+                out.one(&operator::sync_retry(&app, &workspace, delivery).await?)?;
             }
-            SyncAction::Resolve { workspace, delivery, in_ehr, location, not_in_ehr: _, json } => {
+            SyncAction::Resolve { workspace, delivery, in_ehr, location, not_in_ehr: _ } => {
                 let delivery =
                     delivery.parse().map(DeliveryId).map_err(|_| "a delivery is named by its id")?;
                 let found = if in_ehr { InEhr::Yes { location } } else { InEhr::No };
-                show::one(&operator::sync_resolve(&app, &workspace, delivery, found).await?, json)?;
+                out.one(&operator::sync_resolve(&app, &workspace, delivery, found).await?)?;
             }
-            SyncAction::Hold { workspace, integration, release, json } => {
+            SyncAction::Hold { workspace, integration, release } => {
                 let lanes = operator::sync_hold(&app, &workspace, &integration, !release).await?;
-                show::many(&lanes, &LANE_COLUMNS, json)?;
+                out.many(&lanes, &LANE_COLUMNS)?;
             }
         }
         Ok(())
@@ -98,12 +132,13 @@ pub fn sync(config: Config, action: SyncAction) -> Result<(), Failure> {
 }
 
 /// `ward calls`.
-pub fn calls(config: Config, action: CallsAction) -> Result<(), Failure> {
-    let CallsAction::ProveExclusion { workspace, from, to, json } = action;
-    on(config, async |app| {
+pub fn calls(config: Config, action: CallsAction, out: Output) -> Result<(), Failure> {
+    let CallsAction::ProveExclusion { workspace, from, to } = action;
+    // The look at patients' calls is an audit event.
+    on(config, Access::Write, async |app| {
         let proof = operator::prove_exclusion(&app, &workspace, &from, &to).await?;
-        if json {
-            show::one(&proof, true)?;
+        if out.is_json() {
+            out.one(&proof)?;
         } else {
             let columns = [
                 "call_sid",
@@ -116,7 +151,7 @@ pub fn calls(config: Config, action: CallsAction) -> Result<(), Failure> {
                 "excluded",
             ];
             let shown: Vec<_> = proof.calls.iter().chain(&proof.missed).collect();
-            show::many(&shown, &columns, false)?;
+            out.many(&shown, &columns)?;
             show::line(&format!(
                 "{} test calls, {} of them not excluded; {} other calls, {} of them from test callers; \
                  {} deliveries of calls that were not real",
@@ -135,40 +170,13 @@ pub fn calls(config: Config, action: CallsAction) -> Result<(), Failure> {
     })
 }
 
-/// `ward secrets`.
-pub fn secrets(config: Config, action: &SecretsAction) -> Result<(), Failure> {
-    let SecretsAction::Rotate { json } = *action;
-    on(config, async |app| {
-        let rotated = operator::rotate_secrets(&app, |progress| {
-            show::remark(&format!("{} of {} sealed anew", progress.done, progress.of));
-        })
-        .await?;
-        show::one(&rotated, json)?;
-        for what in &rotated.unopened {
-            show::remark(&format!("cannot be opened with these keys: {what}"));
-        }
-        match rotated.left {
-            0 => Ok(()),
-            left if left <= rotated.unopened.len() => {
-                Err("what cannot be opened stays under its former key, so the former keys are still needed: give the one \
-                     that is missing among former_master_keys, or store those secrets anew; then run this again"
-                    .into())
-            }
-            _ => Err("a running server still seals under a former key: give it the new one, then run this again".into()),
-        }
-    })
-}
-
 /// `ward migrate`.
-pub fn migrate(config: &Config, json: bool) -> Result<(), Failure> {
+pub fn migrate(config: &Config, out: Output) -> Result<(), Failure> {
     telemetry::init_logging(config.log, &config.log_filter)?;
     let migrated = App::migrate(config)?;
-    if json {
-        show::one(
-            &json!({"applied": migrated.applied, "present": migrated.present, "newer": migrated.newer}),
-            true,
-        )?;
-        return Ok(());
+    if out.is_json() {
+        let done = json!({"applied": migrated.applied, "present": migrated.present, "newer": migrated.newer});
+        return Ok(out.one(&done)?);
     }
     for step in &migrated.applied {
         show::line(&format!("applied {step}"));
@@ -181,9 +189,9 @@ pub fn migrate(config: &Config, json: bool) -> Result<(), Failure> {
 }
 
 /// `ward db`.
-pub fn database(config: Config, action: DbAction) -> Result<(), Failure> {
+pub fn database(config: Config, action: DbAction, out: Output) -> Result<(), Failure> {
     telemetry::init_logging(config.log, &config.log_filter)?;
-    let DbAction::Copy { from, to, json } = action;
+    let DbAction::Copy { from, to } = action;
     let to = to.unwrap_or(config.database);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let bar = show::Bar::new();
@@ -196,8 +204,8 @@ pub fn database(config: Config, action: DbAction) -> Result<(), Failure> {
     }));
     bar.done();
     let copied = copied?;
-    show::many(&copied, &["table", "rows", "digest"], json)?;
-    show::remark("Both databases hold the same. Serve the new one with the old one's master key.");
+    out.many(&copied, &["table", "rows", "digest"])?;
+    out.remark("Both databases hold the same. Serve the new one with the old one's master key.");
     Ok(())
 }
 
@@ -208,13 +216,27 @@ pub fn openapi() -> Result<(), Failure> {
     Ok(())
 }
 
+/// `ward man`.
+pub fn manual(folder: &Path, out: Output) -> Result<(), Failure> {
+    std::fs::create_dir_all(folder)?;
+    clap_mangen::generate_to(Cli::command(), folder)?;
+    out.remark(&format!("The manual pages are in {}: man {}/ward.1", folder.display(), folder.display()));
+    Ok(())
+}
+
 /// Runs `work` on the database of `config`, then writes what it left in memory.
-fn on(config: Config, work: impl AsyncFnOnce(Arc<App>) -> Result<(), Failure>) -> Result<(), Failure> {
+pub fn on(
+    config: Config,
+    access: Access,
+    work: impl AsyncFnOnce(Arc<App>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     telemetry::init_logging(config.log, &config.log_filter)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let app = App::open_beside(config)?;
+    let app = App::open_beside(config, access)?;
     runtime.block_on(async {
-        app.check_master_key().await?;
+        if access == Access::Seal {
+            app.check_master_key().await?;
+        }
         let done = work(Arc::clone(&app)).await;
         app.shutdown().await;
         done

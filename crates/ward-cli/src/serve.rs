@@ -8,25 +8,24 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use ward::app::App;
-use ward::config::Config;
+use ward::config::{Config, MasterKey, load_master_key};
 use ward::http::server::{self, ServeOptions};
 use ward::{router, telemetry};
 
+use crate::show::Output;
 use crate::{Failure, show, welcome};
 
 /// File descriptors that are not connections: the database's, the listeners', the runtime's, the EHR clients'.
 const OTHER_DESCRIPTORS: u64 = 256;
-/// Connections that the deliveries of one integration use at once.
-const CONNECTIONS_OF_A_LANE: u64 = 4;
 
 /// Runs the server to its end.
-pub fn run(config: Config) -> Result<(), Failure> {
+pub fn run(config: Config, out: Output) -> Result<(), Failure> {
     telemetry::init_logging(config.log, &config.log_filter)?;
     raise_descriptor_limit(&config);
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config, out))
 }
 
-async fn serve(config: Config) -> Result<(), Failure> {
+async fn serve(config: Config, out: Output) -> Result<(), Failure> {
     let recorder = telemetry::install_metrics()?;
     let mut signals = Signals::new()?;
     let tls = config.tls.as_ref().map(server::tls::load).transpose()?;
@@ -35,11 +34,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let listen = listener.local_addr()?;
     warn_of_clear_text(&config, listen);
 
-    let app = tokio::task::spawn_blocking({
-        let config = config.clone();
-        move || App::open(config)
-    })
-    .await??;
+    if matches!(config.master_key, MasterKey::Unset) {
+        load_master_key(&config.master_key)?;
+    }
+    let app = App::open(config.clone()).await?;
     if let Some(seconds) = app.clock.moved_by_environment() {
         tracing::warn!(seconds, "WARD_TEST_CLOCK_OFFSET MOVES THE CLOCK: this is for tests only");
     }
@@ -49,7 +47,11 @@ async fn serve(config: Config) -> Result<(), Failure> {
 
     tokio::spawn(telemetry::keep_metrics(recorder.clone()));
     let metrics = Metrics::start(&config, recorder).await?;
-    show::line(&welcome::text(&config, listen, metrics.address));
+    if out.is_json() {
+        show::line(&welcome::json(&config, listen, metrics.address).to_string());
+    } else {
+        show::line(&welcome::text(&config, listen, metrics.address));
+    }
     tracing::info!(%listen, tls = tls.is_some(), rates = config.rates.enforced, "serving");
 
     let sync = app.sync.clone();
@@ -156,10 +158,8 @@ fn warn_of_clear_text(config: &Config, listen: SocketAddr) {
 
 /// Raises the soft limit on open files to the hard one, and says so when it is still too low for `connections`.
 fn raise_descriptor_limit(config: &Config) {
-    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-    let needed = count(config.limits.connections)
-        .saturating_add(count(config.outbound.lanes).saturating_mul(CONNECTIONS_OF_A_LANE))
-        .saturating_add(OTHER_DESCRIPTORS);
+    let needed =
+        u64::try_from(config.limits.connections).unwrap_or(u64::MAX).saturating_add(OTHER_DESCRIPTORS);
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) if limit < needed => tracing::warn!(
             limit,

@@ -8,63 +8,125 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use ward::config::InForce;
+use ward::operator::Listed;
 
 /// Prints `text` and a line end. Who closed the pipe has read enough: that is no error.
 pub fn line(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// Prints a failure and what caused it. Some errors tell their cause themselves; it is not told twice.
-pub fn failure(failure: &(dyn Error + 'static)) {
-    let mut stderr = std::io::stderr();
-    let mut told = failure.to_string();
-    let _ = writeln!(stderr, "ward: {told}");
-    let mut cause = failure.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !told.contains(&text) {
-            let _ = writeln!(stderr, "  because {text}");
-            told = text;
+/// How a command shows what it did: tables and sentences for people, JSON for scripts.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    json: bool,
+}
+
+impl Output {
+    /// Makes an output for people, or one for scripts.
+    pub const fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Whether the output is JSON, for scripts.
+    pub const fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// Prints a failure and what caused it, on standard error. Some errors tell their cause themselves; it is not told twice.
+    pub fn failure(self, failure: &(dyn Error + 'static), code: &str) {
+        let mut because = Vec::new();
+        let mut told = failure.to_string();
+        let mut cause = failure.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !told.contains(&text) {
+                because.push(text.clone());
+                told = text;
+            }
+            cause = error.source();
         }
-        cause = error.source();
+        self.error(&failure.to_string(), code, &because);
     }
-}
 
-/// Prints a remark that is not the result.
-pub fn remark(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
+    /// Prints an error with its causes on standard error: under `--json` as one object on one line.
+    pub fn error(self, message: &str, code: &str, because: &[String]) {
+        let mut stderr = std::io::stderr();
+        if self.json {
+            let error = json!({ "error": { "code": code, "message": message, "because": because } });
+            let _ = writeln!(stderr, "{error}");
+            return;
+        }
+        let _ = writeln!(stderr, "ward: {message}");
+        for cause in because {
+            let _ = writeln!(stderr, "  because {cause}");
+        }
+    }
 
-/// Prints one thing: a field a line.
-pub fn one(thing: &impl Serialize, json: bool) -> Result<(), serde_json::Error> {
-    let value = serde_json::to_value(thing)?;
-    if json {
-        line(&serde_json::to_string_pretty(&value)?);
-        return Ok(());
+    /// Prints a remark that is not the result, on standard error.
+    pub fn remark(self, text: &str) {
+        let mut stderr = std::io::stderr();
+        let _ = if self.json {
+            writeln!(stderr, "{}", json!({ "remark": text }))
+        } else {
+            writeln!(stderr, "{text}")
+        };
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    for (name, value) in value.as_object().unwrap_or(&Map::new()) {
-        table.add_row([name.clone(), cell(value)]);
-    }
-    line(&table.trim_fmt());
-    Ok(())
-}
 
-/// Prints many things: a thing a line, with these fields.
-pub fn many(things: &impl Serialize, columns: &[&str], json: bool) -> Result<(), serde_json::Error> {
-    let value = serde_json::to_value(things)?;
-    if json {
-        line(&serde_json::to_string_pretty(&value)?);
-        return Ok(());
+    /// Prints one thing: a field a line.
+    pub fn one(self, thing: &impl Serialize) -> Result<(), serde_json::Error> {
+        let value = serde_json::to_value(thing)?;
+        if self.json {
+            line(&serde_json::to_string_pretty(&value)?);
+            return Ok(());
+        }
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        for (name, value) in value.as_object().unwrap_or(&Map::new()) {
+            table.add_row([name.clone(), cell(value)]);
+        }
+        line(&table.trim_fmt());
+        Ok(())
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(columns.iter().map(|column| column.to_uppercase()));
-    for row in value.as_array().into_iter().flatten() {
-        table.add_row(columns.iter().map(|column| row.get(column).map(cell).unwrap_or_default()));
+
+    /// Prints many things: a thing a line, with these fields.
+    pub fn many(self, things: &impl Serialize, columns: &[&str]) -> Result<(), serde_json::Error> {
+        let value = serde_json::to_value(things)?;
+        if self.json {
+            line(&serde_json::to_string_pretty(&value)?);
+            return Ok(());
+        }
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_header(columns.iter().map(|column| column.to_uppercase()));
+        for row in value.as_array().into_iter().flatten() {
+            table.add_row(columns.iter().map(|column| row.get(column).map(cell).unwrap_or_default()));
+        }
+        line(&table.trim_fmt());
+        Ok(())
     }
-    line(&table.trim_fmt());
-    Ok(())
+
+    /// Prints a page of a list.
+    pub fn page<T: Serialize>(self, page: &Listed<T>, columns: &[&str]) -> Result<(), serde_json::Error> {
+        if self.json {
+            return self.one(page);
+        }
+        self.many(&page.items, columns)?;
+        if let Some(next) = page.next {
+            self.remark(&format!("There are more: --after {next} continues."));
+        }
+        Ok(())
+    }
+
+    /// Prints the settings in force.
+    pub fn settings(self, in_force: &[InForce]) -> Result<(), serde_json::Error> {
+        let rows: Vec<Value> = in_force
+            .iter()
+            .map(|setting| {
+                let source = setting.source.to_string();
+                json!({ "setting": setting.key, "value": setting.value, "means": setting.means, "from": source })
+            })
+            .collect();
+        self.many(&rows, &["setting", "value", "means", "from"])
+    }
 }
 
 /// A bar on a terminal that shows how far long work is; elsewhere nothing.
@@ -91,16 +153,6 @@ impl Bar {
     pub fn done(&self) {
         self.0.finish_and_clear();
     }
-}
-
-/// Prints the settings in force.
-pub fn settings(in_force: &[InForce], json: bool) {
-    let rows: Vec<Value> = in_force
-        .iter()
-        .map(|setting| json!({"setting": setting.key, "value": setting.value, "from": setting.source.to_string()}))
-        .collect();
-    // Rows of texts always make JSON.
-    let _ = many(&rows, &["setting", "value", "from"], json);
 }
 
 /// A value as a person reads it.

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use serde_json::{Value, json};
 use ward::config::{Bootstrap, Config};
 
 use crate::health::reachable;
@@ -27,6 +28,17 @@ pub fn text(config: &Config, listen: SocketAddr, metrics: Option<SocketAddr>) ->
     text
 }
 
+/// The same for scripts: one line.
+pub fn json(config: &Config, listen: SocketAddr, metrics: Option<SocketAddr>) -> Value {
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "listen": listen.to_string(),
+        "api": format!("{}/v1", base_url(config, listen)),
+        "metrics": metrics.map(|address| format!("http://{address}/metrics")),
+        "rates": config.rates.enforced,
+    })
+}
+
 /// Where clients reach the API, without a slash at the end.
 fn base_url(config: &Config, listen: SocketAddr) -> String {
     config.public_url.clone().unwrap_or_else(|| {
@@ -41,7 +53,9 @@ fn getting_in(config: &Config, base: &str) -> String {
         Bootstrap::Open => "",
         Bootstrap::Token(_) => "-H \"authorization: Bearer $WARD_BOOTSTRAP_TOKEN\" ",
         Bootstrap::Closed => {
-            return "Workspaces cannot be created without a key (bootstrap is closed): `ward key issue` makes one.\n"
+            return "Nobody creates a workspace without a key (bootstrap is closed). The operator makes the first one:\n\n  \
+                    ward workspace create demo --name Demo\n  \
+                    ward key issue demo --role owner --name first-key\n"
                 .to_owned();
         }
     };
@@ -85,5 +99,9 @@ mod tests {
         assert!(text.contains("Bearer $WARD_BOOTSTRAP_TOKEN") && !text.contains("nobody-may-see"), "{text}");
         let text = at("127.0.0.1:81", &Config { bootstrap: Bootstrap::Closed, ..Config::default() });
         assert!(!text.contains("curl") && text.contains("bootstrap is closed"), "{text}");
+        assert!(
+            text.contains("ward workspace create demo") && text.contains("ward key issue demo --role"),
+            "{text}"
+        );
     }
 }

@@ -32,7 +32,7 @@ use std::time::Duration;
 pub use copy::{Copied, Progress, Stage};
 pub use deadline::Deadline;
 pub use error::{Error, ErrorKind};
-pub use migrate::{AppliedStep, Migrated, Migration};
+pub use migrate::{AppliedStep, Compared, Migrated, Migration};
 pub use sqlite::backup;
 pub use tx::{Row, Tx};
 pub use uuid::Uuid;
@@ -75,6 +75,8 @@ pub struct Options {
     pub serve_lock: bool,
     /// SQLite: make the file if it is not there.
     pub create: bool,
+    /// Only read: every write is refused ([`ErrorKind::Invalid`]), no file is made, and the file's journal stays as it is.
+    pub read_only: bool,
     /// For tests: the file's size limit in pages of 4 KiB.
     #[doc(hidden)]
     pub max_page_count: Option<u32>,
@@ -123,6 +125,7 @@ impl Default for Options {
             statement_time: Duration::from_secs(8),
             serve_lock: false,
             create: true,
+            read_only: false,
             max_page_count: None,
             flush: true,
             connection_life: Duration::from_mins(30),
@@ -150,6 +153,7 @@ pub struct Stats {
 #[derive(Clone)]
 pub struct Db {
     engine: Engine,
+    read_only: bool,
 }
 
 #[derive(Clone)]
@@ -187,12 +191,13 @@ impl Db {
     /// [`ErrorKind::Invalid`] for a URL that means nothing here, [`ErrorKind::Unavailable`] when the file cannot be
     /// used or another server holds it, [`ErrorKind::Schema`] when the SQLite linked in is one that corrupts files.
     pub fn open(url: &str, options: Options) -> Result<Self, Error> {
+        let read_only = options.read_only;
         let engine = if names_postgres(url) {
             Engine::Postgres(Arc::new(Postgres::open(url, options)?))
         } else {
             Engine::Sqlite(Arc::new(Sqlite::open(sqlite_path(url)?, options)?))
         };
-        Ok(Self { engine })
+        Ok(Self { engine, read_only })
     }
 
     /// Runs `f` over one snapshot: for reads that a key or a page bounds. On SQLite on the calling thread, on
@@ -271,6 +276,11 @@ impl Db {
         closure::assert_outside(name);
         async move {
             closure::assert_outside(name);
+            if self.read_only {
+                return Err(E::from(Error::invalid(format!(
+                    "{name}: the database was opened only to be read"
+                ))));
+            }
             Deadline::note_write();
             match &self.engine {
                 Engine::Sqlite(sqlite) => sqlite.write(name, f).await,
@@ -294,6 +304,23 @@ impl Db {
             }
             Engine::Postgres(postgres) => {
                 postgres.on_schema(|schema| migrate::migrate(schema, migrations, binary_version))
+            }
+        }
+    }
+
+    /// Compares the schema with `migrations` as [`Self::migrate`] does, and changes nothing. Blocking.
+    ///
+    /// # Panics
+    ///
+    /// Inside a closure, as every database call.
+    pub fn compare(&self, migrations: &[Migration], binary_version: &str) -> Result<Compared, Error> {
+        closure::assert_outside("compare");
+        match &self.engine {
+            Engine::Sqlite(sqlite) => {
+                migrate::compare(&mut *sqlite.for_schema()?, migrations, binary_version)
+            }
+            Engine::Postgres(postgres) => {
+                postgres.on_schema(|schema| migrate::compare(schema, migrations, binary_version))
             }
         }
     }

@@ -34,6 +34,17 @@ pub struct Migrated {
     pub newer: usize,
 }
 
+/// The findings of [`Db::compare`](crate::Db::compare).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// The given steps that were not applied yet, as `name/step`, in order.
+    pub missing: Vec<String>,
+    /// How many of the given steps were applied.
+    pub present: usize,
+    /// How many steps are there that the given migrations do not know: a newer binary's.
+    pub newer: usize,
+}
+
 /// A step that was applied to a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppliedStep {
@@ -91,18 +102,7 @@ pub(crate) fn migrate(
     migrations: &[Migration],
     binary_version: &str,
 ) -> Result<Migrated, Error> {
-    let binary = version(binary_version)
-        .ok_or_else(|| Error::invalid(format!("`{binary_version}` is not a version of the form 1.2.3")))?;
-    if let Some(pair) = migrations.windows(2).find(|pair| pair[0].name >= pair[1].name) {
-        return Err(Error::schema(format!(
-            "migration {} must not come after {}",
-            pair[1].name, pair[0].name
-        )));
-    }
-    let mut steps = Vec::new();
-    for migration in migrations {
-        parse(migration, &mut steps)?;
-    }
+    let (binary, steps) = read(migrations, binary_version)?;
     let mut there = applied(engine)?;
     // Before anything is changed: a binary that must not run here must not migrate here either.
     let newer = judge(&steps, &there, binary)?;
@@ -124,6 +124,40 @@ pub(crate) fn migrate(
         migrated.newer = judge(&steps, &there, binary)?;
     }
     Ok(migrated)
+}
+
+/// Compares the schema with `migrations`, and changes nothing.
+pub(crate) fn compare(
+    engine: &mut dyn Schema,
+    migrations: &[Migration],
+    binary_version: &str,
+) -> Result<Compared, Error> {
+    let (binary, steps) = read(migrations, binary_version)?;
+    let there = applied(engine)?;
+    let newer = judge(&steps, &there, binary)?;
+    let missing: Vec<String> = steps
+        .iter()
+        .filter(|step| !there.iter().any(|row| row.migration == step.migration && row.step == step.number))
+        .map(|step| format!("{}/{}", step.migration, step.number))
+        .collect();
+    Ok(Compared { present: steps.len() - missing.len(), missing, newer })
+}
+
+/// The binary's version and the steps of its migrations.
+fn read<'m>(migrations: &'m [Migration], binary_version: &str) -> Result<([u64; 3], Vec<Step<'m>>), Error> {
+    let binary = version(binary_version)
+        .ok_or_else(|| Error::invalid(format!("`{binary_version}` is not a version of the form 1.2.3")))?;
+    if let Some(pair) = migrations.windows(2).find(|pair| pair[0].name >= pair[1].name) {
+        return Err(Error::schema(format!(
+            "migration {} must not come after {}",
+            pair[1].name, pair[0].name
+        )));
+    }
+    let mut steps = Vec::new();
+    for migration in migrations {
+        parse(migration, &mut steps)?;
+    }
+    Ok((binary, steps))
 }
 
 /// Applies one step; false if another process was first. The version row comes before the DDL, so that of two

@@ -33,7 +33,8 @@ pub(crate) struct Sqlite {
     readers: Readers,
     long_readers: Readers,
     long_permits: Arc<tokio::sync::Semaphore>,
-    writer: Writer,
+    /// `None`: the file was opened only to be read.
+    writer: Option<Writer>,
     closed: AtomicBool,
     /// Held for the life of this, not looked at.
     lock: Mutex<Option<File>>,
@@ -50,7 +51,7 @@ impl Sqlite {
         }
         let path = PathBuf::from(path);
         let lock = options.serve_lock.then(|| serve_lock(&path)).transpose()?;
-        make_private(&path, options.create)?;
+        make_private(&path, options.create && !options.read_only)?;
         let file = (options.serve_lock && options.flush).then(|| File::open(&path)).transpose();
         let file = file.map_err(|error| {
             Error::unavailable(format!("the database {} cannot be opened: {error}", path.display()))
@@ -58,7 +59,9 @@ impl Sqlite {
         })?;
         let file = Arc::new(Source { path, options, file: file.map(Arc::new) });
         let counters = Arc::new(Counters::default());
-        let writer = Writer::start(Arc::clone(&file), Arc::clone(&counters))?;
+        let writer = (!file.options.read_only)
+            .then(|| Writer::start(Arc::clone(&file), Arc::clone(&counters)))
+            .transpose()?;
         Ok(Self {
             readers: Readers::new(Arc::clone(&file), Role::Read, file.options.readers),
             long_readers: Readers::new(Arc::clone(&file), Role::LongRead, file.options.long_readers),
@@ -133,7 +136,7 @@ impl Sqlite {
     {
         self.open_or_refuse()?;
         let (call, answer) = Call::queued(name, f);
-        self.writer.submit(call)?;
+        self.writer.as_ref().ok_or_else(Error::closed)?.submit(call)?;
         // A call answers even when it is dropped, so a closed channel can only be a bug in there.
         answer.await.unwrap_or_else(|_| {
             Err(E::from(Error::new(ErrorKind::Unknown, format!("{name}: the writer gave no answer"))))
@@ -142,7 +145,9 @@ impl Sqlite {
 
     pub(crate) async fn check(&self) -> Result<(), Error> {
         self.open_or_refuse()?;
-        self.writer.probe().await?;
+        if let Some(writer) = &self.writer {
+            writer.probe().await?;
+        }
         let conn = self.readers.take()?;
         // The schema table is on the file's first page: this opens a real read transaction.
         let touched = conn.raw("SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)");
@@ -163,7 +168,9 @@ impl Sqlite {
         self.long_permits.close();
         self.readers.close();
         self.long_readers.close();
-        self.writer.stop();
+        if let Some(writer) = &self.writer {
+            writer.stop();
+        }
         // Last: another server may open the file only when this one's writer has let go of it.
         self.lock.lock().take();
     }

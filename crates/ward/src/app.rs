@@ -13,7 +13,7 @@ use ward_db::{Db, Migration, Options, Timestamp, Tx};
 use crate::api_keys::secret::KeyId;
 use crate::audit::refusals::Refusals;
 use crate::clock::Clock;
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config, ConfigError, MasterKey};
 use crate::error::ApiError;
 use crate::http::contract::{Contract, ContractError};
 use crate::http::limits::AddressRates;
@@ -35,10 +35,6 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "0005_sync", sql: include_str!("../../../migrations/0005_sync.sql") },
     Migration { name: "0006_identity_ends", sql: include_str!("../../../migrations/0006_identity_ends.sql") },
     Migration { name: "0007_indexes", sql: include_str!("../../../migrations/0007_indexes.sql") },
-    Migration {
-        name: "0015_invitation_addresses",
-        sql: include_str!("../../../migrations/0015_invitation_addresses.sql"),
-    },
 ];
 
 /// This binary's version, as migrations judge it.
@@ -70,6 +66,12 @@ pub enum OpenError {
     /// The issuers.
     #[error("issuers: {0}")]
     Issuers(#[from] FetchError),
+    /// The schema is older than this binary, and the command is not the one that migrates.
+    #[error(
+        "the database's schema is older than this Ward: {} steps are missing, the first is {}. Run `ward migrate`, or \
+         restart the server with this Ward, then run the command again", .0.len(), .0.first().map_or("", |step| step)
+    )]
+    OldSchema(Vec<String>),
     /// The operator's key.
     #[error("the master key cannot be used: {0}")]
     Vault(#[from] VaultError),
@@ -80,6 +82,19 @@ pub enum OpenError {
          the other ones as former keys"
     )]
     OtherMasterKey,
+}
+
+/// The access that a command needs to the database and to the operator's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It only looks: it writes nothing, and needs no key.
+    Read,
+    /// It writes, and needs no key.
+    Write,
+    /// It opens or seals secrets: it needs the key that the database is used with.
+    Seal,
+    /// It changes what a server relies on, so no server may run on the file. It takes the keys that are at hand.
+    Alone,
 }
 
 /// A running Ward.
@@ -112,25 +127,62 @@ pub struct App {
 }
 
 impl App {
-    /// Opens the database as its only server, migrates it, and checks that this key and this document fit. Blocking.
-    pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
-        let db = Db::open(&config.database, Options { serve_lock: true, ..options(&config) })?;
-        Self::on(config, db, Clock::default())
+    /// Opens the database as its only server, migrates it, and checks that this key and this document fit. A key is made
+    /// only beside a database that was never used with one.
+    pub async fn open(config: Config) -> Result<Arc<Self>, OpenError> {
+        let opened = config.clone();
+        let (db, schema) = blocking(move || {
+            let db = Db::open(&opened.database, Options { serve_lock: true, ..options(&opened) })?;
+            let schema = db.schema()?;
+            Ok::<_, OpenError>((db, schema))
+        })
+        .await?;
+        if config::find_master_key(&config.master_key)?.is_none()
+            && let MasterKey::File { path, create } = &config.master_key
+        {
+            // The first migration makes the table that the keys are noted in, and no server runs before it is complete.
+            let migrated = schema.iter().any(|step| step.migration != MIGRATIONS[0].name);
+            if migrated && db.read("vault.is_used", vault::is_used).await? {
+                return Err(config::lost(path).into());
+            }
+            if *create {
+                config::create_master_key(&config.master_key)?;
+                tracing::warn!(
+                    path = %path.display(),
+                    "made a new key for sealing secrets: keep a copy of it, what it sealed cannot be read without it"
+                );
+            }
+        }
+        blocking(move || Self::on(config, db, Clock::default())).await
     }
 
-    /// The same for a command that may run beside a server.
-    pub fn open_beside(config: Config) -> Result<Arc<Self>, OpenError> {
-        let db = Db::open(&config.database, Options { create: false, ..options(&config) })?;
-        Self::on(config, db, Clock::default())
+    /// Opens the database for a command that may run beside a server. Blocking.
+    pub fn open_beside(config: Config, access: Access) -> Result<Arc<Self>, OpenError> {
+        let read_only = access == Access::Read;
+        let serve_lock = access == Access::Alone;
+        let how = Options { create: false, read_only, serve_lock, ..options(&config) };
+        let db = Db::open(&config.database, how)?;
+        let compared = db.compare(MIGRATIONS, VERSION)?;
+        if !compared.missing.is_empty() {
+            return Err(OpenError::OldSchema(compared.missing));
+        }
+        let vault = match access {
+            Access::Read | Access::Write => Vault::without_key([])?,
+            Access::Seal => vault_of(&config)?,
+            Access::Alone => keys_at_hand(&config)?,
+        };
+        Self::with(config, db, Clock::default(), vault)
     }
 
-    /// A Ward on a database that is open already.
+    /// A Ward on a database that is open already. Blocking.
     pub fn on(config: Config, db: Db, clock: Clock) -> Result<Arc<Self>, OpenError> {
-        let contract = Contract::load(router::RULES)?;
         db.migrate(MIGRATIONS, VERSION)?;
-        let former = config::load_former_keys(&config)?;
-        let former = former.iter().map(|key| &**key);
-        let vault = Vault::with_former(&*config::load_master_key(&config.master_key)?, former)?;
+        let vault = vault_of(&config)?;
+        Self::with(config, db, clock, vault)
+    }
+
+    fn with(config: Config, db: Db, clock: Clock, vault: Vault) -> Result<Arc<Self>, OpenError> {
+        let contract = Contract::load(router::RULES)?;
         let wire = Wire::new(&config)?;
         let app = Arc::new(Self {
             rates: AddressRates::new(&config.rates),
@@ -276,6 +328,33 @@ fn sweep_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<usize, ApiError> {
     let answers = idempotency::sweep(tx, now, SWEEP_BATCH)?;
     let invitations = invitations::forget_old(tx, now.saturating_sub(INVITATIONS_KEPT), SWEEP_BATCH)?;
     Ok(lapsed.len().max(answers).max(invitations))
+}
+
+/// The keys that the settings name. Makes no file.
+fn vault_of(config: &Config) -> Result<Vault, OpenError> {
+    let former = config::load_former_keys(config)?;
+    let former = former.iter().map(|key| &**key);
+    Ok(Vault::with_former(&*config::load_master_key(&config.master_key)?, former)?)
+}
+
+/// The same, without a key in force where its file is not there or the settings name none.
+pub fn keys_at_hand(config: &Config) -> Result<Vault, OpenError> {
+    let former = config::load_former_keys(config)?;
+    let former = former.iter().map(|key| &**key);
+    Ok(match config::find_master_key(&config.master_key)? {
+        Some(key) => Vault::with_former(&key, former)?,
+        None => Vault::without_key(former)?,
+    })
+}
+
+/// Runs work that blocks off the runtime's threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
+) -> Result<T, OpenError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+    }
 }
 
 /// How the database is opened. A request's closures end with the request, by its `Deadline`; what runs beside requests has

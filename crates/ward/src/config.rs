@@ -19,7 +19,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use zeroize::Zeroizing;
 
-pub use self::master_key::{load_former_keys, load_master_key};
+pub(crate) use self::master_key::lost;
+pub use self::master_key::{create_master_key, find_master_key, load_former_keys, load_master_key};
 pub use self::outbound::Outbound;
 pub use self::raw::{ConfigError, InForce, Problem, RawSettings, Resolved, Source};
 
@@ -111,13 +112,15 @@ impl fmt::Debug for Bootstrap {
 pub enum MasterKey {
     /// Given directly.
     Given(Zeroizing<[u8; 32]>),
-    /// Read from this file (base64); created with mode 0600 and a notice when it is not there and `create` is set.
+    /// Read from this file (base64).
     File {
         /// The file.
         path: PathBuf,
-        /// Whether a missing file is created.
+        /// Whether a server may make the file, with mode 0600 and a notice, beside a new database.
         create: bool,
     },
+    /// Not named, and a database on a server has no place beside it. Commands that need no key do without.
+    Unset,
 }
 
 // By hand for the same reason.
@@ -125,6 +128,7 @@ impl fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Given(_) => f.write_str("Given(..)"),
+            Self::Unset => f.write_str("Unset"),
             Self::File { path, create } => {
                 f.debug_struct("File").field("path", path).field("create", create).finish()
             }
@@ -177,7 +181,9 @@ pub struct Limits {
 /// Rates per client address; see `http::limits`.
 #[derive(Clone, Debug)]
 pub struct Rates {
-    /// Whether rates are enforced. Resolved from `auto` (off on a loopback-only listener), `on`, `off`.
+    /// The setting as it was given.
+    pub mode: RatesMode,
+    /// Whether rates are enforced: what `mode` comes to.
     pub enforced: bool,
     /// Refused credentials.
     pub failed_credentials: Rate,
@@ -187,6 +193,18 @@ pub struct Rates {
     pub claims: Rate,
     /// How many addresses are remembered per rate; the least recently seen are forgotten first.
     pub addresses: usize,
+}
+
+/// Whether rates are enforced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RatesMode {
+    /// Unless Ward listens on loopback only.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
 }
 
 /// `burst` at once, refilled at `per_minute`.
@@ -246,6 +264,7 @@ impl Default for Limits {
 impl Default for Rates {
     fn default() -> Self {
         Self {
+            mode: RatesMode::Auto,
             enforced: false,
             failed_credentials: Rate { burst: 600, per_minute: 60 },
             bootstrap: Rate { burst: 60, per_minute: 60 },

@@ -1,6 +1,8 @@
 //! What the operator does from the command line, beside a running server or without one.
 
+mod people;
 mod rotation;
+mod sealed;
 
 use std::path::Path;
 
@@ -8,14 +10,12 @@ use serde::Serialize;
 use ward_db::Timestamp;
 use ward_db::backup::{self, Checked};
 
-use crate::access::Role;
-use crate::api_keys::actions::{self as keys, ShownOnce};
-use crate::api_keys::secret::KeyId;
 use crate::app::{App, MIGRATIONS, VERSION};
 use crate::audit::Actor;
 use crate::calls::operator::{self as calls, Proof};
 use crate::error::ApiError;
 use crate::http::Context;
+use crate::http::validate::{Loc, Problem};
 use crate::ids::{DeliveryId, IntegrationId, WorkspaceId};
 use crate::integrations;
 use crate::sync::actions::{self as steering, InEhr, Resolved, Retried};
@@ -23,7 +23,9 @@ use crate::sync::{self, LaneShown};
 use crate::workspaces::State;
 use crate::workspaces::operator::{self as workspaces, Overview};
 
+pub use people::{KeyShown, Listed, Removed, issue_key, list_keys, list_members, remove_member, revoke_key};
 pub use rotation::{Progress, Rotated, rotate_secrets};
+pub use sealed::{Forgotten, Lost, Unopened, forget_secrets, lost_secrets};
 
 /// Why a command was not done.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,15 @@ pub enum OperatorError {
     /// The workspace is in another state than the command is for.
     #[error("the workspace is {0}, so this cannot be done")]
     WrongState(&'static str),
+    /// A workspace that cannot be created like this.
+    #[error("the workspace cannot be created: {}", .0.join("; "))]
+    Invalid(Vec<String>),
+    /// A name of a key that is none.
+    #[error("a key needs a name of 1 to 256 characters: --name says what it is for")]
+    KeyName,
+    /// The workspace has no member of this id.
+    #[error("the workspace has no member with the id {0:?}")]
+    NoMember(String),
     /// No live key has this key id.
     #[error("no live key has the key id {0:?}")]
     NoKey(String),
@@ -55,6 +66,32 @@ pub enum OperatorError {
     /// The database.
     #[error("the database could not do it")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl OperatorError {
+    fn invalid(problems: Vec<Problem>) -> Self {
+        let tell = |problem: Problem| match problem.loc.last() {
+            Some(Loc::Key(field)) => format!("{field}: {}", problem.msg),
+            _ => problem.msg,
+        };
+        Self::Invalid(problems.into_iter().map(tell).collect())
+    }
+
+    /// A short name of the kind of failure, for scripts.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoWorkspace(_) => "no_workspace",
+            Self::WrongState(_) => "wrong_state",
+            Self::Invalid(_) | Self::KeyName | Self::NoRole(_) | Self::Lifetime(_) | Self::Period => {
+                "invalid"
+            }
+            Self::NoMember(_) => "no_member",
+            Self::NoKey(_) => "no_key",
+            Self::NoIntegration(_) => "no_integration",
+            Self::Refused(_) => "refused",
+            Self::Database(_) => "database",
+        }
+    }
 }
 
 impl From<ApiError> for OperatorError {
@@ -105,6 +142,35 @@ pub async fn show_workspace(app: &App, slug_or_id: &str) -> Result<Overview, Ope
     found.ok_or_else(|| OperatorError::NoWorkspace(slug_or_id.to_owned()))
 }
 
+/// Creates an active workspace without members. `wanted` is what the API's own operation takes, and is judged like that.
+pub async fn create_workspace(app: &App, wanted: &serde_json::Value) -> Result<Overview, OperatorError> {
+    let operation =
+        app.contract.operation("create-workspace").ok_or(OperatorError::Refused("no operation"))?;
+    let new = workspaces::read_new(operation, wanted).map_err(OperatorError::invalid)?;
+    let context = Context::of_operator(app.clock.now());
+    let id = app
+        .db
+        .write("operator.create_workspace", move |tx| {
+            workspaces::create(tx, &context, &new).map_err(OperatorError::from)
+        })
+        .await?;
+    show_workspace(app, &id.to_string()).await
+}
+
+/// Archives a workspace, as its owner would.
+pub async fn archive_workspace(app: &App, slug_or_id: &str) -> Result<Overview, OperatorError> {
+    let workspace = active_workspace(app, slug_or_id).await?;
+    let context = Context::of_operator(app.clock.now());
+    let archived = app
+        .db
+        .write("operator.archive_workspace", move |tx| {
+            workspaces::archive(tx, &context, workspace).map_err(OperatorError::from)
+        })
+        .await?;
+    let shown = show_workspace(app, slug_or_id).await?;
+    if archived { Ok(shown) } else { Err(OperatorError::WrongState(shown.state.name())) }
+}
+
 /// Makes an archived workspace active again.
 pub async fn restore_workspace(app: &App, slug_or_id: &str) -> Result<Overview, OperatorError> {
     let found = show_workspace(app, slug_or_id).await?;
@@ -122,45 +188,13 @@ pub async fn restore_workspace(app: &App, slug_or_id: &str) -> Result<Overview, 
     show_workspace(app, slug_or_id).await
 }
 
-/// Mints a key for a workspace whose people have lost theirs.
-pub async fn issue_key(
-    app: &App,
-    slug_or_id: &str,
-    role: &str,
-    name: Option<String>,
-    days: u64,
-) -> Result<ShownOnce, OperatorError> {
-    let role = Role::named(role).ok_or_else(|| OperatorError::NoRole(role.to_owned()))?;
-    if !(1..=90).contains(&days) {
-        return Err(OperatorError::Lifetime(days));
-    }
+/// The id of an active workspace of this slug or id.
+async fn active_workspace(app: &App, slug_or_id: &str) -> Result<WorkspaceId, OperatorError> {
     let found = show_workspace(app, slug_or_id).await?;
-    if found.state != State::Active {
-        return Err(OperatorError::WrongState(found.state.name()));
+    if found.state == State::Active {
+        return Ok(found.workspace.id);
     }
-    let context = Context::of_operator(app.clock.now());
-    let workspace = found.workspace.id;
-    app.db
-        .write("operator.issue_key", move |tx| {
-            keys::issue_as_operator(tx, &context, workspace, role, name.clone(), days)
-                .map_err(OperatorError::from)
-        })
-        .await
-}
-
-/// Ends a key at once.
-pub async fn revoke_key(app: &App, key_id: &str) -> Result<Revoked, OperatorError> {
-    let context = Context::of_operator(app.clock.now());
-    let none = || OperatorError::NoKey(key_id.to_owned());
-    let wanted = KeyId::parse(key_id).ok_or_else(none)?;
-    let revoked = app
-        .db
-        .write("operator.revoke_key", move |tx| {
-            keys::revoke_as_operator(tx, &context, wanted).map_err(OperatorError::from)
-        })
-        .await?;
-    let key = revoked.ok_or_else(none)?;
-    Ok(Revoked { key_id: key.key_id, name: key.name, workspace_id: key.workspace })
+    Err(OperatorError::WrongState(found.state.name()))
 }
 
 /// What the workspace's integrations have been owed, sent and refused.

@@ -49,11 +49,13 @@ const UPKEEP: Duration = Duration::from_millis(100);
 pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
     let filter = EnvFilter::try_new(filter)?;
     let terminal = io::stderr().is_terminal();
+    // An empty NO_COLOR says nothing (no-color.org).
+    let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let json = format == LogFormat::Json || (format == LogFormat::Auto && !terminal);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(terminal)
+        .with_ansi(colours)
         // A line that cannot be written, because the disk is full that the log is on, is lost. It would be told of by
         // `eprintln!`, which panics for the same reason: the writer would die of a log line.
         .log_internal_errors(false);

@@ -141,17 +141,27 @@ fn a_key_issued_in_an_emergency_works_and_is_audited_as_the_operators() {
     assert_eq!(by_operator, ["api_key.revoke", "api_key.create"]);
     assert!(!audit.to_string().contains(key));
 
-    for wrong in [&["--role", "king"][..], &["--days", "91"], &["--days", "0"]] {
+    for (wrong, code) in [
+        (&["--role", "king", "--name", "x"][..], 1),
+        (&["--role", "owner", "--name", "x", "--days", "91"], 1),
+        (&["--role", "owner", "--name", "x", "--days", "0"], 1),
+        (&["--role", "owner", "--name", "  "], 1),
+        (&["--role", "owner", "--name", ""], 1),
+        (&["--name", "x"], 2),
+        (&["--role", "owner"], 2),
+    ] {
         let refused = run(server.folder.path(), &[&["key", "issue", "acme"], wrong].concat());
-        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert_eq!(refused.status.code(), Some(code), "{refused:?}");
     }
+    let kept = json(&server, &["key", "list", "acme"]);
+    assert_eq!(kept["items"].as_array().unwrap().len(), 1, "nothing was minted: {kept}");
 }
 
-both!(another_master_key_is_refused_at_the_start, blocking);
-fn another_master_key_is_refused_at_the_start() {
+both!(another_master_key_is_refused_where_a_key_is_needed, blocking);
+fn another_master_key_is_refused_where_a_key_is_needed() {
     let server = Server::start(&QUIET);
     let folder = server.folder.path().to_owned();
-    let log = ward(&folder, &["workspace", "list"])
+    let log = ward(&folder, &["secrets", "rotate"])
         .env_remove("WARD_MASTER_KEY_FILE")
         .env("WARD_MASTER_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
         .output()
@@ -186,9 +196,9 @@ fn the_operator_rotates_the_key_beside_a_running_server() {
     assert!(text(&done.stderr).contains("1 of 1 sealed anew"), "{}", text(&done.stderr));
     let again = json(&server, &rotate);
     assert_eq!((&again["done"], &again["of"]), (&0.into(), &0.into()));
-    let former = run(folder, &["workspace", "list"]);
+    let former = run(folder, &["secrets", "rotate"]);
     assert!(text(&former.stderr).contains("master key"), "the former key is of no use any more: {former:?}");
-    assert!(run(folder, &["workspace", "--master-key-file", "new.key", "list"]).status.success());
+    assert!(run(folder, &["secrets", "--master-key-file", "new.key", "rotate"]).status.success());
 }
 
 both!(no_key_is_ever_logged, blocking);

@@ -6,6 +6,7 @@
 mod backup;
 mod between;
 mod client;
+mod commands;
 mod copy;
 mod crash;
 mod disk;

@@ -44,7 +44,12 @@ fn where_others_can_connect_or_share_the_database_nobody_makes_a_key() {
         text(&done.stderr)
     };
     let said = refused("0.0.0.0:0", None, 1);
-    assert!(said.contains("ward.key is not there") && said.contains("WARD_MASTER_KEY"), "{said}");
+    assert!(
+        said.contains("ward.key is not there")
+            && said.contains("create-key")
+            && said.contains("WARD_MASTER_KEY"),
+        "{said}"
+    );
     let database = ward_test_db::postgres::shared().database();
     let said = refused("127.0.0.1:0", Some(&database.url), 2);
     assert!(said.contains("master_key") && said.contains("this database is shared"), "{said}");

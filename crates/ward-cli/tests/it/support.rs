@@ -76,7 +76,7 @@ impl Server {
         let mut welcome = String::new();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         // The line about getting in is the last but the two commands themselves.
-        while !welcome.contains("/api-keys ") && !welcome.contains("bootstrap is closed") {
+        while !welcome.contains("/api-keys ") && !welcome.contains("ward key issue") {
             let more = lines.read_line(&mut welcome).unwrap() > 0;
             assert!(more, "ward ended early after {welcome:?}:\n{}", read(&log));
         }

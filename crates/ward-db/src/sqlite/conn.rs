@@ -85,6 +85,13 @@ impl Source {
         }
     }
 
+    /// Whether the log holds commits that are not folded into the file yet, as far as its size tells.
+    fn log_holds_commits(&self) -> bool {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push("-wal");
+        std::fs::metadata(PathBuf::from(name)).is_ok_and(|log| log.len() > 0)
+    }
+
     pub(super) fn connect(&self, role: Role) -> Result<Box<Conn>, Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut raw = Connection::open_with_flags(&self.path, flags).map_err(|error| {
@@ -94,7 +101,14 @@ impl Source {
         })?;
         let wal_pages = Arc::new(AtomicUsize::new(0));
         raw.busy_timeout(self.options.busy_timeout)?;
-        self.write_ahead(&raw)?;
+        if self.options.read_only {
+            raw.pragma_update(None, "query_only", true)?;
+            // The last connection that closes folds the log into the file, which is a change. Recovery is the server's.
+            let holds_commits = self.log_holds_commits();
+            raw.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, holds_commits)?;
+        } else {
+            self.write_ahead(&raw)?;
+        }
         let synchronous = if self.options.flush { "FULL" } else { "OFF" };
         raw.pragma_update(None, "synchronous", synchronous)?;
         raw.pragma_update(None, "foreign_keys", true)?;

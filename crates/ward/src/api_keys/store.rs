@@ -117,6 +117,11 @@ pub fn list(
     }
 }
 
+/// A page of all of a workspace's live keys.
+pub fn list_all(tx: &mut Tx<'_>, workspace: WorkspaceId, page: Page) -> Result<Vec<ApiKey>, Error> {
+    list(tx, workspace, None, page)
+}
+
 /// How many live keys there are, counted no further than `most`. A creator's are counted from a place that is a parameter: if
 /// the statement said `position > 0`, they could be looked for among all of the workspace's.
 pub fn count(

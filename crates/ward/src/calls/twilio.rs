@@ -10,13 +10,14 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderName;
-use serde_json::Map;
+use serde_json::{Map, json};
 use ward_db::{Error, Timestamp, Tx};
 
 use super::{Caller, Direction, Report, Status, store};
+use crate::audit::{self, Actor, Event};
 use crate::error::ApiError;
-use crate::http::Call;
 use crate::http::validate::{Json, Problem};
+use crate::http::{Call, Context};
 use crate::ids::WorkspaceId;
 use crate::vault::{Resealed, SealedRow, Vault};
 
@@ -53,14 +54,49 @@ pub fn reseal(
     after: WorkspaceId,
     most: u32,
 ) -> Result<Resealed<WorkspaceId>, Error> {
+    vault.reseal_rows(sealed_rows(tx, after, most)?, |row, anew| {
+        store::replace_twilio_token(tx, row.at, &row.bytes, anew)
+    })
+}
+
+/// The tokens of up to `most` workspaces after this one, as they are sealed.
+pub fn sealed_rows(
+    tx: &mut Tx<'_>,
+    after: WorkspaceId,
+    most: u32,
+) -> Result<Vec<SealedRow<WorkspaceId>>, Error> {
     let found = store::twilio_tokens(tx, after, most)?;
-    let rows = found.into_iter().map(|(workspace, bytes)| SealedRow {
+    let row = |(workspace, bytes)| SealedRow {
         at: workspace,
         place: token_place(workspace),
         bytes,
         what: format!("the Twilio auth token of workspace {workspace}"),
-    });
-    vault.reseal_rows(rows.collect(), |row, anew| store::replace_twilio_token(tx, row.at, &row.bytes, anew))
+    };
+    Ok(found.into_iter().map(row).collect())
+}
+
+/// Forgets an account whose token no key opens any more, for the operator. `false`: it has another token now.
+pub fn forget(tx: &mut Tx<'_>, context: &Context, row: &SealedRow<WorkspaceId>) -> Result<bool, ApiError> {
+    crate::workspaces::guard(tx, row.at)?;
+    if store::twilio(tx, row.at)?.is_none_or(|account| account.auth_token != row.bytes) {
+        return Ok(false);
+    }
+    store::remove_twilio(tx, row.at)?;
+    audit::record(
+        tx,
+        Event {
+            workspace: row.at,
+            service: "calls",
+            action: "twilio.secrets_forgotten",
+            resource_type: "twilio_account",
+            resource_id: None,
+            resource_name: None,
+            actor: Actor::OPERATOR,
+            context,
+            metadata: json!({ "secrets_forgotten": ["auth_token"] }),
+        },
+    )?;
+    Ok(true)
 }
 
 /// How many tokens are sealed under another key than the one in force.

@@ -13,29 +13,65 @@ use super::{Config, ConfigError, MasterKey};
 
 const SETTING: &str = "master_key_file";
 
-/// The 32 bytes themselves. Creates the file when it is missing and the settings allow it, and says so in the log.
-///
-/// Read it before the database is opened: a new key beside an old database is then found out by the database's check
-/// value, and never used.
+/// The 32 bytes themselves. Never makes a file.
 ///
 /// # Errors
-/// The file is missing, unreadable, readable by others than its owner, or not a key.
+/// The file is missing, unreadable, readable by others than its owner, or not a key; or the settings name no key.
 pub fn load_master_key(master_key: &MasterKey) -> Result<Zeroizing<[u8; 32]>, ConfigError> {
+    match (find_master_key(master_key)?, master_key) {
+        (Some(key), _) => Ok(key),
+        (None, MasterKey::File { path, .. }) => Err(unreadable(path, &io::ErrorKind::NotFound.into())),
+        (None, _) => Err(unset()),
+    }
+}
+
+/// The same, or `None` where no key is: its file is not there, or the settings name none.
+///
+/// # Errors
+/// As [`load_master_key`], but for a missing key.
+pub fn find_master_key(master_key: &MasterKey) -> Result<Option<Zeroizing<[u8; 32]>>, ConfigError> {
     match master_key {
-        MasterKey::Given(key) => Ok(key.clone()),
-        MasterKey::File { path, create } => match read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && *create => {
-                create_file(path).map_err(|error| wrong(path, &format!("cannot be created: {error}")))?;
-                tracing::warn!(
-                    path = %path.display(),
-                    "made a new key for sealing secrets: keep a copy of it, what it sealed cannot be read without it"
-                );
-                parse(path, &read(path).map_err(|error| unreadable(path, &error))?)
-            }
+        MasterKey::Given(key) => Ok(Some(key.clone())),
+        MasterKey::Unset => Ok(None),
+        MasterKey::File { path, .. } => match read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(unreadable(path, &error)),
-            Ok(text) => parse(path, &text),
+            Ok(text) => parse(path, &text).map(Some),
         },
     }
+}
+
+/// Makes a file with a new key, for its owner only. Returns the file's path.
+///
+/// # Errors
+/// The settings name no file, a file is there already, or it cannot be made.
+pub fn create_master_key(master_key: &MasterKey) -> Result<&Path, ConfigError> {
+    let path = match master_key {
+        MasterKey::File { path, .. } => path,
+        MasterKey::Given(_) => {
+            return Err(ConfigError::one("master_key", "holds the key, so no file with one is made"));
+        }
+        MasterKey::Unset => return Err(unset()),
+    };
+    create_file(path).map_err(|error| wrong(path, &format!("cannot be created: {error}")))?;
+    Ok(path)
+}
+
+/// The error for a start where the key's file is missing beside a database that was used with a key. It names the ways out.
+pub(crate) fn lost(path: &Path) -> ConfigError {
+    wrong(
+        path,
+        "is not there, and this database was used with a key. Put the key's file back, or name its place with \
+         master_key_file. If the key is lost, `ward secrets forget` lists what was sealed under it and forgets that \
+         (docs/master-key.md)",
+    )
+}
+
+fn unset() -> ConfigError {
+    ConfigError::one(
+        "master_key",
+        "or master_key_file is needed: this database is shared, so its key cannot lie beside it",
+    )
 }
 
 /// The former keys, from the settings and from their files.
@@ -56,8 +92,8 @@ fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
     match error.kind() {
         io::ErrorKind::NotFound => wrong(
             path,
-            "is not there. Make one (umask 077; head -c 32 /dev/urandom | base64 > FILE), keep a copy of it, and give it \
-             to every replica, or set WARD_MASTER_KEY",
+            "is not there. `ward secrets create-key` makes a new one: keep a copy of it, and give it to every replica. \
+             Or set WARD_MASTER_KEY",
         ),
         io::ErrorKind::PermissionDenied => wrong(path, &format!("cannot be used: {error}")),
         _ => wrong(path, &format!("cannot be read: {error}")),
@@ -80,8 +116,8 @@ fn read(path: &Path) -> io::Result<Zeroizing<String>> {
 
 /// Refuses a file that the world can read, and one of our own that its group can.
 ///
-/// Somebody else's file may be readable by a group, because that is how it is lent to us: systemd's credentials and
-/// Kubernetes' secrets belong to root.
+/// A file of another owner may be readable by a group, because that is how systemd and Kubernetes lend it: their files
+/// belong to root. Read by root itself, such a file is known by its mode, which has no right to write (0440).
 #[cfg(unix)]
 fn refuse_shared(file: &File) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt as _;
@@ -90,8 +126,12 @@ fn refuse_shared(file: &File) -> io::Result<()> {
     // Without /proc nobody says who we are; then the file is taken for ours.
     let ours = fs::metadata("/proc/self").map_or(true, |process| process.uid() == about.uid());
     let (open_to_others, group) = (mode & 0o007 != 0, mode & 0o070);
-    if open_to_others || group & 0o030 != 0 || (ours && group != 0) {
-        let message = format!("others than its owner can use it (mode {mode:04o}); run chmod 600 on it");
+    let mounted = about.uid() == 0 && mode & 0o222 == 0;
+    if open_to_others || group & 0o030 != 0 || (ours && group != 0 && !mounted) {
+        let message = format!(
+            "others than its owner can use it (mode {mode:04o}); run chmod 600 on it, mount a Kubernetes secret with \
+             defaultMode 0400 (0440 with an fsGroup), or give the key by WARD_MASTER_KEY"
+        );
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
     Ok(())
@@ -102,7 +142,7 @@ fn refuse_shared(_file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a key file that is either whole or absent. When two start at once, both use the one that was first.
+/// Makes a key file that is either whole or absent, and never replaces one.
 fn create_file(path: &Path) -> io::Result<()> {
     let mut key = Zeroizing::new([0; 32]);
     getrandom::fill(key.as_mut_slice()).map_err(|error| io::Error::other(error.to_string()))?;
@@ -115,10 +155,8 @@ fn create_file(path: &Path) -> io::Result<()> {
         // Unlike a rename, a link does not replace what another process put there meanwhile.
         .and_then(|()| fs::hard_link(&draft, path));
     fs::remove_file(&draft)?;
-    match linked {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => sync_folder(path),
-    }
+    linked?;
+    sync_folder(path)
 }
 
 fn draft_path(path: &Path) -> PathBuf {
@@ -147,18 +185,25 @@ mod tests {
 
     use super::*;
 
-    fn from(path: &Path, create: bool) -> Result<Zeroizing<[u8; 32]>, ConfigError> {
-        load_master_key(&MasterKey::File { path: path.to_owned(), create })
+    fn at(path: &Path) -> MasterKey {
+        MasterKey::File { path: path.to_owned(), create: true }
+    }
+
+    fn from(path: &Path) -> Result<Zeroizing<[u8; 32]>, ConfigError> {
+        load_master_key(&at(path))
     }
 
     #[test]
-    fn a_missing_file_is_made_once_for_its_owner_only() {
+    fn a_file_is_made_once_when_asked_for_and_for_its_owner_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ward.key");
-        let first = from(&path, true).unwrap();
+        assert!(from(&path).is_err() && find_master_key(&at(&path)).unwrap().is_none());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "looking makes no file");
+        assert_eq!(create_master_key(&at(&path)).unwrap(), path);
+        let first = from(&path).unwrap();
         assert_ne!(*first, [0; 32]);
-        assert_eq!(first, from(&path, true).unwrap());
-        assert_eq!(first, from(&path, false).unwrap());
+        assert!(create_master_key(&at(&path)).is_err(), "a key is never replaced");
+        assert_eq!(first, from(&path).unwrap());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the draft is gone");
     }
@@ -167,25 +212,31 @@ mod tests {
     fn a_file_that_others_can_read_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ward.key");
-        from(&path, true).unwrap();
-        for mode in [0o640, 0o604, 0o644, 0o620] {
+        create_master_key(&at(&path)).unwrap();
+        for mode in [0o640, 0o604, 0o644, 0o620, 0o444] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            let error = from(&path, true).unwrap_err().to_string();
+            let error = from(&path).unwrap_err().to_string();
             assert!(error.contains("ward.key") && error.contains("chmod 600"), "{error}");
+            assert!(error.contains("defaultMode 0400") && error.contains("WARD_MASTER_KEY"), "{error}");
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
-        from(&path, true).unwrap();
+        from(&path).unwrap();
+        // A secret that Kubernetes mounts with an fsGroup belongs to root; only root can make such a file here.
+        if std::os::unix::fs::MetadataExt::uid(&fs::metadata(&path).unwrap()) == 0 {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o440)).unwrap();
+            from(&path).unwrap();
+        }
     }
 
     #[test]
     fn what_is_not_a_key_is_refused_without_repeating_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ward.key");
-        assert!(from(&path, false).unwrap_err().to_string().contains("is not there"));
+        assert!(from(&path).unwrap_err().to_string().contains("is not there"));
         for text in ["", "hunter2", "AAAA", &"A".repeat(4000)] {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-            let error = from(&path, true).unwrap_err().to_string();
+            let error = from(&path).unwrap_err().to_string();
             assert!(error.contains("32 bytes in base64") && !error.contains("hunter2"), "{error}");
         }
     }

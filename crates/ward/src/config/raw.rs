@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::settings::{BootstrapMode, Draft, RatesMode, SETTINGS, Setting, by_key};
-use super::{Bootstrap, Config, MasterKey, TlsFiles};
+use super::settings::{BootstrapMode, Draft, SETTINGS, Setting, by_key};
+use super::{Bootstrap, Config, MasterKey, RatesMode, TlsFiles};
 
 /// The variable that names the file.
 const FILE_VARIABLE: &str = "WARD_CONFIG";
@@ -126,6 +126,8 @@ pub struct InForce {
     pub key: &'static str,
     /// Its value as it would be written; empty when it has none.
     pub value: String,
+    /// The choice that Ward makes here, where the value leaves one.
+    pub means: Option<String>,
     /// Where it came from.
     pub source: Source,
 }
@@ -260,7 +262,12 @@ impl RawSettings {
         }
         let shown = |(setting, given): (&'static Setting, &Option<Given>)| {
             let source = given.as_ref().map_or(Source::Default, |given| given.source.clone());
-            InForce { key: setting.key, value: (setting.show)(&config), source }
+            InForce {
+                key: setting.key,
+                value: (setting.show)(&config),
+                means: means(&config, setting.key),
+                source,
+            }
         };
         let in_force = SETTINGS.iter().zip(&self.given).map(shown).collect();
         Ok(Resolved { config, in_force })
@@ -279,6 +286,7 @@ impl RawSettings {
             master_key_file,
         } = draft;
         let loopback = config.listen.ip().to_canonical().is_loopback();
+        config.rates.mode = rates;
         config.rates.enforced = match rates {
             RatesMode::Auto => !loopback,
             RatesMode::On => true,
@@ -352,10 +360,7 @@ impl RawSettings {
                 // Elsewhere than on loopback a key that nobody chose would be a key that nobody keeps.
                 Some(path) => Some(MasterKey::File { path: path.with_extension("key"), create: loopback }),
                 None if self.given("master_key").is_some() => None,
-                None => self.contradiction(
-                    &["master_key"],
-                    "or master_key_file is needed: this database is shared, so its key cannot lie beside it",
-                ),
+                None => Some(MasterKey::Unset),
             },
         }
     }
@@ -365,6 +370,25 @@ impl RawSettings {
         let names: Vec<_> = keys.iter().map(|key| self.name(key)).collect();
         self.problem(names.join(" and "), message.to_owned());
         None
+    }
+}
+
+/// The choice that Ward makes where a value leaves it one.
+fn means(config: &Config, key: &str) -> Option<String> {
+    match key {
+        "rates" if config.rates.mode == RatesMode::Auto => Some(
+            if config.rates.enforced {
+                "on: other machines can connect"
+            } else {
+                "off: only this machine can connect"
+            }
+            .to_owned(),
+        ),
+        "database_connections" if config.database_connections.is_none() => {
+            let shared = sqlite_path(&config.database).is_none();
+            shared.then(|| ward_db::Options::default().connections.to_string())
+        }
+        _ => None,
     }
 }
 

@@ -12,7 +12,7 @@ use super::issuers::{IssuerConfig, issuers, show_issuers};
 use super::value::{
     self, Read, choice, duration, number, rate, show_duration, show_list, show_rate, show_size, size,
 };
-use super::{Bootstrap, Config, LogFormat, MasterKey, outbound};
+use super::{Bootstrap, Config, LogFormat, MasterKey, RatesMode, outbound};
 
 /// One thing that can be set.
 #[derive(Debug)]
@@ -47,8 +47,7 @@ impl Setting {
     /// The default as it would be written; empty when there is none.
     pub fn default_text(&self) -> String {
         match self.key {
-            // These two depend on others.
-            "rates" => "auto".to_owned(),
+            // It depends on another.
             "master_key_file" => String::new(),
             _ => (self.show)(&Config::default()),
         }
@@ -66,14 +65,6 @@ pub(super) struct Draft {
     pub(super) tls_key: Option<PathBuf>,
     pub(super) master_key: Option<Zeroizing<[u8; 32]>>,
     pub(super) master_key_file: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum RatesMode {
-    #[default]
-    Auto,
-    On,
-    Off,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,7 +268,7 @@ pub static SETTINGS: &[Setting] = &[
         chapter: "Secrets",
         form: "FILE",
         help: "A file with the key under which secrets are sealed, readable by its owner only. Default: the SQLite \
-               file's name with `.key`, created when missing if Ward listens on loopback only.",
+               file's name with `.key`, which `ward serve` makes beside a new database if it listens on loopback only.",
         secret: false,
         apply: |draft, text| {
             draft.master_key_file = Some(path(text)?);
@@ -285,7 +276,7 @@ pub static SETTINGS: &[Setting] = &[
         },
         show: |config| match &config.master_key {
             MasterKey::File { path, .. } => path.display().to_string(),
-            MasterKey::Given(_) => String::new(),
+            MasterKey::Given(_) | MasterKey::Unset => String::new(),
         },
     },
     outbound::FORMER_MASTER_KEYS,
@@ -295,7 +286,6 @@ pub static SETTINGS: &[Setting] = &[
     outbound::TIME,
     outbound::BODY_BYTES,
     outbound::CONCURRENCY,
-    outbound::LANES,
     outbound::CA_FILE,
     plain!(
         "Identity",
@@ -399,7 +389,11 @@ pub static SETTINGS: &[Setting] = &[
             draft.rates = choice(text, &[("auto", Auto), ("on", On), ("off", Off)])?;
             Ok(())
         },
-        show: |config| if config.rates.enforced { "on".to_owned() } else { "off".to_owned() },
+        show: |config| match config.rates.mode {
+            RatesMode::Auto => "auto".to_owned(),
+            RatesMode::On => "on".to_owned(),
+            RatesMode::Off => "off".to_owned(),
+        },
     },
     plain!(
         "Rates",

@@ -156,7 +156,23 @@ pub fn reseal(
     after: &str,
     most: u32,
 ) -> Result<Resealed<String>, Error> {
-    let found = tx.all(
+    vault.reseal_rows(sealed_rows(tx, now, after, most)?, |row, anew| {
+        tx.execute(
+            "UPDATE idempotency SET body = $2 WHERE scope = $1 AND body = $3",
+            &[row.at.as_str().into(), Value::Bytes(anew), Value::Bytes(&row.bytes)],
+        )?;
+        Ok(())
+    })
+}
+
+/// Some of the sealed answers that are still repeated, those after this scope.
+pub fn sealed_rows(
+    tx: &mut Tx<'_>,
+    now: Timestamp,
+    after: &str,
+    most: u32,
+) -> Result<Vec<SealedRow<String>>, Error> {
+    tx.all(
         "SELECT scope, body FROM idempotency \
          WHERE sealed AND body IS NOT NULL AND created_at > $1 AND scope > $2 ORDER BY scope LIMIT $3",
         &[now.saturating_sub(SECRET_KEPT).into(), after.into(), most.into()],
@@ -165,14 +181,16 @@ pub fn reseal(
             let what = "an answer that is kept for a repeat".to_owned();
             Ok(SealedRow { place: scope.clone(), at: scope, bytes: row.get(1)?, what })
         },
+    )
+}
+
+/// Forgets an answer that no key opens any more: its repeat is refused from then on.
+pub fn forget(tx: &mut Tx<'_>, row: &SealedRow<String>) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE idempotency SET body = NULL, former_secret = NULL, sealed = false WHERE scope = $1 AND body = $2",
+        &[row.at.as_str().into(), Value::Bytes(&row.bytes)],
     )?;
-    vault.reseal_rows(found, |row, anew| {
-        tx.execute(
-            "UPDATE idempotency SET body = $2 WHERE scope = $1 AND body = $3",
-            &[row.at.as_str().into(), Value::Bytes(anew), Value::Bytes(&row.bytes)],
-        )?;
-        Ok(())
-    })
+    Ok(())
 }
 
 /// How many of the answers that are still repeated are sealed under another key than the one in force.

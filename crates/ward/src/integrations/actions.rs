@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use ward_db::{Timestamp, Tx};
 
-use super::secrets::{AuthInput, Place, Plan, Stored};
+use super::secrets::{AuthInput, Place, Plan, SecretAt, Stored, strip};
 use super::{
     AuthConfig, Config, Endpoint, Integration, MOST, Mcp, Protocol, connectors, own_base_url, store,
 };
@@ -17,6 +17,7 @@ use crate::http::caller::{Caller, Entry, Held};
 use crate::http::idempotency::{Repeat, Secrecy};
 use crate::http::{Context, Reply};
 use crate::ids::IntegrationId;
+use crate::vault::SealedRow;
 use crate::{sync, workspaces};
 
 /// `CreateIntegrationRequest`, validated.
@@ -125,6 +126,16 @@ fn event<'a>(
     integration: &'a Integration,
     metadata: Value,
 ) -> Event<'a> {
+    Event { actor: Actor::of(caller), ..plain_event(context, action, integration, metadata) }
+}
+
+/// The same event without an actor.
+fn plain_event<'a>(
+    context: &'a Context,
+    action: &'static str,
+    integration: &'a Integration,
+    metadata: Value,
+) -> Event<'a> {
     Event {
         workspace: integration.workspace,
         service: "integrations",
@@ -132,7 +143,7 @@ fn event<'a>(
         resource_type: "integration",
         resource_id: Some(integration.id.0),
         resource_name: Some(&integration.name),
-        actor: Actor::of(caller),
+        actor: Actor::NOBODY,
         context,
         metadata,
     }
@@ -328,6 +339,46 @@ pub(super) async fn delete(app: &Arc<App>, entry: Entry, id: IntegrationId) -> R
             audit::record(tx, event(&entry.context, &caller, "integration.delete", &integration, json!({})))
         })
         .await
+}
+
+/// Forgets secrets of one integration that no key opens any more, for the operator. A secret that was replaced since stays.
+/// Returns how many are gone.
+pub fn forget_secrets(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    rows: &[SealedRow<SecretAt>],
+) -> Result<usize, ApiError> {
+    let Some((workspace, id, _)) = rows.first().map(|row| &row.at) else { return Ok(0) };
+    let (workspace, id) = (*workspace, *id);
+    workspaces::guard(tx, workspace)?;
+    let mut gone = Vec::new();
+    for row in rows {
+        if store::drop_sealed(tx, row)? {
+            gone.push(row.at.2.as_str());
+        }
+    }
+    let Some(mut integration) = store::get(tx, workspace, id)?.filter(|_| !gone.is_empty()) else {
+        return Ok(gone.len());
+    };
+    if let Some(auth) = &mut integration.config.auth {
+        strip(auth, &Place { endpoint: None, base_url: "" }, &gone);
+    }
+    for (index, endpoint) in integration.config.endpoints.iter_mut().enumerate() {
+        if let Some(auth) = &mut endpoint.auth {
+            strip(auth, &Place { endpoint: Some((index, &endpoint.name)), base_url: "" }, &gone);
+        }
+    }
+    integration.updated_at = context.now.max(Timestamp::from_micros(integration.updated_at.micros() + 1));
+    store::update(tx, &integration)?;
+    let what = json!({ "secrets_forgotten": gone });
+    audit::record(
+        tx,
+        Event {
+            actor: Actor::OPERATOR,
+            ..plain_event(context, "integration.secrets_forgotten", &integration, what)
+        },
+    )?;
+    Ok(gone.len())
 }
 
 /// Records that an endpoint is about to be called, before it is: what was done elsewhere cannot be taken back.

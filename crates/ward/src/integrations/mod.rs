@@ -15,9 +15,10 @@ use ward_db::{Error, Timestamp, Tx};
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::workspaces;
 
+pub use actions::forget_secrets;
 pub use outbound::{Connection, connection};
-pub use secrets::{count_under_other_keys, reseal};
-pub use store::{built_in, changed_at, exists_by_id, readiness};
+pub use secrets::{SecretAt, count_under_other_keys, reseal, sealed_rows};
+pub use store::{built_in, changed_at, exists_by_id, name};
 
 /// How many integrations a workspace may have: its list is read whole, and they are checked at once.
 const MOST: usize = 100;

@@ -316,14 +316,8 @@ pub fn count_under_other_keys(tx: &mut Tx<'_>, vault: &Vault) -> Result<i64, Api
 /// Where a secret is.
 pub type SecretAt = (WorkspaceId, IntegrationId, String);
 
-/// Seals anew some of the secrets that are under another key, those after this one.
-pub fn reseal(
-    tx: &mut Tx<'_>,
-    vault: &Vault,
-    after: Option<&SecretAt>,
-) -> Result<Resealed<SecretAt>, ApiError> {
-    let found = store::under_other_keys(tx, &vault.key_id(), after, RESEALED_AT_ONCE)?;
-    let rows = found.into_iter().map(|secret| SealedRow {
+fn row(secret: Sealed) -> SealedRow<SecretAt> {
+    SealedRow {
         place: Sealed::place(secret.workspace, secret.integration, &secret.field),
         what: format!(
             "{} of integration {} of workspace {}",
@@ -331,7 +325,36 @@ pub fn reseal(
         ),
         at: (secret.workspace, secret.integration, secret.field.0),
         bytes: secret.bytes,
-    });
+    }
+}
+
+/// A page of the secrets of all workspaces, under every key, from the one after this.
+pub fn sealed_rows(
+    tx: &mut Tx<'_>,
+    after: Option<&SecretAt>,
+) -> Result<Vec<SealedRow<SecretAt>>, ward_db::Error> {
+    // No key has an empty id, so every secret is under another one.
+    let found = store::under_other_keys(tx, "", after, RESEALED_AT_ONCE)?;
+    Ok(found.into_iter().map(row).collect())
+}
+
+/// Removes from an authentication the references to secrets that are gone.
+pub(super) fn strip(auth: &mut AuthConfig, place: &Place<'_>, gone: &[&str]) {
+    for kind in SecretKind::ALL {
+        if gone.contains(&place.field(kind).0.as_str()) {
+            *kind.reference(auth) = None;
+        }
+    }
+}
+
+/// Seals anew some of the secrets that are under another key, those after this one.
+pub fn reseal(
+    tx: &mut Tx<'_>,
+    vault: &Vault,
+    after: Option<&SecretAt>,
+) -> Result<Resealed<SecretAt>, ApiError> {
+    let found = store::under_other_keys(tx, &vault.key_id(), after, RESEALED_AT_ONCE)?;
+    let rows = found.into_iter().map(row);
     let replace =
         |row: &SealedRow<SecretAt>, anew: &[u8]| store::replace_sealed(tx, row, anew, &vault.key_id());
     Ok(vault.reseal_rows(rows.collect(), replace)?)

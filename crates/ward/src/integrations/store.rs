@@ -32,6 +32,15 @@ pub fn built_in(
     )
 }
 
+/// The name of an integration.
+pub fn name(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<Option<String>, Error> {
+    tx.optional(
+        "SELECT name FROM integrations WHERE workspace_id = $1 AND id = $2",
+        &[workspace.into(), id.into()],
+        |row| row.get(0),
+    )
+}
+
 /// Whether the workspace has an integration of this id.
 pub fn exists_by_id(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<bool, Error> {
     let found = tx.optional(
@@ -52,30 +61,6 @@ pub fn changed_at(
         "SELECT updated_at FROM integrations WHERE workspace_id = $1 AND id = $2",
         &[workspace.into(), id.into()],
         |row| row.get(0),
-    )
-}
-
-/// The facts that decide whether an integration can be sent to.
-#[derive(Clone, Copy, Debug)]
-pub struct Readiness {
-    /// Whether the integration is used at all.
-    pub enabled: bool,
-    /// Whether the integration has an address yet.
-    pub configured: bool,
-    /// The moment of the integration's last change.
-    pub updated_at: Timestamp,
-}
-
-/// Whether an integration can be sent to, without a look at its configuration.
-pub fn readiness(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    id: IntegrationId,
-) -> Result<Option<Readiness>, Error> {
-    tx.optional(
-        "SELECT enabled, base_url <> '', updated_at FROM integrations WHERE workspace_id = $1 AND id = $2",
-        &[workspace.into(), id.into()],
-        |row| Ok(Readiness { enabled: row.get(0)?, configured: row.get(1)?, updated_at: row.get(2)? }),
     )
 }
 
@@ -306,6 +291,16 @@ pub fn drop_secret(
         &[workspace.into(), integration.into(), field.0.as_str().into()],
     )?;
     Ok(())
+}
+
+/// Deletes a secret, if what is sealed is still this. `false`: it is not.
+pub fn drop_sealed(tx: &mut Tx<'_>, row: &SealedRow<SecretAt>) -> Result<bool, Error> {
+    let (workspace, integration, field) = &row.at;
+    let dropped = tx.execute(
+        "DELETE FROM integration_secrets WHERE workspace_id = $1 AND integration_id = $2 AND field = $3 AND sealed = $4",
+        &[(*workspace).into(), (*integration).into(), field.as_str().into(), Value::Bytes(&row.bytes)],
+    )?;
+    Ok(dropped == 1)
 }
 
 /// Some of the secrets, of all workspaces, that are sealed under another key than this, those after this one.

@@ -18,6 +18,7 @@ use crate::http::Context;
 use crate::http::caller::{Entry, Held};
 use crate::identity;
 use crate::ids::{PrincipalId, WorkspaceId};
+use crate::workspaces;
 
 /// `SetMemberRoleRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
@@ -115,6 +116,19 @@ pub async fn remove(app: &Arc<App>, entry: Entry, member: PrincipalId) -> Result
         })
         .await;
     note_if_forbidden(app, &noted, outcome)
+}
+
+/// Ends a membership for the operator. `None`: there is no such member.
+pub fn remove_as_operator(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    workspace: WorkspaceId,
+    member: PrincipalId,
+) -> Result<Option<Member>, ApiError> {
+    workspaces::guard(tx, workspace)?;
+    let Some(member) = store::get(tx, workspace, member)? else { return Ok(None) };
+    end(tx, context, Actor::OPERATOR, "member.remove", workspace, &member)?;
+    Ok(Some(member))
 }
 
 /// Ends the caller's own membership.

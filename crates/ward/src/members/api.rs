@@ -16,7 +16,7 @@ use crate::ids::PrincipalId;
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
 
 /// `MemberResponse`
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Shown {
     entity_id: PrincipalId,
     kind: &'static str,

@@ -13,6 +13,8 @@ pub mod transfers;
 
 use ward_db::{Timestamp, Tx};
 
+pub use store::list;
+
 use crate::access::{Reach, Role};
 use crate::error::ApiError;
 use crate::http::caller::Caller;

@@ -2,7 +2,7 @@
 
 mod store;
 
-pub use store::{keep_only, note_check_value};
+pub use store::{forget_all, is_used, keep_only, note_check_value};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hmac;
@@ -19,9 +19,10 @@ const VERSION: u8 = 1;
 const KEY_ID: usize = 4;
 const HEAD: usize = 1 + KEY_ID + NONCE_LEN;
 
-/// The operator's keys, ready to use: the one in force seals, it and the former ones open.
+/// The operator's keys, ready to use: the one in force seals, it and the former ones open. A command that needs no key has
+/// none in force.
 pub struct Vault {
-    current: Key,
+    current: Option<Key>,
     former: Vec<Key>,
 }
 
@@ -37,6 +38,9 @@ pub enum VaultError {
     /// The cipher refused; when opening: another key, another place, or damaged.
     #[error("the cipher refused")]
     Cipher,
+    /// This process was given no key, because its work needs none.
+    #[error("this process has no master key")]
+    NoKey,
     /// What was given to open is not something sealed, or was sealed under a key that is not here.
     #[error("not sealed under a key that is here")]
     Foreign,
@@ -55,6 +59,7 @@ impl Key {
 }
 
 /// A row that holds something sealed.
+#[derive(Clone, Debug)]
 pub struct SealedRow<A> {
     /// Where it is.
     pub at: A,
@@ -79,6 +84,9 @@ pub struct Resealed<A> {
 /// Refuses (503) to seal under a key that the database no longer knows: nobody would keep that key. Called in the
 /// transaction that stores what is sealed, which a rotation then waits for before it forgets the key.
 pub fn hold(tx: &mut Tx<'_>, vault: &Vault) -> Result<(), ApiError> {
+    if !vault.has_key() {
+        return Err(ApiError::internal(VaultError::NoKey));
+    }
     if store::hold(tx, vault.check_value())? { Ok(()) } else { Err(ApiError::master_key_replaced()) }
 }
 
@@ -98,13 +106,24 @@ impl Vault {
         former: impl IntoIterator<Item = &'k [u8; 32]>,
     ) -> Result<Self, VaultError> {
         let former = former.into_iter().map(Key::new).collect::<Result<_, _>>()?;
-        Ok(Self { current: Key::new(master_key)?, former })
+        Ok(Self { current: Some(Key::new(master_key)?), former })
+    }
+
+    /// A vault that seals nothing, and opens only what was sealed under one of these keys.
+    pub fn without_key<'k>(former: impl IntoIterator<Item = &'k [u8; 32]>) -> Result<Self, VaultError> {
+        let former = former.into_iter().map(Key::new).collect::<Result<_, _>>()?;
+        Ok(Self { current: None, former })
+    }
+
+    /// Whether there is a key in force.
+    pub const fn has_key(&self) -> bool {
+        self.current.is_some()
     }
 
     /// A value that only the key in force gives and that does not give the key away. It stands in the database, so that a
-    /// replica with another key is refused before it seals anything.
+    /// replica with another key is refused before it seals anything. Empty without a key in force.
     pub fn check_value(&self) -> &str {
-        &self.current.check
+        self.current.as_ref().map_or("", |key| &key.check)
     }
 
     /// The check values of all keys here, the one in force first.
@@ -112,36 +131,36 @@ impl Vault {
         self.keys().map(|key| key.check.clone()).collect()
     }
 
-    /// The id of the key in force: eight hexadecimal digits.
+    /// The id of the key in force: eight hexadecimal digits. Empty without one.
     pub fn key_id(&self) -> String {
-        hex(&self.current.id)
+        self.current.as_ref().map(|key| hex(&key.id)).unwrap_or_default()
     }
 
-    /// The four bytes that follow the first of everything sealed under the key in force.
-    pub const fn key_mark(&self) -> &[u8] {
-        &self.current.id
+    /// The four bytes that follow the first of everything sealed under the key in force. Empty without one.
+    pub fn key_mark(&self) -> &[u8] {
+        self.current.as_ref().map_or(&[], |key| &key.id)
     }
 
     /// Whether this was sealed under the key in force.
     pub fn is_current(&self, sealed: &[u8]) -> bool {
-        sealed.get(1..=KEY_ID).is_some_and(|id| id == self.current.id)
+        sealed.get(1..=KEY_ID).is_some_and(|id| id == self.key_mark())
     }
 
     fn keys(&self) -> impl Iterator<Item = &Key> {
-        std::iter::once(&self.current).chain(&self.former)
+        self.current.iter().chain(&self.former)
     }
 
     /// Seals `plain` for the place that `place` names: it opens nowhere else.
     pub fn seal(&self, plain: &[u8], place: &str) -> Result<Vec<u8>, VaultError> {
+        let key = self.current.as_ref().ok_or(VaultError::NoKey)?;
         let mut body = Zeroizing::new(plain.to_vec());
-        let nonce = self
-            .current
+        let nonce = key
             .cipher
             .seal_in_place_append_tag(Aad::from(place.as_bytes()), &mut *body)
             .map_err(|_| VaultError::Cipher)?;
         let mut sealed = Vec::with_capacity(HEAD + body.len());
         sealed.push(VERSION);
-        sealed.extend_from_slice(&self.current.id);
+        sealed.extend_from_slice(&key.id);
         sealed.extend_from_slice(nonce.as_ref());
         sealed.extend_from_slice(&body);
         Ok(sealed)
@@ -211,6 +230,17 @@ mod tests {
         let mut damaged = sealed;
         *damaged.last_mut().unwrap() ^= 1;
         assert!(vault.open(&damaged, "here").is_err());
+    }
+
+    #[test]
+    fn without_a_key_nothing_is_sealed_and_only_former_keys_open() {
+        let sealed = Vault::new(&[1; 32]).unwrap().seal(b"secret", "here").unwrap();
+        let none = Vault::without_key([]).unwrap();
+        assert!(none.seal(b"secret", "here").is_err() && none.open(&sealed, "here").is_err());
+        assert!(!none.has_key() && none.check_values().is_empty() && !none.is_current(&sealed));
+        let former = Vault::without_key([&[1; 32]]).unwrap();
+        assert_eq!(&*former.open(&sealed, "here").unwrap(), b"secret");
+        assert!(former.seal(b"secret", "here").is_err());
     }
 
     #[test]

@@ -54,6 +54,22 @@ pub fn keep_only(tx: &mut Tx<'_>, current: &str) -> Result<(), Error> {
     insert(tx, FIRST, current)
 }
 
+/// Whether a key was ever noted, and so may have sealed something.
+pub fn is_used(tx: &mut Tx<'_>) -> Result<bool, Error> {
+    let noted = tx.optional(
+        "SELECT 1 FROM settings WHERE name >= 'master_key_check' AND name < 'master_key_checl' LIMIT 1",
+        &[],
+        |_| Ok(()),
+    )?;
+    Ok(noted.is_some())
+}
+
+/// Forgets every key, for a database in which nothing is sealed: the next server notes the key that it has.
+pub fn forget_all(tx: &mut Tx<'_>) -> Result<(), Error> {
+    tx.execute("DELETE FROM settings WHERE name >= 'master_key_check' AND name < 'master_key_checl'", &[])?;
+    Ok(())
+}
+
 fn insert(tx: &mut Tx<'_>, name: &str, value: &str) -> Result<(), Error> {
     tx.execute(
         "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",

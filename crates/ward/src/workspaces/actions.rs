@@ -34,7 +34,7 @@ pub struct NewWorkspace {
 }
 
 impl NewWorkspace {
-    fn at(&self, now: Timestamp) -> Workspace {
+    pub(super) fn at(&self, now: Timestamp) -> Workspace {
         Workspace {
             id: WorkspaceId::at(now),
             slug: self.slug.clone(),
@@ -54,7 +54,7 @@ const fn slug_taken() -> ApiError {
     ApiError::conflict("slug_taken", "Workspace slug already taken.")
 }
 
-fn event<'a>(
+pub(super) fn event<'a>(
     context: &'a Context,
     actor: Actor,
     action: &'static str,
@@ -75,12 +75,12 @@ fn event<'a>(
 }
 
 /// Everything a new workspace starts with, as its audit event tells it.
-fn beginnings(new: &Workspace) -> Value {
+pub(super) fn beginnings(new: &Workspace) -> Value {
     json!({ "name": new.name, "environment": new.environment, "region": new.region, "backend_org_id": new.backend_org_id })
 }
 
 /// Takes the slug, from a workspace whose time to be claimed is over if need be (409 otherwise).
-fn take_slug(tx: &mut Tx<'_>, context: &Context, new: &Workspace) -> Result<(), ApiError> {
+pub(super) fn take_slug(tx: &mut Tx<'_>, context: &Context, new: &Workspace) -> Result<(), ApiError> {
     if store::take_slug(tx, &new.slug, new.id)? {
         return Ok(());
     }
@@ -315,19 +315,25 @@ pub async fn archive(
                 return Err(wrong_slug(&confirmation.slug));
             }
             repeat.once(tx, &vault, Secrecy::Open, |tx| {
-                let mut workspace = seen.workspace.clone();
-                touch(&mut workspace, entry.context.now);
-                store::change_state(tx, workspace.id, State::Active, State::Archived)?;
-                store::update(tx, &workspace)?;
-                identity::unlist(tx, workspace.id)?;
-                audit::record(
-                    tx,
-                    event(&entry.context, Actor::of(&caller), "workspace.archive", &workspace, json!({})),
-                )?;
-                Ok(workspace)
+                end(tx, &entry.context, Actor::of(&caller), seen.workspace.clone())
             })
         })
         .await
+}
+
+/// Archives an active workspace whose guard row is held.
+pub(super) fn end(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    actor: Actor,
+    mut workspace: Workspace,
+) -> Result<Workspace, ApiError> {
+    touch(&mut workspace, context.now);
+    store::change_state(tx, workspace.id, State::Active, State::Archived)?;
+    store::update(tx, &workspace)?;
+    identity::unlist(tx, workspace.id)?;
+    audit::record(tx, event(context, actor, "workspace.archive", &workspace, json!({})))?;
+    Ok(workspace)
 }
 
 fn wrong_slug(given: &str) -> ApiError {

@@ -1,14 +1,16 @@
 //! What the operator does with workspaces, outside of any workspace's own authority.
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use ward_db::Tx;
 
-use super::actions::touch;
+use super::actions::{self, NewWorkspace, touch};
 use super::{State, Workspace, store};
 use crate::audit::{self, Actor, Event};
 use crate::error::ApiError;
 use crate::http::Context;
+use crate::http::contract::Operation;
+use crate::http::validate::{self, BodyRefused, Problem};
 use crate::ids::WorkspaceId;
 use crate::{identity, sync};
 
@@ -31,6 +33,35 @@ pub fn list(tx: &mut Tx<'_>, after: WorkspaceId, limit: u32) -> Result<Vec<Overv
 /// The workspace of this id or slug, whatever its state.
 pub fn find(tx: &mut Tx<'_>, id_or_slug: &str) -> Result<Option<Overview>, ward_db::Error> {
     Ok(store::find(tx, id_or_slug)?.map(|(workspace, state)| Overview { workspace, state }))
+}
+
+/// Reads what a new workspace is to be, by the rules of the API's own operation.
+pub fn read_new(operation: &Operation, wanted: &Value) -> Result<NewWorkspace, Vec<Problem>> {
+    let parsed = validate::parse(Some("application/json"), wanted.to_string().as_bytes(), 8);
+    let parsed = parsed.map_err(|refused| match refused {
+        BodyRefused::Problems(problems) => problems,
+        BodyRefused::NotUtf8 => Vec::new(),
+    })?;
+    let valid = validate::body(operation, &parsed)?.value;
+    serde_json::from_value(valid).map_err(|_| Vec::new())
+}
+
+/// Creates an active workspace that has no members yet.
+pub fn create(tx: &mut Tx<'_>, context: &Context, new: &NewWorkspace) -> Result<WorkspaceId, ApiError> {
+    let workspace = new.at(context.now);
+    actions::take_slug(tx, context, &workspace)?;
+    store::insert(tx, &workspace, State::Active)?;
+    let what = actions::beginnings(&workspace);
+    audit::record(tx, actions::event(context, Actor::OPERATOR, "workspace.create", &workspace, what))?;
+    Ok(workspace.id)
+}
+
+/// Archives a workspace. `false`: it is not active.
+pub fn archive(tx: &mut Tx<'_>, context: &Context, id: WorkspaceId) -> Result<bool, ApiError> {
+    store::guard(tx, id)?;
+    let Some(workspace) = store::active(tx, id)? else { return Ok(false) };
+    actions::end(tx, context, Actor::OPERATOR, workspace)?;
+    Ok(true)
 }
 
 /// Makes an archived workspace active again, with its memberships and unexpired keys. `false`: it is not archived.

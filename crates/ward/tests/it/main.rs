@@ -22,7 +22,6 @@ mod lanes;
 mod limits;
 mod members;
 mod model;
-mod offers;
 mod outbound;
 mod plans;
 mod provider;

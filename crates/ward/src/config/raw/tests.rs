@@ -93,7 +93,6 @@ fn what_contradicts_is_refused_by_name() {
         ("bootstrap = 'closed'\nbootstrap_token = '0123456789012345678901'", "is set, but"),
         ("connections = 10\nconnections_per_address = 11", "one address is allowed more than all"),
         ("listen = '127.0.0.1:9090'", "listen in ward.toml and metrics_listen name the same address"),
-        ("database = 'postgres://db/ward'", "master_key or master_key_file is needed"),
     ] {
         let error = refused(file, &[], &[]);
         assert!(error.contains(expected), "{file}: {error}");
@@ -126,7 +125,7 @@ fn rates_follow_the_listener_unless_told() {
 fn the_key_lies_beside_the_database_and_is_made_on_loopback_only() {
     let key = |flags: &[(&'static str, &str)]| match resolve("", &[], flags).unwrap().config.master_key {
         MasterKey::File { path, create } => (path.display().to_string(), create),
-        MasterKey::Given(_) => panic!("a file was expected"),
+        MasterKey::Given(_) | MasterKey::Unset => panic!("a file was expected"),
     };
     assert_eq!(key(&[("database", "sqlite:/var/lib/ward/w.db")]), ("/var/lib/ward/w.key".to_owned(), true));
     assert_eq!(key(&[("listen", "0.0.0.0:80")]), ("ward.key".to_owned(), false));

@@ -1,0 +1,108 @@
+//! Flags that are settings. They come from the library's table, so that a flag, a variable and a key of the file never differ.
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use clap::{Arg, ArgMatches, Args, FromArgMatches};
+use ward::config::settings::{SETTINGS, Setting};
+
+/// Flags that were given, by their setting's key.
+pub type Flags = Vec<(&'static str, String)>;
+
+/// The flags that every command takes, before or after its name.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// TOML file with settings; `WARD_CONFIG` names it too.
+    #[arg(long, global = true, value_name = "FILE", help_heading = HEADING)]
+    pub config: Option<PathBuf>,
+    /// Print results, remarks and errors as JSON.
+    #[arg(long, global = true, help_heading = HEADING)]
+    pub json: bool,
+    /// The settings that every command has.
+    #[command(flatten)]
+    pub settings: CommonSettings,
+}
+
+/// Where help texts list the flags that every command takes.
+const HEADING: &str = "Every command";
+
+/// Flags for the settings that every command has.
+#[derive(Debug)]
+pub struct CommonSettings(pub Flags);
+
+/// Flags for the settings that only the server has.
+#[derive(Debug)]
+pub struct ServerSettings(pub Flags);
+
+/// The settings of [`CommonSettings`].
+const COMMON: [&str; 5] = ["database", "master_key_file", "former_master_key_files", "log", "log_filter"];
+
+fn is_common(setting: &Setting) -> bool {
+    COMMON.contains(&setting.key)
+}
+
+/// Flags live as long as the process, as clap wants its names to.
+static FLAGS: LazyLock<Vec<(&'static Setting, String)>> =
+    LazyLock::new(|| SETTINGS.iter().filter_map(|setting| Some((setting, setting.flag()?))).collect());
+
+fn with_flags(mut command: clap::Command, common: bool) -> clap::Command {
+    for (setting, flag) in FLAGS.iter().filter(|(setting, _)| is_common(setting) == common) {
+        let default = setting.default_text();
+        let default = if default.is_empty() { default } else { format!(" [default: {default}]") };
+        command = command.arg(
+            Arg::new(setting.key)
+                .long(flag.as_str())
+                .global(common)
+                .value_name(setting.form)
+                .help(format!("{} [env: {}]{default}", setting.help, setting.variable()))
+                .help_heading(if common { HEADING } else { setting.chapter }),
+        );
+    }
+    command
+}
+
+fn given(matches: &ArgMatches, common: bool) -> Flags {
+    let wanted = SETTINGS.iter().filter(|setting| !setting.secret && is_common(setting) == common);
+    wanted
+        .filter_map(|setting| Some((setting.key, matches.get_one::<String>(setting.key)?.clone())))
+        .collect()
+}
+
+/// Both kinds differ in which settings they have, and in nothing else.
+macro_rules! flags_of_settings {
+    ($kind:ident, $common:literal) => {
+        impl Args for $kind {
+            fn augment_args(command: clap::Command) -> clap::Command {
+                with_flags(command, $common)
+            }
+
+            fn augment_args_for_update(command: clap::Command) -> clap::Command {
+                with_flags(command, $common)
+            }
+        }
+
+        impl FromArgMatches for $kind {
+            fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+                Ok(Self(given(matches, $common)))
+            }
+
+            fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+                self.0 = given(matches, $common);
+                Ok(())
+            }
+        }
+    };
+}
+
+flags_of_settings!(CommonSettings, true);
+flags_of_settings!(ServerSettings, false);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn common_flags_are_settings() {
+        assert!(COMMON.iter().all(|key| SETTINGS.iter().any(|setting| setting.key == *key)));
+    }
+}

@@ -1,0 +1,108 @@
+//! `ward secrets`: the operator's key, and what is sealed under it.
+
+use std::io::IsTerminal as _;
+
+use ward::app::Access;
+use ward::config::{Config, create_master_key};
+use ward::operator::{self, Lost};
+
+use crate::args::SecretsAction;
+use crate::operate::on;
+use crate::show::Output;
+use crate::{Failure, show};
+
+/// `ward secrets`.
+pub fn run(config: Config, action: &SecretsAction, out: Output) -> Result<(), Failure> {
+    match action {
+        SecretsAction::CreateKey => create(&config, out),
+        SecretsAction::Rotate => rotate(config, out),
+        SecretsAction::Forget { yes } => forget(config, *yes, out),
+    }
+}
+
+fn create(config: &Config, out: Output) -> Result<(), Failure> {
+    let path = create_master_key(&config.master_key)?.display().to_string();
+    if out.is_json() {
+        return Ok(out.one(&serde_json::json!({ "master_key_file": path }))?);
+    }
+    show::line(&format!("made {path}"));
+    out.remark("Keep a copy of it elsewhere: what it seals cannot be read without it. Every replica needs the same key.");
+    Ok(())
+}
+
+fn rotate(config: Config, out: Output) -> Result<(), Failure> {
+    on(config, Access::Seal, async |app| {
+        let rotated = operator::rotate_secrets(&app, |progress| {
+            out.remark(&format!("{} of {} sealed anew", progress.done, progress.of));
+        })
+        .await?;
+        out.one(&rotated)?;
+        for what in &rotated.unopened {
+            out.remark(&format!("cannot be opened with these keys: {what}"));
+        }
+        match rotated.left {
+            0 => Ok(()),
+            left if left <= rotated.unopened.len() => {
+                Err("what cannot be opened stays under its former key, so the former keys are still needed: give the one \
+                     that is missing among former_master_keys, or forget those values with `ward secrets forget`; then run \
+                     this again"
+                    .into())
+            }
+            _ => Err("a running server still seals under a former key: give it the new one, then run this again".into()),
+        }
+    })
+}
+
+/// Lists what no key at hand opens, and forgets it once that is confirmed.
+fn forget(config: Config, yes: bool, out: Output) -> Result<(), Failure> {
+    on(config, Access::Alone, async |app| {
+        let lost = operator::lost_secrets(&app, &app.vault).await?;
+        if lost.is_empty() && app.vault.has_key() && app.check_master_key().await.is_ok() {
+            out.remark("Every sealed value opens with the master key here: there is nothing to forget.");
+            return Ok(());
+        }
+        let question = format!(
+            "{} of {} sealed values cannot be opened with the keys here.",
+            lost.unopened.len(),
+            lost.sealed
+        );
+        if !confirmed(&question, &lost, yes, out)? {
+            return Err("nothing was forgotten: run it again with --yes to forget these values".into());
+        }
+        let forgotten = operator::forget_secrets(&app, &app.vault, lost).await?;
+        if out.is_json() {
+            out.one(&forgotten)?;
+        } else {
+            out.many(&forgotten.enter_again, &COLUMNS)?;
+            show::line(&format!(
+                "forgot {} sealed values; these are to be entered again",
+                forgotten.forgotten
+            ));
+        }
+        out.remark(if app.vault.has_key() {
+            "The database takes the master key here from now on."
+        } else {
+            "`ward secrets create-key` makes a new master key; the next `ward serve` takes it."
+        });
+        Ok(())
+    })
+}
+
+/// The columns of the table of lost values.
+const COLUMNS: [&str; 5] = ["workspace", "workspace_id", "integration", "integration_id", "field"];
+
+/// Whether the operator wants it: by the flag, or by the answer to a question. Without either the values are only listed.
+fn confirmed(question: &str, lost: &Lost, yes: bool, out: Output) -> Result<bool, Failure> {
+    if yes {
+        return Ok(true);
+    }
+    out.many(&lost.unopened, &COLUMNS)?;
+    out.remark(question);
+    if out.is_json() || !std::io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    out.remark("Type yes to forget them. They must then be entered again.");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(answer.trim() == "yes")
+}

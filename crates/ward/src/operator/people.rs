@@ -1,0 +1,183 @@
+//! The operator's view of a workspace's keys and members.
+
+use serde::Serialize;
+use ward_db::Timestamp;
+
+use super::{OperatorError, Revoked, active_workspace, show_workspace};
+use crate::access::Role;
+use crate::api_keys::actions::{self as keys, ShownOnce};
+use crate::api_keys::secret::KeyId;
+use crate::api_keys::{self, ApiKey};
+use crate::app::App;
+use crate::http::Context;
+use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
+use crate::members;
+use crate::page::Page;
+
+/// The longest name of a key, in characters.
+const LONGEST_NAME: usize = 256;
+
+/// A key as its operator sees it: never its secret.
+#[derive(Debug, Serialize)]
+pub struct KeyShown {
+    /// The credential's id.
+    pub id: CredentialId,
+    /// Its public part.
+    pub key_id: String,
+    /// Its name in lists.
+    pub name: Option<String>,
+    /// Its role.
+    pub role: Role,
+    /// The principal that it speaks for.
+    pub entity_id: PrincipalId,
+    /// Whether that principal is a `user` or a `service`.
+    pub kind: &'static str,
+    /// Whether its time is over.
+    pub expired: bool,
+    /// When it expires.
+    pub expires_at: Timestamp,
+    /// When it last let a caller in, to the minute.
+    pub last_used_at: Option<Timestamp>,
+    /// When it was minted.
+    pub created_at: Timestamp,
+}
+
+impl KeyShown {
+    fn at(key: ApiKey, now: Timestamp) -> Self {
+        Self {
+            id: key.id,
+            key_id: key.key_id,
+            name: key.name,
+            role: key.reach.role,
+            entity_id: key.principal,
+            kind: key.kind.name(),
+            expired: key.expires_at <= now,
+            expires_at: key.expires_at,
+            last_used_at: key.last_used_at,
+            created_at: key.created_at,
+        }
+    }
+}
+
+/// A page of a workspace's list.
+#[derive(Debug, Serialize)]
+pub struct Listed<T> {
+    /// The rows.
+    pub items: Vec<T>,
+    /// The place after which the list goes on; `None` at its end.
+    pub next: Option<i64>,
+}
+
+impl<T> Listed<T> {
+    fn of<R>(mut rows: Vec<R>, page: Page, position: impl Fn(&R) -> i64, show: impl FnMut(R) -> T) -> Self {
+        let most = usize::try_from(page.limit).unwrap_or(usize::MAX);
+        let more = rows.len() > most;
+        rows.truncate(most);
+        let next = rows.last().map(position).filter(|_| more);
+        Self { items: rows.into_iter().map(show).collect(), next }
+    }
+}
+
+/// The keys of a workspace that were not revoked, in the order of their list.
+pub async fn list_keys(
+    app: &App,
+    slug_or_id: &str,
+    after: i64,
+    limit: u32,
+) -> Result<Listed<KeyShown>, OperatorError> {
+    let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
+    let (page, now) = (Page { after: after.max(0), limit: limit.into() }, app.clock.now());
+    let rows = app
+        .db
+        .read_long("operator.list_keys", move |tx| {
+            api_keys::list(tx, workspace, page).map_err(OperatorError::from)
+        })
+        .await?;
+    Ok(Listed::of(rows, page, |key| key.position, |key| KeyShown::at(key, now)))
+}
+
+/// Mints a key for an active workspace. It speaks for a new service principal.
+pub async fn issue_key(
+    app: &App,
+    slug_or_id: &str,
+    role: &str,
+    name: &str,
+    days: u64,
+) -> Result<ShownOnce, OperatorError> {
+    let role = Role::named(role).ok_or_else(|| OperatorError::NoRole(role.to_owned()))?;
+    let name = name.trim().to_owned();
+    if name.is_empty() || name.chars().count() > LONGEST_NAME || name.contains('\0') {
+        return Err(OperatorError::KeyName);
+    }
+    if !(1..=90).contains(&days) {
+        return Err(OperatorError::Lifetime(days));
+    }
+    let workspace = active_workspace(app, slug_or_id).await?;
+    let context = Context::of_operator(app.clock.now());
+    app.db
+        .write("operator.issue_key", move |tx| {
+            keys::issue_as_operator(tx, &context, workspace, role, Some(name.clone()), days)
+                .map_err(OperatorError::from)
+        })
+        .await
+}
+
+/// Ends a key at once.
+pub async fn revoke_key(app: &App, key_id: &str) -> Result<Revoked, OperatorError> {
+    let context = Context::of_operator(app.clock.now());
+    let none = || OperatorError::NoKey(key_id.to_owned());
+    let wanted = KeyId::parse(key_id).ok_or_else(none)?;
+    let revoked = app
+        .db
+        .write("operator.revoke_key", move |tx| {
+            keys::revoke_as_operator(tx, &context, wanted).map_err(OperatorError::from)
+        })
+        .await?;
+    let key = revoked.ok_or_else(none)?;
+    Ok(Revoked { key_id: key.key_id, name: key.name, workspace_id: key.workspace })
+}
+
+/// The members of a workspace, in the order of their list.
+pub async fn list_members(
+    app: &App,
+    slug_or_id: &str,
+    after: i64,
+    limit: u32,
+) -> Result<Listed<members::api::Shown>, OperatorError> {
+    let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
+    let page = Page { after: after.max(0), limit: limit.into() };
+    let rows = app
+        .db
+        .read_long("operator.list_members", move |tx| {
+            members::list(tx, workspace, page).map_err(OperatorError::from)
+        })
+        .await?;
+    Ok(Listed::of(rows, page, |member| member.seat, members::api::Shown::from))
+}
+
+/// A membership that was ended.
+#[derive(Debug, Serialize)]
+pub struct Removed {
+    /// The workspace.
+    pub workspace_id: WorkspaceId,
+    /// The former member.
+    #[serde(flatten)]
+    pub member: members::api::Shown,
+}
+
+/// Ends a membership, with the keys that spoke for it in this workspace.
+pub async fn remove_member(app: &App, slug_or_id: &str, entity: &str) -> Result<Removed, OperatorError> {
+    let none = || OperatorError::NoMember(entity.to_owned());
+    let wanted = uuid::Uuid::try_parse(entity).map(PrincipalId).map_err(|_| none())?;
+    let workspace_id = active_workspace(app, slug_or_id).await?;
+    let context = Context::of_operator(app.clock.now());
+    let removed = app
+        .db
+        .write("operator.remove_member", move |tx| {
+            members::actions::remove_as_operator(tx, &context, workspace_id, wanted)
+                .map_err(OperatorError::from)
+        })
+        .await?;
+    let member = removed.ok_or_else(none)?.into();
+    Ok(Removed { workspace_id, member })
+}

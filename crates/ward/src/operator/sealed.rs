@@ -1,0 +1,172 @@
+//! Sealed values that the keys here do not open: after a master key was lost, they must be entered again.
+
+use serde::Serialize;
+use uuid::Uuid;
+use ward_db::Tx;
+
+use super::OperatorError;
+use crate::app::App;
+use crate::calls::twilio;
+use crate::error::ApiError;
+use crate::http::{Context, idempotency};
+use crate::ids::{IntegrationId, WorkspaceId};
+use crate::integrations::{self, SecretAt};
+use crate::vault::{self, SealedRow, Vault};
+use crate::workspaces;
+
+/// How many rows of one kind one transaction reads.
+const AT_ONCE: u32 = 200;
+
+/// A sealed value that the keys here do not open.
+#[derive(Clone, Debug, Serialize)]
+pub struct Unopened {
+    /// The workspace that it belongs to.
+    pub workspace_id: WorkspaceId,
+    /// That workspace's slug.
+    pub workspace: Option<String>,
+    /// The integration that it belongs to; `None` for a Twilio account.
+    pub integration_id: Option<IntegrationId>,
+    /// The integration's name.
+    pub integration: Option<String>,
+    /// Where in it the value belongs, such as `auth/bearer_token`.
+    pub field: String,
+}
+
+/// The sealed values, sorted by whether the keys here open them.
+#[derive(Default)]
+pub struct Lost {
+    /// The number of values looked at.
+    pub sealed: usize,
+    secrets: Vec<SealedRow<SecretAt>>,
+    tokens: Vec<SealedRow<WorkspaceId>>,
+    answers: Vec<SealedRow<String>>,
+    /// The values that must be entered again. Answers kept for a repeat are left out: they end within minutes anyway.
+    pub unopened: Vec<Unopened>,
+}
+
+impl Lost {
+    /// Whether every value opens.
+    pub fn is_empty(&self) -> bool {
+        self.secrets.is_empty() && self.tokens.is_empty() && self.answers.is_empty()
+    }
+}
+
+/// The outcome of forgetting.
+#[derive(Debug, Serialize)]
+pub struct Forgotten {
+    /// The number of values forgotten.
+    pub forgotten: usize,
+    /// The values that must be entered again.
+    pub enter_again: Vec<Unopened>,
+}
+
+/// Looks at every sealed value, and keeps those that no key of `vault` opens.
+pub async fn lost_secrets(app: &App, vault: &Vault) -> Result<Lost, OperatorError> {
+    let mut lost = Lost::default();
+    let mut after = None;
+    loop {
+        let from = after.clone();
+        let rows = app
+            .db
+            .read_long("operator.sealed_secrets", move |tx| integrations::sealed_rows(tx, from.as_ref()))
+            .await?;
+        after = rows.last().map(|row| row.at.clone());
+        lost.sealed += rows.len();
+        lost.secrets.extend(unopened(rows, vault));
+        if after.is_none() {
+            break;
+        }
+    }
+    let mut after = Some(WorkspaceId(Uuid::nil()));
+    while let Some(from) = after {
+        let rows = app
+            .db
+            .read_long("operator.sealed_tokens", move |tx| twilio::sealed_rows(tx, from, AT_ONCE))
+            .await?;
+        after = rows.last().map(|row| row.at);
+        lost.sealed += rows.len();
+        lost.tokens.extend(unopened(rows, vault));
+    }
+    let now = app.clock.now();
+    let mut after = Some(String::new());
+    while let Some(from) = after {
+        let rows = app
+            .db
+            .read_long("operator.sealed_answers", move |tx| idempotency::sealed_rows(tx, now, &from, AT_ONCE))
+            .await?;
+        after = rows.last().map(|row| row.at.clone());
+        lost.sealed += rows.len();
+        lost.answers.extend(unopened(rows, vault));
+    }
+    let (secrets, tokens) = (lost.secrets.clone(), lost.tokens.clone());
+    lost.unopened =
+        app.db.read_long("operator.name_sealed", move |tx| name_all(tx, &secrets, &tokens)).await?;
+    Ok(lost)
+}
+
+fn unopened<A>(rows: Vec<SealedRow<A>>, vault: &Vault) -> impl Iterator<Item = SealedRow<A>> {
+    rows.into_iter().filter(|row| vault.open(&row.bytes, &row.place).is_err())
+}
+
+/// Adds the names that people know these values by.
+fn name_all(
+    tx: &mut Tx<'_>,
+    secrets: &[SealedRow<SecretAt>],
+    tokens: &[SealedRow<WorkspaceId>],
+) -> Result<Vec<Unopened>, OperatorError> {
+    let mut named = Vec::with_capacity(secrets.len() + tokens.len());
+    for (workspace_id, integration, field) in secrets
+        .iter()
+        .map(|row| (row.at.0, Some(row.at.1), row.at.2.as_str()))
+        .chain(tokens.iter().map(|row| (row.at, None, "twilio/auth_token")))
+    {
+        let workspace = workspaces::operator::find(tx, &workspace_id.to_string())?;
+        let name = match integration {
+            Some(id) => integrations::name(tx, workspace_id, id)?,
+            None => None,
+        };
+        named.push(Unopened {
+            workspace_id,
+            workspace: workspace.map(|found| found.workspace.slug),
+            integration_id: integration,
+            integration: name,
+            field: field.to_owned(),
+        });
+    }
+    Ok(named)
+}
+
+/// Forgets these values, each with an event in its workspace's audit, and then the keys that they were sealed under. From
+/// then on the database takes the key of `vault`, or, when that has none, the one that the next server has.
+pub async fn forget_secrets(app: &App, vault: &Vault, lost: Lost) -> Result<Forgotten, OperatorError> {
+    let mut forgotten = 0;
+    let context = Context::of_operator(app.clock.now());
+    for group in lost.secrets.chunk_by(|one, next| (one.at.0, one.at.1) == (next.at.0, next.at.1)) {
+        let (rows, context) = (group.to_vec(), Context::of_operator(context.now));
+        forgotten += app
+            .db
+            .write("operator.forget_secrets", move |tx| integrations::forget_secrets(tx, &context, &rows))
+            .await?;
+    }
+    for row in lost.tokens {
+        let context = Context::of_operator(context.now);
+        let done =
+            app.db.write("operator.forget_token", move |tx| twilio::forget(tx, &context, &row)).await?;
+        forgotten += usize::from(done);
+    }
+    for row in lost.answers {
+        app.db.write("operator.forget_answer", move |tx| idempotency::forget(tx, &row)).await?;
+        forgotten += 1;
+    }
+    let current = vault.has_key().then(|| vault.check_value().to_owned());
+    app.db
+        .write("operator.forget_lost_keys", move |tx| -> Result<(), ApiError> {
+            match &current {
+                Some(current) => vault::keep_only(tx, current)?,
+                None => vault::forget_all(tx)?,
+            }
+            Ok(())
+        })
+        .await?;
+    Ok(Forgotten { forgotten, enter_again: lost.unopened })
+}
