@@ -71,6 +71,14 @@ class Invite(BaseModel):
     duration_days: Annotated[int, Field(ge=1, le=30)] = 7
 
 
+class ExtendInvitation(BaseModel):
+    duration_days: Annotated[int, Field(ge=1, le=30)]
+
+
+class ResendInvitation(BaseModel):
+    duration_days: Annotated[int, Field(ge=1, le=30)] = 7
+
+
 class AcceptInvitation(BaseModel):
     invitation: Search
 
@@ -219,7 +227,8 @@ BODIES = {
     "create-workspace": Create, "create-self-service-workspace": Create, "create-my-workspace": Create,
     "update-workspace": Update, "archive-workspace": Archive, "update-test-caller-numbers": Numbers,
     "create-api-key": CreateKey, "rotate-api-key": Rotate, "set-member-role": Role, "nominate-owner": Nominate,
-    "create-invitation": Invite, "accept-invitation": AcceptInvitation, "create-integration": CreateIntegration,
+    "create-invitation": Invite, "accept-invitation": AcceptInvitation,
+    "extend-invitation": ExtendInvitation, "resend-invitation": ResendInvitation, "create-integration": CreateIntegration,
     "update-integration": UpdateIntegration, "test-integration-endpoint": TestEndpoint, "report-call": ReportCall,
     "set-twilio": Twilio, "resolve-delivery": Resolve, "retry-failed-deliveries": RetryFailed,
     "hold-integration": Hold,
@@ -285,7 +294,7 @@ def application():
         return given(state=state, integration_id=integration_id, call_id=call_id, limit=limit,
                      continuation_token=continuation_token)
 
-    for operation in ["get-me", "list-members", "list-invitations"]:
+    for operation in ["get-me", "list-members", "list-invitations", "list-my-invitations"]:
         @app.get("/" + operation)
         def _(limit: Limit = 10, continuation_token: int = 0):
             return given(limit=limit, continuation_token=continuation_token)

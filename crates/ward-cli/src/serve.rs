@@ -17,6 +17,8 @@ use crate::{Failure, show, welcome};
 
 /// File descriptors that are not connections: the database's, the listeners', the runtime's, the EHR clients'.
 const OTHER_DESCRIPTORS: u64 = 256;
+/// Connections that the deliveries of one integration use at once.
+const CONNECTIONS_OF_A_LANE: u64 = 4;
 
 /// Runs the server to its end.
 pub fn run(config: Config, out: Output) -> Result<(), Failure> {
@@ -158,8 +160,10 @@ fn warn_of_clear_text(config: &Config, listen: SocketAddr) {
 
 /// Raises the soft limit on open files to the hard one, and says so when it is still too low for `connections`.
 fn raise_descriptor_limit(config: &Config) {
-    let needed =
-        u64::try_from(config.limits.connections).unwrap_or(u64::MAX).saturating_add(OTHER_DESCRIPTORS);
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    let needed = count(config.limits.connections)
+        .saturating_add(count(config.outbound.lanes).saturating_mul(CONNECTIONS_OF_A_LANE))
+        .saturating_add(OTHER_DESCRIPTORS);
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) if limit < needed => tracing::warn!(
             limit,

@@ -35,6 +35,10 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "0005_sync", sql: include_str!("../../../migrations/0005_sync.sql") },
     Migration { name: "0006_identity_ends", sql: include_str!("../../../migrations/0006_identity_ends.sql") },
     Migration { name: "0007_indexes", sql: include_str!("../../../migrations/0007_indexes.sql") },
+    Migration {
+        name: "0015_invitation_addresses",
+        sql: include_str!("../../../migrations/0015_invitation_addresses.sql"),
+    },
 ];
 
 /// This binary's version, as migrations judge it.

@@ -87,6 +87,10 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("list-invitations", "members", members::invitations::api::list)?;
     routes.on("create-invitation", "members", members::invitations::api::create)?;
     routes.on("revoke-invitation", "members", members::invitations::api::revoke)?;
+    routes.on("extend-invitation", "members", members::invitations::api::extend)?;
+    routes.on("resend-invitation", "members", members::invitations::api::resend)?;
+    routes.on("list-my-invitations", "members", members::invitations::api::list_own)?;
+    routes.on("accept-my-invitation", "members", members::invitations::api::accept_own)?;
     routes.on("accept-invitation", "members", members::invitations::api::accept)?;
 
     routes.on("list-integrations", "integrations", integrations::api::list)?;

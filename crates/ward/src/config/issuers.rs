@@ -40,6 +40,9 @@ pub struct IssuerConfig {
     pub issuer: String,
     /// What `aud` must name: at least one of these.
     pub audiences: Vec<String>,
+    /// The claim that names the token's client. In a token without `aud` it must name one of `audiences`. `None`: such a
+    /// token is refused.
+    pub client_id_claim: Option<String>,
     /// The claim that names the subject.
     pub subject_claim: String,
     /// The claim that holds a name for people.
@@ -62,6 +65,7 @@ impl IssuerConfig {
         Self {
             issuer: issuer.into(),
             audiences: vec![audience.into()],
+            client_id_claim: None,
             subject_claim: "sub".to_owned(),
             name_claim: "name".to_owned(),
             machine: None,
@@ -101,6 +105,8 @@ enum OneOrMore {
 struct Written {
     issuer: String,
     audience: OneOrMore,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_id_claim: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     subject_claim: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,6 +171,10 @@ fn one(entry: Value) -> Read<IssuerConfig> {
                 .to_owned(),
         );
     }
+    if written.client_id_claim.as_deref() == Some("") {
+        return Err("client_id_claim must not be empty".to_owned());
+    }
+    issuer.client_id_claim = written.client_id_claim;
     for (field, claim, place) in [
         ("subject_claim", written.subject_claim, &mut issuer.subject_claim),
         ("name_claim", written.name_claim, &mut issuer.name_claim),
@@ -206,6 +216,7 @@ pub(super) fn show_issuers(issuers: &[IssuerConfig]) -> String {
         .map(|it| Written {
             issuer: it.issuer.clone(),
             audience: OneOrMore::More(it.audiences.clone()),
+            client_id_claim: it.client_id_claim.clone(),
             subject_claim: Some(it.subject_claim.clone()),
             name_claim: Some(it.name_claim.clone()),
             machine_claim: it.machine.as_ref().map(|(claim, _)| claim.clone()),
@@ -231,7 +242,7 @@ mod tests {
     #[test]
     fn what_is_shown_reads_back() {
         let given = r#"[{"issuer": "https://id.example.com", "audience": ["a", "b"], "machine_claim": "gty",
-                        "machine_value": "client-credentials", "algorithms": ["EdDSA"], "outage": "2h"}]"#;
+                        "machine_value": "client-credentials", "client_id_claim": "client_id", "algorithms": ["EdDSA"], "outage": "2h"}]"#;
         let read = issuers(given).unwrap();
         assert_eq!(read[0].algorithms, [TokenAlgorithm::EdDsa]);
         assert_eq!(read[0].outage, Duration::from_hours(2));
@@ -250,6 +261,10 @@ mod tests {
             (r#"[{"issuer": "https://a?b", "audience": "x"}]"#, "issuer must be an https URL"),
             (r#"[{"issuer": "https://a", "audience": "x", "audiense": 1}]"#, "unknown field `audiense`"),
             (r#"[{"issuer": "https://a", "audience": "x", "algorithms": ["HS256"]}]"#, "algorithms must be"),
+            (
+                r#"[{"issuer": "https://a", "audience": "x", "client_id_claim": ""}]"#,
+                "client_id_claim must not",
+            ),
             (r#"[{"issuer": "https://a", "audience": "x", "machine_claim": "a"}]"#, "go together"),
             (r#"[{"issuer": "https://a", "audience": "x", "outage": "1m"}]"#, "outage must not be shorter"),
             (

@@ -22,6 +22,8 @@ pub struct Outbound {
     pub body_bytes: usize,
     /// Calls of one integration under way at once, on one replica.
     pub concurrency: usize,
+    /// Queues of deliveries served at once, on one replica.
+    pub lanes: usize,
     /// PEM file of authorities that are trusted besides the system's.
     pub ca_file: Option<PathBuf>,
 }
@@ -34,6 +36,7 @@ impl Default for Outbound {
             time: Duration::from_secs(10),
             body_bytes: 1 << 20,
             concurrency: 8,
+            lanes: 256,
             ca_file: None,
         }
     }
@@ -140,6 +143,20 @@ pub(super) const CONCURRENCY: Setting = Setting {
         Ok(())
     },
     show: |config| config.outbound.concurrency.to_string(),
+};
+
+pub(super) const LANES: Setting = Setting {
+    key: "delivery_lanes",
+    chapter: "Outbound calls",
+    form: "COUNT",
+    help: "Integrations whose deliveries are sent at once, on one replica; each has up to 4 connections. One workspace has \
+           at most a sixteenth of them, slow or failing integrations together half.",
+    secret: false,
+    apply: |draft, text| {
+        draft.config.outbound.lanes = number(text, 1..=10_000)?;
+        Ok(())
+    },
+    show: |config| config.outbound.lanes.to_string(),
 };
 
 pub(super) const CA_FILE: Setting = Setting {

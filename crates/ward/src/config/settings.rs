@@ -286,6 +286,7 @@ pub static SETTINGS: &[Setting] = &[
     outbound::TIME,
     outbound::BODY_BYTES,
     outbound::CONCURRENCY,
+    outbound::LANES,
     outbound::CA_FILE,
     plain!(
         "Identity",

@@ -201,7 +201,16 @@ fn judge_use(header: &Header, claims: &Map<String, Value>, config: &IssuerConfig
     if claims.contains_key("cnf") {
         return Err(Refused::Invalid("bound to a key"));
     }
-    let named = |wanted: &String| match claims.get("aud") {
+    // Amazon Cognito says with this claim which of its tokens are for the client alone.
+    if claims.get("token_use").is_some_and(|token_use| token_use.as_str() != Some("access")) {
+        return Err(Refused::Invalid("token_use"));
+    }
+    // A token that names an audience is judged by that alone: its client may call other services too.
+    let audience = match (claims.get("aud"), &config.client_id_claim) {
+        (None, Some(claim)) => claims.get(claim),
+        (audience, _) => audience,
+    };
+    let named = |wanted: &String| match audience {
         Some(Value::String(one)) => one == wanted,
         Some(Value::Array(more)) => more.iter().any(|one| one.as_str() == Some(wanted)),
         _ => false,
@@ -252,12 +261,15 @@ fn name_for_people(name: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// The address, if the issuer says that it has verified it (`OpenID` Connect Core 1.0, section 5.1).
+/// The address, if the issuer says that it has verified it (`OpenID` Connect Core 1.0, section 5.1). Some providers
+/// write the flag as text: Amazon Cognito's userinfo, `JumpCloud`, mapped claims of Microsoft Entra ID.
 fn verified_email(claims: &Map<String, Value>) -> Option<String> {
-    if claims.get("email_verified") != Some(&Value::Bool(true)) {
-        return None;
-    }
-    claims.get("email").and_then(Value::as_str).map(str::to_owned)
+    let verified = match claims.get("email_verified")? {
+        Value::Bool(verified) => *verified,
+        Value::String(text) => text == "true",
+        _ => false,
+    };
+    verified.then(|| claims.get("email").and_then(Value::as_str).map(str::to_owned))?
 }
 
 /// The principal of a subject. It follows from issuer and subject, so that it is the same on every replica and from the

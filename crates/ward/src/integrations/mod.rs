@@ -18,7 +18,7 @@ use crate::workspaces;
 pub use actions::forget_secrets;
 pub use outbound::{Connection, connection};
 pub use secrets::{SecretAt, count_under_other_keys, reseal, sealed_rows};
-pub use store::{built_in, changed_at, exists_by_id, name};
+pub use store::{built_in, changed_at, exists_by_id, name, readiness};
 
 /// How many integrations a workspace may have: its list is read whole, and they are checked at once.
 const MOST: usize = 100;

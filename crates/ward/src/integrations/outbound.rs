@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
-use ward_db::{Timestamp, Tx};
+use ward_db::Timestamp;
 use ward_ehr::auth::{Algorithm, Grant, Signer, TokenAuth};
 use ward_ehr::endpoint::{Call as Wired, Outcome, Shape, Way};
 use ward_ehr::health::{Checked, Health, Probe, Target};
@@ -199,18 +199,24 @@ pub struct Connection {
     pub updated_at: Timestamp,
 }
 
-/// The integration of this id, its credentials opened.
-pub fn connection(
-    tx: &mut Tx<'_>,
-    vault: &Vault,
+/// The integration of this id, its credentials opened on a thread where that may take its time.
+pub async fn connection(
+    app: &App,
     workspace: WorkspaceId,
     id: IntegrationId,
 ) -> Result<Option<Connection>, ward_db::Error> {
-    let Some(integration) = store::get(tx, workspace, id)? else { return Ok(None) };
-    let sealed = store::sealed(tx, workspace, id)?;
-    let auth = own_auth(&integration, &sealed, vault);
-    let Integration { name, updated_at, config, .. } = integration;
-    Ok(Some(Connection { name, base_url: config.base_url, enabled: config.enabled, auth, updated_at }))
+    let found = app.db.read("integrations.connection", move |tx| {
+        let Some(integration) = store::get(tx, workspace, id)? else { return Ok(None) };
+        Ok::<_, ward_db::Error>(Some((integration, store::sealed(tx, workspace, id)?)))
+    });
+    let Some((integration, sealed)) = found.await? else { return Ok(None) };
+    let vault = app.vault.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let auth = own_auth(&integration, &sealed, &vault);
+        let Integration { name, updated_at, config, .. } = integration;
+        Connection { name, base_url: config.base_url, enabled: config.enabled, auth, updated_at }
+    });
+    Ok(opened.await.ok())
 }
 
 /// The authentication of one endpoint: its own, or the integration's if it is on the integration's origin.

@@ -64,6 +64,30 @@ pub fn changed_at(
     )
 }
 
+/// The facts that decide whether an integration can be sent to.
+#[derive(Clone, Copy, Debug)]
+pub struct Readiness {
+    /// Whether the integration is used at all.
+    pub enabled: bool,
+    /// Whether the integration has an address yet.
+    pub configured: bool,
+    /// The moment of the integration's last change.
+    pub updated_at: Timestamp,
+}
+
+/// Whether an integration can be sent to, without a look at its configuration.
+pub fn readiness(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    id: IntegrationId,
+) -> Result<Option<Readiness>, Error> {
+    tx.optional(
+        "SELECT enabled, base_url <> '', updated_at FROM integrations WHERE workspace_id = $1 AND id = $2",
+        &[workspace.into(), id.into()],
+        |row| Ok(Readiness { enabled: row.get(0)?, configured: row.get(1)?, updated_at: row.get(2)? }),
+    )
+}
+
 /// How many integrations the workspace has.
 pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<i64, Error> {
     tx.one("SELECT count(*) FROM integrations WHERE workspace_id = $1", &[workspace.into()], |row| row.get(0))

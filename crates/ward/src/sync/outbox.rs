@@ -118,17 +118,38 @@ impl DeliveryState {
     }
 }
 
-/// A lane whose turn it is.
+/// The workspace and the integration that name a lane.
 pub type LaneKey = (WorkspaceId, IntegrationId);
 
+/// A lane whose turn it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Due {
+    /// The lane whose turn it is.
+    pub key: LaneKey,
+    /// The lane's failures in a row, until its last success.
+    pub failures: i64,
+}
+
 /// Lanes whose turn it is, those that have waited longest first.
-pub fn due_lanes(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<Vec<LaneKey>, Error> {
+pub fn due_lanes(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<Vec<Due>, Error> {
     tx.all(
-        "SELECT workspace_id, integration_id FROM sync_lanes WHERE due_at <= $1 AND lease_until <= $1 \
+        "SELECT workspace_id, integration_id, failures FROM sync_lanes WHERE due_at <= $1 AND lease_until <= $1 \
          ORDER BY due_at LIMIT $2",
         &[now.into(), most.into()],
-        |row| Ok((row.get(0)?, row.get(1)?)),
+        |row| Ok(Due { key: (row.get(0)?, row.get(1)?), failures: row.get(2)? }),
     )
+}
+
+/// Puts lanes off that are due and that no worker has: they are due again at `until`, or when something new is queued.
+pub fn put_off(tx: &mut Tx<'_>, lanes: &[LaneKey], now: Timestamp, until: Timestamp) -> Result<(), Error> {
+    for (workspace, integration) in lanes {
+        tx.execute_later(
+            "UPDATE sync_lanes SET due_at = $4 WHERE workspace_id = $1 AND integration_id = $2 \
+               AND CASE WHEN due_at <= $3 AND lease_until <= $3 THEN 1 ELSE 0 END = 1",
+            &[(*workspace).into(), (*integration).into(), now.into(), until.into()],
+        )?;
+    }
+    Ok(())
 }
 
 /// A lane in the hands of one worker.

@@ -5,6 +5,8 @@
 //! each other: one whose EHR hangs holds up no other. A worker that is told to stop begins nothing and finishes what is
 //! under way.
 
+mod places;
+mod taking;
 mod tried;
 
 use std::collections::HashMap;
@@ -18,21 +20,25 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
-use ward_db::{Timestamp, Uuid};
+use ward_db::Timestamp;
 use ward_ehr::delivery::{CallNote, Form, Target, Verdict};
 use ward_ehr::{Outbound, Tokens};
 
-use super::outbox::{self, Attempt, Lane, LaneKey, Leased, Leaving, Settled};
+use super::outbox::{self, Attempt, Due, Lane, LaneKey, Leased, Leaving, Settled};
 use super::{backoff, note, store};
 use crate::app::App;
 use crate::calls::{self, CallRecord};
 use crate::integrations::{self, Connection};
-use crate::workspaces;
+use places::{Place, Places, SLOW};
+use taking::Taken;
 use tried::Tried;
 
-/// How long a lane that waits for somebody is let alone. Whoever changes what it waits for wakes it; this is for what is
-/// changed past Ward.
-const RECHECK: Duration = Duration::from_mins(30);
+/// Lanes that one look reads.
+const LOOKED_AT: u32 = 512;
+/// When this many of them wait for a place of their kind, the later ones are put off, so that a look sees past them.
+const MOST_WAITING: usize = 256;
+/// The shortest time for which a lane is put off; up to as much again comes on top, by chance.
+const PUT_OFF: Duration = Duration::from_secs(30);
 /// The least that a lane is let alone whose tries could not be settled.
 const UNSETTLED: Duration = Duration::from_secs(5);
 /// How often the queue's depth and age are measured.
@@ -48,7 +54,7 @@ const UNMATCHED: &str = "unmatched_patient";
 pub struct Options {
     /// How long it sleeps when nothing is due and nobody wakes it.
     pub poll: Duration,
-    /// How many lanes it serves at once; each takes a share of file descriptors, so this is a bound.
+    /// How many lanes it serves at once. Each has up to `concurrency` connections, so this bounds file descriptors.
     pub lanes: usize,
     /// How many deliveries of one lane it takes at once.
     pub batch: i64,
@@ -61,7 +67,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { poll: Duration::from_secs(1), lanes: 32, batch: 32, concurrency: 4, on_step: None }
+        Self { poll: Duration::from_secs(1), lanes: 256, batch: 32, concurrency: 4, on_step: None }
     }
 }
 
@@ -83,13 +89,7 @@ pub struct Worker {
     /// Where it is not the server's own.
     client: Option<(Outbound, Tokens)>,
     options: Options,
-}
-
-/// A lane with what is to be sent.
-struct Taken {
-    lane: Lane,
-    connection: Connection,
-    work: Vec<(Leased, Option<CallRecord>)>,
+    places: Places,
 }
 
 /// How a lane's deliveries went so far.
@@ -107,12 +107,13 @@ struct Progress {
 impl Worker {
     /// A worker that sends with this client.
     pub fn new(app: Arc<App>, outbound: Outbound, tokens: Tokens, options: Options) -> Self {
-        Self { app, client: Some((outbound, tokens)), options }
+        Self { app, client: Some((outbound, tokens)), places: Places::new(options.lanes), options }
     }
 
     /// A worker that sends with the server's own client.
     pub fn of(app: &Arc<App>) -> Self {
-        Self { app: app.clone(), client: None, options: Options::default() }
+        let options = Options { lanes: app.config.outbound.lanes, ..Options::default() };
+        Self { app: app.clone(), client: None, places: Places::new(options.lanes), options }
     }
 
     fn outbound(&self) -> &Outbound {
@@ -129,16 +130,8 @@ impl Worker {
         let mut serving: JoinSet<usize> = JoinSet::new();
         let mut served: HashMap<Id, LaneKey> = HashMap::new();
         while self.app.sync.stopped_at().is_none() {
-            let free = self.options.lanes.max(1) - serving.len();
-            if free > 0 {
-                let due = self.due(free + served.len()).await.unwrap_or_default();
-                let fresh = |key: &LaneKey| !served.values().any(|served| served == key);
-                let due: Vec<LaneKey> = due.into_iter().filter(fresh).take(free).collect();
-                for key in due {
-                    let worker = self.clone();
-                    let lane = serving.spawn(async move { worker.serve(key).await });
-                    served.insert(lane.id(), key);
-                }
+            if self.places.are_free() {
+                self.begin(&mut serving, &mut served).await;
             }
             if measured.is_none_or(|last| last.elapsed() >= MEASURED) {
                 measured = Some(Instant::now());
@@ -156,27 +149,64 @@ impl Worker {
         }
     }
 
-    /// One look to its end, by which tests and measurements go: serves every lane that is due, each once, and says how
-    /// many deliveries were settled.
+    /// Begins to serve the lanes that are due, as far as there are places for them.
+    async fn begin(self: &Arc<Self>, serving: &mut JoinSet<usize>, served: &mut HashMap<Id, LaneKey>) {
+        let due = self.due().await;
+        let now = self.app.clock.now();
+        let mut waiting = Vec::new();
+        for lane in due {
+            if served.values().any(|served| *served == lane.key) {
+                continue;
+            }
+            let Ok(place) = self.places.take(&lane, now) else {
+                waiting.push(lane.key);
+                continue;
+            };
+            let worker = self.clone();
+            let task = serving.spawn(async move { worker.serve(lane.key, &place).await });
+            served.insert(task.id(), lane.key);
+        }
+        if waiting.len() > MOST_WAITING {
+            self.put_off(waiting.split_off(MOST_WAITING / 2)).await;
+        }
+    }
+
+    async fn put_off(&self, mut lanes: Vec<LaneKey>) {
+        let now = self.app.clock.now();
+        let longer = Duration::from_micros(backoff::random(now) % 1_000_000) * 30;
+        // Every replica locks the rows in the same order, so that no two wait for each other.
+        lanes.sort_unstable();
+        let until = now.saturating_add(PUT_OFF + longer);
+        let put_off =
+            self.app.db.write("sync.put_off", move |tx| outbox::put_off(tx, &lanes, now, until)).await;
+        if let Err(error) = put_off {
+            let error: ward_db::Error = error;
+            tracing::error!(%error, "lanes that wait could not be put off; the next look tries again");
+        }
+    }
+
+    /// Serves every lane that is due, each once, and says how many deliveries were settled. For tests and measurements.
     pub async fn turn(&self) -> usize {
-        let lanes = self.options.lanes.max(1);
-        let due = self.due(2 * lanes).await.unwrap_or_default();
+        let places = Places::new(usize::MAX);
+        let now = self.app.clock.now();
+        let due =
+            self.due().await.into_iter().filter_map(|lane| Some((lane.key, places.take(&lane, now).ok()?)));
         stream::iter(due)
-            .map(|key| self.serve(key))
-            .buffer_unordered(lanes)
+            .map(|(key, place)| async move { self.serve(key, &place).await })
+            .buffer_unordered(self.options.lanes.max(1))
             .fold(0, async |sum, done| sum + done)
             .await
     }
 
-    /// Lanes whose turn it is. `None`: the database could not say.
-    async fn due(&self, most: usize) -> Option<Vec<LaneKey>> {
-        let (now, most) = (self.app.clock.now(), u32::try_from(most).unwrap_or(u32::MAX));
-        match self.app.db.read("sync.due", move |tx| outbox::due_lanes(tx, now, most)).await {
-            Ok(due) => Some(due),
+    /// Lanes whose turn it is.
+    async fn due(&self) -> Vec<Due> {
+        let now = self.app.clock.now();
+        match self.app.db.read("sync.due", move |tx| outbox::due_lanes(tx, now, LOOKED_AT)).await {
+            Ok(due) => due,
             Err(error) => {
                 let error: ward_db::Error = error;
-                tracing::error!(%error, "deliveries cannot be looked for; it will be tried again");
-                None
+                tracing::error!(%error, "deliveries cannot be looked for; the next look tries again");
+                Vec::new()
             }
         }
     }
@@ -192,94 +222,42 @@ impl Worker {
         self.outbound().limits().total_time * 6
     }
 
-    async fn serve(&self, key: LaneKey) -> usize {
+    async fn serve(&self, key: LaneKey, place: &Place) -> usize {
         match self.take(key).await {
-            Ok(Some(taken)) => self.deliver(taken).await,
+            Ok(Some(taken)) => self.deliver(taken, place).await,
             Ok(None) => 0,
             Err(error) => {
-                tracing::error!(%error, "a lane cannot be taken; it will be tried again");
-                // Its place is kept meanwhile, or it would be tried again at once, for ever.
+                tracing::error!(%error, "a lane cannot be taken; it is tried again");
+                // The place is kept meanwhile, so that the lane is not tried again at once, for ever.
                 tokio::time::sleep(self.options.poll).await;
                 0
             }
         }
     }
 
-    /// Takes the lane and marks what is due of it, in one transaction. `None`: there is nothing to do.
-    async fn take(&self, key: LaneKey) -> Result<Option<Taken>, ward_db::Error> {
-        let (now, lease_time, batch) = (self.app.clock.now(), self.lease_time(), self.options.batch);
-        let (token, vault) = (Uuid::new_v4(), self.app.vault.clone());
-        self.app
-            .db
-            .write("sync.take", move |tx| {
-                let until = now.saturating_add(lease_time);
-                let Some(mut lane) = outbox::take_lane(tx, key, token, now, until)? else { return Ok(None) };
-                let active = workspaces::active(tx, key.0)?.is_some();
-                let connection = integrations::connection(tx, &vault, key.0, key.1)?;
-                if lane.held
-                    && let Some(connection) = &connection
-                {
-                    outbox::resume_after(tx, &mut lane, connection.updated_at, now)?;
-                }
-                let waits = match &connection {
-                    _ if !active => Some("workspace_archived"),
-                    None => Some("integration_gone"),
-                    Some(_) if lane.held => Some("held"),
-                    Some(connection) if !connection.enabled => Some("integration_disabled"),
-                    Some(connection) if connection.base_url.is_empty() => Some("integration_unconfigured"),
-                    Some(_) => None,
-                };
-                let (Some(connection), None) = (connection, waits) else {
-                    let not_before = now.saturating_add(RECHECK);
-                    let failures = lane.failures;
-                    outbox::leave_lane(
-                        tx,
-                        &lane,
-                        Leaving { failures, not_before, waits_because: waits, succeeded_at: None },
-                    )?;
-                    return Ok(None);
-                };
-                outbox::go_on(tx, &mut lane, now)?;
-                // After many failures in a row one delivery goes ahead to see.
-                let most = if lane.failures >= backoff::BREAKS_AFTER { 1 } else { batch };
-                let mut work = Vec::new();
-                for leased in outbox::lease(tx, &lane, now, most)? {
-                    let call = calls::by_id(tx, key.0, leased.call)?;
-                    work.push((leased, call));
-                }
-                if work.is_empty() {
-                    let failures = lane.failures;
-                    outbox::leave_lane(
-                        tx,
-                        &lane,
-                        Leaving { failures, not_before: now, waits_because: None, succeeded_at: None },
-                    )?;
-                    return Ok(None);
-                }
-                Ok(Some(Taken { lane, connection, work }))
-            })
-            .await
-    }
-
-    async fn deliver(&self, taken: Taken) -> usize {
+    async fn deliver(&self, taken: Taken, place: &Place) -> usize {
         self.step(Step::Leased);
-        let Taken { lane, connection, work } = taken;
-        let progress = Mutex::new(Progress { failures: lane.failures, ..Progress::default() });
-        let stop = AtomicBool::new(false);
+        let Taken { lane, seen, work } = taken;
         // What is not begun by then is left for the next turn, so that the lease outlives everything begun.
         let begin_by = Instant::now() + self.outbound().limits().total_time;
+        let connection = self.connection(&lane, seen).await;
+        // A lane whose integration could not be read rests a little, or it would be taken again at once, for ever.
+        let unsettled = connection.is_none();
+        let progress = Mutex::new(Progress { failures: lane.failures, unsettled, ..Progress::default() });
+        let stop = AtomicBool::new(false);
         stream::iter(work)
-            .for_each_concurrent(self.options.concurrency.max(1), |(leased, call)| {
-                let (lane, connection, progress, stop) = (&lane, &connection, &progress, &stop);
+            .for_each_concurrent(self.options.concurrency.max(1), |leased| {
+                let (lane, connection, progress, stop) = (&lane, connection.as_ref(), &progress, &stop);
                 async move {
-                    let begun = !stop.load(Ordering::Relaxed)
-                        && Instant::now() < begin_by
-                        && self.may_begin(lane, stop).await;
+                    let may_begin = !stop.load(Ordering::Relaxed) && Instant::now() < begin_by;
+                    let call = if may_begin { self.may_begin(lane, &leased, stop).await } else { None };
                     let started_at = self.app.clock.now();
-                    let tried = if begun {
-                        self.attempt(lane, connection, &leased, call.as_ref()).await
-                    } else {
-                        Tried::not_begun()
+                    let tried = match (connection, call) {
+                        (Some(connection), Some(call)) => {
+                            let attempt = self.attempt(lane, connection, &leased, call.as_deref());
+                            self.timed(place, attempt).await
+                        }
+                        _ => Tried::not_begun(),
                     };
                     if tried.was_sent {
                         self.step(Step::Sent);
@@ -289,25 +267,52 @@ impl Worker {
             })
             .await;
         self.step(Step::Settled);
-        self.leave(&lane, connection.updated_at, progress.into_inner()).await
+        self.leave(&lane, seen, progress.into_inner()).await
+    }
+
+    /// Runs a try to its end and notes how long it took.
+    async fn timed(&self, place: &Place, attempt: impl Future<Output = Tried>) -> Tried {
+        let began = Instant::now();
+        let mut attempt = std::pin::pin!(attempt);
+        let tried = match tokio::time::timeout(SLOW, &mut attempt).await {
+            Ok(tried) => tried,
+            Err(_elapsed) => {
+                self.places.turn_slow(place, self.app.clock.now());
+                attempt.await
+            }
+        };
+        if tried.was_sent {
+            self.places.note(place, began.elapsed(), self.app.clock.now());
+        }
+        tried
     }
 
     /// Asked before each try: whether this process goes on, the lane is still this worker's, and nobody has held or
-    /// disabled anything since it was taken.
-    async fn may_begin(&self, lane: &Lane, stop: &AtomicBool) -> bool {
+    /// disabled anything since it was taken. Gives the call that the try is about. `None`: the try may not begin.
+    async fn may_begin(
+        &self,
+        lane: &Lane,
+        leased: &Leased,
+        stop: &AtomicBool,
+    ) -> Option<Option<Box<CallRecord>>> {
         if self.app.sync.stopped_at().is_some() {
-            return false;
+            return None;
         }
-        let ours = lane.clone();
-        let may = self.app.db.read("sync.may_send", move |tx| outbox::may_send(tx, &ours)).await;
-        let may = may.unwrap_or_else(|error: ward_db::Error| {
-            tracing::error!(%error, "whether a delivery may go cannot be told; it waits");
-            false
+        let (ours, call) = (lane.clone(), leased.call);
+        let begun = self.app.db.read("sync.may_send", move |tx| {
+            if !outbox::may_send(tx, &ours)? {
+                return Ok(None);
+            }
+            Ok(Some(calls::by_id(tx, ours.key.0, call)?.map(Box::new)))
         });
-        if !may {
+        let begun = begun.await.unwrap_or_else(|error: ward_db::Error| {
+            tracing::error!(%error, "the lane cannot be read, so the delivery is not sent now; it is tried again");
+            None
+        });
+        if begun.is_none() {
             stop.store(true, Ordering::Relaxed);
         }
-        may
+        begun
     }
 
     /// One try, as far as the EHR.

@@ -159,8 +159,12 @@ async fn an_invitation_bound_to_an_address_wants_that_address_verified() {
         json!({}),
         json!({ "email": "bea@clinic.example" }),
         json!({ "email": "bea@clinic.example", "email_verified": false }),
-        json!({ "email": "bea@clinic.example", "email_verified": "true" }),
+        json!({ "email": "bea@clinic.example", "email_verified": "True" }),
+        json!({ "email": "bea@clinic.example", "email_verified": "false" }),
+        json!({ "email": "bea@clinic.example", "email_verified": 1 }),
+        json!({ "email": "bea@clinic.example", "email_verified": ["true"] }),
         json!({ "email": "eve@clinic.example", "email_verified": true }),
+        json!({ "email": "eve@clinic.example", "email_verified": "true" }),
     ] {
         assert_eq!(accept(&told("bea", claims), &link).await.refused(403), "email_not_verified");
     }
@@ -169,6 +173,15 @@ async fn an_invitation_bound_to_an_address_wants_that_address_verified() {
     assert_eq!(accept(&tenant.owner, &link).await.refused(403), "email_not_verified");
     let bea = told("bea", json!({ "email": "bea@clinic.example", "email_verified": true }));
     accept(&bea, &link).await.expect(StatusCode::CREATED);
+
+    // Some providers write the flag as text, in the token and in userinfo.
+    let link = invite(&shared, &ada, bound.clone()).await;
+    let fay = told("fay", json!({ "email": "Bea@clinic.example", "email_verified": "true" }));
+    accept(&fay, &link).await.expect(StatusCode::CREATED);
+    let link = invite(&shared, &ada, bound.clone()).await;
+    issuer
+        .set_userinfo(Some(json!({ "sub": "gil", "email": "bea@clinic.example", "email_verified": "true" })));
+    accept(&server.person(issuer, "gil"), &link).await.expect(StatusCode::CREATED);
 
     // From the issuer's userinfo, if it is about the same subject.
     let link = invite(&shared, &ada, bound).await;

@@ -64,6 +64,79 @@ async fn a_hanging_ehr_holds_up_no_other_tenant() {
     running.abort();
 }
 
+/// So many tenants whose EHR never answers, each with a delivery that is due.
+async fn silenced(server: &Server, count: usize) -> ScriptedEhr {
+    let silent = ScriptedEhr::start().await;
+    silent.always(Some(Act::Hang));
+    for _ in 0..count {
+        let tenant = connected(server, "fhir_store", &silent.url()).await;
+        owe(&tenant, "CA1").await;
+    }
+    silent
+}
+
+/// Tries may last so long that no test waits for their end.
+fn patient_worker(server: &Server, lanes: usize) -> tokio::task::JoinHandle<()> {
+    let options = Options { lanes, ..Options::default() };
+    tokio::spawn(Arc::new(worker_with(&server.app, Duration::from_mins(5), options)).run())
+}
+
+both!(many_silent_ehrs_hold_up_no_other_tenant, threads = 2);
+async fn many_silent_ehrs_hold_up_no_other_tenant() {
+    let server = Server::start().await;
+    let silent = silenced(&server, 40).await;
+    let well = ScriptedEhr::start().await;
+    let quiet = connected(&server, "fhir_store", &well.url()).await;
+    let running = patient_worker(&server, Options::default().lanes);
+    silent.until_asked(32).await;
+    owe(&quiet, "CA2").await;
+    well.until_asked(1).await;
+    silent.until_asked(40).await;
+    running.abort();
+}
+
+both!(failing_ehrs_have_half_of_the_places_and_a_workspace_its_share, threads = 2);
+async fn failing_ehrs_have_half_of_the_places_and_a_workspace_its_share() {
+    let server = Server::start().await;
+    let silent = silenced(&server, 12).await;
+    server.sql("UPDATE sync_lanes SET failures = 1").await;
+    let well = ScriptedEhr::start().await;
+    let quiet = connected(&server, "fhir_store", &well.url()).await;
+    let running = patient_worker(&server, 8);
+    silent.until_asked(4).await;
+    for index in 0..3 {
+        owe(&quiet, &format!("CA{index}")).await;
+        well.until_asked(index + 1).await;
+    }
+    assert_eq!(silent.asked().len(), 4, "the other half stays free");
+    running.abort();
+}
+
+both!(a_look_sees_past_any_number_of_lanes_that_wait_for_a_place, threads = 2);
+async fn a_look_sees_past_any_number_of_lanes_that_wait_for_a_place() {
+    let server = Server::start().await;
+    let silent = silenced(&server, 4).await;
+    server.sql("UPDATE sync_lanes SET failures = 1").await;
+    let well = ScriptedEhr::start().await;
+    let quiet = connected(&server, "fhir_store", &well.url()).await;
+    let running = patient_worker(&server, 8);
+    silent.until_asked(4).await;
+    // More than one look reads, all of them due before the quiet tenant's.
+    let lanes: Vec<String> = (0..1_200)
+        .map(|index| {
+            let id = format!("uuid '01900000-0000-7000-8000-{index:012}'");
+            let long_ago = "timestamptz '2000-01-01T00:00:00.000000Z'";
+            format!("({id}, {id}, {long_ago}, {long_ago}, {long_ago}, false, 1)")
+        })
+        .collect();
+    let columns = "workspace_id, integration_id, due_at, not_before, lease_until, held, failures";
+    server.sql(format!("INSERT INTO sync_lanes ({columns}) VALUES {}", lanes.join(", "))).await;
+    owe(&quiet, "CA1").await;
+    well.until_asked(1).await;
+    assert_eq!(silent.asked().len(), 4);
+    running.abort();
+}
+
 both!(of_one_integration_only_so_many_are_sent_at_once, threads = 2);
 async fn of_one_integration_only_so_many_are_sent_at_once() {
     let server = Server::start().await;

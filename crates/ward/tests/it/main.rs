@@ -22,6 +22,7 @@ mod lanes;
 mod limits;
 mod members;
 mod model;
+mod offers;
 mod outbound;
 mod plans;
 mod provider;

@@ -548,3 +548,44 @@ async fn a_service_has_no_personal_keys_and_nobody_mints_above_themselves() {
     let owner = json!({ "duration_days": 1, "role": "owner", "speaks_for": "self" });
     assert_eq!(ada.post(&keys, owner).await.refused(403), "beyond_caller");
 }
+
+// Tokens without an audience
+
+both!(a_token_without_an_audience_is_judged_by_its_client_where_the_issuer_is_set_so);
+async fn a_token_without_an_audience_is_judged_by_its_client_where_the_issuer_is_set_so() {
+    let issuer = TestIssuer::start().await;
+    let config = IssuerConfig { client_id_claim: Some("client_id".to_owned()), ..issuer.config() };
+    let server = Server::with(|settings| settings.issuers = vec![config]).await;
+    let strict = Server::with(|settings| settings.issuers = vec![issuer.config()]).await;
+    // As Amazon Cognito writes an access token: no `aud`, the client in `client_id`, and what the token is for.
+    let token = |more: Value| {
+        let mut claims = issuer.claims("ada");
+        let own = claims.as_object_mut().unwrap();
+        own.shift_remove("aud");
+        own.insert("token_use".to_owned(), json!("access"));
+        own.insert("client_id".to_owned(), json!(AUDIENCE));
+        for (name, value) in more.as_object().unwrap() {
+            own.insert(name.clone(), value.clone());
+        }
+        issuer.sign(&claims)
+    };
+    assert!(let_in(&server, &token(json!({}))).await);
+    assert!(!let_in(&strict, &token(json!({}))).await, "the setting is per issuer, and off by default");
+    for wrong in [
+        json!({ "client_id": "another-client" }),
+        json!({ "client_id": null }),
+        json!({ "client_id": 7 }),
+        // An audience that is there decides, whatever the client.
+        json!({ "aud": "https://another.example" }),
+        json!({ "aud": null }),
+        json!({ "aud": [] }),
+        // An ID token is for the client, not for Ward.
+        json!({ "token_use": "id" }),
+        json!({ "token_use": "id", "aud": AUDIENCE }),
+        json!({ "token_use": null }),
+    ] {
+        assert!(!let_in(&server, &token(wrong.clone())).await, "{wrong}");
+    }
+    assert!(let_in(&server, &token(json!({ "aud": AUDIENCE }))).await);
+    assert!(let_in(&server, &issuer.token("ada")).await);
+}

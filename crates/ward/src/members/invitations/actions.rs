@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use ward_db::Tx;
+use ward_db::{Timestamp, Tx};
 
 use super::api::{Joined, ShownOnce};
+use super::store::Reference;
 use super::{Invitation, Secret, hash_of, no_invitation, store};
 use crate::access::{Reach, Role};
 use crate::app::App;
@@ -30,6 +31,12 @@ const DAY: u64 = 24 * 3600;
 pub struct NewInvitation {
     role: String,
     email: Option<String>,
+    duration_days: u64,
+}
+
+/// `ExtendInvitationRequest` and `ResendInvitationRequest`, validated.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct NewEnd {
     duration_days: u64,
 }
 
@@ -117,12 +124,10 @@ pub async fn revoke(app: &Arc<App>, entry: Entry, id: InvitationId) -> Result<()
     let outcome = app
         .db
         .write("invitations.revoke", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            let invitation = store::get(tx, seen.workspace.id, id)?;
-            let invitation = invitation.filter(|it| it.is_open(entry.context.now)).ok_or(no_invitation())?;
-            within_reach(seen.reach, invitation.role)?;
+            let held = entry.hold(tx)?;
+            let invitation = within_caller(tx, &held, id, entry.context.now)?;
             store::settle(tx, invitation.workspace, invitation.id)?;
-            let actor = Actor::of(&caller);
+            let actor = Actor::of(&held.caller);
             audit::record(
                 tx,
                 event(&entry.context, actor, "invitation.revoke", &invitation, told(&invitation)),
@@ -130,6 +135,87 @@ pub async fn revoke(app: &Arc<App>, entry: Entry, id: InvitationId) -> Result<()
         })
         .await;
     note_if_forbidden(app, &noted, outcome)
+}
+
+/// An open invitation of the caller's workspace whose role lies within what the caller may do (404, 403).
+fn within_caller(
+    tx: &mut Tx<'_>,
+    held: &Held,
+    id: InvitationId,
+    now: Timestamp,
+) -> Result<Invitation, ApiError> {
+    let invitation = store::get(tx, held.seen.workspace.id, id)?;
+    let invitation = invitation.filter(|it| it.is_open(now)).ok_or(no_invitation())?;
+    within_reach(held.seen.reach, invitation.role)?;
+    Ok(invitation)
+}
+
+/// Gives an open invitation a new end, counted from now. Its link stays good, and its maker stays its maker.
+pub async fn extend(
+    app: &Arc<App>,
+    entry: Entry,
+    id: InvitationId,
+    new: NewEnd,
+) -> Result<Invitation, ApiError> {
+    let noted = entry.clone();
+    let outcome = app
+        .db
+        .write("invitations.extend", move |tx| {
+            let held = entry.hold(tx)?;
+            let now = entry.context.now;
+            let before = within_caller(tx, &held, id, now)?;
+            let expires_at = end_after(&held, now, new.duration_days);
+            let invitation = Invitation { expires_at, ..before.clone() };
+            store::extend(tx, invitation.workspace, invitation.id, expires_at)?;
+            let mut what = told(&invitation);
+            what["former_expires_at"] = json!(before.expires_at);
+            let actor = Actor::of(&held.caller);
+            audit::record(tx, event(&entry.context, actor, "invitation.extend", &invitation, what))?;
+            Ok(invitation)
+        })
+        .await;
+    note_if_forbidden(app, &noted, outcome)
+}
+
+/// Replaces the link of an open invitation by a new one, whose maker is the caller. The former link is no longer good.
+pub async fn resend(
+    app: &Arc<App>,
+    entry: Entry,
+    id: InvitationId,
+    new: NewEnd,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
+    let vault = app.vault.clone();
+    let noted = entry.clone();
+    let outcome = app
+        .db
+        .write("invitations.resend", move |tx| {
+            let held = entry.hold(tx)?;
+            repeat.once(tx, &vault, Secrecy::Secret { former: None }, |tx| {
+                let now = entry.context.now;
+                let before = within_caller(tx, &held, id, now)?;
+                let secret = Secret::generate().map_err(ApiError::internal)?;
+                let invitation = Invitation {
+                    created_by: held.caller.principal,
+                    expires_at: end_after(&held, now, new.duration_days),
+                    ..before.clone()
+                };
+                store::renew(tx, &invitation, &secret.hash, held.caller.key())?;
+                let mut what = told(&invitation);
+                what["former_expires_at"] = json!(before.expires_at);
+                what["former_created_by_entity_id"] = json!(before.created_by);
+                let actor = Actor::of(&held.caller);
+                audit::record(tx, event(&entry.context, actor, "invitation.resend", &invitation, what))?;
+                Ok(ShownOnce::new(invitation, &secret.text))
+            })
+        })
+        .await;
+    note_if_forbidden(app, &noted, outcome)
+}
+
+/// The end of an invitation that lasts so many days from now; the end of the caller's key, where that is sooner.
+fn end_after(held: &Held, now: Timestamp, days: u64) -> Timestamp {
+    held.caller.end_of_what_it_makes(now.saturating_add(Duration::from_secs(days * DAY)))
 }
 
 /// Ends the open invitations of a member that they could no longer make with this role; `None`: all of them.
@@ -185,11 +271,8 @@ pub async fn accept(
     token: Option<&str>,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
-    let hash = hash_of(&acceptance.invitation);
-    let found = {
-        let hash = hash.clone();
-        app.db.read("invitations.find", move |tx| store::find(tx, &hash).map_err(ApiError::from)).await?
-    };
+    let reference = Reference::Link(hash_of(&acceptance.invitation));
+    let found = find(app, &reference).await?;
     if entry.caller.kind != PrincipalKind::User {
         return note_in(app, &entry, found.as_ref(), Err(unsupported()));
     }
@@ -200,8 +283,40 @@ pub async fn accept(
         Ok(())
     };
     note_in(app, &entry, Some(&invitation), proved)?;
-    let outcome = join(app, entry.clone(), hash, invitation.workspace, repeat).await;
+    let outcome = join(app, entry.clone(), reference, invitation.workspace, repeat).await;
     note_in(app, &entry, Some(&invitation), outcome)
+}
+
+/// Makes the caller a member by an invitation that is for their verified address. Any other is the same 404.
+pub async fn accept_own(
+    app: &Arc<App>,
+    entry: Entry,
+    id: InvitationId,
+    token: Option<&str>,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
+    if entry.caller.kind != PrincipalKind::User {
+        return Err(unsupported());
+    }
+    let address = own_address(&entry, token).await?.ok_or(no_invitation())?;
+    let reference = Reference::Id(id);
+    let found = find(app, &reference).await?;
+    let theirs = |it: &Invitation| it.email.is_some() && it.is_for(&address);
+    let invitation = found.filter(theirs).ok_or(no_invitation())?;
+    let outcome = join(app, entry.clone(), reference, invitation.workspace, repeat).await;
+    note_in(app, &entry, Some(&invitation), outcome)
+}
+
+async fn find(app: &App, reference: &Reference) -> Result<Option<Invitation>, ApiError> {
+    let reference = reference.clone();
+    app.db.read("invitations.find", move |tx| store::find(tx, &reference).map_err(ApiError::from)).await
+}
+
+/// The verified address of the caller, as their issuer tells it. `None`: they present a key, or have none.
+pub async fn own_address(entry: &Entry, token: Option<&str>) -> Result<Option<String>, ApiError> {
+    let (Some(verified), Some(text)) = (entry.caller.token(), token) else { return Ok(None) };
+    let address = verified.verified_email(text).await;
+    address.map_err(|unavailable| ApiError::no_identity(unavailable.retry_after))
 }
 
 /// A 403 of somebody who holds a link is an event of the workspace that it leads to.
@@ -220,11 +335,11 @@ fn note_in<T>(
     outcome
 }
 
-/// Makes the caller a member by the invitation of this hash, which leads to this workspace.
+/// Makes the caller a member by this invitation, which leads to this workspace.
 async fn join(
     app: &Arc<App>,
     entry: Entry,
-    hash: String,
+    reference: Reference,
     workspace: WorkspaceId,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
@@ -235,7 +350,7 @@ async fn join(
             workspaces::guard(tx, workspace)?;
             let caller = entry.hold_self(tx)?;
             let now = entry.context.now;
-            let still = store::find(tx, &hash)?.filter(|it| it.is_open(now));
+            let still = store::find(tx, &reference)?.filter(|it| it.is_open(now));
             let is_member = workspaces::as_member(tx, workspace, caller.principal)?.is_some();
             // Nor is the answer repeated to somebody who was let in by it and has been removed since.
             if still.is_none() && !is_member {
@@ -264,14 +379,14 @@ async fn join(
         .await
 }
 
-/// Refuses who has not the address that the invitation is for (403), as their issuer tells it.
+/// Refuses a caller without the verified address that the invitation is for (403).
 async fn prove_address(entry: &Entry, invitation: &Invitation, token: Option<&str>) -> Result<(), ApiError> {
-    let wrong = ApiError::forbidden_because(
+    let address = own_address(entry, token).await?;
+    if address.is_some_and(|address| invitation.is_for(&address)) {
+        return Ok(());
+    }
+    Err(ApiError::forbidden_because(
         "email_not_verified",
         "This invitation is for a verified email address. Sign in with an account whose identity provider has verified it.",
-    );
-    let (Some(verified), Some(text)) = (entry.caller.token(), token) else { return Err(wrong) };
-    let address = verified.verified_email(text).await;
-    let address = address.map_err(|unavailable| ApiError::no_identity(unavailable.retry_after))?;
-    if address.is_some_and(|address| invitation.is_for(&address)) { Ok(()) } else { Err(wrong) }
+    ))
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use uuid::Uuid;
 use ward_db::Timestamp;
 
-use super::actions::{self, Acceptance, NewInvitation};
+use super::actions::{self, Acceptance, NewEnd, NewInvitation};
 use super::{Invitation, store};
 use crate::access::{Permissions, Reach, Role};
 use crate::error::ApiError;
@@ -13,7 +13,7 @@ use crate::http::caller::bearer_text;
 use crate::http::idempotency::Repeat;
 use crate::http::{Call, Reply};
 use crate::ids::{InvitationId, PrincipalId, WorkspaceId};
-use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
+use crate::page::{Page, PageQuery, Paginated, TOTAL_LIMIT};
 use crate::workspaces::Workspace;
 
 /// `InvitationResponse`
@@ -40,7 +40,33 @@ impl From<Invitation> for Shown {
     }
 }
 
-/// `CreateInvitationResponse`: the only answer that ever holds a link's secret.
+/// `OfferedInvitationResponse`: an invitation as the person sees it that it is for.
+#[derive(Serialize)]
+struct Offered {
+    id: InvitationId,
+    workspace_id: WorkspaceId,
+    slug: String,
+    name: String,
+    role: Role,
+    expires_at: Timestamp,
+    created_at: Timestamp,
+}
+
+impl From<store::Offer> for Offered {
+    fn from(offer: store::Offer) -> Self {
+        Self {
+            id: offer.invitation.id,
+            workspace_id: offer.invitation.workspace,
+            slug: offer.slug,
+            name: offer.name,
+            role: offer.invitation.role,
+            expires_at: offer.invitation.expires_at,
+            created_at: offer.invitation.created_at,
+        }
+    }
+}
+
+/// `CreateInvitationResponse`, of creating and resending: the only answers that ever hold a link's secret.
 #[derive(Serialize)]
 pub struct ShownOnce {
     #[serde(flatten)]
@@ -106,9 +132,80 @@ pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
 /// `revoke-invitation`
 pub async fn revoke(call: Call) -> Result<Reply, ApiError> {
     let entry = call.enter().await?;
-    let id = Uuid::try_parse(call.parameter("invitation_id")).unwrap_or(Uuid::nil());
-    actions::revoke(&call.app, entry, InvitationId(id)).await?;
+    actions::revoke(&call.app, entry, invitation_id(&call)).await?;
     Ok(Reply::no_content())
+}
+
+/// `extend-invitation`
+pub async fn extend(mut call: Call) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_body::<NewEnd>().await?;
+    let extended = actions::extend(&call.app, entry, invitation_id(&call), sent.value).await?;
+    Reply::ok(&Shown::from(extended))
+}
+
+/// `resend-invitation`
+pub async fn resend(mut call: Call) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_body::<NewEnd>().await?;
+    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    actions::resend(&call.app, entry, invitation_id(&call), sent.value, repeat).await
+}
+
+/// The invitation that the path names; an id that nothing has where it names none.
+fn invitation_id(call: &Call) -> InvitationId {
+    InvitationId(Uuid::try_parse(call.parameter("invitation_id")).unwrap_or(Uuid::nil()))
+}
+
+/// `list-my-invitations`
+pub async fn list_own(call: Call) -> Result<Reply, ApiError> {
+    let (entry, query) = call.enter_with_query().await?;
+    let page = query.read::<PageQuery>()?.page();
+    let now = call.context.now;
+    let token = bearer_text(&call).and_then(|text| std::str::from_utf8(text).ok());
+    let Some(address) = actions::own_address(&entry, token).await? else {
+        return Reply::ok(&Paginated::new(
+            Vec::new(),
+            page,
+            0,
+            |offer: &store::Offer| offer.invitation.position,
+            Offered::from,
+        ));
+    };
+    let listed = call
+        .app
+        .db
+        .read("invitations.list_own", move |tx| {
+            let rows = store::offers(tx, &address, now, page)?;
+            let counted = store::count_offers(tx, &address, now, TOTAL_LIMIT + 1)?;
+            let page = before_tie(&rows, page);
+            Ok::<_, ward_db::Error>(Paginated::new(
+                rows,
+                page,
+                counted,
+                |it| it.invitation.position,
+                Offered::from,
+            ))
+        })
+        .await?;
+    Reply::ok(&listed)
+}
+
+/// The page without its last rows, if the row that follows has their position: the next page starts after a position, so
+/// rows that share one stay together.
+fn before_tie(rows: &[store::Offer], page: Page) -> Page {
+    let Some(next) = usize::try_from(page.limit).ok().and_then(|limit| rows.get(limit)) else { return page };
+    let before = rows.iter().filter(|row| row.invitation.position < next.invitation.position).count();
+    match i64::try_from(before) {
+        Ok(limit @ 1..) => Page { limit, ..page },
+        _ => page,
+    }
+}
+
+/// `accept-my-invitation`
+pub async fn accept_own(mut call: Call) -> Result<Reply, ApiError> {
+    let (entry, bytes) = call.enter_with_ignored_body().await?;
+    let repeat = Repeat::of(&call, Some(entry.caller.principal), &bytes, StatusCode::CREATED)?;
+    let token = bearer_text(&call).and_then(|text| std::str::from_utf8(text).ok());
+    actions::accept_own(&call.app, entry, invitation_id(&call), token, repeat).await
 }
 
 /// `accept-invitation`

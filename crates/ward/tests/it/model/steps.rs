@@ -325,7 +325,14 @@ impl Act {
 }
 
 /// Operations that no step calls, and why.
-pub const LEFT_OUT: [(&str, &str); 3] = [
+pub const LEFT_OUT: [(&str, &str); 7] = [
+    (
+        "list-my-invitations",
+        "asks for a verified address, which the walk's keys have not: `offers` walks its life",
+    ),
+    ("accept-my-invitation", "the same"),
+    ("extend-invitation", "changes an end that the walk's clock seldom reaches: `offers`"),
+    ("resend-invitation", "replaces a link that the walk has in its hands: `offers`"),
     (
         "integration-health-check",
         "calls outside systems: `outbound` has a scripted one and says what it answers",

@@ -1,0 +1,91 @@
+//! Taking a lane: one short transaction marks what is due, and everything of the tenant's size is read after it.
+
+use std::time::Duration;
+
+use ward_db::{Timestamp, Uuid};
+
+use super::super::outbox::{self, Lane, LaneKey, Leased, Leaving};
+use super::Worker;
+use crate::integrations::{self, Connection};
+use crate::sync::backoff;
+use crate::workspaces;
+
+/// How long a lane that waits for a person is let alone. A change to what it waits for wakes it; this is for changes that
+/// are made past Ward.
+const RECHECK: Duration = Duration::from_mins(30);
+
+/// A lane with what is to be sent.
+pub(super) struct Taken {
+    /// The lane.
+    pub lane: Lane,
+    /// When its integration had last changed.
+    pub seen: Timestamp,
+    /// What is marked as being sent.
+    pub work: Vec<Leased>,
+}
+
+impl Worker {
+    /// Takes the lane and marks what is due of it, in one transaction. `None`: there is nothing to do.
+    pub(super) async fn take(&self, key: LaneKey) -> Result<Option<Taken>, ward_db::Error> {
+        let (now, lease_time, batch) = (self.app.clock.now(), self.lease_time(), self.options.batch);
+        let token = Uuid::new_v4();
+        self.app
+            .db
+            .write("sync.take", move |tx| {
+                let until = now.saturating_add(lease_time);
+                let Some(mut lane) = outbox::take_lane(tx, key, token, now, until)? else { return Ok(None) };
+                let active = workspaces::active(tx, key.0)?.is_some();
+                let readiness = integrations::readiness(tx, key.0, key.1)?;
+                if lane.held
+                    && let Some(ready) = readiness
+                {
+                    outbox::resume_after(tx, &mut lane, ready.updated_at, now)?;
+                }
+                let waits = match readiness {
+                    _ if !active => Some("workspace_archived"),
+                    None => Some("integration_gone"),
+                    Some(_) if lane.held => Some("held"),
+                    Some(ready) if !ready.enabled => Some("integration_disabled"),
+                    Some(ready) if !ready.configured => Some("integration_unconfigured"),
+                    Some(_) => None,
+                };
+                let (Some(ready), None) = (readiness, waits) else {
+                    let not_before = now.saturating_add(RECHECK);
+                    let failures = lane.failures;
+                    outbox::leave_lane(
+                        tx,
+                        &lane,
+                        Leaving { failures, not_before, waits_because: waits, succeeded_at: None },
+                    )?;
+                    return Ok(None);
+                };
+                outbox::go_on(tx, &mut lane, now)?;
+                // After many failures in a row one delivery goes ahead to see.
+                let most = if lane.failures >= backoff::BREAKS_AFTER { 1 } else { batch };
+                let work = outbox::lease(tx, &lane, now, most)?;
+                if work.is_empty() {
+                    let failures = lane.failures;
+                    outbox::leave_lane(
+                        tx,
+                        &lane,
+                        Leaving { failures, not_before: now, waits_because: None, succeeded_at: None },
+                    )?;
+                    return Ok(None);
+                }
+                Ok(Some(Taken { lane, seen: ready.updated_at, work }))
+            })
+            .await
+    }
+
+    /// The integration as it was when its lane was taken, with its credentials opened. `None`: it has changed since or
+    /// cannot be read, and nothing is sent in this turn.
+    pub(super) async fn connection(&self, lane: &Lane, seen: Timestamp) -> Option<Connection> {
+        match integrations::connection(&self.app, lane.key.0, lane.key.1).await {
+            Ok(found) => found.filter(|connection| connection.updated_at == seen),
+            Err(error) => {
+                tracing::error!(%error, "an integration cannot be read; its deliveries are tried again");
+                None
+            }
+        }
+    }
+}
