@@ -115,6 +115,13 @@ impl Error {
         source.and_then(rusqlite::Error::sqlite_error_code) == Some(rusqlite::ErrorCode::DiskFull)
     }
 
+    /// Whether the system failed to flush one of SQLite's files.
+    pub(crate) fn is_failed_flush(&self) -> bool {
+        let source = self.source.as_deref().and_then(|source| source.downcast_ref::<rusqlite::Error>());
+        let code = source.and_then(rusqlite::Error::sqlite_error).map(|error| error.extended_code);
+        matches!(code, Some(rusqlite::ffi::SQLITE_IOERR_FSYNC | rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC))
+    }
+
     /// What the caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         self.kind

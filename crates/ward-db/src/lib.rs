@@ -6,8 +6,9 @@
 //! `$1`, `$2`, …; what differs between engines is spelled in here.
 //!
 //! Metrics (a recorder must be installed before [`Db::open`]): `ward_db_closure_seconds{closure,kind}`,
-//! `ward_db_commit_seconds` and `ward_db_errors_total{kind}`; of SQLite `ward_db_batch_size` and
-//! `ward_db_batches_total{outcome}`; of PostgreSQL `ward_db_pool_size{pool}`, `ward_db_pool_threads{pool}`,
+//! `ward_db_commit_seconds` and `ward_db_errors_total{kind}`; of SQLite `ward_db_batch_size`,
+//! `ward_db_batches_total{outcome}`, `ward_db_log_bytes`, `ward_db_log_copies_failed_total` and
+//! `ward_db_flushes_failed_total{file}`; of PostgreSQL `ward_db_pool_size{pool}`, `ward_db_pool_threads{pool}`,
 //! `ward_db_pool_busy{pool}`, `ward_db_pool_wait_seconds{pool}` (only of calls that had to wait) and
 //! `ward_db_retries_total{reason}`.
 
@@ -44,6 +45,10 @@ pub use postgres::PLANS;
 
 use postgres::Postgres;
 use sqlite::Sqlite;
+
+/// The exit code of a process that ends because a flush of a SQLite file failed: `EX_IOERR` of `sysexits.h`. After such a
+/// failure pages that SQLite counts as safe may be lost, so [`Db`] ends the whole process at once.
+pub const FAILED_FLUSH_EXIT: i32 = 74;
 
 /// How a database is opened. The default suits a server; a command that runs beside one needs no other.
 #[derive(Clone, Debug)]
@@ -357,8 +362,9 @@ impl Db {
         }
     }
 
-    /// Whether it works: the writer comes to its queue and a reader reads the file; or the server answers and takes
-    /// writes. Writes nothing. Waits as long as a write would wait for its turn, so give it a time limit.
+    /// Whether it works: the writer comes to its queue, its last flush and copy of the log succeeded, and a reader reads
+    /// the file; or the server answers and takes writes. Writes nothing, except that a failed flush of the log is tried
+    /// again. Waits as long as a write would wait for its turn, so give it a time limit.
     ///
     /// # Panics
     ///

@@ -1,8 +1,11 @@
 //! SQLite: one file, readers on the calling thread, one writer thread that commits in groups.
 
+mod alone;
 pub mod backup;
 mod conn;
 mod copier;
+mod flush;
+mod fold;
 mod read_mark;
 mod readers;
 mod writer;
@@ -50,18 +53,47 @@ impl Sqlite {
             )));
         }
         let path = PathBuf::from(path);
+<<<<<<< HEAD
         let lock = options.serve_lock.then(|| serve_lock(&path)).transpose()?;
         make_private(&path, options.create && !options.read_only)?;
         let file = (options.serve_lock && options.flush).then(|| File::open(&path)).transpose();
         let file = file.map_err(|error| {
+=======
+        make_private(&path, options.create)?;
+        let resolved = alone::resolved(&path);
+        let lock = options.serve_lock.then(|| alone::lock_name(&resolved)).transpose()?;
+        // Tests that do not flush open one file several times in one process, and closing this would end SQLite's locks.
+        let kept = (options.serve_lock || options.flush).then(|| File::open(&path)).transpose();
+        let kept = kept.map_err(|error| {
+>>>>>>> 26db7a5 (ward-db: end the process at a failed flush, and fold the log at start)
             Error::unavailable(format!("the database {} cannot be opened: {error}", path.display()))
                 .because(error)
         })?;
-        let file = Arc::new(Source { path, options, file: file.map(Arc::new) });
+        let served = match &kept {
+            Some(file) if options.serve_lock => alone::lock_file(file, &resolved).map(|()| false)?,
+            Some(file) => alone::has_server(file, &resolved)?,
+            None => false,
+        };
+        alone::refuse_other_names(&resolved)?;
+        let file = Arc::new(Source::new(path, options, kept));
+        if file.options.flush {
+            fold::fold(&file, served)?;
+        }
         let counters = Arc::new(Counters::default());
+<<<<<<< HEAD
         let writer = (!file.options.read_only)
             .then(|| Writer::start(Arc::clone(&file), Arc::clone(&counters)))
             .transpose()?;
+=======
+        let writer = Writer::start(Arc::clone(&file), Arc::clone(&counters))?;
+        if file.options.serve_lock && file.options.flush {
+            // SQLite does not look at how the flush of a new log's name ended.
+            flush::flush_folder(&resolved).map_err(|error| {
+                let folder = flush::folder_of(&resolved).display();
+                Error::unavailable(format!("the folder {folder} cannot be flushed: {error}")).because(error)
+            })?;
+        }
+>>>>>>> 26db7a5 (ward-db: end the process at a failed flush, and fold the log at start)
         Ok(Self {
             readers: Readers::new(Arc::clone(&file), Role::Read, file.options.readers),
             long_readers: Readers::new(Arc::clone(&file), Role::LongRead, file.options.long_readers),
@@ -79,7 +111,11 @@ impl Sqlite {
     }
 
     fn open_or_refuse(&self) -> Result<(), Error> {
-        if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
+        if self.closed.load(Ordering::Acquire) {
+            Err(Error::closed())
+        } else {
+            self.file.flushes.refuse_while_ending()
+        }
     }
 
     pub(crate) fn read<T, E: From<Error>>(
@@ -172,6 +208,9 @@ impl Sqlite {
             writer.stop();
         }
         // Last: another server may open the file only when this one's writer has let go of it.
+        if let Some(kept) = &self.file.kept {
+            let _ = kept.unlock();
+        }
         self.lock.lock().take();
     }
 }
@@ -188,28 +227,6 @@ struct Abandon(Arc<AtomicBool>);
 impl Drop for Abandon {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-fn serve_lock(path: &Path) -> Result<File, Error> {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-lock");
-    let lock_path = PathBuf::from(name);
-    let trouble = |error: std::io::Error| {
-        Error::unavailable(format!("the lock file {} cannot be had: {error}", lock_path.display()))
-            .because(error)
-    };
-    let mut options = OpenOptions::new();
-    options.create(true).truncate(false).read(true).write(true);
-    private(&mut options);
-    let file = options.open(&lock_path).map_err(trouble)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::unavailable(format!(
-            "another server already serves {}: one file, one server",
-            path.display()
-        ))),
-        Err(std::fs::TryLockError::Error(error)) => Err(trouble(error)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, StatementStatus};
 
@@ -64,6 +65,31 @@ pub fn steps(file: &Path, sql: &str, parameters: &[&str]) -> u64 {
     let steps: Result<i32, rusqlite::Error> = run();
     let steps = steps.unwrap_or_else(|error| panic!("{sql}: {error}"));
     u64::try_from(steps).expect("a count")
+}
+
+/// Another program that has a database open, until it is dropped. Its end copies nothing, as when it is killed.
+#[derive(Debug)]
+pub struct Opened {
+    _connection: Connection,
+}
+
+impl Opened {
+    /// Opens it and reads a row of it, as a shell does. `reading`: its transaction goes on, as a backup's does.
+    ///
+    /// # Panics
+    ///
+    /// When the file cannot be read.
+    pub fn hold(file: &Path, reading: bool) -> Self {
+        let opened = Connection::open(file).expect("a database");
+        let told = opened.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        assert!(told.is_ok_and(|is| is), "it would copy the log at its end");
+        if reading {
+            opened.execute_batch("BEGIN").expect("a transaction");
+        }
+        let count = opened.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
+        count.expect("a database");
+        Self { _connection: opened }
+    }
 }
 
 fn read_as(file: &Connection, text: &str) -> rusqlite::Result<Value> {

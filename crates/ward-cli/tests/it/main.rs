@@ -13,6 +13,7 @@ mod disk;
 mod failover;
 mod faults;
 mod fleet;
+mod flushes;
 mod invariants;
 mod issuers;
 mod kills;

@@ -23,8 +23,10 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
+use super::alone::{lock_name, resolved};
 use super::conn::{Conn, Role, Source};
-use super::{make_private, serve_lock};
+use super::flush::{beside, flush_folder, folder_of};
+use super::make_private;
 use crate::tx::Tx;
 use crate::{Error, ErrorKind, Migration, Options, migrate, names_postgres, sqlite_path};
 
@@ -100,7 +102,7 @@ pub fn make(url: &str, to: &Path, mut progress: impl FnMut(Progress)) -> Result<
     refuse_existing(to)?;
     make_private(&path, false)?;
     let temporary = new_beside(to)?;
-    let source = Source { path, options: Options::default(), file: None }.connect(Role::LongRead)?;
+    let source = Source::new(path, Options::default(), None).connect(Role::LongRead)?;
     copy_pages(&source, &temporary, &mut progress)?;
     let bytes = length(temporary.as_file())?;
     let file = File::open(temporary.path()).map_err(|error| trouble("the copy cannot be read", error))?;
@@ -170,8 +172,7 @@ pub fn check(
         &mut progress,
     )?;
     let mut conn =
-        Source { path: scratch, options: Options { flush: false, ..Options::default() }, file: None }
-            .connect(Role::Migrate)?;
+        Source::new(scratch, Options { flush: false, ..Options::default() }, None).connect(Role::Migrate)?;
     let mut at = |done| progress(Progress { stage: Stage::Checking, done, total: 4 });
     at(0);
     sound(&conn, "PRAGMA integrity_check", |said| said != "ok")?;
@@ -199,7 +200,7 @@ pub fn restore(
     mut progress: impl FnMut(Progress),
 ) -> Result<Checked, Error> {
     let path = path_of(url)?;
-    let _lock = serve_lock(&path)?;
+    let _lock = lock_name(&resolved(&path))?;
     for part in ["", "-wal", "-journal"] {
         refuse_existing(&beside(&path, part))?;
     }
@@ -209,11 +210,12 @@ pub fn restore(
     if copied != checked.backup {
         return Err(Error::new(ErrorKind::Conflict, "the backup was changed while it was being restored"));
     }
-    let source = Source { path: temporary.path().to_owned(), options: Options::default(), file: None };
+    let source = Source::new(temporary.path().to_owned(), Options::default(), None);
     let mut conn = source.connect(Role::Migrate)?;
     migrate::migrate(&mut *conn, migrations, binary_version)?;
     conn.transaction(|tx| amend(tx).map(|()| true))?;
-    // The last connection folds the WAL into the file and takes it away, so that the file is all there is.
+    conn.raw("PRAGMA wal_checkpoint(TRUNCATE)")?;
+    // The last connection takes the empty log away, so that the file is all there is.
     conn.raw.close().map_err(|(_, error)| Error::from(error))?;
     refuse_existing(&beside(temporary.path(), "-wal"))?;
     publish(temporary, &path)?;
@@ -227,12 +229,6 @@ fn path_of(url: &str) -> Result<PathBuf, Error> {
         ));
     }
     sqlite_path(url).map(PathBuf::from)
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 fn trouble(what: &str, error: std::io::Error) -> Error {
@@ -262,10 +258,6 @@ fn refuse_open_database(file: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn folder_of(file: &Path) -> &Path {
-    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// An empty file in the same folder as `file`, for its owner alone; gone with the value, if it is not published.
 fn new_beside(file: &Path) -> Result<NamedTempFile, Error> {
     tempfile::Builder::new().prefix(".ward-unfinished-").tempfile_in(folder_of(file)).map_err(|error| {
@@ -283,11 +275,7 @@ fn publish(temporary: NamedTempFile, to: &Path) -> Result<(), Error> {
         _ => trouble(&format!("{} cannot be named", to.display()), failed.error),
     })?;
     // The name must be as lasting as the file.
-    #[cfg(unix)]
-    File::open(folder_of(to))
-        .and_then(|folder| folder.sync_all())
-        .map_err(|error| trouble("the folder cannot be flushed", error))?;
-    Ok(())
+    flush_folder(to).map_err(|error| trouble("the folder cannot be flushed", error))
 }
 
 fn length(file: &File) -> Result<u64, Error> {

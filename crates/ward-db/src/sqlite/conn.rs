@@ -14,6 +14,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::{CachedStatement, Connection, OpenFlags};
 
+use super::alone::resolved;
+use super::flush::Flushes;
 use crate::counters::{Counters, add};
 use crate::migrate::Schema;
 use crate::tx::Tx;
@@ -57,11 +59,23 @@ impl Role {
 pub(super) struct Source {
     pub(super) path: PathBuf,
     pub(super) options: Options,
-    /// The file, opened once more to be synced, if a server serves it and its commits are durable.
-    pub(super) file: Option<Arc<File>>,
+    /// The state of the file's flushes.
+    pub(super) flushes: Flushes,
+    /// The file, opened once more: to be locked, and to be flushed by the copier.
+    pub(super) kept: Option<Arc<File>>,
 }
 
 impl Source {
+    pub(super) fn new(path: PathBuf, options: Options, kept: Option<File>) -> Self {
+        let flushes = Flushes::new(resolved(&path));
+        Self { path, options, flushes, kept: kept.map(Arc::new) }
+    }
+
+    /// The file for the copier to flush, if a server serves it and its commits are durable.
+    pub(super) fn file(&self) -> Option<Arc<File>> {
+        self.kept.clone().filter(|_| self.options.serve_lock && self.options.flush)
+    }
+
     /// Puts the file into WAL mode, in which it then stays. Of several processes that open a new file at once all but
     /// one are told that it is busy, and told so at once: SQLite does not apply its own time-out here.
     fn write_ahead(&self, raw: &Connection) -> Result<(), Error> {
@@ -123,20 +137,20 @@ impl Source {
         match role {
             Role::Read | Role::LongRead => {
                 raw.pragma_update(None, "query_only", true)?;
+                // SQLite hides a failed flush of the copy at a connection's end. The writer copies instead, and checks.
+                raw.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
                 raw.pragma_update(None, "cache_size", -READER_CACHE)?;
             }
             Role::Write | Role::Migrate => {
                 raw.pragma_update(None, "cache_size", -WRITER_CACHE)?;
                 // Savepoints copy the pages they change; in memory that is a memcpy, in a temporary file it is I/O.
                 raw.pragma_update(None, "temp_store", "MEMORY")?;
-                if role == Role::Write {
-                    // Takes the place of SQLite's own checkpoints.
-                    let told = Arc::clone(&wal_pages);
-                    raw.wal_hook(Some(move |_: &mut Wal, pages| {
-                        told.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
-                        Ok(())
-                    }))?;
-                }
+                // The hook replaces SQLite's own copies of the log, whose failed flushes SQLite hides.
+                let told = Arc::clone(&wal_pages);
+                raw.wal_hook(Some(move |_: &mut Wal, pages| {
+                    told.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+                    Ok(())
+                }))?;
                 raw.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
                 if let Some(pages) = self.options.max_page_count {
                     let _: i64 =
@@ -153,7 +167,7 @@ impl Source {
             recorder,
             spellings: RefCell::default(),
             timers: RefCell::default(),
-            _file: self.file.clone(),
+            _kept: self.kept.clone(),
         }))
     }
 }
@@ -167,10 +181,10 @@ pub(crate) struct Conn {
     recorder: Option<Arc<Recorder>>,
     spellings: RefCell<HashMap<Place, Spelling, BuildHasherDefault<PlaceHasher>>>,
     timers: RefCell<HashMap<Place, Histogram, BuildHasherDefault<PlaceHasher>>>,
-    /// [`Source::file`], in every connection and after `raw`: when a process closes any descriptor of a file, the system
+    /// [`Source::kept`], in every connection and after `raw`: when a process closes any descriptor of a file, the system
     /// lets go of all locks that it holds on the file, SQLite's too. So this one is closed after the last connection.
     /// (fcntl(2), "Advisory record locking".)
-    _file: Option<Arc<File>>,
+    _kept: Option<Arc<File>>,
 }
 
 /// Where a text stands in memory: address and length. Texts of the program's own never move, so this finds them

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use metrics::{Histogram, counter, histogram};
+use metrics::{Gauge, Histogram, counter, gauge, histogram};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -21,6 +21,9 @@ use crate::{Error, ErrorKind, closure};
 /// Pages (of 4 KiB) in the WAL from which they are copied into the file. A checkpoint costs two syncs and every
 /// distinct page once, so the longer it waits the less it costs; the price is 32 MiB to look through after a crash.
 const CHECKPOINT_PAGES: usize = 8_192;
+
+/// The bytes of a page in SQLite's log: the page and its header.
+const PAGE_BYTES: f64 = 4_096.0 + 24.0;
 
 /// A checkpoint that a reader's snapshot kept from finishing is tried again after so many more pages.
 const CHECKPOINT_AGAIN: usize = CHECKPOINT_PAGES / 4;
@@ -39,13 +42,16 @@ pub(super) struct Writer {
 
 enum Message {
     Job(Box<dyn Job>),
-    Probe(oneshot::Sender<()>),
+    Probe(oneshot::Sender<Result<(), Error>>),
     Stop,
 }
 
 impl Writer {
     pub(super) fn start(source: Arc<Source>, counters: Arc<Counters>) -> Result<Self, Error> {
         let conn = source.connect(Role::Write)?;
+        // There from the start, so that an alert on them can tell zero from missing.
+        counter!("ward_db_flushes_failed_total", "file" => "log").absolute(0);
+        counter!("ward_db_log_copies_failed_total").absolute(0);
         let mark = ReadMark::new(&source)?;
         let copier = Copier::start(&source)?;
         let (queue, waiting) = sync_channel(source.options.write_queue.max(1));
@@ -57,6 +63,7 @@ impl Writer {
             mark,
             copier,
             copying: false,
+            log_bytes: gauge!("ward_db_log_bytes"),
             batch_size: histogram!("ward_db_batch_size"),
             commit_time: histogram!("ward_db_commit_seconds"),
             checkpoint_at: CHECKPOINT_PAGES,
@@ -74,11 +81,11 @@ impl Writer {
         self.send(Message::Job(job))
     }
 
-    /// Comes back when the writer has come to it.
+    /// Comes back when the writer has come to it, with an error while the log cannot be flushed or copied.
     pub(super) async fn probe(&self) -> Result<(), Error> {
         let (sender, answer) = oneshot::channel();
         self.send(Message::Probe(sender))?;
-        answer.await.map_err(|_| Error::unavailable("the writer is gone"))
+        answer.await.unwrap_or_else(|_| Err(Error::unavailable("the writer is gone")))
     }
 
     fn send(&self, message: Message) -> Result<(), Error> {
@@ -192,6 +199,7 @@ struct Thread {
     copier: Option<Copier>,
     /// The copier is at work, or has left the rest to be copied here.
     copying: bool,
+    log_bytes: Gauge,
     batch_size: Histogram,
     commit_time: Histogram,
     checkpoint_at: usize,
@@ -238,7 +246,7 @@ impl Thread {
                 match message {
                     Message::Job(job) => jobs.push(job),
                     Message::Probe(sender) => {
-                        let _ = sender.send(());
+                        let _ = sender.send(self.probe());
                     }
                     Message::Stop => stop = true,
                 }
@@ -254,12 +262,47 @@ impl Thread {
             // After the answers: none of them waits for it.
             self.mark.hold_newest();
         }
-        drop(self.copier);
-        self.mark.release();
-        let _ = self.conn.raw.busy_timeout(LAST_CHECKPOINT);
-        if let Err(error) = self.conn.raw("PRAGMA wal_checkpoint(TRUNCATE)") {
-            tracing::warn!(%error, "the last checkpoint was left to the next opening");
+        let Self { source, conn, mark, copier, .. } = self;
+        drop(copier);
+        // Before the writer's connection, which as the last one takes the empty log away.
+        drop(mark);
+        if source.flushes.is_marked() {
+            source.flushes.end_for_mark();
         }
+        let _ = conn.raw.busy_timeout(LAST_CHECKPOINT);
+        match conn.raw("PRAGMA wal_checkpoint(TRUNCATE)") {
+            Err(error) if error.is_failed_flush() => {
+                source.flushes.end("a flush failed while the log was copied into the database file", &error);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the log could not be copied into the file; the next start does so");
+            }
+            Ok(()) => {}
+        }
+    }
+
+    /// Repeats the flush or copy that failed last, so that a server without writes sees its disk recover.
+    fn probe(&self) -> Result<(), Error> {
+        let flushes = &self.source.flushes;
+        if flushes.log_failed() {
+            let version: i64 = self.conn.raw.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            // A commit that changes nothing, and is flushed.
+            let flushed = self.conn.raw.pragma_update(None, "user_version", version).map_err(Error::from);
+            if flushed.as_ref().map_or_else(Error::is_failed_flush, |()| true) {
+                flushes.note_log(flushed.is_err());
+            }
+            flushed.map_err(|error| error.with_kind(ErrorKind::Unavailable, "the log cannot be flushed"))?;
+        }
+        if flushes.copy_failed()
+            && self.copier.as_ref().is_none_or(|copier| !self.copying || copier.is_done())
+        {
+            self.mark.release();
+            copy(&self.conn, flushes);
+        }
+        if flushes.copy_failed() {
+            return Err(Error::unavailable("the log cannot be copied into the database file"));
+        }
+        Ok(())
     }
 
     /// One transaction over all of `jobs`. No job is answered before its end.
@@ -274,6 +317,9 @@ impl Thread {
             tracing::error!(%error, closures = jobs.len(), "a batch of writes failed");
             counter!("ward_db_errors_total", "kind" => error.kind().label()).increment(1);
             self.recover();
+            if error.is_failed_flush() {
+                self.log_failed();
+            }
         }
         let outcome = if failure.is_some() { "failed" } else { "committed" };
         counter!("ward_db_batches_total", "outcome" => outcome).increment(1);
@@ -305,8 +351,13 @@ impl Thread {
             }
         };
         ran.count(&self.counters);
+        self.source.flushes.refuse_while_ending().map_err(aborted)?;
         let started = Instant::now();
         self.conn.raw("COMMIT").map_err(failed_commit)?;
+        if self.source.flushes.log_failed() {
+            tracing::info!("the log can be flushed again");
+            self.source.flushes.note_log(false);
+        }
         self.commit_time.record(started.elapsed());
         add(&self.counters.commits, 1);
         Ok(())
@@ -379,6 +430,7 @@ impl Thread {
     /// is inside the commit, which the batch would wait for; here only the next one waits, and for the rest alone.
     fn checkpoint(&mut self) {
         let pages = self.conn.wal_pages.load(Ordering::Relaxed);
+        self.log_bytes.set(u32::try_from(pages).map_or(f64::INFINITY, f64::from) * PAGE_BYTES);
         if self.copying {
             if self.copier.as_ref().is_some_and(|copier| !copier.is_done()) {
                 return;
@@ -389,14 +441,44 @@ impl Thread {
                 self.checkpoint_at = CHECKPOINT_PAGES;
             }
             return;
-        } else if self.copier.as_ref().is_some_and(Copier::begin) {
+        } else if self.can_copy_beside() {
             self.copying = true;
             return;
         }
         self.copying = false;
         self.checkpoint_at = pages + CHECKPOINT_AGAIN;
         self.mark.release();
-        copy(&self.conn);
+        copy(&self.conn, &self.source.flushes);
+    }
+
+    /// After a failed flush of the log. The system tells of it once through every descriptor that was open then, so the
+    /// copier gets new ones: it would take the news for a failure of its own.
+    fn log_failed(&mut self) {
+        tracing::error!(
+            "a flush of the log failed: these writes are refused as unknown, and the server is not ready until a flush \
+             succeeds. Look at the disk; a restart is not needed"
+        );
+        self.source.flushes.note_log(true);
+        self.copier = None;
+        self.copying = false;
+        self.start_copier();
+    }
+
+    /// Starts a copy on the copier's thread; false if there is none.
+    fn can_copy_beside(&mut self) -> bool {
+        if self.copier.is_none() {
+            self.start_copier();
+        }
+        self.copier.as_ref().is_some_and(Copier::begin)
+    }
+
+    fn start_copier(&mut self) {
+        match Copier::start(&self.source) {
+            Ok(copier) => self.copier = copier,
+            Err(error) => {
+                tracing::warn!(%error, "the copier cannot be started yet; the writer copies the log itself")
+            }
+        }
     }
 
     /// Back to a connection without a transaction, a new one if need be.

@@ -1,0 +1,170 @@
+//! One file, one server: the locks, which follow the file, and the programs that stand in the way.
+
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::flush::{beside, folder_of};
+use super::private;
+use crate::Error;
+
+/// A command looks at the lock for an instant. A server that meets it there asks again.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How many programs an error names at most.
+#[cfg(target_os = "linux")]
+const NAMED: usize = 10;
+
+/// Why a lock is not held.
+enum Refused {
+    Held,
+    Trouble(std::io::Error),
+}
+
+fn lock(file: &File) -> Result<(), Refused> {
+    for attempt in 1.. {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if attempt < TRIES => std::thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) => return Err(Refused::Held),
+            Err(TryLockError::Error(error)) => return Err(Refused::Trouble(error)),
+        }
+    }
+    Err(Refused::Held)
+}
+
+/// The path of a file that may not be there yet, with all links resolved.
+pub(super) fn resolved(path: &Path) -> PathBuf {
+    let there = path.canonicalize();
+    there
+        .or_else(|_| {
+            let folder = folder_of(path).canonicalize()?;
+            Ok::<_, std::io::Error>(path.file_name().map_or_else(|| folder.clone(), |name| folder.join(name)))
+        })
+        .unwrap_or_else(|_| path.to_owned())
+}
+
+/// Takes the lock of a resolved path, which keeps two servers from one name even while the file is replaced.
+pub(super) fn lock_name(path: &Path) -> Result<File, Error> {
+    let lock_path = beside(path, "-lock");
+    let trouble = |error: std::io::Error| {
+        Error::unavailable(format!("the lock file {} cannot be used: {error}", lock_path.display()))
+            .because(error)
+    };
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).read(true).write(true);
+    private(&mut options);
+    let file = options.open(&lock_path).map_err(trouble)?;
+    match lock(&file) {
+        Ok(()) => Ok(file),
+        Err(Refused::Held) => Err(Error::unavailable(format!(
+            "another server already serves {}: one file, one server",
+            path.display()
+        ))),
+        Err(Refused::Trouble(error)) => Err(trouble(error)),
+    }
+}
+
+/// Takes the lock of the file itself, which keeps two servers apart whatever names they know it by.
+pub(super) fn lock_file(file: &File, path: &Path) -> Result<(), Error> {
+    lock(file).map_err(|refused| match refused {
+        Refused::Held => Error::unavailable(format!(
+            "another server already serves the file {} under another name: one file, one server",
+            path.display()
+        )),
+        Refused::Trouble(error) => {
+            Error::unavailable(format!("the file {} cannot be locked: {error}", path.display()))
+                .because(error)
+        }
+    })
+}
+
+/// Whether a server has the file. A server that has it under another name is an error: SQLite keeps the log beside the
+/// name, so this process would miss that server's writes and damage the file.
+pub(super) fn has_server(file: &File, path: &Path) -> Result<bool, Error> {
+    let held = |file: &File| match file.try_lock_shared() {
+        Ok(()) => file.unlock().map(|()| false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    };
+    let trouble = |error: std::io::Error| {
+        Error::unavailable(format!("the lock of {} cannot be read: {error}", path.display())).because(error)
+    };
+    if !held(file).map_err(trouble)? {
+        return Ok(false);
+    }
+    let named = match File::open(beside(path, "-lock")) {
+        Ok(lock) => held(&lock).map_err(trouble)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) => return Err(trouble(error)),
+    };
+    if named {
+        return Ok(true);
+    }
+    Err(Error::unavailable(format!(
+        "a server has the file {} open under another name, beside which its log is: use the server's name for the file",
+        path.display()
+    )))
+}
+
+/// Refuses a file whose log is beside another of its names (hard links).
+#[cfg(unix)]
+pub(super) fn refuse_other_names(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::MetadataExt as _;
+    let same = |one: &Metadata, other: &Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
+    let Ok(this) = path.metadata() else { return Ok(()) };
+    if this.nlink() < 2 {
+        return Ok(());
+    }
+    let entries = folder_of(path).read_dir().into_iter().flatten().flatten();
+    for other in entries.map(|entry| entry.path()).filter(|other| other.file_name() != path.file_name()) {
+        let is_this = other.symlink_metadata().is_ok_and(|there| same(&there, &this));
+        if is_this && beside(&other, "-wal").metadata().is_ok_and(|log| log.len() > 0) {
+            return Err(Error::unavailable(format!(
+                "the file {} has another name, {}, and its log is beside that one: use that name",
+                path.display(),
+                other.display()
+            )));
+        }
+    }
+    tracing::warn!(
+        database = %path.display(),
+        "the database file has several names (hard links), and its log is beside one of them: remove the other names"
+    );
+    Ok(())
+}
+
+#[cfg(not(unix))]
+pub(super) fn refuse_other_names(_: &Path) -> Result<(), Error> {
+    Ok(())
+}
+
+/// Names the other programs that have the file open, as far as the system shows them to this user.
+#[cfg(target_os = "linux")]
+pub(super) fn openers(path: &Path) -> String {
+    use std::os::unix::fs::MetadataExt as _;
+    let unnamed = "another program has it open".to_owned();
+    let (Ok(this), Ok(processes)) = (path.metadata(), Path::new("/proc").read_dir()) else { return unnamed };
+    let has_it = |process: &Path| {
+        let files = process.join("fd").read_dir().into_iter().flatten().flatten();
+        files
+            .filter_map(|file| file.path().metadata().ok())
+            .any(|file: Metadata| (file.dev(), file.ino()) == (this.dev(), this.ino()))
+    };
+    let mut names = Vec::new();
+    for process in processes.flatten() {
+        let number: Option<u32> = process.file_name().to_str().and_then(|name| name.parse().ok());
+        let Some(number) = number.filter(|number| *number != std::process::id()) else { continue };
+        if names.len() < NAMED && has_it(&process.path()) {
+            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            names.push(format!("{} (process {number})", name.trim().escape_debug()));
+        }
+    }
+    if names.is_empty() { unnamed } else { format!("these programs have it open: {}", names.join(", ")) }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn openers(_: &Path) -> String {
+    "another program has it open".to_owned()
+}
