@@ -128,7 +128,7 @@ impl Flushes {
         } else {
             "The mark beside the file could not be written, so Ward cannot check that no program has it open."
         };
-        self.exit(&format!(
+        Self::exit(&format!(
             "{failed}: {why}. The disk under {} is in trouble, and the server ends so that no later write builds on \
              lost pages. All acknowledged writes are in the log. {marked} Repair the disk, close every other program \
              that has the file open, and start Ward again.",
@@ -139,14 +139,14 @@ impl Flushes {
     /// Ends the process, because another process left the mark while this one had the file open.
     pub(super) fn end_for_mark(&self) -> ! {
         self.ending.store(true, Ordering::Release);
-        self.exit(&format!(
+        Self::exit(&format!(
             "another Ward on {} ended because a flush of the file failed, and this one ends too. All acknowledged writes \
              are in the log. Repair the disk, close every other program that has the file open, and start Ward again.",
             self.path.display()
         ))
     }
 
-    fn exit(&self, line: &str) -> ! {
+    fn exit(line: &str) -> ! {
         if tracing::dispatcher::has_been_set() {
             tracing::error!("{line}");
         } else {

@@ -476,7 +476,7 @@ impl Thread {
         match Copier::start(&self.source) {
             Ok(copier) => self.copier = copier,
             Err(error) => {
-                tracing::warn!(%error, "the copier cannot be started yet; the writer copies the log itself")
+                tracing::warn!(%error, "the copier cannot be started yet; the writer copies the log itself");
             }
         }
     }
