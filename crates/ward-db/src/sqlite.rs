@@ -53,19 +53,12 @@ impl Sqlite {
             )));
         }
         let path = PathBuf::from(path);
-<<<<<<< HEAD
-        let lock = options.serve_lock.then(|| serve_lock(&path)).transpose()?;
         make_private(&path, options.create && !options.read_only)?;
-        let file = (options.serve_lock && options.flush).then(|| File::open(&path)).transpose();
-        let file = file.map_err(|error| {
-=======
-        make_private(&path, options.create)?;
         let resolved = alone::resolved(&path);
         let lock = options.serve_lock.then(|| alone::lock_name(&resolved)).transpose()?;
         // Tests that do not flush open one file several times in one process, and closing this would end SQLite's locks.
         let kept = (options.serve_lock || options.flush).then(|| File::open(&path)).transpose();
         let kept = kept.map_err(|error| {
->>>>>>> 26db7a5 (ward-db: end the process at a failed flush, and fold the log at start)
             Error::unavailable(format!("the database {} cannot be opened: {error}", path.display()))
                 .because(error)
         })?;
@@ -76,16 +69,13 @@ impl Sqlite {
         };
         alone::refuse_other_names(&resolved)?;
         let file = Arc::new(Source::new(path, options, kept));
-        if file.options.flush {
+        if file.options.flush && !file.options.read_only {
             fold::fold(&file, served)?;
         }
         let counters = Arc::new(Counters::default());
-<<<<<<< HEAD
         let writer = (!file.options.read_only)
             .then(|| Writer::start(Arc::clone(&file), Arc::clone(&counters)))
             .transpose()?;
-=======
-        let writer = Writer::start(Arc::clone(&file), Arc::clone(&counters))?;
         if file.options.serve_lock && file.options.flush {
             // SQLite does not look at how the flush of a new log's name ended.
             flush::flush_folder(&resolved).map_err(|error| {
@@ -93,7 +83,6 @@ impl Sqlite {
                 Error::unavailable(format!("the folder {folder} cannot be flushed: {error}")).because(error)
             })?;
         }
->>>>>>> 26db7a5 (ward-db: end the process at a failed flush, and fold the log at start)
         Ok(Self {
             readers: Readers::new(Arc::clone(&file), Role::Read, file.options.readers),
             long_readers: Readers::new(Arc::clone(&file), Role::LongRead, file.options.long_readers),

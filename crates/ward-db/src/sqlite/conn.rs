@@ -101,9 +101,7 @@ impl Source {
 
     /// Whether the log holds commits that are not folded into the file yet, as far as its size tells.
     fn log_holds_commits(&self) -> bool {
-        let mut name = self.path.as_os_str().to_owned();
-        name.push("-wal");
-        std::fs::metadata(PathBuf::from(name)).is_ok_and(|log| log.len() > 0)
+        std::fs::metadata(self.flushes.log()).is_ok_and(|log| log.len() > 0)
     }
 
     pub(super) fn connect(&self, role: Role) -> Result<Box<Conn>, Error> {
@@ -138,7 +136,9 @@ impl Source {
             Role::Read | Role::LongRead => {
                 raw.pragma_update(None, "query_only", true)?;
                 // SQLite hides a failed flush of the copy at a connection's end. The writer copies instead, and checks.
-                raw.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+                if !self.options.read_only {
+                    raw.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+                }
                 raw.pragma_update(None, "cache_size", -READER_CACHE)?;
             }
             Role::Write | Role::Migrate => {
