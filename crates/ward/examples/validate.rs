@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::{Value, json};
 use ward::http::contract::Contract;
-use ward::http::validate::{self, BodyRefused, Problem};
+use ward::http::validate::{self, BodyRefused, Problem, Problems};
 
 #[derive(Serialize)]
 struct Verdict {
@@ -26,6 +26,12 @@ struct Verdict {
 impl From<Vec<Problem>> for Verdict {
     fn from(problems: Vec<Problem>) -> Self {
         Self { status: 422, accepted: None, detail: Some(problems) }
+    }
+}
+
+impl From<Problems> for Verdict {
+    fn from(problems: Problems) -> Self {
+        problems.into_answer().into()
     }
 }
 

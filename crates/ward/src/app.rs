@@ -24,6 +24,7 @@ use crate::members::invitations;
 use crate::router;
 use crate::sync::worker::{self, Worker};
 use crate::vault::{self, Vault, VaultError};
+use crate::work::Work;
 use crate::{api_keys, sync, workspaces};
 
 /// Every migration, in order.
@@ -119,6 +120,8 @@ pub struct App {
     pub vault: Arc<Vault>,
     /// The one client of everything that is called outside.
     pub wire: Wire,
+    /// CPU work whose amount a tenant decides.
+    pub work: Work,
     /// Refusals waiting to be recorded.
     pub refusals: Refusals,
     /// Last uses waiting to be written.
@@ -197,6 +200,7 @@ impl App {
             contract,
             vault: Arc::new(vault),
             wire,
+            work: Work::default(),
             refusals: Refusals::default(),
             last_used: LastUsed::default(),
             sync: sync::Wake::default(),

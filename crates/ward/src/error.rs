@@ -5,7 +5,8 @@ use http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 use ward_db::ErrorKind;
 
-use crate::http::validate::Problem;
+use crate::http::validate::{Problem, Problems};
+use crate::shares::Full;
 
 /// Why a request was not done.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ struct Envelope<'a> {
 
 /// `{"detail": [...]}`: the body of a 422 about values.
 #[derive(Serialize)]
-struct Problems<'a> {
+struct Invalid<'a> {
     detail: &'a [Problem],
 }
 
@@ -126,10 +127,15 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The request body is too large.")
     }
 
-    /// 422: all that is wrong with the values.
+    /// 422: what is wrong with the values.
     pub fn invalid(problems: Vec<Problem>) -> Self {
+        Self::refused(problems.into())
+    }
+
+    /// 422: all that validation found, as far as an answer lists it.
+    pub fn refused(problems: Problems) -> Self {
         Self {
-            problems,
+            problems: problems.into_answer(),
             ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_error", "The request is not valid.")
         }
     }
@@ -145,6 +151,17 @@ impl ApiError {
             Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests from this address.");
         error.retry_after = Some(retry_after);
         error
+    }
+
+    /// 429: this workspace, or this address, uses as much of a shared pool as it may. Others are not concerned.
+    pub fn share_used_up(cause: Full) -> Self {
+        let mut error = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "share_used_up",
+            "Too much work of this workspace is under way. Wait for it to finish, then try again.",
+        );
+        error.retry_after = Some(1);
+        error.because(cause)
     }
 
     /// 503: a write may or may not have been done.
@@ -231,7 +248,7 @@ impl ApiError {
         let body = if self.problems.is_empty() {
             serde_json::to_vec(&Envelope { detail: self.detail, error_code: self.code, request_id })
         } else {
-            serde_json::to_vec(&Problems { detail: &self.problems })
+            serde_json::to_vec(&Invalid { detail: &self.problems })
         };
         body.unwrap_or_else(|_| b"{}".to_vec())
     }

@@ -20,4 +20,5 @@ pub mod shares;
 pub mod sync;
 pub mod telemetry;
 pub mod vault;
+pub mod work;
 pub mod workspaces;

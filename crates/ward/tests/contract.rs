@@ -185,20 +185,19 @@ fn each(value: &Value, visit: &mut impl FnMut(&Map<String, Value>)) {
 /// What the validators make of one recorded request: `Ok` of what is accepted, or the status and its `detail`.
 fn replay(contract: &Contract, case: &Value) -> Result<Value, (u16, Value)> {
     let operation = contract.operation(case["operation"].as_str().unwrap()).expect("a served operation");
-    let detail =
-        |problems: &Vec<_>| (422, serde_json::to_value::<&Vec<validate::Problem>>(problems).unwrap());
+    let detail = |problems: Vec<validate::Problem>| (422, serde_json::to_value(problems).unwrap());
     if operation.body.is_none() {
-        let query =
-            validate::query(operation, case["query"].as_str()).map_err(|problems| detail(&problems))?;
+        let query = validate::query(operation, case["query"].as_str())
+            .map_err(|problems| detail(problems.into_answer()))?;
         return Ok(Value::Object(query));
     }
     let sent = case["body"].as_str().unwrap_or_default().as_bytes();
     let parsed =
         validate::parse(case["content_type"].as_str(), sent, 64).map_err(|refused| match refused {
             BodyRefused::NotUtf8 => (400, Value::Null),
-            BodyRefused::Problems(problems) => detail(&problems),
+            BodyRefused::Problems(problems) => detail(problems),
         })?;
-    let judged = validate::body(operation, &parsed).map_err(|problems| detail(&problems))?;
+    let judged = validate::body(operation, &parsed).map_err(|problems| detail(problems.into_answer()))?;
     let mut value = judged.value;
     // Ward's own addition, which the reference does not know.
     if let Some(fields) = value.as_object_mut().filter(|_| operation.id == "create-api-key") {

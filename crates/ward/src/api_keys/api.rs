@@ -11,7 +11,7 @@ use super::{ApiKey, store};
 use crate::access::{Permission, Permissions, Role};
 use crate::error::ApiError;
 use crate::http::idempotency::{Ended, Repeat};
-use crate::http::validate::{Json, Loc, Problem};
+use crate::http::validate::{self, Json, Loc, Problem};
 use crate::http::{Call, Reply};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
@@ -87,7 +87,7 @@ pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
 
 async fn claim(mut call: Call) -> Result<Reply, ApiError> {
     let body = call.read_body().await?;
-    let sent = body.valid_and::<NewKey>(&call.operation, claim_problems)?;
+    let sent = body.valid_and::<NewKey>(&call, claim_problems).await?;
     let repeat = Repeat::of(&call, None, &sent.bytes, StatusCode::CREATED)?;
     let workspace = call.workspace().ok_or(ApiError::no_workspace())?;
     actions::claim(&call.app, call.context.clone(), workspace, sent.value, repeat).await
@@ -102,7 +102,7 @@ fn claim_problems(given: &Json) -> Vec<Problem> {
     let permissions =
         fields.get("permissions").filter(|list| matches!(list, Json::Array(items) if !items.is_empty()));
     let problem = |field: &'static str, message: &str, input: &Json| {
-        Problem::value_error(vec![Loc::from("body"), Loc::from(field)], message, input.clone())
+        Problem::value_error(vec![Loc::from("body"), Loc::from(field)], message, validate::shown(input))
     };
     let role =
         role.map(|role| problem("role", "A claim makes an owner key: leave the role out or say owner", role));

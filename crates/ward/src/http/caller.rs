@@ -24,6 +24,7 @@ use crate::http::{Call, Context};
 use crate::identity::token::{self, Verified};
 use crate::identity::{self, PrincipalKind};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
+use crate::shares::Holder;
 use crate::workspaces::{self, AsMember, Workspace};
 
 /// How long before its end a key's answers begin to warn.
@@ -260,6 +261,15 @@ pub struct Held {
 }
 
 impl Admitted {
+    /// The party whose share of CPU work the request's body takes: the workspace, if the caller sees it; else their
+    /// address.
+    pub fn holder(&self) -> Holder {
+        match &self.0.seen {
+            Some(seen) => Holder::Workspace(seen.workspace.id),
+            None => self.0.context.holder(),
+        }
+    }
+
     /// Says whether the caller sees the workspace (404) and may do what they ask (403).
     pub fn decided(self, app: &App) -> Result<Entry, ApiError> {
         let entry = self.0;

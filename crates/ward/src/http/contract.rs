@@ -14,7 +14,7 @@ use http::Method;
 use serde_json::{Map, Value};
 
 pub use schema::Node;
-pub(super) use schema::{Bounds, Kind, Lengths, Property, Range, Text};
+pub(super) use schema::{Bounds, Extent, Kind, Lengths, Property, Range, Text};
 
 use super::validate::Loc;
 

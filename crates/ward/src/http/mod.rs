@@ -1,5 +1,6 @@
 //! What every route shares: the way a request goes in and an answer comes out.
 
+mod body;
 pub mod caller;
 pub mod contract;
 pub mod cors;
@@ -38,8 +39,10 @@ use crate::error::ApiError;
 use crate::http::caller::Entry;
 use crate::http::contract::{Access, Operation};
 use crate::http::limits::{AddressRate, RateState};
-use crate::http::validate::{BodyRefused, Json, Parsed, Problem};
 use crate::ids::WorkspaceId;
+use crate::shares::Holder;
+
+pub use body::{Sent, SentBody};
 
 /// Names a request in its answer, its log lines and its audit events.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -83,6 +86,11 @@ impl Context {
     /// The context of something that time does: a lapse.
     pub fn of_time(now: Timestamp) -> Self {
         Self { user_agent: None, ..Self::of_operator(now) }
+    }
+
+    /// The party whose share of a pool a request takes that concerns no workspace: its address.
+    pub fn holder(&self) -> Holder {
+        Holder::Address(limits::bucket(self.address))
     }
 
     fn of_request(app: &App, parts: &Parts) -> Self {
@@ -200,16 +208,18 @@ impl Call {
     /// Lets the caller in and reads the query parameters, which are judged last.
     pub async fn enter_with_query(&self) -> Result<(Entry, Query), ApiError> {
         let entry = self.enter().await?;
-        let query = validate::query(&self.operation, self.parts.uri.query()).map_err(ApiError::invalid)?;
+        let query = validate::query(&self.operation, self.parts.uri.query()).map_err(ApiError::refused)?;
         Ok((entry, Query(Value::Object(query))))
     }
 
     /// Lets the caller in and reads the body: credential, then size and syntax, then seeing and permission, then values.
-    pub async fn enter_with_body<T: DeserializeOwned>(&mut self) -> Result<(Entry, Sent<T>), ApiError> {
+    pub async fn enter_with_body<T: DeserializeOwned + Send + 'static>(
+        &mut self,
+    ) -> Result<(Entry, Sent<T>), ApiError> {
         let admitted = Entry::admit(self).await?;
-        let body = self.read_body().await?;
+        let body = self.read_body_of(admitted.holder()).await?;
         let entry = admitted.decided(&self.app)?;
-        Ok((entry, body.valid(&self.operation)?))
+        Ok((entry, body.valid(self).await?))
     }
 
     /// Lets the caller in and reads the body of an operation that declares none, whose bytes tell repeats apart.
@@ -233,54 +243,6 @@ impl Call {
             Err(error) => Err(ApiError::broken_body(error)),
         }
     }
-
-    /// Reads the body: its size (413), its encoding (400), its syntax (422).
-    pub async fn read_body(&mut self) -> Result<SentBody, ApiError> {
-        let bytes = self.read_ignored_body().await?;
-        let content_type = self.parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-        let content_type = content_type.map(|value| String::from_utf8_lossy(value));
-        match validate::parse(content_type.as_deref(), &bytes, self.app.config.limits.json_depth) {
-            Ok(parsed) => Ok(SentBody { bytes, parsed }),
-            Err(BodyRefused::NotUtf8) => Err(ApiError::not_utf8()),
-            Err(BodyRefused::Problems(problems)) => Err(ApiError::invalid(problems)),
-        }
-    }
-}
-
-/// A body whose syntax is right.
-pub struct SentBody {
-    bytes: Bytes,
-    parsed: Parsed,
-}
-
-impl SentBody {
-    /// The body as it was sent.
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
-    }
-
-    /// Judges the values against the operation's schema and rules (422).
-    pub fn valid<T: DeserializeOwned>(&self, operation: &Operation) -> Result<Sent<T>, ApiError> {
-        self.valid_and(operation, |_| Vec::new())
-    }
-
-    /// Judges the values, with problems of the caller's own besides.
-    pub fn valid_and<T: DeserializeOwned>(
-        &self,
-        operation: &Operation,
-        more: impl FnOnce(&Json) -> Vec<Problem>,
-    ) -> Result<Sent<T>, ApiError> {
-        let judged = validate::body(operation, &self.parsed);
-        let own = match &self.parsed {
-            Parsed::Json(given) => more(given),
-            Parsed::Missing | Parsed::Text(_) => Vec::new(),
-        };
-        match judged {
-            Ok(body) if own.is_empty() => Ok(Sent { bytes: self.bytes.clone(), value: typed(&body.value)? }),
-            Ok(_) => Err(ApiError::invalid(own)),
-            Err(problems) => Err(ApiError::invalid(problems.into_iter().chain(own).collect())),
-        }
-    }
 }
 
 /// Valid query parameters.
@@ -291,14 +253,6 @@ impl Query {
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         typed(&self.0)
     }
-}
-
-/// A valid body.
-pub struct Sent<T> {
-    /// As it was sent, byte for byte.
-    pub bytes: Bytes,
-    /// What it means: trimmed, coerced, defaults filled in.
-    pub value: T,
 }
 
 /// Validated JSON as a type. The contract has accepted it, so a mismatch is a fault of ours.

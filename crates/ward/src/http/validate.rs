@@ -5,86 +5,30 @@
 //! value, in the order the document declares the fields. What an error says (`type`, `loc`, `msg`, `input`, `ctx`)
 //! is what `FastAPI` with pydantic says, because that is what the platform's clients were written against; the
 //! recorded answers are in `tests/goldens/validation.json`, and `scripts/validation-differential` asks the real one.
+//!
+//! Both stages cost time and memory linear in what was sent, whatever it is. An answer lists the first
+//! [`MOST_LISTED`] problems, echoes at most [`LONGEST_INPUT`] of each value and has at most [`LONGEST_ANSWER`] bytes.
 
+mod echo;
 mod json;
+mod problems;
 mod scalar;
 mod walk;
+mod work;
 
+#[cfg(test)]
+mod growth;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::contract::Operation;
 
 pub use json::{Json, NotJson};
-
-/// One step of the way to a value: a field's name or an item's index. `body` or `query` comes first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum Loc {
-    /// A field.
-    Key(Cow<'static, str>),
-    /// An item.
-    Index(usize),
-}
-
-impl From<&'static str> for Loc {
-    fn from(key: &'static str) -> Self {
-        Self::Key(Cow::Borrowed(key))
-    }
-}
-
-impl From<String> for Loc {
-    fn from(key: String) -> Self {
-        Self::Key(Cow::Owned(key))
-    }
-}
-
-impl From<usize> for Loc {
-    fn from(index: usize) -> Self {
-        Self::Index(index)
-    }
-}
-
-/// One thing that is wrong with a request: an item of a 422's `detail` (the document's `ValidationError`).
-///
-/// Serializes to `{"type", "loc", "msg", "input"}`, and `"ctx"` where the kind of error has one.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Problem {
-    /// The kind of error: a fixed word for programs.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    /// Where it is.
-    pub loc: Vec<Loc>,
-    /// A sentence for people.
-    pub msg: String,
-    /// The value as it was sent, numbers digit for digit; secrets in it read `**********`.
-    pub input: Json,
-    /// What the sentence was made of.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ctx: Option<Value>,
-}
-
-impl Problem {
-    /// A value that passed its schema and is refused all the same, in the shape pydantic gives a `ValueError`:
-    /// `message` is the end of a sentence that starts with "Value error, ".
-    ///
-    /// For the checks that only an action can make (a slug's confirmation). `ctx.error` is an empty object there,
-    /// as the reference has it: an exception has no JSON form.
-    pub fn value_error(loc: Vec<Loc>, message: &str, input: Json) -> Self {
-        Self {
-            kind: "value_error",
-            loc,
-            msg: format!("Value error, {message}"),
-            input,
-            ctx: Some(serde_json::json!({ "error": {} })),
-        }
-    }
-}
+pub use problems::{LONGEST_ANSWER, LONGEST_INPUT, Loc, MOST_LISTED, Problem, Problems};
 
 /// A body whose syntax is right.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,10 +53,21 @@ pub enum BodyRefused {
 /// A body that passed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Body {
-    /// As it was sent, for telling an absent field from one that was null.
-    pub given: Value,
     /// As it is meant: declared fields in declared order, trimmed, read as their type, defaults filled in.
     pub value: Value,
+    /// Which declared fields the body itself holds, null or not.
+    pub present: Present,
+}
+
+/// The declared fields that a body holds, null or not. Tells an absent field from one that was filled in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Present(Vec<String>);
+
+impl Present {
+    /// Whether the body holds this field.
+    pub fn gives(&self, field: &str) -> bool {
+        self.0.iter().any(|given| given == field)
+    }
 }
 
 /// The syntax of a body: text, then JSON where the content type says so, nested at most `max_depth` deep.
@@ -139,6 +94,11 @@ pub fn parse(content_type: Option<&str>, body: &[u8], max_depth: usize) -> Resul
     }
 }
 
+/// `given` as a problem of a room's own may show it: cut to [`LONGEST_INPUT`]. For a value that holds no secret.
+pub fn shown(given: &Json) -> Json {
+    echo::plain(given, LONGEST_INPUT)
+}
+
 /// Whether a content type is JSON (RFC 6839, section 3.1, for the `+json` suffix).
 fn is_json(content_type: &str) -> bool {
     let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -156,12 +116,14 @@ fn is_json(content_type: &str) -> bool {
 /// list or object where one is taken. Not for a `PATCH`, where an absent field says "leave as it is" and stays absent.
 /// Whole numbers beyond 64 bits, where the document sets no bound, read as the nearest 64-bit number. An operation
 /// that takes no body accepts any, as null.
-pub fn body(operation: &Operation, parsed: &Parsed) -> Result<Body, Vec<Problem>> {
-    let Some(node) = &operation.body else { return Ok(Body { given: Value::Null, value: Value::Null }) };
+pub fn body(operation: &Operation, parsed: &Parsed) -> Result<Body, Problems> {
+    let Some(node) = &operation.body else {
+        return Ok(Body { value: Value::Null, present: Present::default() });
+    };
     let text;
     let given = match parsed {
         Parsed::Missing => {
-            return Err(vec![walk::missing(vec!["body".into()], Json::Null)]);
+            return Err(vec![walk::missing(vec!["body".into()], Json::Null)].into());
         }
         Parsed::Json(json) => json,
         Parsed::Text(sent) => {
@@ -170,7 +132,13 @@ pub fn body(operation: &Operation, parsed: &Parsed) -> Result<Body, Vec<Problem>
         }
     };
     let value = walk::check(node, given, "body", operation.sparse)?;
-    Ok(Body { given: given.to_value(), value })
+    let present = match given {
+        Json::Object(fields) => {
+            node.field_names().filter(|name| fields.contains_key(*name)).map(str::to_owned)
+        }
+        _ => return Ok(Body { value, present: Present::default() }),
+    };
+    Ok(Body { present: Present(present.collect()), value })
 }
 
 /// The query string of `operation` against its parameters, with their defaults; an absent one without default is
@@ -179,27 +147,33 @@ pub fn body(operation: &Operation, parsed: &Parsed) -> Result<Body, Vec<Problem>
 /// The string is percent-decoded, `+` is a space, the last of equal names wins and unknown names are ignored
 /// (`application/x-www-form-urlencoded`, URL Standard, section 5.1). Numbers as for [`body`]; times are
 /// `2026-04-18T12:00:00.123456Z`, and one sent without an offset is UTC; UUIDs are lower case with hyphens.
-pub fn query(operation: &Operation, raw_query: Option<&str>) -> Result<Map<String, Value>, Vec<Problem>> {
+pub fn query(operation: &Operation, raw_query: Option<&str>) -> Result<Map<String, Value>, Problems> {
+    // One pass over the string, however many parameters it holds.
+    let mut sent: Vec<Option<Cow<'_, str>>> = vec![None; operation.query.len()];
+    for (name, text) in form_urlencoded::parse(raw_query.unwrap_or_default().as_bytes()) {
+        work::spend(1 + name.len() + text.len());
+        if let Some(index) = operation.query.iter().position(|parameter| parameter.name == name) {
+            sent[index] = Some(text);
+        }
+    }
     let mut value = Map::new();
-    let mut problems = Vec::new();
-    for parameter in &operation.query {
-        let sent = form_urlencoded::parse(raw_query.unwrap_or_default().as_bytes())
-            .filter_map(|(name, text)| (name == parameter.name).then_some(text))
-            .last();
+    let mut problems = Problems::default();
+    for (parameter, sent) in operation.query.iter().zip(sent) {
+        let name = &parameter.name;
         match sent {
             Some(text) => {
                 let given = Json::String(text.into_owned());
-                let mut loc = vec!["query".into(), parameter.name.clone().into()];
-                if let Some(read) = walk::value(&parameter.node, &given, &mut loc, false, &mut problems) {
-                    value.insert(parameter.name.clone(), read);
+                if let Some(read) = walk::parameter(&parameter.node, name, &given, &mut problems) {
+                    value.insert(name.clone(), read);
                 }
             }
             None if parameter.required => {
-                problems.push(walk::missing(vec!["query".into(), parameter.name.clone().into()], Json::Null));
+                let loc = vec!["query".into(), name.clone().into()];
+                problems.add(|_| walk::missing(loc, Json::Null));
             }
             None => {
                 if let Some(default) = &parameter.node.default {
-                    value.insert(parameter.name.clone(), default.clone());
+                    value.insert(name.clone(), default.clone());
                 }
             }
         }

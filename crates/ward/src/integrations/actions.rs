@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use ward_db::{Timestamp, Tx};
 
 use super::secrets::{AuthInput, Place, Plan, SecretAt, Stored, strip};
@@ -15,6 +15,7 @@ use crate::audit::{self, Actor, Event};
 use crate::error::ApiError;
 use crate::http::caller::{Caller, Entry, Held};
 use crate::http::idempotency::{Repeat, Secrecy};
+use crate::http::validate::Present;
 use crate::http::{Context, Reply};
 use crate::ids::IntegrationId;
 use crate::vault::SealedRow;
@@ -48,20 +49,18 @@ pub(super) struct Change {
     mcp: Mcp,
     /// Which fields the request holds, null or not.
     #[serde(skip)]
-    given: Vec<String>,
+    present: Present,
 }
 
 impl Change {
-    /// The change with what only the body as it was sent can tell.
-    pub fn sent_as(mut self, body: &[u8]) -> Self {
-        let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-        let fields: Map<String, Value> = serde_json::from_slice(text).unwrap_or_default();
-        self.given = fields.keys().cloned().collect();
+    /// The change with which of its fields the request holds.
+    pub fn given(mut self, present: Present) -> Self {
+        self.present = present;
         self
     }
 
     fn gives(&self, field: &str) -> bool {
-        self.given.iter().any(|given| given == field)
+        self.present.gives(field)
     }
 }
 

@@ -171,7 +171,7 @@ pub async fn get(call: Call) -> Result<Reply, ApiError> {
 /// `update-integration`
 pub async fn update(mut call: Call) -> Result<Reply, ApiError> {
     let (entry, sent) = call.enter_with_body::<Change>().await?;
-    let change = sent.value.sent_as(&sent.bytes);
+    let change = sent.value.given(sent.present);
     let changed = actions::update(&call.app, entry, named(&call), change).await?;
     Reply::ok(&Shown::from(changed))
 }

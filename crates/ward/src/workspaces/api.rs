@@ -47,7 +47,7 @@ pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
             ));
         }
     }
-    let sent = call.read_body().await?.valid::<NewWorkspace>(&call.operation)?;
+    let sent = call.read_body().await?.valid::<NewWorkspace>(&call).await?;
     let repeat = Repeat::of(&call, None, &sent.bytes, StatusCode::CREATED)?;
     actions::bootstrap(&call.app, call.context.clone(), sent.value, repeat).await
 }
@@ -55,10 +55,10 @@ pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
 /// `create-self-service-workspace` and `create-my-workspace`
 pub async fn create_own(mut call: Call) -> Result<Reply, ApiError> {
     let admitted = Entry::admit(&call).await?;
-    let body = call.read_body().await?;
+    let body = call.read_body_of(admitted.holder()).await?;
     let entry = admitted.decided(&call.app)?;
     actions::only_users(&call.app, &entry)?;
-    let sent = body.valid::<NewWorkspace>(&call.operation)?;
+    let sent = body.valid::<NewWorkspace>(&call).await?;
     let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
     actions::create_own(&call.app, entry, sent.value, repeat).await
 }

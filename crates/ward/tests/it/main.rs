@@ -5,6 +5,7 @@
 mod api_keys;
 mod audit;
 mod authorization;
+mod bounds;
 mod browsers;
 mod calls;
 mod crash;

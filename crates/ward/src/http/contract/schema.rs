@@ -15,6 +15,8 @@ pub struct Node {
     pub(in crate::http) secret: bool,
     /// Whether the value is a secret or a part of it is.
     pub(in crate::http) holds_secret: bool,
+    /// How large and how deep a value of no declared shape may be.
+    pub(in crate::http) extent: Option<Extent>,
     /// The declared default.
     pub(in crate::http) default: Option<Value>,
     /// Value rules, the outermost reference's last.
@@ -46,8 +48,8 @@ pub(in crate::http) enum Kind {
     Array { items: Box<Node>, lengths: Lengths },
     /// An object with declared fields; others are ignored.
     Model { properties: Vec<Property> },
-    /// An object with any fields, all alike.
-    Dict { values: Box<Node> },
+    /// An object with any fields, all alike, and bounds on their names and their number.
+    Dict { values: Box<Node>, names: Option<Text>, lengths: Lengths },
 }
 
 /// Bounds on a text.
@@ -57,6 +59,13 @@ pub(in crate::http) struct Text {
     pub trim: bool,
     pub lengths: Lengths,
     pub pattern: Option<Regex>,
+}
+
+/// Bounds on a value whose parts are not declared: `x-max-bytes`, its length as JSON, and `x-max-depth`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::http) struct Extent {
+    pub bytes: Option<usize>,
+    pub depth: Option<usize>,
 }
 
 /// Bounds on a whole number.
@@ -139,6 +148,17 @@ impl<'d> Compiler<'d> {
         if let Some(default) = schema.get("default") {
             node.default = Some(default.clone());
         }
+        let extent =
+            Extent { bytes: size(schema, "x-max-bytes", at)?, depth: size(schema, "x-max-depth", at)? };
+        if extent.bytes.is_some() || extent.depth.is_some() {
+            if !matches!(node.kind, Kind::Any | Kind::Dict { .. }) {
+                return Err(ContractError::new(
+                    at,
+                    "x-max-bytes and x-max-depth bound only undeclared values",
+                ));
+            }
+            node.extent = Some(extent);
+        }
         if schema.get("x-secret") == Some(&Value::Bool(true)) {
             node.secret = true;
             node.holds_secret = true;
@@ -220,12 +240,14 @@ impl<'d> Compiler<'d> {
 
     fn object(&mut self, schema: &Map<String, Value>, at: &str) -> Result<Kind, ContractError> {
         let Some(properties) = schema.get("properties") else {
-            known(schema, at, &["type", "additionalProperties"])?;
+            known(schema, at, &["type", "additionalProperties", "propertyNames", "maxProperties"])?;
             let values = match schema.get("additionalProperties") {
                 None | Some(Value::Bool(true)) => Node::of(Kind::Any),
                 Some(values) => self.node(values, &format!("{at}/additionalProperties"))?,
             };
-            return Ok(Kind::Dict { values: Box::new(values) });
+            let lengths = Lengths { min: None, max: size(schema, "maxProperties", at)? };
+            let names = schema.get("propertyNames").map(|names| property_names(names, at)).transpose()?;
+            return Ok(Kind::Dict { values: Box::new(values), names, lengths });
         };
         known(schema, at, &["type", "properties", "required"])?;
         let required: Vec<&str> = schema
@@ -254,11 +276,28 @@ impl Node {
     fn of(kind: Kind) -> Self {
         let holds_secret = match &kind {
             Kind::Array { items, .. } => items.holds_secret,
-            Kind::Dict { values } => values.holds_secret,
+            Kind::Dict { values, .. } => values.holds_secret,
             Kind::Model { properties } => properties.iter().any(|property| property.node.holds_secret),
             _ => false,
         };
-        Self { kind, nullable: false, secret: false, holds_secret, default: None, rules: Vec::new() }
+        Self {
+            kind,
+            nullable: false,
+            secret: false,
+            holds_secret,
+            extent: None,
+            default: None,
+            rules: Vec::new(),
+        }
+    }
+
+    /// The names of the declared fields, where the value is an object of these.
+    pub fn field_names(&self) -> impl Iterator<Item = &str> {
+        let properties = match &self.kind {
+            Kind::Model { properties } => properties.as_slice(),
+            _ => &[],
+        };
+        properties.iter().map(|property| property.name.as_str())
     }
 }
 
@@ -300,6 +339,14 @@ fn string(schema: &Map<String, Value>, at: &str) -> Result<Kind, ContractError> 
     }))
 }
 
+/// The bounds on the names of an object's fields: a text's, without a type, for names are always texts.
+fn property_names(schema: &Value, at: &str) -> Result<Text, ContractError> {
+    let at = format!("{at}/propertyNames");
+    let schema = super::fields(Some(schema), &at)?;
+    known(schema, &at, &["maxLength"])?;
+    Ok(Text { trim: false, lengths: lengths(schema, "minLength", "maxLength", &at)?, pattern: None })
+}
+
 /// Fails for a keyword that is neither in `keywords` nor an annotation: it would not be enforced.
 fn known(schema: &Map<String, Value>, at: &str, keywords: &[&str]) -> Result<(), ContractError> {
     let stray = schema.keys().find(|key| {
@@ -323,9 +370,11 @@ fn whole(schema: &Map<String, Value>, keyword: &str, at: &str) -> Result<Option<
 }
 
 fn lengths(schema: &Map<String, Value>, min: &str, max: &str, at: &str) -> Result<Lengths, ContractError> {
-    let bound = |keyword| {
-        let bound = whole(schema, keyword, at)?.map(usize::try_from).transpose();
-        bound.map_err(|_| ContractError::new(at, format!("{keyword} is negative")))
-    };
-    Ok(Lengths { min: bound(min)?, max: bound(max)? })
+    Ok(Lengths { min: size(schema, min, at)?, max: size(schema, max, at)? })
+}
+
+/// A bound on a length or a count.
+fn size(schema: &Map<String, Value>, keyword: &str, at: &str) -> Result<Option<usize>, ContractError> {
+    let bound = whole(schema, keyword, at)?.map(usize::try_from).transpose();
+    bound.map_err(|_| ContractError::new(at, format!("{keyword} is negative")))
 }

@@ -10,6 +10,8 @@ use serde::ser::{Error as _, Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
+use super::work;
+
 /// Deepest nesting that is ever parsed, whatever the caller asks for: dropping and walking a value recurse.
 const DEEPEST: usize = 512;
 
@@ -56,6 +58,7 @@ impl Json {
     /// The same value for code that reads plain `serde_json`. A number beyond 64 bits becomes the nearest double;
     /// one beyond every double, `null`.
     pub fn to_value(&self) -> Value {
+        work::spend(1);
         match self {
             Self::Null => Value::Null,
             Self::Bool(flag) => Value::Bool(*flag),
@@ -166,6 +169,7 @@ impl Parser<'_> {
     }
 
     fn value(&mut self) -> Parse<Json> {
+        work::spend(1);
         self.space();
         match self.peek() {
             Some(b'{') => self.nested(Self::object),
@@ -285,6 +289,7 @@ impl Parser<'_> {
             }
             self.digits();
         }
+        work::spend(self.at - start);
         Ok(Json::Number(self.text[start..self.at].to_owned()))
     }
 
@@ -303,6 +308,7 @@ impl Parser<'_> {
             while !matches!(self.peek(), None | Some(b'"' | b'\\' | 0..=0x1f)) {
                 self.at += 1;
             }
+            work::spend(self.at - run);
             out.push_str(&self.text[run..self.at]);
             match self.peek() {
                 Some(b'"') => {

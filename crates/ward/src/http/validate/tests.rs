@@ -21,7 +21,7 @@ fn send(operation: &Operation, sent: &Value) -> Result<Value, Value> {
     let parsed = Parsed::Json(sent.clone().into());
     body(operation, &parsed)
         .map(|body| body.value)
-        .map_err(|problems| serde_json::to_value(problems).unwrap())
+        .map_err(|problems| serde_json::to_value(problems.into_answer()).unwrap())
 }
 
 /// `type` and `loc` of each problem.
@@ -242,9 +242,9 @@ fn what_is_json_is_what_says_so() {
 #[test]
 fn numbers_are_echoed_as_they_were_sent() {
     let operation = operation("post", &json!({"type": "string"}), &[]);
-    for number in ["99999999999999999999", "1.0", "-0", "0.1000", "1e400"] {
+    for number in ["99999999999999999999", "1.0", "-0", "0.1000", "1e308"] {
         let parsed = parse(Some("application/json"), format!("[{number}]").as_bytes(), 8).unwrap();
-        let problems = body(&operation, &parsed).unwrap_err();
+        let problems = body(&operation, &parsed).unwrap_err().into_answer();
         let said = serde_json::to_string(&problems).unwrap();
         assert!(said.contains(&format!("\"input\":[{number}]")), "{said}");
     }
@@ -269,7 +269,8 @@ fn queries_are_forms() {
         Value::Object(query(events, None).unwrap()),
         json!({"phi_only": false, "limit": 50, "offset": 0})
     );
-    let problems = query(events, Some("service=%00&limit=101&offset=-1&phi_only=")).unwrap_err();
+    let problems =
+        query(events, Some("service=%00&limit=101&offset=-1&phi_only=")).unwrap_err().into_answer();
     let kinds: Vec<&str> = problems.iter().map(|problem| problem.kind).collect();
     assert_eq!(kinds, ["value_error", "bool_parsing", "less_than_equal", "greater_than_equal"]);
     let list = contract.operation("list-workspaces").unwrap();

@@ -1,26 +1,29 @@
 //! The walk over a value with its compiled schema at hand.
+//!
+//! Each value is visited once. A problem is made only if the answer has room for it ([`Problems::add`]), so neither time
+//! nor memory grows with how much is wrong.
 
 use serde_json::{Map, Value, json};
 
-use super::{Json, Loc, Problem, scalar};
-use crate::http::contract::{Kind, Lengths, Node, Property, Text};
+use super::problems::{Loc, Problem, Problems, bounded_loc};
+use super::{Json, echo, scalar, work};
+use crate::http::contract::{Extent, Kind, Lengths, Node, Property, RuleProblem, Text};
 
-/// What an error shows in place of a secret.
-const MASK: &str = "**********";
+const NUL: &str = "text must not contain the character U+0000";
 
 /// Checks `given`, which came as the request's `place` (`body`), and answers what it means.
-pub(super) fn check(
-    node: &Node,
-    given: &Json,
-    place: &'static str,
-    sparse: bool,
-) -> Result<Value, Vec<Problem>> {
-    let mut problems = Vec::new();
-    let read = value(node, given, &mut vec![place.into()], sparse, &mut problems);
+pub(super) fn check(node: &Node, given: &Json, place: &'static str, sparse: bool) -> Result<Value, Problems> {
+    let mut problems = Problems::default();
+    let read = Walk { loc: vec![place.into()], sparse, problems: &mut problems }.value(node, given);
     match read {
         Some(read) if problems.is_empty() => Ok(read),
         _ => Err(problems),
     }
+}
+
+/// Checks one query parameter.
+pub(super) fn parameter(node: &Node, name: &str, given: &Json, problems: &mut Problems) -> Option<Value> {
+    Walk { loc: vec!["query".into(), name.to_owned().into()], sparse: false, problems }.value(node, given)
 }
 
 /// A field that is required and absent; `parent` is the object it is absent from.
@@ -44,151 +47,356 @@ impl Fault {
         Self { kind, msg: msg.into(), ctx: Some(ctx) }
     }
 
+    /// A text, a list or an object with more than `max` parts, called `part` in the singular.
+    fn too_long(field_type: &str, max: usize, length: usize) -> Self {
+        let msg = format!(
+            "{field_type} should have at most {max} item{} after validation, not {length}",
+            plural(max)
+        );
+        let ctx = json!({ "field_type": field_type, "max_length": max, "actual_length": length });
+        Self::with("too_long", msg, ctx)
+    }
+
     #[cfg(test)]
     pub(super) fn kind(&self) -> &'static str {
         self.kind
     }
-
-    fn at(self, node: &Node, given: &Json, loc: &[Loc]) -> Problem {
-        Problem { kind: self.kind, loc: loc.to_vec(), msg: self.msg, input: echo(node, given), ctx: self.ctx }
-    }
 }
 
-/// What `given` means, or `None` after adding at least one problem. `loc` is restored on return.
-pub(super) fn value(
-    node: &Node,
-    given: &Json,
-    loc: &mut Vec<Loc>,
+/// A walk under way: where it is, and what it has found.
+struct Walk<'p> {
+    loc: Vec<Loc>,
     sparse: bool,
-    problems: &mut Vec<Problem>,
-) -> Option<Value> {
-    if node.nullable && *given == Json::Null {
-        return Some(Value::Null);
-    }
-    let before = problems.len();
-    let read = match &node.kind {
-        Kind::Any => {
-            texts(given, loc, problems);
-            Ok(given.to_value())
+    problems: &'p mut Problems,
+}
+
+impl Walk<'_> {
+    /// What `given` means, or `None` after adding at least one problem. `loc` is restored on return.
+    fn value(&mut self, node: &Node, given: &Json) -> Option<Value> {
+        work::spend(1);
+        if node.nullable && *given == Json::Null {
+            return Some(Value::Null);
         }
-        Kind::Text(text) => trimmed(text, given).map(Value::String),
-        Kind::Enum { values, expected } => match given {
-            Json::String(text) if values.contains(text) => Ok(Value::String(text.clone())),
-            _ => Err(Fault::with(
-                "literal_error",
-                format!("Input should be {expected}"),
-                json!({ "expected": expected }),
-            )),
-        },
-        Kind::Uuid => scalar::uuid(given),
-        Kind::DateTime => scalar::date_time(given),
-        Kind::Date => scalar::date(given),
-        Kind::Integer(bounds) => scalar::integer(bounds, given),
-        Kind::Number(range) => scalar::number(range, given),
-        Kind::Boolean => scalar::boolean(given),
-        Kind::Array { items, lengths } => match given {
-            Json::Array(given) => array(items, lengths, given, loc, sparse, problems),
-            _ => Err(Fault::new("list_type", "Input should be a valid list")),
-        },
-        Kind::Model { properties } => match given {
-            Json::Object(_) => Ok(model(node, properties, given, loc, sparse, problems)),
-            _ => Err(Fault::new(
+        let before = self.problems.count();
+        let read = match &node.kind {
+            Kind::Any => self.any(node, given),
+            Kind::Text(text) => trimmed(text, given).map(Value::String),
+            Kind::Enum { values, expected } => match given {
+                Json::String(text) if values.contains(text) => Ok(Value::String(text.clone())),
+                _ => Err(Fault::with(
+                    "literal_error",
+                    format!("Input should be {expected}"),
+                    json!({ "expected": expected }),
+                )),
+            },
+            Kind::Uuid => scalar::uuid(given),
+            Kind::DateTime => scalar::date_time(given),
+            Kind::Date => scalar::date(given),
+            Kind::Integer(bounds) => scalar::integer(bounds, given),
+            Kind::Number(range) => scalar::number(range, given),
+            Kind::Boolean => scalar::boolean(given),
+            Kind::Array { items, lengths } => self.array(items, lengths, given),
+            Kind::Model { properties } => self.model(node, properties, given),
+            Kind::Dict { values, names, lengths } => self.dict(node, values, names.as_ref(), lengths, given),
+        };
+        match read {
+            Err(fault) => {
+                self.refuse(node, given, fault);
+                None
+            }
+            // A part of the value was refused: the value passed nothing, and its own rules do not run.
+            Ok(_) if self.problems.count() > before => None,
+            Ok(read) => {
+                self.rules(node, given, &read);
+                (self.problems.count() == before).then_some(read)
+            }
+        }
+    }
+
+    fn refuse(&mut self, node: &Node, given: &Json, fault: Fault) {
+        let loc = &self.loc;
+        self.problems.add(|room| Problem {
+            kind: fault.kind,
+            loc: bounded_loc(loc, room.loc),
+            msg: fault.msg,
+            input: echo::echo(node, given, room.input),
+            ctx: fault.ctx,
+        });
+    }
+
+    /// Runs `walk` one step further down.
+    fn within<T>(&mut self, step: Loc, walk: impl FnOnce(&mut Self) -> T) -> T {
+        if let Loc::Key(key) = &step {
+            work::spend(key.len());
+        }
+        self.loc.push(step);
+        let result = walk(self);
+        self.loc.pop();
+        result
+    }
+
+    /// A value of no declared shape: only its size can be wrong, and NUL in its texts.
+    fn any(&mut self, node: &Node, given: &Json) -> Result<Value, Fault> {
+        if let Some(extent) = &node.extent {
+            within_extent(extent, given)?;
+        }
+        let before = self.problems.count();
+        self.texts(given);
+        if self.problems.count() > before {
+            return Ok(Value::Null);
+        }
+        Ok(given.to_value())
+    }
+
+    fn array(&mut self, items: &Node, lengths: &Lengths, given: &Json) -> Result<Value, Fault> {
+        let Json::Array(given) = given else {
+            return Err(Fault::new("list_type", "Input should be a valid list"));
+        };
+        let length = given.len();
+        // A list that is too long says only that; one that is too short only when its items are right.
+        if let Some(max) = lengths.max.filter(|max| length > *max) {
+            return Err(Fault::too_long("List", max, length));
+        }
+        let before = self.problems.count();
+        let mut read = Vec::new();
+        for (index, item) in given.iter().enumerate() {
+            let item = self.within(index.into(), |walk| walk.value(items, item));
+            // After the first problem the list is refused; what its other items mean is not kept.
+            if self.problems.count() == before {
+                read.extend(item);
+            }
+        }
+        if let Some(min) = lengths.min.filter(|min| length < *min && self.problems.count() == before) {
+            let msg =
+                format!("List should have at least {min} item{} after validation, not {length}", plural(min));
+            let ctx = json!({ "field_type": "List", "min_length": min, "actual_length": length });
+            return Err(Fault::with("too_short", msg, ctx));
+        }
+        Ok(Value::Array(read))
+    }
+
+    fn dict(
+        &mut self,
+        node: &Node,
+        values: &Node,
+        names: Option<&Text>,
+        lengths: &Lengths,
+        given: &Json,
+    ) -> Result<Value, Fault> {
+        let Json::Object(fields) = given else {
+            return Err(Fault::new("dict_type", "Input should be a valid dictionary"));
+        };
+        if let Some(max) = lengths.max.filter(|max| fields.len() > *max) {
+            return Err(Fault::too_long("Dictionary", max, fields.len()));
+        }
+        if let Some(extent) = &node.extent {
+            within_extent(extent, given)?;
+        }
+        let before = self.problems.count();
+        let mut read = Map::new();
+        for (key, given) in fields {
+            let found = self.within(key.clone().into(), |walk| {
+                if let Some(fault) = names.and_then(|names| check_text(names, key).err()) {
+                    walk.within("[key]".into(), |walk| walk.refuse_name(key, fault));
+                }
+                walk.refuse_nul(key);
+                walk.value(values, given)
+            });
+            if let Some(found) = found.filter(|_| self.problems.count() == before) {
+                read.insert(key.clone(), found);
+            }
+        }
+        Ok(Value::Object(read))
+    }
+
+    fn refuse_name(&mut self, name: &str, fault: Fault) {
+        let loc = &self.loc;
+        self.problems.add(|room| Problem {
+            kind: fault.kind,
+            loc: bounded_loc(loc, room.loc),
+            msg: fault.msg,
+            input: echo::plain_text(name, room.input),
+            ctx: fault.ctx,
+        });
+    }
+
+    fn model(&mut self, node: &Node, properties: &[Property], given: &Json) -> Result<Value, Fault> {
+        let Json::Object(fields) = given else {
+            return Err(Fault::new(
                 "model_attributes_type",
                 "Input should be a valid dictionary or object to extract fields from",
-            )),
-        },
-        Kind::Dict { values } => match given {
-            Json::Object(fields) => Ok(fields
-                .iter()
-                .filter_map(|(key, given)| {
-                    let read = within(key.clone().into(), loc, |loc| {
-                        refuse_nul(key, loc, problems);
-                        value(values, given, loc, sparse, problems)
+            ));
+        };
+        let before = self.problems.count();
+        let mut read = Map::new();
+        for property in properties {
+            let name = &property.name;
+            let found = match fields.get(name) {
+                Some(given) => self.within(name.clone().into(), |walk| walk.value(&property.node, given)),
+                None if property.required => {
+                    let loc = &self.loc;
+                    self.problems.add(|room| {
+                        let mut loc = bounded_loc(loc, room.loc);
+                        loc.push(name.clone().into());
+                        missing(loc, echo::echo(node, given, room.input))
                     });
-                    read.map(|read| (key.clone(), read))
-                })
-                .collect::<Map<_, _>>()
-                .into()),
-            _ => Err(Fault::new("dict_type", "Input should be a valid dictionary")),
-        },
-    };
-    match read {
-        Err(fault) => {
-            problems.push(fault.at(node, given, loc));
-            None
+                    None
+                }
+                None if self.sparse || self.problems.count() > before => None,
+                None => filling(&property.node),
+            };
+            if let Some(found) = found.filter(|_| self.problems.count() == before) {
+                read.insert(name.clone(), found);
+            }
         }
-        // A part of the value was refused: the value passed nothing, and its own rules do not run.
-        Ok(_) if problems.len() > before => None,
-        Ok(read) => {
-            rules(node, given, &read, loc, problems);
-            (problems.len() == before).then_some(read)
+        Ok(Value::Object(read))
+    }
+
+    /// Refuses NUL in the texts of a value of no declared shape; nothing else in it can be wrong.
+    fn texts(&mut self, given: &Json) {
+        work::spend(1);
+        match given {
+            Json::String(text) => self.refuse_nul(text),
+            Json::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.within(index.into(), |walk| walk.texts(item));
+                }
+            }
+            Json::Object(fields) => {
+                for (key, value) in fields {
+                    self.within(key.clone().into(), |walk| {
+                        walk.refuse_nul(key);
+                        walk.texts(value);
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// No engine keeps a NUL in a text, and not every one in a key.
+    fn refuse_nul(&mut self, text: &str) {
+        work::spend(text.len());
+        if text.contains('\0') {
+            let loc = &self.loc;
+            self.problems.add(|room| {
+                Problem::value_error(bounded_loc(loc, room.loc), NUL, echo::plain_text(text, room.input))
+            });
+        }
+    }
+
+    /// The value rules of `node`: no NUL in a text (storage could not keep it), then those the rooms attached.
+    fn rules(&mut self, node: &Node, given: &Json, read: &Value) {
+        if matches!(node.kind, Kind::Text(_)) && read.as_str().is_some_and(|text| text.contains('\0')) {
+            let loc = &self.loc;
+            self.problems.add(|room| {
+                Problem::value_error(bounded_loc(loc, room.loc), NUL, echo::echo(node, given, room.input))
+            });
+            return;
+        }
+        // In declared order and one per value, as everything that is refused: a rule says what it finds as it finds it.
+        let mut found: Vec<_> = node.rules.iter().flat_map(|rule| rule(read)).collect();
+        found.sort_by_cached_key(|problem| place(node, given, &problem.at));
+        found.dedup_by(|later, first| later.at == first.at);
+        for RuleProblem { at, message } in found {
+            work::spend(at.len() + message.len());
+            let loc = &self.loc;
+            self.problems.add(|room| {
+                let input = match part(node, given, &at) {
+                    Some((Some(node), given)) => echo::echo(node, given, room.input),
+                    Some((None, given)) => echo::plain(given, room.input),
+                    None => Json::Null,
+                };
+                let mut loc = loc.clone();
+                loc.extend(at);
+                Problem::value_error(bounded_loc(&loc, room.loc), &message, input)
+            });
         }
     }
 }
 
-/// The value rules of `node`: no NUL in a text (storage could not keep it), then those the rooms attached.
-fn rules(node: &Node, given: &Json, read: &Value, loc: &[Loc], problems: &mut Vec<Problem>) {
-    if matches!(node.kind, Kind::Text(_)) && read.as_str().is_some_and(|text| text.contains('\0')) {
-        problems.push(Problem::value_error(loc.to_vec(), NUL, echo(node, given)));
-        return;
+/// The part of `given` that `at` leads to, with its node where one is declared. `None`: it is not there, or it must not
+/// be shown because a secret encloses it.
+fn part<'g>(node: &'g Node, given: &'g Json, at: &[Loc]) -> Option<(Option<&'g Node>, &'g Json)> {
+    let (mut node, mut given) = (Some(node), given);
+    for step in at {
+        if node.is_some_and(|node| node.secret) {
+            return None;
+        }
+        let shaped = match (step, given) {
+            (Loc::Index(index), Json::Array(items)) => {
+                let declared = node.and_then(|node| match &node.kind {
+                    Kind::Array { items, .. } => Some(&**items),
+                    _ => None,
+                });
+                (declared, items.get(*index)?)
+            }
+            (Loc::Key(key), Json::Object(fields)) => {
+                let declared = node.and_then(|node| match &node.kind {
+                    Kind::Dict { values, .. } => Some(&**values),
+                    Kind::Model { properties } => properties
+                        .iter()
+                        .find(|property| property.name == *key)
+                        .map(|property| &property.node),
+                    _ => None,
+                });
+                (declared, fields.get(&**key)?)
+            }
+            _ => return None,
+        };
+        (node, given) = shaped;
     }
-    // In declared order and one per value, as everything that is refused: a rule says what it finds as it finds it.
-    let mut found: Vec<_> = node.rules.iter().flat_map(|rule| rule(read)).collect();
-    found.sort_by_cached_key(|problem| place(node, read, &problem.at));
-    found.dedup_by(|later, first| later.at == first.at);
-    for found in found {
-        let mut at = loc.to_vec();
-        let shown = found.at.iter().try_fold(echo(node, given), step).unwrap_or(Json::Null);
-        at.extend(found.at);
-        problems.push(Problem::value_error(at, &found.message, shown));
-    }
+    Some((node, given))
 }
 
-/// Where a part of `read` stands: among the declared fields, the items or the given keys, step by step.
-fn place(node: &Node, read: &Value, at: &[Loc]) -> Vec<usize> {
-    let Some((step, rest)) = at.split_first() else { return Vec::new() };
-    let part = match (step, &node.kind) {
-        (Loc::Index(index), Kind::Array { items, .. }) => Some((*index, &**items, read.get(*index))),
-        (Loc::Key(key), Kind::Model { properties }) => properties
-            .iter()
-            .position(|property| property.name == *key)
-            .map(|index| (index, &properties[index].node, read.get(&**key))),
-        (Loc::Key(key), Kind::Dict { values }) => read
-            .as_object()
-            .and_then(|fields| fields.keys().position(|field| field == key))
-            .map(|index| (index, &**values, read.get(&**key))),
+/// Where a part of `given` stands: among the declared fields, the items or the given keys, step by step.
+fn place(node: &Node, given: &Json, at: &[Loc]) -> Vec<usize> {
+    let (mut node, mut given) = (node, Some(given));
+    let mut place = Vec::with_capacity(at.len());
+    for step in at {
+        work::spend(1);
+        let below = match (step, &node.kind) {
+            (Loc::Index(index), Kind::Array { items, .. }) => {
+                let item = match given {
+                    Some(Json::Array(items)) => items.get(*index),
+                    _ => None,
+                };
+                Some((*index, &**items, item))
+            }
+            (Loc::Key(key), Kind::Model { properties }) => {
+                let index = properties.iter().position(|property| property.name == *key);
+                index.map(|index| (index, &properties[index].node, field(given, key).map(|(_, field)| field)))
+            }
+            (Loc::Key(key), Kind::Dict { values, .. }) => {
+                field(given, key).map(|(index, field)| (index, &**values, Some(field)))
+            }
+            _ => None,
+        };
+        let Some((index, declared, found)) = below else { break };
+        place.push(index);
+        (node, given) = (declared, found);
+    }
+    place
+}
+
+/// A field of an object, and its place there.
+fn field<'g>(given: Option<&'g Json>, key: &str) -> Option<(usize, &'g Json)> {
+    match given {
+        Some(Json::Object(fields)) => fields.get_full(key).map(|(index, _, field)| (index, field)),
         _ => None,
-    };
-    let Some((index, node, read)) = part else { return Vec::new() };
-    let below = read.map(|read| place(node, read, rest)).unwrap_or_default();
-    std::iter::once(index).chain(below).collect()
-}
-
-const NUL: &str = "text must not contain the character U+0000";
-
-/// The part of `whole` one step further.
-fn step(whole: Json, loc: &Loc) -> Option<Json> {
-    match (whole, loc) {
-        (Json::Object(mut fields), Loc::Key(key)) => fields.swap_remove(key.as_ref()),
-        (Json::Array(mut items), Loc::Index(index)) if *index < items.len() => {
-            Some(items.swap_remove(*index))
-        }
-        _ => None,
     }
-}
-
-/// Runs `walk` one step further down.
-fn within<T>(step: Loc, loc: &mut Vec<Loc>, walk: impl FnOnce(&mut Vec<Loc>) -> T) -> T {
-    loc.push(step);
-    let result = walk(loc);
-    loc.pop();
-    result
 }
 
 fn trimmed(text: &Text, given: &Json) -> Result<String, Fault> {
     let Json::String(sent) = given else {
         return Err(Fault::new("string_type", "Input should be a valid string"));
     };
+    check_text(text, sent).map(str::to_owned)
+}
+
+/// A text within its bounds, trimmed where that is meant.
+fn check_text<'t>(text: &Text, sent: &'t str) -> Result<&'t str, Fault> {
+    work::spend(sent.len());
     // The reference trims what Unicode calls white space, and so does `trim`; Python's own `strip` would also
     // take U+001C to U+001F.
     let read = if text.trim { sent.trim() } else { sent };
@@ -205,75 +413,50 @@ fn trimmed(text: &Text, given: &Json) -> Result<String, Fault> {
         let msg = format!("String should match pattern '{pattern}'");
         return Err(Fault::with("string_pattern_mismatch", msg, json!({ "pattern": pattern.as_str() })));
     }
-    Ok(read.to_owned())
+    Ok(read)
+}
+
+/// Whether a value of no declared shape is small and flat enough.
+fn within_extent(extent: &Extent, given: &Json) -> Result<(), Fault> {
+    let mut bytes = 0;
+    let depth = measure(given, &mut bytes);
+    if let Some(max) = extent.bytes.filter(|max| bytes > *max) {
+        let msg = format!("Input should have at most {max} bytes as JSON, not {bytes}");
+        return Err(Fault::with("json_too_large", msg, json!({ "max_bytes": max, "actual_bytes": bytes })));
+    }
+    if let Some(max) = extent.depth.filter(|max| depth > *max) {
+        let msg = format!("Input should be nested at most {max} deep, not {depth}");
+        return Err(Fault::with("json_too_deep", msg, json!({ "max_depth": max, "actual_depth": depth })));
+    }
+    Ok(())
+}
+
+/// How deep a value is nested; adds its length as JSON to `bytes`.
+fn measure(given: &Json, bytes: &mut usize) -> usize {
+    work::spend(1);
+    match given {
+        Json::Null | Json::Bool(true) => *bytes += 4,
+        Json::Bool(false) => *bytes += 5,
+        Json::Number(text) => *bytes += text.len(),
+        Json::String(text) => *bytes += echo::json_length(text),
+        Json::Array(items) => {
+            *bytes += 2 + items.len().saturating_sub(1);
+            return 1 + items.iter().map(|item| measure(item, bytes)).max().unwrap_or_default();
+        }
+        Json::Object(fields) => {
+            *bytes += 2 + fields.len().saturating_sub(1);
+            let deepest = fields.iter().map(|(key, value)| {
+                *bytes += echo::json_length(key) + 1;
+                measure(value, bytes)
+            });
+            return 1 + deepest.max().unwrap_or_default();
+        }
+    }
+    0
 }
 
 fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
-}
-
-fn array(
-    items: &Node,
-    lengths: &Lengths,
-    given: &[Json],
-    loc: &mut Vec<Loc>,
-    sparse: bool,
-    problems: &mut Vec<Problem>,
-) -> Result<Value, Fault> {
-    let length = given.len();
-    // A list that is too long says only that; one that is too short only when its items are right.
-    if let Some(max) = lengths.max.filter(|max| length > *max) {
-        let msg =
-            format!("List should have at most {max} item{} after validation, not {length}", plural(max));
-        let ctx = json!({ "field_type": "List", "max_length": max, "actual_length": length });
-        return Err(Fault::with("too_long", msg, ctx));
-    }
-    let before = problems.len();
-    let read = given
-        .iter()
-        .enumerate()
-        .filter_map(|(index, item)| {
-            within(index.into(), loc, |loc| value(items, item, loc, sparse, problems))
-        })
-        .collect();
-    if let Some(min) = lengths.min.filter(|min| length < *min && problems.len() == before) {
-        let msg =
-            format!("List should have at least {min} item{} after validation, not {length}", plural(min));
-        let ctx = json!({ "field_type": "List", "min_length": min, "actual_length": length });
-        return Err(Fault::with("too_short", msg, ctx));
-    }
-    Ok(read)
-}
-
-fn model(
-    node: &Node,
-    properties: &[Property],
-    given: &Json,
-    loc: &mut Vec<Loc>,
-    sparse: bool,
-    problems: &mut Vec<Problem>,
-) -> Value {
-    let Json::Object(fields) = given else { return Value::Null };
-    let mut read = Map::new();
-    for property in properties {
-        let name = &property.name;
-        let found = match fields.get(name) {
-            Some(given) => {
-                within(name.clone().into(), loc, |loc| value(&property.node, given, loc, sparse, problems))
-            }
-            None if property.required => {
-                let loc = within(name.clone().into(), loc, |loc| loc.clone());
-                problems.push(missing(loc, echo(node, given)));
-                None
-            }
-            None if sparse => None,
-            None => filling(&property.node),
-        };
-        if let Some(found) = found {
-            read.insert(name.clone(), found);
-        }
-    }
-    Value::Object(read)
 }
 
 /// What an absent field means; see [`super::body`].
@@ -284,61 +467,5 @@ fn filling(node: &Node) -> Option<Value> {
         (None, Kind::Array { .. }) => Some(json!([])),
         (None, Kind::Dict { .. }) => Some(json!({})),
         _ => None,
-    }
-}
-
-/// Refuses NUL in the texts of a value of no declared shape; nothing else in it can be wrong.
-fn texts(given: &Json, loc: &mut Vec<Loc>, problems: &mut Vec<Problem>) {
-    match given {
-        Json::String(text) => refuse_nul(text, loc, problems),
-        Json::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                within(index.into(), loc, |loc| texts(item, loc, problems));
-            }
-        }
-        Json::Object(fields) => {
-            for (key, value) in fields {
-                within(key.clone().into(), loc, |loc| {
-                    refuse_nul(key, loc, problems);
-                    texts(value, loc, problems);
-                });
-            }
-        }
-        _ => {}
-    }
-}
-
-/// No engine keeps a NUL in a text, and not every one in a key.
-fn refuse_nul(text: &str, loc: &[Loc], problems: &mut Vec<Problem>) {
-    if text.contains('\0') {
-        problems.push(Problem::value_error(loc.to_vec(), NUL, Json::String(text.to_owned())));
-    }
-}
-
-/// `given` as an error may show it: secrets masked. A value that holds secrets and has not the shape that says where
-/// is masked whole.
-fn echo(node: &Node, given: &Json) -> Json {
-    if !node.holds_secret || *given == Json::Null {
-        return given.clone();
-    }
-    let masked = || Json::String(MASK.to_owned());
-    if node.secret {
-        return masked();
-    }
-    match (&node.kind, given) {
-        (Kind::Array { items, .. }, Json::Array(given)) => {
-            Json::Array(given.iter().map(|item| echo(items, item)).collect())
-        }
-        (Kind::Dict { values }, Json::Object(given)) => {
-            Json::Object(given.iter().map(|(key, value)| (key.clone(), echo(values, value))).collect())
-        }
-        (Kind::Model { properties }, Json::Object(given)) => {
-            let shown = |(key, value): (&String, &Json)| {
-                let declared = properties.iter().find(|property| property.name == *key);
-                (key.clone(), declared.map_or_else(|| value.clone(), |property| echo(&property.node, value)))
-            };
-            Json::Object(given.iter().map(shown).collect())
-        }
-        _ => masked(),
     }
 }

@@ -1,0 +1,245 @@
+//! What is wrong with a request, within bounds: how many problems an answer lists, and how much each of them shows.
+//!
+//! The size of an answer must not depend on how much of a request is wrong. [`Problems`] keeps the first problems and
+//! counts the others, so that a body of a hundred thousand mistakes costs what its first hundred cost.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::echo::{self, json_length};
+use super::{Json, work};
+
+/// How many problems an answer lists.
+pub const MOST_LISTED: usize = 100;
+/// The longest echo of a value, in bytes of JSON.
+pub const LONGEST_INPUT: usize = 4096;
+/// The longest 422, in bytes.
+pub const LONGEST_ANSWER: usize = 128 * 1024;
+
+/// What the listed problems may take together: the answer without its frame and its last problem.
+const LISTED_BYTES: usize = LONGEST_ANSWER - 1024;
+/// From here on, problems are shown briefly, so that a hundred of them fit.
+const ROOMY_BYTES: usize = 48 * 1024;
+/// The longest field name in a `loc`, in bytes of JSON.
+const LONGEST_KEY: usize = 256;
+
+/// How much one problem may show.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Bytes of the echoed value.
+    pub input: usize,
+    /// Bytes of the `loc`.
+    pub loc: usize,
+}
+
+const ROOMY: Room = Room { input: LONGEST_INPUT, loc: 1024 };
+const BRIEF: Room = Room { input: 64, loc: 192 };
+
+/// One step of the way to a value: a field's name or an item's index. `body` or `query` comes first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Loc {
+    /// A field.
+    Key(Cow<'static, str>),
+    /// An item.
+    Index(usize),
+}
+
+impl From<&'static str> for Loc {
+    fn from(key: &'static str) -> Self {
+        Self::Key(Cow::Borrowed(key))
+    }
+}
+
+impl From<String> for Loc {
+    fn from(key: String) -> Self {
+        Self::Key(Cow::Owned(key))
+    }
+}
+
+impl From<usize> for Loc {
+    fn from(index: usize) -> Self {
+        Self::Index(index)
+    }
+}
+
+/// One thing that is wrong with a request: an item of a 422's `detail` (the document's `ValidationError`).
+///
+/// Serializes to `{"type", "loc", "msg", "input"}`, and `"ctx"` where the kind of error has one.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Problem {
+    /// The kind of error: a fixed word for programs.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Where it is.
+    pub loc: Vec<Loc>,
+    /// A sentence for people.
+    pub msg: String,
+    /// The value as it was sent, numbers digit for digit; secrets in it read `**********`.
+    pub input: Json,
+    /// What the sentence was made of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ctx: Option<Value>,
+}
+
+impl Problem {
+    /// A value that passed its schema and is refused all the same, in the shape pydantic gives a `ValueError`:
+    /// `message` is the end of a sentence that starts with "Value error, ".
+    ///
+    /// For the checks that only an action can make (a slug's confirmation). `ctx.error` is an empty object there,
+    /// as the reference has it: an exception has no JSON form.
+    pub fn value_error(loc: Vec<Loc>, message: &str, input: Json) -> Self {
+        Self {
+            kind: "value_error",
+            loc,
+            msg: format!("Value error, {message}"),
+            input,
+            ctx: Some(serde_json::json!({ "error": {} })),
+        }
+    }
+
+    /// Says how many problems an answer leaves out. `part` is the part of the request that they are in.
+    fn more(count: usize, listed: usize, part: Loc) -> Self {
+        let (are, problems) = if count == 1 { ("is", "problem") } else { ("are", "problems") };
+        Self {
+            kind: "too_many_problems",
+            loc: vec![part],
+            msg: format!("{count} more {problems} {are} not listed"),
+            input: Json::Null,
+            ctx: Some(serde_json::json!({ "listed": listed, "more": count })),
+        }
+    }
+}
+
+/// The problems of one request: the first of them, and how many there are besides.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Problems {
+    listed: Vec<Problem>,
+    bytes: usize,
+    more: usize,
+}
+
+impl Problems {
+    /// How many problems were found, listed or not.
+    pub const fn count(&self) -> usize {
+        self.listed.len() + self.more
+    }
+
+    /// Whether nothing was found.
+    pub const fn is_empty(&self) -> bool {
+        self.count() == 0
+    }
+
+    /// The problems that an answer lists, without the one that counts the others.
+    pub fn listed(&self) -> &[Problem] {
+        &self.listed
+    }
+
+    /// Adds a problem. It is made only if the answer still has room for it, and within that room.
+    pub fn add(&mut self, make: impl FnOnce(Room) -> Problem) {
+        if self.listed.len() == MOST_LISTED || self.more > 0 {
+            self.more += 1;
+            return;
+        }
+        let room = if self.bytes < ROOMY_BYTES { ROOMY } else { BRIEF };
+        let problem = make(room);
+        let length = length_of(&problem) + 1;
+        work::spend(length);
+        if self.bytes + length > LISTED_BYTES {
+            self.more += 1;
+            return;
+        }
+        self.bytes += length;
+        self.listed.push(problem);
+    }
+
+    /// All problems for an answer: the listed ones, then one that says how many more there are.
+    pub fn into_answer(self) -> Vec<Problem> {
+        let mut answer = self.listed;
+        if self.more > 0 {
+            let part = answer.first().and_then(|first| first.loc.first().cloned());
+            let listed = answer.len();
+            answer.push(Problem::more(self.more, listed, part.unwrap_or_else(|| "body".into())));
+        }
+        answer
+    }
+}
+
+impl From<Vec<Problem>> for Problems {
+    fn from(found: Vec<Problem>) -> Self {
+        let mut problems = Self::default();
+        problems.extend(found);
+        problems
+    }
+}
+
+impl Extend<Problem> for Problems {
+    fn extend<T: IntoIterator<Item = Problem>>(&mut self, found: T) {
+        for problem in found {
+            self.add(|room| bounded(problem, room));
+        }
+    }
+}
+
+/// The problem within its room. Nothing is copied where it fits.
+fn bounded(mut problem: Problem, room: Room) -> Problem {
+    if let Some(cut) = echo::cut(&problem.input, room.input) {
+        problem.input = cut;
+    }
+    if problem.loc.iter().map(step_length).sum::<usize>() > room.loc
+        || problem.loc.iter().any(|step| step_length(step) > LONGEST_KEY + 2)
+    {
+        problem.loc = bounded_loc(&problem.loc, room.loc);
+    }
+    problem
+}
+
+/// The way to a value as a problem shows it: long names are cut, and a long way ends with how many steps follow.
+pub(super) fn bounded_loc(loc: &[Loc], most: usize) -> Vec<Loc> {
+    let mut shown = Vec::with_capacity(loc.len().min(16));
+    let mut length = 0;
+    for (index, step) in loc.iter().enumerate() {
+        let step = match step {
+            Loc::Key(key) => match echo::cut_text(key, LONGEST_KEY.min(most)) {
+                Some(cut) => Loc::from(cut),
+                None => step.clone(),
+            },
+            Loc::Index(_) => step.clone(),
+        };
+        length += step_length(&step);
+        // The part of the request and the first step are always shown.
+        if length > most && index > 1 {
+            shown.push(Loc::from(format!("\u{2026}(+{} steps)", loc.len() - index)));
+            break;
+        }
+        shown.push(step);
+    }
+    work::spend(length);
+    shown
+}
+
+fn step_length(step: &Loc) -> usize {
+    match step {
+        Loc::Key(key) => json_length(key),
+        Loc::Index(_) => 8,
+    }
+}
+
+/// The length of a problem as JSON.
+fn length_of(problem: &Problem) -> usize {
+    struct Length(usize);
+    impl std::io::Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut length = Length(0);
+    // A problem that cannot be written is never listed.
+    serde_json::to_writer(&mut length, problem).map_or(usize::MAX / 2, |()| length.0)
+}
