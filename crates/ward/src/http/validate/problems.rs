@@ -175,6 +175,12 @@ impl From<Vec<Problem>> for Problems {
     }
 }
 
+impl From<Problems> for Vec<Problem> {
+    fn from(found: Problems) -> Self {
+        found.into_answer()
+    }
+}
+
 impl Extend<Problem> for Problems {
     fn extend<T: IntoIterator<Item = Problem>>(&mut self, found: T) {
         for problem in found {
