@@ -1,7 +1,7 @@
 //! `ward health`: one request to the server that runs here, for images that hold nothing but Ward.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -23,10 +23,16 @@ struct Healthy {
 
 /// Succeeds when the server answers 200 at `/healthz`; under TLS, when it takes the connection. Says whom it asked.
 pub fn ask(config: &Config, out: Output) -> Result<(), Failure> {
-    let address = reachable(config.listen);
     let tls = config.tls.is_some();
+    let mut address = reachable(config.listen);
+    let mut looked = look(address, tls);
+    if looked.is_err() && config.listen.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        // `[::]` is every address of the machine, IPv4 alone where the kernel has no IPv6.
+        address = SocketAddr::from(([127, 0, 0, 1], address.port()));
+        looked = look(address, tls);
+    }
     let asked = if tls { address.to_string() } else { format!("http://{address}/healthz") };
-    let status = look(address, tls).map_err(|error| {
+    let status = looked.map_err(|error| {
         format!(
             "{asked} did not answer as a healthy server does: {error}. The setting `listen` ({}) says where it is asked",
             config.listen

@@ -1,7 +1,7 @@
 //! `ward serve`: opens everything, says where it is, and serves until told to stop.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -98,9 +98,20 @@ impl Signals {
 }
 
 async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| format!("{setting} {address} cannot be had: {error}").into())
+    let bound = match TcpListener::bind(address).await {
+        // A kernel without IPv6, where `[::]` was to mean every address there is.
+        Err(error) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && has_no_ipv6(&error) => {
+            tracing::warn!(%address, "this machine has no IPv6: Ward listens on IPv4 alone");
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    };
+    bound.map_err(|error| format!("{setting} {address} cannot be had: {error}").into())
+}
+
+/// Whether the kernel knows no IPv6 address: 97 is `EAFNOSUPPORT` on Linux.
+fn has_no_ipv6(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(97)
 }
 
 /// The metrics listener, while it runs.
