@@ -4,6 +4,7 @@ pub mod access;
 pub mod api_keys;
 pub mod app;
 pub mod audit;
+pub mod bounds;
 pub mod calls;
 pub mod clock;
 pub mod config;

@@ -1,5 +1,6 @@
 //! What the operator does from the command line, beside a running server or without one.
 
+mod bounds;
 mod people;
 mod rotation;
 mod sealed;
@@ -23,6 +24,7 @@ use crate::sync::{self, LaneShown};
 use crate::workspaces::State;
 use crate::workspaces::operator::{self as workspaces, Overview};
 
+pub use bounds::{OverLong, OverLongValues, over_long_values};
 pub use people::{KeyShown, Listed, Removed, issue_key, list_keys, list_members, remove_member, revoke_key};
 pub use rotation::{Progress, Rotated, rotate_secrets};
 pub use sealed::{Forgotten, Lost, Unopened, forget_secrets, lost_secrets};

@@ -12,10 +12,12 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::http::contract::{ContractError, Rule};
 use crate::http::{Call, Endpoint, Reply, cors, health, refusing};
-use crate::{api_keys, audit, calls, identity, integrations, members, sync, workspaces};
+use crate::{api_keys, audit, bounds, calls, identity, integrations, members, sync, workspaces};
 
 /// The rooms' value rules, by the schema that they belong to.
 pub const RULES: &[(&str, Rule)] = &[
+    ("#/components/schemas/StrippedNonemptyString", bounds::name),
+    ("#/components/schemas/TestCallerNumbersRequest/properties/numbers/items", bounds::number),
     (
         "#/components/schemas/TestCallerNumbersRequest/properties/numbers/items",
         workspaces::test_callers::rule,

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 use ward::http::contract::{Access, Contract};
-use ward::http::validate::{self, BodyRefused};
+use ward::http::validate::{self, BodyRefused, Loc, Problem};
+use ward::router::RULES;
 
 const GIVEN: &str = include_str!("../../../contract/workspaces.openapi.json");
 const GOLDENS: &str = include_str!("goldens/validation.json");
@@ -185,7 +186,7 @@ fn each(value: &Value, visit: &mut impl FnMut(&Map<String, Value>)) {
 /// What the validators make of one recorded request: `Ok` of what is accepted, or the status and its `detail`.
 fn replay(contract: &Contract, case: &Value) -> Result<Value, (u16, Value)> {
     let operation = contract.operation(case["operation"].as_str().unwrap()).expect("a served operation");
-    let detail = |problems: Vec<validate::Problem>| (422, serde_json::to_value(problems).unwrap());
+    let detail = |problems: Vec<Problem>| (422, serde_json::to_value(problems).unwrap());
     if operation.body.is_none() {
         let query = validate::query(operation, case["query"].as_str())
             .map_err(|problems| detail(problems.into_answer()))?;
@@ -262,6 +263,175 @@ fn every_example_is_a_valid_request() {
             let parsed =
                 validate::parse(Some("application/json"), example.to_string().as_bytes(), 64).unwrap();
             assert!(validate::body(served, &parsed).is_ok(), "{id}: {example}");
+        }
+    }
+}
+
+/// Texts of the given schemas, which say no maximum, and the maximum that a value rule of Ward's sets.
+const BOUND_BY_RULE: [(&str, usize); 2] = [
+    ("#/components/schemas/StrippedNonemptyString", 256),
+    ("#/components/schemas/TestCallerNumbersRequest/properties/numbers/items", 64),
+];
+
+/// A value somewhere in a request, and what is declared of it.
+struct Place<'d> {
+    /// A request body that holds the filler at this place.
+    body: Box<dyn Fn(Value) -> Value>,
+    loc: Vec<Loc>,
+    pointer: String,
+    schema: &'d Value,
+}
+
+fn places<'d>(document: &'d Value, place: Place<'d>, visit: &mut impl FnMut(Place<'d>)) {
+    let Place { body, loc, pointer, schema } = place;
+    if let Some(target) = schema["$ref"].as_str() {
+        let schema = document.pointer(&target[1..]).unwrap();
+        return places(document, Place { body, loc, pointer: target.to_owned(), schema }, visit);
+    }
+    if let Some(first) = schema["anyOf"].get(0) {
+        return places(
+            document,
+            Place { body, loc, pointer: format!("{pointer}/anyOf/0"), schema: first },
+            visit,
+        );
+    }
+    let body = std::rc::Rc::new(body);
+    let mut below =
+        |step: Loc, rest: String, schema: &'d Value, around: fn(Option<String>, Value) -> Value| {
+            let (body, name) =
+                (body.clone(), if let Loc::Key(key) = &step { Some(key.to_string()) } else { None });
+            let loc = loc.iter().cloned().chain([step]).collect();
+            let body: Box<dyn Fn(Value) -> Value> = Box::new(move |value| body(around(name.clone(), value)));
+            places(document, Place { body, loc, pointer: format!("{pointer}{rest}"), schema }, visit);
+        };
+    let field = |name: Option<String>, value| json!({ name.unwrap_or_default(): value });
+    for (name, part) in schema["properties"].as_object().into_iter().flatten() {
+        below(name.clone().into(), format!("/properties/{name}"), part, field);
+    }
+    if schema["items"].is_object() {
+        below(0.into(), "/items".to_owned(), &schema["items"], |_, value| json!([value]));
+    }
+    if schema["additionalProperties"].is_object() {
+        below("k".into(), "/additionalProperties".to_owned(), &schema["additionalProperties"], field);
+    }
+    let body: Box<dyn Fn(Value) -> Value> = Box::new(move |value| body(value));
+    visit(Place { body, loc, pointer, schema });
+}
+
+/// A value that is one longer than the maximum of its schema, for each maximum that it must have.
+fn too_long(place: &Place<'_>) -> Vec<Value> {
+    let schema = place.schema;
+    let at = &place.pointer;
+    let bound = |keyword: &str| {
+        let most = schema[keyword].as_u64().unwrap_or_else(|| panic!("{at} has no {keyword}"));
+        usize::try_from(most).unwrap()
+    };
+    let names = |count: usize, length: usize| {
+        (0..count).map(|index| (format!("{index:0>length$}"), json!(""))).collect::<Map<_, _>>()
+    };
+    match schema["type"].as_str() {
+        Some("string") if schema["enum"].is_array() || schema["format"].is_string() => Vec::new(),
+        Some("string") => {
+            let by_rule = BOUND_BY_RULE.iter().find(|(pointer, _)| pointer == at).map(|(_, most)| *most);
+            vec![json!("a".repeat(by_rule.unwrap_or_else(|| bound("maxLength")) + 1))]
+        }
+        Some("array") => vec![json!(vec![Value::Null; bound("maxItems") + 1])],
+        Some("object") if schema["properties"].is_object() => Vec::new(),
+        kind => {
+            let mut values = Vec::new();
+            if kind == Some("object") {
+                let longest = schema["propertyNames"]["maxLength"].as_u64();
+                let longest = longest.unwrap_or_else(|| panic!("{at} bounds no names"));
+                values.push(json!(names(bound("maxProperties") + 1, 4)));
+                values.push(json!(names(1, usize::try_from(longest).unwrap() + 1)));
+            }
+            if !schema["additionalProperties"].is_object() && kind.is_none_or(|kind| kind == "object") {
+                let deep = (0..=bound("x-max-depth")).fold(json!({}), |inner, _| json!({ "k": inner }));
+                values.extend([json!({ "k": "a".repeat(bound("x-max-bytes")) }), deep]);
+            }
+            values
+        }
+    }
+}
+
+#[test]
+fn every_text_list_and_map_of_a_request_has_a_maximum_that_is_enforced() {
+    let (contract, document) = (Contract::load(RULES).unwrap(), document());
+    let mut checked = 0;
+    for operation in contract.operations().filter(|operation| operation.body.is_some()) {
+        let declared = &document["paths"][&operation.path][operation.method.as_str().to_lowercase()];
+        let schema = &declared["requestBody"]["content"]["application/json"]["schema"];
+        let whole =
+            Place { body: Box::new(|value| value), loc: vec!["body".into()], pointer: "#".into(), schema };
+        places(&document, whole, &mut |place| {
+            for value in too_long(&place) {
+                let sent = (place.body)(value).to_string();
+                let parsed = validate::parse(Some("application/json"), sent.as_bytes(), 128).unwrap();
+                let problems = validate::body(operation, &parsed).unwrap_err();
+                let refused = |problem: &Problem| {
+                    let length =
+                        ["string_too_long", "too_long", "json_too_large", "json_too_deep", "value_error"];
+                    problem.loc.starts_with(&place.loc) && length.contains(&problem.kind)
+                };
+                let found = problems.listed();
+                assert!(
+                    found.iter().any(refused),
+                    "{} takes any length of {}: {found:?}",
+                    operation.id,
+                    place.pointer
+                );
+                checked += 1;
+            }
+        });
+    }
+    assert!(checked > 60, "only {checked} maxima");
+}
+
+#[test]
+fn every_parameter_has_a_maximum_that_is_enforced() {
+    let (contract, document) = (Contract::load(RULES).unwrap(), document());
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, declared) in
+            item.as_object().unwrap().iter().filter(|(method, _)| *method != "parameters")
+        {
+            let operation = contract.operation(declared["operationId"].as_str().unwrap()).unwrap();
+            let own = declared["parameters"].as_array().into_iter().flatten();
+            for parameter in item["parameters"].as_array().into_iter().flatten().chain(own) {
+                let parameter = match parameter["$ref"].as_str() {
+                    Some(target) => document.pointer(&target[1..]).unwrap(),
+                    None => parameter,
+                };
+                let what = format!("{method} {path}, {}", parameter["name"]);
+                let mut schema = &parameter["schema"];
+                while let Some(inner) = schema["anyOf"]
+                    .get(0)
+                    .or_else(|| schema["$ref"].as_str().map(|target| document.pointer(&target[1..]).unwrap()))
+                {
+                    schema = inner;
+                }
+                if schema["type"] != "string" || schema["enum"].is_array() || schema["format"].is_string() {
+                    continue;
+                }
+                let most = schema["maxLength"].as_u64().unwrap_or_else(|| panic!("{what} has no maxLength"));
+                let name = parameter["name"].as_str().unwrap();
+                match parameter["in"].as_str().unwrap() {
+                    "query" => {
+                        let long = "a".repeat(usize::try_from(most).unwrap() + 1);
+                        let problems =
+                            validate::query(operation, Some(&format!("{name}={long}"))).unwrap_err();
+                        assert_eq!(problems.listed()[0].kind, "string_too_long", "{what}");
+                    }
+                    "path" => {
+                        let known = operation.path_lengths.iter().find(|(known, _)| known == name);
+                        assert_eq!(
+                            known.map(|(_, length)| u64::try_from(*length).unwrap()),
+                            Some(most),
+                            "{what}"
+                        );
+                    }
+                    _ => {}
+                }
+            }
         }
     }
 }

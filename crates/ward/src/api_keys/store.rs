@@ -246,3 +246,16 @@ pub fn get_anywhere(tx: &mut Tx<'_>, key_id: KeyId) -> Result<Option<ApiKey>, Er
     )?;
     Ok(found.filter(|key| key.position > 0))
 }
+
+/// Up to `most` keys after this one, over all workspaces: the key's id, its workspace and its name.
+pub fn names_after(
+    tx: &mut Tx<'_>,
+    after: &str,
+    most: u32,
+) -> Result<Vec<(String, WorkspaceId, Option<String>)>, Error> {
+    tx.all(
+        "SELECT key_id, workspace_id, name FROM api_keys WHERE key_id > $1 ORDER BY key_id LIMIT $2",
+        &[after.into(), i64::from(most).into()],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )
+}

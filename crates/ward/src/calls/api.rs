@@ -292,7 +292,7 @@ fn detail(
 /// `report-call`
 pub async fn report(mut call: Call) -> Result<Reply, ApiError> {
     let (entry, sent) = call.enter_with_body::<Map<String, Value>>().await?;
-    let sid = call.parameter("call_sid").to_owned();
+    let sid = call.parameter_as_sent("call_sid").to_owned();
     if !is_sid(&sid) {
         let loc = vec!["path".into(), "call_sid".into()];
         let message = "A call's sid is 1 to 128 characters out of letters, digits, `_`, `.` and `-`";

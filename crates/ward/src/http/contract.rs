@@ -18,6 +18,9 @@ pub(super) use schema::{Bounds, Extent, Kind, Lengths, Property, Range, Text};
 
 use super::validate::Loc;
 
+/// The one header that a request may be asked for besides its credential.
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
 /// The document, as it is served and as it is enforced.
 const DOCUMENT: &str = include_str!("../../../../contract/openapi.json");
 
@@ -97,6 +100,8 @@ pub struct Operation {
     pub access: Access,
     /// Whether it takes an `Idempotency-Key`.
     pub idempotent: bool,
+    /// The longest value of each path parameter, in characters. A longer one names nothing.
+    pub path_lengths: Vec<(String, usize)>,
     /// Its query parameters, in declared order.
     pub query: Vec<Parameter>,
     /// What its body must look like; `None` when it takes none (whatever is sent is then ignored).
@@ -197,24 +202,29 @@ fn operation(
     let own = body.get("parameters").and_then(Value::as_array).into_iter().flatten().enumerate();
     for (index, parameter) in own {
         let at = format!("{at}/parameters/{index}");
+        let parameter = resolved(document, parameter, &at)?;
         let name = parameter.get("name").and_then(Value::as_str).unwrap_or_default();
         match parameter.get("in").and_then(Value::as_str) {
-            Some("path") => in_path.push(name),
+            Some("path") => in_path.push(parameter),
             Some("query") => query.push(Parameter {
                 name: name.to_owned(),
                 required: flag(parameter, "required"),
                 node: query_node(compiler, parameter, &at)?,
             }),
-            _ => return Err(ContractError::new(at, "only path and query parameters are enforced")),
+            Some("header") if name == IDEMPOTENCY_KEY && flag(body, "x-idempotency") => {}
+            _ => return Err(ContractError::new(at, "a parameter that would not be enforced")),
         }
     }
     let shared = item.get("parameters").and_then(Value::as_array).into_iter().flatten();
     for parameter in shared {
+        let parameter = resolved(document, parameter, at.as_str())?;
         if parameter.get("in").and_then(Value::as_str) != Some("path") {
             return Err(ContractError::new(at, "a path shares only path parameters"));
         }
-        in_path.extend(parameter.get("name").and_then(Value::as_str));
+        in_path.push(parameter);
     }
+    let path_lengths = path_lengths(&in_path);
+    let in_path: Vec<&str> = in_path.iter().filter_map(|parameter| parameter.get("name")?.as_str()).collect();
     for name in placeholders(path) {
         if !in_path.contains(&name) {
             return Err(ContractError::new(at, format!("{{{name}}} is not declared")));
@@ -230,6 +240,7 @@ fn operation(
         access: access(document, body, &at)?,
         idempotent: flag(body, "x-idempotency"),
         sparse: method == Method::PATCH || flag(body, "x-sparse"),
+        path_lengths,
         query,
         body: body_node(compiler, body, &at)?,
         statuses,
@@ -237,6 +248,24 @@ fn operation(
         method,
         path: path.to_owned(),
     })
+}
+
+/// A parameter or another part of the document that may stand there by reference.
+fn resolved<'d>(document: &'d Value, part: &'d Value, at: &str) -> Result<&'d Value, ContractError> {
+    let Some(target) = part.get("$ref") else { return Ok(part) };
+    let pointer = target.as_str().and_then(|target| target.strip_prefix('#'));
+    pointer
+        .and_then(|pointer| document.pointer(pointer))
+        .ok_or_else(|| ContractError::new(at, format!("{target} is not in this document")))
+}
+
+/// The declared lengths of path parameters.
+fn path_lengths(parameters: &[&Value]) -> Vec<(String, usize)> {
+    let length = |parameter: &&Value| {
+        let most = usize::try_from(parameter["schema"]["maxLength"].as_u64()?).ok()?;
+        Some((parameter["name"].as_str()?.to_owned(), most))
+    };
+    parameters.iter().filter_map(length).collect()
 }
 
 fn query_node(

@@ -161,8 +161,16 @@ impl Call {
         }
     }
 
-    /// The path parameter of this name; empty when the path has none that is text.
+    /// The path parameter of this name; empty when the path has none that is text of at most its declared length.
     pub fn parameter(&self, name: &str) -> &str {
+        let declared = self.operation.path_lengths.iter().find(|(known, _)| known == name);
+        let most = declared.map_or(usize::MAX, |(_, most)| *most);
+        let value = self.parameter_as_sent(name);
+        if value.chars().nth(most).is_some() { "" } else { value }
+    }
+
+    /// The path parameter of this name, of any length.
+    pub fn parameter_as_sent(&self, name: &str) -> &str {
         self.parameters.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
     }
 

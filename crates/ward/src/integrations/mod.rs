@@ -7,6 +7,7 @@ pub mod outbound;
 pub mod rules;
 mod secrets;
 mod store;
+mod stored;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -19,6 +20,7 @@ pub use actions::forget_secrets;
 pub use outbound::{Connection, connection};
 pub use secrets::{SecretAt, count_under_other_keys, reseal, sealed_rows};
 pub use store::{built_in, changed_at, exists_by_id, name, readiness};
+pub use stored::over_long;
 
 /// How many integrations a workspace may have: its list is read whole, and they are checked at once.
 const MOST: usize = 100;

@@ -372,3 +372,36 @@ pub fn replace_sealed(
     )?;
     Ok(())
 }
+
+/// A configuration as it is stored, whatever today's rules say of it.
+pub struct StoredConfiguration {
+    /// The workspace.
+    pub workspace: WorkspaceId,
+    /// The integration.
+    pub id: IntegrationId,
+    /// Its fields, by the names that a request gives them.
+    pub fields: serde_json::Value,
+}
+
+/// Up to `most` configurations after this one, over all workspaces.
+pub fn configurations_after(
+    tx: &mut Tx<'_>,
+    (workspace, id): (WorkspaceId, IntegrationId),
+    most: u32,
+) -> Result<Vec<StoredConfiguration>, Error> {
+    tx.all(
+        "SELECT workspace_id, id, name, display_name, base_url, auth, endpoints, mcp FROM integrations \
+         WHERE (workspace_id, id) > ($1, $2) ORDER BY workspace_id, id LIMIT $3",
+        &[workspace.into(), id.into(), i64::from(most).into()],
+        |row| {
+            let mut fields: serde_json::Map<String, serde_json::Value> = read(row, 7)?.unwrap_or_default();
+            for (index, field) in [(2, "name"), (3, "display_name"), (4, "base_url")] {
+                fields.insert(field.to_owned(), row.text(index)?.into());
+            }
+            for (index, field) in [(5, "auth"), (6, "endpoints")] {
+                fields.insert(field.to_owned(), read(row, index)?.unwrap_or_default());
+            }
+            Ok(StoredConfiguration { workspace: row.get(0)?, id: row.get(1)?, fields: fields.into() })
+        },
+    )
+}

@@ -2,7 +2,8 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use ward_test::{Actor, Answer, Sending, Server, both, fresh_slug};
+use ward::operator;
+use ward_test::{Actor, Answer, Sending, Server, both, fresh_slug, new_workspace};
 
 /// The longest 422.
 const LONGEST: usize = 128 * 1024;
@@ -130,4 +131,107 @@ async fn a_number_beyond_every_double_does_not_keep_credentials() {
     }
     let kept = sent(&tenant.owner, Method::PUT, &path, r#"{"display_name":"E"}"#.to_owned()).await;
     assert_ne!(kept.expect(StatusCode::OK)["auth"], Value::Null, "an absent field is left alone");
+}
+
+both!(a_name_has_at_most_256_characters);
+async fn a_name_has_at_most_256_characters() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let longest = "é".repeat(256);
+    let renamed = json!({ "name": format!("  {longest}  ") });
+    let renamed = tenant.owner.patch(&tenant.workspace(""), renamed).await.expect(StatusCode::OK);
+    assert_eq!(renamed["name"], longest);
+    let too_long = format!("{longest}é");
+    let wanted = [("body.name".to_owned(), "Value error, must be at most 256 characters".to_owned())];
+    for (actor, path, body) in [
+        (server.anonymous(), "/v1/workspaces".to_owned(), new_workspace(&fresh_slug())),
+        (tenant.owner.clone(), "/v1/workspaces/self-service".to_owned(), new_workspace(&fresh_slug())),
+        (tenant.owner.clone(), tenant.path("/api-keys"), json!({ "duration_days": 1 })),
+    ] {
+        let mut body = body;
+        body["name"] = json!(too_long);
+        assert_eq!(actor.post(&path, body).await.problems(), wanted, "{path}");
+    }
+    let answer = tenant.owner.patch(&tenant.workspace(""), json!({ "name": too_long })).await;
+    assert_eq!(answer.problems(), wanted);
+    let long = tenant.owner.get(&tenant.path(&format!("/api-keys/{}", "a".repeat(3_000)))).await;
+    assert!(long.status == 405 || long.status == 404, "{}", long.status);
+    let named = tenant.path(&format!("/integrations/{}", "0".repeat(3_000)));
+    assert_eq!(tenant.owner.get(&named).await.refused(404), "integration_not_found");
+}
+
+both!(values_that_were_stored_longer_are_served_and_listed_for_the_operator);
+async fn values_that_were_stored_longer_are_served_and_listed_for_the_operator() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let other = server.tenant("other").await;
+    other.integration().await;
+    let integration = tenant.integration().await;
+    assert_eq!(operator::over_long_values(&server.app).await.unwrap(), operator::OverLongValues::default());
+    let long = "n".repeat(5_000);
+    server
+        .sql(format!("UPDATE workspaces SET name = '{long}', backend_org_id = '{long}' WHERE slug = 'acme'"))
+        .await;
+    let key = tenant.owner_key_id();
+    server.sql(format!("UPDATE api_keys SET name = '{long}' WHERE key_id = '{key}'")).await;
+    let path = tenant.path(&format!("/integrations/{integration}"));
+    let made = tenant.owner.get(&path).await.expect(StatusCode::OK);
+    let mut endpoint = made["endpoints"][0].clone();
+    endpoint["description"] = json!(long);
+    endpoint["headers"] = (0..200).map(|index| (format!("x-{index}"), json!("v"))).collect();
+    endpoint["retry_config"]["retry_on_status"] = json!(vec![503; 300]);
+    endpoint["input_schema"] = json!({ "a": "b".repeat(70_000) });
+    let endpoints: Vec<Value> = (0..150)
+        .map(|index| {
+            let mut endpoint = if index < 3 { endpoint.clone() } else { made["endpoints"][0].clone() };
+            endpoint["name"] = json!(format!("e{index}"));
+            endpoint
+        })
+        .collect();
+    let stored = json!(endpoints).to_string();
+    server
+        .sql(format!("UPDATE integrations SET endpoints = '{stored}' WHERE id = uuid '{integration}'"))
+        .await;
+
+    let shown = tenant.owner.get(&tenant.workspace("")).await.expect(StatusCode::OK);
+    assert_eq!(shown["name"], long);
+    let listed = tenant.owner.get("/v1/workspaces").await.expect(StatusCode::OK);
+    assert_eq!(listed["items"][0]["backend_org_id"], long);
+    let keys = tenant.owner.get(&tenant.path("/api-keys")).await.expect(StatusCode::OK);
+    assert_eq!(keys["items"][0]["name"], long);
+    for path in [path.clone(), tenant.path("/integrations")] {
+        let shown = tenant.owner.get(&path).await.expect(StatusCode::OK);
+        let endpoints =
+            if shown["items"].is_array() { &shown["items"][0]["endpoints"] } else { &shown["endpoints"] };
+        assert_eq!(endpoints.as_array().unwrap().len(), 150);
+        assert_eq!(endpoints[0]["description"], long);
+    }
+    // What a change does not send stays as it is, however long.
+    let put = json!({ "display_name": "Renamed" });
+    let changed = tenant.owner.put(&path, put).await.expect(StatusCode::OK);
+    assert_eq!(changed["endpoints"].as_array().unwrap().len(), 150);
+    let region = json!({ "connector_type": "epic" });
+    tenant.owner.patch(&tenant.workspace(""), region).await.expect(StatusCode::OK);
+
+    let found = operator::over_long_values(&server.app).await.unwrap();
+    assert!(!found.more && found.found.iter().all(|value| value.workspace_id.to_string() == tenant.id));
+    let fields: Vec<(&str, &str)> =
+        found.found.iter().map(|value| (value.what, value.field.as_str())).collect();
+    assert_eq!(
+        fields,
+        [
+            ("workspace", "name"),
+            ("workspace", "backend_org_id"),
+            ("api_key", "name"),
+            ("integration", "endpoints")
+        ]
+    );
+    assert!(!serde_json::to_string(&found).unwrap().contains("nnnn"), "never the value");
+    let few = json!(&endpoints[..3]).to_string();
+    server.sql(format!("UPDATE integrations SET endpoints = '{few}' WHERE id = uuid '{integration}'")).await;
+    let found = operator::over_long_values(&server.app).await.unwrap().found;
+    let fields: Vec<&str> = found[3..7].iter().map(|value| value.field.as_str()).collect();
+    let expected = ["description", "headers", "input_schema", "retry_config.retry_on_status"];
+    assert_eq!(fields, expected.map(|field| format!("endpoints.0.{field}")));
+    assert_eq!(found.len(), 15);
 }

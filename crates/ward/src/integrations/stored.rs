@@ -1,0 +1,51 @@
+//! Stored configurations that are longer than what is accepted today.
+
+use ward_db::{Error, Tx};
+
+use super::store;
+use crate::http::contract::Operation;
+use crate::http::validate::{self, Loc, Parsed, Problem};
+use crate::ids::{IntegrationId, WorkspaceId};
+
+/// The kinds of problems that are about a length or a count.
+const LENGTHS: [&str; 4] = ["string_too_long", "too_long", "json_too_large", "json_too_deep"];
+
+/// What of one integration is longer than what is accepted today.
+pub struct OverLong {
+    /// The workspace.
+    pub workspace: WorkspaceId,
+    /// The integration.
+    pub id: IntegrationId,
+    /// Each field, such as `endpoints.3.description`, and its limit as a sentence.
+    pub fields: Vec<(String, String)>,
+}
+
+/// Judges up to `most` integrations after this one by the operation that creates one, which knows every limit.
+pub fn over_long(
+    tx: &mut Tx<'_>,
+    create: &Operation,
+    after: (WorkspaceId, IntegrationId),
+    most: u32,
+) -> Result<Vec<OverLong>, Error> {
+    let found = store::configurations_after(tx, after, most)?;
+    let judged = found.into_iter().map(|stored| {
+        let problems = validate::body(create, &Parsed::Json(stored.fields.into())).err();
+        let problems: Vec<Problem> = problems.map(Vec::from).unwrap_or_default();
+        let fields = problems
+            .into_iter()
+            .filter(|problem| LENGTHS.contains(&problem.kind))
+            .map(|problem| (field(&problem.loc), problem.msg))
+            .collect();
+        OverLong { workspace: stored.workspace, id: stored.id, fields }
+    });
+    Ok(judged.collect())
+}
+
+/// `endpoints.3.description`.
+fn field(loc: &[Loc]) -> String {
+    let steps = loc.iter().skip(1).map(|step| match step {
+        Loc::Key(key) => key.to_string(),
+        Loc::Index(index) => index.to_string(),
+    });
+    steps.collect::<Vec<_>>().join(".")
+}
