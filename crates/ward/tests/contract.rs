@@ -119,8 +119,8 @@ fn every_operation_says_who_may_call_it() {
     );
     for operation in contract.operations() {
         if let Access::Key { permission, role, or_anonymous } = &operation.access {
-            let any_credential =
-                ["get-auth-info", "get-me", "accept-invitation"].contains(&operation.id.as_str());
+            let any_credential = ["get-auth-info", "get-me", "accept-invitation", "list-my-invitations"]
+                .contains(&operation.id.as_str());
             assert_eq!(permission.is_none(), any_credential, "{}", operation.id);
             assert!(permission.as_deref().is_none_or(|p| PERMISSIONS.contains(&p)), "{}", operation.id);
             assert_eq!(
