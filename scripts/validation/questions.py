@@ -178,9 +178,9 @@ BODIES = {
     "update-integration": UPDATE_INTEGRATION,
     "test-integration-endpoint": {"params": mapping(anything)},
     "report-call": {
-        "status": one_of("queued", "in-progress", "completed", "no-answer"), "caller_id": PARTY,
+        "status": known("queued", "in-progress", "completed", "no-answer", "wrapping-up", "x" * 64, "x" * 65), "caller_id": PARTY,
         "direction": one_of("inbound", "outbound", "playground", "simulated"), "phone_number": PARTY,
-        "completion_reason": one_of("completed", "voicemail", "no_answer"),
+        "completion_reason": known("completed", "voicemail", "no_answer", "z" * 256, "z" * 257),
         "duration_seconds": either(one_of(0, 0.5, 864000, 864000.5, 864001, -1), NUMBER, listed(FLOAT_TEXTS)),
         "started_at": either(listed(TIMES), NUMBER), "ended_at": either(listed(TIMES), NUMBER), "turns": INTEGER,
         "has_recording": BOOLEAN, "service_id": SHORT, "escalation_status": SHORT, "final_state": SHORT,

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import FastAPI, Query
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints, WrapValidator
+from pydantic_core import PydanticCustomError
 
 # Absent says "leave as it is".
 SPARSE = {"update-workspace", "set-member-role", "report-call"}
@@ -182,16 +183,42 @@ Party = Annotated[str, StringConstraints(strip_whitespace=True, max_length=320)]
 Count = Annotated[int, Field(ge=0)]
 
 
+def with_offset(value, read):
+    """A time in a body says its offset from UTC. A count since 1970 says none; by itself pydantic takes it for UTC."""
+    moment = read(value)
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return moment
+    raise PydanticCustomError("timezone_aware", "Input should have timezone info")
+
+
+Moment = Annotated[AwareDatetime, WrapValidator(with_offset)]
+
+
+def end_of_day(value):
+    """A bare day that ends a period is in it."""
+    try:
+        if isinstance(value, str) and len(value) == 10 and value.isascii():
+            date.fromisoformat(value)
+            return value + "T23:59:59.999999"
+    except ValueError:
+        pass
+    return value
+
+
+LastMoment = Annotated[datetime | None, BeforeValidator(end_of_day)]
+
+
 class ReportCall(BaseModel):
-    status: Literal["queued", "initiated", "ringing", "in-progress", "completed", "busy", "no-answer", "failed", "canceled"]
+    status: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
     caller_id: Party | None = None
     direction: Literal["inbound", "outbound", "playground", "simulated"] | None = None
     phone_number: Party | None = None
-    completion_reason: Literal["completed", "abandoned", "escalated", "transferred", "timeout", "error", "voicemail",
-                               "no_answer"] | None = None
+    completion_reason: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256)] | None = None
     duration_seconds: Annotated[Finite, Field(ge=0, le=864000)] | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
+    started_at: Moment | None = None
+    ended_at: Moment | None = None
     turns: Count | None = None
     has_recording: bool | None = None
     service_id: Short | None = None
@@ -263,14 +290,14 @@ def application():
     @app.get("/list-audit-events")
     def _(service: str | None = None, action: str | None = None, actor_entity_id: UUID | None = None,
           resource_type: str | None = None, resource_id: UUID | None = None, phi_only: bool = False,
-          date_from: datetime | None = None, date_to: datetime | None = None,
+          date_from: datetime | None = None, date_to: LastMoment = None,
           limit: Annotated[int, Query(ge=1, le=100)] = 50, offset: Annotated[int, Query(ge=0)] = 0):
         return given(service=service, action=action, actor_entity_id=actor_entity_id, resource_type=resource_type,
                      resource_id=resource_id, phi_only=phi_only, date_from=date_from, date_to=date_to, limit=limit,
                      offset=offset)
 
     @app.get("/get-audit-summary")
-    def _(date_from: datetime | None = None, date_to: datetime | None = None):
+    def _(date_from: datetime | None = None, date_to: LastMoment = None):
         return given(date_from=date_from, date_to=date_to)
 
     @app.get("/list-integrations")

@@ -36,6 +36,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "0005_sync", sql: include_str!("../../../migrations/0005_sync.sql") },
     Migration { name: "0006_identity_ends", sql: include_str!("../../../migrations/0006_identity_ends.sql") },
     Migration { name: "0007_indexes", sql: include_str!("../../../migrations/0007_indexes.sql") },
+    Migration { name: "0013_test_rules", sql: include_str!("../../../migrations/0013_test_rules.sql") },
     Migration {
         name: "0015_invitation_addresses",
         sql: include_str!("../../../migrations/0015_invitation_addresses.sql"),
@@ -189,7 +190,7 @@ impl App {
     }
 
     fn with(config: Config, db: Db, clock: Clock, vault: Vault) -> Result<Arc<Self>, OpenError> {
-        let contract = Contract::load(router::RULES)?;
+        let contract = Contract::load_for(router::RULES, &config.platform)?;
         let wire = Wire::new(&config)?;
         let app = Arc::new(Self {
             rates: AddressRates::new(&config.rates),

@@ -7,6 +7,7 @@ pub mod issuers;
 mod master_key;
 mod outbound;
 pub mod page;
+mod platform;
 mod raw;
 pub mod settings;
 mod value;
@@ -22,6 +23,7 @@ use zeroize::Zeroizing;
 pub(crate) use self::master_key::lost;
 pub use self::master_key::{create_master_key, find_master_key, load_former_keys, load_master_key};
 pub use self::outbound::Outbound;
+pub use self::platform::Platform;
 pub use self::raw::{ConfigError, InForce, Problem, RawSettings, Resolved, Source};
 
 /// Everything a running Ward was told, already checked against itself.
@@ -66,6 +68,8 @@ pub struct Config {
     pub former_master_key_files: Vec<PathBuf>,
     /// Bounds on what Ward calls.
     pub outbound: Outbound,
+    /// Ward's place in the platform.
+    pub platform: Platform,
     /// How often last-used times and aggregated refusals are written.
     pub flush_interval: Duration,
     /// How log lines are written.
@@ -238,6 +242,7 @@ impl Default for Config {
             former_master_keys: Vec::new(),
             former_master_key_files: Vec::new(),
             outbound: Outbound::default(),
+            platform: Platform::default(),
             flush_interval: Duration::from_mins(1),
             log: LogFormat::Auto,
             log_filter: "info".to_owned(),

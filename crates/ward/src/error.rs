@@ -1,5 +1,7 @@
 //! The one error of the API. It alone knows HTTP statuses; what caused it goes to the log, never to the client.
 
+use std::borrow::Cow;
+
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
@@ -13,7 +15,7 @@ use crate::shares::Full;
 pub struct ApiError {
     status: StatusCode,
     code: &'static str,
-    detail: &'static str,
+    detail: Cow<'static, str>,
     problems: Vec<Problem>,
     retry_after: Option<u64>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -35,7 +37,14 @@ struct Invalid<'a> {
 
 impl ApiError {
     const fn new(status: StatusCode, code: &'static str, detail: &'static str) -> Self {
-        Self { status, code, detail, problems: Vec::new(), retry_after: None, cause: None }
+        Self {
+            status,
+            code,
+            detail: Cow::Borrowed(detail),
+            problems: Vec::new(),
+            retry_after: None,
+            cause: None,
+        }
     }
 
     /// 400: the body is not text.
@@ -145,6 +154,13 @@ impl ApiError {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
     }
 
+    /// The same error with a sentence that is made for this answer.
+    #[must_use]
+    pub fn saying(mut self, detail: String) -> Self {
+        self.detail = Cow::Owned(detail);
+        self
+    }
+
     /// 429.
     pub const fn too_many(retry_after: u64) -> Self {
         let mut error =
@@ -222,8 +238,8 @@ impl ApiError {
     }
 
     /// Its sentence.
-    pub const fn detail(&self) -> &'static str {
-        self.detail
+    pub fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// What lies behind it, for the log.
@@ -233,7 +249,7 @@ impl ApiError {
 
     /// What lies behind it, for whoever may know: the operator. Without a cause, its own sentence.
     pub fn into_cause(self) -> Box<dyn std::error::Error + Send + Sync> {
-        self.cause.unwrap_or_else(|| self.detail.into())
+        self.cause.unwrap_or_else(|| self.detail.into_owned().into())
     }
 
     /// The headers that this error calls for.
@@ -246,7 +262,7 @@ impl ApiError {
     /// The JSON body.
     pub fn body(&self, request_id: &str) -> Vec<u8> {
         let body = if self.problems.is_empty() {
-            serde_json::to_vec(&Envelope { detail: self.detail, error_code: self.code, request_id })
+            serde_json::to_vec(&Envelope { detail: &self.detail, error_code: self.code, request_id })
         } else {
             serde_json::to_vec(&Invalid { detail: &self.problems })
         };

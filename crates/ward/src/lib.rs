@@ -20,6 +20,7 @@ pub mod router;
 pub mod shares;
 pub mod sync;
 pub mod telemetry;
+pub mod text;
 pub mod vault;
 pub mod work;
 pub mod workspaces;

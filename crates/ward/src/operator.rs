@@ -22,7 +22,7 @@ use crate::integrations;
 use crate::sync::actions::{self as steering, InEhr, Resolved, Retried};
 use crate::sync::{self, LaneShown};
 use crate::workspaces::State;
-use crate::workspaces::operator::{self as workspaces, Overview};
+use crate::workspaces::operator::{self as workspaces, Overview, RegionCheck};
 
 pub use bounds::{OverLong, OverLongValues, over_long_values};
 pub use people::{KeyShown, Listed, Removed, issue_key, list_keys, list_members, remove_member, revoke_key};
@@ -64,7 +64,7 @@ pub enum OperatorError {
     Period,
     /// It cannot be done now.
     #[error("it was not done: {0}")]
-    Refused(&'static str),
+    Refused(String),
     /// The database.
     #[error("the database could not do it")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -99,7 +99,7 @@ impl OperatorError {
 impl From<ApiError> for OperatorError {
     fn from(error: ApiError) -> Self {
         if error.cause().is_none() {
-            return Self::Refused(error.detail());
+            return Self::Refused(error.detail().to_owned());
         }
         Self::Database(error.into_cause())
     }
@@ -134,6 +134,23 @@ pub async fn list_workspaces(
         .await
 }
 
+/// Looks at every stored workspace for whether it has this Ward's region, a page of 500 at a time, so that no look holds a
+/// connection for long. `None`: the setting `region` is not set, so every region is right.
+///
+/// `ward doctor` says ok when `misplaced` is 0, and else names the workspaces in `named`.
+pub async fn check_regions(app: &App) -> Result<Option<RegionCheck>, OperatorError> {
+    const PAGE: u32 = 500;
+    let Some(region) = &app.config.platform.region else { return Ok(None) };
+    let mut check = RegionCheck::default();
+    let mut after = None;
+    loop {
+        let page = list_workspaces(app, after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(Some(check)) };
+        after = Some(last.workspace.id);
+        check.add(region, page);
+    }
+}
+
 /// The workspace of this slug or id, in any state.
 pub async fn show_workspace(app: &App, slug_or_id: &str) -> Result<Overview, OperatorError> {
     let wanted = slug_or_id.to_owned();
@@ -146,9 +163,10 @@ pub async fn show_workspace(app: &App, slug_or_id: &str) -> Result<Overview, Ope
 
 /// Creates an active workspace without members. `wanted` is what the API's own operation takes, and is judged like that.
 pub async fn create_workspace(app: &App, wanted: &serde_json::Value) -> Result<Overview, OperatorError> {
-    let operation =
-        app.contract.operation("create-workspace").ok_or(OperatorError::Refused("no operation"))?;
+    let operation = app.contract.operation("create-workspace");
+    let operation = operation.ok_or_else(|| OperatorError::Refused("no operation".to_owned()))?;
     let new = workspaces::read_new(operation, wanted).map_err(OperatorError::invalid)?;
+    workspaces::only_own_region(app, &new)?;
     let context = Context::of_operator(app.clock.now());
     let id = app
         .db

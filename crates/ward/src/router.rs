@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Request};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::http::contract::{ContractError, Rule};
-use crate::http::{Call, Endpoint, Reply, cors, health, refusing};
+use crate::http::{Call, Endpoint, Reply, cors, health, refusing, region};
 use crate::{api_keys, audit, bounds, calls, identity, integrations, members, sync, workspaces};
 
 /// The rooms' value rules, by the schema that they belong to.
@@ -22,12 +22,15 @@ pub const RULES: &[(&str, Rule)] = &[
         "#/components/schemas/TestCallerNumbersRequest/properties/numbers/items",
         workspaces::test_callers::rule,
     ),
-    ("#/components/schemas/ReportCallRequest/properties/caller_id", calls::api::caller_rule),
+    ("#/components/schemas/ReportCallRequest/properties/caller_id", calls::api::party_rule),
+    ("#/components/schemas/ReportCallRequest/properties/phone_number", calls::api::party_rule),
+    ("#/components/schemas/ReportCallRequest", calls::api::period_rule),
     ("#/components/schemas/CreateApiKeyRequest/properties/role", api_keys::rules::role),
     ("#/components/schemas/CreateApiKeyRequest/properties/permissions/items", api_keys::rules::permission),
     ("#/components/schemas/CreateApiKeyRequest", api_keys::rules::within_role),
     ("#/components/schemas/SetMemberRoleRequest/properties/role", api_keys::rules::role),
     ("#/components/schemas/CreateInvitationRequest/properties/role", api_keys::rules::role),
+    ("#/components/schemas/EmailAddress", members::invitations::rules::email),
     ("#/components/schemas/CreateIntegrationRequest/properties/name", integrations::rules::name),
     ("#/components/schemas/CreateIntegrationRequest/properties/base_url", integrations::rules::base_url),
     (
@@ -184,6 +187,8 @@ impl Routes {
         #[cfg(feature = "bench")]
         let router = crate::http::fixed::add_routes(&self.app, router);
         let router = router.fallback(refusing(self.app.clone(), ApiError::no_route, None));
-        Ok(cors::allow(router, &self.app.config.cors_origins))
+        let config = &self.app.config;
+        let router = cors::allow(router, &config.cors_origins);
+        Ok(region::name_in_answers(router, config.platform.region.as_deref()))
     }
 }

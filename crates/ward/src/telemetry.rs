@@ -89,6 +89,10 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
         "ward_sync_stopped_total",
         "Deliveries of calls that were not real, stopped before they were sent; anything but 0 is a fault"
     );
+    describe_counter!(
+        "ward_unknown_reported_values_total",
+        "Values in reports of calls that Ward does not know and keeps, by the field they stood in"
+    );
     // There from the start, so that an alert on it can tell zero from missing.
     counter!("ward_sync_stopped_total").absolute(0);
     gauge!("ward_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);

@@ -167,15 +167,23 @@ struct Catalog {
     permissions: Vec<CatalogPermission>,
 }
 
+/// `RoleDescription`: the platform's names, and beside them Ward's.
 #[derive(Serialize)]
 struct CatalogRole {
-    role: Role,
+    name: Role,
+    priority: usize,
     description: &'static str,
+    permission_names: Permissions,
+    role: Role,
     permissions: Permissions,
 }
 
+/// `PermissionDescription`: the platform's names, and beside them Ward's.
 #[derive(Serialize)]
 struct CatalogPermission {
+    name: Permission,
+    namespace: &'static str,
+    action: &'static str,
     permission: Permission,
     description: &'static str,
 }
@@ -183,13 +191,23 @@ struct CatalogPermission {
 /// `get-permission-catalog`
 pub async fn catalog(call: Call) -> Result<Reply, ApiError> {
     call.enter().await?;
-    let roles = Role::ALL.into_iter().map(|role| CatalogRole {
-        role,
+    let roles = Role::ALL.into_iter().zip(1..).map(|(role, priority)| CatalogRole {
+        name: role,
+        priority,
         description: role.description(),
+        permission_names: role.permissions(),
+        role,
         permissions: role.permissions(),
     });
-    let permissions = Permission::ALL
-        .into_iter()
-        .map(|permission| CatalogPermission { permission, description: permission.description() });
+    let permissions = Permission::ALL.into_iter().map(|permission| {
+        let (namespace, action) = permission.name().split_once('.').unwrap_or((permission.name(), ""));
+        CatalogPermission {
+            name: permission,
+            namespace,
+            action,
+            permission,
+            description: permission.description(),
+        }
+    });
     Reply::ok(&Catalog { roles: roles.collect(), permissions: permissions.collect() })
 }

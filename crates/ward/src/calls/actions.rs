@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use ward_db::{Timestamp, Tx};
 
 use super::store::{self, TwilioAccount};
-use super::{CallRecord, Caller, Decision, Direction, RealDirection, Report, Reporter};
+use super::{CallRecord, Caller, Decision, Direction, RealDirection, Report, Reporter, Status, TestRule};
 use crate::access::Permission;
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
@@ -127,7 +127,7 @@ fn record(
         return Ok((call, false));
     };
     let before = call.clone();
-    call.take(report);
+    take(&mut call, report, reporter, context.now)?;
     let told_all = reporter == Reporter::Runtime && report.status.is_final();
     if call == before {
         if told_all {
@@ -150,6 +150,39 @@ fn record(
     Ok((call, true))
 }
 
+/// Takes a report over, unless it contradicts what earlier ones told of the call's period (422).
+fn take(call: &mut CallRecord, report: &Report, reporter: Reporter, now: Timestamp) -> Result<(), ApiError> {
+    call.take(report, now);
+    if !call.ends_before_start() {
+        return Ok(());
+    }
+    match (report.started_at, report.ended_at, reporter) {
+        // One reporter tells the whole period: its clock is right in itself, and the two ends belong together.
+        (Some(started_at), Some(ended_at), _) => {
+            (call.started_at, call.ended_at) = (started_at, Some(ended_at))
+        }
+        // Twilio cannot mend its report, and its end is exact to the second only. The start that the runtime told holds.
+        (_, _, Reporter::Twilio) => {
+            let length = Duration::from_millis(call.duration_ms.unwrap_or(0).unsigned_abs());
+            call.ended_at = Some(call.started_at.saturating_add(length));
+        }
+        (_, ended_at, Reporter::Runtime) => {
+            let (field, time) = match ended_at {
+                Some(ended_at) => ("ended_at", ended_at),
+                None => ("started_at", call.started_at),
+            };
+            let loc = vec!["body".into(), field.into()];
+            let message = "Together with earlier reports, the call would end before it started";
+            return Err(ApiError::invalid(vec![Problem::value_error(
+                loc,
+                message,
+                Json::String(time.to_string()),
+            )]));
+        }
+    }
+    Ok(())
+}
+
 /// The call that a first report begins, with its direction decided.
 fn begin(
     tx: &mut Tx<'_>,
@@ -160,37 +193,46 @@ fn begin(
     report: &Report,
 ) -> Result<CallRecord, ApiError> {
     let (Some(caller), Some(reported_direction)) = (&report.caller, report.direction) else {
-        let missing = [("caller_id", report.caller.is_none()), ("direction", report.direction.is_none())];
+        let caller = match reporter {
+            Reporter::Runtime => "caller_id",
+            Reporter::Twilio => "From",
+        };
+        let missing = [(caller, report.caller.is_none()), ("direction", report.direction.is_none())];
         let missing = missing.into_iter().filter(|(_, missing)| *missing);
         return Err(ApiError::invalid(missing.map(|(field, _)| first_report_needs(field)).collect()));
     };
-    let number = match caller {
-        Caller::Number(number) => Some(number.as_str()),
-        Caller::Uri(_) | Caller::Other(_) | Caller::Withheld => None,
-    };
-    let (is_test, list_version) = workspaces::test_caller(tx, workspace, number)?;
-    Ok(CallRecord {
+    let callee = report.callee.as_ref();
+    let listed = workspaces::test_parties(tx, workspace, caller.number(), callee.and_then(Caller::number))?;
+    let test_rule = TestRule::of_parties(listed.caller, listed.callee);
+    let mut details = Map::new();
+    if let Some(callee) = callee.and_then(Caller::text) {
+        details.insert("phone_number".to_owned(), callee.into());
+    }
+    let mut call = CallRecord {
         id: CallId::at(now),
         call_sid: sid.to_owned(),
-        direction: Direction::decided(reported_direction, is_test),
+        direction: Direction::decided(reported_direction, test_rule),
         reported_direction,
+        test_rule,
         reported_by: reporter.name().to_owned(),
         caller: caller.text().map(str::to_owned),
         caller_form: caller.form().to_owned(),
-        list_version,
-        status: report.status,
-        completion_reason: report.completion_reason.clone(),
-        duration_ms: report.duration_ms,
-        started_at: report.started_at.or(report.reckoned_start).unwrap_or(now),
-        started_told: report.started_at.is_some(),
-        ended_at: report.ended_at,
-        service_id: report.service_id.clone(),
-        details: report.details.clone(),
+        list_version: listed.version,
+        status: Status::Unknown,
+        completion_reason: None,
+        duration_ms: None,
+        started_at: now,
+        started_told: false,
+        ended_at: None,
+        service_id: None,
+        details,
         sync: None,
         sync_connector: None,
         first_reported_at: now,
         updated_at: now,
-    })
+    };
+    take(&mut call, report, reporter, now)?;
+    Ok(call)
 }
 
 fn first_report_needs(field: &'static str) -> Problem {
@@ -209,6 +251,7 @@ fn beginnings(call: &CallRecord) -> Value {
         "direction": call.direction.name(),
         "reported_direction": call.reported_direction.name(),
         "caller_form": call.caller_form,
+        "test_rule": call.test_rule.map(TestRule::name),
         "list_version": call.list_version,
     })
 }

@@ -6,7 +6,7 @@ use ward_db::Timestamp;
 
 use super::actions::Recorded;
 use super::store::{self, Filter, TwilioAccount};
-use super::{CallRecord, Caller, Decision, Direction, Report, Status, actions, twilio};
+use super::{CallRecord, Caller, Decision, Direction, Report, Status, TestRule, actions, twilio};
 use crate::error::ApiError;
 use crate::http::contract::RuleProblem;
 use crate::http::validate::{Json, Problem};
@@ -18,9 +18,10 @@ use crate::sync;
 const TOTAL_LIMIT: i64 = 10_000;
 /// Longest sid taken over.
 const LONGEST_SID: usize = 128;
+/// Longest status taken over that Ward does not know, in characters: the document's bound.
+pub const LONGEST_STATUS: usize = 64;
 /// What a report says that no filter asks for.
-const DETAILS: [&str; 11] = [
-    "phone_number",
+const DETAILS: [&str; 10] = [
     "turns",
     "has_recording",
     "escalation_status",
@@ -33,18 +34,51 @@ const DETAILS: [&str; 11] = [
     "summary",
 ];
 
-/// The value rule of `caller_id`.
-pub fn caller_rule(value: &Value) -> Vec<RuleProblem> {
+/// Reasons for the end of a call that the platform is known to report. Others are kept too, and counted.
+const COMPLETION_REASONS: [&str; 14] = [
+    "completed",
+    "abandoned",
+    "escalated",
+    "transferred",
+    "timeout",
+    "error",
+    "voicemail",
+    "no_answer",
+    "caller_hangup",
+    "forwarded",
+    "terminal_state",
+    "warm_transfer_completed",
+    "no_inbound_audio",
+    "cancelled",
+];
+
+/// The value rule of a party: `caller_id` and `phone_number`.
+pub fn party_rule(value: &Value) -> Vec<RuleProblem> {
     match value.as_str().map(|text| Caller::read(Some(text))) {
-        Some(Err(message)) => vec![RuleProblem::here(message)],
+        Some(Err(problem)) => vec![RuleProblem::here(problem.to_string())],
         _ => Vec::new(),
     }
 }
 
-/// Whether a text can be a call's sid.
+/// The value rule of a report as a whole: no call ends before it starts.
+pub fn period_rule(value: &Value) -> Vec<RuleProblem> {
+    // The contract has written both in UTC and of one length, so their texts sort as their times do.
+    let time = |name: &str| value.get(name).and_then(Value::as_str);
+    match (time("started_at"), time("ended_at")) {
+        (Some(started_at), Some(ended_at)) if ended_at < started_at => vec![RuleProblem {
+            at: vec!["ended_at".into()],
+            message: "The call would end before it started".to_owned(),
+        }],
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a text can be a call's sid. A capital letter or a digit must be in it, so that a collection's name below
+/// `/calls/`, like `benchmarks`, is never taken for a call.
 pub fn is_sid(text: &str) -> bool {
     (1..=LONGEST_SID).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+        && text.bytes().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase())
 }
 
 /// `CallSummary`
@@ -98,11 +132,48 @@ impl From<&CallRecord> for Summary {
     }
 }
 
+/// The fields of the platform's detail of a call that have names of their own. Ward keeps no transcript and no participants, so
+/// those lists are empty.
+#[derive(Serialize)]
+struct PlatformDetail {
+    id: CallId,
+    workspace_id: WorkspaceId,
+    call_start_time: Timestamp,
+    call_end_time: Option<Timestamp>,
+    call_duration_seconds: f64,
+    states_visited: [String; 0],
+    triggered_behaviors: [String; 0],
+    participants: [Value; 0],
+    barge_in_events: [Value; 0],
+    human_segments: [Value; 0],
+}
+
+impl PlatformDetail {
+    fn of(workspace_id: WorkspaceId, call: &CallRecord) -> Self {
+        Self {
+            id: call.id,
+            workspace_id,
+            call_start_time: call.started_at,
+            call_end_time: call.ended_at,
+            call_duration_seconds: call.duration_ms.map_or(0.0, seconds),
+            states_visited: [],
+            triggered_behaviors: [],
+            participants: [],
+            barge_in_events: [],
+            human_segments: [],
+        }
+    }
+}
+
 /// `CallDetail`
 #[derive(Serialize)]
 struct Detail {
     #[serde(flatten)]
     summary_fields: Summary,
+    #[serde(flatten)]
+    platform: PlatformDetail,
+    turn_count: Value,
+    status_detail: Value,
     reported_direction: &'static str,
     reported_by: String,
     caller_form: String,
@@ -137,22 +208,26 @@ struct Sync {
 }
 
 impl Detail {
-    fn of(call: &CallRecord, owed: Option<&sync::Owed>) -> Self {
+    fn of(workspace: WorkspaceId, call: &CallRecord, owed: Option<&sync::Owed>) -> Self {
         let detail = |name: &str| call.details.get(name).cloned().unwrap_or(Value::Null);
-        let is_test = call.direction == Direction::Test;
+        let mut summary_fields = Summary::from(call);
+        let turn_count = std::mem::replace(&mut summary_fields.turns, json!([]));
+        if summary_fields.has_recording.is_null() {
+            summary_fields.has_recording = Value::Bool(false);
+        }
         Self {
-            summary_fields: Summary::from(call),
+            summary_fields,
+            platform: PlatformDetail::of(workspace, call),
+            turn_count,
+            status_detail: detail("status_detail"),
             reported_direction: call.reported_direction.name(),
             reported_by: call.reported_by.clone(),
             caller_form: call.caller_form.clone(),
             test_caller_list_version: call.list_version,
-            test: is_test.then(|| Test {
-                rule: "test_caller",
+            test: call.test_rule.map(|rule| Test {
+                rule: rule.name(),
                 list_version: call.list_version,
-                explanation: format!(
-                    "The caller was on version {} of the workspace's list of test callers when the call was first reported.",
-                    call.list_version
-                ),
+                explanation: explanation(rule, call.list_version),
             }),
             sync: Sync::of(call, owed),
             ended_at: call.ended_at,
@@ -162,6 +237,17 @@ impl Detail {
             updated_at: call.updated_at,
         }
     }
+}
+
+/// Why a call is a test, in a sentence.
+fn explanation(rule: TestRule, version: i64) -> String {
+    let party = match rule {
+        TestRule::Caller => "The caller",
+        TestRule::Callee => "The called number",
+    };
+    format!(
+        "{party} was on version {version} of the workspace's list of test callers when the call was first reported."
+    )
 }
 
 impl Sync {
@@ -276,7 +362,7 @@ pub async fn get(call: Call) -> Result<Reply, ApiError> {
     let found = call.app.db.read("calls.get", move |tx| detail(tx, workspace, &sid)).await?;
     let (found, owed) = found.ok_or(ApiError::missing("call_not_found", "Call not found."))?;
     actions::note_read(&call.app, &entry, workspace, Some(found.id), json!({})).await?;
-    Reply::ok(&Detail::of(&found, owed.as_ref()))
+    Reply::ok(&Detail::of(workspace, &found, owed.as_ref()))
 }
 
 fn detail(
@@ -295,7 +381,8 @@ pub async fn report(mut call: Call) -> Result<Reply, ApiError> {
     let sid = call.parameter_as_sent("call_sid").to_owned();
     if !is_sid(&sid) {
         let loc = vec!["path".into(), "call_sid".into()];
-        let message = "A call's sid is 1 to 128 characters out of letters, digits, `_`, `.` and `-`";
+        let message = "A call's sid is 1 to 128 characters out of letters, digits, `_`, `.` and `-`, and has a digit or a \
+                       capital letter";
         return Err(ApiError::invalid(vec![Problem::value_error(loc, message, Json::String(sid))]));
     }
     let workspace = entry.workspace()?.id;
@@ -312,7 +399,7 @@ pub async fn report(mut call: Call) -> Result<Reply, ApiError> {
         }
         _ => None,
     };
-    Reply::ok(&Detail::of(&recorded, owed.as_ref()))
+    Reply::ok(&Detail::of(workspace, &recorded, owed.as_ref()))
 }
 
 /// A body that the contract has accepted, as a report.
@@ -320,9 +407,8 @@ fn read_report(body: &Map<String, Value>) -> Result<Report, ApiError> {
     let unread = || ApiError::internal("a report that the contract should have refused");
     let text = |name: &str| body.get(name).and_then(Value::as_str);
     let time = |name: &str| text(name).map(str::parse).transpose().map_err(|_| unread());
-    let caller = match body.get("caller_id") {
-        None => None,
-        Some(given) => Some(Caller::read(given.as_str()).map_err(|_| unread())?),
+    let party = |name: &str| {
+        body.get(name).map(|given| Caller::read(given.as_str())).transpose().map_err(|_| unread())
     };
     let mut details = Map::new();
     for name in DETAILS {
@@ -330,15 +416,26 @@ fn read_report(body: &Map<String, Value>) -> Result<Report, ApiError> {
             details.insert(name.to_owned(), value.clone());
         }
     }
+    let completion_reason = text("completion_reason").filter(|reason| !reason.is_empty());
+    if completion_reason.is_some_and(|reason| !COMPLETION_REASONS.contains(&reason)) {
+        super::count_unknown("completion_reason");
+    }
+    let ended_at = time("ended_at")?;
+    let told = text("status").ok_or_else(unread)?;
+    let status = Status::named(told).unwrap_or_else(|| {
+        super::count_unknown("status");
+        details.insert("status_detail".to_owned(), told.into());
+        Status::told_in_other_words(ended_at.is_some() || completion_reason.is_some())
+    });
     Ok(Report {
-        status: text("status").and_then(Status::named).ok_or_else(unread)?,
-        caller,
+        status,
+        caller: party("caller_id")?,
+        callee: party("phone_number")?,
         direction: text("direction").and_then(Direction::named),
-        completion_reason: text("completion_reason").map(str::to_owned),
+        completion_reason: completion_reason.map(str::to_owned),
         duration_ms: body.get("duration_seconds").and_then(Value::as_f64).map(milliseconds),
         started_at: time("started_at")?,
-        ended_at: time("ended_at")?,
-        reckoned_start: None,
+        ended_at,
         service_id: text("service_id").map(str::to_owned),
         details,
     })

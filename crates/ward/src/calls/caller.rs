@@ -1,26 +1,41 @@
-//! Who calls, in the forms in which telephones say so.
+//! The parties of a call, in the forms in which telephones name them.
 //!
 //! Only a number in international form can be on the list of test callers, so only such a number can make a call a test.
 //! No country is ever guessed: a number that lacks its country code is never taken for one that has it.
 
-use crate::workspaces::test_callers;
+use std::borrow::Cow;
 
-/// Who calls.
+use percent_encoding::percent_decode_str;
+
+use crate::text;
+use crate::workspaces::test_callers::{self, NotANumber, is_keypad_spelling, is_separator};
+
+/// One party of a call: the one that calls, or the one that is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// A number in international form (ITU-T E.164), `+` and digits.
     Number(String),
     /// An address that is no number: `sip:`, `client:` and the like.
     Uri(String),
-    /// Something that telephones send and that is neither: a short code, a number without its country.
+    /// Another text that telephones send: a short code, or a number without its country.
     Other(String),
-    /// A caller who does not say.
+    /// The party is not named.
     Withheld,
 }
 
-/// What a text in the place of a caller means when it is none.
-const NOT_A_CALLER: &str = "Not a caller: send a number in international form, like +1 555 010 0001 (no country is ever \
-                            guessed), a tel:, sip: or client: URI, a short code, or null for a withheld number";
+/// Why a text in the place of a party is refused. The sentences never repeat the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotACaller {
+    /// The text has none of the forms.
+    #[error(
+        "Not a caller: send a number in international form, like +1 555 010 0001 (no country is ever guessed), a tel:, \
+         sip:, whatsapp: or client: URI, a short code, or null for a withheld number"
+    )]
+    Form,
+    /// The text is almost a number.
+    #[error(transparent)]
+    Number(NotANumber),
+}
 
 /// What networks and providers say, in any case, instead of a number that is withheld or not known.
 const WITHHELD: [&str; 9] = [
@@ -35,49 +50,60 @@ const WITHHELD: [&str; 9] = [
     "private number",
 ];
 
-/// The same on a keypad: ANONYMOUS, RESTRICTED, UNAVAILABLE, UNKNOWN, BLOCKED.
-const WITHHELD_ON_KEYPAD: [&str; 5] = ["266696687", "7378742833", "86282452253", "8656696", "2562533"];
-
 /// Longest address taken over, in characters.
 const LONGEST: usize = 320;
 
 impl Caller {
-    /// Reads what a reporter sent: null and empty are withheld. The error says what a caller looks like, never what was
-    /// given.
-    pub fn read(text: Option<&str>) -> Result<Self, &'static str> {
-        match Self::lenient(text) {
-            Self::Other(text) if !is_short_code(&text) => Err(NOT_A_CALLER),
-            caller => Ok(caller),
+    /// Reads what a reporter sent: null and empty are withheld.
+    pub fn read(text: Option<&str>) -> Result<Self, NotACaller> {
+        let text = text.unwrap_or_default().trim();
+        if let Some(unseen) = test_callers::unseen(text) {
+            return Err(NotACaller::Number(unseen));
+        }
+        match Self::from_network(Some(text)) {
+            Ok(Self::Other(text)) if !is_short_code(&text) => Err(NotACaller::Form),
+            Ok(caller) => Ok(caller),
+            Err(problem) => Err(NotACaller::Number(problem)),
         }
     }
 
-    /// Reads what the telephone network sent, which cannot be refused: what is not understood is kept as it is.
-    pub fn lenient(text: Option<&str>) -> Self {
-        // Control characters first: what is judged is what is kept.
-        let text: String = text.unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
-        let text = text.trim();
-        if is_withheld(text) {
-            return Self::Withheld;
+    /// Reads what the telephone network sent. A text that is not understood is kept as it is, without control
+    /// characters. An error is a number with a sign that changes its meaning or cannot be seen: whether it belongs to a
+    /// test caller could only be guessed.
+    pub fn from_network(text: Option<&str>) -> Result<Self, NotANumber> {
+        let text = text.unwrap_or_default().trim();
+        let kept: String = text.chars().filter(|c| !c.is_control()).collect();
+        let kept = kept.trim();
+        if is_withheld(kept) {
+            return Ok(Self::Withheld);
         }
-        // RFC 3966: what follows the number are parameters, an extension for example. The caller is the number.
-        let number = match scheme(text) {
-            Some(("tel", rest)) => rest.split(';').next().unwrap_or_default().trim(),
-            Some((scheme, rest)) => {
-                // `sip:anonymous@anonymous.invalid` (RFC 3261, section 8.1.1.3) withholds too.
-                let user = rest.split(['@', ';']).next().unwrap_or_default();
-                if scheme.starts_with("sip") && is_withheld(user) {
-                    return Self::Withheld;
-                }
-                return Self::Uri(cut(text));
-            }
-            None => text,
+        let Some((scheme, rest)) = scheme(text) else {
+            return Ok(read_number(text)?.map_or_else(|| Self::Other(cut(kept)), Self::Number));
         };
-        if is_withheld(number) {
-            return Self::Withheld;
+        let spelled = match scheme {
+            // RFC 3966: parameters follow the number, for example an extension.
+            "tel" | "whatsapp" => Some(decoded(before(rest, &[';', '?']).trim())),
+            "sip" | "sips" => sip_number(rest),
+            _ => None,
+        };
+        if let Some(spelled) = &spelled {
+            if is_withheld(spelled) {
+                return Ok(Self::Withheld);
+            }
+            if let Some(number) = read_number(spelled)? {
+                return Ok(Self::Number(number));
+            }
         }
-        match test_callers::normalize(number) {
-            Ok(number) => Self::Number(number),
-            Err(_) => Self::Other(cut(number)),
+        // `sip:anonymous@anonymous.invalid` (RFC 3261, section 8.1.1.3) withholds too.
+        if scheme.starts_with("sip") && is_withheld(before(rest, &['@', ';'])) {
+            return Ok(Self::Withheld);
+        }
+        match spelled {
+            Some(local) if scheme == "tel" => {
+                let local: String = local.chars().filter(|c| !c.is_control()).collect();
+                Ok(if local.trim().is_empty() { Self::Withheld } else { Self::Other(cut(local.trim())) })
+            }
+            _ => Ok(Self::Uri(cut(kept))),
         }
     }
 
@@ -91,6 +117,14 @@ impl Caller {
         }
     }
 
+    /// The number in international form, if the party is one.
+    pub fn number(&self) -> Option<&str> {
+        match self {
+            Self::Number(number) => Some(number),
+            Self::Uri(_) | Self::Other(_) | Self::Withheld => None,
+        }
+    }
+
     /// The text that names it; `None` when it is withheld.
     pub fn text(&self) -> Option<&str> {
         match self {
@@ -100,12 +134,48 @@ impl Caller {
     }
 }
 
+/// The number that a text spells; `None` when it spells none.
+fn read_number(text: &str) -> Result<Option<String>, NotANumber> {
+    match test_callers::normalize(text) {
+        Ok(number) => Ok(Some(number)),
+        Err(NotANumber::Unseen(unseen)) => {
+            let hides =
+                matches!(test_callers::normalize(&text::seen(text)), Ok(_) | Err(NotANumber::TrunkZero));
+            if hides { Err(NotANumber::Unseen(unseen)) } else { Ok(None) }
+        }
+        Err(NotANumber::TrunkZero) => Err(NotANumber::TrunkZero),
+        Err(NotANumber::Form | NotANumber::Keypad | NotANumber::Foreign(_)) => Ok(None),
+    }
+}
+
+/// The number in a SIP URI, after its scheme: a user part that `user=phone` declares to be one (RFC 3261, section
+/// 19.1.6), or that begins with `+` and so can be nothing else.
+fn sip_number(rest: &str) -> Option<Cow<'_, str>> {
+    let rest = before(rest, &['?']);
+    let (user, host) = rest.split_once('@').unwrap_or((rest, ""));
+    let declared =
+        host.split(';').skip(1).any(|parameter| parameter.trim().eq_ignore_ascii_case("user=phone"));
+    // A password follows a colon, parameters of the telephone number follow a semicolon.
+    let number = decoded(before(user, &[':', ';']).trim());
+    (declared || number.starts_with('+')).then_some(number)
+}
+
+/// The part of a text before the first of these characters.
+fn before<'t>(text: &'t str, ends: &[char]) -> &'t str {
+    text.split(ends).next().unwrap_or_default()
+}
+
+/// The text without percent-encoding (RFC 3986, section 2.1); as it is where that is no text.
+fn decoded(text: &str) -> Cow<'_, str> {
+    percent_decode_str(text).decode_utf8().unwrap_or(Cow::Borrowed(text))
+}
+
 fn is_withheld(text: &str) -> bool {
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
-    let keypad = text.bytes().all(|byte| byte.is_ascii_digit() || b"+ -.()[]".contains(&byte));
+    let keypad = text.chars().all(|c| c.is_ascii_digit() || c == '+' || is_separator(c));
     text.is_empty()
         || WITHHELD.iter().any(|word| text.eq_ignore_ascii_case(word))
-        || (keypad && WITHHELD_ON_KEYPAD.contains(&digits.as_str()))
+        || (keypad && is_keypad_spelling(&digits))
 }
 
 /// Three to six digits: numbers of services, which have no country code.
@@ -126,7 +196,8 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::Caller;
+    use super::{Caller, NotACaller};
+    use crate::workspaces::test_callers::NotANumber;
 
     fn number(text: &str) -> Caller {
         Caller::Number(text.to_owned())
@@ -173,29 +244,71 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_what_is_judged() {
-        let stray = [
-            "\u{1}",
-            "tel:\u{1}",
-            "anonymous\u{0}",
-            "tel: anonymous",
-            "sip:\u{1}anonymous@anonymous.invalid",
-        ];
-        for given in stray {
-            assert_eq!(Caller::read(Some(given)), Ok(Caller::Withheld), "{given:?}");
+    fn control_characters_of_the_network_are_not_kept() {
+        for given in
+            ["\u{1}", "tel:\u{1}", "anonymous\u{0}", "tel: anonymous", "sip:anonymous@anonymous.invalid"]
+        {
+            assert_eq!(Caller::from_network(Some(given)), Ok(Caller::Withheld), "{given:?}");
         }
-        assert_eq!(Caller::lenient(Some("+1555\u{1}1230100\u{0}")), number("+15551230100"));
-        assert_eq!(Caller::lenient(Some("tel: bob")), Caller::Other("bob".to_owned()));
+        assert_eq!(Caller::from_network(Some("tel: b\u{1}ob")), Ok(Caller::Other("bob".to_owned())));
         let long = format!("sip:{} and more", "x".repeat(super::LONGEST - 5));
-        let kept = Caller::lenient(Some(&long));
-        assert_eq!(Caller::lenient(kept.text()), kept);
+        let kept = Caller::from_network(Some(&long)).unwrap();
+        assert_eq!(Caller::from_network(kept.text()), Ok(kept));
+    }
+
+    #[test]
+    fn a_sign_that_changes_a_number_or_cannot_be_seen_is_refused_in_every_form() {
+        for given in [
+            "+44 (0)20 7946 0001",
+            "tel:+44(0)2079460001",
+            "whatsapp:+44 (0)20 7946 0001",
+            "sip:+44(0)2079460001@pbx.example",
+            "sip:+44(0)2079460001@pbx.example;user=phone",
+            "tel:+44%280%292079460001",
+        ] {
+            assert_eq!(Caller::read(Some(given)), Err(NotACaller::Number(NotANumber::TrunkZero)), "{given}");
+            assert_eq!(Caller::from_network(Some(given)), Err(NotANumber::TrunkZero), "{given}");
+        }
+        for given in
+            ["+1555\u{200e}1230100", "tel:+1555\u{200e}1230100", "sip:+1555\u{200e}1230100@pbx.example"]
+        {
+            let unseen = NotANumber::Unseen('\u{200e}');
+            assert_eq!(Caller::read(Some(given)), Err(NotACaller::Number(unseen)), "{given:?}");
+            assert_eq!(Caller::from_network(Some(given)), Err(unseen), "{given:?}");
+        }
+        assert!(Caller::read(Some("client:al\u{200d}ice")).is_err());
+        assert!(matches!(Caller::from_network(Some("client:al\u{200d}ice")), Ok(Caller::Uri(_))));
+    }
+
+    #[test]
+    fn addresses_that_carry_a_number_are_that_number() {
+        for given in [
+            "whatsapp:+15551230100",
+            "WhatsApp:+1 555 123 0100",
+            "sip:+15551230100@pbx.example",
+            "sip:+1-555-123-0100@pbx.example;user=phone",
+            "sips:+15551230100;ext=7@pbx.example:5061;transport=tcp;USER=Phone?subject=x",
+            "sip:+15551230100:secret@pbx.example",
+            "sip:%2B15551230100@pbx.example",
+            "sip:+15551230100",
+            "tel:%2B15551230100",
+        ] {
+            assert_eq!(Caller::read(Some(given)), Ok(number("+15551230100")), "{given}");
+            assert_eq!(Caller::from_network(Some(given)), Ok(number("+15551230100")), "{given}");
+        }
     }
 
     #[test]
     fn addresses_are_callers_and_never_numbers() {
-        for given in
-            ["sip:+15551230100@pbx.example", "client:alice", "sips:bob@example.com", "client:+15551230100"]
-        {
+        for given in [
+            "client:alice",
+            "sips:bob@example.com",
+            "sip:15551230100@pbx.example",
+            "sip:15551230100@pbx.example;user=phone",
+            "sip:desk@+15551230100.example",
+            "client:+15551230100",
+            "whatsapp:bob",
+        ] {
             assert_eq!(Caller::read(Some(given)), Ok(Caller::Uri(given.to_owned())));
         }
         assert_eq!(Caller::read(Some("911")), Ok(Caller::Other("911".to_owned())));
@@ -207,7 +320,7 @@ mod tests {
             ["15551230100", "0015551230100", "5551230100", "+0123456789", "+1555CALLNOW", "http://x", "bob"]
         {
             assert!(Caller::read(Some(given)).is_err(), "{given}");
-            assert_eq!(Caller::lenient(Some(given)), Caller::Other(given.to_owned()), "{given}");
+            assert_eq!(Caller::from_network(Some(given)), Ok(Caller::Other(given.to_owned())), "{given}");
         }
     }
 }

@@ -13,7 +13,7 @@ pub mod twilio;
 use serde_json::{Map, Value};
 use ward_db::{Error, Row, Timestamp, Tx};
 
-pub use caller::Caller;
+pub use caller::{Caller, NotACaller};
 
 use crate::ids::{CallId, WorkspaceId};
 
@@ -85,18 +85,52 @@ impl Direction {
         }
     }
 
-    /// What a first report and the list of test callers make of a call.
-    pub const fn decided(reported: Self, from_test_caller: bool) -> Self {
-        if from_test_caller { Self::Test } else { reported }
+    /// The direction that a first report gives, unless a rule makes the call a test.
+    pub const fn decided(reported: Self, rule: Option<TestRule>) -> Self {
+        if rule.is_some() { Self::Test } else { reported }
+    }
+}
+
+/// Why a call is a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TestRule {
+    /// The number that calls is on the list of test callers.
+    Caller,
+    /// The number that is called is on the list.
+    Callee,
+}
+
+impl TestRule {
+    const ALL: [Self; 2] = [Self::Caller, Self::Callee];
+
+    /// The rule that the parties of a call meet, if there is one.
+    pub const fn of_parties(caller_listed: bool, callee_listed: bool) -> Option<Self> {
+        match (caller_listed, callee_listed) {
+            (true, _) => Some(Self::Caller),
+            (false, true) => Some(Self::Callee),
+            (false, false) => None,
+        }
+    }
+
+    /// Its name in the database and in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Caller => "test_caller",
+            Self::Callee => "test_callee",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rule| rule.name() == name)
     }
 }
 
 /// Where a call is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Waiting to be placed.
-    Queued,
-    /// Being placed.
+    /// Reported in words that Ward does not know.
+    Unknown,
+    /// Being placed, or waiting to be.
     Initiated,
     /// Ringing.
     Ringing,
@@ -116,7 +150,7 @@ pub enum Status {
 
 impl Status {
     const ALL: [Self; 9] = [
-        Self::Queued,
+        Self::Unknown,
         Self::Initiated,
         Self::Ringing,
         Self::InProgress,
@@ -127,10 +161,10 @@ impl Status {
         Self::Canceled,
     ];
 
-    /// Its name: Twilio's.
+    /// Its name: Twilio's, where Twilio has one.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Queued => "queued",
+            Self::Unknown => "unknown",
             Self::Initiated => "initiated",
             Self::Ringing => "ringing",
             Self::InProgress => "in-progress",
@@ -142,9 +176,17 @@ impl Status {
         }
     }
 
-    /// The status of this name.
+    /// The status of this name. Clients know no `queued`: a call that waits to be placed counts as initiated.
     pub fn named(name: &str) -> Option<Self> {
+        if name == "queued" {
+            return Some(Self::Initiated);
+        }
         Self::ALL.into_iter().find(|status| status.name() == name)
+    }
+
+    /// The status for a word that Ward does not know. A call of which the end is told is over; other words move no call.
+    pub const fn told_in_other_words(end_is_told: bool) -> Self {
+        if end_is_told { Self::Completed } else { Self::Unknown }
     }
 
     /// Whether nothing can follow it.
@@ -156,7 +198,7 @@ impl Status {
     /// its lesser one.
     const fn rank(self) -> u8 {
         match self {
-            Self::Queued => 0,
+            Self::Unknown => 0,
             Self::Initiated => 1,
             Self::Ringing => 2,
             Self::InProgress => 3,
@@ -228,6 +270,8 @@ pub struct CallRecord {
     pub direction: Direction,
     /// What the first report said of that.
     pub reported_direction: Direction,
+    /// Why it is a test; `None` when it is none.
+    pub test_rule: Option<TestRule>,
     /// Who reported it first.
     pub reported_by: String,
     /// Who called; `None` for a withheld caller.
@@ -262,13 +306,15 @@ pub struct CallRecord {
     pub updated_at: Timestamp,
 }
 
-/// What one report says, beside who called and which way.
+/// One report of a call, as it was understood.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The call's status.
     pub status: Status,
     /// Who calls; `None` when the report does not say.
     pub caller: Option<Caller>,
+    /// Who is called; `None` when the report does not say.
+    pub callee: Option<Caller>,
     /// Which way; `None` when the report does not say.
     pub direction: Option<Direction>,
     /// How it ended.
@@ -279,8 +325,6 @@ pub struct Report {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
-    /// When it began as follows from its end and length; used while no report says so.
-    pub reckoned_start: Option<Timestamp>,
     /// Which service answered.
     pub service_id: Option<String>,
     /// The rest, nulls left out.
@@ -288,28 +332,52 @@ pub struct Report {
 }
 
 impl CallRecord {
-    /// Takes a report over. One that comes late (behind the status, or after the end) only fills what is not known yet,
-    /// so that the order in which reports arrive does not matter. Caller and direction stay as they are.
-    pub fn take(&mut self, report: &Report) {
+    /// Takes over a report that came at `now`. One that comes late (behind the status, or after the end) only fills what is
+    /// not known yet, so that the order in which reports arrive does not matter. Parties and direction stay as they are.
+    pub fn take(&mut self, report: &Report, now: Timestamp) {
         let late = self.status.is_final() || report.status.rank() < self.status.rank();
+        // A second end, of another kind than the first: its reason and length are not those of this call's end.
+        let other_end = report.status.is_final() && self.status.is_final() && report.status != self.status;
+        let former = (self.status.is_final(), self.duration_ms);
         if report.status.rank() > self.status.rank() {
             self.status = report.status;
         }
-        fill(&mut self.completion_reason, report.completion_reason.as_ref(), late);
-        fill(&mut self.duration_ms, report.duration_ms.as_ref(), late);
-        fill(&mut self.ended_at, report.ended_at.as_ref(), late);
+        if !other_end {
+            fill(&mut self.completion_reason, report.completion_reason.as_ref(), late);
+            fill(&mut self.duration_ms, report.duration_ms.as_ref(), late);
+            fill(&mut self.ended_at, report.ended_at.as_ref(), late);
+        }
         fill(&mut self.service_id, report.service_id.as_ref(), late);
         if let Some(started_at) = report.started_at.filter(|_| !(late && self.started_told)) {
             (self.started_at, self.started_told) = (started_at, true);
         }
-        if let Some(reckoned) = report.reckoned_start.filter(|_| !self.started_told) {
-            self.started_at = reckoned;
+        if !self.started_told {
+            let tells_length = report.status.is_final() && report.duration_ms.is_some();
+            let is_news = former != (self.status.is_final(), self.duration_ms);
+            self.reckon_start((tells_length && is_news && !other_end).then_some(now));
         }
         for (name, value) in &report.details {
             if !(late && self.details.contains_key(name)) {
                 self.details.insert(name.clone(), value.clone());
             }
         }
+    }
+
+    /// Reckons the start that no report tells from the end and the length. Without a told end, `over_at` is the end: when
+    /// a report came that the call is over and how long it took.
+    fn reckon_start(&mut self, over_at: Option<Timestamp>) {
+        match (self.duration_ms, self.ended_at.or(over_at)) {
+            (Some(duration_ms), Some(end)) => {
+                self.started_at = Timestamp::from_micros(end.micros() - duration_ms * 1_000);
+            }
+            (None, Some(end)) => self.started_at = self.started_at.min(end),
+            (_, None) => {}
+        }
+    }
+
+    /// Whether the told end lies before the told start.
+    pub fn ends_before_start(&self) -> bool {
+        self.started_told && self.ended_at.is_some_and(|end| end < self.started_at)
     }
 
     /// Drops what is said of people, for who may not view calls.
@@ -332,6 +400,11 @@ fn fill<T: Clone>(known: &mut Option<T>, told: Option<&T>, late: bool) {
     }
 }
 
+/// Counts a value of a report that Ward does not know, by its field. The value itself stands only with the call.
+fn count_unknown(field: &'static str) {
+    metrics::counter!("ward_unknown_reported_values_total", "field" => field).increment(1);
+}
+
 /// The call of this id.
 pub fn by_id(tx: &mut Tx<'_>, workspace: WorkspaceId, id: CallId) -> Result<Option<CallRecord>, Error> {
     store::by_id(tx, workspace, id)
@@ -347,33 +420,36 @@ impl Direction {
 mod tests {
     use super::*;
 
+    const NOW: Timestamp = Timestamp::from_micros(0);
+
     fn report(status: Status, duration_ms: Option<i64>) -> Report {
         Report {
             status,
             caller: None,
+            callee: None,
             direction: None,
             completion_reason: None,
             duration_ms,
             started_at: None,
             ended_at: None,
-            reckoned_start: None,
             service_id: None,
             details: Map::new(),
         }
     }
 
     fn call() -> CallRecord {
-        let now = Timestamp::from_micros(0);
+        let now = NOW;
         CallRecord {
             id: CallId::at(now),
             call_sid: "CA1".to_owned(),
             direction: Direction::Inbound,
             reported_direction: Direction::Inbound,
+            test_rule: None,
             reported_by: "runtime".to_owned(),
             caller: None,
             caller_form: "withheld".to_owned(),
             list_version: 0,
-            status: Status::Queued,
+            status: Status::Unknown,
             completion_reason: None,
             duration_ms: None,
             started_at: now,
@@ -397,10 +473,13 @@ mod tests {
     }
 
     #[test]
-    fn a_test_caller_wins_over_every_reporter() {
+    fn a_test_rule_wins_over_every_reporter() {
         for reported in Direction::ALL {
-            assert_eq!(Direction::decided(reported, true), Direction::Test);
-            assert_eq!(Direction::decided(reported, false), reported);
+            for rule in TestRule::ALL {
+                assert_eq!(Direction::decided(reported, Some(rule)), Direction::Test);
+                assert_eq!(TestRule::named(rule.name()), Some(rule));
+            }
+            assert_eq!(Direction::decided(reported, None), reported);
         }
     }
 
@@ -409,11 +488,11 @@ mod tests {
         for last in Status::ALL.into_iter().filter(|status| status.is_final()) {
             for later in Status::ALL {
                 let mut call = call();
-                call.take(&report(Status::InProgress, None));
-                call.take(&report(Status::Ringing, None));
+                call.take(&report(Status::InProgress, None), NOW);
+                call.take(&report(Status::Ringing, None), NOW);
                 assert_eq!(call.status, Status::InProgress);
-                call.take(&report(last, Some(5)));
-                call.take(&report(later, Some(7)));
+                call.take(&report(last, Some(5)), NOW);
+                call.take(&report(later, Some(7)), NOW);
                 assert_eq!((call.status, call.duration_ms), (last, Some(5)));
             }
         }
@@ -422,27 +501,63 @@ mod tests {
     #[test]
     fn what_comes_late_fills_what_is_not_known() {
         let mut call = call();
-        call.take(&report(Status::Completed, None));
-        call.take(&report(Status::Completed, Some(9)));
+        call.take(&report(Status::Completed, None), NOW);
+        call.take(&report(Status::Completed, Some(9)), NOW);
         assert_eq!(call.duration_ms, Some(9));
+    }
+
+    #[test]
+    fn an_end_of_another_kind_says_nothing_of_the_end_that_was() {
+        let other = Report {
+            completion_reason: Some("no_answer".to_owned()),
+            ended_at: Some(NOW),
+            service_id: Some("front-desk".to_owned()),
+            ..report(Status::NoAnswer, Some(0))
+        };
+        let mut call = call();
+        call.take(&report(Status::Completed, None), NOW);
+        call.take(&other, NOW);
+        assert_eq!((&call.completion_reason, call.duration_ms, call.ended_at), (&None, None, None));
+        assert_eq!(call.service_id.as_deref(), Some("front-desk"));
     }
 
     #[test]
     fn a_start_is_what_a_report_says_in_whichever_order_reports_come() {
         let at = Timestamp::from_micros;
         let ringing = || report(Status::Ringing, None);
-        let runtimes = || Report { started_at: Some(at(5)), ..report(Status::Completed, None) };
-        let twilios = || Report { reckoned_start: Some(at(7)), ..report(Status::Completed, None) };
-        for order in [[runtimes(), twilios(), ringing()], [twilios(), runtimes(), ringing()]] {
+        let told = || Report { started_at: Some(at(5)), ..report(Status::Completed, None) };
+        let reckoned = || Report { ended_at: Some(at(9_000)), ..report(Status::Completed, Some(2)) };
+        for order in [[told(), reckoned(), ringing()], [reckoned(), told(), ringing()]] {
             let mut call = call();
             for told in &order {
-                call.take(told);
+                call.take(told, NOW);
             }
             assert_eq!(call.started_at, at(5));
         }
         let mut call = call();
-        call.take(&ringing());
-        call.take(&twilios());
-        assert_eq!(call.started_at, at(7), "better than when it was first heard of");
+        call.take(&ringing(), NOW);
+        call.take(&reckoned(), NOW);
+        assert_eq!(call.started_at, at(7_000), "better than when it was first heard of");
+    }
+
+    #[test]
+    fn a_start_that_nobody_tells_is_reckoned_from_what_is_told() {
+        let at = Timestamp::from_micros;
+        // The length alone, with the end: the call ended when that was reported. A repeat moves nothing.
+        let mut call = call();
+        call.take(&report(Status::Completed, Some(2)), at(9_000));
+        call.take(&report(Status::Completed, Some(2)), at(20_000));
+        assert_eq!(call.started_at, at(7_000));
+        // The end becomes known later.
+        call.take(&Report { ended_at: Some(at(8_000)), ..report(Status::Completed, None) }, at(30_000));
+        assert_eq!(call.started_at, at(6_000));
+        // A length so far, of a call under way, says nothing of its start.
+        let mut under_way = self::call();
+        under_way.take(&report(Status::InProgress, Some(2)), at(9_000));
+        assert_eq!(under_way.started_at, at(0));
+        // The end alone: no call begins after it.
+        let mut ended = CallRecord { started_at: at(9_000), ..self::call() };
+        ended.take(&Report { ended_at: Some(at(4_000)), ..report(Status::Failed, None) }, at(9_000));
+        assert_eq!(ended.started_at, at(4_000));
     }
 }

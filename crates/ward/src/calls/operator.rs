@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 use ward_db::{Timestamp, Tx};
 
-use super::{CallRecord, Direction, store};
+use super::{CallRecord, Direction, TestRule, store};
 use crate::audit::{self, Actor, Event};
 use crate::error::ApiError;
 use crate::http::Context;
@@ -32,8 +32,12 @@ pub struct Proven {
     pub reported_direction: &'static str,
     /// The version of the list of test callers that decided.
     pub list_version: i64,
+    /// Which rule made the call a test; none for a call that was no test.
+    pub rule: Option<&'static str>,
     /// Whether that version, as it was kept, has the caller.
     pub caller_on_list: bool,
+    /// Whether it has the number that was called.
+    pub callee_on_list: bool,
     /// Deliveries that were ever owed for it.
     pub deliveries: i64,
     /// Tries that were ever made for it.
@@ -53,9 +57,9 @@ pub struct Proof {
     pub before: Timestamp,
     /// The test calls, in the order in which they began.
     pub calls: Vec<Proven>,
-    /// How many other calls with a caller's number were looked at.
+    /// How many other calls were looked at.
     pub others_looked_at: usize,
-    /// Those of them whose caller was on the list that decided: they should have been tests.
+    /// Those of them of which a party was on the list that decided: they should have been tests.
     pub missed: Vec<Proven>,
     /// How many of all these calls are not as they must be. Anything but 0 is a fault of Ward's.
     pub violations: usize,
@@ -79,14 +83,14 @@ pub fn prove(
             let Some(last) = page.last() else { break };
             after = (last.started_at, last.id);
             for call in page {
-                let caller_on_list = on_list(tx, workspace, &call, &mut lists)?;
+                let listed = on_list(tx, workspace, &call, &mut lists)?;
                 if tests {
-                    calls.push(proven(tx, workspace, call, caller_on_list)?);
+                    calls.push(proven(tx, workspace, call, listed)?);
                     continue;
                 }
                 others_looked_at += 1;
-                if caller_on_list {
-                    missed.push(proven(tx, workspace, call, caller_on_list)?);
+                if TestRule::of_parties(listed.0, listed.1).is_some() {
+                    missed.push(proven(tx, workspace, call, listed)?);
                 }
             }
         }
@@ -105,29 +109,34 @@ pub fn prove(
     })
 }
 
-/// Whether the version of the list that decided has the call's caller. Lists once read are kept in `lists`.
+/// Whether the version of the list that decided has the caller, and whether it has the number that was called. Lists once
+/// read are kept in `lists`.
 fn on_list(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
     call: &CallRecord,
     lists: &mut HashMap<i64, Vec<String>>,
-) -> Result<bool, ward_db::Error> {
+) -> Result<(bool, bool), ward_db::Error> {
     let list = match lists.entry(call.list_version) {
         Entry::Occupied(known) => known.into_mut(),
         Entry::Vacant(free) => free.insert(workspaces::test_callers_of(tx, workspace, call.list_version)?),
     };
-    Ok(call.caller.as_ref().is_some_and(|caller| list.contains(caller)))
+    let has = |number: Option<&str>| number.is_some_and(|number| list.iter().any(|listed| listed == number));
+    Ok((has(call.caller.as_deref()), has(call.detail("phone_number"))))
 }
 
 fn proven(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
     call: CallRecord,
-    caller_on_list: bool,
+    (caller_on_list, callee_on_list): (bool, bool),
 ) -> Result<Proven, ward_db::Error> {
     let (deliveries, attempts) = sync::sent_for(tx, workspace, call.id)?;
+    let right = call.direction == Direction::Test
+        && call.test_rule == TestRule::of_parties(caller_on_list, callee_on_list);
     Ok(Proven {
-        excluded: call.direction == Direction::Test && caller_on_list && deliveries == 0 && attempts == 0,
+        excluded: right && deliveries == 0 && attempts == 0,
+        rule: call.test_rule.map(TestRule::name),
         call_sid: call.call_sid,
         entity_id: call.id,
         started_at: call.started_at,
@@ -135,6 +144,7 @@ fn proven(
         reported_direction: call.reported_direction.name(),
         list_version: call.list_version,
         caller_on_list,
+        callee_on_list,
         deliveries,
         attempts,
     })

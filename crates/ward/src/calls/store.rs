@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value as Document};
 use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
 
-use super::{CallRecord, Decision, Direction, Status};
+use super::{CallRecord, Decision, Direction, Status, TestRule};
 use crate::ids::{CallId, WorkspaceId};
 
 const COLUMNS: &str = "id, call_sid, direction, reported_direction, reported_by, caller, caller_form, list_version, status, \
                        completion_reason, duration_ms, started_at, ended_at, service_id, details, sync, sync_connector, \
-                       first_reported_at, updated_at, started_told";
+                       first_reported_at, updated_at, started_told, test_rule";
 
 /// Beside an id or a sid, which finds the row: a CASE, so that no planner looks among the workspace's calls instead.
 const OURS: &str = "CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1";
@@ -22,10 +22,17 @@ fn call(row: &Row<'_>) -> Result<CallRecord, Error> {
     let sync = sync
         .map(|name| Decision::named(&name).ok_or_else(|| Error::unreadable("an unknown decision")))
         .transpose()?;
+    let direction = Direction::column(row, 2)?;
+    // Tests from before rules were kept were all tests by their caller.
+    let test_rule = match row.get::<Option<String>>(20)? {
+        Some(name) => Some(TestRule::named(&name).ok_or_else(|| Error::unreadable("an unknown test rule"))?),
+        None => (direction == Direction::Test).then_some(TestRule::Caller),
+    };
     Ok(CallRecord {
         id: row.get(0)?,
         call_sid: row.get(1)?,
-        direction: Direction::column(row, 2)?,
+        direction,
+        test_rule,
         reported_direction: Direction::column(row, 3)?,
         reported_by: row.get(4)?,
         caller: row.get(5)?,
@@ -64,8 +71,9 @@ pub fn insert(tx: &mut Tx<'_>, workspace: WorkspaceId, new: &CallRecord) -> Resu
     tx.execute_later(
         "INSERT INTO calls (workspace_id, id, call_sid, direction, reported_direction, reported_by, caller, caller_form, \
                 list_version, status, finished, completion_reason, duration_ms, started_at, ended_at, service_id, details, \
-                sync, sync_connector, first_reported_at, updated_at, started_told) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
+                sync, sync_connector, first_reported_at, updated_at, started_told, test_rule) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
+                 $23)",
         &[
             workspace.into(),
             new.id.into(),
@@ -89,12 +97,13 @@ pub fn insert(tx: &mut Tx<'_>, workspace: WorkspaceId, new: &CallRecord) -> Resu
             new.first_reported_at.into(),
             new.updated_at.into(),
             new.started_told.into(),
+            new.test_rule.map(TestRule::name).into(),
         ],
     )?;
     Ok(())
 }
 
-/// Stores what a report left of a call. Caller and direction are not among it: they never change.
+/// Stores what a report left of a call. Caller, direction and its rule are not among it: they never change.
 pub fn update(tx: &mut Tx<'_>, workspace: WorkspaceId, changed: &CallRecord) -> Result<(), Error> {
     let details = Document::from(changed.details.clone()).to_string();
     tx.execute_later(
@@ -207,8 +216,7 @@ pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, filter: &Filter, most: i64
     tx.one(&sql, &values, |row| row.get(0))
 }
 
-/// Test calls, or all the others that have a caller's number, that began in a period, in the order of their start, after a
-/// place in it.
+/// Test calls, or all the others, that began in a period, in the order of their start, after a place in it.
 pub fn between(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -217,7 +225,7 @@ pub fn between(
     (after, after_id): (Timestamp, CallId),
     limit: i64,
 ) -> Result<Vec<CallRecord>, Error> {
-    let which = if tests { "direction = 'test'" } else { "direction <> 'test' AND caller_form = 'number'" };
+    let which = if tests { "direction = 'test'" } else { "direction <> 'test'" };
     let sql = format!(
         "SELECT {COLUMNS} FROM calls WHERE workspace_id = $1 AND {which} AND started_at >= $2 \
                 AND started_at < $3 AND (started_at > $4 OR (started_at = $4 AND id > $5)) \

@@ -13,6 +13,7 @@ use http::HeaderName;
 use serde_json::{Map, json};
 use ward_db::{Error, Timestamp, Tx};
 
+use super::api::LONGEST_STATUS;
 use super::{Caller, Direction, Report, Status, store};
 use crate::audit::{self, Actor, Event};
 use crate::error::ApiError;
@@ -20,6 +21,7 @@ use crate::http::validate::{Json, Problem};
 use crate::http::{Call, Context};
 use crate::ids::WorkspaceId;
 use crate::vault::{Resealed, SealedRow, Vault};
+use crate::workspaces::test_callers::NotANumber;
 
 /// Where the signature stands.
 pub const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
@@ -152,7 +154,7 @@ async fn judge(call: &mut Call) -> Result<Verified, ApiError> {
     let report = if field("ParentCallSid").is_some_and(|parent| !parent.is_empty()) {
         None
     } else {
-        Some(report(&field).ok_or_else(|| lacks("CallStatus"))?)
+        Some(report(&field)?)
     };
     Ok(Verified { account_changed_at: account.updated_at, sid, report })
 }
@@ -199,45 +201,72 @@ pub fn is_signed(token: &[u8], url: &str, form: &[(String, String)], given: &[u8
     hmac::verify(&key, text.as_bytes(), given).is_ok()
 }
 
-/// What the fields report. `None`: they say no status that there is.
-fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Option<Report> {
-    let status = Status::named(field("CallStatus")?)?;
-    let direction = if field("Direction").is_none_or(|direction| direction == "inbound") {
-        Direction::Inbound
-    } else {
-        Direction::Outbound
-    };
+/// What the fields report.
+fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Report, ApiError> {
+    let told = field("CallStatus").filter(|told| !told.is_empty()).ok_or_else(|| lacks("CallStatus"))?;
+    // Twilio tells the length with the end.
     let seconds: Option<i64> = field("CallDuration").and_then(|text| text.parse().ok());
     let duration_ms =
         seconds.filter(|seconds| (0..=864_000).contains(seconds)).map(|seconds| seconds * 1_000);
-    let ended_at = field("Timestamp").and_then(when).filter(|_| status.is_final());
     let mut details = Map::new();
-    if let Some(called) = field("To").filter(|text| !text.is_empty()) {
-        let called = Caller::lenient(Some(called));
-        if let Some(called) = called.text() {
-            details.insert("phone_number".to_owned(), called.into());
-        }
-    }
+    let status = Status::named(told).unwrap_or_else(|| {
+        super::count_unknown("status");
+        let kept: String = told.chars().filter(|c| !c.is_control()).take(LONGEST_STATUS).collect();
+        details.insert("status_detail".to_owned(), kept.into());
+        Status::told_in_other_words(duration_ms.is_some())
+    });
     let completion_reason = match status {
         Status::NoAnswer => Some("no_answer"),
         Status::Canceled => Some("abandoned"),
         Status::Failed => Some("error"),
         _ => None,
     };
-    Some(Report {
+    let (caller, callee) = (party(field, "From"), party(field, "To"));
+    let mut problems = Vec::new();
+    let mut keep = |party: Result<Option<Caller>, Problem>| {
+        party.unwrap_or_else(|problem| {
+            problems.push(problem);
+            None
+        })
+    };
+    let report = Report {
         status,
-        caller: Some(Caller::lenient(field("From"))),
-        direction: Some(direction),
+        caller: keep(caller),
+        callee: keep(callee),
+        direction: Some(direction(field("Direction"))),
         completion_reason: completion_reason.map(str::to_owned),
         duration_ms,
         started_at: None,
-        ended_at,
-        reckoned_start: ended_at
-            .zip(duration_ms)
-            .map(|(ended_at, duration_ms)| Timestamp::from_micros(ended_at.micros() - duration_ms * 1_000)),
+        ended_at: field("Timestamp").and_then(when).filter(|_| status.is_final()),
         service_id: None,
         details,
-    })
+    };
+    if problems.is_empty() { Ok(report) } else { Err(ApiError::invalid(problems)) }
+}
+
+/// A party of the call. `None`: the form does not name it.
+fn party<'f>(
+    field: &impl Fn(&str) -> Option<&'f str>,
+    name: &'static str,
+) -> Result<Option<Caller>, Problem> {
+    let Some(text) = field(name) else { return Ok(None) };
+    let refused = |problem: NotANumber| {
+        let loc = vec!["body".into(), name.into()];
+        Problem::value_error(loc, &problem.to_string(), Json::String(text.to_owned()))
+    };
+    Caller::from_network(Some(text)).map(Some).map_err(refused)
+}
+
+/// Which way a call goes. Trunks have the words of the telephone network's side: a call that originates there comes in.
+fn direction(told: Option<&str>) -> Direction {
+    match told {
+        None | Some("inbound" | "trunking-originating") => Direction::Inbound,
+        Some("outbound-api" | "outbound-dial" | "trunking-terminating") => Direction::Outbound,
+        Some(other) => {
+            super::count_unknown("direction");
+            if other.starts_with("outbound") { Direction::Outbound } else { Direction::Inbound }
+        }
+    }
 }
 
 /// The moment of an event. Twilio writes it as mail does (RFC 2822), in UTC, which is HTTP's form but for the zone's name.

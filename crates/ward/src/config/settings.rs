@@ -12,7 +12,7 @@ use super::issuers::{IssuerConfig, issuers, show_issuers};
 use super::value::{
     self, Read, choice, duration, number, rate, show_duration, show_list, show_rate, show_size, size,
 };
-use super::{Bootstrap, Config, LogFormat, MasterKey, RatesMode, outbound};
+use super::{Bootstrap, Config, LogFormat, MasterKey, RatesMode, outbound, platform};
 
 /// One thing that can be set.
 #[derive(Debug)]
@@ -288,6 +288,11 @@ pub static SETTINGS: &[Setting] = &[
     outbound::CONCURRENCY,
     outbound::LANES,
     outbound::CA_FILE,
+    platform::REGION,
+    platform::REGION_HOSTS,
+    platform::ENVIRONMENT_CHANGES,
+    platform::LIST_LIMIT_MAX,
+    platform::TEST_CALLER_LIMIT,
     plain!(
         "Identity",
         "issuers",

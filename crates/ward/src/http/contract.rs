@@ -5,6 +5,7 @@
 //! that says neither its permission nor that it is anonymous are errors of the build, found by the first test
 //! that starts anything, and never something quietly not checked.
 
+mod adjust;
 mod schema;
 
 use std::sync::Arc;
@@ -14,9 +15,10 @@ use http::Method;
 use serde_json::{Map, Value};
 
 pub use schema::Node;
-pub(super) use schema::{Bounds, Extent, Kind, Lengths, Property, Range, Text};
+pub(super) use schema::{Bounds, Extent, Kind, Lengths, Moment, Property, Range, Text};
 
 use super::validate::Loc;
+use crate::config::Platform;
 
 /// The one header that a request may be asked for besides its credential.
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
@@ -128,10 +130,22 @@ impl Contract {
     /// that is referenced. Fails for a pointer that no request schema passes through, and for anything in an
     /// operation or a request schema that would not be enforced.
     pub fn load(rules: &[(&str, Rule)]) -> Result<Self, ContractError> {
-        let document: Value =
+        Self::load_for(rules, &Platform::default())
+    }
+
+    /// The same, with what these settings change of the document.
+    pub fn load_for(rules: &[(&str, Rule)], platform: &Platform) -> Result<Self, ContractError> {
+        let mut document: Value =
             serde_json::from_str(DOCUMENT).map_err(|error| ContractError::new("#", error.to_string()))?;
+        let changed = adjust::adjust(&mut document, platform);
         let operations = read(&document, rules)?;
-        Ok(Self { document: Bytes::from_static(DOCUMENT.as_bytes()), operations })
+        let document = if changed {
+            let text = serde_json::to_vec_pretty(&document);
+            text.map_err(|error| ContractError::new("#", error.to_string()))?.into()
+        } else {
+            Bytes::from_static(DOCUMENT.as_bytes())
+        };
+        Ok(Self { document, operations })
     }
 
     /// The operations of another document, for tests of what no operation of ours does yet.
@@ -299,7 +313,7 @@ fn body_node(
     };
     let at = format!("{at}/content/application~1json/schema");
     let schema = media.get("schema").ok_or_else(|| ContractError::new(&at, "no schema"))?;
-    compiler.node(schema, &at).map(Some)
+    compiler.body(schema, &at).map(Some)
 }
 
 /// `security` (`OpenAPI` 3.1, "Security Requirement Object") together with our `x-permission` and `x-role`.

@@ -12,6 +12,7 @@ use http::{Method, Request};
 use tower::ServiceExt as _;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use super::region::REGION;
 use super::{KEY_EXPIRES, REQUEST_ID, idempotency, request_id};
 
 const PREFLIGHT_KEPT: std::time::Duration = std::time::Duration::from_mins(10);
@@ -26,7 +27,7 @@ pub fn allow(router: Router, origins: &[String]) -> Router {
         .allow_origin(AllowOrigin::list(origins))
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("idempotency-key"), REQUEST_ID])
-        .expose_headers([REQUEST_ID, KEY_EXPIRES, RETRY_AFTER, idempotency::REPLAYED])
+        .expose_headers([REQUEST_ID, KEY_EXPIRES, RETRY_AFTER, idempotency::REPLAYED, REGION])
         .max_age(PREFLIGHT_KEPT);
     let without = router.clone();
     // A router around the router: within it, the methods of a path would be added to the answer once more.

@@ -45,5 +45,9 @@ pub async fn ready(call: Call) -> Result<Reply, ApiError> {
     call.app.db.check().await.map_err(|error| {
         ApiError::unavailable("not_ready", "The database cannot be used.", 1).because(error)
     })?;
-    Reply::ok(&json!({ "status": "ready" }))
+    let mut ready = json!({ "status": "ready" });
+    if let Some(region) = &call.app.config.platform.region {
+        ready["region"] = json!(region);
+    }
+    Reply::ok(&ready)
 }

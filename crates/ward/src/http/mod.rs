@@ -10,6 +10,7 @@ pub mod fixed;
 pub mod health;
 pub mod idempotency;
 pub mod limits;
+pub mod region;
 pub mod server;
 pub mod validate;
 

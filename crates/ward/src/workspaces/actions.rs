@@ -50,6 +50,17 @@ impl NewWorkspace {
     }
 }
 
+/// Refuses a workspace of another region than this Ward's (422), and says which host serves that one.
+pub(super) fn only_own_region(app: &App, new: &NewWorkspace) -> Result<(), ApiError> {
+    let platform = &app.config.platform;
+    let Some(own) = platform.region.as_ref().filter(|own| **own != new.region) else { return Ok(()) };
+    let detail = match platform.host_of(&new.region) {
+        Some(host) => format!("This server holds workspaces of {own} only. {host} serves {}.", new.region),
+        None => format!("This server holds workspaces of {own} only, not of {}.", new.region),
+    };
+    Err(ApiError::unprocessable("wrong_region", "").saying(detail))
+}
+
 const fn slug_taken() -> ApiError {
     ApiError::conflict("slug_taken", "Workspace slug already taken.")
 }
@@ -114,6 +125,7 @@ pub async fn bootstrap(
     new: NewWorkspace,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
+    only_own_region(app, &new)?;
     let vault = app.vault.clone();
     let limit = app.config.unclaimed_limit;
     let lapses_at = context.now.saturating_add(app.config.unclaimed_lifetime);
@@ -166,6 +178,7 @@ pub async fn create_own(
     new: NewWorkspace,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
+    only_own_region(app, &new)?;
     let vault = app.vault.clone();
     app.db
         .write("workspaces.create_own", move |tx| {
@@ -239,12 +252,46 @@ pub(super) fn touch(workspace: &mut Workspace, now: Timestamp) {
     workspace.updated_at = now.max(Timestamp::from_micros(workspace.updated_at.micros() + 1));
 }
 
+/// What the operator's settings keep an update from changing.
+#[derive(Clone, Copy)]
+struct Fixed {
+    region: bool,
+    environment: bool,
+}
+
+impl Fixed {
+    fn of(app: &App) -> Self {
+        let platform = &app.config.platform;
+        Self { region: platform.region.is_some(), environment: platform.environment_by_conversion }
+    }
+
+    /// Refuses a patch that would change what is fixed (422).
+    fn allows(self, change: &Change, workspace: &Workspace) -> Result<(), ApiError> {
+        let changes = |wanted: &Option<String>, now: &String| wanted.as_ref().is_some_and(|it| it != now);
+        if self.region && changes(&change.region, &workspace.region) {
+            return Err(ApiError::unprocessable(
+                "region_immutable",
+                "A workspace's region cannot be changed here. Moving a workspace is the operator's work.",
+            ));
+        }
+        if self.environment && changes(&change.environment, &workspace.environment) {
+            return Err(ApiError::unprocessable(
+                "environment_conversion_required",
+                "On this server an environment changes only by convert-environment.",
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// Applies a merge patch. One that changes nothing writes nothing.
 pub async fn update(app: &Arc<App>, entry: Entry, change: Change) -> Result<Workspace, ApiError> {
+    let fixed = Fixed::of(app);
     app.db
         .write("workspaces.update", move |tx| {
             let Held { caller, seen } = entry.hold(tx)?;
             let mut workspace = seen.workspace;
+            fixed.allows(&change, &workspace)?;
             let changes = change.apply(&mut workspace);
             if changes.is_empty() {
                 return Ok(workspace);

@@ -13,7 +13,7 @@ use crate::ids::WorkspaceId;
 
 pub use store::{
     AsMember, active, as_member, claim, count, guard, lapse_due, list, membership, membership_sql,
-    next_position, test_caller, test_callers_of,
+    next_position, test_callers_of, test_parties,
 };
 
 /// A workspace, as `WorkspaceResponse` shows it.

@@ -6,6 +6,7 @@ use ward_db::Tx;
 
 use super::actions::{self, NewWorkspace, touch};
 use super::{State, Workspace, store};
+use crate::app::App;
 use crate::audit::{self, Actor, Event};
 use crate::error::ApiError;
 use crate::http::Context;
@@ -46,6 +47,11 @@ pub fn read_new(operation: &Operation, wanted: &Value) -> Result<NewWorkspace, V
     serde_json::from_value(valid).map_err(|_| Vec::new())
 }
 
+/// Refuses a workspace of another region than this Ward's.
+pub fn only_own_region(app: &App, new: &NewWorkspace) -> Result<(), ApiError> {
+    actions::only_own_region(app, new)
+}
+
 /// Creates an active workspace that has no members yet.
 pub fn create(tx: &mut Tx<'_>, context: &Context, new: &NewWorkspace) -> Result<WorkspaceId, ApiError> {
     let workspace = new.at(context.now);
@@ -62,6 +68,35 @@ pub fn archive(tx: &mut Tx<'_>, context: &Context, id: WorkspaceId) -> Result<bo
     let Some(workspace) = store::active(tx, id)? else { return Ok(false) };
     actions::end(tx, context, Actor::OPERATOR, workspace)?;
     Ok(true)
+}
+
+/// How many misplaced workspaces a check names.
+const MOST_NAMED: usize = 20;
+
+/// What a look at the regions of stored workspaces found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RegionCheck {
+    /// How many workspaces were looked at, in every state.
+    pub checked: u64,
+    /// How many of them have another region than this Ward's.
+    pub misplaced: u64,
+    /// The first of those.
+    pub named: Vec<Overview>,
+}
+
+impl RegionCheck {
+    /// Adds a page of workspaces to the check of this region.
+    pub fn add(&mut self, region: &str, page: Vec<Overview>) {
+        for found in page {
+            self.checked += 1;
+            if found.workspace.region != region {
+                self.misplaced += 1;
+                if self.named.len() < MOST_NAMED {
+                    self.named.push(found);
+                }
+            }
+        }
+    }
 }
 
 /// Makes an archived workspace active again, with its memberships and unexpired keys. `false`: it is not archived.

@@ -35,6 +35,17 @@ fn workspace_from(row: &Row<'_>, first: usize) -> Result<Workspace, Error> {
     })
 }
 
+/// What the list of test callers says of the two parties of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct TestParties {
+    /// The calling number is on it.
+    pub caller: bool,
+    /// The called number is on it.
+    pub callee: bool,
+    /// The list's version.
+    pub version: i64,
+}
+
 /// A workspace, and the role that somebody has in it.
 pub type AsMember = (Workspace, Role);
 
@@ -326,13 +337,25 @@ pub fn test_callers(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<Vec<String>, Err
     })
 }
 
-/// Whether this number is one of the workspace's test callers now, and the version of the list that says so.
-pub fn test_caller(tx: &mut Tx<'_>, id: WorkspaceId, number: Option<&str>) -> Result<(bool, i64), Error> {
+/// Which of two numbers are among the workspace's test callers now, and the version of the list that says so.
+pub fn test_parties(
+    tx: &mut Tx<'_>,
+    id: WorkspaceId,
+    caller: Option<&str>,
+    callee: Option<&str>,
+) -> Result<TestParties, Error> {
     tx.one(
         "SELECT (SELECT 1 FROM test_callers WHERE workspace_id = $1 AND number = $2) IS NOT NULL, \
+                (SELECT 1 FROM test_callers WHERE workspace_id = $1 AND number = $3) IS NOT NULL, \
                 (SELECT version FROM test_caller_lists WHERE workspace_id = $1 ORDER BY version DESC LIMIT 1)",
-        &[id.into(), number.into()],
-        |row| Ok((row.get(0)?, row.get::<Option<i64>>(1)?.unwrap_or(0))),
+        &[id.into(), caller.into(), callee.into()],
+        |row| {
+            Ok(TestParties {
+                caller: row.get(0)?,
+                callee: row.get(1)?,
+                version: row.get::<Option<i64>>(2)?.unwrap_or(0),
+            })
+        },
     )
 }
 

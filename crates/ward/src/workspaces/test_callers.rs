@@ -1,44 +1,125 @@
-//! The form of a test caller's number: E.164, separators dropped, no country ever guessed.
+//! Phone numbers in international form, as the list of test callers and reported calls spell them.
 //!
-//! ITU-T E.164 allows fifteen digits. Whether a number is assigned is not asked: fictional numbers are what tests use.
+//! One rule serves both, so that a number on the list and the same number in a report are equal. ITU-T E.164 allows
+//! fifteen digits. Whether a number is assigned is not asked: tests use fictional numbers.
 
 use serde_json::Value;
 
 use crate::http::contract::RuleProblem;
+use crate::text;
 
-/// The number that `text` spells: surrounding space trimmed; spaces, dots, dashes and brackets dropped; then `+`, a digit
-/// 1–9, and 6–14 more ASCII digits. The error says what a number looks like, never what was given.
-pub fn normalize(text: &str) -> Result<String, &'static str> {
-    const FORM: &str = "Not a phone number in international form, like +1 555 010 0001";
-    let number: String =
-        text.trim().chars().filter(|c| !matches!(c, ' ' | '.' | '-' | '(' | ')' | '[' | ']')).collect();
-    let digits = number.strip_prefix('+').ok_or(FORM)?;
-    let formed = (7..=15).contains(&digits.len())
-        && digits.bytes().all(|digit| digit.is_ascii_digit())
-        && !digits.starts_with('0');
-    if !formed {
-        return Err(FORM);
+/// Why a text is not a number in international form. The sentences never repeat the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotANumber {
+    /// The text has another form.
+    #[error("Not a phone number in international form, like +1 555 010 0001")]
+    Form,
+    /// A keypad spells a withheld caller like this.
+    #[error("This is how a keypad spells a withheld caller, not a number")]
+    Keypad,
+    /// A 0 in brackets: callers from abroad leave it out, so the digits with it are another number.
+    #[error(
+        "The 0 in brackets is left out when calling from abroad; write the number without it, like +44 20 7946 0001"
+    )]
+    TrunkZero,
+    /// A character that cannot be seen.
+    #[error("The number contains the character U+{:04X}, which cannot be seen; remove it", u32::from(*.0))]
+    Unseen(char),
+    /// A character from outside of ASCII that can be seen.
+    #[error(
+        "The number contains the character U+{:04X}; use the ASCII digits 0 to 9 and one leading +",
+        u32::from(*.0)
+    )]
+    Foreign(char),
+}
+
+/// The number that `text` spells. Surrounding white space is trimmed; spaces, dots, dashes and brackets are dropped. The
+/// rest must be `+`, a digit from 1 to 9, and 6 to 14 more ASCII digits. A 0 alone in brackets refuses the text.
+pub fn normalize(text: &str) -> Result<String, NotANumber> {
+    let text = text.trim();
+    if let Some(unseen) = unseen(text) {
+        return Err(unseen);
     }
-    if KEYPAD_SPELLINGS.contains(&digits) {
-        return Err("This is how a keypad spells a withheld caller, not a number");
+    let number: String = text.chars().filter(|c| !is_separator(*c)).collect();
+    if let Some(foreign) = number.chars().find(|c| !c.is_ascii()) {
+        return Err(NotANumber::Foreign(foreign));
+    }
+    let digits = number.strip_prefix('+').ok_or(NotANumber::Form)?;
+    let formed = digits.bytes().all(|digit| digit.is_ascii_digit());
+    if formed && has_trunk_zero(text) {
+        return Err(NotANumber::TrunkZero);
+    }
+    if !formed || !(7..=15).contains(&digits.len()) || digits.starts_with('0') {
+        return Err(NotANumber::Form);
+    }
+    if is_keypad_spelling(digits) {
+        return Err(NotANumber::Keypad);
     }
     Ok(number)
+}
+
+/// The first character of a text that cannot be seen, as the problem that it is.
+pub fn unseen(text: &str) -> Option<NotANumber> {
+    text::first_unseen(text).map(NotANumber::Unseen)
+}
+
+/// Whether a character only separates the digits of a number: a space, a dot, a dash or a bracket.
+pub fn is_separator(c: char) -> bool {
+    text::is_space(c) || text::is_dash(c) || is_opening(c) || is_closing(c) || is_dot(c)
+}
+
+/// Full stops, and the middle dot that some countries write between groups.
+const fn is_dot(c: char) -> bool {
+    matches!(c, '.' | '\u{b7}' | '\u{2024}' | '\u{ff0e}')
+}
+
+const fn is_opening(c: char) -> bool {
+    matches!(c, '(' | '[' | '\u{ff08}' | '\u{ff3b}')
+}
+
+const fn is_closing(c: char) -> bool {
+    matches!(c, ')' | ']' | '\u{ff09}' | '\u{ff3d}')
+}
+
+/// Whether a bracket encloses zeros and nothing else but separators: `(0)`, `[ 0 ]`.
+fn has_trunk_zero(text: &str) -> bool {
+    let mut enclosed: Option<bool> = None;
+    for c in text.chars() {
+        if is_opening(c) {
+            enclosed = Some(false);
+        } else if is_closing(c) {
+            if enclosed == Some(true) {
+                return true;
+            }
+            enclosed = None;
+        } else if c == '0' {
+            enclosed = enclosed.map(|_| true);
+        } else if !is_separator(c) {
+            enclosed = None;
+        }
+    }
+    false
 }
 
 /// What networks send for callers who withhold their number: ANONYMOUS, RESTRICTED, UNAVAILABLE, UNKNOWN, BLOCKED.
 const KEYPAD_SPELLINGS: [&str; 5] = ["266696687", "7378742833", "86282452253", "8656696", "2562533"];
 
+/// Whether these digits spell a withheld caller on a keypad.
+pub fn is_keypad_spelling(digits: &str) -> bool {
+    KEYPAD_SPELLINGS.contains(&digits)
+}
+
 /// The value rule of one number.
 pub fn rule(value: &Value) -> Vec<RuleProblem> {
     match value.as_str().map(normalize) {
-        Some(Err(message)) => vec![RuleProblem::here(message)],
+        Some(Err(problem)) => vec![RuleProblem::here(problem.to_string())],
         _ => Vec::new(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::normalize;
+    use super::{NotANumber, normalize};
 
     #[test]
     fn accepted_forms() {
@@ -49,9 +130,51 @@ mod tests {
             ("+[49] 30 1234567", "+49301234567"),
             ("+1234567", "+1234567"),
             ("+123456789012345", "+123456789012345"),
+            ("\u{a0}+1\u{a0}555\u{202f}123\u{2007}0100\u{3000}", "+15551230100"),
+            ("+1\u{2010}555\u{2011}123\u{2012}01\u{2013}0\u{2014}0\u{2015}", "+15551230100"),
+            ("+1 \u{2212} 555 \u{ff0d} 123\u{fe63}0100", "+15551230100"),
+            ("+1 \u{ff08}555\u{ff09} 123\u{b7}0100", "+15551230100"),
+            ("+39 (06) 698 12345", "+390669812345"),
+            ("+1 (500) 123-0100", "+15001230100"),
         ] {
-            assert_eq!(normalize(given).as_deref(), Ok(number), "{given}");
+            let read = normalize(given).unwrap_or_else(|problem| format!("{problem:?}"));
+            assert_eq!(read, number, "{given}");
         }
+    }
+
+    #[test]
+    fn a_zero_in_brackets_is_never_dropped() {
+        for given in [
+            "+44 (0)20 7946 0001",
+            "+44(0)2079460001",
+            "+49 (0) 30 1234567",
+            "+61 [0]2 5550 1234",
+            "+44 ( 0 ) 20 7946 0001",
+            "+44 (\u{a0}0\u{a0}) 20 7946 0001",
+            "+44 \u{ff08}0\u{ff09} 20 7946 0001",
+            "+44-(0)-20-7946-0001",
+            "+44 ((0)) 20 7946 0001",
+            "+44 (00) 20 7946 0001",
+            "+(0)44 20 7946 0001",
+            "+1 555 (0)123",
+        ] {
+            assert_eq!(normalize(given), Err(NotANumber::TrunkZero), "{given}");
+        }
+    }
+
+    #[test]
+    fn characters_that_cannot_be_seen_are_named() {
+        for unseen in
+            ['\u{200b}', '\u{200e}', '\u{202a}', '\u{2066}', '\u{feff}', '\u{ad}', '\u{1}', '\n', '\t']
+        {
+            let given = format!("+1555{unseen}1230100");
+            assert_eq!(normalize(&given), Err(NotANumber::Unseen(unseen)), "{given:?}");
+            let named = normalize(&given).map_err(|problem| problem.to_string());
+            assert!(named.is_err_and(|said| said.contains(&format!("U+{:04X}", u32::from(unseen)))));
+        }
+        assert_eq!(normalize("\u{202a}+15551230100\u{202c}"), Err(NotANumber::Unseen('\u{202a}')));
+        assert_eq!(normalize("+1555\u{661}230100"), Err(NotANumber::Foreign('\u{661}')));
+        assert_eq!(normalize("\u{ff0b}15551230100"), Err(NotANumber::Foreign('\u{ff0b}')));
     }
 
     #[test]
@@ -73,6 +196,7 @@ mod tests {
             "++15551230100",
             "+1555\u{661}230100",
             "+1555/1230100",
+            "+1555\u{2215}1230100",
             "+266696687",
             "+7378742833",
             "+86282452253",

@@ -5,9 +5,14 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use regex::Regex;
 use ward::calls::Caller;
-use ward::workspaces::test_callers::normalize;
+use ward::workspaces::test_callers::{is_separator, normalize};
 
-const SEPARATORS: [char; 7] = [' ', '.', '-', '(', ')', '[', ']'];
+/// Signs that may stand between the digits of a number, whatever encloses what.
+const SEPARATORS: [char; 12] = [
+    ' ', '.', '-', ')', ']', '\u{a0}', '\u{202f}', '\u{2007}', '\u{2010}', '\u{2013}', '\u{2212}', '\u{ff0d}',
+];
+/// The signs that open a bracket.
+const OPENING: [char; 2] = ['(', '['];
 
 static E164: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\+[1-9][0-9]{6,14}$").unwrap());
 
@@ -33,8 +38,10 @@ fn a_number_is_e164_with_the_digits_that_were_given_and_nothing_else_was() {
         numbers.one_more();
         prop_assert!(is_e164(&number), "{}", number);
         prop_assert_eq!(normalize(&number), Ok(number.clone()));
-        let bare: String = text.trim().chars().filter(|c| !SEPARATORS.contains(c)).collect();
+        let bare: String = text.trim().chars().filter(|c| *c == '+' || c.is_ascii_digit()).collect();
         prop_assert_eq!(bare, number);
+        let squeezed: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+        prop_assert!(!squeezed.contains("(0)") && !squeezed.contains("[0]"));
     });
     assert!(numbers.get() > 500, "only {} of these were numbers", numbers.get());
 }
@@ -44,6 +51,8 @@ fn separators_do_not_matter() {
     let more =
         prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(&SEPARATORS[..])), 0..6);
     proptest!(crate::config(3_000), |(text in spelled(), more in more)| {
+        // A closing sign more can make of a bracketed 0 what it was not.
+        prop_assume!(!text.contains(OPENING));
         let mut spaced: Vec<char> = text.trim().chars().collect();
         for (at, separator) in more {
             spaced.insert(at.index(spaced.len() + 1), separator);
@@ -59,7 +68,7 @@ fn no_letter_nor_foreign_digit_is_ever_part_of_a_number() {
         at in any::<prop::sample::Index>(),
         stray in any::<char>(),
     )| {
-        prop_assume!(!stray.is_ascii_digit() && !SEPARATORS.contains(&stray) && !stray.is_whitespace());
+        prop_assume!(!stray.is_ascii_digit() && !is_separator(stray) && !stray.is_whitespace());
         let mut text: Vec<char> = number.chars().collect();
         text.insert(at.index(text.len() + 1), stray);
         prop_assert!(normalize(&text.into_iter().collect::<String>()).is_err());
@@ -83,12 +92,15 @@ fn caller() -> impl Strategy<Value = String> {
     })
 }
 
-/// `lenient` takes what the network sends; `read` refuses some of it, and reads the rest alike.
+/// `from_network` takes nearly all that the network sends; `read` refuses more of it, and reads the rest alike.
 #[test]
 fn a_caller_is_a_number_only_as_a_number_and_reads_back_as_the_same() {
     let numbers = crate::Count::default();
     proptest!(crate::config(6_000), |(text in caller())| {
-        let found = Caller::lenient(Some(&text));
+        let Ok(found) = Caller::from_network(Some(&text)) else {
+            prop_assert!(Caller::read(Some(&text)).is_err());
+            return Ok(());
+        };
         if let Some(kept) = found.text() {
             prop_assert!(!kept.is_empty() && kept.chars().count() <= 320);
             prop_assert!(!kept.chars().any(char::is_control), "{:?}", kept);
@@ -102,7 +114,8 @@ fn a_caller_is_a_number_only_as_a_number_and_reads_back_as_the_same() {
             prop_assert_eq!(&read, &found);
             prop_assert_eq!(Caller::read(read.text()), Ok(read));
         } else {
-            prop_assert_eq!(found.form(), "other");
+            let hidden = text.trim().chars().any(ward::text::is_unseen);
+            prop_assert!(hidden || found.form() == "other");
         }
         if let Ok(number) = normalize(&text) {
             prop_assert_eq!(found, Caller::Number(number));

@@ -38,7 +38,7 @@ const MATRIX: [(&str, [bool; 5]); 50] = [
     ("create-api-key", [false, false, false, true, true]),
     ("delete-api-key", [false, false, false, true, true]),
     ("rotate-api-key", [false, false, false, true, true]),
-    ("get-permission-catalog", [true, true, true, true, true]),
+    ("get-permission-catalog", [false, true, true, true, true]),
     ("list-integrations", [true, true, true, true, true]),
     ("create-integration", [false, false, false, true, true]),
     ("integration-health-check", [true, true, true, true, true]),
@@ -93,7 +93,7 @@ const OPENED_BY: [(&str, Option<&str>); 50] = [
     ("create-api-key", Some("ApiKey.create")),
     ("delete-api-key", Some("ApiKey.delete")),
     ("rotate-api-key", Some("ApiKey.create")),
-    ("get-permission-catalog", Some("Workspace.view")),
+    ("get-permission-catalog", Some("ApiKey.view")),
     ("list-integrations", Some("Integration.view")),
     ("create-integration", Some("Integration.create")),
     ("integration-health-check", Some("Integration.view")),
@@ -205,8 +205,9 @@ both!(the_catalog_is_the_table);
 async fn the_catalog_is_the_table() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
-    let catalog = tenant.service("viewer").await.get(&tenant.path("/api-keys/permission-catalog")).await;
-    let catalog = catalog.expect(StatusCode::OK);
+    let path = tenant.path("/api-keys/permission-catalog");
+    tenant.service("viewer").await.get(&path).await.refused(403);
+    let catalog = tenant.service("member").await.get(&path).await.expect(StatusCode::OK);
     let names = |list: &Value, field: &str| -> Vec<String> {
         let entries = list.as_array().expect("a list").iter();
         entries.map(|entry| entry[field].as_str().expect("a name").to_owned()).collect()
@@ -215,6 +216,22 @@ async fn the_catalog_is_the_table() {
     assert_eq!(names(&catalog["roles"], "role"), ROLES);
     for (role, how_many) in catalog["roles"].as_array().expect("roles").iter().zip([2, 4, 6, 13, 13]) {
         assert_eq!(role["permissions"], json!(PERMISSIONS[..how_many]), "{}", role["role"]);
+        // The platform's clients read the same under other names.
+        assert_eq!(role["permission_names"], role["permissions"]);
+        assert_eq!(role["name"], role["role"]);
+        assert!(role["description"].is_string());
+    }
+    let priorities: Vec<i64> = catalog["roles"]
+        .as_array()
+        .expect("roles")
+        .iter()
+        .map(|role| role["priority"].as_i64().unwrap())
+        .collect();
+    assert!(priorities.is_sorted_by(|a, b| a < b), "{priorities:?}");
+    for permission in catalog["permissions"].as_array().expect("permissions") {
+        let text = |field: &str| permission[field].as_str().expect("a text").to_owned();
+        assert_eq!(text("name"), text("permission"));
+        assert_eq!(text("name"), format!("{}.{}", text("namespace"), text("action")));
     }
 }
 

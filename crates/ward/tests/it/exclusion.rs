@@ -39,7 +39,7 @@ async fn one_of_each(server: &Server) -> Tenant {
     put(&tenant, "CA-test", finished(NUMBERS[0])).await;
     for direction in ["inbound", "outbound", "playground", "simulated"] {
         let body = json!({ "status": "completed", "caller_id": NUMBERS[1], "direction": direction });
-        put(&tenant, direction, body).await;
+        put(&tenant, &format!("CA-{direction}"), body).await;
     }
     tenant
 }
@@ -65,9 +65,11 @@ async fn the_database_refuses_a_delivery_of_a_call_that_was_not_real() {
     assert_eq!(attempt(&server.app, &forged("inbound", "inbound")).await.unwrap(), 1);
     // Nor can a call that owes something become a test afterwards.
     for to in ["test", "outbound"] {
-        let turned =
-            attempt(&server.app, &format!("UPDATE calls SET direction = '{to}' WHERE call_sid = 'inbound'"))
-                .await;
+        let turned = attempt(
+            &server.app,
+            &format!("UPDATE calls SET direction = '{to}' WHERE call_sid = 'CA-inbound'"),
+        )
+        .await;
         assert_eq!(turned.map_err(|error| error.kind()), Err(ErrorKind::Constraint));
     }
     assert_eq!(server.count("SELECT count(*) FROM deliveries").await, 1);
@@ -106,8 +108,14 @@ struct Modelled {
 const FINAL: [&str; 5] = ["completed", "busy", "no-answer", "failed", "canceled"];
 
 impl Model {
-    fn report(&mut self, sid: &str, caller: Option<&'static str>, direction: &'static str, status: &str) {
-        let is_test = caller.is_some_and(|caller| self.list.contains(caller));
+    fn report(
+        &mut self,
+        sid: &str,
+        parties: [Option<&'static str>; 2],
+        direction: &'static str,
+        status: &str,
+    ) {
+        let is_test = parties.into_iter().flatten().any(|party| self.list.contains(party));
         let call = self.calls.entry(sid.to_owned()).or_insert_with(|| Modelled {
             direction: if is_test { "test" } else { direction },
             over: false,
@@ -130,8 +138,10 @@ struct Left {
 /// Ways to write a number.
 fn spelled(number: &str, dice: &mut Dice) -> String {
     let (country, area, rest) = (&number[1..2], &number[2..5], &number[5..]);
-    match dice.roll(4) {
+    match dice.roll(6) {
         0 => format!(" tel:+{country}-{area}-{rest} "),
+        2 => format!("sip:{number}@pbx.example"),
+        3 => format!("whatsapp:{number}"),
         1 => format!("+{country} ({area}) {}.{}", &rest[..3], &rest[3..]),
         _ => number.to_owned(),
     }
@@ -165,9 +175,13 @@ async fn history(replicas: Arc<[Server; 2]>, ehr: ScriptedEhr, seed: u64) -> Lef
                 let sid = format!("CA{}", dice.roll(5));
                 let caller = dice.pick(&[Some(NUMBERS[0]), Some(NUMBERS[1]), None]);
                 let status = dice.pick(&["ringing", "in-progress", "completed", "no-answer"]);
-                let fields = event(&sid, status, caller.unwrap_or("anonymous"));
+                let callee = dice.pick(&["+15550109999", "+15550109999", NUMBERS[3]]);
+                let mut fields = event(&sid, status, caller.unwrap_or("anonymous"));
+                for field in fields.iter_mut().filter(|field| field.0 == "To") {
+                    field.1 = callee;
+                }
                 callback(&replicas[dice.roll(2)], &tenant, &fields).await.expect(StatusCode::NO_CONTENT);
-                model.report(&sid, caller, "inbound", status);
+                model.report(&sid, [caller, Some(callee)], "inbound", status);
             }
             _ => {
                 let sid = format!("CA{}", dice.roll(5));
@@ -182,10 +196,14 @@ async fn history(replicas: Arc<[Server; 2]>, ehr: ScriptedEhr, seed: u64) -> Lef
                     "busy",
                     "failed",
                 ]);
+                let callee = dice.pick(&[None, None, Some("+15550109999"), Some(NUMBERS[3])]);
                 let said = caller.map(|caller| spelled(caller, &mut dice));
-                let body = json!({ "status": status, "caller_id": said, "direction": direction });
+                let called = callee.map(|callee| spelled(callee, &mut dice));
+                let body = json!({
+                    "status": status, "caller_id": said, "phone_number": called, "direction": direction,
+                });
                 actor.put(&tenant.path(&format!("/calls/{sid}")), body).await.expect(StatusCode::OK);
-                model.report(&sid, caller, direction, status);
+                model.report(&sid, [caller, callee], direction, status);
             }
         }
     }

@@ -74,7 +74,7 @@ async fn a_proof_that_fails_says_where() {
     let server = Server::start().await;
     let ehr = ScriptedEhr::start().await;
     let tenant = connected(&server, "fhir_store", &ehr.url()).await;
-    for (sid, caller) in [("test", TESTER), ("real", PATIENT)] {
+    for (sid, caller) in [("CA-test", TESTER), ("CA-real", PATIENT)] {
         let mut body = finished(caller);
         body["started_at"] = json!("2026-04-01T12:00:00Z");
         put(&tenant, sid, body).await;
@@ -84,9 +84,9 @@ async fn a_proof_that_fails_says_where() {
     };
     assert_eq!(prove().await.violations, 0);
     // A test call that was taken for a real one: its caller was on the list that decided.
-    server.sql(format!("UPDATE calls SET caller = '{TESTER}' WHERE call_sid = 'real'")).await;
+    server.sql(format!("UPDATE calls SET caller = '{TESTER}' WHERE call_sid = 'CA-real'")).await;
     let proof = prove().await;
-    assert_eq!((proof.violations, proof.missed[0].call_sid.as_str()), (1, "real"));
+    assert_eq!((proof.violations, proof.missed[0].call_sid.as_str()), (1, "CA-real"));
     assert_eq!((proof.missed[0].deliveries, proof.missed[0].excluded), (1, false));
     // A real call that was taken for a test.
     server.sql(format!("UPDATE calls SET caller = '{PATIENT}'")).await;

@@ -35,7 +35,7 @@ pub(in crate::http) enum Kind {
     /// A UUID, `format: uuid`.
     Uuid,
     /// A point in time, `format: date-time`.
-    DateTime,
+    DateTime(Moment),
     /// A day, `format: date`.
     Date,
     /// A whole number.
@@ -66,6 +66,16 @@ pub(in crate::http) struct Text {
 pub(in crate::http) struct Extent {
     pub bytes: Option<usize>,
     pub depth: Option<usize>,
+}
+
+/// How a point in time may be written.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct Moment {
+    /// Whether it must say its offset from UTC, as RFC 3339 has it. So in every body: what is written into a record is
+    /// never guessed. Queries keep the reference's forms, where a time without one is UTC.
+    pub zone_required: bool,
+    /// Whether a bare day means its last moment, for the inclusive end of a period: `x-end-of-day`.
+    pub end_of_day: bool,
 }
 
 /// Bounds on a whole number.
@@ -114,13 +124,15 @@ pub(super) struct Compiler<'d> {
     rules: Vec<Attached<'d>>,
     /// References being followed, to refuse a schema that contains itself.
     open: Vec<String>,
+    /// Whether what is compiled is a body.
+    in_body: bool,
 }
 
 impl<'d> Compiler<'d> {
     pub(super) fn new(document: &'d Value, rules: &[(&'d str, Rule)]) -> Self {
         let rules =
             rules.iter().map(|(pointer, rule)| Attached { pointer, rule: *rule, used: false }).collect();
-        Self { document, rules, open: Vec::new() }
+        Self { document, rules, open: Vec::new(), in_body: false }
     }
 
     /// Fails when a rule was attached to a place that no request schema has.
@@ -131,6 +143,14 @@ impl<'d> Compiler<'d> {
             }
             None => Ok(()),
         }
+    }
+
+    /// Compiles the schema of a body.
+    pub(super) fn body(&mut self, schema: &Value, at: &str) -> Result<Node, ContractError> {
+        self.in_body = true;
+        let node = self.node(schema, at);
+        self.in_body = false;
+        node
     }
 
     /// Compiles `schema`, which stands at the JSON pointer `at`.
@@ -201,7 +221,7 @@ impl<'d> Compiler<'d> {
 
     fn plain(&mut self, schema: &Map<String, Value>, at: &str) -> Result<Node, ContractError> {
         let kind = match schema.get("type").and_then(Value::as_str) {
-            Some("string") => string(schema, at)?,
+            Some("string") => string(schema, at, self.in_body)?,
             Some("integer") => {
                 known(schema, at, &["type", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"])?;
                 Kind::Integer(Bounds {
@@ -301,12 +321,15 @@ impl Node {
     }
 }
 
-fn string(schema: &Map<String, Value>, at: &str) -> Result<Kind, ContractError> {
+fn string(schema: &Map<String, Value>, at: &str, in_body: bool) -> Result<Kind, ContractError> {
     if let Some(format) = schema.get("format") {
         known(schema, at, &["type", "format"])?;
         return match format.as_str() {
             Some("uuid") => Ok(Kind::Uuid),
-            Some("date-time") => Ok(Kind::DateTime),
+            Some("date-time") => Ok(Kind::DateTime(Moment {
+                zone_required: in_body,
+                end_of_day: schema.get("x-end-of-day") == Some(&Value::Bool(true)),
+            })),
             Some("date") => Ok(Kind::Date),
             _ => Err(ContractError::new(at, format!("format {format} is not understood"))),
         };

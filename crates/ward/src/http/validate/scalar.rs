@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Json;
 use super::walk::Fault;
-use crate::http::contract::{Bounds, Range};
+use crate::http::contract::{Bounds, Moment, Range};
 
 /// Longest text that is read as a number; the reference's bound against numbers that cost their square.
 const LONGEST_NUMBER: usize = 4300;
@@ -227,15 +227,23 @@ fn no_uuid(text: &str) -> String {
     }
 }
 
-/// A point in time: ISO 8601, a day, or seconds or milliseconds since 1970. Without an offset it is UTC. The answer
-/// is UTC with microseconds, at most the last one of the year 9999 and at least the first of the year 1.
-pub(super) fn date_time(given: &Json) -> Result<Value, Fault> {
+/// A point in time: ISO 8601, a day, or seconds or milliseconds since 1970. Without an offset it is UTC, unless `moment`
+/// asks for one. The answer is UTC with microseconds, at most the last one of the year 9999 and at least the first of the
+/// year 1.
+pub(super) fn date_time(moment: Moment, given: &Json) -> Result<Value, Fault> {
+    let without_zone = || Err(Fault::new("timezone_aware", "Input should have timezone info"));
     match read_date_time(given) {
-        Read::Ok(moment) => Ok(Value::String(in_utc(&moment))),
+        Read::Ok(_) if moment.zone_required && is_since_1970(given) => without_zone(),
+        Read::Ok(read) if moment.zone_required && read.time.tz_offset.is_none() => without_zone(),
+        Read::Ok(read) => Ok(Value::String(in_utc(&read))),
         Read::WrongType => Err(Fault::new("datetime_type", "Input should be a valid datetime")),
         // A day will do for a point in time, so the words are about the day that could not be read either.
         Read::Unreadable(error) => match read_date(given) {
-            Read::Ok(day) => Ok(Value::String(in_utc(&DateTime { date: day, time: MIDNIGHT }))),
+            Read::Ok(_) if moment.zone_required => without_zone(),
+            Read::Ok(day) => {
+                let time = if moment.end_of_day { LAST_OF_DAY } else { MIDNIGHT };
+                Ok(Value::String(in_utc(&DateTime { date: day, time })))
+            }
             Read::Unreadable(error) => {
                 Err(because("datetime_from_date_parsing", "Input should be a valid datetime or date", &error))
             }
@@ -247,6 +255,14 @@ pub(super) fn date_time(given: &Json) -> Result<Value, Fault> {
         Read::Impossible(error) => {
             Err(because("datetime_parsing", "Input should be a valid datetime", &error))
         }
+    }
+}
+
+/// Whether a time is a count of seconds or milliseconds since 1970, which says no offset.
+fn is_since_1970(given: &Json) -> bool {
+    match given {
+        Json::String(text) => text.trim().parse::<f64>().is_ok(),
+        _ => true,
     }
 }
 
@@ -274,6 +290,9 @@ pub(super) fn date(given: &Json) -> Result<Value, Fault> {
         },
     }
 }
+
+const LAST_OF_DAY: speedate::Time =
+    speedate::Time { hour: 23, minute: 59, second: 59, microsecond: 999_999, tz_offset: None };
 
 const MIDNIGHT: speedate::Time =
     speedate::Time { hour: 0, minute: 0, second: 0, microsecond: 0, tz_offset: None };
@@ -382,10 +401,49 @@ fn civil(days: i64) -> (i64, i64, i64) {
 mod tests {
     use super::*;
 
+    const ANY: Moment = Moment { zone_required: false, end_of_day: false };
+
+    #[test]
+    fn a_time_in_a_body_says_its_offset() {
+        let zoned = Moment { zone_required: true, ..ANY };
+        let read = |text: &str| match date_time(zoned, &Json::parse(text, 1).unwrap()) {
+            Ok(time) => time.as_str().unwrap().to_owned(),
+            Err(fault) => fault.kind().to_owned(),
+        };
+        for (sent, told) in [
+            ("\"2026-04-18T12:00:00Z\"", "2026-04-18T12:00:00.000000Z"),
+            ("\"2026-04-18T12:00:00+02:00\"", "2026-04-18T10:00:00.000000Z"),
+            ("\"2026-04-18T12:00:00-00:00\"", "2026-04-18T12:00:00.000000Z"),
+            ("\"2026-04-18T12:00:00\"", "timezone_aware"),
+            ("\"2026-04-18 12:00\"", "timezone_aware"),
+            ("\"2026-04-18\"", "timezone_aware"),
+            ("1776513600", "timezone_aware"),
+            ("1776513600000.5", "timezone_aware"),
+            ("\"1776513600\"", "timezone_aware"),
+            ("\"noon\"", "datetime_from_date_parsing"),
+            ("true", "datetime_type"),
+        ] {
+            assert_eq!(read(sent), told, "{sent}");
+        }
+    }
+
+    #[test]
+    fn a_day_that_ends_a_period_is_in_it() {
+        let end = Moment { end_of_day: true, ..ANY };
+        for (sent, told) in [
+            ("2026-11-29", "2026-11-29T23:59:59.999999Z"),
+            ("2026-11-29T00:00:00", "2026-11-29T00:00:00.000000Z"),
+            ("2026-11-29T00:00:00Z", "2026-11-29T00:00:00.000000Z"),
+        ] {
+            assert_eq!(date_time(end, &Json::String(sent.to_owned())).ok(), Some(told.into()), "{sent}");
+        }
+    }
+
     #[test]
     fn times_are_told_in_utc() {
         let read = |text: &str| {
-            date_time(&Json::String(text.to_owned())).ok().and_then(|v| v.as_str().map(str::to_owned))
+            let given = Json::String(text.to_owned());
+            date_time(ANY, &given).ok().and_then(|v| v.as_str().map(str::to_owned))
         };
         for (sent, told) in [
             ("2026-04-18T12:00:00.123456Z", "2026-04-18T12:00:00.123456Z"),

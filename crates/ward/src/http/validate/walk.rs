@@ -90,7 +90,7 @@ impl Walk<'_> {
                 )),
             },
             Kind::Uuid => scalar::uuid(given),
-            Kind::DateTime => scalar::date_time(given),
+            Kind::DateTime(moment) => scalar::date_time(*moment, given),
             Kind::Date => scalar::date(given),
             Kind::Integer(bounds) => scalar::integer(bounds, given),
             Kind::Number(range) => scalar::number(range, given),

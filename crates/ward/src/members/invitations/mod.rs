@@ -5,6 +5,7 @@
 
 pub mod actions;
 pub mod api;
+pub mod rules;
 mod store;
 
 use base64::Engine as _;

@@ -23,7 +23,17 @@ fn path(world: &World, step: &Step, rest: &str) -> String {
 
 /// How far a call with this status has come.
 fn rank(status: &str) -> usize {
-    ["queued", "initiated", "ringing", "in-progress"].iter().position(|it| *it == status).unwrap_or(4)
+    ["unknown", "initiated", "ringing", "in-progress"].iter().position(|it| *it == status).unwrap_or(4)
+}
+
+/// What a reported status means.
+fn status_of(report: &Report) -> &'static str {
+    match report.status {
+        "queued" => "initiated",
+        "wrapping-up" if report.reason.is_some() => "completed",
+        "wrapping-up" => "unknown",
+        known => known,
+    }
 }
 
 /// Who calls, as sent and as understood: absent, or a caller's text and form.
@@ -60,9 +70,9 @@ fn summary(at: usize, it: &Call, people: bool) -> Value {
     let source = if matches!(it.direction, "playground" | "simulated") { "simulated" } else { "real" };
     json!({
         "entity_id": call_id(at), "call_sid": it.sid, "caller_id": it.caller.as_ref().filter(|_| people),
-        "phone_number": null, "direction": it.direction, "status": it.status, "completion_reason": it.reason,
-        "duration_seconds": it.duration.map(f64::from),
-        "started_at": format!("?t:call{at}.first"), "source": source, "...": 0,
+        "phone_number": it.callee.as_ref().filter(|_| people), "direction": it.direction, "status": it.status, "completion_reason": it.reason,
+        "duration_seconds": it.duration.map(|hours| f64::from(hours) * 3600.0),
+        "started_at": it.start, "source": source, "...": 0,
     })
 }
 
@@ -71,8 +81,10 @@ fn detail(at: usize, it: &Call, owed: Option<(usize, &Delivery)>, people: bool) 
     let not_sent = it.connector.filter(|_| it.decision == Some("excluded")).and_then(|connector| {
         CONNECTORS.into_iter().find(|known| known.0 == connector).and_then(|known| known.3)
     });
-    let test = json!({ "rule": "test_caller", "list_version": it.list_version, "explanation": "*" });
+    let test = json!({ "rule": it.rule, "list_version": it.list_version, "explanation": "*" });
     let more = json!({
+        "id": call_id(at), "workspace_id": workspace_id(it.workspace), "turns": [], "turn_count": null,
+        "status_detail": it.detail, "call_start_time": it.start, "call_end_time": null,
         "reported_direction": it.reported_direction, "reported_by": "runtime", "caller_form": it.form,
         "test_caller_list_version": it.list_version,
         "test": if it.direction == "test" { test } else { Value::Null },
@@ -110,18 +122,28 @@ fn fill<T>(known: &mut Option<T>, told: Option<T>, late: bool) {
     }
 }
 
-/// What a later report makes of a call: one that comes late only fills what is not known.
-fn take(before: &Call, report: &Report, told: Told) -> Call {
+/// What a report makes of a call: one that comes late only fills what is not known. Gives with it by how many hours the
+/// call began before the report, where that follows from it.
+fn take(before: &Call, report: &Report, told: &Told) -> (Call, Option<u8>) {
     let mut call = before.clone();
-    let late = rank(call.status) == 4 || rank(report.status) < rank(call.status);
-    if rank(report.status) > rank(call.status) {
-        call.status = report.status;
+    let status = status_of(report);
+    let was_over = rank(call.status) == 4;
+    let late = was_over || rank(status) < rank(call.status);
+    let other_end = was_over && rank(status) == 4 && status != call.status;
+    if rank(status) > rank(call.status) {
+        call.status = status;
     }
-    fill(&mut call.reason, report.reason, late);
-    fill(&mut call.duration, report.duration, late);
-    fill(&mut call.patient, told.patient, late);
-    fill(&mut call.summary, told.summary, late);
-    call
+    if !other_end {
+        fill(&mut call.reason, report.reason, late);
+        fill(&mut call.duration, report.duration, late);
+    }
+    fill(&mut call.patient, told.patient.clone(), late);
+    fill(&mut call.summary, told.summary.clone(), late);
+    fill(&mut call.detail, (report.status == "wrapping-up").then_some("wrapping-up"), late);
+    let ends = rank(status) == 4 && report.duration.is_some() && !other_end;
+    let news = !was_over || call.duration != before.duration;
+    let ago = call.duration.filter(|_| ends && news);
+    (call, ago)
 }
 
 /// Says what a call owes now that it has finished, and to which integration.
@@ -142,24 +164,27 @@ fn decide(world: &World, call: &mut Call) -> Option<usize> {
 /// What a report says beside its status, as it is understood.
 struct Told {
     caller: Said,
+    callee: Said,
     patient: Option<String>,
     summary: Option<String>,
 }
 
 fn body_of(report: &Report, told: &Told) -> Value {
-    let caller = match &told.caller {
+    let sent = |said: &Said| match said {
         Said::Nothing => None,
         Said::Wrong(text) => Some(json!(text)),
         Said::Caller(sent, ..) => Some(sent.clone()),
     };
+    let (caller, callee) = (sent(&told.caller), sent(&told.callee));
     let mut body = json!({ "status": report.status });
     let sent = [
         ("direction", report.direction.map(|it| json!(it))),
         ("completion_reason", report.reason.map(|it| json!(it))),
-        ("duration_seconds", report.duration.map(|it| json!(it))),
+        ("duration_seconds", report.duration.map(|hours| json!(u32::from(hours) * 3600))),
         ("patient_id", told.patient.as_ref().map(|it| json!(it))),
         ("summary", told.summary.as_ref().map(|it| json!(it))),
         ("caller_id", caller),
+        ("phone_number", callee),
     ];
     for (field, value) in sent.into_iter().filter_map(|(field, value)| Some((field, value?))) {
         body[field] = value;
@@ -168,7 +193,7 @@ fn body_of(report: &Report, told: &Told) -> Value {
 }
 
 /// The call that a first report begins.
-fn begin(world: &World, workspace: usize, sid: String, report: &Report, told: Told) -> Result<Call, No> {
+fn begin(world: &World, workspace: usize, sid: String, report: &Report, told: &Told) -> Result<Call, No> {
     let (Said::Caller(_, caller, form), Some(direction)) = (&told.caller, report.direction) else {
         let missing = [
             ("body.caller_id", !matches!(told.caller, Said::Caller(..))),
@@ -178,21 +203,35 @@ fn begin(world: &World, workspace: usize, sid: String, report: &Report, told: To
         return Err(No::Values(missing.map(|(field, _)| field.to_owned()).collect()));
     };
     let it = &world.workspaces[workspace];
-    let is_test = caller.as_ref().is_some_and(|caller| it.test_callers.contains(caller));
+    let callee = match &told.callee {
+        Said::Caller(_, callee, _) => callee.clone(),
+        Said::Nothing | Said::Wrong(_) => None,
+    };
+    let listed =
+        |number: &Option<String>| number.as_ref().is_some_and(|number| it.test_callers.contains(number));
+    let rule = match (listed(caller), listed(&callee)) {
+        (true, _) => Some("test_caller"),
+        (_, true) => Some("test_callee"),
+        _ => None,
+    };
     Ok(Call {
         workspace,
         sid,
         begun: (world.hours, world.requests),
-        direction: if is_test { "test" } else { direction },
+        start: format!("?t:call{}.first", world.calls.len()),
+        direction: if rule.is_some() { "test" } else { direction },
+        rule,
         reported_direction: direction,
         caller: caller.clone(),
+        callee,
         form,
         list_version: it.list_version,
-        status: report.status,
-        reason: report.reason,
-        duration: report.duration,
-        patient: told.patient,
-        summary: told.summary,
+        status: "unknown",
+        detail: None,
+        reason: None,
+        duration: None,
+        patient: None,
+        summary: None,
         decision: None,
         connector: None,
         updated: format!("?t:call{}.first", world.calls.len()),
@@ -207,22 +246,31 @@ pub fn report(world: &World, step: &Step, report: &Report) -> (Request, Outcome)
     let known = known.filter(|_| !fresh);
     let told = Told {
         caller: said(world, place, report.caller),
+        callee: said(world, place, report.callee),
         patient: report.patient.then(|| format!("patient-{:06}", world.requests)),
         summary: report.summary.then(|| format!("summary-{:06}", world.requests)),
     };
     let request = send(Method::PUT, path(world, step, &format!("calls/{sid}")), Some(body_of(report, &told)));
     let outcome = || -> Outcome {
         let here = world.enter(step, "Call.create")?;
-        if matches!(told.caller, Said::Wrong(_)) {
-            return Err(No::Values(vec!["body.caller_id".to_owned()]));
+        let wrong = [("body.caller_id", &told.caller), ("body.phone_number", &told.callee)];
+        let wrong = wrong.into_iter().filter(|(_, said)| matches!(said, Said::Wrong(_)));
+        let wrong: Vec<String> = wrong.map(|(field, _)| field.to_owned()).collect();
+        if !wrong.is_empty() {
+            return Err(No::Values(wrong));
         }
         let before = known.map(|at| &world.calls[at]);
         let at = known.unwrap_or(world.calls.len());
         let mut good = Good::ok(Value::Null);
-        let mut call = match before {
-            Some(before) => take(before, report, told),
-            None => begin(world, here.at, sid, report, told)?,
+        let (mut call, ago) = match before {
+            Some(before) => take(before, report, &told),
+            None => take(&begin(world, here.at, sid, report, &told)?, report, &told),
         };
+        if let Some(ago) = ago {
+            call.begun = (world.hours - i64::from(ago), world.requests);
+            call.start = format!("?t:call{at}.start{}", world.requests);
+            good = good.near(&call.start, -i64::from(ago));
+        }
         let finished = rank(call.status) == 4 && before.is_none_or(|before| rank(before.status) < 4);
         let owes = if finished { decide(world, &mut call) } else { None };
         match before {
@@ -278,8 +326,8 @@ fn owe(world: &mut World, new: Delivery) {
 }
 
 fn differ(a: &Call, b: &Call) -> bool {
-    (a.status, a.reason, a.duration, &a.patient, &a.summary)
-        != (b.status, b.reason, b.duration, &b.patient, &b.summary)
+    (a.status, a.detail, a.reason, a.duration, &a.patient, &a.summary)
+        != (b.status, b.detail, b.reason, b.duration, &b.patient, &b.summary)
 }
 
 pub fn one(world: &World, step: &Step, call: Thing) -> (Request, Outcome) {

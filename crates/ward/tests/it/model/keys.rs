@@ -256,11 +256,18 @@ pub fn auth_info(world: &World, step: &Step) -> (Request, Outcome) {
 }
 
 pub fn catalog(world: &World, step: &Step) -> (Request, Outcome) {
-    let outcome = world.enter(step, "Workspace.view").map(|_| {
+    let outcome = world.enter(step, "ApiKey.view").map(|_| {
         let role = |role: usize| {
-            json!({ "role": ROLES[role], "description": "*", "permissions": Reach::whole(role).names() })
+            let names = Reach::whole(role).names();
+            json!({
+                "name": ROLES[role], "priority": role + 1, "permission_names": names,
+                "role": ROLES[role], "permissions": names, "description": "*",
+            })
         };
-        let permission = |name: &str| json!({ "permission": name, "description": "*" });
+        let permission = |name: &str| {
+            let (namespace, action) = name.split_once('.').expect("a permission's name");
+            json!({ "name": name, "namespace": namespace, "action": action, "permission": name, "description": "*" })
+        };
         Good::ok(json!({
             "roles": (0..ROLES.len()).map(role).collect::<Vec<_>>(),
             "permissions": PERMISSIONS.into_iter().map(permission).collect::<Vec<_>>(),

@@ -142,13 +142,21 @@ pub struct Call {
     pub workspace: usize,
     pub sid: String,
     pub begun: (i64, u64),
+    /// The symbol of its start.
+    pub start: String,
     pub direction: &'static str,
+    /// Why it is a test.
+    pub rule: Option<&'static str>,
     pub reported_direction: &'static str,
     pub caller: Option<String>,
+    pub callee: Option<String>,
     pub form: &'static str,
     pub list_version: i64,
     pub status: &'static str,
+    /// A status that is none.
+    pub detail: Option<&'static str>,
     pub reason: Option<&'static str>,
+    /// In hours, so that a start that is reckoned from it differs from now by more than a walk takes.
     pub duration: Option<u8>,
     pub patient: Option<String>,
     pub summary: Option<String>,

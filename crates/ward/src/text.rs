@@ -1,0 +1,46 @@
+//! What a text from outside may hide, and what its signs are for.
+
+use unicode_general_category::{GeneralCategory, get_general_category};
+
+/// Whether a character has no shape of its own: a control, a direction mark, a joiner, a line break (Unicode categories Cc,
+/// Cf, Zl, Zp), or a filler or variation selector, which have other categories.
+pub fn is_unseen(c: char) -> bool {
+    use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};
+    matches!(get_general_category(c), Control | Format | LineSeparator | ParagraphSeparator)
+        || matches!(
+            c,
+            '\u{34f}'
+                | '\u{115f}'
+                | '\u{1160}'
+                | '\u{17b4}'
+                | '\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{2065}'
+                | '\u{2800}'
+                | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fff8}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
+}
+
+/// The first character of a text that cannot be seen.
+pub fn first_unseen(text: &str) -> Option<char> {
+    text.chars().find(|c| is_unseen(*c))
+}
+
+/// The text without the characters that cannot be seen.
+pub fn seen(text: &str) -> String {
+    text.chars().filter(|c| !is_unseen(*c)).collect()
+}
+
+/// Whether a character is a space with a width, one that does not break included (Zs).
+pub fn is_space(c: char) -> bool {
+    get_general_category(c) == GeneralCategory::SpaceSeparator
+}
+
+/// Whether a character is a dash of any kind (Pd), or the minus sign.
+pub fn is_dash(c: char) -> bool {
+    get_general_category(c) == GeneralCategory::DashPunctuation || c == '\u{2212}'
+}

@@ -1,0 +1,245 @@
+//! The parties of a call: how their numbers may be spelled, and that either of them can make a call a test.
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use ward_test::{Server, both};
+
+use crate::calls::{ACCOUNT, callback, event, finished, put, set_test_callers, with_twilio};
+
+const TESTER: &str = "+442079460001";
+const PATIENT: &str = "+15550100002";
+
+/// Spellings with a 0 that callers from abroad leave out.
+const WITH_TRUNK_ZERO: [&str; 6] = [
+    "+44 (0)20 7946 0001",
+    "+44(0)2079460001",
+    "+49 (0) 30 1234567",
+    "+61 [0]2 5550 1234",
+    "+44 (\u{a0}0\u{a0}) 20\u{2011}7946\u{2011}0001",
+    "+44 \u{ff08}0\u{ff09} 20 7946 0001",
+];
+
+both!(a_zero_in_brackets_is_refused_on_the_list);
+async fn a_zero_in_brackets_is_refused_on_the_list() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let path = tenant.workspace("/test-caller-numbers");
+    for spelled in WITH_TRUNK_ZERO {
+        let body = json!({ "numbers": [PATIENT, spelled, "+44 20 7946 0001"] });
+        let refused = tenant.owner.put(&path, body).await;
+        assert_eq!(refused.problem_locs(), ["body.numbers.1"], "{spelled}");
+        assert!(refused.text.contains("The 0 in brackets"), "{}", refused.text);
+    }
+    let listed = tenant.owner.get(&path).await.expect(StatusCode::OK);
+    assert_eq!(listed["numbers"], json!([]), "nothing was stored");
+}
+
+both!(a_zero_in_brackets_is_refused_in_reports_of_the_runtime);
+async fn a_zero_in_brackets_is_refused_in_reports_of_the_runtime() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let path = tenant.path("/calls/CA1");
+    for spelled in WITH_TRUNK_ZERO {
+        for given in [
+            spelled.to_owned(),
+            format!("tel:{spelled}"),
+            format!("whatsapp:{spelled}"),
+            format!("sip:{spelled}@pbx.example;user=phone"),
+        ] {
+            let refused = tenant.owner.put(&path, finished(&given)).await;
+            assert_eq!(refused.problem_locs(), ["body.caller_id"], "{given}");
+            let mut body = finished(PATIENT);
+            body["phone_number"] = json!(given);
+            let refused = tenant.owner.put(&path, body).await;
+            assert_eq!(refused.problem_locs(), ["body.phone_number"], "{given}");
+        }
+    }
+    tenant.owner.get(&path).await.refused(404);
+}
+
+both!(a_zero_in_brackets_is_refused_in_twilios_callbacks);
+async fn a_zero_in_brackets_is_refused_in_twilios_callbacks() {
+    let (server, tenant) = with_twilio().await;
+    for spelled in WITH_TRUNK_ZERO {
+        let answer = callback(&server, &tenant, &event("CA1", "completed", spelled)).await;
+        assert_eq!(answer.problem_locs(), ["body.From"], "{spelled}");
+        let mut fields = event("CA1", "completed", spelled);
+        for field in fields.iter_mut().filter(|field| field.0 == "To") {
+            field.1 = spelled;
+        }
+        let answer = callback(&server, &tenant, &fields).await;
+        assert_eq!(answer.problem_locs(), ["body.From", "body.To"], "{spelled}");
+    }
+    assert_eq!(server.count("SELECT count(*) FROM calls").await, 0);
+}
+
+both!(one_number_is_one_number_however_it_is_separated);
+async fn one_number_is_one_number_however_it_is_separated() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    set_test_callers(
+        &tenant,
+        &[
+            "+44\u{a0}20\u{202f}7946\u{2007}0001",
+            "+44\u{2010}20\u{2011}7946\u{2212}0001",
+            "+44 (20) 7946.0001",
+        ],
+    )
+    .await;
+    let listed = tenant.owner.get(&tenant.workspace("/test-caller-numbers")).await.expect(StatusCode::OK);
+    assert_eq!(listed["numbers"], json!([TESTER]));
+    let spellings = [
+        "+44\u{2013}20\u{2014}7946\u{2015}0001",
+        "\u{2003}+44 \u{ff0d} 20 7946\u{b7}0001",
+        "+44 [20] 7946 0001",
+        "whatsapp:+442079460001",
+        "WhatsApp:+44 20 7946 0001",
+        "sip:+442079460001@pbx.example",
+        "sip:+44-20-7946-0001;ext=9@pbx.example;transport=tcp;user=phone",
+        "sips:%2B442079460001@pbx.example;USER=PHONE",
+        "tel:+44-20-7946-0001;ext=9",
+    ];
+    for (index, spelled) in spellings.into_iter().enumerate() {
+        let call = put(&tenant, &format!("CA{index}"), finished(spelled)).await;
+        assert_eq!(
+            (&call["caller_id"], &call["caller_form"], &call["direction"]),
+            (&json!(TESTER), &json!("number"), &json!("test")),
+            "{spelled}"
+        );
+    }
+}
+
+both!(a_character_that_cannot_be_seen_is_named_and_never_stored);
+async fn a_character_that_cannot_be_seen_is_named_and_never_stored() {
+    let (server, tenant) = with_twilio().await;
+    for (unseen, code) in
+        [('\u{200b}', "U+200B"), ('\u{202a}', "U+202A"), ('\u{feff}', "U+FEFF"), ('\u{7}', "U+0007")]
+    {
+        let spelled = format!("+44 20{unseen} 7946 0001");
+        let path = tenant.workspace("/test-caller-numbers");
+        let refused = tenant.owner.put(&path, json!({ "numbers": [TESTER, spelled] })).await;
+        assert_eq!(refused.problem_locs(), ["body.numbers.1"]);
+        assert!(refused.text.contains(code), "{}", refused.text);
+        for (field, given) in [("caller_id", spelled.clone()), ("phone_number", format!("tel:{spelled}"))] {
+            let mut body = finished(PATIENT);
+            body[field] = json!(given);
+            let refused = tenant.owner.put(&tenant.path("/calls/CA1"), body).await;
+            assert_eq!(refused.problem_locs(), [format!("body.{field}")]);
+            assert!(refused.text.contains(code), "{}", refused.text);
+        }
+        let answer = callback(&server, &tenant, &event("CA1", "completed", &spelled)).await;
+        assert_eq!(answer.problem_locs(), ["body.From"]);
+        assert!(answer.text.contains(code), "{}", answer.text);
+    }
+    assert_eq!(server.count("SELECT count(*) FROM calls").await, 0);
+}
+
+both!(what_is_no_number_is_refused_on_the_list_with_every_item_named);
+async fn what_is_no_number_is_refused_on_the_list_with_every_item_named() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let numbers = json!({ "numbers": [
+        "+1 555 CALLNOW", PATIENT, "tel:+15550100002", "+15550100002 x5", "+15550100002;ext=5", "+266696687",
+        "sip:+15550100002@pbx.example", "+1555\u{661}100002", "whatsapp:+15550100002",
+    ] });
+    let refused = tenant.owner.put(&tenant.workspace("/test-caller-numbers"), numbers).await;
+    let wrong = [0, 2, 3, 4, 5, 6, 7, 8].map(|index| format!("body.numbers.{index}"));
+    assert_eq!(refused.problem_locs(), wrong);
+}
+
+both!(a_call_to_a_test_number_is_a_test_too);
+async fn a_call_to_a_test_number_is_a_test_too() {
+    let (server, tenant) = with_twilio().await;
+    set_test_callers(&tenant, &[TESTER]).await;
+    let report = |caller: Value, callee: &str| json!({ "status": "completed", "caller_id": caller, "phone_number": callee, "direction": "outbound" });
+    for (sid, caller, callee, rule) in [
+        ("CA1", json!(PATIENT), TESTER, json!("test_callee")),
+        ("CA2", json!(PATIENT), "sip:+442079460001@pbx.example", json!("test_callee")),
+        ("CA3", Value::Null, "tel:+44-20-7946-0001", json!("test_callee")),
+        ("CA4", json!(TESTER), PATIENT, json!("test_caller")),
+        ("CA5", json!(TESTER), TESTER, json!("test_caller")),
+        ("CA6", json!(PATIENT), "+15550109999", Value::Null),
+    ] {
+        let call = put(&tenant, sid, report(caller, callee)).await;
+        let direction = if rule.is_null() { "outbound" } else { "test" };
+        assert_eq!((&call["test"]["rule"], &call["direction"]), (&rule, &json!(direction)), "{sid}");
+        assert_eq!(call["sync"]["decision"], if rule.is_null() { "no_connector" } else { "excluded" });
+    }
+    let mut fields = event("CA7", "completed", PATIENT);
+    for field in fields.iter_mut().filter(|field| field.0 == "To") {
+        field.1 = "whatsapp:+442079460001";
+    }
+    callback(&server, &tenant, &fields).await.expect(StatusCode::NO_CONTENT);
+    let call = tenant.owner.get(&tenant.path("/calls/CA7")).await.expect(StatusCode::OK);
+    assert_eq!((&call["test"]["rule"], &call["phone_number"]), (&json!("test_callee"), &json!(TESTER)));
+    // The operator's proof knows both rules.
+    let (first, last) = ("2020-01-01", "2100-01-01");
+    let proof = ward::operator::prove_exclusion(&server.app, &tenant.slug, first, last).await.unwrap();
+    assert_eq!((proof.violations, proof.calls.len(), proof.others_looked_at), (0, 6, 1));
+    let by_callee = proof.calls.iter().filter(|call| call.rule == Some("test_callee"));
+    assert_eq!(by_callee.filter(|call| call.callee_on_list && !call.caller_on_list).count(), 4);
+}
+
+both!(later_reports_change_neither_party_nor_direction);
+async fn later_reports_change_neither_party_nor_direction() {
+    let (server, tenant) = with_twilio().await;
+    set_test_callers(&tenant, &[TESTER]).await;
+    let first = json!({ "status": "ringing", "caller_id": PATIENT, "phone_number": "+15550109999",
+                        "direction": "inbound" });
+    put(&tenant, "CA1", first).await;
+    let bare = json!({ "status": "ringing", "caller_id": PATIENT, "direction": "inbound" });
+    put(&tenant, "CA2", bare).await;
+    let later = json!({ "status": "completed", "caller_id": TESTER, "phone_number": TESTER,
+                        "direction": "outbound" });
+    for (sid, callee) in [("CA1", json!("+15550109999")), ("CA2", Value::Null)] {
+        let call = put(&tenant, sid, later.clone()).await;
+        assert_eq!((&call["caller_id"], &call["phone_number"]), (&json!(PATIENT), &callee), "{sid}");
+        assert_eq!((&call["direction"], &call["test"]), (&json!("inbound"), &Value::Null), "{sid}");
+        let mut fields = event(sid, "completed", TESTER);
+        for field in fields.iter_mut().filter(|field| field.0 == "To") {
+            field.1 = TESTER;
+        }
+        callback(&server, &tenant, &fields).await.expect(StatusCode::NO_CONTENT);
+        let call = tenant.owner.get(&tenant.path(&format!("/calls/{sid}"))).await.expect(StatusCode::OK);
+        assert_eq!((&call["phone_number"], &call["direction"]), (&callee, &json!("inbound")), "{sid}");
+    }
+}
+
+both!(a_first_callback_carries_its_caller_or_nothing_is_recorded);
+async fn a_first_callback_carries_its_caller_or_nothing_is_recorded() {
+    let (server, tenant) = with_twilio().await;
+    let without_from = [("CallSid", "CA1"), ("AccountSid", ACCOUNT), ("CallStatus", "completed")];
+    let answer = callback(&server, &tenant, &without_from).await;
+    assert_eq!(answer.problem_locs(), ["body.From"]);
+    assert_eq!(server.count("SELECT count(*) FROM calls").await, 0);
+    // An empty one says that the number is withheld.
+    callback(&server, &tenant, &event("CA1", "ringing", "")).await.expect(StatusCode::NO_CONTENT);
+    let call = tenant.owner.get(&tenant.path("/calls/CA1")).await.expect(StatusCode::OK);
+    assert_eq!((&call["caller_id"], &call["caller_form"]), (&Value::Null, &json!("withheld")));
+    // Later ones need not repeat it.
+    callback(&server, &tenant, &without_from).await.expect(StatusCode::NO_CONTENT);
+    let call = tenant.owner.get(&tenant.path("/calls/CA1")).await.expect(StatusCode::OK);
+    assert_eq!(call["status"], "completed");
+}
+
+both!(trunks_say_which_way_from_the_networks_side);
+async fn trunks_say_which_way_from_the_networks_side() {
+    let (server, tenant) = with_twilio().await;
+    for (sid, told, direction) in [
+        ("CA1", "inbound", "inbound"),
+        ("CA2", "trunking-originating", "inbound"),
+        ("CA3", "trunking-terminating", "outbound"),
+        ("CA4", "outbound-api", "outbound"),
+        ("CA5", "outbound-dial", "outbound"),
+        ("CA6", "outbound-by-something-new", "outbound"),
+        ("CA7", "something-new", "inbound"),
+    ] {
+        let mut fields = event(sid, "completed", PATIENT);
+        for field in fields.iter_mut().filter(|field| field.0 == "Direction") {
+            field.1 = told;
+        }
+        callback(&server, &tenant, &fields).await.expect(StatusCode::NO_CONTENT);
+        let call = tenant.owner.get(&tenant.path(&format!("/calls/{sid}"))).await.expect(StatusCode::OK);
+        assert_eq!(call["direction"], direction, "{told}");
+    }
+}

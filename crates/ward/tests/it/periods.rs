@@ -1,0 +1,293 @@
+//! When calls began and ended, as different reporters tell it, and words of theirs that Ward does not know.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use ward_db::Timestamp;
+use ward_test::{Server, both};
+
+use crate::calls::{callback, event, finished, put, with_twilio};
+
+const PATIENT: &str = "+15550100002";
+
+fn moment(call: &Value, field: &str) -> Timestamp {
+    call[field].as_str().unwrap_or_default().parse().unwrap()
+}
+
+both!(a_runtime_that_reports_once_at_the_end_has_its_start_reckoned);
+async fn a_runtime_that_reports_once_at_the_end_has_its_start_reckoned() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let mut body = finished(PATIENT);
+    body["ended_at"] = json!("2026-04-18T14:01:01.25+02:00");
+    let call = put(&tenant, "CA1", body).await;
+    assert_eq!(
+        (&call["started_at"], &call["ended_at"]),
+        (&json!("2026-04-18T12:00:00.000000Z"), &json!("2026-04-18T12:01:01.250000Z"))
+    );
+    assert_eq!((&call["call_start_time"], &call["call_end_time"]), (&call["started_at"], &call["ended_at"]));
+    assert_eq!(call["call_duration_seconds"], 61.25);
+    // With a length alone, the call ended when that was reported. A repeat moves nothing.
+    let before = server.clock.now();
+    let call = put(&tenant, "CA2", finished(PATIENT)).await;
+    let after = server.clock.now();
+    let started = moment(&call, "started_at").micros() + 61_250_000;
+    assert!((before.micros()..=after.micros()).contains(&started), "{call}");
+    server.clock.advance(Duration::from_mins(5));
+    assert_eq!(put(&tenant, "CA2", finished(PATIENT)).await["started_at"], call["started_at"]);
+    // An end alone: no call begins after it.
+    let body = json!({ "status": "failed", "caller_id": PATIENT, "direction": "inbound",
+                       "ended_at": "2026-04-18T12:00:00Z" });
+    assert_eq!(put(&tenant, "CA3", body).await["started_at"], "2026-04-18T12:00:00.000000Z");
+    // What a report tells is better than what is reckoned, in whichever order they come.
+    let told = json!({ "status": "completed", "started_at": "2026-04-18T11:59:58Z" });
+    assert_eq!(put(&tenant, "CA1", told).await["started_at"], "2026-04-18T11:59:58.000000Z");
+}
+
+both!(twilios_length_alone_gives_a_start_as_the_runtimes_does);
+async fn twilios_length_alone_gives_a_start_as_the_runtimes_does() {
+    let (server, tenant) = with_twilio().await;
+    callback(&server, &tenant, &event("CA1", "ringing", PATIENT)).await.expect(StatusCode::NO_CONTENT);
+    server.clock.advance(Duration::from_mins(10));
+    let mut over = event("CA1", "completed", PATIENT);
+    over.push(("CallDuration", "61"));
+    let before = server.clock.now();
+    callback(&server, &tenant, &over).await.expect(StatusCode::NO_CONTENT);
+    let after = server.clock.now();
+    let call = tenant.owner.get(&tenant.path("/calls/CA1")).await.expect(StatusCode::OK);
+    let started = moment(&call, "started_at").micros() + 61_000_000;
+    assert!((before.micros()..=after.micros()).contains(&started), "{call}");
+}
+
+both!(no_call_ends_before_it_starts);
+async fn no_call_ends_before_it_starts() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let path = tenant.path("/calls/CA1");
+    let (early, late) = ("2026-04-18T12:00:00Z", "2026-04-18T12:00:00.000001Z");
+    let mut body = finished(PATIENT);
+    (body["started_at"], body["ended_at"]) = (json!(late), json!(early));
+    let refused = tenant.owner.put(&path, body.clone()).await;
+    assert_eq!(refused.problem_locs(), ["body.ended_at"]);
+    // The same moments in other zones are compared as moments.
+    (body["started_at"], body["ended_at"]) =
+        (json!("2026-04-18T12:30:00Z"), json!("2026-04-18T14:00:00+02:00"));
+    assert_eq!(tenant.owner.put(&path, body.clone()).await.problem_locs(), ["body.ended_at"]);
+    tenant.owner.get(&path).await.refused(404);
+    (body["started_at"], body["ended_at"]) = (json!(early), json!(early));
+    put(&tenant, "CA1", body).await;
+    // In different reports.
+    let ringing = |sid: &str| {
+        let body =
+            json!({ "status": "ringing", "caller_id": PATIENT, "direction": "inbound", "started_at": late });
+        (sid.to_owned(), body)
+    };
+    let (sid, body) = ringing("CA2");
+    let first = put(&tenant, &sid, body).await;
+    let over = json!({ "status": "completed", "ended_at": early });
+    let refused = tenant.owner.put(&tenant.path("/calls/CA2"), over).await;
+    assert_eq!(refused.problem_locs(), ["body.ended_at"]);
+    let now = tenant.owner.get(&tenant.path("/calls/CA2")).await.expect(StatusCode::OK);
+    assert_eq!((&now["status"], &now["updated_at"]), (&json!("ringing"), &first["updated_at"]));
+    let mut over = finished(PATIENT);
+    over["ended_at"] = json!(early);
+    put(&tenant, "CA3", over).await;
+    let begun = json!({ "status": "in-progress", "started_at": late });
+    let refused = tenant.owner.put(&tenant.path("/calls/CA3"), begun).await;
+    assert_eq!(refused.problem_locs(), ["body.started_at"]);
+}
+
+both!(two_reporters_clocks_that_differ_refuse_no_finished_call);
+async fn two_reporters_clocks_that_differ_refuse_no_finished_call() {
+    let (server, tenant) = with_twilio().await;
+    // Twilio's end lies before the runtime's start: the start that was told holds, with Twilio's length.
+    let begun = json!({ "status": "in-progress", "caller_id": PATIENT, "direction": "inbound",
+                        "started_at": "2026-04-18T12:02:00Z" });
+    put(&tenant, "CA1", begun).await;
+    let over = |sid| {
+        let mut over = event(sid, "completed", PATIENT);
+        over.extend([("CallDuration", "61"), ("Timestamp", "Sat, 18 Apr 2026 12:01:01 +0000")]);
+        over
+    };
+    callback(&server, &tenant, &over("CA1")).await.expect(StatusCode::NO_CONTENT);
+    let call = tenant.owner.get(&tenant.path("/calls/CA1")).await.expect(StatusCode::OK);
+    assert_eq!(
+        (&call["started_at"], &call["ended_at"]),
+        (&json!("2026-04-18T12:02:00.000000Z"), &json!("2026-04-18T12:03:01.000000Z"))
+    );
+    // The runtime tells the whole period after Twilio: both of its ends are taken over.
+    callback(&server, &tenant, &over("CA2")).await.expect(StatusCode::NO_CONTENT);
+    let told = json!({ "status": "completed", "started_at": "2026-04-18T12:02:00Z",
+                       "ended_at": "2026-04-18T12:03:02Z", "summary": "A refill." });
+    let call = put(&tenant, "CA2", told).await;
+    assert_eq!(
+        (&call["started_at"], &call["ended_at"], &call["summary"]),
+        (&json!("2026-04-18T12:02:00.000000Z"), &json!("2026-04-18T12:03:02.000000Z"), &json!("A refill."))
+    );
+}
+
+both!(a_time_in_a_report_says_its_zone);
+async fn a_time_in_a_report_says_its_zone() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let times = [
+        json!("2026-04-18T12:00:00"),
+        json!("2026-04-18"),
+        json!(1_776_513_600),
+        json!("1776513600"),
+        json!(1.5),
+    ];
+    for time in times {
+        let mut body = finished(PATIENT);
+        (body["started_at"], body["ended_at"]) = (time.clone(), time.clone());
+        let refused = tenant.owner.put(&tenant.path("/calls/CA1"), body).await;
+        assert_eq!(refused.problem_locs(), ["body.started_at", "body.ended_at"], "{time}");
+        let refused: Value = serde_json::from_str(&refused.text).unwrap();
+        for problem in refused["detail"].as_array().unwrap() {
+            assert_eq!(
+                (&problem["type"], &problem["msg"], &problem["input"]),
+                (&json!("timezone_aware"), &json!("Input should have timezone info"), &time)
+            );
+        }
+    }
+    tenant.owner.get(&tenant.path("/calls/CA1")).await.refused(404);
+}
+
+both!(words_that_ward_does_not_know_are_kept);
+async fn words_that_ward_does_not_know_are_kept() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let reasons = [
+        "caller_hangup",
+        "forwarded",
+        "terminal_state",
+        "warm_transfer_completed",
+        "no_inbound_audio",
+        "cancelled",
+        "passed to the night nurse",
+    ];
+    for (index, reason) in reasons.into_iter().enumerate() {
+        let mut body = finished(PATIENT);
+        body["completion_reason"] = json!(reason);
+        let call = put(&tenant, &format!("CA{index}"), body).await;
+        assert_eq!((&call["completion_reason"], &call["status"]), (&json!(reason), &json!("completed")));
+    }
+    let mut body = finished(PATIENT);
+    body["completion_reason"] = json!("x".repeat(257));
+    let refused = tenant.owner.put(&tenant.path("/calls/CB1"), body).await;
+    assert_eq!(refused.problem_locs(), ["body.completion_reason"]);
+    // A status that is none moves nothing, unless the report tells the end as well.
+    let odd = |status: &str| json!({ "status": status, "caller_id": PATIENT, "direction": "inbound" });
+    let call = put(&tenant, "CC1", odd("wrapping-up")).await;
+    assert_eq!((&call["status"], &call["status_detail"]), (&json!("unknown"), &json!("wrapping-up")));
+    assert_eq!(put(&tenant, "CC1", odd("in-progress")).await["status"], "in-progress");
+    assert_eq!(put(&tenant, "CC1", odd("on-hold")).await["status"], "in-progress");
+    let call =
+        put(&tenant, "CC1", json!({ "status": "hung-up", "completion_reason": "caller_hangup" })).await;
+    assert_eq!((&call["status"], &call["sync"]["decision"]), (&json!("completed"), &json!("no_connector")));
+    let call = put(&tenant, "CC2", odd("queued")).await;
+    assert_eq!(call["status"], "initiated", "no client knows a queued call");
+    let listed = tenant.owner.get(&tenant.path("/calls?status=initiated")).await.expect(StatusCode::OK);
+    assert_eq!(listed["items"][0]["call_sid"], "CC2");
+}
+
+both!(twilios_new_words_are_kept_too);
+async fn twilios_new_words_are_kept_too() {
+    let (server, tenant) = with_twilio().await;
+    callback(&server, &tenant, &event("CA1", "parked", PATIENT)).await.expect(StatusCode::NO_CONTENT);
+    let call = tenant.owner.get(&tenant.path("/calls/CA1")).await.expect(StatusCode::OK);
+    assert_eq!((&call["status"], &call["status_detail"]), (&json!("unknown"), &json!("parked")));
+    let mut over = event("CA1", "dissolved", PATIENT);
+    over.push(("CallDuration", "7"));
+    callback(&server, &tenant, &over).await.expect(StatusCode::NO_CONTENT);
+    let call = tenant.owner.get(&tenant.path("/calls/CA1")).await.expect(StatusCode::OK);
+    assert_eq!((&call["status"], &call["duration_seconds"]), (&json!("completed"), &json!(7.0)));
+    let nothing = callback(&server, &tenant, &event("CA2", "", PATIENT)).await;
+    assert_eq!(nothing.problem_locs(), ["body.CallStatus"]);
+}
+
+both!(an_end_of_another_kind_adds_nothing_to_the_end_of_a_call);
+async fn an_end_of_another_kind_adds_nothing_to_the_end_of_a_call() {
+    let (server, tenant) = with_twilio().await;
+    let body = json!({ "status": "completed", "caller_id": PATIENT, "direction": "inbound" });
+    put(&tenant, "CA1", body).await;
+    let mut other = event("CA1", "no-answer", PATIENT);
+    other.extend([("CallDuration", "0"), ("Timestamp", "Sat, 18 Apr 2026 12:01:01 +0000")]);
+    callback(&server, &tenant, &other).await.expect(StatusCode::NO_CONTENT);
+    let call =
+        put(&tenant, "CA1", json!({ "status": "failed", "completion_reason": "error", "turns": 3 })).await;
+    assert_eq!((&call["status"], &call["turn_count"]), (&json!("completed"), &json!(3)));
+    for unknown in ["completion_reason", "duration_seconds", "ended_at"] {
+        assert_eq!(call[unknown], Value::Null, "{unknown}");
+    }
+    // The same end fills what is not known.
+    let call = put(&tenant, "CA1", json!({ "status": "completed", "completion_reason": "voicemail" })).await;
+    assert_eq!(call["completion_reason"], "voicemail");
+}
+
+both!(a_collections_name_is_no_call);
+async fn a_collections_name_is_no_call() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    for name in ["benchmarks", "phone-volume", "search", "a_b.c", "a%20B1", &"C".repeat(129)] {
+        let path = tenant.path(&format!("/calls/{name}"));
+        assert_eq!(
+            tenant.owner.put(&path, finished(PATIENT)).await.problem_locs(),
+            ["path.call_sid"],
+            "{name}"
+        );
+        assert_eq!(tenant.owner.get(&path).await.refused(404), "call_not_found");
+    }
+    assert_eq!(server.count("SELECT count(*) FROM calls").await, 0);
+    for sid in ["CA1", "0", "call-7", "Z", &"C".repeat(128)] {
+        put(&tenant, sid, finished(PATIENT)).await;
+    }
+}
+
+both!(a_calls_detail_has_what_the_platforms_clients_read);
+async fn a_calls_detail_has_what_the_platforms_clients_read() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let mut body = finished(PATIENT);
+    (body["turns"], body["ended_at"]) = (json!(12), json!("2026-04-18T12:01:01.25Z"));
+    put(&tenant, "CA1", body).await;
+    put(&tenant, "CA2", json!({ "status": "ringing", "caller_id": null, "direction": "inbound" })).await;
+    for (sid, turns, recorded, seconds) in
+        [("CA1", json!(12), json!(false), 61.25), ("CA2", Value::Null, json!(false), 0.0)]
+    {
+        let call = tenant.owner.get(&tenant.path(&format!("/calls/{sid}"))).await.expect(StatusCode::OK);
+        assert_eq!((&call["id"], &call["workspace_id"]), (&call["entity_id"], &json!(tenant.id)));
+        assert_eq!((&call["turns"], &call["turn_count"]), (&json!([]), &turns));
+        assert_eq!((&call["has_recording"], &call["call_duration_seconds"]), (&recorded, &json!(seconds)));
+        for list in
+            ["states_visited", "triggered_behaviors", "participants", "barge_in_events", "human_segments"]
+        {
+            assert_eq!(call[list], json!([]), "{list}");
+        }
+    }
+    // In the list, the contract's number of turns stays.
+    let listed = tenant.owner.get(&tenant.path("/calls?limit=2")).await.expect(StatusCode::OK);
+    assert!(listed["items"].as_array().unwrap().iter().all(|call| !call["turns"].is_array()));
+}
+
+both!(a_day_that_ends_a_period_is_in_it_for_events_as_for_calls);
+async fn a_day_that_ends_a_period_is_in_it_for_events_as_for_calls() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    put(&tenant, "CA1", json!({ "status": "ringing", "caller_id": PATIENT, "direction": "inbound" })).await;
+    let today = server.clock.now().to_string()[..10].to_owned();
+    let yesterday = server.clock.now().saturating_sub(Duration::from_hours(24)).to_string()[..10].to_owned();
+    let counted = async |path: String| {
+        let found = tenant.owner.get(&tenant.path(&path)).await.expect(StatusCode::OK);
+        found["total"].as_i64().or(found["total_events"].as_i64()).unwrap()
+    };
+    for what in ["/audit", "/audit/summary", "/calls"] {
+        let on = counted(format!("{what}?date_from={today}&date_to={today}")).await;
+        assert!(on > 0, "{what} leaves the last day out");
+        assert_eq!(counted(format!("{what}?date_to={yesterday}")).await, 0, "{what}");
+    }
+    // A moment is a moment.
+    assert_eq!(counted(format!("/audit?date_to={today}T00:00:00Z")).await, 0);
+    assert_eq!(counted(format!("/audit?date_to={today}T00:00:00")).await, 0);
+}
