@@ -347,6 +347,14 @@ impl Db {
         matches!(self.engine, Engine::Postgres(_))
     }
 
+    /// How many long reads are under way at once, at most.
+    pub fn long_readers(&self) -> usize {
+        match &self.engine {
+            Engine::Sqlite(sqlite) => sqlite.options().long_readers,
+            Engine::Postgres(postgres) => postgres.options().long_readers,
+        }
+    }
+
     /// The counters since this database was opened.
     pub fn stats(&self) -> Stats {
         let counters = match &self.engine {

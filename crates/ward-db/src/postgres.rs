@@ -72,6 +72,10 @@ impl Postgres {
         })
     }
 
+    pub(crate) fn options(&self) -> &Options {
+        &self.source.options
+    }
+
     pub(crate) fn counters(&self) -> &Counters {
         &self.source.counters
     }

@@ -6,6 +6,7 @@ mod conn;
 mod copier;
 mod flush;
 mod fold;
+mod long_threads;
 mod read_mark;
 mod readers;
 mod writer;
@@ -17,12 +18,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use crate::counters::{Counters, add};
 use crate::tx::Tx;
 use crate::{Error, ErrorKind, Options};
 pub(crate) use conn::Conn;
 use conn::{Role, Source};
+use long_threads::LongThreads;
 use readers::Readers;
 use writer::{Call, Writer};
 
@@ -38,6 +41,7 @@ pub(crate) struct Sqlite {
     long_permits: Arc<tokio::sync::Semaphore>,
     /// `None`: the file was opened only to be read.
     writer: Option<Writer>,
+    long_threads: LongThreads,
     closed: AtomicBool,
     /// Held for the life of this, not looked at.
     lock: Mutex<Option<File>>,
@@ -87,12 +91,17 @@ impl Sqlite {
             readers: Readers::new(Arc::clone(&file), Role::Read, file.options.readers),
             long_readers: Readers::new(Arc::clone(&file), Role::LongRead, file.options.long_readers),
             long_permits: Arc::new(tokio::sync::Semaphore::new(file.options.long_readers.max(1))),
+            long_threads: LongThreads::new(file.options.long_readers),
             file,
             counters,
             writer,
             closed: AtomicBool::new(false),
             lock: Mutex::new(lock),
         })
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.file.options
     }
 
     pub(crate) fn counters(&self) -> &Counters {
@@ -137,7 +146,8 @@ impl Sqlite {
         let abandoned = Arc::new(AtomicBool::new(false));
         let _on_drop = Abandon(Arc::clone(&abandoned));
         let this = Arc::clone(self);
-        let thread = tokio::task::spawn_blocking(move || {
+        let (answer, answered) = oneshot::channel();
+        let read = move || {
             let _permit = permit;
             let mut conn = this.long_readers.take()?;
             if let Err(error) = conn.stop_when(Some((deadline, abandoned))) {
@@ -149,8 +159,9 @@ impl Sqlite {
             let reusable = reusable && conn.stop_when(None).is_ok();
             this.long_readers.give_back(conn, reusable);
             result
-        });
-        thread.await.unwrap_or_else(|_| Err(E::from(Error::unavailable("the runtime is shutting down"))))
+        };
+        self.long_threads.run(Box::new(move || drop(answer.send(read()))))?;
+        answered.await.unwrap_or_else(|_| Err(E::from(Error::closed())))
     }
 
     pub(crate) async fn write<T, E, F>(&self, name: &'static str, f: F) -> Result<T, E>
@@ -191,6 +202,7 @@ impl Sqlite {
             return;
         }
         self.long_permits.close();
+        self.long_threads.close();
         self.readers.close();
         self.long_readers.close();
         if let Some(writer) = &self.writer {

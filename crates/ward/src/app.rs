@@ -19,9 +19,11 @@ use crate::http::contract::{Contract, ContractError};
 use crate::http::limits::AddressRates;
 use crate::http::{Context, idempotency};
 use crate::identity::issuers::{FetchError, Issuers};
+use crate::ids::WorkspaceId;
 use crate::integrations::outbound::Wire;
 use crate::members::invitations;
 use crate::router;
+use crate::shares::{self, Holder, Shares};
 use crate::sync::worker::{self, Worker};
 use crate::vault::{self, Vault, VaultError};
 use crate::work::Work;
@@ -54,6 +56,8 @@ const SWEEP_BATCH: u32 = 500;
 const INVITATIONS_KEPT: Duration = Duration::from_hours(24);
 /// How many keys' last uses are gathered between two flushes.
 const MOST_LAST_USED: usize = 100_000;
+/// Long reads of one workspace that may wait for their turn.
+const LONG_READS_WAITING: usize = 32;
 /// How many last uses one transaction writes.
 const LAST_USED_BATCH: usize = 1_000;
 
@@ -123,6 +127,8 @@ pub struct App {
     pub wire: Wire,
     /// CPU work whose amount a tenant decides.
     pub work: Work,
+    /// The engine's long readers, divided by workspace. A request takes a share of them before a long read.
+    pub long_reads: Shares,
     /// Refusals waiting to be recorded.
     pub refusals: Refusals,
     /// Last uses waiting to be written.
@@ -192,6 +198,7 @@ impl App {
     fn with(config: Config, db: Db, clock: Clock, vault: Vault) -> Result<Arc<Self>, OpenError> {
         let contract = Contract::load_for(router::RULES, &config.platform)?;
         let wire = Wire::new(&config)?;
+        let long_reads = long_reads(&db);
         let app = Arc::new(Self {
             rates: AddressRates::new(&config.rates),
             issuers: Arc::new(Issuers::new(&config.issuers, &clock)?),
@@ -202,6 +209,7 @@ impl App {
             vault: Arc::new(vault),
             wire,
             work: Work::default(),
+            long_reads,
             refusals: Refusals::default(),
             last_used: LastUsed::default(),
             sync: sync::Wake::default(),
@@ -244,6 +252,25 @@ impl App {
         let noted =
             self.db.write("vault.note_check_value", move |tx| vault::note_check_value(tx, &known)).await?;
         if noted { Ok(()) } else { Err(OpenError::OtherMasterKey) }
+    }
+
+    /// Runs a long read for a workspace, when it is the workspace's turn.
+    ///
+    /// # Errors
+    /// 429 when as many long reads of this workspace wait as may; the closure's own errors.
+    pub async fn read_long<T, E>(
+        &self,
+        workspace: WorkspaceId,
+        name: &'static str,
+        read: impl FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        E: From<ward_db::Error> + Into<ApiError> + Send + 'static,
+    {
+        let share = self.long_reads.take(Holder::Workspace(workspace), 1).await;
+        let _share = share.map_err(ApiError::share_used_up)?;
+        self.db.read_long(name, read).await.map_err(Into::into)
     }
 
     /// Starts what runs beside the requests.
@@ -377,6 +404,12 @@ fn options(config: &Config) -> Options {
         connections: config.database_connections.unwrap_or(usual.connections),
         ..usual
     }
+}
+
+/// The engine's long readers, half of them for one workspace.
+fn long_reads(db: &Db) -> Shares {
+    let total = u32::try_from(db.long_readers()).unwrap_or(u32::MAX);
+    Shares::new("long_reads", shares::Limits { total, each: total / 2, waiting_each: LONG_READS_WAITING })
 }
 
 /// When each key last let somebody in, since the last flush.

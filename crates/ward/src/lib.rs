@@ -17,6 +17,7 @@ pub mod members;
 pub mod operator;
 pub mod page;
 pub mod router;
+pub mod scan;
 pub mod shares;
 pub mod sync;
 pub mod telemetry;

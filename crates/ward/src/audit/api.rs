@@ -1,14 +1,18 @@
 //! The JSON routes of the audit.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 use ward_db::Timestamp;
 
 use super::store::{self, Filter};
+use crate::app::App;
 use crate::error::ApiError;
 use crate::http::{Call, Reply};
 use crate::ids::{CredentialId, EventId, PrincipalId, WorkspaceId};
+use crate::scan::{self, Found, List as _, Stretch, Wanted};
 
 /// Totals are exact up to here, and this beyond.
 const TOTAL_LIMIT: i64 = 10_000;
@@ -99,14 +103,10 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
         to,
     };
     let (limit, offset) = (query.limit, query.offset);
-    let (mut events, total) = call
-        .app
-        .db
-        .read_long("audit.list", move |tx| {
-            let events = store::list(tx, workspace, &filter, limit + 1, offset)?;
-            Ok::<_, ward_db::Error>((events, store::count(tx, workspace, &filter, TOTAL_LIMIT)?))
-        })
-        .await?;
+    let list = store::Events { workspace, filter };
+    let wanted = Wanted { limit: limit + 1, offset, counted: TOTAL_LIMIT };
+    let Found { rows: mut events, total } =
+        scan::read(&call.app, workspace, "audit.list", list, None, wanted).await?;
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = events.len() > most;
     events.truncate(most);
@@ -119,12 +119,33 @@ pub async fn summary(call: Call) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let (from, to) = sent.read::<Period>()?.bounds()?;
     let filter = Filter { from, to, ..Filter::default() };
-    let summary = call
-        .app
-        .db
-        .read_long("audit.summary", move |tx| {
-            store::summarize(tx, workspace, &filter).map_err(ApiError::from)
-        })
-        .await?;
-    Reply::ok(&summary)
+    Reply::ok(&summarize(&call.app, store::Events { workspace, filter }).await?)
+}
+
+/// The figures of all events, step by step as [`scan::read`] does.
+async fn summarize(app: &App, events: store::Events) -> Result<Summary, ApiError> {
+    let (mut total_events, mut phi_access_events) = (0, 0);
+    let (mut actors, mut services) = (HashSet::new(), HashSet::new());
+    let mut after = None;
+    loop {
+        let list = events.clone();
+        let step = app.read_long(events.workspace, "audit.summary", move |tx| {
+            let last = list.end_of_step(tx, after, scan::STEP)?;
+            Ok::<_, ward_db::Error>((last, list.figures(tx, Stretch { after, last })?))
+        });
+        let (last, figures) = step.await?;
+        total_events += figures.events;
+        phi_access_events += figures.phi;
+        actors.extend(figures.actors);
+        services.extend(figures.services);
+        let Some(last) = last else { break };
+        after = Some(last);
+    }
+    let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    Ok(Summary {
+        total_events,
+        phi_access_events,
+        unique_actors: count(actors.len()),
+        services_with_events: count(services.len()),
+    })
 }

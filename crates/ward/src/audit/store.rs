@@ -7,8 +7,9 @@ use uuid::Uuid;
 use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
 
 use super::Record;
-use super::api::{Listed, Summary};
-use crate::ids::WorkspaceId;
+use super::api::Listed;
+use crate::ids::{PrincipalId, WorkspaceId};
+use crate::scan::{List, Stretch};
 
 /// Inserts an event.
 pub(super) fn insert(tx: &mut Tx<'_>, event: &Record<'_>) -> Result<(), Error> {
@@ -59,21 +60,52 @@ pub struct Filter {
     pub to: Option<Timestamp>,
 }
 
-impl Filter {
-    /// The conditions that are asked for, and only those, so that each combination has a plan of its own.
-    fn conditions(&self, workspace: WorkspaceId) -> (String, Vec<Value<'_>>) {
-        let asked = [
-            ("service =", self.service.as_deref().map(Value::Text)),
-            ("action =", self.action.as_deref().map(Value::Text)),
-            ("actor_entity_id =", self.actor.map(Value::Uuid)),
-            ("resource_type =", self.resource_type.as_deref().map(Value::Text)),
-            ("resource_id =", self.resource.map(Value::Uuid)),
-            ("phi_accessed =", self.phi_only.then_some(Value::Bool(true))),
-            ("at >=", self.from.map(Value::Time)),
-            ("at <=", self.to.map(Value::Time)),
-        ];
+/// An event's place in its workspace's list, newest first.
+type Place = (Timestamp, Uuid);
+
+/// A workspace's events that a filter finds.
+#[derive(Clone, Debug)]
+pub(super) struct Events {
+    /// The workspace that has them.
+    pub workspace: WorkspaceId,
+    /// The filter on the events.
+    pub filter: Filter,
+}
+
+impl Events {
+    /// The conditions that the index answers: where a stretch begins and ends, and the period where it does not say so.
+    fn bounds(&self, stretch: Stretch<Place>) -> (String, Vec<Value<'_>>) {
         let mut sql = String::from("workspace_id = $1");
-        let mut values = vec![workspace.into()];
+        let mut values = vec![self.workspace.into()];
+        if let Some((at, id)) = stretch.after {
+            values.extend([Value::Time(at), Value::Uuid(id)]);
+            sql.push_str(" AND (at, id) < ($2, $3)");
+        } else if let Some(to) = self.filter.to {
+            values.push(Value::Time(to));
+            sql.push_str(" AND at <= $2");
+        }
+        if let Some((at, id)) = stretch.last {
+            values.extend([Value::Time(at), Value::Uuid(id)]);
+            let _ = write!(sql, " AND (at, id) >= (${}, ${})", values.len() - 1, values.len());
+        } else if let Some(from) = self.filter.from {
+            values.push(Value::Time(from));
+            let _ = write!(sql, " AND at >= ${}", values.len());
+        }
+        (sql, values)
+    }
+
+    /// The same and the conditions that are asked for, and only those, so that each combination has a plan of its own.
+    fn conditions(&self, stretch: Stretch<Place>) -> (String, Vec<Value<'_>>) {
+        let filter = &self.filter;
+        let asked = [
+            ("service =", filter.service.as_deref().map(Value::Text)),
+            ("action =", filter.action.as_deref().map(Value::Text)),
+            ("actor_entity_id =", filter.actor.map(Value::Uuid)),
+            ("resource_type =", filter.resource_type.as_deref().map(Value::Text)),
+            ("resource_id =", filter.resource.map(Value::Uuid)),
+            ("phi_accessed =", filter.phi_only.then_some(Value::Bool(true))),
+        ];
+        let (mut sql, mut values) = self.bounds(stretch);
         for (condition, value) in asked {
             if let Some(value) = value {
                 values.push(value);
@@ -82,26 +114,77 @@ impl Filter {
         }
         (sql, values)
     }
+
+    /// Counts the events of a stretch, and names who did them and where.
+    pub fn figures(&self, tx: &mut Tx<'_>, stretch: Stretch<Place>) -> Result<Figures, Error> {
+        let (conditions, values) = self.conditions(stretch);
+        let counts = format!(
+            "SELECT count(*), count(CASE WHEN phi_accessed THEN 1 END) FROM audit_events WHERE {conditions}"
+        );
+        let (events, phi) = tx.one(&counts, &values, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let actors = format!(
+            "SELECT DISTINCT actor_entity_id FROM audit_events WHERE {conditions} AND actor_entity_id IS NOT NULL"
+        );
+        let services = format!("SELECT DISTINCT service FROM audit_events WHERE {conditions}");
+        Ok(Figures {
+            events,
+            phi,
+            actors: tx.all(&actors, &values, |row| row.get(0))?,
+            services: tx.all(&services, &values, |row| row.get(0))?,
+        })
+    }
 }
 
-/// A page of events, newest first.
-pub fn list(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    filter: &Filter,
-    limit: i64,
-    offset: i64,
-) -> Result<Vec<Listed>, Error> {
-    let (conditions, mut values) = filter.conditions(workspace);
-    values.extend([Value::Int(limit), Value::Int(offset)]);
-    let sql = format!(
-        "SELECT id, workspace_id, at, service, action, resource_type, resource_id, resource_name, actor_entity_id, \
-                actor_credential_id, ip_address, user_agent, phi_accessed, metadata \
-         FROM audit_events WHERE {conditions} ORDER BY at DESC, id DESC LIMIT ${} OFFSET ${}",
-        values.len() - 1,
-        values.len()
-    );
-    tx.all(&sql, &values, listed)
+/// The figures of a stretch of events.
+#[derive(Debug)]
+pub(super) struct Figures {
+    /// The number of events.
+    pub events: i64,
+    /// Those of them that read patient data.
+    pub phi: i64,
+    /// The principals that did them, each once.
+    pub actors: Vec<PrincipalId>,
+    /// The rooms in which they were done, each once.
+    pub services: Vec<String>,
+}
+
+impl List for Events {
+    type Place = Place;
+    type Row = Listed;
+
+    fn end_of_step(&self, tx: &mut Tx<'_>, after: Option<Place>, rows: i64) -> Result<Option<Place>, Error> {
+        let (bounds, mut values) = self.bounds(Stretch { after, last: None });
+        values.push(Value::Int(rows - 1));
+        let sql = format!(
+            "SELECT at, id FROM audit_events WHERE {bounds} ORDER BY at DESC, id DESC LIMIT 1 OFFSET ${}",
+            values.len()
+        );
+        tx.optional(&sql, &values, |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
+    fn count(&self, tx: &mut Tx<'_>, stretch: Stretch<Place>) -> Result<i64, Error> {
+        let (conditions, values) = self.conditions(stretch);
+        tx.one(&format!("SELECT count(*) FROM audit_events WHERE {conditions}"), &values, |row| row.get(0))
+    }
+
+    fn rows(
+        &self,
+        tx: &mut Tx<'_>,
+        stretch: Stretch<Place>,
+        limit: i64,
+        offset: i64,
+    ) -> Result<Vec<Listed>, Error> {
+        let (conditions, mut values) = self.conditions(stretch);
+        values.extend([Value::Int(limit), Value::Int(offset)]);
+        let sql = format!(
+            "SELECT id, workspace_id, at, service, action, resource_type, resource_id, resource_name, actor_entity_id, \
+                    actor_credential_id, ip_address, user_agent, phi_accessed, metadata \
+             FROM audit_events WHERE {conditions} ORDER BY at DESC, id DESC LIMIT ${} OFFSET ${}",
+            values.len() - 1,
+            values.len()
+        );
+        tx.all(&sql, &values, listed)
+    }
 }
 
 fn listed(row: &Row<'_>) -> Result<Listed, Error> {
@@ -123,33 +206,5 @@ fn listed(row: &Row<'_>) -> Result<Listed, Error> {
         metadata: metadata
             .map(|Json(text)| RawValue::from_string(text).map_err(Error::unreadable))
             .transpose()?,
-    })
-}
-
-/// How many events the filter finds, counted no further than `most`.
-pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, filter: &Filter, most: i64) -> Result<i64, Error> {
-    let (conditions, mut values) = filter.conditions(workspace);
-    values.push(Value::Int(most));
-    let sql = format!(
-        "SELECT count(*) FROM (SELECT 1 FROM audit_events WHERE {conditions} LIMIT ${}) AS counted",
-        values.len()
-    );
-    tx.one(&sql, &values, |row| row.get(0))
-}
-
-/// The figures of a period.
-pub fn summarize(tx: &mut Tx<'_>, workspace: WorkspaceId, filter: &Filter) -> Result<Summary, Error> {
-    let (conditions, values) = filter.conditions(workspace);
-    let sql = format!(
-        "SELECT count(*), count(CASE WHEN phi_accessed THEN 1 END), count(DISTINCT actor_entity_id), \
-                count(DISTINCT service) FROM audit_events WHERE {conditions}"
-    );
-    tx.one(&sql, &values, |row| {
-        Ok(Summary {
-            total_events: row.get(0)?,
-            phi_access_events: row.get(1)?,
-            unique_actors: row.get(2)?,
-            services_with_events: row.get(3)?,
-        })
     })
 }

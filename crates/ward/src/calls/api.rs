@@ -12,6 +12,7 @@ use crate::http::contract::RuleProblem;
 use crate::http::validate::{Json, Problem};
 use crate::http::{Call, Reply};
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
+use crate::scan::{self, Found, Wanted};
 use crate::sync;
 
 /// Totals are exact up to here, and this beyond.
@@ -336,14 +337,10 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
     };
     let limit = query.limit;
     let offset = query.continuation_token.unwrap_or(query.offset).max(0);
-    let (calls, total) = call
-        .app
-        .db
-        .read_long("calls.list", move |tx| {
-            let calls = store::list(tx, workspace, &filter, limit + 1, offset)?;
-            Ok::<_, ward_db::Error>((calls, store::count(tx, workspace, &filter, TOTAL_LIMIT)?))
-        })
-        .await?;
+    let list = store::Calls { workspace, filter };
+    let wanted = Wanted { limit: limit + 1, offset, counted: TOTAL_LIMIT };
+    let Found { rows: calls, total } =
+        scan::read(&call.app, workspace, "calls.list", list, None, wanted).await?;
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = calls.len() > most;
     let items: Vec<Summary> = calls.iter().take(most).map(Summary::from).collect();

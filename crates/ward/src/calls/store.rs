@@ -7,6 +7,7 @@ use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
 
 use super::{CallRecord, Decision, Direction, Status, TestRule};
 use crate::ids::{CallId, WorkspaceId};
+use crate::scan::{List, Stretch};
 
 const COLUMNS: &str = "id, call_sid, direction, reported_direction, reported_by, caller, caller_form, list_version, status, \
                        completion_reason, duration_ms, started_at, ended_at, service_id, details, sync, sync_connector, \
@@ -156,27 +157,58 @@ pub struct Filter {
     pub service: Option<String>,
 }
 
-impl Filter {
-    fn conditions(&self, workspace: WorkspaceId) -> (String, Vec<Value<'_>>) {
-        let asked = [
-            ("started_at >=", self.from.map(Value::Time)),
-            ("started_at <", self.before.map(Value::Time)),
-            ("status =", self.status.as_deref().map(Value::Text)),
-            ("direction =", self.direction.as_deref().map(Value::Text)),
-            ("duration_ms >=", self.shortest_ms.map(Value::Int)),
-            ("duration_ms <=", self.longest_ms.map(Value::Int)),
-            ("service_id =", self.service.as_deref().map(Value::Text)),
-        ];
+/// A call's place in its workspace's list, newest first.
+type Place = (Timestamp, CallId);
+
+/// A workspace's calls that a filter finds.
+#[derive(Clone, Debug)]
+pub struct Calls {
+    /// The workspace that has them.
+    pub workspace: WorkspaceId,
+    /// The filter on the calls.
+    pub filter: Filter,
+}
+
+impl Calls {
+    /// The conditions that the index answers: where a stretch begins and ends, and the period where it does not say so.
+    fn bounds(&self, stretch: Stretch<Place>) -> (String, Vec<Value<'_>>) {
         let mut sql = String::from("workspace_id = $1");
-        let mut values = vec![workspace.into()];
+        let mut values = vec![self.workspace.into()];
+        if let Some((started_at, id)) = stretch.after {
+            values.extend([Value::Time(started_at), id.into()]);
+            sql.push_str(" AND (started_at, id) < ($2, $3)");
+        } else if let Some(before) = self.filter.before {
+            values.push(Value::Time(before));
+            sql.push_str(" AND started_at < $2");
+        }
+        if let Some((started_at, id)) = stretch.last {
+            values.extend([Value::Time(started_at), id.into()]);
+            let _ = write!(sql, " AND (started_at, id) >= (${}, ${})", values.len() - 1, values.len());
+        } else if let Some(from) = self.filter.from {
+            values.push(Value::Time(from));
+            let _ = write!(sql, " AND started_at >= ${}", values.len());
+        }
+        (sql, values)
+    }
+
+    fn conditions(&self, stretch: Stretch<Place>) -> (String, Vec<Value<'_>>) {
+        let filter = &self.filter;
+        let asked = [
+            ("status =", filter.status.as_deref().map(Value::Text)),
+            ("direction =", filter.direction.as_deref().map(Value::Text)),
+            ("duration_ms >=", filter.shortest_ms.map(Value::Int)),
+            ("duration_ms <=", filter.longest_ms.map(Value::Int)),
+            ("service_id =", filter.service.as_deref().map(Value::Text)),
+        ];
+        let (mut sql, mut values) = self.bounds(stretch);
         for (condition, value) in asked {
             if let Some(value) = value {
                 values.push(value);
                 let _ = write!(sql, " AND {condition} ${}", values.len());
             }
         }
-        if self.direction.is_none() {
-            sql.push_str(match (self.simulated, self.test) {
+        if filter.direction.is_none() {
+            sql.push_str(match (filter.simulated, filter.test) {
                 (false, false) => " AND direction IN ('inbound', 'outbound')",
                 (false, true) => " AND direction IN ('inbound', 'outbound', 'test')",
                 (true, false) => " AND direction IN ('inbound', 'outbound', 'playground', 'simulated')",
@@ -187,33 +219,41 @@ impl Filter {
     }
 }
 
-/// A page of calls, newest first.
-pub fn list(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    filter: &Filter,
-    limit: i64,
-    offset: i64,
-) -> Result<Vec<CallRecord>, Error> {
-    let (conditions, mut values) = filter.conditions(workspace);
-    values.extend([Value::Int(limit), Value::Int(offset)]);
-    let sql = format!(
-        "SELECT {COLUMNS} FROM calls WHERE {conditions} ORDER BY started_at DESC, id DESC LIMIT ${} OFFSET ${}",
-        values.len() - 1,
-        values.len()
-    );
-    tx.all(&sql, &values, call)
-}
+impl List for Calls {
+    type Place = Place;
+    type Row = CallRecord;
 
-/// How many calls the filter finds, counted no further than `most`.
-pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, filter: &Filter, most: i64) -> Result<i64, Error> {
-    let (conditions, mut values) = filter.conditions(workspace);
-    values.push(Value::Int(most));
-    let sql = format!(
-        "SELECT count(*) FROM (SELECT 1 FROM calls WHERE {conditions} LIMIT ${}) AS found",
-        values.len()
-    );
-    tx.one(&sql, &values, |row| row.get(0))
+    fn end_of_step(&self, tx: &mut Tx<'_>, after: Option<Place>, rows: i64) -> Result<Option<Place>, Error> {
+        let (bounds, mut values) = self.bounds(Stretch { after, last: None });
+        values.push(Value::Int(rows - 1));
+        let sql = format!(
+            "SELECT started_at, id FROM calls WHERE {bounds} ORDER BY started_at DESC, id DESC LIMIT 1 OFFSET ${}",
+            values.len()
+        );
+        tx.optional(&sql, &values, |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
+    fn count(&self, tx: &mut Tx<'_>, stretch: Stretch<Place>) -> Result<i64, Error> {
+        let (conditions, values) = self.conditions(stretch);
+        tx.one(&format!("SELECT count(*) FROM calls WHERE {conditions}"), &values, |row| row.get(0))
+    }
+
+    fn rows(
+        &self,
+        tx: &mut Tx<'_>,
+        stretch: Stretch<Place>,
+        limit: i64,
+        offset: i64,
+    ) -> Result<Vec<CallRecord>, Error> {
+        let (conditions, mut values) = self.conditions(stretch);
+        values.extend([Value::Int(limit), Value::Int(offset)]);
+        let sql = format!(
+            "SELECT {COLUMNS} FROM calls WHERE {conditions} ORDER BY started_at DESC, id DESC LIMIT ${} OFFSET ${}",
+            values.len() - 1,
+            values.len()
+        );
+        tx.all(&sql, &values, call)
+    }
 }
 
 /// Test calls, or all the others, that began in a period, in the order of their start, after a place in it.

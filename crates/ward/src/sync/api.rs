@@ -7,11 +7,13 @@ use ward_db::{Timestamp, Uuid};
 
 use super::actions::{self, InEhr};
 use super::store::{self, Filter};
+use crate::app::App;
 use crate::error::ApiError;
 use crate::http::idempotency::Repeat;
 use crate::http::{Call, Reply};
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
-use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
+use crate::page::{Page, PageQuery, Paginated, TOTAL_LIMIT};
+use crate::scan::{self, Wanted};
 
 /// How many tries of one delivery are shown.
 const MOST_ATTEMPTS: i64 = 200;
@@ -134,23 +136,31 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
         integration: query.integration_id.map(IntegrationId),
         call: query.call_id.map(CallId),
     };
-    let listed = call
-        .app
-        .db
-        .read_long("sync.list", move |tx| {
-            let rows = store::list(tx, workspace, &filter, page)?;
-            let counted = store::count(tx, workspace, &filter, TOTAL_LIMIT + 1)?;
-            Ok::<_, ward_db::Error>(Paginated::new(
-                rows,
-                page,
-                counted,
-                |shown| shown.position,
-                |shown| shown,
-            ))
-        })
-        .await?;
+    let (rows, counted) = found(&call.app, workspace, filter, page).await?;
+    let listed = Paginated::new(rows, page, counted, |shown| shown.position, |shown| shown);
     actions::note_read(&call.app, &entry, workspace, None).await?;
     Reply::ok(&listed)
+}
+
+/// A page of deliveries, and how many the filter finds, counted just past what is told.
+async fn found(
+    app: &App,
+    workspace: WorkspaceId,
+    filter: Filter,
+    page: Page,
+) -> Result<(Vec<Shown>, i64), ApiError> {
+    if filter.is_looked_up() {
+        let read = app.read_long(workspace, "sync.list", move |tx| {
+            let rows = store::list(tx, workspace, &filter, page)?;
+            Ok::<_, ward_db::Error>((rows, store::count(tx, workspace, &filter, TOTAL_LIMIT + 1)?))
+        });
+        return read.await;
+    }
+    let list = store::Deliveries { workspace, filter };
+    let rows = Wanted { limit: page.fetch(), offset: 0, counted: 0 };
+    let rows = scan::read(app, workspace, "sync.list", list.clone(), Some(page.after), rows).await?.rows;
+    let total = Wanted { limit: 0, offset: 0, counted: TOTAL_LIMIT + 1 };
+    Ok((rows, scan::read(app, workspace, "sync.count", list, Some(0), total).await?.total))
 }
 
 /// The delivery that the path names; text that is no id names none.
@@ -213,7 +223,8 @@ pub async fn retry_failed(mut call: Call) -> Result<Reply, ApiError> {
 }
 
 async fn status_of(call: &Call, workspace: WorkspaceId) -> Result<Reply, ApiError> {
-    let integrations = call.app.db.read_long("sync.status", move |tx| store::lanes(tx, workspace)).await?;
+    let integrations =
+        call.app.read_long(workspace, "sync.status", move |tx| store::lanes(tx, workspace)).await?;
     Reply::ok(&Status { integrations })
 }
 

@@ -10,6 +10,7 @@ use super::api::{AttemptShown, LaneShown, Shown};
 use super::outbox::{LaneKey, NEVER, open_lane, queue};
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::page::Page;
+use crate::scan::{List, Stretch};
 
 /// Counts of settled deliveries are exact up to here, and this beyond.
 pub const MOST_COUNTED: i64 = 10_000;
@@ -74,6 +75,79 @@ impl Filter {
             }
         }
         (sql, values)
+    }
+}
+
+impl Filter {
+    /// Whether an index leads to exactly what it finds.
+    pub const fn is_looked_up(&self) -> bool {
+        self.call.is_some() || (self.integration.is_some() && self.state.is_some())
+    }
+}
+
+/// A workspace's deliveries that a filter finds, in the order in which they became owed.
+#[derive(Clone, Debug)]
+pub struct Deliveries {
+    /// The workspace that has them.
+    pub workspace: WorkspaceId,
+    /// The filter on the deliveries.
+    pub filter: Filter,
+}
+
+impl Deliveries {
+    fn conditions(&self, stretch: Stretch<i64>) -> (String, Vec<Value<'_>>) {
+        let mut sql = String::from("d.workspace_id = $1 AND d.position > $2");
+        let mut values = vec![self.workspace.into(), Value::Int(stretch.after.unwrap_or_default())];
+        if let Some(last) = stretch.last {
+            values.push(Value::Int(last));
+            sql.push_str(" AND d.position <= $3");
+        }
+        if let Some(state) = &self.filter.state {
+            values.push(Value::Text(state));
+            let _ = write!(sql, " AND d.state = ${}", values.len());
+        }
+        if let Some(integration) = self.filter.integration {
+            values.push(integration.into());
+            // A CASE, so that no planner looks among all of the integration's deliveries instead of the stretch's.
+            let _ = write!(sql, " AND CASE WHEN d.integration_id = ${} THEN 1 ELSE 0 END = 1", values.len());
+        }
+        (sql, values)
+    }
+}
+
+impl List for Deliveries {
+    type Place = i64;
+    type Row = Shown;
+
+    fn end_of_step(&self, tx: &mut Tx<'_>, after: Option<i64>, rows: i64) -> Result<Option<i64>, Error> {
+        tx.optional(
+            "SELECT position FROM deliveries WHERE workspace_id = $1 AND position > $2 \
+             ORDER BY position LIMIT 1 OFFSET $3",
+            &[self.workspace.into(), after.unwrap_or_default().into(), (rows - 1).into()],
+            |row| row.get(0),
+        )
+    }
+
+    fn count(&self, tx: &mut Tx<'_>, stretch: Stretch<i64>) -> Result<i64, Error> {
+        let (conditions, values) = self.conditions(stretch);
+        tx.one(&format!("SELECT count(*) FROM deliveries d WHERE {conditions}"), &values, |row| row.get(0))
+    }
+
+    fn rows(
+        &self,
+        tx: &mut Tx<'_>,
+        stretch: Stretch<i64>,
+        limit: i64,
+        offset: i64,
+    ) -> Result<Vec<Shown>, Error> {
+        let (conditions, mut values) = self.conditions(stretch);
+        values.extend([Value::Int(limit), Value::Int(offset)]);
+        let sql = format!(
+            "SELECT {COLUMNS} FROM {JOINED} WHERE {conditions} ORDER BY d.position LIMIT ${} OFFSET ${}",
+            values.len() - 1,
+            values.len()
+        );
+        tx.all(&sql, &values, shown)
     }
 }
 

@@ -21,6 +21,7 @@ mod isolation;
 mod issuers;
 mod lanes;
 mod limits;
+mod long_reads;
 mod members;
 mod model;
 mod offers;
