@@ -93,6 +93,13 @@ pub enum Command {
         #[command(flatten)]
         settings: ServerSettings,
     },
+    /// Look at everything that keeps this installation in order: settings, keys, schema, clock, disk, encoding, permissions, sealed
+    /// values. Each line says ok or what to do; the exit code is 0 when nothing must be done. Nothing is changed.
+    Doctor {
+        /// The server's settings.
+        #[command(flatten)]
+        settings: ServerSettings,
+    },
     /// Print the `OpenAPI` document of the API.
     Openapi,
     /// Ask the server that these settings describe whether it is up; for container health checks.

@@ -23,16 +23,8 @@ struct Healthy {
 
 /// Succeeds when the server answers 200 at `/healthz`; under TLS, when it takes the connection. Says whom it asked.
 pub fn ask(config: &Config, out: Output) -> Result<(), Failure> {
-    let tls = config.tls.is_some();
-    let mut address = reachable(config.listen);
-    let mut looked = look(address, tls);
-    if looked.is_err() && config.listen.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-        // `[::]` is every address of the machine, IPv4 alone where the kernel has no IPv6.
-        address = SocketAddr::from(([127, 0, 0, 1], address.port()));
-        looked = look(address, tls);
-    }
-    let asked = if tls { address.to_string() } else { format!("http://{address}/healthz") };
-    let status = looked.map_err(|error| {
+    let (asked, status) = find(config);
+    let status = status.map_err(|error| {
         format!(
             "{asked} did not answer as a healthy server does: {error}. The setting `listen` ({}) says where it is asked",
             config.listen
@@ -43,6 +35,20 @@ pub fn ask(config: &Config, out: Output) -> Result<(), Failure> {
     }
     show::line(&format!("{status}: {asked}"));
     Ok(())
+}
+
+/// The address that is asked, and the server's health, or why it is not known.
+pub fn find(config: &Config) -> (String, Result<&'static str, Failure>) {
+    let tls = config.tls.is_some();
+    let mut address = reachable(config.listen);
+    let mut looked = look(address, tls);
+    if looked.is_err() && config.listen.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        // `[::]` is every address of the machine, IPv4 alone where the kernel has no IPv6.
+        address = SocketAddr::from(([127, 0, 0, 1], address.port()));
+        looked = look(address, tls);
+    }
+    let asked = if tls { address.to_string() } else { format!("http://{address}/healthz") };
+    (asked, looked)
 }
 
 fn look(address: SocketAddr, tls: bool) -> Result<&'static str, Failure> {

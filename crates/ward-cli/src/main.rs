@@ -5,6 +5,7 @@
 
 mod args;
 mod backup;
+mod doctor;
 mod flags;
 mod health;
 mod operate;
@@ -104,6 +105,7 @@ fn run(cli: Cli, out: Output) -> Result<(), Failure> {
         }
         Command::Restore { file, check: false } => backup::restore(&plain()?, &file, out),
         Command::Secrets { action } => secrets::run(plain()?, &action, out),
+        Command::Doctor { settings } => doctor::run(&resolve(settings.0)?, out),
         Command::Openapi => operate::openapi(),
         Command::Health { settings } => health::ask(&resolve(settings.0)?.config, out),
         Command::Completions { shell } => {

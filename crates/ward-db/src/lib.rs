@@ -385,6 +385,24 @@ impl Db {
         }
     }
 
+    /// The encoding in which the database keeps texts, such as `UTF-8` or `LATIN1`.
+    pub async fn encoding(&self) -> Result<String, Error> {
+        let sql = if self.is_postgres() {
+            "SELECT current_setting('server_encoding')"
+        } else {
+            "SELECT encoding FROM pragma_encoding"
+        };
+        self.read("db.encoding", move |tx| tx.one(sql, &[], |row| row.get(0))).await
+    }
+
+    /// The database server's clock; `None` for a file, which has none.
+    pub async fn clock(&self) -> Result<Option<Timestamp>, Error> {
+        if !self.is_postgres() {
+            return Ok(None);
+        }
+        self.read("db.clock", |tx| tx.one("SELECT clock_timestamp()", &[], |row| row.get(0).map(Some))).await
+    }
+
     /// Finishes the waiting writes (on PostgreSQL those that have a connection), folds the WAL into the file and lets
     /// go of it. From then on everything answers [`ErrorKind::Unavailable`]. Blocking; dropping the last clone does the
     /// same.
@@ -394,6 +412,11 @@ impl Db {
             Engine::Postgres(postgres) => postgres.close(),
         }
     }
+}
+
+/// Whether an encoding of [`Db::encoding`] holds every text.
+pub fn holds_every_text(encoding: &str) -> bool {
+    matches!(encoding, "UTF8" | "UTF-8" | "UTF-16le" | "UTF-16be")
 }
 
 fn names_postgres(url: &str) -> bool {

@@ -76,6 +76,12 @@ pub enum OpenError {
     /// The issuers.
     #[error("issuers: {0}")]
     Issuers(#[from] FetchError),
+    /// The database's encoding holds not every text.
+    #[error(
+        "the database's encoding is {0}, which cannot hold every name. Make one in UTF-8 (CREATE DATABASE ward ENCODING 'UTF8' \
+         TEMPLATE template0), and move the data there"
+    )]
+    Encoding(String),
     /// The schema is older than this binary, and the command is not the one that migrates.
     #[error(
         "the database's schema is older than this Ward: {} steps are missing, the first is {}. Run `ward migrate`, or \
@@ -151,6 +157,10 @@ impl App {
             Ok::<_, OpenError>((db, schema))
         })
         .await?;
+        let encoding = db.encoding().await?;
+        if !ward_db::holds_every_text(&encoding) {
+            return Err(OpenError::Encoding(encoding));
+        }
         if config::find_master_key(&config.master_key)?.is_none()
             && let MasterKey::File { path, create } = &config.master_key
         {
@@ -195,7 +205,8 @@ impl App {
         Self::with(config, db, clock, vault)
     }
 
-    fn with(config: Config, db: Db, clock: Clock, vault: Vault) -> Result<Arc<Self>, OpenError> {
+    /// The same with these keys, on a database that is migrated.
+    pub(crate) fn with(config: Config, db: Db, clock: Clock, vault: Vault) -> Result<Arc<Self>, OpenError> {
         let contract = Contract::load_for(router::RULES, &config.platform)?;
         let wire = Wire::new(&config)?;
         let long_reads = long_reads(&db);
@@ -364,6 +375,11 @@ fn sweep_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<usize, ApiError> {
     let answers = idempotency::sweep(tx, now, SWEEP_BATCH)?;
     let invitations = invitations::forget_old(tx, now.saturating_sub(INVITATIONS_KEPT), SWEEP_BATCH)?;
     Ok(lapsed.len().max(answers).max(invitations))
+}
+
+/// Opens the database of these settings for looking at it. Blocking.
+pub(crate) fn open_to_read(config: &Config) -> Result<Db, ward_db::Error> {
+    Db::open(&config.database, Options { create: false, read_only: true, ..options(config) })
 }
 
 /// The keys that the settings name. Makes no file.

@@ -220,6 +220,13 @@ pub struct Rate {
     pub per_minute: u32,
 }
 
+impl Config {
+    /// The file of the database, if it is one.
+    pub fn database_file(&self) -> Option<PathBuf> {
+        raw::sqlite_path(&self.database)
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

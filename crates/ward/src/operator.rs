@@ -1,6 +1,7 @@
 //! What the operator does from the command line, beside a running server or without one.
 
 mod bounds;
+pub mod doctor;
 mod people;
 mod rotation;
 mod sealed;

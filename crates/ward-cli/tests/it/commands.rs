@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use ward_test_db::{Engine, both};
+use ward_test_db::{Engine, both, postgres_only};
 
 use crate::client::Call;
 use crate::fleet::Tenant;
@@ -52,7 +52,8 @@ fn error_of(folder: &Path, arguments: &[&str]) -> (Value, i32) {
     (error["error"].clone(), done.status.code().unwrap())
 }
 
-const LOOKING: [&[&str]; 12] = [
+const LOOKING: [&[&str]; 13] = [
+    &["doctor", "--help"],
     &["workspace", "list"],
     &["workspace", "show", "acme"],
     &["key", "list", "acme"],
@@ -417,4 +418,150 @@ fn a_terminal_gets_colours_unless_no_color_is_set() {
         let none = run("c", Some("1"));
         assert!(!none.contains("\u{1b}[") && none.len() > 40, "{command}: {none}");
     }
+}
+
+/// The doctor's findings by check, and its exit code.
+fn doctor(folder: &Path, more: &[&str]) -> (Vec<Value>, i32) {
+    let done = run(folder, &[&["doctor", "--json"], more].concat());
+    let printed: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|_| panic!("{done:?}"));
+    (printed["findings"].as_array().unwrap().clone(), done.status.code().unwrap())
+}
+
+/// The problems among findings, each with what to do.
+fn problems(found: &[Value]) -> Vec<(&str, &str, &str)> {
+    found
+        .iter()
+        .filter(|finding| finding["status"] == "problem")
+        .map(|finding| {
+            let text = |field: &str| finding[field].as_str().unwrap();
+            (text("check"), text("message"), text("action"))
+        })
+        .collect()
+}
+
+/// A file that only its owner can use.
+fn private(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+}
+
+both!(the_doctor_says_ok_or_what_to_do, blocking);
+fn the_doctor_says_ok_or_what_to_do() {
+    let server = serve(place(), &[]);
+    with_secrets(&server);
+    let at = server.address.to_string();
+    let (found, code) = doctor(server.folder.path(), &["--listen", &at]);
+    assert_eq!((problems(&found), code), (Vec::new(), 0));
+    for check in [
+        "settings",
+        "database",
+        "encoding",
+        "clock",
+        "schema",
+        "key file",
+        "master key",
+        "sealed values",
+        "server",
+    ] {
+        let finding =
+            found.iter().find(|finding| finding["check"] == check).unwrap_or_else(|| panic!("{check}"));
+        assert_eq!(finding["status"], "ok", "{finding}");
+    }
+    let folder = folder_of(server);
+    let table = run(folder.path(), &["doctor"]);
+    assert!(table.status.success() && text(&table.stdout).contains("sealed values  all 2 open"), "{table:?}");
+    let before = files(folder.path());
+
+    // Without its key, and with another one.
+    let key = folder.path().join("ward.key");
+    let kept = std::fs::read_to_string(&key).unwrap();
+    std::fs::remove_file(&key).unwrap();
+    let (found, code) = doctor(folder.path(), &[]);
+    let [(check, message, action), (sealed, listed, _)] = problems(&found)[..] else { panic!("{found:?}") };
+    assert_eq!((check, sealed, code), ("master key", "sealed values", 1));
+    assert!(
+        message.contains("ward.key is not there") && action.contains("ward secrets forget"),
+        "{message} {action}"
+    );
+    assert!(
+        listed.contains("2 of 2 do not open") && listed.contains("auth/bearer_token of integration ehr"),
+        "{listed}"
+    );
+    private(&key, "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n");
+    let (found, code) = doctor(folder.path(), &[]);
+    assert_eq!(
+        (problems(&found)[0].0, problems(&found)[0].1, code),
+        ("master key", "the database was used with another key", 1)
+    );
+    private(&key, &kept);
+    assert!(files(folder.path()) == before, "the doctor changes no file");
+}
+
+#[test]
+fn the_doctor_sees_files_that_others_can_use() {
+    let server = serve(place(), &[]);
+    let folder = folder_of(server);
+    let open = |name: &str, mode: u32| {
+        let path = folder.path().join(name);
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    open("ward.key", 0o644);
+    open("ward.db", 0o640);
+    std::fs::write(
+        folder.path().join("ward.toml"),
+        "bootstrap = 'token'\nbootstrap_token = 'a-token-of-24-characters'",
+    )
+    .unwrap();
+    open("ward.toml", 0o644);
+    let (found, code) = doctor(folder.path(), &["--config", "ward.toml"]);
+    let checks: Vec<_> =
+        problems(&found).iter().map(|(check, _, action)| (*check, action.contains("chmod 600"))).collect();
+    assert_eq!(
+        (checks, code),
+        (vec![("settings file", true), ("key file", false), ("permissions", true)], 1)
+    );
+    for name in ["ward.key", "ward.db", "ward.toml"] {
+        open(name, 0o600);
+    }
+    assert_eq!(doctor(folder.path(), &["--config", "ward.toml"]).1, 0);
+}
+
+both!(the_doctor_names_a_database_that_is_not_there_or_not_migrated, blocking);
+fn the_doctor_names_a_database_that_is_not_there_or_not_migrated() {
+    let folder = place();
+    let (url, flag) = if Engine::is_postgres() {
+        ("postgres://ward@127.0.0.1:1/ward", "schema")
+    } else {
+        std::fs::write(folder.path().join("ward.db"), "").unwrap();
+        std::fs::set_permissions(
+            folder.path().join("ward.db"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o600),
+        )
+        .unwrap();
+        ("sqlite:elsewhere.db", "schema")
+    };
+    let (found, code) = doctor(folder.path(), &["--database", url]);
+    assert_eq!((problems(&found)[0].0, code), ("database", 1), "{found:?}");
+    let (found, code) = doctor(folder.path(), &[]);
+    assert_eq!((problems(&found)[0].0, code), (flag, 1), "{found:?}");
+    assert!(problems(&found)[0].2.contains("ward migrate"), "{found:?}");
+    assert!(!folder.path().join("elsewhere.db").exists());
+}
+
+postgres_only!(a_database_that_is_not_in_utf_8_is_refused_at_the_start, blocking);
+fn a_database_that_is_not_in_utf_8_is_refused_at_the_start() {
+    let folder = place();
+    let database = ward_test_db::postgres::shared().database();
+    database
+        .run("CREATE DATABASE in_latin1 ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'");
+    let (server, _) = database.url.rsplit_once('/').unwrap();
+    let url = format!("{server}/in_latin1");
+    let refused =
+        ward(folder.path(), &[&["serve"][..], &QUIET].concat()).env("WARD_DATABASE", &url).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let said = text(&refused.stderr);
+    assert!(said.contains("encoding is LATIN1") && said.contains("ENCODING 'UTF8'"), "{said}");
+    let (found, _) = doctor(folder.path(), &["--database", &url]);
+    assert!(problems(&found).iter().any(|(check, _, _)| *check == "encoding"), "{found:?}");
+    database.run("DROP DATABASE in_latin1");
 }

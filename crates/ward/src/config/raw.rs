@@ -393,7 +393,7 @@ fn means(config: &Config, key: &str) -> Option<String> {
 }
 
 /// The file of an `SQLite` URL.
-fn sqlite_path(url: &str) -> Option<PathBuf> {
+pub(super) fn sqlite_path(url: &str) -> Option<PathBuf> {
     let path = url.strip_prefix("sqlite:")?;
     Some(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))
 }

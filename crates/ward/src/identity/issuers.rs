@@ -191,6 +191,11 @@ impl Issuers {
         self.all.iter().find(|known| &*known.name == issuer)
     }
 
+    /// All of them.
+    pub fn all(&self) -> &[Arc<Issuer>] {
+        &self.all
+    }
+
     /// Whether any issuer is configured.
     pub fn any(&self) -> bool {
         !self.all.is_empty()

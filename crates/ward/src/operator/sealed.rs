@@ -1,5 +1,7 @@
 //! Sealed values that the keys here do not open: after a master key was lost, they must be entered again.
 
+use std::fmt;
+
 use serde::Serialize;
 use uuid::Uuid;
 use ward_db::Tx;
@@ -30,6 +32,16 @@ pub struct Unopened {
     pub integration: Option<String>,
     /// Where in it the value belongs, such as `auth/bearer_token`.
     pub field: String,
+}
+
+impl fmt::Display for Unopened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.field)?;
+        if let Some(id) = self.integration_id {
+            write!(f, " of integration {}", self.integration.as_deref().unwrap_or(&id.to_string()))?;
+        }
+        write!(f, " of workspace {}", self.workspace.as_deref().unwrap_or(&self.workspace_id.to_string()))
+    }
 }
 
 /// The sealed values, sorted by whether the keys here open them.

@@ -2,7 +2,7 @@
 
 mod store;
 
-pub use store::{forget_all, is_used, keep_only, note_check_value};
+pub use store::{Noted, forget_all, is_used, keep_only, note_check_value, noted};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hmac;

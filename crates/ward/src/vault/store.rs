@@ -29,11 +29,7 @@ pub(super) fn hold(tx: &mut Tx<'_>, check: &str) -> Result<bool, Error> {
 pub fn note_check_value(tx: &mut Tx<'_>, known: &[String]) -> Result<bool, Error> {
     let Some(current) = known.first() else { return Ok(false) };
     insert(tx, FIRST, current)?;
-    let noted = tx.all(
-        "SELECT value FROM settings WHERE name >= 'master_key_check' AND name < 'master_key_checl' ORDER BY name",
-        &[],
-        |row| row.get::<String>(0),
-    )?;
+    let noted = check_values(tx)?;
     if noted.iter().any(|value| !known.contains(value)) {
         return Ok(false);
     }
@@ -52,6 +48,29 @@ pub fn keep_only(tx: &mut Tx<'_>, current: &str) -> Result<(), Error> {
         &[current.into()],
     )?;
     insert(tx, FIRST, current)
+}
+
+/// The keys that the database notes.
+#[derive(Clone, Copy, Debug)]
+pub struct Noted {
+    /// How many there are.
+    pub all: usize,
+    /// How many of them are not among those that were asked about.
+    pub foreign: usize,
+}
+
+/// Counts the noted keys, and those that are not among `known`.
+pub fn noted(tx: &mut Tx<'_>, known: &[String]) -> Result<Noted, Error> {
+    let all = check_values(tx)?;
+    Ok(Noted { all: all.len(), foreign: all.iter().filter(|value| !known.contains(value)).count() })
+}
+
+fn check_values(tx: &mut Tx<'_>) -> Result<Vec<String>, Error> {
+    tx.all(
+        "SELECT value FROM settings WHERE name >= 'master_key_check' AND name < 'master_key_checl' ORDER BY name",
+        &[],
+        |row| row.get(0),
+    )
 }
 
 /// Whether a key was ever noted, and so may have sealed something.

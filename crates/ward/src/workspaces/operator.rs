@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use ward_db::Tx;
+use ward_db::{Timestamp, Tx};
 
 use super::actions::{self, NewWorkspace, touch};
 use super::{State, Workspace, store};
@@ -34,6 +34,11 @@ pub fn list(tx: &mut Tx<'_>, after: WorkspaceId, limit: u32) -> Result<Vec<Overv
 /// The workspace of this id or slug, whatever its state.
 pub fn find(tx: &mut Tx<'_>, id_or_slug: &str) -> Result<Option<Overview>, ward_db::Error> {
     Ok(store::find(tx, id_or_slug)?.map(|(workspace, state)| Overview { workspace, state }))
+}
+
+/// When the newest workspace was made, by its id, which begins with that moment.
+pub fn newest(tx: &mut Tx<'_>) -> Result<Option<Timestamp>, ward_db::Error> {
+    store::newest(tx)
 }
 
 /// Reads what a new workspace is to be, by the rules of the API's own operation.

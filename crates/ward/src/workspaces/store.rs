@@ -325,6 +325,11 @@ pub fn list_all(tx: &mut Tx<'_>, after: WorkspaceId, limit: u32) -> Result<Vec<(
     )
 }
 
+/// When the newest workspace was created. For the operator only.
+pub fn newest(tx: &mut Tx<'_>) -> Result<Option<Timestamp>, Error> {
+    tx.optional("SELECT created_at FROM workspaces ORDER BY id DESC LIMIT 1", &[], |row| row.get(0))
+}
+
 fn with_state(row: &Row<'_>) -> Result<(Workspace, State), Error> {
     let state = State::named(row.text(10)?).ok_or_else(|| Error::unreadable("an unknown workspace state"))?;
     Ok((workspace(row)?, state))
