@@ -6,4 +6,4 @@ ALTER TABLE invitations ADD COLUMN email_key text;
 -- step
 UPDATE invitations SET email_key = lower(email COLLATE "C") WHERE email IS NOT NULL;
 -- step
-CREATE INDEX invitations_by_email ON invitations (email_key, position, id) WHERE email_key IS NOT NULL AND position > 0;
+CREATE INDEX invitations_by_email ON invitations (email_key, position, id) WHERE position > 0;

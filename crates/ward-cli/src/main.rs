@@ -106,7 +106,7 @@ fn run(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::Restore { file, check: false } => backup::restore(&plain()?, &file, out),
         Command::Secrets { action } => secrets::run(plain()?, &action, out),
         Command::Doctor { settings } => doctor::run(&resolve(settings.0)?, out),
-        Command::Openapi => operate::openapi(),
+        Command::Openapi => operate::openapi(&plain()?),
         Command::Health { settings } => health::ask(&resolve(settings.0)?.config, out),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ward", &mut std::io::stdout());

@@ -20,6 +20,8 @@ use crate::{Failure, show};
 pub fn workspace(config: Config, action: WorkspaceAction, out: Output) -> Result<(), Failure> {
     use WorkspaceAction::{Archive, Create, List, Restore, Show};
     let access = if matches!(action, List { .. } | Show { .. }) { Access::Read } else { Access::Write };
+    // A Ward of one region makes workspaces of that one.
+    let own = config.platform.region.clone();
     on(config, access, async |app| {
         match action {
             Create { slug, name, environment, region, backend_org_id } => {
@@ -27,7 +29,7 @@ pub fn workspace(config: Config, action: WorkspaceAction, out: Output) -> Result
                     "name": name.as_deref().unwrap_or(&slug), "slug": slug, "environment": environment,
                     "backend_org_id": backend_org_id,
                 });
-                if let Some(region) = region {
+                if let Some(region) = region.or(own) {
                     wanted["region"] = region.into();
                 }
                 out.one(&operator::create_workspace(&app, &wanted).await?)?;
@@ -210,8 +212,8 @@ pub fn database(config: Config, action: DbAction, out: Output) -> Result<(), Fai
 }
 
 /// `ward openapi`.
-pub fn openapi() -> Result<(), Failure> {
-    let contract = Contract::load(router::RULES)?;
+pub fn openapi(config: &Config) -> Result<(), Failure> {
+    let contract = Contract::load_for(router::RULES, &config.platform)?;
     show::line(String::from_utf8_lossy(contract.document()).trim_end());
     Ok(())
 }

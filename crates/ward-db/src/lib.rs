@@ -30,6 +30,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use metrics::{describe_counter, describe_gauge, describe_histogram};
+
 pub use copy::{Copied, Progress, Stage};
 pub use deadline::Deadline;
 pub use error::{Error, ErrorKind};
@@ -412,6 +414,32 @@ impl Db {
             Engine::Postgres(postgres) => postgres.close(),
         }
     }
+}
+
+/// Describes this crate's metrics to the recorder that is installed.
+pub fn describe_metrics() {
+    describe_histogram!("ward_db_closure_seconds", "Time of one read or write, by closure and kind");
+    describe_histogram!("ward_db_commit_seconds", "Time of one commit");
+    describe_counter!("ward_db_errors_total", "Errors of the database, by kind");
+    describe_histogram!("ward_db_batch_size", "Writes that one commit on SQLite makes durable");
+    describe_counter!("ward_db_batches_total", "Commits on SQLite, by how they ended");
+    describe_gauge!("ward_db_log_bytes", "Size of SQLite's log");
+    describe_counter!(
+        "ward_db_log_copies_failed_total",
+        "Tries to copy SQLite's log into the file that failed"
+    );
+    describe_counter!(
+        "ward_db_flushes_failed_total",
+        "Flushes that the disk refused, by file; each ends the server"
+    );
+    describe_gauge!("ward_db_pool_size", "Connections to PostgreSQL, by pool");
+    describe_gauge!("ward_db_pool_threads", "Threads with a connection to PostgreSQL, by pool");
+    describe_gauge!("ward_db_pool_busy", "Connections to PostgreSQL at work, by pool");
+    describe_histogram!(
+        "ward_db_pool_wait_seconds",
+        "Time of waiting for a connection, of calls that had to, by pool"
+    );
+    describe_counter!("ward_db_retries_total", "Closures that ran again on PostgreSQL, by reason");
 }
 
 /// Whether an encoding of [`Db::encoding`] holds every text.

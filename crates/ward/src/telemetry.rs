@@ -93,6 +93,16 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
         "ward_unknown_reported_values_total",
         "Values in reports of calls that Ward does not know and keeps, by the field they stood in"
     );
+    describe_gauge!("ward_build_info", "Always 1; the label is the version that runs");
+    describe_counter!("ward_http_requests_total", "Answers, by operation and class of status");
+    describe_histogram!("ward_http_request_seconds", "From a request's head to its answer, by operation");
+    describe_counter!("ward_audit_refusals_dropped_total", "Refusals that did not fit between two flushes");
+    describe_counter!(
+        "ward_last_used_dropped_total",
+        "Times of last use that did not fit between two flushes"
+    );
+    describe_counter!("ward_issuer_fetches_total", "Fetches of an issuer's keys, by how they ended");
+    ward_db::describe_metrics();
     // There from the start, so that an alert on it can tell zero from missing.
     counter!("ward_sync_stopped_total").absolute(0);
     gauge!("ward_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);

@@ -157,6 +157,35 @@ fn time_comes_from_the_clock() {
 }
 
 #[test]
+fn every_metric_is_described() {
+    let all: String = ["crates/ward/src", "crates/ward-db/src", "crates/ward-ehr/src"]
+        .iter()
+        .flat_map(|below| sources(below))
+        .map(|source| source.text.split_whitespace().collect::<Vec<_>>().concat())
+        .collect();
+    // The names that stand behind these words, up to the next quotation mark.
+    let behind = |word: &str| -> Vec<&str> {
+        all.split(word)
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap())
+            .filter(|name| name.starts_with("ward_"))
+            .collect()
+    };
+    let mut recorded = 0;
+    for kind in ["counter", "gauge", "histogram"] {
+        let described = behind(&format!("describe_{kind}!(\""));
+        for name in behind(&format!("{kind}!(\"")) {
+            recorded += 1;
+            assert!(
+                described.contains(&name),
+                "{name} has no describe_{kind}!, so /metrics does not say what it is"
+            );
+        }
+    }
+    assert!(recorded > 40, "{recorded} metrics were found");
+}
+
+#[test]
 fn no_file_outgrows_its_purpose() {
     for source in sources("crates") {
         let whole = fs::read_to_string(root().join(&source.path)).unwrap();

@@ -461,6 +461,8 @@ fn the_doctor_says_ok_or_what_to_do() {
         "key file",
         "master key",
         "sealed values",
+        "regions",
+        "lengths",
         "server",
     ] {
         let finding =
@@ -564,4 +566,19 @@ fn a_database_that_is_not_in_utf_8_is_refused_at_the_start() {
     let (found, _) = doctor(folder.path(), &["--database", &url]);
     assert!(problems(&found).iter().any(|(check, _, _)| *check == "encoding"), "{found:?}");
     database.run("DROP DATABASE in_latin1");
+}
+
+both!(a_ward_of_one_region_makes_its_workspaces_there_and_the_doctor_names_others, blocking);
+fn a_ward_of_one_region_makes_its_workspaces_there_and_the_doctor_names_others() {
+    let server = serve(place(), &[]);
+    Tenant::new(server.address, "elsewhere");
+    let folder = folder_of(server);
+    let settings = folder.path().join("ward.toml");
+    std::fs::write(&settings, "region = 'eu-central-1'").unwrap();
+    let made = printed(folder.path(), &["workspace", "create", "acme", "--config", "ward.toml"]);
+    assert_eq!(made["region"], "eu-central-1");
+    let (found, code) = doctor(folder.path(), &["--config", "ward.toml"]);
+    let [(check, message, _)] = problems(&found)[..] else { panic!("{found:?}") };
+    assert_eq!((check, code), ("regions", 1));
+    assert!(message.contains("1 of 2") && message.contains("elsewhere (us-east-1)"), "{message}");
 }

@@ -5,6 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::client::Call;
+use crate::fleet::Tenant;
 use crate::support::{Server, WARD, get, run, text, ward};
 
 #[test]
@@ -161,4 +163,26 @@ fn the_printed_lines_work_as_printed() {
         // The slug holds the second.
         std::thread::sleep(Duration::from_millis(1100));
     }
+}
+
+#[test]
+fn every_figure_says_what_it_is() {
+    let server = Server::start(&["--metrics-listen", "127.0.0.1:0"]);
+    let tenant = Tenant::new(server.address, "acme");
+    let wrong = Call::get("/v1/auth/me").by("ward_no-such-key").ask(server.address);
+    assert_eq!(wrong.status, 401);
+    tenant.mint(server.address, "viewer");
+    let at = server.welcome.split("Metrics   http://").nth(1).unwrap().split('/').next().unwrap();
+    let page = get(at.parse().unwrap(), "/metrics");
+    let names = |kind: &str| -> std::collections::BTreeSet<String> {
+        let lines = page.lines().filter_map(|line| line.strip_prefix(&format!("# {kind} ")));
+        lines.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+    };
+    let typed = names("TYPE");
+    assert!(typed.len() > 9 && typed.contains("ward_http_requests_total"), "{page}");
+    assert_eq!(
+        typed.difference(&names("HELP")).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "figures without help"
+    );
 }

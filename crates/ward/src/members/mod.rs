@@ -13,6 +13,7 @@ pub mod transfers;
 
 use ward_db::{Timestamp, Tx};
 
+pub use api::Shown;
 pub use store::list;
 
 use crate::access::{Reach, Role};

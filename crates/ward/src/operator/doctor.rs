@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use ward_db::Db;
 
-use super::lost_secrets;
+use super::{check_regions, lost_secrets, over_long_values};
 use crate::app::{self, App, MIGRATIONS, VERSION};
 use crate::clock::Clock;
 use crate::config::{self, Config, MasterKey};
@@ -176,14 +176,69 @@ async fn with_keys(config: &Config, db: &Db, keys: Vault) -> Vec<Finding> {
         }
     };
     found.push(sealed(&app).await);
-    found.extend(stored(&app).await);
+    found.push(regions(&app).await);
+    found.push(lengths(&app).await);
     found.extend(issuers(&app).await);
     found
 }
 
-/// What the rooms know of their own rows.
-async fn stored(_app: &App) -> Vec<Finding> {
-    Vec::new()
+/// Whether every stored workspace has this Ward's region.
+async fn regions(app: &App) -> Finding {
+    const CHECK: &str = "regions";
+    match check_regions(app).await {
+        Err(error) => Finding::problem(CHECK, full(&error), "see that the database answers"),
+        Ok(None) => Finding::ok(CHECK, "the setting `region` is not set, so every region is right"),
+        Ok(Some(check)) if check.misplaced == 0 => {
+            Finding::ok(CHECK, format!("all {} workspaces have this Ward's region", check.checked))
+        }
+        Ok(Some(check)) => {
+            let named: Vec<String> = check
+                .named
+                .iter()
+                .take(NAMED)
+                .map(|found| format!("{} ({})", found.workspace.slug, found.workspace.region))
+                .collect();
+            Finding::problem(
+                CHECK,
+                format!(
+                    "{} of {} workspaces have another region: {}",
+                    check.misplaced,
+                    check.checked,
+                    named.join(", ")
+                ),
+                "set `region` to the region that this database serves; workspaces of another one belong into its own database",
+            )
+        }
+    }
+}
+
+/// Whether every stored value has a length that would be accepted today.
+async fn lengths(app: &App) -> Finding {
+    const CHECK: &str = "lengths";
+    match over_long_values(app).await {
+        Err(error) => Finding::problem(CHECK, full(&error), "see that the database answers"),
+        Ok(values) if values.found.is_empty() => {
+            Finding::ok(CHECK, "every stored value is as long as is accepted today")
+        }
+        Ok(values) => {
+            let named: Vec<String> = values
+                .found
+                .iter()
+                .take(NAMED)
+                .map(|value| format!("{} of {} {} ({})", value.field, value.what, value.id, value.limit))
+                .collect();
+            let count = values.found.len();
+            let more = if values.more { "or more " } else { "" };
+            Finding::problem(
+                CHECK,
+                format!(
+                    "{count} {more}stored values are longer than is accepted today: {}",
+                    named.join(", ")
+                ),
+                "they are served as they are; shorten them by the API before the next change of the same thing",
+            )
+        }
+    }
 }
 
 fn key_file(config: &Config) -> Finding {

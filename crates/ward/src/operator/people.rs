@@ -9,13 +9,11 @@ use crate::api_keys::actions::{self as keys, ShownOnce};
 use crate::api_keys::secret::KeyId;
 use crate::api_keys::{self, ApiKey};
 use crate::app::App;
+use crate::bounds::LONGEST_NAME;
 use crate::http::Context;
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::members;
 use crate::page::Page;
-
-/// The longest name of a key, in characters.
-const LONGEST_NAME: usize = 256;
 
 /// A key as its operator sees it: never its secret.
 #[derive(Debug, Serialize)]
@@ -143,7 +141,7 @@ pub async fn list_members(
     slug_or_id: &str,
     after: i64,
     limit: u32,
-) -> Result<Listed<members::api::Shown>, OperatorError> {
+) -> Result<Listed<members::Shown>, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
     let page = Page { after: after.max(0), limit: limit.into() };
     let rows = app
@@ -152,7 +150,7 @@ pub async fn list_members(
             members::list(tx, workspace, page).map_err(OperatorError::from)
         })
         .await?;
-    Ok(Listed::of(rows, page, |member| member.seat, members::api::Shown::from))
+    Ok(Listed::of(rows, page, |member| member.seat, members::Shown::from))
 }
 
 /// A membership that was ended.
@@ -162,7 +160,7 @@ pub struct Removed {
     pub workspace_id: WorkspaceId,
     /// The former member.
     #[serde(flatten)]
-    pub member: members::api::Shown,
+    pub member: members::Shown,
 }
 
 /// Ends a membership, with the keys that spoke for it in this workspace.
