@@ -8,9 +8,9 @@
 //! Metrics (a recorder must be installed before [`Db::open`]): `ward_db_closure_seconds{closure,kind}`,
 //! `ward_db_commit_seconds` and `ward_db_errors_total{kind}`; of SQLite `ward_db_batch_size`,
 //! `ward_db_batches_total{outcome}`, `ward_db_log_bytes`, `ward_db_log_copies_failed_total` and
-//! `ward_db_flushes_failed_total{file}`; of PostgreSQL `ward_db_pool_size{pool}`, `ward_db_pool_threads{pool}`,
-//! `ward_db_pool_busy{pool}`, `ward_db_pool_wait_seconds{pool}` (only of calls that had to wait) and
-//! `ward_db_retries_total{reason}`.
+//! `ward_db_flushes_failed_total{file}`; of PostgreSQL `ward_db_pool_size{pool}`, `ward_db_pool_busy{pool}`,
+//! `ward_db_pool_wait_seconds{pool}` (only of calls that had to wait), `ward_db_pool_connections`,
+//! `ward_db_connections_refused_total` and `ward_db_retries_total{reason}`.
 
 #![expect(clippy::doc_markdown, reason = "SQLite and PostgreSQL are names, not code")]
 

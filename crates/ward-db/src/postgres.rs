@@ -35,7 +35,7 @@ use crate::tx::Tx;
 use crate::{Deadline, Error, ErrorKind, Options};
 pub use mode::PLANS;
 use mode::{Mode, Source};
-use pool::Pool;
+use pool::{Bounds, Kind, Pool};
 use session::Call;
 pub(crate) use session::Session;
 use url::Target;
@@ -45,7 +45,6 @@ pub(crate) use values::{Cell, cell};
 pub(crate) struct Postgres {
     source: Arc<Source>,
     pool: Pool,
-    long: Pool,
     closed: AtomicBool,
 }
 
@@ -54,22 +53,10 @@ impl Postgres {
     pub(crate) fn open(url: &str, options: Options) -> Result<Self, Error> {
         let target = Target::read(url)?;
         let source = Arc::new(Source::new(target, options));
-        Ok(Self {
-            pool: Pool::new(
-                Arc::clone(&source),
-                "short",
-                source.options.ready_connections,
-                source.options.connections,
-            ),
-            long: Pool::new(
-                Arc::clone(&source),
-                "long",
-                source.options.long_readers,
-                source.options.long_readers,
-            ),
-            source,
-            closed: AtomicBool::new(false),
-        })
+        let options = &source.options;
+        let short = Bounds { ready: options.ready_connections, most: options.connections };
+        let long = Bounds { ready: options.long_readers, most: options.long_readers };
+        Ok(Self { pool: Pool::new(Arc::clone(&source), short, long), source, closed: AtomicBool::new(false) })
     }
 
     pub(crate) fn options(&self) -> &Options {
@@ -120,25 +107,25 @@ impl Postgres {
         self.open_or_refuse()?;
         let options = &self.source.options;
         let long = mode == Mode::LongRead;
-        let (pool, time, wait) = if long {
-            (&self.long, options.long_read_time, options.long_read_time)
+        let (kind, time, wait) = if long {
+            (Kind::Long, options.long_read_time, options.long_read_time)
         } else {
-            (&self.pool, options.closure_time, options.busy_timeout.min(options.closure_time))
+            (Kind::Short, options.closure_time, options.busy_timeout.min(options.closure_time))
         };
         let (until, commit_until) = Deadline::bound(time);
         // A request waits as long as it has: a refusal now is no better than one then.
         let wait = if commit_until.is_some() { time } else { wait };
         let wait = wait.min(until.saturating_duration_since(Instant::now()));
-        let (waiting, gone) = oneshot::channel::<()>();
+        let (waiting, mut gone) = oneshot::channel::<()>();
         let work = move |session: &mut Session| {
-            let call = Call { name, mode, until, commit_until, gone: long.then_some(gone) };
+            let call = Call { name, mode, until, commit_until, gone: long.then_some(&mut gone) };
             session.run(call, &mut f)
         };
-        let outcome = pool.run(wait, work).await;
+        let outcome = self.pool.run(kind, wait, work).await;
         drop(waiting);
         outcome.map_err(|error| {
             // What a long read waits for is long reads: its time ran out.
-            let late = long && error.kind() == ErrorKind::Unavailable && !pool.is_closed();
+            let late = long && error.kind() == ErrorKind::Unavailable && !self.pool.is_closed();
             if late { error.with_kind(ErrorKind::Timeout, name) } else { error }
         })?
     }
@@ -146,7 +133,8 @@ impl Postgres {
     pub(crate) async fn check(&self) -> Result<(), Error> {
         self.open_or_refuse()?;
         let (until, _) = Deadline::bound(self.source.options.closure_time);
-        self.pool.run(self.source.options.busy_timeout, move |session| session.probe(until)).await?
+        let wait = self.source.options.busy_timeout;
+        self.pool.run(Kind::Short, wait, move |session| session.probe(until)).await?
     }
 
     /// Runs `work` on a session of its own, for changing the schema. On a thread of its own too: the caller's may
@@ -159,8 +147,12 @@ impl Postgres {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 let mut session = Session::new(Arc::clone(&self.source))?;
+                session.connect_patiently(Instant::now() + ROOM_TIME)?;
+                session.refuse_other_encodings()?;
                 let result = work(&mut session);
-                session.retire();
+                if let Some(mut unneeded) = self.pool.adopt(session) {
+                    unneeded.retire();
+                }
                 result
             });
             thread
@@ -172,7 +164,6 @@ impl Postgres {
     pub(crate) fn close(&self) {
         if !self.closed.swap(true, Ordering::AcqRel) {
             self.pool.close();
-            self.long.close();
         }
     }
 }
@@ -182,6 +173,9 @@ impl Drop for Postgres {
         self.close();
     }
 }
+
+/// How long a start waits for a connection while the server has no room for one: as long as replicas take to share.
+const ROOM_TIME: Duration = Duration::from_mins(1);
 
 /// How long a schema change may take: an index over a large table is built within it.
 const SCHEMA_TIME: Duration = Duration::from_hours(1);

@@ -456,6 +456,15 @@ pub struct Pooler {
 impl Pooler {
     /// Starts one that holds at most so many connections to each of the server's databases.
     pub fn start(server: &Server, connections: u32) -> Self {
+        Self::with(server, connections, "")
+    }
+
+    /// Starts one that takes at most so many clients besides.
+    pub fn for_clients(server: &Server, connections: u32, clients: u32) -> Self {
+        Self::with(server, connections, &format!("max_client_conn = {clients}\n"))
+    }
+
+    fn with(server: &Server, connections: u32, more: &str) -> Self {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let known = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
         let program = std::env::split_paths(&path).chain(known).map(|folder| folder.join("pgbouncer"));
@@ -472,7 +481,7 @@ impl Pooler {
         let settings = format!(
             "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\nauth_type = trust\nauth_file = {}\npool_mode = transaction\n\
-             default_pool_size = {connections}\nserver_round_robin = 1\n",
+             default_pool_size = {connections}\nserver_round_robin = 1\n{more}",
             server.port,
             users.display()
         );

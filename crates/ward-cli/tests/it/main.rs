@@ -20,6 +20,7 @@ mod kills;
 mod life;
 mod memory;
 mod replicas;
+mod scarce;
 mod secrets;
 mod serving;
 mod support;

@@ -21,8 +21,16 @@ use super::url::Place;
 /// A connection, and the task that moves its bytes.
 pub(super) type Connected = (Client, JoinHandle<()>);
 
+/// Why there is no connection.
+pub(super) struct Refused {
+    /// The reasons, one per server.
+    pub(super) why: String,
+    /// A server only lacks room: it may take a connection when another one ends.
+    pub(super) is_full: bool,
+}
+
 /// Connects to the first server that can be used, before `until`. The error says why none can be, one by one.
-pub(super) async fn connect(source: &Source, until: Instant) -> Result<Connected, String> {
+pub(super) async fn connect(source: &Source, until: Instant) -> Result<Connected, Refused> {
     let places = &source.target.places;
     let balanced = source.target.config.get_load_balance_hosts() == LoadBalanceHosts::Random;
     let mut order: Vec<usize> = (0..places.len()).collect();
@@ -33,6 +41,7 @@ pub(super) async fn connect(source: &Source, until: Instant) -> Result<Connected
         order.rotate_left(source.preferred.load(Ordering::Relaxed));
     }
     let mut reasons = Vec::new();
+    let mut is_full = false;
     for (tried, &index) in order.iter().enumerate() {
         let place = &places[index];
         // One that says nothing leaves the others their share of the time.
@@ -55,12 +64,15 @@ pub(super) async fn connect(source: &Source, until: Instant) -> Result<Connected
                     source.preferred.store(index, Ordering::Relaxed);
                     return Ok(connected);
                 }
-                Ok(Err(error)) => reasons.push(format!("{place}: {}", why(&error))),
+                Ok(Err(error)) => {
+                    is_full |= lacks_room(&error);
+                    reasons.push(format!("{place}: {}", why(&error)));
+                }
                 Err(_) => reasons.push(format!("{place}: no answer within {limit:?}")),
             }
         }
     }
-    Err(reasons.join("; "))
+    Err(Refused { why: reasons.join("; "), is_full })
 }
 
 /// An even part of the time that is left.
@@ -124,6 +136,17 @@ async fn one(
         }
     }
     Ok((client, driver))
+}
+
+/// Whether a server refused a connection for want of room, or because it is about to start.
+fn lacks_room(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|db| match db.code().code() {
+        // Too many connections, for the server, the database or the role; the server starts.
+        "53300" | "57P03" => true,
+        // pgbouncer has this code for all of its own refusals.
+        "08P01" => db.message().contains("no more connections allowed") || db.message().contains("too many"),
+        _ => false,
+    })
 }
 
 fn why(error: &tokio_postgres::Error) -> String {

@@ -1,64 +1,115 @@
-//! A pool of threads, each with a session of its own.
+//! A pool of sessions, each with a thread of its own, and the lines of work that wait for them.
 //!
-//! There are never more threads than connections. Work for which no thread is free waits in a line, without a thread, and a
-//! thread that has finished takes the next of the line at once: while there is a line, nobody sleeps or is woken.
+//! Short work and long reads have a line each, and bounds of their own on how much of each is under way; every session serves
+//! both. A few sessions are used as soon as there is work: as many as keep the processors busy. Two dozen that take turns on
+//! two processors are slower than four. These few are slow where they have to wait, for a lock or for a server that is
+//! far away. So work that has stood in line for a moment may have another session.
 //!
-//! A few threads are used as soon as there is work: as many as keep the processors busy. Two dozen that take turns on two
-//! processors are slower than four. What these few cannot be fast at is waiting, for a lock or for a server that is far
-//! away: so whatever has stood in line for a moment gets another thread.
+//! Another connection is optional while one lives. The server, its limit for a role, or a pooler may refuse it; the work then
+//! waits in its line for a connection that lives, until its time is over. One thread asks again, with pauses that grow, so
+//! refused connections never become a storm. When several replicas share the last connections, each gives one up now and
+//! then, so that a replica that has none gets one.
 
-use std::collections::VecDeque;
+mod line;
+mod worker;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use metrics::{Gauge, Histogram, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::mode::Source;
 use super::session::Session;
 use crate::{Error, ErrorKind};
+use line::{Line, Pending, Waiting};
+use worker::Worker;
 
-/// A connection idle for so long is let go; the thread that had it opens another when it is needed.
-const IDLE: Duration = Duration::from_mins(5);
-
-/// How long work stands in line before another thread helps.
+/// How long work stands in line before another session helps.
 const PATIENCE: Duration = Duration::from_millis(5);
 
-/// What a thread does with its session, and what it does when others may see that it is free again.
-type Job = Box<dyn FnOnce(&mut Session) -> Deliver + Send>;
-type Deliver = Box<dyn FnOnce() + Send>;
+/// For how long a refused connection means that connections are scarce.
+const SCARCE: Duration = Duration::from_mins(1);
+
+/// A kind of work, with a line and bounds of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Reads and writes that a key or a page bounds.
+    Short,
+    /// Reads that nothing bounds but their time.
+    Long,
+}
+
+impl Kind {
+    const ALL: [Self; 2] = [Self::Short, Self::Long];
+
+    const fn index(self) -> usize {
+        match self {
+            Self::Short => 0,
+            Self::Long => 1,
+        }
+    }
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Short => "short",
+            Self::Long => "long",
+        }
+    }
+}
+
+/// How much of one kind of work may be under way.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// As soon as there is work.
+    pub(super) ready: usize,
+    /// For work that has stood in line.
+    pub(super) most: usize,
+}
 
 pub(super) struct Pool {
     shared: Arc<Shared>,
-    wait: Histogram,
 }
 
 struct Shared {
     source: Arc<Source>,
-    label: &'static str,
-    /// How many are used as soon as there is work.
-    ready: usize,
-    most: usize,
-    busy: Gauge,
-    open: Gauge,
+    bounds: [Bounds; 2],
+    busy: [Gauge; 2],
+    /// Of work that stood in line for more than a moment.
+    wait: [Histogram; 2],
+    connections: Gauge,
+    refused: Counter,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Last in, first out, so that those not needed grow idle enough to be let go.
+    lines: [Line; 2],
+    /// How much work of each kind is under way.
+    active: [usize; 2],
+    /// Threads that wait with a connection. Last in, first out, so that those not needed grow idle enough to be let go.
     idle: Vec<Arc<Place>>,
-    line: VecDeque<(Instant, Job)>,
-    /// Threads that have work.
-    active: usize,
+    /// Threads that wait and have no connection.
+    spare: Vec<Arc<Place>>,
+    /// How many sessions have a connection.
+    living: usize,
+    /// Threads that are connecting, or pause before they try again.
+    growing: usize,
+    /// How often in a row a connection was refused.
+    refusals: u32,
+    /// Connections count as scarce until then.
+    scarce_until: Option<Instant>,
+    /// When a connection was last given up for other replicas.
+    yielded: Option<Instant>,
+    places: Vec<Arc<Place>>,
     threads: Vec<JoinHandle<()>>,
     closed: bool,
 }
 
-/// Where an idle thread waits.
+/// The place at which one thread waits for orders.
 #[derive(Default)]
 struct Place {
     next: Mutex<Option<Next>>,
@@ -66,69 +117,78 @@ struct Place {
 }
 
 enum Next {
-    Run(Job),
+    Run(Waiting),
+    Grow,
     Stop,
 }
 
-/// What became of a job.
-enum Handed {
-    ToThread,
-    IntoLine,
+impl Place {
+    fn tell(&self, next: Next) {
+        *self.next.lock() = Some(next);
+        self.told.notify_one();
+    }
+
+    /// The order that came; `None` if none did within `time`.
+    fn wait(&self, time: Duration) -> Option<Next> {
+        let until = Instant::now() + time;
+        let mut next = self.next.lock();
+        while next.is_none() {
+            if self.told.wait_until(&mut next, until).timed_out() {
+                break;
+            }
+        }
+        next.take()
+    }
 }
 
 impl Pool {
-    /// At most `most` sessions, opened as they are needed; `ready` of them at once.
-    pub(super) fn new(source: Arc<Source>, label: &'static str, ready: usize, most: usize) -> Self {
-        let most = most.max(1);
-        let ready = ready.clamp(1, most);
+    pub(super) fn new(source: Arc<Source>, short: Bounds, long: Bounds) -> Self {
+        let bounds = [short, long].map(|Bounds { ready, most }| {
+            let most = most.max(1);
+            Bounds { ready: ready.clamp(1, most), most }
+        });
+        for kind in Kind::ALL {
+            let most = u32::try_from(bounds[kind.index()].most).unwrap_or(u32::MAX);
+            gauge!("ward_db_pool_size", "pool" => kind.label()).set(most);
+        }
         let shared = Shared {
             source,
-            label,
-            ready,
-            most,
-            busy: gauge!("ward_db_pool_busy", "pool" => label),
-            open: gauge!("ward_db_pool_threads", "pool" => label),
+            bounds,
+            busy: Kind::ALL.map(|kind| gauge!("ward_db_pool_busy", "pool" => kind.label())),
+            wait: Kind::ALL.map(|kind| histogram!("ward_db_pool_wait_seconds", "pool" => kind.label())),
+            connections: gauge!("ward_db_pool_connections"),
+            refused: counter!("ward_db_connections_refused_total"),
             state: Mutex::default(),
         };
-        gauge!("ward_db_pool_size", "pool" => label).set(u32::try_from(most).unwrap_or(u32::MAX));
-        Self { shared: Arc::new(shared), wait: histogram!("ward_db_pool_wait_seconds", "pool" => label) }
+        Self { shared: Arc::new(shared) }
     }
 
-    /// Does `work` on a session. [`ErrorKind::Unavailable`] when none is free within `limit`; once it has begun, it is waited
-    /// for however long it takes.
+    /// Does `work` on a session; again on another one, if its connection was lost and there is none in its place.
+    /// [`ErrorKind::Unavailable`] when none is free within `limit`; once it has begun, it is waited for however long it takes.
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        kind: Kind,
         limit: Duration,
-        work: impl FnOnce(&mut Session) -> T + Send + 'static,
+        work: impl FnMut(&mut Session) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, mut answer) = oneshot::channel();
         // Set by the thread that begins, or by the caller who gives up: whoever is first.
         let settled = Arc::new(AtomicBool::new(false));
-        let mine = Arc::clone(&settled);
-        let handed = self.shared.hand(Box::new(move |session| {
-            if reply.is_closed() || mine.swap(true, Ordering::AcqRel) {
-                return Box::new(|| ());
-            }
-            let outcome = work(session);
-            Box::new(move || drop(reply.send(outcome)))
-        }))?;
-        if matches!(handed, Handed::IntoLine) {
-            let began = Instant::now();
-            let mut waited = tokio::time::timeout(PATIENCE.min(limit), &mut answer).await;
-            if waited.is_err() && limit > PATIENCE {
-                self.shared.help();
-                waited = tokio::time::timeout(limit.saturating_sub(PATIENCE), &mut answer).await;
-            }
-            self.wait.record(began.elapsed());
-            match waited {
-                Ok(answered) => return answered.map_err(|_| self.unanswered(&settled)),
-                Err(_) if !settled.swap(true, Ordering::AcqRel) => {
-                    return Err(Error::unavailable("every connection to the database is busy"));
-                }
-                Err(_) => {}
-            }
+        let job = Pending::new(work, reply, Arc::clone(&settled));
+        let began = Instant::now();
+        self.shared.hand(kind, Waiting { since: began, until: began + limit, kind, job: Box::new(job) })?;
+        let mut waited = tokio::time::timeout(PATIENCE.min(limit), &mut answer).await;
+        if waited.is_err() && limit > PATIENCE {
+            self.shared.help();
+            waited = tokio::time::timeout(limit.saturating_sub(PATIENCE), &mut answer).await;
         }
-        answer.await.map_err(|_| self.unanswered(&settled))
+        match waited {
+            Ok(answered) => answered.unwrap_or_else(|_| Err(self.unanswered(&settled))),
+            Err(_) if !settled.swap(true, Ordering::AcqRel) => {
+                Err(Error::unavailable("every connection to the database is busy"))
+            }
+            Err(_) => answer.await.unwrap_or_else(|_| Err(self.unanswered(&settled))),
+        }
     }
 
     fn unanswered(&self, settled: &AtomicBool) -> Error {
@@ -136,23 +196,44 @@ impl Pool {
             // Only a bug in there drops work that was begun.
             return Error::new(ErrorKind::Unknown, "a database thread gave no answer");
         }
-        if self.is_closed() { Error::closed() } else { Error::unavailable("no database thread could begin") }
+        if self.is_closed() {
+            Error::closed()
+        } else {
+            Error::unavailable("every connection to the database is busy")
+        }
     }
 
     pub(super) fn is_closed(&self) -> bool {
         self.shared.state.lock().closed
     }
 
+    /// Takes in a session that was used for something else, if there is none yet: its connection may be the last one that
+    /// the server gives. Returns a session that is not needed.
+    pub(super) fn adopt(&self, session: Session) -> Option<Session> {
+        let mut state = self.shared.state.lock();
+        if state.closed || state.living > 0 || !session.is_connected() {
+            return Some(session);
+        }
+        state.living += 1;
+        self.shared.connections.increment(1);
+        if self.shared.spawn(&mut state, Some(session)).is_err() {
+            state.living -= 1;
+            self.shared.connections.decrement(1);
+        }
+        None
+    }
+
     /// Lets the work that was begun finish, and ends the threads. What stands in line is refused.
     pub(super) fn close(&self) {
-        let (idle, line, threads) = {
+        let (lines, places, threads) = {
             let mut state = self.shared.state.lock();
             state.closed = true;
-            let State { idle, line, threads, .. } = &mut *state;
-            (std::mem::take(idle), std::mem::take(line), std::mem::take(threads))
+            let State { lines, places, threads, .. } = &mut *state;
+            (std::mem::take(lines), std::mem::take(places), std::mem::take(threads))
         };
-        drop(line);
-        for place in idle {
+        drop(lines);
+        for place in places {
+            // An order that the thread has not seen yet is replaced, and its work is refused like the lines'.
             place.tell(Next::Stop);
         }
         for thread in threads {
@@ -164,146 +245,95 @@ impl Pool {
     }
 }
 
-impl Place {
-    fn tell(&self, next: Next) {
-        *self.next.lock() = Some(next);
-        self.told.notify_one();
-    }
-
-    /// What was told; `None` after a long time of nothing.
-    fn wait(&self) -> Option<Next> {
-        let until = Instant::now() + IDLE;
-        let mut next = self.next.lock();
-        while next.is_none() {
-            if self.told.wait_until(&mut next, until).timed_out() {
-                break;
-            }
-        }
-        next.take()
-    }
-}
-
 impl Shared {
-    /// Gives a job to a thread, or puts it into the line.
-    fn hand(self: &Arc<Self>, job: Job) -> Result<Handed, Error> {
+    /// Puts work into its line, and gives it to a session if there is one for it.
+    fn hand(self: &Arc<Self>, kind: Kind, waiting: Waiting) -> Result<(), Error> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Error::closed());
         }
-        if state.active >= self.ready {
-            state.line.push_back((Instant::now(), job));
-            return Ok(Handed::IntoLine);
-        }
-        let place = self.place(&mut state)?;
-        state.active += 1;
-        drop(state);
-        place.tell(Next::Run(job));
-        Ok(Handed::ToThread)
+        state.lines[kind.index()].push(waiting);
+        self.dispatch(&mut state);
+        Ok(())
     }
 
-    /// Gives what stands first in line to one more thread, if it has stood there for long and there may be one more.
+    /// Looks again, for work that has stood in line for a moment.
     fn help(self: &Arc<Self>) {
-        let mut state = self.state.lock();
-        if state.active >= self.most || !state.is_late() {
-            return;
+        self.dispatch(&mut self.state.lock());
+    }
+
+    /// Gives work to sessions that are idle, and has others connect for the rest.
+    fn dispatch(self: &Arc<Self>, state: &mut State) {
+        while !state.idle.is_empty()
+            && let Some(waiting) = self.take(state)
+        {
+            if let Some(place) = state.idle.pop() {
+                place.tell(Next::Run(waiting));
+            }
         }
-        let Some((since, job)) = state.line.pop_front() else { return };
-        match self.place(&mut state) {
-            Ok(place) => {
-                state.active += 1;
-                drop(state);
-                place.tell(Next::Run(job));
+        while self.may_grow(state) {
+            let told = state.spare.pop().map(|place| place.tell(Next::Grow));
+            if told.is_none()
+                && let Err(error) = self.spawn(state, None)
+            {
+                tracing::warn!(%error, "work waits for a database thread that is free");
+                return;
             }
-            Err(error) => {
-                tracing::warn!(%error, "work waits for a thread that is free");
-                state.line.push_front((since, job));
-            }
+            state.growing += 1;
         }
     }
 
-    /// Where an idle thread waits, or a new one.
-    fn place(self: &Arc<Self>, state: &mut State) -> Result<Arc<Place>, Error> {
-        if let Some(place) = state.idle.pop() {
-            return Ok(place);
+    /// The next work that a free session may do. It counts as under way.
+    fn take(&self, state: &mut State) -> Option<Waiting> {
+        let kind = Kind::ALL
+            .into_iter()
+            .filter(|kind| self.room(state, *kind) > 0)
+            .min_by_key(|kind| state.lines[kind.index()].since())?;
+        let waiting = state.lines[kind.index()].pop()?;
+        state.active[kind.index()] += 1;
+        Some(waiting)
+    }
+
+    /// How much more work of a kind may begin now.
+    fn room(&self, state: &State, kind: Kind) -> usize {
+        let (line, bounds) = (&state.lines[kind.index()], self.bounds[kind.index()]);
+        let mut most = if line.is_late(PATIENCE) { bounds.most } else { bounds.ready };
+        if kind == Kind::Long && state.is_scarce() {
+            // Long reads leave one to the others.
+            most = most.min(state.living.saturating_sub(1)).max(1);
         }
+        most.saturating_sub(state.active[kind.index()]).min(line.len())
+    }
+
+    /// Whether one more thread is to connect.
+    fn may_grow(&self, state: &State) -> bool {
+        let most: usize = self.bounds.iter().map(|bounds| bounds.most).sum();
+        let wanted: usize = Kind::ALL.into_iter().map(|kind| self.room(state, kind)).sum();
+        // After a refusal one asks for all.
+        let at_once = if state.refusals > 0 { 1 } else { most };
+        state.growing < wanted.min(at_once) && state.living + state.growing < most
+    }
+
+    /// A new thread, which connects, or has the session that is given.
+    fn spawn(self: &Arc<Self>, state: &mut State, session: Option<Session>) -> Result<(), Error> {
         let place = Arc::new(Place::default());
         let (shared, its) = (Arc::clone(self), Arc::clone(&place));
         let thread = std::thread::Builder::new()
-            .name(format!("ward-db-{}", self.label))
-            .spawn(move || shared.work(&its))
+            .name("ward-db-session".into())
+            .spawn(move || Worker::begin(shared, its, session))
             .map_err(|error| Error::unavailable("a database thread cannot be started").because(error))?;
         state.threads.push(thread);
-        Ok(place)
-    }
-
-    fn work(&self, place: &Arc<Place>) {
-        self.open.increment(1);
-        let mut ended = Ended { shared: self, active: true };
-        let Ok(mut session) = Session::new(Arc::clone(&self.source)) else {
-            tracing::error!("a database thread has no event loop");
-            // What it was to do has not begun, and is told so.
-            drop(place.wait());
-            return;
-        };
-        let mut next = None;
-        while let Some(job) = next.take().or_else(|| Self::idle(place, &mut session)) {
-            ended.active = true;
-            self.busy.increment(1);
-            let deliver = job(&mut session);
-            self.busy.decrement(1);
-            next = self.next(place);
-            ended.active = next.is_some();
-            deliver();
-        }
-        session.retire();
-    }
-
-    /// What a thread does next. `None`: it is idle from now on, and whoever calls at once finds it so.
-    fn next(&self, place: &Arc<Place>) -> Option<Job> {
-        let mut state = self.state.lock();
-        if (state.active <= self.ready || state.is_late())
-            && let Some((_, job)) = state.line.pop_front()
-        {
-            return Some(job);
-        }
-        state.active -= 1;
-        if state.closed {
-            place.tell(Next::Stop);
-        } else {
-            state.idle.push(Arc::clone(place));
-        }
-        None
-    }
-
-    /// Waits for work. `None`: there will be none.
-    fn idle(place: &Place, session: &mut Session) -> Option<Job> {
-        session.slept();
-        loop {
-            match place.wait() {
-                Some(Next::Run(job)) => return Some(job),
-                Some(Next::Stop) => return None,
-                None => session.retire(),
-            }
-        }
+        state.places.push(place);
+        Ok(())
     }
 }
 
 impl State {
-    /// Whether what stands first in line has stood there for long.
-    fn is_late(&self) -> bool {
-        self.line.front().is_some_and(|(since, _)| since.elapsed() >= PATIENCE)
+    fn is_scarce(&self) -> bool {
+        self.scarce_until.is_some_and(|until| Instant::now() < until)
     }
-}
 
-/// Counts a thread out, however it ends.
-struct Ended<'p> {
-    shared: &'p Shared,
-    active: bool,
-}
-
-impl Drop for Ended<'_> {
-    fn drop(&mut self) {
-        self.shared.open.decrement(1);
-        self.shared.state.lock().active -= usize::from(self.active);
+    fn has_waiting(&self) -> bool {
+        self.lines.iter().any(|line| line.len() > 0)
     }
 }

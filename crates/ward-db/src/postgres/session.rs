@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio_postgres::{Client, Row};
 
-use super::connect::connect;
+use super::connect::{Refused, connect};
 use super::error::{Again, certainly_rolled_back, takes_no_writes, told};
 use super::flight::{Kept, Landed, fits, perform, together};
 use super::known::{Statements, learn};
@@ -30,24 +30,31 @@ const COURTESY: Duration = Duration::from_secs(1);
 /// How long a schema change lets others pass before it asks for its lock again, at most.
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
 
+/// A connection that is to be replaced, and for which there is no other, is used for so much longer.
+const REPRIEVE: Duration = Duration::from_mins(1);
+
+/// How long a start waits before it asks for a connection again, at first.
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+
 /// How often one closure is begun anew for another reason than a conflict.
 const REPAIRS: u32 = 3;
 
 /// One call of a closure.
-pub(super) struct Call {
+pub(super) struct Call<'c> {
     pub(super) name: &'static str,
     pub(super) mode: Mode,
     pub(super) until: Instant,
     /// When its commit is given up; `None`: after a statement's time.
     pub(super) commit_until: Option<Instant>,
     /// Resolves when nobody waits for the answer any more; `None` when it is finished all the same.
-    pub(super) gone: Option<oneshot::Receiver<()>>,
+    pub(super) gone: Option<&'c mut oneshot::Receiver<()>>,
 }
 
 struct Link {
     client: Client,
     driver: tokio::task::JoinHandle<()>,
     known: Statements,
+    made: Instant,
     expires: Instant,
     /// What [`Source::trusted`] was when it was made.
     trusted: u64,
@@ -94,6 +101,8 @@ pub(crate) struct Session {
     running: Running,
     /// Its thread slept since it last heard from the server.
     slept: bool,
+    /// The last closure lost its connection, and the server has no room for another.
+    starved: bool,
     timers: HashMap<(&'static str, Mode), Histogram>,
     commit_time: Histogram,
 }
@@ -112,7 +121,16 @@ impl Session {
             .map_err(|error| Error::unavailable("a session's event loop cannot be made").because(error))?;
         let running = Running::new("", Mode::Single, Instant::now());
         let commit_time = histogram!("ward_db_commit_seconds");
-        Ok(Self { source, runtime, link: None, running, slept: true, timers: HashMap::new(), commit_time })
+        Ok(Self {
+            source,
+            runtime,
+            link: None,
+            running,
+            slept: true,
+            starved: false,
+            timers: HashMap::new(),
+            commit_time,
+        })
     }
 
     /// Runs a closure to its end, again if need be.
@@ -125,6 +143,7 @@ impl Session {
         let counters = &source.counters;
         let Call { name, mode, until, commit_until, gone } = call;
         let started = Instant::now();
+        self.starved = false;
         let closures = match mode {
             Mode::Single | Mode::Read => Some(&counters.reads),
             Mode::LongRead => Some(&counters.long_reads),
@@ -140,6 +159,8 @@ impl Session {
             // It stood in line until now.
             return Err(E::from(Error::unavailable("every connection to the database is busy")));
         }
+        let mut caller = gone;
+        let gone = caller.as_mut().map(|gone| std::mem::replace(*gone, oneshot::channel().1));
         self.running = Running { commit_until, gone, ..Running::new(name, mode, until) };
         let mut attempt = 0;
         let result = loop {
@@ -170,6 +191,10 @@ impl Session {
                 _ => break outcome,
             }
         };
+        if let (Some(caller), Some(gone)) = (caller, self.running.gone.take()) {
+            // For another session, if this one is starved.
+            *caller = gone;
+        }
         self.timers
             .entry((name, mode))
             .or_insert_with(
@@ -216,8 +241,23 @@ impl Session {
         self.slept = true;
     }
 
-    /// A live connection: the one there is, or a new one.
-    fn connected(&mut self) -> Result<(), Error> {
+    /// Whether there is a connection, as far as is known.
+    pub(super) const fn is_connected(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// Whether the last closure is to run on another session: it had no effect, and there is no connection for it here.
+    pub(super) const fn is_starved(&self) -> bool {
+        self.starved
+    }
+
+    /// How long the connection has been there.
+    pub(super) fn age(&self) -> Duration {
+        self.link.as_ref().map_or(Duration::ZERO, |link| link.made.elapsed())
+    }
+
+    /// Whether there is a connection that can be used; one that cannot is let go.
+    pub(super) fn is_alive(&mut self) -> bool {
         if std::mem::take(&mut self.slept) && self.link.is_some() {
             // Let the connection read what came meanwhile, which may be its end. The first turn asks the system, the
             // second lets the connection see the answer.
@@ -226,31 +266,55 @@ impl Session {
                 tokio::task::yield_now().await;
             });
         }
-        match &self.link {
-            // No goodbye to a server that may hear nothing any more.
-            Some(link) if link.client.is_closed() || link.trusted != self.source.trusted() => {
-                self.link = None;
-            }
-            Some(link) if Instant::now() >= link.expires => self.retire(),
-            Some(_) => return Ok(()),
-            None => {}
-        }
+        // No goodbye to a server that may hear nothing any more.
+        let ended = |link: &mut Link| link.client.is_closed() || link.trusted != self.source.trusted();
+        self.link.take_if(ended);
+        self.link.is_some()
+    }
+
+    /// Lets go of the connection without a word.
+    pub(super) fn drop_connection(&mut self) {
+        self.link = None;
+    }
+
+    /// A new connection, in the place of the one there is.
+    pub(super) fn connect(&mut self, until: Instant) -> Result<(), Refused> {
         let trusted = self.source.trusted();
-        match drive(&self.runtime, self.running.until, None, connect(&self.source, self.running.until)) {
+        match drive(&self.runtime, until, None, connect(&self.source, until)) {
             Ended::Done(Ok((client, driver))) => {
+                self.retire();
                 let life = self.source.options.connection_life;
-                let expires = Instant::now() + life.mul_f64(1.0 + share() / 2.0);
-                self.link = Some(Link { client, driver, known: Statements::new(), expires, trusted });
+                let made = Instant::now();
+                let expires = made + life.mul_f64(1.0 + share() / 2.0);
+                self.link = Some(Link { client, driver, known: Statements::new(), made, expires, trusted });
                 Ok(())
             }
-            Ended::Done(Err(why)) => {
+            Ended::Done(Err(refused)) => {
                 counter!("ward_db_errors_total", "kind" => "connect").increment(1);
-                Err(Error::unavailable(format!("the database cannot be reached: {why}")))
+                Err(refused)
             }
             Ended::OutOfTime | Ended::Abandoned => {
-                Err(Error::unavailable("the database did not answer in time"))
+                Err(Refused { why: "the database did not answer in time".into(), is_full: false })
             }
         }
+    }
+
+    /// A live connection: the one there is, or a new one.
+    fn connected(&mut self) -> Result<(), Error> {
+        if self.is_alive() {
+            if self.link.as_ref().is_some_and(|link| Instant::now() >= link.expires)
+                && self.connect(self.running.until).is_err()
+                && let Some(link) = &mut self.link
+            {
+                // There is no other: this one is old, and good.
+                link.expires = Instant::now() + REPRIEVE;
+            }
+            return Ok(());
+        }
+        self.connect(self.running.until).map_err(|refused| {
+            self.starved = refused.is_full;
+            Error::unavailable(format!("the database cannot be reached: {}", refused.why))
+        })
     }
 
     /// Says goodbye.
@@ -385,8 +449,43 @@ impl Session {
         told.with_kind(ErrorKind::Unavailable, "no transaction began")
     }
 
+    /// Connects, and waits for room while the server has none.
+    pub(super) fn connect_patiently(&mut self, until: Instant) -> Result<(), Error> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let Err(refused) = self.connect(until) else { return Ok(()) };
+            if !refused.is_full || Instant::now() + pause >= until {
+                return Err(Error::unavailable(format!("the database cannot be reached: {}", refused.why)));
+            }
+            if pause == FIRST_PAUSE {
+                tracing::warn!(
+                    why = refused.why,
+                    "the database has no room for a connection: Ward waits for one. Raise its limit, or lower \
+                     database_connections"
+                );
+            }
+            std::thread::sleep(pause.mul_f64(0.5 + share() / 2.0));
+            pause = (pause * 2).min(Duration::from_millis(250));
+        }
+    }
+
+    /// Refuses a database that does not store every character.
+    pub(super) fn refuse_other_encodings(&mut self) -> Result<(), Error> {
+        self.running =
+            Running::new("encoding", Mode::Single, Instant::now() + self.source.options.closure_time);
+        let (rows, _) = self.statement("show server_encoding", &[])?;
+        match rows.first().and_then(|row| row.try_get::<_, String>(0).ok()) {
+            Some(encoding) if encoding != "UTF8" => Err(Error::schema(format!(
+                "the database is in the encoding {encoding}, which cannot store every name: create it anew with \
+                 CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the server takes writes.
     pub(super) fn probe(&mut self, until: Instant) -> Result<(), Error> {
+        self.starved = false;
         self.running = Running::new("check", Mode::Single, until);
         self.connected()?;
         let (rows, _) = self.statement("show transaction_read_only", &[])?;

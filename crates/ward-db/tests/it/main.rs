@@ -12,6 +12,7 @@ mod migrations;
 mod opening;
 mod postgres;
 mod reads_and_values;
+mod scarce;
 mod servers;
 mod support;
 mod tls;

@@ -1,0 +1,306 @@
+//! One thread of the pool: it connects, works, and waits.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::connect::Refused;
+use super::super::session::Session;
+use super::{Next, PATIENCE, Place, SCARCE, Shared, State, Waiting};
+use crate::Error;
+
+/// A connection idle for so long is let go, unless it is the last one.
+const IDLE: Duration = Duration::from_mins(5);
+
+/// How often an idle thread looks whether its connection is wanted elsewhere.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// While connections are scarce, one older than this is given up, unless it is the last one; and one in so much time.
+const SCARCE_LIFE: Duration = Duration::from_secs(4);
+
+/// How long a replica without a connection waits after a first refusal, and at most, before it asks again.
+const PAUSE: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// A replica that has a connection waits longer, so that one without comes first.
+const GENEROUS_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long one attempt to connect may take; an address has the URL's `connect_timeout` besides.
+const ATTEMPT: Duration = Duration::from_secs(10);
+
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    place: Arc<Place>,
+    /// It counts among those that live.
+    living: bool,
+    /// It counts among those that grow.
+    growing: bool,
+    /// The kind of its work under way.
+    active: Option<usize>,
+}
+
+impl Worker {
+    /// Runs the thread to its end.
+    pub(super) fn begin(shared: Arc<Shared>, place: Arc<Place>, session: Option<Session>) {
+        let adopted = session.is_some();
+        let mut worker = Self { shared, place, living: adopted, growing: !adopted, active: None };
+        let session = session.map_or_else(|| Session::new(Arc::clone(&worker.shared.source)), Ok);
+        let Ok(mut session) = session else {
+            tracing::error!("a database thread has no event loop");
+            return;
+        };
+        let mut next = if adopted { worker.freed() } else { Some(Next::Grow) };
+        loop {
+            next = match next {
+                Some(Next::Run(waiting)) => worker.run(&mut session, waiting),
+                Some(Next::Grow) => worker.grow(&mut session),
+                Some(Next::Stop) => break,
+                None => Some(worker.idle(&mut session)),
+            };
+        }
+        session.retire();
+    }
+
+    fn run(&mut self, session: &mut Session, mut waiting: Waiting) -> Option<Next> {
+        let kind = waiting.kind;
+        self.active = Some(kind.index());
+        if !session.is_alive() {
+            return self.give_back(session, waiting);
+        }
+        let waited = waiting.since.elapsed();
+        if waited >= PATIENCE {
+            self.shared.wait[kind.index()].record(waited);
+        }
+        let busy = &self.shared.busy[kind.index()];
+        busy.increment(1);
+        let done = waiting.job.run(session);
+        busy.decrement(1);
+        if !done {
+            return self.give_back(session, waiting);
+        }
+        // Before the answer: whoever calls at once finds this one free.
+        let next = if session.is_connected() && !self.is_to_yield(session) {
+            self.freed()
+        } else {
+            session.retire();
+            self.without_connection()
+        };
+        waiting.job.deliver();
+        next
+    }
+
+    /// The connection is gone before the work was done: others may do it, and this thread connects anew.
+    fn give_back(&mut self, session: &mut Session, waiting: Waiting) -> Option<Next> {
+        session.drop_connection();
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.state.lock();
+        self.uncount(&mut state);
+        if state.closed {
+            drop(state);
+            waiting.job.refuse(Error::closed());
+            return Some(Next::Stop);
+        }
+        state.lines[waiting.kind.index()].put_back(waiting);
+        state.growing += 1;
+        self.growing = true;
+        shared.dispatch(&mut state);
+        Some(Next::Grow)
+    }
+
+    /// Whether a replica without a connection may need this one more.
+    fn is_to_yield(&self, session: &Session) -> bool {
+        let mut state = self.shared.state.lock();
+        let rested = state.yielded.is_none_or(|last| last.elapsed() > SCARCE_LIFE);
+        let yields = rested && state.is_scarce() && state.living > 1 && session.age() > SCARCE_LIFE;
+        if yields {
+            state.yielded = Some(Instant::now());
+        }
+        yields
+    }
+
+    /// What the thread does next with its connection. `None`: it is idle, and counted so.
+    fn freed(&mut self) -> Option<Next> {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.state.lock();
+        self.count_out(&mut state);
+        if state.closed {
+            return Some(Next::Stop);
+        }
+        if let Some(waiting) = shared.take(&mut state) {
+            return Some(Next::Run(waiting));
+        }
+        state.idle.push(Arc::clone(&self.place));
+        None
+    }
+
+    /// The same without a connection.
+    fn without_connection(&mut self) -> Option<Next> {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.state.lock();
+        self.uncount(&mut state);
+        if state.closed {
+            return Some(Next::Stop);
+        }
+        if state.is_scarce() {
+            // Given up for others: it is asked for again after a pause.
+            state.refusals = state.refusals.max(1);
+        }
+        state.spare.push(Arc::clone(&self.place));
+        shared.dispatch(&mut state);
+        None
+    }
+
+    /// Connects, and takes work. When that is refused, the work waits for others' connections while there are any, and in any
+    /// case while the server only lacks room; otherwise it is told why.
+    fn grow(&mut self, session: &mut Session) -> Option<Next> {
+        if let Some(told) = self.pause() {
+            return Some(told);
+        }
+        if self.is_not_needed() {
+            return None;
+        }
+        let began = Instant::now();
+        let refused = match session.connect(began + ATTEMPT) {
+            Ok(()) => {
+                self.grown();
+                return self.freed();
+            }
+            Err(refused) => refused,
+        };
+        self.shared.refused.increment(1);
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.state.lock();
+        if state.closed {
+            return Some(Next::Stop);
+        }
+        state.refusals = state.refusals.saturating_add(1);
+        if refused.is_full {
+            state.scarce_until = Some(Instant::now() + SCARCE);
+        }
+        let now = Instant::now();
+        let hopeless = state.living == 0 && state.growing == 1 && !refused.is_full;
+        let ends = |waiting: &Waiting| waiting.until <= now || (hopeless && waiting.since <= began);
+        let ended: Vec<Waiting> = state.lines.iter_mut().flat_map(|line| line.extract(ends)).collect();
+        shared.dispatch(&mut state);
+        let again = state.has_waiting() && state.growing == 1;
+        if !again {
+            state.growing -= 1;
+            self.growing = false;
+            state.spare.push(Arc::clone(&self.place));
+        }
+        log(&refused, &state);
+        drop(state);
+        for waiting in ended {
+            waiting
+                .job
+                .refuse(Error::unavailable(format!("the database cannot be reached: {}", refused.why)));
+        }
+        if again { Some(Next::Grow) } else { None }
+    }
+
+    /// Stops asking for a connection after refusals, if the work that wanted it is gone.
+    fn is_not_needed(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.state.lock();
+        if state.refusals == 0 || state.has_waiting() {
+            return false;
+        }
+        state.growing -= 1;
+        self.growing = false;
+        state.spare.push(Arc::clone(&self.place));
+        true
+    }
+
+    /// Waits after refusals. Returns the order that came meanwhile.
+    fn pause(&mut self) -> Option<Next> {
+        let pause = {
+            let state = self.shared.state.lock();
+            if state.closed {
+                return Some(Next::Stop);
+            }
+            if state.refusals == 0 || (state.living == 0 && !state.is_scarce()) {
+                return None;
+            }
+            if state.living > 0 {
+                GENEROUS_PAUSE
+            } else {
+                PAUSE.saturating_mul(1 << state.refusals.min(4)).min(LONGEST_PAUSE)
+            }
+        };
+        let share = f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX);
+        self.place.wait(pause.mul_f64(0.5 + share / 2.0))
+    }
+
+    fn grown(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.growing -= 1;
+        state.living += 1;
+        state.refusals = 0;
+        (self.growing, self.living) = (false, true);
+        drop(state);
+        self.shared.connections.increment(1);
+    }
+
+    /// Waits for work, and lets go of a connection that nobody uses.
+    fn idle(&mut self, session: &mut Session) -> Next {
+        session.slept();
+        let since = Instant::now();
+        loop {
+            if let Some(told) = self.place.wait(LOOK) {
+                self.growing |= matches!(told, Next::Grow);
+                return told;
+            }
+            let shared = Arc::clone(&self.shared);
+            let mut state = shared.state.lock();
+            let position = state.idle.iter().position(|place| Arc::ptr_eq(place, &self.place));
+            let Some(position) = position.filter(|_| state.living > 1) else { continue };
+            if state.is_scarce() || since.elapsed() >= IDLE {
+                let place = state.idle.remove(position);
+                state.spare.push(place);
+                self.uncount(&mut state);
+                drop(state);
+                session.retire();
+            }
+        }
+    }
+
+    /// Its work is at its end.
+    fn count_out(&mut self, state: &mut State) {
+        if let Some(kind) = self.active.take() {
+            state.active[kind] -= 1;
+        }
+    }
+
+    /// Its work and its connection are at their end.
+    fn uncount(&mut self, state: &mut State) {
+        self.count_out(state);
+        if std::mem::take(&mut self.living) {
+            state.living -= 1;
+            self.shared.connections.decrement(1);
+        }
+    }
+}
+
+impl Drop for Worker {
+    /// Counts a thread out, however it ends.
+    fn drop(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.state.lock();
+        self.uncount(&mut state);
+        if self.growing {
+            state.growing -= 1;
+        }
+    }
+}
+
+fn log(refused: &Refused, state: &State) {
+    if !refused.is_full {
+        tracing::debug!(why = refused.why, "no connection to the database");
+    } else if state.refusals.is_power_of_two() {
+        tracing::warn!(
+            why = refused.why,
+            connections = state.living,
+            "the database gives no further connection: requests wait for the connections that there are. Raise its limit, \
+             or lower database_connections"
+        );
+    }
+}
