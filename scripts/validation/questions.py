@@ -203,6 +203,8 @@ QUERIES = {
     "list-audit-events": {"service": TEXT, "action": TEXT, "actor_entity_id": UUID_, "resource_type": TEXT, "resource_id": UUID_,
                           "phi_only": BOOL, "date_from": TIME, "date_to": TIME, "limit": INT, "offset": INT},
     "get-audit-summary": {"date_from": TIME, "date_to": TIME},
+    "get-phi-access-report": {"entity_id": UUID_, "date_from": TIME, "date_to": TIME, "limit": INT, "offset": INT},
+    "get-entity-access-log": {"date_from": TIME, "date_to": TIME, "limit": INT, "offset": INT},
     "list-integrations": {"enabled": BOOL, "protocol": TEXT, "search": TEXT, "sort_by": TEXT, **PAGE},
     "get-me": PAGE, "list-members": PAGE, "list-invitations": PAGE, "list-my-invitations": PAGE,
     "list-calls": {"date_from": TIME, "date_to": TIME, "status": TEXT, "direction": TEXT, "min_duration": INT, "max_duration": INT,

@@ -296,6 +296,16 @@ def application():
                      resource_id=resource_id, phi_only=phi_only, date_from=date_from, date_to=date_to, limit=limit,
                      offset=offset)
 
+    @app.get("/get-phi-access-report")
+    def _(entity_id: UUID | None = None, date_from: datetime | None = None, date_to: datetime | None = None,
+          limit: Annotated[int, Query(ge=1, le=100)] = 50, offset: Annotated[int, Query(ge=0)] = 0):
+        return given(entity_id=entity_id, date_from=date_from, date_to=date_to, limit=limit, offset=offset)
+
+    @app.get("/get-entity-access-log")
+    def _(date_from: datetime | None = None, date_to: datetime | None = None,
+          limit: Annotated[int, Query(ge=1, le=100)] = 50, offset: Annotated[int, Query(ge=0)] = 0):
+        return given(date_from=date_from, date_to=date_to, limit=limit, offset=offset)
+
     @app.get("/get-audit-summary")
     def _(date_from: datetime | None = None, date_to: LastMoment = None):
         return given(date_from=date_from, date_to=date_to)

@@ -96,6 +96,7 @@ pub fn got_in(answer: &Answer) -> bool {
         "call_not_found",
         "delivery_not_found",
         "integration_not_found",
+        "entity_not_found",
     ];
     answer.status.is_success()
         || (answer.status == 404 && missing.iter().any(|code| answer.text.contains(&format!("\"{code}\""))))

@@ -124,6 +124,9 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
 
     routes.on("list-audit-events", "audit", audit::api::list)?;
     routes.on("get-audit-summary", "audit", audit::api::summary)?;
+    routes.on("get-phi-access-report", "audit", audit::api::phi_access)?;
+    routes.on("get-entity-access-log", "audit", audit::api::access_log)?;
+    routes.on("get-access-review", "audit", audit::review::review)?;
 
     routes.on("get-openapi-document", "http", health::document)?;
     routes.on("get-docs", "http", health::docs)?;

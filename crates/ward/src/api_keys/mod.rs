@@ -13,7 +13,7 @@ use crate::identity::PrincipalKind;
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use secret::{KeyId, SecretHash};
 
-pub use store::{end_all_of, list_all as list, look_up, look_up_for, names_after, store_last_used};
+pub use store::{count, end_all_of, list_all as list, look_up, look_up_for, names_after, store_last_used};
 
 /// Seconds of a day.
 const DAY: u64 = 24 * 3600;

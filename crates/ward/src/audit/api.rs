@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::http::{Call, Reply};
 use crate::ids::{CredentialId, EventId, PrincipalId, WorkspaceId};
+use crate::members;
 use crate::scan::{self, Found, List as _, Stretch, Wanted};
 
 /// Totals are exact up to here, and this beyond.
@@ -64,8 +65,6 @@ struct ListQuery {
     resource_type: Option<String>,
     resource_id: Option<Uuid>,
     phi_only: bool,
-    limit: i64,
-    offset: i64,
 }
 
 #[derive(Deserialize)]
@@ -86,6 +85,18 @@ impl Period {
     }
 }
 
+#[derive(Deserialize)]
+struct ReportQuery {
+    entity_id: Option<Uuid>,
+}
+
+/// Which rows of a list to show.
+#[derive(Clone, Copy, Deserialize)]
+struct Rows {
+    limit: i64,
+    offset: i64,
+}
+
 /// `list-audit-events`
 pub async fn list(call: Call) -> Result<Reply, ApiError> {
     let (entry, sent) = call.enter_with_query().await?;
@@ -102,15 +113,71 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
         from,
         to,
     };
-    let (limit, offset) = (query.limit, query.offset);
     let list = store::Events { workspace, filter };
+    Reply::ok(&page(&call.app, "audit.list", list, sent.read()?).await?)
+}
+
+/// A page of events, newest first, with their total.
+async fn page(
+    app: &App,
+    name: &'static str,
+    list: store::Events,
+    Rows { limit, offset }: Rows,
+) -> Result<Events, ApiError> {
     let wanted = Wanted { limit: limit + 1, offset, counted: TOTAL_LIMIT };
-    let Found { rows: mut events, total } =
-        scan::read(&call.app, workspace, "audit.list", list, None, wanted).await?;
+    let workspace = list.workspace;
+    let Found { rows: mut events, total } = scan::read(app, workspace, name, list, None, wanted).await?;
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = events.len() > most;
     events.truncate(most);
-    Reply::ok(&Events { events, total, limit, offset, has_more })
+    Ok(Events { events, total, limit, offset, has_more })
+}
+
+/// `get-phi-access-report`
+pub async fn phi_access(call: Call) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_query().await?;
+    let workspace = entry.workspace()?.id;
+    let (from, to) = sent.read::<Period>()?.bounds()?;
+    let actor = sent.read::<ReportQuery>()?.entity_id;
+    let filter = Filter { actor, phi_only: true, from, to, ..Filter::default() };
+    let list = store::Events { workspace, filter };
+    Reply::ok(&page(&call.app, "audit.phi_access", list, sent.read()?).await?)
+}
+
+/// `get-entity-access-log`
+pub async fn access_log(call: Call) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_query().await?;
+    let workspace = entry.workspace()?.id;
+    let (from, to) = sent.read::<Period>()?.bounds()?;
+    // Text that is no id names no principal, like an unknown id.
+    let principal = PrincipalId(call.parameter("entity_id").parse().unwrap_or(Uuid::nil()));
+    let ever = Filter { actor: Some(principal.0), ..Filter::default() };
+    let list = store::Events { workspace, filter: Filter { from, to, ..ever.clone() } };
+    let events = page(&call.app, "audit.access_log", list, sent.read()?).await?;
+    if events.total == 0 && !is_known(&call.app, workspace, principal, ever).await? {
+        return Err(ApiError::missing("entity_not_found", "No such principal in this workspace."));
+    }
+    Reply::ok(&events)
+}
+
+/// Whether a principal is a member of the workspace, or ever did anything in it.
+async fn is_known(
+    app: &App,
+    workspace: WorkspaceId,
+    principal: PrincipalId,
+    ever: Filter,
+) -> Result<bool, ApiError> {
+    let member = app
+        .db
+        .read("audit.is_member", move |tx| members::is_member(tx, workspace, principal))
+        .await
+        .map_err(|error: ward_db::Error| ApiError::from(error))?;
+    if member {
+        return Ok(true);
+    }
+    let list = store::Events { workspace, filter: ever };
+    let wanted = Wanted { limit: 0, offset: 0, counted: 1 };
+    Ok(scan::read(app, workspace, "audit.has_acted", list, None, wanted).await?.total > 0)
 }
 
 /// `get-audit-summary`

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod refusals;
+pub mod review;
 mod store;
 
 use std::net::IpAddr;

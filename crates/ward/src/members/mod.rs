@@ -11,7 +11,7 @@ pub mod invitations;
 mod store;
 pub mod transfers;
 
-use ward_db::{Timestamp, Tx};
+use ward_db::{Error, Timestamp, Tx};
 
 pub use api::Shown;
 pub use store::list;
@@ -44,6 +44,11 @@ impl Member {
     fn is_user_owner(&self) -> bool {
         self.kind == PrincipalKind::User && self.role == Role::Owner
     }
+}
+
+/// Whether a principal is a member of a workspace.
+pub fn is_member(tx: &mut Tx<'_>, workspace: WorkspaceId, principal: PrincipalId) -> Result<bool, Error> {
+    Ok(store::get(tx, workspace, principal)?.is_some())
 }
 
 /// 404 for a member who is not there.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
 
+mod access_reports;
 mod api_keys;
 mod audit;
 mod authorization;

@@ -78,6 +78,9 @@ async fn walk() -> (Server, Vec<String>) {
         "/audit",
         "/audit?service=workspaces&action=workspace.create",
         "/audit/summary",
+        "/audit/phi-access",
+        "/audit/entity/00000000-0000-4000-8000-000000000001/access-log",
+        "/compliance/access-review",
     ] {
         owner.get(&tenant.path(path)).await.expect(StatusCode::OK);
     }

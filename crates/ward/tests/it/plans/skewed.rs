@@ -86,6 +86,8 @@ async fn walk(server: &Server, issuer: &TestIssuer, tenant: &Tenant) {
         "/audit".to_owned(),
         "/audit?service=workspaces&action=workspace.create&phi_only=true".to_owned(),
         "/audit/summary".to_owned(),
+        format!("/audit/phi-access?entity_id={any}"),
+        "/compliance/access-review".to_owned(),
         "/deliveries".to_owned(),
         format!("/deliveries?state=failed&integration_id={any}"),
         format!("/deliveries?call_id={any}"),

@@ -1,0 +1,79 @@
+//! Reports of access: reads of patient data, one principal's deeds, and the keys that may enter.
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use ward_test::{Server, Tenant, both};
+
+async fn report(tenant: &Tenant, path: &str) -> Value {
+    tenant.owner.get(&tenant.path(path)).await.expect(StatusCode::OK)
+}
+
+fn actions(page: &Value) -> Vec<&str> {
+    let events = page["events"].as_array().expect("events");
+    events.iter().map(|event| event["action"].as_str().expect("an action")).collect()
+}
+
+both!(reports_of_access);
+async fn reports_of_access() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let (nurse, minted) =
+        tenant.key(json!({ "duration_days": 30, "role": "operator", "name": "nurse" })).await;
+    let (doctor, _) = tenant.key(json!({ "duration_days": 30, "role": "member" })).await;
+    let call = json!({ "status": "completed", "caller_id": "+15550100001", "direction": "inbound" });
+    nurse.put(&tenant.path("/calls/one"), call).await.expect(StatusCode::CREATED);
+    assert_eq!(report(&tenant, "/audit/phi-access").await["total"], 0);
+    for reader in [&nurse, &doctor, &doctor] {
+        reader.get(&tenant.path("/calls/one")).await.expect(StatusCode::OK);
+    }
+    let id =
+        |key: Value| key["entity"]["id"].as_str().or(key["entity_id"].as_str()).expect("an id").to_owned();
+    let nurse_id = id(nurse.get("/v1/auth/me").await.expect(StatusCode::OK));
+    let doctor_id = id(doctor.get("/v1/auth/me").await.expect(StatusCode::OK));
+
+    let all = report(&tenant, "/audit/phi-access").await;
+    assert_eq!((actions(&all), &all["total"]), (vec!["call.read"; 3], &json!(3)));
+    let page = report(&tenant, "/audit/phi-access?limit=2&offset=1").await;
+    assert_eq!((actions(&page).len(), &page["has_more"]), (2, &json!(false)));
+    let of_doctor = report(&tenant, &format!("/audit/phi-access?entity_id={doctor_id}")).await;
+    assert_eq!(of_doctor["total"], 2);
+    assert!(
+        of_doctor["events"].as_array().unwrap().iter().all(|event| event["actor_entity_id"] == doctor_id)
+    );
+    let before = report(&tenant, "/audit/phi-access?date_to=2000-01-01T00:00:00Z").await;
+    assert_eq!(before["total"], 0);
+
+    let log = report(&tenant, &format!("/audit/entity/{nurse_id}/access-log")).await;
+    let mut done = actions(&log);
+    assert_eq!(done.pop(), Some("call.report"), "{log}");
+    assert_eq!(done, ["call.read"]);
+    let narrowed = format!("/audit/entity/{nurse_id}/access-log?date_to=2000-01-01T00:00:00Z");
+    assert_eq!(report(&tenant, &narrowed).await["total"], 0, "known, and nothing in that time");
+    let other = server.tenant("other").await;
+    for stranger in ["6ba7b810-9dad-41d1-80b4-00c04fd430c8", "no-id", &nurse_id] {
+        let path = format!("/audit/entity/{stranger}/access-log");
+        let asked = if stranger == nurse_id { &other } else { &tenant };
+        asked.owner.get(&asked.path(&path)).await.refused(404);
+    }
+    // A member that did nothing yet is known.
+    let (quiet, _) = tenant.key(json!({ "duration_days": 30, "role": "viewer" })).await;
+    let quiet_id = id(quiet.get("/v1/auth/me").await.expect(StatusCode::OK));
+    assert_eq!(report(&tenant, &format!("/audit/entity/{quiet_id}/access-log")).await["total"], 0);
+
+    let review = report(&tenant, "/compliance/access-review").await;
+    assert_eq!((&review["workspace_id"], &review["total_credentials"]), (&json!(tenant.id), &json!(4)));
+    let credentials = review["credentials"].as_array().expect("credentials");
+    let nurse_key =
+        credentials.iter().find(|key| key["key_id"] == minted["key_id"]).expect("the nurse's key");
+    assert_eq!(
+        (&nurse_key["name"], &nurse_key["role"], &nurse_key["entity_id"], &nurse_key["entity_kind"]),
+        (&json!("nurse"), &json!("operator"), &json!(nurse_id), &json!("service"))
+    );
+    assert_eq!(nurse_key["is_expired"], false);
+    server.clock.advance(std::time::Duration::from_hours(24 * 31));
+    let later = report(&tenant, "/compliance/access-review").await;
+    let expired = later["credentials"].as_array().expect("credentials").iter();
+    assert_eq!(expired.filter(|key| key["is_expired"] == true).count(), 3);
+    let text = later.to_string();
+    assert!(!text.contains("secret") && !text.contains("hash"), "{text}");
+}
