@@ -459,7 +459,7 @@ impl Pooler {
         Self::with(server, connections, "")
     }
 
-    /// Starts one that takes at most so many clients besides.
+    /// Starts one that also limits the number of its clients.
     pub fn for_clients(server: &Server, connections: u32, clients: u32) -> Self {
         Self::with(server, connections, &format!("max_client_conn = {clients}\n"))
     }

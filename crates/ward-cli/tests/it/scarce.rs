@@ -22,7 +22,7 @@ fn limited(connections: u32) -> (ward_test_db::postgres::Database, String) {
     (database, url)
 }
 
-/// What a client of a tenant does in a round; nothing of it is refused.
+/// Sends one client's requests of a round; none of them is refused.
 fn round(server: &Server, tenant: &Tenant, client: usize) {
     let calls = [
         Call::get(format!("/v1/workspaces/{}", tenant.id)),

@@ -21,9 +21,9 @@ use super::url::Place;
 /// A connection, and the task that moves its bytes.
 pub(super) type Connected = (Client, JoinHandle<()>);
 
-/// Why there is no connection.
+/// The reasons for which there is no connection.
 pub(super) struct Refused {
-    /// The reasons, one per server.
+    /// One reason per server, joined.
     pub(super) why: String,
     /// A server only lacks room: it may take a connection when another one ends.
     pub(super) is_full: bool,

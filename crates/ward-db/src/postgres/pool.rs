@@ -176,7 +176,10 @@ impl Pool {
         let settled = Arc::new(AtomicBool::new(false));
         let job = Pending::new(work, reply, Arc::clone(&settled));
         let began = Instant::now();
-        self.shared.hand(kind, Waiting { since: began, until: began + limit, kind, job: Box::new(job) })?;
+        let waiting = Waiting { since: began, until: began + limit, kind, job: Box::new(job) };
+        if self.shared.hand(kind, waiting)? {
+            return answer.await.unwrap_or_else(|_| Err(self.unanswered(&settled)));
+        }
         let mut waited = tokio::time::timeout(PATIENCE.min(limit), &mut answer).await;
         if waited.is_err() && limit > PATIENCE {
             self.shared.help();
@@ -246,15 +249,15 @@ impl Pool {
 }
 
 impl Shared {
-    /// Puts work into its line, and gives it to a session if there is one for it.
-    fn hand(self: &Arc<Self>, kind: Kind, waiting: Waiting) -> Result<(), Error> {
+    /// Puts work into its line, and gives it to a session if there is one for it; true if one has it.
+    fn hand(self: &Arc<Self>, kind: Kind, waiting: Waiting) -> Result<bool, Error> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Error::closed());
         }
         state.lines[kind.index()].push(waiting);
         self.dispatch(&mut state);
-        Ok(())
+        Ok(state.lines[kind.index()].len() == 0)
     }
 
     /// Looks again, for work that has stood in line for a moment.

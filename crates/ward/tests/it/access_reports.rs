@@ -21,7 +21,7 @@ async fn reports_of_access() {
         tenant.key(json!({ "duration_days": 30, "role": "operator", "name": "nurse" })).await;
     let (doctor, _) = tenant.key(json!({ "duration_days": 30, "role": "member" })).await;
     let call = json!({ "status": "completed", "caller_id": "+15550100001", "direction": "inbound" });
-    nurse.put(&tenant.path("/calls/one"), call).await.expect(StatusCode::CREATED);
+    nurse.put(&tenant.path("/calls/one"), call).await.expect(StatusCode::OK);
     assert_eq!(report(&tenant, "/audit/phi-access").await["total"], 0);
     for reader in [&nurse, &doctor, &doctor] {
         reader.get(&tenant.path("/calls/one")).await.expect(StatusCode::OK);

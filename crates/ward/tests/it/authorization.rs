@@ -10,7 +10,7 @@ use ward_test::{Server, both, fresh_slug, got_in, new_workspace, wants_key};
 const ROLES: [&str; 5] = ["viewer", "member", "operator", "admin", "owner"];
 
 /// Which services get in, by role: viewer, member, operator, admin, owner.
-const MATRIX: [(&str, [bool; 5]); 50] = [
+const MATRIX: [(&str, [bool; 5]); 53] = [
     ("list-members", [true, true, true, true, true]),
     ("set-member-role", [false, false, false, true, true]),
     ("remove-member", [false, false, false, true, true]),
@@ -68,7 +68,7 @@ const MATRIX: [(&str, [bool; 5]); 50] = [
 ];
 
 /// The one permission that opens each operation; none where any key will do.
-const OPENED_BY: [(&str, Option<&str>); 50] = [
+const OPENED_BY: [(&str, Option<&str>); 53] = [
     ("list-members", Some("Workspace.view")),
     ("set-member-role", Some("Workspace.update")),
     ("remove-member", Some("Workspace.update")),

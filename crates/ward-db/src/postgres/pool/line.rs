@@ -11,7 +11,7 @@ use super::super::session::Session;
 use super::Kind;
 use crate::Error;
 
-/// Work, whatever its types.
+/// Work for a session, of any type.
 pub(super) trait Job: Send {
     /// Does it. False: its connection was lost before anything was decided, and it is to be done on another one.
     fn run(&mut self, session: &mut Session) -> bool;
@@ -65,7 +65,7 @@ impl<T: Send, F: FnMut(&mut Session) -> T + Send> Job for Pending<T, F> {
 
 pub(super) struct Waiting {
     pub(super) since: Instant,
-    /// When nobody waits for it any more.
+    /// The end of the caller's patience.
     pub(super) until: Instant,
     pub(super) kind: Kind,
     pub(super) job: Box<dyn Job>,
@@ -96,6 +96,11 @@ impl Line {
     /// Since when the first of it waits.
     pub(super) fn since(&self) -> Option<Instant> {
         self.0.front().map(|first| first.since)
+    }
+
+    /// When the most patient of it gives up.
+    pub(super) fn last_until(&self) -> Option<Instant> {
+        self.0.iter().map(|waiting| waiting.until).max()
     }
 
     /// Whether the first of it has waited for so long.

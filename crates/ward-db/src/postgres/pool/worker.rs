@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::connect::Refused;
 use super::super::session::Session;
+use super::line::Line;
 use super::{Next, PATIENCE, Place, SCARCE, Shared, State, Waiting};
 use crate::Error;
 
@@ -23,9 +24,6 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// A replica that has a connection waits longer, so that one without comes first.
 const GENEROUS_PAUSE: Duration = Duration::from_secs(1);
-
-/// How long one attempt to connect may take; an address has the URL's `connect_timeout` besides.
-const ATTEMPT: Duration = Duration::from_secs(10);
 
 pub(super) struct Worker {
     shared: Arc<Shared>,
@@ -64,7 +62,7 @@ impl Worker {
         let kind = waiting.kind;
         self.active = Some(kind.index());
         if !session.is_alive() {
-            return self.give_back(session, waiting);
+            return Some(self.give_back(session, waiting));
         }
         let waited = waiting.since.elapsed();
         if waited >= PATIENCE {
@@ -75,7 +73,7 @@ impl Worker {
         let done = waiting.job.run(session);
         busy.decrement(1);
         if !done {
-            return self.give_back(session, waiting);
+            return Some(self.give_back(session, waiting));
         }
         // Before the answer: whoever calls at once finds this one free.
         let next = if session.is_connected() && !self.is_to_yield(session) {
@@ -88,8 +86,8 @@ impl Worker {
         next
     }
 
-    /// The connection is gone before the work was done: others may do it, and this thread connects anew.
-    fn give_back(&mut self, session: &mut Session, waiting: Waiting) -> Option<Next> {
+    /// The connection was lost before the work was done. Other sessions may do the work, and this thread connects again.
+    fn give_back(&mut self, session: &mut Session, mut waiting: Waiting) -> Next {
         session.drop_connection();
         let shared = Arc::clone(&self.shared);
         let mut state = shared.state.lock();
@@ -97,13 +95,15 @@ impl Worker {
         if state.closed {
             drop(state);
             waiting.job.refuse(Error::closed());
-            return Some(Next::Stop);
+            return Next::Stop;
         }
+        // Its caller waits for as long as the work itself may take.
+        waiting.until = waiting.until.max(Instant::now() + shared.source.options.closure_time);
         state.lines[waiting.kind.index()].put_back(waiting);
         state.growing += 1;
         self.growing = true;
         shared.dispatch(&mut state);
-        Some(Next::Grow)
+        Next::Grow
     }
 
     /// Whether a replica without a connection may need this one more.
@@ -117,7 +117,7 @@ impl Worker {
         yields
     }
 
-    /// What the thread does next with its connection. `None`: it is idle, and counted so.
+    /// Takes the next work for the thread's connection. `None`: there is none, and the thread counts as idle.
     fn freed(&mut self) -> Option<Next> {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.state.lock();
@@ -132,7 +132,7 @@ impl Worker {
         None
     }
 
-    /// The same without a connection.
+    /// Counts the thread as one without a connection.
     fn without_connection(&mut self) -> Option<Next> {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.state.lock();
@@ -159,7 +159,7 @@ impl Worker {
             return None;
         }
         let began = Instant::now();
-        let refused = match session.connect(began + ATTEMPT) {
+        let refused = match session.connect(self.attempt_until(began)) {
             Ok(()) => {
                 self.grown();
                 return self.freed();
@@ -195,6 +195,13 @@ impl Worker {
                 .refuse(Error::unavailable(format!("the database cannot be reached: {}", refused.why)));
         }
         if again { Some(Next::Grow) } else { None }
+    }
+
+    /// The end of an attempt to connect: with the patience of the work that waits for it.
+    fn attempt_until(&self, now: Instant) -> Instant {
+        let most = now + self.shared.source.options.closure_time;
+        let state = self.shared.state.lock();
+        state.lines.iter().filter_map(Line::last_until).max().map_or(most, |last| last.min(most))
     }
 
     /// Stops asking for a connection after refusals, if the work that wanted it is gone.
@@ -240,7 +247,7 @@ impl Worker {
         self.shared.connections.increment(1);
     }
 
-    /// Waits for work, and lets go of a connection that nobody uses.
+    /// Waits for work, and closes a connection that stays unused.
     fn idle(&mut self, session: &mut Session) -> Next {
         session.slept();
         let since = Instant::now();
