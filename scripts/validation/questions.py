@@ -145,7 +145,7 @@ AUTH = model({
     "type": one_of("api_key_header", "bearer_token", "gcp_wif"),
 }, "type")
 ENDPOINT = model({
-    "auth": AUTH, "base_url": words, "body_format": one_of("json", "form"), "description": words, "headers": mapping(words),
+    "allow_reserved": BOOLEAN, "auth": AUTH, "base_url": words, "body_format": one_of("json", "form"), "description": words, "headers": mapping(words),
     "input_schema": mapping(anything), "max_result_length": INTEGER, "method": one_of("GET", "DELETE"), "name": known("send"),
     "path": known("/notes"), "response_filter": many(words), "response_mapping": mapping(words),
     "result_delivery": one_of("interrupt", "queue"), "result_key": words, "result_template": words,

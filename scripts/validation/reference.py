@@ -97,6 +97,7 @@ class Auth(BaseModel):
     assertion_scopes_in_jwt: bool = False
     assertion_subject: str | None = None
     bearer_token_value: Secret | None = None
+    client_auth_method: Literal["client_secret_basic", "client_secret_post"] | None = None
     client_id: str | None = None
     client_secret_ssm_param_path: str | None = None
     client_secret_value: Secret | None = None
@@ -119,6 +120,7 @@ class Retry(BaseModel):
 
 
 class Endpoint(BaseModel):
+    allow_reserved: bool = False
     auth: Auth | None = None
     base_url: str | None = None
     body_format: Literal["json", "form"] = "json"

@@ -43,12 +43,16 @@ async fn serve(config: Config, out: Output) -> Result<(), Failure> {
     if let Some(seconds) = app.clock.moved_by_environment() {
         tracing::warn!(seconds, "WARD_TEST_CLOCK_OFFSET MOVES THE CLOCK: this is for tests only");
     }
+    app.wire.listens_at(listen);
     app.check_master_key().await?;
     let service = router::service(&app)?;
     app.start_background();
 
     tokio::spawn(telemetry::keep_metrics(recorder.clone()));
     let metrics = Metrics::start(&config, recorder).await?;
+    if let Some(address) = metrics.address {
+        app.wire.listens_at(address);
+    }
     if out.is_json() {
         show::line(&welcome::json(&config, listen, metrics.address).to_string());
     } else {

@@ -28,6 +28,11 @@ fn carried(address: IpAddr) -> IpAddr {
     }
 }
 
+/// Whether an address is one of this machine's own: only those can be bound.
+pub fn is_of_this_machine(address: IpAddr) -> bool {
+    address.is_unspecified() || address.is_loopback() || std::net::UdpSocket::bind((address, 0)).is_ok()
+}
+
 /// Whether an address is globally routable, by the IANA special-purpose registries (RFC 6890 and its updates).
 fn is_global(address: IpAddr) -> bool {
     match address {
@@ -50,7 +55,12 @@ fn is_global_v4(four: Ipv4Addr) -> bool {
         | [192, 168, ..]
         | [198, 18 | 19, ..]
         | [198, 51, 100, _]
-        | [203, 0, 113, _] => true,
+        | [203, 0, 113, _]
+        // Public addresses that clouds answer at inside their own networks: Azure's host endpoint, which serves metadata,
+        // DHCP and DNS; IBM Cloud's service endpoints. The other clouds' metadata services are at special addresses.
+        | [168, 63, 129, 16]
+        | [161, 26, ..]
+        | [166, 8..=11, ..] => true,
         _ => false,
     };
     !special
@@ -93,6 +103,15 @@ mod tests {
             "224.0.0.1",
             "240.0.0.1",
             "255.255.255.255",
+            "168.63.129.16",
+            "::ffff:168.63.129.16",
+            "64:ff9b::a83f:8110",
+            "161.26.0.10",
+            "166.9.0.1",
+            "100.100.100.200",
+            "192.0.0.192",
+            "fd00:ec2::254",
+            "fd20:ce::254",
             "::",
             "::1",
             "::127.0.0.1",
@@ -124,6 +143,10 @@ mod tests {
         }
         for outer in [
             "1.1.1.1",
+            "161.25.0.1",
+            "166.12.0.1",
+            "168.63.129.15",
+            "168.63.129.17",
             "8.8.8.8",
             "100.63.255.255",
             "100.128.0.1",

@@ -1,14 +1,18 @@
 //! Credentials on a request: the six kinds of the contract's `AuthConfig`.
 
 mod assertion;
+mod key;
 mod token;
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::client::{Answer, Outbound, Request};
 use crate::{Failure, Secret};
@@ -46,12 +50,14 @@ pub struct TokenAuth {
 /// What is presented for a token.
 #[derive(Clone, Debug)]
 pub enum Grant {
-    /// `oauth2_client_credentials` (RFC 6749 section 4.4), the client authenticated by HTTP Basic (section 2.3.1).
+    /// `oauth2_client_credentials` (RFC 6749 section 4.4), the client authenticated by its secret (section 2.3.1).
     ClientCredentials {
         /// The client.
         client_id: String,
         /// Its secret.
         client_secret: Secret,
+        /// Whether both stand in the form (`client_secret_post`) rather than in HTTP Basic.
+        in_form: bool,
         /// What is asked for.
         scopes: Vec<String>,
     },
@@ -162,6 +168,13 @@ fn bear(headers: &mut HeaderMap, token: &Secret) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The credentials of HTTP Basic, both parts form-encoded before (RFC 6749 section 2.3.1).
+fn basic(client_id: &str, client_secret: &Secret) -> String {
+    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = Zeroizing::new(format!("{}:{}", encoded(client_id), encoded(client_secret.expose())));
+    STANDARD.encode(pair.as_bytes())
+}
+
 fn sensitive(secret: &Secret) -> Result<HeaderValue, Failure> {
     let mut value = HeaderValue::from_str(secret.expose())
         .map_err(|_| Failure::misconfigured("the secret holds characters that no header can carry"))?;
@@ -172,7 +185,10 @@ fn sensitive(secret: &Secret) -> Result<HeaderValue, Failure> {
 impl TokenAuth {
     fn secrets(&self, token: Secret) -> Vec<Secret> {
         match &self.grant {
-            Grant::ClientCredentials { client_secret, .. } => vec![token, client_secret.clone()],
+            Grant::ClientCredentials { client_id, client_secret, .. } => {
+                let basic = Secret::new(basic(client_id, client_secret));
+                vec![token, client_secret.clone(), basic]
+            }
             _ => vec![token],
         }
     }
@@ -181,8 +197,9 @@ impl TokenAuth {
     fn fingerprint(&self) -> [u8; 32] {
         let token_url = self.token_url.as_ref().map_or("", Url::as_str);
         let (scopes, parts) = match &self.grant {
-            Grant::ClientCredentials { client_id, client_secret, scopes } => {
-                (scopes, vec!["secret", client_id, client_secret.expose()])
+            Grant::ClientCredentials { client_id, client_secret, in_form, scopes } => {
+                let place = if *in_form { "in form" } else { "in header" };
+                (scopes, vec!["secret", client_id, client_secret.expose(), place])
             }
             Grant::JwtBearer { signer, issuer, subject, audience, scopes, scopes_in_jwt } => {
                 let place = if *scopes_in_jwt { "in jwt" } else { "in form" };

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{HOST, LOCATION};
-use http::{HeaderMap, Method, StatusCode};
+use http::header::{ACCEPT_ENCODING, HOST, LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -18,6 +18,11 @@ use url::{Host, Url};
 
 use crate::address;
 use crate::failure::{Failure, FailureKind};
+use crate::resolver::Resolver;
+
+/// The header by which an installation knows its own requests. A Ward that gets one refuses it, so that no tenant can make
+/// Ward call itself, whatever name or proxy lies between.
+pub const HOP: HeaderName = HeaderName::from_static("x-ward-hop");
 
 /// How many redirects within one origin are followed.
 const REDIRECTS: usize = 5;
@@ -41,6 +46,14 @@ pub struct Limits {
     pub concurrency: usize,
     /// Certificates of authorities, PEM, trusted besides the system's.
     pub extra_roots: Vec<u8>,
+    /// Name servers to ask instead of the system's.
+    pub name_servers: Vec<SocketAddr>,
+    /// Longest time of one name look-up.
+    pub lookup_time: Duration,
+    /// The value of [`HOP`] on every request.
+    pub installation: Option<HeaderValue>,
+    /// Scheme, host and port under which this installation is reached, as an origin.
+    pub own_origin: Option<String>,
 }
 
 impl Default for Limits {
@@ -53,6 +66,10 @@ impl Default for Limits {
             body_bytes: 1 << 20,
             concurrency: 8,
             extra_roots: Vec::new(),
+            name_servers: Vec::new(),
+            lookup_time: Duration::from_secs(5),
+            installation: None,
+            own_origin: None,
         }
     }
 }
@@ -61,18 +78,6 @@ impl Default for Limits {
 pub trait Lookup: Send + Sync + 'static {
     /// The addresses of a host name.
     fn lookup(&self, host: String) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<IpAddr>>> + Send>>;
-}
-
-/// The system's resolver.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemLookup;
-
-impl Lookup for SystemLookup {
-    fn lookup(&self, host: String) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<IpAddr>>> + Send>> {
-        Box::pin(async move {
-            Ok(tokio::net::lookup_host((host.as_str(), 0)).await?.map(|address| address.ip()).collect())
-        })
-    }
 }
 
 /// Gives the HTTP client only addresses that may be connected to. It connects to exactly these, so what a name means a
@@ -87,8 +92,12 @@ impl Resolve for Guarded {
         let looking = self.lookup.lookup(name.as_str().to_owned());
         let allow = self.allow.clone();
         Box::pin(async move {
-            let found = looking.await.map_err(|_| {
-                Failure::new(FailureKind::Unreachable, "the host name could not be looked up")
+            let found = looking.await.map_err(|error| {
+                let kind = match error.kind() {
+                    std::io::ErrorKind::TimedOut => FailureKind::Timeout,
+                    _ => FailureKind::Unreachable,
+                };
+                Failure::new(kind, "the host name could not be looked up")
             })?;
             if found.is_empty() {
                 return Err(Failure::new(FailureKind::Unreachable, "the host name has no address").into());
@@ -106,6 +115,10 @@ impl Resolve for Guarded {
     }
 }
 
+fn own_address() -> Failure {
+    Failure::misconfigured("this is the address of this server itself, which it does not call")
+}
+
 fn inner_address() -> Failure {
     Failure::misconfigured("the host has no address that this server may connect to")
 }
@@ -116,6 +129,11 @@ pub struct Outbound {
     client: reqwest::Client,
     limits: Arc<Limits>,
     gates: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
+    lookup: Arc<dyn Lookup>,
+    /// Where this server listens.
+    own: Arc<RwLock<Vec<SocketAddr>>>,
+    /// Pieces of CPU work under way at once.
+    working: Arc<Semaphore>,
 }
 
 /// A request to send.
@@ -148,7 +166,9 @@ impl Outbound {
     /// # Errors
     /// When the extra certificates are not PEM.
     pub fn new(limits: Limits) -> Result<Self, Failure> {
-        let lookup: Arc<dyn Lookup> = Arc::new(SystemLookup);
+        let resolver = Resolver::new(limits.name_servers.clone(), limits.lookup_time)
+            .map_err(|_| Failure::misconfigured("the name servers cannot be used"))?;
+        let lookup: Arc<dyn Lookup> = Arc::new(resolver);
         Self::looking_up(limits, &lookup)
     }
 
@@ -187,7 +207,38 @@ impl Outbound {
                     .map_err(|error| Failure::misconfigured(error.source_text()))?
             }
         };
-        Ok(Self { client, limits: Arc::new(limits), gates: Arc::default() })
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Ok(Self {
+            client,
+            limits: Arc::new(limits),
+            gates: Arc::default(),
+            lookup: lookup.clone(),
+            own: Arc::default(),
+            working: Arc::new(Semaphore::new(cores.max(2))),
+        })
+    }
+
+    /// Notes an address at which this server listens, so that it is never called.
+    pub fn listens_at(&self, address: SocketAddr) {
+        self.own.write().push(address);
+    }
+
+    /// Runs work that takes long on a thread of its own, few pieces at once.
+    ///
+    /// # Errors
+    /// When the work panics.
+    pub async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let ended = || Failure::new(FailureKind::Garbage, "the answer could not be worked on");
+        let place = self.working.clone().acquire_owned().await.map_err(|_| ended())?;
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(place);
+            done
+        });
+        done.await.map_err(|_| ended())
     }
 
     /// The limits in force.
@@ -245,8 +296,14 @@ impl Outbound {
 
     async fn once(&self, request: &Request, url: &Url) -> Result<Answer, Failure> {
         self.permit(url)?;
-        let mut sent =
-            self.client.request(request.method.clone(), url.clone()).headers(request.headers.clone());
+        self.refuse_own(url).await?;
+        let mut headers = request.headers.clone();
+        // The client does not decompress: a small answer stays small.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(installation) = &self.limits.installation {
+            headers.insert(HOP, installation.clone());
+        }
+        let mut sent = self.client.request(request.method.clone(), url.clone()).headers(headers);
         if !request.body.is_empty() {
             sent = sent.body(request.body.clone());
         }
@@ -270,6 +327,34 @@ impl Outbound {
             body.extend_from_slice(&chunk);
         }
         Ok(Answer { status, headers, body: body.freeze() })
+    }
+
+    /// Refuses a URL that leads to this server. Where the way is longer, through a proxy or another name, [`HOP`] ends it.
+    async fn refuse_own(&self, url: &Url) -> Result<(), Failure> {
+        if self.limits.own_origin.as_deref() == Some(url.origin().ascii_serialization().as_str()) {
+            return Err(own_address());
+        }
+        let own = self.own.read().clone();
+        let port = url.port_or_known_default().unwrap_or_default();
+        if !own.iter().any(|listener| listener.port() == port) {
+            return Ok(());
+        }
+        let addresses = match url.host() {
+            Some(Host::Ipv4(four)) => vec![IpAddr::V4(four)],
+            Some(Host::Ipv6(six)) => vec![IpAddr::V6(six)],
+            // A name that cannot be looked up leads nowhere, and the client says so.
+            Some(Host::Domain(name)) => self.lookup.lookup(name.to_owned()).await.unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let leads_here = |address: &IpAddr| {
+            let address = address.to_canonical();
+            own.iter().any(|listener| {
+                let here = listener.ip().to_canonical();
+                listener.port() == port
+                    && (here == address || (here.is_unspecified() && address::is_of_this_machine(address)))
+            })
+        };
+        if addresses.iter().any(leads_here) { Err(own_address()) } else { Ok(()) }
     }
 
     /// Refuses what must not even be tried: other schemes, plain http, and addresses written out in the URL, which no
@@ -306,8 +391,9 @@ fn next_hop(from: &Url, answer: &Answer) -> Option<Url> {
 }
 
 /// Headers that a caller must not set on a request: they belong to the connection, or to [`crate::auth`].
-pub fn reserved_header(name: &http::HeaderName) -> bool {
+pub fn reserved_header(name: &HeaderName) -> bool {
     *name == HOST
+        || *name == HOP
         || matches!(
             name.as_str(),
             "content-length"
@@ -321,6 +407,7 @@ pub fn reserved_header(name: &http::HeaderName) -> bool {
                 | "trailer"
                 | "upgrade"
                 | "expect"
+                | "accept-encoding"
         )
 }
 

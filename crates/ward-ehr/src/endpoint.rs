@@ -3,6 +3,7 @@
 mod shape;
 mod way;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 use crate::auth::{Auth, Authorized, Tokens};
 use crate::client::{Answer, Outbound, Request};
 use crate::mask::Mask;
-use crate::{Failure, FailureKind, template};
+use crate::{Failure, FailureKind, json, template};
 
 use way::TooMuch;
 
@@ -60,36 +61,65 @@ pub struct Outcome {
     /// Tries after the first.
     pub retries: u32,
     /// The answer: JSON where it is, else text; null when empty.
-    pub raw: Value,
+    pub raw: Arc<Value>,
     /// What the filter left of it.
-    pub after_filter: Value,
+    pub after_filter: Arc<Value>,
     /// What the mapping made of that.
-    pub after_mapping: Value,
+    pub after_mapping: Arc<Value>,
     /// The text in the end.
     pub final_result: Option<String>,
     /// Why it did not go well.
     pub error: Option<String>,
 }
 
+/// A call that has ended. Its answer is not parsed yet, because that takes memory and time.
+#[derive(Debug)]
+pub struct Ended {
+    answer: Result<Authorized, Failure>,
+    shape: Shape,
+    /// The bound on what is made of the answer, bytes of text.
+    most: usize,
+    retries: u32,
+    duration: Duration,
+}
+
+impl Ended {
+    /// An estimate of the memory that [`Self::read`] takes, bytes: a tree for the answer and one for each step that makes
+    /// another of it.
+    pub fn weight(&self) -> usize {
+        let Ok(authorized) = &self.answer else { return 0 };
+        let made = usize::from(self.shape.filter.is_some()) + usize::from(self.shape.mapping.is_some());
+        json::weight(&authorized.answer.body).saturating_mul(1 + made)
+    }
+
+    /// What came of the call. The work grows with the answer. An answer whose [`Self::weight`] is above `most_memory` is
+    /// not parsed, and the outcome says so.
+    pub fn read(self, most_memory: usize) -> Outcome {
+        let weight = self.weight();
+        let mut outcome = match self.answer {
+            Err(failure) => failed(failure.message),
+            Ok(authorized) if weight > most_memory => Outcome {
+                status: Some(authorized.answer.status.as_u16()),
+                ..failed(
+                    "the answer holds too many values: parsed, it would take more memory than one call may",
+                )
+            },
+            Ok(authorized) => read(&self.shape, &authorized, self.most),
+        };
+        (outcome.retries, outcome.duration) = (self.retries, self.duration);
+        outcome
+    }
+}
+
 impl Call {
-    /// Makes the call. Whatever the other side does, this ends within the client's total time and with an outcome.
-    pub async fn make(&self, outbound: &Outbound, tokens: &Tokens, params: &Map<String, Value>) -> Outcome {
+    /// Makes the call. Whatever the other side does, this ends within the client's total time.
+    pub async fn send(&self, outbound: &Outbound, tokens: &Tokens, params: &Map<String, Value>) -> Ended {
         let started = Instant::now();
         let deadline = started + outbound.limits().total_time;
-        let mut outcome = Outcome::default();
-        match self.attempts(outbound, tokens, params, deadline, &mut outcome.retries).await {
-            Ok(authorized) => {
-                let (shape, most) = (self.shape.clone(), outbound.limits().body_bytes);
-                // Bounded, but not nothing: other calls go on meanwhile.
-                let read = tokio::task::spawn_blocking(move || read(&shape, &authorized, most)).await;
-                let retries = outcome.retries;
-                outcome = read.unwrap_or_else(|_| failed("the answer could not be worked on"));
-                outcome.retries = retries;
-            }
-            Err(failure) => outcome.error = Some(failure.message),
-        }
-        outcome.duration = started.elapsed();
-        outcome
+        let mut retries = 0;
+        let answer = self.attempts(outbound, tokens, params, deadline, &mut retries).await;
+        let most = outbound.limits().body_bytes;
+        Ended { answer, shape: self.shape.clone(), most, retries, duration: started.elapsed() }
     }
 
     async fn attempts(
@@ -167,15 +197,23 @@ fn read(shape: &Shape, authorized: &Authorized, most: usize) -> Outcome {
     let status = authorized.answer.status;
     let mut outcome = Outcome {
         status: Some(status.as_u16()),
-        raw: Mask::of(&authorized.used).body(&authorized.answer.body),
+        raw: Arc::new(Mask::of(&authorized.used).body(&authorized.answer.body)),
         ..Outcome::default()
     };
     if !status.is_success() {
         outcome.error = Some(format!("the other side answered {}", status.as_u16()));
         return outcome;
     }
-    outcome.after_filter = shape.filtered(&outcome.raw);
-    let finished = shape.mapped(&outcome.after_filter, most).and_then(|mapped| {
+    // A step that is not configured makes no copy.
+    outcome.after_filter = match shape.filter {
+        Some(_) => Arc::new(shape.filtered(&outcome.raw)),
+        None => outcome.raw.clone(),
+    };
+    let mapped = match shape.mapping {
+        Some(_) => shape.mapped(&outcome.after_filter, most).map(Arc::new),
+        None => Ok(outcome.after_filter.clone()),
+    };
+    let finished = mapped.and_then(|mapped| {
         outcome.after_mapping = mapped;
         shape.finished(&outcome.after_mapping, most)
     });
@@ -189,8 +227,8 @@ fn read(shape: &Shape, authorized: &Authorized, most: usize) -> Outcome {
     outcome
 }
 
-fn failed(why: &str) -> Outcome {
-    Outcome { error: Some(why.to_owned()), ..Outcome::default() }
+fn failed(why: impl Into<String>) -> Outcome {
+    Outcome { error: Some(why.into()), ..Outcome::default() }
 }
 
 /// Full jitter: anything up to a bound that doubles.

@@ -1,11 +1,12 @@
 //! How an integration is, in one word.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method};
-use serde_json::Value;
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::auth::{Auth, Tokens};
@@ -95,7 +96,12 @@ impl Probe {
     pub async fn run(&self, outbound: &Outbound, tokens: &Tokens, deadline: Instant) -> Checked {
         let started = Instant::now();
         let (health, detail) = match self.ask(outbound, tokens, deadline).await {
-            Ok(answer) => self.judge(&answer),
+            Ok(answer) => {
+                // A capability statement can be long, and only one of its fields counts.
+                let target = self.target.clone();
+                let judged = outbound.work(move || target.judge(&answer)).await;
+                judged.unwrap_or_else(|failure| (Health::Unreachable, Some(failure.message)))
+            }
             Err(failure) => {
                 let health = match failure.kind {
                     FailureKind::Misconfigured => Health::Misconfigured,
@@ -131,27 +137,36 @@ impl Probe {
     const fn is_fhir(&self) -> bool {
         matches!(self.target, Target::FhirMetadata)
     }
+}
 
+/// The one field of a FHIR resource that says what it is.
+#[derive(Default, Deserialize)]
+struct Resource<'a> {
+    #[serde(borrow, rename = "resourceType", default)]
+    kind: Cow<'a, str>,
+}
+
+impl Target {
     fn judge(&self, answer: &Answer) -> (Health, Option<String>) {
         let status = answer.status.as_u16();
         let answered = |health| (health, Some(format!("it answered {status}")));
-        match (status, &self.target) {
+        match (status, self) {
             (401 | 403 | 407, _) => answered(Health::AuthFailed),
             (408 | 429 | 500.., _) => answered(Health::Unreachable),
-            (200..300, Target::FhirMetadata) => {
-                let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-                if said["resourceType"] == "CapabilityStatement" {
+            (200..300, Self::FhirMetadata) => {
+                let said: Resource<'_> = serde_json::from_slice(&answer.body).unwrap_or_default();
+                if said.kind == "CapabilityStatement" {
                     (Health::Healthy, None)
                 } else {
                     (Health::Misconfigured, Some("what answers there is not a FHIR server".to_owned()))
                 }
             }
-            (_, Target::FhirMetadata) | (300..=399 | 404 | 405 | 410, Target::Path { .. }) => {
+            (_, Self::FhirMetadata) | (300..=399 | 404 | 405 | 410, Self::Path { .. }) => {
                 answered(Health::Misconfigured)
             }
             // Another refusal of the path is about its parameters, not about who asks. Few APIs have anything at their
             // root: that something answers, and not about the credentials, is all that can be asked for there.
-            (_, Target::Path { .. } | Target::Root) => (Health::Healthy, None),
+            (_, Self::Path { .. } | Self::Root) => (Health::Healthy, None),
         }
     }
 }

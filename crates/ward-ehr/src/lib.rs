@@ -14,11 +14,14 @@ mod failure;
 pub mod fhir;
 pub mod health;
 pub mod hubspot;
+pub mod json;
 mod mask;
+mod resolver;
 mod secret;
 pub mod template;
 
 pub use auth::{Auth, Tokens};
-pub use client::{Answer, Limits, Lookup, Outbound, Request, SystemLookup, reserved_header};
+pub use client::{Answer, HOP, Limits, Lookup, Outbound, Request, reserved_header};
 pub use failure::{Failure, FailureKind};
+pub use resolver::Resolver;
 pub use secret::Secret;

@@ -1,13 +1,21 @@
 //! Paths with `{placeholders}`.
 
+mod parameters;
+mod segment;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 use url::Url;
 
 use crate::Failure;
 
+pub use parameters::{WrongParameter, wrong_parameters};
+
 /// Everything but the unreserved characters (RFC 3986 section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The most characters that values may add to a path. Few servers take longer ones.
+const LONGEST_PATH: usize = 8192;
 
 /// One part of a template.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,6 +81,16 @@ pub fn check_path(path: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// A placeholder's value as flat text.
+fn flat(value: Option<&Value>) -> Result<String, &'static str> {
+    match value {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(value.to_string()),
+        Some(_) => Err("must be a text, a number or a flag"),
+        None => Err("is missing"),
+    }
+}
+
 /// A path with its placeholders filled in from `params`, each value percent-encoded as one segment, and the names of the
 /// parameters that went into it.
 ///
@@ -81,20 +99,22 @@ pub fn check_path(path: &str) -> Result<(), &'static str> {
 pub fn fill<'t>(path: &'t str, params: &Map<String, Value>) -> Result<(String, Vec<&'t str>), Failure> {
     let wrong = |name: &str, what: &str| Err(Failure::misconfigured(format!("the parameter {name} {what}")));
     let mut filled = String::with_capacity(path.len());
-    let mut used = Vec::new();
+    let (mut used, mut in_query, mut added) = (Vec::new(), false, 0);
     for part in parts(path).map_err(Failure::misconfigured)? {
         match part {
             Part::Text(text) => filled.push_str(text),
             Part::Placeholder(name) => {
-                let value = match params.get(name) {
-                    Some(Value::String(text)) => text.clone(),
-                    Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
-                    Some(_) => return wrong(name, "must be a text, a number or a flag"),
-                    None => return wrong(name, "is missing"),
+                let value = match flat(params.get(name)) {
+                    Ok(value) => value,
+                    Err(message) => return wrong(name, message),
                 };
-                let in_query = filled.contains('?');
+                in_query = in_query || filled.contains('?');
                 if value.is_empty() && !in_query {
                     return wrong(name, "must not be empty");
+                }
+                added += value.len();
+                if added > LONGEST_PATH {
+                    return wrong(name, "is too long for a path");
                 }
                 filled.extend(utf8_percent_encode(&value, RESERVED));
                 used.push(name);

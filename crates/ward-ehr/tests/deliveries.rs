@@ -47,6 +47,7 @@ fn by_token(token_url: &str) -> Auth {
         grant: Grant::ClientCredentials {
             client_id: "ward".into(),
             client_secret: Secret::new("a-client-secret"),
+            in_form: false,
             scopes: Vec::new(),
         },
         token_url: Some(token_url.parse().unwrap()),

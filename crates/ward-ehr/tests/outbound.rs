@@ -189,6 +189,48 @@ async fn redirects_are_followed_within_their_origin_only() {
 }
 
 #[tokio::test]
+async fn every_request_says_whose_it_is_and_asks_for_plain_bytes() {
+    let heard = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let told = heard.clone();
+    let peer = Peer::answering(move |request| {
+        told.lock().push(request.clone());
+        Some(if request.path() == "/near" { redirect(307, "/there") } else { json(200, "{}") })
+    })
+    .await;
+    let installation = Some(http::HeaderValue::from_static("this-one"));
+    let client = outbound(Limits { installation, ..open() });
+    let mut request = request(Method::GET, &peer.url("/near"));
+    request.headers.insert("x-ward-hop", http::HeaderValue::from_static("forged"));
+    request.headers.insert("accept-encoding", http::HeaderValue::from_static("gzip"));
+    client.send(&request, soon()).await.unwrap();
+    assert_eq!(heard.lock().len(), 2);
+    for request in heard.lock().iter() {
+        assert_eq!(request.header("x-ward-hop"), Some("this-one"));
+        assert_eq!(request.header("accept-encoding"), Some("identity"));
+    }
+}
+
+#[tokio::test]
+async fn the_client_does_not_call_the_server_that_it_belongs_to() {
+    let peer = Peer::answering(|_| Some(json(200, "{}"))).await;
+    let port = peer.address.port();
+    let client = outbound(open());
+    client.listens_at(format!("0.0.0.0:{port}").parse().unwrap());
+    for host in ["127.0.0.1", "127.9.9.9", "localhost", "[::ffff:127.0.0.1]"] {
+        assert_eq!(
+            refused(&client, &format!("http://{host}:{port}/")).await,
+            FailureKind::Misconfigured,
+            "{host}"
+        );
+    }
+    assert_eq!(peer.connections(), 0);
+    let other = Peer::answering(|_| Some(json(200, "{}"))).await;
+    assert_eq!(get(&client, &other.url("/")).await.unwrap().status, 200);
+    let own = outbound(Limits { own_origin: Some(other.url("")), ..open() });
+    assert_eq!(refused(&own, &other.url("/x")).await, FailureKind::Misconfigured);
+}
+
+#[tokio::test]
 async fn garbage_hangs_and_half_an_answer_are_failures_with_a_kind() {
     let client = outbound(open());
     let kind = async |bytes: Option<&'static [u8]>| {

@@ -125,7 +125,7 @@ impl Server {
 
     fn signer(&self, algorithm: Algorithm, kid: Option<&str>) -> Signer {
         let pem = self.text(if algorithm == Algorithm::Es384 { "ec" } else { "rsa" });
-        Signer::new(algorithm, Secret::new(pem), kid.map(str::to_owned)).unwrap()
+        Signer::new(algorithm, &Secret::new(pem), kid.map(str::to_owned)).unwrap()
     }
 }
 
@@ -161,6 +161,7 @@ async fn oauth2_client_credentials_against_oidc_provider() {
     let grant = |id: &str, secret: &str, scope: &str| Grant::ClientCredentials {
         client_id: id.into(),
         client_secret: Secret::new(secret),
+        in_form: false,
         scopes: vec![scope.into()],
     };
     let (id, secret) = ("by secret:1", "p@ss word:+%&/~");
@@ -222,7 +223,7 @@ async fn smart_backend_services_against_oidc_provider() {
     }
     // Somebody else's key, and the right key under the wrong algorithm.
     let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap().serialize_pem();
-    let other = Signer::new(Algorithm::Es384, Secret::new(other), Some("ec-1".into())).unwrap();
+    let other = Signer::new(Algorithm::Es384, &Secret::new(other), Some("ec-1".into())).unwrap();
     refused(token(grant("es384", other, its_name(), SCOPE), url()).await, "invalid_client");
     let crossed = server.signer(Algorithm::Es384, Some("ec-1"));
     refused(token(grant("rs384", crossed, its_name(), SCOPE), url()).await, "invalid_client");

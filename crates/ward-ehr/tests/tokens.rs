@@ -21,6 +21,7 @@ fn by_secret(token_url: &str) -> TokenAuth {
         grant: Grant::ClientCredentials {
             client_id: "ward:1".into(),
             client_secret: Secret::new("s3cr€t"),
+            in_form: false,
             scopes: vec!["a".into(), "b".into()],
         },
         token_url: Some(token_url.parse().unwrap()),
@@ -127,6 +128,26 @@ async fn the_client_authenticates_as_the_standard_says() {
 }
 
 #[tokio::test]
+async fn the_client_authenticates_in_the_form_where_that_is_configured() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let told = heard.clone();
+    let endpoint = Peer::answering(move |request| {
+        told.lock().push(request.clone());
+        Some(token(0, "300"))
+    })
+    .await;
+    let mut how = by_secret(&endpoint.url("/token"));
+    if let Grant::ClientCredentials { in_form, .. } = &mut how.grant {
+        *in_form = true;
+    }
+    Tokens::default().get(&outbound(open()), &how, None, soon()).await.unwrap();
+    let request = heard.lock()[0].clone();
+    assert_eq!(request.header("authorization"), None);
+    let wanted = "grant_type=client_credentials&client_id=ward%3A1&client_secret=s3cr%E2%82%ACt&scope=a+b";
+    assert_eq!(request.body, wanted);
+}
+
+#[tokio::test]
 async fn a_refused_token_is_renewed_once_and_no_more() {
     let endpoint = Peer::answering(|heard| Some(token(heard.index, "300"))).await;
     for (taken, asked, status, calls) in
@@ -169,7 +190,7 @@ async fn every_statement_has_a_fresh_jti_and_a_short_life() {
     .await;
     let how = TokenAuth {
         grant: Grant::SmartBackendServices {
-            signer: Signer::new(Algorithm::Es384, key(), Some("k1".into())).unwrap(),
+            signer: Signer::new(Algorithm::Es384, &key(), Some("k1".into())).unwrap(),
             client_id: "ward".into(),
             audience: None,
             scopes: vec!["system/Communication.c".into()],
@@ -206,7 +227,7 @@ async fn every_statement_has_a_fresh_jti_and_a_short_life() {
 fn discovering(base: &str) -> TokenAuth {
     TokenAuth {
         grant: Grant::SmartBackendServices {
-            signer: Signer::new(Algorithm::Es384, key(), None).unwrap(),
+            signer: Signer::new(Algorithm::Es384, &key(), None).unwrap(),
             client_id: "ward".into(),
             audience: None,
             scopes: Vec::new(),
@@ -284,7 +305,7 @@ async fn a_workload_identity_is_exchanged_in_the_form_that_google_documents() {
     })
     .await;
     let (pem, public) = rsa();
-    let signer = Signer::new(Algorithm::Rs256, pem, Some("k1".into())).unwrap();
+    let signer = Signer::new(Algorithm::Rs256, &pem, Some("k1".into())).unwrap();
     let auth = Auth::Token(Box::new(workload(signer, &endpoint.url("/v1/token"))));
     let request = Request {
         method: Method::GET,
@@ -323,7 +344,7 @@ async fn a_workload_identity_is_exchanged_in_the_form_that_google_documents() {
 #[tokio::test]
 async fn googles_refusals_are_told_by_their_name() {
     let (pem, _) = rsa();
-    let signer = Signer::new(Algorithm::Rs256, pem, None).unwrap();
+    let signer = Signer::new(Algorithm::Rs256, &pem, None).unwrap();
     for (status, error) in [
         (400, "invalid_grant"),
         (400, "invalid_target"),
@@ -339,7 +360,7 @@ async fn googles_refusals_are_told_by_their_name() {
         assert_eq!(failure.message, format!("the token endpoint refused with {status}: {error}"));
     }
     // Google takes RSA only.
-    assert!(Signer::new(Algorithm::Rs256, key(), None).is_err());
+    assert!(Signer::new(Algorithm::Rs256, &key(), None).is_err());
 }
 
 #[tokio::test]
@@ -400,17 +421,17 @@ fn a_key_is_tried_before_it_is_taken() {
     let p384 = key();
     let p256 =
         Secret::new(rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem());
-    assert!(Signer::new(Algorithm::Es384, p384.clone(), None).is_ok());
+    assert!(Signer::new(Algorithm::Es384, &p384, None).is_ok());
     for (algorithm, pem) in [
         (Algorithm::Es384, p256),
         (Algorithm::Rs384, p384.clone()),
         (Algorithm::Es384, Secret::new("")),
         (Algorithm::Rs384, Secret::new("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----")),
     ] {
-        let failure = Signer::new(algorithm, pem, None).unwrap_err();
+        let failure = Signer::new(algorithm, &pem, None).unwrap_err();
         assert!(!failure.message.contains("BEGIN"), "{failure}");
     }
-    let shown = format!("{:?}", Signer::new(Algorithm::Es384, p384, None).unwrap());
+    let shown = format!("{:?}", Signer::new(Algorithm::Es384, &p384, None).unwrap());
     assert!(!shown.contains("BEGIN"), "{shown}");
 }
 
@@ -426,7 +447,7 @@ async fn a_server_that_is_busy_for_a_while_is_not_configured_wrongly() {
         let server = Peer::answering(move |_| Some(json(status, "{}"))).await;
         let how = TokenAuth {
             grant: Grant::SmartBackendServices {
-                signer: Signer::new(Algorithm::Es384, key(), None).unwrap(),
+                signer: Signer::new(Algorithm::Es384, &key(), None).unwrap(),
                 client_id: "ward".into(),
                 audience: None,
                 scopes: Vec::new(),

@@ -128,6 +128,7 @@ impl Server {
         app.check_master_key().await.expect("the database's master key");
         let listener = tokio::net::TcpListener::bind(app.config.listen).await.expect("a free port");
         let address = listener.local_addr().expect("a bound address");
+        app.wire.listens_at(address);
         let (stop, stopped) = oneshot::channel::<()>();
         let options = ServeOptions {
             limits: app.config.limits.clone(),

@@ -208,7 +208,8 @@ impl App {
     /// The same with these keys, on a database that is migrated.
     pub(crate) fn with(config: Config, db: Db, clock: Clock, vault: Vault) -> Result<Arc<Self>, OpenError> {
         let contract = Contract::load_for(router::RULES, &config.platform)?;
-        let wire = Wire::new(&config)?;
+        let vault = Arc::new(vault);
+        let wire = Wire::new(&config, &vault)?;
         let long_reads = long_reads(&db);
         let app = Arc::new(Self {
             rates: AddressRates::new(&config.rates),
@@ -217,7 +218,7 @@ impl App {
             db,
             clock,
             contract,
-            vault: Arc::new(vault),
+            vault,
             wire,
             work: Work::default(),
             long_reads,

@@ -8,7 +8,6 @@ use serde::Serialize;
 use ward_db::ErrorKind;
 
 use crate::http::validate::{Problem, Problems};
-use crate::shares::Full;
 
 /// Why a request was not done.
 #[derive(Debug)]
@@ -170,7 +169,7 @@ impl ApiError {
     }
 
     /// 429: this workspace, or this address, uses as much of a shared pool as it may. Others are not concerned.
-    pub fn share_used_up(cause: Full) -> Self {
+    pub fn share_used_up(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         let mut error = Self::new(
             StatusCode::TOO_MANY_REQUESTS,
             "share_used_up",
@@ -178,6 +177,15 @@ impl ApiError {
         );
         error.retry_after = Some(1);
         error.because(cause)
+    }
+
+    /// 508: this installation sent the request itself (RFC 5842 section 7.2).
+    pub const fn called_itself() -> Self {
+        Self::new(
+            StatusCode::LOOP_DETECTED,
+            "loop_detected",
+            "This request comes from this server itself. An integration must not call the server that it belongs to.",
+        )
     }
 
     /// 503: a write may or may not have been done.

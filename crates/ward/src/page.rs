@@ -57,11 +57,19 @@ impl<T> Paginated<T> {
         position: impl Fn(&R) -> i64,
         show: impl FnMut(R) -> T,
     ) -> Self {
+        let mut shown = Self::of(Vec::new(), &rows, page, counted, position);
+        rows.truncate(usize::try_from(page.limit).unwrap_or(usize::MAX));
+        shown.items = rows.into_iter().map(show).collect();
+        shown
+    }
+
+    /// The page of these items, which show `rows`. There may be one row more than the page has.
+    pub fn of<R>(items: Vec<T>, rows: &[R], page: Page, counted: i64, position: impl Fn(&R) -> i64) -> Self {
         let most = usize::try_from(page.limit).unwrap_or(usize::MAX);
         let has_more = rows.len() > most;
-        rows.truncate(most);
-        let continuation_token = if has_more { rows.last().map(position) } else { None };
+        let last = rows.get(most.saturating_sub(1));
+        let continuation_token = if has_more { last.map(position) } else { None };
         let total = (counted <= TOTAL_LIMIT).then_some(counted);
-        Self { items: rows.into_iter().map(show).collect(), has_more, continuation_token, total }
+        Self { items, has_more, continuation_token, total }
     }
 }

@@ -215,7 +215,8 @@ fn no_secret_of_an_integration_is_ever_logged() {
                     "assertion_algorithm": "ES384", "private_key_value": { "value": private } }),
         ),
     ] {
-        let endpoint = json!({ "name": "e", "description": "E", "path": "/echo", "method": "GET" });
+        let endpoint = json!({ "name": "e", "description": "E", "path": "/echo", "method": "GET",
+                              "input_schema": { "properties": { "patient": {} } } });
         let body = json!({ "name": name, "display_name": "T", "base_url": base, "auth": auth, "endpoints": [endpoint] });
         let made = ask(Call::post(path(""), body), 201);
         let test = path(&format!("/{}/endpoints/e/test", made.text("id")));

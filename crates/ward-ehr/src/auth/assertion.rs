@@ -1,11 +1,15 @@
 //! Signed statements: JWTs with a private key (RFC 7519, RFC 7523).
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use jsonwebtoken::{EncodingKey, Header};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::key::{self, PrivateKey};
 use crate::{Failure, Secret};
 
 /// How long a statement is good for. SMART allows five minutes at most; a minute is left for clocks that run ahead.
@@ -23,21 +27,27 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    const fn of_jwt(self) -> jsonwebtoken::Algorithm {
+    /// Its name in a statement's header (RFC 7518 section 3.1).
+    const fn name(self) -> &'static str {
         match self {
-            Self::Rs256 => jsonwebtoken::Algorithm::RS256,
-            Self::Rs384 => jsonwebtoken::Algorithm::RS384,
-            Self::Es384 => jsonwebtoken::Algorithm::ES384,
+            Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Es384 => "ES384",
         }
+    }
+
+    pub(super) const fn is_rsa(self) -> bool {
+        matches!(self, Self::Rs256 | Self::Rs384)
     }
 }
 
-/// A private key that has been seen to sign.
+/// A private key that has been seen to sign. It is parsed once; clones share it.
 #[derive(Clone)]
 pub struct Signer {
     algorithm: Algorithm,
-    pem: Secret,
-    key: EncodingKey,
+    key: Arc<PrivateKey>,
+    /// Tells this key from every other without showing it.
+    digest: String,
     kid: Option<String>,
 }
 
@@ -52,46 +62,37 @@ impl std::fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// A signer with this PEM (PKCS #8; RSA keys also as PKCS #1).
+    /// A signer with this key: PEM (PKCS #8, PKCS #1 or SEC1) or a JWK, whose `kid` counts where none is given. Parsing and
+    /// the first signature take milliseconds.
     ///
     /// # Errors
-    /// When the text is no private key, or none for this algorithm. The sentence does not repeat it.
-    pub fn new(algorithm: Algorithm, pem: Secret, kid: Option<String>) -> Result<Self, Failure> {
-        let wrong = || {
-            Failure::misconfigured(match algorithm {
-                Algorithm::Rs256 | Algorithm::Rs384 => {
-                    "the private key is not an RSA key in PEM, of 2048 bits or more"
-                }
-                Algorithm::Es384 => "the private key is not a P-384 key in PKCS #8 PEM",
-            })
-        };
-        let bytes = pem.expose().as_bytes();
-        let key = match algorithm {
-            Algorithm::Rs256 | Algorithm::Rs384 => EncodingKey::from_rsa_pem(bytes),
-            Algorithm::Es384 => EncodingKey::from_ec_pem(bytes),
-        }
-        .map_err(|_| wrong())?;
-        let signer = Self { algorithm, pem, key, kid };
-        // Only signing tells whether the key is one for this algorithm and whole.
-        signer.sign(&json!({})).map_err(|_| wrong())?;
+    /// When the text is no private key of a permitted size, or none for this algorithm. The sentence does not repeat it.
+    pub fn new(algorithm: Algorithm, text: &Secret, kid: Option<String>) -> Result<Self, Failure> {
+        let (key, own_kid) = key::parse(algorithm, text.expose()).map_err(Failure::misconfigured)?;
+        let digest = format!("{:x?}", Sha256::digest(text.expose().as_bytes()).as_slice());
+        let signer = Self { algorithm, key: Arc::new(key), digest, kid: kid.or(own_kid) };
+        // Only signing tells whether the key is whole.
+        signer.sign(&json!({}))?;
         Ok(signer)
     }
 
     /// What makes it this signer and no other.
     pub(super) fn parts(&self) -> [&str; 3] {
-        let algorithm = match self.algorithm {
-            Algorithm::Rs256 => "RS256",
-            Algorithm::Rs384 => "RS384",
-            Algorithm::Es384 => "ES384",
-        };
-        [algorithm, self.pem.expose(), self.kid.as_deref().unwrap_or_default()]
+        [self.algorithm.name(), &self.digest, self.kid.as_deref().unwrap_or_default()]
     }
 
+    /// A signed statement in the compact form (RFC 7515 section 7.1).
     fn sign(&self, claims: &Value) -> Result<String, Failure> {
-        let mut header = Header::new(self.algorithm.of_jwt());
-        header.kid.clone_from(&self.kid);
-        jsonwebtoken::encode(&header, claims, &self.key)
-            .map_err(|_| Failure::misconfigured("the private key cannot sign"))
+        let mut header = json!({ "typ": "JWT", "alg": self.algorithm.name() });
+        if let Some(kid) = &self.kid {
+            header["kid"] = json!(kid);
+        }
+        let encoded = |part: &[u8]| URL_SAFE_NO_PAD.encode(part);
+        let message =
+            format!("{}.{}", encoded(header.to_string().as_bytes()), encoded(claims.to_string().as_bytes()));
+        let signature = self.key.sign(self.algorithm, message.as_bytes());
+        let signature = signature.ok_or_else(|| Failure::misconfigured("the private key cannot sign"))?;
+        Ok(format!("{message}.{}", encoded(&signature)))
     }
 
     /// A statement that is good for four minutes and for one use: its `jti` is never given twice.

@@ -5,19 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use parking_lot::Mutex;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 use url::Url;
 
-use super::{Grant, TokenAuth, sensitive};
+use super::{Grant, TokenAuth, basic, sensitive};
 use crate::client::{Answer, Outbound, Request};
-use crate::{Failure, FailureKind, Secret};
+use crate::{Failure, FailureKind, Secret, json as bounded};
 
 /// How long before its end a token is no longer used, at most.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -139,7 +137,9 @@ async fn fetch(
         }
         _ => return Err(Failure::misconfigured("no token_url is configured")),
     };
-    let (form, authorization) = presented(&how.grant, &token_url)?;
+    let (grant, url) = (how.grant.clone(), token_url.clone());
+    // Signing with a long key takes milliseconds.
+    let (form, authorization) = outbound.work(move || presented(&grant, &url)).await??;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -175,7 +175,7 @@ async fn discover(outbound: &Outbound, fhir_base: &Url, deadline: Instant) -> Re
             answer.status.as_u16()
         )));
     }
-    let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let said = bounded::parse(&answer.body, bounded::SMALL_TREE).unwrap_or_default();
     let found = said["token_endpoint"].as_str().and_then(|text| Url::parse(text).ok());
     // A document that came over https does not send the assertion over a wire that anybody can read.
     let found = found.filter(|found| found.scheme() == "https" || found.scheme() == fhir_base.scheme());
@@ -192,12 +192,15 @@ fn presented(grant: &Grant, token_url: &Url) -> Result<(Form, Option<HeaderValue
     let mut form: Form = Vec::new();
     let mut authorization = None;
     let scopes = match grant {
-        Grant::ClientCredentials { client_id, client_secret, scopes } => {
+        Grant::ClientCredentials { client_id, client_secret, in_form, scopes } => {
             form.push(("grant_type", plain("client_credentials")));
-            let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-            let pair = Secret::new(format!("{}:{}", encoded(client_id), encoded(client_secret.expose())));
-            let basic = Secret::new(format!("Basic {}", STANDARD.encode(pair.expose())));
-            authorization = Some(sensitive(&basic)?);
+            if *in_form {
+                form.push(("client_id", plain(client_id)));
+                form.push(("client_secret", client_secret.clone()));
+            } else {
+                let basic = Secret::new(format!("Basic {}", basic(client_id, client_secret)));
+                authorization = Some(sensitive(&basic)?);
+            }
             scopes
         }
         Grant::JwtBearer { signer, issuer, subject, audience, scopes, scopes_in_jwt } => {
@@ -239,7 +242,7 @@ fn presented(grant: &Grant, token_url: &Url) -> Result<(Form, Option<HeaderValue
 
 /// The token in a token endpoint's answer (RFC 6749 sections 5.1 and 5.2).
 fn read(answer: &Answer, sent_at: Instant, assumed: Duration) -> Result<Held, Failure> {
-    let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let said = bounded::parse(&answer.body, bounded::SMALL_TREE).unwrap_or_default();
     let status = answer.status.as_u16();
     match status {
         200 | 201 => {}

@@ -1,5 +1,6 @@
 //! The settings of what Ward calls, and of the keys under which it keeps credentials for that.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +25,14 @@ pub struct Outbound {
     pub concurrency: usize,
     /// Queues of deliveries served at once, on one replica.
     pub lanes: usize,
+    /// Calls under way at once, over all workspaces, on one replica.
+    pub calls: u32,
+    /// Calls of one workspace under way at once, on one replica.
+    pub calls_per_workspace: u32,
+    /// Memory for answers that are being worked on, bytes, over all workspaces. One workspace has a quarter of it.
+    pub memory: usize,
+    /// Name servers that are asked instead of the system's.
+    pub name_servers: Vec<SocketAddr>,
     /// PEM file of authorities that are trusted besides the system's.
     pub ca_file: Option<PathBuf>,
 }
@@ -37,6 +46,10 @@ impl Default for Outbound {
             body_bytes: 1 << 20,
             concurrency: 8,
             lanes: 256,
+            calls: 256,
+            calls_per_workspace: 32,
+            memory: 256 << 20,
+            name_servers: Vec::new(),
             ca_file: None,
         }
     }
@@ -157,6 +170,68 @@ pub(super) const LANES: Setting = Setting {
         Ok(())
     },
     show: |config| config.outbound.lanes.to_string(),
+};
+
+pub(super) const CALLS: Setting = Setting {
+    key: "outbound_calls",
+    chapter: "Outbound calls",
+    form: "COUNT",
+    help: "Endpoint tests and health checks under way at once, over all workspaces, on one replica. Workspaces take turns.",
+    secret: false,
+    apply: |draft, text| {
+        draft.config.outbound.calls = number(text, 1..=100_000)?;
+        Ok(())
+    },
+    show: |config| config.outbound.calls.to_string(),
+};
+
+pub(super) const CALLS_PER_WORKSPACE: Setting = Setting {
+    key: "outbound_calls_per_workspace",
+    chapter: "Outbound calls",
+    form: "COUNT",
+    help: "Endpoint tests and health checks of one workspace under way at once, on one replica. Up to 64 more wait; \
+           beyond them the workspace gets 429.",
+    secret: false,
+    apply: |draft, text| {
+        draft.config.outbound.calls_per_workspace = number(text, 1..=100_000)?;
+        Ok(())
+    },
+    show: |config| config.outbound.calls_per_workspace.to_string(),
+};
+
+pub(super) const MEMORY: Setting = Setting {
+    key: "outbound_memory",
+    chapter: "Outbound calls",
+    form: "SIZE",
+    help: "Memory for parsed answers of endpoint tests, over all workspaces, on one replica. One workspace has a quarter \
+           of it, and an answer that would take more is an error of its call.",
+    secret: false,
+    apply: |draft, text| {
+        draft.config.outbound.memory = size(text, 16 << 20..=1 << 36)?;
+        Ok(())
+    },
+    show: |config| show_size(config.outbound.memory),
+};
+
+pub(super) const NAME_SERVERS: Setting = Setting {
+    key: "outbound_name_servers",
+    chapter: "Outbound calls",
+    form: "ADDRESSES",
+    help: "Name servers that the hosts of integrations are looked up at, comma-separated, each an address with or \
+           without a port. Default: those of /etc/resolv.conf. /etc/hosts is heeded in either case.",
+    secret: false,
+    apply: |draft, text| {
+        let servers = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+        let server = |text: &str| {
+            text.parse().or_else(|_| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53)))
+        };
+        draft.config.outbound.name_servers = servers
+            .map(server)
+            .collect::<Result<_, _>>()
+            .map_err(|_| "must be addresses such as 192.0.2.53 or [2001:db8::53]:5353".to_owned())?;
+        Ok(())
+    },
+    show: |config| show_list(&config.outbound.name_servers),
 };
 
 pub(super) const CA_FILE: Setting = Setting {

@@ -26,6 +26,8 @@ pub struct SentBody {
     /// `None` once the body was judged.
     parsed: Option<Parsed>,
     holder: Holder,
+    /// Whether its judgement takes long whatever its length.
+    heavy: bool,
 }
 
 /// A valid body.
@@ -65,7 +67,7 @@ impl Call {
             validate::parse(content_type.as_deref(), &sent, depth)
         });
         match parsed.await? {
-            Ok(parsed) => Ok(SentBody { bytes, parsed: Some(parsed), holder }),
+            Ok(parsed) => Ok(SentBody { bytes, parsed: Some(parsed), holder, heavy: false }),
             Err(BodyRefused::NotUtf8) => Err(ApiError::not_utf8()),
             Err(BodyRefused::Problems(problems)) => Err(ApiError::invalid(problems)),
         }
@@ -73,6 +75,13 @@ impl Call {
 }
 
 impl SentBody {
+    /// The same body, judged among the CPU work whatever its length.
+    #[must_use]
+    pub fn heavy(mut self) -> Self {
+        self.heavy = true;
+        self
+    }
+
     /// The body as it was sent.
     pub const fn bytes(&self) -> &Bytes {
         &self.bytes
@@ -97,7 +106,8 @@ impl SentBody {
     {
         let parsed = self.parsed.take().unwrap_or(Parsed::Missing);
         let operation = call.operation.clone();
-        let judged = run(&call.app, self.holder, self.bytes.len(), move || judge(&operation, &parsed, more));
+        let length = if self.heavy { usize::MAX } else { self.bytes.len() };
+        let judged = run(&call.app, self.holder, length, move || judge(&operation, &parsed, more));
         let (value, present) = judged.await??;
         Ok(Sent { bytes: self.bytes.clone(), value, present })
     }

@@ -231,6 +231,16 @@ impl Call {
         Ok((entry, body.valid(self).await?))
     }
 
+    /// As [`Self::enter_with_body`], for bodies whose judgement takes long however short they are: they can hold keys.
+    pub async fn enter_with_heavy_body<T: DeserializeOwned + Send + 'static>(
+        &mut self,
+    ) -> Result<(Entry, Sent<T>), ApiError> {
+        let admitted = Entry::admit(self).await?;
+        let body = self.read_body_of(admitted.holder()).await?.heavy();
+        let entry = admitted.decided(&self.app)?;
+        Ok((entry, body.valid(self).await?))
+    }
+
     /// Lets the caller in and reads the body of an operation that declares none, whose bytes tell repeats apart.
     pub async fn enter_with_ignored_body(&mut self) -> Result<(Entry, Bytes), ApiError> {
         let admitted = Entry::admit(self).await?;
@@ -352,6 +362,10 @@ where
         let started = Instant::now();
         let (parts, body) = request.into_parts();
         let context = Arc::new(Context::of_request(&self.app, &parts));
+        if self.app.wire.is_own(&parts.headers) {
+            let refusal = Err(ApiError::called_itself());
+            return answer(refusal, &context, &self.figures, None, &self.operation.id, started);
+        }
         let counted = match self.count(&parts, &context) {
             Ok(counted) => counted,
             Err(state) => {

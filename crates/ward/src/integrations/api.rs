@@ -2,17 +2,20 @@
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
-use ward_db::Timestamp;
+use ward_db::{Timestamp, Tx};
 
 use super::actions::{self, Change, NewIntegration};
-use super::{AuthConfig, Endpoint, Integration, Mcp, Protocol, outbound, rules, store};
+use super::outbound::{self, health};
+use super::store::{Head, Unparsed};
+use super::{AuthConfig, Endpoint, Integration, Mcp, Protocol, rules, store};
 use crate::error::ApiError;
 use crate::http::idempotency::Repeat;
 use crate::http::validate::{Json, Loc, Problem};
 use crate::http::{Call, Reply};
 use crate::ids::{IntegrationId, WorkspaceId};
-use crate::page::{PageQuery, Paginated};
+use crate::page::{Page, PageQuery, Paginated};
 
 /// `IntegrationResponse`
 #[derive(Serialize)]
@@ -65,15 +68,20 @@ pub(super) struct Filter {
 
 impl Filter {
     /// Whether this integration is one of them. A search looks for its text, in any case, in both names.
-    pub fn admits(&self, integration: &Integration) -> bool {
+    fn admits(&self, integration: &Head) -> bool {
         let found = |text: &str| {
             let text = text.to_lowercase();
             integration.name.to_lowercase().contains(&text)
-                || integration.config.display_name.to_lowercase().contains(&text)
+                || integration.display_name.to_lowercase().contains(&text)
         };
-        self.enabled.is_none_or(|enabled| enabled == integration.config.enabled)
-            && self.protocol.as_deref().is_none_or(|protocol| protocol == integration.config.protocol.name())
+        self.enabled.is_none_or(|enabled| enabled == integration.enabled)
+            && self.protocol.as_deref().is_none_or(|protocol| protocol == integration.protocol)
             && self.search.as_deref().is_none_or(found)
+    }
+
+    /// Whether it asks for the whole list in its own order.
+    const fn is_empty(&self) -> bool {
+        self.enabled.is_none() && self.protocol.is_none() && self.search.is_none() && self.sort_by.is_none()
     }
 }
 
@@ -101,12 +109,12 @@ fn lost_place(token: i64) -> ApiError {
 }
 
 /// Puts the list into the order asked for; places decide between equals.
-fn sort(integrations: &mut [Integration], sort_by: &str) {
+fn sort(integrations: &mut [Head], sort_by: &str) {
     let (field, descending) = sort_by.strip_prefix('-').map_or((sort_by, false), |field| (field, true));
     integrations.sort_by(|a, b| {
         let order = match field {
             "name" => a.name.cmp(&b.name),
-            "display_name" => a.config.display_name.cmp(&b.config.display_name),
+            "display_name" => a.display_name.cmp(&b.display_name),
             "created_at" => a.created_at.cmp(&b.created_at),
             _ => a.updated_at.cmp(&b.updated_at),
         };
@@ -115,37 +123,73 @@ fn sort(integrations: &mut [Integration], sort_by: &str) {
     });
 }
 
+/// The ids and positions of a page, one more than it has where another follows, and the number of integrations in the
+/// whole list.
+type Listed = (Vec<(IntegrationId, i64)>, i64);
+
 /// `list-integrations`
 ///
-/// A workspace has few integrations, so all are read and the page is cut from them; the token is the place of the last
-/// one seen, whatever the order.
+/// Only the integrations of the page are read whole, and parsed one after the other: each can be as large as a request's
+/// body. The token is the place of the last one seen, whatever the order.
 pub async fn list(call: Call) -> Result<Reply, ApiError> {
     let (entry, query) = call.enter_with_query().await?;
     let filter: Filter = query.read()?;
     let page = query.read::<PageQuery>()?.page();
-    let sort_by = filter.sort_by.clone();
-    sort_rule(sort_by.as_deref())?;
-    let workspace = entry.workspace()?.id;
-    let mut found = call
-        .app
-        .db
-        .read("integrations.list", move |tx| store::list(tx, workspace).map_err(ApiError::from))
-        .await?;
-    let counted = found.iter().filter(|integration| filter.admits(integration)).count();
-    let counted = i64::try_from(counted).unwrap_or(i64::MAX);
-    match &sort_by {
-        None => found.retain(|integration| integration.position > page.after),
+    sort_rule(filter.sort_by.as_deref())?;
+    let (workspace, holder) = (entry.workspace()?.id, actions::holder(&entry)?);
+    let db = &call.app.db;
+    let (listed, counted): Listed = if filter.is_empty() {
+        let plain =
+            move |tx: &mut Tx<'_>| Ok((store::page(tx, workspace, page)?, store::count(tx, workspace)?));
+        db.read("integrations.list", plain).await.map_err(|error: ward_db::Error| ApiError::from(error))?
+    } else {
+        let heads = call
+            .app
+            .read_long(workspace, "integrations.heads", move |tx| store::heads(tx, workspace))
+            .await?;
+        chosen(heads, &filter, page)?
+    };
+    let most = usize::try_from(page.limit).unwrap_or(usize::MAX);
+    let mut items = Vec::new();
+    let shown: Vec<IntegrationId> = listed.iter().take(most).map(|(id, _)| *id).collect();
+    for ids in shown.chunks(store::READ_AT_ONCE) {
+        let wanted = ids.to_vec();
+        let found = db.read("integrations.some", move |tx| store::some(tx, workspace, &wanted)).await?;
+        let ids = ids.to_vec();
+        items.extend(call.app.work.run(holder, move || show_each(&ids, found)).await??);
+    }
+    Reply::ok(&Paginated::of(items, &listed, page, counted, |(_, position)| *position))
+}
+
+/// The page of those that are asked for, in the order asked for.
+fn chosen(mut heads: Vec<Head>, filter: &Filter, page: Page) -> Result<Listed, ApiError> {
+    let counted = heads.iter().filter(|head| filter.admits(head)).count();
+    match &filter.sort_by {
+        None => heads.retain(|head| head.position > page.after),
         Some(sort_by) => {
             // All of them, because the last one seen may have come to be none of those asked for.
-            sort(&mut found, sort_by);
+            sort(&mut heads, sort_by);
             if page.after > 0 {
-                let seen = found.iter().position(|integration| integration.position == page.after);
-                found.drain(..=seen.ok_or_else(|| lost_place(page.after))?);
+                let seen = heads.iter().position(|head| head.position == page.after);
+                heads.drain(..=seen.ok_or_else(|| lost_place(page.after))?);
             }
         }
     }
-    found.retain(|integration| filter.admits(integration));
-    Reply::ok(&Paginated::new(found, page, counted, |integration| integration.position, Shown::from))
+    let fetched = usize::try_from(page.fetch()).unwrap_or(usize::MAX);
+    let admitted = heads.iter().filter(|head| filter.admits(head)).take(fetched);
+    let listed = admitted.map(|head| (head.id, head.position)).collect();
+    Ok((listed, i64::try_from(counted).unwrap_or(i64::MAX)))
+}
+
+/// These integrations as they are answered, in the order of their ids. One that was deleted meanwhile is left out.
+fn show_each(ids: &[IntegrationId], mut found: Vec<Unparsed>) -> Result<Vec<Box<RawValue>>, ApiError> {
+    let mut shown = Vec::with_capacity(ids.len());
+    for id in ids {
+        let Some(at) = found.iter().position(|found| found.id() == *id) else { continue };
+        let integration = found.swap_remove(at).parse()?;
+        shown.push(to_raw_value(&Shown::from(integration)).map_err(ApiError::internal)?);
+    }
+    Ok(shown)
 }
 
 /// The integration that the path names; text that is no id names none.
@@ -155,7 +199,7 @@ fn named(call: &Call) -> IntegrationId {
 
 /// `create-integration`
 pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<NewIntegration>().await?;
+    let (entry, sent) = call.enter_with_heavy_body::<NewIntegration>().await?;
     let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
     actions::create(&call.app, entry, sent.value, repeat).await
 }
@@ -163,14 +207,13 @@ pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
 /// `get-integration`
 pub async fn get(call: Call) -> Result<Reply, ApiError> {
     let entry = call.enter().await?;
-    let (workspace, id) = (entry.workspace()?.id, named(&call));
-    let found = call.app.db.read("integrations.get", move |tx| store::get(tx, workspace, id)).await?;
-    Reply::ok(&Shown::from(found.ok_or(ApiError::no_integration())?))
+    let found = actions::read(&call.app, &entry, named(&call)).await?;
+    Reply::ok(&Shown::from(found))
 }
 
 /// `update-integration`
 pub async fn update(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<Change>().await?;
+    let (entry, sent) = call.enter_with_heavy_body::<Change>().await?;
     let change = sent.value.given(sent.present);
     let changed = actions::update(&call.app, entry, named(&call), change).await?;
     Reply::ok(&Shown::from(changed))
@@ -186,7 +229,7 @@ pub async fn delete(call: Call) -> Result<Reply, ApiError> {
 /// `integration-health-check`
 pub async fn health(call: Call) -> Result<Reply, ApiError> {
     let entry = call.enter().await?;
-    Reply::ok(&outbound::health(&call.app, &entry).await?)
+    Reply::ok(&health::check_all(&call.app, &entry).await?)
 }
 
 #[derive(Deserialize)]
@@ -199,5 +242,6 @@ pub async fn test(mut call: Call) -> Result<Reply, ApiError> {
     let (entry, sent) = call.enter_with_body::<TestRequest>().await?;
     let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
     let endpoint = call.parameter("endpoint_name").to_owned();
-    outbound::test(&call.app, entry, named(&call), endpoint, rules::params(&sent.value.params), repeat).await
+    let params = rules::params(&sent.value.params);
+    outbound::test::run(&call.app, entry, named(&call), endpoint, params, repeat).await
 }

@@ -173,6 +173,7 @@ pub fn default_of(name: &str) -> Option<Config> {
         kind: connector.auth,
         header_name: None,
         client_id: None,
+        client_auth_method: None,
         token_url: connector.token_url.map(str::to_owned),
         gcp_scopes: scopes.clone().filter(|_| google),
         scopes: scopes.filter(|_| !google),

@@ -9,6 +9,8 @@ mod secrets;
 mod store;
 mod stored;
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use ward_db::{Error, Timestamp, Tx};
@@ -112,6 +114,16 @@ pub enum AuthKind {
     SmartBackendServices,
 }
 
+/// How a client authenticates with its secret (RFC 6749 section 2.3.1, by the names of OpenID Connect Discovery).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuthMethod {
+    /// In HTTP Basic.
+    ClientSecretBasic,
+    /// In the form.
+    ClientSecretPost,
+}
+
 /// The contract's `AuthConfig`: what is not secret, and references to what is. Without those fields that are absent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthConfig {
@@ -127,6 +139,9 @@ pub struct AuthConfig {
     /// Where tokens are had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_url: Option<String>,
+    /// Where the client's id and secret stand in a token request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_auth_method: Option<ClientAuthMethod>,
     /// What is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes: Option<Vec<String>>,
@@ -185,11 +200,14 @@ pub struct Endpoint<A> {
     pub method: String,
     /// A base URL of its own.
     pub base_url: Option<String>,
+    /// Whether a path parameter may hold a slash, a backslash or a dot segment.
+    #[serde(default)]
+    pub allow_reserved: bool,
     /// Credentials of its own.
     pub auth: Option<A>,
     /// Headers.
     pub headers: Map<String, Value>,
-    /// What parameters it takes, a JSON Schema for callers; not enforced.
+    /// Its parameters, a JSON Schema. Only parameters that this or the path names are sent; the rest is for callers.
     pub input_schema: Value,
     /// `json` or `form`.
     pub body_format: String,
@@ -210,6 +228,20 @@ pub struct Endpoint<A> {
 }
 
 impl<A> Endpoint<A> {
+    /// The names of the parameters that its schema declares.
+    fn declared_parameters(&self) -> HashSet<&str> {
+        let mut names = HashSet::new();
+        let mut schemas = vec![&self.input_schema];
+        while let Some(schema) = schemas.pop() {
+            names
+                .extend(schema["properties"].as_object().into_iter().flat_map(Map::keys).map(String::as_str));
+            for combined in ["allOf", "anyOf", "oneOf"] {
+                schemas.extend(schema[combined].as_array().into_iter().flatten());
+            }
+        }
+        names
+    }
+
     /// The same with other credentials.
     fn with_auth<B>(self, auth: Option<B>) -> Endpoint<B> {
         Endpoint {
@@ -218,6 +250,7 @@ impl<A> Endpoint<A> {
             path: self.path,
             method: self.method,
             base_url: self.base_url,
+            allow_reserved: self.allow_reserved,
             auth,
             headers: self.headers,
             input_schema: self.input_schema,
@@ -240,6 +273,7 @@ impl<A> Endpoint<A> {
             path: path.to_owned(),
             method: method.to_owned(),
             base_url: None,
+            allow_reserved: false,
             auth: None,
             headers: Map::new(),
             input_schema: json!({}),
@@ -303,6 +337,6 @@ pub fn seed(tx: &mut Tx<'_>, workspace: WorkspaceId, connector: &str, now: Times
         position,
         config,
     };
-    store::insert(tx, &seeded)?;
+    store::insert(tx, &seeded, &store::Texts::of(&seeded.config)?)?;
     Ok(true)
 }

@@ -104,7 +104,12 @@ pub fn headers(value: &Value) -> Vec<RuleProblem> {
         let message = wrong_header(name, value.as_str().unwrap_or_default())?;
         Some(RuleProblem { at: vec![Loc::from(name.clone())], message: message.to_owned() })
     };
-    value.as_object().into_iter().flatten().filter_map(wrong).collect()
+    let headers = value.as_object();
+    let length = |(name, value): (&String, &Value)| name.len() + value.as_str().map_or(0, str::len);
+    if headers.into_iter().flatten().map(length).sum::<usize>() > outbound::MOST_HEADER_BYTES {
+        return vec![RuleProblem::here("must be at most 8,192 bytes together, names and values")];
+    }
+    headers.into_iter().flatten().filter_map(wrong).collect()
 }
 
 /// An endpoint's path.
@@ -180,10 +185,18 @@ pub fn endpoints(value: &Value) -> Vec<RuleProblem> {
     problems
 }
 
-/// A secret: not empty, not absurdly long.
+/// A secret: not empty, not absurdly long, and without the white space that comes along when it is copied. A private key
+/// may have some around it, because its form tells where it begins and ends.
 pub fn secret(value: &Value) -> Vec<RuleProblem> {
-    let length = value.as_str().unwrap_or_default().len();
-    verdict((length == 0 || length > 16 * 1024).then_some("must be 1 to 16,384 bytes"))
+    let text = value.as_str().unwrap_or_default();
+    let length = text.len();
+    if length == 0 || length > 16 * 1024 {
+        return verdict(Some("must be 1 to 16,384 bytes"));
+    }
+    let is_key = text.contains("PRIVATE KEY") || text.trim_start().starts_with('{');
+    let stray = |c: char| c.is_whitespace() || matches!(c, '\u{200B}'..='\u{200F}' | '\u{2060}' | '\u{FEFF}');
+    let around = text.starts_with(stray) || text.ends_with(stray);
+    verdict((around && !is_key).then_some("must not begin or end with white space or an invisible character"))
 }
 
 /// An `AuthConfig` as a whole: what its type needs is there, and nothing that it has no use for.
@@ -224,6 +237,9 @@ pub fn auth(value: &Value) -> Vec<RuleProblem> {
     }
     if !(1..=86_400).contains(&value["token_lifetime_seconds"].as_i64().unwrap_or(3600)) {
         problems.push(problem(&["token_lifetime_seconds"], "must be 1 to 86,400"));
+    }
+    if kind != AuthKind::ClientCredentials && !value["client_auth_method"].is_null() {
+        problems.push(problem(&["client_auth_method"], "is not used by this type"));
     }
     let used = SecretKind::of(kind);
     for other in SecretKind::ALL.into_iter().filter(|other| *other != used) {

@@ -295,17 +295,17 @@ impl Plan {
 
 /// Opens the secret of one authentication, if it has one and it may go where it would. The origin is judged once more:
 /// what a row says of its secret's origins is bound to nothing else.
-pub(super) fn open_for(
+pub(super) fn open_for<'s>(
     auth: &AuthConfig,
     place: &Place<'_>,
-    sealed: &[Sealed],
+    sealed: &'s [Sealed],
     vault: &Vault,
-) -> Result<Option<Zeroizing<String>>, ApiError> {
+) -> Result<Option<(&'s Sealed, Zeroizing<String>)>, ApiError> {
     let field = place.field(SecretKind::of(auth.kind));
     let destinations = destinations(auth, place.base_url);
     let found =
         sealed.iter().find(|secret| secret.field == field && Some(&secret.origins) == destinations.as_ref());
-    found.map(|secret| secret.open(vault)).transpose()
+    found.map(|secret| Ok((secret, secret.open(vault)?))).transpose()
 }
 
 /// How many secrets are sealed under another key than the one in force.

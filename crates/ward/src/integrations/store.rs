@@ -5,8 +5,9 @@ use uuid::Uuid;
 use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
 
 use super::secrets::{Field, Sealed, SecretAt, Stored};
-use super::{Config, Integration, Protocol};
+use super::{Config, Integration, MOST, Mcp, Protocol};
 use crate::ids::{IntegrationId, WorkspaceId};
+use crate::page::Page;
 use crate::vault::SealedRow;
 
 /// Whether the workspace has an integration of this name.
@@ -93,17 +94,36 @@ pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<i64, Error> {
     tx.one("SELECT count(*) FROM integrations WHERE workspace_id = $1", &[workspace.into()], |row| row.get(0))
 }
 
-/// The three parts of a configuration that are JSON.
-struct Texts {
+/// What a transaction has to know of an integration before it changes it, without its configuration.
+#[derive(Clone, Debug)]
+pub struct Named {
+    pub name: String,
+    pub builtin: bool,
+    pub updated_at: Timestamp,
+}
+
+/// An integration's name and version.
+pub fn named(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<Option<Named>, Error> {
+    tx.optional(
+        "SELECT name, builtin, updated_at FROM integrations WHERE workspace_id = $1 AND id = $2",
+        &[workspace.into(), id.into()],
+        |row| Ok(Named { name: row.get(0)?, builtin: row.get(1)?, updated_at: row.get(2)? }),
+    )
+}
+
+/// The three parts of a configuration that are JSON, as text.
+#[derive(Clone, Debug)]
+pub struct Texts {
     auth: Option<String>,
     endpoints: String,
     mcp: String,
 }
 
 impl Texts {
-    fn of(config: &Config) -> Result<Self, Error> {
+    /// The texts of a configuration.
+    pub fn of(config: &Config) -> Result<Self, Error> {
         let write = |written: serde_json::Result<String>| {
-            written.map_err(|_| Error::unreadable("a configuration that is no JSON"))
+            written.map_err(|_| Error::unreadable("a configuration that cannot be written as JSON"))
         };
         Ok(Self {
             auth: config.auth.as_ref().map(|auth| write(serde_json::to_string(auth))).transpose()?,
@@ -118,8 +138,7 @@ impl Texts {
 }
 
 /// Inserts an integration.
-pub fn insert(tx: &mut Tx<'_>, new: &Integration) -> Result<(), Error> {
-    let texts = Texts::of(&new.config)?;
+pub fn insert(tx: &mut Tx<'_>, new: &Integration, texts: &Texts) -> Result<(), Error> {
     tx.execute(
         "INSERT INTO integrations (workspace_id, id, name, display_name, protocol, base_url, auth, endpoints, mcp, \
                 enabled, builtin, position, created_at, updated_at) \
@@ -145,8 +164,7 @@ pub fn insert(tx: &mut Tx<'_>, new: &Integration) -> Result<(), Error> {
 }
 
 /// Writes what an operator configures of an integration.
-pub fn update(tx: &mut Tx<'_>, changed: &Integration) -> Result<(), Error> {
-    let texts = Texts::of(&changed.config)?;
+pub fn update(tx: &mut Tx<'_>, changed: &Integration, texts: &Texts) -> Result<(), Error> {
     tx.execute(
         "UPDATE integrations SET display_name = $3, protocol = $4, base_url = $5, auth = $6, endpoints = $7, mcp = $8, \
                 enabled = $9, updated_at = $10 \
@@ -181,51 +199,129 @@ pub fn delete(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Res
 }
 
 /// An integration of the workspace.
-pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<Option<Integration>, Error> {
-    tx.optional(
-        "SELECT id, workspace_id, name, display_name, protocol, base_url, enabled, builtin, created_at, updated_at, position, \
-                auth, endpoints, mcp \
-         FROM integrations WHERE workspace_id = $1 AND id = $2",
-        &[workspace.into(), id.into()],
-        integration,
-    )
+pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<Option<Unparsed>, Error> {
+    Ok(some(tx, workspace, &[id])?.pop())
 }
 
-/// All of the workspace's integrations, in the order of their list.
-pub fn list(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<Integration>, Error> {
+/// How many integrations [`some`] reads at once: each can be as large as a request's body.
+pub const READ_AT_ONCE: usize = 4;
+
+/// Those of these integrations that are there, in no order. At most [`READ_AT_ONCE`] are looked for.
+pub fn some(tx: &mut Tx<'_>, workspace: WorkspaceId, ids: &[IntegrationId]) -> Result<Vec<Unparsed>, Error> {
+    let id = |index: usize| ids.get(index).or(ids.first()).copied().unwrap_or(IntegrationId(Uuid::nil()));
     tx.all(
         "SELECT id, workspace_id, name, display_name, protocol, base_url, enabled, builtin, created_at, updated_at, position, \
                 auth, endpoints, mcp \
-         FROM integrations WHERE workspace_id = $1 AND position > 0 ORDER BY position",
-        &[workspace.into()],
-        integration,
+         FROM integrations WHERE workspace_id = $1 AND id IN ($2, $3, $4, $5)",
+        &[workspace.into(), id(0).into(), id(1).into(), id(2).into(), id(3).into()],
+        unparsed,
     )
 }
 
-fn read<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<Option<T>, Error> {
-    let Some(Json(text)) = row.get::<Option<Json>>(column)? else { return Ok(None) };
-    serde_json::from_str(&text).map(Some).map_err(|_| Error::unreadable("an integration's JSON"))
+/// The ids and positions of a page of the workspace's integrations, in the order of their list.
+pub fn page(tx: &mut Tx<'_>, workspace: WorkspaceId, page: Page) -> Result<Vec<(IntegrationId, i64)>, Error> {
+    tx.all(
+        "SELECT id, position FROM integrations WHERE workspace_id = $1 AND position > $2 AND position > 0 \
+         ORDER BY position LIMIT $3",
+        &[workspace.into(), page.after.into(), page.fetch().into()],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )
 }
 
-fn integration(row: &Row<'_>) -> Result<Integration, Error> {
-    Ok(Integration {
-        id: row.get(0)?,
-        workspace: row.get(1)?,
-        name: row.get(2)?,
-        builtin: row.get(7)?,
-        created_at: row.get(8)?,
-        updated_at: row.get(9)?,
-        position: row.get(10)?,
-        config: Config {
-            display_name: row.get(3)?,
-            protocol: Protocol::named(row.text(4)?)
-                .ok_or_else(|| Error::unreadable("an unknown protocol"))?,
-            base_url: row.get(5)?,
-            enabled: row.get(6)?,
-            auth: read(row, 11)?,
-            endpoints: read(row, 12)?.unwrap_or_default(),
-            mcp: read(row, 13)?.unwrap_or_default(),
+/// What an integration is listed, sorted and filtered by.
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub id: IntegrationId,
+    pub name: String,
+    pub display_name: String,
+    pub protocol: String,
+    pub enabled: bool,
+    pub position: i64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// The heads of all of the workspace's integrations, in the order of their list. A workspace has few.
+pub fn heads(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<Head>, Error> {
+    tx.all(
+        "SELECT id, name, display_name, protocol, enabled, position, created_at, updated_at FROM integrations \
+         WHERE workspace_id = $1 AND position > 0 ORDER BY position LIMIT $2",
+        &[workspace.into(), i64::try_from(MOST).unwrap_or(i64::MAX).into()],
+        |row| {
+            Ok(Head {
+                id: row.get(0)?,
+                name: row.get(1)?,
+                display_name: row.get(2)?,
+                protocol: row.get(3)?,
+                enabled: row.get(4)?,
+                position: row.get(5)?,
+                created_at: row.get(6)?,
+                updated_at: row.get(7)?,
+            })
         },
+    )
+}
+
+/// An integration as it is stored, its JSON as text. Parsing takes time that its tenant decides, so it happens outside the
+/// database's threads and the runtime's.
+#[derive(Clone, Debug)]
+pub struct Unparsed {
+    /// Without the three parts that are JSON.
+    integration: Integration,
+    auth: Option<String>,
+    endpoints: Option<String>,
+    mcp: Option<String>,
+}
+
+impl Unparsed {
+    pub const fn id(&self) -> IntegrationId {
+        self.integration.id
+    }
+
+    /// The integration with its JSON parsed.
+    pub fn parse(self) -> Result<Integration, Error> {
+        let mut integration = self.integration;
+        integration.config.auth = parsed(self.auth.as_deref())?;
+        integration.config.endpoints = parsed(self.endpoints.as_deref())?.unwrap_or_default();
+        integration.config.mcp = parsed(self.mcp.as_deref())?.unwrap_or_default();
+        Ok(integration)
+    }
+}
+
+fn parsed<T: DeserializeOwned>(text: Option<&str>) -> Result<Option<T>, Error> {
+    let Some(text) = text else { return Ok(None) };
+    serde_json::from_str(text).map(Some).map_err(|_| Error::unreadable("an integration's JSON"))
+}
+
+fn read<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<Option<T>, Error> {
+    parsed(row.get::<Option<Json>>(column)?.as_ref().map(|Json(text)| text.as_str()))
+}
+
+fn unparsed(row: &Row<'_>) -> Result<Unparsed, Error> {
+    let json = |column| row.get::<Option<Json>>(column).map(|text| text.map(|Json(text)| text));
+    Ok(Unparsed {
+        integration: Integration {
+            id: row.get(0)?,
+            workspace: row.get(1)?,
+            name: row.get(2)?,
+            builtin: row.get(7)?,
+            created_at: row.get(8)?,
+            updated_at: row.get(9)?,
+            position: row.get(10)?,
+            config: Config {
+                display_name: row.get(3)?,
+                protocol: Protocol::named(row.text(4)?)
+                    .ok_or_else(|| Error::unreadable("an unknown protocol"))?,
+                base_url: row.get(5)?,
+                enabled: row.get(6)?,
+                auth: None,
+                endpoints: Vec::new(),
+                mcp: Mcp::default(),
+            },
+        },
+        auth: json(11)?,
+        endpoints: json(12)?,
+        mcp: json(13)?,
     })
 }
 
@@ -253,16 +349,6 @@ pub fn sealed(
         "SELECT workspace_id, integration_id, field, origins, sealed FROM integration_secrets \
          WHERE workspace_id = $1 AND integration_id = $2 ORDER BY field",
         &[workspace.into(), integration.into()],
-        sealed_row,
-    )
-}
-
-/// What is sealed of all the workspace's secrets.
-pub fn all_sealed(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<Sealed>, Error> {
-    tx.all(
-        "SELECT workspace_id, integration_id, field, origins, sealed FROM integration_secrets \
-         WHERE workspace_id = $1 ORDER BY integration_id, field",
-        &[workspace.into()],
         sealed_row,
     )
 }

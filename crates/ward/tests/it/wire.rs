@@ -23,7 +23,9 @@ async fn a_body_is_json_or_a_form_of_what_the_path_does_not_use() {
         ("PATCH", "json", "application/json"),
         ("POST", "form", "application/x-www-form-urlencoded"),
     ] {
-        let more = json!({ "method": method, "path": "/notes/{id}", "body_format": format });
+        let schema = json!({ "properties": { "text": {}, "count": {}, "list": {}, "none": {} } });
+        let more =
+            json!({ "method": method, "path": "/notes/{id}", "body_format": format, "input_schema": schema });
         let path = endpoint(&tenant, &peer.url(), more).await;
         let told = run(&tenant.owner, &path, params.clone()).await;
         let (head, body) = told["raw_response"].as_str().unwrap().split_once("\r\n\r\n").unwrap();
@@ -124,4 +126,67 @@ async fn no_token_is_fetched_from_the_operators_network() {
         assert_eq!(report["status"], "misconfigured", "{report}");
     }
     assert_eq!(peer.asked(), 0);
+}
+
+both!(the_audit_tells_where_a_change_redirects_calls_to);
+async fn the_audit_tells_where_a_change_redirects_calls_to() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let body = json!({
+        "name": "a", "display_name": "A", "base_url": "https://ehr.example.com/base/a-token-in-the-path",
+        "endpoints": [{ "name": "e", "description": "E", "path": "/", "base_url": "https://own.example.com:8443/x" }],
+    });
+    let made = tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
+    let path = tenant.path(&format!("/integrations/{}", made["id"].as_str().unwrap()));
+    let before = json!({ "base_url": "https://ehr.example.com", "endpoints/e/base_url": "https://own.example.com:8443" });
+    assert_eq!(tenant.audit().await[0]["metadata"]["destinations"], before);
+    let auth = json!({ "type": "oauth2_client_credentials", "client_id": "c", "token_url": "https://login.example.net/t?x=y" });
+    let change = json!({ "base_url": "https://evil.example.org/base", "auth": auth });
+    tenant.owner.put(&path, change).await.expect(StatusCode::OK);
+    let event = tenant.audit().await.remove(0);
+    assert_eq!(event["metadata"]["destinations_before"], before);
+    let after = json!({
+        "base_url": "https://evil.example.org", "token_url": "https://login.example.net",
+        "endpoints/e/base_url": "https://own.example.com:8443",
+    });
+    assert_eq!(event["metadata"]["destinations"], after);
+    assert!(!event.to_string().contains("a-token-in-the-path"), "a path or a query can hold a secret");
+    // A change that moves nothing says nothing of it.
+    tenant.owner.put(&path, json!({ "display_name": "B" })).await.expect(StatusCode::OK);
+    assert_eq!(tenant.audit().await[0]["metadata"].get("destinations"), None);
+}
+
+both!(no_stray_space_becomes_part_of_a_secret);
+async fn no_stray_space_becomes_part_of_a_secret() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let auth = |kind: &str, field: &str, value: String| {
+        json!({ "type": kind, "header_name": (kind == "api_key_header").then_some("x-key"), "client_id": "c",
+                "token_url": "https://login.example.com/t", field: { "value": value } })
+    };
+    for (kind, field) in [
+        ("api_key_header", "api_key_value"),
+        ("bearer_token", "bearer_token_value"),
+        ("oauth2_client_credentials", "client_secret_value"),
+    ] {
+        for (before, after) in [
+            (" ", ""),
+            ("", "\n"),
+            ("\t", ""),
+            ("", "\r\n"),
+            ("", "\u{A0}"),
+            ("\u{FEFF}", ""),
+            ("", "\u{200B}"),
+        ] {
+            let auth = auth(kind, field, format!("{before}a-secret{after}"));
+            let body = json!({ "name": "a", "display_name": "A", "base_url": "https://ehr.example.com", "auth": auth });
+            let refused = tenant.owner.post(&tenant.path("/integrations"), body).await;
+            let locs = refused.problem_locs();
+            assert!(
+                locs.contains(&format!("body.auth.{field}.value")),
+                "{kind} {before:?} {after:?}: {locs:?}"
+            );
+        }
+    }
+    assert_eq!(server.count("SELECT count(*) FROM integrations").await, 0);
 }

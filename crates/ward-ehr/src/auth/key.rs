@@ -1,0 +1,165 @@
+//! Private keys that tenants give, in the forms in which vendors' consoles and tools write them.
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa;
+use aws_lc_rs::signature::{
+    ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RsaEncoding,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::Algorithm;
+
+/// The longest text of a private key, bytes. An RSA key of 4,096 bits takes 3,300 in PEM and 3,600 as a JWK.
+pub const LONGEST_KEY: usize = 8192;
+/// The sizes of an RSA key, bits. Each doubling makes a signature six times as costly.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
+
+/// A private key, parsed.
+pub enum PrivateKey {
+    Rsa(rsa::KeyPair),
+    P384(EcdsaKeyPair),
+}
+
+/// Why a text is not a usable private key, as a sentence that does not repeat it.
+pub type Unusable = &'static str;
+
+const NOT_RSA: Unusable =
+    "the private key is not an RSA key of 2048 to 4096 bits, in PEM (PKCS #8 or PKCS #1) or as a JWK";
+const NOT_P384: Unusable = "the private key is not a P-384 key, in PEM (PKCS #8 or SEC1) or as a JWK";
+
+/// The parsed key and the `kid` that stands with it, if one does.
+pub fn parse(algorithm: Algorithm, text: &str) -> Result<(PrivateKey, Option<String>), Unusable> {
+    let wrong = if algorithm.is_rsa() { NOT_RSA } else { NOT_P384 };
+    if text.len() > LONGEST_KEY {
+        return Err("the private key is longer than 8,192 bytes");
+    }
+    let text = text.trim();
+    if text.starts_with('{') {
+        return of_jwk(algorithm, text).ok_or(wrong);
+    }
+    if text.contains("ENCRYPTED") {
+        return Err("the private key is encrypted; give it without its passphrase");
+    }
+    let text = Zeroizing::new(mended(text));
+    let der = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| wrong)?;
+    let key = match (algorithm.is_rsa(), &der) {
+        (true, PrivateKeyDer::Pkcs8(der)) => {
+            rsa::KeyPair::from_pkcs8(der.secret_pkcs8_der()).ok().map(PrivateKey::Rsa)
+        }
+        (true, PrivateKeyDer::Pkcs1(der)) => {
+            rsa::KeyPair::from_der(der.secret_pkcs1_der()).ok().map(PrivateKey::Rsa)
+        }
+        (false, PrivateKeyDer::Pkcs8(der)) => {
+            let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, der.secret_pkcs8_der());
+            key.ok().map(PrivateKey::P384)
+        }
+        (false, PrivateKeyDer::Sec1(der)) => {
+            let key =
+                EcdsaKeyPair::from_private_key_der(&ECDSA_P384_SHA384_FIXED_SIGNING, der.secret_sec1_der());
+            key.ok().map(PrivateKey::P384)
+        }
+        _ => None,
+    };
+    Ok((key.and_then(PrivateKey::of_bounded_size).ok_or(wrong)?, None))
+}
+
+/// A PEM whose line ends were written as `\n` or lost, as happens to keys that pass through JSON or an environment
+/// variable.
+fn mended(pem: &str) -> String {
+    let text = pem.replace("\\r", "").replace("\\n", "\n").replace('\r', "");
+    if text.trim().contains('\n') {
+        return text;
+    }
+    // One line: the markers stand alone, and white space between them goes.
+    text.replace("-----BEGIN", "\n-----BEGIN")
+        .replace("KEY-----", "KEY-----\n")
+        .replace("-----END", "\n-----END")
+}
+
+impl PrivateKey {
+    fn of_bounded_size(self) -> Option<Self> {
+        let fits = match &self {
+            Self::Rsa(key) => RSA_BITS.contains(&(key.public_modulus_len() * 8)),
+            Self::P384(_) => true,
+        };
+        fits.then_some(self)
+    }
+
+    /// The signature of a message, as JWS wants it (RFC 7518 sections 3.3 and 3.4).
+    pub fn sign(&self, algorithm: Algorithm, message: &[u8]) -> Option<Vec<u8>> {
+        let random = SystemRandom::new();
+        match self {
+            Self::Rsa(key) => {
+                let encoding: &'static dyn RsaEncoding =
+                    if algorithm == Algorithm::Rs256 { &RSA_PKCS1_SHA256 } else { &RSA_PKCS1_SHA384 };
+                let mut signature = vec![0; key.public_modulus_len()];
+                key.sign(encoding, &random, message, &mut signature).ok()?;
+                Some(signature)
+            }
+            Self::P384(key) => Some(key.sign(&random, message).ok()?.as_ref().to_vec()),
+        }
+    }
+}
+
+/// A key as a JWK (RFC 7517), or the first private one of a set that suits the algorithm.
+fn of_jwk(algorithm: Algorithm, text: &str) -> Option<(PrivateKey, Option<String>)> {
+    let jwk: Value = serde_json::from_str(text).ok()?;
+    let keys = match jwk["keys"].as_array() {
+        Some(keys) => keys.iter().collect(),
+        None => vec![&jwk],
+    };
+    let wanted = if algorithm.is_rsa() { "RSA" } else { "EC" };
+    let jwk = keys.into_iter().find(|jwk| jwk["kty"] == wanted && jwk["d"].is_string())?;
+    let number = |name: &str| Some(Zeroizing::new(URL_SAFE_NO_PAD.decode(jwk[name].as_str()?).ok()?));
+    let key = if algorithm.is_rsa() {
+        let mut der = Zeroizing::new(Vec::new());
+        write_integer(&mut der, &[0]);
+        for name in ["n", "e", "d", "p", "q", "dp", "dq", "qi"] {
+            write_integer(&mut der, &number(name)?);
+        }
+        PrivateKey::Rsa(rsa::KeyPair::from_der(&sequence(&der)).ok()?)
+    } else {
+        let public = [&[4][..], &number("x")?, &number("y")?].concat();
+        let alg = &ECDSA_P384_SHA384_FIXED_SIGNING;
+        let fits = jwk["crv"] == "P-384";
+        let key = EcdsaKeyPair::from_private_key_and_public_key(alg, &number("d")?, &public);
+        PrivateKey::P384(key.ok().filter(|_| fits)?)
+    };
+    let kid = jwk["kid"].as_str().map(str::to_owned);
+    Some((key.of_bounded_size()?, kid))
+}
+
+/// Appends an unsigned number as a DER INTEGER (X.690 section 8.3).
+fn write_integer(der: &mut Vec<u8>, number: &[u8]) {
+    let first = number.iter().position(|byte| *byte != 0).unwrap_or(number.len().saturating_sub(1));
+    let number = &number[first..];
+    let sign = number.first().is_none_or(|byte| byte & 0x80 != 0);
+    der.push(2);
+    write_length(der, number.len() + usize::from(sign));
+    if sign {
+        der.push(0);
+    }
+    der.extend_from_slice(number);
+}
+
+fn sequence(content: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut der = Zeroizing::new(vec![0x30]);
+    write_length(&mut der, content.len());
+    der.extend_from_slice(content);
+    der
+}
+
+/// A length (X.690 section 8.1.3). Keys are shorter than 64 KiB.
+fn write_length(der: &mut Vec<u8>, length: usize) {
+    let bytes = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+    match length {
+        0..=127 => der.push(bytes[3]),
+        128..=255 => der.extend([0x81, bytes[3]]),
+        _ => der.extend([0x82, bytes[2], bytes[3]]),
+    }
+}

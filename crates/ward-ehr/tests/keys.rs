@@ -1,0 +1,120 @@
+//! Private keys in the forms in which people have them, and the bounds on their size.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+
+use aws_lc_rs::encoding::{
+    AsBigEndian as _, AsDer as _, EcPrivateKeyBin, EcPrivateKeyRfc5915Der, Pkcs8V1Der,
+};
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+use ward_ehr::Secret;
+use ward_ehr::auth::{Algorithm, Signer};
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+fn accepts(algorithm: Algorithm, text: &str) -> Result<(), String> {
+    let signer = Signer::new(algorithm, &Secret::new(text), None);
+    signer.map(|_| ()).map_err(|failure| failure.message)
+}
+
+/// The value of the element of DER at the start of `der`, and what follows it.
+fn element(der: &[u8]) -> (&[u8], &[u8]) {
+    let (length, at) = match der[1] {
+        0x82 => (usize::from(der[2]) << 8 | usize::from(der[3]), 4),
+        0x81 => (usize::from(der[2]), 3),
+        short => (usize::from(short), 2),
+    };
+    der[at..].split_at(length)
+}
+
+/// The PKCS #1 key in a PKCS #8 one (RFC 5958): after the version and the algorithm.
+fn pkcs1(pkcs8: &[u8]) -> Vec<u8> {
+    let (info, _) = element(pkcs8);
+    let (_, rest) = element(info);
+    let (_, rest) = element(rest);
+    element(rest).0.to_vec()
+}
+
+fn rsa_jwk(pkcs1: &[u8]) -> Value {
+    let (mut rest, mut jwk) = (element(pkcs1).0, json!({ "kty": "RSA", "kid": "from the key" }));
+    for name in ["version", "n", "e", "d", "p", "q", "dp", "dq", "qi"] {
+        let (number, after) = element(rest);
+        let first = number.iter().position(|byte| *byte != 0).unwrap_or(0);
+        jwk[name] = json!(URL_SAFE_NO_PAD.encode(&number[first..]));
+        rest = after;
+    }
+    jwk
+}
+
+#[test]
+fn an_rsa_key_is_taken_in_every_form_that_it_comes_in() {
+    for size in [KeySize::Rsa2048, KeySize::Rsa4096] {
+        let pair = KeyPair::generate(size).unwrap();
+        let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+        let inner = pkcs1(der.as_ref());
+        let plain = pem("PRIVATE KEY", der.as_ref());
+        for text in [
+            plain.clone(),
+            pem("RSA PRIVATE KEY", &inner),
+            plain.replace('\n', "\\n"),
+            plain.replace('\n', "\\r\\n"),
+            plain.replace('\n', "\r\n"),
+            plain.replace('\n', " "),
+            plain.replace('\n', ""),
+            format!("\n  {plain}\n\n"),
+            rsa_jwk(&inner).to_string(),
+            json!({ "keys": [{ "kty": "EC" }, rsa_jwk(&inner)] }).to_string(),
+        ] {
+            for algorithm in [Algorithm::Rs256, Algorithm::Rs384] {
+                assert_eq!(accepts(algorithm, &text), Ok(()), "{}", &text[..40]);
+            }
+            assert!(accepts(Algorithm::Es384, &text).is_err());
+        }
+        let mut half = rsa_jwk(&inner);
+        half.as_object_mut().unwrap().remove("p");
+        assert!(accepts(Algorithm::Rs384, &half.to_string()).is_err(), "all of its numbers are needed");
+    }
+}
+
+#[test]
+fn a_key_on_p_384_is_taken_in_every_form_that_it_comes_in() {
+    let pair = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
+    let sec1: EcPrivateKeyRfc5915Der<'_> = pair.private_key().as_der().unwrap();
+    let number: EcPrivateKeyBin<'_> = pair.private_key().as_be_bytes().unwrap();
+    let (x, y) = pair.public_key().as_ref()[1..].split_at(48);
+    let encoded = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let jwk = json!({ "kty": "EC", "crv": "P-384", "x": encoded(x), "y": encoded(y), "d": encoded(number.as_ref()) });
+    let plain = pem("EC PRIVATE KEY", sec1.as_ref());
+    // As openssl writes it: the curve first, in a block of its own.
+    let with_curve = format!("{}{plain}", pem("EC PARAMETERS", &[6, 5, 0x2b, 0x81, 4, 0, 0x22]));
+    for text in [plain.clone(), with_curve, plain.replace('\n', "\\n"), jwk.to_string()] {
+        assert_eq!(accepts(Algorithm::Es384, &text), Ok(()), "{}", &text[..40]);
+        assert!(accepts(Algorithm::Rs384, &text).is_err());
+    }
+    let mut other = jwk.clone();
+    other["crv"] = json!("P-256");
+    assert!(accepts(Algorithm::Es384, &other.to_string()).is_err());
+    let mut public = jwk;
+    public.as_object_mut().unwrap().remove("d");
+    assert!(accepts(Algorithm::Es384, &public.to_string()).is_err());
+}
+
+#[test]
+fn a_key_has_a_largest_size() {
+    let refused = |text: &str| accepts(Algorithm::Rs384, text).unwrap_err();
+    assert!(refused(include_str!("rsa-8192.pem")).contains("2048 to 4096 bits"));
+    assert!(refused(&format!("{}{}", include_str!("rsa-8192.pem"), " ".repeat(8192))).contains("longer"));
+    let locked = pem("ENCRYPTED PRIVATE KEY", &[0x30, 0]);
+    assert!(refused(&locked).contains("passphrase"));
+    for nothing in ["", "{}", "{\"kty\":\"RSA\"}", "no key", "-----BEGIN PRIVATE KEY-----"] {
+        assert!(refused(nothing).contains("not an RSA key"), "{nothing}");
+    }
+}

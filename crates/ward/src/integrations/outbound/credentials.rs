@@ -1,0 +1,161 @@
+//! Credentials as an integration is configured with them, opened and ready to use.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+use quick_cache::sync::Cache;
+use sha2::{Digest, Sha256};
+use ward_ehr::auth::{Algorithm, Grant, Signer, TokenAuth};
+use ward_ehr::{Auth, Secret};
+use zeroize::Zeroizing;
+
+use crate::integrations::secrets::{Place, Sealed, open_for, origin};
+use crate::integrations::{AuthConfig, AuthKind, ClientAuthMethod, Endpoint, Integration, own_base_url};
+use crate::vault::Vault;
+
+/// How many parsed private keys are kept. Each takes some kilobytes.
+const MOST_SIGNERS: usize = 2_000;
+
+/// Opens credentials, and keeps the private keys that it has parsed: parsing one takes longer than signing with it.
+pub struct Keys {
+    vault: Arc<Vault>,
+    signers: Cache<[u8; 32], Result<Signer, String>>,
+}
+
+impl Keys {
+    /// With the operator's key.
+    pub fn new(vault: Arc<Vault>) -> Self {
+        Self { vault, signers: Cache::new(MOST_SIGNERS) }
+    }
+
+    /// The parsed key of this authentication. It is parsed once for each version of the sealed secret: sealing is
+    /// randomized, so a secret that was set anew has other bytes.
+    fn signer(&self, auth: &AuthConfig, sealed: &Sealed, secret: &Secret) -> Result<Signer, String> {
+        let algorithm = auth.assertion_algorithm.as_deref().unwrap_or_default();
+        let mut hash = Sha256::new();
+        for part in [
+            sealed.bytes.as_slice(),
+            format!("{:?}", auth.kind).as_bytes(),
+            algorithm.as_bytes(),
+            auth.assertion_kid.as_deref().unwrap_or_default().as_bytes(),
+        ] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let version = hash.finalize().into();
+        if let Some(known) = self.signers.get(&version) {
+            return known;
+        }
+        let algorithm = algorithm_of(auth.kind, auth.assertion_algorithm.as_deref());
+        let signer = Signer::new(algorithm, secret, auth.assertion_kid.clone());
+        let signer = signer.map_err(|failure| failure.message);
+        self.signers.insert(version, signer.clone());
+        signer
+    }
+}
+
+pub(super) fn algorithm_of(kind: AuthKind, named: Option<&str>) -> Algorithm {
+    match (kind, named) {
+        (AuthKind::GcpWif, _) => Algorithm::Rs256,
+        (_, Some("ES384")) => Algorithm::Es384,
+        _ => Algorithm::Rs384,
+    }
+}
+
+/// An authentication ready to use, or why it is not.
+fn ready(
+    auth: &AuthConfig,
+    found: Option<(&Sealed, Zeroizing<String>)>,
+    base_url: &str,
+    keys: &Keys,
+) -> Result<Auth, String> {
+    let (sealed, secret) = found.ok_or("the credentials are not complete: their secret is missing")?;
+    let secret = Secret::new(secret.as_str());
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let scopes = || auth.scopes.clone().unwrap_or_default();
+    let signer = || keys.signer(auth, sealed, &secret);
+    let url = |text: &str| text.parse().map_err(|_| "base_url or token_url is not a finished URL".to_owned());
+    let issuer = || auth.assertion_issuer.clone().or_else(|| auth.client_id.clone()).unwrap_or_default();
+    let grant = match auth.kind {
+        AuthKind::ApiKeyHeader => {
+            let name = HeaderName::from_bytes(text(&auth.header_name).as_bytes());
+            return Ok(Auth::ApiKeyHeader {
+                name: name.map_err(|_| "header_name is not a header's name")?,
+                key: secret,
+            });
+        }
+        AuthKind::BearerToken => return Ok(Auth::BearerToken(secret)),
+        AuthKind::ClientCredentials => Grant::ClientCredentials {
+            client_id: text(&auth.client_id),
+            client_secret: secret,
+            in_form: auth.client_auth_method == Some(ClientAuthMethod::ClientSecretPost),
+            scopes: scopes(),
+        },
+        AuthKind::JwtBearer => Grant::JwtBearer {
+            signer: signer()?,
+            issuer: issuer(),
+            subject: auth.assertion_subject.clone().unwrap_or_else(issuer),
+            audience: auth.assertion_audience.clone(),
+            scopes: scopes(),
+            scopes_in_jwt: auth.assertion_scopes_in_jwt,
+        },
+        AuthKind::SmartBackendServices => Grant::SmartBackendServices {
+            signer: signer()?,
+            client_id: text(&auth.client_id),
+            audience: auth.assertion_audience.clone(),
+            scopes: scopes(),
+            fhir_base: url(base_url)?,
+        },
+        AuthKind::GcpWif => Grant::GcpWif {
+            signer: signer()?,
+            issuer: issuer(),
+            subject: text(&auth.assertion_subject),
+            provider: text(&auth.assertion_audience),
+            scopes: auth.gcp_scopes.clone().unwrap_or_default(),
+        },
+    };
+    let google = (auth.kind == AuthKind::GcpWif).then_some("https://sts.googleapis.com/v1/token");
+    let token_url = auth.token_url.as_deref().filter(|url| !url.is_empty()).or(google);
+    Ok(Auth::Token(Box::new(TokenAuth {
+        grant,
+        token_url: token_url.map(url).transpose()?,
+        assumed_lifetime: Duration::from_secs(u64::try_from(auth.token_lifetime_seconds).unwrap_or(3600)),
+    })))
+}
+
+/// The authentication of the integration itself, opened.
+pub(super) fn own_auth(
+    integration: &Integration,
+    sealed: &[Sealed],
+    keys: &Keys,
+) -> Result<Option<Auth>, String> {
+    let Some(auth) = &integration.config.auth else { return Ok(None) };
+    opened(auth, &Place { endpoint: None, base_url: &integration.config.base_url }, sealed, keys).map(Some)
+}
+
+fn opened(auth: &AuthConfig, place: &Place<'_>, sealed: &[Sealed], keys: &Keys) -> Result<Auth, String> {
+    let found = open_for(auth, place, sealed, &keys.vault).map_err(|error| {
+        tracing::error!(cause = error.cause().map(ToString::to_string), "a sealed secret cannot be opened");
+        "a secret cannot be opened with this server's keys".to_owned()
+    })?;
+    ready(auth, found, place.base_url, keys)
+}
+
+/// The authentication of one endpoint: its own, or the integration's if it is on the integration's origin.
+pub(super) fn endpoint_auth(
+    integration: &Integration,
+    (index, endpoint): (usize, &Endpoint<AuthConfig>),
+    sealed: &[Sealed],
+    keys: &Keys,
+) -> Result<Option<Auth>, String> {
+    let base_url = own_base_url(endpoint).unwrap_or(&integration.config.base_url);
+    if let Some(auth) = &endpoint.auth {
+        let place = Place { endpoint: Some((index, &endpoint.name)), base_url };
+        return opened(auth, &place, sealed, keys).map(Some);
+    }
+    if origin(base_url).is_none() || origin(base_url) != origin(&integration.config.base_url) {
+        return Ok(None);
+    }
+    own_auth(integration, sealed, keys)
+}

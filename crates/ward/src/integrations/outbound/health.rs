@@ -1,0 +1,118 @@
+//! The health check: one look at every enabled integration of a workspace.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use serde::Serialize;
+use tokio::time::{Duration, Instant};
+use ward_db::Timestamp;
+use ward_ehr::health::{Checked, Health, Probe, Target};
+
+use super::credentials::{Keys, own_auth};
+use super::{CHECK_TIME, StoredConnection, headers, milliseconds, stored_connection};
+use crate::app::App;
+use crate::error::ApiError;
+use crate::http::caller::Entry;
+use crate::ids::{IntegrationId, WorkspaceId};
+use crate::integrations::{AuthConfig, Endpoint, Integration, Protocol, actions, own_base_url, store};
+use crate::shares::Holder;
+
+/// How many integrations of one health check are asked at once.
+const CHECKED_AT_ONCE: usize = 25;
+
+/// One integration's health.
+#[derive(Serialize)]
+struct Report {
+    id: IntegrationId,
+    name: String,
+    status: &'static str,
+    detail: Option<String>,
+    duration_ms: f64,
+}
+
+/// The answer of the health check.
+#[derive(Serialize)]
+pub struct Reports {
+    checked_at: Timestamp,
+    integrations: Vec<Report>,
+}
+
+/// Checks every enabled integration, some at once, each in bounded time. Tool servers are not run and not listed.
+pub async fn check_all(app: &Arc<App>, entry: &Entry) -> Result<Reports, ApiError> {
+    let (workspace, holder) = (entry.workspace()?.id, actions::holder(entry)?);
+    let heads = app.read_long(workspace, "integrations.heads", move |tx| store::heads(tx, workspace)).await?;
+    let enabled = |head: &store::Head| head.enabled && head.protocol != Protocol::Mcp.name();
+    let ids: Vec<IntegrationId> = heads.iter().filter(|head| enabled(head)).map(|head| head.id).collect();
+    // So many checks follow each other that each has its part of the one time.
+    let rounds = u32::try_from(ids.len().div_ceil(CHECKED_AT_ONCE)).unwrap_or(u32::MAX).max(1);
+    let time = CHECK_TIME.min(app.wire.outbound.limits().total_time);
+    let time = time.min(app.config.limits.request_time * 3 / 4 / rounds);
+    let checked = ids.into_iter().map(|id| check(app, (workspace, holder), id, time));
+    let reports: Vec<Result<Option<Report>, ApiError>> =
+        stream::iter(checked).buffered(CHECKED_AT_ONCE).collect().await;
+    let integrations = reports.into_iter().filter_map(Result::transpose).collect::<Result<_, _>>()?;
+    Ok(Reports { checked_at: entry.context.now, integrations })
+}
+
+/// An integration whose credentials are opened, or the reason why they cannot be used.
+struct Opened {
+    integration: Integration,
+    probe: Result<Probe, String>,
+}
+
+/// What of an integration tells best how it is: of a REST one the first endpoint that can be called as it stands, with the
+/// integration's own credentials.
+fn target(integration: &Integration) -> Target {
+    if integration.config.protocol == Protocol::Fhir {
+        return Target::FhirMetadata;
+    }
+    let fit = |endpoint: &&Endpoint<AuthConfig>| {
+        endpoint.method == "GET"
+            && !endpoint.path.contains('{')
+            && own_base_url(endpoint).is_none()
+            && endpoint.auth.is_none()
+    };
+    let found = integration.config.endpoints.iter().find(fit);
+    found.map_or(Target::Root, |endpoint| match headers(endpoint) {
+        Ok(headers) => Target::Path { path: endpoint.path.clone(), headers },
+        Err(_) => Target::Root,
+    })
+}
+
+async fn check(
+    app: &Arc<App>,
+    (workspace, holder): (WorkspaceId, Holder),
+    id: IntegrationId,
+    time: Duration,
+) -> Result<Option<Report>, ApiError> {
+    let stored = app.db.read("integrations.check", move |tx| stored_connection(tx, workspace, id)).await?;
+    let Some(stored) = stored else { return Ok(None) };
+    let keys = app.wire.keys.clone();
+    let opened = app.work.run(holder, move || open(stored, &keys)).await??;
+    let checked = match opened.probe {
+        Err(why) => Checked::without_probe(Health::Misconfigured, why),
+        Ok(probe) => {
+            let _place = app.wire.place(holder).await?;
+            probe.run(&app.wire.outbound, &app.wire.tokens, Instant::now() + time).await
+        }
+    };
+    Ok(Some(Report {
+        id,
+        name: opened.integration.name,
+        status: checked.health.name(),
+        detail: checked.detail,
+        duration_ms: milliseconds(checked.duration),
+    }))
+}
+
+fn open(stored: StoredConnection, keys: &Keys) -> Result<Opened, ward_db::Error> {
+    let integration = stored.integration.parse()?;
+    let probe = own_auth(&integration, &stored.sealed, keys).map(|auth| Probe {
+        gate: integration.id.to_string(),
+        base_url: integration.config.base_url.clone(),
+        target: target(&integration),
+        auth,
+    });
+    Ok(Opened { integration, probe })
+}

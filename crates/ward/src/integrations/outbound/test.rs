@@ -1,0 +1,244 @@
+//! The test of an endpoint: one call with the parameters of a request, and every step of what is made of its answer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value};
+use ward_db::{Timestamp, Tx};
+use ward_ehr::endpoint::{Call as Wired, Ended, Outcome, Shape};
+use ward_ehr::template::wrong_parameters;
+
+use super::credentials::{Keys, endpoint_auth};
+use super::{headers, milliseconds};
+use crate::access::{Permission, Permissions};
+use crate::app::App;
+use crate::error::ApiError;
+use crate::http::Reply;
+use crate::http::caller::{Entry, Held};
+use crate::http::idempotency::{Begun, Repeat};
+use crate::http::validate::{Json, Loc, Problem};
+use crate::ids::IntegrationId;
+use crate::integrations::secrets::Sealed;
+use crate::integrations::{AuthConfig, Endpoint, Integration, Protocol, actions, own_base_url, store};
+use crate::shares::{Holder, Share};
+
+fn wired(integration: &Integration, index: usize, sealed: &[Sealed], keys: &Keys) -> Result<Wired, String> {
+    let endpoint = &integration.config.endpoints[index];
+    if integration.config.protocol == Protocol::Mcp {
+        return Err("tool servers are stored as given and never called".to_owned());
+    }
+    Ok(Wired {
+        gate: integration.id.to_string(),
+        method: Method::from_bytes(endpoint.method.as_bytes()).map_err(|_| "the method is none")?,
+        base_url: own_base_url(endpoint).unwrap_or(&integration.config.base_url).to_owned(),
+        path: endpoint.path.clone(),
+        headers: headers(endpoint)?,
+        form: endpoint.body_format == "form",
+        auth: endpoint_auth(integration, (index, endpoint), sealed, keys)?,
+        max_retries: endpoint.retry_config.max_retries,
+        retry_on_status: endpoint.retry_config.retry_on_status.clone(),
+        shape: Shape {
+            filter: endpoint.response_filter.clone(),
+            mapping: endpoint.response_mapping.clone(),
+            result_key: endpoint.result_key.clone(),
+            result_template: endpoint.result_template.clone(),
+            max_length: usize::try_from(endpoint.max_result_length).unwrap_or_default(),
+        },
+    })
+}
+
+/// `TestEndpointResponse`.
+#[derive(Serialize)]
+struct Tested<'o> {
+    status_code: Option<u16>,
+    duration_ms: f64,
+    retries: u32,
+    raw_response: &'o Value,
+    after_filter: &'o Value,
+    after_mapping: &'o Value,
+    final_result: Option<&'o str>,
+    error: Option<&'o str>,
+}
+
+impl<'o> From<&'o Outcome> for Tested<'o> {
+    fn from(outcome: &'o Outcome) -> Self {
+        Self {
+            status_code: outcome.status,
+            duration_ms: milliseconds(outcome.duration),
+            retries: outcome.retries,
+            raw_response: &outcome.raw,
+            after_filter: &outcome.after_filter,
+            after_mapping: &outcome.after_mapping,
+            final_result: outcome.final_result.as_deref(),
+            error: outcome.error.as_deref(),
+        }
+    }
+}
+
+/// The text of a test's answer, and the place of its call.
+struct Leaving {
+    tested: Box<RawValue>,
+    _place: Share,
+}
+
+impl AsRef<[u8]> for Leaving {
+    fn as_ref(&self) -> &[u8] {
+        self.tested.get().as_bytes()
+    }
+}
+
+/// Parses, filters and maps an answer, and writes all of it as the text of the test's answer. The trees live only here,
+/// within the workspace's share of the memory for them.
+async fn worked_on(
+    app: &Arc<App>,
+    holder: Holder,
+    ended: Result<Ended, String>,
+) -> Result<Box<RawValue>, ApiError> {
+    let weight = ended.as_ref().map_or(0, Ended::weight);
+    let memory = app.wire.memory_for(holder, weight).await?;
+    let most = app.wire.most_memory();
+    let work = move || {
+        let outcome = match ended {
+            Ok(ended) => ended.read(most),
+            Err(error) => Outcome { error: Some(error), ..Outcome::default() },
+        };
+        let tested = to_raw_value(&Tested::from(&outcome));
+        drop(memory);
+        tested
+    };
+    app.work.run(holder, work).await?.map_err(ApiError::internal)
+}
+
+/// An endpoint that is to be called, and what is wrong with the parameters of the call.
+struct Asked {
+    integration: Integration,
+    index: usize,
+    wrong: Vec<Problem>,
+}
+
+impl Asked {
+    fn of(integration: Integration, name: &str, params: &Map<String, Value>) -> Result<Self, ApiError> {
+        let index = integration.config.endpoints.iter().position(|known| known.name == name);
+        let index = index.ok_or(ApiError::no_endpoint())?;
+        let wrong = wrong_params(&integration.config.endpoints[index], params);
+        Ok(Self { integration, index, wrong })
+    }
+
+    fn endpoint(&self) -> &Endpoint<AuthConfig> {
+        &self.integration.config.endpoints[self.index]
+    }
+
+    /// Whether these permissions suffice. What is asked of the connector's own integration, or of any EHR, answers with
+    /// patient data, whatever the method.
+    fn allowed_by(&self, permissions: Permissions) -> bool {
+        let changes = self.endpoint().method != "GET";
+        let reads_calls = self.integration.builtin || self.integration.config.protocol == Protocol::Fhir;
+        (!changes || permissions.contains(Permission::IntegrationUpdate))
+            && (!reads_calls || permissions.contains(Permission::CallView))
+    }
+}
+
+fn wrong_params(endpoint: &Endpoint<AuthConfig>, params: &Map<String, Value>) -> Vec<Problem> {
+    let declared = endpoint.declared_parameters();
+    let wrong = wrong_parameters(&endpoint.path, &declared, params, endpoint.allow_reserved);
+    let problem = |name: String, message: &str| {
+        // Parameters may be a patient's, so no answer repeats their values.
+        let shown =
+            if params.contains_key(&name) { Json::String("**********".to_owned()) } else { Json::Null };
+        let loc = vec![Loc::from("body"), Loc::from("params"), Loc::from(name)];
+        Problem::value_error(loc, message, shown)
+    };
+    wrong.into_iter().map(|wrong| problem(wrong.name, wrong.message)).collect()
+}
+
+/// How often a test is begun anew because the integration was changed between the look at it and the call.
+const MOST_BEGUN: usize = 5;
+
+/// Calls an endpoint and tells every step. The call is recorded before it is made; whatever the other side does is a
+/// result.
+pub async fn run(
+    app: &Arc<App>,
+    entry: Entry,
+    id: IntegrationId,
+    endpoint: String,
+    params: Map<String, Value>,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
+    let (holder, params) = (actions::holder(&entry)?, Arc::new(params));
+    let place = app.wire.place(holder).await?;
+    for _ in 0..MOST_BEGUN {
+        let integration = actions::read(app, &entry, id).await?;
+        let (name, given) = (endpoint.clone(), params.clone());
+        let asked = app.work.run(holder, move || Asked::of(integration, &name, &given)).await??;
+        let asked = Arc::new(asked);
+        let begun = begin(app, entry.clone(), asked.clone(), repeat.clone()).await;
+        if begun.as_ref().is_err_and(ApiError::is_forbidden) {
+            entry.note_forbidden(app);
+        }
+        let sealed = match begun? {
+            Beginning::Changed => continue,
+            Beginning::Answered(reply) => return Ok(reply),
+            Beginning::Yours(sealed) => sealed,
+        };
+        let keys = app.wire.keys.clone();
+        let wired =
+            app.work.run(holder, move || wired(&asked.integration, asked.index, &sealed, &keys)).await?;
+        let ended = match wired {
+            Ok(call) => Ok(call.send(&app.wire.outbound, &app.wire.tokens, &params).await),
+            Err(error) => Err(error),
+        };
+        let tested = worked_on(app, holder, ended).await?;
+        if !repeat.has_key() {
+            // The place is given back when the answer has left, so that answers nobody reads count as calls.
+            let body = Bytes::from_owner(Leaving { tested, _place: place });
+            return Ok(Reply::raw_json(StatusCode::OK, body));
+        }
+        let (vault, tested) = (app.vault.clone(), Arc::new(tested));
+        let finish = move |tx: &mut Tx<'_>| repeat.finish_apart(tx, &vault, &*tested);
+        return app.db.write("integrations.end_test", finish).await;
+    }
+    Err(ApiError::unavailable("unavailable", "Others change this integration at this moment. Try again.", 1))
+}
+
+/// What beginning a test came to.
+enum Beginning {
+    /// The integration is no longer the version that was looked at.
+    Changed,
+    /// The test is the repeat of an earlier one.
+    Answered(Reply),
+    /// The call is to be made, with these secrets.
+    Yours(Vec<Sealed>),
+}
+
+/// Judges the caller again, takes the `Idempotency-Key` and records the test.
+async fn begin(
+    app: &Arc<App>,
+    entry: Entry,
+    asked: Arc<Asked>,
+    repeat: Repeat,
+) -> Result<Beginning, ApiError> {
+    let vault = app.vault.clone();
+    let begin = move |tx: &mut Tx<'_>| {
+        let Held { caller, seen } = entry.hold(tx)?;
+        let (workspace, id) = (seen.workspace.id, asked.integration.id);
+        let present: Option<Timestamp> = store::changed_at(tx, workspace, id)?;
+        if present.ok_or(ApiError::no_integration())? != asked.integration.updated_at {
+            return Ok(Beginning::Changed);
+        }
+        if !asked.allowed_by(seen.reach.permissions) {
+            return Err(ApiError::forbidden());
+        }
+        if let Begun::Answered(reply) = repeat.begin_apart(tx, &vault)? {
+            return Ok(Beginning::Answered(reply));
+        }
+        if !asked.wrong.is_empty() {
+            return Err(ApiError::invalid(asked.wrong.clone()));
+        }
+        actions::record_test(tx, &entry.context, &caller, &asked.integration, asked.endpoint())?;
+        Ok(Beginning::Yours(store::sealed(tx, workspace, id)?))
+    };
+    app.db.write("integrations.begin_test", begin).await
+}

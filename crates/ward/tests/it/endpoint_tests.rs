@@ -1,0 +1,174 @@
+//! What the test of an endpoint may send and show, and to whom.
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use ward_test::{Actor, Server, Tenant, both};
+
+use crate::outbound::{Peer, answer, endpoint, open_server, run};
+
+/// A HubSpot that answers each list of calls with a number and a summary, provisioned and enabled.
+async fn connected(server: &Server) -> (Tenant, Peer, String) {
+    let tenant = server.tenant("acme").await;
+    let calls = r#"{"results":[{"properties":{"hs_call_from_number":"+15550100001","hs_call_body":"Has a cough."}}]}"#;
+    let peer = Peer::start(move |_, _| Some(answer(200, calls))).await;
+    let change = json!({ "connector_type": "hubspot" });
+    tenant.owner.patch(&tenant.workspace(""), change).await.expect(StatusCode::OK);
+    tenant.owner.post(&tenant.workspace("/provision"), json!({})).await.expect(StatusCode::OK);
+    let listed = tenant.owner.get(&tenant.path("/integrations")).await.expect(StatusCode::OK);
+    let integration = tenant.path(&format!("/integrations/{}", listed["items"][0]["id"].as_str().unwrap()));
+    let auth = json!({ "type": "bearer_token", "bearer_token_value": { "value": "a-private-apps-token" } });
+    let change = json!({ "base_url": peer.url(), "auth": auth, "enabled": true });
+    tenant.owner.put(&integration, change).await.expect(StatusCode::OK);
+    (tenant, peer, format!("{integration}/endpoints/list_calls/test"))
+}
+
+both!(the_lowest_role_reads_no_patient_through_the_connector);
+async fn the_lowest_role_reads_no_patient_through_the_connector() {
+    let server = open_server().await;
+    let (tenant, peer, path) = connected(&server).await;
+    let viewer = tenant.service("viewer").await;
+    assert_eq!(viewer.post(&path, json!({})).await.refused(403), "forbidden");
+    let narrow = json!({ "duration_days": 1, "role": "operator", "permissions": ["Integration.view", "Integration.update"] });
+    let (narrow, _) = tenant.key(narrow).await;
+    assert_eq!(narrow.post(&path, json!({})).await.refused(403), "forbidden", "the key lacks Call.view");
+    let once = viewer.post_once(&path, "a-key-of-16-chars", json!({})).await;
+    assert_eq!(once.refused(403), "forbidden");
+    assert_eq!(peer.asked(), 0);
+    // Whoever may see calls may, and the audit says that patient data was accessed.
+    let member = tenant.service("member").await;
+    let told = run(&member, &path, json!({})).await;
+    assert_eq!(told["raw_response"]["results"][0]["properties"]["hs_call_body"], "Has a cough.");
+    let event = &tenant.audit().await[0];
+    assert_eq!((&event["action"], &event["phi_accessed"]), (&json!("integration.test"), &json!(true)));
+}
+
+both!(only_parameters_that_the_endpoint_names_are_sent);
+async fn only_parameters_that_the_endpoint_names_are_sent() {
+    let server = open_server().await;
+    let (tenant, peer, path) = connected(&server).await;
+    let asked = json!({ "params": { "limit": "100", "properties": "hs_call_body,hs_call_from_number" } });
+    let refused = tenant.owner.post(&path, asked).await;
+    assert!(!refused.text.contains("hs_call_body"), "{}", refused.text);
+    assert_eq!(refused.problem_locs(), ["body.params.limit", "body.params.properties"]);
+    assert_eq!(peer.asked(), 0);
+    for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+        for form in ["json", "form"] {
+            let schema = json!({ "properties": { "day": {} }, "allOf": [{ "properties": { "room": {} } }] });
+            let shape =
+                json!({ "path": "/{id}", "method": method, "body_format": form, "input_schema": schema });
+            let echo = Peer::start(|head, _| Some(answer(200, &json!(head).to_string()))).await;
+            let path = endpoint(&tenant, &echo.url(), shape).await;
+            let more = json!({ "params": { "id": "1", "day": "x", "admin": true } });
+            assert_eq!(
+                tenant.owner.post(&path, more).await.problem_locs(),
+                ["body.params.admin"],
+                "{method}"
+            );
+            assert_eq!(echo.asked(), 0);
+            let told = run(&tenant.owner, &path, json!({ "id": "1", "day": "x", "room": "y" })).await;
+            let sent = told["raw_response"].as_str().unwrap();
+            assert!(sent.contains("day") && sent.contains("room"), "{method} {form}: {sent}");
+        }
+    }
+}
+
+/// Every way in which a value could leave its segment.
+const ESCAPES: [&str; 24] = [
+    "../admin/keys",
+    "a/b",
+    "a\\b",
+    "..\\admin",
+    "%2e%2e%2Fadmin",
+    "%2F",
+    "%2f",
+    "%5C",
+    "%5c",
+    "%252F",
+    "%25252fx",
+    "%255C",
+    "%c0%af",
+    "%C1%9C",
+    "%e0%80%af",
+    "\u{FF0F}admin",
+    "\u{FF3C}admin",
+    "%EF%BC%8F",
+    "\u{2215}x",
+    "%u002f",
+    "..",
+    "%2e%2E",
+    "\u{FF0E}\u{FF0E}",
+    "..;a=b",
+];
+
+both!(no_value_leaves_its_segment_of_the_path);
+async fn no_value_leaves_its_segment_of_the_path() {
+    let server = open_server().await;
+    let tenant = server.tenant("acme").await;
+    let peer = Peer::start(|head, _| {
+        Some(answer(200, &json!(head.split(' ').nth(1).unwrap_or_default()).to_string()))
+    })
+    .await;
+    let strict = endpoint(&tenant, &peer.url(), json!({ "path": "/patients/{id}/notes?q={q}" })).await;
+    for value in ESCAPES {
+        let refused = tenant.owner.post(&strict, json!({ "params": { "id": value, "q": value } })).await;
+        assert_eq!(refused.problem_locs(), ["body.params.id"], "{value}");
+    }
+    let joined = endpoint(&tenant, &peer.url(), json!({ "path": "/patients/{a}{b}/notes" })).await;
+    for (a, b, wrong) in [(".", ".", "a"), ("%2", "F", "b"), ("%", "2f", "b")] {
+        let refused = tenant.owner.post(&joined, json!({ "params": { "a": a, "b": b } })).await;
+        assert!(
+            refused.problem_locs().contains(&format!("body.params.{wrong}")),
+            "{a} {b}: {}",
+            refused.text
+        );
+    }
+    assert_eq!(peer.asked(), 0);
+    // What is no separator is sent as before, and so is everything where the endpoint's author allows it.
+    let told = run(&tenant.owner, &strict, json!({ "id": "Zürich 5%:é", "q": "a/../b" })).await;
+    assert_eq!(told["raw_response"], "/patients/Z%C3%BCrich%205%25%3A%C3%A9/notes?q=a%2F..%2Fb");
+    let open = json!({ "path": "/patients/{id}/notes", "allow_reserved": true });
+    let open = endpoint(&tenant, &peer.url(), open).await;
+    let told = run(&tenant.owner, &open, json!({ "id": "a/b\\c%2F" })).await;
+    assert_eq!(told["raw_response"], "/patients/a%2Fb%5Cc%252F/notes");
+    let dots = tenant.owner.post(&open, json!({ "params": { "id": ".." } })).await;
+    assert_eq!(dots.problem_locs(), ["body.params.id"], "no URL carries it");
+    let long = tenant.owner.post(&open, json!({ "params": { "id": "x".repeat(10_000) } })).await;
+    assert_eq!(long.problem_locs(), ["body.params.id"]);
+}
+
+both!(every_ehr_is_read_with_call_view_and_every_test_is_audited_as_such);
+async fn every_ehr_is_read_with_call_view_and_every_test_is_audited_as_such() {
+    let server = open_server().await;
+    let tenant = server.tenant("acme").await;
+    let peer = Peer::start(|_, _| Some(answer(200, "{}"))).await;
+    let get = endpoint(&tenant, &peer.url(), json!({})).await;
+    let integration = get.split("/endpoints").next().unwrap().to_owned();
+    let viewer: Actor = tenant.service("viewer").await;
+    run(&viewer, &get, json!({})).await;
+    let event = &tenant.audit().await[0];
+    assert_eq!(event["phi_accessed"], Value::Bool(true), "Ward cannot tell what another system answers");
+    tenant.owner.put(&integration, json!({ "protocol": "fhir" })).await.expect(StatusCode::OK);
+    assert_eq!(viewer.post(&get, json!({})).await.refused(403), "forbidden");
+    run(&tenant.service("member").await, &get, json!({})).await;
+    assert_eq!(peer.asked(), 2);
+}
+
+both!(a_repeat_is_answered_though_the_endpoint_has_changed);
+async fn a_repeat_is_answered_though_the_endpoint_has_changed() {
+    let server = open_server().await;
+    let tenant = server.tenant("acme").await;
+    let peer = Peer::start(|_, index| Some(answer(200, &index.to_string()))).await;
+    let path = endpoint(&tenant, &peer.url(), json!({ "path": "/{id}" })).await;
+    let body = json!({ "params": { "id": "1" } });
+    let first = tenant.owner.post_once(&path, "a-key-of-16-chars", body.clone()).await;
+    let integration = path.split("/endpoints").next().unwrap().to_owned();
+    let other = json!({ "endpoints": [{ "name": "e", "description": "E", "path": "/", "method": "GET" }] });
+    tenant.owner.put(&integration, other).await.expect(StatusCode::OK);
+    let again = tenant.owner.post_once(&path, "a-key-of-16-chars", body.clone()).await;
+    assert_eq!((again.header("idempotency-replayed"), &again.text), ("true", &first.text));
+    // A refusal is not remembered.
+    let refused = tenant.owner.post_once(&path, "another-key-of-16", body).await;
+    assert_eq!(refused.problem_locs(), ["body.params.id"]);
+    let fine = tenant.owner.post_once(&path, "another-key-of-16", json!({})).await;
+    assert_eq!(fine.status, StatusCode::OK, "{}", fine.text);
+}

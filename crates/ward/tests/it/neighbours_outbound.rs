@@ -1,0 +1,295 @@
+//! What one tenant's calls to the outside can cost another: names that are never answered, answers that swell, loops.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use ward::ids::WorkspaceId;
+use ward::shares::Holder;
+use ward_test::{Server, Tenant, both, fresh_slug};
+
+use crate::outbound::{Peer, answer, endpoint, open_server, run};
+
+/// A name server that answers names in `known.example` with 127.0.0.1 and says nothing about any other.
+async fn name_server() -> (SocketAddr, Arc<AtomicUsize>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    tokio::spawn(async move {
+        let mut question = [0; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut question).await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            if let Some(reply) = reply_to(&question[..length]) {
+                let _ = socket.send_to(&reply, from).await;
+            }
+        }
+    });
+    (address, asked)
+}
+
+/// The reply to a question (RFC 1035 section 4.1): an address for A, none for others.
+fn reply_to(question: &[u8]) -> Option<Vec<u8>> {
+    let (mut at, mut labels) = (12, Vec::new());
+    while question[at] != 0 {
+        let end = at + 1 + usize::from(question[at]);
+        labels.push(String::from_utf8_lossy(&question[at + 1..end]).to_lowercase());
+        at = end;
+    }
+    let end = at + 5;
+    if labels.iter().rev().take(2).rev().map(String::as_str).ne(["known", "example"]) {
+        return None;
+    }
+    let is_address = question[at + 1..at + 3] == [0, 1];
+    let mut reply = question[..2].to_vec();
+    reply.extend([0x81, 0x80, 0, 1, 0, u8::from(is_address), 0, 0, 0, 0]);
+    reply.extend(&question[12..end]);
+    if is_address {
+        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1]);
+    }
+    Some(reply)
+}
+
+async fn server_asking(name_server: SocketAddr) -> Server {
+    Server::with(|config| {
+        config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
+        config.outbound.plain_http = true;
+        config.outbound.time = Duration::from_secs(2);
+        config.outbound.name_servers = vec![name_server];
+    })
+    .await
+}
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+}
+
+async fn silent_integrations(tenant: &Tenant, count: usize) {
+    for index in 0..count {
+        let base_url = format!("http://ehr-{index}.{}.silent.example", fresh_slug());
+        let body = json!({ "name": format!("i{index}"), "display_name": "S", "base_url": base_url });
+        tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
+    }
+}
+
+both!(names_that_are_never_answered_cost_others_nothing);
+async fn names_that_are_never_answered_cost_others_nothing() {
+    let (name_server, asked) = name_server().await;
+    let server = server_asking(name_server).await;
+    let (slow, quiet) = (server.tenant("slow").await, server.tenant("quiet").await);
+    silent_integrations(&slow, 30).await;
+    let peer = Peer::start(|_, _| Some(answer(200, "\"here\""))).await;
+    let by_name = format!("http://ehr.known.example:{}", peer.url().rsplit(':').next().unwrap());
+    let path = endpoint(&quiet, &by_name, json!({})).await;
+    run(&quiet.owner, &path, json!({})).await;
+    let before = threads();
+    let mut checks = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let (owner, path) = (slow.owner.clone(), slow.path("/integrations/health-check"));
+        checks.spawn(async move { owner.get(&path).await });
+    }
+    while asked.load(Ordering::SeqCst) < 40 {
+        tokio::task::yield_now().await;
+    }
+    // All of them wait for the silent zone now.
+    for _ in 0..5 {
+        assert_eq!(run(&quiet.owner, &path, json!({})).await["raw_response"], "here");
+        quiet.owner.get(&quiet.path("/calls")).await.expect(StatusCode::OK);
+        quiet.owner.get(&quiet.path("/audit")).await.expect(StatusCode::OK);
+    }
+    assert!(threads() < before + 40, "{} threads, {before} before", threads());
+    let mut reports = 0;
+    while let Some(checked) = checks.join_next().await {
+        let checked = checked.unwrap();
+        if checked.status == StatusCode::TOO_MANY_REQUESTS {
+            assert_ne!(checked.header("retry-after"), "");
+            continue;
+        }
+        for report in checked.expect(StatusCode::OK)["integrations"].as_array().unwrap() {
+            assert!(["timeout", "unreachable"].contains(&report["status"].as_str().unwrap()), "{report}");
+            reports += 1;
+        }
+    }
+    assert!(reports >= 30, "{reports}");
+}
+
+both!(a_full_share_of_calls_concerns_its_workspace_alone);
+async fn a_full_share_of_calls_concerns_its_workspace_alone() {
+    let server = Server::with(|config| {
+        config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
+        config.outbound.plain_http = true;
+        config.outbound.calls = 6;
+        config.outbound.calls_per_workspace = 2;
+        config.outbound.concurrency = 100;
+    })
+    .await;
+    let (busy, quiet) = (server.tenant("busy").await, server.tenant("quiet").await);
+    let silent = Peer::start(|_, _| None).await;
+    let path = endpoint(&busy, &silent.url(), json!({})).await;
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..80 {
+        let (owner, path) = (busy.owner.clone(), path.clone());
+        waiting.spawn(async move { owner.post(&path, json!({})).await });
+    }
+    let mut refused = 0;
+    while let Some(ended) = waiting.join_next().await {
+        let ended = ended.unwrap();
+        assert_eq!(ended.header("retry-after"), "1", "{}", ended.text);
+        assert_eq!(ended.refused(429), "share_used_up");
+        refused += 1;
+        if refused == 78 {
+            break;
+        }
+    }
+    assert_eq!(silent.asked(), 2, "no more than its share is under way");
+    let peer = Peer::start(|_, _| Some(answer(200, "1"))).await;
+    let path = endpoint(&quiet, &peer.url(), json!({})).await;
+    for _ in 0..3 {
+        assert_eq!(run(&quiet.owner, &path, json!({})).await["raw_response"], 1);
+    }
+}
+
+both!(an_answer_is_weighed_as_the_tree_that_it_becomes);
+async fn an_answer_is_weighed_as_the_tree_that_it_becomes() {
+    let server = Server::with(|config| {
+        config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
+        config.outbound.plain_http = true;
+        config.outbound.memory = 32 << 20;
+    })
+    .await;
+    let tenant = server.tenant("acme").await;
+    let swelling = format!("[{}{{}}]", "{},".repeat(300_000));
+    let peer = Peer::start(move |_, _| Some(answer(200, &swelling))).await;
+    let path = endpoint(&tenant, &peer.url(), json!({})).await;
+    let told = run(&tenant.owner, &path, json!({})).await;
+    assert_eq!((&told["status_code"], &told["raw_response"]), (&json!(200), &Value::Null));
+    assert!(told["error"].as_str().unwrap().contains("too many values"), "{}", told["error"]);
+    let long = json!("x".repeat(900_000)).to_string();
+    let peer = Peer::start(move |_, _| Some(answer(200, &long))).await;
+    let path = endpoint(&tenant, &peer.url(), json!({})).await;
+    let told = run(&tenant.owner, &path, json!({})).await;
+    assert_eq!(told["final_result"].as_str().unwrap().len(), 900_000, "a long text is no large tree");
+}
+
+/// Passes every byte on to `target`, as a proxy under another name would.
+async fn relay(target: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(target).await.unwrap();
+                let _ = copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    address
+}
+
+both!(no_tenant_makes_ward_call_itself);
+async fn no_tenant_makes_ward_call_itself() {
+    let (name_server, _) = name_server().await;
+    let server = Server::with(|config| {
+        config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
+        config.outbound.plain_http = true;
+        config.outbound.name_servers = vec![name_server];
+        config.public_url = Some("https://ward.known.example".to_owned());
+    })
+    .await;
+    let tenant = server.tenant("acme").await;
+    let viewer = tenant.service("viewer").await;
+    let key = json!({ "type": "bearer_token", "bearer_token_value": { "value": viewer.bearer.as_deref().unwrap() } });
+    let port = server.address.port();
+    let calls_itself = json!({ "path": tenant.path("/integrations/health-check"), "auth": key });
+    for base in [
+        server.url(),
+        format!("http://localhost:{port}"),
+        format!("http://self.known.example:{port}"),
+        format!("http://127.1:{port}"),
+        "https://ward.known.example".to_owned(),
+        "https://WARD.known.example:443".to_owned(),
+    ] {
+        let path = endpoint(&tenant, &base, calls_itself.clone()).await;
+        let told = run(&tenant.owner, &path, json!({})).await;
+        assert_eq!(told["status_code"], Value::Null, "{base}");
+        assert!(told["error"].as_str().unwrap().contains("this server itself"), "{base}: {told}");
+    }
+    // A redirect within its own origin cannot lead here either, and through a proxy the request is known for what it is.
+    let proxy = format!("http://{}", relay(server.address).await);
+    for more in [calls_itself.clone(), json!({ "path": "/healthz" }), json!({ "path": "/v1/docs" })] {
+        let path = endpoint(&tenant, &proxy, more).await;
+        let told = run(&tenant.owner, &path, json!({})).await;
+        assert_eq!(told["status_code"], 508, "{told}");
+        assert_eq!(told["raw_response"]["error_code"], "loop_detected");
+    }
+    // Another installation is none of its own.
+    let other =
+        Server::with(|config| config.master_key = ward::config::MasterKey::Given([8; 32].into())).await;
+    let path = endpoint(&tenant, &other.url(), json!({ "path": "/healthz" })).await;
+    assert_eq!(run(&tenant.owner, &path, json!({})).await["status_code"], 200);
+    // No endpoint can drop the mark.
+    let headers = json!({ "name": "e", "description": "E", "path": "/", "headers": { "X-Ward-Hop": "0" } });
+    let body = json!({ "name": "x", "display_name": "X", "endpoints": [headers] });
+    let refused = tenant.owner.post(&tenant.path("/integrations"), body).await;
+    assert_eq!(refused.problem_locs(), ["body.endpoints.0.headers.X-Ward-Hop"]);
+}
+
+both!(one_health_check_causes_a_bounded_number_of_bytes);
+async fn one_health_check_causes_a_bounded_number_of_bytes() {
+    let server = open_server().await;
+    let tenant = server.tenant("acme").await;
+    let headers: serde_json::Map<String, Value> =
+        (0..3).map(|index| (format!("x-h{index}"), json!("y".repeat(4000)))).collect();
+    let endpoints =
+        json!([{ "name": "e", "description": "E", "path": "/", "method": "GET", "headers": headers }]);
+    let body = json!({ "name": "a", "display_name": "A", "endpoints": endpoints });
+    let refused = tenant.owner.post(&tenant.path("/integrations"), body).await;
+    assert_eq!(refused.problem_locs(), ["body.endpoints.0.headers"]);
+}
+
+both!(a_share_of_cpu_work_is_given_back);
+async fn a_share_of_cpu_work_is_given_back() {
+    let server = Server::start().await;
+    let holder = Holder::Workspace(WorkspaceId::of_path("6ba7b810-9dad-41d1-80b4-00c04fd430c8"));
+    for _ in 0..50 {
+        assert_eq!(server.app.work.run(holder, || 7).await.unwrap(), 7);
+    }
+    let failed = server.app.work.run(holder, || -> i32 { panic!("a fault of the work") }).await;
+    assert_eq!(failed.unwrap_err().status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(server.app.work.run(holder, || 8).await.unwrap(), 8, "a panic gives its share back too");
+}
+
+both!(a_page_is_all_that_a_list_reads);
+async fn a_page_is_all_that_a_list_reads() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let filler = "z".repeat(60_000);
+    for index in 0..9 {
+        let endpoint = json!({ "name": "e", "description": filler, "path": "/" });
+        let body = json!({ "name": format!("i{index}"), "display_name": "I", "endpoints": [endpoint] });
+        tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
+    }
+    // The last one cannot be parsed: a page that does not hold it does not mind.
+    let statement = "UPDATE integrations SET endpoints = CAST('{\"a\": 1}' AS jsonb) WHERE name = 'i8'";
+    let sqlite = ward_test::Engine::current() == ward_test::Engine::Sqlite;
+    let statement = if sqlite { statement.replace("AS jsonb", "AS text") } else { statement.to_owned() };
+    assert_eq!(server.sql(statement).await, 1);
+    for query in ["limit=5", "limit=5&sort_by=name", "limit=5&search=I", "limit=5&protocol=rest&enabled=true"]
+    {
+        let page =
+            tenant.owner.get(&tenant.path(&format!("/integrations?{query}"))).await.expect(StatusCode::OK);
+        let names: Vec<&str> =
+            page["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["i0", "i1", "i2", "i3", "i4"], "{query}");
+        assert_eq!((&page["has_more"], &page["total"]), (&json!(true), &json!(9)), "{query}");
+        let next = format!("/integrations?{query}&continuation_token={}", page["continuation_token"]);
+        let next =
+            tenant.owner.get(&tenant.path(&next.replace("limit=5", "limit=3"))).await.expect(StatusCode::OK);
+        assert_eq!(next["items"][0]["name"], "i5", "{query}");
+    }
+}
