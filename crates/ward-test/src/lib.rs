@@ -258,6 +258,15 @@ impl Server {
     }
 }
 
+/// A request that held a runtime thread for too long fails its test, whatever the test made of the answer.
+#[cfg(feature = "watch")]
+impl Drop for Server {
+    fn drop(&mut self) {
+        let held = self.app.watch.take();
+        assert!(held.is_empty() || std::thread::panicking(), "{}", held.join("\n"));
+    }
+}
+
 /// What something cost the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {

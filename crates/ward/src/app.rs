@@ -135,6 +135,9 @@ pub struct App {
     pub work: Work,
     /// The engine's long readers, divided by workspace. A request takes a share of them before a long read.
     pub long_reads: Shares,
+    /// The requests that held a runtime thread for too long.
+    #[cfg(feature = "watch")]
+    pub watch: crate::http::watch::Watch,
     /// Refusals waiting to be recorded.
     pub refusals: Refusals,
     /// Last uses waiting to be written.
@@ -222,6 +225,8 @@ impl App {
             wire,
             work: Work::default(),
             long_reads,
+            #[cfg(feature = "watch")]
+            watch: crate::http::watch::Watch::default(),
             refusals: Refusals::default(),
             last_used: LastUsed::default(),
             sync: sync::Wake::default(),

@@ -13,6 +13,8 @@ pub mod limits;
 pub mod region;
 pub mod server;
 pub mod validate;
+#[cfg(feature = "watch")]
+pub mod watch;
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -376,7 +378,10 @@ where
         let call = Call::new(&self, context.clone(), Request::from_parts(parts, body)).await;
         let time = self.app.config.limits.request_time;
         let deadline = Deadline::of(time);
-        let work = deadline.clone().over(AssertUnwindSafe((self.handler)(call)).catch_unwind());
+        let handled = (self.handler)(call);
+        #[cfg(feature = "watch")]
+        let handled = self.app.watch.over(&self.operation.id, handled);
+        let work = deadline.clone().over(AssertUnwindSafe(handled).catch_unwind());
         let outcome = match tokio::time::timeout(time, work).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_panic)) => Err(ApiError::internal("the handler panicked")),

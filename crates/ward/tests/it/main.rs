@@ -43,5 +43,6 @@ mod steering;
 mod sweep;
 mod tokens;
 mod upgrades;
+mod watch;
 mod wire;
 mod workspaces;

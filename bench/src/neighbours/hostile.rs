@@ -1,0 +1,214 @@
+//! Neighbours of the worst kind, one for each pool that tenants share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::outside::Outside;
+use super::server::Ward;
+use super::tenant::{Tenant, client, new_workspace};
+use super::{Failure, history};
+
+/// Clients of one neighbour, where it is the only one.
+pub const CLIENTS: usize = 64;
+/// Events in the audit of the tenant that searches.
+const EVENTS: u64 = 400_000;
+/// Workspaces whose EHR is slow.
+const SLOW_EHRS: usize = 128;
+
+/// The pools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pool {
+    /// Judging bodies.
+    Validation,
+    /// Calls to the outside.
+    Outbound,
+    /// Looking host names up.
+    Names,
+    /// Sending deliveries.
+    Deliveries,
+    /// Long reads.
+    LongReads,
+    /// Writes.
+    Writer,
+    /// Refusals that wait to be recorded.
+    Refusals,
+    /// Creating workspaces without a key.
+    Bootstrap,
+}
+
+impl Pool {
+    /// All of them, in the order of the page.
+    pub const ALL: [Self; 8] = [
+        Self::Validation,
+        Self::Outbound,
+        Self::Names,
+        Self::Deliveries,
+        Self::LongReads,
+        Self::Writer,
+        Self::Refusals,
+        Self::Bootstrap,
+    ];
+
+    /// Its name in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Validation => "validation",
+            Self::Outbound => "outbound calls",
+            Self::Names => "name look-ups",
+            Self::Deliveries => "delivery workers",
+            Self::LongReads => "long readers",
+            Self::Writer => "writer",
+            Self::Refusals => "refusals",
+            Self::Bootstrap => "bootstrap",
+        }
+    }
+
+    /// What the neighbour does.
+    pub const fn neighbour(self) -> &'static str {
+        match self {
+            Self::Validation => "64 clients post bodies of 250 KB in which 20,000 values are wrong",
+            Self::Outbound => "64 clients check the health of 50 integrations whose EHR takes nine seconds",
+            Self::Names => "64 clients test an endpoint in a zone that never answers",
+            Self::Deliveries => "128 workspaces whose EHR takes nine seconds, each with 50 deliveries due",
+            Self::LongReads => "64 clients search 400,000 events for something that is not there",
+            Self::Writer => "64 clients change the name of their workspace",
+            Self::Refusals => "64 clients of a viewer are refused from ever new addresses",
+            Self::Bootstrap => "64 clients of one address create workspaces",
+        }
+    }
+}
+
+/// A neighbour at work. It stops when this is dropped.
+pub struct Neighbour {
+    _work: JoinSet<()>,
+    done: Arc<AtomicU64>,
+}
+
+impl Neighbour {
+    /// How many requests were answered, whatever the answer.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+}
+
+/// A neighbour with all that it needs, not at work yet.
+#[derive(Clone)]
+pub struct Ready {
+    pool: Pool,
+    tenants: Vec<Tenant>,
+    path: String,
+    body: Option<Vec<u8>>,
+}
+
+impl Ready {
+    /// Makes the neighbour's workspaces.
+    pub async fn new(pool: Pool, ward: &Ward, outside: &Outside) -> Result<Self, Failure> {
+        let client = client()?;
+        let tenant = Tenant::new(&client, ward.address).await?;
+        let mut ready = Self { pool, tenants: vec![tenant.clone()], path: String::new(), body: None };
+        match pool {
+            Pool::Validation => {
+                ready.path = tenant.path("/api-keys");
+                let wrong = vec![Value::from("Call.sing"); 20_000];
+                ready.body =
+                    Some(json!({ "duration_days": 1, "permissions": wrong }).to_string().into_bytes());
+            }
+            Pool::Outbound => {
+                for _ in 0..50 {
+                    tenant.integrate(&format!("http://{}/", outside.slow)).await?;
+                }
+                ready.path = tenant.path("/integrations/health-check");
+            }
+            Pool::Names => {
+                let id = tenant.integrate("http://silent.zone.invalid-zone.test/").await?;
+                ready.path = tenant.path(&format!("/integrations/{id}/endpoints/find/test"));
+                ready.body = Some(b"{}".to_vec());
+            }
+            Pool::Deliveries => {
+                let slow = format!("http://{}/fhir", outside.slow);
+                ready.tenants.clear();
+                for _ in 0..SLOW_EHRS {
+                    let tenant = Tenant::new(&client, ward.address).await?;
+                    tenant.connect(&slow).await?;
+                    ready.tenants.push(tenant);
+                }
+            }
+            Pool::LongReads => {
+                history::fill(&ward.database, &tenant.id, EVENTS).await?;
+                ready.path = tenant.path("/audit?service=zzz&resource_type=q");
+            }
+            Pool::Writer => ready.path = tenant.workspace(""),
+            Pool::Refusals => {
+                ready.tenants = vec![tenant.with_role("viewer").await?];
+                ready.path = tenant.path("/audit");
+            }
+            Pool::Bootstrap => ready.tenants = vec![tenant.from("203.0.113.7".to_owned(), false)],
+        }
+        Ok(ready)
+    }
+
+    /// Sets the neighbour to work.
+    pub async fn start(&self, clients: usize) -> Result<Neighbour, Failure> {
+        let done = Arc::new(AtomicU64::new(0));
+        let mut work = JoinSet::new();
+        if self.pool == Pool::Deliveries {
+            // As many calls as the EHRs take hours for, reported at once.
+            for tenant in &self.tenants {
+                let (tenant, done) = (tenant.clone(), done.clone());
+                work.spawn(async move {
+                    for _ in 0..50 {
+                        let _ = tenant.finish_call().await;
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                    std::future::pending::<()>().await;
+                });
+            }
+            // They are with the EHRs before anything is measured.
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            return Ok(Neighbour { _work: work, done });
+        }
+        for client in 0..clients {
+            let (ready, done) = (self.clone(), done.clone());
+            work.spawn(async move {
+                for number in 0_u64.. {
+                    if ready.once(client, number).await.is_err() {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(Neighbour { _work: work, done })
+    }
+
+    /// One request.
+    async fn once(&self, client: usize, number: u64) -> Result<(), Failure> {
+        let Some(tenant) = self.tenants.first() else { return Ok(()) };
+        let answer = match self.pool {
+            Pool::Writer => {
+                let name = json!({ "name": format!("n{client}-{number}") });
+                tenant.send(Method::PATCH, &self.path, Some(&name)).await?
+            }
+            Pool::Bootstrap => tenant.send(Method::POST, "/v1/workspaces", Some(&new_workspace())).await?,
+            Pool::Refusals => {
+                let address = format!("100.{}.{}.{}", client + 64, number / 250 % 250, number % 250);
+                tenant.from(address, true).send(Method::GET, &self.path, None).await?
+            }
+            _ => {
+                let method = if self.body.is_some() { Method::POST } else { Method::GET };
+                tenant.send_bytes(method, &self.path, self.body.clone()).await?
+            }
+        };
+        // A refused client comes again after a moment, as a rude one does.
+        if answer.status.as_u16() == 429 || answer.status.is_server_error() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+//! The watch on runtime threads trips for work that is planted, and for nothing else.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use http::{Request, StatusCode};
+use ward::error::ApiError;
+use ward::http::watch::LONGEST;
+use ward::http::{Call, Endpoint, Reply};
+use ward_test::{Server, both};
+
+/// Computes for longer than is allowed, whatever else the machine does.
+fn compute() {
+    let thread_time = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.try_into().unwrap())
+    };
+    let begun = thread_time();
+    while thread_time() - begun < LONGEST + Duration::from_millis(20) {
+        std::hint::black_box(Instant::now());
+    }
+}
+
+async fn served<F>(server: &Server, handler: impl Fn(Call) -> F + Send + Sync + 'static) -> StatusCode
+where
+    F: Future<Output = Result<Reply, ApiError>> + Send + 'static,
+{
+    let operation = server.app.contract.operations().next().unwrap().clone();
+    let endpoint = Endpoint::new(Arc::clone(&server.app), operation, "planted", handler);
+    endpoint.serve(Request::new(Body::empty())).await.status()
+}
+
+both!(work_on_a_runtime_thread_trips_the_watch_and_work_beside_it_does_not);
+async fn work_on_a_runtime_thread_trips_the_watch_and_work_beside_it_does_not() {
+    let server = Server::start().await;
+    let planted = served(&server, |_: Call| async {
+        compute();
+        Ok(Reply::no_content())
+    });
+    assert_eq!(planted.await, StatusCode::INTERNAL_SERVER_ERROR);
+    let told = server.app.watch.take();
+    assert!(told.len() == 1 && told[0].contains("held a runtime thread"), "{told:?}");
+    // After a wait too, and not only in the first poll.
+    let planted = served(&server, |_: Call| async {
+        tokio::task::yield_now().await;
+        compute();
+        Ok(Reply::no_content())
+    });
+    assert_eq!(planted.await, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(server.app.watch.take().len(), 1);
+    let beside = served(&server, |_: Call| async {
+        tokio::task::spawn_blocking(compute).await.unwrap();
+        Ok(Reply::no_content())
+    });
+    assert_eq!(beside.await, StatusCode::NO_CONTENT);
+    assert!(server.app.watch.take().is_empty());
+}
