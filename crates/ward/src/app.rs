@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 pub use ward_db::{Copied, Progress, Stage, backup};
@@ -27,7 +28,7 @@ use crate::shares::{self, Holder, Shares};
 use crate::sync::worker::{self, Worker};
 use crate::vault::{self, Vault, VaultError};
 use crate::work::Work;
-use crate::{api_keys, sync, workspaces};
+use crate::{api_keys, closing, sync, workspaces};
 
 /// Every migration, in order.
 pub const MIGRATIONS: &[Migration] = &[
@@ -38,6 +39,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "0005_sync", sql: include_str!("../../../migrations/0005_sync.sql") },
     Migration { name: "0006_identity_ends", sql: include_str!("../../../migrations/0006_identity_ends.sql") },
     Migration { name: "0007_indexes", sql: include_str!("../../../migrations/0007_indexes.sql") },
+    Migration { name: "0008_endings", sql: include_str!("../../../migrations/0008_endings.sql") },
     Migration { name: "0013_test_rules", sql: include_str!("../../../migrations/0013_test_rules.sql") },
     Migration {
         name: "0015_invitation_addresses",
@@ -144,6 +146,8 @@ pub struct App {
     pub last_used: LastUsed,
     /// Wakes the workers that deliver to EHRs.
     pub sync: sync::Wake,
+    /// Wakes the task that closes ended rows.
+    pub ended: Notify,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     flushing: tokio::sync::Mutex<()>,
     delivering: Mutex<Option<JoinHandle<()>>>,
@@ -230,6 +234,7 @@ impl App {
             refusals: Refusals::default(),
             last_used: LastUsed::default(),
             sync: sync::Wake::default(),
+            ended: Notify::new(),
             tasks: Mutex::new(Vec::new()),
             flushing: tokio::sync::Mutex::default(),
             delivering: Mutex::new(None),
@@ -294,6 +299,7 @@ impl App {
     pub fn start_background(self: &Arc<Self>) {
         let flushing = self.clone();
         let sweeping = self.clone();
+        let closing = self.clone();
         let issuers = self.issuers.clone();
         self.tasks.lock().extend([
             tokio::spawn(async move { issuers.warm().await }),
@@ -305,8 +311,14 @@ impl App {
             }),
             tokio::spawn(async move {
                 loop {
-                    sweeping.sweep().await;
+                    sweeping.sweep_due().await;
                     tokio::time::sleep(SWEEP_INTERVAL).await;
+                }
+            }),
+            tokio::spawn(async move {
+                loop {
+                    closing.close_ended().await;
+                    let _ = tokio::time::timeout(SWEEP_INTERVAL, closing.ended.notified()).await;
                 }
             }),
         ]);
@@ -333,21 +345,33 @@ impl App {
         self.refusals.flush(&self.db).await;
     }
 
-    /// Lapses what is due and forgets what is old, in transactions small enough to let others in between.
+    /// Lapses what is due, forgets what is old and closes what has ended.
     pub async fn sweep(&self) {
+        self.sweep_due().await;
+        self.close_ended().await;
+    }
+
+    /// Lapses what is due and forgets what is old, in transactions small enough to let others in between.
+    async fn sweep_due(&self) {
         loop {
             let now = self.clock.now();
             let swept = self.db.write("app.sweep", move |tx| sweep_some(tx, now)).await;
             match swept {
                 Ok(due) if due < SWEEP_BATCH as usize => return,
                 Ok(_) => {}
-                Err(error) => {
-                    return tracing::error!(
-                        code = error.code(),
-                        cause = error.cause().map(ToString::to_string),
-                        "sweep failed; it will be tried again"
-                    );
-                }
+                Err(error) => return failed("sweep", &error),
+            }
+        }
+    }
+
+    /// Closes the rows of all endings, step by step.
+    pub async fn close_ended(&self) {
+        loop {
+            let now = self.clock.now();
+            match self.db.write("app.close", move |tx| closing::close_some(tx, now)).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return failed("the closing of ended rows", &error),
             }
         }
     }
@@ -371,6 +395,12 @@ impl App {
     }
 }
 
+/// Says that a task beside the requests failed.
+fn failed(task: &str, error: &ApiError) {
+    let cause = error.cause().map(ToString::to_string);
+    tracing::error!(code = error.code(), cause, "{task} failed; it will be tried again");
+}
+
 /// Does up to a batch of each kind of what time brings. Returns how much of the most numerous kind was due.
 fn sweep_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<usize, ApiError> {
     let context = Context::of_time(now);
@@ -380,6 +410,7 @@ fn sweep_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<usize, ApiError> {
     }
     let answers = idempotency::sweep(tx, now, SWEEP_BATCH)?;
     let invitations = invitations::forget_old(tx, now.saturating_sub(INVITATIONS_KEPT), SWEEP_BATCH)?;
+    closing::measure(tx, now)?;
     Ok(lapsed.len().max(answers).max(invitations))
 }
 

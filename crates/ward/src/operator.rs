@@ -206,6 +206,7 @@ pub async fn restore_workspace(app: &App, slug_or_id: &str) -> Result<Overview, 
     if !restored {
         return Err(OperatorError::WrongState(found.state.name()));
     }
+    app.close_ended().await;
     show_workspace(app, slug_or_id).await
 }
 

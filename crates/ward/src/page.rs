@@ -38,6 +38,40 @@ impl Page {
     }
 }
 
+/// How many times a page is filled up after rows that the list leaves out.
+const FILLED_UP: usize = 8;
+/// How many rows each of these looks at.
+const FILLED_UP_BY: i64 = 100;
+
+/// The rows of a page that `listed` lets through, and the position up to which the list was looked through if that did not
+/// fill the page. Ended rows stand in a list until they are closed, so a page could else look at a million of them.
+pub fn fill<R, E>(
+    page: Page,
+    position: impl Fn(&R) -> i64,
+    listed: impl Fn(&R) -> bool,
+    mut fetch: impl FnMut(Page) -> Result<Vec<R>, E>,
+) -> Result<(Vec<R>, Option<i64>), E> {
+    let mut found = Vec::new();
+    let mut next = page;
+    for _ in 0..=FILLED_UP {
+        let rows = fetch(next)?;
+        let is_last = i64::try_from(rows.len()).unwrap_or(i64::MAX) < next.fetch();
+        let until = rows.last().map_or(next.after, &position);
+        found.extend(rows.into_iter().filter(&listed));
+        if is_last || found.len() > usize::try_from(page.limit).unwrap_or(usize::MAX) {
+            return Ok((found, None));
+        }
+        next = Page { after: until, limit: FILLED_UP_BY };
+    }
+    Ok((found, Some(next.after)))
+}
+
+/// The count of a list of which `looked_at` rows were looked at, up to `most`, and `listed` rows are listed. A list that was
+/// not looked through counts as longer than its total says.
+pub const fn counted(looked_at: i64, listed: i64, most: i64) -> i64 {
+    if looked_at < most { listed } else { most }
+}
+
 /// A page as it is answered.
 #[derive(Debug, Serialize)]
 pub struct Paginated<T> {
@@ -71,5 +105,14 @@ impl<T> Paginated<T> {
         let continuation_token = if has_more { last.map(position) } else { None };
         let total = (counted <= TOTAL_LIMIT).then_some(counted);
         Self { items, has_more, continuation_token, total }
+    }
+
+    /// The same page of a list that was looked through up to this position only: another page may follow.
+    #[must_use]
+    pub fn looked_through(mut self, until: Option<i64>) -> Self {
+        if let (false, Some(until)) = (self.has_more, until) {
+            (self.has_more, self.continuation_token) = (true, Some(until));
+        }
+        self
     }
 }

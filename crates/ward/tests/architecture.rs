@@ -5,8 +5,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const ROOMS: [&str; 9] =
-    ["api_keys", "audit", "calls", "identity", "integrations", "members", "sync", "vault", "workspaces"];
+const ROOMS: [&str; 10] = [
+    "api_keys",
+    "audit",
+    "calls",
+    "endings",
+    "identity",
+    "integrations",
+    "members",
+    "sync",
+    "vault",
+    "workspaces",
+];
 
 struct Source {
     /// From the project's root, with `/`.

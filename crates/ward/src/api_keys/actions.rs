@@ -150,7 +150,7 @@ pub async fn create(app: &Arc<App>, entry: Entry, new: NewKey, repeat: Repeat) -
                     SpeaksFor::Minter => (caller.principal, caller.kind),
                     SpeaksFor::Service => {
                         let service = identity::create(tx, PrincipalKind::Service, new.name.as_deref(), now)?;
-                        identity::join(tx, service, seen.workspace.id, role, now)?;
+                        identity::join(tx, (service, PrincipalKind::Service), seen.workspace.id, role, now)?;
                         (service, PrincipalKind::Service)
                     }
                 };
@@ -192,7 +192,7 @@ pub async fn claim(
                     return Err(ApiError::unauthorized());
                 }
                 let principal = identity::create(tx, PrincipalKind::User, None, now)?;
-                identity::join(tx, principal, workspace, Role::Owner, now)?;
+                identity::join(tx, (principal, PrincipalKind::User), workspace, Role::Owner, now)?;
                 let minted = Minted {
                     workspace,
                     principal,
@@ -294,7 +294,7 @@ pub fn issue_as_operator(
     workspaces::guard(tx, workspace)?;
     let now = context.now;
     let principal = identity::create(tx, PrincipalKind::Service, name.as_deref(), now)?;
-    identity::join(tx, principal, workspace, role, now)?;
+    identity::join(tx, (principal, PrincipalKind::Service), workspace, role, now)?;
     let minted = Minted {
         workspace,
         principal,

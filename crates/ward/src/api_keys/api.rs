@@ -14,7 +14,7 @@ use crate::http::idempotency::{Ended, Repeat};
 use crate::http::validate::{self, Json, Loc, Problem};
 use crate::http::{Call, Reply};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
-use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
+use crate::page::{self, PageQuery, Paginated, TOTAL_LIMIT};
 
 /// `ApiKeyResponse`.
 #[derive(Serialize)]
@@ -67,9 +67,16 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
         .app
         .db
         .read("api_keys.list", move |tx| {
-            let rows = store::list(tx, workspace, creator, page)?;
+            let (rows, until) = page::fill(
+                page,
+                |(key, _): &(ApiKey, bool)| key.position,
+                |(_, live)| *live,
+                |page| store::list(tx, workspace, creator, page),
+            )?;
             let counted = store::count(tx, workspace, creator, TOTAL_LIMIT + 1)?;
-            Ok::<_, ward_db::Error>(Paginated::new(rows, page, counted, |key| key.position, Listed::from))
+            let shown = |(key, _)| Listed::from(key);
+            let listed = Paginated::new(rows, page, counted, |(key, _)| key.position, shown);
+            Ok::<_, ward_db::Error>(listed.looked_through(until))
         })
         .await?;
     Reply::ok(&listed)

@@ -8,12 +8,15 @@ mod store;
 use ward_db::Timestamp;
 
 use crate::access::{Permission, Permissions, Reach, Role};
+use crate::endings::Ended;
 use crate::http::caller::{Caller, Credential, KeyUsed};
 use crate::identity::PrincipalKind;
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use secret::{KeyId, SecretHash};
 
-pub use store::{count, end_all_of, list_all as list, look_up, look_up_for, names_after, store_last_used};
+pub use store::{
+    LIVE, count, end_some_of, list_all as list, look_up, look_up_for, names_after, store_last_used,
+};
 
 /// Seconds of a day.
 const DAY: u64 = 24 * 3600;
@@ -97,6 +100,15 @@ pub struct ApiKey {
     pub updated_at: Timestamp,
     /// Its place in its workspace's list.
     pub position: i64,
+}
+
+/// Keys that one step ended.
+#[derive(Debug)]
+pub struct EndedKeys {
+    /// Their public parts.
+    pub ids: Vec<String>,
+    /// Whether keys are left.
+    pub ended: Ended,
 }
 
 /// Whom a new key speaks for.

@@ -5,17 +5,25 @@ use std::sync::LazyLock;
 use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
 
 use super::secret::{KeyId, SecretHash};
-use super::{ApiKey, KeyRecord};
+use super::{ApiKey, EndedKeys, KeyRecord};
 use crate::access::{Permission, Permissions, Reach, Role};
+use crate::endings::Ended;
 use crate::identity::PrincipalKind;
 use crate::ids::{PrincipalId, WorkspaceId};
-use crate::page::Page;
+use crate::page::{self, Page, counted};
 use crate::workspaces::{self, AsMember};
 
 const RECORD: &str = "k.id, k.workspace_id, h.state, k.principal_id, k.principal_kind, k.name, k.role, k.permissions, \
-                      k.secret_hash, k.expires_at, k.updated_at, k.revoked_at IS NOT NULL";
-/// How many columns those are.
+                      k.secret_hash, k.expires_at, k.updated_at, k.revoked_at IS NOT NULL OR NOT ";
+/// How many columns those and [`LIVE`] are.
 const RECORD_COLUMNS: usize = 12;
+
+/// Whether no ending concerns key `k`, which may stand for a principal who is no member any more. A principal who came back
+/// has keys again, and those stand behind the new seat.
+pub const LIVE: &str = "((SELECT e.position FROM endings e WHERE e.workspace_id = k.workspace_id \
+     AND e.principal_id = k.principal_id AND e.kind = 'keys') IS NULL \
+     OR COALESCE((SELECT m.seat FROM memberships m \
+                  WHERE m.workspace_id = k.workspace_id AND m.principal_id = k.principal_id) < k.position, false))";
 
 fn record(row: &Row<'_>) -> Result<KeyRecord, Error> {
     Ok(KeyRecord {
@@ -37,7 +45,7 @@ fn record(row: &Row<'_>) -> Result<KeyRecord, Error> {
 pub fn look_up(tx: &mut Tx<'_>, key_id: KeyId) -> Result<Option<KeyRecord>, Error> {
     static SQL: LazyLock<String> = LazyLock::new(|| {
         format!(
-            "SELECT {RECORD} FROM api_keys k JOIN workspaces h ON h.id = k.workspace_id WHERE k.key_id = $1"
+            "SELECT {RECORD}{LIVE} FROM api_keys k JOIN workspaces h ON h.id = k.workspace_id WHERE k.key_id = $1"
         )
     });
     tx.optional(&SQL, &[key_id.as_str().into()], record)
@@ -52,7 +60,7 @@ pub fn look_up_for(
     static SQL: LazyLock<String> = LazyLock::new(|| {
         let (columns, join) = workspaces::membership_sql("$2", "k.principal_id");
         format!(
-            "SELECT {RECORD}, {columns} FROM api_keys k JOIN workspaces h ON h.id = k.workspace_id {join} \
+            "SELECT {RECORD}{LIVE}, {columns} FROM api_keys k JOIN workspaces h ON h.id = k.workspace_id {join} \
              WHERE k.key_id = $1"
         )
     });
@@ -61,9 +69,9 @@ pub fn look_up_for(
     })
 }
 
-const COLUMNS: &str = "id, key_id, workspace_id, principal_id, principal_kind, created_by_entity_id, \
-                       created_by_credential_id, name, role, permissions, expires_at, last_used_at, created_at, \
-                       updated_at, position";
+const COLUMNS: &str = "k.id, k.key_id, k.workspace_id, k.principal_id, k.principal_kind, k.created_by_entity_id, \
+                       k.created_by_credential_id, k.name, k.role, k.permissions, k.expires_at, k.last_used_at, \
+                       k.created_at, k.updated_at, k.position";
 
 fn api_key(row: &Row<'_>) -> Result<ApiKey, Error> {
     Ok(ApiKey {
@@ -90,36 +98,57 @@ pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, key_id: KeyId) -> Result<Opt
     Ok(get_anywhere(tx, key_id)?.filter(|key| key.workspace == workspace))
 }
 
-/// A page of a workspace's live keys, only those that `creator` minted if one is given.
+/// What [`LIVE`] says, for a list of keys of one workspace: most have no ending, and that is asked once.
+const LISTED: &str = "((SELECT 1 FROM endings a WHERE a.workspace_id = $1 LIMIT 1) IS NULL OR {LIVE})";
+
+/// Keys of a workspace and whether each is live, only those that `creator` minted if one is given.
 pub fn list(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
     creator: Option<PrincipalId>,
     page: Page,
-) -> Result<Vec<ApiKey>, Error> {
+) -> Result<Vec<(ApiKey, bool)>, Error> {
+    static OF_ALL: LazyLock<String> = LazyLock::new(|| {
+        let live = LISTED.replace("{LIVE}", LIVE);
+        format!(
+            "SELECT {COLUMNS}, {live} FROM api_keys k \
+             WHERE k.workspace_id = $1 AND k.position > $2 AND k.position > 0 ORDER BY k.position LIMIT $3"
+        )
+    });
+    static OF_ONE: LazyLock<String> = LazyLock::new(|| {
+        let live = LISTED.replace("{LIVE}", LIVE);
+        format!(
+            "SELECT {COLUMNS}, {live} FROM api_keys k \
+             WHERE k.created_by_entity_id = $2 AND k.workspace_id = $1 AND k.position > $3 ORDER BY k.position LIMIT $4"
+        )
+    });
+    let with_live = |row: &Row<'_>| Ok((api_key(row)?, row.get(15)?));
     match creator {
-        None => tx.all(
-            &format!(
-                "SELECT {COLUMNS} FROM api_keys WHERE workspace_id = $1 AND position > $2 AND position > 0 \
-                 ORDER BY position LIMIT $3"
-            ),
-            &[workspace.into(), page.after.into(), page.fetch().into()],
-            api_key,
-        ),
+        None => tx.all(&OF_ALL, &[workspace.into(), page.after.into(), page.fetch().into()], with_live),
         Some(creator) => tx.all(
-            &format!(
-                "SELECT {COLUMNS} FROM api_keys \
-                 WHERE created_by_entity_id = $2 AND workspace_id = $1 AND position > $3 ORDER BY position LIMIT $4"
-            ),
+            &OF_ONE,
             &[workspace.into(), creator.into(), page.after.into(), page.fetch().into()],
-            api_key,
+            with_live,
         ),
     }
 }
 
 /// A page of all of a workspace's live keys.
 pub fn list_all(tx: &mut Tx<'_>, workspace: WorkspaceId, page: Page) -> Result<Vec<ApiKey>, Error> {
-    list(tx, workspace, None, page)
+    let mut rows = Vec::new();
+    let mut from = page;
+    loop {
+        let position = |(key, _): &(ApiKey, bool)| key.position;
+        let (found, until) =
+            page::fill(from, position, |(_, live)| *live, |page| list(tx, workspace, None, page))?;
+        rows.extend(found.into_iter().map(|(key, _)| key));
+        match until {
+            Some(after) if i64::try_from(rows.len()).is_ok_and(|count| count < page.fetch()) => {
+                from = Page { after, ..from };
+            }
+            _ => return Ok(rows),
+        }
+    }
 }
 
 /// How many live keys there are, counted no further than `most`. A creator's are counted from a place that is a parameter: if
@@ -130,18 +159,26 @@ pub fn count(
     creator: Option<PrincipalId>,
     most: i64,
 ) -> Result<i64, Error> {
+    static OF_ALL: LazyLock<String> = LazyLock::new(|| {
+        let live = LISTED.replace("{LIVE}", LIVE);
+        format!(
+            "SELECT count(*), count(CASE WHEN live THEN 1 END) FROM (SELECT {live} AS live FROM api_keys k \
+             WHERE k.workspace_id = $1 AND k.position > 0 LIMIT $2) AS counted"
+        )
+    });
+    static OF_ONE: LazyLock<String> = LazyLock::new(|| {
+        let live = LISTED.replace("{LIVE}", LIVE);
+        format!(
+            "SELECT count(*), count(CASE WHEN live THEN 1 END) FROM (SELECT {live} AS live FROM api_keys k \
+             WHERE k.created_by_entity_id = $2 AND k.workspace_id = $1 AND k.position > $3 LIMIT $4) AS counted"
+        )
+    });
+    let figures = |row: &Row<'_>| Ok(counted(row.get(0)?, row.get(1)?, most));
     match creator {
-        None => tx.one(
-            "SELECT count(*) FROM (SELECT 1 FROM api_keys WHERE workspace_id = $1 AND position > 0 LIMIT $2) AS counted",
-            &[workspace.into(), most.into()],
-            |row| row.get(0),
-        ),
-        Some(creator) => tx.one(
-            "SELECT count(*) FROM (SELECT 1 FROM api_keys \
-             WHERE created_by_entity_id = $2 AND workspace_id = $1 AND position > $3 LIMIT $4) AS counted",
-            &[workspace.into(), creator.into(), Value::Int(0), most.into()],
-            |row| row.get(0),
-        ),
+        None => tx.one(&OF_ALL, &[workspace.into(), most.into()], figures),
+        Some(creator) => {
+            tx.one(&OF_ONE, &[workspace.into(), creator.into(), Value::Int(0), most.into()], figures)
+        }
     }
 }
 
@@ -190,19 +227,31 @@ pub fn revoke(tx: &mut Tx<'_>, key: &ApiKey, now: Timestamp) -> Result<(), Error
     Ok(())
 }
 
-/// Ends every live key of this workspace that speaks for this principal. Returns their public parts.
-pub fn end_all_of(
+/// Ends up to `most` of this workspace's live keys that speak for this principal and stand before `before`.
+pub fn end_some_of(
     tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    principal: PrincipalId,
+    (workspace, principal): (WorkspaceId, PrincipalId),
+    before: i64,
+    most: u32,
     now: Timestamp,
-) -> Result<Vec<String>, Error> {
-    tx.all(
-        "UPDATE api_keys SET revoked_at = $3, updated_at = $3, position = -position \
-         WHERE principal_id = $2 AND workspace_id = $1 AND revoked_at IS NULL RETURNING key_id",
-        &[workspace.into(), principal.into(), now.into()],
+) -> Result<EndedKeys, Error> {
+    let mut ids: Vec<String> = tx.all(
+        // From a place that is a parameter: a planner that knew `position > 0` could look among all of the workspace's keys.
+        "SELECT key_id FROM api_keys \
+         WHERE principal_id = $2 AND workspace_id = $1 AND position > $3 AND position < $4 ORDER BY position LIMIT $5",
+        &[workspace.into(), principal.into(), Value::Int(0), before.into(), (most + 1).into()],
         |row| row.get(0),
-    )
+    )?;
+    let ended = if ids.len() > most as usize { Ended::Some } else { Ended::All };
+    ids.truncate(most as usize);
+    for key_id in &ids {
+        tx.execute_later(
+            "UPDATE api_keys SET revoked_at = $2, updated_at = $2, position = -position \
+             WHERE key_id = $1 AND CASE WHEN position > 0 THEN 1 ELSE 0 END = 1",
+            &[key_id.as_str().into(), now.into()],
+        )?;
+    }
+    Ok(EndedKeys { ids, ended })
 }
 
 /// Moves a key's last use forward, never back.
@@ -240,7 +289,7 @@ fn hash(row: &Row<'_>, index: usize) -> Result<SecretHash, Error> {
 /// A live key, whichever workspace it belongs to. By itself for the operator only.
 pub fn get_anywhere(tx: &mut Tx<'_>, key_id: KeyId) -> Result<Option<ApiKey>, Error> {
     let found = tx.optional(
-        &format!("SELECT {COLUMNS} FROM api_keys WHERE key_id = $1"),
+        &format!("SELECT {COLUMNS} FROM api_keys k WHERE k.key_id = $1 AND {LIVE}"),
         &[key_id.as_str().into()],
         api_key,
     )?;

@@ -35,6 +35,11 @@ impl Actor {
     /// The operator, on the command line.
     pub const OPERATOR: Self = Self { entity: None, credential: None, operator: true, token: None };
 
+    /// The actor of an earlier request, as far as the database keeps it.
+    pub const fn kept(entity: Option<PrincipalId>, credential: Option<CredentialId>) -> Self {
+        Self { entity, credential, operator: false, token: None }
+    }
+
     /// A principal with a key.
     pub const fn new(entity: PrincipalId, credential: CredentialId) -> Self {
         Self { entity: Some(entity), credential: Some(credential), operator: false, token: None }

@@ -7,7 +7,7 @@ pub mod token;
 
 use ward_db::{Error, Row};
 
-pub use store::{call_it, create, enroll, guard, join, leave, look_up, look_up_for, relist, unlist};
+pub use store::{call_it, create, enroll, guard, join, leave, look_up, look_up_for, relist_some};
 
 use crate::access::Role;
 

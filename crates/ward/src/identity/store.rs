@@ -8,7 +8,7 @@ use super::PrincipalKind;
 use super::token::Verified;
 use crate::access::Role;
 use crate::ids::{PrincipalId, WorkspaceId};
-use crate::page::Page;
+use crate::page::{Page, counted};
 use crate::workspaces::{self, AsMember};
 
 /// Creates a principal, with what it is called.
@@ -115,17 +115,26 @@ fn next_position(tx: &mut Tx<'_>, principal: PrincipalId, now: Timestamp) -> Res
 /// Makes the principal a member, at the end of its list and of the workspace's.
 pub fn join(
     tx: &mut Tx<'_>,
-    principal: PrincipalId,
+    (principal, kind): (PrincipalId, PrincipalKind),
     workspace: WorkspaceId,
     role: Role,
     now: Timestamp,
 ) -> Result<(), Error> {
+    let owned = (role == Role::Owner && kind == PrincipalKind::User).then_some(workspace);
     let position = next_position(tx, principal, now)?;
     let seat = workspaces::next_position(tx, workspace, now)?;
     tx.execute_later(
-        "INSERT INTO memberships (workspace_id, principal_id, role, position, seat, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6)",
-        &[workspace.into(), principal.into(), role.name().into(), position.into(), seat.into(), now.into()],
+        "INSERT INTO memberships (workspace_id, principal_id, role, position, seat, created_at, owned_workspace_id) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        &[
+            workspace.into(),
+            principal.into(),
+            role.name().into(),
+            position.into(),
+            seat.into(),
+            now.into(),
+            owned.into(),
+        ],
     )?;
     tx.execute_later(
         "INSERT INTO seats (workspace_id, seat, principal_id) VALUES ($1, $2, $3)",
@@ -148,30 +157,39 @@ pub fn leave(tx: &mut Tx<'_>, principal: PrincipalId, workspace: WorkspaceId) ->
     Ok(())
 }
 
-/// Takes an archived workspace out of its members' lists.
-pub fn unlist(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<(), Error> {
-    tx.execute(
-        "UPDATE memberships SET position = -abs(position) WHERE workspace_id = $1",
-        &[workspace.into()],
+/// Takes an archived workspace out of the lists of up to `most` members, or puts a restored one at the end of them, in the
+/// order of the members. `after` is the member up to whom the lists are done. Returns the last one that this step did;
+/// `None`: no member is left.
+///
+/// A place from before `since`, the moment of the restoration, may lie behind a client's token, so it is given up too.
+pub fn relist_some(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    after: PrincipalId,
+    (since, archived): (i64, bool),
+    most: u32,
+    now: Timestamp,
+) -> Result<Option<PrincipalId>, Error> {
+    let mut members: Vec<(PrincipalId, i64)> = tx.all(
+        "SELECT principal_id, position FROM memberships WHERE workspace_id = $1 AND principal_id > $2 \
+         ORDER BY principal_id LIMIT $3",
+        &[workspace.into(), after.into(), (most + 1).into()],
+        |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
-    Ok(())
-}
-
-/// Puts a restored workspace at the end of its members' lists. Its old places may lie behind somebody's token.
-pub fn relist(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp) -> Result<(), Error> {
-    let members: Vec<PrincipalId> = tx.all(
-        "SELECT principal_id FROM memberships WHERE workspace_id = $1 AND position < 0 ORDER BY principal_id",
-        &[workspace.into()],
-        |row| row.get(0),
-    )?;
-    for member in members {
-        let position = next_position(tx, member, now)?;
+    let more = members.len() > most as usize;
+    members.truncate(most as usize);
+    for (member, position) in &members {
+        let moved = match archived {
+            true if *position > 0 => -position,
+            false if *position < since => next_position(tx, *member, now)?,
+            _ => continue,
+        };
         tx.execute_later(
             "UPDATE memberships SET position = $3 WHERE workspace_id = $1 AND principal_id = $2",
-            &[workspace.into(), member.into(), position.into()],
+            &[workspace.into(), (*member).into(), moved.into()],
         )?;
     }
-    Ok(())
+    Ok(members.last().map(|(member, _)| *member).filter(|_| more))
 }
 
 /// What a principal is called, and when it came.
@@ -203,7 +221,8 @@ pub fn memberships(tx: &mut Tx<'_>, principal: PrincipalId, page: Page) -> Resul
     tx.all(
         "SELECT m.workspace_id, w.slug, w.name, m.role, m.position \
          FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
-         WHERE m.principal_id = $1 AND m.position > $2 AND m.position > 0 ORDER BY m.position LIMIT $3",
+         WHERE m.principal_id = $1 AND m.position > $2 AND m.position > 0 \
+         AND (SELECT v.state FROM workspaces v WHERE v.id = m.workspace_id) = 'active' ORDER BY m.position LIMIT $3",
         &[principal.into(), page.after.into(), page.fetch().into()],
         |row| {
             Ok(Membership {
@@ -220,8 +239,10 @@ pub fn memberships(tx: &mut Tx<'_>, principal: PrincipalId, page: Page) -> Resul
 /// How many memberships that list has, counted no further than `most`.
 pub fn count_memberships(tx: &mut Tx<'_>, principal: PrincipalId, most: i64) -> Result<i64, Error> {
     tx.one(
-        "SELECT count(*) FROM (SELECT 1 FROM memberships WHERE principal_id = $1 AND position > 0 LIMIT $2) AS counted",
+        "SELECT count(*), count(CASE WHEN state = 'active' THEN 1 END) \
+         FROM (SELECT (SELECT w.state FROM workspaces w WHERE w.id = m.workspace_id) AS state \
+               FROM memberships m WHERE m.principal_id = $1 AND m.position > 0 LIMIT $2) AS counted",
         &[principal.into(), most.into()],
-        |row| row.get(0),
+        |row| Ok(counted(row.get(0)?, row.get(1)?, most)),
     )
 }

@@ -479,6 +479,7 @@ pub(super) async fn delete(app: &Arc<App>, entry: Entry, id: IntegrationId) -> R
                 ));
             }
             store::delete(tx, workspace, id)?;
+            sync::integration_deleted(tx, workspace, id)?;
             let thing = (id, integration.name.as_str());
             audit::record(
                 tx,

@@ -10,9 +10,10 @@ use super::{
     Member, invitations, keep_an_owner, no_member, speaks_for_whole, store, transfers, within_reach,
 };
 use crate::access::Role;
-use crate::api_keys;
+use crate::api_keys::{self, EndedKeys};
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
+use crate::endings::{AT_ONCE, Ended, Ending, Kind};
 use crate::error::ApiError;
 use crate::http::Context;
 use crate::http::caller::{Entry, Held};
@@ -78,6 +79,7 @@ pub async fn set_role(
             Ok(member)
         })
         .await;
+    app.ended.notify_one();
     note_if_forbidden(app, &noted, outcome)
 }
 
@@ -90,7 +92,7 @@ pub(super) fn change_role(
     member: &Member,
 ) -> Result<(), ApiError> {
     store::set_role(tx, workspace, member.principal, member.role)?;
-    invitations::actions::end_beyond(tx, context, actor, workspace, member.principal, Some(member.role))?;
+    invitations::actions::end_beyond(tx, context, actor, (workspace, member.principal), Some(member.role))?;
     let who = member.principal;
     if member.role == Role::Owner {
         return transfers::end_if(tx, context, actor, workspace, "the nominee is an owner now", |it| {
@@ -115,6 +117,7 @@ pub async fn remove(app: &Arc<App>, entry: Entry, member: PrincipalId) -> Result
             end(tx, &entry.context, Actor::of(&caller), "member.remove", workspace, &member)
         })
         .await;
+    app.ended.notify_one();
     note_if_forbidden(app, &noted, outcome)
 }
 
@@ -144,6 +147,7 @@ pub async fn leave(app: &Arc<App>, entry: Entry) -> Result<(), ApiError> {
             end(tx, &entry.context, Actor::of(&caller), "member.leave", workspace, &member)
         })
         .await;
+    app.ended.notify_one();
     note_if_forbidden(app, &noted, outcome)
 }
 
@@ -157,14 +161,63 @@ fn end(
     member: &Member,
 ) -> Result<(), ApiError> {
     keep_an_owner(tx, workspace, member)?;
-    let keys = api_keys::end_all_of(tx, workspace, member.principal, context.now)?;
-    invitations::actions::end_beyond(tx, context, &actor, workspace, member.principal, None)?;
+    let keys = end_keys(tx, context, &actor, workspace, member.principal)?;
+    invitations::actions::end_beyond(tx, context, &actor, (workspace, member.principal), None)?;
     transfers::end_if(tx, context, &actor, workspace, "one of the two is no member any more", |it| {
         [it.nominee_entity_id, it.nominated_by_entity_id].contains(&member.principal)
     })?;
     identity::leave(tx, member.principal, workspace)?;
-    let what = json!({ "role": member.role, "revoked_key_ids": keys });
+    let what =
+        json!({ "role": member.role, "revoked_key_ids": keys.ids, "more_keys": keys.ended == Ended::Some });
     audit::record(tx, event(context, actor, action, workspace, member, what))
+}
+
+/// Ends the keys of this workspace that speak for a member who goes. The write closes the first few, and leaves an ending
+/// for the others.
+fn end_keys(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    actor: &Actor,
+    workspace: WorkspaceId,
+    member: PrincipalId,
+) -> Result<EndedKeys, ApiError> {
+    let keys = api_keys::end_some_of(tx, (workspace, member), i64::MAX, AT_ONCE, context.now)?;
+    if keys.ended == Ended::Some {
+        let rest = Ending::of_member(workspace, member, Kind::Keys, i64::MAX, (actor, context));
+        rest.begin(tx, context.now)?;
+    }
+    Ok(keys)
+}
+
+/// Closes up to `most` of the keys that an ending concerns.
+pub fn end_some_keys(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    ending: &Ending,
+    most: u32,
+) -> Result<Ended, ApiError> {
+    let (workspace, principal) = (ending.workspace, ending.principal);
+    // A member who is back has keys again, and those stand behind the new seat.
+    let before = store::get(tx, workspace, principal)?.map_or(i64::MAX, |member| member.seat);
+    let keys = api_keys::end_some_of(tx, (workspace, principal), before, most, context.now)?;
+    if !keys.ids.is_empty() {
+        let metadata = json!({ "revoked_key_ids": keys.ids, "ended_by_request": ending.request_id });
+        audit::record(
+            tx,
+            Event {
+                workspace,
+                service: "members",
+                action: "member.revoke_keys",
+                resource_type: "member",
+                resource_id: Some(principal.0),
+                resource_name: None,
+                actor: ending.actor.clone(),
+                context,
+                metadata,
+            },
+        )?;
+    }
+    Ok(keys.ended)
 }
 
 /// A 403 that only the transaction could tell is an event too.

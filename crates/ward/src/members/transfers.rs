@@ -136,6 +136,7 @@ pub async fn accept(app: &Arc<App>, entry: Entry, repeat: Repeat) -> Result<Repl
             })
         })
         .await;
+    app.ended.notify_one();
     note_if_forbidden(app, &noted, outcome)
 }
 

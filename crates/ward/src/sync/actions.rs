@@ -246,8 +246,18 @@ pub fn retry_all(
     workspace: WorkspaceId,
     integration: Option<IntegrationId>,
 ) -> Result<Retried, ApiError> {
-    let mut failed = store::failed(tx, workspace, integration, RETRIED_AT_ONCE + 1)?;
+    // Integration by integration: among all deliveries of the workspace, the failed ones may be few in a million.
+    let owed = match integration {
+        Some(integration) => vec![integration],
+        None => store::owed_integrations(tx, workspace)?,
+    };
     let most = usize::try_from(RETRIED_AT_ONCE).unwrap_or(usize::MAX);
+    let mut failed = Vec::new();
+    for integration in owed {
+        if failed.len() <= most {
+            failed.extend(store::failed(tx, workspace, integration, RETRIED_AT_ONCE + 1)?);
+        }
+    }
     let has_more = failed.len() > most;
     failed.truncate(most);
     for (delivery, integration, created_at) in &failed {

@@ -103,6 +103,15 @@ pub fn integration_changed(
     store::reopen(tx, workspace, Some(integration), now)
 }
 
+/// An integration was deleted, and its lane goes with it: or lanes would grow without an end.
+pub fn integration_deleted(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    integration: IntegrationId,
+) -> Result<(), Error> {
+    store::delete_lane(tx, workspace, integration)
+}
+
 /// A workspace is active again: the same for all of its integrations.
 pub fn workspace_restored(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp) -> Result<(), Error> {
     store::reopen(tx, workspace, None, now)

@@ -209,24 +209,31 @@ pub fn attempts(
     )
 }
 
-/// Failed deliveries, up to `most`, of one integration or of all.
+/// Failed deliveries of one integration, up to `most`.
 pub fn failed(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
-    integration: Option<IntegrationId>,
+    integration: IntegrationId,
     most: i64,
 ) -> Result<Vec<(DeliveryId, IntegrationId, Timestamp)>, Error> {
-    let filter = Filter { state: Some("failed".to_owned()), integration, call: None };
-    let (conditions, mut values) = filter.conditions(workspace);
-    values.push(Value::Int(most));
-    // The direction is asked for once more: what is not real is never put back.
-    let sql = format!(
+    tx.all(
+        // The direction is asked for once more: what is not real is never put back.
         "SELECT d.id, d.integration_id, d.created_at FROM deliveries d \
          JOIN calls c ON c.id = d.call_id AND CASE WHEN c.workspace_id = d.workspace_id THEN 1 ELSE 0 END = 1 \
-         WHERE {conditions} AND c.direction IN ('inbound', 'outbound') ORDER BY d.position LIMIT ${}",
-        values.len()
-    );
-    tx.all(&sql, &values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+         WHERE d.workspace_id = $1 AND d.integration_id = $2 AND d.state = 'failed' \
+         AND c.direction IN ('inbound', 'outbound') ORDER BY d.position LIMIT $3",
+        &[workspace.into(), integration.into(), most.into()],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )
+}
+
+/// The integrations that something was ever owed to: connectors' own ones, so there are few.
+pub fn owed_integrations(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<IntegrationId>, Error> {
+    tx.all(
+        "SELECT integration_id FROM sync_lanes WHERE workspace_id = $1 ORDER BY integration_id LIMIT 100",
+        &[workspace.into()],
+        |row| row.get(0),
+    )
 }
 
 /// Every integration that something was ever owed to, with its figures.
@@ -304,6 +311,14 @@ pub fn sent_for(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId) -> Result
          WHERE d.call_id = $2 AND CASE WHEN d.workspace_id = $1 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), call.into()],
         |row| Ok((row.get(0)?, row.get(1)?)),
+    )
+}
+
+/// Deletes the lane of an integration that is gone.
+pub fn delete_lane(tx: &mut Tx<'_>, workspace: WorkspaceId, integration: IntegrationId) -> Result<(), Error> {
+    tx.execute_later(
+        "DELETE FROM sync_lanes WHERE workspace_id = $1 AND integration_id = $2",
+        &[workspace.into(), integration.into()],
     )
 }
 

@@ -4,20 +4,21 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use ward_db::{Timestamp, Tx};
+use ward_db::{Timestamp, Tx, Uuid};
 
 use super::api::Provisioned;
 use super::{State, Workspace, store, test_callers};
 use crate::access::Role;
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
+use crate::endings::{self, AT_ONCE, Ending};
 use crate::error::ApiError;
 use crate::http::caller::{Entry, Held};
 use crate::http::idempotency::{Repeat, Secrecy};
 use crate::http::validate::{Json, Loc, Problem};
 use crate::http::{Context, Reply};
 use crate::identity::{self, PrincipalKind};
-use crate::ids::WorkspaceId;
+use crate::ids::{PrincipalId, WorkspaceId};
 use crate::integrations;
 
 /// How many due workspaces a creation that found no room lapses before it looks again.
@@ -187,7 +188,13 @@ pub async fn create_own(
                 let workspace = new.at(entry.context.now);
                 take_slug(tx, &entry.context, &workspace)?;
                 store::insert(tx, &workspace, State::Active)?;
-                identity::join(tx, caller.principal, workspace.id, Role::Owner, entry.context.now)?;
+                identity::join(
+                    tx,
+                    (caller.principal, caller.kind),
+                    workspace.id,
+                    Role::Owner,
+                    entry.context.now,
+                )?;
                 let what = beginnings(&workspace);
                 audit::record(
                     tx,
@@ -355,7 +362,8 @@ pub async fn archive(
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let vault = app.vault.clone();
-    app.db
+    let reply = app
+        .db
         .write("workspaces.archive", move |tx| {
             let Held { caller, seen } = entry.hold(tx)?;
             if confirmation.slug != seen.workspace.slug {
@@ -365,7 +373,51 @@ pub async fn archive(
                 end(tx, &entry.context, Actor::of(&caller), seen.workspace.clone())
             })
         })
-        .await
+        .await?;
+    app.ended.notify_one();
+    Ok(reply)
+}
+
+/// Takes an archived workspace out of its members' lists, or puts a restored one back. The write does the first few, and
+/// leaves an ending for the others. The lists leave out workspaces that are not active meanwhile.
+pub(super) fn change_lists(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    actor: &Actor,
+    workspace: WorkspaceId,
+    now_is: State,
+) -> Result<(), ApiError> {
+    let nobody = PrincipalId(Uuid::nil());
+    let all = Ending::of_lists(workspace, nobody, context.now, (actor, context));
+    match change_some_lists(tx, &all, now_is, AT_ONCE, context.now)? {
+        Some(done_until) => Ending { done_until, ..all }.begin(tx, context.now)?,
+        None => endings::forget(tx, &all)?,
+    }
+    Ok(())
+}
+
+/// Does up to `most` of the lists that an ending concerns. Returns the member up to whom they are done; `None`: all are.
+fn change_some_lists(
+    tx: &mut Tx<'_>,
+    ending: &Ending,
+    state: State,
+    most: u32,
+    now: Timestamp,
+) -> Result<Option<PrincipalId>, ApiError> {
+    let how = (ending.position, state != State::Active);
+    Ok(identity::relist_some(tx, ending.workspace, ending.done_until, how, most, now)?)
+}
+
+/// The same for the sweep, by the state that the workspace has now.
+pub fn follow(
+    tx: &mut Tx<'_>,
+    ending: &Ending,
+    most: u32,
+    now: Timestamp,
+) -> Result<Option<PrincipalId>, ApiError> {
+    let is_active = store::active(tx, ending.workspace)?.is_some();
+    let state = if is_active { State::Active } else { State::Archived };
+    change_some_lists(tx, ending, state, most, now)
 }
 
 /// Archives an active workspace whose guard row is held.
@@ -378,7 +430,7 @@ pub(super) fn end(
     touch(&mut workspace, context.now);
     store::change_state(tx, workspace.id, State::Active, State::Archived)?;
     store::update(tx, &workspace)?;
-    identity::unlist(tx, workspace.id)?;
+    change_lists(tx, context, &actor, workspace.id, State::Archived)?;
     audit::record(tx, event(context, actor, "workspace.archive", &workspace, json!({})))?;
     Ok(workspace)
 }

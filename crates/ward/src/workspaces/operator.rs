@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use ward_db::{Timestamp, Tx};
 
-use super::actions::{self, NewWorkspace, touch};
+use super::actions::{self, NewWorkspace, change_lists, touch};
 use super::{State, Workspace, store};
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
@@ -13,7 +13,7 @@ use crate::http::Context;
 use crate::http::contract::Operation;
 use crate::http::validate::{self, BodyRefused, Problem};
 use crate::ids::WorkspaceId;
-use crate::{identity, sync};
+use crate::sync;
 
 /// A workspace with its state, which only the operator sees.
 #[derive(Clone, Debug, Serialize)]
@@ -113,7 +113,7 @@ pub fn restore(tx: &mut Tx<'_>, context: &Context, id: WorkspaceId) -> Result<bo
     let mut restored = store::active(tx, id)?.ok_or(ApiError::no_workspace())?;
     touch(&mut restored, context.now);
     store::update(tx, &restored)?;
-    identity::relist(tx, id, context.now)?;
+    change_lists(tx, context, &Actor::OPERATOR, id, State::Active)?;
     sync::workspace_restored(tx, id, context.now)?;
     audit::record(
         tx,

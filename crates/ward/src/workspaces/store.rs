@@ -7,7 +7,7 @@ use ward_db::{Error, Row, Timestamp, Tx};
 use super::{State, Workspace};
 use crate::access::Role;
 use crate::ids::{PrincipalId, WorkspaceId};
-use crate::page::Page;
+use crate::page::{Page, counted};
 
 /// How many rows share the count of unclaimed workspaces; as many as the migration made.
 const SLOTS: u32 = 16;
@@ -120,10 +120,12 @@ pub fn list(
     static SQL: LazyLock<String> = LazyLock::new(|| {
         format!(
             "SELECT {COLUMNS}, m.position, \
-                    (SELECT count(*) FROM (SELECT 1 FROM memberships WHERE principal_id = $1 AND position > 0 LIMIT $4) \
-                     AS counted) \
+                    (SELECT CASE WHEN count(*) < $4 THEN count(CASE WHEN state = 'active' THEN 1 END) ELSE $4 END \
+                     FROM (SELECT (SELECT v.state FROM workspaces v WHERE v.id = c.workspace_id) AS state \
+                           FROM memberships c WHERE c.principal_id = $1 AND c.position > 0 LIMIT $4) AS counted) \
              FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
-             WHERE m.principal_id = $1 AND m.position > $2 AND m.position > 0 ORDER BY m.position LIMIT $3"
+             WHERE m.principal_id = $1 AND m.position > $2 AND m.position > 0 \
+             AND (SELECT v.state FROM workspaces v WHERE v.id = m.workspace_id) = 'active' ORDER BY m.position LIMIT $3"
         )
     });
     let mut counted = 0;
@@ -138,9 +140,11 @@ pub fn list(
 /// How many workspaces the principal's list has, counted no further than `most`.
 pub fn count(tx: &mut Tx<'_>, principal: PrincipalId, most: i64) -> Result<i64, Error> {
     tx.one(
-        "SELECT count(*) FROM (SELECT 1 FROM memberships WHERE principal_id = $1 AND position > 0 LIMIT $2) AS counted",
+        "SELECT count(*), count(CASE WHEN state = 'active' THEN 1 END) \
+         FROM (SELECT (SELECT w.state FROM workspaces w WHERE w.id = m.workspace_id) AS state \
+               FROM memberships m WHERE m.principal_id = $1 AND m.position > 0 LIMIT $2) AS counted",
         &[principal.into(), most.into()],
-        |row| row.get(0),
+        |row| Ok(counted(row.get(0)?, row.get(1)?, most)),
     )
 }
 

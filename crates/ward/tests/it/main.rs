@@ -6,6 +6,7 @@ mod access_reports;
 mod api_keys;
 mod audit;
 mod authorization;
+mod bounded;
 mod bounds;
 mod browsers;
 mod calls;

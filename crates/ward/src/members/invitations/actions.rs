@@ -13,6 +13,7 @@ use super::{Invitation, Secret, hash_of, no_invitation, store};
 use crate::access::{Reach, Role};
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
+use crate::endings::{AT_ONCE, Ended, Ending, Kind};
 use crate::error::ApiError;
 use crate::http::caller::{Entry, Held};
 use crate::http::idempotency::{Repeat, Secrecy};
@@ -103,7 +104,7 @@ pub async fn create(
                     expires_at: caller.end_of_what_it_makes(now.saturating_add(days)),
                     created_at: now,
                     position: workspaces::next_position(tx, seen.workspace.id, now)?,
-                    key_holds: true,
+                    holds: true,
                 };
                 store::insert(tx, &invitation, &secret.hash, caller.key())?;
                 let actor = Actor::of(&caller);
@@ -218,24 +219,48 @@ fn end_after(held: &Held, now: Timestamp, days: u64) -> Timestamp {
     held.caller.end_of_what_it_makes(now.saturating_add(Duration::from_secs(days * DAY)))
 }
 
-/// Ends the open invitations of a member that they could no longer make with this role; `None`: all of them.
+/// Ends the open invitations of a member who no longer has the role that they take. The write closes the first few, and
+/// leaves an ending for the others.
 pub fn end_beyond(
     tx: &mut Tx<'_>,
     context: &Context,
     actor: &Actor,
-    workspace: WorkspaceId,
-    maker: PrincipalId,
+    (workspace, maker): (WorkspaceId, PrincipalId),
     role: Option<Role>,
 ) -> Result<(), ApiError> {
-    for invitation in store::made_by(tx, workspace, maker)? {
-        if !role.is_some_and(|role| may_make(role, &invitation)) {
-            store::settle(tx, workspace, invitation.id)?;
+    let kind = match role {
+        Some(Role::Owner) => return Ok(()),
+        Some(Role::Admin) => Kind::OwnerInvitations,
+        _ => Kind::Invitations,
+    };
+    let all = Ending::of_member(workspace, maker, kind, i64::MAX, (actor, context));
+    if end_some(tx, context, &all, AT_ONCE)? == Ended::All {
+        return Ok(());
+    }
+    // Those that the member makes with a later role stand behind this place.
+    let position = workspaces::next_position(tx, workspace, context.now)?;
+    Ok(Ending { position, ..all }.begin(tx, context.now)?)
+}
+
+/// Closes up to `most` of the invitations that an ending concerns.
+pub fn end_some(tx: &mut Tx<'_>, context: &Context, ending: &Ending, most: u32) -> Result<Ended, ApiError> {
+    let roles: &[Role] = if ending.kind == Kind::OwnerInvitations { &[Role::Owner] } else { &Role::ALL };
+    let mut room = most;
+    for role in roles {
+        let whose = (ending.workspace, ending.principal);
+        for invitation in store::made_by(tx, whose, *role, ending.position, room + 1)? {
+            if room == 0 {
+                return Ok(Ended::Some);
+            }
+            room -= 1;
+            store::settle(tx, invitation.workspace, invitation.id)?;
             let mut what = told(&invitation);
             what["reason"] = json!("its maker may no longer make it");
-            audit::record(tx, event(context, actor.clone(), "invitation.revoke", &invitation, what))?;
+            what["ended_by_request"] = json!(ending.request_id);
+            audit::record(tx, event(context, ending.actor.clone(), "invitation.revoke", &invitation, what))?;
         }
     }
-    Ok(())
+    Ok(Ended::All)
 }
 
 /// Whether a member with this role could make the invitation. Inviting takes `Workspace.update`, which admins have.
@@ -369,7 +394,7 @@ async fn join(
                     ));
                 }
                 store::settle(tx, workspace, still.id)?;
-                identity::join(tx, caller.principal, workspace, still.role, now)?;
+                identity::join(tx, (caller.principal, caller.kind), workspace, still.role, now)?;
                 let actor = Actor::of(&caller);
                 let what = json!({ "role": still.role, "created_by_entity_id": still.created_by });
                 audit::record(tx, event(&entry.context, actor, "invitation.accept", &still, what))?;

@@ -13,7 +13,7 @@ use crate::http::caller::bearer_text;
 use crate::http::idempotency::Repeat;
 use crate::http::{Call, Reply};
 use crate::ids::{InvitationId, PrincipalId, WorkspaceId};
-use crate::page::{Page, PageQuery, Paginated, TOTAL_LIMIT};
+use crate::page::{self, Page, PageQuery, Paginated, TOTAL_LIMIT};
 use crate::workspaces::Workspace;
 
 /// `InvitationResponse`
@@ -114,9 +114,15 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
         .app
         .db
         .read("invitations.list", move |tx| {
-            let rows = store::list(tx, workspace, now, page)?;
+            let (rows, until) = page::fill(
+                page,
+                |it: &Invitation| it.position,
+                |it| it.holds,
+                |page| store::list(tx, workspace, now, page),
+            )?;
             let counted = store::count(tx, workspace, now, TOTAL_LIMIT + 1)?;
-            Ok::<_, ward_db::Error>(Paginated::new(rows, page, counted, |it| it.position, Shown::from))
+            let listed = Paginated::new(rows, page, counted, |it| it.position, Shown::from);
+            Ok::<_, ward_db::Error>(listed.looked_through(until))
         })
         .await?;
     Reply::ok(&listed)

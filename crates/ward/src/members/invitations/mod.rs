@@ -42,14 +42,14 @@ pub struct Invitation {
     pub created_at: Timestamp,
     /// Its place in the workspace's list; negative once it is settled.
     pub position: i64,
-    /// Whether the key that it was made with, if it was one, is there with the secret it had then.
-    pub key_holds: bool,
+    /// Whether the authority that it was made with still holds: the key with its secret, and the maker's role.
+    pub holds: bool,
 }
 
 impl Invitation {
     /// Whether it can still be accepted.
     fn is_open(&self, now: Timestamp) -> bool {
-        self.position > 0 && self.expires_at > now && self.key_holds
+        self.position > 0 && self.expires_at > now && self.holds
     }
 
     /// Whether it is for whoever has this verified address. The case of ASCII letters does not count, here as in nearly

@@ -1,26 +1,43 @@
 //! The SQL of invitations.
 
+use std::sync::LazyLock;
+
 use ward_db::{Error, Row, Timestamp, Tx};
 
 use super::Invitation;
 use crate::access::Role;
+use crate::api_keys;
 use crate::http::caller::KeyUsed;
 use crate::ids::{InvitationId, PrincipalId, WorkspaceId};
-use crate::page::Page;
+use crate::page::{Page, counted};
 
-const COLUMNS: &str = "i.id, i.workspace_id, i.role, i.email, i.created_by_entity_id, i.expires_at, i.created_at, i.position, \
-                       i.created_with_key_id IS NULL OR k.key_id IS NOT NULL";
+/// Beside each invitation the key that it was made with, if that is live and has the secret that it had then. A user's key
+/// makes invitations in any of the user's workspaces, so the write that ends the key cannot close them.
+static INVITATIONS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "invitations i LEFT JOIN api_keys k ON k.key_id = i.created_with_key_id \
+         AND k.updated_at = i.created_with_key_since AND k.position > 0 AND {}",
+        api_keys::LIVE
+    )
+});
 
-/// Beside each invitation the key that it was made with, for as long as that is neither revoked nor rotated. Looked up and
-/// not written down when the key ends: a user's key may have made invitations in any workspace of theirs, and the one that
-/// ends it holds the guard row of one only.
-const INVITATIONS: &str = "invitations i LEFT JOIN api_keys k ON k.key_id = i.created_with_key_id \
-                           AND k.updated_at = i.created_with_key_since AND k.position > 0";
+/// Whether the authority that an invitation was made with still holds: the key, and the maker's role without a break.
+const HOLDS: &str = "(i.created_with_key_id IS NULL OR k.key_id IS NOT NULL) \
+     AND CASE (SELECT m.role FROM memberships m \
+               WHERE m.workspace_id = i.workspace_id AND m.principal_id = i.created_by_entity_id) \
+         WHEN 'owner' THEN 1 WHEN 'admin' THEN CASE WHEN i.role = 'owner' THEN 0 ELSE 1 END ELSE 0 END = 1 \
+     AND NOT EXISTS (SELECT 1 FROM endings e \
+                     WHERE e.workspace_id = i.workspace_id AND e.principal_id = i.created_by_entity_id \
+                     AND (e.kind = 'invitations' OR e.kind = 'owner_invitations' AND i.role = 'owner') \
+                     AND e.position > i.position)";
+
+const COLUMNS: &str =
+    "i.id, i.workspace_id, i.role, i.email, i.created_by_entity_id, i.expires_at, i.created_at, i.position";
 
 /// The CASE, here and beside an id: no planner is to look for them by their end among those of all workspaces, nor for one
 /// among all of the workspace's.
-const OPEN: &str = "i.workspace_id = $1 AND i.position > $2 AND CASE WHEN i.expires_at > $3 THEN 1 ELSE 0 END = 1 \
-                    AND (i.created_with_key_id IS NULL OR k.key_id IS NOT NULL)";
+const OPEN: &str = "i.workspace_id = $1 AND i.position > $2 AND i.position > 0 \
+                    AND CASE WHEN i.expires_at > $3 THEN 1 ELSE 0 END = 1";
 
 const OURS: &str = "CASE WHEN i.workspace_id = $1 THEN 1 ELSE 0 END = 1";
 
@@ -34,7 +51,7 @@ fn invitation(row: &Row<'_>) -> Result<Invitation, Error> {
         expires_at: row.get(5)?,
         created_at: row.get(6)?,
         position: row.get(7)?,
-        key_holds: row.get(8)?,
+        holds: row.get(8)?,
     })
 }
 
@@ -111,21 +128,24 @@ pub struct Offer {
     pub name: String,
 }
 
-/// The open invitations for an address, whose makers may still make them. An invitation's role never exceeds its maker's.
-/// The role is a subquery, so that planners look each membership up by its whole key.
-const OFFERS: &str = "invitations i JOIN workspaces w ON w.id = i.workspace_id AND w.state = 'active' \
-     LEFT JOIN api_keys k ON k.key_id = i.created_with_key_id AND k.updated_at = i.created_with_key_since AND k.position > 0 \
-     WHERE i.email_key = $1 AND i.position > $2 AND i.position > 0 AND CASE WHEN i.expires_at > $3 THEN 1 ELSE 0 END = 1 \
-     AND (i.created_with_key_id IS NULL OR k.key_id IS NOT NULL) \
-     AND CASE (SELECT m.role FROM memberships m \
-               WHERE m.workspace_id = i.workspace_id AND m.principal_id = i.created_by_entity_id) \
-         WHEN 'owner' THEN 1 WHEN 'admin' THEN CASE WHEN i.role = 'owner' THEN 0 ELSE 1 END ELSE 0 END = 1";
+/// The open invitations for an address, over all workspaces.
+static OFFERS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{} JOIN workspaces w ON w.id = i.workspace_id AND w.state = 'active' \
+         WHERE i.email_key = $1 AND i.position > $2 AND i.position > 0 \
+         AND CASE WHEN i.expires_at > $3 THEN 1 ELSE 0 END = 1 AND {HOLDS}",
+        *INVITATIONS
+    )
+});
 
 /// A page of the open invitations for a verified address, over all workspaces. Positions of different workspaces may be
 /// equal; such rows are in the order of their ids.
 pub fn offers(tx: &mut Tx<'_>, email: &str, now: Timestamp, page: Page) -> Result<Vec<Offer>, Error> {
     tx.all(
-        &format!("SELECT {COLUMNS}, w.slug, w.name FROM {OFFERS} ORDER BY i.position, i.id LIMIT $4"),
+        &format!(
+            "SELECT {COLUMNS}, {HOLDS}, w.slug, w.name FROM {} ORDER BY i.position, i.id LIMIT $4",
+            *OFFERS
+        ),
         &[email_key(email).as_str().into(), page.after.into(), now.into(), page.fetch().into()],
         |row| Ok(Offer { invitation: invitation(row)?, slug: row.get(9)?, name: row.get(10)? }),
     )
@@ -134,13 +154,13 @@ pub fn offers(tx: &mut Tx<'_>, email: &str, now: Timestamp, page: Page) -> Resul
 /// The number of those, counted no further than `most`.
 pub fn count_offers(tx: &mut Tx<'_>, email: &str, now: Timestamp, most: i64) -> Result<i64, Error> {
     tx.one(
-        &format!("SELECT count(*) FROM (SELECT 1 FROM {OFFERS} LIMIT $4) AS counted"),
+        &format!("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT $4) AS counted", *OFFERS),
         &[email_key(email).as_str().into(), 0.into(), now.into(), most.into()],
         |row| row.get(0),
     )
 }
 
-/// A page of a workspace's open invitations.
+/// Invitations of a workspace that are neither settled nor over, those included whose authority does not hold any more.
 pub fn list(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -148,25 +168,29 @@ pub fn list(
     page: Page,
 ) -> Result<Vec<Invitation>, Error> {
     tx.all(
-        &format!("SELECT {COLUMNS} FROM {INVITATIONS} WHERE {OPEN} ORDER BY i.position LIMIT $4"),
+        &format!("SELECT {COLUMNS}, {HOLDS} FROM {} WHERE {OPEN} ORDER BY i.position LIMIT $4", *INVITATIONS),
         &[workspace.into(), page.after.into(), now.into(), page.fetch().into()],
         invitation,
     )
 }
 
-/// How many there are, counted no further than `most`.
+/// How many open invitations there are, counted no further than `most`.
 pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp, most: i64) -> Result<i64, Error> {
     tx.one(
-        &format!("SELECT count(*) FROM (SELECT 1 FROM {INVITATIONS} WHERE {OPEN} LIMIT $4) AS counted"),
+        &format!(
+            "SELECT count(*), count(CASE WHEN holds THEN 1 END) \
+             FROM (SELECT {HOLDS} AS holds FROM {} WHERE {OPEN} LIMIT $4) AS counted",
+            *INVITATIONS
+        ),
         &[workspace.into(), 0.into(), now.into(), most.into()],
-        |row| row.get(0),
+        |row| Ok(counted(row.get(0)?, row.get(1)?, most)),
     )
 }
 
 /// An invitation of this workspace, a settled one included.
 pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: InvitationId) -> Result<Option<Invitation>, Error> {
     tx.optional(
-        &format!("SELECT {COLUMNS} FROM {INVITATIONS} WHERE i.id = $2 AND {OURS}"),
+        &format!("SELECT {COLUMNS}, {HOLDS} FROM {} WHERE i.id = $2 AND {OURS}", *INVITATIONS),
         &[workspace.into(), id.into()],
         invitation,
     )
@@ -187,21 +211,29 @@ pub fn find(tx: &mut Tx<'_>, reference: &Reference) -> Result<Option<Invitation>
         Reference::Link(hash) => ("secret_hash", hash.as_str().into()),
         Reference::Id(id) => ("id", (*id).into()),
     };
-    tx.optional(&format!("SELECT {COLUMNS} FROM {INVITATIONS} WHERE i.{column} = $1"), &[value], invitation)
+    tx.optional(
+        &format!("SELECT {COLUMNS}, {HOLDS} FROM {} WHERE i.{column} = $1", *INVITATIONS),
+        &[value],
+        invitation,
+    )
 }
 
-/// The invitations that this principal made and that are not settled.
+/// Up to `most` invitations for this role that the principal made, that are not settled, and that stand before `before`.
+/// The list's index says `position > 0`, and this does not: no planner is to look among those of all makers.
 pub fn made_by(
     tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    maker: PrincipalId,
+    (workspace, maker): (WorkspaceId, PrincipalId),
+    role: Role,
+    before: i64,
+    most: u32,
 ) -> Result<Vec<Invitation>, Error> {
     tx.all(
         &format!(
-            "SELECT {COLUMNS} FROM {INVITATIONS} \
-             WHERE i.workspace_id = $1 AND i.created_by_entity_id = $2 AND i.position > 0 ORDER BY i.position"
+            "SELECT {COLUMNS}, false FROM invitations i \
+             WHERE i.created_by_entity_id = $2 AND i.workspace_id = $1 AND i.role = $3 AND i.position > $4 \
+             AND i.position < $5 ORDER BY i.position LIMIT $6"
         ),
-        &[workspace.into(), maker.into()],
+        &[workspace.into(), maker.into(), role.name().into(), 0.into(), before.into(), most.into()],
         invitation,
     )
 }

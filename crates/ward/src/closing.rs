@@ -1,0 +1,47 @@
+//! Steps that close the rows of endings, after the writes that ended them.
+
+use ward_db::{Timestamp, Tx};
+
+use crate::endings::{self, Ended, Ending, Kind, STEP};
+use crate::error::ApiError;
+use crate::http::Context;
+use crate::ids::PrincipalId;
+use crate::members::{actions as members, invitations::actions as invitations};
+use crate::workspaces;
+
+/// How many waiting endings the gauge counts.
+const MOST_COUNTED: i64 = 10_000;
+
+/// Closes up to [`STEP`] rows of the ending whose turn it is, and puts it behind the others if rows are left. `false`: no
+/// ending waits.
+pub fn close_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<bool, ApiError> {
+    let Some(ending) = endings::next(tx, now)? else { return Ok(false) };
+    workspaces::guard(tx, ending.workspace)?;
+    if !endings::stands(tx, &ending)? {
+        return Ok(true);
+    }
+    match step(tx, &ending, now)? {
+        Some(done_until) => endings::put_off(tx, &ending, done_until, now)?,
+        None => endings::forget(tx, &ending)?,
+    }
+    Ok(true)
+}
+
+/// One step of an ending. Returns the member up to whom lists are done; `None`: no row is left.
+fn step(tx: &mut Tx<'_>, ending: &Ending, now: Timestamp) -> Result<Option<PrincipalId>, ApiError> {
+    let context = Context::of_time(now);
+    let ended = match ending.kind {
+        Kind::Keys => members::end_some_keys(tx, &context, ending, STEP)?,
+        Kind::Invitations | Kind::OwnerInvitations => invitations::end_some(tx, &context, ending, STEP)?,
+        Kind::Listing => return workspaces::actions::follow(tx, ending, STEP, now),
+    };
+    Ok((ended == Ended::Some).then_some(ending.done_until))
+}
+
+/// Says how many endings wait.
+pub fn measure(tx: &mut Tx<'_>, now: Timestamp) -> Result<(), ward_db::Error> {
+    #[expect(clippy::cast_precision_loss, reason = "a count that is bounded far below that")]
+    let waiting = endings::count(tx, now, MOST_COUNTED)? as f64;
+    metrics::gauge!("ward_endings_waiting").set(waiting);
+    Ok(())
+}
