@@ -117,7 +117,11 @@ mod tests {
         threads.run(Box::new(|| panic!("planted"))).unwrap();
         for _ in 0..2 {
             let go = Arc::clone(&go);
-            threads.run(Box::new(move || drop(go.wait()))).unwrap();
+            threads
+                .run(Box::new(move || {
+                    go.wait();
+                }))
+                .unwrap();
         }
         threads.run(Box::new(move || gate.send(()).unwrap())).unwrap();
         assert!(heard.try_recv().is_err(), "both threads are at work");

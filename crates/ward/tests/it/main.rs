@@ -40,6 +40,7 @@ mod regions;
 mod repeats;
 mod reports;
 mod rotation;
+mod sdk;
 mod steering;
 mod sweep;
 mod tokens;

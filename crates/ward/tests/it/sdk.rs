@@ -1,0 +1,167 @@
+//! The platform's TypeScript SDK as its four ages call: what each sends is recorded in `tests/clients/sdk.json`, with the fields
+//! and types that its users' code reads. The SDK itself is in no package registry.
+
+use std::collections::HashMap;
+
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+use ward_test::{Actor, Answer, Sending, Server, both, fresh_slug};
+
+/// The recording.
+fn recording() -> Value {
+    serde_json::from_str(include_str!("../clients/sdk.json")).unwrap()
+}
+
+/// One age of the SDK on its walk through the recorded calls.
+struct Client<'a> {
+    age: &'a str,
+    shapes: &'a Value,
+    /// Names in braces, as they stand in recorded paths and bodies.
+    known: HashMap<String, String>,
+}
+
+impl Client<'_> {
+    /// A recorded text with the names filled in.
+    fn filled(&self, text: &str) -> String {
+        self.known
+            .iter()
+            .fold(text.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value))
+    }
+
+    /// Sends a recorded call, as the SDK does, and reads its answer as the SDK's types say.
+    async fn walk(&mut self, actor: &Actor, call: &Value) -> Option<Answer> {
+        if !call["ages"].as_array().unwrap().iter().any(|age| age == self.age) {
+            return None;
+        }
+        let method: Method = call["method"].as_str().unwrap().parse().unwrap();
+        let path = self.filled(call["path"].as_str().unwrap());
+        // `content-type` goes along only with a body.
+        let body =
+            call.get("body").map(|body| serde_json::from_str(&self.filled(&body.to_string())).unwrap());
+        let sending = body.as_ref().map(Sending::json).unwrap_or_default();
+        let answer = actor.send(method, &path, sending).await;
+        let what = format!("{} of {}", call["call"], self.age);
+        assert_eq!(answer.status.as_u16(), call["status"], "{what}: {}", answer.text);
+        assert!(!answer.header("x-request-id").is_empty(), "{what} has no x-request-id");
+        if let Some(reads) = call.get("reads") {
+            let body: Value = serde_json::from_str(&answer.text).unwrap();
+            self.reads(reads, &body, &what);
+            for (field, name) in call.get("keep").and_then(Value::as_object).unwrap_or(&Map::new()) {
+                let kept = body[field].as_str().unwrap().to_owned();
+                self.known.insert(name.as_str().unwrap().to_owned(), kept);
+            }
+        }
+        Some(answer)
+    }
+
+    /// Checks a value against the type that the SDK declares for it.
+    fn reads(&self, declared: &Value, value: &Value, place: &str) {
+        match declared {
+            Value::String(name) if name.starts_with('@') => {
+                self.reads(&self.shapes[&name[1..]], value, place)
+            }
+            Value::String(kinds) => {
+                assert!(kinds.split('|').any(|kind| is(kind, value)), "{place} is {value}, not {kinds}");
+            }
+            Value::Array(of) => {
+                let items = value.as_array().unwrap_or_else(|| panic!("{place} is {value}, not a list"));
+                for (index, item) in items.iter().enumerate() {
+                    self.reads(&of[0], item, &format!("{place}[{index}]"));
+                }
+            }
+            Value::Object(fields) => {
+                for (name, declared) in fields {
+                    let (name, optional) =
+                        name.strip_suffix('?').map_or((name.as_str(), false), |name| (name, true));
+                    match value.get(name) {
+                        Some(value) => self.reads(declared, value, &format!("{place}.{name}")),
+                        None => assert!(optional, "{place} has no {name}: {value}"),
+                    }
+                }
+            }
+            other => panic!("{other} declares nothing"),
+        }
+    }
+}
+
+fn is(kind: &str, value: &Value) -> bool {
+    match kind {
+        "string" => value.is_string(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "boolean" => value.is_boolean(),
+        "null" => value.is_null(),
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "any" => true,
+        other => panic!("{other} is no type"),
+    }
+}
+
+both!(four_ages_of_the_platforms_sdk_read_what_they_declare);
+async fn four_ages_of_the_platforms_sdk_read_what_they_declare() {
+    let server = Server::start().await;
+    let recording = recording();
+    for age in recording["ages"].as_array().unwrap().iter().map(|age| age.as_str().unwrap()) {
+        let mut client = Client { age, shapes: &recording["shapes"], known: HashMap::new() };
+        let slug = fresh_slug();
+        client.known.insert("slug".to_owned(), slug.clone());
+        // The SDK refuses an empty key, so a caller who has none gives it any.
+        let keyless = server.bearing("none-yet");
+        for call in recording["before_the_claim"].as_array().unwrap() {
+            client.walk(&keyless, call).await;
+        }
+        if !client.known.contains_key("workspace_id") {
+            let made = server.anonymous().create_workspace(&slug).await;
+            client.known.insert("workspace_id".to_owned(), made["id"].as_str().unwrap().to_owned());
+        }
+
+        // Every age sends `authorization`, and with it the claim is an ordinary call; a request hook takes the header away.
+        let keys = client.filled("/v1/{workspace_id}/api-keys");
+        let claim = json!({ "duration_days": 90, "name": "the first key" });
+        assert_eq!(keyless.post(&keys, claim.clone()).await.refused(401), "unauthorized", "{age}");
+        let claimed = server.anonymous().post(&keys, claim).await;
+        assert_eq!(claimed.status, 201, "{age}: {}", claimed.text);
+        let claimed: Value = serde_json::from_str(&claimed.text).unwrap();
+        client.reads(&json!("@new_key"), &claimed, "the claim");
+        let owner = server.bearing(claimed["api_key"].as_str().unwrap());
+
+        let path = client.filled("/v1/{workspace_id}/calls/CA-of-the-sdk");
+        let report = json!({ "status": "completed", "caller_id": "+15550100099", "direction": "inbound" });
+        let reported = owner.put(&path, report).await;
+        assert!(reported.status.is_success(), "{age}: {}", reported.text);
+        client.known.insert("call_id".to_owned(), "CA-of-the-sdk".to_owned());
+
+        let mut walked = 0;
+        for call in recording["calls"].as_array().unwrap() {
+            walked += usize::from(client.walk(&owner, call).await.is_some());
+        }
+        assert!(walked > 15, "{age} walked {walked} calls");
+    }
+}
+
+both!(auto_paging_of_the_sdk_sees_every_workspace_once);
+async fn auto_paging_of_the_sdk_sees_every_workspace_once() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    for number in 0..24 {
+        let slug = format!("clinic-{number}");
+        let body = json!({ "slug": slug, "name": slug, "environment": "development" });
+        assert_eq!(tenant.owner.post("/v1/me/workspaces", body).await.status, 201);
+    }
+    // The SDK goes on while `has_more`, from the token of the page before.
+    let (mut token, mut seen) = (json!(0), Vec::new());
+    loop {
+        let page = tenant.owner.get(&format!("/v1/workspaces?limit=10&continuation_token={token}")).await;
+        let page: Value = page.expect(reqwest::StatusCode::OK);
+        seen.extend(page["items"].as_array().unwrap().iter().map(|item| item["slug"].to_string()));
+        if page["has_more"] == false {
+            break;
+        }
+        token = page["continuation_token"].clone();
+    }
+    let counted = seen.len();
+    seen.sort();
+    seen.dedup();
+    assert_eq!((counted, seen.len()), (25, 25));
+}
