@@ -87,7 +87,7 @@ async fn python() -> Option<&'static Path> {
         if !done.exists() {
             let requirements = files().join("requirements.txt");
             let mut install = Command::new(commands.join("pip"));
-            install.args(["install", "--quiet", "--no-deps", "-r"]).arg(requirements);
+            install.args(["install", "--quiet", "--no-deps", "--require-hashes", "-r"]).arg(requirements);
             if !runs(Command::new("python3").args(["-m", "venv"]).arg(&folder)).await
                 || !runs(&mut install).await
             {
