@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Extension;
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -53,6 +53,8 @@ impl Server {
         };
         let router = Router::new()
             .route("/", get(|| async { "hello" }))
+            .route("/unread", post(|| async { (http::StatusCode::FORBIDDEN, "refused") }))
+            .route("/echo", post(|body: String| async { body }))
             .route("/peer", get(|Extension(Peer(peer)): Extension<Peer>| async move { peer.to_string() }))
             .route("/large", get(|| async { vec![b'x'; LARGE].into_response() }))
             .route("/held", get(hold).layer(Extension(held.clone())));
@@ -123,8 +125,13 @@ async fn rest(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// One answer, which ends with `ending`.
+/// Waits for one answer, which ends with `ending`.
 async fn until(stream: &mut TcpStream, ending: &str) {
+    one_answer(stream, ending).await;
+}
+
+/// One answer, which ends with `ending`, whole.
+async fn one_answer(stream: &mut TcpStream, ending: &str) -> String {
     let mut text = String::new();
     let mut chunk = [0; 4096];
     while !text.ends_with(ending) {
@@ -132,6 +139,7 @@ async fn until(stream: &mut TcpStream, ending: &str) {
         assert_ne!(count, 0, "closed after {text:?}");
         text.push_str(std::str::from_utf8(&chunk[..count]).unwrap());
     }
+    text
 }
 
 /// The body of an answer that Ward gave below its router.
@@ -206,6 +214,128 @@ async fn what_is_not_http_is_400_in_json() {
         let answer = rest(&mut client).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{garbage:?}: {answer}");
         assert_eq!(json_of(&answer)["error_code"], "malformed_request");
+    }
+}
+
+#[tokio::test]
+async fn a_request_names_one_host_and_sends_a_credential_once() {
+    let server = Server::start(patient()).await;
+    for head in [
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: w\r\nhost: w\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a@w\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: w/\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: w\r\nauthorization: Bearer a\r\nauthorization: Bearer b\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: w\r\nidempotency-key: a\r\nidempotency-key: a\r\n\r\n",
+        "GET / HTTP/1.0\r\nhost: w\r\nhost: w\r\n\r\n",
+    ] {
+        let mut client = server.connect().await;
+        client.write_all(head.as_bytes()).await.unwrap();
+        let answer = rest(&mut client).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.0 400 "),
+            "{head:?}: {answer}"
+        );
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        assert_eq!(json_of(&answer)["error_code"], "malformed_request");
+    }
+    let mut old = server.connect().await;
+    old.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+    assert!(rest(&mut old).await.ends_with("hello"), "HTTP/1.0 has no Host");
+    let mut sender = http2(server.connect().await).await;
+    let mut twice = asking("/");
+    for _ in 0..2 {
+        twice.headers_mut().append("authorization", "Bearer a".parse().unwrap());
+    }
+    assert_eq!(sender.send_request(twice).await.unwrap().status(), 400);
+    assert_eq!(sender.send_request(asking("/")).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_client_that_ends_its_sending_half_gets_its_answer() {
+    let server = Server::start(patient()).await;
+    let mut client = server.connect().await;
+    client.write_all(b"GET /held HTTP/1.1\r\nhost: w\r\n\r\n").await.unwrap();
+    client.shutdown().await.unwrap();
+    server.held.come.notified().await;
+    server.held.may_go.notify_one();
+    let answer = rest(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("done"), "{answer}");
+    let mut quick = server.connect().await;
+    quick.write_all(GET).await.unwrap();
+    quick.shutdown().await.unwrap();
+    assert!(rest(&mut quick).await.ends_with("hello"));
+}
+
+/// The head of a POST that is answered without its body being read.
+fn unread(length: usize) -> String {
+    format!("POST /unread HTTP/1.1\r\nhost: w\r\ncontent-length: {length}\r\n\r\n")
+}
+
+#[tokio::test]
+async fn a_short_body_that_nobody_reads_leaves_the_connection_usable() {
+    let server = Server::start(patient()).await;
+    let mut client = server.connect().await;
+    for _ in 0..3 {
+        client.write_all(unread(20_000).as_bytes()).await.unwrap();
+        client.write_all(&[b'x'; 20_000]).await.unwrap();
+        let answer = one_answer(&mut client, "refused").await;
+        assert!(!answer.contains("connection: close"), "{answer}");
+    }
+    client.write_all(GET).await.unwrap();
+    until(&mut client, "hello").await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_read_to_its_end_ends_the_connection_and_the_answer_says_so() {
+    let server = Server::start(patient()).await;
+    // Too long; begun and not finished; and one that waits to be asked for.
+    let waiting = unread(10).replace("\r\n\r\n", "\r\nexpect: 100-continue\r\n\r\n");
+    let chunked = "POST /unread HTTP/1.1\r\nhost: w\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    for (head, body) in [
+        (unread(1 << 30), vec![b'x'; 1 << 20]),
+        (unread(1_000), vec![b'x'; 10]),
+        (waiting, vec![]),
+        (chunked.to_owned(), vec![]),
+    ] {
+        let mut client = server.connect().await;
+        client.write_all(head.as_bytes()).await.unwrap();
+        let _ = client.write_all(&body).await;
+        let answer = rest(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.ends_with("refused"), "{head:?}: {answer}");
+        assert!(answer.contains("connection: close\r\n"), "{head:?}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn silent_addresses_do_not_keep_others_out() {
+    let limits = Limits { connections: 8, connections_per_address: 4, ..patient() };
+    let server = Server::start(limits).await;
+    let connect = async |address: &str| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
+        socket.connect(server.address).await.unwrap()
+    };
+    let mut silent = Vec::new();
+    for address in ["127.0.0.2", "127.0.0.3"] {
+        for _ in 0..4 {
+            silent.push(connect(address).await);
+        }
+    }
+    // One of them says half a request, and one waits with the rest of a body.
+    silent[0].write_all(b"GET / HTTP/1.1\r\nho").await.unwrap();
+    silent[4].write_all(format!("{}x", unread(10).replace("/unread", "/echo")).as_bytes()).await.unwrap();
+    let mut others = Vec::new();
+    for _ in 0..2 {
+        let mut other = connect("127.0.0.4").await;
+        other.write_all(GET).await.unwrap();
+        until(&mut other, "hello").await;
+        others.push(other);
+    }
+    // A client that is served keeps its place.
+    for other in &mut others {
+        other.write_all(GET).await.unwrap();
+        until(other, "hello").await;
     }
 }
 
@@ -373,6 +503,9 @@ fn identity(folder: &std::path::Path) -> (TlsFiles, rustls::ClientConfig) {
     let files = TlsFiles { certificate: folder.join("cert.pem"), key: folder.join("key.pem") };
     std::fs::write(&files.certificate, made.cert.pem()).unwrap();
     std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    for file in [&files.certificate, &files.key] {
+        std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -419,6 +552,19 @@ async fn unusable_tls_files_are_named() {
     let swapped = TlsFiles { certificate: files.key.clone(), key: files.certificate.clone() };
     let error = tls::load(&swapped).unwrap_err().to_string();
     assert!(error.contains("key.pem") && error.contains("certificate"), "{error}");
+    std::fs::set_permissions(&files.key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let shared = tls::load(&files).unwrap_err().to_string();
+    assert!(shared.contains("key.pem") && shared.contains("chmod 600"), "{shared}");
+    std::fs::set_permissions(&files.key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let pipe = folder.path().join("pipe.pem");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for files in [
+        TlsFiles { key: pipe.clone(), ..files.clone() },
+        TlsFiles { certificate: pipe.clone(), ..files.clone() },
+    ] {
+        let refused = tls::load(&files).unwrap_err().to_string();
+        assert!(refused.contains("pipe.pem") && refused.contains("not an ordinary file"), "{refused}");
+    }
     let missing = TlsFiles { key: folder.path().join("nowhere.pem"), ..files.clone() };
     assert!(tls::load(&missing).unwrap_err().to_string().contains("nowhere.pem"));
     let other = folder.path().join("other");

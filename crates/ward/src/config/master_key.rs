@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::key_file::open_private;
 use super::settings::key_bytes;
 use super::{Config, ConfigError, MasterKey};
 
@@ -95,7 +96,9 @@ fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
             "is not there. `ward secrets create-key` makes a new one: keep a copy of it, and give it to every replica. \
              Or set WARD_MASTER_KEY",
         ),
-        io::ErrorKind::PermissionDenied => wrong(path, &format!("cannot be used: {error}")),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput => {
+            wrong(path, &format!("cannot be used: {error}, or give the key by WARD_MASTER_KEY"))
+        }
         _ => wrong(path, &format!("cannot be read: {error}")),
     }
 }
@@ -106,40 +109,11 @@ fn parse(path: &Path, text: &str) -> Result<Zeroizing<[u8; 32]>, ConfigError> {
 
 /// The file's text, if it is kept from others.
 fn read(path: &Path) -> io::Result<Zeroizing<String>> {
-    let file = File::open(path)?;
-    refuse_shared(&file)?;
+    let file = open_private(path)?;
     let mut text = Zeroizing::new(String::with_capacity(64));
     // A key has 44 characters: what is longer is not one, and need not be held.
     file.take(1024).read_to_string(&mut text)?;
     Ok(text)
-}
-
-/// Refuses a file that the world can read, and one of our own that its group can.
-///
-/// A file of another owner may be readable by a group, because that is how systemd and Kubernetes lend it: their files
-/// belong to root. Read by root itself, such a file is known by its mode, which has no right to write (0440).
-#[cfg(unix)]
-fn refuse_shared(file: &File) -> io::Result<()> {
-    use std::os::unix::fs::MetadataExt as _;
-    let about = file.metadata()?;
-    let mode = about.mode() & 0o777;
-    // Without /proc nobody says who we are; then the file is taken for ours.
-    let ours = fs::metadata("/proc/self").map_or(true, |process| process.uid() == about.uid());
-    let (open_to_others, group) = (mode & 0o007 != 0, mode & 0o070);
-    let mounted = about.uid() == 0 && mode & 0o222 == 0;
-    if open_to_others || group & 0o030 != 0 || (ours && group != 0 && !mounted) {
-        let message = format!(
-            "others than its owner can use it (mode {mode:04o}); run chmod 600 on it, mount a Kubernetes secret with \
-             defaultMode 0400 (0440 with an fsGroup), or give the key by WARD_MASTER_KEY"
-        );
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn refuse_shared(_file: &File) -> io::Result<()> {
-    Ok(())
 }
 
 /// Makes a key file that is either whole or absent, and never replaces one.

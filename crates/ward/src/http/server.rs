@@ -9,6 +9,8 @@
 //! | sends a large head | `header_bytes`, answered 431 |
 //! | does not read its answer | `write_idle` |
 //! | opens many connections | `connections`, `connections_per_address`, answered 503 |
+//! | holds the last places and says nothing | the next client of an address with fewer connections |
+//! | sends a body that is not read | a short rest is read, otherwise the answer says `connection: close` |
 //!
 //! A request's own time and its body's size are the product's to bound: only it can answer in its own words.
 
@@ -16,6 +18,7 @@ mod admission;
 mod connection;
 mod h2_watch;
 mod refusal;
+mod request;
 pub mod tls;
 
 use std::convert::Infallible;
@@ -26,7 +29,6 @@ use std::time::{Duration, Instant};
 
 use axum::response::Response;
 use http::Request;
-use hyper::body::Incoming;
 use ipnet::IpNet;
 use metrics::counter;
 use tokio::net::{TcpListener, TcpStream};
@@ -35,6 +37,8 @@ use tokio::sync::{Semaphore, watch};
 use self::admission::Admission;
 pub use self::admission::Network;
 use self::connection::{Kit, Stage};
+use self::request::Client;
+pub use self::request::RequestBody;
 use crate::config::Limits;
 
 /// Who is at the other end of the TCP connection: an extension of every request.
@@ -74,7 +78,7 @@ pub async fn serve<S>(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()>
 where
-    S: tower::Service<Request<Incoming>, Response = Response, Error = Infallible>
+    S: tower::Service<Request<RequestBody>, Response = Response, Error = Infallible>
         + Clone
         + Send
         + Sync
@@ -97,7 +101,14 @@ where
             Ok(admitted) => {
                 let (kit, service, stage) = (Arc::clone(&kit), service.clone(), stage.subscribe());
                 tokio::spawn(async move {
-                    connection::run(&kit, stream, Peer(peer), service, stage).await;
+                    let place = Arc::clone(admitted.place());
+                    let client =
+                        Client { peer: Peer(peer), place: Arc::clone(&place), still_sending: Arc::default() };
+                    tokio::select! {
+                        biased;
+                        () = connection::run(&kit, stream, client, service, stage) => {}
+                        () = place.given_up() => tracing::debug!("connection given up for another client"),
+                    }
                     drop(admitted);
                 });
             }

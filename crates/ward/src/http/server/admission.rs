@@ -1,17 +1,27 @@
-//! Counting connections, in total and by client network.
+//! Counting connections, in total and by client network, and choosing the one that makes room.
+//!
+//! When every place is taken, a newcomer does not wait for a silent connection to run out of time. The network with the
+//! most connections gives up the one that has waited longest for its client, provided that the newcomer's network has
+//! fewer. So a few addresses that say nothing cannot keep the others out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use ipnet::IpNet;
-use metrics::{Gauge, gauge};
+use metrics::{Gauge, counter, gauge};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::ServeOptions;
 
-/// What counts as one client: an IPv4 address, or an IPv6 /64, which is what one subscriber is given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// How many networks are looked at for a connection to give up, the fullest first.
+const NETWORKS_LOOKED_AT: usize = 8;
+
+/// The party that counts as one client: an IPv4 address, or an IPv6 /64, which is what one subscriber is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Network {
     /// One address.
     V4(Ipv4Addr),
@@ -48,11 +58,84 @@ impl Full {
     }
 }
 
+/// The state of a connection that decides whether it may be given up.
+pub(super) struct Place {
+    started: Instant,
+    /// The number of requests that are being served.
+    in_flight: AtomicUsize,
+    /// Those among them that wait for more of their body.
+    waiting: AtomicUsize,
+    /// Nanoseconds after `started` at which the client was last heard or answered.
+    last: AtomicU64,
+    given_up: Notify,
+}
+
+impl Place {
+    fn new(started: Instant) -> Arc<Self> {
+        let place = Self {
+            started,
+            in_flight: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            last: AtomicU64::new(0),
+            given_up: Notify::new(),
+        };
+        place.touch();
+        Arc::new(place)
+    }
+
+    fn touch(&self) {
+        let nanos = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.last.store(nanos, Ordering::Relaxed);
+    }
+
+    /// A request has come, until the answer is there.
+    pub(super) fn serving(self: &Arc<Self>) -> Doing {
+        Doing::new(self, |place| &place.in_flight)
+    }
+
+    /// The server waits for a piece of a request's body.
+    pub(super) fn waiting(self: &Arc<Self>) -> Doing {
+        Doing::new(self, |place| &place.waiting)
+    }
+
+    /// Whether every request on the connection, if there is any, waits for the client.
+    fn waits_for_client(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) >= self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when the connection must make room for others.
+    pub(super) async fn given_up(&self) {
+        self.given_up.notified().await;
+    }
+}
+
+/// Something that a connection is doing, until this is dropped.
+pub(super) struct Doing {
+    place: Arc<Place>,
+    counter: fn(&Place) -> &AtomicUsize,
+}
+
+impl Doing {
+    fn new(place: &Arc<Place>, counter: fn(&Place) -> &AtomicUsize) -> Self {
+        counter(place).fetch_add(1, Ordering::Relaxed);
+        place.touch();
+        Self { place: Arc::clone(place), counter }
+    }
+}
+
+impl Drop for Doing {
+    fn drop(&mut self) {
+        self.place.touch();
+        (self.counter)(&self.place).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The open connections of one listener.
 pub(super) struct Admission {
     most: usize,
     most_per_network: usize,
     exempt: Vec<IpNet>,
+    started: Instant,
     open: Mutex<Open>,
     gauge: Gauge,
 }
@@ -60,7 +143,61 @@ pub(super) struct Admission {
 #[derive(Default)]
 struct Open {
     total: usize,
-    by_network: HashMap<Network, usize>,
+    next_id: u64,
+    by_network: HashMap<Network, HashMap<u64, Arc<Place>>>,
+    /// The networks by how many connections they have.
+    by_count: BTreeSet<(usize, Network)>,
+}
+
+impl Open {
+    fn count(&self, network: Network) -> usize {
+        self.by_network.get(&network).map_or(0, HashMap::len)
+    }
+
+    fn add(&mut self, network: Network, place: Arc<Place>) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        let places = self.by_network.entry(network).or_default();
+        self.by_count.remove(&(places.len(), network));
+        places.insert(id, place);
+        self.by_count.insert((places.len(), network));
+        id
+    }
+
+    /// Takes a connection out. `false`: it was given up before.
+    fn remove(&mut self, network: Network, id: u64) -> bool {
+        let Some(places) = self.by_network.get_mut(&network) else { return false };
+        let before = places.len();
+        if places.remove(&id).is_none() {
+            return false;
+        }
+        self.by_count.remove(&(before, network));
+        // Entries go with their last connection, so the tables are never larger than the number of connections.
+        if places.is_empty() {
+            self.by_network.remove(&network);
+        } else {
+            self.by_count.insert((before - 1, network));
+        }
+        true
+    }
+
+    /// Gives up one connection of a network that has more than `fewer`, and at least two more. `false`: there is none
+    /// that waits for its client.
+    fn make_room(&mut self, fewer: usize) -> bool {
+        let fullest = self.by_count.iter().rev().take_while(|(count, _)| *count > fewer + 1);
+        let found = fullest.take(NETWORKS_LOOKED_AT).find_map(|(_, network)| {
+            let places = self.by_network.get(network)?;
+            let waiting = places.iter().filter(|(_, place)| place.waits_for_client());
+            let (id, _) = waiting.min_by_key(|(_, place)| place.last.load(Ordering::Relaxed))?;
+            Some((*network, *id))
+        });
+        let Some((network, id)) = found else { return false };
+        if let Some(place) = self.by_network.get(&network).and_then(|places| places.get(&id)) {
+            place.given_up.notify_one();
+        }
+        self.total -= 1;
+        self.remove(network, id)
+    }
 }
 
 impl Admission {
@@ -69,6 +206,7 @@ impl Admission {
             most: options.limits.connections,
             most_per_network: options.limits.connections_per_address,
             exempt: options.trusted_proxies.clone(),
+            started: Instant::now(),
             open: Mutex::default(),
             gauge: gauge!("ward_connections_open"),
         }
@@ -82,48 +220,53 @@ impl Admission {
             Some(Network::of(address))
         };
         let mut open = self.open.lock();
+        let of_network = network.map_or(0, |network| open.count(network));
+        if network.is_some() && of_network >= self.most_per_network {
+            return Err(Full::Network);
+        }
         if open.total >= self.most {
-            return Err(Full::Server);
-        }
-        if let Some(network) = network {
-            let count = open.by_network.entry(network).or_insert(0);
-            if *count >= self.most_per_network {
-                return Err(Full::Network);
+            if !open.make_room(of_network) {
+                return Err(Full::Server);
             }
-            *count += 1;
+            counter!("ward_connections_given_up_total").increment(1);
         }
+        let place = Place::new(self.started);
+        let counted = network.map(|network| (network, open.add(network, Arc::clone(&place))));
         open.total += 1;
-        self.gauge.increment(1.0);
-        Ok(Admitted { of: Arc::clone(self), network })
+        self.gauge.set(u32::try_from(open.total).map_or(f64::MAX, f64::from));
+        Ok(Admitted { of: Arc::clone(self), place, counted })
     }
 }
 
 /// One counted connection; dropping it gives its place back.
 pub(super) struct Admitted {
     of: Arc<Admission>,
+    place: Arc<Place>,
     /// `None`: exempt from the count per network.
-    network: Option<Network>,
+    counted: Option<(Network, u64)>,
+}
+
+impl Admitted {
+    /// The state that the connection reports to.
+    pub(super) fn place(&self) -> &Arc<Place> {
+        &self.place
+    }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
         let mut open = self.of.open.lock();
-        open.total -= 1;
-        self.of.gauge.decrement(1.0);
-        // Entries go with their last connection, so the table is never larger than the number of connections.
-        if let Some(network) = self.network
-            && let Some(count) = open.by_network.get_mut(&network)
-        {
-            *count -= 1;
-            if *count == 0 {
-                open.by_network.remove(&network);
-            }
+        if self.counted.is_none_or(|(network, id)| open.remove(network, id)) {
+            open.total -= 1;
         }
+        self.of.gauge.set(u32::try_from(open.total).map_or(f64::MAX, f64::from));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
     use crate::config::Limits;
 
@@ -137,6 +280,10 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    fn is_given_up(admitted: &Admitted) -> bool {
+        admitted.place.given_up().now_or_never().is_some()
     }
 
     #[test]
@@ -166,5 +313,30 @@ mod tests {
         drop(held);
         assert!(admission.open.lock().by_network.is_empty());
         assert_eq!(admission.open.lock().total, 0);
+    }
+
+    #[test]
+    fn silent_connections_of_full_addresses_make_room_for_others() {
+        let admission = admission(8, 4, &[]);
+        let admit = |address: &str| admission.admit(ip(address)).ok().unwrap();
+        let one: Vec<_> = (0..4).map(|_| admit("192.0.2.1")).collect();
+        let other: Vec<_> = (0..4).map(|_| admit("192.0.2.2")).collect();
+        let busy = one[0].place.serving();
+        let others_busy: Vec<_> = other.iter().map(|admitted| admitted.place.serving()).collect();
+        let third = admit("192.0.2.3");
+        assert!(!is_given_up(&one[0]), "it serves a request");
+        assert!(is_given_up(&one[1]), "the one that has been silent longest");
+        assert!(other.iter().all(|admitted| !is_given_up(admitted)));
+        let fourth = admit("192.0.2.3");
+        assert!(is_given_up(&one[2]));
+        // The newcomer's address has one connection fewer than the fullest, which gives up none for that.
+        assert_eq!(admission.admit(ip("192.0.2.1")).err(), Some(Full::Server));
+        let body = other[3].place.waiting();
+        let fifth = admit("192.0.2.4");
+        assert!(is_given_up(&other[3]), "its one request waits for its client");
+        drop((busy, others_busy, body, third, fourth, fifth, one, other));
+        let open = admission.open.lock();
+        assert!(open.by_network.is_empty() && open.by_count.is_empty());
+        assert_eq!(open.total, 0);
     }
 }

@@ -3,11 +3,11 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::response::Response;
 use http::Request;
-use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -16,12 +16,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
-use tower::ServiceExt as _;
-use tower::util::Oneshot;
 
+use super::ServeOptions;
 use super::h2_watch::{Activity, Watched};
 use super::refusal::{self, Spoken};
-use super::{Peer, ServeOptions};
+use super::request::{Client, ForClient, RequestBody};
 use crate::config::Limits;
 
 /// Where the server is in its life; connections follow.
@@ -60,6 +59,8 @@ impl Kit {
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_time)
             .max_header_size(limits.header_bytes)
+            // A client may end its sending half with its request and wait for the answer.
+            .half_close(true)
             // Also the largest piece in which a body is read; smaller than this makes bodies slow.
             .max_buf_size(limits.header_bytes.max(64 * 1024));
         let mut http2 = http2::Builder::new(TokioExecutor::new());
@@ -79,18 +80,18 @@ impl Kit {
     }
 }
 
-/// Serves `stream` until either side is done with it. How it ended is nobody's business but the debug log's.
+/// Serves `stream` until either side is done with it. Only the debug log says how it ended.
 pub(super) async fn run<S>(
     kit: &Kit,
     stream: TcpStream,
-    peer: Peer,
+    client: Client,
     service: S,
     stage: watch::Receiver<Stage>,
 ) where
     S: Answers,
     S::Future: Send + 'static,
 {
-    let service = ForPeer { inner: service, peer };
+    let service = ForClient { inner: service, client };
     if let Some(tls) = &kit.tls {
         let handshake = timeout(kit.limits.header_time, tls.accept(stream));
         let stream = tokio::select! {
@@ -163,13 +164,14 @@ fn bounded<T: AsyncRead + AsyncWrite>(stream: T, limits: &Limits) -> Pin<Box<Tim
     Box::pin(stream)
 }
 
-async fn serve_http1<T, S>(kit: &Kit, stream: T, service: ForPeer<S>, mut stage: watch::Receiver<Stage>)
+async fn serve_http1<T, S>(kit: &Kit, stream: T, service: ForClient<S>, mut stage: watch::Receiver<Stage>)
 where
     T: AsyncRead + AsyncWrite,
     S: Answers,
     S::Future: Send + 'static,
 {
     let stream = TokioIo::new(Spoken::new(bounded(stream, &kit.limits)));
+    let still_sending = Arc::clone(&service.client.still_sending);
     let mut connection = kit.http1.serve_connection(stream, service);
     let ended = loop {
         tokio::select! {
@@ -181,16 +183,21 @@ where
             },
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "connection ended early");
-        if error.is_parse() {
-            // hyper has answered 400, 414 or 431 while the client may still be sending: let the answer arrive.
-            refusal::linger(connection.into_parts().io.inner_mut()).await;
+    let unparsed = match ended {
+        Ok(()) => false,
+        Err(error) => {
+            tracing::debug!(%error, "connection ended early");
+            // hyper has answered 400, 414 or 431.
+            error.is_parse()
         }
+    };
+    if unparsed || still_sending.load(Ordering::Relaxed) {
+        // The client may still be sending, and to close at once could overtake the answer.
+        refusal::linger(connection.into_parts().io.inner_mut()).await;
     }
 }
 
-async fn serve_http2<T, S>(kit: &Kit, stream: T, service: ForPeer<S>, mut stage: watch::Receiver<Stage>)
+async fn serve_http2<T, S>(kit: &Kit, stream: T, service: ForClient<S>, mut stage: watch::Receiver<Stage>)
 where
     T: AsyncRead + AsyncWrite + Send + 'static,
     S: Answers,
@@ -241,7 +248,7 @@ async fn changed(stage: &mut watch::Receiver<Stage>) -> Stage {
 
 /// What `serve` asks of a service; see there.
 pub(super) trait Answers:
-    tower::Service<Request<Incoming>, Response = Response, Error = Infallible>
+    tower::Service<Request<RequestBody>, Response = Response, Error = Infallible>
     + Clone
     + Send
     + Sync
@@ -251,29 +258,11 @@ pub(super) trait Answers:
 }
 
 impl<S> Answers for S where
-    S: tower::Service<Request<Incoming>, Response = Response, Error = Infallible>
+    S: tower::Service<Request<RequestBody>, Response = Response, Error = Infallible>
         + Clone
         + Send
         + Sync
         + Unpin
         + 'static
 {
-}
-
-/// The service of one connection: it knows who asks.
-#[derive(Clone)]
-pub(super) struct ForPeer<S> {
-    inner: S,
-    peer: Peer,
-}
-
-impl<S: Answers> hyper::service::Service<Request<Incoming>> for ForPeer<S> {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Oneshot<S, Request<Incoming>>;
-
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(self.peer);
-        self.inner.clone().oneshot(request)
-    }
 }

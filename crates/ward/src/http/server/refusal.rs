@@ -7,6 +7,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::response::Response;
+use http::header::CONTENT_TYPE;
+use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use uuid::Uuid;
@@ -27,6 +30,19 @@ pub(super) async fn too_many_connections(mut stream: TcpStream) {
     if stream.try_write(answer.as_bytes()).is_ok() {
         linger(&mut stream).await;
     }
+}
+
+/// The answer to a request that is not HTTP as it should be.
+pub(super) fn malformed(problem: &str) -> Response {
+    let body = body(problem, "malformed_request");
+    let mut response = Response::new(axum::body::Body::from(body.json));
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(id) = HeaderValue::from_str(&body.request_id.to_string()) {
+        headers.insert(HeaderName::from_static("x-request-id"), id);
+    }
+    response
 }
 
 /// Ends the sending half, then reads and forgets for a moment so that what was sent arrives.

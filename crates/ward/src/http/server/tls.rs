@@ -9,6 +9,7 @@ use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::TlsFiles;
+use crate::config::key_file::{open_ordinary, open_private};
 
 /// Why the listener cannot speak TLS.
 #[derive(Debug, thiserror::Error)]
@@ -37,13 +38,16 @@ pub enum TlsError {
 
 /// Reads the PEM files and prepares a listener for TLS 1.2 and 1.3 with HTTP/2 and HTTP/1.1.
 pub fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
-    let chain = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+    let chain = open_ordinary(&files.certificate)
+        .map_err(pem::Error::Io)
+        .and_then(|file| CertificateDer::pem_reader_iter(file).collect::<Result<Vec<_>, _>>())
         .map_err(|error| unreadable("a certificate", &files.certificate, error))?;
     if chain.is_empty() {
         return Err(unreadable("a certificate", &files.certificate, pem::Error::NoItemsFound));
     }
-    let key = PrivateKeyDer::from_pem_file(&files.key)
+    let key = open_private(&files.key)
+        .map_err(pem::Error::Io)
+        .and_then(|file| PrivateKeyDer::from_pem_reader(file))
         .map_err(|error| unreadable("a private key", &files.key, error))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -64,6 +68,7 @@ fn unreadable(what: &'static str, path: &Path, error: pem::Error) -> TlsError {
         pem::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => {
             "there is no such file".to_owned()
         }
+        pem::Error::Io(error) => error.to_string(),
         error => error.to_string(),
     };
     TlsError::Read { what, path: path.to_owned(), reason }

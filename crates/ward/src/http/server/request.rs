@@ -1,0 +1,228 @@
+//! The checks of a request as HTTP, and the rest of a body that the product did not read.
+//!
+//! A request that is answered before its body was read leaves the rest of that body on the connection. The rest is read
+//! and forgotten where it is short and comes at once, so that the connection can go on. Otherwise the answer says
+//! `connection: close`, because the client could not use the connection for its next request.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, EXPECT, HOST};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use parking_lot::Mutex;
+use tower::ServiceExt as _;
+
+use super::Peer;
+use super::admission::{Doing, Place};
+use super::connection::Answers;
+use super::refusal;
+
+/// The longest rest of a body that is read and forgotten, bytes.
+const REST_READ: u64 = 64 * 1024;
+/// The longest time that the reading of such a rest may take.
+const REST_TIME: Duration = Duration::from_millis(200);
+
+/// Fields that have one value. Where they are sent twice, two parties on the way may go by different ones.
+const SINGLE: [HeaderName; 4] =
+    [AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName::from_static("idempotency-key")];
+
+/// The connection that a request came on, as its requests share it.
+#[derive(Clone)]
+pub(super) struct Client {
+    pub(super) peer: Peer,
+    pub(super) place: Arc<Place>,
+    /// Whether an answer went out while the client may still be sending.
+    pub(super) still_sending: Arc<AtomicBool>,
+}
+
+/// The service of one connection: it knows the client.
+#[derive(Clone)]
+pub(super) struct ForClient<S> {
+    pub(super) inner: S,
+    pub(super) client: Client,
+}
+
+impl<S> hyper::service::Service<Request<Incoming>> for ForClient<S>
+where
+    S: Answers,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let serving = self.client.place.serving();
+        if let Some(problem) = problem(&request) {
+            let mut response = refusal::malformed(problem);
+            if request.version() <= Version::HTTP_11 {
+                self.client.close_after(response.headers_mut());
+            }
+            return Box::pin(std::future::ready(Ok(response)));
+        }
+        let (client, inner) = (self.client.clone(), self.inner.clone());
+        Box::pin(async move {
+            let version = request.version();
+            let (mut parts, body) = request.into_parts();
+            parts.extensions.insert(client.peer);
+            let asks_first = parts.headers.contains_key(EXPECT);
+            let rest = Arc::new(Mutex::new(None));
+            let body = RequestBody {
+                body: Some(body),
+                rest: Arc::clone(&rest),
+                client: client.clone(),
+                waiting: None,
+            };
+            let mut response = inner.oneshot(Request::from_parts(parts, body)).await?;
+            let rest = rest.lock().take();
+            if let Some(rest) = rest
+                && version <= Version::HTTP_11
+                // A client that asks first must not be told to go on.
+                && (asks_first || !forget(rest).await)
+            {
+                client.close_after(response.headers_mut());
+            }
+            drop(serving);
+            Ok(response)
+        })
+    }
+}
+
+impl Client {
+    /// Says that the connection ends with this answer.
+    fn close_after(&self, headers: &mut HeaderMap) {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        self.still_sending.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Reads the rest of a body and forgets it. `false`: the rest is long, slow or broken.
+async fn forget(mut rest: Incoming) -> bool {
+    let mut left = REST_READ;
+    if rest.size_hint().lower() > left {
+        return false;
+    }
+    let read = async {
+        while let Some(frame) = rest.frame().await {
+            let Ok(frame) = frame else { return false };
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            match left.checked_sub(length) {
+                Some(rest) => left = rest,
+                None => return false,
+            }
+        }
+        true
+    };
+    tokio::time::timeout(REST_TIME, read).await.unwrap_or(false)
+}
+
+/// The fault of a request as HTTP, if it has one (RFC 9112, section 3.2; RFC 9110, section 5.3).
+fn problem<B>(request: &Request<B>) -> Option<&'static str> {
+    let headers = request.headers();
+    if SINGLE.iter().any(|name| headers.get_all(name).iter().nth(1).is_some()) {
+        return Some("A header field that has one value was sent twice.");
+    }
+    match headers.get(HOST) {
+        None if request.version() == Version::HTTP_11 => Some("The request has no Host header field."),
+        Some(host) if !is_host(host) => Some("The Host header field is not a host."),
+        _ => None,
+    }
+}
+
+/// A host and perhaps a port, or nothing, as a client sends it whose target has no authority.
+fn is_host(value: &HeaderValue) -> bool {
+    let Ok(authority) = Authority::try_from(value.as_bytes()) else { return value.is_empty() };
+    let port = authority.as_str().strip_prefix(authority.host()).unwrap_or("@");
+    port.is_empty()
+        || port.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// A request's body. When it is dropped before its end, its rest goes back to the connection.
+pub struct RequestBody {
+    body: Option<Incoming>,
+    rest: Arc<Mutex<Option<Incoming>>>,
+    client: Client,
+    waiting: Option<Doing>,
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
+        let polled = Pin::new(body).poll_frame(cx);
+        if polled.is_ready() {
+            self.waiting = None;
+        } else if self.waiting.is_none() {
+            self.waiting = Some(self.client.place.waiting());
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
+            *self.rest.lock() = Some(body);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(version: Version, headers: &[(&'static str, &'static str)]) -> Option<&'static str> {
+        let mut request = Request::new(());
+        *request.version_mut() = version;
+        for (name, value) in headers {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        problem(&request)
+    }
+
+    #[test]
+    fn a_request_names_one_host() {
+        for host in ["w", "w:80", "w.example", "[::1]:8080", "127.0.0.1", ""] {
+            assert_eq!(of(Version::HTTP_11, &[("host", host)]), None, "{host:?}");
+        }
+        for host in ["a b", "user@w", "w/x", "w:port", "[::1"] {
+            assert!(of(Version::HTTP_11, &[("host", host)]).is_some(), "{host:?}");
+        }
+        assert!(of(Version::HTTP_11, &[]).is_some());
+        assert!(of(Version::HTTP_10, &[]).is_none() && of(Version::HTTP_2, &[]).is_none());
+        for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+            assert!(of(version, &[("host", "w"), ("host", "w")]).is_some());
+        }
+    }
+
+    #[test]
+    fn a_credential_is_sent_once() {
+        for name in ["authorization", "content-type", "idempotency-key"] {
+            assert!(of(Version::HTTP_11, &[("host", "w"), (name, "a")]).is_none());
+            assert!(of(Version::HTTP_11, &[("host", "w"), (name, "a"), (name, "a")]).is_some(), "{name}");
+            assert!(of(Version::HTTP_2, &[(name, "a"), (name, "b")]).is_some(), "{name}");
+        }
+    }
+}
