@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use ward_db::{Timestamp, Tx};
 
@@ -90,7 +91,7 @@ pub async fn report_by_twilio(
             workspaces::guard(tx, workspace)?;
             let account = store::twilio(tx, workspace)?.filter(|account| account.updated_at == verified);
             let (Some(_), Some(workspace)) = (account, workspaces::active(tx, workspace)?) else {
-                return Err(super::twilio::refused());
+                return Err(ApiError::callback_refused());
             };
             record(tx, &context, Actor::NOBODY, &workspace, &sid, Reporter::Twilio, &report)
         })
@@ -345,15 +346,28 @@ fn twilio_event<'a>(context: &'a Context, held: &Held, action: &'static str, met
     }
 }
 
+/// A validated `TwilioSetupRequest`, with the tokens in clear.
+#[derive(Deserialize)]
+pub struct NewTwilioSetup {
+    account_sid: String,
+    auth_token: String,
+    secondary_auth_token: Option<String>,
+}
+
 /// Sets the workspace's Twilio account up, its token sealed for this workspace and field.
 pub async fn set_twilio(
     app: &Arc<App>,
     entry: Entry,
-    account_sid: String,
-    auth_token: &str,
+    new: NewTwilioSetup,
 ) -> Result<TwilioAccount, ApiError> {
-    let place = super::twilio::token_place(entry.workspace()?.id);
-    let sealed = app.vault.seal(auth_token.as_bytes(), &place).map_err(ApiError::internal)?;
+    let workspace = entry.workspace()?.id;
+    let seal =
+        |token: &str, place: String| app.vault.seal(token.as_bytes(), &place).map_err(ApiError::internal);
+    let sealed = seal(&new.auth_token, super::twilio::token_place(workspace))?;
+    let secondary = new.secondary_auth_token.as_deref();
+    let secondary =
+        secondary.map(|token| seal(token, super::twilio::secondary_token_place(workspace))).transpose()?;
+    let account_sid = new.account_sid;
     let vault = app.vault.clone();
     app.db
         .write("calls.set_twilio", move |tx| {
@@ -363,18 +377,25 @@ pub async fn set_twilio(
             let former = store::twilio(tx, workspace)?;
             let now = entry.context.now;
             // Strictly later, because callbacks under way tell by it that the token they were verified by is gone.
-            let updated_at = former.as_ref().map_or(now, |former| {
-                now.max(Timestamp::from_micros(former.updated_at.micros() + 1))
-            });
+            let updated_at = former
+                .as_ref()
+                .map_or(now, |former| now.max(Timestamp::from_micros(former.updated_at.micros() + 1)));
             let account = TwilioAccount {
                 account_sid: account_sid.clone(),
                 auth_token: sealed.clone(),
+                secondary_auth_token: secondary.clone(),
                 created_at: former.as_ref().map_or(now, |former| former.created_at),
                 updated_at,
             };
             store::set_twilio(tx, workspace, &account)?;
-            let what = json!({ "account_sid": { "from": former.map(|former| former.account_sid), "to": account_sid } });
-            audit::record(tx, twilio_event(&entry.context, &held, "twilio.update", json!({ "changes": what })))?;
+            let what = json!({
+                "account_sid": { "from": former.map(|former| former.account_sid), "to": account_sid },
+                "has_secondary_auth_token": secondary.is_some(),
+            });
+            audit::record(
+                tx,
+                twilio_event(&entry.context, &held, "twilio.update", json!({ "changes": what })),
+            )?;
             Ok(account)
         })
         .await

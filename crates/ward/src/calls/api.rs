@@ -444,6 +444,7 @@ struct TwilioSetup {
     configured: bool,
     account_sid: Option<String>,
     auth_token_reference: Option<String>,
+    secondary_auth_token_reference: Option<String>,
     status_callback_url: Option<String>,
     created_at: Option<Timestamp>,
     updated_at: Option<Timestamp>,
@@ -454,6 +455,10 @@ impl TwilioSetup {
         Self {
             configured: account.is_some(),
             auth_token_reference: account.is_some().then(|| twilio::token_place(workspace)),
+            secondary_auth_token_reference: account
+                .as_ref()
+                .filter(|account| account.secondary_auth_token.is_some())
+                .map(|_| twilio::secondary_token_place(workspace)),
             status_callback_url: twilio::callback_url(call.app.config.public_url.as_deref(), workspace),
             created_at: account.as_ref().map(|account| account.created_at),
             updated_at: account.as_ref().map(|account| account.updated_at),
@@ -469,18 +474,11 @@ pub async fn twilio(call: Call) -> Result<Reply, ApiError> {
     Reply::ok(&TwilioSetup::of(&call, workspace, account))
 }
 
-#[derive(Deserialize)]
-struct NewTwilioSetup {
-    account_sid: String,
-    auth_token: String,
-}
-
 /// `set-twilio`
 pub async fn set_twilio(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<NewTwilioSetup>().await?;
+    let (entry, sent) = call.enter_with_body::<actions::NewTwilioSetup>().await?;
     let workspace = entry.workspace()?.id;
-    let account =
-        actions::set_twilio(&call.app, entry, sent.value.account_sid, &sent.value.auth_token).await?;
+    let account = actions::set_twilio(&call.app, entry, sent.value).await?;
     Reply::ok(&TwilioSetup::of(&call, workspace, Some(account)))
 }
 
@@ -494,7 +492,7 @@ pub async fn delete_twilio(call: Call) -> Result<Reply, ApiError> {
 /// `receive-twilio-status`
 pub async fn receive(mut call: Call) -> Result<Reply, ApiError> {
     let verified = twilio::verify(&mut call).await?;
-    let workspace = call.workspace().ok_or_else(twilio::refused)?;
+    let workspace = call.workspace().ok_or_else(ApiError::callback_refused)?;
     if let Some(report) = verified.report {
         let changed = verified.account_changed_at;
         actions::report_by_twilio(&call.app, call.context.clone(), workspace, changed, verified.sid, report)

@@ -283,42 +283,41 @@ pub struct TwilioAccount {
     pub account_sid: String,
     /// What it signs with, sealed.
     pub auth_token: Vec<u8>,
+    /// The second token, sealed. It signs as well while the account's token rotates.
+    pub secondary_auth_token: Option<Vec<u8>>,
     /// When it was first set up.
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
 }
 
+fn twilio_account(row: &Row<'_>) -> Result<TwilioAccount, Error> {
+    Ok(TwilioAccount {
+        account_sid: row.get(0)?,
+        auth_token: row.get(1)?,
+        created_at: row.get(2)?,
+        updated_at: row.get(3)?,
+        secondary_auth_token: row.get(4)?,
+    })
+}
+
 /// The workspace's Twilio account, if it is set up.
 pub fn twilio(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Option<TwilioAccount>, Error> {
     tx.optional(
-        "SELECT account_sid, auth_token, created_at, updated_at FROM twilio_accounts WHERE workspace_id = $1",
+        "SELECT account_sid, auth_token, created_at, updated_at, secondary_auth_token FROM twilio_accounts WHERE workspace_id = $1",
         &[workspace.into()],
-        |row| {
-            Ok(TwilioAccount {
-                account_sid: row.get(0)?,
-                auth_token: row.get(1)?,
-                created_at: row.get(2)?,
-                updated_at: row.get(3)?,
-            })
-        },
+        twilio_account,
     )
 }
 
 /// The Twilio account of a workspace that is in use.
 pub fn twilio_of_active(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Option<TwilioAccount>, Error> {
     tx.optional(
-        "SELECT t.account_sid, t.auth_token, t.created_at, t.updated_at FROM twilio_accounts t \
+        "SELECT t.account_sid, t.auth_token, t.created_at, t.updated_at, t.secondary_auth_token \
+         FROM twilio_accounts t \
          JOIN workspaces w ON w.id = t.workspace_id WHERE t.workspace_id = $1 AND w.state = 'active'",
         &[workspace.into()],
-        |row| {
-            Ok(TwilioAccount {
-                account_sid: row.get(0)?,
-                auth_token: row.get(1)?,
-                created_at: row.get(2)?,
-                updated_at: row.get(3)?,
-            })
-        },
+        twilio_account,
     )
 }
 
@@ -326,42 +325,46 @@ pub fn twilio_of_active(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Optio
 pub fn set_twilio(tx: &mut Tx<'_>, workspace: WorkspaceId, account: &TwilioAccount) -> Result<(), Error> {
     tx.execute("DELETE FROM twilio_accounts WHERE workspace_id = $1", &[workspace.into()])?;
     tx.execute(
-        "INSERT INTO twilio_accounts (workspace_id, account_sid, auth_token, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO twilio_accounts (workspace_id, account_sid, auth_token, created_at, updated_at, \
+                secondary_auth_token) VALUES ($1, $2, $3, $4, $5, $6)",
         &[
             workspace.into(),
             account.account_sid.as_str().into(),
             Value::Bytes(&account.auth_token),
             account.created_at.into(),
             account.updated_at.into(),
+            account.secondary_auth_token.as_deref().map_or(Value::Null, Value::Bytes),
         ],
     )?;
     Ok(())
 }
 
-/// The sealed tokens of workspaces after this one.
+/// The sealed tokens of workspaces after this one: the first, and the second if there is one.
 pub fn twilio_tokens(
     tx: &mut Tx<'_>,
     after: WorkspaceId,
     most: u32,
-) -> Result<Vec<(WorkspaceId, Vec<u8>)>, Error> {
+) -> Result<Vec<(WorkspaceId, Vec<u8>, Option<Vec<u8>>)>, Error> {
     tx.all(
-        "SELECT workspace_id, auth_token FROM twilio_accounts WHERE workspace_id > $1 ORDER BY workspace_id LIMIT $2",
+        "SELECT workspace_id, auth_token, secondary_auth_token FROM twilio_accounts \
+         WHERE workspace_id > $1 ORDER BY workspace_id LIMIT $2",
         &[after.into(), most.into()],
-        |row| Ok((row.get(0)?, row.get(1)?)),
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
     )
 }
 
-/// How many tokens do not bear this mark of the key that they are sealed under.
+/// How many accounts have a token that does not bear this mark of the key that they are sealed under.
 pub fn count_twilio_under_other_keys(tx: &mut Tx<'_>, mark: &[u8]) -> Result<i64, Error> {
     tx.one(
-        "SELECT count(*) FROM twilio_accounts WHERE substr(auth_token, 2, 4) <> $1",
+        "SELECT count(*) FROM twilio_accounts WHERE substr(auth_token, 2, 4) <> $1 \
+         OR (secondary_auth_token IS NOT NULL AND substr(secondary_auth_token, 2, 4) <> $1)",
         &[Value::Bytes(mark)],
         |row| row.get(0),
     )
 }
 
-/// Puts a token sealed anew in the place of what it was, unless it was changed meanwhile.
+/// Replaces a sealed token by the same token under the key in force, unless the token changed meanwhile. No two sealed
+/// texts are alike, so the former text says which of the two tokens it is.
 pub fn replace_twilio_token(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -372,6 +375,10 @@ pub fn replace_twilio_token(
         "UPDATE twilio_accounts SET auth_token = $3 WHERE workspace_id = $1 AND auth_token = $2",
         &[workspace.into(), Value::Bytes(former), Value::Bytes(anew)],
     )?;
+    tx.execute(
+        "UPDATE twilio_accounts SET secondary_auth_token = $3 WHERE workspace_id = $1 AND secondary_auth_token = $2",
+        &[workspace.into(), Value::Bytes(former), Value::Bytes(anew)],
+    )?;
     Ok(())
 }
 
@@ -379,4 +386,13 @@ pub fn replace_twilio_token(
 pub fn remove_twilio(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<bool, Error> {
     let removed = tx.execute("DELETE FROM twilio_accounts WHERE workspace_id = $1", &[workspace.into()])?;
     Ok(removed == 1)
+}
+
+/// Removes the second token of the workspace's Twilio account.
+pub fn remove_secondary_twilio_token(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE twilio_accounts SET secondary_auth_token = NULL WHERE workspace_id = $1",
+        &[workspace.into()],
+    )?;
+    Ok(())
 }

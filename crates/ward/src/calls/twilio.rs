@@ -4,15 +4,18 @@
 //! form's fields (Twilio, "Validating Signatures from Twilio"). The URL is the operator's configured one and never a
 //! header's: whoever can choose the URL that is verified can replay what was signed for another.
 
+pub mod form;
+
 use std::time::UNIX_EPOCH;
 
-use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderName;
 use serde_json::{Map, json};
 use ward_db::{Error, Timestamp, Tx};
+use zeroize::Zeroizing;
 
+use self::form::Form;
 use super::api::LONGEST_STATUS;
 use super::{Caller, Direction, Report, Status, store};
 use crate::audit::{self, Actor, Event};
@@ -26,8 +29,8 @@ use crate::workspaces::test_callers::NotANumber;
 /// Where the signature stands.
 pub const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
 
-/// A form's fields, in the order in which they were sent.
-type Form = Vec<(String, String)>;
+/// The largest callback, bytes. Twilio's have a few kilobytes.
+const LARGEST: usize = 32 * 1024;
 
 /// What a callback says, once it is known to be Twilio's.
 pub struct Verified {
@@ -39,14 +42,14 @@ pub struct Verified {
     pub report: Option<Report>,
 }
 
-/// The same refusal for everything that is not a callback of this workspace's account.
-pub fn refused() -> ApiError {
-    ApiError::forbidden_because("callback_refused", "This callback is not accepted.")
-}
-
 /// Where a workspace's token is sealed for.
 pub fn token_place(workspace: WorkspaceId) -> String {
     format!("workspace/{workspace}/twilio/auth_token")
+}
+
+/// Where a workspace's second token is sealed for.
+pub fn secondary_token_place(workspace: WorkspaceId) -> String {
+    format!("workspace/{workspace}/twilio/secondary_auth_token")
 }
 
 /// Seals the tokens of up to `most` workspaces after this one anew under the key in force.
@@ -68,22 +71,34 @@ pub fn sealed_rows(
     most: u32,
 ) -> Result<Vec<SealedRow<WorkspaceId>>, Error> {
     let found = store::twilio_tokens(tx, after, most)?;
-    let row = |(workspace, bytes)| SealedRow {
-        at: workspace,
-        place: token_place(workspace),
-        bytes,
-        what: format!("the Twilio auth token of workspace {workspace}"),
-    };
-    Ok(found.into_iter().map(row).collect())
+    let rows = found.into_iter().flat_map(|(workspace, first, second)| {
+        let row = move |place: String, bytes: Vec<u8>, which: &str| SealedRow {
+            at: workspace,
+            place,
+            bytes,
+            what: format!("the {which} of workspace {workspace}"),
+        };
+        let second =
+            second.map(|bytes| row(secondary_token_place(workspace), bytes, "second Twilio auth token"));
+        [Some(row(token_place(workspace), first, "Twilio auth token")), second].into_iter().flatten()
+    });
+    Ok(rows.collect())
 }
 
-/// Forgets an account whose token no key opens any more, for the operator. `false`: it has another token now.
+/// Forgets a token that no key opens any more, for the operator. Without its first token an account is forgotten as a
+/// whole. `false`: the account has another token now.
 pub fn forget(tx: &mut Tx<'_>, context: &Context, row: &SealedRow<WorkspaceId>) -> Result<bool, ApiError> {
     crate::workspaces::guard(tx, row.at)?;
-    if store::twilio(tx, row.at)?.is_none_or(|account| account.auth_token != row.bytes) {
+    let Some(account) = store::twilio(tx, row.at)? else { return Ok(false) };
+    let forgotten = if account.auth_token == row.bytes {
+        store::remove_twilio(tx, row.at)?;
+        "auth_token"
+    } else if account.secondary_auth_token.as_ref() == Some(&row.bytes) {
+        store::remove_secondary_twilio_token(tx, row.at)?;
+        "secondary_auth_token"
+    } else {
         return Ok(false);
-    }
-    store::remove_twilio(tx, row.at)?;
+    };
     audit::record(
         tx,
         Event {
@@ -95,13 +110,13 @@ pub fn forget(tx: &mut Tx<'_>, context: &Context, row: &SealedRow<WorkspaceId>) 
             resource_name: None,
             actor: Actor::OPERATOR,
             context,
-            metadata: json!({ "secrets_forgotten": ["auth_token"] }),
+            metadata: json!({ "secrets_forgotten": [forgotten] }),
         },
     )?;
     Ok(true)
 }
 
-/// How many tokens are sealed under another key than the one in force.
+/// How many accounts have a token that is sealed under another key than the one in force.
 pub fn count_under_other_keys(tx: &mut Tx<'_>, vault: &Vault) -> Result<i64, Error> {
     store::count_twilio_under_other_keys(tx, vault.key_mark())
 }
@@ -111,52 +126,59 @@ pub fn callback_url(public_url: Option<&str>, workspace: WorkspaceId) -> Option<
     public_url.map(|url| format!("{}/v1/{workspace}/twilio/status", url.trim_end_matches('/')))
 }
 
-/// Reads and verifies a callback. Whatever is wrong with its credential is one 403, at one cost.
+/// Reads and verifies a callback. Everything that is wrong with its credential is one 403, at one cost.
 pub async fn verify(call: &mut Call) -> Result<Verified, ApiError> {
-    let app = call.app.clone();
-    let rate = app.rates.as_ref().map(|rates| &rates.failed_credentials);
-    let address = call.context.address;
-    if let Some(rate) = rate {
-        rate.check(address).map_err(|state| ApiError::too_many(state.reset_seconds))?;
-    }
-    let outcome = judge(call).await;
-    if let Some(rate) = rate
-        && matches!(&outcome, Err(error) if error.is_forbidden())
-    {
-        let _ = rate.charge(address);
-    }
-    outcome
-}
-
-async fn judge(call: &mut Call) -> Result<Verified, ApiError> {
-    let body = call.read_ignored_body().await?;
-    let form: Form =
-        form_urlencoded::parse(&body).map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
-    let workspace = call.workspace().ok_or_else(refused)?;
+    let body = call.read_ignored_body_up_to(LARGEST).await?;
+    let form = Form::parse(&body);
+    let workspace = call.workspace().ok_or_else(ApiError::callback_refused)?;
+    let share = call.look_up_share().await?;
     let account =
         call.app.db.read("calls.twilio_account", move |tx| store::twilio_of_active(tx, workspace)).await?;
-    // Without an account there is still something to compare with, so that the time taken tells nothing.
-    let token = match &account {
-        Some(account) => {
-            call.app.vault.open(&account.auth_token, &token_place(workspace)).map_err(ApiError::internal)?
-        }
-        None => b"no account has this token".to_vec().into(),
-    };
-    let given = call.header(&SIGNATURE).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    let tokens = tokens(&call.app.vault, workspace, account.as_ref())?;
+    let given = call.only_header(&SIGNATURE).map(http::HeaderValue::as_bytes).unwrap_or_default();
     let given = STANDARD.decode(given).unwrap_or_default();
     let urls = urls(call.app.config.public_url.as_deref(), call.path_and_query());
-    let signed = urls.iter().fold(false, |found, url| is_signed(&token, url, &form, &given) | found);
-    let field = |name: &str| form.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-    let account = account.filter(|account| signed && field("AccountSid") == Some(&account.account_sid));
-    let account = account.ok_or_else(refused)?;
+    let signs =
+        |token: &[u8]| urls.iter().fold(false, |found, url| form.is_signed(token, url, &given) | found);
+    let signed = tokens.iter().fold(false, |found, token| signs(token) | found);
+    drop(share);
+    let account = account.filter(|account| signed && form.field("AccountSid") == Some(&account.account_sid));
+    let account = account.ok_or_else(ApiError::callback_refused)?;
+    if !form.read_by_one_way() {
+        tracing::warn!(
+            request_id = call.context.request_id,
+            "a signed callback was refused: its fields can be read in more than one way"
+        );
+        return Err(ApiError::callback_refused());
+    }
+    if let Some(missing) = form.lacks() {
+        return Err(lacks(missing));
+    }
+    let field = |name: &str| form.field(name);
     let sid =
         field("CallSid").filter(|sid| super::api::is_sid(sid)).ok_or_else(|| lacks("CallSid"))?.to_owned();
-    let report = if field("ParentCallSid").is_some_and(|parent| !parent.is_empty()) {
-        None
-    } else {
-        Some(report(&field)?)
-    };
+    let report = if field("ParentCallSid").is_some() { None } else { Some(report(&field)?) };
     Ok(Verified { account_changed_at: account.updated_at, sid, report })
+}
+
+/// The two tokens that may have signed. Where there is none, another text stands for it, so that the time of a
+/// comparison tells nothing.
+fn tokens(
+    vault: &Vault,
+    workspace: WorkspaceId,
+    account: Option<&store::TwilioAccount>,
+) -> Result<[Zeroizing<Vec<u8>>; 2], ApiError> {
+    let open = |sealed: Option<&Vec<u8>>, place: String| match sealed {
+        Some(sealed) => vault.open(sealed, &place).map_err(ApiError::internal),
+        None => Ok(b"no account has this token".to_vec().into()),
+    };
+    Ok([
+        open(account.map(|account| &account.auth_token), token_place(workspace))?,
+        open(
+            account.and_then(|account| account.secondary_auth_token.as_ref()),
+            secondary_token_place(workspace),
+        )?,
+    ])
 }
 
 fn lacks(field: &'static str) -> ApiError {
@@ -169,36 +191,23 @@ fn lacks(field: &'static str) -> ApiError {
     }])
 }
 
-/// The URLs that Twilio may have signed: the configured one, and the same with its scheme's port spelled out.
+/// The URLs that Twilio may have signed: the configured one, the same without its port, and the same with its scheme's
+/// port. Twilio's own validator accepts all of them.
 fn urls(public_url: Option<&str>, path_and_query: &str) -> Vec<String> {
     let Some(base) = public_url.map(|url| url.trim_end_matches('/')) else { return Vec::new() };
     let mut urls = vec![format!("{base}{path_and_query}")];
     if let Some((scheme, rest)) = base.split_once("://") {
-        let (host, below) =
+        let (authority, below) =
             rest.split_once('/').map_or((rest, String::new()), |(host, path)| (host, format!("/{path}")));
-        let port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
-        if let Some(bare) = host.strip_suffix(port) {
-            urls.push(format!("{scheme}://{bare}{below}{path_and_query}"));
-        } else if !host.rsplit(']').next().unwrap_or_default().contains(':') {
-            urls.push(format!("{scheme}://{host}{port}{below}{path_and_query}"));
-        }
+        let port = if scheme.eq_ignore_ascii_case("https") { "443" } else { "80" };
+        // A colon in brackets belongs to an IPv6 address.
+        let named = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']'));
+        let host = named.map_or(authority, |(host, _)| host);
+        urls.push(format!("{scheme}://{host}{below}{path_and_query}"));
+        urls.push(format!("{scheme}://{host}:{port}{below}{path_and_query}"));
     }
+    urls.dedup();
     urls
-}
-
-/// Whether `given` (20 bytes) is the signature over this URL and these names and values, under this auth token. Their
-/// order does not matter. Constant time in the signature.
-pub fn is_signed(token: &[u8], url: &str, form: &[(String, String)], given: &[u8]) -> bool {
-    let mut fields: Vec<&(String, String)> = form.iter().collect();
-    fields.sort();
-    fields.dedup();
-    let mut text = url.to_owned();
-    for (name, value) in fields {
-        text.push_str(name);
-        text.push_str(value);
-    }
-    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, token);
-    hmac::verify(&key, text.as_bytes(), given).is_ok()
 }
 
 /// What the fields report.
@@ -282,30 +291,6 @@ fn when(text: &str) -> Option<Timestamp> {
 mod tests {
     use super::*;
 
-    fn form(fields: &[(&str, &str)]) -> Form {
-        fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
-
-    /// The example of Twilio's own documentation.
-    #[test]
-    fn the_published_signature_is_recognized() {
-        let url = "https://mycompany.com/myapp.php?foo=1&bar=2";
-        let fields = form(&[
-            ("To", "+18005551212"),
-            ("CallSid", "CA1234567890ABCDE"),
-            ("From", "+14158675309"),
-            ("Digits", "1234"),
-            ("Caller", "+14158675309"),
-        ]);
-        let given = STANDARD.decode("RSOYDt4T1cUTdK1PDd93/VVr8B8=").unwrap();
-        assert!(is_signed(b"12345", url, &fields, &given));
-        assert!(!is_signed(b"12346", url, &fields, &given));
-        assert!(!is_signed(b"12345", "https://mycompany.com/myapp.php?foo=1&bar=3", &fields, &given));
-        assert!(!is_signed(b"12345", url, &fields[1..], &given));
-        assert!(!is_signed(b"12345", url, &fields, &given[1..]));
-        assert!(!is_signed(b"12345", url, &fields, &[]));
-    }
-
     #[test]
     fn moments_are_read_as_twilio_writes_them() {
         let moment = "2005-08-15T15:52:01.000000Z".parse().ok();
@@ -317,17 +302,24 @@ mod tests {
     }
 
     #[test]
-    fn the_schemes_port_may_be_spelled_out_or_not() {
+    fn a_port_may_be_spelled_out_or_not() {
         assert_eq!(
             urls(Some("https://w.example/"), "/x?y"),
             ["https://w.example/x?y", "https://w.example:443/x?y"]
         );
         assert_eq!(
             urls(Some("https://w.example:443"), "/x"),
-            ["https://w.example:443/x", "https://w.example/x"]
+            ["https://w.example:443/x", "https://w.example/x", "https://w.example:443/x"]
         );
         assert_eq!(urls(Some("http://[::1]/in"), "/x"), ["http://[::1]/in/x", "http://[::1]:80/in/x"]);
-        assert_eq!(urls(Some("http://w.example:8080"), "/x"), ["http://w.example:8080/x"]);
+        assert_eq!(
+            urls(Some("https://[::1]:8443"), "/x"),
+            ["https://[::1]:8443/x", "https://[::1]/x", "https://[::1]:443/x"]
+        );
+        assert_eq!(
+            urls(Some("http://w.example:8080"), "/x"),
+            ["http://w.example:8080/x", "http://w.example/x", "http://w.example:80/x"]
+        );
         assert!(urls(None, "/x").is_empty());
     }
 }

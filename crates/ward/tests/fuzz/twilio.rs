@@ -5,9 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use proptest::prelude::*;
 use sha1::Sha1;
-use ward::calls::twilio::is_signed;
+use ward::calls::twilio::form::Form;
 
 type Fields = Vec<(String, String)>;
+
+fn is_signed(token: &[u8], url: &str, fields: &Fields, given: &[u8]) -> bool {
+    Form::of(fields.clone()).is_signed(token, url, given)
+}
 
 /// "Append each of the POST parameters, sorted by name, its name and then its value, to the URL." A name that came more
 /// than once has its different values in order.
