@@ -5,6 +5,7 @@
 //! Every answer that an actor gets is checked against the served document: a status that is not declared, a body that
 //! does not fit its schema or an error without its envelope fails the test that saw it.
 
+pub mod browser;
 mod conformance;
 pub mod ehr;
 mod issuer;

@@ -1,13 +1,20 @@
 //! The document as a page for people, `/v1/docs`.
 //!
-//! One self-contained file: it asks nobody but Ward, so it works where there is no internet, and the content
+//! The page is served as one file that asks nothing but Ward. So it works where there is no internet, and the content
 //! security policy can forbid everything else.
+
+use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-const PAGE: &str = include_str!("docs.html");
+/// The page, with its style and its script in it.
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    include_str!("docs/page.html")
+        .replacen("/* style.css */", &format!("\n{}", include_str!("docs/style.css")), 1)
+        .replacen("/* script.js */", &format!("\n{}", include_str!("docs/script.js")), 1)
+});
 
 /// The page, and the value of the `content-security-policy` header it must be served with.
 ///
@@ -15,14 +22,14 @@ const PAGE: &str = include_str!("docs.html");
 /// its own origin, from which it reads the document; nothing else. Costs two hashes of the page: call it once, at
 /// start.
 pub fn page() -> (&'static str, String) {
-    let hash = |tag| format!("'sha256-{}'", STANDARD.encode(Sha256::digest(element(PAGE, tag))));
+    let hash = |tag| format!("'sha256-{}'", STANDARD.encode(Sha256::digest(element(&PAGE, tag))));
     let policy = format!(
-        "default-src 'none'; script-src {}; style-src {}; connect-src 'self'; base-uri 'none'; \
+        "default-src 'none'; script-src {}; style-src {}; connect-src 'self'; img-src data:; base-uri 'none'; \
          form-action 'none'; frame-ancestors 'none'",
         hash("script"),
         hash("style")
     );
-    (PAGE, policy)
+    (&PAGE, policy)
 }
 
 /// The text of the first `<tag>` of `page`, every byte between the tags: what a browser hashes. Empty if it is not

@@ -1,132 +1,3 @@
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Ward API</title>
-<style>
-:root {
-  --page: #f6f7f8; --card: #ffffff; --ink: #16202a; --soft: #53616f; --line: #dde2e7; --tint: #eef2f4;
-  --accent: #0b6e6e; --accent-ink: #ffffff; --code: #f1f4f6; --mark: #fff3c4;
-  --get: #0b6bb3; --post: #18794e; --put: #9a5b00; --patch: #7a4bc2; --delete: #c02a37;
-  --mono: ui-monospace, "SF Mono", "Cascadia Code", Menlo, Consolas, "DejaVu Sans Mono", monospace;
-  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --page: #10161b; --card: #182027; --ink: #e4eaef; --soft: #9fadb9; --line: #2b3741; --tint: #1f2931;
-    --accent: #4fc3bd; --accent-ink: #06201f; --code: #111a20; --mark: #4a3f12;
-    --get: #6db7f2; --post: #5ccb94; --put: #e6ab4e; --patch: #b797f0; --delete: #ff8088;
-  }
-}
-* { box-sizing: border-box; }
-html { scroll-behavior: smooth; scroll-padding-top: 1.5rem; }
-@media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
-body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.6 var(--sans); }
-a { color: var(--accent); text-underline-offset: .15em; }
-:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; border-radius: 4px; }
-.skip { position: absolute; left: -99rem; }
-.skip:focus { left: 1rem; top: 1rem; background: var(--card); padding: .5rem 1rem; z-index: 9; }
-.sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
-.frame { display: grid; grid-template-columns: 19rem minmax(0, 1fr); max-width: 84rem; margin: 0 auto; }
-.side { position: sticky; top: 0; height: 100vh; overflow-y: auto; scrollbar-width: thin; padding: 1.5rem 1rem 2rem 1.5rem; border-right: 1px solid var(--line); }
-.brand { display: flex; align-items: baseline; gap: .5rem; margin: 0 0 1rem; font-size: 1.15rem; font-weight: 700; letter-spacing: -.01em; }
-.brand a { color: inherit; text-decoration: none; }
-.brand small { color: var(--soft); font-weight: 400; font-size: .8rem; }
-.search { width: 100%; padding: .5rem .75rem; font: inherit; font-size: .9rem; color: inherit; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
-.search::placeholder { color: var(--soft); opacity: 1; }
-.side h2 { margin: 1.4rem 0 .3rem; font-size: .72rem; letter-spacing: .07em; text-transform: uppercase; color: var(--soft); }
-.side ul { list-style: none; margin: 0; padding: 0; }
-.side li a { display: flex; gap: .5rem; align-items: baseline; padding: .28rem .5rem; margin-left: -.5rem; border-radius: 6px; color: inherit; text-decoration: none; font-size: .88rem; line-height: 1.35; }
-.side li a:hover { background: var(--tint); }
-.side li a[aria-current] { background: var(--tint); font-weight: 600; box-shadow: inset 3px 0 var(--accent); }
-.verb { flex: none; width: 3.1rem; font: 700 .66rem/1.3 var(--mono); letter-spacing: .02em; }
-.menu { display: none; }
-main { padding: 2.5rem 3rem 6rem; min-width: 0; }
-main:focus { outline: none; }
-h1 { margin: 0 0 .2rem; font-size: 2.1rem; letter-spacing: -.02em; line-height: 1.2; }
-.sub { margin: 0 0 1.5rem; color: var(--soft); }
-main h2 { margin: 3rem 0 .4rem; font-size: 1.5rem; letter-spacing: -.01em; }
-.intro h2 { margin: 1.8rem 0 .4rem; font-size: 1.12rem; }
-.intro p, .intro ol, .lead { max-width: 46rem; }
-.lead { margin-top: 0; color: var(--soft); }
-ol { padding-left: 1.3rem; } ol li { margin: .25rem 0; }
-code { font: .86em var(--mono); background: var(--tint); padding: .1em .32em; border-radius: 4px; overflow-wrap: anywhere; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 1.4rem 1.6rem; margin: 1.1rem 0; }
-.card h3 { margin: 0; font-size: 1.15rem; line-height: 1.35; }
-.card h3 a { color: inherit; text-decoration: none; }
-.card h3 a:hover::after { content: " #"; color: var(--accent); }
-.card h4 { margin: 1.4rem 0 .5rem; font-size: .76rem; letter-spacing: .06em; text-transform: uppercase; color: var(--soft); }
-.line { display: flex; flex-wrap: wrap; gap: .6rem; align-items: center; margin: .6rem 0 .7rem; }
-.badge { font: 700 .78rem/1 var(--mono); padding: .38rem .6rem; border-radius: 6px; color: var(--card); background: currentColor; }
-.badge span { color: var(--card); }
-.path { font: 600 .95rem/1.4 var(--mono); background: none; padding: 0; overflow-wrap: anywhere; }
-.path b { color: var(--accent); font-weight: 600; }
-.get { color: var(--get); } .post { color: var(--post); } .put { color: var(--put); } .patch { color: var(--patch); } .delete { color: var(--delete); }
-.badge.get { background: var(--get); } .badge.post { background: var(--post); } .badge.put { background: var(--put); } .badge.patch { background: var(--patch); } .badge.delete { background: var(--delete); }
-.chips { display: flex; flex-wrap: wrap; gap: .4rem; margin: 0 0 .7rem; padding: 0; list-style: none; }
-.chips li { font-size: .8rem; line-height: 1.3; padding: .22rem .6rem; border: 1px solid var(--line); border-radius: 99px; color: var(--soft); }
-.chips li b { color: var(--ink); font-weight: 600; }
-.text p { margin: .5rem 0; max-width: 46rem; }
-.fields { list-style: none; margin: 0; padding: 0; border: 1px solid var(--line); border-radius: 8px; overflow: hidden; }
-.fields > li { padding: .55rem .85rem; border-top: 1px solid var(--line); }
-.fields > li:first-child { border-top: 0; }
-.fields .fields { margin-top: .5rem; }
-.name { font: 600 .9rem var(--mono); background: none; padding: 0; }
-.type { margin-left: .55rem; color: var(--soft); font-size: .88rem; }
-.must { margin-left: .55rem; font-size: .74rem; font-weight: 600; color: var(--delete); }
-.note { display: block; color: var(--soft); font-size: .86rem; line-height: 1.5; overflow-wrap: anywhere; }
-details { margin: .2rem 0; }
-summary { cursor: pointer; width: fit-content; }
-details[open] > summary { margin-bottom: .5rem; }
-summary.note { display: list-item; }
-.answers { list-style: none; margin: 0 0 .5rem; padding: 0; }
-.answers > li { display: grid; grid-template-columns: 2.6rem minmax(0, 1fr); padding: .22rem 0; font-size: .92rem; }
-.code { font: 700 .86rem/1.7 var(--mono); }
-.good { color: var(--post); } .bad { color: var(--put); } .worse { color: var(--delete); }
-.shell { position: relative; }
-pre { margin: 0; padding: .9rem 6rem .9rem 1rem; overflow-x: auto; background: var(--code); border: 1px solid var(--line); border-radius: 8px; font: .82rem/1.55 var(--mono); tab-size: 2; }
-pre code { font: inherit; background: none; padding: 0; overflow-wrap: normal; }
-.copy { position: absolute; top: .5rem; right: .5rem; font: 600 .75rem var(--sans); padding: .3rem .7rem; color: var(--ink); background: var(--card); border: 1px solid var(--line); border-radius: 6px; cursor: pointer; }
-.copy:hover { border-color: var(--accent); color: var(--accent); }
-.empty { padding: 2rem 0; color: var(--soft); }
-[hidden] { display: none !important; }
-@media (max-width: 60rem) {
-  .frame { display: block; }
-  .side { position: static; height: auto; border-right: 0; border-bottom: 1px solid var(--line); padding: 1rem; background: var(--card); }
-  .bar { display: flex; align-items: center; justify-content: space-between; gap: 1rem; margin-bottom: .75rem; }
-  .brand { margin: 0; }
-  .menu { display: block; font: 600 .88rem var(--sans); padding: .4rem .9rem; color: inherit; background: var(--tint); border: 1px solid var(--line); border-radius: 8px; cursor: pointer; }
-  .side nav:not(.open) { display: none; }
-  main { padding: 1.5rem 1rem 4rem; }
-  h1 { font-size: 1.7rem; }
-  .card { padding: 1.1rem 1rem; margin-inline: -.25rem; }
-  .search { font-size: 1rem; }
-  pre { padding: 2.8rem 1rem .9rem; scrollbar-width: thin; }
-}
-@media print { .side, .copy { display: none; } .frame { display: block; } main { padding: 0; } .card { break-inside: avoid; } }
-</style>
-</head>
-<body>
-<a class="skip" href="#content">Skip to the operations</a>
-<div class="frame">
-  <header class="side">
-    <div class="bar">
-      <p class="brand"><a href="#top">Ward API</a> <small id="version"></small></p>
-      <button class="menu" id="menu" type="button" aria-expanded="false" aria-controls="nav">Operations</button>
-    </div>
-    <label class="sr" for="search">Search operations</label>
-    <input class="search" id="search" type="search" placeholder="Search operations ( / )" autocomplete="off" spellcheck="false">
-    <p class="sr" id="count" role="status"></p>
-    <nav id="nav" aria-label="Operations"></nav>
-  </header>
-  <main id="content" tabindex="-1">
-    <noscript><p>This page is drawn by a script. Without one, read <a href="openapi.json">the document itself</a>.</p></noscript>
-    <p class="empty" id="loading">Reading the document…</p>
-  </main>
-</div>
-<script>
 "use strict";
 // Whatever comes from the document is put on the page as text, never as markup.
 const el = (tag, attributes, ...children) => {
@@ -154,6 +25,8 @@ const prose = (text) => text.trim().split(/\n{2,}/).map((block) => {
 
 const start = (api) => {
   const target = (ref) => ref.slice(2).split("/").reduce((at, key) => at[key.replace(/~1/g, "/").replace(/~0/g, "~")], api);
+  // A parameter or an answer may stand in the document by reference.
+  const deref = (part) => (part.$ref ? { ...target(part.$ref), ...part } : part);
   // A reference is shown as what it refers to; what stands beside it adds to that.
   const resolve = (schema) => {
     let resolved = schema, name = "";
@@ -228,13 +101,50 @@ const start = (api) => {
     return el("p", { class: "note" }, [kind(given), ...bounds(schema)].join(" · "));
   };
 
+  // A value that fits a schema, for where the document has no example of its own.
+  const sample = (given, field, seen) => {
+    const { schema, name } = resolve(given);
+    if (name && seen.includes(name)) return null;
+    const within = name ? [...seen, name] : seen;
+    if (schema.example !== undefined) return schema.example;
+    if (schema.examples && schema.examples.length) return schema.examples[0];
+    if (schema.const !== undefined) return schema.const;
+    if (schema.enum) return schema.enum[0];
+    if (schema.anyOf) return sample(schema.anyOf[0], field, within);
+    if (schema.type === "array" || (Array.isArray(schema.type) && schema.type.includes("array"))) {
+      const item = schema.items ? sample(schema.items, field, within) : null;
+      return item === null ? [] : [item];
+    }
+    if (schema.properties) {
+      return Object.fromEntries(Object.entries(schema.properties).map(([key, value]) => [key, sample(value, key, within)]));
+    }
+    const type = Array.isArray(schema.type) ? schema.type[0] : schema.type;
+    if (type === "object" || !type) return {};
+    if (type === "integer" || type === "number") return schema.minimum || 1;
+    if (type === "boolean") return true;
+    if (type === "null") return null;
+    if (schema.format === "date-time" || /_at$|_time$/.test(field)) return "2026-04-18T12:00:00.123456Z";
+    if (schema.format === "date") return "2026-04-18";
+    if (schema.format === "uuid" || /(^|_)id$/.test(field)) return "019da059-8800-7c3a-9a8e-5f0c4c1d2e3f";
+    return { slug: "acme-health", name: "Acme Health", email: "ada@acme.example", region: "us-east-1", role: "owner", environment: "production", numbers: "+14155550123" }[field] || "text";
+  };
+  const exampleAnswer = (operation) => {
+    const [status, given] = Object.entries(operation.responses).find(([code]) => code < "300") || [];
+    const response = given && deref(given);
+    const media = response && (response.content || {})["application/json"];
+    if (!media) return [];
+    const shown = media.example !== undefined ? media.example : operation["x-example-answer"] !== undefined ? operation["x-example-answer"] : media.schema ? sample(media.schema, "", []) : undefined;
+    if (shown === undefined) return [];
+    return [el("h4", {}, "Example answer: " + status), shell(JSON.stringify(shown, null, 2), "Copy the example answer of " + operation.summary)];
+  };
+
   const quote = (text) => "'" + text.replace(/'/g, "'\\''") + "'";
   const claims = (operation) => (operation.security || []).some((scheme) => Object.keys(scheme).length === 0);
   const curl = (verb, path, operation, keyless) => {
-    const url = location.origin + path.replace(/\{(\w+)\}/g, (_, name) => "$" + name.toUpperCase());
+    const url = new URL("..", location.href).href.replace(/\/$/, "") + path.replace(/\{(\w+)\}/g, (_, name) => "$" + name.toUpperCase());
     const parts = ["curl" + (verb === "get" ? "" : " -X " + verb.toUpperCase()) + ' "' + url + '"'];
     if (!keyless && !(operation.security && operation.security.length === 0)) parts.push('-H "authorization: Bearer $WARD_KEY"');
-    if (operation["x-idempotency"]) parts.push('-H "idempotency-key: $(uuidgen)"');
+    if (operation["x-idempotency"]) parts.push('-H "idempotency-key: $(od -An -N16 -tx1 /dev/urandom | tr -d \' \\n\')"');
     if (operation.requestBody) {
       parts.push('-H "content-type: application/json"');
       parts.push("-d " + quote(JSON.stringify((keyless && operation["x-example-keyless"]) || operation["x-example"] || {})));
@@ -255,6 +165,95 @@ const start = (api) => {
     ? [el("h4", {}, "Example: without a key"), shell(curl(verb, path, operation, true), "Copy the example without a key"),
       el("h4", {}, "Example: with a key"), shell(curl(verb, path, operation), "Copy the example with a key")]
     : [el("h4", {}, "Example"), shell(curl(verb, path, operation), "Copy the example for " + operation.summary)];
+  // What was typed or answered in one form is offered in the others. Nothing of it is stored.
+  const remembered = {};
+  const inputs = [];
+  const remember = (name, value) => {
+    remembered[name] = value;
+    for (const input of inputs) if (input.dataset.name === name && !input.value) input.value = value;
+  };
+  const fresh = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const tryIt = (verb, path, parameters, body, operation) => {
+    const id = "try-" + operation.operationId;
+    const check = (name, words, on) => {
+      const box = el("input", { type: "checkbox", id: id + "-" + name });
+      box.checked = on;
+      return { box, label: el("label", { class: "check", for: box.id }, box, words) };
+    };
+    const filled = parameters.filter((parameter) => parameter.in === "path" || parameter.in === "query").map((parameter) => {
+      const input = el("input", { type: "text", id: id + "-" + parameter.name, autocomplete: "off", spellcheck: "false" });
+      if (parameter.in === "path") {
+        input.dataset.name = parameter.name;
+        inputs.push(input);
+        input.addEventListener("change", () => remember(parameter.name, input.value.trim()));
+      }
+      return { parameter, input, label: el("label", { for: input.id }, el("code", { class: "name" }, parameter.name), input) };
+    });
+    const text = body && el("textarea", { id: id + "-body", spellcheck: "false", autocomplete: "off" });
+    if (text) text.value = JSON.stringify(operation["x-example"] || (body.schema ? sample(body.schema, "", []) : {}), null, 2);
+    const needs = (operation.security || api.security || []).length > 0;
+    const withKey = check("key", "Send the key", needs);
+    const once = operation["x-idempotency"] && check("once", "Send an Idempotency-Key that is made for this call", true);
+    const send = el("button", { class: "button", type: "button" }, "Send " + verb.toUpperCase());
+    const answer = el("div", { class: "answer", role: "status" });
+    const say = (...parts) => answer.replaceChildren(...parts);
+    send.addEventListener("click", async () => {
+      const missing = filled.filter(({ parameter, input }) => parameter.in === "path" && !input.value.trim());
+      if (missing.length) {
+        missing[0].input.focus();
+        return say(el("p", {}, "Fill in " + missing.map(({ parameter }) => parameter.name).join(" and ") + " first."));
+      }
+      const key = byId("key").value.trim();
+      if (withKey.box.checked && !key) {
+        byId("key").focus();
+        return say(el("p", {}, "Enter a key for trying operations first, or do not send it."));
+      }
+      const value = (name) => filled.find(({ parameter }) => parameter.in === "path" && parameter.name === name).input.value.trim();
+      const url = new URL(path.slice(1).replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(value(name))), new URL("..", location.href));
+      for (const { parameter, input } of filled) {
+        if (parameter.in === "query" && input.value.trim()) url.searchParams.set(parameter.name, input.value.trim());
+      }
+      const headers = {};
+      if (withKey.box.checked) headers.authorization = "Bearer " + key;
+      if (once && once.box.checked) headers["idempotency-key"] = fresh();
+      if (text) headers["content-type"] = "application/json";
+      send.disabled = true;
+      const began = performance.now();
+      try {
+        const got = await fetch(url, { method: verb.toUpperCase(), headers, body: text ? text.value : undefined, credentials: "omit", cache: "no-store" });
+        show(got, await got.text(), Math.round(performance.now() - began));
+      } catch (error) {
+        say(el("p", { role: "alert" }, "No answer: " + error.message + "."));
+      } finally {
+        send.disabled = false;
+      }
+    });
+    const show = (got, raw, took) => {
+      let parsed;
+      try { parsed = JSON.parse(raw); } catch { parsed = undefined; }
+      const tone = got.status < 300 ? "good" : got.status < 500 ? "bad" : "worse";
+      const named = ["x-request-id", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after", "x-api-key-expires", "idempotency-replayed"]
+        .filter((name) => got.headers.has(name)).map((name) => name + ": " + got.headers.get(name));
+      const parts = [el("p", {}, el("b", { class: "code " + tone }, got.status + " " + got.statusText), " · " + took + " ms"), el("p", { class: "note" }, named.join(" · "))];
+      if (raw) parts.push(el("pre", { tabindex: "0" }, el("code", {}, (parsed === undefined ? raw : JSON.stringify(parsed, null, 2)).slice(0, 200000))));
+      if (got.ok && parsed && operation.operationId === "create-workspace" && parsed.id) remember("workspace_id", parsed.id);
+      if (got.ok && parsed && typeof parsed.api_key === "string") {
+        const use = el("button", { class: "button plain", type: "button" }, "Try operations with this key");
+        use.addEventListener("click", () => { byId("key").value = parsed.api_key; use.textContent = "It is used now"; use.disabled = true; });
+        parts.push(el("p", {}, use));
+      }
+      say(...parts);
+    };
+    const details = el("details", { class: "try" }, el("summary", {}, "Try it"),
+      el("p", { class: "note" }, "This calls the server that you read this from, for real."),
+      filled.map(({ label }) => label),
+      text && el("label", { for: text.id }, el("code", { class: "name" }, "body"), text),
+      withKey.label, once && once.label, send, answer);
+    details.addEventListener("toggle", () => {
+      for (const { parameter, input } of filled) if (parameter.in === "path" && !input.value) input.value = remembered[parameter.name] || "";
+    });
+    return details;
+  };
   const chip = (words, strong) => el("li", {}, words, strong && el("b", {}, strong));
   const chips = (operation) => {
     const said = [];
@@ -268,7 +267,8 @@ const start = (api) => {
     return el("ul", { class: "chips", "aria-label": "Access" }, said);
   };
   const badge = (verb) => el("span", { class: "badge " + verb }, el("span", {}, verb.toUpperCase()));
-  const responses = (operation) => Object.entries(operation.responses).map(([status, response]) => {
+  const responses = (operation) => Object.entries(operation.responses).map(([status, given]) => {
+    const response = deref(given);
     const tone = status < "300" ? "good" : status < "500" ? "bad" : "worse";
     const media = Object.values(response.content || {})[0];
     const good = status < "300" && media;
@@ -278,7 +278,7 @@ const start = (api) => {
   });
 
   const card = (verb, path, item, operation) => {
-    const parameters = [...(item.parameters || []), ...(operation.parameters || [])];
+    const parameters = [...(item.parameters || []), ...(operation.parameters || [])].map(deref);
     const body = operation.requestBody && Object.values(operation.requestBody.content)[0];
     const list = (title, place) => {
       const found = parameters.filter((parameter) => parameter.in === place);
@@ -290,11 +290,13 @@ const start = (api) => {
       el("div", { class: "line" }, badge(verb), el("code", { class: "path" }, path.split(/(\{\w+\})/).map((part) => part.startsWith("{") ? el("b", {}, part) : part))),
       chips(operation),
       el("div", { class: "text" }, prose(operation.description || ""), operation["x-details"] ? prose(operation["x-details"]) : []),
-      list("Path", "path"), list("Query", "query"),
+      list("Path", "path"), list("Query", "query"), list("Headers", "header"),
       body ? [el("h4", {}, "Body"), shape(body.schema)] : [],
       el("h4", {}, "Responses"), el("ul", { class: "answers" }, responses(operation)),
       Object.keys(operation.responses).some((status) => status >= "400") && el("p", { class: "note" }, el("a", { href: "#errors" }, "What an error looks like")),
-      examples(verb, path, operation));
+      exampleAnswer(operation),
+      examples(verb, path, operation),
+      tryIt(verb, path, parameters, body, operation));
   };
 
   const main = byId("content");
@@ -320,14 +322,14 @@ const start = (api) => {
     for (const one of own) {
       one.card = card(one.verb, one.path, one.item, one.operation);
       one.link = el("li", {}, el("a", { href: "#" + one.operation.operationId }, el("span", { class: "verb " + one.verb }, one.verb.toUpperCase()), one.operation.summary));
-      one.text = [one.verb, one.path, one.operation.operationId, one.operation.summary, one.operation.description, one.operation["x-details"], one.operation["x-permission"], tag.name].join(" ").toLowerCase();
+      one.links = links;
       section.append(one.card);
       links.append(one.link);
     }
     const group = el("div", {}, el("h2", {}, tag.name), links);
     nav.append(group);
     main.append(section);
-    sections.push({ section, group, own });
+    sections.push({ section, group, own, tag: tag.name });
   }
   const errors = el("section", { "aria-label": "Error shapes" }, el("h2", { id: "errors" }, "Error shapes"),
     el("article", { class: "card" }, el("h3", {}, "Input of the wrong shape: 422"), el("div", { class: "text" }, prose("Every error at once, one per value, in the order the fields are declared.")),
@@ -338,29 +340,73 @@ const start = (api) => {
       el("h4", {}, "Fields"), shape({ $ref: "#/components/schemas/ErrorResponse" })));
   main.append(errors);
   nav.append(el("div", {}, el("h2", {}, "Reference"), el("ul", {}, el("li", {}, el("a", { href: "#errors" }, "Error shapes")))));
-  const none = el("p", { class: "empty", hidden: "" }, "No operation matches.");
-  main.append(none);
+  const client = el("section", { "aria-label": "The platform's TypeScript client" }, el("h2", { id: "typescript-client" }, "The platform's TypeScript client"),
+    el("article", { class: "card" }, el("h3", {}, "Claim a workspace with it"),
+      el("div", { class: "text" }, prose("The platform's TypeScript client works with Ward as it is, with one exception. It sends `authorization` with every call, and a claim is the call without it. One request hook drops the header. Use this client for the claim alone, and the key that it answers with for everything else. A release without `hooks` takes a `fetch` of your own, which can drop the header as well.")),
+      shell('const claiming = new AmigoClient({\n  apiKey: "unused", workspaceId, baseUrl,\n  hooks: { onRequest: ({ request }) => { request.headers.delete("authorization") } },\n})\nconst { api_key } = await claiming.apiKeys.create({ duration_days: 90 })', "Copy the claim with the TypeScript client")));
+  main.append(client);
+  nav.append(el("div", {}, el("h2", {}, "Clients"), el("ul", {}, el("li", {}, el("a", { href: "#typescript-client" }, "The TypeScript client")))));
 
   const search = byId("search");
-  search.addEventListener("input", () => {
+  const again = el("button", { class: "button plain", type: "button" }, "Show every operation");
+  const nothing = el("p", {});
+  const none = el("div", { class: "empty", hidden: "" }, nothing, again);
+  const best = el("section", { "aria-label": "Operations that match", hidden: "" }, el("h2", {}, "Operations that match"));
+  main.append(best, none);
+  const bestLinks = el("ul", {});
+  const bestGroup = el("div", { hidden: "" }, el("h2", {}, "Best first"), bestLinks);
+  nav.prepend(bestGroup);
+
+  // How well one word fits an operation: its id and title before its path, and both before what is only said about it.
+  const fit = ({ path, verb, operation }, tag, word) => {
+    const id = operation.operationId, title = operation.summary.toLowerCase(), parts = path.toLowerCase().split(/[/{}_-]+/);
+    if (id === word || path === word) return 100;
+    if (title.startsWith(word)) return 60;
+    if (title.split(/\s+/).some((part) => part.startsWith(word))) return 45;
+    if (parts.includes(word)) return 35;
+    if (id.includes(word) || title.includes(word)) return 25;
+    if (path.toLowerCase().includes(word) || verb === word) return 15;
+    if ((operation["x-permission"] || "").toLowerCase().includes(word)) return 12;
+    if (tag.toLowerCase().includes(word)) return 10;
+    return ((operation.description || "") + " " + (operation["x-details"] || "")).toLowerCase().includes(word) ? 3 : 0;
+  };
+  const filter = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    let shown = 0;
-    for (const { section, group, own } of sections) {
-      let here = 0;
+    const ranked = [];
+    for (const { section, group, own, tag } of sections) {
       for (const one of own) {
-        const hit = words.every((word) => one.text.includes(word));
-        one.card.hidden = one.link.hidden = !hit;
-        here += hit ? 1 : 0;
+        const fits = words.map((word) => fit(one, tag, word));
+        if (words.length && fits.every((one) => one > 0)) ranked.push({ one, points: fits.reduce((sum, one) => sum + one, 0) });
+        section.append(one.card);
+        one.links.append(one.link);
       }
-      section.hidden = group.hidden = here === 0;
-      shown += here;
+      section.hidden = group.hidden = words.length > 0;
     }
-    byId("top").hidden = errors.hidden = words.length > 0;
-    none.hidden = shown > 0;
-    byId("count").textContent = words.length ? shown + " operations match" : "";
+    ranked.sort((left, right) => right.points - left.points);
+    for (const { one } of ranked) { best.append(one.card); bestLinks.append(one.link); }
+    best.hidden = bestGroup.hidden = ranked.length === 0;
+    byId("top").hidden = errors.hidden = client.hidden = words.length > 0;
+    none.hidden = words.length === 0 || ranked.length > 0;
+    nothing.textContent = "No operation matches “" + search.value.trim() + "”. Every word must be in its name, path, permission or description.";
+    byId("count").textContent = words.length === 0 ? "" : ranked.length === 0 ? "No operation matches." : ranked.length === 1 ? "1 operation matches." : ranked.length + " operations match.";
+  };
+  search.addEventListener("input", filter);
+  again.addEventListener("click", () => { search.value = ""; filter(); search.focus(); });
+  // A link leads to its operation even where a search hides it.
+  const reveal = (id) => {
+    const wanted = id && byId(id);
+    if (!wanted) return;
+    if (search.value && !best.contains(wanted)) { search.value = ""; filter(); }
+    wanted.scrollIntoView({ behavior: "instant" });
+  };
+  const fragment = () => decodeURIComponent(location.hash.slice(1));
+  addEventListener("hashchange", () => reveal(fragment()));
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('a[href^="#"]');
+    if (link && link.hash === location.hash) reveal(fragment());
   });
   addEventListener("keydown", (event) => {
-    if (event.key === "/" && document.activeElement !== search && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    if (event.key === "/" && !document.activeElement.matches("input, textarea") && !event.ctrlKey && !event.metaKey && !event.altKey) {
       event.preventDefault();
       search.focus();
     }
@@ -386,8 +432,7 @@ const start = (api) => {
   }, { rootMargin: "-15% 0px -80% 0px" });
   all.forEach(({ card }) => card && watch.observe(card));
   // The browser looked for the fragment before there was anything to find.
-  const wanted = location.hash && byId(decodeURIComponent(location.hash.slice(1)));
-  if (wanted) wanted.scrollIntoView({ behavior: "instant" });
+  reveal(fragment());
 };
 
 fetch("openapi.json")
@@ -397,6 +442,3 @@ fetch("openapi.json")
     const said = el("p", { class: "empty", role: "alert" }, "The document could not be read (" + error.message + "). Reload to try again.");
     (byId("loading") || byId("content")).replaceWith(said);
   });
-</script>
-</body>
-</html>
