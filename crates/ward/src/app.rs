@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, ConfigError, MasterKey};
 use crate::error::ApiError;
 use crate::http::contract::{Contract, ContractError};
-use crate::http::limits::AddressRates;
+use crate::http::limits::ClientRates;
 use crate::http::{Context, idempotency};
 use crate::identity::issuers::{FetchError, Issuers};
 use crate::ids::WorkspaceId;
@@ -40,6 +40,10 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "0006_identity_ends", sql: include_str!("../../../migrations/0006_identity_ends.sql") },
     Migration { name: "0007_indexes", sql: include_str!("../../../migrations/0007_indexes.sql") },
     Migration { name: "0008_endings", sql: include_str!("../../../migrations/0008_endings.sql") },
+    Migration {
+        name: "0010_unclaimed_and_twilio",
+        sql: include_str!("../../../migrations/0010_unclaimed_and_twilio.sql"),
+    },
     Migration { name: "0013_test_rules", sql: include_str!("../../../migrations/0013_test_rules.sql") },
     Migration {
         name: "0015_invitation_addresses",
@@ -125,8 +129,8 @@ pub struct App {
     pub clock: Clock,
     /// The document that is served and that validates.
     pub contract: Contract,
-    /// Rates per address; `None` when off.
-    pub rates: Option<AddressRates>,
+    /// Rates of clients; `None` when off.
+    pub rates: Option<ClientRates>,
     /// Whose tokens are accepted.
     pub issuers: Arc<Issuers>,
     /// The operator's key.
@@ -214,12 +218,12 @@ impl App {
 
     /// The same with these keys, on a database that is migrated.
     pub(crate) fn with(config: Config, db: Db, clock: Clock, vault: Vault) -> Result<Arc<Self>, OpenError> {
-        let contract = Contract::load_for(router::RULES, &config.platform)?;
+        let contract = Contract::load_for(router::RULES, &config.platform)?.under(config.path_prefix())?;
         let vault = Arc::new(vault);
         let wire = Wire::new(&config, &vault)?;
         let long_reads = long_reads(&db);
         let app = Arc::new(Self {
-            rates: AddressRates::new(&config.rates),
+            rates: ClientRates::new(&config.rates),
             issuers: Arc::new(Issuers::new(&config.issuers, &clock)?),
             config,
             db,

@@ -4,6 +4,7 @@
 //! [`RawSettings::resolve`] turns it into a [`Config`], or into every reason why it cannot.
 
 pub mod issuers;
+pub mod key_file;
 mod master_key;
 mod outbound;
 pub mod page;
@@ -36,7 +37,8 @@ pub struct Config {
     /// Connections to a `PostgreSQL` database for reads and writes, at most; those of long reads come on top. `None`: by
     /// the machine's cores.
     pub database_connections: Option<usize>,
-    /// Scheme and authority under which clients reach Ward, when it is not what the listener says.
+    /// Scheme, authority and path prefix under which clients reach Ward, when it is not what the listener says. Without
+    /// a slash at the end.
     pub public_url: Option<String>,
     /// Who may create workspaces without a key.
     pub bootstrap: Bootstrap,
@@ -44,6 +46,8 @@ pub struct Config {
     pub unclaimed_lifetime: Duration,
     /// How many workspaces may be unclaimed at once, over all replicas.
     pub unclaimed_limit: u32,
+    /// How many of these may come from one client address. In force where rates are.
+    pub unclaimed_per_address: u32,
     /// Bounds on what one client may ask of the server.
     pub limits: Limits,
     /// Rates per client address.
@@ -76,6 +80,15 @@ pub struct Config {
     pub log: LogFormat,
     /// Which events are logged: a level, or `tracing` directives.
     pub log_filter: String,
+}
+
+impl Config {
+    /// The path prefix under which clients reach Ward, without a slash at its end; empty when there is none.
+    pub fn path_prefix(&self) -> &str {
+        let rest =
+            self.public_url.as_deref().and_then(|url| url.split_once("://")).map_or("", |(_, rest)| rest);
+        rest.find('/').map_or("", |at| rest[at..].trim_end_matches('/'))
+    }
 }
 
 /// How log lines are written.
@@ -182,7 +195,7 @@ pub struct Limits {
     pub shutdown_time: Duration,
 }
 
-/// Rates per client address; see `http::limits`.
+/// Rates of clients; see `http::limits`.
 #[derive(Clone, Debug)]
 pub struct Rates {
     /// The setting as it was given.
@@ -191,11 +204,13 @@ pub struct Rates {
     pub enforced: bool,
     /// Refused credentials.
     pub failed_credentials: Rate,
+    /// Refused credentials per workspace that the path names.
+    pub failed_in_workspace: Rate,
     /// Bootstrap calls.
     pub bootstrap: Rate,
     /// Claims.
     pub claims: Rate,
-    /// How many addresses are remembered per rate; the least recently seen are forgotten first.
+    /// How many addresses or workspaces are remembered per rate; the least recently seen are forgotten first.
     pub addresses: usize,
 }
 
@@ -237,6 +252,7 @@ impl Default for Config {
             bootstrap: Bootstrap::Open,
             unclaimed_lifetime: Duration::from_hours(24),
             unclaimed_limit: 10_000,
+            unclaimed_per_address: 100,
             limits: Limits::default(),
             rates: Rates::default(),
             trusted_proxies: Vec::new(),
@@ -279,6 +295,7 @@ impl Default for Rates {
             mode: RatesMode::Auto,
             enforced: false,
             failed_credentials: Rate { burst: 600, per_minute: 60 },
+            failed_in_workspace: Rate { burst: 1_200, per_minute: 120 },
             bootstrap: Rate { burst: 60, per_minute: 60 },
             claims: Rate { burst: 60, per_minute: 60 },
             addresses: 65_536,

@@ -9,6 +9,8 @@ use ward_db::ErrorKind;
 
 use crate::http::validate::{Problem, Problems};
 
+const CALLBACK_REFUSED: &str = "callback_refused";
+
 /// Why a request was not done.
 #[derive(Debug)]
 pub struct ApiError {
@@ -228,6 +230,40 @@ impl ApiError {
     /// The HTTP status.
     pub const fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// 403: a callback that Twilio has not signed for this workspace.
+    pub const fn callback_refused() -> Self {
+        Self::forbidden_because(CALLBACK_REFUSED, "This callback is not accepted.")
+    }
+
+    /// 429: a refused credential, of an address or for a workspace that has had too many.
+    pub const fn too_many_refused(retry_after: u64) -> Self {
+        let mut error = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limited",
+            "This credential is not valid, and too many from this address or for this workspace were not. A valid one \
+             still works.",
+        );
+        error.retry_after = Some(retry_after);
+        error
+    }
+
+    /// 429: the unclaimed workspaces of one address have reached their share.
+    pub const fn too_many_unclaimed_of_address() -> Self {
+        let mut error = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_unclaimed",
+            "As many workspaces of this address wait to be claimed as one address may have. Claim them, or try again once \
+             they have lapsed.",
+        );
+        error.retry_after = Some(60);
+        error
+    }
+
+    /// Whether a credential was refused, which is charged to its address and workspace.
+    pub fn is_refused_credential(&self) -> bool {
+        self.is_unauthorized() || self.code == CALLBACK_REFUSED
     }
 
     /// Whether the caller is not known.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::routing::{MethodFilter, MethodRouter, get, on};
 use http::{HeaderValue, Method, Request};
 
 use crate::app::App;
 use crate::error::ApiError;
 use crate::http::contract::{ContractError, Rule};
-use crate::http::{Call, Endpoint, Reply, cors, health, refusing, region};
+use crate::http::{Call, Endpoint, Reply, cors, health, redirecting, refusing, region};
 use crate::{api_keys, audit, bounds, calls, identity, integrations, members, sync, workspaces};
 
 /// The rooms' value rules, by the schema that they belong to.
@@ -136,6 +136,9 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.finish()
 }
 
+/// The page for people, from the root.
+const DOCS: &str = "v1/docs";
+
 /// Routes being gathered, by path.
 struct Routes {
     app: Arc<App>,
@@ -165,6 +168,10 @@ impl Routes {
         let (path, methods) = self.paths.entry(operation.path.clone()).or_default();
         *path = std::mem::take(path).on(filter, serve);
         methods.push(operation.method.clone());
+        if operation.method == Method::GET && !operation.given {
+            // RFC 9110, section 9.1. axum serves HEAD by the GET route, and hyper leaves the body out.
+            methods.push(Method::HEAD);
+        }
         self.served.push(operation.id.clone());
         Ok(())
     }
@@ -181,16 +188,28 @@ impl Routes {
             let allow: Vec<&str> = allowed.iter().map(Method::as_str).collect();
             let allow = HeaderValue::from_str(&allow.join(", ")).ok();
             let wrong_method = refusing(self.app.clone(), ApiError::wrong_method, allow);
-            // The reference answers HEAD with 405, where this router would quietly treat it as GET.
-            if allowed.contains(&Method::GET) {
+            // The reference answers HEAD with 405 on the given operations, where axum would treat it as GET.
+            if allowed.contains(&Method::GET) && !allowed.contains(&Method::HEAD) {
                 methods = methods.merge(on(MethodFilter::HEAD, wrong_method.clone()));
             }
             router = router.route(&path, methods.fallback(wrong_method));
         }
         #[cfg(feature = "bench")]
         let router = crate::http::fixed::add_routes(&self.app, router);
+        let to_docs = redirecting(self.app.clone(), DOCS);
+        let wrong_method =
+            refusing(self.app.clone(), ApiError::wrong_method, Some(HeaderValue::from_static("GET, HEAD")));
+        let router = router.route("/", get(to_docs).fallback(wrong_method));
         let router = router.fallback(refusing(self.app.clone(), ApiError::no_route, None));
         let config = &self.app.config;
+        let router = match config.path_prefix() {
+            "" => router,
+            // A nested router has no route for its root with a slash at the end.
+            prefix => Router::new()
+                .route(&format!("{prefix}/"), get(redirecting(self.app.clone(), DOCS)))
+                .nest(prefix, router.clone())
+                .merge(router),
+        };
         let router = cors::allow(router, &config.cors_origins);
         Ok(region::name_in_answers(router, config.platform.region.as_deref()))
     }

@@ -15,6 +15,7 @@ use crate::http::validate::{self, Json, Loc, Problem};
 use crate::http::{Call, Reply};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::{self, PageQuery, Paginated, TOTAL_LIMIT};
+use crate::workspaces;
 
 /// `ApiKeyResponse`.
 #[derive(Serialize)]
@@ -84,7 +85,7 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
 
 /// `create-api-key`: without a credential it claims, with one it mints.
 pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
-    if !call.has_credential() {
+    if call.is_claim() {
         return claim(call).await;
     }
     let (entry, sent) = call.enter_with_body::<NewKey>().await?;
@@ -93,6 +94,19 @@ pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
 }
 
 async fn claim(mut call: Call) -> Result<Reply, ApiError> {
+    // An address with too many failed claims is looked at before its body is read, and before anything is written.
+    if let Some(share) = call.failing_claim_share().await? {
+        let workspace = call.workspace().ok_or(ApiError::no_workspace())?;
+        let (now, scope) = (call.context.now, Repeat::scope_of(&call, None)?);
+        let may_succeed = call.app.db.read("api_keys.may_claim", move |tx| {
+            let claimable = workspaces::is_claimable(tx, workspace, now)?;
+            Ok::<_, ward_db::Error>(Repeat::is_known(tx, scope.as_deref())? || claimable)
+        });
+        if !may_succeed.await? {
+            return Err(ApiError::unauthorized());
+        }
+        drop(share);
+    }
     let body = call.read_body().await?;
     let sent = body.valid_and::<NewKey>(&call, claim_problems).await?;
     let repeat = Repeat::of(&call, None, &sent.bytes, StatusCode::CREATED)?;

@@ -134,9 +134,10 @@ pub static SETTINGS: &[Setting] = &[
         "public_url",
         "URL",
         public_url,
-        |it| value::origin(it).map(Some),
+        |it| value::public_url(it).map(Some),
         Option::unwrap_or_default,
-        "Scheme and authority under which clients reach Ward, when a proxy stands before it."
+        "Scheme and authority under which clients reach Ward, when a proxy stands before it, with the path prefix if \
+         the proxy has one for Ward. Ward answers with and without the prefix."
     ),
     Setting {
         key: "tls_cert",
@@ -156,7 +157,7 @@ pub static SETTINGS: &[Setting] = &[
         key: "tls_key",
         chapter: "Serving",
         form: "FILE",
-        help: "PEM file of the listener's private key. Needs `tls_cert`.",
+        help: "PEM file of the listener's private key, readable by its owner only. Needs `tls_cert`.",
         secret: false,
         apply: |draft, text| {
             draft.tls_key = Some(path(text)?);
@@ -248,6 +249,15 @@ pub static SETTINGS: &[Setting] = &[
         |it| number(it, 1..=10_000_000),
         |it: u32| it.to_string(),
         "How many workspaces may be unclaimed at once, over all replicas."
+    ),
+    plain!(
+        "Bootstrap",
+        "unclaimed_per_address",
+        "COUNT",
+        unclaimed_per_address,
+        |it| number(it, 1..=10_000_000),
+        |it: u32| it.to_string(),
+        "How many of these one client address may have created (IPv6: one /64). In force where rates are."
     ),
     Setting {
         key: "master_key",
@@ -412,7 +422,17 @@ pub static SETTINGS: &[Setting] = &[
         rates.failed_credentials,
         rate,
         show_rate,
-        "Refused credentials per client address: how many at once, and how many come back per minute."
+        "Refused credentials per client address: how many at once, and how many come back per minute. Valid \
+         credentials are never refused for them."
+    ),
+    plain!(
+        "Rates",
+        "rate_failed_in_workspace",
+        "BURST:PER_MINUTE",
+        rates.failed_in_workspace,
+        rate,
+        show_rate,
+        "Refused credentials for one workspace, from all addresses together."
     ),
     plain!(
         "Rates",
@@ -430,7 +450,7 @@ pub static SETTINGS: &[Setting] = &[
         rates.claims,
         rate,
         show_rate,
-        "Claims of unclaimed workspaces, per client address."
+        "Failed claims of unclaimed workspaces, per client address. A claim that succeeds is never refused."
     ),
     plain!(
         "Rates",
@@ -439,7 +459,7 @@ pub static SETTINGS: &[Setting] = &[
         rates.addresses,
         |it| number(it, 16..=10_000_000),
         |it: usize| it.to_string(),
-        "How many client addresses are remembered per rate; the least recently seen are forgotten first."
+        "How many client addresses or workspaces are remembered per rate; the least recently seen are forgotten first."
     ),
     plain!(
         "Running",

@@ -122,6 +122,28 @@ pub(super) fn origins(text: &str) -> Read<Vec<String>> {
         .collect()
 }
 
+/// The longest path prefix of a public URL, bytes.
+const LONGEST_PREFIX: usize = 200;
+
+/// Scheme, authority and a path prefix, if there is one. Without a slash at the end.
+pub(super) fn public_url(text: &str) -> Read<String> {
+    let form = || {
+        "must be a scheme and an authority, with a path prefix of letters, digits, `-`, `_`, `.` and `~` at most, such as \
+         https://example.com/ward"
+            .to_owned()
+    };
+    let uri: http::Uri = text.trim().parse().map_err(|_| form())?;
+    let prefix = uri.path().trim_end_matches('/');
+    let base = origin(text.trim().strip_suffix(uri.path()).filter(|_| uri.path() != "/").unwrap_or(text))
+        .map_err(|_| form())?;
+    let segment = |segment: &str| {
+        let word = segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte));
+        word && !segment.is_empty() && segment != "." && segment != ".."
+    };
+    let genuine = prefix.split('/').skip(1).all(segment) && prefix.len() <= LONGEST_PREFIX;
+    if genuine { Ok(format!("{base}{prefix}")) } else { Err(form()) }
+}
+
 /// Scheme and authority, and nothing after them.
 pub(super) fn origin(text: &str) -> Read<String> {
     let form = || "must be a scheme and an authority, such as https://ward.example.com".to_owned();
@@ -188,6 +210,31 @@ mod tests {
             assert!(origin(text).is_err(), "{text:?}");
         }
         assert!(networks("10.0.0.0/8, 10.0.0.0/99").is_err());
+    }
+
+    #[test]
+    fn a_public_url_may_have_a_path_prefix() {
+        for (text, read) in [
+            ("https://Ward.Example.com/", "https://ward.example.com"),
+            ("https://ward.example.com", "https://ward.example.com"),
+            ("https://Example.com/Ward/", "https://example.com/Ward"),
+            ("https://example.com:8443/a/b-c_d.e~f", "https://example.com:8443/a/b-c_d.e~f"),
+        ] {
+            assert_eq!(public_url(text), Ok(read.to_owned()));
+            assert_eq!(public_url(read), Ok(read.to_owned()));
+        }
+        for text in [
+            "https://a.example/{x}",
+            "https://a.example/a//b",
+            "https://a.example/a/../b",
+            "https://a.example/%41",
+            "https://a.example/a?b",
+            "https://user@a.example/a",
+            "ftp://a.example/a",
+            "a.example/a",
+        ] {
+            assert!(public_url(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::http::{Call, Context};
 use crate::identity::token::{self, Verified};
 use crate::identity::{self, PrincipalKind};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
-use crate::shares::Holder;
+use crate::shares::{Holder, Share};
 use crate::workspaces::{self, AsMember, Workspace};
 
 /// How long before its end a key's answers begin to warn.
@@ -161,7 +161,7 @@ enum Refused {
 impl Entry {
     /// Judges the credential (401) and looks the workspace up, in one statement.
     pub async fn admit(call: &Call) -> Result<Admitted, ApiError> {
-        let proof = prove(call).await?;
+        let (proof, share) = prove(call).await?;
         let target = call.workspace();
         let now = call.context.now;
         let looked = call
@@ -172,6 +172,7 @@ impl Entry {
                 move |tx| recognize(tx, &proof, target, now)
             })
             .await?;
+        drop(share);
         let (caller, seen) = match looked {
             Ok(found) => found,
             Err(refused) => {
@@ -349,15 +350,17 @@ pub fn bearer(call: &Call) -> Option<Presented> {
 }
 
 /// What the request proves before any query: a key that could be ours, or a token that an issuer has signed (401, or
-/// 503 when that cannot be told now).
-async fn prove(call: &Call) -> Result<Proof, ApiError> {
+/// 503 when that cannot be told now). With it comes the share that the look-up of a failing client holds.
+async fn prove(call: &Call) -> Result<(Proof, Option<Share>), ApiError> {
     if let Some(presented) = bearer(call) {
-        return Ok(Proof::Key(presented));
+        return Ok((Proof::Key(presented), call.look_up_share().await?));
     }
     let text = bearer_text(call).and_then(|text| std::str::from_utf8(text).ok());
+    let text = text.filter(|text| token::may_be_one(&call.app.issuers, text));
     let text = text.ok_or(ApiError::unauthorized())?;
+    let share = call.look_up_share().await?;
     match token::verify(&call.app.issuers, text, call.context.now).await {
-        Ok(verified) => Ok(Proof::Token(Arc::new(verified))),
+        Ok(verified) => Ok((Proof::Token(Arc::new(verified)), share)),
         Err(token::Refused::Invalid(reason)) => {
             tracing::debug!(request_id = call.context.request_id, reason, "not a credential");
             Err(ApiError::unauthorized())

@@ -8,7 +8,7 @@
 mod adjust;
 mod schema;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::Method;
@@ -25,6 +25,9 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
 /// The document, as it is served and as it is enforced.
 const DOCUMENT: &str = include_str!("../../../../contract/openapi.json");
+
+/// The given document. Only the names of its operations are read here.
+const GIVEN: &str = include_str!("../../../../contract/workspaces.openapi.json");
 
 /// A rule on one value that a schema cannot say (an E.164 number, a known role). It runs on a value that itself
 /// passed its schema, trimmed and with its defaults, and answers everything that is wrong with it.
@@ -104,6 +107,8 @@ pub struct Operation {
     pub idempotent: bool,
     /// The longest value of each path parameter, in characters. A longer one names nothing.
     pub path_lengths: Vec<(String, usize)>,
+    /// Whether it is one of the given contract's, whose behaviour is not Ward's to change.
+    pub given: bool,
     /// Its query parameters, in declared order.
     pub query: Vec<Parameter>,
     /// What its body must look like; `None` when it takes none (whatever is sent is then ignored).
@@ -146,6 +151,20 @@ impl Contract {
             Bytes::from_static(DOCUMENT.as_bytes())
         };
         Ok(Self { document, operations })
+    }
+
+    /// The same contract, whose document says that Ward is under this path prefix.
+    ///
+    /// # Errors
+    /// When the document cannot be written, which is a fault of the build.
+    pub fn under(mut self, prefix: &str) -> Result<Self, ContractError> {
+        if !prefix.is_empty() {
+            let unwritable = |error: serde_json::Error| ContractError::new("#", error.to_string());
+            let mut document: Value = serde_json::from_slice(&self.document).map_err(unwritable)?;
+            document["servers"] = serde_json::json!([{ "url": prefix }]);
+            self.document = serde_json::to_vec_pretty(&document).map_err(unwritable)?.into();
+        }
+        Ok(self)
     }
 
     /// The operations of another document, for tests of what no operation of ours does yet.
@@ -253,6 +272,7 @@ fn operation(
     Ok(Operation {
         access: access(document, body, &at)?,
         idempotent: flag(body, "x-idempotency"),
+        given: is_given(&id)?,
         sparse: method == Method::PATCH || flag(body, "x-sparse"),
         path_lengths,
         query,
@@ -280,6 +300,23 @@ fn path_lengths(parameters: &[&Value]) -> Vec<(String, usize)> {
         Some((parameter["name"].as_str()?.to_owned(), most))
     };
     parameters.iter().filter_map(length).collect()
+}
+
+/// Whether the given document has an operation of this id.
+fn is_given(id: &str) -> Result<bool, ContractError> {
+    static IDS: LazyLock<Result<Vec<String>, String>> = LazyLock::new(|| {
+        let given: Value = serde_json::from_str(GIVEN).map_err(|error| error.to_string())?;
+        let items = given["paths"].as_object().into_iter().flatten();
+        let methods = items.flat_map(|(_, item)| item.as_object().into_iter().flatten());
+        Ok(methods
+            .filter_map(|(_, operation)| operation["operationId"].as_str())
+            .map(str::to_owned)
+            .collect())
+    });
+    match &*IDS {
+        Ok(ids) => Ok(ids.iter().any(|given| given == id)),
+        Err(error) => Err(ContractError::new("workspaces.openapi.json", error.clone())),
+    }
 }
 
 fn query_node(

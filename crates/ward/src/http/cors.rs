@@ -5,8 +5,8 @@ use axum::body::Body;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use http::header::{
-    ACCESS_CONTROL_REQUEST_METHOD, ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN,
-    RETRY_AFTER,
+    ACCESS_CONTROL_REQUEST_METHOD, ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName,
+    HeaderValue, LOCATION, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{Method, Request};
 use tower::ServiceExt as _;
@@ -17,6 +17,21 @@ use super::{KEY_EXPIRES, REQUEST_ID, idempotency, request_id};
 
 const PREFLIGHT_KEPT: std::time::Duration = std::time::Duration::from_mins(10);
 
+/// The headers of an answer that a page may read.
+const EXPOSED: [HeaderName; 11] = [
+    REQUEST_ID,
+    KEY_EXPIRES,
+    RETRY_AFTER,
+    idempotency::REPLAYED,
+    REGION,
+    HeaderName::from_static("x-ratelimit-limit"),
+    HeaderName::from_static("x-ratelimit-remaining"),
+    HeaderName::from_static("x-ratelimit-reset"),
+    CONTENT_LENGTH,
+    LOCATION,
+    WWW_AUTHENTICATE,
+];
+
 /// Lets pages of these origins call `router`.
 pub fn allow(router: Router, origins: &[String]) -> Router {
     if origins.is_empty() {
@@ -25,9 +40,9 @@ pub fn allow(router: Router, origins: &[String]) -> Router {
     let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
     let cors = CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins))
-        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("idempotency-key"), REQUEST_ID])
-        .expose_headers([REQUEST_ID, KEY_EXPIRES, RETRY_AFTER, idempotency::REPLAYED, REGION])
+        .expose_headers(EXPOSED)
         .max_age(PREFLIGHT_KEPT);
     let without = router.clone();
     // A router around the router: within it, the methods of a path would be added to the answer once more.

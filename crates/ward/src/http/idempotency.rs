@@ -22,7 +22,7 @@ use crate::api_keys::secret::SecretHash;
 use crate::error::ApiError;
 use crate::http::caller;
 use crate::ids::PrincipalId;
-use crate::vault::{Resealed, SealedRow, Vault, VaultError};
+use crate::vault::{self, Resealed, SealedRow, Vault, VaultError};
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// Tells a repeated answer from a first one.
@@ -77,6 +77,16 @@ impl Repeat {
         Ok(Self { key, status, now: call.context.now })
     }
 
+    /// The scope of a call's `Idempotency-Key`, if it has one.
+    pub fn scope_of(call: &Call, principal: Option<PrincipalId>) -> Result<Option<String>, ApiError> {
+        Ok(read_key(call, principal.is_none())?.map(|key| scope(call, principal, &key)))
+    }
+
+    /// Whether an answer is remembered under this scope. One statement, whether there is a scope or not.
+    pub fn is_known(tx: &mut Tx<'_>, scope: Option<&str>) -> Result<bool, Error> {
+        Ok(first(tx, scope.unwrap_or_default())?.is_some())
+    }
+
     /// A write that was asked for without a key, so that nothing can be its repeat.
     pub const fn without_key(status: StatusCode, now: Timestamp) -> Self {
         Self { key: None, status, now }
@@ -99,10 +109,12 @@ impl Repeat {
         let (body, sealed, former) = match secrecy {
             Secrecy::Open => (reply.body.to_vec(), false, None),
             Secrecy::Secret { former } => {
+                // Last of all, because every sealing write of the installation takes the same row.
+                vault::hold(tx, vault)?;
                 (vault.seal(&reply.body, &key.scope).map_err(ApiError::internal)?, true, former)
             }
         };
-        key.finish(tx, self.status, &body, sealed, former)?;
+        key.finish(tx, self.status, Some(&body), sealed, former)?;
         Ok(reply)
     }
 }
@@ -126,13 +138,16 @@ impl Repeat {
     pub fn begin_apart(&self, tx: &mut Tx<'_>, vault: &Vault) -> Result<Begun, ApiError> {
         let Some(key) = &self.key else { return Ok(Begun::Yours) };
         if key.begin(tx, self.now)? {
+            // A server that could not keep the answer is refused before the work, which happens once.
+            vault::hold(tx, vault)?;
             return Ok(Begun::Yours);
         }
         let first = key.first(tx)?.ok_or_else(|| ApiError::internal("a repeat without its first"))?;
         first.reply(vault, &key.scope, &key.request, self.now).map(Begun::Answered)
     }
 
-    /// Remembers the answer of that work, sealed: it is another system's, and may be about a patient.
+    /// Remembers the answer of that work, sealed: it is another system's, and may be about a patient. Where the key was
+    /// replaced meanwhile, only that the work was done is remembered.
     pub fn finish_apart(
         &self,
         tx: &mut Tx<'_>,
@@ -141,8 +156,12 @@ impl Repeat {
     ) -> Result<Reply, ApiError> {
         let reply = Reply::json(self.status, answer)?;
         if let Some(key) = &self.key {
-            let sealed = vault.seal(&reply.body, &key.scope).map_err(ApiError::internal)?;
-            key.finish(tx, self.status, &sealed, true, None)?;
+            if vault::is_in_force(tx, vault)? {
+                let sealed = vault.seal(&reply.body, &key.scope).map_err(ApiError::internal)?;
+                key.finish(tx, self.status, Some(&sealed), true, None)?;
+            } else {
+                key.finish(tx, self.status, None, false, None)?;
+            }
         }
         Ok(reply)
     }
@@ -218,11 +237,12 @@ fn read_key(call: &Call, anonymous: bool) -> Result<Option<String>, ApiError> {
     Ok(value.to_str().ok().map(str::to_owned))
 }
 
-/// Who, what and which key, as one hash: nothing of it can be read back from the database.
+/// The caller, the operation, the things that the path names, and the key, as one hash: nothing of it can be read back
+/// from the database.
 fn scope(call: &Call, principal: Option<PrincipalId>, key: &str) -> String {
     let mut hash = Sha256::new();
     let principal = principal.map(|principal| principal.to_string()).unwrap_or_default();
-    for part in [principal.as_str(), &call.operation.id, call.path(), key] {
+    for part in [principal.as_str(), &call.operation.id, &call.canonical_path(), key] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
     }
@@ -259,7 +279,7 @@ impl RepeatKey {
         &self,
         tx: &mut Tx<'_>,
         status: StatusCode,
-        body: &[u8],
+        body: Option<&[u8]>,
         sealed: bool,
         former: Option<SecretHash>,
     ) -> Result<(), Error> {
@@ -268,7 +288,7 @@ impl RepeatKey {
             &[
                 self.scope.as_str().into(),
                 i64::from(status.as_u16()).into(),
-                Value::Bytes(body),
+                body.map_or(Value::Null, Value::Bytes),
                 sealed.into(),
                 former.as_ref().map_or(Value::Null, |hash| Value::Bytes(hash)),
             ],

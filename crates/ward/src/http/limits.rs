@@ -1,11 +1,14 @@
-//! Rates per client address, and which address that is.
+//! Rates per client address and workspace, and which address a client has.
 //!
 //! A rate is a token bucket kept as one number: the time at which the bucket is full again (the generic cell rate
-//! algorithm). It can be looked at without a charge, which no published limiter offers: whether an address may still
-//! fail is asked before its credential is looked up, and only a refused one is charged. So however many requests with
-//! good keys are under way at once, they cost their address nothing; in turn as many bad ones as an address has under way
-//! at one moment can pass before the first of them is charged.
+//! algorithm).
+//!
+//! A credential is verified first, and only a refused one is charged: to its address and, where the path names one, to
+//! the workspace. A valid credential therefore works whatever else comes from its address. Once the tokens of an
+//! address or a workspace are used up, its refused credentials get 429, and its look-ups go through a small share of
+//! their own ([`ClientRates::look_up_share`]).
 
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,43 +17,114 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use quick_cache::sync::Cache;
+use ward_db::Timestamp;
 
 use crate::config::{Rate, Rates};
+use crate::ids::WorkspaceId;
+use crate::shares::{self, Full, Holder, Share, Shares};
 
 const NANOS: u64 = 1_000_000_000;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+/// Look-ups under way for addresses and workspaces whose failures are used up. A waiting request costs no more than its
+/// connection, so the queue holds every request that one address can have open.
+const LOOK_UPS: shares::Limits = shares::Limits { total: 8, each: 2, waiting_each: 65_536 };
+
 /// The rates of one server. Every replica counts for itself.
-pub struct AddressRates {
-    /// Refused credentials.
-    pub failed_credentials: AddressRate,
-    /// Bootstrap calls.
-    pub bootstrap: AddressRate,
-    /// Claims.
-    pub claims: AddressRate,
+pub struct ClientRates {
+    failed_by_address: KeyedRate<IpAddr>,
+    failed_by_workspace: KeyedRate<WorkspaceId>,
+    bootstrap: KeyedRate<IpAddr>,
+    claims: KeyedRate<IpAddr>,
+    look_ups: Shares,
 }
 
-impl AddressRates {
+impl ClientRates {
     /// The configured rates; `None` when they are off.
     pub fn new(rates: &Rates) -> Option<Self> {
         rates.enforced.then(|| Self {
-            failed_credentials: AddressRate::new(rates.failed_credentials, rates.addresses),
-            bootstrap: AddressRate::new(rates.bootstrap, rates.addresses),
-            claims: AddressRate::new(rates.claims, rates.addresses),
+            failed_by_address: KeyedRate::new(rates.failed_credentials, rates.addresses),
+            failed_by_workspace: KeyedRate::new(rates.failed_in_workspace, rates.addresses),
+            bootstrap: KeyedRate::new(rates.bootstrap, rates.addresses),
+            claims: KeyedRate::new(rates.claims, rates.addresses),
+            look_ups: Shares::new("failing_look_ups", LOOK_UPS),
         })
+    }
+
+    /// Charges a refused credential to its address and to the workspace that it was presented for.
+    ///
+    /// # Errors
+    /// The state of the rate that had nothing left.
+    pub fn charge_refused(
+        &self,
+        address: IpAddr,
+        workspace: Option<WorkspaceId>,
+    ) -> Result<RateState, RateState> {
+        let by_workspace = workspace.map_or(Ok(()), |id| self.failed_by_workspace.charge(id).map(drop));
+        let by_address = self.failed_by_address.charge(bucket(address))?;
+        by_workspace.map(|()| by_address)
+    }
+
+    /// Charges a bootstrap call.
+    ///
+    /// # Errors
+    /// The state of the rate when it has nothing left.
+    pub fn charge_bootstrap(&self, address: IpAddr) -> Result<RateState, RateState> {
+        self.bootstrap.charge(bucket(address))
+    }
+
+    /// Charges a claim, whatever came of it.
+    ///
+    /// # Errors
+    /// The state of the rate when it has nothing left.
+    pub fn charge_claim(&self, address: IpAddr) -> Result<RateState, RateState> {
+        self.claims.charge(bucket(address))
+    }
+
+    /// Whether the next failed claim of this address is refused with 429.
+    pub fn claims_are_used_up(&self, address: IpAddr) -> bool {
+        self.claims.is_used_up(&bucket(address))
+    }
+
+    /// A share of the look-ups of failing clients. `None` for a client whose failures are not used up: it needs none.
+    ///
+    /// # Errors
+    /// [`Full`] when more requests of this client wait than one client can have open.
+    pub async fn look_up_share(
+        &self,
+        address: IpAddr,
+        workspace: Option<WorkspaceId>,
+    ) -> Result<Option<Share>, Full> {
+        let address = bucket(address);
+        // The workspace comes first. Addresses that many tenants share, as Twilio's are, then serve the others.
+        let failing = workspace.filter(|id| self.failed_by_workspace.is_used_up(id)).map(Holder::Workspace);
+        let failing = failing
+            .or_else(|| self.failed_by_address.is_used_up(&address).then_some(Holder::Address(address)));
+        match failing {
+            Some(holder) => self.look_ups.take(holder, 1).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A share of the look-ups of failing claims.
+    ///
+    /// # Errors
+    /// As [`Self::look_up_share`].
+    pub async fn claim_share(&self, address: IpAddr) -> Result<Share, Full> {
+        self.look_ups.take(Holder::Address(bucket(address)), 1).await
     }
 }
 
-/// One rate, counted per address in a table of bounded size.
-pub struct AddressRate {
+/// One rate, counted per key in a table of bounded size.
+struct KeyedRate<K> {
     burst: u64,
     /// Nanoseconds in which one token comes back.
     interval: u64,
     started: Instant,
-    full_again: Cache<IpAddr, Arc<AtomicU64>>,
+    full_again: Cache<K, Arc<AtomicU64>>,
 }
 
-/// What is left of a rate for one address.
+/// The tokens left of a rate for one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateState {
     limit: u64,
@@ -60,32 +134,36 @@ pub struct RateState {
 }
 
 impl RateState {
-    /// Writes `x-ratelimit-limit`, `-remaining` and `-reset` (seconds).
-    pub fn write_to(self, headers: &mut HeaderMap) {
+    /// Writes `x-ratelimit-limit`, `-remaining` and `-reset` (Unix seconds).
+    pub fn write_to(self, headers: &mut HeaderMap, now: Timestamp) {
+        let now = u64::try_from(now.micros()).unwrap_or(0).div_ceil(1_000_000);
         headers.insert(HeaderName::from_static("x-ratelimit-limit"), HeaderValue::from(self.limit));
         headers.insert(HeaderName::from_static("x-ratelimit-remaining"), HeaderValue::from(self.remaining));
-        headers.insert(HeaderName::from_static("x-ratelimit-reset"), HeaderValue::from(self.reset_seconds));
+        headers.insert(
+            HeaderName::from_static("x-ratelimit-reset"),
+            HeaderValue::from(now.saturating_add(self.reset_seconds)),
+        );
     }
 }
 
-impl AddressRate {
-    fn new(rate: Rate, addresses: usize) -> Self {
+impl<K: Hash + Eq + Clone> KeyedRate<K> {
+    fn new(rate: Rate, keys: usize) -> Self {
         Self {
             burst: u64::from(rate.burst.max(1)),
             interval: 60 * NANOS / u64::from(rate.per_minute.max(1)),
             started: Instant::now(),
-            full_again: Cache::new(addresses.max(1)),
+            full_again: Cache::new(keys.max(1)),
         }
     }
 
-    /// Takes one token of this address, or says how long to wait for one.
-    pub fn charge(&self, address: IpAddr) -> Result<RateState, RateState> {
-        self.charge_at(address, self.elapsed())
+    /// Takes one token of this key, or says how long to wait for one.
+    fn charge(&self, key: K) -> Result<RateState, RateState> {
+        self.charge_at(&key, self.elapsed())
     }
 
-    fn charge_at(&self, address: IpAddr, now: u64) -> Result<RateState, RateState> {
+    fn charge_at(&self, key: &K, now: u64) -> Result<RateState, RateState> {
         let capacity = self.burst * self.interval;
-        let cell = self.cell(address);
+        let cell = self.cell(key);
         let taken = cell.fetch_update(Ordering::AcqRel, Ordering::Acquire, |full_again| {
             let next = full_again.max(now) + self.interval;
             (next - now <= capacity).then_some(next)
@@ -103,20 +181,16 @@ impl AddressRate {
         }
     }
 
-    /// Says how long to wait when nothing is left of this address's tokens; takes none.
-    pub fn check(&self, address: IpAddr) -> Result<(), RateState> {
-        self.check_at(address, self.elapsed())
+    /// Whether nothing is left of this key's tokens; takes none.
+    fn is_used_up(&self, key: &K) -> bool {
+        self.is_used_up_at(key, self.elapsed())
     }
 
-    fn check_at(&self, address: IpAddr, now: u64) -> Result<(), RateState> {
-        // Most addresses have never failed, and leave nothing in the table.
-        let Some(cell) = self.full_again.get(&bucket(address)) else { return Ok(()) };
+    fn is_used_up_at(&self, key: &K, now: u64) -> bool {
+        // Most keys were never charged, and leave nothing in the table.
+        let Some(cell) = self.full_again.get(key) else { return false };
         let full_again = cell.load(Ordering::Acquire);
-        let over = (full_again.max(now) + self.interval - now).checked_sub(self.burst * self.interval);
-        match over {
-            Some(wait @ 1..) => Err(self.exhausted(wait)),
-            Some(0) | None => Ok(()),
-        }
+        full_again.max(now) + self.interval - now > self.burst * self.interval
     }
 
     const fn exhausted(&self, wait: u64) -> RateState {
@@ -124,10 +198,9 @@ impl AddressRate {
         RateState { limit: self.burst, remaining: 0, reset_seconds: if seconds == 0 { 1 } else { seconds } }
     }
 
-    fn cell(&self, address: IpAddr) -> Arc<AtomicU64> {
-        let made = self
-            .full_again
-            .get_or_insert_with(&bucket(address), || Ok::<_, std::convert::Infallible>(Arc::default()));
+    fn cell(&self, key: &K) -> Arc<AtomicU64> {
+        let made =
+            self.full_again.get_or_insert_with(key, || Ok::<_, std::convert::Infallible>(Arc::default()));
         match made {
             Ok(cell) => cell,
             Err(never) => match never {},
@@ -184,8 +257,8 @@ fn parse_entry(entry: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn rate(burst: u32, per_minute: u32) -> AddressRate {
-        AddressRate::new(Rate { burst, per_minute }, 100)
+    fn rate(burst: u32, per_minute: u32) -> KeyedRate<IpAddr> {
+        KeyedRate::new(Rate { burst, per_minute }, 100)
     }
 
     const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -195,47 +268,46 @@ mod tests {
     fn a_burst_then_a_refill() {
         let rate = rate(3, 60);
         for left in [2, 1, 0] {
-            assert_eq!(rate.charge_at(ONE, 0).unwrap().remaining, left);
+            assert_eq!(rate.charge_at(&ONE, 0).unwrap().remaining, left);
         }
-        assert_eq!(rate.charge_at(ONE, 0).unwrap_err().reset_seconds, 1);
-        assert!(rate.charge_at(OTHER, 0).is_ok());
-        assert!(rate.charge_at(ONE, NANOS).is_ok());
-        assert!(rate.charge_at(ONE, NANOS).is_err());
+        assert_eq!(rate.charge_at(&ONE, 0).unwrap_err().reset_seconds, 1);
+        assert!(rate.charge_at(&OTHER, 0).is_ok());
+        assert!(rate.charge_at(&ONE, NANOS).is_ok());
+        assert!(rate.charge_at(&ONE, NANOS).is_err());
         for _ in 0..3 {
-            assert!(rate.charge_at(ONE, 100 * NANOS).is_ok());
+            assert!(rate.charge_at(&ONE, 100 * NANOS).is_ok());
         }
-        assert!(rate.charge_at(ONE, 100 * NANOS).is_err());
+        assert!(rate.charge_at(&ONE, 100 * NANOS).is_err());
     }
 
     #[test]
     fn looking_costs_nothing() {
         let rate = rate(2, 60);
         for _ in 0..10 {
-            assert!(rate.check_at(ONE, 5).is_ok());
+            assert!(!rate.is_used_up_at(&ONE, 5));
         }
         for left in [1, 0] {
-            assert_eq!(rate.charge_at(ONE, 5).unwrap().remaining, left);
+            assert_eq!(rate.charge_at(&ONE, 5).unwrap().remaining, left);
         }
-        assert_eq!(rate.check_at(ONE, 5), rate.charge_at(ONE, 5).map(|_| ()));
-        assert!(rate.check_at(OTHER, 5).is_ok());
-        assert!(rate.check_at(ONE, 5 + NANOS).is_ok());
+        assert!(rate.is_used_up_at(&ONE, 5) && rate.charge_at(&ONE, 5).is_err());
+        assert!(!rate.is_used_up_at(&OTHER, 5));
+        assert!(!rate.is_used_up_at(&ONE, 5 + NANOS));
     }
 
     #[test]
     fn the_table_is_bounded() {
         let rate = rate(1, 1);
         for last in 0..10_000_u32 {
-            let _ = rate.charge_at(IpAddr::from(last.to_be_bytes()), 0);
+            let _ = rate.charge_at(&IpAddr::from(last.to_be_bytes()), 0);
         }
         assert!(rate.full_again.len() <= 100, "{}", rate.full_again.len());
     }
 
     #[test]
     fn ipv6_neighbours_share_a_bucket() {
-        let rate = rate(1, 1);
-        assert!(rate.charge_at("2001:db8:1:2::1".parse().unwrap(), 0).is_ok());
-        assert!(rate.charge_at("2001:db8:1:2:ffff::9".parse().unwrap(), 0).is_err());
-        assert!(rate.charge_at("2001:db8:1:3::1".parse().unwrap(), 0).is_ok());
+        let of = |text: &str| bucket(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
         assert_eq!(bucket("::ffff:192.0.2.1".parse().unwrap()), ONE);
     }
 

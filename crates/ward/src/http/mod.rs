@@ -41,9 +41,9 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::http::caller::Entry;
 use crate::http::contract::{Access, Operation};
-use crate::http::limits::{AddressRate, RateState};
+use crate::http::limits::{ClientRates, RateState};
 use crate::ids::WorkspaceId;
-use crate::shares::Holder;
+use crate::shares::{Full, Holder, Share};
 
 pub use body::{Sent, SentBody};
 
@@ -72,6 +72,8 @@ pub struct Context {
     pub now: Timestamp,
     /// When the caller's key expires, once there is a caller.
     key_expires: OnceLock<Timestamp>,
+    /// The rate that the request was charged to, once it was.
+    rate: OnceLock<RateState>,
 }
 
 impl Context {
@@ -83,6 +85,7 @@ impl Context {
             user_agent: Some(concat!("ward/", env!("CARGO_PKG_VERSION")).to_owned()),
             now,
             key_expires: OnceLock::new(),
+            rate: OnceLock::new(),
         }
     }
 
@@ -105,15 +108,16 @@ impl Context {
             user_agent: user_agent(&parts.headers),
             now: app.clock.now(),
             key_expires: OnceLock::new(),
+            rate: OnceLock::new(),
         }
     }
 }
 
-/// A client's id is taken over when it cannot harm a log line or a header.
+/// A client's id is taken over when it is the only one and cannot harm a log line or a header.
 fn request_id(headers: &HeaderMap) -> String {
-    headers
-        .get(REQUEST_ID)
-        .and_then(|value| value.to_str().ok())
+    let mut given = headers.get_all(REQUEST_ID).iter();
+    let only = given.next().filter(|_| given.next().is_none());
+    only.and_then(|value| value.to_str().ok())
         .filter(|id| (1..=128).contains(&id.len()))
         .filter(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)))
         .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
@@ -185,9 +189,14 @@ impl Call {
             .then(|| WorkspaceId::of_path(self.parameter("workspace_id")))
     }
 
-    /// The path as it came, for scoping repeats. Never for a log.
-    pub fn path(&self) -> &str {
-        self.parts.uri.path()
+    /// The path in one spelling, whatever the client's: ids have lower case and hyphens, and nothing is escaped. It is
+    /// never logged.
+    pub fn canonical_path(&self) -> String {
+        self.parameters.iter().fold(self.operation.path.clone(), |path, (name, value)| {
+            // Names of calls and keys are told apart by their case; every other parameter that reads as an id is one.
+            let id = Uuid::try_parse(value).ok().filter(|_| !["call_sid", "key_id"].contains(&name.as_str()));
+            path.replace(&format!("{{{name}}}"), &id.map_or_else(|| value.clone(), |id| id.to_string()))
+        })
     }
 
     /// The path and query string as they came, for what was signed over them. Never for a log.
@@ -206,9 +215,44 @@ impl Call {
         self.parts.headers.get(name)
     }
 
+    /// A header's value, if it was sent once.
+    pub fn only_header(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        let mut given = self.parts.headers.get_all(name).iter();
+        given.next().filter(|_| given.next().is_none())
+    }
+
     /// Whether a credential of any form was sent.
     pub fn has_credential(&self) -> bool {
         self.parts.headers.contains_key(AUTHORIZATION)
+    }
+
+    /// Whether this is a claim: no credential, where that has a meaning of its own.
+    pub fn is_claim(&self) -> bool {
+        matches!(self.operation.access, Access::Key { or_anonymous: true, .. }) && !self.has_credential()
+    }
+
+    /// A share for looking a credential up, where failures of this address or workspace are used up. The rest of a
+    /// request holds none.
+    pub async fn look_up_share(&self) -> Result<Option<Share>, ApiError> {
+        let Some(rates) = &self.app.rates else { return Ok(None) };
+        rates.look_up_share(self.context.address, self.workspace()).await.map_err(queue_is_full)
+    }
+
+    /// The share of a claim whose address has had too many failed ones. `None`: it has not.
+    pub async fn failing_claim_share(&self) -> Result<Option<Share>, ApiError> {
+        let rates = self.app.rates.as_ref();
+        let Some(rates) = rates.filter(|rates| rates.claims_are_used_up(self.context.address)) else {
+            return Ok(None);
+        };
+        rates.claim_share(self.context.address).await.map(Some).map_err(queue_is_full)
+    }
+
+    /// Charges a bootstrap call to its address (429).
+    pub fn charge_bootstrap(&self) -> Result<(), ApiError> {
+        let Some(rates) = &self.app.rates else { return Ok(()) };
+        let state = rates.charge_bootstrap(self.context.address);
+        let _ = self.context.rate.set(state.unwrap_or_else(|exhausted| exhausted));
+        state.map(drop).map_err(|exhausted| ApiError::too_many(exhausted.reset_seconds))
     }
 
     /// Lets the caller in: credential (401), seeing (404), permission (403).
@@ -252,7 +296,12 @@ impl Call {
 
     /// Reads the bytes of a body that no schema describes.
     pub async fn read_ignored_body(&mut self) -> Result<Bytes, ApiError> {
-        let limit = self.app.config.limits.body_bytes;
+        self.read_ignored_body_up_to(usize::MAX).await
+    }
+
+    /// The same, for a body that may have no more bytes than this.
+    pub async fn read_ignored_body_up_to(&mut self, most: usize) -> Result<Bytes, ApiError> {
+        let limit = self.app.config.limits.body_bytes.min(most);
         let announced =
             self.parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if announced.is_some_and(|length: usize| length > limit) {
@@ -366,16 +415,10 @@ where
         let context = Arc::new(Context::of_request(&self.app, &parts));
         if self.app.wire.is_own(&parts.headers) {
             let refusal = Err(ApiError::called_itself());
-            return answer(refusal, &context, &self.figures, None, &self.operation.id, started);
+            return answer(refusal, &context, &self.figures, &self.operation.id, started);
         }
-        let counted = match self.count(&parts, &context) {
-            Ok(counted) => counted,
-            Err(state) => {
-                let refusal = Err(ApiError::too_many(state.reset_seconds));
-                return answer(refusal, &context, &self.figures, Some(state), &self.operation.id, started);
-            }
-        };
         let call = Call::new(&self, context.clone(), Request::from_parts(parts, body)).await;
+        let (workspace, is_claim) = (call.workspace(), call.is_claim());
         let time = self.app.config.limits.request_time;
         let deadline = Deadline::of(time);
         let handled = (self.handler)(call);
@@ -391,42 +434,42 @@ where
             }
             Err(_elapsed) => Err(ApiError::unavailable("timeout", "The request took too long.", 1)),
         };
-        let state = match counted {
-            Counted::Already(state) => Some(state),
-            Counted::IfRefused(rate) if matches!(&outcome, Err(error) if error.is_unauthorized()) => {
-                Some(rate.charge(context.address).unwrap_or_else(|exhausted| exhausted))
-            }
-            Counted::IfRefused(_) | Counted::Never => None,
+        let outcome = match &self.app.rates {
+            Some(rates) => charged(rates, &context, workspace, is_claim, outcome),
+            None => outcome,
         };
-        answer(outcome, &context, &self.figures, state, &self.operation.id, started)
+        answer(outcome, &context, &self.figures, &self.operation.id, started)
     }
 }
 
-/// How a request counts against its address.
-enum Counted<'r> {
-    Never,
-    /// It was charged before anything was looked up.
-    Already(RateState),
-    /// It is charged if its credential is refused.
-    IfRefused(&'r AddressRate),
+/// Charges what came of a request: a claim in any case, every other request only where its credential was refused. A
+/// failure beyond the rate is 429; a success is never refused.
+fn charged(
+    rates: &ClientRates,
+    context: &Context,
+    workspace: Option<WorkspaceId>,
+    is_claim: bool,
+    outcome: Result<Reply, ApiError>,
+) -> Result<Reply, ApiError> {
+    let refused = matches!(&outcome, Err(error) if error.is_refused_credential());
+    let state = if is_claim {
+        rates.charge_claim(context.address)
+    } else if refused {
+        rates.charge_refused(context.address, workspace)
+    } else {
+        return outcome;
+    };
+    let _ = context.rate.set(state.unwrap_or_else(|exhausted| exhausted));
+    match (outcome, state) {
+        (Err(_), Err(exhausted)) if is_claim => Err(ApiError::too_many(exhausted.reset_seconds)),
+        (Err(_), Err(exhausted)) => Err(ApiError::too_many_refused(exhausted.reset_seconds)),
+        (outcome, _) => outcome,
+    }
 }
 
-impl<H> Endpoint<H> {
-    /// Counts the request against its address before anything is looked up. The error says how long to wait.
-    fn count(&self, parts: &Parts, context: &Context) -> Result<Counted<'_>, RateState> {
-        let Some(rates) = &self.app.rates else { return Ok(Counted::Never) };
-        let anonymous = !parts.headers.contains_key(AUTHORIZATION);
-        let charged = match &self.operation.access {
-            Access::Anonymous if self.operation.idempotent => &rates.bootstrap,
-            Access::Anonymous => return Ok(Counted::Never),
-            Access::Key { or_anonymous: true, .. } if anonymous => &rates.claims,
-            Access::Key { .. } => {
-                rates.failed_credentials.check(context.address)?;
-                return Ok(Counted::IfRefused(&rates.failed_credentials));
-            }
-        };
-        charged.charge(context.address).map(Counted::Already)
-    }
+/// 429: more credentials of one failing client wait to be looked up than a client can send at once.
+fn queue_is_full(full: Full) -> ApiError {
+    ApiError::too_many(1).because(full)
 }
 
 /// A route without an operation: always the same refusal.
@@ -440,11 +483,35 @@ pub fn refusing(
         let started = Instant::now();
         let (parts, _) = request.into_parts();
         let context = Context::of_request(&app, &parts);
-        let mut response = answer(Err(error()), &context, &figures, None, "none", started);
+        let mut response = answer(Err(error()), &context, &figures, "none", started);
         if let Some(allow) = &allow {
             response.headers_mut().insert(http::header::ALLOW, allow.clone());
         }
         std::future::ready(response)
+    }
+}
+
+/// A way that leads to another page, `to`, for people.
+pub fn redirecting(
+    app: Arc<App>,
+    to: &'static str,
+) -> impl Fn(Request<Body>) -> std::future::Ready<Response> + Clone {
+    let figures = Arc::new(Figures::of("none"));
+    move |request| {
+        let started = Instant::now();
+        let (parts, _) = request.into_parts();
+        let context = Context::of_request(&app, &parts);
+        // Relative to the root where a proxy takes a prefix away, and under the prefix where there is one.
+        let prefix = app.config.path_prefix();
+        let to = if prefix.is_empty() { to.to_owned() } else { format!("{prefix}/{to}") };
+        let location = HeaderValue::from_str(&to).unwrap_or(HeaderValue::from_static("/"));
+        let reply = Reply {
+            status: StatusCode::SEE_OTHER,
+            content_type: HeaderValue::from_static("text/plain; charset=utf-8"),
+            headers: vec![(http::header::LOCATION, location)],
+            body: Bytes::from(format!("See {to}.\n")),
+        };
+        std::future::ready(answer(Ok(reply), &context, &figures, "none", started))
     }
 }
 
@@ -453,7 +520,6 @@ fn answer(
     outcome: Result<Reply, ApiError>,
     context: &Context,
     figures: &Figures,
-    rate: Option<RateState>,
     operation: &str,
     started: Instant,
 ) -> Response {
@@ -489,8 +555,8 @@ fn answer(
     {
         headers.insert(KEY_EXPIRES, value);
     }
-    if let Some(rate) = rate {
-        rate.write_to(headers);
+    if let Some(rate) = context.rate.get() {
+        rate.write_to(headers, context.now);
     }
     figures.record(status, started);
     tracing::debug!(

@@ -87,7 +87,12 @@ pub fn hold(tx: &mut Tx<'_>, vault: &Vault) -> Result<(), ApiError> {
     if !vault.has_key() {
         return Err(ApiError::internal(VaultError::NoKey));
     }
-    if store::hold(tx, vault.check_value())? { Ok(()) } else { Err(ApiError::master_key_replaced()) }
+    if is_in_force(tx, vault)? { Ok(()) } else { Err(ApiError::master_key_replaced()) }
+}
+
+/// Whether the key that this server seals under is in force. If so, it stays so until this transaction ends.
+pub fn is_in_force(tx: &mut Tx<'_>, vault: &Vault) -> Result<bool, Error> {
+    store::hold(tx, vault.check_value())
 }
 
 fn hex(bytes: &[u8]) -> String {

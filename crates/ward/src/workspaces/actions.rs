@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use ward_db::{Timestamp, Tx, Uuid};
 
 use super::api::Provisioned;
+use super::store::Counted;
 use super::{State, Workspace, store, test_callers};
 use crate::access::Role;
 use crate::app::App;
@@ -15,6 +16,7 @@ use crate::endings::{self, AT_ONCE, Ending};
 use crate::error::ApiError;
 use crate::http::caller::{Entry, Held};
 use crate::http::idempotency::{Repeat, Secrecy};
+use crate::http::limits;
 use crate::http::validate::{Json, Loc, Problem};
 use crate::http::{Context, Reply};
 use crate::identity::{self, PrincipalKind};
@@ -128,20 +130,30 @@ pub async fn bootstrap(
 ) -> Result<Reply, ApiError> {
     only_own_region(app, &new)?;
     let vault = app.vault.clone();
-    let limit = app.config.unclaimed_limit;
+    let room = store::Room {
+        limit: app.config.unclaimed_limit,
+        address: app
+            .rates
+            .as_ref()
+            .map(|_| (limits::bucket(context.address).to_string(), app.config.unclaimed_per_address)),
+    };
     let lapses_at = context.now.saturating_add(app.config.unclaimed_lifetime);
     app.db
         .write("workspaces.create", move |tx| {
             repeat.once(tx, &vault, Secrecy::Open, |tx| {
                 let workspace = new.at(context.now);
                 take_slug(tx, &context, &workspace)?;
-                if !store::add_unclaimed(tx, workspace.id, limit, lapses_at)? {
+                let mut counted = store::add_unclaimed(tx, workspace.id, &room, lapses_at)?;
+                if counted != Counted::Yes {
                     for lapsed in store::lapse_due(tx, context.now, LAPSED_AT_ONCE)? {
                         record_lapse(tx, &context, lapsed)?;
                     }
-                    if !store::add_unclaimed(tx, workspace.id, limit, lapses_at)? {
-                        return Err(too_many_unclaimed());
-                    }
+                    counted = store::add_unclaimed(tx, workspace.id, &room, lapses_at)?;
+                }
+                match counted {
+                    Counted::Yes => {}
+                    Counted::AllFull => return Err(too_many_unclaimed()),
+                    Counted::AddressFull => return Err(ApiError::too_many_unclaimed_of_address()),
                 }
                 store::insert(tx, &workspace, State::Unclaimed)?;
                 let what = beginnings(&workspace);

@@ -47,6 +47,8 @@ pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
             ));
         }
     }
+    // After the token: a caller without one uses up nothing of those who have it.
+    call.charge_bootstrap()?;
     let sent = call.read_body().await?.valid::<NewWorkspace>(&call).await?;
     let repeat = Repeat::of(&call, None, &sent.bytes, StatusCode::CREATED)?;
     actions::bootstrap(&call.app, call.context.clone(), sent.value, repeat).await

@@ -12,8 +12,8 @@ use ward_db::Timestamp;
 use crate::ids::WorkspaceId;
 
 pub use store::{
-    AsMember, active, as_member, claim, count, guard, lapse_due, list, membership, membership_sql,
-    next_position, test_callers_of, test_parties,
+    AsMember, active, as_member, claim, count, guard, is_claimable, lapse_due, list, membership,
+    membership_sql, next_position, test_callers_of, test_parties,
 };
 
 /// A workspace, as `WorkspaceResponse` shows it.

@@ -52,13 +52,20 @@ pub type AsMember = (Workspace, Role);
 /// What a look-up of somebody reads of the workspace they want to enter: columns, and the join that gives them. `id` is the
 /// parameter of the workspace, `principal` the parameter or the column of whom it is looked up for.
 ///
-/// Every request asks this, so it is written to leave a planner no choice: it is no join, whose other side could lead to the
-/// workspace's members.
+/// Every request asks this, so it is written to leave a planner no choice: the membership is no join, whose other side could
+/// lead to the workspace's members. The workspace is found by the membership, so that the row of a foreign one is not read:
+/// its size would show in the time that a 404 takes.
 pub fn membership_sql(id: &str, principal: &str) -> (String, String) {
-    let role = format!(
-        "(SELECT m.role FROM memberships m WHERE m.workspace_id = {id} AND m.principal_id = {principal})"
-    );
-    (format!("{COLUMNS}, {role}"), format!("LEFT JOIN workspaces w ON w.id = {id} AND w.state = 'active'"))
+    let of_member = |column: &str, id: &str| {
+        format!(
+            "(SELECT m.{column} FROM memberships m WHERE m.workspace_id = {id} AND m.principal_id = {principal})"
+        )
+    };
+    let found = of_member("workspace_id", id);
+    (
+        format!("{COLUMNS}, {}", of_member("role", "w.id")),
+        format!("LEFT JOIN workspaces w ON w.id = {found} AND w.state = 'active'"),
+    )
 }
 
 /// The workspace with the member's role, from a row in which the columns of [`membership_sql`] begin at `first`. `None`: it
@@ -78,7 +85,10 @@ pub fn as_member(
 ) -> Result<Option<AsMember>, Error> {
     static SQL: LazyLock<String> = LazyLock::new(|| {
         let (columns, _) = membership_sql("$1", "$2");
-        format!("SELECT {columns} FROM workspaces w WHERE w.id = $1 AND w.state = 'active'")
+        format!(
+            "SELECT {columns} FROM workspaces w WHERE w.state = 'active' AND w.id = \
+             (SELECT m.workspace_id FROM memberships m WHERE m.workspace_id = $1 AND m.principal_id = $2)"
+        )
     });
     let found = tx.optional(&SQL, &[id.into(), principal.into()], |row| membership(row, 0))?;
     Ok(found.flatten())
@@ -207,13 +217,45 @@ pub fn change_state(tx: &mut Tx<'_>, id: WorkspaceId, from: State, to: State) ->
     Ok(changed == 1)
 }
 
-/// Counts one more unclaimed workspace, which lapses then. `false`: as many as `limit` allows are unclaimed.
+/// How many workspaces may be unclaimed.
+#[derive(Clone, Debug)]
+pub struct Room {
+    /// How many may be unclaimed in all.
+    pub limit: u32,
+    /// The address that creates, and how many of its own may be unclaimed. `None`: addresses have no bound.
+    pub address: Option<(String, u32)>,
+}
+
+/// Whether a workspace was counted as unclaimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// The workspace was counted.
+    Yes,
+    /// As many workspaces are unclaimed as may be in all.
+    AllFull,
+    /// As many workspaces of this address are unclaimed as may be.
+    AddressFull,
+}
+
+/// Counts one more unclaimed workspace, which lapses then.
 pub fn add_unclaimed(
     tx: &mut Tx<'_>,
     id: WorkspaceId,
-    limit: u32,
+    room: &Room,
     lapses_at: Timestamp,
-) -> Result<bool, Error> {
+) -> Result<Counted, Error> {
+    if let Some((address, most)) = &room.address {
+        let counted = tx.execute(
+            "INSERT INTO unclaimed_by_address (address, used) VALUES ($1, 1) \
+             ON CONFLICT (address) DO UPDATE SET used = unclaimed_by_address.used + 1 \
+             WHERE unclaimed_by_address.used < $2",
+            &[address.as_str().into(), (*most).into()],
+        )?;
+        if counted == 0 {
+            return Ok(Counted::AddressFull);
+        }
+    }
+    let limit = room.limit;
     // The last byte is random; the first ones are the time, and would send everybody to one row.
     let first = u32::from(id.0.as_bytes()[15]);
     for step in 0..SLOTS {
@@ -224,31 +266,67 @@ pub fn add_unclaimed(
             &[slot.into(), share.into()],
         )?;
         if counted == 1 {
+            let address = room.address.as_ref().map(|(address, _)| address.as_str());
             tx.execute_later(
-                "INSERT INTO unclaimed (workspace_id, slot, lapses_at) VALUES ($1, $2, $3)",
-                &[id.into(), slot.into(), lapses_at.into()],
+                "INSERT INTO unclaimed (workspace_id, slot, lapses_at, address) VALUES ($1, $2, $3, $4)",
+                &[id.into(), slot.into(), lapses_at.into(), address.into()],
             )?;
-            return Ok(true);
+            return Ok(Counted::Yes);
         }
     }
-    Ok(false)
+    if let Some((address, _)) = &room.address {
+        free_address(tx, address)?;
+    }
+    Ok(Counted::AllFull)
 }
 
-fn free_slot(tx: &mut Tx<'_>, slot: i64) -> Result<(), Error> {
-    tx.execute("UPDATE bootstrap_slots SET used = used - 1 WHERE slot = $1", &[slot.into()])?;
+/// The place that an unclaimed workspace holds among all, and among those of its address.
+struct Place {
+    slot: i64,
+    address: Option<String>,
+}
+
+impl Place {
+    fn from_row(row: &Row<'_>, first: usize) -> Result<Self, Error> {
+        Ok(Self { slot: row.get(first)?, address: row.get(first + 1)? })
+    }
+
+    fn free(&self, tx: &mut Tx<'_>) -> Result<(), Error> {
+        if let Some(address) = &self.address {
+            free_address(tx, address)?;
+        }
+        tx.execute("UPDATE bootstrap_slots SET used = used - 1 WHERE slot = $1", &[self.slot.into()])?;
+        Ok(())
+    }
+}
+
+/// Gives back one place of an address. An address without any unclaimed workspace has no row.
+fn free_address(tx: &mut Tx<'_>, address: &str) -> Result<(), Error> {
+    tx.execute("UPDATE unclaimed_by_address SET used = used - 1 WHERE address = $1", &[address.into()])?;
+    tx.execute("DELETE FROM unclaimed_by_address WHERE address = $1 AND used <= 0", &[address.into()])?;
     Ok(())
+}
+
+/// Whether the workspace waits to be claimed.
+pub fn is_claimable(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<bool, Error> {
+    let lapses_at =
+        tx.optional("SELECT lapses_at FROM unclaimed WHERE workspace_id = $1", &[id.into()], |row| {
+            row.get::<Timestamp>(0)
+        })?;
+    Ok(lapses_at.is_some_and(|lapses_at| lapses_at > now))
 }
 
 /// Makes an unclaimed workspace active. `false`: it is not there, claimed, lapsed or archived.
 pub fn claim(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<bool, Error> {
-    let slot = tx.optional(
+    let place = tx.optional(
         // A CASE, here and below, so that no planner takes the index by time: the one row is found by its key.
-        "DELETE FROM unclaimed WHERE workspace_id = $1 AND CASE WHEN lapses_at > $2 THEN 1 ELSE 0 END = 1 RETURNING slot",
+        "DELETE FROM unclaimed WHERE workspace_id = $1 AND CASE WHEN lapses_at > $2 THEN 1 ELSE 0 END = 1 \
+         RETURNING slot, address",
         &[id.into(), now.into()],
-        |row| row.get(0),
+        |row| Place::from_row(row, 0),
     )?;
-    let Some(slot) = slot else { return Ok(false) };
-    free_slot(tx, slot)?;
+    let Some(place) = place else { return Ok(false) };
+    place.free(tx)?;
     change_state(tx, id, State::Unclaimed, State::Active)
 }
 
@@ -256,12 +334,12 @@ pub fn claim(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<bool, E
 pub fn lapse_holder(tx: &mut Tx<'_>, slug: &str, now: Timestamp) -> Result<Option<WorkspaceId>, Error> {
     let lapsed = tx.optional(
         "DELETE FROM unclaimed WHERE workspace_id = (SELECT workspace_id FROM slugs WHERE slug = $1) \
-         AND CASE WHEN lapses_at <= $2 THEN 1 ELSE 0 END = 1 RETURNING workspace_id, slot",
+         AND CASE WHEN lapses_at <= $2 THEN 1 ELSE 0 END = 1 RETURNING workspace_id, slot, address",
         &[slug.into(), now.into()],
-        |row| Ok((row.get(0)?, row.get(1)?)),
+        |row| Ok((row.get(0)?, Place::from_row(row, 1)?)),
     )?;
-    let Some((id, slot)) = lapsed else { return Ok(None) };
-    finish_lapse(tx, id, slot)?;
+    let Some((id, place)) = lapsed else { return Ok(None) };
+    finish_lapse(tx, id, &place)?;
     Ok(Some(id))
 }
 
@@ -274,14 +352,14 @@ pub fn lapse_due(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<Vec<Works
     )?;
     let mut lapsed = Vec::with_capacity(due.len());
     for id in due {
-        let slot = tx.optional(
-            "DELETE FROM unclaimed \
-             WHERE workspace_id = $1 AND CASE WHEN lapses_at <= $2 THEN 1 ELSE 0 END = 1 RETURNING slot",
+        let place = tx.optional(
+            "DELETE FROM unclaimed WHERE workspace_id = $1 AND CASE WHEN lapses_at <= $2 THEN 1 ELSE 0 END = 1 \
+             RETURNING slot, address",
             &[id.into(), now.into()],
-            |row| row.get(0),
+            |row| Place::from_row(row, 0),
         )?;
-        if let Some(slot) = slot {
-            finish_lapse(tx, id, slot)?;
+        if let Some(place) = place {
+            finish_lapse(tx, id, &place)?;
             lapsed.push(id);
         }
     }
@@ -289,8 +367,8 @@ pub fn lapse_due(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<Vec<Works
 }
 
 /// Frees what a lapsed workspace held. Whoever deleted its `unclaimed` row comes here, so exactly one does.
-fn finish_lapse(tx: &mut Tx<'_>, id: WorkspaceId, slot: i64) -> Result<(), Error> {
-    free_slot(tx, slot)?;
+fn finish_lapse(tx: &mut Tx<'_>, id: WorkspaceId, place: &Place) -> Result<(), Error> {
+    place.free(tx)?;
     tx.execute(
         "DELETE FROM slugs WHERE workspace_id = $1 AND slug = (SELECT slug FROM workspaces WHERE id = $1)",
         &[id.into()],

@@ -66,6 +66,85 @@ async fn an_options_that_is_no_preflight_is_a_wrong_method_and_an_unknown_path_s
     assert_eq!(read.refused(401), "unauthorized");
 }
 
+both!(a_page_may_read_what_a_client_needs_to_behave);
+async fn a_page_may_read_what_a_client_needs_to_behave() {
+    let server =
+        Server::with(|config| config.cors_origins = vec!["https://console.example".to_owned()]).await;
+    let headers = [("origin", "https://console.example")];
+    let sending = Sending { headers: &headers, ..Sending::default() };
+    let answer = server.anonymous().send(Method::GET, "/v1/me", sending).await;
+    let exposed = answer.header("access-control-expose-headers");
+    for name in [
+        "x-request-id",
+        "retry-after",
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-ratelimit-reset",
+        "x-api-key-expires",
+        "idempotency-replayed",
+    ] {
+        assert!(exposed.split(',').any(|one| one.trim() == name), "{name} is not in {exposed}");
+    }
+}
+
+both!(the_root_leads_to_the_page_for_people);
+async fn the_root_leads_to_the_page_for_people() {
+    for (prefix, roots) in
+        [("", vec!["/"]), ("/behind/a-proxy", vec!["/", "/behind/a-proxy", "/behind/a-proxy/"])]
+    {
+        let server = Server::with(|config| {
+            config.public_url = (!prefix.is_empty()).then(|| format!("https://example.com{prefix}"));
+        })
+        .await;
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .unwrap();
+        for root in roots {
+            let answer = client.get(format!("{}{root}", server.url())).send().await.unwrap();
+            assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{root}");
+            assert!(answer.headers().contains_key("x-request-id"));
+            let to = answer.headers()["location"].to_str().unwrap().to_owned();
+            let to = answer.url().join(&to).unwrap();
+            assert_eq!(to.path(), format!("{prefix}/v1/docs"));
+            let page = client.get(to).send().await.unwrap();
+            assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
+        }
+        let wrong = client.post(format!("{}/", server.url())).send().await.unwrap();
+        assert_eq!(
+            (wrong.status().as_u16(), &wrong.headers()["allow"]),
+            (405, &"GET, HEAD".parse().unwrap())
+        );
+    }
+}
+
+both!(a_path_prefix_is_served_with_and_without_it);
+async fn a_path_prefix_is_served_with_and_without_it() {
+    let server = Server::with(|config| config.public_url = Some("https://example.com/ward".to_owned())).await;
+    let tenant = server.tenant("acme").await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let get = async |path: &str| {
+        let key = tenant.owner.bearer.as_deref().unwrap();
+        let answer = client.get(format!("{}{path}", server.url())).bearer_auth(key).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    for path in ["/v1/workspaces", &tenant.path("/api-keys"), "/v1/openapi.json", "/v1/docs", "/healthz"] {
+        let bare = get(path).await;
+        assert_eq!(bare.0, 200);
+        assert_eq!(get(&format!("/ward{path}")).await, bare, "{path}");
+    }
+    assert_eq!(get("/ward/v1/nowhere").await.0, 404);
+    assert_eq!(get("/other/v1/workspaces").await.0, 404);
+    let document: serde_json::Value = serde_json::from_str(&get("/v1/openapi.json").await.1).unwrap();
+    assert_eq!(document["servers"], serde_json::json!([{ "url": "/ward" }]));
+    assert_eq!(document["paths"].as_object().unwrap().len(), {
+        let plain: serde_json::Value =
+            serde_json::from_slice(ward::http::contract::Contract::load(&[]).unwrap().document()).unwrap();
+        plain["paths"].as_object().unwrap().len()
+    });
+}
+
 both!(the_docs_page_comes_with_a_policy_that_allows_nothing_from_elsewhere);
 async fn the_docs_page_comes_with_a_policy_that_allows_nothing_from_elsewhere() {
     let server = Server::start().await;

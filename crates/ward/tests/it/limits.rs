@@ -1,12 +1,15 @@
 //! Every limit, at its edge.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use ward::config::{Config, Rate};
-use ward_test::{Engine, Sending, Server, both, fresh_slug, new_workspace, postgres_only};
+use ward::config::{Bootstrap, Config, Rate};
+use ward_test::{
+    Actor, Engine, Sending, Server, Tenant, both, fresh_slug, new_workspace, postgres_only, unknown_key,
+};
 
 both!(a_body_up_to_the_limit_is_read_and_one_byte_more_is_not);
 async fn a_body_up_to_the_limit_is_read_and_one_byte_more_is_not() {
@@ -154,7 +157,7 @@ fn rates(config: &mut Config) {
     config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
 }
 
-fn from(address: &str) -> [(&str, &str); 1] {
+const fn from(address: &str) -> [(&str, &str); 1] {
     [("x-forwarded-for", address)]
 }
 
@@ -162,7 +165,7 @@ both!(failed_credentials_are_limited_by_address_and_good_ones_are_not);
 async fn failed_credentials_are_limited_by_address_and_good_ones_are_not() {
     let server = Server::with(rates).await;
     let tenant = server.tenant("acme").await;
-    let get = |actor: &ward_test::Actor, address: &'static str| {
+    let get = |actor: &Actor, address: &'static str| {
         let actor = actor.clone();
         async move {
             let headers = from(address);
@@ -180,10 +183,14 @@ async fn failed_credentials_are_limited_by_address_and_good_ones_are_not() {
     }
     let before = server.app.db.stats().statements;
     let limited = get(&wrong, "192.0.2.1").await;
-    assert!(limited.header("retry-after").parse::<u64>().unwrap() > 0);
+    let wait: i64 = limited.header("retry-after").parse().unwrap();
+    assert!(wait > 0);
+    let reset: i64 = limited.header("x-ratelimit-reset").parse().unwrap();
+    assert!((reset * 1_000_000 - server.clock.now().micros() - wait * 1_000_000).abs() < 60_000_000);
+    assert_eq!(limited.header("x-ratelimit-remaining"), "0");
     assert_eq!(limited.refused(429), "rate_limited");
-    assert_eq!(get(&tenant.owner, "192.0.2.1").await.refused(429), "rate_limited");
-    assert_eq!(server.app.db.stats().statements, before, "counted before any query");
+    assert_eq!(server.app.db.stats().statements, before, "a bearer that can be no key costs no query");
+    get(&tenant.owner, "192.0.2.1").await.expect(StatusCode::OK);
 
     for _ in 0..20 {
         get(&tenant.owner, "192.0.2.2").await.expect(StatusCode::OK);
@@ -194,6 +201,163 @@ async fn failed_credentials_are_limited_by_address_and_good_ones_are_not() {
     }
     assert_eq!(get(&wrong, "2001:db8:1:1::2").await.refused(429), "rate_limited");
     assert_eq!(get(&wrong, "2001:db8:1:2::2").await.refused(401), "unauthorized");
+}
+
+both!(a_valid_key_works_beside_any_number_of_refused_ones, threads = 4);
+async fn a_valid_key_works_beside_any_number_of_refused_ones() {
+    let server = Server::with(|config| {
+        rates(config);
+        config.rates.failed_credentials = Rate { burst: 100, per_minute: 1 };
+    })
+    .await;
+    let tenant = server.tenant("acme").await;
+    // A key whose form is right, so that each is looked up.
+    let guess = server.bearing(unknown_key());
+    let here = from("192.0.2.1");
+    let list = |actor: &Actor| {
+        let (actor, path) = (actor.clone(), tenant.workspace(""));
+        async move { actor.send(Method::GET, &path, Sending { headers: &here, ..Sending::default() }).await }
+    };
+    let guesses: Vec<_> = (0..600).map(|_| tokio::spawn(list(&guess))).collect();
+    for _ in 0..50 {
+        list(&tenant.owner).await.expect(StatusCode::OK);
+    }
+    let mut statuses = BTreeMap::new();
+    for answer in guesses {
+        *statuses.entry(answer.await.unwrap().status.as_u16()).or_insert(0) += 1;
+    }
+    assert_eq!(statuses, BTreeMap::from([(401, 100), (429, 500)]));
+    list(&tenant.owner).await.expect(StatusCode::OK);
+    let update = Sending { headers: &here, ..Sending::json(&json!({ "name": "New" })) };
+    tenant.owner.send(Method::PATCH, &tenant.workspace(""), update).await.expect(StatusCode::OK);
+    assert_eq!(list(&guess).await.refused(429), "rate_limited");
+}
+
+both!(refused_credentials_count_against_the_workspace_that_they_are_for);
+async fn refused_credentials_count_against_the_workspace_that_they_are_for() {
+    let server = Server::with(|config| {
+        rates(config);
+        config.rates.failed_in_workspace = Rate { burst: 4, per_minute: 1 };
+    })
+    .await;
+    let (tenant, other) = (server.tenant("acme").await, server.tenant("other").await);
+    let guess = server.bearing(unknown_key());
+    let at = async |actor: &Actor, tenant: &Tenant, address: &str| {
+        let headers = from(address);
+        actor
+            .send(Method::GET, &tenant.workspace(""), Sending { headers: &headers, ..Sending::default() })
+            .await
+    };
+    for number in 0..4 {
+        assert_eq!(at(&guess, &tenant, &format!("192.0.2.{number}")).await.status, 401);
+    }
+    assert_eq!(at(&guess, &tenant, "192.0.2.9").await.refused(429), "rate_limited");
+    assert_eq!(at(&guess, &other, "192.0.2.9").await.refused(401), "unauthorized");
+    at(&tenant.owner, &tenant, "192.0.2.1").await.expect(StatusCode::OK);
+}
+
+both!(a_claim_that_can_succeed_is_not_refused_for_those_that_cannot);
+async fn a_claim_that_can_succeed_is_not_refused_for_those_that_cannot() {
+    let server = Server::with(rates).await;
+    let made = server.anonymous().create_workspace("acme").await;
+    let here = from("192.0.2.1");
+    let claim = |id: &str, key: &'static str| {
+        let (path, anonymous) = (format!("/v1/{id}/api-keys"), server.anonymous());
+        async move {
+            let headers = [here[0], ("idempotency-key", key)];
+            let body = json!({ "duration_days": 1 });
+            let sending = Sending { headers: &headers, ..Sending::json(&body) };
+            anonymous.send(Method::POST, &path, sending).await
+        }
+    };
+    for status in [401, 401, 429, 429] {
+        assert_eq!(claim(uuid(), "a-claim-that-cannot-succeed").await.status, status);
+    }
+    let (limited, cost) = server.costs(claim(uuid(), "a-claim-that-cannot-succeed")).await;
+    assert_eq!((limited.refused(429).as_str(), cost.writes), ("rate_limited", 0));
+    let id = made["id"].as_str().unwrap();
+    let first = claim(id, "a-claim-of-its-own-workspace").await;
+    assert_eq!(first.header("x-ratelimit-remaining"), "0");
+    let again = claim(id, "a-claim-of-its-own-workspace").await;
+    assert_eq!(again.header("idempotency-replayed"), "true");
+    assert_eq!(first.expect(StatusCode::CREATED), again.expect(StatusCode::CREATED));
+    assert_eq!(claim(id, "another-claim-of-the-workspace").await.refused(429), "rate_limited");
+}
+
+both!(the_bootstrap_token_works_beside_any_number_of_wrong_ones);
+async fn the_bootstrap_token_works_beside_any_number_of_wrong_ones() {
+    let server = Server::with(|config| {
+        rates(config);
+        config.bootstrap = Bootstrap::Token("the-token-of-the-operator".to_owned().into());
+    })
+    .await;
+    let create = async |actor: Actor| {
+        let headers = from("192.0.2.1");
+        let body = new_workspace(&fresh_slug());
+        actor
+            .send(Method::POST, "/v1/workspaces", Sending { headers: &headers, ..Sending::json(&body) })
+            .await
+    };
+    for status in [401, 401, 401, 429, 429] {
+        assert_eq!(create(server.bearing("a-guess-at-the-token-of-it")).await.status, status);
+    }
+    for left in ["3", "2", "1", "0"] {
+        let made = create(server.bearing("the-token-of-the-operator")).await;
+        assert_eq!(
+            made.header("x-ratelimit-remaining"),
+            left,
+            "wrong tokens use up nothing of the right one"
+        );
+        made.expect(StatusCode::CREATED);
+    }
+    assert_eq!(create(server.bearing("the-token-of-the-operator")).await.refused(429), "rate_limited");
+}
+
+both!(unclaimed_workspaces_have_a_share_for_each_address, threads = 4);
+async fn unclaimed_workspaces_have_a_share_for_each_address() {
+    let server = Server::with(|config| {
+        rates(config);
+        config.rates.bootstrap = Rate { burst: 1_000, per_minute: 1_000 };
+        config.unclaimed_per_address = 5;
+    })
+    .await;
+    let replica = server.replica().await;
+    let create = |server: &Server, address: &'static str| {
+        let anonymous = server.anonymous();
+        async move {
+            let (headers, body) = (from(address), new_workspace(&fresh_slug()));
+            let sending = Sending { headers: &headers, ..Sending::json(&body) };
+            anonymous.send(Method::POST, "/v1/workspaces", sending).await
+        }
+    };
+    // Many at once, at two replicas: exactly the share is made.
+    let (one, other) = ("2001:db8:1:1::1", "2001:db8:1:1::2");
+    let all: Vec<_> = (0..10)
+        .flat_map(|_| [tokio::spawn(create(&server, one)), tokio::spawn(create(&replica, other))])
+        .collect();
+    let mut made = Vec::new();
+    for answer in all {
+        let answer = answer.await.unwrap();
+        if answer.status == StatusCode::CREATED {
+            made.push(answer.expect(StatusCode::CREATED)["id"].as_str().unwrap().to_owned());
+        } else {
+            assert_eq!(answer.header("retry-after"), "60");
+            assert_eq!(answer.refused(429), "too_many_unclaimed");
+        }
+    }
+    assert_eq!(made.len(), 5);
+    create(&server, "2001:db8:1:2::1").await.expect(StatusCode::CREATED);
+    create(&server, "192.0.2.1").await.expect(StatusCode::CREATED);
+    // A claim gives one place back, and the end of their time all of them.
+    let body = json!({ "duration_days": 1 });
+    server.anonymous().post(&format!("/v1/{}/api-keys", made[0]), body).await.expect(StatusCode::CREATED);
+    create(&replica, one).await.expect(StatusCode::CREATED);
+    assert_eq!(create(&server, one).await.refused(429), "too_many_unclaimed");
+    server.clock.advance(Duration::from_hours(25));
+    create(&server, other).await.expect(StatusCode::CREATED);
+    server.app.sweep().await;
+    assert_eq!(server.count("SELECT count(*) FROM unclaimed_by_address").await, 1);
+    assert_eq!(server.count("SELECT used FROM unclaimed_by_address").await, 1);
 }
 
 both!(however_many_good_requests_are_under_way_or_given_up_they_count_for_nothing);
@@ -255,6 +419,10 @@ fn uuid() -> &'static str {
 both!(a_request_id_is_taken_over_when_it_is_harmless);
 async fn a_request_id_is_taken_over_when_it_is_harmless() {
     let server = Server::start().await;
+    let twice = [("x-request-id", "one"), ("x-request-id", "two")];
+    let sending = Sending { headers: &twice, ..Sending::default() };
+    let answer = server.anonymous().send(Method::GET, "/healthz", sending).await;
+    assert!(!["one", "two"].contains(&answer.header("x-request-id")));
     for (sent, taken) in
         [("abc-DEF_1.2", true), (&*"x".repeat(129), false), ("a b", false), ("<script>", false)]
     {

@@ -134,6 +134,33 @@ async fn a_repeat_is_one_callers_of_one_path() {
     first(tenant.owner.post_once(&elsewhere, SHORT, body).await, StatusCode::CREATED);
 }
 
+both!(a_repeat_is_the_same_whatever_the_spelling_of_an_id);
+async fn a_repeat_is_the_same_whatever_the_spelling_of_an_id() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let mint = async |id: &str| {
+        let body = json!({ "duration_days": 1, "role": "viewer" });
+        tenant.owner.post_once(&format!("/v1/{id}/api-keys"), SHORT, body).await
+    };
+    let minted = first(mint(&tenant.id).await, StatusCode::CREATED);
+    for id in [
+        tenant.id.to_uppercase(),
+        tenant.id.replace('-', ""),
+        tenant.id.to_uppercase().replace('-', ""),
+        tenant.id.replace('-', "%2d"),
+    ] {
+        assert_eq!(replayed(mint(&id).await, StatusCode::CREATED), minted, "{id}");
+    }
+    let integration = tenant.integration().await;
+    let test = async |id: &str| {
+        let path = tenant.path(&format!("/integrations/{id}/endpoints/find/test"));
+        tenant.owner.post_once(&path, SHORT, json!({ "params": { "id": "1" } })).await
+    };
+    first(test(&integration).await, StatusCode::OK);
+    replayed(test(&integration.to_uppercase()).await, StatusCode::OK);
+    replayed(test(&integration.replace('-', "")).await, StatusCode::OK);
+}
+
 both!(only_who_may_still_do_it_gets_the_answer_again);
 async fn only_who_may_still_do_it_gets_the_answer_again() {
     let server = Server::start().await;
