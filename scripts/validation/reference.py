@@ -13,6 +13,16 @@ SPARSE = {"update-workspace", "set-member-role", "report-call"}
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Search = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+
+
+def text(longest):
+    return Annotated[str, StringConstraints(max_length=longest)]
+
+
+def most(kind, count):
+    return Annotated[kind, Field(max_length=count)]
+
+
 Slug = Annotated[str, StringConstraints(min_length=2, max_length=63, pattern="^[a-z0-9][a-z0-9-]*[a-z0-9]$")]
 Environment = Literal["production", "staging", "development"]
 Region = Literal["us-east-1", "ap-southeast-2", "eu-central-1", "ca-central-1"]
@@ -47,8 +57,8 @@ class Numbers(BaseModel):
 class CreateKey(BaseModel):
     duration_days: Annotated[int, Field(ge=1, le=90)]
     name: Name | None = None
-    role: str = "member"
-    permissions: list[str] = Field(default_factory=list)
+    role: text(64) = "member"
+    permissions: most(list[text(64)], 64) = Field(default_factory=list)
     speaks_for: Literal["self", "service"] = "service"
 
 
@@ -57,7 +67,7 @@ class Rotate(BaseModel):
 
 
 class Role(BaseModel):
-    role: str
+    role: text(64)
 
 
 class Nominate(BaseModel):
@@ -66,7 +76,7 @@ class Nominate(BaseModel):
 
 
 class Invite(BaseModel):
-    role: str = "member"
+    role: text(64) = "member"
     email: Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=254,
                                             pattern=r"^[^@\s]+@[^@\s]+$")] | None = None
     duration_days: Annotated[int, Field(ge=1, le=30)] = 7
@@ -85,57 +95,57 @@ class AcceptInvitation(BaseModel):
 
 
 class Secret(BaseModel):
-    value: str
+    value: text(16384)
 
 
 class Auth(BaseModel):
     api_key_value: Secret | None = None
     assertion_algorithm: Literal["RS384", "ES384"] | None = None
-    assertion_audience: str | None = None
-    assertion_issuer: str | None = None
-    assertion_kid: str | None = None
+    assertion_audience: text(2048) | None = None
+    assertion_issuer: text(2048) | None = None
+    assertion_kid: text(256) | None = None
     assertion_scopes_in_jwt: bool = False
-    assertion_subject: str | None = None
+    assertion_subject: text(2048) | None = None
     bearer_token_value: Secret | None = None
     client_auth_method: Literal["client_secret_basic", "client_secret_post"] | None = None
-    client_id: str | None = None
-    client_secret_ssm_param_path: str | None = None
+    client_id: text(512) | None = None
+    client_secret_ssm_param_path: text(2048) | None = None
     client_secret_value: Secret | None = None
-    gcp_scopes: list[str] | None = None
-    header_name: str | None = None
-    private_key_ssm_param_path: str | None = None
+    gcp_scopes: most(list[text(512)], 100) | None = None
+    header_name: text(256) | None = None
+    private_key_ssm_param_path: text(2048) | None = None
     private_key_value: Secret | None = None
-    scopes: list[str] | None = None
-    ssm_param_path: str | None = None
+    scopes: most(list[text(512)], 100) | None = None
+    ssm_param_path: text(2048) | None = None
     token_lifetime_seconds: int = 3600
-    token_ssm_param_path: str | None = None
-    token_url: str | None = None
+    token_ssm_param_path: text(2048) | None = None
+    token_url: text(2048) | None = None
     type: Literal["api_key_header", "bearer_token", "oauth2_client_credentials", "oauth2_jwt_bearer", "gcp_wif",
                   "smart_backend_services"]
 
 
 class Retry(BaseModel):
     max_retries: int = 2
-    retry_on_status: list[int] = [429, 502, 503, 504]
+    retry_on_status: most(list[int], 200) = [429, 502, 503, 504]
 
 
 class Endpoint(BaseModel):
     allow_reserved: bool = False
     auth: Auth | None = None
-    base_url: str | None = None
+    base_url: text(2048) | None = None
     body_format: Literal["json", "form"] = "json"
-    description: str
-    headers: dict[str, str] = {}
-    input_schema: dict[str, Any] = {}
+    description: text(4096)
+    headers: most(dict[text(256), text(4096)], 64) = {}
+    input_schema: most(dict[text(256), Any], 256) = {}
     max_result_length: int = 0
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
-    name: str
-    path: str
-    response_filter: list[str] | None = None
-    response_mapping: dict[str, str] | None = None
+    name: text(64)
+    path: text(2048)
+    response_filter: most(list[text(16384)], 100) | None = None
+    response_mapping: most(dict[text(256), text(16384)], 100) | None = None
     result_delivery: Literal["interrupt", "queue"] = "interrupt"
-    result_key: str | None = None
-    result_template: str | None = None
+    result_key: text(256) | None = None
+    result_template: text(16384) | None = None
     retry_config: Retry = Retry()
 
 
@@ -151,13 +161,13 @@ class CreateIntegration(BaseModel):
     base_url: Url = ""
     display_name: Title
     enabled: bool = True
-    endpoints: list[Endpoint] = []
-    mcp_args: list[str] | None = None
+    endpoints: most(list[Endpoint], 100) = []
+    mcp_args: most(list[text(4096)], 100) | None = None
     mcp_command: Command | None = None
-    mcp_headers: dict[str, str] | None = None
+    mcp_headers: most(dict[text(256), text(4096)], 64) | None = None
     mcp_transport: Transport | None = None
     mcp_url: Url | None = None
-    name: str
+    name: text(64)
     protocol: Protocol = "rest"
 
 
@@ -166,17 +176,17 @@ class UpdateIntegration(BaseModel):
     base_url: Url | None = None
     display_name: Title | None = None
     enabled: bool | None = None
-    endpoints: list[Endpoint] | None = None
-    mcp_args: list[str] | None = None
+    endpoints: most(list[Endpoint], 100) | None = None
+    mcp_args: most(list[text(4096)], 100) | None = None
     mcp_command: Command | None = None
-    mcp_headers: dict[str, str] | None = None
+    mcp_headers: most(dict[text(256), text(4096)], 64) | None = None
     mcp_transport: Transport | None = None
     mcp_url: Url | None = None
     protocol: Protocol | None = None
 
 
 class TestEndpoint(BaseModel):
-    params: dict[str, Any] = {}
+    params: most(dict[text(256), Any], 256) = {}
 
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -230,12 +240,12 @@ class ReportCall(BaseModel):
     run_id: Short | None = None
     parent_session_id: Short | None = None
     fork_turn_index: Count | None = None
-    patient_id: Annotated[str, StringConstraints(pattern="^[A-Za-z0-9.-]{1,64}$")] | None = None
+    patient_id: Annotated[str, StringConstraints(max_length=64, pattern="^[A-Za-z0-9.-]{1,64}$")] | None = None
     summary: Annotated[str, StringConstraints(max_length=20000)] | None = None
 
 
 class Twilio(BaseModel):
-    account_sid: Annotated[str, StringConstraints(pattern="^AC[0-9a-f]{32}$")]
+    account_sid: Annotated[str, StringConstraints(max_length=34, pattern="^AC[0-9a-f]{32}$")]
     auth_token: Annotated[str, StringConstraints(min_length=8, max_length=256)]
 
 
@@ -290,8 +300,8 @@ def application():
         return given(mine_only=mine_only, limit=limit, continuation_token=continuation_token)
 
     @app.get("/list-audit-events")
-    def _(service: str | None = None, action: str | None = None, actor_entity_id: UUID | None = None,
-          resource_type: str | None = None, resource_id: UUID | None = None, phi_only: bool = False,
+    def _(service: text(128) | None = None, action: text(128) | None = None, actor_entity_id: UUID | None = None,
+          resource_type: text(128) | None = None, resource_id: UUID | None = None, phi_only: bool = False,
           date_from: datetime | None = None, date_to: LastMoment = None,
           limit: Annotated[int, Query(ge=1, le=100)] = 50, offset: Annotated[int, Query(ge=0)] = 0):
         return given(service=service, action=action, actor_entity_id=actor_entity_id, resource_type=resource_type,
@@ -313,14 +323,14 @@ def application():
         return given(date_from=date_from, date_to=date_to)
 
     @app.get("/list-integrations")
-    def _(enabled: bool | None = None, protocol: str | None = None, search: Search | None = None,
-          sort_by: str | None = None, limit: Limit = 10, continuation_token: int = 0):
+    def _(enabled: bool | None = None, protocol: text(32) | None = None, search: Search | None = None,
+          sort_by: text(64) | None = None, limit: Limit = 10, continuation_token: int = 0):
         return given(enabled=enabled, protocol=protocol, search=search, sort_by=sort_by, limit=limit,
                      continuation_token=continuation_token)
 
     @app.get("/list-calls")
-    def _(date_from: date | None = None, date_to: date | None = None, status: str | None = None, direction: str | None = None,
-          min_duration: int | None = None, max_duration: int | None = None, service_id: str | None = None,
+    def _(date_from: date | None = None, date_to: date | None = None, status: text(64) | None = None, direction: text(64) | None = None,
+          min_duration: int | None = None, max_duration: int | None = None, service_id: text(256) | None = None,
           include_simulated: bool = False, include_test: bool = False, limit: Annotated[int, Query(ge=1, le=100)] = 20,
           offset: Annotated[int, Query(ge=0)] = 0, continuation_token: int | None = None):
         return given(date_from=date_from, date_to=date_to, status=status, direction=direction, min_duration=min_duration,

@@ -11,12 +11,38 @@ use crate::Answer;
 
 const DOCUMENT: &str = include_str!("../../../contract/openapi.json");
 
-/// One operation's declared answers: a validator where a status has a JSON schema.
+/// One operation's declared answers, by status.
 struct Declared {
     method: String,
     segments: Vec<String>,
-    statuses: HashMap<u16, Option<Validator>>,
+    statuses: HashMap<u16, Response>,
 }
+
+/// One declared answer: its headers, and a validator where it has a JSON schema.
+struct Response {
+    headers: Vec<String>,
+    body: Option<Validator>,
+}
+
+/// Headers of HTTP itself and of browsers, which no document declares.
+const GENERAL: [&str; 16] = [
+    "access-control-allow-credentials",
+    "access-control-allow-origin",
+    "access-control-expose-headers",
+    "allow",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-security-policy",
+    "content-type",
+    "date",
+    "referrer-policy",
+    "transfer-encoding",
+    "vary",
+    "x-content-type-options",
+    "x-frame-options",
+];
 
 static OPERATIONS: LazyLock<Vec<Declared>> = LazyLock::new(|| {
     let document: Value = serde_json::from_str(DOCUMENT).expect("the document is JSON");
@@ -26,8 +52,10 @@ static OPERATIONS: LazyLock<Vec<Declared>> = LazyLock::new(|| {
             let Some(responses) = operation["responses"].as_object() else { continue };
             let statuses = responses.iter().map(|(status, response)| {
                 let schema = &response["content"]["application/json"]["schema"];
-                let validator = schema.is_object().then(|| validator(&document, schema));
-                (status.parse().expect("a status"), validator)
+                let body = schema.is_object().then(|| validator(&document, schema));
+                let headers = response["headers"].as_object().into_iter().flatten();
+                let headers = headers.map(|(name, _)| name.clone()).collect();
+                (status.parse().expect("a status"), Response { headers, body })
             });
             operations.push(Declared {
                 method: method.to_uppercase(),
@@ -95,10 +123,14 @@ pub fn check(method: &Method, path: &str, answer: &Answer) {
         assert!(status == 404 || status == 405, "no operation, and yet: {what}");
         return;
     };
-    let Some(schema) = declared.statuses.get(&status) else {
+    let Some(response) = declared.statuses.get(&status) else {
         panic!("a status that is not declared: {what}")
     };
-    let (Some(schema), Some(body)) = (schema, body) else { return };
+    for name in answer.headers.keys().map(reqwest::header::HeaderName::as_str) {
+        let known = GENERAL.contains(&name) || response.headers.iter().any(|declared| declared == name);
+        assert!(known, "the header {name} is not declared: {what}");
+    }
+    let (Some(schema), Some(body)) = (&response.body, body) else { return };
     let problems: Vec<String> =
         schema.iter_errors(&body).map(|error| format!("{}: {error}", error.instance_path())).collect();
     assert!(problems.is_empty(), "{what}\ndoes not fit: {problems:#?}");

@@ -79,9 +79,20 @@ fn the_nine_given_operations_are_served_as_given() {
         let mut served = served_operations[&id].clone();
         let served_fields = served.as_object_mut().unwrap();
         served_fields.remove("security");
-        // Ward may answer more statuses than were given; those that were given stand word for word.
+        // Ward takes headers besides, and may answer more statuses than were given. Of a given response, what was given
+        // stands word for word; headers and the bodies of errors are Ward's own.
+        if let Some(parameters) = served_fields.get_mut("parameters").and_then(Value::as_array_mut) {
+            parameters.retain(|parameter| parameter["in"] != "header");
+            if parameters.is_empty() && given.get("parameters").is_none() {
+                served_fields.shift_remove("parameters");
+            }
+        }
         let responses = served_fields["responses"].as_object_mut().unwrap();
         responses.retain(|status, _| given["responses"].get(status).is_some());
+        for (status, response) in responses {
+            let given = given["responses"][status].as_object().unwrap();
+            response.as_object_mut().unwrap().retain(|part, _| given.contains_key(part));
+        }
         assert_eq!(served, given, "{id}");
     }
     for (name, given) in given["components"]["schemas"].as_object().unwrap() {
@@ -119,8 +130,14 @@ fn every_operation_says_who_may_call_it() {
     );
     for operation in contract.operations() {
         if let Access::Key { permission, role, or_anonymous } = &operation.access {
-            let any_credential = ["get-auth-info", "get-me", "accept-invitation", "list-my-invitations"]
-                .contains(&operation.id.as_str());
+            let any_credential = [
+                "get-auth-info",
+                "get-me",
+                "accept-invitation",
+                "list-my-invitations",
+                "accept-my-invitation",
+            ]
+            .contains(&operation.id.as_str());
             assert_eq!(permission.is_none(), any_credential, "{}", operation.id);
             assert!(permission.as_deref().is_none_or(|p| PERMISSIONS.contains(&p)), "{}", operation.id);
             assert_eq!(
@@ -432,6 +449,58 @@ fn every_parameter_has_a_maximum_that_is_enforced() {
                     _ => {}
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn every_response_declares_its_headers_and_every_error_its_body() {
+    let document = document();
+    let header = |name: &str| json!({ "$ref": format!("#/components/headers/{name}") });
+    let schema = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
+    for (id, operation) in operations(&document) {
+        let says = "run scripts/contract-headers";
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            let what = format!("{id} {status}: {says}");
+            assert_eq!(response["headers"]["x-request-id"], header("RequestId"), "{what}");
+            if status == "401" {
+                assert_eq!(response["headers"]["www-authenticate"], header("WwwAuthenticate"), "{what}");
+            }
+            if status == "429" || status == "503" {
+                assert_eq!(response["headers"]["retry-after"], header("RetryAfter"), "{what}");
+            }
+            if status == "429" {
+                for (name, declared) in [
+                    ("x-ratelimit-limit", "RateLimitLimit"),
+                    ("x-ratelimit-remaining", "RateLimitRemaining"),
+                    ("x-ratelimit-reset", "RateLimitReset"),
+                ] {
+                    assert_eq!(response["headers"][name], header(declared), "{what}");
+                }
+            }
+            if status.as_str() >= "400" {
+                let body = &response["content"]["application/json"]["schema"];
+                let either = json!({ "anyOf": [schema("HTTPValidationError"), schema("ErrorResponse")] });
+                let known = match status.as_str() {
+                    "422" => [schema("HTTPValidationError"), either, schema("ErrorResponse")].contains(body),
+                    _ => *body == schema("ErrorResponse"),
+                };
+                assert!(known, "{what}: {body}");
+            }
+        }
+        let keys: Vec<&Value> = operation["parameters"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|parameter| parameter["in"] == "header")
+            .collect();
+        assert_eq!(!keys.is_empty(), operation["x-idempotency"] == true, "{id}: {says}");
+        for key in keys {
+            assert_eq!(key["name"], "Idempotency-Key", "{id}");
+            let bounds =
+                (key["schema"]["minLength"].as_u64().unwrap(), key["schema"]["maxLength"].as_u64().unwrap());
+            let anonymous = operation["security"] == json!([]);
+            assert_eq!(bounds, (if anonymous { 22 } else { 16 }, 255), "{id}");
         }
     }
 }
