@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, StringCon
 from pydantic_core import PydanticCustomError
 
 # Absent says "leave as it is".
-SPARSE = {"update-workspace", "set-member-role", "report-call"}
+SPARSE = {"update-workspace", "set-member-role", "report-call", "extend-invitation"}
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Search = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
