@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::client::{Answer, Request};
 use crate::mask::Mask;
-use crate::{Auth, Failure, FailureKind, Outbound, Tokens, fhir, hubspot};
+use crate::{Auth, Failure, FailureKind, Outbound, Tokens, fhir, hubspot, json as bounded};
 
 /// How many bytes of an EHR's words are kept.
 const WORDS_KEPT: usize = 16 << 10;
@@ -184,36 +184,33 @@ impl Target<'_> {
             Ok(request) => request,
             Err(failure) => return Verdict::Misconfigured { why: failure.message },
         };
-        let answer = match self.send(request, deadline).await {
-            Ok(answer) => answer,
+        let told = match self.send(request, note, deadline).await {
+            Ok(told) => told,
             Err(failure) => {
                 let maybe_sent = maybe_sent || failure.maybe_sent;
                 return of_failure(failure, maybe_sent);
             }
         };
-        match judge(&answer) {
-            Judged::Taken => {
-                Verdict::Synced { location: self.form.location(&answer).map(|told| place(&told)) }
-            }
+        let Told { status, after, judged, words, location, .. } = told;
+        match judged {
+            Judged::Taken => Verdict::Synced { location: location.map(|told| place(&told)) },
             Judged::There => self.look(note, deadline).await.unwrap_or(Verdict::Again {
-                status: Some(answer.status.as_u16()),
+                status: Some(status),
                 after: None,
                 maybe_sent: true,
                 why: "conflict",
-                words: words(&answer),
+                words,
             }),
             Judged::NotNow(why) => Verdict::Again {
-                status: Some(answer.status.as_u16()),
-                after: retry_after(&answer),
-                // Who throttles has not done it; who breaks may have done it before.
+                status: Some(status),
+                after,
+                // A server that throttles has not done it; one that breaks may have done it before.
                 maybe_sent: maybe_sent || why != "throttled",
                 why,
-                words: words(&answer),
+                words,
             },
-            Judged::Unauthorized => {
-                Verdict::Unauthorized { status: Some(answer.status.as_u16()), words: words(&answer) }
-            }
-            Judged::Never => Verdict::Refused { status: answer.status.as_u16(), words: words(&answer) },
+            Judged::Unauthorized => Verdict::Unauthorized { status: Some(status), words },
+            Judged::Never => Verdict::Refused { status, words },
         }
     }
 
@@ -223,13 +220,14 @@ impl Target<'_> {
             Ok(request) => request,
             Err(failure) => return Some(Verdict::Misconfigured { why: failure.message }),
         };
-        let answer = match self.send(request, deadline).await {
-            Ok(answer) => answer,
+        let told = match self.send(request, note, deadline).await {
+            Ok(told) => told,
             Err(failure) => return Some(of_failure(failure, true)),
         };
-        let status = Some(answer.status.as_u16());
-        match judge(&answer) {
-            Judged::Taken => match self.form.found(note, &answer) {
+        let Told { status, after, judged, words, found, .. } = told;
+        let status = Some(status);
+        match judged {
+            Judged::Taken => match found {
                 Found::These(places) => match places.as_slice() {
                     [] => None,
                     [one] => Some(Verdict::Synced { location: Some(place(one)) }),
@@ -237,27 +235,46 @@ impl Target<'_> {
                 },
                 Found::NoSearch => Some(Verdict::CannotTell { status, words: None }),
             },
-            Judged::NotNow(why) => Some(Verdict::Again {
-                status,
-                after: retry_after(&answer),
-                maybe_sent: true,
-                why,
-                words: words(&answer),
-            }),
-            Judged::Unauthorized => Some(Verdict::Unauthorized { status, words: words(&answer) }),
-            Judged::There | Judged::Never => Some(Verdict::CannotTell { status, words: words(&answer) }),
+            Judged::NotNow(why) => Some(Verdict::Again { status, after, maybe_sent: true, why, words }),
+            Judged::Unauthorized => Some(Verdict::Unauthorized { status, words }),
+            Judged::There | Judged::Never => Some(Verdict::CannotTell { status, words }),
         }
     }
 
-    async fn send(&self, request: Request, deadline: Instant) -> Result<Answer, Failure> {
+    /// Sends a request and reads its answer. An answer can be long, so it is masked, parsed and judged outside the
+    /// threads that serve requests.
+    async fn send(&self, request: Request, note: &CallNote, deadline: Instant) -> Result<Told, Failure> {
         let sent = Auth::send(self.auth, self.outbound, self.tokens, request, deadline).await?;
-        let mut answer = sent.answer;
-        if !sent.used.is_empty() {
-            // What the EHR says is kept and shown, and some say what they were sent, credentials and all.
-            answer.body = Mask::of(&sent.used).bytes(&answer.body).into();
-        }
-        Ok(answer)
+        let (mut answer, used, form, note) = (sent.answer, sent.used, self.form, note.clone());
+        let read = move || {
+            if !used.is_empty() {
+                // What the EHR says is kept and shown, and some say what they were sent, credentials and all.
+                answer.body = Mask::of(&used).bytes(&answer.body).into();
+            }
+            Told {
+                status: answer.status.as_u16(),
+                after: retry_after(&answer),
+                judged: judge(&answer),
+                words: words(&answer),
+                location: form.location(&answer),
+                found: form.found(&note, &answer),
+            }
+        };
+        self.outbound.work(read).await
     }
+}
+
+/// What an EHR told, whatever was asked.
+struct Told {
+    status: u16,
+    /// The pause that it asks for.
+    after: Option<Duration>,
+    judged: Judged,
+    words: Option<Value>,
+    /// The place of what was created.
+    location: Option<String>,
+    /// What a search found.
+    found: Found,
 }
 
 /// `maybe_sent`: whether this try or an earlier one may have arrived.
@@ -309,7 +326,7 @@ fn issues(answer: &Answer) -> (Vec<String>, Vec<String>) {
     if answer.status.is_success() {
         return (Vec::new(), Vec::new());
     }
-    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let body = bounded::parse(&answer.body, bounded::SMALL_TREE).unwrap_or_default();
     let issues: Vec<&Value> = body["issue"].as_array().into_iter().flatten().collect();
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let kinds = issues.iter().filter_map(|issue| text(&issue["code"])).collect();
@@ -323,7 +340,7 @@ fn words(answer: &Answer) -> Option<Value> {
         return None;
     }
     if answer.body.len() <= WORDS_KEPT
-        && let Ok(mut said) = serde_json::from_slice::<Value>(&answer.body)
+        && let Some(mut said) = bounded::parse(&answer.body, bounded::SMALL_TREE)
     {
         drop_nul(&mut said);
         return Some(said);

@@ -197,7 +197,7 @@ fn read(shape: &Shape, authorized: &Authorized, most: usize) -> Outcome {
     let status = authorized.answer.status;
     let mut outcome = Outcome {
         status: Some(status.as_u16()),
-        raw: Arc::new(Mask::of(&authorized.used).body(&authorized.answer.body)),
+        raw: Arc::new(Mask::of(&authorized.used).body(&authorized.answer.body, usize::MAX)),
         ..Outcome::default()
     };
     if !status.is_success() {

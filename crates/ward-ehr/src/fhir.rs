@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::client::{Answer, Request};
 use crate::delivery::{CallNote, Form, Found, made};
-use crate::{Failure, template};
+use crate::{Failure, json as bounded, template};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/fhir+json");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -146,7 +146,7 @@ pub(crate) fn search(form: Form, base_url: &str, note: &CallNote) -> Result<Requ
 /// What a search's answer shows. A server that does not understand the parameter may answer with everything it has, so
 /// each resource is looked at.
 pub(crate) fn found(form: Form, note: &CallNote, answer: &Answer) -> Found {
-    let Ok(bundle) = serde_json::from_slice::<Value>(&answer.body) else { return Found::NoSearch };
+    let Some(bundle) = bounded::parse(&answer.body, bounded::SMALL_TREE) else { return Found::NoSearch };
     if bundle["resourceType"] != "Bundle" {
         return Found::NoSearch;
     }
@@ -186,7 +186,7 @@ pub(crate) fn location(answer: &Answer) -> Option<String> {
         Some(format!("{kind}/{id}"))
     });
     told.or_else(|| {
-        let body: Value = serde_json::from_slice(&answer.body).ok()?;
+        let body = bounded::parse(&answer.body, bounded::SMALL_TREE)?;
         Some(format!("{}/{}", body["resourceType"].as_str()?, body["id"].as_str()?))
     })
 }

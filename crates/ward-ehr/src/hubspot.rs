@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::client::{Answer, Request};
 use crate::delivery::{CallNote, Found};
-use crate::{Failure, template};
+use crate::{Failure, json as bounded, template};
 
 /// The property that holds the call's id.
 pub const ID_PROPERTY: &str = "ward_call_id";
@@ -70,7 +70,7 @@ pub(crate) fn search(base_url: &str, note: &CallNote) -> Result<Request, Failure
 }
 
 pub(crate) fn found(note: &CallNote, answer: &Answer) -> Found {
-    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let body = bounded::parse(&answer.body, bounded::SMALL_TREE).unwrap_or_default();
     let Some(results) = body["results"].as_array() else { return Found::NoSearch };
     let mut ours: Vec<(&str, String)> = results
         .iter()
@@ -88,6 +88,6 @@ pub(crate) fn found(note: &CallNote, answer: &Answer) -> Found {
 }
 
 pub(crate) fn location(answer: &Answer) -> Option<String> {
-    let body: Value = serde_json::from_slice(&answer.body).ok()?;
+    let body = bounded::parse(&answer.body, bounded::SMALL_TREE)?;
     body["id"].as_str().map(|id| format!("calls/{id}"))
 }

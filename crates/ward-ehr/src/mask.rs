@@ -1,50 +1,58 @@
 //! An answer without what was secret in its request: some servers send a request back.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use percent_encoding::percent_decode_str;
-use serde_json::{Map, Value};
-use zeroize::Zeroizing;
+mod forms;
+mod view;
 
-use crate::Secret;
+use aho_corasick::{AhoCorasick, MatchKind};
+use serde_json::{Map, Value};
+
+use crate::{Secret, json};
+
+use view::View;
 
 /// What stands where a secret stood.
 const MASK: &str = "**********";
 /// A secret shorter than this, bytes, is not looked for: it would be found everywhere.
 const SHORTEST_MASKED: usize = 6;
+/// How many layers of encoding are undone in search of a secret.
+const MOST_LAYERS: usize = 4;
 
 /// The secrets to look for, in every form that an echo is known to have.
 pub struct Mask {
-    /// The longest first, so that none is broken up by a part of it.
-    forms: Vec<Zeroizing<String>>,
+    /// `None`: there is nothing to look for.
+    forms: Option<AhoCorasick>,
 }
 
 impl Mask {
     /// For these secrets.
     pub fn of(secrets: &[Secret]) -> Self {
         let long_enough = secrets.iter().map(Secret::expose).filter(|text| text.len() >= SHORTEST_MASKED);
-        let mut forms: Vec<Zeroizing<String>> = long_enough.flat_map(forms_of).map(Zeroizing::new).collect();
-        forms.sort_unstable_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
-        forms.dedup();
-        Self { forms }
+        let forms = long_enough.flat_map(forms::of).filter(|form| form.len() >= SHORTEST_MASKED);
+        let forms: Vec<_> = forms.map(|form| form.as_bytes().to_vec()).collect();
+        if forms.is_empty() {
+            return Self { forms: None };
+        }
+        // The longest first, so that none is broken up by a part of it.
+        let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(forms);
+        Self { forms: built.ok() }
     }
 
-    /// A body: JSON where it is, else text; null when empty. JSON is read first and masked then, because a string can be
-    /// written in more ways than anybody would think of.
-    pub fn body(&self, body: &[u8]) -> Value {
+    /// A body: JSON where it is and its tree has at most `most_memory` bytes, else text; null when empty. JSON is read first
+    /// and masked then, because a string can be written in many ways.
+    pub fn body(&self, body: &[u8], most_memory: usize) -> Value {
         let text = String::from_utf8_lossy(body);
         if text.trim().is_empty() {
             return Value::Null;
         }
-        match serde_json::from_str(&text) {
-            Ok(value) => self.value(value),
-            Err(_) => Value::String(self.text(&text)),
+        match json::parse(text.as_bytes(), most_memory) {
+            Some(value) => self.value(value),
+            None => Value::String(self.text(&text)),
         }
     }
 
     /// A body as bytes again; JSON's spelling may change, its meaning does not.
     pub fn bytes(&self, body: &[u8]) -> Vec<u8> {
-        match self.body(body) {
+        match self.body(body, json::SMALL_TREE) {
             Value::Null => Vec::new(),
             Value::String(text) => text.into_bytes(),
             other => other.to_string().into_bytes(),
@@ -69,48 +77,41 @@ impl Mask {
         }
     }
 
-    /// A text. Where only its percent-decoded form holds a secret, that form is what is masked and given.
+    /// A text with each secret in it masked, under up to four layers of encoding, and where it was wrapped over lines.
     pub fn text(&self, text: &str) -> String {
-        let plain = self.replaced(text);
-        if !plain.contains('%') {
-            return plain;
-        }
-        for spaced in [plain.clone(), plain.replace('+', " ")] {
-            let decoded = percent_decode_str(&spaced).decode_utf8_lossy().into_owned();
-            let masked = self.replaced(&decoded);
-            if masked != decoded {
-                return masked;
+        let Some(forms) = &self.forms else { return text.to_owned() };
+        let mut ranges = Vec::new();
+        let mut layer = Some(View::of(text));
+        for _ in 0..=MOST_LAYERS {
+            let Some(view) = layer else { break };
+            let others = [view.unwrapped(), view.spaced()];
+            for seen in others.iter().flatten().chain([&view]) {
+                ranges.extend(forms.find_iter(&seen.bytes).map(|found| seen.source(&found.range())));
             }
+            layer = view.decoded();
         }
-        plain
-    }
-
-    fn replaced(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for form in &self.forms {
-            if text.contains(form.as_str()) {
-                text = text.replace(form.as_str(), MASK);
+        if ranges.is_empty() {
+            return text.to_owned();
+        }
+        ranges.sort_unstable_by_key(|range| range.start);
+        let (mut masked, mut written) = (String::with_capacity(text.len()), 0);
+        for range in ranges {
+            // Ranges that a layer found inside or across another's become one.
+            if range.start >= written {
+                masked.push_str(text.get(written..range.start).unwrap_or_default());
+                masked.push_str(MASK);
             }
+            written = written.max(range.end);
         }
-        text
+        masked.push_str(text.get(written..).unwrap_or_default());
+        masked
     }
-}
-
-/// A secret as it is, as it stands in JSON (for where JSON stands in a string), and in base64.
-fn forms_of(secret: &str) -> [String; 5] {
-    let quoted = Value::from(secret).to_string();
-    let escaped = &quoted[1..quoted.len() - 1];
-    [
-        escaped.replace('/', "\\/"),
-        escaped.to_owned(),
-        STANDARD_NO_PAD.encode(secret),
-        URL_SAFE_NO_PAD.encode(secret),
-        secret.to_owned(),
-    ]
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
     use serde_json::json;
 
     use super::*;
@@ -118,7 +119,8 @@ mod tests {
     const SECRET: &str = "s3cr/t+\"Zü";
 
     fn masked(body: &str) -> Value {
-        Mask::of(&[Secret::new(SECRET), Secret::new("1234567"), Secret::new("short")]).body(body.as_bytes())
+        Mask::of(&[Secret::new(SECRET), Secret::new("1234567"), Secret::new("short")])
+            .body(body.as_bytes(), usize::MAX)
     }
 
     #[test]
@@ -133,7 +135,7 @@ mod tests {
         ] {
             assert_eq!(masked(body), json!({ "a": MASK }), "{body}");
         }
-        let encoded = base64::engine::general_purpose::STANDARD.encode(SECRET);
+        let encoded = STANDARD.encode(SECRET);
         let stripped = masked(&json!({ "a": encoded }).to_string());
         assert!(stripped["a"].as_str().unwrap().trim_end_matches('=') == MASK, "{stripped}");
         assert_eq!(masked(r#"{"s3cr\/t+\"Zü":1}"#), json!({ MASK: 1 }), "also as a name");
@@ -142,6 +144,62 @@ mod tests {
         assert_eq!(masked(&twice.to_string()), json!({ "echo": r#"{"a":"**********"}"# }));
         assert_eq!(masked("12345678"), json!("**********8"), "also as a number");
         assert_eq!(masked(&format!("<a>{SECRET}</a>")), json!("<a>**********</a>"));
+    }
+
+    #[test]
+    fn no_encoding_of_a_whole_header_shows_it() {
+        let secret = "a+secret/of=this~test";
+        let mask = Mask::of(&[Secret::new(secret)]);
+        let hidden = |text: &str| {
+            let masked = mask.text(text);
+            assert!(masked.contains(MASK), "{text}");
+            masked
+        };
+        for header in ["", "x", "xy", "Bearer ", "authorization: Bearer ", "{\"a\":\""] {
+            let whole = format!("{header}{secret}\r\n");
+            for encoded in [STANDARD.encode(&whole), URL_SAFE_NO_PAD.encode(&whole)] {
+                hidden(&encoded);
+                let (first, second) = encoded.split_at(encoded.len() / 2);
+                hidden(&format!("{first}\r\n  {second}"));
+            }
+        }
+        let each = |write: fn(u8) -> String| secret.bytes().map(write).collect::<String>();
+        let twice = each(|byte| format!("%25{byte:02X}"));
+        for (text, left) in [
+            (each(|byte| format!("{byte:02x}")), MASK),
+            (each(|byte| format!("{byte:02X}")), MASK),
+            (each(|byte| format!("%{byte:02x}")), MASK),
+            (twice.clone(), MASK),
+            (twice.replace('%', "%25"), MASK),
+            (each(|byte| format!("&#{byte};")), MASK),
+            (each(|byte| format!("&#x{byte:x};")), MASK),
+            (each(|byte| format!("={byte:02X}")), MASK),
+            (each(|byte| format!("\\u{byte:04x}")), MASK),
+            (each(|byte| format!("\\x{byte:02x}")), MASK),
+            ("a&plus;secret&sol;of&equals;this~test".to_owned(), MASK),
+            ("a+secret/of=3Dthis=\r\n~test".to_owned(), MASK),
+            ("a+secret/\n\tof=this~test".to_owned(), MASK),
+            ("<a+secret/of=\r\n this~test>".to_owned(), "<**********>"),
+            ("a%2Bsecret&#x2f;of=3Dthis~test".to_owned(), MASK),
+            ("a%252Bsecret%252Fof%253Dthis~test&more=%25".to_owned(), "**********&more=%25"),
+        ] {
+            assert_eq!(hidden(&text), left, "{text}");
+        }
+        for harmless in
+            ["a+secret", "100% of =3D & more\n lines \\u0041", "&unknown; &#xffffffff; =ZZ %GG \\q"]
+        {
+            assert_eq!(mask.text(harmless), harmless);
+        }
+    }
+
+    #[test]
+    fn masking_takes_time_in_proportion_to_the_text() {
+        let mask = Mask::of(&[Secret::new("a-secret-to-mask")]);
+        // Each sign begins an escape; a quadratic reader would not come to its end.
+        for sign in ["%25", "&", "=", "\\u", " ", "+", "&#x41;"] {
+            let text = sign.repeat(200_000);
+            assert_eq!(mask.text(&text), text);
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct WrongParameter {
 /// faults is answered once.
 pub fn wrong_parameters(
     path: &str,
-    declared: &HashSet<&str>,
+    declared: &[&str],
     params: &Map<String, Value>,
     allow_reserved: bool,
 ) -> Vec<WrongParameter> {
@@ -47,6 +47,7 @@ pub fn wrong_parameters(
         }
     }
     judge.end_segment();
+    let declared: HashSet<&str> = declared.iter().copied().collect();
     let known = |name: &str| placeholders.contains(name) || declared.contains(name);
     let unknown = params.keys().filter(|name| !known(name));
     judge.wrong.extend(unknown.map(|name| WrongParameter { name: name.clone(), message: UNKNOWN }));
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
 
     fn wrong(path: &str, params: &Value, allow_reserved: bool) -> Vec<String> {
-        let declared = HashSet::from(["day"]);
+        let declared = ["day"];
         let params = params.as_object().unwrap();
         let wrong = wrong_parameters(path, &declared, params, allow_reserved);
         wrong.into_iter().map(|it| it.name).collect()

@@ -9,8 +9,6 @@ mod secrets;
 mod store;
 mod stored;
 
-use std::collections::HashSet;
-
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use ward_db::{Error, Timestamp, Tx};
@@ -229,8 +227,8 @@ pub struct Endpoint<A> {
 
 impl<A> Endpoint<A> {
     /// The names of the parameters that its schema declares.
-    fn declared_parameters(&self) -> HashSet<&str> {
-        let mut names = HashSet::new();
+    fn declared_parameters(&self) -> Vec<&str> {
+        let mut names = Vec::new();
         let mut schemas = vec![&self.input_schema];
         while let Some(schema) = schemas.pop() {
             names
