@@ -248,7 +248,7 @@ impl Target<'_> {
         let (mut answer, used, form, note) = (sent.answer, sent.used, self.form, note.clone());
         let read = move || {
             if !used.is_empty() {
-                // What the EHR says is kept and shown, and some say what they were sent, credentials and all.
+                // The answer is kept and shown, and some EHRs repeat the request in it, credentials and all.
                 answer.body = Mask::of(&used).bytes(&answer.body).into();
             }
             Told {
@@ -264,16 +264,16 @@ impl Target<'_> {
     }
 }
 
-/// What an EHR told, whatever was asked.
+/// The answer of an EHR to a create or a search, read.
 struct Told {
     status: u16,
     /// The pause that it asks for.
     after: Option<Duration>,
     judged: Judged,
     words: Option<Value>,
-    /// The place of what was created.
+    /// The place of the resource that was created.
     location: Option<String>,
-    /// What a search found.
+    /// The resources that a search found.
     found: Found,
 }
 

@@ -44,7 +44,7 @@ fn certain(encoded: &str, before: usize, length: usize, bits: usize) -> String {
     encoded.get(first..end).unwrap_or_default().to_owned()
 }
 
-/// Base32 without padding (RFC 4648 section 6).
+/// The bytes in base32, without padding (RFC 4648 section 6).
 fn base32(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     let (mut text, mut held, mut bits) = (String::new(), 0_u32, 0);

@@ -10,7 +10,7 @@ pub struct View {
 }
 
 impl View {
-    /// The text itself.
+    /// The view of a text as it stands, with no layer undone.
     pub fn of(text: &str) -> Self {
         let at = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
         let from = (0..text.len()).map(|index| (at(index), at(index + 1))).collect();
@@ -56,7 +56,8 @@ impl View {
         (decoded.bytes != self.bytes).then_some(decoded)
     }
 
-    /// The view with what `decode` recognizes at a place replaced: the length of it, and the bytes in its place.
+    /// The view with each sequence that `decode` recognizes replaced. It gives the length of the sequence and the bytes that
+    /// the sequence stands for.
     fn decoded_by(&self, decode: impl Fn(&[u8], u8) -> Option<(usize, Vec<u8>)>) -> Self {
         let (mut bytes, mut from) =
             (Vec::with_capacity(self.bytes.len()), Vec::with_capacity(self.bytes.len()));

@@ -284,7 +284,7 @@ fn free_name(tx: &mut Tx<'_>, workspace: &workspaces::Workspace, name: &str) -> 
     Ok(())
 }
 
-/// An integration with its configuration, parsed where parsing keeps nobody waiting.
+/// An integration with its configuration, parsed among the CPU work.
 pub(super) async fn read(app: &Arc<App>, entry: &Entry, id: IntegrationId) -> Result<Integration, ApiError> {
     let workspace = entry.workspace()?.id;
     let found = app.db.read("integrations.get", move |tx| store::get(tx, workspace, id)).await?;
@@ -292,17 +292,17 @@ pub(super) async fn read(app: &Arc<App>, entry: &Entry, id: IntegrationId) -> Re
     Ok(app.work.run(holder(entry)?, move || found.parse()).await??)
 }
 
-/// How often a change is worked out anew because another one came between.
+/// How often a change is worked out again because the integration was changed in between.
 const MOST_REWORKED: usize = 5;
 
 /// A change, worked out against the version of the integration that was read.
 struct WorkedOut {
-    /// The integration after the change.
+    /// The integration as it is after the change.
     integration: Integration,
     texts: store::Texts,
     plan: Plan,
     stored: Vec<Stored>,
-    /// The version that was read.
+    /// The version of the integration that was read.
     seen: Timestamp,
     /// The fields that differ. Empty, and no secret is put: nothing is written.
     fields: Vec<&'static str>,

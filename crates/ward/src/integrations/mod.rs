@@ -112,7 +112,7 @@ pub enum AuthKind {
     SmartBackendServices,
 }
 
-/// How a client authenticates with its secret (RFC 6749 section 2.3.1, by the names of OpenID Connect Discovery).
+/// How a client authenticates with its secret (RFC 6749 section 2.3.1; the names are those of RFC 7591 section 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientAuthMethod {

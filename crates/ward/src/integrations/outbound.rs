@@ -211,7 +211,7 @@ pub fn stored_connection(
 }
 
 impl StoredConnection {
-    /// Parses the configuration and opens the credentials. The work grows with what the tenant stored, so it belongs into
+    /// Parses the configuration and opens the credentials. The work grows with the stored configuration, so it belongs into
     /// [`crate::work::Work`].
     fn open(self, keys: &Keys) -> Result<Connection, ward_db::Error> {
         let integration = self.integration.parse()?;
@@ -227,7 +227,7 @@ impl StoredConnection {
     }
 }
 
-/// The integration of this id, its credentials opened where that keeps nobody waiting.
+/// The integration of this id, its credentials opened among the CPU work.
 pub async fn connection(
     app: &App,
     workspace: WorkspaceId,

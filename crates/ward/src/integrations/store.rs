@@ -94,7 +94,7 @@ pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<i64, Error> {
     tx.one("SELECT count(*) FROM integrations WHERE workspace_id = $1", &[workspace.into()], |row| row.get(0))
 }
 
-/// What a transaction has to know of an integration before it changes it, without its configuration.
+/// The facts that a transaction needs before it changes an integration, without the configuration.
 #[derive(Clone, Debug)]
 pub struct Named {
     pub name: String,
@@ -102,7 +102,7 @@ pub struct Named {
     pub updated_at: Timestamp,
 }
 
-/// An integration's name and version.
+/// The name and the version of an integration.
 pub fn named(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<Option<Named>, Error> {
     tx.optional(
         "SELECT name, builtin, updated_at FROM integrations WHERE workspace_id = $1 AND id = $2",
@@ -120,7 +120,7 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// The texts of a configuration.
+    /// The JSON parts of a configuration, written.
     pub fn of(config: &Config) -> Result<Self, Error> {
         let write = |written: serde_json::Result<String>| {
             written.map_err(|_| Error::unreadable("a configuration that cannot be written as JSON"))
@@ -228,7 +228,7 @@ pub fn page(tx: &mut Tx<'_>, workspace: WorkspaceId, page: Page) -> Result<Vec<(
     )
 }
 
-/// What an integration is listed, sorted and filtered by.
+/// The facts by which integrations are listed, sorted and filtered.
 #[derive(Clone, Debug)]
 pub struct Head {
     pub id: IntegrationId,

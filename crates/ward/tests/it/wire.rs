@@ -190,3 +190,66 @@ async fn no_stray_space_becomes_part_of_a_secret() {
     }
     assert_eq!(server.count("SELECT count(*) FROM integrations").await, 0);
 }
+
+both!(private_keys_are_taken_in_their_usual_forms_and_up_to_a_size);
+async fn private_keys_are_taken_in_their_usual_forms_and_up_to_a_size() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let auth = |key: &str| json!({ "type": "smart_backend_services", "client_id": "c", "private_key_value": { "value": key } });
+    let rsa = ward_test::rsa_pem();
+    for (index, key) in [rsa.clone(), rsa.replace('\n', "\\n"), rsa.replace('\n', " "), format!("\n{rsa}\n")]
+        .iter()
+        .enumerate()
+    {
+        let body = json!({ "name": format!("i{index}"), "display_name": "A", "base_url": "https://ehr.example.com", "auth": auth(key) });
+        tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
+    }
+    let large = include_str!("../../../ward-ehr/tests/rsa-8192.pem");
+    let endpoint = |index: usize| json!({ "name": format!("e{index}"), "description": "E", "path": "/", "auth": auth(large) });
+    let endpoints: Vec<Value> = (0..10).map(endpoint).collect();
+    let body = json!({ "name": "x", "display_name": "X", "base_url": "https://ehr.example.com", "endpoints": endpoints });
+    let refused = tenant.owner.post(&tenant.path("/integrations"), body).await;
+    assert!(!refused.text.contains("BEGIN"));
+    let problems = refused.problems();
+    assert_eq!(problems.len(), 10);
+    assert!(problems[9].1.contains("2048 to 4096 bits"), "{problems:?}");
+    // Where the client's secret stands is said for the kind that has one, and for no other.
+    let post = json!({ "type": "oauth2_client_credentials", "client_id": "c", "token_url": "https://login.example.com/t",
+                       "client_auth_method": "client_secret_post", "client_secret_value": { "value": "a-client-secret" } });
+    let body =
+        json!({ "name": "p", "display_name": "P", "base_url": "https://ehr.example.com", "auth": post });
+    let made = tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
+    assert_eq!(made["auth"]["client_auth_method"], "client_secret_post");
+    let other = json!({ "type": "bearer_token", "client_auth_method": "client_secret_post" });
+    let body = json!({ "name": "q", "display_name": "Q", "auth": other });
+    let refused = tenant.owner.post(&tenant.path("/integrations"), body).await;
+    assert_eq!(refused.problem_locs(), ["body.auth.client_auth_method"]);
+}
+
+both!(a_client_secret_goes_into_the_form_where_that_is_configured);
+async fn a_client_secret_goes_into_the_form_where_that_is_configured() {
+    let server = open_server().await;
+    let tenant = server.tenant("acme").await;
+    let peer = Peer::start(|heard, _| {
+        let asked = heard.starts_with("POST /token ");
+        let fine = heard.contains("client_id=the-client&client_secret=a-client-secret")
+            && !heard.contains("authorization:");
+        Some(match (asked, fine) {
+            (true, true) => answer(200, r#"{"access_token":"a-token-that-was-got"}"#),
+            (true, false) => answer(401, "{}"),
+            (false, _) => answer(200, "\"here\""),
+        })
+    })
+    .await;
+    let auth = |method: Value| {
+        json!({ "type": "oauth2_client_credentials", "client_id": "the-client", "token_url": format!("{}/token", peer.url()),
+                "client_auth_method": method, "client_secret_value": { "value": "a-client-secret" } })
+    };
+    let path = endpoint(&tenant, &peer.url(), json!({ "auth": auth(json!("client_secret_post")) })).await;
+    assert_eq!(run(&tenant.owner, &path, json!({})).await["raw_response"], "here");
+    for basic in [json!("client_secret_basic"), Value::Null] {
+        let path = endpoint(&tenant, &peer.url(), json!({ "auth": auth(basic) })).await;
+        let told = run(&tenant.owner, &path, json!({})).await;
+        assert!(told["error"].as_str().unwrap().contains("refused"), "{told}");
+    }
+}
