@@ -268,7 +268,7 @@ both!(a_page_is_all_that_a_list_reads);
 async fn a_page_is_all_that_a_list_reads() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
-    let filler = "z".repeat(60_000);
+    let filler = "z".repeat(4_000);
     for index in 0..9 {
         let endpoint = json!({ "name": "e", "description": filler, "path": "/" });
         let body = json!({ "name": format!("i{index}"), "display_name": "I", "endpoints": [endpoint] });
