@@ -189,13 +189,16 @@ BODIES = {
         "has_recording": BOOLEAN, "service_id": SHORT, "escalation_status": SHORT, "final_state": SHORT,
         "quality_score": either(NUMBER, listed(FLOAT_TEXTS), listed(INT_TEXTS)), "run_id": SHORT, "parent_session_id": SHORT,
         "fork_turn_index": INTEGER, "patient_id": known("pat-1", "A" * 64, "A" * 65, "a_b", "a\n"),
-        "summary": known("z" * 20000, "z" * 20001, "\U0001fa7a"),
+        "summary": known("z" * 20000, "z" * 20001, "\U0001fa7a"), "credential_id": listed(UUIDS),
     },
     "set-twilio": {"account_sid": one_of("AC" + "0" * 32, "AC" + "f" * 32, "AC" + "F" * 32, "AC" + "0" * 33, "ac" + "0" * 32),
                    "auth_token": known("12345678", "1234567", "x" * 256, "x" * 257)},
     "resolve-delivery": {"in_ehr": BOOLEAN, "location": known("Communication/1", "x" * 200, "x" * 201, "a b", "\u00e9")},
     "retry-failed-deliveries": {"integration_id": listed(UUIDS)},
     "hold-integration": {"held": BOOLEAN},
+    "update-test-credential-ids": {"credential_ids": many(listed(UUIDS))},
+    "convert-workspace-environment": {"target": one_of("production", "staging", "development"), "confirm_slug": known("acme", "a", "A"),
+                                      "accept": many(one_of("real_calls_present", "no_connector", "whatever"))},
 }
 STATE = ["pending", "sending", "synced", "held", "failed", "Held", "held "]
 INT, BOOL, UUID_, TIME, TEXT = INT_TEXTS, BOOL_TEXTS, UUIDS, TIMES, STRINGS
@@ -208,6 +211,7 @@ QUERIES = {
     "get-audit-summary": {"date_from": TIME, "date_to": TIME},
     "get-phi-access-report": {"entity_id": UUID_, "date_from": TIME, "date_to": TIME, "limit": INT, "offset": INT},
     "get-entity-access-log": {"date_from": TIME, "date_to": TIME, "limit": INT, "offset": INT},
+    "check-environment-conversion": {"target": ["production", "staging", "development", "", "Production"]},
     "list-integrations": {"enabled": BOOL, "protocol": TEXT, "search": TEXT, "sort_by": TEXT, **PAGE},
     "get-me": PAGE, "list-members": PAGE, "list-invitations": PAGE, "list-my-invitations": PAGE,
     "list-calls": {"date_from": TIME, "date_to": TIME, "status": TEXT, "direction": TEXT, "min_duration": INT, "max_duration": INT,

@@ -242,6 +242,7 @@ class ReportCall(BaseModel):
     fork_turn_index: Count | None = None
     patient_id: Annotated[str, StringConstraints(max_length=64, pattern="^[A-Za-z0-9.-]{1,64}$")] | None = None
     summary: Annotated[str, StringConstraints(max_length=20000)] | None = None
+    credential_id: UUID | None = None
 
 
 class Twilio(BaseModel):
@@ -262,7 +263,20 @@ class Hold(BaseModel):
     held: bool
 
 
+class TestCredentials(BaseModel):
+    credential_ids: Annotated[list[UUID], Field(max_length=100)]
+
+
+class Convert(BaseModel):
+    target: Literal["production", "staging"]
+    confirm_slug: Slug
+    accept: Annotated[list[Literal["integration_not_provisioned", "integration_disabled", "integration_unconfigured",
+                                   "integration_without_tls", "real_calls_present", "no_connector", "test_callers_remain",
+                                   "test_credentials_remain", "deliveries_waiting"]], Field(max_length=20)] = []
+
+
 BODIES = {
+    "update-test-credential-ids": TestCredentials, "convert-workspace-environment": Convert,
     "create-workspace": Create, "create-self-service-workspace": Create, "create-my-workspace": Create,
     "update-workspace": Update, "archive-workspace": Archive, "update-test-caller-numbers": Numbers,
     "create-api-key": CreateKey, "rotate-api-key": Rotate, "set-member-role": Role, "nominate-owner": Nominate,
@@ -299,6 +313,10 @@ def application():
     def _(mine_only: bool = False, limit: Limit = 10, continuation_token: int = 0):
         return given(mine_only=mine_only, limit=limit, continuation_token=continuation_token)
 
+    @app.get("/check-environment-conversion")
+    def _(target: Literal["production", "staging"] = "production"):
+        return given(target=target)
+
     @app.get("/list-audit-events")
     def _(service: text(128) | None = None, action: text(128) | None = None, actor_entity_id: UUID | None = None,
           resource_type: text(128) | None = None, resource_id: UUID | None = None, phi_only: bool = False,
@@ -309,12 +327,12 @@ def application():
                      offset=offset)
 
     @app.get("/get-phi-access-report")
-    def _(entity_id: UUID | None = None, date_from: datetime | None = None, date_to: datetime | None = None,
+    def _(entity_id: UUID | None = None, date_from: datetime | None = None, date_to: LastMoment = None,
           limit: Annotated[int, Query(ge=1, le=100)] = 50, offset: Annotated[int, Query(ge=0)] = 0):
         return given(entity_id=entity_id, date_from=date_from, date_to=date_to, limit=limit, offset=offset)
 
     @app.get("/get-entity-access-log")
-    def _(date_from: datetime | None = None, date_to: datetime | None = None,
+    def _(date_from: datetime | None = None, date_to: LastMoment = None,
           limit: Annotated[int, Query(ge=1, le=100)] = 50, offset: Annotated[int, Query(ge=0)] = 0):
         return given(date_from=date_from, date_to=date_to, limit=limit, offset=offset)
 

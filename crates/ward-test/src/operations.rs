@@ -62,6 +62,10 @@ impl Target {
             "update-workspace" => json!({ "name": format!("Renamed to {}", fresh_slug()) }),
             "archive-workspace" => json!({ "slug": self.slug }),
             "update-test-caller-numbers" => json!({ "numbers": [fresh_number()] }),
+            "update-test-credential-ids" => json!({ "credential_ids": [] }),
+            "convert-workspace-environment" => {
+                json!({ "target": "staging", "confirm_slug": self.slug, "accept": ["real_calls_present"] })
+            }
             "create-api-key" => json!({ "duration_days": 7, "role": "viewer" }),
             "report-call" => {
                 json!({ "status": "completed", "caller_id": fresh_number(), "direction": "inbound" })

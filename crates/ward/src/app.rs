@@ -46,6 +46,10 @@ pub const MIGRATIONS: &[Migration] = &[
     },
     Migration { name: "0013_test_rules", sql: include_str!("../../../migrations/0013_test_rules.sql") },
     Migration {
+        name: "0014_test_credentials",
+        sql: include_str!("../../../migrations/0014_test_credentials.sql"),
+    },
+    Migration {
         name: "0015_invitation_addresses",
         sql: include_str!("../../../migrations/0015_invitation_addresses.sql"),
     },

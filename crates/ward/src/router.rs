@@ -73,6 +73,11 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("get-test-caller-numbers", "workspaces", workspaces::api::test_callers)?;
     routes.on("update-test-caller-numbers", "workspaces", workspaces::api::set_test_callers)?;
 
+    routes.on("get-test-credential-ids", "workspaces", workspaces::api::test_credentials)?;
+    routes.on("update-test-credential-ids", "workspaces", workspaces::api::set_test_credentials)?;
+    routes.on("check-environment-conversion", "workspaces", workspaces::api::check_environment)?;
+    routes.on("convert-workspace-environment", "workspaces", workspaces::api::convert_environment)?;
+
     routes.on("get-auth-info", "api_keys", api_keys::api::me)?;
     routes.on("get-me", "identity", identity::api::me)?;
     routes.on("list-api-keys", "api_keys", api_keys::api::list)?;
@@ -105,6 +110,7 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("update-integration", "integrations", integrations::api::update)?;
     routes.on("delete-integration", "integrations", integrations::api::delete)?;
     routes.on("test-integration-endpoint", "integrations", integrations::api::test)?;
+    routes.on("test-integration-connection", "integrations", integrations::api::test_connection)?;
 
     routes.on("list-calls", "calls", calls::api::list)?;
     routes.on("get-call", "calls", calls::api::get)?;

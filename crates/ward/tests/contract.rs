@@ -142,7 +142,8 @@ fn every_operation_says_who_may_call_it() {
             assert!(permission.as_deref().is_none_or(|p| PERMISSIONS.contains(&p)), "{}", operation.id);
             assert_eq!(
                 role.as_deref() == Some("owner"),
-                ["archive-workspace", "nominate-owner"].contains(&operation.id.as_str()),
+                ["archive-workspace", "convert-workspace-environment", "nominate-owner"]
+                    .contains(&operation.id.as_str()),
                 "{}",
                 operation.id
             );
@@ -151,6 +152,21 @@ fn every_operation_says_who_may_call_it() {
         assert!(!operation.idempotent || operation.method == http::Method::POST, "{}", operation.id);
         assert!(operation.statuses.iter().any(|status| (200..300).contains(status)), "{}", operation.id);
     }
+}
+
+#[test]
+fn a_day_that_ends_a_period_is_in_it_everywhere() {
+    let mut periods = 0;
+    for (id, operation) in operations(&document()) {
+        let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+        for parameter in parameters.iter().filter(|parameter| parameter["name"] == "date_to") {
+            let schema = &parameter["schema"]["anyOf"][0];
+            let whole_day = schema["format"] == "date" || schema["x-end-of-day"] == true;
+            assert!(whole_day, "{id}: {schema}");
+            periods += 1;
+        }
+    }
+    assert!(periods > 2, "only {periods} operations take a period");
 }
 
 #[test]

@@ -276,6 +276,7 @@ pub async fn revoke(app: &Arc<App>, entry: Entry, key_id: KeyId) -> Result<(), A
 /// Ends a key; a service that has no other goes with it.
 fn end(tx: &mut Tx<'_>, context: &Context, actor: Actor, key: &ApiKey) -> Result<(), ApiError> {
     store::revoke(tx, key, context.now)?;
+    workspaces::forget_test_credentials(tx, key.workspace, context.now)?;
     if key.kind == PrincipalKind::Service {
         identity::leave(tx, key.principal, key.workspace)?;
     }

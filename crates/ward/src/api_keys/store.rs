@@ -9,7 +9,7 @@ use super::{ApiKey, EndedKeys, KeyRecord};
 use crate::access::{Permission, Permissions, Reach, Role};
 use crate::endings::Ended;
 use crate::identity::PrincipalKind;
-use crate::ids::{PrincipalId, WorkspaceId};
+use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::{self, Page, counted};
 use crate::workspaces::{self, AsMember};
 
@@ -284,6 +284,21 @@ fn names(permissions: Permissions) -> String {
 fn hash(row: &Row<'_>, index: usize) -> Result<SecretHash, Error> {
     let bytes: Vec<u8> = row.get(index)?;
     SecretHash::try_from(bytes.as_slice()).map_err(Error::unreadable)
+}
+
+/// Whether this credential is a live key of the workspace. The row is found by its id alone and judged here.
+pub fn is_live(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    credential: CredentialId,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let found = tx.optional(
+        &format!("SELECT k.workspace_id, k.revoked_at IS NULL AND {LIVE}, k.expires_at FROM api_keys k WHERE k.id = $1"),
+        &[credential.into()],
+        |row| Ok((row.get::<WorkspaceId>(0)?, row.get::<bool>(1)?, row.get::<Timestamp>(2)?)),
+    )?;
+    Ok(found.is_some_and(|(home, live, expires_at)| home == workspace && live && expires_at > now))
 }
 
 /// A live key, whichever workspace it belongs to. By itself for the operator only.

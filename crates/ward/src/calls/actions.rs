@@ -114,7 +114,7 @@ fn record(
     report: &Report,
 ) -> Result<(CallRecord, bool), ApiError> {
     let Some(mut call) = store::by_sid(tx, workspace.id, sid)? else {
-        let mut call = begin(tx, context.now, workspace.id, sid, reporter, report)?;
+        let mut call = begin(tx, context.now, workspace.id, sid, (reporter, &actor), report)?;
         let finished = call.status.is_final();
         let owed_to = if finished { decide(tx, workspace, &mut call)? } else { None };
         store::insert(tx, workspace.id, &call)?;
@@ -190,7 +190,7 @@ fn begin(
     now: Timestamp,
     workspace: WorkspaceId,
     sid: &str,
-    reporter: Reporter,
+    (reporter, actor): (Reporter, &Actor),
     report: &Report,
 ) -> Result<CallRecord, ApiError> {
     let (Some(caller), Some(reported_direction)) = (&report.caller, report.direction) else {
@@ -203,8 +203,10 @@ fn begin(
         return Err(ApiError::invalid(missing.map(|(field, _)| first_report_needs(field)).collect()));
     };
     let callee = report.callee.as_ref();
-    let listed = workspaces::test_parties(tx, workspace, caller.number(), callee.and_then(Caller::number))?;
-    let test_rule = TestRule::of_parties(listed.caller, listed.callee);
+    let numbers = (caller.number(), callee.and_then(Caller::number));
+    let made_with = [actor.credential, report.credential];
+    let listed = workspaces::test_parties(tx, workspace, numbers.0, numbers.1, made_with)?;
+    let test_rule = TestRule::of(listed);
     let mut details = Map::new();
     if let Some(callee) = callee.and_then(Caller::text) {
         details.insert("phone_number".to_owned(), callee.into());

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 use ward_db::Timestamp;
 
 use super::actions::Recorded;
@@ -11,7 +12,7 @@ use crate::error::ApiError;
 use crate::http::contract::RuleProblem;
 use crate::http::validate::{Json, Problem};
 use crate::http::{Call, Reply};
-use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
+use crate::ids::{CallId, CredentialId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::scan::{self, Found, Wanted};
 use crate::sync;
 
@@ -245,6 +246,9 @@ fn explanation(rule: TestRule, version: i64) -> String {
     let party = match rule {
         TestRule::Caller => "The caller",
         TestRule::Callee => "The called number",
+        TestRule::Credential => {
+            return "The call was made with a key on the workspace's list of test credentials.".to_owned();
+        }
     };
     format!(
         "{party} was on version {version} of the workspace's list of test callers when the call was first reported."
@@ -428,6 +432,10 @@ fn read_report(body: &Map<String, Value>) -> Result<Report, ApiError> {
         status,
         caller: party("caller_id")?,
         callee: party("phone_number")?,
+        credential: text("credential_id")
+            .map(|id| Uuid::try_parse(id).map(CredentialId))
+            .transpose()
+            .map_err(|_| unread())?,
         direction: text("direction").and_then(Direction::named),
         completion_reason: completion_reason.map(str::to_owned),
         duration_ms: body.get("duration_seconds").and_then(Value::as_f64).map(milliseconds),

@@ -15,7 +15,8 @@ use ward_db::{Error, Row, Timestamp, Tx};
 
 pub use caller::{Caller, NotACaller};
 
-use crate::ids::{CallId, WorkspaceId};
+use crate::ids::{CallId, CredentialId, WorkspaceId};
+use crate::workspaces::TestParties;
 
 /// What kind of call it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,10 +99,12 @@ pub enum TestRule {
     Caller,
     /// The number that is called is on the list.
     Callee,
+    /// The call was made with a test credential.
+    Credential,
 }
 
 impl TestRule {
-    const ALL: [Self; 2] = [Self::Caller, Self::Callee];
+    const ALL: [Self; 3] = [Self::Caller, Self::Callee, Self::Credential];
 
     /// The rule that the parties of a call meet, if there is one.
     pub const fn of_parties(caller_listed: bool, callee_listed: bool) -> Option<Self> {
@@ -112,11 +115,18 @@ impl TestRule {
         }
     }
 
+    /// The rule that makes a call a test by what the workspace's lists say of it, if there is one.
+    fn of(listed: TestParties) -> Option<Self> {
+        let by_credential = listed.credential.then_some(Self::Credential);
+        Self::of_parties(listed.caller, listed.callee).or(by_credential)
+    }
+
     /// Its name in the database and in answers.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Caller => "test_caller",
             Self::Callee => "test_callee",
+            Self::Credential => "test_credential",
         }
     }
 
@@ -315,6 +325,8 @@ pub struct Report {
     pub caller: Option<Caller>,
     /// Who is called; `None` when the report does not say.
     pub callee: Option<Caller>,
+    /// The key that the call was made with, where another key reports it.
+    pub credential: Option<CredentialId>,
     /// Which way; `None` when the report does not say.
     pub direction: Option<Direction>,
     /// How it ended.
@@ -405,6 +417,11 @@ fn count_unknown(field: &'static str) {
     metrics::counter!("ward_unknown_reported_values_total", "field" => field).increment(1);
 }
 
+/// Whether the workspace has real calls. A look at all of its calls, so only for long reads.
+pub fn any_real(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<bool, Error> {
+    store::any_real(tx, workspace)
+}
+
 /// The call of this id.
 pub fn by_id(tx: &mut Tx<'_>, workspace: WorkspaceId, id: CallId) -> Result<Option<CallRecord>, Error> {
     store::by_id(tx, workspace, id)
@@ -427,6 +444,7 @@ mod tests {
             status,
             caller: None,
             callee: None,
+            credential: None,
             direction: None,
             completion_reason: None,
             duration_ms,

@@ -66,6 +66,16 @@ pub fn by_id(tx: &mut Tx<'_>, workspace: WorkspaceId, id: CallId) -> Result<Opti
     tx.optional(&sql, &[workspace.into(), id.into()], call)
 }
 
+/// Whether the workspace has real calls.
+pub fn any_real(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<bool, Error> {
+    let found = tx.optional(
+        "SELECT 1 FROM calls WHERE workspace_id = $1 AND direction IN ('inbound', 'outbound') LIMIT 1",
+        &[workspace.into()],
+        |_| Ok(()),
+    )?;
+    Ok(found.is_some())
+}
+
 /// Inserts a call.
 pub fn insert(tx: &mut Tx<'_>, workspace: WorkspaceId, new: &CallRecord) -> Result<(), Error> {
     let details = Document::from(new.details.clone()).to_string();

@@ -242,6 +242,7 @@ fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Report, ApiErr
         status,
         caller: keep(caller),
         callee: keep(callee),
+        credential: None,
         direction: Some(direction(field("Direction"))),
         completion_reason: completion_reason.map(str::to_owned),
         duration_ms,

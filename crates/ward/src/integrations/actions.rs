@@ -234,6 +234,8 @@ pub(super) async fn create(
                 let (config, plan, texts) =
                     settled.as_ref().as_ref().map_err(|wrong| ApiError::from(wrong.clone()))?;
                 let integration = Integration {
+                    last_tested_at: None,
+                    last_test_status: None,
                     id: IntegrationId::at(now),
                     workspace,
                     name: name.clone(),
@@ -389,6 +391,7 @@ async fn write_change(
             }
             let now = entry.context.now;
             integration.updated_at = now.max(Timestamp::from_micros(change.seen.micros() + 1));
+            (integration.last_tested_at, integration.last_test_status) = (None, None);
             store::update(tx, &integration, &change.texts)?;
             let dropped = change.plan.carry_out(tx, &vault, (workspace, id), &change.stored, now)?;
             let mut what = json!({
@@ -545,4 +548,15 @@ pub(super) fn record_test(
     let thing = (integration.id, integration.name.as_str());
     let event = event(context, caller, "integration.test", integration.workspace, thing, what);
     audit::record_phi_access(tx, event)
+}
+
+/// Records that an integration's connection is about to be tested.
+pub(super) fn record_connection_test(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    caller: &Caller,
+    workspace: WorkspaceId,
+    thing: (IntegrationId, &str),
+) -> Result<(), ApiError> {
+    audit::record(tx, event(context, caller, "integration.test_connection", workspace, thing, json!({})))
 }

@@ -32,6 +32,8 @@ pub(super) struct Shown {
     builtin: bool,
     #[serde(flatten)]
     mcp: Mcp,
+    last_tested_at: Option<Timestamp>,
+    last_test_status: Option<String>,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
@@ -51,6 +53,8 @@ impl From<Integration> for Shown {
             enabled: config.enabled,
             builtin: integration.builtin,
             mcp: config.mcp,
+            last_tested_at: integration.last_tested_at,
+            last_test_status: integration.last_test_status,
             created_at: integration.created_at,
             updated_at: integration.updated_at,
         }
@@ -244,4 +248,11 @@ pub async fn test(mut call: Call) -> Result<Reply, ApiError> {
     let endpoint = call.parameter("endpoint_name").to_owned();
     let params = rules::params(&sent.value.params);
     outbound::test::run(&call.app, entry, named(&call), endpoint, params, repeat).await
+}
+
+/// `test-integration-connection`
+pub async fn test_connection(mut call: Call) -> Result<Reply, ApiError> {
+    let (entry, bytes) = call.enter_with_ignored_body().await?;
+    let repeat = Repeat::of(&call, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
+    health::test_connection(&call.app, entry, named(&call), repeat).await
 }

@@ -19,7 +19,7 @@ use crate::workspaces;
 pub use actions::forget_secrets;
 pub use outbound::{Connection, connection};
 pub use secrets::{SecretAt, count_under_other_keys, reseal, sealed_rows};
-pub use store::{built_in, changed_at, exists_by_id, name, readiness};
+pub use store::{built_in, changed_at, exists_by_id, fitness, name, readiness};
 pub use stored::over_long;
 
 /// How many integrations a workspace may have: its list is read whole, and they are checked at once.
@@ -42,6 +42,10 @@ pub struct Integration {
     pub updated_at: Timestamp,
     /// Its place in its workspace's list.
     pub position: i64,
+    /// When its connection was last tested since its last change.
+    pub last_tested_at: Option<Timestamp>,
+    /// What that test found.
+    pub last_test_status: Option<String>,
     /// What its operator configures.
     pub config: Config,
 }
@@ -326,6 +330,8 @@ pub fn seed(tx: &mut Tx<'_>, workspace: WorkspaceId, connector: &str, now: Times
     }
     let position = workspaces::next_position(tx, workspace, now)?;
     let seeded = Integration {
+        last_tested_at: None,
+        last_test_status: None,
         id: IntegrationId::at(now),
         workspace,
         name: connector.to_owned(),

@@ -163,11 +163,56 @@ pub fn insert(tx: &mut Tx<'_>, new: &Integration, texts: &Texts) -> Result<(), E
     Ok(())
 }
 
-/// Writes what an operator configures of an integration.
+/// Notes what a test of a connection found, if the integration is still the one that was tested.
+pub fn note_test(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    id: IntegrationId,
+    configured_at: Timestamp,
+    at: Timestamp,
+    status: &str,
+) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE integrations SET last_tested_at = $4, last_test_status = $5 \
+         WHERE workspace_id = $1 AND id = $2 AND CASE WHEN updated_at = $3 THEN 1 ELSE 0 END = 1",
+        &[workspace.into(), id.into(), configured_at.into(), at.into(), status.into()],
+    )?;
+    Ok(())
+}
+
+/// How fit the integrations of a workspace are for production.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fitness {
+    /// The integration that provisioning seeded for the connector: whether it is used, and has a finished address.
+    pub built_in: Option<(bool, bool)>,
+    /// Whether an enabled integration has an address without TLS.
+    pub without_tls: bool,
+}
+
+/// How fit the integrations of the workspace are, of which one belongs to this connector.
+pub fn fitness(tx: &mut Tx<'_>, workspace: WorkspaceId, connector: Option<&str>) -> Result<Fitness, Error> {
+    let mut found = Fitness::default();
+    tx.all(
+        "SELECT name, builtin, enabled, base_url FROM integrations WHERE workspace_id = $1 AND position > 0",
+        &[workspace.into()],
+        |row| {
+            let (name, builtin, enabled) = (row.get::<String>(0)?, row.get::<bool>(1)?, row.get::<bool>(2)?);
+            let base_url: String = row.get(3)?;
+            if builtin && Some(name.as_str()) == connector {
+                found.built_in = Some((enabled, !base_url.is_empty() && !base_url.contains('{')));
+            }
+            found.without_tls |= enabled && base_url.to_ascii_lowercase().starts_with("http://");
+            Ok(())
+        },
+    )?;
+    Ok(found)
+}
+
+/// Writes what an operator configures of an integration. What a test found of the former configuration goes.
 pub fn update(tx: &mut Tx<'_>, changed: &Integration, texts: &Texts) -> Result<(), Error> {
     tx.execute(
         "UPDATE integrations SET display_name = $3, protocol = $4, base_url = $5, auth = $6, endpoints = $7, mcp = $8, \
-                enabled = $9, updated_at = $10 \
+                enabled = $9, updated_at = $10, last_tested_at = NULL, last_test_status = NULL \
          WHERE workspace_id = $1 AND id = $2",
         &[
             changed.workspace.into(),
@@ -211,7 +256,7 @@ pub fn some(tx: &mut Tx<'_>, workspace: WorkspaceId, ids: &[IntegrationId]) -> R
     let id = |index: usize| ids.get(index).or(ids.first()).copied().unwrap_or(IntegrationId(Uuid::nil()));
     tx.all(
         "SELECT id, workspace_id, name, display_name, protocol, base_url, enabled, builtin, created_at, updated_at, position, \
-                auth, endpoints, mcp \
+                auth, endpoints, mcp, last_tested_at, last_test_status \
          FROM integrations WHERE workspace_id = $1 AND id IN ($2, $3, $4, $5)",
         &[workspace.into(), id(0).into(), id(1).into(), id(2).into(), id(3).into()],
         unparsed,
@@ -308,6 +353,8 @@ fn unparsed(row: &Row<'_>) -> Result<Unparsed, Error> {
             created_at: row.get(8)?,
             updated_at: row.get(9)?,
             position: row.get(10)?,
+            last_tested_at: row.get(14)?,
+            last_test_status: row.get(15)?,
             config: Config {
                 display_name: row.get(3)?,
                 protocol: Protocol::named(row.text(4)?)

@@ -162,6 +162,7 @@ fn end(
 ) -> Result<(), ApiError> {
     keep_an_owner(tx, workspace, member)?;
     let keys = end_keys(tx, context, &actor, workspace, member.principal)?;
+    workspaces::forget_test_credentials(tx, workspace, context.now)?;
     invitations::actions::end_beyond(tx, context, &actor, (workspace, member.principal), None)?;
     transfers::end_if(tx, context, &actor, workspace, "one of the two is no member any more", |it| {
         [it.nominee_entity_id, it.nominated_by_entity_id].contains(&member.principal)

@@ -25,7 +25,7 @@ use crate::workspaces;
 
 pub use api::LaneShown;
 pub use outbox::{doubt_all, owed_for};
-pub use store::{lanes, owed_by_unreal, sent_for};
+pub use store::{lanes, owed_by_unreal, sent_for, waits};
 
 /// Where a delivery is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

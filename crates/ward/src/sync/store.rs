@@ -468,3 +468,13 @@ pub fn not_in_ehr(tx: &mut Tx<'_>, workspace: WorkspaceId, delivery: DeliveryId)
     )?;
     Ok(())
 }
+
+/// Whether deliveries of the workspace wait to be sent.
+pub fn waits(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<bool, Error> {
+    let found = tx.optional(
+        "SELECT 1 FROM delivery_queue WHERE workspace_id = $1 LIMIT 1",
+        &[workspace.into()],
+        |_| Ok(()),
+    )?;
+    Ok(found.is_some())
+}

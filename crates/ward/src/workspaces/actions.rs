@@ -379,7 +379,7 @@ pub async fn archive(
         .write("workspaces.archive", move |tx| {
             let Held { caller, seen } = entry.hold(tx)?;
             if confirmation.slug != seen.workspace.slug {
-                return Err(wrong_slug(&confirmation.slug));
+                return Err(wrong_slug("slug", &confirmation.slug));
             }
             repeat.once(tx, &vault, Secrecy::Open, |tx| {
                 end(tx, &entry.context, Actor::of(&caller), seen.workspace.clone())
@@ -447,8 +447,9 @@ pub(super) fn end(
     Ok(workspace)
 }
 
-fn wrong_slug(given: &str) -> ApiError {
-    let loc = vec![Loc::from("body"), Loc::from("slug")];
+/// Refuses a slug that does not repeat the workspace's, in this field (422).
+pub(super) fn wrong_slug(field: &'static str, given: &str) -> ApiError {
+    let loc = vec![Loc::from("body"), Loc::from(field)];
     ApiError::invalid(vec![Problem::value_error(
         loc,
         "Workspace slug confirmation did not match",

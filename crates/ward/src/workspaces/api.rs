@@ -1,16 +1,19 @@
 //! The JSON routes of workspaces.
 
 use http::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use super::actions::{self, Confirmation, NewWorkspace, Numbers};
+use super::environment::{self, Conversion};
+use super::test_credentials::Credentials;
 use super::{Workspace, store};
 use crate::config::Bootstrap;
 use crate::error::ApiError;
 use crate::http::caller::{Entry, bearer_text};
 use crate::http::idempotency::Repeat;
 use crate::http::{Call, Reply};
+use crate::ids::CredentialId;
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
 
 /// `list-workspaces`
@@ -118,4 +121,45 @@ pub async fn test_callers(call: Call) -> Result<Reply, ApiError> {
 pub async fn set_test_callers(mut call: Call) -> Result<Reply, ApiError> {
     let (entry, sent) = call.enter_with_body::<Numbers>().await?;
     Reply::ok(&TestCallers { numbers: actions::set_test_callers(&call.app, entry, sent.value).await? })
+}
+
+/// `TestCredentialIdsResponse`
+#[derive(Serialize)]
+struct TestCredentials {
+    credential_ids: Vec<CredentialId>,
+}
+
+/// `get-test-credential-ids`
+pub async fn test_credentials(call: Call) -> Result<Reply, ApiError> {
+    let workspace = call.enter().await?.workspace()?.id;
+    let now = call.context.now;
+    let read = move |tx: &mut ward_db::Tx<'_>| store::test_credentials(tx, workspace, now);
+    let credential_ids = call.app.db.read("workspaces.test_credentials", read).await?;
+    Reply::ok(&TestCredentials { credential_ids })
+}
+
+/// `update-test-credential-ids`
+pub async fn set_test_credentials(mut call: Call) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_body::<Credentials>().await?;
+    let credential_ids = super::test_credentials::set(&call.app, entry, sent.value).await?;
+    Reply::ok(&TestCredentials { credential_ids })
+}
+
+#[derive(Deserialize)]
+struct CheckQuery {
+    target: String,
+}
+
+/// `check-environment-conversion`
+pub async fn check_environment(call: Call) -> Result<Reply, ApiError> {
+    let (entry, query) = call.enter_with_query().await?;
+    let target = query.read::<CheckQuery>()?.target;
+    Reply::ok(&environment::check(&call.app, &entry, target).await?)
+}
+
+/// `convert-workspace-environment`
+pub async fn convert_environment(mut call: Call) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_body::<Conversion>().await?;
+    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    environment::convert(&call.app, entry, sent.value, repeat).await
 }

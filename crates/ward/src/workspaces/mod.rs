@@ -2,9 +2,11 @@
 
 pub mod actions;
 pub mod api;
+pub mod environment;
 pub mod operator;
 mod store;
 pub mod test_callers;
+pub mod test_credentials;
 
 use serde::Serialize;
 use ward_db::Timestamp;
@@ -12,8 +14,8 @@ use ward_db::Timestamp;
 use crate::ids::WorkspaceId;
 
 pub use store::{
-    AsMember, active, as_member, claim, count, guard, is_claimable, lapse_due, list, membership,
-    membership_sql, next_position, test_callers_of, test_parties,
+    AsMember, TestParties, active, as_member, claim, count, forget_test_credentials, guard, is_claimable,
+    lapse_due, list, membership, membership_sql, next_position, test_callers_of, test_parties,
 };
 
 /// A workspace, as `WorkspaceResponse` shows it.

@@ -6,7 +6,8 @@ use ward_db::{Error, Row, Timestamp, Tx};
 
 use super::{State, Workspace};
 use crate::access::Role;
-use crate::ids::{PrincipalId, WorkspaceId};
+use crate::api_keys;
+use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::{Page, counted};
 
 /// How many rows share the count of unclaimed workspaces; as many as the migration made.
@@ -35,14 +36,16 @@ fn workspace_from(row: &Row<'_>, first: usize) -> Result<Workspace, Error> {
     })
 }
 
-/// What the list of test callers says of the two parties of a call.
+/// What the lists of a workspace say of a call.
 #[derive(Clone, Copy, Debug)]
 pub struct TestParties {
     /// The calling number is on it.
     pub caller: bool,
     /// The called number is on it.
     pub callee: bool,
-    /// The list's version.
+    /// The call was made with a test credential.
+    pub credential: bool,
+    /// The version of the list of test callers.
     pub version: i64,
 }
 
@@ -424,23 +427,28 @@ pub fn test_callers(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<Vec<String>, Err
     })
 }
 
-/// Which of two numbers are among the workspace's test callers now, and the version of the list that says so.
+/// Which of two numbers are among the workspace's test callers now, the version of the list that says so, and whether one of
+/// these credentials is among its test credentials.
 pub fn test_parties(
     tx: &mut Tx<'_>,
     id: WorkspaceId,
     caller: Option<&str>,
     callee: Option<&str>,
+    credentials: [Option<CredentialId>; 2],
 ) -> Result<TestParties, Error> {
     tx.one(
         "SELECT (SELECT 1 FROM test_callers WHERE workspace_id = $1 AND number = $2) IS NOT NULL, \
                 (SELECT 1 FROM test_callers WHERE workspace_id = $1 AND number = $3) IS NOT NULL, \
+                (SELECT 1 FROM test_credentials WHERE workspace_id = $1 AND credential_id = $4) IS NOT NULL, \
+                (SELECT 1 FROM test_credentials WHERE workspace_id = $1 AND credential_id = $5) IS NOT NULL, \
                 (SELECT version FROM test_caller_lists WHERE workspace_id = $1 ORDER BY version DESC LIMIT 1)",
-        &[id.into(), caller.into(), callee.into()],
+        &[id.into(), caller.into(), callee.into(), credentials[0].into(), credentials[1].into()],
         |row| {
             Ok(TestParties {
                 caller: row.get(0)?,
                 callee: row.get(1)?,
-                version: row.get::<Option<i64>>(2)?.unwrap_or(0),
+                credential: row.get::<bool>(2)? || row.get::<bool>(3)?,
+                version: row.get::<Option<i64>>(4)?.unwrap_or(0),
             })
         },
     )
@@ -497,4 +505,69 @@ pub fn set_test_callers(tx: &mut Tx<'_>, id: WorkspaceId, numbers: &[String]) ->
         )?;
     }
     Ok(())
+}
+
+/// The workspace's test credentials whose keys are live, in the order in which they were set.
+pub fn test_credentials(
+    tx: &mut Tx<'_>,
+    id: WorkspaceId,
+    now: Timestamp,
+) -> Result<Vec<CredentialId>, Error> {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "SELECT t.ordinal, t.credential_id FROM test_credentials t JOIN api_keys k ON k.id = t.credential_id \
+             WHERE t.workspace_id = $1 AND k.revoked_at IS NULL AND k.expires_at > $2 AND {}",
+            api_keys::LIVE
+        )
+    });
+    let mut found: Vec<(i64, CredentialId)> =
+        tx.all(&SQL, &[id.into(), now.into()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    // Sorted here: there are a hundred at most.
+    found.sort_by_key(|(ordinal, _)| *ordinal);
+    Ok(found.into_iter().map(|(_, credential)| credential).collect())
+}
+
+/// Replaces the workspace's test credentials.
+pub fn set_test_credentials(
+    tx: &mut Tx<'_>,
+    id: WorkspaceId,
+    credentials: &[CredentialId],
+) -> Result<(), Error> {
+    tx.execute_later("DELETE FROM test_credentials WHERE workspace_id = $1", &[id.into()])?;
+    for (ordinal, credential) in (0_i64..).zip(credentials) {
+        tx.execute_later(
+            "INSERT INTO test_credentials (workspace_id, credential_id, ordinal) VALUES ($1, $2, $3)",
+            &[id.into(), (*credential).into(), ordinal.into()],
+        )?;
+    }
+    Ok(())
+}
+
+/// Takes keys that have ended off the workspace's list of test credentials, which has a hundred at most.
+pub fn forget_test_credentials(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<(), Error> {
+    let listed: Vec<CredentialId> =
+        tx.all("SELECT credential_id FROM test_credentials WHERE workspace_id = $1", &[id.into()], |row| {
+            row.get(0)
+        })?;
+    if listed.is_empty() {
+        return Ok(());
+    }
+    let live = test_credentials(tx, id, now)?;
+    for ended in listed.into_iter().filter(|credential| !live.contains(credential)) {
+        tx.execute_later(
+            "DELETE FROM test_credentials WHERE workspace_id = $1 AND credential_id = $2",
+            &[id.into(), ended.into()],
+        )?;
+    }
+    Ok(())
+}
+
+/// Whether the workspace has test callers, and whether it has live test credentials.
+pub fn has_test_lists(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<(bool, bool), Error> {
+    let callers = tx.one(
+        "SELECT (SELECT 1 FROM test_callers WHERE workspace_id = $1 LIMIT 1) IS NOT NULL",
+        &[id.into()],
+        |row| row.get(0),
+    )?;
+    Ok((callers, !test_credentials(tx, id, now)?.is_empty()))
 }

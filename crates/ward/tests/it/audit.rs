@@ -489,6 +489,7 @@ async fn what_cannot_be_recorded_is_not_done() {
     assert!(operations.len() >= 10);
     // Without anything set up these have nothing to change.
     let idle = [
+        "update-test-credential-ids",
         "delete-twilio",
         "receive-twilio-status",
         "retry-delivery",

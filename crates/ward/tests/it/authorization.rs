@@ -10,7 +10,7 @@ use ward_test::{Server, both, fresh_slug, got_in, new_workspace, wants_key};
 const ROLES: [&str; 5] = ["viewer", "member", "operator", "admin", "owner"];
 
 /// Which services get in, by role: viewer, member, operator, admin, owner.
-const MATRIX: [(&str, [bool; 5]); 53] = [
+const MATRIX: [(&str, [bool; 5]); 62] = [
     ("list-members", [true, true, true, true, true]),
     ("set-member-role", [false, false, false, true, true]),
     ("remove-member", [false, false, false, true, true]),
@@ -23,6 +23,10 @@ const MATRIX: [(&str, [bool; 5]); 53] = [
     ("create-invitation", [false, false, false, true, true]),
     ("revoke-invitation", [false, false, false, true, true]),
     ("accept-invitation", [false, false, false, false, false]),
+    ("list-my-invitations", [true, true, true, true, true]),
+    ("accept-my-invitation", [false, false, false, false, false]),
+    ("extend-invitation", [false, false, false, true, true]),
+    ("resend-invitation", [false, false, false, true, true]),
     ("get-me", [true, true, true, true, true]),
     ("list-workspaces", [true, true, true, true, true]),
     ("create-self-service-workspace", [false, false, false, false, false]),
@@ -33,6 +37,11 @@ const MATRIX: [(&str, [bool; 5]); 53] = [
     ("archive-workspace", [false, false, false, false, true]),
     ("get-test-caller-numbers", [true, true, true, true, true]),
     ("update-test-caller-numbers", [false, false, false, true, true]),
+    ("get-test-credential-ids", [true, true, true, true, true]),
+    ("update-test-credential-ids", [false, false, false, true, true]),
+    ("check-environment-conversion", [true, true, true, true, true]),
+    ("convert-workspace-environment", [false, false, false, false, true]),
+    ("test-integration-connection", [false, false, true, true, true]),
     ("get-auth-info", [true, true, true, true, true]),
     ("list-api-keys", [false, true, true, true, true]),
     ("create-api-key", [false, false, false, true, true]),
@@ -68,7 +77,7 @@ const MATRIX: [(&str, [bool; 5]); 53] = [
 ];
 
 /// The one permission that opens each operation; none where any key will do.
-const OPENED_BY: [(&str, Option<&str>); 53] = [
+const OPENED_BY: [(&str, Option<&str>); 62] = [
     ("list-members", Some("Workspace.view")),
     ("set-member-role", Some("Workspace.update")),
     ("remove-member", Some("Workspace.update")),
@@ -81,6 +90,10 @@ const OPENED_BY: [(&str, Option<&str>); 53] = [
     ("create-invitation", Some("Workspace.update")),
     ("revoke-invitation", Some("Workspace.update")),
     ("accept-invitation", None),
+    ("list-my-invitations", None),
+    ("accept-my-invitation", None),
+    ("extend-invitation", Some("Workspace.update")),
+    ("resend-invitation", Some("Workspace.update")),
     ("get-me", None),
     ("list-workspaces", Some("Workspace.view")),
     ("create-self-service-workspace", Some("Workspace.create")),
@@ -91,6 +104,11 @@ const OPENED_BY: [(&str, Option<&str>); 53] = [
     ("archive-workspace", Some("Workspace.update")),
     ("get-test-caller-numbers", Some("Workspace.view")),
     ("update-test-caller-numbers", Some("Workspace.update")),
+    ("get-test-credential-ids", Some("Workspace.view")),
+    ("update-test-credential-ids", Some("Workspace.update")),
+    ("check-environment-conversion", Some("Workspace.view")),
+    ("convert-workspace-environment", Some("Workspace.update")),
+    ("test-integration-connection", Some("Integration.update")),
     ("get-auth-info", None),
     ("list-api-keys", Some("ApiKey.view")),
     ("create-api-key", Some("ApiKey.create")),
@@ -180,7 +198,7 @@ async fn a_narrowed_key_may_do_what_its_one_permission_opens_and_nothing_else() 
     let server = Server::start().await;
     for (id, opened_by) in OPENED_BY {
         if (id.starts_with("create-") && id.ends_with("-workspace"))
-            || ["nominate-owner", "accept-invitation"].contains(&id)
+            || ["nominate-owner", "accept-invitation", "accept-my-invitation"].contains(&id)
         {
             continue; // For users only. See the self-service tests and those of members and invitations.
         }

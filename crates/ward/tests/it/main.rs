@@ -15,6 +15,7 @@ mod deliveries;
 mod docs_page;
 mod endings;
 mod endpoint_tests;
+mod environments;
 mod exclusion;
 mod faults;
 mod foreign;

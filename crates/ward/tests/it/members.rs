@@ -9,7 +9,7 @@ use tokio::sync::Barrier;
 use ward_test::{Actor, Answer, Sending, Server, TestIssuer, both, new_workspace};
 
 /// The writes that are about somebody in particular, so that no walk over all operations can do them.
-pub const NEED_SOMEBODY: [&str; 8] = [
+pub const NEED_SOMEBODY: [&str; 11] = [
     "set-member-role",
     "remove-member",
     "leave-workspace",
@@ -18,6 +18,9 @@ pub const NEED_SOMEBODY: [&str; 8] = [
     "accept-ownership",
     "revoke-invitation",
     "accept-invitation",
+    "accept-my-invitation",
+    "extend-invitation",
+    "resend-invitation",
 ];
 
 /// A workspace that people share, all of them signed in by token.

@@ -92,7 +92,7 @@ async fn a_proof_that_fails_says_where() {
     server.sql(format!("UPDATE calls SET caller = '{PATIENT}'")).await;
     let proof = prove().await;
     assert_eq!((proof.violations, proof.missed.len(), proof.calls[0].excluded), (1, 0, false));
-    server.sql(format!("UPDATE calls SET caller = '{TESTER}' WHERE call_sid = 'test'")).await;
+    server.sql(format!("UPDATE calls SET caller = '{TESTER}' WHERE call_sid = 'CA-test'")).await;
     assert_eq!(prove().await.violations, 0);
     // A delivery of a test call, in a database whose own walls are down.
     let server = Server::start().await;

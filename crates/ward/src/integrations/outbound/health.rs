@@ -6,14 +6,16 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde::Serialize;
 use tokio::time::{Duration, Instant};
-use ward_db::Timestamp;
+use ward_db::{Timestamp, Tx};
 use ward_ehr::health::{Checked, Health, Probe, Target};
 
 use super::credentials::{Keys, own_auth};
 use super::{CHECK_TIME, StoredConnection, headers, milliseconds, stored_connection};
 use crate::app::App;
 use crate::error::ApiError;
-use crate::http::caller::Entry;
+use crate::http::Reply;
+use crate::http::caller::{Entry, Held};
+use crate::http::idempotency::{Begun, Repeat};
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::integrations::{AuthConfig, Endpoint, Integration, Protocol, actions, own_base_url, store};
 use crate::shares::Holder;
@@ -49,9 +51,10 @@ pub async fn check_all(app: &Arc<App>, entry: &Entry) -> Result<Reports, ApiErro
     let time = CHECK_TIME.min(app.wire.outbound.limits().total_time);
     let time = time.min(app.config.limits.request_time * 3 / 4 / rounds);
     let checked = ids.into_iter().map(|id| check(app, (workspace, holder), id, time));
-    let reports: Vec<Result<Option<Report>, ApiError>> =
+    let reports: Vec<Result<Option<(Report, Timestamp)>, ApiError>> =
         stream::iter(checked).buffered(CHECKED_AT_ONCE).collect().await;
-    let integrations = reports.into_iter().filter_map(Result::transpose).collect::<Result<_, _>>()?;
+    let reports = reports.into_iter().filter_map(Result::transpose);
+    let integrations = reports.map(|found| found.map(|(report, _)| report)).collect::<Result<_, _>>()?;
     Ok(Reports { checked_at: entry.context.now, integrations })
 }
 
@@ -80,12 +83,13 @@ fn target(integration: &Integration) -> Target {
     })
 }
 
+/// How an integration is, and when it last changed. `None`: it is not there.
 async fn check(
     app: &Arc<App>,
     (workspace, holder): (WorkspaceId, Holder),
     id: IntegrationId,
     time: Duration,
-) -> Result<Option<Report>, ApiError> {
+) -> Result<Option<(Report, Timestamp)>, ApiError> {
     let stored = app.db.read("integrations.check", move |tx| stored_connection(tx, workspace, id)).await?;
     let Some(stored) = stored else { return Ok(None) };
     let keys = app.wire.keys.clone();
@@ -97,17 +101,75 @@ async fn check(
             probe.run(&app.wire.outbound, &app.wire.tokens, Instant::now() + time).await
         }
     };
-    Ok(Some(Report {
+    let report = Report {
         id,
         name: opened.integration.name,
         status: checked.health.name(),
         detail: checked.detail,
         duration_ms: milliseconds(checked.duration),
-    }))
+    };
+    Ok(Some((report, opened.integration.updated_at)))
+}
+
+/// What a test of an integration's connection found: `ConnectionTestResponse`.
+#[derive(Serialize)]
+struct ConnectionTested {
+    integration_id: IntegrationId,
+    status: &'static str,
+    detail: Option<String>,
+    duration_ms: f64,
+    last_tested_at: Timestamp,
+    last_test_status: &'static str,
+}
+
+/// Tests the connection of one integration, enabled or not, and notes what it found with the integration. The test is
+/// recorded before the call is made.
+pub async fn test_connection(
+    app: &Arc<App>,
+    entry: Entry,
+    id: IntegrationId,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
+    let (workspace, holder, at) = (entry.workspace()?.id, actions::holder(&entry)?, entry.context.now);
+    let (vault, first) = (app.vault.clone(), repeat.clone());
+    let begin = move |tx: &mut Tx<'_>| {
+        let Held { caller, .. } = entry.hold(tx)?;
+        let named = store::named(tx, workspace, id)?.ok_or(ApiError::no_integration())?;
+        let begun = first.begin_apart(tx, &vault)?;
+        if matches!(begun, Begun::Yours) {
+            let thing = (id, named.name.as_str());
+            actions::record_connection_test(tx, &entry.context, &caller, workspace, thing)?;
+        }
+        Ok::<_, ApiError>(begun)
+    };
+    if let Begun::Answered(reply) = app.db.write("integrations.begin_connection_test", begin).await? {
+        return Ok(reply);
+    }
+    let time = CHECK_TIME.min(app.wire.outbound.limits().total_time);
+    let checked = check(app, (workspace, holder), id, time).await?;
+    let (report, configured_at) = checked.ok_or(ApiError::no_integration())?;
+    let tested = Arc::new(ConnectionTested {
+        integration_id: id,
+        status: report.status,
+        detail: report.detail,
+        duration_ms: report.duration_ms,
+        last_tested_at: at,
+        last_test_status: report.status,
+    });
+    let vault = app.vault.clone();
+    let finish = move |tx: &mut Tx<'_>| {
+        store::note_test(tx, workspace, id, configured_at, at, tested.status)?;
+        repeat.finish_apart(tx, &vault, &*tested)
+    };
+    app.db.write("integrations.end_connection_test", finish).await
 }
 
 fn open(stored: StoredConnection, keys: &Keys) -> Result<Opened, ward_db::Error> {
     let integration = stored.integration.parse()?;
+    if integration.config.protocol == Protocol::Mcp {
+        let probe = Err("tool servers are stored as given and never called".to_owned());
+        return Ok(Opened { integration, probe });
+    }
     let probe = own_auth(&integration, &stored.sealed, keys).map(|auth| Probe {
         gate: integration.id.to_string(),
         base_url: integration.config.base_url.clone(),

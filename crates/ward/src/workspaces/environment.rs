@@ -1,0 +1,330 @@
+//! Changes of a workspace's environment: what speaks against one, as findings with codes, and the conversion itself.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use ward_db::{Error, Timestamp, Tx};
+
+use super::actions::{event, touch, wrong_slug};
+use super::{Workspace, store};
+use crate::app::App;
+use crate::audit::{self, Actor};
+use crate::error::ApiError;
+use crate::http::Reply;
+use crate::http::caller::{Entry, Held};
+use crate::http::idempotency::{Repeat, Secrecy};
+use crate::ids::WorkspaceId;
+use crate::{calls, integrations, sync};
+
+/// How much a finding weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// A conversion is refused unless it accepts the finding by its code.
+    Blocker,
+    /// A conversion is made all the same.
+    Warning,
+}
+
+/// The code of a finding. The document lists the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// The connector's integration was never provisioned.
+    IntegrationNotProvisioned,
+    /// The connector's integration is switched off.
+    IntegrationDisabled,
+    /// The connector's integration has no finished address.
+    IntegrationUnconfigured,
+    /// An enabled integration is called without TLS.
+    IntegrationWithoutTls,
+    /// The workspace holds real calls.
+    RealCallsPresent,
+    /// The workspace has no connector.
+    NoConnector,
+    /// The list of test callers is not empty.
+    TestCallersRemain,
+    /// The list of test credentials is not empty.
+    TestCredentialsRemain,
+    /// Deliveries wait to be sent.
+    DeliveriesWaiting,
+}
+
+impl Code {
+    /// Its name in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IntegrationNotProvisioned => "integration_not_provisioned",
+            Self::IntegrationDisabled => "integration_disabled",
+            Self::IntegrationUnconfigured => "integration_unconfigured",
+            Self::IntegrationWithoutTls => "integration_without_tls",
+            Self::RealCallsPresent => "real_calls_present",
+            Self::NoConnector => "no_connector",
+            Self::TestCallersRemain => "test_callers_remain",
+            Self::TestCredentialsRemain => "test_credentials_remain",
+            Self::DeliveriesWaiting => "deliveries_waiting",
+        }
+    }
+
+    const fn severity(self) -> Severity {
+        match self {
+            Self::IntegrationNotProvisioned
+            | Self::IntegrationDisabled
+            | Self::IntegrationUnconfigured
+            | Self::IntegrationWithoutTls
+            | Self::RealCallsPresent => Severity::Blocker,
+            Self::NoConnector
+            | Self::TestCallersRemain
+            | Self::TestCredentialsRemain
+            | Self::DeliveriesWaiting => Severity::Warning,
+        }
+    }
+
+    const fn message(self) -> &'static str {
+        match self {
+            Self::IntegrationNotProvisioned => {
+                "The connector's integration is not provisioned, so finished calls reach no EHR."
+            }
+            Self::IntegrationDisabled => {
+                "The connector's integration is disabled, so nothing is sent to the EHR."
+            }
+            Self::IntegrationUnconfigured => {
+                "The connector's integration has no finished base_url, so nothing is sent to the EHR."
+            }
+            Self::IntegrationWithoutTls => "An enabled integration is called over http, without TLS.",
+            Self::RealCallsPresent => "The workspace holds real calls, and what is said in them of patients.",
+            Self::NoConnector => "The workspace has no connector, so finished calls are owed to no EHR.",
+            Self::TestCallersRemain => {
+                "Numbers are on the list of test callers; calls with them stay out of the EHR."
+            }
+            Self::TestCredentialsRemain => {
+                "Keys are on the list of test credentials; calls made with them stay out of the EHR."
+            }
+            Self::DeliveriesWaiting => "Deliveries wait and are sent to the EHR after the conversion too.",
+        }
+    }
+}
+
+/// One thing that speaks against a conversion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Its code.
+    pub code: Code,
+    /// How much it weighs.
+    pub severity: Severity,
+    /// What it is, in a sentence.
+    pub message: &'static str,
+}
+
+impl From<Code> for Finding {
+    fn from(code: Code) -> Self {
+        Self { code, severity: code.severity(), message: code.message() }
+    }
+}
+
+/// The connector's integration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BuiltIn {
+    /// Whether it is used.
+    pub enabled: bool,
+    /// Whether it has a finished address.
+    pub configured: bool,
+}
+
+/// What decides the findings.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// Whether the workspace has a connector.
+    pub connector: bool,
+    /// The connector's integration, if it was provisioned.
+    pub built_in: Option<BuiltIn>,
+    /// Whether an enabled integration is called without TLS.
+    pub without_tls: bool,
+    /// Whether the list of test callers is not empty.
+    pub test_callers: bool,
+    /// Whether the list of test credentials is not empty.
+    pub test_credentials: bool,
+    /// Whether deliveries wait.
+    pub waiting: bool,
+    /// Whether the workspace has real calls.
+    pub real_calls: bool,
+}
+
+/// What speaks against making a workspace with these facts one of `target`.
+pub fn findings(facts: &Facts, target: &str) -> Vec<Finding> {
+    let production = target == "production";
+    let built_in = |fault: fn(BuiltIn) -> bool| facts.built_in.is_some_and(fault);
+    let found = [
+        (Code::IntegrationNotProvisioned, production && facts.connector && facts.built_in.is_none()),
+        (Code::IntegrationDisabled, production && built_in(|it| !it.enabled)),
+        (Code::IntegrationUnconfigured, production && built_in(|it| !it.configured)),
+        (Code::IntegrationWithoutTls, production && facts.without_tls),
+        (Code::RealCallsPresent, !production && facts.real_calls),
+        (Code::NoConnector, production && !facts.connector),
+        (Code::TestCallersRemain, production && facts.test_callers),
+        (Code::TestCredentialsRemain, production && facts.test_credentials),
+        (Code::DeliveriesWaiting, facts.waiting),
+    ];
+    found.into_iter().filter(|(_, holds)| *holds).map(|(code, _)| code.into()).collect()
+}
+
+/// The blockers that a conversion does not accept.
+pub fn unaccepted(findings: &[Finding], accepted: &[Code]) -> Vec<&'static str> {
+    let open = findings.iter().filter(|it| it.severity == Severity::Blocker && !accepted.contains(&it.code));
+    open.map(|it| it.code.name()).collect()
+}
+
+/// The facts of a workspace, but for its calls.
+fn facts(tx: &mut Tx<'_>, workspace: &Workspace, real_calls: bool, now: Timestamp) -> Result<Facts, Error> {
+    let (test_callers, test_credentials) = store::has_test_lists(tx, workspace.id, now)?;
+    let connector = workspace.connector_type.as_deref();
+    let fitness = integrations::fitness(tx, workspace.id, connector)?;
+    Ok(Facts {
+        connector: connector.is_some(),
+        built_in: fitness.built_in.map(|(enabled, configured)| BuiltIn { enabled, configured }),
+        without_tls: fitness.without_tls,
+        test_callers,
+        test_credentials,
+        waiting: sync::waits(tx, workspace.id)?,
+        real_calls,
+    })
+}
+
+/// Whether the workspace has real calls. A look at all calls of a workspace, so never in a write.
+async fn real_calls(app: &App, workspace: WorkspaceId) -> Result<bool, ApiError> {
+    let look = move |tx: &mut Tx<'_>| calls::any_real(tx, workspace).map_err(ApiError::from);
+    app.db.read_long("workspaces.real_calls", look).await
+}
+
+/// `EnvironmentCheckResponse`
+#[derive(Serialize)]
+pub struct Check {
+    current: String,
+    target: String,
+    warnings: Vec<&'static str>,
+    findings: Vec<Finding>,
+}
+
+/// Says what speaks against a conversion, and changes nothing.
+pub async fn check(app: &App, entry: &Entry, target: String) -> Result<Check, ApiError> {
+    let workspace = entry.workspace()?.clone();
+    let (current, now) = (workspace.environment.clone(), entry.context.now);
+    let real_calls = real_calls(app, workspace.id).await?;
+    let facts = app
+        .db
+        .read("workspaces.check_environment", move |tx| {
+            facts(tx, &workspace, real_calls, now).map_err(ApiError::from)
+        })
+        .await?;
+    let findings = if current == target { Vec::new() } else { findings(&facts, &target) };
+    Ok(Check { current, target, warnings: findings.iter().map(|it| it.message).collect(), findings })
+}
+
+/// `ConvertEnvironmentRequest`, validated.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Conversion {
+    target: String,
+    confirm_slug: String,
+    accept: Vec<Code>,
+}
+
+/// Converts the environment, if every blocker is accepted by its code (409 otherwise). The same environment again changes
+/// nothing.
+pub async fn convert(
+    app: &Arc<App>,
+    entry: Entry,
+    conversion: Conversion,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
+    let real_calls = real_calls(app, entry.workspace()?.id).await?;
+    let vault = app.vault.clone();
+    app.db
+        .write("workspaces.convert_environment", move |tx| {
+            let Held { caller, seen } = entry.hold(tx)?;
+            if conversion.confirm_slug != seen.workspace.slug {
+                return Err(wrong_slug("confirm_slug", &conversion.confirm_slug));
+            }
+            repeat.once(tx, &vault, Secrecy::Open, |tx| {
+                let mut workspace = seen.workspace.clone();
+                if workspace.environment == conversion.target {
+                    return Ok(workspace);
+                }
+                let facts = facts(tx, &workspace, real_calls, entry.context.now)?;
+                let found = findings(&facts, &conversion.target);
+                let blocked = unaccepted(&found, &conversion.accept);
+                if !blocked.is_empty() {
+                    return Err(blocked_by(&blocked));
+                }
+                let codes: Vec<Code> = found.iter().map(|it| it.code).collect();
+                let what = json!({
+                    "changes": { "environment": { "from": workspace.environment, "to": conversion.target } },
+                    "findings": codes,
+                });
+                workspace.environment.clone_from(&conversion.target);
+                touch(&mut workspace, entry.context.now);
+                store::update(tx, &workspace)?;
+                let actor = Actor::of(&caller);
+                let action = "workspace.convert_environment";
+                audit::record(tx, event(&entry.context, actor, action, &workspace, what))?;
+                Ok(workspace)
+            })
+        })
+        .await
+}
+
+fn blocked_by(codes: &[&str]) -> ApiError {
+    let detail = format!(
+        "The conversion is blocked by {}. Correct the causes, or accept each by its code in `accept`.",
+        codes.join(", ")
+    );
+    ApiError::conflict("conversion_blocked", "").saying(detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLEAN: Facts = Facts {
+        connector: true,
+        built_in: Some(BuiltIn { enabled: true, configured: true }),
+        without_tls: false,
+        test_callers: false,
+        test_credentials: false,
+        waiting: false,
+        real_calls: true,
+    };
+
+    fn codes(facts: &Facts, target: &str) -> Vec<&'static str> {
+        findings(facts, target).iter().map(|it| it.code.name()).collect()
+    }
+
+    #[test]
+    fn each_fact_has_its_finding() {
+        assert!(codes(&CLEAN, "production").is_empty());
+        let built_in =
+            |enabled, configured| Facts { built_in: Some(BuiltIn { enabled, configured }), ..CLEAN };
+        for (facts, target, code) in [
+            (Facts { built_in: None, ..CLEAN }, "production", "integration_not_provisioned"),
+            (built_in(false, true), "production", "integration_disabled"),
+            (built_in(true, false), "production", "integration_unconfigured"),
+            (Facts { without_tls: true, ..CLEAN }, "production", "integration_without_tls"),
+            (Facts { connector: false, built_in: None, ..CLEAN }, "production", "no_connector"),
+            (Facts { test_callers: true, ..CLEAN }, "production", "test_callers_remain"),
+            (Facts { test_credentials: true, ..CLEAN }, "production", "test_credentials_remain"),
+            (Facts { waiting: true, ..CLEAN }, "production", "deliveries_waiting"),
+            (CLEAN, "staging", "real_calls_present"),
+        ] {
+            assert_eq!(codes(&facts, target), [code]);
+        }
+    }
+
+    #[test]
+    fn a_code_is_written_as_it_is_named() {
+        for finding in
+            findings(&Facts { built_in: None, without_tls: true, waiting: true, ..CLEAN }, "production")
+        {
+            assert_eq!(json!(finding.code), finding.code.name());
+        }
+    }
+}
