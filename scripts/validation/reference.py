@@ -245,9 +245,13 @@ class ReportCall(BaseModel):
     credential_id: UUID | None = None
 
 
+Token = Annotated[str, StringConstraints(strip_whitespace=True, min_length=8, max_length=256)]
+
+
 class Twilio(BaseModel):
     account_sid: Annotated[str, StringConstraints(max_length=34, pattern="^AC[0-9a-f]{32}$")]
-    auth_token: Annotated[str, StringConstraints(min_length=8, max_length=256)]
+    auth_token: Token
+    secondary_auth_token: Token | None = None
 
 
 class Resolve(BaseModel):

@@ -80,6 +80,10 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
     );
     describe_gauge!("ward_connections_open", "Open connections, those of /metrics included");
     describe_counter!("ward_connections_refused_total", "Connections refused, by the limit they met");
+    describe_counter!(
+        "ward_connections_given_up_total",
+        "Silent connections closed to make room for new ones"
+    );
     describe_counter!("ward_accept_errors_total", "Failed accepts; mostly a lack of file descriptors");
     describe_gauge!("ward_sync_queue_depth", "Deliveries that wait to be sent, counted up to 100,000");
     describe_gauge!("ward_sync_queue_oldest_seconds", "Since when the oldest of them is owed; 0 without any");
