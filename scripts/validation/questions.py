@@ -200,6 +200,8 @@ BODIES = {
     "update-test-credential-ids": {"credential_ids": many(listed(UUIDS))},
     "convert-workspace-environment": {"target": one_of("production", "staging", "development"), "confirm_slug": known("acme", "a", "A"),
                                       "accept": many(one_of("real_calls_present", "no_connector", "whatever"))},
+    "create-audit-export": {"date_from": listed(TIMES), "date_to": listed(TIMES), "service": known("x" * 64, "x" * 65),
+                            "action": known("x" * 128, "x" * 129), "phi_only": BOOLEAN},
 }
 STATE = ["pending", "sending", "synced", "held", "failed", "Held", "held "]
 INT, BOOL, UUID_, TIME, TEXT = INT_TEXTS, BOOL_TEXTS, UUIDS, TIMES, STRINGS
@@ -210,6 +212,7 @@ QUERIES = {
     "list-audit-events": {"service": TEXT, "action": TEXT, "actor_entity_id": UUID_, "resource_type": TEXT, "resource_id": UUID_,
                           "phi_only": BOOL, "date_from": TIME, "date_to": TIME, "limit": INT, "offset": INT},
     "get-audit-summary": {"date_from": TIME, "date_to": TIME},
+    "list-audit-exports": {"limit": INT},
     "get-phi-access-report": {"entity_id": UUID_, "date_from": TIME, "date_to": TIME, "limit": INT, "offset": INT},
     "get-entity-access-log": {"date_from": TIME, "date_to": TIME, "limit": INT, "offset": INT},
     "check-environment-conversion": {"target": ["production", "staging", "development", "", "Production"]},

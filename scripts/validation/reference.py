@@ -263,6 +263,14 @@ class RetryFailed(BaseModel):
     integration_id: UUID | None = None
 
 
+class AuditExport(BaseModel):
+    date_from: datetime
+    date_to: datetime
+    service: Annotated[str, Field(max_length=64)] | None = None
+    action: Annotated[str, Field(max_length=128)] | None = None
+    phi_only: bool = False
+
+
 class Hold(BaseModel):
     held: bool
 
@@ -288,7 +296,7 @@ BODIES = {
     "extend-invitation": ExtendInvitation, "resend-invitation": ResendInvitation, "create-integration": CreateIntegration,
     "update-integration": UpdateIntegration, "test-integration-endpoint": TestEndpoint, "report-call": ReportCall,
     "set-twilio": Twilio, "resolve-delivery": Resolve, "retry-failed-deliveries": RetryFailed,
-    "hold-integration": Hold,
+    "hold-integration": Hold, "create-audit-export": AuditExport,
 }
 
 
@@ -329,6 +337,10 @@ def application():
         return given(service=service, action=action, actor_entity_id=actor_entity_id, resource_type=resource_type,
                      resource_id=resource_id, phi_only=phi_only, date_from=date_from, date_to=date_to, limit=limit,
                      offset=offset)
+
+    @app.get("/list-audit-exports")
+    def _(limit: Annotated[int, Query(ge=1, le=200)] = 50):
+        return given(limit=limit)
 
     @app.get("/get-phi-access-report")
     def _(entity_id: UUID | None = None, date_from: datetime | None = None, date_to: LastMoment = None,

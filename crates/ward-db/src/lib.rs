@@ -431,10 +431,11 @@ pub fn describe_metrics() {
     );
     describe_counter!(
         "ward_db_flushes_failed_total",
-        "Flushes that the disk refused, by file; each ends the server"
+        "Flushes that the disk refused, by file; one of the database file ends the server"
     );
-    describe_gauge!("ward_db_pool_size", "Connections to PostgreSQL, by pool");
-    describe_gauge!("ward_db_pool_threads", "Threads with a connection to PostgreSQL, by pool");
+    describe_gauge!("ward_db_pool_size", "Most connections to PostgreSQL, by pool");
+    describe_gauge!("ward_db_pool_connections", "Connections to PostgreSQL that live");
+    describe_counter!("ward_db_connections_refused_total", "Failed attempts to connect to PostgreSQL");
     describe_gauge!("ward_db_pool_busy", "Connections to PostgreSQL at work, by pool");
     describe_histogram!(
         "ward_db_pool_wait_seconds",

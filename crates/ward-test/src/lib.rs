@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use ward::app::App;
 use ward::clock::Clock;
-use ward::config::{Config, MasterKey};
+use ward::config::{Config, Exports, MasterKey};
 use ward::http::server::{self, ServeOptions};
 use ward_db::{Db, Options, Stats, Tx};
 use ward_test_db::postgres::{self, Database};
@@ -101,6 +101,7 @@ impl Server {
             database: place.url(),
             master_key: MasterKey::Given([7; 32].into()),
             metrics_listen: None,
+            exports: Some(Exports::Folder(exports().to_owned())),
             ..Config::default()
         };
         choose(&mut config);
@@ -543,4 +544,11 @@ pub fn new_workspace(slug: &str) -> Value {
 pub fn fresh_slug() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     format!("clinic-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A folder for the exports of this process's servers.
+fn exports() -> &'static std::path::Path {
+    static FOLDER: std::sync::LazyLock<TempDir> =
+        std::sync::LazyLock::new(|| tempfile::tempdir().expect("a folder"));
+    FOLDER.path()
 }

@@ -45,6 +45,7 @@ impl Target {
         // Things that the walk does not make: whoever gets in is told that they are not there.
         let path = path.replace("{call_sid}", "CA-of-the-walk").replace("{delivery_id}", UNKNOWN);
         let path = path.replace("{entity_id}", NOBODY).replace("{invitation_id}", NOBODY);
+        let path = path.replace("{filename}", &format!("audit-{UNKNOWN}.ndjson"));
         path.replace("{integration_id}", &self.integration).replace("{endpoint_name}", ENDPOINT)
     }
 
@@ -74,6 +75,9 @@ impl Target {
                 json!({ "account_sid": format!("AC{:0>32}", 7), "auth_token": "a-token-of-a-walk" })
             }
             "retry-failed-deliveries" => json!({}),
+            "create-audit-export" => {
+                json!({ "date_from": "2020-01-01T00:00:00Z", "date_to": "2100-01-01T00:00:00Z" })
+            }
             "resolve-delivery" => json!({ "in_ehr": false }),
             "hold-integration" => json!({ "held": true }),
             "rotate-api-key" | "extend-invitation" | "resend-invitation" => json!({ "duration_days": 7 }),
@@ -101,6 +105,7 @@ pub fn got_in(answer: &Answer) -> bool {
         "delivery_not_found",
         "integration_not_found",
         "entity_not_found",
+        "export_not_found",
     ];
     answer.status.is_success()
         || (answer.status == 404 && missing.iter().any(|code| answer.text.contains(&format!("\"{code}\""))))

@@ -12,6 +12,8 @@ pub use ward_db::{Copied, Progress, Stage, backup};
 use ward_db::{Db, Migration, Options, Timestamp, Tx};
 
 use crate::api_keys::secret::KeyId;
+use crate::audit::exports::place::Place;
+use crate::audit::exports::worker as exporter;
 use crate::audit::refusals::Refusals;
 use crate::clock::Clock;
 use crate::config::{self, Config, ConfigError, MasterKey};
@@ -44,6 +46,7 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "0010_unclaimed_and_twilio",
         sql: include_str!("../../../migrations/0010_unclaimed_and_twilio.sql"),
     },
+    Migration { name: "0011_audit_exports", sql: include_str!("../../../migrations/0011_audit_exports.sql") },
     Migration { name: "0013_test_rules", sql: include_str!("../../../migrations/0013_test_rules.sql") },
     Migration {
         name: "0014_test_credentials",
@@ -80,6 +83,9 @@ pub enum OpenError {
     /// The document and the code disagree.
     #[error("the contract does not hold: {0}")]
     Contract(#[from] ContractError),
+    /// The place for exports.
+    #[error("the place for exports cannot be used: {0}")]
+    Exports(#[from] object_store::Error),
     /// A setting.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -156,6 +162,10 @@ pub struct App {
     pub sync: sync::Wake,
     /// Wakes the task that closes ended rows.
     pub ended: Notify,
+    /// The place for exports of audit events; `None` when exports are off.
+    pub exports: Option<Place>,
+    /// Wakes the worker that writes exports.
+    pub export_wake: sync::Wake,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     flushing: tokio::sync::Mutex<()>,
     delivering: Mutex<Option<JoinHandle<()>>>,
@@ -217,11 +227,22 @@ impl App {
     pub fn on(config: Config, db: Db, clock: Clock) -> Result<Arc<Self>, OpenError> {
         db.migrate(MIGRATIONS, VERSION)?;
         let vault = vault_of(&config)?;
-        Self::with(config, db, clock, vault)
+        let exports = config.exports.as_ref().map(Place::open).transpose()?;
+        Self::build(config, db, clock, vault, exports)
     }
 
     /// The same with these keys, on a database that is migrated.
     pub(crate) fn with(config: Config, db: Db, clock: Clock, vault: Vault) -> Result<Arc<Self>, OpenError> {
+        Self::build(config, db, clock, vault, None)
+    }
+
+    fn build(
+        config: Config,
+        db: Db,
+        clock: Clock,
+        vault: Vault,
+        exports: Option<Place>,
+    ) -> Result<Arc<Self>, OpenError> {
         let contract = Contract::load_for(router::RULES, &config.platform)?.under(config.path_prefix())?;
         let vault = Arc::new(vault);
         let wire = Wire::new(&config, &vault)?;
@@ -243,6 +264,8 @@ impl App {
             last_used: LastUsed::default(),
             sync: sync::Wake::default(),
             ended: Notify::new(),
+            exports,
+            export_wake: sync::Wake::default(),
             tasks: Mutex::new(Vec::new()),
             flushing: tokio::sync::Mutex::default(),
             delivering: Mutex::new(None),
@@ -309,8 +332,10 @@ impl App {
         let sweeping = self.clone();
         let closing = self.clone();
         let issuers = self.issuers.clone();
+        let exporting = self.clone();
         self.tasks.lock().extend([
             tokio::spawn(async move { issuers.warm().await }),
+            tokio::spawn(exporter::keep_going(exporting)),
             tokio::spawn(async move {
                 loop {
                     tokio::time::sleep(flushing.config.flush_interval).await;

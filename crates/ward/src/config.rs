@@ -3,6 +3,7 @@
 //! [`settings::SETTINGS`] is the one table of what can be set. [`RawSettings`] gathers what was said, and where;
 //! [`RawSettings::resolve`] turns it into a [`Config`], or into every reason why it cannot.
 
+mod exports;
 pub mod issuers;
 pub mod key_file;
 mod master_key;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use zeroize::Zeroizing;
 
+pub use self::exports::{Bucket, Exports};
 pub(crate) use self::master_key::lost;
 pub use self::master_key::{create_master_key, find_master_key, load_former_keys, load_master_key};
 pub use self::outbound::Outbound;
@@ -40,6 +42,8 @@ pub struct Config {
     /// Scheme, authority and path prefix under which clients reach Ward, when it is not what the listener says. Without
     /// a slash at the end.
     pub public_url: Option<String>,
+    /// The place for exports of audit events. `None`: exports are off.
+    pub exports: Option<Exports>,
     /// Who may create workspaces without a key.
     pub bootstrap: Bootstrap,
     /// How long a workspace may stay unclaimed before it lapses and its slug is free again.
@@ -248,6 +252,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             database: "sqlite:ward.db".to_owned(),
             database_connections: None,
+            exports: None,
             public_url: None,
             bootstrap: Bootstrap::Open,
             unclaimed_lifetime: Duration::from_hours(24),

@@ -71,6 +71,10 @@ id!(
     InvitationId
 );
 id!(
+    /// An export of audit events.
+    ExportId
+);
+id!(
     /// An audit event.
     EventId
 );

@@ -132,6 +132,9 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("get-audit-summary", "audit", audit::api::summary)?;
     routes.on("get-phi-access-report", "audit", audit::api::phi_access)?;
     routes.on("get-entity-access-log", "audit", audit::api::access_log)?;
+    routes.on("create-audit-export", "audit", audit::exports::api::create)?;
+    routes.on("list-audit-exports", "audit", audit::exports::api::list)?;
+    routes.on("download-audit-export", "audit", audit::exports::api::download)?;
     routes.on("get-access-review", "audit", audit::review::review)?;
 
     routes.on("get-openapi-document", "http", health::document)?;

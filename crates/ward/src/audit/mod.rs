@@ -1,6 +1,7 @@
 //! The audit: who did what to which thing, written in the transaction that did it.
 
 pub mod api;
+pub mod exports;
 pub mod refusals;
 pub mod review;
 mod store;

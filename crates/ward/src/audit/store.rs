@@ -60,6 +60,9 @@ pub struct Filter {
     pub to: Option<Timestamp>,
 }
 
+const COLUMNS: &str = "id, workspace_id, at, service, action, resource_type, resource_id, resource_name, \
+                       actor_entity_id, actor_credential_id, ip_address, user_agent, phi_accessed, metadata";
+
 /// An event's place in its workspace's list, newest first.
 type Place = (Timestamp, Uuid);
 
@@ -113,6 +116,38 @@ impl Events {
             }
         }
         (sql, values)
+    }
+
+    /// A step of the events from the oldest on: the place of the last row that it looks at, `None` for the list's end, and
+    /// the rows that the filter finds up to there.
+    pub fn oldest(
+        &self,
+        tx: &mut Tx<'_>,
+        after: Option<Place>,
+        step: i64,
+    ) -> Result<(Option<Place>, Vec<Listed>), Error> {
+        // The order is the reverse of the list's, so the bounds change their places.
+        let (bounds, mut values) = self.bounds(Stretch { after: None, last: None });
+        let mut bounds = bounds;
+        if let Some((at, id)) = after {
+            values.extend([Value::Time(at), Value::Uuid(id)]);
+            let _ = write!(bounds, " AND (at, id) > (${}, ${})", values.len() - 1, values.len());
+        }
+        values.push(Value::Int(step - 1));
+        let sql = format!(
+            "SELECT at, id FROM audit_events WHERE {bounds} ORDER BY at, id LIMIT 1 OFFSET ${}",
+            values.len()
+        );
+        let last: Option<Place> = tx.optional(&sql, &values, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (mut conditions, mut values) = self.conditions(Stretch { after: None, last: None });
+        for (place, sign) in [(after, ">"), (last, "<=")] {
+            if let Some((at, id)) = place {
+                values.extend([Value::Time(at), Value::Uuid(id)]);
+                let _ = write!(conditions, " AND (at, id) {sign} (${}, ${})", values.len() - 1, values.len());
+            }
+        }
+        let sql = format!("SELECT {COLUMNS} FROM audit_events WHERE {conditions} ORDER BY at, id");
+        Ok((last, tx.all(&sql, &values, listed)?))
     }
 
     /// Counts the events of a stretch, and names who did them and where.
@@ -177,9 +212,7 @@ impl List for Events {
         let (conditions, mut values) = self.conditions(stretch);
         values.extend([Value::Int(limit), Value::Int(offset)]);
         let sql = format!(
-            "SELECT id, workspace_id, at, service, action, resource_type, resource_id, resource_name, actor_entity_id, \
-                    actor_credential_id, ip_address, user_agent, phi_accessed, metadata \
-             FROM audit_events WHERE {conditions} ORDER BY at DESC, id DESC LIMIT ${} OFFSET ${}",
+            "SELECT {COLUMNS} FROM audit_events WHERE {conditions} ORDER BY at DESC, id DESC LIMIT ${} OFFSET ${}",
             values.len() - 1,
             values.len()
         );

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::settings::{BootstrapMode, Draft, SETTINGS, Setting, by_key};
-use super::{Bootstrap, Config, MasterKey, RatesMode, TlsFiles};
+use super::{Bootstrap, Config, Exports, MasterKey, RatesMode, TlsFiles};
 
 /// The variable that names the file.
 const FILE_VARIABLE: &str = "WARD_CONFIG";
@@ -284,6 +284,8 @@ impl RawSettings {
             tls_key,
             master_key,
             master_key_file,
+            export_dir,
+            export_bucket,
         } = draft;
         let loopback = config.listen.ip().to_canonical().is_loopback();
         config.rates.mode = rates;
@@ -302,6 +304,14 @@ impl RawSettings {
         if let Some(key) = self.settle_master_key(&config, master_key, master_key_file, loopback) {
             config.master_key = key;
         }
+        config.exports = match (export_dir, export_bucket) {
+            (Some(_), bucket) if !bucket.name.is_empty() => {
+                self.contradiction(&["export_dir", "export_s3_bucket"], "contradict: exports have one place")
+            }
+            (Some(folder), _) => Some(Exports::Folder(folder)),
+            (None, bucket) if !bucket.name.is_empty() => Some(Exports::Bucket(bucket)),
+            (None, _) => None,
+        };
         let limits = &mut config.limits;
         if limits.connections_per_address > limits.connections {
             if self.given("connections_per_address").is_some() {

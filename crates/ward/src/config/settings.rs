@@ -12,7 +12,7 @@ use super::issuers::{IssuerConfig, issuers, show_issuers};
 use super::value::{
     self, Read, choice, duration, number, rate, show_duration, show_list, show_rate, show_size, size,
 };
-use super::{Bootstrap, Config, LogFormat, MasterKey, RatesMode, outbound, platform};
+use super::{Bootstrap, Bucket, Config, LogFormat, MasterKey, RatesMode, exports, outbound, platform};
 
 /// One thing that can be set.
 #[derive(Debug)]
@@ -65,6 +65,8 @@ pub(super) struct Draft {
     pub(super) tls_key: Option<PathBuf>,
     pub(super) master_key: Option<Zeroizing<[u8; 32]>>,
     pub(super) master_key_file: Option<PathBuf>,
+    pub(super) export_dir: Option<PathBuf>,
+    pub(super) export_bucket: Bucket,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,6 +304,12 @@ pub static SETTINGS: &[Setting] = &[
     outbound::MEMORY,
     outbound::NAME_SERVERS,
     outbound::CA_FILE,
+    exports::DIR,
+    exports::BUCKET,
+    exports::ENDPOINT,
+    exports::REGION,
+    exports::ACCESS_KEY,
+    exports::SECRET_KEY,
     platform::REGION,
     platform::REGION_HOSTS,
     platform::ENVIRONMENT_CHANGES,

@@ -32,6 +32,7 @@ pub async fn docs(_: Call) -> Result<Reply, ApiError> {
             (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         ],
         body: Bytes::from_static(html.as_bytes()),
+        stream: None,
     })
 }
 

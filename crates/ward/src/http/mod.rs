@@ -340,6 +340,8 @@ pub struct Reply {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body.
     pub body: Bytes,
+    /// A body that is too long to be held, in the place of that one.
+    pub stream: Option<Body>,
 }
 
 impl Reply {
@@ -351,7 +353,7 @@ impl Reply {
 
     /// JSON that is text already.
     pub const fn raw_json(status: StatusCode, body: Bytes) -> Self {
-        Self { status, content_type: JSON, headers: Vec::new(), body }
+        Self { status, content_type: JSON, headers: Vec::new(), body, stream: None }
     }
 
     /// 200 with JSON.
@@ -361,7 +363,13 @@ impl Reply {
 
     /// 204.
     pub const fn no_content() -> Self {
-        Self { status: StatusCode::NO_CONTENT, content_type: JSON, headers: Vec::new(), body: Bytes::new() }
+        Self {
+            status: StatusCode::NO_CONTENT,
+            content_type: JSON,
+            headers: Vec::new(),
+            body: Bytes::new(),
+            stream: None,
+        }
     }
 }
 
@@ -510,6 +518,7 @@ pub fn redirecting(
             content_type: HeaderValue::from_static("text/plain; charset=utf-8"),
             headers: vec![(http::header::LOCATION, location)],
             body: Bytes::from(format!("See {to}.\n")),
+            stream: None,
         };
         std::future::ready(answer(Ok(reply), &context, &figures, "none", started))
     }
@@ -525,7 +534,8 @@ fn answer(
 ) -> Response {
     let mut response = match outcome {
         Ok(reply) => {
-            let mut response = Response::new(Body::from(reply.body));
+            let body = reply.stream.unwrap_or_else(|| Body::from(reply.body));
+            let mut response = Response::new(body);
             *response.status_mut() = reply.status;
             if reply.status != StatusCode::NO_CONTENT {
                 response.headers_mut().insert(CONTENT_TYPE, reply.content_type);

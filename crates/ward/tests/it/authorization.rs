@@ -10,7 +10,7 @@ use ward_test::{Server, both, fresh_slug, got_in, new_workspace, wants_key};
 const ROLES: [&str; 5] = ["viewer", "member", "operator", "admin", "owner"];
 
 /// Which services get in, by role: viewer, member, operator, admin, owner.
-const MATRIX: [(&str, [bool; 5]); 62] = [
+const MATRIX: [(&str, [bool; 5]); 65] = [
     ("list-members", [true, true, true, true, true]),
     ("set-member-role", [false, false, false, true, true]),
     ("remove-member", [false, false, false, true, true]),
@@ -61,6 +61,9 @@ const MATRIX: [(&str, [bool; 5]); 62] = [
     ("get-phi-access-report", [false, false, false, true, true]),
     ("get-entity-access-log", [false, false, false, true, true]),
     ("get-access-review", [false, false, false, true, true]),
+    ("create-audit-export", [false, false, false, true, true]),
+    ("list-audit-exports", [false, false, false, true, true]),
+    ("download-audit-export", [false, false, false, true, true]),
     ("list-calls", [false, true, true, true, true]),
     ("get-call", [false, true, true, true, true]),
     ("report-call", [false, false, true, true, true]),
@@ -77,7 +80,7 @@ const MATRIX: [(&str, [bool; 5]); 62] = [
 ];
 
 /// The one permission that opens each operation; none where any key will do.
-const OPENED_BY: [(&str, Option<&str>); 62] = [
+const OPENED_BY: [(&str, Option<&str>); 65] = [
     ("list-members", Some("Workspace.view")),
     ("set-member-role", Some("Workspace.update")),
     ("remove-member", Some("Workspace.update")),
@@ -127,6 +130,9 @@ const OPENED_BY: [(&str, Option<&str>); 62] = [
     ("get-phi-access-report", Some("Audit.view")),
     ("get-entity-access-log", Some("Audit.view")),
     ("get-access-review", Some("Audit.view")),
+    ("create-audit-export", Some("Audit.view")),
+    ("list-audit-exports", Some("Audit.view")),
+    ("download-audit-export", Some("Audit.view")),
     ("list-calls", Some("Call.view")),
     ("get-call", Some("Call.view")),
     ("report-call", Some("Call.create")),

@@ -17,6 +17,7 @@ mod endings;
 mod endpoint_tests;
 mod environments;
 mod exclusion;
+mod exports;
 mod faults;
 mod foreign;
 mod goldens;

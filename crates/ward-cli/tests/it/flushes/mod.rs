@@ -299,7 +299,7 @@ fn a_failed_flush_of_the_file_ends_the_server_and_the_next_start_insists_on_bein
     // SQLite's count of copied pages lives on in the shell's process.
     let said = disk.refused();
     assert!(said.contains(&format!("(process {})", std::process::id())), "{said}");
-    let key = disk.command(&["key", "issue", "acme"]).output().unwrap();
+    let key = disk.command(&["key", "issue", "acme", "--role", "owner", "--name", "first"]).output().unwrap();
     assert_eq!(key.status.code(), Some(1), "a command does not write either: {key:?}");
     drop(shell);
 
@@ -319,7 +319,8 @@ fn a_command_ends_at_a_failed_flush_of_the_file_too() {
     let made = create(&server, &tenant, "before", 5);
     server.stopped();
     disk.fail_once(DATABASE);
-    let issued: Output = disk.command(&["key", "issue", "acme"]).output().unwrap();
+    let issued: Output =
+        disk.command(&["key", "issue", "acme", "--role", "owner", "--name", "first"]).output().unwrap();
     assert!(disk.has_failed());
     assert_eq!(issued.status.code(), FAILED_FLUSH, "{issued:?}");
     assert!(text(&issued.stderr).contains("start Ward again"), "{issued:?}");

@@ -125,7 +125,7 @@ impl Session {
             Running::new("encoding", Mode::Single, Instant::now() + self.source.options.closure_time);
         let (rows, _) = self.statement("show server_encoding", &[])?;
         match rows.first().and_then(|row| row.try_get::<_, String>(0).ok()) {
-            Some(encoding) if encoding != "UTF8" => Err(Error::schema(format!(
+            Some(encoding) if !crate::holds_every_text(&encoding) => Err(Error::schema(format!(
                 "the database is in the encoding {encoding}, which cannot store every name: create it anew with \
                  CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
             ))),

@@ -1,0 +1,148 @@
+//! Writes on exports: the order for one, and the record of a download.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use ward_db::Timestamp;
+
+use super::super::store::Events;
+use super::super::{self as audit, Actor, Event};
+use super::{Export, MOST_ROWS, State, store};
+use crate::app::App;
+use crate::error::ApiError;
+use crate::http::Reply;
+use crate::http::caller::{Entry, Held};
+use crate::http::idempotency::{Repeat, Secrecy};
+use crate::ids::ExportId;
+use crate::scan::{self, Wanted};
+
+/// `AuditExportRequest`, validated.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct NewExport {
+    date_from: String,
+    date_to: String,
+    service: Option<String>,
+    action: Option<String>,
+    phi_only: bool,
+}
+
+/// `AuditExportResponse`
+#[derive(Serialize)]
+struct Ordered {
+    export_id: ExportId,
+    s3_key: String,
+    row_count: i64,
+    download_url: String,
+    created_at: Timestamp,
+    state: &'static str,
+}
+
+/// Orders an export. The events are counted before the transaction, whose work must not grow with them.
+pub(super) async fn create(
+    app: &Arc<App>,
+    entry: Entry,
+    wanted: NewExport,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
+    if app.exports.is_none() {
+        return Err(ApiError::conflict(
+            "no_export_place",
+            "This Ward has no place for exports: its operator sets export_dir or export_s3_bucket.",
+        ));
+    }
+    let time = |text: &str| text.parse().map_err(|_| ApiError::internal("a time that was not normalized"));
+    let now = entry.context.now;
+    let (from, to): (Timestamp, Timestamp) = (time(&wanted.date_from)?, time(&wanted.date_to)?);
+    if to < from {
+        return Err(ApiError::unprocessable("period_ends_before_it_begins", "date_to is before date_from."));
+    }
+    let workspace = entry.workspace()?.id;
+    let mut export = Export {
+        workspace,
+        id: ExportId::at(now),
+        created_at: now,
+        created_by: Some(entry.caller.principal),
+        from,
+        // The order's own event and later ones are not in this export, so a repeated attempt writes the same events.
+        to: to.min(now.saturating_sub(Duration::from_micros(1))),
+        service: wanted.service,
+        action: wanted.action,
+        phi_only: wanted.phi_only,
+        state: State::Queued,
+        rows: 0,
+        bytes: 0,
+        finished_at: None,
+    };
+    let list = Events { workspace, filter: export.filter() };
+    let wanted = Wanted { limit: 0, offset: 0, counted: MOST_ROWS + 1 };
+    export.rows = scan::read(app, workspace, "audit.count_export", list, None, wanted).await?.total;
+    if export.rows > MOST_ROWS {
+        return Err(ApiError::unprocessable(
+            "export_too_large",
+            "The period holds more than 250,000 events: export it in shorter parts.",
+        ));
+    }
+    let (vault, prefix) = (app.vault.clone(), app.config.path_prefix().to_owned());
+    let reply = app
+        .db
+        .write("audit.export", move |tx| {
+            let Held { caller, .. } = entry.hold(tx)?;
+            repeat.once(tx, &vault, Secrecy::Open, |tx| {
+                if !store::enqueue(tx, &export)? {
+                    return Err(ApiError::conflict(
+                        "export_running",
+                        "An export of this workspace is under way: wait for its end.",
+                    ));
+                }
+                let what = json!({
+                    "date_from": export.from, "date_to": export.to, "service": export.service,
+                    "action": export.action, "phi_only": export.phi_only, "row_count": export.rows,
+                });
+                audit::record(tx, event(&entry, Actor::of(&caller), "audit.export", &export, what))?;
+                Ok(Ordered {
+                    export_id: export.id,
+                    s3_key: export.key(),
+                    row_count: export.rows,
+                    download_url: export.download_url(&prefix),
+                    created_at: export.created_at,
+                    state: export.state.name(),
+                })
+            })
+        })
+        .await?;
+    app.export_wake.wake();
+    Ok(reply)
+}
+
+/// Records that an export is downloaded.
+pub(super) async fn record_download(app: &Arc<App>, entry: Entry, export: Export) -> Result<(), ApiError> {
+    app.db
+        .write("audit.download_export", move |tx| {
+            let Held { caller, .. } = entry.hold(tx)?;
+            let what = json!({ "row_count": export.rows });
+            audit::record(tx, event(&entry, Actor::of(&caller), "audit.download", &export, what))
+        })
+        .await
+}
+
+fn event<'e>(
+    entry: &'e Entry,
+    actor: Actor,
+    action: &'static str,
+    export: &Export,
+    metadata: serde_json::Value,
+) -> Event<'e> {
+    Event {
+        workspace: export.workspace,
+        service: "audit",
+        action,
+        resource_type: "audit_export",
+        resource_id: Some(export.id.0),
+        resource_name: None,
+        actor,
+        context: &entry.context,
+        metadata,
+    }
+}

@@ -1,0 +1,95 @@
+//! The JSON routes of exports, and the download of one.
+
+use axum::body::Body;
+use http::header::CONTENT_DISPOSITION;
+use http::{HeaderValue, StatusCode};
+use serde::{Deserialize, Serialize};
+use ward_db::Timestamp;
+
+use super::actions::{self, NewExport};
+use super::{Export, State, named_by, store};
+use crate::error::ApiError;
+use crate::http::idempotency::Repeat;
+use crate::http::{Call, Reply};
+use crate::ids::ExportId;
+
+/// `AuditExportListItem`
+#[derive(Serialize)]
+struct Listed {
+    key: String,
+    size: i64,
+    last_modified: Option<Timestamp>,
+    download_url: Option<String>,
+    export_id: ExportId,
+    state: &'static str,
+    row_count: i64,
+    created_at: Timestamp,
+}
+
+impl Listed {
+    fn of(export: &Export, prefix: &str) -> Self {
+        Self {
+            key: export.key(),
+            size: export.bytes,
+            last_modified: export.finished_at,
+            download_url: (export.state == State::Done).then(|| export.download_url(prefix)),
+            export_id: export.id,
+            state: export.state.name(),
+            row_count: export.rows,
+            created_at: export.created_at,
+        }
+    }
+}
+
+/// `AuditExportListResponse`
+#[derive(Serialize)]
+struct Exports {
+    exports: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+struct ListQuery {
+    limit: i64,
+}
+
+/// `create-audit-export`
+pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_body::<NewExport>().await?;
+    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    actions::create(&call.app, entry, sent.value, repeat).await
+}
+
+/// `list-audit-exports`
+pub async fn list(call: Call) -> Result<Reply, ApiError> {
+    let (entry, query) = call.enter_with_query().await?;
+    let workspace = entry.workspace()?.id;
+    let limit = query.read::<ListQuery>()?.limit;
+    let exports =
+        call.app.db.read("audit.list_exports", move |tx| store::list(tx, workspace, limit, 0)).await?;
+    let prefix = call.app.config.path_prefix();
+    let exports = exports.iter().map(|export| Listed::of(export, prefix)).collect();
+    Reply::ok(&Exports { exports })
+}
+
+/// `download-audit-export`
+pub async fn download(call: Call) -> Result<Reply, ApiError> {
+    let unknown = || ApiError::missing("export_not_found", "No such export, or it is not finished.");
+    let entry = call.enter().await?;
+    let workspace = entry.workspace()?.id;
+    let id = named_by(call.parameter("filename")).unwrap_or(ExportId(uuid::Uuid::nil()));
+    let found = call.app.db.read("audit.get_export", move |tx| store::get(tx, workspace, id)).await?;
+    let export = found.filter(|export| export.state == State::Done).ok_or_else(unknown)?;
+    let place = call.app.exports.clone().ok_or_else(unknown)?;
+    let content = place.read(&export.key()).await.map_err(|error| {
+        ApiError::unavailable("export_unavailable", "The export cannot be read now.", 30).because(error)
+    })?;
+    let attachment = format!("attachment; filename=\"{}\"", export.filename());
+    actions::record_download(&call.app, entry, export).await?;
+    let mut reply = Reply::ok(&())?;
+    reply.content_type = HeaderValue::from_static("application/x-ndjson");
+    if let Ok(attachment) = HeaderValue::from_str(&attachment) {
+        reply.headers.push((CONTENT_DISPOSITION, attachment));
+    }
+    reply.stream = Some(Body::from_stream(content));
+    Ok(reply)
+}

@@ -1,0 +1,142 @@
+//! The SQL of exports.
+
+use uuid::Uuid;
+use ward_db::{Error, Row, Timestamp, Tx, Value};
+
+use super::{Export, State};
+use crate::ids::{ExportId, WorkspaceId};
+
+const COLUMNS: &str = "workspace_id, id, created_at, created_by, date_from, date_to, service, action, phi_only, state, \
+                       rows_found, bytes, finished_at";
+
+fn export(row: &Row<'_>) -> Result<Export, Error> {
+    let state = row.text(9)?;
+    let state = State::named(state).ok_or_else(|| Error::unreadable("an export's state"))?;
+    Ok(Export {
+        workspace: row.get(0)?,
+        id: row.get(1)?,
+        created_at: row.get(2)?,
+        created_by: row.get(3)?,
+        from: row.get(4)?,
+        to: row.get(5)?,
+        service: row.get(6)?,
+        action: row.get(7)?,
+        phi_only: row.get(8)?,
+        state,
+        rows: row.get(10)?,
+        bytes: row.get(11)?,
+        finished_at: row.get(12)?,
+    })
+}
+
+/// Puts an export into its workspace's queue; false if one is there already.
+pub fn enqueue(tx: &mut Tx<'_>, export: &Export) -> Result<bool, Error> {
+    let queued = tx.execute(
+        "INSERT INTO audit_export_queue (workspace_id, export_id, due_at, attempts) VALUES ($1, $2, $3, 0) \
+         ON CONFLICT (workspace_id) DO NOTHING",
+        &[export.workspace.into(), export.id.into(), export.created_at.into()],
+    )?;
+    if queued == 0 {
+        return Ok(false);
+    }
+    tx.execute(
+        "INSERT INTO audit_exports (workspace_id, id, created_at, created_by, date_from, date_to, service, action, \
+                phi_only, state, rows_found, bytes) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'queued', $10, 0)",
+        &[
+            export.workspace.into(),
+            export.id.into(),
+            export.created_at.into(),
+            export.created_by.into(),
+            export.from.into(),
+            export.to.into(),
+            export.service.as_deref().into(),
+            export.action.as_deref().into(),
+            export.phi_only.into(),
+            export.rows.into(),
+        ],
+    )?;
+    Ok(true)
+}
+
+/// A workspace's exports, the newest first, after so many.
+pub fn list(tx: &mut Tx<'_>, workspace: WorkspaceId, limit: i64, offset: i64) -> Result<Vec<Export>, Error> {
+    // An id begins with its moment.
+    let sql = format!(
+        "SELECT {COLUMNS} FROM audit_exports WHERE workspace_id = $1 ORDER BY id DESC LIMIT $2 OFFSET $3"
+    );
+    tx.all(&sql, &[workspace.into(), limit.into(), offset.into()], export)
+}
+
+pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: ExportId) -> Result<Option<Export>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM audit_exports WHERE workspace_id = $1 AND id = $2");
+    tx.optional(&sql, &[workspace.into(), id.into()], export)
+}
+
+/// Queued exports that are due, the longest waiting first.
+pub fn due(tx: &mut Tx<'_>, now: Timestamp, most: i64) -> Result<Vec<(WorkspaceId, ExportId)>, Error> {
+    tx.all(
+        "SELECT workspace_id, export_id FROM audit_export_queue WHERE due_at <= $1 ORDER BY due_at LIMIT $2",
+        &[now.into(), most.into()],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )
+}
+
+/// Takes a due export for one worker until `until`, from which on it is due again. Returns the number of the attempt.
+pub fn lease(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    lease: Uuid,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<Option<i64>, Error> {
+    tx.optional(
+        "UPDATE audit_export_queue SET lease = $2, due_at = $4, attempts = attempts + 1 \
+         WHERE workspace_id = $1 AND due_at <= $3 RETURNING attempts",
+        &[workspace.into(), lease.into(), now.into(), until.into()],
+        |row| row.get(0),
+    )
+}
+
+/// Moves the time at which the export is due; false if another worker has it by now.
+pub fn put_off(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    lease: Uuid,
+    until: Timestamp,
+) -> Result<bool, Error> {
+    let changed = tx.execute(
+        "UPDATE audit_export_queue SET due_at = $3 WHERE workspace_id = $1 AND lease = $2",
+        &[workspace.into(), lease.into(), until.into()],
+    )?;
+    Ok(changed == 1)
+}
+
+/// Takes an export from the queue; false if another worker has it by now.
+pub fn leave(tx: &mut Tx<'_>, workspace: WorkspaceId, lease: Uuid) -> Result<bool, Error> {
+    let sql = "DELETE FROM audit_export_queue WHERE workspace_id = $1 AND lease = $2";
+    Ok(tx.execute(sql, &[workspace.into(), lease.into()])? == 1)
+}
+
+/// Notes how an export ended.
+pub fn settle(
+    tx: &mut Tx<'_>,
+    (workspace, id): (WorkspaceId, ExportId),
+    state: State,
+    (rows, bytes): (i64, i64),
+    now: Timestamp,
+) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE audit_exports SET state = $3, rows_found = $4, bytes = $5, finished_at = $6 \
+         WHERE workspace_id = $1 AND id = $2",
+        &[workspace.into(), id.into(), Value::Text(state.name()), rows.into(), bytes.into(), now.into()],
+    )?;
+    Ok(())
+}
+
+/// Forgets an export.
+pub fn forget(tx: &mut Tx<'_>, workspace: WorkspaceId, id: ExportId) -> Result<(), Error> {
+    let sql = "DELETE FROM audit_exports WHERE workspace_id = $1 AND id = $2";
+    tx.execute(sql, &[workspace.into(), id.into()])?;
+    Ok(())
+}

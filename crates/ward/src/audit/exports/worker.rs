@@ -1,0 +1,207 @@
+//! The worker that writes exports: it leases one, writes its events step by step, and settles.
+//!
+//! A replica writes one export at a time, and a workspace has one under way, so no tenant's exports hold up another's for
+//! longer than one. A worker that died leaves a lease that runs out; the next one writes the file from its beginning. A
+//! file appears only when it is whole.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::super::store::Events;
+use super::place::{Place, Upload};
+use super::{Export, KEPT, State, store};
+use crate::app::App;
+use crate::error::ApiError;
+use crate::ids::{ExportId, WorkspaceId};
+
+/// How often a replica looks for exports that another one left.
+const POLL: Duration = Duration::from_secs(10);
+/// How long a lease lasts. Each step renews it.
+const LEASE: Duration = Duration::from_mins(2);
+/// Exports that one look finds.
+const LOOKED_AT: i64 = 16;
+/// Events that one step looks at.
+const STEP: i64 = 2_000;
+/// How often an export is tried.
+const ATTEMPTS: i64 = 5;
+/// How long it waits after a failed attempt, for each one so far.
+const PAUSE: Duration = Duration::from_secs(30);
+/// How many old exports one turn removes.
+const REMOVED_AT_ONCE: i64 = 8;
+
+/// Writes exports until the process is told to stop.
+pub async fn keep_going(app: Arc<App>) {
+    while app.sync.stopped_at().is_none() {
+        turn(&app).await;
+        app.export_wake.wait(POLL).await;
+    }
+}
+
+/// Writes all exports that are due, one after the other.
+pub async fn turn(app: &Arc<App>) {
+    let Some(place) = app.exports.clone() else { return };
+    let now = app.clock.now();
+    let due = match app.db.read("audit.due_exports", move |tx| store::due(tx, now, LOOKED_AT)).await {
+        Ok(due) => due,
+        Err(error) => {
+            let error: ward_db::Error = error;
+            return tracing::warn!(%error, "exports that wait cannot be looked for; Ward tries again");
+        }
+    };
+    for (workspace, id) in due {
+        if app.sync.stopped_at().is_some() {
+            return;
+        }
+        if let Err(error) = one(app, &place, workspace, id).await {
+            tracing::error!(
+                code = error.code(),
+                cause = error.cause().map(ToString::to_string),
+                export = %id,
+                "an export could not be written; Ward tries again when its lease has run out"
+            );
+        }
+    }
+}
+
+/// Why an export was not written.
+enum Ended {
+    /// Another worker has it.
+    Lost,
+    Failed(ApiError),
+}
+
+impl From<ApiError> for Ended {
+    fn from(error: ApiError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<ward_db::Error> for Ended {
+    fn from(error: ward_db::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<object_store::Error> for Ended {
+    fn from(error: object_store::Error) -> Self {
+        Self::Failed(
+            ApiError::unavailable("export_unavailable", "The export cannot be written.", 30).because(error),
+        )
+    }
+}
+
+async fn one(app: &Arc<App>, place: &Place, workspace: WorkspaceId, id: ExportId) -> Result<(), ApiError> {
+    let lease = Uuid::new_v4();
+    let now = app.clock.now();
+    let taken = app
+        .db
+        .write("audit.lease_export", move |tx| {
+            let attempt = store::lease(tx, workspace, lease, now, now.saturating_add(LEASE))?;
+            let export = store::get(tx, workspace, id)?;
+            Ok::<_, ward_db::Error>(attempt.zip(export))
+        })
+        .await?;
+    let Some((attempt, export)) = taken else { return Ok(()) };
+    match written(app, place, &export, lease).await {
+        Ok((rows, bytes)) => settle(app, workspace, id, lease, State::Done, (rows, bytes)).await?,
+        Err(Ended::Lost) => return Ok(()),
+        Err(Ended::Failed(error)) if attempt < ATTEMPTS => {
+            let again = app.clock.now().saturating_add(PAUSE * u32::try_from(attempt).unwrap_or(u32::MAX));
+            app.db
+                .write("audit.put_off_export", move |tx| store::put_off(tx, workspace, lease, again))
+                .await?;
+            return Err(error);
+        }
+        Err(Ended::Failed(error)) => {
+            settle(app, workspace, id, lease, State::Failed, (export.rows, 0)).await?;
+            return Err(error);
+        }
+    }
+    remove_old(app, place, workspace).await
+}
+
+/// Writes the file; the events and bytes in it.
+async fn written(app: &Arc<App>, place: &Place, export: &Export, lease: Uuid) -> Result<(i64, i64), Ended> {
+    let mut upload = place.begin(&export.key()).await?;
+    match pages(app, &mut upload, export, lease).await {
+        Ok(size) => {
+            upload.finish().await?;
+            Ok(size)
+        }
+        Err(ended) => {
+            upload.abort().await;
+            Err(ended)
+        }
+    }
+}
+
+async fn pages(
+    app: &Arc<App>,
+    upload: &mut Upload,
+    export: &Export,
+    lease: Uuid,
+) -> Result<(i64, i64), Ended> {
+    let workspace = export.workspace;
+    let (mut rows, mut bytes) = (0, 0);
+    let mut after = None;
+    loop {
+        let list = Events { workspace, filter: export.filter() };
+        let (last, lines, count) = app
+            .read_long(workspace, "audit.export_step", move |tx| {
+                let (last, events) = list.oldest(tx, after, STEP)?;
+                let mut lines = Vec::new();
+                for event in &events {
+                    serde_json::to_writer(&mut lines, event).map_err(ApiError::internal)?;
+                    lines.push(b'\n');
+                }
+                Ok::<_, ApiError>((last, lines, events.len()))
+            })
+            .await?;
+        upload.add(&lines).await?;
+        rows += i64::try_from(count).unwrap_or(i64::MAX);
+        bytes += i64::try_from(lines.len()).unwrap_or(i64::MAX);
+        let until = app.clock.now().saturating_add(LEASE);
+        let kept =
+            app.db.write("audit.keep_export", move |tx| store::put_off(tx, workspace, lease, until)).await?;
+        if !kept {
+            return Err(Ended::Lost);
+        }
+        if last.is_none() {
+            return Ok((rows, bytes));
+        }
+        after = last;
+    }
+}
+
+async fn settle(
+    app: &Arc<App>,
+    workspace: WorkspaceId,
+    id: ExportId,
+    lease: Uuid,
+    state: State,
+    size: (i64, i64),
+) -> Result<(), ApiError> {
+    let now = app.clock.now();
+    app.db
+        .write("audit.settle_export", move |tx| {
+            if store::leave(tx, workspace, lease)? {
+                store::settle(tx, (workspace, id), state, size, now)?;
+            }
+            Ok::<_, ApiError>(())
+        })
+        .await
+}
+
+/// Removes a workspace's exports beyond those that are kept: first the files, then their rows.
+async fn remove_old(app: &Arc<App>, place: &Place, workspace: WorkspaceId) -> Result<(), ApiError> {
+    let old =
+        app.db.read("audit.old_exports", move |tx| store::list(tx, workspace, REMOVED_AT_ONCE, KEPT)).await?;
+    for export in old {
+        place.remove(&export.key()).await.map_err(ApiError::internal)?;
+        let id = export.id;
+        app.db.write("audit.forget_export", move |tx| store::forget(tx, workspace, id)).await?;
+    }
+    Ok(())
+}

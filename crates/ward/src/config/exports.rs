@@ -1,0 +1,148 @@
+//! The settings of the place for exports.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use zeroize::Zeroizing;
+
+use super::Config;
+use super::settings::{HIDDEN, Setting, path};
+use super::value::{Read, origin};
+
+/// The place for exports.
+#[derive(Clone, Debug)]
+pub enum Exports {
+    /// A folder.
+    Folder(PathBuf),
+    /// A bucket.
+    Bucket(Bucket),
+}
+
+/// A bucket of an S3-compatible store.
+#[derive(Clone, Default)]
+pub struct Bucket {
+    /// Its name.
+    pub name: String,
+    /// The store's URL, if it is not Amazon's.
+    pub endpoint: Option<String>,
+    /// The region.
+    pub region: Option<String>,
+    /// The id of the access key. Without one the machine's own role is used.
+    pub access_key_id: Option<String>,
+    /// The secret of the access key.
+    pub secret_access_key: Option<Zeroizing<String>>,
+}
+
+impl fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bucket")
+            .field("name", &self.name)
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The longest of these texts.
+const LONGEST: usize = 256;
+
+fn word(text: &str) -> Read<String> {
+    let text = text.trim();
+    let fits = !text.is_empty() && text.len() <= LONGEST && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("must be 1 to {LONGEST} printable characters without spaces"))
+    }
+}
+
+fn bucket(config: &Config) -> Option<&Bucket> {
+    match &config.exports {
+        Some(Exports::Bucket(bucket)) => Some(bucket),
+        _ => None,
+    }
+}
+
+pub(super) const DIR: Setting = Setting {
+    key: "export_dir",
+    chapter: "Exports",
+    form: "FOLDER",
+    help: "Folder for exports of audit events, made if it is not there. Replicas need one that they share. Without this or \
+           `export_s3_bucket` exports are off.",
+    secret: false,
+    apply: |draft, text| {
+        draft.export_dir = Some(path(text)?);
+        Ok(())
+    },
+    show: |config| match &config.exports {
+        Some(Exports::Folder(folder)) => folder.display().to_string(),
+        _ => String::new(),
+    },
+};
+
+pub(super) const BUCKET: Setting = Setting {
+    key: "export_s3_bucket",
+    chapter: "Exports",
+    form: "NAME",
+    help: "Bucket of an S3-compatible store for exports of audit events.",
+    secret: false,
+    apply: |draft, text| {
+        draft.export_bucket.name = word(text)?;
+        Ok(())
+    },
+    show: |config| bucket(config).map(|bucket| bucket.name.clone()).unwrap_or_default(),
+};
+
+pub(super) const ENDPOINT: Setting = Setting {
+    key: "export_s3_endpoint",
+    chapter: "Exports",
+    form: "URL",
+    help: "Scheme and authority of that store, if it is not Amazon's.",
+    secret: false,
+    apply: |draft, text| {
+        draft.export_bucket.endpoint = Some(origin(text)?);
+        Ok(())
+    },
+    show: |config| bucket(config).and_then(|bucket| bucket.endpoint.clone()).unwrap_or_default(),
+};
+
+pub(super) const REGION: Setting = Setting {
+    key: "export_s3_region",
+    chapter: "Exports",
+    form: "NAME",
+    help: "Region of the bucket; `us-east-1` if nothing is said.",
+    secret: false,
+    apply: |draft, text| {
+        draft.export_bucket.region = Some(word(text)?);
+        Ok(())
+    },
+    show: |config| bucket(config).and_then(|bucket| bucket.region.clone()).unwrap_or_default(),
+};
+
+pub(super) const ACCESS_KEY: Setting = Setting {
+    key: "export_s3_access_key_id",
+    chapter: "Exports",
+    form: "ID",
+    help: "Id of the access key. Without one, the role of the machine is used.",
+    secret: false,
+    apply: |draft, text| {
+        draft.export_bucket.access_key_id = Some(word(text)?);
+        Ok(())
+    },
+    show: |config| bucket(config).and_then(|bucket| bucket.access_key_id.clone()).unwrap_or_default(),
+};
+
+pub(super) const SECRET_KEY: Setting = Setting {
+    key: "export_s3_secret_access_key",
+    chapter: "Exports",
+    form: "SECRET",
+    help: "Secret of the access key.",
+    secret: true,
+    apply: |draft, text| {
+        draft.export_bucket.secret_access_key = Some(Zeroizing::new(word(text)?));
+        Ok(())
+    },
+    show: |config| {
+        let secret = bucket(config).is_some_and(|bucket| bucket.secret_access_key.is_some());
+        if secret { HIDDEN.to_owned() } else { String::new() }
+    },
+};
