@@ -160,7 +160,7 @@ async fn look_into(config: &Config, db: &Db) -> Vec<Finding> {
         Ok(keys) => found.extend(with_keys(config, db, keys).await),
         // The line about the key's file says why.
         Err(_) => {
-            found.push(Finding::note("master key", "not compared with the database: it cannot be read"))
+            found.push(Finding::note("master key", "not compared with the database: it cannot be read"));
         }
     }
     found

@@ -58,7 +58,7 @@ impl Client<'_> {
     fn reads(&self, declared: &Value, value: &Value, place: &str) {
         match declared {
             Value::String(name) if name.starts_with('@') => {
-                self.reads(&self.shapes[&name[1..]], value, place)
+                self.reads(&self.shapes[&name[1..]], value, place);
             }
             Value::String(kinds) => {
                 assert!(kinds.split('|').any(|kind| is(kind, value)), "{place} is {value}, not {kinds}");
