@@ -52,14 +52,14 @@ fn settings_file(resolved: &Resolved) -> Option<Finding> {
     });
     let (key, path) = with_secret?;
     let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
-    Some(if mode & 0o077 == 0 {
-        Finding::ok("settings file", format!("{} is its owner's alone", path.display()))
-    } else {
+    Some(if mode & 0o077 != 0 {
         Finding::problem(
             "settings file",
             format!("{} holds {key}, and others can read it (mode {mode:04o})", path.display()),
             format!("chmod 600 {}", path.display()),
         )
+    } else {
+        Finding::ok("settings file", format!("{} is its owner's alone", path.display()))
     })
 }
 

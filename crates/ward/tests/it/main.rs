@@ -10,6 +10,7 @@ mod bounded;
 mod bounds;
 mod browsers;
 mod calls;
+mod clients;
 mod crash;
 mod deliveries;
 mod docs_page;

@@ -165,3 +165,16 @@ async fn auto_paging_of_the_sdk_sees_every_workspace_once() {
     seen.dedup();
     assert_eq!((counted, seen.len()), (25, 25));
 }
+
+both!(the_sdk_reads_rates_as_numbers_and_a_date);
+async fn the_sdk_reads_rates_as_numbers_and_a_date() {
+    let server = Server::with(|config| config.rates.enforced = true).await;
+    let answer = server.anonymous().post("/v1/workspaces", ward_test::new_workspace("acme")).await;
+    assert_eq!(answer.status, 201);
+    let number =
+        |name: &str| -> i64 { answer.header(name).parse().unwrap_or_else(|_| panic!("{name} is no number")) };
+    assert!(number("x-ratelimit-remaining") < number("x-ratelimit-limit"));
+    // `rateLimit.reset` is a date made of these seconds: seconds to go would be a day in 1970.
+    let now = server.clock.now().micros() / 1_000_000;
+    assert!((now..=now + 3_600).contains(&number("x-ratelimit-reset")), "{}", number("x-ratelimit-reset"));
+}

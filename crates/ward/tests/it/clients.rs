@@ -1,0 +1,144 @@
+//! Clients that generators make from the served document: openapi-typescript with openapi-fetch, and openapi-python-client.
+//!
+//! Each is generated, compiled strictly, and then lives a tenant's life against a server: typed requests, answers, errors, headers and
+//! `Idempotency-Key`. npm and pip install the generators, at pinned versions, on the first run. Where that is not possible the test
+//! says that it is LEFT OUT; `WARD_TEST_SERVERS=require` makes that a failure.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use reqwest::StatusCode;
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::sync::OnceCell;
+use ward_test::{Server, both};
+
+fn files() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
+}
+
+fn setting(wanted: &str) -> bool {
+    std::env::var("WARD_TEST_SERVERS").is_ok_and(|value| value == wanted)
+}
+
+/// Runs a command and returns its output; panics with all of it when the command fails.
+async fn done(what: &str, command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(output.status.success(), "{what} failed:\n{said}");
+    said
+}
+
+/// Says past the harness, which swallows what a passing test prints, that something was left out.
+fn left_out(what: &str) {
+    use std::io::Write as _;
+    assert!(!setting("require"), "{what}");
+    let _ = std::io::stderr().write_all(format!("\nLEFT OUT: {what}\n").as_bytes());
+}
+
+async fn installs(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().await.is_ok_and(|status| status.success())
+}
+
+/// The document as a server serves it, which is what clients are generated from.
+async fn document(server: &Server, folder: &Path) -> PathBuf {
+    let document: Value = server.anonymous().get("/v1/openapi.json").await.expect(StatusCode::OK);
+    let path = folder.join("openapi.json");
+    std::fs::write(&path, document.to_string()).unwrap();
+    path
+}
+
+/// The TypeScript client, compiled: the folder of `out/life.js`. `None`: npm installs nothing here.
+async fn typescript(server: &Server) -> Option<&'static Path> {
+    static COMPILED: OnceCell<Option<PathBuf>> = OnceCell::const_new();
+    let compiled = COMPILED.get_or_init(|| async {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("client-typescript");
+        std::fs::create_dir_all(&folder).unwrap();
+        for name in ["package.json", "package-lock.json", "tsconfig.json", "life.ts"] {
+            std::fs::copy(files().join("typescript").join(name), folder.join(name)).unwrap();
+        }
+        let mut install = Command::new("npm");
+        install.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&folder);
+        if setting("off") || !installs(&mut install).await {
+            left_out(
+                "no TypeScript client is generated: npm ci does not work here, or WARD_TEST_SERVERS=off",
+            );
+            return None;
+        }
+        let bin = folder.join("node_modules/.bin");
+        let document = document(server, &folder).await;
+        let mut generate = Command::new(bin.join("openapi-typescript"));
+        generate.arg(document).args(["--default-non-nullable", "false", "-o", "api.ts"]).current_dir(&folder);
+        done("openapi-typescript", &mut generate).await;
+        done("tsc --strict", Command::new(bin.join("tsc")).args(["-p", "."]).current_dir(&folder)).await;
+        Some(folder)
+    });
+    compiled.await.as_deref()
+}
+
+/// The Python client, judged by mypy: the folder of `life.py`. `None`: pip installs nothing here.
+async fn python(server: &Server) -> Option<&'static Path> {
+    static JUDGED: OnceCell<Option<PathBuf>> = OnceCell::const_new();
+    let judged = JUDGED.get_or_init(|| async {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("client-python");
+        std::fs::create_dir_all(&folder).unwrap();
+        for name in ["life.py", "mypy.ini"] {
+            std::fs::copy(files().join("python").join(name), folder.join(name)).unwrap();
+        }
+        let (bin, wanted) = (folder.join("venv/bin"), files().join("python/requirements.txt"));
+        let mut install = Command::new(bin.join("pip"));
+        install.args(["install", "--quiet", "--no-deps", "-r"]).arg(wanted);
+        if setting("off")
+            || !installs(Command::new("python3").args(["-m", "venv"]).arg(folder.join("venv"))).await
+            || !installs(&mut install).await
+        {
+            left_out("no Python client is generated: pip does not work here, or WARD_TEST_SERVERS=off");
+            return None;
+        }
+        // The generator calls ruff by its name.
+        let path = std::env::join_paths(
+            std::iter::once(bin.clone()).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+        );
+        let document = document(server, &folder).await;
+        let mut generate = Command::new(bin.join("openapi-python-client"));
+        generate.args([
+            "generate",
+            "--meta",
+            "none",
+            "--overwrite",
+            "--output-path",
+            "ward_client",
+            "--path",
+        ]);
+        generate.arg(document).env("PATH", path.unwrap()).current_dir(&folder);
+        let said = done("openapi-python-client", &mut generate).await;
+        assert!(
+            !said.contains("WARNING") && !said.contains("ERROR"),
+            "the generator leaves something out:\n{said}"
+        );
+        let mut judge = Command::new(bin.join("mypy"));
+        judge.args(["--config-file", "mypy.ini", "ward_client", "life.py"]).current_dir(&folder);
+        done("mypy --strict", &mut judge).await;
+        Some(folder)
+    });
+    judged.await.as_deref()
+}
+
+both!(a_generated_typescript_client_lives_a_tenants_life, threads = 2);
+async fn a_generated_typescript_client_lives_a_tenants_life() {
+    let server = Server::start().await;
+    let Some(folder) = typescript(&server).await else { return };
+    let said =
+        done("life.js", Command::new("node").arg("out/life.js").arg(server.url()).current_dir(folder)).await;
+    assert!(said.contains("a tenant's life: done"), "{said}");
+}
+
+both!(a_generated_python_client_lives_a_tenants_life, threads = 2);
+async fn a_generated_python_client_lives_a_tenants_life() {
+    let server = Server::start().await;
+    let Some(folder) = python(&server).await else { return };
+    let mut life = Command::new(folder.join("venv/bin/python"));
+    let said = done("life.py", life.arg("life.py").arg(server.url()).current_dir(folder)).await;
+    assert!(said.contains("a tenant's life: done"), "{said}");
+}
