@@ -53,6 +53,7 @@ use sqlite::Sqlite;
 pub const FAILED_FLUSH_EXIT: i32 = 74;
 
 /// How a database is opened. The default suits a server; a command that runs beside one needs no other.
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own, and none excludes another")]
 #[derive(Clone, Debug)]
 pub struct Options {
     /// SQLite: reading connections at most. Reads run on the caller's thread, so more than there are runtime threads
