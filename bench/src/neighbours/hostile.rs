@@ -165,11 +165,11 @@ impl Ready {
                         let _ = tenant.finish_call().await;
                         done.fetch_add(1, Ordering::Relaxed);
                     }
-                    std::future::pending::<()>().await;
                 });
             }
-            // They are with the EHRs before anything is measured.
-            tokio::time::sleep(Duration::from_secs(8)).await;
+            // All calls are reported before anything is measured, and the first of them are with the EHRs.
+            while work.join_next().await.is_some() {}
+            tokio::time::sleep(Duration::from_secs(3)).await;
             return Ok(Neighbour { _work: work, done });
         }
         for client in 0..clients {
