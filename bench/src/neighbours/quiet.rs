@@ -16,7 +16,7 @@ use super::tenant::{Tenant, client, new_workspace};
 /// Requests a second.
 const RATE: u32 = 25;
 /// How long the last delivery may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A quiet tenant with all that it needs.
 pub struct Quiet {

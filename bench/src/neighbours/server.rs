@@ -11,9 +11,9 @@ use ward_test_db::postgres;
 use super::Failure;
 
 /// How long Ward may take to answer for the first time.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
-/// What makes a throw-away PostgreSQL server wait for the disk as one in use does.
+/// Settings with which a throw-away `PostgreSQL` server waits for the disk, as one in use does.
 const DURABLE: [&str; 5] =
     ["fsync=on", "synchronous_commit=on", "full_page_writes=on", "autovacuum=on", "max_connections=200"];
 

@@ -70,7 +70,7 @@ impl Tenant {
         tenant.id = made["id"].as_str().ok_or("no id")?.to_owned();
         let claim = json!({ "duration_days": 9, "name": "owner" });
         let claimed = tenant.send(Method::POST, &tenant.path("/api-keys"), Some(&claim)).await?.good()?;
-        tenant.key = claimed["api_key"].as_str().ok_or("no key")?.to_owned();
+        claimed["api_key"].as_str().ok_or("no key")?.clone_into(&mut tenant.key);
         Ok(tenant)
     }
 
@@ -94,7 +94,7 @@ impl Tenant {
     /// The same from another address, or without a key.
     pub fn from(&self, address: String, with_key: bool) -> Self {
         let key = if with_key { self.key.clone() } else { String::new() };
-        Self { address, key, ..self.clone() }
+        Self { key, address, ..self.clone() }
     }
 
     /// Sends a request.

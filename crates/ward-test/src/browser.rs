@@ -1,4 +1,4 @@
-//! A real browser, driven as the W3C's WebDriver standard says.
+//! A real browser, driven as the W3C's `WebDriver` standard says.
 //!
 //! It needs `chromium` and `chromedriver`. Without them a test fails, unless `WARD_TEST_BROWSER=off` leaves it out.
 
@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 /// How long the browser may take for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// One window of a browser of its own. It ends with the test.
 pub struct Browser {
@@ -27,6 +27,7 @@ impl Browser {
     /// # Panics
     ///
     /// Where there is no browser.
+    #[expect(clippy::print_stderr, reason = "a test that is left out must be told")]
     pub async fn open(width: u32, height: u32) -> Option<Self> {
         if std::env::var("WARD_TEST_BROWSER").is_ok_and(|value| value == "off") {
             eprintln!("WARD_TEST_BROWSER=off, so no page is looked at in a browser");

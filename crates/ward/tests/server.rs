@@ -278,7 +278,7 @@ async fn a_short_body_that_nobody_reads_leaves_the_connection_usable() {
     let mut client = server.connect().await;
     for _ in 0..3 {
         client.write_all(unread(20_000).as_bytes()).await.unwrap();
-        client.write_all(&[b'x'; 20_000]).await.unwrap();
+        client.write_all(&vec![b'x'; 20_000]).await.unwrap();
         let answer = one_answer(&mut client, "refused").await;
         assert!(!answer.contains("connection: close"), "{answer}");
     }

@@ -160,7 +160,7 @@ fn take(call: &mut CallRecord, report: &Report, reporter: Reporter, now: Timesta
     match (report.started_at, report.ended_at, reporter) {
         // One reporter tells the whole period: its clock is right in itself, and the two ends belong together.
         (Some(started_at), Some(ended_at), _) => {
-            (call.started_at, call.ended_at) = (started_at, Some(ended_at))
+            (call.started_at, call.ended_at) = (started_at, Some(ended_at));
         }
         // Twilio cannot mend its report, and its end is exact to the second only. The start that the runtime told holds.
         (_, _, Reporter::Twilio) => {

@@ -169,6 +169,7 @@ impl PlatformDetail {
 
 /// `CallDetail`
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the contract's field is called status_detail")]
 struct Detail {
     #[serde(flatten)]
     summary_fields: Summary,

@@ -349,12 +349,11 @@ pub fn set_twilio(tx: &mut Tx<'_>, workspace: WorkspaceId, account: &TwilioAccou
     Ok(())
 }
 
-/// The sealed tokens of workspaces after this one: the first, and the second if there is one.
-pub fn twilio_tokens(
-    tx: &mut Tx<'_>,
-    after: WorkspaceId,
-    most: u32,
-) -> Result<Vec<(WorkspaceId, Vec<u8>, Option<Vec<u8>>)>, Error> {
+/// A workspace with its sealed tokens of Twilio: the first, and the second if there is one.
+type TwilioTokens = (WorkspaceId, Vec<u8>, Option<Vec<u8>>);
+
+/// The sealed tokens of workspaces after this one.
+pub fn twilio_tokens(tx: &mut Tx<'_>, after: WorkspaceId, most: u32) -> Result<Vec<TwilioTokens>, Error> {
     tx.all(
         "SELECT workspace_id, auth_token, secondary_auth_token FROM twilio_accounts \
          WHERE workspace_id > $1 ORDER BY workspace_id LIMIT $2",

@@ -232,9 +232,9 @@ fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Report, ApiErr
     };
     let (caller, callee) = (party(field, "From"), party(field, "To"));
     let mut problems = Vec::new();
-    let mut keep = |party: Result<Option<Caller>, Problem>| {
+    let mut keep = |party: Result<Option<Caller>, Box<Problem>>| {
         party.unwrap_or_else(|problem| {
-            problems.push(problem);
+            problems.push(*problem);
             None
         })
     };
@@ -258,11 +258,11 @@ fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Report, ApiErr
 fn party<'f>(
     field: &impl Fn(&str) -> Option<&'f str>,
     name: &'static str,
-) -> Result<Option<Caller>, Problem> {
+) -> Result<Option<Caller>, Box<Problem>> {
     let Some(text) = field(name) else { return Ok(None) };
     let refused = |problem: NotANumber| {
         let loc = vec!["body".into(), name.into()];
-        Problem::value_error(loc, &problem.to_string(), Json::String(text.to_owned()))
+        Box::new(Problem::value_error(loc, &problem.to_string(), Json::String(text.to_owned())))
     };
     Caller::from_network(Some(text)).map(Some).map_err(refused)
 }

@@ -60,8 +60,8 @@ impl ClientRates {
         address: IpAddr,
         workspace: Option<WorkspaceId>,
     ) -> Result<RateState, RateState> {
-        let by_workspace = workspace.map_or(Ok(()), |id| self.failed_by_workspace.charge(id).map(drop));
-        let by_address = self.failed_by_address.charge(bucket(address))?;
+        let by_workspace = workspace.map_or(Ok(()), |id| self.failed_by_workspace.charge(&id).map(drop));
+        let by_address = self.failed_by_address.charge(&bucket(address))?;
         by_workspace.map(|()| by_address)
     }
 
@@ -70,7 +70,7 @@ impl ClientRates {
     /// # Errors
     /// The state of the rate when it has nothing left.
     pub fn charge_bootstrap(&self, address: IpAddr) -> Result<RateState, RateState> {
-        self.bootstrap.charge(bucket(address))
+        self.bootstrap.charge(&bucket(address))
     }
 
     /// Charges a claim, whatever came of it.
@@ -78,7 +78,7 @@ impl ClientRates {
     /// # Errors
     /// The state of the rate when it has nothing left.
     pub fn charge_claim(&self, address: IpAddr) -> Result<RateState, RateState> {
-        self.claims.charge(bucket(address))
+        self.claims.charge(&bucket(address))
     }
 
     /// Whether the next failed claim of this address is refused with 429.
@@ -157,8 +157,8 @@ impl<K: Hash + Eq + Clone> KeyedRate<K> {
     }
 
     /// Takes one token of this key, or says how long to wait for one.
-    fn charge(&self, key: K) -> Result<RateState, RateState> {
-        self.charge_at(&key, self.elapsed())
+    fn charge(&self, key: &K) -> Result<RateState, RateState> {
+        self.charge_at(key, self.elapsed())
     }
 
     fn charge_at(&self, key: &K, now: u64) -> Result<RateState, RateState> {

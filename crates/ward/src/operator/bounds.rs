@@ -117,7 +117,9 @@ async fn names_of_keys(app: &App, all: &mut OverLongValues) -> Result<(), Operat
             all.add_name(*workspace, "api_key", key_id.clone(), "name", name.as_deref());
         }
         match page.last() {
-            Some((key_id, ..)) if page.len() == NAMES_AT_ONCE as usize => after = key_id.clone(),
+            Some((key_id, ..)) if page.len() == NAMES_AT_ONCE as usize => {
+                after = String::from(key_id.as_str());
+            }
             _ => return Ok(()),
         }
     }

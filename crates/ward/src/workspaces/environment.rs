@@ -134,6 +134,7 @@ pub struct BuiltIn {
 
 /// What decides the findings.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Facts {
     /// Whether the workspace has a connector.
     pub connector: bool,
@@ -295,13 +296,13 @@ mod tests {
         real_calls: true,
     };
 
-    fn codes(facts: &Facts, target: &str) -> Vec<&'static str> {
-        findings(facts, target).iter().map(|it| it.code.name()).collect()
+    fn codes(facts: Facts, target: &str) -> Vec<&'static str> {
+        findings(&facts, target).iter().map(|it| it.code.name()).collect()
     }
 
     #[test]
     fn each_fact_has_its_finding() {
-        assert!(codes(&CLEAN, "production").is_empty());
+        assert!(codes(CLEAN, "production").is_empty());
         let built_in =
             |enabled, configured| Facts { built_in: Some(BuiltIn { enabled, configured }), ..CLEAN };
         for (facts, target, code) in [
@@ -315,7 +316,7 @@ mod tests {
             (Facts { waiting: true, ..CLEAN }, "production", "deliveries_waiting"),
             (CLEAN, "staging", "real_calls_present"),
         ] {
-            assert_eq!(codes(&facts, target), [code]);
+            assert_eq!(codes(facts, target), [code]);
         }
     }
 

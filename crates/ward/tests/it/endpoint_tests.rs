@@ -6,7 +6,7 @@ use ward_test::{Actor, Server, Tenant, both};
 
 use crate::outbound::{Peer, answer, endpoint, open_server, run};
 
-/// A HubSpot that answers each list of calls with a number and a summary, provisioned and enabled.
+/// A `HubSpot` that answers each list of calls with a number and a summary, provisioned and enabled.
 async fn connected(server: &Server) -> (Tenant, Peer, String) {
     let tenant = server.tenant("acme").await;
     let calls = r#"{"results":[{"properties":{"hs_call_from_number":"+15550100001","hs_call_body":"Has a cough."}}]}"#;

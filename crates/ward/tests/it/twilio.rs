@@ -47,8 +47,8 @@ async fn one_tenants_wrong_signatures_do_not_touch_anothers_callbacks() {
 
 both!(while_tokens_rotate_at_twilio_both_sign);
 async fn while_tokens_rotate_at_twilio_both_sign() {
-    let (server, tenant) = with_twilio().await;
     const NEXT: &str = "the-next-auth-token";
+    let (server, tenant) = with_twilio().await;
     let path = tenant.path("/twilio/status");
     let told = async |token: &str, sid: &str| {
         let fields = event(sid, "completed", PATIENT);

@@ -47,7 +47,7 @@ pub fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     }
     let key = open_private(&files.key)
         .map_err(pem::Error::Io)
-        .and_then(|file| PrivateKeyDer::from_pem_reader(file))
+        .and_then(PrivateKeyDer::from_pem_reader)
         .map_err(|error| unreadable("a private key", &files.key, error))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)

@@ -3,6 +3,8 @@
 //! A text that is too long is cut. A list or an object that is too long is shown as the beginning of its JSON, as text.
 //! Both end with `…(+N bytes)`: how much of the text, or of the JSON, is not shown.
 
+use std::fmt::Write as _;
+
 use indexmap::IndexMap;
 
 use super::{Json, work};
@@ -246,7 +248,7 @@ impl Cut {
     fn end(mut self) -> String {
         let rest = self.whole - self.kept.len();
         if rest > 0 {
-            self.kept.push_str(&format!("\u{2026}(+{rest} bytes)"));
+            let _ = write!(self.kept, "\u{2026}(+{rest} bytes)");
         }
         self.kept
     }

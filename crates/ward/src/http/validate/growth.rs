@@ -297,7 +297,7 @@ fn first(schema: &Value, sent: &str) -> Value {
         "requestBody": {"required": true, "content": {"application/json": {"schema": schema}}}
     }}}});
     let operation = Contract::operations_of(&document, &[]).unwrap().remove(0);
-    serde_json::to_value(&answer(&operation, sent).unwrap()).unwrap()
+    serde_json::to_value(answer(&operation, sent).unwrap()).unwrap()
 }
 
 #[test]
