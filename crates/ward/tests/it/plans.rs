@@ -79,11 +79,16 @@ async fn walk() -> (Server, Vec<String>) {
         "/audit?service=workspaces&action=workspace.create",
         "/audit/summary",
         "/audit/phi-access",
-        "/audit/entity/00000000-0000-4000-8000-000000000001/access-log",
         "/compliance/access-review",
     ] {
         owner.get(&tenant.path(path)).await.expect(StatusCode::OK);
     }
+    let entity = tenant.claimed["created_by_entity_id"].as_str().expect("an id");
+    owner.get(&tenant.path(&format!("/audit/entity/{entity}/access-log"))).await.expect(StatusCode::OK);
+    let period = json!({ "date_from": "2020-01-01T00:00:00Z", "date_to": "2100-01-01T00:00:00Z" });
+    owner.post(&tenant.path("/audit/export"), period).await.expect(StatusCode::OK);
+    ward::audit::exports::worker::turn(&server.app).await;
+    owner.get(&tenant.path("/audit/exports")).await.expect(StatusCode::OK);
     owner.patch(&tenant.workspace(""), json!({ "connector_type": "hubspot" })).await.expect(StatusCode::OK);
     owner.post(&tenant.workspace("/provision"), json!({})).await.expect(StatusCode::OK);
     let numbers = json!({ "numbers": ["+15550100"] });

@@ -92,6 +92,10 @@ async fn walk(server: &Server, issuer: &TestIssuer, tenant: &Tenant) {
     ] {
         tenant.owner.get(&tenant.path(&path)).await.expect(StatusCode::OK);
     }
+    let period = json!({ "date_from": "2020-01-01T00:00:00Z", "date_to": "2100-01-01T00:00:00Z" });
+    tenant.owner.post(&tenant.path("/audit/export"), period).await.expect(StatusCode::OK);
+    ward::audit::exports::worker::turn(&server.app).await;
+    tenant.owner.get(&tenant.path("/audit/exports")).await.expect(StatusCode::OK);
     tenant.owner.post(&tenant.path("/deliveries/retry-failed"), json!({})).await.expect(StatusCode::OK);
     for path in ["/api-keys", "/api-keys?mine_only=true"] {
         tenant.owner.get(&tenant.path(path)).await.expect(StatusCode::OK);
