@@ -73,29 +73,31 @@ pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: ExportId) -> Result<Opti
     tx.optional(&sql, &[workspace.into(), id.into()], export)
 }
 
+/// A queued export, and how often it was tried.
+#[derive(Clone, Copy, Debug)]
+pub struct Due {
+    pub workspace: WorkspaceId,
+    pub export: ExportId,
+    pub attempts: i64,
+}
+
 /// Queued exports that are due, the longest waiting first.
-pub fn due(tx: &mut Tx<'_>, now: Timestamp, most: i64) -> Result<Vec<(WorkspaceId, ExportId)>, Error> {
+pub fn due(tx: &mut Tx<'_>, now: Timestamp, most: i64) -> Result<Vec<Due>, Error> {
     tx.all(
-        "SELECT workspace_id, export_id FROM audit_export_queue WHERE due_at <= $1 ORDER BY due_at LIMIT $2",
+        "SELECT workspace_id, export_id, attempts FROM audit_export_queue WHERE due_at <= $1 ORDER BY due_at LIMIT $2",
         &[now.into(), most.into()],
-        |row| Ok((row.get(0)?, row.get(1)?)),
+        |row| Ok(Due { workspace: row.get(0)?, export: row.get(1)?, attempts: row.get(2)? }),
     )
 }
 
-/// Takes a due export for one worker until `until`, from which on it is due again. Returns the number of the attempt.
-pub fn lease(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    lease: Uuid,
-    now: Timestamp,
-    until: Timestamp,
-) -> Result<Option<i64>, Error> {
-    tx.optional(
-        "UPDATE audit_export_queue SET lease = $2, due_at = $4, attempts = attempts + 1 \
-         WHERE workspace_id = $1 AND due_at <= $3 RETURNING attempts",
-        &[workspace.into(), lease.into(), now.into(), until.into()],
-        |row| row.get(0),
-    )
+/// Takes a due export for one worker until `until`, from which on it is due again; false if another worker was first.
+pub fn lease(tx: &mut Tx<'_>, due: Due, lease: Uuid, until: Timestamp) -> Result<bool, Error> {
+    let changed = tx.execute(
+        "UPDATE audit_export_queue SET lease = $4, due_at = $5, attempts = attempts + 1 \
+         WHERE workspace_id = $1 AND export_id = $2 AND attempts = $3",
+        &[due.workspace.into(), due.export.into(), due.attempts.into(), lease.into(), until.into()],
+    )?;
+    Ok(changed == 1)
 }
 
 /// Moves the time at which the export is due; false if another worker has it by now.

@@ -50,15 +50,15 @@ pub async fn turn(app: &Arc<App>) {
             return tracing::warn!(%error, "exports that wait cannot be looked for; Ward tries again");
         }
     };
-    for (workspace, id) in due {
+    for due in due {
         if app.sync.stopped_at().is_some() {
             return;
         }
-        if let Err(error) = one(app, &place, workspace, id).await {
+        if let Err(error) = one(app, &place, due).await {
             tracing::error!(
                 code = error.code(),
                 cause = error.cause().map(ToString::to_string),
-                export = %id,
+                export = %due.export,
                 "an export could not be written; Ward tries again when its lease has run out"
             );
         }
@@ -92,18 +92,21 @@ impl From<object_store::Error> for Ended {
     }
 }
 
-async fn one(app: &Arc<App>, place: &Place, workspace: WorkspaceId, id: ExportId) -> Result<(), ApiError> {
+async fn one(app: &Arc<App>, place: &Place, due: store::Due) -> Result<(), ApiError> {
+    let (workspace, id, attempt) = (due.workspace, due.export, due.attempts + 1);
     let lease = Uuid::new_v4();
     let now = app.clock.now();
     let taken = app
         .db
         .write("audit.lease_export", move |tx| {
-            let attempt = store::lease(tx, workspace, lease, now, now.saturating_add(LEASE))?;
-            let export = store::get(tx, workspace, id)?;
-            Ok::<_, ward_db::Error>(attempt.zip(export))
+            if !store::lease(tx, due, lease, now.saturating_add(LEASE))? {
+                return Ok(None);
+            }
+            store::get(tx, workspace, id)
         })
-        .await?;
-    let Some((attempt, export)) = taken else { return Ok(()) };
+        .await
+        .map_err(|error: ward_db::Error| ApiError::from(error))?;
+    let Some(export) = taken else { return Ok(()) };
     match written(app, place, &export, lease).await {
         Ok((rows, bytes)) => settle(app, workspace, id, lease, State::Done, (rows, bytes)).await?,
         Err(Ended::Lost) => return Ok(()),
