@@ -116,6 +116,14 @@ struct Place {
     told: Condvar,
 }
 
+/// Where work went.
+enum Handed {
+    ToSession,
+    /// To the pool's first connection, which is being made.
+    ToFirst,
+    IntoLine,
+}
+
 enum Next {
     Run(Waiting),
     Grow,
@@ -176,10 +184,14 @@ impl Pool {
         let settled = Arc::new(AtomicBool::new(false));
         let job = Pending::new(work, reply, Arc::clone(&settled));
         let began = Instant::now();
-        let waiting = Waiting { since: began, until: began + limit, kind, job: Box::new(job) };
-        if self.shared.hand(kind, waiting)? {
-            return answer.await.unwrap_or_else(|_| Err(self.unanswered(&settled)));
-        }
+        // A first connection takes its time, which is not the time of waiting for others.
+        let first = limit.max(self.shared.source.target.connect_time);
+        let waiting = Waiting { since: began, until: began + first, kind, job: Box::new(job) };
+        let limit = match self.shared.hand(kind, waiting)? {
+            Handed::ToSession => return answer.await.unwrap_or_else(|_| Err(self.unanswered(&settled))),
+            Handed::ToFirst => first,
+            Handed::IntoLine => limit,
+        };
         let mut waited = tokio::time::timeout(PATIENCE.min(limit), &mut answer).await;
         if waited.is_err() && limit > PATIENCE {
             self.shared.help();
@@ -219,9 +231,15 @@ impl Pool {
         }
         state.living += 1;
         self.shared.connections.increment(1);
-        if self.shared.spawn(&mut state, Some(session)).is_err() {
-            state.living -= 1;
-            self.shared.connections.decrement(1);
+        match self.shared.spawn(&mut state, Some(session)) {
+            Ok(place) => {
+                state.idle.push(place);
+                self.shared.dispatch(&mut state);
+            }
+            Err(_) => {
+                state.living -= 1;
+                self.shared.connections.decrement(1);
+            }
         }
         None
     }
@@ -249,15 +267,21 @@ impl Pool {
 }
 
 impl Shared {
-    /// Puts work into its line, and gives it to a session if there is one for it; true if one has it.
-    fn hand(self: &Arc<Self>, kind: Kind, waiting: Waiting) -> Result<bool, Error> {
+    /// Puts work into its line, and gives it to a session if there is one for it.
+    fn hand(self: &Arc<Self>, kind: Kind, waiting: Waiting) -> Result<Handed, Error> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Error::closed());
         }
         state.lines[kind.index()].push(waiting);
         self.dispatch(&mut state);
-        Ok(state.lines[kind.index()].len() == 0)
+        Ok(if state.lines[kind.index()].len() == 0 {
+            Handed::ToSession
+        } else if state.living == 0 && state.refusals == 0 {
+            Handed::ToFirst
+        } else {
+            Handed::IntoLine
+        })
     }
 
     /// Looks again, for work that has stood in line for a moment.
@@ -318,7 +342,7 @@ impl Shared {
     }
 
     /// A new thread, which connects, or has the session that is given.
-    fn spawn(self: &Arc<Self>, state: &mut State, session: Option<Session>) -> Result<(), Error> {
+    fn spawn(self: &Arc<Self>, state: &mut State, session: Option<Session>) -> Result<Arc<Place>, Error> {
         let place = Arc::new(Place::default());
         let (shared, its) = (Arc::clone(self), Arc::clone(&place));
         let thread = std::thread::Builder::new()
@@ -326,8 +350,8 @@ impl Shared {
             .spawn(move || Worker::begin(shared, its, session))
             .map_err(|error| Error::unavailable("a database thread cannot be started").because(error))?;
         state.threads.push(thread);
-        state.places.push(place);
-        Ok(())
+        state.places.push(Arc::clone(&place));
+        Ok(place)
     }
 }
 

@@ -46,7 +46,8 @@ impl Worker {
             tracing::error!("a database thread has no event loop");
             return;
         };
-        let mut next = if adopted { worker.freed() } else { Some(Next::Grow) };
+        // A session that was adopted counts as idle already.
+        let mut next = if adopted { None } else { Some(Next::Grow) };
         loop {
             next = match next {
                 Some(Next::Run(waiting)) => worker.run(&mut session, waiting),
