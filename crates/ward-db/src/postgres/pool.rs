@@ -231,15 +231,12 @@ impl Pool {
         }
         state.living += 1;
         self.shared.connections.increment(1);
-        match self.shared.spawn(&mut state, Some(session)) {
-            Ok(place) => {
-                state.idle.push(place);
-                self.shared.dispatch(&mut state);
-            }
-            Err(_) => {
-                state.living -= 1;
-                self.shared.connections.decrement(1);
-            }
+        if let Ok(place) = self.shared.spawn(&mut state, Some(session)) {
+            state.idle.push(place);
+            self.shared.dispatch(&mut state);
+        } else {
+            state.living -= 1;
+            self.shared.connections.decrement(1);
         }
         None
     }
