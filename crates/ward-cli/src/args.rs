@@ -159,6 +159,17 @@ pub enum WorkspaceAction {
         /// Its slug or id.
         workspace: String,
     },
+    /// Show what a workspace has and may have, and set limits for it.
+    Limits {
+        /// Its slug or id.
+        workspace: String,
+        /// A limit for this workspace, such as `keys=500`. May be given again for others.
+        #[arg(long, value_name = "NAME=VALUE")]
+        set: Vec<String>,
+        /// A quota whose limit is to be the settings' again. May be given again for others.
+        #[arg(long, value_name = "NAME")]
+        unset: Vec<String>,
+    },
     /// Make an archived workspace active again, with its memberships and unexpired keys.
     Restore {
         /// Its slug or id.

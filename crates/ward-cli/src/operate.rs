@@ -9,6 +9,7 @@ use ward::app::{Access, App, Stage};
 use ward::config::Config;
 use ward::http::contract::Contract;
 use ward::ids::{DeliveryId, WorkspaceId};
+use ward::quotas::Quota;
 use ward::sync::actions::InEhr;
 use ward::{operator, router, telemetry};
 
@@ -18,8 +19,12 @@ use crate::{Failure, show};
 
 /// `ward workspace`.
 pub fn workspace(config: Config, action: WorkspaceAction, out: Output) -> Result<(), Failure> {
-    use WorkspaceAction::{Archive, Create, List, Restore, Show};
-    let access = if matches!(action, List { .. } | Show { .. }) { Access::Read } else { Access::Write };
+    use WorkspaceAction::{Archive, Create, Limits, List, Restore, Show};
+    let access = match &action {
+        List { .. } | Show { .. } => Access::Read,
+        Limits { set, unset, .. } if set.is_empty() && unset.is_empty() => Access::Read,
+        _ => Access::Write,
+    };
     // A Ward of one region makes workspaces of that one.
     let own = config.platform.region.clone();
     on(config, access, async |app| {
@@ -49,10 +54,38 @@ pub fn workspace(config: Config, action: WorkspaceAction, out: Output) -> Result
                 out.one(&operator::archive_workspace(&app, &workspace).await?)?;
                 out.remark(&format!("`ward workspace restore {workspace}` makes it active again."));
             }
+            Limits { workspace, set, unset } => {
+                let shown = operator::workspace_limits(&app, &workspace, limits(&set, &unset)?).await?;
+                out.many(&shown, &["name", "used", "limit"])?;
+            }
             Restore { workspace } => out.one(&operator::restore_workspace(&app, &workspace).await?)?,
         }
         Ok(())
     })
+}
+
+/// The limits that the flags of `ward workspace limits` name.
+fn limits(set: &[String], unset: &[String]) -> Result<Vec<(Quota, Option<i64>)>, String> {
+    let named = |name: &str| {
+        let names = Quota::ALL.map(Quota::name).join(", ");
+        Quota::named(name).ok_or_else(|| format!("no quota is called {name:?}: the names are {names}"))
+    };
+    let mut limits = Vec::new();
+    for given in set {
+        let (name, value) =
+            given.split_once('=').ok_or_else(|| format!("--set takes NAME=VALUE, not {given:?}"))?;
+        let quota = named(name)?;
+        let value = value.parse().ok().filter(|value| (0..=quota.greatest()).contains(value));
+        let greatest = quota.greatest();
+        limits.push((
+            quota,
+            Some(value.ok_or_else(|| format!("the limit of {name} is a number from 0 to {greatest}"))?),
+        ));
+    }
+    for name in unset {
+        limits.push((named(name)?, None));
+    }
+    Ok(limits)
 }
 
 /// `ward key`.

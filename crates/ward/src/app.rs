@@ -25,6 +25,7 @@ use crate::identity::issuers::{FetchError, Issuers};
 use crate::ids::WorkspaceId;
 use crate::integrations::outbound::Wire;
 use crate::members::invitations;
+use crate::quotas::rate::RequestRates;
 use crate::router;
 use crate::shares::{self, Holder, Shares};
 use crate::sync::worker::{self, Worker};
@@ -42,6 +43,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "0006_identity_ends", sql: include_str!("../../../migrations/0006_identity_ends.sql") },
     Migration { name: "0007_indexes", sql: include_str!("../../../migrations/0007_indexes.sql") },
     Migration { name: "0008_endings", sql: include_str!("../../../migrations/0008_endings.sql") },
+    Migration { name: "0009_quotas", sql: include_str!("../../../migrations/0009_quotas.sql") },
     Migration {
         name: "0010_unclaimed_and_twilio",
         sql: include_str!("../../../migrations/0010_unclaimed_and_twilio.sql"),
@@ -160,6 +162,8 @@ pub struct App {
     pub last_used: LastUsed,
     /// Wakes the workers that deliver to EHRs.
     pub sync: sync::Wake,
+    /// Requests a second of each workspace.
+    pub request_rates: RequestRates,
     /// Wakes the task that closes ended rows.
     pub ended: Notify,
     /// The place for exports of audit events; `None` when exports are off.
@@ -263,6 +267,7 @@ impl App {
             refusals: Refusals::default(),
             last_used: LastUsed::default(),
             sync: sync::Wake::default(),
+            request_rates: RequestRates::default(),
             ended: Notify::new(),
             exports,
             export_wake: sync::Wake::default(),
@@ -442,9 +447,10 @@ fn sweep_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<usize, ApiError> {
         workspaces::actions::record_lapse(tx, &context, *workspace)?;
     }
     let answers = idempotency::sweep(tx, now, SWEEP_BATCH)?;
+    let expired = invitations::settle_expired(tx, now, SWEEP_BATCH)?;
     let invitations = invitations::forget_old(tx, now.saturating_sub(INVITATIONS_KEPT), SWEEP_BATCH)?;
     closing::measure(tx, now)?;
-    Ok(lapsed.len().max(answers).max(invitations))
+    Ok(lapsed.len().max(answers).max(invitations).max(expired))
 }
 
 /// Opens the database of these settings for looking at it. Blocking.

@@ -10,6 +10,7 @@ mod master_key;
 mod outbound;
 pub mod page;
 mod platform;
+mod quotas;
 mod raw;
 pub mod settings;
 mod value;
@@ -78,6 +79,8 @@ pub struct Config {
     pub outbound: Outbound,
     /// Ward's place in the platform.
     pub platform: Platform,
+    /// How much one workspace may have.
+    pub quotas: crate::quotas::Limits,
     /// How often last-used times and aggregated refusals are written.
     pub flush_interval: Duration,
     /// How log lines are written.
@@ -271,6 +274,7 @@ impl Default for Config {
             former_master_key_files: Vec::new(),
             outbound: Outbound::default(),
             platform: Platform::default(),
+            quotas: crate::quotas::Limits::default(),
             flush_interval: Duration::from_mins(1),
             log: LogFormat::Auto,
             log_filter: "info".to_owned(),

@@ -19,6 +19,7 @@ pub struct ApiError {
     detail: Cow<'static, str>,
     problems: Vec<Problem>,
     retry_after: Option<u64>,
+    quota: Option<&'static str>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -28,6 +29,8 @@ struct Envelope<'a> {
     detail: &'a str,
     error_code: &'a str,
     request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota: Option<&'a str>,
 }
 
 /// `{"detail": [...]}`: the body of a 422 about values.
@@ -44,6 +47,7 @@ impl ApiError {
             detail: Cow::Borrowed(detail),
             problems: Vec::new(),
             retry_after: None,
+            quota: None,
             cause: None,
         }
     }
@@ -190,6 +194,15 @@ impl ApiError {
         )
     }
 
+    /// 429 with a time to wait, or 409: a workspace has as much as a quota of it allows.
+    pub const fn quota_exceeded(quota: &'static str, detail: &'static str, wait: Option<u64>) -> Self {
+        let status = if wait.is_some() { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::CONFLICT };
+        let mut error = Self::new(status, "quota_exceeded", detail);
+        error.retry_after = wait;
+        error.quota = Some(quota);
+        error
+    }
+
     /// 503: a write may or may not have been done.
     pub const fn outcome_unknown() -> Self {
         Self::unavailable(
@@ -306,7 +319,12 @@ impl ApiError {
     /// The JSON body.
     pub fn body(&self, request_id: &str) -> Vec<u8> {
         let body = if self.problems.is_empty() {
-            serde_json::to_vec(&Envelope { detail: &self.detail, error_code: self.code, request_id })
+            serde_json::to_vec(&Envelope {
+                detail: &self.detail,
+                error_code: self.code,
+                request_id,
+                quota: self.quota,
+            })
         } else {
             serde_json::to_vec(&Invalid { detail: &self.problems })
         };

@@ -18,6 +18,7 @@ pub mod integrations;
 pub mod members;
 pub mod operator;
 pub mod page;
+pub mod quotas;
 pub mod router;
 pub mod scan;
 pub mod shares;

@@ -20,6 +20,7 @@ use crate::http::Context;
 use crate::http::validate::{Loc, Problem};
 use crate::ids::{DeliveryId, IntegrationId, WorkspaceId};
 use crate::integrations;
+use crate::quotas::operator::{self as quotas, Line, NewLimit};
 use crate::sync::actions::{self as steering, InEhr, Resolved, Retried};
 use crate::sync::{self, LaneShown};
 use crate::workspaces::State;
@@ -190,6 +191,24 @@ pub async fn archive_workspace(app: &App, slug_or_id: &str) -> Result<Overview, 
         .await?;
     let shown = show_workspace(app, slug_or_id).await?;
     if archived { Ok(shown) } else { Err(OperatorError::WrongState(shown.state.name())) }
+}
+
+/// Sets limits of a workspace and shows what it has and may have.
+pub async fn workspace_limits(
+    app: &App,
+    slug_or_id: &str,
+    new: Vec<NewLimit>,
+) -> Result<Vec<Line>, OperatorError> {
+    let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
+    if !new.is_empty() {
+        let context = Context::of_operator(app.clock.now());
+        app.db
+            .write("operator.set_limits", move |tx| {
+                quotas::set(tx, &context, workspace, &new).map_err(OperatorError::from)
+            })
+            .await?;
+    }
+    Ok(quotas::usage(app, workspace).await?)
 }
 
 /// Makes an archived workspace active again.

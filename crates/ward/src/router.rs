@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::http::contract::{ContractError, Rule};
 use crate::http::{Call, Endpoint, Reply, cors, health, redirecting, refusing, region};
-use crate::{api_keys, audit, bounds, calls, identity, integrations, members, sync, workspaces};
+use crate::{api_keys, audit, bounds, calls, identity, integrations, members, quotas, sync, workspaces};
 
 /// The rooms' value rules, by the schema that they belong to.
 pub const RULES: &[(&str, Rule)] = &[
@@ -77,6 +77,7 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("update-test-credential-ids", "workspaces", workspaces::api::set_test_credentials)?;
     routes.on("check-environment-conversion", "workspaces", workspaces::api::check_environment)?;
     routes.on("convert-workspace-environment", "workspaces", workspaces::api::convert_environment)?;
+    routes.on("get-usage", "quotas", quotas::api::get)?;
 
     routes.on("get-auth-info", "api_keys", api_keys::api::me)?;
     routes.on("get-me", "identity", identity::api::me)?;

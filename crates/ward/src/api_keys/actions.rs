@@ -18,6 +18,7 @@ use crate::http::idempotency::{Repeat, Secrecy};
 use crate::http::{Context, Reply};
 use crate::identity::{self, PrincipalKind};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
+use crate::quotas::{self, Change as Count};
 use crate::workspaces;
 
 /// `CreateApiKeyRequest`, validated.
@@ -129,6 +130,7 @@ fn event<'a>(context: &'a Context, actor: Actor, action: &'static str, key: &'a 
 pub async fn create(app: &Arc<App>, entry: Entry, new: NewKey, repeat: Repeat) -> Result<Reply, ApiError> {
     let role = Role::named(&new.role).ok_or_else(|| ApiError::internal("an unvalidated role"))?;
     let narrowed = permissions_named(&new.permissions);
+    let usual = app.config.quotas;
     let vault = app.vault.clone();
     let noted = entry.clone();
     let outcome = app
@@ -164,6 +166,12 @@ pub async fn create(app: &Arc<App>, entry: Entry, new: NewKey, repeat: Repeat) -
                     narrowed,
                     days: new.duration_days,
                 };
+                let more = Count {
+                    keys: 1,
+                    members: i64::from(kind == PrincipalKind::Service),
+                    ..Count::bytes(new.name.as_ref().map_or(0, String::len))
+                };
+                quotas::take(tx, seen.workspace.id, &usual, more, now)?;
                 let secret = NewSecret::generate().map_err(ApiError::internal)?;
                 let key = minted.insert(tx, now, &secret)?;
                 audit::record(tx, event(&entry.context, Actor::of(&caller), "api_key.create", &key))?;
@@ -204,6 +212,7 @@ pub async fn claim(
                     days: new.duration_days,
                 };
                 let secret = NewSecret::generate().map_err(ApiError::internal)?;
+                quotas::give_back(tx, workspace, Count { keys: 1, members: 1, ..Count::default() })?;
                 let key = minted.insert(tx, now, &secret)?;
                 let actor = Actor::new(principal, key.id);
                 audit::record(tx, event(&context, actor, "workspace.claim", &key))?;
@@ -267,14 +276,32 @@ pub async fn revoke(app: &Arc<App>, entry: Entry, key_id: KeyId) -> Result<(), A
             if caller.credential_id() != Some(key.id) {
                 within_caller(seen.reach, &key)?;
             }
+            keep_a_way_in(tx, &key, entry.context.now)?;
             end(tx, &entry.context, Actor::of(&caller), &key)
         })
         .await;
     note_if_forbidden(app, &noted, outcome)
 }
 
+/// Refuses to end the only way that the workspace's owners have into it (409).
+fn keep_a_way_in(tx: &mut Tx<'_>, key: &ApiKey, now: Timestamp) -> Result<(), ApiError> {
+    let is_way = key.kind == PrincipalKind::User
+        && key.expires_at > now
+        && key.reach.covers(Reach::whole(Role::Owner))
+        && store::has_way_in(tx, key.workspace, (None, ""), now)?;
+    if !is_way || store::has_way_in(tx, key.workspace, (None, &key.key_id), now)? {
+        return Ok(());
+    }
+    Err(ApiError::conflict(
+        "last_way_in",
+        "This key is the last way into the workspace. Mint another key that speaks for you as an owner first.",
+    ))
+}
+
 /// Ends a key; a service that has no other goes with it.
 fn end(tx: &mut Tx<'_>, context: &Context, actor: Actor, key: &ApiKey) -> Result<(), ApiError> {
+    let members = if key.kind == PrincipalKind::Service { -1 } else { 0 };
+    quotas::give_back(tx, key.workspace, Count { keys: -1, members, ..Count::default() })?;
     store::revoke(tx, key, context.now)?;
     workspaces::forget_test_credentials(tx, key.workspace, context.now)?;
     if key.kind == PrincipalKind::Service {
@@ -307,6 +334,7 @@ pub fn issue_as_operator(
         days,
     };
     let secret = NewSecret::generate().map_err(ApiError::internal)?;
+    quotas::give_back(tx, workspace, Count { keys: 1, members: 1, ..Count::default() })?;
     let key = minted.insert(tx, now, &secret)?;
     audit::record(tx, event(context, Actor::OPERATOR, "api_key.create", &key))?;
     Ok(ShownOnce::new(&key, &secret))

@@ -254,6 +254,43 @@ pub fn end_some_of(
     Ok(EndedKeys { ids, ended })
 }
 
+/// How many owners and how many keys of each are looked at for a way into their workspace.
+const WAYS: u32 = 20;
+
+/// Whether a user who owns the workspace has a way into it: an identity of an issuer, or a live key with all that owners may
+/// do. One principal and one key are left out. Beyond 20 owners without a way, nobody is looked at.
+pub fn has_way_in(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    (without, without_key): (Option<PrincipalId>, &str),
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let owners: Vec<(PrincipalId, bool)> = tx.all(
+        "SELECT m.principal_id, (SELECT i.kind FROM identities i WHERE i.principal_id = m.principal_id LIMIT 1) IS NOT NULL \
+         FROM memberships m WHERE m.owned_workspace_id = $1 AND m.role = 'owner' LIMIT $2",
+        &[workspace.into(), WAYS.into()],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    for (owner, signs_in) in owners.into_iter().filter(|(owner, _)| Some(*owner) != without) {
+        if signs_in {
+            return Ok(true);
+        }
+        let keys = tx.all(
+            &format!(
+                "SELECT k.role, k.permissions FROM api_keys k WHERE k.principal_id = $1 AND k.key_id <> $2 \
+                 AND k.role = 'owner' AND k.expires_at > $3 AND CASE WHEN k.position > 0 THEN 1 ELSE 0 END = 1 \
+                 AND (SELECT h.state FROM workspaces h WHERE h.id = k.workspace_id) = 'active' AND {LIVE} LIMIT $4"
+            ),
+            &[owner.into(), without_key.into(), now.into(), WAYS.into()],
+            |row| reach(row, 0),
+        )?;
+        if keys.into_iter().any(|reach| reach.covers(Reach::whole(Role::Owner))) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Moves a key's last use forward, never back.
 pub fn store_last_used(tx: &mut Tx<'_>, key_id: KeyId, at: Timestamp) -> Result<(), Error> {
     tx.execute(

@@ -17,6 +17,7 @@ use crate::http::Context;
 use crate::http::caller::{Entry, Held};
 use crate::http::validate::{Json, Problem};
 use crate::ids::{CallId, IntegrationId, WorkspaceId};
+use crate::quotas::{self, Change as Count, Limits};
 use crate::workspaces::{self, Workspace};
 use crate::{integrations, sync};
 
@@ -55,13 +56,14 @@ pub struct Recorded {
 /// Takes over what the voice runtime reports. Where its answer repeats what earlier reports said, it is a reading of the
 /// call, and recorded as one.
 pub async fn report(app: &Arc<App>, entry: Entry, sid: String, report: Report) -> Result<Recorded, ApiError> {
+    let usual = app.config.quotas;
     let recorded = app
         .db
         .write("calls.report", move |tx| {
             let Held { caller, seen } = entry.hold(tx)?;
             let (context, actor, workspace) = (&entry.context, Actor::of(&caller), &seen.workspace);
             let (call, was_known) =
-                record(tx, context, actor.clone(), workspace, &sid, Reporter::Runtime, &report)?;
+                record(tx, context, actor.clone(), (workspace, &usual), &sid, Reporter::Runtime, &report)?;
             let shows_people = !was_known || seen.reach.permissions.contains(Permission::CallView);
             if was_known && shows_people {
                 let what = json!({ "by": "report" });
@@ -85,6 +87,7 @@ pub async fn report_by_twilio(
     sid: String,
     report: Report,
 ) -> Result<(), ApiError> {
+    let usual = app.config.quotas;
     let (recorded, _) = app
         .db
         .write("calls.twilio", move |tx| {
@@ -93,7 +96,7 @@ pub async fn report_by_twilio(
             let (Some(_), Some(workspace)) = (account, workspaces::active(tx, workspace)?) else {
                 return Err(ApiError::callback_refused());
             };
-            record(tx, &context, Actor::NOBODY, &workspace, &sid, Reporter::Twilio, &report)
+            record(tx, &context, Actor::NOBODY, (&workspace, &usual), &sid, Reporter::Twilio, &report)
         })
         .await?;
     if recorded.sync == Some(Decision::Owed) {
@@ -102,13 +105,18 @@ pub async fn report_by_twilio(
     Ok(())
 }
 
+/// How many bytes of a call count as stored.
+fn stored(call: &CallRecord) -> usize {
+    Value::from(call.details.clone()).to_string().len()
+}
+
 /// Records a report, in the order that the workspace's guard row gives: a change of the list of test callers is wholly
 /// before a first report or wholly after it, never beside it. With the call it gives whether the call was known before.
 fn record(
     tx: &mut Tx<'_>,
     context: &Context,
     actor: Actor,
-    workspace: &Workspace,
+    (workspace, usual): (&Workspace, &Limits),
     sid: &str,
     reporter: Reporter,
     report: &Report,
@@ -117,6 +125,8 @@ fn record(
         let mut call = begin(tx, context.now, workspace.id, sid, (reporter, &actor), report)?;
         let finished = call.status.is_final();
         let owed_to = if finished { decide(tx, workspace, &mut call)? } else { None };
+        let more = Count { calls: 1, ..Count::bytes(stored(&call)) };
+        quotas::take(tx, workspace.id, usual, more, context.now)?;
         store::insert(tx, workspace.id, &call)?;
         audit::record(
             tx,
@@ -139,6 +149,9 @@ fn record(
     call.updated_at = context.now.max(Timestamp::from_micros(before.updated_at.micros() + 1));
     let finished = call.status.is_final() && !before.status.is_final();
     let owed_to = if finished { decide(tx, workspace, &mut call)? } else { None };
+    // A call that is known goes on beyond the quota: its end must not be lost.
+    let more = Count::bytes(stored(&call)).bytes - Count::bytes(stored(&before)).bytes;
+    quotas::give_back(tx, workspace.id, Count { bytes: more, ..Count::default() })?;
     store::update(tx, workspace.id, &call)?;
     if before.detail("patient_id").is_none() && call.detail("patient_id").is_some() {
         sync::patient_known(tx, workspace.id, call.id, context.now)?;

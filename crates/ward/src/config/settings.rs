@@ -12,7 +12,7 @@ use super::issuers::{IssuerConfig, issuers, show_issuers};
 use super::value::{
     self, Read, choice, duration, number, rate, show_duration, show_list, show_rate, show_size, size,
 };
-use super::{Bootstrap, Bucket, Config, LogFormat, MasterKey, RatesMode, exports, outbound, platform};
+use super::{Bootstrap, Bucket, Config, LogFormat, MasterKey, RatesMode, exports, outbound, platform, quotas};
 
 /// One thing that can be set.
 #[derive(Debug)]
@@ -469,6 +469,13 @@ pub static SETTINGS: &[Setting] = &[
         |it: usize| it.to_string(),
         "How many client addresses or workspaces are remembered per rate; the least recently seen are forgotten first."
     ),
+    quotas::KEYS,
+    quotas::MEMBERS,
+    quotas::OPEN_INVITATIONS,
+    quotas::INTEGRATIONS,
+    quotas::STORED_BYTES,
+    quotas::CALLS_PER_DAY,
+    quotas::REQUESTS_PER_SECOND,
     plain!(
         "Running",
         "flush_interval",

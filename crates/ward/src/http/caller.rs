@@ -24,6 +24,7 @@ use crate::http::{Call, Context};
 use crate::identity::token::{self, Verified};
 use crate::identity::{self, PrincipalKind};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
+use crate::quotas::{self, Quota};
 use crate::shares::{Holder, Share};
 use crate::workspaces::{self, AsMember, Workspace};
 
@@ -180,6 +181,7 @@ impl Entry {
                 return Err(ApiError::unauthorized());
             }
         };
+        charge(call, &caller, seen.as_ref())?;
         if let Some(key) = caller.key() {
             call.app.last_used.note(key.key_id, now);
             let _ = call.context.key_expires.set(key.expires_at);
@@ -439,6 +441,20 @@ fn recognize_key(
     let caller = record.into_caller(presented.key_id);
     let seen = membership.map(|membership| caller.sees(membership));
     Ok(Ok((caller, seen)))
+}
+
+/// Counts a request whose credential is good for its workspace: the one that it enters, or the key's (429 beyond the quota).
+/// The settings' limit follows the switch of all rates; a limit that the operator set for the workspace always holds.
+fn charge(call: &Call, caller: &Caller, seen: Option<&Seen>) -> Result<(), ApiError> {
+    let entered = seen.map(|seen| (seen.workspace.id, seen.workspace.limits.of(Quota::RequestsPerSecond)));
+    let home = || caller.key().map(|key| (key.home, None));
+    let Some((workspace, own)) = entered.or_else(home) else { return Ok(()) };
+    let usual = call.app.rates.is_some().then(|| call.app.config.quotas.of(Quota::RequestsPerSecond));
+    let Some(limit) = own.or(usual) else { return Ok(()) };
+    if call.app.request_rates.charge(workspace, limit) {
+        return Ok(());
+    }
+    Err(quotas::exceeded(Quota::RequestsPerSecond, call.context.now))
 }
 
 fn note_failed_sign_in(call: &Call, refused: Refused) {

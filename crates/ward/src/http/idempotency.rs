@@ -4,6 +4,7 @@
 //! called what with which key; who calls and whether they may is judged before a repeat is answered. An answer that holds
 //! a secret is sealed and repeated for ten minutes only.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,8 @@ use crate::api_keys;
 use crate::api_keys::secret::SecretHash;
 use crate::error::ApiError;
 use crate::http::caller;
-use crate::ids::PrincipalId;
+use crate::ids::{PrincipalId, WorkspaceId};
+use crate::quotas::{self, Change, Limits};
 use crate::vault::{self, Resealed, SealedRow, Vault, VaultError};
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
@@ -35,6 +37,8 @@ const SECRET_KEPT: Duration = Duration::from_mins(10);
 /// An anonymous caller's key is all that keeps others from its answer.
 const SHORTEST: (usize, usize) = (16, 22);
 const LONGEST: usize = 255;
+/// The largest answer that is kept, in bytes.
+const LARGEST: usize = 512 * 1024;
 
 /// How a repeatable write is answered: with which status, and whether it may be a repeat.
 #[derive(Clone)]
@@ -47,6 +51,8 @@ pub struct Repeat {
 struct RepeatKey {
     scope: String,
     request: [u8; 32],
+    /// The workspace of the path, whose stored bytes an answer counts for, and the limits of the settings.
+    counted: Option<(WorkspaceId, Limits)>,
 }
 
 /// Whether an answer holds a secret.
@@ -72,7 +78,9 @@ impl Repeat {
     ) -> Result<Self, ApiError> {
         let key = read_key(call, principal.is_none())?;
         let key = key.map(|key| {
-            Arc::new(RepeatKey { scope: scope(call, principal, &key), request: Sha256::digest(body).into() })
+            let counted = call.workspace().map(|workspace| (workspace, call.app.config.quotas));
+            let request = Sha256::digest(body).into();
+            Arc::new(RepeatKey { scope: scope(call, principal, &key), request, counted })
         });
         Ok(Self { key, status, now: call.context.now })
     }
@@ -114,7 +122,8 @@ impl Repeat {
                 (vault.seal(&reply.body, &key.scope).map_err(ApiError::internal)?, true, former)
             }
         };
-        key.finish(tx, self.status, Some(&body), sealed, former)?;
+        let kept = key.finish(tx, self.status, Some(&body), sealed, former)?;
+        key.count(tx, kept, self.now)?;
         Ok(reply)
     }
 }
@@ -140,6 +149,9 @@ impl Repeat {
         if key.begin(tx, self.now)? {
             // A server that could not keep the answer is refused before the work, which happens once.
             vault::hold(tx, vault)?;
+            // Room for the largest answer is taken before the work, which cannot be taken back for want of room.
+            key.count(tx, LARGEST, self.now)?;
+            key.note_bytes(tx, LARGEST)?;
             return Ok(Begun::Yours);
         }
         let first = key.first(tx)?.ok_or_else(|| ApiError::internal("a repeat without its first"))?;
@@ -156,11 +168,15 @@ impl Repeat {
     ) -> Result<Reply, ApiError> {
         let reply = Reply::json(self.status, answer)?;
         if let Some(key) = &self.key {
-            if vault::is_in_force(tx, vault)? {
+            let kept = if vault::is_in_force(tx, vault)? {
                 let sealed = vault.seal(&reply.body, &key.scope).map_err(ApiError::internal)?;
-                key.finish(tx, self.status, Some(&sealed), true, None)?;
+                key.finish(tx, self.status, Some(&sealed), true, None)?
             } else {
-                key.finish(tx, self.status, None, false, None)?;
+                key.finish(tx, self.status, None, false, None)?
+            };
+            if let Some((workspace, _)) = key.counted {
+                let unused = Change { bytes: -Change::bytes(LARGEST - kept).bytes, ..Change::default() };
+                quotas::give_back(tx, workspace, unused)?;
             }
         }
         Ok(reply)
@@ -262,15 +278,23 @@ struct First {
 impl RepeatKey {
     /// Takes the scope for this transaction. `false`: it is taken, and its answer committed.
     fn begin(&self, tx: &mut Tx<'_>, now: Timestamp) -> Result<bool, Error> {
+        let workspace = self.counted.map(|(workspace, _)| workspace);
+        if let Some(workspace) = workspace {
+            tx.execute_later(
+                "UPDATE workspaces SET used_bytes = used_bytes - (SELECT i.bytes FROM idempotency i WHERE i.scope = $2) \
+                 WHERE id = $1 AND (SELECT i.created_at FROM idempotency i WHERE i.scope = $2) <= $3",
+                &[workspace.into(), self.scope.as_str().into(), now.saturating_sub(KEPT).into()],
+            )?;
+        }
         tx.execute_later(
             // A CASE, so that no planner takes the index by age for this: the one row is found by its scope.
             "DELETE FROM idempotency WHERE scope = $1 AND CASE WHEN created_at <= $2 THEN 1 ELSE 0 END = 1",
             &[self.scope.as_str().into(), now.saturating_sub(KEPT).into()],
         )?;
         let taken = tx.execute(
-            "INSERT INTO idempotency (scope, request, status, sealed, created_at) VALUES ($1, $2, 0, false, $3) \
-             ON CONFLICT (scope) DO NOTHING",
-            &[self.scope.as_str().into(), Value::Bytes(&self.request), now.into()],
+            "INSERT INTO idempotency (scope, request, status, sealed, created_at, workspace_id) \
+             VALUES ($1, $2, 0, false, $3, $4) ON CONFLICT (scope) DO NOTHING",
+            &[self.scope.as_str().into(), Value::Bytes(&self.request), now.into(), workspace.into()],
         )?;
         Ok(taken == 1)
     }
@@ -282,18 +306,36 @@ impl RepeatKey {
         body: Option<&[u8]>,
         sealed: bool,
         former: Option<SecretHash>,
-    ) -> Result<(), Error> {
+    ) -> Result<usize, Error> {
+        // An answer beyond the bound is not kept. Its repeat is refused, as that of any answer that is no longer there.
+        let body = body.filter(|body| body.len() <= LARGEST);
+        let kept = body.map_or(0, <[u8]>::len);
         tx.execute_later(
-            "UPDATE idempotency SET status = $2, body = $3, sealed = $4, former_secret = $5 WHERE scope = $1",
+            "UPDATE idempotency SET status = $2, body = $3, sealed = $4, former_secret = $5, bytes = $6 WHERE scope = $1",
             &[
                 self.scope.as_str().into(),
                 i64::from(status.as_u16()).into(),
                 body.map_or(Value::Null, Value::Bytes),
                 sealed.into(),
                 former.as_ref().map_or(Value::Null, |hash| Value::Bytes(hash)),
+                Change::bytes(kept).bytes.into(),
             ],
         )?;
-        Ok(())
+        Ok(kept)
+    }
+
+    /// Counts so many bytes for the workspace (409 beyond its quota).
+    fn count(&self, tx: &mut Tx<'_>, bytes: usize, now: Timestamp) -> Result<(), ApiError> {
+        let Some((workspace, limits)) = &self.counted else { return Ok(()) };
+        quotas::take(tx, *workspace, limits, Change::bytes(bytes), now)
+    }
+
+    /// Notes what the row counts for.
+    fn note_bytes(&self, tx: &mut Tx<'_>, bytes: usize) -> Result<(), Error> {
+        tx.execute_later(
+            "UPDATE idempotency SET bytes = $2 WHERE scope = $1",
+            &[self.scope.as_str().into(), Change::bytes(bytes).bytes.into()],
+        )
     }
 
     fn first(&self, tx: &mut Tx<'_>) -> Result<Option<First>, Error> {
@@ -409,29 +451,51 @@ impl Ended {
 pub fn sweep(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<usize, Error> {
     let shown_until = now.saturating_sub(SECRET_KEPT);
     let hidden = due(tx, true, shown_until, most)?;
-    for scope in &hidden {
-        tx.execute(
-            "UPDATE idempotency SET body = NULL, former_secret = NULL, sealed = false \
-             WHERE scope = $1 AND CASE WHEN created_at <= $2 THEN 1 ELSE 0 END = 1",
-            &[scope.as_str().into(), shown_until.into()],
+    let mut freed = BTreeMap::new();
+    for due in &hidden {
+        let changed = tx.execute(
+            "UPDATE idempotency SET body = NULL, former_secret = NULL, sealed = false, bytes = 0 \
+             WHERE scope = $1 AND CASE WHEN sealed AND created_at <= $2 THEN 1 ELSE 0 END = 1",
+            &[due.scope.as_str().into(), shown_until.into()],
         )?;
+        due.note(&mut freed, changed);
     }
     let kept_until = now.saturating_sub(KEPT);
     let old = due(tx, false, kept_until, most)?;
-    for scope in &old {
-        tx.execute(
+    for due in &old {
+        let deleted = tx.execute(
             "DELETE FROM idempotency WHERE scope = $1 AND CASE WHEN created_at <= $2 THEN 1 ELSE 0 END = 1",
-            &[scope.as_str().into(), kept_until.into()],
+            &[due.scope.as_str().into(), kept_until.into()],
         )?;
+        due.note(&mut freed, deleted);
+    }
+    for (workspace, bytes) in freed {
+        quotas::give_back(tx, workspace, Change { bytes: -bytes, ..Change::default() })?;
     }
     Ok(hidden.len().max(old.len()))
 }
 
-/// The scopes of the oldest answers until then.
-fn due(tx: &mut Tx<'_>, sealed: bool, until: Timestamp, most: u32) -> Result<Vec<String>, Error> {
+/// An answer whose time is over.
+struct Due {
+    scope: String,
+    workspace: Option<WorkspaceId>,
+    bytes: i64,
+}
+
+impl Due {
+    /// Notes what the workspace gets back, if this transaction changed the row.
+    fn note(&self, freed: &mut BTreeMap<WorkspaceId, i64>, changed: u64) {
+        if let (Some(workspace), 1) = (self.workspace, changed) {
+            *freed.entry(workspace).or_default() += self.bytes;
+        }
+    }
+}
+
+/// The oldest answers until then.
+fn due(tx: &mut Tx<'_>, sealed: bool, until: Timestamp, most: u32) -> Result<Vec<Due>, Error> {
     tx.all(
-        "SELECT scope FROM idempotency WHERE sealed = $1 AND created_at <= $2 ORDER BY created_at LIMIT $3",
+        "SELECT scope, workspace_id, bytes FROM idempotency WHERE sealed = $1 AND created_at <= $2 ORDER BY created_at LIMIT $3",
         &[sealed.into(), until.into(), most.into()],
-        |row| row.get(0),
+        |row| Ok(Due { scope: row.get(0)?, workspace: row.get(1)?, bytes: row.get(2)? }),
     )
 }

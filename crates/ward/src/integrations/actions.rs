@@ -7,9 +7,7 @@ use serde_json::{Map, Value, json};
 use ward_db::{Timestamp, Tx};
 
 use super::secrets::{AuthInput, Place, Plan, SecretAt, Stored, origin, strip};
-use super::{
-    AuthConfig, Config, Endpoint, Integration, MOST, Mcp, Protocol, connectors, own_base_url, store,
-};
+use super::{AuthConfig, Config, Endpoint, Integration, Mcp, Protocol, connectors, own_base_url, store};
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
 use crate::error::ApiError;
@@ -18,6 +16,7 @@ use crate::http::idempotency::{Repeat, Secrecy};
 use crate::http::validate::{Present, Problem};
 use crate::http::{Context, Reply};
 use crate::ids::{IntegrationId, WorkspaceId};
+use crate::quotas::{self, Change as Count};
 use crate::shares::Holder;
 use crate::vault::SealedRow;
 use crate::{sync, workspaces};
@@ -225,6 +224,7 @@ pub(super) async fn create(
         }
     };
     let settled = Arc::new(app.work.run(holder(&entry)?, settle).await??);
+    let usual = app.config.quotas;
     app.db
         .write("integrations.create", move |tx| {
             let Held { caller, seen } = entry.hold(tx)?;
@@ -247,6 +247,12 @@ pub(super) async fn create(
                 };
                 store::insert(tx, &integration, texts)?;
                 plan.carry_out(tx, &vault, (workspace, integration.id), &[], now)?;
+                let more = Count {
+                    bytes: store::weigh(tx, workspace, integration.id)?,
+                    integrations: 1,
+                    ..Count::default()
+                };
+                quotas::take(tx, workspace, &usual, more, now)?;
                 let what = json!({
                     "protocol": integration.config.protocol,
                     "enabled": integration.config.enabled,
@@ -269,7 +275,7 @@ pub(super) fn holder(entry: &Entry) -> Result<Holder, ApiError> {
     Ok(Holder::Workspace(entry.workspace()?.id))
 }
 
-/// Refuses a name that is taken or kept for a connector, and one integration too many (409).
+/// Refuses a name that is taken or kept for a connector (409).
 fn free_name(tx: &mut Tx<'_>, workspace: &workspaces::Workspace, name: &str) -> Result<(), ApiError> {
     if connectors::is_connector(name) {
         return Err(ApiError::conflict(
@@ -279,9 +285,6 @@ fn free_name(tx: &mut Tx<'_>, workspace: &workspaces::Workspace, name: &str) -> 
     }
     if store::exists(tx, workspace.id, name)? {
         return Err(ApiError::conflict("name_taken", "An integration of this name is there already."));
-    }
-    if store::count(tx, workspace.id)?.unsigned_abs() >= MOST as u64 {
-        return Err(ApiError::conflict("too_many_integrations", "A workspace has at most 100 integrations."));
     }
     Ok(())
 }
@@ -370,6 +373,7 @@ async fn write_change(
     worked_out: Arc<Result<WorkedOut, Unsettled>>,
 ) -> Result<Option<Integration>, ApiError> {
     let vault = app.vault.clone();
+    let usual = app.config.quotas;
     app.db
         .write("integrations.update", move |tx| {
             let Held { caller, seen } = entry.hold(tx)?;
@@ -394,6 +398,8 @@ async fn write_change(
             (integration.last_tested_at, integration.last_test_status) = (None, None);
             store::update(tx, &integration, &change.texts)?;
             let dropped = change.plan.carry_out(tx, &vault, (workspace, id), &change.stored, now)?;
+            let more = Count { bytes: store::weigh(tx, workspace, id)?, ..Count::default() };
+            quotas::take(tx, workspace, &usual, more, now)?;
             let mut what = json!({
                 "fields": change.fields,
                 "secrets_set": secrets_set(&change.plan),
@@ -481,6 +487,8 @@ pub(super) async fn delete(app: &Arc<App>, entry: Entry, id: IntegrationId) -> R
                     "The connector's own integration cannot be deleted; disable it instead.",
                 ));
             }
+            let bytes = -store::weight(tx, workspace, id)?;
+            quotas::give_back(tx, workspace, Count { bytes, integrations: -1, ..Count::default() })?;
             store::delete(tx, workspace, id)?;
             sync::integration_deleted(tx, workspace, id)?;
             let thing = (id, integration.name.as_str());

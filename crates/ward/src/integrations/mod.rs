@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use ward_db::{Error, Timestamp, Tx};
 
 use crate::ids::{IntegrationId, WorkspaceId};
+use crate::quotas::{self, Change};
 use crate::workspaces;
 
 pub use actions::forget_secrets;
@@ -342,5 +343,7 @@ pub fn seed(tx: &mut Tx<'_>, workspace: WorkspaceId, connector: &str, now: Times
         config,
     };
     store::insert(tx, &seeded, &store::Texts::of(&seeded.config)?)?;
+    let bytes = store::weigh(tx, workspace, seeded.id)?;
+    quotas::give_back(tx, workspace, Change { bytes, integrations: 1, ..Change::default() })?;
     Ok(true)
 }

@@ -230,6 +230,32 @@ pub fn update(tx: &mut Tx<'_>, changed: &Integration, texts: &Texts) -> Result<(
     Ok(())
 }
 
+/// What an integration counts for in its workspace's stored bytes.
+pub fn weight(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<i64, Error> {
+    let bytes = tx.optional(
+        "SELECT bytes FROM integrations WHERE workspace_id = $1 AND id = $2",
+        &[workspace.into(), id.into()],
+        |row| row.get::<Option<i64>>(0),
+    )?;
+    Ok(bytes.flatten().unwrap_or(0))
+}
+
+/// Weighs an integration as it is now, with its secrets. Returns how many bytes more that is than before.
+pub fn weigh(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<i64, Error> {
+    let before = weight(tx, workspace, id)?;
+    let now: i64 = tx.one(
+        "UPDATE integrations SET bytes = length(name) + length(display_name) + length(base_url) \
+                + length(CAST(endpoints AS text)) + COALESCE(length(CAST(auth AS text)), 0) \
+                + COALESCE(length(CAST(mcp AS text)), 0) \
+                + (SELECT COALESCE(sum(length(s.sealed)), 0) FROM integration_secrets s \
+                   WHERE s.workspace_id = integrations.workspace_id AND s.integration_id = integrations.id) \
+         WHERE workspace_id = $1 AND id = $2 RETURNING bytes",
+        &[workspace.into(), id.into()],
+        |row| row.get(0),
+    )?;
+    Ok(now - before)
+}
+
 /// Deletes an integration and its secrets.
 pub fn delete(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<(), Error> {
     tx.execute(

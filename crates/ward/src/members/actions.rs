@@ -19,6 +19,7 @@ use crate::http::Context;
 use crate::http::caller::{Entry, Held};
 use crate::identity;
 use crate::ids::{PrincipalId, WorkspaceId};
+use crate::quotas::{self, Change as Count};
 use crate::workspaces;
 
 /// `SetMemberRoleRequest`, validated.
@@ -69,7 +70,7 @@ pub async fn set_role(
                 return Ok(member);
             }
             if role < Role::Owner {
-                keep_an_owner(tx, workspace, &member)?;
+                keep_an_owner(tx, workspace, &member, entry.context.now)?;
             }
             let from = std::mem::replace(&mut member.role, role);
             let actor = Actor::of(&caller);
@@ -160,7 +161,7 @@ fn end(
     workspace: WorkspaceId,
     member: &Member,
 ) -> Result<(), ApiError> {
-    keep_an_owner(tx, workspace, member)?;
+    keep_an_owner(tx, workspace, member, context.now)?;
     let keys = end_keys(tx, context, &actor, workspace, member.principal)?;
     workspaces::forget_test_credentials(tx, workspace, context.now)?;
     invitations::actions::end_beyond(tx, context, &actor, (workspace, member.principal), None)?;
@@ -168,6 +169,7 @@ fn end(
         [it.nominee_entity_id, it.nominated_by_entity_id].contains(&member.principal)
     })?;
     identity::leave(tx, member.principal, workspace)?;
+    quotas::give_back(tx, workspace, Count { members: -1, ..Count::default() })?;
     let what =
         json!({ "role": member.role, "revoked_key_ids": keys.ids, "more_keys": keys.ended == Ended::Some });
     audit::record(tx, event(context, actor, action, workspace, member, what))
@@ -183,11 +185,16 @@ fn end_keys(
     member: PrincipalId,
 ) -> Result<EndedKeys, ApiError> {
     let keys = api_keys::end_some_of(tx, (workspace, member), i64::MAX, AT_ONCE, context.now)?;
+    quotas::give_back(tx, workspace, fewer_keys(&keys))?;
     if keys.ended == Ended::Some {
         let rest = Ending::of_member(workspace, member, Kind::Keys, i64::MAX, (actor, context));
         rest.begin(tx, context.now)?;
     }
     Ok(keys)
+}
+
+fn fewer_keys(ended: &EndedKeys) -> Count {
+    Count { keys: -i64::try_from(ended.ids.len()).unwrap_or(i64::MAX), ..Count::default() }
 }
 
 /// Closes up to `most` of the keys that an ending concerns.
@@ -201,6 +208,7 @@ pub fn end_some_keys(
     // A member who is back has keys again, and those stand behind the new seat.
     let before = store::get(tx, workspace, principal)?.map_or(i64::MAX, |member| member.seat);
     let keys = api_keys::end_some_of(tx, (workspace, principal), before, most, context.now)?;
+    quotas::give_back(tx, workspace, fewer_keys(&keys))?;
     if !keys.ids.is_empty() {
         let metadata = json!({ "revoked_key_ids": keys.ids, "ended_by_request": ending.request_id });
         audit::record(

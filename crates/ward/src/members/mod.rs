@@ -17,6 +17,7 @@ pub use api::Shown;
 pub use store::list;
 
 use crate::access::{Reach, Role};
+use crate::api_keys;
 use crate::error::ApiError;
 use crate::http::caller::Caller;
 use crate::identity::PrincipalKind;
@@ -79,13 +80,27 @@ const fn beyond_caller() -> ApiError {
     )
 }
 
-/// Refuses what would leave the workspace without a user who is an owner (409).
-fn keep_an_owner(tx: &mut Tx<'_>, workspace: WorkspaceId, without: &Member) -> Result<(), ApiError> {
-    if !without.is_user_owner() || store::has_other_user_owner(tx, workspace, without.principal)? {
+/// Refuses what would leave the workspace without a user who is an owner, or without a way in for any of them (409).
+fn keep_an_owner(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    without: &Member,
+    now: Timestamp,
+) -> Result<(), ApiError> {
+    if !without.is_user_owner() {
+        return Ok(());
+    }
+    if !store::has_other_user_owner(tx, workspace, without.principal)? {
+        return Err(ApiError::conflict(
+            "last_owner",
+            "This is the last user who is an owner. Make another user an owner first, or archive the workspace.",
+        ));
+    }
+    if api_keys::has_way_in(tx, workspace, (Some(without.principal), ""), now)? {
         return Ok(());
     }
     Err(ApiError::conflict(
-        "last_owner",
-        "This is the last user who is an owner. Make another user an owner first, or archive the workspace.",
+        "last_way_in",
+        "The other owners have no key and no identity, so this owner is the last way into the workspace.",
     ))
 }

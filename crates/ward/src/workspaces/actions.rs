@@ -22,6 +22,7 @@ use crate::http::{Context, Reply};
 use crate::identity::{self, PrincipalKind};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::integrations;
+use crate::quotas::{self, Change as Count, Overrides};
 
 /// How many due workspaces a creation that found no room lapses before it looks again.
 const LAPSED_AT_ONCE: u32 = 100;
@@ -49,6 +50,7 @@ impl NewWorkspace {
             provisioned_at: None,
             created_at: now,
             updated_at: now,
+            limits: Overrides::default(),
         }
     }
 }
@@ -207,6 +209,7 @@ pub async fn create_own(
                     Role::Owner,
                     entry.context.now,
                 )?;
+                quotas::give_back(tx, workspace.id, Count { members: 1, ..Count::default() })?;
                 let what = beginnings(&workspace);
                 audit::record(
                     tx,

@@ -12,6 +12,7 @@ use serde::Serialize;
 use ward_db::Timestamp;
 
 use crate::ids::WorkspaceId;
+use crate::quotas::Overrides;
 
 pub use store::{
     AsMember, TestParties, active, as_member, claim, count, forget_test_credentials, guard, is_claimable,
@@ -41,6 +42,9 @@ pub struct Workspace {
     pub created_at: Timestamp,
     /// When it last changed; always grows.
     pub updated_at: Timestamp,
+    /// The operator's limits for it.
+    #[serde(skip)]
+    pub limits: Overrides,
 }
 
 /// Where a workspace is in its life.

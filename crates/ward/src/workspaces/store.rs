@@ -9,12 +9,13 @@ use crate::access::Role;
 use crate::api_keys;
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::{Page, counted};
+use crate::quotas::Overrides;
 
 /// How many rows share the count of unclaimed workspaces; as many as the migration made.
 const SLOTS: u32 = 16;
 
 const COLUMNS: &str = "w.id, w.slug, w.name, w.environment, w.backend_org_id, w.region, w.connector_type, \
-                       w.provisioned_at, w.created_at, w.updated_at";
+                       w.provisioned_at, w.created_at, w.updated_at, w.limits";
 
 fn workspace(row: &Row<'_>) -> Result<Workspace, Error> {
     workspace_from(row, 0)
@@ -33,6 +34,7 @@ fn workspace_from(row: &Row<'_>, first: usize) -> Result<Workspace, Error> {
         provisioned_at: row.get(first + 7)?,
         created_at: row.get(first + 8)?,
         updated_at: row.get(first + 9)?,
+        limits: Overrides::column(row, first + 10)?,
     })
 }
 
@@ -74,10 +76,10 @@ pub fn membership_sql(id: &str, principal: &str) -> (String, String) {
 /// The workspace with the member's role, from a row in which the columns of [`membership_sql`] begin at `first`. `None`: it
 /// is not active, or they are no member.
 pub fn membership(row: &Row<'_>, first: usize) -> Result<Option<AsMember>, Error> {
-    if row.get::<Option<WorkspaceId>>(first)?.is_none() || row.get::<Option<String>>(first + 10)?.is_none() {
+    if row.get::<Option<WorkspaceId>>(first)?.is_none() || row.get::<Option<String>>(first + 11)?.is_none() {
         return Ok(None);
     }
-    Ok(Some((workspace_from(row, first)?, Role::column(row, first + 10)?)))
+    Ok(Some((workspace_from(row, first)?, Role::column(row, first + 11)?)))
 }
 
 /// The active workspace as a member sees it, with the member's role.
@@ -144,8 +146,8 @@ pub fn list(
     let mut counted = 0;
     let rows =
         tx.all(&SQL, &[principal.into(), page.after.into(), page.fetch().into(), most.into()], |row| {
-            counted = row.get(11)?;
-            Ok((workspace(row)?, row.get(10)?))
+            counted = row.get(12)?;
+            Ok((workspace(row)?, row.get(11)?))
         })?;
     Ok((rows, counted))
 }
@@ -416,7 +418,7 @@ pub fn newest(tx: &mut Tx<'_>) -> Result<Option<Timestamp>, Error> {
 }
 
 fn with_state(row: &Row<'_>) -> Result<(Workspace, State), Error> {
-    let state = State::named(row.text(10)?).ok_or_else(|| Error::unreadable("an unknown workspace state"))?;
+    let state = State::named(row.text(11)?).ok_or_else(|| Error::unreadable("an unknown workspace state"))?;
     Ok((workspace(row)?, state))
 }
 

@@ -77,6 +77,7 @@ const MATRIX: [(&str, [bool; 5]); 65] = [
     ("retry-failed-deliveries", [false, false, true, true, true]),
     ("get-sync-status", [true, true, true, true, true]),
     ("hold-integration", [false, false, true, true, true]),
+    ("get-usage", [true, true, true, true, true]),
 ];
 
 /// The one permission that opens each operation; none where any key will do.
@@ -146,6 +147,7 @@ const OPENED_BY: [(&str, Option<&str>); 65] = [
     ("retry-failed-deliveries", Some("Integration.update")),
     ("get-sync-status", Some("Integration.view")),
     ("hold-integration", Some("Integration.update")),
+    ("get-usage", Some("Workspace.view")),
 ];
 
 /// In the order in which answers list them, which is the order in which roles come to have them.

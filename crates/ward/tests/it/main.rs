@@ -38,6 +38,7 @@ mod parties;
 mod periods;
 mod plans;
 mod provider;
+mod quotas;
 mod races;
 mod refusals;
 mod regions;

@@ -22,6 +22,7 @@ use crate::identity::{self, PrincipalKind};
 use crate::ids::{InvitationId, PrincipalId, WorkspaceId};
 use crate::members::actions::note_if_forbidden;
 use crate::members::{beyond_caller, within_reach};
+use crate::quotas::{self, Change as Count};
 use crate::workspaces;
 
 /// Seconds of a day.
@@ -84,6 +85,7 @@ pub async fn create(
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let role = Role::named(&new.role).ok_or_else(|| ApiError::internal("an unvalidated role"))?;
+    let usual = app.config.quotas;
     let vault = app.vault.clone();
     let noted = entry.clone();
     let outcome = app
@@ -106,6 +108,8 @@ pub async fn create(
                     position: workspaces::next_position(tx, seen.workspace.id, now)?,
                     holds: true,
                 };
+                let more = Count { invitations: 1, ..Count::default() };
+                quotas::take(tx, seen.workspace.id, &usual, more, now)?;
                 store::insert(tx, &invitation, &secret.hash, caller.key())?;
                 let actor = Actor::of(&caller);
                 audit::record(
@@ -368,6 +372,7 @@ async fn join(
     workspace: WorkspaceId,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
+    let usual = app.config.quotas;
     let vault = app.vault.clone();
     app.db
         .write("invitations.accept", move |tx| {
@@ -393,6 +398,7 @@ async fn join(
                         "You are a member of this workspace already.",
                     ));
                 }
+                quotas::take(tx, workspace, &usual, Count { members: 1, ..Count::default() }, now)?;
                 store::settle(tx, workspace, still.id)?;
                 identity::join(tx, (caller.principal, caller.kind), workspace, still.role, now)?;
                 let actor = Actor::of(&caller);

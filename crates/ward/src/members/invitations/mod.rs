@@ -18,7 +18,7 @@ use crate::access::Role;
 use crate::error::ApiError;
 use crate::ids::{InvitationId, PrincipalId, WorkspaceId};
 
-pub use store::forget_old;
+pub use store::{forget_old, settle_expired};
 
 /// For secret scanners, like the prefix of API keys.
 const PREFIX: &str = "ward_invite_";

@@ -10,6 +10,7 @@ use crate::api_keys;
 use crate::http::caller::KeyUsed;
 use crate::ids::{InvitationId, PrincipalId, WorkspaceId};
 use crate::page::{Page, counted};
+use crate::quotas::{self, Change};
 
 /// Beside each invitation the key that it was made with, if that is live and has the secret that it had then. A user's key
 /// makes invitations in any of the user's workspaces, so the write that ends the key cannot close them.
@@ -245,13 +246,31 @@ pub fn settle(tx: &mut Tx<'_>, workspace: WorkspaceId, id: InvitationId) -> Resu
          WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND position > 0",
         &[workspace.into(), id.into()],
     )?;
+    if settled == 1 {
+        quotas::give_back(tx, workspace, Change { invitations: -1, ..Change::default() })?;
+    }
     Ok(settled == 1)
+}
+
+/// Settles up to `most` invitations that are over, so that they no longer count. Returns how many were due.
+pub fn settle_expired(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<usize, Error> {
+    let mut due: Vec<(WorkspaceId, InvitationId)> = tx.all(
+        "SELECT workspace_id, id FROM invitations WHERE position > 0 AND expires_at <= $1 ORDER BY expires_at LIMIT $2",
+        &[now.into(), most.into()],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    // Every replica takes the rows in the same order.
+    due.sort_unstable();
+    for (workspace, id) in &due {
+        settle(tx, *workspace, *id)?;
+    }
+    Ok(due.len())
 }
 
 /// Forgets invitations that were over before `before`; the audit still tells of them. Returns how many went.
 pub fn forget_old(tx: &mut Tx<'_>, before: Timestamp, most: u32) -> Result<usize, Error> {
     let old: Vec<String> = tx.all(
-        "SELECT secret_hash FROM invitations WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2",
+        "SELECT secret_hash FROM invitations WHERE position < 0 AND expires_at <= $1 ORDER BY expires_at LIMIT $2",
         &[before.into(), most.into()],
         |row| row.get(0),
     )?;

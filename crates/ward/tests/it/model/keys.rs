@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::people;
 use super::rules::{
     A_SERVICE, BEYOND, Good, No, OWNER, Outcome, PERMISSIONS, ROLES, Reach, Request, UNAUTHORIZED, choose,
 };
@@ -207,6 +208,10 @@ pub fn revoke(world: &World, step: &Step, key: Thing) -> (Request, Outcome) {
         let at = found(world, here.at, chosen)?;
         if at != here.key && !here.reach.covers(world.keys[at].reach) {
             return Err(BEYOND);
+        }
+        let ways = |without_key| people::has_way_in(world, here.at, None, without_key);
+        if people::opens(world, at) && ways(None) && !ways(Some(at)) {
+            return Err(people::LAST_WAY_IN);
         }
         Ok(Good::done().then(move |world| {
             world.keys[at].revoked = true;

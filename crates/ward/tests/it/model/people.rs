@@ -7,7 +7,7 @@ use super::rules::{
     A_SERVICE, ADMIN, BEYOND, Good, Here, No, OWNER, Outcome, ROLES, Reach, Request, choose, pick,
 };
 use super::steps::{Page, Step, Thing};
-use super::world::{Invitation, Member, NOBODY, Transfer, World, entity_id, invitation_id, link};
+use super::world::{Invitation, Member, NOBODY, State, Transfer, World, entity_id, invitation_id, link};
 
 const NO_MEMBER: No = No::Because(404, "member_not_found");
 const NO_TRANSFER: No = No::Because(404, "transfer_not_found");
@@ -64,7 +64,42 @@ fn keeps_an_owner(world: &World, without: usize) -> Result<(), No> {
     let home = world.members[without].workspace;
     let other = (0..world.members.len())
         .any(|at| at != without && world.members[at].workspace == home && is_owner(at));
-    if !is_owner(without) || other { Ok(()) } else { Err(No::Because(409, "last_owner")) }
+    if !is_owner(without) {
+        return Ok(());
+    }
+    if !other {
+        return Err(No::Because(409, "last_owner"));
+    }
+    let leaves = world.members[without].who;
+    if has_way_in(world, home, Some(leaves), None) { Ok(()) } else { Err(LAST_WAY_IN) }
+}
+
+pub const LAST_WAY_IN: No = No::Because(409, "last_way_in");
+
+/// Whether an owner who is a user signs in with a token, or has a live key that allows all that owners may.
+pub fn has_way_in(world: &World, home: usize, without: Option<usize>, without_key: Option<usize>) -> bool {
+    let owns = |who: usize| {
+        world.principals[who].is_user
+            && Some(who) != without
+            && world
+                .members
+                .iter()
+                .any(|it| !it.gone && it.workspace == home && it.who == who && it.role == OWNER)
+    };
+    (0..world.keys.len()).any(|at| {
+        let key = &world.keys[at];
+        Some(at) != without_key && owns(key.principal) && opens(world, at)
+    })
+}
+
+/// Whether a key lets its user in with all that owners may.
+pub fn opens(world: &World, at: usize) -> bool {
+    let key = &world.keys[at];
+    let lives = key.token.is_some()
+        || !key.revoked
+            && key.expires > world.hours
+            && world.workspaces[key.workspace].state == State::Active;
+    lives && world.principals[key.principal].is_user && key.reach.covers(Reach::whole(OWNER))
 }
 
 /// Ends the invitations that somebody could no longer make.
@@ -366,7 +401,7 @@ pub fn accept(world: &World, step: &Step, invitation: u8) -> (Request, Outcome) 
         if it.email.is_some() && world.keys[caller.key].token != Some("dana") {
             return Err(No::Because(403, "email_not_verified"));
         }
-        let in_use = world.workspaces[it.workspace].state == super::world::State::Active;
+        let in_use = world.workspaces[it.workspace].state == State::Active;
         let maker = world.member(it.workspace, it.by).filter(|_| in_use).map(|at| world.members[at].role);
         if !maker.is_some_and(|role| role >= ADMIN && role >= it.role) {
             return Err(NO_INVITATION);

@@ -326,12 +326,13 @@ impl Act {
 }
 
 /// Operations that no step calls, and why.
-pub const LEFT_OUT: [(&str, &str); 18] = [
+pub const LEFT_OUT: [(&str, &str); 19] = [
     ("get-test-credential-ids", "its writes are left out: `environments` walks its life"),
     ("update-test-credential-ids", "would make most of the walk's calls tests: `environments`"),
     ("check-environment-conversion", "tells what deliveries and integrations are about: `environments`"),
     ("convert-workspace-environment", "is decided by that check: `environments`"),
     ("test-integration-connection", "calls outside systems: `environments` has one"),
+    ("get-usage", "tells bytes and rates, which the model does not reckon: `quotas` compares its counts"),
     (
         "list-my-invitations",
         "asks for a verified address, which the walk's keys have not: `offers` walks its life",

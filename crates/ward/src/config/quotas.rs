@@ -1,0 +1,52 @@
+//! The settings of quotas: how much one workspace may have unless the operator says otherwise for it.
+
+use super::settings::Setting;
+use super::value::number;
+use crate::quotas::Quota;
+
+macro_rules! quota {
+    ($key:literal, $quota:expr, $help:literal) => {
+        Setting {
+            key: $key,
+            chapter: "Quotas",
+            form: "COUNT",
+            help: $help,
+            secret: false,
+            apply: |draft, text| {
+                draft.config.quotas.set($quota, number(text, 0..=$quota.greatest())?);
+                Ok(())
+            },
+            show: |config| config.quotas.of($quota).to_string(),
+        }
+    };
+}
+
+pub(super) const KEYS: Setting = quota!(
+    "quota_keys",
+    Quota::Keys,
+    "API keys that one workspace may have, expired ones included until they are deleted."
+);
+pub(super) const MEMBERS: Setting =
+    quota!("quota_members", Quota::Members, "Members that one workspace may have, services included.");
+pub(super) const OPEN_INVITATIONS: Setting = quota!(
+    "quota_open_invitations",
+    Quota::OpenInvitations,
+    "Invitations of one workspace that wait to be accepted."
+);
+pub(super) const INTEGRATIONS: Setting =
+    quota!("quota_integrations", Quota::Integrations, "Integrations that one workspace may have.");
+pub(super) const STORED_BYTES: Setting = quota!(
+    "quota_stored_bytes",
+    Quota::StoredBytes,
+    "Bytes that one workspace may store: names of keys, integrations, details of calls, and answers kept for repeats."
+);
+pub(super) const CALLS_PER_DAY: Setting = quota!(
+    "quota_calls_per_day",
+    Quota::CallsPerDay,
+    "Calls that one workspace may begin to report on one day in UTC."
+);
+pub(super) const REQUESTS_PER_SECOND: Setting = quota!(
+    "quota_requests_per_second",
+    Quota::RequestsPerSecond,
+    "Requests a second with valid credentials of one workspace, on one replica. Follows `rates`, as the rates do."
+);

@@ -1,0 +1,64 @@
+//! What the operator does with quotas.
+
+use serde_json::json;
+use ward_db::Tx;
+
+use super::api;
+pub use super::api::Line;
+use super::{Quota, store};
+use crate::app::App;
+use crate::audit::{self, Actor, Event};
+use crate::error::ApiError;
+use crate::http::Context;
+use crate::ids::WorkspaceId;
+use crate::workspaces::{self, operator as found};
+
+/// A limit for one workspace; `None`: the limit of the settings.
+pub type NewLimit = (Quota, Option<i64>);
+
+/// What a workspace has and may have.
+pub async fn usage(app: &App, workspace: WorkspaceId) -> Result<Vec<Line>, ApiError> {
+    let usage = api::usage(app, workspace, app.clock.now()).await?;
+    usage.ok_or(ApiError::no_workspace())
+}
+
+/// Sets limits of a workspace in any state.
+pub fn set(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    workspace: WorkspaceId,
+    new: &[NewLimit],
+) -> Result<(), ApiError> {
+    workspaces::guard(tx, workspace)?;
+    let found = found::find(tx, &workspace.to_string())?.ok_or(ApiError::no_workspace())?;
+    let before = found.workspace.limits;
+    let mut limits = before;
+    for (quota, limit) in new {
+        limits.set(*quota, *limit);
+    }
+    if limits == before {
+        return Ok(());
+    }
+    store::set_limits(tx, workspace, &limits)?;
+    let mut changes = serde_json::Map::new();
+    for quota in Quota::ALL {
+        if limits.of(quota) != before.of(quota) {
+            let change = json!({ "from": before.of(quota), "to": limits.of(quota) });
+            changes.insert(quota.name().to_owned(), change);
+        }
+    }
+    audit::record(
+        tx,
+        Event {
+            workspace,
+            service: "workspaces",
+            action: "workspace.limits",
+            resource_type: "workspace",
+            resource_id: Some(workspace.0),
+            resource_name: Some(&found.workspace.slug),
+            actor: Actor::OPERATOR,
+            context,
+            metadata: json!({ "changes": changes }),
+        },
+    )
+}
