@@ -107,6 +107,7 @@ pub fn check(method: &Method, path: &str, answer: &Answer) {
             assert_eq!(status, 422, "{what}");
         } else {
             let keys: Vec<&String> = body.as_object().expect("an object").keys().collect();
+            let keys: Vec<_> = keys.into_iter().filter(|key| *key != "quota").collect();
             assert_eq!(keys, ["detail", "error_code", "request_id"], "{what}");
             assert_eq!(body["request_id"].as_str(), Some(answer.header("x-request-id")), "{what}");
         }

@@ -276,7 +276,10 @@ pub async fn revoke(app: &Arc<App>, entry: Entry, key_id: KeyId) -> Result<(), A
             if caller.credential_id() != Some(key.id) {
                 within_caller(seen.reach, &key)?;
             }
-            keep_a_way_in(tx, &key, entry.context.now)?;
+            // Another owner who ends the key remains a way in.
+            if caller.credential_id() == Some(key.id) || !seen.reach.covers(Reach::whole(Role::Owner)) {
+                keep_a_way_in(tx, &key, entry.context.now)?;
+            }
             end(tx, &entry.context, Actor::of(&caller), &key)
         })
         .await;

@@ -15,7 +15,8 @@ use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use secret::{KeyId, SecretHash};
 
 pub use store::{
-    LIVE, count, end_some_of, has_way_in, is_live, list_all as list, look_up, look_up_for, names_after, store_last_used,
+    LIVE, count, end_some_of, has_way_in, is_live, list_all as list, look_up, look_up_for, names_after,
+    store_last_used,
 };
 
 /// Seconds of a day.

@@ -12,7 +12,9 @@ use super::issuers::{IssuerConfig, issuers, show_issuers};
 use super::value::{
     self, Read, choice, duration, number, rate, show_duration, show_list, show_rate, show_size, size,
 };
-use super::{Bootstrap, Bucket, Config, LogFormat, MasterKey, RatesMode, exports, outbound, platform, quotas};
+use super::{
+    Bootstrap, Bucket, Config, LogFormat, MasterKey, RatesMode, exports, outbound, platform, quotas,
+};
 
 /// One thing that can be set.
 #[derive(Debug)]

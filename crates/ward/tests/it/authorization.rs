@@ -10,7 +10,7 @@ use ward_test::{Server, both, fresh_slug, got_in, new_workspace, wants_key};
 const ROLES: [&str; 5] = ["viewer", "member", "operator", "admin", "owner"];
 
 /// Which services get in, by role: viewer, member, operator, admin, owner.
-const MATRIX: [(&str, [bool; 5]); 65] = [
+const MATRIX: [(&str, [bool; 5]); 66] = [
     ("list-members", [true, true, true, true, true]),
     ("set-member-role", [false, false, false, true, true]),
     ("remove-member", [false, false, false, true, true]),
@@ -81,7 +81,7 @@ const MATRIX: [(&str, [bool; 5]); 65] = [
 ];
 
 /// The one permission that opens each operation; none where any key will do.
-const OPENED_BY: [(&str, Option<&str>); 65] = [
+const OPENED_BY: [(&str, Option<&str>); 66] = [
     ("list-members", Some("Workspace.view")),
     ("set-member-role", Some("Workspace.update")),
     ("remove-member", Some("Workspace.update")),

@@ -210,7 +210,8 @@ pub fn revoke(world: &World, step: &Step, key: Thing) -> (Request, Outcome) {
             return Err(BEYOND);
         }
         let ways = |without_key| people::has_way_in(world, here.at, None, without_key);
-        if people::opens(world, at) && ways(None) && !ways(Some(at)) {
+        let by_another_owner = at != here.key && here.reach.covers(Reach::whole(OWNER));
+        if !by_another_owner && people::opens(world, at) && ways(None) && !ways(Some(at)) {
             return Err(people::LAST_WAY_IN);
         }
         Ok(Good::done().then(move |world| {
