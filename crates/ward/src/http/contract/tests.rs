@@ -33,7 +33,7 @@ fn fine(_: &Value) -> Vec<RuleProblem> {
 #[test]
 fn the_built_in_document_loads() {
     let contract = Contract::load(&[]).unwrap();
-    assert_eq!(contract.operations().count(), 71);
+    assert_eq!(contract.operations().count(), 72);
     let claim = contract.operation("create-api-key").unwrap();
     let permission = Some("ApiKey.create".to_owned());
     assert_eq!(claim.access, Access::Key { permission, role: None, or_anonymous: true });
