@@ -3,6 +3,7 @@
 //! [`settings::SETTINGS`] is the one table of what can be set. [`RawSettings`] gathers what was said, and where;
 //! [`RawSettings::resolve`] turns it into a [`Config`], or into every reason why it cannot.
 
+mod draft;
 mod exports;
 pub mod issuers;
 pub mod key_file;

@@ -105,6 +105,10 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
         "ward_last_used_dropped_total",
         "Times of last use that did not fit between two flushes"
     );
+    describe_counter!(
+        "ward_quota_refusals_total",
+        "Requests refused because a workspace's quota is used up, by quota"
+    );
     describe_counter!("ward_issuer_fetches_total", "Fetches of an issuer's keys, by how they ended");
     ward_db::describe_metrics();
     // There from the start, so that an alert on it can tell zero from missing.

@@ -12,9 +12,9 @@ use super::issuers::{IssuerConfig, issuers, show_issuers};
 use super::value::{
     self, Read, choice, duration, number, rate, show_duration, show_list, show_rate, show_size, size,
 };
-use super::{
-    Bootstrap, Bucket, Config, LogFormat, MasterKey, RatesMode, exports, outbound, platform, quotas,
-};
+use super::{Bootstrap, Config, LogFormat, MasterKey, RatesMode, exports, outbound, platform, quotas};
+
+pub(super) use super::draft::{BootstrapMode, Draft};
 
 /// One thing that can be set.
 #[derive(Debug)]
@@ -54,28 +54,6 @@ impl Setting {
             _ => (self.show)(&Config::default()),
         }
     }
-}
-
-/// The settings while they are being read: those that mean something only together are kept apart until all are in.
-#[derive(Debug, Default)]
-pub(super) struct Draft {
-    pub(super) config: Config,
-    pub(super) rates: RatesMode,
-    pub(super) bootstrap: Option<BootstrapMode>,
-    pub(super) bootstrap_token: Option<Zeroizing<String>>,
-    pub(super) tls_cert: Option<PathBuf>,
-    pub(super) tls_key: Option<PathBuf>,
-    pub(super) master_key: Option<Zeroizing<[u8; 32]>>,
-    pub(super) master_key_file: Option<PathBuf>,
-    pub(super) export_dir: Option<PathBuf>,
-    pub(super) export_bucket: Bucket,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BootstrapMode {
-    Open,
-    Token,
-    Closed,
 }
 
 /// What a shown secret looks like.

@@ -95,8 +95,10 @@ fn its_errors_are_one_per_value_in_declared_order_and_show_what_was_sent_but_no_
                 let sent = at(&given, &problem.loc[1..depth]);
                 if let Some(start) = cut(&problem.input) {
                     let whole = sent.as_str().map_or_else(|| sent.to_string(), str::to_owned);
-                    prop_assert!(whole.len() > validate::LONGEST_INPUT / 6, "{:?}", problem);
-                    prop_assert!(whole.starts_with(start) || sent.to_string().contains(SECRET), "{:?}", problem);
+                    prop_assert!(whole.len() > start.len(), "{:?}", problem);
+                    // A part that holds a secret, or has not the shape that says where, is shown as asterisks.
+                    let hidden = start.contains("**********") || sent.to_string().contains(SECRET);
+                    prop_assert!(whole.starts_with(start) || hidden, "{:?}", problem);
                 } else if !sent.to_string().contains(SECRET) && !masked(&problem.input) {
                     let shown = serde_json::to_string(&problem.input).unwrap();
                     prop_assert_eq!(shown, sent.to_string(), "{} {:?}", operation.id, problem);

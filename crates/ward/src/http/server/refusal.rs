@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::response::Response;
-use http::header::CONTENT_TYPE;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -39,6 +39,8 @@ pub(super) fn malformed(problem: &str) -> Response {
     *response.status_mut() = StatusCode::BAD_REQUEST;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Ok(id) = HeaderValue::from_str(&body.request_id.to_string()) {
         headers.insert(HeaderName::from_static("x-request-id"), id);
     }
@@ -64,7 +66,8 @@ impl Body {
     /// The header lines that go with it, each ended.
     fn headers(&self) -> String {
         format!(
-            "content-type: application/json\r\ncontent-length: {}\r\nx-request-id: {}\r\n",
+            "content-type: application/json\r\ncontent-length: {}\r\ncache-control: no-store\r\n\
+             x-content-type-options: nosniff\r\nx-request-id: {}\r\n",
             self.json.len(),
             self.request_id
         )
