@@ -113,10 +113,10 @@ async fn python(server: &Server) -> Option<&'static Path> {
         ]);
         generate.arg(document).env("PATH", path.unwrap()).current_dir(&folder);
         let said = done("openapi-python-client", &mut generate).await;
-        assert!(
-            !said.contains("WARNING") && !said.contains("ERROR"),
-            "the generator leaves something out:\n{said}"
-        );
+        // The generator knows no NDJSON, so it leaves out the body of a downloaded export, and nothing else.
+        let warned = said.matches("WARNING").count();
+        let known = said.matches("WARNING parsing GET /v1/{workspace_id}/audit/exports/download").count();
+        assert!(warned == known && !said.contains("ERROR"), "the generator leaves something out:\n{said}");
         let mut judge = Command::new(bin.join("mypy"));
         judge.args(["--config-file", "mypy.ini", "ward_client", "life.py"]).current_dir(&folder);
         done("mypy --strict", &mut judge).await;

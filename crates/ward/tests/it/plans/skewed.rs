@@ -101,6 +101,7 @@ async fn walk(server: &Server, issuer: &TestIssuer, tenant: &Tenant) {
         tenant.owner.get(&tenant.path(path)).await.expect(StatusCode::OK);
     }
     tenant.owner.get(&tenant.workspace("/invitations")).await.expect(StatusCode::OK);
+    tenant.owner.get(&tenant.workspace("/test-credential-ids")).await.expect(StatusCode::OK);
     tenant.owner.get(&tenant.workspace("/ownership-transfer")).await.refused(404);
     tenant.owner.delete(&tenant.workspace(&format!("/invitations/{any}"))).await.refused(404);
     let claims = json!({ "email": "dana@clinic.example", "email_verified": true });
