@@ -232,7 +232,10 @@ fn wrong(sql: &str, plan: &[String]) -> Option<String> {
 #[track_caller]
 fn all_are_look_ups(state: &str, plans: &[(String, Vec<String>)]) {
     // A quota bounds a workspace's integrations, so either index of theirs finds one among few.
-    let bounded = |sql: &str| sql.contains("FROM integrations WHERE workspace_id = $1");
+    let bounded = |sql: &str| {
+        sql.contains("FROM integrations WHERE workspace_id = $1")
+            || sql.starts_with("UPDATE integrations SET")
+    };
     let wrong: Vec<String> = plans
         .iter()
         .filter(|(sql, _)| !bounded(sql))

@@ -127,8 +127,9 @@ impl Form {
         let party = |name: &str| {
             let value = self.field(name).unwrap_or_default();
             let number = value.starts_with(|first: char| first == '+' || first.is_ascii_digit());
-            let digits = value.trim_start_matches('+').bytes().all(|byte| byte.is_ascii_digit());
-            (!number || digits) && !holds_a_name(value, name)
+            // A name that was cut off would leave a letter at the number's end. Other signs are for the number's own rule.
+            let letters = value.bytes().any(|byte| byte.is_ascii_alphabetic());
+            !(number && letters) && !holds_a_name(value, name)
         };
         let whole =
             |name: &str| self.field(name).is_none_or(|value| !value.is_empty() && !holds_a_name(value, name));

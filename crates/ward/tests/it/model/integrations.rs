@@ -231,7 +231,7 @@ fn show_twilio(world: &World, at: usize, twilio: Option<&Twilio>) -> Value {
     let reference = format!("workspace/{}/twilio/auth_token", world.text(&workspace_id(at)));
     json!({
         "configured": twilio.is_some(), "account_sid": twilio.map(|it| &it.account),
-        "auth_token_reference": twilio.map(|_| reference), "status_callback_url": null,
+        "auth_token_reference": twilio.map(|_| reference), "secondary_auth_token_reference": null, "status_callback_url": null,
         "created_at": twilio.map(|it| &it.created), "updated_at": twilio.map(|it| &it.updated),
     })
 }
