@@ -109,6 +109,10 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
         "ward_quota_refusals_total",
         "Requests refused because a workspace's quota is used up, by quota"
     );
+    describe_gauge!(
+        "ward_endings_waiting",
+        "Members and workspaces whose remaining rows are still to be closed"
+    );
     describe_counter!("ward_issuer_fetches_total", "Fetches of an issuer's keys, by how they ended");
     ward_db::describe_metrics();
     // There from the start, so that an alert on it can tell zero from missing.

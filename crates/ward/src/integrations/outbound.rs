@@ -200,7 +200,7 @@ pub struct StoredConnection {
     sealed: Vec<Sealed>,
 }
 
-/// The integration of this id, as it is stored. [`StoredConnection::open`] follows outside the transaction.
+/// The integration of this id, as it is stored. `StoredConnection::open` follows outside the transaction.
 pub fn stored_connection(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,

@@ -208,7 +208,7 @@ async fn later_reports_change_neither_party_nor_direction() {
 both!(a_first_callback_carries_its_caller_or_nothing_is_recorded);
 async fn a_first_callback_carries_its_caller_or_nothing_is_recorded() {
     let (server, tenant) = with_twilio().await;
-    let mut without_from = event("CA1", "completed", PATIENT).to_vec();
+    let mut without_from = event("CA1", "completed", PATIENT);
     without_from.retain(|field| field.0 != "From");
     let answer = callback(&server, &tenant, &without_from).await;
     assert_eq!(answer.problem_locs(), ["body.From"]);

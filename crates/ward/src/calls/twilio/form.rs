@@ -129,7 +129,7 @@ impl Form {
             let number = value.starts_with(|first: char| first == '+' || first.is_ascii_digit());
             // A name that was cut off would leave a letter at the number's end. Other signs are for the number's own rule.
             let letters = value.bytes().any(|byte| byte.is_ascii_alphabetic());
-            !(number && letters) && !holds_a_name(value, name)
+            !(holds_a_name(value, name) || number && letters)
         };
         let whole =
             |name: &str| self.field(name).is_none_or(|value| !value.is_empty() && !holds_a_name(value, name));
