@@ -214,7 +214,7 @@ fn every_migration_is_built_in() {
 }
 
 /// What the engines that Ward is to run on disagree about, as a word of SQL.
-const NOT_PORTABLE: [&str; 27] = [
+const NOT_PORTABLE: [&str; 26] = [
     "advisory",
     "array",
     "cascade",
@@ -236,7 +236,6 @@ const NOT_PORTABLE: [&str; 27] = [
     "sequence",
     "serial",
     "skip",
-    "sum",
     "temp",
     "temporary",
     "trigger",
@@ -255,6 +254,8 @@ fn assert_portable(place: &str, sql: &str) {
     assert!(!sql.contains("::"), "{place} casts in PostgreSQL's own way: {sql}");
     let says = |word: &str| words(sql).any(|found| found == word);
     assert!(!says("like") || says("escape"), "{place} has a LIKE without ESCAPE: {sql}");
+    // PostgreSQL's sum of a bigint is a numeric. Only storing it in a column makes it a bigint again.
+    assert!(!says("sum") || sql.trim_start().starts_with("UPDATE "), "{place} reads a sum: {sql}");
 }
 
 /// A secret is opened, and a key parsed, after the transaction that took a lane: there it would hold up every other
@@ -288,7 +289,7 @@ fn sql_keeps_to_what_all_engines_have() {
             if let Some((_, rows)) = statement.split_once("WHERE").filter(|_| statement.contains("INDEX")) {
                 let words: Vec<&str> = rows.split_whitespace().collect();
                 let plain = match words[..] {
-                    [_, ">", number] => number.trim_end_matches(';').parse::<i64>().is_ok(),
+                    [_, ">" | "<", number] => number.trim_end_matches(';').parse::<i64>().is_ok(),
                     [_, "IS", "NOT", null] => null.trim_end_matches(';') == "NULL",
                     _ => false,
                 };
