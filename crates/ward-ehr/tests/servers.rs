@@ -110,13 +110,20 @@ struct Server {
 }
 
 impl Server {
+    /// A foreign runtime sometimes hangs before its first line. That says nothing about Ward, so the start is tried three times.
     async fn start(command: &mut Command) -> Self {
-        let mut child =
-            command.stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
-        let mut line = String::new();
-        let mut lines = BufReader::new(child.stdout.take().unwrap());
-        tokio::time::timeout(Duration::from_mins(1), lines.read_line(&mut line)).await.unwrap().unwrap();
-        Self { said: serde_json::from_str(&line).unwrap(), _child: child }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
+        for _ in 0..3 {
+            let mut child = command.spawn().unwrap();
+            let mut line = String::new();
+            let mut lines = BufReader::new(child.stdout.take().unwrap());
+            let read = tokio::time::timeout(Duration::from_secs(40), lines.read_line(&mut line)).await;
+            if let Ok(read) = read {
+                read.unwrap();
+                return Self { said: serde_json::from_str(&line).unwrap(), _child: child };
+            }
+        }
+        panic!("{command:?} printed no line within 40 seconds, three times")
     }
 
     fn text(&self, name: &str) -> &str {
