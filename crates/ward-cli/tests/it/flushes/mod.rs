@@ -289,10 +289,9 @@ fn a_failed_flush_of_the_file_ends_the_server_and_the_next_start_insists_on_bein
     assert!(disk.has_failed(), "the log was never copied");
     let (code, said) = server.ended();
     assert_eq!(code, FAILED_FLUSH, "{said}");
-    let last = said.lines().last().unwrap();
-    for part in ["flush", "server ends", "All acknowledged writes are in the log", "start Ward again"] {
-        assert!(last.contains(part), "{part} in {last}");
-    }
+    // Requests that fail meanwhile may log their own line after it.
+    let parts = ["flush", "server ends", "All acknowledged writes are in the log", "start Ward again"];
+    assert!(said.lines().any(|line| parts.iter().all(|part| line.contains(part))), "{said}");
     assert!(disk.path(MARK).exists());
     disk.holds(&made, "at the failure");
 
