@@ -77,13 +77,13 @@ async fn a_conflict_is_tried_again_until_its_time_is_over() {
         .await;
     assert_eq!(got.unwrap(), 5);
     assert_eq!(it.count("select b from t").await, 5);
-    let hurried = Options { closure_time: Duration::from_millis(400), ..fast() };
+    let hurried = Options { closure_time: Duration::from_secs(2), ..fast() };
     let hurried = Db::open(it.url(), hurried).unwrap();
     let started = Instant::now();
     let refused: Error =
         hurried.write("t", |tx| tx.optional("select conflict()", &[], |_| Ok(()))).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Conflict);
-    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
 }
 
 postgres_only!(statements_are_prepared_again_when_they_must);
