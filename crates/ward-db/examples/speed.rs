@@ -1,4 +1,4 @@
-//! What the two paths cost here: `cargo run --release -p ward-db --example speed [DIRECTORY]`.
+//! Measures reads and writes on this machine: `cargo run --release -p ward-db --example speed [DIRECTORY]`.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -53,7 +53,7 @@ async fn get(db: &Db, number: u64) {
     assert!(!name.is_empty());
 }
 
-/// Reads random rows for a while on one task; prints the percentiles.
+/// Reads random rows on one task for `SPAN`, and prints the percentiles.
 async fn reads(db: &Db, what: &str) {
     let mut times = Vec::new();
     let mut number = 1_u64;

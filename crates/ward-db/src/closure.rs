@@ -1,4 +1,4 @@
-//! Running a caller's closure: where it may run, what its panic means, and when its `Ok` is not believed.
+//! Runs a caller's closure: where it may run, what a panic means, and when its `Ok` is refused.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,7 +7,7 @@ use crate::tx::Tx;
 use crate::{Error, ErrorKind};
 
 thread_local! {
-    /// The name of the closure that this thread is inside of.
+    /// The name of the closure that runs on this thread.
     static INSIDE: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
@@ -34,14 +34,14 @@ impl Drop for Inside {
     }
 }
 
-/// Runs `f` in `tx`. `Ok` only if the transaction is to be kept: a closure that met an SQL error and answers `Ok`
-/// all the same is refused, for PostgreSQL would turn its commit into a rollback.
+/// Runs `f` in `tx`. A closure that met an SQL error and still returns `Ok` is refused, because PostgreSQL
+/// would turn its commit into a rollback.
 pub(crate) fn run<T, E: From<Error>>(
     name: &'static str,
     tx: &mut Tx<'_>,
     f: &mut impl FnMut(&mut Tx<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
-    // The closure's own state after a panic is not looked at again, and the transaction is rolled back.
+    // The transaction is rolled back after a panic, and the closure's own state is not used again.
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let _inside = Inside::enter(name);
         f(tx)
@@ -50,14 +50,17 @@ pub(crate) fn run<T, E: From<Error>>(
         Ok(Ok(_)) if let Some(failure) = tx.failure() => Err(E::from(
             Error::new(
                 ErrorKind::Refused,
-                format!("{name}: rolled back, for a statement failed although the closure went on"),
+                format!(
+                    "{name}: rolled back: a statement failed, and the closure returned success all the same"
+                ),
             )
             .because(failure.clone()),
         )),
         Ok(result) => result,
         Err(_payload) => {
-            // Not the payload: an `unwrap` puts the value into it, and the value may be a patient's.
-            tracing::error!(closure = name, "a database closure panicked");
+            // The payload is not logged: an `unwrap` puts the value into it, and the value may be a
+            // patient's.
+            tracing::error!(closure = name, "a database closure panicked; its changes are rolled back");
             metrics::counter!("ward_db_errors_total", "kind" => ErrorKind::Panic.label()).increment(1);
             Err(E::from(Error::new(ErrorKind::Panic, format!("{name}: the closure panicked"))))
         }

@@ -1,8 +1,9 @@
-//! Moving everything from one database to another: the way up from a file to a server.
+//! Copies a whole database from a SQLite file to a PostgreSQL server.
 //!
-//! Knows no table by name: both schemas come from the same migrations, so what stands in them is asked of the databases
-//! themselves. While a copy runs the target says so in its table of steps, under a name that every binary refuses to run
-//! on: half an installation is never served. A copy that was interrupted is begun anew, over what it left.
+//! The code knows no table by name: both schemas come from the same migrations, so it reads them from the
+//! databases. While a copy runs, a row in the target's table of steps says so, under a name that every binary
+//! refuses to run on. A half-copied installation is therefore never served. An interrupted copy starts again
+//! from the beginning and overwrites what the first one left.
 
 mod table;
 mod value;
@@ -17,49 +18,52 @@ use crate::{Db, Error, ErrorKind, Migration, Options, Timestamp, Tx};
 use table::Table;
 use value::{Digest, Owned};
 
-/// Rows read at once and written in one transaction: within what distributed engines take.
+/// Rows read at once and written in one transaction; distributed engines accept transactions of this size.
 const BATCH: usize = 500;
 
-/// What a copy is doing.
+/// The stage that a copy has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Rows go over.
+    /// Rows are being copied to the target.
     Copying,
     /// Both sides are read again and compared.
     Verifying,
 }
 
-/// How far a copy is.
+/// The progress of a copy, reported after each batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress<'p> {
-    /// What it is doing.
+    /// The stage that `done` and `total` count.
     pub stage: Stage,
-    /// With which table.
+    /// The table being copied or compared.
     pub table: &'p str,
-    /// Rows done in this stage, of all tables.
+    /// Rows done in this stage, over all tables.
     pub done: u64,
-    /// Rows of all tables.
+    /// The value of `done` at the end of the stage.
     pub total: u64,
 }
 
-/// A table that was copied, and found equal on both sides.
+/// A table that was copied and compared equal on both sides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Copied {
-    /// Its name.
+    /// The table's name, without a schema.
     pub table: String,
-    /// How many rows it has.
+    /// The number of rows, equal on both sides.
     pub rows: u64,
-    /// The sum of its rows' digests, in hexadecimal: the same whatever order the rows come in, on whatever engine.
+    /// The sum of its rows' digests, in hexadecimal: independent of the order of rows and of the engine.
     pub digest: String,
 }
 
 impl Db {
-    /// Copies every row into `target`, which must be a PostgreSQL database that nothing was ever written to, and compares
-    /// both sides row by row. `target` is migrated to `migrations` first; this database must be there already. Nobody may
-    /// write to this one meanwhile: open it with [`Options::serve_lock`]. A change that got in all the same is found when
-    /// both are compared, and is [`ErrorKind::Conflict`].
+    /// Copies every row into `target` and compares both sides row by row. `target` must be a PostgreSQL
+    /// database that was never written to. It is migrated to `migrations` first; this database must be at
+    /// those migrations already.
     ///
-    /// Stopped half-way it leaves a target that nothing can be started on, and that another copy begins anew on.
+    /// No process may write to this database during the copy: open it with [`Options::serve_lock`]. The
+    /// comparison finds a change that happened nevertheless, and returns [`ErrorKind::Conflict`].
+    ///
+    /// An interrupted copy leaves a target that no server starts on. Another copy into it starts from the
+    /// beginning.
     pub async fn copy_to(
         &self,
         target: &Db,
@@ -95,8 +99,8 @@ impl Db {
                 return Err(Error::new(
                     ErrorKind::Conflict,
                     format!(
-                        "the table {} differs after the copy: {} rows here, {} there; somebody wrote to one of them \
-                         meanwhile. Copy again",
+                        "the table {} differs after the copy ({} rows here, {} there): one of the databases was written to \
+                        meanwhile. Stop every program that uses them and copy again",
                         table.name, here.rows, there.rows
                     ),
                 ));
@@ -110,7 +114,8 @@ impl Db {
     }
 }
 
-/// Brings the target's schema to where the source's is, and gives the tables of both, those referred to first.
+/// Migrates the target's schema to the source's version, and returns the tables of both in the order of their
+/// references.
 async fn prepare(
     source: &Db,
     target: &Db,
@@ -118,10 +123,10 @@ async fn prepare(
     binary_version: &str,
 ) -> Result<Vec<Table>, Error> {
     if !target.is_postgres() {
-        return Err(Error::invalid("the target of a copy is a PostgreSQL database"));
+        return Err(Error::invalid("the target of a copy must be a PostgreSQL database"));
     }
     if source.is_postgres() {
-        return Err(Error::invalid("the source of a copy is a SQLite file"));
+        return Err(Error::invalid("the source of a copy must be a SQLite file"));
     }
     if !is_begun(target)? {
         target.migrate(migrations, binary_version)?;
@@ -144,7 +149,8 @@ fn is_begun(target: &Db) -> Result<bool, Error> {
     Ok(target.schema()?.iter().any(|step| step.migration == UNFINISHED))
 }
 
-/// Marks the target as being copied to, by this run. Refuses one that holds anything but what its migrations put there.
+/// Marks the target as being copied to by this run. Refuses a target with rows that its migrations did not
+/// insert.
 async fn begin(
     target: &Db,
     tables: &[Table],
@@ -177,7 +183,7 @@ async fn begin(
     Ok(run)
 }
 
-/// Takes the mark's row, so that of two copies into one target the later one is the only one.
+/// Locks the row of the mark. Of two copies into one target, only the later one can go on.
 fn guard(tx: &mut Tx<'_>, run: Uuid) -> Result<(), Error> {
     let mine = tx.execute(
         "UPDATE schema_steps SET checksum = checksum WHERE migration = $1 AND checksum = $2",
@@ -186,7 +192,10 @@ fn guard(tx: &mut Tx<'_>, run: Uuid) -> Result<(), Error> {
     if mine == 1 {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Unavailable, "another copy into the same database was begun after this one"))
+    Err(Error::new(
+        ErrorKind::Unavailable,
+        "another copy into the same database was started after this one, which stops",
+    ))
 }
 
 async fn clear(target: &Db, table: &Table, run: Uuid) -> Result<(), Error> {
@@ -237,7 +246,7 @@ async fn digest(db: &Db, table: &Table) -> Result<Digest, Error> {
     Ok(digest)
 }
 
-/// What the migrations alone make, in a file of its own: what an unused database looks like.
+/// A file with only what the migrations create: the content of an unused database.
 struct Fresh {
     db: Db,
     folder: PathBuf,
@@ -247,7 +256,7 @@ impl Fresh {
     fn make(migrations: &[Migration], binary_version: &str) -> Result<Self, Error> {
         let folder = std::env::temp_dir().join(format!("ward-copy-{}", Uuid::new_v4()));
         std::fs::create_dir(&folder)
-            .map_err(|error| Error::unavailable("a temporary folder cannot be made").because(error))?;
+            .map_err(|error| Error::unavailable("a temporary folder cannot be created").because(error))?;
         let url = format!("sqlite:{}", folder.join("fresh.db").display());
         let db = Db::open(&url, Options { flush: false, ..Options::default() })?;
         let fresh = Self { db, folder };

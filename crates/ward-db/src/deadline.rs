@@ -1,4 +1,4 @@
-//! How long one request may use the database, over all its closures.
+//! The time that one request has for all its database closures.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,41 +8,44 @@ tokio::task_local! {
     static CURRENT: Arc<Deadline>;
 }
 
-/// What one request has for all its closures together, so that its caller hears how they ended before the request's own
-/// time is over. Without one each closure has the time that [`Options`](crate::Options) give it.
+/// The time limit of all database closures of one request together, so that the caller gets the result before
+/// the request itself times out. Without a deadline, each closure has the time that
+/// [`Options`](crate::Options) gives it.
 #[derive(Debug)]
 pub struct Deadline {
-    /// Statements end here, and nothing is begun anew.
+    /// Statements end here, and no closure runs again later.
     until: Instant,
-    /// A commit that was sent in time is waited for until here; then it is [`ErrorKind::Unknown`](crate::ErrorKind).
+    /// The wait for a commit that was sent in time ends here, with [`ErrorKind::Unknown`](crate::ErrorKind).
     commit_until: Instant,
     wrote: AtomicBool,
 }
 
 impl Deadline {
-    /// A deadline for a request that is given up after `time`: a tenth of it earlier, but at most a second.
+    /// A deadline for a request that is given up after `time`. It is earlier by a tenth of that, and at most
+    /// by a second.
     pub fn of(time: Duration) -> Arc<Self> {
         let margin = (time / 10).min(Duration::from_secs(1));
         let until = Instant::now() + time.saturating_sub(margin);
         Arc::new(Self { until, commit_until: until + margin / 2, wrote: AtomicBool::new(false) })
     }
 
-    /// Runs `work`, whose database calls are bound by this; not those of tasks that it spawns.
+    /// Runs `work` under this deadline. Tasks that `work` spawns are not bound by it.
     pub fn over<F: Future>(self: Arc<Self>, work: F) -> impl Future<Output = F::Output> {
         CURRENT.scope(self, work)
     }
 
-    /// Whether a write was begun: then something may have been changed, or may still be.
+    /// Whether a write was started. If so, data may have changed, or may still change.
     pub fn may_have_written(&self) -> bool {
         self.wrote.load(Ordering::Acquire)
     }
 
-    /// Notes that a write begins.
+    /// Notes that the current request starts a write.
     pub(crate) fn note_write() {
         let _ = CURRENT.try_with(|current| current.wrote.store(true, Ordering::Release));
     }
 
-    /// When the statements of a closure that may take so long end, and its commit if that is bound by a request.
+    /// The end of a closure's statements, given its own time limit. The second value is the end of its
+    /// commit, if the request has a deadline.
     pub(crate) fn bound(time: Duration) -> (Instant, Option<Instant>) {
         let own = Instant::now() + time;
         CURRENT

@@ -1,11 +1,11 @@
-//! What can go wrong with a database, told apart by what the caller can do about it.
+//! Errors of a database, by the caller's possible reactions.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-/// What a caller can do about an [`Error`].
+/// The kind of an [`Error`], by the caller's possible reaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -15,28 +15,28 @@ pub enum ErrorKind {
     Constraint,
     /// Another transaction was in the way; the same closure may succeed when run again.
     Conflict,
-    /// Nothing was changed and nothing is known to be wrong with the request: the queue or the disk is full, the
-    /// file cannot be read or written, the batch was aborted, the server cannot be reached or takes no writes, every
-    /// connection is busy, or the database is closed.
+    /// Nothing was changed, and the request itself may be fine. On SQLite, the queue or the disk is full, the
+    /// file cannot be read or written, or the batch was aborted. On PostgreSQL, the server cannot be reached
+    /// or takes no writes, or every connection is busy. Or the database is closed.
     Unavailable,
-    /// The commit itself errored: the change may or may not be there.
+    /// The commit itself failed: the changes may or may not have been made.
     Unknown,
-    /// The time for it ran out.
+    /// The time limit was reached before the call was done.
     Timeout,
-    /// A column does not hold what the code asked of it.
+    /// A column does not hold a value of the requested type.
     Decode,
     /// The closure panicked; its changes were rolled back.
     Panic,
-    /// The transaction already met an error and takes no further statement.
+    /// The transaction met an error before and takes no further statement.
     Refused,
     /// The schema is not one that this binary can run on.
     Schema,
-    /// Misuse: a bad URL, bad SQL, a value that no engine stores.
+    /// Misuse: a bad URL, bad SQL, or a value that the engines cannot store.
     Invalid,
 }
 
 impl ErrorKind {
-    /// The kind as a metric label: lower case, one word or two joined by `_`.
+    /// The kind as a metric label: lower case, with `_` between words.
     pub const fn label(self) -> &'static str {
         match self {
             Self::NoRow => "no_row",
@@ -54,8 +54,9 @@ impl ErrorKind {
     }
 }
 
-/// A failed database call. Its text says what happened and never holds a bound value; the engine's own error, where
-/// there is one, is the [source](StdError::source). Cheap to clone, because one failed commit answers a whole batch.
+/// A failed database call. Its text describes the failure and never holds a bound value. The engine's own error,
+/// if there is one, is the [source](StdError::source). A clone is cheap, because one failed commit answers a
+/// whole batch.
 #[derive(Clone, Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -89,7 +90,7 @@ impl Error {
         Self::new(ErrorKind::Decode, format!("column {index} is not {wanted} but {found}"))
     }
 
-    /// A stored value that reads as no value of the caller's type: [`ErrorKind::Decode`].
+    /// An error for a stored value that the caller's type cannot represent: [`ErrorKind::Decode`].
     pub fn unreadable(why: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             source: Some(Arc::from(why.into())),
@@ -101,28 +102,28 @@ impl Error {
         Self::unavailable("the database is closed")
     }
 
-    /// The same error, seen from another side: a batch that dies of one closure's error is a different kind of
-    /// trouble for its other members.
+    /// The same error with another kind and a prefix. An error of one closure that aborts a batch has another
+    /// meaning for the other members.
     pub(crate) fn with_kind(mut self, kind: ErrorKind, prefix: &str) -> Self {
         self.kind = kind;
         self.message = format!("{prefix}: {}", self.message).into();
         self
     }
 
-    /// Whether SQLite found no room on the disk.
+    /// Whether SQLite found the disk full.
     pub(crate) fn is_disk_full(&self) -> bool {
         let source = self.source.as_deref().and_then(|source| source.downcast_ref::<rusqlite::Error>());
         source.and_then(rusqlite::Error::sqlite_error_code) == Some(rusqlite::ErrorCode::DiskFull)
     }
 
-    /// Whether the system failed to flush one of SQLite's files.
+    /// Whether the operating system failed to flush one of SQLite's files.
     pub(crate) fn is_failed_flush(&self) -> bool {
         let source = self.source.as_deref().and_then(|source| source.downcast_ref::<rusqlite::Error>());
         let code = source.and_then(rusqlite::Error::sqlite_error).map(|error| error.extended_code);
         matches!(code, Some(rusqlite::ffi::SQLITE_IOERR_FSYNC | rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC))
     }
 
-    /// What the caller can do about it.
+    /// The kind, by which the caller decides on its reaction.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
@@ -146,7 +147,7 @@ impl From<rusqlite::Error> for Error {
         let (kind, message) = match &error {
             rusqlite::Error::SqliteFailure(failure, text) => {
                 let kind = match failure.code {
-                    // A STRICT table's type check is the program's mistake, as it would be on PostgreSQL.
+                    // The type check of a STRICT table found a mistake of the program, as PostgreSQL's would.
                     Code::ConstraintViolation
                         if failure.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_DATATYPE =>
                     {
@@ -165,7 +166,7 @@ impl From<rusqlite::Error> for Error {
                 };
                 (kind, text.clone().unwrap_or_else(|| failure.to_string()))
             }
-            // The variant also carries the statement; its message names the trouble without it.
+            // The variant also holds the statement's text; `msg` describes the error without it.
             rusqlite::Error::SqlInputError { msg, .. } => (ErrorKind::Invalid, msg.clone()),
             other => (ErrorKind::Invalid, other.to_string()),
         };

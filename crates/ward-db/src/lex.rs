@@ -1,8 +1,8 @@
-//! Just enough of SQL's grammar to change words without touching what stands in quotes and comments.
+//! Just enough of SQL's grammar to change words outside of quotes and comments.
 
 use std::fmt::Write as _;
 
-/// One piece of a statement's text. The pieces, joined, are the text.
+/// One piece of a statement's text. The pieces joined give the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Token<'s> {
     /// White space or a comment.
@@ -11,7 +11,7 @@ pub(crate) enum Token<'s> {
     Word(&'s str),
     /// Text in single quotes, or a name in double quotes, with its quotes.
     Quoted(&'s str),
-    /// `$n`.
+    /// A numbered parameter, written `$n`.
     Parameter(u32),
     /// Anything else: a number, or one character.
     Other(&'s str),
@@ -43,7 +43,7 @@ fn first(rest: &str) -> Option<(Token<'_>, usize)> {
             let end = rest[2..].find("*/").map_or(rest.len(), |at| at + 4);
             (Token::Blank(&rest[..end]), end)
         }
-        // A doubled quote ends one quoted piece and starts the next: the same text, and no harm.
+        // A doubled quote ends one quoted piece and starts the next. The pieces still join to the same text.
         '\'' | '"' => {
             let end = rest[1..].find(head).map_or(rest.len(), |at| at + 2);
             (Token::Quoted(&rest[..end]), end)
@@ -71,8 +71,8 @@ fn is_word_start(c: char) -> bool {
     c.is_ascii_alphabetic() || c == '_' || !c.is_ascii()
 }
 
-/// `sql` as SQLite takes it: `$n` would be a *name* there, numbered by first appearance, and `COLLATE "C"` is what
-/// SQLite calls `BINARY`.
+/// `sql` as SQLite takes it. There, `$n` would be a *name*, numbered by first appearance, and `COLLATE "C"`
+/// is called `BINARY`.
 pub(crate) fn for_sqlite(sql: &str) -> String {
     let mut out = String::with_capacity(sql.len() + 8);
     let mut collate = false;
@@ -95,9 +95,10 @@ fn push_sqlite(out: &mut String, token: Token<'_>, collate: &mut bool) {
     *collate = matches!(token, Token::Word(word) if word.eq_ignore_ascii_case("collate"));
 }
 
-/// A migration step's text as SQLite takes it: PostgreSQL's types in SQLite's spelling (an id is its sixteen bytes, a
-/// moment its microseconds: as text a file would be two thirds larger), and every table `STRICT` (so that a wrong type
-/// is an error, as it is elsewhere) and `WITHOUT ROWID` (one tree per table, not two).
+/// A migration step's text for SQLite. PostgreSQL's types get SQLite's names: an id becomes 16 bytes and a
+/// timestamp microseconds, because text would make files two thirds larger. Every table becomes `STRICT`, so
+/// that a wrong type is an error as on PostgreSQL. It also becomes `WITHOUT ROWID`, so that it is one tree
+/// and not two.
 pub(crate) fn schema_for_sqlite(sql: &str) -> String {
     let mut out = String::with_capacity(sql.len() + 64);
     let mut collate = false;
@@ -123,8 +124,8 @@ pub(crate) fn schema_for_sqlite(sql: &str) -> String {
     out
 }
 
-/// Closes the statement whose words were `words`. The table options go straight after the last character that is
-/// not white space, which no trailing comment may swallow: hence the line break.
+/// Ends the statement that consists of `words`. A line break precedes the table options, so that a trailing
+/// comment cannot swallow them.
 fn finish_table(out: &mut String, words: &mut Vec<&str>) {
     let is_table = matches!(words.as_slice(), [create, table, ..]
         if create.eq_ignore_ascii_case("create") && table.eq_ignore_ascii_case("table"));
@@ -147,15 +148,15 @@ fn sqlite_type(word: &str) -> Option<&'static str> {
     TYPES.iter().find(|(portable, _)| word.eq_ignore_ascii_case(portable)).map(|(_, sqlite)| *sqlite)
 }
 
-/// Words that begin and end transactions. A closure *is* a transaction: one that ends its own would end its whole
-/// batch.
+/// Whether `sql` begins or ends a transaction. A closure *is* a transaction: one that ended its own would end
+/// its whole batch.
 pub(crate) fn controls_transaction(sql: &str) -> bool {
     const WORDS: [&str; 8] = ["begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release"];
     let first = tokens(sql).find(|token| !matches!(token, Token::Blank(_) | Token::Other(";")));
     matches!(first, Some(Token::Word(word)) if WORDS.iter().any(|known| word.eq_ignore_ascii_case(known)))
 }
 
-/// The highest number among the parameters of `sql`: how many values it takes.
+/// The number of values that `sql` takes: the highest number among its parameters.
 pub(crate) fn parameters(sql: &str) -> usize {
     let numbers = tokens(sql).filter_map(|token| match token {
         Token::Parameter(number) => usize::try_from(number).ok(),
@@ -164,7 +165,7 @@ pub(crate) fn parameters(sql: &str) -> usize {
     numbers.max().unwrap_or(0)
 }
 
-/// Whether `sql` changes anything: it is no query, or one that holds a change.
+/// Whether `sql` changes data: it is not a query, or a query with a change inside.
 pub(crate) fn changes(sql: &str) -> bool {
     const QUERIES: [&str; 6] = ["select", "with", "values", "table", "show", "explain"];
     const CHANGES: [&str; 5] = ["insert", "update", "delete", "merge", "into"];

@@ -1,16 +1,19 @@
-//! SQL engines behind one small face; knows no product noun.
+//! SQL engines behind one small interface, without knowledge of the product.
 //!
-//! The unit is a named synchronous closure over a [`Tx`]: [`Db::read`] for what a key or a page bounds,
-//! [`Db::read_long`] for the rest, [`Db::write`] for changes. A closure can be run more than once, so it does nothing
-//! but talk to its `Tx`; a database call inside one panics. SQL is written once, in the portable subset, with
-//! `$1`, `$2`, …; what differs between engines is spelled in here.
+//! The unit of work is a named synchronous closure over a [`Tx`]. [`Db::read`] is for reads that a key or a
+//! page bounds, [`Db::read_long`] for other reads, and [`Db::write`] for changes. A closure can run more than
+//! once, so it does nothing but use its `Tx`. A database call inside a closure panics. SQL is written once,
+//! in a portable subset with `$1`, `$2`, …; this crate translates it for each engine.
 //!
-//! Metrics (a recorder must be installed before [`Db::open`]): `ward_db_closure_seconds{closure,kind}`,
-//! `ward_db_commit_seconds` and `ward_db_errors_total{kind}`; of SQLite `ward_db_batch_size`,
-//! `ward_db_batches_total{outcome}`, `ward_db_log_bytes`, `ward_db_log_copies_failed_total` and
-//! `ward_db_flushes_failed_total{file}`; of PostgreSQL `ward_db_pool_size{pool}`, `ward_db_pool_busy{pool}`,
-//! `ward_db_pool_wait_seconds{pool}` (only of calls that had to wait), `ward_db_pool_connections`,
-//! `ward_db_connections_refused_total` and `ward_db_retries_total{reason}`.
+//! Metrics, which need a recorder that is installed before [`Db::open`]:
+//!
+//! - both engines: `ward_db_closure_seconds{closure,kind}`, `ward_db_commit_seconds`,
+//!   `ward_db_errors_total{kind}`
+//! - SQLite: `ward_db_batch_size`, `ward_db_batches_total{outcome}`, `ward_db_log_bytes`,
+//!   `ward_db_log_copies_failed_total`, `ward_db_flushes_failed_total{file}`
+//! - PostgreSQL: `ward_db_pool_size{pool}`, `ward_db_pool_busy{pool}`, `ward_db_pool_wait_seconds{pool}`
+//!   (only of calls that had to wait), `ward_db_pool_connections`, `ward_db_connections_refused_total`,
+//!   `ward_db_retries_total{reason}`
 
 #![expect(clippy::doc_markdown, reason = "SQLite and PostgreSQL are names, not code")]
 
@@ -41,67 +44,72 @@ pub use tx::{Row, Tx};
 pub use uuid::Uuid;
 pub use value::{FromColumn, Json, NotATimestamp, Timestamp, Value};
 
-/// For tests: what PostgreSQL's sessions are told about plans.
+/// For tests: the planner's settings that every PostgreSQL session gets.
 #[doc(hidden)]
 pub use postgres::PLANS;
 
 use postgres::Postgres;
 use sqlite::Sqlite;
 
-/// The exit code of a process that ends because a flush of a SQLite file failed: `EX_IOERR` of `sysexits.h`. After such a
-/// failure pages that SQLite counts as safe may be lost, so [`Db`] ends the whole process at once.
+/// The exit code of a process that ends because flushing a SQLite file failed: `EX_IOERR` of `sysexits.h`.
+/// After such a failure, pages that SQLite counts as safe may be lost, so [`Db`] ends the whole process at
+/// once.
 pub const FAILED_FLUSH_EXIT: i32 = 74;
 
-/// How a database is opened. The default suits a server; a command that runs beside one needs no other.
+/// Options for opening a database. The defaults suit a server, and also a command that runs beside one.
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own, and none excludes another")]
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// SQLite: reading connections at most. Reads run on the caller's thread, so more than there are runtime threads
-    /// are never used at once.
+    /// SQLite: the maximum number of connections for reads. Reads run on the caller's thread, so at most as
+    /// many are in use as the runtime has threads.
     pub readers: usize,
-    /// Long reads at once, at most; each has a thread and a connection.
+    /// The maximum number of long reads at once. Each has a thread and a connection.
     pub long_readers: usize,
-    /// SQLite: writes waiting at most; one more is answered [`ErrorKind::Unavailable`] at once.
+    /// SQLite: the maximum number of waiting writes. A write beyond it gets [`ErrorKind::Unavailable`] at
+    /// once.
     pub write_queue: usize,
-    /// SQLite: writes in one commit at most.
+    /// SQLite: the maximum number of writes in one commit.
     pub write_batch: usize,
-    /// How long a batch waits for another process's write, and a closure outside of a [`Deadline`] for a connection.
+    /// How long a batch waits for another process's write, and a closure without a [`Deadline`] for a
+    /// connection.
     pub busy_timeout: Duration,
-    /// How long one long read may take, waiting for its turn included.
+    /// The time limit of one long read, including the wait for its turn.
     pub long_read_time: Duration,
-    /// PostgreSQL: connections for reads and writes at most, each with a thread; those of long reads come on top.
+    /// PostgreSQL: the maximum number of connections for reads and writes, each with a thread. Connections
+    /// for long reads come on top.
     pub connections: usize,
-    /// PostgreSQL: how many of those are used as soon as there is work. More than keep the processors busy only get in each
-    /// other's way; the others help when something has to wait, for a lock or for a server that is far away.
+    /// PostgreSQL: how many of those are used as soon as there is work. More connections than keep the
+    /// processors busy slow each other down. The others help when work waits for a lock or for a distant
+    /// server.
     pub ready_connections: usize,
-    /// PostgreSQL: how long one read or write may take, waiting for a connection and repeated tries included. A
-    /// [`Deadline`] that ends earlier goes before.
+    /// PostgreSQL: the time limit of one read or write, including retries and the wait for a connection. An
+    /// earlier [`Deadline`] takes precedence.
     pub closure_time: Duration,
-    /// PostgreSQL: how long one statement of a read or write may take, waiting for locks included.
+    /// PostgreSQL: the time limit of one statement of a read or write, including waits for locks.
     pub statement_time: Duration,
-    /// SQLite: hold the lock that makes this the only server on the file.
+    /// SQLite: take the lock that makes this process the only server of the file.
     pub serve_lock: bool,
-    /// SQLite: make the file if it is not there.
+    /// SQLite: create the file if it does not exist.
     pub create: bool,
-    /// Only read: every write is refused ([`ErrorKind::Invalid`]), no file is made, and the file's journal stays as it is.
+    /// Refuse every write with [`ErrorKind::Invalid`], create no file, and leave the file's journal as it is.
     pub read_only: bool,
     /// For tests: the file's size limit in pages of 4 KiB.
     #[doc(hidden)]
     pub max_page_count: Option<u32>,
-    /// For tests: false trusts the operating system to write in its own time, so that a crash may lose commits.
+    /// For tests: false leaves flushing to the operating system, so that a crash may lose commits.
     #[doc(hidden)]
     pub flush: bool,
-    /// For tests: PostgreSQL: connections are replaced after this and up to half of it more, so that not all are at once:
-    /// long before the hour that some services and proxies end them after, and so that a server that came back gets its
-    /// share again.
+    /// For tests, PostgreSQL: the age at which a connection is replaced, plus up to a half of it, so that not
+    /// all are replaced at once. The age stays below the hour after which some services and proxies end
+    /// connections. It also lets a recovered server get its share of connections again.
     #[doc(hidden)]
     pub connection_life: Duration,
-    /// For tests: where every distinct statement of a closure is noted.
+    /// For tests: records every distinct statement of a closure.
     #[doc(hidden)]
     pub recorder: Option<Arc<Recorder>>,
 }
 
-/// For tests: the distinct texts that closures have sent, so that a test can look at their plans without a copy of them.
+/// For tests: the distinct texts that closures sent. A test can examine their plans without a copy of them.
 #[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Recorder(parking_lot::Mutex<std::collections::BTreeSet<String>>);
@@ -111,7 +119,7 @@ impl Recorder {
         self.0.lock().insert(sql.to_owned());
     }
 
-    /// What was noted so far.
+    /// The statements recorded so far, sorted.
     pub fn texts(&self) -> Vec<String> {
         self.0.lock().iter().cloned().collect()
     }
@@ -142,14 +150,14 @@ impl Default for Options {
     }
 }
 
-/// What a database has done since it was opened. Only closures count, not what this crate does on its own.
+/// Counts since a database was opened. They cover closures, not this crate's own work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Closures run by [`Db::read`].
+    /// Closures run by [`Db::read`], each counted once.
     pub reads: u64,
     /// Closures run by [`Db::read_long`].
     pub long_reads: u64,
-    /// Closures run by [`Db::write`].
+    /// Closures run by [`Db::write`], refused ones included.
     pub writes: u64,
     /// Statements that those closures sent.
     pub statements: u64,
@@ -180,24 +188,29 @@ impl std::fmt::Debug for Db {
 }
 
 impl Db {
-    /// Opens the database at `url`. Blocking; needs no runtime.
+    /// Opens the database at `url`. It blocks, and needs no runtime.
     ///
-    /// `sqlite:PATH`, the path relative to the working directory or absolute.
+    /// `sqlite:PATH`: the path is absolute, or relative to the working directory.
     ///
-    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE?OPTIONS`, with `HOST:PORT,HOST:PORT` for servers of which one takes
-    /// writes. Nothing is connected yet. Options:
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE?OPTIONS`, with `HOST:PORT,HOST:PORT` for servers of which
+    /// one takes writes. No connection is made yet. Options:
     ///
-    /// - `target_session_attrs` is `read-write` (the default: servers that take no writes are passed over) or `any`
-    /// - `sslmode` is `disable`, `prefer` (the default), `require`, `verify-ca` or `verify-full`; `sslrootcert` is a
-    ///   file of authorities (the system's without it; with `require` it means `verify-ca`), `sslcert` and `sslkey` are a client's own
-    /// - `pooler=transaction` is for a pooler that gives every transaction another session and knows prepared statements
-    ///   (pgbouncer in transaction mode, from 1.21 on, with `max_prepared_statements`); `statement_cache=off` for one that
-    ///   knows nothing of them
-    /// - `application_name`, `connect_timeout` (seconds per address until a session is there, 3), `keepalives…`, `tcp_user_timeout`, `hostaddr`,
-    ///   `load_balance_hosts`, `channel_binding`: as PostgreSQL's own clients have them
+    /// - `target_session_attrs` is `read-write` (the default, which skips servers that take no writes) or
+    ///   `any`
+    /// - `sslmode` is `disable`, `prefer` (the default), `require`, `verify-ca` or `verify-full`
+    /// - `sslrootcert` is a file of authorities; without it the system's are used, and with it `require`
+    ///   means `verify-ca`
+    /// - `sslcert` and `sslkey` are the client's own certificate and key
+    /// - `pooler=transaction` is for a pooler that gives every transaction another session but supports
+    ///   prepared statements: pgbouncer from 1.21 on, in transaction mode and with `max_prepared_statements`
+    /// - `statement_cache=off` is for a pooler that does not support prepared statements
+    /// - `connect_timeout` is the number of seconds in which an address must give a session (3)
+    /// - `application_name`, `keepalives…`, `tcp_user_timeout`, `hostaddr`, `load_balance_hosts` and
+    ///   `channel_binding` work as in PostgreSQL's own clients
     ///
-    /// [`ErrorKind::Invalid`] for a URL that means nothing here, [`ErrorKind::Unavailable`] when the file cannot be
-    /// used or another server holds it, [`ErrorKind::Schema`] when the SQLite linked in is one that corrupts files.
+    /// [`ErrorKind::Invalid`] for a URL that cannot be used. [`ErrorKind::Unavailable`] if the file cannot be
+    /// used or another server holds it. [`ErrorKind::Schema`] if the linked SQLite is a version that can
+    /// corrupt files.
     pub fn open(url: &str, options: Options) -> Result<Self, Error> {
         let read_only = options.read_only;
         let engine = if names_postgres(url) {
@@ -208,13 +221,13 @@ impl Db {
         Ok(Self { engine, read_only })
     }
 
-    /// Runs `f` over one snapshot: for reads that a key or a page bounds. On SQLite on the calling thread, on
-    /// PostgreSQL on a thread that has a connection. `name` is for logs and metrics, and one name is one closure. A
-    /// change inside is [`ErrorKind::Invalid`].
+    /// Runs `f` over one snapshot, for reads that a key or a page bounds. On SQLite it runs on the calling
+    /// thread, on PostgreSQL on a thread with a connection. `name` identifies the closure in logs and
+    /// metrics. A change inside is [`ErrorKind::Invalid`].
     ///
     /// # Panics
     ///
-    /// Inside a closure, as every database call.
+    /// It panics when called inside a closure, like every database call.
     pub fn read<T, E>(
         &self,
         name: &'static str,
@@ -234,13 +247,13 @@ impl Db {
         }
     }
 
-    /// Runs `f` over one snapshot, on a thread and connection kept for long reads. Stops with
-    /// [`ErrorKind::Timeout`] after [`Options::long_read_time`], and soon after its future is dropped. Needs a Tokio
-    /// runtime with time.
+    /// Runs `f` over one snapshot, on a thread and connection for long reads. It stops with
+    /// [`ErrorKind::Timeout`] after [`Options::long_read_time`], and soon after its future is dropped. It
+    /// needs a Tokio runtime with time.
     ///
     /// # Panics
     ///
-    /// Inside a closure, as every database call.
+    /// It panics when called inside a closure, like every database call.
     pub fn read_long<T, E>(
         &self,
         name: &'static str,
@@ -260,18 +273,20 @@ impl Db {
         }
     }
 
-    /// Runs `f` in a transaction and answers, success or refusal, once that is durable. `Err` or a panic rolls back
-    /// what `f` did and nothing else. A full queue, a full disk, a broken file or a server that cannot be reached is
-    /// [`ErrorKind::Unavailable`]; an error of the commit itself is [`ErrorKind::Unknown`]. If the future is dropped,
-    /// `f` runs only if it was already taken.
+    /// Runs `f` in a transaction, and returns its success or refusal once that is durable. An `Err` or a
+    /// panic rolls back the changes of `f` alone. If the future is dropped, `f` runs only if it was already
+    /// taken from the queue.
     ///
-    /// On PostgreSQL the transaction is READ COMMITTED, and `f` runs again, within [`Options::closure_time`], when
-    /// another transaction was in the way or the connection was lost before the commit was sent. Needs a Tokio runtime
-    /// with time there.
+    /// A full queue, a full disk, a broken file or an unreachable server is [`ErrorKind::Unavailable`]. A
+    /// failed commit is [`ErrorKind::Unknown`].
+    ///
+    /// On PostgreSQL the transaction is READ COMMITTED. `f` runs again, within [`Options::closure_time`],
+    /// after a conflict with another transaction, or if the connection was lost before the commit was sent.
+    /// PostgreSQL needs a Tokio runtime with time.
     ///
     /// # Panics
     ///
-    /// Inside a closure, as every database call.
+    /// It panics when called inside a closure, like every database call.
     pub fn write<T, E>(
         &self,
         name: &'static str,
@@ -285,9 +300,7 @@ impl Db {
         async move {
             closure::assert_outside(name);
             if self.read_only {
-                return Err(E::from(Error::invalid(format!(
-                    "{name}: the database was opened only to be read"
-                ))));
+                return Err(E::from(Error::invalid(format!("{name}: the database was opened read-only"))));
             }
             Deadline::note_write();
             match &self.engine {
@@ -297,13 +310,13 @@ impl Db {
         }
     }
 
-    /// Brings the schema up to `migrations`, in their order, and checks that what is there already is what they say
-    /// and that a binary of `binary_version` (`major.minor.patch`) may run on it. Any number of processes may do so
-    /// at once. Blocking. [`ErrorKind::Schema`] names what does not fit.
+    /// Brings the schema up to `migrations`, in their order. It checks that the applied steps match them, and
+    /// that a binary of `binary_version` (`major.minor.patch`) may run on the result. Any number of processes
+    /// may call it at once. It blocks. [`ErrorKind::Schema`] names the step that does not match.
     ///
     /// # Panics
     ///
-    /// Inside a closure, as every database call.
+    /// It panics when called inside a closure, like every database call.
     pub fn migrate(&self, migrations: &[Migration], binary_version: &str) -> Result<Migrated, Error> {
         closure::assert_outside("migrate");
         match &self.engine {
@@ -316,11 +329,11 @@ impl Db {
         }
     }
 
-    /// Compares the schema with `migrations` as [`Self::migrate`] does, and changes nothing. Blocking.
+    /// Compares the schema with `migrations` as [`Self::migrate`] does, and changes nothing. It blocks.
     ///
     /// # Panics
     ///
-    /// Inside a closure, as every database call.
+    /// It panics when called inside a closure, like every database call.
     pub fn compare(&self, migrations: &[Migration], binary_version: &str) -> Result<Compared, Error> {
         closure::assert_outside("compare");
         match &self.engine {
@@ -333,11 +346,12 @@ impl Db {
         }
     }
 
-    /// The steps applied to this database, by migration and step. Empty for a database never migrated. Blocking.
+    /// The steps applied to this database, sorted by migration and step; empty if it was never migrated. It
+    /// blocks.
     ///
     /// # Panics
     ///
-    /// Inside a closure, as every database call.
+    /// It panics when called inside a closure, like every database call.
     pub fn schema(&self) -> Result<Vec<AppliedStep>, Error> {
         closure::assert_outside("schema");
         match &self.engine {
@@ -350,7 +364,7 @@ impl Db {
         matches!(self.engine, Engine::Postgres(_))
     }
 
-    /// How many long reads are under way at once, at most.
+    /// The maximum number of long reads that run at once.
     pub fn long_readers(&self) -> usize {
         match &self.engine {
             Engine::Sqlite(sqlite) => sqlite.options().long_readers,
@@ -373,13 +387,14 @@ impl Db {
         }
     }
 
-    /// Whether it works: the writer comes to its queue, its last flush and copy of the log succeeded, and a reader reads
-    /// the file; or the server answers and takes writes. Writes nothing, except that a failed flush of the log is tried
-    /// again. Waits as long as a write would wait for its turn, so give it a time limit.
+    /// Checks that the database works. On SQLite, the writer reaches its queue, its last flush and copy of
+    /// the log succeeded, and a reader reads the file. On PostgreSQL, the server answers and takes writes.
+    /// The check writes nothing, except that it retries a failed flush of the log. It waits as long as a
+    /// write waits for its turn, so give it a time limit.
     ///
     /// # Panics
     ///
-    /// Inside a closure, as every database call.
+    /// It panics when called inside a closure, like every database call.
     pub async fn check(&self) -> Result<(), Error> {
         closure::assert_outside("check");
         match &self.engine {
@@ -398,7 +413,7 @@ impl Db {
         self.read("db.encoding", move |tx| tx.one(sql, &[], |row| row.get(0))).await
     }
 
-    /// The database server's clock; `None` for a file, which has none.
+    /// The clock of the database server; `None` for SQLite, which has no server.
     pub async fn clock(&self) -> Result<Option<Timestamp>, Error> {
         if !self.is_postgres() {
             return Ok(None);
@@ -406,9 +421,9 @@ impl Db {
         self.read("db.clock", |tx| tx.one("SELECT clock_timestamp()", &[], |row| row.get(0).map(Some))).await
     }
 
-    /// Finishes the waiting writes (on PostgreSQL those that have a connection), folds the WAL into the file and lets
-    /// go of it. From then on everything answers [`ErrorKind::Unavailable`]. Blocking; dropping the last clone does the
-    /// same.
+    /// Finishes the waiting writes (on PostgreSQL those that have a connection), copies the WAL into the file
+    /// and closes it. Every later call gets [`ErrorKind::Unavailable`]. It blocks. Dropping the last clone
+    /// does the same.
     pub fn close(&self) {
         match &self.engine {
             Engine::Sqlite(sqlite) => sqlite.close(),
@@ -422,24 +437,24 @@ pub fn describe_metrics() {
     describe_histogram!("ward_db_closure_seconds", "Time of one read or write, by closure and kind");
     describe_histogram!("ward_db_commit_seconds", "Time of one commit");
     describe_counter!("ward_db_errors_total", "Errors of the database, by kind");
-    describe_histogram!("ward_db_batch_size", "Writes that one commit on SQLite makes durable");
+    describe_histogram!("ward_db_batch_size", "Writes per commit on SQLite");
     describe_counter!("ward_db_batches_total", "Commits on SQLite, by how they ended");
     describe_gauge!("ward_db_log_bytes", "Size of SQLite's log");
     describe_counter!(
         "ward_db_log_copies_failed_total",
-        "Tries to copy SQLite's log into the file that failed"
+        "Failed attempts to copy SQLite's log into the database file"
     );
     describe_counter!(
         "ward_db_flushes_failed_total",
-        "Flushes that the disk refused, by file; one of the database file ends the server"
+        "Failed flushes on SQLite, by file; a failed flush of the database file ends the server"
     );
-    describe_gauge!("ward_db_pool_size", "Most connections to PostgreSQL, by pool");
-    describe_gauge!("ward_db_pool_connections", "Connections to PostgreSQL that live");
+    describe_gauge!("ward_db_pool_size", "Maximum number of connections to PostgreSQL, by pool");
+    describe_gauge!("ward_db_pool_connections", "Open connections to PostgreSQL");
     describe_counter!("ward_db_connections_refused_total", "Failed attempts to connect to PostgreSQL");
-    describe_gauge!("ward_db_pool_busy", "Connections to PostgreSQL at work, by pool");
+    describe_gauge!("ward_db_pool_busy", "Connections to PostgreSQL in use, by pool");
     describe_histogram!(
         "ward_db_pool_wait_seconds",
-        "Time of waiting for a connection, of calls that had to, by pool"
+        "Time that calls waited for a connection, only of calls that had to wait, by pool"
     );
     describe_counter!("ward_db_retries_total", "Closures that ran again on PostgreSQL, by reason");
 }
@@ -454,7 +469,7 @@ fn names_postgres(url: &str) -> bool {
     ["postgres", "postgresql"].iter().any(|known| scheme.is_some_and(|s| s.eq_ignore_ascii_case(known)))
 }
 
-/// The path in a `sqlite:` URL. What else stands in a URL may be a password, so an error repeats only its scheme.
+/// The path in a `sqlite:` URL. An error repeats only the scheme, because the rest of a URL may hold a password.
 fn sqlite_path(url: &str) -> Result<&str, Error> {
     let Some((scheme, rest)) = url.split_once(':') else {
         return Err(Error::invalid(

@@ -1,4 +1,4 @@
-//! Bringing a schema forward, step by step, beside other processes that do the same.
+//! Applies a schema's migrations step by step, safely beside other processes that do the same.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -10,53 +10,55 @@ use crate::tx::Tx;
 use crate::value::Timestamp;
 use crate::{Error, ErrorKind, lex};
 
-/// One migration file. Its text, in the portable subset with PostgreSQL's types (`uuid`, `timestamptz`, `jsonb`,
-/// `boolean`, `bigint`, `text`, `bytea`, which therefore are no column's name), begins with a comment line
-/// `-- oldest binary: 0.1.0`: the oldest binary that may run on the result. Lines `-- step` part it into steps, each
-/// of which is applied in a transaction of its own. Once released a step's text never changes.
+/// One migration file, in the portable subset of SQL with PostgreSQL's types. These types (`uuid`,
+/// `timestamptz`, `jsonb`, `boolean`, `bigint`, `text`, `bytea`) cannot be names of columns.
+///
+/// The text begins with a comment line `-- oldest binary: 0.1.0`: the oldest binary that may run on the
+/// result. Lines `-- step` separate the steps, each of which is applied in its own transaction. The text of a
+/// released step never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migration {
-    /// The file's name without its ending, such as `0001_workspaces`. Migrations are applied in the order of their
-    /// names.
+    /// The file's name without its extension, such as `0001_workspaces`. Migrations are applied in the order
+    /// of their names.
     pub name: &'static str,
-    /// The file's text.
+    /// The file's text with its comments.
     pub sql: &'static str,
 }
 
-/// What [`Db::migrate`](crate::Db::migrate) did and found.
+/// The result of [`Db::migrate`](crate::Db::migrate).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Migrated {
     /// The steps that this call applied, as `name/step`, in order.
     pub applied: Vec<String>,
-    /// How many of the given steps were there already, another process's among them.
+    /// How many of the given steps were applied before, or by another process meanwhile.
     pub present: usize,
-    /// How many steps are there that the given migrations do not know: a newer binary's.
+    /// How many applied steps are unknown to the given migrations: those of a newer binary.
     pub newer: usize,
 }
 
-/// The findings of [`Db::compare`](crate::Db::compare).
+/// The result of [`Db::compare`](crate::Db::compare).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compared {
-    /// The given steps that were not applied yet, as `name/step`, in order.
+    /// The given steps that are not applied yet, as `name/step`, in order.
     pub missing: Vec<String>,
     /// How many of the given steps were applied.
     pub present: usize,
-    /// How many steps are there that the given migrations do not know: a newer binary's.
+    /// How many applied steps are unknown to the given migrations: those of a newer binary.
     pub newer: usize,
 }
 
 /// A step that was applied to a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppliedStep {
-    /// The migration's name.
+    /// The name of the step's migration.
     pub migration: String,
-    /// The step's number in it, from 1.
+    /// The step's number within its migration, from 1.
     pub step: i64,
     /// SHA-256 of the step's text, 64 lower-case hexadecimal digits.
     pub checksum: String,
     /// The oldest binary that may run on the result, `major.minor.patch`.
     pub oldest_binary: String,
-    /// When it was applied, by the clock of the process that did.
+    /// The time of application, by the clock of the process that applied it.
     pub applied_at: Timestamp,
 }
 
@@ -69,10 +71,10 @@ const STEPS_TABLE: &str = "create table if not exists schema_steps (
     primary key (migration, step)
 )";
 
-/// The name under which a copy into a database says that it is not finished. No binary runs on that.
+/// The name of the step that marks a database as an unfinished copy. No binary runs on such a database.
 pub(crate) const UNFINISHED: &str = "unfinished copy";
 
-/// A step as the binary knows it.
+/// A step of a migration that this binary knows.
 struct Step<'m> {
     migration: &'m str,
     number: i64,
@@ -81,15 +83,15 @@ struct Step<'m> {
     oldest_binary: &'m str,
 }
 
-/// What an engine does to its schema. Texts are the portable ones.
+/// The operations of an engine on its schema. All texts are in the portable subset.
 pub(crate) trait Schema {
-    /// Whether the table of applied steps is there.
+    /// Whether the table of applied steps exists.
     fn has_steps(&mut self) -> Result<bool, Error>;
-    /// Runs queries.
     fn read(&mut self, work: &mut dyn FnMut(&mut Tx<'_>) -> Result<(), Error>) -> Result<(), Error>;
-    /// Makes the table of applied steps, or finds that somebody else did.
+    /// Creates the table of applied steps, or finds that another process created it.
     fn make(&mut self, script: &str) -> Result<(), Error>;
-    /// Runs `claim`, and `script` if that answers true, in one transaction; what `claim` answered. Both may run again.
+    /// Runs `claim`, then `script` if `claim` returned true, in one transaction. Returns what `claim`
+    /// returned. Both may run again.
     fn apply(
         &mut self,
         claim: &mut dyn FnMut(&mut Tx<'_>) -> Result<bool, Error>,
@@ -104,7 +106,7 @@ pub(crate) fn migrate(
 ) -> Result<Migrated, Error> {
     let (binary, steps) = read(migrations, binary_version)?;
     let mut there = applied(engine)?;
-    // Before anything is changed: a binary that must not run here must not migrate here either.
+    // This comes before any change: a binary that must not run on this schema must not migrate it either.
     let newer = judge(&steps, &there, binary)?;
     let mut migrated = Migrated { newer, ..Migrated::default() };
     if there.is_empty() && !steps.is_empty() {
@@ -119,7 +121,7 @@ pub(crate) fn migrate(
         }
     }
     if steps.len() > there.len() - newer {
-        // Others may have run beside this one: what they did is judged like what was there before.
+        // Other processes may have run beside this one: their steps are judged like earlier ones.
         there = applied(engine)?;
         migrated.newer = judge(&steps, &there, binary)?;
     }
@@ -160,8 +162,8 @@ fn read<'m>(migrations: &'m [Migration], binary_version: &str) -> Result<([u64; 
     Ok((binary, steps))
 }
 
-/// Applies one step; false if another process was first. The version row comes before the DDL, so that of two
-/// processes the second waits for the first on the row and then finds it there.
+/// Applies one step; returns false if another process was first. The version row is inserted before the DDL,
+/// so the second of two processes waits for that row and then finds it.
 fn apply(engine: &mut dyn Schema, step: &Step<'_>) -> Result<bool, Error> {
     let now = Timestamp::from(SystemTime::now());
     let mut claim = |tx: &mut Tx<'_>| {
@@ -180,7 +182,7 @@ fn apply(engine: &mut dyn Schema, step: &Step<'_>) -> Result<bool, Error> {
     };
     engine.apply(&mut claim, &step.text).map_err(|error| {
         let kind = match error.kind() {
-            // Nothing that a change of the step's text would mend.
+            // A change of the step's text would not help against these.
             kind @ (ErrorKind::Unavailable
             | ErrorKind::Unknown
             | ErrorKind::Timeout
@@ -191,7 +193,7 @@ fn apply(engine: &mut dyn Schema, step: &Step<'_>) -> Result<bool, Error> {
     })
 }
 
-/// The steps that the database says were applied to it.
+/// The applied steps, as the database records them.
 pub(crate) fn applied(engine: &mut dyn Schema) -> Result<Vec<AppliedStep>, Error> {
     let mut steps = Vec::new();
     if !engine.has_steps()? {
@@ -217,7 +219,7 @@ pub(crate) fn applied(engine: &mut dyn Schema) -> Result<Vec<AppliedStep>, Error
     Ok(steps)
 }
 
-/// Whether what is there fits what the binary knows; the number of steps that it does not know.
+/// Checks the applied steps against the steps that the binary knows. Returns the number of unknown ones.
 fn judge(steps: &[Step<'_>], there: &[AppliedStep], binary: [u64; 3]) -> Result<usize, Error> {
     let known: HashMap<_, _> = steps.iter().map(|step| ((step.migration, step.number), step)).collect();
     let mut newer = 0;
@@ -225,15 +227,13 @@ fn judge(steps: &[Step<'_>], there: &[AppliedStep], binary: [u64; 3]) -> Result<
         match known.get(&(row.migration.as_str(), row.step)) {
             Some(step) if step.checksum != row.checksum => {
                 return Err(Error::schema(format!(
-                    "migration {} step {} is not the one that was applied to this database: its text has changed",
+                    "migration {} step {} differs from the one applied to this database: its text has changed",
                     row.migration, row.step
                 )));
             }
             Some(_) => {}
             None if row.migration == UNFINISHED => {
-                return Err(Error::schema(
-                    "a copy into this database was begun and not finished: run it again",
-                ));
+                return Err(Error::schema("a copy into this database did not finish: run the copy again"));
             }
             None => {
                 newer += 1;
@@ -264,7 +264,8 @@ fn parse<'m>(migration: &'m Migration, steps: &mut Vec<Step<'m>>) -> Result<(), 
         })?;
     let mut number = 0;
     let mut text = String::new();
-    // `lines` drops the carriage returns of a checkout on Windows, so the checksum is the same everywhere.
+    // `lines` drops the carriage returns of a checkout on Windows, so the checksum is the same on every
+    // system.
     for line in migration.sql.lines().chain(std::iter::once("-- step")) {
         if line.trim() != "-- step" {
             text.push_str(line.trim_end());
@@ -289,14 +290,20 @@ fn parse<'m>(migration: &'m Migration, steps: &mut Vec<Step<'m>>) -> Result<(), 
 }
 
 fn checksum(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().fold(String::with_capacity(64), |mut hex, byte| {
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
+/// The bytes in lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
         // Writing into a String cannot fail.
         let _ = write!(hex, "{byte:02x}");
         hex
     })
 }
 
-/// `major.minor.patch`, whatever pre-release mark follows: a development build of 0.2.0 runs on what 0.2.0 runs on.
+/// `major.minor.patch` without a pre-release mark: a development build of 0.2.0 runs on the same schemas as
+/// 0.2.0.
 fn version(text: &str) -> Option<[u64; 3]> {
     let core = text.split(['-', '+']).next()?;
     let mut parts = core.split('.').map(|part| part.parse().ok());

@@ -1,16 +1,19 @@
-//! PostgreSQL: a pool of threads with a connection each, and closures that run again when they must.
+//! PostgreSQL: a pool of threads with one connection each, and closures that run again when needed.
 //!
-//! Each closure has a connection, and its thread, to itself. A write is one READ COMMITTED transaction whose `BEGIN`
-//! travels with its first statement, and a change whose count nobody asks for with whatever comes next, the commit at the
-//! latest. A read of one statement has no transaction and costs one round trip. A read that
-//! sends a second one begins anew in a REPEATABLE READ transaction, and from then on every read of its name begins in
-//! one at once; its `BEGIN` travels with the first statement and its end is not waited for, so that it costs a round
-//! trip per statement and no more. A long read is such a transaction too.
+//! Each closure has a connection and its thread to itself.
 //!
-//! Statements are prepared once per connection, and limits set once per session. Behind a pooler that gives every
-//! transaction another session (pgbouncer in transaction mode) neither holds: `?pooler=transaction` sets limits inside
-//! transactions, and leaves it to the pooler to know prepared statements (pgbouncer does from 1.21 on, with
-//! `max_prepared_statements` above 0); `?statement_cache=off` besides sends every statement unnamed.
+//! - A write is one READ COMMITTED transaction. Its `BEGIN` travels with the first statement. A change whose
+//!   row count the closure does not need travels with the next statement, at the latest with the commit.
+//! - A read of one statement has no transaction and costs one round trip.
+//! - A read that sends a second statement starts again in a REPEATABLE READ transaction. From then on every
+//!   read of its name starts in one. Its `BEGIN` travels with the first statement, and the closure does not
+//!   wait for its end, so it costs one round trip per statement. A long read is such a transaction too.
+//!
+//! Statements are prepared once per connection, and limits are set once per session. Neither works behind a
+//! pooler that gives every transaction another session (pgbouncer in transaction mode). `?pooler=transaction`
+//! sets limits inside transactions and relies on the pooler for prepared statements. pgbouncer supports these
+//! from 1.21 on, with `max_prepared_statements` above 0. `?statement_cache=off` also sends every statement
+//! unnamed.
 
 mod connect;
 mod error;
@@ -41,7 +44,6 @@ pub(crate) use session::Session;
 use url::Target;
 pub(crate) use values::{Cell, cell};
 
-/// A PostgreSQL database.
 pub(crate) struct Postgres {
     source: Arc<Source>,
     pool: Pool,
@@ -49,7 +51,7 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// Reads the URL; connects to nothing yet.
+    /// Reads the URL and prepares the pool. It opens no connection yet.
     pub(crate) fn open(url: &str, options: Options) -> Result<Self, Error> {
         let target = Target::read(url)?;
         let source = Arc::new(Source::new(target, options));
@@ -113,7 +115,7 @@ impl Postgres {
             (Kind::Short, options.closure_time, options.busy_timeout.min(options.closure_time))
         };
         let (until, commit_until) = Deadline::bound(time);
-        // A request waits as long as it has: a refusal now is no better than one then.
+        // A request waits until its deadline: a refusal now is no better than one then.
         let wait = if commit_until.is_some() { time } else { wait };
         let wait = wait.min(until.saturating_duration_since(Instant::now()));
         let (waiting, mut gone) = oneshot::channel::<()>();
@@ -124,7 +126,7 @@ impl Postgres {
         let outcome = self.pool.run(kind, wait, work).await;
         drop(waiting);
         outcome.map_err(|error| {
-            // What a long read waits for is long reads: its time ran out.
+            // A long read waits only for other long reads, so this is its own time limit.
             let late = long && error.kind() == ErrorKind::Unavailable && !self.pool.is_closed();
             if late { error.with_kind(ErrorKind::Timeout, name) } else { error }
         })?
@@ -137,8 +139,8 @@ impl Postgres {
         self.pool.run(Kind::Short, wait, move |session| session.probe(until)).await?
     }
 
-    /// Runs `work` on a session of its own, for changing the schema. On a thread of its own too: the caller's may
-    /// belong to a runtime, in which nothing may block on another.
+    /// Runs `work` on a session of its own, for schema changes. It has its own thread as well, because the
+    /// caller's thread may belong to a runtime, where blocking on another runtime is not allowed.
     pub(crate) fn on_schema<T: Send>(
         &self,
         work: impl FnOnce(&mut dyn Schema) -> Result<T, Error> + Send,
@@ -174,10 +176,11 @@ impl Drop for Postgres {
     }
 }
 
-/// How long a start waits for a connection while the server has no room for one: as long as replicas take to share.
+/// How long a start waits for a connection while the server has none free: replicas need about as long to
+/// yield one.
 const ROOM_TIME: Duration = Duration::from_mins(1);
 
-/// How long a schema change may take: an index over a large table is built within it.
+/// The time limit of a schema change. It leaves room to build an index over a large table.
 const SCHEMA_TIME: Duration = Duration::from_hours(1);
 
 impl Schema for Session {
@@ -198,8 +201,8 @@ impl Schema for Session {
     }
 
     fn make(&mut self, script: &str) -> Result<(), Error> {
-        // Of two that make a table at once PostgreSQL refuses one, `IF NOT EXISTS` or not, by one of several errors.
-        // It finds the table when it looks again.
+        // When two processes create a table at once, PostgreSQL refuses one of them with one of several
+        // errors, even with `IF NOT EXISTS`. The refused one finds the table when it looks again.
         let made = self.schema_call(|tx| tx.script(script));
         match made {
             Err(_) if self.has_steps()? => Ok(()),

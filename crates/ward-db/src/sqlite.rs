@@ -29,21 +29,21 @@ use long_threads::LongThreads;
 use readers::Readers;
 use writer::{Call, Writer};
 
-/// Two connections that reset the WAL at one moment could corrupt the file in these versions (both ends included).
+/// SQLite versions (both ends included) in which two connections that reset the WAL at once could corrupt the
+/// file.
 const CORRUPTING: std::ops::RangeInclusive<i32> = 3_007_000..=3_051_002;
 
-/// An open SQLite file.
 pub(crate) struct Sqlite {
     file: Arc<Source>,
     counters: Arc<Counters>,
     readers: Readers,
     long_readers: Readers,
     long_permits: Arc<tokio::sync::Semaphore>,
-    /// `None`: the file was opened only to be read.
+    /// `None`: the file was opened read-only.
     writer: Option<Writer>,
     long_threads: LongThreads,
     closed: AtomicBool,
-    /// Held for the life of this, not looked at.
+    /// Held as long as this value lives, and never read.
     lock: Mutex<Option<File>>,
 }
 
@@ -52,7 +52,7 @@ impl Sqlite {
         let version = rusqlite::version_number();
         if CORRUPTING.contains(&version) {
             return Err(Error::schema(format!(
-                "SQLite {} can corrupt a file that two connections use; 3.51.3 or later is needed",
+                "SQLite {} can corrupt a file that two connections use; Ward needs 3.51.3 or later",
                 rusqlite::version()
             )));
         }
@@ -60,7 +60,8 @@ impl Sqlite {
         make_private(&path, options.create && !options.read_only)?;
         let resolved = alone::resolved(&path);
         let lock = options.serve_lock.then(|| alone::lock_name(&resolved)).transpose()?;
-        // Tests that do not flush open one file several times in one process, and closing this would end SQLite's locks.
+        // Tests without flushes open one file several times in one process. Closing this descriptor would end
+        // SQLite's locks.
         let kept = (options.serve_lock || options.flush).then(|| File::open(&path)).transpose();
         let kept = kept.map_err(|error| {
             Error::unavailable(format!("the database {} cannot be opened: {error}", path.display()))
@@ -81,7 +82,7 @@ impl Sqlite {
             .then(|| Writer::start(Arc::clone(&file), Arc::clone(&counters)))
             .transpose()?;
         if file.options.serve_lock && file.options.flush {
-            // SQLite does not look at how the flush of a new log's name ended.
+            // SQLite ignores the result of flushing a new log's directory entry.
             flush::flush_folder(&resolved).map_err(|error| {
                 let folder = flush::folder_of(&resolved).display();
                 Error::unavailable(format!("the folder {folder} cannot be flushed: {error}")).because(error)
@@ -173,7 +174,7 @@ impl Sqlite {
         self.open_or_refuse()?;
         let (call, answer) = Call::queued(name, f);
         self.writer.as_ref().ok_or_else(Error::closed)?.submit(call)?;
-        // A call answers even when it is dropped, so a closed channel can only be a bug in there.
+        // A call answers even when it is dropped, so only a bug in the writer closes the channel.
         answer.await.unwrap_or_else(|_| {
             Err(E::from(Error::new(ErrorKind::Unknown, format!("{name}: the writer gave no answer"))))
         })
@@ -185,13 +186,13 @@ impl Sqlite {
             writer.probe().await?;
         }
         let conn = self.readers.take()?;
-        // The schema table is on the file's first page: this opens a real read transaction.
+        // The schema table is on the file's first page, so this opens a real read transaction.
         let touched = conn.raw("SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)");
         self.readers.give_back(conn, touched.is_ok());
         touched
     }
 
-    /// A connection of the caller's own, for changing the schema.
+    /// A connection for schema changes, owned by the caller.
     pub(crate) fn for_schema(&self) -> Result<Box<Conn>, Error> {
         self.open_or_refuse()?;
         self.file.connect(Role::Migrate)
@@ -208,7 +209,7 @@ impl Sqlite {
         if let Some(writer) = &self.writer {
             writer.stop();
         }
-        // Last: another server may open the file only when this one's writer has let go of it.
+        // This comes last: another server may open the file only after this one's writer has closed it.
         if let Some(kept) = &self.file.kept {
             let _ = kept.unlock();
         }
@@ -222,7 +223,7 @@ impl Drop for Sqlite {
     }
 }
 
-/// Tells a long read that nobody waits for it any more.
+/// Tells a long read, when dropped, that its caller has gone.
 struct Abandon(Arc<AtomicBool>);
 
 impl Drop for Abandon {
@@ -231,7 +232,7 @@ impl Drop for Abandon {
     }
 }
 
-/// The file is made before SQLite can make it, so that it is never readable by others; SQLite gives its WAL the same
+/// Creates the file before SQLite does, so that other users can never read it. SQLite gives its WAL the same
 /// mode.
 fn make_private(path: &Path, create: bool) -> Result<(), Error> {
     if path.exists() {

@@ -1,16 +1,16 @@
-//! A transaction, as a closure sees it.
+//! The transaction of a closure.
 
 use crate::postgres::Session;
 use crate::sqlite::Conn;
 use crate::value::{FromColumn, Value, text_column};
 use crate::{Error, ErrorKind, lex};
 
-/// The transaction that a closure runs in: portable SQL with `$1`, `$2`, … and the values to bind, in that order.
+/// The transaction of a closure: portable SQL with `$1`, `$2`, … and the values to bind, in that order.
 ///
-/// After any SQL error it refuses every further statement with [`ErrorKind::Refused`] and its changes are rolled
-/// back, even when the closure answers `Ok`: so SQLite behaves as PostgreSQL does. An expected conflict is therefore
-/// written as `ON CONFLICT DO NOTHING` and read from the row count. `BEGIN`, `COMMIT` and their kin are
-/// [`ErrorKind::Invalid`]: the closure is the transaction.
+/// After any SQL error it refuses every further statement with [`ErrorKind::Refused`], and its changes are
+/// rolled back even if the closure returns `Ok`. SQLite thus behaves as PostgreSQL does. So an expected
+/// conflict is written as `ON CONFLICT DO NOTHING` and detected by the row count. `BEGIN`, `COMMIT` and
+/// similar statements are [`ErrorKind::Invalid`]: the closure is the transaction.
 pub struct Tx<'c> {
     engine: Engine<'c>,
     state: State,
@@ -25,7 +25,7 @@ enum Engine<'c> {
 #[derive(Clone, Debug)]
 enum State {
     Sound,
-    /// A statement erred, with this.
+    /// A statement failed with this error.
     Failed(Error),
 }
 
@@ -58,7 +58,8 @@ impl<'c> Tx<'c> {
         Self { engine: Engine::Postgres(session), state: State::Sound, statements: 0 }
     }
 
-    /// Runs a statement and gives the number of rows it inserted, updated or deleted. Rows it returns are dropped.
+    /// Runs a statement and returns the number of rows that it inserted, updated or deleted. Returned rows
+    /// are dropped.
     pub fn execute(&mut self, sql: &str, params: &[Value<'_>]) -> Result<u64, Error> {
         self.statement(|engine| match engine {
             Engine::Sqlite(conn) => conn.execute(sql, params),
@@ -66,10 +67,12 @@ impl<'c> Tx<'c> {
         })
     }
 
-    /// Runs a change whose count nobody needs and whose failure nothing in the closure waits for. On PostgreSQL it travels with
-    /// the next statement, or with the commit, and costs no round trip; an error of it is the error of whatever it
-    /// travels with. Not for what may wait for a lock just before the commit: a commit that takes too long is
-    /// [`ErrorKind::Unknown`].
+    /// Runs a change whose row count is not needed, and on whose success the rest of the closure does not
+    /// depend. On PostgreSQL it is sent with the next statement or the commit, so it costs no round trip. Its
+    /// error becomes the error of that statement or commit.
+    ///
+    /// Do not use it just before the commit for a change that may wait for a lock: a commit that takes too
+    /// long is [`ErrorKind::Unknown`].
     pub fn execute_later(&mut self, sql: &str, params: &[Value<'_>]) -> Result<(), Error> {
         self.statement(|engine| match engine {
             Engine::Sqlite(conn) => conn.execute(sql, params).map(drop),
@@ -95,7 +98,7 @@ impl<'c> Tx<'c> {
         params: &[Value<'_>],
         map: impl FnOnce(&Row<'_>) -> Result<T, Error>,
     ) -> Result<Option<T>, Error> {
-        // What the mapping thinks of the row is no SQL error: the transaction stays usable.
+        // An error of the mapping is not an SQL error: the transaction stays usable.
         let mapped = self.statement(|engine| match engine {
             Engine::Sqlite(conn) => conn.first(sql, params, |row| map(&Row(RowOf::Sqlite(row)))),
             Engine::Postgres(session) => {
@@ -106,7 +109,8 @@ impl<'c> Tx<'c> {
         mapped.transpose()
     }
 
-    /// Every row, mapped, in the result's order. The whole result stands in memory: bound it by a key or a `LIMIT`.
+    /// Every row, mapped, in the result's order. The whole result is held in memory: bound it by a key or a
+    /// `LIMIT`.
     pub fn all<T>(
         &mut self,
         sql: &str,
@@ -137,7 +141,8 @@ impl<'c> Tx<'c> {
         })
     }
 
-    /// The one way to the engine: counts, refuses after an error, remembers the first one.
+    /// The only way to the engine. It counts statements, remembers the first error, and refuses further
+    /// statements after it.
     fn statement<T>(&mut self, run: impl FnOnce(&mut Engine<'c>) -> Result<T, Error>) -> Result<T, Error> {
         if let State::Failed(first) = &self.state {
             return Err(Error::new(
@@ -153,7 +158,7 @@ impl<'c> Tx<'c> {
         })
     }
 
-    /// The SQL error that ended this transaction's usefulness, if one did.
+    /// The SQL error after which this transaction takes no statements, if there was one.
     pub(crate) fn failure(&self) -> Option<&Error> {
         match &self.state {
             State::Sound => None,
@@ -161,7 +166,7 @@ impl<'c> Tx<'c> {
         }
     }
 
-    /// How many statements it sent to the engine.
+    /// The number of statements sent to the engine.
     pub(crate) fn statements(&self) -> u64 {
         self.statements
     }

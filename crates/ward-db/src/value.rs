@@ -1,4 +1,4 @@
-//! The values that every engine stores, and how a row's columns become them again.
+//! The values that every engine stores, and how they are read from a row's columns.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,24 +12,26 @@ use crate::Error;
 use crate::postgres;
 use crate::tx::{Row, RowOf};
 
-/// A moment: UTC, microseconds since the epoch, in the years 0000 to 9999. Anything beyond is clamped to the nearest
-/// end, so that every timestamp has the same fixed width as text and sorts as text the way it sorts in time.
+/// A timestamp in UTC: microseconds since the Unix epoch, in the years 0000 to 9999. Values beyond are
+/// clamped to the nearest end. So every timestamp has the same width as text, and its text sorts in the order
+/// of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 
-/// `2026-04-18T12:00:00.123456Z`.
+/// The length of `2026-04-18T12:00:00.123456Z`.
 const TIMESTAMP_WIDTH: usize = 27;
 
 impl Timestamp {
-    /// `0000-01-01T00:00:00.000000Z`.
+    /// The earliest timestamp, `0000-01-01T00:00:00.000000Z`.
     pub const MIN: Self = Self(-719_528 * MICROS_PER_DAY);
-    /// `9999-12-31T23:59:59.999999Z`.
+    /// The latest timestamp, `9999-12-31T23:59:59.999999Z`.
     pub const MAX: Self = Self(2_932_897 * MICROS_PER_DAY - 1);
 
-    /// The moment `micros` microseconds after (negative: before) the epoch, clamped to [`Self::MIN`] and [`Self::MAX`].
+    /// The timestamp `micros` microseconds after the epoch (before it, if negative), clamped to [`Self::MIN`]
+    /// and [`Self::MAX`].
     pub const fn from_micros(micros: i64) -> Self {
         if micros < Self::MIN.0 {
             Self::MIN
@@ -45,19 +47,19 @@ impl Timestamp {
         self.0
     }
 
-    /// This moment and `span` (whole microseconds of it) later, at most [`Self::MAX`].
+    /// This timestamp plus `span` in whole microseconds, at most [`Self::MAX`].
     #[must_use]
     pub fn saturating_add(self, span: Duration) -> Self {
         Self::from_micros(self.0.saturating_add(whole_micros(span)))
     }
 
-    /// This moment and `span` (whole microseconds of it) earlier, at least [`Self::MIN`].
+    /// This timestamp minus `span` in whole microseconds, at least [`Self::MIN`].
     #[must_use]
     pub fn saturating_sub(self, span: Duration) -> Self {
         Self::from_micros(self.0.saturating_sub(whole_micros(span)))
     }
 
-    /// The text form in a buffer on the stack: a page of rows serializes many of them.
+    /// The text form in a buffer on the stack: a page of rows serializes many timestamps.
     pub(crate) fn text(self) -> TimestampText {
         let days = self.0.div_euclid(MICROS_PER_DAY);
         let within = self.0.rem_euclid(MICROS_PER_DAY);
@@ -89,7 +91,8 @@ impl Timestamp {
             return None;
         }
         let days = days_from_civil(year, month, day);
-        // The 31st of a short month counts on into the next one: only a real date comes back as itself.
+        // The 31st of a short month becomes a day of the next month. Only a real date converts back to
+        // itself.
         if civil_from_days(days) != (year, month, day) {
             return None;
         }
@@ -114,8 +117,9 @@ fn number(text: &[u8]) -> Option<i64> {
     text.iter().try_fold(0, |sum, &byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')))
 }
 
-/// Days since the epoch to (year, month, day) of the proleptic Gregorian calendar. The year is counted from March,
-/// so that the leap day is its last day and month lengths follow one line (153 days in five months).
+/// Converts days since the epoch to (year, month, day) of the proleptic Gregorian calendar. The year is
+/// counted from March, so the leap day is its last day. The month lengths then follow one line (153 days in
+/// five months).
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
@@ -142,7 +146,7 @@ pub(crate) struct TimestampText([u8; TIMESTAMP_WIDTH]);
 
 impl TimestampText {
     pub(crate) fn as_str(&self) -> &str {
-        // Only ASCII was ever written into it.
+        // The buffer holds only ASCII characters.
         str::from_utf8(&self.0).unwrap_or_default()
     }
 }
@@ -153,7 +157,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// The text is not of the form `2026-04-18T12:00:00.123456Z`, or not a date there is.
+/// The text does not have the form `2026-04-18T12:00:00.123456Z`, or is not a real date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a time of the form 2026-04-18T12:00:00.123456Z")]
 pub struct NotATimestamp;
@@ -181,24 +185,24 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
-/// A value to bind. Borrowed, so that binding allocates nothing.
+/// A value to bind. It is borrowed, so that binding allocates nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
-    /// SQL NULL, of whatever type the place has.
+    /// SQL NULL, of the type that the statement expects.
     Null,
-    /// `boolean`.
+    /// A `boolean`; SQLite stores 0 or 1.
     Bool(bool),
-    /// `bigint`.
+    /// A `bigint`: 64 bits with a sign.
     Int(i64),
     /// `text`. A NUL character in it is refused, because not every engine stores it.
     Text(&'a str),
-    /// `uuid`.
+    /// A `uuid`; SQLite stores its sixteen bytes.
     Uuid(Uuid),
-    /// `timestamptz`.
+    /// A `timestamptz`; SQLite stores microseconds since the epoch.
     Time(Timestamp),
     /// `jsonb`, as the text of one JSON value.
     Json(&'a str),
-    /// `bytea`.
+    /// A `bytea`, or a `BLOB` on SQLite.
     Bytes(&'a [u8]),
 }
 
@@ -239,12 +243,12 @@ impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
     }
 }
 
-/// The text of one JSON value, as a `jsonb` column gives it back: equal as JSON to what was stored, not always
-/// character by character.
+/// The text of one JSON value, as a `jsonb` column returns it: equal as JSON to the stored value, but not
+/// always character by character.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Json(pub String);
 
-/// What a column can be read as. A column that holds something else is an error of kind
+/// A type that a column can be read as. A column that holds another type gives an error of kind
 /// [`Decode`](crate::ErrorKind::Decode), never a conversion.
 pub trait FromColumn: Sized {
     /// Reads column `index`, counted from 0, of `row`.
@@ -381,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn known_moments_are_spelled_as_the_calendar_says() {
+    fn known_timestamps_have_the_calendar_s_text() {
         assert_eq!(text(0), "1970-01-01T00:00:00.000000Z");
         assert_eq!(text(-1), "1969-12-31T23:59:59.999999Z");
         assert_eq!(text(1_776_513_600_123_456), "2026-04-18T12:00:00.123456Z");
@@ -394,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_beyond_four_digit_years_are_clamped() {
+    fn timestamps_beyond_four_digit_years_are_clamped() {
         assert_eq!(text(i64::MIN), "0000-01-01T00:00:00.000000Z");
         assert_eq!(text(i64::MAX), "9999-12-31T23:59:59.999999Z");
         let second = Duration::from_secs(1);
@@ -405,7 +409,7 @@ mod tests {
         assert_eq!(Timestamp::from_micros(5).saturating_sub(second).micros(), 5 - 1_000_000);
     }
 
-    /// Every day of the ten thousand years, walked by a calendar that only counts, against the arithmetic.
+    /// Compares the arithmetic with a calendar that only counts, for every day of ten thousand years.
     #[test]
     fn every_day_agrees_with_a_counting_calendar() {
         let mut day_number = Timestamp::MIN.micros() / MICROS_PER_DAY;
@@ -427,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn text_and_moment_are_one_to_one_and_in_the_same_order() {
+    fn text_and_timestamp_are_one_to_one_and_in_the_same_order() {
         // A multiplicative walk over the whole range: deterministic, and it never repeats itself.
         let span = Timestamp::MAX.micros().wrapping_sub(Timestamp::MIN.micros()).unsigned_abs();
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;
@@ -435,12 +439,12 @@ mod tests {
         for _ in 0..20_000 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let offset = i64::try_from((state >> 1) % span).unwrap();
-            let moment = Timestamp::from_micros(Timestamp::MIN.micros() + offset);
-            assert_eq!(moment.to_string().parse(), Ok(moment));
-            all.push((moment.to_string(), moment));
+            let timestamp = Timestamp::from_micros(Timestamp::MIN.micros() + offset);
+            assert_eq!(timestamp.to_string().parse(), Ok(timestamp));
+            all.push((timestamp.to_string(), timestamp));
         }
         all.sort();
-        assert!(all.is_sorted_by_key(|(_, moment)| *moment));
+        assert!(all.is_sorted_by_key(|(_, timestamp)| *timestamp));
     }
 
     #[test]

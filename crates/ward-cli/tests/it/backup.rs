@@ -156,7 +156,7 @@ fn a_backup_beside_writers_holds_what_was_acknowledged_and_serves() {
         assert!(look.number("SELECT count(*) FROM deliveries") > 0);
         drop(look);
         let again = ward(folder, &["restore", name]).env("WARD_DATABASE", &restored).output().unwrap();
-        refused(&again, "is there already");
+        refused(&again, "already exists");
     }
     let back = serve(folder, "sqlite:restored-three.db");
     let read = Call::get(format!("/v1/workspaces/{}", tenant.id)).by(&tenant.key).ask(back.address);
@@ -179,13 +179,13 @@ fn what_cannot_be_backed_up_or_restored_is_said_and_touches_nothing() {
     let ward =
         |arguments: &[&str]| ward(folder, arguments).env("WARD_MASTER_KEY", MASTER_KEY).output().unwrap();
     std::fs::write(folder.join("mine.txt"), "a file of mine").unwrap();
-    refused(&ward(&["backup", "--to", "mine.txt"]), "is there already");
+    refused(&ward(&["backup", "--to", "mine.txt"]), "already exists");
     assert_eq!(std::fs::read(folder.join("mine.txt")).unwrap(), b"a file of mine");
-    refused(&ward(&["backup", "--to", "ward.db"]), "is there already");
+    refused(&ward(&["backup", "--to", "ward.db"]), "already exists");
     refused(&ward(&["backup", "--to", "no/such/folder.db"]), "no/such");
     refused(&ward(&["backup", "--database", "sqlite:none.db", "--to", "b.db"]), "there is no database");
     refused(&ward(&["backup", "--database", "postgres://db/ward", "--to", "b.db"]), "docs/backup.md");
-    refused(&ward(&["restore", "--check", "mine.txt"]), "no SQLite file");
+    refused(&ward(&["restore", "--check", "mine.txt"]), "is not a SQLite file");
     refused(&ward(&["restore", "--check", "missing.db"]), "missing.db");
     // A database that is served is no backup of itself: its last commits are beside it.
     refused(&ward(&["restore", "--check", "ward.db"]), "-wal");
@@ -198,7 +198,7 @@ fn what_cannot_be_backed_up_or_restored_is_said_and_touches_nothing() {
     refused(&ward(&["restore", "cut.db", "--database", "sqlite:new.db"]), "");
     assert!(!folder.join("new.db").exists() && !folder.join("b.db-wal").exists());
     refused(&ward(&["restore", "b.db", "--database", "sqlite:ward.db"]), "another server");
-    refused(&ward(&["restore", "b.db", "--database", "sqlite:mine.txt"]), "is there already");
+    refused(&ward(&["restore", "b.db", "--database", "sqlite:mine.txt"]), "already exists");
     refused(&ward(&["restore", "b.db", "--database", "postgres://db/ward"]), "docs/backup.md");
 }
 

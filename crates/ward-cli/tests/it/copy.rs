@@ -229,5 +229,5 @@ fn what_cannot_be_copied_is_said_and_touches_nothing() {
     assert!(text(&empty.stderr).contains("not at the same migration"), "{}", text(&empty.stderr));
 
     let to_a_file = copy(folder.path(), "sqlite:other.db");
-    assert!(text(&to_a_file.stderr).contains("is a PostgreSQL database"), "{}", text(&to_a_file.stderr));
+    assert!(text(&to_a_file.stderr).contains("must be a PostgreSQL database"), "{}", text(&to_a_file.stderr));
 }

@@ -5,15 +5,15 @@ use std::fmt::Write as _;
 use super::value::{Kind, Owned};
 use crate::{Db, Error, Row, Value};
 
-/// A table as both databases have it.
+/// A table that both databases have.
 pub(super) struct Table {
     pub(super) name: String,
     columns: Vec<(String, Kind)>,
-    /// Which columns are its primary key, in the key's order.
+    /// The indices of the primary key's columns, in the key's order.
     key: Vec<usize>,
 }
 
-/// The tables of both, those that others refer to first.
+/// The tables of both databases. Each table comes after the tables that it refers to.
 pub(super) async fn read(source: &Db, target: &Db) -> Result<Vec<Table>, Error> {
     let mut tables = typed(target).await?;
     for table in &tables {
@@ -59,7 +59,7 @@ fn differ(table: &str) -> Error {
     Error::schema(format!("the table {table} is not the same in both databases"))
 }
 
-/// The target's tables: it is the one that knows its columns' types.
+/// The tables of the target, whose schema tells all portable types apart.
 async fn typed(target: &Db) -> Result<Vec<Table>, Error> {
     let columns = target
         .read("copy.columns", |tx| {
@@ -91,8 +91,9 @@ async fn typed(target: &Db) -> Result<Vec<Table>, Error> {
         .await?;
     let mut tables: Vec<Table> = Vec::new();
     for (table, column, kind) in columns {
-        let kind = Kind::named(&kind)
-            .ok_or_else(|| Error::schema(format!("the column {table}.{column} is of the type {kind}")))?;
+        let kind = Kind::named(&kind).ok_or_else(|| {
+            Error::schema(format!("the column {table}.{column} has the type {kind}, which cannot be copied"))
+        })?;
         match tables.last_mut() {
             Some(last) if last.name == table => last.columns.push((column, kind)),
             _ => tables.push(Table { name: table, columns: vec![(column, kind)], key: Vec::new() }),
@@ -129,7 +130,7 @@ async fn references(source: &Db, table: String) -> Result<Vec<String>, Error> {
         .await
 }
 
-/// Names between commas.
+/// The names in double quotes, separated by commas.
 fn list<'n>(names: impl Iterator<Item = &'n str>) -> String {
     names.map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
 }
@@ -149,7 +150,7 @@ impl Table {
         Ok(u64::try_from(counted).unwrap_or(0))
     }
 
-    /// The next rows after this key, in the database's own order of keys; `None`: there are none.
+    /// The next rows after the key `after`, in the order of keys; `None` at the end of the table.
     pub(super) async fn page(
         &self,
         db: &Db,
@@ -174,7 +175,7 @@ impl Table {
         Ok(if rows.is_empty() { None } else { Some(rows) })
     }
 
-    /// A row's key.
+    /// The values of a row's primary key.
     pub(super) fn key_of(&self, row: Option<&Vec<Owned>>) -> Vec<Owned> {
         row.map(|row| self.key.iter().map(|&index| row[index].clone()).collect()).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! Values on their way from one database to another, in a form that is the same on every engine.
+//! Values being copied from one database to another, in a form that is the same on every engine.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{Error, Json, Row, Timestamp, Value};
 
-/// What a column holds.
+/// The portable type of a column.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Bool,
@@ -20,7 +20,7 @@ pub(super) enum Kind {
     Bytes,
 }
 
-/// A value that belongs to nobody.
+/// A [`Value`] that owns its data.
 #[derive(Clone)]
 pub(super) enum Owned {
     Null,
@@ -34,7 +34,7 @@ pub(super) enum Owned {
 }
 
 impl Kind {
-    /// By the name that `information_schema` has for it.
+    /// The kind for a type's name in `information_schema`.
     pub(super) fn named(name: &str) -> Option<Self> {
         Some(match name {
             "boolean" => Self::Bool,
@@ -78,7 +78,7 @@ impl Owned {
         }
     }
 
-    /// Adds the value to a row's hash: what kind it is, how long, and itself.
+    /// Adds the value to a row's hash: its kind, its length and its bytes.
     fn feed(&self, hash: &mut Sha256) {
         let mut put = |kind: u8, bytes: &[u8]| {
             hash.update([kind]);
@@ -98,8 +98,9 @@ impl Owned {
     }
 }
 
-/// JSON as both engines agree on it: one keeps the text that it was given, the other orders and spaces it anew, and
-/// writes numbers out: `1e16` comes back as `10000000000000000`, and `5e-324` as 324 digits.
+/// A canonical form of JSON, equal for both engines. SQLite keeps the given text. PostgreSQL orders keys,
+/// changes the spacing and writes numbers out: `1e16` becomes `10000000000000000`, and `5e-324` becomes 324
+/// digits.
 fn canonical(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     match write_canonical(text, &mut out) {
@@ -112,7 +113,7 @@ fn write_canonical(text: &str, out: &mut String) -> Result<(), serde_json::Error
     let text = text.trim_matches([' ', '\t', '\n', '\r']);
     match text.as_bytes().first() {
         Some(b'{') => {
-            // Sorted by name; of two equal names the last one counts, on both engines.
+            // Sorted by name. Of two equal names the last one counts, on both engines.
             let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text)?;
             out.push('{');
             for (index, (name, value)) in fields.into_iter().enumerate() {
@@ -143,8 +144,8 @@ fn write_canonical(text: &str, out: &mut String) -> Result<(), serde_json::Error
     Ok(())
 }
 
-/// A JSON number as its digits, without zeros at either end, and a power of ten: `1.50` is `15e-1`. `None` for powers
-/// beyond what anybody counts.
+/// A JSON number as its digits, without zeros at either end, and a power of ten: `1.50` is `15e-1`. `None`
+/// for exponents that do not fit 64 bits.
 fn decimal(text: &str) -> Option<String> {
     let (sign, text) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
     let (number, power) = match text.split_once(['e', 'E']) {
@@ -157,14 +158,14 @@ fn decimal(text: &str) -> Option<String> {
     let dropped = i64::try_from(digits.len() - significant.len()).ok()?;
     let significant = significant.trim_start_matches('0');
     if significant.is_empty() {
-        // A negative zero is one only where numbers are kept as text.
+        // Only an engine that keeps numbers as text keeps a negative zero.
         return Some("0".to_owned());
     }
     let power = power.checked_sub(i64::try_from(fraction.len()).ok()?)?.checked_add(dropped)?;
     Some(format!("{sign}{significant}e{power}"))
 }
 
-/// How many rows, and the sum of their hashes: equal for equal sets of rows, whatever order they come in.
+/// The number of rows and the sum of their hashes: equal for equal sets of rows in any order.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Digest {
     pub(super) rows: u64,

@@ -1,8 +1,9 @@
-//! Finding a server that takes writes, and a connection to it.
+//! Finds a server that takes writes, and connects to it.
 //!
-//! The driver could go through the servers of a URL itself, but it limits only how long one may take to accept: a server
-//! that is frozen accepts, for its system does, and then never says a word. Here the limit is on the whole of one
-//! address: TLS, authentication, the question whether it takes writes, and the session's settings.
+//! The driver could try the servers of a URL itself, but it limits only the time until a server accepts. A
+//! frozen server accepts, because its operating system does, and then never answers. Here the limit covers
+//! the whole attempt on one address: TLS, authentication, the check that it takes writes, and the session's
+//! settings.
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -18,18 +19,18 @@ use super::error::told;
 use super::mode::{MEMORY, PLANS, Source, settings};
 use super::url::Place;
 
-/// A connection, and the task that moves its bytes.
+/// A connection, and the task that drives its socket.
 pub(super) type Connected = (Client, JoinHandle<()>);
 
-/// The reasons for which there is no connection.
+/// The reasons why no connection could be made.
 pub(super) struct Refused {
-    /// One reason per server, joined.
+    /// One reason per address, joined by semicolons.
     pub(super) why: String,
-    /// A server only lacks room: it may take a connection when another one ends.
+    /// A server lacks only room: it may accept a connection when another one ends.
     pub(super) is_full: bool,
 }
 
-/// Connects to the first server that can be used, before `until`. The error says why none can be, one by one.
+/// Connects to the first usable server before `until`. The error gives one reason per server.
 pub(super) async fn connect(source: &Source, until: Instant) -> Result<Connected, Refused> {
     let places = &source.target.places;
     let balanced = source.target.config.get_load_balance_hosts() == LoadBalanceHosts::Random;
@@ -37,14 +38,14 @@ pub(super) async fn connect(source: &Source, until: Instant) -> Result<Connected
     if balanced {
         order.sort_by_cached_key(|_| getrandom::u32().unwrap_or(0));
     } else {
-        // Beginning where the last connection was made: the ones before it were no good then.
+        // Starts with the server of the last connection: the ones before it were not usable then.
         order.rotate_left(source.preferred.load(Ordering::Relaxed));
     }
     let mut reasons = Vec::new();
     let mut is_full = false;
     for (tried, &index) in order.iter().enumerate() {
         let place = &places[index];
-        // One that says nothing leaves the others their share of the time.
+        // A server that does not answer leaves the others their share of the time.
         let ends = Instant::now() + share(until, order.len() - tried);
         let addresses = match timeout(limit(source, ends, 1), addresses(place, balanced)).await {
             Ok(Ok(addresses)) => addresses,
@@ -75,7 +76,7 @@ pub(super) async fn connect(source: &Source, until: Instant) -> Result<Connected
     Err(Refused { why: reasons.join("; "), is_full })
 }
 
-/// An even part of the time that is left.
+/// An even part of the remaining time.
 fn share(until: Instant, parts: usize) -> Duration {
     until.saturating_duration_since(Instant::now()) / u32::try_from(parts).unwrap_or(u32::MAX)
 }
@@ -84,7 +85,7 @@ fn limit(source: &Source, until: Instant, parts: usize) -> Duration {
     share(until, parts).min(source.target.connect_time)
 }
 
-/// Where a server is. `None`: at a socket file.
+/// The addresses of a server. `None` stands for a socket file.
 async fn addresses(place: &Place, balanced: bool) -> std::io::Result<Vec<Option<IpAddr>>> {
     let Host::Tcp(name) = &place.host else { return Ok(vec![None]) };
     if let Some(address) = place.address {
@@ -125,25 +126,25 @@ async fn one(
             join3(client.batch_execute(&settings), client.batch_execute(PLANS), client.batch_execute(MEMORY))
                 .await;
         limited?;
-        // An engine that speaks PostgreSQL's protocol and plans in its own way has no such settings.
+        // Engines that speak PostgreSQL's protocol but plan in their own way lack these settings.
         for (what, told) in [("plans", planned), ("memory", kept)] {
             if let Err(error) = told {
                 if error.as_db_error().is_none() {
                     return Err(error);
                 }
-                tracing::debug!(%error, what, "the database is not to be told so");
+                tracing::debug!(%error, what, "the database does not support a session setting and runs without it");
             }
         }
     }
     Ok((client, driver))
 }
 
-/// Whether a server refused a connection for want of room, or because it is about to start.
+/// Whether a server refused a connection for lack of room, or because it is starting.
 fn lacks_room(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|db| match db.code().code() {
-        // Too many connections, for the server, the database or the role; the server starts.
+        // The server, the database or the role has too many connections; or the server is starting.
         "53300" | "57P03" => true,
-        // pgbouncer has this code for all of its own refusals.
+        // pgbouncer uses this code for all of its own refusals.
         "08P01" => db.message().contains("no more connections allowed") || db.message().contains("too many"),
         _ => false,
     })
@@ -153,7 +154,7 @@ fn why(error: &tokio_postgres::Error) -> String {
     if error.as_db_error().is_some() { told(error).0.to_string() } else { chain(error) }
 }
 
-/// An error and what caused it. Only for errors of connecting, which hold no value.
+/// An error with its causes. It is only for errors of connecting, which hold no bound value.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,24 +1,24 @@
-//! What PostgreSQL's errors mean.
+//! The meaning of PostgreSQL's error codes.
 
 use std::error::Error as _;
 use std::fmt;
 
 use crate::{Error, ErrorKind};
 
-/// Why the whole closure may be run again.
+/// The reason why the whole closure may run again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Again {
-    /// Another transaction was in the way.
+    /// The transaction conflicted with another one.
     Conflict,
-    /// A lock was not to be had in the time that a schema change waits for one.
+    /// A schema change did not get its lock within the time that it waits for one.
     Locked,
-    /// A prepared statement is not one any more: the schema has changed, or the server.
+    /// A prepared statement is no longer valid: the schema or the server has changed.
     Stale,
-    /// A prepared statement is gone, or its name is taken: the session is another one.
+    /// A prepared statement is missing, or its name is taken: the session is another one.
     Foreign,
-    /// The connection is gone, and with it the transaction.
+    /// The connection is lost, and its transaction with it.
     Lost,
-    /// A read that ran as one statement sends a second, which must see what the first saw.
+    /// A read that ran as one statement sends a second, which must see the first one's snapshot.
     Snapshot,
 }
 
@@ -34,7 +34,8 @@ impl Again {
     }
 }
 
-/// The server's own words, without what may hold a bound value: details, and the messages of data exceptions.
+/// The server's own text, without the parts that may hold a bound value: details, and the messages of data
+/// exceptions.
 #[derive(Debug)]
 struct Said {
     code: String,
@@ -54,10 +55,10 @@ impl fmt::Display for Said {
 
 impl std::error::Error for Said {}
 
-/// What an error of a statement means, and whether running the closure again may help.
+/// The meaning of a statement's error, and whether running the closure again may help.
 pub(super) fn told(error: &tokio_postgres::Error) -> (Error, Option<Again>) {
     let Some(db) = error.as_db_error() else {
-        // Everything that is not the server's answer is a connection that cannot be trusted any more.
+        // An error that is not an answer of the server means that the connection cannot be trusted any more.
         let lost = Error::unavailable("the connection to the database is lost");
         return (
             match error.source() {
@@ -87,7 +88,7 @@ pub(super) fn told(error: &tokio_postgres::Error) -> (Error, Option<Again>) {
             _ => (ErrorKind::Invalid, None),
         },
     };
-    let message = if class == "22" { "a value is not one that its place takes" } else { db.message() };
+    let message = if class == "22" { "a value does not fit its column or parameter" } else { db.message() };
     let said = Said {
         code: code.to_owned(),
         message: message.to_owned(),
@@ -96,7 +97,7 @@ pub(super) fn told(error: &tokio_postgres::Error) -> (Error, Option<Again>) {
     (Error::new(kind, said.to_string()).because(said), again)
 }
 
-/// Whether a server says that it takes no writes: one that was the first and is so no more.
+/// Whether the server says that it takes no writes, as a former primary does.
 pub(super) fn takes_no_writes(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|db| db.code().code() == "25006")
 }

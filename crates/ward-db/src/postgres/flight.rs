@@ -1,7 +1,8 @@
-//! What goes out together: the beginning of a transaction, changes that were kept back, and what asks for an answer.
+//! Sends several statements at once: the start of a transaction, deferred changes, and the statement whose
+//! answer is needed.
 //!
-//! Everything is on its way before the first of it is answered. The server takes it in the order it was sent in, so a
-//! round trip carries as many statements as there are, and each sees what those before it did.
+//! All are sent before the first answer arrives. The server runs them in the order of sending. So one round
+//! trip carries any number of statements, and each sees the effects of those before it.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -14,25 +15,25 @@ use tokio_postgres::{Client, Error, Row, Statement};
 use super::values::{Bound, Encoded};
 use crate::value::Value;
 
-/// A change that is prepared, kept until something else is sent.
+/// A prepared change that is deferred until another statement is sent.
 pub(super) struct Kept {
     pub(super) statement: Statement,
     pub(super) values: Vec<Encoded>,
 }
 
-/// How each part of a flight ended.
+/// The outcome of each part of a flight.
 pub(super) struct Landed<T> {
-    /// The beginning of the transaction, if there was one to begin.
+    /// The start of the transaction; `Ok` if none was needed.
     pub(super) begun: Result<(), Error>,
-    /// The first error of a change that was kept.
+    /// The first error of a deferred change.
     pub(super) kept: Result<(), Error>,
-    /// How many of those succeeded.
+    /// The number of deferred changes that succeeded.
     pub(super) ran: usize,
-    /// What came last.
+    /// The outcome of the last statement.
     pub(super) last: Result<T, Error>,
 }
 
-/// Sends everything, then waits for everything.
+/// Sends everything, then waits for all answers.
 pub(super) async fn together<T>(
     client: &Client,
     begin: Option<&str>,
@@ -57,7 +58,7 @@ async fn all(client: &Client, kept: &[Kept]) -> Vec<Result<(), Error>> {
             Box::pin(maybe_done(async { client.execute_raw(&kept.statement, &kept.values).await.map(drop) }))
         })
         .collect();
-    // One is sent when it is first polled.
+    // A change is sent when its future is first polled.
     poll_fn(|cx| {
         let mut landed = true;
         for change in &mut changes {
@@ -69,7 +70,7 @@ async fn all(client: &Client, kept: &[Kept]) -> Vec<Result<(), Error>> {
     changes.iter_mut().filter_map(|change| MaybeDone::take_output(change.as_mut())).collect()
 }
 
-/// Sends a statement: its rows, and how many it changed.
+/// Sends a statement; returns its rows and the number of rows that it changed.
 pub(super) async fn perform(
     client: &Client,
     prepared: &mut Option<Statement>,
@@ -98,8 +99,8 @@ pub(super) async fn perform(
     Ok((rows, stream.rows_affected().unwrap_or(0)))
 }
 
-/// Whether a prepared statement takes these values. It was declared by the values of its first run: a NULL of then
-/// left the type to the server.
+/// Whether a prepared statement takes these values. The values of its first run declared its types; for a
+/// NULL, the server chose the type.
 pub(super) fn fits(statement: &Statement, bound: &[Bound<'_>]) -> bool {
     statement.params().len() == bound.len()
         && statement

@@ -1,4 +1,4 @@
-//! The statements of one connection: what their texts say, and which are prepared.
+//! The statements of one connection: the facts from their texts, and the prepared ones.
 
 use std::collections::HashMap;
 
@@ -7,23 +7,24 @@ use tokio_postgres::Statement;
 use crate::value::Value;
 use crate::{Error, Recorder, lex};
 
-/// Statements kept prepared per connection. Texts put together at run time are few, but nothing else bounds them.
+/// The maximum number of statements kept per connection. Texts built at run time are few, but nothing else
+/// limits them.
 const STATEMENTS: usize = 1_024;
 
-/// How many parameters the protocol can count.
+/// The maximum number of parameters that the protocol can count.
 const PARAMETERS: usize = u16::MAX as usize;
 
-/// By their text.
+/// The known statements, by their text.
 pub(super) type Statements = HashMap<Box<str>, Known>;
 
-/// What is known of a statement's text.
+/// The facts about a statement's text.
 pub(super) struct Known {
     parameters: usize,
     pub(super) changes: bool,
     pub(super) prepared: Option<Statement>,
 }
 
-/// What is known of a statement's text, when its values are such as it can take.
+/// Looks up or derives the facts about a statement's text, and checks the values against them.
 pub(super) fn learn<'k>(
     known: &'k mut Statements,
     sql: &str,
@@ -45,7 +46,7 @@ pub(super) fn learn<'k>(
             recorder.note(sql);
         }
         if lex::controls_transaction(sql) {
-            return Err(Error::invalid("a closure does not begin or end transactions itself"));
+            return Err(Error::invalid("a closure must not begin or end transactions itself"));
         }
         if known.len() >= STATEMENTS {
             known.clear();

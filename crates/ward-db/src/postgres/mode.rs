@@ -1,4 +1,4 @@
-//! How closures run: which transactions they get, and how long their statements may take.
+//! How closures run: their transactions, and the time limits of their statements.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,16 +10,16 @@ use super::url::Target;
 use crate::Options;
 use crate::counters::Counters;
 
-/// Where sessions come from.
+/// The shared data from which sessions are made.
 pub(super) struct Source {
     pub(super) target: Target,
     pub(super) options: Options,
     pub(super) counters: Counters,
-    /// Names of the reads that were seen to send more than one statement: they run in a transaction from its start.
+    /// Names of the reads that have sent more than one statement. They run in a transaction from the start.
     pub(super) several: RwLock<HashSet<&'static str>>,
-    /// Which of the target's places the last connection was made to.
+    /// The index of the server of the last connection.
     pub(super) preferred: AtomicUsize,
-    /// How often a server was found to be none, or none any more.
+    /// How often a server turned out not to take writes, or not to answer.
     distrusted: AtomicU64,
 }
 
@@ -35,30 +35,30 @@ impl Source {
         }
     }
 
-    /// Notes that the server which was connected to is not the one that takes writes, or does not answer. Every
-    /// connection that was made before is let go before it is used again: a read on it might be of another day.
+    /// Notes that the connected server does not take writes, or does not answer. Every older connection is
+    /// dropped before its next use, because a read on it might return outdated data.
     pub(super) fn distrust(&self) {
         self.distrusted.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A number that changes with [`distrust`](Self::distrust): connections made since it was read may be used.
+    /// A number that [`distrust`](Self::distrust) changes. Connections made since it was read may be used.
     pub(super) fn trusted(&self) -> u64 {
         self.distrusted.load(Ordering::Relaxed)
     }
 }
 
-/// How a closure runs.
+/// The way in which a closure runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Mode {
-    /// One statement by itself.
+    /// One statement without an explicit transaction.
     Single,
-    /// All statements over one snapshot.
+    /// All statements read one snapshot in a transaction.
     Read,
-    /// The same with more time.
+    /// Like `Read`, with the time limit of long reads.
     LongRead,
-    /// One transaction, READ COMMITTED.
+    /// One READ COMMITTED transaction that may write.
     Write,
-    /// The same without a limit on a statement's time.
+    /// Like `Write`, without a time limit for a statement.
     Schema,
 }
 
@@ -73,7 +73,7 @@ impl Mode {
     }
 }
 
-/// How long one statement may take.
+/// The time limit of one statement in this mode.
 pub(super) fn statement_time(mode: Mode, options: &Options) -> Duration {
     match mode {
         Mode::Single | Mode::Read | Mode::Write => options.statement_time,
@@ -82,38 +82,40 @@ pub(super) fn statement_time(mode: Mode, options: &Options) -> Duration {
     }
 }
 
-/// How statements are planned. Each of the product's is a look-up by an index, whatever the tables hold; but a plan that
-/// was made while a table was small, or by statistics of another day, may read all of it, and a prepared statement keeps
-/// its plan. So the ways to read all of a table are not to be preferred, and one plan, made without looking at values,
-/// serves every execution. (Nothing is forbidden by this: a statement that has no index to use still runs.)
+/// The planner's settings. Each of the product's statements is a look-up by an index, whatever the tables
+/// hold. But a plan made for a small table, or from outdated statistics, may read a whole table, and a
+/// prepared statement keeps its plan. So plans that read whole tables are disfavoured, and one generic plan
+/// serves every execution. No plan is forbidden: a statement without a suitable index still runs.
 pub const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off; \
      SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_sort = off; SET enable_material = off; \
      SET jit = off";
 
-/// Makes a server process keep the memory that its statements take. The C library that PostgreSQL mostly runs on gives what
-/// is free at the heap's end back to the system as soon as it is 128 KiB, which is what five index scans take: where a
-/// process's heap happens to lie so, each look-up takes it and gives it back, five calls and three to seven page faults or
-/// a third of the statement's time. Once something larger was freed, the library waits for twice as much. So a process
-/// keeps up to 2 MiB more. Where memory is managed otherwise, this is one small statement for nothing.
+/// Makes a server process keep the memory that its statements use. The usual C library returns free memory at
+/// the end of the heap to the system once it reaches 128 KiB. Five index scans use that much. A process
+/// with an unlucky heap therefore takes and returns this memory for each look-up. That costs five system
+/// calls and three to seven page faults, or a third of the statement's time. After a larger block was freed,
+/// the library waits for twice its size, so a process keeps up to 2 MiB more. With another allocator, this is
+/// one small statement without effect.
 ///
 /// (mallopt(3), `M_MMAP_THRESHOLD`: "dynamic mmap threshold".)
 pub(super) const MEMORY: &str = "SELECT length(repeat('x', 1048576))";
 
-/// What every session is told once.
+/// The settings that every session gets once.
 pub(super) fn settings(options: &Options) -> String {
     let (statement, idle) = limits(options);
     let flush = if options.flush { "" } else { "; SET synchronous_commit = off" };
     format!("SET statement_timeout = {statement}; SET idle_in_transaction_session_timeout = {idle}{flush}")
 }
 
-/// How long a statement may take and how long the server keeps a transaction whose replica says nothing more, in
+/// The time limit of a statement, and how long the server keeps the transaction of a silent replica, in
 /// milliseconds.
 fn limits(options: &Options) -> (u128, u128) {
     let statement = options.statement_time.as_millis().max(1);
     (statement, statement + options.closure_time.as_millis())
 }
 
-/// How a transaction begins. The level is named, whatever the database's default is.
+/// The statement that begins a transaction. It names the isolation level, because the database's default may
+/// differ.
 pub(super) fn begin(mode: Mode, source: &Source) -> Option<String> {
     const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     const WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
@@ -133,8 +135,8 @@ pub(super) fn begin(mode: Mode, source: &Source) -> Option<String> {
                  SET LOCAL idle_in_transaction_session_timeout = {idle}"
             )
         }
-        // Whoever comes after a statement that waits for a table's lock waits behind it. So it does not wait for long, and
-        // asks again when they are through.
+        // Later statements queue behind one that waits for a table's lock. So a schema change waits only
+        // briefly, and asks again after they have passed.
         Mode::Schema => format!("{WRITE}; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '1s'"),
     })
 }

@@ -1,14 +1,15 @@
-//! A pool of sessions, each with a thread of its own, and the lines of work that wait for them.
+//! A pool of sessions, each with a thread of its own, and the queues of work that wait for them.
 //!
-//! Short work and long reads have a line each, and bounds of their own on how much of each is under way; every session serves
-//! both. A few sessions are used as soon as there is work: as many as keep the processors busy. Two dozen that take turns on
-//! two processors are slower than four. These few are slow where they have to wait, for a lock or for a server that is
-//! far away. So work that has stood in line for a moment may have another session.
+//! Short work and long reads have a queue each, and each kind has bounds on how much of it runs at once;
+//! every session serves both. A few sessions are used as soon as there is work: as many as keep the
+//! processors busy. Two dozen sessions that share two processors are slower than four. But a few sessions are
+//! slow when they wait for a lock or for a distant server. So work that has waited for [`PATIENCE`] may have
+//! another session.
 //!
-//! Another connection is optional while one lives. The server, its limit for a role, or a pooler may refuse it; the work then
-//! waits in its line for a connection that lives, until its time is over. One thread asks again, with pauses that grow, so
-//! refused connections never become a storm. When several replicas share the last connections, each gives one up now and
-//! then, so that a replica that has none gets one.
+//! Further connections are optional while one lives. The server, its limit for a role, or a pooler may refuse
+//! them. The work then waits in its queue for an existing connection until its time limit. One thread asks
+//! again, with growing pauses, so refusals never cause a storm of attempts. When several replicas share the
+//! last connections, each gives one up now and then, so that a replica without any gets one.
 
 mod line;
 mod worker;
@@ -28,18 +29,18 @@ use crate::{Error, ErrorKind};
 use line::{Line, Pending, Waiting};
 use worker::Worker;
 
-/// How long work stands in line before another session helps.
+/// How long work waits before another session may help.
 const PATIENCE: Duration = Duration::from_millis(5);
 
-/// For how long a refused connection means that connections are scarce.
+/// For how long connections count as scarce after a refusal.
 const SCARCE: Duration = Duration::from_mins(1);
 
-/// A kind of work, with a line and bounds of its own.
+/// A kind of work, with its own queue and bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Reads and writes that a key or a page bounds.
     Short,
-    /// Reads that nothing bounds but their time.
+    /// Reads that only a time limit bounds.
     Long,
 }
 
@@ -61,12 +62,12 @@ impl Kind {
     }
 }
 
-/// How much of one kind of work may be under way.
+/// How much of one kind of work may run at once.
 #[derive(Clone, Copy)]
 pub(super) struct Bounds {
-    /// As soon as there is work.
+    /// The limit for work that has just arrived.
     pub(super) ready: usize,
-    /// For work that has stood in line.
+    /// The limit for work that has waited for [`PATIENCE`].
     pub(super) most: usize,
 }
 
@@ -78,7 +79,7 @@ struct Shared {
     source: Arc<Source>,
     bounds: [Bounds; 2],
     busy: [Gauge; 2],
-    /// Of work that stood in line for more than a moment.
+    /// The waiting times of work that waited for [`PATIENCE`] or longer.
     wait: [Histogram; 2],
     connections: Gauge,
     refused: Counter,
@@ -88,38 +89,38 @@ struct Shared {
 #[derive(Default)]
 struct State {
     lines: [Line; 2],
-    /// How much work of each kind is under way.
+    /// How much work of each kind is running.
     active: [usize; 2],
-    /// Threads that wait with a connection. Last in, first out, so that those not needed grow idle enough to be let go.
+    /// Idle threads with a connection. Last in, first out, so that unneeded ones stay idle until they are
+    /// closed.
     idle: Vec<Arc<Place>>,
-    /// Threads that wait and have no connection.
+    /// Idle threads without a connection.
     spare: Vec<Arc<Place>>,
-    /// How many sessions have a connection.
+    /// The number of sessions with a connection.
     living: usize,
-    /// Threads that are connecting, or pause before they try again.
+    /// The number of threads that connect, or pause before another attempt.
     growing: usize,
-    /// How often in a row a connection was refused.
+    /// The number of refused connections in a row.
     refusals: u32,
-    /// Connections count as scarce until then.
+    /// The end of the time in which connections count as scarce.
     scarce_until: Option<Instant>,
-    /// When a connection was last given up for other replicas.
+    /// The time when a connection was last given up for other replicas.
     yielded: Option<Instant>,
     places: Vec<Arc<Place>>,
     threads: Vec<JoinHandle<()>>,
     closed: bool,
 }
 
-/// The place at which one thread waits for orders.
+/// The mailbox in which one thread receives its orders.
 #[derive(Default)]
 struct Place {
     next: Mutex<Option<Next>>,
     told: Condvar,
 }
 
-/// Where work went.
 enum Handed {
     ToSession,
-    /// To the pool's first connection, which is being made.
+    /// The pool's first connection, which is being made.
     ToFirst,
     IntoLine,
 }
@@ -136,7 +137,7 @@ impl Place {
         self.told.notify_one();
     }
 
-    /// The order that came; `None` if none did within `time`.
+    /// The next order; `None` if none arrives within `time`.
     fn wait(&self, time: Duration) -> Option<Next> {
         let until = Instant::now() + time;
         let mut next = self.next.lock();
@@ -171,8 +172,9 @@ impl Pool {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Does `work` on a session; again on another one, if its connection was lost and there is none in its place.
-    /// [`ErrorKind::Unavailable`] when none is free within `limit`; once it has begun, it is waited for however long it takes.
+    /// Does `work` on a session, and again on another one if its connection was lost and cannot be replaced.
+    /// [`ErrorKind::Unavailable`] if no session is free within `limit`. Work that has started is awaited
+    /// without a limit.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         kind: Kind,
@@ -180,11 +182,11 @@ impl Pool {
         work: impl FnMut(&mut Session) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, mut answer) = oneshot::channel();
-        // Set by the thread that begins, or by the caller who gives up: whoever is first.
+        // Set by the first of two: the thread that starts the work, or the caller that gives up.
         let settled = Arc::new(AtomicBool::new(false));
         let job = Pending::new(work, reply, Arc::clone(&settled));
         let began = Instant::now();
-        // A first connection takes its time, which is not the time of waiting for others.
+        // The first connection has its own time limit, apart from the wait for other work.
         let first = limit.max(self.shared.source.target.connect_time);
         let waiting = Waiting { since: began, until: began + first, kind, job: Box::new(job) };
         let limit = match self.shared.hand(kind, waiting)? {
@@ -208,7 +210,7 @@ impl Pool {
 
     fn unanswered(&self, settled: &AtomicBool) -> Error {
         if settled.load(Ordering::Acquire) {
-            // Only a bug in there drops work that was begun.
+            // Only a bug in the worker drops work that has started.
             return Error::new(ErrorKind::Unknown, "a database thread gave no answer");
         }
         if self.is_closed() {
@@ -222,8 +224,8 @@ impl Pool {
         self.shared.state.lock().closed
     }
 
-    /// Takes in a session that was used for something else, if there is none yet: its connection may be the last one that
-    /// the server gives. Returns a session that is not needed.
+    /// Takes over a session that was used for another purpose, if the pool has none yet: its connection may
+    /// be the last one that the server gives. Returns a session that is not needed.
     pub(super) fn adopt(&self, session: Session) -> Option<Session> {
         let mut state = self.shared.state.lock();
         if state.closed || state.living > 0 || !session.is_connected() {
@@ -241,7 +243,7 @@ impl Pool {
         None
     }
 
-    /// Lets the work that was begun finish, and ends the threads. What stands in line is refused.
+    /// Lets running work finish, refuses queued work, and ends the threads.
     pub(super) fn close(&self) {
         let (lines, places, threads) = {
             let mut state = self.shared.state.lock();
@@ -251,11 +253,12 @@ impl Pool {
         };
         drop(lines);
         for place in places {
-            // An order that the thread has not seen yet is replaced, and its work is refused like the lines'.
+            // An order that the thread has not seen yet is replaced, and its work is refused like queued
+            // work.
             place.tell(Next::Stop);
         }
         for thread in threads {
-            // The last handle may have been a closure's capture, dropped on one of these threads.
+            // The last handle may be a closure's capture, dropped on one of these threads.
             if thread.thread().id() != std::thread::current().id() {
                 let _ = thread.join();
             }
@@ -264,7 +267,7 @@ impl Pool {
 }
 
 impl Shared {
-    /// Puts work into its line, and gives it to a session if there is one for it.
+    /// Queues work, and gives it to a session if one is available.
     fn hand(self: &Arc<Self>, kind: Kind, waiting: Waiting) -> Result<Handed, Error> {
         let mut state = self.state.lock();
         if state.closed {
@@ -281,12 +284,12 @@ impl Shared {
         })
     }
 
-    /// Looks again, for work that has stood in line for a moment.
+    /// Dispatches again, for work that has waited for [`PATIENCE`].
     fn help(self: &Arc<Self>) {
         self.dispatch(&mut self.state.lock());
     }
 
-    /// Gives work to sessions that are idle, and has others connect for the rest.
+    /// Gives work to idle sessions, and lets other threads connect for the rest.
     fn dispatch(self: &Arc<Self>, state: &mut State) {
         while !state.idle.is_empty()
             && let Some(waiting) = self.take(state)
@@ -300,14 +303,14 @@ impl Shared {
             if told.is_none()
                 && let Err(error) = self.spawn(state, None)
             {
-                tracing::warn!(%error, "work waits for a database thread that is free");
+                tracing::warn!(%error, "a database thread cannot be started; work waits for the existing threads");
                 return;
             }
             state.growing += 1;
         }
     }
 
-    /// The next work that a free session may do. It counts as under way.
+    /// Takes the next work that a free session may do, and counts it as running.
     fn take(&self, state: &mut State) -> Option<Waiting> {
         let kind = Kind::ALL
             .into_iter()
@@ -318,27 +321,27 @@ impl Shared {
         Some(waiting)
     }
 
-    /// How much more work of a kind may begin now.
+    /// How much more work of a kind may start now.
     fn room(&self, state: &State, kind: Kind) -> usize {
         let (line, bounds) = (&state.lines[kind.index()], self.bounds[kind.index()]);
         let mut most = if line.is_late(PATIENCE) { bounds.most } else { bounds.ready };
         if kind == Kind::Long && state.is_scarce() {
-            // Long reads leave one to the others.
+            // Long reads leave one connection to the other work.
             most = most.min(state.living.saturating_sub(1)).max(1);
         }
         most.saturating_sub(state.active[kind.index()]).min(line.len())
     }
 
-    /// Whether one more thread is to connect.
+    /// Whether one more thread should connect.
     fn may_grow(&self, state: &State) -> bool {
         let most: usize = self.bounds.iter().map(|bounds| bounds.most).sum();
         let wanted: usize = Kind::ALL.into_iter().map(|kind| self.room(state, kind)).sum();
-        // After a refusal one asks for all.
+        // After a refusal, one thread asks for all of them.
         let at_once = if state.refusals > 0 { 1 } else { most };
         state.growing < wanted.min(at_once) && state.living + state.growing < most
     }
 
-    /// A new thread, which connects, or has the session that is given.
+    /// Starts a thread, which connects or uses the given session.
     fn spawn(self: &Arc<Self>, state: &mut State, session: Option<Session>) -> Result<Arc<Place>, Error> {
         let place = Arc::new(Place::default());
         let (shared, its) = (Arc::clone(self), Arc::clone(&place));

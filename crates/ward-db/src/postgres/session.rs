@@ -22,26 +22,26 @@ use crate::tx::Tx;
 use crate::value::Value;
 use crate::{Error, ErrorKind, closure};
 
-/// The server stops a statement by itself; this much later it is given up from this side.
+/// How much longer than the server's own timeout this side waits for a statement.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How long a courtesy to the server may take: to say goodbye, or that a statement need not be finished.
+/// The time limit of optional messages to the server: a goodbye, or the cancellation of a statement.
 const COURTESY: Duration = Duration::from_secs(1);
 
-/// How long a schema change lets others pass before it asks for its lock again, at most.
+/// The longest pause of a schema change between two attempts to get its lock.
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often one closure is begun anew for another reason than a conflict.
+/// How often one closure is retried for reasons other than a conflict.
 const REPAIRS: u32 = 3;
 
-/// One call of a closure.
+/// One call of a closure, with its limits.
 pub(super) struct Call<'c> {
     pub(super) name: &'static str,
     pub(super) mode: Mode,
     pub(super) until: Instant,
-    /// When its commit is given up; `None`: after a statement's time.
+    /// The end of the wait for the commit; `None`: the time limit of a statement applies.
     pub(super) commit_until: Option<Instant>,
-    /// Resolves when nobody waits for the answer any more; `None` when it is finished all the same.
+    /// Resolves when the caller stops waiting; `None` if the closure is finished even then.
     pub(super) gone: Option<&'c mut oneshot::Receiver<()>>,
 }
 
@@ -51,23 +51,24 @@ struct Link {
     known: Statements,
     made: Instant,
     expires: Instant,
-    /// What [`Source::trusted`] was when it was made.
+    /// The value of [`Source::trusted`] when the connection was made.
     trusted: u64,
 }
 
-/// The transaction that runs.
+/// The closure that runs, and the state of its transaction.
 struct Running {
     name: &'static str,
     mode: Mode,
     until: Instant,
     commit_until: Option<Instant>,
     gone: Option<oneshot::Receiver<()>>,
-    /// A statement was sent.
+    /// Whether a read without a transaction has sent its statement.
     sent: bool,
-    /// A transaction is open.
+    /// Whether `BEGIN` was sent, so that the transaction must be ended.
     begun: bool,
     again: Option<Again>,
-    /// Changes that go out with whatever is sent next. They are this transaction's, and end with it.
+    /// Deferred changes, which are sent with the next statement. They belong to this transaction and end with
+    /// it.
     kept: Vec<Kept>,
 }
 
@@ -87,16 +88,16 @@ impl Running {
     }
 }
 
-/// A session belongs to one thread, which drives its connection too: a statement goes out and its rows come in
-/// without a hop to another thread.
+/// A session belongs to one thread, which also drives its connection. A statement and its rows therefore need
+/// no hop to another thread.
 pub(crate) struct Session {
     source: Arc<Source>,
     runtime: Runtime,
     link: Option<Link>,
     running: Running,
-    /// Its thread slept since it last heard from the server.
+    /// Whether the thread has slept since the connection last read from the server.
     slept: bool,
-    /// The last closure lost its connection, and the server has no room for another.
+    /// Whether the last closure lost its connection while the server had no room for another.
     starved: bool,
     timers: HashMap<(&'static str, Mode), Histogram>,
     commit_time: Histogram,
@@ -128,7 +129,7 @@ impl Session {
         })
     }
 
-    /// Runs a closure to its end, again if need be.
+    /// Runs a closure to its end, with retries if needed.
     pub(super) fn run<T, E: From<Error>>(
         &mut self,
         call: Call,
@@ -151,7 +152,7 @@ impl Session {
         let single = mode == Mode::Read && !source.several.read().contains(name);
         let mode = if single { Mode::Single } else { mode };
         if started >= until {
-            // It stood in line until now.
+            // The call waited in the queue until now.
             return Err(E::from(Error::unavailable("every connection to the database is busy")));
         }
         let mut caller = gone;
@@ -174,7 +175,7 @@ impl Session {
                 }
             };
             let again = self.running.again.take();
-            // A read that begins anew for its snapshot has sent one statement too many, which is no news of it.
+            // A read that restarts for its snapshot sends one statement twice, which counts once.
             if closures.is_some() && again != Some(Again::Snapshot) {
                 add(&counters.statements, statements);
             }
@@ -187,7 +188,7 @@ impl Session {
             }
         };
         if let (Some(caller), Some(gone)) = (caller, self.running.gone.take()) {
-            // For another session, if this one is starved.
+            // Another session needs it if this one is starved.
             *caller = gone;
         }
         self.timers
@@ -199,7 +200,7 @@ impl Session {
         result
     }
 
-    /// Waits, with jitter, if there is time for another try.
+    /// Decides whether to try again, and waits with jitter before it.
     fn worth_another(&mut self, why: Again, attempt: u32) -> bool {
         self.running.sent = false;
         let most = match why {
@@ -209,7 +210,7 @@ impl Session {
             }
             Again::Conflict => Duration::from_millis(4 << attempt.min(6)),
             Again::Locked if self.running.mode == Mode::Schema => {
-                tracing::info!("a schema change waits for a table that is in use");
+                tracing::info!("a schema change waits for a table that is in use, and tries again");
                 LOCK_PAUSE
             }
             Again::Locked => return false,
@@ -231,12 +232,12 @@ impl Session {
         true
     }
 
-    /// Notes that its thread sleeps.
+    /// Notes that the session's thread sleeps.
     pub(super) const fn slept(&mut self) {
         self.slept = true;
     }
 
-    /// Runs a statement, after the changes that were kept: its rows, and how many it changed.
+    /// Runs a statement after the deferred changes; returns its rows and the number of rows that it changed.
     pub(crate) fn statement(&mut self, sql: &str, params: &[Value<'_>]) -> Result<(Vec<Row>, u64), Error> {
         let Self { source, runtime, link, running, .. } = self;
         let Some(Link { client, known, .. }) = link else {
@@ -272,16 +273,18 @@ impl Session {
             }
             Ended::OutOfTime => {
                 if Instant::now() >= silent && source.target.sessions {
-                    // It did not even stop the statement by itself, as it was told to: it is frozen, or cut off.
+                    // The server did not even stop the statement at its own timeout, so it is frozen or cut
+                    // off.
                     source.distrust();
                 }
-                Err(self.give_up("the time for it ran out"))
+                Err(self.give_up("the time limit was reached"))
             }
-            Ended::Abandoned => Err(self.give_up("nobody waits for it any more")),
+            Ended::Abandoned => Err(self.give_up("the caller stopped waiting")),
         }
     }
 
-    /// Runs a change whose count nobody asks for: it travels with whatever is sent next, and an error of it is told then.
+    /// Runs a change whose row count is not needed. It is sent with the next statement, which then reports
+    /// its error.
     pub(crate) fn statement_later(&mut self, sql: &str, params: &[Value<'_>]) -> Result<(), Error> {
         if let Some(Link { known, .. }) = &mut self.link
             && self.running.mode == Mode::Write
@@ -294,11 +297,11 @@ impl Session {
                 return Ok(());
             }
         }
-        // What is not prepared yet takes a round trip anyway.
+        // An unprepared statement takes a round trip anyway.
         self.statement(sql, params).map(drop)
     }
 
-    /// Runs every statement of a text of this crate's own, inside the transaction.
+    /// Runs every statement of a text of this crate, inside the transaction.
     pub(crate) fn script(&mut self, sql: &str) -> Result<(), Error> {
         let Self { source, runtime, link, running, .. } = self;
         let Some(Link { client, .. }) = link else {
@@ -319,20 +322,20 @@ impl Session {
             Ended::Done(Ok(())) => Ok(()),
             Ended::Done(Err((error, true))) => Err(self.no_transaction(&error, false)),
             Ended::Done(Err((error, false))) => Err(self.failed(&error)),
-            Ended::OutOfTime | Ended::Abandoned => Err(self.give_up("the time for it ran out")),
+            Ended::OutOfTime | Ended::Abandoned => Err(self.give_up("the time limit was reached")),
         }
     }
 
-    /// What a statement's error means for the session and for the closure.
+    /// Handles a statement's error: its consequences for the session, and the error for the closure.
     fn failed(&mut self, error: &tokio_postgres::Error) -> Error {
         let (told, again) = told(error);
         self.running.again = again;
         if again == Some(Again::Foreign) && self.source.target.sessions {
             tracing::warn!(
                 %told,
-                "a prepared statement is not this session's own. If a pooler in transaction mode stands between Ward and \
-                 the database, the database's URL MUST say so: `pooler=transaction`, or `statement_cache=off` for one that \
-                 knows nothing of prepared statements. Otherwise one Ward's statement may run in place of another's"
+                "a prepared statement does not belong to this session. If a pooler in transaction mode stands between \
+                Ward and the database, add `pooler=transaction` to the database's URL, or `statement_cache=off` if the \
+                pooler does not support prepared statements. Otherwise one Ward's statement may run in place of another's"
             );
         }
         if again == Some(Again::Lost) {
@@ -344,16 +347,16 @@ impl Session {
         told
     }
 
-    /// A server that refuses a transaction of ours is none for us: a standby, or one that was the first and is no more.
-    /// It says so in several ways, and the closure is begun anew elsewhere.
+    /// Handles a refused transaction: the server is a standby or a former primary. It can say so in several
+    /// ways, and the closure runs again on another server.
     fn no_transaction(&mut self, error: &tokio_postgres::Error, changed: bool) -> Error {
         let (told, again) = told(error);
         self.link = None;
-        // A change that ran by itself, outside the transaction that was to hold it.
+        // A change ran by itself, outside the transaction that was meant to hold it.
         if changed {
             return told.with_kind(ErrorKind::Unknown, "no transaction began");
         }
-        // A connection that ended is one connection's affair.
+        // A connection that merely ended says nothing about the server.
         if again != Some(Again::Lost) || takes_no_writes(error) {
             self.source.distrust();
         }
@@ -361,7 +364,7 @@ impl Session {
         told.with_kind(ErrorKind::Unavailable, "no transaction began")
     }
 
-    /// Whether the server takes writes.
+    /// Checks that the server takes writes.
     pub(super) fn probe(&mut self, until: Instant) -> Result<(), Error> {
         self.starved = false;
         self.running = Running::new("check", Mode::Single, until);
@@ -376,8 +379,8 @@ impl Session {
         Err(Error::unavailable("the database takes no writes"))
     }
 
-    /// Leaves a statement alone that did not end: the connection can be used no more, and the server is told, from a thread
-    /// beside: who waits for the answer has no time left.
+    /// Abandons a statement that did not end. The connection is unusable from then on. A separate thread
+    /// tells the server, because the caller has no time left.
     fn give_up(&mut self, why: &'static str) -> Error {
         if let Some(link) = self.link.take() {
             let token = link.client.cancel_token();
@@ -388,13 +391,13 @@ impl Session {
                 Ok::<_, std::io::Error>(())
             });
             if let Err(error) = told {
-                tracing::debug!(%error, "a statement that was given up runs to its own end");
+                tracing::debug!(%error, "an abandoned statement cannot be cancelled and runs to its own end");
             }
         }
         Error::new(ErrorKind::Timeout, why)
     }
 
-    /// Commits; the changes that were kept go out with the commit.
+    /// Commits. Deferred changes are sent together with the commit.
     fn commit(&mut self) -> Result<(), Error> {
         let Self { source, runtime, link, running, .. } = self;
         let counters = &source.counters;
@@ -409,7 +412,7 @@ impl Session {
             self.let_go();
             return Ok(());
         }
-        let unknown = "the commit errored and may or may not have happened";
+        let unknown = "the commit failed, and its changes may or may not have been made";
         let Some(Link { client, .. }) = link else { return Err(Error::new(ErrorKind::Unknown, unknown)) };
         let begin = (!running.begun).then(|| begin(running.mode, source)).flatten();
         let started = Instant::now();
@@ -429,7 +432,7 @@ impl Session {
             Ended::Done(Landed { begun: Err(error), ran, .. }) if error.as_db_error().is_some() => {
                 self.no_transaction(&error, ran > 0)
             }
-            // The server said of a change that it failed: what it then made of the commit is a rollback.
+            // The server reported that a change failed, so it turned the commit into a rollback.
             Ended::Done(Landed { kept: Err(error), last, .. }) if error.as_db_error().is_some() => {
                 let error = self.failed(&error);
                 if last.is_err() {
@@ -459,13 +462,13 @@ impl Session {
         };
         counter!("ward_db_errors_total", "kind" => error.kind().label()).increment(1);
         if error.kind() == ErrorKind::Unknown {
-            tracing::error!(%error, "a commit errored");
+            tracing::error!(%error, "a commit failed, and its changes may or may not have been made");
         }
         Err(error)
     }
 
-    /// Ends a transaction that has changed nothing, without waiting for the server to say so: what comes next on the
-    /// connection comes after it anyway.
+    /// Ends a transaction that changed nothing, without waiting for the server's answer: later statements on
+    /// the connection follow it anyway.
     fn let_go(&mut self) {
         if !std::mem::take(&mut self.running.begun) {
             return;
@@ -478,7 +481,7 @@ impl Session {
                 Poll::Ready(())
             })
             .await;
-            // The connection takes its turn, and writes.
+            // One yield lets the connection write the message.
             tokio::task::yield_now().await;
         });
     }
@@ -499,7 +502,7 @@ impl Session {
     }
 }
 
-/// Runs `future` on this thread, and the connection beside it.
+/// Runs `future` on this thread, together with the task of the connection.
 fn drive<F: Future>(
     runtime: &Runtime,
     until: Instant,
@@ -522,7 +525,8 @@ fn drive<F: Future>(
     })
 }
 
-/// How long the server may be silent before it is given up from this side, when so many statements go out before the last.
+/// How long the server may be silent before this side gives up, when `before` statements are sent before the
+/// last one.
 fn silence(mode: Mode, source: &Source, before: usize) -> Duration {
     let statements = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
     statement_time(mode, &source.options).saturating_mul(statements) + GRACE

@@ -20,24 +20,24 @@ use tokio_rustls::TlsConnector;
 
 use crate::Error;
 
-/// Whose certificate is believed.
+/// The server certificates that are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// Anybody's: who listens in learns nothing, who stands between learns everything.
-    Anybody,
-    /// One that a trusted authority signed, for whatever host.
+    /// Any certificate. It protects against an eavesdropper, but not against a man in the middle.
+    Any,
+    /// A certificate that a trusted authority signed, for any host.
     Authority,
-    /// One that a trusted authority signed for this host.
+    /// A certificate that a trusted authority signed for this host.
     Name,
 }
 
-/// Makes TLS sessions.
+/// The TLS configuration for the connections to one target.
 #[derive(Clone)]
 pub(super) struct Tls(Arc<ClientConfig>);
 
 impl Tls {
-    /// `roots` is a PEM file of authorities; the system's are used without one. `client` is a certificate chain and
-    /// its key, PEM files both.
+    /// `roots` is a PEM file of authorities; without it, the system's authorities are used. `client` is a
+    /// certificate chain and its key, both PEM files.
     pub(super) fn new(
         trust: Trust,
         roots: Option<&Path>,
@@ -79,7 +79,7 @@ fn verifier(
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, Error> {
     let algorithms = provider.signature_verification_algorithms;
-    if trust == Trust::Anybody {
+    if trust == Trust::Any {
         return Ok(Arc::new(Lenient { algorithms, authority: None }));
     }
     let mut store = RootCertStore::empty();
@@ -100,7 +100,7 @@ fn verifier(
     Ok(Arc::new(Lenient { algorithms, authority: Some(strict) }))
 }
 
-/// Checks less than rustls would: no name, and without an authority not even who signed.
+/// Checks less than rustls does: not the host's name, and without an authority not the signer either.
 #[derive(Debug)]
 struct Lenient {
     algorithms: WebPkiSupportedAlgorithms,
@@ -118,7 +118,7 @@ impl ServerCertVerifier for Lenient {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let Some(authority) = &self.authority else { return Ok(ServerCertVerified::assertion()) };
         match authority.verify_server_cert(certificate, between, name, ocsp, now) {
-            // The name is looked at last, when the chain has been found good.
+            // rustls checks the name last, after it has accepted the chain.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
@@ -155,12 +155,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for T
     type Error = io::Error;
 
     fn make_tls_connect(&mut self, host: &str) -> io::Result<Handshake> {
-        // A socket file has no host, and is asked here all the same, although it is never encrypted.
+        // The driver calls this even for a socket file, which has no host and is never encrypted.
         Ok(Handshake { connector: TlsConnector::from(Arc::clone(&self.0)), host: host.to_owned() })
     }
 }
 
-/// One handshake to come.
+/// A handshake that has not started yet.
 pub(super) struct Handshake {
     connector: TlsConnector,
     host: String,
@@ -179,7 +179,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for Hands
     }
 }
 
-/// An encrypted stream. Boxed, because a session is a kilobyte and most connections have none.
+/// An encrypted stream. It is boxed, because a session takes a kilobyte and most connections are not
+/// encrypted.
 pub(super) struct Encrypted<S>(Box<tokio_rustls::client::TlsStream<S>>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Encrypted<S> {
@@ -191,9 +192,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Encrypted<S> {
     }
 }
 
-/// A certificate's hash, by which both sides of a SCRAM exchange know that they speak over the same connection
-/// (`tls-server-end-point`, RFC 5929): with the hash function of its signature, and SHA-256 in place of weaker ones.
-/// `None` where none is defined, such as for Ed25519.
+/// A certificate's hash, by which both sides of a SCRAM exchange verify that they share one connection
+/// (`tls-server-end-point`, RFC 5929). It uses the hash function of the certificate's signature, and SHA-256
+/// in place of weaker ones. `None` where none is defined, such as for Ed25519.
 fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
     const RSA: [u8; 8] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
     const ECDSA: [u8; 7] = [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03];
@@ -211,7 +212,7 @@ fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
     Some(hash)
 }
 
-/// The content of a DER element with this tag, and what comes after it.
+/// The content of a DER element with this tag, and the bytes after it.
 fn der(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (&found, rest) = bytes.split_first()?;
     let (&first, rest) = rest.split_first()?;

@@ -1,4 +1,4 @@
-//! What a `postgres:` URL says.
+//! Parses a `postgres:` URL into its servers and options.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -14,10 +14,10 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use super::tls::{Tls, Trust};
 use crate::Error;
 
-/// How long one address may take to give a session, unless the URL says otherwise: one that is gone answers nothing.
+/// The time limit of one address, unless the URL sets another: an unreachable host never answers.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// Options that are handed to the driver as they are.
+/// Options that are passed to the driver unchanged.
 const DRIVER: [&str; 13] = [
     "application_name",
     "channel_binding",
@@ -34,12 +34,12 @@ const DRIVER: [&str; 13] = [
     "tcp_user_timeout",
 ];
 
-/// One server of a URL.
+/// One of the servers that a URL names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    /// Its name, by which its certificate knows it too.
+    /// Its name, which is also the name in its certificate.
     pub(super) host: Host,
-    /// Where it is; asked of the system when it is not said.
+    /// Its address; looked up by name if the URL does not give it.
     pub(super) address: Option<IpAddr>,
     pub(super) port: u16,
 }
@@ -54,22 +54,23 @@ impl fmt::Display for Place {
     }
 }
 
-/// Where and how to connect.
+/// The servers of a URL, and how to connect to them.
 pub(super) struct Target {
-    /// What is the same for all places; names none of them.
+    /// The options that all servers share; it names no server.
     pub(super) config: Config,
     pub(super) places: Vec<Place>,
-    /// How long one address may take, from its first packet to a session that can be used.
+    /// The time limit of one address, from the first packet to a usable session.
     pub(super) connect_time: Duration,
     pub(super) tls: Tls,
-    /// False behind a pooler that gives every transaction another session: then limits are set in each transaction.
+    /// False behind a pooler that gives every transaction another session. Limits are then set in each
+    /// transaction.
     pub(super) sessions: bool,
     /// Whether statements are prepared by name and kept.
     pub(super) named: bool,
 }
 
 impl Target {
-    /// Reads a URL. An error names an option and never repeats a value, which may be a password.
+    /// Parses a URL. An error names an option and never repeats a value, which may be a password.
     pub(super) fn read(url: &str) -> Result<Self, Error> {
         let (address, query) = url.split_once('?').unwrap_or((url, ""));
         let mut options = options(query)?;
@@ -79,14 +80,14 @@ impl Target {
             (None | Some("disable" | "prefer"), Some(_)) => {
                 return Err(Error::invalid("sslrootcert is for sslmode require, verify-ca or verify-full"));
             }
-            // Anybody can have a name that one of the system's authorities signs for.
+            // Any host can get a certificate for its own name from one of the system's authorities.
             (Some("require" | "verify-ca"), Some("system")) => {
                 return Err(Error::invalid("sslrootcert=system is for sslmode=verify-full"));
             }
-            (Some("disable"), None) => (SslMode::Disable, Trust::Anybody),
-            (None | Some("prefer"), None) => (SslMode::Prefer, Trust::Anybody),
-            (Some("require"), None) => (SslMode::Require, Trust::Anybody),
-            // Who names authorities wants them asked, as PostgreSQL's own clients have it.
+            (Some("disable"), None) => (SslMode::Disable, Trust::Any),
+            (None | Some("prefer"), None) => (SslMode::Prefer, Trust::Any),
+            (Some("require"), None) => (SslMode::Require, Trust::Any),
+            // A URL that names authorities wants them checked, as with PostgreSQL's own clients.
             (Some("require"), Some(_)) | (Some("verify-ca"), _) => (SslMode::Require, Trust::Authority),
             (Some("verify-full"), _) => (SslMode::Require, Trust::Name),
             (Some(_), _) => {
@@ -105,7 +106,7 @@ impl Target {
             Some(_) => return Err(Error::invalid("statement_cache is on or off")),
         };
         let sessions = match options.remove("pooler").as_deref() {
-            // Who turns the cache off has a pooler that knows nothing of it.
+            // A pooler that needs the cache turned off gives every transaction another session.
             None => named,
             Some("none") => true,
             Some("transaction") => false,
@@ -117,7 +118,7 @@ impl Target {
         if config.get_application_name().is_none() {
             config.application_name("ward");
         }
-        // A name that leads to a standby would be answered with what was true a while ago: with keys that are revoked.
+        // A standby would answer with outdated data, such as keys that were revoked meanwhile.
         if !options.contains_key("target_session_attrs") {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
@@ -151,7 +152,8 @@ fn options(query: &str) -> Result<HashMap<String, String>, Error> {
     Ok(options)
 }
 
-/// The driver reads the address itself, and each further option by name: so the one that it cannot read is known.
+/// Passes the address and then each option to the driver, so that an error can name the option that the
+/// driver rejects.
 fn driver_config(address: &str, options: &HashMap<String, String>) -> Result<Config, Error> {
     let mut known = address.to_owned();
     let mut config = Config::from_str(address).map_err(|_| {
@@ -192,7 +194,7 @@ fn places(config: &Config) -> Result<Vec<Place>, Error> {
     Ok((0..count).filter_map(place).collect())
 }
 
-/// The same without its servers.
+/// The same configuration without its servers.
 fn without_places(said: &Config) -> Config {
     let mut config = Config::new();
     config

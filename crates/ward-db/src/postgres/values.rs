@@ -1,4 +1,4 @@
-//! Values on their way to PostgreSQL and back, in its binary form.
+//! Values in PostgreSQL's binary format, for binding and reading.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,13 +10,13 @@ use uuid::Uuid;
 use crate::value::{Timestamp, Value};
 use crate::{Error, Row};
 
-/// `timestamptz` counts microseconds from here: 2000-01-01, in microseconds since the epoch.
+/// The origin of `timestamptz`, 2000-01-01, in microseconds since the Unix epoch.
 const ORIGIN: i64 = 946_684_800_000_000;
 
-/// A value to bind.
+/// A value to bind, encoded when it is sent.
 pub(super) struct Bound<'a>(pub(super) Value<'a>);
 
-/// The driver writes parameters into its debug log, where none belongs.
+/// Hides the value, because the driver writes parameters into its debug log.
 impl fmt::Debug for Bound<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("_")
@@ -24,7 +24,7 @@ impl fmt::Debug for Bound<'_> {
 }
 
 impl Bound<'_> {
-    /// The type that the statement is told; for NULL it finds its own.
+    /// The declared type of the parameter; for NULL the server infers one.
     pub(super) const fn declared(&self) -> Type {
         match self.0 {
             Value::Null => Type::UNKNOWN,
@@ -38,7 +38,7 @@ impl Bound<'_> {
         }
     }
 
-    /// The value in binary form, for when what it is borrowed from is gone.
+    /// The value in binary form, which outlives the borrowed data.
     pub(super) fn encoded(&self) -> Encoded {
         let mut out = BytesMut::new();
         match self.encode(&mut out) {
@@ -56,7 +56,7 @@ impl Bound<'_> {
             Value::Uuid(id) => out.extend_from_slice(id.as_bytes()),
             Value::Time(time) => out.extend_from_slice(&(time.micros() - ORIGIN).to_be_bytes()),
             Value::Json(text) => {
-                // The version of the binary form.
+                // The version number of the binary format.
                 out.extend_from_slice(&[1]);
                 out.extend_from_slice(text.as_bytes());
             }
@@ -78,10 +78,10 @@ impl ToSql for Bound<'_> {
     to_sql_checked!();
 }
 
-/// A value in its binary form; `None`: NULL.
+/// A value in binary form; `None` stands for NULL.
 pub(super) struct Encoded(Option<BytesMut>);
 
-/// The driver writes parameters into its debug log, where none belongs.
+/// Hides the value, because the driver writes parameters into its debug log.
 impl fmt::Debug for Encoded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("_")
@@ -102,7 +102,7 @@ impl ToSql for Encoded {
     to_sql_checked!();
 }
 
-/// A column's value.
+/// A column's value in its native type.
 pub(crate) enum Cell<'r> {
     Null,
     Bool(bool),
@@ -112,7 +112,7 @@ pub(crate) enum Cell<'r> {
     Time(Timestamp),
     Json(&'r str),
     Bytes(&'r [u8]),
-    /// A value of a type that is none of the portable ones, or one out of its range.
+    /// A value outside the portable types, or out of range.
     Other,
 }
 
@@ -141,7 +141,9 @@ impl<'r> FromSql<'r> for Cell<'r> {
             Type::INT2 => Self::Int(i16::from_sql(kind, raw)?.into()),
             Type::TEXT | Type::VARCHAR | Type::NAME => Self::Text(std::str::from_utf8(raw)?),
             Type::UUID => Self::Uuid(Uuid::from_slice(raw)?),
-            Type::TIMESTAMPTZ => moment(i64::from_be_bytes(raw.try_into()?)).map_or(Self::Other, Self::Time),
+            Type::TIMESTAMPTZ => {
+                timestamp(i64::from_be_bytes(raw.try_into()?)).map_or(Self::Other, Self::Time)
+            }
             Type::JSONB => match raw.split_first() {
                 Some((1, text)) => Self::Json(std::str::from_utf8(text)?),
                 _ => Self::Other,
@@ -160,14 +162,14 @@ impl<'r> FromSql<'r> for Cell<'r> {
     }
 }
 
-/// None for the infinities and for years that a [`Timestamp`] does not have.
-fn moment(since_origin: i64) -> Option<Timestamp> {
+/// `None` for the infinities and for years that a [`Timestamp`] cannot hold.
+fn timestamp(since_origin: i64) -> Option<Timestamp> {
     let micros = since_origin.checked_add(ORIGIN)?;
-    let moment = Timestamp::from_micros(micros);
-    (moment.micros() == micros).then_some(moment)
+    let timestamp = Timestamp::from_micros(micros);
+    (timestamp.micros() == micros).then_some(timestamp)
 }
 
-/// Column `index` of `row`.
+/// The value of column `index`, counted from 0.
 pub(crate) fn cell(row: &tokio_postgres::Row, index: usize) -> Result<Cell<'_>, Error> {
     if index >= row.len() {
         return Err(Error::decode(index, "a column of the row", "missing"));

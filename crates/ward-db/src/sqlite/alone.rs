@@ -1,4 +1,4 @@
-//! One file, one server: the locks, which follow the file, and the programs that stand in the way.
+//! One server per file: the locks on the file and on its name, and the programs that hold the file open.
 
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -8,15 +8,15 @@ use super::flush::{beside, folder_of};
 use super::private;
 use crate::Error;
 
-/// A command looks at the lock for an instant. A server that meets it there asks again.
+// A command holds the lock for an instant. A server that meets it tries again.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How many programs an error names at most.
+/// The maximum number of programs that an error names.
 #[cfg(target_os = "linux")]
 const NAMED: usize = 10;
 
-/// Why a lock is not held.
+/// The reason why a lock could not be taken.
 enum Refused {
     Held,
     Trouble(std::io::Error),
@@ -34,7 +34,7 @@ fn lock(file: &File) -> Result<(), Refused> {
     Err(Refused::Held)
 }
 
-/// The path of a file that may not be there yet, with all links resolved.
+/// The path with all links resolved. The file itself need not exist yet.
 pub(super) fn resolved(path: &Path) -> PathBuf {
     let there = path.canonicalize();
     there
@@ -45,7 +45,7 @@ pub(super) fn resolved(path: &Path) -> PathBuf {
         .unwrap_or_else(|_| path.to_owned())
 }
 
-/// Takes the lock of a resolved path, which keeps two servers from one name even while the file is replaced.
+/// Locks the name of a resolved path. The lock keeps two servers apart even while the file is replaced.
 pub(super) fn lock_name(path: &Path) -> Result<File, Error> {
     let lock_path = beside(path, "-lock");
     let trouble = |error: std::io::Error| {
@@ -59,18 +59,18 @@ pub(super) fn lock_name(path: &Path) -> Result<File, Error> {
     match lock(&file) {
         Ok(()) => Ok(file),
         Err(Refused::Held) => Err(Error::unavailable(format!(
-            "another server already serves {}: one file, one server",
+            "another server already serves {}: only one server can use a file",
             path.display()
         ))),
         Err(Refused::Trouble(error)) => Err(trouble(error)),
     }
 }
 
-/// Takes the lock of the file itself, which keeps two servers apart whatever names they know it by.
+/// Locks the file itself. The lock keeps two servers apart even if they know the file by different names.
 pub(super) fn lock_file(file: &File, path: &Path) -> Result<(), Error> {
     lock(file).map_err(|refused| match refused {
         Refused::Held => Error::unavailable(format!(
-            "another server already serves the file {} under another name: one file, one server",
+            "another server already serves the file {} under another name: only one server can use a file",
             path.display()
         )),
         Refused::Trouble(error) => {
@@ -80,8 +80,8 @@ pub(super) fn lock_file(file: &File, path: &Path) -> Result<(), Error> {
     })
 }
 
-/// Whether a server has the file. A server that has it under another name is an error: SQLite keeps the log beside the
-/// name, so this process would miss that server's writes and damage the file.
+/// Whether a server has the file open. A server that uses another name for it is an error: SQLite keeps the
+/// log beside the name, so this process would miss that server's writes and damage the file.
 pub(super) fn has_server(file: &File, path: &Path) -> Result<bool, Error> {
     let held = |file: &File| match file.try_lock_shared() {
         Ok(()) => file.unlock().map(|()| false),
@@ -103,7 +103,7 @@ pub(super) fn has_server(file: &File, path: &Path) -> Result<bool, Error> {
         return Ok(true);
     }
     Err(Error::unavailable(format!(
-        "a server has the file {} open under another name, beside which its log is: use the server's name for the file",
+        "a server has the file {} open under another name, and its log is beside that name: use the server's name for the file",
         path.display()
     )))
 }

@@ -1,18 +1,17 @@
-//! Whole copies of a SQLite file: made beside a server that writes, tried out, and put back.
+//! Complete copies of a SQLite file: made while a server writes, checked, and restored.
 //!
-//! A copy is made by SQLite's online backup, over *one* snapshot that is held from the first page to the last. The two
-//! other ways were weighed:
+//! A copy is made by SQLite's online backup, over *one* snapshot held from the first page to the last. Two
+//! other ways exist, each with a drawback:
 //!
-//! - The online backup as it is mostly used, a few pages at a time and letting go between: every commit of another
-//!   process makes it begin anew, so beside a server that never stops writing it never ends.
-//! - `VACUUM INTO` holds one snapshot too, but writes every row and index anew: several times the processor's time, and a
-//!   damaged index of the original would be mended in the copy without a word.
+//! - The usual online backup copies a few pages at a time and releases the snapshot in between. Every commit
+//!   of another process restarts it, so beside a busy server it never ends.
+//! - `VACUUM INTO` holds one snapshot too, but rewrites every row and index. That takes several times the
+//!   processor time, and silently repairs a damaged index of the original in the copy.
 //!
-//! In WAL mode a held snapshot keeps nobody from writing. What it does keep back is the WAL's return to its beginning: for
-//! as long as the copy takes, the `-wal` file grows by what is written meanwhile, and shrinks with the next checkpoint.
+//! In WAL mode a held snapshot does not stop writers. But the WAL cannot restart while the snapshot is held.
+//! The `-wal` file grows by the writes made meanwhile, and shrinks with the next checkpoint.
 
 use std::ffi::c_int;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -30,73 +29,75 @@ use super::make_private;
 use crate::tx::Tx;
 use crate::{Error, ErrorKind, Migration, Options, migrate, names_postgres, sqlite_path};
 
-/// Pages (of 4 KiB) between two looks at how far it is.
+/// Pages (of 4 KiB) copied between two progress reports.
 const STEP_PAGES: c_int = 512;
-/// Steps between two flushes of the copy. A commit's flush may have to wait for everything that is dirty on the same
-/// disk: it must find little of the copy there.
+/// Steps between two flushes of the copy. A commit's flush may have to wait for all dirty data on the same
+/// disk, so the copy must leave little of it.
 const STEPS_PER_FLUSH: u32 = 8;
-/// How much of a file is read at once.
+/// The number of bytes of a file that are read at once.
 const CHUNK: usize = 1 << 20;
 const HEADER: &[u8] = b"SQLite format 3\0";
 
-/// What is being done.
+/// The stage of a backup or a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Pages go over.
+    /// The database's pages are being copied.
     Copying,
     /// The copy is read again for its digest.
     Digesting,
-    /// Every page, index and table is looked at.
+    /// Every page, index and table is being checked.
     Checking,
 }
 
-/// How far it is.
+/// The progress of a backup or a check.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// What is being done.
+    /// The stage that `done` and `total` count.
     pub stage: Stage,
-    /// Bytes done in this stage; of [`Stage::Checking`], parts of the check.
+    /// Bytes done in this stage. For [`Stage::Checking`], parts of the check.
     pub done: u64,
-    /// All of them.
+    /// The value of `done` at the end of the stage.
     pub total: u64,
 }
 
-/// A backup, finished and flushed to the disk.
+/// A finished backup, flushed to the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Backup {
-    /// Where it is.
+    /// The path, as it was given.
     pub file: PathBuf,
-    /// How long it is.
+    /// The length of the file in bytes.
     pub bytes: u64,
-    /// The SHA-256 of the file, 64 lower-case hexadecimal digits: what `sha256sum` says.
+    /// The SHA-256 of the file in 64 lower-case hexadecimal digits, as `sha256sum` prints it.
     pub sha256: String,
 }
 
-/// A table of a backup.
+/// The number of rows of one table of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rows {
-    /// Its name.
+    /// The table's name, without quotes.
     pub table: String,
-    /// How many rows it has.
+    /// The number of rows after the migration.
     pub rows: u64,
 }
 
-/// A backup that was tried out, on a copy of its own.
+/// A backup that was checked on a scratch copy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Checked {
-    /// Which.
+    /// The backup's path, length and digest.
     #[serde(flatten)]
     pub backup: Backup,
-    /// The migrations' steps that serving it with this binary would apply, as `name/step`.
+    /// The steps that serving the backup with this binary would apply, as `name/step`.
     pub applied: Vec<String>,
-    /// How many rows each table has after them, in the order of their names.
+    /// The tables after these steps, in the order of their names.
     pub tables: Vec<Rows>,
 }
 
-/// Copies the database at `url` as it is now into the new file `to`, beside whoever serves it. Blocking.
+/// Copies the current content of the database at `url` into the new file `to`, beside a server that may use
+/// it. It blocks.
 ///
-/// Whatever was acknowledged before is in the copy. It grows under another name in the same folder and gets its own when
-/// it is whole and on the disk; a file that is there already is never touched. Only its owner may read it.
+/// Every write acknowledged before the call is in the copy. The copy grows under a temporary name in the same
+/// folder, and gets its own name once it is complete and on the disk. An existing file is never overwritten.
+/// Only the owner may read the copy.
 pub fn make(url: &str, to: &Path, mut progress: impl FnMut(Progress)) -> Result<Backup, Error> {
     let path = path_of(url)?;
     refuse_existing(to)?;
@@ -115,10 +116,10 @@ fn copy_pages(source: &Conn, to: &NamedTempFile, progress: &mut dyn FnMut(Progre
     let page_bytes: u32 = source.raw.pragma_query_value(None, "page_size", |row| row.get(0))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut copy = Connection::open_with_flags(to.path(), flags)?;
-    // Nobody sees this file before it is whole, so there is nothing to roll back to; it is flushed below.
+    // No reader sees this file before it is complete, so it needs no journal. It is flushed below.
     copy.pragma_update_and_check(None, "journal_mode", "off", |_| Ok(()))?;
     copy.pragma_update(None, "synchronous", "off")?;
-    // The snapshot is taken by the first look, and the backup uses the transaction that it finds.
+    // The first read takes the snapshot, and the backup uses the open transaction.
     source.raw("BEGIN")?;
     source.raw("SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)")?;
     let copying = Copying::new(&source.raw, &mut copy)?;
@@ -135,7 +136,10 @@ fn copy_pages(source: &Conn, to: &NamedTempFile, progress: &mut dyn FnMut(Progre
             StepResult::Done => break,
             StepResult::More => {}
             _ => {
-                return Err(Error::new(ErrorKind::Conflict, "somebody locks the database for himself alone"));
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    "another program has locked the database exclusively: close it and try again",
+                ));
             }
         }
         if step % STEPS_PER_FLUSH == 0 {
@@ -147,9 +151,9 @@ fn copy_pages(source: &Conn, to: &NamedTempFile, progress: &mut dyn FnMut(Progre
     copy.close().map_err(|(_, error)| Error::from(error))
 }
 
-/// Tries a backup out on a scratch copy in the system's folder for temporary files: that it opens, that every page, index
-/// and reference is sound, that it migrates to `migrations`, and how many rows it then has. The backup itself is only read.
-/// Blocking.
+/// Checks a backup on a scratch copy in the system's folder for temporary files, and only reads the backup
+/// itself. The copy must open, every page, index and reference must be sound, and it must migrate to
+/// `migrations`. The result has the numbers of rows after that. It blocks.
 pub fn check(
     file: &Path,
     migrations: &[Migration],
@@ -180,7 +184,7 @@ pub fn check(
     sound(&conn, "PRAGMA foreign_key_check", |_| true)?;
     at(2);
     if migrate::applied(&mut *conn)?.is_empty() {
-        return Err(Error::invalid(format!("{} is no database of Ward's", file.display())));
+        return Err(Error::invalid(format!("{} is not a Ward database", file.display())));
     }
     let applied = migrate::migrate(&mut *conn, migrations, binary_version)?.applied;
     at(3);
@@ -189,8 +193,8 @@ pub fn check(
     Ok(Checked { backup, applied, tables })
 }
 
-/// Checks a backup, then puts it where the database at `url` is to be, migrated and with what `amend` changes in it. There
-/// must be nothing there yet, and nobody who serves it. Blocking.
+/// Checks a backup, then puts it in the place of the database at `url`, migrated and changed by `amend`. That
+/// place must be empty, and no server may use it. It blocks.
 pub fn restore(
     file: &Path,
     url: &str,
@@ -208,14 +212,17 @@ pub fn restore(
     let mut temporary = new_beside(&path)?;
     let copied = copy_file(file, temporary.as_file_mut(), &mut progress)?;
     if copied != checked.backup {
-        return Err(Error::new(ErrorKind::Conflict, "the backup was changed while it was being restored"));
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            "the backup changed while it was being restored: restore it again",
+        ));
     }
     let source = Source::new(temporary.path().to_owned(), Options::default(), None);
     let mut conn = source.connect(Role::Migrate)?;
     migrate::migrate(&mut *conn, migrations, binary_version)?;
     conn.transaction(|tx| amend(tx).map(|()| true))?;
     conn.raw("PRAGMA wal_checkpoint(TRUNCATE)")?;
-    // The last connection takes the empty log away, so that the file is all there is.
+    // The last connection removes the empty log when it closes, so only the file remains.
     conn.raw.close().map_err(|(_, error)| Error::from(error))?;
     refuse_existing(&beside(temporary.path(), "-wal"))?;
     publish(temporary, &path)?;
@@ -238,19 +245,20 @@ fn trouble(what: &str, error: std::io::Error) -> Error {
 fn refuse_existing(file: &Path) -> Result<(), Error> {
     match file.symlink_metadata() {
         Ok(_) => {
-            Err(Error::invalid(format!("{} is there already, and nothing is overwritten", file.display())))
+            Err(Error::invalid(format!("{} already exists, and Ward does not overwrite it", file.display())))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(trouble(&format!("{} cannot be looked at", file.display()), error)),
+        Err(error) => Err(trouble(&format!("the metadata of {} cannot be read", file.display()), error)),
     }
 }
 
-/// What is beside its WAL is a database that somebody has open, or a raw copy of one: it may lack its last commits.
+/// Refuses a file with a WAL or journal beside it: a database in use, or a raw copy of one, which may lack
+/// its last commits.
 fn refuse_open_database(file: &Path) -> Result<(), Error> {
     for suffix in ["-wal", "-journal"] {
         if beside(file, suffix).metadata().is_ok_and(|there| there.len() > 0) {
             return Err(Error::invalid(format!(
-                "{} has a {suffix} file beside it, so it is a database and no backup: make one with `ward backup`",
+                "{} has a {suffix} file beside it, so it is a database and not a backup: make a backup with `ward backup`",
                 file.display()
             )));
         }
@@ -258,28 +266,31 @@ fn refuse_open_database(file: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// An empty file in the same folder as `file`, for its owner alone; gone with the value, if it is not published.
+/// An empty file in the same folder as `file`, readable only by its owner. It is deleted with this value
+/// unless it is published.
 fn new_beside(file: &Path) -> Result<NamedTempFile, Error> {
     tempfile::Builder::new().prefix(".ward-unfinished-").tempfile_in(folder_of(file)).map_err(|error| {
         trouble(&format!("nothing can be written in the folder {}", folder_of(file).display()), error)
     })
 }
 
-/// Flushes a finished file and gives it its name, unless there is one of that name.
+/// Flushes a finished file and gives it its name, if that name is free.
 fn publish(temporary: NamedTempFile, to: &Path) -> Result<(), Error> {
     temporary.as_file().sync_all().map_err(|error| trouble("the copy cannot be flushed", error))?;
     temporary.persist_noclobber(to).map_err(|failed| match failed.error.kind() {
         std::io::ErrorKind::AlreadyExists => {
-            Error::invalid(format!("{} is there already, and nothing is overwritten", to.display()))
+            Error::invalid(format!("{} already exists, and Ward does not overwrite it", to.display()))
         }
-        _ => trouble(&format!("{} cannot be named", to.display()), failed.error),
+        _ => trouble(&format!("the copy cannot be renamed to {}", to.display()), failed.error),
     })?;
-    // The name must be as lasting as the file.
+    // The name must be as durable as the file.
     flush_folder(to).map_err(|error| trouble("the folder cannot be flushed", error))
 }
 
 fn length(file: &File) -> Result<u64, Error> {
-    file.metadata().map(|there| there.len()).map_err(|error| trouble("a file cannot be looked at", error))
+    file.metadata()
+        .map(|there| there.len())
+        .map_err(|error| trouble("the length of a file cannot be read", error))
 }
 
 fn copy_file(from: &Path, to: &mut File, progress: &mut dyn FnMut(Progress)) -> Result<Backup, Error> {
@@ -289,14 +300,14 @@ fn copy_file(from: &Path, to: &mut File, progress: &mut dyn FnMut(Progress)) -> 
     let mut header = Vec::new();
     Read::by_ref(&mut file).take(HEADER.len() as u64).read_to_end(&mut header).map_err(cannot)?;
     if header != HEADER {
-        return Err(Error::invalid(format!("{} is no SQLite file", from.display())));
+        return Err(Error::invalid(format!("{} is not a SQLite file", from.display())));
     }
     let whole = header.as_slice().chain(file);
     let sha256 = stream(whole, to, bytes, Stage::Copying, progress)?;
     Ok(Backup { file: from.to_owned(), bytes, sha256 })
 }
 
-/// Passes everything on; the SHA-256 of it.
+/// Copies all bytes, and returns their SHA-256 in hexadecimal.
 fn stream(
     mut from: impl Read,
     to: &mut impl Write,
@@ -319,20 +330,16 @@ fn stream(
         done += read as u64;
         progress(Progress { stage, done, total });
     }
-    Ok(hash.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Writing into a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    }))
+    Ok(migrate::hex(&hash.finalize()))
 }
 
-/// Runs one of SQLite's checks, of whose rows `bad` ones are what it complains of.
+/// Runs one of SQLite's checks. A row for which `bad` is true reports damage.
 fn sound(conn: &Conn, check: &str, bad: impl Fn(&str) -> bool) -> Result<(), Error> {
     let damaged = |what: &str| Error::new(ErrorKind::Decode, format!("the database is damaged: {what}"));
     let mut statement = conn.raw.prepare(check)?;
     let mut rows = statement.raw_query();
     while let Some(row) = rows.next().map_err(|error| damaged(&error.to_string()))? {
-        // The names of tables and indexes; no value of a row.
+        // The text holds names of tables and indexes, but no value of a row.
         let said: String = row.get(0)?;
         if bad(&said) {
             return Err(damaged(&said));

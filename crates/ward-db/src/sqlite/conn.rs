@@ -1,4 +1,4 @@
-//! One connection: how it is set up, how portable SQL runs on it, and how a closure reads through it.
+//! One connection: its settings, portable SQL on it, and the reads of a closure.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -21,19 +21,21 @@ use crate::migrate::Schema;
 use crate::tx::Tx;
 use crate::{Error, ErrorKind, Options, Recorder, Value, closure, lex};
 
-/// Statements kept prepared per connection: more than the product has, so that none is ever prepared twice.
+/// Prepared statements kept per connection: more than the product has, so that none is prepared twice.
 const STATEMENTS: usize = 1_024;
 
-/// The WAL file shrinks back to this after a burst: some checkpoints' worth, so that it is rarely cut and regrown.
+/// The size to which the WAL file shrinks after a burst: several checkpoints' worth, so that it is rarely cut
+/// and regrown.
 const WAL_BYTES: u32 = 128 << 20;
 
-/// Page caches in KiB, filled only as pages are touched. A reader's is emptied by every commit it comes to see, so
-/// its misses go to the operating system's cache and more of its own would not help. The writer's lives on, but many
-/// commits walk through its whole index: at 64 MiB that walk was a tenth of the writer's time.
+/// Page caches in KiB, filled only as pages are used. Every commit that a reader sees empties its cache. Its
+/// misses go to the operating system's cache, so a larger one would not help. The writer's cache survives
+/// commits. But many commits walk through its whole index: at 64 MiB that walk took a tenth of the writer's
+/// time.
 const READER_CACHE: i64 = 8 << 10;
 const WRITER_CACHE: i64 = 16 << 10;
 
-/// How many virtual machine steps of a long read pass between two looks at the clock: well below a millisecond.
+/// Virtual machine steps of a long read between two checks of the clock: well below a millisecond.
 const STEPS_PER_LOOK: i32 = 10_000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,13 +57,13 @@ impl Role {
     }
 }
 
-/// Where connections come from.
+/// The shared data from which connections are made.
 pub(super) struct Source {
     pub(super) path: PathBuf,
     pub(super) options: Options,
     /// The state of the file's flushes.
     pub(super) flushes: Flushes,
-    /// The file, opened once more: to be locked, and to be flushed by the copier.
+    /// A second descriptor of the file, for its lock and for the copier's flushes.
     pub(super) kept: Option<Arc<File>>,
 }
 
@@ -71,13 +73,14 @@ impl Source {
         Self { path, options, flushes, kept: kept.map(Arc::new) }
     }
 
-    /// The file for the copier to flush, if a server serves it and its commits are durable.
+    /// The file that the copier flushes, if this process serves it durably.
     pub(super) fn file(&self) -> Option<Arc<File>> {
         self.kept.clone().filter(|_| self.options.serve_lock && self.options.flush)
     }
 
-    /// Puts the file into WAL mode, in which it then stays. Of several processes that open a new file at once all but
-    /// one are told that it is busy, and told so at once: SQLite does not apply its own time-out here.
+    /// Puts the file into WAL mode, which the file then keeps. When several processes open a new file at
+    /// once, SQLite tells all but one that it is busy. It says so at once, because its own time-out does not
+    /// apply here.
     fn write_ahead(&self, raw: &Connection) -> Result<(), Error> {
         let until = Instant::now() + self.options.busy_timeout;
         loop {
@@ -99,7 +102,7 @@ impl Source {
         }
     }
 
-    /// Whether the log holds commits that are not folded into the file yet, as far as its size tells.
+    /// Whether the log holds commits that are not copied into the file yet, judged by its size.
     fn log_holds_commits(&self) -> bool {
         std::fs::metadata(self.flushes.log()).is_ok_and(|log| log.len() > 0)
     }
@@ -115,7 +118,8 @@ impl Source {
         raw.busy_timeout(self.options.busy_timeout)?;
         if self.options.read_only {
             raw.pragma_update(None, "query_only", true)?;
-            // The last connection that closes folds the log into the file, which is a change. Recovery is the server's.
+            // The last connection that closes copies the log into the file, which is a change. Recovery is
+            // left to the server.
             let holds_commits = self.log_holds_commits();
             raw.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, holds_commits)?;
         } else {
@@ -129,13 +133,14 @@ impl Source {
             return Err(Error::unavailable("this SQLite was built without foreign keys"));
         }
         raw.pragma_update(None, "trusted_schema", false)?;
-        // Without this guarantee a plan may depend on the values bound, and SQLite plans a cached statement anew on
-        // every use: parsing would cost more than running.
+        // Without this guarantee a plan may depend on bound values, and SQLite would plan a cached statement
+        // again for every use. Parsing would then cost more than running.
         raw.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         match role {
             Role::Read | Role::LongRead => {
                 raw.pragma_update(None, "query_only", true)?;
-                // SQLite hides a failed flush of the copy at a connection's end. The writer copies instead, and checks.
+                // SQLite hides a failed flush when a closing connection copies the log. The writer copies
+                // instead, and checks.
                 if !self.options.read_only {
                     raw.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
                 }
@@ -143,7 +148,8 @@ impl Source {
             }
             Role::Write | Role::Migrate => {
                 raw.pragma_update(None, "cache_size", -WRITER_CACHE)?;
-                // Savepoints copy the pages they change; in memory that is a memcpy, in a temporary file it is I/O.
+                // Savepoints copy the pages that they change: into memory, instead of a temporary file with
+                // I/O.
                 raw.pragma_update(None, "temp_store", "MEMORY")?;
                 // The hook replaces SQLite's own copies of the log, whose failed flushes SQLite hides.
                 let told = Arc::clone(&wal_pages);
@@ -172,7 +178,7 @@ impl Source {
     }
 }
 
-/// One connection with what is remembered beside it. Owned by one thread at a time, so nothing in it locks.
+/// One connection and its caches. One thread at a time owns it, so nothing in it locks.
 pub(crate) struct Conn {
     pub(super) raw: Connection,
     role: Role,
@@ -181,14 +187,14 @@ pub(crate) struct Conn {
     recorder: Option<Arc<Recorder>>,
     spellings: RefCell<HashMap<Place, Spelling, BuildHasherDefault<PlaceHasher>>>,
     timers: RefCell<HashMap<Place, Histogram, BuildHasherDefault<PlaceHasher>>>,
-    /// [`Source::kept`], in every connection and after `raw`: when a process closes any descriptor of a file, the system
-    /// lets go of all locks that it holds on the file, SQLite's too. So this one is closed after the last connection.
-    /// (fcntl(2), "Advisory record locking".)
+    /// [`Source::kept`], held by every connection and declared after `raw`, so that it closes after the last
+    /// connection. When a process closes any descriptor of a file, the system drops all its locks on that
+    /// file, including SQLite's. (fcntl(2), "Advisory record locking".)
     _kept: Option<Arc<File>>,
 }
 
-/// Where a text stands in memory: address and length. Texts of the program's own never move, so this finds them
-/// without reading them; whoever uses it for other texts must compare what it found.
+/// A text's address and length in memory. Texts of the program itself never move, so this finds them without
+/// reading them. For any other text, the found text must be compared.
 type Place = (usize, usize);
 
 fn place(text: &str) -> Place {
@@ -200,7 +206,7 @@ struct Spelling {
     sqlite: Box<str>,
 }
 
-/// Mixes two machine words; the keys are addresses, which nobody outside chooses.
+/// Mixes two machine words. The keys are addresses, which no outsider can choose.
 #[derive(Default)]
 struct PlaceHasher(u64);
 
@@ -231,14 +237,14 @@ impl Conn {
                 Some(known) if *known.portable == *sql => self.raw.prepare_cached(&known.sqlite)?,
                 _ => {
                     if lex::controls_transaction(sql) {
-                        return Err(Error::invalid("a closure does not begin or end transactions itself"));
+                        return Err(Error::invalid("a closure must not begin or end transactions itself"));
                     }
                     if let Some(recorder) = &self.recorder {
                         recorder.note(sql);
                     }
                     let spelling = Spelling { portable: sql.into(), sqlite: lex::for_sqlite(sql).into() };
                     let statement = self.raw.prepare_cached(&spelling.sqlite)?;
-                    // Texts that are put together at run time never come back to their place: let go of them.
+                    // Texts built at run time never return at the same address, so a full table is emptied.
                     if spellings.len() >= STATEMENTS {
                         spellings.clear();
                     }
@@ -247,7 +253,7 @@ impl Conn {
                 }
             }
         };
-        // SQLite would take a missing value for NULL.
+        // SQLite would treat a missing value as NULL.
         let wanted = statement.parameter_count();
         if wanted != params.len() {
             return Err(Error::invalid(format!(
@@ -267,11 +273,11 @@ impl Conn {
         let mut rows = statement.raw_query();
         while rows.next().map_err(|e| self.seen(e.into()))?.is_some() {}
         drop(rows);
-        // The connection's count is that of the last statement that changes rows, which a query is not.
+        // `changes()` counts the last statement that changed rows, and a query is not one.
         Ok(if readonly { 0 } else { self.raw.changes() })
     }
 
-    /// Maps the first row. The outer error is SQL's, the inner one the mapping's.
+    /// Maps the first row. The outer error comes from SQL, the inner one from `map`.
     pub(crate) fn first<T>(
         &self,
         sql: &str,
@@ -282,12 +288,12 @@ impl Conn {
         let readonly = statement.readonly();
         let mut rows = statement.raw_query();
         let mapped = rows.next().map_err(|e| self.seen(e.into()))?.map(map);
-        // A change with RETURNING checks its foreign keys only at its end.
+        // A change with RETURNING checks its foreign keys only at the end of its rows.
         while !readonly && rows.next().map_err(|e| self.seen(e.into()))?.is_some() {}
         Ok(mapped)
     }
 
-    /// Gives every row to `take`, until it errs. The outer error is SQL's, the inner one `take`'s.
+    /// Passes every row to `take` until it fails. The outer error comes from SQL, the inner one from `take`.
     pub(crate) fn each(
         &self,
         sql: &str,
@@ -304,7 +310,7 @@ impl Conn {
         Ok(Ok(()))
     }
 
-    /// What an engine's error means on this connection.
+    /// The error with its meaning on this connection.
     fn seen(&self, error: Error) -> Error {
         let refused_change = std::error::Error::source(&error)
             .and_then(|source| source.downcast_ref::<rusqlite::Error>())
@@ -316,7 +322,7 @@ impl Conn {
         error
     }
 
-    /// Runs a statement of this crate's own: no parameters, no rewriting, its rows dropped.
+    /// Runs a statement of this crate, without parameters or translation, and ignores its rows.
     pub(crate) fn raw(&self, sql: &str) -> Result<(), Error> {
         let mut statement = self.raw.prepare_cached(sql)?;
         let mut rows = statement.raw_query();
@@ -329,7 +335,7 @@ impl Conn {
         self.raw.execute_batch(sql).map_err(Error::from)
     }
 
-    /// Whether no transaction is open.
+    /// Whether the connection has no open transaction.
     pub(crate) fn idle(&self) -> bool {
         self.raw.is_autocommit()
     }
@@ -365,7 +371,7 @@ impl Conn {
         timer.record(span);
     }
 
-    /// From now on statements stop at the deadline or when the flag is set; `None`: never.
+    /// Makes statements stop at the deadline or when the flag is set; `None` removes the limit.
     pub(super) fn stop_when(&mut self, when: Option<(Instant, Arc<AtomicBool>)>) -> Result<(), Error> {
         let handler = when.map(|(deadline, abandoned)| {
             move || abandoned.load(Ordering::Relaxed) || Instant::now() >= deadline
@@ -383,7 +389,8 @@ impl Schema for Conn {
         )?;
         if table == Some(false) {
             return Err(Error::schema(
-                "this file is of a build before the first release, which kept ids and times as text",
+                "this file was written by a build before the first release, which stored ids and times as text; Ward \
+                cannot use it",
             ));
         }
         Ok(table.is_some())
@@ -412,7 +419,7 @@ impl Schema for Conn {
 }
 
 impl Conn {
-    /// Runs `change` in a transaction, kept if it answers true.
+    /// Runs `change` in a transaction, and commits if it returned true.
     pub(super) fn transaction(
         &self,
         change: impl FnOnce(&mut Tx<'_>) -> Result<bool, Error>,

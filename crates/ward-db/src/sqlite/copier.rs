@@ -1,12 +1,13 @@
-//! Copies the log into the file beside the writer, which writes on meanwhile.
+//! Copies the log into the file beside the writer, which continues to write.
 //!
-//! What has gathered in the log takes as long to copy and sync as a hundred commits, and whoever came then would wait for it.
-//! So the writer copies only the rest, what came during the last copy, after which the log can begin anew. What it pays
-//! stands in `bench/README.md`.
+//! Copying and syncing a full log takes as long as a hundred commits, and writes that arrive then would wait
+//! for it. So the writer copies only the rest: the writes made during the last copy, after which the log can
+//! restart. `bench/README.md` has the measured cost.
 //!
-//! SQLite flushes the file at the end of a copy only if nothing was written meanwhile. Otherwise it leaves the flush, the
-//! longest part, to the next copy, which is the writer's. So this thread flushes the file itself. (SQLite's own flush still
-//! comes before it reuses the log, and finds little left to do.) A flush that fails ends the process: see [`super::flush`].
+//! SQLite flushes the file at the end of a copy only if nothing was written meanwhile. Otherwise it leaves
+//! the flush, the longest part, to the next copy, which the writer makes. So this thread flushes the file
+//! itself. (SQLite's own flush still comes before it reuses the log, and finds little left to do.) A failed
+//! flush ends the process: see [`super::flush`].
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -16,10 +17,10 @@ use super::conn::{Conn, Role, Source};
 use super::flush::Flushes;
 use crate::Error;
 
-/// Copies in a row: the first is of all that has gathered, the second of what came during the first.
+/// Consecutive copies: the first of the whole log, the second of the writes made during the first.
 const COPIES: u32 = 2;
 
-/// A thread with a connection of its own. It ends when this is dropped.
+/// The copying thread, with its own connection. It ends when this value is dropped.
 pub(super) struct Copier {
     /// `None` only while this is dropped.
     orders: Option<SyncSender<()>>,
@@ -28,7 +29,7 @@ pub(super) struct Copier {
 }
 
 impl Copier {
-    /// `None` where no file is there to be synced: the writer copies alone.
+    /// Starts the thread. `None` if no file needs to be synced: then the writer copies alone.
     pub(super) fn start(source: &Arc<Source>) -> Result<Option<Self>, Error> {
         let Some(file) = source.file() else { return Ok(None) };
         let conn = source.connect(Role::Read)?;
@@ -54,12 +55,12 @@ impl Copier {
         Ok(Some(Self { orders: Some(orders), done, thread: Some(thread) }))
     }
 
-    /// Begins to copy what is committed. `false`: the thread is gone.
+    /// Starts to copy everything that is committed. False: the thread is gone.
     pub(super) fn begin(&self) -> bool {
         self.orders.as_ref().is_some_and(|orders| orders.try_send(()).is_ok())
     }
 
-    /// Whether what was begun is at its end, be it with the thread's.
+    /// Whether the started copy has ended, or the thread with it.
     pub(super) fn is_done(&self) -> bool {
         self.done.try_recv() != Err(TryRecvError::Empty)
     }
@@ -74,8 +75,9 @@ impl Drop for Copier {
     }
 }
 
-/// Copies as much of the log as no reader and no other copy stands against. A failed flush ends the process: which of the
-/// two files it was of is not told, and after one of the file nothing may go on.
+/// Copies as much of the log as readers and other copies allow. A failed flush ends the process. SQLite does
+/// not report which of the two files it concerned, and nothing may continue after a failed flush of the
+/// database file.
 pub(super) fn copy(conn: &Conn, flushes: &Flushes) {
     if flushes.is_marked() {
         flushes.end_for_mark();
@@ -88,7 +90,7 @@ pub(super) fn copy(conn: &Conn, flushes: &Flushes) {
         }
         Err(error) => tracing::warn!(
             %error,
-            "the log could not be copied into the database file, so the log grows; look at the disk. Ward tries again"
+            "the log could not be copied into the database file, so the log grows. Check the disk; Ward tries again"
         ),
         Ok(()) => {}
     }

@@ -23,8 +23,8 @@ use metrics::counter;
 
 use crate::{Error, FAILED_FLUSH_EXIT};
 
-/// How long the mark may take to reach a disk that is in trouble. The mark matters only to processes that run now, so a
-/// mark that is in memory alone serves as well.
+/// The time limit for writing the mark to a disk in trouble. The mark matters only to processes that run now,
+/// so a mark that exists only in memory serves as well.
 const MARK_TIME: Duration = Duration::from_secs(5);
 
 const MARK: &str = "A flush of the database beside this file failed, and the server ended.\n\
@@ -60,12 +60,12 @@ impl Flushes {
         beside(&self.path, "-wal")
     }
 
-    /// The mark that a failed flush leaves.
+    /// The path of the mark that a failed flush leaves.
     pub(super) fn mark(&self) -> PathBuf {
         beside(&self.path, "-flush-failed")
     }
 
-    /// Whether a failed flush left its mark, this process's or another one's.
+    /// Whether a failed flush of any process left its mark.
     pub(super) fn is_marked(&self) -> bool {
         self.mark().symlink_metadata().is_ok()
     }
@@ -102,7 +102,7 @@ impl Flushes {
         self.copy_failed.load(Ordering::Acquire)
     }
 
-    /// Leaves the mark; true if it is there.
+    /// Writes the mark; returns whether it exists.
     pub(super) fn leave_mark(&self) -> bool {
         let (tell, told) = channel();
         let mark = self.mark();
@@ -119,7 +119,8 @@ impl Flushes {
         flushed || self.is_marked()
     }
 
-    /// Ends the process, because a flush of the file failed: leaves the mark, and says why in a last line.
+    /// Ends the process because a flush of the file failed. It leaves the mark, and logs the reason in a last
+    /// line.
     pub(super) fn end(&self, failed: &str, why: &dyn std::fmt::Display) -> ! {
         self.ending.store(true, Ordering::Release);
         counter!("ward_db_flushes_failed_total", "file" => "database").increment(1);
@@ -136,7 +137,7 @@ impl Flushes {
         ))
     }
 
-    /// Ends the process, because another process left the mark while this one had the file open.
+    /// Ends the process because another process left the mark while this one had the file open.
     pub(super) fn end_for_mark(&self) -> ! {
         self.ending.store(true, Ordering::Release);
         Self::exit(&format!(
@@ -150,14 +151,14 @@ impl Flushes {
         if tracing::dispatcher::has_been_set() {
             tracing::error!("{line}");
         } else {
-            // A command without a log. There is nothing left to do where even this line cannot be written.
+            // A command has no log. If this line cannot be written either, nothing more can be done.
             let _ = writeln!(std::io::stderr(), "ward: {line}");
         }
         std::process::exit(FAILED_FLUSH_EXIT)
     }
 }
 
-/// The file of the same folder whose name continues that of `path`.
+/// The file in the same folder whose name is that of `path` plus `suffix`.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -172,7 +173,7 @@ pub(super) fn flush_folder(file: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The folder that a file is in.
+/// The folder that contains a file.
 pub(super) fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -1,9 +1,9 @@
-//! Opening a database whose log was left: all of the log is copied into the file, and the log is emptied.
+//! Opens a database with a leftover log: copies the whole log into the file, and empties it.
 //!
-//! A log that was left may hold frames that the disk does not have: those of a commit whose flush failed. The system keeps
-//! them in memory, so SQLite's recovery takes them for committed. A commit behind them would be lost with the next power
-//! cut, because recovery from the disk ends at the gap. So the log is first rewritten and flushed, then copied and
-//! emptied, all before the first commit.
+//! A leftover log may hold frames that the disk does not have: those of a commit whose flush failed. The
+//! system keeps them in memory, so SQLite's recovery takes them as committed. A later commit would be lost in
+//! a power cut, because recovery from the disk ends at the gap. So the log is first rewritten and flushed,
+//! then copied and emptied, all before the first commit.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -17,15 +17,16 @@ use super::conn::{Role, Source};
 use super::flush::flush_folder;
 use crate::{Error, ErrorKind};
 
-/// How much of the log is rewritten at once.
+/// The number of bytes of the log that are rewritten at once.
 const CHUNK: usize = 1 << 20;
 
-/// How long opening waits for others to close the file, where it can also work beside them.
+/// How long opening waits for other processes to close the file when it can also work beside them.
 const ALONE: Duration = Duration::from_secs(1);
 
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Copies the log into the file and empties it. `served`: a server has the file, whose log is then its own affair.
+/// Copies the log into the file and empties it. `served`: a server has the file open and takes care of its
+/// log.
 pub(super) fn fold(source: &Source, served: bool) -> Result<(), Error> {
     let flushes = &source.flushes;
     let marked = flushes.is_marked();
@@ -41,8 +42,8 @@ pub(super) fn fold(source: &Source, served: bool) -> Result<(), Error> {
         Some(conn) => fold_alone(source, conn)?,
         None if marked => {
             return Err(Error::unavailable(format!(
-                "a flush of {} failed, and the log must be copied into it again by a process that is alone with the file, \
-                 but {}. Close them, then start Ward again",
+                "a flush of {} failed, so its log must be copied again while no other program has the file open, but {}. \
+                Close them, then start Ward again",
                 flushes.path().display(),
                 openers(flushes.path())
             )));
@@ -56,21 +57,21 @@ pub(super) fn fold(source: &Source, served: bool) -> Result<(), Error> {
                 .because(error)
         })?;
         tracing::warn!(
-            "a flush of the database had failed; its whole log was copied into it again, and nothing is lost"
+            "an earlier flush of the database failed; its whole log was copied into it again, and nothing is lost"
         );
     }
     Ok(())
 }
 
-/// Opens a connection that has the file to itself. It does not share its count of copied pages, which begins at zero.
-/// `None` while other processes have the file open.
+/// Opens a connection with exclusive use of the file. It does not share its count of copied pages, which
+/// starts at zero. `None` while other processes have the file open.
 fn alone(source: &Source, until: Instant) -> Result<Option<Connection>, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let raw = Connection::open_with_flags(&source.path, flags)?;
     raw.busy_timeout(Duration::ZERO)?;
     raw.pragma_update_and_check(None, "locking_mode", "exclusive", |_| Ok(()))?;
     loop {
-        // The first look at the file takes it, or is told that it is busy.
+        // The first access locks the file, or finds it busy.
         match raw.pragma_update(None, "synchronous", "FULL").map_err(Error::from) {
             Ok(()) => return Ok(Some(raw)),
             Err(error) if error.kind() != ErrorKind::Conflict => {
@@ -94,7 +95,8 @@ fn fold_alone(source: &Source, conn: Connection) -> Result<(), Error> {
     conn.close().map_err(|(_, error)| Error::from(error))
 }
 
-/// Folds while others have the file open. The pages that they count as copied are flushed, or there would be a mark.
+/// Copies the log while other processes have the file open. The pages that they count as copied are flushed;
+/// otherwise there would be a mark.
 fn fold_beside(source: &Source) -> Result<(), Error> {
     let path = source.flushes.path();
     let log = source.flushes.log();
@@ -111,7 +113,7 @@ fn fold_beside(source: &Source) -> Result<(), Error> {
         _ => error,
     });
     begun?;
-    // This transaction keeps others from writing into the log.
+    // This transaction keeps other processes from writing into the log.
     rewrite(&log)?;
     conn.raw("ROLLBACK")?;
     match emptied(&conn.raw) {
@@ -126,7 +128,7 @@ fn fold_beside(source: &Source) -> Result<(), Error> {
     }
 }
 
-/// Copies all of the log and empties it; false when others stand in the way.
+/// Copies and empties the whole log; false if other processes prevent it.
 fn emptied(conn: &Connection) -> Result<bool, Error> {
     let busy: i64 =
         conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(|error| {
@@ -135,7 +137,8 @@ fn emptied(conn: &Connection) -> Result<bool, Error> {
     Ok(busy == 0)
 }
 
-/// Writes the log's own content over it, so that a flush reaches also what an earlier one failed to write.
+/// Overwrites the log with its own content, so that a flush also covers what an earlier flush failed to
+/// write.
 fn rewrite(log: &Path) -> Result<(), Error> {
     let written = File::options().read(true).write(true).open(log).and_then(|mut file| {
         let mut chunk = vec![0; CHUNK];
@@ -159,7 +162,7 @@ fn rewrite(log: &Path) -> Result<(), Error> {
     }
 }
 
-/// Makes the empty log durable: with its old content it would be copied again, over what is newer.
+/// Makes the empty log durable. Its old content would otherwise be copied again, over newer data.
 fn flush(log: &Path) -> Result<(), Error> {
     match File::options().write(true).open(log).and_then(|file| file.sync_all()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(trouble(log, error)),

@@ -1,7 +1,7 @@
-//! Threads of long reads: as many as there are long readers, each made when it is first needed.
+//! Threads for long reads: as many as there are long readers, each started when it is first needed.
 //!
-//! They belong to the database alone. Threads that are shared with other blocking work of the process, such as name
-//! look-ups, could all be taken while a long read waits for one.
+//! They serve the database alone. Threads shared with other blocking work, such as name look-ups, could all
+//! be busy while a long read waits for one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::Error;
 
-/// A thread without work for so long ends.
+/// A thread that is idle for this long ends.
 const IDLE: Duration = Duration::from_mins(5);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The threads; they end when this is dropped.
+/// The threads; they end when this value is dropped.
 pub(super) struct LongThreads {
     shared: Arc<Shared>,
     most: usize,
@@ -37,12 +37,12 @@ struct State {
 }
 
 impl LongThreads {
-    /// A pool of at most so many threads.
+    /// A pool of at most `most` threads, none of them started.
     pub(super) fn new(most: usize) -> Self {
         Self { shared: Arc::default(), most: most.max(1) }
     }
 
-    /// Runs a job on one of the threads, after those that were given before.
+    /// Queues a job for the threads, after the earlier jobs.
     pub(super) fn run(&self, job: Job) -> Result<(), Error> {
         let mut state = self.shared.state.lock();
         if state.closed {
@@ -67,7 +67,7 @@ impl LongThreads {
         Ok(())
     }
 
-    /// Lets every thread end after the jobs that it has been given.
+    /// Lets every thread end after the queued jobs.
     pub(super) fn close(&self) {
         self.shared.state.lock().closed = true;
         self.shared.changed.notify_all();
@@ -85,7 +85,8 @@ fn work(shared: &Shared) {
     loop {
         if let Some(job) = state.jobs.pop_front() {
             drop(state);
-            // A closure's panic is caught where it runs; anything else that unwinds must not cost the pool its thread.
+            // Panics of closures are caught where they run. Any other panic must not cost the pool its
+            // thread.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
             state = shared.state.lock();
             continue;

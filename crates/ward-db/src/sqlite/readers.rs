@@ -23,7 +23,7 @@ struct Pool {
         reason = "a connection is hundreds of bytes and goes in and out on every read"
     )]
     idle: Vec<Box<Conn>>,
-    /// Idle, lent, and being opened.
+    /// The number of idle, lent and opening connections.
     open: usize,
     closed: bool,
 }
@@ -34,8 +34,8 @@ impl Readers {
         Self { source, role, most: most.max(1), pool: Mutex::new(pool), returned: Condvar::new() }
     }
 
-    /// A connection for this thread. Every lent one is at work on another thread and back within microseconds, so
-    /// waiting blocks the thread rather than going through the runtime.
+    /// A connection for this thread. Every lent connection is used on another thread and returns within
+    /// microseconds, so waiting blocks the thread instead of going through the runtime.
     pub(super) fn take(&self) -> Result<Box<Conn>, Error> {
         let mut pool = self.pool.lock();
         let mut until = None;
@@ -58,7 +58,7 @@ impl Readers {
         }
     }
 
-    /// Gives a connection back, or lets go of one that is not `reusable`.
+    /// Returns a connection to the pool, or closes one that is not `reusable`.
     pub(super) fn give_back(&self, conn: Box<Conn>, reusable: bool) {
         let mut pool = self.pool.lock();
         if reusable && !pool.closed {
@@ -75,7 +75,7 @@ impl Readers {
         self.returned.notify_one();
     }
 
-    /// Closes the idle connections; lent ones close as they come back.
+    /// Closes the idle connections; lent ones close when they return.
     pub(super) fn close(&self) {
         let mut pool = self.pool.lock();
         pool.closed = true;

@@ -1,4 +1,4 @@
-//! The one writer: a thread that takes all waiting closures and commits them with one sync.
+//! The only writer: a thread that takes all waiting closures and commits them with one sync.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,21 +18,22 @@ use crate::counters::{Counters, add};
 use crate::tx::Tx;
 use crate::{Error, ErrorKind, closure};
 
-/// Pages (of 4 KiB) in the WAL from which they are copied into the file. A checkpoint costs two syncs and every
-/// distinct page once, so the longer it waits the less it costs; the price is 32 MiB to look through after a crash.
+/// Pages (of 4 KiB) in the WAL at which they are copied into the file. A checkpoint costs two syncs and
+/// writes every distinct page once, so rare checkpoints cost less. The price is 32 MiB to read after a crash.
 const CHECKPOINT_PAGES: usize = 8_192;
 
 /// The bytes of a page in SQLite's log: the page and its header.
 const PAGE_BYTES: f64 = 4_096.0 + 24.0;
 
-/// A checkpoint that a reader's snapshot kept from finishing is tried again after so many more pages.
+/// The number of further pages after which a checkpoint is tried again that a reader's snapshot kept from
+/// finishing.
 const CHECKPOINT_AGAIN: usize = CHECKPOINT_PAGES / 4;
 
-/// For how many batches after a refusal each closure runs in a savepoint of its own. A savepoint costs about a tenth
-/// of a write, running a batch again all of it.
+/// The number of batches after a refusal in which each closure runs in its own savepoint. A savepoint costs
+/// about a tenth of a write; running a batch again costs all of it.
 const WARY_BATCHES: u32 = 64;
 
-/// How long closing waits for readers before it leaves the WAL for the next opening to fold in.
+/// How long closing waits for readers before it leaves the WAL to the next start.
 const LAST_CHECKPOINT: Duration = Duration::from_millis(100);
 
 pub(super) struct Writer {
@@ -49,7 +50,7 @@ enum Message {
 impl Writer {
     pub(super) fn start(source: Arc<Source>, counters: Arc<Counters>) -> Result<Self, Error> {
         let conn = source.connect(Role::Write)?;
-        // There from the start, so that an alert on them can tell zero from missing.
+        // These exist from the start, so that an alert can tell zero from missing.
         counter!("ward_db_flushes_failed_total", "file" => "log").absolute(0);
         counter!("ward_db_log_copies_failed_total").absolute(0);
         let mark = ReadMark::new(&source)?;
@@ -76,12 +77,13 @@ impl Writer {
         Ok(Self { queue, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Queues a job, or drops it, which answers it.
+    /// Queues a job. A job that cannot be queued is dropped, which answers it.
     pub(super) fn submit(&self, job: Box<dyn Job>) -> Result<(), Error> {
         self.send(Message::Job(job))
     }
 
-    /// Comes back when the writer has come to it, with an error while the log cannot be flushed or copied.
+    /// Resolves when the writer reaches this message, with an error while the log cannot be flushed or
+    /// copied.
     pub(super) async fn probe(&self) -> Result<(), Error> {
         let (sender, answer) = oneshot::channel();
         self.send(Message::Probe(sender))?;
@@ -98,11 +100,12 @@ impl Writer {
         })
     }
 
-    /// Lets the queue drain, checkpoints, ends the thread.
+    /// Finishes the queue, makes a last checkpoint and ends the thread.
     pub(super) fn stop(&self) {
         let Some(thread) = self.thread.lock().take() else { return };
-        // The last handle may have been a closure's capture, dropped on the writer itself. It must not wait for
-        // itself, nor for room in its queue; it ends when the queue, which goes with the handle, is at its end.
+        // The last handle may be a closure's capture, dropped on the writer itself. The writer must wait
+        // neither for itself nor for room in its queue. It ends when the queue is empty, because the queue's
+        // sender goes away with the handle.
         if thread.thread().id() != std::thread::current().id() {
             let _ = self.queue.send(Message::Stop);
             let _ = thread.join();
@@ -110,20 +113,20 @@ impl Writer {
     }
 }
 
-/// One waiting write, whatever its types.
+/// One waiting write, with any type of result.
 pub(super) trait Job: Send {
-    /// Nobody waits for it any more, and it has not begun.
+    /// Whether the caller has gone before the closure started.
     fn abandoned(&self) -> bool;
-    /// Runs the closure; true if its changes are to be kept.
+    /// Runs the closure; returns whether its changes should be kept.
     fn run(&mut self, tx: &mut Tx<'_>) -> bool;
-    /// The closure's name.
+    /// The closure's name, for its metrics.
     fn name(&self) -> &'static str;
-    /// Hands out what the closure gave, or the batch's failure instead.
+    /// Sends the closure's result, or the batch's failure instead.
     fn answer(self: Box<Self>, failure: Option<&Error>);
 }
 
-/// One closure and the place its answer goes. Dropped unanswered, it answers for itself, so that nobody waits for a
-/// thread that is gone.
+/// One closure and the channel for its answer. If it is dropped unanswered, it answers with an error, so that
+/// no caller waits for a thread that is gone.
 pub(super) struct Call<T, E: From<Error>, F> {
     name: &'static str,
     f: F,
@@ -150,7 +153,7 @@ impl<T, E: From<Error>, F> Drop for Call<T, E, F> {
             let error = if self.started {
                 Error::new(ErrorKind::Unknown, "the writer gave up on the batch")
             } else {
-                Error::unavailable("the writer did not come to it")
+                Error::unavailable("the writer stopped before it reached this write")
             };
             let _ = reply.send(Err(E::from(error)));
         }
@@ -184,7 +187,7 @@ where
             Some(error) => Some(Err(E::from(error.clone()))),
             None => self.outcome.take(),
         };
-        // Without an outcome it was skipped, and nobody listens.
+        // A job without an outcome was skipped, and its caller is gone.
         if let (Some(reply), Some(outcome)) = (self.reply.take(), outcome) {
             let _ = reply.send(outcome);
         }
@@ -197,17 +200,17 @@ struct Thread {
     conn: Box<Conn>,
     mark: ReadMark,
     copier: Option<Copier>,
-    /// The copier is at work, or has left the rest to be copied here.
+    /// Whether the copier is at work, or has left the rest to be copied here.
     copying: bool,
     log_bytes: Gauge,
     batch_size: Histogram,
     commit_time: Histogram,
     checkpoint_at: usize,
-    /// For how many batches each closure still runs apart.
+    /// The number of further batches in which each closure runs in its own savepoint.
     wary: u32,
 }
 
-/// What a run of a batch has done. A run that is begun anew does not count.
+/// The counts of one run of a batch. A run that starts again does not count.
 #[derive(Default)]
 struct Ran {
     closures: u64,
@@ -225,13 +228,14 @@ fn aborted(error: Error) -> Error {
     error.with_kind(ErrorKind::Unavailable, "the batch was rolled back")
 }
 
-/// What an error of the commit means. A commit is a mark on its last page in the WAL. When the disk was full before that
-/// page was whole, there is no mark and certainly no commit; after any other error the mark may stand there.
+/// The meaning of a failed commit. A commit is a mark on its last page in the WAL. If the disk was full
+/// before that page was complete, there is no mark and certainly no commit. After any other error the mark
+/// may exist.
 fn failed_commit(error: Error) -> Error {
     if error.is_disk_full() {
         return aborted(error);
     }
-    error.with_kind(ErrorKind::Unknown, "the commit errored and may or may not have happened")
+    error.with_kind(ErrorKind::Unknown, "the commit failed, and its changes may or may not have been made")
 }
 
 impl Thread {
@@ -239,7 +243,8 @@ impl Thread {
         let mut jobs: Vec<Box<dyn Job>> = Vec::with_capacity(most);
         let mut stop = false;
         while !stop {
-            // Waits for the first, never for more: what came during the last commit is the next batch.
+            // This waits for the first message only: the messages that arrived during the last commit are the
+            // next batch.
             let Ok(first) = waiting.recv() else { break };
             let mut next = Some(first);
             while let Some(message) = next {
@@ -252,19 +257,19 @@ impl Thread {
                 }
                 next = if jobs.len() < most && !stop { waiting.try_recv().ok() } else { None };
             }
-            // The callers' closures are caught one by one; this is for what runs on their behalf besides.
+            // Panics of the callers' closures are caught one by one; this is for other panics.
             if catch_unwind(AssertUnwindSafe(|| self.batch(&mut jobs))).is_err() {
                 tracing::error!("the writer panicked outside a closure");
                 self.recover();
             }
             jobs.clear();
             self.checkpoint();
-            // After the answers: none of them waits for it.
+            // This comes after the answers, so that none of them waits for it.
             self.mark.hold_newest();
         }
         let Self { source, conn, mark, copier, .. } = self;
         drop(copier);
-        // Before the writer's connection, which as the last one takes the empty log away.
+        // This must close before the writer's connection, which as the last one removes the empty log.
         drop(mark);
         if source.flushes.is_marked() {
             source.flushes.end_for_mark();
@@ -281,12 +286,13 @@ impl Thread {
         }
     }
 
-    /// Repeats the flush or copy that failed last, so that a server without writes sees its disk recover.
+    /// Retries the flush or copy that failed last, so that a server without writes notices when its disk
+    /// recovers.
     fn probe(&self) -> Result<(), Error> {
         let flushes = &self.source.flushes;
         if flushes.log_failed() {
             let version: i64 = self.conn.raw.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            // A commit that changes nothing, and is flushed.
+            // A commit that changes nothing but is flushed.
             let flushed = self.conn.raw.pragma_update(None, "user_version", version).map_err(Error::from);
             if flushed.as_ref().map_or_else(Error::is_failed_flush, |()| true) {
                 flushes.note_log(flushed.is_err());
@@ -305,7 +311,7 @@ impl Thread {
         Ok(())
     }
 
-    /// One transaction over all of `jobs`. No job is answered before its end.
+    /// Runs `jobs` in one transaction. No job is answered before it ends.
     fn batch(&mut self, jobs: &mut Vec<Box<dyn Job>>) {
         jobs.retain(|job| !job.abandoned());
         if jobs.is_empty() {
@@ -314,7 +320,7 @@ impl Thread {
         self.batch_size.record(u32::try_from(jobs.len()).unwrap_or(u32::MAX));
         let failure = self.transaction(jobs).err();
         if let Some(error) = &failure {
-            tracing::error!(%error, closures = jobs.len(), "a batch of writes failed");
+            tracing::error!(%error, closures = jobs.len(), "a batch of writes failed; its callers get the error");
             counter!("ward_db_errors_total", "kind" => error.kind().label()).increment(1);
             self.recover();
             if error.is_failed_flush() {
@@ -328,8 +334,8 @@ impl Thread {
         }
     }
 
-    /// Commits what the closures of `jobs` do. They run together first; when one of them is refused among others, the
-    /// transaction is begun anew with each closure apart, and so are the next ones.
+    /// Commits the work of `jobs`. The closures first run together. If one of several is refused, the
+    /// transaction starts again with each closure in its own savepoint, and so do the next batches.
     fn transaction(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), Error> {
         self.begin()?;
         let ran = if self.wary > 0 {
@@ -340,7 +346,7 @@ impl Thread {
             if refused {
                 self.conn.raw("ROLLBACK").map_err(aborted)?;
                 if jobs.len() == 1 {
-                    // Its own refusal undid all there was, so there is nothing to run again and nothing to commit.
+                    // The refusal undid everything, so there is nothing to run again and nothing to commit.
                     ran.count(&self.counters);
                     return Ok(());
                 }
@@ -363,7 +369,8 @@ impl Thread {
         Ok(())
     }
 
-    /// Waits only without the mark: another program's checkpoint may hold the right to write until no log is marked.
+    /// Begins the transaction. A first attempt does not wait. If the file is busy, the mark is released
+    /// before the wait: another program's checkpoint may hold the write lock until no mark is held.
     fn begin(&self) -> Result<(), Error> {
         self.conn.raw.busy_timeout(Duration::ZERO)?;
         let begun = self.conn.raw("BEGIN IMMEDIATE");
@@ -376,11 +383,11 @@ impl Thread {
                 self.mark.release();
                 self.conn.raw("BEGIN IMMEDIATE")
             })
-            .map_err(|error| error.with_kind(ErrorKind::Unavailable, "the file is not to be written now"))
+            .map_err(|error| error.with_kind(ErrorKind::Unavailable, "the file cannot be written now"))
     }
 
-    /// Runs the closures in one go, up to the first that is refused; the flag says whether one was. Savepoints would
-    /// copy every page that a closure touches, and hardly any closure needs what they keep.
+    /// Runs the closures without savepoints up to the first refusal; the flag tells whether there was one.
+    /// Savepoints would copy every page that a closure touches, and few closures need them.
     fn together(&self, jobs: &mut [Box<dyn Job>]) -> Result<(Ran, bool), Error> {
         let mut ran = Ran::default();
         for job in jobs.iter_mut().filter(|job| !job.abandoned()) {
@@ -391,8 +398,8 @@ impl Thread {
         Ok((ran, false))
     }
 
-    /// Runs each closure in a savepoint of its own. As long as there are refusals, the next batches are run so too:
-    /// running everything twice must not become the rule.
+    /// Runs each closure in its own savepoint. While refusals occur, the next batches run the same way, so
+    /// that running batches twice does not become the rule.
     fn apart(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<Ran, Error> {
         let mut ran = Ran::default();
         for job in jobs.iter_mut().filter(|job| !job.abandoned()) {
@@ -406,7 +413,7 @@ impl Thread {
         Ok(ran)
     }
 
-    /// Runs one closure and says whether its changes are to be kept. An error here is the whole batch's.
+    /// Runs one closure; returns whether its changes should be kept. An error fails the whole batch.
     fn run_job(&self, job: &mut dyn Job, ran: &mut Ran) -> Result<bool, Error> {
         let started = Instant::now();
         let mut tx = Tx::sqlite(&self.conn);
@@ -414,8 +421,9 @@ impl Thread {
         self.conn.time(job.name(), started.elapsed());
         ran.closures += 1;
         ran.statements += tx.statements();
-        // Full, I/O, memory, interrupt: sometimes SQLite then ends the transaction, sometimes only the statement.
-        // Which one is its own affair; the disk is in trouble for every member of the batch either way.
+        // After a full disk, an I/O error, a lack of memory or an interrupt, SQLite ends sometimes the
+        // transaction and sometimes only the statement. Either way the disk is in trouble for every member of
+        // the batch.
         let disk = tx.failure().filter(|e| matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Timeout));
         if let Some(error) = disk {
             return Err(aborted(error.clone()));
@@ -426,8 +434,9 @@ impl Thread {
         Ok(keep)
     }
 
-    /// Has the WAL copied into the file when it has grown long, and copies the rest when that is through. SQLite's own way
-    /// is inside the commit, which the batch would wait for; here only the next one waits, and for the rest alone.
+    /// Lets the copier copy a long WAL into the file, and copies the rest when the copier has finished.
+    /// SQLite's own way copies within the commit, so the whole batch would wait. Here only the next batch
+    /// waits, and only for the rest.
     fn checkpoint(&mut self) {
         let pages = self.conn.wal_pages.load(Ordering::Relaxed);
         self.log_bytes.set(u32::try_from(pages).map_or(f64::INFINITY, f64::from) * PAGE_BYTES);
@@ -436,7 +445,7 @@ impl Thread {
                 return;
             }
         } else if pages < self.checkpoint_at {
-            // It has begun anew.
+            // The log has restarted.
             if pages < CHECKPOINT_PAGES {
                 self.checkpoint_at = CHECKPOINT_PAGES;
             }
@@ -451,12 +460,12 @@ impl Thread {
         copy(&self.conn, &self.source.flushes);
     }
 
-    /// After a failed flush of the log. The system tells of it once through every descriptor that was open then, so the
-    /// copier gets new ones: it would take the news for a failure of its own.
+    /// Handles a failed flush of the log. The system reports the failure once through every descriptor open
+    /// at that time. So the copier gets new descriptors; it would take the report for a failure of its own.
     fn log_failed(&mut self) {
         tracing::error!(
-            "a flush of the log failed: these writes are refused as unknown, and the server is not ready until a flush \
-             succeeds. Look at the disk; a restart is not needed"
+            "a flush of the log failed: the outcome of these writes is unknown, and the server is not ready until a flush \
+            succeeds. Check the disk; a restart is not needed"
         );
         self.source.flushes.note_log(true);
         self.copier = None;
@@ -481,7 +490,7 @@ impl Thread {
         }
     }
 
-    /// Back to a connection without a transaction, a new one if need be.
+    /// Returns to a connection without a transaction, a new one if needed.
     fn recover(&mut self) {
         if self.conn.idle() || (self.conn.raw("ROLLBACK").is_ok() && self.conn.idle()) {
             return;

@@ -1,4 +1,4 @@
-//! A copy from a file to a server: what is equal is found equal, and what is not is found out.
+//! Copies from a file to a server: equal content compares equal, and a difference is found.
 
 use ward_db::{Copied, Db, Error, ErrorKind, Migration, Stage};
 use ward_test_db::postgres::{Database, shared};
@@ -13,7 +13,7 @@ create table a (id bigint not null primary key, body jsonb not null);
 create table b (name text collate \"C\" not null primary key, a_id bigint not null references a (id))",
 };
 
-/// Numbers that a file keeps as they were written and a server writes out.
+/// Numbers that a file keeps as written and a server writes out.
 const NUMBERS: [&str; 9] = [
     "1e16",
     "1e18",
@@ -46,7 +46,7 @@ async fn filled() -> Fixture {
     it
 }
 
-/// The copy's outcome, and the stages that it told of, each with its last `done` and its total.
+/// The copy's outcome, and the reported stages, each with its last `done` and its total.
 async fn copied(from: &Fixture, to: &Database) -> (Result<Vec<Copied>, Error>, Vec<(Stage, u64, u64)>) {
     let target = Db::open(&to.url, fast()).unwrap();
     let mut told: Vec<(Stage, u64, u64)> = Vec::new();
@@ -77,7 +77,7 @@ postgres_only!(a_value_that_arrived_changed_is_found);
 async fn a_value_that_arrived_changed_is_found() {
     let (from, to) = (filled().await, shared().database());
     Db::open(&to.url, fast()).unwrap().migrate(&[TABLES], "0.1.0").unwrap();
-    // As many rows, each where it belongs, and one digit of one of them is another.
+    // The number of rows is equal and each is in its place, but one digit of one row differs.
     to.run(
         "create function other() returns trigger language plpgsql as \
          $$ begin if new.id = 7 then new.body = '9007199254740992'; end if; return new; end $$",

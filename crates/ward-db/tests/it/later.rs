@@ -1,4 +1,4 @@
-//! Changes that travel with what comes next.
+//! Deferred changes, which are sent with the next statement.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +10,7 @@ use ward_test_db::{both, postgres_only};
 
 use crate::support::{Fixture, fast, fixture_with};
 
-/// With one connection, so that what is prepared once is prepared for all that follows.
+/// It has one connection, so that a statement prepared once is prepared for all later calls.
 fn with_table() -> Fixture {
     let it = fixture_with(Options { connections: 1, ..fast() });
     it.tables("create table t (a bigint not null primary key, b text)");
@@ -24,7 +24,7 @@ const SLOW: &str = "insert into s values ($1)";
 both!(the_next_statement_sees_what_was_sent_later);
 async fn the_next_statement_sees_what_was_sent_later() {
     let it = with_table();
-    // At first nothing is prepared, and afterwards all of it.
+    // In the first round nothing is prepared, and later everything is.
     for round in 0..3_i64 {
         let seen = it.db.write("t", move |tx| {
             tx.execute_later(INSERT, &[(round * 10).into(), "a".into()])?;
@@ -37,13 +37,13 @@ async fn the_next_statement_sees_what_was_sent_later() {
         assert_eq!(seen.await.unwrap(), round + 1);
         assert_eq!(it.count("select count(*) from t where b = 'd'").await, round + 1);
     }
-    // Nothing else at all, and a commit.
+    // The deferred change is sent with the commit alone.
     it.db
         .write("t", |tx| tx.execute_later(INSERT, &[90.into(), "z".into()]))
         .await
         .unwrap_or_else(|e: Error| panic!("{e}"));
     assert_eq!(it.count(COUNT).await, 7);
-    // What the closure does not want is not sent, with nothing that comes after it on the connection.
+    // The changes of a closure that fails are never sent, not even with later statements on the connection.
     for begun in [false, true] {
         let refused = it.db.write("t", move |tx| {
             if begun {
@@ -71,7 +71,7 @@ async fn an_error_of_what_was_sent_later_undoes_everything() {
         assert_eq!(error.kind(), ErrorKind::Constraint, "{error}");
         let with_the_next = it.db.write("t", move |tx| {
             tx.execute_later(INSERT, &[1.into(), "twice".into()])?;
-            // Its own outcome does not matter: the first error is told.
+            // The outcome of this statement does not matter: the first error is reported.
             tx.execute(INSERT, &[(round + 200).into(), "kept?".into()])
         });
         let error: Error = with_the_next.await.unwrap_err();
@@ -119,7 +119,7 @@ async fn what_ended_before_the_commit_is_done_again_with_all_of_it() {
         }
         tx.execute_later(SLOW, &[slow.into()])
     });
-    // The server said that it ended before it came to the commit, so nothing is unknown.
+    // The server reported its end before it reached the commit, so nothing is unknown.
     done.await.unwrap_or_else(|e: Error| panic!("{e}"));
     assert_eq!(tries.load(Ordering::Relaxed), 2);
     assert_eq!(it.count("select count(*) from t where a = 1").await, 1);

@@ -1,4 +1,4 @@
-//! The engine layer, on every engine where it is the same for all.
+//! Tests of the engine layer. Behaviour common to both engines is tested on both.
 
 #![allow(
     clippy::doc_markdown,

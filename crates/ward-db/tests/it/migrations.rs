@@ -1,4 +1,4 @@
-//! Schemas move forward once, whoever moves them.
+//! Each step of a schema is applied once, by any of several processes.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use ward_test_db::{Engine, both, postgres_only, sqlite_only};
 const FIRST: Migration = Migration {
     name: "0001_first",
     sql: "-- oldest binary: 0.1.0
--- What there is first.
+-- The first tables.
 create table a (id uuid primary key, at timestamptz not null, flag boolean not null default false);
 create index a_at on a (at);
 -- step
@@ -55,7 +55,7 @@ async fn a_step_whose_text_changed_is_named() {
     let it = fixture();
     it.db.migrate(&[FIRST], "0.1.0").unwrap();
     let changed = Migration {
-        sql: "-- oldest binary: 0.1.0\n-- What there is first.\ncreate table a (id uuid primary key)",
+        sql: "-- oldest binary: 0.1.0\n-- The first tables.\ncreate table a (id uuid primary key)",
         ..FIRST
     };
     let error = it.db.migrate(&[changed], "0.1.0").unwrap_err();
@@ -143,7 +143,7 @@ fn race() {
             .map(|_| {
                 scope.spawn(|| {
                     start.wait();
-                    // A handle of its own, as another process would have.
+                    // Each thread has its own handle, as another process would.
                     let db = Db::open(place.url(), fast()).unwrap();
                     db.migrate(&[FIRST, SECOND], "0.2.0").unwrap()
                 })
@@ -174,7 +174,7 @@ async fn open_connections_see_the_new_schema() {
     assert_eq!(it.count("select m from b").await, 2);
 }
 
-/// Every column of every table, and every index, as the engine tells them.
+/// Every column of every table, and every index, as the engine reports them.
 async fn shape(db: &Db) -> Vec<String> {
     let sql = match Engine::current() {
         Engine::Sqlite => {
@@ -204,12 +204,12 @@ async fn a_schema_brought_forward_is_the_schema_made_at_once() {
 
 postgres_only!(a_schema_change_that_waits_for_a_table_holds_nobody_up, threads = 2);
 async fn a_schema_change_that_waits_for_a_table_holds_nobody_up() {
-    // Whoever waits behind the change for as long as this is an error.
+    // A statement that waits behind the change for this long fails.
     let it = fixture_with(Options { statement_time: Duration::from_secs(4), ..fast() });
     it.db.migrate(&[FIRST], "0.1.0").unwrap();
     let (release, gate) = std::sync::mpsc::channel::<()>();
     let (inside, mut reading) = tokio::sync::mpsc::unbounded_channel();
-    // A long reader of the table, as a dump is.
+    // A long reader of the table, such as a dump.
     let db = it.db.clone();
     let dump = tokio::spawn(async move {
         db.read_long("test.dump", move |tx| {
@@ -225,7 +225,7 @@ async fn a_schema_change_that_waits_for_a_table_holds_nobody_up() {
     let change = tokio::task::spawn_blocking(move || db.migrate(&[FIRST, SECOND], "0.2.0"));
     let waiting = "select count(*) from pg_locks where not granted and relation = 'b'::regclass \
                    and mode = 'AccessExclusiveLock'";
-    // Through several of its tries.
+    // This lasts for several attempts of the change.
     for name in 0..3_i64 {
         while it.count(waiting).await == 0 {
             tokio::task::yield_now().await;

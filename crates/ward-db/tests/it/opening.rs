@@ -1,4 +1,4 @@
-//! Opening a database: what is asked for, what is refused, who else may.
+//! Opening a database: the options, the refusals, and the locks.
 
 use std::os::unix::fs::PermissionsExt;
 

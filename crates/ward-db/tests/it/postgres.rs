@@ -1,4 +1,4 @@
-//! What only PostgreSQL does: connections that end, transactions in each other's way, poolers, replicas.
+//! Behaviour of PostgreSQL alone: lost connections, conflicting transactions, poolers, replicas.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -123,7 +123,7 @@ async fn a_statement_takes_null_first_and_a_value_later() {
             .write("t", move |tx| {
                 tx.execute("delete from t", &[])?;
                 tx.execute("insert into t values (1, $1)", &[value.into()])?;
-                // A text without a place that says its type: the values do.
+                // The statement's text does not determine the type of its parameter, so the values do.
                 tx.one("select case when $1 > 0 then $1 else 0 end, b from t", &[5.into()], |row| {
                     Ok((row.get::<i64>(0)?, row.get::<Option<i64>>(1)?))
                 })
@@ -136,7 +136,7 @@ async fn a_statement_takes_null_first_and_a_value_later() {
 postgres_only!(a_name_that_is_taken_in_the_session_is_no_error);
 async fn a_name_that_is_taken_in_the_session_is_no_error() {
     let it = with_table(one());
-    // As a pooler gives another process's session, with that process's statements in it.
+    // This imitates a pooler that hands out another process's session with that process's statements.
     it.script(&["do $$ begin for i in 0..2500 loop begin \
                    execute format('prepare s%s as select 1', i * 16); \
                  exception when duplicate_prepared_statement then null; end; end loop; end $$"])
@@ -177,7 +177,7 @@ async fn more_parameters_than_the_protocol_counts_are_a_mistake_of_the_program_s
     let mut tries = 0;
     let refused = it.db.write("t", move |tx| {
         tries += 1;
-        assert_eq!(tries, 1, "running it again does not help");
+        assert_eq!(tries, 1, "the program ran the statement again, which cannot help");
         let places: Vec<String> = (1..=65_536).map(|number| format!("(${number})")).collect();
         let values: Vec<ward_db::Value<'_>> = (0..65_536_i64).map(Into::into).collect();
         tx.execute(&format!("insert into t (a) values {}", places.join(", ")), &values)
@@ -186,8 +186,8 @@ async fn more_parameters_than_the_protocol_counts_are_a_mistake_of_the_program_s
     assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
 }
 
-postgres_only!(who_finds_every_connection_busy_is_told_so);
-async fn who_finds_every_connection_busy_is_told_so() {
+postgres_only!(a_call_that_finds_every_connection_busy_is_refused);
+async fn a_call_that_finds_every_connection_busy_is_refused() {
     let it = with_table(Options { busy_timeout: Duration::from_millis(100), ..one() });
     let held = it.hold().await;
     let refused: Error = it.db.read("t", |tx| tx.one(COUNT, &[], |_| Ok(()))).await.unwrap_err();
@@ -198,23 +198,23 @@ async fn who_finds_every_connection_busy_is_told_so() {
     assert_eq!(it.count(COUNT).await, 0);
 }
 
-postgres_only!(who_has_a_deadline_waits_for_a_connection_until_then);
-async fn who_has_a_deadline_waits_for_a_connection_until_then() {
+postgres_only!(a_call_with_a_deadline_waits_for_a_connection_until_then);
+async fn a_call_with_a_deadline_waits_for_a_connection_until_then() {
     let it = with_table(Options { busy_timeout: Duration::ZERO, ..one() });
     let held = it.hold().await;
     let count = || it.db.read("t", |tx| tx.one(COUNT, &[], |row| row.get::<i64>(0)));
     let refused: Error = count().await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     let mut waits = std::pin::pin!(Deadline::of(Duration::from_mins(1)).over(count()));
-    // Once, so that it stands in line before the connection is given back.
+    // One poll, so that the call is queued before the connection is returned.
     let first = std::future::poll_fn(|cx| std::task::Poll::Ready(waits.as_mut().poll(cx).is_pending())).await;
     assert!(first, "it did not wait");
     held.release().await;
     assert_eq!(waits.await.unwrap_or_else(|e: Error| panic!("{e}")), 0);
 }
 
-postgres_only!(whoever_waits_in_the_database_holds_up_nobody_beside, threads = 2);
-async fn whoever_waits_in_the_database_holds_up_nobody_beside() {
+postgres_only!(a_call_that_waits_in_the_database_does_not_delay_others, threads = 2);
+async fn a_call_that_waits_in_the_database_does_not_delay_others() {
     let it = with_table(Options { ready_connections: 1, connections: 3, ..fast() });
     let sleeping = [(); 2].map(|()| {
         let db = it.db.clone();
@@ -222,7 +222,7 @@ async fn whoever_waits_in_the_database_holds_up_nobody_beside() {
             async move { db.read("t", |tx| tx.optional("select pg_sleep(3)", &[], |_| Ok(()))).await },
         )
     });
-    // The one that is used at once is taken, then another, and there is a third.
+    // The connection for immediate use is taken, then another, and a third remains.
     tokio::time::sleep(Duration::from_millis(100)).await;
     for _ in 0..20 {
         assert_eq!(it.count(COUNT).await, 0);
@@ -239,7 +239,7 @@ async fn a_connection_that_ended_is_replaced_unnoticed() {
     for round in 0..5_i64 {
         it.count(COUNT).await;
         terminate(&it);
-        // Before a write, then before a read.
+        // The connection ends before a write, then before a read.
         it.db
             .write("t", move |tx| tx.execute("insert into t values ($1, 0)", &[round.into()]))
             .await
@@ -247,7 +247,8 @@ async fn a_connection_that_ended_is_replaced_unnoticed() {
         terminate(&it);
         assert_eq!(it.count(COUNT).await, round + 1);
     }
-    // Between two statements: the first one's change went with the connection, and comes again with the closure.
+    // The connection ends between two statements. The first one's change is lost with it, and returns with
+    // the closure.
     let (mut first, inner) = (true, Arc::clone(&it));
     it.db
         .write("t", move |tx| {
@@ -260,7 +261,7 @@ async fn a_connection_that_ended_is_replaced_unnoticed() {
         .await
         .unwrap_or_else(|e: Error| panic!("{e}"));
     assert_eq!(it.count(COUNT).await, 7);
-    // During a statement.
+    // The connection ends during a statement.
     let (mut first, inner) = (true, Arc::clone(&it));
     let done = it.db.write("t", move |tx| {
         tx.execute("insert into t values (200, 0)", &[])?;
@@ -300,7 +301,7 @@ async fn a_commit_that_errs_is_unknown_unless_the_server_says_why() {
         .db
         .write("t", move |tx| {
             tries += 1;
-            assert_eq!(tries, 1, "what may have been committed is not done again");
+            assert_eq!(tries, 1, "a write that may have been committed was done again");
             let inner = Arc::clone(&inner);
             std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_millis(300));
@@ -327,7 +328,7 @@ async fn a_statement_s_time_is_bounded_by_the_server_and_from_here() {
     let late: Error = sleep(&it.db).await.unwrap_err();
     assert_eq!(late.kind(), ErrorKind::Timeout);
     assert_eq!(pid().await, before, "the server ended the statement, and the connection lives");
-    // A session that takes no settings: the statement is given up from here, and the server told.
+    // This session takes no settings, so the statement is given up from here and the server is told.
     let unset = Db::open(&format!("{}?statement_cache=off", it.url()), quick).unwrap();
     let started = Instant::now();
     let late: Error = sleep(&unset).await.unwrap_err();
@@ -362,15 +363,15 @@ async fn a_dead_host_is_passed_over() {
     let url = it.url().replace("@127.0.0.1:", "@127.0.0.1:1,127.0.0.1:") + "?target_session_attrs=read-write";
     let db = Db::open(&url, fast()).unwrap();
     db.check().await.unwrap();
-    let nobody = Db::open("postgres://ward:hidden@127.0.0.1:1/ward", fast()).unwrap();
-    let refused: Error = nobody.read("t", |tx| tx.one("select 1", &[], |_| Ok(()))).await.unwrap_err();
+    let unreachable = Db::open("postgres://ward:hidden@127.0.0.1:1/ward", fast()).unwrap();
+    let refused: Error = unreachable.read("t", |tx| tx.one("select 1", &[], |_| Ok(()))).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     assert!(refused.to_string().contains("refused") && !refused.to_string().contains("hidden"), "{refused}");
-    assert_eq!(nobody.migrate(&[], "0.1.0").unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(unreachable.migrate(&[], "0.1.0").unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
-postgres_only!(what_no_value_is_made_of_cannot_be_read);
-async fn what_no_value_is_made_of_cannot_be_read() {
+postgres_only!(a_value_outside_the_portable_types_cannot_be_read);
+async fn a_value_outside_the_portable_types_cannot_be_read() {
     let it = fixture();
     for sql in
         ["select 'infinity'::timestamptz", "select '20000-01-01'::timestamptz", "select now()::timestamp"]
@@ -380,18 +381,18 @@ async fn what_no_value_is_made_of_cannot_be_read() {
     }
     let sum = it.db.read("t", |tx| tx.one("select sum($1)", &[1.into()], |row| row.get::<i64>(0))).await;
     assert_eq!(sum.map_err(|e: Error| e.kind()), Err(ErrorKind::Decode));
-    let moments = [Timestamp::MIN, Timestamp::from_micros(-1), Timestamp::MAX];
-    for moment in moments {
+    let timestamps = [Timestamp::MIN, Timestamp::from_micros(-1), Timestamp::MAX];
+    for timestamp in timestamps {
         let back = it
             .db
-            .read("t", move |tx| tx.one("select $1", &[moment.into()], |row| row.get::<Timestamp>(0)))
+            .read("t", move |tx| tx.one("select $1", &[timestamp.into()], |row| row.get::<Timestamp>(0)))
             .await;
-        assert_eq!(back.unwrap_or_else(|e: Error| panic!("{e}")), moment);
+        assert_eq!(back.unwrap_or_else(|e: Error| panic!("{e}")), timestamp);
     }
 }
 
-postgres_only!(a_pooler_in_transaction_mode_is_no_hindrance, threads = 4);
-async fn a_pooler_in_transaction_mode_is_no_hindrance() {
+postgres_only!(a_pooler_in_transaction_mode_works, threads = 4);
+async fn a_pooler_in_transaction_mode_works() {
     let it = fixture();
     let pooler = Pooler::start(shared(), 2);
     let name = it.url().rsplit('/').next().unwrap();
@@ -440,7 +441,7 @@ async fn a_pooler_in_transaction_mode_is_no_hindrance() {
     }
     assert_eq!(it.count(COUNT).await, 160);
     let sessions = "select count(*) from pg_stat_activity where datname = current_database()";
-    assert!(it.count(sessions).await <= 2 + 1, "two of the pooler's, one of this count's");
+    assert!(it.count(sessions).await <= 2 + 1, "two of the pooler, one of this count");
 }
 
 both!(closing_finishes_what_was_taken_and_then_refuses, threads = 2);
@@ -522,17 +523,18 @@ async fn connections_are_opened_as_needed_and_used_again() {
     assert_eq!(count.unwrap_or_else(|e: Error| panic!("{e}")), 3);
 }
 
-/// How often the system had to give this process a page of memory since it began.
+/// How often the system had to give this process a page of memory since its start.
 fn page_faults(pid: i64) -> u64 {
     let told = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // Behind the process's name, which may hold anything, this is the eighth.
+    // This is the eighth field after the process's name, which may hold any character.
     told.rsplit_once(") ").unwrap().1.split(' ').nth(7).unwrap().parse().unwrap()
 }
 
 postgres_only!(a_session_keeps_the_memory_that_its_statements_take);
 async fn a_session_keeps_the_memory_that_its_statements_take() {
     let it = fixture_with(one());
-    // Each piece comes from the heap and not from the system by itself; all are more than a heap keeps unasked.
+    // Each piece comes from the heap and not directly from the system. Together they exceed what a heap keeps
+    // by default.
     let pieces = ["length(repeat('x', $1::int))"; 5].join(" + ");
     let run = async |times: u64| {
         for _ in 0..times {

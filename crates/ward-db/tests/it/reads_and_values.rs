@@ -1,4 +1,4 @@
-//! What a closure can say to a database and hear back.
+//! The statements of a closure and their answers.
 
 use std::time::Duration;
 
@@ -153,7 +153,7 @@ async fn after_an_sql_error_nothing_more_is_taken_and_nothing_kept() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert_eq!(it.count("select count(*) from t").await, 0);
-    // The mapping's own errors are none of SQL's.
+    // Errors of the mapping are not errors of SQL.
     it.db
         .write("t", |tx| {
             assert!(tx.one("select 'x'", &[], |row| row.get::<i64>(0)).is_err());
@@ -208,7 +208,7 @@ async fn a_database_call_inside_a_closure_panics() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Panic);
-    // The panic closed nothing for good.
+    // The panic closed nothing permanently.
     assert_eq!(it.count("select 1").await, 1);
     let inner = it.db.clone();
     let error: Error = it.db.write("outer", move |_| inner.schema().map(|_| ())).await.unwrap_err();
@@ -291,8 +291,8 @@ async fn a_panicking_read_gives_its_connection_back_without_a_transaction() {
 const ENDLESS: &str =
     "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n";
 
-both!(a_long_read_ends_at_its_deadline_and_when_nobody_waits);
-async fn a_long_read_ends_at_its_deadline_and_when_nobody_waits() {
+both!(a_long_read_ends_at_its_deadline_and_when_its_caller_is_gone);
+async fn a_long_read_ends_at_its_deadline_and_when_its_caller_is_gone() {
     let it = fixture_with(Options { long_readers: 1, long_read_time: Duration::from_millis(200), ..fast() });
     let error: Error =
         it.db.read_long("t", |tx| tx.one(ENDLESS, &[], |row| row.get::<i64>(0))).await.unwrap_err();
@@ -301,7 +301,7 @@ async fn a_long_read_ends_at_its_deadline_and_when_nobody_waits() {
     let it = fixture_with(Options { long_readers: 1, ..fast() });
     let endless = it.db.read_long("t", |tx| tx.one::<i64>(ENDLESS, &[], |row| row.get(0)));
     assert!(tokio::time::timeout(Duration::from_millis(50), endless).await.is_err());
-    // The only long reader is free again long before the thirty seconds of its time.
+    // The only long reader is free again long before its limit of thirty seconds.
     let next = it.db.read_long("t", |tx| tx.one("select 1", &[], |row| row.get::<i64>(0)));
     assert_eq!(
         tokio::time::timeout(Duration::from_secs(5), next)

@@ -1,4 +1,5 @@
-//! PostgreSQL without room for another connection: what lives carries the work, and what has none gets one.
+//! PostgreSQL without room for another connection: existing connections carry the work, and a replica without
+//! any gets one.
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ fn name_of(it: &Fixture) -> &str {
     it.url().rsplit('/').next().unwrap()
 }
 
-/// The URL of the test's database for a role of its own that may have so many connections.
+/// The URL of the test's database for a role of its own, which may have this many connections.
 fn limited(it: &Fixture, connections: u32) -> String {
     let name = name_of(it);
     shared().sql(format!("CREATE ROLE few_{name} LOGIN CONNECTION LIMIT {connections}"));
@@ -82,7 +83,7 @@ async fn three_connections_carry_thirty_clients() {
 
 postgres_only!(a_server_s_own_limit_is_no_other, threads = 4);
 async fn a_server_s_own_limit_is_no_other() {
-    // Two of the eight are kept for the superuser, which Ward is not.
+    // Two of the eight are reserved for superusers, and Ward is not one.
     let server = Server::start(&["max_connections=8", "superuser_reserved_connections=2"], |_| {});
     let database = server.database();
     server.sql("CREATE ROLE few LOGIN");
@@ -104,7 +105,7 @@ async fn replicas_share_the_last_connections() {
     let url = limited(&it, 4);
     let first = Db::open(&url, fast()).unwrap();
     carried(std::slice::from_ref(&first), 0).await;
-    // Twice as many while the old ones work, as in a rolling deploy.
+    // A second replica starts while the first one works, as in a rolling deploy.
     let work = tokio::spawn(async move {
         for round in 1..6 {
             carried(std::slice::from_ref(&first), round * 100_000).await;

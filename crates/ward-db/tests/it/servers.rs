@@ -1,4 +1,4 @@
-//! Which of several servers is used: one that answers, and that takes writes.
+//! The choice among several servers: one that answers and takes writes.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -24,7 +24,7 @@ async fn a_standby_is_no_server_until_it_is_promoted() {
     // Here a commit waits for the standby.
     let open = |url: String| Db::open(&url, Options::default()).unwrap();
     let standby = pair.standby.url("postgres");
-    // The standby first, and nothing said about who takes writes.
+    // The standby comes first, and the URL does not say which server takes writes.
     let both = open(standby.replace("/postgres", &format!(",127.0.0.1:{}/postgres", pair.primary.port)));
     let table = ward_db::Migration {
         name: "0001_t",
@@ -35,9 +35,10 @@ async fn a_standby_is_no_server_until_it_is_promoted() {
 
     let alone = open(standby.clone());
     let told = count(&alone).await.unwrap_err();
-    assert_eq!(told.kind(), ErrorKind::Unavailable, "what a standby knows may be of another day: {told}");
+    assert_eq!(told.kind(), ErrorKind::Unavailable, "a standby may have outdated data: {told}");
     assert!(told.to_string().contains("does not allow writes"), "{told}");
-    // Who takes any server meets its refusal at the transaction's beginning, and in a change outside of one.
+    // A URL that accepts any server meets the refusal at the start of a transaction, and in a change outside
+    // of one.
     let any = open(format!("{standby}?target_session_attrs=any"));
     any.read("t", |tx| tx.one("select 1", &[], |_| Ok(()))).await.unwrap_or_else(|e: Error| panic!("{e}"));
     let retried = add(&any, 2).await.unwrap_err();
@@ -62,13 +63,13 @@ async fn a_server_that_accepts_and_never_answers_is_passed_over() {
     let port = silent.local_addr().unwrap().port();
     let database = shared().database();
     let url = database.url.replace("@127.0.0.1:", &format!("@127.0.0.1:{port},127.0.0.1:"));
-    // Less time than one address may take by itself: the second has its share of it.
+    // The limit is shorter than one address may take alone, so the second one gets a share of it.
     let db = Db::open(&url, Options { closure_time: Duration::from_secs(2), ..fast() }).unwrap();
     db.check().await.unwrap();
     db.read_long("t", |tx| tx.one("select 1", &[], |_| Ok(())))
         .await
         .unwrap_or_else(|e: Error| panic!("{e}"));
-    // A migration has an hour, and must not spend it there.
+    // A migration has an hour, and must not spend it on the silent server.
     let fresh = Db::open(&format!("{url}?connect_timeout=1"), fast()).unwrap();
     fresh.migrate(&[], "0.1.0").unwrap();
     let alone = format!("postgres://ward:hidden@127.0.0.1:{port}/ward?connect_timeout=1");

@@ -1,4 +1,4 @@
-//! What the tests share: a database in a directory of its own, and a way to hold its writer.
+//! Shared by the tests: a database in a directory of its own, and a way to hold its writer.
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub struct Fixture {
     place: Place,
 }
 
-/// Where a test's database is; gone with this.
+/// The place of a test's database, which is deleted with this value.
 pub enum Place {
     File(TempDir, String),
     Server(Database),
@@ -32,7 +32,7 @@ pub fn fast() -> Options {
     Options { flush: false, ..Options::default() }
 }
 
-/// An empty database on the test's engine.
+/// A place for an empty database on the test's engine.
 pub fn place() -> Place {
     match Engine::current() {
         Engine::Sqlite => file_place(),
@@ -54,7 +54,7 @@ pub fn fixture_with(options: Options) -> Fixture {
     at(place(), options)
 }
 
-/// For what only SQLite does.
+/// A fixture for behaviour of SQLite alone.
 pub fn sqlite() -> Fixture {
     sqlite_with(fast())
 }
@@ -80,7 +80,7 @@ impl Fixture {
         self.place.url()
     }
 
-    /// The folder of a SQLite file.
+    /// The folder that contains the SQLite file.
     pub fn dir(&self) -> &TempDir {
         let Place::File(dir, _) = &self.place else { panic!("this test is about a file") };
         dir
@@ -91,7 +91,7 @@ impl Fixture {
         (self.db, dir)
     }
 
-    /// Makes tables, in the portable spelling.
+    /// Creates tables from the portable subset of SQL.
     pub fn tables(&self, sql: &str) {
         let sql = format!("-- oldest binary: 0.1.0\n{sql}").leak();
         self.db.migrate(&[Migration { name: "0001_test", sql }], "0.1.0").unwrap();
@@ -116,7 +116,7 @@ impl Fixture {
             .unwrap_or_else(|e: Error| panic!("{e}"))
     }
 
-    /// Keeps the writer inside a closure until told to go on, so that what is queued meanwhile is one batch.
+    /// Keeps the writer inside a closure until released, so that the writes queued meanwhile are one batch.
     pub async fn hold(&self) -> Held {
         let (release, gate) = mpsc::channel::<()>();
         let (entered, inside) = tokio::sync::oneshot::channel();

@@ -1,4 +1,4 @@
-//! TLS to PostgreSQL, as far as `sslmode` asks for it.
+//! TLS to PostgreSQL in the modes of `sslmode`.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// Whether the connection that this URL makes is encrypted, if it makes one.
+/// Whether the connection that this URL makes is encrypted; an error if it makes none.
 async fn encrypted(url: &str) -> Result<bool, Error> {
     let db = Db::open(url, fast())?;
     let sql = "select ssl from pg_stat_ssl where pid = pg_backend_pid()";
@@ -113,7 +113,7 @@ async fn passwords_and_certificates_let_in() {
     for (who, options, expected) in [
         ("scram:open%20sesame", "sslmode=disable", Some(false)),
         ("scram:open%20sesame", "sslmode=require", Some(true)),
-        // The exchange is bound to this connection, and there is none to bind it to without TLS.
+        // The exchange is bound to the TLS session, so without TLS there is nothing to bind it to.
         ("scram:open%20sesame", "sslmode=require&channel_binding=require", Some(true)),
         ("scram:open%20sesame", "sslmode=disable&channel_binding=require", None),
         ("scram:mellon", "sslmode=require", None),

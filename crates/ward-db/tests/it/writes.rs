@@ -1,4 +1,4 @@
-//! One writer, many callers: what a batch shares and what it must not.
+//! One writer and many callers: what a batch shares, and what stays separate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use ward_db::{Db, Error, ErrorKind, Options, Tx};
 
 type Answer<T> = JoinHandle<Result<T, Error>>;
 
-/// Queues a write behind those queued before it: the runtime of these tests has one thread and runs tasks in order.
+/// Queues a write behind the earlier ones: the runtime of these tests has one thread and runs tasks in order.
 async fn queue<T: Send + 'static>(
     it: &Fixture,
     f: impl FnMut(&mut Tx<'_>) -> Result<T, Error> + Send + 'static,
@@ -101,7 +101,8 @@ async fn one_closure_s_trouble_is_its_own() {
     assert_eq!(it.count("select sum(a) from t").await, 3);
 }
 
-/// The first batch begins without savepoints and is run again with them; the ones after a refusal begin with them.
+/// The first batch starts without savepoints and runs again with them. The batches after a refusal start with
+/// them.
 #[tokio::test]
 async fn a_refusal_costs_its_batch_nothing_but_time() {
     let it = with_table(fast()).await;
@@ -119,7 +120,7 @@ async fn a_refusal_costs_its_batch_nothing_but_time() {
         assert_eq!(before.await.unwrap().unwrap(), 1);
         assert_eq!(kind(refuses).await, ErrorKind::NoRow);
         assert_eq!(after.await.unwrap().unwrap(), 1);
-        // The held one besides: what was run and rolled back as a whole is not counted.
+        // The count includes the held write, but not the run that was rolled back as a whole.
         assert_eq!(it.db.stats().writes - stats.writes, 4);
         assert_eq!(it.count(COUNT).await, 2 * (round + 1));
     }
@@ -137,7 +138,7 @@ async fn a_refusal_alone_leaves_nothing() {
     assert_eq!(insert(&it, 1).await.await.unwrap().unwrap(), 1);
 }
 
-/// Of two disk errors, SQLite answers the one by ending the statement and the other by ending the transaction.
+/// On one of these disk errors SQLite ends the statement, on the other one the transaction.
 #[tokio::test]
 async fn a_full_disk_fails_the_whole_batch_and_heals() {
     const GROWS_ALONE: &str = "insert into t values ($1, $2)";
@@ -216,7 +217,7 @@ async fn a_full_queue_says_so_at_once() {
 }
 
 #[tokio::test]
-async fn who_stops_waiting_disturbs_nobody() {
+async fn a_caller_that_stops_waiting_does_not_disturb_others() {
     let it = with_table(fast()).await;
     let held = it.hold().await;
     let first = insert(&it, 1).await;
@@ -227,8 +228,8 @@ async fn who_stops_waiting_disturbs_nobody() {
     held.release().await;
     first.await.unwrap().unwrap();
     last.await.unwrap().unwrap();
-    assert_eq!(it.count("select sum(a) from t").await, 4, "the abandoned one was never begun");
-    // One that was begun is finished, waited for or not.
+    assert_eq!(it.count("select sum(a) from t").await, 4, "the abandoned write was started");
+    // A write that has started is finished, even if its caller is gone.
     let (release, gate) = std::sync::mpsc::channel::<()>();
     let (entered, inside) = tokio::sync::oneshot::channel();
     let mut entered = Some(entered);
@@ -248,10 +249,10 @@ async fn who_stops_waiting_disturbs_nobody() {
 
 #[tokio::test]
 async fn the_wal_is_folded_in_while_writes_go_on() {
-    // A served file's log is copied by a thread of its own, another's by the writer.
+    // A thread of its own copies the log of a served file; the writer copies any other log.
     for options in [fast(), Options { serve_lock: true, flush: true, ..fast() }] {
         let it = with_table(options).await;
-        // Each commit rewrites some 250 pages, as none stays what it was: without checkpoints, 200 MiB of WAL.
+        // Each commit rewrites some 250 pages. Without checkpoints that would be 200 MiB of WAL.
         for commit in 0..200 {
             let large = ["x", "y"][commit % 2].repeat(1_000_000);
             let grow = queue(&it, move |tx| {
@@ -279,12 +280,12 @@ async fn the_newest_commit_stays_marked_and_the_log_is_free_up_to_it() {
     for number in 0..20 {
         insert(&it, number).await.await.unwrap().unwrap();
     }
-    // An answer comes before the mark goes on, this one after it.
+    // Answers come before the mark moves on; the answer of this check comes after it.
     it.db.check().await.unwrap();
     let (busy, pages, copied): (_, i64, i64) = checkpoint("PASSIVE");
     assert!(!busy && pages > 20, "{pages}");
     assert_eq!(copied, pages, "an older mark is held, and the log can be copied only up to that");
-    // Nobody reads, so what this waits for is the mark.
+    // There is no reader, so this waits for the mark.
     assert!(checkpoint("RESTART").0, "no mark is held");
     it.db.close();
     assert_eq!(checkpoint("TRUNCATE"), (false, 0, 0));
@@ -303,7 +304,7 @@ async fn another_program_s_checkpoint_gets_the_log_to_itself_when_a_write_comes(
         beside.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get::<_, bool>(0)).unwrap()
     });
     begins.recv().unwrap();
-    // Until the checkpoint has taken the right to write, writes pass it by.
+    // Writes succeed until the checkpoint has taken the write lock.
     let mut number = 2;
     while !checkpoint.is_finished() {
         insert(&it, number).await.await.unwrap().unwrap();
@@ -410,7 +411,7 @@ async fn the_last_handle_may_be_a_closure_s() {
     drop(db);
     held.abort();
     let _ = held.await;
-    // Whoever let go last, the file is free for the next.
+    // The file is free for the next server, no matter which handle was dropped last.
     let again = Db::open(&url(&dir), fast()).unwrap();
     again
         .write("t", |tx| tx.execute("create table x (a integer) strict", &[]))

@@ -378,7 +378,7 @@ fn one_file_has_one_server_whatever_its_name() {
     for name in &names {
         let (code, said) = refused(name, &serve);
         assert_eq!(code, Some(1), "{}: {said}", name.display());
-        assert!(said.contains("one file, one server"), "{said}");
+        assert!(said.contains("only one server can use a file"), "{said}");
     }
     // A command finds the server's log by a symbolic link, and not by a hard one.
     assert_eq!(refused(&names[0], &["workspace", "list"]).0, Some(0));

@@ -1,4 +1,4 @@
-//! Work that waits for a session.
+//! The queue of work that waits for a session.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,13 +11,14 @@ use super::super::session::Session;
 use super::Kind;
 use crate::Error;
 
-/// Work for a session, of any type.
+/// Work for a session, with any type of result.
 pub(super) trait Job: Send {
-    /// Does it. False: its connection was lost before anything was decided, and it is to be done on another one.
+    /// Does the work. False: the connection was lost before anything was decided, so another session should
+    /// do it.
     fn run(&mut self, session: &mut Session) -> bool;
-    /// Hands out what came of it.
+    /// Sends the result to the caller.
     fn deliver(self: Box<Self>);
-    /// Says that it was not done.
+    /// Tells the caller that the work was not done.
     fn refuse(self: Box<Self>, error: Error);
 }
 
@@ -65,13 +66,13 @@ impl<T: Send, F: FnMut(&mut Session) -> T + Send> Job for Pending<T, F> {
 
 pub(super) struct Waiting {
     pub(super) since: Instant,
-    /// The end of the caller's patience.
+    /// The time at which the caller gives up.
     pub(super) until: Instant,
     pub(super) kind: Kind,
     pub(super) job: Box<dyn Job>,
 }
 
-/// Work of one kind, the oldest first.
+/// Waiting work of one kind, the oldest first.
 #[derive(Default)]
 pub(super) struct Line(VecDeque<Waiting>);
 
@@ -80,7 +81,7 @@ impl Line {
         self.0.push_back(waiting);
     }
 
-    /// Puts work back that was taken too early.
+    /// Puts work that was taken too early back to the front.
     pub(super) fn put_back(&mut self, waiting: Waiting) {
         self.0.push_front(waiting);
     }
@@ -93,22 +94,23 @@ impl Line {
         self.0.len()
     }
 
-    /// Since when the first of it waits.
+    /// The time since which the first work waits.
     pub(super) fn since(&self) -> Option<Instant> {
         self.0.front().map(|first| first.since)
     }
 
-    /// When the most patient of it gives up.
+    /// The latest time at which any of the waiting callers gives up.
     pub(super) fn last_until(&self) -> Option<Instant> {
         self.0.iter().map(|waiting| waiting.until).max()
     }
 
-    /// Whether the first of it has waited for so long.
+    /// Whether the first work has waited for `patience`.
     pub(super) fn is_late(&self, patience: Duration) -> bool {
         self.since().is_some_and(|since| since.elapsed() >= patience)
     }
 
-    /// Takes out what fits: for the caller to end without a lock, since the end of a closure may be the end of more.
+    /// Removes the matching work. The caller ends it without holding a lock, because dropping a closure may
+    /// drop more.
     pub(super) fn extract(&mut self, fits: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
         let (out, kept): (Vec<_>, Vec<_>) = self.0.drain(..).partition(|waiting| fits(waiting));
         self.0.extend(kept);

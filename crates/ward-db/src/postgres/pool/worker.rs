@@ -9,44 +9,45 @@ use super::line::Line;
 use super::{Next, PATIENCE, Place, SCARCE, Shared, State, Waiting};
 use crate::Error;
 
-/// A connection idle for so long is let go, unless it is the last one.
+/// A connection that is idle for this long is closed, unless it is the last one.
 const IDLE: Duration = Duration::from_mins(5);
 
-/// How often an idle thread looks whether its connection is wanted elsewhere.
+/// How often an idle thread checks whether its connection is needed elsewhere.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// While connections are scarce, one older than this is given up, unless it is the last one; and one in so much time.
+/// While connections are scarce, one older than this is given up, unless it is the last one. At most one is
+/// given up in this time.
 const SCARCE_LIFE: Duration = Duration::from_secs(4);
 
-/// How long a replica without a connection waits after a first refusal, and at most, before it asks again.
+/// The first and the longest pause of a replica without a connection after a refusal.
 const PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
-/// A replica that has a connection waits longer, so that one without comes first.
+/// A replica that has a connection pauses longer, so that one without comes first.
 const GENEROUS_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Worker {
     shared: Arc<Shared>,
     place: Arc<Place>,
-    /// It counts among those that live.
+    /// Whether the thread counts in `State::living`.
     living: bool,
-    /// It counts among those that grow.
+    /// Whether the thread counts in `State::growing`.
     growing: bool,
-    /// The kind of its work under way.
+    /// The index of its running work's kind.
     active: Option<usize>,
 }
 
 impl Worker {
-    /// Runs the thread to its end.
+    /// Runs the thread until the pool stops it.
     pub(super) fn begin(shared: Arc<Shared>, place: Arc<Place>, session: Option<Session>) {
         let adopted = session.is_some();
         let mut worker = Self { shared, place, living: adopted, growing: !adopted, active: None };
         let session = session.map_or_else(|| Session::new(Arc::clone(&worker.shared.source)), Ok);
         let Ok(mut session) = session else {
-            tracing::error!("a database thread has no event loop");
+            tracing::error!("a database thread cannot create its event loop, and ends");
             return;
         };
-        // A session that was adopted counts as idle already.
+        // An adopted session counts as idle already.
         let mut next = if adopted { None } else { Some(Next::Grow) };
         loop {
             next = match next {
@@ -76,7 +77,7 @@ impl Worker {
         if !done {
             return Some(self.give_back(session, waiting));
         }
-        // Before the answer: whoever calls at once finds this one free.
+        // This comes before the answer, so that the caller's next call finds this session free.
         let next = if session.is_connected() && !self.is_to_yield(session) {
             self.freed()
         } else {
@@ -87,7 +88,8 @@ impl Worker {
         next
     }
 
-    /// The connection was lost before the work was done. Other sessions may do the work, and this thread connects again.
+    /// Returns work whose connection was lost before it was done. Other sessions may do it, and this thread
+    /// connects again.
     fn give_back(&mut self, session: &mut Session, mut waiting: Waiting) -> Next {
         session.drop_connection();
         let shared = Arc::clone(&self.shared);
@@ -98,7 +100,7 @@ impl Worker {
             waiting.job.refuse(Error::closed());
             return Next::Stop;
         }
-        // Its caller waits for as long as the work itself may take.
+        // The caller waits for as long as the work itself may take.
         waiting.until = waiting.until.max(Instant::now() + shared.source.options.closure_time);
         state.lines[waiting.kind.index()].put_back(waiting);
         state.growing += 1;
@@ -107,7 +109,7 @@ impl Worker {
         Next::Grow
     }
 
-    /// Whether a replica without a connection may need this one more.
+    /// Whether a replica without a connection may need this connection more.
     fn is_to_yield(&self, session: &Session) -> bool {
         let mut state = self.shared.state.lock();
         let rested = state.yielded.is_none_or(|last| last.elapsed() > SCARCE_LIFE);
@@ -142,7 +144,7 @@ impl Worker {
             return Some(Next::Stop);
         }
         if state.is_scarce() {
-            // Given up for others: it is asked for again after a pause.
+            // The connection was given up for other replicas, so this one asks again only after a pause.
             state.refusals = state.refusals.max(1);
         }
         state.spare.push(Arc::clone(&self.place));
@@ -150,8 +152,8 @@ impl Worker {
         None
     }
 
-    /// Connects, and takes work. When that is refused, the work waits for others' connections while there are any, and in any
-    /// case while the server only lacks room; otherwise it is told why.
+    /// Connects and takes work. After a refusal the work waits for other sessions' connections, if there are
+    /// any. It waits in any case while the server only lacks room. Otherwise the work fails with the reason.
     fn grow(&mut self, session: &mut Session) -> Option<Next> {
         if let Some(told) = self.pause() {
             return Some(told);
@@ -198,14 +200,14 @@ impl Worker {
         if again { Some(Next::Grow) } else { None }
     }
 
-    /// The end of an attempt to connect: with the patience of the work that waits for it.
+    /// The end of an attempt to connect: as late as the most patient waiting work allows.
     fn attempt_until(&self, now: Instant) -> Instant {
         let most = now + self.shared.source.options.closure_time;
         let state = self.shared.state.lock();
         state.lines.iter().filter_map(Line::last_until).max().map_or(most, |last| last.min(most))
     }
 
-    /// Stops asking for a connection after refusals, if the work that wanted it is gone.
+    /// Stops asking for a connection after refusals when no work waits any more.
     fn is_not_needed(&mut self) -> bool {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.state.lock();
@@ -218,7 +220,7 @@ impl Worker {
         true
     }
 
-    /// Waits after refusals. Returns the order that came meanwhile.
+    /// Pauses after refusals. Returns an order that arrived meanwhile.
     fn pause(&mut self) -> Option<Next> {
         let pause = {
             let state = self.shared.state.lock();
@@ -271,14 +273,14 @@ impl Worker {
         }
     }
 
-    /// Its work is at its end.
+    /// Counts the thread's work as finished.
     fn count_out(&mut self, state: &mut State) {
         if let Some(kind) = self.active.take() {
             state.active[kind] -= 1;
         }
     }
 
-    /// Its work and its connection are at their end.
+    /// Counts the thread's work as finished and its connection as closed.
     fn uncount(&mut self, state: &mut State) {
         self.count_out(state);
         if std::mem::take(&mut self.living) {
@@ -302,13 +304,13 @@ impl Drop for Worker {
 
 fn log(refused: &Refused, state: &State) {
     if !refused.is_full {
-        tracing::debug!(why = refused.why, "no connection to the database");
+        tracing::debug!(why = refused.why, "a connection to the database could not be made");
     } else if state.refusals.is_power_of_two() {
         tracing::warn!(
             why = refused.why,
             connections = state.living,
-            "the database gives no further connection: requests wait for the connections that there are. Raise its limit, \
-             or lower database_connections"
+            "the database gives no further connection, so requests wait for the existing ones. Raise its connection \
+            limit, or lower database_connections"
         );
     }
 }
