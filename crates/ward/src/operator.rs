@@ -1,4 +1,4 @@
-//! What the operator does from the command line, beside a running server or without one.
+//! Operations of the command line, beside a running server or without one.
 
 mod bounds;
 pub mod doctor;
@@ -31,7 +31,7 @@ pub use people::{KeyShown, Listed, Removed, issue_key, list_keys, list_members, 
 pub use rotation::{Progress, Rotated, rotate_secrets};
 pub use sealed::{Forgotten, Lost, Unopened, forget_secrets, lost_secrets};
 
-/// Why a command was not done.
+/// The reason why an operator's command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
     /// No workspace has this slug or id.
@@ -43,8 +43,8 @@ pub enum OperatorError {
     /// A workspace that cannot be created like this.
     #[error("the workspace cannot be created: {}", .0.join("; "))]
     Invalid(Vec<String>),
-    /// A name of a key that is none.
-    #[error("a key needs a name of 1 to 256 characters: --name says what it is for")]
+    /// The key name is empty, too long or contains NUL.
+    #[error("the key name must have 1 to 256 characters: give one with --name")]
     KeyName,
     /// The workspace has no member of this id.
     #[error("the workspace has no member with the id {0:?}")]
@@ -52,23 +52,23 @@ pub enum OperatorError {
     /// No live key has this key id.
     #[error("no live key has the key id {0:?}")]
     NoKey(String),
-    /// A role that is none.
+    /// No role has this name.
     #[error("unknown role {0:?}: it must be viewer, member, operator, admin or owner")]
     NoRole(String),
-    /// A lifetime that is none.
+    /// The lifetime is outside 1 to 90 days.
     #[error("a key lives 1 to 90 days, not {0}")]
     Lifetime(u64),
     /// The workspace has no integration of this name or id.
     #[error("the workspace has no integration with the name or id {0:?}")]
     NoIntegration(String),
-    /// Not a day, or a period that ends before it begins.
-    #[error("a period is two days such as 2026-04-01 and 2026-04-30, the first not after the last")]
+    /// A bound is not a date, or the period ends before it begins.
+    #[error("the period must be two dates such as 2026-04-01 and 2026-04-30, the first not after the last")]
     Period,
-    /// It cannot be done now.
-    #[error("it was not done: {0}")]
+    /// A rule of the API refuses the command; the text says which.
+    #[error("nothing was changed: {0}")]
     Refused(String),
-    /// The database.
-    #[error("the database could not do it")]
+    /// The database failed; the source is its error.
+    #[error("the database operation failed")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -113,12 +113,12 @@ impl From<ward_db::Error> for OperatorError {
     }
 }
 
-/// A key that was revoked.
+/// The result of a revocation.
 #[derive(Debug, Serialize)]
 pub struct Revoked {
-    /// Its public part.
+    /// The key's public part, by which the operator names it.
     pub key_id: String,
-    /// What it was called.
+    /// The name that lists showed for it.
     pub name: Option<String>,
     /// The workspace that it belonged to.
     pub workspace_id: WorkspaceId,
@@ -136,10 +136,10 @@ pub async fn list_workspaces(
         .await
 }
 
-/// Looks at every stored workspace for whether it has this Ward's region, a page of 500 at a time, so that no look holds a
-/// connection for long. `None`: the setting `region` is not set, so every region is right.
+/// Checks that every stored workspace has this Ward's region. Pages of 500 rows keep each read short.
+/// Returns `None` if the setting `region` is not set, because then every region is right.
 ///
-/// `ward doctor` says ok when `misplaced` is 0, and else names the workspaces in `named`.
+/// `ward doctor` reports ok if `misplaced` is 0, and otherwise names the workspaces in `named`.
 pub async fn check_regions(app: &App) -> Result<Option<RegionCheck>, OperatorError> {
     const PAGE: u32 = 500;
     let Some(region) = &app.config.platform.region else { return Ok(None) };
@@ -163,7 +163,8 @@ pub async fn show_workspace(app: &App, slug_or_id: &str) -> Result<Overview, Ope
     found.ok_or_else(|| OperatorError::NoWorkspace(slug_or_id.to_owned()))
 }
 
-/// Creates an active workspace without members. `wanted` is what the API's own operation takes, and is judged like that.
+/// Creates an active workspace without members. `wanted` is the body of the API's own operation and is
+/// validated like it.
 pub async fn create_workspace(app: &App, wanted: &serde_json::Value) -> Result<Overview, OperatorError> {
     let operation = app.contract.operation("create-workspace");
     let operation = operation.ok_or_else(|| OperatorError::Refused("no operation".to_owned()))?;
@@ -179,7 +180,7 @@ pub async fn create_workspace(app: &App, wanted: &serde_json::Value) -> Result<O
     show_workspace(app, &id.to_string()).await
 }
 
-/// Archives a workspace, as its owner would.
+/// Archives a workspace, with the effects of the owner's operation.
 pub async fn archive_workspace(app: &App, slug_or_id: &str) -> Result<Overview, OperatorError> {
     let workspace = active_workspace(app, slug_or_id).await?;
     let context = Context::of_operator(app.clock.now());
@@ -193,7 +194,7 @@ pub async fn archive_workspace(app: &App, slug_or_id: &str) -> Result<Overview, 
     if archived { Ok(shown) } else { Err(OperatorError::WrongState(shown.state.name())) }
 }
 
-/// Sets limits of a workspace and shows what it has and may have.
+/// Sets the limits in `new`, if any, and returns the workspace's usage and limits.
 pub async fn workspace_limits(
     app: &App,
     slug_or_id: &str,
@@ -238,7 +239,7 @@ async fn active_workspace(app: &App, slug_or_id: &str) -> Result<WorkspaceId, Op
     Err(OperatorError::WrongState(found.state.name()))
 }
 
-/// What the workspace's integrations have been owed, sent and refused.
+/// The state and the counts of each integration queue of the workspace.
 pub async fn sync_status(app: &App, slug_or_id: &str) -> Result<Vec<LaneShown>, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
     app.db
@@ -246,7 +247,7 @@ pub async fn sync_status(app: &App, slug_or_id: &str) -> Result<Vec<LaneShown>, 
         .await
 }
 
-/// Tries one delivery again, or all that failed, some at a time.
+/// Retries one delivery, or a bounded batch of the failed ones if `delivery` is `None`.
 pub async fn sync_retry(
     app: &App,
     slug_or_id: &str,
@@ -268,7 +269,7 @@ pub async fn sync_retry(
         .await
 }
 
-/// Settles or sends a delivery by what a person found in the EHR.
+/// Settles or resends a delivery according to a person's findings in the EHR.
 pub async fn sync_resolve(
     app: &App,
     slug_or_id: &str,
@@ -286,7 +287,7 @@ pub async fn sync_resolve(
         .await
 }
 
-/// Holds an integration's deliveries, or lets them go.
+/// Pauses an integration's deliveries (`held`) or resumes them.
 pub async fn sync_hold(
     app: &App,
     slug_or_id: &str,
@@ -311,8 +312,8 @@ pub async fn sync_hold(
     sync_status(app, slug_or_id).await
 }
 
-/// Shows every test call that began from the first of these days (UTC) to the last, why it was one, and that nothing of it
-/// was owed or sent.
+/// Lists every test call that began on these days (UTC, both included). Each comes with the rule that made
+/// it a test and the proof that nothing was owed or sent for it.
 pub async fn prove_exclusion(
     app: &App,
     slug_or_id: &str,
@@ -340,8 +341,8 @@ pub async fn prove_exclusion(
         .await
 }
 
-/// Puts a backup where the database file of `database` is to be. What the backup takes for unsent may have been sent since, so
-/// nothing of it is sent before the EHR was searched for it. Blocking.
+/// Restores a backup to the path of `database`. A delivery that the backup records as unsent may have been
+/// sent since. Therefore Ward searches the EHR before it sends any of them. Blocking.
 pub fn restore_backup(
     file: &Path,
     database: &str,

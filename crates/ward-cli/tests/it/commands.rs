@@ -471,7 +471,10 @@ fn the_doctor_says_ok_or_what_to_do() {
     }
     let folder = folder_of(server);
     let table = run(folder.path(), &["doctor"]);
-    assert!(table.status.success() && text(&table.stdout).contains("sealed values  all 2 open"), "{table:?}");
+    assert!(
+        table.status.success() && text(&table.stdout).contains("sealed values  all 2 values open"),
+        "{table:?}"
+    );
     let before = files(folder.path());
 
     // Without its key, and with another one.
@@ -486,7 +489,8 @@ fn the_doctor_says_ok_or_what_to_do() {
         "{message} {action}"
     );
     assert!(
-        listed.contains("2 of 2 do not open") && listed.contains("auth/bearer_token of integration ehr"),
+        listed.contains("2 of 2 values cannot be opened")
+            && listed.contains("auth/bearer_token of integration ehr"),
         "{listed}"
     );
     private(&key, "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n");

@@ -1,7 +1,8 @@
-//! Stored values that are longer than what is accepted today.
+//! Stored values that are longer than the limits of today.
 //!
-//! An earlier version of Ward took names and configurations of any length. They are still served; a change that sends
-//! them again is refused. The operator can list them and have their owners shorten them.
+//! An earlier version of Ward accepted names and configurations of any length. Ward still serves such
+//! values, but refuses a change that sends them again. The operator can list them and have their owners
+//! shorten them.
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -13,39 +14,39 @@ use crate::error::ApiError;
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::{api_keys, integrations, workspaces};
 
-/// How many values are listed.
+/// The list ends here; further values only set `more`.
 const MOST_LISTED: usize = 1_000;
-/// How many rows one look reads of names.
+/// Rows with names that one read returns.
 const NAMES_AT_ONCE: u32 = 500;
-/// How many rows one look reads of configurations, which may be large.
+/// Rows with configurations that one read returns; each may be large.
 const CONFIGURATIONS_AT_ONCE: u32 = 20;
 
-/// A stored value that is longer than what is accepted today.
+/// A stored value that is longer than its limit of today.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OverLong {
     /// The workspace that it belongs to.
     pub workspace_id: WorkspaceId,
     /// Whether it is part of a `workspace`, an `api_key` or an `integration`.
     pub what: &'static str,
-    /// Which one: its id, or a key's `key_id`.
+    /// The row's id; for an API key its `key_id`.
     pub id: String,
     /// The field, such as `name` or `endpoints.3.description`.
     pub field: String,
-    /// What is accepted today, as a sentence. Never the value.
+    /// The limit, as a sentence. It never contains the value.
     pub limit: String,
 }
 
-/// What was found, and whether there is more of it.
+/// The result of [`over_long_values`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct OverLongValues {
-    /// The values, at most a thousand.
+    /// The first 1,000 values at most.
     pub found: Vec<OverLong>,
-    /// Whether there are more.
+    /// Whether more than 1,000 values exist.
     pub more: bool,
 }
 
-/// Lists stored values that are longer than what is accepted today. Reads every workspace, key and integration once, a
-/// bounded number of rows at a time, and writes nothing.
+/// Lists stored values that are longer than their limits of today. It reads every workspace, key and
+/// integration once, a bounded number of rows at a time, and writes nothing.
 ///
 /// # Errors
 /// [`OperatorError::Database`] when the database cannot be read.
@@ -126,7 +127,8 @@ async fn names_of_keys(app: &App, all: &mut OverLongValues) -> Result<(), Operat
 }
 
 async fn configurations(app: &App, all: &mut OverLongValues) -> Result<(), OperatorError> {
-    // The operation that takes the largest configurations decides, so that the limits stand in one place.
+    // The limits come from the operation that accepts the largest configurations, so they are stated only
+    // once.
     let Some(operation) = app.contract.operation("create-integration").cloned() else { return Ok(()) };
     let mut after = (WorkspaceId(Uuid::nil()), IntegrationId(Uuid::nil()));
     loop {

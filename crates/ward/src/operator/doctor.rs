@@ -1,4 +1,4 @@
-//! A look at everything that keeps an installation in order: `ward doctor`. It changes nothing.
+//! `ward doctor`: checks of an installation that change nothing.
 
 mod disk;
 
@@ -17,54 +17,54 @@ use crate::workspaces;
 
 /// The time that a database has to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A clock that is further from the database server's is wrong.
+/// A larger difference from the database server's clock is a problem.
 const CLOCKS_APART: Duration = Duration::from_secs(5);
-/// The number of lost values that one line names.
+/// The number of lost values that one message names.
 const NAMED: usize = 5;
 
 /// How one check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// In order.
+    /// The check found nothing wrong.
     Ok,
-    /// In order as far as it was looked at; the line says why not further.
+    /// The check could not run to its end, but found nothing wrong; the message says why.
     Note,
-    /// Something must be done.
+    /// The check found something that the operator must mend.
     Problem,
 }
 
-/// One line of the doctor.
+/// One line of the doctor's report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// The thing that was looked at.
+    /// The name of the check.
     pub check: &'static str,
-    /// How the look ended.
+    /// The outcome of the check.
     pub status: Health,
-    /// What was found.
+    /// The observation, as a sentence.
     pub message: String,
-    /// What to do, where something must be done.
+    /// The operator's next step; `None` unless `status` is [`Health::Problem`].
     pub action: Option<String>,
 }
 
 impl Finding {
-    /// A line about something in order.
+    /// A check that found nothing wrong.
     pub fn ok(check: &'static str, message: impl Into<String>) -> Self {
         Self { check, status: Health::Ok, message: message.into(), action: None }
     }
 
-    /// A line about something that was not looked at, or not to its end.
+    /// A check that did not run, or not to its end.
     pub fn note(check: &'static str, message: impl Into<String>) -> Self {
         Self { status: Health::Note, ..Self::ok(check, message) }
     }
 
-    /// A line about something that must be mended.
+    /// A failed check, with the operator's next step.
     pub fn problem(check: &'static str, message: impl Into<String>, action: impl Into<String>) -> Self {
         Self { status: Health::Problem, action: Some(action.into()), ..Self::ok(check, message) }
     }
 }
 
-/// Looks at everything. The first lines need no database, and the others end where it does.
+/// Runs every check. The first checks need no database; the others are left out if it does not open.
 pub async fn examine(config: &Config) -> Vec<Finding> {
     let mut found = vec![key_file(config)];
     if let Some(path) = config.database_file() {
@@ -97,7 +97,7 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
     found
 }
 
-/// An error with its causes.
+/// An error's text with those of its causes, each once.
 fn full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -123,7 +123,7 @@ async fn open(config: &Config) -> Result<Db, String> {
     }
 }
 
-/// What the database itself tells.
+/// The checks that need an open database.
 async fn look_into(config: &Config, db: &Db) -> Vec<Finding> {
     let mut found = vec![encoding(db).await, clock(db).await];
     let judged = {
@@ -158,9 +158,12 @@ async fn look_into(config: &Config, db: &Db) -> Vec<Finding> {
     });
     match app::keys_at_hand(config) {
         Ok(keys) => found.extend(with_keys(config, db, keys).await),
-        // The line about the key's file says why.
+        // The finding about the key's file says why.
         Err(_) => {
-            found.push(Finding::note("master key", "not compared with the database: it cannot be read"));
+            found.push(Finding::note(
+                "master key",
+                "not compared with the database, because the key cannot be read",
+            ));
         }
     }
     found
@@ -171,7 +174,11 @@ async fn with_keys(config: &Config, db: &Db, keys: Vault) -> Vec<Finding> {
     let app = match App::with(config.clone(), db.clone(), Clock::default(), keys) {
         Ok(app) => app,
         Err(error) => {
-            found.push(Finding::problem("settings", full(&error), "mend the setting that the line names"));
+            found.push(Finding::problem(
+                "settings",
+                full(&error),
+                "correct the setting that the message names",
+            ));
             return found;
         }
     };
@@ -182,11 +189,11 @@ async fn with_keys(config: &Config, db: &Db, keys: Vault) -> Vec<Finding> {
     found
 }
 
-/// Whether every stored workspace has this Ward's region.
+/// Checks that every stored workspace has this Ward's region.
 async fn regions(app: &App) -> Finding {
     const CHECK: &str = "regions";
     match check_regions(app).await {
-        Err(error) => Finding::problem(CHECK, full(&error), "see that the database answers"),
+        Err(error) => Finding::problem(CHECK, full(&error), "check that the database answers"),
         Ok(None) => Finding::ok(CHECK, "the setting `region` is not set, so every region is right"),
         Ok(Some(check)) if check.misplaced == 0 => {
             Finding::ok(CHECK, format!("all {} workspaces have this Ward's region", check.checked))
@@ -206,19 +213,19 @@ async fn regions(app: &App) -> Finding {
                     check.checked,
                     named.join(", ")
                 ),
-                "set `region` to the region that this database serves; workspaces of another one belong into its own database",
+                "set `region` to the region that this database serves; move workspaces of other regions to databases of their own",
             )
         }
     }
 }
 
-/// Whether every stored value has a length that would be accepted today.
+/// Checks that no stored value is longer than its limit of today.
 async fn lengths(app: &App) -> Finding {
     const CHECK: &str = "lengths";
     match over_long_values(app).await {
-        Err(error) => Finding::problem(CHECK, full(&error), "see that the database answers"),
+        Err(error) => Finding::problem(CHECK, full(&error), "check that the database answers"),
         Ok(values) if values.found.is_empty() => {
-            Finding::ok(CHECK, "every stored value is as long as is accepted today")
+            Finding::ok(CHECK, "no stored value is longer than its limit")
         }
         Ok(values) => {
             let named: Vec<String> = values
@@ -231,11 +238,8 @@ async fn lengths(app: &App) -> Finding {
             let more = if values.more { "or more " } else { "" };
             Finding::problem(
                 CHECK,
-                format!(
-                    "{count} {more}stored values are longer than is accepted today: {}",
-                    named.join(", ")
-                ),
-                "they are served as they are; shorten them by the API before the next change of the same thing",
+                format!("{count} {more}stored values are longer than their limits: {}", named.join(", ")),
+                "shorten them through the API; until then, Ward serves them but refuses changes that send them again",
             )
         }
     }
@@ -249,22 +253,24 @@ fn key_file(config: &Config) -> Finding {
         }
         (Ok(Some(_)), _) => Finding::ok(CHECK, "the settings give the key itself"),
         (Ok(None), MasterKey::File { path, .. }) => {
-            Finding::note(CHECK, format!("{} is not there", path.display()))
+            Finding::note(CHECK, format!("{} does not exist", path.display()))
         }
-        (Ok(None), _) => Finding::note(CHECK, "the settings name none"),
-        (Err(error), _) => Finding::problem(CHECK, error.to_string(), "do what the line says"),
+        (Ok(None), _) => Finding::note(CHECK, "the settings name no key"),
+        (Err(error), _) => {
+            Finding::problem(CHECK, error.to_string(), "follow the instruction in the message")
+        }
     }
 }
 
-/// Whether the key at hand is the one that the database is used with.
+/// Checks that the database was used with the configured key.
 async fn master_key(config: &Config, db: &Db, keys: &Vault) -> Finding {
     const CHECK: &str = "master key";
     let known = keys.check_values();
     let noted = db.read("operator.noted_keys", move |tx| vault::noted(tx, &known)).await;
     match (noted, keys.has_key()) {
-        (Err(error), _) => Finding::problem(CHECK, full(&error), "see that the database answers"),
+        (Err(error), _) => Finding::problem(CHECK, full(&error), "check that the database answers"),
         (Ok(noted), true) if noted.foreign == 0 => {
-            Finding::ok(CHECK, "the database is used with the key here")
+            Finding::ok(CHECK, "the database is used with the configured key")
         }
         (Ok(_), true) => Finding::problem(
             CHECK,
@@ -282,19 +288,19 @@ async fn master_key(config: &Config, db: &Db, keys: &Vault) -> Finding {
             };
             Finding::problem(
                 CHECK,
-                format!("the database was used with a key, and {at} is not there"),
+                format!("the database was used with a key, and {at} does not exist"),
                 "put the key's file back, or name its place with --master-key-file. If the key is lost: ward secrets forget",
             )
         }
     }
 }
 
-/// Whether the keys at hand open every sealed value.
+/// Checks that the configured keys open every sealed value.
 async fn sealed(app: &App) -> Finding {
     const CHECK: &str = "sealed values";
     match lost_secrets(app, &app.vault).await {
-        Err(error) => Finding::problem(CHECK, full(&error), "see that the database answers"),
-        Ok(lost) if lost.is_empty() => Finding::ok(CHECK, format!("all {} open", lost.sealed)),
+        Err(error) => Finding::problem(CHECK, full(&error), "check that the database answers"),
+        Ok(lost) if lost.is_empty() => Finding::ok(CHECK, format!("all {} values open", lost.sealed)),
         Ok(lost) => {
             let mut named: Vec<String> = lost.unopened.iter().take(NAMED).map(ToString::to_string).collect();
             if lost.unopened.len() > NAMED {
@@ -302,8 +308,13 @@ async fn sealed(app: &App) -> Finding {
             }
             Finding::problem(
                 CHECK,
-                format!("{} of {} do not open: {}", lost.unopened.len(), lost.sealed, named.join(", ")),
-                "give the key that they were sealed under, among former_master_key_files; or, if it is lost, \
+                format!(
+                    "{} of {} values cannot be opened: {}",
+                    lost.unopened.len(),
+                    lost.sealed,
+                    named.join(", ")
+                ),
+                "add the key that sealed them to former_master_key_files; if that key is lost, run \
                  ward secrets forget",
             )
         }
@@ -319,7 +330,7 @@ async fn encoding(db: &Db) -> Finding {
             format!("{name} cannot hold every name"),
             "make a database in UTF-8 (CREATE DATABASE ward ENCODING 'UTF8' TEMPLATE template0), and move the data there",
         ),
-        Err(error) => Finding::problem(CHECK, full(&error), "see that the database answers"),
+        Err(error) => Finding::problem(CHECK, full(&error), "check that the database answers"),
     }
 }
 
@@ -329,7 +340,7 @@ async fn clock(db: &Db) -> Finding {
     let now = Clock::default().now();
     let theirs = match db.clock().await {
         Ok(theirs) => theirs,
-        Err(error) => return Finding::problem(CHECK, full(&error), "see that the database answers"),
+        Err(error) => return Finding::problem(CHECK, full(&error), "check that the database answers"),
     };
     if let Some(theirs) = theirs {
         let apart = Duration::from_micros(now.micros().abs_diff(theirs.micros()));
@@ -343,7 +354,8 @@ async fn clock(db: &Db) -> Finding {
             )
         };
     }
-    // Nothing keeps a second clock here, so the newest rows tell whether this one was set back.
+    // The database has no clock of its own here, so only the newest rows can show that this clock was set
+    // back.
     let newest = db.read("operator.newest", workspaces::operator::newest).await.ok().flatten();
     match newest {
         Some(newest) if newest > now.saturating_add(CLOCKS_APART) => Finding::problem(
@@ -355,7 +367,7 @@ async fn clock(db: &Db) -> Finding {
     }
 }
 
-/// Whether only its owner can use the database file, and only trusted users its folder.
+/// Checks that only its owner can use the database file, and that not everyone can write to its folder.
 #[cfg(unix)]
 fn permissions(path: &Path) -> Finding {
     use std::os::unix::fs::PermissionsExt as _;
@@ -382,13 +394,13 @@ fn permissions(path: &Path) -> Finding {
         Ok(_) => Finding::ok(CHECK, format!("{} is its owner's alone", path.display())),
         Err(error) => Finding::problem(
             CHECK,
-            format!("{} cannot be looked at: {error}", folder.display()),
+            format!("cannot read the permissions of {}: {error}", folder.display()),
             "run the doctor as the user that serves the database, or as root",
         ),
     }
 }
 
-/// The database file and what lies beside it.
+/// The database file and the files that `SQLite` and Ward keep beside it.
 fn beside(path: &Path) -> impl Iterator<Item = PathBuf> {
     ["", "-wal", "-shm", "-lock"]
         .map(|ending| {
@@ -399,7 +411,7 @@ fn beside(path: &Path) -> impl Iterator<Item = PathBuf> {
         .into_iter()
 }
 
-/// The folder that a file is in.
+/// The folder of a file; `.` for a bare file name.
 fn folder_of(path: &Path) -> PathBuf {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
@@ -407,7 +419,7 @@ fn folder_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Whether the listener's private key is kept from others.
+/// Checks that the listener's private key is closed to other users.
 #[cfg(unix)]
 fn tls_key(path: &Path) -> Finding {
     use std::os::unix::fs::PermissionsExt as _;
@@ -418,25 +430,25 @@ fn tls_key(path: &Path) -> Finding {
             format!("everyone can use {} (mode {mode:04o})", path.display()),
             format!("chmod o-rwx {}", path.display()),
         ),
-        Ok(_) => Finding::ok(CHECK, format!("{} is kept from others", path.display())),
+        Ok(_) => Finding::ok(CHECK, format!("{} is closed to other users", path.display())),
         Err(error) => Finding::problem(
             CHECK,
-            format!("{} cannot be looked at: {error}", path.display()),
+            format!("cannot read the permissions of {}: {error}", path.display()),
             "name the file with tls_key",
         ),
     }
 }
 
-/// Whether the keys of every issuer can be had.
+/// Checks that the keys of every issuer can be fetched.
 async fn issuers(app: &App) -> Vec<Finding> {
     let mut found = Vec::new();
     for issuer in app.issuers.all() {
         found.push(match issuer.keys().await {
-            Ok(_) => Finding::ok("issuer", format!("the keys of {} can be had", issuer.name)),
+            Ok(_) => Finding::ok("issuer", format!("the keys of {} can be fetched", issuer.name)),
             Err(_) => Finding::problem(
                 "issuer",
-                format!("the keys of {} cannot be had, so its tokens are refused with 503", issuer.name),
-                "see that this machine reaches the issuer, and that the settings of `issuers` are right",
+                format!("the keys of {} cannot be fetched, so its tokens are refused with 503", issuer.name),
+                "check that this machine reaches the issuer and that the setting `issuers` is right",
             ),
         });
     }

@@ -15,28 +15,28 @@ use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::members;
 use crate::page::Page;
 
-/// A key as its operator sees it: never its secret.
+/// A key for the operator's eyes, without its secret.
 #[derive(Debug, Serialize)]
 pub struct KeyShown {
     /// The credential's id.
     pub id: CredentialId,
-    /// Its public part.
+    /// The public part of the key.
     pub key_id: String,
-    /// Its name in lists.
+    /// The name that lists show.
     pub name: Option<String>,
-    /// Its role.
+    /// The role that bounds the key's permissions.
     pub role: Role,
     /// The principal that it speaks for.
     pub entity_id: PrincipalId,
     /// Whether that principal is a `user` or a `service`.
     pub kind: &'static str,
-    /// Whether its time is over.
+    /// Whether `expires_at` has passed.
     pub expired: bool,
-    /// When it expires.
+    /// The timestamp from which the key is refused.
     pub expires_at: Timestamp,
-    /// When it last let a caller in, to the minute.
+    /// The timestamp of its last successful use, to the minute.
     pub last_used_at: Option<Timestamp>,
-    /// When it was minted.
+    /// The timestamp at which the key was created.
     pub created_at: Timestamp,
 }
 
@@ -60,9 +60,9 @@ impl KeyShown {
 /// A page of a workspace's list.
 #[derive(Debug, Serialize)]
 pub struct Listed<T> {
-    /// The rows.
+    /// The rows of this page, in list order.
     pub items: Vec<T>,
-    /// The place after which the list goes on; `None` at its end.
+    /// The position after which the next page begins; `None` on the last page.
     pub next: Option<i64>,
 }
 
@@ -120,7 +120,7 @@ pub async fn issue_key(
         .await
 }
 
-/// Ends a key at once.
+/// Revokes a key, which ends it at once.
 pub async fn revoke_key(app: &App, key_id: &str) -> Result<Revoked, OperatorError> {
     let context = Context::of_operator(app.clock.now());
     let none = || OperatorError::NoKey(key_id.to_owned());
@@ -156,14 +156,14 @@ pub async fn list_members(
 /// A membership that was ended.
 #[derive(Debug, Serialize)]
 pub struct Removed {
-    /// The workspace.
+    /// The workspace that the member belonged to.
     pub workspace_id: WorkspaceId,
-    /// The former member.
+    /// The former member, as lists show it.
     #[serde(flatten)]
     pub member: members::Shown,
 }
 
-/// Ends a membership, with the keys that spoke for it in this workspace.
+/// Ends a membership and the keys that spoke for it in this workspace.
 pub async fn remove_member(app: &App, slug_or_id: &str, entity: &str) -> Result<Removed, OperatorError> {
     let none = || OperatorError::NoMember(entity.to_owned());
     let wanted = uuid::Uuid::try_parse(entity).map(PrincipalId).map_err(|_| none())?;

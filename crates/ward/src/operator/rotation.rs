@@ -1,4 +1,4 @@
-//! The rotation of the master key: everything that is sealed under a former one is sealed anew.
+//! The rotation of the master key: values under a previous key are sealed again under the current one.
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -13,36 +13,38 @@ use crate::ids::WorkspaceId;
 use crate::integrations;
 use crate::vault::{self, Resealed, Vault};
 
-/// How many rows of one kind one transaction seals anew.
+/// Rows of one kind that one transaction seals again.
 const AT_ONCE: u32 = 200;
-/// How often everything is gone through: a server that still has a former key in force adds to it meanwhile.
+/// Passes over all values. A server that still seals under a previous key adds more in the meantime.
 const PASSES: u32 = 3;
 
-/// How far a rotation is.
+/// The progress of a rotation, counted in sealed values.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// What was sealed anew.
+    /// Values that were sealed again so far.
     pub done: usize,
-    /// What there was at the start.
+    /// Values to seal again, as counted at the start.
     pub of: usize,
 }
 
-/// What a rotation came to. Counted are the secrets of integrations, Twilio's tokens, and answers kept for a repeat.
+/// The result of a rotation. It counts secrets of integrations, Twilio tokens, and answers kept for
+/// replays.
 #[derive(Debug, Serialize)]
 pub struct Rotated {
-    /// What was sealed anew.
+    /// Values that were sealed again.
     pub done: usize,
-    /// What there was at the start.
+    /// Values to seal again, as counted at the start.
     pub of: usize,
-    /// What could not be opened with the keys here.
+    /// Values that none of the configured keys opens.
     pub unopened: Vec<String>,
-    /// What is still sealed under another key. As long as there is anything, the former keys stay noted.
+    /// Values still sealed under another key. While there are any, the database keeps its record of the
+    /// previous keys.
     pub left: usize,
 }
 
-/// Why the former keys are not forgotten.
+/// The reason why the previous keys are not forgotten.
 enum Kept {
-    /// So much is still sealed under them.
+    /// The number of values that are still sealed under them.
     Left(i64),
     Failed(ApiError),
 }
@@ -59,8 +61,9 @@ impl From<ApiError> for Kept {
     }
 }
 
-/// Seals everything that is under a former key anew, in small steps beside running servers, and then forgets the former
-/// keys: a process that has only those is refused at start, and seals nothing. Can be broken off and begun again.
+/// Seals every value under a previous key again, in small steps beside running servers, and then forgets
+/// the previous keys. A process that has only those is then refused at start, and seals nothing. An
+/// interrupted rotation can be started again.
 pub async fn rotate_secrets(app: &App, progress: impl Fn(Progress)) -> Result<Rotated, OperatorError> {
     let (vault, now) = (app.vault.clone(), app.clock.now());
     let counted = app.db.read_long("operator.count_sealed", move |tx| count(tx, &vault, now)).await?;
@@ -77,7 +80,7 @@ pub async fn rotate_secrets(app: &App, progress: impl Fn(Progress)) -> Result<Ro
     Ok(rotated)
 }
 
-/// How much is sealed under another key than the one in force.
+/// The number of values sealed under another key than the current one.
 fn count(tx: &mut Tx<'_>, vault: &Vault, now: Timestamp) -> Result<i64, ApiError> {
     Ok(integrations::count_under_other_keys(tx, vault)?
         + twilio::count_under_other_keys(tx, vault)?
@@ -85,7 +88,7 @@ fn count(tx: &mut Tx<'_>, vault: &Vault, now: Timestamp) -> Result<i64, ApiError
 }
 
 impl Rotated {
-    /// Adds a step, and says after which row the next begins.
+    /// Adds a step's counts, and returns the row after which the next step begins.
     fn add<A>(&mut self, step: Resealed<A>, progress: &impl Fn(Progress)) -> Option<A> {
         self.done += step.done;
         self.unopened.extend(step.unopened);
@@ -131,13 +134,15 @@ async fn pass(app: &App, rotated: &mut Rotated, progress: &impl Fn(Progress)) ->
     Ok(())
 }
 
-/// Forgets every key but the one in force, unless something is still sealed under another. Returns how much.
+/// Forgets every key but the current one, unless values are still sealed under another. Returns their
+/// number.
 async fn forget_former_keys(app: &App) -> Result<usize, OperatorError> {
     let (vault, now) = (app.vault.clone(), app.clock.now());
     let forgotten = app
         .db
         .write("operator.forget_keys", move |tx| {
-            // First this, which waits for whoever seals under one of them at this moment; then what that led to counts.
+            // This statement waits for writes that are sealing under a previous key. Their rows are part of
+            // the count that follows.
             vault::keep_only(tx, vault.check_value())?;
             match count(tx, &vault, now)? {
                 0 => Ok(()),

@@ -1,4 +1,5 @@
-//! Sealed values that the keys here do not open: after a master key was lost, they must be entered again.
+//! Sealed values that none of the configured keys opens. People must enter them again after the loss of a
+//! master key.
 
 use std::fmt;
 
@@ -16,21 +17,21 @@ use crate::integrations::{self, SecretAt};
 use crate::vault::{self, SealedRow, Vault};
 use crate::workspaces;
 
-/// How many rows of one kind one transaction reads.
+/// Rows of one kind that one transaction reads.
 const AT_ONCE: u32 = 200;
 
-/// A sealed value that the keys here do not open.
+/// A sealed value that none of the configured keys opens.
 #[derive(Clone, Debug, Serialize)]
 pub struct Unopened {
     /// The workspace that it belongs to.
     pub workspace_id: WorkspaceId,
-    /// That workspace's slug.
+    /// The slug of that workspace, if the workspace exists.
     pub workspace: Option<String>,
     /// The integration that it belongs to; `None` for a Twilio account.
     pub integration_id: Option<IntegrationId>,
-    /// The integration's name.
+    /// The name of that integration, if the integration exists.
     pub integration: Option<String>,
-    /// Where in it the value belongs, such as `auth/bearer_token`.
+    /// The path of the field, such as `auth/bearer_token`.
     pub field: String,
 }
 
@@ -44,35 +45,36 @@ impl fmt::Display for Unopened {
     }
 }
 
-/// The sealed values, sorted by whether the keys here open them.
+/// The result of [`lost_secrets`].
 #[derive(Default)]
 pub struct Lost {
-    /// The number of values looked at.
+    /// The number of values that were checked.
     pub sealed: usize,
     secrets: Vec<SealedRow<SecretAt>>,
     tokens: Vec<SealedRow<WorkspaceId>>,
     answers: Vec<SealedRow<String>>,
-    /// The values that must be entered again. Answers kept for a repeat are left out: they end within minutes anyway.
+    /// The values that must be entered again. Answers kept for a replay are left out, because they expire
+    /// within minutes.
     pub unopened: Vec<Unopened>,
 }
 
 impl Lost {
-    /// Whether every value opens.
+    /// Whether the keys open every value.
     pub fn is_empty(&self) -> bool {
         self.secrets.is_empty() && self.tokens.is_empty() && self.answers.is_empty()
     }
 }
 
-/// The outcome of forgetting.
+/// The result of [`forget_secrets`].
 #[derive(Debug, Serialize)]
 pub struct Forgotten {
-    /// The number of values forgotten.
+    /// The number of forgotten values, answers for replays included.
     pub forgotten: usize,
     /// The values that must be entered again.
     pub enter_again: Vec<Unopened>,
 }
 
-/// Looks at every sealed value, and keeps those that no key of `vault` opens.
+/// Tries every sealed value, and collects those that no key of `vault` opens.
 pub async fn lost_secrets(app: &App, vault: &Vault) -> Result<Lost, OperatorError> {
     let mut lost = Lost::default();
     let mut after = None;
@@ -120,7 +122,7 @@ fn unopened<A>(rows: Vec<SealedRow<A>>, vault: &Vault) -> impl Iterator<Item = S
     rows.into_iter().filter(|row| vault.open(&row.bytes, &row.place).is_err())
 }
 
-/// Adds the names that people know these values by.
+/// Adds the names of the workspaces and integrations.
 fn name_all(
     tx: &mut Tx<'_>,
     secrets: &[SealedRow<SecretAt>],
@@ -148,8 +150,9 @@ fn name_all(
     Ok(named)
 }
 
-/// Forgets these values, each with an event in its workspace's audit, and then the keys that they were sealed under. From
-/// then on the database takes the key of `vault`, or, when that has none, the one that the next server has.
+/// Forgets these values, each with an event in its workspace's audit, and then the keys that sealed them.
+/// Afterwards the database accepts the key of `vault`. If `vault` has none, it accepts the key of the next
+/// server.
 pub async fn forget_secrets(app: &App, vault: &Vault, lost: Lost) -> Result<Forgotten, OperatorError> {
     let mut forgotten = 0;
     let context = Context::of_operator(app.clock.now());

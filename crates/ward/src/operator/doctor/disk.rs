@@ -1,16 +1,16 @@
-//! The room on the disk that holds the database file.
+//! Free space on the disk of the database file.
 
 use std::path::Path;
 
 use super::{Finding, folder_of};
 
 const CHECK: &str = "disk";
-/// Less room than this is a problem: a log alone grows to 128 MiB.
+/// Less free space is a problem: a write-ahead log alone grows to 128 MiB.
 const LEAST_BYTES: u64 = 1 << 30;
-/// Less than one part in this many is a problem on a large disk too.
+/// A smaller fraction of a large disk (one part in this many) is a problem too.
 const LEAST_PART: u64 = 20;
 
-/// Looks at the room for the database file at `path`.
+/// Checks the free space for the database file at `path`.
 pub(super) fn free(path: &Path) -> Finding {
     let folder = folder_of(path);
     match rustix::fs::statvfs(&folder) {
@@ -22,8 +22,8 @@ pub(super) fn free(path: &Path) -> Finding {
         ),
         Err(error) => Finding::problem(
             CHECK,
-            format!("the disk of {} cannot be looked at: {error}", folder.display()),
-            "see that the folder is there",
+            format!("cannot read the free space of {}: {error}", folder.display()),
+            "check that the folder exists",
         ),
     }
 }
@@ -38,7 +38,7 @@ fn judge(free: u64, all: u64, nodes: u64, all_nodes: u64) -> Finding {
             "make room: when the disk is full, every write is refused",
         );
     }
-    // Some file systems count no files, and say 0.
+    // Some file systems do not count files and report 0.
     if all_nodes > 0 && nodes < 1_000 {
         return Finding::problem(
             CHECK,
