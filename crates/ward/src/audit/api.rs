@@ -15,7 +15,7 @@ use crate::ids::{CredentialId, EventId, PrincipalId, WorkspaceId};
 use crate::members;
 use crate::scan::{self, Found, List as _, Stretch, Wanted};
 
-/// Totals are exact up to here, and this beyond.
+/// Totals are exact up to this number; beyond it, they are this number.
 const TOTAL_LIMIT: i64 = 10_000;
 
 /// `AuditEventResponse`
@@ -74,7 +74,7 @@ struct Period {
 }
 
 impl Period {
-    /// The bounds as times. The contract has accepted and normalized them.
+    /// Parses the bounds. The contract's validation has accepted and normalized them.
     fn bounds(&self) -> Result<(Option<Timestamp>, Option<Timestamp>), ApiError> {
         let time = |text: &Option<String>| {
             text.as_deref()
@@ -90,7 +90,7 @@ struct ReportQuery {
     entity_id: Option<Uuid>,
 }
 
-/// Which rows of a list to show.
+/// The page of a list that the caller asks for.
 #[derive(Clone, Copy, Deserialize)]
 struct Rows {
     limit: i64,
@@ -117,7 +117,7 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
     Reply::ok(&page(&call.app, "audit.list", list, sent.read()?).await?)
 }
 
-/// A page of events, newest first, with their total.
+/// A page of events, newest first, with the total of the list.
 async fn page(
     app: &App,
     name: &'static str,
@@ -149,7 +149,7 @@ pub async fn access_log(call: Call) -> Result<Reply, ApiError> {
     let (entry, sent) = call.enter_with_query().await?;
     let workspace = entry.workspace()?.id;
     let (from, to) = sent.read::<Period>()?.bounds()?;
-    // Text that is no id names no principal, like an unknown id.
+    // A text that is not an id gets the answer for an unknown id.
     let principal = PrincipalId(call.parameter("entity_id").parse().unwrap_or(Uuid::nil()));
     let ever = Filter { actor: Some(principal.0), ..Filter::default() };
     let list = store::Events { workspace, filter: Filter { from, to, ..ever.clone() } };
@@ -160,7 +160,7 @@ pub async fn access_log(call: Call) -> Result<Reply, ApiError> {
     Reply::ok(&events)
 }
 
-/// Whether a principal is a member of the workspace, or ever did anything in it.
+/// Whether a principal is a member of the workspace, or ever acted in it.
 async fn is_known(
     app: &App,
     workspace: WorkspaceId,
@@ -189,7 +189,7 @@ pub async fn summary(call: Call) -> Result<Reply, ApiError> {
     Reply::ok(&summarize(&call.app, store::Events { workspace, filter }).await?)
 }
 
-/// The figures of all events, step by step as [`scan::read`] does.
+/// Sums the figures of all events, in bounded steps like [`scan::read`].
 async fn summarize(app: &App, events: store::Events) -> Result<Summary, ApiError> {
     let (mut total_events, mut phi_access_events) = (0, 0);
     let (mut actors, mut services) = (HashSet::new(), HashSet::new());

@@ -1,4 +1,4 @@
-//! The audit: who did what to which thing, written in the transaction that did it.
+//! The audit: each event is written in the transaction of the action that it records.
 
 pub mod api;
 pub mod exports;
@@ -19,34 +19,34 @@ use crate::http::caller::Caller;
 use crate::identity::token::Verified;
 use crate::ids::{CredentialId, EventId, PrincipalId, WorkspaceId};
 
-/// Who did it.
+/// The principal, credential or operator behind an event.
 #[derive(Clone, Debug)]
 pub struct Actor {
-    /// The principal.
+    /// The principal that acted, if it is known.
     pub entity: Option<PrincipalId>,
-    /// The key it used.
+    /// The API key that it used, if any.
     pub credential: Option<CredentialId>,
     operator: bool,
     token: Option<Arc<Verified>>,
 }
 
 impl Actor {
-    /// Nobody known: an anonymous caller, or time itself.
+    /// An anonymous caller, or an action of Ward's own when a time has come.
     pub const NOBODY: Self = Self { entity: None, credential: None, operator: false, token: None };
-    /// The operator, on the command line.
+    /// The operator at the command line.
     pub const OPERATOR: Self = Self { entity: None, credential: None, operator: true, token: None };
 
-    /// The actor of an earlier request, as far as the database keeps it.
+    /// The actor of an earlier request, as far as the database stores it.
     pub const fn kept(entity: Option<PrincipalId>, credential: Option<CredentialId>) -> Self {
         Self { entity, credential, operator: false, token: None }
     }
 
-    /// A principal with a key.
+    /// A principal that used an API key.
     pub const fn new(entity: PrincipalId, credential: CredentialId) -> Self {
         Self { entity: Some(entity), credential: Some(credential), operator: false, token: None }
     }
 
-    /// A caller.
+    /// The actor of an authenticated request.
     pub fn of(caller: &Caller) -> Self {
         Self {
             entity: Some(caller.principal),
@@ -57,29 +57,29 @@ impl Actor {
     }
 }
 
-/// Something done, about to be recorded.
+/// An action that is about to be recorded.
 pub struct Event<'a> {
-    /// In which workspace.
+    /// The workspace of the action.
     pub workspace: WorkspaceId,
-    /// In which room.
+    /// The room of the action, such as `workspaces`.
     pub service: &'static str,
-    /// What, such as `workspace.update`.
+    /// The name of the action, such as `workspace.update`.
     pub action: &'static str,
-    /// To what kind of thing.
+    /// The kind of the changed resource, such as `api_key`.
     pub resource_type: &'static str,
-    /// To which thing.
+    /// The id of the changed resource.
     pub resource_id: Option<Uuid>,
-    /// What that thing is called.
+    /// The display name of the resource.
     pub resource_name: Option<&'a str>,
-    /// By whom.
+    /// The author of the action.
     pub actor: Actor,
-    /// In which request.
+    /// The request of the action; its id, time, address and user agent are stored.
     pub context: &'a Context,
-    /// What changed: an object, never with a secret in it.
+    /// An object that says what changed. It never contains a secret.
     pub metadata: Value,
 }
 
-/// An event as it is stored.
+/// The columns of an event's row.
 struct Record<'a> {
     id: EventId,
     workspace: WorkspaceId,
@@ -96,12 +96,13 @@ struct Record<'a> {
     metadata: &'a Value,
 }
 
-/// Records an event in the transaction that does what it tells: both are kept, or neither.
+/// Records an event in the transaction of its action: both are committed, or neither.
 pub fn record(tx: &mut Tx<'_>, event: Event<'_>) -> Result<(), ApiError> {
     write(tx, event, false)
 }
 
-/// Records that patient data was read: numbers, names, what a call was about. It is written before the answer leaves.
+/// Records that patient data was read, such as numbers, names or the content of a call. The event is
+/// written before the answer leaves.
 pub fn record_phi_access(tx: &mut Tx<'_>, event: Event<'_>) -> Result<(), ApiError> {
     write(tx, event, true)
 }
@@ -112,7 +113,7 @@ fn write(tx: &mut Tx<'_>, event: Event<'_>, phi_accessed: bool) -> Result<(), Ap
     if event.actor.operator {
         metadata["operator"] = json!(true);
     }
-    // A token has no id of ours. Its subject may be an address or a name, so only a hash of it is kept.
+    // A token has no id in Ward. Its subject may be an address or a name, so only its hash is kept.
     if let Some(token) = &event.actor.token {
         metadata["token"] = json!({ "issuer": &*token.issuer.name, "subject_hash": token.subject_hash() });
     }

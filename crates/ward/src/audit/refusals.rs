@@ -1,9 +1,10 @@
-//! Refusals and failed sign-ins: events that no transaction did, so they are gathered off the request's path.
+//! Refusals and failed sign-ins. No transaction belongs to them, so they are collected in memory and
+//! written later.
 //!
-//! However often the same key is refused the same way from the same address, one event a flush tells it, with a count.
-//! The buffer is bounded in all, for one workspace and for one credential. A refusal that finds no room is counted by its
-//! reason, and one event a flush tells the workspace how many refusals were not recorded singly. A full buffer takes a
-//! place from the workspace that has the most, so a flood in one workspace costs no other workspace an event.
+//! Equal refusals (same key, reason and address) become one event per flush, with a count. The buffer is
+//! bounded in total, per workspace and per credential. A refusal that finds no room is only counted, by its
+//! reason, and one event per flush tells the workspace these counts. A full buffer evicts from the
+//! workspace that has the most, so a flood in one workspace costs no other workspace an event.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -17,37 +18,38 @@ use ward_db::{Db, Timestamp};
 use super::{Actor, Record, store};
 use crate::ids::{CredentialId, EventId, PrincipalId, WorkspaceId};
 
-/// Different refusals that are gathered between two flushes: in all, of one workspace, and of one credential in it.
+/// Distinct refusals that are kept between two flushes: in total, of one workspace, and of one credential
+/// in it.
 const BOUNDS: Bounds = Bounds { all: 10_000, workspace: 1_000, credential: 250 };
-/// How many events one transaction writes.
+/// Events that one transaction writes.
 const BATCH: usize = 500;
 
-/// One refusal.
+/// A refused request, for the audit.
 #[derive(Clone, Debug)]
 pub struct Refusal {
-    /// The workspace whose auditors should know.
+    /// The workspace whose auditors see the event.
     pub workspace: WorkspaceId,
-    /// The room of the operation.
+    /// The room of the operation, such as `workspaces`.
     pub service: &'static str,
     /// `access.forbidden` or `access.unauthorized`.
     pub action: &'static str,
-    /// What was tried.
+    /// The id of the refused operation.
     pub operation: Arc<str>,
-    /// By whom, where the credential was good.
+    /// The principal, if the credential was valid.
     pub actor: Option<PrincipalId>,
-    /// With which key; `None` for a token.
+    /// The API key; `None` for a token.
     pub credential: Option<CredentialId>,
-    /// Why it was refused, for the auditors only.
+    /// The reason, which only auditors see.
     pub reason: &'static str,
-    /// From where.
+    /// The address of the client.
     pub address: IpAddr,
-    /// What the first such client called itself.
+    /// The `user-agent` header of the first of equal refusals.
     pub user_agent: Option<String>,
-    /// When.
+    /// The timestamp of the request.
     pub at: Timestamp,
 }
 
-/// What makes two refusals the same.
+/// The fields by which two refusals are equal.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Same {
     workspace: WorkspaceId,
@@ -85,7 +87,7 @@ struct Bounds {
     credential: usize,
 }
 
-/// A credential, or the principal of a token.
+/// An API key, or the principal of a token.
 type Who = (Option<PrincipalId>, Option<CredentialId>);
 
 /// The refusals of one workspace since the last flush.
@@ -96,10 +98,10 @@ struct Gathered {
     unlisted: Unlisted,
 }
 
-/// Refusals that are not recorded singly.
+/// Refusals that were only counted.
 #[derive(Clone, Default)]
 struct Unlisted {
-    /// How many there were, by action and reason.
+    /// The number of refusals, by action and reason.
     counts: BTreeMap<(&'static str, &'static str), u64>,
     first: Option<Timestamp>,
     last: Option<Timestamp>,
@@ -134,7 +136,7 @@ pub struct Refusals {
 struct State {
     kept: usize,
     workspaces: HashMap<WorkspaceId, Gathered>,
-    /// The workspaces by how many refusals are kept of each.
+    /// The workspaces, sorted by their number of kept refusals.
     by_size: BTreeSet<(usize, WorkspaceId)>,
 }
 
@@ -145,7 +147,7 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// Takes note of a refusal.
+    /// Collects a refusal for the next flush.
     pub fn note(&self, refusal: Refusal) {
         self.add(Counted { last: refusal.at, first: refusal, count: 1 });
     }
@@ -157,7 +159,8 @@ impl Refusals {
         }
     }
 
-    /// Writes what was gathered. What cannot be written is gathered again, as far as there is room.
+    /// Writes the collected refusals. Those that cannot be written are collected again, as far as there is
+    /// room.
     pub async fn flush(&self, db: &Db) {
         let gathered = std::mem::take(&mut *self.state.lock()).workspaces;
         let mut events: Vec<Told> = Vec::new();
@@ -176,7 +179,7 @@ impl Refusals {
                 .await;
             if let Err(error) = written {
                 let error: ward_db::Error = error;
-                tracing::error!(%error, events = batch.len(), "refusals could not be recorded; they are kept for the next try");
+                tracing::error!(%error, events = batch.len(), "cannot record refusals; they are kept for the next flush");
                 for told in batch.iter().cloned() {
                     match told {
                         Told::One(counted) => self.add(counted),
@@ -199,7 +202,7 @@ impl Refusals {
 }
 
 impl State {
-    /// Adds a refusal. The error names the bound for which one refusal is not recorded singly.
+    /// Adds a refusal. The error names the bound because of which one refusal was only counted.
     fn add(&mut self, more: Counted, bounds: Bounds) -> Result<(), &'static str> {
         let (workspace, same) = (more.first.workspace, Same::of(&more.first));
         let who = (same.actor, same.credential);
@@ -243,7 +246,8 @@ impl State {
         if is_full { Err("all") } else { Ok(()) }
     }
 
-    /// Takes its newest place from the workspace that has the most, if that has more than one place more than `size`.
+    /// Evicts the newest refusal of the workspace that has the most, if that one has at least two more than
+    /// `size`.
     fn take_from_the_largest(&mut self, size: usize) -> bool {
         let Some((largest, workspace)) = self.by_size.last().copied() else { return false };
         if largest <= size + 1 {
@@ -262,12 +266,12 @@ impl State {
     }
 }
 
-/// The content of one event about refusals.
+/// The content of one audit event about refusals.
 #[derive(Clone)]
 enum Told {
-    /// Refusals that are all the same.
+    /// Equal refusals.
     One(Counted),
-    /// How many refusals of a workspace were not recorded singly.
+    /// The counts of a workspace's other refusals.
     Sum(WorkspaceId, Unlisted),
 }
 
@@ -388,7 +392,7 @@ mod tests {
         Refusals { bounds: SMALL, state: Mutex::default() }
     }
 
-    /// How many refusals of the workspace are kept singly, and how many are only counted.
+    /// The number of the workspace's kept refusals, and of those that are only counted.
     fn figures(refusals: &Refusals, of: WorkspaceId) -> (usize, u64) {
         let state = refusals.state.lock();
         let sizes: usize = state.workspaces.values().map(|gathered| gathered.kept.len()).sum();

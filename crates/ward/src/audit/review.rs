@@ -1,4 +1,4 @@
-//! The review of access: every key that may enter a workspace.
+//! The access review: every API key of a workspace.
 
 use serde::Serialize;
 use ward_db::Timestamp;
@@ -10,9 +10,9 @@ use crate::http::{Call, Reply};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::Page;
 
-/// How many keys a review lists.
+/// Keys that a review lists.
 const LISTED: i64 = 1_000;
-/// Totals are exact up to here, and this beyond.
+/// Totals are exact up to this number; beyond it, they are this number.
 const TOTAL_LIMIT: i64 = 10_000;
 
 const NOTE: &str = "Members who sign in at an identity provider need no key of Ward's, so they are not listed here. \

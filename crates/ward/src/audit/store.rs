@@ -11,7 +11,6 @@ use super::api::Listed;
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::scan::{List, Stretch};
 
-/// Inserts an event.
 pub(super) fn insert(tx: &mut Tx<'_>, event: &Record<'_>) -> Result<(), Error> {
     let metadata = event.metadata.to_string();
     let address = event.address.map(|address| address.to_string());
@@ -39,44 +38,40 @@ pub(super) fn insert(tx: &mut Tx<'_>, event: &Record<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Which events to list.
+/// Conditions on events; `None` sets no condition.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Of this room.
     pub service: Option<String>,
-    /// Of this action.
     pub action: Option<String>,
-    /// By this principal.
+    /// The principal that acted.
     pub actor: Option<Uuid>,
-    /// On this kind of thing.
     pub resource_type: Option<String>,
-    /// On this thing.
+    /// The id of the resource.
     pub resource: Option<Uuid>,
-    /// Only where patient data was read.
+    /// Only events that read patient data.
     pub phi_only: bool,
-    /// Not before.
+    /// The earliest timestamp, included.
     pub from: Option<Timestamp>,
-    /// Not after.
+    /// The latest timestamp, included.
     pub to: Option<Timestamp>,
 }
 
 const COLUMNS: &str = "id, workspace_id, at, service, action, resource_type, resource_id, resource_name, \
                        actor_entity_id, actor_credential_id, ip_address, user_agent, phi_accessed, metadata";
 
-/// An event's place in its workspace's list, newest first.
+/// An event's position in its workspace's list, newest first.
 type Place = (Timestamp, Uuid);
 
-/// A workspace's events that a filter finds.
+/// The events of a workspace that match a filter.
 #[derive(Clone, Debug)]
 pub(super) struct Events {
-    /// The workspace that has them.
     pub workspace: WorkspaceId,
-    /// The filter on the events.
     pub filter: Filter,
 }
 
 impl Events {
-    /// The conditions that the index answers: where a stretch begins and ends, and the period where it does not say so.
+    /// The conditions that the index answers: the ends of the stretch, and the period where the stretch has
+    /// no end.
     fn bounds(&self, stretch: Stretch<Place>) -> (String, Vec<Value<'_>>) {
         let mut sql = String::from("workspace_id = $1");
         let mut values = vec![self.workspace.into()];
@@ -97,7 +92,8 @@ impl Events {
         (sql, values)
     }
 
-    /// The same and the conditions that are asked for, and only those, so that each combination has a plan of its own.
+    /// [`Self::bounds`] and the conditions of the filter. Absent conditions are left out of the SQL, so
+    /// each combination has a plan of its own.
     fn conditions(&self, stretch: Stretch<Place>) -> (String, Vec<Value<'_>>) {
         let filter = &self.filter;
         let asked = [
@@ -118,15 +114,15 @@ impl Events {
         (sql, values)
     }
 
-    /// A step of the events from the oldest on: the place of the last row that it looks at, `None` for the list's end, and
-    /// the rows that the filter finds up to there.
+    /// One step through the events, oldest first. It returns the position of the last row that it read
+    /// (`None` at the end of the list) and the matching rows up to there.
     pub fn oldest(
         &self,
         tx: &mut Tx<'_>,
         after: Option<Place>,
         step: i64,
     ) -> Result<(Option<Place>, Vec<Listed>), Error> {
-        // The order is the reverse of the list's, so the bounds change their places.
+        // The order is the reverse of the list's, so the signs of the bounds are reversed.
         let (bounds, mut values) = self.bounds(Stretch { after: None, last: None });
         let mut bounds = bounds;
         if let Some((at, id)) = after {
@@ -150,7 +146,7 @@ impl Events {
         Ok((last, tx.all(&sql, &values, listed)?))
     }
 
-    /// Counts the events of a stretch, and names who did them and where.
+    /// Counts the events of a stretch, and collects their actors and services.
     pub fn figures(&self, tx: &mut Tx<'_>, stretch: Stretch<Place>) -> Result<Figures, Error> {
         let (conditions, values) = self.conditions(stretch);
         let counts = format!(
@@ -170,16 +166,14 @@ impl Events {
     }
 }
 
-/// The figures of a stretch of events.
 #[derive(Debug)]
 pub(super) struct Figures {
-    /// The number of events.
     pub events: i64,
-    /// Those of them that read patient data.
+    /// The number of events that read patient data.
     pub phi: i64,
-    /// The principals that did them, each once.
+    /// The acting principals, each once.
     pub actors: Vec<PrincipalId>,
-    /// The rooms in which they were done, each once.
+    /// The rooms, each once.
     pub services: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The JSON route that describes whoever calls.
+//! The JSON route that describes the caller.
 
 use serde::Serialize;
 use ward_db::Timestamp;
@@ -60,7 +60,8 @@ struct Listed {
 }
 
 impl Listed {
-    /// The membership as far as this credential reaches. A key that may not view workspaces learns no names here either.
+    /// The membership within this credential's permissions. A key that may not view workspaces gets no
+    /// names here either.
     fn new(membership: store::Membership, credential: Reach) -> Self {
         let permissions = credential.within(Reach::whole(membership.role)).permissions;
         let named = permissions.contains(Permission::WorkspaceView);
@@ -92,7 +93,8 @@ pub async fn me(call: Call) -> Result<Reply, ApiError> {
             Ok::<_, ward_db::Error>((described, listed))
         })
         .await?;
-    // A token tells the name of today; stored is the one of the last time they created or joined a workspace.
+    // A token has the current name; the stored one is from the last time the caller created or joined a
+    // workspace.
     let told = caller.token().and_then(|token| token.name.clone());
     Reply::ok(&Me {
         entity_id: caller.exists.then_some(principal),

@@ -1,7 +1,7 @@
 //! The configured issuers and their signing keys: discovery, fetching, rotation and outages.
 //!
-//! Keys are fetched when they are first needed, anew when they have grown old, and when a token names one that is not
-//! there. Whoever's key is known never waits for any of that.
+//! Keys are fetched when they are first needed, when they are too old, and when a token names an unknown
+//! key. A token whose key is known never waits for a fetch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,51 +17,52 @@ use ward_db::Timestamp;
 use crate::clock::Clock;
 use crate::config::issuers::{IssuerConfig, TokenAlgorithm};
 
-/// The longest time one document of an issuer may take.
+/// Time limit for one document of an issuer.
 const FETCH_TIME: Duration = Duration::from_secs(4);
 /// The largest document that an issuer may send, bytes.
 const LARGEST_DOCUMENT: usize = 512 * 1024;
-/// How many keys of one issuer are kept: what a token without `kid` is tried against must stay short.
+/// Bounds the keys of one issuer, because a token without `kid` is tried against all of them.
 const MOST_KEYS: usize = 32;
-/// How often a key that is not there may make Ward look again.
+/// A token with an unknown key causes a fetch only after this pause since the last such fetch.
 const UNKNOWN_KEY_PAUSE: Duration = Duration::from_mins(1);
-/// How long a fetch that failed is not repeated.
+/// No fetch begins within this pause after a failed one.
 const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 
-/// Why an issuer's document cannot be had. For the log; names no token and no secret.
+/// The reason why an issuer's document cannot be used. It goes to the log and contains no token and no
+/// secret.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The client could not be made.
-    #[error("no HTTP client: {0}")]
+    /// The HTTP client could not be created.
+    #[error("cannot create the HTTP client: {0}")]
     Client(reqwest::Error),
     /// The issuer could not be reached or did not answer in time.
     #[error("{what}: {error}")]
     Unreachable {
-        /// Which document.
+        /// The kind of document.
         what: &'static str,
-        /// What happened, without the URL.
+        /// The client's error, without the URL.
         error: reqwest::Error,
     },
-    /// It answered with something else.
+    /// The issuer answered with a status other than 200.
     #[error("{what}: status {status}")]
     Status {
-        /// Which document.
+        /// The kind of document.
         what: &'static str,
-        /// What it answered.
+        /// The status of the answer.
         status: u16,
     },
-    /// It answered with something unusable.
+    /// The issuer's document is malformed or contradicts the settings.
     #[error("{what}: {problem}")]
     Unusable {
-        /// Which document.
+        /// The kind of document.
         what: &'static str,
-        /// What is wrong with it.
+        /// The problem, as a phrase that follows `what`.
         problem: &'static str,
     },
 }
 
 impl FetchError {
-    /// Whether the same request may do better later.
+    /// Whether the same request may succeed later.
     const fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
@@ -71,28 +72,28 @@ impl FetchError {
     }
 }
 
-/// An issuer's keys cannot be had now.
+/// The keys of an issuer are not available now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unavailable {
-    /// After how many seconds it is worth trying again.
+    /// Seconds after which a retry is worthwhile.
     pub retry_after: u64,
 }
 
-/// One verification key.
+/// A key that verifies signatures.
 pub struct Key {
-    /// Its name, if it has one.
+    /// The `kid` of the key, if it has one.
     pub id: Option<String>,
-    /// The one algorithm that it is for.
+    /// The only algorithm that the key verifies.
     pub algorithm: TokenAlgorithm,
-    /// The key itself.
+    /// The decoded public key.
     pub decoding: DecodingKey,
 }
 
-/// An issuer's keys as they were at one moment.
+/// The keys of an issuer at the time of one fetch.
 pub struct KeySet {
-    /// The keys that can verify something.
+    /// The keys that verify an accepted algorithm.
     pub keys: Vec<Key>,
-    /// Where the issuer tells about its users, if it does (`OpenID` Connect Core 1.0, section 5.3).
+    /// The issuer's userinfo endpoint, if it has one (`OpenID` Connect Core 1.0, section 5.3).
     pub userinfo: Option<String>,
     generation: u64,
 }
@@ -101,16 +102,16 @@ pub struct KeySet {
 struct State {
     keys: Option<Arc<KeySet>>,
     generation: u64,
-    /// When the fetch that brought the keys began.
+    /// The start of the fetch that brought the keys.
     fetched: Last,
-    /// When a fetch last failed, if none has succeeded since.
+    /// The last failed fetch, if none has succeeded since.
     failed: Last,
-    /// When an unknown key last made Ward look again.
+    /// The last fetch because of an unknown key.
     looked_again: Last,
 }
 
-/// When something happened last. Where the clock has gone back behind it, it counts as now: or keys would be trusted, and
-/// pauses last, until the clock is there again.
+/// The timestamp of the last occurrence. If the clock has been set back before it, the occurrence counts as
+/// happening now. Otherwise, keys would stay trusted and pauses would last until the clock catches up.
 #[derive(Default)]
 struct Last(Option<Timestamp>);
 
@@ -126,26 +127,25 @@ impl Last {
     }
 }
 
-/// What a look for keys came to.
 type Found = Result<Arc<KeySet>, Unavailable>;
 
-/// Whether keys are wanted because a token names one that is not there, which is a reason once a minute only.
+/// The reason for a fetch. An unknown key in a token is a reason only once a minute.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reason {
     NoneOrOld,
     UnknownKey,
 }
 
-/// One issuer and what is known of it.
+/// One issuer, its keys and its HTTP client.
 pub struct Issuer {
-    /// Its settings.
+    /// The issuer's settings.
     pub config: IssuerConfig,
-    /// Its identifier, shared by every token that is verified.
+    /// The issuer identifier, shared by every verified token.
     pub name: Arc<str>,
     http: reqwest::Client,
     clock: Clock,
     state: Mutex<State>,
-    /// Held while fetching, so that one fetch serves all who wait.
+    /// Held during a fetch, so that one fetch serves all waiting callers.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -155,16 +155,18 @@ pub struct Issuers {
 }
 
 impl Issuers {
-    /// Prepares the configured issuers and the cryptography that verifies their tokens. Fetches nothing yet.
+    /// Prepares the configured issuers and the cryptography that verifies their tokens. It fetches nothing
+    /// yet.
     pub fn new(config: &[IssuerConfig], clock: &Clock) -> Result<Self, FetchError> {
-        // Which provider the library finds by itself depends on what other crates ask of it, and a wrong guess panics
-        // at the first token. It can be installed once per process; a second Ward in it finds it there.
+        // The provider that the library would pick depends on the features that other crates enable, and a
+        // wrong pick panics at the first token. A provider can be installed once per process; a second Ward
+        // in the same process reuses it.
         let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
         if config.is_empty() {
             return Ok(Self { all: Vec::new() });
         }
-        // Proxies of the environment are not asked: who can set a variable must not see or change signing keys.
-        // Redirects are not followed: the URLs that may be fetched are those that were checked.
+        // Proxies from the environment are not used: a person who can set a variable must not see or change
+        // signing keys. Redirects are not followed: only URLs that were checked may be fetched.
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -186,23 +188,24 @@ impl Issuers {
         Ok(Self { all: config.iter().map(issuer).collect() })
     }
 
-    /// The issuer of this identifier. Compared character for character (`OpenID` Connect Core 1.0, section 3.1.3.7).
+    /// The issuer of this identifier, compared character for character (`OpenID` Connect Core 1.0, section
+    /// 3.1.3.7).
     pub fn named(&self, issuer: &str) -> Option<&Arc<Issuer>> {
         self.all.iter().find(|known| &*known.name == issuer)
     }
 
-    /// All of them.
+    /// Every configured issuer, in the order of the settings.
     pub fn all(&self) -> &[Arc<Issuer>] {
         &self.all
     }
 
-    /// Whether any issuer is configured.
+    /// Whether at least one issuer is configured.
     pub fn any(&self) -> bool {
         !self.all.is_empty()
     }
 
-    /// Fetches the keys of all issuers that have none, so that the first caller need not wait. A failure is logged and
-    /// tried again when a token comes.
+    /// Fetches the keys of all issuers that have none, so that the first caller need not wait. A failure is
+    /// logged; the next token causes a retry.
     pub async fn warm(&self) {
         for issuer in &self.all {
             let _ = issuer.keys().await;
@@ -211,7 +214,7 @@ impl Issuers {
 }
 
 impl Issuer {
-    /// The keys to verify with. Waits for a fetch only where there are none that may still be used.
+    /// The keys for verification. It waits for a fetch only if no usable keys are there.
     pub async fn keys(self: &Arc<Self>) -> Found {
         let cached = {
             let mut state = self.state.lock();
@@ -228,20 +231,21 @@ impl Issuer {
         self.fetch_after(keys.generation, Reason::NoneOrOld).await
     }
 
-    /// Keys newer than those in which a token's key was not found; `None` when it was looked for a moment ago already.
+    /// Keys newer than those in which a token's key was not found. `None` if Ward already looked within the
+    /// last minute.
     pub async fn newer_keys(self: &Arc<Self>, than: &KeySet) -> Option<Arc<KeySet>> {
         self.fetch_after(than.generation, Reason::UnknownKey).await.ok()
     }
 
-    /// Fetches beside the requests, unless somebody does so already.
+    /// Fetches beside the requests, unless a fetch is running.
     fn refresh_aside(self: &Arc<Self>, generation: u64) {
         if let Ok(turn) = self.turn.clone().try_lock_owned() {
             drop(self.begin(turn, generation, Reason::NoneOrOld));
         }
     }
 
-    /// Fetches the keys, unless newer ones than `generation` are there by the time it is this caller's turn. Who comes
-    /// while somebody fetches waits for what they find.
+    /// Fetches the keys, unless newer ones than `generation` are there when this caller's turn comes.
+    /// Callers that arrive during a fetch wait for its result.
     async fn fetch_after(self: &Arc<Self>, generation: u64, reason: Reason) -> Found {
         let turn = self.turn.clone().lock_owned().await;
         match self.begin(turn, generation, reason) {
@@ -252,8 +256,9 @@ impl Issuer {
         }
     }
 
-    /// Begins a fetch, in a task of its own: whoever made Ward begin it may hang up or run out of time, and it is finished
-    /// for the others all the same. `Err`: none is to be made, and this is what there is.
+    /// Begins a fetch in a task of its own. The request that caused it may be cancelled or time out; the
+    /// fetch still ends for the other callers. `Err`: no fetch is needed or allowed, and this is the
+    /// result.
     fn begin(
         self: &Arc<Self>,
         turn: OwnedMutexGuard<()>,
@@ -300,15 +305,17 @@ impl Issuer {
                 Ok(keys)
             }
             Err(error) => {
-                tracing::warn!(issuer = %self.name, %error, "the issuer's keys could not be fetched");
-                // The time after it: a fetch that took long would else be repeated at once by each who waited for it.
+                tracing::warn!(issuer = %self.name, %error, "cannot fetch the issuer's keys; tokens with unknown keys are refused until a fetch succeeds");
+                // The timestamp is taken after the fetch. Otherwise, every caller that waited for a slow
+                // fetch would repeat it at once.
                 state.failed = Last(Some(self.clock.now()));
                 Err(Unavailable { retry_after: FAILURE_PAUSE.as_secs() })
             }
         }
     }
 
-    /// Discovery, then keys (`OpenID` Connect Discovery 1.0, section 4; RFC 7517, section 5).
+    /// Fetches the discovery document, then the keys (`OpenID` Connect Discovery 1.0, section 4; RFC 7517,
+    /// section 5).
     async fn fetch(&self) -> Result<KeySet, FetchError> {
         #[derive(Deserialize)]
         struct Metadata {
@@ -322,7 +329,7 @@ impl Issuer {
         let url = format!("{}/.well-known/openid-configuration", self.name.trim_end_matches('/'));
         let metadata: Metadata = serde_json::from_value(self.document(METADATA, &url, None).await?)
             .map_err(|_| unusable(METADATA, "has no issuer or no jwks_uri"))?;
-        // Section 4.3: or whoever serves any page of the host could speak for the issuer.
+        // Section 4.3: without this check, the author of any page on the host could speak for the issuer.
         if *metadata.issuer != *self.name {
             return Err(unusable(METADATA, "is of another issuer"));
         }
@@ -335,7 +342,8 @@ impl Issuer {
         let usable =
             listed.iter().filter_map(key).filter(|key| self.config.algorithms.contains(&key.algorithm));
         let keys: Vec<Key> = usable.take(MOST_KEYS).collect();
-        // An empty set is what a broken deployment serves. Keys that still verify are worth more.
+        // A broken deployment may serve an empty set. The keys that are there and still verify are worth
+        // more.
         if keys.is_empty() {
             return Err(unusable(KEYS, "holds no key for signatures that are accepted"));
         }
@@ -343,8 +351,9 @@ impl Issuer {
         Ok(KeySet { keys, userinfo, generation: 0 })
     }
 
-    /// What the issuer tells about the holder of this access token (`OpenID` Connect Core 1.0, section 5.3). `None`: nothing
-    /// that Ward can read. It has no such endpoint, or refuses a token that is for Ward alone, or signs what it tells.
+    /// The issuer's claims about the holder of this access token (`OpenID` Connect Core 1.0, section 5.3).
+    /// `None` if there are none that Ward can read: the issuer has no such endpoint, refuses a token made
+    /// for Ward, or signs its answer.
     pub async fn userinfo(self: &Arc<Self>, token: &str) -> Result<Option<Value>, Unavailable> {
         let keys = self.keys().await?;
         let Some(url) = &keys.userinfo else { return Ok(None) };
@@ -352,7 +361,7 @@ impl Issuer {
             Ok(told) => Ok(Some(told)),
             Err(FetchError::Status { status: 401 | 403, .. }) => Ok(None),
             Err(error) => {
-                tracing::warn!(issuer = %self.name, %error, "the issuer's userinfo could not be had");
+                tracing::warn!(issuer = %self.name, %error, "cannot fetch the issuer's userinfo; the request continues without it or gets 503");
                 if error.may_pass() {
                     return Err(Unavailable { retry_after: FAILURE_PAUSE.as_secs() });
                 }
@@ -361,7 +370,7 @@ impl Issuer {
         }
     }
 
-    /// Fetches a JSON document, no larger than it may be.
+    /// Fetches a JSON document of bounded size.
     async fn document(
         &self,
         what: &'static str,
@@ -389,8 +398,8 @@ impl Issuer {
     }
 }
 
-/// A key of a key set, if it is for signatures that Ward verifies (RFC 7517, section 4; RFC 7518, section 6; RFC 8037,
-/// section 2). Others are passed over, as section 5 of RFC 7517 asks.
+/// Reads a key of a key set if Ward verifies signatures of its kind (RFC 7517, section 4; RFC 7518, section
+/// 6; RFC 8037, section 2). Other keys are ignored, as section 5 of RFC 7517 demands.
 fn key(jwk: &Value) -> Option<Key> {
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     if text("use").is_some_and(|purpose| purpose != "sig") {
@@ -412,7 +421,7 @@ fn key(jwk: &Value) -> Option<Key> {
         }
         _ => return None,
     };
-    // A key that says it is for another algorithm is for that one only (RFC 7517, section 4.4). "Ed25519" is the name
+    // A key that names an algorithm is for that one only (RFC 7517, section 4.4). "Ed25519" is the name
     // that RFC 9864 gives to EdDSA on this curve.
     let fits = |said: &str| said == name || (algorithm == TokenAlgorithm::EdDsa && said == "Ed25519");
     if !text("alg").is_none_or(fits) {

@@ -1,4 +1,4 @@
-//! Principals: who acts, and in which workspaces.
+//! Principals, which act, and their memberships in workspaces.
 
 pub mod api;
 pub mod issuers;
@@ -11,17 +11,17 @@ pub use store::{call_it, create, enroll, guard, join, leave, look_up, look_up_fo
 
 use crate::access::Role;
 
-/// What kind of actor a principal is.
+/// The kind of a principal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrincipalKind {
-    /// A person.
+    /// A person, with a token or a key.
     User,
-    /// A program.
+    /// A program, with a token or a key of its own.
     Service,
 }
 
 impl PrincipalKind {
-    /// Its name in the database and in answers.
+    /// The name in the database and in answers.
     pub const fn name(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -29,7 +29,7 @@ impl PrincipalKind {
         }
     }
 
-    /// Reads it from a row.
+    /// Reads the kind from a column.
     pub fn column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
         match row.text(index)? {
             "user" => Ok(Self::User),
@@ -40,7 +40,7 @@ impl PrincipalKind {
 }
 
 impl Role {
-    /// Reads it from a row.
+    /// Reads the role from a column.
     pub fn column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
         Self::named(row.text(index)?).ok_or_else(|| Error::unreadable("an unknown role"))
     }

@@ -11,7 +11,7 @@ use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::{Page, counted};
 use crate::workspaces::{self, AsMember};
 
-/// Creates a principal, with what it is called.
+/// Creates a principal with a display name.
 pub fn create(
     tx: &mut Tx<'_>,
     kind: PrincipalKind,
@@ -37,7 +37,7 @@ fn insert(
     Ok(())
 }
 
-/// The principal that a token's subject is, with its kind. `None`: it has never written anything.
+/// The principal of a token's subject, with its kind. `None` if the subject has never written anything.
 pub fn look_up(tx: &mut Tx<'_>, token: &Verified) -> Result<Option<(PrincipalId, PrincipalKind)>, Error> {
     tx.optional(
         "SELECT principal_id, kind FROM identities WHERE issuer = $1 AND subject = $2",
@@ -46,7 +46,8 @@ pub fn look_up(tx: &mut Tx<'_>, token: &Verified) -> Result<Option<(PrincipalId,
     )
 }
 
-/// The same, with the workspace that it wants to enter, if that is active and it is a member.
+/// As [`look_up`], with the workspace that the principal wants to enter, if it is active and the principal
+/// is a member.
 pub fn look_up_for(
     tx: &mut Tx<'_>,
     token: &Verified,
@@ -65,7 +66,7 @@ pub fn look_up_for(
     )
 }
 
-/// Makes a token's subject a principal, unless it is one.
+/// Creates the principal of a token's subject, unless it exists.
 pub fn enroll(tx: &mut Tx<'_>, token: &Verified, now: Timestamp) -> Result<(), Error> {
     let first = tx.execute(
         "INSERT INTO identities (issuer, subject, principal_id, kind, created_at) VALUES ($1, $2, $3, $4, $5) \
@@ -84,7 +85,7 @@ pub fn enroll(tx: &mut Tx<'_>, token: &Verified, now: Timestamp) -> Result<(), E
     Ok(())
 }
 
-/// Calls a principal by this name from now on.
+/// Sets a principal's display name.
 pub fn call_it(tx: &mut Tx<'_>, principal: PrincipalId, name: &str) -> Result<(), Error> {
     tx.execute_later(
         "UPDATE principals SET display_name = $2 WHERE id = $1 AND (display_name IS NULL OR display_name <> $2)",
@@ -93,7 +94,7 @@ pub fn call_it(tx: &mut Tx<'_>, principal: PrincipalId, name: &str) -> Result<()
     Ok(())
 }
 
-/// Takes the principal's guard row: writes on its list wait for each other.
+/// Takes the principal's guard row, so that writes on its list run one after the other.
 pub fn guard(tx: &mut Tx<'_>, principal: PrincipalId) -> Result<(), Error> {
     tx.execute_later(
         "UPDATE principals SET last_position = last_position WHERE id = $1",
@@ -102,7 +103,7 @@ pub fn guard(tx: &mut Tx<'_>, principal: PrincipalId) -> Result<(), Error> {
     Ok(())
 }
 
-/// The place at the end of the principal's list of workspaces, which moves there.
+/// Moves the end of the principal's list of workspaces by one position, and returns that position.
 fn next_position(tx: &mut Tx<'_>, principal: PrincipalId, now: Timestamp) -> Result<i64, Error> {
     tx.one(
         "UPDATE principals SET last_position = CASE WHEN last_position >= $2 THEN last_position + 1 ELSE $2 END \
@@ -112,7 +113,7 @@ fn next_position(tx: &mut Tx<'_>, principal: PrincipalId, now: Timestamp) -> Res
     )
 }
 
-/// Makes the principal a member, at the end of its list and of the workspace's.
+/// Makes the principal a member, at the end of its own list and of the workspace's.
 pub fn join(
     tx: &mut Tx<'_>,
     (principal, kind): (PrincipalId, PrincipalKind),
@@ -143,7 +144,7 @@ pub fn join(
     Ok(())
 }
 
-/// Ends a membership.
+/// Deletes a membership and its seat.
 pub fn leave(tx: &mut Tx<'_>, principal: PrincipalId, workspace: WorkspaceId) -> Result<(), Error> {
     tx.execute_later(
         "DELETE FROM seats WHERE workspace_id = $1 AND seat = (SELECT m.seat FROM memberships m \
@@ -157,11 +158,12 @@ pub fn leave(tx: &mut Tx<'_>, principal: PrincipalId, workspace: WorkspaceId) ->
     Ok(())
 }
 
-/// Takes an archived workspace out of the lists of up to `most` members, or puts a restored one at the end of them, in the
-/// order of the members. `after` is the member up to whom the lists are done. Returns the last one that this step did;
-/// `None`: no member is left.
+/// Removes an archived workspace from the lists of up to `most` members, or appends a restored one to them,
+/// in the order of the members. `after` is the last member that was done. Returns the last member of this
+/// step, or `None` if no member is left.
 ///
-/// A place from before `since`, the moment of the restoration, may lie behind a client's token, so it is given up too.
+/// A position from before `since`, the time of the restoration, may lie behind a client's token, so a new
+/// one replaces it.
 pub fn relist_some(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -192,7 +194,7 @@ pub fn relist_some(
     Ok(members.last().map(|(member, _)| *member).filter(|_| more))
 }
 
-/// What a principal is called, and when it came.
+/// A principal's display name and the time of its creation.
 pub fn describe(
     tx: &mut Tx<'_>,
     principal: PrincipalId,
@@ -202,17 +204,17 @@ pub fn describe(
     })
 }
 
-/// A membership as its principal sees it.
+/// A membership, with its workspace's names.
 pub struct Membership {
-    /// Where.
+    /// The id of the workspace.
     pub workspace: WorkspaceId,
-    /// That workspace's slug.
+    /// The slug of the workspace.
     pub slug: String,
-    /// That workspace's name.
+    /// The name of the workspace.
     pub name: String,
-    /// As what.
+    /// The role of the principal.
     pub role: Role,
-    /// Its place in the principal's list.
+    /// The position in the principal's list.
     pub position: i64,
 }
 
@@ -236,7 +238,7 @@ pub fn memberships(tx: &mut Tx<'_>, principal: PrincipalId, page: Page) -> Resul
     )
 }
 
-/// How many memberships that list has, counted no further than `most`.
+/// The number of memberships in that list, counted no further than `most`.
 pub fn count_memberships(tx: &mut Tx<'_>, principal: PrincipalId, most: i64) -> Result<i64, Error> {
     tx.one(
         "SELECT count(*), count(CASE WHEN state = 'active' THEN 1 END) \

@@ -1,9 +1,9 @@
-//! Access tokens: JSON Web Tokens (RFC 7519) of the configured issuers, judged without a query.
+//! Access tokens: JSON Web Tokens (RFC 7519) of the configured issuers, verified without a query.
 //!
-//! A token is a machine's when the issuer's `machine_claim` has its `machine_value`. Where none is configured, it is a
-//! machine's when its subject is its own client (`client_id`, `azp`, `cid` or `appid`; RFC 9068, section 2.2), or when it
-//! says so in the way of a common provider (`gty: client-credentials`, `idtyp: app`, a `preferred_username` that begins
-//! with `service-account-`). Every other token is a person's.
+//! A token is a machine's if the issuer's `machine_claim` has its `machine_value`. Without that setting,
+//! two rules decide. The subject is the token's own client (`client_id`, `azp`, `cid` or `appid`; RFC 9068,
+//! section 2.2). Or the token has the mark of a common provider (`gty: client-credentials`, `idtyp: app`, a
+//! `preferred_username` that begins with `service-account-`). Every other token is a person's.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,36 +21,36 @@ use super::issuers::{Issuer, Issuers, Key, KeySet, Unavailable};
 use crate::config::issuers::{IssuerConfig, TokenAlgorithm};
 use crate::ids::PrincipalId;
 
-/// By how much an issuer's clock may differ from Ward's.
+/// The greatest accepted difference between an issuer's clock and Ward's.
 const LEEWAY: Duration = Duration::from_secs(30);
-/// The longest token that is looked at, bytes.
+/// The longest token that is parsed, bytes.
 const LONGEST: usize = 16 * 1024;
 /// The longest subject, bytes (`OpenID` Connect Core 1.0, section 2: 255 ASCII characters).
 const LONGEST_SUBJECT: usize = 255;
-/// How much of a name for people is kept, characters.
+/// The kept length of a person's name, characters.
 const LONGEST_NAME: usize = 200;
 
-/// A token that holds: signed by its issuer, for Ward, now.
+/// A valid token: signed by its issuer, meant for Ward, and not expired.
 pub struct Verified {
-    /// The issuer.
+    /// The issuer that signed the token.
     pub issuer: Arc<Issuer>,
-    /// Whom the issuer says it speaks for.
+    /// The subject that the issuer names.
     pub subject: String,
-    /// Whether that is a person or a machine.
+    /// Whether the subject is a person or a machine.
     pub kind: PrincipalKind,
-    /// What that is called, for people.
+    /// The subject's display name.
     pub name: Option<String>,
-    /// When the token ends.
+    /// The timestamp at which the token expires.
     pub expires_at: Timestamp,
-    /// The principal that this subject is, or will be once it writes.
+    /// The principal of this subject; its row exists once it has written something.
     pub principal: PrincipalId,
-    /// Its `sub`, whichever claim names the subject.
+    /// The claim `sub`, even if another claim names the subject.
     sub: Option<String>,
-    /// An address that the issuer has verified.
+    /// An e-mail address that the issuer has verified.
     email: Option<String>,
 }
 
-// Written by hand: whom a token speaks for does not belong into a log.
+// Written by hand, because the subject of a token does not belong in a log.
 impl fmt::Debug for Verified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verified").field("principal", &self.principal).finish_non_exhaustive()
@@ -58,7 +58,7 @@ impl fmt::Debug for Verified {
 }
 
 impl Verified {
-    /// What the audit keeps of the subject: enough to compare, and not itself.
+    /// A hash of the subject for the audit: it can be compared, but not read.
     pub fn subject_hash(&self) -> String {
         let hash = Sha256::digest(self.subject.as_bytes());
         hash.iter().take(16).fold(String::with_capacity(32), |mut text, byte| {
@@ -67,27 +67,27 @@ impl Verified {
         })
     }
 
-    /// An address of this person that the issuer has verified, from the token or else from the issuer's userinfo;
-    /// `text` is the token. The error: the issuer could not be asked.
+    /// An e-mail address of this person that the issuer has verified, from the token or from the issuer's
+    /// userinfo. `text` is the token. The error means that the issuer could not be asked.
     pub async fn verified_email(&self, text: &str) -> Result<Option<String>, Unavailable> {
         if self.email.is_some() {
             return Ok(self.email.clone());
         }
         let told = self.issuer.userinfo(text).await?;
         let claims = told.as_ref().and_then(Value::as_object);
-        // OpenID Connect Core 1.0, section 5.3.2: an answer about anybody else must not be used.
+        // OpenID Connect Core 1.0, section 5.3.2: an answer about another subject must not be used.
         let own = claims
             .filter(|it| self.sub.is_some() && it.get("sub").and_then(Value::as_str) == self.sub.as_deref());
         Ok(own.and_then(verified_email))
     }
 }
 
-/// Why a token is not one.
+/// The reason why a token was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// It is not valid. The reason is for the log; clients are not told.
+    /// The token is not valid. The reason is for the log; clients do not get it.
     Invalid(&'static str),
-    /// It might be, but its issuer's keys cannot be had.
+    /// The token may be valid, but its issuer's keys are not available.
     Unavailable(Unavailable),
 }
 
@@ -106,12 +106,12 @@ struct Header {
     crit: Option<Value>,
 }
 
-/// Whether a bearer has the form of a token of which Ward knows any issuer. Costs next to nothing.
+/// Whether a bearer has the form of a token and any issuer is configured. The check costs next to nothing.
 pub fn may_be_one(issuers: &Issuers, text: &str) -> bool {
     issuers.any() && text.len() <= LONGEST && text.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
-/// Judges a bearer that is no API key.
+/// Verifies a bearer that is not an API key.
 pub async fn verify(issuers: &Issuers, text: &str, now: Timestamp) -> Result<Verified, Refused> {
     use Refused::Invalid;
     if !may_be_one(issuers, text) {
@@ -121,11 +121,12 @@ pub async fn verify(issuers: &Issuers, text: &str, now: Timestamp) -> Result<Ver
     let (header, payload) = signed.split_once('.').ok_or(Invalid("not a token"))?;
     let header: Header = decode(header).ok_or(Invalid("no header"))?;
     let claims: Map<String, Value> = decode(payload).ok_or(Invalid("no claims"))?;
-    // The issuer before any work: nobody can make Ward fetch from, or compute for, an issuer it was not told of.
+    // The issuer comes first: a caller cannot make Ward fetch from, or compute for, an issuer that is not
+    // configured.
     let issuer = claims.get("iss").and_then(Value::as_str).and_then(|iss| issuers.named(iss));
     let issuer = issuer.ok_or(Invalid("unknown issuer"))?;
     let algorithm = algorithm(&header, &issuer.config).ok_or(Invalid("algorithm"))?;
-    // What the signature cannot change is judged before it, so that a dead token makes nobody fetch keys.
+    // Claims are checked before the signature, so that an expired token causes no fetch of keys.
     let expires_at = judge_times(&claims, now)?;
     judge_use(&header, &claims, &issuer.config)?;
 
@@ -157,22 +158,22 @@ fn decode<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }
 
-/// The algorithm that the header names, if the issuer may use it. `none` and the symmetric ones are none of them.
+/// The algorithm in the header, if the issuer may use it. It is never `none` or a symmetric one.
 fn algorithm(header: &Header, config: &IssuerConfig) -> Option<TokenAlgorithm> {
     let named = match header.alg.as_str() {
         "RS256" => TokenAlgorithm::RS256,
         "ES256" => TokenAlgorithm::ES256,
-        // The second name is RFC 9864's.
+        // RFC 9864 gives the second name.
         "EdDSA" | "Ed25519" => TokenAlgorithm::EdDsa,
         _ => return None,
     };
     config.algorithms.contains(&named).then_some(named)
 }
 
-/// `exp` and `nbf` (RFC 7519, sections 4.1.4 and 4.1.5). The end is required.
+/// Checks `exp` and `nbf` (RFC 7519, sections 4.1.4 and 4.1.5). `exp` is required.
 fn judge_times(claims: &Map<String, Value>, now: Timestamp) -> Result<Timestamp, Refused> {
     let time = |value: &Value| {
-        // Seconds, with a fraction in some hands. Beyond what a clock can show it is not a time.
+        // Some issuers send fractions of seconds. A number beyond the year 9999 is not a time.
         let seconds = value.as_f64().filter(|seconds| (0.0..=253_402_300_799.0).contains(seconds))?;
         #[expect(clippy::cast_possible_truncation, reason = "bounded above")]
         Some(Timestamp::from_micros((seconds * 1e6) as i64))
@@ -188,13 +189,14 @@ fn judge_times(claims: &Map<String, Value>, now: Timestamp) -> Result<Timestamp,
     }
 }
 
-/// Whether the token is an access token, for Ward, and one that its bearer may present.
+/// Checks that the token is an access token for Ward, and that its bearer may present it.
 fn judge_use(header: &Header, claims: &Map<String, Value>, config: &IssuerConfig) -> Result<(), Refused> {
-    // RFC 7515, section 4.1.11: what must be understood and is not makes the token invalid.
+    // RFC 7515, section 4.1.11: an extension that must be understood and is not makes the token invalid.
     if header.crit.is_some() {
         return Err(Refused::Invalid("crit"));
     }
-    // RFC 9068, section 4, and what was usual before it. Log-out tokens, proofs and the like are told apart by this.
+    // RFC 9068, section 4, and the custom before it. The type tells log-out tokens, proofs and others
+    // apart.
     let access = |typ: &str| {
         let typ = typ.to_ascii_lowercase();
         ["at+jwt", "jwt"].contains(&typ.strip_prefix("application/").unwrap_or(&typ))
@@ -202,15 +204,16 @@ fn judge_use(header: &Header, claims: &Map<String, Value>, config: &IssuerConfig
     if !header.typ.as_deref().is_none_or(access) {
         return Err(Refused::Invalid("typ"));
     }
-    // RFC 7800: such a token is worth something only with a proof of its key, which Ward does not ask for.
+    // RFC 7800: such a token is valid only with a proof of its key, which Ward does not support.
     if claims.contains_key("cnf") {
         return Err(Refused::Invalid("bound to a key"));
     }
-    // Amazon Cognito says with this claim which of its tokens are for the client alone.
+    // Amazon Cognito marks with this claim the tokens that are only for the client.
     if claims.get("token_use").is_some_and(|token_use| token_use.as_str() != Some("access")) {
         return Err(Refused::Invalid("token_use"));
     }
-    // A token that names an audience is judged by that alone: its client may call other services too.
+    // If a token names an audience, only the audience decides, because its client may call other services
+    // too.
     let audience = match (claims.get("aud"), &config.client_id_claim) {
         (None, Some(claim)) => claims.get(claim),
         (audience, _) => audience,
@@ -223,7 +226,8 @@ fn judge_use(header: &Header, claims: &Map<String, Value>, config: &IssuerConfig
     if config.audiences.iter().any(named) { Ok(()) } else { Err(Refused::Invalid("audience")) }
 }
 
-/// Whether one of the keys that may have signed did. A key's own algorithm counts, never the header's alone.
+/// Whether one of the matching keys made the signature. A key's own algorithm counts, never the header's
+/// alone.
 fn signed_by(
     keys: &KeySet,
     header: &Header,
@@ -235,7 +239,8 @@ fn signed_by(
         jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &key.decoding, algorithm.into())
             .unwrap_or(false)
     };
-    // A token that names no key may be any key's; a key without a name may be the one that a token names.
+    // A token without `kid` may be signed by any key, and a key without `kid` may be the one that a token
+    // names.
     let may_be_meant = |key: &&Key| match (&header.kid, &key.id) {
         (Some(wanted), Some(id)) => wanted == id,
         _ => true,
@@ -266,8 +271,9 @@ fn name_for_people(name: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// The address, if the issuer says that it has verified it (`OpenID` Connect Core 1.0, section 5.1). Some providers
-/// write the flag as text: Amazon Cognito's userinfo, `JumpCloud`, mapped claims of Microsoft Entra ID.
+/// The address, if the issuer says that it has verified it (`OpenID` Connect Core 1.0, section 5.1). Some
+/// providers write the flag as text: Amazon Cognito's userinfo, `JumpCloud`, mapped claims of Microsoft
+/// Entra ID.
 fn verified_email(claims: &Map<String, Value>) -> Option<String> {
     let verified = match claims.get("email_verified")? {
         Value::Bool(verified) => *verified,
@@ -277,8 +283,8 @@ fn verified_email(claims: &Map<String, Value>) -> Option<String> {
     verified.then(|| claims.get("email").and_then(Value::as_str).map(str::to_owned))?
 }
 
-/// The principal of a subject. It follows from issuer and subject, so that it is the same on every replica and from the
-/// first call on, before there is a row: an `Idempotency-Key` of somebody never seen is theirs alone.
+/// The principal of a subject, derived from issuer and subject. So it is the same on every replica and
+/// before it has a row, and an `Idempotency-Key` of a new subject is its alone.
 fn principal_of(issuer: &str, subject: &str) -> PrincipalId {
     let mut hash = Sha256::new();
     for part in ["ward.principal", issuer, subject] {

@@ -1,4 +1,5 @@
-//! Sealing under the operator's keys: AES-256-GCM with a random nonce, bound to where the secret belongs.
+//! Sealing under the operator's keys: AES-256-GCM with a random nonce, with the value's location as
+//! associated data.
 
 mod store;
 
@@ -13,14 +14,14 @@ use zeroize::Zeroizing;
 
 use crate::error::ApiError;
 
-/// First byte of everything sealed, so that the form can change.
+/// The first byte of every sealed value, so that the format can change.
 const VERSION: u8 = 1;
-/// Bytes that name the key something was sealed under.
+/// Bytes that identify the key of a sealed value.
 const KEY_ID: usize = 4;
 const HEAD: usize = 1 + KEY_ID + NONCE_LEN;
 
-/// The operator's keys, ready to use: the one in force seals, it and the former ones open. A command that needs no key has
-/// none in force.
+/// The operator's keys: the current one seals, and all of them open. A command that needs no key has no
+/// current one.
 pub struct Vault {
     current: Option<Key>,
     former: Vec<Key>,
@@ -32,17 +33,17 @@ struct Key {
     check: String,
 }
 
-/// Something could not be sealed or opened.
+/// The reason why a value could not be sealed or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
-    /// The cipher refused; when opening: another key, another place, or damaged.
-    #[error("the cipher refused")]
+    /// The cipher refused. When opening: another key, other associated data, or damaged bytes.
+    #[error("the cipher refused: wrong key, wrong associated data or damaged bytes")]
     Cipher,
-    /// This process was given no key, because its work needs none.
+    /// This process has no current key, because its work needs none.
     #[error("this process has no master key")]
     NoKey,
-    /// What was given to open is not something sealed, or was sealed under a key that is not here.
-    #[error("not sealed under a key that is here")]
+    /// The bytes are not a sealed value, or none of the configured keys sealed them.
+    #[error("none of the configured keys sealed this value")]
     Foreign,
 }
 
@@ -58,31 +59,32 @@ impl Key {
     }
 }
 
-/// A row that holds something sealed.
+/// A row with a sealed value.
 #[derive(Clone, Debug)]
 pub struct SealedRow<A> {
-    /// Where it is.
+    /// The key of the row.
     pub at: A,
-    /// The place that it is sealed for.
+    /// The associated data of the seal.
     pub place: String,
-    /// What is sealed.
+    /// The sealed bytes.
     pub bytes: Vec<u8>,
-    /// What it is, for the operator.
+    /// A description for the operator.
     pub what: String,
 }
 
-/// What sealing some rows anew came to.
+/// The result of sealing some rows again.
 pub struct Resealed<A> {
-    /// How many were sealed anew.
+    /// The number of rows that were sealed again.
     pub done: usize,
-    /// What could not be opened with the keys here, and so stays as it is.
+    /// Descriptions of the values that none of the configured keys opens; they stay unchanged.
     pub unopened: Vec<String>,
-    /// The last row looked at; `None` when there was none.
+    /// The last row of the step; `None` if there was none.
     pub last: Option<A>,
 }
 
-/// Refuses (503) to seal under a key that the database no longer knows: nobody would keep that key. Called in the
-/// transaction that stores what is sealed, which a rotation then waits for before it forgets the key.
+/// Refuses (503) to seal under a key that the database no longer records, because the operator may delete
+/// such a key. It is called in the transaction that stores the sealed value. A rotation waits for that
+/// transaction before it forgets the key.
 pub fn hold(tx: &mut Tx<'_>, vault: &Vault) -> Result<(), ApiError> {
     if !vault.has_key() {
         return Err(ApiError::internal(VaultError::NoKey));
@@ -90,7 +92,8 @@ pub fn hold(tx: &mut Tx<'_>, vault: &Vault) -> Result<(), ApiError> {
     if is_in_force(tx, vault)? { Ok(()) } else { Err(ApiError::master_key_replaced()) }
 }
 
-/// Whether the key that this server seals under is in force. If so, it stays so until this transaction ends.
+/// Whether the database records the key that this server seals under. If so, it does so until this
+/// transaction ends.
 pub fn is_in_force(tx: &mut Tx<'_>, vault: &Vault) -> Result<bool, Error> {
     store::hold(tx, vault.check_value())
 }
@@ -100,12 +103,12 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl Vault {
-    /// A vault under this key.
+    /// A vault with a current key only.
     pub fn new(master_key: &[u8; 32]) -> Result<Self, VaultError> {
         Self::with_former(master_key, [])
     }
 
-    /// A vault under this key that also opens what was sealed under the former ones.
+    /// A vault with a current key, and previous keys that only open.
     pub fn with_former<'k>(
         master_key: &[u8; 32],
         former: impl IntoIterator<Item = &'k [u8; 32]>,
@@ -114,39 +117,39 @@ impl Vault {
         Ok(Self { current: Some(Key::new(master_key)?), former })
     }
 
-    /// A vault that seals nothing, and opens only what was sealed under one of these keys.
+    /// A vault that seals nothing, and opens only values that were sealed under one of these keys.
     pub fn without_key<'k>(former: impl IntoIterator<Item = &'k [u8; 32]>) -> Result<Self, VaultError> {
         let former = former.into_iter().map(Key::new).collect::<Result<_, _>>()?;
         Ok(Self { current: None, former })
     }
 
-    /// Whether there is a key in force.
+    /// Whether there is a current key.
     pub const fn has_key(&self) -> bool {
         self.current.is_some()
     }
 
-    /// A value that only the key in force gives and that does not give the key away. It stands in the database, so that a
-    /// replica with another key is refused before it seals anything. Empty without a key in force.
+    /// A value that only the current key yields and that does not reveal the key. The database stores it,
+    /// so that a replica with another key is refused before it seals anything. Empty without a current key.
     pub fn check_value(&self) -> &str {
         self.current.as_ref().map_or("", |key| &key.check)
     }
 
-    /// The check values of all keys here, the one in force first.
+    /// The check values of all keys, the current one first.
     pub fn check_values(&self) -> Vec<String> {
         self.keys().map(|key| key.check.clone()).collect()
     }
 
-    /// The id of the key in force: eight hexadecimal digits. Empty without one.
+    /// The id of the current key: eight hexadecimal digits. Empty without one.
     pub fn key_id(&self) -> String {
         self.current.as_ref().map(|key| hex(&key.id)).unwrap_or_default()
     }
 
-    /// The four bytes that follow the first of everything sealed under the key in force. Empty without one.
+    /// The four bytes after the first byte of every value sealed under the current key. Empty without one.
     pub fn key_mark(&self) -> &[u8] {
         self.current.as_ref().map_or(&[], |key| &key.id)
     }
 
-    /// Whether this was sealed under the key in force.
+    /// Whether the current key sealed this value.
     pub fn is_current(&self, sealed: &[u8]) -> bool {
         sealed.get(1..=KEY_ID).is_some_and(|id| id == self.key_mark())
     }
@@ -155,7 +158,7 @@ impl Vault {
         self.current.iter().chain(&self.former)
     }
 
-    /// Seals `plain` for the place that `place` names: it opens nowhere else.
+    /// Seals `plain` with `place` as associated data, so that it does not open anywhere else.
     pub fn seal(&self, plain: &[u8], place: &str) -> Result<Vec<u8>, VaultError> {
         let key = self.current.as_ref().ok_or(VaultError::NoKey)?;
         let mut body = Zeroizing::new(plain.to_vec());
@@ -171,7 +174,7 @@ impl Vault {
         Ok(sealed)
     }
 
-    /// Opens what was sealed for this place.
+    /// Opens a value that was sealed with `place` as associated data.
     pub fn open(&self, sealed: &[u8], place: &str) -> Result<Zeroizing<Vec<u8>>, VaultError> {
         let (head, body) = sealed.split_at_checked(HEAD).ok_or(VaultError::Foreign)?;
         if head[0] != VERSION {
@@ -189,7 +192,7 @@ impl Vault {
         Ok(body)
     }
 
-    /// The same, sealed anew under the key in force; `None` when it is already.
+    /// Seals the value again under the current key; `None` if that key sealed it already.
     pub fn reseal(&self, sealed: &[u8], place: &str) -> Result<Option<Vec<u8>>, VaultError> {
         if self.is_current(sealed) {
             return Ok(None);
@@ -197,7 +200,8 @@ impl Vault {
         self.seal(&self.open(sealed, place)?, place).map(Some)
     }
 
-    /// Seals rows anew that are under another key, and has `replace` write them. One that does not open stops nothing.
+    /// Seals rows again that are under another key, and calls `replace` to write them. A row that does not
+    /// open stops nothing.
     pub fn reseal_rows<A>(
         &self,
         rows: Vec<SealedRow<A>>,

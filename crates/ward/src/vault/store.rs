@@ -1,18 +1,20 @@
-//! The SQL of the operator's keys: only their check values are ever stored.
+//! The SQL of the operator's keys. Only their check values are ever stored.
 
 use ward_db::{Error, Tx};
 
-/// The row of the key that the database was first used with, or was last rotated to. Whoever inserts it first decides.
+/// The row of the key that the database was first used with or last rotated to. The first insert of it
+/// wins.
 const FIRST: &str = "master_key_check";
 
 fn name_of(check: &str) -> String {
     format!("{FIRST}:{}", &check[..16])
 }
 
-/// Whether the key of this check value is noted. If so, it stays noted until this transaction ends.
+/// Whether the key of this check value is recorded. If so, its row stays until this transaction ends.
 pub(super) fn hold(tx: &mut Tx<'_>, check: &str) -> Result<bool, Error> {
     for name in [&*name_of(check), FIRST] {
-        // An update, because it takes the row on every engine: who forgets the key waits for who seals under it.
+        // An update takes the row on every engine, so a rotation that forgets the key waits for writes that
+        // seal under it.
         let held = tx.execute(
             "UPDATE settings SET value = value WHERE name = $1 AND value = $2",
             &[name.into(), check.into()],
@@ -24,8 +26,8 @@ pub(super) fn hold(tx: &mut Tx<'_>, check: &str) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Notes the check value of the key in force, unless a key is noted that is not among `known` (all check values that this
-/// process has keys for, the one in force first). `false`: there is one.
+/// Records the check value of the current key, the first of `known` (the check values of all keys of this
+/// process). Returns `false`, and records nothing more, if a recorded key is not in `known`.
 pub fn note_check_value(tx: &mut Tx<'_>, known: &[String]) -> Result<bool, Error> {
     let Some(current) = known.first() else { return Ok(false) };
     insert(tx, FIRST, current)?;
@@ -34,14 +36,14 @@ pub fn note_check_value(tx: &mut Tx<'_>, known: &[String]) -> Result<bool, Error
         return Ok(false);
     }
     if !noted.contains(current) {
-        // From now on a replica without this key is refused: it could not open what is sealed here.
+        // From now on a replica without this key is refused, because it could not open values sealed here.
         insert(tx, &name_of(current), current)?;
     }
     Ok(true)
 }
 
-/// Forgets every key but the one in force. Its own rows stay: who seals under it holds one of them, and would not find
-/// another in its place.
+/// Forgets every key but the current one. The current key's own rows stay: a transaction that seals under
+/// it holds one of them, and would not find a replacement.
 pub fn keep_only(tx: &mut Tx<'_>, current: &str) -> Result<(), Error> {
     tx.execute(
         "DELETE FROM settings WHERE name >= 'master_key_check' AND name < 'master_key_checl' AND value <> $1",
@@ -50,16 +52,16 @@ pub fn keep_only(tx: &mut Tx<'_>, current: &str) -> Result<(), Error> {
     insert(tx, FIRST, current)
 }
 
-/// The keys that the database notes.
+/// The recorded keys, counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Noted {
-    /// How many there are.
+    /// The number of recorded keys.
     pub all: usize,
-    /// How many of them are not among those that were asked about.
+    /// The number of recorded keys that the caller does not have.
     pub foreign: usize,
 }
 
-/// Counts the noted keys, and those that are not among `known`.
+/// Counts the recorded keys, and those of them that are not in `known`.
 pub fn noted(tx: &mut Tx<'_>, known: &[String]) -> Result<Noted, Error> {
     let all = check_values(tx)?;
     Ok(Noted { all: all.len(), foreign: all.iter().filter(|value| !known.contains(value)).count() })
@@ -73,7 +75,7 @@ fn check_values(tx: &mut Tx<'_>) -> Result<Vec<String>, Error> {
     )
 }
 
-/// Whether a key was ever noted, and so may have sealed something.
+/// Whether a key was ever recorded, and so may have sealed something.
 pub fn is_used(tx: &mut Tx<'_>) -> Result<bool, Error> {
     let noted = tx.optional(
         "SELECT 1 FROM settings WHERE name >= 'master_key_check' AND name < 'master_key_checl' LIMIT 1",
@@ -83,7 +85,7 @@ pub fn is_used(tx: &mut Tx<'_>) -> Result<bool, Error> {
     Ok(noted.is_some())
 }
 
-/// Forgets every key, for a database in which nothing is sealed: the next server notes the key that it has.
+/// Forgets every key, for a database without sealed values. The next server records its own key.
 pub fn forget_all(tx: &mut Tx<'_>) -> Result<(), Error> {
     tx.execute("DELETE FROM settings WHERE name >= 'master_key_check' AND name < 'master_key_checl'", &[])?;
     Ok(())

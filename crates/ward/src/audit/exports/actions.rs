@@ -1,4 +1,4 @@
-//! Writes on exports: the order for one, and the record of a download.
+//! Writes on exports: creating one, and recording a download.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,8 @@ struct Ordered {
     state: &'static str,
 }
 
-/// Orders an export. The events are counted before the transaction, whose work must not grow with them.
+/// Creates an export. The events are counted before the transaction, because its work must not grow with
+/// their number.
 pub(super) async fn create(
     app: &Arc<App>,
     entry: Entry,
@@ -49,7 +50,7 @@ pub(super) async fn create(
     if app.exports.is_none() {
         return Err(ApiError::conflict(
             "no_export_place",
-            "This Ward has no place for exports: its operator sets export_dir or export_s3_bucket.",
+            "This Ward cannot store exports: its operator must set export_dir or export_s3_bucket.",
         ));
     }
     let time = |text: &str| text.parse().map_err(|_| ApiError::internal("a time that was not normalized"));
@@ -65,7 +66,8 @@ pub(super) async fn create(
         created_at: now,
         created_by: Some(entry.caller.principal),
         from,
-        // The order's own event and later ones are not in this export, so a repeated attempt writes the same events.
+        // The export leaves out its own audit event and later ones, so every attempt writes the same
+        // events.
         to: to.min(now.saturating_sub(Duration::from_micros(1))),
         service: wanted.service,
         action: wanted.action,
@@ -81,7 +83,7 @@ pub(super) async fn create(
     if export.rows > MOST_ROWS {
         return Err(ApiError::unprocessable(
             "export_too_large",
-            "The period holds more than 250,000 events: export it in shorter parts.",
+            "The period has more than 250,000 events: export it in shorter parts.",
         ));
     }
     let (vault, prefix) = (app.vault.clone(), app.config.path_prefix().to_owned());
@@ -93,7 +95,7 @@ pub(super) async fn create(
                 if !store::enqueue(tx, &export)? {
                     return Err(ApiError::conflict(
                         "export_running",
-                        "An export of this workspace is under way: wait for its end.",
+                        "An export of this workspace is already running: wait until it ends.",
                     ));
                 }
                 let what = json!({
@@ -116,7 +118,7 @@ pub(super) async fn create(
     Ok(reply)
 }
 
-/// Records that an export is downloaded.
+/// Records the download of an export.
 pub(super) async fn record_download(app: &Arc<App>, entry: Entry, export: Export) -> Result<(), ApiError> {
     app.db
         .write("audit.download_export", move |tx| {

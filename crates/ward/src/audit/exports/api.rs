@@ -73,7 +73,8 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
 
 /// `download-audit-export`
 pub async fn download(call: Call) -> Result<Reply, ApiError> {
-    let unknown = || ApiError::missing("export_not_found", "No such export, or it is not finished.");
+    let unknown =
+        || ApiError::missing("export_not_found", "This workspace has no finished export of this name.");
     let entry = call.enter().await?;
     let workspace = entry.workspace()?.id;
     let id = named_by(call.parameter("filename")).unwrap_or(ExportId(uuid::Uuid::nil()));
@@ -81,7 +82,12 @@ pub async fn download(call: Call) -> Result<Reply, ApiError> {
     let export = found.filter(|export| export.state == State::Done).ok_or_else(unknown)?;
     let place = call.app.exports.clone().ok_or_else(unknown)?;
     let content = place.read(&export.key()).await.map_err(|error| {
-        ApiError::unavailable("export_unavailable", "The export cannot be read now.", 30).because(error)
+        ApiError::unavailable(
+            "export_unavailable",
+            "The export's file cannot be read now: try again later.",
+            30,
+        )
+        .because(error)
     })?;
     let attachment = format!("attachment; filename=\"{}\"", export.filename());
     actions::record_download(&call.app, entry, export).await?;

@@ -12,9 +12,9 @@ use ward_db::Timestamp;
 use super::store::Filter;
 use crate::ids::{ExportId, PrincipalId, WorkspaceId};
 
-/// The most events that one export holds. A longer period is exported in parts.
+/// The most events that one export contains. A longer period is exported in parts.
 pub const MOST_ROWS: i64 = 250_000;
-/// How many exports of a workspace are kept. The oldest ones give way to new ones.
+/// Exports that are kept per workspace. New ones replace the oldest.
 pub const KEPT: i64 = 200;
 
 /// An export of audit events.
@@ -35,21 +35,21 @@ pub struct Export {
     pub(super) finished_at: Option<Timestamp>,
 }
 
-/// How far an export is.
+/// The state of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// A worker writes it, or is about to.
+    /// A worker is writing it, or will.
     Queued,
-    /// It can be downloaded.
+    /// Its file can be downloaded.
     Done,
-    /// It could not be written.
+    /// Every attempt to write it failed.
     Failed,
 }
 
 impl State {
     const ALL: [Self; 3] = [Self::Queued, Self::Done, Self::Failed];
 
-    /// Its name in the database and in answers.
+    /// The name in the database and in answers.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -64,17 +64,17 @@ impl State {
 }
 
 impl Export {
-    /// The name of its file.
+    /// The name of the export's file.
     pub fn filename(&self) -> String {
         format!("audit-{}.ndjson", self.id)
     }
 
-    /// Its key in the store.
+    /// The key of the file in the store.
     pub fn key(&self) -> String {
         format!("{}/{}", self.workspace, self.filename())
     }
 
-    /// The path under which the API serves it, behind the prefix of Ward's public URL.
+    /// The path of the download in the API, behind the prefix of Ward's public URL.
     fn download_url(&self, prefix: &str) -> String {
         format!("{prefix}/v1/{}/audit/exports/download/{}", self.workspace, self.filename())
     }
@@ -91,7 +91,7 @@ impl Export {
     }
 }
 
-/// The export that a file name of ours names.
+/// The export of a file name, if [`Export::filename`] could have made the name.
 fn named_by(filename: &str) -> Option<ExportId> {
     let id = filename.strip_prefix("audit-")?.strip_suffix(".ndjson")?;
     Uuid::try_parse(id).ok().map(ExportId)

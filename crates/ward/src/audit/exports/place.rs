@@ -1,4 +1,4 @@
-//! The place where exports are kept: a folder, or a bucket of an S3-compatible store.
+//! The store of exports: a folder, or a bucket of an S3-compatible store.
 
 use std::sync::Arc;
 
@@ -11,17 +11,17 @@ use object_store::{Error, ObjectStore, ObjectStoreExt as _, WriteMultipart};
 
 use crate::config::Exports;
 
-/// An open place.
+/// An open store of exports.
 #[derive(Clone, Debug)]
 pub struct Place(Arc<dyn ObjectStore>);
 
-/// The parts in which an export goes out.
+/// Bytes of one part of an upload.
 const PART: usize = 8 << 20;
-/// How many of them are under way at once.
+/// Parts of one upload in flight at once.
 const PARTS_AT_ONCE: usize = 2;
 
 impl Place {
-    /// Opens the place. A folder is made, for its owner alone, if it is not there.
+    /// Opens the store. A missing folder is created, readable by its owner only.
     pub fn open(exports: &Exports) -> Result<Self, Error> {
         let generic = |source| Error::Generic { store: "exports", source };
         Ok(Self(match exports {
@@ -45,18 +45,18 @@ impl Place {
         }))
     }
 
-    /// Begins a file; it is there only once it is finished.
+    /// Begins a file, which becomes visible only when it is finished.
     pub(super) async fn begin(&self, key: &str) -> Result<Upload, Error> {
         let upload = self.0.put_multipart(&Path::from(key)).await?;
         Ok(Upload(WriteMultipart::new_with_chunk_size(upload, PART)))
     }
 
-    /// The content of a file.
+    /// The content of a file, as a stream.
     pub(super) async fn read(&self, key: &str) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
         Ok(self.0.get(&Path::from(key)).await?.into_stream())
     }
 
-    /// Removes a file; one that is not there is no error.
+    /// Removes a file. A missing file is no error.
     pub(super) async fn remove(&self, key: &str) -> Result<(), Error> {
         match self.0.delete(&Path::from(key)).await {
             Err(Error::NotFound { .. }) | Ok(()) => Ok(()),
@@ -77,22 +77,21 @@ fn make_private(folder: &std::path::Path) -> std::io::Result<()> {
 pub(super) struct Upload(WriteMultipart);
 
 impl Upload {
-    /// Adds to it.
+    /// Appends bytes, and waits while too many parts are in flight.
     pub(super) async fn add(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.0.wait_for_capacity(PARTS_AT_ONCE).await?;
         self.0.write(bytes);
         Ok(())
     }
 
-    /// Finishes it.
+    /// Makes the file visible.
     pub(super) async fn finish(self) -> Result<(), Error> {
         self.0.finish().await.map(drop)
     }
 
-    /// Gives it up.
     pub(super) async fn abort(self) {
         if let Err(error) = self.0.abort().await {
-            tracing::warn!(%error, "parts of an unfinished export may be left in the store");
+            tracing::warn!(%error, "cannot abort the upload of an unfinished export; its parts may stay in the store");
         }
     }
 }

@@ -29,7 +29,7 @@ fn export(row: &Row<'_>) -> Result<Export, Error> {
     })
 }
 
-/// Puts an export into its workspace's queue; false if one is there already.
+/// Queues an export; false if the workspace already has one in its queue.
 pub fn enqueue(tx: &mut Tx<'_>, export: &Export) -> Result<bool, Error> {
     let queued = tx.execute(
         "INSERT INTO audit_export_queue (workspace_id, export_id, due_at, attempts) VALUES ($1, $2, $3, 0) \
@@ -59,9 +59,9 @@ pub fn enqueue(tx: &mut Tx<'_>, export: &Export) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// A workspace's exports, the newest first, after so many.
+/// A workspace's exports, newest first, from `offset` on.
 pub fn list(tx: &mut Tx<'_>, workspace: WorkspaceId, limit: i64, offset: i64) -> Result<Vec<Export>, Error> {
-    // An id begins with its moment.
+    // An id begins with its timestamp, so the order of ids is the order of time.
     let sql = format!(
         "SELECT {COLUMNS} FROM audit_exports WHERE workspace_id = $1 ORDER BY id DESC LIMIT $2 OFFSET $3"
     );
@@ -73,7 +73,7 @@ pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: ExportId) -> Result<Opti
     tx.optional(&sql, &[workspace.into(), id.into()], export)
 }
 
-/// A queued export, and how often it was tried.
+/// A queued export, with the number of attempts so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Due {
     pub workspace: WorkspaceId,
@@ -81,7 +81,7 @@ pub struct Due {
     pub attempts: i64,
 }
 
-/// Queued exports that are due, the longest waiting first.
+/// Due exports, the longest waiting first.
 pub fn due(tx: &mut Tx<'_>, now: Timestamp, most: i64) -> Result<Vec<Due>, Error> {
     tx.all(
         "SELECT workspace_id, export_id, attempts FROM audit_export_queue WHERE due_at <= $1 ORDER BY due_at LIMIT $2",
@@ -90,7 +90,8 @@ pub fn due(tx: &mut Tx<'_>, now: Timestamp, most: i64) -> Result<Vec<Due>, Error
     )
 }
 
-/// Takes a due export for one worker until `until`, from which on it is due again; false if another worker was first.
+/// Leases a due export to one worker until `until`, when it becomes due again. False if another worker was
+/// first.
 pub fn lease(tx: &mut Tx<'_>, due: Due, lease: Uuid, until: Timestamp) -> Result<bool, Error> {
     let changed = tx.execute(
         "UPDATE audit_export_queue SET lease = $4, due_at = $5, attempts = attempts + 1 \
@@ -100,7 +101,7 @@ pub fn lease(tx: &mut Tx<'_>, due: Due, lease: Uuid, until: Timestamp) -> Result
     Ok(changed == 1)
 }
 
-/// Moves the time at which the export is due; false if another worker has it by now.
+/// Moves the time at which the export is due; false if another worker now has the lease.
 pub fn put_off(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -114,13 +115,13 @@ pub fn put_off(
     Ok(changed == 1)
 }
 
-/// Takes an export from the queue; false if another worker has it by now.
+/// Removes an export from the queue; false if another worker now has the lease.
 pub fn leave(tx: &mut Tx<'_>, workspace: WorkspaceId, lease: Uuid) -> Result<bool, Error> {
     let sql = "DELETE FROM audit_export_queue WHERE workspace_id = $1 AND lease = $2";
     Ok(tx.execute(sql, &[workspace.into(), lease.into()])? == 1)
 }
 
-/// Notes how an export ended.
+/// Stores the outcome of an export.
 pub fn settle(
     tx: &mut Tx<'_>,
     (workspace, id): (WorkspaceId, ExportId),
@@ -136,7 +137,7 @@ pub fn settle(
     Ok(())
 }
 
-/// Forgets an export.
+/// Deletes an export's row.
 pub fn forget(tx: &mut Tx<'_>, workspace: WorkspaceId, id: ExportId) -> Result<(), Error> {
     let sql = "DELETE FROM audit_exports WHERE workspace_id = $1 AND id = $2";
     tx.execute(sql, &[workspace.into(), id.into()])?;

@@ -1,8 +1,8 @@
-//! The worker that writes exports: it leases one, writes its events step by step, and settles.
+//! The worker that writes exports: it leases one, writes its events in steps, and settles it.
 //!
-//! A replica writes one export at a time, and a workspace has one under way, so no tenant's exports hold up another's for
-//! longer than one. A worker that died leaves a lease that runs out; the next one writes the file from its beginning. A
-//! file appears only when it is whole.
+//! A replica writes one export at a time, and a workspace has at most one in the queue. So no tenant's
+//! exports delay another's by more than one export. The lease of a worker that died expires, and the next
+//! worker writes the file from its beginning. A file becomes visible only when it is whole.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,22 +16,22 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::ids::{ExportId, WorkspaceId};
 
-/// How often a replica looks for exports that another one left.
+/// How often a replica looks for exports that other replicas left.
 const POLL: Duration = Duration::from_secs(10);
-/// How long a lease lasts. Each step renews it.
+/// Duration of a lease. Each step renews it.
 const LEASE: Duration = Duration::from_mins(2);
-/// Exports that one look finds.
+/// Exports that one query for due ones returns.
 const LOOKED_AT: i64 = 16;
-/// Events that one step looks at.
+/// Events that one step reads.
 const STEP: i64 = 2_000;
-/// How often an export is tried.
+/// Attempts before an export has failed.
 const ATTEMPTS: i64 = 5;
-/// How long it waits after a failed attempt, for each one so far.
+/// The pause after a failed attempt, multiplied by the number of attempts so far.
 const PAUSE: Duration = Duration::from_secs(30);
-/// How many old exports one turn removes.
+/// Old exports that are removed after each written one.
 const REMOVED_AT_ONCE: i64 = 8;
 
-/// Writes exports until the process is told to stop.
+/// Writes exports until the process stops.
 pub async fn keep_going(app: Arc<App>) {
     while app.sync.stopped_at().is_none() {
         turn(&app).await;
@@ -47,7 +47,7 @@ pub async fn turn(app: &Arc<App>) {
         Ok(due) => due,
         Err(error) => {
             let error: ward_db::Error = error;
-            return tracing::warn!(%error, "exports that wait cannot be looked for; Ward tries again");
+            return tracing::warn!(%error, "cannot look for due exports; will retry");
         }
     };
     for due in due {
@@ -59,15 +59,15 @@ pub async fn turn(app: &Arc<App>) {
                 code = error.code(),
                 cause = error.cause().map(ToString::to_string),
                 export = %due.export,
-                "an export could not be written; Ward tries again when its lease has run out"
+                "cannot write an export; will retry when it is due again, unless this was the last attempt"
             );
         }
     }
 }
 
-/// Why an export was not written.
+/// The reason why an export was not written.
 enum Ended {
-    /// Another worker has it.
+    /// Another worker now has the lease.
     Lost,
     Failed(ApiError),
 }
@@ -87,7 +87,8 @@ impl From<ward_db::Error> for Ended {
 impl From<object_store::Error> for Ended {
     fn from(error: object_store::Error) -> Self {
         Self::Failed(
-            ApiError::unavailable("export_unavailable", "The export cannot be written.", 30).because(error),
+            ApiError::unavailable("export_unavailable", "The export's file cannot be written.", 30)
+                .because(error),
         )
     }
 }
@@ -125,7 +126,7 @@ async fn one(app: &Arc<App>, place: &Place, due: store::Due) -> Result<(), ApiEr
     remove_old(app, place, workspace).await
 }
 
-/// Writes the file; the events and bytes in it.
+/// Writes the file. Returns the number of events and of bytes in it.
 async fn written(app: &Arc<App>, place: &Place, export: &Export, lease: Uuid) -> Result<(i64, i64), Ended> {
     let mut upload = place.begin(&export.key()).await?;
     match pages(app, &mut upload, export, lease).await {
@@ -197,7 +198,7 @@ async fn settle(
         .await
 }
 
-/// Removes a workspace's exports beyond those that are kept: first the files, then their rows.
+/// Removes a workspace's exports beyond those that are kept: first their files, then their rows.
 async fn remove_old(app: &Arc<App>, place: &Place, workspace: WorkspaceId) -> Result<(), ApiError> {
     let old =
         app.db.read("audit.old_exports", move |tx| store::list(tx, workspace, REMOVED_AT_ONCE, KEPT)).await?;
