@@ -1,4 +1,4 @@
-//! Writes on API keys: mint, claim, rotate, revoke.
+//! Writes on API keys: create, claim, rotate, revoke.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub struct Rotation {
     duration_days: u64,
 }
 
-/// `CreateApiKeyResponse`: the only answer that ever holds a key's text.
+/// `CreateApiKeyResponse`: the only answer that ever contains a key's secret.
 #[derive(Serialize)]
 pub struct ShownOnce {
     key_id: String,
@@ -70,7 +70,7 @@ fn expiry(now: Timestamp, days: u64) -> Timestamp {
     now.saturating_add(Duration::from_secs(days * DAY))
 }
 
-/// What a key minted now looks like.
+/// The columns of a new key that are decided before its position.
 struct Minted {
     workspace: WorkspaceId,
     principal: PrincipalId,
@@ -126,7 +126,8 @@ fn event<'a>(context: &'a Context, actor: Actor, action: &'static str, key: &'a 
     }
 }
 
-/// Mints a key, for a service of its own or for the calling user, within what the caller may itself do (403 beyond).
+/// Creates a key, for a service of its own or for the calling user. Its permissions must lie within the
+/// caller's (403 otherwise).
 pub async fn create(app: &Arc<App>, entry: Entry, new: NewKey, repeat: Repeat) -> Result<Reply, ApiError> {
     let role = Role::named(&new.role).ok_or_else(|| ApiError::internal("an unvalidated role"))?;
     let narrowed = permissions_named(&new.permissions);
@@ -143,7 +144,7 @@ pub async fn create(app: &Arc<App>, entry: Entry, new: NewKey, repeat: Repeat) -
             if new.speaks_for == SpeaksFor::Minter && caller.kind != PrincipalKind::User {
                 return Err(ApiError::forbidden_because(
                     "unsupported_principal",
-                    "Only a user can have keys that speak for it; a service has the one it was made with.",
+                    "Only a user can have further keys that speak for it; a service has a single key.",
                 ));
             }
             repeat.once(tx, &vault, Secrecy::Secret { former: None }, |tx| {
@@ -182,8 +183,8 @@ pub async fn create(app: &Arc<App>, entry: Entry, new: NewKey, repeat: Repeat) -
     note_if_forbidden(app, &noted, outcome)
 }
 
-/// Claims an unclaimed workspace: its first user, the owner membership and an owner key. Whatever cannot be claimed is
-/// the same 401.
+/// Claims an unclaimed workspace: creates its first user, the owner membership and an owner key. Every
+/// workspace that cannot be claimed gets the same 401.
 pub async fn claim(
     app: &Arc<App>,
     context: Arc<Context>,
@@ -222,7 +223,7 @@ pub async fn claim(
         .await
 }
 
-/// Gives a key a new secret and a new end. The old secret ends with the commit.
+/// Gives a key a new secret and a new expiry. The old secret ends with the commit.
 pub async fn rotate(
     app: &Arc<App>,
     entry: Entry,
@@ -241,7 +242,7 @@ pub async fn rotate(
             if key.kind == PrincipalKind::User && key.principal != caller.principal {
                 return Err(ApiError::forbidden_because(
                     "not_your_key",
-                    "Only the user it speaks for may rotate this key.",
+                    "Only the user that this key speaks for may rotate it.",
                 ));
             }
             if !own {
@@ -265,7 +266,7 @@ pub async fn rotate(
     note_if_forbidden(app, &noted, outcome)
 }
 
-/// Ends a key at once.
+/// Revokes a key, which ends it with the commit.
 pub async fn revoke(app: &Arc<App>, entry: Entry, key_id: KeyId) -> Result<(), ApiError> {
     let noted = entry.clone();
     let outcome = app
@@ -276,7 +277,7 @@ pub async fn revoke(app: &Arc<App>, entry: Entry, key_id: KeyId) -> Result<(), A
             if caller.credential_id() != Some(key.id) {
                 within_caller(seen.reach, &key)?;
             }
-            // Another owner who ends the key remains a way in.
+            // Another owner who revokes the key still has access.
             if caller.credential_id() == Some(key.id) || !seen.reach.covers(Reach::whole(Role::Owner)) {
                 keep_a_way_in(tx, &key, entry.context.now)?;
             }
@@ -286,7 +287,7 @@ pub async fn revoke(app: &Arc<App>, entry: Entry, key_id: KeyId) -> Result<(), A
     note_if_forbidden(app, &noted, outcome)
 }
 
-/// Refuses to end the only way that the workspace's owners have into it (409).
+/// Refuses to revoke the last credential by which the workspace's owners have access (409).
 fn keep_a_way_in(tx: &mut Tx<'_>, key: &ApiKey, now: Timestamp) -> Result<(), ApiError> {
     let is_way = key.kind == PrincipalKind::User
         && key.expires_at > now
@@ -297,11 +298,11 @@ fn keep_a_way_in(tx: &mut Tx<'_>, key: &ApiKey, now: Timestamp) -> Result<(), Ap
     }
     Err(ApiError::conflict(
         "last_way_in",
-        "This key is the last way into the workspace. Mint another key that speaks for you as an owner first.",
+        "This key is the last way into the workspace. First create another owner key that speaks for you.",
     ))
 }
 
-/// Ends a key; a service that has no other goes with it.
+/// Revokes a key. A service leaves the workspace with its only key.
 fn end(tx: &mut Tx<'_>, context: &Context, actor: Actor, key: &ApiKey) -> Result<(), ApiError> {
     let members = if key.kind == PrincipalKind::Service { -1 } else { 0 };
     quotas::give_back(tx, key.workspace, Count { keys: -1, members, ..Count::default() })?;
@@ -313,7 +314,8 @@ fn end(tx: &mut Tx<'_>, context: &Context, actor: Actor, key: &ApiKey) -> Result
     audit::record(tx, event(context, actor, "api_key.revoke", key))
 }
 
-/// Mints a key for the operator, who stands outside every workspace: for when its people have lost theirs.
+/// Creates a key as the operator, who needs no membership: for workspaces whose people have lost their
+/// keys.
 pub fn issue_as_operator(
     tx: &mut Tx<'_>,
     context: &Context,
@@ -343,7 +345,7 @@ pub fn issue_as_operator(
     Ok(ShownOnce::new(&key, &secret))
 }
 
-/// Ends a key for the operator. `None`: there is no such live key.
+/// Revokes a key as the operator. `None` if no live key has this id.
 pub fn revoke_as_operator(
     tx: &mut Tx<'_>,
     context: &Context,
@@ -351,23 +353,27 @@ pub fn revoke_as_operator(
 ) -> Result<Option<ApiKey>, ApiError> {
     let Some(found) = store::get_anywhere(tx, key_id)? else { return Ok(None) };
     workspaces::guard(tx, found.workspace)?;
-    // Somebody else may have ended it before the guard was taken.
+    // Another transaction may have revoked it before this one took the guard row.
     let Some(key) = store::get_anywhere(tx, key_id)? else { return Ok(None) };
     end(tx, context, Actor::OPERATOR, &key)?;
     Ok(Some(key))
 }
 
-/// Another key may be touched only by who could have minted it. What it really allows is bounded by its principal's
-/// membership, but its own role decides here: memberships change, and a key must not be captured meanwhile.
+/// Refuses to touch another key that the caller could not have created. The key's own role decides,
+/// although its principal's membership bounds what it really allows. Memberships change, and a key must not
+/// be captured in the meantime.
 fn within_caller(reach: Reach, key: &ApiKey) -> Result<(), ApiError> {
     if reach.covers(key.reach) { Ok(()) } else { Err(beyond_caller()) }
 }
 
 const fn beyond_caller() -> ApiError {
-    ApiError::forbidden_because("beyond_caller", "A key cannot hand out or touch more than it may do itself.")
+    ApiError::forbidden_because(
+        "beyond_caller",
+        "You cannot grant or change permissions that you do not have.",
+    )
 }
 
-/// A 403 that only the transaction could tell is an event too.
+/// Records a 403 that only the transaction could decide, as the gate does for its own.
 fn note_if_forbidden<T>(app: &App, entry: &Entry, outcome: Result<T, ApiError>) -> Result<T, ApiError> {
     if matches!(&outcome, Err(error) if error.is_forbidden()) {
         entry.note_forbidden(app);
@@ -386,11 +392,11 @@ pub struct AuthInfo<'a> {
 }
 
 impl<'a> AuthInfo<'a> {
-    /// Describes this caller's key. A token is none (403).
+    /// Describes this caller's key. A token gets 403.
     pub fn of(caller: &'a Caller, now: Timestamp) -> Result<Self, ApiError> {
         let key = caller.key().ok_or(ApiError::forbidden_because(
             "not_an_api_key",
-            "This describes API keys. For a token, ask GET /v1/me.",
+            "This operation describes API keys. Use GET /v1/me for a token.",
         ))?;
         Ok(Self {
             workspace_id: key.home,

@@ -83,7 +83,7 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
     Reply::ok(&listed)
 }
 
-/// `create-api-key`: without a credential it claims, with one it mints.
+/// `create-api-key`: a request without a credential is a claim; one with a credential creates a key.
 pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
     if call.is_claim() {
         return claim(call).await;
@@ -94,7 +94,8 @@ pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
 }
 
 async fn claim(mut call: Call) -> Result<Reply, ApiError> {
-    // An address with too many failed claims is looked at before its body is read, and before anything is written.
+    // An address with too many failed claims is checked before its body is read and before anything is
+    // written.
     if let Some(share) = call.failing_claim_share().await? {
         let workspace = call.workspace().ok_or(ApiError::no_workspace())?;
         let (now, scope) = (call.context.now, Repeat::scope_of(&call, None)?);
@@ -114,10 +115,11 @@ async fn claim(mut call: Call) -> Result<Reply, ApiError> {
     actions::claim(&call.app, call.context.clone(), workspace, sent.value, repeat).await
 }
 
-/// A claim always makes a whole owner; asking for anything else is a mistake worth telling.
+/// A claim always creates an unrestricted owner key. A request for anything else is a mistake that the
+/// client should see.
 fn claim_problems(given: &Json) -> Vec<Problem> {
     let Json::Object(fields) = given else { return Vec::new() };
-    // A role that is none is told so already.
+    // Another rule already reports an unknown role.
     let other = |name: &str| Role::named(name).is_some_and(|role| role != Role::Owner);
     let role = fields.get("role").filter(|role| matches!(role, Json::String(name) if other(name)));
     let permissions =
@@ -125,17 +127,19 @@ fn claim_problems(given: &Json) -> Vec<Problem> {
     let problem = |field: &'static str, message: &str, input: &Json| {
         Problem::value_error(vec![Loc::from("body"), Loc::from(field)], message, validate::shown(input))
     };
-    let role =
-        role.map(|role| problem("role", "A claim makes an owner key: leave the role out or say owner", role));
-    let permissions = permissions
-        .map(|list| problem("permissions", "A claim makes a whole owner key: leave permissions out", list));
+    let role = role
+        .map(|role| problem("role", "A claim creates an owner key: leave role out or set it to owner", role));
+    let permissions = permissions.map(|list| {
+        problem("permissions", "A claim creates an unrestricted owner key: leave permissions out", list)
+    });
     role.into_iter().chain(permissions).collect()
 }
 
 /// `rotate-api-key`
 ///
-/// A repeat by the secret that the rotation ended is answered without being let in. It is looked for twice: the rotation
-/// may commit while its own repeat is on the way.
+/// A retry may present the secret that the rotation itself ended. It gets the stored answer although its
+/// key is no longer valid. The answer is looked up twice, because the rotation may commit while its own
+/// retry is being judged.
 pub async fn rotate(mut call: Call) -> Result<Reply, ApiError> {
     if let Some(ended) = Ended::find(&call).await? {
         let body = call.read_body().await?;
@@ -155,7 +159,7 @@ pub async fn rotate(mut call: Call) -> Result<Reply, ApiError> {
     }
 }
 
-/// Leaves the body it has read in `read`, for it can be read only once.
+/// Leaves the body in `read`, because a body can be read only once.
 async fn rotate_as_caller(call: &mut Call, read: &mut Option<Bytes>) -> Result<Reply, ApiError> {
     let (entry, sent) = call.enter_with_body::<Rotation>().await?;
     *read = Some(sent.bytes.clone());
@@ -164,7 +168,7 @@ async fn rotate_as_caller(call: &mut Call, read: &mut Option<Bytes>) -> Result<R
     actions::rotate(&call.app, entry, key_id, sent.value, repeat).await
 }
 
-/// The key a path names. Text that is no key id names none, and takes the same way as an unknown one.
+/// The key id in the path. A text that is not a key id is treated like an unknown key id.
 fn key_id(call: &Call) -> KeyId {
     KeyId::parse(call.parameter("key_id")).unwrap_or(KeyId::none())
 }
@@ -188,7 +192,7 @@ struct Catalog {
     permissions: Vec<CatalogPermission>,
 }
 
-/// `RoleDescription`: the platform's names, and beside them Ward's.
+/// `RoleDescription`: the platform's field names, followed by Ward's.
 #[derive(Serialize)]
 struct CatalogRole {
     name: Role,
@@ -199,7 +203,7 @@ struct CatalogRole {
     permissions: Permissions,
 }
 
-/// `PermissionDescription`: the platform's names, and beside them Ward's.
+/// `PermissionDescription`: the platform's field names, followed by Ward's.
 #[derive(Serialize)]
 struct CatalogPermission {
     name: Permission,

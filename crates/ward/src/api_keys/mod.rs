@@ -22,35 +22,35 @@ pub use store::{
 /// Seconds of a day.
 const DAY: u64 = 24 * 3600;
 
-/// A key as the gate needs it.
+/// A key with the columns that the gate needs.
 #[derive(Debug)]
 pub struct KeyRecord {
-    /// The credential.
+    /// The id of the credential.
     pub credential: CredentialId,
     /// The workspace that the key belongs to.
     pub home: WorkspaceId,
     /// Whether that workspace is active.
     pub home_is_active: bool,
-    /// Whom it speaks for.
+    /// The principal that the key speaks for.
     pub principal: PrincipalId,
-    /// Whether that is a user or a service.
+    /// Whether the principal is a user or a service.
     pub kind: PrincipalKind,
-    /// What it is called.
+    /// The name that lists show.
     pub name: Option<String>,
-    /// What it allows.
+    /// The role and permissions of the key.
     pub reach: Reach,
-    /// What is kept of its secret.
+    /// The stored hash of the secret.
     pub secret_hash: SecretHash,
-    /// When it expires.
+    /// The timestamp from which the key is refused.
     pub expires_at: Timestamp,
-    /// When it was minted or last rotated; when it was revoked, if it was.
+    /// The timestamp of its creation, last rotation or revocation, whichever is latest.
     pub updated_at: Timestamp,
-    /// Whether it was revoked.
+    /// Whether the key was revoked.
     pub revoked: bool,
 }
 
 impl KeyRecord {
-    /// The caller that this key, once proved, makes.
+    /// The caller of a request whose bearer proved this key.
     pub fn into_caller(self, key_id: KeyId) -> Caller {
         let used = KeyUsed {
             id: self.credential,
@@ -70,61 +70,62 @@ impl KeyRecord {
     }
 }
 
-/// A key as it is listed.
+/// A key with the columns that lists show.
 #[derive(Clone, Debug)]
 pub struct ApiKey {
-    /// The credential.
+    /// The id of the credential.
     pub id: CredentialId,
-    /// Its public part.
+    /// The public part of the key.
     pub key_id: String,
-    /// The workspace that it belongs to.
+    /// The workspace that the key belongs to.
     pub workspace: WorkspaceId,
-    /// Whom it speaks for.
+    /// The principal that the key speaks for.
     pub principal: PrincipalId,
-    /// Whether that is a user or a service.
+    /// Whether the principal is a user or a service.
     pub kind: PrincipalKind,
-    /// Who minted it.
+    /// The principal that created it; `None` for the operator.
     pub created_by: Option<PrincipalId>,
-    /// With which key.
+    /// The key that created it; `None` for a token, a claim or the operator.
     pub created_with: Option<CredentialId>,
-    /// What it is called.
+    /// The name that lists show.
     pub name: Option<String>,
-    /// What it allows.
+    /// The role and permissions of the key.
     pub reach: Reach,
-    /// When it expires.
+    /// The timestamp from which the key is refused.
     pub expires_at: Timestamp,
-    /// When it last let somebody in, to the minute.
+    /// The timestamp of its last successful use, to the minute.
     pub last_used_at: Option<Timestamp>,
-    /// When it was minted.
+    /// The timestamp of its creation.
     pub created_at: Timestamp,
-    /// When it was minted or last rotated.
+    /// The timestamp of its creation or last rotation.
     pub updated_at: Timestamp,
-    /// Its place in its workspace's list.
+    /// The position in its workspace's list.
     pub position: i64,
 }
 
-/// Keys that one step ended.
+/// The keys that one step of an ending revoked.
 #[derive(Debug)]
 pub struct EndedKeys {
-    /// Their public parts.
+    /// The public parts of the revoked keys.
     pub ids: Vec<String>,
-    /// Whether keys are left.
+    /// Whether keys are left for another step.
     pub ended: Ended,
 }
 
-/// Whom a new key speaks for.
+/// The principal that a new key speaks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SpeaksFor {
-    /// Its minter, a user.
+    /// The user that creates it.
     #[serde(rename = "self")]
     Minter,
-    /// A service of its own.
+    /// A new service principal.
     #[default]
     Service,
 }
 
-/// The value rules of a new key: the role must be one, each permission must be one and lie within the role.
+/// The value rules of a new key: its role must exist, and each permission must exist and lie within the
+/// role.
 pub mod rules {
     use serde_json::Value;
 
@@ -132,7 +133,7 @@ pub mod rules {
     use crate::http::contract::RuleProblem;
     use crate::http::validate::Loc;
 
-    /// A role's name.
+    /// Accepts the name of a role.
     pub fn role(value: &Value) -> Vec<RuleProblem> {
         match value.as_str().and_then(Role::named) {
             Some(_) => Vec::new(),
@@ -142,7 +143,7 @@ pub mod rules {
         }
     }
 
-    /// A permission's name.
+    /// Accepts the name of a permission.
     pub fn permission(value: &Value) -> Vec<RuleProblem> {
         match value.as_str().and_then(Permission::named) {
             Some(_) => Vec::new(),
@@ -150,7 +151,7 @@ pub mod rules {
         }
     }
 
-    /// Each permission within the role.
+    /// Accepts permissions that lie within the role.
     pub fn within_role(value: &Value) -> Vec<RuleProblem> {
         let Some(role) = value["role"].as_str().and_then(Role::named) else { return Vec::new() };
         let names = value["permissions"].as_array().map(Vec::as_slice).unwrap_or_default();

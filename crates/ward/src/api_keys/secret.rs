@@ -1,7 +1,7 @@
 //! The text of an API key: `ward_<key id, 22><secret, 43><CRC-32, 6>`, base62 at fixed width.
 //!
-//! A fixed prefix for secret scanners, a public id to look the key up by, 256 random bits, and a checksum over id and
-//! secret so that a mistyped key costs no query.
+//! The fixed prefix serves secret scanners, and the public id the look-up. The secret has 256 random bits.
+//! The checksum covers id and secret, so a mistyped key costs no query.
 
 use std::fmt;
 
@@ -20,18 +20,19 @@ const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 pub struct KeyId([u8; KEY_ID]);
 
 impl KeyId {
-    /// The key id that `text` spells, if it has the form of one.
+    /// Reads a key id, if `text` has the form of one.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes: [u8; KEY_ID] = text.as_bytes().try_into().ok()?;
         bytes.iter().all(u8::is_ascii_alphanumeric).then_some(Self(bytes))
     }
 
-    /// A key id that no key has: 22 base62 digits of it would exceed the 128 bits that ids are drawn from.
+    /// A key id that no key has: 22 base62 digits can exceed the 128 bits from which ids are drawn, and
+    /// this one does.
     pub const fn none() -> Self {
         Self([b'z'; KEY_ID])
     }
 
-    /// Its text.
+    /// The 22 characters of the id.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
@@ -49,20 +50,21 @@ impl fmt::Debug for KeyId {
     }
 }
 
-/// What is kept of a secret: the SHA-256 of its text. A secret of 256 random bits needs no slow hash.
+/// The stored part of a secret: the SHA-256 of its text. A secret of 256 random bits needs no slow hash.
 pub type SecretHash = [u8; 32];
 
-/// A bearer as presented: whose key it claims to be, and the hash of the secret that came with it.
+/// A presented bearer: the id of a key, and the hash of the secret that came with it.
 #[derive(Clone, Copy)]
 pub struct Presented {
-    /// Which key.
+    /// The id of the key.
     pub key_id: KeyId,
-    /// What was presented as its secret.
+    /// The hash of the presented secret.
     pub hash: SecretHash,
 }
 
 impl Presented {
-    /// Reads a bearer. `None` for whatever cannot be a key of ours: wrong prefix, length, alphabet or checksum.
+    /// Reads a bearer. `None` for a text that cannot be a key of Ward's: wrong prefix, length, alphabet or
+    /// checksum.
     pub fn parse(bearer: &[u8]) -> Option<Self> {
         let body = bearer.strip_prefix(PREFIX.as_bytes())?;
         if bearer.len() != LENGTH || !body.iter().all(u8::is_ascii_alphanumeric) {
@@ -79,18 +81,18 @@ impl Presented {
     }
 }
 
-/// A key as it is shown once.
+/// A new key with its secret, which is shown once.
 pub struct NewSecret {
-    /// The whole text.
+    /// The text of the key, secret included.
     pub text: Zeroizing<String>,
-    /// Its public part.
+    /// The public part of the key.
     pub key_id: KeyId,
-    /// What is kept of the rest.
+    /// The stored hash of the secret.
     pub hash: SecretHash,
 }
 
 impl NewSecret {
-    /// A fresh key with a fresh id.
+    /// Generates a secret with a new key id.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut bits = [0; 16];
         getrandom::fill(&mut bits)?;
@@ -99,7 +101,7 @@ impl NewSecret {
         Self::for_key(KeyId(key_id))
     }
 
-    /// A fresh secret for a key that keeps its id.
+    /// Generates a secret for a key that keeps its id.
     pub fn for_key(key_id: KeyId) -> Result<Self, getrandom::Error> {
         let mut bits = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *bits)?;
@@ -119,7 +121,7 @@ impl NewSecret {
     }
 }
 
-/// Writes a big-endian number in base62, filled up with zeros on the left.
+/// Writes a big-endian number in base62, padded with zeros on the left.
 fn base62(number: &[u8], into: &mut [u8]) {
     let mut rest = Zeroizing::new([0_u8; 32]);
     let rest = &mut rest[..number.len()];

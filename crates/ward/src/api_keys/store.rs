@@ -15,11 +15,11 @@ use crate::workspaces::{self, AsMember};
 
 const RECORD: &str = "k.id, k.workspace_id, h.state, k.principal_id, k.principal_kind, k.name, k.role, k.permissions, \
                       k.secret_hash, k.expires_at, k.updated_at, k.revoked_at IS NOT NULL OR NOT ";
-/// How many columns those and [`LIVE`] are.
+/// The number of columns in [`RECORD`] and [`LIVE`].
 const RECORD_COLUMNS: usize = 12;
 
-/// Whether no ending concerns key `k`, which may stand for a principal who is no member any more. A principal who came back
-/// has keys again, and those stand behind the new seat.
+/// Whether no ending concerns key `k`, so that its principal is still a member. A principal that joined
+/// again has a new seat, and its new keys have positions after that seat.
 pub const LIVE: &str = "((SELECT e.position FROM endings e WHERE e.workspace_id = k.workspace_id \
      AND e.principal_id = k.principal_id AND e.kind = 'keys') IS NULL \
      OR COALESCE((SELECT m.seat FROM memberships m \
@@ -41,7 +41,8 @@ fn record(row: &Row<'_>) -> Result<KeyRecord, Error> {
     })
 }
 
-/// The key with this public part, revoked and expired ones included: the gate decides, and the audit wants to know.
+/// The key with this public part, revoked and expired ones included: the gate decides, and the audit
+/// records the reason.
 pub fn look_up(tx: &mut Tx<'_>, key_id: KeyId) -> Result<Option<KeyRecord>, Error> {
     static SQL: LazyLock<String> = LazyLock::new(|| {
         format!(
@@ -51,7 +52,7 @@ pub fn look_up(tx: &mut Tx<'_>, key_id: KeyId) -> Result<Option<KeyRecord>, Erro
     tx.optional(&SQL, &[key_id.as_str().into()], record)
 }
 
-/// The same, with the workspace that it is to open, if that is active and its principal is a member.
+/// As [`look_up`], with the workspace to enter, if it is active and the key's principal is a member.
 pub fn look_up_for(
     tx: &mut Tx<'_>,
     key_id: KeyId,
@@ -92,16 +93,17 @@ fn api_key(row: &Row<'_>) -> Result<ApiKey, Error> {
     })
 }
 
-/// A live key of this workspace. The row is found by its key alone and judged here: with the workspace as a condition too,
-/// a planner that knows no better reads all of the workspace's keys to find the one.
+/// A live key of this workspace. The row is found by its key id alone, and the workspace is compared here.
+/// With the workspace in the condition, a naive planner reads all keys of the workspace to find one.
 pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, key_id: KeyId) -> Result<Option<ApiKey>, Error> {
     Ok(get_anywhere(tx, key_id)?.filter(|key| key.workspace == workspace))
 }
 
-/// What [`LIVE`] says, for a list of keys of one workspace: most have no ending, and that is asked once.
+/// The condition [`LIVE`] for a list of one workspace's keys. Most workspaces have no ending, and this
+/// checks that once.
 const LISTED: &str = "((SELECT 1 FROM endings a WHERE a.workspace_id = $1 LIMIT 1) IS NULL OR {LIVE})";
 
-/// Keys of a workspace and whether each is live, only those that `creator` minted if one is given.
+/// Keys of a workspace, each with whether it is live; with `creator`, only the keys that it created.
 pub fn list(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -133,7 +135,7 @@ pub fn list(
     }
 }
 
-/// A page of all of a workspace's live keys.
+/// A page of the live keys of a workspace.
 pub fn list_all(tx: &mut Tx<'_>, workspace: WorkspaceId, page: Page) -> Result<Vec<ApiKey>, Error> {
     let mut rows = Vec::new();
     let mut from = page;
@@ -151,8 +153,8 @@ pub fn list_all(tx: &mut Tx<'_>, workspace: WorkspaceId, page: Page) -> Result<V
     }
 }
 
-/// How many live keys there are, counted no further than `most`. A creator's are counted from a place that is a parameter: if
-/// the statement said `position > 0`, they could be looked for among all of the workspace's.
+/// The number of live keys, counted no further than `most`. For a creator, the lower bound of the position
+/// is a parameter. With the literal `position > 0`, a planner could search all keys of the workspace.
 pub fn count(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -182,7 +184,8 @@ pub fn count(
     }
 }
 
-/// Inserts a key with the hash of its secret. `narrowed` is what was asked for beyond the role; empty for all of it.
+/// Inserts a key with the hash of its secret. `narrowed` are the requested permissions; empty for the whole
+/// role.
 pub fn insert(tx: &mut Tx<'_>, key: &ApiKey, narrowed: Permissions, hash: &SecretHash) -> Result<(), Error> {
     tx.execute_later(
         "INSERT INTO api_keys (key_id, id, workspace_id, principal_id, principal_kind, created_by_entity_id, \
@@ -209,7 +212,7 @@ pub fn insert(tx: &mut Tx<'_>, key: &ApiKey, narrowed: Permissions, hash: &Secre
     Ok(())
 }
 
-/// Gives a live key a new secret and a new end.
+/// Stores a new secret and a new expiry.
 pub fn rotate(tx: &mut Tx<'_>, key: &ApiKey, hash: &SecretHash) -> Result<(), Error> {
     tx.execute_later(
         "UPDATE api_keys SET secret_hash = $2, expires_at = $3, updated_at = $4 WHERE key_id = $1",
@@ -218,7 +221,7 @@ pub fn rotate(tx: &mut Tx<'_>, key: &ApiKey, hash: &SecretHash) -> Result<(), Er
     Ok(())
 }
 
-/// Ends a key. The row stays, out of its list, so that a later try with it can be told in the audit.
+/// Revokes a key. Its row stays, outside of the list, so that the audit can record later attempts with it.
 pub fn revoke(tx: &mut Tx<'_>, key: &ApiKey, now: Timestamp) -> Result<(), Error> {
     tx.execute_later(
         "UPDATE api_keys SET revoked_at = $2, updated_at = $2, position = -position WHERE key_id = $1",
@@ -227,7 +230,8 @@ pub fn revoke(tx: &mut Tx<'_>, key: &ApiKey, now: Timestamp) -> Result<(), Error
     Ok(())
 }
 
-/// Ends up to `most` of this workspace's live keys that speak for this principal and stand before `before`.
+/// Revokes up to `most` of the workspace's live keys that speak for this principal and have a position
+/// before `before`.
 pub fn end_some_of(
     tx: &mut Tx<'_>,
     (workspace, principal): (WorkspaceId, PrincipalId),
@@ -236,7 +240,8 @@ pub fn end_some_of(
     now: Timestamp,
 ) -> Result<EndedKeys, Error> {
     let mut ids: Vec<String> = tx.all(
-        // From a place that is a parameter: a planner that knew `position > 0` could look among all of the workspace's keys.
+        // The lower bound is a parameter, because with the literal `position > 0` a planner could search
+        // all keys of the workspace.
         "SELECT key_id FROM api_keys \
          WHERE principal_id = $2 AND workspace_id = $1 AND position > $3 AND position < $4 ORDER BY position LIMIT $5",
         &[workspace.into(), principal.into(), Value::Int(0), before.into(), (most + 1).into()],
@@ -254,11 +259,12 @@ pub fn end_some_of(
     Ok(EndedKeys { ids, ended })
 }
 
-/// How many owners and how many keys of each are looked at for a way into their workspace.
+/// Bounds the owners, and the keys of each, that are checked for access to their workspace.
 const WAYS: u32 = 20;
 
-/// Whether a user who owns the workspace has a way into it: an identity of an issuer, or a live key with all that owners may
-/// do. One principal and one key are left out. Beyond 20 owners without a way, nobody is looked at.
+/// Whether a user who owns the workspace has access: by an identity of an issuer, or by a live key with all
+/// permissions of an owner. One principal and one key are left out. After 20 owners without access, the
+/// search ends.
 pub fn has_way_in(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -291,7 +297,7 @@ pub fn has_way_in(
     Ok(false)
 }
 
-/// Moves a key's last use forward, never back.
+/// Moves a key's last use forward, but never back.
 pub fn store_last_used(tx: &mut Tx<'_>, key_id: KeyId, at: Timestamp) -> Result<(), Error> {
     tx.execute(
         "UPDATE api_keys SET last_used_at = $2 WHERE key_id = $1 AND (last_used_at IS NULL OR last_used_at < $2)",
@@ -300,7 +306,7 @@ pub fn store_last_used(tx: &mut Tx<'_>, key_id: KeyId, at: Timestamp) -> Result<
     Ok(())
 }
 
-/// A role and the list of permissions beside it.
+/// Reads a role and the list of permissions in the next column.
 fn reach(row: &Row<'_>, index: usize) -> Result<Reach, Error> {
     let role = Role::column(row, index)?;
     let Json(list) = row.get(index + 1)?;
@@ -308,7 +314,8 @@ fn reach(row: &Row<'_>, index: usize) -> Result<Reach, Error> {
         return Ok(Reach::whole(role));
     }
     let names: Vec<String> = serde_json::from_str(&list).map_err(Error::unreadable)?;
-    // A name that this version does not know allows nothing; it must not turn the list into "the whole role".
+    // A permission that this version does not know allows nothing. It must not turn the list into "the
+    // whole role".
     let known = names.iter().filter_map(|name| Permission::named(name));
     let permissions = known.fold(Permissions::default(), |all, one| all.or(Permissions::of(&[one])));
     Ok(Reach { role, permissions: permissions.and(role.permissions()) })
@@ -323,7 +330,8 @@ fn hash(row: &Row<'_>, index: usize) -> Result<SecretHash, Error> {
     SecretHash::try_from(bytes.as_slice()).map_err(Error::unreadable)
 }
 
-/// Whether this credential is a live key of the workspace. The row is found by its id alone and judged here.
+/// Whether this credential is a live key of the workspace. The row is found by its id alone, and the
+/// workspace is compared here.
 pub fn is_live(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -338,7 +346,7 @@ pub fn is_live(
     Ok(found.is_some_and(|(home, live, expires_at)| home == workspace && live && expires_at > now))
 }
 
-/// A live key, whichever workspace it belongs to. By itself for the operator only.
+/// A live key of any workspace. Only the operator may use it directly.
 pub fn get_anywhere(tx: &mut Tx<'_>, key_id: KeyId) -> Result<Option<ApiKey>, Error> {
     let found = tx.optional(
         &format!("SELECT {COLUMNS} FROM api_keys k WHERE k.key_id = $1 AND {LIVE}"),
@@ -348,7 +356,7 @@ pub fn get_anywhere(tx: &mut Tx<'_>, key_id: KeyId) -> Result<Option<ApiKey>, Er
     Ok(found.filter(|key| key.position > 0))
 }
 
-/// Up to `most` keys after this one, over all workspaces: the key's id, its workspace and its name.
+/// Up to `most` keys of all workspaces after this key id: each with its workspace and its name.
 pub fn names_after(
     tx: &mut Tx<'_>,
     after: &str,

@@ -24,7 +24,7 @@ use crate::ids::{PrincipalId, WorkspaceId};
 use crate::integrations;
 use crate::quotas::{self, Change as Count, Overrides};
 
-/// How many due workspaces a creation that found no room lapses before it looks again.
+/// Due workspaces that a creation lapses before it looks for room again.
 const LAPSED_AT_ONCE: u32 = 100;
 
 /// `CreateWorkspaceRequest`, validated.
@@ -55,13 +55,14 @@ impl NewWorkspace {
     }
 }
 
-/// Refuses a workspace of another region than this Ward's (422), and says which host serves that one.
+/// Refuses a workspace of another region than this Ward's (422). The answer names the host of that region,
+/// if it is known.
 pub(super) fn only_own_region(app: &App, new: &NewWorkspace) -> Result<(), ApiError> {
     let platform = &app.config.platform;
     let Some(own) = platform.region.as_ref().filter(|own| **own != new.region) else { return Ok(()) };
     let detail = match platform.host_of(&new.region) {
-        Some(host) => format!("This server holds workspaces of {own} only. {host} serves {}.", new.region),
-        None => format!("This server holds workspaces of {own} only, not of {}.", new.region),
+        Some(host) => format!("This server has only workspaces of {own}. {host} serves {}.", new.region),
+        None => format!("This server has only workspaces of {own}, not of {}.", new.region),
     };
     Err(ApiError::unprocessable("wrong_region", "").saying(detail))
 }
@@ -90,12 +91,12 @@ pub(super) fn event<'a>(
     }
 }
 
-/// Everything a new workspace starts with, as its audit event tells it.
+/// The fields of a new workspace, for its audit event.
 pub(super) fn beginnings(new: &Workspace) -> Value {
     json!({ "name": new.name, "environment": new.environment, "region": new.region, "backend_org_id": new.backend_org_id })
 }
 
-/// Takes the slug, from a workspace whose time to be claimed is over if need be (409 otherwise).
+/// Takes the slug, if necessary from an unclaimed workspace that is due to lapse (409 otherwise).
 pub(super) fn take_slug(tx: &mut Tx<'_>, context: &Context, new: &Workspace) -> Result<(), ApiError> {
     if store::take_slug(tx, &new.slug, new.id)? {
         return Ok(());
@@ -105,7 +106,7 @@ pub(super) fn take_slug(tx: &mut Tx<'_>, context: &Context, new: &Workspace) -> 
     if store::take_slug(tx, &new.slug, new.id)? { Ok(()) } else { Err(slug_taken()) }
 }
 
-/// Records that an unclaimed workspace lapsed.
+/// Records the lapse of an unclaimed workspace.
 pub fn record_lapse(tx: &mut Tx<'_>, context: &Context, lapsed: WorkspaceId) -> Result<(), ApiError> {
     audit::record(
         tx,
@@ -174,7 +175,8 @@ const fn too_many_unclaimed() -> ApiError {
     )
 }
 
-/// Refuses a service (403). What kind of principal a key speaks for never changes, so no transaction needs to ask again.
+/// Refuses a service (403). The kind of a principal never changes, so the transaction need not check it
+/// again.
 pub fn only_users(app: &App, entry: &Entry) -> Result<(), ApiError> {
     if entry.caller.kind == PrincipalKind::User {
         return Ok(());
@@ -182,7 +184,7 @@ pub fn only_users(app: &App, entry: &Entry) -> Result<(), ApiError> {
     entry.note_forbidden(app);
     Err(ApiError::forbidden_because(
         "unsupported_principal",
-        "Only a user can own a workspace; this key speaks for a service.",
+        "Only a user can own a workspace, but this credential speaks for a service.",
     ))
 }
 
@@ -227,7 +229,7 @@ pub struct Change {
     name: Option<String>,
     environment: Option<String>,
     region: Option<String>,
-    /// Absent leaves it alone; null clears it.
+    /// Absent leaves the connector unchanged; null clears it.
     #[expect(
         clippy::option_option,
         reason = "absent, null and given are three different things in a merge patch"
@@ -236,14 +238,14 @@ pub struct Change {
     connector_type: Option<Option<String>>,
 }
 
-/// Tells an explicit null from an absent key.
+/// Distinguishes an explicit null from an absent key.
 #[expect(clippy::option_option, reason = "the type of the field it reads")]
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
 impl Change {
-    /// Applies the patch and says what it changed: `{"field": {"from", "to"}}`.
+    /// Applies the patch, and returns the changes as `{"field": {"from", "to"}}`.
     fn apply(&self, to: &mut Workspace) -> Map<String, Value> {
         let mut changes = Map::new();
         let mut note = |field: &str, from: Value, to: Value| {
@@ -269,12 +271,12 @@ impl Change {
     }
 }
 
-/// Strictly after the last change, whatever the clock says.
+/// Sets `updated_at`, strictly after the last change even if the clock was set back.
 pub(super) fn touch(workspace: &mut Workspace, now: Timestamp) {
     workspace.updated_at = now.max(Timestamp::from_micros(workspace.updated_at.micros() + 1));
 }
 
-/// What the operator's settings keep an update from changing.
+/// The fields that an update must not change, by the operator's settings.
 #[derive(Clone, Copy)]
 struct Fixed {
     region: bool,
@@ -287,26 +289,26 @@ impl Fixed {
         Self { region: platform.region.is_some(), environment: platform.environment_by_conversion }
     }
 
-    /// Refuses a patch that would change what is fixed (422).
+    /// Refuses a patch that would change such a field (422).
     fn allows(self, change: &Change, workspace: &Workspace) -> Result<(), ApiError> {
         let changes = |wanted: &Option<String>, now: &String| wanted.as_ref().is_some_and(|it| it != now);
         if self.region && changes(&change.region, &workspace.region) {
             return Err(ApiError::unprocessable(
                 "region_immutable",
-                "A workspace's region cannot be changed here. Moving a workspace is the operator's work.",
+                "A workspace's region cannot be changed here. Only the operator can move a workspace.",
             ));
         }
         if self.environment && changes(&change.environment, &workspace.environment) {
             return Err(ApiError::unprocessable(
                 "environment_conversion_required",
-                "On this server an environment changes only by convert-environment.",
+                "This server changes an environment only by convert-environment.",
             ));
         }
         Ok(())
     }
 }
 
-/// Applies a merge patch. One that changes nothing writes nothing.
+/// Applies a merge patch. A patch that changes nothing writes nothing.
 pub async fn update(app: &Arc<App>, entry: Entry, change: Change) -> Result<Workspace, ApiError> {
     let fixed = Fixed::of(app);
     app.db
@@ -330,7 +332,7 @@ pub async fn update(app: &Arc<App>, entry: Entry, change: Change) -> Result<Work
         .await
 }
 
-/// Seeds the connector's default integration, if it is not there, and marks the workspace provisioned, once.
+/// Seeds the connector's default integration, if it is missing, and sets `provisioned_at` once.
 pub async fn provision(app: &Arc<App>, entry: Entry, repeat: Repeat) -> Result<Reply, ApiError> {
     let vault = app.vault.clone();
     app.db
@@ -369,7 +371,7 @@ pub struct Confirmation {
     slug: String,
 }
 
-/// Archives a workspace: every row stays, access ends with the commit, the slug stays taken.
+/// Archives a workspace: every row stays, access ends with the commit, and the slug stays taken.
 pub async fn archive(
     app: &Arc<App>,
     entry: Entry,
@@ -393,8 +395,9 @@ pub async fn archive(
     Ok(reply)
 }
 
-/// Takes an archived workspace out of its members' lists, or puts a restored one back. The write does the first few, and
-/// leaves an ending for the others. The lists leave out workspaces that are not active meanwhile.
+/// Removes an archived workspace from its members' lists, or puts a restored one back. This write handles
+/// the first few lists and leaves an ending for the others. Until then, the lists skip workspaces that are
+/// not active.
 pub(super) fn change_lists(
     tx: &mut Tx<'_>,
     context: &Context,
@@ -411,7 +414,8 @@ pub(super) fn change_lists(
     Ok(())
 }
 
-/// Does up to `most` of the lists that an ending concerns. Returns the member up to whom they are done; `None`: all are.
+/// Handles up to `most` of the lists of an ending. Returns the last member that was handled, or `None` if
+/// no member is left.
 fn change_some_lists(
     tx: &mut Tx<'_>,
     ending: &Ending,
@@ -423,7 +427,7 @@ fn change_some_lists(
     Ok(identity::relist_some(tx, ending.workspace, ending.done_until, how, most, now)?)
 }
 
-/// The same for the sweep, by the state that the workspace has now.
+/// One step of the sweep, which follows the current state of the workspace.
 pub fn follow(
     tx: &mut Tx<'_>,
     ending: &Ending,
@@ -450,7 +454,7 @@ pub(super) fn end(
     Ok(workspace)
 }
 
-/// Refuses a slug that does not repeat the workspace's, in this field (422).
+/// Refuses a slug in this field that does not confirm the workspace's (422).
 pub(super) fn wrong_slug(field: &'static str, given: &str) -> ApiError {
     let loc = vec![Loc::from("body"), Loc::from(field)];
     ApiError::invalid(vec![Problem::value_error(

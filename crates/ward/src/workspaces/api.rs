@@ -26,7 +26,8 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
     let (rows, mut counted) =
         db.read("workspaces.list", move |tx| store::list(tx, principal, page, most)).await?;
     if rows.is_empty() && page.after > 0 {
-        // Not in the read above: one that sends a second statement even once is a transaction ever after.
+        // The count has a read of its own: a read that sends a second statement even once becomes a
+        // transaction for ever.
         counted = db.read("workspaces.count", move |tx| store::count(tx, principal, most)).await?;
     }
     let listed = Paginated::new(rows, page, counted, |(_, position)| *position, |(shown, _)| shown);
@@ -50,7 +51,8 @@ pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
             ));
         }
     }
-    // After the token: a caller without one uses up nothing of those who have it.
+    // The charge follows the token check, so a caller without the token uses up nothing of the others'
+    // share.
     call.charge_bootstrap()?;
     let sent = call.read_body().await?.valid::<NewWorkspace>(&call).await?;
     let repeat = Repeat::of(&call, None, &sent.bytes, StatusCode::CREATED)?;
@@ -82,7 +84,7 @@ pub async fn update(mut call: Call) -> Result<Reply, ApiError> {
 /// `ProvisionResponse`
 #[derive(Serialize)]
 pub struct Provisioned {
-    /// The workspace as it is now.
+    /// The workspace after the operation.
     pub workspace: Workspace,
 }
 

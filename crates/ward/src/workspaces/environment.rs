@@ -1,4 +1,4 @@
-//! Changes of a workspace's environment: what speaks against one, as findings with codes, and the conversion itself.
+//! Conversion of a workspace's environment, and the findings (with codes) against one.
 
 use std::sync::Arc;
 
@@ -17,17 +17,17 @@ use crate::http::idempotency::{Repeat, Secrecy};
 use crate::ids::WorkspaceId;
 use crate::{calls, integrations, sync};
 
-/// How much a finding weighs.
+/// The weight of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// A conversion is refused unless it accepts the finding by its code.
+    /// The conversion is refused unless the request accepts the finding by its code.
     Blocker,
-    /// A conversion is made all the same.
+    /// The conversion proceeds.
     Warning,
 }
 
-/// The code of a finding. The document lists the same.
+/// The code of a finding. The document has the same list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
@@ -35,7 +35,7 @@ pub enum Code {
     IntegrationNotProvisioned,
     /// The connector's integration is switched off.
     IntegrationDisabled,
-    /// The connector's integration has no finished address.
+    /// The connector's integration has an incomplete address.
     IntegrationUnconfigured,
     /// An enabled integration is called without TLS.
     IntegrationWithoutTls,
@@ -47,12 +47,12 @@ pub enum Code {
     TestCallersRemain,
     /// The list of test credentials is not empty.
     TestCredentialsRemain,
-    /// Deliveries wait to be sent.
+    /// Deliveries are waiting to be sent.
     DeliveriesWaiting,
 }
 
 impl Code {
-    /// Its name in answers.
+    /// The name of the code in answers.
     pub const fn name(self) -> &'static str {
         match self {
             Self::IntegrationNotProvisioned => "integration_not_provisioned",
@@ -90,30 +90,32 @@ impl Code {
                 "The connector's integration is disabled, so nothing is sent to the EHR."
             }
             Self::IntegrationUnconfigured => {
-                "The connector's integration has no finished base_url, so nothing is sent to the EHR."
+                "The connector's integration has an incomplete base_url, so nothing is sent to the EHR."
             }
             Self::IntegrationWithoutTls => "An enabled integration is called over http, without TLS.",
-            Self::RealCallsPresent => "The workspace holds real calls, and what is said in them of patients.",
-            Self::NoConnector => "The workspace has no connector, so finished calls are owed to no EHR.",
+            Self::RealCallsPresent => "The workspace has real calls, with data of patients.",
+            Self::NoConnector => "The workspace has no connector, so finished calls reach no EHR.",
             Self::TestCallersRemain => {
                 "Numbers are on the list of test callers; calls with them stay out of the EHR."
             }
             Self::TestCredentialsRemain => {
                 "Keys are on the list of test credentials; calls made with them stay out of the EHR."
             }
-            Self::DeliveriesWaiting => "Deliveries wait and are sent to the EHR after the conversion too.",
+            Self::DeliveriesWaiting => {
+                "Deliveries are waiting; they will be sent to the EHR after the conversion as well."
+            }
         }
     }
 }
 
-/// One thing that speaks against a conversion.
+/// A reason against a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Its code.
+    /// The code, which a request can accept.
     pub code: Code,
-    /// How much it weighs.
+    /// Whether the finding blocks a conversion.
     pub severity: Severity,
-    /// What it is, in a sentence.
+    /// The finding as a sentence.
     pub message: &'static str,
 }
 
@@ -126,13 +128,13 @@ impl From<Code> for Finding {
 /// The connector's integration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BuiltIn {
-    /// Whether it is used.
+    /// Whether deliveries use it.
     pub enabled: bool,
-    /// Whether it has a finished address.
+    /// Whether its address is complete.
     pub configured: bool,
 }
 
-/// What decides the findings.
+/// The facts that decide the findings.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Facts {
@@ -146,13 +148,13 @@ pub struct Facts {
     pub test_callers: bool,
     /// Whether the list of test credentials is not empty.
     pub test_credentials: bool,
-    /// Whether deliveries wait.
+    /// Whether deliveries are waiting to be sent.
     pub waiting: bool,
     /// Whether the workspace has real calls.
     pub real_calls: bool,
 }
 
-/// What speaks against making a workspace with these facts one of `target`.
+/// The findings against a conversion of a workspace with these facts to `target`.
 pub fn findings(facts: &Facts, target: &str) -> Vec<Finding> {
     let production = target == "production";
     let built_in = |fault: fn(BuiltIn) -> bool| facts.built_in.is_some_and(fault);
@@ -170,13 +172,13 @@ pub fn findings(facts: &Facts, target: &str) -> Vec<Finding> {
     found.into_iter().filter(|(_, holds)| *holds).map(|(code, _)| code.into()).collect()
 }
 
-/// The blockers that a conversion does not accept.
+/// The codes of the blockers that a request does not accept.
 pub fn unaccepted(findings: &[Finding], accepted: &[Code]) -> Vec<&'static str> {
     let open = findings.iter().filter(|it| it.severity == Severity::Blocker && !accepted.contains(&it.code));
     open.map(|it| it.code.name()).collect()
 }
 
-/// The facts of a workspace, but for its calls.
+/// Reads the facts of a workspace, except for its calls.
 fn facts(tx: &mut Tx<'_>, workspace: &Workspace, real_calls: bool, now: Timestamp) -> Result<Facts, Error> {
     let (test_callers, test_credentials) = store::has_test_lists(tx, workspace.id, now)?;
     let connector = workspace.connector_type.as_deref();
@@ -192,7 +194,8 @@ fn facts(tx: &mut Tx<'_>, workspace: &Workspace, real_calls: bool, now: Timestam
     })
 }
 
-/// Whether the workspace has real calls. A look at all calls of a workspace, so never in a write.
+/// Whether the workspace has real calls. The query may read all calls of the workspace, so it never runs in
+/// a write.
 async fn real_calls(app: &App, workspace: WorkspaceId) -> Result<bool, ApiError> {
     let look = move |tx: &mut Tx<'_>| calls::any_real(tx, workspace).map_err(ApiError::from);
     app.db.read_long("workspaces.real_calls", look).await
@@ -207,7 +210,7 @@ pub struct Check {
     findings: Vec<Finding>,
 }
 
-/// Says what speaks against a conversion, and changes nothing.
+/// Lists the findings against a conversion, and changes nothing.
 pub async fn check(app: &App, entry: &Entry, target: String) -> Result<Check, ApiError> {
     let workspace = entry.workspace()?.clone();
     let (current, now) = (workspace.environment.clone(), entry.context.now);
@@ -230,8 +233,8 @@ pub struct Conversion {
     accept: Vec<Code>,
 }
 
-/// Converts the environment, if every blocker is accepted by its code (409 otherwise). The same environment again changes
-/// nothing.
+/// Converts the environment, if the request accepts every blocker by its code (409 otherwise). The
+/// conversion to the current environment changes nothing.
 pub async fn convert(
     app: &Arc<App>,
     entry: Entry,

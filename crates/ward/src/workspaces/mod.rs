@@ -19,50 +19,50 @@ pub use store::{
     lapse_due, list, membership, membership_sql, next_position, test_callers_of, test_parties,
 };
 
-/// A workspace, as `WorkspaceResponse` shows it.
+/// A workspace with the fields of `WorkspaceResponse`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Workspace {
-    /// Its id.
+    /// The id; until the claim it is a secret.
     pub id: WorkspaceId,
-    /// Its globally unique name in URLs and confirmations.
+    /// The globally unique name in URLs and confirmations.
     pub slug: String,
-    /// Its name for people.
+    /// The display name of the workspace.
     pub name: String,
     /// `production`, `staging` or `development`.
     pub environment: String,
-    /// The id that the platform's backend knows it by, if it has one.
+    /// The id of the workspace in the platform's backend, if it has one.
     pub backend_org_id: Option<String>,
-    /// Where its data lives.
+    /// The region that stores its data.
     pub region: String,
-    /// Which EHR it is connected to.
+    /// The connected EHR, if there is one.
     pub connector_type: Option<String>,
-    /// When it was first provisioned.
+    /// The timestamp of the first provisioning.
     pub provisioned_at: Option<Timestamp>,
-    /// When it was created.
+    /// The timestamp of the creation.
     pub created_at: Timestamp,
-    /// When it last changed; always grows.
+    /// The timestamp of the last change, which always grows.
     pub updated_at: Timestamp,
-    /// The operator's limits for it.
+    /// The limits that the operator set for it.
     #[serde(skip)]
     pub limits: Overrides,
 }
 
-/// Where a workspace is in its life.
+/// The state of a workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Created by the open bootstrap call; nobody holds a key yet.
+    /// Created by the open bootstrap call, and not claimed yet.
     Unclaimed,
-    /// In use.
+    /// Claimed or created by a user, and in use.
     Active,
-    /// Kept, but gone for the API.
+    /// Every row is kept, but the workspace does not exist for the API.
     Archived,
-    /// Never claimed in time.
+    /// Not claimed in time; its slug is free again.
     Lapsed,
 }
 
 impl State {
-    /// Its name in the database and in the operator's tables.
+    /// The name in the database and in the operator's tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Unclaimed => "unclaimed",

@@ -1,4 +1,4 @@
-//! What the operator does with workspaces, outside of any workspace's own authority.
+//! Operations of the operator on workspaces, outside of any workspace's own permissions.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,13 +15,13 @@ use crate::http::validate::{self, BodyRefused, Problem};
 use crate::ids::WorkspaceId;
 use crate::sync;
 
-/// A workspace with its state, which only the operator sees.
+/// A workspace with its state, which only the operator gets.
 #[derive(Clone, Debug, Serialize)]
 pub struct Overview {
-    /// The workspace.
+    /// The workspace, in any state.
     #[serde(flatten)]
     pub workspace: Workspace,
-    /// Where it is in its life.
+    /// The state of the workspace.
     pub state: State,
 }
 
@@ -31,17 +31,17 @@ pub fn list(tx: &mut Tx<'_>, after: WorkspaceId, limit: u32) -> Result<Vec<Overv
     Ok(found.into_iter().map(|(workspace, state)| Overview { workspace, state }).collect())
 }
 
-/// The workspace of this id or slug, whatever its state.
+/// The workspace of this id or slug, in any state.
 pub fn find(tx: &mut Tx<'_>, id_or_slug: &str) -> Result<Option<Overview>, ward_db::Error> {
     Ok(store::find(tx, id_or_slug)?.map(|(workspace, state)| Overview { workspace, state }))
 }
 
-/// When the newest workspace was made, by its id, which begins with that moment.
+/// The creation time of the newest workspace, found by the order of ids, which begin with their timestamp.
 pub fn newest(tx: &mut Tx<'_>) -> Result<Option<Timestamp>, ward_db::Error> {
     store::newest(tx)
 }
 
-/// Reads what a new workspace is to be, by the rules of the API's own operation.
+/// Validates the body of a new workspace by the rules of the API's operation.
 pub fn read_new(operation: &Operation, wanted: &Value) -> Result<NewWorkspace, Vec<Problem>> {
     let parsed = validate::parse(Some("application/json"), wanted.to_string().as_bytes(), 8);
     let parsed = parsed.map_err(|refused| match refused {
@@ -67,7 +67,7 @@ pub fn create(tx: &mut Tx<'_>, context: &Context, new: &NewWorkspace) -> Result<
     Ok(workspace.id)
 }
 
-/// Archives a workspace. `false`: it is not active.
+/// Archives a workspace; `false` if it is not active.
 pub fn archive(tx: &mut Tx<'_>, context: &Context, id: WorkspaceId) -> Result<bool, ApiError> {
     store::guard(tx, id)?;
     let Some(workspace) = store::active(tx, id)? else { return Ok(false) };
@@ -75,22 +75,22 @@ pub fn archive(tx: &mut Tx<'_>, context: &Context, id: WorkspaceId) -> Result<bo
     Ok(true)
 }
 
-/// How many misplaced workspaces a check names.
+/// Misplaced workspaces that a check names.
 const MOST_NAMED: usize = 20;
 
-/// What a look at the regions of stored workspaces found.
+/// The result of a check of the stored workspaces' regions.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct RegionCheck {
-    /// How many workspaces were looked at, in every state.
+    /// The number of checked workspaces, in every state.
     pub checked: u64,
-    /// How many of them have another region than this Ward's.
+    /// The number of workspaces in another region than this Ward's.
     pub misplaced: u64,
-    /// The first of those.
+    /// The first of the misplaced workspaces.
     pub named: Vec<Overview>,
 }
 
 impl RegionCheck {
-    /// Adds a page of workspaces to the check of this region.
+    /// Checks a page of workspaces against this region.
     pub fn add(&mut self, region: &str, page: Vec<Overview>) {
         for found in page {
             self.checked += 1;
@@ -104,7 +104,8 @@ impl RegionCheck {
     }
 }
 
-/// Makes an archived workspace active again, with its memberships and unexpired keys. `false`: it is not archived.
+/// Makes an archived workspace active again, with its memberships and unexpired keys; `false` if it is not
+/// archived.
 pub fn restore(tx: &mut Tx<'_>, context: &Context, id: WorkspaceId) -> Result<bool, ApiError> {
     store::guard(tx, id)?;
     if !store::change_state(tx, id, State::Archived, State::Active)? {

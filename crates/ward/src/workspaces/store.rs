@@ -11,7 +11,7 @@ use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::{Page, counted};
 use crate::quotas::Overrides;
 
-/// How many rows share the count of unclaimed workspaces; as many as the migration made.
+/// Rows that share the count of unclaimed workspaces, as many as the migration created.
 const SLOTS: u32 = 16;
 
 const COLUMNS: &str = "w.id, w.slug, w.name, w.environment, w.backend_org_id, w.region, w.connector_type, \
@@ -21,7 +21,7 @@ fn workspace(row: &Row<'_>) -> Result<Workspace, Error> {
     workspace_from(row, 0)
 }
 
-/// The workspace whose columns begin at `first`.
+/// Reads a workspace whose columns begin at `first`.
 fn workspace_from(row: &Row<'_>, first: usize) -> Result<Workspace, Error> {
     Ok(Workspace {
         id: row.get(first)?,
@@ -51,15 +51,15 @@ pub struct TestParties {
     pub version: i64,
 }
 
-/// A workspace, and the role that somebody has in it.
+/// A workspace, and the caller's role in it.
 pub type AsMember = (Workspace, Role);
 
-/// What a look-up of somebody reads of the workspace they want to enter: columns, and the join that gives them. `id` is the
-/// parameter of the workspace, `principal` the parameter or the column of whom it is looked up for.
+/// The columns and the join by which a look-up of a principal reads the workspace to enter. `id` is the
+/// parameter of the workspace; `principal` is the parameter or column of the principal.
 ///
-/// Every request asks this, so it is written to leave a planner no choice: the membership is no join, whose other side could
-/// lead to the workspace's members. The workspace is found by the membership, so that the row of a foreign one is not read:
-/// its size would show in the time that a 404 takes.
+/// Every request uses this, so its form leaves a planner no choice. The membership is a subquery, because a
+/// join could start from the workspace's members. The workspace is found through the membership, so the row
+/// of a foreign workspace is never read: its size would show in the time of a 404.
 pub fn membership_sql(id: &str, principal: &str) -> (String, String) {
     let of_member = |column: &str, id: &str| {
         format!(
@@ -73,8 +73,8 @@ pub fn membership_sql(id: &str, principal: &str) -> (String, String) {
     )
 }
 
-/// The workspace with the member's role, from a row in which the columns of [`membership_sql`] begin at `first`. `None`: it
-/// is not active, or they are no member.
+/// Reads the workspace and the member's role from a row in which the columns of [`membership_sql`] begin at
+/// `first`. `None` if the workspace is not active or the principal is not a member.
 pub fn membership(row: &Row<'_>, first: usize) -> Result<Option<AsMember>, Error> {
     if row.get::<Option<WorkspaceId>>(first)?.is_none() || row.get::<Option<String>>(first + 11)?.is_none() {
         return Ok(None);
@@ -82,7 +82,7 @@ pub fn membership(row: &Row<'_>, first: usize) -> Result<Option<AsMember>, Error
     Ok(Some((workspace_from(row, first)?, Role::column(row, first + 11)?)))
 }
 
-/// The active workspace as a member sees it, with the member's role.
+/// The active workspace with the principal's role, if it is a member.
 pub fn as_member(
     tx: &mut Tx<'_>,
     id: WorkspaceId,
@@ -99,7 +99,7 @@ pub fn as_member(
     Ok(found.flatten())
 }
 
-/// The workspace, if it is active, for whoever is invited into it.
+/// The workspace, if it is active. It does not check a membership.
 pub fn active(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<Option<Workspace>, Error> {
     tx.optional(
         &format!("SELECT {COLUMNS} FROM workspaces w WHERE w.id = $1 AND w.state = 'active'"),
@@ -108,13 +108,13 @@ pub fn active(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<Option<Workspace>, Err
     )
 }
 
-/// Takes the workspace's guard row: writes in the workspace wait for each other.
+/// Takes the workspace's guard row, so that writes in the workspace run one after the other.
 pub fn guard(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<(), Error> {
     tx.execute_later("UPDATE workspaces SET last_position = last_position WHERE id = $1", &[id.into()])?;
     Ok(())
 }
 
-/// The place at the end of the workspace's lists, which moves there.
+/// Moves the end of the workspace's lists by one position, and returns that position.
 pub fn next_position(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<i64, Error> {
     tx.one(
         "UPDATE workspaces SET last_position = CASE WHEN last_position >= $2 THEN last_position + 1 ELSE $2 END \
@@ -124,8 +124,9 @@ pub fn next_position(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result
     )
 }
 
-/// A page of the active workspaces that the principal is a member of, each with its place in the list, and how many there
-/// are in the list, counted no further than `most`, as the rows say: 0 if there are none.
+/// A page of the active workspaces of which the principal is a member, each with its position. The second
+/// value is the length of the list, counted no further than `most`. It comes with the rows, so it is 0 if
+/// there are none.
 pub fn list(
     tx: &mut Tx<'_>,
     principal: PrincipalId,
@@ -152,7 +153,7 @@ pub fn list(
     Ok((rows, counted))
 }
 
-/// How many workspaces the principal's list has, counted no further than `most`.
+/// The number of workspaces in the principal's list, counted no further than `most`.
 pub fn count(tx: &mut Tx<'_>, principal: PrincipalId, most: i64) -> Result<i64, Error> {
     tx.one(
         "SELECT count(*), count(CASE WHEN state = 'active' THEN 1 END) \
@@ -163,7 +164,7 @@ pub fn count(tx: &mut Tx<'_>, principal: PrincipalId, most: i64) -> Result<i64, 
     )
 }
 
-/// Takes a slug for a workspace. `false`: it is taken.
+/// Takes a slug for a workspace; `false` if the slug is taken.
 pub fn take_slug(tx: &mut Tx<'_>, slug: &str, id: WorkspaceId) -> Result<bool, Error> {
     let taken = tx.execute(
         "INSERT INTO slugs (slug, workspace_id) VALUES ($1, $2) ON CONFLICT (slug) DO NOTHING",
@@ -172,7 +173,6 @@ pub fn take_slug(tx: &mut Tx<'_>, slug: &str, id: WorkspaceId) -> Result<bool, E
     Ok(taken == 1)
 }
 
-/// Inserts a workspace.
 pub fn insert(tx: &mut Tx<'_>, new: &Workspace, state: State) -> Result<(), Error> {
     tx.execute_later(
         "INSERT INTO workspaces (id, slug, name, environment, region, backend_org_id, connector_type, state, \
@@ -195,7 +195,7 @@ pub fn insert(tx: &mut Tx<'_>, new: &Workspace, state: State) -> Result<(), Erro
     Ok(())
 }
 
-/// Stores what a change left of a workspace.
+/// Stores the changed columns of a workspace.
 pub fn update(tx: &mut Tx<'_>, changed: &Workspace) -> Result<(), Error> {
     tx.execute_later(
         "UPDATE workspaces SET name = $2, environment = $3, region = $4, connector_type = $5, provisioned_at = $6, \
@@ -213,7 +213,7 @@ pub fn update(tx: &mut Tx<'_>, changed: &Workspace) -> Result<(), Error> {
     Ok(())
 }
 
-/// Moves a workspace from one state to another. `false`: it was not in the first.
+/// Moves a workspace from one state to another; `false` if it was not in the first.
 pub fn change_state(tx: &mut Tx<'_>, id: WorkspaceId, from: State, to: State) -> Result<bool, Error> {
     let changed = tx.execute(
         "UPDATE workspaces SET state = $3 WHERE id = $1 AND state = $2",
@@ -222,27 +222,27 @@ pub fn change_state(tx: &mut Tx<'_>, id: WorkspaceId, from: State, to: State) ->
     Ok(changed == 1)
 }
 
-/// How many workspaces may be unclaimed.
+/// The limits of unclaimed workspaces.
 #[derive(Clone, Debug)]
 pub struct Room {
-    /// How many may be unclaimed in all.
+    /// The limit of all unclaimed workspaces together.
     pub limit: u32,
-    /// The address that creates, and how many of its own may be unclaimed. `None`: addresses have no bound.
+    /// The creating address and its own limit. `None`: addresses have no limit.
     pub address: Option<(String, u32)>,
 }
 
-/// Whether a workspace was counted as unclaimed.
+/// The result of counting a workspace as unclaimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted {
     /// The workspace was counted.
     Yes,
-    /// As many workspaces are unclaimed as may be in all.
+    /// All unclaimed workspaces together have reached their limit.
     AllFull,
-    /// As many workspaces of this address are unclaimed as may be.
+    /// The unclaimed workspaces of this address have reached their limit.
     AddressFull,
 }
 
-/// Counts one more unclaimed workspace, which lapses then.
+/// Counts one more unclaimed workspace, which lapses at `lapses_at`.
 pub fn add_unclaimed(
     tx: &mut Tx<'_>,
     id: WorkspaceId,
@@ -261,7 +261,7 @@ pub fn add_unclaimed(
         }
     }
     let limit = room.limit;
-    // The last byte is random; the first ones are the time, and would send everybody to one row.
+    // The last byte is random. The first bytes are the time, which would send all callers to one row.
     let first = u32::from(id.0.as_bytes()[15]);
     for step in 0..SLOTS {
         let slot = (first + step) % SLOTS;
@@ -285,7 +285,7 @@ pub fn add_unclaimed(
     Ok(Counted::AllFull)
 }
 
-/// The place that an unclaimed workspace holds among all, and among those of its address.
+/// The counters that an unclaimed workspace takes up: one of the shared slots, and its address.
 struct Place {
     slot: i64,
     address: Option<String>,
@@ -305,14 +305,14 @@ impl Place {
     }
 }
 
-/// Gives back one place of an address. An address without any unclaimed workspace has no row.
+/// Gives back one unclaimed workspace of an address. An address without any has no row.
 fn free_address(tx: &mut Tx<'_>, address: &str) -> Result<(), Error> {
     tx.execute("UPDATE unclaimed_by_address SET used = used - 1 WHERE address = $1", &[address.into()])?;
     tx.execute("DELETE FROM unclaimed_by_address WHERE address = $1 AND used <= 0", &[address.into()])?;
     Ok(())
 }
 
-/// Whether the workspace waits to be claimed.
+/// Whether the workspace is unclaimed and not due to lapse.
 pub fn is_claimable(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<bool, Error> {
     let lapses_at =
         tx.optional("SELECT lapses_at FROM unclaimed WHERE workspace_id = $1", &[id.into()], |row| {
@@ -321,10 +321,10 @@ pub fn is_claimable(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<
     Ok(lapses_at.is_some_and(|lapses_at| lapses_at > now))
 }
 
-/// Makes an unclaimed workspace active. `false`: it is not there, claimed, lapsed or archived.
+/// Makes an unclaimed workspace active; `false` if it does not exist, or is claimed, lapsed or archived.
 pub fn claim(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<bool, Error> {
     let place = tx.optional(
-        // A CASE, here and below, so that no planner takes the index by time: the one row is found by its key.
+        // With a CASE, here and below, no planner takes the index by time: the one row is found by its key.
         "DELETE FROM unclaimed WHERE workspace_id = $1 AND CASE WHEN lapses_at > $2 THEN 1 ELSE 0 END = 1 \
          RETURNING slot, address",
         &[id.into(), now.into()],
@@ -335,7 +335,7 @@ pub fn claim(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<bool, E
     change_state(tx, id, State::Unclaimed, State::Active)
 }
 
-/// Lapses the workspace that holds this slug, if its time is over. `None`: nothing to lapse.
+/// Lapses the unclaimed workspace that has this slug, if it is due. `None` if there is nothing to lapse.
 pub fn lapse_holder(tx: &mut Tx<'_>, slug: &str, now: Timestamp) -> Result<Option<WorkspaceId>, Error> {
     let lapsed = tx.optional(
         "DELETE FROM unclaimed WHERE workspace_id = (SELECT workspace_id FROM slugs WHERE slug = $1) \
@@ -348,7 +348,7 @@ pub fn lapse_holder(tx: &mut Tx<'_>, slug: &str, now: Timestamp) -> Result<Optio
     Ok(Some(id))
 }
 
-/// Lapses up to `most` workspaces whose time is over.
+/// Lapses up to `most` workspaces that are due.
 pub fn lapse_due(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<Vec<WorkspaceId>, Error> {
     let due: Vec<WorkspaceId> = tx.all(
         "SELECT workspace_id FROM unclaimed WHERE lapses_at <= $1 ORDER BY lapses_at LIMIT $2",
@@ -371,7 +371,8 @@ pub fn lapse_due(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<Vec<Works
     Ok(lapsed)
 }
 
-/// Frees what a lapsed workspace held. Whoever deleted its `unclaimed` row comes here, so exactly one does.
+/// Frees the slug and the counters of a lapsed workspace. Only the transaction that deleted its `unclaimed`
+/// row calls it, so it runs once.
 fn finish_lapse(tx: &mut Tx<'_>, id: WorkspaceId, place: &Place) -> Result<(), Error> {
     place.free(tx)?;
     tx.execute(
@@ -382,7 +383,7 @@ fn finish_lapse(tx: &mut Tx<'_>, id: WorkspaceId, place: &Place) -> Result<(), E
     Ok(())
 }
 
-/// A workspace in any state with its state, by id or slug. For the operator only.
+/// A workspace in any state, with its state, by id or slug. For the operator only.
 pub fn find(tx: &mut Tx<'_>, id_or_slug: &str) -> Result<Option<(Workspace, State)>, Error> {
     if let Ok(id) = uuid::Uuid::try_parse(id_or_slug)
         && let Some(found) = find_by_id(tx, WorkspaceId(id))?
@@ -412,7 +413,7 @@ pub fn list_all(tx: &mut Tx<'_>, after: WorkspaceId, limit: u32) -> Result<Vec<(
     )
 }
 
-/// When the newest workspace was created. For the operator only.
+/// The creation time of the newest workspace. For the operator only.
 pub fn newest(tx: &mut Tx<'_>) -> Result<Option<Timestamp>, Error> {
     tx.optional("SELECT created_at FROM workspaces ORDER BY id DESC LIMIT 1", &[], |row| row.get(0))
 }

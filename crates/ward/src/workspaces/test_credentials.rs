@@ -1,4 +1,4 @@
-//! Keys of a workspace whose calls and text turns are tests.
+//! Keys of a workspace whose calls and text turns count as tests.
 
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ pub struct Credentials {
     credential_ids: Vec<Uuid>,
 }
 
-/// Replaces the list of test credentials. Duplicates collapse onto their first place. Each must be a live key of the
-/// workspace (422, naming every other).
+/// Replaces the list of test credentials, without duplicates. Each must be a live key of the workspace
+/// (422, naming every other).
 pub async fn set(app: &Arc<App>, entry: Entry, sent: Credentials) -> Result<Vec<CredentialId>, ApiError> {
     let sent: Vec<CredentialId> = sent.credential_ids.into_iter().map(CredentialId).collect();
     app.db
