@@ -1,4 +1,4 @@
-//! Writes on integrations: create, update, delete, and the sending of a test call.
+//! Writes on integrations: create, update, delete, and the records of test calls.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::shares::Holder;
 use crate::vault::SealedRow;
 use crate::{sync, workspaces};
 
-/// The most endpoints whose destinations an audit event names.
+/// The most endpoints whose destinations an audit event lists.
 const MOST_DESTINATIONS: usize = 100;
 
 /// `CreateIntegrationRequest`, validated.
@@ -38,8 +38,8 @@ pub(super) struct NewIntegration {
     mcp: Mcp,
 }
 
-/// `UpdateIntegrationRequest`, validated. Absent and null leave a field alone, but a null clears `auth` and what concerns
-/// a tool server, which have no other way to say "none".
+/// `UpdateIntegrationRequest`, validated. Absent and null leave a field unchanged. A null clears only
+/// `auth` and the fields of a tool server, which have no other way to say "none".
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Change {
     display_name: Option<String>,
@@ -50,13 +50,13 @@ pub(super) struct Change {
     enabled: Option<bool>,
     #[serde(flatten)]
     mcp: Mcp,
-    /// Which fields the request holds, null or not.
+    /// The fields that the request contains, null or not.
     #[serde(skip)]
     present: Present,
 }
 
 impl Change {
-    /// The change with which of its fields the request holds.
+    /// The change, with the fields that the request contains.
     pub fn given(mut self, present: Present) -> Self {
         self.present = present;
         self
@@ -67,7 +67,7 @@ impl Change {
     }
 }
 
-/// A configuration whose secrets are still to be settled.
+/// A configuration whose references and secrets are not decided yet.
 struct Wanted {
     config: Config,
     auth: Option<AuthInput>,
@@ -77,7 +77,7 @@ struct Wanted {
 /// A configuration with its references, and the plan for its secrets.
 type Settled = (Config, Plan);
 
-/// Why a configuration cannot be stored.
+/// The reason why a configuration cannot be stored.
 #[derive(Clone)]
 enum Unsettled {
     Invalid(Vec<Problem>),
@@ -90,7 +90,7 @@ impl From<Unsettled> for ApiError {
             Unsettled::Invalid(problems) => Self::invalid(problems),
             Unsettled::Unfinished => Self::conflict(
                 "integration_unfinished",
-                "A base_url or token_url of it still has placeholders; fill them in before it is enabled.",
+                "A base_url or token_url of this integration still has placeholders: fill them in before you enable it.",
             ),
         }
     }
@@ -130,7 +130,7 @@ impl Wanted {
     }
 }
 
-/// Whether a URL of it, or of an endpoint, still has a placeholder.
+/// Whether a URL of the integration or of an endpoint still has a placeholder.
 fn is_unfinished(config: &Config) -> bool {
     let token_url = |auth: Option<&AuthConfig>| {
         auth.and_then(|auth| auth.token_url.as_deref()).is_some_and(|url| url.contains('{'))
@@ -153,7 +153,7 @@ fn event<'a>(
     Event { actor: Actor::of(caller), ..plain_event(context, action, workspace, (id, name), metadata) }
 }
 
-/// The same event without an actor.
+/// [`event`] without an actor.
 fn plain_event<'a>(
     context: &'a Context,
     action: &'static str,
@@ -174,7 +174,8 @@ fn plain_event<'a>(
     }
 }
 
-/// The origins that an integration calls, for the audit: scheme, host and port hold no secret, as paths and queries can.
+/// The origins that an integration calls, for the audit. Scheme, host and port contain no secret; paths and
+/// queries may.
 fn destinations(config: &Config) -> Value {
     let own = |url: Option<&str>| url.and_then(origin).map_or(Value::Null, Value::from);
     let mut destinations = Map::new();
@@ -198,7 +199,7 @@ fn secrets_set(plan: &Plan) -> Vec<&str> {
     plan.put.iter().map(|(field, ..)| field.0.as_str()).collect()
 }
 
-/// Adds an integration.
+/// Creates an integration.
 pub(super) async fn create(
     app: &Arc<App>,
     entry: Entry,
@@ -270,26 +271,29 @@ pub(super) async fn create(
         .await
 }
 
-/// The share that work for this caller's workspace takes from.
+/// The holder whose share pays for work in this caller's workspace.
 pub(super) fn holder(entry: &Entry) -> Result<Holder, ApiError> {
     Ok(Holder::Workspace(entry.workspace()?.id))
 }
 
-/// Refuses a name that is taken or kept for a connector (409).
+/// Refuses a name that is taken, or reserved for a connector (409).
 fn free_name(tx: &mut Tx<'_>, workspace: &workspaces::Workspace, name: &str) -> Result<(), ApiError> {
     if connectors::is_connector(name) {
         return Err(ApiError::conflict(
             "name_reserved",
-            "This name is a connector's: provisioning a workspace with that connector adds it.",
+            "This name is reserved for a connector's integration, which provisioning creates.",
         ));
     }
     if store::exists(tx, workspace.id, name)? {
-        return Err(ApiError::conflict("name_taken", "An integration of this name is there already."));
+        return Err(ApiError::conflict(
+            "name_taken",
+            "The workspace already has an integration of this name.",
+        ));
     }
     Ok(())
 }
 
-/// An integration with its configuration, parsed among the CPU work.
+/// An integration with its configuration, which is parsed as CPU work.
 pub(super) async fn read(app: &Arc<App>, entry: &Entry, id: IntegrationId) -> Result<Integration, ApiError> {
     let workspace = entry.workspace()?.id;
     let found = app.db.read("integrations.get", move |tx| store::get(tx, workspace, id)).await?;
@@ -297,28 +301,28 @@ pub(super) async fn read(app: &Arc<App>, entry: &Entry, id: IntegrationId) -> Re
     Ok(app.work.run(holder(entry)?, move || found.parse()).await??)
 }
 
-/// How often a change is worked out again because the integration was changed in between.
+/// How often an update is computed again because the integration changed in between.
 const MOST_REWORKED: usize = 5;
 
-/// A change, worked out against the version of the integration that was read.
+/// An update, computed against the version of the integration that was read.
 struct WorkedOut {
-    /// The integration as it is after the change.
+    /// The integration after the update.
     integration: Integration,
     texts: store::Texts,
     plan: Plan,
     stored: Vec<Stored>,
     /// The version of the integration that was read.
     seen: Timestamp,
-    /// The fields that differ. Empty, and no secret is put: nothing is written.
+    /// The fields that differ. If it is empty and no secret is put, nothing is written.
     fields: Vec<&'static str>,
-    /// Where it was called, and where it is called now, if that differs.
+    /// The destinations before and after the update, if they differ.
     moved: Option<(Value, Value)>,
 }
 
-/// Changes what an operator configures. A change that changes nothing writes nothing.
+/// Changes the configuration. An update that changes nothing writes nothing.
 ///
-/// The change is worked out outside the transaction, because that work grows with the configuration. The transaction
-/// writes it only if the integration is still the version that was read.
+/// The update is computed outside the transaction, because that work grows with the configuration. The
+/// transaction writes it only if the integration still has the version that was read.
 pub(super) async fn update(
     app: &Arc<App>,
     entry: Entry,
@@ -333,7 +337,7 @@ pub(super) async fn update(
             return Ok(updated);
         }
     }
-    Err(ApiError::unavailable("unavailable", "Others change this integration at this moment. Try again.", 1))
+    Err(ApiError::unavailable("unavailable", "Other requests are changing this integration. Try again.", 1))
 }
 
 async fn work_out(
@@ -365,7 +369,7 @@ async fn work_out(
     worked_out.await?
 }
 
-/// Writes a change. `None`: the integration is no longer the version that was read.
+/// Writes an update. `None` if the integration no longer has the version that was read.
 async fn write_change(
     app: &Arc<App>,
     entry: Entry,
@@ -387,7 +391,7 @@ async fn write_change(
             if integration.builtin && integration.config.enabled && integration.config.base_url.is_empty() {
                 return Err(ApiError::conflict(
                     "integration_unfinished",
-                    "It has no base_url yet; set one before it is enabled.",
+                    "This integration has no base_url yet: set one before you enable it.",
                 ));
             }
             if change.fields.is_empty() && change.plan.put.is_empty() {
@@ -458,7 +462,8 @@ fn merged(present: &Config, change: &Change) -> Wanted {
     }
 }
 
-/// The names of the fields that differ: their values could be anything, and some are nearly secrets.
+/// The names of the fields that differ. Values are left out, because they can be anything, and some are
+/// nearly secrets.
 fn differences(from: &Config, to: &Config) -> Vec<&'static str> {
     [
         ("display_name", from.display_name != to.display_name),
@@ -474,7 +479,7 @@ fn differences(from: &Config, to: &Config) -> Vec<&'static str> {
     .collect()
 }
 
-/// Deletes an integration with its secrets. What provisioning seeded can only be disabled.
+/// Deletes an integration with its secrets. A connector's integration can only be disabled.
 pub(super) async fn delete(app: &Arc<App>, entry: Entry, id: IntegrationId) -> Result<(), ApiError> {
     app.db
         .write("integrations.delete", move |tx| {
@@ -500,8 +505,8 @@ pub(super) async fn delete(app: &Arc<App>, entry: Entry, id: IntegrationId) -> R
         .await
 }
 
-/// Forgets secrets of one integration that no key opens any more, for the operator. A secret that was replaced since stays.
-/// Returns how many are gone.
+/// Deletes secrets of one integration that no key opens any more, for the operator. A secret that was
+/// replaced in the meantime stays. Returns the number of deleted secrets.
 pub fn forget_secrets(
     tx: &mut Tx<'_>,
     context: &Context,
@@ -542,8 +547,9 @@ pub fn forget_secrets(
     Ok(gone.len())
 }
 
-/// Records that an endpoint is about to be called, before it is: a call cannot be taken back. Its answer is shown, and
-/// Ward cannot tell whether it holds patient data, so every test counts as an access to patient data.
+/// Records the call of an endpoint before it is made, because a call cannot be taken back. The caller gets
+/// the answer, and Ward does not know whether it contains patient data. So every test counts as an access
+/// to patient data.
 pub(super) fn record_test(
     tx: &mut Tx<'_>,
     context: &Context,
@@ -558,7 +564,7 @@ pub(super) fn record_test(
     audit::record_phi_access(tx, event)
 }
 
-/// Records that an integration's connection is about to be tested.
+/// Records the test of an integration's connection before it is made.
 pub(super) fn record_connection_test(
     tx: &mut Tx<'_>,
     context: &Context,

@@ -61,7 +61,7 @@ impl From<Integration> for Shown {
     }
 }
 
-/// Which integrations to list.
+/// The conditions and the order of a list.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Filter {
     enabled: Option<bool>,
@@ -71,7 +71,8 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// Whether this integration is one of them. A search looks for its text, in any case, in both names.
+    /// Whether the list contains this integration. A search looks for its text in both names, ignoring
+    /// case.
     fn admits(&self, integration: &Head) -> bool {
         let found = |text: &str| {
             let text = text.to_lowercase();
@@ -83,16 +84,16 @@ impl Filter {
             && self.search.as_deref().is_none_or(found)
     }
 
-    /// Whether it asks for the whole list in its own order.
+    /// Whether the request wants the whole list in its own order.
     const fn is_empty(&self) -> bool {
         self.enabled.is_none() && self.protocol.is_none() && self.search.is_none() && self.sort_by.is_none()
     }
 }
 
-/// What a list may be sorted by; a leading dash turns it round.
+/// Fields to sort by; a leading dash reverses the order.
 const SORTS: [&str; 4] = ["name", "display_name", "created_at", "updated_at"];
 
-/// The value rule of `sort_by`.
+/// Checks the value of `sort_by`.
 fn sort_rule(sort_by: Option<&str>) -> Result<(), ApiError> {
     match sort_by {
         Some(given) if !SORTS.contains(&given.strip_prefix('-').unwrap_or(given)) => {
@@ -105,14 +106,15 @@ fn sort_rule(sort_by: Option<&str>) -> Result<(), ApiError> {
     }
 }
 
-/// The last one seen of a sorted list was deleted: what follows it cannot be told, and an early end would be believed.
+/// The error for a deleted integration as the start of a page of a sorted list. Its successor is unknown,
+/// and a client would believe an early end.
 fn lost_place(token: i64) -> ApiError {
     let loc = vec![Loc::from("query"), Loc::from("continuation_token")];
-    let message = "the integration that this page follows is no longer there; list again from the start";
+    let message = "the integration that this page follows was deleted; list again from the start";
     ApiError::invalid(vec![Problem::value_error(loc, message, Json::String(token.to_string()))])
 }
 
-/// Puts the list into the order asked for; places decide between equals.
+/// Sorts the list as requested; positions decide between equals.
 fn sort(integrations: &mut [Head], sort_by: &str) {
     let (field, descending) = sort_by.strip_prefix('-').map_or((sort_by, false), |field| (field, true));
     integrations.sort_by(|a, b| {
@@ -127,14 +129,14 @@ fn sort(integrations: &mut [Head], sort_by: &str) {
     });
 }
 
-/// The ids and positions of a page, one more than it has where another follows, and the number of integrations in the
-/// whole list.
+/// The ids and positions of a page, with one more if another page follows, and the length of the whole
+/// list.
 type Listed = (Vec<(IntegrationId, i64)>, i64);
 
 /// `list-integrations`
 ///
-/// Only the integrations of the page are read whole, and parsed one after the other: each can be as large as a request's
-/// body. The token is the place of the last one seen, whatever the order.
+/// Only the integrations of the page are read whole, and parsed one after the other, because each can be as
+/// large as a request's body. The token is the position of the last integration on the page, in any order.
 pub async fn list(call: Call) -> Result<Reply, ApiError> {
     let (entry, query) = call.enter_with_query().await?;
     let filter: Filter = query.read()?;
@@ -165,13 +167,14 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
     Reply::ok(&Paginated::of(items, &listed, page, counted, |(_, position)| *position))
 }
 
-/// The page of those that are asked for, in the order asked for.
+/// The requested page, in the requested order.
 fn chosen(mut heads: Vec<Head>, filter: &Filter, page: Page) -> Result<Listed, ApiError> {
     let counted = heads.iter().filter(|head| filter.admits(head)).count();
     match &filter.sort_by {
         None => heads.retain(|head| head.position > page.after),
         Some(sort_by) => {
-            // All of them, because the last one seen may have come to be none of those asked for.
+            // The page starts from the whole list, because the last integration seen may no longer match
+            // the filter.
             sort(&mut heads, sort_by);
             if page.after > 0 {
                 let seen = heads.iter().position(|head| head.position == page.after);
@@ -185,7 +188,7 @@ fn chosen(mut heads: Vec<Head>, filter: &Filter, page: Page) -> Result<Listed, A
     Ok((listed, i64::try_from(counted).unwrap_or(i64::MAX)))
 }
 
-/// These integrations as they are answered, in the order of their ids. One that was deleted meanwhile is left out.
+/// These integrations as JSON, in the order of their ids. Deleted ones are left out.
 fn show_each(ids: &[IntegrationId], mut found: Vec<Unparsed>) -> Result<Vec<Box<RawValue>>, ApiError> {
     let mut shown = Vec::with_capacity(ids.len());
     for id in ids {
@@ -196,7 +199,7 @@ fn show_each(ids: &[IntegrationId], mut found: Vec<Unparsed>) -> Result<Vec<Box<
     Ok(shown)
 }
 
-/// The integration that the path names; text that is no id names none.
+/// The integration in the path. A text that is not an id is treated like an unknown id.
 fn named(call: &Call) -> IntegrationId {
     IntegrationId(Uuid::try_parse(call.parameter("integration_id")).unwrap_or(Uuid::nil()))
 }

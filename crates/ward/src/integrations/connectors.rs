@@ -1,9 +1,10 @@
-//! What provisioning seeds, by connector. Facts and doubts are those of `docs/integrations.md`; what is not certain of a
-//! vendor stands in the description that the operator reads, and every row starts disabled.
+//! The integrations that provisioning seeds, by connector. The facts and doubts are those of
+//! `docs/integrations.md`. Uncertain facts about a vendor are part of the description that the operator
+//! reads, and every integration starts disabled.
 
 use super::{AuthConfig, AuthKind, Config, Endpoint, Mcp, Protocol};
 
-/// What is known of one vendor.
+/// The known facts about one vendor.
 struct Connector {
     name: &'static str,
     display_name: &'static str,
@@ -12,15 +13,15 @@ struct Connector {
     auth: AuthKind,
     token_url: Option<&'static str>,
     scopes: &'static [&'static str],
-    /// A harmless call that shows whether it works: name and path.
+    /// The name and path of a harmless call that shows whether the connection works.
     check: (&'static str, &'static str),
-    /// What is still to be filled in, and what is not certain.
+    /// The missing settings and the uncertain facts.
     remark: &'static str,
 }
 
 const FHIR_CHECK: (&str, &str) = ("capabilities", "/metadata");
 
-/// All ten. Sources: the vendors' published capability statements and documentation.
+/// All ten connectors. Sources: the vendors' published capability statements and documentation.
 const CONNECTORS: [Connector; 10] = [
     Connector {
         name: "revolution",
@@ -158,12 +159,13 @@ const CONNECTORS: [Connector; 10] = [
     },
 ];
 
-/// Whether a name is a connector's, and so kept for what provisioning seeds.
+/// Whether a name is a connector's, and so reserved for its integration.
 pub fn is_connector(name: &str) -> bool {
     CONNECTORS.iter().any(|connector| connector.name == name)
 }
 
-/// What provisioning seeds for a connector. It is disabled: each of them lacks something that only its operator has.
+/// The integration that provisioning seeds for a connector. It is disabled, because each lacks something
+/// that only the operator has.
 pub fn default_of(name: &str) -> Option<Config> {
     let connector = CONNECTORS.iter().find(|connector| connector.name == name)?;
     let owned = |scopes: &[&str]| scopes.iter().map(|scope| (*scope).to_owned()).collect::<Vec<_>>();
@@ -199,7 +201,7 @@ pub fn default_of(name: &str) -> Option<Config> {
             check,
             "GET",
             path,
-            format!("Shows whether it works. {}", connector.remark),
+            format!("Shows whether the connection works. {}", connector.remark),
         )],
         mcp: Mcp::default(),
         enabled: false,

@@ -23,54 +23,55 @@ pub use secrets::{SecretAt, count_under_other_keys, reseal, sealed_rows};
 pub use store::{built_in, changed_at, exists_by_id, fitness, name, readiness};
 pub use stored::over_long;
 
-/// How many integrations a workspace may have: its list is read whole, and they are checked at once.
+/// The most integrations of a workspace: its list is read whole, and all are checked by one request.
 const MOST: usize = 100;
 
 /// An integration.
 #[derive(Clone, Debug)]
 pub struct Integration {
-    /// Its id.
+    /// The id of the integration.
     pub id: IntegrationId,
     /// The workspace that it belongs to.
     pub workspace: WorkspaceId,
     /// Its name, unique in the workspace. The connectors' names are reserved for the rows that provisioning seeds.
     pub name: String,
-    /// Whether provisioning seeded it.
+    /// Whether provisioning seeded it, so that it can only be disabled.
     pub builtin: bool,
-    /// When it was added.
+    /// The timestamp of its creation.
     pub created_at: Timestamp,
-    /// When it last changed; always grows.
+    /// The timestamp of the last change, which always grows.
     pub updated_at: Timestamp,
-    /// Its place in its workspace's list.
+    /// The position in its workspace's list.
     pub position: i64,
-    /// When its connection was last tested since its last change.
+    /// The last test of its connection since its last change.
     pub last_tested_at: Option<Timestamp>,
-    /// What that test found.
+    /// The status that this test found.
     pub last_test_status: Option<String>,
-    /// What its operator configures.
+    /// The part that its operator configures.
     pub config: Config,
 }
 
-/// What an operator configures of an integration. Secrets are references here, never values.
+/// The part of an integration that its operator configures. It contains references to secrets, never their
+/// values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Its name for people.
+    /// The name that people see.
     pub display_name: String,
-    /// How it is spoken to.
+    /// The protocol of the outside system.
     pub protocol: Protocol,
-    /// Where it is; empty, or with `{placeholders}`, until the operator says so.
+    /// The base URL; empty or with `{placeholders}` until the operator completes it.
     pub base_url: String,
-    /// How calls authenticate.
+    /// The authentication of calls; `None` for none.
     pub auth: Option<AuthConfig>,
-    /// What can be called.
+    /// The calls that are configured.
     pub endpoints: Vec<Endpoint<AuthConfig>>,
     /// The five fields of a tool server, stored as given and never run.
     pub mcp: Mcp,
-    /// Whether it is used.
+    /// Whether calls and deliveries may use it.
     pub enabled: bool,
 }
 
-/// How an integration is spoken to.
+/// The protocol of an integration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -78,12 +79,12 @@ pub enum Protocol {
     Rest,
     /// FHIR R4.
     Fhir,
-    /// Model Context Protocol.
+    /// The Model Context Protocol, which Ward stores but never speaks.
     Mcp,
 }
 
 impl Protocol {
-    /// Its name in the database and in answers.
+    /// The name in the database and in answers.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Rest => "rest",
@@ -97,88 +98,90 @@ impl Protocol {
     }
 }
 
-/// The kinds of `AuthConfig`.
+/// The kinds of authentication in `AuthConfig`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthKind {
-    /// A key in a header.
+    /// An API key in a header.
     ApiKeyHeader,
-    /// A fixed token.
+    /// A fixed bearer token.
     BearerToken,
-    /// A client's id and secret for a token.
+    /// A client id and a secret, exchanged for a token.
     #[serde(rename = "oauth2_client_credentials")]
     ClientCredentials,
-    /// A signed statement for a token.
+    /// A signed JWT, exchanged for a token (RFC 7523).
     #[serde(rename = "oauth2_jwt_bearer")]
     JwtBearer,
-    /// A signed statement for a token of Google's.
+    /// A signed JWT, exchanged for a token at Google's security token service.
     GcpWif,
-    /// A signed client assertion for a token of an EHR's.
+    /// A signed client assertion, exchanged for a token of an EHR.
     SmartBackendServices,
 }
 
-/// How a client authenticates with its secret (RFC 6749 section 2.3.1; the names are those of RFC 7591 section 2).
+/// How a client presents its secret (RFC 6749 section 2.3.1; the names are those of RFC 7591 section 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientAuthMethod {
-    /// In HTTP Basic.
+    /// In a header, with HTTP Basic.
     ClientSecretBasic,
-    /// In the form.
+    /// In the form of the token request.
     ClientSecretPost,
 }
 
-/// The contract's `AuthConfig`: what is not secret, and references to what is. Without those fields that are absent.
+/// The contract's `AuthConfig`: the public fields, and references to secrets. Absent fields are left out of
+/// the JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthConfig {
-    /// Which kind it is.
+    /// The kind of authentication, which decides the other fields.
     #[serde(rename = "type")]
     pub kind: AuthKind,
-    /// The header of a key.
+    /// The name of the header for an API key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header_name: Option<String>,
-    /// The client.
+    /// The client id at the token endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
-    /// Where tokens are had.
+    /// The URL of the token endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_url: Option<String>,
-    /// Where the client's id and secret stand in a token request.
+    /// Where a token request carries the client's id and secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_auth_method: Option<ClientAuthMethod>,
-    /// What is asked for.
+    /// The scopes of a token request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes: Option<Vec<String>>,
-    /// What is asked of Google.
+    /// The scopes of a token request to Google.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gcp_scopes: Option<Vec<String>>,
-    /// How long a token lives whose answer does not say, seconds.
+    /// The lifetime of a token whose answer names none, seconds.
     #[serde(default = "an_hour")]
     pub token_lifetime_seconds: i64,
-    /// `RS384` or `ES384`.
+    /// The signature algorithm: `RS384` or `ES384`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assertion_algorithm: Option<String>,
-    /// `aud` of a statement.
+    /// The claim `aud` of the assertion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assertion_audience: Option<String>,
-    /// `iss` of a statement.
+    /// The claim `iss` of the assertion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assertion_issuer: Option<String>,
-    /// `sub` of a statement.
+    /// The claim `sub` of the assertion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assertion_subject: Option<String>,
-    /// `kid` of a statement.
+    /// The header `kid` of the assertion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assertion_kid: Option<String>,
-    /// Whether the scopes stand in the statement.
+    /// Whether the assertion contains the scopes.
     #[serde(default)]
     pub assertion_scopes_in_jwt: bool,
-    /// The reference to the key of a header. The four names are the platform's; what they hold is Ward's.
+    /// The reference to an API key. The names of the four references are the platform's; their values are
+    /// Ward's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssm_param_path: Option<String>,
-    /// The reference to a fixed token.
+    /// The reference to a fixed bearer token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_ssm_param_path: Option<String>,
-    /// The reference to a client's secret.
+    /// The reference to a client secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_secret_ssm_param_path: Option<String>,
     /// The reference to a private key.
@@ -190,48 +193,49 @@ const fn an_hour() -> i64 {
     3600
 }
 
-/// The contract's `EndpointConfig`, its authentication as `A`.
+/// The contract's `EndpointConfig`, with its authentication as `A`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Endpoint<A> {
-    /// Its name, unique in the integration.
+    /// The name, unique in the integration.
     pub name: String,
-    /// What it is for.
+    /// The purpose, for people and for the voice agent.
     pub description: String,
     /// The path below the base URL, with `{placeholders}`.
     pub path: String,
-    /// The method.
+    /// The HTTP method, such as `GET`.
     pub method: String,
-    /// A base URL of its own.
+    /// A base URL that replaces the integration's.
     pub base_url: Option<String>,
-    /// Whether a path parameter may hold a slash, a backslash or a dot segment.
+    /// Whether a path parameter may contain a slash, a backslash or a dot segment.
     #[serde(default)]
     pub allow_reserved: bool,
-    /// Credentials of its own.
+    /// Credentials that replace the integration's.
     pub auth: Option<A>,
-    /// Headers.
+    /// Headers that every call sends.
     pub headers: Map<String, Value>,
-    /// Its parameters, a JSON Schema. Only parameters that this or the path names are sent; the rest is for callers.
+    /// A JSON Schema of the parameters. A call sends only parameters that the schema or the path names;
+    /// other keywords are for callers.
     pub input_schema: Value,
-    /// `json` or `form`.
+    /// The format of a body: `json` or `form`.
     pub body_format: String,
-    /// Ways to the values to keep.
+    /// Paths of the values to keep.
     pub response_filter: Option<Vec<String>>,
-    /// New names, and ways to their values.
+    /// New names, and the paths of their values.
     pub response_mapping: Option<Map<String, Value>>,
-    /// The way to the result.
+    /// The path of the result.
     pub result_key: Option<String>,
-    /// A text around the result.
+    /// A template around the result.
     pub result_template: Option<String>,
-    /// `interrupt` or `queue`: the voice agent's business.
+    /// `interrupt` or `queue`; only the voice agent uses it.
     pub result_delivery: String,
-    /// The longest result, characters; 0 for no bound.
+    /// The longest result in characters; 0 for no bound.
     pub max_result_length: i64,
-    /// When it is tried again.
+    /// When a failed call is retried.
     pub retry_config: Retry,
 }
 
 impl<A> Endpoint<A> {
-    /// The names of the parameters that its schema declares.
+    /// The names of the parameters that the schema declares.
     fn declared_parameters(&self) -> Vec<&str> {
         let mut names = Vec::new();
         let mut schemas = vec![&self.input_schema];
@@ -245,7 +249,7 @@ impl<A> Endpoint<A> {
         names
     }
 
-    /// The same with other credentials.
+    /// The endpoint with other credentials.
     fn with_auth<B>(self, auth: Option<B>) -> Endpoint<B> {
         Endpoint {
             name: self.name,
@@ -292,36 +296,37 @@ impl<A> Endpoint<A> {
     }
 }
 
-/// The base URL of an endpoint's own; an empty one is none.
+/// The base URL of the endpoint's own; an empty one counts as absent.
 fn own_base_url<A>(endpoint: &Endpoint<A>) -> Option<&str> {
     endpoint.base_url.as_deref().filter(|url| !url.is_empty())
 }
 
-/// When a call is tried again.
+/// When a failed call is retried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retry {
-    /// How often.
+    /// The number of retries.
     pub max_retries: u32,
-    /// After which statuses.
+    /// The statuses that cause a retry.
     pub retry_on_status: Vec<u16>,
 }
 
-/// The fields of a tool server. Nothing here runs them.
+/// The fields of a tool server, which Ward stores and never runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mcp {
-    /// `stdio`, `sse` or `http`.
+    /// The transport: `stdio`, `sse` or `http`.
     pub mcp_transport: Option<String>,
-    /// Where it is.
+    /// The URL of the server.
     pub mcp_url: Option<String>,
-    /// What would start it.
+    /// The command that would start the server.
     pub mcp_command: Option<String>,
-    /// With which arguments.
+    /// The arguments of that command.
     pub mcp_args: Option<Vec<String>>,
-    /// With which headers it would be called.
+    /// The headers of calls to the server.
     pub mcp_headers: Option<Map<String, Value>>,
 }
 
-/// Inserts the connector's default integration if the workspace has none of its name. `true`: it was inserted.
+/// Inserts the connector's default integration, if the workspace has none of its name. Returns whether it
+/// did.
 pub fn seed(tx: &mut Tx<'_>, workspace: WorkspaceId, connector: &str, now: Timestamp) -> Result<bool, Error> {
     let Some(config) = connectors::default_of(connector) else {
         return Err(Error::unreadable("a connector that is not in the table"));

@@ -1,5 +1,5 @@
-//! The calls that requests make to the outside: an endpoint's test and the health check. Beside `sync/worker.rs` the only
-//! place that knows the wire. Nothing here runs inside a database closure.
+//! Outbound calls within a request: the test of an endpoint and the health check. Only this module and the
+//! delivery worker call `ward-ehr`. Nothing here runs inside a database closure.
 
 mod credentials;
 pub mod health;
@@ -29,39 +29,40 @@ use crate::vault::Vault;
 
 use credentials::{Keys, algorithm_of, own_auth};
 
-/// How long one integration's health check may take.
+/// Time limit of one integration's health check.
 const CHECK_TIME: Duration = Duration::from_secs(5);
-/// Calls of one workspace that may wait for a place.
+/// Calls of one workspace that may wait for a share.
 const WAITING_CALLS: usize = 64;
-/// How long a call waits for a place: less than `request_time` leaves beside the call itself.
+/// How long a call waits for a share: less than `request_time` leaves beside the call itself.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 const KIB: usize = 1024;
-/// What a request's own work may take besides a call.
+/// Time for a request's own work beside a call.
 const OWN_TIME: Duration = Duration::from_secs(1);
 
-/// The one client, its tokens, and the shares of what its calls use.
+/// The HTTP client for integrations, its tokens, and the shares that bound its calls.
 pub struct Wire {
     outbound: ward_ehr::Outbound,
     tokens: Tokens,
     keys: Arc<Keys>,
-    /// The values of [`ward_ehr::HOP`] that this installation sends, the one in force first.
+    /// The values of [`ward_ehr::HOP`] for this installation, that of the current key first.
     hops: Vec<HeaderValue>,
     calls: Shares,
     trees: Shares,
 }
 
 impl Wire {
-    /// The client.
+    /// The guarded HTTP client.
     pub fn outbound(&self) -> &ward_ehr::Outbound {
         &self.outbound
     }
 
-    /// Its access tokens.
+    /// The cached access tokens.
     pub fn tokens(&self) -> &Tokens {
         &self.tokens
     }
 
-    /// The client under these settings. Blocking: it reads certificates and the system's resolver files.
+    /// Creates the client with these settings. Blocking: it reads certificates and the system's resolver
+    /// files.
     pub fn new(config: &Config, vault: &Arc<Vault>) -> Result<Self, ConfigError> {
         let settings = &config.outbound;
         let wrong = |message: String| ConfigError::one("outbound_ca_file", message);
@@ -103,18 +104,18 @@ impl Wire {
         })
     }
 
-    /// A place for one call of this workspace. It is free again when the place is dropped.
+    /// Takes the share of one call of this workspace. Dropping the share frees it.
     ///
     /// # Errors
-    /// 429 when none comes free soon.
+    /// 429 if none becomes free soon.
     pub(super) async fn place(&self, holder: Holder) -> Result<Share, ApiError> {
         soon(self.calls.take(holder, 1)).await
     }
 
-    /// Memory for parsed answers of this workspace.
+    /// Takes a share of the memory for parsed answers of this workspace.
     ///
     /// # Errors
-    /// 429 when it does not come free soon.
+    /// 429 if the memory does not become free soon.
     pub(super) async fn memory_for(&self, holder: Holder, bytes: usize) -> Result<Share, ApiError> {
         let kib = u32::try_from(bytes / KIB).unwrap_or(u32::MAX).saturating_add(1);
         soon(self.trees.take(holder, kib)).await
@@ -125,18 +126,18 @@ impl Wire {
         usize::try_from(self.trees.limits().each).unwrap_or(usize::MAX).saturating_mul(KIB)
     }
 
-    /// Notes an address at which this server listens, so that no integration calls it.
+    /// Registers an address at which this server listens, so that no integration calls it.
     pub fn listens_at(&self, address: SocketAddr) {
         self.outbound.listens_at(address);
     }
 
-    /// Whether a request was sent by this installation itself.
+    /// Whether this installation sent the request itself.
     pub fn is_own(&self, headers: &HeaderMap) -> bool {
         headers.get_all(ward_ehr::HOP).iter().any(|given| self.hops.contains(given))
     }
 }
 
-/// What is taken of a pool, if it is the holder's turn within a few seconds.
+/// Waits a few seconds for a share of a pool.
 async fn soon(taking: impl Future<Output = Result<Share, pool::Full>>) -> Result<Share, ApiError> {
     match tokio::time::timeout(LONGEST_WAIT, taking).await {
         Ok(taken) => taken.map_err(ApiError::share_used_up),
@@ -144,63 +145,64 @@ async fn soon(taking: impl Future<Output = Result<Share, pool::Full>>) -> Result
     }
 }
 
-/// The value by which an installation knows its own requests: the same on all replicas, and good for nothing else.
+/// The value by which an installation recognizes its own requests. It is the same on all replicas and
+/// serves no other purpose.
 fn hop(check_value: &str) -> HeaderValue {
     let digest = Sha256::digest(format!("ward hop {check_value}"));
     let text: String = digest.iter().take(16).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("ward"))
 }
 
-/// Whether a text is a header's name (RFC 9110 section 5.1).
+/// Whether a text is a valid header name (RFC 9110 section 5.1).
 pub(super) fn is_header_name(name: &str) -> bool {
     HeaderName::from_bytes(name.as_bytes()).is_ok()
 }
 
-/// Whether a header is not for configuration to set.
+/// Whether a configuration must not set this header.
 pub(super) fn is_reserved_header(name: &str) -> bool {
     HeaderName::from_bytes(name.as_bytes()).is_ok_and(|name| ward_ehr::reserved_header(&name))
 }
 
-/// Judges an endpoint's path.
+/// Checks an endpoint's path; the error says what is wrong.
 pub(super) fn check_path(path: &str) -> Result<(), &'static str> {
     ward_ehr::template::check_path(path)
 }
 
-/// Whether a text is a way to a value in an answer.
+/// Whether a text is a path to a value in an answer.
 pub(super) fn is_way(text: &str) -> bool {
     Way::read(text).is_some()
 }
 
-/// Judges a private key by signing with it. The sentence never repeats it.
+/// Checks a private key by signing with it. The error never repeats the key.
 pub(super) fn check_key(kind: AuthKind, algorithm: Option<&str>, pem: &str) -> Result<(), String> {
     Signer::new(algorithm_of(kind, algorithm), &Secret::new(pem), None)
         .map(|_| ())
         .map_err(|failure| failure.message)
 }
 
-/// An integration, as far as sending calls to it goes.
+/// The parts of an integration that a call needs.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    /// Its name; a connector's, where provisioning seeded it.
+    /// The name of the integration; for a seeded one, its connector's name.
     pub name: String,
-    /// Where it is; empty, or with `{placeholders}`, until the operator says so.
+    /// The base URL; empty or with `{placeholders}` until the operator completes it.
     pub base_url: String,
-    /// Whether it is used.
+    /// Whether calls and deliveries may use it.
     pub enabled: bool,
-    /// How its calls authenticate, or why that is not known.
+    /// The authentication of its calls, or the reason why it is not usable.
     pub auth: Result<Option<Auth>, String>,
-    /// When it last changed.
+    /// The timestamp of its last change.
     pub updated_at: Timestamp,
 }
 
-/// An integration and its sealed credentials, as a transaction read them.
+/// An integration and its sealed credentials as one transaction read them.
 #[derive(Debug)]
 pub struct StoredConnection {
     integration: Unparsed,
     sealed: Vec<Sealed>,
 }
 
-/// The integration of this id, as it is stored. `StoredConnection::open` follows outside the transaction.
+/// Reads the integration of this id. `StoredConnection::open` follows outside the transaction.
 pub fn stored_connection(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -211,8 +213,8 @@ pub fn stored_connection(
 }
 
 impl StoredConnection {
-    /// Parses the configuration and opens the credentials. The work grows with the stored configuration, so it belongs into
-    /// [`crate::work::Work`].
+    /// Parses the configuration and opens the credentials. That work grows with the stored configuration,
+    /// so it belongs in [`crate::work::Work`].
     fn open(self, keys: &Keys) -> Result<Connection, ward_db::Error> {
         let integration = self.integration.parse()?;
         let auth = own_auth(&integration, &self.sealed, keys);
@@ -227,7 +229,7 @@ impl StoredConnection {
     }
 }
 
-/// The integration of this id, its credentials opened among the CPU work.
+/// The integration of this id, with its credentials opened as CPU work.
 pub async fn connection(
     app: &App,
     workspace: WorkspaceId,
@@ -241,10 +243,10 @@ pub async fn connection(
     opened.ok().transpose()
 }
 
-/// The longest that an endpoint's headers may be together, bytes: few servers take longer heads.
+/// The longest headers of an endpoint together, bytes. Few servers accept longer ones.
 pub(super) const MOST_HEADER_BYTES: usize = 8192;
 
-/// The headers that an endpoint sets.
+/// The headers that an endpoint configures.
 pub(super) fn headers(endpoint: &Endpoint<AuthConfig>) -> Result<HeaderMap, String> {
     let length = |(name, value): (&String, &Value)| name.len() + value.as_str().map_or(0, str::len);
     if endpoint.headers.iter().map(length).sum::<usize>() > MOST_HEADER_BYTES {
@@ -252,9 +254,9 @@ pub(super) fn headers(endpoint: &Endpoint<AuthConfig>) -> Result<HeaderMap, Stri
     }
     let mut headers = HeaderMap::new();
     for (name, value) in &endpoint.headers {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "a header has no name")?;
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "a header's name is not valid")?;
         let value = HeaderValue::from_str(value.as_str().unwrap_or_default());
-        headers.insert(name, value.map_err(|_| "a header has a value that it cannot carry")?);
+        headers.insert(name, value.map_err(|_| "a header's value has a character that is not allowed")?);
     }
     Ok(headers)
 }

@@ -1,4 +1,4 @@
-//! The value rules of integrations. A schema says of what type a URL is; what may be in it is said here.
+//! The value rules of integrations. A schema gives the type of a URL; the rules here give its content.
 
 use serde_json::{Map, Value};
 use url::Url;
@@ -9,12 +9,12 @@ use super::secrets::SecretKind;
 use crate::http::contract::RuleProblem;
 use crate::http::validate::Loc;
 
-/// The longest of names and of texts that stand in headers.
+/// The longest name of an integration or endpoint, and the longest value of a header.
 const LONGEST_NAME: usize = 64;
 const LONGEST_HEADER: usize = 4096;
-/// How often a call may be tried again: each try takes part of the one time that all have.
+/// The most retries of a call, because all attempts share one time limit.
 const MOST_RETRIES: i64 = 5;
-/// How many ways a filter or a mapping may have, and how many braces may open in a template.
+/// The most paths in a filter or mapping, and the most opening braces in a template.
 const MOST_WAYS: usize = 100;
 
 fn problem(at: &[&'static str], message: &str) -> RuleProblem {
@@ -25,7 +25,7 @@ fn verdict(wrong: Option<&str>) -> Vec<RuleProblem> {
     wrong.map(RuleProblem::here).into_iter().collect()
 }
 
-/// An integration's or an endpoint's name: it stands in paths.
+/// The name of an integration or endpoint, which URLs contain.
 pub fn name(value: &Value) -> Vec<RuleProblem> {
     let name = value.as_str().unwrap_or_default();
     let starts = name.starts_with(|first: char| first.is_ascii_alphanumeric());
@@ -34,13 +34,13 @@ pub fn name(value: &Value) -> Vec<RuleProblem> {
     verdict((!fine).then_some("a name is 1 to 64 letters, digits, - and _, the first a letter or digit"))
 }
 
-/// A base URL, empty until it is known; `{placeholders}` may stand for what is not known yet.
+/// A base URL. It may be empty or have `{placeholders}` for parts that are not known yet.
 pub fn base_url(value: &Value) -> Vec<RuleProblem> {
     let text = value.as_str().unwrap_or_default();
     verdict(if text.is_empty() { None } else { wrong_url(text, false) })
 }
 
-/// A token URL; it may have a query.
+/// A token URL, which may have a query.
 pub fn token_url(value: &Value) -> Vec<RuleProblem> {
     verdict(wrong_url(value.as_str().unwrap_or_default(), true))
 }
@@ -86,19 +86,19 @@ fn wrong_url(text: &str, may_have_query: bool) -> Option<&'static str> {
     (!as_it_stands).then_some("must not have . or .. as a step of its path")
 }
 
-/// A header that a caller's configuration sets.
+/// Checks a header that a configuration sets.
 fn wrong_header(name: &str, value: &str) -> Option<&'static str> {
     if !outbound::is_header_name(name) {
         return Some("is not a header's name");
     }
     if outbound::is_reserved_header(name) {
-        return Some("is not for an integration to set: it belongs to the connection or to auth");
+        return Some("cannot be set here: it belongs to the connection or to auth");
     }
     let printable = value.bytes().all(|byte| byte == b'\t' || (b' '..0x7f).contains(&byte));
     (!printable || value.len() > LONGEST_HEADER).then_some("must be at most 4096 printable ASCII characters")
 }
 
-/// `headers` of an endpoint.
+/// The `headers` of an endpoint.
 pub fn headers(value: &Value) -> Vec<RuleProblem> {
     let wrong = |(name, value): (&String, &Value)| {
         let message = wrong_header(name, value.as_str().unwrap_or_default())?;
@@ -112,26 +112,26 @@ pub fn headers(value: &Value) -> Vec<RuleProblem> {
     headers.into_iter().flatten().filter_map(wrong).collect()
 }
 
-/// An endpoint's path.
+/// The path of an endpoint, with its placeholders.
 pub fn path(value: &Value) -> Vec<RuleProblem> {
     verdict(outbound::check_path(value.as_str().unwrap_or_default()).err())
 }
 
-/// What is wrong with the ways of one field, if anything.
+/// The problem with the paths of one field, if there is one.
 fn wrong_ways<'v>(ways: impl Iterator<Item = &'v Value>) -> Option<&'static str> {
     let mut count = 0;
     for way in ways {
         count += 1;
         if !outbound::is_way(way.as_str().unwrap_or_default()) {
             return Some(
-                "a way is 1 to 32 names with dots between, none of them empty, and at most 256 characters",
+                "a path is 1 to 32 names separated by dots, none of them empty, and at most 256 characters",
             );
         }
     }
     (count > MOST_WAYS).then_some("must be at most 100")
 }
 
-/// What an endpoint makes of its answer.
+/// How an endpoint processes its answer.
 fn shape(endpoint: &Value) -> Vec<RuleProblem> {
     let filter = endpoint["response_filter"].as_array().into_iter().flatten();
     let mapping = endpoint["response_mapping"].as_object().into_iter().flatten().map(|(_, way)| way);
@@ -148,7 +148,7 @@ fn shape(endpoint: &Value) -> Vec<RuleProblem> {
     .collect()
 }
 
-/// An endpoint's retries and length, and the ways to its result.
+/// The retries and result length of an endpoint, and the paths to its result.
 pub fn endpoint(value: &Value) -> Vec<RuleProblem> {
     let retry = &value["retry_config"];
     let mut problems = Vec::new();
@@ -164,13 +164,13 @@ pub fn endpoint(value: &Value) -> Vec<RuleProblem> {
         problems.push(problem(&["retry_config", "retry_on_status"], "must be statuses from 400 to 599"));
     }
     if value["max_result_length"].as_i64().is_none_or(|length| !(0..=1_000_000).contains(&length)) {
-        problems.push(problem(&["max_result_length"], "must be 0 to 1,000,000; 0 is no bound"));
+        problems.push(problem(&["max_result_length"], "must be 0 to 1,000,000; 0 means no bound"));
     }
     problems.extend(shape(value));
     problems
 }
 
-/// The endpoints together: their names are unique, because calls and secrets go by them.
+/// All endpoints together: their names must be unique, because calls and secrets refer to them.
 pub fn endpoints(value: &Value) -> Vec<RuleProblem> {
     let mut seen: Vec<&str> = Vec::new();
     let mut problems = Vec::new();
@@ -185,8 +185,8 @@ pub fn endpoints(value: &Value) -> Vec<RuleProblem> {
     problems
 }
 
-/// A secret: not empty, not absurdly long, and without the white space that comes along when it is copied. A private key
-/// may have some around it, because its form tells where it begins and ends.
+/// A secret: not empty, not absurdly long, and without white space from copying around it. A private key
+/// may have some around it, because its format shows where it begins and ends.
 pub fn secret(value: &Value) -> Vec<RuleProblem> {
     let text = value.as_str().unwrap_or_default();
     let length = text.len();
@@ -199,14 +199,14 @@ pub fn secret(value: &Value) -> Vec<RuleProblem> {
     verdict((around && !is_key).then_some("must not begin or end with white space or an invisible character"))
 }
 
-/// An `AuthConfig` as a whole: what its type needs is there, and nothing that it has no use for.
+/// A whole `AuthConfig`: it has the fields that its type needs, and no secret of another type.
 pub fn auth(value: &Value) -> Vec<RuleProblem> {
     let Ok(kind) = serde_json::from_value::<AuthKind>(value["type"].clone()) else { return Vec::new() };
     let given = |field: &str| value[field].as_str().is_some_and(|text| !text.is_empty());
     let mut problems = Vec::new();
     let mut need = |field: &'static str, has: bool| {
         if !has {
-            problems.push(problem(&[field], "is needed for this type"));
+            problems.push(problem(&[field], "is required for this type"));
         }
     };
     match kind {
@@ -232,7 +232,7 @@ pub fn auth(value: &Value) -> Vec<RuleProblem> {
         let fine = outbound::is_header_name(name)
             && (!outbound::is_reserved_header(name) || name.eq_ignore_ascii_case("authorization"));
         if !fine {
-            problems.push(problem(&["header_name"], "is not a header that a key can stand in"));
+            problems.push(problem(&["header_name"], "is not a header that can carry a key"));
         }
     }
     if !(1..=86_400).contains(&value["token_lifetime_seconds"].as_i64().unwrap_or(3600)) {
@@ -262,7 +262,7 @@ const fn value_field(kind: SecretKind) -> &'static str {
     }
 }
 
-/// A given secret that could not be used: found now rather than at the first call.
+/// Checks that a given secret is usable, so that a mistake shows now and not at the first call.
 fn wrong_secret(kind: AuthKind, value: &Value) -> Option<RuleProblem> {
     let used = SecretKind::of(kind);
     let field = value_field(used);
@@ -280,7 +280,7 @@ fn wrong_secret(kind: AuthKind, value: &Value) -> Option<RuleProblem> {
     wrong.map(|message| RuleProblem { at: vec![Loc::from(field), Loc::from("value")], message })
 }
 
-/// The parameters of a test call as what they are: an object, already checked.
+/// The parameters of a test call, whose type the schema has already checked.
 pub(super) fn params(value: &Value) -> Map<String, Value> {
     value.as_object().cloned().unwrap_or_default()
 }

@@ -1,4 +1,5 @@
-//! Secrets of integrations: what answers show in their place, where each may go, and how they are sealed.
+//! Secrets of integrations: the references that answers show for them, the origins that each may go to, and
+//! their seals.
 
 use serde::Deserialize;
 use url::Url;
@@ -12,14 +13,14 @@ use crate::http::validate::{Json, Loc, Problem};
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::vault::{self, Resealed, SealedRow, Vault};
 
-/// How many secrets one transaction seals anew.
+/// Secrets that one transaction seals again.
 const RESEALED_AT_ONCE: i64 = 200;
 
-/// Where in an integration a secret belongs: `auth/client_secret`, `endpoints/find/auth/api_key`.
+/// The path of a secret within an integration: `auth/client_secret`, `endpoints/find/auth/api_key`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Field(pub String);
 
-/// A secret as it is known without opening it.
+/// The readable columns of a stored secret.
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
     pub field: Field,
@@ -27,7 +28,7 @@ pub(super) struct Stored {
     pub origins: String,
 }
 
-/// A secret as it lies in the database.
+/// A sealed secret as the database stores it.
 #[derive(Clone, Debug)]
 pub(super) struct Sealed {
     pub workspace: WorkspaceId,
@@ -38,12 +39,12 @@ pub(super) struct Sealed {
 }
 
 impl Sealed {
-    /// What binds the sealed bytes to their place: moved to another row they do not open.
+    /// The associated data of the seal: bytes that are moved to another row do not open.
     fn place(workspace: WorkspaceId, integration: IntegrationId, field: &Field) -> String {
         format!("integration secret/{workspace}/{integration}/{}", field.0)
     }
 
-    /// The secret itself.
+    /// Opens the secret.
     pub fn open(&self, vault: &Vault) -> Result<Zeroizing<String>, ApiError> {
         let place = Self::place(self.workspace, self.integration, &self.field);
         let bytes = vault.open(&self.bytes, &place).map_err(ApiError::internal)?;
@@ -58,12 +59,12 @@ pub(super) struct SecretInput {
     value: Zeroizing<String>,
 }
 
-/// A text whose memory is wiped.
+/// Reads a text into memory that is wiped after use.
 fn wiped<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Zeroizing<String>, D::Error> {
     String::deserialize(deserializer).map(Zeroizing::new)
 }
 
-// By hand: a derived one would show it.
+// Written by hand, because a derived one would show the secret.
 impl std::fmt::Debug for SecretInput {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("SecretInput(..)")
@@ -93,7 +94,6 @@ impl From<AuthConfig> for AuthInput {
     }
 }
 
-/// The four kinds of secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SecretKind {
     ApiKey,
@@ -105,7 +105,7 @@ pub(super) enum SecretKind {
 impl SecretKind {
     pub const ALL: [Self; 4] = [Self::ApiKey, Self::BearerToken, Self::ClientSecret, Self::PrivateKey];
 
-    /// The one that this kind of authentication uses.
+    /// The kind of secret that this kind of authentication uses.
     pub const fn of(kind: AuthKind) -> Self {
         match kind {
             AuthKind::ApiKeyHeader => Self::ApiKey,
@@ -124,7 +124,7 @@ impl SecretKind {
         }
     }
 
-    /// The contract's field for its reference.
+    /// The contract's field for the reference.
     pub const fn reference_field(self) -> &'static str {
         match self {
             Self::ApiKey => "ssm_param_path",
@@ -134,7 +134,7 @@ impl SecretKind {
         }
     }
 
-    /// The place of its reference.
+    /// The field with the reference.
     pub const fn reference(self, auth: &mut AuthConfig) -> &mut Option<String> {
         match self {
             Self::ApiKey => &mut auth.ssm_param_path,
@@ -154,7 +154,7 @@ impl SecretKind {
     }
 }
 
-/// Scheme, host and port of a URL, also of one whose path still has placeholders. `None`: it has none yet.
+/// Scheme, host and port of a URL, whose path may have placeholders. `None` if the host is not known yet.
 pub(super) fn origin(url: &str) -> Option<String> {
     let authority_end = url.find("://").map(|at| at + 3)?;
     let end = url[authority_end..].find(['/', '?', '#']).map_or(url.len(), |at| authority_end + at);
@@ -163,8 +163,9 @@ pub(super) fn origin(url: &str) -> Option<String> {
     plain.then(|| parsed.origin().ascii_serialization())
 }
 
-/// Where a secret of this authentication goes, or what is got for it goes: the origin that is called, and the one where a
-/// token is had. A change of either makes it another place. `None`: not known yet.
+/// The origins that the secret of this authentication, or a token obtained with it, is sent to: the called
+/// origin and that of the token endpoint. A change of either makes the stored secret unusable. `None` if
+/// they are not known yet.
 fn destinations(auth: &AuthConfig, base_url: &str) -> Option<String> {
     let called = origin(base_url)?;
     match (auth.kind, auth.token_url.as_deref()) {
@@ -174,11 +175,11 @@ fn destinations(auth: &AuthConfig, base_url: &str) -> Option<String> {
     }
 }
 
-/// One authentication on its way into the database: of the integration itself, or of one of its endpoints.
+/// The owner of an authentication: the integration itself, or one of its endpoints.
 pub(super) struct Place<'a> {
-    /// The endpoint, by index and name.
+    /// The endpoint, by index and name; `None` for the integration.
     pub endpoint: Option<(usize, &'a str)>,
-    /// What is called with it.
+    /// The URL that is called with the secret.
     pub base_url: &'a str,
 }
 
@@ -200,25 +201,25 @@ impl Place<'_> {
     }
 }
 
-/// What an error shows in the place of what may be a secret.
+/// The text that an error shows for a value that may be a secret.
 fn hidden() -> Json {
     Json::String("**********".to_owned())
 }
 
-/// What becomes of an integration's secrets with a change.
+/// The effect of a change on an integration's secrets.
 #[derive(Default)]
 pub(super) struct Plan {
-    /// To be sealed: the field, where it may go, the reference, the value.
+    /// Secrets to seal: the field, the allowed origins, the reference, the value.
     pub put: Vec<(Field, String, String, Zeroizing<String>)>,
-    /// Kept as they are.
+    /// Fields whose secrets stay unchanged.
     pub kept: Vec<Field>,
-    /// References in the request that are none, and secrets that have nowhere to go.
+    /// Invalid references in the request, and secrets whose origin is unknown.
     pub problems: Vec<Problem>,
 }
 
 impl Plan {
-    /// Settles one authentication: seals what was given, keeps what a reference names and may still go where it would,
-    /// refuses references that Ward did not give for this very field.
+    /// Decides on one authentication. It seals the given secrets, and keeps a referenced secret if its
+    /// origins are unchanged. It refuses references that Ward did not issue for this very field.
     pub fn settle(&mut self, place: &Place<'_>, input: &AuthInput, stored: &[Stored]) -> AuthConfig {
         let mut auth = input.config.clone();
         let destinations = destinations(&auth, place.base_url);
@@ -228,12 +229,12 @@ impl Plan {
             let given = kind.given(input);
             let slot = kind.reference(&mut auth);
             let referred = slot.take();
-            // The rules have refused a value that this kind of authentication has no use for.
+            // The rules have already refused secrets that this kind of authentication does not use.
             if let Some(given) = given {
                 let Some(destinations) = destinations.clone() else {
                     let field = format!("{}_value", kind.name());
-                    let message = "a secret needs a base_url, and a token_url if there is one, whose host is known: it \
-                                   goes there and nowhere else";
+                    let message = "a secret needs a base_url (and a token_url, if there is one) with a known host, because it \
+                                   is sent nowhere else";
                     self.problems.push(Problem::value_error(place.loc(&field), message, hidden()));
                     continue;
                 };
@@ -244,16 +245,16 @@ impl Plan {
                 match known.filter(|known| known.reference == referred) {
                     None => {
                         let message =
-                            "is not a reference that Ward gave for this workspace, integration and field";
+                            "is not a reference that Ward issued for this workspace, integration and field";
                         let loc = place.loc(kind.reference_field());
-                        // It may be a secret that was put into the wrong field.
+                        // The text may be a secret in the wrong field.
                         self.problems.push(Problem::value_error(loc, message, hidden()));
                     }
                     Some(known) if Some(&known.origins) == destinations.as_ref() => {
                         *slot = Some(referred);
                         self.kept.push(field);
                     }
-                    // It was given for another origin, so it does not go along.
+                    // The secret was given for another origin, so it is dropped.
                     Some(_) => {}
                 }
             }
@@ -261,7 +262,7 @@ impl Plan {
         auth
     }
 
-    /// Writes what was decided, and says which fields lost their secret.
+    /// Writes the decided changes, and returns the fields that lost their secret.
     pub fn carry_out(
         &self,
         tx: &mut Tx<'_>,
@@ -293,8 +294,8 @@ impl Plan {
     }
 }
 
-/// Opens the secret of one authentication, if it has one and it may go where it would. The origin is judged once more:
-/// what a row says of its secret's origins is bound to nothing else.
+/// Opens the secret of one authentication, if it has one that may go to these origins. The origins are
+/// checked again here, because the seal does not cover the column that stores them.
 pub(super) fn open_for<'s>(
     auth: &AuthConfig,
     place: &Place<'_>,
@@ -308,12 +309,12 @@ pub(super) fn open_for<'s>(
     found.map(|secret| Ok((secret, secret.open(vault)?))).transpose()
 }
 
-/// How many secrets are sealed under another key than the one in force.
+/// The number of secrets sealed under another key than the current one.
 pub fn count_under_other_keys(tx: &mut Tx<'_>, vault: &Vault) -> Result<i64, ApiError> {
     Ok(store::count_under_other_keys(tx, &vault.key_id())?)
 }
 
-/// Where a secret is.
+/// The key of a secret's row; the text is the field.
 pub type SecretAt = (WorkspaceId, IntegrationId, String);
 
 fn row(secret: Sealed) -> SealedRow<SecretAt> {
@@ -328,17 +329,17 @@ fn row(secret: Sealed) -> SealedRow<SecretAt> {
     }
 }
 
-/// A page of the secrets of all workspaces, under every key, from the one after this.
+/// A page of the secrets of all workspaces, under every key, after this row.
 pub fn sealed_rows(
     tx: &mut Tx<'_>,
     after: Option<&SecretAt>,
 ) -> Result<Vec<SealedRow<SecretAt>>, ward_db::Error> {
-    // No key has an empty id, so every secret is under another one.
+    // No key has an empty id, so this finds every secret.
     let found = store::under_other_keys(tx, "", after, RESEALED_AT_ONCE)?;
     Ok(found.into_iter().map(row).collect())
 }
 
-/// Removes from an authentication the references to secrets that are gone.
+/// Removes the references to deleted secrets from an authentication.
 pub(super) fn strip(auth: &mut AuthConfig, place: &Place<'_>, gone: &[&str]) {
     for kind in SecretKind::ALL {
         if gone.contains(&place.field(kind).0.as_str()) {
@@ -347,7 +348,7 @@ pub(super) fn strip(auth: &mut AuthConfig, place: &Place<'_>, gone: &[&str]) {
     }
 }
 
-/// Seals anew some of the secrets that are under another key, those after this one.
+/// Seals some of the secrets under another key again, from the row after this one.
 pub fn reseal(
     tx: &mut Tx<'_>,
     vault: &Vault,

@@ -20,7 +20,7 @@ pub fn exists(tx: &mut Tx<'_>, workspace: WorkspaceId, name: &str) -> Result<boo
     Ok(found.is_some())
 }
 
-/// The integration that provisioning seeded for this connector, if it did.
+/// The connector's integration that provisioning seeded, if there is one.
 pub fn built_in(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -33,7 +33,7 @@ pub fn built_in(
     )
 }
 
-/// The name of an integration.
+/// The name of an integration, if the workspace has it.
 pub fn name(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<Option<String>, Error> {
     tx.optional(
         "SELECT name FROM integrations WHERE workspace_id = $1 AND id = $2",
@@ -52,7 +52,7 @@ pub fn exists_by_id(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) 
     Ok(found.is_some())
 }
 
-/// When an integration last changed.
+/// The timestamp of an integration's last change.
 pub fn changed_at(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -65,18 +65,18 @@ pub fn changed_at(
     )
 }
 
-/// The facts that decide whether an integration can be sent to.
+/// The facts that decide whether deliveries to an integration can be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Readiness {
-    /// Whether the integration is used at all.
+    /// Whether the integration is enabled.
     pub enabled: bool,
-    /// Whether the integration has an address yet.
+    /// Whether the integration has an address.
     pub configured: bool,
-    /// The moment of the integration's last change.
+    /// The timestamp of the integration's last change.
     pub updated_at: Timestamp,
 }
 
-/// Whether an integration can be sent to, without a look at its configuration.
+/// Whether deliveries to an integration can be sent, without parsing its configuration.
 pub fn readiness(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -89,12 +89,12 @@ pub fn readiness(
     )
 }
 
-/// How many integrations the workspace has.
+/// The number of integrations in the workspace.
 pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<i64, Error> {
     tx.one("SELECT count(*) FROM integrations WHERE workspace_id = $1", &[workspace.into()], |row| row.get(0))
 }
 
-/// The facts that a transaction needs before it changes an integration, without the configuration.
+/// The facts that a transaction needs before it changes an integration.
 #[derive(Clone, Debug)]
 pub struct Named {
     pub name: String,
@@ -102,7 +102,7 @@ pub struct Named {
     pub updated_at: Timestamp,
 }
 
-/// The name and the version of an integration.
+/// The name and version of an integration, without its configuration.
 pub fn named(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<Option<Named>, Error> {
     tx.optional(
         "SELECT name, builtin, updated_at FROM integrations WHERE workspace_id = $1 AND id = $2",
@@ -111,7 +111,7 @@ pub fn named(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Resu
     )
 }
 
-/// The three parts of a configuration that are JSON, as text.
+/// The JSON columns of a configuration, as text.
 #[derive(Clone, Debug)]
 pub struct Texts {
     auth: Option<String>,
@@ -120,7 +120,7 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// The JSON parts of a configuration, written.
+    /// Writes the JSON columns of a configuration.
     pub fn of(config: &Config) -> Result<Self, Error> {
         let write = |written: serde_json::Result<String>| {
             written.map_err(|_| Error::unreadable("a configuration that cannot be written as JSON"))
@@ -137,7 +137,6 @@ impl Texts {
     }
 }
 
-/// Inserts an integration.
 pub fn insert(tx: &mut Tx<'_>, new: &Integration, texts: &Texts) -> Result<(), Error> {
     tx.execute(
         "INSERT INTO integrations (workspace_id, id, name, display_name, protocol, base_url, auth, endpoints, mcp, \
@@ -163,7 +162,7 @@ pub fn insert(tx: &mut Tx<'_>, new: &Integration, texts: &Texts) -> Result<(), E
     Ok(())
 }
 
-/// Notes what a test of a connection found, if the integration is still the one that was tested.
+/// Stores the result of a connection test, if the integration still has the version that was tested.
 pub fn note_test(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -180,16 +179,16 @@ pub fn note_test(
     Ok(())
 }
 
-/// How fit the integrations of a workspace are for production.
+/// Facts about a workspace's integrations that decide whether it is ready for production.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fitness {
-    /// The integration that provisioning seeded for the connector: whether it is used, and has a finished address.
+    /// The connector's own integration: whether it is enabled, and whether its address is complete.
     pub built_in: Option<(bool, bool)>,
     /// Whether an enabled integration has an address without TLS.
     pub without_tls: bool,
 }
 
-/// How fit the integrations of the workspace are, of which one belongs to this connector.
+/// Reads these facts; `connector` names the workspace's connector.
 pub fn fitness(tx: &mut Tx<'_>, workspace: WorkspaceId, connector: Option<&str>) -> Result<Fitness, Error> {
     let mut found = Fitness::default();
     tx.all(
@@ -208,7 +207,7 @@ pub fn fitness(tx: &mut Tx<'_>, workspace: WorkspaceId, connector: Option<&str>)
     Ok(found)
 }
 
-/// Writes what an operator configures of an integration. What a test found of the former configuration goes.
+/// Writes the configuration of an integration, and clears the test result of the previous one.
 pub fn update(tx: &mut Tx<'_>, changed: &Integration, texts: &Texts) -> Result<(), Error> {
     tx.execute(
         "UPDATE integrations SET display_name = $3, protocol = $4, base_url = $5, auth = $6, endpoints = $7, mcp = $8, \
@@ -230,7 +229,7 @@ pub fn update(tx: &mut Tx<'_>, changed: &Integration, texts: &Texts) -> Result<(
     Ok(())
 }
 
-/// What an integration counts for in its workspace's stored bytes.
+/// The bytes of an integration in its workspace's count of stored bytes.
 pub fn weight(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<i64, Error> {
     let bytes = tx.optional(
         "SELECT bytes FROM integrations WHERE workspace_id = $1 AND id = $2",
@@ -240,7 +239,8 @@ pub fn weight(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Res
     Ok(bytes.flatten().unwrap_or(0))
 }
 
-/// Weighs an integration as it is now, with its secrets. Returns how many bytes more that is than before.
+/// Computes the bytes of an integration with its secrets again. Returns the difference to the stored
+/// number.
 pub fn weigh(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<i64, Error> {
     let before = weight(tx, workspace, id)?;
     let now: i64 = tx.one(
@@ -269,15 +269,15 @@ pub fn delete(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Res
     Ok(())
 }
 
-/// An integration of the workspace.
+/// An integration of the workspace, not parsed yet.
 pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<Option<Unparsed>, Error> {
     Ok(some(tx, workspace, &[id])?.pop())
 }
 
-/// How many integrations [`some`] reads at once: each can be as large as a request's body.
+/// Integrations that [`some`] reads at most: each can be as large as a request's body.
 pub const READ_AT_ONCE: usize = 4;
 
-/// Those of these integrations that are there, in no order. At most [`READ_AT_ONCE`] are looked for.
+/// The existing ones of these integrations, in no order. Only the first [`READ_AT_ONCE`] are read.
 pub fn some(tx: &mut Tx<'_>, workspace: WorkspaceId, ids: &[IntegrationId]) -> Result<Vec<Unparsed>, Error> {
     let id = |index: usize| ids.get(index).or(ids.first()).copied().unwrap_or(IntegrationId(Uuid::nil()));
     tx.all(
@@ -299,7 +299,7 @@ pub fn page(tx: &mut Tx<'_>, workspace: WorkspaceId, page: Page) -> Result<Vec<(
     )
 }
 
-/// The facts by which integrations are listed, sorted and filtered.
+/// The columns by which integrations are listed, sorted and filtered.
 #[derive(Clone, Debug)]
 pub struct Head {
     pub id: IntegrationId,
@@ -312,7 +312,7 @@ pub struct Head {
     pub updated_at: Timestamp,
 }
 
-/// The heads of all of the workspace's integrations, in the order of their list. A workspace has few.
+/// The heads of all of the workspace's integrations, in list order. A workspace has few.
 pub fn heads(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<Head>, Error> {
     tx.all(
         "SELECT id, name, display_name, protocol, enabled, position, created_at, updated_at FROM integrations \
@@ -333,11 +333,11 @@ pub fn heads(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<Head>, Error
     )
 }
 
-/// An integration as it is stored, its JSON as text. Parsing takes time that its tenant decides, so it happens outside the
-/// database's threads and the runtime's.
+/// A stored integration with its JSON as text. Parsing takes time that the tenant decides, so it happens
+/// outside the threads of the database and the runtime.
 #[derive(Clone, Debug)]
 pub struct Unparsed {
-    /// Without the three parts that are JSON.
+    /// The integration without its JSON columns.
     integration: Integration,
     auth: Option<String>,
     endpoints: Option<String>,
@@ -349,7 +349,7 @@ impl Unparsed {
         self.integration.id
     }
 
-    /// The integration with its JSON parsed.
+    /// Parses the JSON columns.
     pub fn parse(self) -> Result<Integration, Error> {
         let mut integration = self.integration;
         integration.config.auth = parsed(self.auth.as_deref())?;
@@ -398,7 +398,7 @@ fn unparsed(row: &Row<'_>) -> Result<Unparsed, Error> {
     })
 }
 
-/// The secrets of an integration, without what is sealed.
+/// The secrets of an integration, without their sealed bytes.
 pub fn secrets(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -412,7 +412,7 @@ pub fn secrets(
     )
 }
 
-/// What is sealed of an integration's secrets.
+/// The secrets of an integration, with their sealed bytes.
 pub fn sealed(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -436,7 +436,7 @@ fn sealed_row(row: &Row<'_>) -> Result<Sealed, Error> {
     })
 }
 
-/// Stores a secret in the place of the one that its field had.
+/// Stores a secret, and replaces that of the same field.
 pub fn put_secret(
     tx: &mut Tx<'_>,
     new: &Sealed,
@@ -462,7 +462,6 @@ pub fn put_secret(
     Ok(())
 }
 
-/// Deletes a secret.
 pub fn drop_secret(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -476,7 +475,7 @@ pub fn drop_secret(
     Ok(())
 }
 
-/// Deletes a secret, if what is sealed is still this. `false`: it is not.
+/// Deletes a secret, if its sealed bytes are still these. Returns whether it did.
 pub fn drop_sealed(tx: &mut Tx<'_>, row: &SealedRow<SecretAt>) -> Result<bool, Error> {
     let (workspace, integration, field) = &row.at;
     let dropped = tx.execute(
@@ -486,7 +485,7 @@ pub fn drop_sealed(tx: &mut Tx<'_>, row: &SealedRow<SecretAt>) -> Result<bool, E
     Ok(dropped == 1)
 }
 
-/// Some of the secrets, of all workspaces, that are sealed under another key than this, those after this one.
+/// Some secrets of all workspaces that are sealed under another key than this, from the row after `after`.
 pub fn under_other_keys(
     tx: &mut Tx<'_>,
     key_id: &str,
@@ -504,12 +503,12 @@ pub fn under_other_keys(
     )
 }
 
-/// How many those are.
+/// The number of secrets under another key than this.
 pub fn count_under_other_keys(tx: &mut Tx<'_>, key_id: &str) -> Result<i64, Error> {
     tx.one("SELECT count(*) FROM integration_secrets WHERE key_id <> $1", &[key_id.into()], |row| row.get(0))
 }
 
-/// Replaces what is sealed, if it is still what it was.
+/// Replaces sealed bytes, if they have not changed in the meantime.
 pub fn replace_sealed(
     tx: &mut Tx<'_>,
     old: &SealedRow<SecretAt>,
@@ -532,17 +531,17 @@ pub fn replace_sealed(
     Ok(())
 }
 
-/// A configuration as it is stored, whatever today's rules say of it.
+/// A stored configuration, which may break rules of today.
 pub struct StoredConfiguration {
-    /// The workspace.
+    /// The id of the workspace.
     pub workspace: WorkspaceId,
-    /// The integration.
+    /// The id of the integration.
     pub id: IntegrationId,
-    /// Its fields, by the names that a request gives them.
+    /// The fields under the names that a request gives them.
     pub fields: serde_json::Value,
 }
 
-/// Up to `most` configurations after this one, over all workspaces.
+/// Up to `most` configurations of all workspaces, after this row.
 pub fn configurations_after(
     tx: &mut Tx<'_>,
     (workspace, id): (WorkspaceId, IntegrationId),

@@ -1,4 +1,4 @@
-//! Stored configurations that are longer than what is accepted today.
+//! Stored configurations that are longer than the limits of today.
 
 use ward_db::{Error, Tx};
 
@@ -10,17 +10,18 @@ use crate::ids::{IntegrationId, WorkspaceId};
 /// The kinds of problems that are about a length or a count.
 const LENGTHS: [&str; 4] = ["string_too_long", "too_long", "json_too_large", "json_too_deep"];
 
-/// What of one integration is longer than what is accepted today.
+/// The fields of one integration that are longer than their limits of today.
 pub struct OverLong {
-    /// The workspace.
+    /// The id of the workspace.
     pub workspace: WorkspaceId,
-    /// The integration.
+    /// The id of the integration.
     pub id: IntegrationId,
     /// Each field, such as `endpoints.3.description`, and its limit as a sentence.
     pub fields: Vec<(String, String)>,
 }
 
-/// Judges up to `most` integrations after this one by the operation that creates one, which knows every limit.
+/// Checks up to `most` integrations, after this row, against the operation that creates one, because it
+/// knows every limit.
 pub fn over_long(
     tx: &mut Tx<'_>,
     create: &Operation,
@@ -41,7 +42,7 @@ pub fn over_long(
     Ok(judged.collect())
 }
 
-/// `endpoints.3.description`.
+/// Writes a location as a dotted path, such as `endpoints.3.description`.
 fn field(loc: &[Loc]) -> String {
     let steps = loc.iter().skip(1).map(|step| match step {
         Loc::Key(key) => key.to_string(),

@@ -1,4 +1,4 @@
-//! Credentials as an integration is configured with them, opened and ready to use.
+//! The configured credentials of an integration, opened for use.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,23 +14,24 @@ use crate::integrations::secrets::{Place, Sealed, open_for, origin};
 use crate::integrations::{AuthConfig, AuthKind, ClientAuthMethod, Endpoint, Integration, own_base_url};
 use crate::vault::Vault;
 
-/// How many parsed private keys are kept. Each takes some kilobytes.
+/// Parsed private keys that are kept; each takes some kilobytes.
 const MOST_SIGNERS: usize = 2_000;
 
-/// Opens credentials, and keeps the private keys that it has parsed: parsing one takes longer than signing with it.
+/// Opens credentials, and caches parsed private keys, because parsing one takes longer than signing with
+/// it.
 pub struct Keys {
     vault: Arc<Vault>,
     signers: Cache<[u8; 32], Result<Signer, String>>,
 }
 
 impl Keys {
-    /// With the operator's key.
+    /// Credentials sealed under the operator's keys.
     pub fn new(vault: Arc<Vault>) -> Self {
         Self { vault, signers: Cache::new(MOST_SIGNERS) }
     }
 
-    /// The parsed key of this authentication. It is parsed once for each version of the sealed secret: sealing is
-    /// randomized, so a secret that was set anew has other bytes.
+    /// The parsed key of this authentication. Each version of the sealed secret is parsed once. Sealing is
+    /// randomized, so a secret that was set again has other bytes.
     fn signer(&self, auth: &AuthConfig, sealed: &Sealed, secret: &Secret) -> Result<Signer, String> {
         let algorithm = auth.assertion_algorithm.as_deref().unwrap_or_default();
         let mut hash = Sha256::new();
@@ -63,7 +64,7 @@ pub(super) fn algorithm_of(kind: AuthKind, named: Option<&str>) -> Algorithm {
     }
 }
 
-/// An authentication ready to use, or why it is not.
+/// An authentication ready for use, or the reason why it is not.
 fn ready(
     auth: &AuthConfig,
     found: Option<(&Sealed, Zeroizing<String>)>,
@@ -75,7 +76,7 @@ fn ready(
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     let scopes = || auth.scopes.clone().unwrap_or_default();
     let signer = || keys.signer(auth, sealed, &secret);
-    let url = |text: &str| text.parse().map_err(|_| "base_url or token_url is not a finished URL".to_owned());
+    let url = |text: &str| text.parse().map_err(|_| "base_url or token_url is not a complete URL".to_owned());
     let issuer = || auth.assertion_issuer.clone().or_else(|| auth.client_id.clone()).unwrap_or_default();
     let grant = match auth.kind {
         AuthKind::ApiKeyHeader => {
@@ -124,7 +125,7 @@ fn ready(
     })))
 }
 
-/// The authentication of the integration itself, opened.
+/// Opens the authentication of the integration itself.
 pub(super) fn own_auth(
     integration: &Integration,
     sealed: &[Sealed],
@@ -136,13 +137,13 @@ pub(super) fn own_auth(
 
 fn opened(auth: &AuthConfig, place: &Place<'_>, sealed: &[Sealed], keys: &Keys) -> Result<Auth, String> {
     let found = open_for(auth, place, sealed, &keys.vault).map_err(|error| {
-        tracing::error!(cause = error.cause().map(ToString::to_string), "a sealed secret cannot be opened");
+        tracing::error!(cause = error.cause().map(ToString::to_string), "cannot open a sealed secret; calls that need it fail until its key is configured or the secret is set again");
         "a secret cannot be opened with this server's keys".to_owned()
     })?;
     ready(auth, found, place.base_url, keys)
 }
 
-/// The authentication of one endpoint: its own, or the integration's if it is on the integration's origin.
+/// The authentication of one endpoint: its own, or the integration's if both have the same origin.
 pub(super) fn endpoint_auth(
     integration: &Integration,
     (index, endpoint): (usize, &Endpoint<AuthConfig>),

@@ -1,4 +1,4 @@
-//! The health check: one look at every enabled integration of a workspace.
+//! The health check of a workspace's enabled integrations, and the test of one connection.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use crate::ids::{IntegrationId, WorkspaceId};
 use crate::integrations::{AuthConfig, Endpoint, Integration, Protocol, actions, own_base_url, store};
 use crate::shares::Holder;
 
-/// How many integrations of one health check are asked at once.
+/// Integrations that one health check calls at the same time.
 const CHECKED_AT_ONCE: usize = 25;
 
-/// One integration's health.
+/// The health of one integration.
 #[derive(Serialize)]
 struct Report {
     id: IntegrationId,
@@ -40,13 +40,14 @@ pub struct Reports {
     integrations: Vec<Report>,
 }
 
-/// Checks every enabled integration, some at once, each in bounded time. Tool servers are not run and not listed.
+/// Checks every enabled integration, some at the same time, each in bounded time. Tool servers are never
+/// called and not listed.
 pub async fn check_all(app: &Arc<App>, entry: &Entry) -> Result<Reports, ApiError> {
     let (workspace, holder) = (entry.workspace()?.id, actions::holder(entry)?);
     let heads = app.read_long(workspace, "integrations.heads", move |tx| store::heads(tx, workspace)).await?;
     let enabled = |head: &store::Head| head.enabled && head.protocol != Protocol::Mcp.name();
     let ids: Vec<IntegrationId> = heads.iter().filter(|head| enabled(head)).map(|head| head.id).collect();
-    // So many checks follow each other that each has its part of the one time.
+    // The checks follow each other in rounds, so each gets its part of the request's time.
     let rounds = u32::try_from(ids.len().div_ceil(CHECKED_AT_ONCE)).unwrap_or(u32::MAX).max(1);
     let time = CHECK_TIME.min(app.wire.outbound.limits().total_time);
     let time = time.min(app.config.limits.request_time * 3 / 4 / rounds);
@@ -58,14 +59,14 @@ pub async fn check_all(app: &Arc<App>, entry: &Entry) -> Result<Reports, ApiErro
     Ok(Reports { checked_at: entry.context.now, integrations })
 }
 
-/// An integration whose credentials are opened, or the reason why they cannot be used.
+/// An integration with its opened credentials, or the reason why they cannot be used.
 struct Opened {
     integration: Integration,
     probe: Result<Probe, String>,
 }
 
-/// What of an integration tells best how it is: of a REST one the first endpoint that can be called as it stands, with the
-/// integration's own credentials.
+/// The best target for a health check. For a REST integration it is the first endpoint that needs no
+/// parameters and uses the integration's own credentials.
 fn target(integration: &Integration) -> Target {
     if integration.config.protocol == Protocol::Fhir {
         return Target::FhirMetadata;
@@ -83,7 +84,7 @@ fn target(integration: &Integration) -> Target {
     })
 }
 
-/// How an integration is, and when it last changed. `None`: it is not there.
+/// The health of an integration and the time of its last change. `None` if the integration does not exist.
 async fn check(
     app: &Arc<App>,
     (workspace, holder): (WorkspaceId, Holder),
@@ -111,7 +112,7 @@ async fn check(
     Ok(Some((report, opened.integration.updated_at)))
 }
 
-/// What a test of an integration's connection found: `ConnectionTestResponse`.
+/// `ConnectionTestResponse`: the result of a test of an integration's connection.
 #[derive(Serialize)]
 struct ConnectionTested {
     integration_id: IntegrationId,
@@ -122,8 +123,8 @@ struct ConnectionTested {
     last_test_status: &'static str,
 }
 
-/// Tests the connection of one integration, enabled or not, and notes what it found with the integration. The test is
-/// recorded before the call is made.
+/// Tests the connection of one integration, enabled or not, and stores the result with the integration. The
+/// test is recorded before the call is made.
 pub async fn test_connection(
     app: &Arc<App>,
     entry: Entry,
@@ -167,7 +168,7 @@ pub async fn test_connection(
 fn open(stored: StoredConnection, keys: &Keys) -> Result<Opened, ward_db::Error> {
     let integration = stored.integration.parse()?;
     if integration.config.protocol == Protocol::Mcp {
-        let probe = Err("tool servers are stored as given and never called".to_owned());
+        let probe = Err("Ward stores tool servers and never calls them".to_owned());
         return Ok(Opened { integration, probe });
     }
     let probe = own_auth(&integration, &stored.sealed, keys).map(|auth| Probe {

@@ -1,4 +1,5 @@
-//! The test of an endpoint: one call with the parameters of a request, and every step of what is made of its answer.
+//! The test of an endpoint: one call with the parameters of a request, and every step of processing its
+//! answer.
 
 use std::sync::Arc;
 
@@ -28,11 +29,11 @@ use crate::shares::{Holder, Share};
 fn wired(integration: &Integration, index: usize, sealed: &[Sealed], keys: &Keys) -> Result<Wired, String> {
     let endpoint = &integration.config.endpoints[index];
     if integration.config.protocol == Protocol::Mcp {
-        return Err("tool servers are stored as given and never called".to_owned());
+        return Err("Ward stores tool servers and never calls them".to_owned());
     }
     Ok(Wired {
         gate: integration.id.to_string(),
-        method: Method::from_bytes(endpoint.method.as_bytes()).map_err(|_| "the method is none")?,
+        method: Method::from_bytes(endpoint.method.as_bytes()).map_err(|_| "the method is not valid")?,
         base_url: own_base_url(endpoint).unwrap_or(&integration.config.base_url).to_owned(),
         path: endpoint.path.clone(),
         headers: headers(endpoint)?,
@@ -78,7 +79,7 @@ impl<'o> From<&'o Outcome> for Tested<'o> {
     }
 }
 
-/// The text of a test's answer, and the place of its call.
+/// The text of a test's answer, and the share of its call.
 struct Leaving {
     tested: Box<RawValue>,
     _place: Share,
@@ -90,8 +91,8 @@ impl AsRef<[u8]> for Leaving {
     }
 }
 
-/// Parses, filters and maps an answer, and writes all of it as the text of the test's answer. The trees live only here,
-/// within the workspace's share of the memory for them.
+/// Parses, filters and maps an answer, and writes every step as the text of the test's answer. The parsed
+/// trees exist only here, within the workspace's share of the memory for them.
 async fn worked_on(
     app: &Arc<App>,
     holder: Holder,
@@ -112,7 +113,7 @@ async fn worked_on(
     app.work.run(holder, work).await?.map_err(ApiError::internal)
 }
 
-/// An endpoint that is to be called, and what is wrong with the parameters of the call.
+/// An endpoint to call, and the problems with the parameters of the call.
 struct Asked {
     integration: Integration,
     index: usize,
@@ -131,8 +132,8 @@ impl Asked {
         &self.integration.config.endpoints[self.index]
     }
 
-    /// Whether these permissions suffice. What is asked of the connector's own integration, or of any EHR, answers with
-    /// patient data, whatever the method.
+    /// Whether these permissions suffice. A call of a connector's own integration, or of any EHR, may
+    /// answer with patient data, whatever the method.
     fn allowed_by(&self, permissions: Permissions) -> bool {
         let changes = self.endpoint().method != "GET";
         let reads_calls = self.integration.builtin || self.integration.config.protocol == Protocol::Fhir;
@@ -145,7 +146,7 @@ fn wrong_params(endpoint: &Endpoint<AuthConfig>, params: &Map<String, Value>) ->
     let declared = endpoint.declared_parameters();
     let wrong = wrong_parameters(&endpoint.path, &declared, params, endpoint.allow_reserved);
     let problem = |name: String, message: &str| {
-        // Parameters may be a patient's, so no answer repeats their values.
+        // Parameters may belong to a patient, so no answer repeats their values.
         let shown =
             if params.contains_key(&name) { Json::String("**********".to_owned()) } else { Json::Null };
         let loc = vec![Loc::from("body"), Loc::from("params"), Loc::from(name)];
@@ -154,11 +155,11 @@ fn wrong_params(endpoint: &Endpoint<AuthConfig>, params: &Map<String, Value>) ->
     wrong.into_iter().map(|wrong| problem(wrong.name, wrong.message)).collect()
 }
 
-/// How often a test is begun anew because the integration was changed between the look at it and the call.
+/// How often a test begins again because the integration changed between the read and the call.
 const MOST_BEGUN: usize = 5;
 
-/// Calls an endpoint and tells every step. The call is recorded before it is made; whatever the other side does is a
-/// result.
+/// Calls an endpoint and returns every step. The call is recorded before it is made. A failure of the other
+/// side is a result, not an error.
 pub async fn run(
     app: &Arc<App>,
     entry: Entry,
@@ -192,7 +193,8 @@ pub async fn run(
         };
         let tested = worked_on(app, holder, ended).await?;
         if !repeat.has_key() {
-            // The place is given back when the answer has left, so that answers nobody reads count as calls.
+            // The share is freed when the answer has been sent, so that answers that no client reads count
+            // as calls.
             let body = Bytes::from_owner(Leaving { tested, _place: place });
             return Ok(Reply::raw_json(StatusCode::OK, body));
         }
@@ -200,20 +202,20 @@ pub async fn run(
         let finish = move |tx: &mut Tx<'_>| repeat.finish_apart(tx, &vault, &*tested);
         return app.db.write("integrations.end_test", finish).await;
     }
-    Err(ApiError::unavailable("unavailable", "Others change this integration at this moment. Try again.", 1))
+    Err(ApiError::unavailable("unavailable", "Other requests are changing this integration. Try again.", 1))
 }
 
-/// What beginning a test came to.
+/// The result of beginning a test.
 enum Beginning {
-    /// The integration is no longer the version that was looked at.
+    /// The integration no longer has the version that was read.
     Changed,
-    /// The test is the repeat of an earlier one.
+    /// The test is a retry of an earlier one, and this is its answer.
     Answered(Reply),
-    /// The call is to be made, with these secrets.
+    /// The caller must make the call, with these secrets.
     Yours(Vec<Sealed>),
 }
 
-/// Judges the caller again, takes the `Idempotency-Key` and records the test.
+/// Authorizes the caller again, takes the `Idempotency-Key` and records the test.
 async fn begin(
     app: &Arc<App>,
     entry: Entry,
