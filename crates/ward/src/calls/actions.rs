@@ -1,4 +1,4 @@
-//! Writes on calls: reports, what they decide, and Twilio's set-up.
+//! Writes on calls: reports with their consequences, and the setup of Twilio.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,8 @@ use crate::quotas::{self, Change as Count, Limits};
 use crate::workspaces::{self, Workspace};
 use crate::{integrations, sync};
 
-/// How long a call whose end Twilio reported waits for what the runtime has to say of it: its summary, and whose it was.
+/// How long the delivery of a call that Twilio reported as ended waits for the runtime's report, with its
+/// summary and patient.
 const RUNTIMES_TURN: Duration = Duration::from_mins(2);
 
 fn event<'a>(
@@ -45,16 +46,16 @@ fn event<'a>(
     }
 }
 
-/// A call after a report.
+/// The result of a report.
 pub struct Recorded {
-    /// The call.
+    /// The call after the report.
     pub call: CallRecord,
-    /// Whether who reported it may see what others said of people.
+    /// Whether the reporter may see the personal data of earlier reports.
     pub shows_people: bool,
 }
 
-/// Takes over what the voice runtime reports. Where its answer repeats what earlier reports said, it is a reading of the
-/// call, and recorded as one.
+/// Applies a report of the voice runtime. If its answer repeats data of earlier reports, the answer is a
+/// read of the call, and recorded as one.
 pub async fn report(app: &Arc<App>, entry: Entry, sid: String, report: Report) -> Result<Recorded, ApiError> {
     let usual = app.config.quotas;
     let recorded = app
@@ -78,7 +79,7 @@ pub async fn report(app: &Arc<App>, entry: Entry, sid: String, report: Report) -
     Ok(recorded)
 }
 
-/// Takes over what Twilio reports, if the account by which its signature was verified is still the workspace's.
+/// Applies a report of Twilio, if the account that verified its signature is unchanged.
 pub async fn report_by_twilio(
     app: &Arc<App>,
     context: Arc<Context>,
@@ -105,13 +106,14 @@ pub async fn report_by_twilio(
     Ok(())
 }
 
-/// How many bytes of a call count as stored.
+/// The bytes of a call that count as stored.
 fn stored(call: &CallRecord) -> usize {
     Value::from(call.details.clone()).to_string().len()
 }
 
-/// Records a report, in the order that the workspace's guard row gives: a change of the list of test callers is wholly
-/// before a first report or wholly after it, never beside it. With the call it gives whether the call was known before.
+/// Records a report, in the order that the workspace's guard row gives. So a change of the list of test
+/// callers comes wholly before a first report or wholly after it. It returns the call, and whether the call
+/// was known before.
 fn record(
     tx: &mut Tx<'_>,
     context: &Context,
@@ -149,7 +151,7 @@ fn record(
     call.updated_at = context.now.max(Timestamp::from_micros(before.updated_at.micros() + 1));
     let finished = call.status.is_final() && !before.status.is_final();
     let owed_to = if finished { decide(tx, workspace, &mut call)? } else { None };
-    // A call that is known goes on beyond the quota: its end must not be lost.
+    // A known call is updated even beyond the quota, because its end must not be lost.
     let more = Count::bytes(stored(&call)).bytes - Count::bytes(stored(&before)).bytes;
     quotas::give_back(tx, workspace.id, Count { bytes: more, ..Count::default() })?;
     store::update(tx, workspace.id, &call)?;
@@ -164,18 +166,19 @@ fn record(
     Ok((call, true))
 }
 
-/// Takes a report over, unless it contradicts what earlier ones told of the call's period (422).
+/// Applies a report, unless it contradicts the period that earlier reports gave (422).
 fn take(call: &mut CallRecord, report: &Report, reporter: Reporter, now: Timestamp) -> Result<(), ApiError> {
     call.take(report, now);
     if !call.ends_before_start() {
         return Ok(());
     }
     match (report.started_at, report.ended_at, reporter) {
-        // One reporter tells the whole period: its clock is right in itself, and the two ends belong together.
+        // One reporter gives both times: they come from one clock, so they replace earlier times together.
         (Some(started_at), Some(ended_at), _) => {
             (call.started_at, call.ended_at) = (started_at, Some(ended_at));
         }
-        // Twilio cannot mend its report, and its end is exact to the second only. The start that the runtime told holds.
+        // Twilio cannot correct its report, and its end is exact to the second only. So the runtime's start
+        // is kept.
         (_, _, Reporter::Twilio) => {
             let length = Duration::from_millis(call.duration_ms.unwrap_or(0).unsigned_abs());
             call.ended_at = Some(call.started_at.saturating_add(length));
@@ -197,7 +200,7 @@ fn take(call: &mut CallRecord, report: &Report, reporter: Reporter, now: Timesta
     Ok(())
 }
 
-/// The call that a first report begins, with its direction decided.
+/// Creates the call of a first report, and decides its direction.
 fn begin(
     tx: &mut Tx<'_>,
     now: Timestamp,
@@ -261,7 +264,7 @@ fn first_report_needs(field: &'static str) -> Problem {
     }
 }
 
-/// What is recorded of a call's beginning: how its direction was decided, and no number.
+/// The details of the audit event of a new call: how its direction was decided, without any number.
 fn beginnings(call: &CallRecord) -> Value {
     json!({
         "direction": call.direction.name(),
@@ -272,7 +275,7 @@ fn beginnings(call: &CallRecord) -> Value {
     })
 }
 
-/// Says what the call owes now that it has finished, and to which integration.
+/// Decides what the finished call owes, and to which integration.
 fn decide(
     tx: &mut Tx<'_>,
     workspace: &Workspace,
@@ -291,7 +294,7 @@ fn decide(
     Ok(owed_to)
 }
 
-/// Records the end of a call, and inserts what it owes.
+/// Records the end of a call, and queues the delivery that it owes.
 fn finish(
     tx: &mut Tx<'_>,
     context: &Context,
@@ -317,8 +320,8 @@ fn finish(
     audit::record(tx, event(context, actor, "call.finish", workspace.id, call, what))
 }
 
-/// Records that calls were read, numbers and all. Called before the answer leaves; if it cannot be recorded, there is
-/// no answer.
+/// Records that calls were read, including numbers. It runs before the answer is sent; if it fails, there
+/// is no answer.
 pub async fn note_read(
     app: &App,
     entry: &Entry,
@@ -361,7 +364,7 @@ fn twilio_event<'a>(context: &'a Context, held: &Held, action: &'static str, met
     }
 }
 
-/// A validated `TwilioSetupRequest`, with the tokens in clear.
+/// `TwilioSetupRequest`, validated, with its tokens in clear text.
 #[derive(Deserialize)]
 pub struct NewTwilioSetup {
     account_sid: String,
@@ -369,7 +372,8 @@ pub struct NewTwilioSetup {
     secondary_auth_token: Option<String>,
 }
 
-/// Sets the workspace's Twilio account up, its token sealed for this workspace and field.
+/// Sets up the workspace's Twilio account. Its tokens are sealed with workspace and field as associated
+/// data.
 pub async fn set_twilio(
     app: &Arc<App>,
     entry: Entry,
@@ -391,7 +395,8 @@ pub async fn set_twilio(
             let workspace = held.seen.workspace.id;
             let former = store::twilio(tx, workspace)?;
             let now = entry.context.now;
-            // Strictly later, because callbacks under way tell by it that the token they were verified by is gone.
+            // Strictly later, because a callback in progress compares this time to see whether its token is
+            // still in use.
             let updated_at = former
                 .as_ref()
                 .map_or(now, |former| now.max(Timestamp::from_micros(former.updated_at.micros() + 1)));
@@ -416,7 +421,7 @@ pub async fn set_twilio(
         .await
 }
 
-/// Removes the workspace's Twilio account. Nothing to remove is fine.
+/// Removes the workspace's Twilio account. A missing account is no error.
 pub async fn remove_twilio(app: &Arc<App>, entry: Entry) -> Result<(), ApiError> {
     app.db
         .write("calls.remove_twilio", move |tx| {

@@ -16,13 +16,13 @@ use crate::ids::{CallId, CredentialId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::scan::{self, Found, Wanted};
 use crate::sync;
 
-/// Totals are exact up to here, and this beyond.
+/// Totals are exact up to this number; beyond it, they are this number.
 const TOTAL_LIMIT: i64 = 10_000;
-/// Longest sid taken over.
+/// The longest accepted sid, in characters.
 const LONGEST_SID: usize = 128;
-/// Longest status taken over that Ward does not know, in characters: the document's bound.
+/// The longest kept status that Ward does not know, in characters. The document has the same bound.
 pub const LONGEST_STATUS: usize = 64;
-/// What a report says that no filter asks for.
+/// Fields of a report that no filter uses.
 const DETAILS: [&str; 10] = [
     "turns",
     "has_recording",
@@ -36,7 +36,7 @@ const DETAILS: [&str; 10] = [
     "summary",
 ];
 
-/// Reasons for the end of a call that the platform is known to report. Others are kept too, and counted.
+/// Known reasons for the end of a call. Other reasons are kept as well, and counted.
 const COMPLETION_REASONS: [&str; 14] = [
     "completed",
     "abandoned",
@@ -62,9 +62,9 @@ pub fn party_rule(value: &Value) -> Vec<RuleProblem> {
     }
 }
 
-/// The value rule of a report as a whole: no call ends before it starts.
+/// The value rule of a whole report: the call must not end before it starts.
 pub fn period_rule(value: &Value) -> Vec<RuleProblem> {
-    // The contract has written both in UTC and of one length, so their texts sort as their times do.
+    // The validator has normalized both texts to UTC and one length, so they sort like their times.
     let time = |name: &str| value.get(name).and_then(Value::as_str);
     match (time("started_at"), time("ended_at")) {
         (Some(started_at), Some(ended_at)) if ended_at < started_at => vec![RuleProblem {
@@ -75,8 +75,8 @@ pub fn period_rule(value: &Value) -> Vec<RuleProblem> {
     }
 }
 
-/// Whether a text can be a call's sid. A capital letter or a digit must be in it, so that a collection's name below
-/// `/calls/`, like `benchmarks`, is never taken for a call.
+/// Whether a text can be a call's sid. It must contain a capital letter or a digit, so that the name of a
+/// collection below `/calls/`, such as `benchmarks`, is never taken for a call.
 pub fn is_sid(text: &str) -> bool {
     (1..=LONGEST_SID).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
@@ -134,8 +134,8 @@ impl From<&CallRecord> for Summary {
     }
 }
 
-/// The fields of the platform's detail of a call that have names of their own. Ward keeps no transcript and no participants, so
-/// those lists are empty.
+/// The fields of the platform's call detail under its own names. Ward keeps no transcript and no
+/// participants, so those lists are empty.
 #[derive(Serialize)]
 struct PlatformDetail {
     id: CallId,
@@ -242,7 +242,7 @@ impl Detail {
     }
 }
 
-/// Why a call is a test, in a sentence.
+/// The reason why a call is a test, as a sentence.
 fn explanation(rule: TestRule, version: i64) -> String {
     let party = match rule {
         TestRule::Caller => "The caller",
@@ -259,10 +259,12 @@ fn explanation(rule: TestRule, version: i64) -> String {
 impl Sync {
     fn of(call: &CallRecord, owed: Option<&sync::Owed>) -> Self {
         let explanation = match (call.sync, call.direction.real()) {
-            (None, Some(_)) => "The call has not finished; what it owes is decided when it does.",
-            (None, None) => "The call is not real: it will owe nothing.",
+            (None, Some(_)) => "The call has not finished; its end decides whether it is owed to the EHR.",
+            (None, None) => "The call is not real: it will not be sent to the EHR.",
             (Some(Decision::Owed), _) => "The call is owed to the EHR.",
-            (Some(Decision::Excluded), _) => "The call is not real: nothing is owed, and nothing was sent.",
+            (Some(Decision::Excluded), _) => {
+                "The call is not real: nothing is owed to the EHR, and nothing was sent."
+            }
             (Some(Decision::NoConnector), _) => "The workspace has no connector: nothing is owed.",
             (Some(Decision::NotProvisioned), _) => {
                 "The connector's integration was not provisioned when the call finished: nothing is owed."
@@ -318,7 +320,7 @@ struct ListQuery {
     continuation_token: Option<i64>,
 }
 
-/// The first moment of a day that the contract has accepted and normalized.
+/// The start of a day that the validator has accepted and normalized.
 fn midnight(day: &str) -> Result<Timestamp, ApiError> {
     format!("{day}T00:00:00.000000Z").parse().map_err(|_| ApiError::internal("a day that was not normalized"))
 }
@@ -359,7 +361,7 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
 pub async fn get(call: Call) -> Result<Reply, ApiError> {
     let entry = call.enter().await?;
     let workspace = entry.workspace()?.id;
-    // Text that is no sid names no call, and takes the same way as an unknown one.
+    // A text that is not a sid gets the answer for an unknown sid.
     let sid = Some(call.parameter("call_sid")).filter(|sid| is_sid(sid)).unwrap_or_default().to_owned();
     let found = call.app.db.read("calls.get", move |tx| detail(tx, workspace, &sid)).await?;
     let (found, owed) = found.ok_or(ApiError::missing("call_not_found", "Call not found."))?;
@@ -383,7 +385,7 @@ pub async fn report(mut call: Call) -> Result<Reply, ApiError> {
     let sid = call.parameter_as_sent("call_sid").to_owned();
     if !is_sid(&sid) {
         let loc = vec!["path".into(), "call_sid".into()];
-        let message = "A call's sid is 1 to 128 characters out of letters, digits, `_`, `.` and `-`, and has a digit or a \
+        let message = "A call's sid has 1 to 128 letters, digits, `_`, `.` and `-`, at least one of them a digit or a \
                        capital letter";
         return Err(ApiError::invalid(vec![Problem::value_error(loc, message, Json::String(sid))]));
     }
@@ -404,7 +406,7 @@ pub async fn report(mut call: Call) -> Result<Reply, ApiError> {
     Reply::ok(&Detail::of(workspace, &recorded, owed.as_ref()))
 }
 
-/// A body that the contract has accepted, as a report.
+/// Converts a validated body into a report.
 fn read_report(body: &Map<String, Value>) -> Result<Report, ApiError> {
     let unread = || ApiError::internal("a report that the contract should have refused");
     let text = |name: &str| body.get(name).and_then(Value::as_str);

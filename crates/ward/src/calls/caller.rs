@@ -1,7 +1,8 @@
-//! The parties of a call, in the forms in which telephones name them.
+//! The parties of a call, in the forms that telephone networks use.
 //!
-//! Only a number in international form can be on the list of test callers, so only such a number can make a call a test.
-//! No country is ever guessed: a number that lacks its country code is never taken for one that has it.
+//! Only numbers in international form can be on the list of test callers, so only such a number can make a
+//! call a test. Ward never guesses a country: a number without a country code is never equal to one with
+//! it.
 
 use std::borrow::Cow;
 
@@ -10,34 +11,34 @@ use percent_encoding::percent_decode_str;
 use crate::text;
 use crate::workspaces::test_callers::{self, NotANumber, is_keypad_spelling, is_separator};
 
-/// One party of a call: the one that calls, or the one that is called.
+/// One party of a call: the caller or the callee.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// A number in international form (ITU-T E.164), `+` and digits.
     Number(String),
-    /// An address that is no number: `sip:`, `client:` and the like.
+    /// An address that is not a number: `sip:`, `client:` and others.
     Uri(String),
-    /// Another text that telephones send: a short code, or a number without its country.
+    /// Another text that telephones send: a short code, or a number without a country code.
     Other(String),
-    /// The party is not named.
+    /// The network does not name the party.
     Withheld,
 }
 
-/// Why a text in the place of a party is refused. The sentences never repeat the text.
+/// The reason why the text of a party is refused. The error never repeats the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotACaller {
-    /// The text has none of the forms.
+    /// The text has none of the accepted forms.
     #[error(
-        "Not a caller: send a number in international form, like +1 555 010 0001 (no country is ever guessed), a tel:, \
+        "Not a caller: send a number in international form, like +1 555 010 0001 (Ward never guesses a country), a tel:, \
          sip:, whatsapp: or client: URI, a short code, or null for a withheld number"
     )]
     Form,
-    /// The text is almost a number.
+    /// The text is nearly a number.
     #[error(transparent)]
     Number(NotANumber),
 }
 
-/// What networks and providers say, in any case, instead of a number that is withheld or not known.
+/// Texts that networks and providers send, in any case, for a withheld or unknown number.
 const WITHHELD: [&str; 9] = [
     "anonymous",
     "restricted",
@@ -50,11 +51,11 @@ const WITHHELD: [&str; 9] = [
     "private number",
 ];
 
-/// Longest address taken over, in characters.
+/// The longest kept address, in characters.
 const LONGEST: usize = 320;
 
 impl Caller {
-    /// Reads what a reporter sent: null and empty are withheld.
+    /// Reads the text of a reporter; null and empty mean withheld.
     pub fn read(text: Option<&str>) -> Result<Self, NotACaller> {
         let text = text.unwrap_or_default().trim();
         if let Some(unseen) = test_callers::unseen(text) {
@@ -67,9 +68,9 @@ impl Caller {
         }
     }
 
-    /// Reads what the telephone network sent. A text that is not understood is kept as it is, without control
-    /// characters. An error is a number with a sign that changes its meaning or cannot be seen: whether it belongs to a
-    /// test caller could only be guessed.
+    /// Reads the text of a telephone network. A text of unknown form is kept without its control
+    /// characters. The error means a number with an invisible character, or one that changes its meaning.
+    /// Whether such a number belongs to a test caller would be a guess.
     pub fn from_network(text: Option<&str>) -> Result<Self, NotANumber> {
         let text = text.unwrap_or_default().trim();
         let kept: String = text.chars().filter(|c| !c.is_control()).collect();
@@ -81,7 +82,7 @@ impl Caller {
             return Ok(read_number(text)?.map_or_else(|| Self::Other(cut(kept)), Self::Number));
         };
         let spelled = match scheme {
-            // RFC 3966: parameters follow the number, for example an extension.
+            // RFC 3966: parameters, such as an extension, follow the number.
             "tel" | "whatsapp" => Some(decoded(before(rest, &[';', '?']).trim())),
             "sip" | "sips" => sip_number(rest),
             _ => None,
@@ -94,7 +95,7 @@ impl Caller {
                 return Ok(Self::Number(number));
             }
         }
-        // `sip:anonymous@anonymous.invalid` (RFC 3261, section 8.1.1.3) withholds too.
+        // `sip:anonymous@anonymous.invalid` (RFC 3261, section 8.1.1.3) also means withheld.
         if scheme.starts_with("sip") && is_withheld(before(rest, &['@', ';'])) {
             return Ok(Self::Withheld);
         }
@@ -107,7 +108,7 @@ impl Caller {
         }
     }
 
-    /// Which of the forms it is, as the database and answers say.
+    /// The name of the form in the database and in answers.
     pub const fn form(&self) -> &'static str {
         match self {
             Self::Number(_) => "number",
@@ -117,7 +118,7 @@ impl Caller {
         }
     }
 
-    /// The number in international form, if the party is one.
+    /// The number in international form, if the party has one.
     pub fn number(&self) -> Option<&str> {
         match self {
             Self::Number(number) => Some(number),
@@ -125,7 +126,7 @@ impl Caller {
         }
     }
 
-    /// The text that names it; `None` when it is withheld.
+    /// The text of the party; `None` if it is withheld.
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Number(text) | Self::Uri(text) | Self::Other(text) => Some(text),
@@ -134,7 +135,7 @@ impl Caller {
     }
 }
 
-/// The number that a text spells; `None` when it spells none.
+/// The number that a text spells; `None` if it spells none.
 fn read_number(text: &str) -> Result<Option<String>, NotANumber> {
     match test_callers::normalize(text) {
         Ok(number) => Ok(Some(number)),
@@ -148,14 +149,14 @@ fn read_number(text: &str) -> Result<Option<String>, NotANumber> {
     }
 }
 
-/// The number in a SIP URI, after its scheme: a user part that `user=phone` declares to be one (RFC 3261, section
-/// 19.1.6), or that begins with `+` and so can be nothing else.
+/// The number in a SIP URI without its scheme. The user part is a number if `user=phone` declares it (RFC
+/// 3261, section 19.1.6), or if it begins with `+`.
 fn sip_number(rest: &str) -> Option<Cow<'_, str>> {
     let rest = before(rest, &['?']);
     let (user, host) = rest.split_once('@').unwrap_or((rest, ""));
     let declared =
         host.split(';').skip(1).any(|parameter| parameter.trim().eq_ignore_ascii_case("user=phone"));
-    // A password follows a colon, parameters of the telephone number follow a semicolon.
+    // A colon precedes a password, and a semicolon precedes parameters of the telephone number.
     let number = decoded(before(user, &[':', ';']).trim());
     (declared || number.starts_with('+')).then_some(number)
 }
@@ -165,7 +166,7 @@ fn before<'t>(text: &'t str, ends: &[char]) -> &'t str {
     text.split(ends).next().unwrap_or_default()
 }
 
-/// The text without percent-encoding (RFC 3986, section 2.1); as it is where that is no text.
+/// Removes percent-encoding (RFC 3986, section 2.1), unless the result is not UTF-8.
 fn decoded(text: &str) -> Cow<'_, str> {
     percent_decode_str(text).decode_utf8().unwrap_or(Cow::Borrowed(text))
 }
@@ -178,12 +179,12 @@ fn is_withheld(text: &str) -> bool {
         || (keypad && is_keypad_spelling(&digits))
 }
 
-/// Three to six digits: numbers of services, which have no country code.
+/// Whether a text has three to six digits: numbers of services, which have no country code.
 fn is_short_code(text: &str) -> bool {
     (3..=6).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The scheme of a URI in lower case (RFC 3986, section 3.1) and what follows its colon.
+/// The lower-case scheme of a URI (RFC 3986, section 3.1), and the text after its colon.
 fn scheme(text: &str) -> Option<(&'static str, &str)> {
     const KNOWN: [&str; 6] = ["tel", "sip", "sips", "client", "whatsapp", "sim"];
     let (scheme, rest) = text.split_once(':')?;

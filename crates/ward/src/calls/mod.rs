@@ -1,7 +1,8 @@
-//! Calls: what telephones did, which of it was only a test, and what the rest owes to the EHR.
+//! Calls: the reported phone calls, the rule that makes some of them tests, and what the others owe to the
+//! EHR.
 //!
-//! The pure rules stand here: how a report changes what is known of a call, and what a finished call owes. A call's
-//! caller and direction are decided by its first report and never change; a status never goes back.
+//! The pure rules are here: how a report changes a call, and what a finished call owes. The first report
+//! decides a call's caller and direction, which never change. A status never goes back.
 
 pub mod actions;
 pub mod api;
@@ -18,28 +19,28 @@ pub use caller::{Caller, NotACaller};
 use crate::ids::{CallId, CredentialId, WorkspaceId};
 use crate::workspaces::TestParties;
 
-/// What kind of call it is.
+/// The direction of a call, which also says whether the call is real.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// A patient, or anybody else, called the practice.
+    /// A patient or another person called the practice.
     Inbound,
-    /// The practice called.
+    /// The practice called a patient or another person.
     Outbound,
-    /// A test caller called.
+    /// A test by the lists of the workspace, or by its reporter.
     Test,
-    /// Somebody tried the agent in the playground.
+    /// A person tried the agent in the playground.
     Playground,
-    /// A simulation.
+    /// A call that a simulation made.
     Simulated,
 }
 
-/// The direction of a call that was real. Only what has one can be owed to an EHR: `sync` takes nothing else, which is
-/// the first of the walls between a test and a patient's record.
+/// The direction of a real call. The delivery queue accepts only this type. That is the first of the
+/// barriers between a test and a patient's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RealDirection(Direction);
 
 impl RealDirection {
-    /// Its name.
+    /// The name in the database and in answers.
     pub const fn name(self) -> &'static str {
         self.0.name()
     }
@@ -51,10 +52,10 @@ impl RealDirection {
 }
 
 impl Direction {
-    /// Every direction.
+    /// Every direction, real or not.
     pub const ALL: [Self; 5] = [Self::Inbound, Self::Outbound, Self::Test, Self::Playground, Self::Simulated];
 
-    /// Its name in the database and in answers.
+    /// The name in the database and in answers.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Inbound => "inbound",
@@ -65,7 +66,7 @@ impl Direction {
         }
     }
 
-    /// The direction of this name.
+    /// The direction with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|direction| direction.name() == name)
     }
@@ -78,7 +79,7 @@ impl Direction {
         }
     }
 
-    /// `real` for what went over a telephone line, tests included; `simulated` for the rest.
+    /// `real` for a call over a telephone line, tests included; `simulated` for the others.
     pub const fn source(self) -> &'static str {
         match self {
             Self::Inbound | Self::Outbound | Self::Test => "real",
@@ -86,18 +87,18 @@ impl Direction {
         }
     }
 
-    /// The direction that a first report gives, unless a rule makes the call a test.
+    /// The direction after a first report: `Test` if a rule applies, otherwise the reported one.
     pub const fn decided(reported: Self, rule: Option<TestRule>) -> Self {
         if rule.is_some() { Self::Test } else { reported }
     }
 }
 
-/// Why a call is a test.
+/// The rule that makes a call a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TestRule {
-    /// The number that calls is on the list of test callers.
+    /// The caller's number is on the list of test callers.
     Caller,
-    /// The number that is called is on the list.
+    /// The called number is on the list of test callers.
     Callee,
     /// The call was made with a test credential.
     Credential,
@@ -106,7 +107,7 @@ pub enum TestRule {
 impl TestRule {
     const ALL: [Self; 3] = [Self::Caller, Self::Callee, Self::Credential];
 
-    /// The rule that the parties of a call meet, if there is one.
+    /// The rule that applies to these parties, if there is one.
     pub const fn of_parties(caller_listed: bool, callee_listed: bool) -> Option<Self> {
         match (caller_listed, callee_listed) {
             (true, _) => Some(Self::Caller),
@@ -115,13 +116,13 @@ impl TestRule {
         }
     }
 
-    /// The rule that makes a call a test by what the workspace's lists say of it, if there is one.
+    /// The rule that applies to a call by the workspace's lists, if there is one.
     fn of(listed: TestParties) -> Option<Self> {
         let by_credential = listed.credential.then_some(Self::Credential);
         Self::of_parties(listed.caller, listed.callee).or(by_credential)
     }
 
-    /// Its name in the database and in answers.
+    /// The name in the database and in answers.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Caller => "test_caller",
@@ -135,26 +136,26 @@ impl TestRule {
     }
 }
 
-/// Where a call is in its life.
+/// The progress of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Reported in words that Ward does not know.
+    /// The reported word is not known to Ward.
     Unknown,
-    /// Being placed, or waiting to be.
+    /// The call is being placed, or waits for it.
     Initiated,
-    /// Ringing.
+    /// The phone is ringing, but not answered.
     Ringing,
-    /// Under way.
+    /// The call was answered and goes on.
     InProgress,
-    /// Over.
+    /// The call was answered and has ended.
     Completed,
-    /// The other side was busy.
+    /// The other party was busy.
     Busy,
-    /// Nobody answered.
+    /// The call was not answered.
     NoAnswer,
-    /// It could not be connected.
+    /// The call could not be connected.
     Failed,
-    /// Called off before it was answered.
+    /// The call was cancelled before an answer.
     Canceled,
 }
 
@@ -171,7 +172,7 @@ impl Status {
         Self::Canceled,
     ];
 
-    /// Its name: Twilio's, where Twilio has one.
+    /// The name in the database and in answers; Twilio's word where it has one.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -186,7 +187,7 @@ impl Status {
         }
     }
 
-    /// The status of this name. Clients know no `queued`: a call that waits to be placed counts as initiated.
+    /// The status with this name. `queued` counts as initiated, because the API has no such status.
     pub fn named(name: &str) -> Option<Self> {
         if name == "queued" {
             return Some(Self::Initiated);
@@ -194,18 +195,19 @@ impl Status {
         Self::ALL.into_iter().find(|status| status.name() == name)
     }
 
-    /// The status for a word that Ward does not know. A call of which the end is told is over; other words move no call.
+    /// The status for a word that Ward does not know. If the report has an end, the call has ended;
+    /// otherwise the status does not advance.
     pub const fn told_in_other_words(end_is_told: bool) -> Self {
         if end_is_told { Self::Completed } else { Self::Unknown }
     }
 
-    /// Whether nothing can follow it.
+    /// Whether no other status can follow.
     pub const fn is_final(self) -> bool {
         self.rank() == LAST
     }
 
-    /// How far a call with it has come. What comes later has the greater rank, so a report that arrives late is known by
-    /// its lesser one.
+    /// The order of statuses. A later status has a greater rank, so a lesser rank shows that a report is
+    /// late.
     const fn rank(self) -> u8 {
         match self {
             Self::Unknown => 0,
@@ -219,17 +221,17 @@ impl Status {
 
 const LAST: u8 = 4;
 
-/// Who reported a call first.
+/// The source of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reporter {
-    /// The voice runtime.
+    /// The platform's voice runtime, over the API.
     Runtime,
-    /// Twilio.
+    /// Twilio, by a signed callback.
     Twilio,
 }
 
 impl Reporter {
-    /// Its name in the database and in answers.
+    /// The name in the database and in answers.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Runtime => "runtime",
@@ -238,12 +240,12 @@ impl Reporter {
     }
 }
 
-/// What a finished call owes.
+/// What a finished call owes to the EHR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// A delivery, which was inserted with it.
+    /// A delivery, which was queued in the same transaction.
     Owed,
-    /// Nothing, because it was not real.
+    /// Nothing, because the call was not real.
     Excluded,
     /// Nothing, because the workspace has no connector.
     NoConnector,
@@ -252,7 +254,7 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// Its name in the database and in answers.
+    /// The name in the database and in answers.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Owed => "owed",
@@ -269,86 +271,87 @@ impl Decision {
     }
 }
 
-/// A call as it is stored.
+/// The stored state of a call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallRecord {
-    /// Its id, the contract's `entity_id`.
+    /// The id of the call, the contract's `entity_id`.
     pub id: CallId,
-    /// Its id at the telephone provider.
+    /// The id of the call at the telephone provider.
     pub call_sid: String,
-    /// What kind of call it is, for good.
+    /// The decided direction, which never changes.
     pub direction: Direction,
-    /// What the first report said of that.
+    /// The direction in the first report.
     pub reported_direction: Direction,
-    /// Why it is a test; `None` when it is none.
+    /// The rule that made it a test, if one did.
     pub test_rule: Option<TestRule>,
-    /// Who reported it first.
+    /// The source of the first report.
     pub reported_by: String,
-    /// Who called; `None` for a withheld caller.
+    /// The caller's text; `None` if it is withheld.
     pub caller: Option<String>,
-    /// In which form that was said.
+    /// The form of the caller's text; see [`Caller::form`].
     pub caller_form: String,
-    /// By which version of the list of test callers the direction was decided.
+    /// The version of the list of test callers that decided the direction.
     pub list_version: i64,
-    /// Where it is in its life.
+    /// The progress of the call.
     pub status: Status,
-    /// How it ended.
+    /// The reported reason for its end.
     pub completion_reason: Option<String>,
-    /// How long it took, milliseconds.
+    /// The duration in milliseconds, so far or in all.
     pub duration_ms: Option<i64>,
-    /// When it began: as reported, else as follows from its end and length, else when it was first reported.
+    /// The start: as reported, or computed from end and duration, or the time of the first report.
     pub started_at: Timestamp,
-    /// Whether a report said so.
+    /// Whether a report gave the start.
     pub started_told: bool,
-    /// When it ended.
+    /// The reported time of the end.
     pub ended_at: Option<Timestamp>,
-    /// Which service answered.
+    /// The service that answered the call.
     pub service_id: Option<String>,
-    /// What no filter asks for.
+    /// Reported fields that no filter uses.
     pub details: Map<String, Value>,
-    /// What it owes; `None` until it has finished.
+    /// What the call owes; `None` until it has finished.
     pub sync: Option<Decision>,
-    /// The workspace's connector when it finished.
+    /// The workspace's connector at the end of the call.
     pub sync_connector: Option<String>,
-    /// When it was first reported.
+    /// The timestamp of the first report.
     pub first_reported_at: Timestamp,
-    /// When it last changed.
+    /// The timestamp of the last change.
     pub updated_at: Timestamp,
 }
 
-/// One report of a call, as it was understood.
+/// The content of one report.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The call's status.
+    /// The reported status of the call.
     pub status: Status,
-    /// Who calls; `None` when the report does not say.
+    /// The caller; `None` if the report does not name one.
     pub caller: Option<Caller>,
-    /// Who is called; `None` when the report does not say.
+    /// The callee; `None` if the report does not name one.
     pub callee: Option<Caller>,
-    /// The key that the call was made with, where another key reports it.
+    /// The key that made the call, if another key reports it.
     pub credential: Option<CredentialId>,
-    /// Which way; `None` when the report does not say.
+    /// The direction; `None` if the report does not name one.
     pub direction: Option<Direction>,
-    /// How it ended.
+    /// The reason for the end of the call.
     pub completion_reason: Option<String>,
-    /// How long it took, milliseconds.
+    /// The duration in milliseconds, so far or in all.
     pub duration_ms: Option<i64>,
-    /// When it began.
+    /// The start, if the report gives it.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// The end, if the report gives it.
     pub ended_at: Option<Timestamp>,
-    /// Which service answered.
+    /// The service that answered the call.
     pub service_id: Option<String>,
-    /// The rest, nulls left out.
+    /// Other fields of the report, without nulls.
     pub details: Map<String, Value>,
 }
 
 impl CallRecord {
-    /// Takes over a report that came at `now`. One that comes late (behind the status, or after the end) only fills what is
-    /// not known yet, so that the order in which reports arrive does not matter. Parties and direction stay as they are.
+    /// Applies a report that arrived at `now`. A late report (of an earlier status, or after the end) only
+    /// fills unknown fields, so the order of arrival does not matter. Parties and direction stay unchanged.
     pub fn take(&mut self, report: &Report, now: Timestamp) {
         let late = self.status.is_final() || report.status.rank() < self.status.rank();
-        // A second end, of another kind than the first: its reason and length are not those of this call's end.
+        // This is a second end, of another kind than the first. Its reason and duration do not belong to
+        // this call's end.
         let other_end = report.status.is_final() && self.status.is_final() && report.status != self.status;
         let former = (self.status.is_final(), self.duration_ms);
         if report.status.rank() > self.status.rank() {
@@ -375,8 +378,8 @@ impl CallRecord {
         }
     }
 
-    /// Reckons the start that no report tells from the end and the length. Without a told end, `over_at` is the end: when
-    /// a report came that the call is over and how long it took.
+    /// Computes a start that no report gave from the end and the duration. Without a reported end,
+    /// `over_at` replaces it: the arrival of the report that the call had ended, with its duration.
     fn reckon_start(&mut self, over_at: Option<Timestamp>) {
         match (self.duration_ms, self.ended_at.or(over_at)) {
             (Some(duration_ms), Some(end)) => {
@@ -387,12 +390,12 @@ impl CallRecord {
         }
     }
 
-    /// Whether the told end lies before the told start.
+    /// Whether the reported end is before the reported start.
     pub fn ends_before_start(&self) -> bool {
         self.started_told && self.ended_at.is_some_and(|end| end < self.started_at)
     }
 
-    /// Drops what is said of people, for who may not view calls.
+    /// Removes personal data, for a caller that may not view calls.
     pub fn hide_people(&mut self) {
         self.caller = None;
         for name in ["phone_number", "patient_id", "summary"] {
@@ -400,7 +403,7 @@ impl CallRecord {
         }
     }
 
-    /// A detail's text.
+    /// The text of one reported field.
     pub fn detail(&self, name: &str) -> Option<&str> {
         self.details.get(name).and_then(Value::as_str)
     }
@@ -412,17 +415,17 @@ fn fill<T: Clone>(known: &mut Option<T>, told: Option<&T>, late: bool) {
     }
 }
 
-/// Counts a value of a report that Ward does not know, by its field. The value itself stands only with the call.
+/// Counts a reported value that Ward does not know, by its field. Only the call itself keeps the value.
 fn count_unknown(field: &'static str) {
     metrics::counter!("ward_unknown_reported_values_total", "field" => field).increment(1);
 }
 
-/// Whether the workspace has real calls. A look at all of its calls, so only for long reads.
+/// Whether the workspace has real calls. The query may read all of its calls, so it is for long reads only.
 pub fn any_real(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<bool, Error> {
     store::any_real(tx, workspace)
 }
 
-/// The call of this id.
+/// The call with this id, if the workspace has it.
 pub fn by_id(tx: &mut Tx<'_>, workspace: WorkspaceId, id: CallId) -> Result<Option<CallRecord>, Error> {
     store::by_id(tx, workspace, id)
 }
@@ -561,19 +564,20 @@ mod tests {
     #[test]
     fn a_start_that_nobody_tells_is_reckoned_from_what_is_told() {
         let at = Timestamp::from_micros;
-        // The length alone, with the end: the call ended when that was reported. A repeat moves nothing.
+        // The report has only a duration, so the call ended when the report arrived. A retry changes
+        // nothing.
         let mut call = call();
         call.take(&report(Status::Completed, Some(2)), at(9_000));
         call.take(&report(Status::Completed, Some(2)), at(20_000));
         assert_eq!(call.started_at, at(7_000));
-        // The end becomes known later.
+        // A later report gives the end.
         call.take(&Report { ended_at: Some(at(8_000)), ..report(Status::Completed, None) }, at(30_000));
         assert_eq!(call.started_at, at(6_000));
-        // A length so far, of a call under way, says nothing of its start.
+        // The duration so far of an ongoing call does not give its start.
         let mut under_way = self::call();
         under_way.take(&report(Status::InProgress, Some(2)), at(9_000));
         assert_eq!(under_way.started_at, at(0));
-        // The end alone: no call begins after it.
+        // The report has only an end, and no call begins after it.
         let mut ended = CallRecord { started_at: at(9_000), ..self::call() };
         ended.take(&Report { ended_at: Some(at(4_000)), ..report(Status::Failed, None) }, at(9_000));
         assert_eq!(ended.started_at, at(4_000));

@@ -1,4 +1,5 @@
-//! What the operator can show of calls: which were tests, why, and that nothing of them was owed or sent.
+//! The operator's proof about test calls: which calls were tests, by which rule, and that nothing was owed
+//! or sent for them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,61 +15,61 @@ use crate::http::Context;
 use crate::ids::{CallId, WorkspaceId};
 use crate::{sync, workspaces};
 
-/// How many calls one look takes up.
+/// Calls that one query reads.
 const PAGE: i64 = 500;
 
-/// A test call, why it was one, and what became of it.
+/// A test call, the rule that made it one, and what was sent for it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Proven {
-    /// Its id at the telephone provider.
+    /// The id at the telephone provider.
     pub call_sid: String,
-    /// Its id.
+    /// The id of the call.
     pub entity_id: CallId,
-    /// When it began.
+    /// The start of the call.
     pub started_at: Timestamp,
-    /// Who called.
+    /// The caller's text; `None` if it is withheld.
     pub caller: Option<String>,
-    /// What the reporter said it was.
+    /// The direction in the first report.
     pub reported_direction: &'static str,
-    /// The version of the list of test callers that decided.
+    /// The version of the list of test callers that decided the direction.
     pub list_version: i64,
-    /// Which rule made the call a test; none for a call that was no test.
+    /// The rule that made the call a test; `None` if the call was not a test.
     pub rule: Option<&'static str>,
-    /// Whether that version, as it was kept, has the caller.
+    /// Whether the stored version of the list contains the caller.
     pub caller_on_list: bool,
-    /// Whether it has the number that was called.
+    /// Whether the stored version of the list contains the called number.
     pub callee_on_list: bool,
-    /// Deliveries that were ever owed for it.
+    /// Deliveries that were ever queued for it.
     pub deliveries: i64,
-    /// Tries that were ever made for it.
+    /// Attempts that were ever made for it.
     pub attempts: i64,
-    /// Whether all of that is as it must be.
+    /// Whether all of these facts are as required.
     pub excluded: bool,
 }
 
-/// What a period's test calls show.
+/// The proof for one period.
 #[derive(Clone, Debug, Serialize)]
 pub struct Proof {
-    /// The workspace.
+    /// The workspace of the calls.
     pub workspace_id: WorkspaceId,
-    /// From when.
+    /// The start of the period, included.
     pub from: Timestamp,
-    /// Until when.
+    /// The end of the period, excluded.
     pub before: Timestamp,
-    /// The test calls, in the order in which they began.
+    /// The test calls, ordered by their start.
     pub calls: Vec<Proven>,
-    /// How many other calls were looked at.
+    /// The number of other calls that were checked.
     pub others_looked_at: usize,
-    /// Those of them of which a party was on the list that decided: they should have been tests.
+    /// Other calls with a party on the deciding list: they should have been tests.
     pub missed: Vec<Proven>,
-    /// How many of all these calls are not as they must be. Anything but 0 is a fault of Ward's.
+    /// The number of calls that are not as required. Any number above 0 is a fault of Ward.
     pub violations: usize,
-    /// Deliveries of any call of the workspace that was not real, at any time, whatever its direction.
+    /// Deliveries of all calls of the workspace that were not real, at any time and of any direction.
     pub deliveries_of_unreal_calls: i64,
 }
 
-/// Looks at every test call of a period, and at every other one for whether it should have been one. Read over one
-/// snapshot.
+/// Checks every test call of a period, and also that no other call should have been a test. All reads use
+/// one snapshot.
 pub fn prove(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -109,8 +110,8 @@ pub fn prove(
     })
 }
 
-/// Whether the version of the list that decided has the caller, and whether it has the number that was called. Lists once
-/// read are kept in `lists`.
+/// Whether the deciding version of the list contains the caller, and whether it contains the callee.
+/// `lists` caches the versions.
 fn on_list(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -151,7 +152,7 @@ fn proven(
     })
 }
 
-/// Records that the operator looked, numbers and all.
+/// Records that the operator read these calls, including numbers.
 pub fn note_proof(tx: &mut Tx<'_>, context: &Context, workspace: WorkspaceId) -> Result<(), ApiError> {
     audit::record_phi_access(
         tx,

@@ -13,7 +13,8 @@ const COLUMNS: &str = "id, call_sid, direction, reported_direction, reported_by,
                        completion_reason, duration_ms, started_at, ended_at, service_id, details, sync, sync_connector, \
                        first_reported_at, updated_at, started_told, test_rule";
 
-/// Beside an id or a sid, which finds the row: a CASE, so that no planner looks among the workspace's calls instead.
+/// The workspace as a CASE, beside an id or sid that finds the row: so no planner searches the workspace's
+/// calls instead.
 const OURS: &str = "CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1";
 
 fn call(row: &Row<'_>) -> Result<CallRecord, Error> {
@@ -24,7 +25,7 @@ fn call(row: &Row<'_>) -> Result<CallRecord, Error> {
         .map(|name| Decision::named(&name).ok_or_else(|| Error::unreadable("an unknown decision")))
         .transpose()?;
     let direction = Direction::column(row, 2)?;
-    // Tests from before rules were kept were all tests by their caller.
+    // Before rules were stored, every test was a test by its caller.
     let test_rule = match row.get::<Option<String>>(20)? {
         Some(name) => Some(TestRule::named(&name).ok_or_else(|| Error::unreadable("an unknown test rule"))?),
         None => (direction == Direction::Test).then_some(TestRule::Caller),
@@ -76,7 +77,6 @@ pub fn any_real(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<bool, Error> 
     Ok(found.is_some())
 }
 
-/// Inserts a call.
 pub fn insert(tx: &mut Tx<'_>, workspace: WorkspaceId, new: &CallRecord) -> Result<(), Error> {
     let details = Document::from(new.details.clone()).to_string();
     tx.execute_later(
@@ -114,7 +114,8 @@ pub fn insert(tx: &mut Tx<'_>, workspace: WorkspaceId, new: &CallRecord) -> Resu
     Ok(())
 }
 
-/// Stores what a report left of a call. Caller, direction and its rule are not among it: they never change.
+/// Stores the columns that a report may change. Caller, direction and rule are not among them, because they
+/// never change.
 pub fn update(tx: &mut Tx<'_>, workspace: WorkspaceId, changed: &CallRecord) -> Result<(), Error> {
     let details = Document::from(changed.details.clone()).to_string();
     tx.execute_later(
@@ -144,43 +145,41 @@ pub fn update(tx: &mut Tx<'_>, workspace: WorkspaceId, changed: &CallRecord) -> 
     Ok(())
 }
 
-/// Which calls to list.
+/// Conditions on calls; `None` sets no condition.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Begun at this moment or later.
+    /// The earliest start, included.
     pub from: Option<Timestamp>,
-    /// Begun before this moment.
+    /// The latest start, excluded.
     pub before: Option<Timestamp>,
-    /// In this status.
     pub status: Option<String>,
-    /// Of this direction. `None`: of those asked for below.
+    /// The direction; `None` for the directions that the next two flags select.
     pub direction: Option<String>,
-    /// Of the playground and of simulations too.
+    /// Whether to include calls of the playground and of simulations.
     pub simulated: bool,
-    /// From test callers too.
+    /// Whether to include calls that are tests.
     pub test: bool,
-    /// At least this long, milliseconds.
+    /// The shortest duration in milliseconds, included.
     pub shortest_ms: Option<i64>,
-    /// At most this long, milliseconds.
+    /// The longest duration in milliseconds, included.
     pub longest_ms: Option<i64>,
-    /// Answered by this service.
+    /// The service that answered.
     pub service: Option<String>,
 }
 
-/// A call's place in its workspace's list, newest first.
+/// A call's position in its workspace's list, newest first.
 type Place = (Timestamp, CallId);
 
-/// A workspace's calls that a filter finds.
+/// The calls of a workspace that match a filter.
 #[derive(Clone, Debug)]
 pub struct Calls {
-    /// The workspace that has them.
     pub workspace: WorkspaceId,
-    /// The filter on the calls.
     pub filter: Filter,
 }
 
 impl Calls {
-    /// The conditions that the index answers: where a stretch begins and ends, and the period where it does not say so.
+    /// The conditions that the index answers: the ends of the stretch, and the period where the stretch has
+    /// no end.
     fn bounds(&self, stretch: Stretch<Place>) -> (String, Vec<Value<'_>>) {
         let mut sql = String::from("workspace_id = $1");
         let mut values = vec![self.workspace.into()];
@@ -266,7 +265,7 @@ impl List for Calls {
     }
 }
 
-/// Test calls, or all the others, that began in a period, in the order of their start, after a place in it.
+/// Test calls, or all other calls, that began in a period, ordered by their start, after this position.
 pub fn between(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,

@@ -1,8 +1,9 @@
 //! Twilio's status callbacks: form posts that Twilio signs.
 //!
-//! The signature is a credential: HMAC-SHA-1 under the account's auth token over the URL that Twilio was given and the
-//! form's fields (Twilio, "Validating Signatures from Twilio"). The URL is the operator's configured one and never a
-//! header's: whoever can choose the URL that is verified can replay what was signed for another.
+//! The signature is a credential: HMAC-SHA-1 under the account's auth token over the URL that Twilio was
+//! given and the form's fields (Twilio, "Validating Signatures from Twilio"). The URL comes from the
+//! operator's settings, never from a header. A party that can choose the verified URL can replay a
+//! signature made for another.
 
 pub mod form;
 
@@ -26,33 +27,33 @@ use crate::ids::WorkspaceId;
 use crate::vault::{Resealed, SealedRow, Vault};
 use crate::workspaces::test_callers::NotANumber;
 
-/// Where the signature stands.
+/// The header with the signature.
 pub const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
 
-/// The largest callback, bytes. Twilio's have a few kilobytes.
+/// The largest accepted callback, bytes. Twilio's callbacks have a few kilobytes.
 const LARGEST: usize = 32 * 1024;
 
-/// What a callback says, once it is known to be Twilio's.
+/// The content of a callback with a valid signature.
 pub struct Verified {
-    /// When the account by which it was verified last changed.
+    /// The last change of the account that verified the signature.
     pub account_changed_at: Timestamp,
-    /// The call's sid.
+    /// The provider's id of the call.
     pub sid: String,
-    /// What is reported. `None`: a leg of another call, which is no call of its own.
+    /// The report. `None` for a leg of another call, which is not a call of its own.
     pub report: Option<Report>,
 }
 
-/// Where a workspace's token is sealed for.
+/// The associated data of a workspace's sealed token.
 pub fn token_place(workspace: WorkspaceId) -> String {
     format!("workspace/{workspace}/twilio/auth_token")
 }
 
-/// Where a workspace's second token is sealed for.
+/// The associated data of a workspace's sealed second token.
 pub fn secondary_token_place(workspace: WorkspaceId) -> String {
     format!("workspace/{workspace}/twilio/secondary_auth_token")
 }
 
-/// Seals the tokens of up to `most` workspaces after this one anew under the key in force.
+/// Seals the tokens of up to `most` workspaces after this one again, under the current key.
 pub fn reseal(
     tx: &mut Tx<'_>,
     vault: &Vault,
@@ -64,7 +65,7 @@ pub fn reseal(
     })
 }
 
-/// The tokens of up to `most` workspaces after this one, as they are sealed.
+/// The sealed tokens of up to `most` workspaces after this one.
 pub fn sealed_rows(
     tx: &mut Tx<'_>,
     after: WorkspaceId,
@@ -85,8 +86,8 @@ pub fn sealed_rows(
     Ok(rows.collect())
 }
 
-/// Forgets a token that no key opens any more, for the operator. Without its first token an account is forgotten as a
-/// whole. `false`: the account has another token now.
+/// Deletes a token that no key opens any more, for the operator. The loss of the first token deletes the
+/// whole account. Returns `false` if the account now has another token.
 pub fn forget(tx: &mut Tx<'_>, context: &Context, row: &SealedRow<WorkspaceId>) -> Result<bool, ApiError> {
     crate::workspaces::guard(tx, row.at)?;
     let Some(account) = store::twilio(tx, row.at)? else { return Ok(false) };
@@ -116,17 +117,17 @@ pub fn forget(tx: &mut Tx<'_>, context: &Context, row: &SealedRow<WorkspaceId>) 
     Ok(true)
 }
 
-/// How many accounts have a token that is sealed under another key than the one in force.
+/// The number of accounts with a token that is sealed under another key than the current one.
 pub fn count_under_other_keys(tx: &mut Tx<'_>, vault: &Vault) -> Result<i64, Error> {
     store::count_twilio_under_other_keys(tx, vault.key_mark())
 }
 
-/// The URL that Twilio must be given, if the operator has said where Ward is.
+/// The callback URL to configure at Twilio, if the operator has set `public_url`.
 pub fn callback_url(public_url: Option<&str>, workspace: WorkspaceId) -> Option<String> {
     public_url.map(|url| format!("{}/v1/{workspace}/twilio/status", url.trim_end_matches('/')))
 }
 
-/// Reads and verifies a callback. Everything that is wrong with its credential is one 403, at one cost.
+/// Reads and verifies a callback. Every fault of its credential gets the same 403, at the same cost.
 pub async fn verify(call: &mut Call) -> Result<Verified, ApiError> {
     let body = call.read_ignored_body_up_to(LARGEST).await?;
     let form = Form::parse(&body);
@@ -147,7 +148,7 @@ pub async fn verify(call: &mut Call) -> Result<Verified, ApiError> {
     if !form.read_by_one_way() {
         tracing::warn!(
             request_id = call.context.request_id,
-            "a signed callback was refused: its fields can be read in more than one way"
+            "refused a signed callback, because its fields can be split in more than one way; its report is lost"
         );
         return Err(ApiError::callback_refused());
     }
@@ -161,8 +162,8 @@ pub async fn verify(call: &mut Call) -> Result<Verified, ApiError> {
     Ok(Verified { account_changed_at: account.updated_at, sid, report })
 }
 
-/// The two tokens that may have signed. Where there is none, another text stands for it, so that the time of a
-/// comparison tells nothing.
+/// The two tokens that may have made the signature. A missing one is replaced by another text, so that the
+/// time of the comparison reveals nothing.
 fn tokens(
     vault: &Vault,
     workspace: WorkspaceId,
@@ -191,8 +192,8 @@ fn lacks(field: &'static str) -> ApiError {
     }])
 }
 
-/// The URLs that Twilio may have signed: the configured one, the same without its port, and the same with its scheme's
-/// port. Twilio's own validator accepts all of them.
+/// The URLs that Twilio may have signed: the configured one, the same without its port, and the same with
+/// its scheme's default port. Twilio's own validator accepts all of them.
 fn urls(public_url: Option<&str>, path_and_query: &str) -> Vec<String> {
     let Some(base) = public_url.map(|url| url.trim_end_matches('/')) else { return Vec::new() };
     let mut urls = vec![format!("{base}{path_and_query}")];
@@ -210,10 +211,10 @@ fn urls(public_url: Option<&str>, path_and_query: &str) -> Vec<String> {
     urls
 }
 
-/// What the fields report.
+/// Converts the fields into a report.
 fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Report, ApiError> {
     let told = field("CallStatus").filter(|told| !told.is_empty()).ok_or_else(|| lacks("CallStatus"))?;
-    // Twilio tells the length with the end.
+    // Twilio sends the duration together with the end.
     let seconds: Option<i64> = field("CallDuration").and_then(|text| text.parse().ok());
     let duration_ms =
         seconds.filter(|seconds| (0..=864_000).contains(seconds)).map(|seconds| seconds * 1_000);
@@ -254,7 +255,7 @@ fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Report, ApiErr
     if problems.is_empty() { Ok(report) } else { Err(ApiError::invalid(problems)) }
 }
 
-/// A party of the call. `None`: the form does not name it.
+/// A party of the call; `None` if the form does not name it.
 fn party<'f>(
     field: &impl Fn(&str) -> Option<&'f str>,
     name: &'static str,
@@ -267,7 +268,8 @@ fn party<'f>(
     Caller::from_network(Some(text)).map(Some).map_err(refused)
 }
 
-/// Which way a call goes. Trunks have the words of the telephone network's side: a call that originates there comes in.
+/// The direction of a call. SIP trunks use the words of the telephone network: a call that originates there
+/// is inbound.
 fn direction(told: Option<&str>) -> Direction {
     match told {
         None | Some("inbound" | "trunking-originating") => Direction::Inbound,
@@ -279,7 +281,8 @@ fn direction(told: Option<&str>) -> Direction {
     }
 }
 
-/// The moment of an event. Twilio writes it as mail does (RFC 2822), in UTC, which is HTTP's form but for the zone's name.
+/// The timestamp of an event. Twilio uses the format of e-mail (RFC 2822) in UTC, which is HTTP's format
+/// with another name of the zone.
 fn when(text: &str) -> Option<Timestamp> {
     let text = text.trim();
     let text = text.strip_suffix("+0000").map_or_else(|| text.to_owned(), |rest| format!("{rest}GMT"));

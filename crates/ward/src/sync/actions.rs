@@ -1,4 +1,4 @@
-//! Steering deliveries: retry, hold, release.
+//! Writes on deliveries by people: retry, resolve, hold, release.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::http::{Context, Reply};
 use crate::ids::{DeliveryId, IntegrationId, WorkspaceId};
 use crate::integrations;
 
-/// How many dead letters one call puts back.
+/// Failed deliveries that one request puts back into the queue.
 const RETRIED_AT_ONCE: i64 = 1_000;
 
 fn event<'a>(
@@ -45,13 +45,14 @@ fn event<'a>(
 /// `RetryResponse`
 #[derive(Serialize)]
 pub struct Retried {
-    /// How many deliveries are tried again.
+    /// The number of deliveries that were put back into the queue.
     pub retried: i64,
-    /// Whether there are more that failed.
+    /// Whether more failed deliveries are left.
     pub has_more: bool,
 }
 
-/// Tries a delivery again that failed, is held, or waits. What is in the EHR, on its way there, or was not real, is not.
+/// Retries a delivery that failed, is held, or waits. A delivery that is in the EHR, is being sent, or
+/// belongs to a call that was not real gets 409.
 pub async fn retry(
     app: &Arc<App>,
     entry: Entry,
@@ -73,7 +74,7 @@ pub async fn retry(
     Ok(reply)
 }
 
-/// The same, in the operator's or a caller's transaction.
+/// [`retry`] within a transaction of the operator or a caller.
 pub fn retry_one(
     tx: &mut Tx<'_>,
     context: &Context,
@@ -92,7 +93,7 @@ pub fn retry_one(
     Ok(Retried { retried: 1, has_more: false })
 }
 
-/// A delivery that nobody is sending and that may be sent, its lane guarded against whoever would begin to.
+/// A delivery that may be sent and that no worker is sending, with its queue guarded against workers.
 fn at_rest(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -101,48 +102,48 @@ fn at_rest(
 ) -> Result<Shown, ApiError> {
     let found = store::get(tx, workspace, delivery)?.ok_or(no_delivery())?;
     outbox::open_lane(tx, workspace, found.integration_id, now)?;
-    // Looked at again: a worker may have had the lane a moment ago.
+    // This second read follows the guard, because a worker may have had the queue until then.
     let found = store::get(tx, workspace, delivery)?.ok_or(no_delivery())?;
     let real = calls::by_id(tx, workspace, found.call_id)?.and_then(|call| call.direction.real());
     if real.is_none() {
         return Err(ApiError::conflict(
             "not_a_real_call",
-            "This call was not real; it can never be sent to the EHR.",
+            "This call was not real, so it can never be sent to the EHR.",
         ));
     }
     match DeliveryState::named(found.state) {
         Some(DeliveryState::Failed | DeliveryState::Held | DeliveryState::Pending) => Ok(found),
         Some(DeliveryState::Synced) => {
-            Err(ApiError::conflict("already_synced", "This delivery is in the EHR already."))
+            Err(ApiError::conflict("already_synced", "This delivery is already in the EHR."))
         }
-        _ => Err(ApiError::conflict("being_sent", "This delivery is being sent at this moment.")),
+        _ => Err(ApiError::conflict("being_sent", "This delivery is being sent: wait for its outcome.")),
     }
 }
 
-/// What a person found in the EHR.
+/// A person's findings in the EHR.
 #[derive(Clone, Debug)]
 pub enum InEhr {
-    /// The call is there.
+    /// The EHR contains the call.
     Yes {
-        /// Where.
+        /// The location of the resource, if the person gives it.
         location: Option<String>,
     },
-    /// It is not.
+    /// The EHR does not contain the call.
     No,
 }
 
 /// `ResolveDeliveryResponse`
 #[derive(Serialize)]
 pub struct Resolved {
-    /// The delivery.
+    /// The id of the delivery.
     pub id: DeliveryId,
-    /// What it is now.
+    /// The state after the resolution.
     pub state: &'static str,
-    /// Its place in the EHR.
+    /// The location of its resource in the EHR.
     pub location: Option<String>,
 }
 
-/// Settles or sends a delivery by what a person found in the EHR.
+/// Settles or resends a delivery according to a person's findings in the EHR.
 pub async fn resolve(
     app: &Arc<App>,
     entry: Entry,
@@ -165,7 +166,7 @@ pub async fn resolve(
     Ok(reply)
 }
 
-/// The same, in the operator's or a caller's transaction.
+/// [`resolve`] within a transaction of the operator or a caller.
 pub fn resolve_one(
     tx: &mut Tx<'_>,
     context: &Context,
@@ -200,7 +201,8 @@ pub fn resolve_one(
     Ok(Resolved { id: delivery, state: state.name(), location })
 }
 
-/// Records that what EHRs said was read. Called before the answer leaves; if it cannot be recorded, there is no answer.
+/// Records that answers of EHRs were read. It runs before the answer is sent; if it fails, there is no
+/// answer.
 pub async fn note_read(
     app: &App,
     entry: &Entry,
@@ -217,7 +219,7 @@ pub async fn note_read(
         .await
 }
 
-/// Tries every failed delivery again, of one integration or of all, some at a time.
+/// Retries the failed deliveries of one integration or of all, a bounded number at a time.
 pub async fn retry_failed(
     app: &Arc<App>,
     entry: Entry,
@@ -238,7 +240,7 @@ pub async fn retry_failed(
     Ok(reply)
 }
 
-/// The same, in the operator's or a caller's transaction.
+/// [`retry_failed`] within a transaction of the operator or a caller.
 pub fn retry_all(
     tx: &mut Tx<'_>,
     context: &Context,
@@ -246,7 +248,8 @@ pub fn retry_all(
     workspace: WorkspaceId,
     integration: Option<IntegrationId>,
 ) -> Result<Retried, ApiError> {
-    // Integration by integration: among all deliveries of the workspace, the failed ones may be few in a million.
+    // One query per integration uses the index; among all deliveries of the workspace, the failed ones may
+    // be few in a million.
     let owed = match integration {
         Some(integration) => vec![integration],
         None => store::owed_integrations(tx, workspace)?,
@@ -276,7 +279,7 @@ const fn no_delivery() -> ApiError {
     ApiError::missing("delivery_not_found", "Delivery not found.")
 }
 
-/// Holds an integration's deliveries, or lets them go.
+/// Pauses an integration's deliveries, or resumes them.
 pub async fn set_held(
     app: &Arc<App>,
     entry: Entry,
@@ -293,7 +296,7 @@ pub async fn set_held(
     Ok(())
 }
 
-/// The same, in the operator's or a caller's transaction.
+/// [`set_held`] within a transaction of the operator or a caller.
 pub fn hold(
     tx: &mut Tx<'_>,
     context: &Context,

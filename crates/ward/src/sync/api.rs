@@ -15,41 +15,41 @@ use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::page::{Page, PageQuery, Paginated, TOTAL_LIMIT};
 use crate::scan::{self, Wanted};
 
-/// How many tries of one delivery are shown.
+/// Attempts of one delivery that an answer contains.
 const MOST_ATTEMPTS: i64 = 200;
 
 /// `DeliveryResponse`
 #[derive(Serialize)]
 pub struct Shown {
-    /// Its id.
+    /// The id of the delivery.
     pub id: DeliveryId,
-    /// To which integration it is owed.
+    /// The integration that receives the call.
     pub integration_id: IntegrationId,
-    /// The call.
+    /// The id of the call.
     pub call_id: CallId,
-    /// The call's id at the telephone provider.
+    /// The provider's id of the call.
     pub call_sid: String,
-    /// Which way the call went.
+    /// The direction of the call: `inbound` or `outbound`.
     pub direction: String,
-    /// How far it has come.
+    /// The name of a [`super::DeliveryState`].
     pub state: &'static str,
-    /// Why it is there, in a word.
+    /// The reason for the state, as one word.
     pub reason: Option<String>,
-    /// How often it was tried.
+    /// The number of attempts so far.
     pub attempt_count: i64,
-    /// Whether a try may have arrived, so that the next one looks first.
+    /// Whether an attempt may have arrived, so that the next one searches the EHR first.
     pub maybe_sent: bool,
-    /// When it is tried next.
+    /// The time of the next attempt; `None` if none is planned.
     pub next_attempt_at: Option<Timestamp>,
-    /// Its place in the EHR.
+    /// The location of its resource in the EHR.
     pub location: Option<String>,
-    /// What the EHR said last.
+    /// The EHR's last answer.
     pub outcome: Option<Box<RawValue>>,
-    /// When it became owed.
+    /// The timestamp at which it was queued.
     pub created_at: Timestamp,
-    /// When it came to rest.
+    /// The timestamp of its last final state.
     pub settled_at: Option<Timestamp>,
-    /// Its place in the list.
+    /// The position in the list.
     #[serde(skip)]
     pub position: i64,
 }
@@ -57,17 +57,17 @@ pub struct Shown {
 /// `DeliveryAttempt`
 #[derive(Serialize)]
 pub struct AttemptShown {
-    /// Which try, from 1.
+    /// The number of the attempt, from 1.
     pub number: i64,
-    /// How it went, in a word.
+    /// The outcome, as one word.
     pub outcome: String,
     /// The HTTP status, if there was an answer.
     pub status: Option<i64>,
-    /// When it began.
+    /// The start of the attempt.
     pub started_at: Timestamp,
-    /// When it ended.
+    /// The end of the attempt.
     pub ended_at: Timestamp,
-    /// What the EHR said.
+    /// The answer of the EHR, or the reason why there was none.
     pub detail: Option<Box<RawValue>>,
 }
 
@@ -82,33 +82,33 @@ struct Detail {
 /// `IntegrationSyncStatus`
 #[derive(Debug, Serialize)]
 pub struct LaneShown {
-    /// The integration.
+    /// The id of the integration.
     pub integration_id: IntegrationId,
-    /// What it is called; null when it was removed.
+    /// The name; null if the integration was deleted.
     pub name: Option<String>,
-    /// Whether its deliveries are held.
+    /// Whether its deliveries are paused.
     pub held: bool,
-    /// By what: `operator`, `unauthorized`, `misconfigured`.
+    /// The cause: `operator`, `unauthorized` or `misconfigured`.
     pub held_because: Option<String>,
-    /// Since when.
+    /// The start of the pause.
     pub held_at: Option<Timestamp>,
-    /// Why nothing is sent at this moment, in a word.
+    /// The reason why the queue waits, as one word.
     pub waits_because: Option<String>,
-    /// When its next delivery is tried.
+    /// The time of the next attempt; null if none is planned.
     pub next_attempt_at: Option<Timestamp>,
-    /// Failures in a row.
+    /// Consecutive failures since the last success.
     pub failures_in_a_row: i64,
-    /// When something last arrived.
+    /// The timestamp of the last successful delivery.
     pub last_success_at: Option<Timestamp>,
     /// Deliveries that wait or are being sent.
     pub pending: i64,
-    /// When the one of them that has waited longest became owed.
+    /// The timestamp at which the oldest of them was queued.
     pub oldest_pending_at: Option<Timestamp>,
-    /// Deliveries that are held one by one.
+    /// Deliveries that are held individually.
     pub held_deliveries: i64,
-    /// Dead letters.
+    /// Deliveries that failed for good.
     pub failed: i64,
-    /// Deliveries in the EHR.
+    /// Deliveries that arrived in the EHR.
     pub synced: i64,
 }
 
@@ -142,7 +142,7 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
     Reply::ok(&listed)
 }
 
-/// A page of deliveries, and how many the filter finds, counted just past what is told.
+/// A page of deliveries, and the number of matches, counted one beyond the exact limit of totals.
 async fn found(
     app: &App,
     workspace: WorkspaceId,
@@ -163,7 +163,7 @@ async fn found(
     Ok((rows, scan::read(app, workspace, "sync.count", list, Some(0), total).await?.total))
 }
 
-/// The delivery that the path names; text that is no id names none.
+/// The delivery in the path. A text that is not an id is treated like an unknown id.
 fn named(call: &Call) -> DeliveryId {
     DeliveryId(Uuid::try_parse(call.parameter("delivery_id")).unwrap_or(Uuid::nil()))
 }

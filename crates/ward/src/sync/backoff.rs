@@ -1,36 +1,36 @@
-//! When a failed try is tried again: full jitter, so that many deliveries that failed together do not come back together.
+//! The times of retries, with full jitter: many deliveries that failed together do not come back together.
 
 use std::time::Duration;
 
-/// The shortest ceiling of a wait.
+/// The upper bound of the first wait.
 const FIRST: Duration = Duration::from_secs(5);
-/// The longest.
+/// The greatest upper bound of a wait.
 const LONGEST: Duration = Duration::from_hours(1);
-/// The longest that a wait is drawn out because the other side asks for it.
+/// The longest wait that the EHR can demand.
 pub const LONGEST_ASKED: Duration = Duration::from_hours(24);
-/// The shortest wait after a try that may have arrived: a search finds things a moment after they were written, in some
-/// systems only seconds after.
+/// The shortest wait after an attempt that may have arrived. Some systems find a new resource by a search
+/// only seconds later.
 pub const SHORTEST_UNKNOWN: Duration = Duration::from_secs(10);
-/// For how long a delivery is tried before it is a dead letter.
+/// A delivery that was tried for this long has failed for good.
 pub const TRIED_FOR: Duration = Duration::from_hours(24);
-/// After how many failures in a row an integration is let alone for a while, and then gets one delivery to prove itself.
+/// After this many consecutive failures, a queue pauses, and then sends a single delivery to test the EHR.
 pub const BREAKS_AFTER: i64 = 5;
 
-/// The ceiling of the wait before try number `tried` plus one: doubled with every try, within bounds.
+/// The upper bound of the wait after attempt number `tried`: doubled with every attempt, within bounds.
 pub fn ceiling(tried: i64) -> Duration {
     let doublings = u32::try_from(tried.saturating_sub(1).clamp(0, 20)).unwrap_or(0);
     FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST)
 }
 
-/// A wait between nothing and the ceiling, as `random` (any 64 bits) says, and never less than what the other side asked
-/// for, up to a day.
+/// A random wait between zero and the upper bound, drawn from `random` (any 64 bits). It is never shorter
+/// than the wait that the EHR asked for, up to a day.
 pub fn wait(tried: i64, asked: Option<Duration>, random: u64) -> Duration {
     let ceiling = u64::try_from(ceiling(tried).as_micros()).unwrap_or(u64::MAX);
     let drawn = Duration::from_micros(random % (ceiling + 1));
     drawn.max(asked.unwrap_or_default().min(LONGEST_ASKED))
 }
 
-/// 64 random bits. Without a source of them there is still a spread, by time.
+/// 64 random bits. Without a source of randomness, the clock still spreads the values.
 pub fn random(now: ward_db::Timestamp) -> u64 {
     let mut bytes = [0; 8];
     match getrandom::fill(&mut bytes) {

@@ -1,8 +1,9 @@
-//! What finished calls owe to EHRs: inserted with the call's end, sent by workers, settled once.
+//! Deliveries of finished calls to EHRs: queued with the call's end, sent by workers, settled once.
 //!
-//! A call that was not real can owe nothing. Four walls stand in the way, each of which would do alone: this module takes
-//! a [`RealDirection`], which other calls do not have; the database checks the direction of a delivery; a foreign key
-//! makes that direction the call's own; and a worker looks at the call again before it sends.
+//! A call that was not real is never delivered. Four barriers ensure this, each sufficient by itself. This
+//! module accepts only a [`RealDirection`], which other calls do not have. The database checks the
+//! direction of a delivery. A foreign key makes that direction the call's own. And a worker checks the call
+//! again before it sends.
 
 pub mod actions;
 pub mod api;
@@ -27,26 +28,26 @@ pub use api::LaneShown;
 pub use outbox::{doubt_all, owed_for};
 pub use store::{lanes, owed_by_unreal, sent_for, waits};
 
-/// Where a delivery is in its life.
+/// The state of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryState {
-    /// Waiting for its turn, or for its next try.
+    /// It waits for its turn or its next attempt.
     Pending,
-    /// In the hands of a worker. One that died leaves it so until its lease runs out.
+    /// A worker is sending it. If the worker died, this state stays until the lease expires.
     Sending,
-    /// In the EHR.
+    /// It arrived in the EHR.
     Synced,
-    /// Kept back until somebody does something; the reason says what.
+    /// It waits for a person; the reason says for what.
     Held,
-    /// Refused for good, or tried for too long.
+    /// The EHR refused it for good, or it was tried for too long.
     Failed,
 }
 
 impl DeliveryState {
-    /// Every state.
+    /// Every state, in the order of a delivery's life.
     pub const ALL: [Self; 5] = [Self::Pending, Self::Sending, Self::Synced, Self::Held, Self::Failed];
 
-    /// Its name in the database and in answers.
+    /// The name in the database and in answers.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -57,25 +58,25 @@ impl DeliveryState {
         }
     }
 
-    /// The state of this name.
+    /// The state with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }
 }
 
-/// What a call owes, and how far that has come.
+/// The delivery of a call, and its state.
 #[derive(Clone, Copy, Debug)]
 pub struct Owed {
-    /// The delivery.
+    /// The id of the delivery.
     pub delivery: DeliveryId,
-    /// To which integration.
+    /// The integration that receives the call.
     pub integration: IntegrationId,
-    /// How far it has come.
+    /// The state of the delivery.
     pub state: DeliveryState,
 }
 
-/// Makes a finished call owed to an integration, once however often it is said, in the transaction that finishes it. It
-/// is sent at `due_at` at the earliest.
+/// Queues the delivery of a finished call to an integration, in the transaction that finishes the call.
+/// Repeated calls queue only one. A worker sends it at `due_at` at the earliest.
 pub fn enqueue(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -88,12 +89,12 @@ pub fn enqueue(
     outbox::insert(tx, (workspace, integration), call, direction, position, (now, due_at))
 }
 
-/// Nothing more is waited for of this call: what it owes is due now.
+/// Makes a call's delivery due now, because no further report of the call is expected.
 pub fn hurry(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId, now: Timestamp) -> Result<(), Error> {
     store::hurry(tx, workspace, call, now)
 }
 
-/// An integration was changed: what waits for it is looked at again at once, by every worker's next look.
+/// Makes the queue of a changed integration due now, so that waiting deliveries are tried again.
 pub fn integration_changed(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -103,7 +104,7 @@ pub fn integration_changed(
     store::reopen(tx, workspace, Some(integration), now)
 }
 
-/// An integration was deleted, and its lane goes with it: or lanes would grow without an end.
+/// Deletes the queue of a deleted integration, because queues would otherwise accumulate without bound.
 pub fn integration_deleted(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -112,12 +113,12 @@ pub fn integration_deleted(
     store::delete_lane(tx, workspace, integration)
 }
 
-/// A workspace is active again: the same for all of its integrations.
+/// Makes the queues of all integrations of a restored workspace due now.
 pub fn workspace_restored(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp) -> Result<(), Error> {
     store::reopen(tx, workspace, None, now)
 }
 
-/// A call's patient became known: a delivery that was held for want of one can go.
+/// Releases a delivery that was held because its patient was unknown.
 pub fn patient_known(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -127,13 +128,13 @@ pub fn patient_known(
     store::release_unmatched(tx, workspace, call, now)
 }
 
-/// The resource that a connector takes a call as. `None`: no way to write a call there is known.
+/// The resource that a connector creates for a call. `None` if no way to write a call is known.
 pub fn resource_of(connector: &str) -> Option<&'static str> {
     note::form_of(connector).map(note::name_of)
 }
 
-/// Wakes this process's workers when something became owed, so that they need not wait for their next look, and tells
-/// them when to come to an end.
+/// Wakes this process's workers when a delivery is queued, so that they need not wait for their next poll,
+/// and tells them when to stop.
 #[derive(Clone, Default)]
 pub struct Wake(Arc<Signals>);
 
@@ -144,24 +145,24 @@ struct Signals {
 }
 
 impl Wake {
-    /// Something is due now.
+    /// Wakes a worker, because something is due now.
     pub fn wake(&self) {
         self.0.due.notify_one();
     }
 
-    /// Waits until something is due, at most so long: other processes cannot wake this one.
+    /// Waits until something is due, at most for `most`, because other processes cannot wake this one.
     pub async fn wait(&self, most: Duration) {
         let _ = tokio::time::timeout(most, self.0.due.notified()).await;
     }
 
-    /// Begin nothing any more, and finish what is under way.
+    /// Tells workers to begin nothing new and to finish running work.
     pub fn stop(&self) {
         let _ = self.0.stopped_at.set(Instant::now());
         self.0.due.notify_waiters();
         self.0.due.notify_one();
     }
 
-    /// Since when nothing more is to be begun.
+    /// The time since which workers must begin nothing new.
     pub fn stopped_at(&self) -> Option<Instant> {
         self.0.stopped_at.get().copied()
     }

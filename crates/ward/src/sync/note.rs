@@ -1,11 +1,11 @@
-//! What an EHR is told of a call, built when it is sent.
+//! The content of a call for an EHR, composed at the time of sending.
 
 use ward_ehr::delivery::{CallNote, Form};
 
 use crate::calls::{CallRecord, RealDirection};
 use crate::ids::WorkspaceId;
 
-/// What a connector takes a call as. `None`: no way to write a call is known.
+/// The form in which a connector receives a call. `None` if no way to write a call is known.
 pub fn form_of(connector: &str) -> Option<Form> {
     match connector {
         "hubspot" => Some(Form::HubSpotCall),
@@ -16,7 +16,7 @@ pub fn form_of(connector: &str) -> Option<Form> {
     }
 }
 
-/// What it is called.
+/// The name of the form for people.
 pub const fn name_of(form: Form) -> &'static str {
     match form {
         Form::HubSpotCall => "HubSpot call",
@@ -25,7 +25,7 @@ pub const fn name_of(form: Form) -> &'static str {
     }
 }
 
-/// The call, for the EHR.
+/// The content of a call for the EHR.
 pub fn of(workspace: WorkspaceId, call: &CallRecord, direction: RealDirection) -> CallNote {
     let inbound = direction.is_inbound();
     CallNote {

@@ -1,8 +1,8 @@
-//! The SQL of the outbox: what is owed, whose turn it is, and how a try ended.
+//! The SQL of the outbox: the queued deliveries, the leases on queues, and the outcome of attempts.
 //!
-//! A *lane* is the queue of one integration. A worker takes a whole lane for a while, so that of one integration's
-//! deliveries only one worker in all replicas sends any, and its breaker and its limits are in one hand. What has been
-//! settled leaves the queue: a look into it costs the same however much history there is.
+//! Each integration has one queue. A worker leases a whole queue, so only one worker in all replicas sends
+//! to an integration, and one worker applies its limits and its circuit breaker. Settled deliveries leave
+//! the queue, so a query costs the same however long the history is.
 
 use ward_db::{Error, Row, Timestamp, Tx, Uuid, Value};
 
@@ -10,15 +10,15 @@ use super::{DeliveryState, Owed};
 use crate::calls::RealDirection;
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 
-/// No lease.
+/// The value of `lease_until` without a lease.
 pub const NEVER: Timestamp = Timestamp::from_micros(0);
-/// What a lane waits for that ends by itself; everything else waits for somebody.
+/// Reasons for waiting that end by themselves. All others end by a person's action.
 const BY_ITSELF: [&str; 2] = ["throttled", "failing"];
 
 const QUEUE: &str = "INSERT INTO delivery_queue (workspace_id, integration_id, delivery_id, due_at, created_at) \
                      VALUES ($1, $2, $3, $4, $5) ON CONFLICT (workspace_id, integration_id, delivery_id) DO NOTHING";
 
-/// Inserts a delivery, if the call does not owe one to this integration already.
+/// Inserts a delivery, unless the call already has one for this integration.
 pub fn insert(
     tx: &mut Tx<'_>,
     (workspace, integration): LaneKey,
@@ -53,7 +53,7 @@ pub fn insert(
     Ok(())
 }
 
-/// Puts a delivery into its lane's queue, due then.
+/// Puts a delivery into its integration's queue, due at `due_at`.
 pub fn queue(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -70,8 +70,9 @@ pub fn queue(
     Ok(())
 }
 
-/// Makes sure that the lane is there and gets its turn by `due_at`, and takes it as the guard row of its queue: what the
-/// next statement reads of the queue is as it stays. There must be one before the commit, because this may wait.
+/// Ensures that the queue exists and is due by `due_at`, and takes its row as a guard: the next statement
+/// reads a state that no other transaction changes. A statement must follow before the commit, because this
+/// one may be sent only with it.
 pub fn open_lane(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -93,10 +94,11 @@ pub fn open_lane(
     Ok(())
 }
 
-/// What the call owes.
+/// The delivery of a call, if it has one.
 pub fn owed_for(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId) -> Result<Option<Owed>, Error> {
     tx.optional(
-        // By the call alone, with a CASE: no planner is to look among all of the workspace's deliveries.
+        // Found by the call alone, with a CASE for the workspace, so that no planner searches all of the
+        // workspace's deliveries.
         "SELECT id, integration_id, state FROM deliveries \
          WHERE call_id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 \
          ORDER BY workspace_id, integration_id LIMIT 1",
@@ -112,25 +114,25 @@ pub fn owed_for(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId) -> Result
 }
 
 impl DeliveryState {
-    /// Reads it from a row.
+    /// Reads the state from a column.
     pub fn column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
         Self::named(row.text(index)?).ok_or_else(|| Error::unreadable("an unknown delivery state"))
     }
 }
 
-/// The workspace and the integration that name a lane.
+/// The workspace and the integration that identify a queue.
 pub type LaneKey = (WorkspaceId, IntegrationId);
 
-/// A lane whose turn it is.
+/// An integration queue that is due.
 #[derive(Clone, Copy, Debug)]
 pub struct Due {
-    /// The lane whose turn it is.
+    /// The key of the queue.
     pub key: LaneKey,
-    /// The lane's failures in a row, until its last success.
+    /// Consecutive failures since the last success.
     pub failures: i64,
 }
 
-/// Lanes whose turn it is, those that have waited longest first.
+/// Due queues without a lease, the longest waiting first.
 pub fn due_lanes(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<Vec<Due>, Error> {
     tx.all(
         "SELECT workspace_id, integration_id, failures FROM sync_lanes WHERE due_at <= $1 AND lease_until <= $1 \
@@ -140,7 +142,8 @@ pub fn due_lanes(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<Vec<Due>,
     )
 }
 
-/// Puts lanes off that are due and that no worker has: they are due again at `until`, or when something new is queued.
+/// Postpones queues that are due and not leased. They are due again at `until`, or when a delivery is
+/// queued.
 pub fn put_off(tx: &mut Tx<'_>, lanes: &[LaneKey], now: Timestamp, until: Timestamp) -> Result<(), Error> {
     for (workspace, integration) in lanes {
         tx.execute_later(
@@ -152,24 +155,24 @@ pub fn put_off(tx: &mut Tx<'_>, lanes: &[LaneKey], now: Timestamp, until: Timest
     Ok(())
 }
 
-/// A lane in the hands of one worker.
+/// A queue that this worker has leased.
 #[derive(Clone, Debug)]
 pub struct Lane {
-    /// Whose.
+    /// The key of the queue.
     pub key: LaneKey,
-    /// Proves that the lease is still this worker's.
+    /// The token that proves the lease.
     pub token: Uuid,
-    /// Whether somebody holds the integration.
+    /// Whether the integration's deliveries are paused.
     pub held: bool,
-    /// Failures in a row.
+    /// Consecutive failures since the last success.
     pub failures: i64,
-    /// Why nothing was sent before this turn, if that was not the queue's doing.
+    /// The reason why the queue had to wait before this turn, if there was one.
     pub waited_because: Option<String>,
-    /// Since when it can go, after it had to wait for somebody.
+    /// The time at which the queue could go on after it had waited for a person.
     pub resumed_at: Option<Timestamp>,
 }
 
-/// Takes a lane until `until`, if it is due and nobody has it.
+/// Leases a queue until `until`, if it is due and not leased.
 pub fn take_lane(
     tx: &mut Tx<'_>,
     key: LaneKey,
@@ -196,7 +199,8 @@ pub fn take_lane(
     )
 }
 
-/// Notes that a taken lane goes again. If it had to wait for somebody, the time until now does not count as tried.
+/// Stores that a leased queue goes on. If it had waited for a person, the time until now does not count as
+/// tried.
 pub fn go_on(tx: &mut Tx<'_>, lane: &mut Lane, now: Timestamp) -> Result<(), Error> {
     let Some(waited) = lane.waited_because.take() else { return Ok(()) };
     if !BY_ITSELF.contains(&waited.as_str()) {
@@ -209,7 +213,7 @@ pub fn go_on(tx: &mut Tx<'_>, lane: &mut Lane, now: Timestamp) -> Result<(), Err
     Ok(())
 }
 
-/// Whether a taken lane is still this worker's, and nothing has come in the way of sending since it was taken.
+/// Whether the lease is still this worker's, and no pause, deactivation or archive has happened since.
 pub fn may_send(tx: &mut Tx<'_>, lane: &Lane) -> Result<bool, Error> {
     let found = tx.optional(
         "SELECT 1 FROM sync_lanes l JOIN workspaces w ON w.id = l.workspace_id \
@@ -222,20 +226,20 @@ pub fn may_send(tx: &mut Tx<'_>, lane: &Lane) -> Result<bool, Error> {
     Ok(found.is_some())
 }
 
-/// How a worker leaves a lane.
+/// The state in which a worker leaves a queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Leaving {
-    /// Failures in a row.
+    /// Consecutive failures since the last success.
     pub failures: i64,
-    /// Nothing is sent before this moment, whatever is queued.
+    /// Nothing is sent before this time, even if deliveries are due.
     pub not_before: Timestamp,
-    /// Why nothing is sent before then, if that is not the queue's doing.
+    /// The reason for that wait, if there is one.
     pub waits_because: Option<&'static str>,
-    /// When a call last got into the EHR, if one did.
+    /// The timestamp of the last success of this turn, if there was one.
     pub succeeded_at: Option<Timestamp>,
 }
 
-/// Takes a lane's row, so that what is read after this is as it stays until the end of the transaction.
+/// Takes the row of a queue as a guard: later statements read a state that no other transaction changes.
 pub fn guard_lane(tx: &mut Tx<'_>, key: LaneKey) -> Result<(), Error> {
     tx.execute_later(
         "UPDATE sync_lanes SET held = held WHERE workspace_id = $1 AND integration_id = $2",
@@ -244,10 +248,12 @@ pub fn guard_lane(tx: &mut Tx<'_>, key: LaneKey) -> Result<(), Error> {
     Ok(())
 }
 
-/// Gives a lane back, due when its next delivery is. A lane taken over by another worker is left alone.
+/// Ends the lease of a queue, which is then due with its next delivery. A queue that another worker has
+/// leased stays unchanged.
 pub fn leave_lane(tx: &mut Tx<'_>, lane: &Lane, leaving: Leaving) -> Result<(), Error> {
     let (workspace, integration) = lane.key;
-    // The row is taken first: what is queued beside this waits, or is seen below.
+    // This update takes the row first. A delivery that is queued concurrently waits, or the query below
+    // finds it.
     let ours = tx.execute(
         "UPDATE sync_lanes SET failures = $4, waits_because = $5, lease_token = NULL, lease_until = $6, \
                 last_success_at = CASE WHEN $7 THEN $8 ELSE last_success_at END \
@@ -279,29 +285,30 @@ pub fn leave_lane(tx: &mut Tx<'_>, lane: &Lane, leaving: Leaving) -> Result<(), 
     Ok(())
 }
 
-/// A delivery about to be sent.
+/// A delivery that is marked as being sent.
 #[derive(Clone, Debug)]
 pub struct Leased {
-    /// Its id.
+    /// The id of the delivery.
     pub id: DeliveryId,
-    /// The call it is about.
+    /// The call to deliver.
     pub call: CallId,
-    /// Which try this is, from 1.
+    /// The number of this attempt, from 1.
     pub attempt: i64,
-    /// Since when it has been tried: since it was put into the queue, or since its lane could go again.
+    /// The start of the period in which it was tried: when it was first leased, or when its queue could go
+    /// on.
     pub tried_since: Timestamp,
-    /// What the row said of that before this try.
+    /// `tried_since` as stored before this attempt; restored if the attempt is abandoned.
     former_tried_since: Option<Timestamp>,
-    /// And of why it waited.
+    /// `reason` as stored before this attempt; restored likewise.
     former_reason: Option<String>,
-    /// Whether an earlier try may have arrived.
+    /// Whether an earlier attempt may have arrived.
     pub maybe_sent: bool,
-    /// When it became owed.
+    /// The timestamp at which it was queued.
     pub created_at: Timestamp,
 }
 
-/// Marks up to `most` due deliveries of a taken lane as being sent. One that is marked already was left by a worker that
-/// died: nobody knows whether it arrived.
+/// Marks up to `most` due deliveries of a leased queue as being sent. A delivery that already has the mark
+/// was left by a worker that died, so it may have arrived.
 pub fn lease(tx: &mut Tx<'_>, lane: &Lane, now: Timestamp, most: i64) -> Result<Vec<Leased>, Error> {
     let (workspace, integration) = lane.key;
     let due: Vec<(Leased, DeliveryState)> = tx.all(
@@ -351,18 +358,18 @@ pub fn lease(tx: &mut Tx<'_>, lane: &Lane, now: Timestamp, most: i64) -> Result<
     Ok(leased)
 }
 
-/// How one try went.
+/// The record of one attempt.
 #[derive(Clone, Debug)]
 pub struct Attempt<'a> {
-    /// A word for it.
+    /// The outcome, as one word.
     pub outcome: &'a str,
-    /// The HTTP status, if there was one.
+    /// The HTTP status of the answer, if there was one.
     pub status: Option<u16>,
-    /// When it began.
+    /// The start of the attempt.
     pub started_at: Timestamp,
-    /// When it ended.
+    /// The end of the attempt.
     pub ended_at: Timestamp,
-    /// What the EHR said of it, or why it was not sent: JSON.
+    /// The answer of the EHR, or the reason why nothing was sent, as JSON.
     pub detail: Option<&'a str>,
 }
 
@@ -390,24 +397,24 @@ fn note_attempt(
     Ok(())
 }
 
-/// Where a try leaves its delivery.
+/// The state in which an attempt leaves its delivery.
 #[derive(Clone, Debug)]
 pub enum Settled {
-    /// It is in the EHR, there.
+    /// It is in the EHR, at this location.
     Synced(Option<String>),
-    /// It waits for somebody; the word says for what. The flag, here and below: whether this try or an earlier one may
-    /// have arrived.
+    /// It waits for a person; the word says for what. The flag, here and below, says whether this attempt
+    /// or an earlier one may have arrived.
     Held(&'static str, bool),
-    /// It is a dead letter; the word says why.
+    /// It failed for good; the word says why.
     Failed(&'static str, bool),
-    /// It is tried again then.
+    /// It is tried again at this time.
     Again(Timestamp, bool),
-    /// It was not tried after all, and keeps what was known of it.
+    /// It was not tried, and keeps its earlier state.
     Untried,
 }
 
-/// Settles a try, if the lease is still this worker's (`false` otherwise: somebody else has the delivery, and nothing of
-/// this try counts).
+/// Settles an attempt, if the lease is still this worker's. It returns `false` otherwise: another worker
+/// has the delivery, and this attempt does not count.
 pub fn settle(
     tx: &mut Tx<'_>,
     lane: &Lane,
@@ -465,7 +472,7 @@ pub fn settle(
     Ok(true)
 }
 
-/// Gives a delivery back as it was before it was marked as being sent.
+/// Restores the state of a delivery before it was marked as being sent.
 fn put_back(tx: &mut Tx<'_>, lane: &Lane, leased: &Leased) -> Result<bool, Error> {
     let ours = tx.execute(
         "UPDATE deliveries SET state = 'pending', reason = $4, attempts = $5, tried_since = $6, lease_token = NULL \
@@ -482,8 +489,8 @@ fn put_back(tx: &mut Tx<'_>, lane: &Lane, leased: &Leased) -> Result<bool, Error
     Ok(ours == 1)
 }
 
-/// Releases a lane that Ward itself held, if the integration was changed since: somebody has seen to it. What a person
-/// held, a person releases.
+/// Resumes a queue that Ward itself paused, if the integration was changed since, because a person has then
+/// acted. A pause by a person stays.
 pub fn resume_after(
     tx: &mut Tx<'_>,
     lane: &mut Lane,
@@ -502,16 +509,16 @@ pub fn resume_after(
     Ok(())
 }
 
-/// Takes for possible that everything not known to have arrived has arrived all the same, so that the EHR is searched before
-/// anything of it is sent. For a database that was put back to an earlier moment: what it takes for unsent may have been
-/// sent since.
+/// Marks every delivery that is not known to have arrived as possibly sent, so that the EHR is searched
+/// first. This is for a restored backup: a delivery that the backup records as unsent may have been sent
+/// since.
 pub fn doubt_all(tx: &mut Tx<'_>) -> Result<(), Error> {
     tx.execute("UPDATE deliveries SET maybe_sent = true WHERE state <> 'synced' AND NOT maybe_sent", &[])?;
     Ok(())
 }
 
-/// How many deliveries wait to be sent, counted no further than `most`, and when the one that has waited longest became
-/// owed.
+/// The number of queued deliveries, counted no further than `most`, and the time at which the oldest was
+/// queued.
 pub fn depth(tx: &mut Tx<'_>, most: i64) -> Result<(i64, Option<Timestamp>), Error> {
     let waiting = tx.one(
         "SELECT count(*) FROM (SELECT 1 FROM delivery_queue LIMIT $1) AS found",

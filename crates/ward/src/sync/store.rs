@@ -1,4 +1,4 @@
-//! The SQL of looking at deliveries and steering them.
+//! The SQL of reading and steering deliveries.
 
 use std::fmt::Write as _;
 
@@ -12,13 +12,13 @@ use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::page::Page;
 use crate::scan::{List, Stretch};
 
-/// Counts of settled deliveries are exact up to here, and this beyond.
+/// Counts of settled deliveries are exact up to this number; beyond it, they are this number.
 pub const MOST_COUNTED: i64 = 10_000;
 
 const COLUMNS: &str = "d.id, d.integration_id, d.call_id, d.direction, d.state, d.reason, d.attempts, d.maybe_sent, d.location, \
                        d.outcome, d.created_at, d.settled_at, d.position, q.due_at, c.call_sid";
-/// Beside an id, which finds the row: a CASE, here and in joins, so that no planner looks among all of the workspace's
-/// deliveries or calls instead.
+/// The workspace as a CASE, here and in joins, beside an id that finds the row. So no planner searches all
+/// of the workspace's deliveries or calls instead.
 const OURS: &str = "CASE WHEN d.workspace_id = $1 THEN 1 ELSE 0 END = 1";
 const JOINED: &str = "deliveries d \
      JOIN calls c ON c.id = d.call_id AND CASE WHEN c.workspace_id = d.workspace_id THEN 1 ELSE 0 END = 1 \
@@ -48,14 +48,11 @@ fn shown(row: &Row<'_>) -> Result<Shown, Error> {
     })
 }
 
-/// Which deliveries to list.
+/// Conditions on deliveries; `None` sets no condition.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// In this state.
     pub state: Option<String>,
-    /// Owed to this integration.
     pub integration: Option<IntegrationId>,
-    /// Of this call.
     pub call: Option<CallId>,
 }
 
@@ -79,18 +76,16 @@ impl Filter {
 }
 
 impl Filter {
-    /// Whether an index leads to exactly what it finds.
+    /// Whether an index finds exactly the matching rows.
     pub const fn is_looked_up(&self) -> bool {
         self.call.is_some() || (self.integration.is_some() && self.state.is_some())
     }
 }
 
-/// A workspace's deliveries that a filter finds, in the order in which they became owed.
+/// The deliveries of a workspace that match a filter, in the order of queueing.
 #[derive(Clone, Debug)]
 pub struct Deliveries {
-    /// The workspace that has them.
     pub workspace: WorkspaceId,
-    /// The filter on the deliveries.
     pub filter: Filter,
 }
 
@@ -108,7 +103,7 @@ impl Deliveries {
         }
         if let Some(integration) = self.filter.integration {
             values.push(integration.into());
-            // A CASE, so that no planner looks among all of the integration's deliveries instead of the stretch's.
+            // With a CASE, no planner searches all of the integration's deliveries instead of the stretch.
             let _ = write!(sql, " AND CASE WHEN d.integration_id = ${} THEN 1 ELSE 0 END = 1", values.len());
         }
         (sql, values)
@@ -151,7 +146,7 @@ impl List for Deliveries {
     }
 }
 
-/// A page of deliveries, in the order in which they became owed.
+/// A page of deliveries, in the order of queueing.
 pub fn list(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -168,7 +163,7 @@ pub fn list(
     tx.all(&sql, &values, shown)
 }
 
-/// How many deliveries the filter finds, counted no further than `most`.
+/// The number of matching deliveries, counted no further than `most`.
 pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, filter: &Filter, most: i64) -> Result<i64, Error> {
     let (conditions, mut values) = filter.conditions(workspace);
     values.push(Value::Int(most));
@@ -179,13 +174,13 @@ pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, filter: &Filter, most: i64
     tx.one(&sql, &values, |row| row.get(0))
 }
 
-/// One delivery.
+/// The delivery of this id, for an answer.
 pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: DeliveryId) -> Result<Option<Shown>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM {JOINED} WHERE d.id = $2 AND {OURS}");
     tx.optional(&sql, &[workspace.into(), id.into()], shown)
 }
 
-/// A delivery's tries, first to last.
+/// The attempts of a delivery, first to last.
 pub fn attempts(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -209,7 +204,7 @@ pub fn attempts(
     )
 }
 
-/// Failed deliveries of one integration, up to `most`.
+/// Up to `most` failed deliveries of one integration.
 pub fn failed(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -217,7 +212,7 @@ pub fn failed(
     most: i64,
 ) -> Result<Vec<(DeliveryId, IntegrationId, Timestamp)>, Error> {
     tx.all(
-        // The direction is asked for once more: what is not real is never put back.
+        // The direction is checked again: a call that was not real is never put back.
         "SELECT d.id, d.integration_id, d.created_at FROM deliveries d \
          JOIN calls c ON c.id = d.call_id AND CASE WHEN c.workspace_id = d.workspace_id THEN 1 ELSE 0 END = 1 \
          WHERE d.workspace_id = $1 AND d.integration_id = $2 AND d.state = 'failed' \
@@ -227,7 +222,7 @@ pub fn failed(
     )
 }
 
-/// The integrations that something was ever owed to: connectors' own ones, so there are few.
+/// The integrations that ever had a delivery. They are connectors' own ones, so there are few.
 pub fn owed_integrations(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<IntegrationId>, Error> {
     tx.all(
         "SELECT integration_id FROM sync_lanes WHERE workspace_id = $1 ORDER BY integration_id LIMIT 100",
@@ -236,7 +231,7 @@ pub fn owed_integrations(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<
     )
 }
 
-/// Every integration that something was ever owed to, with its figures.
+/// Every integration that ever had a delivery, with the counts of its queue.
 pub fn lanes(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<LaneShown>, Error> {
     let lanes: Vec<LaneShown> = tx.all(
         "SELECT l.integration_id, i.name, l.held, l.held_because, l.held_at, l.waits_because, l.due_at, l.failures, \
@@ -280,7 +275,7 @@ pub fn lanes(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<LaneShown>, 
             &[workspace.into(), lane.integration_id.into(), MOST_COUNTED.into()],
             |row| row.get(0),
         )?;
-        // Ids grow with time, so the first one is the oldest, and found without a look at the others.
+        // Ids grow with time, so the first one is the oldest and found without a scan.
         lane.oldest_pending_at = tx.optional(
             "SELECT created_at FROM delivery_queue WHERE workspace_id = $1 AND integration_id = $2 \
              ORDER BY delivery_id LIMIT 1",
@@ -292,7 +287,7 @@ pub fn lanes(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<LaneShown>, 
     Ok(figures)
 }
 
-/// How many deliveries there are of calls that were not real. The database allows none.
+/// The number of deliveries of calls that were not real. The database allows none.
 pub fn owed_by_unreal(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<i64, Error> {
     tx.one(
         "SELECT count(*) FROM deliveries d \
@@ -303,7 +298,7 @@ pub fn owed_by_unreal(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<i64, Er
     )
 }
 
-/// How many deliveries, and how many tries of one, there are for a call: for showing that there are none.
+/// The numbers of deliveries and of attempts for a call, for the proof that both are 0.
 pub fn sent_for(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId) -> Result<(i64, i64), Error> {
     tx.one(
         "SELECT count(DISTINCT d.id), count(a.number) FROM deliveries d \
@@ -314,7 +309,7 @@ pub fn sent_for(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId) -> Result
     )
 }
 
-/// Deletes the lane of an integration that is gone.
+/// Deletes the queue of a deleted integration.
 pub fn delete_lane(tx: &mut Tx<'_>, workspace: WorkspaceId, integration: IntegrationId) -> Result<(), Error> {
     tx.execute_later(
         "DELETE FROM sync_lanes WHERE workspace_id = $1 AND integration_id = $2",
@@ -322,7 +317,7 @@ pub fn delete_lane(tx: &mut Tx<'_>, workspace: WorkspaceId, integration: Integra
     )
 }
 
-/// Holds a lane: nothing of it is sent until it is released.
+/// Pauses a queue until it is released.
 pub fn hold(tx: &mut Tx<'_>, key: LaneKey, because: &str, now: Timestamp) -> Result<(), Error> {
     tx.execute(
         "UPDATE sync_lanes SET held = true, held_because = $3, held_at = $4 \
@@ -332,7 +327,8 @@ pub fn hold(tx: &mut Tx<'_>, key: LaneKey, because: &str, now: Timestamp) -> Res
     Ok(())
 }
 
-/// Releases a lane, due at once. What made it fail is forgotten, and so is the time it waited.
+/// Resumes a queue, which is due at once. Its failures are forgotten, and the time of the pause does not
+/// count as tried.
 pub fn release(tx: &mut Tx<'_>, key: LaneKey, now: Timestamp) -> Result<(), Error> {
     tx.execute(
         "UPDATE sync_lanes SET held = false, held_because = NULL, held_at = NULL, waits_because = NULL, failures = 0, \
@@ -342,8 +338,8 @@ pub fn release(tx: &mut Tx<'_>, key: LaneKey, now: Timestamp) -> Result<(), Erro
     Ok(())
 }
 
-/// Looks at a lane again at once, because what it may have waited for has changed, or at all of a workspace's. What Ward
-/// held because of how the integration was is let go; what a person held stays held.
+/// Makes the queue of one integration, or of all in a workspace, due at once, because the cause of its wait
+/// may be gone. Pauses that Ward caused end; pauses by a person stay.
 pub fn reopen(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -369,14 +365,15 @@ pub fn reopen(
     Ok(())
 }
 
-/// Puts what a call owes back into the queue, if it was held for want of a patient.
+/// Queues a call's delivery again, if it was held because its patient was unknown.
 pub fn release_unmatched(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
     call: CallId,
     now: Timestamp,
 ) -> Result<(), Error> {
-    // What a worker is about to hold for want of one is waited for: otherwise it would be held a moment after this looked.
+    // This update waits for a worker that is about to hold the delivery. Otherwise it could be held just
+    // after this query.
     tx.execute(
         "UPDATE deliveries SET call_id = call_id WHERE call_id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), call.into()],
@@ -394,8 +391,9 @@ pub fn release_unmatched(
     Ok(())
 }
 
-/// Puts a delivery back into the queue, due now, with a whole day of tries before it. Its identifier stays, and whether
-/// it may have arrived. Whoever asks for it does not want to wait until an integration that failed is tried by itself.
+/// Queues a delivery again, due now, with a whole day of attempts. Its id and its mark as possibly sent
+/// stay. The pause of a failing integration is lifted, because the requester does not want to wait for its
+/// end.
 pub fn requeue(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -421,7 +419,7 @@ pub fn requeue(
     Ok(())
 }
 
-/// Makes what a call owes due now, if it was never tried and waits only for more to be said of the call.
+/// Makes a call's delivery due now, if it was never tried and only waits for further reports of the call.
 pub fn hurry(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId, now: Timestamp) -> Result<(), Error> {
     let waiting: Vec<(DeliveryId, IntegrationId)> = tx.all(
         "SELECT id, integration_id FROM deliveries \
@@ -440,7 +438,7 @@ pub fn hurry(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId, now: Timesta
     Ok(())
 }
 
-/// Settles a delivery that a person has found in the EHR.
+/// Settles a delivery that a person found in the EHR.
 pub fn found_in_ehr(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -460,7 +458,7 @@ pub fn found_in_ehr(
     Ok(())
 }
 
-/// Notes that nothing of a delivery is in the EHR, whatever its tries may have done.
+/// Stores that the EHR does not contain a delivery, whatever its attempts may have done.
 pub fn not_in_ehr(tx: &mut Tx<'_>, workspace: WorkspaceId, delivery: DeliveryId) -> Result<(), Error> {
     tx.execute(
         "UPDATE deliveries SET maybe_sent = false WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
@@ -469,7 +467,7 @@ pub fn not_in_ehr(tx: &mut Tx<'_>, workspace: WorkspaceId, delivery: DeliveryId)
     Ok(())
 }
 
-/// Whether deliveries of the workspace wait to be sent.
+/// Whether deliveries of the workspace are queued.
 pub fn waits(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<bool, Error> {
     let found = tx.optional(
         "SELECT 1 FROM delivery_queue WHERE workspace_id = $1 LIMIT 1",

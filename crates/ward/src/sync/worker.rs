@@ -1,9 +1,9 @@
-//! Workers: they take a lane, commit, talk to the EHR, and settle.
+//! Delivery workers: they lease an integration queue, commit, talk to the EHR, and settle.
 //!
-//! Nothing is sent inside a transaction, and nothing is sent that is not marked as being sent first. A worker that dies
-//! therefore leaves a mark, and whoever comes after it looks into the EHR before sending again. Lanes are served beside
-//! each other: one whose EHR hangs holds up no other. A worker that is told to stop begins nothing and finishes what is
-//! under way.
+//! Nothing is sent inside a transaction, and every delivery is marked as being sent before it is sent. So a
+//! worker that dies leaves a mark, and the next worker searches the EHR before it sends again. Queues are
+//! served in parallel, so an EHR that hangs delays no other queue. A worker that is told to stop begins
+//! nothing new and finishes its running work.
 
 mod places;
 mod taking;
@@ -33,34 +33,36 @@ use places::{Place, Places, SLOW};
 use taking::Taken;
 use tried::Tried;
 
-/// Lanes that one look reads.
+/// Due queues that one query returns.
 const LOOKED_AT: u32 = 512;
-/// When this many of them wait for a place of their kind, the later ones are put off, so that a look sees past them.
+/// If more of them than this wait for a slot of their kind, the later ones are postponed, so that the next
+/// query sees others.
 const MOST_WAITING: usize = 256;
-/// The shortest time for which a lane is put off; up to as much again comes on top, by chance.
+/// The shortest time for which a queue is postponed. A random time of up to the same length is added.
 const PUT_OFF: Duration = Duration::from_secs(30);
-/// The least that a lane is let alone whose tries could not be settled.
+/// The shortest pause of a queue after an attempt that could not be settled.
 const UNSETTLED: Duration = Duration::from_secs(5);
-/// How often the queue's depth and age are measured.
+/// Pause between measurements of the queue's depth and age.
 const MEASURED: Duration = Duration::from_secs(15);
-/// The depth is counted no further than this.
+/// The measured depth ends at this number.
 const MOST_COUNTED: i64 = 100_000;
 
-/// Why a delivery into a chart is held while nobody has said whose.
+/// The reason for holding a delivery into a patient's chart while the patient is unknown.
 const UNMATCHED: &str = "unmatched_patient";
 
-/// How a worker works.
+/// The settings of a worker.
 #[derive(Clone)]
 pub struct Options {
-    /// How long it sleeps when nothing is due and nobody wakes it.
+    /// The pause between polls when nothing is due and no signal arrives.
     pub poll: Duration,
-    /// How many lanes it serves at once. Each has up to `concurrency` connections, so this bounds file descriptors.
+    /// Queues that it serves at once. Each has up to `concurrency` connections, so this bounds file
+    /// descriptors.
     pub lanes: usize,
-    /// How many deliveries of one lane it takes at once.
+    /// Deliveries of one queue that it leases at once.
     pub batch: i64,
-    /// How many deliveries of one integration it sends at once.
+    /// Deliveries of one integration that it sends at once.
     pub concurrency: usize,
-    /// For tests: called at each step, where a process may die.
+    /// For tests: called at each step at which a process may die.
     #[doc(hidden)]
     pub on_step: Option<Arc<dyn Fn(Step) + Send + Sync>>,
 }
@@ -71,28 +73,28 @@ impl Default for Options {
     }
 }
 
-/// Where a worker may die.
+/// A step at which a process may die.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Marked as being sent, and nothing sent.
+    /// Deliveries are marked as being sent, but nothing was sent.
     Leased,
-    /// The EHR has answered, and nothing of that is written.
+    /// The EHR has answered, but the answer is not stored.
     Sent,
-    /// Settled, and the lane still taken.
+    /// The deliveries are settled, but the queue is still leased.
     Settled,
 }
 
-/// A worker. Any number of them, in any number of processes, share one database.
+/// A delivery worker. Any number of workers, in any number of processes, share one database.
 pub struct Worker {
     app: Arc<App>,
-    /// Where it is not the server's own.
+    /// The client, if it is not the server's own.
     client: Option<(Outbound, Tokens)>,
     options: Options,
     places: Places,
 }
 
-/// How a lane's deliveries went so far.
+/// The result so far of one turn of a queue.
 #[derive(Default)]
 struct Progress {
     failures: i64,
@@ -100,7 +102,7 @@ struct Progress {
     hold: Option<&'static str>,
     succeeded_at: Option<Timestamp>,
     settled: usize,
-    /// How a try ended could not be written.
+    /// Whether the outcome of an attempt could not be stored.
     unsettled: bool,
 }
 
@@ -124,7 +126,7 @@ impl Worker {
         self.client.as_ref().map_or_else(|| self.app.wire.tokens(), |(_, tokens)| tokens)
     }
 
-    /// Works until it is told to stop, and then until what it has begun is finished.
+    /// Runs until it is told to stop, and then until its running work is finished.
     pub async fn run(self: Arc<Self>) {
         let mut measured: Option<Instant> = None;
         let mut serving: JoinSet<usize> = JoinSet::new();
@@ -137,7 +139,7 @@ impl Worker {
                 measured = Some(Instant::now());
                 self.measure().await;
             }
-            // Spread out, so that replicas do not look all at once.
+            // The jitter keeps replicas from polling at the same time.
             let jitter = Duration::from_millis(backoff::random(self.app.clock.now()) % 250);
             tokio::select! {
                 Some(ended) = serving.join_next_with_id() => note_end(ended, &mut served),
@@ -149,7 +151,7 @@ impl Worker {
         }
     }
 
-    /// Begins to serve the lanes that are due, as far as there are places for them.
+    /// Begins to serve the due queues, as far as slots are free.
     async fn begin(self: &Arc<Self>, serving: &mut JoinSet<usize>, served: &mut HashMap<Id, LaneKey>) {
         let due = self.due().await;
         let now = self.app.clock.now();
@@ -181,11 +183,12 @@ impl Worker {
             self.app.db.write("sync.put_off", move |tx| outbox::put_off(tx, &lanes, now, until)).await;
         if let Err(error) = put_off {
             let error: ward_db::Error = error;
-            tracing::error!(%error, "lanes that wait could not be put off; the next look tries again");
+            tracing::error!(%error, "cannot postpone waiting integration queues; will retry");
         }
     }
 
-    /// Serves every lane that is due, each once, and says how many deliveries were settled. For tests and measurements.
+    /// Serves every due queue once, and returns the number of settled deliveries. For tests and
+    /// measurements.
     pub async fn turn(&self) -> usize {
         let places = Places::new(usize::MAX);
         let now = self.app.clock.now();
@@ -198,14 +201,14 @@ impl Worker {
             .await
     }
 
-    /// Lanes whose turn it is.
+    /// Integration queues that are due.
     async fn due(&self) -> Vec<Due> {
         let now = self.app.clock.now();
         match self.app.db.read("sync.due", move |tx| outbox::due_lanes(tx, now, LOOKED_AT)).await {
             Ok(due) => due,
             Err(error) => {
                 let error: ward_db::Error = error;
-                tracing::error!(%error, "deliveries cannot be looked for; the next look tries again");
+                tracing::error!(%error, "cannot look for due deliveries; will retry");
                 Vec::new()
             }
         }
@@ -217,7 +220,7 @@ impl Worker {
         }
     }
 
-    /// A lane's lease: several times longer than all that can happen within it.
+    /// The duration of a lease: several times the duration of everything that may happen within it.
     fn lease_time(&self) -> Duration {
         self.outbound().limits().total_time * 6
     }
@@ -227,8 +230,9 @@ impl Worker {
             Ok(Some(taken)) => self.deliver(taken, place).await,
             Ok(None) => 0,
             Err(error) => {
-                tracing::error!(%error, "a lane cannot be taken; it is tried again");
-                // The place is kept meanwhile, so that the lane is not tried again at once, for ever.
+                tracing::error!(%error, "cannot lease an integration queue; will retry");
+                // The slot stays taken in the meantime, so that the queue is not tried again in a tight
+                // loop.
                 tokio::time::sleep(self.options.poll).await;
                 0
             }
@@ -238,10 +242,12 @@ impl Worker {
     async fn deliver(&self, taken: Taken, place: &Place) -> usize {
         self.step(Step::Leased);
         let Taken { lane, seen, work } = taken;
-        // What is not begun by then is left for the next turn, so that the lease outlives everything begun.
+        // Deliveries not begun by then are left for the next turn, so that the lease outlives everything
+        // that was begun.
         let begin_by = Instant::now() + self.outbound().limits().total_time;
         let connection = self.connection(&lane, seen).await;
-        // A lane whose integration could not be read rests a little, or it would be taken again at once, for ever.
+        // A queue whose integration could not be read pauses a little, or it would be leased again in a
+        // tight loop.
         let unsettled = connection.is_none();
         let progress = Mutex::new(Progress { failures: lane.failures, unsettled, ..Progress::default() });
         let stop = AtomicBool::new(false);
@@ -270,7 +276,7 @@ impl Worker {
         self.leave(&lane, seen, progress.into_inner()).await
     }
 
-    /// Runs a try to its end and notes how long it took.
+    /// Runs an attempt to its end, and records its duration.
     async fn timed(&self, place: &Place, attempt: impl Future<Output = Tried>) -> Tried {
         let began = Instant::now();
         let mut attempt = std::pin::pin!(attempt);
@@ -287,8 +293,9 @@ impl Worker {
         tried
     }
 
-    /// Asked before each try: whether this process goes on, the lane is still this worker's, and nobody has held or
-    /// disabled anything since it was taken. Gives the call that the try is about. `None`: the try may not begin.
+    /// The check before each attempt: the process goes on, the lease is still this worker's, and no pause
+    /// or deactivation has happened since. Returns the call to deliver; `None` if the attempt must not
+    /// begin.
     async fn may_begin(
         &self,
         lane: &Lane,
@@ -306,7 +313,7 @@ impl Worker {
             Ok(Some(calls::by_id(tx, ours.key.0, call)?.map(Box::new)))
         });
         let begun = begun.await.unwrap_or_else(|error: ward_db::Error| {
-            tracing::error!(%error, "the lane cannot be read, so the delivery is not sent now; it is tried again");
+            tracing::error!(%error, "cannot check whether the delivery is allowed; will retry");
             None
         });
         if begun.is_none() {
@@ -315,7 +322,7 @@ impl Worker {
         begun
     }
 
-    /// One try, as far as the EHR.
+    /// One attempt, up to the EHR's answer.
     async fn attempt(
         &self,
         lane: &Lane,
@@ -323,11 +330,11 @@ impl Worker {
         leased: &Leased,
         call: Option<&CallRecord>,
     ) -> Tried {
-        // The last wall: whatever the database let through, a call that was not real is not sent.
+        // The last barrier: even if the database let it through, a call that was not real is not sent.
         let real = call.and_then(|call| call.direction.real().map(|direction| (call, direction)));
         let Some((call, direction)) = real else {
             metrics::counter!("ward_sync_stopped_total").increment(1);
-            tracing::error!(delivery = %leased.id, "a delivery of a call that was not real was stopped");
+            tracing::error!(delivery = %leased.id, "stopped the delivery of a call that was not real; it is marked as failed. This is a fault in Ward: report it");
             return Tried::unsent(Settled::Failed("not_a_real_call", leased.maybe_sent), "stopped");
         };
         let Some(form) = note::form_of(&connection.name) else {
@@ -409,7 +416,7 @@ impl Worker {
                 };
                 let settled = outbox::settle(tx, &lane, &leased, &tried.settled, &attempt)?;
                 if settled && matches!(tried.settled, Settled::Held(UNMATCHED, _)) {
-                    // The patient may have become known while this was under way.
+                    // The patient may have become known during the attempt.
                     let call = calls::by_id(tx, lane.key.0, leased.call)?;
                     if call.is_some_and(|call| call.detail("patient_id").is_some()) {
                         store::release_unmatched(tx, lane.key.0, leased.call, ended_at)?;
@@ -421,11 +428,14 @@ impl Worker {
         match settled {
             Ok(true) => progress.lock().settled += usize::from(tried_it),
             Ok(false) => {
-                tracing::warn!("a try outlived its lease; whoever has the delivery now will look first");
+                tracing::warn!(
+                    "an attempt outlived its lease; another worker has the delivery and will search the EHR first"
+                );
             }
-            // The mark stays: when the lease has run out, somebody looks before sending again.
+            // The mark stays: after the lease expires, the next worker searches the EHR before it sends
+            // again.
             Err(error) => {
-                tracing::error!(%error, "how a try ended could not be written");
+                tracing::error!(%error, "cannot store the outcome of an attempt; the next worker will search the EHR first");
                 let mut progress = progress.lock();
                 (progress.unsettled, progress.failures) = (true, progress.failures + 1);
                 stop.store(true, Ordering::Relaxed);
@@ -433,7 +443,8 @@ impl Worker {
         }
     }
 
-    /// Gives the lane back. What was learned of an integration that was changed meanwhile is not held against it.
+    /// Ends the lease of the queue. If the integration was changed in the meantime, failures of its old
+    /// configuration do not count.
     async fn leave(&self, lane: &Lane, seen: Timestamp, progress: Progress) -> usize {
         let now = self.app.clock.now();
         let broken = progress.failures >= backoff::BREAKS_AFTER;
@@ -469,7 +480,7 @@ impl Worker {
             .await;
         if let Err(error) = left {
             let error: ward_db::Error = error;
-            tracing::error!(%error, "a lane could not be given back; it is free when its lease has run out");
+            tracing::error!(%error, "cannot end the lease of an integration queue; it is free when the lease expires");
         }
         progress.settled
     }
@@ -488,13 +499,13 @@ fn note_end(ended: Result<(Id, usize), tokio::task::JoinError>, served: &mut Has
     match ended {
         Ok((id, _)) => served.remove(&id),
         Err(error) => {
-            tracing::error!(%error, "the serving of a lane ended by itself; its lease runs out");
+            tracing::error!(%error, "serving an integration queue panicked; it is free when the lease expires");
             served.remove(&error.id())
         }
     };
 }
 
-/// Keeps a worker going until it is told to stop: one that panics is replaced.
+/// Keeps a worker running until it is told to stop; a worker that panics is replaced.
 pub async fn keep_going(worker: Arc<Worker>) {
     while worker.app.sync.stopped_at().is_none() {
         let mut running = JoinSet::new();
@@ -503,7 +514,7 @@ pub async fn keep_going(worker: Arc<Worker>) {
         if worker.app.sync.stopped_at().is_some() {
             return;
         }
-        tracing::error!(?ended, "the delivery worker ended by itself; another takes its place");
+        tracing::error!(?ended, "the delivery worker stopped unexpectedly; starting another");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

@@ -1,19 +1,19 @@
-//! The fields of a callback, and what Twilio signs of them.
+//! The fields of a callback, and the signature over them.
 //!
-//! Twilio signs the URL with the fields sorted by name, names and values joined without anything between. Text that was
-//! signed once could therefore be cut into other names and values, under the same signature. [`Form::read_by_one_way`]
-//! refuses every form that another cut could have made of a genuine one.
+//! Twilio signs the URL and the fields, sorted by name, with names and values joined without separators. So
+//! a signed text could be split into other names and values under the same signature.
+//! [`Form::read_by_one_way`] refuses every form that another split of a genuine one could yield.
 
 use aws_lc_rs::hmac;
 
-/// Fields that every status callback has. Without one of them a form is none.
+/// Fields of every status callback; a form without one of them is refused.
 const REQUIRED: [&str; 6] = ["AccountSid", "CallSid", "CallStatus", "Direction", "From", "To"];
 
-/// Fields that a status callback may have and that change what is recorded.
+/// Optional fields of a status callback that change the recorded call.
 const OPTIONAL: [&str; 3] = ["CallDuration", "ParentCallSid", "Timestamp"];
 
-/// Further names that Twilio documents for status callbacks. Names that Twilio adds later are taken as well, unless one
-/// of these is a part of them.
+/// Other names that Twilio documents for status callbacks. Names that Twilio adds later are accepted as
+/// well, unless they contain one of these.
 const DOCUMENTED: [&str; 44] = [
     "AnsweredBy",
     "ApiVersion",
@@ -71,37 +71,37 @@ fn known() -> impl Iterator<Item = &'static str> {
     REQUIRED.into_iter().chain(OPTIONAL).chain(DOCUMENTED)
 }
 
-/// Whether a name that is long enough not to stand in ordinary words is a part of `text`.
+/// Whether `text` contains a field name that is long enough not to occur in ordinary words.
 fn holds_a_name(text: &str, after: &str) -> bool {
     known().any(|name| name.len() >= 5 && name > after && text.contains(name))
 }
 
 impl Form {
-    /// Reads a form's body. A field that is there twice with the same value counts once, as it does for Twilio.
+    /// Parses a form's body. Equal fields count once, as they do for Twilio.
     pub fn parse(body: &[u8]) -> Self {
         let fields = form_urlencoded::parse(body);
         Self::of(fields.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
     }
 
-    /// The form of these fields, in any order.
+    /// Makes a form of these fields, in any order.
     pub fn of(mut fields: Vec<(String, String)>) -> Self {
         fields.sort();
         fields.dedup();
         Self(fields)
     }
 
-    /// The value of this field, if it is there.
+    /// The value of this field, if the form has it.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// A field that every callback has and this form lacks.
+    /// A required field that this form lacks.
     pub fn lacks(&self) -> Option<&'static str> {
         REQUIRED.into_iter().find(|name| self.field(name).is_none())
     }
 
-    /// Whether `given` (20 bytes) is the signature over this URL and these fields, under this auth token. Constant time in
-    /// the signature.
+    /// Whether `given` (20 bytes) is the signature over this URL and these fields under this auth token.
+    /// The comparison takes constant time.
     pub fn is_signed(&self, token: &[u8], url: &str, given: &[u8]) -> bool {
         let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, token);
         hmac::verify(&key, [url, &self.joined()].concat().as_bytes(), given).is_ok()
@@ -111,14 +111,14 @@ impl Form {
         self.0.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]).collect()
     }
 
-    /// Whether no other cut of the same text can have been a genuine callback that says something else.
+    /// Whether no other split of the same text can be a genuine callback with another content.
     pub fn read_by_one_way(&self) -> bool {
         let names_are_genuine = self.0.iter().all(|(name, _)| is_genuine(name));
         let each_once = self.0.windows(2).all(|pair| pair[0].0 != pair[1].0);
         names_are_genuine && each_once && self.ends_are_where_they_seem() && self.optional_names_are_names()
     }
 
-    /// Whether no value that is recorded took up the field behind it, or lost its own end to that field's name.
+    /// Whether no recorded value contains the next field, or has lost its own end to the next field's name.
     fn ends_are_where_they_seem(&self) -> bool {
         let word = |name: &str| {
             let value = self.field(name).unwrap_or_default();
@@ -127,7 +127,8 @@ impl Form {
         let party = |name: &str| {
             let value = self.field(name).unwrap_or_default();
             let number = value.starts_with(|first: char| first == '+' || first.is_ascii_digit());
-            // A name that was cut off would leave a letter at the number's end. Other signs are for the number's own rule.
+            // A split inside of the next name would leave a letter at the number's end. The rule of numbers
+            // judges other characters.
             let letters = value.bytes().any(|byte| byte.is_ascii_alphabetic());
             !(holds_a_name(value, name) || number && letters)
         };
@@ -141,8 +142,8 @@ impl Form {
             && party("To")
     }
 
-    /// Whether the names of optional fields stand nowhere but where such a field begins: in no other value, and not across
-    /// the end of one.
+    /// Whether the names of optional fields occur only at the beginning of such a field: in no other value,
+    /// and not across the end of one.
     fn optional_names_are_names(&self) -> bool {
         let joined = self.joined();
         let mut begins = Vec::with_capacity(self.0.len());
@@ -157,7 +158,7 @@ impl Form {
     }
 }
 
-/// Whether Twilio can have given a field this name: a capital first, and no name that it gives elsewhere inside.
+/// Whether Twilio may use this field name: it begins with a capital, and contains no other known name.
 fn is_genuine(name: &str) -> bool {
     let word = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
     let inner = name.get(1..).unwrap_or_default();
@@ -205,7 +206,7 @@ mod tests {
         ("ToCity", "TOMAH"),
     ];
 
-    /// Whether a form is taken that comes with the signature of a genuine one.
+    /// Whether a form is accepted that carries the signature of a genuine one.
     fn is_taken_for(genuine: &[(String, String)], fields: &[(String, String)]) -> bool {
         let (form, genuine) = (Form::of(fields.to_vec()), Form::of(genuine.to_vec()));
         form.joined() == genuine.joined()
@@ -220,7 +221,7 @@ mod tests {
         is_taken_for(fields, fields)
     }
 
-    /// The fields of a form that are recorded.
+    /// The recorded fields of a form.
     fn recorded(fields: &[(String, String)]) -> Vec<(String, String)> {
         let recorded = |name: &String| REQUIRED.into_iter().chain(OPTIONAL).any(|known| known == name);
         fields.iter().filter(|(name, _)| recorded(name)).cloned().collect()
@@ -236,7 +237,7 @@ mod tests {
                 .filter(|(name, _)| name == "From")
                 .for_each(|(_, value)| caller.clone_into(value));
             assert!(taken(&fields), "{caller}");
-            // A name that does not begin with a capital is refused by itself.
+            // A name that does not begin with a capital is refused anyway.
             let cuts = |text: String| {
                 let capitals = text.clone().into_bytes();
                 let cuts = (0..text.len()).filter(move |cut| capitals[*cut].is_ascii_uppercase());
@@ -248,14 +249,14 @@ mod tests {
                 assert!(!taken || recorded(&other) == recorded(&fields), "{other:?}");
             };
             for at in 0..fields.len() {
-                // The border between a name and its value, in every place.
+                // Moves the border between a name and its value to every position.
                 let whole = format!("{}{}", fields[at].0, fields[at].1);
                 for cut in 1..=whole.len() {
                     let mut other = fields.clone();
                     other[at] = (whole[..cut].to_owned(), whole[cut..].to_owned());
                     check(other);
                 }
-                // The field cut in two, in every place.
+                // Splits the field in two at every position.
                 let own = &fields[at].1;
                 for (cut, name_ends) in cuts(own.clone()) {
                     let mut other = fields.clone();
@@ -264,13 +265,14 @@ mod tests {
                     check(other);
                 }
                 let Some((next_name, next_value)) = fields.get(at + 1) else { continue };
-                // The next field taken up by this one's value.
+                // Makes this value contain the next field.
                 let value = format!("{own}{next_name}{next_value}");
                 let mut other = fields.clone();
                 other[at].1.clone_from(&value);
                 other.remove(at + 1);
                 check(other);
-                // The border between this field and the next one, in every place, with every end of the next one's name.
+                // Moves the border between this field and the next to every position, with every end of the
+                // next name.
                 for (cut, name_ends) in cuts(value.clone()) {
                     let mut other = fields.clone();
                     other[at].1 = value[..cut].to_owned();
@@ -291,7 +293,7 @@ mod tests {
         assert!(!taken(&fields), "a name with two values");
     }
 
-    /// The example of Twilio's own documentation.
+    /// Uses the example of Twilio's own documentation.
     #[test]
     fn the_published_signature_is_recognized() {
         let url = "https://mycompany.com/myapp.php?foo=1&bar=2";

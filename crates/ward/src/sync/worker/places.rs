@@ -1,8 +1,8 @@
-//! The lanes that a worker serves at once, and which lane gets the next place.
+//! The slots of a worker for queues that it serves at once, and which queue gets the next slot.
 //!
-//! An EHR that answers slowly keeps a place for as long as its tries last. Places are therefore bounded three times: for
-//! one workspace, for lanes that are known to be slow or failing, and for lanes that have not been quick yet. What the
-//! slow lanes may not have stays free for the others, however many slow lanes there are.
+//! A slow EHR occupies a slot for as long as its attempts last. Slots are therefore bounded three times:
+//! for one workspace, for queues known as slow or failing, and for queues not known as quick. The slots
+//! beyond these bounds stay free for other queues, however many slow ones there are.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,32 +14,32 @@ use ward_db::Timestamp;
 use super::super::outbox::{Due, LaneKey};
 use crate::shares::{Full, Holder, Limits, Share, Shares};
 
-/// A try that takes longer than this makes its lane a slow one.
+/// An attempt that takes longer makes its queue a slow one.
 pub const SLOW: Duration = Duration::from_secs(2);
-/// A lane stays a slow one for this many times as long as the try took.
+/// A queue stays slow for this many times the duration of the attempt.
 const REMEMBERED: u32 = 30;
-/// Lanes whose pace is remembered. A lane that is forgotten counts as one that has not been quick yet.
+/// Queues whose pace is cached. An evicted queue counts as not known to be quick.
 const MOST_PACES: usize = 65_536;
 
-/// The places of one worker.
+/// The slots of one worker.
 pub struct Places {
-    /// Every lane that is being served.
+    /// A share for every queue that is being served.
     all: Shares,
-    /// Those of them that were not known to be quick.
+    /// A share for each of them that was not known to be quick.
     unproven: Shares,
-    /// Those of them that were known to be slow or failing, or turned out to be slow.
+    /// A share for each of them that was, or has become, slow or failing.
     slow: Shares,
     paces: Cache<LaneKey, Pace>,
 }
 
-/// How quickly a lane's EHR has answered.
+/// How quickly the EHR of a queue has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pace {
     Quick,
     SlowUntil(Timestamp),
 }
 
-/// A lane's place. Its shares return when it is dropped.
+/// A queue's slot. Dropping it returns its shares.
 pub struct Place {
     key: LaneKey,
     _all: Share,
@@ -48,7 +48,8 @@ pub struct Place {
 }
 
 impl Places {
-    /// So many places. A workspace has a sixteenth of them, slow lanes half, lanes not known to be quick three quarters.
+    /// Creates this many slots. A workspace gets a sixteenth of them, slow queues half, and queues not
+    /// known to be quick three quarters.
     pub fn new(lanes: usize) -> Self {
         let total = u32::try_from(lanes.max(1)).unwrap_or(u32::MAX);
         let shares = |name, units: u32| {
@@ -62,10 +63,10 @@ impl Places {
         }
     }
 
-    /// A place for this lane, if one is free for its kind.
+    /// Takes a slot for this queue, if one is free for its kind.
     ///
     /// # Errors
-    /// [`Full`] when the workspace, the lanes of this pace, or all lanes together have what they may.
+    /// [`Full`] if the workspace, the queues of this pace, or all queues together have reached their bound.
     pub fn take(&self, due: &Due, now: Timestamp) -> Result<Arc<Place>, Full> {
         let holder = Holder::Workspace(due.key.0);
         let pace = self.paces.get(&due.key);
@@ -82,28 +83,28 @@ impl Places {
         }))
     }
 
-    /// Whether a lane of any pace could get a place.
+    /// Whether any slot is free.
     pub fn are_free(&self) -> bool {
         self.all.used() < self.all.limits().total
     }
 }
 
 impl Places {
-    /// Notes that a try of this lane has taken longer than [`SLOW`] and goes on. The lane counts as a slow one at once, so
-    /// that fewer other slow lanes begin beside it.
+    /// Records that an attempt of this queue takes longer than [`SLOW`] and goes on. The queue counts as
+    /// slow at once, so that fewer other slow queues begin.
     pub fn turn_slow(&self, place: &Place, now: Timestamp) {
         self.note(place, SLOW, now);
         let holder = Holder::Workspace(place.key.0);
         for (held, pool) in [(&place.unproven, &self.unproven), (&place.slow, &self.slow)] {
             let mut held = held.lock();
             if held.is_none() {
-                // A lane that is served already goes on, whether its new kind has room or not.
+                // A queue that is being served goes on, even if its new kind has no room.
                 *held = pool.try_take(holder, 1).ok();
             }
         }
     }
 
-    /// Notes how long a try of this lane took.
+    /// Records the duration of an attempt of this queue.
     pub fn note(&self, place: &Place, took: Duration, now: Timestamp) {
         self.note_of(place.key, took, now);
     }
@@ -137,7 +138,7 @@ mod tests {
         Due { key: (WorkspaceId::at(NOW), IntegrationId::at(NOW)), failures }
     }
 
-    /// A lane that has been quick once.
+    /// A queue that was quick once.
     fn quick(places: &Places) -> Due {
         let lane = due(0);
         places.note_of(lane.key, Duration::from_millis(20), NOW);

@@ -1,4 +1,5 @@
-//! Taking a lane: one short transaction marks what is due, and everything of the tenant's size is read after it.
+//! Leasing a queue: one short transaction marks the due deliveries. Everything that grows with the tenant's
+//! data is read after it.
 
 use std::time::Duration;
 
@@ -10,22 +11,22 @@ use crate::integrations::{self, Connection};
 use crate::sync::backoff;
 use crate::workspaces;
 
-/// How long a lane that waits for a person is let alone. A change to what it waits for wakes it; this is for changes that
-/// are made past Ward.
+/// How long a queue that waits for a person is left alone. A change of what it waits for wakes it; this
+/// pause is for changes that were made without Ward.
 const RECHECK: Duration = Duration::from_mins(30);
 
-/// A lane with what is to be sent.
+/// A leased queue with its deliveries.
 pub(super) struct Taken {
-    /// The lane.
+    /// The lease on the queue.
     pub lane: Lane,
-    /// When its integration had last changed.
+    /// The last change of its integration, at the time of the lease.
     pub seen: Timestamp,
-    /// What is marked as being sent.
+    /// The deliveries that are marked as being sent.
     pub work: Vec<Leased>,
 }
 
 impl Worker {
-    /// Takes the lane and marks what is due of it, in one transaction. `None`: there is nothing to do.
+    /// Leases the queue and marks its due deliveries, in one transaction. `None` if there is nothing to do.
     pub(super) async fn take(&self, key: LaneKey) -> Result<Option<Taken>, ward_db::Error> {
         let (now, lease_time, batch) = (self.app.clock.now(), self.lease_time(), self.options.batch);
         let token = Uuid::new_v4();
@@ -60,7 +61,7 @@ impl Worker {
                     return Ok(None);
                 };
                 outbox::go_on(tx, &mut lane, now)?;
-                // After many failures in a row one delivery goes ahead to see.
+                // After many consecutive failures, one delivery goes first as a test.
                 let most = if lane.failures >= backoff::BREAKS_AFTER { 1 } else { batch };
                 let work = outbox::lease(tx, &lane, now, most)?;
                 if work.is_empty() {
@@ -77,13 +78,13 @@ impl Worker {
             .await
     }
 
-    /// The integration as it was when its lane was taken, with its credentials opened. `None`: it has changed since or
-    /// cannot be read, and nothing is sent in this turn.
+    /// The integration as it was at the time of the lease, with its credentials opened. `None` if it has
+    /// changed since or cannot be read; nothing is sent in this turn.
     pub(super) async fn connection(&self, lane: &Lane, seen: Timestamp) -> Option<Connection> {
         match integrations::connection(&self.app, lane.key.0, lane.key.1).await {
             Ok(found) => found.filter(|connection| connection.updated_at == seen),
             Err(error) => {
-                tracing::error!(%error, "an integration cannot be read; its deliveries are tried again");
+                tracing::error!(%error, "cannot read an integration; its deliveries will be retried");
                 None
             }
         }

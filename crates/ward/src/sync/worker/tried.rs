@@ -1,4 +1,4 @@
-//! What came of a try, for its delivery and for its lane.
+//! The consequences of an attempt for its delivery and its queue.
 
 use std::time::Duration;
 
@@ -9,30 +9,30 @@ use ward_ehr::delivery::Verdict;
 use super::super::backoff;
 use super::super::outbox::{Leased, Settled};
 
-/// How one try went.
+/// The result of one attempt.
 pub struct Tried {
-    /// Where it leaves the delivery.
+    /// The state in which it leaves the delivery.
     pub settled: Settled,
-    /// A word for it.
+    /// The outcome, as one word.
     pub outcome: &'static str,
-    /// The status, if there was an answer.
+    /// The HTTP status, if there was an answer.
     pub status: Option<u16>,
-    /// What the EHR said, or why there was no answer.
+    /// The answer of the EHR, or the reason why there was none.
     pub detail: Option<Value>,
-    /// How long the EHR wants to be let alone.
+    /// The pause that the EHR asked for.
     pub after: Option<Duration>,
-    /// Why the whole lane is to be held, if it is.
+    /// The reason to pause the whole queue, if there is one.
     pub hold: Option<&'static str>,
-    /// Whether the EHR was asked.
+    /// Whether a request was sent to the EHR.
     pub was_sent: bool,
-    /// The EHR took it or said no to it: it works.
+    /// Whether the EHR accepted or refused the call, which shows that it works.
     pub arrived: bool,
-    /// The EHR does not work.
+    /// Whether the attempt shows that the EHR does not work.
     pub failed: bool,
 }
 
 impl Tried {
-    /// What a verdict means for the delivery and for its lane.
+    /// The consequences of the EHR's verdict.
     pub fn of(leased: &Leased, verdict: Verdict, now: Timestamp) -> Self {
         let mut tried = Self { was_sent: true, ..Self::not_begun() };
         match verdict {
