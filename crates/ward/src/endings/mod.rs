@@ -1,8 +1,8 @@
 //! Ends that concern more rows than one write may touch.
 //!
-//! A member may have a million keys and invitations, and a workspace a million members. The write that ends them closes the
-//! first few rows itself. For the others it leaves an *ending*, by which the rules refuse those rows from the same commit
-//! on, and the sweep closes them afterwards, some at a time. The audit tells of each step.
+//! A member may have a million keys and invitations, and a workspace a million members. The write that ends
+//! them closes only the first few rows. For the others it leaves an *ending*: from that commit on, the
+//! rules refuse those rows. A background task then closes them in steps, and the audit records each step.
 
 mod store;
 
@@ -14,21 +14,21 @@ use crate::ids::{PrincipalId, WorkspaceId};
 
 pub use store::{count, forget, next, put_off, stands};
 
-/// How many rows the write itself closes.
+/// Rows that the write itself closes.
 pub const AT_ONCE: u32 = 10;
-/// How many rows one step of the sweep closes.
+/// Rows that one step of the background task closes.
 pub const STEP: u32 = 200;
 
-/// What a member's role, or the state of a workspace, ended.
+/// The kind of rows that a change of a member's role or a workspace's state ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The keys of this workspace that speak for a principal who is no member any more.
+    /// The workspace's keys that speak for a principal that is no longer a member.
     Keys,
-    /// All invitations that the principal made.
+    /// All invitations that the principal created.
     Invitations,
-    /// The principal's invitations of owners.
+    /// The principal's invitations with the role owner.
     OwnerInvitations,
-    /// The places of the workspace in its members' lists.
+    /// The positions of the workspace in its members' lists.
     Listing,
 }
 
@@ -49,36 +49,36 @@ impl Kind {
     }
 }
 
-/// How far a step came.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Rows are left.
+    /// Rows are left for another step.
     Some,
-    /// No row is left.
+    /// No row is left to close.
     All,
 }
 
-/// An ending that rows still have to follow.
+/// An ending with rows that are not closed yet.
 #[derive(Clone, Debug)]
 pub struct Ending {
-    /// In which workspace.
+    /// The workspace of the rows.
     pub workspace: WorkspaceId,
-    /// Whose rows; nil where all members are concerned.
+    /// The principal that the rows belong to; nil if all members are concerned.
     pub principal: PrincipalId,
-    /// Which rows.
+    /// The kind of the rows.
     pub kind: Kind,
-    /// The place before which the rows stand.
+    /// Rows with a position before this one are concerned.
     pub position: i64,
-    /// The member up to whom lists are done.
+    /// The last member whose list is done.
     pub done_until: PrincipalId,
-    /// Who ended the rows.
+    /// The actor whose request ended the rows.
     pub actor: Actor,
-    /// The request that ended them.
+    /// The id of the request that ended them.
     pub request_id: String,
 }
 
 impl Ending {
-    /// The end of this member's rows that stand before `position`.
+    /// An ending of this member's rows with a position before `position`.
     pub fn of_member(
         workspace: WorkspaceId,
         principal: PrincipalId,
@@ -97,7 +97,7 @@ impl Ending {
         }
     }
 
-    /// A change of all members' lists, which is done up to this member.
+    /// A change of all members' lists, of which those up to this member are done.
     pub fn of_lists(
         workspace: WorkspaceId,
         done_until: PrincipalId,
@@ -109,7 +109,7 @@ impl Ending {
         Self { done_until, ..all }
     }
 
-    /// Leaves the ending for the sweep, in place of an earlier one of the same rows.
+    /// Stores the ending for the background task. It replaces an earlier one of the same rows.
     pub fn begin(&self, tx: &mut Tx<'_>, now: Timestamp) -> Result<(), Error> {
         store::put(tx, self, now)
     }

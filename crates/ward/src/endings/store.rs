@@ -6,7 +6,7 @@ use super::{Ending, Kind};
 use crate::audit::Actor;
 use crate::ids::PrincipalId;
 
-/// Stores an ending in place of an earlier one of the same rows.
+/// Stores an ending, and replaces an earlier one of the same rows.
 pub(super) fn put(tx: &mut Tx<'_>, new: &Ending, due_at: Timestamp) -> Result<(), Error> {
     forget(tx, new)?;
     tx.execute_later(
@@ -26,7 +26,7 @@ pub(super) fn put(tx: &mut Tx<'_>, new: &Ending, due_at: Timestamp) -> Result<()
     )
 }
 
-/// The ending whose turn it is.
+/// The due ending that has waited longest.
 pub fn next(tx: &mut Tx<'_>, now: Timestamp) -> Result<Option<Ending>, Error> {
     tx.optional(
         "SELECT workspace_id, principal_id, kind, position, done_until, actor_entity_id, actor_credential_id, request_id \
@@ -46,7 +46,7 @@ pub fn next(tx: &mut Tx<'_>, now: Timestamp) -> Result<Option<Ending>, Error> {
     )
 }
 
-/// Puts an ending behind all others, with the member up to whom its lists are done.
+/// Moves an ending behind all others, and stores the last member whose list is done.
 pub fn put_off(
     tx: &mut Tx<'_>,
     ending: &Ending,
@@ -65,7 +65,8 @@ pub fn put_off(
     )
 }
 
-/// Whether the ending stands as it was read. Another replica may have closed it, or a later ending may have replaced it.
+/// Whether the stored ending is still as it was read. Another replica may have closed it, or a later ending
+/// may have replaced it.
 pub fn stands(tx: &mut Tx<'_>, ending: &Ending) -> Result<bool, Error> {
     let same = tx.optional(
         "SELECT position, done_until FROM endings WHERE workspace_id = $1 AND principal_id = $2 AND kind = $3",
@@ -75,7 +76,7 @@ pub fn stands(tx: &mut Tx<'_>, ending: &Ending) -> Result<bool, Error> {
     Ok(same == Some((ending.position, ending.done_until)))
 }
 
-/// Forgets an ending whose rows are closed.
+/// Deletes an ending whose rows are closed.
 pub fn forget(tx: &mut Tx<'_>, ending: &Ending) -> Result<(), Error> {
     tx.execute_later(
         "DELETE FROM endings WHERE workspace_id = $1 AND principal_id = $2 AND kind = $3",
@@ -83,7 +84,7 @@ pub fn forget(tx: &mut Tx<'_>, ending: &Ending) -> Result<(), Error> {
     )
 }
 
-/// How many endings wait, counted no further than `most`.
+/// The number of due endings, counted no further than `most`.
 pub fn count(tx: &mut Tx<'_>, now: Timestamp, most: i64) -> Result<i64, Error> {
     tx.one(
         "SELECT count(*) FROM (SELECT 1 FROM endings WHERE due_at <= $1 LIMIT $2) AS counted",

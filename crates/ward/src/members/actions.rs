@@ -1,4 +1,4 @@
-//! Writes on members: set a role, remove, leave.
+//! Writes on members: change of role, removal, leaving.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub struct NewRole {
     role: String,
 }
 
-/// What was done to a member.
+/// The audit event of a change of a member.
 pub(super) fn event<'a>(
     context: &'a Context,
     actor: Actor,
@@ -50,7 +50,7 @@ pub(super) fn event<'a>(
     }
 }
 
-/// Gives a member another role. The same role again writes nothing.
+/// Gives a member another role. The current role writes nothing.
 pub async fn set_role(
     app: &Arc<App>,
     entry: Entry,
@@ -84,7 +84,7 @@ pub async fn set_role(
     note_if_forbidden(app, &noted, outcome)
 }
 
-/// Stores a member's new role, and ends what the member began with more authority than they have now.
+/// Stores a member's new role, and ends pending offers that need more permissions than the member now has.
 pub(super) fn change_role(
     tx: &mut Tx<'_>,
     context: &Context,
@@ -96,16 +96,16 @@ pub(super) fn change_role(
     invitations::actions::end_beyond(tx, context, actor, (workspace, member.principal), Some(member.role))?;
     let who = member.principal;
     if member.role == Role::Owner {
-        return transfers::end_if(tx, context, actor, workspace, "the nominee is an owner now", |it| {
+        return transfers::end_if(tx, context, actor, workspace, "the nominee is now an owner", |it| {
             it.nominee_entity_id == who
         });
     }
-    transfers::end_if(tx, context, actor, workspace, "the nominator is no owner any more", |it| {
+    transfers::end_if(tx, context, actor, workspace, "the nominator is no longer an owner", |it| {
         it.nominated_by_entity_id == who
     })
 }
 
-/// Ends another's membership, with their keys of this workspace.
+/// Ends the membership of another principal, with its keys of this workspace.
 pub async fn remove(app: &Arc<App>, entry: Entry, member: PrincipalId) -> Result<(), ApiError> {
     let noted = entry.clone();
     let outcome = app
@@ -122,7 +122,7 @@ pub async fn remove(app: &Arc<App>, entry: Entry, member: PrincipalId) -> Result
     note_if_forbidden(app, &noted, outcome)
 }
 
-/// Ends a membership for the operator. `None`: there is no such member.
+/// Ends a membership as the operator. `None` if there is no such member.
 pub fn remove_as_operator(
     tx: &mut Tx<'_>,
     context: &Context,
@@ -152,7 +152,8 @@ pub async fn leave(app: &Arc<App>, entry: Entry) -> Result<(), ApiError> {
     note_if_forbidden(app, &noted, outcome)
 }
 
-/// Ends a membership and all that hangs on it, in the same commit: keys, invitations, a transfer of ownership.
+/// Ends a membership and everything that depends on it in the same commit: keys, invitations, a transfer of
+/// ownership.
 fn end(
     tx: &mut Tx<'_>,
     context: &Context,
@@ -165,7 +166,7 @@ fn end(
     let keys = end_keys(tx, context, &actor, workspace, member.principal)?;
     workspaces::forget_test_credentials(tx, workspace, context.now)?;
     invitations::actions::end_beyond(tx, context, &actor, (workspace, member.principal), None)?;
-    transfers::end_if(tx, context, &actor, workspace, "one of the two is no member any more", |it| {
+    transfers::end_if(tx, context, &actor, workspace, "one of the two is no longer a member", |it| {
         [it.nominee_entity_id, it.nominated_by_entity_id].contains(&member.principal)
     })?;
     identity::leave(tx, member.principal, workspace)?;
@@ -175,8 +176,8 @@ fn end(
     audit::record(tx, event(context, actor, action, workspace, member, what))
 }
 
-/// Ends the keys of this workspace that speak for a member who goes. The write closes the first few, and leaves an ending
-/// for the others.
+/// Revokes the workspace's keys that speak for a leaving member. The write revokes the first few, and
+/// leaves an ending for the others.
 fn end_keys(
     tx: &mut Tx<'_>,
     context: &Context,
@@ -197,7 +198,7 @@ fn fewer_keys(ended: &EndedKeys) -> Count {
     Count { keys: -i64::try_from(ended.ids.len()).unwrap_or(i64::MAX), ..Count::default() }
 }
 
-/// Closes up to `most` of the keys that an ending concerns.
+/// Revokes up to `most` of the keys of an ending.
 pub fn end_some_keys(
     tx: &mut Tx<'_>,
     context: &Context,
@@ -205,7 +206,7 @@ pub fn end_some_keys(
     most: u32,
 ) -> Result<Ended, ApiError> {
     let (workspace, principal) = (ending.workspace, ending.principal);
-    // A member who is back has keys again, and those stand behind the new seat.
+    // A member that joined again has a new seat, and its new keys have positions after that seat.
     let before = store::get(tx, workspace, principal)?.map_or(i64::MAX, |member| member.seat);
     let keys = api_keys::end_some_of(tx, (workspace, principal), before, most, context.now)?;
     quotas::give_back(tx, workspace, fewer_keys(&keys))?;
@@ -229,7 +230,7 @@ pub fn end_some_keys(
     Ok(keys.ended)
 }
 
-/// A 403 that only the transaction could tell is an event too.
+/// Records a 403 that only the transaction could decide, as the gate does for its own.
 pub(super) fn note_if_forbidden<T>(
     app: &App,
     entry: &Entry,

@@ -37,7 +37,7 @@ impl From<Member> for Shown {
     }
 }
 
-/// The member that the path names. Text that is no UUID names nobody, like any unknown id.
+/// The member in the path. A text that is not a UUID is treated like an unknown id.
 fn named(call: &Call) -> PrincipalId {
     PrincipalId(Uuid::try_parse(call.parameter("entity_id")).unwrap_or(Uuid::nil()))
 }

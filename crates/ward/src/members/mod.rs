@@ -1,9 +1,9 @@
-//! Members: who may enter a workspace, and as what.
+//! Members: the principals that may enter a workspace, with their roles.
 //!
-//! Nobody grants, changes or ends more than they have themselves: a caller's reach must cover all of a member's role,
-//! before and after. And a workspace keeps at least one user who is an owner, or nobody could ever transfer or archive
-//! it again. Both are judged after the workspace's guard row is taken, so that two owners who remove each other at the
-//! same moment cannot both succeed.
+//! A caller cannot grant, change or end more permissions than it has: its own must cover a member's whole
+//! role, before and after. A workspace keeps at least one user as an owner; without one, it could never be
+//! transferred or archived. Both rules are checked under the workspace's guard row. So two owners who
+//! remove each other at the same time cannot both succeed.
 
 pub mod actions;
 pub mod api;
@@ -26,22 +26,22 @@ use crate::ids::{PrincipalId, WorkspaceId};
 /// A member of a workspace.
 #[derive(Clone, Debug)]
 pub struct Member {
-    /// Who.
+    /// The member's principal.
     pub principal: PrincipalId,
-    /// A person or a program.
+    /// Whether the member is a person or a program.
     pub kind: PrincipalKind,
-    /// What it is called.
+    /// The display name.
     pub name: Option<String>,
-    /// As what.
+    /// The role in this workspace.
     pub role: Role,
-    /// Since when.
+    /// The timestamp of joining.
     pub joined_at: Timestamp,
-    /// The place in the workspace's list.
+    /// The position in the workspace's list.
     pub seat: i64,
 }
 
 impl Member {
-    /// Whether this is one of those who keep the workspace from being nobody's.
+    /// Whether this member is one of the users of which a workspace needs at least one.
     fn is_user_owner(&self) -> bool {
         self.kind == PrincipalKind::User && self.role == Role::Owner
     }
@@ -52,18 +52,19 @@ pub fn is_member(tx: &mut Tx<'_>, workspace: WorkspaceId, principal: PrincipalId
     Ok(store::get(tx, workspace, principal)?.is_some())
 }
 
-/// 404 for a member who is not there.
+/// The 404 for an unknown member.
 const fn no_member() -> ApiError {
     ApiError::missing("member_not_found", "Member not found.")
 }
 
-/// Refuses who may do less than a whole `role` may (403).
+/// Refuses a caller whose permissions do not cover the whole `role` (403).
 fn within_reach(reach: Reach, role: Role) -> Result<(), ApiError> {
     if reach.covers(Reach::whole(role)) { Ok(()) } else { Err(beyond_caller()) }
 }
 
-/// Refuses a credential that allows less than all of a `role` of its principal's where that role itself is concerned: or a
-/// narrow key could do to its user what it may do to nobody else (403). A service has no other key than the narrow one.
+/// Refuses a user's credential that does not cover the whole `role`, for operations on the caller's own
+/// membership (403). Otherwise, a narrow key could do to its own user what it may do to no other member. A
+/// service has only its narrow key, so its role suffices.
 fn speaks_for_whole(caller: &Caller, role: Role) -> Result<(), ApiError> {
     let whole = match caller.kind {
         PrincipalKind::User => caller.reach.covers(Reach::whole(role)),
@@ -72,15 +73,15 @@ fn speaks_for_whole(caller: &Caller, role: Role) -> Result<(), ApiError> {
     if whole { Ok(()) } else { Err(beyond_caller()) }
 }
 
-/// 403 for what lies above the caller.
+/// The 403 for permissions beyond the caller's.
 const fn beyond_caller() -> ApiError {
     ApiError::forbidden_because(
         "beyond_caller",
-        "Nobody can grant, change or end more than they may do themselves.",
+        "You cannot grant, change or end permissions that you do not have.",
     )
 }
 
-/// Refuses what would leave the workspace without a user who is an owner, or without a way in for any of them (409).
+/// Refuses a change after which no user would own the workspace, or no owner would have access to it (409).
 fn keep_an_owner(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -93,7 +94,7 @@ fn keep_an_owner(
     if !store::has_other_user_owner(tx, workspace, without.principal)? {
         return Err(ApiError::conflict(
             "last_owner",
-            "This is the last user who is an owner. Make another user an owner first, or archive the workspace.",
+            "This is the last user that is an owner. First make another user an owner, or archive the workspace.",
         ));
     }
     if api_keys::has_way_in(tx, workspace, (Some(without.principal), ""), now)? {
@@ -101,6 +102,6 @@ fn keep_an_owner(
     }
     Err(ApiError::conflict(
         "last_way_in",
-        "The other owners have no key and no identity, so this owner is the last way into the workspace.",
+        "The other owners have neither a key nor an identity, so this owner is the last way into the workspace.",
     ))
 }

@@ -38,7 +38,7 @@ pub fn list(tx: &mut Tx<'_>, workspace: WorkspaceId, page: Page) -> Result<Vec<M
     )
 }
 
-/// How many members there are, counted no further than `most`.
+/// The number of members, counted no further than `most`.
 pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, most: i64) -> Result<i64, Error> {
     tx.one(
         "SELECT count(*) FROM (SELECT 1 FROM seats WHERE workspace_id = $1 AND seat > 0 LIMIT $2) AS counted",
@@ -47,7 +47,7 @@ pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, most: i64) -> Result<i64, 
     )
 }
 
-/// One member.
+/// The member of this principal id.
 pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, principal: PrincipalId) -> Result<Option<Member>, Error> {
     tx.optional(
         &format!(
@@ -59,7 +59,7 @@ pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, principal: PrincipalId) -> R
     )
 }
 
-/// Gives a member another role.
+/// Stores a member's role.
 pub fn set_role(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -75,14 +75,15 @@ pub fn set_role(
     Ok(())
 }
 
-/// Whether a user other than this one is an owner.
+/// Whether another user is an owner.
 pub fn has_other_user_owner(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
     than: PrincipalId,
 ) -> Result<bool, Error> {
     let other: Option<i64> = tx.optional(
-        // Found among the owned ones alone. An older server that changed the role may have left that column as it was.
+        // The index has only owned workspaces. An older server that changed the role may have left that
+        // column unchanged.
         "SELECT 1 FROM memberships WHERE owned_workspace_id = $1 AND principal_id <> $2 AND role = 'owner' LIMIT 1",
         &[workspace.into(), than.into()],
         |_| Ok(1),
@@ -90,8 +91,8 @@ pub fn has_other_user_owner(
     Ok(other.is_some())
 }
 
-/// The pending transfer of ownership, if its time is not over and the key that it was made with, if it was one, is neither
-/// revoked nor rotated.
+/// The pending transfer of ownership. It must not have expired, and the key that created it, if one did,
+/// must be neither revoked nor rotated.
 pub fn transfer(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp) -> Result<Option<Transfer>, Error> {
     tx.optional(
         &format!(
@@ -114,7 +115,7 @@ pub fn transfer(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp) -> Resu
     )
 }
 
-/// Puts a transfer, made with this key if with any, in the place of whichever is there.
+/// Stores a transfer, with the key that created it, and replaces any other.
 pub fn set_transfer(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -139,7 +140,7 @@ pub fn set_transfer(
     Ok(())
 }
 
-/// Ends the transfer, whichever is there.
+/// Deletes the pending transfer, if there is one.
 pub fn end_transfer(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<(), Error> {
     tx.execute("DELETE FROM ownership_transfers WHERE workspace_id = $1", &[workspace.into()])?;
     Ok(())

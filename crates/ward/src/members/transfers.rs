@@ -1,4 +1,4 @@
-//! Transfer of ownership: an owner nominates, the nominee accepts. Until then nothing has changed.
+//! Transfer of ownership: an owner nominates, and the nominee accepts. Until then, nothing changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,13 +27,13 @@ const DAY: u64 = 24 * 3600;
 /// A pending transfer, as `OwnershipTransferResponse` shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Transfer {
-    /// Who is to be owner.
+    /// The future owner.
     pub nominee_entity_id: PrincipalId,
-    /// In whose stead.
+    /// The owner that becomes an admin.
     pub nominated_by_entity_id: PrincipalId,
-    /// Until when the nominee may accept.
+    /// The timestamp from which it cannot be accepted.
     pub expires_at: Timestamp,
-    /// Since when.
+    /// The timestamp of the nomination.
     pub created_at: Timestamp,
 }
 
@@ -44,12 +44,12 @@ pub struct Nomination {
     duration_days: u64,
 }
 
-/// 404 for a transfer that is not there.
+/// The 404 for a workspace without a pending transfer.
 pub(super) const fn no_transfer() -> ApiError {
     ApiError::missing("transfer_not_found", "No transfer of ownership is pending.")
 }
 
-/// Nominates a member as owner in the caller's stead.
+/// Nominates a member as the owner in place of the caller.
 pub async fn nominate(
     app: &Arc<App>,
     entry: Entry,
@@ -74,10 +74,10 @@ pub async fn nominate(
                 let nominee = store::get(tx, workspace, PrincipalId(nomination.entity_id))?;
                 let nominee = nominee.ok_or(no_member())?;
                 if nominee.kind != PrincipalKind::User {
-                    return Err(ApiError::conflict("not_a_user", "Only a user can become the owner."));
+                    return Err(ApiError::conflict("not_a_user", "Only a user can become an owner."));
                 }
                 if nominee.role == Role::Owner {
-                    return Err(ApiError::conflict("already_owner", "This member is an owner already."));
+                    return Err(ApiError::conflict("already_owner", "This member is already an owner."));
                 }
                 let days = Duration::from_secs(nomination.duration_days * DAY);
                 let transfer = Transfer {
@@ -101,7 +101,7 @@ pub async fn nominate(
     note_if_forbidden(app, &noted, outcome)
 }
 
-/// Makes the nominee owner and the nominator admin.
+/// Makes the nominee an owner and the nominator an admin.
 pub async fn accept(app: &Arc<App>, entry: Entry, repeat: Repeat) -> Result<Reply, ApiError> {
     let vault = app.vault.clone();
     let noted = entry.clone();
@@ -114,13 +114,13 @@ pub async fn accept(app: &Arc<App>, entry: Entry, repeat: Repeat) -> Result<Repl
                 let transfer = store::transfer(tx, workspace, context.now)?;
                 let transfer = transfer.filter(|it| it.nominee_entity_id == caller.principal);
                 let transfer = transfer.ok_or(no_transfer())?;
-                // A key of the nominee that is narrower than an owner's must not make them one.
+                // A nominee's key that is narrower than an owner's must not make its user an owner.
                 speaks_for_whole(&caller, Role::Owner)?;
                 let nominator = store::get(tx, workspace, transfer.nominated_by_entity_id)?;
                 let Some(mut nominator) = nominator.filter(|it| it.role == Role::Owner) else {
                     return Err(ApiError::conflict(
                         "nominator_not_owner",
-                        "Who nominated you is no owner any more.",
+                        "The member who nominated you is no longer an owner.",
                     ));
                 };
                 let mut member = store::get(tx, workspace, caller.principal)?.ok_or(no_member())?;
@@ -140,7 +140,7 @@ pub async fn accept(app: &Arc<App>, entry: Entry, repeat: Repeat) -> Result<Repl
     note_if_forbidden(app, &noted, outcome)
 }
 
-/// Ends the pending transfer if it is moot, and records why.
+/// Cancels the pending transfer if `moot` says so, and records the reason.
 pub(super) fn end_if(
     tx: &mut Tx<'_>,
     context: &Context,
@@ -156,7 +156,7 @@ pub(super) fn end_if(
     audit::record(tx, event(context, actor.clone(), "ownership.cancel", workspace, &nominee, what))
 }
 
-/// Ends a pending transfer: an owner cancels it, or the nominee declines.
+/// Ends the pending transfer: an owner cancels it, or the nominee declines it.
 pub async fn cancel(app: &Arc<App>, entry: Entry) -> Result<(), ApiError> {
     let noted = entry.clone();
     let outcome = app

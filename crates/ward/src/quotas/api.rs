@@ -1,4 +1,4 @@
-//! The JSON route of quotas.
+//! The JSON route of a workspace's usage.
 
 use serde::Serialize;
 use ward_db::Timestamp;
@@ -19,15 +19,15 @@ pub struct Usage {
 /// `QuotaUsage`
 #[derive(Debug, Serialize)]
 pub struct Line {
-    /// The quota's name.
+    /// The name of the quota.
     pub name: &'static str,
-    /// How much the workspace has; `None` where that is not counted here.
+    /// The used amount; `None` for a quota that has no count in the database or on this replica.
     pub used: Option<i64>,
-    /// How much it may have.
+    /// The greatest allowed amount.
     pub limit: i64,
 }
 
-/// What a workspace has and may have. `None`: there is no such workspace.
+/// The usage and limits of a workspace. `None` if the workspace does not exist.
 pub(super) async fn usage(
     app: &App,
     workspace: WorkspaceId,

@@ -1,7 +1,8 @@
-//! Quotas: how much of everything one workspace may have.
+//! Quotas: bounds on everything that a workspace may have.
 //!
-//! The counts stand in the workspace's guard row and change in the transaction of the write that they are about, so they are
-//! exact under races and a write never counts rows. The operator may change each limit for a workspace.
+//! The counts are columns of the workspace's guard row and change in the transaction of the write. So they
+//! are exact under concurrency, and no write counts rows. The operator can change each limit for a
+//! workspace.
 
 pub mod api;
 pub mod operator;
@@ -19,26 +20,26 @@ pub use store::give_back;
 /// Microseconds of a day.
 const DAY: i64 = 24 * 3600 * 1_000_000;
 
-/// Something that a workspace may have a limited amount of.
+/// A quantity that is limited per workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quota {
-    /// API keys that are listed.
+    /// API keys in the workspace's list.
     Keys,
     /// Members, services included.
     Members,
-    /// Invitations that wait to be accepted.
+    /// Invitations that can still be accepted.
     OpenInvitations,
-    /// Integrations.
+    /// Integrations, those of connectors included.
     Integrations,
-    /// Webhooks.
+    /// Webhooks; none can be created yet.
     Webhooks,
-    /// Bytes of texts, configurations, call details and answers kept for repeats.
+    /// Bytes of texts, configurations, call details and answers kept for replays.
     StoredBytes,
-    /// Calls first reported on one day in UTC.
+    /// Calls whose first report came on the current day (UTC).
     CallsPerDay,
-    /// Requests with a valid credential a second, on one replica.
+    /// Requests with a valid credential per second, on one replica.
     RequestsPerSecond,
-    /// Requests to the outside under way at once, on one replica.
+    /// Concurrent outbound requests, on one replica.
     OutboundCalls,
 }
 
@@ -61,7 +62,7 @@ impl Quota {
         OutboundCalls,
     ];
 
-    /// Its name in answers, in settings after `quota_`, and on the command line.
+    /// The name in answers, in settings after `quota_`, and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Keys => "keys",
@@ -76,12 +77,12 @@ impl Quota {
         }
     }
 
-    /// The quota of this name.
+    /// The quota with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|quota| quota.name() == name)
     }
 
-    /// The limit of workspaces for which neither the operator nor a setting says another.
+    /// The limit for workspaces for which neither the operator nor a setting gives another.
     pub const fn usual(self) -> i64 {
         match self {
             Keys => 10_000,
@@ -96,7 +97,7 @@ impl Quota {
         }
     }
 
-    /// The greatest limit that can be set.
+    /// The greatest limit that a setting or the operator may give.
     pub const fn greatest(self) -> i64 {
         match self {
             StoredBytes => 1 << 50,
@@ -105,7 +106,7 @@ impl Quota {
         }
     }
 
-    /// The sentence that refuses what would exceed it.
+    /// The refusal of a request that would exceed the quota.
     const fn sentence(self) -> &'static str {
         match self {
             Keys => {
@@ -124,7 +125,7 @@ impl Quota {
                 "This workspace has as many webhooks as its quota `webhooks` allows. Delete some, or ask the operator for more."
             }
             StoredBytes => {
-                "This workspace stores as much as its quota `stored_bytes` allows. Answers kept for repeats go within a day; for more, ask the operator."
+                "This workspace stores as much as its quota `stored_bytes` allows. Answers kept for replays are deleted within a day. Delete something, or ask the operator for more."
             }
             CallsPerDay => {
                 "This workspace has had as many calls today as its quota `calls_per_day` allows. The next day begins at midnight in UTC."
@@ -133,13 +134,13 @@ impl Quota {
                 "This workspace sends more requests than its quota `requests_per_second` allows. Send them more slowly."
             }
             OutboundCalls => {
-                "This workspace has as many requests to the outside under way as its quota `outbound_calls` allows. Try again."
+                "This workspace has as many concurrent outbound requests as its quota `outbound_calls` allows. Try again."
             }
         }
     }
 }
 
-/// The limits of one workspace.
+/// The limit of each quota for one workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits([i64; Quota::ALL.len()]);
 
@@ -150,23 +151,23 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The limit of a quota.
+    /// The limit of this quota for the workspace.
     pub const fn of(&self, quota: Quota) -> i64 {
         self.0[quota as usize]
     }
 
-    /// Sets the limit of a quota.
+    /// Replaces the limit of this quota.
     pub const fn set(&mut self, quota: Quota, limit: i64) {
         self.0[quota as usize] = limit;
     }
 }
 
-/// The limits that the operator set for one workspace; the settings' hold for the others.
+/// The limits that the operator set for one workspace. The settings apply to the other quotas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overrides([Option<i64>; Quota::ALL.len()]);
 
 impl Overrides {
-    /// Reads them from what the database keeps. A quota that this version does not know has no effect.
+    /// Reads the stored JSON. A quota that this version does not know has no effect.
     pub fn parse(text: Option<&str>) -> Result<Self, Error> {
         let mut overrides = Self::default();
         let Some(text) = text else { return Ok(overrides) };
@@ -179,7 +180,7 @@ impl Overrides {
         Ok(overrides)
     }
 
-    /// Reads them from a row.
+    /// Reads the limits from a column.
     pub fn column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
         let kept: Option<Json> = row.get(index)?;
         Self::parse(kept.as_ref().map(|Json(text)| text.as_str()))
@@ -193,7 +194,7 @@ impl Overrides {
         (!set.is_empty()).then(|| Value::Object(set).to_string())
     }
 
-    /// Sets the limit of a quota; `None`: the settings' limit holds.
+    /// Sets the limit of a quota; `None` returns to the limit of the settings.
     pub const fn set(&mut self, quota: Quota, limit: Option<i64>) {
         self.0[quota as usize] = limit;
     }
@@ -203,7 +204,7 @@ impl Overrides {
         self.0[quota as usize]
     }
 
-    /// The limits that hold, where the settings say `usual`.
+    /// The limits in force, with `usual` from the settings.
     pub fn over(&self, usual: &Limits) -> Limits {
         let mut limits = *usual;
         for quota in Quota::ALL {
@@ -213,25 +214,25 @@ impl Overrides {
     }
 }
 
-/// A change of how much a workspace has.
+/// A change of the counts of a workspace.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Change {
-    /// Listed API keys.
+    /// API keys in the list.
     pub keys: i64,
-    /// Members.
+    /// Members, services included.
     pub members: i64,
-    /// Open invitations.
+    /// Invitations that can still be accepted.
     pub invitations: i64,
-    /// Integrations.
+    /// Integrations, those of connectors included.
     pub integrations: i64,
-    /// Stored bytes.
+    /// Bytes that count as stored.
     pub bytes: i64,
-    /// Calls of the day.
+    /// Calls first reported today.
     pub calls: i64,
 }
 
 impl Change {
-    /// So many bytes more.
+    /// An increase by this many bytes.
     pub fn bytes(count: usize) -> Self {
         Self { bytes: i64::try_from(count).unwrap_or(i64::MAX), ..Self::default() }
     }
@@ -249,7 +250,7 @@ impl Change {
     }
 }
 
-/// How much a workspace has.
+/// The counts of a workspace, with the operator's limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Used {
     counts: Change,
@@ -267,12 +268,13 @@ impl Used {
     }
 }
 
-/// The day of a moment, in days since 1970.
+/// The day of a timestamp (UTC), in days since 1970.
 const fn day(at: Timestamp) -> i64 {
     at.micros().div_euclid(DAY)
 }
 
-/// Counts a change of a workspace whose guard row the transaction holds, and refuses it beyond a quota.
+/// Counts a change of a workspace whose guard row the transaction holds. It refuses a change that exceeds a
+/// quota.
 pub fn take(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -290,7 +292,7 @@ pub fn take(
     Ok(())
 }
 
-/// The refusal of what would exceed a quota: 429 for those that time lifts, otherwise 409.
+/// The refusal of a request that exceeds a quota: 429 for quotas that recover with time, otherwise 409.
 pub fn exceeded(quota: Quota, now: Timestamp) -> ApiError {
     metrics::counter!("ward_quota_refusals_total", "quota" => quota.name()).increment(1);
     let wait = match quota {

@@ -1,4 +1,4 @@
-//! What the operator does with quotas.
+//! Operations of the operator on quotas.
 
 use serde_json::json;
 use ward_db::Tx;
@@ -13,10 +13,10 @@ use crate::http::Context;
 use crate::ids::WorkspaceId;
 use crate::workspaces::{self, operator as found};
 
-/// A limit for one workspace; `None`: the limit of the settings.
+/// A new limit for one workspace; `None` returns to the limit of the settings.
 pub type NewLimit = (Quota, Option<i64>);
 
-/// What a workspace has and may have.
+/// The usage and limits of a workspace.
 pub async fn usage(app: &App, workspace: WorkspaceId) -> Result<Vec<Line>, ApiError> {
     let usage = api::usage(app, workspace, app.clock.now()).await?;
     usage.ok_or(ApiError::no_workspace())

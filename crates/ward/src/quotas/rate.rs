@@ -1,6 +1,7 @@
-//! Requests a second of each workspace, counted by every replica for itself.
+//! Requests per second of each workspace, counted by every replica for itself.
 //!
-//! A rate is a bucket of one second's requests, kept as the time at which it is full again (the generic cell rate algorithm).
+//! A rate is a bucket with the requests of one second, stored as the time at which it will be full again
+//! (generic cell rate algorithm).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +12,7 @@ use quick_cache::sync::Cache;
 use crate::ids::WorkspaceId;
 
 const NANOS: u64 = 1_000_000_000;
-/// How many workspaces are remembered; the least recently seen ones are forgotten first.
+/// Workspaces in the cache; the least recently seen ones are evicted first.
 const REMEMBERED: usize = 65_536;
 
 /// The buckets of all workspaces.
@@ -27,7 +28,8 @@ impl Default for RequestRates {
 }
 
 impl RequestRates {
-    /// Takes one request of this workspace, or says that as many as `limit` came within a second.
+    /// Takes one request from this workspace's bucket. Returns `false` if `limit` requests came within a
+    /// second.
     pub fn charge(&self, workspace: WorkspaceId, limit: i64) -> bool {
         self.charge_at(workspace, limit, self.elapsed())
     }
@@ -48,7 +50,7 @@ impl RequestRates {
         taken.is_ok()
     }
 
-    /// How many requests of the present second this workspace has used.
+    /// The number of requests that the workspace has used of the current second.
     pub fn used(&self, workspace: WorkspaceId, limit: i64) -> i64 {
         let now = self.elapsed();
         let full_again = self.full_again.get(&workspace).map_or(0, |cell| cell.load(Ordering::Acquire));
@@ -60,7 +62,7 @@ impl RequestRates {
     }
 }
 
-/// Nanoseconds in which one request comes back.
+/// Nanoseconds after which one request is refilled.
 fn interval(limit: i64) -> u64 {
     NANOS / limit.max(1).unsigned_abs()
 }

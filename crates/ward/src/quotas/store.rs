@@ -5,7 +5,7 @@ use ward_db::{Error, Row, Tx, Value};
 use super::{Change, Overrides, Used};
 use crate::ids::WorkspaceId;
 
-/// Counts a change and says what the workspace has then. Counts never fall below nothing.
+/// Applies a change and returns the new counts. The count of bytes never falls below zero.
 pub(super) fn change(tx: &mut Tx<'_>, workspace: WorkspaceId, by: Change, day: i64) -> Result<Used, Error> {
     tx.one(
         "UPDATE workspaces SET used_keys = used_keys + $2, used_members = used_members + $3, \
@@ -28,7 +28,7 @@ pub(super) fn change(tx: &mut Tx<'_>, workspace: WorkspaceId, by: Change, day: i
     )
 }
 
-/// Counts a change that no quota refuses.
+/// Applies a change that no quota can refuse.
 pub fn give_back(tx: &mut Tx<'_>, workspace: WorkspaceId, by: Change) -> Result<(), Error> {
     tx.execute_later(
         "UPDATE workspaces SET used_keys = used_keys + $2, used_members = used_members + $3, \
@@ -45,7 +45,7 @@ pub fn give_back(tx: &mut Tx<'_>, workspace: WorkspaceId, by: Change) -> Result<
     )
 }
 
-/// What the workspace has.
+/// The counts of a workspace, with those of calls for this day.
 pub(super) fn read(tx: &mut Tx<'_>, workspace: WorkspaceId, day: i64) -> Result<Option<Used>, Error> {
     tx.optional(
         "SELECT used_keys, used_members, used_invitations, used_integrations, used_bytes, \

@@ -306,9 +306,9 @@ async fn however_an_offer_of_ownership_ends_the_audit_says_so() {
     let expected = [
         (&bea_id, Value::Null),
         (&bea_id, json!("replaced by another")),
-        (&dora_id, json!("the nominee is an owner now")),
-        (&bea_id, json!("the nominator is no owner any more")),
-        (&bea_id, json!("one of the two is no member any more")),
+        (&dora_id, json!("the nominee is now an owner")),
+        (&bea_id, json!("the nominator is no longer an owner")),
+        (&bea_id, json!("one of the two is no longer a member")),
     ];
     assert_eq!(told, expected.map(|(who, why)| (json!(who), why)));
     assert_eq!(ended[4]["actor_entity_id"], cleo_id.as_str());

@@ -1,4 +1,5 @@
-//! Writes on invitations: create, revoke, accept, and their end with their maker's authority.
+//! Writes on invitations: create, revoke, accept, and the end that follows their creator's loss of
+//! authority.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +43,7 @@ pub struct NewEnd {
     duration_days: u64,
 }
 
-/// `AcceptInvitationRequest`, validated. Has no `Debug`, for it holds the secret.
+/// `AcceptInvitationRequest`, validated. It has no `Debug`, because it contains the secret.
 #[derive(Clone, Deserialize)]
 pub struct Acceptance {
     invitation: String,
@@ -68,7 +69,8 @@ fn event<'a>(
     }
 }
 
-/// What the audit tells of an invitation. Not the address: who was invited where is nobody else's to keep.
+/// The part of an invitation that the audit records. It leaves the address out, because no other party
+/// should keep it.
 fn told(invitation: &Invitation) -> Value {
     json!({
         "role": invitation.role,
@@ -77,7 +79,7 @@ fn told(invitation: &Invitation) -> Value {
     })
 }
 
-/// Makes an invitation, within what the caller may itself do (403 beyond).
+/// Creates an invitation whose role lies within the caller's permissions (403 otherwise).
 pub async fn create(
     app: &Arc<App>,
     entry: Entry,
@@ -123,7 +125,7 @@ pub async fn create(
     note_if_forbidden(app, &noted, outcome)
 }
 
-/// Ends an open invitation.
+/// Revokes an open invitation.
 pub async fn revoke(app: &Arc<App>, entry: Entry, id: InvitationId) -> Result<(), ApiError> {
     let noted = entry.clone();
     let outcome = app
@@ -142,7 +144,8 @@ pub async fn revoke(app: &Arc<App>, entry: Entry, id: InvitationId) -> Result<()
     note_if_forbidden(app, &noted, outcome)
 }
 
-/// An open invitation of the caller's workspace whose role lies within what the caller may do (404, 403).
+/// An open invitation of the caller's workspace (404 otherwise) whose role lies within the caller's
+/// permissions (403 otherwise).
 fn within_caller(
     tx: &mut Tx<'_>,
     held: &Held,
@@ -155,7 +158,7 @@ fn within_caller(
     Ok(invitation)
 }
 
-/// Gives an open invitation a new end, counted from now. Its link stays good, and its maker stays its maker.
+/// Gives an open invitation a new expiry, counted from now. Its link and its creator stay unchanged.
 pub async fn extend(
     app: &Arc<App>,
     entry: Entry,
@@ -182,7 +185,7 @@ pub async fn extend(
     note_if_forbidden(app, &noted, outcome)
 }
 
-/// Replaces the link of an open invitation by a new one, whose maker is the caller. The former link is no longer good.
+/// Replaces the link of an open invitation by a new one, which the caller has created. The old link ends.
 pub async fn resend(
     app: &Arc<App>,
     entry: Entry,
@@ -218,13 +221,14 @@ pub async fn resend(
     note_if_forbidden(app, &noted, outcome)
 }
 
-/// The end of an invitation that lasts so many days from now; the end of the caller's key, where that is sooner.
+/// The expiry of an invitation that lasts `days` from now, or the expiry of the caller's key if that is
+/// sooner.
 fn end_after(held: &Held, now: Timestamp, days: u64) -> Timestamp {
     held.caller.end_of_what_it_makes(now.saturating_add(Duration::from_secs(days * DAY)))
 }
 
-/// Ends the open invitations of a member who no longer has the role that they take. The write closes the first few, and
-/// leaves an ending for the others.
+/// Ends the open invitations of a member that no longer has the role that they need. The write closes the
+/// first few, and leaves an ending for the others.
 pub fn end_beyond(
     tx: &mut Tx<'_>,
     context: &Context,
@@ -241,12 +245,12 @@ pub fn end_beyond(
     if end_some(tx, context, &all, AT_ONCE)? == Ended::All {
         return Ok(());
     }
-    // Those that the member makes with a later role stand behind this place.
+    // Invitations that the member creates later, with another role, get positions after this one.
     let position = workspaces::next_position(tx, workspace, context.now)?;
     Ok(Ending { position, ..all }.begin(tx, context.now)?)
 }
 
-/// Closes up to `most` of the invitations that an ending concerns.
+/// Closes up to `most` of the invitations of an ending.
 pub fn end_some(tx: &mut Tx<'_>, context: &Context, ending: &Ending, most: u32) -> Result<Ended, ApiError> {
     let roles: &[Role] = if ending.kind == Kind::OwnerInvitations { &[Role::Owner] } else { &Role::ALL };
     let mut room = most;
@@ -259,7 +263,7 @@ pub fn end_some(tx: &mut Tx<'_>, context: &Context, ending: &Ending, most: u32) 
             room -= 1;
             store::settle(tx, invitation.workspace, invitation.id)?;
             let mut what = told(&invitation);
-            what["reason"] = json!("its maker may no longer make it");
+            what["reason"] = json!("its creator may no longer create it");
             what["ended_by_request"] = json!(ending.request_id);
             audit::record(tx, event(context, ending.actor.clone(), "invitation.revoke", &invitation, what))?;
         }
@@ -267,17 +271,19 @@ pub fn end_some(tx: &mut Tx<'_>, context: &Context, ending: &Ending, most: u32) 
     Ok(Ended::All)
 }
 
-/// Whether a member with this role could make the invitation. Inviting takes `Workspace.update`, which admins have.
+/// Whether a member with this role could create the invitation. That needs `Workspace.update`, which admins
+/// have.
 fn may_make(role: Role, invitation: &Invitation) -> bool {
     role >= Role::Admin && role >= invitation.role
 }
 
-/// Whether this caller may accept at all: a user, whose credential itself allows what the invitation gives (403).
+/// Checks that the caller may accept: it is a user, and its credential allows what the invitation grants
+/// (403 otherwise).
 fn may_accept(entry: &Entry, invitation: &Invitation) -> Result<(), ApiError> {
     if entry.caller.kind != PrincipalKind::User {
         return Err(unsupported());
     }
-    // Or a narrow key could widen its user.
+    // Without this check, a narrow key could widen the permissions of its user.
     if !entry.caller.reach.covers(Reach::whole(invitation.role)) {
         return Err(beyond_caller());
     }
@@ -287,12 +293,12 @@ fn may_accept(entry: &Entry, invitation: &Invitation) -> Result<(), ApiError> {
 const fn unsupported() -> ApiError {
     ApiError::forbidden_because(
         "unsupported_principal",
-        "Only a user can accept an invitation; this is a service.",
+        "Only a user can accept an invitation, but this caller is a service.",
     )
 }
 
-/// Makes the caller a member. `token` is the caller's access token, if that is what they presented: an address may have
-/// to be asked for with it, which is done before the transaction.
+/// Makes the caller a member. `token` is the caller's access token, if the caller presented one. It serves
+/// to ask the issuer for an address, which happens before the transaction.
 pub async fn accept(
     app: &Arc<App>,
     entry: Entry,
@@ -316,7 +322,8 @@ pub async fn accept(
     note_in(app, &entry, Some(&invitation), outcome)
 }
 
-/// Makes the caller a member by an invitation that is for their verified address. Any other is the same 404.
+/// Makes the caller a member by an invitation for its verified address. All other invitations get the same
+/// 404.
 pub async fn accept_own(
     app: &Arc<App>,
     entry: Entry,
@@ -341,14 +348,15 @@ async fn find(app: &App, reference: &Reference) -> Result<Option<Invitation>, Ap
     app.db.read("invitations.find", move |tx| store::find(tx, &reference).map_err(ApiError::from)).await
 }
 
-/// The verified address of the caller, as their issuer tells it. `None`: they present a key, or have none.
+/// The verified address of the caller, according to its issuer. `None` if the caller presented a key or has
+/// no such address.
 pub async fn own_address(entry: &Entry, token: Option<&str>) -> Result<Option<String>, ApiError> {
     let (Some(verified), Some(text)) = (entry.caller.token(), token) else { return Ok(None) };
     let address = verified.verified_email(text).await;
     address.map_err(|unavailable| ApiError::no_identity(unavailable.retry_after))
 }
 
-/// A 403 of somebody who holds a link is an event of the workspace that it leads to.
+/// Records a 403 of a caller that has a link as an event of the link's workspace.
 fn note_in<T>(
     app: &App,
     entry: &Entry,
@@ -364,7 +372,7 @@ fn note_in<T>(
     outcome
 }
 
-/// Makes the caller a member by this invitation, which leads to this workspace.
+/// Makes the caller a member by this invitation into this workspace.
 async fn join(
     app: &Arc<App>,
     entry: Entry,
@@ -376,13 +384,14 @@ async fn join(
     let vault = app.vault.clone();
     app.db
         .write("invitations.accept", move |tx| {
-            // The workspace's guard before the caller's: the order in which every other write takes them.
+            // The guard of the workspace comes before the caller's, the order in which every other write
+            // takes them.
             workspaces::guard(tx, workspace)?;
             let caller = entry.hold_self(tx)?;
             let now = entry.context.now;
             let still = store::find(tx, &reference)?.filter(|it| it.is_open(now));
             let is_member = workspaces::as_member(tx, workspace, caller.principal)?.is_some();
-            // Nor is the answer repeated to somebody who was let in by it and has been removed since.
+            // A caller that accepted and was then removed does not get the stored answer either.
             if still.is_none() && !is_member {
                 return Err(no_invitation());
             }
@@ -395,7 +404,7 @@ async fn join(
                 if is_member {
                     return Err(ApiError::conflict(
                         "already_member",
-                        "You are a member of this workspace already.",
+                        "You are already a member of this workspace.",
                     ));
                 }
                 quotas::take(tx, workspace, &usual, Count { members: 1, ..Count::default() }, now)?;
@@ -410,7 +419,7 @@ async fn join(
         .await
 }
 
-/// Refuses a caller without the verified address that the invitation is for (403).
+/// Refuses a caller without the verified address that the invitation names (403).
 async fn prove_address(entry: &Entry, invitation: &Invitation, token: Option<&str>) -> Result<(), ApiError> {
     let address = own_address(entry, token).await?;
     if address.is_some_and(|address| invitation.is_for(&address)) {

@@ -40,7 +40,7 @@ impl From<Invitation> for Shown {
     }
 }
 
-/// `OfferedInvitationResponse`: an invitation as the person sees it that it is for.
+/// `OfferedInvitationResponse`: an invitation for the eyes of the invited person.
 #[derive(Serialize)]
 struct Offered {
     id: InvitationId,
@@ -66,7 +66,8 @@ impl From<store::Offer> for Offered {
     }
 }
 
-/// `CreateInvitationResponse`, of creating and resending: the only answers that ever hold a link's secret.
+/// `CreateInvitationResponse`, for creating and resending: the only answers that ever contain a link's
+/// secret.
 #[derive(Serialize)]
 pub struct ShownOnce {
     #[serde(flatten)]
@@ -75,7 +76,7 @@ pub struct ShownOnce {
 }
 
 impl ShownOnce {
-    /// The invitation with its secret.
+    /// The answer for an invitation with its secret.
     pub fn new(invitation: Invitation, secret: &str) -> Self {
         Self { shown: invitation.into(), invitation: secret.to_owned() }
     }
@@ -92,7 +93,7 @@ pub struct Joined {
 }
 
 impl Joined {
-    /// A membership just begun, as far as the accepting credential reaches.
+    /// A new membership, within the permissions of the accepting credential.
     pub fn new(workspace: Workspace, role: Role, credential: Reach) -> Self {
         Self {
             workspace_id: workspace.id,
@@ -156,7 +157,7 @@ pub async fn resend(mut call: Call) -> Result<Reply, ApiError> {
     actions::resend(&call.app, entry, invitation_id(&call), sent.value, repeat).await
 }
 
-/// The invitation that the path names; an id that nothing has where it names none.
+/// The invitation in the path. A text that is not an id is treated like an unknown id.
 fn invitation_id(call: &Call) -> InvitationId {
     InvitationId(Uuid::try_parse(call.parameter("invitation_id")).unwrap_or(Uuid::nil()))
 }
@@ -195,8 +196,8 @@ pub async fn list_own(call: Call) -> Result<Reply, ApiError> {
     Reply::ok(&listed)
 }
 
-/// The page without its last rows, if the row that follows has their position: the next page starts after a position, so
-/// rows that share one stay together.
+/// Removes the last rows of the page if the row after the page has their position. The next page begins
+/// after a position, so rows with equal positions must stay together.
 fn before_tie(rows: &[store::Offer], page: Page) -> Page {
     let Some(next) = usize::try_from(page.limit).ok().and_then(|limit| rows.get(limit)) else { return page };
     let before = rows.iter().filter(|row| row.invitation.position < next.invitation.position).count();

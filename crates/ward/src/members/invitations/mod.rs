@@ -1,7 +1,8 @@
 //! Invitations: links that make their bearer a member, once.
 //!
-//! Who has the link has the invitation, unless it is bound to an address. The link's secret is 256 random bits, kept
-//! only as a hash. An invitation never outlives the authority of whoever made it, nor the key that it was made with.
+//! The bearer of the link may accept the invitation, unless it is bound to an address. The link's secret
+//! has 256 random bits, and Ward stores only its hash. An invitation never outlives its creator's
+//! authority, nor the key that created it.
 
 pub mod actions;
 pub mod api;
@@ -20,29 +21,29 @@ use crate::ids::{InvitationId, PrincipalId, WorkspaceId};
 
 pub use store::{forget_old, settle_expired};
 
-/// For secret scanners, like the prefix of API keys.
+/// The prefix helps secret scanners, like that of API keys.
 const PREFIX: &str = "ward_invite_";
 
 /// An invitation.
 #[derive(Clone, Debug)]
 pub struct Invitation {
-    /// Its id.
+    /// The id of the invitation.
     pub id: InvitationId,
-    /// Where it leads.
+    /// The workspace that it leads to.
     pub workspace: WorkspaceId,
-    /// As what.
+    /// The role that it grants.
     pub role: Role,
     /// The only verified address that may accept, if there is one.
     pub email: Option<String>,
-    /// Who made it.
+    /// The principal that created it.
     pub created_by: PrincipalId,
-    /// When it is over.
+    /// The timestamp from which it cannot be accepted.
     pub expires_at: Timestamp,
-    /// Since when it is there.
+    /// The timestamp of its creation.
     pub created_at: Timestamp,
-    /// Its place in the workspace's list; negative once it is settled.
+    /// The position in the workspace's list; negative once it is settled.
     pub position: i64,
-    /// Whether the authority that it was made with still holds: the key with its secret, and the maker's role.
+    /// Whether its creator's authority persists: the key with the same secret, and the role.
     pub holds: bool,
 }
 
@@ -52,14 +53,15 @@ impl Invitation {
         self.position > 0 && self.expires_at > now && self.holds
     }
 
-    /// Whether it is for whoever has this verified address. The case of ASCII letters does not count, here as in nearly
-    /// every mailbox. That of others does: folded, two people's addresses may be one (the Kelvin sign is a small k).
+    /// Whether it is for the owner of this verified address. The case of ASCII letters is ignored, as by
+    /// nearly every mail server. The case of other letters counts: folding could make two people's
+    /// addresses equal (the Kelvin sign folds to a small k).
     fn is_for(&self, address: &str) -> bool {
         self.email.as_ref().is_none_or(|email| email.eq_ignore_ascii_case(address))
     }
 }
 
-/// A link's secret and what is kept of it.
+/// A new secret of a link, with its hash.
 struct Secret {
     text: Zeroizing<String>,
     hash: String,
@@ -74,12 +76,12 @@ impl Secret {
     }
 }
 
-/// What is kept of a secret. It has 256 random bits, so it needs no slow hash.
+/// The stored hash of a secret. A secret of 256 random bits needs no slow hash.
 fn hash_of(text: &str) -> String {
     STANDARD_NO_PAD.encode(Sha256::digest(text.as_bytes()))
 }
 
-/// 404, the same for every way in which an invitation is none.
+/// The 404 for every kind of unusable invitation.
 const fn no_invitation() -> ApiError {
     ApiError::missing("invitation_not_found", "Invitation not found, or it can no longer be accepted.")
 }

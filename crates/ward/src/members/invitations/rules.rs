@@ -1,11 +1,12 @@
-//! The value rule of the address that an invitation is for.
+//! The value rule of an invitation's address.
 
 use serde_json::Value;
 
 use crate::http::contract::RuleProblem;
 use crate::text::first_unseen;
 
-/// An address that an identity provider could verify. Anything else could never accept the invitation.
+/// Accepts addresses that an identity provider could verify. No person could accept an invitation to
+/// another address.
 pub fn email(value: &Value) -> Vec<RuleProblem> {
     match value.as_str().map(address) {
         Some(Err(message)) => vec![RuleProblem::here(message)],
@@ -13,8 +14,8 @@ pub fn email(value: &Value) -> Vec<RuleProblem> {
     }
 }
 
-/// A dot-atom on both sides of one `@` (RFC 5322, section 3.4.1; RFC 6531 for letters beyond ASCII). Quoted local parts and
-/// address literals are left out: identity providers verify none.
+/// Checks for a dot-atom on both sides of one `@` (RFC 5322, section 3.4.1; RFC 6531 for letters beyond
+/// ASCII). Quoted local parts and address literals are refused, because identity providers verify none.
 fn address(text: &str) -> Result<(), String> {
     if let Some(unseen) = first_unseen(text) {
         let code = u32::from(unseen);
@@ -26,7 +27,7 @@ fn address(text: &str) -> Result<(), String> {
     let local_fits =
         local.len() <= 64 && local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext));
     if !local_fits {
-        return Err("Not an email address: the part before the @ is not one that a mailbox has".to_owned());
+        return Err("Not an email address: the part before the @ is not a valid mailbox name".to_owned());
     }
     if !domain.split('.').all(is_label) {
         return Err(

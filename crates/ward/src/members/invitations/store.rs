@@ -12,8 +12,9 @@ use crate::ids::{InvitationId, PrincipalId, WorkspaceId};
 use crate::page::{Page, counted};
 use crate::quotas::{self, Change};
 
-/// Beside each invitation the key that it was made with, if that is live and has the secret that it had then. A user's key
-/// makes invitations in any of the user's workspaces, so the write that ends the key cannot close them.
+/// Joins each invitation with the key that created it, if the key is live and still has the same secret. A
+/// user's key creates invitations in any of the user's workspaces, so the write that revokes the key cannot
+/// close them.
 static INVITATIONS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "invitations i LEFT JOIN api_keys k ON k.key_id = i.created_with_key_id \
@@ -22,7 +23,7 @@ static INVITATIONS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Whether the authority that an invitation was made with still holds: the key, and the maker's role without a break.
+/// Whether the creator's authority persists: the key, and the role without interruption.
 const HOLDS: &str = "(i.created_with_key_id IS NULL OR k.key_id IS NOT NULL) \
      AND CASE (SELECT m.role FROM memberships m \
                WHERE m.workspace_id = i.workspace_id AND m.principal_id = i.created_by_entity_id) \
@@ -35,8 +36,8 @@ const HOLDS: &str = "(i.created_with_key_id IS NULL OR k.key_id IS NOT NULL) \
 const COLUMNS: &str =
     "i.id, i.workspace_id, i.role, i.email, i.created_by_entity_id, i.expires_at, i.created_at, i.position";
 
-/// The CASE, here and beside an id: no planner is to look for them by their end among those of all workspaces, nor for one
-/// among all of the workspace's.
+/// With a CASE, here and beside an id, no planner searches all workspaces' invitations by their expiry, nor
+/// all of the workspace's for one.
 const OPEN: &str = "i.workspace_id = $1 AND i.position > $2 AND i.position > 0 \
                     AND CASE WHEN i.expires_at > $3 THEN 1 ELSE 0 END = 1";
 
@@ -56,7 +57,7 @@ fn invitation(row: &Row<'_>) -> Result<Invitation, Error> {
     })
 }
 
-/// Inserts an invitation with the hash of its secret and the key that it was made with.
+/// Inserts an invitation with the hash of its secret and the key that created it.
 pub fn insert(tx: &mut Tx<'_>, new: &Invitation, hash: &str, with: Option<&KeyUsed>) -> Result<(), Error> {
     tx.execute(
         "INSERT INTO invitations (workspace_id, id, secret_hash, role, email, created_by_entity_id, position, \
@@ -80,12 +81,12 @@ pub fn insert(tx: &mut Tx<'_>, new: &Invitation, hash: &str, with: Option<&KeyUs
     Ok(())
 }
 
-/// The address as it is looked up: letter case of ASCII does not count ([`Invitation::is_for`]).
+/// The form of an address for look-ups, which ignore the case of ASCII letters ([`Invitation::is_for`]).
 fn email_key(email: &str) -> String {
     email.to_ascii_lowercase()
 }
 
-/// Gives an open invitation a later end.
+/// Stores a new expiry of an open invitation.
 pub fn extend(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -100,7 +101,7 @@ pub fn extend(
     Ok(())
 }
 
-/// Replaces the link of an open invitation: its secret, its maker, the key it was made with, and its end.
+/// Replaces the secret, the creator, the creating key and the expiry of an open invitation.
 pub fn renew(tx: &mut Tx<'_>, renewed: &Invitation, hash: &str, with: Option<&KeyUsed>) -> Result<(), Error> {
     tx.execute(
         "UPDATE invitations SET secret_hash = $3, created_by_entity_id = $4, expires_at = $5, \
@@ -119,9 +120,9 @@ pub fn renew(tx: &mut Tx<'_>, renewed: &Invitation, hash: &str, with: Option<&Ke
     Ok(())
 }
 
-/// An open invitation as the person sees it that it is for.
+/// An open invitation with the names that the invited person sees.
 pub struct Offer {
-    /// The invitation.
+    /// The open invitation itself.
     pub invitation: Invitation,
     /// The slug of the workspace.
     pub slug: String,
@@ -129,7 +130,7 @@ pub struct Offer {
     pub name: String,
 }
 
-/// The open invitations for an address, over all workspaces.
+/// The open invitations for an address, in all workspaces.
 static OFFERS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "{} JOIN workspaces w ON w.id = i.workspace_id AND w.state = 'active' \
@@ -139,8 +140,8 @@ static OFFERS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// A page of the open invitations for a verified address, over all workspaces. Positions of different workspaces may be
-/// equal; such rows are in the order of their ids.
+/// A page of the open invitations for a verified address, in all workspaces. Positions of different
+/// workspaces may be equal; such rows are ordered by id.
 pub fn offers(tx: &mut Tx<'_>, email: &str, now: Timestamp, page: Page) -> Result<Vec<Offer>, Error> {
     tx.all(
         &format!(
@@ -152,7 +153,7 @@ pub fn offers(tx: &mut Tx<'_>, email: &str, now: Timestamp, page: Page) -> Resul
     )
 }
 
-/// The number of those, counted no further than `most`.
+/// The number of these invitations, counted no further than `most`.
 pub fn count_offers(tx: &mut Tx<'_>, email: &str, now: Timestamp, most: i64) -> Result<i64, Error> {
     tx.one(
         &format!("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT $4) AS counted", *OFFERS),
@@ -161,7 +162,8 @@ pub fn count_offers(tx: &mut Tx<'_>, email: &str, now: Timestamp, most: i64) -> 
     )
 }
 
-/// Invitations of a workspace that are neither settled nor over, those included whose authority does not hold any more.
+/// Invitations of a workspace that are neither settled nor expired, including those whose creator lost the
+/// authority.
 pub fn list(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -175,7 +177,7 @@ pub fn list(
     )
 }
 
-/// How many open invitations there are, counted no further than `most`.
+/// The number of open invitations, counted no further than `most`.
 pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp, most: i64) -> Result<i64, Error> {
     tx.one(
         &format!(
@@ -188,7 +190,7 @@ pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp, most: i64)
     )
 }
 
-/// An invitation of this workspace, a settled one included.
+/// An invitation of this workspace, which may be settled.
 pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: InvitationId) -> Result<Option<Invitation>, Error> {
     tx.optional(
         &format!("SELECT {COLUMNS}, {HOLDS} FROM {} WHERE i.id = $2 AND {OURS}", *INVITATIONS),
@@ -197,16 +199,16 @@ pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: InvitationId) -> Result<
     )
 }
 
-/// How an invitation is looked up, whatever its workspace.
+/// How to look up an invitation of any workspace.
 #[derive(Clone)]
 pub enum Reference {
-    /// By the hash of its link's secret.
+    /// The hash of its link's secret.
     Link(String),
-    /// By its id.
+    /// The id of the invitation.
     Id(InvitationId),
 }
 
-/// The invitation referred to, settled ones included.
+/// The invitation of this reference, which may be settled.
 pub fn find(tx: &mut Tx<'_>, reference: &Reference) -> Result<Option<Invitation>, Error> {
     let (column, value) = match reference {
         Reference::Link(hash) => ("secret_hash", hash.as_str().into()),
@@ -219,8 +221,9 @@ pub fn find(tx: &mut Tx<'_>, reference: &Reference) -> Result<Option<Invitation>
     )
 }
 
-/// Up to `most` invitations for this role that the principal made, that are not settled, and that stand before `before`.
-/// The list's index says `position > 0`, and this does not: no planner is to look among those of all makers.
+/// Up to `most` unsettled invitations with this role that the principal created, with a position before
+/// `before`. The lower bound is a parameter: the literal `position > 0` would let a planner use the list's
+/// index over all creators.
 pub fn made_by(
     tx: &mut Tx<'_>,
     (workspace, maker): (WorkspaceId, PrincipalId),
@@ -239,7 +242,7 @@ pub fn made_by(
     )
 }
 
-/// Settles an invitation. `false`: it was settled already.
+/// Settles an invitation; `false` if it was already settled.
 pub fn settle(tx: &mut Tx<'_>, workspace: WorkspaceId, id: InvitationId) -> Result<bool, Error> {
     let settled = tx.execute(
         "UPDATE invitations SET position = -position \
@@ -252,14 +255,14 @@ pub fn settle(tx: &mut Tx<'_>, workspace: WorkspaceId, id: InvitationId) -> Resu
     Ok(settled == 1)
 }
 
-/// Settles up to `most` invitations that are over, so that they no longer count. Returns how many were due.
+/// Settles up to `most` expired invitations, so that they no longer count. Returns their number.
 pub fn settle_expired(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<usize, Error> {
     let mut due: Vec<(WorkspaceId, InvitationId)> = tx.all(
         "SELECT workspace_id, id FROM invitations WHERE position > 0 AND expires_at <= $1 ORDER BY expires_at LIMIT $2",
         &[now.into(), most.into()],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
-    // Every replica takes the rows in the same order.
+    // Every replica locks the rows in the same order.
     due.sort_unstable();
     for (workspace, id) in &due {
         settle(tx, *workspace, *id)?;
@@ -267,14 +270,15 @@ pub fn settle_expired(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<usiz
     Ok(due.len())
 }
 
-/// Forgets invitations that were over before `before`; the audit still tells of them. Returns how many went.
+/// Deletes settled invitations that expired before `before`; the audit keeps their events. Returns their
+/// number.
 pub fn forget_old(tx: &mut Tx<'_>, before: Timestamp, most: u32) -> Result<usize, Error> {
     let old: Vec<String> = tx.all(
         "SELECT secret_hash FROM invitations WHERE position < 0 AND expires_at <= $1 ORDER BY expires_at LIMIT $2",
         &[before.into(), most.into()],
         |row| row.get(0),
     )?;
-    // One by one: as one statement, a planner may read the whole table to find the few.
+    // One statement per row: for a single statement, a planner may read the whole table to find the few.
     for secret_hash in &old {
         tx.execute("DELETE FROM invitations WHERE secret_hash = $1", &[secret_hash.as_str().into()])?;
     }
