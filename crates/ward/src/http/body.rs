@@ -1,7 +1,8 @@
-//! A request's body: read, parsed and judged.
+//! A request's body: read, parsed and validated.
 //!
-//! A large body takes longer to parse and to judge than a runtime thread may be held. It is therefore parsed, judged and
-//! dropped among the CPU work ([`crate::work`]), as part of its workspace's or its address's share.
+//! A large body takes longer to parse and validate than a request may hold a runtime thread. It is
+//! therefore parsed, validated and dropped as CPU work ([`crate::work`]), within the share of its workspace
+//! or address.
 
 use std::sync::Arc;
 
@@ -17,30 +18,31 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::shares::Holder;
 
-/// Bodies up to this many bytes are parsed and judged where they are read: that takes well below a millisecond.
+/// Bodies up to this many bytes are parsed and validated on the runtime's thread, which takes well below a
+/// millisecond.
 const SMALL: usize = 16 * 1024;
 
-/// A body whose syntax is right.
+/// A body with valid syntax.
 pub struct SentBody {
     bytes: Bytes,
-    /// `None` once the body was judged.
+    /// `None` after the validation.
     parsed: Option<Parsed>,
     holder: Holder,
-    /// Whether its judgement takes long whatever its length.
+    /// Whether the validation takes long even for a short body.
     heavy: bool,
 }
 
-/// A valid body.
+/// A validated body.
 pub struct Sent<T> {
-    /// As it was sent, byte for byte.
+    /// The bytes of the body as they were sent.
     pub bytes: Bytes,
-    /// What it means: trimmed, coerced, defaults filled in.
+    /// The value after trimming, coercion and defaults.
     pub value: T,
-    /// Which fields it holds itself.
+    /// The fields that the body itself contains.
     pub present: Present,
 }
 
-/// Runs `work` here for a small body, among the CPU work for a large one.
+/// Runs `work` on this thread for a small body, and as CPU work for a large one.
 async fn run<T: Send + 'static>(
     app: &App,
     holder: Holder,
@@ -51,12 +53,12 @@ async fn run<T: Send + 'static>(
 }
 
 impl Call {
-    /// Reads the body of a caller who is not known: its size (413), its encoding (400), its syntax (422).
+    /// Reads the body of an unauthenticated caller: size (413), encoding (400), syntax (422).
     pub async fn read_body(&mut self) -> Result<SentBody, ApiError> {
         self.read_body_of(self.context.holder()).await
     }
 
-    /// The same of a caller whose share is known.
+    /// As [`Self::read_body`], for a caller whose share is known.
     pub async fn read_body_of(&mut self, holder: Holder) -> Result<SentBody, ApiError> {
         let bytes = self.read_ignored_body().await?;
         let content_type = self.parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
@@ -75,19 +77,19 @@ impl Call {
 }
 
 impl SentBody {
-    /// The same body, judged among the CPU work whatever its length.
+    /// Marks the body for validation as CPU work even if it is short.
     #[must_use]
     pub fn heavy(mut self) -> Self {
         self.heavy = true;
         self
     }
 
-    /// The body as it was sent.
+    /// The bytes of the body as they were sent.
     pub const fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// Judges the values against the operation's schema and rules (422).
+    /// Validates the values by the operation's schema and rules (422).
     pub async fn valid<T>(self, call: &Call) -> Result<Sent<T>, ApiError>
     where
         T: DeserializeOwned + Send + 'static,
@@ -95,7 +97,7 @@ impl SentBody {
         self.valid_and(call, |_| Vec::new()).await
     }
 
-    /// Judges the values, with problems of the caller's own besides.
+    /// Validates the values, and adds the problems that `more` finds.
     pub async fn valid_and<T>(
         mut self,
         call: &Call,
@@ -114,7 +116,8 @@ impl SentBody {
 }
 
 impl Drop for SentBody {
-    /// A large body that was parsed and never judged is not dropped on a runtime thread: it has a great many parts.
+    /// A large body that was parsed but not validated is not dropped on a runtime thread, because it has a
+    /// great many parts.
     fn drop(&mut self) {
         if self.bytes.len() > SMALL
             && let Some(parsed) = self.parsed.take()

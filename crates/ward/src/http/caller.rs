@@ -1,10 +1,12 @@
-//! The gate: from a bearer to who calls, and what they may do in the workspace they name.
+//! The gate: from a bearer to the caller, and to the caller's permissions in the workspace of the path.
 //!
-//! A bearer is an API key or an issuer's access token. What can be neither is refused before any query.
+//! A bearer is an API key or an issuer's access token. A text that can be neither is refused before any
+//! query.
 //!
-//! A request is judged twice. [`Entry::admit`] judges it before its body is read, in one read. A write judges it again
-//! inside its own transaction, after it has taken the guard row ([`Entry::hold`]), so that a key revoked or a workspace
-//! archived a moment ago decides. Both judge by the same one look-up, whatever the outcome.
+//! A request is authorized twice. [`Entry::admit`] does so in one read, before the body is read. A write
+//! does so again inside its transaction, after it has taken the guard row ([`Entry::hold`]). So a key that
+//! was just revoked, or a workspace that was just archived, decides. Both use the same single query,
+//! whatever the outcome.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,57 +30,57 @@ use crate::quotas::{self, Quota};
 use crate::shares::{Holder, Share};
 use crate::workspaces::{self, AsMember, Workspace};
 
-/// How long before its end a key's answers begin to warn.
+/// How long before its expiry a key's answers carry a warning.
 const WARN_BEFORE: Duration = Duration::from_hours(336);
 
-/// Whether a key that expires then should warn now.
+/// Whether answers to a key with this expiry carry a warning.
 pub fn expires_soon(expires: Timestamp, now: Timestamp) -> bool {
     expires < now.saturating_add(WARN_BEFORE)
 }
 
-/// Who calls, and with what.
+/// An authenticated caller and its credential.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// What they proved it with.
+    /// The credential that the request presented.
     pub credential: Credential,
-    /// Who it is.
+    /// The principal that the credential speaks for.
     pub principal: PrincipalId,
-    /// Whether that is a user or a service.
+    /// Whether the principal is a user or a service.
     pub kind: PrincipalKind,
-    /// What the credential itself allows, whatever the memberships.
+    /// The authority of the credential itself, before any membership bounds it.
     pub reach: Reach,
-    /// Whether the principal has a row. A token's subject gets one with its first write.
+    /// Whether the principal has a row. The subject of a token gets one with its first write.
     pub exists: bool,
 }
 
-/// What a caller proved who they are with.
+/// The credential of a request.
 #[derive(Clone, Debug)]
 pub enum Credential {
-    /// An API key.
+    /// A valid API key.
     Key(KeyUsed),
-    /// An access token.
+    /// A valid access token.
     Token(Arc<Verified>),
 }
 
-/// The key of a call.
+/// The API key of a request.
 #[derive(Clone, Debug)]
 pub struct KeyUsed {
-    /// The key as a credential.
+    /// The id of the key as a credential.
     pub id: CredentialId,
-    /// Its public part.
+    /// The public part of the key.
     pub key_id: KeyId,
-    /// What it is called.
+    /// The name that lists show.
     pub name: Option<String>,
-    /// The workspace that it belongs to.
+    /// The workspace that the key belongs to.
     pub home: WorkspaceId,
-    /// When it expires.
+    /// The timestamp from which the key is refused.
     pub expires_at: Timestamp,
-    /// Since when it has the secret that was presented.
+    /// The timestamp since which the key has the presented secret.
     pub since: Timestamp,
 }
 
 impl Caller {
-    /// The key, if it is one.
+    /// The API key, if the credential is one.
     pub fn key(&self) -> Option<&KeyUsed> {
         match &self.credential {
             Credential::Key(key) => Some(key),
@@ -86,7 +88,7 @@ impl Caller {
         }
     }
 
-    /// The token, if it is one.
+    /// The access token, if the credential is one.
     pub fn token(&self) -> Option<&Arc<Verified>> {
         match &self.credential {
             Credential::Key(_) => None,
@@ -94,51 +96,51 @@ impl Caller {
         }
     }
 
-    /// When something ends that was to last until `end`: with the key it is made with, at the latest.
+    /// The end of something that should last until `end`: no later than the key that creates it.
     pub fn end_of_what_it_makes(&self, end: Timestamp) -> Timestamp {
         self.key().map_or(end, |key| end.min(key.expires_at))
     }
 
-    /// The workspace as this caller sees it, who is a member in that role.
+    /// The workspace from the viewpoint of this caller, with its role.
     fn sees(&self, (workspace, role): AsMember) -> Seen {
         Seen { workspace, reach: self.reach.within(Reach::whole(role)) }
     }
 
-    /// The contract's `*_credential_id`. Tokens have none.
+    /// The contract's `*_credential_id`; `None` for tokens.
     pub fn credential_id(&self) -> Option<CredentialId> {
         self.key().map(|key| key.id)
     }
 }
 
-/// What a bearer turned out to be, before anything is looked up.
+/// The content of a bearer before any query.
 #[derive(Clone)]
 enum Proof {
     Key(Presented),
     Token(Arc<Verified>),
 }
 
-/// A workspace as its member sees it.
+/// A workspace from the viewpoint of a member.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// The workspace.
+    /// The workspace, which is active.
     pub workspace: Workspace,
-    /// What the caller's membership and key allow there together.
+    /// The authority that the caller's membership and credential allow together.
     pub reach: Reach,
 }
 
-/// What an operation asks of its caller.
+/// The requirements of an operation on its caller.
 #[derive(Clone, Copy, Debug)]
 struct Need {
     permission: Option<Permission>,
     role: Option<Role>,
 }
 
-/// A caller let in: who, where to, for what.
+/// An authorized caller, with its target and the operation.
 #[derive(Clone)]
 pub struct Entry {
-    /// What all steps of the request share.
+    /// The context that all steps of the request share.
     pub context: Arc<Context>,
-    /// Who calls.
+    /// The caller as of the gate's read.
     pub caller: Arc<Caller>,
     seen: Option<Arc<Seen>>,
     operation: Arc<str>,
@@ -148,19 +150,20 @@ pub struct Entry {
     need: Need,
 }
 
-/// A caller whose credential is good; whether they see and may do what they ask is known but not yet said.
+/// A caller with a valid credential. Whether it sees the workspace and has the permission is known, but not
+/// applied yet.
 pub struct Admitted(Entry);
 
-/// Why a bearer is not a caller. Only the audit learns which.
+/// The reason why a bearer was refused. Only the audit gets it.
 enum Refused {
-    /// No such key, or a token that is not what its subject is.
+    /// The key is unknown, or the token contradicts the stored kind of its subject.
     Unknown,
-    /// A key of ours, but wrong, expired, revoked, or of an archived workspace.
+    /// The key exists, but is wrong, expired, revoked, or of an archived workspace.
     Known { record: Box<KeyRecord>, reason: &'static str },
 }
 
 impl Entry {
-    /// Judges the credential (401) and looks the workspace up, in one statement.
+    /// Checks the credential (401) and looks up the workspace, in one statement.
     pub async fn admit(call: &Call) -> Result<Admitted, ApiError> {
         let (proof, share) = prove(call).await?;
         let target = call.workspace();
@@ -198,22 +201,22 @@ impl Entry {
         }))
     }
 
-    /// The workspace that the path names, as the caller sees it.
+    /// The workspace of the path, if the caller sees it.
     pub fn workspace(&self) -> Result<&Workspace, ApiError> {
         Ok(&self.seen()?.workspace)
     }
 
-    /// The workspace with what the caller may do there.
+    /// The workspace with the caller's authority in it.
     pub fn seen(&self) -> Result<&Seen, ApiError> {
         self.seen.as_deref().ok_or(ApiError::no_workspace())
     }
 
-    /// The operation's id.
+    /// The id of the operation.
     pub fn operation(&self) -> &str {
         &self.operation
     }
 
-    /// The hash of the secret that the caller presented, if it was a key's.
+    /// The hash of the presented secret; `None` for a token.
     pub const fn presented_hash(&self) -> Option<SecretHash> {
         match &self.proof {
             Proof::Key(presented) => Some(presented.hash),
@@ -221,7 +224,8 @@ impl Entry {
         }
     }
 
-    /// Takes the guard row of the workspace, then judges the caller again by what the transaction sees.
+    /// Takes the guard row of the workspace, then authorizes the caller again by the data that the
+    /// transaction sees.
     pub fn hold(&self, tx: &mut Tx<'_>) -> Result<Held, ApiError> {
         let target = self.target.ok_or(ApiError::no_workspace())?;
         workspaces::guard(tx, target)?;
@@ -231,8 +235,8 @@ impl Entry {
         Ok(Held { caller, seen })
     }
 
-    /// Takes the guard row of the caller's own list, then judges the caller again. For what concerns no workspace. Here a
-    /// token's subject becomes a principal.
+    /// Takes the guard row of the caller's own list, then authorizes the caller again. It is for operations
+    /// without a workspace. A token's subject gets its principal's row here.
     pub fn hold_self(&self, tx: &mut Tx<'_>) -> Result<Caller, ApiError> {
         if let Proof::Token(token) = &self.proof {
             identity::enroll(tx, token, self.context.now)?;
@@ -255,17 +259,17 @@ impl Entry {
     }
 }
 
-/// What a transaction has seen of its caller after taking the guard row.
+/// The caller as seen by a transaction that holds the guard row.
 pub struct Held {
-    /// Who calls.
+    /// The authenticated caller.
     pub caller: Caller,
-    /// The workspace, and what the caller may do there.
+    /// The workspace, and the caller's authority in it.
     pub seen: Seen,
 }
 
 impl Admitted {
-    /// The party whose share of CPU work the request's body takes: the workspace, if the caller sees it; else their
-    /// address.
+    /// The holder whose share of CPU work pays for the request's body: the workspace if the caller sees it,
+    /// otherwise the address.
     pub fn holder(&self) -> Holder {
         match &self.0.seen {
             Some(seen) => Holder::Workspace(seen.workspace.id),
@@ -273,7 +277,7 @@ impl Admitted {
         }
     }
 
-    /// Says whether the caller sees the workspace (404) and may do what they ask (403).
+    /// Applies the decision: the caller must see the workspace (404) and have the permission (403).
     pub fn decided(self, app: &App) -> Result<Entry, ApiError> {
         let entry = self.0;
         let decision = match (entry.target, &entry.seen) {
@@ -290,15 +294,16 @@ impl Admitted {
 }
 
 impl Entry {
-    /// Notes for the audit that this caller was refused with 403.
+    /// Records for the audit that this caller was refused with 403.
     pub fn note_forbidden(&self, app: &App) {
-        // What concerns no workspace is told to those of the key's; a token has none, so nobody's audit is concerned.
+        // A refusal without a workspace goes to the audit of the key's workspace. A token has none, so no
+        // audit records it.
         if let Some(workspace) = self.target.or_else(|| self.caller.key().map(|key| key.home)) {
             self.note_forbidden_in(app, workspace);
         }
     }
 
-    /// The same, for the audit of a workspace that the path does not name.
+    /// As [`Self::note_forbidden`], for the audit of a workspace that is not in the path.
     pub fn note_forbidden_in(&self, app: &App, workspace: WorkspaceId) {
         app.refusals.note(Refusal {
             workspace,
@@ -332,27 +337,28 @@ impl Need {
         }
         match self.role {
             Some(role) if reach.role < role => {
-                Err(ApiError::forbidden_because("owner_only", "Only owners can do this."))
+                Err(ApiError::forbidden_because("owner_only", "Only an owner can do this."))
             }
             _ => Ok(()),
         }
     }
 }
 
-/// What stands after `Bearer` (RFC 6750, section 2.1).
+/// The text after `Bearer` (RFC 6750, section 2.1).
 pub fn bearer_text(call: &Call) -> Option<&[u8]> {
     let value = call.header(&AUTHORIZATION)?.as_bytes();
     let (scheme, token) = value.split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
-/// The key that the request presents, if it presents one that could be ours. Costs no query.
+/// The presented API key, if the text has the form of one. It costs no query.
 pub fn bearer(call: &Call) -> Option<Presented> {
     Presented::parse(bearer_text(call)?)
 }
 
-/// What the request proves before any query: a key that could be ours, or a token that an issuer has signed (401, or
-/// 503 when that cannot be told now). With it comes the share that the look-up of a failing client holds.
+/// Checks the credential as far as possible without a query: a text with the form of a key, or a token with
+/// a valid signature (401, or 503 if the issuer's keys are not available). For a failing client, the result
+/// includes its share of look-ups.
 async fn prove(call: &Call) -> Result<(Proof, Option<Share>), ApiError> {
     if let Some(presented) = bearer(call) {
         return Ok((Proof::Key(presented), call.look_up_share().await?));
@@ -371,11 +377,11 @@ async fn prove(call: &Call) -> Result<(Proof, Option<Share>), ApiError> {
     }
 }
 
-/// Whom a credential speaks for, and the workspace it is to open if they are a member of that.
+/// The caller, and the workspace to enter if the caller is a member of it.
 type Recognized = Result<(Caller, Option<Seen>), Refused>;
 
-/// Looks up whom a credential speaks for, and what of the workspace they see: one statement, whichever it is and whatever
-/// comes of it, so that how long a refusal takes tells nothing.
+/// Looks up the caller and the workspace in one statement, for every kind of credential and outcome. So the
+/// duration of a refusal reveals nothing.
 fn recognize(
     tx: &mut Tx<'_>,
     proof: &Proof,
@@ -388,7 +394,7 @@ fn recognize(
     }
 }
 
-/// A token reaches as far as its principal's memberships: it has no narrowing of its own.
+/// A token has no permissions of its own that narrow its principal's memberships.
 fn recognize_token(
     tx: &mut Tx<'_>,
     token: &Arc<Verified>,
@@ -400,7 +406,8 @@ fn recognize_token(
     };
     let exists = known.is_some();
     let (principal, kind, membership) = known.unwrap_or((token.principal, token.kind, None));
-    // RFC 9068, section 5: a client that could choose its name could else act as the user of that name.
+    // RFC 9068, section 5: without this check, a client that could choose its own name could act as a user
+    // of that name.
     if kind != token.kind {
         return Ok(Err(Refused::Unknown));
     }
@@ -410,7 +417,7 @@ fn recognize_token(
     Ok(Ok((caller, seen)))
 }
 
-/// Looks a presented key up and compares its secret, in constant time, before any other of its facts is considered.
+/// Looks up a presented key, and compares its secret in constant time before it considers any other column.
 fn recognize_key(
     tx: &mut Tx<'_>,
     presented: &Presented,
@@ -443,8 +450,9 @@ fn recognize_key(
     Ok(Ok((caller, seen)))
 }
 
-/// Counts a request whose credential is good for its workspace: the one that it enters, or the key's (429 beyond the quota).
-/// The settings' limit follows the switch of all rates; a limit that the operator set for the workspace always holds.
+/// Counts a request with a valid credential for its workspace: the one that it enters, or the key's (429
+/// beyond the quota). The limit of the settings applies only while rates are enforced. A limit that the
+/// operator set for the workspace always applies.
 fn charge(call: &Call, caller: &Caller, seen: Option<&Seen>) -> Result<(), ApiError> {
     let entered = seen.map(|seen| (seen.workspace.id, seen.workspace.limits.of(Quota::RequestsPerSecond)));
     let home = || caller.key().map(|key| (key.home, None));

@@ -1,9 +1,9 @@
-//! The served document (`contract/openapi.json`), read once at start into what routes and validation need.
+//! The served document (`contract/openapi.json`), compiled once at start for routing and validation.
 //!
-//! The document is the only place where an operation's path, permission and input rules stand. So loading is
-//! strict: a keyword the walker in [`super::validate`] does not know, a rule attached to nothing, an operation
-//! that says neither its permission nor that it is anonymous are errors of the build, found by the first test
-//! that starts anything, and never something quietly not checked.
+//! The document is the only place for an operation's path, permission and input rules, so loading is
+//! strict. It fails for a keyword that the walker in [`super::validate`] does not know, for a rule without
+//! a schema, and for an operation without `x-permission` or an empty `security`. The first test that starts
+//! a server finds such a fault of the build.
 
 mod adjust;
 mod schema;
@@ -20,42 +20,43 @@ pub(super) use schema::{Bounds, Extent, Kind, Lengths, Moment, Property, Range, 
 use super::validate::Loc;
 use crate::config::Platform;
 
-/// The one header that a request may be asked for besides its credential.
+/// The only header parameter that the document may declare.
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
-/// The document, as it is served and as it is enforced.
+/// The document as it is served and enforced.
 const DOCUMENT: &str = include_str!("../../../../contract/openapi.json");
 
-/// The given document. Only the names of its operations are read here.
+/// The given document. Only the ids of its operations are read here.
 const GIVEN: &str = include_str!("../../../../contract/workspaces.openapi.json");
 
-/// A rule on one value that a schema cannot say (an E.164 number, a known role). It runs on a value that itself
-/// passed its schema, trimmed and with its defaults, and answers everything that is wrong with it.
+/// A rule on one value that a schema cannot express (an E.164 number, a known role). It gets a value that
+/// passed its schema, trimmed and with defaults, and returns all problems with it.
 pub type Rule = fn(&Value) -> Vec<RuleProblem>;
 
-/// What a [`Rule`] found.
+/// A problem that a [`Rule`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleProblem {
-    /// Where, from the value the rule was given; empty for the value itself.
+    /// The location, relative to the rule's value; empty for that value itself.
     pub at: Vec<Loc>,
-    /// What is wrong, as the end of a sentence that starts with "Value error, ". Never repeats the value.
+    /// The problem, as the end of a sentence that starts with "Value error, ". It never repeats the value.
     pub message: String,
 }
 
 impl RuleProblem {
-    /// A problem with the very value the rule was given.
+    /// A problem with the rule's value itself.
     pub fn here(message: impl Into<String>) -> Self {
         Self { at: Vec::new(), message: message.into() }
     }
 }
 
-/// The document says something Ward cannot enforce. Always a fault of the build, never of an operator.
+/// The document has a part that Ward cannot enforce. That is always a fault of the build, never of an
+/// operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("contract/openapi.json, {at}: {what}")]
 pub struct ContractError {
-    /// JSON pointer or operation id.
+    /// A JSON pointer or an operation id.
     pub at: String,
-    /// What is wrong there.
+    /// The fault at that place.
     pub what: String,
 }
 
@@ -65,18 +66,19 @@ impl ContractError {
     }
 }
 
-/// Who may call an operation.
+/// The callers that an operation admits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody; a presented credential is not even looked at.
+    /// All callers; a presented credential is ignored.
     Anonymous,
-    /// Who presents a valid key.
+    /// Callers with a valid credential.
     Key {
-        /// The permission it needs in the workspace the path names; `None` where any valid key will do.
+        /// The permission that the caller needs in the workspace of the path; `None` if every valid
+        /// credential suffices.
         permission: Option<String>,
-        /// The role it needs besides.
+        /// The role that the caller needs in addition.
         role: Option<String>,
-        /// Whether no credential at all is an answer too, with a meaning of its own (a claim).
+        /// Whether a request without a credential has its own meaning (a claim).
         or_anonymous: bool,
     },
 }
@@ -84,39 +86,41 @@ pub enum Access {
 /// A query parameter.
 #[derive(Debug)]
 pub struct Parameter {
-    /// Its name, as sent.
+    /// The name in the query string.
     pub name: String,
-    /// Whether it must be there.
+    /// Whether a request must have it.
     pub required: bool,
-    /// What it must look like.
+    /// The compiled schema of its value.
     pub node: Node,
 }
 
 /// One operation of the document.
 #[derive(Debug)]
 pub struct Operation {
-    /// The `operationId`.
+    /// The `operationId` in the document.
     pub id: String,
-    /// The method.
+    /// The HTTP method.
     pub method: Method,
-    /// The path template, `/v1/workspaces/{workspace_id}`: the router's syntax and the document's are the same.
+    /// The path template, such as `/v1/workspaces/{workspace_id}`. The router and the document have the
+    /// same syntax.
     pub path: String,
-    /// Who may call it.
+    /// The callers that it admits.
     pub access: Access,
-    /// Whether it takes an `Idempotency-Key`.
+    /// Whether it accepts an `Idempotency-Key`.
     pub idempotent: bool,
-    /// The longest value of each path parameter, in characters. A longer one names nothing.
+    /// The longest value of each path parameter, in characters. A longer value is treated like an unknown
+    /// name.
     pub path_lengths: Vec<(String, usize)>,
-    /// Whether it is one of the given contract's, whose behaviour is not Ward's to change.
+    /// Whether it belongs to the given contract, whose behaviour Ward must not change.
     pub given: bool,
-    /// Its query parameters, in declared order.
+    /// The query parameters, in declared order.
     pub query: Vec<Parameter>,
-    /// What its body must look like; `None` when it takes none (whatever is sent is then ignored).
+    /// The schema of the body; `None` if it has none, and any sent body is ignored.
     pub body: Option<Node>,
-    /// Whether absent fields of the body stay absent: so for a `PATCH` and where the document says `x-sparse`, where
-    /// absent says "leave as it is".
+    /// Whether absent fields of the body stay absent, for `PATCH` and for `x-sparse`, where an absent field
+    /// means no change.
     pub sparse: bool,
-    /// The statuses its responses are declared for.
+    /// The statuses of its declared responses.
     pub statuses: Vec<u16>,
 }
 
@@ -128,17 +132,17 @@ pub struct Contract {
 }
 
 impl Contract {
-    /// Reads the document that is built in, with the value rules of the rooms.
+    /// Compiles the built-in document, with the value rules of the rooms.
     ///
-    /// A rule is attached to a schema by JSON pointer (RFC 6901, as a URI fragment), for example
-    /// `#/components/schemas/TestCallerNumbersRequest/properties/numbers/items`; on a shared schema it holds wherever
-    /// that is referenced. Fails for a pointer that no request schema passes through, and for anything in an
-    /// operation or a request schema that would not be enforced.
+    /// A JSON pointer (RFC 6901, as a URI fragment) attaches a rule to a schema, such as
+    /// `#/components/schemas/TestCallerNumbersRequest/properties/numbers/items`. On a shared schema it
+    /// applies wherever that is referenced. Loading fails for a pointer that no request schema has, and for
+    /// any part of an operation or request schema that would not be enforced.
     pub fn load(rules: &[(&str, Rule)]) -> Result<Self, ContractError> {
         Self::load_for(rules, &Platform::default())
     }
 
-    /// The same, with what these settings change of the document.
+    /// As [`Self::load`], with the changes that these settings make to the document.
     pub fn load_for(rules: &[(&str, Rule)], platform: &Platform) -> Result<Self, ContractError> {
         let mut document: Value =
             serde_json::from_str(DOCUMENT).map_err(|error| ContractError::new("#", error.to_string()))?;
@@ -153,10 +157,10 @@ impl Contract {
         Ok(Self { document, operations })
     }
 
-    /// The same contract, whose document says that Ward is under this path prefix.
+    /// The same contract with a document that names this path prefix as its server.
     ///
     /// # Errors
-    /// When the document cannot be written, which is a fault of the build.
+    /// If the document cannot be serialized, which is a fault of the build.
     pub fn under(mut self, prefix: &str) -> Result<Self, ContractError> {
         if !prefix.is_empty() {
             let unwritable = |error: serde_json::Error| ContractError::new("#", error.to_string());
@@ -167,7 +171,7 @@ impl Contract {
         Ok(self)
     }
 
-    /// The operations of another document, for tests of what no operation of ours does yet.
+    /// The operations of another document, for tests of features that no real operation uses yet.
     #[cfg(test)]
     pub(super) fn operations_of(
         document: &Value,
@@ -176,12 +180,12 @@ impl Contract {
         Ok(read(document, rules)?.into_iter().filter_map(Arc::into_inner).collect())
     }
 
-    /// The document as it is served, JSON.
+    /// The served document as JSON.
     pub fn document(&self) -> &Bytes {
         &self.document
     }
 
-    /// Every operation, in the document's order.
+    /// Every operation, in the order of the document.
     pub fn operations(&self) -> impl Iterator<Item = &Arc<Operation>> {
         self.operations.iter()
     }
@@ -245,7 +249,7 @@ fn operation(
                 node: query_node(compiler, parameter, &at)?,
             }),
             Some("header") if name == IDEMPOTENCY_KEY && flag(body, "x-idempotency") => {}
-            _ => return Err(ContractError::new(at, "a parameter that would not be enforced")),
+            _ => return Err(ContractError::new(at, "a parameter that Ward would not enforce")),
         }
     }
     let shared = item.get("parameters").and_then(Value::as_array).into_iter().flatten();
@@ -284,7 +288,7 @@ fn operation(
     })
 }
 
-/// A parameter or another part of the document that may stand there by reference.
+/// A part of the document, or the target of its reference.
 fn resolved<'d>(document: &'d Value, part: &'d Value, at: &str) -> Result<&'d Value, ContractError> {
     let Some(target) = part.get("$ref") else { return Ok(part) };
     let pointer = target.as_str().and_then(|target| target.strip_prefix('#'));
@@ -293,7 +297,7 @@ fn resolved<'d>(document: &'d Value, part: &'d Value, at: &str) -> Result<&'d Va
         .ok_or_else(|| ContractError::new(at, format!("{target} is not in this document")))
 }
 
-/// The declared lengths of path parameters.
+/// The declared maximum lengths of path parameters.
 fn path_lengths(parameters: &[&Value]) -> Vec<(String, usize)> {
     let length = |parameter: &&Value| {
         let most = usize::try_from(parameter["schema"]["maxLength"].as_u64()?).ok()?;
@@ -302,7 +306,7 @@ fn path_lengths(parameters: &[&Value]) -> Vec<(String, usize)> {
     parameters.iter().filter_map(length).collect()
 }
 
-/// Whether the given document has an operation of this id.
+/// Whether the given document has an operation with this id.
 fn is_given(id: &str) -> Result<bool, ContractError> {
     static IDS: LazyLock<Result<Vec<String>, String>> = LazyLock::new(|| {
         let given: Value = serde_json::from_str(GIVEN).map_err(|error| error.to_string())?;
@@ -328,7 +332,7 @@ fn query_node(
     let schema = parameter.get("schema").ok_or_else(|| ContractError::new(&at, "no schema"))?;
     let node = compiler.node(schema, &at)?;
     if matches!(node.kind, Kind::Array { .. } | Kind::Model { .. } | Kind::Dict { .. } | Kind::Any) {
-        // A query string is flat text; how it would spell a list or an object nobody has decided.
+        // A query string is flat text, and no convention says how it spells a list or an object.
         return Err(ContractError::new(at, "a query parameter must be a scalar"));
     }
     Ok(node)
@@ -353,7 +357,8 @@ fn body_node(
     compiler.body(schema, &at).map(Some)
 }
 
-/// `security` (`OpenAPI` 3.1, "Security Requirement Object") together with our `x-permission` and `x-role`.
+/// Reads `security` (`OpenAPI` 3.1, "Security Requirement Object") with Ward's extensions `x-permission`
+/// and `x-role`.
 fn access(document: &Value, operation: &Value, at: &str) -> Result<Access, ContractError> {
     let alternatives = operation
         .get("security")

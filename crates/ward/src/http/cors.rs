@@ -1,4 +1,4 @@
-//! Browsers on the operator's origins may call. Off without any.
+//! Cross-origin requests from the operator's origins. Without such origins, CORS is off.
 
 use axum::Router;
 use axum::body::Body;
@@ -17,7 +17,7 @@ use super::{KEY_EXPIRES, REQUEST_ID, idempotency, request_id};
 
 const PREFLIGHT_KEPT: std::time::Duration = std::time::Duration::from_mins(10);
 
-/// The headers of an answer that a page may read.
+/// Headers of an answer that a page of these origins may read.
 const EXPOSED: [HeaderName; 11] = [
     REQUEST_ID,
     KEY_EXPIRES,
@@ -32,7 +32,7 @@ const EXPOSED: [HeaderName; 11] = [
     WWW_AUTHENTICATE,
 ];
 
-/// Lets pages of these origins call `router`.
+/// Allows pages of these origins to call `router`.
 pub fn allow(router: Router, origins: &[String]) -> Router {
     if origins.is_empty() {
         return router;
@@ -45,14 +45,15 @@ pub fn allow(router: Router, origins: &[String]) -> Router {
         .expose_headers(EXPOSED)
         .max_age(PREFLIGHT_KEPT);
     let without = router.clone();
-    // A router around the router: within it, the methods of a path would be added to the answer once more.
+    // The layer is around another router: inside `router`, each path would add its methods to the answer
+    // again.
     Router::new()
         .fallback_service(router.route_layer(cors))
         .layer(from_fn(move |request: Request<Body>, next| preflights_only(without.clone(), request, next)))
 }
 
-/// The layer takes every OPTIONS for a preflight. One that is none (Fetch standard, CORS-preflight request) goes where
-/// every other wrong method goes.
+/// The layer treats every OPTIONS request as a preflight. Requests that are not preflights (Fetch standard,
+/// CORS-preflight request) get the answer to a wrong method.
 async fn preflights_only(without: Router, request: Request<Body>, next: Next) -> Response {
     if request.method() != Method::OPTIONS {
         return next.run(request).await;

@@ -1,7 +1,7 @@
 //! The document as a page for people, `/v1/docs`.
 //!
-//! The page is served as one file that asks nothing but Ward. So it works where there is no internet, and the content
-//! security policy can forbid everything else.
+//! The page is a single file that loads nothing from other hosts. So it works without internet access, and
+//! the content security policy can forbid all other sources.
 
 use std::sync::LazyLock;
 
@@ -9,18 +9,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-/// The page, with its style and its script in it.
+/// The page, with its style and its script inlined.
 static PAGE: LazyLock<String> = LazyLock::new(|| {
     include_str!("docs/page.html")
         .replacen("/* style.css */", &format!("\n{}", include_str!("docs/style.css")), 1)
         .replacen("/* script.js */", &format!("\n{}", include_str!("docs/script.js")), 1)
 });
 
-/// The page, and the value of the `content-security-policy` header it must be served with.
+/// The page, and the `content-security-policy` header that must accompany it.
 ///
-/// The policy allows the page's own script and style by their SHA-256 (CSP Level 3, section 6.7.3) and requests to
-/// its own origin, from which it reads the document; nothing else. Costs two hashes of the page: call it once, at
-/// start.
+/// The policy allows the page's own script and style by their SHA-256 (CSP Level 3, section 6.7.3), and
+/// requests to its own origin, which serves the document. It costs two hashes of the page, so it should be
+/// called once, at start.
 pub fn page() -> (&'static str, String) {
     let hash = |tag| format!("'sha256-{}'", STANDARD.encode(Sha256::digest(element(&PAGE, tag))));
     let policy = format!(
@@ -32,8 +32,8 @@ pub fn page() -> (&'static str, String) {
     (&PAGE, policy)
 }
 
-/// The text of the first `<tag>` of `page`, every byte between the tags: what a browser hashes. Empty if it is not
-/// there, so that the policy then allows nothing.
+/// The text of the first `<tag>` of `page`, whose bytes a browser hashes. It is empty if the tag is
+/// missing, so that the policy allows nothing.
 fn element<'p>(page: &'p str, tag: &str) -> &'p str {
     let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
     let found = page.split_once(&open).and_then(|(_, rest)| rest.split_once(&close));

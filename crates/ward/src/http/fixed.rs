@@ -1,6 +1,8 @@
-//! Fixed answers through all that routes share: what a room costs is what its route costs more than one of these.
+//! Fixed answers through the shared part of all routes. The cost of a room is the difference to one of
+//! these.
 //!
-//! Only in builds with the feature `bench`, which no release has: the routes are outside the contract and ask for no key.
+//! This is only for builds with the feature `bench`, which no release has: the routes are outside the
+//! contract and need no key.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,11 +16,11 @@ use http::{Method, Request, StatusCode};
 use super::{Call, Endpoint, Reply};
 use crate::app::App;
 
-/// Names the folder whose files `NAME.STATUS` are served at `/fixed/NAME`.
+/// The variable that names the folder. Its files `NAME.STATUS` are served at `/fixed/NAME`.
 const FOLDER: &str = "WARD_BENCH_FIXED";
 
-/// Adds a route for each file of the folder. They borrow the operation of `get-workspace`, whose path has a parameter and
-/// whose address is looked up in its rate, so that everything around a handler is at work.
+/// Adds a route for each file of the folder. They use the operation `get-workspace`, whose path has a
+/// parameter and whose requests are rated, so that everything around a handler is at work.
 pub fn add_routes(app: &Arc<App>, mut router: Router) -> Router {
     let folder = std::env::var_os(FOLDER);
     let files = folder.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());

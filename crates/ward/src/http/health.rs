@@ -1,4 +1,4 @@
-//! Routes about Ward itself: its document, its docs page, whether it is alive and ready.
+//! Routes about Ward itself: its document, its documentation page, its liveness and readiness.
 
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ pub async fn document(call: Call) -> Result<Reply, ApiError> {
     Ok(Reply::raw_json(StatusCode::OK, call.app.contract.document().clone()))
 }
 
-/// The page and its policy, which hashes the page.
+/// The page with its policy. Both are computed once, because the policy hashes the page.
 static PAGE: LazyLock<(&str, HeaderValue)> = LazyLock::new(|| {
     let (html, policy) = docs::page();
     (html, HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'")))
@@ -36,15 +36,15 @@ pub async fn docs(_: Call) -> Result<Reply, ApiError> {
     })
 }
 
-/// `get-health`: the process answers.
+/// `get-health`: answers as long as the process does.
 pub async fn alive(_: Call) -> Result<Reply, ApiError> {
     Reply::ok(&json!({ "status": "ok" }))
 }
 
-/// `get-readiness`: the database reads and its writer lives.
+/// `get-readiness`: answers 503 unless the database reads and its writer runs.
 pub async fn ready(call: Call) -> Result<Reply, ApiError> {
     call.app.db.check().await.map_err(|error| {
-        ApiError::unavailable("not_ready", "The database cannot be used.", 1).because(error)
+        ApiError::unavailable("not_ready", "The database cannot be used now.", 1).because(error)
     })?;
     let mut ready = json!({ "status": "ready" });
     if let Some(region) = &call.app.config.platform.region {

@@ -1,8 +1,9 @@
-//! Repeats: a POST that writes, sent again with its `Idempotency-Key`, gets its first answer again and writes nothing.
+//! Idempotency: a POST that is retried with its `Idempotency-Key` gets its first answer again, and writes
+//! nothing.
 //!
-//! The answer is stored in the write's own transaction, so that it is there exactly when the write is. The scope is who
-//! called what with which key; who calls and whether they may is judged before a repeat is answered. An answer that holds
-//! a secret is sealed and repeated for ten minutes only.
+//! The answer is stored in the transaction of the write, so it exists exactly when the write does. Its
+//! scope is the caller, the operation, the path and the key. The caller is authorized before a retry is
+//! answered. An answer with a secret is sealed, and replayed for ten minutes only.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,20 +28,21 @@ use crate::quotas::{self, Change, Limits};
 use crate::vault::{self, Resealed, SealedRow, Vault, VaultError};
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
-/// Tells a repeated answer from a first one.
+/// Marks a replayed answer.
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// How long an answer is kept.
 const KEPT: Duration = Duration::from_hours(24);
-/// How long an answer that holds a secret is repeated.
+/// How long an answer with a secret is replayed.
 const SECRET_KEPT: Duration = Duration::from_mins(10);
-/// An anonymous caller's key is all that keeps others from its answer.
+/// The shortest keys of authenticated and of anonymous callers. Only the key protects an anonymous caller's
+/// answer from others.
 const SHORTEST: (usize, usize) = (16, 22);
 const LONGEST: usize = 255;
-/// The largest answer that is kept, in bytes.
+/// The largest stored answer, in bytes.
 const LARGEST: usize = 512 * 1024;
 
-/// How a repeatable write is answered: with which status, and whether it may be a repeat.
+/// The replay state of one request: its key, if it has one, and the status of its answer.
 #[derive(Clone)]
 pub struct Repeat {
     key: Option<Arc<RepeatKey>>,
@@ -51,16 +53,17 @@ pub struct Repeat {
 struct RepeatKey {
     scope: String,
     request: [u8; 32],
-    /// The workspace of the path, whose stored bytes an answer counts for, and the limits of the settings.
+    /// The workspace of the path, whose stored bytes include the answer, and the limits of the settings.
     counted: Option<(WorkspaceId, Limits)>,
 }
 
-/// Whether an answer holds a secret.
+/// Whether an answer contains a secret.
 #[derive(Clone, Copy)]
 pub enum Secrecy {
-    /// It holds none.
+    /// The answer contains no secret.
     Open,
-    /// It does. `former` is the hash of the secret that this write ended, whose holder may repeat it.
+    /// The answer contains a secret. `former` is the hash of the secret that this write ended; its bearer
+    /// may replay the write.
     Secret {
         /// The hash of the ended secret, if it was the caller's own.
         former: Option<SecretHash>,
@@ -68,7 +71,7 @@ pub enum Secrecy {
 }
 
 impl Repeat {
-    /// Reads the `Idempotency-Key` of a call that is answered with `status` if all goes well. `principal` is who calls;
+    /// Reads the `Idempotency-Key` of a request whose successful answer has this `status`. `principal` is
     /// `None` for an anonymous caller.
     pub fn of(
         call: &Call,
@@ -85,22 +88,23 @@ impl Repeat {
         Ok(Self { key, status, now: call.context.now })
     }
 
-    /// The scope of a call's `Idempotency-Key`, if it has one.
+    /// The scope of a request's `Idempotency-Key`, if it has one.
     pub fn scope_of(call: &Call, principal: Option<PrincipalId>) -> Result<Option<String>, ApiError> {
         Ok(read_key(call, principal.is_none())?.map(|key| scope(call, principal, &key)))
     }
 
-    /// Whether an answer is remembered under this scope. One statement, whether there is a scope or not.
+    /// Whether an answer is stored under this scope. It takes one statement, even without a scope.
     pub fn is_known(tx: &mut Tx<'_>, scope: Option<&str>) -> Result<bool, Error> {
         Ok(first(tx, scope.unwrap_or_default())?.is_some())
     }
 
-    /// A write that was asked for without a key, so that nothing can be its repeat.
+    /// The state of a write without a key, which cannot be replayed.
     pub const fn without_key(status: StatusCode, now: Timestamp) -> Self {
         Self { key: None, status, now }
     }
 
-    /// Does `work` once: a repeat gets the first answer instead. Errors are not remembered; they leave nothing behind.
+    /// Runs `work` once; a retry gets the first answer instead. Errors are not stored and leave nothing
+    /// behind.
     pub fn once<T: Serialize>(
         &self,
         tx: &mut Tx<'_>,
@@ -110,14 +114,15 @@ impl Repeat {
     ) -> Result<Reply, ApiError> {
         let Some(key) = &self.key else { return Reply::json(self.status, &work(tx)?) };
         if !key.begin(tx, self.now)? {
-            let first = key.first(tx)?.ok_or_else(|| ApiError::internal("a repeat without its first"))?;
+            let first =
+                key.first(tx)?.ok_or_else(|| ApiError::internal("a replay without its first answer"))?;
             return first.reply(vault, &key.scope, &key.request, self.now);
         }
         let reply = Reply::json(self.status, &work(tx)?)?;
         let (body, sealed, former) = match secrecy {
             Secrecy::Open => (reply.body.to_vec(), false, None),
             Secrecy::Secret { former } => {
-                // Last of all, because every sealing write of the installation takes the same row.
+                // The hold comes last, because every sealing write of the installation takes the same row.
                 vault::hold(tx, vault)?;
                 (vault.seal(&reply.body, &key.scope).map_err(ApiError::internal)?, true, former)
             }
@@ -128,38 +133,39 @@ impl Repeat {
     }
 }
 
-/// What a call finds that does its work outside the database.
+/// The state of a request whose work happens outside the database.
 pub enum Begun {
-    /// It was done before: this is its answer.
+    /// The work was done before, with this answer.
     Answered(Reply),
-    /// It is to be done now, and finished with [`Repeat::finish_apart`].
+    /// The work must be done now, and finished with [`Repeat::finish_apart`].
     Yours,
 }
 
 impl Repeat {
-    /// Whether there is a key to remember the answer under.
+    /// Whether there is a key under which the answer will be stored.
     pub const fn has_key(&self) -> bool {
         self.key.is_some()
     }
 
-    /// Takes the key before work that no transaction can hold. A repeat while that work is under way, or after it was cut
-    /// short, is 409: the work is done at most once.
+    /// Takes the key before work that no transaction can include. A retry during that work, or after it was
+    /// interrupted, gets 409: the work happens at most once.
     pub fn begin_apart(&self, tx: &mut Tx<'_>, vault: &Vault) -> Result<Begun, ApiError> {
         let Some(key) = &self.key else { return Ok(Begun::Yours) };
         if key.begin(tx, self.now)? {
-            // A server that could not keep the answer is refused before the work, which happens once.
+            // A server that could not store the answer is refused before the work, which happens only once.
             vault::hold(tx, vault)?;
-            // Room for the largest answer is taken before the work, which cannot be taken back for want of room.
+            // Room for the largest answer is taken before the work, because the work cannot be undone for
+            // lack of room.
             key.count(tx, LARGEST, self.now)?;
             key.note_bytes(tx, LARGEST)?;
             return Ok(Begun::Yours);
         }
-        let first = key.first(tx)?.ok_or_else(|| ApiError::internal("a repeat without its first"))?;
+        let first = key.first(tx)?.ok_or_else(|| ApiError::internal("a replay without its first answer"))?;
         first.reply(vault, &key.scope, &key.request, self.now).map(Begun::Answered)
     }
 
-    /// Remembers the answer of that work, sealed: it is another system's, and may be about a patient. Where the key was
-    /// replaced meanwhile, only that the work was done is remembered.
+    /// Stores the sealed answer of that work, which comes from another system and may concern a patient. If
+    /// the master key was replaced in the meantime, only the fact that the work was done is stored.
     pub fn finish_apart(
         &self,
         tx: &mut Tx<'_>,
@@ -183,7 +189,7 @@ impl Repeat {
     }
 }
 
-/// Seals anew some of the answers that are under a former key and still repeated, those whose scope follows `after`.
+/// Seals some of the replayable answers under a previous key again, those whose scope follows `after`.
 pub fn reseal(
     tx: &mut Tx<'_>,
     vault: &Vault,
@@ -200,7 +206,7 @@ pub fn reseal(
     })
 }
 
-/// Some of the sealed answers that are still repeated, those after this scope.
+/// Some of the sealed, replayable answers, those after this scope.
 pub fn sealed_rows(
     tx: &mut Tx<'_>,
     now: Timestamp,
@@ -213,13 +219,13 @@ pub fn sealed_rows(
         &[now.saturating_sub(SECRET_KEPT).into(), after.into(), most.into()],
         |row| {
             let scope: String = row.get(0)?;
-            let what = "an answer that is kept for a repeat".to_owned();
+            let what = "an answer that is kept for a replay".to_owned();
             Ok(SealedRow { place: scope.clone(), at: scope, bytes: row.get(1)?, what })
         },
     )
 }
 
-/// Forgets an answer that no key opens any more: its repeat is refused from then on.
+/// Deletes an answer that no key opens any more. Its retry is refused from then on.
 pub fn forget(tx: &mut Tx<'_>, row: &SealedRow<String>) -> Result<(), Error> {
     tx.execute(
         "UPDATE idempotency SET body = NULL, former_secret = NULL, sealed = false WHERE scope = $1 AND body = $2",
@@ -228,7 +234,7 @@ pub fn forget(tx: &mut Tx<'_>, row: &SealedRow<String>) -> Result<(), Error> {
     Ok(())
 }
 
-/// How many of the answers that are still repeated are sealed under another key than the one in force.
+/// The number of replayable answers that are sealed under another key than the current one.
 pub fn count_under_other_keys(tx: &mut Tx<'_>, vault: &Vault, now: Timestamp) -> Result<i64, Error> {
     tx.one(
         "SELECT count(*) FROM idempotency \
@@ -253,8 +259,8 @@ fn read_key(call: &Call, anonymous: bool) -> Result<Option<String>, ApiError> {
     Ok(value.to_str().ok().map(str::to_owned))
 }
 
-/// The caller, the operation, the things that the path names, and the key, as one hash: nothing of it can be read back
-/// from the database.
+/// Hashes the caller, the operation, the ids in the path and the key. So none of them can be read from the
+/// database.
 fn scope(call: &Call, principal: Option<PrincipalId>, key: &str) -> String {
     let mut hash = Sha256::new();
     let principal = principal.map(|principal| principal.to_string()).unwrap_or_default();
@@ -265,7 +271,7 @@ fn scope(call: &Call, principal: Option<PrincipalId>, key: &str) -> String {
     STANDARD_NO_PAD.encode(hash.finalize())
 }
 
-/// A first answer as it was stored.
+/// A first answer as it is stored.
 struct First {
     request: Vec<u8>,
     status: i64,
@@ -276,7 +282,7 @@ struct First {
 }
 
 impl RepeatKey {
-    /// Takes the scope for this transaction. `false`: it is taken, and its answer committed.
+    /// Takes the scope for this transaction; `false` if a committed transaction has taken it.
     fn begin(&self, tx: &mut Tx<'_>, now: Timestamp) -> Result<bool, Error> {
         let workspace = self.counted.map(|(workspace, _)| workspace);
         if let Some(workspace) = workspace {
@@ -287,7 +293,7 @@ impl RepeatKey {
             )?;
         }
         tx.execute_later(
-            // A CASE, so that no planner takes the index by age for this: the one row is found by its scope.
+            // With a CASE, no planner takes the index by age: the one row is found by its scope.
             "DELETE FROM idempotency WHERE scope = $1 AND CASE WHEN created_at <= $2 THEN 1 ELSE 0 END = 1",
             &[self.scope.as_str().into(), now.saturating_sub(KEPT).into()],
         )?;
@@ -307,7 +313,7 @@ impl RepeatKey {
         sealed: bool,
         former: Option<SecretHash>,
     ) -> Result<usize, Error> {
-        // An answer beyond the bound is not kept. Its repeat is refused, as that of any answer that is no longer there.
+        // A larger answer is not stored. Its retry is refused, like that of a deleted answer.
         let body = body.filter(|body| body.len() <= LARGEST);
         let kept = body.map_or(0, <[u8]>::len);
         tx.execute_later(
@@ -324,13 +330,13 @@ impl RepeatKey {
         Ok(kept)
     }
 
-    /// Counts so many bytes for the workspace (409 beyond its quota).
+    /// Counts these bytes for the workspace (409 beyond its quota).
     fn count(&self, tx: &mut Tx<'_>, bytes: usize, now: Timestamp) -> Result<(), ApiError> {
         let Some((workspace, limits)) = &self.counted else { return Ok(()) };
         quotas::take(tx, *workspace, limits, Change::bytes(bytes), now)
     }
 
-    /// Notes what the row counts for.
+    /// Stores the bytes that the row counts for.
     fn note_bytes(&self, tx: &mut Tx<'_>, bytes: usize) -> Result<(), Error> {
         tx.execute_later(
             "UPDATE idempotency SET bytes = $2 WHERE scope = $1",
@@ -377,20 +383,21 @@ impl First {
         if self.status == 0 {
             return Err(ApiError::conflict(
                 "outcome_unknown",
-                "This call was begun with this Idempotency-Key, and how it ended is not known.",
+                "A request with this Idempotency-Key has begun, and its outcome is not known.",
             ));
         }
         let gone = || {
             ApiError::conflict(
                 "secret_no_longer_shown",
-                "This was done, but its answer is no longer repeated. If it was a key, rotate it to get a new secret.",
+                "This request succeeded, but its answer is no longer replayed. If it created a key, rotate the key to get a new secret.",
             )
         };
         let body = match &self.body {
             Some(body) if !self.sealed => Bytes::copy_from_slice(body),
             Some(body) if self.shows_secret(now) => match vault.open(body, scope) {
                 Ok(body) => Bytes::copy_from_slice(&body),
-                // A server that did not have the key of the others gave it, or this one does not have theirs.
+                // Another server sealed the answer under a key that this server lacks, or this server's key
+                // was replaced.
                 Err(VaultError::Foreign) => return Err(gone()),
                 Err(error) => return Err(ApiError::internal(error)),
             },
@@ -407,16 +414,16 @@ impl First {
     }
 }
 
-/// The first answer of a rotation, waiting for the body that asks for it again.
+/// The first answer of a rotation, before its retry's body is known.
 pub struct Ended {
     first: First,
     scope: String,
 }
 
 impl Ended {
-    /// Finds the rotation that whoever comes with the secret that it ended, and the `Idempotency-Key` that it had, may
-    /// have the answer of: a client whose connection broke before the answer has nothing else left. `None`: there is none,
-    /// or what it gave out is dead as well.
+    /// Finds the rotation whose answer the bearer of the ended secret may replay, with the same
+    /// `Idempotency-Key`. A client whose connection broke before the answer has nothing else left. `None`
+    /// if there is none, or if the secret in that answer has ended as well.
     pub async fn find(call: &Call) -> Result<Option<Self>, ApiError> {
         let (Ok(Some(key)), Some(presented)) = (read_key(call, false), caller::bearer(call)) else {
             return Ok(None);
@@ -426,7 +433,8 @@ impl Ended {
             call.app.db.read("idempotency.whose", move |tx| api_keys::look_up(tx, presented.key_id)).await?;
         let live =
             record.filter(|record| !record.revoked && record.home_is_active && record.expires_at > now);
-        // A dead or unknown key looks for a scope too, one that is never there, so that it costs what a live one costs.
+        // A dead or unknown key queries a scope as well, one that never exists, so that it costs as much as
+        // a live one.
         let scope = scope(call, live.map(|record| record.principal), &key);
         let wanted = scope.clone();
         let found = call.app.db.read("idempotency.first", move |tx| first(tx, &wanted)).await?;
@@ -437,17 +445,17 @@ impl Ended {
         Ok(found.filter(ended_by_it).map(|first| Self { first, scope }))
     }
 
-    /// The answer, for the same body.
+    /// The stored answer, if the body is the same.
     pub fn repeat(&self, call: &Call, body: &[u8]) -> Result<Reply, ApiError> {
         self.first.reply(&call.app.vault, &self.scope, &Sha256::digest(body).into(), call.context.now)
     }
 }
 
-/// Forgets answers that are no longer repeated, and secrets that are no longer shown, `most` of each at most. Returns how
-/// many rows of the more numerous kind were due.
+/// Deletes answers that are no longer kept, and secrets that are no longer replayed, at most `most` of
+/// each. Returns the number of due rows of the more numerous kind.
 ///
-/// What is due is looked up first and then taken one by one, each on the condition that it still is: in one statement a
-/// planner may walk the whole table beside the few rows that are due.
+/// Due rows are found first, and then changed one by one, each on the condition that it is still due. For a
+/// single statement, a planner may scan the whole table to find the few due rows.
 pub fn sweep(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<usize, Error> {
     let shown_until = now.saturating_sub(SECRET_KEPT);
     let hidden = due(tx, true, shown_until, most)?;
@@ -475,7 +483,7 @@ pub fn sweep(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<usize, Error>
     Ok(hidden.len().max(old.len()))
 }
 
-/// An answer whose time is over.
+/// An answer that is due to be deleted.
 struct Due {
     scope: String,
     workspace: Option<WorkspaceId>,
@@ -483,7 +491,7 @@ struct Due {
 }
 
 impl Due {
-    /// Notes what the workspace gets back, if this transaction changed the row.
+    /// Adds the bytes that the workspace gets back, if this transaction changed the row.
     fn note(&self, freed: &mut BTreeMap<WorkspaceId, i64>, changed: u64) {
         if let (Some(workspace), 1) = (self.workspace, changed) {
             *freed.entry(workspace).or_default() += self.bytes;
@@ -491,7 +499,7 @@ impl Due {
     }
 }
 
-/// The oldest answers until then.
+/// The oldest answers up to this time.
 fn due(tx: &mut Tx<'_>, sealed: bool, until: Timestamp, most: u32) -> Result<Vec<Due>, Error> {
     tx.all(
         "SELECT scope, workspace_id, bytes FROM idempotency WHERE sealed = $1 AND created_at <= $2 ORDER BY created_at LIMIT $3",

@@ -1,12 +1,12 @@
-//! Rates per client address and workspace, and which address a client has.
+//! Rates per client address and workspace, and the determination of a client's address.
 //!
-//! A rate is a token bucket kept as one number: the time at which the bucket is full again (the generic cell rate
+//! A rate is a token bucket, stored as the time at which it will be full again (generic cell rate
 //! algorithm).
 //!
-//! A credential is verified first, and only a refused one is charged: to its address and, where the path names one, to
-//! the workspace. A valid credential therefore works whatever else comes from its address. Once the tokens of an
-//! address or a workspace are used up, its refused credentials get 429, and its look-ups go through a small share of
-//! their own ([`ClientRates::look_up_share`]).
+//! A credential is verified first. Only a refused one is charged: to its address and, if the path names
+//! one, to the workspace. So a valid credential works whatever else comes from its address. Once the tokens
+//! of an address or workspace are used up, its refused credentials get 429. Its look-ups then go through a
+//! small share of their own ([`ClientRates::look_up_share`]).
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
@@ -26,8 +26,9 @@ use crate::shares::{self, Full, Holder, Share, Shares};
 const NANOS: u64 = 1_000_000_000;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Look-ups under way for addresses and workspaces whose failures are used up. A waiting request costs no more than its
-/// connection, so the queue holds every request that one address can have open.
+/// Look-ups in progress for addresses and workspaces that have used up their failures. A waiting request
+/// costs no more than its connection, so the queue has room for every request that one address can have
+/// open.
 const LOOK_UPS: shares::Limits = shares::Limits { total: 8, each: 2, waiting_each: 65_536 };
 
 /// The rates of one server. Every replica counts for itself.
@@ -40,7 +41,7 @@ pub struct ClientRates {
 }
 
 impl ClientRates {
-    /// The configured rates; `None` when they are off.
+    /// The configured rates; `None` if they are off.
     pub fn new(rates: &Rates) -> Option<Self> {
         rates.enforced.then(|| Self {
             failed_by_address: KeyedRate::new(rates.failed_credentials, rates.addresses),
@@ -54,7 +55,7 @@ impl ClientRates {
     /// Charges a refused credential to its address and to the workspace that it was presented for.
     ///
     /// # Errors
-    /// The state of the rate that had nothing left.
+    /// The state of the exhausted rate.
     pub fn charge_refused(
         &self,
         address: IpAddr,
@@ -65,38 +66,40 @@ impl ClientRates {
         by_workspace.map(|()| by_address)
     }
 
-    /// Charges a bootstrap call.
+    /// Charges the creation of an unclaimed workspace.
     ///
     /// # Errors
-    /// The state of the rate when it has nothing left.
+    /// The state of the exhausted rate.
     pub fn charge_bootstrap(&self, address: IpAddr) -> Result<RateState, RateState> {
         self.bootstrap.charge(&bucket(address))
     }
 
-    /// Charges a claim, whatever came of it.
+    /// Charges a claim, whether it succeeded or not.
     ///
     /// # Errors
-    /// The state of the rate when it has nothing left.
+    /// The state of the exhausted rate.
     pub fn charge_claim(&self, address: IpAddr) -> Result<RateState, RateState> {
         self.claims.charge(&bucket(address))
     }
 
-    /// Whether the next failed claim of this address is refused with 429.
+    /// Whether the next failed claim of this address gets 429.
     pub fn claims_are_used_up(&self, address: IpAddr) -> bool {
         self.claims.is_used_up(&bucket(address))
     }
 
-    /// A share of the look-ups of failing clients. `None` for a client whose failures are not used up: it needs none.
+    /// Takes a share of the look-ups of failing clients. `None` for a client with failures left, which
+    /// needs no share.
     ///
     /// # Errors
-    /// [`Full`] when more requests of this client wait than one client can have open.
+    /// [`Full`] if more requests of this client wait than one client can have open.
     pub async fn look_up_share(
         &self,
         address: IpAddr,
         workspace: Option<WorkspaceId>,
     ) -> Result<Option<Share>, Full> {
         let address = bucket(address);
-        // The workspace comes first. Addresses that many tenants share, as Twilio's are, then serve the others.
+        // The workspace comes first, because many tenants share addresses such as Twilio's, which must
+        // serve the others.
         let failing = workspace.filter(|id| self.failed_by_workspace.is_used_up(id)).map(Holder::Workspace);
         let failing = failing
             .or_else(|| self.failed_by_address.is_used_up(&address).then_some(Holder::Address(address)));
@@ -106,7 +109,7 @@ impl ClientRates {
         }
     }
 
-    /// A share of the look-ups of failing claims.
+    /// Takes a share of the look-ups of failing claims.
     ///
     /// # Errors
     /// As [`Self::look_up_share`].
@@ -118,18 +121,18 @@ impl ClientRates {
 /// One rate, counted per key in a table of bounded size.
 struct KeyedRate<K> {
     burst: u64,
-    /// Nanoseconds in which one token comes back.
+    /// Nanoseconds after which one token is refilled.
     interval: u64,
     started: Instant,
     full_again: Cache<K, Arc<AtomicU64>>,
 }
 
-/// The tokens left of a rate for one key.
+/// The remaining tokens of a rate for one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateState {
     limit: u64,
     remaining: u64,
-    /// Seconds until a refused client may come again, or until the bucket is full.
+    /// Seconds until a refused client may retry, or until the bucket is full.
     pub reset_seconds: u64,
 }
 
@@ -156,7 +159,7 @@ impl<K: Hash + Eq + Clone> KeyedRate<K> {
         }
     }
 
-    /// Takes one token of this key, or says how long to wait for one.
+    /// Takes one token of this key; the error has the time to wait for one.
     fn charge(&self, key: &K) -> Result<RateState, RateState> {
         self.charge_at(key, self.elapsed())
     }
@@ -181,13 +184,13 @@ impl<K: Hash + Eq + Clone> KeyedRate<K> {
         }
     }
 
-    /// Whether nothing is left of this key's tokens; takes none.
+    /// Whether this key has no tokens left. It takes none.
     fn is_used_up(&self, key: &K) -> bool {
         self.is_used_up_at(key, self.elapsed())
     }
 
     fn is_used_up_at(&self, key: &K, now: u64) -> bool {
-        // Most keys were never charged, and leave nothing in the table.
+        // Most keys were never charged and have no entry in the table.
         let Some(cell) = self.full_again.get(key) else { return false };
         let full_again = cell.load(Ordering::Acquire);
         full_again.max(now) + self.interval - now > self.burst * self.interval
@@ -212,7 +215,7 @@ impl<K: Hash + Eq + Clone> KeyedRate<K> {
     }
 }
 
-/// One customer's IPv6 addresses share a /64, so that is what is counted.
+/// The address that rates count. One customer's IPv6 addresses share a /64, so that is counted.
 pub fn bucket(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -223,8 +226,9 @@ pub fn bucket(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The client's address: the peer, or, when the peer is a trusted proxy, the right-most `x-forwarded-for` entry that is
-/// not one. An entry that is no address ends the search: what stands left of it was not written by a trusted proxy.
+/// The client's address: the peer, or behind a trusted proxy the right-most `x-forwarded-for` entry that is
+/// not a trusted proxy. An entry that is not an address ends the search, because a trusted proxy did not
+/// write the entries to its left.
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
     let mut client = peer.to_canonical();
@@ -244,7 +248,7 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> I
     client
 }
 
-/// `1.2.3.4`, `1.2.3.4:56`, `::1`, `[::1]` or `[::1]:56`.
+/// Parses `1.2.3.4`, `1.2.3.4:56`, `::1`, `[::1]` or `[::1]:56`.
 fn parse_entry(entry: &str) -> Option<IpAddr> {
     let address = entry
         .parse::<IpAddr>()

@@ -1,4 +1,4 @@
-//! What every route shares: the way a request goes in and an answer comes out.
+//! The shared part of all routes: how a request comes in and an answer goes out.
 
 mod body;
 pub mod caller;
@@ -47,37 +47,37 @@ use crate::shares::{Full, Holder, Share};
 
 pub use body::{Sent, SentBody};
 
-/// Names a request in its answer, its log lines and its audit events.
+/// Identifies a request in its answer, its log lines and its audit events.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Says how long the caller's key still lives, in its last 14 days.
+/// The expiry of the caller's key, in the key's last 14 days.
 pub const KEY_EXPIRES: HeaderName = HeaderName::from_static("x-api-key-expires");
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// How many bytes of a user agent are kept.
+/// Bytes of a `user-agent` header that are kept.
 const USER_AGENT_KEPT: usize = 256;
 
-/// What all steps of one request share.
+/// The context that all steps of one request share.
 #[derive(Debug)]
 pub struct Context {
-    /// The request's id: the client's own where it sent a usable one.
+    /// The request's id: the client's own, if it sent a usable one.
     pub request_id: String,
-    /// The client's address, as far as the trusted proxies tell.
+    /// The client's address, as determined by [`limits::client_address`].
     pub address: IpAddr,
-    /// What the client calls itself, cut to a sane length.
+    /// The `user-agent` header, cut to a bounded length.
     pub user_agent: Option<String>,
-    /// When the request came in.
+    /// The arrival of the request.
     pub now: Timestamp,
-    /// When the caller's key expires, once there is a caller.
+    /// The expiry of the caller's key, once there is a caller.
     key_expires: OnceLock<Timestamp>,
-    /// The rate that the request was charged to, once it was.
+    /// The state of the rate that the request was charged to, if it was.
     rate: OnceLock<RateState>,
 }
 
 impl Context {
-    /// The context of something the operator does on the command line.
+    /// The context of an operation on the command line.
     pub fn of_operator(now: Timestamp) -> Self {
         Self {
             request_id: Uuid::now_v7().to_string(),
@@ -89,12 +89,12 @@ impl Context {
         }
     }
 
-    /// The context of something that time does: a lapse.
+    /// The context of an action of Ward's own when a time has come, such as a lapse.
     pub fn of_time(now: Timestamp) -> Self {
         Self { user_agent: None, ..Self::of_operator(now) }
     }
 
-    /// The party whose share of a pool a request takes that concerns no workspace: its address.
+    /// The holder whose share of a pool pays for a request without a workspace: its address.
     pub fn holder(&self) -> Holder {
         Holder::Address(limits::bucket(self.address))
     }
@@ -113,7 +113,7 @@ impl Context {
     }
 }
 
-/// A client's id is taken over when it is the only one and cannot harm a log line or a header.
+/// A client's id is accepted if it is the only one and cannot harm a log line or a header.
 fn request_id(headers: &HeaderMap) -> String {
     let mut given = headers.get_all(REQUEST_ID).iter();
     let only = given.next().filter(|_| given.next().is_none());
@@ -132,26 +132,27 @@ fn user_agent(headers: &HeaderMap) -> Option<String> {
     Some(text[..end].to_owned())
 }
 
-/// One request on its way to its room.
+/// One request on its way to its handler.
 pub struct Call {
     /// The running Ward.
     pub app: Arc<App>,
-    /// What the contract says of the operation called.
+    /// The operation in the contract.
     pub operation: Arc<Operation>,
-    /// The room that serves it.
+    /// The room of the handler.
     pub room: &'static str,
-    /// What all steps of this request share.
+    /// The context that all steps of this request share.
     pub context: Arc<Context>,
     parameters: Vec<(String, String)>,
     parts: Parts,
-    /// Never locked: a body may be sent between threads but not shared, and the mutex makes the call shareable.
+    /// Never locked: a body may move between threads but not be shared, and the mutex makes the call
+    /// shareable.
     body: Mutex<Body>,
 }
 
 impl Call {
     async fn new<H>(endpoint: &Endpoint<H>, context: Arc<Context>, request: Request<Body>) -> Self {
         let (mut parts, body) = request.into_parts();
-        // A segment that does not decode to text names nothing, like any other unknown name.
+        // A segment that does not decode to text is treated like an unknown name.
         let parameters = match RawPathParams::from_request_parts(&mut parts, &()).await {
             Ok(found) => found.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             Err(_) => Vec::new(),
@@ -168,7 +169,8 @@ impl Call {
         }
     }
 
-    /// The path parameter of this name; empty when the path has none that is text of at most its declared length.
+    /// The path parameter of this name. It is empty if the path lacks it, or if it exceeds its declared
+    /// length.
     pub fn parameter(&self, name: &str) -> &str {
         let declared = self.operation.path_lengths.iter().find(|(known, _)| known == name);
         let most = declared.map_or(usize::MAX, |(_, most)| *most);
@@ -181,7 +183,7 @@ impl Call {
         self.parameters.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
     }
 
-    /// The workspace that the path names, if its template does.
+    /// The workspace in the path, if its template has one.
     pub fn workspace(&self) -> Option<WorkspaceId> {
         self.operation
             .path
@@ -189,56 +191,57 @@ impl Call {
             .then(|| WorkspaceId::of_path(self.parameter("workspace_id")))
     }
 
-    /// The path in one spelling, whatever the client's: ids have lower case and hyphens, and nothing is escaped. It is
-    /// never logged.
+    /// The path in one canonical spelling: ids in lower case with hyphens, and nothing percent-encoded. It
+    /// is never logged.
     pub fn canonical_path(&self) -> String {
         self.parameters.iter().fold(self.operation.path.clone(), |path, (name, value)| {
-            // Names of calls and keys are told apart by their case; every other parameter that reads as an id is one.
+            // Case matters in call sids and key ids. Every other parameter that parses as an id is one.
             let id = Uuid::try_parse(value).ok().filter(|_| !["call_sid", "key_id"].contains(&name.as_str()));
             path.replace(&format!("{{{name}}}"), &id.map_or_else(|| value.clone(), |id| id.to_string()))
         })
     }
 
-    /// The path and query string as they came, for what was signed over them. Never for a log.
+    /// The path and query string as they were sent, for signatures over them. They are never logged.
     pub fn path_and_query(&self) -> &str {
         self.parts.uri.path_and_query().map_or("/", |given| given.as_str())
     }
 
-    /// The method.
+    /// The HTTP method of the request.
     #[cfg(feature = "bench")]
     pub fn method(&self) -> &http::Method {
         &self.parts.method
     }
 
-    /// A header's value, if it was sent.
+    /// The first value of a header, if it was sent.
     pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
         self.parts.headers.get(name)
     }
 
-    /// A header's value, if it was sent once.
+    /// The value of a header that was sent exactly once.
     pub fn only_header(&self, name: &HeaderName) -> Option<&HeaderValue> {
         let mut given = self.parts.headers.get_all(name).iter();
         given.next().filter(|_| given.next().is_none())
     }
 
-    /// Whether a credential of any form was sent.
+    /// Whether the request has a credential of any form.
     pub fn has_credential(&self) -> bool {
         self.parts.headers.contains_key(AUTHORIZATION)
     }
 
-    /// Whether this is a claim: no credential, where that has a meaning of its own.
+    /// Whether this is a claim: a request without a credential to an operation that gives this a meaning.
     pub fn is_claim(&self) -> bool {
         matches!(self.operation.access, Access::Key { or_anonymous: true, .. }) && !self.has_credential()
     }
 
-    /// A share for looking a credential up, where failures of this address or workspace are used up. The rest of a
-    /// request holds none.
+    /// Takes a share of look-ups, if this address or workspace has used up its failures. The rest of a
+    /// request needs none.
     pub async fn look_up_share(&self) -> Result<Option<Share>, ApiError> {
         let Some(rates) = &self.app.rates else { return Ok(None) };
         rates.look_up_share(self.context.address, self.workspace()).await.map_err(queue_is_full)
     }
 
-    /// The share of a claim whose address has had too many failed ones. `None`: it has not.
+    /// Takes a share of look-ups for a claim, if its address has had too many failed claims; otherwise
+    /// `None`.
     pub async fn failing_claim_share(&self) -> Result<Option<Share>, ApiError> {
         let rates = self.app.rates.as_ref();
         let Some(rates) = rates.filter(|rates| rates.claims_are_used_up(self.context.address)) else {
@@ -247,7 +250,7 @@ impl Call {
         rates.claim_share(self.context.address).await.map(Some).map_err(queue_is_full)
     }
 
-    /// Charges a bootstrap call to its address (429).
+    /// Charges the creation of an unclaimed workspace to its address (429).
     pub fn charge_bootstrap(&self) -> Result<(), ApiError> {
         let Some(rates) = &self.app.rates else { return Ok(()) };
         let state = rates.charge_bootstrap(self.context.address);
@@ -255,19 +258,20 @@ impl Call {
         state.map(drop).map_err(|exhausted| ApiError::too_many(exhausted.reset_seconds))
     }
 
-    /// Lets the caller in: credential (401), seeing (404), permission (403).
+    /// Authorizes the caller: credential (401), visibility (404), permission (403).
     pub async fn enter(&self) -> Result<Entry, ApiError> {
         Entry::admit(self).await?.decided(&self.app)
     }
 
-    /// Lets the caller in and reads the query parameters, which are judged last.
+    /// Authorizes the caller and then validates the query parameters.
     pub async fn enter_with_query(&self) -> Result<(Entry, Query), ApiError> {
         let entry = self.enter().await?;
         let query = validate::query(&self.operation, self.parts.uri.query()).map_err(ApiError::refused)?;
         Ok((entry, Query(Value::Object(query))))
     }
 
-    /// Lets the caller in and reads the body: credential, then size and syntax, then seeing and permission, then values.
+    /// Authorizes the caller and reads the body. The order is: credential, size and syntax, visibility and
+    /// permission, values.
     pub async fn enter_with_body<T: DeserializeOwned + Send + 'static>(
         &mut self,
     ) -> Result<(Entry, Sent<T>), ApiError> {
@@ -277,7 +281,8 @@ impl Call {
         Ok((entry, body.valid(self).await?))
     }
 
-    /// As [`Self::enter_with_body`], for bodies whose judgement takes long however short they are: they can hold keys.
+    /// As [`Self::enter_with_body`], for bodies that take long to validate even if they are short, because
+    /// they may contain keys.
     pub async fn enter_with_heavy_body<T: DeserializeOwned + Send + 'static>(
         &mut self,
     ) -> Result<(Entry, Sent<T>), ApiError> {
@@ -287,7 +292,7 @@ impl Call {
         Ok((entry, body.valid(self).await?))
     }
 
-    /// Lets the caller in and reads the body of an operation that declares none, whose bytes tell repeats apart.
+    /// Authorizes the caller and reads an undeclared body, whose bytes distinguish retries.
     pub async fn enter_with_ignored_body(&mut self) -> Result<(Entry, Bytes), ApiError> {
         let admitted = Entry::admit(self).await?;
         let bytes = self.read_ignored_body().await?;
@@ -299,7 +304,7 @@ impl Call {
         self.read_ignored_body_up_to(usize::MAX).await
     }
 
-    /// The same, for a body that may have no more bytes than this.
+    /// As [`Self::read_ignored_body`], with a bound on the bytes.
     pub async fn read_ignored_body_up_to(&mut self, most: usize) -> Result<Bytes, ApiError> {
         let limit = self.app.config.limits.body_bytes.min(most);
         let announced =
@@ -315,53 +320,53 @@ impl Call {
     }
 }
 
-/// Valid query parameters.
+/// The validated query parameters.
 pub struct Query(Value);
 
 impl Query {
-    /// The parameters that `T` is about.
+    /// Reads the parameters that `T` declares.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         typed(&self.0)
     }
 }
 
-/// Validated JSON as a type. The contract has accepted it, so a mismatch is a fault of ours.
+/// Deserializes validated JSON. The contract has accepted it, so a mismatch is a fault of Ward.
 fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, ApiError> {
     T::deserialize(value).map_err(ApiError::internal)
 }
 
-/// An answer that went well.
+/// A successful answer.
 pub struct Reply {
-    /// The status.
+    /// The HTTP status.
     pub status: StatusCode,
-    /// What the body is.
+    /// The media type of the body.
     pub content_type: HeaderValue,
-    /// Headers besides those that every answer has.
+    /// Headers in addition to those of every answer.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The body.
+    /// The body, unless `stream` replaces it.
     pub body: Bytes,
-    /// A body that is too long to be held, in the place of that one.
+    /// A body that is too long for memory.
     pub stream: Option<Body>,
 }
 
 impl Reply {
-    /// JSON with this status.
+    /// A JSON answer with this status.
     pub fn json(status: StatusCode, value: &impl Serialize) -> Result<Self, ApiError> {
         let body = serde_json::to_vec(value).map_err(ApiError::internal)?;
         Ok(Self::raw_json(status, body.into()))
     }
 
-    /// JSON that is text already.
+    /// A JSON answer whose body is already serialized.
     pub const fn raw_json(status: StatusCode, body: Bytes) -> Self {
         Self { status, content_type: JSON, headers: Vec::new(), body, stream: None }
     }
 
-    /// 200 with JSON.
+    /// A JSON answer with status 200.
     pub fn ok(value: &impl Serialize) -> Result<Self, ApiError> {
         Self::json(StatusCode::OK, value)
     }
 
-    /// 204.
+    /// An answer with status 204.
     pub const fn no_content() -> Self {
         Self {
             status: StatusCode::NO_CONTENT,
@@ -373,7 +378,7 @@ impl Reply {
     }
 }
 
-/// Figures of one route, looked up once so that a request costs no registry look-up.
+/// Metrics of one route. They are looked up once, so that a request needs no registry look-up.
 struct Figures {
     seconds: metrics::Histogram,
     answers: [metrics::Counter; 6],
@@ -396,7 +401,7 @@ impl Figures {
     }
 }
 
-/// One route as it is served: its operation and figures around a handler.
+/// A served route: a handler with its operation and metrics.
 pub struct Endpoint<H> {
     app: Arc<App>,
     operation: Arc<Operation>,
@@ -410,13 +415,13 @@ where
     H: Fn(Call) -> F + Send + Sync + 'static,
     F: Future<Output = Result<Reply, ApiError>> + Send,
 {
-    /// The route of an operation, served by a room.
+    /// The route of an operation, with the handler of a room.
     pub fn new(app: Arc<App>, operation: Arc<Operation>, room: &'static str, handler: H) -> Arc<Self> {
         let figures = Figures::of(&operation.id);
         Arc::new(Self { app, operation, room, handler, figures })
     }
 
-    /// Serves one request, from rate to log line. Never fails and never panics.
+    /// Serves one request, from its rate to its log line. It never fails or panics.
     pub async fn serve(self: Arc<Self>, request: Request<Body>) -> Response {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
@@ -436,7 +441,7 @@ where
         let outcome = match tokio::time::timeout(time, work).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_panic)) => Err(ApiError::internal("the handler panicked")),
-            // What was begun goes on without the request.
+            // A write that was begun goes on without the request.
             Err(_elapsed) if deadline.may_have_written() => {
                 Err(ApiError::outcome_unknown().because("the request's time ran out during a write"))
             }
@@ -450,8 +455,8 @@ where
     }
 }
 
-/// Charges what came of a request: a claim in any case, every other request only where its credential was refused. A
-/// failure beyond the rate is 429; a success is never refused.
+/// Charges a request by its outcome: a claim always, and any other request only if its credential was
+/// refused. A failure beyond the rate gets 429; a success is never refused.
 fn charged(
     rates: &ClientRates,
     context: &Context,
@@ -475,12 +480,12 @@ fn charged(
     }
 }
 
-/// 429: more credentials of one failing client wait to be looked up than a client can send at once.
+/// 429: more credentials of one failing client wait for a look-up than a client can send at once.
 fn queue_is_full(full: Full) -> ApiError {
     ApiError::too_many(1).because(full)
 }
 
-/// A route without an operation: always the same refusal.
+/// A route without an operation, which always gives the same refusal.
 pub fn refusing(
     app: Arc<App>,
     error: fn() -> ApiError,
@@ -499,7 +504,7 @@ pub fn refusing(
     }
 }
 
-/// A way that leads to another page, `to`, for people.
+/// A route that redirects people to another page.
 pub fn redirecting(
     app: Arc<App>,
     to: &'static str,
@@ -509,7 +514,7 @@ pub fn redirecting(
         let started = Instant::now();
         let (parts, _) = request.into_parts();
         let context = Context::of_request(&app, &parts);
-        // Relative to the root where a proxy takes a prefix away, and under the prefix where there is one.
+        // Relative to the root if a proxy strips a prefix, and below the prefix if there is one.
         let prefix = app.config.path_prefix();
         let to = if prefix.is_empty() { to.to_owned() } else { format!("{prefix}/{to}") };
         let location = HeaderValue::from_str(&to).unwrap_or(HeaderValue::from_static("/"));
@@ -524,7 +529,7 @@ pub fn redirecting(
     }
 }
 
-/// Turns an outcome into the response, with all that every response carries.
+/// Converts an outcome into the response, with the headers of every response.
 fn answer(
     outcome: Result<Reply, ApiError>,
     context: &Context,
@@ -579,7 +584,8 @@ fn answer(
     response
 }
 
-/// A refusal's cause is ours to know: 5xx are errors, the rest is the client's doing.
+/// Logs a refusal with its cause: 5xx as errors, and all others, which are caused by the client, for
+/// debugging.
 fn log_refusal(error: &ApiError, context: &Context, operation: &str) {
     let cause = error.cause().map(|cause| {
         let mut text = cause.to_string();

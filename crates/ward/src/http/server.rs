@@ -1,7 +1,7 @@
-//! The outermost shell: sockets in, requests out, and bounds on what a connection may cost.
+//! The outermost layer: sockets, requests, and bounds on the cost of a connection.
 //!
-//! [`serve`] is used for the API and for `/metrics`. What it adds to plain HTTP serving is that no client, slow or
-//! many, can hold the server: every wait on a client has an end, and connections are counted.
+//! [`serve`] serves the API and `/metrics`. In addition to plain HTTP, it ensures that no client, slow or
+//! numerous, can block the server: every wait for a client is bounded, and connections are counted.
 //!
 //! | the client | is bounded by |
 //! |---|---|
@@ -9,10 +9,12 @@
 //! | sends a large head | `header_bytes`, answered 431 |
 //! | does not read its answer | `write_idle` |
 //! | opens many connections | `connections`, `connections_per_address`, answered 503 |
-//! | holds the last places and says nothing | the next client of an address with fewer connections |
-//! | sends a body that is not read | a short rest is read, otherwise the answer says `connection: close` |
+//! | occupies the last connections without sending | the next client of an address with fewer connections |
+//! | sends a body that the handler does not read | a short rest is read, otherwise the answer has
+//! `connection: close` |
 //!
-//! A request's own time and its body's size are the product's to bound: only it can answer in its own words.
+//! The time of a request and the size of its body are bounded by the product, because only it can compose
+//! the answer.
 
 mod admission;
 mod connection;
@@ -41,36 +43,39 @@ use self::request::Client;
 pub use self::request::RequestBody;
 use crate::config::Limits;
 
-/// Who is at the other end of the TCP connection: an extension of every request.
+/// The other end of the TCP connection: an extension of every request.
 ///
 /// IPv4 clients of a dual-stack listener appear as IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// How one listener is served.
+/// The options of one listener.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
-    /// Bounds; of these `serve` uses all but the body's and the JSON's.
+    /// Bounds; `serve` applies all of them except those of bodies and JSON.
     pub limits: Limits,
-    /// Set: the listener speaks TLS (HTTP/2 and HTTP/1.1 by ALPN) and nothing else.
+    /// The TLS configuration. With one, the listener accepts only TLS (HTTP/2 and HTTP/1.1 by ALPN).
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// Peers exempt from the limit per address, because many clients come through them.
+    /// Peers that are exempt from the limit per address, because many clients connect through them.
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// Connections told "too many" at once; beyond it they are closed without a word, so that refusing costs less than serving.
+/// Connections that get a refusal at the same time. Further ones are closed without an answer, so that
+/// refusing costs less than serving.
 const REFUSALS_AT_ONCE: usize = 128;
 
-/// Rest after a failed accept. Out of file descriptors, accept fails at once again: without it the loop would spin.
+/// Pause after a failed accept. Without file descriptors, accept fails again at once, and the loop would
+/// spin.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
-/// Serves `service` on `listener` until `shutdown` resolves, then finishes what was accepted.
+/// Serves `service` on `listener` until `shutdown` resolves, and then finishes accepted requests.
 ///
-/// Returns once every connection has ended, or `limits.shutdown_time` after `shutdown` at the latest. Dropping the future
-/// stops accepting but leaves open connections running: it is not the way to stop.
+/// Returns when every connection has ended, at the latest `limits.shutdown_time` after `shutdown`. Dropping
+/// the future stops accepting but leaves open connections running, so it is not a way to stop.
 ///
 /// # Errors
-/// Only when the listener's own address cannot be read; a failed accept is logged, counted and outlived.
+/// Only if the listener's own address cannot be read. A failed accept is logged and counted, and serving
+/// goes on.
 pub async fn serve<S>(
     listener: TcpListener,
     service: S,
@@ -94,7 +99,8 @@ where
     let mut accept_log = AcceptLog::default();
 
     let take = |stream: TcpStream, peer: SocketAddr| {
-        // Answers are written whole; waiting to fill a segment only adds latency. A failure here is a dead socket.
+        // Answers are written whole, so waiting to fill a segment would only add latency. A failure here
+        // means a dead socket.
         let _ = stream.set_nodelay(true);
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         match admission.admit(peer.ip()) {
@@ -151,9 +157,9 @@ where
     Ok(())
 }
 
-/// Takes what the kernel has already accepted: those clients were told that they are connected.
+/// Accepts the connections in the kernel's backlog, because their clients already count as connected.
 async fn drain_backlog(listener: &TcpListener, mut take: impl FnMut(TcpStream, SocketAddr)) {
-    // Polled without waiting: `Pending` means that the backlog is empty.
+    // The poll does not wait: `Pending` means that the backlog is empty.
     loop {
         let next = std::future::poll_fn(|cx| std::task::Poll::Ready(listener.poll_accept(cx)));
         match next.await {
@@ -163,25 +169,29 @@ async fn drain_backlog(listener: &TcpListener, mut take: impl FnMut(TcpStream, S
     }
 }
 
-/// Lets connections end by themselves for up to `limit`, then ends them.
+/// Waits up to `limit` for connections to end by themselves, and then ends them.
 async fn finish(stage: &watch::Sender<Stage>, limit: Duration) {
     stage.send_replace(Stage::Draining);
-    // Every connection holds a receiver, so "all closed" is "no connection left".
+    // Every connection has a receiver, so "all closed" means that no connection is left.
     if tokio::time::timeout(limit, stage.closed()).await.is_err() {
-        tracing::warn!(connections = stage.receiver_count(), "shutdown time is over: ending what is left");
+        tracing::warn!(
+            connections = stage.receiver_count(),
+            "shutdown_time is over; closing the remaining connections"
+        );
         stage.send_replace(Stage::Over);
-        // They end at their next poll; a second is generous, and a stuck one must not hold the process.
+        // They end at their next poll. One second is generous, and a stuck connection must not block the
+        // process.
         let _ = tokio::time::timeout(Duration::from_secs(1), stage.closed()).await;
     }
 }
 
-/// The client hung up between connecting and being accepted; the listener is well.
+/// Whether the client disconnected before the accept, which is no fault of the listener.
 fn gone_before_accept(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
 }
 
-/// Counts failed accepts and keeps twenty a second from becoming twenty log lines.
+/// Counts failed accepts, and logs only one of them in ten seconds.
 #[derive(Default)]
 struct AcceptLog {
     last: Option<Instant>,

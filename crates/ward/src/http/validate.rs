@@ -1,13 +1,17 @@
-//! Requests against the document: the 422s.
+//! The validation of requests against the document, which makes the 422 answers.
 //!
-//! Two stages, because a caller's right to know a workspace is decided between them. [`parse`] is syntax: text, JSON,
-//! depth. [`query`] and [`body`] are schema and value rules together, and answer **every** error at once, one per
-//! value, in the order the document declares the fields. What an error says (`type`, `loc`, `msg`, `input`, `ctx`)
-//! is what `FastAPI` with pydantic says, because that is what the platform's clients were written against; the
-//! recorded answers are in `tests/goldens/validation.json`, and `scripts/validation-differential` asks the real one.
+//! There are two stages, because the check of the caller's access to a workspace comes between them.
+//! [`parse`] checks the syntax: text, JSON, depth. [`query`] and [`body`] check the schema and the value
+//! rules together. They report **every** error at once, one per value, in the order in which the document
+//! declares the fields.
 //!
-//! Both stages cost time and memory linear in what was sent, whatever it is. An answer lists the first
-//! [`MOST_LISTED`] problems, echoes at most [`LONGEST_INPUT`] of each value and has at most [`LONGEST_ANSWER`] bytes.
+//! The content of an error (`type`, `loc`, `msg`, `input`, `ctx`) is that of `FastAPI` with pydantic,
+//! because the clients of the platform were written against it. The recorded answers are in
+//! `tests/goldens/validation.json`, and `scripts/validation-differential` compares Ward with the original.
+//!
+//! Both stages cost time and memory linear in the size of the request. An answer lists the first
+//! [`MOST_LISTED`] problems, echoes at most [`LONGEST_INPUT`] of each value and has at most
+//! [`LONGEST_ANSWER`] bytes.
 
 mod echo;
 mod json;
@@ -30,50 +34,55 @@ use super::contract::Operation;
 pub use json::{Json, NotJson};
 pub use problems::{LONGEST_ANSWER, LONGEST_INPUT, Loc, MOST_LISTED, Problem, Problems};
 
-/// A body whose syntax is right.
+/// A body with valid syntax.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Parsed {
-    /// Nothing was sent.
+    /// The request has no body.
     Missing,
-    /// JSON was sent.
+    /// The body is JSON.
     Json(Json),
-    /// Something was sent that does not say it is JSON: its text. No schema of ours takes that.
+    /// The text of a body whose content type is not JSON. No schema of the document accepts it.
     Text(String),
 }
 
-/// A body whose syntax is wrong.
+/// A body with invalid syntax.
 #[derive(Clone, Debug, PartialEq)]
 pub enum BodyRefused {
-    /// The bytes are no UTF-8 text, the one encoding of JSON between systems (RFC 8259, section 8.1): a 400.
+    /// The bytes are not UTF-8, the only encoding of JSON between systems (RFC 8259, section 8.1). The
+    /// answer is 400.
     NotUtf8,
-    /// A 422 with these.
+    /// The answer is 422 with these problems.
     Problems(Vec<Problem>),
 }
 
-/// A body that passed.
+/// A body that passed the validation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Body {
-    /// As it is meant: declared fields in declared order, trimmed, read as their type, defaults filled in.
+    /// The normalised value: declared fields in declared order, texts trimmed, each value in its declared
+    /// type, defaults filled in.
     pub value: Value,
-    /// Which declared fields the body itself holds, null or not.
+    /// The declared fields that the request contains, null or not.
     pub present: Present,
 }
 
-/// The declared fields that a body holds, null or not. Tells an absent field from one that was filled in.
+/// The declared fields that a body contains, null or not. They distinguish an absent field from one that a
+/// default filled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Present(Vec<String>);
 
 impl Present {
-    /// Whether the body holds this field.
+    /// Whether the request contains `field`.
     pub fn gives(&self, field: &str) -> bool {
         self.0.iter().any(|given| given == field)
     }
 }
 
-/// The syntax of a body: text, then JSON where the content type says so, nested at most `max_depth` deep.
+/// Checks the syntax of a body: UTF-8 text, then JSON if the content type says so, nested at most
+/// `max_depth` deep.
 ///
-/// `application/json` and `application/*+json` are JSON, whatever their parameters. A byte order mark before JSON is
-/// skipped (RFC 8259, section 8.1, allows that). An empty body is [`Parsed::Missing`] whatever its type.
+/// `application/json` and `application/*+json` are JSON, with any parameters. A byte order mark before JSON
+/// is skipped, which RFC 8259, section 8.1, allows. An empty body is [`Parsed::Missing`] with any content
+/// type.
 pub fn parse(content_type: Option<&str>, body: &[u8], max_depth: usize) -> Result<Parsed, BodyRefused> {
     if body.is_empty() {
         return Ok(Parsed::Missing);
@@ -94,7 +103,8 @@ pub fn parse(content_type: Option<&str>, body: &[u8], max_depth: usize) -> Resul
     }
 }
 
-/// `given` as a problem of a room's own may show it: cut to [`LONGEST_INPUT`]. For a value that holds no secret.
+/// `given` for a problem that a room reports itself, cut to [`LONGEST_INPUT`]. The value must not contain a
+/// secret.
 pub fn shown(given: &Json) -> Json {
     echo::plain(given, LONGEST_INPUT)
 }
@@ -110,12 +120,14 @@ fn is_json(content_type: &str) -> bool {
     }
 }
 
-/// The body of `operation` against its schema and value rules.
+/// Checks the body of `operation` against its schema and value rules.
 ///
-/// Absent fields are filled in: with the declared default; else with null where null will do; else with the empty
-/// list or object where one is taken. Not for a `PATCH`, where an absent field says "leave as it is" and stays absent.
-/// Whole numbers beyond 64 bits, where the document sets no bound, read as the nearest 64-bit number. An operation
-/// that takes no body accepts any, as null.
+/// An absent field gets the declared default. Without a default, it gets null if null is valid, or else an
+/// empty list or object if that is valid. A `PATCH` is the exception: an absent field means "no change" and
+/// stays absent.
+///
+/// A whole number beyond 64 bits becomes the nearest 64-bit number where the document sets no bound. An
+/// operation without a body accepts any body, as null.
 pub fn body(operation: &Operation, parsed: &Parsed) -> Result<Body, Problems> {
     let Some(node) = &operation.body else {
         return Ok(Body { value: Value::Null, present: Present::default() });
@@ -141,14 +153,15 @@ pub fn body(operation: &Operation, parsed: &Parsed) -> Result<Body, Problems> {
     Ok(Body { present: Present(present.collect()), value })
 }
 
-/// The query string of `operation` against its parameters, with their defaults; an absent one without default is
-/// absent in the answer too.
+/// Checks the query string of `operation` against its parameters and fills in their defaults. An absent
+/// parameter without a default is absent in the result.
 ///
-/// The string is percent-decoded, `+` is a space, the last of equal names wins and unknown names are ignored
-/// (`application/x-www-form-urlencoded`, URL Standard, section 5.1). Numbers as for [`body`]; times are
-/// `2026-04-18T12:00:00.123456Z`, and one sent without an offset is UTC; UUIDs are lower case with hyphens.
+/// The string is percent-decoded, and `+` is a space (`application/x-www-form-urlencoded`, URL Standard,
+/// section 5.1). The last of equal names wins, and unknown names are ignored. Numbers are read as in
+/// [`body`]. Timestamps become `2026-04-18T12:00:00.123456Z`; one without an offset is UTC. UUIDs become
+/// lower case with hyphens.
 pub fn query(operation: &Operation, raw_query: Option<&str>) -> Result<Map<String, Value>, Problems> {
-    // One pass over the string, however many parameters it holds.
+    // The string is read once, with any number of parameters.
     let mut sent: Vec<Option<Cow<'_, str>>> = vec![None; operation.query.len()];
     for (name, text) in form_urlencoded::parse(raw_query.unwrap_or_default().as_bytes()) {
         work::spend(1 + name.len() + text.len());

@@ -1,8 +1,8 @@
-//! The watch of the test build: a request that holds a runtime thread for long fails the test that made it.
+//! The watch of the test build: a request that occupies a runtime thread for long fails its test.
 //!
-//! Runtime threads serve all tenants, so work whose amount a tenant decides belongs on other threads. The watch measures the
-//! CPU time of the thread during each poll of a handler. A loaded machine makes a request wait, but does not add to this
-//! time. Release builds do not have the watch.
+//! Runtime threads serve all tenants, so work whose amount a tenant decides belongs on other threads. The
+//! watch measures the CPU time of the thread during each poll of a handler. A loaded machine makes a
+//! request wait, but does not add to this time. Release builds do not have the watch.
 
 use std::pin::pin;
 use std::task::Poll;
@@ -11,11 +11,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 
-/// The most CPU time that one poll may take. A build for developing is about ten times slower than one for release.
+/// The most CPU time that one poll may take. A development build is about ten times slower than a release
+/// build.
 pub const LONGEST: Duration =
     if cfg!(debug_assertions) { Duration::from_millis(500) } else { Duration::from_millis(50) };
 
-/// The requests of one Ward that held a thread for too long.
+/// The requests of one Ward that occupied a thread for too long.
 #[derive(Debug, Default)]
 pub struct Watch(Mutex<Vec<String>>);
 
@@ -24,8 +25,8 @@ impl Watch {
     ///
     /// # Panics
     ///
-    /// When a poll took longer than [`LONGEST`]. The request is answered 500, and the sentence is kept for
-    /// [`Watch::take`].
+    /// The function panics when a poll took longer than [`LONGEST`]. The client then gets 500, and
+    /// [`Watch::take`] returns the sentence.
     pub async fn over<T>(&self, operation: &str, handler: impl Future<Output = T>) -> T {
         let mut handler = pin!(handler);
         std::future::poll_fn(move |context| {
@@ -48,7 +49,7 @@ impl Watch {
         .await
     }
 
-    /// The sentences about requests that held a thread for too long, each once.
+    /// The sentences about requests that occupied a thread for too long. Each call empties the list.
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock())
     }

@@ -1,13 +1,13 @@
-//! What the operator's settings change of the document, before it is served and before requests are judged by it.
+//! Changes that the operator's settings make to the document before it is compiled and served.
 
 use serde_json::{Value, json};
 
 use crate::config::Platform;
 
-/// The bound of the contract that the settings raise.
+/// The contract's bound, which the settings raise.
 const GIVEN: u64 = 20;
 
-/// Changes the document as the settings say. `false`: the settings leave it as it is.
+/// Applies the settings to the document. Returns whether they change it.
 pub(super) fn adjust(document: &mut Value, platform: &Platform) -> bool {
     let Platform { region, list_limit_max, test_caller_limit, .. } = platform;
     let mut changed = false;

@@ -1,84 +1,84 @@
-//! Request schemas, compiled from JSON Schema into the few kinds of value the API takes.
+//! Request schemas, compiled from JSON Schema into the few kinds of values that the API accepts.
 
 use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::{ContractError, Rule};
 
-/// What one value must look like: a compiled request schema.
+/// A compiled request schema for one value.
 #[derive(Debug)]
 pub struct Node {
     pub(in crate::http) kind: Kind,
-    /// Whether `null` will do instead.
+    /// Whether `null` is accepted as well.
     pub(in crate::http) nullable: bool,
-    /// Whether the value is a secret, never to be echoed.
+    /// Whether the value is a secret that no answer may repeat.
     pub(in crate::http) secret: bool,
-    /// Whether the value is a secret or a part of it is.
+    /// Whether the value, or a part of it, is a secret.
     pub(in crate::http) holds_secret: bool,
-    /// How large and how deep a value of no declared shape may be.
+    /// Bounds on a value whose parts are not declared.
     pub(in crate::http) extent: Option<Extent>,
-    /// The declared default.
+    /// The default in the document.
     pub(in crate::http) default: Option<Value>,
-    /// Value rules, the outermost reference's last.
+    /// Value rules; those of the outermost reference come last.
     pub(in crate::http) rules: Vec<Rule>,
 }
 
-/// The kinds of value the walker knows.
+/// The kinds of values that the walker knows.
 #[derive(Debug)]
 pub(in crate::http) enum Kind {
-    /// Anything.
+    /// Any JSON value.
     Any,
-    /// A text.
+    /// A string with bounds.
     Text(Text),
-    /// One of these texts; `expected` spells them for people.
+    /// One of these strings; `expected` lists them for error messages.
     Enum { values: Vec<String>, expected: String },
-    /// A UUID, `format: uuid`.
+    /// A string with `format: uuid`.
     Uuid,
-    /// A point in time, `format: date-time`.
+    /// A timestamp, `format: date-time`.
     DateTime(Moment),
-    /// A day, `format: date`.
+    /// A day without a time, `format: date`.
     Date,
-    /// A whole number.
+    /// An integer with bounds.
     Integer(Bounds),
-    /// Any finite number.
+    /// A finite number with bounds.
     Number(Range),
-    /// True or false.
+    /// `true` or `false`.
     Boolean,
-    /// A list.
+    /// An array with one schema for all items.
     Array { items: Box<Node>, lengths: Lengths },
-    /// An object with declared fields; others are ignored.
+    /// An object with declared fields; other fields are ignored.
     Model { properties: Vec<Property> },
-    /// An object with any fields, all alike, and bounds on their names and their number.
+    /// An object with arbitrary fields that share one schema, and bounds on their names and number.
     Dict { values: Box<Node>, names: Option<Text>, lengths: Lengths },
 }
 
-/// Bounds on a text.
+/// Bounds on a string.
 #[derive(Debug)]
 pub(in crate::http) struct Text {
-    /// Whether white space around it is dropped first.
+    /// Whether surrounding white space is removed first.
     pub trim: bool,
     pub lengths: Lengths,
     pub pattern: Option<Regex>,
 }
 
-/// Bounds on a value whose parts are not declared: `x-max-bytes`, its length as JSON, and `x-max-depth`.
+/// Bounds on a value whose parts are not declared: `x-max-bytes` for its length as JSON, and `x-max-depth`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) struct Extent {
     pub bytes: Option<usize>,
     pub depth: Option<usize>,
 }
 
-/// How a point in time may be written.
+/// The accepted notations of a timestamp.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct Moment {
-    /// Whether it must say its offset from UTC, as RFC 3339 has it. So in every body: what is written into a record is
-    /// never guessed. Queries keep the reference's forms, where a time without one is UTC.
+    /// Whether the offset from UTC is required, as in RFC 3339. It is in every body, because a recorded
+    /// time is never guessed. Queries accept the reference's notations, where a time without offset is UTC.
     pub zone_required: bool,
-    /// Whether a bare day means its last moment, for the inclusive end of a period: `x-end-of-day`.
+    /// Whether a bare day means its last instant, for the inclusive end of a period: `x-end-of-day`.
     pub end_of_day: bool,
 }
 
-/// Bounds on a whole number.
+/// Bounds on an integer.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Bounds {
     pub maximum: Option<i64>,
@@ -87,21 +87,21 @@ pub(in crate::http) struct Bounds {
     pub exclusive_minimum: Option<i64>,
 }
 
-/// Bounds on a number, inclusive.
+/// Inclusive bounds on a number.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Range {
     pub maximum: Option<f64>,
     pub minimum: Option<f64>,
 }
 
-/// Bounds on a length.
+/// Bounds on the length of a string, or the size of an array.
 #[derive(Debug)]
 pub(in crate::http) struct Lengths {
     pub min: Option<usize>,
     pub max: Option<usize>,
 }
 
-/// A declared field.
+/// A declared field of an object.
 #[derive(Debug)]
 pub(in crate::http) struct Property {
     pub name: String,
@@ -109,7 +109,7 @@ pub(in crate::http) struct Property {
     pub node: Node,
 }
 
-/// Keywords that describe and never constrain, beside everything that starts with `x-`.
+/// Keywords that describe but do not constrain, in addition to all that start with `x-`.
 const ANNOTATIONS: [&str; 4] = ["title", "description", "examples", "default"];
 
 struct Attached<'r> {
@@ -118,13 +118,13 @@ struct Attached<'r> {
     used: bool,
 }
 
-/// Compiles schemas of one document and keeps account of which rules found their place.
+/// Compiles the schemas of one document, and tracks which rules found their schema.
 pub(super) struct Compiler<'d> {
     document: &'d Value,
     rules: Vec<Attached<'d>>,
-    /// References being followed, to refuse a schema that contains itself.
+    /// References that are being followed, to refuse a recursive schema.
     open: Vec<String>,
-    /// Whether what is compiled is a body.
+    /// Whether the current schema belongs to a body.
     in_body: bool,
 }
 
@@ -135,7 +135,7 @@ impl<'d> Compiler<'d> {
         Self { document, rules, open: Vec::new(), in_body: false }
     }
 
-    /// Fails when a rule was attached to a place that no request schema has.
+    /// Fails if a rule was attached to a place that no request schema has.
     pub(super) fn finish(self) -> Result<(), ContractError> {
         match self.rules.iter().find(|attached| !attached.used) {
             Some(stray) => {
@@ -153,7 +153,7 @@ impl<'d> Compiler<'d> {
         node
     }
 
-    /// Compiles `schema`, which stands at the JSON pointer `at`.
+    /// Compiles `schema`, which is at the JSON pointer `at`.
     pub(super) fn node(&mut self, schema: &Value, at: &str) -> Result<Node, ContractError> {
         let schema = schema.as_object().ok_or_else(|| ContractError::new(at, "not a schema object"))?;
         let mut node = if let Some(target) = schema.get("$ref") {
@@ -206,7 +206,7 @@ impl<'d> Compiler<'d> {
         node
     }
 
-    /// `anyOf: [X, null]`, the only union there is: its errors are X's.
+    /// Compiles `anyOf: [X, null]`, the only supported union. Its errors are those of X.
     fn nullable(&mut self, alternatives: &Value, at: &str) -> Result<Node, ContractError> {
         let is_null = |schema: &Value| schema.get("type").and_then(Value::as_str) == Some("null");
         match alternatives.as_array().map(Vec::as_slice) {
@@ -311,7 +311,7 @@ impl Node {
         }
     }
 
-    /// The names of the declared fields, where the value is an object of these.
+    /// The names of the declared fields, if the value is an object with such.
     pub fn field_names(&self) -> impl Iterator<Item = &str> {
         let properties = match &self.kind {
             Kind::Model { properties } => properties.as_slice(),
@@ -362,7 +362,7 @@ fn string(schema: &Map<String, Value>, at: &str, in_body: bool) -> Result<Kind, 
     }))
 }
 
-/// The bounds on the names of an object's fields: a text's, without a type, for names are always texts.
+/// The bounds on field names: those of a string without `type`, because names are always strings.
 fn property_names(schema: &Value, at: &str) -> Result<Text, ContractError> {
     let at = format!("{at}/propertyNames");
     let schema = super::fields(Some(schema), &at)?;
@@ -370,7 +370,7 @@ fn property_names(schema: &Value, at: &str) -> Result<Text, ContractError> {
     Ok(Text { trim: false, lengths: lengths(schema, "minLength", "maxLength", &at)?, pattern: None })
 }
 
-/// Fails for a keyword that is neither in `keywords` nor an annotation: it would not be enforced.
+/// Fails for a keyword that is neither in `keywords` nor an annotation, because it would not be enforced.
 fn known(schema: &Map<String, Value>, at: &str, keywords: &[&str]) -> Result<(), ContractError> {
     let stray = schema.keys().find(|key| {
         !keywords.contains(&key.as_str()) && !ANNOTATIONS.contains(&key.as_str()) && !key.starts_with("x-")
@@ -381,7 +381,7 @@ fn known(schema: &Map<String, Value>, at: &str, keywords: &[&str]) -> Result<(),
     }
 }
 
-/// A bound that is a whole number, however it is written: `90` and `90.0` are the same number (JSON Schema, 4.2.3).
+/// An integer bound in any notation: `90` and `90.0` are the same number (JSON Schema, 4.2.3).
 fn whole(schema: &Map<String, Value>, keyword: &str, at: &str) -> Result<Option<i64>, ContractError> {
     let Some(bound) = schema.get(keyword) else { return Ok(None) };
     let text = bound.to_string();
@@ -396,7 +396,7 @@ fn lengths(schema: &Map<String, Value>, min: &str, max: &str, at: &str) -> Resul
     Ok(Lengths { min: size(schema, min, at)?, max: size(schema, max, at)? })
 }
 
-/// A bound on a length or a count.
+/// A non-negative bound on a length or a count.
 fn size(schema: &Map<String, Value>, keyword: &str, at: &str) -> Result<Option<usize>, ContractError> {
     let bound = whole(schema, keyword, at)?.map(usize::try_from).transpose();
     bound.map_err(|_| ContractError::new(at, format!("{keyword} is negative")))

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 
-/// A document with one operation that takes `schema` as its body.
+/// A document with one operation, whose body has this schema.
 fn document(schema: &Value) -> Value {
     json!({
         "security": [{"Key": []}],

@@ -1,8 +1,8 @@
-//! Counting connections, in total and by client network, and choosing the one that makes room.
+//! The count of connections, in total and per client network, and the choice of the one that makes room.
 //!
-//! When every place is taken, a newcomer does not wait for a silent connection to run out of time. The network with the
-//! most connections gives up the one that has waited longest for its client, provided that the newcomer's network has
-//! fewer. So a few addresses that say nothing cannot keep the others out.
+//! If all connections are in use, a new client does not wait until an idle connection times out. The
+//! network with the most connections gives up the one that has waited longest for its client, if the new
+//! client's network has fewer. So a few silent addresses cannot keep others out.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
@@ -17,15 +17,15 @@ use tokio::sync::Notify;
 
 use super::ServeOptions;
 
-/// How many networks are looked at for a connection to give up, the fullest first.
+/// Networks that are searched for a connection to give up, the fullest first.
 const NETWORKS_LOOKED_AT: usize = 8;
 
-/// The party that counts as one client: an IPv4 address, or an IPv6 /64, which is what one subscriber is given.
+/// The unit that counts as one client: an IPv4 address, or an IPv6 /64, which one subscriber gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Network {
-    /// One address.
+    /// One IPv4 address.
     V4(Ipv4Addr),
-    /// The upper 64 bits.
+    /// The upper 64 bits of an IPv6 address.
     V6(u64),
 }
 
@@ -39,17 +39,17 @@ impl Network {
     }
 }
 
-/// Why a connection is turned away.
+/// The reason why a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
-    /// The server has all it may have.
+    /// The server has reached its limit of connections.
     Server,
-    /// This client network has all it may have.
+    /// The client's network has reached its limit.
     Network,
 }
 
 impl Full {
-    /// The metric's label.
+    /// The label of the metric.
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Server => "total",
@@ -63,9 +63,9 @@ pub(super) struct Place {
     started: Instant,
     /// The number of requests that are being served.
     in_flight: AtomicUsize,
-    /// Those among them that wait for more of their body.
+    /// The number of those that wait for more of their body.
     waiting: AtomicUsize,
-    /// Nanoseconds after `started` at which the client was last heard or answered.
+    /// The last activity of the client, in nanoseconds after `started`.
     last: AtomicU64,
     given_up: Notify,
 }
@@ -88,28 +88,28 @@ impl Place {
         self.last.store(nanos, Ordering::Relaxed);
     }
 
-    /// A request has come, until the answer is there.
+    /// Marks a request in progress, until its answer is ready.
     pub(super) fn serving(self: &Arc<Self>) -> Doing {
         Doing::new(self, |place| &place.in_flight)
     }
 
-    /// The server waits for a piece of a request's body.
+    /// Marks a wait for a part of a request's body.
     pub(super) fn waiting(self: &Arc<Self>) -> Doing {
         Doing::new(self, |place| &place.waiting)
     }
 
-    /// Whether every request on the connection, if there is any, waits for the client.
+    /// Whether all requests on the connection, if any, wait for the client.
     fn waits_for_client(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) >= self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Resolves when the connection must make room for others.
+    /// Resolves when the connection must make room for another.
     pub(super) async fn given_up(&self) {
         self.given_up.notified().await;
     }
 }
 
-/// Something that a connection is doing, until this is dropped.
+/// An activity of a connection, until this is dropped.
 pub(super) struct Doing {
     place: Arc<Place>,
     counter: fn(&Place) -> &AtomicUsize,
@@ -145,7 +145,7 @@ struct Open {
     total: usize,
     next_id: u64,
     by_network: HashMap<Network, HashMap<u64, Arc<Place>>>,
-    /// The networks by how many connections they have.
+    /// The networks, sorted by their number of connections.
     by_count: BTreeSet<(usize, Network)>,
 }
 
@@ -164,7 +164,7 @@ impl Open {
         id
     }
 
-    /// Takes a connection out. `false`: it was given up before.
+    /// Removes a connection; `false` if it was already given up.
     fn remove(&mut self, network: Network, id: u64) -> bool {
         let Some(places) = self.by_network.get_mut(&network) else { return false };
         let before = places.len();
@@ -172,7 +172,8 @@ impl Open {
             return false;
         }
         self.by_count.remove(&(before, network));
-        // Entries go with their last connection, so the tables are never larger than the number of connections.
+        // An entry is removed with its last connection, so the tables are never larger than the number of
+        // connections.
         if places.is_empty() {
             self.by_network.remove(&network);
         } else {
@@ -181,8 +182,8 @@ impl Open {
         true
     }
 
-    /// Gives up one connection of a network that has more than `fewer`, and at least two more. `false`: there is none
-    /// that waits for its client.
+    /// Gives up one connection of a network that has at least two more than `fewer`. Returns `false` if
+    /// none of them waits for its client.
     fn make_room(&mut self, fewer: usize) -> bool {
         let fullest = self.by_count.iter().rev().take_while(|(count, _)| *count > fewer + 1);
         let found = fullest.take(NETWORKS_LOOKED_AT).find_map(|(_, network)| {
@@ -212,7 +213,7 @@ impl Admission {
         }
     }
 
-    /// Counts one more connection from `address`, for as long as the answer lives.
+    /// Counts a connection from `address` for as long as the result lives.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, Full> {
         let network = if self.exempt.iter().any(|net| net.contains(&address)) {
             None
@@ -238,16 +239,16 @@ impl Admission {
     }
 }
 
-/// One counted connection; dropping it gives its place back.
+/// One counted connection; dropping it ends the count.
 pub(super) struct Admitted {
     of: Arc<Admission>,
     place: Arc<Place>,
-    /// `None`: exempt from the count per network.
+    /// The network and the id; `None` if exempt from the count per network.
     counted: Option<(Network, u64)>,
 }
 
 impl Admitted {
-    /// The state that the connection reports to.
+    /// The state to which the connection reports its activity.
     pub(super) fn place(&self) -> &Arc<Place> {
         &self.place
     }
@@ -329,7 +330,8 @@ mod tests {
         assert!(other.iter().all(|admitted| !is_given_up(admitted)));
         let fourth = admit("192.0.2.3");
         assert!(is_given_up(&one[2]));
-        // The newcomer's address has one connection fewer than the fullest, which gives up none for that.
+        // The new client's address has one connection fewer than the fullest, which is not enough for it to
+        // give one up.
         assert_eq!(admission.admit(ip("192.0.2.1")).err(), Some(Full::Server));
         let body = other[3].place.waiting();
         let fifth = admit("192.0.2.4");

@@ -23,27 +23,28 @@ use super::refusal::{self, Spoken};
 use super::request::{Client, ForClient, RequestBody};
 use crate::config::Limits;
 
-/// Where the server is in its life; connections follow.
+/// The state of the server, which its connections follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Open,
-    /// Finish the requests at hand, take no more.
+    /// The connection finishes its current requests and takes no new ones.
     Draining,
-    /// Stop now.
+    /// The connection is cut at once.
     Over,
 }
 
-/// At shutdown, how long a connection that has sent nothing yet may still send its request: the client may have been
-/// told that it is connected just now.
+/// How long, at shutdown, a connection without any byte so far may still send its request. Its client may
+/// have connected just before the shutdown.
 const LAST_CALL: Duration = Duration::from_millis(500);
 
-/// Concurrent requests on one HTTP/2 connection. A client that wants more waits, or connects again and is counted.
+/// Concurrent requests on one HTTP/2 connection. A client that wants more waits, or opens a second
+/// connection, which the connection limits count.
 const H2_STREAMS: u32 = 128;
 
-/// Answer bytes held back for one HTTP/2 stream whose client does not read.
+/// Answer bytes that wait for one HTTP/2 stream whose client does not read.
 const H2_STREAM_BUFFER: usize = 64 * 1024;
 
-/// What every connection of a listener shares.
+/// The settings that all connections of a listener share.
 pub(super) struct Kit {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
@@ -61,7 +62,8 @@ impl Kit {
             .max_header_size(limits.header_bytes)
             // A client may end its sending half with its request and wait for the answer.
             .half_close(true)
-            // Also the largest piece in which a body is read; smaller than this makes bodies slow.
+            // This is also the largest piece in which a body is read. A smaller value makes the reading of
+            // bodies slow.
             .max_buf_size(limits.header_bytes.max(64 * 1024));
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
@@ -69,7 +71,8 @@ impl Kit {
             .max_concurrent_streams(H2_STREAMS)
             .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
             .max_send_buf_size(H2_STREAM_BUFFER)
-            // Finds peers that vanished without closing; the ones that are merely idle answer, and are `h2_watch`'s.
+            // The pings find peers that vanished without a close. An idle peer answers them, and `h2_watch`
+            // closes its connection.
             .keep_alive_interval(limits.header_time)
             .keep_alive_timeout(limits.write_idle);
         Self { http1, http2, tls: options.tls.clone().map(TlsAcceptor::from), limits }
@@ -80,7 +83,7 @@ impl Kit {
     }
 }
 
-/// Serves `stream` until either side is done with it. Only the debug log says how it ended.
+/// Serves `stream` until one side closes it. An error on the connection appears in the debug log only.
 pub(super) async fn run<S>(
     kit: &Kit,
     stream: TcpStream,
@@ -122,9 +125,10 @@ enum Protocol {
     Http2,
 }
 
-/// Tells HTTP/2 with prior knowledge from HTTP/1 by the first bytes, which stay unread. `None`: nothing came in time.
+/// Distinguishes HTTP/2 with prior knowledge from HTTP/1 by the first bytes, which stay in the socket's
+/// buffer. The result is `None` if no byte arrived in time.
 ///
-/// hyper-util's automatic builder does this too, but waits for the first bytes for ever.
+/// The automatic builder of hyper-util does this too, but it waits for the first bytes without a limit.
 async fn sniff(stream: &TcpStream, limit: Duration, stage: watch::Receiver<Stage>) -> Option<Protocol> {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let look = async {
@@ -137,7 +141,8 @@ async fn sniff(stream: &TcpStream, limit: Duration, stage: watch::Receiver<Stage
             if count == PREFACE.len() {
                 return Some(Protocol::Http2);
             }
-            // A piece of the preface: peeking again returns the same piece at once, so look again a little later.
+            // The bytes are a part of the preface. A new peek returns the same part at once, so the loop
+            // waits a little first.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -149,15 +154,15 @@ async fn sniff(stream: &TcpStream, limit: Duration, stage: watch::Receiver<Stage
     }
 }
 
-/// Resolves when `stage` is `reached`, leaving it unseen for whoever follows it next.
+/// Waits until `reached` holds for the stage. The stage stays unseen for the next reader of the receiver.
 async fn reached(mut stage: watch::Receiver<Stage>, reached: impl Fn(Stage) -> bool) {
     if stage.wait_for(|stage| reached(*stage)).await.is_err() {
-        // A server that is no more has no next stage.
+        // The server has gone, so there is no next stage.
         std::future::pending::<()>().await;
     }
 }
 
-/// The stream as hyper takes it: with a bound on how long a write may make no progress.
+/// The stream for hyper, with a bound on the time in which a write makes no progress.
 fn bounded<T: AsyncRead + AsyncWrite>(stream: T, limits: &Limits) -> Pin<Box<TimeoutStream<T>>> {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(limits.write_idle));
@@ -187,12 +192,12 @@ where
         Ok(()) => false,
         Err(error) => {
             tracing::debug!(%error, "connection ended early");
-            // hyper has answered 400, 414 or 431.
+            // hyper has already answered 400, 414 or 431.
             error.is_parse()
         }
     };
     if unparsed || still_sending.load(Ordering::Relaxed) {
-        // The client may still be sending, and to close at once could overtake the answer.
+        // The client may still be sending. A close at once could reach it before the answer.
         refusal::linger(connection.into_parts().io.inner_mut()).await;
     }
 }
@@ -238,7 +243,7 @@ where
     }
 }
 
-/// The next stage. A server that is no more has no next stage: its connections have nothing to wait for.
+/// The next stage. The future never resolves when the server has gone, because there is no next stage.
 async fn changed(stage: &mut watch::Receiver<Stage>) -> Stage {
     match stage.changed().await {
         Ok(()) => *stage.borrow_and_update(),
@@ -246,7 +251,7 @@ async fn changed(stage: &mut watch::Receiver<Stage>) -> Stage {
     }
 }
 
-/// What `serve` asks of a service; see there.
+/// The bounds that `serve` puts on a service.
 pub(super) trait Answers:
     tower::Service<Request<RequestBody>, Response = Response, Error = Infallible>
     + Clone

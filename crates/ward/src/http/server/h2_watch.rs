@@ -1,7 +1,7 @@
-//! Notices HTTP/2 connections on which nothing moves.
+//! The detection of HTTP/2 connections without progress.
 //!
-//! HTTP/1 shows on the socket whether a client reads. An HTTP/2 client can answer pings for ever while it opens no
-//! window for its answers, so progress is counted where it means something: at requests and at pieces of answers.
+//! An HTTP/1 socket shows whether its client reads. An HTTP/2 client can answer pings for ever and never
+//! open its window for an answer. Progress is therefore counted at requests and at pieces of answers.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::config::Limits;
 
-/// When a connection last moved, and whether it has requests at hand.
+/// The time of the last progress on a connection, and the number of its current requests.
 pub(super) struct Activity {
     start: Instant,
     /// Milliseconds after `start`.
@@ -37,12 +37,12 @@ impl Activity {
             last: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             when_idle: limits.header_time,
-            // The product may think for `request_time` before the answer's first piece.
+            // A handler may run for `request_time` before the first piece of its answer.
             when_busy: limits.request_time + limits.write_idle,
         }
     }
 
-    /// When the connection's patience ends unless something moves before.
+    /// The time at which the connection is closed unless it makes progress before.
     pub(super) fn deadline(&self) -> Instant {
         let last = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed));
         last + if self.in_flight.load(Ordering::Relaxed) == 0 { self.when_idle } else { self.when_busy }
@@ -54,7 +54,7 @@ impl Activity {
     }
 }
 
-/// One request at hand, until its answer's body is gone.
+/// One current request. It ends when the body of its answer is dropped.
 struct InFlight(Arc<Activity>);
 
 impl InFlight {
@@ -72,7 +72,7 @@ impl Drop for InFlight {
     }
 }
 
-/// A service whose requests count as activity.
+/// A service whose requests count as progress.
 pub(super) struct Watched<S> {
     inner: S,
     activity: Arc<Activity>,
@@ -100,7 +100,7 @@ where
     }
 }
 
-/// A body whose pieces count as activity.
+/// A body whose pieces count as progress.
 pub(super) struct WatchedBody {
     inner: Body,
     in_flight: InFlight,

@@ -1,6 +1,6 @@
-//! The answers Ward gives below its router: to a connection too many, and to what is not HTTP.
+//! The answers that Ward gives outside its router: to surplus connections and to malformed HTTP.
 //!
-//! They have the shape of every other error, because a client cannot know at which depth it was refused.
+//! They have the shape of every other error, because a client cannot know which layer refused it.
 
 use std::io;
 use std::pin::Pin;
@@ -14,11 +14,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
-/// How long a refused client may take to read why. Closing at once with its request unread would reset the
-/// connection, and the reset can overtake the answer.
+/// How long a refused client may take to read the answer. A close with its request unread would reset the
+/// connection, and the reset can reach the client before the answer.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// Answers 503 to whatever `stream` is about to ask, and closes it.
+/// Answers 503 to the first request on `stream` without reading it, and closes the connection.
 pub(super) async fn too_many_connections(mut stream: TcpStream) {
     let body = body("Too many connections are open. Try again shortly.", "too_many_connections");
     let answer = format!(
@@ -26,13 +26,13 @@ pub(super) async fn too_many_connections(mut stream: TcpStream) {
         body.headers(),
         body.json
     );
-    // A fresh socket's buffer is empty: the answer fits or the client is gone.
+    // The buffer of a new socket is empty, so the answer fits, or the client has gone.
     if stream.try_write(answer.as_bytes()).is_ok() {
         linger(&mut stream).await;
     }
 }
 
-/// The answer to a request that is not HTTP as it should be.
+/// The answer to a malformed HTTP request: status 400.
 pub(super) fn malformed(problem: &str) -> Response {
     let body = body(problem, "malformed_request");
     let mut response = Response::new(axum::body::Body::from(body.json));
@@ -47,7 +47,8 @@ pub(super) fn malformed(problem: &str) -> Response {
     response
 }
 
-/// Ends the sending half, then reads and forgets for a moment so that what was sent arrives.
+/// Closes the sending half, then reads and discards for [`LINGER`], so that the answer arrives before a
+/// reset.
 pub(super) async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let drain = async {
         let _ = stream.shutdown().await;
@@ -63,7 +64,7 @@ struct Body {
 }
 
 impl Body {
-    /// The header lines that go with it, each ended.
+    /// The header fields of the body, each with its line end.
     fn headers(&self) -> String {
         format!(
             "content-type: application/json\r\ncontent-length: {}\r\ncache-control: no-store\r\n\
@@ -81,14 +82,15 @@ fn body(detail: &str, error_code: &str) -> Body {
     Body { json: json.to_string(), request_id }
 }
 
-/// Gives the answers hyper makes by itself (400, 414, 431; all of them bare) the body that every other error has.
+/// Gives the standard error body to the answers that hyper makes itself (400, 414 and 431, all without a
+/// body).
 ///
-/// hyper has no hook for these. They are recognised on their way out as a whole answer that is empty and has no
-/// `x-request-id`, which the product puts on each of its own. One that shares its write with the end of an earlier,
-/// pipelined answer goes out bare, as hyper made it.
+/// hyper has no hook for these answers. The stream recognises them when they are written: one whole answer
+/// without a body and without `x-request-id`, which all answers of Ward have. If one shares its write with
+/// the end of an earlier, pipelined answer, it goes out without a body.
 pub(super) struct Spoken<T> {
     inner: T,
-    /// The longer answer being written in the place of hyper's, and how much of it is out.
+    /// The answer with a body that replaces the one of hyper, and the number of its bytes already written.
     instead: Option<(Vec<u8>, usize)>,
 }
 
@@ -99,7 +101,7 @@ impl<T> Spoken<T> {
 }
 
 impl<T: AsyncWrite + Unpin> Spoken<T> {
-    /// Writes what stands for `bare`, to its end, and reports that `bare` was written.
+    /// Writes the replacement to its end, then reports the `bare` bytes of hyper's answer as written.
     fn poll_instead(&mut self, cx: &mut Context<'_>, bare: usize) -> Poll<io::Result<usize>> {
         while let Some((answer, written)) = &mut self.instead {
             let count = ready!(Pin::new(&mut self.inner).poll_write(cx, &answer[*written..]))?;
@@ -114,7 +116,7 @@ impl<T: AsyncWrite + Unpin> Spoken<T> {
         Poll::Ready(Ok(bare))
     }
 
-    /// Whether `buffer` is written in other words; the hot path is one comparison of ten bytes.
+    /// Whether `buffer` is replaced by another answer. The usual case costs one comparison of ten bytes.
     fn replaces(&mut self, buffer: &[u8]) -> bool {
         if self.instead.is_none() && buffer.starts_with(b"HTTP/1.1 4") {
             self.instead = spoken(buffer).map(|answer| (answer, 0));
@@ -123,7 +125,7 @@ impl<T: AsyncWrite + Unpin> Spoken<T> {
     }
 }
 
-/// The answer that says in JSON what the bare `answer` says only in its status. `None`: it is not one of hyper's own.
+/// The same answer with a JSON body. The result is `None` if `answer` is not one that hyper made itself.
 fn spoken(answer: &[u8]) -> Option<Vec<u8>> {
     let (detail, error_code) = match answer.get(9..12)? {
         b"400" => ("The request is not valid HTTP.", "malformed_request"),
@@ -166,7 +168,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Spoken<T> {
         cx: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // hyper's own answers have no body, hence one slice.
+        // hyper's own answers have no body, so they are one slice.
         if let [first, rest @ ..] = buffers
             && rest.iter().all(|slice| slice.is_empty())
             && self.replaces(first)

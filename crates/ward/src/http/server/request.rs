@@ -1,8 +1,9 @@
-//! The checks of a request as HTTP, and the rest of a body that the product did not read.
+//! The checks of a request as HTTP, and the treatment of a body that the handler did not read.
 //!
-//! A request that is answered before its body was read leaves the rest of that body on the connection. The rest is read
-//! and forgotten where it is short and comes at once, so that the connection can go on. Otherwise the answer says
-//! `connection: close`, because the client could not use the connection for its next request.
+//! An answer that comes before its request's body was read leaves the rest of the body on the connection.
+//! If the rest is short and arrives at once, it is read and discarded, and the connection stays open.
+//! Otherwise the answer says `connection: close`, because the client could not use the connection for its
+//! next request.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -26,16 +27,16 @@ use super::admission::{Doing, Place};
 use super::connection::Answers;
 use super::refusal;
 
-/// The longest rest of a body that is read and forgotten, bytes.
+/// The longest rest of a body that is read and discarded, in bytes.
 const REST_READ: u64 = 64 * 1024;
-/// The longest time that the reading of such a rest may take.
+/// The longest time for reading such a rest.
 const REST_TIME: Duration = Duration::from_millis(200);
 
-/// Fields that have one value. Where they are sent twice, two parties on the way may go by different ones.
+/// Fields that may occur only once. With two values, a proxy and Ward could each use a different one.
 const SINGLE: [HeaderName; 4] =
     [AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName::from_static("idempotency-key")];
 
-/// The connection that a request came on, as its requests share it.
+/// The client of a connection, shared by the connection's requests.
 #[derive(Clone)]
 pub(super) struct Client {
     pub(super) peer: Peer,
@@ -44,7 +45,7 @@ pub(super) struct Client {
     pub(super) still_sending: Arc<AtomicBool>,
 }
 
-/// The service of one connection: it knows the client.
+/// The service of one connection, with its client.
 #[derive(Clone)]
 pub(super) struct ForClient<S> {
     pub(super) inner: S,
@@ -86,7 +87,7 @@ where
             let rest = rest.lock().take();
             if let Some(rest) = rest
                 && version <= Version::HTTP_11
-                // A client that asks first must not be told to go on.
+                // A client that asks before it sends must not receive a `100 Continue` now.
                 && (asks_first || !forget(rest).await)
             {
                 client.close_after(response.headers_mut());
@@ -98,14 +99,14 @@ where
 }
 
 impl Client {
-    /// Says that the connection ends with this answer.
+    /// Marks the answer as the last one of the connection.
     fn close_after(&self, headers: &mut HeaderMap) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         self.still_sending.store(true, Ordering::Relaxed);
     }
 }
 
-/// Reads the rest of a body and forgets it. `false`: the rest is long, slow or broken.
+/// Reads and discards the rest of a body. The result is `false` if the rest is long, slow or broken.
 async fn forget(mut rest: Incoming) -> bool {
     let mut left = REST_READ;
     if rest.size_hint().lower() > left {
@@ -125,7 +126,7 @@ async fn forget(mut rest: Incoming) -> bool {
     tokio::time::timeout(REST_TIME, read).await.unwrap_or(false)
 }
 
-/// The fault of a request as HTTP, if it has one (RFC 9112, section 3.2; RFC 9110, section 5.3).
+/// The violation of HTTP in a request, if there is one (RFC 9112, section 3.2; RFC 9110, section 5.3).
 fn problem<B>(request: &Request<B>) -> Option<&'static str> {
     let headers = request.headers();
     if SINGLE.iter().any(|name| headers.get_all(name).iter().nth(1).is_some()) {
@@ -138,7 +139,8 @@ fn problem<B>(request: &Request<B>) -> Option<&'static str> {
     }
 }
 
-/// A host and perhaps a port, or nothing, as a client sends it whose target has no authority.
+/// Whether the value is a host with an optional port. An empty value is valid too: a client sends it when
+/// its target has no authority.
 fn is_host(value: &HeaderValue) -> bool {
     let Ok(authority) = Authority::try_from(value.as_bytes()) else { return value.is_empty() };
     let port = authority.as_str().strip_prefix(authority.host()).unwrap_or("@");
@@ -146,7 +148,7 @@ fn is_host(value: &HeaderValue) -> bool {
         || port.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// A request's body. When it is dropped before its end, its rest goes back to the connection.
+/// The body of a request. If it is dropped before its end, the connection gets the rest back.
 pub struct RequestBody {
     body: Option<Incoming>,
     rest: Arc<Mutex<Option<Incoming>>>,

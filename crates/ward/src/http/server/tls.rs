@@ -1,4 +1,4 @@
-//! The listener's certificate and key, read once.
+//! The certificate and the key of the listener, read once at start.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,27 +11,27 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::config::TlsFiles;
 use crate::config::key_file::{open_ordinary, open_private};
 
-/// Why the listener cannot speak TLS.
+/// The reason why the listener cannot offer TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The file is not there, not readable, or holds nothing of the kind.
+    /// The file does not exist, is not readable, or contains no such item.
     #[error("cannot read {what} from {}: {reason}", path.display())]
     Read {
-        /// "a certificate" or "a private key".
+        /// `"a certificate"` or `"a private key"`.
         what: &'static str,
-        /// The file.
+        /// The path from the configuration.
         path: PathBuf,
-        /// In words.
+        /// The cause, as the end of the error's sentence.
         reason: String,
     },
-    /// Both files read, but they do not go together.
+    /// Both files were read, but the key does not belong to the certificate.
     #[error("{} and {} do not make a TLS identity: {reason}", certificate.display(), key.display())]
     Identity {
-        /// The certificate chain's file.
+        /// The path of the certificate chain.
         certificate: PathBuf,
-        /// The key's file.
+        /// The path of the private key.
         key: PathBuf,
-        /// In words.
+        /// The cause that rustls reports.
         reason: rustls::Error,
     },
 }

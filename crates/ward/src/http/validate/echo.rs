@@ -1,7 +1,7 @@
-//! The `input` of a problem: the value as it was sent, without its secrets and without more than a little of it.
+//! The `input` of a problem: the value from the request, with its secrets masked and its length limited.
 //!
-//! A text that is too long is cut. A list or an object that is too long is shown as the beginning of its JSON, as text.
-//! Both end with `…(+N bytes)`: how much of the text, or of the JSON, is not shown.
+//! A long text is cut. A long list or object is shown as the beginning of its JSON, as a text. Both end
+//! with `…(+N bytes)`, where N is the length of the omitted text or JSON.
 
 use std::fmt::Write as _;
 
@@ -10,32 +10,32 @@ use indexmap::IndexMap;
 use super::{Json, work};
 use crate::http::contract::{Kind, Node};
 
-/// What a problem shows in place of a secret.
+/// The text that replaces a secret.
 const MASK: &str = "**********";
 
-/// `given` as a problem may show it, in at most `most` bytes of JSON: secrets masked, the rest cut. A value that holds
-/// secrets and has not the shape that says where is masked whole.
+/// `given` for a problem, in at most `most` bytes of JSON: secrets masked, the rest cut. A value that
+/// contains secrets but does not have the declared shape is masked as a whole.
 pub(super) fn echo(node: &Node, given: &Json, most: usize) -> Json {
     shown(Some(node), given, most)
 }
 
-/// The same for a value of no declared shape.
+/// The same as [`echo`] for a value without a declared shape.
 pub(super) fn plain(given: &Json, most: usize) -> Json {
     shown(None, given, most)
 }
 
-/// A text of no declared shape, such as a field's name.
+/// A text without a declared shape, for example the name of a field.
 pub(super) fn plain_text(text: &str, most: usize) -> Json {
     Json::String(cut_text(text, most).unwrap_or_else(|| text.to_owned()))
 }
 
-/// `input` cut to `most` bytes of JSON, or nothing if it fits.
+/// `input` cut to `most` bytes of JSON, or `None` if it fits.
 pub(super) fn cut(input: &Json, most: usize) -> Option<Json> {
     let mut left = most;
     (!fits(None, input, &mut left)).then(|| cut_value(None, input, most))
 }
 
-/// `text` cut to `most` bytes of JSON, or nothing if it fits.
+/// `text` cut to `most` bytes of JSON, or `None` if it fits.
 pub(super) fn cut_text(text: &str, most: usize) -> Option<String> {
     (json_length(text) > most + 2).then(|| {
         let mut cut = Cut::new(most);
@@ -50,7 +50,7 @@ pub(super) fn json_length(text: &str) -> usize {
     2 + text.bytes().map(escaped_length).sum::<usize>()
 }
 
-/// Bytes that one byte of a text takes in JSON as `serde_json` writes it.
+/// The bytes that one byte of a text takes in the JSON of `serde_json`.
 const fn escaped_length(byte: u8) -> usize {
     match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
@@ -64,11 +64,11 @@ fn shown(node: Option<&Node>, given: &Json, most: usize) -> Json {
     if fits(node, given, &mut left) { masked(node, given) } else { cut_value(node, given, most) }
 }
 
-/// What `node` says of a part of `given`.
+/// How a part of `given` may be shown.
 enum Part<'n> {
-    /// It may be shown; for what is inside, ask again with this.
+    /// The part may be shown. The node decides about the values inside it.
     Open(Option<&'n Node>),
-    /// It is a secret, or would have to show where the secrets in it are.
+    /// The part is a secret, or its wrong shape hides where its secrets are.
     Secret,
 }
 
@@ -95,7 +95,8 @@ fn below<'n>(node: Option<&'n Node>, key: Option<&str>) -> Option<&'n Node> {
     }
 }
 
-/// Whether the masked JSON of `given` takes at most what is left. Stops where it does not.
+/// Whether the masked JSON of `given` fits into `left`. The function stops at the first value that does not
+/// fit.
 fn fits(node: Option<&Node>, given: &Json, left: &mut usize) -> bool {
     work::spend(1);
     let take = |length: usize, left: &mut usize| match left.checked_sub(length) {
@@ -128,12 +129,12 @@ fn fits(node: Option<&Node>, given: &Json, left: &mut usize) -> bool {
     }
 }
 
-/// Quotes around a text inside a list or an object.
+/// The bytes for the quotes of a text inside a list or an object.
 const fn quotes(value: &Json) -> usize {
     if matches!(value, Json::String(_)) { 2 } else { 0 }
 }
 
-/// `given` with its secrets masked, whole.
+/// The whole of `given` with its secrets masked.
 fn masked(node: Option<&Node>, given: &Json) -> Json {
     work::spend(1);
     let Part::Open(node) = part(node, given) else { return Json::String(MASK.to_owned()) };
@@ -150,7 +151,7 @@ fn masked(node: Option<&Node>, given: &Json) -> Json {
     }
 }
 
-/// Whether common parsers take this number: most refuse one that is beyond every double.
+/// Whether common parsers accept this number. Most of them refuse a number beyond the range of a double.
 fn is_common(number: &str) -> bool {
     number.parse::<f64>().is_ok_and(f64::is_finite)
 }
@@ -199,10 +200,10 @@ fn write(node: Option<&Node>, given: &Json, out: &mut Cut) {
     }
 }
 
-/// The beginning of a text, and how long all of it is.
+/// The beginning of a text, and the length of the whole.
 struct Cut {
     kept: String,
-    /// Bytes of JSON that may still be kept; nothing once a character did not fit.
+    /// The bytes of JSON that may still be kept; 0 after the first character that did not fit.
     left: usize,
     whole: usize,
 }
@@ -234,13 +235,13 @@ impl Cut {
         self.kept.push_str(&text[..end]);
     }
 
-    /// Writes a text as JSON.
+    /// Writes `text` as a JSON string.
     fn text(&mut self, text: &str) {
         if self.left == 0 {
             self.whole += json_length(text);
         } else {
             work::spend(text.len());
-            // A text can always be written as JSON.
+            // The serialization of a text cannot fail.
             self.write(&serde_json::to_string(text).unwrap_or_default());
         }
     }

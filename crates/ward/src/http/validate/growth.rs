@@ -1,7 +1,7 @@
-//! What the worst bodies and queries cost: counted work, and the size of the answer.
+//! The cost of the worst bodies and queries: counted work, and the size of the answer.
 //!
-//! Bodies are built from the document, so that a new operation is covered the day it is declared. Work is counted
-//! ([`super::work`]) and not timed.
+//! The bodies are built from the document, so the tests cover a new operation as soon as it is declared.
+//! They count work ([`super::work`]) and do not measure time.
 
 use serde_json::{Value, json};
 
@@ -11,9 +11,9 @@ use crate::http::contract::{Contract, Operation, Rule, RuleProblem};
 
 const KIB: usize = 1024;
 const SIZES: [usize; 3] = [16 * KIB, 64 * KIB, 256 * KIB];
-/// Work per byte that is still linear: each byte is read, measured, shown and counted a few times.
+/// The work per byte that is still linear: each byte is read, measured, shown and counted a few times.
 const WORK_PER_BYTE: usize = 24;
-/// Work that no body's size explains: an answer of full length, shown and measured.
+/// The work that does not depend on the body's size: an answer of full length, shown and measured.
 const WORK_OF_AN_ANSWER: usize = 4 * LONGEST_ANSWER;
 
 fn document() -> Value {
@@ -40,7 +40,7 @@ fn plain<'d>(document: &'d Value, mut schema: &'d Value) -> &'d Value {
     }
 }
 
-/// Every place of a schema, with what is declared there.
+/// Every place in a schema, with the schema that is declared there.
 fn places<'d>(document: &'d Value, schema: &'d Value, way: &[Step], found: &mut Vec<(Vec<Step>, &'d Value)>) {
     let schema = plain(document, schema);
     found.push((way.to_vec(), schema));
@@ -59,7 +59,7 @@ fn places<'d>(document: &'d Value, schema: &'d Value, way: &[Step], found: &mut 
     }
 }
 
-/// A small value that the schema takes, as far as a schema tells.
+/// A small value that the schema accepts, as far as the schema alone decides it.
 fn least(document: &Value, schema: &Value) -> Value {
     let schema = plain(document, schema);
     if let Some(first) = schema["enum"].get(0) {
@@ -78,7 +78,8 @@ fn least(document: &Value, schema: &Value) -> Value {
     }
 }
 
-/// JSON that stands at `way`, all else absent or, at the top, as in the example.
+/// A JSON text with `inner` at `way`. The fields at the top come from the example, and all others are
+/// absent.
 fn embedded(way: &[Step], inner: String, example: &Value) -> String {
     let mut text = inner;
     for (depth, step) in way.iter().enumerate().rev() {
@@ -118,13 +119,13 @@ fn map(entry: impl Fn(usize) -> String, size: usize) -> String {
     text + "}"
 }
 
-/// A value nested `depth` deep by names of `name` characters, with a NUL at its end.
+/// A value nested `depth` deep under names of `name` characters, with a NUL at its end.
 fn deep(depth: usize, name: usize) -> String {
     let open = format!("{{\"{}\":", "n".repeat(name));
     format!("{}\"\\u0000\"{}", open.repeat(depth), "}".repeat(depth))
 }
 
-/// Values of about `size` bytes that are bad in every way that costs something.
+/// Values of about `size` bytes that are wrong in every way that costs work.
 fn fillers(item: &Value, size: usize) -> Vec<String> {
     let item = item.to_string();
     let text = |unit: &str| format!("\"{}\"", unit.repeat(size / unit.len()));
@@ -158,7 +159,7 @@ fn fillers(item: &Value, size: usize) -> Vec<String> {
     fillers
 }
 
-/// Parses and judges a body as a request's is: the problems as the answer has them.
+/// Parses and validates a body like that of a request, and returns the problems of the answer.
 fn answer(operation: &Operation, text: &str) -> Option<Vec<Problem>> {
     let problems = match parse(Some("application/json"), text.as_bytes(), 128) {
         Ok(parsed) => body(operation, &parsed).err()?.into_answer(),
@@ -168,7 +169,7 @@ fn answer(operation: &Operation, text: &str) -> Option<Vec<Problem>> {
     Some(problems)
 }
 
-/// Judges a body, holds what that costs against its size, and says what it cost.
+/// Validates a body, asserts that the cost fits the body's size, and returns the cost.
 fn check(what: &str, operation: &Operation, text: &str) -> usize {
     let (problems, mut spent) = spent_by(|| answer(operation, text));
     let start: String = text.chars().take(60).collect();
@@ -188,8 +189,8 @@ fn check(what: &str, operation: &Operation, text: &str) -> usize {
     spent
 }
 
-/// Every place of every request schema with every filler at 1 KiB, and the costliest of each operation at 16, 64 and
-/// 256 KiB.
+/// Tries every place of every request schema with every filler at 1 KiB. The two costliest bodies of each
+/// operation are tried again at 16, 64 and 256 KiB.
 #[test]
 fn the_worst_bodies_of_every_operation_cost_no_more_than_their_size() {
     let (document, contract) = (document(), Contract::load(crate::router::RULES).unwrap());
@@ -209,7 +210,8 @@ fn the_worst_bodies_of_every_operation_cost_no_more_than_their_size() {
     assert!(checked > 1_000, "only {checked} bodies");
 }
 
-/// Judges all bodies at 1 KiB, then the costliest ones at every size. Says how many there were.
+/// Validates all bodies at 1 KiB, then the costliest ones at every size. The result is the number of
+/// bodies.
 fn cost_of_the_worst(
     operation: &Operation,
     what: &str,
@@ -235,7 +237,7 @@ fn cost_of_the_worst(
     costs.len()
 }
 
-/// The walk itself is linear, whatever a schema and its rules allow: no bound of the document helps here.
+/// The walk itself is linear for every schema and every rule. The document's bounds do not help here.
 #[test]
 fn unbounded_schemas_and_rules_that_refuse_everything_cost_no_more_than_the_body() {
     fn each(value: &Value) -> Vec<RuleProblem> {

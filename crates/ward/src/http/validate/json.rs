@@ -1,9 +1,9 @@
-//! JSON as it was sent: a value whose numbers keep their text, and the parser that makes it.
+//! JSON as the client sent it: a value whose numbers keep their text, and the parser for it.
 //!
-//! A refusal echoes what was refused, so `99999999999999999999` and `1.0` must come back as they came. `serde_json`
-//! can do that (`arbitrary_precision`), but only for the whole build, where its private number wrapper then shows
-//! up in everything that is serialized by another serializer. A parser of our own also says where text stops being
-//! JSON and bounds the depth before anything recurses.
+//! A refusal echoes the refused value, so `99999999999999999999` and `1.0` must keep their digits. The
+//! feature `arbitrary_precision` of `serde_json` does this, but for the whole build. Its private number
+//! type then appears in the output of other serializers. A separate parser also reports the position of a
+//! syntax error, and bounds the depth before anything recurses.
 
 use indexmap::IndexMap;
 use serde::ser::{Error as _, Serialize, SerializeMap, SerializeSeq, Serializer};
@@ -12,40 +12,42 @@ use serde_json::{Map, Number, Value};
 
 use super::work;
 
-/// Deepest nesting that is ever parsed, whatever the caller asks for: dropping and walking a value recurse.
+/// The deepest nesting that is ever parsed, with any `max_depth`, because the drop and the walk of a value
+/// recurse.
 const DEEPEST: usize = 512;
 
-/// A JSON value as it was sent. Serializes with `serde_json` to the same value, numbers digit for digit.
+/// A JSON value as the client sent it. It serializes with `serde_json` to the same value, and numbers keep
+/// their digits.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Json {
     /// `null`.
     Null,
     /// `true` or `false`.
     Bool(bool),
-    /// A number, as its text: always a valid JSON number, possibly beyond every machine type.
+    /// A number as its text: always a valid JSON number, possibly beyond every machine type.
     Number(String),
     /// A string, unescaped.
     String(String),
     /// An array.
     Array(Vec<Json>),
-    /// An object. A key that is given twice keeps its first place and its last value.
+    /// An object. A repeated key keeps its first position and its last value.
     Object(IndexMap<String, Json>),
 }
 
-/// Text that is not JSON: where it stopped being JSON (in characters from the start), and why.
+/// The syntax error of a text that is not JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotJson {
-    /// Characters before the fault.
+    /// The position of the error: the number of characters before it.
     pub at: usize,
-    /// What was wrong there.
+    /// The reason, in the words of the reference where it has the same error.
     pub error: String,
 }
 
 impl Json {
-    /// Parses one JSON value with nothing but white space (RFC 8259, section 2) around it.
+    /// Parses one JSON value with only white space (RFC 8259, section 2) around it.
     ///
-    /// Stricter than the grammar in one point: an escape that is half of a surrogate pair stands for no character,
-    /// so the text is refused. Nesting deeper than `max_depth` (at most 512) is refused too.
+    /// The parser is stricter than the grammar in one point: it refuses a lone half of a surrogate pair,
+    /// because that is not a character. It also refuses nesting deeper than `max_depth` (at most 512).
     pub fn parse(text: &str, max_depth: usize) -> Result<Self, NotJson> {
         let mut parser = Parser { text, at: 0, depth: max_depth.min(DEEPEST), limit: max_depth.min(DEEPEST) };
         parser.document().map_err(|fault| {
@@ -55,8 +57,8 @@ impl Json {
         })
     }
 
-    /// The same value for code that reads plain `serde_json`. A number beyond 64 bits becomes the nearest double;
-    /// one beyond every double, `null`.
+    /// The same value for code that reads plain `serde_json`. A number beyond 64 bits becomes the nearest
+    /// double. A number beyond the range of a double becomes `null`.
     pub fn to_value(&self) -> Value {
         work::spend(1);
         match self {
@@ -128,7 +130,7 @@ fn is_continuation(byte: u8) -> bool {
     byte & 0b1100_0000 == 0b1000_0000
 }
 
-/// A fault at a byte offset.
+/// A syntax error at a byte offset.
 struct Fault {
     at: usize,
     error: String,
@@ -137,7 +139,7 @@ struct Fault {
 struct Parser<'t> {
     text: &'t str,
     at: usize,
-    /// How many more levels may open.
+    /// The number of levels that may still open.
     depth: usize,
     limit: usize,
 }
@@ -261,7 +263,7 @@ impl Parser<'_> {
             self.at += 1;
         }
         match self.peek() {
-            // A leading zero stands alone: what follows is extra data, as the grammar has it.
+            // A leading zero is a whole number. A digit after it is extra data, as in the grammar.
             Some(b'0') => self.at += 1,
             Some(b'1'..=b'9') => self.digits(),
             _ => {
@@ -269,7 +271,7 @@ impl Parser<'_> {
                 return self.fault("Expecting value");
             }
         }
-        // A dot or exponent without digits is not part of the number.
+        // A dot or an exponent without digits is an error at the end of the whole number.
         let whole = self.at;
         if self.peek() == Some(b'.') {
             self.at += 1;
@@ -347,7 +349,7 @@ impl Parser<'_> {
         Ok(plain)
     }
 
-    /// `\uXXXX`, with its second half where the first is a high surrogate. `self.at` is at the `u`.
+    /// Reads `\uXXXX`, and the second half after a high surrogate. `self.at` is at the `u`.
     fn unicode(&mut self, start: usize) -> Parse<char> {
         let first = self.hex(start)?;
         let scalar = if (0xD800..0xDC00).contains(&first) && self.text[self.at..].starts_with("\\u") {

@@ -1,7 +1,8 @@
-//! What is wrong with a request, within bounds: how many problems an answer lists, and how much each of them shows.
+//! The bounds of a 422: the number of listed problems, and the size of each.
 //!
-//! The size of an answer must not depend on how much of a request is wrong. [`Problems`] keeps the first problems and
-//! counts the others, so that a body of a hundred thousand mistakes costs what its first hundred cost.
+//! The size of an answer must not depend on the number of errors in the request. [`Problems`] keeps the
+//! first problems and only counts the others. A body with a hundred thousand errors therefore costs as much
+//! as its first hundred.
 
 use std::borrow::Cow;
 
@@ -11,39 +12,40 @@ use serde_json::Value;
 use super::echo::{self, json_length};
 use super::{Json, work};
 
-/// How many problems an answer lists.
+/// The most problems that an answer lists.
 pub const MOST_LISTED: usize = 100;
 /// The longest echo of a value, in bytes of JSON.
 pub const LONGEST_INPUT: usize = 4096;
-/// The longest 422, in bytes.
+/// The longest 422 answer, in bytes.
 pub const LONGEST_ANSWER: usize = 128 * 1024;
 
-/// What the listed problems may take together: the answer without its frame and its last problem.
+/// The total size of the listed problems: the answer without its frame and its last problem.
 const LISTED_BYTES: usize = LONGEST_ANSWER - 1024;
-/// From here on, problems are shown briefly, so that a hundred of them fit.
+/// The size of an answer after which problems are shown in brief form, so that a hundred of them fit.
 const ROOMY_BYTES: usize = 48 * 1024;
 /// The longest field name in a `loc`, in bytes of JSON.
 const LONGEST_KEY: usize = 256;
 
-/// How much one problem may show.
+/// The space that one problem may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    /// Bytes of the echoed value.
+    /// The limit for the echoed value, in bytes of JSON.
     pub input: usize,
-    /// Bytes of the `loc`.
+    /// The limit for the `loc`, in bytes of JSON.
     pub loc: usize,
 }
 
 const ROOMY: Room = Room { input: LONGEST_INPUT, loc: 1024 };
 const BRIEF: Room = Room { input: 64, loc: 192 };
 
-/// One step of the way to a value: a field's name or an item's index. `body` or `query` comes first.
+/// One step of the path to a value: the name of a field or the index of an item. The first step is `body`
+/// or `query`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Loc {
-    /// A field.
+    /// The name of a field.
     Key(Cow<'static, str>),
-    /// An item.
+    /// The index of an item.
     Index(usize),
 }
 
@@ -65,31 +67,31 @@ impl From<usize> for Loc {
     }
 }
 
-/// One thing that is wrong with a request: an item of a 422's `detail` (the document's `ValidationError`).
+/// One error in a request: an item of a 422's `detail` (`ValidationError` in the document).
 ///
-/// Serializes to `{"type", "loc", "msg", "input"}`, and `"ctx"` where the kind of error has one.
+/// It serializes to `{"type", "loc", "msg", "input"}`, and to `"ctx"` where the kind of error has one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Problem {
     /// The kind of error: a fixed word for programs.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// Where it is.
+    /// The path to the value.
     pub loc: Vec<Loc>,
     /// A sentence for people.
     pub msg: String,
-    /// The value as it was sent, numbers digit for digit; secrets in it read `**********`.
+    /// The value from the request. Numbers keep their digits, and secrets read `**********`.
     pub input: Json,
-    /// What the sentence was made of.
+    /// The values that the sentence contains, for programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ctx: Option<Value>,
 }
 
 impl Problem {
-    /// A value that passed its schema and is refused all the same, in the shape pydantic gives a `ValueError`:
-    /// `message` is the end of a sentence that starts with "Value error, ".
+    /// The refusal of a value that passed its schema, in the form of a pydantic `ValueError`. `message` is
+    /// the end of a sentence that starts with "Value error, ".
     ///
-    /// For the checks that only an action can make (a slug's confirmation). `ctx.error` is an empty object there,
-    /// as the reference has it: an exception has no JSON form.
+    /// Actions use it for checks that need more than the schema, for example the confirmation of a slug.
+    /// `ctx.error` is an empty object, as in the reference, because an exception has no JSON form.
     pub fn value_error(loc: Vec<Loc>, message: &str, input: Json) -> Self {
         Self {
             kind: "value_error",
@@ -100,7 +102,8 @@ impl Problem {
         }
     }
 
-    /// Says how many problems an answer leaves out. `part` is the part of the request that they are in.
+    /// The last problem of an answer that omits `count` problems. `part` is the part of the request that
+    /// they are in.
     fn more(count: usize, listed: usize, part: Loc) -> Self {
         let (are, problems) = if count == 1 { ("is", "problem") } else { ("are", "problems") };
         Self {
@@ -113,7 +116,7 @@ impl Problem {
     }
 }
 
-/// The problems of one request: the first of them, and how many there are besides.
+/// The problems of one request: the first ones, and the number of the others.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Problems {
     listed: Vec<Problem>,
@@ -122,12 +125,12 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// How many problems were found, listed or not.
+    /// The number of problems found, listed or not.
     pub const fn count(&self) -> usize {
         self.listed.len() + self.more
     }
 
-    /// Whether nothing was found.
+    /// Whether no problem was found.
     pub const fn is_empty(&self) -> bool {
         self.count() == 0
     }
@@ -137,7 +140,7 @@ impl Problems {
         &self.listed
     }
 
-    /// Adds a problem. It is made only if the answer still has room for it, and within that room.
+    /// Adds a problem. `make` runs only if the answer still has space, and gets the size of that space.
     pub fn add(&mut self, make: impl FnOnce(Room) -> Problem) {
         if self.listed.len() == MOST_LISTED || self.more > 0 {
             self.more += 1;
@@ -155,7 +158,7 @@ impl Problems {
         self.listed.push(problem);
     }
 
-    /// All problems for an answer: the listed ones, then one that says how many more there are.
+    /// All problems of an answer: the listed ones, then one with the number of the omitted ones.
     pub fn into_answer(self) -> Vec<Problem> {
         let mut answer = self.listed;
         if self.more > 0 {
@@ -189,7 +192,7 @@ impl Extend<Problem> for Problems {
     }
 }
 
-/// The problem within its room. Nothing is copied where it fits.
+/// The problem within its space. A problem that fits is not copied.
 fn bounded(mut problem: Problem, room: Room) -> Problem {
     if let Some(cut) = echo::cut(&problem.input, room.input) {
         problem.input = cut;
@@ -202,7 +205,8 @@ fn bounded(mut problem: Problem, room: Room) -> Problem {
     problem
 }
 
-/// The way to a value as a problem shows it: long names are cut, and a long way ends with how many steps follow.
+/// The path to a value for a problem: long names are cut, and a long path ends with the number of the
+/// omitted steps.
 pub(super) fn bounded_loc(loc: &[Loc], most: usize) -> Vec<Loc> {
     let mut shown = Vec::with_capacity(loc.len().min(16));
     let mut length = 0;
@@ -233,7 +237,7 @@ fn step_length(step: &Loc) -> usize {
     }
 }
 
-/// The length of a problem as JSON.
+/// The length of a problem as JSON, in bytes.
 fn length_of(problem: &Problem) -> usize {
     struct Length(usize);
     impl std::io::Write for Length {
@@ -246,6 +250,6 @@ fn length_of(problem: &Problem) -> usize {
         }
     }
     let mut length = Length(0);
-    // A problem that cannot be written is never listed.
+    // A problem that cannot be serialized is never listed.
     serde_json::to_writer(&mut length, problem).map_or(usize::MAX / 2, |()| length.0)
 }

@@ -1,7 +1,8 @@
-//! Numbers, flags, ids and times: every spelling the reference takes, and its words for the rest.
+//! Numbers, flags, ids and timestamps: every spelling that the reference accepts, and its messages for the
+//! others.
 //!
-//! A query string carries only text, and JSON callers send `"30"` or `30.0` for 30; both are read, as the clients
-//! expect.
+//! A query string contains only text, and JSON clients send `"30"` or `30.0` for 30. Both are accepted, as
+//! the clients expect.
 
 use serde_json::{Value, json};
 use speedate::{Date, DateTime};
@@ -12,7 +13,8 @@ use super::Json;
 use super::walk::Fault;
 use crate::http::contract::{Bounds, Moment, Range};
 
-/// Longest text that is read as a number; the reference's bound against numbers that cost their square.
+/// The longest text that is read as a number. The reference has this bound because its conversion takes
+/// quadratic time.
 const LONGEST_NUMBER: usize = 4300;
 
 /// A whole number within `bounds`, as the nearest 64-bit number.
@@ -49,7 +51,8 @@ pub(super) fn integer(bounds: &Bounds, given: &Json) -> Result<Value, Fault> {
     Ok(Value::from(i64::try_from(clamped).unwrap_or_default()))
 }
 
-/// Optional sign and digits as a number; one too big for the type is its nearest, far beyond every bound.
+/// Reads an optional sign and digits. A number too large for the type becomes the type's limit, which is
+/// beyond every bound.
 fn saturating(text: &str) -> i128 {
     let beyond = if text.starts_with('-') { i128::MIN } else { i128::MAX };
     text.parse().unwrap_or(beyond)
@@ -66,11 +69,11 @@ fn from_float(text: &str) -> Result<i128, Fault> {
             "Input should be a valid integer, got a number with a fractional part",
         ));
     }
-    // Beyond 64 bits a float no longer says which whole number is meant; the reference refuses it there.
+    // Beyond 64 bits a float does not identify one whole number. The reference refuses it there.
     if float.abs() >= 9_223_372_036_854_775_808.0 {
         return Err(too_big());
     }
-    // Whole and in range, so printing it without a fraction is exact.
+    // The float is whole and in range, so its text without a fraction is exact.
     Ok(saturating(&format!("{float:.0}")))
 }
 
@@ -78,11 +81,13 @@ fn too_big() -> Fault {
     Fault::new("int_parsing_size", "Unable to parse input string as an integer, exceeded maximum size")
 }
 
-/// `" +1_000.00 "`: white space around, a sign, single underscores between digits, a fraction of zeros.
+/// Reads texts like `" +1_000.00 "`: white space around, a sign, single underscores between digits, a
+/// fraction of zeros.
 fn from_text(text: &str) -> Result<i128, Fault> {
     let unreadable =
         || Fault::new("int_parsing", "Input should be a valid integer, unable to parse string as an integer");
-    // The reference tries the text as it is first, and gives up where the digits become too many, whatever follows.
+    // The reference first tries the unchanged text. It refuses a long run of digits before it looks at the
+    // rest.
     let start = text.strip_prefix('-').unwrap_or(text);
     let run = start.bytes().take_while(u8::is_ascii_digit).count();
     if run > LONGEST_NUMBER && !start.starts_with('0') {
@@ -113,7 +118,7 @@ fn from_text(text: &str) -> Result<i128, Fault> {
 /// A finite number within `range`.
 pub(super) fn number(range: &Range, given: &Json) -> Result<Value, Fault> {
     let read: f64 = match given {
-        // A text too big for the type reads as infinity, which is refused below.
+        // A text too large for the type reads as infinity, which is refused below.
         Json::Number(text) => text.parse().unwrap_or(f64::INFINITY),
         Json::String(text) => float_text(text).ok_or_else(|| {
             Fault::new("float_parsing", "Input should be a valid number, unable to parse string as a number")
@@ -135,14 +140,14 @@ pub(super) fn number(range: &Range, given: &Json) -> Result<Value, Fault> {
     Ok(Value::Number(number))
 }
 
-/// `" 1_000.5 "`: white space around, single underscores anywhere but at the ends.
+/// Reads texts like `" 1_000.5 "`: white space around, single underscores anywhere except at the ends.
 fn float_text(text: &str) -> Option<f64> {
     let text = text.trim();
     let misplaced = text.starts_with('_') || text.ends_with('_') || text.contains("__");
     if misplaced { None } else { text.replace('_', "").parse().ok() }
 }
 
-/// A flag: JSON's, 0 and 1, or a word for one.
+/// Reads a flag: a JSON boolean, 0 or 1, or one of the words for them.
 pub(super) fn boolean(given: &Json) -> Result<Value, Fault> {
     let unreadable =
         || Fault::new("bool_parsing", "Input should be a valid boolean, unable to interpret input");
@@ -169,12 +174,14 @@ pub(super) fn boolean(given: &Json) -> Result<Value, Fault> {
     }
 }
 
-/// A UUID (RFC 9562, section 4): with hyphens, without, in braces or as a URN; the answer is lower case with hyphens.
+/// Reads a UUID (RFC 9562, section 4): with hyphens, without, in braces or as a URN. The result is lower
+/// case with hyphens.
 pub(super) fn uuid(given: &Json) -> Result<Value, Fault> {
     let Json::String(text) = given else {
         return Err(Fault::new("uuid_type", "UUID input should be a string, bytes or UUID object"));
     };
-    // The reference takes the URN's prefix in lower case only; the parser here would take it in any.
+    // The reference accepts the prefix of a URN in lower case only. The parser here would accept it in any
+    // case.
     match Uuid::parse_str(text) {
         Ok(uuid) if text.len() != URN_LENGTH || text.starts_with(URN) => {
             Ok(Value::String(uuid.hyphenated().to_string()))
@@ -187,14 +194,15 @@ const URN: &str = "urn:uuid:";
 const URN_LENGTH: usize = 45;
 const HYPHENATED_LENGTH: usize = 36;
 
-/// Why `text` is no UUID, in the reference's words.
+/// The reason why `text` is not a UUID, in the words of the reference.
 fn no_uuid(text: &str) -> String {
     if text.is_empty() || text.len() > URN_LENGTH {
         return format!("invalid length: found {}", text.len());
     }
     let braced = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
-    // The reference goes by length first: what has a hyphenated id's is read as one, braces and all, and what is
-    // enclosed counts as part of the id, except around one of that length.
+    // The reference looks at the length first. It reads a text of 36 bytes as a hyphenated id, even with
+    // braces in it. For other lengths, it counts braces and prefix as part of the id, unless they enclose
+    // 36 bytes.
     let (id, before, plain) = match (braced, text.strip_prefix(URN)) {
         _ if text.len() == HYPHENATED_LENGTH => (text, 0, false),
         (Some(id), _) => (id, 1, false),
@@ -227,9 +235,9 @@ fn no_uuid(text: &str) -> String {
     }
 }
 
-/// A point in time: ISO 8601, a day, or seconds or milliseconds since 1970. Without an offset it is UTC, unless `moment`
-/// asks for one. The answer is UTC with microseconds, at most the last one of the year 9999 and at least the first of the
-/// year 1.
+/// Reads a timestamp: ISO 8601, a day, or seconds or milliseconds since 1970. A timestamp without an offset
+/// is UTC, unless `moment` requires an offset. The result is UTC with microseconds, limited to the years 1
+/// to 9999.
 pub(super) fn date_time(moment: Moment, given: &Json) -> Result<Value, Fault> {
     let without_zone = || Err(Fault::new("timezone_aware", "Input should have timezone info"));
     match read_date_time(given) {
@@ -237,7 +245,7 @@ pub(super) fn date_time(moment: Moment, given: &Json) -> Result<Value, Fault> {
         Read::Ok(read) if moment.zone_required && read.time.tz_offset.is_none() => without_zone(),
         Read::Ok(read) => Ok(Value::String(in_utc(&read))),
         Read::WrongType => Err(Fault::new("datetime_type", "Input should be a valid datetime")),
-        // A day will do for a point in time, so the words are about the day that could not be read either.
+        // A day is a valid timestamp too, so the message is about the unreadable day as well.
         Read::Unreadable(error) => match read_date(given) {
             Read::Ok(_) if moment.zone_required => without_zone(),
             Read::Ok(day) => {
@@ -258,7 +266,7 @@ pub(super) fn date_time(moment: Moment, given: &Json) -> Result<Value, Fault> {
     }
 }
 
-/// Whether a time is a count of seconds or milliseconds since 1970, which says no offset.
+/// Whether a timestamp is a number of seconds or milliseconds since 1970, which has no offset.
 fn is_since_1970(given: &Json) -> bool {
     match given {
         Json::String(text) => text.trim().parse::<f64>().is_ok(),
@@ -266,7 +274,7 @@ fn is_since_1970(given: &Json) -> bool {
     }
 }
 
-/// A day: `2026-04-18`, or a point in time that is exactly its midnight.
+/// Reads a day: `2026-04-18`, or a timestamp at exactly midnight.
 pub(super) fn date(given: &Json) -> Result<Value, Fault> {
     const FORMAT: &str = "Input should be a valid date in the format YYYY-MM-DD";
     match read_date(given) {
@@ -301,14 +309,14 @@ fn because(kind: &'static str, msg: &str, error: &str) -> Fault {
     Fault::with(kind, format!("{msg}, {error}"), json!({ "error": error }))
 }
 
-/// What came of reading a time.
+/// The result of reading a timestamp or a day.
 enum Read<T> {
     Ok(T),
-    /// The text is not one, for this reason.
+    /// The text is not of this type, for the reason given.
     Unreadable(String),
-    /// The text is one, of a year no calendar in use has.
+    /// The text is of this type, but its year is 0, which no calendar in use has.
     Impossible(String),
-    /// Neither text nor number.
+    /// The value is neither a text nor a number.
     WrongType,
 }
 
@@ -324,7 +332,7 @@ impl<T> Read<T> {
 fn read_date_time(given: &Json) -> Read<DateTime> {
     let config = speedate::DateTimeConfig {
         time_config: speedate::TimeConfig {
-            // Clients send nanoseconds; we keep microseconds.
+            // Clients send nanoseconds, and Ward keeps microseconds.
             microseconds_precision_overflow_behavior:
                 speedate::MicrosecondsPrecisionOverflowBehavior::Truncate,
             // A number since 1970 is UTC.
@@ -354,7 +362,7 @@ fn read_date(given: &Json) -> Read<Date> {
     }
 }
 
-/// `2026-04-18T12:00:00.123456Z`.
+/// Formats a timestamp as `2026-04-18T12:00:00.123456Z`.
 fn in_utc(moment: &DateTime) -> String {
     let time = &moment.time;
     let day_seconds = i64::from(time.hour) * 3600 + i64::from(time.minute) * 60 + i64::from(time.second);
@@ -375,8 +383,8 @@ fn in_utc(moment: &DateTime) -> String {
     }
 }
 
-/// Days from 1970-01-01 in the Gregorian calendar. Years are counted from March, so that the leap day is the last
-/// of its year, within eras of 400 years, which all have 146,097 days.
+/// Days from 1970-01-01 in the Gregorian calendar. The algorithm counts years from March, so that the leap
+/// day is the last of its year. Eras of 400 years all have 146,097 days.
 fn days_since_1970(date: Date) -> i64 {
     let month = i64::from(date.month);
     let year = i64::from(date.year) - i64::from(month <= 2);
@@ -385,7 +393,7 @@ fn days_since_1970(date: Date) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + day_of_year - 719_468
 }
 
-/// Year, month and day of a day number; the inverse of [`days_since_1970`].
+/// Year, month and day of a day number, the inverse of [`days_since_1970`].
 fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::http::contract::{Contract, Rule, RuleProblem};
 
-/// An operation that takes `schema` as its body and nothing else.
+/// An operation that accepts `schema` as its body and has no parameters.
 fn operation(method: &str, schema: &Value, rules: &[(&str, Rule)]) -> Operation {
     let mut item = Map::new();
     item.insert(

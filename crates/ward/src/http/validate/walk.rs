@@ -1,7 +1,7 @@
-//! The walk over a value with its compiled schema at hand.
+//! The walk over a value with its compiled schema.
 //!
-//! Each value is visited once. A problem is made only if the answer has room for it ([`Problems::add`]), so neither time
-//! nor memory grows with how much is wrong.
+//! Each value is visited once. A problem is built only if the answer has space for it ([`Problems::add`]).
+//! Neither time nor memory therefore grows with the number of errors.
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +11,7 @@ use crate::http::contract::{Extent, Kind, Lengths, Node, Property, RuleProblem, 
 
 const NUL: &str = "text must not contain the character U+0000";
 
-/// Checks `given`, which came as the request's `place` (`body`), and answers what it means.
+/// Checks `given`, the part `place` of the request (`body`), and returns its normalised value.
 pub(super) fn check(node: &Node, given: &Json, place: &'static str, sparse: bool) -> Result<Value, Problems> {
     let mut problems = Problems::default();
     let read = Walk { loc: vec![place.into()], sparse, problems: &mut problems }.value(node, given);
@@ -21,17 +21,17 @@ pub(super) fn check(node: &Node, given: &Json, place: &'static str, sparse: bool
     }
 }
 
-/// Checks one query parameter.
+/// Checks one query parameter. The result is `None` after at least one problem was added.
 pub(super) fn parameter(node: &Node, name: &str, given: &Json, problems: &mut Problems) -> Option<Value> {
     Walk { loc: vec!["query".into(), name.to_owned().into()], sparse: false, problems }.value(node, given)
 }
 
-/// A field that is required and absent; `parent` is the object it is absent from.
+/// The problem of a required field that is absent. `parent` is the object without it.
 pub(super) fn missing(loc: Vec<Loc>, parent: Json) -> Problem {
     Problem { kind: "missing", loc, msg: "Field required".to_owned(), input: parent, ctx: None }
 }
 
-/// What is wrong with one value: kind, sentence, context.
+/// The error of one value: kind, sentence, context.
 pub(super) struct Fault {
     kind: &'static str,
     msg: String,
@@ -47,7 +47,7 @@ impl Fault {
         Self { kind, msg: msg.into(), ctx: Some(ctx) }
     }
 
-    /// A text, a list or an object with more than `max` parts, called `part` in the singular.
+    /// A text, list or object with more than `max` parts.
     fn too_long(field_type: &str, max: usize, length: usize) -> Self {
         let msg = format!(
             "{field_type} should have at most {max} item{} after validation, not {length}",
@@ -63,7 +63,7 @@ impl Fault {
     }
 }
 
-/// A walk under way: where it is, and what it has found.
+/// The state of a walk: its position and the problems so far.
 struct Walk<'p> {
     loc: Vec<Loc>,
     sparse: bool,
@@ -71,7 +71,8 @@ struct Walk<'p> {
 }
 
 impl Walk<'_> {
-    /// What `given` means, or `None` after adding at least one problem. `loc` is restored on return.
+    /// The normalised value of `given`, or `None` after at least one problem was added. `loc` is restored
+    /// on return.
     fn value(&mut self, node: &Node, given: &Json) -> Option<Value> {
         work::spend(1);
         if node.nullable && *given == Json::Null {
@@ -104,7 +105,7 @@ impl Walk<'_> {
                 self.refuse(node, given, fault);
                 None
             }
-            // A part of the value was refused: the value passed nothing, and its own rules do not run.
+            // A part of the value was refused. The rules of the whole value do not run.
             Ok(_) if self.problems.count() > before => None,
             Ok(read) => {
                 self.rules(node, given, &read);
@@ -124,7 +125,7 @@ impl Walk<'_> {
         });
     }
 
-    /// Runs `walk` one step further down.
+    /// Runs `walk` one step deeper.
     fn within<T>(&mut self, step: Loc, walk: impl FnOnce(&mut Self) -> T) -> T {
         if let Loc::Key(key) = &step {
             work::spend(key.len());
@@ -135,7 +136,7 @@ impl Walk<'_> {
         result
     }
 
-    /// A value of no declared shape: only its size can be wrong, and NUL in its texts.
+    /// Checks a value without a declared shape: its size, and NUL in its texts.
     fn any(&mut self, node: &Node, given: &Json) -> Result<Value, Fault> {
         if let Some(extent) = &node.extent {
             within_extent(extent, given)?;
@@ -153,7 +154,8 @@ impl Walk<'_> {
             return Err(Fault::new("list_type", "Input should be a valid list"));
         };
         let length = given.len();
-        // A list that is too long says only that; one that is too short only when its items are right.
+        // A list that is too long gets only this problem. A list that is too short gets its problem only if
+        // all items are valid.
         if let Some(max) = lengths.max.filter(|max| length > *max) {
             return Err(Fault::too_long("List", max, length));
         }
@@ -161,7 +163,7 @@ impl Walk<'_> {
         let mut read = Vec::new();
         for (index, item) in given.iter().enumerate() {
             let item = self.within(index.into(), |walk| walk.value(items, item));
-            // After the first problem the list is refused; what its other items mean is not kept.
+            // After the first problem the list is refused, so the other items are not kept.
             if self.problems.count() == before {
                 read.extend(item);
             }
@@ -252,7 +254,8 @@ impl Walk<'_> {
         Ok(Value::Object(read))
     }
 
-    /// Refuses NUL in the texts of a value of no declared shape; nothing else in it can be wrong.
+    /// Refuses NUL in the texts of a value without a declared shape. Nothing else in such a value can be
+    /// invalid.
     fn texts(&mut self, given: &Json) {
         work::spend(1);
         match given {
@@ -274,7 +277,7 @@ impl Walk<'_> {
         }
     }
 
-    /// No engine keeps a NUL in a text, and not every one in a key.
+    /// No engine stores a NUL in a text, and not every engine stores one in a JSON key.
     fn refuse_nul(&mut self, text: &str) {
         work::spend(text.len());
         if text.contains('\0') {
@@ -285,7 +288,8 @@ impl Walk<'_> {
         }
     }
 
-    /// The value rules of `node`: no NUL in a text (storage could not keep it), then those the rooms attached.
+    /// Runs the value rules of `node`: first no NUL in a text, which the storage could not keep, then the
+    /// rules of the rooms.
     fn rules(&mut self, node: &Node, given: &Json, read: &Value) {
         if matches!(node.kind, Kind::Text(_)) && read.as_str().is_some_and(|text| text.contains('\0')) {
             let loc = &self.loc;
@@ -294,7 +298,8 @@ impl Walk<'_> {
             });
             return;
         }
-        // In declared order and one per value, as everything that is refused: a rule says what it finds as it finds it.
+        // A rule reports its findings in any order. The answer has them in declared order and one per
+        // value, like all problems.
         let mut found: Vec<_> = node.rules.iter().flat_map(|rule| rule(read)).collect();
         found.sort_by_cached_key(|problem| place(node, given, &problem.at));
         found.dedup_by(|later, first| later.at == first.at);
@@ -315,8 +320,8 @@ impl Walk<'_> {
     }
 }
 
-/// The part of `given` that `at` leads to, with its node where one is declared. `None`: it is not there, or it must not
-/// be shown because a secret encloses it.
+/// The part of `given` at the path `at`, with its node if one is declared. The result is `None` if the part
+/// does not exist, or if it must not be shown because a secret encloses it.
 fn part<'g>(node: &'g Node, given: &'g Json, at: &[Loc]) -> Option<(Option<&'g Node>, &'g Json)> {
     let (mut node, mut given) = (Some(node), given);
     for step in at {
@@ -349,7 +354,7 @@ fn part<'g>(node: &'g Node, given: &'g Json, at: &[Loc]) -> Option<(Option<&'g N
     Some((node, given))
 }
 
-/// Where a part of `given` stands: among the declared fields, the items or the given keys, step by step.
+/// The position of a part of `given` among the declared fields, the items or the keys, one number per step.
 fn place(node: &Node, given: &Json, at: &[Loc]) -> Vec<usize> {
     let (mut node, mut given) = (node, Some(given));
     let mut place = Vec::with_capacity(at.len());
@@ -379,7 +384,7 @@ fn place(node: &Node, given: &Json, at: &[Loc]) -> Vec<usize> {
     place
 }
 
-/// A field of an object, and its place there.
+/// A field of an object, and its position there.
 fn field<'g>(given: Option<&'g Json>, key: &str) -> Option<(usize, &'g Json)> {
     match given {
         Some(Json::Object(fields)) => fields.get_full(key).map(|(index, _, field)| (index, field)),
@@ -394,11 +399,11 @@ fn trimmed(text: &Text, given: &Json) -> Result<String, Fault> {
     check_text(text, sent).map(str::to_owned)
 }
 
-/// A text within its bounds, trimmed where that is meant.
+/// Checks a text against its bounds, and trims it if its schema says so.
 fn check_text<'t>(text: &Text, sent: &'t str) -> Result<&'t str, Fault> {
     work::spend(sent.len());
-    // The reference trims what Unicode calls white space, and so does `trim`; Python's own `strip` would also
-    // take U+001C to U+001F.
+    // The reference trims the white space of Unicode, like `trim`. The `strip` of Python would also remove
+    // U+001C to U+001F.
     let read = if text.trim { sent.trim() } else { sent };
     let length = read.chars().count();
     if let Some(max) = text.lengths.max.filter(|max| length > *max) {
@@ -416,7 +421,7 @@ fn check_text<'t>(text: &Text, sent: &'t str) -> Result<&'t str, Fault> {
     Ok(read)
 }
 
-/// Whether a value of no declared shape is small and flat enough.
+/// Checks the size and the depth of a value without a declared shape.
 fn within_extent(extent: &Extent, given: &Json) -> Result<(), Fault> {
     let mut bytes = 0;
     let depth = measure(given, &mut bytes);
@@ -431,7 +436,7 @@ fn within_extent(extent: &Extent, given: &Json) -> Result<(), Fault> {
     Ok(())
 }
 
-/// How deep a value is nested; adds its length as JSON to `bytes`.
+/// The depth of a value. The function adds the value's length as JSON to `bytes`.
 fn measure(given: &Json, bytes: &mut usize) -> usize {
     work::spend(1);
     match given {
@@ -459,7 +464,7 @@ fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
-/// What an absent field means; see [`super::body`].
+/// The value for an absent field; see [`super::body`].
 fn filling(node: &Node) -> Option<Value> {
     match (&node.default, &node.kind) {
         (Some(default), _) => Some(default.clone()),
