@@ -1,38 +1,38 @@
-//! Roles and permissions: the one table that says what a role may do.
+//! Roles and permissions: the one table of the permissions of each role.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// One thing that may be done. The text is the contract's.
+/// A permission, with the contract's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Permission {
-    /// See a workspace and its test callers.
+    /// Read a workspace and its test callers.
     WorkspaceView,
-    /// See integrations.
+    /// Read integrations, without their secrets.
     IntegrationView,
-    /// See API keys, never their secrets.
+    /// Read API keys, without their secrets.
     ApiKeyView,
-    /// See calls.
+    /// Read calls, with their parties.
     CallView,
     /// Change integrations and call their endpoints.
     IntegrationUpdate,
-    /// Report calls.
+    /// Report calls of the voice runtime.
     CallCreate,
     /// Change and provision a workspace, and set its test callers.
     WorkspaceUpdate,
     /// Create a workspace of one's own.
     WorkspaceCreate,
-    /// Add integrations.
+    /// Create integrations, with their secrets.
     IntegrationCreate,
-    /// Remove integrations.
+    /// Delete integrations, with their secrets.
     IntegrationDelete,
-    /// Mint and rotate API keys.
+    /// Create and rotate API keys.
     ApiKeyCreate,
     /// Revoke API keys.
     ApiKeyDelete,
-    /// Read the audit.
+    /// Read the audit and export it.
     AuditView,
 }
 
@@ -59,7 +59,7 @@ impl Permission {
         AuditView,
     ];
 
-    /// The contract's name and what it allows, in a sentence.
+    /// The contract's name, and a sentence that describes it.
     const fn text(self) -> (&'static str, &'static str) {
         match self {
             WorkspaceView => ("Workspace.view", "See a workspace and its test callers."),
@@ -85,12 +85,12 @@ impl Permission {
         self.text().0
     }
 
-    /// What it allows, in a sentence.
+    /// A sentence that describes the permission.
     pub const fn description(self) -> &'static str {
         self.text().1
     }
 
-    /// The permission of this name.
+    /// The permission with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|permission| permission.name() == name)
     }
@@ -107,7 +107,7 @@ impl Serialize for Permission {
 pub struct Permissions(u16);
 
 impl Permissions {
-    /// The set of these.
+    /// The set of these permissions.
     pub const fn of(permissions: &[Permission]) -> Self {
         let mut bits = 0;
         let mut index = 0;
@@ -118,29 +118,29 @@ impl Permissions {
         Self(bits)
     }
 
-    /// Whether `permission` is in it.
+    /// Whether the set contains `permission`.
     pub const fn contains(self, permission: Permission) -> bool {
         self.0 & (1 << permission as u8) != 0
     }
 
-    /// Whether all of `other` is in it.
+    /// Whether the set contains all of `other`.
     pub const fn covers(self, other: Self) -> bool {
         other.0 & !self.0 == 0
     }
 
-    /// What is in both.
+    /// The permissions in both sets.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// What is in either.
+    /// The permissions in either set.
     #[must_use]
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Its members, in the order of [`Permission::ALL`].
+    /// The permissions of the set, in the order of [`Permission::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Permission> {
         Permission::ALL.into_iter().filter(move |permission| self.contains(*permission))
     }
@@ -158,26 +158,26 @@ impl Serialize for Permissions {
     }
 }
 
-/// What a membership or a key is, lowest first; each may do all that the one before may.
+/// The role of a membership or a key, lowest first. Each role has all permissions of the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Looks.
+    /// Reads the workspace and its integrations.
     Viewer,
-    /// Looks at keys and calls too.
+    /// Reads API keys and calls as well.
     Member,
-    /// Runs integrations and reports calls.
+    /// Changes integrations and reports calls.
     Operator,
-    /// Changes everything but ownership.
+    /// Changes everything except ownership.
     Admin,
-    /// An admin who may archive, transfer and mint owners.
+    /// An admin who may also archive, transfer ownership and create owners.
     Owner,
 }
 
 impl Role {
-    /// Every role, lowest first.
+    /// All roles, lowest first.
     pub const ALL: [Self; 5] = [Self::Viewer, Self::Member, Self::Operator, Self::Admin, Self::Owner];
 
-    /// The table: what a role may do.
+    /// The table: the permissions of a role.
     pub const fn permissions(self) -> Permissions {
         match self {
             Self::Viewer => Permissions::of(&[WorkspaceView, IntegrationView]),
@@ -212,12 +212,12 @@ impl Role {
         self.text().0
     }
 
-    /// What it is for, in a sentence.
+    /// A sentence that describes the role.
     pub const fn description(self) -> &'static str {
         self.text().1
     }
 
-    /// The role of this name.
+    /// The role with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.name() == name)
     }
@@ -229,22 +229,22 @@ impl Serialize for Role {
     }
 }
 
-/// What a credential or a membership allows: a role, and permissions that lie within that role's.
+/// The authority of a credential or a membership: a role, and permissions within that role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reach {
-    /// The role.
+    /// The role, which bounds the permissions.
     pub role: Role,
     /// The permissions, never more than the role's.
     pub permissions: Permissions,
 }
 
 impl Reach {
-    /// All of a role.
+    /// A role with all of its permissions.
     pub const fn whole(role: Role) -> Self {
         Self { role, permissions: role.permissions() }
     }
 
-    /// A role narrowed to `permissions`; none named means the whole role.
+    /// A role narrowed to `permissions`; an empty set means the whole role.
     pub fn narrowed(role: Role, permissions: Permissions) -> Self {
         if permissions == Permissions::default() {
             return Self::whole(role);
@@ -252,14 +252,14 @@ impl Reach {
         Self { role, permissions: permissions.and(role.permissions()) }
     }
 
-    /// What is allowed by both: a key within its principal's membership.
+    /// The authority that both allow, such as that of a key within its principal's membership.
     #[must_use]
     pub fn within(self, other: Self) -> Self {
         let role = self.role.min(other.role);
         Self { role, permissions: self.permissions.and(other.permissions).and(role.permissions()) }
     }
 
-    /// Whether whoever has this may hand out, rotate or revoke `other`.
+    /// Whether the bearer of this authority may grant, rotate or revoke `other`.
     pub fn covers(self, other: Self) -> bool {
         other.role <= self.role && self.permissions.covers(other.permissions)
     }

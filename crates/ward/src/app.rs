@@ -1,4 +1,4 @@
-//! A running Ward: what every request shares, and what runs beside the requests.
+//! A running Ward: the state that requests share, and the tasks beside them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -60,74 +60,75 @@ pub const MIGRATIONS: &[Migration] = &[
     },
 ];
 
-/// This binary's version, as migrations judge it.
+/// This binary's version, which migrations check.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// How often what is due lapses and what is old is forgotten.
+/// Pause between two sweeps of rows that are due to lapse or to be deleted.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
-/// How many rows one sweep's transaction touches.
+/// Rows that one transaction of the sweep touches.
 const SWEEP_BATCH: u32 = 500;
-/// How long an invitation is kept after its end: as long as its acceptance may be repeated.
+/// How long an invitation is kept after its end: as long as its acceptance may be replayed.
 const INVITATIONS_KEPT: Duration = Duration::from_hours(24);
-/// How many keys' last uses are gathered between two flushes.
+/// Keys whose last use is collected between two flushes.
 const MOST_LAST_USED: usize = 100_000;
-/// Long reads of one workspace that may wait for their turn.
+/// Long reads of one workspace that may wait for a reader.
 const LONG_READS_WAITING: usize = 32;
-/// How many last uses one transaction writes.
+/// Last uses that one transaction writes.
 const LAST_USED_BATCH: usize = 1_000;
 
-/// Why Ward did not start.
+/// The reason why Ward did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The database.
+    /// The database cannot be opened or migrated.
     #[error("the database cannot be used: {0}")]
     Database(#[from] ward_db::Error),
-    /// The document and the code disagree.
+    /// The document and the code contradict each other.
     #[error("the contract does not hold: {0}")]
     Contract(#[from] ContractError),
-    /// The place for exports.
-    #[error("the place for exports cannot be used: {0}")]
+    /// The store of exports cannot be opened.
+    #[error("the store of exports cannot be used: {0}")]
     Exports(#[from] object_store::Error),
-    /// A setting.
+    /// A setting is wrong or a key's file cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The issuers.
+    /// The client for the issuers' keys cannot be created.
     #[error("issuers: {0}")]
     Issuers(#[from] FetchError),
-    /// The database's encoding holds not every text.
+    /// The database's encoding cannot represent every text.
     #[error(
         "the database's encoding is {0}, which cannot hold every name. Make one in UTF-8 (CREATE DATABASE ward ENCODING 'UTF8' \
          TEMPLATE template0), and move the data there"
     )]
     Encoding(String),
-    /// The schema is older than this binary, and the command is not the one that migrates.
+    /// The schema is older than this binary, and this command does not migrate.
     #[error(
         "the database's schema is older than this Ward: {} steps are missing, the first is {}. Run `ward migrate`, or \
          restart the server with this Ward, then run the command again", .0.len(), .0.first().map_or("", |step| step)
     )]
     OldSchema(Vec<String>),
-    /// The operator's key.
+    /// The operator's key is not usable.
     #[error("the master key cannot be used: {0}")]
     Vault(#[from] VaultError),
-    /// The database is used with another key.
+    /// The database was used with another key.
     #[error(
-        "the master key is not the one this database was first used with; \
-         what is sealed in it could not be opened, so Ward does not start. During a rotation of keys, every replica has \
-         the other ones as former keys"
+        "the master key is not the one that this database was first used with. \
+         Its sealed values could not be opened, so Ward does not start. Configure the right key. During a rotation, \
+         every replica needs the previous keys in former_master_keys"
     )]
     OtherMasterKey,
 }
 
-/// The access that a command needs to the database and to the operator's key.
+/// The access of a command to the database and to the operator's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// It only looks: it writes nothing, and needs no key.
+    /// The command only reads, and needs no key.
     Read,
-    /// It writes, and needs no key.
+    /// The command writes, but needs no key.
     Write,
-    /// It opens or seals secrets: it needs the key that the database is used with.
+    /// The command opens or seals secrets, and needs the key that the database is used with.
     Seal,
-    /// It changes what a server relies on, so no server may run on the file. It takes the keys that are at hand.
+    /// The command changes state that a server relies on, so no server may run on the file. It uses the
+    /// keys that are available.
     Alone,
 }
 
@@ -135,40 +136,40 @@ pub enum Access {
 pub struct App {
     /// The settings in force.
     pub config: Config,
-    /// The database.
+    /// The open database.
     pub db: Db,
-    /// The time.
+    /// The source of time.
     pub clock: Clock,
-    /// The document that is served and that validates.
+    /// The document that is served and that validates requests.
     pub contract: Contract,
-    /// Rates of clients; `None` when off.
+    /// Rates per client; `None` if they are off.
     pub rates: Option<ClientRates>,
-    /// Whose tokens are accepted.
+    /// The issuers whose tokens are accepted.
     pub issuers: Arc<Issuers>,
-    /// The operator's key.
+    /// The operator's keys, which seal and open secrets.
     pub vault: Arc<Vault>,
-    /// The one client of everything that is called outside.
+    /// The only client for outbound calls.
     pub wire: Wire,
-    /// CPU work whose amount a tenant decides.
+    /// The pool of CPU work whose amount a tenant decides.
     pub work: Work,
-    /// The engine's long readers, divided by workspace. A request takes a share of them before a long read.
+    /// The engine's long readers, shared by workspaces. A request takes a share before a long read.
     pub long_reads: Shares,
-    /// The requests that held a runtime thread for too long.
+    /// Requests that held a runtime thread for too long.
     #[cfg(feature = "watch")]
     pub watch: crate::http::watch::Watch,
-    /// Refusals waiting to be recorded.
+    /// Refusals that wait for the next flush.
     pub refusals: Refusals,
-    /// Last uses waiting to be written.
+    /// Last uses that wait for the next flush.
     pub last_used: LastUsed,
-    /// Wakes the workers that deliver to EHRs.
+    /// Wakes and stops the delivery workers.
     pub sync: sync::Wake,
-    /// Requests a second of each workspace.
+    /// Requests per second of each workspace.
     pub request_rates: RequestRates,
-    /// Wakes the task that closes ended rows.
+    /// Wakes the task that closes the rows of endings.
     pub ended: Notify,
-    /// The place for exports of audit events; `None` when exports are off.
+    /// The store of exports; `None` if exports are off.
     pub exports: Option<Place>,
-    /// Wakes the worker that writes exports.
+    /// Wakes and stops the export worker.
     pub export_wake: sync::Wake,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     flushing: tokio::sync::Mutex<()>,
@@ -176,8 +177,8 @@ pub struct App {
 }
 
 impl App {
-    /// Opens the database as its only server, migrates it, and checks that this key and this document fit. A key is made
-    /// only beside a database that was never used with one.
+    /// Opens the database as its only server, migrates it, and checks the key and the document. A key is
+    /// created only beside a database that was never used with one.
     pub async fn open(config: Config) -> Result<Arc<Self>, OpenError> {
         let opened = config.clone();
         let (db, schema) = blocking(move || {
@@ -193,7 +194,8 @@ impl App {
         if config::find_master_key(&config.master_key)?.is_none()
             && let MasterKey::File { path, create } = &config.master_key
         {
-            // The first migration makes the table that the keys are noted in, and no server runs before it is complete.
+            // The first migration creates the table that records keys, and no server runs before it is
+            // complete.
             let migrated = schema.iter().any(|step| step.migration != MIGRATIONS[0].name);
             if migrated && db.read("vault.is_used", vault::is_used).await? {
                 return Err(config::lost(path).into());
@@ -202,7 +204,7 @@ impl App {
                 config::create_master_key(&config.master_key)?;
                 tracing::warn!(
                     path = %path.display(),
-                    "made a new key for sealing secrets: keep a copy of it, what it sealed cannot be read without it"
+                    "created a new master key: keep a copy of it, because secrets sealed under it cannot be read without it"
                 );
             }
         }
@@ -227,7 +229,7 @@ impl App {
         Self::with(config, db, Clock::default(), vault)
     }
 
-    /// A Ward on a database that is open already. Blocking.
+    /// A Ward on an open database, which it migrates. Blocking.
     pub fn on(config: Config, db: Db, clock: Clock) -> Result<Arc<Self>, OpenError> {
         db.migrate(MIGRATIONS, VERSION)?;
         let vault = vault_of(&config)?;
@@ -235,7 +237,7 @@ impl App {
         Self::build(config, db, clock, vault, exports)
     }
 
-    /// The same with these keys, on a database that is migrated.
+    /// A Ward with these keys on a migrated database, without exports.
     pub(crate) fn with(config: Config, db: Db, clock: Clock, vault: Vault) -> Result<Arc<Self>, OpenError> {
         Self::build(config, db, clock, vault, None)
     }
@@ -278,7 +280,7 @@ impl App {
         Ok(app)
     }
 
-    /// Migrates a database and says which steps that took.
+    /// Migrates a database, and returns the applied steps.
     pub fn migrate(config: &Config) -> Result<ward_db::Migrated, OpenError> {
         let db = Db::open(&config.database, options(config))?;
         let migrated = db.migrate(MIGRATIONS, VERSION)?;
@@ -286,7 +288,7 @@ impl App {
         Ok(migrated)
     }
 
-    /// Copies an installation from a file that no server holds into an empty database on a server.
+    /// Copies an installation from a file without a running server into an empty database on a server.
     pub async fn copy(
         from: &str,
         to: &str,
@@ -295,7 +297,7 @@ impl App {
         let source = Db::open(from, Options { serve_lock: true, create: false, ..Options::default() })?;
         let target = Db::open(to, Options::default())?;
         let copied = source.copy_to(&target, MIGRATIONS, VERSION, progress).await;
-        // Closing joins threads, which is nothing for a runtime's own.
+        // Closing joins threads, which would block a thread of the runtime.
         let closing = tokio::task::spawn_blocking(move || {
             target.close();
             source.close();
@@ -304,7 +306,8 @@ impl App {
         Ok(copied?)
     }
 
-    /// Refuses a database in which something may be sealed under a key that is not here. Whoever comes first decides.
+    /// Refuses a database that may have values sealed under a key that is not configured. The first server
+    /// to come records its key.
     pub async fn check_master_key(&self) -> Result<(), OpenError> {
         let known = self.vault.check_values();
         let noted =
@@ -312,10 +315,10 @@ impl App {
         if noted { Ok(()) } else { Err(OpenError::OtherMasterKey) }
     }
 
-    /// Runs a long read for a workspace, when it is the workspace's turn.
+    /// Runs a long read for a workspace, when a reader is free for it.
     ///
     /// # Errors
-    /// 429 when as many long reads of this workspace wait as may; the closure's own errors.
+    /// 429 if too many long reads of this workspace are waiting, and the closure's own errors.
     pub async fn read_long<T, E>(
         &self,
         workspace: WorkspaceId,
@@ -331,7 +334,7 @@ impl App {
         self.db.read_long(name, read).await.map_err(Into::into)
     }
 
-    /// Starts what runs beside the requests.
+    /// Starts the tasks that run beside requests.
     pub fn start_background(self: &Arc<Self>) {
         let flushing = self.clone();
         let sweeping = self.clone();
@@ -363,33 +366,36 @@ impl App {
         *self.delivering.lock() = Some(tokio::spawn(worker::keep_going(Arc::new(Worker::of(self)))));
     }
 
-    /// Waits until the deliveries under way have ended and are settled, up to `shutdown_time` after the worker was told to
-    /// begin no more. What is not settled by then is looked for in the EHR before it is sent again.
+    /// Waits until the running deliveries are settled, up to `shutdown_time` after the worker was told to
+    /// stop. The next worker searches the EHR for deliveries that were not settled.
     pub async fn finish_deliveries(&self) {
         self.sync.stop();
         let Some(mut delivering) = self.delivering.lock().take() else { return };
         let since = self.sync.stopped_at().unwrap_or_else(Instant::now);
         let until = since + self.config.limits.shutdown_time;
         if tokio::time::timeout_at(until, &mut delivering).await.is_err() {
-            tracing::warn!("deliveries under way did not end in time; the next worker looks for them first");
+            tracing::warn!(
+                "deliveries did not end within shutdown_time; the next worker will search the EHR before it sends them again"
+            );
             delivering.abort();
         }
     }
 
-    /// Writes what was gathered off the requests' path: last uses and refusals.
+    /// Writes the last uses and refusals that were collected in memory.
     pub async fn flush(&self) {
         let _one_at_a_time = self.flushing.lock().await;
         self.last_used.flush(&self.db).await;
         self.refusals.flush(&self.db).await;
     }
 
-    /// Lapses what is due, forgets what is old and closes what has ended.
+    /// Lapses due workspaces, deletes old rows and closes the rows of endings.
     pub async fn sweep(&self) {
         self.sweep_due().await;
         self.close_ended().await;
     }
 
-    /// Lapses what is due and forgets what is old, in transactions small enough to let others in between.
+    /// Lapses due workspaces and deletes old rows, in transactions small enough to let other writes in
+    /// between.
     async fn sweep_due(&self) {
         loop {
             let now = self.clock.now();
@@ -402,7 +408,7 @@ impl App {
         }
     }
 
-    /// Closes the rows of all endings, step by step.
+    /// Closes the rows of all endings, in steps.
     pub async fn close_ended(&self) {
         loop {
             let now = self.clock.now();
@@ -414,11 +420,11 @@ impl App {
         }
     }
 
-    /// Ends what runs beside the requests, writes what was gathered and closes the database.
+    /// Stops the background tasks, flushes the collected data and closes the database.
     pub async fn shutdown(&self) {
         self.finish_deliveries().await;
         {
-            // A flush under way has taken what it has not written yet.
+            // A running flush has taken data that it has not written yet.
             let _none_under_way = self.flushing.lock().await;
             for task in self.tasks.lock().drain(..) {
                 task.abort();
@@ -428,18 +434,19 @@ impl App {
         let db = self.db.clone();
         let closed = tokio::task::spawn_blocking(move || db.close()).await;
         if closed.is_err() {
-            tracing::error!("the database did not close cleanly");
+            tracing::error!("the database did not close cleanly; the next start recovers it from its log");
         }
     }
 }
 
-/// Says that a task beside the requests failed.
+/// Logs the failure of a background task.
 fn failed(task: &str, error: &ApiError) {
     let cause = error.cause().map(ToString::to_string);
-    tracing::error!(code = error.code(), cause, "{task} failed; it will be tried again");
+    tracing::error!(code = error.code(), cause, "{task} failed; will retry");
 }
 
-/// Does up to a batch of each kind of what time brings. Returns how much of the most numerous kind was due.
+/// Handles up to a batch of every kind of due rows. Returns the number of due rows of the most numerous
+/// kind.
 fn sweep_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<usize, ApiError> {
     let context = Context::of_time(now);
     let lapsed = workspaces::lapse_due(tx, now, SWEEP_BATCH)?;
@@ -453,19 +460,19 @@ fn sweep_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<usize, ApiError> {
     Ok(lapsed.len().max(answers).max(invitations).max(expired))
 }
 
-/// Opens the database of these settings for looking at it. Blocking.
+/// Opens the database of these settings read-only. Blocking.
 pub(crate) fn open_to_read(config: &Config) -> Result<Db, ward_db::Error> {
     Db::open(&config.database, Options { create: false, read_only: true, ..options(config) })
 }
 
-/// The keys that the settings name. Makes no file.
+/// The keys that the settings name. It creates no file.
 fn vault_of(config: &Config) -> Result<Vault, OpenError> {
     let former = config::load_former_keys(config)?;
     let former = former.iter().map(|key| &**key);
     Ok(Vault::with_former(&*config::load_master_key(&config.master_key)?, former)?)
 }
 
-/// The same, without a key in force where its file is not there or the settings name none.
+/// As [`vault_of`], but without a current key if its file does not exist or the settings name none.
 pub fn keys_at_hand(config: &Config) -> Result<Vault, OpenError> {
     let former = config::load_former_keys(config)?;
     let former = former.iter().map(|key| &**key);
@@ -475,7 +482,7 @@ pub fn keys_at_hand(config: &Config) -> Result<Vault, OpenError> {
     })
 }
 
-/// Runs work that blocks off the runtime's threads.
+/// Runs blocking work on another thread than the runtime's.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
 ) -> Result<T, OpenError> {
@@ -485,8 +492,8 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// How the database is opened. A request's closures end with the request, by its `Deadline`; what runs beside requests has
-/// no less than usual, and more where requests have.
+/// The options of the database. The closures of a request end with the request, by its `Deadline`.
+/// Background tasks have at least the usual time, and more if requests have more.
 fn options(config: &Config) -> Options {
     let usual = Options::default();
     let time = config.limits.request_time;
@@ -498,20 +505,20 @@ fn options(config: &Config) -> Options {
     }
 }
 
-/// The engine's long readers, half of them for one workspace.
+/// The engine's long readers, half of which one workspace may use.
 fn long_reads(db: &Db) -> Shares {
     let total = u32::try_from(db.long_readers()).unwrap_or(u32::MAX);
     Shares::new("long_reads", shares::Limits { total, each: total / 2, waiting_each: LONG_READS_WAITING })
 }
 
-/// When each key last let somebody in, since the last flush.
+/// The last successful use of each key since the last flush.
 #[derive(Default)]
 pub struct LastUsed {
     gathered: Mutex<HashMap<KeyId, Timestamp>>,
 }
 
 impl LastUsed {
-    /// Notes a use.
+    /// Collects a use of a key.
     pub fn note(&self, key: KeyId, at: Timestamp) {
         let mut gathered = self.gathered.lock();
         if let Some(last) = gathered.get_mut(&key) {
@@ -523,7 +530,7 @@ impl LastUsed {
         }
     }
 
-    /// Writes what was gathered. What cannot be written is gathered again.
+    /// Writes the collected uses. Those that cannot be written are collected again.
     pub async fn flush(&self, db: &Db) {
         let mut gathered: Vec<(KeyId, Timestamp)> =
             std::mem::take(&mut *self.gathered.lock()).into_iter().collect();
@@ -538,7 +545,7 @@ impl LastUsed {
                 .await;
             if let Err(error) = written {
                 let error: ward_db::Error = error;
-                tracing::error!(%error, keys = batch.len(), "last uses could not be written; they are kept for the next try");
+                tracing::error!(%error, keys = batch.len(), "cannot write the last uses of keys; they are kept for the next flush");
                 for (key, at) in batch {
                     self.note(*key, *at);
                 }

@@ -1,4 +1,4 @@
-//! Bounds that the given schemas leave out. Where a schema is Ward's own, its bounds stand in `contract/openapi.json`.
+//! Bounds that the given schemas lack. The bounds of Ward's own schemas are in `contract/openapi.json`.
 
 use serde_json::Value;
 
@@ -6,10 +6,10 @@ use crate::http::contract::RuleProblem;
 
 /// The longest name of a workspace or a key, in characters.
 pub const LONGEST_NAME: usize = 256;
-/// The longest text of a phone number as it is sent, in characters.
+/// The longest text of a phone number in a request, in characters.
 pub const LONGEST_NUMBER: usize = 64;
 
-/// The value rule of names.
+/// The value rule for the length of names.
 pub fn name(value: &Value) -> Vec<RuleProblem> {
     at_most(value, LONGEST_NAME)
 }

@@ -13,7 +13,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The time now.
+    /// The current time, with microseconds.
     pub fn now(&self) -> Timestamp {
         let system = match SystemTime::now().duration_since(UNIX_EPOCH) {
             Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
@@ -22,8 +22,9 @@ impl Clock {
         Timestamp::from_micros(system.saturating_add(self.offset.load(Ordering::Relaxed)))
     }
 
-    /// For tests of real processes: moves it by the seconds in `WARD_TEST_CLOCK_OFFSET`, back if they are negative. Says
-    /// by how much, if it did: whoever runs a server with this set must see it.
+    /// For tests of real processes: moves the clock by the seconds in `WARD_TEST_CLOCK_OFFSET`, back if
+    /// they are negative. Returns the offset, so that the server can log it: its operator must see such a
+    /// setting.
     #[doc(hidden)]
     pub fn moved_by_environment(&self) -> Option<i64> {
         let seconds: i64 = std::env::var("WARD_TEST_CLOCK_OFFSET").ok()?.parse().ok()?;
@@ -41,7 +42,7 @@ impl Clock {
         self.offset.fetch_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 
-    /// Moves this clock, and every clone of it, back: as clocks of machines do.
+    /// Moves this clock, and every clone of it, back, as the clocks of machines may move.
     pub fn set_back(&self, by: Duration) {
         self.offset.fetch_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::Relaxed);
     }

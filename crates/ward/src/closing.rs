@@ -1,4 +1,4 @@
-//! Steps that close the rows of endings, after the writes that ended them.
+//! The background task that closes the rows of endings, in steps.
 
 use ward_db::{Timestamp, Tx};
 
@@ -9,11 +9,11 @@ use crate::ids::PrincipalId;
 use crate::members::{actions as members, invitations::actions as invitations};
 use crate::workspaces;
 
-/// How many waiting endings the gauge counts.
+/// Waiting endings that the gauge counts at most.
 const MOST_COUNTED: i64 = 10_000;
 
-/// Closes up to [`STEP`] rows of the ending whose turn it is, and puts it behind the others if rows are left. `false`: no
-/// ending waits.
+/// Closes up to [`STEP`] rows of the ending that has waited longest, and moves it behind the others if rows
+/// are left. Returns `false` if no ending is waiting.
 pub fn close_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<bool, ApiError> {
     let Some(ending) = endings::next(tx, now)? else { return Ok(false) };
     workspaces::guard(tx, ending.workspace)?;
@@ -27,7 +27,7 @@ pub fn close_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<bool, ApiError> {
     Ok(true)
 }
 
-/// One step of an ending. Returns the member up to whom lists are done; `None`: no row is left.
+/// One step of an ending. Returns the last member whose list is done; `None` if no row is left.
 fn step(tx: &mut Tx<'_>, ending: &Ending, now: Timestamp) -> Result<Option<PrincipalId>, ApiError> {
     let context = Context::of_time(now);
     let ended = match ending.kind {
@@ -38,7 +38,7 @@ fn step(tx: &mut Tx<'_>, ending: &Ending, now: Timestamp) -> Result<Option<Princ
     Ok((ended == Ended::Some).then_some(ending.done_until))
 }
 
-/// Says how many endings wait.
+/// Measures the number of waiting endings.
 pub fn measure(tx: &mut Tx<'_>, now: Timestamp) -> Result<(), ward_db::Error> {
     #[expect(clippy::cast_precision_loss, reason = "a count that is bounded far below that")]
     let waiting = endings::count(tx, now, MOST_COUNTED)? as f64;

@@ -1,4 +1,5 @@
-//! The one error of the API. It alone knows HTTP statuses; what caused it goes to the log, never to the client.
+//! The one error type of the API, which alone knows HTTP statuses. Its cause goes to the log, never to the
+//! client.
 
 use std::borrow::Cow;
 
@@ -11,7 +12,7 @@ use crate::http::validate::{Problem, Problems};
 
 const CALLBACK_REFUSED: &str = "callback_refused";
 
-/// Why a request was not done.
+/// The reason why a request failed.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
@@ -23,7 +24,7 @@ pub struct ApiError {
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-/// `{"detail", "error_code", "request_id"}`: the body of every error but a 422 about values.
+/// `{"detail", "error_code", "request_id"}`: the body of every error except a 422 about values.
 #[derive(Serialize)]
 struct Envelope<'a> {
     detail: &'a str,
@@ -63,11 +64,11 @@ impl ApiError {
             .because(cause)
     }
 
-    /// 503: the issuer of a token cannot be asked for its keys.
+    /// 503: the keys of a token's issuer cannot be fetched.
     pub const fn no_identity(retry_after: u64) -> Self {
         Self::unavailable(
             "identity_unavailable",
-            "The identity provider cannot be reached at this moment. Try again.",
+            "The identity provider cannot be reached now. Try again.",
             retry_after,
         )
     }
@@ -77,42 +78,42 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "idempotency_key_invalid", detail)
     }
 
-    /// 401, the same for every way in which a credential is not one.
+    /// 401, the same for every kind of invalid credential.
     pub const fn unauthorized() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Missing or invalid API key.")
     }
 
-    /// 403: seen, but not allowed.
+    /// 403: visible to the caller, but not permitted.
     pub const fn forbidden() -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "Insufficient permissions.")
     }
 
-    /// 403 with a reason of its own.
+    /// 403 with its own code and sentence.
     pub const fn forbidden_because(code: &'static str, detail: &'static str) -> Self {
         Self::new(StatusCode::FORBIDDEN, code, detail)
     }
 
-    /// 404 for a route that is not there.
+    /// 404 for an unknown route.
     pub const fn no_route() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", "Not Found")
     }
 
-    /// 404 for a workspace that is not there, or not for this caller.
+    /// 404 for a workspace that does not exist or that the caller may not see.
     pub const fn no_workspace() -> Self {
         Self::new(StatusCode::NOT_FOUND, "workspace_not_found", "Workspace not found.")
     }
 
-    /// 404 with a reason, for a thing within what the caller may see.
+    /// 404 with its own code and sentence, for a resource of a visible workspace.
     pub const fn missing(code: &'static str, detail: &'static str) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, detail)
     }
 
-    /// 404 for a key that is not there.
+    /// 404 for an unknown API key.
     pub const fn no_api_key() -> Self {
         Self::new(StatusCode::NOT_FOUND, "api_key_not_found", "API key not found.")
     }
 
-    /// 404 for an integration that is not there.
+    /// 404 for an unknown integration.
     pub const fn no_integration() -> Self {
         Self::new(StatusCode::NOT_FOUND, "integration_not_found", "Integration not found.")
     }
@@ -126,27 +127,27 @@ impl ApiError {
         )
     }
 
-    /// 405.
+    /// 405 for a known path.
     pub const fn wrong_method() -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method Not Allowed")
     }
 
-    /// 409 with a reason.
+    /// 409 with its own code and sentence.
     pub const fn conflict(code: &'static str, detail: &'static str) -> Self {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
 
-    /// 413.
+    /// 413 for the request body.
     pub const fn too_large() -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The request body is too large.")
     }
 
-    /// 422: what is wrong with the values.
+    /// 422 with the problems of the values.
     pub fn invalid(problems: Vec<Problem>) -> Self {
         Self::refused(problems.into())
     }
 
-    /// 422: all that validation found, as far as an answer lists it.
+    /// 422 with all problems that validation found, up to the bounds of an answer.
     pub fn refused(problems: Problems) -> Self {
         Self {
             problems: problems.into_answer(),
@@ -154,19 +155,19 @@ impl ApiError {
         }
     }
 
-    /// 422 with one reason, about the request as a whole.
+    /// 422 with one reason, for the request as a whole.
     pub const fn unprocessable(code: &'static str, detail: &'static str) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
     }
 
-    /// The same error with a sentence that is made for this answer.
+    /// Replaces the sentence by one that was composed for this answer.
     #[must_use]
     pub fn saying(mut self, detail: String) -> Self {
         self.detail = Cow::Owned(detail);
         self
     }
 
-    /// 429.
+    /// 429 for a client address.
     pub const fn too_many(retry_after: u64) -> Self {
         let mut error =
             Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests from this address.");
@@ -174,7 +175,7 @@ impl ApiError {
         error
     }
 
-    /// 429: this workspace, or this address, uses as much of a shared pool as it may. Others are not concerned.
+    /// 429: this workspace or address has used up its share of a pool. Other holders are not affected.
     pub fn share_used_up(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         let mut error = Self::new(
             StatusCode::TOO_MANY_REQUESTS,
@@ -194,7 +195,7 @@ impl ApiError {
         )
     }
 
-    /// 429 with a time to wait, or 409: a workspace has as much as a quota of it allows.
+    /// A workspace has used up a quota: 429 with a time to wait, or 409.
     pub const fn quota_exceeded(quota: &'static str, detail: &'static str, wait: Option<u64>) -> Self {
         let status = if wait.is_some() { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::CONFLICT };
         let mut error = Self::new(status, "quota_exceeded", detail);
@@ -203,44 +204,44 @@ impl ApiError {
         error
     }
 
-    /// 503: a write may or may not have been done.
+    /// 503: the write may or may not have been committed.
     pub const fn outcome_unknown() -> Self {
         Self::unavailable(
             "outcome_unknown",
-            "The outcome of this write is not known. Read it back, or repeat it with its Idempotency-Key.",
+            "The outcome of this write is not known. Read it back, or retry it with its Idempotency-Key.",
             1,
         )
     }
 
-    /// 500.
+    /// 500, with its cause for the log.
     pub fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error.").because(cause)
     }
 
-    /// 503: not now; the same request may go through later.
+    /// 503: the same request may succeed later.
     pub const fn unavailable(code: &'static str, detail: &'static str, retry_after: u64) -> Self {
         let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
         error.retry_after = Some(retry_after);
         error
     }
 
-    /// 503: the operator has replaced the key that this server would seal under.
+    /// 503: the operator has replaced the master key of this server.
     pub const fn master_key_replaced() -> Self {
         Self::unavailable(
             "master_key_replaced",
-            "This server's master key is no longer in force, so it takes no secrets. Its operator must give it the new one.",
+            "This server's master key was replaced, so it accepts no secrets. Its operator must configure the new key.",
             60,
         )
     }
 
-    /// The same error with its cause, for the log.
+    /// Attaches the cause, for the log.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
         self
     }
 
-    /// The HTTP status.
+    /// The HTTP status of the answer.
     pub const fn status(&self) -> StatusCode {
         self.status
     }
@@ -250,73 +251,73 @@ impl ApiError {
         Self::forbidden_because(CALLBACK_REFUSED, "This callback is not accepted.")
     }
 
-    /// 429: a refused credential, of an address or for a workspace that has had too many.
+    /// 429: a refused credential of an address, or for a workspace, that has had too many.
     pub const fn too_many_refused(retry_after: u64) -> Self {
         let mut error = Self::new(
             StatusCode::TOO_MANY_REQUESTS,
             "rate_limited",
-            "This credential is not valid, and too many from this address or for this workspace were not. A valid one \
-             still works.",
+            "This credential is not valid, and there were too many such credentials from this address or for this workspace. \
+             Valid credentials still work.",
         );
         error.retry_after = Some(retry_after);
         error
     }
 
-    /// 429: the unclaimed workspaces of one address have reached their share.
+    /// 429: one address has as many unclaimed workspaces as its share allows.
     pub const fn too_many_unclaimed_of_address() -> Self {
         let mut error = Self::new(
             StatusCode::TOO_MANY_REQUESTS,
             "too_many_unclaimed",
-            "As many workspaces of this address wait to be claimed as one address may have. Claim them, or try again once \
+            "This address has as many unclaimed workspaces as one address may have. Claim them, or try again after \
              they have lapsed.",
         );
         error.retry_after = Some(60);
         error
     }
 
-    /// Whether a credential was refused, which is charged to its address and workspace.
+    /// Whether a credential was refused, which its address and workspace are charged for.
     pub fn is_refused_credential(&self) -> bool {
         self.is_unauthorized() || self.code == CALLBACK_REFUSED
     }
 
-    /// Whether the caller is not known.
+    /// Whether the answer is 401.
     pub fn is_unauthorized(&self) -> bool {
         self.status == StatusCode::UNAUTHORIZED
     }
 
-    /// Whether the caller is known and may not.
+    /// Whether the answer is 403.
     pub fn is_forbidden(&self) -> bool {
         self.status == StatusCode::FORBIDDEN
     }
 
-    /// The `error_code`.
+    /// The `error_code` of the answer.
     pub const fn code(&self) -> &'static str {
         self.code
     }
 
-    /// Its sentence.
+    /// The sentence for the client.
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// What lies behind it, for the log.
+    /// The cause, for the log.
     pub fn cause(&self) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {
         self.cause.as_deref()
     }
 
-    /// What lies behind it, for whoever may know: the operator. Without a cause, its own sentence.
+    /// The cause, for the operator; without one, the sentence.
     pub fn into_cause(self) -> Box<dyn std::error::Error + Send + Sync> {
         self.cause.unwrap_or_else(|| self.detail.into_owned().into())
     }
 
-    /// The headers that this error calls for.
+    /// The headers of the answer that belong to this error.
     pub fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         let challenge = (self.status == StatusCode::UNAUTHORIZED)
             .then(|| (WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
         challenge.into_iter().chain(self.retry_after.map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds))))
     }
 
-    /// The JSON body.
+    /// The JSON body of the answer.
     pub fn body(&self, request_id: &str) -> Vec<u8> {
         let body = if self.problems.is_empty() {
             serde_json::to_vec(&Envelope {
@@ -332,7 +333,7 @@ impl ApiError {
     }
 }
 
-/// What an engine says becomes what a client may know: nothing of the engine, only whether to come again.
+/// Converts an error of the engine. The client learns nothing of the engine, only whether a retry may help.
 impl From<ward_db::Error> for ApiError {
     fn from(error: ward_db::Error) -> Self {
         let answer = match error.kind() {

@@ -1,4 +1,4 @@
-//! Typed ids, so that a credential's id cannot be handed over where a principal's is meant.
+//! Typed ids, so that one kind of id cannot be passed where another is expected.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ macro_rules! id {
         pub struct $name(pub Uuid);
 
         impl $name {
-            /// A fresh one, version 7: rows created together lie together.
+            /// A new id of version 7, whose rows lie beside those created at the same time.
             pub fn at(now: Timestamp) -> Self {
                 Self(ordered(now))
             }
@@ -41,9 +41,9 @@ macro_rules! id {
 }
 
 id!(
-    /// A workspace. Until the claim, the id is the secret that claims it: of a version 7 the 74 random bits, which
-    /// nobody guesses before (SECURITY.md). Everything of a workspace is kept under its id, so with one that is random
-    /// as a whole each creation would change pages that no other creation changes.
+    /// A workspace. Until the claim, the id is the secret that claims it: version 7 has 74 random bits, too
+    /// many to guess (SECURITY.md). All rows of a workspace have its id in front. With fully random ids,
+    /// each creation would change pages that no other creation changes.
     WorkspaceId
 );
 id!(
@@ -55,7 +55,7 @@ id!(
     CredentialId
 );
 id!(
-    /// An integration.
+    /// An integration of a workspace.
     IntegrationId
 );
 id!(
@@ -63,11 +63,11 @@ id!(
     CallId
 );
 id!(
-    /// A delivery.
+    /// A delivery of a call to an EHR.
     DeliveryId
 );
 id!(
-    /// An invitation.
+    /// An invitation into a workspace.
     InvitationId
 );
 id!(
@@ -75,13 +75,13 @@ id!(
     ExportId
 );
 id!(
-    /// An audit event.
+    /// An event of the audit.
     EventId
 );
 
 impl WorkspaceId {
-    /// The workspace a path names. Text that is no UUID names none: it becomes the nil id, which is never given out, so
-    /// that a malformed id takes the same way, with the same queries, as an unknown one.
+    /// The workspace id in a path. A text that is not a UUID becomes the nil id, which no workspace has. So
+    /// a malformed id causes the same queries as an unknown one.
     pub fn of_path(text: &str) -> Self {
         Self(Uuid::try_parse(text).unwrap_or(Uuid::nil()))
     }

@@ -1,8 +1,8 @@
-//! Keyset pages: a token is the position of the last row seen.
+//! Keyset pages: a token is the position of the last row of the page before.
 
 use serde::{Deserialize, Serialize};
 
-/// Totals are exact up to here and not given beyond.
+/// Totals are exact up to this number, and omitted beyond it.
 pub const TOTAL_LIMIT: i64 = 1_000;
 
 /// The `limit` and `continuation_token` of a list, validated.
@@ -13,7 +13,7 @@ pub struct PageQuery {
 }
 
 impl PageQuery {
-    /// The page asked for.
+    /// The requested page, with a token of at least 0.
     pub fn page(self) -> Page {
         Page { after: self.continuation_token.max(0), limit: self.limit }
     }
@@ -22,29 +22,32 @@ impl PageQuery {
 /// A page: at most `limit` rows whose position is above `after`.
 #[derive(Clone, Copy, Debug)]
 pub struct Page {
-    /// The position after which it starts. Never negative: rows that are kept but not listed have negative positions.
+    /// The position after which it begins. It is never negative, because rows that are kept but not listed
+    /// have negative positions.
     ///
-    /// A list by an index of live rows says `position > 0` too, or the index cannot be used, and says it second: of two
-    /// lower bounds `SQLite` searches by the first, and a page far down would read all before it.
+    /// A list over an index of live rows also needs the condition `position > 0`, or the index cannot be
+    /// used. That condition comes second: `SQLite` searches by the first of two lower bounds, so a late
+    /// page would read all rows before it.
     pub after: i64,
-    /// The most rows that it has.
+    /// The most rows of the page.
     pub limit: i64,
 }
 
 impl Page {
-    /// How many rows to fetch: one more than the page has tells whether another follows.
+    /// The number of rows to fetch: the extra row shows whether another page follows.
     pub const fn fetch(self) -> i64 {
         self.limit + 1
     }
 }
 
-/// How many times a page is filled up after rows that the list leaves out.
+/// How many further queries may fill a page after rows that the list omits.
 const FILLED_UP: usize = 8;
-/// How many rows each of these looks at.
+/// Rows that each of these queries reads.
 const FILLED_UP_BY: i64 = 100;
 
-/// The rows of a page that `listed` lets through, and the position up to which the list was looked through if that did not
-/// fill the page. Ended rows stand in a list until they are closed, so a page could else look at a million of them.
+/// Reads the rows of a page that `listed` accepts. If they do not fill the page, it also returns the
+/// position up to which the list was read. Ended rows stay in a list until they are closed, so a page could
+/// otherwise read a million of them.
 pub fn fill<R, E>(
     page: Page,
     position: impl Fn(&R) -> i64,
@@ -66,13 +69,13 @@ pub fn fill<R, E>(
     Ok((found, Some(next.after)))
 }
 
-/// The count of a list of which `looked_at` rows were looked at, up to `most`, and `listed` rows are listed. A list that was
-/// not looked through counts as longer than its total says.
+/// The length of a list, of which `looked_at` rows were read, up to `most`, and `listed` of these are in
+/// the list. If not all rows were read, the list counts as longer than any exact total.
 pub const fn counted(looked_at: i64, listed: i64, most: i64) -> i64 {
     if looked_at < most { listed } else { most }
 }
 
-/// A page as it is answered.
+/// The JSON of a page.
 #[derive(Debug, Serialize)]
 pub struct Paginated<T> {
     items: Vec<T>,
@@ -82,8 +85,8 @@ pub struct Paginated<T> {
 }
 
 impl<T> Paginated<T> {
-    /// The page of these rows, which may be one more than it has. `counted` is the number of rows in the whole list,
-    /// counted no further than [`TOTAL_LIMIT`] plus one.
+    /// The page of these rows, which may be one more than the page has. `counted` is the length of the
+    /// whole list, counted no further than [`TOTAL_LIMIT`] plus one.
     pub fn new<R>(
         mut rows: Vec<R>,
         page: Page,
@@ -97,7 +100,7 @@ impl<T> Paginated<T> {
         shown
     }
 
-    /// The page of these items, which show `rows`. There may be one row more than the page has.
+    /// The page of these items, which represent `rows`. There may be one row more than the page has.
     pub fn of<R>(items: Vec<T>, rows: &[R], page: Page, counted: i64, position: impl Fn(&R) -> i64) -> Self {
         let most = usize::try_from(page.limit).unwrap_or(usize::MAX);
         let has_more = rows.len() > most;
@@ -107,7 +110,7 @@ impl<T> Paginated<T> {
         Self { items, has_more, continuation_token, total }
     }
 
-    /// The same page of a list that was looked through up to this position only: another page may follow.
+    /// Marks a page whose list was read only up to this position, so that another page may follow.
     #[must_use]
     pub fn looked_through(mut self, until: Option<i64>) -> Self {
         if let (false, Some(until)) = (self.has_more, until) {

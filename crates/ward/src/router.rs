@@ -1,4 +1,4 @@
-//! Every route, one list. A route is named by its operation in the contract, which knows its path and method.
+//! All routes. A route is named by its operation in the contract, which gives path and method.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::http::contract::{ContractError, Rule};
 use crate::http::{Call, Endpoint, Reply, cors, health, redirecting, refusing, region};
 use crate::{api_keys, audit, bounds, calls, identity, integrations, members, quotas, sync, workspaces};
 
-/// The rooms' value rules, by the schema that they belong to.
+/// The value rules of the rooms, by the schema that they extend.
 pub const RULES: &[(&str, Rule)] = &[
     ("#/components/schemas/StrippedNonemptyString", bounds::name),
     ("#/components/schemas/TestCallerNumbersRequest/properties/numbers/items", bounds::number),
@@ -58,7 +58,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("#/components/schemas/SecretInput/properties/value", integrations::rules::secret),
 ];
 
-/// The whole service. Fails when a route has no operation or an operation no route.
+/// The whole service. It fails if a route has no operation, or an operation no route.
 pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     let mut routes = Routes::new(app.clone());
 
@@ -146,10 +146,10 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.finish()
 }
 
-/// The page for people, from the root.
+/// The path of the documentation page, relative to the root.
 const DOCS: &str = "v1/docs";
 
-/// Routes being gathered, by path.
+/// The routes so far, by path.
 struct Routes {
     app: Arc<App>,
     paths: BTreeMap<String, (MethodRouter, Vec<Method>)>,

@@ -1,8 +1,8 @@
-//! Reading a list of any length in bounded steps.
+//! Bounded steps through a list of any length.
 //!
-//! A filter that finds nothing has to look at every row of a workspace, and a tenant may have millions. Each step looks at a
-//! bounded number of rows and has a long reader for that time only; then it is the turn of other workspaces. So a search
-//! costs the workspace that makes it time, and the others one step.
+//! A filter without matches has to read all rows of a workspace, which may be millions. Each step reads a
+//! bounded number of rows and holds a long reader only for that time. Then other workspaces get their turn.
+//! So a search costs its own workspace time, and delays others by one step only.
 
 use ward_db::{Error, Tx};
 
@@ -10,26 +10,27 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::ids::WorkspaceId;
 
-/// Rows that one step looks at.
+/// Rows that one step reads.
 pub const STEP: i64 = 10_000;
 
-/// The part of a list that one step looks at.
+/// The part of a list that one step reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Stretch<P> {
-    /// It begins after this row; `None`: at the first.
+    /// The row before the stretch; `None` at the start of the list.
     pub after: Option<P>,
-    /// It ends with this row; `None`: with the last.
+    /// The last row of the stretch; `None` at the end of the list.
     pub last: Option<P>,
 }
 
 /// A list that is sorted by an index, and a filter on it.
 pub trait List: Clone + Send + 'static {
-    /// A row's place in the order.
+    /// The position of a row in the order.
     type Place: Copy + Send + 'static;
-    /// A row as the list shows it.
+    /// A row in the form that answers need.
     type Row: Send + 'static;
 
-    /// The place of the row so many rows after `after`, whatever the filter. `None`: there are fewer.
+    /// The position of the row that comes `rows` rows after `after`, regardless of the filter. `None` if
+    /// there are fewer.
     fn end_of_step(
         &self,
         tx: &mut Tx<'_>,
@@ -37,10 +38,10 @@ pub trait List: Clone + Send + 'static {
         rows: i64,
     ) -> Result<Option<Self::Place>, Error>;
 
-    /// How many rows of a stretch the filter finds.
+    /// The number of matching rows of a stretch.
     fn count(&self, tx: &mut Tx<'_>, stretch: Stretch<Self::Place>) -> Result<i64, Error>;
 
-    /// Rows of a stretch that the filter finds, in order.
+    /// The matching rows of a stretch, in order.
     fn rows(
         &self,
         tx: &mut Tx<'_>,
@@ -50,27 +51,27 @@ pub trait List: Clone + Send + 'static {
     ) -> Result<Vec<Self::Row>, Error>;
 }
 
-/// How much of a list is asked for.
+/// The requested part of a list.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
-    /// The most rows that are read.
+    /// The most rows to return.
     pub limit: i64,
-    /// Rows that are left out before them.
+    /// Matching rows to skip before them.
     pub offset: i64,
-    /// How far the rows that the filter finds are counted.
+    /// The number up to which matching rows are counted.
     pub counted: i64,
 }
 
-/// The rows that were asked for.
+/// The result of a scan.
 #[derive(Debug)]
 pub struct Found<R> {
-    /// The rows that were asked for, in order.
+    /// The requested rows, in order.
     pub rows: Vec<R>,
-    /// How many the filter finds, counted as far as was asked.
+    /// The number of matching rows, counted up to the requested number.
     pub total: i64,
 }
 
-/// Reads a workspace's list after `after`, step by step, until all that was asked for is known.
+/// Reads a workspace's list after `after`, in steps, until the requested rows and count are known.
 pub async fn read<L: List>(
     app: &App,
     workspace: WorkspaceId,

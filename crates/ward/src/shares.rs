@@ -1,8 +1,8 @@
 //! A pool that all tenants share, divided so that no tenant can use it up.
 //!
-//! A [`Shares`] has a number of units in all. One holder, a workspace or an address, may have only some of them at once.
-//! Waiters are served first come, first served within a holder, and in turn over the holders (round robin). A holder
-//! whose own share is used up waits for itself alone; the others go on.
+//! A [`Shares`] has a total number of units. One holder, a workspace or an address, may have only some of
+//! them at once. Requests of one holder are served in order of arrival, and holders in turn (round robin).
+//! A holder that has used up its own share delays no other holder.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::ids::WorkspaceId;
 
-/// The party whose share is used.
+/// The owner of a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Holder {
     /// A workspace.
@@ -34,11 +34,11 @@ pub struct Limits {
     pub waiting_each: usize,
 }
 
-/// The holder's share is used up, and as many of its requests wait as may.
+/// The holder's share is used up, and its queue of waiting requests is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this share of the pool `{pool}` is used up")]
 pub struct Full {
-    /// The pool.
+    /// The name of the pool.
     pub pool: &'static str,
 }
 
@@ -61,7 +61,7 @@ struct Pool {
 struct State {
     used: u32,
     holders: HashMap<Holder, Use>,
-    /// The holders that wait, in the order of their turns.
+    /// The waiting holders, in the order of their turns.
     turns: VecDeque<Holder>,
 }
 
@@ -76,7 +76,7 @@ struct Waiter {
     granted: oneshot::Sender<Share>,
 }
 
-/// Units of a pool in use. They return to the pool when this is dropped.
+/// Units of a pool that are in use. Dropping it returns them.
 pub struct Share {
     /// `None` once the units were returned another way.
     pool: Option<Arc<Pool>>,
@@ -85,7 +85,7 @@ pub struct Share {
 }
 
 impl Shares {
-    /// A pool of this name, which stands in metrics. `each` and `total` are at least 1.
+    /// A pool of this name, which labels its metrics. `each` and `total` are raised to at least 1.
     pub fn new(name: &'static str, limits: Limits) -> Self {
         let total = limits.total.max(1);
         let limits = Limits { total, each: limits.each.clamp(1, total), ..limits };
@@ -100,7 +100,7 @@ impl Shares {
         }
     }
 
-    /// The bounds in force.
+    /// The limits after the constructor's corrections.
     pub fn limits(&self) -> Limits {
         self.pool.limits
     }
@@ -110,10 +110,11 @@ impl Shares {
         self.pool.state.lock().used
     }
 
-    /// Takes units for a holder, waiting for its turn. A request for more than one holder may have takes all of that.
+    /// Takes units for a holder, and waits for its turn. A request for more units than one holder may have
+    /// takes that maximum.
     ///
     /// # Errors
-    /// [`Full`] at once when as many requests of this holder wait as may.
+    /// [`Full`] at once if too many requests of this holder are waiting.
     pub async fn take(&self, holder: Holder, units: u32) -> Result<Share, Full> {
         let units = units.clamp(1, self.pool.limits.each);
         let granted = {
@@ -143,10 +144,10 @@ impl Shares {
         }
     }
 
-    /// Takes units for a holder, or nothing when they are not free now.
+    /// Takes units for a holder if they are free now.
     ///
     /// # Errors
-    /// [`Full`] when the units are in use, or others wait for them.
+    /// [`Full`] if the units are in use, or earlier requests wait for them.
     pub fn try_take(&self, holder: Holder, units: u32) -> Result<Share, Full> {
         let units = units.clamp(1, self.pool.limits.each);
         let mut state = self.pool.state.lock();
@@ -189,7 +190,7 @@ impl Pool {
         self.used.set(f64::from(state.used));
     }
 
-    /// Grants what is free, each waiting holder one request a turn.
+    /// Grants free units, one request of each waiting holder per turn.
     fn serve(self: &Arc<Self>, state: &mut State) {
         let mut passed_over = 0;
         while passed_over < state.turns.len() {
@@ -201,14 +202,16 @@ impl Pool {
                 continue;
             }
             if state.used + units > self.limits.total {
-                // A large request keeps its turn, or small ones of others could hold it up for ever.
+                // A large request keeps its turn, because small ones of other holders could otherwise delay
+                // it for ever.
                 state.turns.push_front(holder);
                 return;
             }
             let waiter = state.holders.get_mut(&holder).and_then(|own| own.waiting.pop_front());
             if let Some(waiter) = waiter {
                 let share = self.grant(state, holder, units);
-                // The request was given up meanwhile; `Share::drop` would lock the state a second time.
+                // The request was cancelled in the meantime; `Share::drop` would lock the state a second
+                // time.
                 if let Err(mut share) = waiter.granted.send(share) {
                     share.pool = None;
                     self.give_back(state, holder, units);
@@ -223,7 +226,7 @@ impl Pool {
 }
 
 impl State {
-    /// The units that the holder's first live request waits for. Requests that were given up are dropped.
+    /// The units of the holder's first live request. Cancelled requests are dropped.
     fn first_waiting(&mut self, holder: Holder) -> Option<u32> {
         let waiting = &mut self.holders.get_mut(&holder)?.waiting;
         while waiting.front().is_some_and(|first| first.granted.is_closed()) {
@@ -251,7 +254,7 @@ impl Drop for Share {
     }
 }
 
-/// Takes a request that is given up out of its queue, so that it no longer counts as waiting.
+/// Removes a cancelled request from its queue, so that it no longer counts as waiting.
 struct Leaving<'a> {
     pool: &'a Arc<Pool>,
     holder: Holder,
@@ -262,7 +265,7 @@ impl Drop for Leaving<'_> {
     fn drop(&mut self) {
         let Some(mut granted) = self.granted.take() else { return };
         granted.close();
-        // A share that was granted just now is returned before the lock is taken.
+        // A share that was granted just before is returned before the lock is taken.
         drop(granted);
         let mut state = self.pool.state.lock();
         if let Some(own) = state.holders.get_mut(&self.holder) {

@@ -1,9 +1,10 @@
-//! What a text from outside may hide, and what its signs are for.
+//! Characters of external texts: invisible ones, spaces and dashes.
 
 use unicode_general_category::{GeneralCategory, get_general_category};
 
-/// Whether a character has no shape of its own: a control, a direction mark, a joiner, a line break (Unicode categories Cc,
-/// Cf, Zl, Zp), or a filler or variation selector, which have other categories.
+/// Whether a character has no shape of its own: a control, a direction mark, a joiner or a line break
+/// (Unicode categories Cc, Cf, Zl, Zp). Fillers and variation selectors, which have other categories, count
+/// as well.
 pub fn is_unseen(c: char) -> bool {
     use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};
     matches!(get_general_category(c), Control | Format | LineSeparator | ParagraphSeparator)
@@ -25,17 +26,17 @@ pub fn is_unseen(c: char) -> bool {
         )
 }
 
-/// The first character of a text that cannot be seen.
+/// The first invisible character of a text.
 pub fn first_unseen(text: &str) -> Option<char> {
     text.chars().find(|c| is_unseen(*c))
 }
 
-/// The text without the characters that cannot be seen.
+/// The text without its invisible characters.
 pub fn seen(text: &str) -> String {
     text.chars().filter(|c| !is_unseen(*c)).collect()
 }
 
-/// Whether a character is a space with a width, one that does not break included (Zs).
+/// Whether a character is a space with a width, non-breaking ones included (Zs).
 pub fn is_space(c: char) -> bool {
     get_general_category(c) == GeneralCategory::SpaceSeparator
 }

@@ -1,15 +1,16 @@
-//! CPU work whose amount a tenant decides: parsing what it stores, signing with its keys, judging what it sends.
+//! CPU work whose amount a tenant decides: parsing stored data, signing with keys, validating requests.
 //!
-//! Such work runs on threads of its own, so that requests of other tenants keep the runtime's threads. At most as many
-//! pieces run at once as the machine has cores, at most half of them for one workspace, and workspaces take turns.
+//! Such work runs on separate threads, so that requests of other tenants keep the runtime's threads. At
+//! most as many pieces run at once as the machine has cores. One workspace gets at most half of them, and
+//! workspaces take turns.
 
 use crate::error::ApiError;
 use crate::shares::{Holder, Limits, Shares};
 
-/// Pieces of work of one workspace that may wait for their turn.
+/// Pieces of work of one workspace that may wait.
 const WAITING_EACH: usize = 128;
 
-/// The pool of CPU work.
+/// The pool of threads for such work, divided by holder.
 #[derive(Clone)]
 pub struct Work {
     shares: Shares,
@@ -25,11 +26,11 @@ impl Default for Work {
 }
 
 impl Work {
-    /// Runs `work` on a thread of its own, when it is the holder's turn. A caller that goes away leaves work that has begun
-    /// to its end.
+    /// Runs `work` on a separate thread, when it is the holder's turn. Work that has begun runs to its end,
+    /// even if the caller is cancelled.
     ///
     /// # Errors
-    /// 429 when too much work of this holder waits; 500 when the work panics.
+    /// 429 if too much work of this holder is waiting; 500 if the work panics.
     pub async fn run<T: Send + 'static>(
         &self,
         holder: Holder,

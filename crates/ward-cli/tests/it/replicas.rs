@@ -283,7 +283,7 @@ fn a_replica_with_another_master_key_does_not_start() {
     let refused = other.output().unwrap();
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     let said = text(&refused.stderr);
-    assert!(said.contains("the master key is not the one this database was first used with"), "{said}");
+    assert!(said.contains("the master key is not the one that this database was first used with"), "{said}");
 }
 
 postgres_only!(provisioned_on_two_replicas_at_once_a_workspace_is_provisioned_once, blocking);
