@@ -1,7 +1,8 @@
-//! The settings in force, resolved once at start. Nothing else in Ward reads a flag, a file or the environment.
+//! The settings in force, resolved once at start. No other part of Ward reads a flag, a file or the
+//! environment.
 //!
-//! [`settings::SETTINGS`] is the one table of what can be set. [`RawSettings`] gathers what was said, and where;
-//! [`RawSettings::resolve`] turns it into a [`Config`], or into every reason why it cannot.
+//! [`settings::SETTINGS`] is the one table of settings. [`RawSettings`] gathers the given values and their
+//! sources. [`RawSettings::resolve`] turns them into a [`Config`], or into a list of every problem.
 
 mod draft;
 mod exports;
@@ -31,30 +32,30 @@ pub use self::outbound::Outbound;
 pub use self::platform::Platform;
 pub use self::raw::{ConfigError, InForce, Problem, RawSettings, Resolved, Source};
 
-/// Everything a running Ward was told, already checked against itself.
+/// The settings of a running Ward, already checked against each other.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where the API listens. Port 0 picks a free port.
     pub listen: SocketAddr,
     /// `sqlite:PATH`, the path relative to the working directory.
     pub database: String,
-    /// Connections to a `PostgreSQL` database for reads and writes, at most; those of long reads come on top. `None`: by
-    /// the machine's cores.
+    /// Upper bound of connections to a `PostgreSQL` database for reads and writes; long reads have others.
+    /// `None`: derived from the number of cores.
     pub database_connections: Option<usize>,
-    /// Scheme, authority and path prefix under which clients reach Ward, when it is not what the listener says. Without
-    /// a slash at the end.
+    /// Scheme, authority and path prefix under which clients reach Ward, if they differ from the
+    /// listener's. Without a slash at the end.
     pub public_url: Option<String>,
     /// The place for exports of audit events. `None`: exports are off.
     pub exports: Option<Exports>,
-    /// Who may create workspaces without a key.
+    /// The callers that may create workspaces without a key.
     pub bootstrap: Bootstrap,
     /// How long a workspace may stay unclaimed before it lapses and its slug is free again.
     pub unclaimed_lifetime: Duration,
     /// How many workspaces may be unclaimed at once, over all replicas.
     pub unclaimed_limit: u32,
-    /// How many of these may come from one client address. In force where rates are.
+    /// How many of these one client address may create. Enforced together with the rates.
     pub unclaimed_per_address: u32,
-    /// Bounds on what one client may ask of the server.
+    /// Bounds on the requests and connections of clients.
     pub limits: Limits,
     /// Rates per client address.
     pub rates: Rates,
@@ -66,21 +67,22 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Where `/metrics` listens. `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
-    /// Whether somebody asked for that address: then not getting it is an error, not a warning.
+    /// Whether the operator set `metrics_listen`. Then a failure to bind the address is an error, not a
+    /// warning.
     pub metrics_required: bool,
     /// Where the operator's sealing key comes from.
     pub master_key: MasterKey,
-    /// Whose access tokens are accepted besides API keys. Empty: nobody's.
+    /// Issuers whose access tokens are accepted beside API keys. Empty: no token is accepted.
     pub issuers: Vec<issuers::IssuerConfig>,
-    /// Keys that may still open what was sealed before, and seal nothing.
+    /// Previous master keys. They open values that were sealed before, and seal nothing.
     pub former_master_keys: Vec<FormerKey>,
-    /// Files with such keys, read like the file of the key in force.
+    /// Files with previous master keys, read like the file of the current key.
     pub former_master_key_files: Vec<PathBuf>,
-    /// Bounds on what Ward calls.
+    /// Bounds on outbound calls.
     pub outbound: Outbound,
-    /// Ward's place in the platform.
+    /// Ward's region, and bounds of the platform's later contract.
     pub platform: Platform,
-    /// How much one workspace may have.
+    /// The quotas of a workspace without limits of its own.
     pub quotas: crate::quotas::Limits,
     /// How often last-used times and aggregated refusals are written.
     pub flush_interval: Duration,
@@ -104,20 +106,20 @@ impl Config {
 pub enum LogFormat {
     /// Text on a terminal, JSON elsewhere.
     Auto,
-    /// For people.
+    /// One line of text per event.
     Text,
-    /// For machines: one object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Who may call `POST /v1/workspaces`.
+/// The callers that may use `POST /v1/workspaces`.
 #[derive(Clone)]
 pub enum Bootstrap {
-    /// Anybody.
+    /// Every caller, with or without a credential.
     Open,
-    /// Who presents this bearer.
+    /// Callers that present this bearer token.
     Token(Zeroizing<String>),
-    /// Nobody.
+    /// No caller: the operation answers 403.
     Closed,
 }
 
@@ -135,20 +137,21 @@ impl fmt::Debug for Bootstrap {
 /// Where the operator's 32-byte sealing key comes from.
 #[derive(Clone)]
 pub enum MasterKey {
-    /// Given directly.
+    /// The key itself, given by a setting.
     Given(Zeroizing<[u8; 32]>),
-    /// Read from this file (base64).
+    /// The file that contains the key, in base64.
     File {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
         /// Whether a server may make the file, with mode 0600 and a notice, beside a new database.
         create: bool,
     },
-    /// Not named, and a database on a server has no place beside it. Commands that need no key do without.
+    /// The settings name no key, and a database on a server has no folder for a default file. Commands that
+    /// need no key still run.
     Unset,
 }
 
-// By hand for the same reason.
+// Written by hand for the same reason.
 impl fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -161,7 +164,7 @@ impl fmt::Debug for MasterKey {
     }
 }
 
-/// A key that was in force once.
+/// A previous master key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FormerKey(pub Zeroizing<[u8; 32]>);
 
@@ -174,13 +177,13 @@ impl fmt::Debug for FormerKey {
 /// PEM files of the listener.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// Certificate chain, leaf first.
+    /// The PEM file of the certificate chain, leaf first.
     pub certificate: PathBuf,
-    /// Private key.
+    /// The PEM file of the private key.
     pub key: PathBuf,
 }
 
-/// Bounds on what one client may ask. Each is tested.
+/// Bounds on the requests and connections of clients.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Largest request body, bytes; beyond it 413.
@@ -195,28 +198,28 @@ pub struct Limits {
     pub header_time: Duration,
     /// Longest time a write to a client may make no progress.
     pub write_idle: Duration,
-    /// Concurrent connections.
+    /// Upper bound of concurrent connections; beyond it 503.
     pub connections: usize,
     /// Concurrent connections of one client address (the peer; IPv6 by /64). Trusted proxies are exempt.
     pub connections_per_address: usize,
-    /// How long a graceful shutdown waits for what was accepted.
+    /// How long a graceful shutdown waits for accepted requests.
     pub shutdown_time: Duration,
 }
 
 /// Rates of clients; see `http::limits`.
 #[derive(Clone, Debug)]
 pub struct Rates {
-    /// The setting as it was given.
+    /// The setting `rates` as it was given.
     pub mode: RatesMode,
-    /// Whether rates are enforced: what `mode` comes to.
+    /// Whether rates are enforced, as `mode` and the listener decide.
     pub enforced: bool,
-    /// Refused credentials.
+    /// Refused credentials per client address.
     pub failed_credentials: Rate,
     /// Refused credentials per workspace that the path names.
     pub failed_in_workspace: Rate,
-    /// Bootstrap calls.
+    /// Workspaces created without a key, per client address.
     pub bootstrap: Rate,
-    /// Claims.
+    /// Claims per client address; only failed ones are refused.
     pub claims: Rate,
     /// How many addresses or workspaces are remembered per rate; the least recently seen are forgotten first.
     pub addresses: usize,
@@ -225,12 +228,12 @@ pub struct Rates {
 /// Whether rates are enforced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RatesMode {
-    /// Unless Ward listens on loopback only.
+    /// Enforced unless Ward listens on loopback only.
     #[default]
     Auto,
-    /// Always.
+    /// Enforced on every listener.
     On,
-    /// Never.
+    /// Not enforced on any listener.
     Off,
 }
 
@@ -244,7 +247,7 @@ pub struct Rate {
 }
 
 impl Config {
-    /// The file of the database, if it is one.
+    /// The path of the `SQLite` file; `None` for a database on a server.
     pub fn database_file(&self) -> Option<PathBuf> {
         raw::sqlite_path(&self.database)
     }

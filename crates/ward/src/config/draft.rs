@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::{Bucket, Config, RatesMode};
 
-/// The configuration so far. Settings that mean something only together are kept apart until all are read.
+/// The configuration so far. Settings that only make sense together are kept apart until all are read.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     pub(super) config: Config,

@@ -1,4 +1,4 @@
-//! The settings of the place for exports.
+//! The settings that say where exports are stored.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,25 +9,25 @@ use super::Config;
 use super::settings::{HIDDEN, Setting, path};
 use super::value::{Read, origin};
 
-/// The place for exports.
+/// The store of exports.
 #[derive(Clone, Debug)]
 pub enum Exports {
-    /// A folder.
+    /// A folder of the file system.
     Folder(PathBuf),
-    /// A bucket.
+    /// A bucket of an S3-compatible store.
     Bucket(Bucket),
 }
 
-/// A bucket of an S3-compatible store.
+/// The settings of a bucket.
 #[derive(Clone, Default)]
 pub struct Bucket {
-    /// Its name.
+    /// The bucket's name; never empty once the settings are resolved.
     pub name: String,
-    /// The store's URL, if it is not Amazon's.
+    /// The store's URL; `None` for Amazon's.
     pub endpoint: Option<String>,
-    /// The region.
+    /// The bucket's region; `None` for `us-east-1`.
     pub region: Option<String>,
-    /// The id of the access key. Without one the machine's own role is used.
+    /// The id of the access key. `None`: the role of the machine is used.
     pub access_key_id: Option<String>,
     /// The secret of the access key.
     pub secret_access_key: Option<Zeroizing<String>>,
@@ -42,7 +42,7 @@ impl fmt::Debug for Bucket {
     }
 }
 
-/// The longest of these texts.
+/// The longest accepted text, in bytes.
 const LONGEST: usize = 256;
 
 fn word(text: &str) -> Read<String> {
@@ -66,8 +66,8 @@ pub(super) const DIR: Setting = Setting {
     key: "export_dir",
     chapter: "Exports",
     form: "FOLDER",
-    help: "Folder for exports of audit events, made if it is not there. Replicas need one that they share. Without this or \
-           `export_s3_bucket` exports are off.",
+    help: "Folder for exports of audit events, created if missing. Replicas need a shared one. Without this or \
+           `export_s3_bucket`, exports are off.",
     secret: false,
     apply: |draft, text| {
         draft.export_dir = Some(path(text)?);
@@ -109,7 +109,7 @@ pub(super) const REGION: Setting = Setting {
     key: "export_s3_region",
     chapter: "Exports",
     form: "NAME",
-    help: "Region of the bucket; `us-east-1` if nothing is said.",
+    help: "Region of the bucket; without it, `us-east-1`.",
     secret: false,
     apply: |draft, text| {
         draft.export_bucket.region = Some(word(text)?);

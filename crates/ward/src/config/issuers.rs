@@ -1,4 +1,4 @@
-//! `[[issuers]]`: whose access tokens Ward accepts, and how their claims are read.
+//! `[[issuers]]`: the issuers whose access tokens Ward accepts, and the claims that Ward reads.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -10,13 +10,13 @@ use serde_json::Value;
 
 use super::value::{Read, duration, show_duration};
 
-/// How many issuers may be configured; the list is walked for every token.
+/// Bounds the list, because every token check walks it.
 const MOST_ISSUERS: usize = 32;
 const REFRESH: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_hours(24);
 const OUTAGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24 * 30);
 
-/// A signature algorithm that an issuer may use (RFC 7518, section 3.1; RFC 8037). Nothing symmetric: who can verify
-/// such a token can also make one.
+/// A signature algorithm that an issuer may use (RFC 7518, section 3.1; RFC 8037). Symmetric ones are left
+/// out, because a party that can verify such a token can also forge one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TokenAlgorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
@@ -38,29 +38,31 @@ impl TokenAlgorithm {
 pub struct IssuerConfig {
     /// The issuer identifier, character for character as it stands in `iss`.
     pub issuer: String,
-    /// What `aud` must name: at least one of these.
+    /// The accepted audiences; `aud` must name at least one of them.
     pub audiences: Vec<String>,
-    /// The claim that names the token's client. In a token without `aud` it must name one of `audiences`. `None`: such a
-    /// token is refused.
+    /// The claim that names the token's client. In a token without `aud`, it must name one of `audiences`.
+    /// `None`: a token without `aud` is refused.
     pub client_id_claim: Option<String>,
     /// The claim that names the subject.
     pub subject_claim: String,
-    /// The claim that holds a name for people.
+    /// The claim with the person's name.
     pub name_claim: String,
-    /// The claim and value that tell a machine's token; `None`: the rules of [`crate::identity::token`].
+    /// The claim and value that mark a machine's token. `None`: the rules of [`crate::identity::token`]
+    /// apply.
     pub machine: Option<(String, Value)>,
-    /// Which algorithms are accepted.
+    /// The algorithms that the issuer's tokens may use.
     pub algorithms: Vec<TokenAlgorithm>,
-    /// Whether clear-text HTTP will do for a host other than the loopback.
+    /// Whether hosts other than the loopback may be fetched over http without TLS.
     pub allow_http: bool,
-    /// How old the keys may grow before they are fetched anew.
+    /// The age at which the keys are fetched again.
     pub refresh: Duration,
-    /// How long keys are used while the issuer cannot be reached, counted from when they were last fetched.
+    /// How long keys stay usable while the issuer cannot be reached, counted from the last successful
+    /// fetch.
     pub outage: Duration,
 }
 
 impl IssuerConfig {
-    /// An issuer with the defaults.
+    /// An issuer with the default claims, algorithms and times.
     pub fn new(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
         Self {
             issuer: issuer.into(),
@@ -91,7 +93,7 @@ impl IssuerConfig {
     }
 }
 
-/// One text or a list of them.
+/// A text, or a list of texts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum OneOrMore {
@@ -99,7 +101,7 @@ enum OneOrMore {
     More(Vec<String>),
 }
 
-/// An entry as it is written.
+/// An entry in the form of the setting.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -125,8 +127,8 @@ struct Written {
     outage: Option<String>,
 }
 
-/// Reads the JSON list of issuers, which is also what the file's `[[issuers]]` become. Every problem names its entry
-/// and field.
+/// Reads the JSON list of issuers. The file's `[[issuers]]` become the same JSON. Every problem names its
+/// entry and field.
 pub(super) fn issuers(text: &str) -> Read<Vec<IssuerConfig>> {
     let entries: Vec<Value> = serde_json::from_str(text).map_err(|_| {
         "must be a JSON list, such as [{\"issuer\": \"https://id.example.com\", \"audience\": \"ward\"}]"
@@ -156,7 +158,7 @@ fn one(entry: Value) -> Read<IssuerConfig> {
         OneOrMore::One(one) => vec![one],
         OneOrMore::More(more) => more,
     };
-    // Without an audience, a token made for any other service of the same issuer would do.
+    // Without an audience, a token made for any other service of the same issuer would be accepted.
     if audiences.is_empty() || audiences.iter().any(String::is_empty) {
         return Err("audience must be a text or a list of texts, none of them empty".to_owned());
     }
@@ -209,7 +211,7 @@ fn one(entry: Value) -> Read<IssuerConfig> {
     Ok(issuer)
 }
 
-/// The issuers as they would be written; empty when there are none.
+/// The JSON list that configures these issuers; empty if there are none.
 pub(super) fn show_issuers(issuers: &[IssuerConfig]) -> String {
     let written: Vec<Written> = issuers
         .iter()

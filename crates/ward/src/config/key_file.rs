@@ -1,4 +1,4 @@
-//! Files that hold a key: opened only where they are ordinary files that are kept from others.
+//! Files that hold a key. They must be ordinary files that other users cannot use.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,13 +15,14 @@ pub fn open_ordinary(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// Opens an ordinary file that holds a key, and that others than its owner cannot use.
+/// Opens an ordinary file that holds a key and that other users cannot use.
 ///
-/// A file of another owner may be readable by a group, because that is how systemd and Kubernetes lend it: their files
-/// belong to root. Read by root itself, such a file is known by its mode, which has no right to write (0440).
+/// A file of another owner may be readable by a group, because systemd and Kubernetes provide files that
+/// way: their files belong to root. If root itself reads such a file, its mode without write permission
+/// (0440) identifies it.
 ///
 /// # Errors
-/// As [`open_ordinary`], and where others can use the file.
+/// As [`open_ordinary`], and if other users can use the file.
 pub fn open_private(path: &Path) -> io::Result<File> {
     let file = open_ordinary(path)?;
     refuse_shared(&file)?;
@@ -33,13 +34,13 @@ fn refuse_shared(file: &File) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt as _;
     let about = file.metadata()?;
     let mode = about.mode() & 0o777;
-    // Without /proc nothing says which user this process is; then the file is taken for its own.
+    // Without /proc, the process cannot learn its own user; then the file counts as its own.
     let ours = fs::metadata("/proc/self").map_or(true, |process| process.uid() == about.uid());
     let (open_to_others, group) = (mode & 0o007 != 0, mode & 0o070);
     let mounted = about.uid() == 0 && mode & 0o222 == 0;
     if open_to_others || group & 0o030 != 0 || (ours && group != 0 && !mounted) {
         let message = format!(
-            "others than its owner can use it (mode {mode:04o}); run chmod 600 on it, or mount a Kubernetes secret with \
+            "users other than its owner can use it (mode {mode:04o}); run chmod 600 on it, or mount a Kubernetes secret with \
              defaultMode 0400 (0440 with an fsGroup)"
         );
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));

@@ -1,4 +1,4 @@
-//! The operator's sealing key, from where the settings say.
+//! The master key, read from the place that the settings name.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -14,7 +14,7 @@ use super::{Config, ConfigError, MasterKey};
 
 const SETTING: &str = "master_key_file";
 
-/// The 32 bytes themselves. Never makes a file.
+/// Loads the 32 bytes of the master key. It never creates a file.
 ///
 /// # Errors
 /// The file is missing, unreadable, readable by others than its owner, or not a key; or the settings name no key.
@@ -26,7 +26,7 @@ pub fn load_master_key(master_key: &MasterKey) -> Result<Zeroizing<[u8; 32]>, Co
     }
 }
 
-/// The same, or `None` where no key is: its file is not there, or the settings name none.
+/// As [`load_master_key`], but `None` if the file does not exist or the settings name no key.
 ///
 /// # Errors
 /// As [`load_master_key`], but for a missing key.
@@ -42,7 +42,7 @@ pub fn find_master_key(master_key: &MasterKey) -> Result<Option<Zeroizing<[u8; 3
     }
 }
 
-/// Makes a file with a new key, for its owner only. Returns the file's path.
+/// Creates a file with a new key, for its owner only. Returns the file's path.
 ///
 /// # Errors
 /// The settings name no file, a file is there already, or it cannot be made.
@@ -50,7 +50,7 @@ pub fn create_master_key(master_key: &MasterKey) -> Result<&Path, ConfigError> {
     let path = match master_key {
         MasterKey::File { path, .. } => path,
         MasterKey::Given(_) => {
-            return Err(ConfigError::one("master_key", "holds the key, so no file with one is made"));
+            return Err(ConfigError::one("master_key", "contains the key, so no key file is created"));
         }
         MasterKey::Unset => return Err(unset()),
     };
@@ -58,12 +58,13 @@ pub fn create_master_key(master_key: &MasterKey) -> Result<&Path, ConfigError> {
     Ok(path)
 }
 
-/// The error for a start where the key's file is missing beside a database that was used with a key. It names the ways out.
+/// The error for a start without the key's file beside a database that was used with a key. It names the
+/// ways out.
 pub(crate) fn lost(path: &Path) -> ConfigError {
     wrong(
         path,
         "is not there, and this database was used with a key. Put the key's file back, or name its place with \
-         master_key_file. If the key is lost, `ward secrets forget` lists what was sealed under it and forgets that \
+         master_key_file. If the key is lost, `ward secrets forget` lists the values sealed under it and forgets them \
          (docs/master-key.md)",
     )
 }
@@ -75,7 +76,7 @@ fn unset() -> ConfigError {
     )
 }
 
-/// The former keys, from the settings and from their files.
+/// The previous keys, from the setting and from the files.
 ///
 /// # Errors
 /// As [`load_master_key`], for each file.
@@ -107,16 +108,16 @@ fn parse(path: &Path, text: &str) -> Result<Zeroizing<[u8; 32]>, ConfigError> {
     key_bytes(text).map_err(|message| wrong(path, &message))
 }
 
-/// The file's text, if it is kept from others.
+/// Reads a key file, if other users cannot use it.
 fn read(path: &Path) -> io::Result<Zeroizing<String>> {
     let file = open_private(path)?;
     let mut text = Zeroizing::new(String::with_capacity(64));
-    // A key has 44 characters: what is longer is not one, and need not be held.
+    // A key has 44 characters. A longer text is not a key, so it need not be held.
     file.take(1024).read_to_string(&mut text)?;
     Ok(text)
 }
 
-/// Makes a key file that is either whole or absent, and never replaces one.
+/// Creates a key file that is either whole or absent, and never replaces one.
 fn create_file(path: &Path) -> io::Result<()> {
     let mut key = Zeroizing::new([0; 32]);
     getrandom::fill(key.as_mut_slice()).map_err(|error| io::Error::other(error.to_string()))?;
@@ -126,7 +127,7 @@ fn create_file(path: &Path) -> io::Result<()> {
     let linked = file
         .write_all(text.as_bytes())
         .and_then(|()| file.sync_all())
-        // Unlike a rename, a link does not replace what another process put there meanwhile.
+        // Unlike a rename, a link does not replace a file that another process created in the meantime.
         .and_then(|()| fs::hard_link(&draft, path));
     fs::remove_file(&draft)?;
     linked?;

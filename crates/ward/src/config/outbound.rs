@@ -1,4 +1,4 @@
-//! The settings of what Ward calls, and of the keys under which it keeps credentials for that.
+//! The settings of outbound calls, and of the previous keys that open the credentials for them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -10,30 +10,30 @@ use super::FormerKey;
 use super::settings::{HIDDEN, HOUR, Setting, TENTH, key_bytes, path};
 use super::value::{choice, duration, networks, number, show_duration, show_list, show_size, size};
 
-/// Bounds on the calls that Ward makes: to EHRs, token endpoints and whatever else tenants configure.
+/// Bounds on outbound calls: to EHRs, token endpoints and all other hosts that tenants configure.
 #[derive(Clone, Debug)]
 pub struct Outbound {
-    /// Networks that may be connected to although they are not globally routable.
+    /// Networks that calls may reach although they are not globally routable.
     pub allow: Vec<IpNet>,
-    /// Whether plain http may be spoken.
+    /// Whether http without TLS is allowed.
     pub plain_http: bool,
-    /// Longest time of one call, tries and tokens included.
+    /// Time limit of one call, retries and token requests included.
     pub time: Duration,
     /// Largest answer that is read, bytes.
     pub body_bytes: usize,
-    /// Calls of one integration under way at once, on one replica.
+    /// Concurrent calls of one integration, on one replica.
     pub concurrency: usize,
-    /// Queues of deliveries served at once, on one replica.
+    /// Integration queues that are served at once, on one replica.
     pub lanes: usize,
-    /// Calls under way at once, over all workspaces, on one replica.
+    /// Concurrent endpoint tests and health checks of all workspaces, on one replica.
     pub calls: u32,
-    /// Calls of one workspace under way at once, on one replica.
+    /// Concurrent endpoint tests and health checks of one workspace, on one replica.
     pub calls_per_workspace: u32,
-    /// Memory for answers that are being worked on, bytes, over all workspaces. One workspace has a quarter of it.
+    /// Memory for answers in work, bytes, over all workspaces. One workspace may use a quarter of it.
     pub memory: usize,
-    /// Name servers that are asked instead of the system's.
+    /// Name servers that replace the system's.
     pub name_servers: Vec<SocketAddr>,
-    /// PEM file of authorities that are trusted besides the system's.
+    /// PEM file of certificate authorities that are trusted in addition to the system's.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -59,8 +59,8 @@ pub(super) const FORMER_MASTER_KEYS: Setting = Setting {
     key: "former_master_keys",
     chapter: "Secrets",
     form: "BASE64,...",
-    help: "Keys that may still open what was sealed before, comma-separated, each as `master_key`. `ward secrets rotate` \
-           makes them superfluous.",
+    help: "Previous keys, comma-separated, each as `master_key`. They open values that were sealed before. `ward secrets \
+           rotate` makes them unnecessary.",
     secret: true,
     apply: |draft, text| {
         let keys = text.split(',').map(str::trim).filter(|text| !text.is_empty());
@@ -79,7 +79,7 @@ pub(super) const FORMER_MASTER_KEY_FILES: Setting = Setting {
     key: "former_master_key_files",
     chapter: "Secrets",
     form: "FILES",
-    help: "Files with such keys, comma-separated, each as `master_key_file`.",
+    help: "Files with previous keys, comma-separated, each as `master_key_file`.",
     secret: false,
     apply: |draft, text| {
         let files = text.split(',').map(str::trim).filter(|text| !text.is_empty());
@@ -96,8 +96,8 @@ pub(super) const ALLOW: Setting = Setting {
     key: "outbound_allow",
     chapter: "Outbound calls",
     form: "NETWORKS",
-    help: "Networks that integrations may be in although they are not globally routable, comma-separated. What tenants \
-           type is refused otherwise, for this server stands inside yours.",
+    help: "Networks that integrations may use although they are not globally routable, comma-separated. Other addresses \
+           there are refused, because tenants choose them and this server stands inside your network.",
     secret: false,
     apply: |draft, text| {
         draft.config.outbound.allow = networks(text)?;
@@ -110,7 +110,7 @@ pub(super) const PLAIN_HTTP: Setting = Setting {
     key: "outbound_plain_http",
     chapter: "Outbound calls",
     form: "on|off",
-    help: "Whether integrations may be called over http without TLS, their credentials in clear.",
+    help: "Whether integrations may be called over http without TLS, which sends their credentials in clear text.",
     secret: false,
     apply: |draft, text| {
         draft.config.outbound.plain_http = choice(text, &[("on", true), ("off", false)])?;
@@ -123,7 +123,7 @@ pub(super) const TIME: Setting = Setting {
     key: "outbound_time",
     chapter: "Outbound calls",
     form: "TIME",
-    help: "Longest time of one call, retries and getting a token included. At most what `request_time` leaves.",
+    help: "Time limit of one call, retries and token requests included. At most the time that `request_time` leaves.",
     secret: false,
     apply: |draft, text| {
         draft.config.outbound.time = duration(text, TENTH..=HOUR)?;
@@ -136,7 +136,7 @@ pub(super) const BODY_BYTES: Setting = Setting {
     key: "outbound_body_bytes",
     chapter: "Outbound calls",
     form: "SIZE",
-    help: "Largest answer that is read; a larger one is an error of the call.",
+    help: "Largest answer that Ward reads; a larger one is an error of the call.",
     secret: false,
     apply: |draft, text| {
         draft.config.outbound.body_bytes = size(text, 1024..=1 << 26)?;
@@ -149,7 +149,7 @@ pub(super) const CONCURRENCY: Setting = Setting {
     key: "outbound_concurrency",
     chapter: "Outbound calls",
     form: "COUNT",
-    help: "Calls of one integration under way at once, on one replica.",
+    help: "Concurrent calls of one integration, on one replica.",
     secret: false,
     apply: |draft, text| {
         draft.config.outbound.concurrency = number(text, 1..=1024)?;
@@ -162,8 +162,8 @@ pub(super) const LANES: Setting = Setting {
     key: "delivery_lanes",
     chapter: "Outbound calls",
     form: "COUNT",
-    help: "Integrations whose deliveries are sent at once, on one replica; each has up to 4 connections. One workspace has \
-           at most a sixteenth of them, slow or failing integrations together half.",
+    help: "Integrations whose deliveries are sent at once, on one replica; each has up to 4 connections. One workspace gets \
+           at most a sixteenth of them, and slow or failing integrations together get half.",
     secret: false,
     apply: |draft, text| {
         draft.config.outbound.lanes = number(text, 1..=10_000)?;
@@ -176,7 +176,7 @@ pub(super) const CALLS: Setting = Setting {
     key: "outbound_calls",
     chapter: "Outbound calls",
     form: "COUNT",
-    help: "Endpoint tests and health checks under way at once, over all workspaces, on one replica. Workspaces take turns.",
+    help: "Concurrent endpoint tests and health checks of all workspaces, on one replica. Workspaces take turns.",
     secret: false,
     apply: |draft, text| {
         draft.config.outbound.calls = number(text, 1..=100_000)?;
@@ -189,7 +189,7 @@ pub(super) const CALLS_PER_WORKSPACE: Setting = Setting {
     key: "outbound_calls_per_workspace",
     chapter: "Outbound calls",
     form: "COUNT",
-    help: "Endpoint tests and health checks of one workspace under way at once, on one replica. Up to 64 more wait; \
+    help: "Concurrent endpoint tests and health checks of one workspace, on one replica. Up to 64 more wait; \
            beyond them the workspace gets 429.",
     secret: false,
     apply: |draft, text| {
@@ -203,8 +203,8 @@ pub(super) const MEMORY: Setting = Setting {
     key: "outbound_memory",
     chapter: "Outbound calls",
     form: "SIZE",
-    help: "Memory for parsed answers of endpoint tests, over all workspaces, on one replica. One workspace has a quarter \
-           of it, and an answer that would take more is an error of its call.",
+    help: "Memory for parsed answers of endpoint tests, over all workspaces, on one replica. One workspace may use \
+           a quarter of it; an answer that needs more is an error of its call.",
     secret: false,
     apply: |draft, text| {
         draft.config.outbound.memory = size(text, 16 << 20..=1 << 36)?;
@@ -217,8 +217,8 @@ pub(super) const NAME_SERVERS: Setting = Setting {
     key: "outbound_name_servers",
     chapter: "Outbound calls",
     form: "ADDRESSES",
-    help: "Name servers that the hosts of integrations are looked up at, comma-separated, each an address with or \
-           without a port. Default: those of /etc/resolv.conf. /etc/hosts is heeded in either case.",
+    help: "Name servers for the hosts of integrations, comma-separated, each an address with or \
+           without a port. Default: those of /etc/resolv.conf. Entries of /etc/hosts apply in either case.",
     secret: false,
     apply: |draft, text| {
         let servers = text.split(',').map(str::trim).filter(|text| !text.is_empty());
@@ -238,7 +238,7 @@ pub(super) const CA_FILE: Setting = Setting {
     key: "outbound_ca_file",
     chapter: "Outbound calls",
     form: "FILE",
-    help: "PEM file of certificate authorities that are trusted besides the system's.",
+    help: "PEM file of certificate authorities that are trusted in addition to the system's.",
     secret: false,
     apply: |draft, text| {
         draft.config.outbound.ca_file = Some(path(text)?);

@@ -4,15 +4,15 @@ use std::fmt::Write as _;
 
 use super::settings::SETTINGS;
 
-/// `docs/configuration.md`.
+/// The text of `docs/configuration.md`.
 pub fn markdown() -> String {
     let mut text = String::from(
         "# Configuration\n\n\
          Ward reads its settings once, at start: from flags, from the environment, and from an optional TOML file that\n\
          `--config FILE` or `WARD_CONFIG` names. A flag wins over the environment, the environment over the file, the file\n\
-         over the default. `ward config` prints what is in force and where each value came from.\n\n\
-         A setting that does not exist, has a wrong value or contradicts another stops Ward, with every such setting named.\n\
-         Secrets have no flag, because a process list shows flags to every user of the machine.\n\n\
+         over the default. `ward config` prints the values in force and the source of each.\n\n\
+         Ward does not start with a setting that does not exist, has a wrong value or contradicts another. The error\n\
+         names every such setting. Secrets have no flag, because a process list shows flags to every user of the machine.\n\n\
          In the file, every setting is a key at the top level: `listen = \"127.0.0.1:8080\"`. Lists may be written as TOML\n\
          lists, and `issuers` as `[[issuers]]` tables at the end of the file. Sizes read `64KiB`, times `20s`.\n\n\
          *This page is made from the table in `crates/ward/src/config/settings.rs`; a test keeps the two equal.*\n",

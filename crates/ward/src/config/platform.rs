@@ -1,4 +1,4 @@
-//! The settings of Ward's place in the platform: its region, and the bounds of the platform's later contract.
+//! The settings of Ward's region, and of the bounds of the platform's later contract.
 
 use super::settings::Setting;
 use super::value::{Read, choice, number, origin};
@@ -6,16 +6,16 @@ use super::value::{Read, choice, number, origin};
 /// The regions of the contract.
 pub const REGIONS: [&str; 4] = ["us-east-1", "ap-southeast-2", "eu-central-1", "ca-central-1"];
 
-/// Ward's place in the platform.
+/// Ward's region, and the bounds of the platform's later contract.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {
     /// The one region whose workspaces this Ward holds. `None`: it holds workspaces of all regions.
     pub region: Option<String>,
-    /// Which host serves which other region.
+    /// Pairs of another region and the host that serves it.
     pub region_hosts: Vec<(String, String)>,
-    /// Whether an environment changes only by a conversion.
+    /// Whether only a conversion changes an environment.
     pub environment_by_conversion: bool,
-    /// The greatest `limit` of lists whose contract says 20.
+    /// The greatest `limit` of lists; the contract says 20.
     pub list_limit_max: u32,
     /// How many test callers a workspace may have.
     pub test_caller_limit: u32,
@@ -34,7 +34,7 @@ impl Default for Platform {
 }
 
 impl Platform {
-    /// The host that serves a region, as far as the operator has said.
+    /// The host that serves a region, if the operator configured one.
     pub fn host_of(&self, region: &str) -> Option<&str> {
         self.region_hosts.iter().find(|(known, _)| known == region).map(|(_, host)| host.as_str())
     }
@@ -78,7 +78,7 @@ pub(super) const REGION_HOSTS: Setting = Setting {
     key: "region_hosts",
     chapter: "Platform",
     form: "REGION=URL,...",
-    help: "Which host serves which other region, comma-separated. A refusal for a wrong region names the right host.",
+    help: "Hosts that serve the other regions, comma-separated. A refusal for a wrong region names the right host.",
     secret: false,
     apply: |draft, text| {
         draft.config.platform.region_hosts = hosts(text)?;
@@ -95,7 +95,7 @@ pub(super) const ENVIRONMENT_CHANGES: Setting = Setting {
     chapter: "Platform",
     form: "convert|patch",
     help: "How a workspace's environment changes. `convert`: only by `convert-environment`, which checks first. `patch`: \
-           by an update too, unchecked.",
+           also by an update, without a check.",
     secret: false,
     apply: |draft, text| {
         draft.config.platform.environment_by_conversion =
@@ -111,7 +111,7 @@ pub(super) const LIST_LIMIT_MAX: Setting = Setting {
     key: "list_limit_max",
     chapter: "Platform",
     form: "COUNT",
-    help: "The greatest `limit` of lists, for which the contract says 20, in the served document and its validator.",
+    help: "The greatest `limit` of lists, in the served document and its validator. The contract says 20.",
     secret: false,
     apply: |draft, text| {
         draft.config.platform.list_limit_max = number(text, 20..=100)?;
@@ -124,8 +124,8 @@ pub(super) const TEST_CALLER_LIMIT: Setting = Setting {
     key: "test_caller_limit",
     chapter: "Platform",
     form: "COUNT",
-    help: "How many test callers a request may set, for which the contract says 20, in the served document and its \
-           validator.",
+    help: "How many test callers a request may set, in the served document and its validator. The contract \
+           says 20.",
     secret: false,
     apply: |draft, text| {
         draft.config.platform.test_caller_limit = number(text, 20..=100)?;

@@ -1,4 +1,4 @@
-//! The settings of quotas: how much one workspace may have unless the operator says otherwise for it.
+//! The settings of quotas: the limits of a workspace for which the operator set no other.
 
 use super::settings::Setting;
 use super::value::number;
@@ -38,15 +38,15 @@ pub(super) const INTEGRATIONS: Setting =
 pub(super) const STORED_BYTES: Setting = quota!(
     "quota_stored_bytes",
     Quota::StoredBytes,
-    "Bytes that one workspace may store: names of keys, integrations, details of calls, and answers kept for repeats."
+    "Bytes that one workspace may store: names of keys, integrations, details of calls, and answers kept for replays."
 );
 pub(super) const CALLS_PER_DAY: Setting = quota!(
     "quota_calls_per_day",
     Quota::CallsPerDay,
-    "Calls that one workspace may begin to report on one day in UTC."
+    "New calls that one workspace may report per day (UTC)."
 );
 pub(super) const REQUESTS_PER_SECOND: Setting = quota!(
     "quota_requests_per_second",
     Quota::RequestsPerSecond,
-    "Requests a second with valid credentials of one workspace, on one replica. Follows `rates`, as the rates do."
+    "Requests per second with valid credentials of one workspace, on one replica. Enforced together with the rates."
 );

@@ -1,4 +1,4 @@
-//! What was said in flags, environment and file, and what follows from it.
+//! The values that flags, environment and file give, and the configuration that follows from them.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -10,23 +10,23 @@ use super::{Bootstrap, Config, Exports, MasterKey, RatesMode, TlsFiles};
 /// The variable that names the file.
 const FILE_VARIABLE: &str = "WARD_CONFIG";
 
-/// Variables of this prefix are Ward's.
+/// The prefix of Ward's variables.
 const PREFIX: &str = "WARD_";
 
 /// Prefixed variables that are not settings: the test suite's own, and those that Kubernetes sets in every container
 /// beside a service called `ward`.
 const NOT_SETTINGS: [&str; 4] = ["WARD_TEST_", "WARD_BENCH_", "WARD_SERVICE_", "WARD_PORT"];
 
-/// Where a value comes from.
+/// The layer that gave a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Nobody said anything.
+    /// The default, because no layer gave a value.
     Default,
-    /// The file at this path.
+    /// The settings file at this path.
     File(PathBuf),
-    /// An environment variable.
+    /// A variable with the prefix `WARD_`.
     Environment,
-    /// The command line.
+    /// A flag of the command line.
     Flag,
 }
 
@@ -41,19 +41,19 @@ impl fmt::Display for Source {
     }
 }
 
-/// Something wrong with one setting.
+/// A problem with one setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The setting as it was written: `--listen`, `WARD_LISTEN`, `listen in ward.toml`.
     pub setting: String,
-    /// What is wrong, to be read after the setting's name. Never holds a secret's value.
+    /// The problem, to be read after the setting's name. It never contains a secret's value.
     pub message: String,
 }
 
-/// Every reason why Ward cannot run with what it was told.
+/// Every reason why Ward cannot run with these settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// In the order of the settings' table; never empty.
+    /// The problems, in the order of the settings' table; never empty.
     pub problems: Vec<Problem>,
 }
 
@@ -75,7 +75,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// What one setting was given, by whom.
+/// The value of one setting, and its source.
 #[derive(Clone, Debug)]
 struct Given {
     text: String,
@@ -83,7 +83,7 @@ struct Given {
 }
 
 impl Given {
-    /// The setting's name as its author wrote it.
+    /// The setting's name in the notation of its source.
     fn name(&self, setting: &Setting) -> String {
         match &self.source {
             Source::Flag => format!("--{}", setting.key.replace('_', "-")),
@@ -94,7 +94,7 @@ impl Given {
     }
 }
 
-/// Everything that was said, unread: per setting the winning value and where it came from.
+/// The given values before they are parsed: for each setting the winning value and its source.
 ///
 /// Layers are added from the weakest to the strongest: file, environment, flags.
 #[derive(Debug)]
@@ -113,30 +113,30 @@ impl Default for RawSettings {
 /// The settings in force and where each came from.
 #[derive(Clone, Debug)]
 pub struct Resolved {
-    /// The settings.
+    /// The parsed and checked settings.
     pub config: Config,
-    /// The same, shown, in the order of `SETTINGS`.
+    /// The same for display, in the order of `SETTINGS`.
     pub in_force: Vec<InForce>,
 }
 
-/// One setting in force, as it may be shown: secrets are stars.
+/// One setting in force, for display. Secrets are stars.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InForce {
     /// The setting's key.
     pub key: &'static str,
     /// Its value as it would be written; empty when it has none.
     pub value: String,
-    /// The choice that Ward makes here, where the value leaves one.
+    /// The choice that Ward made, if the value leaves one.
     pub means: Option<String>,
-    /// Where it came from.
+    /// The layer that gave the value.
     pub source: Source,
 }
 
 impl RawSettings {
-    /// Gathers all three layers. The file is the one that `file` (the flag) or `WARD_CONFIG` names, if any.
+    /// Gathers all three layers. The flag (`file`) or `WARD_CONFIG` names the file, if there is one.
     ///
     /// # Errors
-    /// Only when the file cannot be read or is not TOML; everything else is `resolve`'s to say, all at once.
+    /// Only if the file cannot be read or is not TOML. `resolve` reports all other problems, at once.
     pub fn gather(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -165,7 +165,8 @@ impl RawSettings {
     /// Adds the TOML `text` of the file at `path`.
     ///
     /// # Errors
-    /// When it is not TOML. The message holds a line number and no text, which may be a secret's.
+    /// If the text is not TOML. The error has a line number but no text, because the text may be a
+    /// secret's.
     pub fn add_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
             let line =
@@ -189,17 +190,17 @@ impl RawSettings {
         Ok(())
     }
 
-    /// Adds variables; those without Ward's prefix are passed over.
+    /// Adds variables, and ignores those without Ward's prefix.
     pub fn add_environment(&mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) {
         for (name, value) in variables {
             let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)).map(str::to_owned) else {
                 continue;
             };
             let key = name[PREFIX.len()..].to_ascii_lowercase();
-            // Only the spelling in capitals is read: `WARD_listen` is somebody's mistake.
+            // Only the spelling in capitals is read: `WARD_listen` is a mistake.
             let setting = by_key(&key).filter(|setting| setting.variable() == name);
             match (setting, value.into_string()) {
-                // Empty is how a shell and a compose file say "not set".
+                // A shell and a compose file express "not set" by an empty value.
                 (Some(_), Ok(value)) if value.is_empty() => {}
                 (Some(_), Ok(value)) => self.give(&key, value, Source::Environment),
                 (Some(_), Err(_)) => self.problem(name, "is not UTF-8".to_owned()),
@@ -213,7 +214,7 @@ impl RawSettings {
         }
     }
 
-    /// Adds values by key. Unknown flags are the command line parser's to refuse.
+    /// Adds values by key. The command line parser has already refused unknown flags.
     pub fn add_flags(&mut self, flags: impl IntoIterator<Item = (&'static str, String)>) {
         for (key, value) in flags {
             self.give(key, value, Source::Flag);
@@ -235,7 +236,7 @@ impl RawSettings {
         self.given[index].as_ref()
     }
 
-    /// The name under which `key` was given, or its bare key.
+    /// The name under which `key` was given, or the bare key.
     fn name(&self, key: &str) -> String {
         match (self.given(key), by_key(key)) {
             (Some(given), Some(setting)) => given.name(setting),
@@ -246,7 +247,7 @@ impl RawSettings {
     /// Reads every value and checks the settings against each other.
     ///
     /// # Errors
-    /// Every problem there is, not only the first.
+    /// Every problem, not only the first.
     pub fn resolve(mut self) -> Result<Resolved, ConfigError> {
         let mut draft = Draft::default();
         for (setting, given) in SETTINGS.iter().zip(&self.given) {
@@ -273,7 +274,7 @@ impl RawSettings {
         Ok(Resolved { config, in_force })
     }
 
-    /// Brings together what means something only together.
+    /// Combines the settings that only make sense together.
     fn settle(&mut self, draft: Draft) -> Config {
         let Draft {
             mut config,
@@ -305,9 +306,10 @@ impl RawSettings {
             config.master_key = key;
         }
         config.exports = match (export_dir, export_bucket) {
-            (Some(_), bucket) if !bucket.name.is_empty() => {
-                self.contradiction(&["export_dir", "export_s3_bucket"], "contradict: exports have one place")
-            }
+            (Some(_), bucket) if !bucket.name.is_empty() => self.contradiction(
+                &["export_dir", "export_s3_bucket"],
+                "contradict: exports are stored in one place only",
+            ),
             (Some(folder), _) => Some(Exports::Folder(folder)),
             (None, bucket) if !bucket.name.is_empty() => Some(Exports::Bucket(bucket)),
             (None, _) => None,
@@ -337,7 +339,7 @@ impl RawSettings {
         let token_given = self.given("bootstrap_token").is_some();
         match (mode, token) {
             (Some(BootstrapMode::Token), Some(token)) => return Bootstrap::Token(token),
-            // A token that was given but not readable is a problem already.
+            // The problem of an unreadable token is already recorded.
             (Some(BootstrapMode::Token), None) if !token_given => {
                 let _: Option<()> =
                     self.contradiction(&["bootstrap"], "is token, which needs bootstrap_token beside it");
@@ -346,7 +348,7 @@ impl RawSettings {
             (Some(BootstrapMode::Open | BootstrapMode::Closed) | None, Some(_)) => {
                 let _: Option<()> = self.contradiction(
                     &["bootstrap_token"],
-                    "is set, but bootstrap is not token: nobody would be asked for it",
+                    "is set, but bootstrap is not token, so it would have no effect",
                 );
             }
             _ => {}
@@ -362,12 +364,13 @@ impl RawSettings {
         loopback: bool,
     ) -> Option<MasterKey> {
         match (given, file) {
-            (Some(_), Some(_)) => self
-                .contradiction(&["master_key", "master_key_file"], "are both set: one key, from one place"),
+            (Some(_), Some(_)) => {
+                self.contradiction(&["master_key", "master_key_file"], "are both set: set only one of them")
+            }
             (Some(key), None) => Some(MasterKey::Given(key)),
             (None, Some(path)) => Some(MasterKey::File { path, create: false }),
             (None, None) => match sqlite_path(&config.database) {
-                // Elsewhere than on loopback a key that nobody chose would be a key that nobody keeps.
+                // Elsewhere than on loopback, an operator who did not choose the key would not keep it.
                 Some(path) => Some(MasterKey::File { path: path.with_extension("key"), create: loopback }),
                 None if self.given("master_key").is_some() => None,
                 None => Some(MasterKey::Unset),
@@ -375,7 +378,7 @@ impl RawSettings {
         }
     }
 
-    /// Notes that these settings do not go together; there is then nothing to put in their place.
+    /// Records that these settings contradict each other. It returns `None` for the combined value.
     fn contradiction<T>(&mut self, keys: &[&str], message: &str) -> Option<T> {
         let names: Vec<_> = keys.iter().map(|key| self.name(key)).collect();
         self.problem(names.join(" and "), message.to_owned());
@@ -383,7 +386,7 @@ impl RawSettings {
     }
 }
 
-/// The choice that Ward makes where a value leaves it one.
+/// The choice that Ward makes if the value leaves one.
 fn means(config: &Config, key: &str) -> Option<String> {
     match key {
         "rates" if config.rates.mode == RatesMode::Auto => Some(
@@ -402,7 +405,7 @@ fn means(config: &Config, key: &str) -> Option<String> {
     }
 }
 
-/// The file of an `SQLite` URL.
+/// The path in a `sqlite:` URL.
 pub(super) fn sqlite_path(url: &str) -> Option<PathBuf> {
     let path = url.strip_prefix("sqlite:")?;
     Some(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))
@@ -413,7 +416,7 @@ fn text_of(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
-        // `[[issuers]]`: what has parts of its own is handed on as the JSON that the other layers write.
+        // Tables such as `[[issuers]]` become the JSON that the other layers use.
         toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => {
             serde_json::to_string(items).ok()
         }
@@ -425,7 +428,7 @@ fn text_of(value: &toml::Value) -> Option<String> {
     }
 }
 
-/// What is wrong with a name that no setting has, and the nearest one that some setting has.
+/// The problem of an unknown name, with the nearest known one.
 fn unknown(name: &str, spelling: impl Fn(&Setting) -> Option<String>) -> String {
     let nearest = SETTINGS
         .iter()
@@ -434,11 +437,11 @@ fn unknown(name: &str, spelling: impl Fn(&Setting) -> Option<String>) -> String 
         .filter(|(distance, known)| *distance <= known.len() / 3);
     match nearest {
         Some((_, known)) => format!("is not a setting. Did you mean {known}?"),
-        None => "is not a setting. `ward config` lists those there are.".to_owned(),
+        None => "is not a setting. `ward config` lists all settings.".to_owned(),
     }
 }
 
-/// How many letters apart two names are (Levenshtein, without regard to case).
+/// The edit distance of two names (Levenshtein, ignoring case).
 fn distance(left: &str, right: &str) -> usize {
     let right: Vec<u8> = right.bytes().collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();

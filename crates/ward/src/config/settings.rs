@@ -1,4 +1,5 @@
-//! The one table of what can be set. Flags, environment variables, file keys and `docs/configuration.md` come from it.
+//! The one table of settings. Flags, environment variables, file keys and `docs/configuration.md` are
+//! derived from it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,27 +17,28 @@ use super::{Bootstrap, Config, LogFormat, MasterKey, RatesMode, exports, outboun
 
 pub(super) use super::draft::{BootstrapMode, Draft};
 
-/// One thing that can be set.
+/// One setting: its names, its help text, its parser and its display.
 #[derive(Debug)]
 pub struct Setting {
-    /// Its key in the file. The variable is `WARD_` and the key in capitals; the flag has dashes.
+    /// The key in the file. The variable is `WARD_` and the key in capitals; the flag has dashes.
     pub key: &'static str,
-    /// Its chapter in the documentation and in `--help`.
+    /// The chapter in the documentation and in `--help`.
     pub chapter: &'static str,
-    /// What stands for its value in help texts.
+    /// The placeholder for the value in help texts.
     pub form: &'static str,
-    /// What it does, in a sentence or two.
+    /// The effect, in one or two sentences.
     pub help: &'static str,
-    /// Never shown, and not taken as a flag, because a process list shows flags to every user of the machine.
+    /// Whether the value is a secret. Secrets are never shown and have no flag, because a process list
+    /// shows flags to every user of the machine.
     pub secret: bool,
-    /// Reads a value into the draft.
+    /// Parses a value into the draft.
     pub(super) apply: fn(&mut Draft, &str) -> Read<()>,
     /// The value in force, as it would be written; empty when there is none.
     pub(super) show: fn(&Config) -> String,
 }
 
 impl Setting {
-    /// The environment variable.
+    /// The name of the environment variable.
     pub fn variable(&self) -> String {
         format!("WARD_{}", self.key.to_ascii_uppercase())
     }
@@ -49,21 +51,21 @@ impl Setting {
     /// The default as it would be written; empty when there is none.
     pub fn default_text(&self) -> String {
         match self.key {
-            // It depends on another.
+            // This default depends on `database`.
             "master_key_file" => String::new(),
             _ => (self.show)(&Config::default()),
         }
     }
 }
 
-/// What a shown secret looks like.
+/// The text that replaces a secret.
 pub const HIDDEN: &str = "**********";
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const TENTH: Duration = Duration::from_millis(100);
 pub(super) const HOUR: Duration = Duration::from_hours(1);
 
-/// The entry of a value that stands in one place of the configuration and concerns nothing else.
+/// A setting that fills one field of the configuration and does not depend on others.
 macro_rules! plain {
     ($chapter:literal, $key:literal, $form:literal, $($place:ident).+, $read:expr, $show:expr, $help:literal) => {
         Setting {
@@ -82,7 +84,7 @@ macro_rules! plain {
     };
 }
 
-/// Everything that can be set, in the order of the documentation.
+/// Every setting, in the order of the documentation.
 pub static SETTINGS: &[Setting] = &[
     plain!(
         "Serving",
@@ -109,7 +111,7 @@ pub static SETTINGS: &[Setting] = &[
         database_connections,
         |it| if it.trim() == "auto" { Ok(None) } else { number(it, 1..=10_000).map(Some) },
         |it: Option<usize>| it.map_or_else(|| "auto".to_owned(), |count| count.to_string()),
-        "Connections to PostgreSQL at most; 4 for long reads come on top. `auto`: four for each core, and 16 at least. Two for each core, and 4 at least, are used at once; the others while requests wait for those."
+        "Upper bound of connections to PostgreSQL; 4 for long reads come on top. `auto`: four per core, at least 16. Ward uses two per core (at least 4) at once, and the others while requests wait."
     ),
     plain!(
         "Serving",
@@ -118,8 +120,8 @@ pub static SETTINGS: &[Setting] = &[
         public_url,
         |it| value::public_url(it).map(Some),
         Option::unwrap_or_default,
-        "Scheme and authority under which clients reach Ward, when a proxy stands before it, with the path prefix if \
-         the proxy has one for Ward. Ward answers with and without the prefix."
+        "Scheme and authority under which clients reach Ward behind a proxy, with the path prefix that the proxy has for Ward, \
+         if any. Ward answers with and without the prefix."
     ),
     Setting {
         key: "tls_cert",
@@ -154,7 +156,7 @@ pub static SETTINGS: &[Setting] = &[
         trusted_proxies,
         value::networks,
         |it: Vec<_>| show_list(&it),
-        "Networks of proxies whose `x-forwarded-for` is believed, comma-separated. They have no limit per address."
+        "Networks of proxies whose `x-forwarded-for` is trusted, comma-separated. They have no limit per address."
     ),
     plain!(
         "Serving",
@@ -169,8 +171,8 @@ pub static SETTINGS: &[Setting] = &[
         key: "metrics_listen",
         chapter: "Serving",
         form: "ADDRESS",
-        help: "Address and port of `/metrics`, or `off`. If the default is taken, Ward warns and goes on without; an \
-               address that was asked for must be free.",
+        help: "Address and port of `/metrics`, or `off`. If the default port is taken, Ward warns and runs without metrics; an \
+               address that you set must be free.",
         secret: false,
         apply: |draft, text| {
             draft.config.metrics_listen =
@@ -184,7 +186,7 @@ pub static SETTINGS: &[Setting] = &[
         key: "bootstrap",
         chapter: "Bootstrap",
         form: "open|token|closed",
-        help: "Who may create a workspace without a key: anybody, who presents `bootstrap_token`, or nobody.",
+        help: "Callers that may create a workspace without a key. `open`: all. `token`: those with `bootstrap_token`. `closed`: none.",
         secret: false,
         apply: |draft, text| {
             use BootstrapMode::{Closed, Open, Token};
@@ -239,7 +241,7 @@ pub static SETTINGS: &[Setting] = &[
         unclaimed_per_address,
         |it| number(it, 1..=10_000_000),
         |it: u32| it.to_string(),
-        "How many of these one client address may have created (IPv6: one /64). In force where rates are."
+        "How many of these one client address may have created (IPv6: one /64). Enforced together with the rates."
     ),
     Setting {
         key: "master_key",
@@ -259,8 +261,8 @@ pub static SETTINGS: &[Setting] = &[
         key: "master_key_file",
         chapter: "Secrets",
         form: "FILE",
-        help: "A file with the key under which secrets are sealed, readable by its owner only. Default: the SQLite \
-               file's name with `.key`, which `ward serve` makes beside a new database if it listens on loopback only.",
+        help: "A file with the key under which secrets are sealed, readable by its owner only. Default: the \
+               SQLite file's name with `.key`. `ward serve` creates it beside a new database if it listens on loopback only.",
         secret: false,
         apply: |draft, text| {
             draft.master_key_file = Some(path(text)?);
@@ -302,7 +304,7 @@ pub static SETTINGS: &[Setting] = &[
         issuers,
         issuers,
         |it: Vec<IssuerConfig>| show_issuers(&it),
-        "Whose access tokens are accepted besides API keys: a JSON list here, `[[issuers]]` tables in the file. \
+        "Issuers whose access tokens are accepted beside API keys: a JSON list here, `[[issuers]]` tables in the file. \
          See `docs/identity.md`."
     ),
     plain!(
@@ -357,7 +359,7 @@ pub static SETTINGS: &[Setting] = &[
         limits.write_idle,
         |it| duration(it, TENTH..=HOUR),
         show_duration,
-        "Longest time a client may leave its answer unread."
+        "Longest time that a client may leave its answer unread."
     ),
     plain!(
         "Limits",
@@ -384,7 +386,7 @@ pub static SETTINGS: &[Setting] = &[
         limits.shutdown_time,
         |it| duration(it, Duration::ZERO..=HOUR),
         show_duration,
-        "How long a shutdown waits for requests that were accepted. A second signal ends it at once."
+        "How long a shutdown waits for accepted requests. A second signal ends it at once."
     ),
     Setting {
         key: "rates",
@@ -410,8 +412,8 @@ pub static SETTINGS: &[Setting] = &[
         rates.failed_credentials,
         rate,
         show_rate,
-        "Refused credentials per client address: how many at once, and how many come back per minute. Valid \
-         credentials are never refused for them."
+        "Refused credentials per client address: the number at once, and the number that comes back per minute. \
+         Valid credentials are never refused because of them."
     ),
     plain!(
         "Rates",
@@ -482,7 +484,7 @@ pub static SETTINGS: &[Setting] = &[
         key: "log_filter",
         chapter: "Running",
         form: "FILTER",
-        help: "What is logged: a level (error, warn, info, debug, trace), or directives such as `info,ward::sync=debug`.",
+        help: "The logged events: a level (error, warn, info, debug, trace), or directives such as `info,ward::sync=debug`.",
         secret: false,
         apply: |draft, text| {
             tracing_subscriber::EnvFilter::try_new(text)
@@ -494,7 +496,7 @@ pub static SETTINGS: &[Setting] = &[
     },
 ];
 
-/// The setting of this key.
+/// Finds a setting by its key.
 pub fn by_key(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.key == key)
 }
@@ -508,7 +510,7 @@ pub(super) fn path(text: &str) -> Read<PathBuf> {
     nonempty(text).map(PathBuf::from)
 }
 
-/// 32 bytes from base64. The sentence never repeats what it was given.
+/// Decodes 32 bytes from base64. The error never repeats the text.
 pub(super) fn key_bytes(text: &str) -> Read<Zeroizing<[u8; 32]>> {
     let wrong = || "must be 32 bytes in base64 (44 characters)".to_owned();
     let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| wrong())?);
@@ -520,7 +522,7 @@ pub(super) fn key_bytes(text: &str) -> Read<Zeroizing<[u8; 32]>> {
     Ok(key)
 }
 
-/// A database URL as it may be shown.
+/// A database URL for display, without its password.
 fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());

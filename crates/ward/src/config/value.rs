@@ -1,6 +1,6 @@
-//! How values are written: the same in a flag, the environment and a file, and the same when shown.
+//! The notation of values. It is the same in a flag, the environment and a file, and for display.
 //!
-//! Each `parse` says what it wanted; naming the setting is the caller's.
+//! Each parser's error says what it expects; the caller adds the name of the setting.
 
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
@@ -12,12 +12,13 @@ use ipnet::IpNet;
 
 use super::Rate;
 
-/// What a reader of a value answers: the value, or what is wrong with it.
+/// The result of a parser: the value, or the problem as a phrase that follows the setting's name.
 pub(super) type Read<T> = Result<T, String>;
 
 pub(super) fn address(text: &str) -> Read<SocketAddr> {
     let text = text.trim();
-    // Names are not looked up: what they mean can change after Ward has decided whether it listens on loopback only.
+    // Host names are not looked up. Their addresses can change after Ward has decided whether it listens on
+    // loopback only.
     let text =
         text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
     text.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8080 or [::1]:8080".to_owned())
@@ -81,7 +82,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let (unit, factor) =
         DURATIONS.iter().find(|(_, factor)| millis.is_multiple_of(*factor)).unwrap_or(&("ms", 1));
-    // Whole days are few and read better in hours, which is how the defaults are spoken of.
+    // One or two days read better in hours, the unit in which the documentation states defaults.
     if *unit == "d" && millis / factor < 3 {
         return format!("{}h", millis / 3_600_000);
     }
@@ -99,7 +100,7 @@ pub(super) fn show_rate(rate: Rate) -> String {
     format!("{}:{}", rate.burst, rate.per_minute)
 }
 
-/// The comma-separated items of `text`, none of them empty.
+/// The comma-separated items of `text` that are not empty.
 fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
@@ -125,7 +126,7 @@ pub(super) fn origins(text: &str) -> Read<Vec<String>> {
 /// The longest path prefix of a public URL, bytes.
 const LONGEST_PREFIX: usize = 200;
 
-/// Scheme, authority and a path prefix, if there is one. Without a slash at the end.
+/// Parses scheme, authority and an optional path prefix. The result has no slash at the end.
 pub(super) fn public_url(text: &str) -> Read<String> {
     let form = || {
         "must be a scheme and an authority, with a path prefix of letters, digits, `-`, `_`, `.` and `~` at most, such as \
@@ -144,7 +145,7 @@ pub(super) fn public_url(text: &str) -> Read<String> {
     if genuine { Ok(format!("{base}{prefix}")) } else { Err(form()) }
 }
 
-/// Scheme and authority, and nothing after them.
+/// Parses a scheme and an authority with nothing after them.
 pub(super) fn origin(text: &str) -> Read<String> {
     let form = || "must be a scheme and an authority, such as https://ward.example.com".to_owned();
     let uri: http::Uri = text.trim().trim_end_matches('/').parse().map_err(|_| form())?;
@@ -160,7 +161,7 @@ pub(super) fn show_list<T: ToString>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// One of a few words.
+/// Parses one of a few words.
 pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Read<T> {
     let found = choices.iter().find(|(word, _)| *word == text.trim());
     found.map(|(_, value)| *value).ok_or_else(|| {

@@ -1,7 +1,7 @@
 use super::super::settings::HIDDEN;
 use super::*;
 
-/// Resolves `file`, variables and flags, the file standing at `ward.toml`.
+/// Resolves `file` (as `ward.toml`), variables and flags.
 fn resolve(
     file: &str,
     environment: &[(&str, &str)],
@@ -57,7 +57,7 @@ fn unknown_settings_are_named_with_the_nearest_known_one() {
         error,
         "lisen in ward.toml is not a setting. Did you mean listen?\n\
          WARD_DATABSE is not a setting. Did you mean WARD_DATABASE?\n\
-         WARD_BANANA is not a setting. `ward config` lists those there are."
+         WARD_BANANA is not a setting. `ward config` lists all settings."
     );
 }
 
@@ -98,10 +98,7 @@ fn what_contradicts_is_refused_by_name() {
         assert!(error.contains(expected), "{file}: {error}");
     }
     let error = refused(&format!("master_key = '{KEY}'"), &[("WARD_MASTER_KEY_FILE", "k")], &[]);
-    assert_eq!(
-        error,
-        "master_key in ward.toml and WARD_MASTER_KEY_FILE are both set: one key, from one place"
-    );
+    assert_eq!(error, "master_key in ward.toml and WARD_MASTER_KEY_FILE are both set: set only one of them");
 }
 
 #[test]
