@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use ward::sync::worker::{Options, Worker};
+use ward::deliveries::worker::{Options, Worker};
 use ward_ehr::{Limits, Outbound, Tokens};
 use ward_test::{Engine, Server, Tenant};
 use ward_test_db::postgres;

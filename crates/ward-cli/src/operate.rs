@@ -7,10 +7,10 @@ use clap::CommandFactory as _;
 use serde_json::json;
 use ward::app::{Access, App, Stage};
 use ward::config::Config;
+use ward::deliveries::actions::InEhr;
 use ward::http::contract::Contract;
 use ward::ids::{DeliveryId, WorkspaceId};
 use ward::quotas::Quota;
-use ward::sync::actions::InEhr;
 use ward::{operator, router, telemetry};
 
 use crate::args::{CallsAction, Cli, DbAction, KeyAction, MemberAction, SyncAction, WorkspaceAction};

@@ -17,6 +17,7 @@ use crate::audit::exports::worker as exporter;
 use crate::audit::refusals::Refusals;
 use crate::clock::Clock;
 use crate::config::{self, Config, ConfigError, MasterKey};
+use crate::deliveries::worker::{self, Worker};
 use crate::error::ApiError;
 use crate::http::contract::{Contract, ContractError};
 use crate::http::limits::ClientRates;
@@ -24,14 +25,12 @@ use crate::http::{Context, idempotency};
 use crate::identity::issuers::{FetchError, Issuers};
 use crate::ids::WorkspaceId;
 use crate::integrations::outbound::Wire;
-use crate::members::invitations;
 use crate::quotas::rate::RequestRates;
 use crate::router;
 use crate::shares::{self, Holder, Shares};
-use crate::sync::worker::{self, Worker};
 use crate::vault::{self, Vault, VaultError};
 use crate::work::Work;
-use crate::{api_keys, closing, sync, workspaces};
+use crate::{api_keys, closing, deliveries, invitations, workspaces};
 
 /// Every migration, in order.
 pub const MIGRATIONS: &[Migration] = &[
@@ -161,16 +160,16 @@ pub struct App {
     pub refusals: Refusals,
     /// Last uses that wait for the next flush.
     pub last_used: LastUsed,
-    /// Wakes and stops the delivery workers.
-    pub sync: sync::Wake,
-    /// Requests per second of each workspace.
+    /// Wakes the workers that deliver to EHRs.
+    pub sync: deliveries::Wake,
+    /// Requests a second of each workspace.
     pub request_rates: RequestRates,
     /// Wakes the task that closes the rows of endings.
     pub ended: Notify,
     /// The store of exports; `None` if exports are off.
     pub exports: Option<Place>,
-    /// Wakes and stops the export worker.
-    pub export_wake: sync::Wake,
+    /// Wakes the worker that writes exports.
+    pub export_wake: deliveries::Wake,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     flushing: tokio::sync::Mutex<()>,
     delivering: Mutex<Option<JoinHandle<()>>>,
@@ -268,11 +267,11 @@ impl App {
             watch: crate::http::watch::Watch::default(),
             refusals: Refusals::default(),
             last_used: LastUsed::default(),
-            sync: sync::Wake::default(),
+            sync: deliveries::Wake::default(),
             request_rates: RequestRates::default(),
             ended: Notify::new(),
             exports,
-            export_wake: sync::Wake::default(),
+            export_wake: deliveries::Wake::default(),
             tasks: Mutex::new(Vec::new()),
             flushing: tokio::sync::Mutex::default(),
             delivering: Mutex::new(None),

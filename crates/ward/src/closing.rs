@@ -6,7 +6,8 @@ use crate::endings::{self, Ended, Ending, Kind, STEP};
 use crate::error::ApiError;
 use crate::http::Context;
 use crate::ids::PrincipalId;
-use crate::members::{actions as members, invitations::actions as invitations};
+use crate::invitations::actions as invitations;
+use crate::members::actions as members;
 use crate::workspaces;
 
 /// Waiting endings that the gauge counts at most.

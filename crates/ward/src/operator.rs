@@ -15,14 +15,14 @@ use ward_db::backup::{self, Checked};
 use crate::app::{App, MIGRATIONS, VERSION};
 use crate::audit::Actor;
 use crate::calls::operator::{self as calls, Proof};
+use crate::deliveries::actions::{self as steering, InEhr, Resolved, Retried};
+use crate::deliveries::{self, LaneShown};
 use crate::error::ApiError;
 use crate::http::Context;
 use crate::http::validate::{Loc, Problem};
 use crate::ids::{DeliveryId, IntegrationId, WorkspaceId};
 use crate::integrations;
 use crate::quotas::operator::{self as quotas, Line, NewLimit};
-use crate::sync::actions::{self as steering, InEhr, Resolved, Retried};
-use crate::sync::{self, LaneShown};
 use crate::workspaces::State;
 use crate::workspaces::operator::{self as workspaces, Overview, RegionCheck};
 
@@ -243,7 +243,9 @@ async fn active_workspace(app: &App, slug_or_id: &str) -> Result<WorkspaceId, Op
 pub async fn sync_status(app: &App, slug_or_id: &str) -> Result<Vec<LaneShown>, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
     app.db
-        .read_long("operator.sync_status", move |tx| sync::lanes(tx, workspace).map_err(OperatorError::from))
+        .read_long("operator.sync_status", move |tx| {
+            deliveries::lanes(tx, workspace).map_err(OperatorError::from)
+        })
         .await
 }
 
@@ -348,5 +350,5 @@ pub fn restore_backup(
     database: &str,
     progress: impl FnMut(backup::Progress),
 ) -> Result<Checked, ward_db::Error> {
-    backup::restore(file, database, MIGRATIONS, VERSION, sync::doubt_all, progress)
+    backup::restore(file, database, MIGRATIONS, VERSION, deliveries::doubt_all, progress)
 }

@@ -12,16 +12,16 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::http::contract::{ContractError, Rule};
 use crate::http::{Call, Endpoint, Reply, cors, health, redirecting, refusing, region};
-use crate::{api_keys, audit, bounds, calls, identity, integrations, members, quotas, sync, workspaces};
+use crate::{
+    api_keys, audit, bounds, calls, deliveries, identity, integrations, invitations, members, phone, quotas,
+    test_callers, twilio, workspaces,
+};
 
 /// The value rules of the rooms, by the schema that they extend.
 pub const RULES: &[(&str, Rule)] = &[
     ("#/components/schemas/StrippedNonemptyString", bounds::name),
     ("#/components/schemas/TestCallerNumbersRequest/properties/numbers/items", bounds::number),
-    (
-        "#/components/schemas/TestCallerNumbersRequest/properties/numbers/items",
-        workspaces::test_callers::rule,
-    ),
+    ("#/components/schemas/TestCallerNumbersRequest/properties/numbers/items", phone::rule),
     ("#/components/schemas/ReportCallRequest/properties/caller_id", calls::api::party_rule),
     ("#/components/schemas/ReportCallRequest/properties/phone_number", calls::api::party_rule),
     ("#/components/schemas/ReportCallRequest", calls::api::period_rule),
@@ -30,7 +30,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("#/components/schemas/CreateApiKeyRequest", api_keys::rules::within_role),
     ("#/components/schemas/SetMemberRoleRequest/properties/role", api_keys::rules::role),
     ("#/components/schemas/CreateInvitationRequest/properties/role", api_keys::rules::role),
-    ("#/components/schemas/EmailAddress", members::invitations::rules::email),
+    ("#/components/schemas/EmailAddress", invitations::rules::email),
     ("#/components/schemas/CreateIntegrationRequest/properties/name", integrations::rules::name),
     ("#/components/schemas/CreateIntegrationRequest/properties/base_url", integrations::rules::base_url),
     (
@@ -70,11 +70,11 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("update-workspace", "workspaces", workspaces::api::update)?;
     routes.on("provision-workspace", "workspaces", workspaces::api::provision)?;
     routes.on("archive-workspace", "workspaces", workspaces::api::archive)?;
-    routes.on("get-test-caller-numbers", "workspaces", workspaces::api::test_callers)?;
-    routes.on("update-test-caller-numbers", "workspaces", workspaces::api::set_test_callers)?;
+    routes.on("get-test-caller-numbers", "workspaces", test_callers::api::numbers)?;
+    routes.on("update-test-caller-numbers", "workspaces", test_callers::api::set_numbers)?;
 
-    routes.on("get-test-credential-ids", "workspaces", workspaces::api::test_credentials)?;
-    routes.on("update-test-credential-ids", "workspaces", workspaces::api::set_test_credentials)?;
+    routes.on("get-test-credential-ids", "workspaces", test_callers::api::credentials)?;
+    routes.on("update-test-credential-ids", "workspaces", test_callers::api::set_credentials)?;
     routes.on("check-environment-conversion", "workspaces", workspaces::api::check_environment)?;
     routes.on("convert-workspace-environment", "workspaces", workspaces::api::convert_environment)?;
     routes.on("get-usage", "quotas", quotas::api::get)?;
@@ -95,14 +95,14 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("nominate-owner", "members", members::api::nominate)?;
     routes.on("cancel-ownership-transfer", "members", members::api::cancel)?;
     routes.on("accept-ownership", "members", members::api::accept)?;
-    routes.on("list-invitations", "members", members::invitations::api::list)?;
-    routes.on("create-invitation", "members", members::invitations::api::create)?;
-    routes.on("revoke-invitation", "members", members::invitations::api::revoke)?;
-    routes.on("extend-invitation", "members", members::invitations::api::extend)?;
-    routes.on("resend-invitation", "members", members::invitations::api::resend)?;
-    routes.on("list-my-invitations", "members", members::invitations::api::list_own)?;
-    routes.on("accept-my-invitation", "members", members::invitations::api::accept_own)?;
-    routes.on("accept-invitation", "members", members::invitations::api::accept)?;
+    routes.on("list-invitations", "members", invitations::api::list)?;
+    routes.on("create-invitation", "members", invitations::api::create)?;
+    routes.on("revoke-invitation", "members", invitations::api::revoke)?;
+    routes.on("extend-invitation", "members", invitations::api::extend)?;
+    routes.on("resend-invitation", "members", invitations::api::resend)?;
+    routes.on("list-my-invitations", "members", invitations::api::list_own)?;
+    routes.on("accept-my-invitation", "members", invitations::api::accept_own)?;
+    routes.on("accept-invitation", "members", invitations::api::accept)?;
 
     routes.on("list-integrations", "integrations", integrations::api::list)?;
     routes.on("create-integration", "integrations", integrations::api::create)?;
@@ -116,18 +116,18 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("list-calls", "calls", calls::api::list)?;
     routes.on("get-call", "calls", calls::api::get)?;
     routes.on("report-call", "calls", calls::api::report)?;
-    routes.on("get-twilio", "calls", calls::api::twilio)?;
-    routes.on("set-twilio", "calls", calls::api::set_twilio)?;
-    routes.on("delete-twilio", "calls", calls::api::delete_twilio)?;
-    routes.on("receive-twilio-status", "calls", calls::api::receive)?;
+    routes.on("get-twilio", "calls", twilio::api::get)?;
+    routes.on("set-twilio", "calls", twilio::api::set)?;
+    routes.on("delete-twilio", "calls", twilio::api::delete)?;
+    routes.on("receive-twilio-status", "calls", twilio::api::receive)?;
 
-    routes.on("list-deliveries", "sync", sync::api::list)?;
-    routes.on("get-delivery", "sync", sync::api::get)?;
-    routes.on("retry-delivery", "sync", sync::api::retry)?;
-    routes.on("resolve-delivery", "sync", sync::api::resolve)?;
-    routes.on("retry-failed-deliveries", "sync", sync::api::retry_failed)?;
-    routes.on("get-sync-status", "sync", sync::api::status)?;
-    routes.on("hold-integration", "sync", sync::api::hold)?;
+    routes.on("list-deliveries", "sync", deliveries::api::list)?;
+    routes.on("get-delivery", "sync", deliveries::api::get)?;
+    routes.on("retry-delivery", "sync", deliveries::api::retry)?;
+    routes.on("resolve-delivery", "sync", deliveries::api::resolve)?;
+    routes.on("retry-failed-deliveries", "sync", deliveries::api::retry_failed)?;
+    routes.on("get-sync-status", "sync", deliveries::api::status)?;
+    routes.on("hold-integration", "sync", deliveries::api::hold)?;
 
     routes.on("list-audit-events", "audit", audit::api::list)?;
     routes.on("get-audit-summary", "audit", audit::api::summary)?;

@@ -5,15 +5,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const ROOMS: [&str; 10] = [
+const ROOMS: [&str; 13] = [
     "api_keys",
     "audit",
     "calls",
+    "deliveries",
     "endings",
     "identity",
     "integrations",
+    "invitations",
     "members",
-    "sync",
+    "test_callers",
+    "twilio",
     "vault",
     "workspaces",
 ];
@@ -89,7 +92,12 @@ fn the_wire_knows_no_database_and_few_know_the_wire() {
         assert!(!wire.contains(stranger), "ward-ehr depends on {stranger}");
     }
     // `note.rs` only says what a call is, `tried.rs` what an answer means; they send nothing.
-    let allowed = ["integrations/outbound.rs", "sync/note.rs", "sync/worker.rs", "sync/worker/tried.rs"];
+    let allowed = [
+        "integrations/outbound.rs",
+        "deliveries/note.rs",
+        "deliveries/worker.rs",
+        "deliveries/worker/tried.rs",
+    ];
     let allowed = allowed.map(|file| format!("crates/ward/src/{file}"));
     for source in sources("crates/ward/src").iter().chain(&sources("crates/ward-cli/src")) {
         let calls = code(source).any(|line| line.contains("ward_ehr"));
@@ -105,7 +113,9 @@ fn sql_stands_only_where_sql_belongs() {
     for source in sources("crates/ward/src").iter().chain(&sources("crates/ward-cli/src")) {
         let found = code(source).any(|line| sql.iter().any(|word| line.contains(word)));
         let belongs = source.path.ends_with("/store.rs")
-            || ["http/idempotency.rs", "sync/outbox.rs"].iter().any(|place| source.path.ends_with(place));
+            || ["http/idempotency.rs", "deliveries/outbox.rs"]
+                .iter()
+                .any(|place| source.path.ends_with(place));
         assert!(!found || belongs, "{} holds SQL", source.path);
         with_sql += usize::from(found);
     }
@@ -130,7 +140,17 @@ fn a_room_uses_another_rooms_face_and_never_its_store() {
 fn only_the_router_names_the_rooms_routes() {
     for source in sources("crates/ward/src") {
         if source.path.ends_with("/router.rs") {
-            for room in ["api_keys", "audit", "calls", "integrations", "sync", "workspaces"] {
+            for room in [
+                "api_keys",
+                "audit",
+                "calls",
+                "deliveries",
+                "integrations",
+                "invitations",
+                "test_callers",
+                "twilio",
+                "workspaces",
+            ] {
                 assert!(source.text.contains(&format!("{room}::api::")), "the router does not name {room}");
             }
             continue;
@@ -262,10 +282,10 @@ fn assert_portable(place: &str, sql: &str) {
 /// tenant's writes.
 #[test]
 fn a_worker_opens_no_secret_where_it_writes() {
-    let worker: Vec<Source> = sources("crates/ward/src/sync");
+    let worker: Vec<Source> = sources("crates/ward/src/deliveries");
     for source in &worker {
         for word in ["vault.open", "vault.clone", "sealed("] {
-            let allowed = source.path.ends_with("sync/actions.rs") && word == "vault.clone";
+            let allowed = source.path.ends_with("deliveries/actions.rs") && word == "vault.clone";
             assert!(
                 allowed || !code(source).any(|line| line.contains(word)),
                 "{} opens secrets",

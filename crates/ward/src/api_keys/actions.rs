@@ -19,7 +19,7 @@ use crate::http::{Context, Reply};
 use crate::identity::{self, PrincipalKind};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::quotas::{self, Change as Count};
-use crate::workspaces;
+use crate::{test_callers, workspaces};
 
 /// `CreateApiKeyRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
@@ -307,7 +307,7 @@ fn end(tx: &mut Tx<'_>, context: &Context, actor: Actor, key: &ApiKey) -> Result
     let members = if key.kind == PrincipalKind::Service { -1 } else { 0 };
     quotas::give_back(tx, key.workspace, Count { keys: -1, members, ..Count::default() })?;
     store::revoke(tx, key, context.now)?;
-    workspaces::forget_test_credentials(tx, key.workspace, context.now)?;
+    test_callers::forget_ended_credentials(tx, key.workspace, context.now)?;
     if key.kind == PrincipalKind::Service {
         identity::leave(tx, key.principal, key.workspace)?;
     }

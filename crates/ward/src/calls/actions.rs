@@ -1,14 +1,14 @@
-//! Writes on calls: reports with their consequences, and the setup of Twilio.
+//! Writes on calls: reports, and what they decide.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use ward_db::{Timestamp, Tx};
 
-use super::store::{self, TwilioAccount};
-use super::{CallRecord, Caller, Decision, Direction, RealDirection, Report, Reporter, Status, TestRule};
+use super::{
+    CallRecord, Caller, Decision, Direction, RealDirection, Report, Reporter, Status, TestRule, store,
+};
 use crate::access::Permission;
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
@@ -18,8 +18,8 @@ use crate::http::caller::{Entry, Held};
 use crate::http::validate::{Json, Problem};
 use crate::ids::{CallId, IntegrationId, WorkspaceId};
 use crate::quotas::{self, Change as Count, Limits};
-use crate::workspaces::{self, Workspace};
-use crate::{integrations, sync};
+use crate::workspaces::Workspace;
+use crate::{deliveries, integrations, test_callers};
 
 /// How long the delivery of a call that Twilio reported as ended waits for the runtime's report, with its
 /// summary and patient.
@@ -79,42 +79,14 @@ pub async fn report(app: &Arc<App>, entry: Entry, sid: String, report: Report) -
     Ok(recorded)
 }
 
-/// Applies a report of Twilio, if the account that verified its signature is unchanged.
-pub async fn report_by_twilio(
-    app: &Arc<App>,
-    context: Arc<Context>,
-    workspace: WorkspaceId,
-    verified: Timestamp,
-    sid: String,
-    report: Report,
-) -> Result<(), ApiError> {
-    let usual = app.config.quotas;
-    let (recorded, _) = app
-        .db
-        .write("calls.twilio", move |tx| {
-            workspaces::guard(tx, workspace)?;
-            let account = store::twilio(tx, workspace)?.filter(|account| account.updated_at == verified);
-            let (Some(_), Some(workspace)) = (account, workspaces::active(tx, workspace)?) else {
-                return Err(ApiError::callback_refused());
-            };
-            record(tx, &context, Actor::NOBODY, (&workspace, &usual), &sid, Reporter::Twilio, &report)
-        })
-        .await?;
-    if recorded.sync == Some(Decision::Owed) {
-        app.sync.wake();
-    }
-    Ok(())
-}
-
-/// The bytes of a call that count as stored.
+/// How many bytes of a call count as stored.
 fn stored(call: &CallRecord) -> usize {
     Value::from(call.details.clone()).to_string().len()
 }
 
-/// Records a report, in the order that the workspace's guard row gives. So a change of the list of test
-/// callers comes wholly before a first report or wholly after it. It returns the call, and whether the call
-/// was known before.
-fn record(
+/// Records a report, in the order that the workspace's guard row gives: a change of the list of test callers is wholly
+/// before a first report or wholly after it, never beside it. With the call it gives whether the call was known before.
+pub(crate) fn record(
     tx: &mut Tx<'_>,
     context: &Context,
     actor: Actor,
@@ -144,7 +116,7 @@ fn record(
     let told_all = reporter == Reporter::Runtime && report.status.is_final();
     if call == before {
         if told_all {
-            sync::hurry(tx, workspace.id, call.id, context.now)?;
+            deliveries::hurry(tx, workspace.id, call.id, context.now)?;
         }
         return Ok((call, true));
     }
@@ -156,12 +128,12 @@ fn record(
     quotas::give_back(tx, workspace.id, Count { bytes: more, ..Count::default() })?;
     store::update(tx, workspace.id, &call)?;
     if before.detail("patient_id").is_none() && call.detail("patient_id").is_some() {
-        sync::patient_known(tx, workspace.id, call.id, context.now)?;
+        deliveries::patient_known(tx, workspace.id, call.id, context.now)?;
     }
     if finished {
         finish(tx, context, actor, workspace, &call, reporter, owed_to)?;
     } else if told_all {
-        sync::hurry(tx, workspace.id, call.id, context.now)?;
+        deliveries::hurry(tx, workspace.id, call.id, context.now)?;
     }
     Ok((call, true))
 }
@@ -221,7 +193,7 @@ fn begin(
     let callee = report.callee.as_ref();
     let numbers = (caller.number(), callee.and_then(Caller::number));
     let made_with = [actor.credential, report.credential];
-    let listed = workspaces::test_parties(tx, workspace, numbers.0, numbers.1, made_with)?;
+    let listed = test_callers::parties(tx, workspace, numbers.0, numbers.1, made_with)?;
     let test_rule = TestRule::of(listed);
     let mut details = Map::new();
     if let Some(callee) = callee.and_then(Caller::text) {
@@ -309,7 +281,7 @@ fn finish(
             Reporter::Runtime => context.now,
             Reporter::Twilio => context.now.saturating_add(RUNTIMES_TURN),
         };
-        sync::enqueue(tx, workspace.id, integration, call.id, direction, (context.now, due_at))?;
+        deliveries::enqueue(tx, workspace.id, integration, call.id, direction, (context.now, due_at))?;
     }
     let what = json!({
         "direction": call.direction.name(),
@@ -346,90 +318,6 @@ pub async fn note_read(
                     metadata: what.clone(),
                 },
             )
-        })
-        .await
-}
-
-fn twilio_event<'a>(context: &'a Context, held: &Held, action: &'static str, metadata: Value) -> Event<'a> {
-    Event {
-        workspace: held.seen.workspace.id,
-        service: "calls",
-        action,
-        resource_type: "twilio_account",
-        resource_id: None,
-        resource_name: None,
-        actor: Actor::of(&held.caller),
-        context,
-        metadata,
-    }
-}
-
-/// `TwilioSetupRequest`, validated, with its tokens in clear text.
-#[derive(Deserialize)]
-pub struct NewTwilioSetup {
-    account_sid: String,
-    auth_token: String,
-    secondary_auth_token: Option<String>,
-}
-
-/// Sets up the workspace's Twilio account. Its tokens are sealed with workspace and field as associated
-/// data.
-pub async fn set_twilio(
-    app: &Arc<App>,
-    entry: Entry,
-    new: NewTwilioSetup,
-) -> Result<TwilioAccount, ApiError> {
-    let workspace = entry.workspace()?.id;
-    let seal =
-        |token: &str, place: String| app.vault.seal(token.as_bytes(), &place).map_err(ApiError::internal);
-    let sealed = seal(&new.auth_token, super::twilio::token_place(workspace))?;
-    let secondary = new.secondary_auth_token.as_deref();
-    let secondary =
-        secondary.map(|token| seal(token, super::twilio::secondary_token_place(workspace))).transpose()?;
-    let account_sid = new.account_sid;
-    let vault = app.vault.clone();
-    app.db
-        .write("calls.set_twilio", move |tx| {
-            let held = entry.hold(tx)?;
-            crate::vault::hold(tx, &vault)?;
-            let workspace = held.seen.workspace.id;
-            let former = store::twilio(tx, workspace)?;
-            let now = entry.context.now;
-            // Strictly later, because a callback in progress compares this time to see whether its token is
-            // still in use.
-            let updated_at = former
-                .as_ref()
-                .map_or(now, |former| now.max(Timestamp::from_micros(former.updated_at.micros() + 1)));
-            let account = TwilioAccount {
-                account_sid: account_sid.clone(),
-                auth_token: sealed.clone(),
-                secondary_auth_token: secondary.clone(),
-                created_at: former.as_ref().map_or(now, |former| former.created_at),
-                updated_at,
-            };
-            store::set_twilio(tx, workspace, &account)?;
-            let what = json!({
-                "account_sid": { "from": former.map(|former| former.account_sid), "to": account_sid },
-                "has_secondary_auth_token": secondary.is_some(),
-            });
-            audit::record(
-                tx,
-                twilio_event(&entry.context, &held, "twilio.update", json!({ "changes": what })),
-            )?;
-            Ok(account)
-        })
-        .await
-}
-
-/// Removes the workspace's Twilio account. A missing account is no error.
-pub async fn remove_twilio(app: &Arc<App>, entry: Entry) -> Result<(), ApiError> {
-    app.db
-        .write("calls.remove_twilio", move |tx| {
-            let held = entry.hold(tx)?;
-            if store::remove_twilio(tx, held.seen.workspace.id)? {
-                audit::record(tx, twilio_event(&entry.context, &held, "twilio.delete", json!({})))?;
-            }
-            Ok(())
         })
         .await
 }

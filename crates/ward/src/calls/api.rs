@@ -1,4 +1,4 @@
-//! The JSON routes of calls, and the one that Twilio posts to.
+//! The JSON routes of calls.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -6,23 +6,19 @@ use uuid::Uuid;
 use ward_db::Timestamp;
 
 use super::actions::Recorded;
-use super::store::{self, Filter, TwilioAccount};
-use super::{CallRecord, Caller, Decision, Direction, Report, Status, TestRule, actions, twilio};
+use super::store::{self, Filter};
+use super::{CallRecord, Caller, Decision, Direction, Report, Status, TestRule, actions, is_sid};
+use crate::deliveries;
 use crate::error::ApiError;
 use crate::http::contract::RuleProblem;
 use crate::http::validate::{Json, Problem};
 use crate::http::{Call, Reply};
 use crate::ids::{CallId, CredentialId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::scan::{self, Found, Wanted};
-use crate::sync;
 
 /// Totals are exact up to this number; beyond it, they are this number.
 const TOTAL_LIMIT: i64 = 10_000;
-/// The longest accepted sid, in characters.
-const LONGEST_SID: usize = 128;
-/// The longest kept status that Ward does not know, in characters. The document has the same bound.
-pub const LONGEST_STATUS: usize = 64;
-/// Fields of a report that no filter uses.
+/// What a report says that no filter asks for.
 const DETAILS: [&str; 10] = [
     "turns",
     "has_recording",
@@ -73,14 +69,6 @@ pub fn period_rule(value: &Value) -> Vec<RuleProblem> {
         }],
         _ => Vec::new(),
     }
-}
-
-/// Whether a text can be a call's sid. It must contain a capital letter or a digit, so that the name of a
-/// collection below `/calls/`, such as `benchmarks`, is never taken for a call.
-pub fn is_sid(text: &str) -> bool {
-    (1..=LONGEST_SID).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
-        && text.bytes().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase())
 }
 
 /// `CallSummary`
@@ -211,7 +199,7 @@ struct Sync {
 }
 
 impl Detail {
-    fn of(workspace: WorkspaceId, call: &CallRecord, owed: Option<&sync::Owed>) -> Self {
+    fn of(workspace: WorkspaceId, call: &CallRecord, owed: Option<&deliveries::Owed>) -> Self {
         let detail = |name: &str| call.details.get(name).cloned().unwrap_or(Value::Null);
         let mut summary_fields = Summary::from(call);
         let turn_count = std::mem::replace(&mut summary_fields.turns, json!([]));
@@ -257,7 +245,7 @@ fn explanation(rule: TestRule, version: i64) -> String {
 }
 
 impl Sync {
-    fn of(call: &CallRecord, owed: Option<&sync::Owed>) -> Self {
+    fn of(call: &CallRecord, owed: Option<&deliveries::Owed>) -> Self {
         let explanation = match (call.sync, call.direction.real()) {
             (None, Some(_)) => "The call has not finished; its end decides whether it is owed to the EHR.",
             (None, None) => "The call is not real: it will not be sent to the EHR.",
@@ -271,7 +259,7 @@ impl Sync {
             }
         };
         let not_sent = (call.sync == Some(Decision::Excluded))
-            .then(|| call.sync_connector.as_deref().and_then(sync::resource_of))
+            .then(|| call.sync_connector.as_deref().and_then(deliveries::resource_of))
             .flatten();
         Self {
             decision: call.sync.map(Decision::name),
@@ -373,9 +361,9 @@ fn detail(
     tx: &mut ward_db::Tx<'_>,
     workspace: WorkspaceId,
     sid: &str,
-) -> Result<Option<(CallRecord, Option<sync::Owed>)>, ward_db::Error> {
+) -> Result<Option<(CallRecord, Option<deliveries::Owed>)>, ward_db::Error> {
     let Some(found) = store::by_sid(tx, workspace, sid)? else { return Ok(None) };
-    let owed = sync::owed_for(tx, workspace, found.id)?;
+    let owed = deliveries::owed_for(tx, workspace, found.id)?;
     Ok(Some((found, owed)))
 }
 
@@ -399,7 +387,7 @@ pub async fn report(mut call: Call) -> Result<Reply, ApiError> {
     let id = recorded.id;
     let owed = match recorded.sync {
         Some(Decision::Owed) => {
-            call.app.db.read("calls.owed", move |tx| sync::owed_for(tx, workspace, id)).await?
+            call.app.db.read("calls.owed", move |tx| deliveries::owed_for(tx, workspace, id)).await?
         }
         _ => None,
     };
@@ -447,67 +435,4 @@ fn read_report(body: &Map<String, Value>) -> Result<Report, ApiError> {
         service_id: text("service_id").map(str::to_owned),
         details,
     })
-}
-
-/// `TwilioSetupResponse`
-#[derive(Serialize)]
-struct TwilioSetup {
-    configured: bool,
-    account_sid: Option<String>,
-    auth_token_reference: Option<String>,
-    secondary_auth_token_reference: Option<String>,
-    status_callback_url: Option<String>,
-    created_at: Option<Timestamp>,
-    updated_at: Option<Timestamp>,
-}
-
-impl TwilioSetup {
-    fn of(call: &Call, workspace: WorkspaceId, account: Option<TwilioAccount>) -> Self {
-        Self {
-            configured: account.is_some(),
-            auth_token_reference: account.is_some().then(|| twilio::token_place(workspace)),
-            secondary_auth_token_reference: account
-                .as_ref()
-                .filter(|account| account.secondary_auth_token.is_some())
-                .map(|_| twilio::secondary_token_place(workspace)),
-            status_callback_url: twilio::callback_url(call.app.config.public_url.as_deref(), workspace),
-            created_at: account.as_ref().map(|account| account.created_at),
-            updated_at: account.as_ref().map(|account| account.updated_at),
-            account_sid: account.map(|account| account.account_sid),
-        }
-    }
-}
-
-/// `get-twilio`
-pub async fn twilio(call: Call) -> Result<Reply, ApiError> {
-    let workspace = call.enter().await?.workspace()?.id;
-    let account = call.app.db.read("calls.twilio_setup", move |tx| store::twilio(tx, workspace)).await?;
-    Reply::ok(&TwilioSetup::of(&call, workspace, account))
-}
-
-/// `set-twilio`
-pub async fn set_twilio(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<actions::NewTwilioSetup>().await?;
-    let workspace = entry.workspace()?.id;
-    let account = actions::set_twilio(&call.app, entry, sent.value).await?;
-    Reply::ok(&TwilioSetup::of(&call, workspace, Some(account)))
-}
-
-/// `delete-twilio`
-pub async fn delete_twilio(call: Call) -> Result<Reply, ApiError> {
-    let entry = call.enter().await?;
-    actions::remove_twilio(&call.app, entry).await?;
-    Ok(Reply::no_content())
-}
-
-/// `receive-twilio-status`
-pub async fn receive(mut call: Call) -> Result<Reply, ApiError> {
-    let verified = twilio::verify(&mut call).await?;
-    let workspace = call.workspace().ok_or_else(ApiError::callback_refused)?;
-    if let Some(report) = verified.report {
-        let changed = verified.account_changed_at;
-        actions::report_by_twilio(&call.app, call.context.clone(), workspace, changed, verified.sid, report)
-            .await?;
-    }
-    Ok(Reply::no_content())
 }

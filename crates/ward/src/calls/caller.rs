@@ -8,8 +8,8 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
+use crate::phone::{self, NotANumber, is_keypad_spelling, is_separator};
 use crate::text;
-use crate::workspaces::test_callers::{self, NotANumber, is_keypad_spelling, is_separator};
 
 /// One party of a call: the caller or the callee.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Caller {
     /// Reads the text of a reporter; null and empty mean withheld.
     pub fn read(text: Option<&str>) -> Result<Self, NotACaller> {
         let text = text.unwrap_or_default().trim();
-        if let Some(unseen) = test_callers::unseen(text) {
+        if let Some(unseen) = phone::unseen(text) {
             return Err(NotACaller::Number(unseen));
         }
         match Self::from_network(Some(text)) {
@@ -137,11 +137,10 @@ impl Caller {
 
 /// The number that a text spells; `None` if it spells none.
 fn read_number(text: &str) -> Result<Option<String>, NotANumber> {
-    match test_callers::normalize(text) {
+    match phone::normalize(text) {
         Ok(number) => Ok(Some(number)),
         Err(NotANumber::Unseen(unseen)) => {
-            let hides =
-                matches!(test_callers::normalize(&text::seen(text)), Ok(_) | Err(NotANumber::TrunkZero));
+            let hides = matches!(phone::normalize(&text::seen(text)), Ok(_) | Err(NotANumber::TrunkZero));
             if hides { Err(NotANumber::Unseen(unseen)) } else { Ok(None) }
         }
         Err(NotANumber::TrunkZero) => Err(NotANumber::TrunkZero),
@@ -198,7 +197,7 @@ fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Caller, NotACaller};
-    use crate::workspaces::test_callers::NotANumber;
+    use crate::phone::NotANumber;
 
     fn number(text: &str) -> Caller {
         Caller::Number(text.to_owned())

@@ -9,7 +9,6 @@ pub mod api;
 mod caller;
 pub mod operator;
 mod store;
-pub mod twilio;
 
 use serde_json::{Map, Value};
 use ward_db::{Error, Row, Timestamp, Tx};
@@ -17,7 +16,20 @@ use ward_db::{Error, Row, Timestamp, Tx};
 pub use caller::{Caller, NotACaller};
 
 use crate::ids::{CallId, CredentialId, WorkspaceId};
-use crate::workspaces::TestParties;
+use crate::test_callers::TestParties;
+
+/// Longest sid taken over.
+const LONGEST_SID: usize = 128;
+/// Longest status taken over that Ward does not know, in characters: the document's bound.
+pub const LONGEST_STATUS: usize = 64;
+
+/// Whether a text can be a call's sid. A capital letter or a digit must be in it, so that a collection's name below
+/// `/calls/`, like `benchmarks`, is never taken for a call.
+pub fn is_sid(text: &str) -> bool {
+    (1..=LONGEST_SID).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+        && text.bytes().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase())
+}
 
 /// The direction of a call, which also says whether the call is real.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -415,8 +427,8 @@ fn fill<T: Clone>(known: &mut Option<T>, told: Option<&T>, late: bool) {
     }
 }
 
-/// Counts a reported value that Ward does not know, by its field. Only the call itself keeps the value.
-fn count_unknown(field: &'static str) {
+/// Counts a value of a report that Ward does not know, by its field. The value itself stands only with the call.
+pub(crate) fn count_unknown(field: &'static str) {
     metrics::counter!("ward_unknown_reported_values_total", "field" => field).increment(1);
 }
 

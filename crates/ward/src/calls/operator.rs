@@ -13,7 +13,7 @@ use crate::audit::{self, Actor, Event};
 use crate::error::ApiError;
 use crate::http::Context;
 use crate::ids::{CallId, WorkspaceId};
-use crate::{sync, workspaces};
+use crate::{deliveries, test_callers};
 
 /// Calls that one query reads.
 const PAGE: i64 = 500;
@@ -97,7 +97,7 @@ pub fn prove(
         }
     }
     let violations = calls.iter().filter(|call| !call.excluded).count() + missed.len();
-    let deliveries_of_unreal_calls = sync::owed_by_unreal(tx, workspace)?;
+    let deliveries_of_unreal_calls = deliveries::owed_by_unreal(tx, workspace)?;
     Ok(Proof {
         workspace_id: workspace,
         from,
@@ -120,7 +120,7 @@ fn on_list(
 ) -> Result<(bool, bool), ward_db::Error> {
     let list = match lists.entry(call.list_version) {
         Entry::Occupied(known) => known.into_mut(),
-        Entry::Vacant(free) => free.insert(workspaces::test_callers_of(tx, workspace, call.list_version)?),
+        Entry::Vacant(free) => free.insert(test_callers::numbers_of(tx, workspace, call.list_version)?),
     };
     let has = |number: Option<&str>| number.is_some_and(|number| list.iter().any(|listed| listed == number));
     Ok((has(call.caller.as_deref()), has(call.detail("phone_number"))))
@@ -132,7 +132,7 @@ fn proven(
     call: CallRecord,
     (caller_on_list, callee_on_list): (bool, bool),
 ) -> Result<Proven, ward_db::Error> {
-    let (deliveries, attempts) = sync::sent_for(tx, workspace, call.id)?;
+    let (deliveries, attempts) = deliveries::sent_for(tx, workspace, call.id)?;
     let by_parties = TestRule::of_parties(caller_on_list, callee_on_list);
     let right = call.direction == Direction::Test
         && call.test_rule == by_parties.or(call.test_rule.filter(|rule| *rule == TestRule::Credential));

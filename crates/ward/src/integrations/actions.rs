@@ -19,7 +19,7 @@ use crate::ids::{IntegrationId, WorkspaceId};
 use crate::quotas::{self, Change as Count};
 use crate::shares::Holder;
 use crate::vault::SealedRow;
-use crate::{sync, workspaces};
+use crate::{deliveries, workspaces};
 
 /// The most endpoints whose destinations an audit event lists.
 const MOST_DESTINATIONS: usize = 100;
@@ -415,7 +415,7 @@ async fn write_change(
             }
             let thing = (id, integration.name.as_str());
             audit::record(tx, event(&entry.context, &caller, "integration.update", workspace, thing, what))?;
-            sync::integration_changed(tx, workspace, id, now)?;
+            deliveries::integration_changed(tx, workspace, id, now)?;
             Ok(Some(integration))
         })
         .await
@@ -495,7 +495,7 @@ pub(super) async fn delete(app: &Arc<App>, entry: Entry, id: IntegrationId) -> R
             let bytes = -store::weight(tx, workspace, id)?;
             quotas::give_back(tx, workspace, Count { bytes, integrations: -1, ..Count::default() })?;
             store::delete(tx, workspace, id)?;
-            sync::integration_deleted(tx, workspace, id)?;
+            deliveries::integration_deleted(tx, workspace, id)?;
             let thing = (id, integration.name.as_str());
             audit::record(
                 tx,

@@ -6,9 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ward_db::Tx;
 
-use super::{
-    Member, invitations, keep_an_owner, no_member, speaks_for_whole, store, transfers, within_reach,
-};
+use super::{Member, keep_an_owner, no_member, speaks_for_whole, store, transfers, within_reach};
 use crate::access::Role;
 use crate::api_keys::{self, EndedKeys};
 use crate::app::App;
@@ -20,7 +18,7 @@ use crate::http::caller::{Entry, Held};
 use crate::identity;
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::quotas::{self, Change as Count};
-use crate::workspaces;
+use crate::{invitations, test_callers, workspaces};
 
 /// `SetMemberRoleRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
@@ -164,7 +162,7 @@ fn end(
 ) -> Result<(), ApiError> {
     keep_an_owner(tx, workspace, member, context.now)?;
     let keys = end_keys(tx, context, &actor, workspace, member.principal)?;
-    workspaces::forget_test_credentials(tx, workspace, context.now)?;
+    test_callers::forget_ended_credentials(tx, workspace, context.now)?;
     invitations::actions::end_beyond(tx, context, &actor, (workspace, member.principal), None)?;
     transfers::end_if(tx, context, &actor, workspace, "one of the two is no longer a member", |it| {
         [it.nominee_entity_id, it.nominated_by_entity_id].contains(&member.principal)

@@ -7,7 +7,6 @@
 
 pub mod actions;
 pub mod api;
-pub mod invitations;
 mod store;
 pub mod transfers;
 

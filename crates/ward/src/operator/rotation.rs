@@ -6,11 +6,11 @@ use ward_db::{Timestamp, Tx};
 
 use super::OperatorError;
 use crate::app::App;
-use crate::calls::twilio;
 use crate::error::ApiError;
 use crate::http::idempotency;
 use crate::ids::WorkspaceId;
 use crate::integrations;
+use crate::twilio;
 use crate::vault::{self, Resealed, Vault};
 
 /// Rows of one kind that one transaction seals again.

@@ -9,11 +9,11 @@ use ward_db::Tx;
 
 use super::OperatorError;
 use crate::app::App;
-use crate::calls::twilio;
 use crate::error::ApiError;
 use crate::http::{Context, idempotency};
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::integrations::{self, SecretAt};
+use crate::twilio;
 use crate::vault::{self, SealedRow, Vault};
 use crate::workspaces;
 

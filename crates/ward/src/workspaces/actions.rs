@@ -1,4 +1,4 @@
-//! Writes on workspaces: create, update, provision, archive, test callers.
+//! Writes on workspaces: create, update, provision, archive.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use ward_db::{Timestamp, Tx, Uuid};
 
 use super::api::Provisioned;
 use super::store::Counted;
-use super::{State, Workspace, store, test_callers};
+use super::{State, Workspace, event, store};
 use crate::access::Role;
 use crate::app::App;
-use crate::audit::{self, Actor, Event};
+use crate::audit::{self, Actor};
 use crate::endings::{self, AT_ONCE, Ending};
 use crate::error::ApiError;
 use crate::http::caller::{Entry, Held};
@@ -71,27 +71,7 @@ const fn slug_taken() -> ApiError {
     ApiError::conflict("slug_taken", "Workspace slug already taken.")
 }
 
-pub(super) fn event<'a>(
-    context: &'a Context,
-    actor: Actor,
-    action: &'static str,
-    workspace: &'a Workspace,
-    metadata: Value,
-) -> Event<'a> {
-    Event {
-        workspace: workspace.id,
-        service: "workspaces",
-        action,
-        resource_type: "workspace",
-        resource_id: Some(workspace.id.0),
-        resource_name: Some(&workspace.slug),
-        actor,
-        context,
-        metadata,
-    }
-}
-
-/// The fields of a new workspace, for its audit event.
+/// Everything a new workspace starts with, as its audit event tells it.
 pub(super) fn beginnings(new: &Workspace) -> Value {
     json!({ "name": new.name, "environment": new.environment, "region": new.region, "backend_org_id": new.backend_org_id })
 }
@@ -462,43 +442,4 @@ pub(super) fn wrong_slug(field: &'static str, given: &str) -> ApiError {
         "Workspace slug confirmation did not match",
         Json::String(given.to_owned()),
     )])
-}
-
-/// `TestCallerNumbersRequest`, validated.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Numbers {
-    numbers: Vec<String>,
-}
-
-/// Replaces the list of test callers. Duplicates collapse onto their first place.
-pub async fn set_test_callers(app: &Arc<App>, entry: Entry, sent: Numbers) -> Result<Vec<String>, ApiError> {
-    let mut numbers: Vec<String> = Vec::with_capacity(sent.numbers.len());
-    for text in &sent.numbers {
-        let number = test_callers::normalize(text).map_err(ApiError::internal)?;
-        if !numbers.contains(&number) {
-            numbers.push(number);
-        }
-    }
-    app.db
-        .write("workspaces.set_test_callers", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            let former = store::test_callers(tx, seen.workspace.id)?;
-            if former != numbers {
-                let id = seen.workspace.id;
-                let version = store::test_caller_version(tx, id)? + 1;
-                if version == 1 {
-                    store::keep_test_callers(tx, id, 0, &former, seen.workspace.created_at)?;
-                }
-                store::set_test_callers(tx, id, &numbers)?;
-                store::keep_test_callers(tx, id, version, &numbers, entry.context.now)?;
-                let what =
-                    json!({ "changes": { "numbers": { "from": former, "to": numbers } }, "list_version": version });
-                audit::record(
-                    tx,
-                    event(&entry.context, Actor::of(&caller), "test_callers.update", &seen.workspace, what),
-                )?;
-            }
-            Ok(numbers.clone())
-        })
-        .await
 }

@@ -4,16 +4,14 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
-use super::actions::{self, Confirmation, NewWorkspace, Numbers};
+use super::actions::{self, Confirmation, NewWorkspace};
 use super::environment::{self, Conversion};
-use super::test_credentials::Credentials;
 use super::{Workspace, store};
 use crate::config::Bootstrap;
 use crate::error::ApiError;
 use crate::http::caller::{Entry, bearer_text};
 use crate::http::idempotency::Repeat;
 use crate::http::{Call, Reply};
-use crate::ids::CredentialId;
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
 
 /// `list-workspaces`
@@ -100,51 +98,6 @@ pub async fn archive(mut call: Call) -> Result<Reply, ApiError> {
     let (entry, sent) = call.enter_with_body::<Confirmation>().await?;
     let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
     actions::archive(&call.app, entry, sent.value, repeat).await
-}
-
-/// `TestCallerNumbersResponse`
-#[derive(Serialize)]
-struct TestCallers {
-    numbers: Vec<String>,
-}
-
-/// `get-test-caller-numbers`
-pub async fn test_callers(call: Call) -> Result<Reply, ApiError> {
-    let workspace = call.enter().await?.workspace()?.id;
-    let numbers = call
-        .app
-        .db
-        .read("workspaces.test_callers", move |tx| store::test_callers(tx, workspace).map_err(ApiError::from))
-        .await?;
-    Reply::ok(&TestCallers { numbers })
-}
-
-/// `update-test-caller-numbers`
-pub async fn set_test_callers(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<Numbers>().await?;
-    Reply::ok(&TestCallers { numbers: actions::set_test_callers(&call.app, entry, sent.value).await? })
-}
-
-/// `TestCredentialIdsResponse`
-#[derive(Serialize)]
-struct TestCredentials {
-    credential_ids: Vec<CredentialId>,
-}
-
-/// `get-test-credential-ids`
-pub async fn test_credentials(call: Call) -> Result<Reply, ApiError> {
-    let workspace = call.enter().await?.workspace()?.id;
-    let now = call.context.now;
-    let read = move |tx: &mut ward_db::Tx<'_>| store::test_credentials(tx, workspace, now);
-    let credential_ids = call.app.db.read("workspaces.test_credentials", read).await?;
-    Reply::ok(&TestCredentials { credential_ids })
-}
-
-/// `update-test-credential-ids`
-pub async fn set_test_credentials(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<Credentials>().await?;
-    let credential_ids = super::test_credentials::set(&call.app, entry, sent.value).await?;
-    Reply::ok(&TestCredentials { credential_ids })
 }
 
 #[derive(Deserialize)]

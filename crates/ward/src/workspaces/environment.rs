@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use ward_db::{Error, Timestamp, Tx};
 
-use super::actions::{event, touch, wrong_slug};
-use super::{Workspace, store};
+use super::actions::{touch, wrong_slug};
+use super::{Workspace, event, store};
 use crate::app::App;
 use crate::audit::{self, Actor};
 use crate::error::ApiError;
@@ -15,7 +15,7 @@ use crate::http::Reply;
 use crate::http::caller::{Entry, Held};
 use crate::http::idempotency::{Repeat, Secrecy};
 use crate::ids::WorkspaceId;
-use crate::{calls, integrations, sync};
+use crate::{calls, deliveries, integrations, test_callers};
 
 /// The weight of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -180,7 +180,7 @@ pub fn unaccepted(findings: &[Finding], accepted: &[Code]) -> Vec<&'static str> 
 
 /// Reads the facts of a workspace, except for its calls.
 fn facts(tx: &mut Tx<'_>, workspace: &Workspace, real_calls: bool, now: Timestamp) -> Result<Facts, Error> {
-    let (test_callers, test_credentials) = store::has_test_lists(tx, workspace.id, now)?;
+    let (test_callers, test_credentials) = test_callers::has_test_lists(tx, workspace.id, now)?;
     let connector = workspace.connector_type.as_deref();
     let fitness = integrations::fitness(tx, workspace.id, connector)?;
     Ok(Facts {
@@ -189,7 +189,7 @@ fn facts(tx: &mut Tx<'_>, workspace: &Workspace, real_calls: bool, now: Timestam
         without_tls: fitness.without_tls,
         test_callers,
         test_credentials,
-        waiting: sync::waits(tx, workspace.id)?,
+        waiting: deliveries::waits(tx, workspace.id)?,
         real_calls,
     })
 }

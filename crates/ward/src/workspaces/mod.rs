@@ -5,18 +5,19 @@ pub mod api;
 pub mod environment;
 pub mod operator;
 mod store;
-pub mod test_callers;
-pub mod test_credentials;
 
 use serde::Serialize;
+use serde_json::Value;
 use ward_db::Timestamp;
 
+use crate::audit::{Actor, Event};
+use crate::http::Context;
 use crate::ids::WorkspaceId;
 use crate::quotas::Overrides;
 
 pub use store::{
-    AsMember, TestParties, active, as_member, claim, count, forget_test_credentials, guard, is_claimable,
-    lapse_due, list, membership, membership_sql, next_position, test_callers_of, test_parties,
+    AsMember, active, as_member, claim, count, guard, is_claimable, lapse_due, list, membership,
+    membership_sql, next_position,
 };
 
 /// A workspace with the fields of `WorkspaceResponse`.
@@ -76,5 +77,26 @@ impl State {
         [Self::Unclaimed, Self::Active, Self::Archived, Self::Lapsed]
             .into_iter()
             .find(|state| state.name() == name)
+    }
+}
+
+/// The audit event of a change to a workspace.
+pub(crate) fn event<'a>(
+    context: &'a Context,
+    actor: Actor,
+    action: &'static str,
+    workspace: &'a Workspace,
+    metadata: Value,
+) -> Event<'a> {
+    Event {
+        workspace: workspace.id,
+        service: "workspaces",
+        action,
+        resource_type: "workspace",
+        resource_id: Some(workspace.id.0),
+        resource_name: Some(&workspace.slug),
+        actor,
+        context,
+        metadata,
     }
 }

@@ -8,12 +8,12 @@ use super::actions::{self, NewWorkspace, change_lists, touch};
 use super::{State, Workspace, store};
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
+use crate::deliveries;
 use crate::error::ApiError;
 use crate::http::Context;
 use crate::http::contract::Operation;
 use crate::http::validate::{self, BodyRefused, Problem};
 use crate::ids::WorkspaceId;
-use crate::sync;
 
 /// A workspace with its state, which only the operator gets.
 #[derive(Clone, Debug, Serialize)]
@@ -115,7 +115,7 @@ pub fn restore(tx: &mut Tx<'_>, context: &Context, id: WorkspaceId) -> Result<bo
     touch(&mut restored, context.now);
     store::update(tx, &restored)?;
     change_lists(tx, context, &Actor::OPERATOR, id, State::Active)?;
-    sync::workspace_restored(tx, id, context.now)?;
+    deliveries::workspace_restored(tx, id, context.now)?;
     audit::record(
         tx,
         Event {

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use regex::Regex;
 use ward::calls::Caller;
-use ward::workspaces::test_callers::{is_separator, normalize};
+use ward::phone::{is_separator, normalize};
 
 /// Signs that may stand between the digits of a number, whatever encloses what.
 const SEPARATORS: [char; 12] = [

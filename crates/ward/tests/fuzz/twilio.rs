@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use proptest::prelude::*;
 use sha1::Sha1;
-use ward::calls::twilio::form::Form;
+use ward::twilio::form::Form;
 
 type Fields = Vec<(String, String)>;
 

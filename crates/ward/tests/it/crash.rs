@@ -9,7 +9,7 @@ use serde_json::json;
 use ward::app::App;
 use ward::clock::Clock;
 use ward::config::{Config, MasterKey};
-use ward::sync::worker::{Options, Step};
+use ward::deliveries::worker::{Options, Step};
 use ward_db::Db;
 use ward_test::ehr::{Act, ScriptedEhr};
 use ward_test::{Server, both};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use ward::app::App;
-use ward::sync::worker::{Options, Worker};
+use ward::deliveries::worker::{Options, Worker};
 use ward_ehr::{Limits, Outbound, Tokens};
 use ward_test::ehr::{Act, ScriptedEhr};
 use ward_test::{Server, Tenant, both, fresh_slug};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use ward::sync::worker::{Options, Step};
+use ward::deliveries::worker::{Options, Step};
 use ward_test::ehr::{Act, ScriptedEhr};
 use ward_test::{Server, Tenant, both};
 

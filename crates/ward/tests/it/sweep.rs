@@ -61,7 +61,7 @@ async fn an_operation_needs_a_key_unless_there_is_a_reason_why_not() {
     assert_eq!(anonymous, stated);
     for operation in operations(&server).iter().filter(|operation| !wants_key(operation)) {
         if operation.id == "receive-twilio-status" {
-            continue; // Refused without its signature, which `calls::twilio` tests.
+            continue; // Refused without its signature, which `twilio` tests.
         }
         let target = Target {
             workspace: String::new(),

@@ -54,7 +54,9 @@ fn find(folder: &Path, files: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             find(&path, files);
-        } else if ["store.rs", "sync/outbox.rs", "http/idempotency.rs"].iter().any(|end| path.ends_with(end))
+        } else if ["store.rs", "deliveries/outbox.rs", "http/idempotency.rs"]
+            .iter()
+            .any(|end| path.ends_with(end))
         {
             files.push(path);
         }

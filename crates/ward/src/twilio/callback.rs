@@ -5,27 +5,24 @@
 //! operator's settings, never from a header. A party that can choose the verified URL can replay a
 //! signature made for another.
 
-pub mod form;
-
 use std::time::UNIX_EPOCH;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderName;
-use serde_json::{Map, json};
-use ward_db::{Error, Timestamp, Tx};
+use serde_json::Map;
+use ward_db::Timestamp;
 use zeroize::Zeroizing;
 
-use self::form::Form;
-use super::api::LONGEST_STATUS;
-use super::{Caller, Direction, Report, Status, store};
-use crate::audit::{self, Actor, Event};
+use super::form::Form;
+use super::{Account, secondary_token_place, store, token_place};
+use crate::calls::{self, Caller, Direction, LONGEST_STATUS, Report, Status};
 use crate::error::ApiError;
+use crate::http::Call;
 use crate::http::validate::{Json, Problem};
-use crate::http::{Call, Context};
 use crate::ids::WorkspaceId;
-use crate::vault::{Resealed, SealedRow, Vault};
-use crate::workspaces::test_callers::NotANumber;
+use crate::phone::NotANumber;
+use crate::vault::Vault;
 
 /// The header with the signature.
 pub const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
@@ -43,98 +40,13 @@ pub struct Verified {
     pub report: Option<Report>,
 }
 
-/// The associated data of a workspace's sealed token.
-pub fn token_place(workspace: WorkspaceId) -> String {
-    format!("workspace/{workspace}/twilio/auth_token")
-}
-
-/// The associated data of a workspace's sealed second token.
-pub fn secondary_token_place(workspace: WorkspaceId) -> String {
-    format!("workspace/{workspace}/twilio/secondary_auth_token")
-}
-
-/// Seals the tokens of up to `most` workspaces after this one again, under the current key.
-pub fn reseal(
-    tx: &mut Tx<'_>,
-    vault: &Vault,
-    after: WorkspaceId,
-    most: u32,
-) -> Result<Resealed<WorkspaceId>, Error> {
-    vault.reseal_rows(sealed_rows(tx, after, most)?, |row, anew| {
-        store::replace_twilio_token(tx, row.at, &row.bytes, anew)
-    })
-}
-
-/// The sealed tokens of up to `most` workspaces after this one.
-pub fn sealed_rows(
-    tx: &mut Tx<'_>,
-    after: WorkspaceId,
-    most: u32,
-) -> Result<Vec<SealedRow<WorkspaceId>>, Error> {
-    let found = store::twilio_tokens(tx, after, most)?;
-    let rows = found.into_iter().flat_map(|(workspace, first, second)| {
-        let row = move |place: String, bytes: Vec<u8>, which: &str| SealedRow {
-            at: workspace,
-            place,
-            bytes,
-            what: format!("the {which} of workspace {workspace}"),
-        };
-        let second =
-            second.map(|bytes| row(secondary_token_place(workspace), bytes, "second Twilio auth token"));
-        [Some(row(token_place(workspace), first, "Twilio auth token")), second].into_iter().flatten()
-    });
-    Ok(rows.collect())
-}
-
-/// Deletes a token that no key opens any more, for the operator. The loss of the first token deletes the
-/// whole account. Returns `false` if the account now has another token.
-pub fn forget(tx: &mut Tx<'_>, context: &Context, row: &SealedRow<WorkspaceId>) -> Result<bool, ApiError> {
-    crate::workspaces::guard(tx, row.at)?;
-    let Some(account) = store::twilio(tx, row.at)? else { return Ok(false) };
-    let forgotten = if account.auth_token == row.bytes {
-        store::remove_twilio(tx, row.at)?;
-        "auth_token"
-    } else if account.secondary_auth_token.as_ref() == Some(&row.bytes) {
-        store::remove_secondary_twilio_token(tx, row.at)?;
-        "secondary_auth_token"
-    } else {
-        return Ok(false);
-    };
-    audit::record(
-        tx,
-        Event {
-            workspace: row.at,
-            service: "calls",
-            action: "twilio.secrets_forgotten",
-            resource_type: "twilio_account",
-            resource_id: None,
-            resource_name: None,
-            actor: Actor::OPERATOR,
-            context,
-            metadata: json!({ "secrets_forgotten": [forgotten] }),
-        },
-    )?;
-    Ok(true)
-}
-
-/// The number of accounts with a token that is sealed under another key than the current one.
-pub fn count_under_other_keys(tx: &mut Tx<'_>, vault: &Vault) -> Result<i64, Error> {
-    store::count_twilio_under_other_keys(tx, vault.key_mark())
-}
-
-/// The callback URL to configure at Twilio, if the operator has set `public_url`.
-pub fn callback_url(public_url: Option<&str>, workspace: WorkspaceId) -> Option<String> {
-    public_url.map(|url| format!("{}/v1/{workspace}/twilio/status", url.trim_end_matches('/')))
-}
-
-/// Reads and verifies a callback. Every fault of its credential gets the same 403, at the same cost.
+/// Reads and verifies a callback. Everything that is wrong with its credential is one 403, at one cost.
 pub async fn verify(call: &mut Call) -> Result<Verified, ApiError> {
     let body = call.read_ignored_body_up_to(LARGEST).await?;
     let form = Form::parse(&body);
     let workspace = call.workspace().ok_or_else(ApiError::callback_refused)?;
     let share = call.look_up_share().await?;
-    let account =
-        call.app.db.read("calls.twilio_account", move |tx| store::twilio_of_active(tx, workspace)).await?;
+    let account = call.app.db.read("calls.twilio_account", move |tx| store::of_active(tx, workspace)).await?;
     let tokens = tokens(&call.app.vault, workspace, account.as_ref())?;
     let given = call.only_header(&SIGNATURE).map(http::HeaderValue::as_bytes).unwrap_or_default();
     let given = STANDARD.decode(given).unwrap_or_default();
@@ -156,8 +68,7 @@ pub async fn verify(call: &mut Call) -> Result<Verified, ApiError> {
         return Err(lacks(missing));
     }
     let field = |name: &str| form.field(name);
-    let sid =
-        field("CallSid").filter(|sid| super::api::is_sid(sid)).ok_or_else(|| lacks("CallSid"))?.to_owned();
+    let sid = field("CallSid").filter(|sid| calls::is_sid(sid)).ok_or_else(|| lacks("CallSid"))?.to_owned();
     let report = if field("ParentCallSid").is_some() { None } else { Some(report(&field)?) };
     Ok(Verified { account_changed_at: account.updated_at, sid, report })
 }
@@ -167,7 +78,7 @@ pub async fn verify(call: &mut Call) -> Result<Verified, ApiError> {
 fn tokens(
     vault: &Vault,
     workspace: WorkspaceId,
-    account: Option<&store::TwilioAccount>,
+    account: Option<&Account>,
 ) -> Result<[Zeroizing<Vec<u8>>; 2], ApiError> {
     let open = |sealed: Option<&Vec<u8>>, place: String| match sealed {
         Some(sealed) => vault.open(sealed, &place).map_err(ApiError::internal),
@@ -220,7 +131,7 @@ fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Report, ApiErr
         seconds.filter(|seconds| (0..=864_000).contains(seconds)).map(|seconds| seconds * 1_000);
     let mut details = Map::new();
     let status = Status::named(told).unwrap_or_else(|| {
-        super::count_unknown("status");
+        calls::count_unknown("status");
         let kept: String = told.chars().filter(|c| !c.is_control()).take(LONGEST_STATUS).collect();
         details.insert("status_detail".to_owned(), kept.into());
         Status::told_in_other_words(duration_ms.is_some())
@@ -275,7 +186,7 @@ fn direction(told: Option<&str>) -> Direction {
         None | Some("inbound" | "trunking-originating") => Direction::Inbound,
         Some("outbound-api" | "outbound-dial" | "trunking-terminating") => Direction::Outbound,
         Some(other) => {
-            super::count_unknown("direction");
+            calls::count_unknown("direction");
             if other.starts_with("outbound") { Direction::Outbound } else { Direction::Inbound }
         }
     }

@@ -7,8 +7,8 @@ use ward_db::{Timestamp, Uuid};
 
 use super::super::outbox::{self, Lane, LaneKey, Leased, Leaving};
 use super::Worker;
+use crate::deliveries::backoff;
 use crate::integrations::{self, Connection};
-use crate::sync::backoff;
 use crate::workspaces;
 
 /// How long a queue that waits for a person is left alone. A change of what it waits for wakes it; this

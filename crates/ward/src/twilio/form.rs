@@ -213,7 +213,7 @@ mod tests {
             && form.field("AccountSid") == genuine.field("AccountSid")
             && form.read_by_one_way()
             && form.lacks().is_none()
-            && form.field("CallSid").is_some_and(crate::calls::api::is_sid)
+            && form.field("CallSid").is_some_and(crate::calls::is_sid)
             && form.field("CallStatus").is_some_and(|told| !told.is_empty())
     }
 

@@ -1,0 +1,153 @@
+//! The SQL of test callers and test credentials.
+
+use std::sync::LazyLock;
+
+use ward_db::{Error, Timestamp, Tx};
+
+use super::TestParties;
+use crate::api_keys;
+use crate::ids::{CredentialId, WorkspaceId};
+
+/// The numbers of the workspace's test callers, in the order in which they were set.
+pub fn numbers(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<Vec<String>, Error> {
+    tx.all("SELECT number FROM test_callers WHERE workspace_id = $1 ORDER BY ordinal", &[id.into()], |row| {
+        row.get(0)
+    })
+}
+
+/// Which of two numbers are among the workspace's test callers now, the version of the list that says so, and whether one of
+/// these credentials is among its test credentials.
+pub fn parties(
+    tx: &mut Tx<'_>,
+    id: WorkspaceId,
+    caller: Option<&str>,
+    callee: Option<&str>,
+    credentials: [Option<CredentialId>; 2],
+) -> Result<TestParties, Error> {
+    tx.one(
+        "SELECT (SELECT 1 FROM test_callers WHERE workspace_id = $1 AND number = $2) IS NOT NULL, \
+                (SELECT 1 FROM test_callers WHERE workspace_id = $1 AND number = $3) IS NOT NULL, \
+                (SELECT 1 FROM test_credentials WHERE workspace_id = $1 AND credential_id = $4) IS NOT NULL, \
+                (SELECT 1 FROM test_credentials WHERE workspace_id = $1 AND credential_id = $5) IS NOT NULL, \
+                (SELECT version FROM test_caller_lists WHERE workspace_id = $1 ORDER BY version DESC LIMIT 1)",
+        &[id.into(), caller.into(), callee.into(), credentials[0].into(), credentials[1].into()],
+        |row| {
+            Ok(TestParties {
+                caller: row.get(0)?,
+                callee: row.get(1)?,
+                credential: row.get::<bool>(2)? || row.get::<bool>(3)?,
+                version: row.get::<Option<i64>>(4)?.unwrap_or(0),
+            })
+        },
+    )
+}
+
+/// The version of the workspace's list of test callers. 0 is the list before its first change.
+pub fn version(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<i64, Error> {
+    let latest = tx.optional(
+        "SELECT version FROM test_caller_lists WHERE workspace_id = $1 ORDER BY version DESC LIMIT 1",
+        &[id.into()],
+        |row| row.get(0),
+    )?;
+    Ok(latest.unwrap_or(0))
+}
+
+/// The list of test callers as it was in this version. A list that never changed has no versions yet: it is what it is.
+pub fn numbers_of(tx: &mut Tx<'_>, id: WorkspaceId, version: i64) -> Result<Vec<String>, Error> {
+    let kept = tx.optional(
+        "SELECT numbers FROM test_caller_lists WHERE workspace_id = $1 AND version = $2",
+        &[id.into(), version.into()],
+        |row| row.get::<ward_db::Json>(0),
+    )?;
+    match kept {
+        Some(ward_db::Json(text)) => serde_json::from_str(&text).map_err(Error::unreadable),
+        None if version == 0 => numbers(tx, id),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Keeps a version of the list for good.
+pub fn keep_numbers(
+    tx: &mut Tx<'_>,
+    id: WorkspaceId,
+    version: i64,
+    numbers: &[String],
+    set_at: Timestamp,
+) -> Result<(), Error> {
+    let numbers = serde_json::Value::from(numbers.to_vec()).to_string();
+    tx.execute_later(
+        "INSERT INTO test_caller_lists (workspace_id, version, numbers, set_at) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (workspace_id, version) DO NOTHING",
+        &[id.into(), version.into(), ward_db::Value::Json(&numbers), set_at.into()],
+    )?;
+    Ok(())
+}
+
+/// Replaces the workspace's test callers.
+pub fn set_numbers(tx: &mut Tx<'_>, id: WorkspaceId, numbers: &[String]) -> Result<(), Error> {
+    tx.execute_later("DELETE FROM test_callers WHERE workspace_id = $1", &[id.into()])?;
+    for (ordinal, number) in (0_i64..).zip(numbers) {
+        tx.execute_later(
+            "INSERT INTO test_callers (workspace_id, ordinal, number) VALUES ($1, $2, $3)",
+            &[id.into(), ordinal.into(), number.as_str().into()],
+        )?;
+    }
+    Ok(())
+}
+
+/// The workspace's test credentials whose keys are live, in the order in which they were set.
+pub fn credentials(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<Vec<CredentialId>, Error> {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "SELECT t.ordinal, t.credential_id FROM test_credentials t JOIN api_keys k ON k.id = t.credential_id \
+             WHERE t.workspace_id = $1 AND k.revoked_at IS NULL AND k.expires_at > $2 AND {}",
+            api_keys::LIVE
+        )
+    });
+    let mut found: Vec<(i64, CredentialId)> =
+        tx.all(&SQL, &[id.into(), now.into()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    // Sorted here: there are a hundred at most.
+    found.sort_by_key(|(ordinal, _)| *ordinal);
+    Ok(found.into_iter().map(|(_, credential)| credential).collect())
+}
+
+/// Replaces the workspace's test credentials.
+pub fn set_credentials(tx: &mut Tx<'_>, id: WorkspaceId, credentials: &[CredentialId]) -> Result<(), Error> {
+    tx.execute_later("DELETE FROM test_credentials WHERE workspace_id = $1", &[id.into()])?;
+    for (ordinal, credential) in (0_i64..).zip(credentials) {
+        tx.execute_later(
+            "INSERT INTO test_credentials (workspace_id, credential_id, ordinal) VALUES ($1, $2, $3)",
+            &[id.into(), (*credential).into(), ordinal.into()],
+        )?;
+    }
+    Ok(())
+}
+
+/// Takes keys that have ended off the workspace's list of test credentials, which has a hundred at most.
+pub fn forget_ended_credentials(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<(), Error> {
+    let listed: Vec<CredentialId> =
+        tx.all("SELECT credential_id FROM test_credentials WHERE workspace_id = $1", &[id.into()], |row| {
+            row.get(0)
+        })?;
+    if listed.is_empty() {
+        return Ok(());
+    }
+    let live = credentials(tx, id, now)?;
+    for ended in listed.into_iter().filter(|credential| !live.contains(credential)) {
+        tx.execute_later(
+            "DELETE FROM test_credentials WHERE workspace_id = $1 AND credential_id = $2",
+            &[id.into(), ended.into()],
+        )?;
+    }
+    Ok(())
+}
+
+/// Whether the workspace has test callers, and whether it has live test credentials.
+pub fn has_test_lists(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<(bool, bool), Error> {
+    let callers = tx.one(
+        "SELECT (SELECT 1 FROM test_callers WHERE workspace_id = $1 LIMIT 1) IS NOT NULL",
+        &[id.into()],
+        |row| row.get(0),
+    )?;
+    Ok((callers, !credentials(tx, id, now)?.is_empty()))
+}

@@ -1,0 +1,71 @@
+//! The JSON routes of a workspace's Twilio account, and the route that Twilio posts to.
+
+use serde::Serialize;
+use ward_db::Timestamp;
+
+use super::{Account, actions, callback, callback_url, secondary_token_place, store, token_place};
+use crate::error::ApiError;
+use crate::http::{Call, Reply};
+use crate::ids::WorkspaceId;
+
+/// `TwilioSetupResponse`
+#[derive(Serialize)]
+struct TwilioSetup {
+    configured: bool,
+    account_sid: Option<String>,
+    auth_token_reference: Option<String>,
+    secondary_auth_token_reference: Option<String>,
+    status_callback_url: Option<String>,
+    created_at: Option<Timestamp>,
+    updated_at: Option<Timestamp>,
+}
+
+impl TwilioSetup {
+    fn of(call: &Call, workspace: WorkspaceId, account: Option<Account>) -> Self {
+        Self {
+            configured: account.is_some(),
+            auth_token_reference: account.is_some().then(|| token_place(workspace)),
+            secondary_auth_token_reference: account
+                .as_ref()
+                .filter(|account| account.secondary_auth_token.is_some())
+                .map(|_| secondary_token_place(workspace)),
+            status_callback_url: callback_url(call.app.config.public_url.as_deref(), workspace),
+            created_at: account.as_ref().map(|account| account.created_at),
+            updated_at: account.as_ref().map(|account| account.updated_at),
+            account_sid: account.map(|account| account.account_sid),
+        }
+    }
+}
+
+/// `get-twilio`
+pub async fn get(call: Call) -> Result<Reply, ApiError> {
+    let workspace = call.enter().await?.workspace()?.id;
+    let account = call.app.db.read("calls.twilio_setup", move |tx| store::get(tx, workspace)).await?;
+    Reply::ok(&TwilioSetup::of(&call, workspace, account))
+}
+
+/// `set-twilio`
+pub async fn set(mut call: Call) -> Result<Reply, ApiError> {
+    let (entry, sent) = call.enter_with_body::<actions::NewSetup>().await?;
+    let workspace = entry.workspace()?.id;
+    let account = actions::set(&call.app, entry, sent.value).await?;
+    Reply::ok(&TwilioSetup::of(&call, workspace, Some(account)))
+}
+
+/// `delete-twilio`
+pub async fn delete(call: Call) -> Result<Reply, ApiError> {
+    let entry = call.enter().await?;
+    actions::remove(&call.app, entry).await?;
+    Ok(Reply::no_content())
+}
+
+/// `receive-twilio-status`
+pub async fn receive(mut call: Call) -> Result<Reply, ApiError> {
+    let verified = callback::verify(&mut call).await?;
+    let workspace = call.workspace().ok_or_else(ApiError::callback_refused)?;
+    if let Some(report) = verified.report {
+        let changed = verified.account_changed_at;
+        actions::report(&call.app, call.context.clone(), workspace, changed, verified.sid, report).await?;
+    }
+    Ok(Reply::no_content())
+}

@@ -1,0 +1,116 @@
+//! Twilio: a workspace's account there, and the status callbacks that Twilio signs with the account's tokens.
+
+pub mod actions;
+pub mod api;
+mod callback;
+pub mod form;
+mod store;
+
+use serde_json::json;
+use ward_db::{Error, Timestamp, Tx};
+
+use crate::audit::{self, Actor, Event};
+use crate::error::ApiError;
+use crate::http::Context;
+use crate::ids::WorkspaceId;
+use crate::vault::{Resealed, SealedRow, Vault};
+use crate::workspaces;
+
+/// A workspace's Twilio account.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Twilio's id of it.
+    pub account_sid: String,
+    /// What it signs with, sealed.
+    pub auth_token: Vec<u8>,
+    /// The second token, sealed. It signs as well while the account's token rotates.
+    pub secondary_auth_token: Option<Vec<u8>>,
+    /// When it was first set up.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// Where a workspace's token is sealed for.
+pub fn token_place(workspace: WorkspaceId) -> String {
+    format!("workspace/{workspace}/twilio/auth_token")
+}
+
+/// Where a workspace's second token is sealed for.
+pub fn secondary_token_place(workspace: WorkspaceId) -> String {
+    format!("workspace/{workspace}/twilio/secondary_auth_token")
+}
+
+/// Seals the tokens of up to `most` workspaces after this one anew under the key in force.
+pub fn reseal(
+    tx: &mut Tx<'_>,
+    vault: &Vault,
+    after: WorkspaceId,
+    most: u32,
+) -> Result<Resealed<WorkspaceId>, Error> {
+    vault.reseal_rows(sealed_rows(tx, after, most)?, |row, anew| {
+        store::replace_token(tx, row.at, &row.bytes, anew)
+    })
+}
+
+/// The tokens of up to `most` workspaces after this one, as they are sealed.
+pub fn sealed_rows(
+    tx: &mut Tx<'_>,
+    after: WorkspaceId,
+    most: u32,
+) -> Result<Vec<SealedRow<WorkspaceId>>, Error> {
+    let found = store::tokens(tx, after, most)?;
+    let rows = found.into_iter().flat_map(|(workspace, first, second)| {
+        let row = move |place: String, bytes: Vec<u8>, which: &str| SealedRow {
+            at: workspace,
+            place,
+            bytes,
+            what: format!("the {which} of workspace {workspace}"),
+        };
+        let second =
+            second.map(|bytes| row(secondary_token_place(workspace), bytes, "second Twilio auth token"));
+        [Some(row(token_place(workspace), first, "Twilio auth token")), second].into_iter().flatten()
+    });
+    Ok(rows.collect())
+}
+
+/// Forgets a token that no key opens any more, for the operator. Without its first token an account is forgotten as a
+/// whole. `false`: the account has another token now.
+pub fn forget(tx: &mut Tx<'_>, context: &Context, row: &SealedRow<WorkspaceId>) -> Result<bool, ApiError> {
+    workspaces::guard(tx, row.at)?;
+    let Some(account) = store::get(tx, row.at)? else { return Ok(false) };
+    let forgotten = if account.auth_token == row.bytes {
+        store::remove(tx, row.at)?;
+        "auth_token"
+    } else if account.secondary_auth_token.as_ref() == Some(&row.bytes) {
+        store::remove_secondary_token(tx, row.at)?;
+        "secondary_auth_token"
+    } else {
+        return Ok(false);
+    };
+    audit::record(
+        tx,
+        Event {
+            workspace: row.at,
+            service: "calls",
+            action: "twilio.secrets_forgotten",
+            resource_type: "twilio_account",
+            resource_id: None,
+            resource_name: None,
+            actor: Actor::OPERATOR,
+            context,
+            metadata: json!({ "secrets_forgotten": [forgotten] }),
+        },
+    )?;
+    Ok(true)
+}
+
+/// How many accounts have a token that is sealed under another key than the one in force.
+pub fn count_under_other_keys(tx: &mut Tx<'_>, vault: &Vault) -> Result<i64, Error> {
+    store::count_under_other_keys(tx, vault.key_mark())
+}
+
+/// The URL that Twilio must be given, if the operator has said where Ward is.
+pub fn callback_url(public_url: Option<&str>, workspace: WorkspaceId) -> Option<String> {
+    public_url.map(|url| format!("{}/v1/{workspace}/twilio/status", url.trim_end_matches('/')))
+}

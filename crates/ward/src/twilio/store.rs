@@ -1,0 +1,111 @@
+//! The SQL of Twilio's set-up.
+
+use ward_db::{Error, Row, Timestamp, Tx, Value};
+
+use super::Account;
+use crate::ids::WorkspaceId;
+
+fn account(row: &Row<'_>) -> Result<Account, Error> {
+    Ok(Account {
+        account_sid: row.get(0)?,
+        auth_token: row.get(1)?,
+        created_at: row.get(2)?,
+        updated_at: row.get(3)?,
+        secondary_auth_token: row.get(4)?,
+    })
+}
+
+/// The workspace's Twilio account, if it is set up.
+pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Option<Account>, Error> {
+    tx.optional(
+        "SELECT account_sid, auth_token, created_at, updated_at, secondary_auth_token FROM twilio_accounts WHERE workspace_id = $1",
+        &[workspace.into()],
+        account,
+    )
+}
+
+/// The Twilio account of a workspace that is in use.
+pub fn of_active(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Option<Account>, Error> {
+    tx.optional(
+        "SELECT t.account_sid, t.auth_token, t.created_at, t.updated_at, t.secondary_auth_token \
+         FROM twilio_accounts t \
+         JOIN workspaces w ON w.id = t.workspace_id WHERE t.workspace_id = $1 AND w.state = 'active'",
+        &[workspace.into()],
+        account,
+    )
+}
+
+/// Sets the workspace's Twilio account up, over what was there.
+pub fn set(tx: &mut Tx<'_>, workspace: WorkspaceId, account: &Account) -> Result<(), Error> {
+    tx.execute("DELETE FROM twilio_accounts WHERE workspace_id = $1", &[workspace.into()])?;
+    tx.execute(
+        "INSERT INTO twilio_accounts (workspace_id, account_sid, auth_token, created_at, updated_at, \
+                secondary_auth_token) VALUES ($1, $2, $3, $4, $5, $6)",
+        &[
+            workspace.into(),
+            account.account_sid.as_str().into(),
+            Value::Bytes(&account.auth_token),
+            account.created_at.into(),
+            account.updated_at.into(),
+            account.secondary_auth_token.as_deref().map_or(Value::Null, Value::Bytes),
+        ],
+    )?;
+    Ok(())
+}
+
+/// A workspace with its sealed tokens of Twilio: the first, and the second if there is one.
+type Tokens = (WorkspaceId, Vec<u8>, Option<Vec<u8>>);
+
+/// The sealed tokens of workspaces after this one.
+pub fn tokens(tx: &mut Tx<'_>, after: WorkspaceId, most: u32) -> Result<Vec<Tokens>, Error> {
+    tx.all(
+        "SELECT workspace_id, auth_token, secondary_auth_token FROM twilio_accounts \
+         WHERE workspace_id > $1 ORDER BY workspace_id LIMIT $2",
+        &[after.into(), most.into()],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )
+}
+
+/// How many accounts have a token that does not bear this mark of the key that they are sealed under.
+pub fn count_under_other_keys(tx: &mut Tx<'_>, mark: &[u8]) -> Result<i64, Error> {
+    tx.one(
+        "SELECT count(*) FROM twilio_accounts WHERE substr(auth_token, 2, 4) <> $1 \
+         OR (secondary_auth_token IS NOT NULL AND substr(secondary_auth_token, 2, 4) <> $1)",
+        &[Value::Bytes(mark)],
+        |row| row.get(0),
+    )
+}
+
+/// Replaces a sealed token by the same token under the key in force, unless the token changed meanwhile. No two sealed
+/// texts are alike, so the former text says which of the two tokens it is.
+pub fn replace_token(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    former: &[u8],
+    anew: &[u8],
+) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE twilio_accounts SET auth_token = $3 WHERE workspace_id = $1 AND auth_token = $2",
+        &[workspace.into(), Value::Bytes(former), Value::Bytes(anew)],
+    )?;
+    tx.execute(
+        "UPDATE twilio_accounts SET secondary_auth_token = $3 WHERE workspace_id = $1 AND secondary_auth_token = $2",
+        &[workspace.into(), Value::Bytes(former), Value::Bytes(anew)],
+    )?;
+    Ok(())
+}
+
+/// Removes the workspace's Twilio account. `false`: there was none.
+pub fn remove(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<bool, Error> {
+    let removed = tx.execute("DELETE FROM twilio_accounts WHERE workspace_id = $1", &[workspace.into()])?;
+    Ok(removed == 1)
+}
+
+/// Removes the second token of the workspace's Twilio account.
+pub fn remove_secondary_token(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE twilio_accounts SET secondary_auth_token = NULL WHERE workspace_id = $1",
+        &[workspace.into()],
+    )?;
+    Ok(())
+}
