@@ -7,8 +7,8 @@ use clap::CommandFactory as _;
 use serde_json::json;
 use ward::app::{Access, App, Stage};
 use ward::config::Config;
+use ward::contract;
 use ward::deliveries::actions::InEhr;
-use ward::http::contract::Contract;
 use ward::ids::{DeliveryId, WorkspaceId};
 use ward::quotas::Quota;
 use ward::{operator, router, telemetry};
@@ -246,7 +246,7 @@ pub fn database(config: Config, action: DbAction, out: Output) -> Result<(), Fai
 
 /// `ward openapi`.
 pub fn openapi(config: &Config) -> Result<(), Failure> {
-    let contract = Contract::load_for(router::RULES, &config.platform)?;
+    let contract = contract::load_for(router::RULES, &config.platform)?;
     show::line(String::from_utf8_lossy(contract.document()).trim_end());
     Ok(())
 }

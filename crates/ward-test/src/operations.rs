@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 use ward::api_keys::secret::{KeyId, NewSecret};
-use ward::http::contract::{Access, Operation};
+use ward_contract::{Access, Operation};
 
 use crate::{Actor, Answer, Sending, fresh_slug, new_workspace};
 

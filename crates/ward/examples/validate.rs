@@ -10,8 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::{Value, json};
-use ward::http::contract::Contract;
-use ward::http::validate::{self, BodyRefused, Problem, Problems};
+use ward_contract::Contract;
+use ward_contract::validate::{self, BodyRefused, Problem, Problems};
 
 #[derive(Serialize)]
 struct Verdict {
@@ -36,7 +36,7 @@ impl From<Problems> for Verdict {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let contract = Contract::load(&[])?;
+    let contract = ward::contract::load(&[])?;
     let mut out = stdout().lock();
     for line in stdin().lock().lines() {
         let asked: Value = serde_json::from_str(&line?)?;

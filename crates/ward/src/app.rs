@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use ward_contract::{Contract, ContractError};
 pub use ward_db::{Copied, Progress, Stage, backup};
 use ward_db::{Db, Migration, Options, Timestamp, Tx};
 
@@ -19,7 +20,6 @@ use crate::clock::Clock;
 use crate::config::{self, Config, ConfigError, MasterKey};
 use crate::deliveries::worker::{self, Worker};
 use crate::error::ApiError;
-use crate::http::contract::{Contract, ContractError};
 use crate::http::limits::ClientRates;
 use crate::http::{Context, idempotency};
 use crate::identity::issuers::{FetchError, Issuers};
@@ -30,7 +30,7 @@ use crate::router;
 use crate::shares::{self, Holder, Shares};
 use crate::vault::{self, Vault, VaultError};
 use crate::work::Work;
-use crate::{api_keys, closing, deliveries, invitations, workspaces};
+use crate::{api_keys, closing, contract, deliveries, invitations, workspaces};
 
 /// Every migration, in order.
 pub const MIGRATIONS: &[Migration] = &[
@@ -248,7 +248,7 @@ impl App {
         vault: Vault,
         exports: Option<Place>,
     ) -> Result<Arc<Self>, OpenError> {
-        let contract = Contract::load_for(router::RULES, &config.platform)?.under(config.path_prefix())?;
+        let contract = contract::load_for(router::RULES, &config.platform)?.under(config.path_prefix())?;
         let vault = Arc::new(vault);
         let wire = Wire::new(&config, &vault)?;
         let long_reads = long_reads(&db);

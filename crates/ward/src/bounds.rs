@@ -1,8 +1,7 @@
 //! Bounds that the given schemas lack. The bounds of Ward's own schemas are in `contract/openapi.json`.
 
 use serde_json::Value;
-
-use crate::http::contract::RuleProblem;
+use ward_contract::RuleProblem;
 
 /// The longest name of a workspace or a key, in characters.
 pub const LONGEST_NAME: usize = 256;

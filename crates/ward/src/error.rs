@@ -6,9 +6,8 @@ use std::borrow::Cow;
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
+use ward_contract::validate::{Problem, Problems};
 use ward_db::ErrorKind;
-
-use crate::http::validate::{Problem, Problems};
 
 const CALLBACK_REFUSED: &str = "callback_refused";
 

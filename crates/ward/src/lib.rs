@@ -9,6 +9,7 @@ pub mod calls;
 pub mod clock;
 pub mod closing;
 pub mod config;
+pub mod contract;
 pub mod deliveries;
 pub mod endings;
 pub mod error;

@@ -9,6 +9,7 @@ mod sealed;
 use std::path::Path;
 
 use serde::Serialize;
+use ward_contract::validate::{Loc, Problem};
 use ward_db::Timestamp;
 use ward_db::backup::{self, Checked};
 
@@ -19,7 +20,6 @@ use crate::deliveries::actions::{self as steering, InEhr, Resolved, Retried};
 use crate::deliveries::{self, LaneShown};
 use crate::error::ApiError;
 use crate::http::Context;
-use crate::http::validate::{Loc, Problem};
 use crate::ids::{DeliveryId, IntegrationId, WorkspaceId};
 use crate::integrations;
 use crate::quotas::operator::{self as quotas, Line, NewLimit};

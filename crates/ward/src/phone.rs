@@ -4,8 +4,8 @@
 //! fifteen digits. Whether a number is assigned is not asked: tests use fictional numbers.
 
 use serde_json::Value;
+use ward_contract::RuleProblem;
 
-use crate::http::contract::RuleProblem;
 use crate::text;
 
 /// Why a text is not a number in international form. The sentences never repeat the text.

@@ -7,10 +7,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::{MethodFilter, MethodRouter, get, on};
 use http::{HeaderValue, Method, Request};
+use ward_contract::{ContractError, Rule};
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::http::contract::{ContractError, Rule};
 use crate::http::{Call, Endpoint, Reply, cors, health, redirecting, refusing, region};
 use crate::{
     api_keys, audit, bounds, calls, deliveries, identity, integrations, invitations, members, phone, quotas,

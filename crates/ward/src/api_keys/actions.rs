@@ -180,7 +180,7 @@ pub async fn create(app: &Arc<App>, entry: Entry, new: NewKey, repeat: Repeat) -
             })
         })
         .await;
-    note_if_forbidden(app, &noted, outcome)
+    noted.note_if_forbidden(app, outcome)
 }
 
 /// Claims an unclaimed workspace: creates its first user, the owner membership and an owner key. Every
@@ -263,7 +263,7 @@ pub async fn rotate(
             })
         })
         .await;
-    note_if_forbidden(app, &noted, outcome)
+    noted.note_if_forbidden(app, outcome)
 }
 
 /// Revokes a key, which ends it with the commit.
@@ -284,7 +284,7 @@ pub async fn revoke(app: &Arc<App>, entry: Entry, key_id: KeyId) -> Result<(), A
             end(tx, &entry.context, Actor::of(&caller), &key)
         })
         .await;
-    note_if_forbidden(app, &noted, outcome)
+    noted.note_if_forbidden(app, outcome)
 }
 
 /// Refuses to revoke the last credential by which the workspace's owners have access (409).
@@ -371,14 +371,6 @@ const fn beyond_caller() -> ApiError {
         "beyond_caller",
         "You cannot grant or change permissions that you do not have.",
     )
-}
-
-/// Records a 403 that only the transaction could decide, as the gate does for its own.
-fn note_if_forbidden<T>(app: &App, entry: &Entry, outcome: Result<T, ApiError>) -> Result<T, ApiError> {
-    if matches!(&outcome, Err(error) if error.is_forbidden()) {
-        entry.note_forbidden(app);
-    }
-    outcome
 }
 
 /// The caller's own key, as `GET /v1/auth/me` describes it.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use ward_contract::validate::{self, Json, Loc, Problem};
 use ward_db::Timestamp;
 
 use super::actions::{self, AuthInfo, NewKey, Rotation};
@@ -11,7 +12,6 @@ use super::{ApiKey, store};
 use crate::access::{Permission, Permissions, Role};
 use crate::error::ApiError;
 use crate::http::idempotency::{Ended, Repeat};
-use crate::http::validate::{self, Json, Loc, Problem};
 use crate::http::{Call, Reply};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::{self, PageQuery, Paginated, TOTAL_LIMIT};

@@ -130,8 +130,8 @@ pub mod rules {
     use serde_json::Value;
 
     use super::{Permission, Role};
-    use crate::http::contract::RuleProblem;
-    use crate::http::validate::Loc;
+    use ward_contract::RuleProblem;
+    use ward_contract::validate::Loc;
 
     /// Accepts the name of a role.
     pub fn role(value: &Value) -> Vec<RuleProblem> {

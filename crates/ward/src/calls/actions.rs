@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use ward_contract::validate::{Json, Problem};
 use ward_db::{Timestamp, Tx};
 
 use super::{
@@ -15,7 +16,6 @@ use crate::audit::{self, Actor, Event};
 use crate::error::ApiError;
 use crate::http::Context;
 use crate::http::caller::{Entry, Held};
-use crate::http::validate::{Json, Problem};
 use crate::ids::{CallId, IntegrationId, WorkspaceId};
 use crate::quotas::{self, Change as Count, Limits};
 use crate::workspaces::Workspace;

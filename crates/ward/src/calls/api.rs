@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
+use ward_contract::RuleProblem;
+use ward_contract::validate::{Json, Problem};
 use ward_db::Timestamp;
 
 use super::actions::Recorded;
@@ -10,8 +12,6 @@ use super::store::{self, Filter};
 use super::{CallRecord, Caller, Decision, Direction, Report, Status, TestRule, actions, is_sid};
 use crate::deliveries;
 use crate::error::ApiError;
-use crate::http::contract::RuleProblem;
-use crate::http::validate::{Json, Problem};
 use crate::http::{Call, Reply};
 use crate::ids::{CallId, CredentialId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::scan::{self, Found, Wanted};

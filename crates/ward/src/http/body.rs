@@ -10,9 +10,9 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use serde::de::DeserializeOwned;
+use ward_contract::Operation;
+use ward_contract::validate::{self, BodyRefused, Json, Parsed, Present, Problem};
 
-use super::contract::Operation;
-use super::validate::{self, BodyRefused, Json, Parsed, Present, Problem};
 use super::{Call, typed};
 use crate::app::App;
 use crate::error::ApiError;

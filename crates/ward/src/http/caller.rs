@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use subtle::ConstantTimeEq;
+use ward_contract::Access;
 use ward_db::{Timestamp, Tx};
 
 use crate::access::{Permission, Reach, Role};
@@ -21,7 +22,6 @@ use crate::api_keys::{self, KeyRecord};
 use crate::app::App;
 use crate::audit::refusals::Refusal;
 use crate::error::ApiError;
-use crate::http::contract::Access;
 use crate::http::{Call, Context};
 use crate::identity::token::{self, Verified};
 use crate::identity::{self, PrincipalKind};
@@ -303,7 +303,15 @@ impl Entry {
         }
     }
 
-    /// As [`Self::note_forbidden`], for the audit of a workspace that is not in the path.
+    /// Notes a 403 that only the transaction could tell.
+    pub fn note_if_forbidden<T>(&self, app: &App, outcome: Result<T, ApiError>) -> Result<T, ApiError> {
+        if matches!(&outcome, Err(error) if error.is_forbidden()) {
+            self.note_forbidden(app);
+        }
+        outcome
+    }
+
+    /// The same, for the audit of a workspace that the path does not name.
     pub fn note_forbidden_in(&self, app: &App, workspace: WorkspaceId) {
         app.refusals.note(Refusal {
             workspace,

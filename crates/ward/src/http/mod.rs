@@ -2,7 +2,6 @@
 
 mod body;
 pub mod caller;
-pub mod contract;
 pub mod cors;
 pub mod docs;
 #[cfg(feature = "bench")]
@@ -12,7 +11,6 @@ pub mod idempotency;
 pub mod limits;
 pub mod region;
 pub mod server;
-pub mod validate;
 #[cfg(feature = "watch")]
 pub mod watch;
 
@@ -35,12 +33,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use uuid::Uuid;
+use ward_contract::{Access, Operation};
 use ward_db::{Deadline, Timestamp};
 
 use crate::app::App;
 use crate::error::ApiError;
 use crate::http::caller::Entry;
-use crate::http::contract::{Access, Operation};
 use crate::http::limits::{ClientRates, RateState};
 use crate::ids::WorkspaceId;
 use crate::shares::{Full, Holder, Share};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use ward_contract::validate::{Present, Problem};
 use ward_db::{Timestamp, Tx};
 
 use super::secrets::{AuthInput, Place, Plan, SecretAt, Stored, origin, strip};
@@ -13,7 +14,6 @@ use crate::audit::{self, Actor, Event};
 use crate::error::ApiError;
 use crate::http::caller::{Caller, Entry, Held};
 use crate::http::idempotency::{Repeat, Secrecy};
-use crate::http::validate::{Present, Problem};
 use crate::http::{Context, Reply};
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::quotas::{self, Change as Count};

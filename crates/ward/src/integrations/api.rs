@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
+use ward_contract::validate::{Json, Loc, Problem};
 use ward_db::{Timestamp, Tx};
 
 use super::actions::{self, Change, NewIntegration};
@@ -12,7 +13,6 @@ use super::store::{Head, Unparsed};
 use super::{AuthConfig, Endpoint, Integration, Mcp, Protocol, rules, store};
 use crate::error::ApiError;
 use crate::http::idempotency::Repeat;
-use crate::http::validate::{Json, Loc, Problem};
 use crate::http::{Call, Reply};
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::page::{Page, PageQuery, Paginated};

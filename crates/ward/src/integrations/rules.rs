@@ -2,12 +2,12 @@
 
 use serde_json::{Map, Value};
 use url::Url;
+use ward_contract::RuleProblem;
+use ward_contract::validate::Loc;
 
 use super::AuthKind;
 use super::outbound;
 use super::secrets::SecretKind;
-use crate::http::contract::RuleProblem;
-use crate::http::validate::Loc;
 
 /// The longest name of an integration or endpoint, and the longest value of a header.
 const LONGEST_NAME: usize = 64;

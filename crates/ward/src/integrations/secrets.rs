@@ -4,12 +4,12 @@
 use serde::Deserialize;
 use url::Url;
 use uuid::Uuid;
+use ward_contract::validate::{Json, Loc, Problem};
 use ward_db::Tx;
 use zeroize::Zeroizing;
 
 use super::{AuthConfig, AuthKind, store};
 use crate::error::ApiError;
-use crate::http::validate::{Json, Loc, Problem};
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::vault::{self, Resealed, SealedRow, Vault};
 

@@ -1,10 +1,10 @@
 //! Stored configurations that are longer than the limits of today.
 
+use ward_contract::Operation;
+use ward_contract::validate::{self, Loc, Parsed, Problem};
 use ward_db::{Error, Tx};
 
 use super::store;
-use crate::http::contract::Operation;
-use crate::http::validate::{self, Loc, Parsed, Problem};
 use crate::ids::{IntegrationId, WorkspaceId};
 
 /// The kinds of problems that are about a length or a count.

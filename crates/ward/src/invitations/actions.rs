@@ -21,7 +21,6 @@ use crate::http::idempotency::{Repeat, Secrecy};
 use crate::http::{Context, Reply};
 use crate::identity::{self, PrincipalKind};
 use crate::ids::{InvitationId, PrincipalId, WorkspaceId};
-use crate::members::actions::note_if_forbidden;
 use crate::members::{beyond_caller, within_reach};
 use crate::quotas::{self, Change as Count};
 use crate::workspaces;
@@ -122,7 +121,7 @@ pub async fn create(
             })
         })
         .await;
-    note_if_forbidden(app, &noted, outcome)
+    noted.note_if_forbidden(app, outcome)
 }
 
 /// Revokes an open invitation.
@@ -141,7 +140,7 @@ pub async fn revoke(app: &Arc<App>, entry: Entry, id: InvitationId) -> Result<()
             )
         })
         .await;
-    note_if_forbidden(app, &noted, outcome)
+    noted.note_if_forbidden(app, outcome)
 }
 
 /// An open invitation of the caller's workspace (404 otherwise) whose role lies within the caller's
@@ -182,7 +181,7 @@ pub async fn extend(
             Ok(invitation)
         })
         .await;
-    note_if_forbidden(app, &noted, outcome)
+    noted.note_if_forbidden(app, outcome)
 }
 
 /// Replaces the link of an open invitation by a new one, which the caller has created. The old link ends.
@@ -218,7 +217,7 @@ pub async fn resend(
             })
         })
         .await;
-    note_if_forbidden(app, &noted, outcome)
+    noted.note_if_forbidden(app, outcome)
 }
 
 /// The expiry of an invitation that lasts `days` from now, or the expiry of the caller's key if that is

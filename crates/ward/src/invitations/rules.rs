@@ -1,8 +1,8 @@
 //! The value rule of an invitation's address.
 
 use serde_json::Value;
+use ward_contract::RuleProblem;
 
-use crate::http::contract::RuleProblem;
 use crate::text::first_unseen;
 
 /// Accepts addresses that an identity provider could verify. No person could accept an invitation to

@@ -79,7 +79,7 @@ pub async fn set_role(
         })
         .await;
     app.ended.notify_one();
-    note_if_forbidden(app, &noted, outcome)
+    noted.note_if_forbidden(app, outcome)
 }
 
 /// Stores a member's new role, and ends pending offers that need more permissions than the member now has.
@@ -117,7 +117,7 @@ pub async fn remove(app: &Arc<App>, entry: Entry, member: PrincipalId) -> Result
         })
         .await;
     app.ended.notify_one();
-    note_if_forbidden(app, &noted, outcome)
+    noted.note_if_forbidden(app, outcome)
 }
 
 /// Ends a membership as the operator. `None` if there is no such member.
@@ -147,7 +147,7 @@ pub async fn leave(app: &Arc<App>, entry: Entry) -> Result<(), ApiError> {
         })
         .await;
     app.ended.notify_one();
-    note_if_forbidden(app, &noted, outcome)
+    noted.note_if_forbidden(app, outcome)
 }
 
 /// Ends a membership and everything that depends on it in the same commit: keys, invitations, a transfer of
@@ -226,16 +226,4 @@ pub fn end_some_keys(
         )?;
     }
     Ok(keys.ended)
-}
-
-/// Records a 403 that only the transaction could decide, as the gate does for its own.
-pub(super) fn note_if_forbidden<T>(
-    app: &App,
-    entry: &Entry,
-    outcome: Result<T, ApiError>,
-) -> Result<T, ApiError> {
-    if matches!(&outcome, Err(error) if error.is_forbidden()) {
-        entry.note_forbidden(app);
-    }
-    outcome
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 use ward_db::{Timestamp, Tx};
 
-use super::actions::{change_role, event, note_if_forbidden};
+use super::actions::{change_role, event};
 use super::api::Shown;
 use super::{no_member, speaks_for_whole, store, within_reach};
 use crate::access::Role;
@@ -98,7 +98,7 @@ pub async fn nominate(
             })
         })
         .await;
-    note_if_forbidden(app, &noted, outcome)
+    noted.note_if_forbidden(app, outcome)
 }
 
 /// Makes the nominee an owner and the nominator an admin.
@@ -137,7 +137,7 @@ pub async fn accept(app: &Arc<App>, entry: Entry, repeat: Repeat) -> Result<Repl
         })
         .await;
     app.ended.notify_one();
-    note_if_forbidden(app, &noted, outcome)
+    noted.note_if_forbidden(app, outcome)
 }
 
 /// Cancels the pending transfer if `moot` says so, and records the reason.
@@ -182,5 +182,5 @@ pub async fn cancel(app: &Arc<App>, entry: Entry) -> Result<(), ApiError> {
             audit::record(tx, event(context, Actor::of(&caller), action, workspace, &nominee, json!({})))
         })
         .await;
-    note_if_forbidden(app, &noted, outcome)
+    noted.note_if_forbidden(app, outcome)
 }

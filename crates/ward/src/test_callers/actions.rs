@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
+use ward_contract::validate::{Json, Problem};
 
 use super::store;
 use crate::api_keys;
@@ -12,7 +13,6 @@ use crate::app::App;
 use crate::audit::{self, Actor};
 use crate::error::ApiError;
 use crate::http::caller::{Entry, Held};
-use crate::http::validate::{Json, Problem};
 use crate::ids::CredentialId;
 use crate::phone;
 use crate::workspaces;

@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderName;
 use serde_json::Map;
+use ward_contract::validate::{Json, Problem};
 use ward_db::Timestamp;
 use zeroize::Zeroizing;
 
@@ -19,7 +20,6 @@ use super::{Account, secondary_token_place, store, token_place};
 use crate::calls::{self, Caller, Direction, LONGEST_STATUS, Report, Status};
 use crate::error::ApiError;
 use crate::http::Call;
-use crate::http::validate::{Json, Problem};
 use crate::ids::WorkspaceId;
 use crate::phone::NotANumber;
 use crate::vault::Vault;

@@ -1,6 +1,6 @@
 //! The SQL of Twilio's set-up.
 
-use ward_db::{Error, Row, Timestamp, Tx, Value};
+use ward_db::{Error, Row, Tx, Value};
 
 use super::Account;
 use crate::ids::WorkspaceId;

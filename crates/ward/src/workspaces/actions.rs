@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use ward_contract::validate::{Json, Loc, Problem};
 use ward_db::{Timestamp, Tx, Uuid};
 
 use super::api::Provisioned;
@@ -11,13 +12,12 @@ use super::store::Counted;
 use super::{State, Workspace, event, store};
 use crate::access::Role;
 use crate::app::App;
-use crate::audit::{self, Actor};
+use crate::audit::{self, Actor, Event};
 use crate::endings::{self, AT_ONCE, Ending};
 use crate::error::ApiError;
 use crate::http::caller::{Entry, Held};
 use crate::http::idempotency::{Repeat, Secrecy};
 use crate::http::limits;
-use crate::http::validate::{Json, Loc, Problem};
 use crate::http::{Context, Reply};
 use crate::identity::{self, PrincipalKind};
 use crate::ids::{PrincipalId, WorkspaceId};

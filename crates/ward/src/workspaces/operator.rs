@@ -2,17 +2,17 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use ward_contract::Operation;
+use ward_contract::validate::{self, BodyRefused, Problem};
 use ward_db::{Timestamp, Tx};
 
 use super::actions::{self, NewWorkspace, change_lists, touch};
-use super::{State, Workspace, store};
+use super::{State, Workspace, event, store};
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
 use crate::deliveries;
 use crate::error::ApiError;
 use crate::http::Context;
-use crate::http::contract::Operation;
-use crate::http::validate::{self, BodyRefused, Problem};
 use crate::ids::WorkspaceId;
 
 /// A workspace with its state, which only the operator gets.
@@ -63,7 +63,7 @@ pub fn create(tx: &mut Tx<'_>, context: &Context, new: &NewWorkspace) -> Result<
     actions::take_slug(tx, context, &workspace)?;
     store::insert(tx, &workspace, State::Active)?;
     let what = actions::beginnings(&workspace);
-    audit::record(tx, actions::event(context, Actor::OPERATOR, "workspace.create", &workspace, what))?;
+    audit::record(tx, event(context, Actor::OPERATOR, "workspace.create", &workspace, what))?;
     Ok(workspace.id)
 }
 

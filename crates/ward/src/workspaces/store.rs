@@ -6,8 +6,7 @@ use ward_db::{Error, Row, Timestamp, Tx};
 
 use super::{State, Workspace};
 use crate::access::Role;
-use crate::api_keys;
-use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
+use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::{Page, counted};
 use crate::quotas::Overrides;
 

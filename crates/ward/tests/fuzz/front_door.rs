@@ -6,7 +6,7 @@ use proptest::test_runner::TestRunner;
 use reqwest::{Method, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use ward::http::contract::Operation;
+use ward_contract::Operation;
 use ward_test::{Sending, Server, Tenant, both};
 
 use crate::instances::{Tape, body_schema, document, instance};

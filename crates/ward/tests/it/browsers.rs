@@ -140,7 +140,7 @@ async fn a_path_prefix_is_served_with_and_without_it() {
     assert_eq!(document["servers"], serde_json::json!([{ "url": "/ward" }]));
     assert_eq!(document["paths"].as_object().unwrap().len(), {
         let plain: serde_json::Value =
-            serde_json::from_slice(ward::http::contract::Contract::load(&[]).unwrap().document()).unwrap();
+            serde_json::from_slice(ward::contract::load(&[]).unwrap().document()).unwrap();
         plain["paths"].as_object().unwrap().len()
     });
 }

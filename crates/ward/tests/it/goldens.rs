@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use ward_test::{Sending, Server, Tenant, both};
 
-const GOLDENS: &str = include_str!("../goldens/validation.json");
+const GOLDENS: &str = include_str!("../../../ward-contract/tests/goldens/validation.json");
 
 both!(every_recorded_request_gets_its_recorded_answer);
 async fn every_recorded_request_gets_its_recorded_answer() {

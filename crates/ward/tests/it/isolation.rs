@@ -261,7 +261,7 @@ async fn what_a_stranger_tries_leaves_no_trace_and_changes_nothing() {
     let before = about_ada(server.dump().await);
     assert!(before.len() > 5);
     let target = ada.tenant.target(&ada.key_id);
-    let on_workspaces = |operation: &&std::sync::Arc<ward::http::contract::Operation>| {
+    let on_workspaces = |operation: &&std::sync::Arc<ward_contract::Operation>| {
         operation.path.contains("{workspace_id}") && wants_key(operation)
     };
     for operation in server.app.contract.operations().filter(on_workspaces) {

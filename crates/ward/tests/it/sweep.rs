@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use ward::http::contract::Operation;
+use ward_contract::Operation;
 use ward_test::{
     Actor, Answer, Cost, Sending, Server, SigningKey, Target, Tenant, TestIssuer, both, fresh_slug, got_in,
     new_workspace, unknown_key, wanted_permission, wants_key, wrong_secret_of,

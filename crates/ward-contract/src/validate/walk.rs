@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::problems::{Loc, Problem, Problems, bounded_loc};
 use super::{Json, echo, scalar, work};
-use crate::http::contract::{Extent, Kind, Lengths, Node, Property, RuleProblem, Text};
+use crate::document::{Extent, Kind, Lengths, Node, Property, RuleProblem, Text};
 
 const NUL: &str = "text must not contain the character U+0000";
 

@@ -6,7 +6,7 @@
 use proptest::prelude::*;
 use serde::de::IgnoredAny;
 use serde_json::Value;
-use ward::http::validate::Json;
+use ward_contract::validate::Json;
 
 const DEPTH: usize = 100;
 

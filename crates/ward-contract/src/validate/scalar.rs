@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Json;
 use super::walk::Fault;
-use crate::http::contract::{Bounds, Moment, Range};
+use crate::document::{Bounds, Moment, Range};
 
 /// The longest text that is read as a number. The reference has this bound because its conversion takes
 /// quadratic time.

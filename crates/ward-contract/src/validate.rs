@@ -29,7 +29,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::contract::Operation;
+use crate::document::Operation;
 
 pub use json::{Json, NotJson};
 pub use problems::{LONGEST_ANSWER, LONGEST_INPUT, Loc, MOST_LISTED, Problem, Problems};

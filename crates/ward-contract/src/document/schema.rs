@@ -8,25 +8,25 @@ use super::{ContractError, Rule};
 /// A compiled request schema for one value.
 #[derive(Debug)]
 pub struct Node {
-    pub(in crate::http) kind: Kind,
-    /// Whether `null` is accepted as well.
-    pub(in crate::http) nullable: bool,
-    /// Whether the value is a secret that no answer may repeat.
-    pub(in crate::http) secret: bool,
-    /// Whether the value, or a part of it, is a secret.
-    pub(in crate::http) holds_secret: bool,
-    /// Bounds on a value whose parts are not declared.
-    pub(in crate::http) extent: Option<Extent>,
-    /// The default in the document.
-    pub(in crate::http) default: Option<Value>,
-    /// Value rules; those of the outermost reference come last.
-    pub(in crate::http) rules: Vec<Rule>,
+    pub(crate) kind: Kind,
+    /// Whether `null` will do instead.
+    pub(crate) nullable: bool,
+    /// Whether the value is a secret, never to be echoed.
+    pub(crate) secret: bool,
+    /// Whether the value is a secret or a part of it is.
+    pub(crate) holds_secret: bool,
+    /// How large and how deep a value of no declared shape may be.
+    pub(crate) extent: Option<Extent>,
+    /// The declared default.
+    pub(crate) default: Option<Value>,
+    /// Value rules, the outermost reference's last.
+    pub(crate) rules: Vec<Rule>,
 }
 
 /// The kinds of values that the walker knows.
 #[derive(Debug)]
-pub(in crate::http) enum Kind {
-    /// Any JSON value.
+pub(crate) enum Kind {
+    /// Anything.
     Any,
     /// A string with bounds.
     Text(Text),
@@ -54,8 +54,8 @@ pub(in crate::http) enum Kind {
 
 /// Bounds on a string.
 #[derive(Debug)]
-pub(in crate::http) struct Text {
-    /// Whether surrounding white space is removed first.
+pub(crate) struct Text {
+    /// Whether white space around it is dropped first.
     pub trim: bool,
     pub lengths: Lengths,
     pub pattern: Option<Regex>,
@@ -63,16 +63,16 @@ pub(in crate::http) struct Text {
 
 /// Bounds on a value whose parts are not declared: `x-max-bytes` for its length as JSON, and `x-max-depth`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) struct Extent {
+pub(crate) struct Extent {
     pub bytes: Option<usize>,
     pub depth: Option<usize>,
 }
 
 /// The accepted notations of a timestamp.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::http) struct Moment {
-    /// Whether the offset from UTC is required, as in RFC 3339. It is in every body, because a recorded
-    /// time is never guessed. Queries accept the reference's notations, where a time without offset is UTC.
+pub(crate) struct Moment {
+    /// Whether it must say its offset from UTC, as RFC 3339 has it. So in every body: what is written into a record is
+    /// never guessed. Queries keep the reference's forms, where a time without one is UTC.
     pub zone_required: bool,
     /// Whether a bare day means its last instant, for the inclusive end of a period: `x-end-of-day`.
     pub end_of_day: bool,
@@ -80,7 +80,7 @@ pub(in crate::http) struct Moment {
 
 /// Bounds on an integer.
 #[derive(Debug, Default)]
-pub(in crate::http) struct Bounds {
+pub(crate) struct Bounds {
     pub maximum: Option<i64>,
     pub exclusive_maximum: Option<i64>,
     pub minimum: Option<i64>,
@@ -89,21 +89,21 @@ pub(in crate::http) struct Bounds {
 
 /// Inclusive bounds on a number.
 #[derive(Debug, Default)]
-pub(in crate::http) struct Range {
+pub(crate) struct Range {
     pub maximum: Option<f64>,
     pub minimum: Option<f64>,
 }
 
 /// Bounds on the length of a string, or the size of an array.
 #[derive(Debug)]
-pub(in crate::http) struct Lengths {
+pub(crate) struct Lengths {
     pub min: Option<usize>,
     pub max: Option<usize>,
 }
 
 /// A declared field of an object.
 #[derive(Debug)]
-pub(in crate::http) struct Property {
+pub(crate) struct Property {
     pub name: String,
     pub required: bool,
     pub node: Node,

@@ -1,12 +1,34 @@
 //! The contract validator, against `jsonschema` and against what it promises of its errors.
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use ward::http::contract::{Contract, Operation};
-use ward::http::validate::{self, Json, Loc, Parsed, Problem};
-use ward::router::RULES;
+use ward_contract::validate::{self, Json, Loc, Parsed, Problem};
+use ward_contract::{Contract, Operation, Rule, RuleProblem};
 
 use crate::instances::{SECRET, Tape, body_schema, document, instance, plain};
+
+/// Rules as a product has them: one on a text that many schemas share, one on a secret, and one on whole objects.
+const RULES: &[(&str, Rule)] = &[
+    ("#/components/schemas/StrippedNonemptyString", not_odd),
+    ("#/components/schemas/SecretInput/properties/value", not_odd),
+    ("#/components/schemas/EndpointConfigWithSecrets", not_four_fields),
+];
+
+fn not_odd(value: &Value) -> Vec<RuleProblem> {
+    let odd = value.as_str().is_some_and(|text| text.len() % 2 == 1);
+    if odd { vec![RuleProblem::here("has an odd length")] } else { Vec::new() }
+}
+
+fn not_four_fields(value: &Value) -> Vec<RuleProblem> {
+    let four =
+        value.as_object().is_some_and(|fields| fields.values().filter(|it| !it.is_null()).count() == 4);
+    if four { vec![RuleProblem::here("has four fields")] } else { Vec::new() }
+}
+
+fn contract(rules: &[(&str, Rule)]) -> Contract {
+    Contract::read(&document(), Bytes::new(), &[], rules).unwrap()
+}
 
 fn tape() -> impl Strategy<Value = Vec<u32>> {
     prop::collection::vec(any::<u32>(), 0..160)
@@ -21,7 +43,7 @@ fn judge(operation: &Operation, given: &Value) -> Result<Value, Vec<Problem>> {
 /// `jsonschema` knows nothing of value rules, so they are left out.
 #[test]
 fn it_takes_and_refuses_what_jsonschema_does() {
-    let (document, contract) = (document(), Contract::load(&[]).unwrap());
+    let (document, contract) = (document(), contract(&[]));
     for operation in contract.operations().filter(|operation| operation.body.is_some()) {
         let schema = body_schema(&document, &operation.path, operation.method.as_str());
         let whole = json!({ "allOf": [schema], "components": document["components"] });
@@ -73,7 +95,7 @@ fn at<'g>(given: &'g Value, loc: &[Loc]) -> &'g Value {
 
 #[test]
 fn its_errors_are_one_per_value_in_declared_order_and_show_what_was_sent_but_no_secret() {
-    let (document, contract) = (document(), Contract::load(RULES).unwrap());
+    let (document, contract) = (document(), contract(RULES));
     let seen = crate::Count::default();
     for operation in contract.operations().filter(|operation| operation.body.is_some()) {
         let schema = body_schema(&document, &operation.path, operation.method.as_str());
@@ -122,7 +144,7 @@ fn masked(shown: &Json) -> bool {
 /// What is accepted is accepted again as it was understood: nothing is trimmed, read or filled in twice.
 #[test]
 fn what_it_understood_it_understands_the_same_again() {
-    let (document, contract) = (document(), Contract::load(RULES).unwrap());
+    let (document, contract) = (document(), contract(RULES));
     for operation in contract.operations().filter(|operation| operation.body.is_some()) {
         let schema = body_schema(&document, &operation.path, operation.method.as_str());
         proptest!(crate::config(60), |(tape in tape(), odds in 40..200_usize)| {
@@ -136,7 +158,7 @@ fn what_it_understood_it_understands_the_same_again() {
 /// Whatever bytes stand where JSON is expected: a value or problems, and never a panic.
 #[test]
 fn any_bytes_and_any_query_are_judged() {
-    let contract = Contract::load(RULES).unwrap();
+    let contract = contract(RULES);
     let operations: Vec<_> = contract.operations().collect();
     let query = "([a-z_]{1,12}|limit|offset|date_from|date_to|enabled|search|phi_only|actor_entity_id|state)=(%[0-9A-Fa-f]{2}|\\PC){0,12}";
     let query = prop::collection::vec(prop_oneof![query.boxed(), any::<String>().boxed()], 0..4)

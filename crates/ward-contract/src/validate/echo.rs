@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use indexmap::IndexMap;
 
 use super::{Json, work};
-use crate::http::contract::{Kind, Node};
+use crate::document::{Kind, Node};
 
 /// The text that replaces a secret.
 const MASK: &str = "**********";

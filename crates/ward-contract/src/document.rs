@@ -1,36 +1,28 @@
-//! The served document (`contract/openapi.json`), compiled once at start for routing and validation.
+//! The served document, read once at start into what routes and validation need.
 //!
-//! The document is the only place for an operation's path, permission and input rules, so loading is
-//! strict. It fails for a keyword that the walker in [`super::validate`] does not know, for a rule without
-//! a schema, and for an operation without `x-permission` or an empty `security`. The first test that starts
-//! a server finds such a fault of the build.
+//! The document is the only place where an operation's path, permission and input rules stand. So reading is
+//! strict: a keyword that [`crate::validate`] does not know, a rule attached to nothing, an operation
+//! that says neither its permission nor that it is anonymous are errors of the build, found by the first test
+//! that starts anything, and never something quietly not checked.
 
-mod adjust;
 mod schema;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
 use serde_json::{Map, Value};
 
 pub use schema::Node;
-pub(super) use schema::{Bounds, Extent, Kind, Lengths, Moment, Property, Range, Text};
+pub(crate) use schema::{Bounds, Extent, Kind, Lengths, Moment, Property, Range, Text};
 
-use super::validate::Loc;
-use crate::config::Platform;
+use crate::validate::Loc;
 
 /// The only header parameter that the document may declare.
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
-/// The document as it is served and enforced.
-const DOCUMENT: &str = include_str!("../../../../contract/openapi.json");
-
-/// The given document. Only the ids of its operations are read here.
-const GIVEN: &str = include_str!("../../../../contract/workspaces.openapi.json");
-
-/// A rule on one value that a schema cannot express (an E.164 number, a known role). It gets a value that
-/// passed its schema, trimmed and with defaults, and returns all problems with it.
+/// A rule on one value that a schema cannot say (an E.164 number, a known role). It runs on a value that itself
+/// passed its schema, trimmed and with its defaults, and answers everything that is wrong with it.
 pub type Rule = fn(&Value) -> Vec<RuleProblem>;
 
 /// A problem that a [`Rule`] found.
@@ -49,10 +41,9 @@ impl RuleProblem {
     }
 }
 
-/// The document has a part that Ward cannot enforce. That is always a fault of the build, never of an
-/// operator.
+/// The document says something that cannot be enforced. Always a fault of the build, never of an operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("contract/openapi.json, {at}: {what}")]
+#[error("the document, {at}: {what}")]
 pub struct ContractError {
     /// A JSON pointer or an operation id.
     pub at: String,
@@ -61,7 +52,8 @@ pub struct ContractError {
 }
 
 impl ContractError {
-    fn new(at: impl Into<String>, what: impl Into<String>) -> Self {
+    /// An error at this place of the document.
+    pub fn new(at: impl Into<String>, what: impl Into<String>) -> Self {
         Self { at: at.into(), what: what.into() }
     }
 }
@@ -111,7 +103,7 @@ pub struct Operation {
     /// The longest value of each path parameter, in characters. A longer value is treated like an unknown
     /// name.
     pub path_lengths: Vec<(String, usize)>,
-    /// Whether it belongs to the given contract, whose behaviour Ward must not change.
+    /// Whether another document gave it, whose behaviour is not this server's to change.
     pub given: bool,
     /// The query parameters, in declared order.
     pub query: Vec<Parameter>,
@@ -132,32 +124,22 @@ pub struct Contract {
 }
 
 impl Contract {
-    /// Compiles the built-in document, with the value rules of the rooms.
+    /// Reads a document, with the value rules of the product. `text` is the same document as it is served, and `given` has
+    /// the ids of the operations that another document gave.
     ///
-    /// A JSON pointer (RFC 6901, as a URI fragment) attaches a rule to a schema, such as
-    /// `#/components/schemas/TestCallerNumbersRequest/properties/numbers/items`. On a shared schema it
-    /// applies wherever that is referenced. Loading fails for a pointer that no request schema has, and for
-    /// any part of an operation or request schema that would not be enforced.
-    pub fn load(rules: &[(&str, Rule)]) -> Result<Self, ContractError> {
-        Self::load_for(rules, &Platform::default())
+    /// A rule is attached to a schema by JSON pointer (RFC 6901, as a URI fragment), for example
+    /// `#/components/schemas/Name`; on a shared schema it holds wherever that is referenced. Fails for a pointer that no
+    /// request schema passes through, and for anything in an operation or a request schema that would not be enforced.
+    pub fn read(
+        document: &Value,
+        text: Bytes,
+        given: &[String],
+        rules: &[(&str, Rule)],
+    ) -> Result<Self, ContractError> {
+        Ok(Self { document: text, operations: read(document, given, rules)? })
     }
 
-    /// As [`Self::load`], with the changes that these settings make to the document.
-    pub fn load_for(rules: &[(&str, Rule)], platform: &Platform) -> Result<Self, ContractError> {
-        let mut document: Value =
-            serde_json::from_str(DOCUMENT).map_err(|error| ContractError::new("#", error.to_string()))?;
-        let changed = adjust::adjust(&mut document, platform);
-        let operations = read(&document, rules)?;
-        let document = if changed {
-            let text = serde_json::to_vec_pretty(&document);
-            text.map_err(|error| ContractError::new("#", error.to_string()))?.into()
-        } else {
-            Bytes::from_static(DOCUMENT.as_bytes())
-        };
-        Ok(Self { document, operations })
-    }
-
-    /// The same contract with a document that names this path prefix as its server.
+    /// The same contract, whose document says that the server is under this path prefix.
     ///
     /// # Errors
     /// If the document cannot be serialized, which is a fault of the build.
@@ -173,11 +155,11 @@ impl Contract {
 
     /// The operations of another document, for tests of features that no real operation uses yet.
     #[cfg(test)]
-    pub(super) fn operations_of(
+    pub(crate) fn operations_of(
         document: &Value,
         rules: &[(&str, Rule)],
     ) -> Result<Vec<Operation>, ContractError> {
-        Ok(read(document, rules)?.into_iter().filter_map(Arc::into_inner).collect())
+        Ok(read(document, &[], rules)?.into_iter().filter_map(Arc::into_inner).collect())
     }
 
     /// The served document as JSON.
@@ -197,7 +179,11 @@ impl Contract {
 }
 
 /// All operations of `document`.
-fn read(document: &Value, rules: &[(&str, Rule)]) -> Result<Vec<Arc<Operation>>, ContractError> {
+fn read(
+    document: &Value,
+    given: &[String],
+    rules: &[(&str, Rule)],
+) -> Result<Vec<Arc<Operation>>, ContractError> {
     let mut compiler = schema::Compiler::new(document, rules);
     let mut operations: Vec<Arc<Operation>> = Vec::new();
     for (path, item) in fields(document.get("paths"), "#/paths")? {
@@ -208,7 +194,8 @@ fn read(document: &Value, rules: &[(&str, Rule)]) -> Result<Vec<Arc<Operation>>,
             }
             let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes())
                 .map_err(|_| ContractError::new(&at, format!("unknown method {method}")))?;
-            let operation = operation(&mut compiler, document, path, item, method, body, &at)?;
+            let mut operation = operation(&mut compiler, document, path, item, method, body, &at)?;
+            operation.given = given.contains(&operation.id);
             if operations.iter().any(|other| other.id == operation.id) {
                 return Err(ContractError::new(&operation.id, "declared twice"));
             }
@@ -276,7 +263,7 @@ fn operation(
     Ok(Operation {
         access: access(document, body, &at)?,
         idempotent: flag(body, "x-idempotency"),
-        given: is_given(&id)?,
+        given: false,
         sparse: method == Method::PATCH || flag(body, "x-sparse"),
         path_lengths,
         query,
@@ -304,23 +291,6 @@ fn path_lengths(parameters: &[&Value]) -> Vec<(String, usize)> {
         Some((parameter["name"].as_str()?.to_owned(), most))
     };
     parameters.iter().filter_map(length).collect()
-}
-
-/// Whether the given document has an operation with this id.
-fn is_given(id: &str) -> Result<bool, ContractError> {
-    static IDS: LazyLock<Result<Vec<String>, String>> = LazyLock::new(|| {
-        let given: Value = serde_json::from_str(GIVEN).map_err(|error| error.to_string())?;
-        let items = given["paths"].as_object().into_iter().flatten();
-        let methods = items.flat_map(|(_, item)| item.as_object().into_iter().flatten());
-        Ok(methods
-            .filter_map(|(_, operation)| operation["operationId"].as_str())
-            .map(str::to_owned)
-            .collect())
-    });
-    match &*IDS {
-        Ok(ids) => Ok(ids.iter().any(|given| given == id)),
-        Err(error) => Err(ContractError::new("workspaces.openapi.json", error.clone())),
-    }
 }
 
 fn query_node(

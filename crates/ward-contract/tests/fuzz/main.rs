@@ -1,0 +1,13 @@
+//! The reader of JSON and the validator under generated input, each compared with a second reading that shares no code with
+//! it (`serde_json`, `jsonschema`). The suite runs a bounded number of cases from a fixed seed. `WARD_TEST_FUZZ=100` runs a
+//! hundred times as many, from a seed of its own, which it prints; `WARD_TEST_SEED` sets the seed.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+#![expect(clippy::print_stderr, reason = "a seed that nobody saw repeats nothing")]
+
+mod cases;
+mod instances;
+mod json;
+mod validator;
+
+use self::cases::{Count, config};
