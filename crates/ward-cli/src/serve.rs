@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use ward::app::App;
 use ward::config::{Config, MasterKey, load_master_key};
-use ward::http::server::{self, ServeOptions};
 use ward::{router, telemetry};
+use ward_server::{ServeOptions, tls};
 
 use crate::show::Output;
 use crate::{Failure, show, welcome};
@@ -30,7 +30,7 @@ pub fn run(config: Config, out: Output) -> Result<(), Failure> {
 async fn serve(config: Config, out: Output) -> Result<(), Failure> {
     let recorder = telemetry::install_metrics()?;
     let mut signals = Signals::new()?;
-    let tls = config.tls.as_ref().map(server::tls::load).transpose()?;
+    let tls = config.tls.as_ref().map(tls::load).transpose()?;
     // Before the database: who starts a second Ward by mistake learns it by the address, with no file touched.
     let listener = bind("listen", config.listen).await?;
     let listen = listener.local_addr()?;
@@ -61,9 +61,12 @@ async fn serve(config: Config, out: Output) -> Result<(), Failure> {
     tracing::info!(%listen, tls = tls.is_some(), rates = config.rates.enforced, "serving");
 
     let sync = app.sync.clone();
-    let options =
-        ServeOptions { limits: config.limits.clone(), tls, trusted_proxies: config.trusted_proxies.clone() };
-    let served = server::serve(listener, service, options, async {
+    let options = ServeOptions {
+        limits: config.limits.of_connections(),
+        tls,
+        trusted_proxies: config.trusted_proxies.clone(),
+    };
+    let served = ward_server::serve(listener, service, options, async {
         let name = signals.next().await;
         tracing::info!(signal = name, "finishing what was accepted; a second signal ends it at once");
         sync.stop();

@@ -21,8 +21,8 @@ use crate::validate::Loc;
 /// The only header parameter that the document may declare.
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
-/// A rule on one value that a schema cannot say (an E.164 number, a known role). It runs on a value that itself
-/// passed its schema, trimmed and with its defaults, and answers everything that is wrong with it.
+/// A rule on one value that a schema cannot express (an E.164 number, a known role). It gets a value that
+/// passed its schema, trimmed and with defaults, and returns all problems with it.
 pub type Rule = fn(&Value) -> Vec<RuleProblem>;
 
 /// A problem that a [`Rule`] found.
@@ -65,8 +65,7 @@ pub enum Access {
     Anonymous,
     /// Callers with a valid credential.
     Key {
-        /// The permission that the caller needs in the workspace of the path; `None` if every valid
-        /// credential suffices.
+        /// The permission that it needs where the path leads; `None` where any valid key will do.
         permission: Option<String>,
         /// The role that the caller needs in addition.
         role: Option<String>,
@@ -93,8 +92,7 @@ pub struct Operation {
     pub id: String,
     /// The HTTP method.
     pub method: Method,
-    /// The path template, such as `/v1/workspaces/{workspace_id}`. The router and the document have the
-    /// same syntax.
+    /// The path template, `/v1/things/{thing_id}`: the router's syntax and the document's are the same.
     pub path: String,
     /// The callers that it admits.
     pub access: Access,

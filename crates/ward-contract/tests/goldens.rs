@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use ward_contract::{Contract, Problem};
 use ward_contract::validate::{self, BodyRefused};
+use ward_contract::{Contract, Problem};
 
 const DOCUMENT: &str = include_str!("../../../contract/openapi.json");
 const GOLDENS: &str = include_str!("goldens/validation.json");

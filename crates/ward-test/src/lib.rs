@@ -25,8 +25,8 @@ use tokio::task::JoinHandle;
 use ward::app::App;
 use ward::clock::Clock;
 use ward::config::{Config, Exports, MasterKey};
-use ward::http::server::{self, ServeOptions};
 use ward_db::{Db, Options, Stats, Tx};
+use ward_server::ServeOptions;
 use ward_test_db::postgres::{self, Database};
 use ward_test_db::sqlite;
 
@@ -133,12 +133,12 @@ impl Server {
         app.wire.listens_at(address);
         let (stop, stopped) = oneshot::channel::<()>();
         let options = ServeOptions {
-            limits: app.config.limits.clone(),
+            limits: app.config.limits.of_connections(),
             tls: None,
             trusted_proxies: app.config.trusted_proxies.clone(),
         };
         let service = ward::router::service(&app).expect("every route has its operation");
-        let task = tokio::spawn(server::serve(listener, service, options, async move {
+        let task = tokio::spawn(ward_server::serve(listener, service, options, async move {
             let _ = stopped.await;
         }));
         let client = reqwest::Client::builder()

@@ -160,15 +160,15 @@ pub struct App {
     pub refusals: Refusals,
     /// Last uses that wait for the next flush.
     pub last_used: LastUsed,
-    /// Wakes the workers that deliver to EHRs.
+    /// Wakes and stops the delivery workers.
     pub sync: deliveries::Wake,
-    /// Requests a second of each workspace.
+    /// Requests per second of each workspace.
     pub request_rates: RequestRates,
     /// Wakes the task that closes the rows of endings.
     pub ended: Notify,
     /// The store of exports; `None` if exports are off.
     pub exports: Option<Place>,
-    /// Wakes the worker that writes exports.
+    /// Wakes and stops the export worker.
     pub export_wake: deliveries::Wake,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     flushing: tokio::sync::Mutex<()>,

@@ -7,7 +7,6 @@
 mod draft;
 mod exports;
 pub mod issuers;
-pub mod key_file;
 mod master_key;
 mod outbound;
 pub mod page;
@@ -24,6 +23,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use zeroize::Zeroizing;
+
+pub use ward_server::tls::TlsFiles;
 
 pub use self::exports::{Bucket, Exports};
 pub(crate) use self::master_key::lost;
@@ -174,15 +175,6 @@ impl fmt::Debug for FormerKey {
     }
 }
 
-/// PEM files of the listener.
-#[derive(Clone, Debug)]
-pub struct TlsFiles {
-    /// The PEM file of the certificate chain, leaf first.
-    pub certificate: PathBuf,
-    /// The PEM file of the private key.
-    pub key: PathBuf,
-}
-
 /// Bounds on the requests and connections of clients.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -286,18 +278,34 @@ impl Default for Config {
     }
 }
 
+impl Limits {
+    /// The bounds on connections among these.
+    pub const fn of_connections(&self) -> ward_server::Limits {
+        ward_server::Limits {
+            header_bytes: self.header_bytes,
+            request_time: self.request_time,
+            header_time: self.header_time,
+            write_idle: self.write_idle,
+            connections: self.connections,
+            connections_per_address: self.connections_per_address,
+            shutdown_time: self.shutdown_time,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
+        let served = ward_server::Limits::default();
         Self {
             body_bytes: 256 * 1024,
-            header_bytes: 32 * 1024,
+            header_bytes: served.header_bytes,
             json_depth: 32,
-            request_time: Duration::from_secs(15),
-            header_time: Duration::from_secs(20),
-            write_idle: Duration::from_secs(20),
-            connections: 1024,
-            connections_per_address: 512,
-            shutdown_time: Duration::from_secs(20),
+            request_time: served.request_time,
+            header_time: served.header_time,
+            write_idle: served.write_idle,
+            connections: served.connections,
+            connections_per_address: served.connections_per_address,
+            shutdown_time: served.shutdown_time,
         }
     }
 }

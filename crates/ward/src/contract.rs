@@ -20,7 +20,7 @@ static GIVEN_IDS: LazyLock<Vec<String>> = LazyLock::new(|| {
     operations.filter_map(|(_, operation)| operation["operationId"].as_str()).map(str::to_owned).collect()
 });
 
-/// The bound of the contract that the settings raise.
+/// The contract's bound, which the settings raise.
 const GIVEN: u64 = 20;
 
 /// The contract with these value rules, under the settings that leave the document as it is.
@@ -40,7 +40,7 @@ pub fn load_for(rules: &[(&str, Rule)], platform: &Platform) -> Result<Contract,
     Contract::read(&document, text, &GIVEN_IDS, rules)
 }
 
-/// Changes the document as the settings say. `false`: the settings leave it as it is.
+/// Applies the settings to the document. Returns whether they change it.
 fn adjust(document: &mut Value, platform: &Platform) -> bool {
     let Platform { region, list_limit_max, test_caller_limit, .. } = platform;
     let mut changed = false;

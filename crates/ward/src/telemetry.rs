@@ -14,9 +14,9 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
 use tracing_subscriber::EnvFilter;
+use ward_server::{Limits, ServeOptions, serve};
 
-use crate::config::{Limits, LogFormat};
-use crate::http::server::{ServeOptions, serve};
+use crate::config::LogFormat;
 
 /// The reason why telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]

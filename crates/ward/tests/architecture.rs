@@ -107,6 +107,29 @@ fn the_wire_knows_no_database_and_few_know_the_wire() {
 }
 
 #[test]
+fn the_contract_and_the_server_know_no_product() {
+    let strangers = ["ward", "rusqlite", "postgres", "object_store"];
+    for (crate_name, others) in [("ward-contract", &["axum", "hyper", "tokio"][..]), ("ward-server", &[])] {
+        let manifest = fs::read_to_string(root().join(format!("crates/{crate_name}/Cargo.toml"))).unwrap();
+        let built_on =
+            manifest.split("[dependencies]").nth(1).unwrap().split("[dev-dependencies]").next().unwrap();
+        for stranger in strangers.iter().chain(others) {
+            let depends = built_on.lines().any(|line| line.starts_with(stranger));
+            assert!(!depends, "{crate_name} depends on {stranger}");
+        }
+        let nouns =
+            ["workspace", "tenant", "member", "invitation", "integration", "patient", "twilio", "delivery"];
+        let below = sources(&format!("crates/{crate_name}/src"));
+        let of_product =
+            below.iter().filter(|it| !it.path.ends_with("tests.rs") && !it.path.ends_with("growth.rs"));
+        for source in of_product {
+            let noun = words(&source.text).find(|word| nouns.iter().any(|noun| word.starts_with(noun)));
+            assert_eq!(noun, None, "{} names it", source.path);
+        }
+    }
+}
+
+#[test]
 fn sql_stands_only_where_sql_belongs() {
     let sql = ["\"SELECT ", "\"INSERT INTO ", "\"UPDATE ", "\"DELETE FROM "];
     let mut with_sql = 0;
@@ -189,11 +212,12 @@ fn time_comes_from_the_clock() {
 
 #[test]
 fn every_metric_is_described() {
-    let all: String = ["crates/ward/src", "crates/ward-db/src", "crates/ward-ehr/src"]
-        .iter()
-        .flat_map(|below| sources(below))
-        .map(|source| source.text.split_whitespace().collect::<Vec<_>>().concat())
-        .collect();
+    let all: String =
+        ["crates/ward/src", "crates/ward-db/src", "crates/ward-ehr/src", "crates/ward-server/src"]
+            .iter()
+            .flat_map(|below| sources(below))
+            .map(|source| source.text.split_whitespace().collect::<Vec<_>>().concat())
+            .collect();
     // The names that stand behind these words, up to the next quotation mark.
     let behind = |word: &str| -> Vec<&str> {
         all.split(word)

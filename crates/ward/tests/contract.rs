@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 use ward::router::RULES;
-use ward_contract::validate::{self, BodyRefused, Loc, Problem};
+use ward_contract::validate::{self, Loc, Problem};
 use ward_contract::{Access, Contract};
 
 const GIVEN: &str = include_str!("../../../contract/workspaces.openapi.json");

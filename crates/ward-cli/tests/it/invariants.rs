@@ -237,7 +237,7 @@ impl Drop for Look {
     fn drop(&mut self) {
         if let Self::File { db, .. } = self {
             let db = db.clone();
-            // Closing joins threads, which is nothing for a runtime's own.
+            // Closing joins threads, which would block a thread of the runtime.
             let _ = std::thread::spawn(move || db.close()).join();
         }
     }

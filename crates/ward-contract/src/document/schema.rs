@@ -9,17 +9,17 @@ use super::{ContractError, Rule};
 #[derive(Debug)]
 pub struct Node {
     pub(crate) kind: Kind,
-    /// Whether `null` will do instead.
+    /// Whether `null` is accepted as well.
     pub(crate) nullable: bool,
-    /// Whether the value is a secret, never to be echoed.
+    /// Whether the value is a secret that no answer may repeat.
     pub(crate) secret: bool,
-    /// Whether the value is a secret or a part of it is.
+    /// Whether the value, or a part of it, is a secret.
     pub(crate) holds_secret: bool,
-    /// How large and how deep a value of no declared shape may be.
+    /// Bounds on a value whose parts are not declared.
     pub(crate) extent: Option<Extent>,
-    /// The declared default.
+    /// The default in the document.
     pub(crate) default: Option<Value>,
-    /// Value rules, the outermost reference's last.
+    /// Value rules; those of the outermost reference come last.
     pub(crate) rules: Vec<Rule>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) enum Kind {
 /// Bounds on a string.
 #[derive(Debug)]
 pub(crate) struct Text {
-    /// Whether white space around it is dropped first.
+    /// Whether surrounding white space is removed first.
     pub trim: bool,
     pub lengths: Lengths,
     pub pattern: Option<Regex>,
@@ -71,8 +71,8 @@ pub(crate) struct Extent {
 /// The accepted notations of a timestamp.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
-    /// Whether it must say its offset from UTC, as RFC 3339 has it. So in every body: what is written into a record is
-    /// never guessed. Queries keep the reference's forms, where a time without one is UTC.
+    /// Whether the offset from UTC is required, as in RFC 3339. It is in every body, because a recorded
+    /// time is never guessed. Queries accept the reference's notations, where a time without offset is UTC.
     pub zone_required: bool,
     /// Whether a bare day means its last instant, for the inclusive end of a period: `x-end-of-day`.
     pub end_of_day: bool,

@@ -261,7 +261,7 @@ fn contract(document: &Value) -> Contract {
     read(&rules).unwrap()
 }
 
-/// The walk itself is linear, whatever a schema and its rules allow: no bound of the document helps here.
+/// The walk itself is linear for every schema and every rule. The document's bounds do not help here.
 #[test]
 fn unbounded_schemas_and_rules_that_refuse_everything_cost_no_more_than_the_body() {
     let text = json!({"type": "string"});

@@ -79,13 +79,14 @@ pub async fn report(app: &Arc<App>, entry: Entry, sid: String, report: Report) -
     Ok(recorded)
 }
 
-/// How many bytes of a call count as stored.
+/// The bytes of a call that count as stored.
 fn stored(call: &CallRecord) -> usize {
     Value::from(call.details.clone()).to_string().len()
 }
 
-/// Records a report, in the order that the workspace's guard row gives: a change of the list of test callers is wholly
-/// before a first report or wholly after it, never beside it. With the call it gives whether the call was known before.
+/// Records a report, in the order that the workspace's guard row gives. So a change of the list of test
+/// callers comes wholly before a first report or wholly after it. It returns the call, and whether the call
+/// was known before.
 pub(crate) fn record(
     tx: &mut Tx<'_>,
     context: &Context,

@@ -18,7 +18,7 @@ use crate::scan::{self, Found, Wanted};
 
 /// Totals are exact up to this number; beyond it, they are this number.
 const TOTAL_LIMIT: i64 = 10_000;
-/// What a report says that no filter asks for.
+/// Fields of a report that no filter uses.
 const DETAILS: [&str; 10] = [
     "turns",
     "has_recording",

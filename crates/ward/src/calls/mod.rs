@@ -18,13 +18,13 @@ pub use caller::{Caller, NotACaller};
 use crate::ids::{CallId, CredentialId, WorkspaceId};
 use crate::test_callers::TestParties;
 
-/// Longest sid taken over.
+/// The longest accepted sid, in characters.
 const LONGEST_SID: usize = 128;
-/// Longest status taken over that Ward does not know, in characters: the document's bound.
+/// The longest kept status that Ward does not know, in characters. The document has the same bound.
 pub const LONGEST_STATUS: usize = 64;
 
-/// Whether a text can be a call's sid. A capital letter or a digit must be in it, so that a collection's name below
-/// `/calls/`, like `benchmarks`, is never taken for a call.
+/// Whether a text can be a call's sid. It must contain a capital letter or a digit, so that the name of a
+/// collection below `/calls/`, such as `benchmarks`, is never taken for a call.
 pub fn is_sid(text: &str) -> bool {
     (1..=LONGEST_SID).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
@@ -427,7 +427,7 @@ fn fill<T: Clone>(known: &mut Option<T>, told: Option<&T>, late: bool) {
     }
 }
 
-/// Counts a value of a report that Ward does not know, by its field. The value itself stands only with the call.
+/// Counts a reported value that Ward does not know, by its field. Only the call itself keeps the value.
 pub(crate) fn count_unknown(field: &'static str) {
     metrics::counter!("ward_unknown_reported_values_total", "field" => field).increment(1);
 }

@@ -14,7 +14,7 @@ use super::value::{Read, origin};
 pub enum Exports {
     /// A folder of the file system.
     Folder(PathBuf),
-    /// A bucket of an S3-compatible store.
+    /// The settings of a bucket.
     Bucket(Bucket),
 }
 

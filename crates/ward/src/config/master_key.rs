@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ward_server::key_file::open_private;
 use zeroize::Zeroizing;
 
-use super::key_file::open_private;
 use super::settings::key_bytes;
 use super::{Config, ConfigError, MasterKey};
 

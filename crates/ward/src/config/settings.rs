@@ -484,7 +484,7 @@ pub static SETTINGS: &[Setting] = &[
         key: "log_filter",
         chapter: "Running",
         form: "FILTER",
-        help: "The logged events: a level (error, warn, info, debug, trace), or directives such as `info,ward::sync=debug`.",
+        help: "The logged events: a level (error, warn, info, debug, trace), or directives such as `info,ward::deliveries=debug`.",
         secret: false,
         apply: |draft, text| {
             tracing_subscriber::EnvFilter::try_new(text)

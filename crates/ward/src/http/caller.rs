@@ -311,7 +311,7 @@ impl Entry {
         outcome
     }
 
-    /// The same, for the audit of a workspace that the path does not name.
+    /// As [`Self::note_forbidden`], for the audit of a workspace that is not in the path.
     pub fn note_forbidden_in(&self, app: &App, workspace: WorkspaceId) {
         app.refusals.note(Refusal {
             workspace,

@@ -10,7 +10,6 @@ pub mod health;
 pub mod idempotency;
 pub mod limits;
 pub mod region;
-pub mod server;
 #[cfg(feature = "watch")]
 pub mod watch;
 
@@ -33,8 +32,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use uuid::Uuid;
-use ward_contract::{Access, Operation};
+use ward_contract::{Access, Operation, validate};
 use ward_db::{Deadline, Timestamp};
+use ward_server::Peer;
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -98,8 +98,7 @@ impl Context {
     }
 
     fn of_request(app: &App, parts: &Parts) -> Self {
-        let peer =
-            parts.extensions.get::<server::Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+        let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
         Self {
             request_id: request_id(&parts.headers),
             address: limits::client_address(peer, &parts.headers, &app.config.trusted_proxies),

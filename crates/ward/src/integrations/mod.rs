@@ -31,7 +31,7 @@ const MOST: usize = 100;
 pub struct Integration {
     /// The id of the integration.
     pub id: IntegrationId,
-    /// The workspace that it belongs to.
+    /// The workspace that the key belongs to.
     pub workspace: WorkspaceId,
     /// Its name, unique in the workspace. The connectors' names are reserved for the rows that provisioning seeds.
     pub name: String,

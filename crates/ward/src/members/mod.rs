@@ -56,7 +56,7 @@ const fn no_member() -> ApiError {
     ApiError::missing("member_not_found", "Member not found.")
 }
 
-/// Refuses who may do less than a whole `role` may (403).
+/// Refuses a caller whose permissions do not cover the whole `role` (403).
 pub(crate) fn within_reach(reach: Reach, role: Role) -> Result<(), ApiError> {
     if reach.covers(Reach::whole(role)) { Ok(()) } else { Err(beyond_caller()) }
 }
@@ -72,7 +72,7 @@ fn speaks_for_whole(caller: &Caller, role: Role) -> Result<(), ApiError> {
     if whole { Ok(()) } else { Err(beyond_caller()) }
 }
 
-/// 403 for what lies above the caller.
+/// The 403 for permissions beyond the caller's.
 pub(crate) const fn beyond_caller() -> ApiError {
     ApiError::forbidden_because(
         "beyond_caller",

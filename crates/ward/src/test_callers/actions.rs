@@ -62,8 +62,8 @@ pub struct Credentials {
     credential_ids: Vec<Uuid>,
 }
 
-/// Replaces the list of test credentials. Duplicates collapse onto their first place. Each must be a live key of the
-/// workspace (422, naming every other).
+/// Replaces the list of test credentials, without duplicates. Each must be a live key of the workspace
+/// (422, naming every other).
 pub async fn set_credentials(
     app: &Arc<App>,
     entry: Entry,

@@ -16,7 +16,7 @@ use crate::http::caller::{Entry, Held};
 use crate::ids::WorkspaceId;
 use crate::{vault, workspaces};
 
-/// Takes over what Twilio reports, if the account by which its signature was verified is still the workspace's.
+/// Applies a report of Twilio, if the account that verified its signature is unchanged.
 pub async fn report(
     app: &Arc<App>,
     context: Arc<Context>,
@@ -57,7 +57,7 @@ fn event<'a>(context: &'a Context, held: &Held, action: &'static str, metadata: 
     }
 }
 
-/// A validated `TwilioSetupRequest`, with the tokens in clear.
+/// `TwilioSetupRequest`, validated, with its tokens in clear text.
 #[derive(Deserialize)]
 pub struct NewSetup {
     account_sid: String,
@@ -65,7 +65,8 @@ pub struct NewSetup {
     secondary_auth_token: Option<String>,
 }
 
-/// Sets the workspace's Twilio account up, its token sealed for this workspace and field.
+/// Sets up the workspace's Twilio account. Its tokens are sealed with workspace and field as associated
+/// data.
 pub async fn set(app: &Arc<App>, entry: Entry, new: NewSetup) -> Result<Account, ApiError> {
     let workspace = entry.workspace()?.id;
     let seal =
@@ -82,7 +83,8 @@ pub async fn set(app: &Arc<App>, entry: Entry, new: NewSetup) -> Result<Account,
             let workspace = held.seen.workspace.id;
             let former = store::get(tx, workspace)?;
             let now = entry.context.now;
-            // Strictly later, because callbacks under way tell by it that the token they were verified by is gone.
+            // Strictly later, because a callback in progress compares this time to see whether its token is
+            // still in use.
             let updated_at = former
                 .as_ref()
                 .map_or(now, |former| now.max(Timestamp::from_micros(former.updated_at.micros() + 1)));
@@ -104,7 +106,7 @@ pub async fn set(app: &Arc<App>, entry: Entry, new: NewSetup) -> Result<Account,
         .await
 }
 
-/// Removes the workspace's Twilio account. Nothing to remove is fine.
+/// Removes the workspace's Twilio account. A missing account is no error.
 pub async fn remove(app: &Arc<App>, entry: Entry) -> Result<(), ApiError> {
     app.db
         .write("calls.remove_twilio", move |tx| {

@@ -40,7 +40,7 @@ pub struct Verified {
     pub report: Option<Report>,
 }
 
-/// Reads and verifies a callback. Everything that is wrong with its credential is one 403, at one cost.
+/// Reads and verifies a callback. Every fault of its credential gets the same 403, at the same cost.
 pub async fn verify(call: &mut Call) -> Result<Verified, ApiError> {
     let body = call.read_ignored_body_up_to(LARGEST).await?;
     let form = Form::parse(&body);

@@ -27,21 +27,21 @@ pub struct Account {
     pub secondary_auth_token: Option<Vec<u8>>,
     /// When it was first set up.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// The timestamp of the last change.
     pub updated_at: Timestamp,
 }
 
-/// Where a workspace's token is sealed for.
+/// The associated data of a workspace's sealed token.
 pub fn token_place(workspace: WorkspaceId) -> String {
     format!("workspace/{workspace}/twilio/auth_token")
 }
 
-/// Where a workspace's second token is sealed for.
+/// The associated data of a workspace's sealed second token.
 pub fn secondary_token_place(workspace: WorkspaceId) -> String {
     format!("workspace/{workspace}/twilio/secondary_auth_token")
 }
 
-/// Seals the tokens of up to `most` workspaces after this one anew under the key in force.
+/// Seals the tokens of up to `most` workspaces after this one again, under the current key.
 pub fn reseal(
     tx: &mut Tx<'_>,
     vault: &Vault,
@@ -53,7 +53,7 @@ pub fn reseal(
     })
 }
 
-/// The tokens of up to `most` workspaces after this one, as they are sealed.
+/// The sealed tokens of up to `most` workspaces after this one.
 pub fn sealed_rows(
     tx: &mut Tx<'_>,
     after: WorkspaceId,
@@ -74,8 +74,8 @@ pub fn sealed_rows(
     Ok(rows.collect())
 }
 
-/// Forgets a token that no key opens any more, for the operator. Without its first token an account is forgotten as a
-/// whole. `false`: the account has another token now.
+/// Deletes a token that no key opens any more, for the operator. The loss of the first token deletes the
+/// whole account. Returns `false` if the account now has another token.
 pub fn forget(tx: &mut Tx<'_>, context: &Context, row: &SealedRow<WorkspaceId>) -> Result<bool, ApiError> {
     workspaces::guard(tx, row.at)?;
     let Some(account) = store::get(tx, row.at)? else { return Ok(false) };
@@ -105,12 +105,12 @@ pub fn forget(tx: &mut Tx<'_>, context: &Context, row: &SealedRow<WorkspaceId>) 
     Ok(true)
 }
 
-/// How many accounts have a token that is sealed under another key than the one in force.
+/// The number of accounts with a token that is sealed under another key than the current one.
 pub fn count_under_other_keys(tx: &mut Tx<'_>, vault: &Vault) -> Result<i64, Error> {
     store::count_under_other_keys(tx, vault.key_mark())
 }
 
-/// The URL that Twilio must be given, if the operator has said where Ward is.
+/// The callback URL to configure at Twilio, if the operator has set `public_url`.
 pub fn callback_url(public_url: Option<&str>, workspace: WorkspaceId) -> Option<String> {
     public_url.map(|url| format!("{}/v1/{workspace}/twilio/status", url.trim_end_matches('/')))
 }

@@ -71,7 +71,7 @@ const fn slug_taken() -> ApiError {
     ApiError::conflict("slug_taken", "Workspace slug already taken.")
 }
 
-/// Everything a new workspace starts with, as its audit event tells it.
+/// The fields of a new workspace, for its audit event.
 pub(super) fn beginnings(new: &Workspace) -> Value {
     json!({ "name": new.name, "environment": new.environment, "region": new.region, "backend_org_id": new.backend_org_id })
 }

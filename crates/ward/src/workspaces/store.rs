@@ -37,7 +37,7 @@ fn workspace_from(row: &Row<'_>, first: usize) -> Result<Workspace, Error> {
     })
 }
 
-/// A workspace, and the role that somebody has in it.
+/// A workspace, and the caller's role in it.
 pub type AsMember = (Workspace, Role);
 
 /// The columns and the join by which a look-up of a principal reads the workspace to enter. `id` is the

@@ -22,10 +22,10 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 use tower::ServiceExt as _;
 
-use super::Peer;
-use super::admission::{Doing, Place};
-use super::connection::Answers;
-use super::refusal;
+use crate::Peer;
+use crate::admission::{Doing, Place};
+use crate::connection::Answers;
+use crate::refusal;
 
 /// The longest rest of a body that is read and discarded, in bytes.
 const REST_READ: u64 = 64 * 1024;
@@ -38,18 +38,18 @@ const SINGLE: [HeaderName; 4] =
 
 /// The client of a connection, shared by the connection's requests.
 #[derive(Clone)]
-pub(super) struct Client {
-    pub(super) peer: Peer,
-    pub(super) place: Arc<Place>,
+pub(crate) struct Client {
+    pub(crate) peer: Peer,
+    pub(crate) place: Arc<Place>,
     /// Whether an answer went out while the client may still be sending.
-    pub(super) still_sending: Arc<AtomicBool>,
+    pub(crate) still_sending: Arc<AtomicBool>,
 }
 
 /// The service of one connection, with its client.
 #[derive(Clone)]
-pub(super) struct ForClient<S> {
-    pub(super) inner: S,
-    pub(super) client: Client,
+pub(crate) struct ForClient<S> {
+    pub(crate) inner: S,
+    pub(crate) client: Client,
 }
 
 impl<S> hyper::service::Service<Request<Incoming>> for ForClient<S>

@@ -18,10 +18,10 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use tokio::time::Instant;
 
-use crate::config::Limits;
+use crate::Limits;
 
 /// The time of the last progress on a connection, and the number of its current requests.
-pub(super) struct Activity {
+pub(crate) struct Activity {
     start: Instant,
     /// Milliseconds after `start`.
     last: AtomicU64,
@@ -31,7 +31,7 @@ pub(super) struct Activity {
 }
 
 impl Activity {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             start: Instant::now(),
             last: AtomicU64::new(0),
@@ -43,7 +43,7 @@ impl Activity {
     }
 
     /// The time at which the connection is closed unless it makes progress before.
-    pub(super) fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         let last = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed));
         last + if self.in_flight.load(Ordering::Relaxed) == 0 { self.when_idle } else { self.when_busy }
     }
@@ -73,13 +73,13 @@ impl Drop for InFlight {
 }
 
 /// A service whose requests count as progress.
-pub(super) struct Watched<S> {
+pub(crate) struct Watched<S> {
     inner: S,
     activity: Arc<Activity>,
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(inner: S, activity: Arc<Activity>) -> Self {
+    pub(crate) fn new(inner: S, activity: Arc<Activity>) -> Self {
         Self { inner, activity }
     }
 }
@@ -101,7 +101,7 @@ where
 }
 
 /// A body whose pieces count as progress.
-pub(super) struct WatchedBody {
+pub(crate) struct WatchedBody {
     inner: Body,
     in_flight: InFlight,
 }

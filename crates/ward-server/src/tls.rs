@@ -8,8 +8,16 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::config::TlsFiles;
-use crate::config::key_file::{open_ordinary, open_private};
+use crate::key_file::{open_ordinary, open_private};
+
+/// PEM files of the listener.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The PEM file of the certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
 
 /// The reason why the listener cannot offer TLS.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ use metrics::{Gauge, counter, gauge};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::ServeOptions;
+use crate::ServeOptions;
 
 /// Networks that are searched for a connection to give up, the fullest first.
 const NETWORKS_LOOKED_AT: usize = 8;
@@ -41,7 +41,7 @@ impl Network {
 
 /// The reason why a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Full {
+pub(crate) enum Full {
     /// The server has reached its limit of connections.
     Server,
     /// The client's network has reached its limit.
@@ -49,8 +49,8 @@ pub(super) enum Full {
 }
 
 impl Full {
-    /// The label of the metric.
-    pub(super) fn label(self) -> &'static str {
+    /// The metric's label.
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Server => "total",
             Self::Network => "address",
@@ -59,7 +59,7 @@ impl Full {
 }
 
 /// The state of a connection that decides whether it may be given up.
-pub(super) struct Place {
+pub(crate) struct Place {
     started: Instant,
     /// The number of requests that are being served.
     in_flight: AtomicUsize,
@@ -89,12 +89,12 @@ impl Place {
     }
 
     /// Marks a request in progress, until its answer is ready.
-    pub(super) fn serving(self: &Arc<Self>) -> Doing {
+    pub(crate) fn serving(self: &Arc<Self>) -> Doing {
         Doing::new(self, |place| &place.in_flight)
     }
 
     /// Marks a wait for a part of a request's body.
-    pub(super) fn waiting(self: &Arc<Self>) -> Doing {
+    pub(crate) fn waiting(self: &Arc<Self>) -> Doing {
         Doing::new(self, |place| &place.waiting)
     }
 
@@ -104,13 +104,13 @@ impl Place {
     }
 
     /// Resolves when the connection must make room for another.
-    pub(super) async fn given_up(&self) {
+    pub(crate) async fn given_up(&self) {
         self.given_up.notified().await;
     }
 }
 
 /// An activity of a connection, until this is dropped.
-pub(super) struct Doing {
+pub(crate) struct Doing {
     place: Arc<Place>,
     counter: fn(&Place) -> &AtomicUsize,
 }
@@ -131,7 +131,7 @@ impl Drop for Doing {
 }
 
 /// The open connections of one listener.
-pub(super) struct Admission {
+pub(crate) struct Admission {
     most: usize,
     most_per_network: usize,
     exempt: Vec<IpNet>,
@@ -202,7 +202,7 @@ impl Open {
 }
 
 impl Admission {
-    pub(super) fn new(options: &ServeOptions) -> Self {
+    pub(crate) fn new(options: &ServeOptions) -> Self {
         Self {
             most: options.limits.connections,
             most_per_network: options.limits.connections_per_address,
@@ -214,7 +214,7 @@ impl Admission {
     }
 
     /// Counts a connection from `address` for as long as the result lives.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, Full> {
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, Full> {
         let network = if self.exempt.iter().any(|net| net.contains(&address)) {
             None
         } else {
@@ -240,7 +240,7 @@ impl Admission {
 }
 
 /// One counted connection; dropping it ends the count.
-pub(super) struct Admitted {
+pub(crate) struct Admitted {
     of: Arc<Admission>,
     place: Arc<Place>,
     /// The network and the id; `None` if exempt from the count per network.
@@ -249,7 +249,7 @@ pub(super) struct Admitted {
 
 impl Admitted {
     /// The state to which the connection reports its activity.
-    pub(super) fn place(&self) -> &Arc<Place> {
+    pub(crate) fn place(&self) -> &Arc<Place> {
         &self.place
     }
 }
@@ -269,7 +269,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::config::Limits;
+    use crate::Limits;
 
     fn admission(connections: usize, connections_per_address: usize, proxies: &[&str]) -> Arc<Admission> {
         Arc::new(Admission::new(&ServeOptions {

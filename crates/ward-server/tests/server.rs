@@ -17,8 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use ward::config::{Limits, TlsFiles};
-use ward::http::server::{Peer, ServeOptions, serve, tls};
+use ward_server::tls::{self, TlsFiles};
+use ward_server::{Limits, Peer, ServeOptions, serve};
 
 /// Longer than anything here should take, shorter than a patient human.
 const PATIENCE: Duration = Duration::from_secs(30);

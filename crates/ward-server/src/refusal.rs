@@ -1,4 +1,4 @@
-//! The answers that Ward gives outside its router: to surplus connections and to malformed HTTP.
+//! The answers that a server gives below its router: to a connection too many, and to what is not HTTP.
 //!
 //! They have the shape of every other error, because a client cannot know which layer refused it.
 
@@ -19,7 +19,7 @@ use uuid::Uuid;
 const LINGER: Duration = Duration::from_millis(500);
 
 /// Answers 503 to the first request on `stream` without reading it, and closes the connection.
-pub(super) async fn too_many_connections(mut stream: TcpStream) {
+pub(crate) async fn too_many_connections(mut stream: TcpStream) {
     let body = body("Too many connections are open. Try again shortly.", "too_many_connections");
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\n{}retry-after: 1\r\nconnection: close\r\n\r\n{}",
@@ -33,7 +33,7 @@ pub(super) async fn too_many_connections(mut stream: TcpStream) {
 }
 
 /// The answer to a malformed HTTP request: status 400.
-pub(super) fn malformed(problem: &str) -> Response {
+pub(crate) fn malformed(problem: &str) -> Response {
     let body = body(problem, "malformed_request");
     let mut response = Response::new(axum::body::Body::from(body.json));
     *response.status_mut() = StatusCode::BAD_REQUEST;
@@ -49,7 +49,7 @@ pub(super) fn malformed(problem: &str) -> Response {
 
 /// Closes the sending half, then reads and discards for [`LINGER`], so that the answer arrives before a
 /// reset.
-pub(super) async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+pub(crate) async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let drain = async {
         let _ = stream.shutdown().await;
         let mut sink = [0; 4096];
@@ -88,14 +88,14 @@ fn body(detail: &str, error_code: &str) -> Body {
 /// hyper has no hook for these answers. The stream recognises them when they are written: one whole answer
 /// without a body and without `x-request-id`, which all answers of Ward have. If one shares its write with
 /// the end of an earlier, pipelined answer, it goes out without a body.
-pub(super) struct Spoken<T> {
+pub(crate) struct Spoken<T> {
     inner: T,
     /// The answer with a body that replaces the one of hyper, and the number of its bytes already written.
     instead: Option<(Vec<u8>, usize)>,
 }
 
 impl<T> Spoken<T> {
-    pub(super) fn new(inner: T) -> Self {
+    pub(crate) fn new(inner: T) -> Self {
         Self { inner, instead: None }
     }
 }

@@ -19,6 +19,8 @@
 mod admission;
 mod connection;
 mod h2_watch;
+pub mod key_file;
+mod limits;
 mod refusal;
 mod request;
 pub mod tls;
@@ -37,11 +39,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 use self::admission::Admission;
-pub use self::admission::Network;
 use self::connection::{Kit, Stage};
+pub use self::limits::Limits;
 use self::request::Client;
 pub use self::request::RequestBody;
-use crate::config::Limits;
 
 /// The other end of the TCP connection: an extension of every request.
 ///
@@ -52,7 +53,7 @@ pub struct Peer(pub SocketAddr);
 /// The options of one listener.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
-    /// Bounds; `serve` applies all of them except those of bodies and JSON.
+    /// Bounds on connections.
     pub limits: Limits,
     /// The TLS configuration. With one, the listener accepts only TLS (HTTP/2 and HTTP/1.1 by ALPN).
     pub tls: Option<Arc<rustls::ServerConfig>>,

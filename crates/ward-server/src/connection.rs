@@ -17,15 +17,15 @@ use tokio::time::{Instant, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::ServeOptions;
-use super::h2_watch::{Activity, Watched};
-use super::refusal::{self, Spoken};
-use super::request::{Client, ForClient, RequestBody};
-use crate::config::Limits;
+use crate::Limits;
+use crate::ServeOptions;
+use crate::h2_watch::{Activity, Watched};
+use crate::refusal::{self, Spoken};
+use crate::request::{Client, ForClient, RequestBody};
 
 /// The state of the server, which its connections follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(crate) enum Stage {
     Open,
     /// The connection finishes its current requests and takes no new ones.
     Draining,
@@ -45,7 +45,7 @@ const H2_STREAMS: u32 = 128;
 const H2_STREAM_BUFFER: usize = 64 * 1024;
 
 /// The settings that all connections of a listener share.
-pub(super) struct Kit {
+pub(crate) struct Kit {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
     tls: Option<TlsAcceptor>,
@@ -53,7 +53,7 @@ pub(super) struct Kit {
 }
 
 impl Kit {
-    pub(super) fn new(options: &ServeOptions) -> Self {
+    pub(crate) fn new(options: &ServeOptions) -> Self {
         let limits = options.limits.clone();
         let mut http1 = http1::Builder::new();
         http1
@@ -78,13 +78,13 @@ impl Kit {
         Self { http1, http2, tls: options.tls.clone().map(TlsAcceptor::from), limits }
     }
 
-    pub(super) fn speaks_tls(&self) -> bool {
+    pub(crate) fn speaks_tls(&self) -> bool {
         self.tls.is_some()
     }
 }
 
 /// Serves `stream` until one side closes it. An error on the connection appears in the debug log only.
-pub(super) async fn run<S>(
+pub(crate) async fn run<S>(
     kit: &Kit,
     stream: TcpStream,
     client: Client,
@@ -252,7 +252,7 @@ async fn changed(stage: &mut watch::Receiver<Stage>) -> Stage {
 }
 
 /// The bounds that `serve` puts on a service.
-pub(super) trait Answers:
+pub(crate) trait Answers:
     tower::Service<Request<RequestBody>, Response = Response, Error = Infallible>
     + Clone
     + Send
