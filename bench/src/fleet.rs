@@ -99,10 +99,7 @@ impl Fleet {
         for engine in &plan.engines {
             let side = Side::Raw(*engine);
             let url = fleet.database(plan, side, *engine)?;
-            let filling = Server::start(ward(plan, side, &url, &fixed)?, PATIENCE)?;
-            let seeded = seed::seed(filling.address)?;
-            filling.stop()?;
-            fleet.raws.push((side, Raw::open(&url, &seeded)?));
+            fleet.raws.push((side, Raw::open(&url)?));
         }
         std::thread::sleep(SETTLING);
         for served in &mut fleet.served {

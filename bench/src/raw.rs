@@ -1,75 +1,122 @@
-//! The engine alone: what Ward's routes do in the database, done by tasks of this process.
+//! The engine alone: rows like those of Ward's routes, read and written through `ward-db` by tasks of this process.
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
-use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
-use ward::api_keys;
-use ward::api_keys::secret::{KeyId, Presented};
-use ward::app::App;
-use ward::clock::Clock;
-use ward::config::{Config, MasterKey};
-use ward::error::ApiError;
-use ward::http::Context;
-use ward::http::idempotency::Repeat;
-use ward::ids::{PrincipalId, WorkspaceId};
-use ward::page::{Page, TOTAL_LIMIT};
-use ward::workspaces::{self, actions};
-use ward_db::{Db, Options, Uuid};
+use ward_db::{Db, Error, Migration, Options, Timestamp, Uuid, Value};
 
 use crate::Failure;
 use crate::load::Done;
 use crate::process;
-use crate::seed::Seeded;
 use crate::workload::Case;
 
-/// After how many reads a task lets others go on. On SQLite a read waits for nothing, so nothing else makes it.
+/// A task yields after this many reads. A read on SQLite never waits, so the task would otherwise keep its thread.
 const TURN: u64 = 64;
+/// Workspaces of the reading user, which a list returns.
+const LISTED: u128 = 20;
+/// A moment in 2026 for every row, in microseconds since 1970.
+const NOW: Timestamp = Timestamp::from_micros(1_775_000_000_000_000);
+/// SHA-256 of a key's secret is 32 bytes.
+const HASH: [u8; 32] = [7; 32];
 
-/// An open database that a Ward was seeded in, and what the statements are about.
+/// Tables of this program's own, with the keys and indexes that a request of Ward's goes through.
+const TABLES: Migration = Migration {
+    name: "0001_engine_alone",
+    sql: "-- oldest binary: 0.1.0
+CREATE TABLE raw_workspaces (
+    id uuid NOT NULL PRIMARY KEY, slug text NOT NULL, name text NOT NULL, environment text NOT NULL,
+    region text NOT NULL, state text NOT NULL, created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL
+);
+-- step
+CREATE TABLE raw_slugs (slug text NOT NULL PRIMARY KEY, workspace_id uuid NOT NULL);
+-- step
+CREATE TABLE raw_unclaimed (workspace_id uuid NOT NULL PRIMARY KEY, lapses_at timestamptz NOT NULL);
+-- step
+CREATE INDEX raw_unclaimed_by_lapse ON raw_unclaimed (lapses_at);
+-- step
+CREATE TABLE raw_memberships (
+    workspace_id uuid NOT NULL, principal_id uuid NOT NULL, role text NOT NULL, position bigint NOT NULL,
+    PRIMARY KEY (workspace_id, principal_id)
+);
+-- step
+CREATE UNIQUE INDEX raw_memberships_by_principal ON raw_memberships (principal_id, position);
+-- step
+CREATE TABLE raw_keys (
+    key_id text NOT NULL PRIMARY KEY, workspace_id uuid NOT NULL, principal_id uuid NOT NULL, role text NOT NULL,
+    secret_hash bytea NOT NULL, expires_at timestamptz NOT NULL, revoked_at timestamptz
+);
+-- step
+CREATE TABLE raw_events (
+    workspace_id uuid NOT NULL, at timestamptz NOT NULL, id uuid NOT NULL, action text NOT NULL, details text NOT NULL,
+    PRIMARY KEY (workspace_id, at, id)
+);
+",
+};
+
+const ADMIT: &str = "SELECT k.role, k.secret_hash, k.expires_at, k.revoked_at IS NOT NULL, m.role, w.id, w.slug, w.name, \
+                     w.environment, w.region, w.created_at, w.updated_at \
+                     FROM raw_keys k JOIN raw_workspaces h ON h.id = k.workspace_id \
+                     LEFT JOIN raw_memberships m ON m.workspace_id = $2 AND m.principal_id = k.principal_id \
+                     LEFT JOIN raw_workspaces w ON w.id = m.workspace_id AND w.state = 'active' \
+                     WHERE k.key_id = $1";
+const LIST: &str = "SELECT m.position, w.id, w.slug, w.name, w.environment, w.region, w.created_at, w.updated_at \
+                    FROM raw_memberships m JOIN raw_workspaces w ON w.id = m.workspace_id \
+                    WHERE m.principal_id = $1 AND m.position > $2 AND w.state = 'active' ORDER BY m.position LIMIT 21";
+
+/// An open database with the rows that the reading cases ask for.
 pub struct Raw {
     runtime: Runtime,
     work: Arc<Work>,
 }
 
 struct Work {
-    app: Arc<App>,
-    key: KeyId,
-    revoked: KeyId,
-    workspace: WorkspaceId,
-    principal: PrincipalId,
+    db: Db,
+    workspace: Uuid,
+    principal: Uuid,
     created: AtomicU64,
 }
 
+/// Keys of the reading user, the second one revoked.
+const KEYS: [&str; 2] = ["2umvizits1B8FglJcs5AFV", "2umvizits1B8FglJcs5AFW"];
+
 impl Raw {
-    /// Opens the database as `ward serve` would.
-    pub fn open(url: &str, seeded: &Seeded) -> Result<Self, Failure> {
+    /// Makes the tables in an empty database and fills them.
+    pub fn open(url: &str) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let config = Config {
-            database: url.to_owned(),
-            // Nothing here is sealed.
-            master_key: MasterKey::Given([7; 32].into()),
-            unclaimed_limit: 10_000_000,
-            ..Config::default()
-        };
         let db = Db::open(url, Options { serve_lock: true, ..Options::default() })?;
-        let key_id = |bearer: &str| Presented::parse(bearer.as_bytes()).map(|presented| presented.key_id);
-        let (key, revoked) = (key_id(&seeded.key), key_id(&seeded.revoked));
-        let (Some(key), Some(revoked)) = (key, revoked) else { return Err("a key that is none".into()) };
-        let workspace = WorkspaceId(Uuid::parse_str(&seeded.workspace)?);
-        let looked = db.read("bench.key", move |tx| api_keys::look_up(tx, key));
-        let principal = runtime.block_on(looked)?.ok_or("a key that is not there")?.principal;
-        let app = App::on(config, db, Clock::default())?;
-        let work = Work { app, key, revoked, workspace, principal, created: AtomicU64::new(0) };
+        db.migrate(&[TABLES], "0.1.0")?;
+        let (workspace, principal) = (Uuid::from_u128(1), Uuid::from_u128(1 << 64));
+        runtime.block_on(db.write("bench.fill", move |tx| {
+            for number in 0..LISTED {
+                let id = Uuid::from_u128(workspace.as_u128() + number);
+                let slug = format!("corner-clinic-{number}");
+                tx.execute(
+                    "INSERT INTO raw_workspaces VALUES ($1, $2, 'The Corner Clinic', 'production', 'us-east-1', \
+                     'active', $3, $3)",
+                    &[id.into(), slug.as_str().into(), NOW.into()],
+                )?;
+                tx.execute(
+                    "INSERT INTO raw_memberships VALUES ($1, $2, 'owner', $3)",
+                    &[id.into(), principal.into(), i64::try_from(number + 1).unwrap_or(i64::MAX).into()],
+                )?;
+            }
+            for (key, revoked_at) in KEYS.into_iter().zip([Value::Null, NOW.into()]) {
+                tx.execute(
+                    "INSERT INTO raw_keys VALUES ($1, $2, $3, 'owner', $4, $5, $6)",
+                    &[key.into(), workspace.into(), principal.into(), Value::Bytes(&HASH), NOW.into(), revoked_at],
+                )?;
+            }
+            Ok::<_, Error>(())
+        }))?;
+        let work = Work { db, workspace, principal, created: AtomicU64::new(0) };
         Ok(Self { runtime, work: Arc::new(work) })
     }
 
-    /// As much as so many tasks get done; and the CPU time of this process meanwhile.
+    /// The highest rate of so many tasks, and the CPU time of this process meanwhile.
     pub fn peak(&self, case: Case, tasks: usize, time: Duration) -> Result<(Done, Duration), Failure> {
         let work = &self.work;
         self.runtime.block_on(async {
@@ -103,60 +150,63 @@ impl Raw {
 impl Work {
     /// The closures that one request of this case runs.
     async fn once(&self, case: Case) -> Result<(), Failure> {
-        let Self { app, key, revoked, workspace, principal, .. } = self;
-        let (key, revoked, workspace, principal) = (*key, *revoked, *workspace, *principal);
         match case {
-            Case::Get => {
-                let found =
-                    app.db.read("gate.admit", move |tx| api_keys::look_up_for(tx, key, workspace)).await?;
-                let (key, seen) = found.ok_or("no key")?;
-                black_box(key);
-                black_box(seen).ok_or("no workspace")?;
-            }
+            Case::Get => self.admit(KEYS[0]).await,
+            Case::Refused => self.admit(KEYS[1]).await,
             Case::List => {
-                let found = app.db.read("gate.admit", move |tx| api_keys::look_up(tx, key));
-                black_box(found.await?).ok_or("no key")?;
-                let listed = app.db.read("workspaces.list", move |tx| {
-                    workspaces::list(tx, principal, Page { after: 0, limit: 20 }, TOTAL_LIMIT + 1)
+                self.admit(KEYS[0]).await?;
+                let principal = self.principal;
+                let listed = self.db.read("bench.list", move |tx| {
+                    tx.all(LIST, &[principal.into(), 0.into()], |row| Ok::<_, Error>(row.text(3)?.len()))
                 });
-                black_box(listed.await?);
+                if black_box(listed.await?).is_empty() { Err("an empty list".into()) } else { Ok(()) }
             }
-            Case::Refused => {
-                let found = app
-                    .db
-                    .read("gate.admit", move |tx| api_keys::look_up_for(tx, revoked, workspace))
-                    .await?;
-                if !black_box(found).ok_or("no key")?.0.revoked {
-                    return Err("a key that is good".into());
-                }
-            }
-            Case::Bootstrap => self.create().await?,
+            Case::Bootstrap => self.create().await,
             Case::Own | Case::Patch | Case::Rotate | Case::Mix => {
-                return Err("the engine alone has no such case".into());
+                Err("the engine alone has no such case".into())
             }
         }
+    }
+
+    /// A key, its membership and the workspace in one look-up.
+    async fn admit(&self, key: &'static str) -> Result<(), Failure> {
+        let workspace = self.workspace;
+        let found = self.db.read("bench.admit", move |tx| {
+            tx.optional(ADMIT, &[key.into(), workspace.into()], |row| Ok::<_, Error>(row.text(0)?.len()))
+        });
+        black_box(found.await?).ok_or("no key")?;
         Ok(())
     }
 
-    /// The write of the bootstrap call, as the route does it.
+    /// The four rows of an open creation, in one transaction.
     async fn create(&self) -> Result<(), Failure> {
         let number = self.created.fetch_add(1, Ordering::Relaxed);
-        let new = json!({
-            "slug": format!("raw-{number:010}"), "name": "The Corner Clinic", "environment": "production",
-            "region": "us-east-1", "backend_org_id": null,
+        let created = self.db.write("bench.create", move |tx| {
+            // Ids that begin with the time lie together, as Ward's do.
+            let (id, event) = (Uuid::now_v7(), Uuid::now_v7());
+            let slug = format!("raw-{number:010}");
+            let taken = tx.execute(
+                "INSERT INTO raw_slugs VALUES ($1, $2) ON CONFLICT (slug) DO NOTHING",
+                &[slug.as_str().into(), id.into()],
+            )?;
+            tx.execute_later(
+                "INSERT INTO raw_workspaces VALUES ($1, $2, 'The Corner Clinic', 'production', 'us-east-1', \
+                 'unclaimed', $3, $3)",
+                &[id.into(), slug.as_str().into(), NOW.into()],
+            )?;
+            tx.execute_later("INSERT INTO raw_unclaimed VALUES ($1, $2)", &[id.into(), NOW.into()])?;
+            tx.execute_later(
+                "INSERT INTO raw_events VALUES ($1, $2, $3, 'workspace.create', $4)",
+                &[id.into(), NOW.into(), event.into(), slug.as_str().into()],
+            )?;
+            Ok::<_, Error>(taken)
         });
-        let now = self.app.clock.now();
-        let repeat = Repeat::without_key(StatusCode::CREATED, now);
-        let context = Arc::new(Context::of_time(now));
-        let created = actions::bootstrap(&self.app, context, serde_json::from_value(new)?, repeat).await;
-        let reply = created.map_err(|error: ApiError| format!("not created: {}", error.code()))?;
-        black_box(reply);
-        Ok(())
+        if created.await? == 1 { Ok(()) } else { Err("a slug was taken".into()) }
     }
 }
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        self.work.app.db.close();
+        self.work.db.close();
     }
 }

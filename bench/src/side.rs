@@ -27,7 +27,7 @@ pub enum Side {
     Peer(Engine),
     /// The same peer with its framework passed by on these routes, which is as far as tuning goes there.
     Shortcut(Engine),
-    /// The statements of the product, sent by nobody over HTTP.
+    /// Rows like the product's, through its engine layer and without HTTP.
     Raw(Engine),
 }
 

@@ -97,7 +97,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     }
     let mut measured = Vec::new();
     for engine in &args.engines {
-        let places = Places::open(*engine, &data)?;
+        let places = Places::open(*engine, &data, &args.ward)?;
         for size in &sizes {
             places.filled(Shape::of(*size))?;
         }

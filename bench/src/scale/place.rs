@@ -1,9 +1,8 @@
 //! Where the filled databases are, and that they are there.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use ward::app::App;
-use ward::config::Config;
 use ward_test_db::postgres::{self, lines};
 
 use crate::Failure;
@@ -53,16 +52,18 @@ pub struct Places {
     pub engine: Engine,
     folder: PathBuf,
     server: Option<postgres::Server>,
+    /// The `ward` binary, which makes the schema.
+    ward: PathBuf,
 }
 
 impl Places {
     /// Finds them in a folder, and starts the server that PostgreSQL needs.
-    pub fn open(engine: Engine, data: &Path) -> Result<Self, Failure> {
+    pub fn open(engine: Engine, data: &Path, ward: &Path) -> Result<Self, Failure> {
         let folder = data.join(engine.name().to_lowercase());
         std::fs::create_dir_all(&folder)?;
         let server =
             (engine == Engine::Postgres).then(|| postgres::Server::kept(&folder.join("data"), &SETTINGS));
-        Ok(Self { engine, folder, server })
+        Ok(Self { engine, folder, server, ward: ward.to_owned() })
     }
 
     /// The folder, for what belongs to a database beside it.
@@ -96,10 +97,9 @@ impl Places {
     pub fn filled(&self, shape: Shape) -> Result<(), Failure> {
         let url = self.url(shape.workspaces);
         let mark = self.folder.join(format!("{}.filled", shape.workspaces));
-        let config = Config { database: url.clone(), ..Config::default() };
         // A schema that has changed otherwise than by going forward does not migrate.
         if std::fs::read_to_string(&mark).is_ok_and(|version| version == VERSION)
-            && App::migrate(&config).is_ok()
+            && self.migrate(&url).is_ok()
         {
             return Ok(());
         }
@@ -107,7 +107,7 @@ impl Places {
         if let Some(server) = &self.server {
             server.sql(format!("CREATE DATABASE scale_{}", shape.workspaces));
         }
-        App::migrate(&config)?;
+        self.migrate(&url)?;
         fill(self.engine, &url, shape)?;
         if self.engine == Engine::Postgres {
             // What autovacuum would do in its own time.
@@ -116,6 +116,15 @@ impl Places {
         }
         std::fs::write(&mark, VERSION)?;
         Ok(())
+    }
+
+    /// Brings the database's schema up to the one of the binary.
+    fn migrate(&self, url: &str) -> Result<(), Failure> {
+        let done = Command::new(&self.ward).args(["migrate", "--database", url]).output()?;
+        if done.status.success() {
+            return Ok(());
+        }
+        Err(format!("ward migrate: {}", String::from_utf8_lossy(&done.stderr).trim()).into())
     }
 
     fn remove(&self, workspaces: u64, mark: &Path) -> Result<(), Failure> {
