@@ -33,7 +33,7 @@ fn text(figures: &Figures, images: &str) -> String {
     };
     format!(
         "# Performance\n\n\
-         Written by `bench/run`; what is measured, and how to read it, is in [bench/README.md](../bench/README.md).\n\
+         Written by `bench/run`; what is measured, and how to read it, is in [bench/README.md](../../bench/README.md).\n\
          {build}\n{}\n\n\
          {rounds} alternating rounds of {seconds} s; medians; every ratio is the median of the rounds' own ratios. Fixed route \
          and bare axum give the same bytes and do nothing for them: they are the limit. FastAPI is the same operations as a \

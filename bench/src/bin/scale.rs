@@ -1,5 +1,5 @@
 //! Whether what a request costs depends on how much the installation holds: the same requests to `ward serve` on databases
-//! of a thousand, a hundred thousand and a million workspaces, on both engines. `docs/scale.md` is what it writes.
+//! of a thousand, a hundred thousand and a million workspaces, on both engines. `docs/measured/scale.md` is what it writes.
 //!
 //! `cargo build --release -p ward-cli && cargo run --release -p bench --bin scale -- --data DIR`. A database that is in
 //! `DIR` already is used again.

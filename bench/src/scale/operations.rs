@@ -87,7 +87,7 @@ pub static OPERATIONS: [Operation; 14] = [
         request: |shape, random| Request::get("/v1/auth/me", &any_key(shape, random), 200),
     },
     Operation {
-        name: "401, a key that nobody has",
+        name: "401, an unknown key",
         random: "key",
         share: 1,
         request: |shape, random| {

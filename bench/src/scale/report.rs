@@ -157,8 +157,8 @@ fn starts(measured: &[Measured], sizes: &[u64]) -> String {
 }
 
 const NOTES: &str = "\n## How to read this\n\n\
-- *random* says what a request draws uniformly from all that the database holds, so that at a million workspaces hardly any \
-  row is asked for twice and no cache of rows helps. What is not named there is the same in every request.\n\
+- *random* names the rows that a request draws uniformly from the whole database. At a million workspaces hardly any row is read \
+  twice, so no cache of rows helps. All other rows are the same in every request.\n\
 - One user is a member of every workspace. One workspace, *the giant*, has a third of all keys, four tenths of all events and \
   half of all calls. All others are alike: an owner with a key, a service with a key, six events, a call, an integration.\n\
 - Totals are exact up to 1,000 (audit and calls: 10,000) and not counted beyond. The giant has more than that at every \
@@ -174,10 +174,10 @@ const NOTES: &str = "\n## How to read this\n\n\
   core's time to wake, which changes threefold with a few microseconds of work. So latency is work and flushes, no waking.\n\
 - PostgreSQL is a server of the measurement's own with `fsync` on and 10 GB of `shared_buffers`, into which all was read \
   (`pg_prewarm`), after a `VACUUM (ANALYZE)`. A server \
-  process's heap may lie so that it gives back what each statement took and takes it anew, which was seen on the two larger databases only and \
+  process's heap may lie so that it gives back what each statement took and takes it again, which was seen on the two larger databases only and \
   looked like growth: Ward's sessions are kept from it.\n\
 - On SQLite a GET of one has three rows to find, at a thousand workspaces in pages that lie in the connection's own cache and \
   mostly in the processor's. At a million 5.4 pages are read from the system's cache for each (counted system calls), and \
   by the profile all growth is there: 4 to 15 µs in SQLite, of which 8 µs fetch pages, and less than 1 µs anywhere else. \
-  By the limit above most of that is what three rows drawn from a million cost at all. What was tried: [bench/README.md](../bench/README.md#scale).\n\n\
+  By the limit above, three rows drawn from a million cost most of that by themselves. Experiments: [notes](notes-2026-11.md#scale).\n\n\
 Command: `bench/scale --data DIR`. `DIR` keeps the databases, which the next run takes again.\n";

@@ -121,7 +121,7 @@ pub fn key(who: Who, number: u64) -> String {
     bearer(&format!("{}{number:021}", who.digit()))
 }
 
-/// A key that is well-formed and that nobody has, between the owners' keys of every ten workspaces.
+/// A key that is well-formed and that was never minted, between the owners' keys of every ten workspaces.
 pub fn unknown_key(ten: u64) -> String {
     bearer(&format!("{}{ten:020}x", Who::Owner.digit()))
 }

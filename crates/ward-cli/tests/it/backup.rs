@@ -184,7 +184,7 @@ fn what_cannot_be_backed_up_or_restored_is_said_and_touches_nothing() {
     refused(&ward(&["backup", "--to", "ward.db"]), "already exists");
     refused(&ward(&["backup", "--to", "no/such/folder.db"]), "no/such");
     refused(&ward(&["backup", "--database", "sqlite:none.db", "--to", "b.db"]), "there is no database");
-    refused(&ward(&["backup", "--database", "postgres://db/ward", "--to", "b.db"]), "docs/backup.md");
+    refused(&ward(&["backup", "--database", "postgres://db/ward", "--to", "b.db"]), "docs/operate/backup.md");
     refused(&ward(&["restore", "--check", "mine.txt"]), "is not a SQLite file");
     refused(&ward(&["restore", "--check", "missing.db"]), "missing.db");
     // A database that is served is no backup of itself: its last commits are beside it.
@@ -199,10 +199,10 @@ fn what_cannot_be_backed_up_or_restored_is_said_and_touches_nothing() {
     assert!(!folder.join("new.db").exists() && !folder.join("b.db-wal").exists());
     refused(&ward(&["restore", "b.db", "--database", "sqlite:ward.db"]), "another server");
     refused(&ward(&["restore", "b.db", "--database", "sqlite:mine.txt"]), "already exists");
-    refused(&ward(&["restore", "b.db", "--database", "postgres://db/ward"]), "docs/backup.md");
+    refused(&ward(&["restore", "b.db", "--database", "postgres://db/ward"]), "docs/operate/backup.md");
 }
 
-/// `pg_dump` of a database, put into a new one by `pg_restore`, as docs/backup.md has it.
+/// `pg_dump` of a database, put into a new one by `pg_restore`, as docs/operate/backup.md has it.
 fn dumped_and_restored(server: &Postgres, from: &str, to: &str) -> usize {
     let dumped = server.tool("pg_dump").args(["--format=custom", "--no-owner", from]).output().unwrap();
     assert!(dumped.status.success(), "{}", text(&dumped.stderr));

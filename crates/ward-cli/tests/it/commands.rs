@@ -132,7 +132,7 @@ fn a_server_without_its_key_refuses_and_names_the_file() {
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     let said = text(&refused.stderr);
     for expected in
-        ["ward.key is not there", "was used with a key", "ward secrets forget", "docs/master-key.md"]
+        ["ward.key is not there", "was used with a key", "ward secrets forget", "docs/operate/master-key.md"]
     {
         assert!(said.contains(expected), "{expected}: {said}");
     }

@@ -232,7 +232,7 @@ pub fn restore(
 fn path_of(url: &str) -> Result<PathBuf, Error> {
     if names_postgres(url) {
         return Err(Error::invalid(
-            "a PostgreSQL database is backed up and restored with PostgreSQL's own tools: see docs/backup.md",
+            "a PostgreSQL database is backed up and restored with PostgreSQL's own tools: see docs/operate/backup.md",
         ));
     }
     sqlite_path(url).map(PathBuf::from)

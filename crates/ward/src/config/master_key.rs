@@ -65,7 +65,7 @@ pub(crate) fn lost(path: &Path) -> ConfigError {
         path,
         "is not there, and this database was used with a key. Put the key's file back, or name its place with \
          master_key_file. If the key is lost, `ward secrets forget` lists the values sealed under it and forgets them \
-         (docs/master-key.md)",
+         (docs/operate/master-key.md)",
     )
 }
 

@@ -1,10 +1,10 @@
-//! `docs/configuration.md`, made from the table of settings.
+//! `docs/operate/configuration.md`, made from the table of settings.
 
 use std::fmt::Write as _;
 
 use super::settings::SETTINGS;
 
-/// The text of `docs/configuration.md`.
+/// The text of `docs/operate/configuration.md`.
 pub fn markdown() -> String {
     let mut text = String::from(
         "# Configuration\n\n\
@@ -49,14 +49,14 @@ mod tests {
 
     #[test]
     fn the_documentation_is_the_table() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operate/configuration.md");
         if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::write(path, markdown()).unwrap();
         }
         let written = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             written == markdown(),
-            "docs/configuration.md is stale: UPDATE_DOCS=1 cargo test -p ward documentation"
+            "docs/operate/configuration.md is stale: UPDATE_DOCS=1 cargo test -p ward documentation"
         );
     }
 }

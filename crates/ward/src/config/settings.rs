@@ -1,4 +1,4 @@
-//! The one table of settings. Flags, environment variables, file keys and `docs/configuration.md` are
+//! The one table of settings. Flags, environment variables, file keys and `docs/operate/configuration.md` are
 //! derived from it.
 
 use std::net::SocketAddr;
@@ -305,7 +305,7 @@ pub static SETTINGS: &[Setting] = &[
         issuers,
         |it: Vec<IssuerConfig>| show_issuers(&it),
         "Issuers whose access tokens are accepted beside API keys: a JSON list here, `[[issuers]]` tables in the file. \
-         See `docs/identity.md`."
+         See `docs/operate/identity.md`."
     ),
     plain!(
         "Limits",

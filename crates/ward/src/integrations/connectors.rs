@@ -1,5 +1,5 @@
 //! The integrations that provisioning seeds, by connector. The facts and doubts are those of
-//! `docs/integrations.md`. Uncertain facts about a vendor are part of the description that the operator
+//! `docs/operate/integrations.md`. Uncertain facts about a vendor are part of the description that the operator
 //! reads, and every integration starts disabled.
 
 use super::{AuthConfig, AuthKind, Config, Endpoint, Mcp, Protocol};
