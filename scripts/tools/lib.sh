@@ -1,8 +1,8 @@
-# Finds what scripts/test needs and is missing, and installs it. Sourced by scripts/test, from the project's root.
+# Finds the missing programs that scripts/test needs, and installs them. Sourced by scripts/test, from the project's root.
 #
 # On Debian and its relatives packages come from apt-get, as root or through sudo. Node.js comes from PyPI, because Debian 12 has
 # an older one, and cargo-deny from crates.io; both go below target/tools and touch nothing else of the machine. On other systems
-# the list of what is missing is all that is done.
+# it only lists the missing programs.
 
 tools="${CARGO_TARGET_DIR:-$PWD/target}/tools"
 # Debian keeps some programs where only root's PATH looks.
@@ -10,7 +10,7 @@ export PATH="$tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
 deny_version=0.20.2
 
-# Three lists of one length: what is missing in words, how it is installed, and under which name there.
+# Three lists of one length: the missing program in words, the way to install it, and its name there.
 missing=() ways=() names=()
 
 # need WORDS WAY NAME COMMAND…: notes it as missing unless the command succeeds. WAY is apt, rustup, node, deny or none.
