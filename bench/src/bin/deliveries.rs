@@ -377,7 +377,8 @@ async fn settle(fresh: Fresh, engine: Engine, history: u64, plan: &Plan) -> Resu
     while !fresh.ward.has_settled(&fresh.tenant).await? {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let Fresh { ward, tenant, receiver, url, folder, _database } = fresh;
+    // Dropping the server ends its process.
+    let Fresh { ward, tenant, receiver, url, folder, _database: database } = fresh;
     drop(ward);
     // The copied row is read once. Read again for every new row, it would be searched among the new ones too.
     let numbers =
@@ -424,7 +425,7 @@ async fn settle(fresh: Fresh, engine: Engine, history: u64, plan: &Plan) -> Resu
         return Err(format!("{settled} settled deliveries were made, not {}", history - 1).into());
     }
     let ward = Ward::start(&plan.ward, &url, &folder).await?;
-    Ok(Fresh { ward, tenant, receiver, url, folder, _database })
+    Ok(Fresh { ward, tenant, receiver, url, folder, _database: database })
 }
 
 /// Microseconds of a look into the queue, by Ward's own count, and of one delivery after its report.
