@@ -22,7 +22,7 @@ import apsw
 import asyncpg
 
 HERE = Path(__file__).resolve().parent
-GOLDENS = HERE.parent.parent / "crates/ward/tests/goldens/validation.json"
+GOLDENS = HERE.parent.parent / "crates/ward-contract/tests/goldens/validation.json"
 TABLES = ("workspaces", "slugs", "unclaimed", "principals", "memberships", "seats", "api_keys", "test_callers",
           "test_caller_lists", "integrations", "audit_events")  # fmt: skip
 JSON = "application/json"

@@ -102,6 +102,37 @@ fn every_link_within_the_project_leads_to_a_file_and_a_heading() {
 }
 
 #[test]
+fn every_file_that_a_page_names_is_there() {
+    let root = root();
+    let folders = [
+        "crates/",
+        "docs/",
+        "scripts/",
+        "bench/",
+        "contract/",
+        "deploy/",
+        "examples/",
+        "migrations/",
+        ".github/",
+    ];
+    let mut checked = 0;
+    for page in files(&root, ".md") {
+        let text = fs::read_to_string(&page).unwrap();
+        for line in text.lines() {
+            for code in line.split('`').skip(1).step_by(2) {
+                let name = code.split_whitespace().next().unwrap_or_default();
+                let is_path = folders.iter().any(|folder| name.starts_with(folder));
+                if is_path && !name.contains(['*', '{', '…']) {
+                    assert!(root.join(name).exists(), "{}: {name} is not there", page.display());
+                    checked += 1;
+                }
+            }
+        }
+    }
+    assert!(checked > 50, "only {checked} names were found");
+}
+
+#[test]
 fn every_page_below_docs_is_reachable_from_the_readme() {
     let root = root();
     let mut reached = BTreeSet::new();
