@@ -90,7 +90,7 @@ impl Permission {
         self.text().1
     }
 
-    /// The permission with this name.
+    /// The permission named `name`, for example `Call.view`; `None` for an unknown name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|permission| permission.name() == name)
     }
@@ -102,12 +102,12 @@ impl Serialize for Permission {
     }
 }
 
-/// A set of permissions.
+/// A set of permissions, one bit for each.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Permissions(u16);
 
 impl Permissions {
-    /// The set of these permissions.
+    /// A set of exactly these permissions. Duplicates have no effect.
     pub const fn of(permissions: &[Permission]) -> Self {
         let mut bits = 0;
         let mut index = 0;
@@ -217,7 +217,7 @@ impl Role {
         self.text().1
     }
 
-    /// The role with this name.
+    /// The role named `name`, in lower case; `None` for an unknown name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.name() == name)
     }

@@ -131,13 +131,13 @@ pub enum Access {
     Alone,
 }
 
-/// A running Ward.
+/// The settings, the database and the shared state of one Ward process.
 pub struct App {
-    /// The settings in force.
+    /// The settings, after all sources are merged and checked.
     pub config: Config,
     /// The open database.
     pub db: Db,
-    /// The source of time.
+    /// The source of timestamps.
     pub clock: Clock,
     /// The document that is served and that validates requests.
     pub contract: Contract,

@@ -36,25 +36,25 @@ pub use self::raw::{ConfigError, InForce, Problem, RawSettings, Resolved, Source
 /// The settings of a running Ward, already checked against each other.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the API listens. Port 0 picks a free port.
+    /// The address of the API. Port 0 picks a free port.
     pub listen: SocketAddr,
     /// `sqlite:PATH`, the path relative to the working directory.
     pub database: String,
-    /// Upper bound of connections to a `PostgreSQL` database for reads and writes; long reads have others.
-    /// `None`: derived from the number of cores.
+    /// The most connections to a `PostgreSQL` database for reads and writes; long reads use others. `None`
+    /// derives the number from the cores.
     pub database_connections: Option<usize>,
-    /// Scheme, authority and path prefix under which clients reach Ward, if they differ from the
-    /// listener's. Without a slash at the end.
+    /// The scheme, authority and path prefix under which clients reach Ward, if they differ from the
+    /// listener's, without a slash at the end.
     pub public_url: Option<String>,
-    /// The place for exports of audit events. `None`: exports are off.
+    /// The store of audit exports. `None` turns exports off.
     pub exports: Option<Exports>,
     /// The callers that may create workspaces without a key.
     pub bootstrap: Bootstrap,
-    /// How long a workspace may stay unclaimed before it lapses and its slug is free again.
+    /// The time after which an unclaimed workspace lapses and its slug is free again.
     pub unclaimed_lifetime: Duration,
-    /// How many workspaces may be unclaimed at once, over all replicas.
+    /// The most workspaces that may be unclaimed at once, over all replicas.
     pub unclaimed_limit: u32,
-    /// How many of these one client address may create. Enforced together with the rates.
+    /// The most unclaimed workspaces of one client address. The bound is enforced together with the rates.
     pub unclaimed_per_address: u32,
     /// Bounds on the requests and connections of clients.
     pub limits: Limits,
@@ -62,18 +62,18 @@ pub struct Config {
     pub rates: Rates,
     /// Proxies whose `x-forwarded-for` entries are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// Origins that browsers may call from. Empty: CORS is off.
+    /// The web origins whose pages may call Ward. An empty list turns CORS off.
     pub cors_origins: Vec<String>,
     /// Certificate chain and private key of the listener.
     pub tls: Option<TlsFiles>,
-    /// Where `/metrics` listens. `None`: nowhere.
+    /// The address of `/metrics`. `None` turns the metrics listener off.
     pub metrics_listen: Option<SocketAddr>,
     /// Whether the operator set `metrics_listen`. Then a failure to bind the address is an error, not a
     /// warning.
     pub metrics_required: bool,
-    /// Where the operator's sealing key comes from.
+    /// The source of the operator's sealing key.
     pub master_key: MasterKey,
-    /// Issuers whose access tokens are accepted beside API keys. Empty: no token is accepted.
+    /// Issuers whose access tokens are accepted besides API keys. With an empty list, no token is accepted.
     pub issuers: Vec<issuers::IssuerConfig>,
     /// Previous master keys. They open values that were sealed before, and seal nothing.
     pub former_master_keys: Vec<FormerKey>,
@@ -83,13 +83,13 @@ pub struct Config {
     pub outbound: Outbound,
     /// Ward's region, and bounds of the platform's later contract.
     pub platform: Platform,
-    /// The quotas of a workspace without limits of its own.
+    /// The quotas of every workspace whose operator has not set others.
     pub quotas: crate::quotas::Limits,
-    /// How often last-used times and aggregated refusals are written.
+    /// The interval at which last-used times and aggregated refusals are written.
     pub flush_interval: Duration,
-    /// How log lines are written.
+    /// The format of log lines.
     pub log: LogFormat,
-    /// Which events are logged: a level, or `tracing` directives.
+    /// The filter of log events: a level, or `tracing` directives.
     pub log_filter: String,
 }
 
@@ -102,10 +102,10 @@ impl Config {
     }
 }
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
+    /// Text if the output is a terminal, otherwise JSON.
     Auto,
     /// One line of text per event.
     Text,
@@ -120,7 +120,7 @@ pub enum Bootstrap {
     Open,
     /// Callers that present this bearer token.
     Token(Zeroizing<String>),
-    /// No caller: the operation answers 403.
+    /// No caller. The operation answers 403.
     Closed,
 }
 
@@ -135,14 +135,14 @@ impl fmt::Debug for Bootstrap {
     }
 }
 
-/// Where the operator's 32-byte sealing key comes from.
+/// The source of the operator's 32-byte sealing key.
 #[derive(Clone)]
 pub enum MasterKey {
     /// The key itself, given by a setting.
     Given(Zeroizing<[u8; 32]>),
     /// The file that contains the key, in base64.
     File {
-        /// The path of the file.
+        /// The path of the file, as set or derived from the database.
         path: PathBuf,
         /// Whether a server may make the file, with mode 0600 and a notice, beside a new database.
         create: bool,
@@ -178,23 +178,24 @@ impl fmt::Debug for FormerKey {
 /// Bounds on the requests and connections of clients.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Largest request body, bytes; beyond it 413.
+    /// The largest request body, in bytes. A larger one gets 413.
     pub body_bytes: usize,
-    /// Largest request head (request line and headers), bytes; beyond it 431.
+    /// The largest request head (request line and headers), in bytes. A larger one gets 431.
     pub header_bytes: usize,
-    /// Deepest nesting of a JSON body; beyond it 422.
+    /// The deepest nesting of a JSON body. A deeper one gets 422.
     pub json_depth: usize,
-    /// Longest time from request head to answer; beyond it 503.
+    /// The longest time from request head to answer. After it the client gets 503.
     pub request_time: Duration,
-    /// Longest time a client may take to send a request head, idle keep-alive included.
+    /// The longest time in which a client must send a request head, idle keep-alive included.
     pub header_time: Duration,
-    /// Longest time a write to a client may make no progress.
+    /// The longest time in which a write to a client may make no progress.
     pub write_idle: Duration,
-    /// Upper bound of concurrent connections; beyond it 503.
+    /// The most concurrent connections. A further one gets 503.
     pub connections: usize,
-    /// Concurrent connections of one client address (the peer; IPv6 by /64). Trusted proxies are exempt.
+    /// The most concurrent connections of one client address (the peer; IPv6 by /64). Trusted proxies are
+    /// exempt.
     pub connections_per_address: usize,
-    /// How long a graceful shutdown waits for accepted requests.
+    /// The longest time that a graceful shutdown waits for accepted requests.
     pub shutdown_time: Duration,
 }
 
@@ -205,15 +206,15 @@ pub struct Rates {
     pub mode: RatesMode,
     /// Whether rates are enforced, as `mode` and the listener decide.
     pub enforced: bool,
-    /// Refused credentials per client address.
+    /// The rate of refused credentials per client address.
     pub failed_credentials: Rate,
-    /// Refused credentials per workspace that the path names.
+    /// The rate of refused credentials per workspace in the path.
     pub failed_in_workspace: Rate,
-    /// Workspaces created without a key, per client address.
+    /// The rate of workspaces created without a key, per client address.
     pub bootstrap: Rate,
-    /// Claims per client address; only failed ones are refused.
+    /// The rate of claims per client address. Beyond it, only claims that fail are refused.
     pub claims: Rate,
-    /// How many addresses or workspaces are remembered per rate; the least recently seen are forgotten first.
+    /// The most addresses or workspaces that one rate remembers. It forgets the least recently seen first.
     pub addresses: usize,
 }
 

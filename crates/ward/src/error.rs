@@ -279,12 +279,12 @@ impl ApiError {
         self.is_unauthorized() || self.code == CALLBACK_REFUSED
     }
 
-    /// Whether the answer is 401.
+    /// Whether the status is 401.
     pub fn is_unauthorized(&self) -> bool {
         self.status == StatusCode::UNAUTHORIZED
     }
 
-    /// Whether the answer is 403.
+    /// Whether the status is 403.
     pub fn is_forbidden(&self) -> bool {
         self.status == StatusCode::FORBIDDEN
     }

@@ -13,10 +13,10 @@ use tokio::sync::oneshot;
 
 use crate::ids::WorkspaceId;
 
-/// The owner of a share.
+/// The workspace or the client address that a share belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Holder {
-    /// A workspace.
+    /// The workspace that the work belongs to.
     Workspace(WorkspaceId),
     /// A client's address, where the work belongs to no workspace. IPv6 addresses by /64
     /// ([`crate::http::limits::bucket`]).
@@ -38,7 +38,7 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this share of the pool `{pool}` is used up")]
 pub struct Full {
-    /// The name of the pool.
+    /// The name of the pool, shown in the error.
     pub pool: &'static str,
 }
 

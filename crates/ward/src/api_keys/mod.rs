@@ -19,13 +19,12 @@ pub use store::{
     store_last_used,
 };
 
-/// Seconds of a day.
 const DAY: u64 = 24 * 3600;
 
 /// A key with the columns that the gate needs.
 #[derive(Debug)]
 pub struct KeyRecord {
-    /// The id of the credential.
+    /// The id in the table of credentials, not the public key id.
     pub credential: CredentialId,
     /// The workspace that the key belongs to.
     pub home: WorkspaceId,
@@ -43,7 +42,7 @@ pub struct KeyRecord {
     pub secret_hash: SecretHash,
     /// The timestamp from which the key is refused.
     pub expires_at: Timestamp,
-    /// The timestamp of its creation, last rotation or revocation, whichever is latest.
+    /// The latest of its creation, rotation and revocation.
     pub updated_at: Timestamp,
     /// Whether the key was revoked.
     pub revoked: bool,
@@ -73,7 +72,7 @@ impl KeyRecord {
 /// A key with the columns that lists show.
 #[derive(Clone, Debug)]
 pub struct ApiKey {
-    /// The id of the credential.
+    /// The id in the table of credentials, not the public key id.
     pub id: CredentialId,
     /// The public part of the key.
     pub key_id: String,
@@ -95,7 +94,7 @@ pub struct ApiKey {
     pub expires_at: Timestamp,
     /// The timestamp of its last successful use, to the minute.
     pub last_used_at: Option<Timestamp>,
-    /// The timestamp of its creation.
+    /// The timestamp of its creation. A rotation does not change it.
     pub created_at: Timestamp,
     /// The timestamp of its creation or last rotation.
     pub updated_at: Timestamp,

@@ -56,7 +56,7 @@ pub type SecretHash = [u8; 32];
 /// A presented bearer: the id of a key, and the hash of the secret that came with it.
 #[derive(Clone, Copy)]
 pub struct Presented {
-    /// The id of the key.
+    /// The public part, which lists and logs may show.
     pub key_id: KeyId,
     /// The hash of the presented secret.
     pub hash: SecretHash,

@@ -59,7 +59,7 @@ impl Actor {
 
 /// An action that is about to be recorded.
 pub struct Event<'a> {
-    /// The workspace of the action.
+    /// The workspace whose audit log gets the event.
     pub workspace: WorkspaceId,
     /// The room of the action, such as `workspaces`.
     pub service: &'static str,
@@ -71,11 +71,11 @@ pub struct Event<'a> {
     pub resource_id: Option<Uuid>,
     /// The display name of the resource.
     pub resource_name: Option<&'a str>,
-    /// The author of the action.
+    /// The principal and the credential of the action.
     pub actor: Actor,
     /// The request of the action; its id, time, address and user agent are stored.
     pub context: &'a Context,
-    /// An object that says what changed. It never contains a secret.
+    /// A JSON object with the changes. It never contains a secret.
     pub metadata: Value,
 }
 

@@ -43,10 +43,8 @@ pub(super) fn insert(tx: &mut Tx<'_>, event: &Record<'_>) -> Result<(), Error> {
 pub struct Filter {
     pub service: Option<String>,
     pub action: Option<String>,
-    /// The principal that acted.
     pub actor: Option<Uuid>,
     pub resource_type: Option<String>,
-    /// The id of the resource.
     pub resource: Option<Uuid>,
     /// Only events that read patient data.
     pub phi_only: bool,

@@ -78,7 +78,7 @@ impl Direction {
         }
     }
 
-    /// The direction with this name.
+    /// The direction named `name`; `None` for an unknown name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|direction| direction.name() == name)
     }
@@ -163,7 +163,7 @@ pub enum Status {
     Completed,
     /// The other party was busy.
     Busy,
-    /// The call was not answered.
+    /// The call rang without an answer.
     NoAnswer,
     /// The call could not be connected.
     Failed,
@@ -252,7 +252,7 @@ impl Reporter {
     }
 }
 
-/// What a finished call owes to the EHR.
+/// The decision whether a finished call is delivered to the EHR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// A delivery, which was queued in the same transaction.
@@ -320,7 +320,7 @@ pub struct CallRecord {
     pub service_id: Option<String>,
     /// Reported fields that no filter uses.
     pub details: Map<String, Value>,
-    /// What the call owes; `None` until it has finished.
+    /// The decision about the delivery; `None` until the call has finished.
     pub sync: Option<Decision>,
     /// The workspace's connector at the end of the call.
     pub sync_connector: Option<String>,

@@ -23,7 +23,7 @@ const PAGE: i64 = 500;
 pub struct Proven {
     /// The id at the telephone provider.
     pub call_sid: String,
-    /// The id of the call.
+    /// The id of the call in Ward.
     pub entity_id: CallId,
     /// The start of the call.
     pub started_at: Timestamp,

@@ -55,13 +55,11 @@ fn call(row: &Row<'_>) -> Result<CallRecord, Error> {
     })
 }
 
-/// The call of this sid.
 pub fn by_sid(tx: &mut Tx<'_>, workspace: WorkspaceId, sid: &str) -> Result<Option<CallRecord>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM calls WHERE call_sid = $2 AND {OURS}");
     tx.optional(&sql, &[workspace.into(), sid.into()], call)
 }
 
-/// The call of this id.
 pub fn by_id(tx: &mut Tx<'_>, workspace: WorkspaceId, id: CallId) -> Result<Option<CallRecord>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM calls WHERE id = $2 AND {OURS}");
     tx.optional(&sql, &[workspace.into(), id.into()], call)

@@ -1,6 +1,6 @@
 //! The notation of values. It is the same in a flag, the environment and a file, and for display.
 //!
-//! Each parser's error says what it expects; the caller adds the name of the setting.
+//! The error of a parser names the expected form; the caller adds the name of the setting.
 
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};

@@ -32,7 +32,7 @@ pub struct SentBody {
     heavy: bool,
 }
 
-/// A validated body.
+/// A body that passed the validation, deserialized into `T`.
 pub struct Sent<T> {
     /// The bytes of the body as they were sent.
     pub bytes: Bytes,

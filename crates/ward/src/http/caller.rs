@@ -53,12 +53,12 @@ pub struct Caller {
     pub exists: bool,
 }
 
-/// The credential of a request.
+/// The credential of a request, already verified.
 #[derive(Clone, Debug)]
 pub enum Credential {
-    /// A valid API key.
+    /// An API key.
     Key(KeyUsed),
-    /// A valid access token.
+    /// An access token of a configured issuer.
     Token(Arc<Verified>),
 }
 
@@ -211,7 +211,7 @@ impl Entry {
         self.seen.as_deref().ok_or(ApiError::no_workspace())
     }
 
-    /// The id of the operation.
+    /// The `operationId` of the request.
     pub fn operation(&self) -> &str {
         &self.operation
     }
@@ -261,7 +261,7 @@ impl Entry {
 
 /// The caller as seen by a transaction that holds the guard row.
 pub struct Held {
-    /// The authenticated caller.
+    /// The caller, already authenticated.
     pub caller: Caller,
     /// The workspace, and the caller's authority in it.
     pub seen: Seen,

@@ -131,11 +131,11 @@ fn user_agent(headers: &HeaderMap) -> Option<String> {
 
 /// One request on its way to its handler.
 pub struct Call {
-    /// The running Ward.
+    /// The process-wide state.
     pub app: Arc<App>,
     /// The operation in the contract.
     pub operation: Arc<Operation>,
-    /// The room of the handler.
+    /// The room of the handler, a label of the metrics.
     pub room: &'static str,
     /// The context that all steps of this request share.
     pub context: Arc<Context>,
@@ -334,7 +334,7 @@ fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, ApiError> {
 
 /// A successful answer.
 pub struct Reply {
-    /// The HTTP status.
+    /// The HTTP status, always a success.
     pub status: StatusCode,
     /// The media type of the body.
     pub content_type: HeaderValue,

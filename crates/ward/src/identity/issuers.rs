@@ -48,7 +48,7 @@ pub enum FetchError {
     Status {
         /// The kind of document.
         what: &'static str,
-        /// The status of the answer.
+        /// The HTTP status of the answer.
         status: u16,
     },
     /// The issuer's document is malformed or contradicts the settings.
@@ -138,7 +138,7 @@ enum Reason {
 
 /// One issuer, its keys and its HTTP client.
 pub struct Issuer {
-    /// The issuer's settings.
+    /// The settings of this issuer.
     pub config: IssuerConfig,
     /// The issuer identifier, shared by every verified token.
     pub name: Arc<str>,
@@ -149,7 +149,7 @@ pub struct Issuer {
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// Every configured issuer.
+/// The issuers from the configuration, found by their `iss`.
 pub struct Issuers {
     all: Vec<Arc<Issuer>>,
 }

@@ -85,7 +85,7 @@ pub fn enroll(tx: &mut Tx<'_>, token: &Verified, now: Timestamp) -> Result<(), E
     Ok(())
 }
 
-/// Sets a principal's display name.
+/// Sets the display name of a principal.
 pub fn call_it(tx: &mut Tx<'_>, principal: PrincipalId, name: &str) -> Result<(), Error> {
     tx.execute_later(
         "UPDATE principals SET display_name = $2 WHERE id = $1 AND (display_name IS NULL OR display_name <> $2)",
@@ -206,13 +206,9 @@ pub fn describe(
 
 /// A membership, with its workspace's names.
 pub struct Membership {
-    /// The id of the workspace.
     pub workspace: WorkspaceId,
-    /// The slug of the workspace.
     pub slug: String,
-    /// The name of the workspace.
     pub name: String,
-    /// The role of the principal.
     pub role: Role,
     /// The position in the principal's list.
     pub position: i64,

@@ -199,7 +199,6 @@ fn secrets_set(plan: &Plan) -> Vec<&str> {
     plan.put.iter().map(|(field, ..)| field.0.as_str()).collect()
 }
 
-/// Creates an integration.
 pub(super) async fn create(
     app: &Arc<App>,
     entry: Entry,
@@ -306,7 +305,6 @@ const MOST_REWORKED: usize = 5;
 
 /// An update, computed against the version of the integration that was read.
 struct WorkedOut {
-    /// The integration after the update.
     integration: Integration,
     texts: store::Texts,
     plan: Plan,

@@ -26,7 +26,7 @@ pub use stored::over_long;
 /// The most integrations of a workspace: its list is read whole, and all are checked by one request.
 const MOST: usize = 100;
 
-/// An integration.
+/// A configured connection of a workspace to an external system.
 #[derive(Clone, Debug)]
 pub struct Integration {
     /// The id of the integration.
@@ -71,7 +71,7 @@ pub struct Config {
     pub enabled: bool,
 }
 
-/// The protocol of an integration.
+/// The protocol of the external system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -304,7 +304,7 @@ fn own_base_url<A>(endpoint: &Endpoint<A>) -> Option<&str> {
 /// When a failed call is retried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retry {
-    /// The number of retries.
+    /// The number of retries after the first attempt.
     pub max_retries: u32,
     /// The statuses that cause a retry.
     pub retry_on_status: Vec<u16>,

@@ -163,7 +163,7 @@ pub(super) fn is_reserved_header(name: &str) -> bool {
     HeaderName::from_bytes(name.as_bytes()).is_ok_and(|name| ward_ehr::reserved_header(&name))
 }
 
-/// Checks an endpoint's path; the error says what is wrong.
+/// Checks the path of an endpoint. The error is a phrase that describes the problem.
 pub(super) fn check_path(path: &str) -> Result<(), &'static str> {
     ward_ehr::template::check_path(path)
 }

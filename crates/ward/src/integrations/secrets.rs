@@ -44,7 +44,6 @@ impl Sealed {
         format!("integration secret/{workspace}/{integration}/{}", field.0)
     }
 
-    /// Opens the secret.
     pub fn open(&self, vault: &Vault) -> Result<Zeroizing<String>, ApiError> {
         let place = Self::place(self.workspace, self.integration, &self.field);
         let bytes = vault.open(&self.bytes, &place).map_err(ApiError::internal)?;

@@ -68,7 +68,6 @@ pub fn changed_at(
 /// The facts that decide whether deliveries to an integration can be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Readiness {
-    /// Whether the integration is enabled.
     pub enabled: bool,
     /// Whether the integration has an address.
     pub configured: bool,
@@ -533,9 +532,7 @@ pub fn replace_sealed(
 
 /// A stored configuration, which may break rules of today.
 pub struct StoredConfiguration {
-    /// The id of the workspace.
     pub workspace: WorkspaceId,
-    /// The id of the integration.
     pub id: IntegrationId,
     /// The fields under the names that a request gives them.
     pub fields: serde_json::Value,

@@ -12,9 +12,7 @@ const LENGTHS: [&str; 4] = ["string_too_long", "too_long", "json_too_large", "js
 
 /// The fields of one integration that are longer than their limits of today.
 pub struct OverLong {
-    /// The id of the workspace.
     pub workspace: WorkspaceId,
-    /// The id of the integration.
     pub id: IntegrationId,
     /// Each field, such as `endpoints.3.description`, and its limit as a sentence.
     pub fields: Vec<(String, String)>,

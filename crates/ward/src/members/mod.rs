@@ -22,14 +22,14 @@ use crate::http::caller::Caller;
 use crate::identity::PrincipalKind;
 use crate::ids::{PrincipalId, WorkspaceId};
 
-/// A member of a workspace.
+/// A member of a workspace, as lists show it.
 #[derive(Clone, Debug)]
 pub struct Member {
     /// The member's principal.
     pub principal: PrincipalId,
     /// Whether the member is a person or a program.
     pub kind: PrincipalKind,
-    /// The display name.
+    /// The display name. `None` if the principal has none.
     pub name: Option<String>,
     /// The role in this workspace.
     pub role: Role,

@@ -59,7 +59,6 @@ pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, principal: PrincipalId) -> R
     )
 }
 
-/// Stores a member's role.
 pub fn set_role(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,

@@ -21,7 +21,6 @@ use crate::http::{Context, Reply};
 use crate::identity::PrincipalKind;
 use crate::ids::{PrincipalId, WorkspaceId};
 
-/// Seconds of a day.
 const DAY: u64 = 24 * 3600;
 
 /// A pending transfer, as `OwnershipTransferResponse` shows it.

@@ -37,7 +37,7 @@ pub enum Health {
 /// One line of the doctor's report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// The name of the check.
+    /// The name of the check, a fixed word.
     pub check: &'static str,
     /// The outcome of the check.
     pub status: Health,
@@ -334,7 +334,7 @@ async fn encoding(db: &Db) -> Finding {
     }
 }
 
-/// Compares the clock here with the database server's, or with what is stored.
+/// Compares the local clock with that of the database server, or with the stored timestamps.
 async fn clock(db: &Db) -> Finding {
     const CHECK: &str = "clock";
     let now = Clock::default().now();

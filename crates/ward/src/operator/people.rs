@@ -18,7 +18,7 @@ use crate::page::Page;
 /// A key for the operator's eyes, without its secret.
 #[derive(Debug, Serialize)]
 pub struct KeyShown {
-    /// The credential's id.
+    /// The id of the credential, not the public key id.
     pub id: CredentialId,
     /// The public part of the key.
     pub key_id: String,

@@ -19,7 +19,7 @@ pub struct Usage {
 /// `QuotaUsage`
 #[derive(Debug, Serialize)]
 pub struct Line {
-    /// The name of the quota.
+    /// The name of the quota, as in the settings.
     pub name: &'static str,
     /// The used amount; `None` for a quota that has no count in the database or on this replica.
     pub used: Option<i64>,

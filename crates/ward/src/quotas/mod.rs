@@ -17,7 +17,7 @@ use crate::ids::WorkspaceId;
 
 pub use store::give_back;
 
-/// Microseconds of a day.
+/// A day in microseconds.
 const DAY: i64 = 24 * 3600 * 1_000_000;
 
 /// A quantity that is limited per workspace.
@@ -77,7 +77,7 @@ impl Quota {
         }
     }
 
-    /// The quota with this name.
+    /// The quota named `name`, for example `stored_bytes`; `None` for an unknown name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|quota| quota.name() == name)
     }

@@ -17,7 +17,7 @@ pub const MOST_ROWS: i64 = 250_000;
 /// Exports that are kept per workspace. New ones replace the oldest.
 pub const KEPT: i64 = 200;
 
-/// An export of audit events.
+/// One export of audit events, with its file's name and state.
 #[derive(Clone, Debug)]
 pub struct Export {
     pub(super) workspace: WorkspaceId,

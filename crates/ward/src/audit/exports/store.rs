@@ -137,7 +137,6 @@ pub fn settle(
     Ok(())
 }
 
-/// Deletes an export's row.
 pub fn forget(tx: &mut Tx<'_>, workspace: WorkspaceId, id: ExportId) -> Result<(), Error> {
     let sql = "DELETE FROM audit_exports WHERE workspace_id = $1 AND id = $2";
     tx.execute(sql, &[workspace.into(), id.into()])?;

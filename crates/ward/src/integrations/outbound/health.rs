@@ -23,7 +23,6 @@ use crate::shares::Holder;
 /// Integrations that one health check calls at the same time.
 const CHECKED_AT_ONCE: usize = 25;
 
-/// The health of one integration.
 #[derive(Serialize)]
 struct Report {
     id: IntegrationId,
