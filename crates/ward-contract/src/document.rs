@@ -1,9 +1,9 @@
-//! The served document, read once at start into what routes and validation need.
+//! The served document, read once at start into the form that routes and validation need.
 //!
-//! The document is the only place where an operation's path, permission and input rules stand. So reading is
-//! strict: a keyword that [`crate::validate`] does not know, a rule attached to nothing, an operation
-//! that says neither its permission nor that it is anonymous are errors of the build, found by the first test
-//! that starts anything, and never something quietly not checked.
+//! The document is the only source of an operation's path, permission and input rules, so reading is
+//! strict. It refuses a keyword that [`crate::validate`] does not know, a rule without a schema, and an
+//! operation that declares neither a permission nor anonymous access. Such a fault stops the first test
+//! that starts a server. Nothing is silently left unchecked.
 
 mod schema;
 
@@ -41,7 +41,8 @@ impl RuleProblem {
     }
 }
 
-/// The document says something that cannot be enforced. Always a fault of the build, never of an operator.
+/// The document contains a declaration that cannot be enforced. This is always a fault of the build, never
+/// of an operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the document, {at}: {what}")]
 pub struct ContractError {
@@ -52,7 +53,7 @@ pub struct ContractError {
 }
 
 impl ContractError {
-    /// An error at this place of the document.
+    /// An error at the place `at` of the document.
     pub fn new(at: impl Into<String>, what: impl Into<String>) -> Self {
         Self { at: at.into(), what: what.into() }
     }
@@ -65,7 +66,7 @@ pub enum Access {
     Anonymous,
     /// Callers with a valid credential.
     Key {
-        /// The permission that it needs where the path leads; `None` where any valid key will do.
+        /// The permission in the workspace of the path; `None` if every valid key may call the operation.
         permission: Option<String>,
         /// The role that the caller needs in addition.
         role: Option<String>,
@@ -92,7 +93,8 @@ pub struct Operation {
     pub id: String,
     /// The HTTP method.
     pub method: Method,
-    /// The path template, `/v1/things/{thing_id}`: the router's syntax and the document's are the same.
+    /// The path template, for example `/v1/things/{thing_id}`. The router has the same syntax as the
+    /// document.
     pub path: String,
     /// The callers that it admits.
     pub access: Access,
@@ -101,7 +103,8 @@ pub struct Operation {
     /// The longest value of each path parameter, in characters. A longer value is treated like an unknown
     /// name.
     pub path_lengths: Vec<(String, usize)>,
-    /// Whether another document gave it, whose behaviour is not this server's to change.
+    /// Whether the operation comes from another document, so that this server must not change its
+    /// behaviour.
     pub given: bool,
     /// The query parameters, in declared order.
     pub query: Vec<Parameter>,
@@ -122,12 +125,16 @@ pub struct Contract {
 }
 
 impl Contract {
-    /// Reads a document, with the value rules of the product. `text` is the same document as it is served, and `given` has
-    /// the ids of the operations that another document gave.
+    /// Reads `document` with the product's value rules. `text` is the same document in its served form.
+    /// `given` lists the ids of the operations that come from another document.
     ///
     /// A rule is attached to a schema by JSON pointer (RFC 6901, as a URI fragment), for example
-    /// `#/components/schemas/Name`; on a shared schema it holds wherever that is referenced. Fails for a pointer that no
-    /// request schema passes through, and for anything in an operation or a request schema that would not be enforced.
+    /// `#/components/schemas/Name`. On a shared schema it applies to every reference.
+    ///
+    /// # Errors
+    ///
+    /// A pointer leads to no request schema, or an operation or a request schema contains something that
+    /// would not be enforced.
     pub fn read(
         document: &Value,
         text: Bytes,
@@ -137,10 +144,11 @@ impl Contract {
         Ok(Self { document: text, operations: read(document, given, rules)? })
     }
 
-    /// The same contract, whose document says that the server is under this path prefix.
+    /// The same contract with the server under a path prefix in its document.
     ///
     /// # Errors
-    /// If the document cannot be serialized, which is a fault of the build.
+    ///
+    /// The document cannot be serialized, which is a fault of the build.
     pub fn under(mut self, prefix: &str) -> Result<Self, ContractError> {
         if !prefix.is_empty() {
             let unwritable = |error: serde_json::Error| ContractError::new("#", error.to_string());
@@ -176,7 +184,7 @@ impl Contract {
     }
 }
 
-/// All operations of `document`.
+/// Compiles all operations of `document`.
 fn read(
     document: &Value,
     given: &[String],

@@ -1,7 +1,9 @@
-//! An API's document as the one place of its rules: read strictly, and used to judge requests.
+//! The document of an API as the single source of its rules: it is read strictly, and requests are
+//! validated against it.
 //!
-//! [`Contract`] holds the operations of an `OpenAPI` document. [`validate`] judges bodies and queries by them, and answers
-//! every problem of a request at once. The product hands in its document and the rules that a schema cannot say.
+//! [`Contract`] holds the operations of an `OpenAPI` document. [`validate`] checks bodies and queries
+//! against them, and reports all problems of a request at once. The product supplies its document, and the
+//! rules that a schema cannot express.
 
 mod document;
 pub mod validate;

@@ -1,10 +1,8 @@
 //! The validation of requests against the document, which makes the 422 answers.
 //!
-//! Two stages, because a product decides between them whether a caller may know that the thing exists. [`parse`] is syntax: text, JSON,
-//! depth. [`query`] and [`body`] are schema and value rules together, and answer **every** error at once, one per
-//! value, in the order the document declares the fields. What an error says (`type`, `loc`, `msg`, `input`, `ctx`)
-//! is what `FastAPI` with pydantic says, because that is what the platform's clients were written against; the
-//! recorded answers are in `tests/goldens/validation.json`, and `scripts/validation-differential` asks the real one.
+//! There are two stages, because a product checks the caller's access to the object between them. [`parse`]
+//! checks the syntax: text, JSON, depth. [`query`] and [`body`] check the schema and the value rules together.
+//! They report **every** error at once, one per value, in the order in which the document declares the fields.
 //!
 //! The content of an error (`type`, `loc`, `msg`, `input`, `ctx`) is that of `FastAPI` with pydantic,
 //! because the clients of the platform were written against it. The recorded answers are in

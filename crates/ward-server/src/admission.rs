@@ -49,7 +49,7 @@ pub(crate) enum Full {
 }
 
 impl Full {
-    /// The metric's label.
+    /// The value of the metric's label.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Server => "total",

@@ -53,7 +53,7 @@ pub struct Peer(pub SocketAddr);
 /// The options of one listener.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
-    /// Bounds on connections.
+    /// The bounds on connections.
     pub limits: Limits,
     /// The TLS configuration. With one, the listener accepts only TLS (HTTP/2 and HTTP/1.1 by ALPN).
     pub tls: Option<Arc<rustls::ServerConfig>>,

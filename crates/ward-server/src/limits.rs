@@ -1,23 +1,25 @@
-//! Bounds on what one client may cost.
+//! The bounds on the cost of one client.
 
 use std::time::Duration;
 
 /// Bounds on connections and on the requests of one connection.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Largest request head (request line and headers), bytes; beyond it 431.
+    /// The largest request head (request line and headers), in bytes. A larger one gets 431.
     pub header_bytes: usize,
-    /// Longest time from request head to answer that the product takes. An HTTP/2 connection may be silent that long.
+    /// The longest time that the product takes from request head to answer. An HTTP/2 connection may be
+    /// silent that long.
     pub request_time: Duration,
-    /// Longest time a client may take to send a request head, idle keep-alive included.
+    /// The longest time in which a client must send a request head, idle keep-alive included.
     pub header_time: Duration,
-    /// Longest time a write to a client may make no progress.
+    /// The longest time in which a write to a client may make no progress.
     pub write_idle: Duration,
-    /// Upper bound of concurrent connections; beyond it 503.
+    /// The most concurrent connections. A further one gets 503.
     pub connections: usize,
-    /// Concurrent connections of one client address (the peer; IPv6 by /64). Trusted proxies are exempt.
+    /// The most concurrent connections of one client address (the peer; IPv6 by /64). Trusted proxies are
+    /// exempt.
     pub connections_per_address: usize,
-    /// How long a graceful shutdown waits for accepted requests.
+    /// The longest time that a graceful shutdown waits for accepted requests.
     pub shutdown_time: Duration,
 }
 

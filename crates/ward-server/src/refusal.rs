@@ -1,4 +1,4 @@
-//! The answers that a server gives below its router: to a connection too many, and to what is not HTTP.
+//! The answers that a server gives outside its router: to surplus connections and to malformed HTTP.
 //!
 //! They have the shape of every other error, because a client cannot know which layer refused it.
 

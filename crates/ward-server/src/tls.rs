@@ -15,7 +15,7 @@ use crate::key_file::{open_ordinary, open_private};
 pub struct TlsFiles {
     /// The PEM file of the certificate chain, leaf first.
     pub certificate: PathBuf,
-    /// Private key.
+    /// The PEM file of the private key.
     pub key: PathBuf,
 }
 

@@ -73,7 +73,7 @@ pub struct Config {
     pub metrics_required: bool,
     /// The source of the operator's sealing key.
     pub master_key: MasterKey,
-    /// Issuers whose access tokens are accepted besides API keys. With an empty list, no token is accepted.
+    /// Issuers whose access tokens are accepted in addition to API keys. With an empty list, no token is valid.
     pub issuers: Vec<issuers::IssuerConfig>,
     /// Previous master keys. They open values that were sealed before, and seal nothing.
     pub former_master_keys: Vec<FormerKey>,
@@ -280,7 +280,7 @@ impl Default for Config {
 }
 
 impl Limits {
-    /// The bounds on connections among these.
+    /// The bounds on connections, as the server needs them.
     pub const fn of_connections(&self) -> ward_server::Limits {
         ward_server::Limits {
             header_bytes: self.header_bytes,

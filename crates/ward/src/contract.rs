@@ -1,4 +1,4 @@
-//! The document that Ward serves and judges requests by, with what the operator's settings change of it.
+//! The document that Ward serves and validates requests against, adjusted to the operator's settings.
 
 use std::sync::LazyLock;
 
@@ -8,10 +8,10 @@ use ward_contract::{Contract, ContractError, Rule};
 
 use crate::config::Platform;
 
-/// The document as it is served, unless settings change it.
+/// The document in its served form, unless settings change it.
 const DOCUMENT: &str = include_str!("../../../contract/openapi.json");
 
-/// The nine operations that were given. Only their ids are read here.
+/// The nine operations of the given contract. Only their ids are used here.
 static GIVEN_IDS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let given: Value =
         serde_json::from_str(include_str!("../../../contract/workspaces.openapi.json")).unwrap_or_default();
@@ -23,12 +23,12 @@ static GIVEN_IDS: LazyLock<Vec<String>> = LazyLock::new(|| {
 /// The contract's bound, which the settings raise.
 const GIVEN: u64 = 20;
 
-/// The contract with these value rules, under the settings that leave the document as it is.
+/// The contract with these value rules, under the settings that do not change the document.
 pub fn load(rules: &[(&str, Rule)]) -> Result<Contract, ContractError> {
     load_for(rules, &Platform::default())
 }
 
-/// The same, with what these settings change of the document.
+/// The contract with these value rules, under these settings.
 pub fn load_for(rules: &[(&str, Rule)], platform: &Platform) -> Result<Contract, ContractError> {
     let fault = |error: serde_json::Error| ContractError::new("#", error.to_string());
     let mut document: Value = serde_json::from_str(DOCUMENT).map_err(fault)?;

@@ -1,23 +1,24 @@
-//! Phone numbers in international form, as the list of test callers and reported calls spell them.
+//! Phone numbers in international form, in the list of test callers and in reported calls.
 //!
-//! One rule serves both, so that a number on the list and the same number in a report are equal. ITU-T E.164 allows
-//! fifteen digits. Whether a number is assigned is not asked: tests use fictional numbers.
+//! One rule serves both, so that a number on the list and the same number in a report are equal. ITU-T
+//! E.164 allows fifteen digits. The rule does not check whether a number is assigned, because tests use
+//! fictional numbers.
 
 use serde_json::Value;
 use ward_contract::RuleProblem;
 
 use crate::text;
 
-/// Why a text is not a number in international form. The sentences never repeat the text.
+/// The reason why a text is not a number in international form. The sentences never repeat the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotANumber {
-    /// The text has another form.
+    /// The text does not have the required form.
     #[error("Not a phone number in international form, like +1 555 010 0001")]
     Form,
     /// A keypad spells a withheld caller like this.
     #[error("This is how a keypad spells a withheld caller, not a number")]
     Keypad,
-    /// A 0 in brackets: callers from abroad leave it out, so the digits with it are another number.
+    /// A 0 in brackets. Callers from abroad omit it, so the digits with it are another number.
     #[error(
         "The 0 in brackets is left out when calling from abroad; write the number without it, like +44 20 7946 0001"
     )]
@@ -33,8 +34,9 @@ pub enum NotANumber {
     Foreign(char),
 }
 
-/// The number that `text` spells. Surrounding white space is trimmed; spaces, dots, dashes and brackets are dropped. The
-/// rest must be `+`, a digit from 1 to 9, and 6 to 14 more ASCII digits. A 0 alone in brackets refuses the text.
+/// Normalizes a number. Surrounding white space is trimmed; spaces, dots, dashes and brackets are dropped.
+/// The rest must be `+`, a digit from 1 to 9, and 6 to 14 more ASCII digits. A 0 alone in brackets makes
+/// the text invalid.
 pub fn normalize(text: &str) -> Result<String, NotANumber> {
     let text = text.trim();
     if let Some(unseen) = unseen(text) {
@@ -58,7 +60,7 @@ pub fn normalize(text: &str) -> Result<String, NotANumber> {
     Ok(number)
 }
 
-/// The first character of a text that cannot be seen, as the problem that it is.
+/// The first character of a text that cannot be seen, as the problem that it causes.
 pub fn unseen(text: &str) -> Option<NotANumber> {
     text::first_unseen(text).map(NotANumber::Unseen)
 }
@@ -101,7 +103,8 @@ fn has_trunk_zero(text: &str) -> bool {
     false
 }
 
-/// What networks send for callers who withhold their number: ANONYMOUS, RESTRICTED, UNAVAILABLE, UNKNOWN, BLOCKED.
+/// The digits that networks send for a withheld caller: ANONYMOUS, RESTRICTED, UNAVAILABLE, UNKNOWN and
+/// BLOCKED on a keypad.
 const KEYPAD_SPELLINGS: [&str; 5] = ["266696687", "7378742833", "86282452253", "8656696", "2562533"];
 
 /// Whether these digits spell a withheld caller on a keypad.

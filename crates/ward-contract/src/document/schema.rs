@@ -26,7 +26,7 @@ pub struct Node {
 /// The kinds of values that the walker knows.
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// Anything.
+    /// Any JSON value.
     Any,
     /// A string with bounds.
     Text(Text),

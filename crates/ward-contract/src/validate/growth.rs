@@ -239,7 +239,7 @@ fn cost_of_the_worst(
     costs.len()
 }
 
-/// A rule that refuses everything, and all that is directly in it.
+/// A rule that refuses a value and each of its direct parts.
 fn each(value: &Value) -> Vec<RuleProblem> {
     let wrong = |at: Vec<Loc>| RuleProblem { at, message: "is wrong".to_owned() };
     match value {
@@ -249,13 +249,13 @@ fn each(value: &Value) -> Vec<RuleProblem> {
     }
 }
 
-/// The contract of a document, with a rule that refuses everything on each named schema of a request.
+/// The contract of a document, with a rule that refuses every value on each named schema of a request.
 fn contract(document: &Value) -> Contract {
     let read = |rules: &[(&str, Rule)]| Contract::read(document, Bytes::new(), &[], rules);
     let names = document["components"]["schemas"].as_object().unwrap().keys();
     let pointers: Vec<String> = names.map(|name| format!("#/components/schemas/{name}")).collect();
     let rules: Vec<(&str, Rule)> = pointers.iter().map(|pointer| (pointer.as_str(), each as Rule)).collect();
-    // A pointer that no request schema passes through is refused.
+    // A pointer that leads to no request schema is refused.
     let rules: Vec<_> = rules.into_iter().filter(|rule| read(&[*rule]).is_ok()).collect();
     assert!(rules.len() > 10, "{} rules", rules.len());
     read(&rules).unwrap()

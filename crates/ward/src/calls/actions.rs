@@ -1,4 +1,4 @@
-//! Writes on calls: reports, and what they decide.
+//! Writes on calls: reports, and the decisions that follow from them.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -37,7 +37,7 @@ pub enum DeliveryState {
     Sending,
     /// It arrived in the EHR.
     Synced,
-    /// It waits for a person; the reason says for what.
+    /// It waits for a decision of a person; its reason says which.
     Held,
     /// The EHR refused it for good, or it was tried for too long.
     Failed,

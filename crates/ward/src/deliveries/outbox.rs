@@ -299,7 +299,7 @@ pub struct Leased {
     pub tried_since: Timestamp,
     /// `tried_since` as stored before this attempt; restored if the attempt is abandoned.
     former_tried_since: Option<Timestamp>,
-    /// `reason` as stored before this attempt; restored likewise.
+    /// `reason` as stored before this attempt; restored if the attempt is abandoned.
     former_reason: Option<String>,
     /// Whether an earlier attempt may have arrived.
     pub maybe_sent: bool,
@@ -402,10 +402,10 @@ fn note_attempt(
 pub enum Settled {
     /// It is in the EHR, at this location.
     Synced(Option<String>),
-    /// It waits for a person; the word says for what. The flag, here and below, says whether this attempt
-    /// or an earlier one may have arrived.
+    /// It waits for a decision of a person. The word is the reason. The flag, also in the other states, says
+    /// whether this attempt or an earlier one may have arrived.
     Held(&'static str, bool),
-    /// It failed for good; the word says why.
+    /// It failed for good. The word is the reason.
     Failed(&'static str, bool),
     /// It is tried again at this time.
     Again(Timestamp, bool),

@@ -303,7 +303,7 @@ impl Entry {
         }
     }
 
-    /// Notes a 403 that only the transaction could tell.
+    /// Records a 403 that only the transaction could decide.
     pub fn note_if_forbidden<T>(&self, app: &App, outcome: Result<T, ApiError>) -> Result<T, ApiError> {
         if matches!(&outcome, Err(error) if error.is_forbidden()) {
             self.note_forbidden(app);

@@ -23,7 +23,7 @@ pub struct Numbers {
     numbers: Vec<String>,
 }
 
-/// Replaces the list of test callers. Duplicates collapse onto their first place.
+/// Replaces the list of test callers, without duplicates.
 pub async fn set_numbers(app: &Arc<App>, entry: Entry, sent: Numbers) -> Result<Vec<String>, ApiError> {
     let mut numbers: Vec<String> = Vec::with_capacity(sent.numbers.len());
     for text in &sent.numbers {

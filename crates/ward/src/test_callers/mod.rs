@@ -6,14 +6,14 @@ mod store;
 
 pub use store::{forget_ended_credentials, has_test_lists, numbers_of, parties};
 
-/// What the lists of a workspace say of a call.
+/// The entries of a call in the workspace's lists.
 #[derive(Clone, Copy, Debug)]
 pub struct TestParties {
-    /// The calling number is on it.
+    /// Whether the calling number is on the list of test callers.
     pub caller: bool,
-    /// The called number is on it.
+    /// Whether the called number is on the list of test callers.
     pub callee: bool,
-    /// The call was made with a test credential.
+    /// Whether the call was made with a test credential.
     pub credential: bool,
     /// The version of the list of test callers.
     pub version: i64,

@@ -15,8 +15,8 @@ pub fn numbers(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<Vec<String>, Error> {
     })
 }
 
-/// Which of two numbers are among the workspace's test callers now, the version of the list that says so, and whether one of
-/// these credentials is among its test credentials.
+/// Looks up two numbers in the list of test callers, and two credentials in the list of test credentials.
+/// The result also has the current version of the list of test callers.
 pub fn parties(
     tx: &mut Tx<'_>,
     id: WorkspaceId,
@@ -52,7 +52,8 @@ pub fn version(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<i64, Error> {
     Ok(latest.unwrap_or(0))
 }
 
-/// The list of test callers as it was in this version. A list that never changed has no versions yet: it is what it is.
+/// The list of test callers in this version. A list that never changed has no stored version; version 0 is
+/// then the current list.
 pub fn numbers_of(tx: &mut Tx<'_>, id: WorkspaceId, version: i64) -> Result<Vec<String>, Error> {
     let kept = tx.optional(
         "SELECT numbers FROM test_caller_lists WHERE workspace_id = $1 AND version = $2",
@@ -66,7 +67,7 @@ pub fn numbers_of(tx: &mut Tx<'_>, id: WorkspaceId, version: i64) -> Result<Vec<
     }
 }
 
-/// Keeps a version of the list for good.
+/// Stores a version of the list. Versions are never deleted.
 pub fn keep_numbers(
     tx: &mut Tx<'_>,
     id: WorkspaceId,
@@ -83,7 +84,6 @@ pub fn keep_numbers(
     Ok(())
 }
 
-/// Replaces the workspace's test callers.
 pub fn set_numbers(tx: &mut Tx<'_>, id: WorkspaceId, numbers: &[String]) -> Result<(), Error> {
     tx.execute_later("DELETE FROM test_callers WHERE workspace_id = $1", &[id.into()])?;
     for (ordinal, number) in (0_i64..).zip(numbers) {
@@ -106,12 +106,11 @@ pub fn credentials(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<V
     });
     let mut found: Vec<(i64, CredentialId)> =
         tx.all(&SQL, &[id.into(), now.into()], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    // Sorted here: there are a hundred at most.
+    // The list has at most a hundred entries, so it is sorted here.
     found.sort_by_key(|(ordinal, _)| *ordinal);
     Ok(found.into_iter().map(|(_, credential)| credential).collect())
 }
 
-/// Replaces the workspace's test credentials.
 pub fn set_credentials(tx: &mut Tx<'_>, id: WorkspaceId, credentials: &[CredentialId]) -> Result<(), Error> {
     tx.execute_later("DELETE FROM test_credentials WHERE workspace_id = $1", &[id.into()])?;
     for (ordinal, credential) in (0_i64..).zip(credentials) {
@@ -123,7 +122,7 @@ pub fn set_credentials(tx: &mut Tx<'_>, id: WorkspaceId, credentials: &[Credenti
     Ok(())
 }
 
-/// Takes keys that have ended off the workspace's list of test credentials, which has a hundred at most.
+/// Removes ended keys from the list of test credentials, which has at most a hundred entries.
 pub fn forget_ended_credentials(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<(), Error> {
     let listed: Vec<CredentialId> =
         tx.all("SELECT credential_id FROM test_credentials WHERE workspace_id = $1", &[id.into()], |row| {

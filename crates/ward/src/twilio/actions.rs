@@ -1,4 +1,4 @@
-//! Writes on Twilio's account of a workspace, and the reports that come from there.
+//! Writes on the Twilio account of a workspace, and the reports from Twilio.
 
 use std::sync::Arc;
 

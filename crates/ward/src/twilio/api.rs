@@ -1,4 +1,4 @@
-//! The JSON routes of a workspace's Twilio account, and the route that Twilio posts to.
+//! The JSON routes of a workspace's Twilio account, and the route for Twilio's callbacks.
 
 use serde::Serialize;
 use ward_db::Timestamp;

@@ -1,4 +1,5 @@
-//! Twilio: a workspace's account there, and the status callbacks that Twilio signs with the account's tokens.
+//! Twilio: the account of a workspace, and the status callbacks that Twilio signs with the account's
+//! tokens.
 
 pub mod actions;
 pub mod api;
@@ -19,13 +20,13 @@ use crate::workspaces;
 /// A workspace's Twilio account.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// Twilio's id of it.
+    /// The `AccountSid` at Twilio.
     pub account_sid: String,
-    /// What it signs with, sealed.
+    /// The token that signs callbacks, sealed.
     pub auth_token: Vec<u8>,
-    /// The second token, sealed. It signs as well while the account's token rotates.
+    /// The second token, sealed. Its signatures are valid as well while the token is rotated.
     pub secondary_auth_token: Option<Vec<u8>>,
-    /// When it was first set up.
+    /// The timestamp of the first set-up.
     pub created_at: Timestamp,
     /// The timestamp of the last change.
     pub updated_at: Timestamp,

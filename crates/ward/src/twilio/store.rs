@@ -1,4 +1,4 @@
-//! The SQL of Twilio's set-up.
+//! The SQL of Twilio accounts.
 
 use ward_db::{Error, Row, Tx, Value};
 
@@ -15,7 +15,7 @@ fn account(row: &Row<'_>) -> Result<Account, Error> {
     })
 }
 
-/// The workspace's Twilio account, if it is set up.
+/// The workspace's Twilio account, if there is one.
 pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Option<Account>, Error> {
     tx.optional(
         "SELECT account_sid, auth_token, created_at, updated_at, secondary_auth_token FROM twilio_accounts WHERE workspace_id = $1",
@@ -24,7 +24,7 @@ pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Option<Account>, E
     )
 }
 
-/// The Twilio account of a workspace that is in use.
+/// The Twilio account of the workspace, if the workspace is active.
 pub fn of_active(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Option<Account>, Error> {
     tx.optional(
         "SELECT t.account_sid, t.auth_token, t.created_at, t.updated_at, t.secondary_auth_token \
@@ -35,7 +35,7 @@ pub fn of_active(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Option<Accou
     )
 }
 
-/// Sets the workspace's Twilio account up, over what was there.
+/// Stores the workspace's Twilio account in place of the current one.
 pub fn set(tx: &mut Tx<'_>, workspace: WorkspaceId, account: &Account) -> Result<(), Error> {
     tx.execute("DELETE FROM twilio_accounts WHERE workspace_id = $1", &[workspace.into()])?;
     tx.execute(
@@ -56,7 +56,7 @@ pub fn set(tx: &mut Tx<'_>, workspace: WorkspaceId, account: &Account) -> Result
 /// A workspace with its sealed tokens of Twilio: the first, and the second if there is one.
 type Tokens = (WorkspaceId, Vec<u8>, Option<Vec<u8>>);
 
-/// The sealed tokens of workspaces after this one.
+/// The sealed tokens of up to `most` workspaces after this one.
 pub fn tokens(tx: &mut Tx<'_>, after: WorkspaceId, most: u32) -> Result<Vec<Tokens>, Error> {
     tx.all(
         "SELECT workspace_id, auth_token, secondary_auth_token FROM twilio_accounts \
@@ -66,7 +66,7 @@ pub fn tokens(tx: &mut Tx<'_>, after: WorkspaceId, most: u32) -> Result<Vec<Toke
     )
 }
 
-/// How many accounts have a token that does not bear this mark of the key that they are sealed under.
+/// The number of accounts with a token that does not begin with this mark of a key.
 pub fn count_under_other_keys(tx: &mut Tx<'_>, mark: &[u8]) -> Result<i64, Error> {
     tx.one(
         "SELECT count(*) FROM twilio_accounts WHERE substr(auth_token, 2, 4) <> $1 \
@@ -76,8 +76,9 @@ pub fn count_under_other_keys(tx: &mut Tx<'_>, mark: &[u8]) -> Result<i64, Error
     )
 }
 
-/// Replaces a sealed token by the same token under the key in force, unless the token changed meanwhile. No two sealed
-/// texts are alike, so the former text says which of the two tokens it is.
+/// Replaces a sealed token by the same token under the current key, unless the token changed in the
+/// meantime. No two sealed values are equal, so the previous value identifies which of the two tokens it
+/// is.
 pub fn replace_token(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
@@ -95,7 +96,7 @@ pub fn replace_token(
     Ok(())
 }
 
-/// Removes the workspace's Twilio account. `false`: there was none.
+/// Removes the workspace's Twilio account. Returns `false` if there was none.
 pub fn remove(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<bool, Error> {
     let removed = tx.execute("DELETE FROM twilio_accounts WHERE workspace_id = $1", &[workspace.into()])?;
     Ok(removed == 1)

@@ -11,8 +11,8 @@ use crate::deliveries::backoff;
 use crate::integrations::{self, Connection};
 use crate::workspaces;
 
-/// How long a queue that waits for a person is left alone. A change of what it waits for wakes it; this
-/// pause is for changes that were made without Ward.
+/// The pause between checks of a queue that waits for a person. A change through Ward wakes the queue at once;
+/// the checks find changes that were made outside of Ward.
 const RECHECK: Duration = Duration::from_mins(30);
 
 /// A leased queue with its deliveries.
