@@ -1,7 +1,7 @@
 //! The outermost layer: sockets, requests, and bounds on the cost of a connection.
 //!
-//! [`serve`] serves the API and `/metrics`. In addition to plain HTTP, it ensures that no client, slow or
-//! numerous, can block the server: every wait for a client is bounded, and connections are counted.
+//! [`serve`] serves the API and `/metrics`. No slow client and no large number of clients can block the
+//! server: every wait for a client is bounded, and connections are counted.
 //!
 //! | the client | is bounded by |
 //! |---|---|

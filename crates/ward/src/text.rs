@@ -2,8 +2,8 @@
 
 use unicode_general_category::{GeneralCategory, get_general_category};
 
-/// Whether a character has no shape of its own: a control, a direction mark, a joiner or a line break
-/// (Unicode categories Cc, Cf, Zl, Zp). Fillers and variation selectors, which have other categories, count
+/// Whether a character is invisible: a control, a direction mark, a joiner or a line break (Unicode categories
+/// Cc, Cf, Zl, Zp). Fillers and variation selectors, which have other categories, count
 /// as well.
 pub fn is_unseen(c: char) -> bool {
     use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};

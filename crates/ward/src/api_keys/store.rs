@@ -262,8 +262,8 @@ pub fn end_some_of(
 /// Bounds the owners, and the keys of each, that are checked for access to their workspace.
 const WAYS: u32 = 20;
 
-/// Whether a user who owns the workspace has access: by an identity of an issuer, or by a live key with all
-/// permissions of an owner. One principal and one key are left out. After 20 owners without access, the
+/// Whether an owner of the workspace can still enter it, by an identity of an issuer or by a live key with all
+/// permissions. One principal and one key are left out. After 20 owners without access, the
 /// search ends.
 pub fn has_way_in(
     tx: &mut Tx<'_>,

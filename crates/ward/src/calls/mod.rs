@@ -23,8 +23,8 @@ const LONGEST_SID: usize = 128;
 /// The longest kept status that Ward does not know, in characters. The document has the same bound.
 pub const LONGEST_STATUS: usize = 64;
 
-/// Whether a text can be a call's sid. It must contain a capital letter or a digit, so that the name of a
-/// collection below `/calls/`, such as `benchmarks`, is never taken for a call.
+/// Whether a text can be a call's sid. It must contain a capital letter or a digit. The name of a collection
+/// below `/calls/`, such as `benchmarks`, is therefore never taken for a call.
 pub fn is_sid(text: &str) -> bool {
     (1..=LONGEST_SID).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))

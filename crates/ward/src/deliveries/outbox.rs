@@ -1,7 +1,7 @@
 //! The SQL of the outbox: the queued deliveries, the leases on queues, and the outcome of attempts.
 //!
-//! Each integration has one queue. A worker leases a whole queue, so only one worker in all replicas sends
-//! to an integration, and one worker applies its limits and its circuit breaker. Settled deliveries leave
+//! Each integration has one queue, and a worker leases a whole queue. So only one worker in all replicas sends
+//! to an integration and applies its limits and its circuit breaker. Settled deliveries leave
 //! the queue, so a query costs the same however long the history is.
 
 use ward_db::{Error, Row, Timestamp, Tx, Uuid, Value};
@@ -70,8 +70,8 @@ pub fn queue(
     Ok(())
 }
 
-/// Ensures that the queue exists and is due by `due_at`, and takes its row as a guard: the next statement
-/// reads a state that no other transaction changes. A statement must follow before the commit, because this
+/// Ensures that the queue exists and is due by `due_at`, and locks its row. The next statement then reads a
+/// state that no other transaction changes. A statement must follow before the commit, because this
 /// one may be sent only with it.
 pub fn open_lane(
     tx: &mut Tx<'_>,

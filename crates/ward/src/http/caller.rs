@@ -364,8 +364,8 @@ pub fn bearer(call: &Call) -> Option<Presented> {
     Presented::parse(bearer_text(call)?)
 }
 
-/// Checks the credential as far as possible without a query: a text with the form of a key, or a token with
-/// a valid signature (401, or 503 if the issuer's keys are not available). For a failing client, the result
+/// Checks the credential as far as possible without a query: the form of a key, or the signature of a token. An
+/// invalid one gets 401; a token gets 503 if the issuer's keys are not available. For a failing client, the result
 /// includes its share of look-ups.
 async fn prove(call: &Call) -> Result<(Proof, Option<Share>), ApiError> {
     if let Some(presented) = bearer(call) {

@@ -18,8 +18,8 @@ static PAGE: LazyLock<String> = LazyLock::new(|| {
 
 /// The page, and the `content-security-policy` header that must accompany it.
 ///
-/// The policy allows the page's own script and style by their SHA-256 (CSP Level 3, section 6.7.3), and
-/// requests to its own origin, which serves the document. It costs two hashes of the page, so it should be
+/// The policy allows the page's own script and style by their SHA-256 (CSP Level 3, section 6.7.3). It also
+/// allows requests to the page's origin, which serves the document. It costs two hashes of the page, so it should be
 /// called once, at start.
 pub fn page() -> (&'static str, String) {
     let hash = |tag| format!("'sha256-{}'", STANDARD.encode(Sha256::digest(element(&PAGE, tag))));

@@ -421,8 +421,8 @@ fn key(jwk: &Value) -> Option<Key> {
         }
         _ => return None,
     };
-    // A key that names an algorithm is for that one only (RFC 7517, section 4.4). "Ed25519" is the name
-    // that RFC 9864 gives to EdDSA on this curve.
+    // A key with an `alg` is for that algorithm only (RFC 7517, section 4.4). RFC 9864 gives EdDSA on this
+    // curve the name "Ed25519".
     let fits = |said: &str| said == name || (algorithm == TokenAlgorithm::EdDsa && said == "Ed25519");
     if !text("alg").is_none_or(fits) {
         return None;

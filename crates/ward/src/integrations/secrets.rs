@@ -162,7 +162,7 @@ pub(super) fn origin(url: &str) -> Option<String> {
     plain.then(|| parsed.origin().ascii_serialization())
 }
 
-/// The origins that the secret of this authentication, or a token obtained with it, is sent to: the called
+/// The origins that receive the secret of this authentication, or a token obtained with it. They are the called
 /// origin and that of the token endpoint. A change of either makes the stored secret unusable. `None` if
 /// they are not known yet.
 fn destinations(auth: &AuthConfig, base_url: &str) -> Option<String> {

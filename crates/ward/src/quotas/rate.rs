@@ -1,6 +1,6 @@
 //! Requests per second of each workspace, counted by every replica for itself.
 //!
-//! A rate is a bucket with the requests of one second, stored as the time at which it will be full again
+//! A rate is a bucket with the requests of one second. It is stored as the time at which it will be full again
 //! (generic cell rate algorithm).
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Twilio's status callbacks: form posts that Twilio signs.
 //!
-//! The signature is a credential: HMAC-SHA-1 under the account's auth token over the URL that Twilio was
-//! given and the form's fields (Twilio, "Validating Signatures from Twilio"). The URL comes from the
+//! The signature is a credential: HMAC-SHA-1 under the account's auth token, over the callback URL and the
+//! form's fields (Twilio, "Validating Signatures from Twilio"). The URL comes from the
 //! operator's settings, never from a header. A party that can choose the verified URL can replay a
 //! signature made for another.
 

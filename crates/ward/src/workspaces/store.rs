@@ -45,7 +45,7 @@ pub type AsMember = (Workspace, Role);
 ///
 /// Every request uses this, so its form leaves a planner no choice. The membership is a subquery, because a
 /// join could start from the workspace's members. The workspace is found through the membership, so the row
-/// of a foreign workspace is never read: its size would show in the time of a 404.
+/// of a foreign workspace is never read. The size of that row would show in the time of a 404.
 pub fn membership_sql(id: &str, principal: &str) -> (String, String) {
     let of_member = |column: &str, id: &str| {
         format!(
