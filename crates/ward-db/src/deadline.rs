@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 tokio::task_local! {
     static CURRENT: Arc<Deadline>;
 }
@@ -18,6 +20,7 @@ pub struct Deadline {
     /// The wait for a commit that was sent in time ends here, with [`ErrorKind::Unknown`](crate::ErrorKind).
     commit_until: Instant,
     wrote: AtomicBool,
+    party: Mutex<u128>,
 }
 
 impl Deadline {
@@ -26,12 +29,29 @@ impl Deadline {
     pub fn of(time: Duration) -> Arc<Self> {
         let margin = (time / 10).min(Duration::from_secs(1));
         let until = Instant::now() + time.saturating_sub(margin);
-        Arc::new(Self { until, commit_until: until + margin / 2, wrote: AtomicBool::new(false) })
+        let commit_until = until + margin / 2;
+        Arc::new(Self { until, commit_until, wrote: AtomicBool::new(false), party: Mutex::default() })
     }
 
     /// Runs `work` under this deadline. Tasks that `work` spawns are not bound by it.
     pub fn over<F: Future>(self: Arc<Self>, work: F) -> impl Future<Output = F::Output> {
         CURRENT.scope(self, work)
+    }
+
+    /// Names the party whose turn the request's closures take when closures wait: a number for each tenant, or
+    /// for each address while the tenant is unknown. Parties are served in turn.
+    pub fn charge_to(&self, party: u128) {
+        *self.party.lock() = party;
+    }
+
+    /// Does the same for the request that the current task serves, if it serves one.
+    pub fn charge_current_to(party: u128) {
+        let _ = CURRENT.try_with(|current| current.charge_to(party));
+    }
+
+    /// The party of the request that the current task serves, if it serves one.
+    pub(crate) fn charged() -> Option<u128> {
+        CURRENT.try_with(|current| *current.party.lock()).ok()
     }
 
     /// Whether a write was started. If so, data may have changed, or may still change.

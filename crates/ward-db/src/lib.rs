@@ -26,6 +26,7 @@ mod lex;
 mod migrate;
 mod postgres;
 mod sqlite;
+mod turns;
 mod tx;
 mod value;
 

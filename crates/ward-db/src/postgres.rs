@@ -34,6 +34,7 @@ use tokio::sync::oneshot;
 
 use crate::counters::Counters;
 use crate::migrate::Schema;
+use crate::turns::Party;
 use crate::tx::Tx;
 use crate::{Deadline, Error, ErrorKind, Options};
 pub use mode::PLANS;
@@ -123,7 +124,7 @@ impl Postgres {
             let call = Call { name, mode, until, commit_until, gone: long.then_some(&mut gone) };
             session.run(call, &mut f)
         };
-        let outcome = self.pool.run(kind, wait, work).await;
+        let outcome = self.pool.run(kind, Party::current(name, mode == Mode::Write), wait, work).await;
         drop(waiting);
         outcome.map_err(|error| {
             // A long read waits only for other long reads, so this is its own time limit.
@@ -136,7 +137,8 @@ impl Postgres {
         self.open_or_refuse()?;
         let (until, _) = Deadline::bound(self.source.options.closure_time);
         let wait = self.source.options.busy_timeout;
-        self.pool.run(Kind::Short, wait, move |session| session.probe(until)).await?
+        let party = Party::current("db.check", false);
+        self.pool.run(Kind::Short, party, wait, move |session| session.probe(until)).await?
     }
 
     /// Runs `work` on a session of its own, for schema changes. It has its own thread as well, because the

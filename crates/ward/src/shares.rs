@@ -23,6 +23,17 @@ pub enum Holder {
     Address(IpAddr),
 }
 
+impl Holder {
+    /// A number for the holder, for pools outside this crate.
+    pub const fn number(self) -> u128 {
+        match self {
+            Self::Workspace(id) => id.0.as_u128(),
+            Self::Address(IpAddr::V4(address)) => address.to_ipv6_mapped().to_bits(),
+            Self::Address(IpAddr::V6(address)) => address.to_bits(),
+        }
+    }
+}
+
 /// The bounds of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

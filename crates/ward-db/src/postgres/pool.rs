@@ -6,6 +6,9 @@
 //! slow when they wait for a lock or for a distant server. So work that has waited for [`PATIENCE`] may have
 //! another session.
 //!
+//! The work of different tenants is taken in turn, and the writes of one tenant occupy half of those few
+//! sessions at most.
+//!
 //! Further connections are optional while one lives. The server, its limit for a role, or a pooler may refuse
 //! them. The work then waits in its queue for an existing connection until its time limit. One thread asks
 //! again, with growing pauses, so refusals never cause a storm of attempts. When several replicas share the
@@ -25,6 +28,7 @@ use tokio::sync::oneshot;
 
 use super::mode::Source;
 use super::session::Session;
+use crate::turns::Party;
 use crate::{Error, ErrorKind};
 use line::{Line, Pending, Waiting};
 use worker::Worker;
@@ -86,7 +90,6 @@ struct Shared {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     lines: [Line; 2],
     /// How much work of each kind is running.
@@ -167,7 +170,7 @@ impl Pool {
             wait: Kind::ALL.map(|kind| histogram!("ward_db_pool_wait_seconds", "pool" => kind.label())),
             connections: gauge!("ward_db_pool_connections"),
             refused: counter!("ward_db_connections_refused_total"),
-            state: Mutex::default(),
+            state: Mutex::new(State::new(bounds)),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -178,6 +181,7 @@ impl Pool {
     pub(super) async fn run<T: Send + 'static>(
         &self,
         kind: Kind,
+        party: Party,
         limit: Duration,
         work: impl FnMut(&mut Session) -> T + Send + 'static,
     ) -> Result<T, Error> {
@@ -188,7 +192,7 @@ impl Pool {
         let began = Instant::now();
         // The first connection has its own time limit, apart from the wait for other work.
         let first = limit.max(self.shared.source.target.connect_time);
-        let waiting = Waiting { since: began, until: began + first, kind, job: Box::new(job) };
+        let waiting = Waiting { since: began, until: began + first, kind, party, job: Box::new(job) };
         let limit = match self.shared.hand(kind, waiting)? {
             Handed::ToSession => return answer.await.unwrap_or_else(|_| Err(self.unanswered(&settled))),
             Handed::ToFirst => first,
@@ -245,13 +249,13 @@ impl Pool {
 
     /// Lets running work finish, refuses queued work, and ends the threads.
     pub(super) fn close(&self) {
-        let (lines, places, threads) = {
+        let (waiting, places, threads) = {
             let mut state = self.shared.state.lock();
             state.closed = true;
             let State { lines, places, threads, .. } = &mut *state;
-            (std::mem::take(lines), std::mem::take(places), std::mem::take(threads))
+            (lines.each_mut().map(Line::clear), std::mem::take(places), std::mem::take(threads))
         };
-        drop(lines);
+        drop(waiting);
         for place in places {
             // An order that the thread has not seen yet is replaced, and its work is refused like queued
             // work.
@@ -275,7 +279,7 @@ impl Shared {
         }
         state.lines[kind.index()].push(waiting);
         self.dispatch(&mut state);
-        Ok(if state.lines[kind.index()].len() == 0 {
+        Ok(if state.lines[kind.index()].is_empty() {
             Handed::ToSession
         } else if state.living == 0 && state.refusals == 0 {
             Handed::ToFirst
@@ -329,7 +333,7 @@ impl Shared {
             // Long reads leave one connection to the other work.
             most = most.min(state.living.saturating_sub(1)).max(1);
         }
-        most.saturating_sub(state.active[kind.index()]).min(line.len())
+        most.saturating_sub(state.active[kind.index()]).min(line.startable())
     }
 
     /// Whether one more thread should connect.
@@ -356,11 +360,28 @@ impl Shared {
 }
 
 impl State {
+    fn new(bounds: [Bounds; 2]) -> Self {
+        Self {
+            lines: bounds.map(|bounds| Line::new(bounds.ready / 2)),
+            active: [0; 2],
+            idle: Vec::new(),
+            spare: Vec::new(),
+            living: 0,
+            growing: 0,
+            refusals: 0,
+            scarce_until: None,
+            yielded: None,
+            places: Vec::new(),
+            threads: Vec::new(),
+            closed: false,
+        }
+    }
+
     fn is_scarce(&self) -> bool {
         self.scarce_until.is_some_and(|until| Instant::now() < until)
     }
 
     fn has_waiting(&self) -> bool {
-        self.lines.iter().any(|line| line.len() > 0)
+        self.lines.iter().any(|line| !line.is_empty())
     }
 }

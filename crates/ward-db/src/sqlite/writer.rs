@@ -1,20 +1,21 @@
-//! The only writer: a thread that takes all waiting closures and commits them with one sync.
+//! The only writer: a thread that takes all waiting closures and commits them with one sync. When more wait
+//! than one batch holds, the tenants are served in turn.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use metrics::{Gauge, Histogram, counter, gauge, histogram};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::copier::{Copier, copy};
 use super::read_mark::ReadMark;
 use super::{Conn, Role, Source};
 use crate::counters::{Counters, add};
+use crate::turns::{Party, Turns};
 use crate::tx::Tx;
 use crate::{Error, ErrorKind, closure};
 
@@ -37,14 +38,101 @@ const WARY_BATCHES: u32 = 64;
 const LAST_CHECKPOINT: Duration = Duration::from_millis(100);
 
 pub(super) struct Writer {
-    queue: SyncSender<Message>,
+    queue: Arc<Queue>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-enum Message {
-    Job(Box<dyn Job>),
-    Probe(oneshot::Sender<Result<(), Error>>),
-    Stop,
+/// The work that waits for the thread.
+struct Queue {
+    state: Mutex<Waiting>,
+    told: Condvar,
+    /// The maximum number of waiting closures, and the part of it that the requests of one party may have.
+    most: usize,
+    most_each: usize,
+}
+
+struct Waiting {
+    jobs: Turns<Box<dyn Job>>,
+    probes: Vec<oneshot::Sender<Result<(), Error>>>,
+    /// Nothing more is accepted, and the thread ends when the queue is empty.
+    stopped: bool,
+}
+
+impl Queue {
+    fn new(most: usize) -> Self {
+        let most = most.max(1);
+        let state = Waiting { jobs: Turns::new(usize::MAX), probes: Vec::new(), stopped: false };
+        Self { state: Mutex::new(state), told: Condvar::new(), most, most_each: (most / 2).max(1) }
+    }
+
+    fn accept(&self, put: impl FnOnce(&mut Waiting) -> Result<(), Error>) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        if state.stopped {
+            return Err(Error::unavailable("the writer is gone"));
+        }
+        put(&mut state)?;
+        self.told.notify_one();
+        Ok(())
+    }
+
+    fn push(&self, party: Party, job: Box<dyn Job>) -> Result<(), Error> {
+        self.accept(|state| {
+            let is_full = state.jobs.waiting() >= self.most;
+            if is_full || (party.is_request() && state.jobs.waiting_of(party) >= self.most_each) {
+                counter!("ward_db_errors_total", "kind" => "queue_full").increment(1);
+                return Err(Error::unavailable("the write queue is full"));
+            }
+            state.jobs.push(party, job);
+            Ok(())
+        })
+    }
+
+    /// Waits for work and moves the next batch to `jobs`. `None`: the queue was stopped, and it is empty.
+    fn take(
+        &self,
+        jobs: &mut Vec<Box<dyn Job>>,
+        most: usize,
+    ) -> Option<Vec<oneshot::Sender<Result<(), Error>>>> {
+        let mut state = self.state.lock();
+        while state.jobs.waiting() == 0 && state.probes.is_empty() {
+            if state.stopped {
+                return None;
+            }
+            self.told.wait(&mut state);
+        }
+        while jobs.len() < most
+            && let Some((party, job)) = state.jobs.pop()
+        {
+            state.jobs.done(party);
+            jobs.push(job);
+        }
+        Some(std::mem::take(&mut state.probes))
+    }
+
+    fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.told.notify_one();
+    }
+
+    /// Refuses what waits, when the thread has ended for any reason.
+    fn end(&self) {
+        let (jobs, probes) = {
+            let mut state = self.state.lock();
+            state.stopped = true;
+            (state.jobs.extract(|_| true), std::mem::take(&mut state.probes))
+        };
+        // Dropping a job answers it, and may drop more; so it happens without the lock.
+        drop((jobs, probes));
+    }
+}
+
+/// Ends the queue with the thread, even when the thread panics.
+struct EndsQueue(Arc<Queue>);
+
+impl Drop for EndsQueue {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 impl Writer {
@@ -55,7 +143,7 @@ impl Writer {
         counter!("ward_db_log_copies_failed_total").absolute(0);
         let mark = ReadMark::new(&source)?;
         let copier = Copier::start(&source)?;
-        let (queue, waiting) = sync_channel(source.options.write_queue.max(1));
+        let queue = Arc::new(Queue::new(source.options.write_queue));
         let most = source.options.write_batch.max(1);
         let state = Thread {
             source,
@@ -72,42 +160,36 @@ impl Writer {
         };
         let thread = std::thread::Builder::new()
             .name("ward-db-writer".into())
-            .spawn(move || state.run(&waiting, most))
+            .spawn({
+                let ends = EndsQueue(Arc::clone(&queue));
+                move || state.run(&ends.0, most)
+            })
             .map_err(|error| Error::unavailable("the writer thread cannot be started").because(error))?;
         Ok(Self { queue, thread: Mutex::new(Some(thread)) })
     }
 
     /// Queues a job. A job that cannot be queued is dropped, which answers it.
     pub(super) fn submit(&self, job: Box<dyn Job>) -> Result<(), Error> {
-        self.send(Message::Job(job))
+        self.queue.push(Party::current(job.name(), true), job)
     }
 
-    /// Resolves when the writer reaches this message, with an error while the log cannot be flushed or
-    /// copied.
+    /// Resolves before the writer's next batch, with an error while the log cannot be flushed or copied.
     pub(super) async fn probe(&self) -> Result<(), Error> {
         let (sender, answer) = oneshot::channel();
-        self.send(Message::Probe(sender))?;
+        self.queue.accept(|state| {
+            state.probes.push(sender);
+            Ok(())
+        })?;
         answer.await.unwrap_or_else(|_| Err(Error::unavailable("the writer is gone")))
-    }
-
-    fn send(&self, message: Message) -> Result<(), Error> {
-        self.queue.try_send(message).map_err(|error| match error {
-            TrySendError::Full(_) => {
-                counter!("ward_db_errors_total", "kind" => "queue_full").increment(1);
-                Error::unavailable("the write queue is full")
-            }
-            TrySendError::Disconnected(_) => Error::unavailable("the writer is gone"),
-        })
     }
 
     /// Finishes the queue, makes a last checkpoint and ends the thread.
     pub(super) fn stop(&self) {
         let Some(thread) = self.thread.lock().take() else { return };
-        // The last handle may be a closure's capture, dropped on the writer itself. The writer must wait
-        // neither for itself nor for room in its queue. It ends when the queue is empty, because the queue's
-        // sender goes away with the handle.
+        self.queue.stop();
+        // The last handle may be a closure's capture, dropped on the writer itself, which must not wait for
+        // itself.
         if thread.thread().id() != std::thread::current().id() {
-            let _ = self.queue.send(Message::Stop);
             let _ = thread.join();
         }
     }
@@ -239,23 +321,12 @@ fn failed_commit(error: Error) -> Error {
 }
 
 impl Thread {
-    fn run(mut self, waiting: &Receiver<Message>, most: usize) {
+    fn run(mut self, queue: &Queue, most: usize) {
         let mut jobs: Vec<Box<dyn Job>> = Vec::with_capacity(most);
-        let mut stop = false;
-        while !stop {
-            // This waits for the first message only: the messages that arrived during the last commit are the
-            // next batch.
-            let Ok(first) = waiting.recv() else { break };
-            let mut next = Some(first);
-            while let Some(message) = next {
-                match message {
-                    Message::Job(job) => jobs.push(job),
-                    Message::Probe(sender) => {
-                        let _ = sender.send(self.probe());
-                    }
-                    Message::Stop => stop = true,
-                }
-                next = if jobs.len() < most && !stop { waiting.try_recv().ok() } else { None };
+        // The closures that arrived during the last commit are the next batch.
+        while let Some(probes) = queue.take(&mut jobs, most) {
+            for sender in probes {
+                let _ = sender.send(self.probe());
             }
             // Panics of the callers' closures are caught one by one; this is for other panics.
             if catch_unwind(AssertUnwindSafe(|| self.batch(&mut jobs))).is_err() {

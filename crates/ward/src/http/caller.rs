@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::header::AUTHORIZATION;
 use subtle::ConstantTimeEq;
 use ward_contract::Access;
-use ward_db::{Timestamp, Tx};
+use ward_db::{Deadline, Timestamp, Tx};
 
 use crate::access::{Permission, Reach, Role};
 use crate::api_keys::secret::{KeyId, Presented, SecretHash};
@@ -185,6 +185,11 @@ impl Entry {
             }
         };
         charge(call, &caller, seen.as_ref())?;
+        if let Some(workspace) =
+            seen.as_ref().map(|seen| seen.workspace.id).or(caller.key().map(|key| key.home))
+        {
+            Deadline::charge_current_to(Holder::Workspace(workspace).number());
+        }
         if let Some(key) = caller.key() {
             call.app.last_used.note(key.key_id, now);
             let _ = call.context.key_expires.set(key.expires_at);

@@ -431,6 +431,7 @@ where
         let (workspace, is_claim) = (call.workspace(), call.is_claim());
         let time = self.app.config.limits.request_time;
         let deadline = Deadline::of(time);
+        deadline.charge_to(context.holder().number());
         let handled = (self.handler)(call);
         #[cfg(feature = "watch")]
         let handled = self.app.watch.over(&self.operation.id, handled);

@@ -1,6 +1,5 @@
 //! The queue of work that waits for a session.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use tokio::sync::oneshot;
 use super::super::session::Session;
 use super::Kind;
 use crate::Error;
+use crate::turns::{Party, Turns};
 
 /// Work for a session, with any type of result.
 pub(super) trait Job: Send {
@@ -69,34 +69,51 @@ pub(super) struct Waiting {
     /// The time at which the caller gives up.
     pub(super) until: Instant,
     pub(super) kind: Kind,
+    pub(super) party: Party,
     pub(super) job: Box<dyn Job>,
 }
 
-/// Waiting work of one kind, the oldest first.
-#[derive(Default)]
-pub(super) struct Line(VecDeque<Waiting>);
+/// Waiting work of one kind. The parties are served in turn.
+pub(super) struct Line(Turns<Waiting>);
 
 impl Line {
+    /// A line that starts at most `writes_each` writes of one request party at once. The writes of one
+    /// workspace wait for each other at its row, so more of them would only occupy connections.
+    pub(super) fn new(writes_each: usize) -> Self {
+        Self(Turns::new(writes_each))
+    }
+
     pub(super) fn push(&mut self, waiting: Waiting) {
-        self.0.push_back(waiting);
+        self.0.push(waiting.party, waiting);
     }
 
     /// Puts work that was taken too early back to the front.
     pub(super) fn put_back(&mut self, waiting: Waiting) {
-        self.0.push_front(waiting);
+        self.0.put_back(waiting.party, waiting);
     }
 
     pub(super) fn pop(&mut self) -> Option<Waiting> {
-        self.0.pop_front()
+        self.0.pop().map(|(_, waiting)| waiting)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    /// Counts work that was taken as finished.
+    pub(super) fn done(&mut self, party: Party) {
+        self.0.done(party);
     }
 
-    /// The time since which the first work waits.
+    /// Whether no work waits.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.waiting() == 0
+    }
+
+    /// How much of the waiting work may start now.
+    pub(super) const fn startable(&self) -> usize {
+        self.0.startable()
+    }
+
+    /// The time since which the next work waits.
     pub(super) fn since(&self) -> Option<Instant> {
-        self.0.front().map(|first| first.since)
+        self.0.front().map(|next| next.since)
     }
 
     /// The latest time at which any of the waiting callers gives up.
@@ -104,7 +121,7 @@ impl Line {
         self.0.iter().map(|waiting| waiting.until).max()
     }
 
-    /// Whether the first work has waited for `patience`.
+    /// Whether the next work has waited for `patience`.
     pub(super) fn is_late(&self, patience: Duration) -> bool {
         self.since().is_some_and(|since| since.elapsed() >= patience)
     }
@@ -112,8 +129,11 @@ impl Line {
     /// Removes the matching work. The caller ends it without holding a lock, because dropping a closure may
     /// drop more.
     pub(super) fn extract(&mut self, fits: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
-        let (out, kept): (Vec<_>, Vec<_>) = self.0.drain(..).partition(|waiting| fits(waiting));
-        self.0.extend(kept);
-        out
+        self.0.extract(fits)
+    }
+
+    /// Removes all work.
+    pub(super) fn clear(&mut self) -> Vec<Waiting> {
+        self.0.extract(|_| true)
     }
 }

@@ -8,6 +8,7 @@ use super::super::session::Session;
 use super::line::Line;
 use super::{Next, PATIENCE, Place, SCARCE, Shared, State, Waiting};
 use crate::Error;
+use crate::turns::Party;
 
 /// A connection that is idle for this long is closed, unless it is the last one.
 const IDLE: Duration = Duration::from_mins(5);
@@ -33,8 +34,8 @@ pub(super) struct Worker {
     living: bool,
     /// Whether the thread counts in `State::growing`.
     growing: bool,
-    /// The index of its running work's kind.
-    active: Option<usize>,
+    /// The index of its running work's kind, and the party of that work.
+    active: Option<(usize, Party)>,
 }
 
 impl Worker {
@@ -62,7 +63,7 @@ impl Worker {
 
     fn run(&mut self, session: &mut Session, mut waiting: Waiting) -> Option<Next> {
         let kind = waiting.kind;
-        self.active = Some(kind.index());
+        self.active = Some((kind.index(), waiting.party));
         if !session.is_alive() {
             return Some(self.give_back(session, waiting));
         }
@@ -275,8 +276,9 @@ impl Worker {
 
     /// Counts the thread's work as finished.
     fn count_out(&mut self, state: &mut State) {
-        if let Some(kind) = self.active.take() {
+        if let Some((kind, party)) = self.active.take() {
             state.active[kind] -= 1;
+            state.lines[kind].done(party);
         }
     }
 
