@@ -31,6 +31,7 @@ mod limits;
 mod long_reads;
 mod members;
 mod model;
+mod neighbours;
 mod neighbours_outbound;
 mod offers;
 mod outbound;
