@@ -1,5 +1,5 @@
-//! Which addresses may be connected to. Tenants type the URLs that this crate calls, so an address inside the operator's
-//! network must be one that the operator named.
+//! The addresses that may be connected to. Tenants choose the URLs that this crate calls. So an address
+//! inside the operator's network must be one that the operator allowed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,14 +7,14 @@ use ipnet::IpNet;
 
 /// Whether `address` may be connected to: globally routable, or inside a network that the operator allows.
 ///
-/// An IPv6 address that carries an IPv4 one (mapped, RFC 4291 section 2.5.5.2; NAT64, RFC 6052 section 2.1) is judged
-/// by the IPv4 address, because that is where its packets go.
+/// An IPv6 address that carries an IPv4 one is judged by the IPv4 address, because its packets go there. This
+/// concerns mapped addresses (RFC 4291 section 2.5.5.2) and NAT64 (RFC 6052 section 2.1).
 pub fn allowed(address: IpAddr, allow: &[IpNet]) -> bool {
     let carried = carried(address);
     allow.iter().any(|network| network.contains(&address) || network.contains(&carried)) || is_global(carried)
 }
 
-/// The address that packets to `address` end at.
+/// The final address of packets that are sent to `address`.
 fn carried(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(six) => match (six.to_ipv4_mapped(), six.segments()) {
@@ -28,7 +28,7 @@ fn carried(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether an address is one of this machine's own: only those can be bound.
+/// Whether an address belongs to this machine: only such addresses can be bound.
 pub fn is_of_this_machine(address: IpAddr) -> bool {
     address.is_unspecified() || address.is_loopback() || std::net::UdpSocket::bind((address, 0)).is_ok()
 }
@@ -43,9 +43,10 @@ fn is_global(address: IpAddr) -> bool {
 
 fn is_global_v4(four: Ipv4Addr) -> bool {
     let special = match four.octets() {
-        // In this order: this network, private use, loopback, multicast with reserved and broadcast; shared address space
-        // (RFC 6598), which is carriers' and clouds' inner networks; link local; private use; protocol assignments with
-        // documentation; the former 6to4 relays; private use; benchmarking; documentation.
+        // In this order: this network, private use, loopback, multicast with reserved and broadcast; shared
+        // address space (RFC 6598), the inner networks of carriers and clouds; link local; private use;
+        // protocol assignments with documentation; the former 6to4 relays; private use; benchmarking;
+        // documentation.
         [0 | 10 | 127 | 224..=255, ..]
         | [100, 64..=127, ..]
         | [169, 254, ..]
@@ -56,8 +57,9 @@ fn is_global_v4(four: Ipv4Addr) -> bool {
         | [198, 18 | 19, ..]
         | [198, 51, 100, _]
         | [203, 0, 113, _]
-        // Public addresses that clouds answer at inside their own networks: Azure's host endpoint, which serves metadata,
-        // DHCP and DNS; IBM Cloud's service endpoints. The other clouds' metadata services are at special addresses.
+        // Public addresses that serve clouds inside their own networks: Azure's host endpoint for metadata,
+        // DHCP and DNS; IBM Cloud's service endpoints. The metadata services of other clouds have special
+        // addresses.
         | [168, 63, 129, 16]
         | [161, 26, ..]
         | [166, 8..=11, ..] => true,

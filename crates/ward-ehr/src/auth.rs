@@ -20,107 +20,108 @@ use crate::{Failure, Secret};
 pub use assertion::{Algorithm, Signer};
 pub use token::Tokens;
 
-/// How calls of one integration authenticate.
+/// The authentication of one integration's calls.
 #[derive(Clone, Debug)]
 pub enum Auth {
-    /// `api_key_header`: the key as the value of a header.
+    /// `api_key_header`: a header whose value is the key.
     ApiKeyHeader {
-        /// The header.
+        /// The header's name, such as `x-api-key`.
         name: HeaderName,
-        /// The key.
+        /// The key, which is the header's whole value.
         key: Secret,
     },
     /// `bearer_token`: a fixed token (RFC 6750 section 2.1).
     BearerToken(Secret),
-    /// A token that is got from a token endpoint and kept while it lives.
+    /// A token that is fetched from a token endpoint and kept while it is valid.
     Token(Box<TokenAuth>),
 }
 
-/// How a token is got.
+/// The way in which a token is fetched.
 #[derive(Clone, Debug)]
 pub struct TokenAuth {
-    /// What is presented for it.
+    /// The grant that is presented for a token.
     pub grant: Grant,
-    /// The token endpoint; `None` only where the grant can discover it.
+    /// The token endpoint; `None` only if the grant can discover it.
     pub token_url: Option<Url>,
-    /// How long a token lives whose answer does not say.
+    /// The lifetime of a token whose answer does not state one.
     pub assumed_lifetime: Duration,
 }
 
-/// What is presented for a token.
+/// The grant that is presented to a token endpoint.
 #[derive(Clone, Debug)]
 pub enum Grant {
     /// `oauth2_client_credentials` (RFC 6749 section 4.4), the client authenticated by its secret (section 2.3.1).
     ClientCredentials {
-        /// The client.
+        /// The client's id at the token endpoint.
         client_id: String,
-        /// Its secret.
+        /// The secret that authenticates the client.
         client_secret: Secret,
-        /// Whether both stand in the form (`client_secret_post`) rather than in HTTP Basic.
+        /// Whether both are sent in the form (`client_secret_post`) instead of HTTP Basic.
         in_form: bool,
-        /// What is asked for.
+        /// The requested scopes, sent separated by spaces.
         scopes: Vec<String>,
     },
-    /// `oauth2_jwt_bearer` (RFC 7523 section 2.1): a signed statement about a subject.
+    /// `oauth2_jwt_bearer` (RFC 7523 section 2.1): a signed assertion about a subject.
     JwtBearer {
-        /// Signs the statement.
+        /// The key that signs the assertion.
         signer: Signer,
-        /// `iss`.
+        /// The assertion's `iss` claim, which names its signer.
         issuer: String,
-        /// `sub`.
+        /// The assertion's `sub` claim: the account that the token is for.
         subject: String,
-        /// `aud`; the token endpoint where it is not said.
+        /// The assertion's `aud`; by default the token endpoint.
         audience: Option<String>,
-        /// What is asked for.
+        /// The requested scopes, sent separated by spaces.
         scopes: Vec<String>,
-        /// Whether the scopes stand in the statement rather than in the form.
+        /// Whether the scopes are sent in the assertion instead of the form.
         scopes_in_jwt: bool,
     },
     /// `smart_backend_services`: SMART App Launch 2.2, "Backend Services", the client authenticated by a signed
     /// assertion ("Client Authentication: Asymmetric").
     SmartBackendServices {
-        /// Signs the assertion.
+        /// The key that signs the assertion.
         signer: Signer,
-        /// `iss` and `sub`.
+        /// The client's id, sent as the assertion's `iss` and `sub`.
         client_id: String,
-        /// `aud`; the token endpoint where it is not said.
+        /// The assertion's `aud`; by default the token endpoint.
         audience: Option<String>,
-        /// What is asked for, such as `system/DocumentReference.write`.
+        /// The scopes that are requested, such as `system/DocumentReference.write`.
         scopes: Vec<String>,
-        /// The FHIR base URL, below which the token endpoint is discovered when none is configured.
+        /// The FHIR base URL, below which the token endpoint is discovered if none is configured.
         fhir_base: Url,
     },
-    /// `gcp_wif`: a token exchange (RFC 8693) at Google's security token service for a statement that a workload
-    /// identity pool's provider trusts.
+    /// `gcp_wif`: a token exchange (RFC 8693) at Google's security token service. It presents an assertion
+    /// that the provider of a workload identity pool trusts.
     GcpWif {
-        /// Signs the statement; Google takes RS256.
+        /// The key that signs the assertion; Google accepts RS256.
         signer: Signer,
-        /// `iss`, as the provider was set up with.
+        /// The assertion's `iss`, as configured at the provider.
         issuer: String,
-        /// `sub`.
+        /// The assertion's `sub` claim: the account that the token is for.
         subject: String,
+        /// The provider's resource name,
         /// `//iam.googleapis.com/projects/…/locations/global/workloadIdentityPools/…/providers/…`.
         provider: String,
-        /// What is asked for.
+        /// The requested scopes, sent separated by spaces.
         scopes: Vec<String>,
     },
 }
 
-/// An answer, and the secrets that went out on the way to it, so that an echo of them can be masked.
+/// An answer and the secrets that were sent for it, so that an echo of them can be masked.
 #[derive(Debug)]
 pub struct Authorized {
-    /// The answer.
+    /// The answer of the last attempt, with any status.
     pub answer: Answer,
-    /// What was sent.
+    /// The secrets that were sent, derived forms included.
     pub used: Vec<Secret>,
 }
 
 impl Auth {
-    /// Sends a request with these credentials. When a got token is refused with 401 it is got anew, once, and the
-    /// request sent again: who answers 401 has not done what was asked.
+    /// Sends a request with these credentials. If a fetched token is refused with 401, a new token is fetched
+    /// and the request is sent again, once. A server that answers 401 has not executed the request.
     ///
     /// # Errors
-    /// As [`Outbound::send`]; [`crate::FailureKind::AuthFailed`] when no token was given.
+    /// The errors of [`Outbound::send`]; [`crate::FailureKind::AuthFailed`] if no token could be fetched.
     pub async fn send(
         auth: Option<&Self>,
         outbound: &Outbound,
@@ -143,7 +144,8 @@ impl Auth {
                 Ok(Authorized { answer, used: vec![token.clone()] })
             }
             Self::Token(how) => {
-                // Without a token the request was not sent; and who answers 401 has not done it.
+                // Without a token the request was not sent, and a server that answers 401 has not executed
+                // it.
                 let token = tokens.get(outbound, how, None, deadline).await.map_err(Failure::unsent)?;
                 bear(&mut request.headers, &token)?;
                 let answer = outbound.send(&request, deadline).await?;
@@ -168,7 +170,7 @@ fn bear(headers: &mut HeaderMap, token: &Secret) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The credentials of HTTP Basic, both parts form-encoded before (RFC 6749 section 2.3.1).
+/// The credentials of HTTP Basic, with both parts form-encoded first (RFC 6749 section 2.3.1).
 fn basic(client_id: &str, client_secret: &Secret) -> String {
     let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     let pair = Zeroizing::new(format!("{}:{}", encoded(client_id), encoded(client_secret.expose())));
@@ -177,7 +179,7 @@ fn basic(client_id: &str, client_secret: &Secret) -> String {
 
 fn sensitive(secret: &Secret) -> Result<HeaderValue, Failure> {
     let mut value = HeaderValue::from_str(secret.expose())
-        .map_err(|_| Failure::misconfigured("the secret holds characters that no header can carry"))?;
+        .map_err(|_| Failure::misconfigured("the secret has characters that a header cannot carry"))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -193,7 +195,8 @@ impl TokenAuth {
         }
     }
 
-    /// Tells one way of getting a token from every other, secrets included: after an edit nothing old is used.
+    /// A hash of everything that determines the token, secrets included, so that no old token is used after
+    /// an edit.
     fn fingerprint(&self) -> [u8; 32] {
         let token_url = self.token_url.as_ref().map_or("", Url::as_str);
         let (scopes, parts) = match &self.grant {

@@ -1,4 +1,5 @@
-//! The one client for every outbound request: endpoint calls, token and discovery URLs, health checks, sync.
+//! The only client for outbound requests: endpoint calls, token and discovery URLs, health checks,
+//! deliveries.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -20,39 +21,39 @@ use crate::address;
 use crate::failure::{Failure, FailureKind};
 use crate::resolver::Resolver;
 
-/// The header by which an installation knows its own requests. A Ward that gets one refuses it, so that no tenant can make
-/// Ward call itself, whatever name or proxy lies between.
+/// The header by which an installation recognizes its own requests. A Ward that receives one refuses it. So
+/// no tenant can make Ward call itself, through any name or proxy.
 pub const HOP: HeaderName = HeaderName::from_static("x-ward-hop");
 
-/// How many redirects within one origin are followed.
+/// The maximum number of redirects that are followed within one origin.
 const REDIRECTS: usize = 5;
-/// How many integrations' gates are remembered at once; idle ones are forgotten first.
+/// The maximum number of integrations whose gates are kept; idle ones are dropped first.
 const GATES: usize = 10_000;
 
-/// What the operator allows and how much one call may take.
+/// The operator's permissions, and the limits of one call.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Networks that may be connected to although they are not globally routable.
     pub allow: Vec<IpNet>,
-    /// Whether plain http may be spoken.
+    /// Whether URLs may use http without TLS.
     pub plain_http: bool,
-    /// Longest time of one call: every try, every redirect, and getting a token.
+    /// The time limit of one call, including every attempt, every redirect, and fetching a token.
     pub total_time: Duration,
-    /// Longest time to a connection.
+    /// The time limit for making a connection.
     pub connect_time: Duration,
-    /// Largest answer, bytes.
+    /// The maximum size of an answer, in bytes.
     pub body_bytes: usize,
-    /// Calls of one integration under way at once.
+    /// The maximum number of concurrent calls of one integration.
     pub concurrency: usize,
-    /// Certificates of authorities, PEM, trusted besides the system's.
+    /// PEM certificates of authorities that are trusted in addition to the system's.
     pub extra_roots: Vec<u8>,
-    /// Name servers to ask instead of the system's.
+    /// Name servers to use instead of the system's.
     pub name_servers: Vec<SocketAddr>,
-    /// Longest time of one name look-up.
+    /// The time limit of one name look-up.
     pub lookup_time: Duration,
     /// The value of [`HOP`] on every request.
     pub installation: Option<HeaderValue>,
-    /// Scheme, host and port under which this installation is reached, as an origin.
+    /// The origin (scheme, host and port) of this installation's public URL.
     pub own_origin: Option<String>,
 }
 
@@ -74,14 +75,14 @@ impl Default for Limits {
     }
 }
 
-/// Looks names up. A trait so that a test can be a name server that changes its mind.
+/// Resolves host names. It is a trait so that a test can replace the name server.
 pub trait Lookup: Send + Sync + 'static {
     /// The addresses of a host name.
     fn lookup(&self, host: String) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<IpAddr>>> + Send>>;
 }
 
-/// Gives the HTTP client only addresses that may be connected to. It connects to exactly these, so what a name means a
-/// moment later (DNS rebinding) changes nothing.
+/// Passes only allowed addresses to the HTTP client. The client connects to exactly these, so a later answer
+/// for the same name (DNS rebinding) has no effect.
 struct Guarded {
     lookup: Arc<dyn Lookup>,
     allow: Arc<[IpNet]>,
@@ -116,55 +117,55 @@ impl Resolve for Guarded {
 }
 
 fn own_address() -> Failure {
-    Failure::misconfigured("this is the address of this server itself, which it does not call")
+    Failure::misconfigured("this is the address of this server itself, which Ward does not call")
 }
 
 fn inner_address() -> Failure {
     Failure::misconfigured("the host has no address that this server may connect to")
 }
 
-/// The one client. Clones share connections and gates.
+/// The only outbound client. Clones share its connections and gates.
 #[derive(Clone)]
 pub struct Outbound {
     client: reqwest::Client,
     limits: Arc<Limits>,
     gates: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
     lookup: Arc<dyn Lookup>,
-    /// Where this server listens.
+    /// The addresses at which this server listens.
     own: Arc<RwLock<Vec<SocketAddr>>>,
-    /// Pieces of CPU work under way at once.
+    /// Limits how many pieces of CPU work run at once.
     working: Arc<Semaphore>,
 }
 
-/// A request to send.
+/// A request, to which [`crate::Auth`] adds the credentials.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The method.
+    /// The HTTP method of the request.
     pub method: Method,
-    /// Where to.
+    /// The absolute URL, with its query.
     pub url: Url,
-    /// Headers; authorization is the caller's to add.
+    /// The headers, without the credentials, which [`crate::Auth`] adds.
     pub headers: HeaderMap,
-    /// The body; empty for none.
+    /// The body; empty if there is none.
     pub body: Bytes,
 }
 
-/// An answer, read to its end.
+/// An answer that was read to its end.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The status.
+    /// The HTTP status, after any followed redirects.
     pub status: StatusCode,
-    /// The headers.
+    /// The headers of the final answer.
     pub headers: HeaderMap,
-    /// The body.
+    /// The whole body as it was sent, not decompressed.
     pub body: Bytes,
 }
 
 impl Outbound {
-    /// A client under these limits. Blocking for a moment: it reads the system's certificates.
+    /// A client with these limits. It blocks briefly, because it reads the system's certificates.
     ///
     /// # Errors
-    /// When the extra certificates are not PEM.
+    /// The extra certificates are not PEM.
     pub fn new(limits: Limits) -> Result<Self, Failure> {
         let resolver = Resolver::new(limits.name_servers.clone(), limits.lookup_time)
             .map_err(|_| Failure::misconfigured("the name servers cannot be used"))?;
@@ -172,10 +173,10 @@ impl Outbound {
         Self::looking_up(limits, &lookup)
     }
 
-    /// The same with another resolver.
+    /// Like [`Self::new`], with another resolver.
     ///
     /// # Errors
-    /// When the extra certificates are not PEM.
+    /// The extra certificates are not PEM.
     pub fn looking_up(limits: Limits, lookup: &Arc<dyn Lookup>) -> Result<Self, Failure> {
         let roots = reqwest::Certificate::from_pem_bundle(&limits.extra_roots)
             .map_err(|_| Failure::misconfigured("the extra certificates are not PEM"))?;
@@ -183,7 +184,7 @@ impl Outbound {
         let builder = || {
             reqwest::Client::builder()
                 .dns_resolver(Guarded { lookup: lookup.clone(), allow: allow.clone() })
-                // A proxy in the environment would see every secret, and would look names up itself.
+                // A proxy from the environment would see every secret, and would resolve names itself.
                 .no_proxy()
                 .redirect(reqwest::redirect::Policy::none())
                 .https_only(!limits.plain_http)
@@ -195,7 +196,7 @@ impl Outbound {
         };
         let client = match builder().tls_certs_merge(roots.clone()).build() {
             Ok(client) => client,
-            // A machine without certificates of its own: what the operator gave is all there is.
+            // The machine has no certificates of its own, so only the operator's are trusted.
             Err(error) => {
                 tracing::warn!(
                     cause = error.source_text(),
@@ -218,20 +219,20 @@ impl Outbound {
         })
     }
 
-    /// Notes an address at which this server listens, so that it is never called.
+    /// Registers an address at which this server listens, so that it is never called.
     pub fn listens_at(&self, address: SocketAddr) {
         self.own.write().push(address);
     }
 
-    /// Runs work that takes long on a thread of its own, few pieces at once.
+    /// Runs long work on a thread of its own; only a few pieces run at once.
     ///
     /// # Errors
-    /// When the work panics.
+    /// The work panicked.
     pub async fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
-        let ended = || Failure::new(FailureKind::Garbage, "the answer could not be worked on");
+        let ended = || Failure::new(FailureKind::Garbage, "the answer could not be processed");
         let place = self.working.clone().acquire_owned().await.map_err(|_| ended())?;
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
@@ -241,20 +242,20 @@ impl Outbound {
         done.await.map_err(|_| ended())
     }
 
-    /// The limits in force.
+    /// The limits that this client enforces.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Waits for one of the `key`'s places. It is given back when the permit is dropped.
+    /// Waits for one of the places of `key`. Dropping the permit frees it.
     ///
     /// # Errors
-    /// [`FailureKind::Busy`] when none came free until `deadline`.
+    /// [`FailureKind::Busy`] if no place became free before `deadline`.
     pub async fn enter(&self, key: &str, deadline: Instant) -> Result<OwnedSemaphorePermit, Failure> {
         let gate = {
             let mut gates = self.gates.lock();
             if gates.len() >= GATES {
-                // Only the table holds a gate that nobody waits at or has passed.
+                // A gate that only the table holds has no callers inside or waiting.
                 gates.retain(|_, gate| Arc::strong_count(gate) > 1);
             }
             gates
@@ -269,11 +270,11 @@ impl Outbound {
         }
     }
 
-    /// Sends one request and reads its answer. Any status is an answer. A `GET` is followed within its own origin; any
-    /// other redirect is the answer.
+    /// Sends one request and reads its answer. Any status is an answer. A `GET` follows redirects within its
+    /// own origin; any other redirect is the answer.
     ///
     /// # Errors
-    /// When there is no answer until `deadline`, or none that may be had.
+    /// There is no answer before `deadline`, or the answer is not allowed.
     pub async fn send(&self, request: &Request, deadline: Instant) -> Result<Answer, Failure> {
         match tokio::time::timeout_at(deadline, self.follow(request)).await {
             Ok(outcome) => outcome,
@@ -291,14 +292,14 @@ impl Outbound {
                 None => return Ok(answer),
             }
         }
-        Err(Failure::new(FailureKind::Garbage, "the redirects do not end"))
+        Err(Failure::new(FailureKind::Garbage, "there are too many redirects"))
     }
 
     async fn once(&self, request: &Request, url: &Url) -> Result<Answer, Failure> {
         self.permit(url)?;
         self.refuse_own(url).await?;
         let mut headers = request.headers.clone();
-        // The client does not decompress: a small answer stays small.
+        // The client does not decompress, so that a small answer stays small.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(installation) = &self.limits.installation {
             headers.insert(HOP, installation.clone());
@@ -308,7 +309,8 @@ impl Outbound {
             sent = sent.body(request.body.clone());
         }
         let mut response = sent.send().await.map_err(|error| Failure::of_client(&error))?;
-        // What was connected to is what was allowed; should a change to the client break that, nothing is read.
+        // The connected address was allowed before. If a change to the client ever breaks that, nothing is
+        // read.
         if response.remote_addr().is_some_and(|peer| !address::allowed(peer.ip(), &self.limits.allow)) {
             return Err(inner_address());
         }
@@ -329,7 +331,7 @@ impl Outbound {
         Ok(Answer { status, headers, body: body.freeze() })
     }
 
-    /// Refuses a URL that leads to this server. Where the way is longer, through a proxy or another name, [`HOP`] ends it.
+    /// Refuses a URL that leads to this server. [`HOP`] stops a longer way, through a proxy or another name.
     async fn refuse_own(&self, url: &Url) -> Result<(), Failure> {
         if self.limits.own_origin.as_deref() == Some(url.origin().ascii_serialization().as_str()) {
             return Err(own_address());
@@ -342,7 +344,7 @@ impl Outbound {
         let addresses = match url.host() {
             Some(Host::Ipv4(four)) => vec![IpAddr::V4(four)],
             Some(Host::Ipv6(six)) => vec![IpAddr::V6(six)],
-            // A name that cannot be looked up leads nowhere, and the client says so.
+            // A name that cannot be resolved leads nowhere, and the client reports it.
             Some(Host::Domain(name)) => self.lookup.lookup(name.to_owned()).await.unwrap_or_default(),
             None => Vec::new(),
         };
@@ -357,7 +359,7 @@ impl Outbound {
         if addresses.iter().any(leads_here) { Err(own_address()) } else { Ok(()) }
     }
 
-    /// Refuses what must not even be tried: other schemes, plain http, and addresses written out in the URL, which no
+    /// Refuses a URL before any attempt: other schemes, unencrypted http, and literal addresses, which no
     /// resolver sees.
     fn permit(&self, url: &Url) -> Result<(), Failure> {
         match url.scheme() {
@@ -381,7 +383,7 @@ impl Outbound {
     }
 }
 
-/// Where a redirect leads, if it stays within scheme, host and port.
+/// The target of a redirect, if it keeps scheme, host and port.
 fn next_hop(from: &Url, answer: &Answer) -> Option<Url> {
     if !matches!(answer.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
@@ -390,7 +392,7 @@ fn next_hop(from: &Url, answer: &Answer) -> Option<Url> {
     (target.origin() == from.origin() && target.origin().is_tuple()).then_some(target)
 }
 
-/// Headers that a caller must not set on a request: they belong to the connection, or to [`crate::auth`].
+/// Whether a caller must not set this header, because it belongs to the connection or to [`crate::auth`].
 pub fn reserved_header(name: &HeaderName) -> bool {
     *name == HOST
         || *name == HOP
@@ -411,7 +413,7 @@ pub fn reserved_header(name: &HeaderName) -> bool {
         )
 }
 
-/// What lies under a client's error, for the operator's log.
+/// The cause of a client's error, for the operator's log.
 trait SourceText {
     fn source_text(&self) -> String;
 }

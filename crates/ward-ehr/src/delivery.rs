@@ -1,9 +1,9 @@
-//! Writing one call into an EHR, once.
+//! Writes one call into an EHR exactly once.
 //!
-//! A conditional create is no guard by itself: servers race with themselves (24 creates at once of one identifier left
-//! three resources on the server this was measured on), and many ignore the condition. So whoever calls this does so
-//! for one call at a time, says when an earlier try may have arrived, and then nothing is sent before a search has shown
-//! that nothing is there.
+//! A conditional create alone does not prevent duplicates. Servers race with themselves: 24 concurrent
+//! creates of one identifier left three resources on the measured server. And many servers ignore the
+//! condition. So the caller delivers one call at a time and says whether an earlier attempt may have arrived.
+//! If so, nothing is sent before a search has shown that nothing is there.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,131 +16,131 @@ use crate::client::{Answer, Request};
 use crate::mask::Mask;
 use crate::{Auth, Failure, FailureKind, Outbound, Tokens, fhir, hubspot, json as bounded};
 
-/// How many bytes of an EHR's words are kept.
+/// The maximum number of bytes kept of an EHR's answer.
 const WORDS_KEPT: usize = 16 << 10;
-/// How many characters of a resource's place are kept. FHIR's ids have at most 64.
+/// The maximum number of characters kept of a resource's location. FHIR ids have at most 64.
 const PLACE_KEPT: usize = 200;
 
-/// A call as an EHR is told of it.
+/// The facts of a call that an EHR receives.
 #[derive(Clone, Debug)]
 pub struct CallNote {
     /// The namespace of `id`: the workspace, `urn:uuid:…`.
     pub system: String,
-    /// The call's id, the same at every try.
+    /// The call's id, the same in every attempt.
     pub id: String,
-    /// Whether the practice was called.
+    /// Whether the practice received the call.
     pub inbound: bool,
-    /// How it ended: `completed`, `busy`, `no-answer`, `failed` or `canceled`.
+    /// The call's end: `completed`, `busy`, `no-answer`, `failed` or `canceled`.
     pub status: String,
-    /// Who called, a number or an address.
+    /// The caller's number or address; `None` if it is unknown.
     pub from: Option<String>,
-    /// Who was called.
+    /// The number or address that was called.
     pub to: Option<String>,
-    /// When it began, RFC 3339.
+    /// The start of the call, in RFC 3339.
     pub started_at: String,
-    /// When it ended, RFC 3339.
+    /// The end of the call, in RFC 3339.
     pub ended_at: Option<String>,
-    /// How long it took, milliseconds.
+    /// The duration in milliseconds, if it is known.
     pub duration_ms: Option<i64>,
     /// The EHR's id of the patient, if one was matched.
     pub patient: Option<String>,
-    /// What is to be read about it.
+    /// The note's text for its readers.
     pub text: String,
 }
 
-/// What a connector takes a call as.
+/// The form in which a connector accepts a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// A FHIR R4 `Communication`.
+    /// A FHIR R4 `Communication`, with or without a patient.
     Communication,
     /// A FHIR R4 `DocumentReference`, which belongs to a patient.
     DocumentReference,
-    /// `HubSpot`'s own call object.
+    /// `HubSpot`'s own call object, for its CRM API.
     HubSpotCall,
 }
 
-/// Where to write.
+/// The integration that receives the call.
 #[derive(Clone, Copy)]
 pub struct Target<'t> {
-    /// The client.
+    /// The client that sends the requests.
     pub outbound: &'t Outbound,
-    /// Its tokens.
+    /// The access tokens, shared by all integrations.
     pub tokens: &'t Tokens,
-    /// The integration's credentials.
+    /// The integration's credentials, if it has any.
     pub auth: Option<&'t Auth>,
-    /// The integration's base URL.
+    /// The integration's base URL, below which requests go.
     pub base_url: &'t str,
-    /// What it takes.
+    /// The form that the EHR accepts.
     pub form: Form,
 }
 
-/// What came of a try.
+/// The outcome of one attempt to deliver.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// The EHR has it, there.
+    /// The EHR has stored the call.
     Synced {
-        /// Its place in the EHR, as far as the EHR said: `Communication/12`.
+        /// Its location, if the EHR gave one, such as `Communication/12`.
         location: Option<String>,
     },
-    /// The EHR has it more than once; this one is the oldest.
+    /// The EHR has the call more than once.
     Duplicate {
-        /// The oldest one's place.
+        /// The location of the oldest resource.
         oldest: String,
-        /// How many there are.
+        /// The number of resources with the call's identifier.
         count: usize,
     },
-    /// The EHR will not take it, however often it is sent.
+    /// The EHR will refuse this call in every attempt.
     Refused {
-        /// The status.
+        /// The HTTP status of the answer.
         status: u16,
-        /// The EHR's own words.
+        /// The EHR's answer, shortened and without secrets.
         words: Option<Value>,
     },
-    /// Not now.
+    /// The attempt failed and may succeed later.
     Again {
         /// The status, if there was an answer.
         status: Option<u16>,
-        /// When the EHR wants to be asked again.
+        /// The pause that the EHR asks for.
         after: Option<Duration>,
-        /// Whether this try may have arrived all the same.
+        /// Whether this attempt may have arrived nevertheless.
         maybe_sent: bool,
-        /// A word for it.
+        /// The reason, as a short word.
         why: &'static str,
-        /// The EHR's own words.
+        /// The EHR's answer, shortened and without secrets.
         words: Option<Value>,
     },
-    /// The credentials are refused: no delivery will get through before somebody sees to that.
+    /// The credentials are refused: no delivery will succeed before a person corrects them.
     Unauthorized {
         /// The status, if there was an answer.
         status: Option<u16>,
-        /// The EHR's own words.
+        /// The EHR's answer, shortened and without secrets.
         words: Option<Value>,
     },
     /// The integration cannot work as it is configured.
     Misconfigured {
-        /// Why, without a URL or a value in it.
+        /// The reason, without a URL or a value.
         why: String,
     },
-    /// An earlier try may have arrived, and the EHR cannot be asked: a person must look.
+    /// An earlier attempt may have arrived, and the EHR cannot be searched: a person must check.
     CannotTell {
-        /// The status of the search.
+        /// The HTTP status of the search's answer.
         status: Option<u16>,
-        /// The EHR's own words.
+        /// The EHR's answer, shortened and without secrets.
         words: Option<Value>,
     },
 }
 
-/// What a search found.
+/// The result of a search for the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// The places of the resources with the identifier, oldest first.
+    /// The locations of the resources with the identifier, oldest first.
     These(Vec<String>),
     /// The server does not search by identifier.
     NoSearch,
 }
 
 impl Form {
-    /// Whether it can only be written for a known patient.
+    /// Whether this form requires a known patient.
     pub const fn needs_patient(self) -> bool {
         matches!(self, Self::DocumentReference)
     }
@@ -175,7 +175,8 @@ impl Form {
 }
 
 impl Target<'_> {
-    /// Writes the call, until `deadline` at most. `maybe_sent`: an earlier try may have arrived, so look first.
+    /// Delivers the call before `deadline`. `maybe_sent`: an earlier attempt may have arrived, so a search
+    /// comes first.
     pub async fn deliver(&self, note: &CallNote, maybe_sent: bool, deadline: Instant) -> Verdict {
         if maybe_sent && let Some(verdict) = self.look(note, deadline).await {
             return verdict;
@@ -204,7 +205,8 @@ impl Target<'_> {
             Judged::NotNow(why) => Verdict::Again {
                 status: Some(status),
                 after,
-                // A server that throttles has not done it; one that breaks may have done it before.
+                // A server that throttles has not executed the request; one that fails may have done so
+                // before.
                 maybe_sent: maybe_sent || why != "throttled",
                 why,
                 words,
@@ -214,7 +216,7 @@ impl Target<'_> {
         }
     }
 
-    /// Looks for what an earlier try may have left. `None`: nothing is there, so it can be sent.
+    /// Searches for the result of an earlier attempt. `None`: nothing is there, so the call can be sent.
     async fn look(&self, note: &CallNote, deadline: Instant) -> Option<Verdict> {
         let request = match self.form.search(self.base_url, note) {
             Ok(request) => request,
@@ -241,14 +243,15 @@ impl Target<'_> {
         }
     }
 
-    /// Sends a request and reads its answer. An answer can be long, so it is masked, parsed and judged outside the
-    /// threads that serve requests.
+    /// Sends a request and reads its answer. An answer can be long, so it is masked, parsed and judged
+    /// outside the threads that serve requests.
     async fn send(&self, request: Request, note: &CallNote, deadline: Instant) -> Result<Told, Failure> {
         let sent = Auth::send(self.auth, self.outbound, self.tokens, request, deadline).await?;
         let (mut answer, used, form, note) = (sent.answer, sent.used, self.form, note.clone());
         let read = move || {
             if !used.is_empty() {
-                // The answer is kept and shown, and some EHRs repeat the request in it, credentials and all.
+                // The answer is stored and shown, and some EHRs repeat the request in it, including
+                // credentials.
                 answer.body = Mask::of(&used).bytes(&answer.body).into();
             }
             Told {
@@ -264,14 +267,14 @@ impl Target<'_> {
     }
 }
 
-/// The answer of an EHR to a create or a search, read.
+/// The parsed answer of an EHR to a create or a search.
 struct Told {
     status: u16,
-    /// The pause that it asks for.
+    /// The pause that the EHR asks for.
     after: Option<Duration>,
     judged: Judged,
     words: Option<Value>,
-    /// The place of the resource that was created.
+    /// The location of the created resource.
     location: Option<String>,
     /// The resources that a search found.
     found: Found,
@@ -293,7 +296,7 @@ fn of_failure(failure: Failure, maybe_sent: bool) -> Verdict {
     Verdict::Again { status: None, after: None, maybe_sent, why, words }
 }
 
-/// What an answer means, whatever was asked.
+/// The meaning of an answer, for a create as for a search.
 enum Judged {
     Taken,
     There,
@@ -305,7 +308,7 @@ enum Judged {
 fn judge(answer: &Answer) -> Judged {
     let (kinds, codes) = issues(answer);
     let says = |wanted: &[&str]| kinds.iter().any(|kind| wanted.contains(&kind.as_str()));
-    // Epic's words for a duplicate, and for a quota that is used up.
+    // These are Epic's codes for a duplicate, and for an exhausted quota.
     let coded = |wanted: &str| codes.iter().any(|code| code == wanted);
     match answer.status.as_u16() {
         200..300 => Judged::Taken,
@@ -334,7 +337,7 @@ fn issues(answer: &Answer) -> (Vec<String>, Vec<String>) {
     (kinds, codings.filter_map(|coding| text(&coding["code"])).collect())
 }
 
-/// What the EHR said: its JSON where it is not too much of it, else the beginning of its text.
+/// The EHR's answer: its JSON if that is not too long, otherwise the beginning of its text.
 fn words(answer: &Answer) -> Option<Value> {
     if answer.body.is_empty() {
         return None;
@@ -350,7 +353,7 @@ fn words(answer: &Answer) -> Option<Value> {
     Some(json!({ "text": text }))
 }
 
-/// Takes the character out that no database keeps in a text.
+/// Removes NUL characters, which no database stores in a text.
 fn drop_nul(said: &mut Value) {
     match said {
         Value::String(text) => text.retain(|c| c != '\0'),
@@ -368,13 +371,13 @@ fn drop_nul(said: &mut Value) {
     }
 }
 
-/// A place as it is kept: what an EHR says of it could be anything.
+/// A location in the form in which it is stored, because an EHR's answer could hold anything.
 fn place(told: &str) -> String {
     told.chars().filter(char::is_ascii_graphic).take(PLACE_KEPT).collect()
 }
 
-/// How long `Retry-After` asks to wait (RFC 9110, section 10.2.3): seconds, or a date, which is counted from the answer's
-/// own `Date`, so that only one clock is asked.
+/// The pause that `Retry-After` asks for (RFC 9110, section 10.2.3): seconds or a date. A date is compared
+/// with the answer's own `Date`, so that only one clock counts.
 fn retry_after(answer: &Answer) -> Option<Duration> {
     let text = |name: HeaderName| answer.headers.get(name)?.to_str().ok().map(str::trim);
     let given = text(RETRY_AFTER)?;
@@ -386,7 +389,7 @@ fn retry_after(answer: &Answer) -> Option<Duration> {
     Some(then.duration_since(now.unwrap_or_else(SystemTime::now)).unwrap_or_default())
 }
 
-/// Whether an answer is one that says something was made.
+/// Whether a status says that something was created.
 pub(crate) const fn made(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 201)
 }

@@ -1,4 +1,4 @@
-//! A configured endpoint's call, and what is made of its answer.
+//! The call of a configured endpoint, and the result made from its answer.
 
 mod shape;
 mod way;
@@ -23,52 +23,52 @@ use way::TooMuch;
 pub use shape::Shape;
 pub use way::{LONGEST_WAY, MOST_STEPS, Way};
 
-/// The first pause before a retry; each later one is up to twice as long.
+/// The bound on the first pause before a retry; it doubles with each retry.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// A call to make.
+/// A call of a configured endpoint.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Whose place at the gate it takes: the integration's id.
+    /// The key of its gate: the integration's id.
     pub gate: String,
-    /// The method.
+    /// The HTTP method of the endpoint.
     pub method: Method,
-    /// Where paths begin.
+    /// The URL that the path is appended to.
     pub base_url: String,
-    /// The path, with placeholders.
+    /// The path below the base URL, with placeholders.
     pub path: String,
-    /// Headers of the endpoint's own.
+    /// The headers that the endpoint adds.
     pub headers: HeaderMap,
-    /// Whether a body is a form rather than JSON.
+    /// Whether a body is sent as a form instead of JSON.
     pub form: bool,
-    /// How it authenticates.
+    /// The credentials of the integration, if it has any.
     pub auth: Option<Auth>,
-    /// How often it is tried again.
+    /// The maximum number of retries after the first attempt.
     pub max_retries: u32,
-    /// After which statuses.
+    /// The statuses that allow a retry.
     pub retry_on_status: Vec<u16>,
-    /// What is made of its answer.
+    /// The steps from the answer to the result.
     pub shape: Shape,
 }
 
-/// What came of a call: every step that was reached.
+/// The outcome of a call, with the result of every step that was reached.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// The status, if there was an answer.
     pub status: Option<u16>,
-    /// From the first try's start to the last one's end.
+    /// The time from the start of the first attempt to the end of the last.
     pub duration: Duration,
-    /// Tries after the first.
+    /// The number of attempts after the first.
     pub retries: u32,
-    /// The answer: JSON where it is, else text; null when empty.
+    /// The answer as JSON if it is JSON, otherwise as text; null if it is empty.
     pub raw: Arc<Value>,
-    /// What the filter left of it.
+    /// The answer after the filter step.
     pub after_filter: Arc<Value>,
-    /// What the mapping made of that.
+    /// The answer after the mapping step.
     pub after_mapping: Arc<Value>,
-    /// The text in the end.
+    /// The final text for the agent.
     pub final_result: Option<String>,
-    /// Why it did not go well.
+    /// The reason for a failure, as a sentence.
     pub error: Option<String>,
 }
 
@@ -77,23 +77,23 @@ pub struct Outcome {
 pub struct Ended {
     answer: Result<Authorized, Failure>,
     shape: Shape,
-    /// The bound on what is made of the answer, bytes of text.
+    /// The limit on what is made from the answer, in bytes of text.
     most: usize,
     retries: u32,
     duration: Duration,
 }
 
 impl Ended {
-    /// An estimate of the memory that [`Self::read`] takes, bytes: a tree for the answer and one for each step that makes
-    /// another of it.
+    /// An estimate of the memory that [`Self::read`] needs, in bytes: one tree for the answer, and one for
+    /// each step that makes another.
     pub fn weight(&self) -> usize {
         let Ok(authorized) = &self.answer else { return 0 };
         let made = usize::from(self.shape.filter.is_some()) + usize::from(self.shape.mapping.is_some());
         json::weight(&authorized.answer.body).saturating_mul(1 + made)
     }
 
-    /// What came of the call. The work grows with the answer. An answer whose [`Self::weight`] is above `most_memory` is
-    /// not parsed, and the outcome says so.
+    /// The outcome of the call. The work grows with the answer. An answer whose [`Self::weight`] exceeds
+    /// `most_memory` is not parsed, and the outcome says so.
     pub fn read(self, most_memory: usize) -> Outcome {
         let weight = self.weight();
         let mut outcome = match self.answer {
@@ -112,7 +112,7 @@ impl Ended {
 }
 
 impl Call {
-    /// Makes the call. Whatever the other side does, this ends within the client's total time.
+    /// Makes the call. It ends within the client's total time, no matter how the other side behaves.
     pub async fn send(&self, outbound: &Outbound, tokens: &Tokens, params: &Map<String, Value>) -> Ended {
         let started = Instant::now();
         let deadline = started + outbound.limits().total_time;
@@ -138,7 +138,7 @@ impl Call {
                 Ok(authorized) => self.pause_after(&authorized.answer, *retries),
                 Err(failure) => self.pause_after_failure(failure, *retries),
             };
-            // The other side chooses the pause, so it may be one that no clock can hold.
+            // The other side chooses the pause, so it may exceed what the clock can represent.
             let in_time =
                 |pause: &Duration| Instant::now().checked_add(*pause).is_some_and(|then| then < deadline);
             match pause.filter(|pause| *retries < self.max_retries && in_time(pause)) {
@@ -174,7 +174,7 @@ impl Call {
         Ok(Request { method: self.method.clone(), url, headers, body })
     }
 
-    /// How long to wait before another try, if this answer calls for one.
+    /// The pause before another attempt, if this answer allows one.
     fn pause_after(&self, answer: &Answer, retries: u32) -> Option<Duration> {
         self.retry_on_status.contains(&answer.status.as_u16()).then(|| {
             let said = answer.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -182,8 +182,8 @@ impl Call {
         })
     }
 
-    /// The same after a failure: only what can be done twice without harm is tried again, because the first may have
-    /// arrived.
+    /// The pause after a failure. Only methods that may safely run twice are retried, because the first
+    /// attempt may have arrived.
     fn pause_after_failure(&self, failure: &Failure, retries: u32) -> Option<Duration> {
         let passing =
             matches!(failure.kind, FailureKind::Unreachable | FailureKind::Timeout | FailureKind::Garbage);
@@ -192,7 +192,7 @@ impl Call {
     }
 }
 
-/// What came of an answer. `most` bounds what is made of it, bytes of text.
+/// Makes the outcome from an answer. `most` limits the result, in bytes of text.
 fn read(shape: &Shape, authorized: &Authorized, most: usize) -> Outcome {
     let status = authorized.answer.status;
     let mut outcome = Outcome {
@@ -221,7 +221,7 @@ fn read(shape: &Shape, authorized: &Authorized, most: usize) -> Outcome {
         Ok(text) => outcome.final_result = Some(text),
         Err(TooMuch) => {
             outcome.error =
-                Some(format!("more is made of the answer than {most} bytes, or than can be in time"));
+                Some(format!("the result of the answer would exceed {most} bytes, or take too long to make"));
         }
     }
     outcome
@@ -231,13 +231,13 @@ fn failed(why: impl Into<String>) -> Outcome {
     Outcome { error: Some(why.into()), ..Outcome::default() }
 }
 
-/// Full jitter: anything up to a bound that doubles.
+/// Full jitter: a random pause up to a bound that doubles.
 fn jitter(retries: u32) -> Duration {
     let bound = FIRST_PAUSE * 2_u32.saturating_pow(retries.min(6));
     bound.mul_f64(rand::rng().random::<f64>())
 }
 
-/// A parameter as flat text.
+/// A parameter as text, without quotes around a string.
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

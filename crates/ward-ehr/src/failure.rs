@@ -1,59 +1,60 @@
-//! Why a call came to no answer.
+//! The reasons why a call has no usable answer.
 
 use std::error::Error as _;
 use std::fmt;
 
-/// Why a call came to no answer, or to none that can be used. Its sentence never holds a URL, a header or a body, which
-/// may be secrets or a patient's.
+/// The reason why a call has no usable answer. Its sentence never contains a URL, a header or a body, because
+/// these may hold secrets or a patient's data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What kind of failure.
+    /// The kind, for a caller's reaction.
     pub kind: FailureKind,
-    /// One sentence for people.
+    /// One sentence for the tenant's users.
     pub message: String,
-    /// Whether the request may have reached the other side all the same.
+    /// Whether the request may have reached the other side nevertheless.
     pub maybe_sent: bool,
 }
 
-/// Kinds of failure, as far as a caller acts on them.
+/// The kinds of failure that callers treat differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
-    /// What was configured cannot work: no URL, an address or a scheme that the operator does not allow, a bad key.
+    /// The configuration cannot work: no URL, a bad key, or an address or scheme that the operator does not
+    /// allow.
     Misconfigured,
-    /// No connection, or one that broke.
+    /// No connection could be made, or it broke.
     Unreachable,
-    /// No answer in time.
+    /// No answer arrived before the deadline.
     Timeout,
-    /// The other side's certificate or its TLS.
+    /// The other side's certificate or TLS is faulty.
     Tls,
     /// The answer is larger than allowed.
     TooLarge,
-    /// The answer is not HTTP, or ended before its end.
+    /// The answer is not HTTP, or it is incomplete.
     Garbage,
-    /// Too many calls of this integration are under way.
+    /// Too many calls of this integration are running.
     Busy,
-    /// The credentials were refused.
+    /// The other side refused the credentials.
     AuthFailed,
 }
 
 impl Failure {
-    /// A failure with its sentence. What is not known to have stayed here may have been sent.
+    /// A failure with its sentence. The request counts as possibly sent unless it is known not to be.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), maybe_sent: true }
     }
 
-    /// The same, before anything was sent.
+    /// The same failure, before anything was sent.
     #[must_use]
     pub fn unsent(self) -> Self {
         Self { maybe_sent: false, ..self }
     }
 
-    /// What was configured cannot work.
+    /// A failure of the kind [`FailureKind::Misconfigured`].
     pub fn misconfigured(message: impl Into<String>) -> Self {
         Self::new(FailureKind::Misconfigured, message)
     }
 
-    /// Reads the kind of failure out of the HTTP client's error, and drops the rest.
+    /// The kind of failure of an HTTP client's error, without its other details.
     pub(crate) fn of_client(error: &reqwest::Error) -> Self {
         let mut source = error.source();
         let mut found = None;
@@ -72,12 +73,12 @@ impl Failure {
         } else {
             Self::new(FailureKind::Garbage, "the answer is not HTTP, or ended before its end")
         };
-        // A request is written only on a connection that stands, TLS and all.
+        // A request is written only on a complete connection, TLS included.
         if error.is_connect() || error.is_builder() { failure.unsent() } else { failure }
     }
 }
 
-/// What one link in an error's chain of causes says.
+/// The failure that one link in an error's chain of causes describes.
 fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Failure> {
     if let Some(failure) = cause.downcast_ref::<Failure>() {
         return Some(failure.clone());
@@ -86,7 +87,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Failure> {
         return Some(of_tls(tls));
     }
     let io = cause.downcast_ref::<std::io::Error>()?;
-    // An I/O error does not show what it wraps as its source, so it is looked into here.
+    // An I/O error does not return the error that it wraps as its source, so that is examined here.
     if let Some(found) = io.get_ref().and_then(|inner| of_cause(inner)) {
         return Some(found);
     }
@@ -114,7 +115,7 @@ fn of_tls(error: &rustls::Error) -> Failure {
         rustls::Error::InvalidMessage(_) => "the other side does not speak TLS".to_owned(),
         _ => "TLS could not be agreed upon".to_owned(),
     };
-    // What stands in parentheses may repeat names out of the certificate; the first words say enough.
+    // The text in parentheses may repeat names from the certificate; the first words are enough.
     let message = message.split(['{', '(']).next().unwrap_or_default().trim_end().to_owned();
     Failure::new(FailureKind::Tls, message)
 }

@@ -1,4 +1,4 @@
-//! A call as a FHIR R4 resource, and how it is created and found again.
+//! A call as a FHIR R4 resource: how it is created, and how it is found again.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +15,7 @@ use crate::{Failure, json as bounded, template};
 const JSON: HeaderValue = HeaderValue::from_static("application/fhir+json");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const IF_NONE_EXIST: HeaderName = HeaderName::from_static("if-none-exist");
-/// What may stand in a query's value as it is (RFC 3986, section 2.3).
+/// The characters that a query's value may contain unescaped (RFC 3986, section 2.3).
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 const fn type_of(form: Form) -> &'static str {
@@ -25,7 +25,7 @@ const fn type_of(form: Form) -> &'static str {
     }
 }
 
-/// The resource.
+/// The resource for a call, in the connector's form.
 pub fn resource(form: Form, note: &CallNote) -> Value {
     match form {
         Form::DocumentReference => document_reference(note),
@@ -50,14 +50,14 @@ fn attachment(note: &CallNote) -> Value {
     })
 }
 
-/// A reference to a telephone by its number (RFC 3966), not to a resource: where references are checked, one to a
-/// resource that the server does not have would be refused.
+/// A reference to a telephone by its number (RFC 3966), not to a resource. A server that checks references
+/// would refuse one to a resource that it does not have.
 fn telephone(number: Option<&String>) -> Option<Value> {
     let number = number.filter(|number| number.starts_with('+'))?;
     Some(json!({ "identifier": { "system": "urn:ietf:rfc:3966", "value": format!("tel:{number}") } }))
 }
 
-/// `Communication` (FHIR R4, 10.3). Subject and people are logical references.
+/// `Communication` (FHIR R4, 10.3). The subject and the people are logical references.
 fn communication(note: &CallNote) -> Value {
     let mut resource = Map::new();
     let mut put = |name: &str, value: Value| {
@@ -92,7 +92,7 @@ fn communication(note: &CallNote) -> Value {
     Value::Object(resource)
 }
 
-/// `DocumentReference` (FHIR R4, 2.43): a telephone note in a patient's chart. Its type is LOINC's.
+/// `DocumentReference` (FHIR R4, 2.43): a telephone note in a patient's chart, with a type from LOINC.
 fn document_reference(note: &CallNote) -> Value {
     let mut period = Map::from_iter([("start".to_owned(), json!(note.started_at))]);
     let ended_at = note.ended_at.as_ref().unwrap_or(&note.started_at);
@@ -118,10 +118,11 @@ fn token(note: &CallNote) -> String {
     format!("identifier={}%7C{}", escape(&note.system), escape(&note.id))
 }
 
-/// A conditional create (FHIR R4, 3.1.0.8.1): harmless where it is ignored, and one guard more where it is not.
+/// A conditional create (FHIR R4, 3.1.0.8.1). It does no harm where the condition is ignored, and is a
+/// further guard elsewhere.
 pub(crate) fn create(form: Form, base_url: &str, note: &CallNote) -> Result<Request, Failure> {
     let condition = HeaderValue::from_str(&token(note))
-        .map_err(|_| Failure::misconfigured("the identifier holds characters that no header can carry"))?;
+        .map_err(|_| Failure::misconfigured("the identifier has characters that a header cannot carry"))?;
     let headers = HeaderMap::from_iter([
         (ACCEPT, JSON),
         (CONTENT_TYPE, JSON),
@@ -133,8 +134,8 @@ pub(crate) fn create(form: Form, base_url: &str, note: &CallNote) -> Result<Requ
     Ok(Request { method: Method::POST, url, headers, body })
 }
 
-/// A search by identifier. It asks not to be answered with something else where that is not understood (FHIR R4,
-/// 3.1.1.3.3.1).
+/// A search by identifier. It asks a server that does not understand the parameter to refuse instead of
+/// ignoring it (FHIR R4, 3.1.1.3.3.1).
 pub(crate) fn search(form: Form, base_url: &str, note: &CallNote) -> Result<Request, Failure> {
     let headers =
         HeaderMap::from_iter([(ACCEPT, JSON), (PREFER, HeaderValue::from_static("handling=strict"))]);
@@ -143,8 +144,8 @@ pub(crate) fn search(form: Form, base_url: &str, note: &CallNote) -> Result<Requ
     Ok(Request { method: Method::GET, url, headers, body: Bytes::new() })
 }
 
-/// What a search's answer shows. A server that does not understand the parameter may answer with everything it has, so
-/// each resource is looked at.
+/// The result of a search. A server that does not understand the parameter may answer with everything it has,
+/// so each resource is checked.
 pub(crate) fn found(form: Form, note: &CallNote, answer: &Answer) -> Found {
     let Some(bundle) = bounded::parse(&answer.body, bounded::SMALL_TREE) else { return Found::NoSearch };
     if bundle["resourceType"] != "Bundle" {
@@ -166,14 +167,14 @@ pub(crate) fn found(form: Form, note: &CallNote, answer: &Answer) -> Found {
         })
         .collect();
     if ours.len() < resources.len() {
-        // It answered with others': it has not searched.
+        // The answer has other resources, so the server has not searched.
         return Found::NoSearch;
     }
     ours.sort();
     Found::These(ours.into_iter().map(|(_, place)| place).collect())
 }
 
-/// The place of what was created: from `Location`, as `Type/id`, or from the body.
+/// The location of the created resource as `Type/id`, from `Location` or from the body.
 pub(crate) fn location(answer: &Answer) -> Option<String> {
     if !made(answer.status) {
         return None;

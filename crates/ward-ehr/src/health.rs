@@ -1,4 +1,4 @@
-//! How an integration is, in one word.
+//! The health of an integration, as one word.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -13,25 +13,25 @@ use crate::auth::{Auth, Tokens};
 use crate::client::{Answer, Outbound, Request};
 use crate::{Failure, FailureKind, template};
 
-/// How an integration is.
+/// The health of an integration, as one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It answers, and takes the credentials.
+    /// It answers and accepts the credentials.
     Healthy,
-    /// It answers, and refuses the credentials.
+    /// It answers and refuses the credentials.
     AuthFailed,
-    /// It does not answer, or answers that it cannot.
+    /// It does not answer, or answers that it is unavailable.
     Unreachable,
     /// It does not answer in time.
     Timeout,
-    /// Its certificate or its TLS is wrong.
+    /// Its certificate or its TLS is faulty.
     SslError,
-    /// What is configured cannot work.
+    /// The integration cannot work as it is configured.
     Misconfigured,
 }
 
 impl Health {
-    /// The word.
+    /// The contract's word for this health.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
@@ -44,60 +44,60 @@ impl Health {
     }
 }
 
-/// What is asked for.
+/// The resource that a probe requests.
 #[derive(Clone, Debug)]
 pub enum Target {
     /// A FHIR server's `metadata` (FHIR R4, "capabilities").
     FhirMetadata,
-    /// A path that takes a `GET` and no parameters, and whose answer tells whether the credentials are taken.
+    /// A path for a `GET` without parameters, whose answer shows whether the credentials are accepted.
     Path {
-        /// The path.
+        /// The path below the base URL.
         path: String,
-        /// Headers of its own.
+        /// The headers that the endpoint adds.
         headers: HeaderMap,
     },
-    /// Its root, where nothing better is known: it tells only that something answers.
+    /// The root, if nothing better is known. It shows only that something answers.
     Root,
 }
 
-/// What is asked, and how.
+/// A health check of one integration.
 #[derive(Clone, Debug)]
 pub struct Probe {
-    /// Whose place at the gate it takes: the integration's id.
+    /// The key of its gate: the integration's id.
     pub gate: String,
-    /// The integration's base URL.
+    /// The integration's base URL, below which requests go.
     pub base_url: String,
-    /// What is asked for below it.
+    /// The resource to request below the base URL.
     pub target: Target,
-    /// How it authenticates.
+    /// The credentials of the integration, if it has any.
     pub auth: Option<Auth>,
 }
 
-/// What a probe found.
+/// The result of one health check.
 #[derive(Clone, Debug)]
 pub struct Checked {
-    /// How the integration is.
+    /// The health that the probe found.
     pub health: Health,
-    /// Why, in a sentence, where it is not healthy.
+    /// The reason as a sentence, if it is not healthy.
     pub detail: Option<String>,
-    /// How long that took.
+    /// The duration of the health check.
     pub duration: Duration,
 }
 
 impl Checked {
-    /// A finding without a probe.
+    /// A result that needed no request.
     pub fn without_probe(health: Health, detail: impl Into<String>) -> Self {
         Self { health, detail: Some(detail.into()), duration: Duration::ZERO }
     }
 }
 
 impl Probe {
-    /// Asks, until `deadline` at most.
+    /// Sends the request and judges its answer, before `deadline`.
     pub async fn run(&self, outbound: &Outbound, tokens: &Tokens, deadline: Instant) -> Checked {
         let started = Instant::now();
         let (health, detail) = match self.ask(outbound, tokens, deadline).await {
             Ok(answer) => {
-                // A capability statement can be long, and only one of its fields counts.
+                // A capability statement can be long, and only one of its fields matters.
                 let target = self.target.clone();
                 let judged = outbound.work(move || target.judge(&answer)).await;
                 judged.unwrap_or_else(|failure| (Health::Unreachable, Some(failure.message)))
@@ -108,7 +108,7 @@ impl Probe {
                     FailureKind::Tls => Health::SslError,
                     FailureKind::AuthFailed => Health::AuthFailed,
                     FailureKind::Timeout | FailureKind::Busy => Health::Timeout,
-                    // Whatever it is that answered, it is there.
+                    // A large answer shows at least that something answers.
                     FailureKind::TooLarge if !self.is_fhir() => Health::Healthy,
                     FailureKind::Unreachable | FailureKind::Garbage | FailureKind::TooLarge => {
                         Health::Unreachable
@@ -139,7 +139,7 @@ impl Probe {
     }
 }
 
-/// The one field of a FHIR resource that says what it is.
+/// The only field of a FHIR resource that is needed: its type.
 #[derive(Default, Deserialize)]
 struct Resource<'a> {
     #[serde(borrow, rename = "resourceType", default)]
@@ -158,14 +158,14 @@ impl Target {
                 if said.kind == "CapabilityStatement" {
                     (Health::Healthy, None)
                 } else {
-                    (Health::Misconfigured, Some("what answers there is not a FHIR server".to_owned()))
+                    (Health::Misconfigured, Some("the server that answers is not a FHIR server".to_owned()))
                 }
             }
             (_, Self::FhirMetadata) | (300..=399 | 404 | 405 | 410, Self::Path { .. }) => {
                 answered(Health::Misconfigured)
             }
-            // Another refusal of the path is about its parameters, not about who asks. Few APIs have anything at their
-            // root: that something answers, and not about the credentials, is all that can be asked for there.
+            // Any other refusal of the path concerns its parameters, not the credentials. Few APIs have
+            // anything at their root. There, any answer that is not about the credentials counts as healthy.
             (_, Self::Path { .. } | Self::Root) => (Health::Healthy, None),
         }
     }

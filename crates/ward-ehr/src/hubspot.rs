@@ -1,7 +1,7 @@
 //! A call as `HubSpot`'s call object (CRM API, "Calls").
 //!
-//! `HubSpot` has no conditional create. The call's id stands in a property of ours, `ward_call_id`, which the portal's owner
-//! has to create once; a search by it tells whether an earlier try arrived.
+//! `HubSpot` has no conditional create. The call's id is stored in Ward's property `ward_call_id`, which the
+//! owner of the portal has to create once. A search for it shows whether an earlier attempt arrived.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -14,12 +14,12 @@ use crate::{Failure, json as bounded, template};
 
 /// The property that holds the call's id.
 pub const ID_PROPERTY: &str = "ward_call_id";
-/// `HubSpot`'s number for "this call is a contact's".
+/// `HubSpot`'s number for the association of a call with a contact.
 const CALL_TO_CONTACT: i64 = 194;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// The object to create.
+/// The `HubSpot` object for a call.
 pub fn object(note: &CallNote) -> Value {
     let mut properties = Map::new();
     let mut put = |name: &str, value: Option<String>| {

@@ -1,22 +1,23 @@
-//! JSON that the other side sends, parsed within a bound on memory. A parsed tree takes up to seventy times the bytes of
-//! its text, so the bound is on the tree.
+//! JSON from the other side, parsed within a limit on memory. A parsed tree takes up to seventy times the
+//! bytes of its text, so the limit applies to the tree.
 
 use serde_json::Value;
 
-/// What one value takes in its list, with the room that a growing list keeps free.
+/// The bytes of one value in its list, including the spare capacity of a growing list.
 const VALUE: usize = 112;
-/// What the name of one field takes, beside its characters.
+/// The bytes of one field's name, without its characters.
 const FIELD: usize = 80;
-/// What an object with fields takes, beside them.
+/// The bytes of an object that has fields, without the fields.
 const OBJECT: usize = 200;
-/// The largest tree that is made of an answer where no share of a pool bounds it, bytes.
+/// The maximum size of a tree in bytes, for answers that no share of a pool limits.
 pub const SMALL_TREE: usize = 16 << 20;
 
-/// An estimate, rather too high than too low, of the memory that a text takes once it is parsed, bytes. Takes one pass.
+/// An estimate of the memory that a text takes once it is parsed, in bytes. It is rather too high than too
+/// low, and takes one pass.
 pub fn weight(text: &[u8]) -> usize {
     let (mut values, mut fields, mut objects) = (1_usize, 0_usize, 0_usize);
     let (mut in_string, mut escaped) = (false, false);
-    // The bracket that was opened last, while nothing has come after it.
+    // The last opened bracket, as long as nothing follows it.
     let mut opened = None;
     for byte in text {
         if in_string {
@@ -43,7 +44,7 @@ pub fn weight(text: &[u8]) -> usize {
     text.len() + values * VALUE + fields * FIELD + objects * OBJECT
 }
 
-/// The value that a text is. `None`: it is no JSON, or its tree would be larger than `most` bytes.
+/// Parses a text. `None` if it is not JSON, or if its tree would be larger than `most` bytes.
 pub fn parse(text: &[u8], most: usize) -> Option<Value> {
     if weight(text) > most {
         return None;

@@ -1,9 +1,9 @@
-//! The wire to EHRs and other outside systems. Knows no database and no web framework.
+//! The connection to EHRs and other outside systems, without knowledge of a database or a web framework.
 //!
-//! [`Outbound`] is the one client: it decides which addresses may be connected to, how long and how large an answer may
-//! be, and how many calls of one integration run at once. [`Auth`] puts credentials on a request and [`Tokens`] keeps
-//! the access tokens it needs. [`endpoint`] makes a call out of a template and works on its answer; [`health`] says in
-//! one word how an integration is.
+//! [`Outbound`] is the only client. It decides which addresses may be connected to. It limits the time and size
+//! of an answer, and the number of calls of one integration that run at once. [`Auth`] adds credentials to a
+//! request, and [`Tokens`] keeps the access tokens for them. [`endpoint`] makes a call from a template and
+//! processes its answer. [`health`] gives an integration's health as one word.
 
 mod address;
 pub mod auth;

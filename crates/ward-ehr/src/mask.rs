@@ -1,4 +1,4 @@
-//! An answer without what was secret in its request: some servers send a request back.
+//! Removes a request's secrets from its answer, because some servers send a request back.
 
 mod forms;
 mod view;
@@ -10,21 +10,21 @@ use crate::{Secret, json};
 
 use view::View;
 
-/// What stands where a secret stood.
+/// The text that replaces a secret.
 const MASK: &str = "**********";
-/// A secret shorter than this, bytes, is not looked for: it would be found everywhere.
+/// The minimum length of a masked secret, in bytes: a shorter one would be found everywhere.
 const SHORTEST_MASKED: usize = 6;
-/// How many layers of encoding are undone in search of a secret.
+/// The maximum number of encoding layers that are undone in search of a secret.
 const MOST_LAYERS: usize = 4;
 
-/// The secrets to look for, in every form that an echo is known to have.
+/// The secrets to look for, in every known form of an echo.
 pub struct Mask {
-    /// `None`: there is nothing to look for.
+    /// `None`: there is no secret to look for.
     forms: Option<AhoCorasick>,
 }
 
 impl Mask {
-    /// For these secrets.
+    /// A mask for these secrets in all known forms.
     pub fn of(secrets: &[Secret]) -> Self {
         let long_enough = secrets.iter().map(Secret::expose).filter(|text| text.len() >= SHORTEST_MASKED);
         let forms = long_enough.flat_map(forms::of).filter(|form| form.len() >= SHORTEST_MASKED);
@@ -32,13 +32,13 @@ impl Mask {
         if forms.is_empty() {
             return Self { forms: None };
         }
-        // The longest first, so that none is broken up by a part of it.
+        // The longest form wins, so that a part of it does not break it up.
         let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(forms);
         Self { forms: built.ok() }
     }
 
-    /// A body: JSON where it is and its tree has at most `most_memory` bytes, else text; null when empty. JSON is read first
-    /// and masked then, because a string can be written in many ways.
+    /// A masked body: JSON if it is JSON and its tree has at most `most_memory` bytes, otherwise text; null
+    /// if empty. JSON is parsed before it is masked, because a string can be written in many ways.
     pub fn body(&self, body: &[u8], most_memory: usize) -> Value {
         let text = String::from_utf8_lossy(body);
         if text.trim().is_empty() {
@@ -50,7 +50,7 @@ impl Mask {
         }
     }
 
-    /// A body as bytes again; JSON's spelling may change, its meaning does not.
+    /// A masked body as bytes. The spelling of JSON may change; its meaning does not.
     pub fn bytes(&self, body: &[u8]) -> Vec<u8> {
         match self.body(body, json::SMALL_TREE) {
             Value::Null => Vec::new(),
@@ -59,7 +59,7 @@ impl Mask {
         }
     }
 
-    /// A value, its fields' names included.
+    /// A masked value, including the names of its fields.
     pub fn value(&self, value: Value) -> Value {
         match value {
             Value::String(text) => Value::String(self.text(&text)),
@@ -77,7 +77,8 @@ impl Mask {
         }
     }
 
-    /// A text with each secret in it masked, under up to four layers of encoding, and where it was wrapped over lines.
+    /// A text with each secret masked, under up to four layers of encoding, and also where it was wrapped
+    /// over lines.
     pub fn text(&self, text: &str) -> String {
         let Some(forms) = &self.forms else { return text.to_owned() };
         let mut ranges = Vec::new();
@@ -96,7 +97,7 @@ impl Mask {
         ranges.sort_unstable_by_key(|range| range.start);
         let (mut masked, mut written) = (String::with_capacity(text.len()), 0);
         for range in ranges {
-            // Ranges that a layer found inside or across another's become one.
+            // Ranges that a layer found inside or across another range become one.
             if range.start >= written {
                 masked.push_str(text.get(written..range.start).unwrap_or_default());
                 masked.push_str(MASK);
@@ -195,7 +196,7 @@ mod tests {
     #[test]
     fn masking_takes_time_in_proportion_to_the_text() {
         let mask = Mask::of(&[Secret::new("a-secret-to-mask")]);
-        // Each sign begins an escape; a quadratic reader would not come to its end.
+        // Each sign begins an escape. A quadratic reader would not finish.
         for sign in ["%25", "&", "=", "\\u", " ", "+", "&#x41;"] {
             let text = sign.repeat(200_000);
             assert_eq!(mask.text(&text), text);

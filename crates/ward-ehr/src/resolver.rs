@@ -1,4 +1,4 @@
-//! Name look-ups that hold no thread: a tenant can choose names whose servers never answer.
+//! Name look-ups that block no thread: a tenant can choose names whose servers never answer.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -15,44 +15,46 @@ use tokio::time::Instant;
 
 use super::client::Lookup;
 
-/// The files that say how the system looks names up.
+/// The files that configure the system's name look-ups.
 const SYSTEM_FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
-/// How often Ward looks whether those files have changed.
+/// How often Ward checks whether those files have changed.
 const CHECKED_EVERY: Duration = Duration::from_secs(10);
-/// How many answers are kept, and for how long at most.
+/// The maximum number of cached answers, and the longest time that they are kept.
 const CACHE_SIZE: u64 = 4096;
 const LONGEST_KEPT: Duration = Duration::from_mins(5);
-/// How long a name that is not there is believed not to be.
+/// How long the absence of a name is cached.
 const ABSENCE_KEPT: Duration = Duration::from_secs(10);
-/// How long one name server may take to answer before another is asked.
+/// The time limit of one name server before another is asked.
 const SERVER_TIME: Duration = Duration::from_secs(2);
-/// Questions under way at once on one connection to a name server; what asks them is bounded more narrowly.
+/// The maximum number of concurrent questions on one connection to a name server. Its callers have lower
+/// limits.
 const QUESTIONS_AT_ONCE: usize = 4096;
 
-/// Looks names up at the system's name servers, or at others, within Ward's own tasks. Answers are cached.
+/// Resolves names at the system's name servers, or at others, within Ward's own tasks. Answers are cached.
 pub struct Resolver {
-    /// Empty: the system's.
+    /// The name servers; empty for the system's.
     servers: Vec<SocketAddr>,
-    /// Longest time of one look-up, every server and retry included.
+    /// The time limit of one look-up, including every server and retry.
     time: Duration,
     state: Mutex<State>,
 }
 
 struct State {
     resolver: TokioResolver,
-    /// When the system's files last changed, as far as they were looked at.
+    /// The last known modification times of the system's files.
     changed: [Option<SystemTime>; 2],
     checked: Instant,
 }
 
 impl Resolver {
-    /// A resolver that asks these name servers, or the system's where there are none. The hosts file decides first.
+    /// A resolver with these name servers, or the system's if the list is empty. The hosts file has
+    /// precedence.
     pub fn new(servers: Vec<SocketAddr>, time: Duration) -> std::io::Result<Self> {
         let state = State { resolver: build(&servers)?, changed: changed(), checked: Instant::now() };
         Ok(Self { servers, time, state: Mutex::new(state) })
     }
 
-    /// The resolver in force. It is made anew, with an empty cache, when the system's files have changed.
+    /// The current resolver. When the system's files have changed, a new one with an empty cache replaces it.
     fn current(&self) -> TokioResolver {
         let mut state = self.state.lock();
         if state.checked.elapsed() >= CHECKED_EVERY {
@@ -62,7 +64,7 @@ impl Resolver {
                 match build(&self.servers) {
                     Ok(resolver) => (state.resolver, state.changed) = (resolver, changed),
                     Err(error) => {
-                        tracing::warn!(%error, "cannot read the system's resolver files; the former settings stay");
+                        tracing::warn!(%error, "cannot read the system's resolver files; the previous settings stay in use");
                     }
                 }
             }

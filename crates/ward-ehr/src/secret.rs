@@ -1,4 +1,4 @@
-//! Secrets in memory.
+//! Secrets in memory, hidden from logs and wiped after use.
 
 use std::fmt;
 
@@ -9,12 +9,12 @@ use zeroize::Zeroizing;
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// A secret.
+    /// Takes a text over as a secret.
     pub fn new(text: impl Into<String>) -> Self {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The text itself, for putting it where it belongs and nowhere else.
+    /// The text itself, for the place that needs it and nowhere else.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! Paths with `{placeholders}`.
+//! Paths with `{placeholders}`, and the URLs made from them.
 
 mod parameters;
 mod segment;
@@ -14,10 +14,9 @@ pub use parameters::{WrongParameter, wrong_parameters};
 /// Everything but the unreserved characters (RFC 3986 section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The most characters that values may add to a path. Few servers take longer ones.
+/// The maximum number of characters that values may add to a path. Few servers accept longer paths.
 const LONGEST_PATH: usize = 8192;
 
-/// One part of a template.
 #[derive(Debug, PartialEq, Eq)]
 enum Part<'t> {
     Text(&'t str),
@@ -52,21 +51,21 @@ pub fn is_unfinished(text: &str) -> bool {
     text.contains('{')
 }
 
-/// Judges an endpoint's path.
+/// Checks an endpoint's path.
 ///
 /// # Errors
-/// What is wrong with it, as the end of a sentence.
+/// The fault, as the end of a sentence.
 pub fn check_path(path: &str) -> Result<(), &'static str> {
     if !path.starts_with('/') || path.starts_with("//") {
         return Err("a path must start with one slash");
     }
     for part in parts(path)? {
         if let Part::Text(text) = part {
-            // What a URL's path and query may hold as it stands (RFC 3986 sections 3.3 and 3.4), less the apostrophe,
-            // which URLs are read with and without an escape.
+            // The characters that a URL's path and query may contain (RFC 3986 sections 3.3 and 3.4). The
+            // apostrophe is excluded, because some parsers escape it and some do not.
             let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&()*+,;=:@/?%".contains(&byte);
             if !text.bytes().all(fine) {
-                return Err("a path must be of the characters of a URL, without a fragment");
+                return Err("a path must consist of the characters of a URL, without a fragment");
             }
         }
     }
@@ -81,7 +80,7 @@ pub fn check_path(path: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A placeholder's value as flat text.
+/// A placeholder's value as plain text.
 fn flat(value: Option<&Value>) -> Result<String, &'static str> {
     match value {
         Some(Value::String(text)) => Ok(text.clone()),
@@ -91,11 +90,11 @@ fn flat(value: Option<&Value>) -> Result<String, &'static str> {
     }
 }
 
-/// A path with its placeholders filled in from `params`, each value percent-encoded as one segment, and the names of the
-/// parameters that went into it.
+/// A path with its placeholders filled in from `params`, each value percent-encoded as one segment. The
+/// second part has the names of the parameters that were used.
 ///
 /// # Errors
-/// When a parameter is missing, is not a plain value, or would change which path this is.
+/// A parameter is missing, is not a plain value, or would change the structure of the path.
 pub fn fill<'t>(path: &'t str, params: &Map<String, Value>) -> Result<(String, Vec<&'t str>), Failure> {
     let wrong = |name: &str, what: &str| Err(Failure::misconfigured(format!("the parameter {name} {what}")));
     let mut filled = String::with_capacity(path.len());
@@ -128,10 +127,10 @@ pub fn fill<'t>(path: &'t str, params: &Map<String, Value>) -> Result<(String, V
     Ok((filled, used))
 }
 
-/// The URL of a path below a base.
+/// The URL of a path below a base URL.
 ///
 /// # Errors
-/// When the base is not finished or not a URL, or reading the URL would change the path.
+/// The base has placeholders left or is not a URL, or parsing the URL would change the path.
 pub fn below(base: &str, path: &str) -> Result<Url, Failure> {
     if base.is_empty() {
         return Err(Failure::misconfigured("no base_url is configured"));
@@ -141,10 +140,10 @@ pub fn below(base: &str, path: &str) -> Result<Url, Failure> {
     }
     let base = base.trim_end_matches('/');
     let root = Url::parse(base).map_err(|_| Failure::misconfigured("base_url is not a URL"))?;
-    let url =
-        Url::parse(&format!("{base}{path}")).map_err(|_| Failure::misconfigured("the URL is not one"))?;
+    let url = Url::parse(&format!("{base}{path}"))
+        .map_err(|_| Failure::misconfigured("base_url and path do not form a URL"))?;
     if url.origin() != root.origin() || !url.as_str().ends_with(path) {
-        return Err(Failure::misconfigured("the path is not one that a URL keeps as it stands"));
+        return Err(Failure::misconfigured("a URL would not keep the path unchanged"));
     }
     Ok(url)
 }
@@ -187,7 +186,7 @@ mod tests {
             assert!(filled("/patients/{id}/notes", json!({ "id": value })).is_err(), "{value}");
         }
         assert!(filled("/patients/{id}", json!({})).is_err());
-        // Two values that are harmless each and dots together.
+        // Each value is harmless alone, but together they are dots.
         assert!(filled("/patients/{a}{b}/x", json!({ "a": ".", "b": "." })).is_err());
     }
 

@@ -1,4 +1,5 @@
-//! One write into an EHR: what counts as sent, what is kept of the EHR's words, and how long it asks to wait.
+//! One write into an EHR: when it counts as sent, which answers are kept, and how long a pause the EHR asks
+//! for.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
 
@@ -55,28 +56,28 @@ fn by_token(token_url: &str) -> Auth {
     }))
 }
 
-/// A base URL at which nobody listens.
-async fn nobody() -> String {
+/// A base URL at which no server listens.
+async fn unreachable() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     format!("http://{}/fhir", listener.local_addr().unwrap())
 }
 
 #[tokio::test]
-async fn what_never_left_was_not_sent() {
-    let refused = deliver(&nobody().await, None, open()).await;
+async fn a_request_that_never_left_was_not_sent() {
+    let refused = deliver(&unreachable().await, None, open()).await;
     assert!(!maybe_sent(&refused), "no connection: {refused:?}");
 
     let unknown = deliver("http://no-such-host.invalid/fhir", None, open()).await;
     assert!(!maybe_sent(&unknown), "no address: {unknown:?}");
 
-    // A listener that never says a word of TLS.
+    // This listener never starts TLS.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/fhir", silent.local_addr().unwrap());
     let limits = Limits { connect_time: Duration::from_millis(200), ..open() };
     let unanswered = deliver(&url, None, limits).await;
     assert!(!maybe_sent(&unanswered), "no TLS: {unanswered:?}");
 
-    // The EHR is well, but there is no token for it.
+    // The EHR works, but no token can be fetched for it.
     let ehr = Peer::answering(|_| Some(json(201, "{}"))).await;
     for status in [429, 500, 503] {
         let endpoint = Peer::answering(move |_| Some(json(status, "{}"))).await;
@@ -84,13 +85,13 @@ async fn what_never_left_was_not_sent() {
         let without = deliver(&ehr.url("/fhir"), Some(&auth), open()).await;
         assert!(!maybe_sent(&without), "no token, {status}: {without:?}");
     }
-    let auth = by_token(&nobody().await);
+    let auth = by_token(&unreachable().await);
     assert!(!maybe_sent(&deliver(&ehr.url("/fhir"), Some(&auth), open()).await));
     assert_eq!(ehr.requests(), 0);
 }
 
 #[tokio::test]
-async fn what_was_cut_off_after_it_left_may_have_arrived() {
+async fn a_request_that_was_cut_off_after_it_left_may_have_arrived() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/fhir", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -136,7 +137,7 @@ async fn the_ehrs_words_are_kept_without_what_is_secret_and_without_nul() {
         words.to_string(),
         r#"{"issue":[{"code":"invalid","diagnostics":"you sent Bearer **********!","ab":[null,1]}]}"#
     );
-    // A place is a text as well, and the database takes no NUL in one.
+    // A location is a text too, and the database takes no NUL in one.
     let ehr =
         Peer::answering(|_| Some(json(201, r#"{"resourceType":"Communication","id":"1\u00002"}"#))).await;
     let verdict = deliver(&ehr.url("/fhir"), None, open()).await;

@@ -1,4 +1,4 @@
-//! Private keys in the forms in which people have them, and the bounds on their size.
+//! Private keys in the forms in which tenants have them, and the limits on their size.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
 
@@ -25,7 +25,7 @@ fn accepts(algorithm: Algorithm, text: &str) -> Result<(), String> {
     signer.map(|_| ()).map_err(|failure| failure.message)
 }
 
-/// The value of the element of DER at the start of `der`, and what follows it.
+/// The value of the DER element at the start of `der`, and the bytes after it.
 fn element(der: &[u8]) -> (&[u8], &[u8]) {
     let (length, at) = match der[1] {
         0x82 => (usize::from(der[2]) << 8 | usize::from(der[3]), 4),
@@ -35,7 +35,7 @@ fn element(der: &[u8]) -> (&[u8], &[u8]) {
     der[at..].split_at(length)
 }
 
-/// The PKCS #1 key in a PKCS #8 one (RFC 5958): after the version and the algorithm.
+/// The PKCS #1 key inside a PKCS #8 key (RFC 5958): it follows the version and the algorithm.
 fn pkcs1(pkcs8: &[u8]) -> Vec<u8> {
     let (info, _) = element(pkcs8);
     let (_, rest) = element(info);
@@ -93,7 +93,7 @@ fn a_key_on_p_384_is_taken_in_every_form_that_it_comes_in() {
     let encoded = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let jwk = json!({ "kty": "EC", "crv": "P-384", "x": encoded(x), "y": encoded(y), "d": encoded(number.as_ref()) });
     let plain = pem("EC PRIVATE KEY", sec1.as_ref());
-    // As openssl writes it: the curve first, in a block of its own.
+    // This is openssl's form: the curve comes first, in a block of its own.
     let with_curve = format!("{}{plain}", pem("EC PARAMETERS", &[6, 5, 0x2b, 0x81, 4, 0, 0x22]));
     for text in [plain.clone(), with_curve, plain.replace('\n', "\\n"), jwk.to_string()] {
         assert_eq!(accepts(Algorithm::Es384, &text), Ok(()), "{}", &text[..40]);

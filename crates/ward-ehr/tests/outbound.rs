@@ -1,4 +1,4 @@
-//! The one client against real listeners: what it refuses to connect to, and what it makes of odd answers.
+//! The client against real listeners: connections that it refuses, and how it treats odd answers.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
 
@@ -61,7 +61,7 @@ async fn addresses_written_in_the_url_are_judged_before_anything_is_sent() {
     assert_eq!(get(&outbound(open()), &peer.url("/")).await.unwrap().status, 200);
 }
 
-/// A name server that gives each of its answers once, and the last one for ever.
+/// A name server that gives each of its answers once, and then repeats the last one.
 struct Changing {
     answers: Vec<Vec<&'static str>>,
     asked: Arc<AtomicUsize>,
@@ -97,7 +97,7 @@ async fn a_name_that_means_an_inner_address_is_not_connected_to() {
 async fn a_name_that_changes_its_meaning_gains_nothing() {
     let peer = Peer::answering(|_| Some(json(200, "{}"))).await;
     let asked = Arc::new(AtomicUsize::new(0));
-    // First an allowed address, where nobody listens, then the forbidden one: the rebinding trick.
+    // First comes an allowed address where no server listens, then the forbidden one: DNS rebinding.
     let lookup = Changing { answers: vec![vec!["127.0.0.9"], vec!["127.0.0.1"]], asked: asked.clone() };
     let allow = vec!["127.0.0.9/32".parse().unwrap()];
     let guarded = Outbound::looking_up(
@@ -110,7 +110,7 @@ async fn a_name_that_changes_its_meaning_gains_nothing() {
     assert_eq!(
         asked.load(Ordering::SeqCst),
         1,
-        "one call, one look-up: what was judged is what is connected to"
+        "one call, one look-up: the checked address is the one connected to"
     );
     assert_eq!(refused(&guarded, &url).await, FailureKind::Misconfigured);
     assert_eq!(peer.connections(), 0);
@@ -138,7 +138,8 @@ async fn plain_http_and_other_schemes_need_the_operators_word() {
 
 #[tokio::test]
 async fn the_environments_proxies_are_not_asked() {
-    // Set for this whole process before any client is made; the other tests would fail if it were heeded.
+    // The variable is set for this whole process before any client is made. The other tests would fail if it
+    // had an effect.
     let proxy = Peer::answering(|_| Some(json(200, "\"proxied\""))).await;
     let me = std::env::current_exe().unwrap();
     if std::env::var_os("http_proxy").is_none() {
@@ -183,7 +184,7 @@ async fn redirects_are_followed_within_their_origin_only() {
     }
     assert_eq!(elsewhere.connections(), 0);
     assert_eq!(refused(&client, &peer.url("/round")).await, FailureKind::Garbage);
-    // What changes something is never sent twice on another's word.
+    // A request that changes something is not repeated because of a redirect.
     let posted = client.send(&request(Method::POST, &peer.url("/near")), soon()).await.unwrap();
     assert_eq!(posted.status, 307);
 }
@@ -235,7 +236,7 @@ async fn garbage_hangs_and_half_an_answer_are_failures_with_a_kind() {
     let client = outbound(open());
     let kind = async |bytes: Option<&'static [u8]>| {
         let peer = Peer::answering(move |_| bytes.map(<[u8]>::to_vec)).await;
-        // Only what hangs comes to its deadline.
+        // Only a peer that hangs reaches its deadline.
         let deadline = if bytes.is_none() { Instant::now() + Duration::from_millis(500) } else { soon() };
         let failure = client.send(&request(Method::GET, &peer.url("/")), deadline).await.unwrap_err();
         assert!(!failure.message.contains("127.0.0.1"), "{failure}");
@@ -249,7 +250,7 @@ async fn garbage_hangs_and_half_an_answer_are_failures_with_a_kind() {
         FailureKind::Garbage
     );
     assert_eq!(kind(None).await, FailureKind::Timeout);
-    // Nobody listens any more.
+    // No server listens here any more.
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     assert_eq!(refused(&client, &format!("http://{gone}/")).await, FailureKind::Unreachable);
 }
@@ -283,7 +284,7 @@ async fn an_answer_is_read_no_further_than_its_bound() {
     }
     let large = Peer::answering(|_| Some(json(200, &"x".repeat(10 << 20)))).await;
     assert_eq!(refused(&client, &large.url("/")).await, FailureKind::TooLarge);
-    // A length that lies, and a stream without one.
+    // One answer has a wrong length, and one is a stream without a length.
     let endless =
         Peer::answering(|_| Some([b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![b'x'; 5000]].concat())).await;
     assert_eq!(refused(&client, &endless.url("/")).await, FailureKind::TooLarge);
@@ -331,9 +332,9 @@ async fn tls_is_verified_and_its_faults_have_their_own_kind() {
     assert_eq!(refused(&outbound(strict.clone()), &url).await, FailureKind::Tls);
     let trusting = Limits { extra_roots: issued.cert.pem().into_bytes(), ..strict.clone() };
     assert_eq!(get(&outbound(trusting.clone()), &url).await.unwrap().status, 200);
-    // The right authority, the wrong name.
+    // The authority is right, but the name is wrong.
     assert_eq!(refused(&outbound(trusting), &format!("https://127.0.0.1:{port}/")).await, FailureKind::Tls);
-    // Something that speaks, and not TLS.
+    // This listener answers, but not with TLS.
     let plain = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://localhost:{}/", plain.local_addr().unwrap().port());
     tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! What is written to FHIR servers, against FHIR R4's own schemas.
+//! The resources written to FHIR servers, checked against FHIR R4's own schemas.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
 
@@ -16,7 +16,7 @@ fn validator(resource: &str) -> Validator {
     jsonschema::options().build(&schema).unwrap()
 }
 
-/// Every kind of call: each way, each end, with and without what may be missing.
+/// Every kind of call: each direction and each end, with and without the optional fields.
 fn notes() -> Vec<CallNote> {
     let mut notes = Vec::new();
     for status in ["completed", "busy", "no-answer", "failed", "canceled"] {
@@ -51,7 +51,7 @@ fn resources_are_valid_fhir_r4() {
             [(Form::Communication, &communication), (Form::DocumentReference, &document_reference)]
         {
             if form.needs_patient() && note.patient.is_none() {
-                continue; // Never sent: held until a patient is known.
+                continue; // It is never sent: the delivery waits until a patient is known.
             }
             let resource = fhir::resource(form, &note);
             let problems: Vec<String> = validator
@@ -61,7 +61,7 @@ fn resources_are_valid_fhir_r4() {
             assert!(problems.is_empty(), "{resource:#}\n{problems:#?}");
         }
     }
-    // The schema says no where it should: it is the right one, and it is asked.
+    // These two show that it is the right schema and that it is applied.
     assert!(!communication.is_valid(&json!({ "resourceType": "Communication" , "status": 7 })));
     assert!(!communication.is_valid(&json!({ "resourceType": "Communication", "unknown": true })));
 }

@@ -1,7 +1,8 @@
-//! Credentials against published servers that are not ours: oidc-provider (npm), Authlib and devpi-server (`PyPI`).
+//! Credentials against published servers of other projects: oidc-provider (npm), Authlib and devpi-server
+//! (`PyPI`).
 //!
-//! They are installed, at the pinned versions, on the first run. Where that is not possible the tests say that they are
-//! LEFT OUT; `WARD_TEST_SERVERS=require` makes that a failure, `off` leaves them out without trying.
+//! The first run installs them at the pinned versions. If that is not possible, the tests report that they
+//! are LEFT OUT. `WARD_TEST_SERVERS=require` makes that a failure; `off` leaves them out without an attempt.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
 
@@ -35,7 +36,7 @@ fn setting(wanted: &str) -> bool {
     std::env::var("WARD_TEST_SERVERS").is_ok_and(|value| value == wanted)
 }
 
-/// Past the harness, which swallows what a passing test prints.
+/// Writes past the test harness, which hides the output of passing tests.
 fn left_out(what: &str) {
     use std::io::Write as _;
     assert!(!setting("require"), "{what}");
@@ -46,7 +47,7 @@ async fn runs(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().await.is_ok_and(|status| status.success())
 }
 
-/// oidc-provider, installed: the folder it is in.
+/// Installs oidc-provider and returns its folder.
 async fn node() -> Option<&'static Path> {
     static INSTALLED: OnceCell<Option<PathBuf>> = OnceCell::const_new();
     let installed = INSTALLED.get_or_init(|| async {
@@ -74,7 +75,7 @@ async fn node() -> Option<&'static Path> {
     installed.await.as_deref()
 }
 
-/// Authlib and devpi-server, installed: the folder of their commands.
+/// Installs Authlib and devpi-server and returns the folder of their commands.
 async fn python() -> Option<&'static Path> {
     static INSTALLED: OnceCell<Option<PathBuf>> = OnceCell::const_new();
     let installed = INSTALLED.get_or_init(|| async {
@@ -110,7 +111,8 @@ struct Server {
 }
 
 impl Server {
-    /// A foreign runtime sometimes hangs before its first line. That says nothing about Ward, so the start is tried three times.
+    /// A foreign runtime sometimes hangs before its first line. That is not a fault of Ward, so the start is
+    /// tried three times.
     async fn start(command: &mut Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
         for _ in 0..3 {
@@ -179,7 +181,7 @@ async fn oauth2_client_credentials_against_oidc_provider() {
     refused(token(grant(id, secret, "system/Everything.*"), url()).await, "invalid_scope");
 }
 
-/// Asks the server itself whether the token is one of its own.
+/// Asks the server itself whether it issued the token.
 async fn introspects_as_active(server: &Server, token: &Secret, id: &str, secret: &str) -> bool {
     use base64::Engine as _;
     let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
@@ -208,7 +210,7 @@ async fn smart_backend_services_against_oidc_provider() {
             scopes: vec![scope.into()],
             fhir_base: "http://127.0.0.1:1/fhir".parse().unwrap(),
         };
-    // This server takes its own name as the audience; others, as SMART says, their token endpoint.
+    // This server expects its own name as the audience. Others expect their token endpoint, as SMART says.
     let its_name = || Some(issuer.to_owned());
     for (client, algorithm, kid) in
         [("rs384", Algorithm::Rs384, "rsa-1"), ("es384", Algorithm::Es384, "ec-1")]
@@ -217,7 +219,7 @@ async fn smart_backend_services_against_oidc_provider() {
             let signer = server.signer(algorithm, kid);
             let got = token(grant(client, signer.clone(), its_name(), SCOPE), url()).await.unwrap();
             assert!(introspects_as_active(&server, &got, "by secret:1", "p@ss word:+%&/~").await, "{client}");
-            // Each statement is a new one: this server remembers every jti and takes none twice.
+            // Each assertion is a new one: this server remembers every jti and accepts none twice.
             token(grant(client, signer.clone(), its_name(), SCOPE), url()).await.unwrap();
             let elsewhere = Some("https://another.example/token".to_owned());
             refused(token(grant(client, signer.clone(), elsewhere, SCOPE), url()).await, "invalid_client");
@@ -228,7 +230,7 @@ async fn smart_backend_services_against_oidc_provider() {
             refused(token(grant("nobody", signer, its_name(), SCOPE), url()).await, "invalid_client");
         }
     }
-    // Somebody else's key, and the right key under the wrong algorithm.
+    // The first signer has another key, the second one the right key with the wrong algorithm.
     let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap().serialize_pem();
     let other = Signer::new(Algorithm::Es384, &Secret::new(other), Some("ec-1".into())).unwrap();
     refused(token(grant("es384", other, its_name(), SCOPE), url()).await, "invalid_client");
@@ -248,7 +250,8 @@ async fn send(auth: &Auth, method: Method, url: String, body: &'static str) -> A
 #[tokio::test]
 async fn bearer_token_against_oidc_provider() {
     let Some(server) = oidc().await else { return };
-    // Registering a client takes an initial access token (RFC 7591 section 3), a fixed bearer.
+    // The registration of a client needs an initial access token (RFC 7591 section 3), which is a fixed
+    // bearer token.
     let register = async |token: &str| {
         let url = format!("{}/reg", server.text("issuer"));
         let body = r#"{"redirect_uris":["https://client.example/cb"]}"#;
@@ -330,7 +333,7 @@ async fn api_key_header_against_devpi_server() {
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    // Signing in answers with the token that the key is made of.
+    // The answer to a login holds the token from which the key is made.
     let none = Auth::ApiKeyHeader { name: "x-nothing".parse().unwrap(), key: Secret::new("-") };
     let login = send(&none, Method::POST, format!("{base}/+login"), r#"{"user":"root","password":""}"#).await;
     let login: Value = serde_json::from_slice(&login.body).unwrap();

@@ -1,4 +1,4 @@
-//! Tokens against an endpoint that counts: how often one is asked for, and what its refusals become.
+//! Tokens against an endpoint that counts its requests, and the outcomes of its refusals.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
 
@@ -53,7 +53,7 @@ async fn many_callers_at_once_ask_once() {
     }
     let got: HashSet<String> = calls.join_all().await.iter().map(|token| token.expose().to_owned()).collect();
     assert_eq!((got.len(), endpoint.requests()), (1, 1));
-    // Another secret, another token: nothing old survives an edit.
+    // Another secret needs another token: no old token survives an edit.
     let mut edited = by_secret(&endpoint.url("/token"));
     if let Grant::ClientCredentials { client_secret, .. } = &mut edited.grant {
         *client_secret = Secret::new("another");
@@ -62,7 +62,7 @@ async fn many_callers_at_once_ask_once() {
 }
 
 #[tokio::test]
-async fn who_waited_for_a_refusal_shares_it() {
+async fn a_caller_that_waited_for_a_refusal_shares_it() {
     let endpoint = Peer::answering_later(Duration::from_millis(200), |_| {
         Some(json(401, r#"{"error":"invalid_client","error_description":"s3cr€t"}"#))
     })
@@ -79,7 +79,7 @@ async fn who_waited_for_a_refusal_shares_it() {
         assert_eq!(failure.message, "the token endpoint refused with 401: invalid_client");
     }
     assert_eq!(endpoint.requests(), 1);
-    // Who comes later asks again: it may have been put right meanwhile.
+    // A later caller asks again, because the cause may have been corrected meanwhile.
     tokens.get(&client, &how, None, soon()).await.unwrap_err();
     assert_eq!(endpoint.requests(), 2);
 }
@@ -180,7 +180,7 @@ async fn a_refused_token_is_renewed_once_and_no_more() {
 }
 
 #[tokio::test]
-async fn every_statement_has_a_fresh_jti_and_a_short_life() {
+async fn every_assertion_has_a_fresh_jti_and_a_short_life() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let told = heard.clone();
     let endpoint = Peer::answering(move |request| {
@@ -260,7 +260,7 @@ async fn the_token_endpoint_is_discovered_below_the_fhir_base_and_remembered() {
     assert_eq!(nowhere.kind, FailureKind::Misconfigured);
 }
 
-/// An RSA key: PEM, and what verifies its signatures.
+/// An RSA key in PEM, and the key that verifies its signatures.
 fn rsa() -> (Secret, jsonwebtoken::DecodingKey) {
     use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
     use aws_lc_rs::signature::{KeyPair as _, RsaKeyPair};
@@ -288,7 +288,7 @@ fn workload(signer: Signer, token_url: &str) -> TokenAuth {
     }
 }
 
-/// No published server speaks Google's exchange, so what is sent is compared with what Google documents.
+/// No published server implements Google's exchange, so the request is compared with Google's documentation.
 #[tokio::test]
 async fn a_workload_identity_is_exchanged_in_the_form_that_google_documents() {
     let heard = Arc::new(Mutex::new(Vec::new()));
@@ -321,7 +321,7 @@ async fn a_workload_identity_is_exchanged_in_the_form_that_google_documents() {
     assert_eq!((endpoint.requests(), api.requests()), (1, 2), "the token is kept as long as it says");
     let sent = heard.lock()[0].clone();
     assert!(sent.head.starts_with("POST /v1/token HTTP/1.1\r\n"), "{}", sent.head);
-    assert_eq!(sent.header("authorization"), None, "the statement is the only credential");
+    assert_eq!(sent.header("authorization"), None, "the assertion is the only credential");
     let mut form: std::collections::BTreeMap<String, String> =
         form_urlencoded::parse(sent.body.as_bytes()).into_owned().collect();
     let statement = form.remove("subject_token").unwrap();
@@ -359,7 +359,7 @@ async fn googles_refusals_are_told_by_their_name() {
         assert_eq!(failure.kind, FailureKind::AuthFailed);
         assert_eq!(failure.message, format!("the token endpoint refused with {status}: {error}"));
     }
-    // Google takes RSA only.
+    // Google accepts RSA only.
     assert!(Signer::new(Algorithm::Rs256, &key(), None).is_err());
 }
 
@@ -390,7 +390,7 @@ async fn a_token_endpoint_that_answers_oddly_is_a_failure_of_its_kind() {
         (Some(json(503, "")), FailureKind::Unreachable),
         (None, FailureKind::Timeout),
     ] {
-        // Only what hangs comes to its deadline.
+        // Only an endpoint that hangs reaches its deadline.
         let deadline = if answer.is_none() { Instant::now() + Duration::from_millis(300) } else { soon() };
         let endpoint = Peer::answering(move |_| answer.clone()).await;
         let client = outbound(open());

@@ -1,4 +1,4 @@
-//! Signed statements: JWTs with a private key (RFC 7519, RFC 7523).
+//! Signed assertions: JWTs with a private key (RFC 7519, RFC 7523).
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,22 +12,23 @@ use uuid::Uuid;
 use super::key::{self, PrivateKey};
 use crate::{Failure, Secret};
 
-/// How long a statement is good for. SMART allows five minutes at most; a minute is left for clocks that run ahead.
+/// The lifetime of an assertion. SMART allows at most five minutes; one minute is left for clocks that run
+/// ahead.
 const LIFETIME: Duration = Duration::from_mins(4);
 
-/// How a statement is signed.
+/// The algorithm that signs an assertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// RSA, PKCS #1 v1.5, SHA-256. Only for Google, which takes neither of the others.
+    /// RSA, PKCS #1 v1.5, SHA-256. It is only for Google, which accepts neither of the others.
     Rs256,
-    /// RSA, PKCS #1 v1.5, SHA-384.
+    /// RSA with PKCS #1 v1.5 and SHA-384 (RFC 7518 section 3.3).
     Rs384,
-    /// ECDSA on P-384, SHA-384.
+    /// ECDSA on P-384 with SHA-384 (RFC 7518 section 3.4).
     Es384,
 }
 
 impl Algorithm {
-    /// Its name in a statement's header (RFC 7518 section 3.1).
+    /// The algorithm's name in an assertion's header (RFC 7518 section 3.1).
     const fn name(self) -> &'static str {
         match self {
             Self::Rs256 => "RS256",
@@ -41,17 +42,17 @@ impl Algorithm {
     }
 }
 
-/// A private key that has been seen to sign. It is parsed once; clones share it.
+/// A private key that has made a signature. It is parsed once, and clones share it.
 #[derive(Clone)]
 pub struct Signer {
     algorithm: Algorithm,
     key: Arc<PrivateKey>,
-    /// Tells this key from every other without showing it.
+    /// Identifies the key without revealing it.
     digest: String,
     kid: Option<String>,
 }
 
-// By hand, because a derived one would print the key.
+// Implemented by hand, because a derived implementation would print the key.
 impl std::fmt::Debug for Signer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Signer")
@@ -62,26 +63,27 @@ impl std::fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// A signer with this key: PEM (PKCS #8, PKCS #1 or SEC1) or a JWK, whose `kid` counts where none is given. Parsing and
-    /// the first signature take milliseconds.
+    /// Parses a key in PEM (PKCS #8, PKCS #1 or SEC1) or as a JWK, whose `kid` is used if `kid` is `None`.
+    /// Parsing and the first signature take milliseconds.
     ///
     /// # Errors
-    /// When the text is no private key of a permitted size, or none for this algorithm. The sentence does not repeat it.
+    /// The text is not a private key of an allowed size, or not one for this algorithm. The message does not
+    /// repeat the text.
     pub fn new(algorithm: Algorithm, text: &Secret, kid: Option<String>) -> Result<Self, Failure> {
         let (key, own_kid) = key::parse(algorithm, text.expose()).map_err(Failure::misconfigured)?;
         let digest = format!("{:x?}", Sha256::digest(text.expose().as_bytes()).as_slice());
         let signer = Self { algorithm, key: Arc::new(key), digest, kid: kid.or(own_kid) };
-        // Only signing tells whether the key is whole.
+        // Only a signature shows whether the key is complete.
         signer.sign(&json!({}))?;
         Ok(signer)
     }
 
-    /// What makes it this signer and no other.
+    /// The parts that identify this signer.
     pub(super) fn parts(&self) -> [&str; 3] {
         [self.algorithm.name(), &self.digest, self.kid.as_deref().unwrap_or_default()]
     }
 
-    /// A signed statement in the compact form (RFC 7515 section 7.1).
+    /// A signed assertion in the compact form (RFC 7515 section 7.1).
     fn sign(&self, claims: &Value) -> Result<String, Failure> {
         let mut header = json!({ "typ": "JWT", "alg": self.algorithm.name() });
         if let Some(kid) = &self.kid {
@@ -95,7 +97,7 @@ impl Signer {
         Ok(format!("{message}.{}", encoded(&signature)))
     }
 
-    /// A statement that is good for four minutes and for one use: its `jti` is never given twice.
+    /// An assertion that is valid for four minutes and one use: its `jti` is never used again.
     pub(super) fn statement(
         &self,
         issuer: &str,

@@ -1,4 +1,4 @@
-//! Private keys that tenants give, in the forms in which vendors' consoles and tools write them.
+//! Private keys from tenants, in the forms that vendors' consoles and tools write.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa;
@@ -14,25 +14,25 @@ use zeroize::Zeroizing;
 
 use super::Algorithm;
 
-/// The longest text of a private key, bytes. An RSA key of 4,096 bits takes 3,300 in PEM and 3,600 as a JWK.
+/// The maximum length of a private key's text, in bytes. An RSA key of 4,096 bits takes 3,300 in PEM and
+/// 3,600 as a JWK.
 pub const LONGEST_KEY: usize = 8192;
-/// The sizes of an RSA key, bits. Each doubling makes a signature six times as costly.
+/// The allowed sizes of an RSA key, in bits. Each doubling makes a signature six times as costly.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
 
-/// A private key, parsed.
 pub enum PrivateKey {
     Rsa(rsa::KeyPair),
     P384(EcdsaKeyPair),
 }
 
-/// Why a text is not a usable private key, as a sentence that does not repeat it.
+/// The reason why a text is not a usable private key, as a sentence that does not repeat the text.
 pub type Unusable = &'static str;
 
 const NOT_RSA: Unusable =
     "the private key is not an RSA key of 2048 to 4096 bits, in PEM (PKCS #8 or PKCS #1) or as a JWK";
 const NOT_P384: Unusable = "the private key is not a P-384 key, in PEM (PKCS #8 or SEC1) or as a JWK";
 
-/// The parsed key and the `kid` that stands with it, if one does.
+/// Parses a key. A `kid` beside the key is returned too.
 pub fn parse(algorithm: Algorithm, text: &str) -> Result<(PrivateKey, Option<String>), Unusable> {
     let wrong = if algorithm.is_rsa() { NOT_RSA } else { NOT_P384 };
     if text.len() > LONGEST_KEY {
@@ -68,14 +68,15 @@ pub fn parse(algorithm: Algorithm, text: &str) -> Result<(PrivateKey, Option<Str
     Ok((key.and_then(PrivateKey::of_bounded_size).ok_or(wrong)?, None))
 }
 
-/// A PEM whose line ends were written as `\n` or lost, as happens to keys that pass through JSON or an environment
-/// variable.
+/// Repairs a PEM text whose line ends became `\n` or were lost, as happens to keys in JSON or environment
+/// variables.
 fn mended(pem: &str) -> String {
     let text = pem.replace("\\r", "").replace("\\n", "\n").replace('\r', "");
     if text.trim().contains('\n') {
         return text;
     }
-    // One line: the markers stand alone, and white space between them goes.
+    // The text is one line: the markers get lines of their own, and the parser ignores white space between
+    // them.
     text.replace("-----BEGIN", "\n-----BEGIN")
         .replace("KEY-----", "KEY-----\n")
         .replace("-----END", "\n-----END")
@@ -90,7 +91,7 @@ impl PrivateKey {
         fits.then_some(self)
     }
 
-    /// The signature of a message, as JWS wants it (RFC 7518 sections 3.3 and 3.4).
+    /// The signature of a message in the format of JWS (RFC 7518 sections 3.3 and 3.4).
     pub fn sign(&self, algorithm: Algorithm, message: &[u8]) -> Option<Vec<u8>> {
         let random = SystemRandom::new();
         match self {
@@ -106,7 +107,7 @@ impl PrivateKey {
     }
 }
 
-/// A key as a JWK (RFC 7517), or the first private one of a set that suits the algorithm.
+/// A key as a JWK (RFC 7517). Of a set, it is the first private key that suits the algorithm.
 fn of_jwk(algorithm: Algorithm, text: &str) -> Option<(PrivateKey, Option<String>)> {
     let jwk: Value = serde_json::from_str(text).ok()?;
     let keys = match jwk["keys"].as_array() {
@@ -154,7 +155,7 @@ fn sequence(content: &[u8]) -> Zeroizing<Vec<u8>> {
     der
 }
 
-/// A length (X.690 section 8.1.3). Keys are shorter than 64 KiB.
+/// Appends a DER length (X.690 section 8.1.3). Keys are shorter than 64 KiB.
 fn write_length(der: &mut Vec<u8>, length: usize) {
     let bytes = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
     match length {

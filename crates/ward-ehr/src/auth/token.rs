@@ -1,4 +1,4 @@
-//! Access tokens: got when there is none, by one caller for all, and kept while they live.
+//! Access tokens: one caller fetches a token for all, and it is kept while it is valid.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use super::{Grant, TokenAuth, basic, sensitive};
 use crate::client::{Answer, Outbound, Request};
 use crate::{Failure, FailureKind, Secret, json as bounded};
 
-/// How long before its end a token is no longer used, at most.
+/// The longest time before its expiry in which a token is no longer used.
 const MARGIN: Duration = Duration::from_secs(30);
-/// The longest that a token is kept, whatever its answer says.
+/// The longest time that a token is kept, even if its answer says more.
 const LONGEST: Duration = Duration::from_hours(24);
-/// How long a discovered token endpoint is believed.
+/// How long a discovered token endpoint is kept.
 const DISCOVERY_KEPT: Duration = Duration::from_hours(1);
-/// How many tokens are kept.
+/// The maximum number of tokens kept.
 const SLOTS: usize = 10_000;
 
-/// The tokens in hand, by how they were got.
+/// The tokens in use, by the fingerprint of how they were fetched.
 #[derive(Default)]
 pub struct Tokens {
     slots: Mutex<HashMap<[u8; 32], Arc<Slot>>>,
@@ -38,10 +38,10 @@ impl std::fmt::Debug for Tokens {
     }
 }
 
-/// Whoever holds the slot's lock gets the token; the others wait and share what came of it.
+/// The caller with the slot's lock fetches the token. The others wait and share the outcome.
 #[derive(Default)]
 struct Slot {
-    /// How many attempts have ended, so that who waited can tell that one ended meanwhile.
+    /// The number of ended attempts, so that a waiting caller can tell that one ended meanwhile.
     rounds: AtomicU64,
     state: AsyncMutex<State>,
 }
@@ -59,10 +59,11 @@ struct Held {
 }
 
 impl Tokens {
-    /// A token: the one in hand, or a new one. `refused` is one that the other side did not take, so it is not given again.
+    /// Returns the current token or a new one. `refused` is a token that the other side did not accept; it is
+    /// not returned again.
     ///
     /// # Errors
-    /// [`FailureKind::AuthFailed`] when the token endpoint refuses, else as [`Outbound::send`].
+    /// [`FailureKind::AuthFailed`] if the token endpoint refuses, otherwise the errors of [`Outbound::send`].
     pub async fn get(
         &self,
         outbound: &Outbound,
@@ -73,7 +74,7 @@ impl Tokens {
         let slot = self.slot(how.fingerprint());
         let seen = slot.rounds.load(Ordering::Acquire);
         let Ok(mut state) = tokio::time::timeout_at(deadline, slot.state.lock()).await else {
-            return Err(Failure::new(FailureKind::Timeout, "no token in time"));
+            return Err(Failure::new(FailureKind::Timeout, "no token arrived in time"));
         };
         if let Some(held) = &state.token
             && held.until > Instant::now()
@@ -112,7 +113,7 @@ impl Tokens {
                 idle.is_err()
                     || idle.is_ok_and(|state| state.token.as_ref().is_some_and(|held| held.until > now))
             });
-            // All of them alive: better to get some tokens twice than to grow for ever.
+            // All of them are valid: fetching some tokens twice is better than growing without a limit.
             if slots.len() >= SLOTS {
                 slots.clear();
             }
@@ -155,15 +156,16 @@ async fn fetch(
     read(&answer, sent_at, how.assumed_lifetime)
 }
 
-/// The token endpoint that a FHIR server names (SMART App Launch 2.2, "Conformance", `.well-known/smart-configuration`).
+/// The token endpoint that a FHIR server names in `.well-known/smart-configuration` (SMART App Launch 2.2,
+/// "Conformance").
 async fn discover(outbound: &Outbound, fhir_base: &Url, deadline: Instant) -> Result<Url, Failure> {
     let text = format!("{}/.well-known/smart-configuration", fhir_base.as_str().trim_end_matches('/'));
-    let url = Url::parse(&text).map_err(|_| Failure::misconfigured("the FHIR base URL is not one"))?;
+    let url = Url::parse(&text).map_err(|_| Failure::misconfigured("the FHIR base URL is not a URL"))?;
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     let request = Request { method: Method::GET, url, headers, body: bytes::Bytes::new() };
     let answer = outbound.send(&request, deadline).await?;
-    // A server that is only busy or broken for a while is not configured wrongly.
+    // A server that is only busy or temporarily broken is not configured wrongly.
     let passing = matches!(answer.status.as_u16(), 408 | 425 | 429 | 500..);
     if passing {
         let message = format!("the server answered {} for its smart-configuration", answer.status.as_u16());
@@ -177,7 +179,7 @@ async fn discover(outbound: &Outbound, fhir_base: &Url, deadline: Instant) -> Re
     }
     let said = bounded::parse(&answer.body, bounded::SMALL_TREE).unwrap_or_default();
     let found = said["token_endpoint"].as_str().and_then(|text| Url::parse(text).ok());
-    // A document that came over https does not send the assertion over a wire that anybody can read.
+    // A document fetched over https must not send the assertion over an unencrypted connection.
     let found = found.filter(|found| found.scheme() == "https" || found.scheme() == fhir_base.scheme());
     found.ok_or_else(|| {
         Failure::misconfigured("the server's smart-configuration names no usable token_endpoint")
@@ -186,7 +188,7 @@ async fn discover(outbound: &Outbound, fhir_base: &Url, deadline: Instant) -> Re
 
 type Form = Vec<(&'static str, Secret)>;
 
-/// The form of a token request, and the `authorization` header where the grant has one.
+/// The form of a token request, and the `authorization` header if the grant has one.
 fn presented(grant: &Grant, token_url: &Url) -> Result<(Form, Option<HeaderValue>), Failure> {
     let plain = |text: &str| Secret::new(text);
     let mut form: Form = Vec::new();
@@ -228,7 +230,7 @@ fn presented(grant: &Grant, token_url: &Url) -> Result<(Form, Option<HeaderValue
             form.push(("requested_token_type", plain("urn:ietf:params:oauth:token-type:access_token")));
             form.push(("subject_token_type", plain("urn:ietf:params:oauth:token-type:jwt")));
             form.push(("audience", plain(provider)));
-            // The provider's own audience, where none was set up, is its resource name as an https URL.
+            // If the provider has no audience of its own, its audience is its resource name as an https URL.
             let audience = format!("https:{provider}");
             form.push(("subject_token", signer.statement(issuer, subject, &audience, Map::new())?));
             scopes
@@ -240,14 +242,14 @@ fn presented(grant: &Grant, token_url: &Url) -> Result<(Form, Option<HeaderValue
     Ok((form, authorization))
 }
 
-/// The token in a token endpoint's answer (RFC 6749 sections 5.1 and 5.2).
+/// Reads the token from a token endpoint's answer (RFC 6749 sections 5.1 and 5.2).
 fn read(answer: &Answer, sent_at: Instant, assumed: Duration) -> Result<Held, Failure> {
     let said = bounded::parse(&answer.body, bounded::SMALL_TREE).unwrap_or_default();
     let status = answer.status.as_u16();
     match status {
         200 | 201 => {}
         400 | 401 | 403 => {
-            // The error's name is from a fixed list; its description could repeat anything.
+            // The error's name comes from a fixed list; its description could repeat anything.
             let known = |name: &&str| {
                 name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
             };
@@ -267,9 +269,9 @@ fn read(answer: &Answer, sent_at: Instant, assumed: Duration) -> Result<Held, Fa
     let token = said["access_token"].as_str().filter(|token| !token.is_empty());
     let token = token.ok_or_else(|| garbage("the token endpoint's answer holds no access_token"))?;
     if said["token_type"].as_str().is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
-        return Err(garbage("the token endpoint gave a token that is not a bearer token"));
+        return Err(garbage("the token endpoint returned a token that is not a bearer token"));
     }
-    // Some servers write the number as a text.
+    // Some servers send the number as a string.
     let seconds = said["expires_in"].as_u64().or_else(|| said["expires_in"].as_str()?.parse().ok());
     let lifetime = seconds.map_or(assumed, Duration::from_secs).min(LONGEST);
     let used = lifetime.saturating_sub(MARGIN.min(lifetime / 10));

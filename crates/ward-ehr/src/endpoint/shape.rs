@@ -1,5 +1,5 @@
-//! From an answer to a result: filter, mapping, template, length. Tenants configure these and strangers answer, so each
-//! step is bounded by itself.
+//! From an answer to a result: filter, mapping, template, length. Tenants configure these steps and other
+//! systems answer, so each step has its own limit.
 
 use std::collections::BTreeMap;
 
@@ -7,23 +7,23 @@ use serde_json::{Map, Value};
 
 use super::way::{Budget, Found, TooMuch, Way};
 
-/// What is made of an answer.
+/// The steps from an answer to a result.
 #[derive(Clone, Debug, Default)]
 pub struct Shape {
-    /// The values to keep; `None` keeps all.
+    /// The paths of the values to keep; `None` keeps all.
     pub filter: Option<Vec<String>>,
-    /// New names, and the ways to their values; `None` leaves the names alone.
+    /// New names, and the paths to their values; `None` keeps the names.
     pub mapping: Option<Map<String, Value>>,
-    /// The way to the one value that is the result.
+    /// The path to the value that is the result.
     pub result_key: Option<String>,
-    /// A text with `{ways}` in it that is the result.
+    /// A text with `{paths}` that is the result.
     pub result_template: Option<String>,
-    /// The longest result, characters; 0 for no bound.
+    /// The maximum length of the result in characters; 0 for no limit.
     pub max_length: usize,
 }
 
 impl Shape {
-    /// What the filter leaves: never more than there was.
+    /// The answer after the filter, which is never larger.
     pub fn filtered(&self, value: &Value) -> Value {
         match &self.filter {
             None => value.clone(),
@@ -35,10 +35,10 @@ impl Shape {
         }
     }
 
-    /// What the mapping makes of that, up to `most` bytes of text.
+    /// The answer after the mapping, of at most `most` bytes of text.
     ///
     /// # Errors
-    /// When it would be more, or take too much work.
+    /// The result would be larger, or take too much work.
     pub fn mapped(&self, value: &Value, most: usize) -> Result<Value, TooMuch> {
         let Some(mapping) = &self.mapping else { return Ok(value.clone()) };
         let mut budget = Budget::of(most);
@@ -55,10 +55,11 @@ impl Shape {
         Ok(Value::Object(made))
     }
 
-    /// The result, as text, cut where it is configured; up to `most` bytes where more is made of it than there was.
+    /// The result as text, cut to its maximum length. If it is larger than the answer, it has at most `most`
+    /// bytes.
     ///
     /// # Errors
-    /// When it would be more, or take too much work.
+    /// The result would be larger, or take too much work.
     pub fn finished(&self, value: &Value, most: usize) -> Result<String, TooMuch> {
         let text = match (&self.result_template, &self.result_key) {
             (Some(template), _) => self.rendered(template, value, most)?,
@@ -82,7 +83,7 @@ impl Shape {
         }
     }
 
-    /// The template with every `{way}` that leads somewhere replaced; braces around anything else stay.
+    /// The template with every `{path}` that leads to a value replaced. Other braces stay.
     fn rendered(&self, template: &str, value: &Value, most: usize) -> Result<String, TooMuch> {
         let mut budget = Budget::of(most);
         let mut text = String::new();
@@ -90,7 +91,7 @@ impl Shape {
         while let Some((before, tail)) = rest.split_once('{') {
             budget.spend(before.len() + 1)?;
             text.push_str(before);
-            // No character is longer than four bytes: what is to be cut off is not even made.
+            // A character has at most four bytes, so the part that would be cut off is not even made.
             if self.max_length > 0 && text.len() / 4 >= self.max_length {
                 return Ok(text);
             }
@@ -112,7 +113,7 @@ impl Shape {
     }
 }
 
-/// What a filter keeps, as a tree, so that each field of an answer is looked at once however many ways there are.
+/// The paths of a filter as a tree, so that each field of an answer is visited once for all paths.
 #[derive(Default)]
 struct Kept<'w> {
     whole: bool,
@@ -125,7 +126,7 @@ impl<'w> Kept<'w> {
         end.whole = true;
     }
 
-    /// `value` with only what the ways lead to, in its own structure.
+    /// The parts of `value` that the paths lead to, in its own structure.
     fn of(&self, value: &Value) -> Option<Value> {
         if self.whole {
             return Some(value.clone());
@@ -227,7 +228,7 @@ mod tests {
         for none in ["", ".", "a.", ".a", "a..b"] {
             assert_eq!(Way::read(none), None, "{none}");
         }
-        // As many steps as a request's body can hold, on lists that every step could go on in.
+        // As many steps as a request's body can hold, on lists into which every step could continue.
         let endless = ".".repeat(1 << 20);
         let shape = Shape {
             mapping: json!({ "x": endless }).as_object().cloned(),

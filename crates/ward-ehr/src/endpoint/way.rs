@@ -1,23 +1,23 @@
-//! Ways to values: names with dots between, `entry.resource.id`. A list is walked item by item, or by index where the
-//! step is a number.
+//! Paths to values: names with dots in between, such as `entry.resource.id`. A step into a list applies to
+//! every item, or selects one by its index if the step is a number.
 
 use serde_json::Value;
 
-/// The longest way, characters.
+/// The maximum length of a path in characters.
 pub const LONGEST_WAY: usize = 256;
-/// The most steps of a way.
+/// The maximum number of steps in a path.
 pub const MOST_STEPS: usize = 32;
-/// How many values may be looked at for one answer, all ways together: about a tenth of a second's work.
+/// The maximum number of values visited for one answer, over all paths: about a tenth of a second's work.
 const MOST_VISITS: usize = 4_000_000;
-/// The least that a value counts when it is copied, bytes: an empty one takes memory too.
+/// The minimum cost of copying a value, in bytes: an empty value takes memory too.
 const LEAST: usize = 8;
 
-/// A way, taken apart.
+/// A path split into its steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Way<'w>(Vec<&'w str>);
 
 impl<'w> Way<'w> {
-    /// Reads a way. `None`: it is none, because a step is empty, or because of its length.
+    /// Parses a path. `None` if a step is empty or the path is too long.
     pub fn read(text: &'w str) -> Option<Self> {
         if text.chars().count() > LONGEST_WAY {
             return None;
@@ -27,23 +27,23 @@ impl<'w> Way<'w> {
         fine.then_some(Self(steps))
     }
 
-    /// Its steps, at least one.
+    /// The steps; there is at least one.
     pub fn steps(&self) -> &[&'w str] {
         &self.0
     }
 }
 
-/// More was to be made of an answer than may be.
+/// The result would exceed its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooMuch;
 
-/// What a way led to: a value as it stands, or what a list's items gave.
+/// The target of a path: one value, or the values from a list's items.
 pub enum Found<'v> {
     One(&'v Value),
     Many(Vec<Found<'v>>),
 }
 
-/// What may still be looked at and written. It ends, whatever was configured and whatever was answered.
+/// The remaining visits and bytes. It bounds the work for every configuration and every answer.
 pub struct Budget {
     visits: usize,
     bytes: usize,
@@ -60,13 +60,13 @@ impl Budget {
         Ok(())
     }
 
-    /// Takes these bytes off.
+    /// Subtracts bytes; an error if too few are left.
     pub fn spend(&mut self, bytes: usize) -> Result<(), TooMuch> {
         self.bytes = self.bytes.checked_sub(bytes).ok_or(TooMuch)?;
         Ok(())
     }
 
-    /// Goes the way.
+    /// Follows the path from `value`; `None` if it leads nowhere.
     pub fn look_up<'v>(&mut self, value: &'v Value, way: &Way<'_>) -> Result<Option<Found<'v>>, TooMuch> {
         let mut found = Found::One(value);
         for step in way.steps() {
@@ -88,7 +88,7 @@ impl Budget {
         }
     }
 
-    /// Goes into a list. It goes no deeper than what was answered is nested, which its parser bounds.
+    /// Steps into a list. The recursion is as deep as the answer is nested, and the parser bounds that.
     fn step_into<'v>(
         &mut self,
         mut items: impl Iterator<Item = Found<'v>>,
@@ -104,7 +104,7 @@ impl Budget {
         Ok(Some(Found::Many(many)))
     }
 
-    /// What was found, as a value of its own.
+    /// A copy of the found values.
     pub fn owned(&mut self, found: &Found<'_>) -> Result<Value, TooMuch> {
         match found {
             Found::One(value) => {
@@ -118,7 +118,7 @@ impl Budget {
         }
     }
 
-    /// Takes off what a value would be as text, about.
+    /// Subtracts the approximate length of a value as text.
     fn weigh(&mut self, value: &Value) -> Result<(), TooMuch> {
         match value {
             Value::String(text) => self.spend(text.len() + 2),

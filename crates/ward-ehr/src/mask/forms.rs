@@ -1,12 +1,13 @@
-//! The forms in which a secret is known to come back.
+//! The forms in which a secret is known to be echoed.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-/// A secret as it is, in JSON (for JSON that stands in a string), without its white space, in hexadecimal, in base64 and
-/// in base32. The two latter at every alignment, because a server may encode the whole header that holds the secret.
+/// A secret as it is, in JSON (for JSON inside a string), without white space, in hexadecimal, base64 and
+/// base32. The last two are made for every alignment, because a server may encode the whole header that holds
+/// the secret.
 pub fn of(secret: &str) -> Vec<Zeroizing<String>> {
     let quoted = Value::from(secret).to_string();
     let escaped = &quoted[1..quoted.len() - 1];
@@ -37,7 +38,8 @@ pub fn of(secret: &str) -> Vec<Zeroizing<String>> {
     forms.into_iter().chain(lower).map(Zeroizing::new).collect()
 }
 
-/// The part of an encoding that its neighbours do not change: `before` bytes stand before the secret, `length` with it.
+/// The part of an encoding that does not depend on its neighbours. `before` bytes precede the secret, and
+/// `length` includes them.
 fn certain(encoded: &str, before: usize, length: usize, bits: usize) -> String {
     let first = (before * 8).div_ceil(bits);
     let end = length * 8 / bits;

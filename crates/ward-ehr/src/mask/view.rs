@@ -1,30 +1,30 @@
-//! A text as a reader would see it who undoes one more layer of encoding. Each byte knows where it comes from, so that
-//! what is found in a view is masked in the text itself.
+//! A text with layers of encoding undone. Each byte of a view has its source range, so that a secret found in
+//! the view is masked in the text itself.
 
 use std::ops::Range;
 
-/// Bytes, each with the range of the text that it comes from.
+/// Bytes, each with its source range in the text.
 pub struct View {
     pub bytes: Vec<u8>,
     from: Vec<(u32, u32)>,
 }
 
 impl View {
-    /// The view of a text as it stands, with no layer undone.
+    /// The view of a text with no layer undone.
     pub fn of(text: &str) -> Self {
         let at = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
         let from = (0..text.len()).map(|index| (at(index), at(index + 1))).collect();
         Self { bytes: text.as_bytes().to_vec(), from }
     }
 
-    /// The range of the text that these bytes of the view come from.
+    /// The range of the text from which these bytes of the view come.
     pub fn source(&self, found: &Range<usize>) -> Range<usize> {
         let start = self.from.get(found.start).map_or(0, |from| from.0);
         let end = self.from.get(found.end.saturating_sub(1)).map_or(0, |from| from.1);
         start as usize..end as usize
     }
 
-    /// The view without white space: a secret that was wrapped over lines is whole there.
+    /// The view without white space, in which a secret that was wrapped over lines is whole.
     pub fn unwrapped(&self) -> Option<Self> {
         self.bytes.iter().any(u8::is_ascii_whitespace).then(|| {
             self.decoded_by(|rest, byte| {
@@ -34,14 +34,14 @@ impl View {
         })
     }
 
-    /// The view with each plus as a space, as forms write it.
+    /// The view with each plus as a space, as in forms.
     pub fn spaced(&self) -> Option<Self> {
         let plus = self.bytes.contains(&b'+');
         plus.then(|| self.decoded_by(|_, byte| (byte == b'+').then(|| (1, vec![b' ']))))
     }
 
-    /// The view with one layer of encoding undone: percent, quoted-printable, character references of HTML, and the
-    /// escapes of JSON and of C. `None`: there is none.
+    /// The view with one layer of encoding undone: percent, quoted-printable, character references of HTML,
+    /// and the escapes of JSON and C. `None` if there is no such layer.
     pub fn decoded(&self) -> Option<Self> {
         if !self.bytes.iter().any(|byte| matches!(byte, b'%' | b'=' | b'&' | b'\\')) {
             return None;
@@ -56,8 +56,8 @@ impl View {
         (decoded.bytes != self.bytes).then_some(decoded)
     }
 
-    /// The view with each sequence that `decode` recognizes replaced. It gives the length of the sequence and the bytes that
-    /// the sequence stands for.
+    /// The view with each sequence that `decode` recognizes replaced. `decode` returns the length of the
+    /// sequence and the bytes that it stands for.
     fn decoded_by(&self, decode: impl Fn(&[u8], u8) -> Option<(usize, Vec<u8>)>) -> Self {
         let (mut bytes, mut from) =
             (Vec::with_capacity(self.bytes.len()), Vec::with_capacity(self.bytes.len()));
@@ -95,7 +95,7 @@ fn utf8(code: u32) -> Option<Vec<u8>> {
     Some(char::from_u32(code)?.to_string().into_bytes())
 }
 
-/// `=3D`, or a soft line break (RFC 2045 section 6.7).
+/// Decodes `=3D`, or a soft line break (RFC 2045 section 6.7).
 fn quoted_printable(rest: &[u8]) -> Option<(usize, Vec<u8>)> {
     if rest.starts_with(b"=\r\n") {
         return Some((3, Vec::new()));
@@ -106,7 +106,8 @@ fn quoted_printable(rest: &[u8]) -> Option<(usize, Vec<u8>)> {
     Some((3, vec![hex(rest.get(1..3)?)?]))
 }
 
-/// A character reference of HTML. Of the named ones those of characters that HTML itself uses, and of others in ASCII.
+/// Decodes a character reference of HTML. The known names are those of HTML's own characters and of other
+/// ASCII characters.
 fn reference(rest: &[u8]) -> Option<(usize, Vec<u8>)> {
     let end = rest.iter().take(12).position(|byte| *byte == b';')?;
     let name = &rest[1..end];
@@ -155,7 +156,7 @@ const NAMED: [(&str, char); 32] = [
     ("Tilde", '~'),
 ];
 
-/// An escape of JSON (RFC 8259 section 7), or `\x41`.
+/// Decodes an escape of JSON (RFC 8259 section 7), or `\x41`.
 fn escape(rest: &[u8]) -> Option<(usize, Vec<u8>)> {
     match rest.get(1)? {
         b'u' => {

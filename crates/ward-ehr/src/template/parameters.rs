@@ -1,4 +1,4 @@
-//! The parameters of a call, judged before anything is sent.
+//! Checks the parameters of a call before anything is sent.
 
 use std::collections::HashSet;
 
@@ -11,18 +11,18 @@ const DOT_SEGMENT: &str = "must not make a step of the path . or ..";
 const TOO_LONG: &str = "makes the path longer than 8,192 characters";
 const UNKNOWN: &str = "is neither a placeholder of the endpoint's path nor named by its input_schema";
 
-/// What is wrong with one parameter.
+/// A parameter of a call and its fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrongParameter {
-    /// The parameter.
+    /// The name of the faulty parameter.
     pub name: String,
-    /// What is wrong, as the end of a sentence. It never repeats the value.
+    /// The fault, as the end of a sentence. It never repeats the value.
     pub message: &'static str,
 }
 
-/// Judges the parameters of a call against the path's template and the names that the endpoint declares besides.
-/// `allow_reserved`: whether a value may hold what some servers read as the end of its segment. A parameter with several
-/// faults is answered once.
+/// Checks the parameters of a call against the path's template and the other names that the endpoint
+/// declares. `allow_reserved`: whether a value may contain characters that some servers read as the end of
+/// its segment. A parameter with several faults is reported once.
 pub fn wrong_parameters(
     path: &str,
     declared: &[&str],
@@ -56,11 +56,11 @@ pub fn wrong_parameters(
 
 struct Judge<'t> {
     allow_reserved: bool,
-    /// The segment so far, in the form in which its check sees it.
+    /// The segment so far, in the form that its check needs.
     segment: String,
-    /// The last parameter in it.
+    /// The last parameter in the segment.
     last: Option<&'t str>,
-    /// Characters that the values add to the path.
+    /// The number of characters that the values add to the path.
     added: usize,
     wrong: Vec<WrongParameter>,
 }
@@ -98,7 +98,7 @@ impl<'t> Judge<'t> {
         }
     }
 
-    /// Judges the finished segment as a whole: values can be harmless each and a dot segment together.
+    /// Checks the finished segment as a whole: harmless values can form a dot segment together.
     fn end_segment(&mut self) {
         let (segment, last) = (std::mem::take(&mut self.segment), self.last.take());
         let Some(name) = last else { return };

@@ -1,12 +1,12 @@
-//! Whether a value may stand in one segment of a path.
+//! Checks whether a value may be one segment of a path.
 //!
-//! Ward percent-encodes a value before it goes into a path. Some servers, and proxies before them, decode a path more than
-//! once or fold look-alike characters, so an encoded slash or dot segment can still select another resource. The checks
-//! here run on the value as such a server could come to read it.
+//! Ward percent-encodes a value before it goes into a path. Some servers and proxies decode a path more than
+//! once, or fold look-alike characters. So an encoded slash or dot segment can still select another resource.
+//! The checks here run on the value as such a server could read it.
 
 use percent_encoding::percent_decode_str;
 
-/// How many layers of encoding are removed. A value with more layers is refused.
+/// The maximum number of encoding layers that are removed. A value with more layers is refused.
 const MOST_LAYERS: usize = 8;
 
 /// Characters that compatibility normalization (Unicode NFKC) or a legacy code page turns into a slash or a backslash.
@@ -16,19 +16,19 @@ const SEPARATORS: [char; 20] = [
     '\u{2105}', '\u{2106}', '\u{20E5}',
 ];
 
-/// Whether a value holds nothing that could end its segment or make it a dot segment, however it is decoded.
+/// Whether a value cannot end its segment or become a dot segment, no matter how it is decoded.
 pub fn is_plain(value: &str) -> bool {
     decoded(value).is_some_and(|text| !text.contains(SEPARATORS) && !is_dot_segment(&text))
 }
 
-/// The form in which the template's own text takes part in the check of its segment: decoded, and without separators,
-/// because the author of the endpoint chose those.
+/// The template's own text for the check of its segment: decoded, and without separators, because the author
+/// of the endpoint chose those.
 pub fn neutral(text: &str) -> String {
     decoded(text).unwrap_or_else(|| text.to_owned()).replace(SEPARATORS, "x")
 }
 
-/// The text without its layers of percent-encoding. `None`: it has too many layers, or it is not UTF-8 once decoded, as
-/// overlong forms are not.
+/// The text without its layers of percent-encoding. `None` if it has too many layers, or if it is not UTF-8
+/// once decoded, as overlong forms are not.
 fn decoded(text: &str) -> Option<String> {
     let mut text = folded(text);
     for _ in 0..MOST_LAYERS {
@@ -76,8 +76,9 @@ fn without_unicode_escapes(text: &str) -> String {
     plain
 }
 
-/// Whether a decoded segment is `.` or `..`. Parsers drop white space, controls and invisible characters, and some servers
-/// drop parameters after a semicolon (RFC 3986 section 3.3), before they resolve dot segments.
+/// Whether a decoded segment is `.` or `..`. Before they resolve dot segments, parsers drop white space,
+/// controls and invisible characters. Some servers also drop parameters after a semicolon (RFC 3986 section
+/// 3.3).
 fn is_dot_segment(text: &str) -> bool {
     let segment = text.split(';').next().unwrap_or_default();
     let visible = segment.chars().filter(|it| {

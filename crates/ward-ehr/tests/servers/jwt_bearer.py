@@ -14,7 +14,7 @@ from werkzeug.serving import make_server
 
 os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
-# The library verifies these two as well, once somebody says so.
+# The library verifies these two as well, once they are allowed.
 jws.default_registry.allowed = ["RS384", "ES384"]
 
 KEYS = {"rsa": rsa.generate_private_key(65537, 2048), "ec": ec.generate_private_key(ec.SECP384R1())}

@@ -1,4 +1,5 @@
-// oidc-provider with clients for each way of asking for a token. Prints one line of JSON: where it is, and the keys.
+// Runs oidc-provider with a client for each way of requesting a token. Prints one line of JSON: its address
+// and the keys.
 import { createServer } from 'node:http';
 import { generateKeyPairSync } from 'node:crypto';
 import Provider from 'oidc-provider';
@@ -25,7 +26,7 @@ server.listen(0, '127.0.0.1', () => {
       asserting('rs384', jwk(rsa, 'rsa-1', 'RS384'), 'RS384'),
       asserting('es384', jwk(ec, 'ec-1', 'ES384'), 'ES384'),
     ],
-    // One more than the clients may have.
+    // The last scope is one that the clients may not have.
     scopes: [...scope.split(' '), 'system/Everything.*'],
     clientAuthMethods: ['client_secret_basic', 'private_key_jwt'],
     enabledJWA: { clientAuthSigningAlgValues: ['RS384', 'ES384'] },

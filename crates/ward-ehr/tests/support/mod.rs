@@ -1,4 +1,4 @@
-//! Other sides: real listeners that answer as a test tells them to.
+//! Peers for the tests: real listeners that answer as a test tells them to.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
@@ -12,19 +12,19 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use ward_ehr::{Limits, Outbound};
 
-/// A listener, and how often it was connected to and asked.
+/// A listener that counts its connections and requests.
 pub struct Peer {
     pub address: SocketAddr,
     pub connections: Arc<AtomicUsize>,
     pub requests: Arc<AtomicUsize>,
 }
 
-/// What a peer heard: head and body.
+/// A request that a peer received: its head and its body.
 #[derive(Clone, Debug)]
 pub struct Heard {
     pub head: String,
     pub body: String,
-    /// The how-manieth request this is, from 0.
+    /// The number of earlier requests.
     pub index: usize,
 }
 
@@ -47,7 +47,7 @@ impl Peer {
         Self::answering_later(Duration::ZERO, respond).await
     }
 
-    /// The same, each answer late by `delay`.
+    /// Like [`Self::answering`], with each answer delayed by `delay`.
     pub async fn answering_later(
         delay: Duration,
         respond: impl Fn(&Heard) -> Option<Vec<u8>> + Send + Sync + 'static,
@@ -111,13 +111,13 @@ async fn hear(stream: &mut TcpStream) -> Option<Heard> {
     }
 }
 
-/// An answer of JSON.
+/// An answer with a body of JSON.
 pub fn json(status: u16, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
         .into_bytes()
 }
 
-/// A redirect.
+/// A redirect without a body.
 pub fn redirect(status: u16, to: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status} X\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
         .into_bytes()
