@@ -1,4 +1,4 @@
-//! The command line. Commands are declared here; the flags that are settings stand in [`crate::flags`].
+//! The command line. Commands are declared here; flags that are settings are declared in [`crate::flags`].
 
 use std::path::PathBuf;
 
@@ -7,115 +7,104 @@ use clap_complete::Shell;
 
 use crate::flags::{Global, ServerSettings};
 
-/// The workspace control plane: which tenants exist, and who may enter them.
+/// The workspace control plane: the tenants that exist, and the people and keys that may enter them.
 #[derive(Debug, Parser)]
 #[command(name = "ward", version, max_term_width = 110)]
 pub struct Cli {
-    /// The flags of every command.
     #[command(flatten)]
     pub global: Global,
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What can be done.
+/// The commands of `ward`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve the API.
+    /// Serve the API until a signal stops the server.
     Serve {
-        /// The server's settings.
         #[command(flatten)]
         settings: ServerSettings,
     },
-    /// Create, archive, restore and look at workspaces.
+    /// Create, archive, restore and show workspaces.
     Workspace {
-        /// The action.
         #[command(subcommand)]
         action: WorkspaceAction,
     },
-    /// List, issue and revoke keys past the API, when a workspace's people cannot.
+    /// List, issue and revoke keys without the API, when the workspace's own people cannot.
     Key {
-        /// The action.
         #[command(subcommand)]
         action: KeyAction,
     },
     /// List and remove a workspace's members.
     Member {
-        /// The action.
         #[command(subcommand)]
         action: MemberAction,
     },
-    /// See and steer what finished calls owe to EHRs.
+    /// Show and control the deliveries of finished calls to EHRs.
     Sync {
-        /// The action.
         #[command(subcommand)]
         action: SyncAction,
     },
-    /// Show what calls were, and what became of them.
+    /// Show calls and their deliveries.
     Calls {
-        /// What to show.
         #[command(subcommand)]
         action: CallsAction,
     },
-    /// Look after the keys under which secrets are sealed.
+    /// Manage the keys under which secrets are sealed.
     Secrets {
-        /// The action.
         #[command(subcommand)]
         action: SecretsAction,
     },
-    /// Bring the database's schema up to date, and say which steps that took.
+    /// Bring the database's schema up to date, and print the steps that were applied.
     Migrate,
-    /// Move the whole database.
+    /// Move the whole database to another engine.
     Db {
-        /// How.
         #[command(subcommand)]
         action: DbAction,
     },
-    /// Copy the database file as it is now into a new file, beside the server on it. The master key is not in it.
+    /// Copy the current database file into a new file, also while a server uses it. The master key is not
+    /// included.
     Backup {
-        /// The new file. A file that is there already is never overwritten.
+        /// The new file. An existing file is never overwritten.
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
     },
-    /// Put a backup where the database file is to be, once it has passed the check. Nothing that is there is overwritten.
+    /// Check a backup and put it in the place of the database file. Existing files are never overwritten.
     Restore {
         /// The backup. It is only read.
         file: PathBuf,
-        /// Only try it out, on a scratch copy in the folder for temporary files (`TMPDIR`): that it opens and is sound, that
-        /// this Ward can migrate it, and how many rows each table has.
+        /// Only check the backup, on a scratch copy in the folder for temporary files (`TMPDIR`): that it
+        /// opens and is sound, that this Ward can migrate it, and how many rows each table has.
         #[arg(long)]
         check: bool,
     },
-    /// Print the settings in force and where each came from. Secrets are hidden.
+    /// Print the effective settings and the source of each. Secrets are hidden.
     Config {
-        /// The server's settings.
         #[command(flatten)]
         settings: ServerSettings,
     },
-    /// Look at everything that keeps this installation in order: settings, keys, schema, clock, disk, encoding, permissions, sealed
-    /// values. Each line says ok or what to do; the exit code is 0 when nothing must be done. Nothing is changed.
+    /// Check the whole installation: settings, keys, schema, clock, disk, encoding, permissions, sealed
+    /// values. Each line says ok or what to do. The exit code is 0 when there is nothing to do. Nothing is
+    /// changed.
     Doctor {
-        /// The server's settings.
         #[command(flatten)]
         settings: ServerSettings,
     },
     /// Print the `OpenAPI` document of the API.
     Openapi,
-    /// Ask the server that these settings describe whether it is up; for container health checks.
+    /// Check that the server with these settings is up; for container health checks.
     Health {
-        /// The server's settings.
         #[command(flatten)]
         settings: ServerSettings,
     },
     /// Print a completion script for a shell.
     Completions {
-        /// The shell.
+        /// The shell that the script is for.
         shell: Shell,
     },
     /// Write the manual pages of every command, such as `ward-serve.1`, into a folder.
     Man {
-        /// The folder. It is made when it is not there.
+        /// The folder. It is created if it does not exist.
         folder: PathBuf,
     },
 }
@@ -125,18 +114,18 @@ pub enum Command {
 pub enum WorkspaceAction {
     /// Create an active workspace without members. `ward key issue` gives it its first key.
     Create {
-        /// Its globally unique name in URLs and confirmations.
+        /// The globally unique name for URLs and confirmations.
         slug: String,
-        /// Its name for people. Default: the slug.
+        /// The display name. Default: the slug.
         #[arg(long)]
         name: Option<String>,
-        /// production, staging or development.
+        /// The environment: production, staging or development.
         #[arg(long, default_value = "production")]
         environment: String,
-        /// Where its data lives, such as eu-central-1. Default: the API's.
+        /// The region of its data, such as eu-central-1. Default: the API's default.
         #[arg(long)]
         region: Option<String>,
-        /// The id that the platform's backend knows it by.
+        /// The workspace's id in the platform's backend.
         #[arg(long, value_name = "ID")]
         backend_org_id: Option<String>,
     },
@@ -149,38 +138,39 @@ pub enum WorkspaceAction {
         #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         limit: u32,
     },
-    /// Show one workspace, whatever its state.
+    /// Show one workspace in any state.
     Show {
-        /// Its slug or id.
+        /// The slug or id of the workspace.
         workspace: String,
     },
-    /// Archive an active workspace: access ends at once, every row and the slug stay. `restore` takes it back.
+    /// Archive an active workspace: access ends at once; every row and the slug are kept. `restore` reverses
+    /// it.
     Archive {
-        /// Its slug or id.
+        /// The slug or id of the workspace.
         workspace: String,
     },
-    /// Show what a workspace has and may have, and set limits for it.
+    /// Show a workspace's usage and limits, and set limits for it.
     Limits {
-        /// Its slug or id.
+        /// The slug or id of the workspace.
         workspace: String,
-        /// A limit for this workspace, such as `keys=500`. May be given again for others.
+        /// A limit for this workspace, such as `keys=500`. The flag can be repeated.
         #[arg(long, value_name = "NAME=VALUE")]
         set: Vec<String>,
-        /// A quota whose limit is to be the settings' again. May be given again for others.
+        /// A quota that returns to the limit of the settings. The flag can be repeated.
         #[arg(long, value_name = "NAME")]
         unset: Vec<String>,
     },
     /// Make an archived workspace active again, with its memberships and unexpired keys.
     Restore {
-        /// Its slug or id.
+        /// The slug or id of the workspace.
         workspace: String,
     },
 }
 
-/// A page of a list.
+/// One page of a list.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct ListPage {
-    /// Start after this place, which the page before named.
+    /// Start after this position, which the previous page printed.
     #[arg(long, value_name = "PLACE", default_value_t = 0)]
     pub after: i64,
     /// List at most this many.
@@ -193,29 +183,28 @@ pub struct ListPage {
 pub enum KeyAction {
     /// List a workspace's keys that were not revoked, with the time of their last use. Secrets are never shown.
     List {
-        /// The workspace's slug or id.
+        /// The slug or id of the workspace.
         workspace: String,
-        /// Which of them.
         #[command(flatten)]
         page: ListPage,
     },
-    /// Mint a key for a workspace and print it, once.
+    /// Create a key for a workspace and print it, this once.
     Issue {
-        /// The workspace's slug or id.
+        /// The slug or id of the workspace.
         workspace: String,
-        /// viewer, member, operator, admin or owner.
+        /// The role: viewer, member, operator, admin or owner.
         #[arg(long)]
         role: String,
-        /// Its name in lists, such as the ticket that it is issued for.
+        /// The name in lists, such as the ticket for which it is issued.
         #[arg(long)]
         name: String,
-        /// How many days it lives, 1 to 90.
+        /// The lifetime in days, 1 to 90.
         #[arg(long, default_value_t = 90)]
         days: u64,
     },
-    /// End a key at once.
+    /// Revoke a key at once.
     Revoke {
-        /// Its public part: what follows `ward_` up to 22 characters.
+        /// The key's public part: the 22 characters after `ward_`.
         key_id: String,
     },
 }
@@ -223,19 +212,18 @@ pub enum KeyAction {
 /// The actions on members.
 #[derive(Debug, Subcommand)]
 pub enum MemberAction {
-    /// List a workspace's members.
+    /// List the members of a workspace.
     List {
-        /// The workspace's slug or id.
+        /// The slug or id of the workspace.
         workspace: String,
-        /// Which of them.
         #[command(flatten)]
         page: ListPage,
     },
-    /// End a membership, with the keys that spoke for it in this workspace. The last user who is an owner stays.
+    /// End a membership, and the member's keys in this workspace. The last user with the role owner stays.
     Remove {
-        /// The workspace's slug or id.
+        /// The slug or id of the workspace.
         workspace: String,
-        /// The member's `entity_id`.
+        /// The `entity_id` of the member.
         entity_id: String,
     },
 }
@@ -243,63 +231,64 @@ pub enum MemberAction {
 /// The actions on deliveries.
 #[derive(Debug, Subcommand)]
 pub enum SyncAction {
-    /// Counts, the oldest that waits, and why nothing is sent if so, for each integration.
+    /// Show for each integration the counts, the oldest waiting delivery, and the reason if nothing is sent.
     Status {
-        /// The workspace's slug or id.
+        /// The slug or id of the workspace.
         workspace: String,
     },
-    /// Try one delivery again at once, or all that failed, up to 1,000 at a time.
+    /// Retry one delivery at once, or all failed ones, at most 1,000 at a time.
     Retry {
-        /// The workspace's slug or id.
+        /// The slug or id of the workspace.
         workspace: String,
-        /// The delivery's id; all that failed, when absent.
+        /// The id of the delivery. Default: all failed deliveries.
         delivery: Option<String>,
     },
-    /// Say what a person found in the EHR about a delivery of which Ward cannot tell whether it arrived.
+    /// Record what a person found in the EHR about a delivery whose outcome Ward does not know.
     Resolve {
-        /// The workspace's slug or id.
+        /// The slug or id of the workspace.
         workspace: String,
-        /// The delivery's id.
+        /// The id of the delivery.
         delivery: String,
         /// The call is in the EHR: the delivery is settled.
         #[arg(long, conflicts_with = "not_in_ehr", required_unless_present = "not_in_ehr")]
         in_ehr: bool,
-        /// Its place there, such as Communication/12.
+        /// The location in the EHR, such as Communication/12.
         #[arg(long, value_name = "PLACE", requires = "in_ehr", value_parser = parse_place)]
         location: Option<String>,
         /// The call is not in the EHR: it is sent at once, without a search.
         #[arg(long)]
         not_in_ehr: bool,
     },
-    /// Hold an integration's deliveries: calls go on to be owed, nothing is sent.
+    /// Hold an integration's deliveries: calls are still queued, but nothing is sent.
     Hold {
-        /// The workspace's slug or id.
+        /// The slug or id of the workspace.
         workspace: String,
-        /// The integration's id, or its connector's name.
+        /// The id of the integration, or the name of its connector.
         integration: String,
-        /// Let them go again.
+        /// Release the held deliveries.
         #[arg(long)]
         release: bool,
     },
 }
 
-/// A place in an EHR, as the API takes it.
+/// Parses a location in an EHR by the API's rules.
 fn parse_place(text: &str) -> Result<String, &'static str> {
     let fits = (1..=200).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if fits { Ok(text.to_owned()) } else { Err("a place is 1 to 200 visible characters, without spaces") }
+    if fits { Ok(text.to_owned()) } else { Err("a location has 1 to 200 visible characters, without spaces") }
 }
 
 /// The views of calls.
 #[derive(Debug, Subcommand)]
 pub enum CallsAction {
-    /// Show a period's test calls, why each was one, and that nothing of it was owed or sent. Fails if anything was.
+    /// Show the test calls of a period, the reason for each, and that nothing of them was queued or sent. The
+    /// command fails if anything was.
     ProveExclusion {
-        /// The workspace's slug or id.
+        /// The slug or id of the workspace.
         workspace: String,
         /// The first day (UTC), such as 2026-04-01.
         #[arg(long, value_name = "DAY")]
         from: String,
-        /// The last day, inclusive.
+        /// The last day (UTC), which is included.
         #[arg(long, value_name = "DAY")]
         to: String,
     },
@@ -308,13 +297,14 @@ pub enum CallsAction {
 /// The actions on the database as a whole.
 #[derive(Debug, Subcommand)]
 pub enum DbAction {
-    /// Copy a file into an empty database on a server, and compare both row by row. No `ward serve` may run on the file.
-    /// Interrupted, it is simply run again.
+    /// Copy a file into an empty database on a server, and compare both row by row. No `ward serve` may run
+    /// on the file. After an interruption, run the command again.
     Copy {
         /// The file: `sqlite:PATH`.
-        #[arg(long, value_name = "URL")]
+        /// The SQLite file, as `sqlite:PATH`.
         from: String,
-        /// The database: `postgres://…`. Without it, the setting `database`, which keeps a password off the command line.
+        /// The PostgreSQL database, as `postgres://…`. Default: the setting `database`, which keeps a
+        /// password off the command line.
         #[arg(long, value_name = "URL")]
         to: Option<String>,
     },
@@ -323,16 +313,16 @@ pub enum DbAction {
 /// The actions on sealed secrets.
 #[derive(Debug, Subcommand)]
 pub enum SecretsAction {
-    /// Make a new master key, in the file that `--master-key-file` names or in the one beside the database file. A file that
-    /// is there is never replaced.
+    /// Create a new master key, in the file that `--master-key-file` names or beside the database file. An
+    /// existing file is never replaced.
     CreateKey,
-    /// Seal everything that is sealed under a former key anew under the one in force, while servers run. Then the former
-    /// keys can go.
+    /// Seal every value under the current key that is still sealed under a previous key, while servers run.
+    /// After that the previous keys can be removed.
     Rotate,
-    /// List every sealed value that the keys here do not open, and, with `--yes` or after a question, forget these values: for
-    /// when a master key is lost. Stop the servers first.
+    /// List every sealed value that the given keys cannot open, and forget these values after a confirmation
+    /// or with `--yes`. This is for a lost master key. Stop the servers first.
     Forget {
-        /// Forget them without a question.
+        /// Forget the values without a confirmation.
         #[arg(long)]
         yes: bool,
     },

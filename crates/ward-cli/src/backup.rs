@@ -1,4 +1,4 @@
-//! `ward backup` and `ward restore`. They open no database but the file, and need no master key.
+//! `ward backup` and `ward restore`. They open only the database file, and need no master key.
 
 use std::path::Path;
 
@@ -10,29 +10,26 @@ use ward::operator;
 use crate::show::Output;
 use crate::{Failure, show};
 
-/// `ward backup`.
 pub fn back_up(config: &Config, to: &Path, out: Output) -> Result<(), Failure> {
     let made = watched(|progress| backup::make(&config.database, to, progress))?;
     out.one(&made)?;
     out.remark(
-        "The master key is not in it: keep that elsewhere. `ward restore --check` tries the backup out.",
+        "The backup does not include the master key: keep a copy of it elsewhere. `ward restore --check` checks the backup.",
     );
     Ok(())
 }
 
-/// `ward restore --check`.
 pub fn check(file: &Path, out: Output) -> Result<(), Failure> {
     let checked = watched(|progress| backup::check(file, MIGRATIONS, VERSION, progress))?;
     tell(&checked, out)?;
-    out.remark("It is sound, and this Ward can serve it.");
+    out.remark("The backup is sound, and this Ward can serve it.");
     Ok(())
 }
 
-/// `ward restore`.
 pub fn restore(config: &Config, file: &Path, out: Output) -> Result<(), Failure> {
     let checked = watched(|progress| operator::restore_backup(file, &config.database, progress))?;
     tell(&checked, out)?;
-    out.remark("It is where the database is to be. Serve it with the master key that it was written under.");
+    out.remark("The database is in place. Serve it with the master key under which it was written.");
     Ok(())
 }
 
@@ -42,13 +39,13 @@ fn tell(checked: &Checked, out: Output) -> Result<(), Failure> {
     }
     out.many(&checked.tables, &["table", "rows"])?;
     for step in &checked.applied {
-        show::line(&format!("will be migrated by {step}"));
+        show::line(&format!("serving it will apply {step}"));
     }
     show::line(&format!("{} bytes, SHA-256 {}", checked.backup.bytes, checked.backup.sha256));
     Ok(())
 }
 
-/// Runs long work under a bar.
+/// Runs long work with a progress bar.
 fn watched<T, E>(work: impl FnOnce(&mut dyn FnMut(Progress)) -> Result<T, E>) -> Result<T, E> {
     let bar = show::Bar::new();
     let done = work(&mut |progress| {

@@ -1,4 +1,4 @@
-//! `ward doctor`: is everything in order, and if not, what is to be done.
+//! `ward doctor`: checks the installation, and gives a remedy for each problem.
 
 use serde_json::json;
 use ward::config::settings::by_key;
@@ -25,7 +25,7 @@ pub fn run(resolved: &Resolved, out: Output) -> Result<(), Failure> {
     }
     match problems {
         0 => Ok(()),
-        1 => Err("there is one problem: the line above says what to do".into()),
+        1 => Err("there is 1 problem: the line above says what to do".into()),
         count => Err(format!("there are {count} problems: the lines above say what to do").into()),
     }
 }
@@ -43,7 +43,7 @@ fn text(finding: &Finding) -> String {
     }
 }
 
-/// Whether a settings file that holds a secret is kept from others.
+/// Checks that only the owner can read a settings file with a secret.
 fn settings_file(resolved: &Resolved) -> Option<Finding> {
     use std::os::unix::fs::PermissionsExt as _;
     let with_secret = resolved.in_force.iter().find_map(|setting| match &setting.source {
@@ -55,15 +55,16 @@ fn settings_file(resolved: &Resolved) -> Option<Finding> {
     Some(if mode & 0o077 != 0 {
         Finding::problem(
             "settings file",
-            format!("{} holds {key}, and others can read it (mode {mode:04o})", path.display()),
+            format!("{} holds {key}, and other users can read it (mode {mode:04o})", path.display()),
             format!("chmod 600 {}", path.display()),
         )
     } else {
-        Finding::ok("settings file", format!("{} is its owner's alone", path.display()))
+        Finding::ok("settings file", format!("only its owner can read {}", path.display()))
     })
 }
 
-/// Whether the server that these settings describe answers. A server that does not run is no problem of the installation.
+/// Checks whether the server with these settings answers. A server that does not run is not a problem of the
+/// installation.
 fn server(config: &Config) -> Finding {
     match health::find(config) {
         (asked, Ok(status)) => Finding::ok("server", format!("{asked} is {status}")),

@@ -1,4 +1,5 @@
-//! Flags that are settings. They come from the library's table, so that a flag, a variable and a key of the file never differ.
+//! Flags that are settings. They come from the library's table, so that flags, variables and keys of the file
+//! always agree.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -6,42 +7,41 @@ use std::sync::LazyLock;
 use clap::{Arg, ArgMatches, Args, FromArgMatches};
 use ward::config::settings::{SETTINGS, Setting};
 
-/// Flags that were given, by their setting's key.
+/// The given flags, each with the key of its setting.
 pub type Flags = Vec<(&'static str, String)>;
 
 /// The flags that every command takes, before or after its name.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// TOML file with settings; `WARD_CONFIG` names it too.
+    /// TOML file with settings. `WARD_CONFIG` can name it too.
     #[arg(long, global = true, value_name = "FILE", help_heading = HEADING)]
     pub config: Option<PathBuf>,
     /// Print results, remarks and errors as JSON.
     #[arg(long, global = true, help_heading = HEADING)]
     pub json: bool,
-    /// The settings that every command has.
     #[command(flatten)]
     pub settings: CommonSettings,
 }
 
-/// Where help texts list the flags that every command takes.
+/// The heading in help texts for the flags of every command.
 const HEADING: &str = "Every command";
 
-/// Flags for the settings that every command has.
+/// Flags for the settings of every command.
 #[derive(Debug)]
 pub struct CommonSettings(pub Flags);
 
-/// Flags for the settings that only the server has.
+/// Flags for the settings of the server alone.
 #[derive(Debug)]
 pub struct ServerSettings(pub Flags);
 
-/// The settings of [`CommonSettings`].
+/// The keys of the settings in [`CommonSettings`].
 const COMMON: [&str; 5] = ["database", "master_key_file", "former_master_key_files", "log", "log_filter"];
 
 fn is_common(setting: &Setting) -> bool {
     COMMON.contains(&setting.key)
 }
 
-/// Flags live as long as the process, as clap wants its names to.
+/// The flags live as long as the process, because clap borrows their names.
 static FLAGS: LazyLock<Vec<(&'static Setting, String)>> =
     LazyLock::new(|| SETTINGS.iter().filter_map(|setting| Some((setting, setting.flag()?))).collect());
 
@@ -68,7 +68,7 @@ fn given(matches: &ArgMatches, common: bool) -> Flags {
         .collect()
 }
 
-/// Both kinds differ in which settings they have, and in nothing else.
+/// The two kinds differ only in their settings.
 macro_rules! flags_of_settings {
     ($kind:ident, $common:literal) => {
         impl Args for $kind {

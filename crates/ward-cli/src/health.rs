@@ -1,4 +1,4 @@
-//! `ward health`: one request to the server that runs here, for images that hold nothing but Ward.
+//! `ward health`: one request to the local server, for images that contain nothing but Ward.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
@@ -15,18 +15,19 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The answer of a running server.
 #[derive(Serialize)]
 struct Healthy {
-    /// `healthy`; under TLS `listening`, because nothing is asked there.
+    /// `healthy`, or `listening` under TLS, where no request is sent.
     status: &'static str,
-    /// The address that the question went to.
+    /// The address of the request.
     asked: String,
 }
 
-/// Succeeds when the server answers 200 at `/healthz`; under TLS, when it takes the connection. Says whom it asked.
+/// Succeeds when the server answers 200 at `/healthz`; under TLS, when it accepts the connection. Prints the
+/// address that it asked.
 pub fn ask(config: &Config, out: Output) -> Result<(), Failure> {
     let (asked, status) = find(config);
     let status = status.map_err(|error| {
         format!(
-            "{asked} did not answer as a healthy server does: {error}. The setting `listen` ({}) says where it is asked",
+            "{asked} did not answer as a healthy server does: {error}. The setting `listen` ({}) determines this address",
             config.listen
         )
     })?;
@@ -37,13 +38,13 @@ pub fn ask(config: &Config, out: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The address that is asked, and the server's health, or why it is not known.
+/// The address of the request, and the server's health or the error.
 pub fn find(config: &Config) -> (String, Result<&'static str, Failure>) {
     let tls = config.tls.is_some();
     let mut address = reachable(config.listen);
     let mut looked = look(address, tls);
     if looked.is_err() && config.listen.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-        // `[::]` is every address of the machine, IPv4 alone where the kernel has no IPv6.
+        // `[::]` means every address of the machine; without IPv6 in the kernel that is IPv4 alone.
         address = SocketAddr::from(([127, 0, 0, 1], address.port()));
         looked = look(address, tls);
     }
@@ -69,7 +70,7 @@ fn look(address: SocketAddr, tls: bool) -> Result<&'static str, Failure> {
     }
 }
 
-/// Where a listener can be reached from its own machine.
+/// The address at which a listener can be reached from its own machine.
 pub fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         ip if !ip.is_unspecified() => ip,

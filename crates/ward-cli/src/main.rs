@@ -1,7 +1,7 @@
 //! The binary `ward`: the server, and the operator's commands beside it.
 //!
-//! Nothing is decided here. The command line is read by [`args`], what it means is the library's, and this crate shows
-//! what came of it: for people by default, as JSON with `--json`.
+//! This crate decides nothing. [`args`] parses the command line, the library executes the commands, and this
+//! crate prints the results: as text by default, as JSON with `--json`.
 
 mod args;
 mod backup;
@@ -25,11 +25,12 @@ use crate::args::{Cli, Command};
 use crate::flags::{CommonSettings, Flags, Global};
 use crate::show::Output;
 
-/// Requests allocate little but often, on all threads at once: about a tenth faster than the system's allocator.
+/// Requests allocate little but often, on all threads at once. This allocator makes them about a tenth faster
+/// than the system's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What a command fails with; it is shown with its causes.
+/// The error of a command; it is printed with its causes.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
@@ -42,13 +43,13 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             out.failure(failure.as_ref(), code_of(failure.as_ref()));
-            // As for a wrong command line: what was asked for cannot be, rather than did not work.
+            // 2 is also the code for a wrong command line: the request itself was wrong.
             ExitCode::from(if failure.is::<ConfigError>() { 2 } else { 1 })
         }
     }
 }
 
-/// Shows why the command line was refused, or the help that it asked for.
+/// Prints why the command line was refused, or the help that it asked for.
 fn refused(error: &clap::Error) -> ExitCode {
     let json = std::env::args_os().any(|argument| argument == "--json");
     if json && error.use_stderr() {
@@ -82,7 +83,7 @@ fn run(cli: Cli, out: Output) -> Result<(), Failure> {
         let flags = common.iter().cloned().chain(flags);
         let mut resolved = RawSettings::gather(config.as_deref(), std::env::vars_os(), flags)?.resolve()?;
         if out.is_json() && resolved.config.log == LogFormat::Auto {
-            // Standard error then holds one JSON object a line, whatever it is about.
+            // Standard error then holds one JSON object per line in every case.
             resolved.config.log = LogFormat::Json;
         }
         Ok(resolved)

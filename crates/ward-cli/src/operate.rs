@@ -17,7 +17,6 @@ use crate::args::{CallsAction, Cli, DbAction, KeyAction, MemberAction, SyncActio
 use crate::show::Output;
 use crate::{Failure, show};
 
-/// `ward workspace`.
 pub fn workspace(config: Config, action: WorkspaceAction, out: Output) -> Result<(), Failure> {
     use WorkspaceAction::{Archive, Create, Limits, List, Restore, Show};
     let access = match &action {
@@ -25,7 +24,7 @@ pub fn workspace(config: Config, action: WorkspaceAction, out: Output) -> Result
         Limits { set, unset, .. } if set.is_empty() && unset.is_empty() => Access::Read,
         _ => Access::Write,
     };
-    // A Ward of one region makes workspaces of that one.
+    // A Ward with a region of its own creates workspaces only there.
     let own = config.platform.region.clone();
     on(config, access, async |app| {
         match action {
@@ -38,7 +37,9 @@ pub fn workspace(config: Config, action: WorkspaceAction, out: Output) -> Result
                     wanted["region"] = region.into();
                 }
                 out.one(&operator::create_workspace(&app, &wanted).await?)?;
-                out.remark(&format!("Its first key: ward key issue {slug} --role owner --name NAME"));
+                out.remark(&format!(
+                    "To issue its first key: ward key issue {slug} --role owner --name NAME"
+                ));
             }
             List { after, limit } => {
                 let after = after.map(|id| id.parse().map(WorkspaceId)).transpose();
@@ -46,7 +47,9 @@ pub fn workspace(config: Config, action: WorkspaceAction, out: Output) -> Result
                 let listed = operator::list_workspaces(&app, after, limit).await?;
                 out.many(&listed, &["id", "slug", "name", "environment", "region", "state", "created_at"])?;
                 if listed.len() == usize::try_from(limit)? {
-                    out.remark("There may be more: --after ID continues after the last one listed.");
+                    out.remark(
+                        "There may be more workspaces: --after ID continues after the last one listed.",
+                    );
                 }
             }
             Show { workspace } => out.one(&operator::show_workspace(&app, &workspace).await?)?,
@@ -64,11 +67,11 @@ pub fn workspace(config: Config, action: WorkspaceAction, out: Output) -> Result
     })
 }
 
-/// The limits that the flags of `ward workspace limits` name.
+/// The limits from the flags of `ward workspace limits`.
 fn limits(set: &[String], unset: &[String]) -> Result<Vec<(Quota, Option<i64>)>, String> {
     let named = |name: &str| {
         let names = Quota::ALL.map(Quota::name).join(", ");
-        Quota::named(name).ok_or_else(|| format!("no quota is called {name:?}: the names are {names}"))
+        Quota::named(name).ok_or_else(|| format!("there is no quota {name:?}: the names are {names}"))
     };
     let mut limits = Vec::new();
     for given in set {
@@ -79,7 +82,7 @@ fn limits(set: &[String], unset: &[String]) -> Result<Vec<(Quota, Option<i64>)>,
         let greatest = quota.greatest();
         limits.push((
             quota,
-            Some(value.ok_or_else(|| format!("the limit of {name} is a number from 0 to {greatest}"))?),
+            Some(value.ok_or_else(|| format!("the limit of {name} must be a number from 0 to {greatest}"))?),
         ));
     }
     for name in unset {
@@ -88,7 +91,6 @@ fn limits(set: &[String], unset: &[String]) -> Result<Vec<(Quota, Option<i64>)>,
     Ok(limits)
 }
 
-/// `ward key`.
 pub fn key(config: Config, action: KeyAction, out: Output) -> Result<(), Failure> {
     let access = if matches!(action, KeyAction::List { .. }) { Access::Read } else { Access::Write };
     on(config, access, async |app| {
@@ -101,7 +103,7 @@ pub fn key(config: Config, action: KeyAction, out: Output) -> Result<(), Failure
             }
             KeyAction::Issue { workspace, role, name, days } => {
                 out.one(&operator::issue_key(&app, &workspace, &role, &name, days).await?)?;
-                out.remark("The key is shown this once; Ward keeps only its hash.");
+                out.remark("The key is shown only this once; Ward stores only its hash.");
             }
             KeyAction::Revoke { key_id } => out.one(&operator::revoke_key(&app, &key_id).await?)?,
         }
@@ -109,7 +111,6 @@ pub fn key(config: Config, action: KeyAction, out: Output) -> Result<(), Failure
     })
 }
 
-/// `ward member`.
 pub fn member(config: Config, action: MemberAction, out: Output) -> Result<(), Failure> {
     let access = if matches!(action, MemberAction::List { .. }) { Access::Read } else { Access::Write };
     on(config, access, async |app| {
@@ -126,8 +127,8 @@ pub fn member(config: Config, action: MemberAction, out: Output) -> Result<(), F
     })
 }
 
-/// What `ward sync` shows of each integration.
-const LANE_COLUMNS: [&str; 8] = [
+/// The columns that `ward sync` prints for each integration.
+const QUEUE_COLUMNS: [&str; 8] = [
     "name",
     "integration_id",
     "pending",
@@ -138,38 +139,36 @@ const LANE_COLUMNS: [&str; 8] = [
     "waits_because",
 ];
 
-/// `ward sync`.
 pub fn sync(config: Config, action: SyncAction, out: Output) -> Result<(), Failure> {
     let access = if matches!(action, SyncAction::Status { .. }) { Access::Read } else { Access::Write };
     on(config, access, async |app| {
         match action {
             SyncAction::Status { workspace } => {
-                out.many(&operator::sync_status(&app, &workspace).await?, &LANE_COLUMNS)?;
+                out.many(&operator::sync_status(&app, &workspace).await?, &QUEUE_COLUMNS)?;
             }
             SyncAction::Retry { workspace, delivery } => {
                 let delivery = delivery.map(|id| id.parse().map(DeliveryId)).transpose();
-                let delivery = delivery.map_err(|_| "a delivery is named by its id")?;
+                let delivery = delivery.map_err(|_| "the delivery must be given by its id")?;
                 out.one(&operator::sync_retry(&app, &workspace, delivery).await?)?;
             }
             SyncAction::Resolve { workspace, delivery, in_ehr, location, not_in_ehr: _ } => {
                 let delivery =
-                    delivery.parse().map(DeliveryId).map_err(|_| "a delivery is named by its id")?;
+                    delivery.parse().map(DeliveryId).map_err(|_| "the delivery must be given by its id")?;
                 let found = if in_ehr { InEhr::Yes { location } } else { InEhr::No };
                 out.one(&operator::sync_resolve(&app, &workspace, delivery, found).await?)?;
             }
             SyncAction::Hold { workspace, integration, release } => {
-                let lanes = operator::sync_hold(&app, &workspace, &integration, !release).await?;
-                out.many(&lanes, &LANE_COLUMNS)?;
+                let queues = operator::sync_hold(&app, &workspace, &integration, !release).await?;
+                out.many(&queues, &QUEUE_COLUMNS)?;
             }
         }
         Ok(())
     })
 }
 
-/// `ward calls`.
 pub fn calls(config: Config, action: CallsAction, out: Output) -> Result<(), Failure> {
     let CallsAction::ProveExclusion { workspace, from, to } = action;
-    // The look at patients' calls is an audit event.
+    // Reading patients' calls writes an audit event.
     on(config, Access::Write, async |app| {
         let proof = operator::prove_exclusion(&app, &workspace, &from, &to).await?;
         if out.is_json() {
@@ -198,14 +197,13 @@ pub fn calls(config: Config, action: CallsAction, out: Output) -> Result<(), Fai
             ));
         }
         if proof.violations > 0 || proof.deliveries_of_unreal_calls > 0 {
-            let fault = "a test call was not excluded: this is a fault of Ward's, please report it";
+            let fault = "a test call was not excluded: this is a fault of Ward; please report it";
             return Err(fault.into());
         }
         Ok(())
     })
 }
 
-/// `ward migrate`.
 pub fn migrate(config: &Config, out: Output) -> Result<(), Failure> {
     telemetry::init_logging(config.log, &config.log_filter)?;
     let migrated = App::migrate(config)?;
@@ -216,14 +214,13 @@ pub fn migrate(config: &Config, out: Output) -> Result<(), Failure> {
     for step in &migrated.applied {
         show::line(&format!("applied {step}"));
     }
-    show::line(&format!("{} applied, {} there already", migrated.applied.len(), migrated.present));
+    show::line(&format!("{} applied, {} applied before", migrated.applied.len(), migrated.present));
     if migrated.newer > 0 {
-        show::line(&format!("{} more are a newer Ward's", migrated.newer));
+        show::line(&format!("{} further steps belong to a newer Ward", migrated.newer));
     }
     Ok(())
 }
 
-/// `ward db`.
 pub fn database(config: Config, action: DbAction, out: Output) -> Result<(), Failure> {
     telemetry::init_logging(config.log, &config.log_filter)?;
     let DbAction::Copy { from, to } = action;
@@ -240,18 +237,16 @@ pub fn database(config: Config, action: DbAction, out: Output) -> Result<(), Fai
     bar.done();
     let copied = copied?;
     out.many(&copied, &["table", "rows", "digest"])?;
-    out.remark("Both databases hold the same. Serve the new one with the old one's master key.");
+    out.remark("Both databases have the same content. Serve the new one with the old one's master key.");
     Ok(())
 }
 
-/// `ward openapi`.
 pub fn openapi(config: &Config) -> Result<(), Failure> {
     let contract = contract::load_for(router::RULES, &config.platform)?;
     show::line(String::from_utf8_lossy(contract.document()).trim_end());
     Ok(())
 }
 
-/// `ward man`.
 pub fn manual(folder: &Path, out: Output) -> Result<(), Failure> {
     std::fs::create_dir_all(folder)?;
     clap_mangen::generate_to(Cli::command(), folder)?;
@@ -259,7 +254,7 @@ pub fn manual(folder: &Path, out: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs `work` on the database of `config`, then writes what it left in memory.
+/// Runs `work` on the database of `config`, then writes the data that is still in memory.
 pub fn on(
     config: Config,
     access: Access,

@@ -1,4 +1,4 @@
-//! `ward secrets`: the operator's key, and what is sealed under it.
+//! `ward secrets`: the operator's master key, and the values sealed under it.
 
 use std::io::IsTerminal as _;
 
@@ -11,7 +11,6 @@ use crate::operate::on;
 use crate::show::Output;
 use crate::{Failure, show};
 
-/// `ward secrets`.
 pub fn run(config: Config, action: &SecretsAction, out: Output) -> Result<(), Failure> {
     match action {
         SecretsAction::CreateKey => create(&config, out),
@@ -25,15 +24,15 @@ fn create(config: &Config, out: Output) -> Result<(), Failure> {
     if out.is_json() {
         return Ok(out.one(&serde_json::json!({ "master_key_file": path }))?);
     }
-    show::line(&format!("made {path}"));
-    out.remark("Keep a copy of it elsewhere: what it seals cannot be read without it. Every replica needs the same key.");
+    show::line(&format!("created {path}"));
+    out.remark("Keep a copy of the file elsewhere: sealed values cannot be read without it. Every replica needs the same key.");
     Ok(())
 }
 
 fn rotate(config: Config, out: Output) -> Result<(), Failure> {
     on(config, Access::Seal, async |app| {
         let rotated = operator::rotate_secrets(&app, |progress| {
-            out.remark(&format!("{} of {} sealed anew", progress.done, progress.of));
+            out.remark(&format!("{} of {} values sealed under the current key", progress.done, progress.of));
         })
         .await?;
         out.one(&rotated)?;
@@ -43,46 +42,44 @@ fn rotate(config: Config, out: Output) -> Result<(), Failure> {
         match rotated.left {
             0 => Ok(()),
             left if left <= rotated.unopened.len() => {
-                Err("what cannot be opened stays under its former key, so the former keys are still needed: give the one \
-                     that is missing among former_master_keys, or forget those values with `ward secrets forget`; then run \
-                     this again"
+                Err("some values cannot be opened and stay under a previous key. Add the missing key to former_master_keys, \
+                     or forget those values with `ward secrets forget`; then run this command again"
                     .into())
             }
-            _ => Err("a running server still seals under a former key: give it the new one, then run this again".into()),
+            _ => Err("a running server still seals under a previous key: give it the new key, then run this command again".into()),
         }
     })
 }
 
-/// Lists what no key at hand opens, and forgets it once that is confirmed.
+/// Lists the values that no given key opens, and forgets them after a confirmation.
 fn forget(config: Config, yes: bool, out: Output) -> Result<(), Failure> {
     on(config, Access::Alone, async |app| {
         let lost = operator::lost_secrets(&app, &app.vault).await?;
         if lost.is_empty() && app.vault.has_key() && app.check_master_key().await.is_ok() {
-            out.remark("Every sealed value opens with the master key here: there is nothing to forget.");
+            out.remark("The master key opens every sealed value: there is nothing to forget.");
             return Ok(());
         }
         let question = format!(
-            "{} of {} sealed values cannot be opened with the keys here.",
+            "{} of {} sealed values cannot be opened with the given keys.",
             lost.unopened.len(),
             lost.sealed
         );
         if !confirmed(&question, &lost, yes, out)? {
-            return Err("nothing was forgotten: run it again with --yes to forget these values".into());
+            return Err(
+                "nothing was forgotten: run the command again with --yes to forget these values".into()
+            );
         }
         let forgotten = operator::forget_secrets(&app, &app.vault, lost).await?;
         if out.is_json() {
             out.one(&forgotten)?;
         } else {
             out.many(&forgotten.enter_again, &COLUMNS)?;
-            show::line(&format!(
-                "forgot {} sealed values; these are to be entered again",
-                forgotten.forgotten
-            ));
+            show::line(&format!("forgot {} sealed values; enter these again", forgotten.forgotten));
         }
         out.remark(if app.vault.has_key() {
-            "The database takes the master key here from now on."
+            "The database uses the given master key from now on."
         } else {
-            "`ward secrets create-key` makes a new master key; the next `ward serve` takes it."
+            "`ward secrets create-key` creates a new master key; the next `ward serve` uses it."
         });
         Ok(())
     })
@@ -91,7 +88,8 @@ fn forget(config: Config, yes: bool, out: Output) -> Result<(), Failure> {
 /// The columns of the table of lost values.
 const COLUMNS: [&str; 5] = ["workspace", "workspace_id", "integration", "integration_id", "field"];
 
-/// Whether the operator wants it: by the flag, or by the answer to a question. Without either the values are only listed.
+/// Whether the operator confirmed: by the flag, or by the answer to a question. Without either the values are
+/// only listed.
 fn confirmed(question: &str, lost: &Lost, yes: bool, out: Output) -> Result<bool, Failure> {
     if yes {
         return Ok(true);

@@ -1,4 +1,4 @@
-//! `ward serve`: opens everything, says where it is, and serves until told to stop.
+//! `ward serve`: starts everything, prints the addresses, and serves until a signal stops it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,12 +15,13 @@ use ward_server::{ServeOptions, tls};
 use crate::show::Output;
 use crate::{Failure, show, welcome};
 
-/// File descriptors that are not connections: the database's, the listeners', the runtime's, the EHR clients'.
+/// File descriptors other than connections: those of the database, the listeners, the runtime and the EHR
+/// clients.
 const OTHER_DESCRIPTORS: u64 = 256;
-/// Connections that the deliveries of one integration use at once.
-const CONNECTIONS_OF_A_LANE: u64 = 4;
+/// The maximum number of connections that one integration queue uses at once.
+const CONNECTIONS_PER_QUEUE: u64 = 4;
 
-/// Runs the server to its end.
+/// Runs the server until it stops.
 pub fn run(config: Config, out: Output) -> Result<(), Failure> {
     telemetry::init_logging(config.log, &config.log_filter)?;
     raise_descriptor_limit(&config);
@@ -31,7 +32,8 @@ async fn serve(config: Config, out: Output) -> Result<(), Failure> {
     let recorder = telemetry::install_metrics()?;
     let mut signals = Signals::new()?;
     let tls = config.tls.as_ref().map(tls::load).transpose()?;
-    // Before the database: who starts a second Ward by mistake learns it by the address, with no file touched.
+    // This comes before the database: a second Ward that is started by mistake fails at the address and
+    // touches no file.
     let listener = bind("listen", config.listen).await?;
     let listen = listener.local_addr()?;
     warn_of_clear_text(&config, listen);
@@ -68,12 +70,12 @@ async fn serve(config: Config, out: Output) -> Result<(), Failure> {
     };
     let served = ward_server::serve(listener, service, options, async {
         let name = signals.next().await;
-        tracing::info!(signal = name, "finishing what was accepted; a second signal ends it at once");
+        tracing::info!(signal = name, "finishing accepted requests; a second signal ends the server at once");
         sync.stop();
         tokio::spawn(async move {
             let name = signals.next().await;
-            tracing::warn!(signal = name, "ending at once");
-            // Committed work is safe at any moment; what is lost is what nobody was told of.
+            tracing::warn!(signal = name, "ending at once; unanswered requests are lost");
+            // Committed work is safe at any time. Only work whose answer was not sent yet is lost.
             std::process::exit(130);
         });
     })
@@ -95,7 +97,7 @@ impl Signals {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// The name of the next one.
+    /// The name of the next signal.
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
@@ -106,22 +108,22 @@ impl Signals {
 
 async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     let bound = match TcpListener::bind(address).await {
-        // A kernel without IPv6, where `[::]` was to mean every address there is.
+        // The kernel has no IPv6, and `[::]` was meant as every available address.
         Err(error) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && has_no_ipv6(&error) => {
-            tracing::warn!(%address, "this machine has no IPv6: Ward listens on IPv4 alone");
+            tracing::warn!(%address, "this machine has no IPv6: Ward listens on IPv4 only");
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
         }
         bound => bound,
     };
-    bound.map_err(|error| format!("{setting} {address} cannot be had: {error}").into())
+    bound.map_err(|error| format!("{setting} {address} cannot be used: {error}").into())
 }
 
-/// Whether the kernel knows no IPv6 address: 97 is `EAFNOSUPPORT` on Linux.
+/// Whether the kernel does not support IPv6: 97 is `EAFNOSUPPORT` on Linux.
 fn has_no_ipv6(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(97)
 }
 
-/// The metrics listener, while it runs.
+/// The metrics listener, if there is one.
 struct Metrics {
     address: Option<SocketAddr>,
     running: Option<(oneshot::Sender<()>, JoinHandle<io::Result<()>>)>,
@@ -139,25 +141,25 @@ impl Metrics {
             Err(error) if config.metrics_required => return Err(error),
             Err(error) => {
                 tracing::warn!(
-                    "{error}: going on WITHOUT METRICS; set metrics_listen to another address, or to off"
+                    "{error}: the server continues WITHOUT METRICS; set metrics_listen to another address, or to off"
                 );
                 return Ok(off);
             }
         };
         let address = listener.local_addr()?;
         if !address.ip().is_loopback() {
-            tracing::warn!(%address, "metrics are readable by whoever reaches this address");
+            tracing::warn!(%address, "every client that reaches this address can read the metrics");
         }
         let (stop, stopped) = oneshot::channel();
         let stopped = async {
-            // An error is a dropped sender, which is a stop too.
+            // An error means a dropped sender, which is a stop too.
             let _: Result<(), _> = stopped.await;
         };
         let running = tokio::spawn(telemetry::serve_metrics(listener, recorder, stopped));
         Ok(Self { address: Some(address), running: Some((stop, running)) })
     }
 
-    /// Last of all, so that the shutdown itself can still be watched.
+    /// Stops the listener last, so that the shutdown itself can still be observed.
     async fn stop(self) {
         if let Some((stop, running)) = self.running {
             let _ = stop.send(());
@@ -171,16 +173,16 @@ fn warn_of_clear_text(config: &Config, listen: SocketAddr) {
         tracing::warn!(
             %listen,
             "KEYS CROSS THE NETWORK IN CLEAR: this listener is open to other machines and has no TLS. Set tls_cert and \
-             tls_key, or listen on loopback behind a proxy that has"
+             tls_key, or listen on loopback behind a proxy with TLS"
         );
     }
 }
 
-/// Raises the soft limit on open files to the hard one, and says so when it is still too low for `connections`.
+/// Raises the soft limit on open files to the hard limit, and warns if it is still too low for `connections`.
 fn raise_descriptor_limit(config: &Config) {
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let needed = count(config.limits.connections)
-        .saturating_add(count(config.outbound.lanes).saturating_mul(CONNECTIONS_OF_A_LANE))
+        .saturating_add(count(config.outbound.lanes).saturating_mul(CONNECTIONS_PER_QUEUE))
         .saturating_add(OTHER_DESCRIPTORS);
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) if limit < needed => tracing::warn!(

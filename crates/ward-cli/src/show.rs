@@ -1,4 +1,4 @@
-//! How results look: tables for people, JSON for scripts.
+//! The output of results: tables for people, JSON for scripts.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -10,29 +10,28 @@ use serde_json::{Map, Value, json};
 use ward::config::InForce;
 use ward::operator::Listed;
 
-/// Prints `text` and a line end. Who closed the pipe has read enough: that is no error.
+/// Prints `text` and a line end. A closed pipe is not an error: its reader has read enough.
 pub fn line(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// How a command shows what it did: tables and sentences for people, JSON for scripts.
+/// The output of a command: tables and sentences for people, JSON for scripts.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
     json: bool,
 }
 
 impl Output {
-    /// Makes an output for people, or one for scripts.
     pub const fn new(json: bool) -> Self {
         Self { json }
     }
 
-    /// Whether the output is JSON, for scripts.
     pub const fn is_json(self) -> bool {
         self.json
     }
 
-    /// Prints a failure and what caused it, on standard error. Some errors tell their cause themselves; it is not told twice.
+    /// Prints a failure and its causes on standard error. A cause that the failure's own text contains is not
+    /// repeated.
     pub fn failure(self, failure: &(dyn Error + 'static), code: &str) {
         let mut because = Vec::new();
         let mut told = failure.to_string();
@@ -48,7 +47,7 @@ impl Output {
         self.error(&failure.to_string(), code, &because);
     }
 
-    /// Prints an error with its causes on standard error: under `--json` as one object on one line.
+    /// Prints an error with its causes on standard error; with `--json` as one object on one line.
     pub fn error(self, message: &str, code: &str, because: &[String]) {
         let mut stderr = std::io::stderr();
         if self.json {
@@ -62,7 +61,7 @@ impl Output {
         }
     }
 
-    /// Prints a remark that is not the result, on standard error.
+    /// Prints a remark on standard error, apart from the result.
     pub fn remark(self, text: &str) {
         let mut stderr = std::io::stderr();
         let _ = if self.json {
@@ -72,7 +71,7 @@ impl Output {
         };
     }
 
-    /// Prints one thing: a field a line.
+    /// Prints one object, with one field per line.
     pub fn one(self, thing: &impl Serialize) -> Result<(), serde_json::Error> {
         let value = serde_json::to_value(thing)?;
         if self.json {
@@ -88,7 +87,7 @@ impl Output {
         Ok(())
     }
 
-    /// Prints many things: a thing a line, with these fields.
+    /// Prints a list of objects with these fields, one object per line.
     pub fn many(self, things: &impl Serialize, columns: &[&str]) -> Result<(), serde_json::Error> {
         let value = serde_json::to_value(things)?;
         if self.json {
@@ -104,19 +103,19 @@ impl Output {
         Ok(())
     }
 
-    /// Prints a page of a list.
+    /// Prints a page of a list, and how to get the next one.
     pub fn page<T: Serialize>(self, page: &Listed<T>, columns: &[&str]) -> Result<(), serde_json::Error> {
         if self.json {
             return self.one(page);
         }
         self.many(&page.items, columns)?;
         if let Some(next) = page.next {
-            self.remark(&format!("There are more: --after {next} continues."));
+            self.remark(&format!("There are more entries: --after {next} continues."));
         }
         Ok(())
     }
 
-    /// Prints the settings in force.
+    /// Prints the effective settings with their sources.
     pub fn settings(self, in_force: &[InForce]) -> Result<(), serde_json::Error> {
         let rows: Vec<Value> = in_force
             .iter()
@@ -129,11 +128,11 @@ impl Output {
     }
 }
 
-/// A bar on a terminal that shows how far long work is; elsewhere nothing.
+/// A progress bar on a terminal; on other outputs it prints nothing.
 pub struct Bar(ProgressBar);
 
 impl Bar {
-    /// One that nothing has moved yet.
+    /// A bar without progress yet.
     pub fn new() -> Self {
         let bar = ProgressBar::new(0);
         if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {eta} {msg}") {
@@ -142,20 +141,20 @@ impl Bar {
         Self(bar)
     }
 
-    /// Shows that `done` of `total` are done, and with what it goes on.
+    /// Shows that `done` of `total` are done, and the current work.
     pub fn at(&self, done: u64, total: u64, doing: &str) {
         self.0.set_length(total);
         self.0.set_position(done);
         self.0.set_message(doing.to_owned());
     }
 
-    /// Takes it away.
+    /// Removes the bar from the terminal.
     pub fn done(&self) {
         self.0.finish_and_clear();
     }
 }
 
-/// A value as a person reads it.
+/// A value as readable text.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => "–".to_owned(),

@@ -1,4 +1,4 @@
-//! What `ward serve` says when it is ready: where everything is, and how to get in.
+//! The message of `ward serve` when it is ready: the addresses, and how to create the first workspace.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use ward::config::{Bootstrap, Config};
 
 use crate::health::reachable;
 
-/// The text for standard output. `listen` and `metrics` are what the listeners really got.
+/// The text for standard output. `listen` and `metrics` are the actual addresses of the listeners.
 pub fn text(config: &Config, listen: SocketAddr, metrics: Option<SocketAddr>) -> String {
     let base = base_url(config, listen);
     let metrics = metrics.map_or_else(|| "off".to_owned(), |address| format!("http://{address}/metrics"));
@@ -28,7 +28,7 @@ pub fn text(config: &Config, listen: SocketAddr, metrics: Option<SocketAddr>) ->
     text
 }
 
-/// The same for scripts: one line.
+/// The same information for scripts, on one line.
 pub fn json(config: &Config, listen: SocketAddr, metrics: Option<SocketAddr>) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -39,7 +39,7 @@ pub fn json(config: &Config, listen: SocketAddr, metrics: Option<SocketAddr>) ->
     })
 }
 
-/// Where clients reach the API, without a slash at the end.
+/// The URL at which clients reach the API, without a slash at the end.
 fn base_url(config: &Config, listen: SocketAddr) -> String {
     config.public_url.clone().unwrap_or_else(|| {
         let scheme = if config.tls.is_some() { "https" } else { "http" };
@@ -47,19 +47,20 @@ fn base_url(config: &Config, listen: SocketAddr) -> String {
     })
 }
 
-/// How to make the first workspace. The lines need a POSIX shell, curl and sed; the second uses what the first found.
+/// Instructions for the first workspace. The lines need a POSIX shell, curl and sed; the second one uses the
+/// result of the first.
 fn getting_in(config: &Config, base: &str) -> String {
     let bearer = match config.bootstrap {
         Bootstrap::Open => "",
         Bootstrap::Token(_) => "-H \"authorization: Bearer $WARD_BOOTSTRAP_TOKEN\" ",
         Bootstrap::Closed => {
-            return "Nobody creates a workspace without a key (bootstrap is closed). The operator makes the first one:\n\n  \
+            return "Workspaces cannot be created without a key (bootstrap is closed). The operator creates the first one:\n\n  \
                     ward workspace create demo --name Demo\n  \
                     ward key issue demo --role owner --name first-key\n"
                 .to_owned();
         }
     };
-    // The time makes the slug new at every paste: slugs are taken for ever once claimed.
+    // The time makes the slug new for every paste: claimed slugs are taken for ever.
     let create = format!(
         "WORKSPACE_ID=$(curl -fsS {base}/v1/workspaces {bearer}-H 'content-type: application/json' \
          -d '{{\"slug\":\"demo-'$(date +%s)'\",\"name\":\"Demo\",\"environment\":\"development\"}}' \
@@ -70,7 +71,7 @@ fn getting_in(config: &Config, base: &str) -> String {
          -d '{{\"name\":\"first key\",\"duration_days\":90}}'"
     );
     format!(
-        "Create a workspace, then claim its owner key, which is shown this once:\n\n  {create}\n  {claim}\n"
+        "Create a workspace, then claim its owner key, which is shown only this once:\n\n  {create}\n  {claim}\n"
     )
 }
 

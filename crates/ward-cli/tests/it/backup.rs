@@ -1,4 +1,4 @@
-//! Backups of both engines, made while others write, tried out and put back.
+//! Backups of both engines: made while other processes write, checked, and restored.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -42,7 +42,7 @@ fn serve(folder: &Path, database: &str) -> Server {
     Server::of(command, tempfile::tempdir().unwrap())
 }
 
-/// Runs `work` while writers write everything there is to write, and some write down what they are told.
+/// Runs `work` while writers send every kind of write, and some of them record their answers.
 fn under_load<T>(mut server: Server, tenant: &Tenant, work: impl FnOnce(&Mutex<Vec<String>>) -> T) -> T {
     let (at, shared) = (server.address, Shared::default());
     let told = Mutex::new(Vec::new());
@@ -74,7 +74,7 @@ fn under_load<T>(mut server: Server, tenant: &Tenant, work: impl FnOnce(&Mutex<V
             assert!(busy, "the writers are stuck");
             let before = shared.acknowledged.load(Ordering::SeqCst);
             let done = work(&told);
-            assert!(shared.acknowledged.load(Ordering::SeqCst) > before, "nobody wrote meanwhile");
+            assert!(shared.acknowledged.load(Ordering::SeqCst) > before, "no write succeeded meanwhile");
             done
         }));
         shared.doomed.store(true, Ordering::SeqCst);
@@ -90,7 +90,7 @@ fn holds(look: &Look, slugs: &[String]) {
     }
 }
 
-/// A finished call of a tenant with a connector: a delivery.
+/// Reports a finished call of a tenant with a connector, which creates a delivery.
 fn owe(at: SocketAddr, tenant: &Tenant) {
     let workspace = format!("/v1/workspaces/{}", tenant.id);
     let call = json!({ "status": "completed", "caller_id": "+15550199", "direction": "inbound" });
@@ -151,7 +151,8 @@ fn a_backup_beside_writers_holds_what_was_acknowledged_and_serves() {
             let count = look.number(&format!("SELECT count(*) FROM {}", row["table"].as_str().unwrap()));
             assert_eq!(row["rows"], count, "{row}");
         }
-        // What was not sent by then may have been sent since: the EHR is asked before anything is sent.
+        // Unsent deliveries of the backup may have been sent since. So the EHR is asked before anything is
+        // sent.
         assert_eq!(look.number("SELECT count(*) FROM deliveries WHERE NOT maybe_sent"), 0);
         assert!(look.number("SELECT count(*) FROM deliveries") > 0);
         drop(look);
@@ -187,7 +188,7 @@ fn what_cannot_be_backed_up_or_restored_is_said_and_touches_nothing() {
     refused(&ward(&["backup", "--database", "postgres://db/ward", "--to", "b.db"]), "docs/operate/backup.md");
     refused(&ward(&["restore", "--check", "mine.txt"]), "is not a SQLite file");
     refused(&ward(&["restore", "--check", "missing.db"]), "missing.db");
-    // A database that is served is no backup of itself: its last commits are beside it.
+    // A database in use is not a backup of itself: its last commits are in the log beside it.
     refused(&ward(&["restore", "--check", "ward.db"]), "-wal");
 
     printed(&ward(&["backup", "--to", "b.db", "--json"]));
@@ -246,7 +247,7 @@ fn a_dump_of_postgresql_beside_writers_is_whole_and_a_quiet_one_equal() {
     look.assert_whole("dumped beside writers");
     holds(&look, &before);
 
-    // The server was killed: what it had begun, PostgreSQL has ended by now or never will.
+    // The server was killed. PostgreSQL has ended its open transactions by now, or never will.
     let quiet = fresh();
     shared().sql(format!(
         "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{}'",
@@ -271,7 +272,7 @@ fn a_base_backup_and_the_archived_log_bring_a_moment_back() {
     let url = archived.server.url("ward");
     let server = replica(&url, "127.0.0.1:0", 0);
     let tenant = Tenant::new(server.address, "acme");
-    // The backup is made beside writers, and what they wrote during it and after is in the log alone.
+    // The backup is made beside writers. Their writes during and after it are in the log alone.
     let (base, told) = under_load(server, &tenant, |told| {
         let base = archived.base_backup();
         (base, told.lock().unwrap().clone())

@@ -1,4 +1,4 @@
-//! What stands between Ward and its database: a pooler, and a network that fails at the worst moment.
+//! Connections between Ward and its database: a pooler, and a network that fails at the worst time.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ postgres_only!(a_commit_whose_answer_was_lost_is_told_as_unknown_and_repeated_on
 fn a_commit_whose_answer_was_lost_is_told_as_unknown_and_repeated_once() {
     let (proxy, database) = (Proxy::start(shared()), shared().database());
     let through = format!("postgres://ward@127.0.0.1:{}/{}", proxy.port, database.name);
-    // Ordinary for the other replica: it is the network of one that fails.
+    // The other replica has an ordinary connection: only one replica's network fails.
     let servers = [replica(&through, "127.0.0.1:0", 0), replica(&database.url, "127.0.0.1:0", 0)];
     let [at, other] = servers.each_ref().map(|server| server.address);
     let tenant = Tenant::new(at, "acme");
@@ -41,8 +41,8 @@ fn a_commit_whose_answer_was_lost_is_told_as_unknown_and_repeated_once() {
         let lost = call.ask(at);
         assert_eq!((lost.status, lost.text("error_code")), (503, "outcome_unknown"), "{lost:?}");
         assert!(lost.has("retry-after"), "{lost:?}");
-        assert_eq!((proxy.cuts(), count()), (index + 1, 1), "it was cut at another moment");
-        // On the same replica, whose connection is gone, and on another one.
+        assert_eq!((proxy.cuts(), count()), (index + 1, 1), "it was cut at another time");
+        // The retry goes to the same replica, whose connection is gone, and to another one.
         let again = call.ask(at);
         assert!(again.status == 201 && again.has("idempotency-replayed"), "{again:?}");
         let elsewhere = call.ask(other);

@@ -1,4 +1,4 @@
-//! A client that knows exactly how far each request came: not sent, sent and cut, or answered.
+//! A client that knows exactly how far each request came: not sent, sent and cut off, or answered.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// No answer takes longer than a server lets a request take, which is 15 s; the rest is for a busy machine. A client that
-/// waited for ever would hide a hang.
+/// A server allows a request 15 s; the rest is for a busy machine. Without this limit the client would hide a
+/// hang.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
@@ -27,16 +27,16 @@ impl Answer {
     }
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Gone {
-    /// Nobody listens: nothing was sent.
+    /// No server listens, so no byte was sent.
     Refused,
-    /// It was sent, or part of it, and the connection broke.
+    /// The request was sent at least in part, and then the connection broke.
     Cut,
 }
 
-/// One request.
+/// One request to a server.
 #[derive(Clone, Default)]
 pub struct Call {
     method: &'static str,
@@ -102,7 +102,7 @@ impl Call {
         Ok(stream)
     }
 
-    /// Sends it over a connection of its own.
+    /// Sends the request over a connection of its own.
     pub fn attempt(&self, to: SocketAddr) -> Result<Answer, Gone> {
         let mut stream = self.sent(to)?;
         let mut answer = Vec::new();
@@ -128,13 +128,13 @@ impl Call {
         Ok(Answer { status, head: head.to_owned(), body: serde_json::from_str(body).unwrap_or(Value::Null) })
     }
 
-    /// Sends it to a server that must answer.
+    /// Sends the request to a server that must answer.
     #[track_caller]
     pub fn ask(&self, to: SocketAddr) -> Answer {
         self.attempt(to).unwrap_or_else(|gone| panic!("{} {}: {gone:?}", self.method, self.path))
     }
 
-    /// Sends it and hangs up when `enough` says so, without reading the answer.
+    /// Sends the request, and hangs up after `enough` without reading the answer.
     pub fn cut(&self, to: SocketAddr, enough: impl FnOnce()) {
         let stream = self.sent(to).unwrap();
         enough();

@@ -1,4 +1,4 @@
-//! The operator's commands: what they need, what they leave alone, and how they tell a failure.
+//! The operator's commands: their needs, the files that they leave alone, and their errors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,14 +19,15 @@ fn serve(folder: tempfile::TempDir, more: &[&str]) -> Server {
     Server::of(command, folder)
 }
 
-/// The folder of a server that is stopped first.
+/// The folder of a server, which is stopped first.
 fn folder_of(mut server: Server) -> tempfile::TempDir {
     let folder = std::mem::replace(&mut server.folder, tempfile::tempdir().unwrap());
     server.stopped();
     folder
 }
 
-/// Every file with its bytes. Left out is the shared memory that SQLite keeps beside an open file, and an empty log.
+/// Every file with its bytes, without an empty log and the shared memory that SQLite keeps beside an open
+/// file.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     std::fs::read_dir(folder)
         .unwrap()
@@ -43,7 +44,7 @@ fn printed(folder: &Path, arguments: &[&str]) -> Value {
     serde_json::from_slice(&done.stdout).unwrap()
 }
 
-/// The error that a command prints with `--json`, on the last line of standard error, and the exit code.
+/// The error that a command prints with `--json` on the last line of standard error, and the exit code.
 fn error_of(folder: &Path, arguments: &[&str]) -> (Value, i32) {
     let done = run(folder, &[arguments, &["--json"]].concat());
     let said = text(&done.stderr);
@@ -137,7 +138,7 @@ fn a_server_without_its_key_refuses_and_names_the_file() {
         assert!(said.contains(expected), "{expected}: {said}");
     }
     assert!(!key.exists(), "no key is made beside a database that was used with another one");
-    // Key commands do not need it: a leaked key can be ended at once.
+    // Key commands do not need it: a leaked key can be revoked at once.
     let minted = printed(folder.path(), &["key", "issue", "acme", "--role", "viewer", "--name", "a ticket"]);
     let key_id = minted["key_id"].as_str().unwrap();
     assert_eq!(printed(folder.path(), &["key", "revoke", key_id])["key_id"], key_id);
@@ -147,7 +148,7 @@ fn a_server_without_its_key_refuses_and_names_the_file() {
     serve(folder, &[]).stopped();
 }
 
-/// A workspace with two sealed values; the ids of the workspace and of its integration, and the owner's key.
+/// Creates a workspace with two sealed values; returns the tenant and the id of the integration.
 fn with_secrets(server: &Server) -> (Tenant, String) {
     let tenant = Tenant::new(server.address, "acme");
     let auth = json!({ "type": "bearer_token", "bearer_token_value": { "value": "a-bearer-to-seal" } });
@@ -319,7 +320,7 @@ fn every_failure_is_json_where_json_is_asked_for() {
         assert_eq!((&error["code"], exited), (&json!(code), exit), "{arguments:?}: {error}");
         assert!(!error["message"].as_str().unwrap().is_empty());
     }
-    // The flag may stand before the command as well.
+    // The flag may also come before the command.
     let done = run(folder.path(), &["--json", "workspace", "list"]);
     assert!(text(&done.stderr).contains("{\"error\":"), "{done:?}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "a failed command leaves no file");
@@ -407,7 +408,7 @@ fn on_a_terminal(folder: &Path, command: &str, no_color: Option<&str>) -> String
 #[test]
 fn a_terminal_gets_colours_unless_no_color_is_set() {
     let folder = tempfile::tempdir().unwrap();
-    // The server logs where its key is, and ends at once because its metrics have no place.
+    // The server logs the path of its key, and ends at once because its metrics address is not available.
     let serve =
         format!("{WARD} serve --listen 127.0.0.1:0 --metrics-listen 192.0.2.1:1 --database sqlite:$NAME.db");
     for command in [format!("{WARD} --help"), serve] {
@@ -427,7 +428,7 @@ fn doctor(folder: &Path, more: &[&str]) -> (Vec<Value>, i32) {
     (printed["findings"].as_array().unwrap().clone(), done.status.code().unwrap())
 }
 
-/// The problems among findings, each with what to do.
+/// The problems among the findings, each with its remedy.
 fn problems(found: &[Value]) -> Vec<(&str, &str, &str)> {
     found
         .iter()
@@ -477,7 +478,7 @@ fn the_doctor_says_ok_or_what_to_do() {
     );
     let before = files(folder.path());
 
-    // Without its key, and with another one.
+    // First without its key, and then with another one.
     let key = folder.path().join("ward.key");
     let kept = std::fs::read_to_string(&key).unwrap();
     std::fs::remove_file(&key).unwrap();

@@ -1,4 +1,4 @@
-//! `ward db copy`: from a file to a server, and nothing lost on the way.
+//! `ward db copy`: from a file to a server without loss.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -24,7 +24,7 @@ fn small() -> Server {
 }
 
 fn copy(folder: &Path, to: &str) -> Output {
-    // By the setting, as an operator would whose URL holds a password.
+    // The setting names the target, as an operator would do it whose URL holds a password.
     ward(folder, &["db", "copy", "--from", "sqlite:ward.db", "--json"])
         .env("WARD_DATABASE", to)
         .env("WARD_MASTER_KEY", MASTER_KEY)
@@ -32,7 +32,7 @@ fn copy(folder: &Path, to: &str) -> Output {
         .unwrap()
 }
 
-/// Fills every table through the API; the owner's tenant and the keys that must work afterwards.
+/// Fills every table through the API; returns the owner's tenant and the keys that must work afterwards.
 fn fill(server: &Server) -> (Tenant, Vec<String>) {
     let at = server.address;
     let tenant = Tenant::new(at, "acme");
@@ -59,7 +59,7 @@ fn fill(server: &Server) -> (Tenant, Vec<String>) {
     by_owner(Call::post(format!("{workspace}/provision"), json!({})));
     let numbers = json!({ "numbers": ["+15550100", "+4915112345678"] });
     by_owner(Call::put(format!("{workspace}/test-caller-numbers"), numbers));
-    // A finished call is owed to the connector, which waits for its settings.
+    // A finished call creates a delivery for the connector, which waits for its settings.
     let calls = format!("/v1/{}/calls", tenant.id);
     for (sid, caller) in [("CA1", "+15550199"), ("CA2", "+15550100")] {
         let report = json!({ "status": "completed", "caller_id": caller, "direction": "inbound",
@@ -72,7 +72,7 @@ fn fill(server: &Server) -> (Tenant, Vec<String>) {
     let own = json!({ "name": "own", "display_name": "Own", "base_url": "https://ehr.example.com", "auth": bearer });
     by_owner(Call::post(format!("/v1/{}/integrations", tenant.id), own));
     by_owner(Call::post(format!("{workspace}/invitations"), json!({ "role": "viewer" })));
-    // One that waits for its claim, one refusal for the audit, one archived.
+    // One workspace waits for its claim, one refusal is audited, and one workspace is archived.
     assert_eq!(Call::post("/v1/workspaces", new_workspace("waiting")).ask(at).status, 201);
     let other_end = if tenant.key.ends_with('x') { 'y' } else { 'x' };
     assert_eq!(Call::get("/v1/auth/me").by(&format!("{}{other_end}", &tenant.key[..75])).ask(at).status, 401);
@@ -82,7 +82,7 @@ fn fill(server: &Server) -> (Tenant, Vec<String>) {
     (tenant, keys)
 }
 
-/// What an owner can see, all of it.
+/// Everything that an owner can see.
 fn view(at: std::net::SocketAddr, tenant: &Tenant) -> Vec<Value> {
     let workspace = format!("/v1/workspaces/{}", tenant.id);
     let paths = [
@@ -96,7 +96,7 @@ fn view(at: std::net::SocketAddr, tenant: &Tenant) -> Vec<Value> {
     let seen = paths.map(|path| {
         let mut answer = Call::get(&*path).by(&tenant.key).ask(at);
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
-        // The one thing that looking changes.
+        // Reading changes only this field.
         for item in answer.body["items"].as_array_mut().into_iter().flatten() {
             item.as_object_mut().unwrap().remove("last_used_at");
         }
@@ -123,8 +123,9 @@ fn unfinished(target: &Database) -> i64 {
     target.number("SELECT count(*) FROM schema_steps WHERE migration = 'unfinished copy'")
 }
 
-/// Tables that need more than this test's tenant: people who sign in elsewhere, an EHR that answers, a place for exports,
-/// many rows that end, a limit of an operator's. The same code copies them as the rest.
+/// Tables that need more than this test's tenant: users of an identity provider, an EHR that answers, a
+/// folder for exports, many expired rows, a limit set by an operator. The same code copies them as the
+/// others.
 const NOT_FILLED: [&str; 8] = [
     "audit_export_queue",
     "audit_exports",
@@ -164,7 +165,7 @@ fn a_whole_installation_moves_up_and_goes_on() {
     for key in &keys {
         assert_eq!(Call::get("/v1/auth/me").by(key).ask(up.address).status, 200);
     }
-    // What was answered before the move is repeated after it, secrets included.
+    // Answers from before the move are replayed after it, secrets included.
     for (path, body) in
         [("/v1/me/workspaces".to_owned(), new_workspace("second")), (tenant.keys(), new_key("admin"))]
     {
@@ -186,7 +187,7 @@ fn a_copy_that_was_interrupted_is_not_served_and_is_begun_anew() {
     let (tenant, _) = fill(&server);
     let folder = moved_out(server);
     let target = shared().database();
-    // A row in the way of the last table but not of the first ones: the copy stops between.
+    // A row blocks the last table but not the first ones, so the copy stops in between.
     let migrate = ward(folder.path(), &["migrate"])
         .env("WARD_DATABASE", &target.url)
         .env("WARD_MASTER_KEY", MASTER_KEY)
@@ -208,7 +209,7 @@ fn a_copy_that_was_interrupted_is_not_served_and_is_begun_anew() {
         .output()
         .unwrap();
     assert_eq!(served.status.code(), Some(1), "half an installation is served");
-    assert!(text(&served.stderr).contains("not finished"), "{}", text(&served.stderr));
+    assert!(text(&served.stderr).contains("did not finish"), "{}", text(&served.stderr));
 
     target.run("DROP TRIGGER stop ON workspaces");
     tables(&copy(folder.path(), &target.url));

@@ -1,4 +1,4 @@
-//! A replica killed in the middle of its work.
+//! A replica is killed in the middle of its work.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -66,7 +66,7 @@ fn a_replica_killed_in_a_storm_of_writes_loses_nothing_and_leaves_nothing_half_d
         };
         assert_eq!(there.status, 200, "acknowledged and lost: {answer}");
     }
-    // Exactly what was acknowledged and nothing beside it: no repeat was done twice, nothing stands half.
+    // There is exactly what was acknowledged and nothing else: no retry ran twice, and nothing is half done.
     let expected = i64::try_from(half).unwrap() + 1;
     for (table, rows) in [
         ("workspaces", expected),

@@ -1,8 +1,8 @@
-//! A disk of a server's own that the test can fill, empty and forbid to be written to.
+//! A disk for one server that the test can fill, empty and make read-only.
 //!
-//! It is a small tmpfs in a mount namespace of its own: nothing of it is seen outside, nothing is left behind, and where
-//! user namespaces are allowed it needs no root. Where neither can be had, limits of the process stand in for it, and that
-//! is said loudly: then writes fail as on a broken disk rather than a full one.
+//! It is a small tmpfs in a mount namespace of its own. Nothing outside sees it, and nothing remains of it.
+//! It needs no root where user namespaces are allowed. Where neither is available, limits of the process
+//! replace it, and the test prints a warning. Writes then fail as on a broken disk instead of a full one.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -16,17 +16,18 @@ use crate::replicas::report;
 use crate::support::{Server, WARD, text};
 
 const SIZE: &str = "8m";
-/// How much is left when a disk is filled up to the last writes.
+/// The space that remains when a disk is filled up to the last writes.
 const LEFT: u64 = 192 << 10;
 
-/// Whether limits are to stand in for disks even where real ones can be had: to test that they can.
+/// Whether limits should replace disks even where real ones are available, so that this can be tested too.
 fn stood_in_for() -> bool {
     std::env::var_os("WARD_TEST_NO_DISK").is_some()
 }
 
 pub struct Disk {
     folder: TempDir,
-    /// Who keeps the namespace, and whether it is in a user namespace too; `None`: there is no disk.
+    /// The process that keeps the namespace, and whether it is in a user namespace too; `None`: there is no
+    /// disk.
     keeper: Option<(Child, bool)>,
 }
 
@@ -80,7 +81,7 @@ impl Disk {
         self.keeper.is_some()
     }
 
-    /// Where its files are, seen from outside.
+    /// The path of its files, as seen from outside.
     pub fn path(&self) -> PathBuf {
         match &self.keeper {
             Some((keeper, _)) => {
@@ -91,7 +92,7 @@ impl Disk {
         }
     }
 
-    /// A copy of the database on it. SQLite itself does not find its way in from outside.
+    /// A copy of its database. SQLite itself cannot open the files from outside.
     pub fn copied(&self) -> TempDir {
         let image = tempfile::tempdir().unwrap();
         for name in ["ward.db", "ward.db-wal"] {
@@ -103,7 +104,8 @@ impl Disk {
         image
     }
 
-    /// A command that sees the disk and stands on it. It does not end by a signal when a file grows past a limit.
+    /// A command with the disk as its working directory. A file that grows past a limit does not end it by a
+    /// signal.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let enter = "trap '' XFSZ; cd \"$1\" && shift && exec \"$@\"";
         let mut command = match &self.keeper {
@@ -123,12 +125,12 @@ impl Disk {
         command
     }
 
-    /// `ward` on this disk.
+    /// The `ward` command on this disk.
     pub fn ward(&self, arguments: &[&str]) -> Command {
         self.command(WARD, arguments)
     }
 
-    /// A server whose log is on the disk too, as it is with many.
+    /// A server whose log is on the disk too, a common setup.
     pub fn serve(&self) -> Server {
         let log_here = ["-c", "exec \"$@\" 2>>log", "sh", WARD];
         let serve = ["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off"];
@@ -140,7 +142,7 @@ impl Disk {
         self.path().join("ballast")
     }
 
-    /// Fills it up to the last few writes.
+    /// Fills the disk except for the last few writes.
     pub fn nearly_fill(&self, server: &Server) {
         if !self.is_real() {
             let wal = self.path().join("ward.db-wal").metadata().unwrap().len();
@@ -151,7 +153,7 @@ impl Disk {
         ballast.set_len(ballast.metadata().unwrap().len().checked_sub(LEFT).unwrap()).unwrap();
     }
 
-    /// Fills it to the last byte.
+    /// Fills the disk to the last byte.
     pub fn fill(&self, server: &Server) {
         if !self.is_real() {
             let wal = self.path().join("ward.db-wal").metadata().unwrap().len();
@@ -163,7 +165,7 @@ impl Disk {
         }
     }
 
-    /// Makes room again.
+    /// Deletes the filling, so that there is room again.
     pub fn make_room(&self, server: &Server) {
         if self.is_real() {
             std::fs::remove_file(self.ballast()).unwrap();
@@ -172,7 +174,7 @@ impl Disk {
         }
     }
 
-    /// Mounts it read-only, or writable again. Nobody may have a file on it open for writing.
+    /// Mounts the disk read-only or writable. No process may have a file on it open for writing.
     pub fn remount(&self, how: &str) {
         let folder = self.folder.path().display().to_string();
         let mut mount =
@@ -198,8 +200,8 @@ pub fn limit(server: &Server, soft: &str) {
     assert!(done.status.success(), "{}", text(&done.stderr));
 }
 
-/// Forbids all writing to files that are open already, as a disk does that went read-only under a server: by their
-/// immutable flag where the file system heeds it. Gives them back when dropped.
+/// Forbids all writes to files that are already open, like a disk that becomes read-only under a server. It
+/// sets their immutable flag if the file system supports that, and removes it when dropped.
 pub struct ReadOnly<'s> {
     files: Option<Vec<PathBuf>>,
     server: &'s Server,
@@ -211,7 +213,7 @@ impl<'s> ReadOnly<'s> {
         let flagged = Self { files: Some(files.clone()), server };
         let set = !stood_in_for()
             && Command::new("chattr").arg("+i").args(&files).output().is_ok_and(|done| done.status.success());
-        // Heeded by this file system, if not even root can open it for writing any more.
+        // The file system supports the flag if not even root can open the file for writing.
         if set && File::options().write(true).open(&files[0]).is_err() {
             return flagged;
         }

@@ -13,22 +13,22 @@ use crate::replicas::report;
 
 const WRITERS: usize = 6;
 
-/// What the writers saw.
+/// The answers that the writers got.
 #[derive(Default)]
 struct Seen {
-    /// Slug and id of each acknowledged creation, and when it was.
+    /// The slug, the id and the time of each acknowledged creation.
     done: Mutex<Vec<(String, String, Instant)>>,
     count: AtomicUsize,
     unavailable: AtomicUsize,
     unknown: AtomicUsize,
     replayed: AtomicUsize,
-    /// Reads that were answered.
+    /// The number of reads that succeeded.
     read: AtomicUsize,
-    /// Reads that were told to come again.
+    /// The number of reads that were told to retry.
     unread: AtomicUsize,
 }
 
-/// Reads what was acknowledged until told to stop: it is there, or the database is not.
+/// Reads acknowledged workspaces until stopped: each is there, or the database is unavailable.
 fn read(addresses: &[std::net::SocketAddr], tenant: &Tenant, seen: &Seen, stop: &AtomicBool) {
     for round in 0..1_000_000 {
         if stop.load(Ordering::SeqCst) {
@@ -52,7 +52,7 @@ fn read(addresses: &[std::net::SocketAddr], tenant: &Tenant, seen: &Seen, stop: 
     }
 }
 
-/// Creates until told to stop, repeating each creation with its key until it is answered for good.
+/// Creates workspaces until stopped, retrying each creation with its key until it has a final answer.
 fn write(writer: usize, addresses: &[std::net::SocketAddr], tenant: &Tenant, seen: &Seen, stop: &AtomicBool) {
     for number in 0..100_000 {
         if stop.load(Ordering::SeqCst) {
@@ -92,11 +92,11 @@ fn a_failover_loses_no_acknowledged_write_and_doubles_none() {
 
 postgres_only!(a_frozen_primary_holds_nobody_up_once_its_standby_is_promoted, blocking);
 fn a_frozen_primary_holds_nobody_up_once_its_standby_is_promoted() {
-    // Its connections stay, and its system accepts more for it, of which nobody hears anything.
+    // Its connections stay, and its operating system accepts more for it, but no process answers them.
     fail_over("frozen", |pair| pair.primary.freeze());
 }
 
-/// Ends the primary in some way under load, promotes the standby, and looks for what was acknowledged.
+/// Ends the primary under load, promotes the standby, and looks for the acknowledged writes.
 fn fail_over<T>(how: &str, end: impl Fn(&Pair) -> T) {
     let pair = Pair::start();
     pair.primary.sql("CREATE DATABASE ward");
@@ -124,7 +124,7 @@ fn fail_over<T>(how: &str, end: impl Fn(&Pair) -> T) {
             assert!(more(100), "the writers are stuck before the failover");
             let killed = Instant::now();
             let ended = end(&pair);
-            // Nobody takes writes now: the writers must be told so, and not hang.
+            // No server takes writes now: the writers must be told so instead of hanging.
             let told = (0..12_000).any(|_| {
                 std::thread::sleep(Duration::from_millis(5));
                 let told = seen.unavailable.load(Ordering::Relaxed) + seen.unknown.load(Ordering::Relaxed);
@@ -134,12 +134,12 @@ fn fail_over<T>(how: &str, end: impl Fn(&Pair) -> T) {
             pair.promote();
             let (wrote, read) = (seen.count.load(Ordering::SeqCst), seen.read.load(Ordering::SeqCst));
             assert!(more(wrote + 100), "the writers are stuck after the failover");
-            // A read that was under way when the primary froze ends with its own time, after many a write.
+            // A read that was running when the primary froze ends at its own time limit, after many writes.
             let reads = (0..12_000).any(|_| {
                 std::thread::sleep(Duration::from_millis(5));
                 seen.read.load(Ordering::SeqCst) > read
             });
-            assert!(reads, "nobody reads after the failover");
+            assert!(reads, "no read succeeds after the failover");
             drop(ended);
             killed
         }));
@@ -152,7 +152,7 @@ fn fail_over<T>(how: &str, end: impl Fn(&Pair) -> T) {
     let first_after =
         done.iter().find(|(_, _, at)| *at > killed + gap / 2).map_or(gap, |(_, _, at)| *at - killed);
 
-    // Every acknowledged creation is there as it was acknowledged, and each was done once.
+    // Every acknowledged creation is there as acknowledged, and each was done once.
     let mut there = std::collections::HashMap::new();
     let mut token = 0;
     for _ in 0..10_000 {
@@ -171,7 +171,7 @@ fn fail_over<T>(how: &str, end: impl Fn(&Pair) -> T) {
     for (slug, id, _) in &done {
         assert_eq!(there.get(slug), Some(id), "{slug} was acknowledged");
     }
-    assert_eq!(there.len(), done.len() + 1, "what nobody was told of");
+    assert_eq!(there.len(), done.len() + 1, "a creation that was not acknowledged");
     report(&format!(
         "failover, primary {how}: longest write gap {gap:?}, first write {first_after:?} after that; {} acknowledged, none lost, \
          none doubled; {} answers said 503, {} outcome unknown; {} repeats found their first done; {} reads were right, {} said 503",

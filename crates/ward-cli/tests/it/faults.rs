@@ -1,4 +1,5 @@
-//! The disk full, or read-only, under real servers: what clients are told, and that nothing acknowledged is lost.
+//! The disk becomes full, or read-only, under real servers: the clients' answers, and that no acknowledged
+//! write is lost.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -14,7 +15,7 @@ use crate::support::{Server, text, ward};
 
 const WRITERS: usize = 4;
 
-/// A creation that can be repeated.
+/// A creation that can be retried safely.
 fn creation(tenant: &Tenant, slug: &str) -> Call {
     Call::post("/v1/me/workspaces", new_workspace(slug))
         .by(&tenant.key)
@@ -28,7 +29,8 @@ fn not_now(answer: &Answer, codes: &[&str]) {
     assert!(codes.contains(&answer.text("error_code")), "{answer:?}");
 }
 
-/// Creates, from several sides, until each is told "not now": the slugs that were acknowledged and those that were not.
+/// Creates workspaces from several threads until each gets 503; returns the acknowledged slugs and the
+/// refused ones.
 fn write_until_refused(
     at: SocketAddr,
     tenant: &Tenant,
@@ -58,7 +60,7 @@ fn reads_go_on(server: &Server, tenant: &Tenant) {
         let answer = Call::get(path).by(&tenant.key).ask(at);
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
     }
-    // Readers that open a connection of their own only now.
+    // These readers open new connections now.
     let answers =
         at_once((0..8).collect(), |_: usize| Call::get("/v1/workspaces").by(&tenant.key).ask(at).status);
     assert_eq!(answers, [200; 8]);
@@ -71,13 +73,14 @@ fn on_a_full_disk_writes_wait_reads_go_on_and_room_is_all_it_takes() {
     let disk = Disk::new();
     let server = disk.serve();
     let tenant = Tenant::new(server.address, "acme");
-    // On a disk that is full, and not broken, nothing is unknown.
+    // On a disk that is full but not broken, no outcome is unknown.
     let codes: &[&str] = if disk.is_real() { &["unavailable"] } else { &["unavailable", "outcome_unknown"] };
 
     disk.nearly_fill(&server);
     let (mut made, mut refused) = write_until_refused(server.address, &tenant, "first", codes);
     assert!(!made.is_empty(), "it was full before it began");
-    // To the last byte, and what the refused ones had taken of the WAL: smaller writes still fit there.
+    // The disk is now full to the last byte, but smaller writes still fit into the WAL space of the refused
+    // ones.
     disk.fill(&server);
     let (still_made, still_refused) = write_until_refused(server.address, &tenant, "last", codes);
     made.extend(still_made);
@@ -99,7 +102,8 @@ fn on_a_full_disk_writes_wait_reads_go_on_and_room_is_all_it_takes() {
     }
     assert_eq!(rename("New").ask(server.address).status, 200);
 
-    // Full again, and killed there. It may refuse to start without room; with room it has everything.
+    // The disk is full again when the server is killed. It may refuse to start without room; with room it has
+    // everything.
     disk.nearly_fill(&server);
     let (more, _) = write_until_refused(server.address, &tenant, "second", codes);
     let mut server = server;
@@ -130,12 +134,12 @@ fn on_a_full_disk_writes_wait_reads_go_on_and_room_is_all_it_takes() {
 
 #[test]
 fn on_a_disk_that_turns_read_only_writes_wait_reads_go_on_and_writing_resumes() {
-    // Not on a tmpfs: only a file system on a disk heeds what forbids writing to open files.
+    // A tmpfs does not work here: only a file system on a disk can forbid writes to open files.
     let disk = Disk::of_the_system();
     let server = disk.serve();
     let tenant = Tenant::new(server.address, "acme");
     let read_only = ReadOnly::make(&disk.path(), &server);
-    // Whether the mark of the commit reached the disk is not told by an error that is not about room.
+    // An error that is not about room does not tell whether the mark of the commit reached the disk.
     let codes = ["unavailable", "outcome_unknown"];
     let (made, refused) = write_until_refused(server.address, &tenant, "first", &codes);
     assert_eq!(made, Vec::<String>::new(), "it can be written to");
@@ -212,9 +216,9 @@ fn every_rule_of_a_whole_database_can_be_broken() {
         look.assert_whole("before");
         look.run(damage);
         let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| look.assert_whole("broken")));
-        assert!(found.is_err(), "nobody notices: {damage}");
+        assert!(found.is_err(), "no rule notices: {damage}");
     }
-    // And what the rules do not see, the engine does.
+    // The engine itself detects damage that the rules do not see.
     let path = folder.join("broken-0.db");
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;

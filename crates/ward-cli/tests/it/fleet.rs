@@ -9,10 +9,10 @@ use ward_test_db::postgres::{Database, shared};
 use crate::client::{Answer, Call};
 use crate::support::{Server, ward};
 
-/// Servers of one installation have one master key.
+/// The one master key that all servers of an installation share.
 pub const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// A replica on the database at `url`, listening on `listen`, with its clock moved by so many seconds.
+/// A replica on the database at `url`, listening on `listen`, with its clock moved by `skew` seconds.
 pub fn replica(url: &str, listen: &str, skew: i64) -> Server {
     let folder = tempfile::tempdir().unwrap();
     let mut command = ward(folder.path(), &["serve", "--listen", listen, "--metrics-listen", "off"]);
@@ -30,7 +30,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// One replica for each skew, all started at the same moment.
+    /// One replica for each skew, all started at the same time.
     pub fn start(skews: &[i64]) -> Self {
         let database = shared().database();
         let servers = at_once(skews.to_vec(), |skew| replica(&database.url, "127.0.0.1:0", skew));
@@ -41,13 +41,13 @@ impl Fleet {
         self.servers[index % self.servers.len()].address
     }
 
-    /// One number from the database.
+    /// The number that a query of the database returns.
     pub fn count(&self, query: &str) -> i64 {
         self.database.number(query)
     }
 }
 
-/// Does `work` for all inputs at the same moment, each on a thread of its own; the results in the inputs' order.
+/// Runs `work` for all inputs at the same time, each on its own thread; the results have the inputs' order.
 pub fn at_once<I: Send, T: Send>(inputs: Vec<I>, work: impl Fn(I) -> T + Sync) -> Vec<T> {
     let start = Barrier::new(inputs.len());
     let (start, work) = (&start, &work);
@@ -73,7 +73,7 @@ pub fn new_key(role: &str) -> Value {
     json!({ "duration_days": 30, "role": role })
 }
 
-/// A tenant: its workspace's id, and its owner's key.
+/// A tenant: its workspace's id and its owner's key.
 #[derive(Clone)]
 pub struct Tenant {
     pub id: String,
@@ -91,12 +91,12 @@ impl Tenant {
         Self { id, key }
     }
 
-    /// The path of its keys.
+    /// The path of the tenant's keys.
     pub fn keys(&self) -> String {
         format!("/v1/{}/api-keys", self.id)
     }
 
-    /// Mints a key.
+    /// Creates a key with this role.
     pub fn mint(&self, at: SocketAddr, role: &str) -> Answer {
         let minted = Call::post(self.keys(), new_key(role)).by(&self.key).ask(at);
         assert_eq!(minted.status, 201, "{minted:?}");
@@ -104,7 +104,7 @@ impl Tenant {
     }
 }
 
-/// How many of the answers have each of these statuses; no answer has another.
+/// The number of answers with each of these statuses; no answer has another status.
 #[track_caller]
 pub fn tally<const N: usize>(answers: &[Answer], statuses: [u16; N]) -> [usize; N] {
     for answer in answers {

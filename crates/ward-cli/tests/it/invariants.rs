@@ -1,6 +1,6 @@
-//! What must be true of a database whatever happened to its servers: every write is whole.
+//! Rules that hold for a database after any history of its servers: every write is complete.
 //!
-//! Each rule is a query that counts what breaks it, in SQL that both engines read.
+//! Each rule is a query in portable SQL that counts the violations.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use ward_test_db::postgres;
 
 use crate::replicas::report;
 
-/// What a row must have beside it, and the count of rows that have it not.
+/// Each rule's statement, and the query that counts its violations.
 const RULES: &[(&str, &str)] = &[
     (
         "a workspace has the event that made it",
@@ -52,7 +52,7 @@ const RULES: &[(&str, &str)] = &[
            SELECT 1 FROM memberships m WHERE m.workspace_id = w.id AND m.role = 'owner')",
     ),
     (
-        "an archived workspace has the event that ended it, and is in nobody's list",
+        "an archived workspace has the event that ended it, and is in no member's list",
         "SELECT count(*) FROM workspaces w WHERE w.state = 'archived' AND (NOT EXISTS (SELECT 1 FROM audit_events e \
            WHERE e.workspace_id = w.id AND e.action = 'workspace.archive') \
            OR EXISTS (SELECT 1 FROM memberships m WHERE m.workspace_id = w.id AND m.position > 0))",
@@ -99,7 +99,7 @@ const RULES: &[(&str, &str)] = &[
         "SELECT count(*) FROM memberships m WHERE NOT EXISTS (SELECT 1 FROM principals p WHERE p.id = m.principal_id)",
     ),
     (
-        "no place in a list is behind its guard row",
+        "no position in a list is behind its guard row",
         "SELECT (SELECT count(*) FROM api_keys k JOIN workspaces w ON w.id = k.workspace_id WHERE k.position > w.last_position) \
               + (SELECT count(*) FROM seats s JOIN workspaces w ON w.id = s.workspace_id WHERE s.seat > w.last_position) \
               + (SELECT count(*) FROM memberships m JOIN principals p ON p.id = m.principal_id WHERE m.position > p.last_position)",
@@ -129,7 +129,7 @@ const RULES: &[(&str, &str)] = &[
            OR coalesce(e.times, 0) <> CASE WHEN c.finished THEN 1 ELSE 0 END",
     ),
     (
-        "what a call owes is there, once, and no other delivery",
+        "a call's delivery is there, once, and there is no other delivery",
         "SELECT count(*) FROM calls c WHERE CASE WHEN c.sync = 'owed' THEN 1 ELSE 0 END <> (SELECT count(*) FROM deliveries d \
            WHERE d.workspace_id = c.workspace_id AND d.call_id = c.id)",
     ),
@@ -139,7 +139,7 @@ const RULES: &[(&str, &str)] = &[
            AND c.id = d.call_id AND c.finished AND c.direction = d.direction AND c.direction IN ('inbound', 'outbound'))",
     ),
     (
-        "what is still to be sent is in the queue of a lane",
+        "a delivery that is still to be sent is in an integration queue",
         "SELECT count(*) FROM deliveries d WHERE d.state IN ('pending', 'sending') AND (NOT EXISTS (\
            SELECT 1 FROM delivery_queue q WHERE q.workspace_id = d.workspace_id AND q.integration_id = d.integration_id \
              AND q.delivery_id = d.id) \
@@ -147,23 +147,24 @@ const RULES: &[(&str, &str)] = &[
              AND l.integration_id = d.integration_id))",
     ),
     (
-        "only what is still to be sent is in a queue",
+        "only deliveries that are still to be sent are in a queue",
         "SELECT count(*) FROM delivery_queue q WHERE NOT EXISTS (SELECT 1 FROM deliveries d \
            WHERE d.workspace_id = q.workspace_id AND d.id = q.delivery_id AND d.state IN ('pending', 'sending'))",
     ),
     (
-        "a repeat has its answer",
+        "a remembered request has its answer",
         "SELECT count(*) FROM idempotency i WHERE i.status = 0 OR (i.body IS NULL AND NOT i.sealed)",
     ),
 ];
 
-/// A database looked at from beside its servers, or without one.
+/// Reads a database beside its servers, or without one.
 pub enum Look {
     File {
         db: Db,
         runtime: Runtime,
     },
-    /// By sessions of its own, which plan freely: what Ward tells its sessions is for look-ups, and these are not.
+    /// Uses sessions of its own that plan freely: Ward's planner settings suit look-ups, and these queries
+    /// are not.
     Server {
         url: String,
     },
@@ -182,13 +183,13 @@ impl Look {
         Self::File { db, runtime }
     }
 
-    /// One number.
+    /// The number that a query returns.
     pub fn number(&self, sql: &str) -> i64 {
         let found = self.lines(&format!("SELECT CAST(({sql}) AS text)"));
         found[0].parse().unwrap()
     }
 
-    /// Rows of one text.
+    /// The rows of a query with one text column.
     pub fn lines(&self, sql: &str) -> Vec<String> {
         match self {
             Self::Server { url } => postgres::lines(url, sql),
@@ -201,7 +202,7 @@ impl Look {
         }
     }
 
-    /// Changes rows past every rule.
+    /// Changes rows without any of Ward's rules.
     pub fn run(&self, sql: &str) {
         match self {
             Self::Server { url } => drop(postgres::lines(url, sql)),
@@ -213,7 +214,7 @@ impl Look {
         }
     }
 
-    /// Every rule holds, and nothing is broken that the engine itself can find. `when` is told in a failure.
+    /// Checks that every rule holds and that the engine itself finds no damage. A failure names `when`.
     #[track_caller]
     pub fn assert_whole(&self, when: &str) {
         match self {
@@ -243,7 +244,7 @@ impl Drop for Look {
     }
 }
 
-/// Compares every table with its indexes, by PostgreSQL's own extension for that.
+/// Compares every table with its indexes, using PostgreSQL's own extension.
 fn amcheck(url: &str, when: &str) {
     if postgres::lines(url, "SELECT name FROM pg_available_extensions WHERE name = 'amcheck'").is_empty() {
         return report(
@@ -254,7 +255,7 @@ fn amcheck(url: &str, when: &str) {
     let broken = "SELECT c.relname || ': ' || h.msg FROM pg_class c, LATERAL verify_heapam(c.oid) h \
                   WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace";
     assert_eq!(postgres::lines(url, broken), Vec::<String>::new(), "{when}: tables are corrupt");
-    // Each raises an error when its index is not what its table says.
+    // Each raises an error if its index does not match its table.
     postgres::lines(
         url,
         "SELECT bt_index_check(i.indexrelid, true) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid \

@@ -1,4 +1,4 @@
-//! The binary with an issuer of tokens in its settings, as an operator writes them.
+//! The binary with a token issuer in its settings, as operators write them.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use crate::support::{Server, run, text, ward};
 const SERVE: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off"];
 
 fn people_come_in(server: &Server, issuer: &TestIssuer) {
-    // The keys are fetched at the start, so that the first caller need not wait.
+    // The keys are fetched at the start, so that the first caller does not wait.
     let began = Instant::now();
     while issuer.discoveries() == 0 {
-        assert!(began.elapsed() < Duration::from_secs(15), "nobody asked the issuer");
+        assert!(began.elapsed() < Duration::from_secs(15), "the server does not ask the issuer");
         std::thread::sleep(Duration::from_millis(10));
     }
     let ada = issuer.token("ada");

@@ -1,7 +1,8 @@
-//! Servers killed again and again under concurrent writers, and what was acknowledged looked for afterwards.
+//! Servers are killed repeatedly under concurrent writers, and the acknowledged writes are looked for
+//! afterwards.
 //!
-//! In the suite 10 kills for each engine. `WARD_TEST_KILLS=200` is the long form; `WARD_TEST_SEED` repeats a run's choices,
-//! though not the moments of its kills.
+//! The suite makes 10 kills for each engine. `WARD_TEST_KILLS=200` is the long form. `WARD_TEST_SEED` repeats
+//! a run's choices, but not the times of its kills.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -22,14 +23,14 @@ use crate::replicas::report;
 use crate::support::{Server, ward};
 
 const WRITERS: usize = 6;
-/// A run that acknowledged less than this shows nothing.
+/// A run with fewer acknowledged writes proves nothing.
 const ENOUGH: usize = 1_000;
-/// How many writes are acknowledged at least between two kills.
+/// The minimum number of acknowledged writes between two kills.
 const BETWEEN: std::ops::Range<usize> = 100..220;
-/// Every kill is looked into at once up to this one; from then on every tenth is, because the database grows.
+/// Up to this kill the database is examined after each one; later only after every tenth, because it grows.
 const LOOKED_INTO: usize = 20;
 
-/// What is killed.
+/// The process that is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
     Ward,
@@ -46,11 +47,11 @@ trait Place {
     }
     fn kill_database(&self) {}
     fn revive_database(&mut self) {}
-    /// Looks at the database as the kill left it, before any server sees it again.
+    /// Examines the database as the kill left it, before any server opens it again.
     fn look(&self, work: &mut dyn FnMut(&Look));
 }
 
-/// A file, in a folder that is on a real disk if the system's for temporary files is.
+/// A database file, in a folder on a real disk if the folder for temporary files is on one.
 struct OnFile(TempDir);
 
 impl Place for OnFile {
@@ -63,7 +64,7 @@ impl Place for OnFile {
     }
 
     fn look(&self, work: &mut dyn FnMut(&Look)) {
-        // A copy: looking mends what a crash left in the WAL, and that is for the next server to do.
+        // This reads a copy: reading repairs the WAL after a crash, and the next server should do that.
         let image = tempfile::tempdir().unwrap();
         for name in ["ward.db", "ward.db-wal"] {
             let from = self.0.path().join(name);
@@ -130,7 +131,8 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")))
 }
 
-/// What the writers were told and may be told, against what is there. Returns how many events nobody was told of.
+/// Compares the acknowledged events, and those that may have happened, with the database. Returns the number
+/// of events without an acknowledgement.
 fn compare(look: &Look, writers: &[Writer], common: &Tenant, when: &str) -> i64 {
     let mut told = Events::from([
         ((common.id.clone(), "workspace.create"), 1),
@@ -162,7 +164,7 @@ fn compare(look: &Look, writers: &[Writer], common: &Tenant, when: &str) -> i64 
     there.values().sum::<i64>() - told.values().sum::<i64>()
 }
 
-/// Figures of a run.
+/// The figures that a run reports.
 #[derive(Default)]
 struct Run {
     kills: usize,
@@ -172,7 +174,7 @@ struct Run {
     slowest_start: Duration,
 }
 
-/// Kills at a random moment of the storm, and says how many writes that cut.
+/// Kills at a random time of the load; returns how many writes that cut off.
 fn storm(
     place: &dyn Place,
     server: &mut Server,
@@ -243,7 +245,7 @@ fn kill_again_and_again(engine: &str, place: &mut dyn Place) {
         let victim = place.victim(round);
         let cut = storm(place, &mut server, &mut writers, &shared, &mut random, victim);
         if cut == 0 {
-            // Every answer was on its way already: such a kill shows nothing and does not count.
+            // Every answer was already on its way: such a kill proves nothing and does not count.
             idle += 1;
             assert!(idle <= 1 + kills / 50, "seed {seed}: {idle} kills with nothing in flight");
         } else {
@@ -254,13 +256,13 @@ fn kill_again_and_again(engine: &str, place: &mut dyn Place) {
         if victim != Victim::Ward {
             place.revive_database();
         }
-        // A server that lives may still be at a write that broke off: then there is nothing yet to compare.
+        // A living server may still process a broken write, and then there is nothing to compare yet.
         if victim != Victim::Database && (round < LOOKED_INTO || round % 10 == 0) {
             let when = format!("seed {seed}, after kill {round} of {victim:?}");
             place.look(&mut |look| {
                 look.assert_whole(&when);
                 let untold = compare(look, &writers, &common, &when);
-                // Whoever was cut off made one write, and the report of a whole call is two events.
+                // A writer that was cut off made one write, and the report of a whole call is two events.
                 assert!(
                     (0..=2 * i64::try_from(WRITERS).unwrap()).contains(&untold),
                     "{when}: {untold} doubled"
@@ -283,7 +285,7 @@ fn kill_again_and_again(engine: &str, place: &mut dyn Place) {
     }
 
     let at = server.address;
-    // All that was ever acknowledged, from the first kill to the last, and nothing beside it.
+    // This covers everything that was ever acknowledged, from the first kill to the last, and nothing else.
     std::thread::scope(|scope| {
         for writer in &mut writers {
             let shared = &shared;
@@ -301,7 +303,7 @@ fn kill_again_and_again(engine: &str, place: &mut dyn Place) {
         assert_eq!(
             compare(look, &writers, &common, "at the end"),
             0,
-            "seed {seed}: done, and nobody was told"
+            "seed {seed}: writes were done without an acknowledgement"
         );
     });
     let acknowledged = shared.acknowledged.load(Ordering::SeqCst);
@@ -339,9 +341,9 @@ mod a_server_killed_again_and_again_loses_nothing_and_leaves_nothing_half_done {
     }
 }
 
-/// The comparison can fail: a WAL without its tail is what a disk leaves that lied about a flush.
+/// The comparison can fail: a disk that lied about a flush leaves a WAL without its tail.
 #[test]
-fn what_a_disk_forgets_is_noticed() {
+fn lost_writes_of_a_disk_are_noticed() {
     let place = OnFile(tempfile::tempdir().unwrap());
     let mut server = serve(&place);
     let common = Tenant::new(server.address, "common");
@@ -353,10 +355,10 @@ fn what_a_disk_forgets_is_noticed() {
     let wal = std::fs::File::options().write(true).open(place.folder().join("ward.db-wal")).unwrap();
     wal.set_len(wal.metadata().unwrap().len() / 4 * 3).unwrap();
     place.look(&mut |look| {
-        // Whole all the same: what is lost is the end, in whole writes.
+        // The database is whole nevertheless: the lost end consists of whole writes.
         look.assert_whole("without its tail");
         let compared = || compare(look, &writers, &common, "without its tail");
         let noticed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(compared));
-        assert!(noticed.is_err(), "acknowledged writes are gone, and nobody notices");
+        assert!(noticed.is_err(), "acknowledged writes are gone, and the comparison does not notice");
     });
 }

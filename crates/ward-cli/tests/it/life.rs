@@ -1,4 +1,4 @@
-//! A server's life beside its operator's commands: what is kept, what is refused, what is told.
+//! A server beside its operator's commands: kept data, refusals, and messages.
 
 use std::process::{Command, Output};
 
@@ -30,7 +30,7 @@ fn get(server: &Server, path: &str, key: &str) -> Value {
     curl(server, path, &["-H", &format!("authorization: Bearer {key}")])
 }
 
-/// A tenant made over the wire: its workspace's id and its owner's key.
+/// Creates a tenant over the wire; returns its workspace's id and its owner's key.
 fn tenant(server: &Server, slug: &str) -> (String, String) {
     let body = format!(r#"{{"slug":"{slug}","name":"A clinic","environment":"development"}}"#);
     let created = post(server, "/v1/workspaces", "", &body);
@@ -40,7 +40,7 @@ fn tenant(server: &Server, slug: &str) -> (String, String) {
     (id, claimed["api_key"].as_str().unwrap().to_owned())
 }
 
-/// What a command prints with `--json`.
+/// The output of a command with `--json`.
 fn json(server: &Server, arguments: &[&str]) -> Value {
     let done = run(server.folder.path(), &[arguments, &["--json"]].concat());
     assert!(done.status.success(), "{}", text(&done.stderr));
@@ -188,16 +188,20 @@ fn the_operator_rotates_the_key_beside_a_running_server() {
         .unwrap();
     std::io::Write::write_all(&mut file, b"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n").unwrap();
     let missing = run(folder, &["secrets", "--master-key-file", "new.key", "rotate"]);
-    assert_eq!(missing.status.code(), Some(1), "the former key is needed: {missing:?}");
+    assert_eq!(missing.status.code(), Some(1), "the previous key is needed: {missing:?}");
     let rotate =
         ["secrets", "--master-key-file", "new.key", "--former-master-key-files", "ward.key", "rotate"];
     let done = run(folder, &rotate);
     assert!(done.status.success(), "{}", text(&done.stderr));
-    assert!(text(&done.stderr).contains("1 of 1 sealed anew"), "{}", text(&done.stderr));
+    assert!(
+        text(&done.stderr).contains("1 of 1 values sealed under the current key"),
+        "{}",
+        text(&done.stderr)
+    );
     let again = json(&server, &rotate);
     assert_eq!((&again["done"], &again["of"]), (&0.into(), &0.into()));
     let former = run(folder, &["secrets", "rotate"]);
-    assert!(text(&former.stderr).contains("master key"), "the former key is of no use any more: {former:?}");
+    assert!(text(&former.stderr).contains("master key"), "the previous key is no longer usable: {former:?}");
     assert!(run(folder, &["secrets", "--master-key-file", "new.key", "rotate"]).status.success());
 }
 

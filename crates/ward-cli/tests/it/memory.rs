@@ -1,4 +1,4 @@
-//! A writer that remembers what it was told, and asks later whether it still is so.
+//! A writer that remembers its answers, and checks later whether they still hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -15,10 +15,10 @@ use crate::fleet::{Tenant, new_key, new_workspace};
 const TESTER: &str = "+15550100";
 const PATIENT: &str = "+15550199";
 
-/// How many events each acknowledged write must have left: by workspace and action.
+/// The number of events that the acknowledged writes must have left, by workspace and action.
 pub type Events = BTreeMap<(String, &'static str), i64>;
 
-/// The actions that [`Events`] counts; what reads and refusals leave is another matter.
+/// The actions that [`Events`] counts; events of reads and refusals are not counted.
 pub const ACTIONS: [&str; 11] = [
     "workspace.create",
     "workspace.claim",
@@ -33,25 +33,25 @@ pub const ACTIONS: [&str; 11] = [
     "call.finish",
 ];
 
-/// What all writers share while a server runs.
+/// The state that all writers share while a server runs.
 #[derive(Default)]
 pub struct Shared {
     /// Writes that were answered with success.
     pub acknowledged: AtomicUsize,
     /// Writes that were sent and are not answered yet.
     pub in_flight: AtomicUsize,
-    /// Writes that were sent and broke off: no answer, or one that says "not now".
+    /// Writes that were sent and failed: without an answer, or with 503.
     pub cut: AtomicUsize,
-    /// Writes whose repeat found the first one done.
+    /// Writes whose retry found the first attempt done.
     pub found_done: AtomicUsize,
-    /// The server is to be killed, so that a broken connection is no fault.
+    /// Whether the server is about to be killed, so that a broken connection is not a fault.
     pub doomed: AtomicBool,
 }
 
 struct Key {
     path: String,
     text: String,
-    /// What it was before its rotation.
+    /// The secret before its rotation.
     former: Option<String>,
     live: bool,
 }
@@ -60,7 +60,7 @@ struct Key {
 struct Known {
     id: String,
     slug: String,
-    /// Others write to it too, so nothing is claimed of what they may have changed.
+    /// Whether other writers use it too, so that their possible changes are not checked.
     common: bool,
     owner: Key,
     name: String,
@@ -69,12 +69,12 @@ struct Known {
     archived: bool,
     numbers: Vec<String>,
     keys: Vec<Key>,
-    /// Further workspaces of the owner.
+    /// The further workspaces of the same owner.
     own: Vec<String>,
     calls: Vec<(String, bool, &'static str)>,
 }
 
-/// A write that may not have been answered. Sent again it does what is missing, and nothing twice.
+/// A write that may not have been answered. A retry does only what is missing.
 #[derive(Clone, Debug)]
 enum Act {
     Create(String),
@@ -92,20 +92,20 @@ enum Act {
     Archive(usize),
 }
 
-/// One of the concurrent writers.
+/// One of the concurrent writers, with its memory.
 pub struct Writer {
     name: String,
     random: StdRng,
     made: u64,
     known: Vec<Known>,
-    /// What is to be looked at again after the next kill.
+    /// The indices of the workspaces to check after the next kill.
     touched: BTreeSet<usize>,
     unanswered: Option<(Act, Call)>,
     pub events: Events,
 }
 
 impl Writer {
-    /// A writer of its own randomness, that also writes to `common`.
+    /// A writer with random choices of its own, which also writes to `common`.
     pub fn new(number: usize, seed: u64, common: &Tenant) -> Self {
         let mut known = Known::new(common.id.clone(), "common".to_owned(), common.key.clone(), String::new());
         known.common = true;
@@ -120,12 +120,12 @@ impl Writer {
         }
     }
 
-    /// Whether a write of it has no answer.
+    /// Whether one of its writes has no answer.
     pub fn waits(&self) -> bool {
         self.unanswered.is_some()
     }
 
-    /// Writes until the server is gone.
+    /// Sends writes until the server is gone.
     pub fn write(&mut self, at: SocketAddr, shared: &Shared) {
         assert!(self.unanswered.is_none());
         loop {
@@ -158,12 +158,12 @@ impl Writer {
         }
     }
 
-    /// After a kill: sends what was not answered again, then looks at everything that was touched since the last time.
+    /// After a kill: retries the unanswered write, then checks everything touched since the last time.
     pub fn resume(&mut self, at: SocketAddr, shared: &Shared) {
         if let Some((act, call)) = self.unanswered.take() {
             let answer = patient(&call, at);
             let gone_before = match act {
-                // The first one ended what the repeat is asked with, or about.
+                // The first attempt ended the key of the retry, or its object.
                 Act::Archive(_) => answer.status == 401,
                 Act::Revoke(..) => answer.status == 404,
                 _ => false,
@@ -179,7 +179,7 @@ impl Writer {
         }
     }
 
-    /// Has everything looked at again.
+    /// Marks every workspace to be checked again.
     pub fn touch_all(&mut self) {
         self.touched = (0..self.known.len()).collect();
     }
@@ -279,7 +279,7 @@ impl Writer {
         call.repeatable(format!("{}-{}-once-and-once-only", self.name, self.made))
     }
 
-    /// Takes over what was answered.
+    /// Remembers an answer and its effects.
     fn learn(&mut self, act: Act, answer: &Answer) {
         let text = |field: &str| answer.body[field].as_str().unwrap_or_default().to_owned();
         let mut note = |id: &str, action| *self.events.entry((id.to_owned(), action)).or_default() += 1;
@@ -366,7 +366,7 @@ impl Writer {
     }
 }
 
-/// Sends it until it is answered with more than "not now": a database that was killed too may still be coming back.
+/// Sends a call until its answer is not 503: a database that was killed too may still be recovering.
 fn patient(call: &Call, at: SocketAddr) -> Answer {
     for _ in 0..600 {
         let answer = call.ask(at);
@@ -389,7 +389,7 @@ impl Key {
         let wanted = if self.live && !shut { 200 } else { 401 };
         assert_eq!(let_in(&self.text), wanted, "{}", self.path);
         if let Some(former) = &self.former {
-            assert_eq!(let_in(former), 401, "{} by its former secret", self.path);
+            assert_eq!(let_in(former), 401, "{} by its previous secret", self.path);
         }
     }
 }
@@ -412,13 +412,13 @@ impl Known {
         }
     }
 
-    /// Asks the API whether all of it is as it was acknowledged.
+    /// Checks over the API that everything is as acknowledged.
     fn look(&self, at: SocketAddr) {
         if self.owner.text.is_empty() {
             return;
         }
         self.owner.look(at, self.archived);
-        // The last few: what was long ago is looked at after the last kill, by its events.
+        // Only the last few are checked here; older ones are checked by their events after the last kill.
         for key in self.keys.iter().rev().take(6) {
             key.look(at, self.archived);
         }

@@ -1,4 +1,4 @@
-//! Many replicas, one truth: several real servers on one real database.
+//! Several real servers on one real database agree with each other.
 
 use std::collections::HashSet;
 use std::io::Write as _;
@@ -14,7 +14,7 @@ use crate::client::{Answer, Call, Gone};
 use crate::fleet::{Fleet, MASTER_KEY, Tenant, at_once, new_key, new_workspace, replica, tally};
 use crate::support::{text, ward};
 
-/// Past the harness, which swallows what a passing test prints.
+/// Writes past the test harness, which hides the output of passing tests.
 pub fn report(figure: &str) {
     let _ = std::io::stderr().write_all(format!("\n{figure}\n").as_bytes());
 }
@@ -29,7 +29,7 @@ fn a_key_that_one_replica_ended_is_refused_by_the_others_next_answer() {
         let minted = tenant.mint(fleet.at(round), "viewer");
         let (mut key, path) =
             (minted.text("api_key").to_owned(), format!("{}/{}", tenant.keys(), minted.text("key_id")));
-        // Everybody has seen it, several times: whatever they would remember of it they do remember.
+        // Every replica has seen the key several times, so each has cached all that it ever caches of it.
         (0..6).for_each(|at| assert_eq!(me(&key, at), 200));
 
         let rotation = Call::post(format!("{path}/rotate"), json!({ "duration_days": 1 })).by(&tenant.key);
@@ -66,11 +66,11 @@ fn one_slug_and_one_claim_have_one_winner_over_all_replicas() {
     assert_eq!(fleet.count("SELECT sum(used)::bigint FROM bootstrap_slots"), 0);
 }
 
-/// Follows a list from its beginning until `done` and the end; what it saw, in order.
+/// Reads a list page by page until `done` and the end; returns the entries in order.
 fn follow(at: SocketAddr, list: &str, key: &str, name: &str, done: &AtomicBool) -> Vec<String> {
     let (mut seen, mut token) = (Vec::new(), 0);
     for _ in 0..100_000 {
-        // Asked before the page is read: a page read after the last creation is the last.
+        // This is read before the page: a page that is read after the last creation is the last one.
         let last = done.load(Ordering::SeqCst);
         let page = Call::get(format!("{list}?limit=3&continuation_token={token}")).by(key).ask(at);
         assert_eq!(page.status, 200, "{page:?}");
@@ -120,7 +120,7 @@ fn lists_have_no_gaps_though_the_clocks_of_two_replicas_differ() {
             });
         }
     });
-    // The clocks really differed: otherwise this shows nothing.
+    // Without a real difference of the clocks, the test proves nothing.
     assert!(
         fleet.count("SELECT extract(epoch FROM max(created_at) - min(created_at))::bigint FROM api_keys")
             > 3_000
@@ -177,7 +177,7 @@ fn a_hundred_workspaces_created_by_one_user_at_once_are_all_there() {
     no_deadlock(&fleet);
 }
 
-/// Deadlocks are broken and run again, so no answer tells of one; the server does, before it answers.
+/// Deadlocks are broken and run again, so no answer mentions them; the database's log does.
 fn no_deadlock(fleet: &Fleet) {
     let (mine, log) = (format!(" {}: ", fleet.database.name), shared().log());
     let told: Vec<&str> =
@@ -218,7 +218,7 @@ fn an_answer_lost_after_the_commit_is_given_again_by_another_replica() {
     let committed = |call: &Call, query: &str| {
         let before = fleet.count(query);
         call.cut(fleet.at(0), || {
-            // Not a measure of time: a bound on a wait that ends with the commit.
+            // This is not a time measurement, but a limit on a wait that ends with the commit.
             let done = (0..3_000).any(|_| {
                 std::thread::sleep(Duration::from_millis(10));
                 fleet.count(query) > before
@@ -238,7 +238,7 @@ fn an_answer_lost_after_the_commit_is_given_again_by_another_replica() {
     assert_eq!(Call::get("/v1/auth/me").by(claimed.text("api_key")).ask(fleet.at(0)).status, 200);
     let mint = Call::post(tenant.keys(), new_key("owner")).by(&tenant.key).repeatable(REPEAT);
     let minted = committed(&mint, events);
-    // The hardest: the secret that asks again is the one that the lost answer ended.
+    // This is the hardest case: the retry uses the secret that the lost answer ended.
     let old = minted.text("api_key");
     let path = format!("{}/{}/rotate", tenant.keys(), minted.text("key_id"));
     let rotate = Call::post(path, json!({ "duration_days": 1 })).by(old).repeatable(REPEAT);
@@ -303,7 +303,7 @@ fn provisioned_on_two_replicas_at_once_a_workspace_is_provisioned_once() {
         assert_eq!(read(1).text("provisioned_at"), at);
         let rows = i64::try_from(round + 1).unwrap().min(2);
         assert_eq!(fleet.count("SELECT count(*) FROM integrations"), rows);
-        // One for being provisioned, with the first row, and one for the second row.
+        // The first row and the provisioning make one event, and the second row makes another.
         let told = "SELECT count(*) FROM audit_events WHERE action = 'workspace.provision'";
         assert_eq!(fleet.count(told), rows);
         assert_eq!(*first.get_or_insert_with(|| at.clone()), at, "it is set once, by the first");
@@ -348,7 +348,7 @@ fn a_rolling_upgrade_drops_no_request() {
                 }
             });
         }
-        // Whatever goes wrong here, the clients are told to stop: the scope waits for them.
+        // The clients are stopped even after a failure here, because the scope waits for them.
         let rolled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for (index, address) in addresses.iter().enumerate() {
                 let enough = answered.load(Ordering::Relaxed) + 40;
@@ -359,7 +359,7 @@ fn a_rolling_upgrade_drops_no_request() {
                 assert!(busy, "the clients are stuck");
                 fleet.servers.remove(index).stopped();
                 if index == 1 {
-                    // What a newer binary does to the schema that older ones still use.
+                    // A newer binary changes the schema while older ones still use it.
                     migrate_as_a_newer_binary_would(&fleet);
                 }
                 fleet.servers.insert(index, replica(&fleet.database.url, &address.to_string(), 0));

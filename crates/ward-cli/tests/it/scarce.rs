@@ -1,4 +1,4 @@
-//! Real servers on a PostgreSQL that has no room for all the connections they would like.
+//! Real servers on a PostgreSQL server with too few connections for all of them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,7 +12,7 @@ use crate::support::Server;
 
 const CLIENTS: usize = 30;
 
-/// A database whose owner may have so many connections: its URL.
+/// A database whose owner may have this many connections, and its URL.
 fn limited(connections: u32) -> (ward_test_db::postgres::Database, String) {
     let database = shared().database();
     let role = format!("few_{}", database.name);
@@ -22,7 +22,7 @@ fn limited(connections: u32) -> (ward_test_db::postgres::Database, String) {
     (database, url)
 }
 
-/// Sends one client's requests of a round; none of them is refused.
+/// Sends one client's requests of a round; none of them may be refused.
 fn round(server: &Server, tenant: &Tenant, client: usize) {
     let calls = [
         Call::get(format!("/v1/workspaces/{}", tenant.id)),

@@ -1,4 +1,4 @@
-//! What the operator's key seals, as its operator meets it: where the key comes from, what becomes of it, what the log says.
+//! The operator's master key: its source, its rotation and loss, and the absence of secrets from the log.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -93,8 +93,12 @@ fn a_rotation_that_leaves_something_names_it_and_fails() {
     let said = text(&done.stderr);
     assert_eq!(done.status.code(), Some(1), "{said}");
     assert!(said.contains(&format!("auth/bearer_token of integration {}", ids[0])), "{said}");
-    assert!(said.contains("2 of 3 sealed anew") && said.contains("former keys are still needed"), "{said}");
-    // The former key is still good for what is left, so a server that has it alone may be there.
+    assert!(
+        said.contains("2 of 3 values sealed under the current key")
+            && said.contains("stay under a previous key"),
+        "{said}"
+    );
+    // The previous key still opens the remaining values, so a server with only that key may run.
     assert_eq!(
         fleet.count("SELECT count(DISTINCT value) FROM settings WHERE name LIKE 'master_key_check%'"),
         2
@@ -117,7 +121,7 @@ const DELIVERED_WITH: &str = "a-bearer-of-deliveries-that-no-log-may-hold";
 const CALLER: &str = "+15550107777";
 const SUMMARY: &str = "a refill that only the patient knows of";
 
-/// A token endpoint, an API that sends every request back, and a FHIR server. What was heard is kept.
+/// A token endpoint, an API that echoes every request, and a FHIR server. It keeps the received requests.
 fn peer() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -236,7 +240,7 @@ fn no_secret_of_an_integration_is_ever_logged() {
     let call =
         json!({ "status": "completed", "caller_id": CALLER, "direction": "inbound", "summary": SUMMARY });
     ask(Call::put(format!("/v1/{}/calls/CA1", tenant.id), call), 200);
-    // Not a measure of time: a bound on a wait that ends with the delivery.
+    // This is not a time measurement, but a limit on a wait that ends with the delivery.
     let delivered = (0..3_000).any(|_| {
         std::thread::sleep(Duration::from_millis(10));
         heard.lock().iter().any(|request| request.starts_with("POST /fhir/Communication "))

@@ -1,4 +1,4 @@
-//! The binary as its operator meets it: settings, start, limits of the machine, signals.
+//! The binary as its operator sees it: settings, start, limits of the machine, signals.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -34,20 +34,20 @@ fn serves_says_where_and_stops_when_told() {
 fn a_second_signal_ends_at_once() {
     let mut server =
         Server::start(&["--metrics-listen", "off", "--header-time", "1h", "--shutdown-time", "1h"]);
-    // Half a request: the server waits for the rest of what it has accepted.
+    // The client sends half a request: the server waits for the rest of it.
     let mut client = TcpStream::connect(server.address).unwrap();
     client.write_all(b"GET /healthz HTTP/1.1\r\n").unwrap();
     std::thread::sleep(Duration::from_millis(200));
     server.signal("INT");
     std::thread::sleep(Duration::from_secs(1));
-    assert!(server.child.try_wait().unwrap().is_none(), "what was accepted is not waited for");
+    assert!(server.child.try_wait().unwrap().is_none(), "the server does not wait for accepted requests");
     server.signal("INT");
     assert_eq!(server.ended().0, Some(130));
 }
 
 #[test]
 fn a_taken_default_metrics_port_is_no_obstacle_but_an_asked_for_one_is() {
-    // Held here, or by whoever else has it.
+    // This test holds the port, or another process does.
     let _taken = TcpListener::bind("127.0.0.1:9090");
     let log = Server::start(&["--log", "text"]).stopped();
     assert!(log.contains("WITHOUT METRICS"), "{log}");
@@ -57,7 +57,7 @@ fn a_taken_default_metrics_port_is_no_obstacle_but_an_asked_for_one_is() {
     let folder = tempfile::tempdir().unwrap();
     let refused = run(folder.path(), &["serve", "--listen", "127.0.0.1:0", "--metrics-listen", &address]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(text(&refused.stderr).contains(&format!("metrics_listen {address} cannot be had")));
+    assert!(text(&refused.stderr).contains(&format!("metrics_listen {address} cannot be used")));
 }
 
 #[test]
@@ -132,10 +132,11 @@ fn running_out_of_file_descriptors_is_outlived() {
     );
 }
 
-/// What a process has used so far, in hundredths of a second.
+/// The processor time of a process so far, in hundredths of a second.
 fn processor_time(id: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
-    // The name in brackets may hold anything; after it come state and 10 numbers, then user and system time.
+    // The name in brackets may hold any character. After it come the state and 10 numbers, then user and
+    // system time.
     let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
@@ -160,7 +161,7 @@ fn the_printed_lines_work_as_printed() {
         let key: serde_json::Value =
             serde_json::from_slice(&done.stdout).unwrap_or_else(|_| panic!("{done:?}"));
         assert!(key["api_key"].as_str().unwrap().starts_with("ward_"), "{key}");
-        // The slug holds the second.
+        // The slug contains the second.
         std::thread::sleep(Duration::from_millis(1100));
     }
 }

@@ -1,4 +1,4 @@
-//! The real binary, started and stopped.
+//! Starts and stops the real binary.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -16,7 +16,7 @@ use crate::fleet::MASTER_KEY;
 
 pub const WARD: &str = env!("CARGO_BIN_EXE_ward");
 
-/// The binary in an empty folder, hearing nothing but what it is told here.
+/// The binary in an empty folder, without settings from the environment.
 pub fn ward(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(WARD);
     command.args(arguments).current_dir(folder).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
@@ -26,16 +26,17 @@ pub fn ward(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// The file in which a folder names the database that belongs to it, when that is not in the folder.
+/// The file in which a folder names its database, if that is not in the folder.
 const DATABASE: &str = "database.url";
 
-/// A folder for a Ward on the test's engine. The database on a server is dropped with the server's other ones.
+/// A folder for a Ward on the test's engine. A database on a server is dropped together with that server.
 pub fn place() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     if Engine::is_postgres() {
         let database = shared().database();
         std::fs::write(folder.path().join(DATABASE), &database.url).unwrap();
-        // A file of a database has its key made beside it; one on a server may be other replicas' too.
+        // A key is created beside a database file only, because other replicas may share a database on a
+        // server.
         let key = folder.path().join("ward.key");
         let mut key = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(key).unwrap();
         key.write_all(MASTER_KEY.as_bytes()).unwrap();
@@ -52,13 +53,13 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A server that is ended with the test.
+/// A server that ends with the test.
 pub struct Server {
     pub child: Child,
     pub address: SocketAddr,
     pub welcome: String,
     pub folder: TempDir,
-    /// A file, for a pipe that nobody reads would hold the server up when it is full.
+    /// A file instead of a pipe: a full pipe without a reader would block the server.
     log: File,
 }
 
@@ -75,7 +76,7 @@ impl Server {
         let mut child = command.stdout(Stdio::piped()).stderr(log.try_clone().unwrap()).spawn().unwrap();
         let mut welcome = String::new();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
-        // The line about getting in is the last but the two commands themselves.
+        // The instructions for the first workspace come last, followed only by their two commands.
         while !welcome.contains("/api-keys ") && !welcome.contains("ward key issue") {
             let more = lines.read_line(&mut welcome).unwrap() > 0;
             assert!(more, "ward ended early after {welcome:?}:\n{}", read(&log));
@@ -99,7 +100,7 @@ impl Server {
         (self.child.wait().unwrap().code(), self.log())
     }
 
-    /// What it has logged so far.
+    /// The text that it has logged so far.
     pub fn log(&self) -> String {
         read(&self.log)
     }

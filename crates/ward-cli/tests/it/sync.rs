@@ -1,4 +1,4 @@
-//! Calls and what they owe, by the real binary: its commands, their exit codes, its metrics, its end.
+//! Calls and their deliveries with the real binary: commands, exit codes, metrics and shutdown.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -18,7 +18,7 @@ use crate::support::{Server, get, run, text};
 const TESTER: &str = "+15550100001";
 const PATIENT: &str = "+15550100002";
 
-/// An EHR that takes everything, or refuses everything, or is slow to take.
+/// An EHR that accepts everything, refuses everything, or accepts slowly.
 struct Ehr {
     address: SocketAddr,
     refuses: Arc<AtomicBool>,
@@ -91,12 +91,12 @@ fn is_whole(heard: &[u8]) -> bool {
 fn until(done: impl Fn() -> bool) {
     let began = Instant::now();
     while !done() {
-        assert!(began.elapsed() < Duration::from_mins(1), "it does not come to that");
+        assert!(began.elapsed() < Duration::from_mins(1), "the expected state is not reached");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// A server that may call what runs here, and a tenant whose connector is this EHR.
+/// A server that may call local addresses, and a tenant whose connector is this EHR.
 fn connected(ehr: &Ehr) -> (Server, Tenant) {
     let server = Server::start(&[
         "--metrics-listen",
@@ -149,8 +149,8 @@ fn the_operator_sees_and_steers_deliveries() {
     ehr.refuses.store(true, Ordering::SeqCst);
     report(&server, &tenant, "CA1", PATIENT);
     report(&server, &tenant, "CA2", TESTER);
-    let lane = || printed(folder, &["sync", "status", "acme"])[0].clone();
-    until(|| lane()["failed"] == 1);
+    let queue = || printed(folder, &["sync", "status", "acme"])[0].clone();
+    until(|| queue()["failed"] == 1);
 
     let table = run(folder, &["sync", "status", "acme"]);
     assert!(text(&table.stdout).contains("fhir_store"), "{}", text(&table.stdout));
@@ -158,7 +158,7 @@ fn the_operator_sees_and_steers_deliveries() {
     assert_eq!(printed(folder, &["sync", "retry", "acme"])["retried"], 1);
     ehr.refuses.store(false, Ordering::SeqCst);
     assert_eq!(printed(folder, &["sync", "hold", "acme", "fhir_store", "--release"])[0]["held"], false);
-    until(|| lane()["synced"] == 1);
+    until(|| queue()["synced"] == 1);
 
     ehr.refuses.store(true, Ordering::SeqCst);
     report(&server, &tenant, "CA3", PATIENT);
@@ -197,7 +197,7 @@ fn a_proof_of_exclusion_is_printed_and_fails_when_it_is_none() {
     let table = text(&run(folder, &prove).stdout);
     assert!(table.contains("CA-test") && table.contains("1 test calls, 0 of them not excluded"), "{table}");
 
-    // Somebody has tampered with the calls.
+    // The calls were tampered with.
     let config = Config {
         database: format!("sqlite:{}", folder.join("ward.db").display()),
         master_key: MasterKey::File { path: folder.join("ward.key"), create: false },
@@ -241,7 +241,7 @@ fn metrics_tell_of_deliveries_and_name_nobody() {
     for line in &lines {
         let labels = line.split_once('{').map_or("", |(_, rest)| rest.split('}').next().unwrap());
         let known = ["", "outcome=\"synced\""].contains(&labels) || labels.starts_with("le=\"");
-        assert!(known, "a label that nobody expects: {line}");
+        assert!(known, "an unexpected label: {line}");
     }
     for private in ["acme", &tenant.id, PATIENT, "CA-secret"] {
         assert!(!page.contains(private), "{private}");
@@ -258,7 +258,7 @@ fn a_server_told_to_stop_settles_what_it_is_sending() {
     server.signal("TERM");
     let (code, log) = server.ended();
     assert_eq!(code, Some(0), "{log}");
-    let lane = printed(server.folder.path(), &["sync", "status", "acme"])[0].clone();
-    assert_eq!((&lane["synced"], &lane["pending"]), (&json!(1), &json!(0)), "{log}");
+    let queue = printed(server.folder.path(), &["sync", "status", "acme"])[0].clone();
+    assert_eq!((&queue["synced"], &queue["pending"]), (&json!(1), &json!(0)), "{log}");
     assert_eq!(ehr.taken.load(Ordering::SeqCst), 1);
 }

@@ -1,14 +1,15 @@
 /*
  * A disk that can refuse to flush, for one process: loaded with LD_PRELOAD.
  *
- * WARD_TEST_FOLDER holds the database. WARD_TEST_DISK holds what the disk would have of it after a power cut:
- *   image/NAME   the content that was flushed
- *   dirty/NAME   what was written and not flushed: records of an offset and a length; a length of -1 is a truncation
- *   flushes      one line per flush: the name, and how it ended
- *   fail         names the file whose next flush fails; removed by that flush
- *   always       names the file whose flushes fail for as long as this is there
- *
- * A flush that fails forgets what was written, as Linux does: it marks the pages as clean, so no later flush writes them.
+  * WARD_TEST_FOLDER holds the database. WARD_TEST_DISK holds the content of the disk after a power cut:
+  *   image/NAME   the content that was flushed
+  *   dirty/NAME   the content that was written and not flushed: records of an offset and a length; a length of -1 is a
+  *                truncation
+  *   flushes      one line per flush: the name, and the outcome
+  *   fail         names the file whose next flush fails; removed by that flush
+  *   always       names the file whose flushes fail for as long as this exists
+  *
+  * A failed flush discards the written data, as on Linux: the system marks the pages as clean, so no later flush writes them.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -123,7 +124,7 @@ int ftruncate64(int fd, off_t length) {
     return ftruncate(fd, length);
 }
 
-/* A name that goes is as lasting as the next flush: until then the old content may come back. */
+/* A removed name is as durable as the next flush: until then the old content may come back. */
 int unlink(const char *path) {
     if (!real_unlink) find();
     const char *name = tracked_path(path);
@@ -164,7 +165,7 @@ static void copy(int from, int to, long long offset, long long length) {
     }
 }
 
-/* Moves what was written into the image; a failed flush moves only the truncations, which are the folder's affair. */
+/* Moves written data into the image. A failed flush moves only the truncations, which belong to the folder. */
 static void settle(const char *file, const char *name, int failed) {
     char path[PATH_MAX];
     struct record record;
@@ -172,7 +173,7 @@ static void settle(const char *file, const char *name, int failed) {
     int dirty = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     place(path, "image", name);
     int image = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    /* Closing a descriptor of the database would end SQLite's locks on it, so that one is opened once. */
+    /* Closing a descriptor of the database would end SQLite's locks on it, so that file is opened once. */
     static int database = -1;
     int is_database = !strcmp(name, "ward.db");
     int from = is_database && database >= 0 ? database : open(file, O_RDONLY | O_CLOEXEC);

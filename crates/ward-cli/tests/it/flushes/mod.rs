@@ -1,8 +1,8 @@
-//! Flushes that fail, one by one, under real servers; and what a disk then holds after a power cut.
+//! Single flushes fail under real servers, and the disk is examined as after a power cut.
 //!
-//! `disk.c` stands between a process and the system. It fails the flushes that a test asks for, and keeps beside the
-//! database what the disk would have of it: only what was flushed. A flush that fails forgets what it was to write, as
-//! Linux does, so a later flush does not make up for it.
+//! `disk.c` intercepts the calls of a process to the system. It fails the flushes that a test names. Beside
+//! the database it keeps the disk's content: only flushed data. A failed flush discards its data, as on
+//! Linux, so a later flush does not write it.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -25,7 +25,7 @@ const MARK: &str = "ward.db-flush-failed";
 /// The exit code of a server whose database file could not be flushed.
 const FAILED_FLUSH: Option<i32> = Some(74);
 
-/// The library that stands between a process and the system, compiled once per run.
+/// The library that intercepts a process's calls to the system, compiled once per run.
 fn library() -> &'static Path {
     static BUILT: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     let (_, library) = BUILT.get_or_init(|| {
@@ -44,7 +44,7 @@ fn library() -> &'static Path {
     library
 }
 
-/// A folder with a database, and the disk under it.
+/// A folder with a database, and the simulated disk under it.
 struct Disk {
     folder: TempDir,
     disk: TempDir,
@@ -81,7 +81,7 @@ impl Disk {
         Server::of(self.serving(), tempfile::tempdir().unwrap())
     }
 
-    /// A start that is to be refused: its last words.
+    /// The error text of a start that must be refused.
     #[track_caller]
     fn refused(&self) -> String {
         let refused = self.serving().output().unwrap();
@@ -89,12 +89,12 @@ impl Disk {
         text(&refused.stderr)
     }
 
-    /// From now on, flushes of this file fail.
+    /// Makes all flushes of this file fail.
     fn fail_always(&self, name: &str) {
         fs::write(self.disk.path().join("always"), name).unwrap();
     }
 
-    /// The next flush of this file fails, and no other.
+    /// Makes only the next flush of this file fail.
     fn fail_once(&self, name: &str) {
         fs::write(self.disk.path().join("fail"), name).unwrap();
     }
@@ -108,7 +108,7 @@ impl Disk {
         let _ = fs::remove_file(self.disk.path().join("fail"));
     }
 
-    /// The files that a machine finds on the disk when its power comes back.
+    /// The files that a machine finds on the disk after a power cut.
     fn after_power_cut(&self) -> TempDir {
         let found = tempfile::tempdir().unwrap();
         for name in [DATABASE, LOG] {
@@ -120,7 +120,7 @@ impl Disk {
         found
     }
 
-    /// Every one of `slugs` is on the disk, and everything there is whole.
+    /// Checks that all of `slugs` are on the disk, and that the database there is whole.
     #[track_caller]
     fn holds(&self, slugs: &[String], when: &str) {
         let found = self.after_power_cut();
@@ -147,7 +147,7 @@ fn kill(mut server: Server) {
     server.child.wait().unwrap();
 }
 
-/// Creates so many workspaces; their slugs.
+/// Creates `count` workspaces; returns their slugs.
 #[track_caller]
 fn create(server: &Server, tenant: &Tenant, prefix: &str, count: usize) -> Vec<String> {
     (0..count)
@@ -161,7 +161,8 @@ fn create(server: &Server, tenant: &Tenant, prefix: &str, count: usize) -> Vec<S
         .collect()
 }
 
-/// Creates workspaces from several sides until the server refuses or is gone; the slugs that were acknowledged.
+/// Creates workspaces from several threads until the server refuses or is gone; returns the acknowledged
+/// slugs.
 fn create_to_the_end(server: &Server, tenant: &Tenant) -> Vec<String> {
     let made = at_once((0..4).collect(), |writer: usize| {
         let mut made = Vec::new();
@@ -295,7 +296,7 @@ fn a_failed_flush_of_the_file_ends_the_server_and_the_next_start_insists_on_bein
     assert!(disk.path(MARK).exists());
     disk.holds(&made, "at the failure");
 
-    // SQLite's count of copied pages lives on in the shell's process.
+    // SQLite's count of copied pages survives in the shell's process.
     let said = disk.refused();
     assert!(said.contains(&format!("(process {})", std::process::id())), "{said}");
     let key = disk.command(&["key", "issue", "acme", "--role", "owner", "--name", "first"]).output().unwrap();
@@ -346,7 +347,7 @@ fn a_start_waits_for_no_reader_for_ever_and_names_it() {
     let said = disk.refused();
     assert!(said.contains(&format!("(process {})", std::process::id())), "{said}");
     drop(reader);
-    // A shell that is open and reads nothing is not in the way.
+    // An open shell that reads nothing does not prevent the start.
     let _shell = Opened::hold(&disk.path(DATABASE), false);
     let server = disk.serve();
     kill(server);
@@ -380,14 +381,14 @@ fn one_file_has_one_server_whatever_its_name() {
         assert_eq!(code, Some(1), "{}: {said}", name.display());
         assert!(said.contains("only one server can use a file"), "{said}");
     }
-    // A command finds the server's log by a symbolic link, and not by a hard one.
+    // A command finds the server's log through a symbolic link, but not through a hard link.
     assert_eq!(refused(&names[0], &["workspace", "list"]).0, Some(0));
     for name in &names[1..] {
         let (code, said) = refused(name, &["workspace", "list"]);
         assert_eq!(code, Some(1), "{}: {said}", name.display());
         assert!(said.contains("under another name"), "{said}");
     }
-    // The file moves, and the server has it still.
+    // The file is renamed, and the server still has it open.
     fs::rename(disk.path(DATABASE), disk.path("moved.db")).unwrap();
     let (code, said) = refused(&disk.path("moved.db"), &serve);
     assert_eq!(code, Some(1), "{said}");
@@ -395,7 +396,7 @@ fn one_file_has_one_server_whatever_its_name() {
     let look = Call::patch(format!("/v1/workspaces/{}", tenant.id), json!({ "name": "New" })).by(&tenant.key);
     assert_eq!(look.ask(server.address).status, 200);
 
-    // Its log is beside one name only.
+    // The log is beside one of the names only.
     kill(server);
     let (code, said) = refused(&disk.path("hard.db"), &serve);
     assert_eq!(code, Some(1), "{said}");
