@@ -1,13 +1,13 @@
-//! Programs that end when the test that started them does, however that ends.
+//! Programs that end when the test that started them ends, in any way.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 
-/// Starts a program and waits for the end of its own input, which is the end of whoever holds the other end: then it
-/// ends the program and clears up. A line of input starts the program again when it has ended. Signals from a terminal
-/// are the test's affair, not its.
+/// Starts a program and waits for the end of its own input, which is the end of the process at the other
+/// side. Then it ends the program and deletes its folder. A line of input restarts the program after its end.
+/// It ignores signals from a terminal, which are meant for the test.
 const WATCH: &str = r#"
 trap '' HUP INT TERM
 folder=$1 signal=$2; shift 2
@@ -21,13 +21,13 @@ wait $!
 rm -rf "$folder"
 "#;
 
-/// A running program with a folder of its own. Both are gone when this is dropped, or its process is.
+/// A running program with a folder of its own. Both end when this value is dropped or its process ends.
 pub struct Guarded {
     watch: Child,
     folder: PathBuf,
 }
 
-/// The user that servers run as which refuse to run as root; `None`: this one.
+/// The user for servers that refuse to run as root; `None`: the current user.
 static USER: LazyLock<Option<&str>> = LazyLock::new(|| {
     if run(Command::new("id").arg("-u")).trim() != "0" {
         return None;
@@ -37,7 +37,7 @@ static USER: LazyLock<Option<&str>> = LazyLock::new(|| {
     Some(if has("postgres") { "postgres" } else { "nobody" })
 });
 
-/// A command that runs as a user who is not root.
+/// A command that runs as a user other than root.
 pub(crate) fn unprivileged(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = match *USER {
         None => Command::new(program),
@@ -47,7 +47,7 @@ pub(crate) fn unprivileged(program: impl AsRef<std::ffi::OsStr>) -> Command {
             command
         }
     };
-    // Where everybody may look; and messages in the one language that is always there.
+    // The directory is readable for every user, and the language of messages exists everywhere.
     command.current_dir("/").env("LC_ALL", "C").env_remove("PGDATA");
     command
 }
@@ -56,20 +56,20 @@ pub(crate) fn unprivileged(program: impl AsRef<std::ffi::OsStr>) -> Command {
 ///
 /// # Panics
 ///
-/// When it fails, with what it said.
+/// The command fails; the message has its output.
 pub(crate) fn run(command: &mut Command) -> String {
     let out = command.output().unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));
     assert!(out.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
-/// A folder for the program's user alone.
+/// Creates a folder that only the program's user can use.
 pub(crate) fn folder() -> PathBuf {
     let place = std::env::temp_dir().join("ward-test.XXXXXXXX");
     run(unprivileged("mktemp").arg("-d").arg(place)).trim_end().into()
 }
 
-/// Gives a folder to the program's user alone.
+/// Makes the program's user the owner of a folder.
 pub(crate) fn own(folder: &Path) {
     if let Some(user) = *USER {
         run(Command::new("chown").arg(user).arg(folder));
@@ -77,7 +77,7 @@ pub(crate) fn own(folder: &Path) {
     run(Command::new("chmod").arg("700").arg(folder));
 }
 
-/// A file for the program's user alone.
+/// Creates a file that only the program's user can use.
 pub(crate) fn file(path: &Path, content: &[u8]) {
     let mut shell = unprivileged("sh")
         .args(["-c", "umask 077; cat > \"$1\"", "sh"])
@@ -90,7 +90,7 @@ pub(crate) fn file(path: &Path, content: &[u8]) {
 }
 
 impl Guarded {
-    /// Starts a program, whose output goes into `log` in its folder. `signal` is the one that ends it at once.
+    /// Starts a program whose output goes into `log` in its folder. `signal` ends the program at once.
     pub(crate) fn start(folder: PathBuf, signal: &str, program: &Path, arguments: &[&str]) -> Self {
         let watch = unprivileged("sh")
             .args(["-c", WATCH, "sh"])
@@ -104,21 +104,21 @@ impl Guarded {
         Self { watch, folder }
     }
 
-    /// Starts the program again, once it has ended.
+    /// Starts the program again after its end.
     ///
     /// # Panics
     ///
-    /// When whoever watches it is gone.
+    /// The process that watches it is gone.
     pub(crate) fn again(&mut self) {
-        self.watch.stdin.as_mut().expect("its input").write_all(b"\n").expect("somebody who watches");
+        self.watch.stdin.as_mut().expect("its input").write_all(b"\n").expect("a process that watches");
     }
 
-    /// The program's folder.
+    /// The folder with the program's files and its log.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// What the program has said so far.
+    /// The program's output so far.
     pub fn log(&self) -> String {
         std::fs::read(self.folder.join("log"))
             .map_or(String::new(), |log| String::from_utf8_lossy(&log).into())

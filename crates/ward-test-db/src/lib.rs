@@ -1,4 +1,4 @@
-//! Test support: every test on every engine, and throw-away PostgreSQL servers.
+//! Test support: every test on every engine, and temporary PostgreSQL servers.
 //!
 //! A test is an ordinary `async fn` beside [`both!`], which makes two tests of it:
 //!
@@ -7,8 +7,9 @@
 //! async fn a_name_can_be_changed() { /* asks for its engine by `Engine::current()` */ }
 //! ```
 //!
-//! `WARD_TEST_ENGINES` (`sqlite` or `postgres`) leaves the other engine out, and says so. `WARD_TEST_POSTGRES_BIN`
-//! names the folder of PostgreSQL's programs when they are in none of the usual places.
+//! `WARD_TEST_ENGINES` (`sqlite` or `postgres`) leaves the other engine out, and the tests report that.
+//! `WARD_TEST_POSTGRES_BIN` names the folder of PostgreSQL's programs if they are in none of the usual
+//! places.
 
 #![expect(clippy::doc_markdown, reason = "SQLite and PostgreSQL are names, not code")]
 
@@ -25,12 +26,12 @@ use std::sync::Once;
 
 pub use guarded::Guarded;
 
-/// An engine that tests run on.
+/// An engine on which tests run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// One file.
+    /// SQLite, with one file per test.
     Sqlite,
-    /// A server.
+    /// PostgreSQL, with one database per test.
     Postgres,
 }
 
@@ -39,7 +40,7 @@ thread_local! {
 }
 
 impl Engine {
-    /// Whether the test that this thread runs is one for PostgreSQL; outside of such tests it is not.
+    /// Whether this thread runs a PostgreSQL test; false outside of tests.
     pub fn is_postgres() -> bool {
         CURRENT.get() == Some(Self::Postgres)
     }
@@ -48,7 +49,7 @@ impl Engine {
     ///
     /// # Panics
     ///
-    /// Outside a test made by [`both!`], and on threads that such a test started.
+    /// The thread runs no test made by [`both!`]; this includes threads that such a test started.
     #[track_caller]
     pub fn current() -> Self {
         CURRENT
@@ -63,11 +64,11 @@ impl Engine {
         }
     }
 
-    /// Whether `WARD_TEST_ENGINES` leaves it out; says so if it does.
+    /// Whether `WARD_TEST_ENGINES` leaves this engine out. If so, a warning is printed once.
     ///
     /// # Panics
     ///
-    /// When that names an engine which is none.
+    /// The variable names an unknown engine.
     pub fn is_left_out(self) -> bool {
         static SAID: Once = Once::new();
         let Ok(wanted) = std::env::var("WARD_TEST_ENGINES") else { return false };
@@ -80,9 +81,9 @@ impl Engine {
         let out = !names.contains(&self.name());
         if out {
             SAID.call_once(|| {
-                // Not `eprintln!`: the harness swallows that when the test passes.
+                // `eprintln!` does not work here: the test harness hides its output when the test passes.
                 let said = format!(
-                    "\nWARNING: WARD_TEST_ENGINES={wanted} leaves out {}: these tests say nothing about it.\n\n",
+                    "\nWARNING: WARD_TEST_ENGINES={wanted} leaves out {}: these tests prove nothing about it.\n\n",
                     self.name()
                 );
                 let _ = std::io::stderr().write_all(said.as_bytes());
@@ -92,11 +93,12 @@ impl Engine {
     }
 }
 
-/// Runs a test's body on an engine, in a runtime with so many threads; 0: the test's own only.
+/// Runs a test's body on an engine, in a runtime with this many worker threads; 0: only the test's own
+/// thread.
 ///
 /// # Panics
 ///
-/// When the body does.
+/// The body panics.
 pub fn run<F: Future<Output = ()>>(engine: Engine, threads: usize, body: impl FnOnce() -> F) {
     if engine.is_left_out() {
         return;
@@ -108,18 +110,18 @@ pub fn run<F: Future<Output = ()>>(engine: Engine, threads: usize, body: impl Fn
     };
     let runtime = builder.worker_threads(threads.max(1)).enable_all().build().expect("a runtime");
     CURRENT.set(Some(engine));
-    // A snapshot beside the test is looked at once for each engine, and must be the same for both.
+    // Each engine compares the same snapshot once, so the results must be equal.
     insta::allow_duplicates! {
         runtime.block_on(body());
     }
     CURRENT.set(None);
 }
 
-/// Runs the body of a test that blocks, such as one of whole processes, on an engine.
+/// Runs the body of a blocking test on an engine, such as a test of whole processes.
 ///
 /// # Panics
 ///
-/// When the body does.
+/// The body panics.
 pub fn run_blocking(engine: Engine, body: impl FnOnce()) {
     if engine.is_left_out() {
         return;
@@ -129,8 +131,8 @@ pub fn run_blocking(engine: Engine, body: impl FnOnce()) {
     CURRENT.set(None);
 }
 
-/// Makes two tests of an `async fn` beside it: `name::sqlite` and `name::postgres`. With `threads = n` their runtimes
-/// have so many worker threads. With `blocking` it is of an ordinary `fn`.
+/// Makes two tests from an `async fn` beside it: `name::sqlite` and `name::postgres`. With `threads = n`
+/// their runtimes have this many worker threads. With `blocking` the function is an ordinary `fn`.
 #[macro_export]
 macro_rules! both {
     ($name:ident, blocking) => {
@@ -164,8 +166,8 @@ macro_rules! both {
     };
 }
 
-/// Makes a test of an `async fn` beside it for PostgreSQL alone: `name::postgres`. With `threads = n` its runtime has
-/// so many worker threads. With `blocking` it is of an ordinary `fn`.
+/// Makes a test for PostgreSQL alone from an `async fn` beside it: `name::postgres`. With `threads = n` its
+/// runtime has this many worker threads. With `blocking` the function is an ordinary `fn`.
 #[macro_export]
 macro_rules! postgres_only {
     ($name:ident, blocking) => {
@@ -189,7 +191,7 @@ macro_rules! postgres_only {
     };
 }
 
-/// The same for SQLite alone: `name::sqlite`.
+/// Makes a test for SQLite alone: `name::sqlite`.
 #[macro_export]
 macro_rules! sqlite_only {
     ($name:ident) => {

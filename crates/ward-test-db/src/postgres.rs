@@ -1,4 +1,5 @@
-//! Throw-away PostgreSQL servers on the loopback, and a database per test on one that all tests of a process share.
+//! Temporary PostgreSQL servers on the loopback, and a database per test on a server that all tests of a
+//! process share.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
@@ -13,7 +14,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::Engine;
 use crate::guarded::{Guarded, file, folder, own, run, unprivileged};
 
-/// Nothing on a throw-away server is to survive, so it waits for no disk.
+/// A temporary server's data need not survive, so it does not wait for the disk.
 const CARELESS: [&str; 9] = [
     "fsync=off",
     "synchronous_commit=off",
@@ -23,41 +24,41 @@ const CARELESS: [&str; 9] = [
     "wal_level=minimal",
     "max_wal_senders=0",
     "max_connections=400",
-    // The database's name: what a server says is of one test or of another.
+    // The prefix has the database's name, so that a line of the log belongs to one test.
     "log_line_prefix=%m [%p] %d: ",
 ];
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A PostgreSQL server of the tests' own. The superuser is `ward`, without a password.
+/// A temporary PostgreSQL server. Its superuser is `ward`, without a password.
 pub struct Server {
-    /// Where it listens, on 127.0.0.1.
+    /// The port on 127.0.0.1 where it listens.
     pub port: u16,
     program: Guarded,
     orders: Sender<Order>,
 }
 
-/// A statement for the server's keeper, and where to say that it is done.
+/// A statement for the server's keeper thread, and the channel for its outcome.
 struct Order {
     sql: String,
     done: Option<Sender<Result<(), String>>>,
 }
 
-/// A database of one test's own; gone with this.
+/// A database for one test, which is dropped with this value.
 pub struct Database {
-    /// Where it is.
+    /// The URL of the database.
     pub url: String,
-    /// Its name.
+    /// The name of the database.
     pub name: String,
     orders: Sender<Order>,
 }
 
 impl Database {
-    /// One number from it.
+    /// The number that a query returns.
     ///
     /// # Panics
     ///
-    /// When the query fails or gives anything else.
+    /// The query fails, or returns anything else.
     pub fn number(&self, query: &str) -> i64 {
         let found = lines(&self.url, query);
         found
@@ -66,22 +67,22 @@ impl Database {
             .unwrap_or_else(|| panic!("{query} gave {found:?}"))
     }
 
-    /// Runs statements in it.
+    /// Runs statements in the database.
     ///
     /// # Panics
     ///
-    /// When one fails.
+    /// A statement fails.
     pub fn run(&self, sql: &str) {
         lines(&self.url, sql);
     }
 }
 
-/// Runs statements in the database at a URL: the first column of their rows, as text. On a thread of its own, because who
-/// asks may stand in a runtime already.
+/// Runs statements in the database at a URL; returns the first column of their rows as text. It uses a thread
+/// of its own, because the caller may already be inside a runtime.
 ///
 /// # Panics
 ///
-/// When one of the statements fails.
+/// A statement fails.
 pub fn lines(url: &str, sql: &str) -> Vec<String> {
     use tokio_postgres::SimpleQueryMessage::Row;
     let work = || {
@@ -100,7 +101,7 @@ pub fn lines(url: &str, sql: &str) -> Vec<String> {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // Whoever is left in it is disconnected. Nobody waits for that.
+        // The remaining sessions are disconnected, and the test does not wait for that.
         let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
         let _ = self.orders.send(Order { sql, done: None });
     }
@@ -112,7 +113,7 @@ pub fn shared() -> &'static Server {
     &SHARED
 }
 
-/// The folder of PostgreSQL's programs.
+/// The folder that contains PostgreSQL's programs.
 pub(crate) fn programs() -> PathBuf {
     let has = |folder: &PathBuf| folder.join("initdb").exists() && folder.join("postgres").exists();
     if let Some(named) = std::env::var_os("WARD_TEST_POSTGRES_BIN").map(PathBuf::from) {
@@ -129,32 +130,33 @@ pub(crate) fn programs() -> PathBuf {
     debian.sort_by_key(version);
     std::env::split_paths(&path).chain(debian.into_iter().rev()).find(has).unwrap_or_else(|| {
         panic!(
-            "every test runs on PostgreSQL too, and its programs initdb and postgres are not to be found.\n\
+            "every test runs on PostgreSQL too, and its programs initdb and postgres were not found.\n\
              Install them (Debian, Ubuntu: apt-get install postgresql), or name their folder in \
-             WARD_TEST_POSTGRES_BIN.\nTo leave PostgreSQL out all the same: WARD_TEST_ENGINES=sqlite"
+             WARD_TEST_POSTGRES_BIN.\nTo leave PostgreSQL out nevertheless: WARD_TEST_ENGINES=sqlite"
         )
     })
 }
 
-/// A program that belongs to the server's but may not lie beside them: distributions link them to different places.
+/// The path of a program of the server, which may be in another folder: distributions link the programs to
+/// different places.
 ///
 /// # Panics
 ///
-/// When it is not there.
+/// The program does not exist.
 pub fn beside(name: &str) -> PathBuf {
     let folder = programs();
     let real = std::fs::canonicalize(folder.join("postgres")).expect("a server's program");
     let others = real.parent().map(Path::to_owned);
     let found = [folder].into_iter().chain(others).map(|folder| folder.join(name)).find(|file| file.exists());
     found.unwrap_or_else(|| {
-        panic!("PostgreSQL's {name} is not to be found: name its folder in WARD_TEST_POSTGRES_BIN")
+        panic!("PostgreSQL's {name} was not found: name its folder in WARD_TEST_POSTGRES_BIN")
     })
 }
 
-/// A process's state and its parent, as Linux tells them.
+/// A process's state and its parent, as Linux reports them.
 fn state(pid: u32) -> Option<(char, u32)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before them may hold anything, brackets included.
+    // The name before them may contain any character, brackets included.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
@@ -171,18 +173,18 @@ fn free_port() -> u16 {
 }
 
 impl Server {
-    /// Starts a server with further settings (`name=value`). `prepare` may put files into its data folder, which is
-    /// its working directory, by [`put`].
+    /// Starts a server with further settings (`name=value`). `prepare` may put files into its data folder
+    /// with [`put`]; the data folder is also its working directory.
     ///
     /// # Panics
     ///
-    /// When PostgreSQL is left out: then a test that needs it is made by `postgres_only!`, and does not run.
+    /// PostgreSQL is left out. A test that needs it must be made by `postgres_only!`, and then does not run.
     pub fn start(settings: &[&str], prepare: impl Fn(&Path)) -> Self {
         assert!(
             !Engine::Postgres.is_left_out(),
-            "WARD_TEST_ENGINES leaves PostgreSQL out, and a test starts it all the same: make it by `postgres_only!`"
+            "WARD_TEST_ENGINES leaves PostgreSQL out, but a test starts it: make the test with `postgres_only!`"
         );
-        // Between finding a port free and listening on it somebody else may take it.
+        // Another process may take the free port before the server listens on it.
         for _ in 0..5 {
             let folder = folder();
             let data = folder.join("data");
@@ -195,12 +197,12 @@ impl Server {
         panic!("no port stayed free for a PostgreSQL server");
     }
 
-    /// Starts a server on a folder that stays when the server ends, made first if it is not there. It waits for no disk
-    /// either, unless `settings` say otherwise.
+    /// Starts a server on a folder that remains after the server ends. The folder is created if needed. The
+    /// server does not wait for the disk, unless `settings` say otherwise.
     ///
     /// # Panics
     ///
-    /// When no server can be started there.
+    /// The server cannot be started there.
     pub fn kept(data: &Path, settings: &[&str]) -> Self {
         if !data.join("PG_VERSION").exists() {
             std::fs::create_dir_all(data).expect("a folder for a server's data");
@@ -215,7 +217,7 @@ impl Server {
         panic!("no port stayed free for a PostgreSQL server");
     }
 
-    /// Starts a server on the data that is in a folder. `None`: its port was taken meanwhile.
+    /// Starts a server on the data in a folder. `None`: its port was taken meanwhile.
     pub(crate) fn launch(folder: PathBuf, settings: &[&str]) -> Option<Self> {
         let data = folder.join("data");
         Self::launch_on(folder, &data, "QUIT", settings)
@@ -233,38 +235,38 @@ impl Server {
         keeper(port, &program).map(|orders| Self { port, program, orders })
     }
 
-    /// Its first process, of which all others are children.
+    /// The process id of its first process, the parent of all others.
     ///
     /// # Panics
     ///
-    /// When it does not run.
+    /// The server does not run.
     pub fn pid(&self) -> u32 {
         let file = std::fs::read_to_string(self.program.folder().join("data/postmaster.pid"));
         let file = file.expect("a server's pid");
         file.lines().next().and_then(|pid| pid.parse().ok()).expect("a server's pid")
     }
 
-    /// The folder that is gone with it, with its data and its log.
+    /// The folder with its data and its log, which is deleted with this value.
     pub fn folder(&self) -> &Path {
         self.program.folder()
     }
 
-    /// Ends it as a power cut would: its first process is killed, and the others find that out.
+    /// Kills its first process; the other processes notice that and end.
     pub fn kill(&self) {
         run(unprivileged("kill").args(["-s", "KILL", &self.pid().to_string()]));
     }
 
-    /// Ends all its processes at once, as a power cut would. What it had not flushed is still the operating system's to
-    /// write, so this shows what it recovers from its log, and not what its disk forgets.
+    /// Ends all its processes at once, like a power cut. The operating system still writes unflushed data. So
+    /// this shows recovery from the log, and not what a disk loses.
     ///
     /// # Panics
     ///
-    /// When they do not end.
+    /// The processes do not end.
     pub fn cut_power(&self) {
         let pid = std::fs::read_to_string(self.program.folder().join("data/postmaster.pid"))
             .expect("a server's pid");
         let first: u32 = pid.lines().next().and_then(|pid| pid.trim().parse().ok()).expect("a server's pid");
-        // The first one is stopped while the others are looked for, so that it starts no more of them.
+        // The first process is stopped while the others are searched, so that it starts no more of them.
         run(unprivileged("kill").args(["-s", "STOP", &first.to_string()]));
         let mut all = children(first);
         all.push(first);
@@ -278,22 +280,22 @@ impl Server {
         }
     }
 
-    /// Starts it again on what [`Server::cut_power`] left, and waits until it has recovered.
+    /// Starts the server again on the data that [`Server::cut_power`] left, and waits for its recovery.
     ///
     /// # Panics
     ///
-    /// When it does not come back.
+    /// The server does not recover.
     pub fn revive(&mut self) {
         self.program.again();
         self.orders = keeper(self.port, &self.program).expect("its port");
     }
 
-    /// Stops all its processes where they stand: its connections stay, the system accepts more for it, and nothing is ever
-    /// answered. It is killed with what this returns.
+    /// Stops all its processes: its connections stay, the system accepts more for it, and nothing is ever
+    /// answered. Dropping the result kills the processes.
     ///
     /// # Panics
     ///
-    /// When it does not run.
+    /// The server does not run.
     pub fn freeze(&self) -> Frozen {
         let first = self.pid();
         let stop = |pids: &[u32]| {
@@ -302,22 +304,22 @@ impl Server {
             let _ = unprivileged("kill").args(["-s", "STOP"]).args(&pids).output();
             pids
         };
-        // The first process alone, so that it starts no other meanwhile.
+        // The first process is stopped alone, so that it starts no other meanwhile.
         let mut stopped = stop(&[first]);
         stopped.extend(stop(&children(first)));
         Frozen(stopped)
     }
 
-    /// What the server has said so far.
+    /// The server's log so far.
     pub fn log(&self) -> String {
         self.program.log()
     }
 
-    /// Everything that the server keeps of the database with this `pg_database.oid`, byte for byte.
+    /// All files of the database with this `pg_database.oid`, byte for byte.
     ///
     /// # Panics
     ///
-    /// When its files cannot be read.
+    /// The files cannot be read.
     pub fn at_rest(&self, oid: i64) -> Vec<u8> {
         self.sql("CHECKPOINT");
         let folder = self.program.folder().join("data/base").join(oid.to_string());
@@ -330,7 +332,7 @@ impl Server {
         format!("postgres://ward@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// One of PostgreSQL's own tools, such as `pg_dump`, pointed at this server.
+    /// One of PostgreSQL's own tools, such as `pg_dump`, set up for this server.
     pub fn tool(&self, name: &str) -> std::process::Command {
         let mut tool = unprivileged(beside(name));
         let port = self.port.to_string();
@@ -342,7 +344,7 @@ impl Server {
     ///
     /// # Panics
     ///
-    /// When it fails.
+    /// The statement fails.
     pub fn sql(&self, sql: impl Into<String>) {
         let (done, answer) = channel();
         let sql = sql.into();
@@ -350,12 +352,13 @@ impl Server {
         answer.recv().expect("an answer").unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
-    /// An empty database.
+    /// A new database without tables.
     pub fn database(&self) -> Database {
         self.copy("template0")
     }
 
-    /// A copy of the database that `fill` makes, given its URL, when it is first asked for by this name.
+    /// A copy of a template database. The first call with this name creates the template, and `fill` fills it
+    /// by its URL.
     pub fn copy_of(&self, template: &'static str, fill: impl FnOnce(&str)) -> Database {
         static FILLED: Mutex<BTreeSet<(u16, &str)>> = Mutex::new(BTreeSet::new());
         {
@@ -372,7 +375,7 @@ impl Server {
     fn copy(&self, template: &str) -> Database {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        // Where nothing waits for the disk, copying files is cheaper than logging their pages.
+        // The server does not wait for the disk, so copying files is cheaper than logging their pages.
         self.sql(format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"));
         Database { url: self.url(&name), name, orders: self.orders.clone() }
     }
@@ -383,7 +386,7 @@ fn initialize(data: &Path) {
     run(unprivileged(programs().join("initdb")).arg("-D").arg(data).args(options));
 }
 
-/// The processes of a server that were stopped, which are killed when this is dropped: they hear no other signal.
+/// Stopped processes of a server. Dropping this value kills them, because they handle no other signal.
 pub struct Frozen(Vec<String>);
 
 impl Drop for Frozen {
@@ -392,13 +395,13 @@ impl Drop for Frozen {
     }
 }
 
-/// Puts a file for the server's user alone into its data folder.
+/// Puts a file into a server's data folder, readable only by the server's user.
 pub fn put(data: &Path, name: &str, content: &[u8]) {
     file(&data.join(name), content);
 }
 
-/// A thread with a connection, which does what is ordered, in order. `None`: the server ended for want of its port.
-/// The runtime is the thread's own, because those who order stand in runtimes already.
+/// Starts a thread with a connection, which executes its orders in sequence. `None`: the server ended because
+/// its port was taken. The thread has its own runtime, because callers may be inside a runtime already.
 fn keeper(port: u16, program: &Guarded) -> Option<Sender<Order>> {
     let (orders, waiting) = channel::<Order>();
     let (ready, answers) = channel();
@@ -446,20 +449,20 @@ async fn connect(port: u16) -> Result<Client, tokio_postgres::Error> {
     Ok(client)
 }
 
-/// pgbouncer in transaction mode before a [`Server`].
+/// A pgbouncer in transaction mode in front of a [`Server`].
 pub struct Pooler {
-    /// Where it listens, on 127.0.0.1.
+    /// The port on 127.0.0.1 where it listens.
     pub port: u16,
     program: Guarded,
 }
 
 impl Pooler {
-    /// Starts one that holds at most so many connections to each of the server's databases.
+    /// Starts a pgbouncer with at most `connections` connections to each of the server's databases.
     pub fn start(server: &Server, connections: u32) -> Self {
         Self::with(server, connections, "")
     }
 
-    /// Starts one that also limits the number of its clients.
+    /// Starts a pgbouncer that also limits the number of its clients.
     pub fn for_clients(server: &Server, connections: u32, clients: u32) -> Self {
         Self::with(server, connections, &format!("max_client_conn = {clients}\n"))
     }
@@ -470,9 +473,9 @@ impl Pooler {
         let program = std::env::split_paths(&path).chain(known).map(|folder| folder.join("pgbouncer"));
         let program = program.into_iter().find(|file| file.exists()).unwrap_or_else(|| {
             panic!(
-                "PostgreSQL is tested through pgbouncer too, which is not to be found.\n\
+                "PostgreSQL is tested through pgbouncer too, which was not found.\n\
                  Install it (Debian, Ubuntu: apt-get install pgbouncer).\n\
-                 To leave PostgreSQL out all the same: WARD_TEST_ENGINES=sqlite"
+                 To leave PostgreSQL out nevertheless: WARD_TEST_ENGINES=sqlite"
             )
         });
         let (folder, port) = (folder(), free_port());
@@ -496,7 +499,7 @@ impl Pooler {
         Self { port, program }
     }
 
-    /// What pgbouncer has said so far.
+    /// The log of pgbouncer so far.
     pub fn log(&self) -> String {
         self.program.log()
     }

@@ -1,4 +1,4 @@
-//! What stands between Ward and its server, and cuts a connection at the worst moment.
+//! A proxy between Ward and its database server that cuts a connection at the worst time.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -8,22 +8,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::postgres::Server;
 
-/// Passes everything on, until a transaction that said a certain word was committed: the server's answer to its `COMMIT`
-/// goes nowhere, and the connection is cut.
+/// Forwards everything until a transaction with a certain word was committed. Then it discards the server's
+/// answer to the `COMMIT`, and cuts the connection.
 pub struct Proxy {
-    /// Where it listens, on 127.0.0.1.
+    /// The port on 127.0.0.1 where it listens.
     pub port: u16,
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// The word that the next transaction to be cut says.
+    /// The word that identifies the next transaction to cut.
     word: Mutex<Option<Vec<u8>>>,
     cuts: AtomicUsize,
 }
 
 impl Proxy {
-    /// Starts one before a server.
+    /// Starts a proxy in front of a server.
     pub fn start(server: &Server) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("a bound address").port();
@@ -44,13 +44,13 @@ impl Proxy {
         *self.shared.word.lock().expect("a word") = Some(word.as_bytes().to_owned());
     }
 
-    /// How many were cut so far.
+    /// The number of transactions cut so far.
     pub fn cuts(&self) -> usize {
         self.shared.cuts.load(Ordering::SeqCst)
     }
 }
 
-/// Passes on what both sides send, the server's on a thread of its own.
+/// Forwards the data of both sides; the server's data on a thread of its own.
 fn pass(client: &TcpStream, server: &TcpStream, shared: &Shared) -> std::io::Result<()> {
     let mut from_client = client.try_clone()?;
     let mut to_server = server.try_clone()?;
@@ -62,7 +62,7 @@ fn pass(client: &TcpStream, server: &TcpStream, shared: &Shared) -> std::io::Res
         while let Ok(count @ 1..) = from_server.read(&mut bytes) {
             let muted = answers.lock().expect("the way back");
             if *muted {
-                // The answer that nobody hears: the commit is done.
+                // The answer is discarded: the commit is done.
                 return true;
             }
             if to_client.write_all(&bytes[..count]).is_err() {
@@ -72,7 +72,7 @@ fn pass(client: &TcpStream, server: &TcpStream, shared: &Shared) -> std::io::Res
         let _ = to_client.shutdown(Shutdown::Both);
         false
     });
-    // What the client has said in the transaction that runs. A message may come in pieces.
+    // The client's data of the current transaction. A message may arrive in pieces.
     let mut said = Vec::new();
     let mut bytes = [0; 16_384];
     while let Ok(count @ 1..) = from_client.read(&mut bytes) {
@@ -104,7 +104,7 @@ fn has(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|window| window == word)
 }
 
-/// Whether a transaction ends: with a query of this one word.
+/// Whether a transaction ends: with a query of `COMMIT` or `ROLLBACK` alone.
 fn ends(said: &[u8]) -> bool {
     said.ends_with(b"COMMIT\0") || said.ends_with(b"ROLLBACK\0")
 }

@@ -1,4 +1,4 @@
-//! A server that archives its log, and one brought back from a base backup and that archive as of a moment.
+//! A server that archives its log, and a server recovered from a base backup and that archive.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -9,15 +9,15 @@ use crate::replicated::{CAREFUL, base_backup};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A server with an archive.
+/// A server with an archive of its log.
 pub struct Archived {
-    /// The server.
+    /// The server that writes the archive.
     pub server: Server,
     archive: PathBuf,
 }
 
 impl Archived {
-    /// Starts it.
+    /// Starts the server with an empty archive.
     pub fn start() -> Self {
         let archive = folder();
         let command = format!("archive_command=test ! -f {0}/%f && cp %p {0}/%f", archive.display());
@@ -25,16 +25,16 @@ impl Archived {
         Self { server: Server::start(&settings, |_| {}), archive }
     }
 
-    /// A base backup of it, beside whoever writes.
+    /// A base backup of the server, made while others may write.
     pub fn base_backup(&self) -> PathBuf {
         base_backup(&self.server)
     }
 
-    /// Gives this moment a name to recover to, and waits until the archive has it.
+    /// Creates a named restore point, and waits until the archive contains it.
     ///
     /// # Panics
     ///
-    /// When the archive does not get it.
+    /// The archive does not receive it.
     pub fn mark(&self, name: &str) {
         let url = self.server.url("postgres");
         let segment = lines(&url, &format!("SELECT pg_walfile_name(pg_create_restore_point('{name}'))"));
@@ -47,11 +47,11 @@ impl Archived {
         }
     }
 
-    /// A server on `base` as it was at the moment of that name. Takes writes.
+    /// A server on `base`, recovered to the restore point `name`. It takes writes.
     ///
     /// # Panics
     ///
-    /// When it does not come.
+    /// The recovery does not end.
     pub fn recovered(&self, base: PathBuf, name: &str) -> Server {
         put(&base.join("data"), "recovery.signal", b"");
         let restore = format!("restore_command=cp {}/%f %p", self.archive.display());

@@ -1,4 +1,4 @@
-//! A primary and its synchronous standby: for what a change of servers loses.
+//! A primary and its synchronous standby, for tests of a failover's losses.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::guarded::{folder, run};
 use crate::postgres::{Server, lines, put};
 
-/// Settings of a server that keeps what it promises: it waits for its disk.
+/// Settings of a durable server, which waits for its disk.
 pub const CAREFUL: [&str; 8] = [
     "fsync=on",
     "synchronous_commit=on",
@@ -26,16 +26,16 @@ pub(crate) fn base_backup(server: &Server) -> PathBuf {
     folder
 }
 
-/// A primary that acknowledges nothing which its standby does not hold.
+/// A primary that acknowledges only what its standby has stored too.
 pub struct Pair {
-    /// Takes writes until it is killed.
+    /// The server that takes writes until it is killed.
     pub primary: Server,
-    /// Takes writes once it is promoted.
+    /// The server that takes writes after its promotion.
     pub standby: Server,
 }
 
 impl Pair {
-    /// Starts both, and waits until the primary waits for the standby.
+    /// Starts both servers, and waits until the primary waits for the standby.
     pub fn start() -> Self {
         let primary = Server::start(&CAREFUL, |_| {});
         for _ in 0..5 {
@@ -56,7 +56,7 @@ impl Pair {
         panic!("no port stayed free for a standby");
     }
 
-    /// The URL of a database on whichever of both takes writes.
+    /// The URL of a database on the server of the two that takes writes.
     pub fn url(&self, database: &str) -> String {
         format!(
             "postgres://ward@127.0.0.1:{},127.0.0.1:{}/{database}?target_session_attrs=read-write",
@@ -64,13 +64,14 @@ impl Pair {
         )
     }
 
-    /// Makes the standby the primary.
+    /// Promotes the standby to the primary.
     pub fn promote(&self) {
         self.standby.sql("SELECT pg_promote(true, 60)");
     }
 }
 
-/// Each look is a session of its own: one session goes by the settings it began with, and the standby's name is a new one.
+/// Each check uses a new session, because a session keeps the settings of its start, and the standby's name
+/// is new.
 fn wait_for_the_standby(primary: &Server) {
     let url = primary.url("postgres");
     for _ in 0..600 {
@@ -80,5 +81,5 @@ fn wait_for_the_standby(primary: &Server) {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    panic!("the standby does not come");
+    panic!("the standby does not connect");
 }

@@ -1,4 +1,4 @@
-//! What the product keeps in an `SQLite` file: how tests write it, and a look at it beside the server that has it open.
+//! The product's data in an `SQLite` file: how tests write it, and how they read it beside a server.
 
 use std::path::Path;
 
@@ -6,12 +6,12 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, StatementStatus};
 
-/// `sql` with its literals of the form `uuid '…'` and `timestamptz '…'`, which `PostgreSQL` takes as they are, as what
-/// the product keeps of them in a file.
+/// Translates literals of the form `uuid '…'` and `timestamptz '…'` into the form that the product stores in
+/// a file. `PostgreSQL` takes these literals as they are.
 ///
 /// # Panics
 ///
-/// When such a literal does not end.
+/// A literal does not end.
 pub fn spelled(sql: &str) -> String {
     let mut out = String::with_capacity(sql.len());
     let mut rest = sql;
@@ -36,20 +36,20 @@ fn time(text: &str) -> String {
     format!("(unixepoch('{text}') * 1000000 + CAST(substr('{text}', 21, 6) AS integer))")
 }
 
-/// SQL of a column's text, different for different values. An id, sixteen bytes in a file, is shown as it is written
-/// elsewhere; all else is a literal.
+/// SQL for a column's text, which differs for different values. An id, 16 bytes in a file, is shown in its
+/// usual form; any other value is a literal.
 pub fn shown(column: &str) -> String {
     let part = |(from, length): (u8, u8)| format!("lower(substr(hex({column}), {from}, {length}))");
     let id = [(1, 8), (9, 4), (13, 4), (17, 4), (21, 12)].map(part).join(" || '-' || ");
     format!("iif(typeof({column}) = 'blob' AND length({column}) = 16, {id}, quote({column}))")
 }
 
-/// Runs a query with its parameters, each bound as what its text reads as: a number, an id, a moment or a text. Says how
-/// many steps of `SQLite`'s machine it took.
+/// Runs a query with its parameters. The text of each decides its type: a number, an id, a timestamp or a
+/// text. Returns the number of steps of `SQLite`'s virtual machine.
 ///
 /// # Panics
 ///
-/// When the file cannot be opened or the query not be run.
+/// The file cannot be opened, or the query cannot be run.
 pub fn steps(file: &Path, sql: &str, parameters: &[&str]) -> u64 {
     let run = || {
         let file = Connection::open(file)?;
@@ -67,22 +67,23 @@ pub fn steps(file: &Path, sql: &str, parameters: &[&str]) -> u64 {
     u64::try_from(steps).expect("a count")
 }
 
-/// Another program that has a database open, until it is dropped. Its end copies nothing, as when it is killed.
+/// Another program that has a database open, until it is dropped. Its end copies nothing, like a kill.
 #[derive(Debug)]
 pub struct Opened {
     _connection: Connection,
 }
 
 impl Opened {
-    /// Opens it and reads a row of it, as a shell does. `reading`: its transaction goes on, as a backup's does.
+    /// Opens the database and reads a row, as a shell does. `reading`: its transaction stays open, as a
+    /// backup's does.
     ///
     /// # Panics
     ///
-    /// When the file cannot be read.
+    /// The file cannot be read.
     pub fn hold(file: &Path, reading: bool) -> Self {
         let opened = Connection::open(file).expect("a database");
         let told = opened.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
-        assert!(told.is_ok_and(|is| is), "it would copy the log at its end");
+        assert!(told.is_ok_and(|is| is), "it would copy the log when it closes");
         if reading {
             opened.execute_batch("BEGIN").expect("a transaction");
         }

@@ -1,4 +1,4 @@
-//! A real browser, driven as the W3C's `WebDriver` standard says.
+//! A real browser, controlled by the W3C's `WebDriver` standard.
 //!
 //! It needs `chromium` and `chromedriver`. Without them a test fails, unless `WARD_TEST_BROWSER=off` leaves it out.
 
@@ -10,10 +10,10 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-/// How long the browser may take for anything.
+/// The time limit for each action of the browser.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// One window of a browser of its own. It ends with the test.
+/// A window of a browser of its own. It ends with the test.
 pub struct Browser {
     client: reqwest::Client,
     session: String,
@@ -22,15 +22,15 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Opens a window of this width and height, in CSS pixels. `None`: the setting leaves browsers out.
+    /// Opens a window of this width and height in CSS pixels. `None`: the setting leaves browsers out.
     ///
     /// # Panics
     ///
-    /// Where there is no browser.
+    /// No browser is installed.
     #[expect(clippy::print_stderr, reason = "a test that is left out must be told")]
     pub async fn open(width: u32, height: u32) -> Option<Self> {
         if std::env::var("WARD_TEST_BROWSER").is_ok_and(|value| value == "off") {
-            eprintln!("WARD_TEST_BROWSER=off, so no page is looked at in a browser");
+            eprintln!("WARD_TEST_BROWSER=off, so no page is tested in a browser");
             return None;
         }
         let profile = tempfile::tempdir().expect("a temporary folder");
@@ -101,16 +101,16 @@ impl Browser {
         self.post("url", json!({ "url": url })).await;
     }
 
-    /// Runs a script in the page and gives what it returns.
+    /// Runs a script in the page and returns its result.
     pub async fn run(&self, script: &str) -> Value {
         self.post("execute/sync", json!({ "script": script, "args": [] })).await
     }
 
-    /// Waits until a script returns something that is true.
+    /// Waits until a script returns a true value.
     ///
     /// # Panics
     ///
-    /// When that takes too long.
+    /// The script does not do so in time.
     pub async fn until(&self, script: &str) -> Value {
         let began = Instant::now();
         loop {
@@ -118,7 +118,7 @@ impl Browser {
             if !matches!(value, Value::Null | Value::Bool(false)) && value != "" && value != 0 {
                 return value;
             }
-            assert!(began.elapsed() < PATIENCE, "it does not become true: {script}");
+            assert!(began.elapsed() < PATIENCE, "it did not become true in time: {script}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -129,13 +129,13 @@ impl Browser {
         id.unwrap_or_else(|| panic!("no {selector}")).to_owned()
     }
 
-    /// Clicks on an element as a person does: it must be visible, and nothing may lie over it.
+    /// Clicks on an element as a person does: it must be visible and not covered.
     pub async fn click(&self, selector: &str) {
         let element = self.element(selector).await;
         self.post(&format!("element/{element}/click"), json!({})).await;
     }
 
-    /// Types into a field, over what it holds.
+    /// Replaces the content of a field by typing.
     pub async fn fill(&self, selector: &str, text: &str) {
         let element = self.element(selector).await;
         self.post(&format!("element/{element}/clear"), json!({})).await;
@@ -144,7 +144,7 @@ impl Browser {
         }
     }
 
-    /// The errors that the browser wrote into its console, violations of a page's policy included.
+    /// The errors in the browser's console, including violations of a page's policy.
     pub async fn errors(&self) -> Vec<String> {
         let lines = self.post("se/log", json!({ "type": "browser" })).await;
         let lines = lines.as_array().cloned().unwrap_or_default();
@@ -155,14 +155,14 @@ impl Browser {
             .collect()
     }
 
-    /// A picture of the window: PNG in base64.
+    /// A screenshot of the window: PNG in base64.
     pub async fn screenshot(&self) -> String {
         let url = format!("{}/screenshot", self.session);
         let shown = Self::ask(&self.client, reqwest::Method::GET, &url, None).await;
         shown.as_str().unwrap_or_default().to_owned()
     }
 
-    /// Ends the session, and with it the browser.
+    /// Ends the session and its browser.
     pub async fn close(self) {
         Self::ask(&self.client, reqwest::Method::DELETE, &self.session, None).await;
     }

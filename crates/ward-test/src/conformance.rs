@@ -1,4 +1,4 @@
-//! Every answer against the served document.
+//! Checks every answer against the served document.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -11,20 +11,20 @@ use crate::Answer;
 
 const DOCUMENT: &str = include_str!("../../../contract/openapi.json");
 
-/// One operation's declared answers, by status.
+/// One operation's declared answers by status.
 struct Declared {
     method: String,
     segments: Vec<String>,
     statuses: HashMap<u16, Response>,
 }
 
-/// One declared answer: its headers, and a validator where it has a JSON schema.
+/// One declared answer: its headers, and a validator if it has a JSON schema.
 struct Response {
     headers: Vec<String>,
     body: Option<Validator>,
 }
 
-/// Headers of HTTP itself and of browsers, which no document declares.
+/// Headers of HTTP itself and of browsers, which the document does not declare.
 const GENERAL: [&str; 16] = [
     "access-control-allow-credentials",
     "access-control-allow-origin",
@@ -72,8 +72,8 @@ fn validator(document: &Value, schema: &Value) -> Validator {
     jsonschema::options().should_validate_formats(true).build(&whole).expect("a response schema compiles")
 }
 
-/// The operation that a request means. As the router does, the path decides before the method, and among the paths
-/// that fit the one whose literal segments come earlier.
+/// The operation of a request. As in the router, the path decides before the method. Of several matching
+/// paths, the one with earlier literal segments wins.
 fn operation(method: &Method, path: &str) -> Option<&'static Declared> {
     let path = path.split('?').next().unwrap_or_default();
     let segments: Vec<&str> = path.split('/').collect();
@@ -89,7 +89,7 @@ fn operation(method: &Method, path: &str) -> Option<&'static Declared> {
     served.find(|declared| declared.method == method.as_str())
 }
 
-/// Fails the test whose answer is not what the document says.
+/// Fails the test if the answer does not match the document.
 #[track_caller]
 pub fn check(method: &Method, path: &str, answer: &Answer) {
     let what = format!("{method} {path}: {} {}", answer.status, answer.text);
@@ -115,7 +115,7 @@ pub fn check(method: &Method, path: &str, answer: &Answer) {
     if status == 401 {
         assert_eq!(answer.header("www-authenticate"), "Bearer", "{what}");
     }
-    // RFC 9110, section 9.3.2: HEAD is answered as GET is, without the body.
+    // RFC 9110, section 9.3.2: HEAD has the answer of GET without its body.
     let meant = if method == Method::HEAD && status != 405 { &Method::GET } else { method };
     if status == 303 && path == "/" {
         return;

@@ -1,6 +1,6 @@
-//! An EHR that does what a test tells it to: it hangs, breaks off, answers anything, and changes its mind.
+//! An EHR that a test controls: it can hang, break connections, give any answer, and change its behaviour.
 //!
-//! It keeps what it was given, so that in the end a test can count: one resource per real call, none per test call.
+//! It keeps the received writes. A test can thus count one resource per real call and none per test call.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -12,46 +12,46 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What the EHR does with a write.
+/// The EHR's reaction to a write.
 #[derive(Clone, Debug)]
 pub enum Act {
-    /// Takes it, or says where it has it already.
+    /// It stores the resource, or answers with the location of the stored one.
     Take,
-    /// Takes it, and breaks the connection off before it answers.
+    /// It stores the resource, and breaks the connection before its answer.
     TakeAndReset,
-    /// Takes it, and never answers.
+    /// It stores the resource, and never answers.
     TakeAndHang,
-    /// Takes it, and answers this all the same.
+    /// It stores the resource, and answers with this status nevertheless.
     TakeAndSay(u16),
-    /// Takes it, and takes its time to say so.
+    /// It stores the resource, and answers after a delay.
     TakeSlowly,
-    /// Takes it even if it has it already.
+    /// It stores the resource even if it has it already.
     TakeTwice,
-    /// Breaks the connection off.
+    /// It breaks the connection without storing the resource.
     Reset,
-    /// Never answers.
+    /// It never answers, and stores nothing.
     Hang,
-    /// Answers this, with this body and these header lines.
+    /// It answers with this status, this body and these header lines.
     Say(u16, Value, &'static str),
 }
 
-/// What was asked of the EHR.
+/// A request that the EHR received.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// The method.
+    /// The HTTP method of the request.
     pub method: String,
-    /// Path and query.
+    /// The path and the query.
     pub target: String,
-    /// The header lines, lower case names.
+    /// The header lines, with names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// The body.
+    /// The body, as UTF-8 text.
     pub body: String,
 }
 
 #[derive(Default)]
 struct State {
     kept: Vec<Value>,
-    /// Where the first resource of each key is in `kept`.
+    /// The index in `kept` of the first resource of each key.
     first: BTreeMap<String, usize>,
     script: VecDeque<Act>,
     always: Option<Act>,
@@ -62,19 +62,19 @@ struct State {
     most_at_once: usize,
 }
 
-/// How long `TakeSlowly` takes: long enough that what is sent beside it is there before it has ended.
+/// The delay of `TakeSlowly`: long enough for concurrent requests to arrive before it ends.
 const SLOWLY: Duration = Duration::from_millis(100);
 
-/// The EHR.
+/// A controllable EHR; clones share it.
 #[derive(Clone)]
 pub struct ScriptedEhr {
-    /// Where it listens.
+    /// The address where it listens.
     pub address: SocketAddr,
     state: Arc<Mutex<State>>,
 }
 
 impl ScriptedEhr {
-    /// One that takes everything.
+    /// Starts an EHR that stores everything.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound address");
@@ -89,32 +89,32 @@ impl ScriptedEhr {
         ehr
     }
 
-    /// Its base URL.
+    /// The base URL for its integration.
     pub fn url(&self) -> String {
         format!("http://{}/fhir", self.address)
     }
 
-    /// What it does with the next writes, one after the other; then it takes everything again.
+    /// Sets the reactions to the next writes, in order; afterwards it stores everything again.
     pub fn script(&self, acts: impl IntoIterator<Item = Act>) {
         self.state.lock().script.extend(acts);
     }
 
-    /// What it does with every write from now on; `None`: takes it.
+    /// Sets the reaction to every later write; `None`: it stores the resource.
     pub fn always(&self, act: Option<Act>) {
         self.state.lock().always = act;
     }
 
-    /// What it does with every search from now on; `None`: answers it.
+    /// Sets the reaction to every later search; `None`: it answers normally.
     pub fn on_search(&self, act: Option<Act>) {
         self.state.lock().searches = act;
     }
 
-    /// Every resource it has.
+    /// Every resource that it has stored.
     pub fn kept(&self) -> Vec<Value> {
         self.state.lock().kept.clone()
     }
 
-    /// How many resources it has for each identifier.
+    /// The number of stored resources for each identifier.
     pub fn counts(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for resource in &self.state.lock().kept {
@@ -123,25 +123,25 @@ impl ScriptedEhr {
         counts
     }
 
-    /// Everything that was asked of it.
+    /// Every request that it received.
     pub fn asked(&self) -> Vec<Asked> {
         self.state.lock().asked.clone()
     }
 
-    /// How many writes were tried.
+    /// The number of attempted writes.
     pub fn writes(&self) -> usize {
         self.state.lock().writes
     }
 
-    /// How many requests it had in hand at once, at most.
+    /// The maximum number of concurrent requests.
     pub fn most_at_once(&self) -> usize {
         self.state.lock().most_at_once
     }
 
-    /// Waits until it has been asked so many times.
+    /// Waits until it has received this many requests.
     ///
     /// # Panics
-    /// When that takes a minute.
+    /// That takes longer than a minute.
     pub async fn until_asked(&self, times: usize) {
         for _ in 0..6_000 {
             if self.state.lock().asked.len() >= times {
@@ -229,7 +229,7 @@ enum Decided {
     Hang,
 }
 
-/// What makes two writes the same: the identifier, or `HubSpot`'s property.
+/// The key by which two writes are the same: the identifier, or `HubSpot`'s property.
 fn key_of(resource: &Value) -> String {
     let identifier = resource["identifier"][0]["value"].as_str();
     identifier.or_else(|| resource["properties"]["ward_call_id"].as_str()).unwrap_or_default().to_owned()
@@ -238,7 +238,7 @@ fn key_of(resource: &Value) -> String {
 impl State {
     fn take(&mut self, asked: &Asked) -> Decided {
         let body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
-        // As a FHIR server does that knows conditional creates; HubSpot has none and takes it again.
+        // A FHIR server with conditional creates does this; HubSpot has none and stores the resource again.
         let known = asked.headers.contains_key("if-none-exist").then(|| key_of(&body));
         match known.and_then(|key| self.first.get(&key)) {
             Some(known) => Decided::Answer(200, self.kept[*known].clone(), String::new()),
@@ -273,7 +273,7 @@ impl State {
     }
 }
 
-/// One request off the stream; `None` at its end.
+/// Reads one request from the stream; `None` at its end.
 async fn hear(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Asked> {
     let mut chunk = vec![0; 16 << 10];
     loop {

@@ -1,6 +1,7 @@
-//! An issuer of tokens for tests, on a loopback port: discovery, keys and userinfo, all of which a test can bend.
+//! A token issuer for tests on a loopback port: discovery, keys and userinfo, which tests can change.
 //!
-//! What it is for is tokens that no real provider would sign. That Ward gets on with a real one is another test's to show.
+//! It can sign tokens that no real provider would sign. Another test shows that Ward works with a real
+//! provider.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,12 +29,12 @@ use ward::config::issuers::IssuerConfig;
 
 use crate::{Actor, Server};
 
-/// Whom the test issuer's tokens are for.
+/// The audience of the test issuer's tokens.
 pub const AUDIENCE: &str = "https://ward.test";
 
 /// A key that signs tokens.
 pub struct SigningKey {
-    /// Its name in the key set, if it has one.
+    /// The key's id in the key set, if it has one.
     pub id: Option<String>,
     pair: Pair,
 }
@@ -49,11 +50,11 @@ fn b64(bytes: impl AsRef<[u8]>) -> String {
 }
 
 impl SigningKey {
-    /// A fresh key for this algorithm: `ES256`, `EdDSA` or `RS256`.
+    /// Generates a key for this algorithm: `ES256`, `EdDSA` or `RS256`.
     ///
     /// # Panics
     ///
-    /// For any other algorithm.
+    /// The algorithm is another one.
     pub fn new(algorithm: &str, id: Option<&str>) -> Self {
         let pair = match algorithm {
             "ES256" => Pair::Es256(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key")),
@@ -64,7 +65,7 @@ impl SigningKey {
         Self { id: id.map(str::to_owned), pair }
     }
 
-    /// The algorithm's name.
+    /// The algorithm's name in a token's header.
     pub const fn algorithm(&self) -> &'static str {
         match self.pair {
             Pair::Es256(_) => "ES256",
@@ -73,7 +74,7 @@ impl SigningKey {
         }
     }
 
-    /// The public half, as a key set shows it.
+    /// The public half, in the format of a key set.
     pub fn jwk(&self) -> Value {
         let mut jwk = match &self.pair {
             Pair::Es256(pair) => {
@@ -95,7 +96,7 @@ impl SigningKey {
         jwk
     }
 
-    /// The header that a token of this key has.
+    /// The header of this key's tokens.
     pub fn header(&self) -> Value {
         let mut header = json!({ "typ": "at+jwt", "alg": self.algorithm() });
         if let Some(id) = &self.id {
@@ -104,7 +105,7 @@ impl SigningKey {
         header
     }
 
-    /// A token with this header and these claims, whether or not they make sense.
+    /// A signed token with this header and these claims, valid or not.
     pub fn sign(&self, header: &Value, claims: &Value) -> String {
         let signed = format!("{}.{}", b64(header.to_string()), b64(claims.to_string()));
         let random = SystemRandom::new();
@@ -124,11 +125,11 @@ impl SigningKey {
     }
 }
 
-/// What the issuer serves now.
+/// The answers that the issuer currently serves.
 struct Served {
     url: String,
     keys: Mutex<Vec<Arc<SigningKey>>>,
-    /// What discovery says beside or instead of the usual; null leaves something out.
+    /// Fields that replace or extend the discovery document; null removes a field.
     amended: Mutex<Value>,
     down: Mutex<bool>,
     delay: Mutex<Duration>,
@@ -137,7 +138,7 @@ struct Served {
     discoveries: AtomicU64,
 }
 
-/// An issuer on a loopback port, for as long as it lives.
+/// An issuer on a loopback port, for as long as this value lives.
 pub struct TestIssuer {
     served: Arc<Served>,
     task: JoinHandle<()>,
@@ -151,7 +152,7 @@ impl Drop for TestIssuer {
 }
 
 impl TestIssuer {
-    /// An issuer with one ES256 key, called `first`.
+    /// Starts an issuer with one ES256 key, whose id is `first`.
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("a bound address"));
@@ -178,63 +179,63 @@ impl TestIssuer {
         Self { served, task, clock: Clock::default() }
     }
 
-    /// Its settings as Ward is given them.
+    /// The settings for Ward to accept this issuer.
     pub fn config(&self) -> IssuerConfig {
         IssuerConfig::new(self.url(), AUDIENCE)
     }
 
-    /// Its identifier.
+    /// The issuer's identifier, its URL.
     pub fn url(&self) -> &str {
         &self.served.url
     }
 
-    /// Tells the time by this clock from now on.
+    /// Makes the issuer use this clock.
     pub fn follow(&mut self, clock: &Clock) {
         self.clock = clock.clone();
     }
 
-    /// The key that signs now.
+    /// The key that currently signs tokens.
     pub fn key(&self) -> Arc<SigningKey> {
         self.served.keys.lock().last().expect("a key").clone()
     }
 
-    /// Serves these keys from now on; the last one signs.
+    /// Replaces the key set; the last key signs.
     pub fn serve_keys(&self, keys: Vec<SigningKey>) {
         *self.served.keys.lock() = keys.into_iter().map(Arc::new).collect();
     }
 
-    /// Answers 500 to everything, or no longer.
+    /// Makes the issuer answer 500 to every request, or ends that.
     pub fn set_down(&self, down: bool) {
         *self.served.down.lock() = down;
     }
 
-    /// Takes this long for every answer from now on.
+    /// Delays every later answer by this time.
     pub fn set_delay(&self, delay: Duration) {
         *self.served.delay.lock() = delay;
     }
 
-    /// Answers nothing from now on, until it is let go.
+    /// Stops all answers until [`Self::let_go`].
     pub fn hold(&self) {
         self.served.held.send_replace(true);
     }
 
-    /// Answers what it has held back, and everything from now on.
+    /// Sends the held answers, and answers normally again.
     pub fn let_go(&self) {
         self.served.held.send_replace(false);
     }
 
-    /// Says this in its discovery document beside or instead of the usual; null leaves something out. Its keys are at
-    /// `/keys`, behind a redirect at `/moved`, and beside a mebibyte of nothing at `/large`.
+    /// Replaces or extends fields of the discovery document; null removes a field. The keys are at `/keys`,
+    /// behind a redirect at `/moved`, and beside a mebibyte of padding at `/large`.
     pub fn amend_discovery(&self, more: Value) {
         *self.served.amended.lock() = more;
     }
 
-    /// Claims in its discovery document to be this issuer.
+    /// Makes the discovery document claim to be of this issuer.
     pub fn claim_to_be(&self, issuer: &str) {
         self.amend_discovery(json!({ "issuer": issuer }));
     }
 
-    /// Tells this about whoever asks, or answers 401.
+    /// Sets the claims that userinfo returns; `None` makes it answer 401.
     pub fn set_userinfo(&self, claims: Option<Value>) {
         match claims {
             Some(claims) => self.answer_userinfo(200, &claims.to_string()),
@@ -242,26 +243,26 @@ impl TestIssuer {
         }
     }
 
-    /// Answers this to whoever asks about somebody, whether or not it makes sense.
+    /// Sets the answer of userinfo, valid or not.
     ///
     /// # Panics
     ///
-    /// For a status that is none.
+    /// The status is not an HTTP status.
     pub fn answer_userinfo(&self, status: u16, body: &str) {
         *self.served.userinfo.lock() = (StatusCode::from_u16(status).expect("a status"), body.to_owned());
     }
 
-    /// How often its discovery document was asked for.
+    /// The number of requests for the discovery document.
     pub fn discoveries(&self) -> u64 {
         self.served.discoveries.load(Ordering::SeqCst)
     }
 
-    /// Seconds since 1970, by the clock it follows, and this many more.
+    /// Seconds since 1970 by the issuer's clock, plus `more`.
     pub fn seconds(&self, more: i64) -> i64 {
         self.clock.now().micros() / 1_000_000 + more
     }
 
-    /// The claims of a good token of a person.
+    /// The claims of a valid token for a person.
     pub fn claims(&self, subject: &str) -> Value {
         json!({
             "iss": self.url(), "aud": AUDIENCE, "sub": subject, "client_id": "app", "name": format!("{subject} the tester"),
@@ -269,12 +270,12 @@ impl TestIssuer {
         })
     }
 
-    /// A good token of a person.
+    /// A valid token for a person.
     pub fn token(&self, subject: &str) -> String {
         self.sign(&self.claims(subject))
     }
 
-    /// A good token with something added to its claims, or replaced.
+    /// A valid token with some claims added or replaced.
     pub fn token_with(&self, subject: &str, more: &Value) -> String {
         let mut claims = self.claims(subject);
         for (name, value) in more.as_object().expect("claims") {
@@ -283,12 +284,12 @@ impl TestIssuer {
         self.sign(&claims)
     }
 
-    /// A good token of a machine.
+    /// A valid token for a machine.
     pub fn machine(&self, subject: &str) -> String {
         self.token_with(subject, &json!({ "client_id": subject }))
     }
 
-    /// A token with these claims, well signed.
+    /// A correctly signed token with these claims.
     pub fn sign(&self, claims: &Value) -> String {
         let key = self.key();
         key.sign(&key.header(), claims)
@@ -296,7 +297,7 @@ impl TestIssuer {
 }
 
 impl Server {
-    /// A server that accepts the tokens of an issuer of its own.
+    /// A server with an issuer of its own, whose tokens it accepts.
     pub async fn with_issuer() -> (Self, TestIssuer) {
         let mut issuer = TestIssuer::start().await;
         let server = Self::with(|config| config.issuers = vec![issuer.config()]).await;
@@ -304,7 +305,7 @@ impl Server {
         (server, issuer)
     }
 
-    /// Somebody whom the issuer calls by this subject.
+    /// A person with this subject at the issuer.
     pub fn person(&self, issuer: &TestIssuer, subject: &str) -> Actor {
         self.bearing(issuer.token(subject))
     }
@@ -336,7 +337,7 @@ async fn discovery(State(served): State<Arc<Served>>) -> Result<Response, Respon
 
 fn key_set(served: &Served) -> Value {
     let keys: Vec<Value> = served.keys.lock().iter().map(|key| key.jwk()).collect();
-    // What a client does not understand it passes over: a key set may hold anything.
+    // A key set may contain keys of unknown kinds, which a client must skip.
     let strangers =
         [json!({ "kty": "EC", "crv": "P-521", "kid": "first" }), json!({ "kty": "oct", "k": "AAAA" })];
     json!({ "keys": strangers.into_iter().chain(keys).collect::<Vec<_>>() })

@@ -1,9 +1,9 @@
-//! Test support: a fresh server and database per test, real sockets, and actors who act.
+//! Test support: a new server and database per test, real sockets, and actors that call the API.
 //!
 //! A test is an ordinary `async fn` beside [`both!`], which makes two tests of it, one for each engine.
 //!
-//! Every answer that an actor gets is checked against the served document: a status that is not declared, a body that
-//! does not fit its schema or an error without its envelope fails the test that saw it.
+//! Every answer to an actor is checked against the served document. The test fails for an undeclared status,
+//! a body that does not match its schema, or an error without its envelope.
 
 pub mod browser;
 mod conformance;
@@ -40,29 +40,29 @@ pub use operations::{
 pub use provider::LocalProvider;
 pub use rsa::rsa_pem;
 
-/// A Ward of one test's own, on a database of its own, behind a real socket.
+/// A Ward for one test, on a database of its own, behind a real socket.
 pub struct Server {
-    /// The running Ward.
+    /// The state of the running Ward.
     pub app: Arc<App>,
-    /// Moves the server's time.
+    /// The clock that moves the server's time.
     pub clock: Clock,
-    /// Where it listens.
+    /// The address where it listens.
     pub address: SocketAddr,
     client: reqwest::Client,
     serving: Option<(oneshot::Sender<()>, JoinHandle<std::io::Result<()>>)>,
     place: Place,
 }
 
-/// Where a server's database is; gone with the server.
+/// The place of a server's database, which is deleted with the server.
 enum Place {
     File(TempDir),
     Server(Database),
-    /// It is another server's.
+    /// The database belongs to another server.
     Elsewhere,
 }
 
 impl Place {
-    /// An empty file, or a copy of a migrated database, which costs less than to migrate one.
+    /// An empty file, or a copy of a migrated database, which is cheaper than migrating one.
     fn new() -> Self {
         match Engine::current() {
             Engine::Sqlite => Self::File(tempfile::tempdir().expect("a temporary folder")),
@@ -88,12 +88,12 @@ impl Server {
         Self::with(|_| {}).await
     }
 
-    /// A server with settings of the test's choice.
+    /// A server with settings that the test changes.
     pub async fn with(choose: impl FnOnce(&mut Config)) -> Self {
         Self::on(choose, Options { flush: false, serve_lock: true, ..Options::default() }).await
     }
 
-    /// A server whose database is opened in the test's own way.
+    /// A server with settings and database options that the test chooses.
     pub async fn on(choose: impl FnOnce(&mut Config), options: Options) -> Self {
         let place = Place::new();
         let mut config = Config {
@@ -109,12 +109,13 @@ impl Server {
         Self::of(config, db, Clock::default(), place).await
     }
 
-    /// Another server on the same database and clock. One file has one server, so on `SQLite` the two share its connections.
+    /// Another server on the same database and clock. An `SQLite` file can have only one server, so there the
+    /// two share its connections.
     pub async fn replica(&self) -> Self {
         self.replica_with(|_| {}).await
     }
 
-    /// The same with settings of the test's choice.
+    /// A replica with settings that the test changes.
     pub async fn replica_with(&self, choose: impl FnOnce(&mut Config)) -> Self {
         let mut config = self.app.config.clone();
         choose(&mut config);
@@ -150,27 +151,27 @@ impl Server {
         Self { app, clock, address, client, serving: Some((stop, task)), place }
     }
 
-    /// The server's root, without a slash at the end.
+    /// The server's base URL, without a slash at the end.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Runs `work` and tells what it cost the database. Nothing else may be going on.
+    /// Runs `work` and returns its cost for the database. Nothing else may run meanwhile.
     pub async fn costs<T>(&self, work: impl Future<Output = T>) -> (T, Cost) {
         let before = self.app.db.stats();
         let done = work.await;
         (done, Cost::between(before, self.app.db.stats()))
     }
 
-    /// Does to the database what no call can do, and says how many rows that concerned. Ids and moments are written
-    /// `uuid '…'` and `timestamptz '…'`, for every engine.
+    /// Changes the database directly, and returns the number of changed rows. Ids and timestamps are written
+    /// as `uuid '…'` and `timestamptz '…'` for every engine.
     pub async fn sql(&self, statement: impl Into<String>) -> u64 {
         let statement = self.spelled(statement.into());
         let done = self.app.db.write("test.sql", move |tx| tx.execute(&statement, &[])).await;
         done.expect("the statement runs")
     }
 
-    /// Asks the database for one number.
+    /// The number that a query returns.
     pub async fn count(&self, query: impl Into<String>) -> i64 {
         let query = self.spelled(query.into());
         let found =
@@ -182,7 +183,7 @@ impl Server {
         if self.app.config.database.starts_with("sqlite:") { sqlite::spelled(&sql) } else { sql }
     }
 
-    /// Every row of every table as text, to see whether anything changed.
+    /// Every row of every table as text, to detect changes.
     pub async fn dump(&self) -> Vec<String> {
         let engine = Engine::current();
         let dumped = self.app.db.read("test.dump", move |tx| {
@@ -211,7 +212,7 @@ impl Server {
         dumped.await.expect("a readable database")
     }
 
-    /// Everything that stands in the database's files, byte for byte.
+    /// All bytes of the database's files.
     pub async fn at_rest(&self) -> Vec<u8> {
         match &self.place {
             Place::File(folder) => {
@@ -228,7 +229,7 @@ impl Server {
         }
     }
 
-    /// Stops accepting and waits until what was accepted is answered.
+    /// Stops accepting, and waits until accepted requests are answered.
     pub async fn stop(&mut self) {
         if let Some((stop, task)) = self.serving.take() {
             let _ = stop.send(());
@@ -236,17 +237,17 @@ impl Server {
         }
     }
 
-    /// Somebody without a key.
+    /// An actor without a key.
     pub fn anonymous(&self) -> Actor {
         Actor { client: self.client.clone(), url: self.url(), bearer: None }
     }
 
-    /// Somebody with this key.
+    /// An actor with this key.
     pub fn bearing(&self, key: impl Into<String>) -> Actor {
         Actor { bearer: Some(key.into()), ..self.anonymous() }
     }
 
-    /// A tenant: a workspace just created, and the owner who claimed it.
+    /// A tenant: a new workspace, and the owner who claimed it.
     pub async fn tenant(&self, slug: &str) -> Tenant {
         let workspace = self.anonymous().create_workspace(slug).await;
         let id = workspace["id"].as_str().expect("an id").to_owned();
@@ -260,7 +261,7 @@ impl Server {
     }
 }
 
-/// A request that held a runtime thread for too long fails its test, whatever the test made of the answer.
+/// A request that held a runtime thread for too long fails its test, even if the answer was right.
 #[cfg(feature = "watch")]
 impl Drop for Server {
     fn drop(&mut self) {
@@ -269,19 +270,19 @@ impl Drop for Server {
     }
 }
 
-/// What something cost the database.
+/// The work of the database for an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
-    /// Transactions that only read.
+    /// The number of transactions that only read.
     pub reads: u64,
-    /// Transactions that may write.
+    /// The number of transactions that may write.
     pub writes: u64,
-    /// Statements in both.
+    /// The number of statements in both kinds.
     pub statements: u64,
 }
 
 impl Cost {
-    /// Not even a look.
+    /// No work, not even a read.
     pub const NOTHING: Self = Self { reads: 0, writes: 0, statements: 0 };
 
     const fn between(before: Stats, after: Stats) -> Self {
@@ -297,43 +298,43 @@ impl Cost {
 pub struct Tenant {
     /// The workspace's id.
     pub id: String,
-    /// Its slug.
+    /// The workspace's slug.
     pub slug: String,
-    /// Its owner, a user.
+    /// The workspace's owner, a user.
     pub owner: Actor,
-    /// What the claim answered.
+    /// The answer to the claim.
     pub claimed: Value,
 }
 
 impl Tenant {
-    /// `/v1/workspaces/{id}` and what follows.
+    /// The path `/v1/workspaces/{id}` followed by `rest`.
     pub fn workspace(&self, rest: &str) -> String {
         format!("/v1/workspaces/{}{rest}", self.id)
     }
 
-    /// `/v1/{id}` and what follows.
+    /// The path `/v1/{id}` followed by `rest`.
     pub fn path(&self, rest: &str) -> String {
         format!("/v1/{}{rest}", self.id)
     }
 
-    /// A service with a key of this role, minted by the owner.
+    /// A service with a key of this role, created by the owner.
     pub async fn service(&self, role: &str) -> Actor {
         self.key(json!({ "duration_days": 30, "role": role })).await.0
     }
 
-    /// A service with a key as the body says, and what minting it answered.
+    /// A service with a key for this request body, and the answer to its creation.
     pub async fn key(&self, body: Value) -> (Actor, Value) {
         let minted = self.owner.post(&self.path("/api-keys"), body).await.expect(StatusCode::CREATED);
         let key = minted["api_key"].as_str().expect("a key").to_owned();
         (Actor { bearer: Some(key), ..self.owner.clone() }, minted)
     }
 
-    /// The same with an integration that is there: for calls that are to succeed.
+    /// Like [`Self::target`], with an existing integration, for calls that must succeed.
     pub async fn whole_target(&self, key_id: &str) -> Target {
         Target { integration: self.integration().await, ..self.target(key_id) }
     }
 
-    /// Adds an integration and gives its id.
+    /// Creates an integration and returns its id.
     pub async fn integration(&self) -> String {
         let made = self.owner.post(&self.path("/integrations"), new_integration(&fresh_slug())).await;
         made.expect(StatusCode::CREATED)["id"].as_str().expect("an id").to_owned()
@@ -344,7 +345,7 @@ impl Tenant {
         self.claimed["key_id"].as_str().expect("a key id")
     }
 
-    /// This workspace and a key of it, for a walk over the operations.
+    /// This workspace and one of its keys, for a walk over the operations.
     pub fn target(&self, key_id: &str) -> Target {
         Target {
             workspace: self.id.clone(),
@@ -354,19 +355,19 @@ impl Tenant {
         }
     }
 
-    /// Archives the workspace.
+    /// Archives the workspace as its owner.
     pub async fn archive(&self) {
         let body = json!({ "slug": self.slug });
         self.owner.post(&self.workspace("/archive"), body).await.expect(StatusCode::OK);
     }
 
-    /// The events of the workspace's audit, newest first.
+    /// The events of the workspace's audit log, newest first.
     pub async fn audit(&self) -> Vec<Value> {
         let listed = self.owner.get(&self.path("/audit?limit=100")).await.expect(StatusCode::OK);
         listed["events"].as_array().expect("events").clone()
     }
 
-    /// The actions of the workspace's audit, oldest first.
+    /// The actions in the workspace's audit log, oldest first.
     pub async fn actions(&self) -> Vec<String> {
         self.audit()
             .await
@@ -377,59 +378,59 @@ impl Tenant {
     }
 }
 
-/// Somebody who calls the API.
+/// A client that calls the API, with or without a key.
 #[derive(Clone)]
 pub struct Actor {
     client: reqwest::Client,
     url: String,
-    /// The key, if any.
+    /// The key, if there is one.
     pub bearer: Option<String>,
 }
 
-/// What a call sends besides its path.
+/// The parts of a request beside its path.
 #[derive(Default)]
 pub struct Sending<'a> {
     /// The body, as bytes.
     pub body: Option<Vec<u8>>,
-    /// Its content type.
+    /// The content type of the body.
     pub content_type: Option<&'a str>,
-    /// Headers.
+    /// Further headers, as names and values.
     pub headers: &'a [(&'a str, &'a str)],
 }
 
 impl Actor {
-    /// A `GET`.
+    /// Sends a `GET`.
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, Sending::default()).await
     }
 
-    /// A `POST` of JSON.
+    /// Sends a `POST` with a JSON body.
     pub async fn post(&self, path: &str, body: Value) -> Answer {
         self.send(Method::POST, path, Sending::json(&body)).await
     }
 
-    /// A `POST` of JSON with an `Idempotency-Key`.
+    /// Sends a `POST` with a JSON body and an `Idempotency-Key`.
     pub async fn post_once(&self, path: &str, key: &str, body: Value) -> Answer {
         let headers = [("idempotency-key", key)];
         self.send(Method::POST, path, Sending { headers: &headers, ..Sending::json(&body) }).await
     }
 
-    /// A `PUT` of JSON.
+    /// Sends a `PUT` with a JSON body.
     pub async fn put(&self, path: &str, body: Value) -> Answer {
         self.send(Method::PUT, path, Sending::json(&body)).await
     }
 
-    /// A `PATCH` of JSON.
+    /// Sends a `PATCH` with a JSON body.
     pub async fn patch(&self, path: &str, body: Value) -> Answer {
         self.send(Method::PATCH, path, Sending::json(&body)).await
     }
 
-    /// A `DELETE`.
+    /// Sends a `DELETE`.
     pub async fn delete(&self, path: &str) -> Answer {
         self.send(Method::DELETE, path, Sending::default()).await
     }
 
-    /// Any call. Its answer is checked against the document.
+    /// Sends any request. Its answer is checked against the document.
     pub async fn send(&self, method: Method, path: &str, sending: Sending<'_>) -> Answer {
         let mut request = self.client.request(method.clone(), format!("{}{path}", self.url));
         if let Some(key) = &self.bearer {
@@ -461,7 +462,7 @@ impl Actor {
 }
 
 impl Sending<'_> {
-    /// JSON.
+    /// A request with this JSON body.
     pub fn json(body: &Value) -> Self {
         Self {
             body: Some(body.to_string().into_bytes()),
@@ -471,26 +472,26 @@ impl Sending<'_> {
     }
 }
 
-/// What an actor got.
+/// The answer to a request.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status.
+    /// The HTTP status.
     pub status: StatusCode,
-    /// The headers.
+    /// The response headers.
     pub headers: reqwest::header::HeaderMap,
-    /// The body.
+    /// The body as text.
     pub text: String,
 }
 
 impl Answer {
-    /// The body as JSON, of an answer with this status.
+    /// The body as JSON; the answer must have this status.
     #[track_caller]
     pub fn expect(self, status: StatusCode) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
         if self.text.is_empty() { Value::Null } else { serde_json::from_str(&self.text).expect("JSON") }
     }
 
-    /// The `error_code` of an error with this status.
+    /// The `error_code`; the answer must have this status.
     #[track_caller]
     pub fn refused(self, status: u16) -> String {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
@@ -498,7 +499,7 @@ impl Answer {
         body["error_code"].as_str().unwrap_or("validation_error").to_owned()
     }
 
-    /// The body without what names this one request.
+    /// The body without the fields that identify this request.
     #[track_caller]
     pub fn anonymized(&self) -> Value {
         let mut body: Value = serde_json::from_str(&self.text).expect("JSON");
@@ -506,7 +507,7 @@ impl Answer {
         body
     }
 
-    /// Where each problem of a 422 is, and what it says, in order.
+    /// The location and message of each problem of a 422, in order.
     #[track_caller]
     pub fn problems(&self) -> Vec<(String, String)> {
         assert_eq!(self.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", self.text);
@@ -523,13 +524,13 @@ impl Answer {
             .collect()
     }
 
-    /// Where the problems of a 422 are, in order.
+    /// The locations of the problems of a 422, in order.
     #[track_caller]
     pub fn problem_locs(&self) -> Vec<String> {
         self.problems().into_iter().map(|(at, _)| at).collect()
     }
 
-    /// A header's value; empty if it is not there.
+    /// A header's value; empty if the header is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
@@ -540,7 +541,7 @@ pub fn new_workspace(slug: &str) -> Value {
     json!({ "slug": slug, "name": format!("The {slug} clinic"), "environment": "production" })
 }
 
-/// A slug that no other call in this process gives.
+/// A slug that no other call in this process returns.
 pub fn fresh_slug() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     format!("clinic-{}", NEXT.fetch_add(1, Ordering::Relaxed))

@@ -1,4 +1,4 @@
-//! A valid call of every operation, so that a test can walk the whole document.
+//! A valid call for every operation, so that a test can walk the whole document.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,10 +7,10 @@ use ward_contract::{Access, Operation};
 
 use crate::{Actor, Answer, Sending, fresh_slug, new_workspace};
 
-/// An id that nothing has.
+/// An id that does not exist.
 const UNKNOWN: &str = "01900000-0000-7000-8000-000000000000";
 
-/// What a walk over the operations aims at.
+/// The objects that a walk over the operations uses.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The `workspace_id` of paths.
@@ -23,10 +23,10 @@ pub struct Target {
     pub integration: String,
 }
 
-/// The name of the one endpoint of [`new_integration`].
+/// The name of the only endpoint of [`new_integration`].
 pub const ENDPOINT: &str = "find";
 
-/// A valid `CreateIntegrationRequest`, of an integration that nobody can reach.
+/// A valid `CreateIntegrationRequest`, for an integration at an unreachable address.
 pub fn new_integration(name: &str) -> Value {
     json!({
         "name": name,
@@ -37,23 +37,23 @@ pub fn new_integration(name: &str) -> Value {
 }
 
 impl Target {
-    /// The path of this operation.
+    /// The path of this operation with the target's ids.
     pub fn path(&self, operation: &Operation) -> String {
-        // Members and invitations that nobody is: who may touch them gets 404 for them, and loses nothing by it.
+        // Unknown members and invitations: an authorized call gets 404 for them and changes nothing.
         let path =
             operation.path.replace("{workspace_id}", &self.workspace).replace("{key_id}", &self.key_id);
-        // Things that the walk does not make: whoever gets in is told that they are not there.
+        // The walk does not create these: an authorized call is told that they do not exist.
         let path = path.replace("{call_sid}", "CA-of-the-walk").replace("{delivery_id}", UNKNOWN);
         let path = path.replace("{entity_id}", NOBODY).replace("{invitation_id}", NOBODY);
         let path = path.replace("{filename}", &format!("audit-{UNKNOWN}.ndjson"));
         path.replace("{integration_id}", &self.integration).replace("{endpoint_name}", ENDPOINT)
     }
 
-    /// A body that this operation accepts and, where it changes something, that changes something.
+    /// A body that this operation accepts. If the operation changes something, the body does too.
     ///
     /// # Panics
     ///
-    /// For an operation that nobody has said a valid body of.
+    /// No valid body is known for the operation.
     pub fn body(&self, operation: &Operation) -> Option<Value> {
         operation.body.as_ref()?;
         Some(match operation.id.as_str() {
@@ -87,15 +87,15 @@ impl Target {
             "create-integration" => new_integration(&fresh_slug()),
             "update-integration" => json!({ "display_name": format!("Renamed to {}", fresh_slug()) }),
             "test-integration-endpoint" => json!({ "params": { "id": "1" } }),
-            other => panic!("say in ward-test what a valid body of {other} is"),
+            other => panic!("add a valid body for {other} to ward-test"),
         })
     }
 }
 
-/// An id that nothing has.
+/// An id that does not exist.
 const NOBODY: &str = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
 
-/// Whether the call went past the gate: it was done, or all that was missing was the thing it was about.
+/// Whether the call passed the authorization: it succeeded, or only its object was missing.
 pub fn got_in(answer: &Answer) -> bool {
     let missing = [
         "member_not_found",
@@ -112,12 +112,12 @@ pub fn got_in(answer: &Answer) -> bool {
 }
 
 impl Actor {
-    /// A valid call of this operation.
+    /// Sends a valid call of this operation.
     pub async fn call(&self, operation: &Operation, target: &Target) -> Answer {
         self.call_with(operation, target, &[]).await
     }
 
-    /// A valid call of this operation, with headers besides.
+    /// Sends a valid call of this operation with further headers.
     pub async fn call_with(
         &self,
         operation: &Operation,
@@ -131,12 +131,12 @@ impl Actor {
     }
 }
 
-/// Whether the operation wants a key.
+/// Whether the operation requires a key.
 pub fn wants_key(operation: &Operation) -> bool {
     matches!(operation.access, Access::Key { .. })
 }
 
-/// The permission that the operation wants, if it wants one.
+/// The permission that the operation requires, if any.
 pub fn wanted_permission(operation: &Operation) -> Option<&str> {
     match &operation.access {
         Access::Key { permission, .. } => permission.as_deref(),
@@ -144,18 +144,18 @@ pub fn wanted_permission(operation: &Operation) -> Option<&str> {
     }
 }
 
-/// A well-formed key, checksum and all, that is not the key with this id: its secret is another.
+/// A well-formed key with a valid checksum and this id, but with another secret.
 pub fn wrong_secret_of(key_id: &str) -> String {
     let key_id = KeyId::parse(key_id).expect("a key id");
     NewSecret::for_key(key_id).expect("random bits").text.to_string()
 }
 
-/// A well-formed key that nobody has.
+/// A well-formed key that was never issued.
 pub fn unknown_key() -> String {
     NewSecret::generate().expect("random bits").text.to_string()
 }
 
-/// A phone number that no other call in this process gives.
+/// A phone number that no other call in this process returns.
 pub fn fresh_number() -> String {
     let number = fresh_slug();
     format!("+1555{:0>7}", number.trim_start_matches("clinic-"))

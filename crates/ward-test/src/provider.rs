@@ -1,5 +1,5 @@
-//! The local identity provider of `examples/identity-provider`, run for a test: a published `OpenID` Connect server, and
-//! the scripts that a laptop would use.
+//! The local identity provider of `examples/identity-provider` for tests: a published `OpenID` Connect
+//! server, and the scripts for a developer's laptop.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,13 +10,13 @@ use tokio::process::{Child, Command};
 
 use crate::AUDIENCE;
 
-/// The first start installs it, which takes a network and its time.
+/// The first start installs the provider, which needs a network and takes time.
 const PATIENCE: Duration = Duration::from_secs(40);
 const TRIES: u32 = 3;
 
-/// A running provider; gone with this.
+/// A running provider, which ends with this value.
 pub struct LocalProvider {
-    /// Its identifier.
+    /// The provider's identifier, its URL.
     pub issuer: String,
     program: Child,
 }
@@ -26,28 +26,30 @@ fn script(name: &str) -> PathBuf {
 }
 
 impl LocalProvider {
-    /// Starts it on a free port. `None` where `WARD_TEST_IDENTITY_PROVIDER=off` leaves it out, which is told.
+    /// Starts the provider on a free port. `None` if `WARD_TEST_IDENTITY_PROVIDER=off` leaves it out, with a
+    /// message.
     ///
     /// # Panics
     ///
-    /// When it does not start, with what it said was missing.
+    /// The provider does not start. Its output names the missing programs.
     pub async fn start() -> Option<Self> {
         if std::env::var("WARD_TEST_IDENTITY_PROVIDER").is_ok_and(|wanted| wanted == "off") {
             #[expect(clippy::print_stderr, reason = "what a test left out must be told")]
             {
-                eprintln!("LEFT OUT: no test has signed in at a real identity provider.");
+                eprintln!("LEFT OUT: no test signed in at a real identity provider.");
             }
             return None;
         }
-        // Twice, on a busy machine, it said nothing for three minutes; why is not known. A second start is cheap.
+        // On a busy machine it twice printed nothing for three minutes, for an unknown reason. A second start
+        // is cheap.
         for _ in 0..TRIES {
             if let Some(started) = Self::try_start().await {
                 return Some(started);
             }
         }
         panic!(
-            "the local identity provider did not start; above stands what is missing (Node.js with npm, and once the npm \
-             registry). WARD_TEST_IDENTITY_PROVIDER=off leaves this out"
+            "the local identity provider did not start; the lines above say what is missing (Node.js with npm, and once \
+             the npm registry). WARD_TEST_IDENTITY_PROVIDER=off leaves it out"
         );
     }
 
@@ -69,12 +71,12 @@ impl LocalProvider {
             None
         };
         let issuer = tokio::time::timeout(PATIENCE, told).await.ok().flatten()?;
-        // Whoever's output nobody reads any more dies of its next line.
+        // A program whose output is not read ends at its next line.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Some(Self { issuer, program })
     }
 
-    /// Signs somebody in, by code and PKCE, and returns the access token.
+    /// Signs a person in with code and PKCE, and returns the access token.
     pub async fn sign_in(&self, login: &str) -> String {
         let signed_in = Command::new(script("sign-in"))
             .args(["--issuer", &self.issuer, "--audience", AUDIENCE, "--as", login])
@@ -83,11 +85,11 @@ impl LocalProvider {
             .await
             .expect("examples/identity-provider/sign-in can be run");
         let said = String::from_utf8_lossy(&signed_in.stderr).into_owned();
-        assert!(signed_in.status.success(), "nobody could sign in: {said}");
+        assert!(signed_in.status.success(), "the sign-in failed: {said}");
         String::from_utf8(signed_in.stdout).expect("a token").trim().to_owned()
     }
 
-    /// A token of the provider's machine, by client credentials.
+    /// A token of the provider's machine client, by client credentials.
     pub async fn machine(&self) -> String {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let answer = client
@@ -102,7 +104,7 @@ impl LocalProvider {
         told["access_token"].as_str().expect("a token").to_owned()
     }
 
-    /// Ends it, as an outage would.
+    /// Ends the provider, like an outage.
     pub async fn stop(mut self) {
         self.program.kill().await.expect("it ends");
     }

@@ -1,4 +1,4 @@
-//! Private keys for credentials that are signed.
+//! Private keys for signed credentials.
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::KeySize;
