@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole life of a tenant, with nothing but curl and sed, against a running `ward serve`.
+# The whole life of a tenant with only curl and sed, against a running `ward serve`.
 #
 #   examples/first-workspace.sh [URL]     URL defaults to http://127.0.0.1:8080
 set -euo pipefail
@@ -7,7 +7,7 @@ set -euo pipefail
 url=${1:-http://127.0.0.1:8080}
 slug=clinic-$(date +%s)-$$
 
-# call METHOD PATH KEY [BODY]: one request; prints the answer and keeps it in $answer. KEY may be empty.
+# call METHOD PATH KEY [BODY]: sends one request, prints the answer and keeps it in $answer. KEY may be empty.
 call() {
     local auth=() body=()
     [[ -z $3 ]] || auth=(-H "authorization: Bearer $3")
@@ -16,7 +16,7 @@ call() {
     printf '%s\n' "$answer" | sed 's/"api_key":"ward_[^"]*"/"api_key":"ward_…"/'
 }
 
-# refused STATUS METHOD PATH KEY: one request that must be refused with this status.
+# refused STATUS METHOD PATH KEY: sends one request that must be refused with this status.
 refused() {
     local status
     status=$(curl -sS -o /dev/null -w '%{http_code}' -X "$2" "$url$3" -H "authorization: Bearer $4")
@@ -24,7 +24,7 @@ refused() {
     echo "$2 is refused with $status, as it should be"
 }
 
-# field NAME: the first text field of this name in the last answer.
+# field NAME: prints the first text field of this name in the last answer.
 field() { sed -n 's/.*"'"$1"'":"\([^"]*\)".*/\1/p' <<<"$answer" | head -n 1; }
 
 say() { printf '\n# %s\n' "$*"; }

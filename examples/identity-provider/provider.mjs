@@ -1,7 +1,7 @@
-// A local OpenID Connect provider for trying Ward's sign-in on a laptop. Not for production: any password will do, and
-// everything it knows is in memory and gone with it.
+// A local OpenID Connect provider for trying Ward's sign-in on a laptop. It is not for production: it accepts any password, and
+// keeps all data in memory.
 //
-// People are made up as they sign in: the login is the subject, and the address LOGIN@clinic.example is verified unless
+// Users are created when they sign in: the login is the subject, and the address LOGIN@clinic.example is verified unless
 // the login starts with "new-". Two clients are registered:
 //   ward-app      a public client, code + PKCE, any loopback redirect URI
 //   ward-machine  a machine with the secret "not-a-secret", client credentials
@@ -59,7 +59,7 @@ const configuration = {
   claims: { openid: ['sub'], profile: ['name'], email: ['email', 'email_verified'] },
   conformIdTokenClaims: false,
   findAccount: (_, login) => ({ accountId: login, claims: () => ({ sub: login, ...person(login) }) }),
-  // Access tokens as JSON Web Tokens (RFC 9068) come with resource indicators (RFC 8707): a token for Ward names Ward.
+  // Access tokens are JSON Web Tokens (RFC 9068) if there are resource indicators (RFC 8707): a token for Ward names Ward.
   features: {
     clientCredentials: { enabled: true },
     devInteractions: { enabled: true },
@@ -79,13 +79,13 @@ const configuration = {
       },
     },
   },
-  // What Ward shows to other members, and what invitations bound to an address want to know.
+  // These claims are what Ward shows to other members, and what invitations for an address check.
   extraTokenClaims: (_, token) => (token.kind === 'AccessToken' ? person(token.accountId) : undefined),
   pkce: { required: () => true },
   ttl: { Interaction: 600, Session: 3600, Grant: 3600 },
 };
 
-// The port first: the issuer's name has it, and port 0 picks a free one.
+// The server listens first, because the issuer's name contains the port, and port 0 picks a free one.
 const server = createServer();
 server.listen(Number(options.port), '127.0.0.1', () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;

@@ -1,9 +1,9 @@
-// Signs somebody in with code + PKCE (RFC 7636) and prints the access token.
+// Signs a person in with code + PKCE (RFC 7636) and prints the access token.
 //
 //   examples/identity-provider/sign-in [--issuer URL] [--audience URL]             in the browser
 //   examples/identity-provider/sign-in [--issuer URL] [--audience URL] --as LOGIN  by itself, at the local provider only
 //
-// With a browser it works at any provider that knows the client and its redirect URI.
+// With a browser it works at any provider that has registered the client and its redirect URI.
 
 const { createHash, randomBytes } = require('node:crypto');
 const { createServer } = require('node:http');
@@ -23,8 +23,8 @@ const fail = (message) => {
   process.exit(1);
 };
 
-// The listener that the browser comes back to. A port of its own: native clients may use any on the loopback (RFC 8252,
-// section 7.3).
+// The listener for the browser's return. It uses a port of its own: native clients may use any port on the loopback
+// (RFC 8252, section 7.3).
 const listen = () =>
   new Promise((resolve) => {
     const server = createServer();
@@ -35,7 +35,7 @@ const comesBack = (server) =>
   new Promise((resolve) => {
     server.on('request', (request, response) => {
       const url = new URL(request.url, 'http://127.0.0.1');
-      // Browsers ask for an icon too, whenever they like.
+      // Browsers request an icon too, at any time.
       if (url.pathname !== '/callback') {
         response.writeHead(404).end();
         return;
@@ -45,7 +45,7 @@ const comesBack = (server) =>
     });
   });
 
-// Fills the local provider's two forms in, as a browser would.
+// Fills in the local provider's two forms, as a browser would.
 const walk = async (start, redirect) => {
   const cookies = new Map();
   const step = async (url, body) => {
@@ -78,7 +78,7 @@ const walk = async (start, redirect) => {
       url = await step(url);
     }
   }
-  return fail('the provider goes round in circles');
+  return fail('the provider redirects in circles');
 };
 
 const main = async () => {
@@ -107,7 +107,7 @@ const main = async () => {
     back = await comesBack(server);
   }
   server.close();
-  if (back.searchParams.get('state') !== state) fail('the answer is not to this request');
+  if (back.searchParams.get('state') !== state) fail('the answer does not belong to this request');
   const code = back.searchParams.get('code');
   if (!code) fail(`${back.searchParams.get('error')}: ${back.searchParams.get('error_description')}`);
   const response = await fetch(metadata.token_endpoint, {

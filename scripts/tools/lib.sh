@@ -5,7 +5,7 @@
 # it only lists the missing programs.
 
 tools="${CARGO_TARGET_DIR:-$PWD/target}/tools"
-# Debian keeps some programs where only root's PATH looks.
+# Debian keeps some programs in folders that only root's PATH contains.
 export PATH="$tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
 deny_version=0.20.2
@@ -13,7 +13,7 @@ deny_version=0.20.2
 # Three lists of one length: the missing program in words, the way to install it, and its name there.
 missing=() ways=() names=()
 
-# need WORDS WAY NAME COMMAND…: notes it as missing unless the command succeeds. WAY is apt, rustup, node, deny or none.
+# need WORDS WAY NAME COMMAND…: records a missing program unless the command succeeds. WAY is apt, rustup, node, deny or none.
 need() {
     local words="$1" way="$2" name="$3"
     shift 3
@@ -75,11 +75,11 @@ find_missing() {
 }
 
 list_missing() {
-    printf 'scripts/test: this is missing:\n' >&2
+    printf 'scripts/test: these programs are missing:\n' >&2
     printf '  %s\n' "${missing[@]}" >&2
 }
 
-# The names that are installed this way, a space between.
+# The names of the programs that are installed this way, separated by spaces.
 by_way() {
     local index
     for index in "${!ways[@]}"; do
@@ -88,7 +88,7 @@ by_way() {
     true
 }
 
-# Whether everything that is missing can be installed here.
+# Whether all missing programs can be installed here.
 can_install() {
     [[ -z "$(by_way none)" ]] || return 1
     [[ -z "$(by_way apt)" ]] || command -v apt-get >/dev/null || return 1
@@ -114,7 +114,7 @@ install_missing() {
         cargo install cargo-deny --version "$deny_version" --locked --root "$tools"
 }
 
-# Node.js and npm out of the wheel, under their own names.
+# Installs Node.js and npm from the wheel, under their usual names.
 install_node() {
     local home="$tools/node" module
     rm -rf "$home"
@@ -125,6 +125,6 @@ install_node() {
     ln -sf "$module/bin/node" "$tools/bin/node"
     ln -sf "$module/lib/node_modules/npm/bin/npm-cli.js" "$tools/bin/npm"
     ln -sf "$module/lib/node_modules/npm/bin/npx-cli.js" "$tools/bin/npx"
-    # The shell remembers where the old ones were.
+    # The shell caches the paths of the old programs.
     hash -r
 }

@@ -1,4 +1,4 @@
-"""What the differential asks. Values are JSON *text*, so that every spelling of a number can be sent."""
+"""The requests of the differential. Values are JSON *text*, so that every spelling of a number can be sent."""
 
 import json
 import urllib.parse
@@ -106,7 +106,7 @@ def mapping(make):
 
 
 def model(fields, *required):
-    """An object of which most are right: its required fields nearly always, each other one sometimes."""
+    """An object that is mostly valid: it has its required fields nearly always, and each other field sometimes."""
     def make(rng):
         parts = [json.dumps(field) + ": " + (anything(rng) if rng.random() < 0.06 else value(rng))
                  for field, value in fields.items() if rng.random() < (0.97 if field in required else 0.25)]
@@ -127,7 +127,7 @@ def either(*makers):
 
 
 def known(name, *more):
-    """Spellings of a declared text."""
+    """Spellings of a declared text, valid and invalid."""
     return either(one_of(name, *more), words)
 
 
@@ -230,7 +230,7 @@ TYPES = ["application/json"] * 12 + ["application/json; charset=utf-8", "APPLICA
 
 
 def scramble(rng, value):
-    """A text with a few characters changed."""
+    """A text with a few characters changed at random."""
     characters = list(value)
     for _ in range(rng.randrange(1, 3)):
         at = rng.randrange(len(characters) + 1)

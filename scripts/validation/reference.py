@@ -1,4 +1,4 @@
-"""The operations of `contract/openapi.json` declared the way the reference declares them: by hand, and without reading it."""
+"""The operations of `contract/openapi.json`, declared by hand for the reference without reading the document."""
 
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
@@ -8,7 +8,7 @@ from fastapi import FastAPI, Query
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints, WrapValidator
 from pydantic_core import PydanticCustomError
 
-# Absent says "leave as it is".
+# In these operations an absent field means "leave as it is".
 SPARSE = {"update-workspace", "set-member-role", "report-call", "extend-invitation"}
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -196,7 +196,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 def with_offset(value, read):
-    """A time in a body says its offset from UTC. A count since 1970 says none; by itself pydantic takes it for UTC."""
+    """A time in a body must have its offset from UTC. A number since 1970 has none, but pydantic alone accepts it as UTC."""
     moment = read(value)
     try:
         float(value)
@@ -209,7 +209,7 @@ Moment = Annotated[AwareDatetime, WrapValidator(with_offset)]
 
 
 def end_of_day(value):
-    """A bare day that ends a period is in it."""
+    """A date without a time that ends a period is included in it."""
     try:
         if isinstance(value, str) and len(value) == 10 and value.isascii():
             date.fromisoformat(value)
@@ -301,7 +301,7 @@ BODIES = {
 
 
 def application():
-    """The reference, one route per operation. What is accepted is answered as it was understood."""
+    """The reference, with one route per operation. It answers an accepted request with the parsed values."""
     app = FastAPI()
 
     def take(operation, model):
@@ -314,7 +314,7 @@ def application():
         take(operation, model)
 
     def given(**query):
-        # What is absent and has no default is absent in Ward's answer.
+        # A parameter that is absent and has no default is absent in Ward's answer.
         return {"query": {name: value for name, value in query.items() if value is not None}, "body": None}
 
     @app.get("/list-workspaces")
