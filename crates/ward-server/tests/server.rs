@@ -1,4 +1,4 @@
-//! The outermost shell against real sockets: what a slow, greedy or broken client gets.
+//! The server's outer layer against real sockets: how it treats slow, greedy and broken clients.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which the lint takes for product code")]
 
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use ward_server::tls::{self, TlsFiles};
 use ward_server::{Limits, Peer, ServeOptions, serve};
 
-/// Longer than anything here should take, shorter than a patient human.
+/// Longer than anything here should take, but bearable for a person who waits.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LARGE: usize = 64 * 1024 * 1024;
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: w\r\n\r\n";
@@ -32,7 +32,7 @@ struct Server {
     ended: JoinHandle<std::io::Result<()>>,
 }
 
-/// Requests of `/held`: each says when it has come, and is answered when it may be.
+/// The requests of `/held`: each reports its arrival, and is answered when the test allows it.
 #[derive(Default)]
 struct Held {
     come: Notify,
@@ -72,7 +72,7 @@ impl Server {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// A connection that has been answered once.
+    /// A connection that was answered once.
     async fn greeted(&self) -> TcpStream {
         let mut client = self.connect().await;
         client.write_all(GET).await.unwrap();
@@ -80,7 +80,7 @@ impl Server {
         client
     }
 
-    /// Whether a connection more is told that there are too many.
+    /// Whether a further connection is told that there are too many.
     async fn turned_away(&self) -> bool {
         let mut client = self.connect().await;
         let _ = client.write_all(b"GET / HTTP/1.1\r\nhost: w\r\nconnection: close\r\n\r\n").await;
@@ -94,7 +94,7 @@ impl Server {
     }
 }
 
-/// Bounds that a test comes to, and waits for.
+/// Limits that a test reaches and waits for.
 fn quick() -> Limits {
     Limits {
         header_time: Duration::from_millis(400),
@@ -104,7 +104,7 @@ fn quick() -> Limits {
     }
 }
 
-/// Bounds in time that no test comes to, however slow the machine.
+/// Time limits that no test reaches, even on a slow machine.
 fn patient() -> Limits {
     let long = 2 * PATIENCE;
     Limits {
@@ -130,7 +130,7 @@ async fn until(stream: &mut TcpStream, ending: &str) {
     one_answer(stream, ending).await;
 }
 
-/// One answer, which ends with `ending`, whole.
+/// One complete answer, which ends with `ending`.
 async fn one_answer(stream: &mut TcpStream, ending: &str) -> String {
     let mut text = String::new();
     let mut chunk = [0; 4096];
@@ -142,7 +142,7 @@ async fn one_answer(stream: &mut TcpStream, ending: &str) -> String {
     text
 }
 
-/// The body of an answer that Ward gave below its router.
+/// The body of an answer that Ward gave without its router.
 fn json_of(answer: &str) -> serde_json::Value {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head in {answer:?}"));
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
@@ -206,7 +206,7 @@ async fn a_large_head_is_431_in_json() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_400_in_json() {
+async fn a_request_that_is_not_http_gets_400_in_json() {
     let server = Server::start(patient()).await;
     for garbage in ["nonsense\r\n\r\n", "GET / HTTP/1.1\r\nbad header\r\n\r\n", "\u{1}\u{2}\u{3}\r\n\r\n"] {
         let mut client = server.connect().await;
@@ -267,13 +267,13 @@ async fn a_client_that_ends_its_sending_half_gets_its_answer() {
     assert!(rest(&mut quick).await.ends_with("hello"));
 }
 
-/// The head of a POST that is answered without its body being read.
+/// The head of a POST that is answered without reading its body.
 fn unread(length: usize) -> String {
     format!("POST /unread HTTP/1.1\r\nhost: w\r\ncontent-length: {length}\r\n\r\n")
 }
 
 #[tokio::test]
-async fn a_short_body_that_nobody_reads_leaves_the_connection_usable() {
+async fn a_short_body_that_is_not_read_leaves_the_connection_usable() {
     let server = Server::start(patient()).await;
     let mut client = server.connect().await;
     for _ in 0..3 {
@@ -289,7 +289,7 @@ async fn a_short_body_that_nobody_reads_leaves_the_connection_usable() {
 #[tokio::test]
 async fn a_body_that_is_not_read_to_its_end_ends_the_connection_and_the_answer_says_so() {
     let server = Server::start(patient()).await;
-    // Too long; begun and not finished; and one that waits to be asked for.
+    // One body is too long, one is not finished, and one waits for permission.
     let waiting = unread(10).replace("\r\n\r\n", "\r\nexpect: 100-continue\r\n\r\n");
     let chunked = "POST /unread HTTP/1.1\r\nhost: w\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
     for (head, body) in [
@@ -322,7 +322,7 @@ async fn silent_addresses_do_not_keep_others_out() {
             silent.push(connect(address).await);
         }
     }
-    // One of them says half a request, and one waits with the rest of a body.
+    // One client sends half a request, and one waits with the rest of a body.
     silent[0].write_all(b"GET / HTTP/1.1\r\nho").await.unwrap();
     silent[4].write_all(format!("{}x", unread(10).replace("/unread", "/echo")).as_bytes()).await.unwrap();
     let mut others = Vec::new();
@@ -332,7 +332,7 @@ async fn silent_addresses_do_not_keep_others_out() {
         until(&mut other, "hello").await;
         others.push(other);
     }
-    // A client that is served keeps its place.
+    // A client that is being served keeps its connection.
     for other in &mut others {
         other.write_all(GET).await.unwrap();
         until(other, "hello").await;
@@ -409,11 +409,11 @@ async fn shutdown_finishes_the_request_at_hand_and_closes_the_idle() {
     let answer = rest(&mut busy).await;
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("done"), "{answer}");
     timeout(PATIENCE, server.ended).await.unwrap().unwrap().unwrap();
-    assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(server.address).await.is_err(), "the server listens no more");
 }
 
 #[tokio::test]
-async fn shutdown_ends_what_does_not_end() {
+async fn shutdown_ends_connections_that_do_not_end() {
     let limits = Limits { shutdown_time: Duration::from_millis(200), ..patient() };
     let mut server = Server::start(limits).await;
     let mut busy = server.connect().await;
@@ -435,7 +435,7 @@ async fn a_connection_made_just_before_shutdown_is_still_served() {
     timeout(PATIENCE, server.ended).await.unwrap().unwrap().unwrap();
 }
 
-/// A client that speaks HTTP/2 over `stream`.
+/// An HTTP/2 client over `stream`.
 async fn http2<T>(stream: T) -> hyper::client::conn::http2::SendRequest<Body>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -473,7 +473,7 @@ async fn http2_client_that_opens_no_window_is_cut() {
     let limits = Limits { request_time: Duration::from_millis(200), ..quick() };
     let server = Server::start(limits).await;
     let mut sender = http2(server.connect().await).await;
-    // The answer's body is held and never read, so its window stays shut.
+    // The answer's body is held and never read, so its window stays closed.
     let _unread = sender.send_request(asking("/large")).await.unwrap();
     closed(&sender).await;
 }
@@ -485,7 +485,7 @@ async fn shutdown_finishes_an_http2_request() {
     let asked = tokio::spawn(sender.send_request(asking("/held")));
     server.held.come.notified().await;
     server.stop();
-    // It has heard that when nobody new gets in.
+    // The server has received the signal when it accepts no new connection.
     let began = Instant::now();
     while TcpStream::connect(server.address).await.is_ok() {
         assert!(began.elapsed() < PATIENCE, "it goes on listening");

@@ -1,4 +1,4 @@
-//! What one tenant's calls to the outside can cost another: names that are never answered, answers that swell, loops.
+//! The effect of one tenant's outbound calls on another: unanswered names, large answers, loops.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use ward_test::{Server, Tenant, both, fresh_slug};
 
 use crate::outbound::{Peer, answer, endpoint, open_server, run};
 
-/// A name server that answers names in `known.example` with 127.0.0.1 and says nothing about any other.
+/// A name server that answers names in `known.example` with 127.0.0.1 and never answers any other.
 async fn name_server() -> (SocketAddr, Arc<AtomicUsize>) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -33,7 +33,7 @@ async fn name_server() -> (SocketAddr, Arc<AtomicUsize>) {
     (address, asked)
 }
 
-/// The reply to a question (RFC 1035 section 4.1): an address for A, none for others.
+/// The reply to a question (RFC 1035 section 4.1): an address for A, none for other types.
 fn reply_to(question: &[u8]) -> Option<Vec<u8>> {
     let (mut at, mut labels) = (12, Vec::new());
     while question[at] != 0 {
@@ -96,7 +96,7 @@ async fn names_that_are_never_answered_cost_others_nothing() {
     while asked.load(Ordering::SeqCst) < 40 {
         tokio::task::yield_now().await;
     }
-    // All of them wait for the silent zone now.
+    // All of them are waiting for the silent zone now.
     for _ in 0..5 {
         assert_eq!(run(&quiet.owner, &path, json!({})).await["raw_response"], "here");
         quiet.owner.get(&quiet.path("/calls")).await.expect(StatusCode::OK);
@@ -176,7 +176,7 @@ async fn an_answer_is_weighed_as_the_tree_that_it_becomes() {
     assert_eq!(told["final_result"].as_str().unwrap().len(), 900_000, "a long text is no large tree");
 }
 
-/// Passes every byte on to `target`, as a proxy under another name would.
+/// Forwards every byte to `target`, as a proxy under another name would.
 async fn relay(target: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -219,7 +219,8 @@ async fn no_tenant_makes_ward_call_itself() {
         assert_eq!(told["status_code"], Value::Null, "{base}");
         assert!(told["error"].as_str().unwrap().contains("this server itself"), "{base}: {told}");
     }
-    // A redirect within its own origin cannot lead here either, and through a proxy the request is known for what it is.
+    // A redirect within its own origin cannot lead here either. Through a proxy, Ward recognizes its own
+    // request.
     let proxy = format!("http://{}", relay(server.address).await);
     for more in [calls_itself.clone(), json!({ "path": "/healthz" }), json!({ "path": "/v1/docs" })] {
         let path = endpoint(&tenant, &proxy, more).await;
@@ -227,12 +228,12 @@ async fn no_tenant_makes_ward_call_itself() {
         assert_eq!(told["status_code"], 508, "{told}");
         assert_eq!(told["raw_response"]["error_code"], "loop_detected");
     }
-    // Another installation is none of its own.
+    // A request of another installation is not one of its own.
     let other =
         Server::with(|config| config.master_key = ward::config::MasterKey::Given([8; 32].into())).await;
     let path = endpoint(&tenant, &other.url(), json!({ "path": "/healthz" })).await;
     assert_eq!(run(&tenant.owner, &path, json!({})).await["status_code"], 200);
-    // No endpoint can drop the mark.
+    // An endpoint cannot remove the mark.
     let headers = json!({ "name": "e", "description": "E", "path": "/", "headers": { "X-Ward-Hop": "0" } });
     let body = json!({ "name": "x", "display_name": "X", "endpoints": [headers] });
     let refused = tenant.owner.post(&tenant.path("/integrations"), body).await;
@@ -274,7 +275,7 @@ async fn a_page_is_all_that_a_list_reads() {
         let body = json!({ "name": format!("i{index}"), "display_name": "I", "endpoints": [endpoint] });
         tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
     }
-    // The last one cannot be parsed: a page that does not hold it does not mind.
+    // The last row cannot be parsed; a page without it is not affected.
     let statement = "UPDATE integrations SET endpoints = CAST('{\"a\": 1}' AS jsonb) WHERE name = 'i8'";
     let sqlite = ward_test::Engine::current() == ward_test::Engine::Sqlite;
     let statement = if sqlite { statement.replace("AS jsonb", "AS text") } else { statement.to_owned() };

@@ -1,4 +1,4 @@
-//! Invitations after they were made: extended, sent again, and seen by the person they are for.
+//! Invitations after their creation: extended, sent again, and read by the invited person.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use ward_test::{Actor, both, new_workspace};
 use super::members::Shared;
 
 impl Shared {
-    /// An invitation that Ada or another member makes.
+    /// An invitation by Ada or another member.
     async fn invited(&self, by: &Actor, body: Value) -> Value {
         by.post(&self.path("/invitations"), body).await.expect(StatusCode::CREATED)
     }
@@ -54,7 +54,7 @@ async fn an_extended_invitation_keeps_its_link_and_gets_a_new_end() {
     let ada = shared.server.person(&shared.issuer, "ada");
     let bea = shared.server.person(&shared.issuer, "bea");
     accept(&bea, &link).await.expect(StatusCode::CREATED);
-    // An invitation that is used, or over, has no end to move.
+    // A used or expired invitation cannot be extended.
     let extend = ada.patch(&shared.one(&link, ""), json!({ "duration_days": 1 })).await;
     assert_eq!(extend.refused(404), "invitation_not_found");
     let old = shared.invited(&ada, json!({ "duration_days": 1 })).await;
@@ -115,7 +115,7 @@ async fn a_member_extends_and_resends_within_their_own_reach() {
         assert_eq!(actor.patch(&shared.one(&for_owner, ""), body.clone()).await.refused(403), code);
         assert_eq!(actor.post(&shared.one(&for_owner, "/resend"), body.clone()).await.refused(403), code);
     }
-    // An invitation of another workspace is not there.
+    // An invitation of another workspace does not exist here.
     let other = shared.server.tenant("other").await;
     let path = other.workspace(&format!("/invitations/{}", for_owner["id"].as_str().unwrap()));
     assert_eq!(other.owner.patch(&path, body.clone()).await.refused(404), "invitation_not_found");
@@ -123,7 +123,7 @@ async fn a_member_extends_and_resends_within_their_own_reach() {
         other.owner.post(&format!("{path}/resend"), body.clone()).await.refused(404),
         "invitation_not_found"
     );
-    // What a key extends does not outlast the key.
+    // An invitation that a key extended does not outlast the key.
     let (key, minted) = other.key(json!({ "duration_days": 1, "role": "owner" })).await;
     let link = other
         .owner
@@ -165,7 +165,7 @@ async fn a_person_sees_the_invitations_for_their_verified_address_and_accepts_on
             }),
         ]
     );
-    // Without the address there is nothing to see, and nothing to accept.
+    // Without the address the person sees no invitation and can accept none.
     shared.issuer.set_userinfo(Some(json!({ "sub": "fay" })));
     let unverified = json!({ "email": "bea@clinic.example", "email_verified": false });
     for stranger in [
@@ -190,7 +190,7 @@ async fn a_person_sees_the_invitations_for_their_verified_address_and_accepts_on
     assert_eq!(left, [second["id"].clone()]);
     let third = shared.invited(&ada, json!({ "email": "bea@clinic.example" })).await;
     assert_eq!(bea.post(&accept_own(&third), json!({})).await.refused(409), "already_member");
-    // The issuer's userinfo may name the address too.
+    // The issuer's userinfo may provide the address too.
     shared.issuer.set_userinfo(Some(json!({
         "sub": "hal", "email": "bea@clinic.example", "email_verified": "true"
     })));
@@ -254,7 +254,7 @@ async fn offers_come_in_pages_and_none_is_skipped_at_equal_positions() {
         let body = json!({ "email": "bea@clinic.example" });
         made.push(ada.post(&path, body).await.expect(StatusCode::CREATED)["id"].clone());
     }
-    // Workspaces do not share a guard row, so invitations of two can have one position.
+    // Workspaces do not share a guard row, so invitations of two workspaces can have the same position.
     let places: [i64; 7] = [10, 20, 20, 20, 30, 40, 40];
     for (id, place) in made.iter().zip(places) {
         let sql =
@@ -264,7 +264,7 @@ async fn offers_come_in_pages_and_none_is_skipped_at_equal_positions() {
     let bea = shared.verified("bea", "bea@clinic.example");
     for limit in [1, 2, 3, 4, 5, 20] {
         if limit < 3 {
-            // Three rows of one position need a page of three.
+            // Three rows with the same position need a page of three.
             continue;
         }
         let (mut seen, mut token) = (Vec::new(), json!(0));

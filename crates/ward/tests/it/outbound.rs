@@ -1,4 +1,4 @@
-//! The endpoint test and the health check, against real listeners that answer as no decent server would.
+//! The endpoint test and the health check, against real listeners that misbehave.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use ward_test::{Actor, Server, Tenant, both, fresh_slug};
 
-/// Something that listens, and how often it was asked.
+/// A listener that counts its requests.
 pub struct Peer {
     address: SocketAddr,
     asked: Arc<AtomicUsize>,
 }
 
 impl Peer {
-    /// Answers each request's head with these bytes, then closes; `None` stays silent.
+    /// Answers each request's head with these bytes, then closes; `None` sends nothing.
     pub async fn start(respond: impl Fn(&str, usize) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -60,7 +60,7 @@ impl Peer {
     }
 }
 
-/// Whether a request's body is still to come.
+/// Whether a request's body has not arrived yet.
 fn lacks_body(heard: &[u8]) -> bool {
     let text = String::from_utf8_lossy(heard);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
@@ -83,7 +83,7 @@ pub async fn open_server() -> Server {
     .await
 }
 
-/// An integration at `base_url` with an endpoint `e` of this form, and the path of its test.
+/// An integration at `base_url` with an endpoint `e` of these properties, and the path of its test.
 pub async fn endpoint(tenant: &Tenant, base_url: &str, more: Value) -> String {
     let mut endpoint = json!({ "name": "e", "description": "E", "path": "/", "method": "GET", "retry_config": { "max_retries": 0 } });
     endpoint.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -145,8 +145,8 @@ async fn a_test_tells_every_step() {
     assert_eq!(peer.asked(), 2);
 }
 
-both!(whatever_the_other_side_does_is_a_result);
-async fn whatever_the_other_side_does_is_a_result() {
+both!(every_behaviour_of_the_other_side_gives_a_result);
+async fn every_behaviour_of_the_other_side_gives_a_result() {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
     let big = format!("\"{}\"", "x".repeat(10 << 20));
@@ -205,7 +205,7 @@ async fn a_retry_after_that_no_clock_holds_is_not_waited_for() {
         .await;
         let retry = json!({ "retry_config": { "max_retries": 1, "retry_on_status": [429] } });
         let told = run(&tenant.owner, &endpoint(&tenant, &peer.url(), retry).await, json!({})).await;
-        // What is a number of seconds is heeded: there is no time for it. What is none is not.
+        // A number of seconds counts, and there is no time for it. Any other text is ignored.
         let number = after.parse::<u64>().is_ok();
         let wanted = if number { (json!(429), json!(0)) } else { (json!(200), json!(1)) };
         assert_eq!((told["status_code"].clone(), told["retries"].clone()), wanted, "{after}: {told}");
@@ -231,8 +231,8 @@ async fn an_echoed_secret_is_masked_however_it_is_written() {
     }
 }
 
-both!(what_is_made_of_an_answer_has_bounds_that_nobody_can_move);
-async fn what_is_made_of_an_answer_has_bounds_that_nobody_can_move() {
+both!(the_results_of_an_answer_have_fixed_limits);
+async fn the_results_of_an_answer_have_fixed_limits() {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
     let refused = async |more: Value| {
@@ -258,7 +258,8 @@ async fn what_is_made_of_an_answer_has_bounds_that_nobody_can_move() {
     ] {
         assert_eq!(refused(json!({ field: wrong })).await, [format!("body.endpoints.0.{field}")], "{field}");
     }
-    // At the bounds, and what is in the database already: the one with more dots than a stack has room for.
+    // The first is at the limits. The second is in the database already, with more dots than a stack can
+    // hold.
     let large = json!({ "a": "x".repeat(900_000) }).to_string();
     let large = Peer::start(move |_, _| Some(answer(200, &large))).await;
     let empty = Peer::start(|_, _| Some(answer(200, "[]"))).await;
@@ -291,8 +292,8 @@ async fn what_is_made_of_an_answer_has_bounds_that_nobody_can_move() {
     assert_eq!(run(&tenant.owner, &deep, json!({})).await["final_result"], "");
 }
 
-both!(what_tenants_type_does_not_reach_into_the_operators_network);
-async fn what_tenants_type_does_not_reach_into_the_operators_network() {
+both!(urls_of_tenants_do_not_reach_the_operators_network);
+async fn urls_of_tenants_do_not_reach_the_operators_network() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let peer = Peer::start(|_, _| Some(answer(200, "{}"))).await;
@@ -389,7 +390,7 @@ async fn health_is_told_in_one_word_for_each_and_in_bounded_time() {
     let broken = Peer::start(|_, _| Some(answer(503, ""))).await;
     let silent = Peer::start(|_, _| None).await;
     let no_tls = Peer::start(|_, _| Some(answer(400, ""))).await;
-    // Nothing at its root, as most, and only the right credentials below.
+    // As in most APIs, nothing is at the root, and only the right credentials work below.
     let api = Peer::start(|head, _| {
         let fine = head.starts_with("GET /v1/list?limit=1 ") && head.contains("x-own: yes\r\n");
         let asked_for_calls = head.starts_with("GET /v1/list?") || head.starts_with("GET /v2/list?");
@@ -422,7 +423,7 @@ async fn health_is_told_in_one_word_for_each_and_in_bounded_time() {
     ]
     .into_iter()
     .chain((0..60).map(|_| (silent.url(), "rest", true, "timeout")))
-    // Whoever comes last is not called late because of the others.
+    // The last integration is not reported late because of the others.
     .chain([(format!("{}/fhir", capable.url()), "fhir", true, "healthy")])
     {
         let name = fresh_slug();

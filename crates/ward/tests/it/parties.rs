@@ -1,4 +1,4 @@
-//! The parties of a call: how their numbers may be spelled, and that either of them can make a call a test.
+//! The parties of a call: the spellings of their numbers, and that each of them can make a call a test.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::calls::{callback, event, finished, put, set_test_callers, with_twilio
 const TESTER: &str = "+442079460001";
 const PATIENT: &str = "+15550100002";
 
-/// Spellings with a 0 that callers from abroad leave out.
+/// Spellings with a 0 that callers from abroad omit.
 const WITH_TRUNK_ZERO: [&str; 6] = [
     "+44 (0)20 7946 0001",
     "+44(0)2079460001",
@@ -134,8 +134,8 @@ async fn a_character_that_cannot_be_seen_is_named_and_never_stored() {
     assert_eq!(server.count("SELECT count(*) FROM calls").await, 0);
 }
 
-both!(what_is_no_number_is_refused_on_the_list_with_every_item_named);
-async fn what_is_no_number_is_refused_on_the_list_with_every_item_named() {
+both!(an_invalid_number_on_the_list_is_refused_and_every_one_is_named);
+async fn an_invalid_number_on_the_list_is_refused_and_every_one_is_named() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let numbers = json!({ "numbers": [
@@ -172,7 +172,7 @@ async fn a_call_to_a_test_number_is_a_test_too() {
     callback(&server, &tenant, &fields).await.expect(StatusCode::NO_CONTENT);
     let call = tenant.owner.get(&tenant.path("/calls/CA7")).await.expect(StatusCode::OK);
     assert_eq!((&call["test"]["rule"], &call["phone_number"]), (&json!("test_callee"), &json!(TESTER)));
-    // The operator's proof knows both rules.
+    // The operator's proof covers both rules.
     let (first, last) = ("2020-01-01", "2100-01-01");
     let proof = ward::operator::prove_exclusion(&server.app, &tenant.slug, first, last).await.unwrap();
     assert_eq!((proof.violations, proof.calls.len(), proof.others_looked_at), (0, 6, 1));
@@ -213,11 +213,11 @@ async fn a_first_callback_carries_its_caller_or_nothing_is_recorded() {
     let answer = callback(&server, &tenant, &without_from).await;
     assert_eq!(answer.problem_locs(), ["body.From"]);
     assert_eq!(server.count("SELECT count(*) FROM calls").await, 0);
-    // An empty one says that the number is withheld.
+    // An empty number means that it is withheld.
     callback(&server, &tenant, &event("CA1", "ringing", "")).await.expect(StatusCode::NO_CONTENT);
     let call = tenant.owner.get(&tenant.path("/calls/CA1")).await.expect(StatusCode::OK);
     assert_eq!((&call["caller_id"], &call["caller_form"]), (&Value::Null, &json!("withheld")));
-    // Every genuine callback names it, so a later one without it is none either.
+    // Every genuine callback has this field, so a later one without it is not genuine either.
     let answer = callback(&server, &tenant, &without_from).await;
     assert_eq!(answer.problem_locs(), ["body.From"]);
     let call = tenant.owner.get(&tenant.path("/calls/CA1")).await.expect(StatusCode::OK);

@@ -1,4 +1,4 @@
-//! When calls began and ended, as different reporters tell it, and words of theirs that Ward does not know.
+//! The start and end of calls as different reporters send them, and their unknown words.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::calls::{callback, event, finished, put, with_twilio};
 
 const PATIENT: &str = "+15550100002";
 
-fn moment(call: &Value, field: &str) -> Timestamp {
+fn timestamp(call: &Value, field: &str) -> Timestamp {
     call[field].as_str().unwrap_or_default().parse().unwrap()
 }
 
@@ -28,19 +28,19 @@ async fn a_runtime_that_reports_once_at_the_end_has_its_start_reckoned() {
     );
     assert_eq!((&call["call_start_time"], &call["call_end_time"]), (&call["started_at"], &call["ended_at"]));
     assert_eq!(call["call_duration_seconds"], 61.25);
-    // With a length alone, the call ended when that was reported. A repeat moves nothing.
+    // With a duration alone, the call ended at the time of the report. A retry changes nothing.
     let before = server.clock.now();
     let call = put(&tenant, "CA2", finished(PATIENT)).await;
     let after = server.clock.now();
-    let started = moment(&call, "started_at").micros() + 61_250_000;
+    let started = timestamp(&call, "started_at").micros() + 61_250_000;
     assert!((before.micros()..=after.micros()).contains(&started), "{call}");
     server.clock.advance(Duration::from_mins(5));
     assert_eq!(put(&tenant, "CA2", finished(PATIENT)).await["started_at"], call["started_at"]);
-    // An end alone: no call begins after it.
+    // With an end alone, no call starts after it.
     let body = json!({ "status": "failed", "caller_id": PATIENT, "direction": "inbound",
                        "ended_at": "2026-04-18T12:00:00Z" });
     assert_eq!(put(&tenant, "CA3", body).await["started_at"], "2026-04-18T12:00:00.000000Z");
-    // What a report tells is better than what is reckoned, in whichever order they come.
+    // A reported time takes precedence over a computed one, in either order of arrival.
     let told = json!({ "status": "completed", "started_at": "2026-04-18T11:59:58Z" });
     assert_eq!(put(&tenant, "CA1", told).await["started_at"], "2026-04-18T11:59:58.000000Z");
 }
@@ -56,7 +56,7 @@ async fn twilios_length_alone_gives_a_start_as_the_runtimes_does() {
     callback(&server, &tenant, &over).await.expect(StatusCode::NO_CONTENT);
     let after = server.clock.now();
     let call = tenant.owner.get(&tenant.path("/calls/CA1")).await.expect(StatusCode::OK);
-    let started = moment(&call, "started_at").micros() + 61_000_000;
+    let started = timestamp(&call, "started_at").micros() + 61_000_000;
     assert!((before.micros()..=after.micros()).contains(&started), "{call}");
 }
 
@@ -70,14 +70,14 @@ async fn no_call_ends_before_it_starts() {
     (body["started_at"], body["ended_at"]) = (json!(late), json!(early));
     let refused = tenant.owner.put(&path, body.clone()).await;
     assert_eq!(refused.problem_locs(), ["body.ended_at"]);
-    // The same moments in other zones are compared as moments.
+    // The same times in other zones are compared as times.
     (body["started_at"], body["ended_at"]) =
         (json!("2026-04-18T12:30:00Z"), json!("2026-04-18T14:00:00+02:00"));
     assert_eq!(tenant.owner.put(&path, body.clone()).await.problem_locs(), ["body.ended_at"]);
     tenant.owner.get(&path).await.refused(404);
     (body["started_at"], body["ended_at"]) = (json!(early), json!(early));
     put(&tenant, "CA1", body).await;
-    // In different reports.
+    // The times come in different reports.
     let ringing = |sid: &str| {
         let body =
             json!({ "status": "ringing", "caller_id": PATIENT, "direction": "inbound", "started_at": late });
@@ -101,7 +101,7 @@ async fn no_call_ends_before_it_starts() {
 both!(two_reporters_clocks_that_differ_refuse_no_finished_call);
 async fn two_reporters_clocks_that_differ_refuse_no_finished_call() {
     let (server, tenant) = with_twilio().await;
-    // Twilio's end lies before the runtime's start: the start that was told holds, with Twilio's length.
+    // Twilio's end is before the runtime's start: the reported start holds, with Twilio's duration.
     let begun = json!({ "status": "in-progress", "caller_id": PATIENT, "direction": "inbound",
                         "started_at": "2026-04-18T12:02:00Z" });
     put(&tenant, "CA1", begun).await;
@@ -116,7 +116,7 @@ async fn two_reporters_clocks_that_differ_refuse_no_finished_call() {
         (&call["started_at"], &call["ended_at"]),
         (&json!("2026-04-18T12:02:00.000000Z"), &json!("2026-04-18T12:03:01.000000Z"))
     );
-    // The runtime tells the whole period after Twilio: both of its ends are taken over.
+    // The runtime reports the whole period after Twilio: both ends are accepted.
     callback(&server, &tenant, &over("CA2")).await.expect(StatusCode::NO_CONTENT);
     let told = json!({ "status": "completed", "started_at": "2026-04-18T12:02:00Z",
                        "ended_at": "2026-04-18T12:03:02Z", "summary": "A refill." });
@@ -177,7 +177,7 @@ async fn words_that_ward_does_not_know_are_kept() {
     body["completion_reason"] = json!("x".repeat(257));
     let refused = tenant.owner.put(&tenant.path("/calls/CB1"), body).await;
     assert_eq!(refused.problem_locs(), ["body.completion_reason"]);
-    // A status that is none moves nothing, unless the report tells the end as well.
+    // An unknown status changes nothing, unless the report has the end as well.
     let odd = |status: &str| json!({ "status": status, "caller_id": PATIENT, "direction": "inbound" });
     let call = put(&tenant, "CC1", odd("wrapping-up")).await;
     assert_eq!((&call["status"], &call["status_detail"]), (&json!("unknown"), &json!("wrapping-up")));
@@ -221,7 +221,7 @@ async fn an_end_of_another_kind_adds_nothing_to_the_end_of_a_call() {
     for unknown in ["completion_reason", "duration_seconds", "ended_at"] {
         assert_eq!(call[unknown], Value::Null, "{unknown}");
     }
-    // The same end fills what is not known.
+    // The same end fills the unknown fields.
     let call = put(&tenant, "CA1", json!({ "status": "completed", "completion_reason": "voicemail" })).await;
     assert_eq!(call["completion_reason"], "voicemail");
 }
@@ -287,7 +287,7 @@ async fn a_day_that_ends_a_period_is_in_it_for_events_as_for_calls() {
         assert!(on > 0, "{what} leaves the last day out");
         assert_eq!(counted(format!("{what}?date_to={yesterday}")).await, 0, "{what}");
     }
-    // A moment is a moment.
+    // A time is not a whole day.
     assert_eq!(counted(format!("/audit?date_to={today}T00:00:00Z")).await, 0);
     assert_eq!(counted(format!("/audit?date_to={today}T00:00:00")).await, 0);
 }

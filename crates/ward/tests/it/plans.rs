@@ -1,6 +1,7 @@
-//! Every statement that requests send is a look-up by an index, whatever the tables hold and whatever is known of them.
+//! Every statement of a request is a look-up by an index, for any content of the tables and any statistics.
 //!
-//! The statements are not copied here: the database notes what a walk over the API sends, and those are explained.
+//! The statements are not copied here: the database records the statements of a walk over the API, and those
+//! are explained.
 
 mod skewed;
 mod sources;
@@ -15,17 +16,18 @@ use ward_db::{Options, PLANS, Recorder, Tx, Value};
 use ward_test::{Engine, Server, both, new_workspace};
 use ward_test_db::postgres::lines;
 
-/// A table this big must never be read as a whole.
+/// A table of this size must never be read as a whole.
 const MANY: u32 = 100_000;
 
-/// Filling a table is one statement, and takes a busy machine longer than any of the product's may.
+/// Filling a table is one statement, which takes a busy machine longer than any of the product's statements
+/// may take.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// What finds one row all by itself, or the few that one call or key has: once it has, other conditions cost nothing.
+/// Columns that find one row alone, or the few rows of one call or key: further conditions then cost nothing.
 const UNIQUE: [&str; 8] =
     ["id", "key_id", "scope", "slug", "call_sid", "call_id", "delivery_id", "secret_hash"];
 
-/// What looks one row up, or a list: it must be found by an index and not by looking at the rows of another.
+/// Columns that find one row or a list: an index must serve them, and no scan of another column's rows.
 const LOOKED_UP_BY: [&str; 13] = [
     "id",
     "workspace_id",
@@ -52,7 +54,7 @@ async fn walk() -> (Server, Vec<String>) {
         ..Options::default()
     };
     let server = Server::on(|_| {}, options).await;
-    // What brings the schema forward reads small tables as a whole, once.
+    // Migrating the schema reads small tables as a whole, once.
     let starting = recorder.texts();
     server.app.check_master_key().await.unwrap();
     let tenant = server.tenant("acme").await;
@@ -99,7 +101,7 @@ async fn walk() -> (Server, Vec<String>) {
         .expect(StatusCode::OK);
     service.post_once(&format!("{key}/rotate"), repeat, json!({ "duration_days": 1 })).await;
     owner.delete(&key).await;
-    // What waits too long to be claimed gives way, to who wants its slug and to the sweep.
+    // A workspace that is not claimed in time gives way to a new owner of its slug, and to the sweep.
     server.anonymous().create_workspace("late").await;
     server.anonymous().create_workspace("later").await;
     server.clock.advance(Duration::from_hours(25));
@@ -138,7 +140,7 @@ async fn insert(server: &Server, table: &str, columns: &str, values: &str) {
     assert_eq!(server.sql(sql.replace("$ID", id()).replace("$BYTES", bytes)).await, u64::from(MANY));
 }
 
-/// A parameter for each that the statement has.
+/// The number of parameters of a statement.
 fn parameters(sql: &str) -> usize {
     let numbers = sql.split('$').skip(1).filter_map(|rest| {
         let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
@@ -180,9 +182,9 @@ async fn plans(server: &Server, statements: &[String]) -> Vec<(String, Vec<Strin
     server.app.db.write("test.explain", explain).await.unwrap()
 }
 
-/// What is wrong with a plan, if anything is.
+/// The fault of a plan, if it has one.
 fn wrong(sql: &str, plan: &[String]) -> Option<String> {
-    // Nor must half of a pair be looked for among what the other half has.
+    // Half of a pair must not be searched among the rows of the other half.
     if sql.contains("principal_id = ") && sql.contains("workspace_id = ") {
         let by_both = |line: &String| {
             let searched = line.contains("SEARCH ") || line.trim_start().starts_with("Index Cond: ");
@@ -194,7 +196,7 @@ fn wrong(sql: &str, plan: &[String]) -> Option<String> {
     }
     if Engine::current() == Engine::Sqlite {
         let bad = |line: &&String| {
-            // A subquery's rows are those that it found by an index.
+            // The rows of a subquery are those that it found by an index.
             (line.starts_with("SCAN ")
                 && !["SCAN counted", "SCAN found", "SCAN CONSTANT ROW"].contains(&line.as_str()))
                 || line.contains("ORDER BY")
@@ -231,7 +233,7 @@ fn wrong(sql: &str, plan: &[String]) -> Option<String> {
 
 #[track_caller]
 fn all_are_look_ups(state: &str, plans: &[(String, Vec<String>)]) {
-    // A quota bounds a workspace's integrations, so either index of theirs finds one among few.
+    // A quota limits a workspace's integrations, so either of their indexes finds one among few.
     let bounded = |sql: &str| {
         sql.contains("FROM integrations WHERE workspace_id = $1")
             || sql.starts_with("UPDATE integrations SET")
@@ -247,7 +249,7 @@ fn all_are_look_ups(state: &str, plans: &[(String, Vec<String>)]) {
 async fn with_and_without_statistics(server: &Server, statements: &[String], state: &str) {
     all_are_look_ups(&format!("{state}, not analyzed"), &plans(server, statements).await);
     if Engine::current() == Engine::Postgres {
-        // Of a table it looks at a sample, in which what is rare is missing as often as not. In this one it always is.
+        // The engine analyzes a sample, which often lacks rare values. Here it always lacks them.
         lines(&server.app.config.database, "SET default_statistics_target = 1; ANALYZE");
         let state = format!("{state}, analyzed by a few rows");
         all_are_look_ups(&state, &plans(server, statements).await);
@@ -269,7 +271,7 @@ async fn with_many_workspaces_and_few_keys_every_statement_is_a_look_up() {
     )
     .await;
     insert(&server, "slugs", "slug, workspace_id", "'s' || i, $ID").await;
-    // All of one user.
+    // All of these belong to one user.
     let user = "(SELECT principal_id FROM memberships WHERE role = 'owner' AND position > 0 LIMIT 1)";
     insert(
         &server,

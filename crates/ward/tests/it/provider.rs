@@ -1,4 +1,4 @@
-//! From signing in at a real identity provider to a shared workspace, by the scripts that a laptop would use.
+//! From a sign-in at a real identity provider to a shared workspace, with the scripts for a laptop.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ async fn people_sign_in_own_and_share_a_workspace() {
     let server = Server::with(|config| config.issuers = vec![issuer.clone()]).await;
     let late = Server::with(|config| config.issuers = vec![issuer]).await;
 
-    // Code and PKCE, then self-service with the token.
+    // Ada signs in with code and PKCE, then uses self-service with the token.
     let ada = server.bearing(provider.sign_in("ada").await);
     let created =
         ada.post("/v1/workspaces/self-service", new_workspace("ada")).await.expect(StatusCode::CREATED);
@@ -31,7 +31,7 @@ async fn people_sign_in_own_and_share_a_workspace() {
     let refused = machine.post("/v1/workspaces/self-service", new_workspace("robot")).await;
     assert_eq!(refused.refused(403), "unsupported_principal");
 
-    // An invitation for a verified address.
+    // The invitation is for a verified address.
     let invitations = format!("/v1/workspaces/{id}/invitations");
     let body = json!({ "role": "operator", "email": "new-bea@clinic.example" });
     let unverified = ada.post(&invitations, body).await.expect(StatusCode::CREATED);
@@ -50,7 +50,7 @@ async fn people_sign_in_own_and_share_a_workspace() {
         members["items"].as_array().unwrap().iter().map(|it| it["display_name"].clone()).collect();
     assert_eq!(names, ["Ada", "Bea"]);
 
-    // The provider goes: who has its keys goes on, who never had them says when to come again.
+    // The provider stops: a server with its keys continues, and a server without them answers when to retry.
     let token = provider.sign_in("ada").await;
     provider.stop().await;
     server.clock.advance(Duration::from_mins(30));

@@ -1,4 +1,4 @@
-//! Quotas: what one workspace may have, counted exactly, and how the operator changes that.
+//! Quotas: the limits of one workspace, counted exactly, and their changes by the operator.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ async fn limit(server: &Server, slug: &str, quota: Quota, limit: Option<i64>) {
     operator::workspace_limits(&server.app, slug, vec![(quota, limit)]).await.unwrap();
 }
 
-/// How much of a quota the workspace has and may have, as its usage says.
+/// A workspace's use and limit of a quota, as its usage reports them.
 async fn usage(by: &Actor, workspace: &str, quota: &str) -> (Value, Value) {
     let shown = by.get(&format!("/v1/{workspace}/usage")).await.expect(StatusCode::OK);
     let line = shown["quotas"].as_array().unwrap().iter().find(|line| line["name"] == quota).unwrap();
@@ -58,15 +58,15 @@ async fn each_count_is_exact_and_one_more_than_the_limit_is_refused_by_its_name(
         tenant.owner.post(path, body(3)).await.expect(StatusCode::CREATED);
         assert_eq!(usage(&tenant.owner, &tenant.id, name).await, (json!(before + 2), json!(quota.usual())));
     }
-    // The audit says what the operator changed.
+    // The audit log has the operator's changes.
     let told = tenant.owner.get(&tenant.path("/audit?action=workspace.limits")).await.expect(StatusCode::OK);
     assert_eq!(told["total"], 8);
     assert_eq!(told["events"][0]["metadata"]["changes"]["integrations"]["to"], Value::Null);
     assert_eq!(told["events"][0]["metadata"]["operator"], true);
 }
 
-both!(what_ends_counts_no_longer);
-async fn what_ends_counts_no_longer() {
+both!(ended_objects_do_not_count);
+async fn ended_objects_do_not_count() {
     let (shared, ada) = Shared::new().await;
     let count = async |quota: &str| usage(&ada, &shared.id, quota).await.0;
     assert_eq!(count("members").await, 1);
@@ -127,7 +127,7 @@ async fn answers_kept_for_repeats_count_as_stored_until_they_go() {
     limit(&server, "acme", Quota::StoredBytes, Some(kept)).await;
     let refused = tenant.owner.post_once(&path, "another-one-of-sixteen", mint()).await;
     assert_eq!(refused.refused(409), "quota_exceeded");
-    assert_eq!(used(&tenant, "keys").await, 2, "what is refused is not done");
+    assert_eq!(used(&tenant, "keys").await, 2, "a refused request is not executed");
     server.clock.advance(std::time::Duration::from_mins(11));
     server.app.sweep().await;
     assert_eq!(used(&tenant, "stored_bytes").await, before);
@@ -199,7 +199,7 @@ async fn the_last_way_into_a_workspace_cannot_be_deleted() {
     let key = |of: &Value| tenant.path(&format!("/api-keys/{}", of["key_id"].as_str().unwrap()));
     let claimed = key(&tenant.claimed);
     assert_eq!(tenant.owner.delete(&claimed).await.refused(409), "last_way_in");
-    // Keys that allow less than an owner may, and services' keys, are no way for an owner.
+    // Keys with fewer permissions than an owner, and services' keys, are not a way in for an owner.
     let narrow = json!({ "duration_days": 1, "role": "admin", "speaks_for": "self" });
     tenant.key(narrow).await;
     tenant.key(json!({ "duration_days": 1, "role": "owner" })).await;

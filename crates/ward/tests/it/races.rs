@@ -1,4 +1,4 @@
-//! Many at once, over real sockets: who wins, and that there is one.
+//! Concurrent requests over real sockets: exactly one wins.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ fn text<'v>(value: &'v Value, field: &str) -> &'v str {
     value[field].as_str().unwrap_or_else(|| panic!("{field} in {value}"))
 }
 
-/// Sends all of these at the same moment: each actor its POST.
+/// Sends all of these POSTs at the same time, one per actor.
 async fn at_once(calls: impl IntoIterator<Item = (Actor, String, Value)>) -> Vec<Answer> {
     let calls: Vec<_> = calls.into_iter().collect();
     let start = Arc::new(Barrier::new(calls.len()));
@@ -30,7 +30,7 @@ async fn at_once(calls: impl IntoIterator<Item = (Actor, String, Value)>) -> Vec
     running.join_all().await
 }
 
-/// How many of the answers have each of these statuses; no answer has another.
+/// The number of answers with each of these statuses; no answer has another status.
 #[track_caller]
 fn tally<const N: usize>(answers: &[Answer], statuses: [u16; N]) -> [usize; N] {
     for answer in answers {
@@ -85,7 +85,7 @@ async fn a_workspace_is_claimed_or_it_lapses_and_its_slug_is_free_only_if_it_lap
         let created = server.anonymous().create_workspace(&slug).await;
         let path = format!("/v1/{}/api-keys", text(&created, "id"));
         let start = Arc::new(Barrier::new(6));
-        // Time runs out while claims, creations and the sweep are on their way, in each round at another moment.
+        // The time limit passes during claims, creations and the sweep, in each round at another time.
         let (clock, began) = (server.clock.clone(), start.clone());
         let time = tokio::spawn(async move {
             began.wait().await;
@@ -119,8 +119,8 @@ async fn a_workspace_is_claimed_or_it_lapses_and_its_slug_is_free_only_if_it_lap
         let (claims, creations) = (answers(claims), answers(creations));
         let [claimed, refused] = tally(&claims, [201, 401]);
         let [created_again, _] = tally(&creations, [201, 409]);
-        // A creation that came in before the time and went through after it has lapsed already: whoever comes next
-        // may have the slug too.
+        // A creation that started before the time limit and ended after it has lapsed already, so the next
+        // caller may have the slug too.
         let holders = creations.iter().filter(|answer| answer.status == 201 && !lapsed(answer)).count();
         assert!(
             claimed + holders <= 1 && (claimed == 0 || created_again == 0),
@@ -155,7 +155,7 @@ async fn of_twenty_rotations_at_once_one_secret_is_left() {
     let path = tenant.path(&format!("/api-keys/{}/rotate", text(&minted, "key_id")));
     let body = json!({ "duration_days": 1 });
 
-    // By another key, which outlives them: all are done, one after the other.
+    // With another key, which outlives them, all rotations succeed one after the other.
     let answers = at_once((0..20).map(|_| (tenant.owner.clone(), path.clone(), body.clone()))).await;
     assert_eq!(tally(&answers, [200]), [20]);
     service.get("/v1/auth/me").await.refused(401);
@@ -168,7 +168,7 @@ async fn of_twenty_rotations_at_once_one_secret_is_left() {
     }
     assert_eq!(alive.len(), 1);
 
-    // By itself: the first ends what the others came with.
+    // With the key itself, the first rotation ends the key of the others.
     let holder = alive.remove(0);
     let answers = at_once((0..20).map(|_| (holder.clone(), path.clone(), body.clone()))).await;
     assert_eq!(tally(&answers, [200, 401]), [1, 19]);
@@ -204,7 +204,7 @@ async fn no_key_minted_beside_an_archive_outlives_it() {
         tenant.owner.get("/v1/auth/me").await.refused(401);
         let recorded =
             server.count("SELECT count(*) FROM audit_events WHERE action = 'api_key.create'").await;
-        assert_eq!(recorded, minted_before_the_end + 1, "and what was answered is what was done");
+        assert_eq!(recorded, minted_before_the_end + 1, "the answers and the changes agree");
     }
 }
 

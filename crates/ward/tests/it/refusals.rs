@@ -1,4 +1,4 @@
-//! Refusals: each workspace's auditors learn of their own, whatever happens in other workspaces.
+//! Refusals: each workspace's auditors see those of their workspace, undisturbed by other workspaces.
 
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -9,7 +9,7 @@ use ward_test::{Sending, Server, both};
 both!(a_flood_of_refusals_costs_no_other_workspace_an_event);
 async fn a_flood_of_refusals_costs_no_other_workspace_an_event() {
     let server = Server::start().await;
-    // As many workspaces as it takes to fill the buffer, each with as many different refusals as it may have and more.
+    // Enough workspaces to fill the buffer, each with more different refusals than it may have.
     for _ in 0..12 {
         let workspace = ward::ids::WorkspaceId::at(server.clock.now());
         for address in 0..1_200_u32 {
@@ -39,7 +39,7 @@ async fn refusals_beyond_a_credentials_share_are_told_as_a_sum() {
     let server = Server::with(|config| config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()]).await;
     let tenant = server.tenant("acme").await;
     let viewer = tenant.service("viewer").await;
-    // A stolen key is used from everywhere; the owner's own slip beside it is told all the same.
+    // A stolen key is used from everywhere; the owner's own mistake is recorded nevertheless.
     for last in 0..300_u32 {
         let address = std::net::Ipv4Addr::from(0xc633_0000 + last).to_string();
         let headers = [("x-forwarded-for", address.as_str())];
@@ -57,7 +57,7 @@ async fn refusals_beyond_a_credentials_share_are_told_as_a_sum() {
     let told = &listed["events"][0];
     assert_eq!((&listed["total"], &told["metadata"]["count"]), (&json!(1), &json!(50)));
     assert_eq!(told["metadata"]["refusals"][0]["reason"], "permission");
-    // The next minute begins anew.
+    // The next minute starts with empty counts.
     server.app.flush().await;
     assert_eq!(tenant.owner.get(&path).await.expect(StatusCode::OK)["total"], 1);
 }

@@ -1,4 +1,4 @@
-//! A Ward of one region, and the bounds of the platform's later contract.
+//! A Ward of one region, and the limits of the platform's later contract.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -36,13 +36,13 @@ async fn a_ward_of_a_region_creates_only_workspaces_of_it() {
         let refused = actor.post(path, in_region("other", OTHER)).await;
         assert!(refused.text.contains("https://us.ward.example serves us-east-1"), "{}", refused.text);
         assert_eq!(refused.refused(422), "wrong_region");
-        // Of a region without a known host, the refusal names the region alone.
+        // For a region without a known host, the refusal names only the region.
         let refused = actor.post(path, in_region("other", "ca-central-1")).await;
         assert!(!refused.text.contains("https://"), "{}", refused.text);
         assert_eq!(refused.refused(422), "wrong_region");
         actor.post(path, in_region(&ward_test::fresh_slug(), OWN)).await.expect(StatusCode::CREATED);
     }
-    // Nor does the operator's command.
+    // The operator's command cannot do it either.
     let wanted = in_region("other", OTHER);
     let refused = ward::operator::create_workspace(&server.app, &wanted).await.unwrap_err();
     assert!(refused.to_string().contains("https://us.ward.example"), "{refused}");
@@ -61,7 +61,7 @@ async fn a_region_is_never_changed_where_there_is_only_one() {
     assert_eq!((&shown["region"], shown["name"] == "Another name"), (&json!(OWN), false));
     let same = json!({ "region": OWN, "name": "Another name" });
     assert_eq!(tenant.owner.patch(&path, same).await.expect(StatusCode::OK)["name"], "Another name");
-    // Without the setting, the given contract stands.
+    // Without the setting, the given contract applies.
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let moved = tenant.owner.patch(&tenant.workspace(""), json!({ "region": OWN })).await;
@@ -136,7 +136,7 @@ async fn the_bounds_of_twenty_are_raised_in_document_and_validator_together() {
     let schemas = &document["components"]["schemas"];
     assert_eq!(schemas["TestCallerNumbersRequest"]["properties"]["numbers"]["maxItems"], 100);
     assert_eq!(document["paths"]["/v1/workspaces"]["get"]["parameters"][0]["schema"]["maximum"], 100);
-    // By default the given contract stands, in both.
+    // By default the given contract applies in both.
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     assert_eq!(tenant.owner.get("/v1/workspaces?limit=21").await.problem_locs(), ["query.limit"]);

@@ -1,4 +1,4 @@
-//! A POST sent again with its `Idempotency-Key`.
+//! A POST retried with its `Idempotency-Key`.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use ward_test::{Actor, Answer, Sending, Server, both, new_workspace};
 
-/// Long enough for who has a key of Ward's, too short for who has none.
+/// Long enough for a caller with a Ward key, too short for one without.
 const SHORT: &str = "sixteen-or-more.";
-/// Long enough for anybody.
+/// Long enough for every caller.
 const LONG: &str = "twenty-two-or-more-characters";
 
 fn text<'v>(value: &'v Value, field: &str) -> &'v str {
@@ -56,7 +56,7 @@ async fn a_repeated_mint_gives_the_same_secret_for_ten_minutes_and_then_no_more(
             tenant.owner.post_once(&path, SHORT, other.clone()).await.refused(422),
             "idempotency_key_reused"
         );
-        // The same before and after the secret is really forgotten.
+        // The result is the same before and after the secret is deleted.
         server.app.sweep().await;
     }
     let keys = tenant.owner.get(&path).await.expect(StatusCode::OK);
@@ -161,8 +161,8 @@ async fn a_repeat_is_the_same_whatever_the_spelling_of_an_id() {
     replayed(test(&integration.replace('-', "")).await, StatusCode::OK);
 }
 
-both!(only_who_may_still_do_it_gets_the_answer_again);
-async fn only_who_may_still_do_it_gets_the_answer_again() {
+both!(only_a_caller_who_is_still_authorized_gets_the_answer_again);
+async fn only_a_caller_who_is_still_authorized_gets_the_answer_again() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let path = tenant.path("/api-keys");
@@ -197,7 +197,7 @@ async fn an_error_is_not_remembered() {
     }
     server.clock.advance(Duration::from_hours(24));
     first(tenant.owner.post_once(own, SHORT, new_workspace("wanted")).await, StatusCode::CREATED);
-    // Neither is the body of a request that failed.
+    // The body of a failed request is not remembered either.
     let path = tenant.path("/api-keys");
     let admin = tenant.service("admin").await;
     let above = json!({ "duration_days": 1, "role": "owner" });
@@ -230,7 +230,7 @@ async fn provisioning_and_archiving_repeat_too() {
         tenant.owner.post("/v1/me/workspaces", new_workspace("other")).await.expect(StatusCode::CREATED);
     let path = format!("/v1/workspaces/{}/archive", text(&other, "id"));
     first(tenant.owner.post_once(&path, SHORT, json!({ "slug": "other" })).await, StatusCode::OK);
-    // The workspace is gone, for repeats as for everything else.
+    // The workspace is gone, for retries as for every other request.
     tenant.owner.post_once(&path, SHORT, json!({ "slug": "other" })).await.refused(404);
 }
 
@@ -244,7 +244,7 @@ async fn a_client_that_missed_its_rotation_asks_again_with_the_secret_that_it_en
     let body = json!({ "duration_days": 30 });
     let rotated = first(tenant.owner.post_once(&path, SHORT, body.clone()).await, StatusCode::OK);
     let new = server.bearing(text(&rotated, "api_key"));
-    // The ended secret opens this one answer and nothing else.
+    // The ended secret gives this one answer and nothing else.
     for _ in 0..2 {
         assert_eq!(
             replayed(tenant.owner.post_once(&path, SHORT, body.clone()).await, StatusCode::OK),
@@ -314,7 +314,7 @@ async fn the_same_request_many_times_at_once_is_done_once() {
         (server.anonymous(), claim.as_str(), days.clone()),
         (tenant.owner.clone(), &tenant.path("/api-keys"), days.clone()),
         (tenant.owner.clone(), "/v1/me/workspaces", new_workspace("own")),
-        // The last, for it ends the key it is done with; its repeats are let in all the same.
+        // This comes last, because it ends the key that it uses; its retries are accepted nevertheless.
         (tenant.owner.clone(), rotate.as_str(), days.clone()),
     ] {
         let mut calls = tokio::task::JoinSet::new();

@@ -1,4 +1,4 @@
-//! Reports of calls: whose answers show people, when what they make owed goes, and what late ones still add.
+//! Reports of calls: the visibility of people in answers, the time of deliveries, and late additions.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use ward_test::{Server, both};
 use crate::calls::{callback, connect, event, finished, put, set_test_callers, with_twilio};
 use crate::deliveries::{PATIENT, TESTER, configure, connected, worker};
 
-both!(who_may_only_report_calls_learns_nothing_of_them);
-async fn who_may_only_report_calls_learns_nothing_of_them() {
+both!(a_caller_who_may_only_report_calls_learns_nothing_of_them);
+async fn a_caller_who_may_only_report_calls_learns_nothing_of_them() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let body = json!({ "duration_days": 1, "role": "operator", "permissions": ["Call.create"] });
@@ -31,11 +31,11 @@ async fn who_may_only_report_calls_learns_nothing_of_them() {
         assert_eq!(told[field], Value::Null, "{field}");
     }
     assert!(tenant.audit().await.iter().all(|event| event["phi_accessed"] == false));
-    // Of a call that is new they see what they said themselves.
+    // Of a new call they see their own report.
     let told = reporter.put(&tenant.path("/calls/CA2"), known).await.expect(StatusCode::OK);
     assert_eq!((&told["caller_id"], &told["patient_id"]), (&json!(PATIENT), &json!("pat-1")));
 
-    // Who may view calls sees them here as well, and that is recorded.
+    // A caller who may view calls sees the people here too, and the audit log records that.
     let told = tenant.owner.put(&path, again).await.expect(StatusCode::OK);
     assert_eq!((&told["caller_id"], &told["patient_id"]), (&json!(PATIENT), &json!("pat-1")));
     let read: Vec<Value> =
@@ -44,8 +44,8 @@ async fn who_may_only_report_calls_learns_nothing_of_them() {
     assert_eq!((&read[0]["action"], &read[0]["resource_id"]), (&json!("call.read"), &told["entity_id"]));
 }
 
-both!(who_reads_what_an_ehr_said_is_recorded);
-async fn who_reads_what_an_ehr_said_is_recorded() {
+both!(reading_an_ehrs_answer_is_recorded);
+async fn reading_an_ehrs_answer_is_recorded() {
     let server = Server::start().await;
     let ehr = ScriptedEhr::start().await;
     let tenant = connected(&server, "fhir_store", &ehr.url()).await;
@@ -68,8 +68,8 @@ async fn who_reads_what_an_ehr_said_is_recorded() {
     assert!(!read.iter().any(|event| event.to_string().contains("Lovelace")));
 }
 
-both!(what_twilio_ends_waits_a_little_for_what_the_runtime_has_to_say);
-async fn what_twilio_ends_waits_a_little_for_what_the_runtime_has_to_say() {
+both!(a_call_that_twilio_ends_waits_a_little_for_the_runtimes_report);
+async fn a_call_that_twilio_ends_waits_a_little_for_the_runtimes_report() {
     let (server, tenant) = with_twilio().await;
     let ehr = ScriptedEhr::start().await;
     connect(&tenant, "fhir_store").await;
@@ -81,17 +81,17 @@ async fn what_twilio_ends_waits_a_little_for_what_the_runtime_has_to_say() {
     server.clock.advance(Duration::from_secs(119));
     worker.turn().await;
     assert_eq!(ehr.asked().len(), 0);
-    // The runtime's report has it go at once, and with it what it says.
+    // The runtime's report starts the delivery at once, with its content.
     let last = json!({ "status": "completed", "summary": "A refill.", "patient_id": "pat-1" });
     put(&tenant, "CA1", last.clone()).await;
     worker.turn().await;
     assert_eq!(ehr.kept().len(), 1);
     assert_eq!(ehr.kept()[0]["subject"]["identifier"]["value"], "pat-1");
-    // Nobody waits for ever.
+    // The wait has an end.
     server.clock.advance(Duration::from_secs(1));
     worker.turn().await;
     assert_eq!(ehr.kept().len(), 2);
-    // What the runtime says a second time hastens nothing that has failed and waits.
+    // A second report of the runtime does not speed up a delivery that has failed and waits.
     ehr.script([Act::Say(503, Value::Null, "")]);
     put(&tenant, "CA3", finished(PATIENT)).await;
     worker.turn().await;
@@ -113,7 +113,7 @@ async fn twilios_moments_say_when_a_call_ended_and_began() {
         (&call["started_at"], &call["ended_at"]),
         (&json!("2026-04-18T12:00:00.000000Z"), &json!("2026-04-18T12:01:01.000000Z"))
     );
-    // What the runtime says of the start is better, late as it is.
+    // The runtime's start takes precedence, although it arrives late.
     let told = json!({ "status": "in-progress", "started_at": "2026-04-18T11:59:58Z" });
     let call = put(&tenant, "CA1", told).await;
     assert_eq!(call["started_at"], "2026-04-18T11:59:58.000000Z");

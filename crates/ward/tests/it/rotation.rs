@@ -1,4 +1,5 @@
-//! A new master key while servers run: done in its order nothing is refused, done out of order nothing is lost.
+//! A new master key while servers run: in the right order nothing is refused, and in a wrong order nothing is
+//! lost.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use ward_test::{Server, Tenant, both, fresh_slug};
 use crate::calls::{ACCOUNT, PUBLIC_URL, TOKEN, callback, event};
 use crate::outbound::{Peer, answer, endpoint, run};
 
-/// The keys of a server: the one in force, and the former ones. Without any other word a server has 7.
+/// The keys of a server: the current one, and the previous ones. By default a server has key 7.
 fn keys(current: u8, former: &[u8]) -> impl FnOnce(&mut Config) {
     let former = former.iter().map(|key| FormerKey([*key; 32].into())).collect();
     move |config| {
@@ -93,12 +94,12 @@ async fn everything_is_sealed_anew_while_servers_work() {
     let (rotated, made) = tokio::join!(rotating, working);
     let rotated = rotated.unwrap();
     assert_eq!((rotated.left, rotated.unopened.len()), (0, 0), "{rotated:?}");
-    // Twilio's tokens may have been given anew, under the new key, before they were counted.
+    // Twilio's tokens may have been stored again under the new key before they were counted.
     assert!((4..=6).contains(&rotated.of), "{rotated:?}");
     assert_eq!(steps.into_inner().last(), Some(&rotated.done));
     assert_eq!(rotate_secrets(&renewed.app, |_| ()).await.unwrap().done, 0);
 
-    // With the new key alone, everything that there was and everything that came meanwhile is of use.
+    // With the new key alone, all older and newer secrets work.
     let new = server.replica_with(keys(8, &[])).await;
     let there = at(&new, &tenant);
     for path in paths.iter().chain(&made) {
@@ -121,7 +122,8 @@ async fn a_server_without_the_new_key_loses_nothing() {
         let endpoint = json!({ "name": "e", "description": "E", "path": "/", "method": "GET" });
         json!({ "name": fresh_slug(), "display_name": "T", "base_url": peer.url(), "auth": auth, "endpoints": [endpoint] })
     };
-    // Wrong order: it is not told of the new key, and goes on taking secrets while everything is sealed anew.
+    // The wrong order: this server is not given the new key, and accepts secrets while the others are
+    // re-sealed.
     let rotating = beside(&old, 8, &[7]);
     rotating.check_master_key().await.unwrap();
     let working = async {
@@ -141,7 +143,7 @@ async fn a_server_without_the_new_key_loses_nothing() {
     if rotated.unwrap().left > 0 {
         assert_eq!(rotate_secrets(&rotating, |_| ()).await.unwrap().left, 0);
     }
-    // What it took is there; from now on it takes none and says why.
+    // Its secrets are kept. From now on it accepts none, and says why.
     let new = old.replica_with(keys(8, &[])).await;
     for path in &made {
         works(&at(&new, &tenant), path).await;
@@ -154,7 +156,7 @@ async fn a_server_without_the_new_key_loses_nothing() {
     tenant.owner.post(&integrations, plain).await.expect(StatusCode::CREATED);
     let told = run(&tenant.owner, &made[0], json!({})).await;
     assert!(told["error"].as_str().unwrap().contains("cannot be opened"), "{told}");
-    // A secret that an answer would be kept with is one too. Without a key to repeat it by, nothing is sealed.
+    // A secret that is kept in a remembered answer counts too. Without an idempotency key nothing is sealed.
     let new_key = json!({ "duration_days": 1, "role": "viewer" });
     let keys = tenant.path("/api-keys");
     let minted = tenant.owner.post_once(&keys, REPEAT, new_key.clone()).await;
@@ -176,8 +178,8 @@ async fn a_server_without_the_new_key_loses_nothing() {
     at(&new, &tenant).owner.post_once(&keys, REPEAT, new_key).await.expect(StatusCode::CREATED);
 }
 
-both!(what_cannot_be_opened_is_named_and_keeps_the_former_key);
-async fn what_cannot_be_opened_is_named_and_keeps_the_former_key() {
+both!(values_that_cannot_be_opened_are_named_and_keep_the_previous_key);
+async fn values_that_cannot_be_opened_are_named_and_keep_the_previous_key() {
     let (server, tenant, peer) = start().await;
     let mut paths = Vec::new();
     for _ in 0..3 {
@@ -195,7 +197,7 @@ async fn what_cannot_be_opened_is_named_and_keeps_the_former_key() {
     let named = format!("auth/bearer_token of integration {broken} of workspace {}", tenant.id);
     assert_eq!(rotated.unopened, [named]);
     beside(&server, 8, &[]).check_master_key().await.unwrap_err();
-    // Stored anew, it is no longer in the way.
+    // After it is stored again, it is no longer in the way.
     let integration = tenant.path(&format!("/integrations/{broken}"));
     let auth = json!({ "auth": { "type": "bearer_token", "bearer_token_value": { "value": "the-bearer-of-this-test" } } });
     at(&renewed, &tenant).owner.put(&integration, auth).await.expect(StatusCode::OK);

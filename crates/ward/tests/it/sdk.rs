@@ -1,5 +1,5 @@
-//! The platform's TypeScript SDK as its four ages call: what each sends is recorded in `tests/clients/sdk.json`, with the fields
-//! and types that its users' code reads. The SDK itself is in no package registry.
+//! The platform's TypeScript SDK in four versions. `tests/clients/sdk.json` records the requests of each,
+//! with the fields and types that its users' code reads. The SDK itself is in no package registry.
 
 use std::collections::HashMap;
 
@@ -7,16 +7,16 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 use ward_test::{Actor, Answer, Sending, Server, both, fresh_slug};
 
-/// The recording.
+/// The recorded calls and types.
 fn recording() -> Value {
     serde_json::from_str(include_str!("../clients/sdk.json")).unwrap()
 }
 
-/// One age of the SDK on its walk through the recorded calls.
+/// One version of the SDK on its walk through the recorded calls.
 struct Client<'a> {
     age: &'a str,
     shapes: &'a Value,
-    /// Names in braces, as they stand in recorded paths and bodies.
+    /// The values of the names in braces, which occur in recorded paths and bodies.
     known: HashMap<String, String>,
 }
 
@@ -28,14 +28,14 @@ impl Client<'_> {
             .fold(text.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value))
     }
 
-    /// Sends a recorded call, as the SDK does, and reads its answer as the SDK's types say.
+    /// Sends a recorded call as the SDK does, and reads its answer by the SDK's types.
     async fn walk(&mut self, actor: &Actor, call: &Value) -> Option<Answer> {
         if !call["ages"].as_array().unwrap().iter().any(|age| age == self.age) {
             return None;
         }
         let method: Method = call["method"].as_str().unwrap().parse().unwrap();
         let path = self.filled(call["path"].as_str().unwrap());
-        // `content-type` goes along only with a body.
+        // `content-type` is sent only with a body.
         let body =
             call.get("body").map(|body| serde_json::from_str(&self.filled(&body.to_string())).unwrap());
         let sending = body.as_ref().map(Sending::json).unwrap_or_default();
@@ -106,7 +106,7 @@ async fn four_ages_of_the_platforms_sdk_read_what_they_declare() {
         let mut client = Client { age, shapes: &recording["shapes"], known: HashMap::new() };
         let slug = fresh_slug();
         client.known.insert("slug".to_owned(), slug.clone());
-        // The SDK refuses an empty key, so a caller who has none gives it any.
+        // The SDK refuses an empty key, so a caller without a key passes any text.
         let keyless = server.bearing("none-yet");
         for call in recording["before_the_claim"].as_array().unwrap() {
             client.walk(&keyless, call).await;
@@ -116,7 +116,8 @@ async fn four_ages_of_the_platforms_sdk_read_what_they_declare() {
             client.known.insert("workspace_id".to_owned(), made["id"].as_str().unwrap().to_owned());
         }
 
-        // Every age sends `authorization`, and with it the claim is an ordinary call; a request hook takes the header away.
+        // Every version sends `authorization`, which makes the claim an ordinary call. A request hook removes
+        // the header.
         let keys = client.filled("/v1/{workspace_id}/api-keys");
         let claim = json!({ "duration_days": 90, "name": "the first key" });
         assert_eq!(keyless.post(&keys, claim.clone()).await.refused(401), "unauthorized", "{age}");
@@ -149,7 +150,7 @@ async fn auto_paging_of_the_sdk_sees_every_workspace_once() {
         let body = json!({ "slug": slug, "name": slug, "environment": "development" });
         assert_eq!(tenant.owner.post("/v1/me/workspaces", body).await.status, 201);
     }
-    // The SDK goes on while `has_more`, from the token of the page before.
+    // The SDK continues while `has_more`, from the token of the previous page.
     let (mut token, mut seen) = (json!(0), Vec::new());
     loop {
         let page = tenant.owner.get(&format!("/v1/workspaces?limit=10&continuation_token={token}")).await;
@@ -174,7 +175,8 @@ async fn the_sdk_reads_rates_as_numbers_and_a_date() {
     let number =
         |name: &str| -> i64 { answer.header(name).parse().unwrap_or_else(|_| panic!("{name} is no number")) };
     assert!(number("x-ratelimit-remaining") < number("x-ratelimit-limit"));
-    // `rateLimit.reset` is a date made of these seconds: seconds to go would be a day in 1970.
+    // `rateLimit.reset` is a date made from these seconds: a number of seconds to wait would be a day in
+    // 1970.
     let now = server.clock.now().micros() / 1_000_000;
     assert!((now..=now + 3_600).contains(&number("x-ratelimit-reset")), "{}", number("x-ratelimit-reset"));
 }

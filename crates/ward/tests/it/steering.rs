@@ -1,4 +1,4 @@
-//! What the operator sees and steers from the command line.
+//! The operator's views and controls on the command line.
 
 use reqwest::StatusCode;
 use serde_json::json;
@@ -46,7 +46,7 @@ async fn the_exclusion_of_a_periods_test_calls_can_be_proven() {
             put(&tenant, &format!("{who}-{index}"), body).await;
         }
     }
-    // The list is another by now; the one that decided is kept.
+    // The list has changed since; the list that decided is kept.
     set_test_callers(&tenant, &[PATIENT]).await;
     let proof =
         operator::prove_exclusion(&server.app, &tenant.slug, "2026-04-01", "2026-04-30").await.unwrap();
@@ -83,18 +83,18 @@ async fn a_proof_that_fails_says_where() {
         operator::prove_exclusion(&server.app, &tenant.slug, "2026-04-01", "2026-04-01").await.unwrap()
     };
     assert_eq!(prove().await.violations, 0);
-    // A test call that was taken for a real one: its caller was on the list that decided.
+    // This is a test call that was treated as real: its caller was on the list that decided.
     server.sql(format!("UPDATE calls SET caller = '{TESTER}' WHERE call_sid = 'CA-real'")).await;
     let proof = prove().await;
     assert_eq!((proof.violations, proof.missed[0].call_sid.as_str()), (1, "CA-real"));
     assert_eq!((proof.missed[0].deliveries, proof.missed[0].excluded), (1, false));
-    // A real call that was taken for a test.
+    // This is a real call that was treated as a test.
     server.sql(format!("UPDATE calls SET caller = '{PATIENT}'")).await;
     let proof = prove().await;
     assert_eq!((proof.violations, proof.missed.len(), proof.calls[0].excluded), (1, 0, false));
     server.sql(format!("UPDATE calls SET caller = '{TESTER}' WHERE call_sid = 'CA-test'")).await;
     assert_eq!(prove().await.violations, 0);
-    // A delivery of a test call, in a database whose own walls are down.
+    // This is a delivery of a test call, in a database without its constraints.
     let server = Server::start().await;
     let tenant = connected(&server, "fhir_store", &ehr.url()).await;
     forge_a_delivery_of_a_test_call(&server, &tenant).await;
@@ -112,7 +112,7 @@ async fn dead_letters_are_raised_a_thousand_at_a_time() {
     for index in 0..1_003 {
         put(&tenant, &format!("CA{index}"), finished(PATIENT)).await;
     }
-    // All of them are refused, as far as the database tells.
+    // According to the database, all of them are refused.
     server.sql("UPDATE deliveries SET state = 'failed', reason = 'refused'").await;
     server.sql("DELETE FROM delivery_queue").await;
     let path = tenant.path("/deliveries/retry-failed");

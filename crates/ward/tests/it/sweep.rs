@@ -1,4 +1,4 @@
-//! Every operation of the served document, walked with every kind of caller who must not get in.
+//! Every operation of the served document, with every kind of caller who must not get in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use ward_test::{
     new_workspace, unknown_key, wanted_permission, wants_key, wrong_secret_of,
 };
 
-/// The operations that need no key, and why.
+/// The operations that need no key, each with the reason.
 const ANONYMOUS: [(&str, &str); 6] = [
     ("create-workspace", "the open bootstrap: a tenant's first call, before there is any key"),
     ("get-openapi-document", "the contract is public"),
@@ -25,7 +25,7 @@ const ANONYMOUS: [(&str, &str); 6] = [
     ),
 ];
 
-/// An idempotency key long enough for anybody.
+/// An idempotency key that is long enough for every caller.
 const REPEAT: (&str, &str) = ("idempotency-key", "a-key-long-enough-for-an-anonymous-caller");
 
 fn operations(server: &Server) -> Vec<Arc<Operation>> {
@@ -41,7 +41,7 @@ fn operations_on_workspaces(server: &Server) -> Vec<Arc<Operation>> {
     all.filter(|operation| operation.path.contains("{workspace_id}")).collect()
 }
 
-/// What a client can tell one refusal from another by.
+/// The parts of a refusal by which a client can tell it from another.
 fn face(answer: &Answer) -> (u16, Value, BTreeMap<String, String>) {
     let own_to_a_request = ["x-request-id", "date"];
     let headers = answer.headers.iter().filter(|(name, _)| !own_to_a_request.contains(&name.as_str()));
@@ -61,7 +61,7 @@ async fn an_operation_needs_a_key_unless_there_is_a_reason_why_not() {
     assert_eq!(anonymous, stated);
     for operation in operations(&server).iter().filter(|operation| !wants_key(operation)) {
         if operation.id == "receive-twilio-status" {
-            continue; // Refused without its signature, which `twilio` tests.
+            continue; // It is refused without its signature, which `twilio` tests.
         }
         let target = Target {
             workspace: String::new(),
@@ -76,7 +76,7 @@ async fn an_operation_needs_a_key_unless_there_is_a_reason_why_not() {
     }
 }
 
-/// Keys that were good once or look as if they were.
+/// Keys that are no longer valid, or that only look valid.
 async fn dead_keys(server: &Server, tenant: &Tenant) -> Vec<(&'static str, String)> {
     let (expired, _) = tenant.key(json!({ "duration_days": 1, "role": "owner" })).await;
     server.clock.advance(Duration::from_hours(24));
@@ -101,7 +101,7 @@ async fn dead_keys(server: &Server, tenant: &Tenant) -> Vec<(&'static str, Strin
     ]
 }
 
-/// Bearers that cannot be a key at all.
+/// Bearers that cannot be a key.
 fn not_keys(tenant: &Tenant) -> Vec<(&'static str, String)> {
     let good = tenant.owner.bearer.clone().expect("a bearer");
     let mistyped = |index: usize| {
@@ -123,8 +123,8 @@ fn not_keys(tenant: &Tenant) -> Vec<(&'static str, String)> {
     ]
 }
 
-both!(whatever_is_no_credential_is_the_same_401_at_the_same_cost);
-async fn whatever_is_no_credential_is_the_same_401_at_the_same_cost() {
+both!(every_invalid_credential_gets_the_same_401_at_the_same_cost);
+async fn every_invalid_credential_gets_the_same_401_at_the_same_cost() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let dead = dead_keys(&server, &tenant).await;
@@ -148,7 +148,7 @@ async fn whatever_is_no_credential_is_the_same_401_at_the_same_cost() {
             assert_eq!(*seen.get_or_insert_with(|| face.clone()), face, "{} with {what}", operation.id);
             assert_eq!(answer.header("www-authenticate"), "Bearer");
         }
-        // Without any credential, minting is claiming, and this workspace is claimed.
+        // Without a credential, creating a key is a claim, and this workspace is claimed.
         let answer = match operation.id.as_str() {
             "create-api-key" => {
                 server.anonymous().post(&tenant.path("/api-keys"), json!({ "duration_days": 1 })).await
@@ -159,8 +159,8 @@ async fn whatever_is_no_credential_is_the_same_401_at_the_same_cost() {
     }
 }
 
-both!(what_cannot_be_a_key_costs_no_query);
-async fn what_cannot_be_a_key_costs_no_query() {
+both!(a_bearer_that_cannot_be_a_key_costs_no_query);
+async fn a_bearer_that_cannot_be_a_key_costs_no_query() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let target = tenant.target(tenant.owner_key_id());
@@ -181,8 +181,8 @@ async fn what_cannot_be_a_key_costs_no_query() {
     }
 }
 
-both!(whatever_is_no_good_token_is_the_same_401_and_costs_no_query);
-async fn whatever_is_no_good_token_is_the_same_401_and_costs_no_query() {
+both!(every_invalid_token_gets_the_same_401_and_costs_no_query);
+async fn every_invalid_token_gets_the_same_401_and_costs_no_query() {
     let (server, issuer) = Server::with_issuer().await;
     let elsewhere = TestIssuer::start().await;
     let tenant = server.tenant("acme").await;
@@ -195,7 +195,7 @@ async fn whatever_is_no_good_token_is_the_same_401_and_costs_no_query() {
         ("for a wrong audience", issuer.token_with("ada", &json!({ "aud": "https://other.test" }))),
         ("of a wrong algorithm", issuer.key().sign(&symmetric, &issuer.claims("ada"))),
         ("garbage", format!("{}x", issuer.token("ada"))),
-        ("of somebody else's key", thief.sign(&thief.header(), &issuer.claims("ada"))),
+        ("of another person's key", thief.sign(&thief.header(), &issuer.claims("ada"))),
     ];
     let target = tenant.target(tenant.owner_key_id());
     let mut seen = None;
@@ -213,12 +213,12 @@ async fn whatever_is_no_good_token_is_the_same_401_and_costs_no_query() {
             );
         }
     }
-    // The first look for the unknown key, and no other.
+    // This is the first look for the unknown key, and there is no other.
     assert!(issuer.discoveries() <= 2, "{}", issuer.discoveries());
 }
 
-both!(a_token_of_somebody_who_is_no_member_is_the_same_404_at_the_same_cost_as_a_strangers_key);
-async fn a_token_of_somebody_who_is_no_member_is_the_same_404_at_the_same_cost_as_a_strangers_key() {
+both!(a_token_of_a_non_member_gets_the_same_404_at_the_same_cost_as_a_strangers_key);
+async fn a_token_of_a_non_member_gets_the_same_404_at_the_same_cost_as_a_strangers_key() {
     let (server, issuer) = Server::with_issuer().await;
     let tenant = server.tenant("acme").await;
     let stranger = server.tenant("stranger").await;
@@ -231,7 +231,7 @@ async fn a_token_of_somebody_who_is_no_member_is_the_same_404_at_the_same_cost_a
         for actor in [&never_seen, &seen] {
             let (answer, cost) = server.costs(actor.call(&operation, &target)).await;
             assert_eq!(face(&answer), face(&expected), "{}", operation.id);
-            // Whoever rotates with a key may be asking for a repeat, which has a look of its own.
+            // A rotation may be a retry, which has a look-up of its own.
             if operation.id != "rotate-api-key" {
                 assert_eq!(cost, first_cost, "{}", operation.id);
             }
@@ -248,7 +248,7 @@ async fn a_good_key_gets_in_where_the_dead_ones_do_not() {
         let (_, minted) = tenant.key(json!({ "duration_days": 30 })).await;
         let target = tenant.whole_target(minted["key_id"].as_str().expect("a key id")).await;
         let answer = tenant.owner.call(&operation, &target).await;
-        // Nobody leaves a workspace without an owner, however good their key.
+        // A member cannot leave a workspace without an owner, even with a good key.
         if operation.id == "leave-workspace" {
             assert_eq!(answer.refused(409), "last_owner");
         } else {
@@ -272,7 +272,7 @@ async fn a_workspace_that_the_caller_is_no_member_of_is_the_same_404_whatever_it
     let path = format!("/v1/workspaces/{own}/archive");
     stranger.owner.post(&path, json!({ "slug": "own" })).await.expect(StatusCode::OK);
     let variants = [
-        ("somebody else's", theirs.id.as_str()),
+        ("another tenant's", theirs.id.as_str()),
         ("unknown", "6ba7b810-9dad-41d1-80b4-00c04fd430c8"),
         ("nil", "00000000-0000-0000-0000-000000000000"),
         ("malformed", "not-a-uuid"),
@@ -325,8 +325,8 @@ async fn a_key_without_the_permission_is_403_and_leaves_everything_as_it_was() {
     }
 }
 
-both!(what_is_wrong_with_a_request_is_told_in_one_order);
-async fn what_is_wrong_with_a_request_is_told_in_one_order() {
+both!(the_faults_of_a_request_are_reported_in_one_order);
+async fn the_faults_of_a_request_are_reported_in_one_order() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let stranger = server.tenant("stranger").await;
@@ -352,14 +352,15 @@ async fn what_is_wrong_with_a_request_is_told_in_one_order() {
                 .await;
             answer.status.as_u16()
         };
-        // Not JSON, not text, too large: told to whoever has a key, before any workspace is spoken of.
+        // Invalid JSON, invalid text and too large a body: reported to every caller with a key, before any
+        // workspace is mentioned.
         for (body, status) in [(&b"{"[..], 422), (&b"\"\xff\""[..], 400), (&too_large, 413)] {
             assert_eq!(send(&dead, body).await, 401, "{}", operation.id);
             for actor in [&stranger.owner, powerless_at(&operation), &tenant.owner] {
                 assert_eq!(send(actor, body).await, status, "{}", operation.id);
             }
         }
-        // JSON of a wrong form: told only to who could have done it.
+        // JSON with a wrong schema is reported only to a caller who could have done the request.
         assert_eq!(send(&dead, b"[]").await, 401, "{}", operation.id);
         if operation.path.contains("{workspace_id}") {
             assert_eq!(send(&stranger.owner, b"[]").await, 404, "{}", operation.id);
@@ -369,7 +370,7 @@ async fn what_is_wrong_with_a_request_is_told_in_one_order() {
         }
         assert_eq!(send(&tenant.owner, b"[]").await, 422, "{}", operation.id);
     }
-    // A body that nobody declared is read all the same, for telling repeats apart.
+    // An undeclared body is read nevertheless, to distinguish retries.
     let ignoring = operations_with_key(&server)
         .into_iter()
         .filter(|operation| operation.body.is_none() && operation.idempotent);
@@ -472,7 +473,8 @@ async fn head_is_answered_as_get_is_without_the_body() {
                 assert_eq!(head.header(name), got.header(name), "{path} {name}");
             }
             let length: usize = head.header("content-length").parse().unwrap();
-            // Request ids and moments differ in value, not in length. How long a health check took may differ in both.
+            // Request ids and timestamps differ in value but not in length. The duration of a health check
+            // may differ in both.
             if operation.id != "integration-health-check" {
                 assert_eq!(length, got.text.len(), "{path}");
             }
@@ -481,8 +483,8 @@ async fn head_is_answered_as_get_is_without_the_body() {
     assert!(asked > 20);
 }
 
-both!(what_cannot_be_claimed_is_the_same_401_at_the_same_cost);
-async fn what_cannot_be_claimed_is_the_same_401_at_the_same_cost() {
+both!(every_unclaimable_workspace_gets_the_same_401_at_the_same_cost);
+async fn every_unclaimable_workspace_gets_the_same_401_at_the_same_cost() {
     let server = Server::with(|config| config.unclaimed_lifetime = Duration::from_hours(1)).await;
     let swept = server.anonymous().create_workspace("swept").await;
     server.clock.advance(Duration::from_hours(1));

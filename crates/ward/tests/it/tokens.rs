@@ -1,4 +1,4 @@
-//! Access tokens of an issuer: which are let in, whom they make, what an outage does, and which are refused.
+//! Access tokens of an issuer: accepted and refused ones, the principals that they create, and outages.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use ward::config::issuers::IssuerConfig;
 use ward_test::{AUDIENCE, Cost, Server, SigningKey, TestIssuer, both, fresh_slug, new_workspace};
 
-/// Whether the bearer is somebody.
+/// Whether the bearer is accepted.
 async fn let_in(server: &Server, token: &str) -> bool {
     match server.bearing(token).get("/v1/me").await.status.as_u16() {
         200 => true,
@@ -18,7 +18,7 @@ async fn let_in(server: &Server, token: &str) -> bool {
     }
 }
 
-// Who is let in
+// Accepted tokens
 
 both!(each_algorithm_is_verified_with_and_without_a_key_id);
 async fn each_algorithm_is_verified_with_and_without_a_key_id() {
@@ -28,7 +28,7 @@ async fn each_algorithm_is_verified_with_and_without_a_key_id() {
             issuer.serve_keys(vec![SigningKey::new("ES256", None), SigningKey::new(algorithm, id)]);
             server.clock.advance(Duration::from_hours(25));
             assert!(let_in(&server, &issuer.token("ada")).await, "{algorithm} {id:?}");
-            // A token that names no key of a set that names them, and one that names a key of a set that does not.
+            // One token names no key of a set with ids, and one names a key of a set without ids.
             let key = issuer.key();
             let header = json!({ "alg": algorithm });
             assert!(let_in(&server, &key.sign(&header, &issuer.claims("ada"))).await, "{algorithm} {id:?}");
@@ -93,11 +93,11 @@ async fn whatever_is_wrong_with_a_token_it_is_the_same_401_and_costs_no_query() 
         ("symmetric", header("alg", json!("HS256"))),
         ("of another algorithm than its key's", header("alg", json!("RS256"))),
         ("of a longer algorithm", header("alg", json!("ES384"))),
-        ("with what must be understood", header("crit", json!(["exp"]))),
+        ("with a critical extension", header("crit", json!(["exp"]))),
         ("a log-out token", header("typ", json!("logout+jwt"))),
         ("a proof", header("typ", json!("dpop+jwt"))),
         ("of an unknown key", header("kid", json!("second"))),
-        ("signed by somebody else's key", thief.sign(&key.header(), &good)),
+        ("signed by another person's key", thief.sign(&key.header(), &good)),
         ("signed by another issuer", other.key().sign(&key.header(), &good)),
         ("of an issuer that is not configured", other.token("ada")),
         ("tampered with", tampered),
@@ -110,7 +110,7 @@ async fn whatever_is_wrong_with_a_token_it_is_the_same_401_and_costs_no_query() 
         ("too long", format!("{valid}{}", "A".repeat(17_000))),
     ];
     assert!(let_in(&server, &valid).await);
-    // By how much to the microsecond, a test without a server shows.
+    // A test without a server checks the limit to the microsecond.
     assert!(let_in(&server, &with("exp", json!(issuer.seconds(-1)))).await, "a clock may differ a little");
     assert!(let_in(&server, &with("nbf", json!(issuer.seconds(29)))).await, "a clock may differ a little");
     assert!(let_in(&server, &with("aud", json!(["x", AUDIENCE]))).await);
@@ -230,8 +230,8 @@ async fn keys_without_ids_rotate_too() {
     assert!(!let_in(&server, &old).await);
 }
 
-both!(looking_for_an_unknown_key_holds_nobody_up, threads = 4);
-async fn looking_for_an_unknown_key_holds_nobody_up() {
+both!(looking_for_an_unknown_key_delays_no_other_caller, threads = 4);
+async fn looking_for_an_unknown_key_delays_no_other_caller() {
     let (server, issuer) = Server::with_issuer().await;
     let good = issuer.token("ada");
     assert!(let_in(&server, &good).await);
@@ -272,7 +272,7 @@ async fn without_keys_a_token_is_503_and_with_cached_ones_it_works_for_a_stated_
     assert!(!refused.header("retry-after").is_empty());
     assert_eq!(refused.refused(503), "identity_unavailable");
     assert_eq!(issuer.discoveries(), 1, "what just failed is not asked again at once");
-    // Keys are no part of it.
+    // Keys of the issuer have nothing to do with API keys.
     server.tenant("acme").await.owner.get("/v1/me").await.expect(StatusCode::OK);
 
     issuer.set_down(false);
@@ -305,8 +305,8 @@ async fn keys_that_grew_old_are_fetched_anew_beside_the_requests() {
     panic!("a key that the issuer withdrew is still trusted");
 }
 
-both!(who_claims_to_be_another_issuer_is_not_believed);
-async fn who_claims_to_be_another_issuer_is_not_believed() {
+both!(a_server_that_claims_to_be_another_issuer_is_not_believed);
+async fn a_server_that_claims_to_be_another_issuer_is_not_believed() {
     let (server, issuer) = Server::with_issuer().await;
     issuer.claim_to_be("https://id.example.com");
     let answer = server.person(&issuer, "ada").get("/v1/me").await;
@@ -348,7 +348,7 @@ async fn a_subject_becomes_a_principal_with_its_first_write() {
     for slug in ["taken", "taken"] {
         server.anonymous().post("/v1/workspaces", new_workspace(slug)).await;
     }
-    // A write that is refused is none.
+    // A refused write does not count as one.
     assert_eq!(ada.post("/v1/me/workspaces", new_workspace("taken")).await.refused(409), "slug_taken");
     assert_eq!(server.count("SELECT count(*) FROM principals").await, 0);
     assert_eq!(server.count("SELECT count(*) FROM identities").await, 0);
@@ -365,7 +365,7 @@ async fn a_subject_becomes_a_principal_with_its_first_write() {
     assert_eq!(me["memberships"]["items"][0]["role"], "owner");
     let next = format!("/v1/me?continuation_token={}", me["memberships"]["continuation_token"]);
     assert_eq!(ada.get(&next).await.expect(StatusCode::OK)["memberships"]["items"][0]["slug"], "ada-too");
-    // A later token of the same subject is the same principal, under the name it has now.
+    // A later token of the same subject is the same principal, with its current name.
     let renamed = issuer.token_with("ada", &json!({ "name": "Ada L." }));
     let again = server.bearing(renamed).get("/v1/me").await.expect(StatusCode::OK);
     assert_eq!((&again["entity_id"], &again["display_name"]), (&me["entity_id"], &json!("Ada L.")));
@@ -381,7 +381,7 @@ async fn the_same_subject_of_two_issuers_is_two_principals() {
     assert_eq!(other.get(&path).await.refused(404), "workspace_not_found");
     other.post("/v1/me/workspaces", new_workspace("other")).await.expect(StatusCode::CREATED);
     assert_eq!(server.count("SELECT count(*) FROM principals").await, 2);
-    // One issuer's key signs nothing of the other's.
+    // One issuer's key signs no token of the other.
     assert!(!let_in(&server, &two.key().sign(&two.key().header(), &one.claims("ada"))).await);
 }
 
@@ -426,7 +426,7 @@ async fn a_token_may_do_what_its_subjects_memberships_allow() {
     server.sql("UPDATE memberships SET role = 'viewer'").await;
     assert_eq!(ada.patch(&path, json!({ "name": "x" })).await.refused(403), "forbidden");
     ada.get(&path).await.expect(StatusCode::OK);
-    // Somebody else's token opens nothing.
+    // Another person's token opens nothing.
     assert_eq!(server.person(&issuer, "bea").get(&path).await.refused(404), "workspace_not_found");
     server.sql("DELETE FROM memberships").await;
     assert_eq!(ada.get(&path).await.refused(404), "workspace_not_found");
@@ -459,7 +459,7 @@ async fn the_audit_knows_a_token_by_issuer_and_a_hash() {
     assert_eq!(event["metadata"]["token"]["issuer"], issuer.url());
     assert_eq!(event["metadata"]["token"]["subject_hash"].as_str().unwrap().len(), 32);
     assert!(!audit.to_string().contains("ada@clinic"), "{audit}");
-    // A refusal is told as well.
+    // A refusal is recorded as well.
     server.sql("UPDATE memberships SET role = 'viewer'").await;
     ada.patch(&format!("/v1/workspaces/{id}"), json!({})).await.refused(403);
     server.sql("UPDATE memberships SET role = 'owner'").await;
@@ -488,7 +488,7 @@ async fn a_user_mints_keys_that_speak_for_themselves() {
     let own = laptop.get("/v1/me").await.expect(StatusCode::OK);
     assert_eq!(own["entity_id"], me["entity_id"]);
     assert_eq!((&own["kind"], &own["credential"]["key_id"]), (&json!("user"), &minted["key_id"]));
-    // In every workspace of theirs, within the key's own role.
+    // The key works in every workspace of the user, within its own role.
     let path = format!("/v1/workspaces/{}", second["id"].as_str().unwrap());
     laptop.get(&path).await.expect(StatusCode::OK);
     assert_eq!(laptop.patch(&path, json!({ "name": "x" })).await.refused(403), "forbidden");
@@ -507,7 +507,7 @@ async fn a_user_mints_keys_that_speak_for_themselves() {
     let robot = server.bearing(service["api_key"].as_str().unwrap());
     assert_eq!(robot.get("/v1/me").await.expect(StatusCode::OK)["kind"], "service");
 
-    // A key of theirs mints with its own id as the creating credential; `mine_only` is about the person.
+    // A user's key creates keys with its own id as the creating credential; `mine_only` is about the person.
     let body = json!({ "duration_days": 1, "role": "owner", "speaks_for": "self" });
     let whole = ada.post(&keys, body).await.expect(StatusCode::CREATED);
     let whole = server.bearing(whole["api_key"].as_str().unwrap());
@@ -517,15 +517,15 @@ async fn a_user_mints_keys_that_speak_for_themselves() {
     assert!(by_key["created_by_credential_id"].is_string());
     assert_eq!(whole.get(&format!("{keys}?mine_only=true")).await.expect(StatusCode::OK)["total"], 4);
 
-    // Rotated by its user, whichever way they come.
+    // Its user may rotate it with any of their credentials.
     let rotate = format!("{keys}/{}/rotate", minted["key_id"].as_str().unwrap());
     let rotated = ada.post(&rotate, json!({ "duration_days": 2 })).await.expect(StatusCode::OK);
     laptop.get("/v1/me").await.refused(401);
     server.bearing(rotated["api_key"].as_str().unwrap()).get("/v1/me").await.expect(StatusCode::OK);
 }
 
-both!(a_service_has_no_personal_keys_and_nobody_mints_above_themselves);
-async fn a_service_has_no_personal_keys_and_nobody_mints_above_themselves() {
+both!(a_service_has_no_personal_keys_and_no_user_grants_more_than_they_have);
+async fn a_service_has_no_personal_keys_and_no_user_grants_more_than_they_have() {
     let (server, issuer) = Server::with_issuer().await;
     let tenant = server.tenant("acme").await;
     let service = tenant.service("owner").await;
@@ -557,7 +557,8 @@ async fn a_token_without_an_audience_is_judged_by_its_client_where_the_issuer_is
     let config = IssuerConfig { client_id_claim: Some("client_id".to_owned()), ..issuer.config() };
     let server = Server::with(|settings| settings.issuers = vec![config]).await;
     let strict = Server::with(|settings| settings.issuers = vec![issuer.config()]).await;
-    // As Amazon Cognito writes an access token: no `aud`, the client in `client_id`, and what the token is for.
+    // Amazon Cognito writes access tokens this way: without `aud`, with the client in `client_id` and the use
+    // of the token.
     let token = |more: Value| {
         let mut claims = issuer.claims("ada");
         let own = claims.as_object_mut().unwrap();
@@ -575,11 +576,11 @@ async fn a_token_without_an_audience_is_judged_by_its_client_where_the_issuer_is
         json!({ "client_id": "another-client" }),
         json!({ "client_id": null }),
         json!({ "client_id": 7 }),
-        // An audience that is there decides, whatever the client.
+        // An existing audience decides, regardless of the client.
         json!({ "aud": "https://another.example" }),
         json!({ "aud": null }),
         json!({ "aud": [] }),
-        // An ID token is for the client, not for Ward.
+        // An ID token is meant for the client and not for Ward.
         json!({ "token_use": "id" }),
         json!({ "token_use": "id", "aud": AUDIENCE }),
         json!({ "token_use": null }),

@@ -1,4 +1,4 @@
-//! Twilio's callbacks: whose signature is good, for which text, and beside which others.
+//! Twilio's callbacks: valid signatures, the signed text, and several tokens at once.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -56,7 +56,7 @@ async fn while_tokens_rotate_at_twilio_both_sign() {
         post_form(&server.anonymous(), &path, &signature, &fields).await.status.as_u16()
     };
     assert_eq!((told(TOKEN, "CA1").await, told(NEXT, "CA2").await), (204, 403));
-    // Tokens are pasted with the white space that a terminal puts around them.
+    // Tokens are pasted with the white space that a terminal adds.
     let set = json!({
         "account_sid": ACCOUNT, "auth_token": format!(" {TOKEN}\n"), "secondary_auth_token": format!("{NEXT}\r\n\t"),
     });
@@ -88,7 +88,7 @@ async fn a_signature_is_good_for_one_reading_of_its_text() {
     let without = |name: &str| -> Vec<(&str, &str)> {
         genuine.iter().copied().filter(|(known, _)| *known != name).collect()
     };
-    // The caller's number takes up the field behind it, or the called one loses its name to the field before it.
+    // The caller's number absorbs the next field, or the called number loses its name to the field before it.
     let moved = format!("{TESTER}FromCityTOLEDO");
     let mut swallowed = without("FromCity");
     swallowed.retain(|(name, _)| *name != "From");
@@ -134,7 +134,7 @@ async fn a_port_in_the_signed_url_may_be_there_or_not() {
         let signature = sign(TOKEN, &format!("{base}{path}"), &fields);
         let answer = post_form(&server.anonymous(), &path, &signature, &fields).await;
         assert_eq!(answer.status, status, "{base}");
-        // A proxy that leaves the prefix where it is.
+        // This proxy does not remove the prefix.
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(&fields).finish();
         let request = reqwest::Client::new().post(format!("{}/behind{path}", server.url()));
         let request = request.header("x-twilio-signature", signature).body(body);

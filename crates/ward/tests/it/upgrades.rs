@@ -1,4 +1,4 @@
-//! A database that older Wards made, with what they put into it, becomes what a new one makes.
+//! A database of older Wards, with their data, becomes equal to a new one.
 
 use ward::app::{MIGRATIONS, VERSION};
 use ward_db::{Db, Error, Options};
@@ -6,7 +6,7 @@ use ward_test::{Engine, both};
 use ward_test_db::postgres::{Database, shared};
 use ward_test_db::sqlite;
 
-/// An empty database on the test's engine, gone with what it lies in.
+/// An empty database on the test's engine, which is deleted with this value.
 struct Empty {
     db: Db,
     _folder: Option<tempfile::TempDir>,
@@ -30,7 +30,7 @@ impl Empty {
         }
     }
 
-    /// Brings it to where a Ward with so many migrations would.
+    /// Migrates the database to the state of a Ward with this many migrations.
     fn migrate(&self, count: usize) {
         self.db.migrate(&MIGRATIONS[..count], VERSION).unwrap();
     }
@@ -40,7 +40,7 @@ impl Empty {
         read.await.unwrap_or_else(|error: Error| panic!("{sql}: {error}"))
     }
 
-    /// Everything that the engine tells of its tables, indexes and constraints.
+    /// The engine's description of all tables, indexes and constraints.
     async fn shape(&self) -> Vec<String> {
         self.texts(match Engine::current() {
             Engine::Sqlite => {
@@ -58,7 +58,8 @@ impl Empty {
         .await
     }
 
-    /// What the first Ward put into it: two workspaces, one of which has three members, two of them of one moment.
+    /// The data of the first Ward: two workspaces, one with three members. Two of these joined at the same
+    /// time.
     async fn fill(&self) {
         const A: &str = "a0000000-0000-4000-8000-000000000000";
         const B: &str = "b0000000-0000-4000-8000-000000000000";
@@ -108,13 +109,13 @@ async fn a_database_of_every_older_version_becomes_that_of_the_newest() {
     assert!(wanted.iter().any(|line| line.to_lowercase().contains("foreign key")), "{wanted:?}");
     for older in 1..MIGRATIONS.len() {
         let grown = Empty::new();
-        // Its rows are of the first version, and wait in the older one.
+        // Its rows are of the first version, and stay in the older database.
         grown.migrate(1);
         grown.fill().await;
         grown.migrate(older);
         grown.migrate(MIGRATIONS.len());
         assert_eq!(grown.shape().await, wanted, "from {}", MIGRATIONS[older - 1].name);
-        // Members have their seats, in the order in which they came: 2 before 1 and 3, and 4 elsewhere.
+        // Members have seats in the order of joining: 2 before 1 and 3, and 4 elsewhere.
         let seats = "FROM seats s \
                      JOIN memberships m ON m.workspace_id = s.workspace_id AND m.principal_id = s.principal_id \
                       AND m.seat = s.seat \

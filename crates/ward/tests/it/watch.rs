@@ -1,4 +1,4 @@
-//! The watch on runtime threads trips for work that is planted, and for nothing else.
+//! The watch on runtime threads reacts to planted work, and to nothing else.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use ward::http::watch::LONGEST;
 use ward::http::{Call, Endpoint, Reply};
 use ward_test::{Server, both};
 
-/// Computes for longer than is allowed, whatever else the machine does.
+/// Computes for longer than the limit, in processor time.
 fn compute() {
     let thread_time = || {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
@@ -41,7 +41,7 @@ async fn work_on_a_runtime_thread_trips_the_watch_and_work_beside_it_does_not() 
     assert_eq!(planted.await, StatusCode::INTERNAL_SERVER_ERROR);
     let told = server.app.watch.take();
     assert!(told.len() == 1 && told[0].contains("held a runtime thread"), "{told:?}");
-    // After a wait too, and not only in the first poll.
+    // The watch reacts after a wait too, and not only in the first poll.
     let planted = served(&server, |_: Call| async {
         tokio::task::yield_now().await;
         compute();

@@ -1,4 +1,4 @@
-//! What an endpoint's test sends, byte by byte, and what it makes of connections that go wrong.
+//! The exact bytes that an endpoint test sends, and its results for broken connections.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use ward_test::{Server, both};
 
 use crate::outbound::{Peer, answer, endpoint, open_server, run};
 
-both!(a_body_is_json_or_a_form_of_what_the_path_does_not_use);
-async fn a_body_is_json_or_a_form_of_what_the_path_does_not_use() {
+both!(a_body_is_json_or_a_form_of_the_parameters_that_the_path_does_not_use);
+async fn a_body_is_json_or_a_form_of_the_parameters_that_the_path_does_not_use() {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
-    // Echoes the request, its head and its body.
+    // The peer echoes the request, its head and its body.
     let peer = Peer::start(|heard, _| Some(answer(200, &json!(heard).to_string()))).await;
     let params = json!({ "id": "7", "text": "a b&c=ü", "count": 2, "list": [1, "x"], "none": null });
     for (method, format, kind) in [
@@ -74,7 +74,8 @@ async fn a_reset_a_tls_that_hangs_and_a_packed_body_are_results() {
     let told = run(&tenant.owner, &endpoint(&tenant, &url, json!({})).await, json!({})).await;
     assert!(told["error"].as_str().unwrap().contains("in time"), "{told}");
 
-    // Nobody asked for a packed body. It is shown as it came: unpacking could make anything of it.
+    // The client did not ask for a compressed body. The result shows it as it came, because decompression
+    // could produce any size.
     let packed = Peer::start(|_, _| {
         let mut bytes =
             b"HTTP/1.1 200 X\r\ncontent-encoding: gzip\r\ncontent-length: 14\r\nconnection: close\r\n\r\n"
@@ -151,7 +152,7 @@ async fn the_audit_tells_where_a_change_redirects_calls_to() {
     });
     assert_eq!(event["metadata"]["destinations"], after);
     assert!(!event.to_string().contains("a-token-in-the-path"), "a path or a query can hold a secret");
-    // A change that moves nothing says nothing of it.
+    // A change that moves no destination does not mention one.
     tenant.owner.put(&path, json!({ "display_name": "B" })).await.expect(StatusCode::OK);
     assert_eq!(tenant.audit().await[0]["metadata"].get("destinations"), None);
 }
@@ -213,7 +214,7 @@ async fn private_keys_are_taken_in_their_usual_forms_and_up_to_a_size() {
     let problems = refused.problems();
     assert_eq!(problems.len(), 10);
     assert!(problems[9].1.contains("2048 to 4096 bits"), "{problems:?}");
-    // Where the client's secret stands is said for the kind that has one, and for no other.
+    // The place of the client's secret is shown for the kind that has one, and for no other.
     let post = json!({ "type": "oauth2_client_credentials", "client_id": "c", "token_url": "https://login.example.com/t",
                        "client_auth_method": "client_secret_post", "client_secret_value": { "value": "a-client-secret" } });
     let body =

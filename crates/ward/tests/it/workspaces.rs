@@ -1,4 +1,4 @@
-//! The nine operations, as their callers meet them.
+//! The nine given operations, as their callers see them.
 
 use std::time::Duration;
 
@@ -141,8 +141,8 @@ async fn the_operator_finds_a_workspace_whose_slug_looks_like_an_id() {
     }
 }
 
-both!(creations_of_one_moment_do_not_wait_for_one_counter);
-async fn creations_of_one_moment_do_not_wait_for_one_counter() {
+both!(concurrent_creations_do_not_wait_for_one_counter);
+async fn concurrent_creations_do_not_wait_for_one_counter() {
     let server = Server::start().await;
     for _ in 0..48 {
         server.anonymous().create_workspace(&fresh_slug()).await;
@@ -194,7 +194,7 @@ async fn the_operator_may_close_bootstrap_or_ask_for_a_token() {
         "unauthorized"
     );
     guarded.bearing("let-me-in").create_workspace("acme").await;
-    // The scheme is a token of any case (RFC 9110, section 11.1).
+    // The scheme is case-insensitive (RFC 9110, section 11.1).
     let headers = [("authorization", "bearer let-me-in")];
     let sending = Sending { headers: &headers, ..Sending::json(&new_workspace("other")) };
     let made = guarded.anonymous().send(Method::POST, "/v1/workspaces", sending).await;
@@ -255,7 +255,7 @@ async fn a_list_is_paged_without_gap_or_repeat() {
         }
         token = page["continuation_token"].as_i64().unwrap();
         assert!(token < 1 << 53);
-        // What is made while somebody pages comes at the end, once.
+        // An entry created while a client pages comes at the end, once.
         if seen.len() == 7 {
             tenant.owner.post("/v1/me/workspaces", new_workspace("late")).await.expect(StatusCode::CREATED);
             break;
@@ -502,7 +502,7 @@ async fn test_callers_are_kept_in_order_and_in_one_form() {
     assert_eq!(locs, [1, 2, 3], "value rules stand among schema problems, in order");
     assert_eq!(tenant.owner.get(&path).await.expect(StatusCode::OK), stored);
 
-    // Twenty are counted as they are sent, before duplicates collapse.
+    // Twenty numbers are counted as sent, before duplicates are removed.
     let same = |count: usize| json!({ "numbers": vec!["+15550100001"; count] });
     assert_eq!(
         tenant.owner.put(&path, same(20)).await.expect(StatusCode::OK),

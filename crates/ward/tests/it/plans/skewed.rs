@@ -1,6 +1,6 @@
-//! Every statement that is written anywhere, with one workspace that has most of everything among many that have one of
-//! each. That is where planners err: on the average a workspace has a row and a bit, so that to read all rows of "a
-//! workspace" looks as cheap as to look one up.
+//! Every statement in the sources, with one workspace that has most rows of everything, among many workspaces
+//! with one row of each. Planners err there: an average workspace has little more than one row. So reading
+//! all rows of "a workspace" seems as cheap as looking one up.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -18,7 +18,8 @@ use ward_test_db::sqlite;
 use super::sources::{self, Written};
 use super::{PATIENCE, id, parameters, plans, wrong};
 
-/// Workspaces that have one of everything, and how many more one has, which is named.
+/// The number of workspaces with one row of everything, and the number of further rows of the workspace
+/// `slug`.
 #[derive(Clone, Copy)]
 struct Sizes {
     small: u32,
@@ -26,19 +27,21 @@ struct Sizes {
     slug: &'static str,
 }
 
-/// As statistics see it: most workspaces have one.
+/// The distribution that statistics see: most workspaces have one row.
 const TYPICAL: Sizes = Sizes { small: 20_000, giant: 150, slug: "acme" };
-/// As somebody feels it who reads through the one. It is the first, so that whatever has its id comes before all else it has.
+/// The distribution that the large workspace's own requests meet. It is the first, so the rows that its id
+/// selects come first.
 const LARGE: Sizes = Sizes { small: 100, giant: 20_000, slug: "s1" };
-/// A place shortly before the end of whatever that one has.
+/// A position shortly before the end of the large workspace's lists.
 const END: &str = "20095";
 
-/// Pages that a statement reads at most, whatever it finds: several look-ups, and a list's longest page.
+/// The maximum number of pages that a statement reads: several look-ups, and a list's longest page.
 const PAGES: u64 = 100;
-/// The same in steps of `SQLite`'s machine, of which it takes several for each row and some for each column.
+/// The same limit in steps of `SQLite`'s virtual machine, which takes several for each row and some for each
+/// column.
 const STEPS: u64 = 3_000;
 
-/// Statements that look at more than one row's worth, and why they may.
+/// Statements that read more than one row's worth, and the reason for each.
 const ALLOWED: [(&str, &str); 14] = [
     (
         "SELECT created_at FROM workspaces ORDER BY id DESC LIMIT 1",
@@ -56,10 +59,10 @@ const ALLOWED: [(&str, &str); 14] = [
     ("UPDATE deliveries SET maybe_sent = true WHERE state", "the operator's, after a restore from a backup"),
     ("FROM delivery_queue LIMIT $1", "counts no further than it is told to"),
     ("FROM delivery_queue ORDER BY created_at LIMIT 1", "the first entry of an index"),
-    ("d.call_id = $2", "sorts what one call owes: a row to each integration"),
+    ("d.call_id = $2", "sorts the deliveries of one call: one row per integration"),
 ];
 
-/// Statements that read all that a workspace has of something, and why they may.
+/// Statements that read all of a workspace's rows of a kind, and the reason for each.
 const THROUGH: [(&str, &str); 10] = [
     (
         "FROM audit_events WHERE workspace_id = $1 AND at <= $2 AND at >= $3 ORDER BY at, id",
@@ -71,7 +74,7 @@ const THROUGH: [(&str, &str); 10] = [
     ),
     ("SELECT count(*) FROM calls WHERE workspace_id = $1", "the same"),
     ("FROM deliveries d WHERE d.workspace_id = $1 AND d.position > $2", "the same"),
-    ("FROM audit_events WHERE workspace_id = $1 AND service", "a filter looks at what it leaves out"),
+    ("FROM audit_events WHERE workspace_id = $1 AND service", "a filter reads the rows that it leaves out"),
     ("FROM calls WHERE workspace_id = $1 AND status", "the same"),
     ("FROM deliveries d WHERE d.workspace_id = $1 AND d.state = $2", "the same, to count them"),
     ("count(CASE WHEN phi_accessed THEN 1 END)", "the figures of a period"),
@@ -79,7 +82,7 @@ const THROUGH: [(&str, &str); 10] = [
     ("AND direction IN ('inbound', 'outbound') LIMIT 1", "a long read before a conversion, seldom"),
 ];
 
-/// Calls whose statements are put together when they run, with all that can be put in.
+/// Calls whose statements are built at run time, with all possible parts.
 async fn walk(server: &Server, issuer: &TestIssuer, tenant: &Tenant) {
     let stranger = server.person(issuer, "dana");
     stranger.get(&tenant.workspace("")).await.expect(StatusCode::NOT_FOUND);
@@ -125,7 +128,7 @@ async fn walk(server: &Server, issuer: &TestIssuer, tenant: &Tenant) {
     operator::prove_exclusion(&server.app, "acme", "2026-01-01", "2026-12-31").await.unwrap();
 }
 
-/// Lists that take more than one step, so that a step begins after a row and ends with one.
+/// Lists that need more than one step, so that a step starts after a row and ends with one.
 async fn walk_long_lists(server: &Server) {
     let long = server.tenant("long").await;
     let sizes = Sizes { small: 1, giant: 10_001, slug: "long" };
@@ -147,7 +150,7 @@ async fn walk_long_lists(server: &Server) {
     }
 }
 
-/// The statements that are whole as they are written, and of the others what they became.
+/// The statements that are complete in the source, and the sent forms of the others.
 fn known(written: &[Written], sent: &[String]) -> Vec<String> {
     let mut all = Vec::new();
     for one in written {
@@ -168,7 +171,7 @@ async fn insert(server: &Server, sizes: Sizes, table: &str, columns: &str, value
     let Sizes { small, giant, slug } = sizes;
     let one = format!("(SELECT id FROM workspaces WHERE slug = '{slug}')");
     for ((from, to), workspace) in [((1, small), id()), ((small + 1, small + giant), &one)] {
-        // What there is once to a workspace, the one has too.
+        // Tables with one row per workspace get that row for the large one too.
         if table.starts_with("once ") && from > small {
             continue;
         }
@@ -189,7 +192,7 @@ async fn insert(server: &Server, sizes: Sizes, table: &str, columns: &str, value
     }
 }
 
-/// Rows of every table: its columns, and their values with a number.
+/// The rows of every table: its columns, and their values with a number.
 const ROWS: [(&str, &str, &str); 24] = [
     (
         "once workspaces",
@@ -301,7 +304,7 @@ fn judge(state: &str, plans: &[(String, Vec<String>)]) {
     assert!(bad.is_empty(), "{state}:\n{}", bad.join("\n\n"));
 }
 
-/// A server, and the statements that are written anywhere.
+/// A server, and all statements in the sources.
 async fn walked() -> (Server, Vec<String>) {
     let recorder = Arc::new(Recorder::default());
     let options = Options {
@@ -311,7 +314,7 @@ async fn walked() -> (Server, Vec<String>) {
         closure_time: PATIENCE,
         ..Options::default()
     };
-    // On a database of its own: what was there once would change the plans of the other.
+    // This uses a database of its own, because the extra rows would change the plans of the other.
     walk_long_lists(&Server::on(|_| {}, options.clone()).await).await;
     let mut issuer = TestIssuer::start().await;
     let server = Server::on(|config| config.issuers = vec![issuer.config()], options).await;
@@ -349,7 +352,8 @@ async fn with_one_giant_among_small_workspaces_every_statement_that_is_written_i
     insta::assert_snapshot!(name, text);
 }
 
-/// What a parameter is given: the giant's own id, a place at the end of its lists, or what fits the column otherwise.
+/// The value of a parameter: the large workspace's id, a position at the end of its lists, or a value that
+/// fits the column.
 fn value(sql: &str, number: usize) -> &'static str {
     let beside = Regex::new(&format!(r"(\w+) ?(?:=|<>|<|<=|>|>=)? ?\${number}\b")).unwrap();
     let named: Vec<&str> = beside.captures_iter(sql).map(|found| found.get(1).unwrap().as_str()).collect();
@@ -367,7 +371,7 @@ fn value(sql: &str, number: usize) -> &'static str {
     }
 }
 
-/// Runs a statement, and says so with its plan if it read too many pages. What it changes is undone.
+/// Runs a statement, undoes its changes, and returns it with its plan if it read too many pages.
 fn too_many_pages(url: &str, sql: &str) -> Option<String> {
     let types = lines(
         url,
@@ -397,14 +401,14 @@ fn too_many_pages(url: &str, sql: &str) -> Option<String> {
         ),
     );
     let pages = Regex::new(r"shared hit=(\d+)(?: read=(\d+))?|shared read=(\d+)").unwrap();
-    // The first line that counts is the whole statement's.
+    // The first line with a count is that of the whole statement.
     let read = plan.iter().find_map(|line| pages.captures(line)).map_or(0, |found| {
         found.iter().skip(1).flatten().map(|number| number.as_str().parse::<u64>().unwrap()).sum()
     });
     (read > PAGES).then(|| format!("{read} pages\n  {sql}\n  {}", plan.join("\n  ")))
 }
 
-/// Runs a query, and says so if it took too many steps of `SQLite`'s machine.
+/// Runs a query, and returns it if it took too many steps of `SQLite`'s virtual machine.
 fn too_many_steps(url: &str, sql: &str) -> Option<String> {
     let values: Vec<&str> = (1..=parameters(sql)).map(|number| value(sql, number)).collect();
     let file = Path::new(url.trim_start_matches("sqlite:"));
@@ -413,12 +417,13 @@ fn too_many_steps(url: &str, sql: &str) -> Option<String> {
 }
 
 both!(no_statement_reads_through_a_giant);
-/// A plan says which index is searched, and not where the search begins and ends: here statements run, and what they read is
-/// counted.
+/// A plan names the index that is searched, but not where the search starts and ends. So these statements
+/// run, and their reads are counted.
 async fn no_statement_reads_through_a_giant() {
     let (server, statements) = walked().await;
     fill(&server, LARGE).await;
-    // And who has its id is everywhere. The place at the end is left free: a statement puts a row there.
+    // The owner of the large workspace is a member everywhere. The last position stays free, because a
+    // statement inserts a row there.
     let everywhere = format!(
         "INSERT INTO memberships (workspace_id, principal_id, role, position, seat, created_at) \
          SELECT id, (SELECT id FROM workspaces WHERE slug = 's1'), 'viewer', last_position, 0, created_at \
@@ -429,7 +434,7 @@ async fn no_statement_reads_through_a_giant() {
     let url = &server.app.config.database;
     let of_postgres = Engine::current() == Engine::Postgres;
     if of_postgres {
-        // Whatever is written here would not pass.
+        // A statement that writes here must not pass.
         lines(
             url,
             "DO $$ DECLARE c record; BEGIN \
@@ -440,7 +445,8 @@ async fn no_statement_reads_through_a_giant() {
     }
     let mut bad = Vec::new();
     for sql in &statements {
-        // What inserts has found nothing to read, and those that may read more are known. Nothing here can be undone on a file.
+        // An INSERT found nothing to read, and statements that may read more are listed. On a file, changes
+        // cannot be undone here.
         let left_out = sql.starts_with("INSERT") || !of_postgres && !sql.starts_with("SELECT");
         if left_out || ALLOWED.iter().chain(&THROUGH).any(|(part, _)| sql.contains(part)) {
             continue;

@@ -1,25 +1,25 @@
-//! The statements that stand in the source, so that none is missed because no walk comes by it.
+//! The statements in the source, so that a statement that no walk reaches is tested too.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
-/// A statement as it is written.
+/// A statement in the source.
 pub struct Written {
-    /// The file, from the crate's sources.
+    /// The file, relative to the crate's sources.
     pub file: String,
-    /// Its text. What the file's own constants stand for is filled in.
+    /// Its text, with the file's own constants filled in.
     pub sql: String,
 }
 
 impl Written {
-    /// Whether parts of it come when it runs, such as the conditions of a filter.
+    /// Whether parts of it are added at run time, such as the conditions of a filter.
     pub fn is_open(&self) -> bool {
         self.sql.contains('{')
     }
 
-    /// Whether this is what it became when it ran.
+    /// Whether `sent` is a form of this statement at run time.
     pub fn became(&self, sent: &str) -> bool {
         let placeholder = Regex::new(r"\{\w*\}").unwrap();
         let pieces: Vec<&str> = placeholder.split(&self.sql).collect();
@@ -48,7 +48,7 @@ pub fn statements() -> Vec<Written> {
     found
 }
 
-/// The files that may hold SQL: those that `architecture.rs` allows it in.
+/// The files that may contain SQL: those that `architecture.rs` allows.
 fn find(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -79,7 +79,7 @@ fn in_file(root: &Path, path: &Path) -> Vec<Written> {
         .captures_iter(&code)
         .map(|found| {
             let mut sql = one_line(&found[1]);
-            // A constant may be made of others.
+            // A constant may contain other constants.
             while let Some((name, value)) = constants.iter().find(|(name, _)| sql.contains(name)) {
                 sql = sql.replace(name, value);
             }
