@@ -301,9 +301,9 @@ pub enum DbAction {
     /// on the file. After an interruption, run the command again.
     Copy {
         /// The file: `sqlite:PATH`.
-        /// The SQLite file, as `sqlite:PATH`.
+        /// The file to copy, as `sqlite:PATH`.
         from: String,
-        /// The PostgreSQL database, as `postgres://…`. Default: the setting `database`, which keeps a
+        /// The database on the server, as `postgres://…`. Default: the setting `database`, which keeps a
         /// password off the command line.
         #[arg(long, value_name = "URL")]
         to: Option<String>,

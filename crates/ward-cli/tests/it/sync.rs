@@ -162,7 +162,7 @@ fn the_operator_sees_and_steers_deliveries() {
 
     ehr.refuses.store(true, Ordering::SeqCst);
     report(&server, &tenant, "CA3", PATIENT);
-    until(|| lane()["failed"] == 1);
+    until(|| queue()["failed"] == 1);
     let path = format!("/v1/{}/deliveries?state=failed", tenant.id);
     let failed = Call::get(path).by(&tenant.key).ask(server.address);
     let id = failed.body["items"][0]["id"].as_str().unwrap();
