@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use ward::app::backup::{self, Checked, Progress, Stage};
-use ward::app::{MIGRATIONS, VERSION};
 use ward::config::Config;
 use ward::operator;
+use ward::schema::backup::{self, Checked, Progress, Stage};
+use ward::schema::{MIGRATIONS, VERSION};
 
+use crate::failure::Failure;
+use crate::show;
 use crate::show::Output;
-use crate::{Failure, show};
 
 pub fn back_up(config: &Config, to: &Path, out: Output) -> Result<(), Failure> {
     let made = watched(|progress| backup::make(&config.database, to, progress))?;

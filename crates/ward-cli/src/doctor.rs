@@ -5,8 +5,9 @@ use ward::config::settings::by_key;
 use ward::config::{Config, Resolved, Source};
 use ward::operator::doctor::{self, Finding, Health};
 
+use crate::failure::Failure;
 use crate::show::Output;
-use crate::{Failure, health, show};
+use crate::{health, show};
 
 /// Prints a line for each check, and fails when something must be done.
 pub fn run(resolved: &Resolved, out: Output) -> Result<(), Failure> {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::{Arg, ArgMatches, Args, FromArgMatches};
-use ward::config::settings::{SETTINGS, Setting};
+use ward::config::Setting;
+use ward::config::settings::SETTINGS;
 
 /// The given flags, each with the key of its setting.
 pub type Flags = Vec<(&'static str, String)>;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde::Serialize;
 use ward::config::Config;
 
+use crate::failure::Failure;
+use crate::show;
 use crate::show::Output;
-use crate::{Failure, show};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 

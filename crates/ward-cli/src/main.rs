@@ -6,6 +6,7 @@
 mod args;
 mod backup;
 mod doctor;
+mod failure;
 mod flags;
 mod health;
 mod operate;
@@ -22,6 +23,7 @@ use ward::config::{ConfigError, LogFormat, RawSettings, Resolved};
 use ward::operator::OperatorError;
 
 use crate::args::{Cli, Command};
+use crate::failure::Failure;
 use crate::flags::{CommonSettings, Flags, Global};
 use crate::show::Output;
 
@@ -29,9 +31,6 @@ use crate::show::Output;
 /// than the system's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// The error of a command; it is printed with its causes.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use clap::CommandFactory as _;
 use serde_json::json;
-use ward::app::{Access, App, Stage};
+use ward::app::{Access, App};
 use ward::config::Config;
 use ward::contract;
 use ward::deliveries::actions::InEhr;
 use ward::ids::{DeliveryId, WorkspaceId};
 use ward::quotas::Quota;
+use ward::schema::Stage;
 use ward::{operator, router, telemetry};
 
 use crate::args::{CallsAction, Cli, DbAction, KeyAction, MemberAction, SyncAction, WorkspaceAction};
+use crate::failure::Failure;
+use crate::show;
 use crate::show::Output;
-use crate::{Failure, show};
 
 pub fn workspace(config: Config, action: WorkspaceAction, out: Output) -> Result<(), Failure> {
     use WorkspaceAction::{Archive, Create, Limits, List, Restore, Show};

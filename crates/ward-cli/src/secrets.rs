@@ -7,9 +7,10 @@ use ward::config::{Config, create_master_key};
 use ward::operator::{self, Lost};
 
 use crate::args::SecretsAction;
+use crate::failure::Failure;
 use crate::operate::on;
+use crate::show;
 use crate::show::Output;
-use crate::{Failure, show};
 
 pub fn run(config: Config, action: &SecretsAction, out: Output) -> Result<(), Failure> {
     match action {

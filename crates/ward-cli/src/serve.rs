@@ -12,8 +12,9 @@ use ward::config::{Config, MasterKey, load_master_key};
 use ward::{router, telemetry};
 use ward_server::{ServeOptions, tls};
 
+use crate::failure::Failure;
 use crate::show::Output;
-use crate::{Failure, show, welcome};
+use crate::{show, welcome};
 
 /// File descriptors other than connections: those of the database, the listeners, the runtime and the EHR
 /// clients.

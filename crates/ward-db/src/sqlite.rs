@@ -9,6 +9,7 @@ mod fold;
 mod long_threads;
 mod read_mark;
 mod readers;
+mod run;
 mod writer;
 
 use std::fs::{File, OpenOptions};
@@ -243,7 +244,7 @@ fn make_private(path: &Path, create: bool) -> Result<(), Error> {
     }
     let mut options = OpenOptions::new();
     options.create_new(true).write(true);
-    private(&mut options);
+    alone::private(&mut options);
     match options.open(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             Err(Error::unavailable(format!("the database {} cannot be created: {error}", path.display()))
@@ -251,11 +252,4 @@ fn make_private(path: &Path, create: bool) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
-}
-
-fn private(options: &mut OpenOptions) {
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-    #[cfg(not(unix))]
-    let _ = options;
 }

@@ -1,8 +1,9 @@
 //! The transaction of a closure.
 
 use crate::postgres::Session;
+use crate::row::{Row, RowOf};
 use crate::sqlite::Conn;
-use crate::value::{FromColumn, Value, text_column};
+use crate::value::Value;
 use crate::{Error, ErrorKind, lex};
 
 /// The transaction of a closure: portable SQL with `$1`, `$2`, … and the values to bind, in that order.
@@ -27,26 +28,6 @@ enum State {
     Sound,
     /// A statement failed with this error.
     Failed(Error),
-}
-
-/// One row of a result, valid while its mapping function runs. Columns are counted from 0.
-pub struct Row<'r>(pub(crate) RowOf<'r>);
-
-pub(crate) enum RowOf<'r> {
-    Sqlite(&'r rusqlite::Row<'r>),
-    Postgres(&'r tokio_postgres::Row),
-}
-
-impl Row<'_> {
-    /// Column `index` as a `T`; [`ErrorKind::Decode`] when the column is missing or holds something else.
-    pub fn get<T: FromColumn>(&self, index: usize) -> Result<T, Error> {
-        T::from_column(self, index)
-    }
-
-    /// Column `index` as text borrowed from the row, which allocates nothing.
-    pub fn text(&self, index: usize) -> Result<&str, Error> {
-        text_column(self, index)
-    }
 }
 
 impl<'c> Tx<'c> {

@@ -4,13 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::types::ValueRef;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
-
-use crate::Error;
-use crate::postgres;
-use crate::tx::{Row, RowOf};
 
 /// A timestamp in UTC: microseconds since the Unix epoch, in the years 0000 to 9999. Values beyond are
 /// clamped to the nearest end. So every timestamp has the same width as text, and its text sorts in the order
@@ -247,134 +242,6 @@ impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
 /// always character by character.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Json(pub String);
-
-/// A type that a column can be read as. A column that holds another type gives an error of kind
-/// [`Decode`](crate::ErrorKind::Decode), never a conversion.
-pub trait FromColumn: Sized {
-    /// Reads column `index`, counted from 0, of `row`.
-    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error>;
-}
-
-/// A column's value as its engine holds it.
-enum Cell<'r> {
-    Sqlite(ValueRef<'r>),
-    Postgres(postgres::Cell<'r>),
-}
-
-use postgres::Cell as Native;
-
-impl<'r> Cell<'r> {
-    fn of(row: &'r Row<'_>, index: usize) -> Result<Self, Error> {
-        match &row.0 {
-            RowOf::Sqlite(row) => row
-                .get_ref(index)
-                .map(Self::Sqlite)
-                .map_err(|_| Error::decode(index, "a column of the row", "missing")),
-            RowOf::Postgres(row) => postgres::cell(row, index).map(Self::Postgres),
-        }
-    }
-
-    fn is_not<T>(&self, index: usize, wanted: &str) -> Result<T, Error> {
-        let found = match self {
-            Self::Sqlite(ValueRef::Null) => "null",
-            Self::Sqlite(ValueRef::Integer(_)) => "an integer of another range",
-            Self::Sqlite(ValueRef::Real(_)) => "a real number",
-            Self::Sqlite(ValueRef::Text(_)) => "text of another form",
-            Self::Sqlite(ValueRef::Blob(_)) => "bytes of another length",
-            Self::Postgres(cell) => cell.name(),
-        };
-        Err(Error::decode(index, wanted, found))
-    }
-}
-
-/// Column `index` as text borrowed from the row.
-pub(crate) fn text_column<'r>(row: &'r Row<'_>, index: usize) -> Result<&'r str, Error> {
-    match Cell::of(row, index)? {
-        Cell::Sqlite(cell @ ValueRef::Text(_)) => {
-            cell.as_str().or_else(|_| Cell::Sqlite(cell).is_not(index, "text"))
-        }
-        Cell::Postgres(Native::Text(text)) => Ok(text),
-        other => other.is_not(index, "text"),
-    }
-}
-
-impl FromColumn for bool {
-    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
-        match Cell::of(row, index)? {
-            Cell::Sqlite(ValueRef::Integer(0)) => Ok(false),
-            Cell::Sqlite(ValueRef::Integer(1)) => Ok(true),
-            Cell::Postgres(Native::Bool(flag)) => Ok(flag),
-            other => other.is_not(index, "a boolean"),
-        }
-    }
-}
-
-impl FromColumn for i64 {
-    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
-        match Cell::of(row, index)? {
-            Cell::Sqlite(ValueRef::Integer(number)) | Cell::Postgres(Native::Int(number)) => Ok(number),
-            other => other.is_not(index, "an integer"),
-        }
-    }
-}
-
-impl FromColumn for String {
-    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
-        text_column(row, index).map(str::to_owned)
-    }
-}
-
-impl FromColumn for Uuid {
-    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
-        match Cell::of(row, index)? {
-            Cell::Postgres(Native::Uuid(id)) => Ok(id),
-            Cell::Sqlite(cell @ ValueRef::Blob(bytes)) => {
-                Self::from_slice(bytes).or_else(|_| Cell::Sqlite(cell).is_not(index, "a UUID"))
-            }
-            other => other.is_not(index, "a UUID"),
-        }
-    }
-}
-
-impl FromColumn for Timestamp {
-    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
-        match Cell::of(row, index)? {
-            Cell::Postgres(Native::Time(time)) => Ok(time),
-            Cell::Sqlite(ValueRef::Integer(micros)) if (Self::MIN.0..=Self::MAX.0).contains(&micros) => {
-                Ok(Self(micros))
-            }
-            other => other.is_not(index, "a time"),
-        }
-    }
-}
-
-impl FromColumn for Json {
-    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
-        match Cell::of(row, index)? {
-            Cell::Postgres(Native::Json(text)) => Ok(Self(text.to_owned())),
-            Cell::Postgres(other) => Cell::Postgres(other).is_not(index, "JSON"),
-            Cell::Sqlite(_) => text_column(row, index).map(|text| Self(text.to_owned())),
-        }
-    }
-}
-
-impl FromColumn for Vec<u8> {
-    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
-        match Cell::of(row, index)? {
-            Cell::Sqlite(ValueRef::Blob(bytes)) | Cell::Postgres(Native::Bytes(bytes)) => Ok(bytes.to_vec()),
-            other => other.is_not(index, "bytes"),
-        }
-    }
-}
-
-impl<T: FromColumn> FromColumn for Option<T> {
-    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
-        match Cell::of(row, index)? {
-            Cell::Sqlite(ValueRef::Null) | Cell::Postgres(Native::Null) => Ok(None),
-            _ => T::from_column(row, index).map(Some),
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -2,9 +2,9 @@
 
 use ward_db::{Timestamp, Tx};
 
+use crate::context::Context;
 use crate::endings::{self, Ended, Ending, Kind, STEP};
 use crate::error::ApiError;
-use crate::http::Context;
 use crate::ids::PrincipalId;
 use crate::invitations::actions as invitations;
 use crate::members::actions as members;

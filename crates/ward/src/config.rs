@@ -11,8 +11,8 @@ mod master_key;
 mod outbound;
 pub mod page;
 mod platform;
-mod quotas;
 mod raw;
+mod setting;
 pub mod settings;
 mod value;
 
@@ -32,6 +32,7 @@ pub use self::master_key::{create_master_key, find_master_key, load_former_keys,
 pub use self::outbound::Outbound;
 pub use self::platform::Platform;
 pub use self::raw::{ConfigError, InForce, Problem, RawSettings, Resolved, Source};
+pub use self::setting::Setting;
 
 /// The settings of a running Ward, already checked against each other.
 #[derive(Clone, Debug)]
@@ -242,7 +243,7 @@ pub struct Rate {
 impl Config {
     /// The path of the `SQLite` file; `None` for a database on a server.
     pub fn database_file(&self) -> Option<PathBuf> {
-        raw::sqlite_path(&self.database)
+        value::sqlite_path(&self.database)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The Ward workspace control plane, as a library.
 
 pub mod access;
+pub mod address;
 pub mod api_keys;
 pub mod app;
 pub mod audit;
@@ -9,10 +10,12 @@ pub mod calls;
 pub mod clock;
 pub mod closing;
 pub mod config;
+pub mod context;
 pub mod contract;
 pub mod deliveries;
 pub mod endings;
 pub mod error;
+pub mod gate;
 pub mod http;
 pub mod identity;
 pub mod ids;
@@ -25,7 +28,9 @@ pub mod phone;
 pub mod quotas;
 pub mod router;
 pub mod scan;
+pub mod schema;
 pub mod shares;
+mod start;
 pub mod telemetry;
 pub mod test_callers;
 pub mod text;

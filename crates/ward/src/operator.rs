@@ -13,16 +13,17 @@ use ward_contract::validate::{Loc, Problem};
 use ward_db::Timestamp;
 use ward_db::backup::{self, Checked};
 
-use crate::app::{App, MIGRATIONS, VERSION};
+use crate::app::App;
 use crate::audit::Actor;
 use crate::calls::operator::{self as calls, Proof};
+use crate::context::Context;
 use crate::deliveries::actions::{self as steering, InEhr, Resolved, Retried};
-use crate::deliveries::{self, LaneShown};
+use crate::deliveries::{self, IntegrationSyncStatus};
 use crate::error::ApiError;
-use crate::http::Context;
 use crate::ids::{DeliveryId, IntegrationId, WorkspaceId};
 use crate::integrations;
 use crate::quotas::operator::{self as quotas, Line, NewLimit};
+use crate::schema::{MIGRATIONS, VERSION};
 use crate::workspaces::State;
 use crate::workspaces::operator::{self as workspaces, Overview, RegionCheck};
 
@@ -240,7 +241,7 @@ async fn active_workspace(app: &App, slug_or_id: &str) -> Result<WorkspaceId, Op
 }
 
 /// The state and the counts of each integration queue of the workspace.
-pub async fn sync_status(app: &App, slug_or_id: &str) -> Result<Vec<LaneShown>, OperatorError> {
+pub async fn sync_status(app: &App, slug_or_id: &str) -> Result<Vec<IntegrationSyncStatus>, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
     app.db
         .read_long("operator.sync_status", move |tx| {
@@ -295,7 +296,7 @@ pub async fn sync_hold(
     slug_or_id: &str,
     integration: &str,
     held: bool,
-) -> Result<Vec<LaneShown>, OperatorError> {
+) -> Result<Vec<IntegrationSyncStatus>, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
     let context = Context::of_operator(app.clock.now());
     let wanted = integration.to_owned();

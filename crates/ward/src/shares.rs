@@ -19,7 +19,7 @@ pub enum Holder {
     /// The workspace that the work belongs to.
     Workspace(WorkspaceId),
     /// A client's address, where the work belongs to no workspace. IPv6 addresses by /64
-    /// ([`crate::http::limits::bucket`]).
+    /// ([`crate::address::bucket`]).
     Address(IpAddr),
 }
 

@@ -7,8 +7,8 @@ use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
 
+use crate::Error;
 use crate::value::{Timestamp, Value};
-use crate::{Error, Row};
 
 /// The origin of `timestamptz`, 2000-01-01, in microseconds since the Unix epoch.
 const ORIGIN: i64 = 946_684_800_000_000;
@@ -175,10 +175,4 @@ pub(crate) fn cell(row: &tokio_postgres::Row, index: usize) -> Result<Cell<'_>, 
         return Err(Error::decode(index, "a column of the row", "missing"));
     }
     row.try_get(index).map_err(|_| Error::decode(index, "a value", "one that cannot be read"))
-}
-
-impl<'r> From<&'r tokio_postgres::Row> for Row<'r> {
-    fn from(row: &'r tokio_postgres::Row) -> Self {
-        Self(crate::tx::RowOf::Postgres(row))
-    }
 }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::flush::{beside, folder_of};
-use super::private;
 use crate::Error;
 
 // A command holds the lock for an instant. A server that meets it tries again.
@@ -167,4 +166,11 @@ pub(super) fn openers(path: &Path) -> String {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn openers(_: &Path) -> String {
     "another program has it open".to_owned()
+}
+
+pub(super) fn private(options: &mut OpenOptions) {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    #[cfg(not(unix))]
+    let _ = options;
 }

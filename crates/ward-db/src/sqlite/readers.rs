@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Conn, Role, Source};
+use super::conn::{Conn, Role, Source};
 use crate::Error;
 
 pub(super) struct Readers {

@@ -11,9 +11,9 @@ use metrics::{Gauge, Histogram, counter, gauge, histogram};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use super::conn::{Conn, Role, Source};
 use super::copier::{Copier, copy};
 use super::read_mark::ReadMark;
-use super::{Conn, Role, Source};
 use crate::counters::{Counters, add};
 use crate::turns::{Party, Turns};
 use crate::tx::Tx;

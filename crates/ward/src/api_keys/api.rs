@@ -11,7 +11,7 @@ use super::secret::KeyId;
 use super::{ApiKey, store};
 use crate::access::{Permission, Permissions, Role};
 use crate::error::ApiError;
-use crate::http::idempotency::{Ended, Repeat};
+use crate::gate::idempotency::{Ended, Repeat};
 use crate::http::{Call, Reply};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::{self, PageQuery, Paginated, TOTAL_LIMIT};

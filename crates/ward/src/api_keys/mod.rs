@@ -2,6 +2,7 @@
 
 pub mod actions;
 pub mod api;
+mod last_used;
 pub mod secret;
 mod store;
 
@@ -9,14 +10,13 @@ use ward_db::Timestamp;
 
 use crate::access::{Permission, Permissions, Reach, Role};
 use crate::endings::Ended;
-use crate::http::caller::{Caller, Credential, KeyUsed};
-use crate::identity::PrincipalKind;
+use crate::identity::{Caller, Credential, KeyUsed, PrincipalKind};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use secret::{KeyId, SecretHash};
 
+pub use last_used::LastUsed;
 pub use store::{
     LIVE, count, end_some_of, has_way_in, is_live, list_all as list, look_up, look_up_for, names_after,
-    store_last_used,
 };
 
 const DAY: u64 = 24 * 3600;

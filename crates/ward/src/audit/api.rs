@@ -3,45 +3,26 @@
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use uuid::Uuid;
 use ward_db::Timestamp;
 
 use super::store::{self, Filter};
+use super::wire::AuditEventResponse;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::http::{Call, Reply};
-use crate::ids::{CredentialId, EventId, PrincipalId, WorkspaceId};
+use crate::ids::{PrincipalId, WorkspaceId};
 use crate::members;
 use crate::scan::{self, Found, List as _, Stretch, Wanted};
 
 /// Totals are exact up to this number; beyond it, they are this number.
 const TOTAL_LIMIT: i64 = 10_000;
 
-/// `AuditEventResponse`
-#[derive(Serialize)]
-pub(super) struct Listed {
-    pub id: EventId,
-    pub workspace_id: WorkspaceId,
-    pub timestamp: Timestamp,
-    pub service: String,
-    pub action: String,
-    pub resource_type: String,
-    pub resource_id: Option<Uuid>,
-    pub resource_name: Option<String>,
-    pub actor_entity_id: Option<PrincipalId>,
-    pub actor_credential_id: Option<CredentialId>,
-    pub ip_address: Option<String>,
-    pub user_agent: Option<String>,
-    pub phi_accessed: bool,
-    pub metadata: Option<Box<RawValue>>,
-}
-
 /// `AuditEventsListResponse`
 #[derive(Serialize)]
 #[expect(clippy::struct_field_names, reason = "the contract's name")]
 struct Events {
-    events: Vec<Listed>,
+    events: Vec<AuditEventResponse>,
     total: i64,
     limit: i64,
     offset: i64,

@@ -5,6 +5,7 @@ pub mod exports;
 pub mod refusals;
 pub mod review;
 mod store;
+mod wire;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,9 +14,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use ward_db::{Timestamp, Tx};
 
+use crate::context::Context;
 use crate::error::ApiError;
-use crate::http::Context;
-use crate::http::caller::Caller;
+use crate::identity::Caller;
 use crate::identity::token::Verified;
 use crate::ids::{CredentialId, EventId, PrincipalId, WorkspaceId};
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
 
 use super::Record;
-use super::api::Listed;
+use super::wire::AuditEventResponse;
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::scan::{List, Stretch};
 
@@ -119,7 +119,7 @@ impl Events {
         tx: &mut Tx<'_>,
         after: Option<Place>,
         step: i64,
-    ) -> Result<(Option<Place>, Vec<Listed>), Error> {
+    ) -> Result<(Option<Place>, Vec<AuditEventResponse>), Error> {
         // The order is the reverse of the list's, so the signs of the bounds are reversed.
         let (bounds, mut values) = self.bounds(Stretch { after: None, last: None });
         let mut bounds = bounds;
@@ -177,7 +177,7 @@ pub(super) struct Figures {
 
 impl List for Events {
     type Place = Place;
-    type Row = Listed;
+    type Row = AuditEventResponse;
 
     fn end_of_step(&self, tx: &mut Tx<'_>, after: Option<Place>, rows: i64) -> Result<Option<Place>, Error> {
         let (bounds, mut values) = self.bounds(Stretch { after, last: None });
@@ -200,7 +200,7 @@ impl List for Events {
         stretch: Stretch<Place>,
         limit: i64,
         offset: i64,
-    ) -> Result<Vec<Listed>, Error> {
+    ) -> Result<Vec<AuditEventResponse>, Error> {
         let (conditions, mut values) = self.conditions(stretch);
         values.extend([Value::Int(limit), Value::Int(offset)]);
         let sql = format!(
@@ -212,9 +212,9 @@ impl List for Events {
     }
 }
 
-fn listed(row: &Row<'_>) -> Result<Listed, Error> {
+fn listed(row: &Row<'_>) -> Result<AuditEventResponse, Error> {
     let metadata: Option<Json> = row.get(13)?;
-    Ok(Listed {
+    Ok(AuditEventResponse {
         id: row.get(0)?,
         workspace_id: row.get(1)?,
         timestamp: row.get(2)?,

@@ -13,9 +13,9 @@ use super::{
 use crate::access::Permission;
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
+use crate::context::Context;
 use crate::error::ApiError;
-use crate::http::Context;
-use crate::http::caller::{Entry, Held};
+use crate::gate::{Entry, Held};
 use crate::ids::{CallId, IntegrationId, WorkspaceId};
 use crate::quotas::{self, Change as Count, Limits};
 use crate::workspaces::Workspace;

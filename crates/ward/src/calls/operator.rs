@@ -10,8 +10,8 @@ use ward_db::{Timestamp, Tx};
 
 use super::{CallRecord, Direction, TestRule, store};
 use crate::audit::{self, Actor, Event};
+use crate::context::Context;
 use crate::error::ApiError;
-use crate::http::Context;
 use crate::ids::{CallId, WorkspaceId};
 use crate::{deliveries, test_callers};
 

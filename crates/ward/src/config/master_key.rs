@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use ward_server::key_file::open_private;
 use zeroize::Zeroizing;
 
-use super::settings::key_bytes;
+use super::setting::key_bytes;
 use super::{Config, ConfigError, MasterKey};
 
 const SETTING: &str = "master_key_file";

@@ -4,7 +4,10 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::settings::{BootstrapMode, Draft, SETTINGS, Setting, by_key};
+use super::draft::{BootstrapMode, Draft};
+use super::setting::Setting;
+use super::settings::{SETTINGS, by_key};
+use super::value::sqlite_path;
 use super::{Bootstrap, Config, Exports, MasterKey, RatesMode, TlsFiles};
 
 /// The variable that names the file.
@@ -403,12 +406,6 @@ fn means(config: &Config, key: &str) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// The path in a `sqlite:` URL.
-pub(super) fn sqlite_path(url: &str) -> Option<PathBuf> {
-    let path = url.strip_prefix("sqlite:")?;
-    Some(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))
 }
 
 /// A TOML value as the other layers would write it.

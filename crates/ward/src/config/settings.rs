@@ -1,69 +1,23 @@
 //! The one table of settings. Flags, environment variables, file keys and `docs/operate/configuration.md` are
 //! derived from it.
 
+mod exports;
+mod outbound;
+mod platform;
+mod quotas;
+
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::draft::BootstrapMode;
 use super::issuers::{IssuerConfig, issuers, show_issuers};
+use super::setting::{HIDDEN, HOUR, SECOND, Setting, TENTH, key_bytes, path};
 use super::value::{
     self, Read, choice, duration, number, rate, show_duration, show_list, show_rate, show_size, size,
 };
-use super::{Bootstrap, Config, LogFormat, MasterKey, RatesMode, exports, outbound, platform, quotas};
-
-pub(super) use super::draft::{BootstrapMode, Draft};
-
-/// One setting: its names, its help text, its parser and its display.
-#[derive(Debug)]
-pub struct Setting {
-    /// The key in the file. The variable is `WARD_` and the key in capitals; the flag has dashes.
-    pub key: &'static str,
-    /// The chapter in the documentation and in `--help`.
-    pub chapter: &'static str,
-    /// The placeholder for the value in help texts.
-    pub form: &'static str,
-    /// The effect, in one or two sentences.
-    pub help: &'static str,
-    /// Whether the value is a secret. Secrets are never shown and have no flag, because a process list
-    /// shows flags to every user of the machine.
-    pub secret: bool,
-    /// Parses a value into the draft.
-    pub(super) apply: fn(&mut Draft, &str) -> Read<()>,
-    /// The value in force, as it would be written; empty when there is none.
-    pub(super) show: fn(&Config) -> String,
-}
-
-impl Setting {
-    /// The name of the environment variable.
-    pub fn variable(&self) -> String {
-        format!("WARD_{}", self.key.to_ascii_uppercase())
-    }
-
-    /// The flag, without its two dashes; `None` for secrets.
-    pub fn flag(&self) -> Option<String> {
-        (!self.secret).then(|| self.key.replace('_', "-"))
-    }
-
-    /// The default as it would be written; empty when there is none.
-    pub fn default_text(&self) -> String {
-        match self.key {
-            // This default depends on `database`.
-            "master_key_file" => String::new(),
-            _ => (self.show)(&Config::default()),
-        }
-    }
-}
-
-/// The text that replaces a secret.
-pub const HIDDEN: &str = "**********";
-
-pub(super) const SECOND: Duration = Duration::from_secs(1);
-pub(super) const TENTH: Duration = Duration::from_millis(100);
-pub(super) const HOUR: Duration = Duration::from_hours(1);
+use super::{Bootstrap, LogFormat, MasterKey, RatesMode};
 
 /// A setting that fills one field of the configuration and does not depend on others.
 macro_rules! plain {
@@ -501,27 +455,6 @@ pub fn by_key(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.key == key)
 }
 
-fn nonempty(text: &str) -> Read<String> {
-    let text = text.trim();
-    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
-}
-
-pub(super) fn path(text: &str) -> Read<PathBuf> {
-    nonempty(text).map(PathBuf::from)
-}
-
-/// Decodes 32 bytes from base64. The error never repeats the text.
-pub(super) fn key_bytes(text: &str) -> Read<Zeroizing<[u8; 32]>> {
-    let wrong = || "must be 32 bytes in base64 (44 characters)".to_owned();
-    let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| wrong())?);
-    let mut key = Zeroizing::new([0; 32]);
-    if bytes.len() != key.len() {
-        return Err(wrong());
-    }
-    key.copy_from_slice(&bytes);
-    Ok(key)
-}
-
 /// A database URL for display, without its password.
 fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
@@ -547,6 +480,8 @@ fn without_password(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::config::draft::Draft;
 
     #[test]
     fn every_default_reads_back_as_itself() {

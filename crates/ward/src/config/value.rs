@@ -5,6 +5,7 @@
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -31,6 +32,12 @@ pub(super) fn database(text: &str) -> Read<String> {
         return Ok(text.to_owned());
     }
     Err("must be sqlite:PATH or a postgres:// URL".to_owned())
+}
+
+/// The path in a `sqlite:` URL.
+pub(super) fn sqlite_path(url: &str) -> Option<PathBuf> {
+    let path = url.strip_prefix("sqlite:")?;
+    Some(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))
 }
 
 pub(super) fn number<T>(text: &str, allowed: RangeInclusive<T>) -> Read<T>

@@ -6,15 +6,16 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use ward_db::{Timestamp, Tx, Uuid};
 
-use super::api::Shown;
+use super::wire::DeliveryResponse;
 use super::{DeliveryState, outbox, store};
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
 use crate::calls;
+use crate::context::Context;
 use crate::error::ApiError;
-use crate::http::caller::{Entry, Held};
-use crate::http::idempotency::{Repeat, Secrecy};
-use crate::http::{Context, Reply};
+use crate::gate::idempotency::{Repeat, Secrecy};
+use crate::gate::{Entry, Held};
+use crate::http::Reply;
 use crate::ids::{DeliveryId, IntegrationId, WorkspaceId};
 use crate::integrations;
 
@@ -99,7 +100,7 @@ fn at_rest(
     workspace: WorkspaceId,
     delivery: DeliveryId,
     now: Timestamp,
-) -> Result<Shown, ApiError> {
+) -> Result<DeliveryResponse, ApiError> {
     let found = store::get(tx, workspace, delivery)?.ok_or(no_delivery())?;
     outbox::open_lane(tx, workspace, found.integration_id, now)?;
     // This second read follows the guard, because a worker may have had the queue until then.

@@ -2,14 +2,14 @@
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use ward_db::{Timestamp, Uuid};
+use ward_db::Uuid;
 
 use super::actions::{self, InEhr};
 use super::store::{self, Filter};
+use super::wire::{DeliveryAttempt, DeliveryResponse, IntegrationSyncStatus};
 use crate::app::App;
 use crate::error::ApiError;
-use crate::http::idempotency::Repeat;
+use crate::gate::idempotency::Repeat;
 use crate::http::{Call, Reply};
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::page::{Page, PageQuery, Paginated, TOTAL_LIMIT};
@@ -18,104 +18,18 @@ use crate::scan::{self, Wanted};
 /// Attempts of one delivery that an answer contains.
 const MOST_ATTEMPTS: i64 = 200;
 
-/// `DeliveryResponse`
-#[derive(Serialize)]
-pub struct Shown {
-    /// The id of the delivery.
-    pub id: DeliveryId,
-    /// The integration that receives the call.
-    pub integration_id: IntegrationId,
-    /// The id of the call.
-    pub call_id: CallId,
-    /// The provider's id of the call.
-    pub call_sid: String,
-    /// The direction of the call: `inbound` or `outbound`.
-    pub direction: String,
-    /// The name of a [`super::DeliveryState`].
-    pub state: &'static str,
-    /// The reason for the state, as one word.
-    pub reason: Option<String>,
-    /// The number of attempts so far.
-    pub attempt_count: i64,
-    /// Whether an attempt may have arrived, so that the next one searches the EHR first.
-    pub maybe_sent: bool,
-    /// The time of the next attempt; `None` if none is planned.
-    pub next_attempt_at: Option<Timestamp>,
-    /// The location of its resource in the EHR.
-    pub location: Option<String>,
-    /// The EHR's last answer.
-    pub outcome: Option<Box<RawValue>>,
-    /// The timestamp at which it was queued.
-    pub created_at: Timestamp,
-    /// The timestamp of its last final state.
-    pub settled_at: Option<Timestamp>,
-    /// The position in the list.
-    #[serde(skip)]
-    pub position: i64,
-}
-
-/// `DeliveryAttempt`
-#[derive(Serialize)]
-pub struct AttemptShown {
-    /// The number of the attempt, from 1.
-    pub number: i64,
-    /// The outcome, as one word.
-    pub outcome: String,
-    /// The HTTP status, if there was an answer.
-    pub status: Option<i64>,
-    /// The start of the attempt.
-    pub started_at: Timestamp,
-    /// The end of the attempt.
-    pub ended_at: Timestamp,
-    /// The answer of the EHR, or the reason why there was none.
-    pub detail: Option<Box<RawValue>>,
-}
-
 /// `DeliveryDetail`
 #[derive(Serialize)]
-struct Detail {
+struct DeliveryDetail {
     #[serde(flatten)]
-    delivery: Shown,
-    attempts: Vec<AttemptShown>,
-}
-
-/// `IntegrationSyncStatus`
-#[derive(Debug, Serialize)]
-pub struct LaneShown {
-    /// The id of the integration.
-    pub integration_id: IntegrationId,
-    /// The name; null if the integration was deleted.
-    pub name: Option<String>,
-    /// Whether its deliveries are paused.
-    pub held: bool,
-    /// The cause: `operator`, `unauthorized` or `misconfigured`.
-    pub held_because: Option<String>,
-    /// The start of the pause.
-    pub held_at: Option<Timestamp>,
-    /// The reason why the queue waits, as one word.
-    pub waits_because: Option<String>,
-    /// The time of the next attempt; null if none is planned.
-    pub next_attempt_at: Option<Timestamp>,
-    /// Consecutive failures since the last success.
-    pub failures_in_a_row: i64,
-    /// The timestamp of the last successful delivery.
-    pub last_success_at: Option<Timestamp>,
-    /// Deliveries that wait or are being sent.
-    pub pending: i64,
-    /// The timestamp at which the oldest of them was queued.
-    pub oldest_pending_at: Option<Timestamp>,
-    /// Deliveries that are held individually.
-    pub held_deliveries: i64,
-    /// Deliveries that failed for good.
-    pub failed: i64,
-    /// Deliveries that arrived in the EHR.
-    pub synced: i64,
+    delivery: DeliveryResponse,
+    attempts: Vec<DeliveryAttempt>,
 }
 
 /// `SyncStatusResponse`
 #[derive(Serialize)]
-struct Status {
-    integrations: Vec<LaneShown>,
+struct SyncStatusResponse {
+    integrations: Vec<IntegrationSyncStatus>,
 }
 
 #[derive(Deserialize)]
@@ -148,7 +62,7 @@ async fn found(
     workspace: WorkspaceId,
     filter: Filter,
     page: Page,
-) -> Result<(Vec<Shown>, i64), ApiError> {
+) -> Result<(Vec<DeliveryResponse>, i64), ApiError> {
     if filter.is_looked_up() {
         let read = app.read_long(workspace, "sync.list", move |tx| {
             let rows = store::list(tx, workspace, &filter, page)?;
@@ -177,7 +91,10 @@ pub async fn get(call: Call) -> Result<Reply, ApiError> {
         .db
         .read("sync.get", move |tx| {
             let Some(delivery) = store::get(tx, workspace, id)? else { return Ok::<_, ward_db::Error>(None) };
-            Ok(Some(Detail { delivery, attempts: store::attempts(tx, workspace, id, MOST_ATTEMPTS)? }))
+            Ok(Some(DeliveryDetail {
+                delivery,
+                attempts: store::attempts(tx, workspace, id, MOST_ATTEMPTS)?,
+            }))
         })
         .await?;
     let found = found.ok_or(ApiError::missing("delivery_not_found", "Delivery not found."))?;
@@ -225,7 +142,7 @@ pub async fn retry_failed(mut call: Call) -> Result<Reply, ApiError> {
 async fn status_of(call: &Call, workspace: WorkspaceId) -> Result<Reply, ApiError> {
     let integrations =
         call.app.read_long(workspace, "sync.status", move |tx| store::lanes(tx, workspace)).await?;
-    Reply::ok(&Status { integrations })
+    Reply::ok(&SyncStatusResponse { integrations })
 }
 
 /// `get-sync-status`

@@ -11,6 +11,7 @@ pub mod backoff;
 mod note;
 mod outbox;
 mod store;
+mod wire;
 pub mod worker;
 
 use std::sync::{Arc, OnceLock};
@@ -24,9 +25,9 @@ use crate::calls::RealDirection;
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::workspaces;
 
-pub use api::LaneShown;
 pub use outbox::{doubt_all, owed_for};
 pub use store::{lanes, owed_by_unreal, sent_for, waits};
+pub use wire::IntegrationSyncStatus;
 
 /// The state of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

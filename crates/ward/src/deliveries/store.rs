@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
 
 use super::DeliveryState;
-use super::api::{AttemptShown, LaneShown, Shown};
 use super::outbox::{LaneKey, NEVER, open_lane, queue};
+use super::wire::{DeliveryAttempt, DeliveryResponse, IntegrationSyncStatus};
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::page::Page;
 use crate::scan::{List, Stretch};
@@ -28,8 +28,8 @@ fn raw(text: Option<Json>) -> Result<Option<Box<RawValue>>, Error> {
     text.map(|Json(text)| RawValue::from_string(text).map_err(Error::unreadable)).transpose()
 }
 
-fn shown(row: &Row<'_>) -> Result<Shown, Error> {
-    Ok(Shown {
+fn shown(row: &Row<'_>) -> Result<DeliveryResponse, Error> {
+    Ok(DeliveryResponse {
         id: row.get(0)?,
         integration_id: row.get(1)?,
         call_id: row.get(2)?,
@@ -112,7 +112,7 @@ impl Deliveries {
 
 impl List for Deliveries {
     type Place = i64;
-    type Row = Shown;
+    type Row = DeliveryResponse;
 
     fn end_of_step(&self, tx: &mut Tx<'_>, after: Option<i64>, rows: i64) -> Result<Option<i64>, Error> {
         tx.optional(
@@ -134,7 +134,7 @@ impl List for Deliveries {
         stretch: Stretch<i64>,
         limit: i64,
         offset: i64,
-    ) -> Result<Vec<Shown>, Error> {
+    ) -> Result<Vec<DeliveryResponse>, Error> {
         let (conditions, mut values) = self.conditions(stretch);
         values.extend([Value::Int(limit), Value::Int(offset)]);
         let sql = format!(
@@ -152,7 +152,7 @@ pub fn list(
     workspace: WorkspaceId,
     filter: &Filter,
     page: Page,
-) -> Result<Vec<Shown>, Error> {
+) -> Result<Vec<DeliveryResponse>, Error> {
     let (conditions, mut values) = filter.conditions(workspace);
     values.extend([Value::Int(page.after), Value::Int(page.fetch())]);
     let sql = format!(
@@ -174,8 +174,12 @@ pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, filter: &Filter, most: i64
     tx.one(&sql, &values, |row| row.get(0))
 }
 
-/// The delivery of this id, for an answer.
-pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: DeliveryId) -> Result<Option<Shown>, Error> {
+/// One delivery.
+pub fn get(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    id: DeliveryId,
+) -> Result<Option<DeliveryResponse>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM {JOINED} WHERE d.id = $2 AND {OURS}");
     tx.optional(&sql, &[workspace.into(), id.into()], shown)
 }
@@ -186,13 +190,13 @@ pub fn attempts(
     workspace: WorkspaceId,
     id: DeliveryId,
     most: i64,
-) -> Result<Vec<AttemptShown>, Error> {
+) -> Result<Vec<DeliveryAttempt>, Error> {
     tx.all(
         "SELECT number, outcome, status, started_at, ended_at, detail FROM delivery_attempts \
          WHERE workspace_id = $1 AND delivery_id = $2 ORDER BY number LIMIT $3",
         &[workspace.into(), id.into(), most.into()],
         |row| {
-            Ok(AttemptShown {
+            Ok(DeliveryAttempt {
                 number: row.get(0)?,
                 outcome: row.get(1)?,
                 status: row.get(2)?,
@@ -232,8 +236,8 @@ pub fn owed_integrations(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<
 }
 
 /// Every integration that ever had a delivery, with the counts of its queue.
-pub fn lanes(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<LaneShown>, Error> {
-    let lanes: Vec<LaneShown> = tx.all(
+pub fn lanes(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<IntegrationSyncStatus>, Error> {
+    let lanes: Vec<IntegrationSyncStatus> = tx.all(
         "SELECT l.integration_id, i.name, l.held, l.held_because, l.held_at, l.waits_because, l.due_at, l.failures, \
                 l.last_success_at \
          FROM sync_lanes l LEFT JOIN integrations i ON i.workspace_id = l.workspace_id AND i.id = l.integration_id \
@@ -241,7 +245,7 @@ pub fn lanes(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<LaneShown>, 
         &[workspace.into()],
         |row| {
             let due_at: Timestamp = row.get(6)?;
-            Ok(LaneShown {
+            Ok(IntegrationSyncStatus {
                 integration_id: row.get(0)?,
                 name: row.get(1)?,
                 held: row.get(2)?,
@@ -442,7 +446,7 @@ pub fn hurry(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId, now: Timesta
 pub fn found_in_ehr(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
-    found: &Shown,
+    found: &DeliveryResponse,
     location: Option<&str>,
     now: Timestamp,
 ) -> Result<(), Error> {

@@ -9,7 +9,7 @@ mod store;
 use ward_db::{Error, Timestamp, Tx, Uuid};
 
 use crate::audit::Actor;
-use crate::http::Context;
+use crate::context::Context;
 use crate::ids::{PrincipalId, WorkspaceId};
 
 pub use store::{count, forget, next, put_off, stands};

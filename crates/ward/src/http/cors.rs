@@ -12,8 +12,10 @@ use http::{Method, Request};
 use tower::ServiceExt as _;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use super::KEY_EXPIRES;
 use super::region::REGION;
-use super::{KEY_EXPIRES, REQUEST_ID, idempotency, request_id};
+use crate::context::{REQUEST_ID, request_id};
+use crate::gate::idempotency;
 
 const PREFLIGHT_KEPT: std::time::Duration = std::time::Duration::from_mins(10);
 

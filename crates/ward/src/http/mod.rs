@@ -1,52 +1,44 @@
 //! The shared part of all routes: how a request comes in and an answer goes out.
 
 mod body;
-pub mod caller;
 pub mod cors;
 pub mod docs;
 #[cfg(feature = "bench")]
 pub mod fixed;
 pub mod health;
-pub mod idempotency;
-pub mod limits;
 pub mod region;
 #[cfg(feature = "watch")]
 pub mod watch;
 
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use http::{HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use uuid::Uuid;
-use ward_contract::{Access, Operation, validate};
+use ward_contract::{Access, Operation};
 use ward_db::{Deadline, Timestamp};
-use ward_server::Peer;
 
 use crate::app::App;
+use crate::context::{Context, REQUEST_ID};
 use crate::error::ApiError;
-use crate::http::caller::Entry;
-use crate::http::limits::{ClientRates, RateState};
+use crate::gate::limits::ClientRates;
 use crate::ids::WorkspaceId;
-use crate::shares::{Full, Holder, Share};
 
 pub use body::{Sent, SentBody};
 
-/// Identifies a request in its answer, its log lines and its audit events.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The expiry of the caller's key, in the key's last 14 days.
 pub const KEY_EXPIRES: HeaderName = HeaderName::from_static("x-api-key-expires");
 
@@ -54,79 +46,12 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Bytes of a `user-agent` header that are kept.
-const USER_AGENT_KEPT: usize = 256;
+/// How long before its expiry a key's answers carry a warning.
+const WARN_BEFORE: Duration = Duration::from_hours(336);
 
-/// The context that all steps of one request share.
-#[derive(Debug)]
-pub struct Context {
-    /// The request's id: the client's own, if it sent a usable one.
-    pub request_id: String,
-    /// The client's address, as determined by [`limits::client_address`].
-    pub address: IpAddr,
-    /// The `user-agent` header, cut to a bounded length.
-    pub user_agent: Option<String>,
-    /// The arrival of the request.
-    pub now: Timestamp,
-    /// The expiry of the caller's key, once there is a caller.
-    key_expires: OnceLock<Timestamp>,
-    /// The state of the rate that the request was charged to, if it was.
-    rate: OnceLock<RateState>,
-}
-
-impl Context {
-    /// The context of an operation on the command line.
-    pub fn of_operator(now: Timestamp) -> Self {
-        Self {
-            request_id: Uuid::now_v7().to_string(),
-            address: IpAddr::from([127, 0, 0, 1]),
-            user_agent: Some(concat!("ward/", env!("CARGO_PKG_VERSION")).to_owned()),
-            now,
-            key_expires: OnceLock::new(),
-            rate: OnceLock::new(),
-        }
-    }
-
-    /// The context of an action of Ward's own when a time has come, such as a lapse.
-    pub fn of_time(now: Timestamp) -> Self {
-        Self { user_agent: None, ..Self::of_operator(now) }
-    }
-
-    /// The holder whose share of a pool pays for a request without a workspace: its address.
-    pub fn holder(&self) -> Holder {
-        Holder::Address(limits::bucket(self.address))
-    }
-
-    fn of_request(app: &App, parts: &Parts) -> Self {
-        let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
-        Self {
-            request_id: request_id(&parts.headers),
-            address: limits::client_address(peer, &parts.headers, &app.config.trusted_proxies),
-            user_agent: user_agent(&parts.headers),
-            now: app.clock.now(),
-            key_expires: OnceLock::new(),
-            rate: OnceLock::new(),
-        }
-    }
-}
-
-/// A client's id is accepted if it is the only one and cannot harm a log line or a header.
-fn request_id(headers: &HeaderMap) -> String {
-    let mut given = headers.get_all(REQUEST_ID).iter();
-    let only = given.next().filter(|_| given.next().is_none());
-    only.and_then(|value| value.to_str().ok())
-        .filter(|id| (1..=128).contains(&id.len()))
-        .filter(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)))
-        .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
-}
-
-fn user_agent(headers: &HeaderMap) -> Option<String> {
-    let text = String::from_utf8_lossy(headers.get(USER_AGENT)?.as_bytes()).replace('\0', "");
-    let mut end = text.len().min(USER_AGENT_KEPT);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    Some(text[..end].to_owned())
+/// Whether answers to a key with this expiry carry a warning.
+fn expires_soon(expires: Timestamp, now: Timestamp) -> bool {
+    expires < now.saturating_add(WARN_BEFORE)
 }
 
 /// One request on its way to its handler.
@@ -140,7 +65,7 @@ pub struct Call {
     /// The context that all steps of this request share.
     pub context: Arc<Context>,
     parameters: Vec<(String, String)>,
-    parts: Parts,
+    pub(crate) parts: Parts,
     /// Never locked: a body may move between threads but not be shared, and the mutex makes the call
     /// shareable.
     body: Mutex<Body>,
@@ -230,72 +155,6 @@ impl Call {
         matches!(self.operation.access, Access::Key { or_anonymous: true, .. }) && !self.has_credential()
     }
 
-    /// Takes a share of look-ups, if this address or workspace has used up its failures. The rest of a
-    /// request needs none.
-    pub async fn look_up_share(&self) -> Result<Option<Share>, ApiError> {
-        let Some(rates) = &self.app.rates else { return Ok(None) };
-        rates.look_up_share(self.context.address, self.workspace()).await.map_err(queue_is_full)
-    }
-
-    /// Takes a share of look-ups for a claim, if its address has had too many failed claims; otherwise
-    /// `None`.
-    pub async fn failing_claim_share(&self) -> Result<Option<Share>, ApiError> {
-        let rates = self.app.rates.as_ref();
-        let Some(rates) = rates.filter(|rates| rates.claims_are_used_up(self.context.address)) else {
-            return Ok(None);
-        };
-        rates.claim_share(self.context.address).await.map(Some).map_err(queue_is_full)
-    }
-
-    /// Charges the creation of an unclaimed workspace to its address (429).
-    pub fn charge_bootstrap(&self) -> Result<(), ApiError> {
-        let Some(rates) = &self.app.rates else { return Ok(()) };
-        let state = rates.charge_bootstrap(self.context.address);
-        let _ = self.context.rate.set(state.unwrap_or_else(|exhausted| exhausted));
-        state.map(drop).map_err(|exhausted| ApiError::too_many(exhausted.reset_seconds))
-    }
-
-    /// Authorizes the caller: credential (401), visibility (404), permission (403).
-    pub async fn enter(&self) -> Result<Entry, ApiError> {
-        Entry::admit(self).await?.decided(&self.app)
-    }
-
-    /// Authorizes the caller and then validates the query parameters.
-    pub async fn enter_with_query(&self) -> Result<(Entry, Query), ApiError> {
-        let entry = self.enter().await?;
-        let query = validate::query(&self.operation, self.parts.uri.query()).map_err(ApiError::refused)?;
-        Ok((entry, Query(Value::Object(query))))
-    }
-
-    /// Authorizes the caller and reads the body. The order is: credential, size and syntax, visibility and
-    /// permission, values.
-    pub async fn enter_with_body<T: DeserializeOwned + Send + 'static>(
-        &mut self,
-    ) -> Result<(Entry, Sent<T>), ApiError> {
-        let admitted = Entry::admit(self).await?;
-        let body = self.read_body_of(admitted.holder()).await?;
-        let entry = admitted.decided(&self.app)?;
-        Ok((entry, body.valid(self).await?))
-    }
-
-    /// As [`Self::enter_with_body`], for bodies that take long to validate even if they are short, because
-    /// they may contain keys.
-    pub async fn enter_with_heavy_body<T: DeserializeOwned + Send + 'static>(
-        &mut self,
-    ) -> Result<(Entry, Sent<T>), ApiError> {
-        let admitted = Entry::admit(self).await?;
-        let body = self.read_body_of(admitted.holder()).await?.heavy();
-        let entry = admitted.decided(&self.app)?;
-        Ok((entry, body.valid(self).await?))
-    }
-
-    /// Authorizes the caller and reads an undeclared body, whose bytes distinguish retries.
-    pub async fn enter_with_ignored_body(&mut self) -> Result<(Entry, Bytes), ApiError> {
-        let admitted = Entry::admit(self).await?;
-        let bytes = self.read_ignored_body().await?;
-        Ok((admitted.decided(&self.app)?, bytes))
-    }
-
     /// Reads the bytes of a body that no schema describes.
     pub async fn read_ignored_body(&mut self) -> Result<Bytes, ApiError> {
         self.read_ignored_body_up_to(usize::MAX).await
@@ -318,7 +177,7 @@ impl Call {
 }
 
 /// The validated query parameters.
-pub struct Query(Value);
+pub struct Query(pub(crate) Value);
 
 impl Query {
     /// Reads the parameters that `T` declares.
@@ -422,7 +281,8 @@ where
     pub async fn serve(self: Arc<Self>, request: Request<Body>) -> Response {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
-        let context = Arc::new(Context::of_request(&self.app, &parts));
+        let context =
+            Arc::new(Context::of_request(&parts, &self.app.config.trusted_proxies, self.app.clock.now()));
         if self.app.wire.is_own(&parts.headers) {
             let refusal = Err(ApiError::called_itself());
             return answer(refusal, &context, &self.figures, &self.operation.id, started);
@@ -478,11 +338,6 @@ fn charged(
     }
 }
 
-/// 429: more credentials of one failing client wait for a look-up than a client can send at once.
-fn queue_is_full(full: Full) -> ApiError {
-    ApiError::too_many(1).because(full)
-}
-
 /// A route without an operation, which always gives the same refusal.
 pub fn refusing(
     app: Arc<App>,
@@ -493,7 +348,7 @@ pub fn refusing(
     move |request| {
         let started = Instant::now();
         let (parts, _) = request.into_parts();
-        let context = Context::of_request(&app, &parts);
+        let context = Context::of_request(&parts, &app.config.trusted_proxies, app.clock.now());
         let mut response = answer(Err(error()), &context, &figures, "none", started);
         if let Some(allow) = &allow {
             response.headers_mut().insert(http::header::ALLOW, allow.clone());
@@ -511,7 +366,7 @@ pub fn redirecting(
     move |request| {
         let started = Instant::now();
         let (parts, _) = request.into_parts();
-        let context = Context::of_request(&app, &parts);
+        let context = Context::of_request(&parts, &app.config.trusted_proxies, app.clock.now());
         // Relative to the root if a proxy strips a prefix, and below the prefix if there is one.
         let prefix = app.config.path_prefix();
         let to = if prefix.is_empty() { to.to_owned() } else { format!("{prefix}/{to}") };
@@ -562,8 +417,7 @@ fn answer(
     }
     headers.entry(http::header::CACHE_CONTROL).or_insert(NO_STORE);
     headers.insert(http::header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
-    if let Some(expires) =
-        context.key_expires.get().filter(|expires| caller::expires_soon(**expires, context.now))
+    if let Some(expires) = context.key_expires.get().filter(|expires| expires_soon(**expires, context.now))
         && let Ok(value) = HeaderValue::from_str(&expires.to_string())
     {
         headers.insert(KEY_EXPIRES, value);

@@ -6,8 +6,8 @@ use ward_db::Timestamp;
 use super::store;
 use crate::access::{Permission, Permissions, Reach, Role};
 use crate::error::ApiError;
-use crate::http::caller::{Caller, Credential};
 use crate::http::{Call, Reply};
+use crate::identity::{Caller, Credential};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
 

@@ -1,12 +1,14 @@
 //! Principals, which act, and their memberships in workspaces.
 
 pub mod api;
+mod caller;
 pub mod issuers;
 mod store;
 pub mod token;
 
 use ward_db::{Error, Row};
 
+pub use caller::{Caller, Credential, KeyUsed};
 pub use store::{call_it, create, enroll, guard, join, leave, look_up, look_up_for, relist_some};
 
 use crate::access::Role;

@@ -12,7 +12,7 @@ use super::outbound::{self, health};
 use super::store::{Head, Unparsed};
 use super::{AuthConfig, Endpoint, Integration, Mcp, Protocol, rules, store};
 use crate::error::ApiError;
-use crate::http::idempotency::Repeat;
+use crate::gate::idempotency::Repeat;
 use crate::http::{Call, Reply};
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::page::{Page, PageQuery, Paginated};

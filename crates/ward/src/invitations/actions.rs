@@ -8,17 +8,18 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ward_db::{Timestamp, Tx};
 
-use super::api::{Joined, ShownOnce};
 use super::store::Reference;
+use super::wire::{CreateInvitationResponse, MembershipResponse};
 use super::{Invitation, Secret, hash_of, no_invitation, store};
 use crate::access::{Reach, Role};
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
+use crate::context::Context;
 use crate::endings::{AT_ONCE, Ended, Ending, Kind};
 use crate::error::ApiError;
-use crate::http::caller::{Entry, Held};
-use crate::http::idempotency::{Repeat, Secrecy};
-use crate::http::{Context, Reply};
+use crate::gate::idempotency::{Repeat, Secrecy};
+use crate::gate::{Entry, Held};
+use crate::http::Reply;
 use crate::identity::{self, PrincipalKind};
 use crate::ids::{InvitationId, PrincipalId, WorkspaceId};
 use crate::members::{beyond_caller, within_reach};
@@ -117,7 +118,7 @@ pub async fn create(
                     tx,
                     event(&entry.context, actor, "invitation.create", &invitation, told(&invitation)),
                 )?;
-                Ok(ShownOnce::new(invitation, &secret.text))
+                Ok(CreateInvitationResponse::new(invitation, &secret.text))
             })
         })
         .await;
@@ -213,7 +214,7 @@ pub async fn resend(
                 what["former_created_by_entity_id"] = json!(before.created_by);
                 let actor = Actor::of(&held.caller);
                 audit::record(tx, event(&entry.context, actor, "invitation.resend", &invitation, what))?;
-                Ok(ShownOnce::new(invitation, &secret.text))
+                Ok(CreateInvitationResponse::new(invitation, &secret.text))
             })
         })
         .await;
@@ -412,7 +413,7 @@ async fn join(
                 let actor = Actor::of(&caller);
                 let what = json!({ "role": still.role, "created_by_entity_id": still.created_by });
                 audit::record(tx, event(&entry.context, actor, "invitation.accept", &still, what))?;
-                Ok(Joined::new(into, still.role, caller.reach))
+                Ok(MembershipResponse::new(into, still.role, caller.reach))
             })
         })
         .await

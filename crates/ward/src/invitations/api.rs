@@ -1,109 +1,17 @@
 //! The JSON routes of invitations.
 
 use http::StatusCode;
-use serde::Serialize;
 use uuid::Uuid;
-use ward_db::Timestamp;
 
 use super::actions::{self, Acceptance, NewEnd, NewInvitation};
+use super::wire::{InvitationResponse, OfferedInvitationResponse};
 use super::{Invitation, store};
-use crate::access::{Permissions, Reach, Role};
 use crate::error::ApiError;
-use crate::http::caller::bearer_text;
-use crate::http::idempotency::Repeat;
+use crate::gate::bearer_text;
+use crate::gate::idempotency::Repeat;
 use crate::http::{Call, Reply};
-use crate::ids::{InvitationId, PrincipalId, WorkspaceId};
+use crate::ids::InvitationId;
 use crate::page::{self, Page, PageQuery, Paginated, TOTAL_LIMIT};
-use crate::workspaces::Workspace;
-
-/// `InvitationResponse`
-#[derive(Serialize)]
-pub struct Shown {
-    id: InvitationId,
-    role: Role,
-    email: Option<String>,
-    created_by_entity_id: PrincipalId,
-    expires_at: Timestamp,
-    created_at: Timestamp,
-}
-
-impl From<Invitation> for Shown {
-    fn from(invitation: Invitation) -> Self {
-        Self {
-            id: invitation.id,
-            role: invitation.role,
-            email: invitation.email,
-            created_by_entity_id: invitation.created_by,
-            expires_at: invitation.expires_at,
-            created_at: invitation.created_at,
-        }
-    }
-}
-
-/// `OfferedInvitationResponse`: an invitation for the eyes of the invited person.
-#[derive(Serialize)]
-struct Offered {
-    id: InvitationId,
-    workspace_id: WorkspaceId,
-    slug: String,
-    name: String,
-    role: Role,
-    expires_at: Timestamp,
-    created_at: Timestamp,
-}
-
-impl From<store::Offer> for Offered {
-    fn from(offer: store::Offer) -> Self {
-        Self {
-            id: offer.invitation.id,
-            workspace_id: offer.invitation.workspace,
-            slug: offer.slug,
-            name: offer.name,
-            role: offer.invitation.role,
-            expires_at: offer.invitation.expires_at,
-            created_at: offer.invitation.created_at,
-        }
-    }
-}
-
-/// `CreateInvitationResponse`, for creating and resending: the only answers that ever contain a link's
-/// secret.
-#[derive(Serialize)]
-pub struct ShownOnce {
-    #[serde(flatten)]
-    shown: Shown,
-    invitation: String,
-}
-
-impl ShownOnce {
-    /// The answer for an invitation with its secret.
-    pub fn new(invitation: Invitation, secret: &str) -> Self {
-        Self { shown: invitation.into(), invitation: secret.to_owned() }
-    }
-}
-
-/// `MembershipResponse`
-#[derive(Serialize)]
-pub struct Joined {
-    workspace_id: WorkspaceId,
-    slug: String,
-    name: String,
-    role: Role,
-    permissions: Permissions,
-}
-
-impl Joined {
-    /// A new membership, within the permissions of the accepting credential.
-    pub fn new(workspace: Workspace, role: Role, credential: Reach) -> Self {
-        Self {
-            workspace_id: workspace.id,
-            slug: workspace.slug,
-            name: workspace.name,
-            role,
-            permissions: credential.within(Reach::whole(role)).permissions,
-        }
-    }
-}
 
 /// `list-invitations`
 pub async fn list(call: Call) -> Result<Reply, ApiError> {
@@ -122,7 +30,7 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
                 |page| store::list(tx, workspace, now, page),
             )?;
             let counted = store::count(tx, workspace, now, TOTAL_LIMIT + 1)?;
-            let listed = Paginated::new(rows, page, counted, |it| it.position, Shown::from);
+            let listed = Paginated::new(rows, page, counted, |it| it.position, InvitationResponse::from);
             Ok::<_, ward_db::Error>(listed.looked_through(until))
         })
         .await?;
@@ -147,7 +55,7 @@ pub async fn revoke(call: Call) -> Result<Reply, ApiError> {
 pub async fn extend(mut call: Call) -> Result<Reply, ApiError> {
     let (entry, sent) = call.enter_with_body::<NewEnd>().await?;
     let extended = actions::extend(&call.app, entry, invitation_id(&call), sent.value).await?;
-    Reply::ok(&Shown::from(extended))
+    Reply::ok(&InvitationResponse::from(extended))
 }
 
 /// `resend-invitation`
@@ -174,7 +82,7 @@ pub async fn list_own(call: Call) -> Result<Reply, ApiError> {
             page,
             0,
             |offer: &store::Offer| offer.invitation.position,
-            Offered::from,
+            OfferedInvitationResponse::from,
         ));
     };
     let listed = call
@@ -189,7 +97,7 @@ pub async fn list_own(call: Call) -> Result<Reply, ApiError> {
                 page,
                 counted,
                 |it| it.invitation.position,
-                Offered::from,
+                OfferedInvitationResponse::from,
             ))
         })
         .await?;

@@ -8,6 +8,7 @@ pub mod actions;
 pub mod api;
 pub mod rules;
 mod store;
+mod wire;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};

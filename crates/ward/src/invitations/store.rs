@@ -7,7 +7,7 @@ use ward_db::{Error, Row, Timestamp, Tx};
 use super::Invitation;
 use crate::access::Role;
 use crate::api_keys;
-use crate::http::caller::KeyUsed;
+use crate::identity::KeyUsed;
 use crate::ids::{InvitationId, PrincipalId, WorkspaceId};
 use crate::page::{Page, counted};
 use crate::quotas::{self, Change};

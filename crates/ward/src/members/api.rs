@@ -1,41 +1,17 @@
 //! The JSON routes of members and of transfers of ownership.
 
 use http::StatusCode;
-use serde::Serialize;
 use uuid::Uuid;
-use ward_db::Timestamp;
 
 use super::actions::{self, NewRole};
+use super::store;
 use super::transfers::{self, Nomination};
-use super::{Member, store};
-use crate::access::Role;
+use super::wire::MemberResponse;
 use crate::error::ApiError;
-use crate::http::idempotency::Repeat;
+use crate::gate::idempotency::Repeat;
 use crate::http::{Call, Reply};
 use crate::ids::PrincipalId;
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
-
-/// `MemberResponse`
-#[derive(Debug, Serialize)]
-pub struct Shown {
-    entity_id: PrincipalId,
-    kind: &'static str,
-    display_name: Option<String>,
-    role: Role,
-    joined_at: Timestamp,
-}
-
-impl From<Member> for Shown {
-    fn from(member: Member) -> Self {
-        Self {
-            entity_id: member.principal,
-            kind: member.kind.name(),
-            display_name: member.name,
-            role: member.role,
-            joined_at: member.joined_at,
-        }
-    }
-}
 
 /// The member in the path. A text that is not a UUID is treated like an unknown id.
 fn named(call: &Call) -> PrincipalId {
@@ -53,7 +29,13 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
         .read("members.list", move |tx| {
             let rows = store::list(tx, workspace, page)?;
             let counted = store::count(tx, workspace, TOTAL_LIMIT + 1)?;
-            Ok::<_, ward_db::Error>(Paginated::new(rows, page, counted, |member| member.seat, Shown::from))
+            Ok::<_, ward_db::Error>(Paginated::new(
+                rows,
+                page,
+                counted,
+                |member| member.seat,
+                MemberResponse::from,
+            ))
         })
         .await?;
     Reply::ok(&listed)
@@ -63,7 +45,7 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
 pub async fn set_role(mut call: Call) -> Result<Reply, ApiError> {
     let (entry, sent) = call.enter_with_body::<NewRole>().await?;
     let member = actions::set_role(&call.app, entry, named(&call), sent.value).await?;
-    Reply::ok(&Shown::from(member))
+    Reply::ok(&MemberResponse::from(member))
 }
 
 /// `remove-member`

@@ -9,17 +9,17 @@ pub mod actions;
 pub mod api;
 mod store;
 pub mod transfers;
+mod wire;
 
 use ward_db::{Error, Timestamp, Tx};
 
-pub use api::Shown;
 pub use store::list;
+pub use wire::MemberResponse;
 
 use crate::access::{Reach, Role};
 use crate::api_keys;
 use crate::error::ApiError;
-use crate::http::caller::Caller;
-use crate::identity::PrincipalKind;
+use crate::identity::{Caller, PrincipalKind};
 use crate::ids::{PrincipalId, WorkspaceId};
 
 /// A member of a workspace, as lists show it.

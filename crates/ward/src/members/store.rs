@@ -3,11 +3,10 @@
 use ward_db::{Error, Row, Timestamp, Tx};
 
 use super::Member;
-use super::transfers::Transfer;
+use super::wire::Transfer;
 use crate::access::Role;
 use crate::api_keys;
-use crate::http::caller::KeyUsed;
-use crate::identity::PrincipalKind;
+use crate::identity::{KeyUsed, PrincipalKind};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::Page;
 

@@ -3,38 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
-use ward_db::{Timestamp, Tx};
+use ward_db::Tx;
 
 use super::actions::{change_role, event};
-use super::api::Shown;
+use super::wire::{MemberResponse, Transfer};
 use super::{no_member, speaks_for_whole, store, within_reach};
 use crate::access::Role;
 use crate::app::App;
 use crate::audit::{self, Actor};
+use crate::context::Context;
 use crate::error::ApiError;
-use crate::http::caller::{Entry, Held};
-use crate::http::idempotency::{Repeat, Secrecy};
-use crate::http::{Context, Reply};
+use crate::gate::idempotency::{Repeat, Secrecy};
+use crate::gate::{Entry, Held};
+use crate::http::Reply;
 use crate::identity::PrincipalKind;
 use crate::ids::{PrincipalId, WorkspaceId};
 
 const DAY: u64 = 24 * 3600;
-
-/// A pending transfer, as `OwnershipTransferResponse` shows it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Transfer {
-    /// The future owner.
-    pub nominee_entity_id: PrincipalId,
-    /// The owner that becomes an admin.
-    pub nominated_by_entity_id: PrincipalId,
-    /// The timestamp from which it cannot be accepted.
-    pub expires_at: Timestamp,
-    /// The timestamp of the nomination.
-    pub created_at: Timestamp,
-}
 
 /// `NominateOwnerRequest`, validated.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -131,7 +119,7 @@ pub async fn accept(app: &Arc<App>, entry: Entry, repeat: Repeat) -> Result<Repl
                 change_role(tx, context, &actor, workspace, &nominator)?;
                 let what = json!({ "from_entity_id": nominator.principal });
                 audit::record(tx, event(context, actor, "ownership.accept", workspace, &member, what))?;
-                Ok(Shown::from(member))
+                Ok(MemberResponse::from(member))
             })
         })
         .await;

@@ -9,9 +9,10 @@ use serde::Serialize;
 use ward_db::Db;
 
 use super::{check_regions, lost_secrets, over_long_values};
-use crate::app::{self, App, MIGRATIONS, VERSION};
+use crate::app::{self, App};
 use crate::clock::Clock;
 use crate::config::{self, Config, MasterKey};
+use crate::schema::{self, MIGRATIONS, VERSION};
 use crate::vault::{self, Vault};
 use crate::workspaces;
 
@@ -113,7 +114,7 @@ fn full(error: &dyn std::error::Error) -> String {
 
 async fn open(config: &Config) -> Result<Db, String> {
     let config = config.clone();
-    let opened = tokio::task::spawn_blocking(move || app::open_to_read(&config)).await;
+    let opened = tokio::task::spawn_blocking(move || schema::open_to_read(&config)).await;
     let db = opened.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()));
     let db = db.map_err(|error| full(&error))?;
     match tokio::time::timeout(PATIENCE, db.check()).await {

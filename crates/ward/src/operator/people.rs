@@ -10,7 +10,7 @@ use crate::api_keys::secret::KeyId;
 use crate::api_keys::{self, ApiKey};
 use crate::app::App;
 use crate::bounds::LONGEST_NAME;
-use crate::http::Context;
+use crate::context::Context;
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::members;
 use crate::page::Page;
@@ -141,7 +141,7 @@ pub async fn list_members(
     slug_or_id: &str,
     after: i64,
     limit: u32,
-) -> Result<Listed<members::Shown>, OperatorError> {
+) -> Result<Listed<members::MemberResponse>, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
     let page = Page { after: after.max(0), limit: limit.into() };
     let rows = app
@@ -150,7 +150,7 @@ pub async fn list_members(
             members::list(tx, workspace, page).map_err(OperatorError::from)
         })
         .await?;
-    Ok(Listed::of(rows, page, |member| member.seat, members::Shown::from))
+    Ok(Listed::of(rows, page, |member| member.seat, members::MemberResponse::from))
 }
 
 /// A membership that was ended.
@@ -160,7 +160,7 @@ pub struct Removed {
     pub workspace_id: WorkspaceId,
     /// The former member, as lists show it.
     #[serde(flatten)]
-    pub member: members::Shown,
+    pub member: members::MemberResponse,
 }
 
 /// Ends a membership and the keys that spoke for it in this workspace.

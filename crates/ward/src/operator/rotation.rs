@@ -7,7 +7,7 @@ use ward_db::{Timestamp, Tx};
 use super::OperatorError;
 use crate::app::App;
 use crate::error::ApiError;
-use crate::http::idempotency;
+use crate::gate::idempotency;
 use crate::ids::WorkspaceId;
 use crate::integrations;
 use crate::twilio;

@@ -9,8 +9,9 @@ use ward_db::Tx;
 
 use super::OperatorError;
 use crate::app::App;
+use crate::context::Context;
 use crate::error::ApiError;
-use crate::http::{Context, idempotency};
+use crate::gate::idempotency;
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::integrations::{self, SecretAt};
 use crate::twilio;

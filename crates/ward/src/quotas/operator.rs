@@ -8,8 +8,8 @@ pub use super::api::Line;
 use super::{Quota, store};
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
+use crate::context::Context;
 use crate::error::ApiError;
-use crate::http::Context;
 use crate::ids::WorkspaceId;
 use crate::workspaces::{self, operator as found};
 

@@ -12,7 +12,7 @@ use crate::api_keys;
 use crate::app::App;
 use crate::audit::{self, Actor};
 use crate::error::ApiError;
-use crate::http::caller::{Entry, Held};
+use crate::gate::{Entry, Held};
 use crate::ids::CredentialId;
 use crate::phone;
 use crate::workspaces;

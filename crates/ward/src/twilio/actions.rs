@@ -10,9 +10,9 @@ use super::{Account, secondary_token_place, store, token_place};
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
 use crate::calls::{Decision, Report, Reporter, actions as calls};
+use crate::context::Context;
 use crate::error::ApiError;
-use crate::http::Context;
-use crate::http::caller::{Entry, Held};
+use crate::gate::{Entry, Held};
 use crate::ids::WorkspaceId;
 use crate::{vault, workspaces};
 

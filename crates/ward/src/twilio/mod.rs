@@ -11,8 +11,8 @@ use serde_json::json;
 use ward_db::{Error, Timestamp, Tx};
 
 use crate::audit::{self, Actor, Event};
+use crate::context::Context;
 use crate::error::ApiError;
-use crate::http::Context;
 use crate::ids::WorkspaceId;
 use crate::vault::{Resealed, SealedRow, Vault};
 use crate::workspaces;

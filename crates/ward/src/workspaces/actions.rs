@@ -7,18 +7,19 @@ use serde_json::{Map, Value, json};
 use ward_contract::validate::{Json, Loc, Problem};
 use ward_db::{Timestamp, Tx, Uuid};
 
-use super::api::Provisioned;
 use super::store::Counted;
+use super::wire::ProvisionResponse;
 use super::{State, Workspace, event, store};
 use crate::access::Role;
+use crate::address::bucket;
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
+use crate::context::Context;
 use crate::endings::{self, AT_ONCE, Ending};
 use crate::error::ApiError;
-use crate::http::caller::{Entry, Held};
-use crate::http::idempotency::{Repeat, Secrecy};
-use crate::http::limits;
-use crate::http::{Context, Reply};
+use crate::gate::idempotency::{Repeat, Secrecy};
+use crate::gate::{Entry, Held};
+use crate::http::Reply;
 use crate::identity::{self, PrincipalKind};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::integrations;
@@ -118,7 +119,7 @@ pub async fn bootstrap(
         address: app
             .rates
             .as_ref()
-            .map(|_| (limits::bucket(context.address).to_string(), app.config.unclaimed_per_address)),
+            .map(|_| (bucket(context.address).to_string(), app.config.unclaimed_per_address)),
     };
     let lapses_at = context.now.saturating_add(app.config.unclaimed_lifetime);
     app.db
@@ -339,7 +340,7 @@ pub async fn provision(app: &Arc<App>, entry: Entry, repeat: Repeat) -> Result<R
                         event(&entry.context, Actor::of(&caller), "workspace.provision", &workspace, what),
                     )?;
                 }
-                Ok(Provisioned { workspace })
+                Ok(ProvisionResponse { workspace })
             })
         })
         .await

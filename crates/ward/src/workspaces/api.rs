@@ -1,16 +1,16 @@
 //! The JSON routes of workspaces.
 
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use subtle::ConstantTimeEq;
 
 use super::actions::{self, Confirmation, NewWorkspace};
 use super::environment::{self, Conversion};
-use super::{Workspace, store};
+use super::store;
 use crate::config::Bootstrap;
 use crate::error::ApiError;
-use crate::http::caller::{Entry, bearer_text};
-use crate::http::idempotency::Repeat;
+use crate::gate::idempotency::Repeat;
+use crate::gate::{Entry, bearer_text};
 use crate::http::{Call, Reply};
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
 
@@ -77,13 +77,6 @@ pub async fn get(call: Call) -> Result<Reply, ApiError> {
 pub async fn update(mut call: Call) -> Result<Reply, ApiError> {
     let (entry, sent) = call.enter_with_body().await?;
     Reply::ok(&actions::update(&call.app, entry, sent.value).await?)
-}
-
-/// `ProvisionResponse`
-#[derive(Serialize)]
-pub struct Provisioned {
-    /// The workspace after the operation.
-    pub workspace: Workspace,
 }
 
 /// `provision-workspace`

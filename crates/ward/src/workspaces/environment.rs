@@ -11,9 +11,9 @@ use super::{Workspace, event, store};
 use crate::app::App;
 use crate::audit::{self, Actor};
 use crate::error::ApiError;
+use crate::gate::idempotency::{Repeat, Secrecy};
+use crate::gate::{Entry, Held};
 use crate::http::Reply;
-use crate::http::caller::{Entry, Held};
-use crate::http::idempotency::{Repeat, Secrecy};
 use crate::ids::WorkspaceId;
 use crate::{calls, deliveries, integrations, test_callers};
 

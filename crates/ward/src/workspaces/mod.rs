@@ -5,13 +5,14 @@ pub mod api;
 pub mod environment;
 pub mod operator;
 mod store;
+mod wire;
 
 use serde::Serialize;
 use serde_json::Value;
 use ward_db::Timestamp;
 
 use crate::audit::{Actor, Event};
-use crate::http::Context;
+use crate::context::Context;
 use crate::ids::WorkspaceId;
 use crate::quotas::Overrides;
 

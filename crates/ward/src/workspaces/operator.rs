@@ -10,9 +10,9 @@ use super::actions::{self, NewWorkspace, change_lists, touch};
 use super::{State, Workspace, event, store};
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
+use crate::context::Context;
 use crate::deliveries;
 use crate::error::ApiError;
-use crate::http::Context;
 use crate::ids::WorkspaceId;
 
 /// A workspace with its state, which only the operator gets.

@@ -246,7 +246,7 @@ async fn a_workspace_of_many_members_is_archived_and_restored_at_once_and_as_che
         assert_eq!(shared.server.count(listed).await, 1);
 
         let id = ward::ids::WorkspaceId::of_path(&shared.id);
-        let context = ward::http::Context::of_operator(shared.server.clock.now());
+        let context = ward::context::Context::of_operator(shared.server.clock.now());
         let restoring = shared.server.app.db.write("test.restore", move |tx| restore(tx, &context, id));
         let (restored, restoring) = shared.server.costs(restoring).await;
         assert!(restored.unwrap());

@@ -1,6 +1,6 @@
 //! A database of older Wards, with their data, becomes equal to a new one.
 
-use ward::app::{MIGRATIONS, VERSION};
+use ward::schema::{MIGRATIONS, VERSION};
 use ward_db::{Db, Error, Options};
 use ward_test::{Engine, both};
 use ward_test_db::postgres::{Database, shared};

@@ -12,9 +12,9 @@ use super::super::{self as audit, Actor, Event};
 use super::{Export, MOST_ROWS, State, store};
 use crate::app::App;
 use crate::error::ApiError;
+use crate::gate::idempotency::{Repeat, Secrecy};
+use crate::gate::{Entry, Held};
 use crate::http::Reply;
-use crate::http::caller::{Entry, Held};
-use crate::http::idempotency::{Repeat, Secrecy};
 use crate::ids::ExportId;
 use crate::scan::{self, Wanted};
 

@@ -9,7 +9,7 @@ use ward_db::Timestamp;
 use super::actions::{self, NewExport};
 use super::{Export, State, named_by, store};
 use crate::error::ApiError;
-use crate::http::idempotency::Repeat;
+use crate::gate::idempotency::Repeat;
 use crate::http::{Call, Reply};
 use crate::ids::ExportId;
 

@@ -1,4 +1,4 @@
-use super::super::settings::HIDDEN;
+use super::super::setting::HIDDEN;
 use super::*;
 
 /// Resolves `file` (as `ward.toml`), variables and flags.

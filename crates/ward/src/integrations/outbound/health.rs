@@ -9,13 +9,14 @@ use tokio::time::{Duration, Instant};
 use ward_db::{Timestamp, Tx};
 use ward_ehr::health::{Checked, Health, Probe, Target};
 
+use super::client::CHECK_TIME;
 use super::credentials::{Keys, own_auth};
-use super::{CHECK_TIME, StoredConnection, headers, milliseconds, stored_connection};
+use super::{StoredConnection, headers, milliseconds, stored_connection};
 use crate::app::App;
 use crate::error::ApiError;
+use crate::gate::idempotency::{Begun, Repeat};
+use crate::gate::{Entry, Held};
 use crate::http::Reply;
-use crate::http::caller::{Entry, Held};
-use crate::http::idempotency::{Begun, Repeat};
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::integrations::{AuthConfig, Endpoint, Integration, Protocol, actions, own_base_url, store};
 use crate::shares::Holder;

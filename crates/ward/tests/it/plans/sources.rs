@@ -54,7 +54,7 @@ fn find(folder: &Path, files: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             find(&path, files);
-        } else if ["store.rs", "deliveries/outbox.rs", "http/idempotency.rs"]
+        } else if ["store.rs", "deliveries/outbox.rs", "gate/idempotency.rs"]
             .iter()
             .any(|end| path.ends_with(end))
         {

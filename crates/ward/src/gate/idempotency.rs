@@ -18,11 +18,10 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use ward_db::{Error, Timestamp, Tx, Value};
 
-use super::{Call, Reply};
 use crate::api_keys;
 use crate::api_keys::secret::SecretHash;
 use crate::error::ApiError;
-use crate::http::caller;
+use crate::http::{Call, Reply};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::quotas::{self, Change, Limits};
 use crate::vault::{self, Resealed, SealedRow, Vault, VaultError};
@@ -425,7 +424,7 @@ impl Ended {
     /// `Idempotency-Key`. A client whose connection broke before the answer has nothing else left. `None`
     /// if there is none, or if the secret in that answer has ended as well.
     pub async fn find(call: &Call) -> Result<Option<Self>, ApiError> {
-        let (Ok(Some(key)), Some(presented)) = (read_key(call, false), caller::bearer(call)) else {
+        let (Ok(Some(key)), Some(presented)) = (read_key(call, false), super::bearer(call)) else {
             return Ok(None);
         };
         let now = call.context.now;

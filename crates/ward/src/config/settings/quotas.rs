@@ -1,7 +1,7 @@
 //! The settings of quotas: the limits of a workspace for which the operator set no other.
 
-use super::settings::Setting;
-use super::value::number;
+use crate::config::setting::Setting;
+use crate::config::value::number;
 use crate::quotas::Quota;
 
 macro_rules! quota {

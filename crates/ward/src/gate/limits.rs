@@ -9,22 +9,20 @@
 //! small share of their own ([`ClientRates::look_up_share`]).
 
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-use ipnet::IpNet;
 use quick_cache::sync::Cache;
-use ward_db::Timestamp;
 
+use crate::address::bucket;
 use crate::config::{Rate, Rates};
+use crate::context::RateState;
 use crate::ids::WorkspaceId;
 use crate::shares::{self, Full, Holder, Share, Shares};
 
 const NANOS: u64 = 1_000_000_000;
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Look-ups in progress for addresses and workspaces that have used up their failures. A waiting request
 /// costs no more than its connection, so the queue has room for every request that one address can have
@@ -127,28 +125,6 @@ struct KeyedRate<K> {
     full_again: Cache<K, Arc<AtomicU64>>,
 }
 
-/// The remaining tokens of a rate for one key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RateState {
-    limit: u64,
-    remaining: u64,
-    /// Seconds until a refused client may retry, or until the bucket is full.
-    pub reset_seconds: u64,
-}
-
-impl RateState {
-    /// Writes `x-ratelimit-limit`, `-remaining` and `-reset` (Unix seconds).
-    pub fn write_to(self, headers: &mut HeaderMap, now: Timestamp) {
-        let now = u64::try_from(now.micros()).unwrap_or(0).div_ceil(1_000_000);
-        headers.insert(HeaderName::from_static("x-ratelimit-limit"), HeaderValue::from(self.limit));
-        headers.insert(HeaderName::from_static("x-ratelimit-remaining"), HeaderValue::from(self.remaining));
-        headers.insert(
-            HeaderName::from_static("x-ratelimit-reset"),
-            HeaderValue::from(now.saturating_add(self.reset_seconds)),
-        );
-    }
-}
-
 impl<K: Hash + Eq + Clone> KeyedRate<K> {
     fn new(rate: Rate, keys: usize) -> Self {
         Self {
@@ -215,48 +191,6 @@ impl<K: Hash + Eq + Clone> KeyedRate<K> {
     }
 }
 
-/// The address that rates count. One customer's IPv6 addresses share a /64, so that is counted.
-pub fn bucket(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
-/// The client's address: the peer, or behind a trusted proxy the right-most `x-forwarded-for` entry that is
-/// not a trusted proxy. An entry that is not an address ends the search, because a trusted proxy did not
-/// write the entries to its left.
-pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
-    let mut client = peer.to_canonical();
-    if trusted.is_empty() {
-        return client;
-    }
-    for line in headers.get_all(FORWARDED_FOR).iter().rev() {
-        let Ok(line) = line.to_str() else { return client };
-        for entry in line.rsplit(',') {
-            if !is_trusted(&client) {
-                return client;
-            }
-            let Some(address) = parse_entry(entry.trim()) else { return client };
-            client = address;
-        }
-    }
-    client
-}
-
-/// Parses `1.2.3.4`, `1.2.3.4:56`, `::1`, `[::1]` or `[::1]:56`.
-fn parse_entry(entry: &str) -> Option<IpAddr> {
-    let address = entry
-        .parse::<IpAddr>()
-        .or_else(|_| entry.parse::<std::net::SocketAddr>().map(|socket| socket.ip()))
-        .or_else(|_| entry.trim_start_matches('[').trim_end_matches(']').parse());
-    address.ok().map(|address| address.to_canonical())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,31 +239,5 @@ mod tests {
             let _ = rate.charge_at(&IpAddr::from(last.to_be_bytes()), 0);
         }
         assert!(rate.full_again.len() <= 100, "{}", rate.full_again.len());
-    }
-
-    #[test]
-    fn ipv6_neighbours_share_a_bucket() {
-        let of = |text: &str| bucket(text.parse().unwrap());
-        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
-        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
-        assert_eq!(bucket("::ffff:192.0.2.1".parse().unwrap()), ONE);
-    }
-
-    #[test]
-    fn only_trusted_proxies_are_believed() {
-        let trusted = ["10.0.0.0/8".parse().unwrap()];
-        let with = |value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(FORWARDED_FOR, HeaderValue::from_static(value));
-            headers
-        };
-        let proxy: IpAddr = "10.0.0.1".parse().unwrap();
-        assert_eq!(client_address(OTHER, &with("192.0.2.1"), &trusted), OTHER);
-        assert_eq!(client_address(proxy, &with("192.0.2.1"), &trusted), ONE);
-        assert_eq!(client_address(proxy, &with("192.0.2.1"), &[]), proxy);
-        assert_eq!(client_address(proxy, &with("203.0.113.9, 192.0.2.1, 10.1.1.1"), &trusted), ONE);
-        assert_eq!(client_address(proxy, &with("192.0.2.1:443"), &trusted), ONE);
-        assert_eq!(client_address(proxy, &with("spoofed"), &trusted), proxy);
-        assert_eq!(client_address(proxy, &HeaderMap::new(), &trusted), proxy);
     }
 }

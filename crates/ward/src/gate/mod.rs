@@ -8,8 +8,11 @@
 //! was just revoked, or a workspace that was just archived, decides. Both use the same single query,
 //! whatever the outcome.
 
+mod enter;
+pub mod idempotency;
+pub mod limits;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use subtle::ConstantTimeEq;
@@ -17,106 +20,30 @@ use ward_contract::Access;
 use ward_db::{Deadline, Timestamp, Tx};
 
 use crate::access::{Permission, Reach, Role};
-use crate::api_keys::secret::{KeyId, Presented, SecretHash};
+use crate::api_keys::secret::{Presented, SecretHash};
 use crate::api_keys::{self, KeyRecord};
 use crate::app::App;
 use crate::audit::refusals::Refusal;
+use crate::context::Context;
 use crate::error::ApiError;
-use crate::http::{Call, Context};
+use crate::http::Call;
 use crate::identity::token::{self, Verified};
-use crate::identity::{self, PrincipalKind};
-use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
+use crate::identity::{self, Caller, Credential};
+use crate::ids::WorkspaceId;
 use crate::quotas::{self, Quota};
 use crate::shares::{Holder, Share};
 use crate::workspaces::{self, AsMember, Workspace};
-
-/// How long before its expiry a key's answers carry a warning.
-const WARN_BEFORE: Duration = Duration::from_hours(336);
-
-/// Whether answers to a key with this expiry carry a warning.
-pub fn expires_soon(expires: Timestamp, now: Timestamp) -> bool {
-    expires < now.saturating_add(WARN_BEFORE)
-}
-
-/// An authenticated caller and its credential.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    /// The credential that the request presented.
-    pub credential: Credential,
-    /// The principal that the credential speaks for.
-    pub principal: PrincipalId,
-    /// Whether the principal is a user or a service.
-    pub kind: PrincipalKind,
-    /// The authority of the credential itself, before any membership bounds it.
-    pub reach: Reach,
-    /// Whether the principal has a row. The subject of a token gets one with its first write.
-    pub exists: bool,
-}
-
-/// The credential of a request, already verified.
-#[derive(Clone, Debug)]
-pub enum Credential {
-    /// An API key.
-    Key(KeyUsed),
-    /// An access token of a configured issuer.
-    Token(Arc<Verified>),
-}
-
-/// The API key of a request.
-#[derive(Clone, Debug)]
-pub struct KeyUsed {
-    /// The id of the key as a credential.
-    pub id: CredentialId,
-    /// The public part of the key.
-    pub key_id: KeyId,
-    /// The name that lists show.
-    pub name: Option<String>,
-    /// The workspace that the key belongs to.
-    pub home: WorkspaceId,
-    /// The timestamp from which the key is refused.
-    pub expires_at: Timestamp,
-    /// The timestamp since which the key has the presented secret.
-    pub since: Timestamp,
-}
-
-impl Caller {
-    /// The API key, if the credential is one.
-    pub fn key(&self) -> Option<&KeyUsed> {
-        match &self.credential {
-            Credential::Key(key) => Some(key),
-            Credential::Token(_) => None,
-        }
-    }
-
-    /// The access token, if the credential is one.
-    pub fn token(&self) -> Option<&Arc<Verified>> {
-        match &self.credential {
-            Credential::Key(_) => None,
-            Credential::Token(token) => Some(token),
-        }
-    }
-
-    /// The end of something that should last until `end`: no later than the key that creates it.
-    pub fn end_of_what_it_makes(&self, end: Timestamp) -> Timestamp {
-        self.key().map_or(end, |key| end.min(key.expires_at))
-    }
-
-    /// The workspace from the viewpoint of this caller, with its role.
-    fn sees(&self, (workspace, role): AsMember) -> Seen {
-        Seen { workspace, reach: self.reach.within(Reach::whole(role)) }
-    }
-
-    /// The contract's `*_credential_id`; `None` for tokens.
-    pub fn credential_id(&self) -> Option<CredentialId> {
-        self.key().map(|key| key.id)
-    }
-}
 
 /// The content of a bearer before any query.
 #[derive(Clone)]
 enum Proof {
     Key(Presented),
     Token(Arc<Verified>),
+}
+
+/// The workspace as this caller sees it, who is a member in that role.
+fn seen_by(caller: &Caller, (workspace, role): AsMember) -> Seen {
+    Seen { workspace, reach: caller.reach.within(Reach::whole(role)) }
 }
 
 /// A workspace from the viewpoint of a member.
@@ -426,7 +353,7 @@ fn recognize_token(
     }
     let credential = Credential::Token(token.clone());
     let caller = Caller { principal, kind, reach: Reach::whole(Role::Owner), exists, credential };
-    let seen = membership.map(|membership| caller.sees(membership));
+    let seen = membership.map(|membership| seen_by(&caller, membership));
     Ok(Ok((caller, seen)))
 }
 
@@ -459,7 +386,7 @@ fn recognize_key(
         return Ok(Err(Refused::Known { record: Box::new(record), reason }));
     }
     let caller = record.into_caller(presented.key_id);
-    let seen = membership.map(|membership| caller.sees(membership));
+    let seen = membership.map(|membership| seen_by(&caller, membership));
     Ok(Ok((caller, seen)))
 }
 

@@ -1,0 +1,162 @@
+//! One row of a result, and how its columns become values again.
+
+use rusqlite::types::ValueRef;
+use uuid::Uuid;
+
+use crate::Error;
+use crate::postgres::{Cell as Native, cell};
+use crate::value::{Json, Timestamp};
+
+/// One row of a result, valid while its mapping function runs. Columns are counted from 0.
+pub struct Row<'r>(pub(crate) RowOf<'r>);
+
+pub(crate) enum RowOf<'r> {
+    Sqlite(&'r rusqlite::Row<'r>),
+    Postgres(&'r tokio_postgres::Row),
+}
+
+impl Row<'_> {
+    /// Column `index` as a `T`; [`ErrorKind::Decode`] when the column is missing or holds something else.
+    pub fn get<T: FromColumn>(&self, index: usize) -> Result<T, Error> {
+        T::from_column(self, index)
+    }
+
+    /// Column `index` as text borrowed from the row, which allocates nothing.
+    pub fn text(&self, index: usize) -> Result<&str, Error> {
+        text_column(self, index)
+    }
+}
+
+impl<'r> From<&'r tokio_postgres::Row> for Row<'r> {
+    fn from(row: &'r tokio_postgres::Row) -> Self {
+        Self(RowOf::Postgres(row))
+    }
+}
+
+/// A type that a column can be read as. A column that holds another type gives an error of kind
+/// [`Decode`](crate::ErrorKind::Decode), never a conversion.
+pub trait FromColumn: Sized {
+    /// Reads column `index`, counted from 0, of `row`.
+    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error>;
+}
+
+/// A column's value as its engine holds it.
+enum Cell<'r> {
+    Sqlite(ValueRef<'r>),
+    Postgres(Native<'r>),
+}
+
+impl<'r> Cell<'r> {
+    fn of(row: &'r Row<'_>, index: usize) -> Result<Self, Error> {
+        match &row.0 {
+            RowOf::Sqlite(row) => row
+                .get_ref(index)
+                .map(Self::Sqlite)
+                .map_err(|_| Error::decode(index, "a column of the row", "missing")),
+            RowOf::Postgres(row) => cell(row, index).map(Self::Postgres),
+        }
+    }
+
+    fn is_not<T>(&self, index: usize, wanted: &str) -> Result<T, Error> {
+        let found = match self {
+            Self::Sqlite(ValueRef::Null) => "null",
+            Self::Sqlite(ValueRef::Integer(_)) => "an integer of another range",
+            Self::Sqlite(ValueRef::Real(_)) => "a real number",
+            Self::Sqlite(ValueRef::Text(_)) => "text of another form",
+            Self::Sqlite(ValueRef::Blob(_)) => "bytes of another length",
+            Self::Postgres(cell) => cell.name(),
+        };
+        Err(Error::decode(index, wanted, found))
+    }
+}
+
+/// Column `index` as text borrowed from the row.
+fn text_column<'r>(row: &'r Row<'_>, index: usize) -> Result<&'r str, Error> {
+    match Cell::of(row, index)? {
+        Cell::Sqlite(cell @ ValueRef::Text(_)) => {
+            cell.as_str().or_else(|_| Cell::Sqlite(cell).is_not(index, "text"))
+        }
+        Cell::Postgres(Native::Text(text)) => Ok(text),
+        other => other.is_not(index, "text"),
+    }
+}
+
+impl FromColumn for bool {
+    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
+        match Cell::of(row, index)? {
+            Cell::Sqlite(ValueRef::Integer(0)) => Ok(false),
+            Cell::Sqlite(ValueRef::Integer(1)) => Ok(true),
+            Cell::Postgres(Native::Bool(flag)) => Ok(flag),
+            other => other.is_not(index, "a boolean"),
+        }
+    }
+}
+
+impl FromColumn for i64 {
+    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
+        match Cell::of(row, index)? {
+            Cell::Sqlite(ValueRef::Integer(number)) | Cell::Postgres(Native::Int(number)) => Ok(number),
+            other => other.is_not(index, "an integer"),
+        }
+    }
+}
+
+impl FromColumn for String {
+    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
+        text_column(row, index).map(str::to_owned)
+    }
+}
+
+impl FromColumn for Uuid {
+    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
+        match Cell::of(row, index)? {
+            Cell::Postgres(Native::Uuid(id)) => Ok(id),
+            Cell::Sqlite(cell @ ValueRef::Blob(bytes)) => {
+                Self::from_slice(bytes).or_else(|_| Cell::Sqlite(cell).is_not(index, "a UUID"))
+            }
+            other => other.is_not(index, "a UUID"),
+        }
+    }
+}
+
+impl FromColumn for Timestamp {
+    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
+        match Cell::of(row, index)? {
+            Cell::Postgres(Native::Time(time)) => Ok(time),
+            Cell::Sqlite(ValueRef::Integer(micros))
+                if (Self::MIN.micros()..=Self::MAX.micros()).contains(&micros) =>
+            {
+                Ok(Self::from_micros(micros))
+            }
+            other => other.is_not(index, "a time"),
+        }
+    }
+}
+
+impl FromColumn for Json {
+    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
+        match Cell::of(row, index)? {
+            Cell::Postgres(Native::Json(text)) => Ok(Self(text.to_owned())),
+            Cell::Postgres(other) => Cell::Postgres(other).is_not(index, "JSON"),
+            Cell::Sqlite(_) => text_column(row, index).map(|text| Self(text.to_owned())),
+        }
+    }
+}
+
+impl FromColumn for Vec<u8> {
+    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
+        match Cell::of(row, index)? {
+            Cell::Sqlite(ValueRef::Blob(bytes)) | Cell::Postgres(Native::Bytes(bytes)) => Ok(bytes.to_vec()),
+            other => other.is_not(index, "bytes"),
+        }
+    }
+}
+
+impl<T: FromColumn> FromColumn for Option<T> {
+    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
+        match Cell::of(row, index)? {
+            Cell::Sqlite(ValueRef::Null) | Cell::Postgres(Native::Null) => Ok(None),
+            _ => T::from_column(row, index).map(Some),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! One setting: its names, its help, how its value is read and shown.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use super::Config;
+use super::draft::Draft;
+use super::value::Read;
+
+/// One setting: its names, its help text, its parser and its display.
+#[derive(Debug)]
+pub struct Setting {
+    /// The key in the file. The variable is `WARD_` and the key in capitals; the flag has dashes.
+    pub key: &'static str,
+    /// The chapter in the documentation and in `--help`.
+    pub chapter: &'static str,
+    /// The placeholder for the value in help texts.
+    pub form: &'static str,
+    /// The effect, in one or two sentences.
+    pub help: &'static str,
+    /// Whether the value is a secret. Secrets are never shown and have no flag, because a process list
+    /// shows flags to every user of the machine.
+    pub secret: bool,
+    /// Parses a value into the draft.
+    pub(super) apply: fn(&mut Draft, &str) -> Read<()>,
+    /// The value in force, as it would be written; empty when there is none.
+    pub(super) show: fn(&Config) -> String,
+}
+
+impl Setting {
+    /// The name of the environment variable.
+    pub fn variable(&self) -> String {
+        format!("WARD_{}", self.key.to_ascii_uppercase())
+    }
+
+    /// The flag, without its two dashes; `None` for secrets.
+    pub fn flag(&self) -> Option<String> {
+        (!self.secret).then(|| self.key.replace('_', "-"))
+    }
+
+    /// The default as it would be written; empty when there is none.
+    pub fn default_text(&self) -> String {
+        match self.key {
+            // This default depends on `database`.
+            "master_key_file" => String::new(),
+            _ => (self.show)(&Config::default()),
+        }
+    }
+}
+
+/// The text that replaces a secret.
+pub const HIDDEN: &str = "**********";
+
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const TENTH: Duration = Duration::from_millis(100);
+pub(super) const HOUR: Duration = Duration::from_hours(1);
+
+pub(super) fn path(text: &str) -> Read<PathBuf> {
+    nonempty(text).map(PathBuf::from)
+}
+
+/// Decodes 32 bytes from base64. The error never repeats the text.
+pub(super) fn key_bytes(text: &str) -> Read<Zeroizing<[u8; 32]>> {
+    let wrong = || "must be 32 bytes in base64 (44 characters)".to_owned();
+    let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| wrong())?);
+    let mut key = Zeroizing::new([0; 32]);
+    if bytes.len() != key.len() {
+        return Err(wrong());
+    }
+    key.copy_from_slice(&bytes);
+    Ok(key)
+}
+
+pub(super) fn nonempty(text: &str) -> Read<String> {
+    let text = text.trim();
+    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
+}

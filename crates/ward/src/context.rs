@@ -1,0 +1,115 @@
+//! What all steps of one request share: its id, its client, its time.
+
+use std::net::IpAddr;
+use std::sync::OnceLock;
+
+use http::header::USER_AGENT;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use ipnet::IpNet;
+use uuid::Uuid;
+use ward_db::Timestamp;
+use ward_server::Peer;
+
+use crate::address::{bucket, client_address};
+use crate::shares::Holder;
+
+/// Identifies a request in its answer, its log lines and its audit events.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Bytes of a `user-agent` header that are kept.
+const USER_AGENT_KEPT: usize = 256;
+
+/// The context that all steps of one request share.
+#[derive(Debug)]
+pub struct Context {
+    /// The request's id: the client's own, if it sent a usable one.
+    pub request_id: String,
+    /// The client's address, as determined by [`limits::client_address`].
+    pub address: IpAddr,
+    /// The `user-agent` header, cut to a bounded length.
+    pub user_agent: Option<String>,
+    /// The arrival of the request.
+    pub now: Timestamp,
+    /// The expiry of the caller's key, once there is a caller.
+    pub(crate) key_expires: OnceLock<Timestamp>,
+    /// The state of the rate that the request was charged to, if it was.
+    pub(crate) rate: OnceLock<RateState>,
+}
+
+impl Context {
+    /// The context of an operation on the command line.
+    pub fn of_operator(now: Timestamp) -> Self {
+        Self {
+            request_id: Uuid::now_v7().to_string(),
+            address: IpAddr::from([127, 0, 0, 1]),
+            user_agent: Some(concat!("ward/", env!("CARGO_PKG_VERSION")).to_owned()),
+            now,
+            key_expires: OnceLock::new(),
+            rate: OnceLock::new(),
+        }
+    }
+
+    /// The context of an action of Ward's own when a time has come, such as a lapse.
+    pub fn of_time(now: Timestamp) -> Self {
+        Self { user_agent: None, ..Self::of_operator(now) }
+    }
+
+    /// The holder whose share of a pool pays for a request without a workspace: its address.
+    pub fn holder(&self) -> Holder {
+        Holder::Address(bucket(self.address))
+    }
+
+    /// The context of a request that came in `now`, through these trusted proxies if any.
+    pub(crate) fn of_request(parts: &Parts, trusted_proxies: &[IpNet], now: Timestamp) -> Self {
+        let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+        Self {
+            request_id: request_id(&parts.headers),
+            address: client_address(peer, &parts.headers, trusted_proxies),
+            user_agent: user_agent(&parts.headers),
+            now,
+            key_expires: OnceLock::new(),
+            rate: OnceLock::new(),
+        }
+    }
+}
+
+/// A client's id is accepted if it is the only one and cannot harm a log line or a header.
+pub(crate) fn request_id(headers: &HeaderMap) -> String {
+    let mut given = headers.get_all(REQUEST_ID).iter();
+    let only = given.next().filter(|_| given.next().is_none());
+    only.and_then(|value| value.to_str().ok())
+        .filter(|id| (1..=128).contains(&id.len()))
+        .filter(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)))
+        .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+fn user_agent(headers: &HeaderMap) -> Option<String> {
+    let text = String::from_utf8_lossy(headers.get(USER_AGENT)?.as_bytes()).replace('\0', "");
+    let mut end = text.len().min(USER_AGENT_KEPT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    Some(text[..end].to_owned())
+}
+
+/// The remaining tokens of a rate for one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateState {
+    pub(crate) limit: u64,
+    pub(crate) remaining: u64,
+    /// Seconds until a refused client may retry, or until the bucket is full.
+    pub reset_seconds: u64,
+}
+
+impl RateState {
+    /// Writes `x-ratelimit-limit`, `-remaining` and `-reset` (Unix seconds).
+    pub fn write_to(self, headers: &mut HeaderMap, now: Timestamp) {
+        let now = u64::try_from(now.micros()).unwrap_or(0).div_ceil(1_000_000);
+        headers.insert(HeaderName::from_static("x-ratelimit-limit"), HeaderValue::from(self.limit));
+        headers.insert(HeaderName::from_static("x-ratelimit-remaining"), HeaderValue::from(self.remaining));
+        headers.insert(
+            HeaderName::from_static("x-ratelimit-reset"),
+            HeaderValue::from(now.saturating_add(self.reset_seconds)),
+        );
+    }
+}

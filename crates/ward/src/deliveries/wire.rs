@@ -1,0 +1,93 @@
+//! Deliveries and queues as the contract shows them.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use ward_db::Timestamp;
+
+use crate::ids::{CallId, DeliveryId, IntegrationId};
+
+/// `DeliveryResponse`
+#[derive(Serialize)]
+pub struct DeliveryResponse {
+    /// Its id.
+    pub id: DeliveryId,
+    /// The integration that receives the call.
+    pub integration_id: IntegrationId,
+    /// The call.
+    pub call_id: CallId,
+    /// The provider's id of the call.
+    pub call_sid: String,
+    /// The direction of the call: `inbound` or `outbound`.
+    pub direction: String,
+    /// How far it has come.
+    pub state: &'static str,
+    /// The reason for the state, as one word.
+    pub reason: Option<String>,
+    /// The number of attempts so far.
+    pub attempt_count: i64,
+    /// Whether an attempt may have arrived, so that the next one searches the EHR first.
+    pub maybe_sent: bool,
+    /// The time of the next attempt; `None` if none is planned.
+    pub next_attempt_at: Option<Timestamp>,
+    /// The location of its resource in the EHR.
+    pub location: Option<String>,
+    /// The EHR's last answer.
+    pub outcome: Option<Box<RawValue>>,
+    /// When it became owed.
+    pub created_at: Timestamp,
+    /// The timestamp of its last final state.
+    pub settled_at: Option<Timestamp>,
+    /// The position in the list.
+    #[serde(skip)]
+    pub position: i64,
+}
+
+/// `DeliveryAttempt`
+#[derive(Serialize)]
+pub struct DeliveryAttempt {
+    /// Which try, from 1.
+    pub number: i64,
+    /// The outcome, as one word.
+    pub outcome: String,
+    /// The HTTP status, if there was an answer.
+    pub status: Option<i64>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// What the EHR said.
+    pub detail: Option<Box<RawValue>>,
+}
+
+/// `IntegrationSyncStatus`
+#[derive(Debug, Serialize)]
+pub struct IntegrationSyncStatus {
+    /// The integration.
+    pub integration_id: IntegrationId,
+    /// The name; null if the integration was deleted.
+    pub name: Option<String>,
+    /// Whether its deliveries are paused.
+    pub held: bool,
+    /// The cause: `operator`, `unauthorized` or `misconfigured`.
+    pub held_because: Option<String>,
+    /// Since when.
+    pub held_at: Option<Timestamp>,
+    /// The reason why the queue waits, as one word.
+    pub waits_because: Option<String>,
+    /// The time of the next attempt; null if none is planned.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Failures in a row.
+    pub failures_in_a_row: i64,
+    /// The timestamp of the last successful delivery.
+    pub last_success_at: Option<Timestamp>,
+    /// Deliveries that wait or are being sent.
+    pub pending: i64,
+    /// The timestamp at which the oldest of them was queued.
+    pub oldest_pending_at: Option<Timestamp>,
+    /// Deliveries that are held individually.
+    pub held_deliveries: i64,
+    /// Dead letters.
+    pub failed: i64,
+    /// Deliveries that arrived in the EHR.
+    pub synced: i64,
+}

@@ -1,0 +1,80 @@
+//! Who calls, and with which credential.
+
+use std::sync::Arc;
+
+use ward_db::Timestamp;
+
+use super::PrincipalKind;
+use super::token::Verified;
+use crate::access::Reach;
+use crate::api_keys::secret::KeyId;
+use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
+
+/// An authenticated caller and its credential.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The credential that the request presented.
+    pub credential: Credential,
+    /// Who it is.
+    pub principal: PrincipalId,
+    /// Whether the principal is a user or a service.
+    pub kind: PrincipalKind,
+    /// The authority of the credential itself, before any membership bounds it.
+    pub reach: Reach,
+    /// Whether the principal has a row. The subject of a token gets one with its first write.
+    pub exists: bool,
+}
+
+/// The credential of a request, already verified.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// An API key.
+    Key(KeyUsed),
+    /// An access token.
+    Token(Arc<Verified>),
+}
+
+/// The key of a call.
+#[derive(Clone, Debug)]
+pub struct KeyUsed {
+    /// The id of the key as a credential.
+    pub id: CredentialId,
+    /// Its public part.
+    pub key_id: KeyId,
+    /// What it is called.
+    pub name: Option<String>,
+    /// The workspace that the key belongs to.
+    pub home: WorkspaceId,
+    /// When it expires.
+    pub expires_at: Timestamp,
+    /// The timestamp since which the key has the presented secret.
+    pub since: Timestamp,
+}
+
+impl Caller {
+    /// The API key, if the credential is one.
+    pub fn key(&self) -> Option<&KeyUsed> {
+        match &self.credential {
+            Credential::Key(key) => Some(key),
+            Credential::Token(_) => None,
+        }
+    }
+
+    /// The access token, if the credential is one.
+    pub fn token(&self) -> Option<&Arc<Verified>> {
+        match &self.credential {
+            Credential::Key(_) => None,
+            Credential::Token(token) => Some(token),
+        }
+    }
+
+    /// The end of something that should last until `end`: no later than the key that creates it.
+    pub fn end_of_what_it_makes(&self, end: Timestamp) -> Timestamp {
+        self.key().map_or(end, |key| end.min(key.expires_at))
+    }
+
+    /// The contract's `*_credential_id`; `None` for tokens.
+    pub fn credential_id(&self) -> Option<CredentialId> {
+        self.key().map(|key| key.id)
+    }
+}

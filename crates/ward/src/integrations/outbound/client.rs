@@ -1,0 +1,143 @@
+//! The one client of everything that is called outside, with the shares of what its calls use.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use sha2::{Digest, Sha256};
+use ward_ehr::{Limits, Tokens};
+
+use super::credentials::Keys;
+use crate::config::{Config, ConfigError};
+use crate::error::ApiError;
+use crate::shares::{self as pool, Holder, Share, Shares};
+use crate::vault::Vault;
+
+/// Time limit of one integration's health check.
+pub(super) const CHECK_TIME: Duration = Duration::from_secs(5);
+/// Calls of one workspace that may wait for a share.
+const WAITING_CALLS: usize = 64;
+/// How long a call waits for a share: less than `request_time` leaves beside the call itself.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+const KIB: usize = 1024;
+/// Time for a request's own work beside a call.
+const OWN_TIME: Duration = Duration::from_secs(1);
+
+/// The HTTP client for integrations, its tokens, and the shares that bound its calls.
+pub struct Wire {
+    pub(super) outbound: ward_ehr::Outbound,
+    pub(super) tokens: Tokens,
+    pub(super) keys: Arc<Keys>,
+    /// The values of [`ward_ehr::HOP`] for this installation, that of the current key first.
+    hops: Vec<HeaderValue>,
+    calls: Shares,
+    trees: Shares,
+}
+
+impl Wire {
+    /// The client.
+    pub fn outbound(&self) -> &ward_ehr::Outbound {
+        &self.outbound
+    }
+
+    /// Its access tokens.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// Creates the client with these settings. Blocking: it reads certificates and the system's resolver
+    /// files.
+    pub fn new(config: &Config, vault: &Arc<Vault>) -> Result<Self, ConfigError> {
+        let settings = &config.outbound;
+        let wrong = |message: String| ConfigError::one("outbound_ca_file", message);
+        let extra_roots = match &settings.ca_file {
+            Some(file) => std::fs::read(file)
+                .map_err(|error| wrong(format!("{} cannot be read: {error}", file.display())))?,
+            None => Vec::new(),
+        };
+        let left = config.limits.request_time.saturating_sub(OWN_TIME).max(config.limits.request_time / 2);
+        let hops: Vec<HeaderValue> = vault.check_values().iter().map(|check| hop(check)).collect();
+        let limits = Limits {
+            allow: settings.allow.clone(),
+            plain_http: settings.plain_http,
+            total_time: settings.time.min(left),
+            connect_time: CHECK_TIME.min(settings.time),
+            body_bytes: settings.body_bytes,
+            concurrency: settings.concurrency,
+            extra_roots,
+            name_servers: settings.name_servers.clone(),
+            lookup_time: CHECK_TIME.min(settings.time),
+            installation: hops.first().cloned(),
+            own_origin: config.public_url.clone(),
+        };
+        let outbound = ward_ehr::Outbound::new(limits).map_err(|failure| wrong(failure.message))?;
+        let calls = pool::Limits {
+            total: settings.calls,
+            each: settings.calls_per_workspace,
+            waiting_each: WAITING_CALLS,
+        };
+        let kib = u32::try_from(settings.memory / KIB).unwrap_or(u32::MAX);
+        let trees = pool::Limits { total: kib, each: kib / 4, waiting_each: WAITING_CALLS };
+        Ok(Self {
+            outbound,
+            tokens: Tokens::default(),
+            keys: Arc::new(Keys::new(vault.clone())),
+            hops,
+            calls: Shares::new("outbound_calls", calls),
+            trees: Shares::new("outbound_answers", trees),
+        })
+    }
+
+    /// Takes the share of one call of this workspace. Dropping the share frees it.
+    ///
+    /// # Errors
+    /// 429 if none becomes free soon.
+    pub(in crate::integrations) async fn place(&self, holder: Holder) -> Result<Share, ApiError> {
+        soon(self.calls.take(holder, 1)).await
+    }
+
+    /// Takes a share of the memory for parsed answers of this workspace.
+    ///
+    /// # Errors
+    /// 429 if the memory does not become free soon.
+    pub(in crate::integrations) async fn memory_for(
+        &self,
+        holder: Holder,
+        bytes: usize,
+    ) -> Result<Share, ApiError> {
+        let kib = u32::try_from(bytes / KIB).unwrap_or(u32::MAX).saturating_add(1);
+        soon(self.trees.take(holder, kib)).await
+    }
+
+    /// The most memory that one answer may take, bytes.
+    pub(in crate::integrations) fn most_memory(&self) -> usize {
+        usize::try_from(self.trees.limits().each).unwrap_or(usize::MAX).saturating_mul(KIB)
+    }
+
+    /// Registers an address at which this server listens, so that no integration calls it.
+    pub fn listens_at(&self, address: SocketAddr) {
+        self.outbound.listens_at(address);
+    }
+
+    /// Whether this installation sent the request itself.
+    pub fn is_own(&self, headers: &HeaderMap) -> bool {
+        headers.get_all(ward_ehr::HOP).iter().any(|given| self.hops.contains(given))
+    }
+}
+
+/// Waits a few seconds for a share of a pool.
+async fn soon(taking: impl Future<Output = Result<Share, pool::Full>>) -> Result<Share, ApiError> {
+    match tokio::time::timeout(LONGEST_WAIT, taking).await {
+        Ok(taken) => taken.map_err(ApiError::share_used_up),
+        Err(elapsed) => Err(ApiError::share_used_up(elapsed)),
+    }
+}
+
+/// The value by which an installation recognizes its own requests. It is the same on all replicas and
+/// serves no other purpose.
+fn hop(check_value: &str) -> HeaderValue {
+    let digest = Sha256::digest(format!("ward hop {check_value}"));
+    let text: String = digest.iter().take(16).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("ward"))
+}

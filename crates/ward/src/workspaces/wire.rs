@@ -1,0 +1,12 @@
+//! Answers about workspaces as the contract shows them.
+
+use serde::Serialize;
+
+use super::Workspace;
+
+/// `ProvisionResponse`
+#[derive(Serialize)]
+pub struct ProvisionResponse {
+    /// The workspace after the operation.
+    pub workspace: Workspace,
+}
