@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use ward::app::App;
 use ward::config::{Config, MasterKey, load_master_key};
+use ward::http::region;
 use ward::{router, telemetry};
 use ward_server::{ServeOptions, tls};
 
@@ -68,6 +69,7 @@ async fn serve(config: Config, out: Output) -> Result<(), Failure> {
         limits: config.limits.of_connections(),
         tls,
         trusted_proxies: config.trusted_proxies.clone(),
+        fields: region::fields(config.platform.region.as_deref()),
     };
     let served = ward_server::serve(listener, service, options, async {
         let name = signals.next().await;
@@ -156,7 +158,8 @@ impl Metrics {
             // An error means a dropped sender, which is a stop too.
             let _: Result<(), _> = stopped.await;
         };
-        let running = tokio::spawn(telemetry::serve_metrics(listener, recorder, stopped));
+        let fields = region::fields(config.platform.region.as_deref());
+        let running = tokio::spawn(telemetry::serve_metrics(listener, recorder, fields, stopped));
         Ok(Self { address: Some(address), running: Some((stop, running)) })
     }
 

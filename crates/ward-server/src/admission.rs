@@ -276,6 +276,7 @@ mod tests {
             limits: Limits { connections, connections_per_address, ..Limits::default() },
             tls: None,
             trusted_proxies: proxies.iter().map(|net| net.parse().unwrap()).collect(),
+            fields: http::HeaderMap::new(),
         }))
     }
 

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::Limits;
 use crate::ServeOptions;
 use crate::h2_watch::{Activity, Watched};
-use crate::refusal::{self, Spoken};
+use crate::refusal::{self, Fields, Spoken};
 use crate::request::{Client, ForClient, RequestBody};
 
 /// The state of the server, which its connections follow.
@@ -50,6 +50,7 @@ pub(crate) struct Kit {
     http2: http2::Builder<TokioExecutor>,
     tls: Option<TlsAcceptor>,
     limits: Limits,
+    fields: Arc<Fields>,
 }
 
 impl Kit {
@@ -75,7 +76,12 @@ impl Kit {
             // closes its connection.
             .keep_alive_interval(limits.header_time)
             .keep_alive_timeout(limits.write_idle);
-        Self { http1, http2, tls: options.tls.clone().map(TlsAcceptor::from), limits }
+        let fields = Arc::new(Fields::new(&options.fields));
+        Self { http1, http2, tls: options.tls.clone().map(TlsAcceptor::from), limits, fields }
+    }
+
+    pub(crate) fn fields(&self) -> &Fields {
+        &self.fields
     }
 
     pub(crate) fn speaks_tls(&self) -> bool {
@@ -94,7 +100,7 @@ pub(crate) async fn run<S>(
     S: Answers,
     S::Future: Send + 'static,
 {
-    let service = ForClient { inner: service, client };
+    let service = ForClient { inner: service, client, fields: Arc::clone(&kit.fields) };
     if let Some(tls) = &kit.tls {
         let handshake = timeout(kit.limits.header_time, tls.accept(stream));
         let stream = tokio::select! {
@@ -175,7 +181,7 @@ where
     S: Answers,
     S::Future: Send + 'static,
 {
-    let stream = TokioIo::new(Spoken::new(bounded(stream, &kit.limits)));
+    let stream = TokioIo::new(Spoken::new(bounded(stream, &kit.limits), Arc::clone(&kit.fields)));
     let still_sending = Arc::clone(&service.client.still_sending);
     let mut connection = kit.http1.serve_connection(stream, service);
     let ended = loop {

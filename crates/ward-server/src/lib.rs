@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::response::Response;
-use http::Request;
+use http::{HeaderMap, Request};
 use ipnet::IpNet;
 use metrics::counter;
 use tokio::net::{TcpListener, TcpStream};
@@ -59,6 +59,8 @@ pub struct ServeOptions {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Peers that are exempt from the limit per address, because many clients connect through them.
     pub trusted_proxies: Vec<IpNet>,
+    /// Header fields of every answer, also of those that the service never sees: refused connections and broken HTTP.
+    pub fields: HeaderMap,
 }
 
 /// Connections that get a refusal at the same time. Further ones are closed without an answer, so that
@@ -124,8 +126,9 @@ where
                 if !kit.speaks_tls()
                     && let Ok(permit) = Arc::clone(&refusals).try_acquire_owned()
                 {
+                    let kit = Arc::clone(&kit);
                     tokio::spawn(async move {
-                        refusal::too_many_connections(stream).await;
+                        refusal::too_many_connections(stream, kit.fields()).await;
                         drop(permit);
                     });
                 }

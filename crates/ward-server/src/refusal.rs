@@ -4,12 +4,13 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::response::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use uuid::Uuid;
@@ -18,12 +19,36 @@ use uuid::Uuid;
 /// connection, and the reset can reach the client before the answer.
 const LINGER: Duration = Duration::from_millis(500);
 
+/// Header fields that every answer of a listener has, as a map and as the lines of a head.
+#[derive(Debug, Default)]
+pub(crate) struct Fields {
+    map: HeaderMap,
+    lines: String,
+}
+
+impl Fields {
+    /// Values that are no text are left out of `lines`; those of settings are text.
+    pub(crate) fn new(map: &HeaderMap) -> Self {
+        let line = |(name, value): (&HeaderName, &HeaderValue)| {
+            value.to_str().ok().map(|value| format!("{name}: {value}\r\n"))
+        };
+        Self { map: map.clone(), lines: map.iter().filter_map(line).collect() }
+    }
+
+    pub(crate) fn add_to(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.map {
+            headers.insert(name, value.clone());
+        }
+    }
+}
+
 /// Answers 503 to the first request on `stream` without reading it, and closes the connection.
-pub(crate) async fn too_many_connections(mut stream: TcpStream) {
+pub(crate) async fn too_many_connections(mut stream: TcpStream, fields: &Fields) {
     let body = body("Too many connections are open. Try again shortly.", "too_many_connections");
     let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\n{}retry-after: 1\r\nconnection: close\r\n\r\n{}",
+        "HTTP/1.1 503 Service Unavailable\r\n{}{}retry-after: 1\r\nconnection: close\r\n\r\n{}",
         body.headers(),
+        fields.lines,
         body.json
     );
     // The buffer of a new socket is empty, so the answer fits, or the client has gone.
@@ -90,13 +115,14 @@ fn body(detail: &str, error_code: &str) -> Body {
 /// the end of an earlier, pipelined answer, it goes out without a body.
 pub(crate) struct Spoken<T> {
     inner: T,
+    fields: Arc<Fields>,
     /// The answer with a body that replaces the one of hyper, and the number of its bytes already written.
     instead: Option<(Vec<u8>, usize)>,
 }
 
 impl<T> Spoken<T> {
-    pub(crate) fn new(inner: T) -> Self {
-        Self { inner, instead: None }
+    pub(crate) fn new(inner: T, fields: Arc<Fields>) -> Self {
+        Self { inner, fields, instead: None }
     }
 }
 
@@ -119,14 +145,14 @@ impl<T: AsyncWrite + Unpin> Spoken<T> {
     /// Whether `buffer` is replaced by another answer. The usual case costs one comparison of ten bytes.
     fn replaces(&mut self, buffer: &[u8]) -> bool {
         if self.instead.is_none() && buffer.starts_with(b"HTTP/1.1 4") {
-            self.instead = spoken(buffer).map(|answer| (answer, 0));
+            self.instead = spoken(buffer, &self.fields).map(|answer| (answer, 0));
         }
         self.instead.is_some()
     }
 }
 
 /// The same answer with a JSON body. The result is `None` if `answer` is not one that hyper made itself.
-fn spoken(answer: &[u8]) -> Option<Vec<u8>> {
+fn spoken(answer: &[u8], fields: &Fields) -> Option<Vec<u8>> {
     let (detail, error_code) = match answer.get(9..12)? {
         b"400" => ("The request is not valid HTTP.", "malformed_request"),
         b"414" => ("The request's target is too long.", "uri_too_long"),
@@ -142,7 +168,7 @@ fn spoken(answer: &[u8]) -> Option<Vec<u8>> {
     }
     let body = body(detail, error_code);
     let kept = head.replacen("\r\ncontent-length: 0", "", 1);
-    Some(format!("{kept}\r\n{}\r\n{}", body.headers(), body.json).into_bytes())
+    Some(format!("{kept}\r\n{}{}\r\n{}", body.headers(), fields.lines, body.json).into_bytes())
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Spoken<T> {
@@ -198,12 +224,14 @@ mod tests {
     #[test]
     fn only_a_bare_answer_is_put_into_words() {
         let bare = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: Mon\r\n\r\n";
-        let text = String::from_utf8(spoken(bare).unwrap()).unwrap();
+        let map = HeaderMap::from_iter([(HeaderName::from_static("x-of"), HeaderValue::from_static("all"))]);
+        let text = String::from_utf8(spoken(bare, &Fields::new(&map)).unwrap()).unwrap();
         assert!(text.starts_with(
             "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ndate: Mon\r\n"
         ));
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("content-length: {}", body.len())));
+        assert!(head.contains("\r\nx-of: all"), "{head}");
         let body: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(body["error_code"], "headers_too_large");
         assert!(head.contains(body["request_id"].as_str().unwrap()));
@@ -217,7 +245,7 @@ mod tests {
             "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
         ] {
-            assert!(spoken(answer.as_bytes()).is_none(), "{answer}");
+            assert!(spoken(answer.as_bytes(), &Fields::default()).is_none(), "{answer}");
         }
     }
 }

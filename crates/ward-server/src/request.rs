@@ -25,7 +25,7 @@ use tower::ServiceExt as _;
 use crate::Peer;
 use crate::admission::{Doing, Place};
 use crate::connection::Answers;
-use crate::refusal;
+use crate::refusal::{self, Fields};
 
 /// The longest rest of a body that is read and discarded, in bytes.
 const REST_READ: u64 = 64 * 1024;
@@ -50,6 +50,7 @@ pub(crate) struct Client {
 pub(crate) struct ForClient<S> {
     pub(crate) inner: S,
     pub(crate) client: Client,
+    pub(crate) fields: Arc<Fields>,
 }
 
 impl<S> hyper::service::Service<Request<Incoming>> for ForClient<S>
@@ -65,12 +66,13 @@ where
         let serving = self.client.place.serving();
         if let Some(problem) = problem(&request) {
             let mut response = refusal::malformed(problem);
+            self.fields.add_to(response.headers_mut());
             if request.version() <= Version::HTTP_11 {
                 self.client.close_after(response.headers_mut());
             }
             return Box::pin(std::future::ready(Ok(response)));
         }
-        let (client, inner) = (self.client.clone(), self.inner.clone());
+        let (client, inner, fields) = (self.client.clone(), self.inner.clone(), Arc::clone(&self.fields));
         Box::pin(async move {
             let version = request.version();
             let (mut parts, body) = request.into_parts();
@@ -84,6 +86,7 @@ where
                 waiting: None,
             };
             let mut response = inner.oneshot(Request::from_parts(parts, body)).await?;
+            fields.add_to(response.headers_mut());
             let rest = rest.lock().take();
             if let Some(rest) = rest
                 && version <= Version::HTTP_11

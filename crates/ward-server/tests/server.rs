@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::Extension;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
+use http::HeaderMap;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -41,7 +42,13 @@ struct Held {
 
 impl Server {
     async fn start(limits: Limits) -> Self {
-        Self::start_with(ServeOptions { limits, tls: None, trusted_proxies: Vec::new() }).await
+        Self::start_with(ServeOptions {
+            limits,
+            tls: None,
+            trusted_proxies: Vec::new(),
+            fields: HeaderMap::new(),
+        })
+        .await
     }
 
     async fn start_with(options: ServeOptions) -> Self {
@@ -364,7 +371,9 @@ async fn connections_of_one_address_are_bounded() {
 async fn a_trusted_proxy_is_bounded_by_the_total_only() {
     let limits = Limits { connections: 3, connections_per_address: 1, ..patient() };
     let trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
-    let server = Server::start_with(ServeOptions { limits, tls: None, trusted_proxies }).await;
+    let server =
+        Server::start_with(ServeOptions { limits, tls: None, trusted_proxies, fields: HeaderMap::new() })
+            .await;
     let _held = (server.greeted().await, server.greeted().await, server.greeted().await);
     assert!(rest(&mut server.connect().await).await.starts_with("HTTP/1.1 503 "));
 }
@@ -523,7 +532,13 @@ async fn tls_speaks_both_versions_and_cuts_silence() {
     let (files, client) = identity(folder.path());
     let tls = Some(tls::load(&files).unwrap());
     let limits = Limits { header_time: Duration::from_secs(2), ..patient() };
-    let server = Server::start_with(ServeOptions { limits, tls, trusted_proxies: Vec::new() }).await;
+    let server = Server::start_with(ServeOptions {
+        limits,
+        tls,
+        trusted_proxies: Vec::new(),
+        fields: HeaderMap::new(),
+    })
+    .await;
     let connect = async |alpn: &str| {
         let mut client = client.clone();
         client.alpn_protocols = vec![alpn.as_bytes().to_vec()];

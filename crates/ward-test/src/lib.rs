@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 use ward::app::App;
 use ward::clock::Clock;
 use ward::config::{Config, Exports, MasterKey};
+use ward::http::region;
 use ward_db::{Db, Options, Stats, Tx};
 use ward_server::ServeOptions;
 use ward_test_db::postgres::{self, Database};
@@ -137,6 +138,7 @@ impl Server {
             limits: app.config.limits.of_connections(),
             tls: None,
             trusted_proxies: app.config.trusted_proxies.clone(),
+            fields: region::fields(app.config.platform.region.as_deref()),
         };
         let service = ward::router::service(&app).expect("every route has its operation");
         let task = tokio::spawn(ward_server::serve(listener, service, options, async move {

@@ -11,7 +11,7 @@ use ward_contract::{ContractError, Rule};
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::http::{Call, Endpoint, Reply, cors, health, redirecting, refusing, region};
+use crate::http::{Call, Endpoint, Reply, cors, health, redirecting, refusing};
 use crate::{
     api_keys, audit, bounds, calls, deliveries, identity, integrations, invitations, members, phone, quotas,
     test_callers, twilio, workspaces,
@@ -220,7 +220,6 @@ impl Routes {
                 .nest(prefix, router.clone())
                 .merge(router),
         };
-        let router = cors::allow(router, &config.cors_origins);
-        Ok(region::name_in_answers(router, config.platform.region.as_deref()))
+        Ok(cors::allow(router, &config.cors_origins))
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use http::HeaderMap;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -144,6 +145,7 @@ pub async fn keep_metrics(handle: PrometheusHandle) {
 pub async fn serve_metrics(
     listener: TcpListener,
     handle: PrometheusHandle,
+    fields: HeaderMap,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let page = move || async move {
@@ -159,6 +161,6 @@ pub async fn serve_metrics(
         shutdown_time: Duration::from_secs(1),
         ..Limits::default()
     };
-    let options = ServeOptions { limits, tls: None, trusted_proxies: Vec::new() };
+    let options = ServeOptions { limits, tls: None, trusted_proxies: Vec::new(), fields };
     serve(listener, router, options, shutdown).await
 }

@@ -1,18 +1,15 @@
 //! The header that names the region of this Ward.
 
-use axum::Router;
-use axum::middleware::map_response;
-use axum::response::Response;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The region whose workspaces this Ward has.
 pub const REGION: HeaderName = HeaderName::from_static("x-ward-region");
 
-/// Adds the region to every answer of `router`, if there is one.
-pub fn name_in_answers(router: Router, region: Option<&str>) -> Router {
-    let Some(region) = region.and_then(|region| HeaderValue::from_str(region).ok()) else { return router };
-    router.layer(map_response(move |mut response: Response| {
-        response.headers_mut().insert(REGION, region.clone());
-        std::future::ready(response)
-    }))
+/// The header fields by which every answer of a Ward names its region; none where it has no region.
+///
+/// The listener adds them rather than the router, because some answers never come near the router: those to connections
+/// beyond the bounds, and those to bytes that are not HTTP.
+pub fn fields(region: Option<&str>) -> HeaderMap {
+    let value = region.and_then(|region| HeaderValue::from_str(region).ok());
+    value.map(|value| (REGION, value)).into_iter().collect()
 }

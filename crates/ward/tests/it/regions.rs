@@ -1,7 +1,11 @@
 //! A Ward of one region, and the limits of the platform's later contract.
 
+use std::net::SocketAddr;
+
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use ward_test::{Server, both, new_workspace};
 
 const OWN: &str = "eu-central-1";
@@ -96,6 +100,68 @@ async fn every_answer_names_the_region() {
     let ready = everywhere.anonymous().get("/readyz").await;
     assert!(!ready.headers.contains_key("x-ward-region"));
     assert_eq!(ready.expect(StatusCode::OK), json!({ "status": "ready" }));
+}
+
+/// All that the server answers to these bytes.
+async fn raw(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // A server that refuses a connection may close it before the request is out.
+    let _ = stream.write_all(request).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+both!(answers_below_the_router_name_the_region_too);
+async fn answers_below_the_router_name_the_region_too() {
+    const MOST: usize = 4;
+    let server = Server::with(|config| {
+        config.platform.region = Some(OWN.to_owned());
+        config.limits.connections = MOST;
+        config.limits.header_bytes = 8192;
+    })
+    .await;
+    let named = format!("\r\nx-ward-region: {OWN}\r\n");
+    let close = "connection: close\r\n\r\n";
+    let long = "a".repeat(20_000);
+    for (request, status) in [
+        ("no http at all\r\n\r\n".to_owned(), 400),
+        ("GET /healthz HTTP/1.1\r\n\r\n".to_owned(), 400),
+        ("GET /healthz HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n".to_owned(), 400),
+        (format!("GET /healthz HTTP/1.1\r\nhost: w\r\nx-long: {long}\r\n\r\n"), 431),
+        (format!("GET /{} HTTP/1.1\r\nhost: w\r\n\r\n", "a".repeat(70_000)), 414),
+        (format!("GET /nowhere HTTP/1.1\r\nhost: w\r\n{close}"), 404),
+        (format!("POST /v1/workspaces HTTP/1.1\r\nhost: w\r\ncontent-length: 999999999\r\n{close}"), 413),
+        (format!("GET /healthz HTTP/1.1\r\nhost: w\r\n{close}"), 200),
+    ] {
+        let answer = raw(server.address, request.as_bytes()).await;
+        let what = &request[..request.len().min(60)];
+        if status == 414 {
+            // The head's bound may be found first.
+            assert!(
+                answer.starts_with("HTTP/1.1 414 ") || answer.starts_with("HTTP/1.1 431 "),
+                "{what}: {answer}"
+            );
+        } else {
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{what}: {answer}");
+        }
+        let head = answer.split("\r\n\r\n").next().unwrap();
+        assert_eq!(head.matches(named.trim_end()).count(), 1, "{what}: {answer}");
+    }
+    let get = format!("GET /healthz HTTP/1.1\r\nhost: w\r\n{close}");
+    let mut held = Vec::new();
+    let refused = loop {
+        // A connection that ended a moment ago may still have its place, which one of these then lacks.
+        assert!(held.len() < 10 * MOST, "no connection was refused");
+        for _ in 0..MOST {
+            held.push(TcpStream::connect(server.address).await.unwrap());
+        }
+        let answer = raw(server.address, get.as_bytes()).await;
+        if answer.starts_with("HTTP/1.1 503 ") {
+            break answer;
+        }
+    };
+    assert!(refused.contains(&named), "{refused}");
 }
 
 both!(the_operator_can_prove_that_no_workspace_has_another_region);
