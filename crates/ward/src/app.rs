@@ -117,6 +117,8 @@ pub struct App {
     pub ended: Notify,
     /// The store of exports; `None` if exports are off.
     pub exports: Option<Place>,
+    /// The share that each export holds while this replica writes it.
+    pub export_shares: Shares,
     /// Wakes and stops the export worker.
     pub export_wake: deliveries::Wake,
     pub(crate) tasks: Mutex<Vec<JoinHandle<()>>>,

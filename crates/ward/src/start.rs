@@ -134,6 +134,7 @@ impl App {
             request_rates: RequestRates::default(),
             ended: Notify::new(),
             exports,
+            export_shares: exporter::shares(),
             export_wake: deliveries::Wake::default(),
             tasks: Mutex::new(Vec::new()),
             flushing: tokio::sync::Mutex::default(),

@@ -10,6 +10,7 @@ mod commands;
 mod copy;
 mod crash;
 mod disk;
+mod exports;
 mod failover;
 mod faults;
 mod fleet;

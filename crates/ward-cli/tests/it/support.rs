@@ -27,7 +27,7 @@ pub fn ward(folder: &Path, arguments: &[&str]) -> Command {
 }
 
 /// The file in which a folder names its database, if that is not in the folder.
-const DATABASE: &str = "database.url";
+pub const DATABASE: &str = "database.url";
 
 /// A folder for a Ward on the test's engine. A database on a server is dropped together with that server.
 pub fn place() -> TempDir {

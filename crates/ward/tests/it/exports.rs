@@ -11,6 +11,8 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 use ward::audit::exports::worker;
 use ward::config::{Bucket, Exports};
+use ward::ids::WorkspaceId;
+use ward::shares::Holder;
 use ward_test::{Sending, Server, Tenant, both};
 
 fn all_time() -> Value {
@@ -151,6 +153,64 @@ async fn one_worker_writes_an_export_and_another_takes_over_from_one_that_died()
     assert_eq!(export["state"], "done");
     assert_eq!(download(&tenant, &export).await.len(), 2);
     assert_eq!(server.count("SELECT count(*) FROM audit_export_queue").await, 0);
+}
+
+both!(a_long_export_holds_up_no_other_workspace, threads = 4);
+async fn a_long_export_holds_up_no_other_workspace() {
+    let server = Server::start().await;
+    let (long, short) = (server.tenant("long").await, server.tenant("short").await);
+    order(&long, all_time()).await;
+    server.clock.advance(Duration::from_secs(1));
+    order(&short, all_time()).await;
+    // The long export, ordered first, does not come on: other reads of its workspace have all of the workspace's share.
+    let pool = &server.app.long_reads;
+    let holder = Holder::Workspace(WorkspaceId(long.id.parse().unwrap()));
+    let share = pool.take(holder, pool.limits().each).await.unwrap();
+    let app = server.app.clone();
+    let writing = tokio::spawn(async move { worker::turn(&app).await });
+    let short_is_done = async {
+        while listed(&short).await[0]["state"] != "done" {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), short_is_done).await.expect("the short export is done");
+    assert_eq!(listed(&long).await[0]["state"], "queued");
+    drop(share);
+    writing.await.unwrap();
+    assert_eq!(listed(&long).await[0]["state"], "done");
+}
+
+both!(what_an_earlier_attempt_left_is_removed_and_nothing_else);
+async fn what_an_earlier_attempt_left_is_removed_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("exports");
+    let server = Server::with(|config| config.exports = Some(Exports::Folder(place.clone()))).await;
+    let tenant = server.tenant("acme").await;
+    let export = order(&tenant, all_time()).await;
+    let file = place.join(export["s3_key"].as_str().unwrap());
+    let beside = |name: &str| file.with_file_name(name);
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let finished = file.file_name().unwrap().to_str().unwrap();
+    let another = "audit-0198a4c2-5b1e-7c3d-9a40-6f2b1c8d7e55.ndjson";
+    let left = [beside(&format!("{finished}#1")), beside(&format!("{finished}#2"))];
+    let kept = [beside(&format!("{another}#1")), beside(another), beside("notes.txt#1")];
+    for file in left.iter().chain(&kept) {
+        std::fs::write(file, "half").unwrap();
+    }
+    worker::turn(&server.app).await;
+    assert_eq!(download(&tenant, &listed(&tenant).await[0]).await.len(), 2);
+    assert!(left.iter().all(|file| !file.exists()) && kept.iter().all(|file| file.exists()));
+
+    // A server that starts removes the unfinished files of other exports whose last change is a day ago.
+    let yesterday = std::time::SystemTime::now() - Duration::from_hours(25);
+    std::fs::write(&left[0], "half").unwrap();
+    for file in &kept {
+        std::fs::File::options().write(true).open(file).unwrap().set_modified(yesterday).unwrap();
+    }
+    server.app.sync.stop();
+    worker::keep_going(server.app.clone()).await;
+    assert_eq!(kept.map(|file| file.exists()), [false, true, true]);
+    assert!(left[0].exists(), "it may be another replica's, at work");
 }
 
 both!(a_place_that_fails_is_tried_again_and_then_given_up);

@@ -1,6 +1,10 @@
 //! The store of exports: a folder, or a bucket of an S3-compatible store.
 
+use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, io};
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -9,24 +13,31 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt as _, WriteMultipart};
 
+use super::named_by;
 use crate::config::Exports;
 
 /// An open store of exports.
 #[derive(Clone, Debug)]
-pub struct Place(Arc<dyn ObjectStore>);
+pub struct Place {
+    store: Arc<dyn ObjectStore>,
+    /// Where it is a folder. The store neither lists nor removes the unfinished files in it.
+    folder: Option<PathBuf>,
+}
 
-/// Bytes of one part of an upload.
-const PART: usize = 8 << 20;
+/// Bytes of one part of an upload: the smallest part that S3 takes, as each upload holds two of them in memory.
+const PART: usize = 5 << 20;
 /// Parts of one upload in flight at once.
-const PARTS_AT_ONCE: usize = 2;
+const PARTS_AT_ONCE: usize = 1;
 
 impl Place {
     /// Opens the store. A missing folder is created, readable by its owner only.
     pub fn open(exports: &Exports) -> Result<Self, Error> {
         let generic = |source| Error::Generic { store: "exports", source };
-        Ok(Self(match exports {
+        let mut place = None;
+        let store: Arc<dyn ObjectStore> = match exports {
             Exports::Folder(folder) => {
                 make_private(folder).map_err(|error| generic(Box::new(error)))?;
+                place = Some(folder.clone());
                 Arc::new(LocalFileSystem::new_with_prefix(folder)?.with_fsync(true))
             }
             Exports::Bucket(bucket) => {
@@ -42,31 +53,106 @@ impl Place {
                 }
                 Arc::new(builder.build()?)
             }
-        }))
+        };
+        Ok(Self { store, folder: place })
     }
 
-    /// Begins a file, which becomes visible only when it is finished.
+    /// Begins a file, which becomes visible only when it is finished. It first removes the leftovers of earlier attempts at
+    /// this file, which only the holder of the export's lease writes.
     pub(super) async fn begin(&self, key: &str) -> Result<Upload, Error> {
-        let upload = self.0.put_multipart(&Path::from(key)).await?;
+        if let Some(folder) = &self.folder {
+            let file = folder.join(key);
+            blocking(move || remove_unfinished(&file)).await?;
+        }
+        let upload = self.store.put_multipart(&Path::from(key)).await?;
         Ok(Upload(WriteMultipart::new_with_chunk_size(upload, PART)))
     }
 
     /// The content of a file, as a stream.
     pub(super) async fn read(&self, key: &str) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
-        Ok(self.0.get(&Path::from(key)).await?.into_stream())
+        Ok(self.store.get(&Path::from(key)).await?.into_stream())
     }
 
     /// Removes a file. A missing file is no error.
     pub(super) async fn remove(&self, key: &str) -> Result<(), Error> {
-        match self.0.delete(&Path::from(key)).await {
+        match self.store.delete(&Path::from(key)).await {
             Err(Error::NotFound { .. }) | Ok(()) => Ok(()),
             Err(error) => Err(error),
         }
     }
+
+    /// Removes the unfinished files of all exports whose last change is that long ago.
+    pub(super) async fn sweep(&self, age: Duration) -> Result<(), Error> {
+        let Some(folder) = self.folder.clone() else { return Ok(()) };
+        blocking(move || sweep(&folder, age)).await
+    }
 }
 
-fn make_private(folder: &std::path::Path) -> std::io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
+async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), Error> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten();
+    done.map_err(|error| Error::Generic { store: "exports", source: Box::new(error) })
+}
+
+/// The finished file's name, if this is the name of an unfinished one: the store adds `#` and a number.
+fn unfinished(name: &OsStr) -> Option<&str> {
+    let (finished, number) = name.to_str()?.rsplit_once('#')?;
+    let ours = named_by(finished).is_some() && number.bytes().all(|byte| byte.is_ascii_digit());
+    ours.then_some(finished)
+}
+
+/// Removes the unfinished files of one export.
+fn remove_unfinished(file: &std::path::Path) -> io::Result<()> {
+    let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else { return Ok(()) };
+    for entry in entries(folder)? {
+        let entry = entry?;
+        if unfinished(&entry.file_name()).is_some_and(|finished| name == finished) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn sweep(folder: &std::path::Path, age: Duration) -> io::Result<()> {
+    for workspace in entries(folder)? {
+        let workspace = workspace?;
+        if !workspace.file_type()?.is_dir() {
+            continue;
+        }
+        for entry in entries(&workspace.path())? {
+            let entry = entry?;
+            if unfinished(&entry.file_name()).is_none() {
+                continue;
+            }
+            // A time in the future is a clock that was set back, and no reason to remove anything.
+            let written = entry.metadata()?.modified()?;
+            if written.elapsed().is_ok_and(|since| since >= age) {
+                remove(&entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A folder's entries; one that is not there has none.
+fn entries(folder: &std::path::Path) -> io::Result<impl Iterator<Item = io::Result<fs::DirEntry>>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        entries => Some(entries?),
+    };
+    Ok(entries.into_iter().flatten())
+}
+
+fn remove(file: &std::path::Path) -> io::Result<()> {
+    tracing::info!(file = %file.display(), "an unfinished file of an export was left by an earlier attempt and is removed");
+    match fs::remove_file(file) {
+        // Its writer, or another replica, was faster.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+fn make_private(folder: &std::path::Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

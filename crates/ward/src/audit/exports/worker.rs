@@ -1,12 +1,14 @@
 //! The worker that writes exports: it leases one, writes its events in steps, and settles it.
 //!
-//! A replica writes one export at a time, and a workspace has at most one in the queue. So no tenant's
-//! exports delay another's by more than one export. The lease of a worker that died expires, and the next
-//! worker writes the file from its beginning. A file becomes visible only when it is whole.
+//! A workspace has at most one export in the queue, and a replica writes those of several workspaces side by side. Their
+//! steps take turns ([`App::read_long`]), so a short export ends after a few steps beside any number of long ones. The lease
+//! of a worker that died expires, and the next worker writes the file from its beginning. A file becomes visible only when it
+//! is whole.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::super::store::Events;
@@ -15,11 +17,14 @@ use super::{Export, KEPT, State, store};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::ids::{ExportId, WorkspaceId};
+use crate::shares::{Holder, Limits, Share, Shares};
 
 /// How often a replica looks for exports that other replicas left.
 const POLL: Duration = Duration::from_secs(10);
 /// Duration of a lease. Each step renews it.
 const LEASE: Duration = Duration::from_mins(2);
+/// Exports that a replica writes at once. Each holds two parts of its file in memory.
+const AT_ONCE: u32 = 6;
 /// Exports that one query for due ones returns.
 const LOOKED_AT: i64 = 16;
 /// Events that one step reads.
@@ -28,20 +33,47 @@ const STEP: i64 = 2_000;
 const ATTEMPTS: i64 = 5;
 /// The pause after a failed attempt, multiplied by the number of attempts so far.
 const PAUSE: Duration = Duration::from_secs(30);
+/// The age at which an unfinished file has no writer: a live worker adds to its file at every step.
+const STALE: Duration = Duration::from_hours(24);
 /// Old exports that are removed after each written one.
 const REMOVED_AT_ONCE: i64 = 8;
 
+/// The exports that a replica writes at once, of which one workspace has one.
+pub fn shares() -> Shares {
+    Shares::new("exports", Limits { total: AT_ONCE, each: 1, waiting_each: 0 })
+}
+
 /// Writes exports until the process stops.
 pub async fn keep_going(app: Arc<App>) {
+    let Some(place) = app.exports.clone() else { return };
+    // Ward goes on without it: what was left takes room in the folder and is never served.
+    if let Err(error) = place.sweep(STALE).await {
+        tracing::warn!(%error, "unfinished files of exports cannot be removed");
+    }
+    let mut writing = JoinSet::new();
     while app.sync.stopped_at().is_none() {
-        turn(&app).await;
-        app.export_wake.wait(POLL).await;
+        begin_due(&app, &place, &mut writing).await;
+        tokio::select! {
+            () = app.export_wake.wait(POLL) => {}
+            Some(_) = writing.join_next() => {}
+        }
     }
 }
 
-/// Writes all exports that are due, one after the other.
+/// Writes all exports that are due now or become due meanwhile, and returns when none is under way.
 pub async fn turn(app: &Arc<App>) {
     let Some(place) = app.exports.clone() else { return };
+    let mut writing = JoinSet::new();
+    loop {
+        begin_due(app, &place, &mut writing).await;
+        if writing.join_next().await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Begins as many of the due exports as have room.
+async fn begin_due(app: &Arc<App>, place: &Place, writing: &mut JoinSet<()>) {
     let now = app.clock.now();
     let due = match app.db.read("audit.due_exports", move |tx| store::due(tx, now, LOOKED_AT)).await {
         Ok(due) => due,
@@ -54,15 +86,22 @@ pub async fn turn(app: &Arc<App>) {
         if app.sync.stopped_at().is_some() {
             return;
         }
-        if let Err(error) = one(app, &place, due).await {
-            tracing::error!(
-                code = error.code(),
-                cause = error.cause().map(ToString::to_string),
-                export = %due.export,
-                "cannot write an export; will retry when it is due again, unless this was the last attempt"
-            );
-        }
+        // Without room the export stays due until the end of another one.
+        let Ok(share) = app.export_shares.try_take(Holder::Workspace(due.workspace), 1) else { continue };
+        writing.spawn(one_of_several(app.clone(), place.clone(), due, share));
     }
+}
+
+async fn one_of_several(app: Arc<App>, place: Place, due: store::Due, share: Share) {
+    if let Err(error) = one(&app, &place, due).await {
+        tracing::error!(
+            code = error.code(),
+            cause = error.cause().map(ToString::to_string),
+            export = %due.export,
+            "cannot write an export; will retry when it is due again, unless this was the last attempt"
+        );
+    }
+    drop(share);
 }
 
 /// The reason why an export was not written.
