@@ -56,6 +56,19 @@ pub const RULES: &[(&str, Rule)] = &[
         integrations::rules::token_url,
     ),
     ("#/components/schemas/SecretInput/properties/value", integrations::rules::secret),
+    (
+        "#/components/schemas/CreateIntegrationRequest/properties/mcp_headers/anyOf/0",
+        integrations::rules::mcp_headers,
+    ),
+    (
+        "#/components/schemas/UpdateIntegrationRequest/properties/mcp_headers/anyOf/0",
+        integrations::rules::mcp_headers,
+    ),
+    ("#/components/schemas/TwilioSetupRequest/properties/auth_token", twilio::api::token_rule),
+    (
+        "#/components/schemas/TwilioSetupRequest/properties/secondary_auth_token/anyOf/0",
+        twilio::api::token_rule,
+    ),
 ];
 
 /// The whole service. It fails if a route has no operation, or an operation no route.

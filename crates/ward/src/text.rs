@@ -36,6 +36,21 @@ pub fn seen(text: &str) -> String {
     text.chars().filter(|c| !is_unseen(*c)).collect()
 }
 
+/// Whether a character comes along unnoticed when a text is copied: white space, or a character that cannot be seen.
+fn is_stray(c: char) -> bool {
+    c.is_whitespace() || is_unseen(c)
+}
+
+/// Whether a stray character stands at an end of the text.
+pub fn has_stray_end(text: &str) -> bool {
+    text.starts_with(is_stray) || text.ends_with(is_stray)
+}
+
+/// The text without the stray characters at its ends: what was meant by a setting that was pasted.
+pub fn pasted(text: &str) -> &str {
+    text.trim_matches(is_stray)
+}
+
 /// Whether a character is a space with a width, non-breaking ones included (Zs).
 pub fn is_space(c: char) -> bool {
     get_general_category(c) == GeneralCategory::SpaceSeparator

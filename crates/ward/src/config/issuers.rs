@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::value::{Read, duration, show_duration};
+use crate::text::pasted;
 
 /// Bounds the list, because every token check walks it.
 const MOST_ISSUERS: usize = 32;
@@ -158,11 +159,14 @@ fn one(entry: Value) -> Read<IssuerConfig> {
         OneOrMore::One(one) => vec![one],
         OneOrMore::More(more) => more,
     };
+    // A space that was pasted along would make an identifier that no token has.
+    let meant = |text: String| pasted(&text).to_owned();
+    let audiences: Vec<String> = audiences.into_iter().map(meant).collect();
     // Without an audience, a token made for any other service of the same issuer would be accepted.
     if audiences.is_empty() || audiences.iter().any(String::is_empty) {
         return Err("audience must be a text or a list of texts, none of them empty".to_owned());
     }
-    let mut issuer = IssuerConfig { audiences, ..IssuerConfig::new(written.issuer, "") };
+    let mut issuer = IssuerConfig { audiences, ..IssuerConfig::new(meant(written.issuer), "") };
     issuer.allow_http = written.allow_http.unwrap_or_default();
     // OpenID Connect Discovery 1.0, section 4.1: a URL without query or fragment.
     let plain = issuer.issuer.parse::<http::Uri>().is_ok_and(|uri| uri.query().is_none());
@@ -173,21 +177,22 @@ fn one(entry: Value) -> Read<IssuerConfig> {
                 .to_owned(),
         );
     }
-    if written.client_id_claim.as_deref() == Some("") {
+    let client_id_claim = written.client_id_claim.map(meant);
+    if client_id_claim.as_deref() == Some("") {
         return Err("client_id_claim must not be empty".to_owned());
     }
-    issuer.client_id_claim = written.client_id_claim;
+    issuer.client_id_claim = client_id_claim;
     for (field, claim, place) in [
         ("subject_claim", written.subject_claim, &mut issuer.subject_claim),
         ("name_claim", written.name_claim, &mut issuer.name_claim),
     ] {
-        match claim {
+        match claim.map(meant) {
             Some(claim) if claim.is_empty() => return Err(format!("{field} must not be empty")),
             Some(claim) => *place = claim,
             None => {}
         }
     }
-    issuer.machine = match (written.machine_claim, written.machine_value) {
+    issuer.machine = match (written.machine_claim.map(meant), written.machine_value) {
         (Some(claim), Some(value)) if !claim.is_empty() => Some((claim, value)),
         (None, None) => None,
         _ => return Err("machine_claim and machine_value go together".to_owned()),

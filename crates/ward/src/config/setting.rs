@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::Config;
 use super::draft::Draft;
 use super::value::Read;
+use crate::text::pasted;
 
 /// One setting: its names, its help text, its parser and its display.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ pub(super) fn path(text: &str) -> Read<PathBuf> {
 /// Decodes 32 bytes from base64. The error never repeats the text.
 pub(super) fn key_bytes(text: &str) -> Read<Zeroizing<[u8; 32]>> {
     let wrong = || "must be 32 bytes in base64 (44 characters)".to_owned();
-    let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| wrong())?);
+    let bytes = Zeroizing::new(STANDARD.decode(pasted(text)).map_err(|_| wrong())?);
     let mut key = Zeroizing::new([0; 32]);
     if bytes.len() != key.len() {
         return Err(wrong());
@@ -76,6 +77,6 @@ pub(super) fn key_bytes(text: &str) -> Read<Zeroizing<[u8; 32]>> {
 }
 
 pub(super) fn nonempty(text: &str) -> Read<String> {
-    let text = text.trim();
+    let text = pasted(text);
     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
 }

@@ -18,6 +18,7 @@ use super::value::{
     self, Read, choice, duration, number, rate, show_duration, show_list, show_rate, show_size, size,
 };
 use super::{Bootstrap, LogFormat, MasterKey, RatesMode};
+use crate::text::pasted;
 
 /// A setting that fills one field of the configuration and does not depend on others.
 macro_rules! plain {
@@ -160,6 +161,7 @@ pub static SETTINGS: &[Setting] = &[
         help: "The bearer that creates workspaces under `bootstrap = \"token\"`: 22 or more printable ASCII characters.",
         secret: true,
         apply: |draft, text| {
+            let text = pasted(text);
             if text.len() < 22 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err("must be 22 or more printable ASCII characters without spaces".to_owned());
             }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::Rate;
+use crate::text::pasted;
 
 /// The result of a parser: the value, or the problem as a phrase that follows the setting's name.
 pub(super) type Read<T> = Result<T, String>;
@@ -26,7 +27,7 @@ pub(super) fn address(text: &str) -> Read<SocketAddr> {
 }
 
 pub(super) fn database(text: &str) -> Read<String> {
-    let text = text.trim();
+    let text = pasted(text);
     let known = ["sqlite:", "postgres://", "postgresql://"];
     if known.iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme)) {
         return Ok(text.to_owned());
@@ -179,6 +180,9 @@ pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Read<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::draft::Draft;
+    use crate::config::setting::Setting;
+    use crate::config::settings::SETTINGS;
 
     #[test]
     fn what_is_shown_reads_back() {
@@ -250,5 +254,41 @@ mod tests {
         assert_eq!(show_list(&networks(" 10.0.0.0/8,::1 ,").unwrap()), "10.0.0.0/8,::1/128");
         assert_eq!(origin("https://Ward.Example.com/"), Ok("https://ward.example.com".to_owned()));
         assert_eq!(address("localhost:80"), Ok(SocketAddr::from(([127, 0, 0, 1], 80))));
+    }
+
+    #[test]
+    fn a_secret_that_was_pasted_with_more_than_itself_is_what_was_meant() {
+        let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        let kept = |draft: &Draft| {
+            let former: Vec<_> = draft.config.former_master_keys.iter().map(|key| key.0.clone()).collect();
+            let exports = draft.export_bucket.secret_access_key.clone();
+            (
+                draft.config.database.clone(),
+                draft.bootstrap_token.clone(),
+                draft.master_key.clone(),
+                former,
+                exports,
+            )
+        };
+        let secret = |setting: &&Setting| setting.secret || setting.key == "database";
+        for setting in SETTINGS.iter().filter(secret) {
+            let value = match setting.key {
+                "database" => "postgres://ward:secret@db/ward",
+                "bootstrap_token" => "0123456789012345678901",
+                "master_key" | "former_master_keys" => key,
+                "export_s3_secret_access_key" => "a/secret+of=40",
+                other => panic!("{other} is a secret without an example here"),
+            };
+            let mut plain = Draft::default();
+            (setting.apply)(&mut plain, value).unwrap();
+            for (before, after) in
+                [("", "\n"), (" ", "\r\n"), ("\u{feff}", ""), ("\t", "\u{200b}"), ("\u{a0}", "\u{2060} ")]
+            {
+                let mut pasted = Draft::default();
+                (setting.apply)(&mut pasted, &format!("{before}{value}{after}"))
+                    .unwrap_or_else(|why| panic!("{} {before:?} {after:?}: {why}", setting.key));
+                assert_eq!(kept(&pasted), kept(&plain), "{} {before:?} {after:?}", setting.key);
+            }
+        }
     }
 }

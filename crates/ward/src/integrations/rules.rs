@@ -8,6 +8,7 @@ use ward_contract::validate::Loc;
 use super::AuthKind;
 use super::outbound;
 use super::secrets::SecretKind;
+use crate::text;
 
 /// The longest name of an integration or endpoint, and the longest value of a header.
 const LONGEST_NAME: usize = 64;
@@ -94,6 +95,9 @@ fn wrong_header(name: &str, value: &str) -> Option<&'static str> {
     if outbound::is_reserved_header(name) {
         return Some("cannot be set here: it belongs to the connection or to auth");
     }
+    if text::has_stray_end(value) {
+        return Some(STRAY);
+    }
     let printable = value.bytes().all(|byte| byte == b'\t' || (b' '..0x7f).contains(&byte));
     (!printable || value.len() > LONGEST_HEADER).then_some("must be at most 4096 printable ASCII characters")
 }
@@ -110,6 +114,15 @@ pub fn headers(value: &Value) -> Vec<RuleProblem> {
         return vec![RuleProblem::here("must be at most 8,192 bytes together, names and values")];
     }
     headers.into_iter().flatten().filter_map(wrong).collect()
+}
+
+/// Headers that the platform sends to an MCP server, keys among them.
+pub fn mcp_headers(value: &Value) -> Vec<RuleProblem> {
+    let copied = |(name, value): (&String, &Value)| {
+        let stray = text::has_stray_end(name) || value.as_str().is_some_and(text::has_stray_end);
+        stray.then(|| RuleProblem { at: vec![Loc::from(name.clone())], message: STRAY.to_owned() })
+    };
+    value.as_object().into_iter().flatten().filter_map(copied).collect()
 }
 
 /// The path of an endpoint, with its placeholders.
@@ -185,6 +198,19 @@ pub fn endpoints(value: &Value) -> Vec<RuleProblem> {
     problems
 }
 
+/// The message for a value that was copied with more than itself.
+const STRAY: &str = "must not begin or end with white space or an invisible character";
+
+/// The fields that identify Ward to the other side; people paste them together with the secret.
+const IDENTIFIERS: [&str; 6] = [
+    "client_id",
+    "header_name",
+    "assertion_issuer",
+    "assertion_subject",
+    "assertion_audience",
+    "assertion_kid",
+];
+
 /// A secret: not empty, not absurdly long, and without white space from copying around it. A private key
 /// may have some around it, because its format shows where it begins and ends.
 pub fn secret(value: &Value) -> Vec<RuleProblem> {
@@ -194,9 +220,7 @@ pub fn secret(value: &Value) -> Vec<RuleProblem> {
         return verdict(Some("must be 1 to 16,384 bytes"));
     }
     let is_key = text.contains("PRIVATE KEY") || text.trim_start().starts_with('{');
-    let stray = |c: char| c.is_whitespace() || matches!(c, '\u{200B}'..='\u{200F}' | '\u{2060}' | '\u{FEFF}');
-    let around = text.starts_with(stray) || text.ends_with(stray);
-    verdict((around && !is_key).then_some("must not begin or end with white space or an invisible character"))
+    verdict((!is_key && text::has_stray_end(text)).then_some(STRAY))
 }
 
 /// A whole `AuthConfig`: it has the fields that its type needs, and no secret of another type.
@@ -228,7 +252,12 @@ pub fn auth(value: &Value) -> Vec<RuleProblem> {
         }
         AuthKind::SmartBackendServices => need("client_id", given("client_id")),
     }
-    if let Some(name) = value["header_name"].as_str() {
+    for field in IDENTIFIERS {
+        if value[field].as_str().is_some_and(text::has_stray_end) {
+            problems.push(problem(&[field], STRAY));
+        }
+    }
+    if let Some(name) = value["header_name"].as_str().filter(|name| !text::has_stray_end(name)) {
         let fine = outbound::is_header_name(name)
             && (!outbound::is_reserved_header(name) || name.eq_ignore_ascii_case("authorization"));
         if !fine {

@@ -1,12 +1,15 @@
 //! The JSON routes of a workspace's Twilio account, and the route for Twilio's callbacks.
 
 use serde::Serialize;
+use serde_json::Value;
+use ward_contract::RuleProblem;
 use ward_db::Timestamp;
 
 use super::{Account, actions, callback, callback_url, secondary_token_place, store, token_place};
 use crate::error::ApiError;
 use crate::http::{Call, Reply};
 use crate::ids::WorkspaceId;
+use crate::text;
 
 /// `TwilioSetupResponse`
 #[derive(Serialize)]
@@ -35,6 +38,13 @@ impl TwilioSetup {
             account_sid: account.map(|account| account.account_sid),
         }
     }
+}
+
+/// The value rule of Twilio's tokens. The validator has trimmed the white space around them.
+pub fn token_rule(value: &Value) -> Vec<RuleProblem> {
+    let stray = value.as_str().is_some_and(text::has_stray_end);
+    let problem = || RuleProblem::here("must not begin or end with an invisible character".to_owned());
+    stray.then(problem).into_iter().collect()
 }
 
 /// `get-twilio`

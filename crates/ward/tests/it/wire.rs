@@ -189,7 +189,36 @@ async fn no_stray_space_becomes_part_of_a_secret() {
             );
         }
     }
+    // Identifiers that are pasted beside a secret, headers that hold one, and Twilio's tokens are of the same kind.
+    for (before, after) in [(" ", ""), ("", "\n"), ("\u{FEFF}", ""), ("", "\u{200B}")] {
+        let pasted = format!("{before}a-value{after}");
+        for field in ["client_id", "assertion_issuer", "assertion_subject", "assertion_kid"] {
+            let auth = json!({ "type": "oauth2_client_credentials", "client_id": "c", "token_url": "https://login.example.com/t",
+                               "client_secret_value": { "value": "a-secret" }, (field): pasted });
+            let body = json!({ "name": "a", "display_name": "A", "base_url": "https://ehr.example.com", "auth": auth });
+            let refused = tenant.owner.post(&tenant.path("/integrations"), body).await;
+            assert_eq!(refused.problem_locs(), [format!("body.auth.{field}")], "{before:?} {after:?}");
+        }
+        let endpoint =
+            json!({ "name": "e", "description": "E", "path": "/", "headers": { "x-key": pasted } });
+        for (field, value, loc) in [
+            ("endpoints", json!([endpoint]), "body.endpoints.0.headers.x-key"),
+            ("mcp_headers", json!({ "x-key": pasted }), "body.mcp_headers.x-key"),
+        ] {
+            let body = json!({ "name": "a", "display_name": "A", "base_url": "https://ehr.example.com", (field): value });
+            let refused = tenant.owner.post(&tenant.path("/integrations"), body).await;
+            assert_eq!(refused.problem_locs(), [loc], "{before:?} {after:?}");
+        }
+    }
     assert_eq!(server.count("SELECT count(*) FROM integrations").await, 0);
+    for field in ["auth_token", "secondary_auth_token"] {
+        let mut body =
+            json!({ "account_sid": format!("AC{}", "0".repeat(32)), "auth_token": "0".repeat(32) });
+        body[field] = json!(format!("{}\u{200B}", "1".repeat(32)));
+        let refused = tenant.owner.put(&tenant.path("/twilio"), body).await;
+        assert_eq!(refused.problem_locs(), [format!("body.{field}")]);
+    }
+    assert_eq!(server.count("SELECT count(*) FROM twilio_accounts").await, 0);
 }
 
 both!(private_keys_are_taken_in_their_usual_forms_and_up_to_a_size);

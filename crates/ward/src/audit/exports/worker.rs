@@ -55,25 +55,33 @@ pub async fn keep_going(app: Arc<App>) {
         begin_due(&app, &place, &mut writing).await;
         tokio::select! {
             () = app.export_wake.wait(POLL) => {}
-            Some(_) = writing.join_next() => {}
+            Some(ended) = writing.join_next() => {
+                // What failed may fail again at once: an export that could not even be leased is still due.
+                if !ended.unwrap_or(false) {
+                    app.export_wake.wait(POLL).await;
+                }
+            }
         }
     }
 }
 
-/// Writes all exports that are due now or become due meanwhile, and returns when none is under way.
+/// Writes the exports that are due now or become due meanwhile. It begins no more after a failure, and returns when none is
+/// under way.
 pub async fn turn(app: &Arc<App>) {
     let Some(place) = app.exports.clone() else { return };
     let mut writing = JoinSet::new();
-    loop {
-        begin_due(app, &place, &mut writing).await;
-        if writing.join_next().await.is_none() {
-            return;
+    begin_due(app, &place, &mut writing).await;
+    let mut failed = false;
+    while let Some(ended) = writing.join_next().await {
+        failed |= !ended.unwrap_or(false);
+        if !failed {
+            begin_due(app, &place, &mut writing).await;
         }
     }
 }
 
 /// Begins as many of the due exports as have room.
-async fn begin_due(app: &Arc<App>, place: &Place, writing: &mut JoinSet<()>) {
+async fn begin_due(app: &Arc<App>, place: &Place, writing: &mut JoinSet<bool>) {
     let now = app.clock.now();
     let due = match app.db.read("audit.due_exports", move |tx| store::due(tx, now, LOOKED_AT)).await {
         Ok(due) => due,
@@ -92,8 +100,11 @@ async fn begin_due(app: &Arc<App>, place: &Place, writing: &mut JoinSet<()>) {
     }
 }
 
-async fn one_of_several(app: Arc<App>, place: Place, due: store::Due, share: Share) {
-    if let Err(error) = one(&app, &place, due).await {
+/// Writes one export, and says whether that went well.
+async fn one_of_several(app: Arc<App>, place: Place, due: store::Due, share: Share) -> bool {
+    let written = one(&app, &place, due).await;
+    drop(share);
+    if let Err(error) = &written {
         tracing::error!(
             code = error.code(),
             cause = error.cause().map(ToString::to_string),
@@ -101,7 +112,7 @@ async fn one_of_several(app: Arc<App>, place: Place, due: store::Due, share: Sha
             "cannot write an export; will retry when it is due again, unless this was the last attempt"
         );
     }
-    drop(share);
+    written.is_ok()
 }
 
 /// The reason why an export was not written.

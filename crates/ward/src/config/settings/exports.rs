@@ -5,12 +5,13 @@ use zeroize::Zeroizing;
 use crate::config::setting::{HIDDEN, Setting, path};
 use crate::config::value::{Read, origin};
 use crate::config::{Bucket, Config, Exports};
+use crate::text::pasted;
 
 /// The longest accepted text, in bytes.
 const LONGEST: usize = 256;
 
 fn word(text: &str) -> Read<String> {
-    let text = text.trim();
+    let text = pasted(text);
     let fits = !text.is_empty() && text.len() <= LONGEST && text.bytes().all(|byte| byte.is_ascii_graphic());
     if fits {
         Ok(text.to_owned())

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::config::FormerKey;
 use crate::config::setting::{HIDDEN, HOUR, Setting, TENTH, key_bytes, path};
 use crate::config::value::{choice, duration, networks, number, show_duration, show_list, show_size, size};
+use crate::text::pasted;
 
 pub(super) const FORMER_MASTER_KEYS: Setting = Setting {
     key: "former_master_keys",
@@ -14,7 +15,7 @@ pub(super) const FORMER_MASTER_KEYS: Setting = Setting {
            rotate` makes them unnecessary.",
     secret: true,
     apply: |draft, text| {
-        let keys = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+        let keys = text.split(',').map(pasted).filter(|text| !text.is_empty());
         draft.config.former_master_keys = keys
             .map(|text| key_bytes(text).map(FormerKey))
             .collect::<Result<_, _>>()
