@@ -8,6 +8,7 @@ pub mod rules;
 mod secrets;
 mod store;
 mod stored;
+mod urls;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
 
 use super::secrets::{Field, Sealed, SecretAt, Stored};
+use super::urls::{Parts, is_plain};
 use super::{Config, Integration, MOST, Mcp, Protocol};
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::page::Page;
@@ -183,7 +184,7 @@ pub fn note_test(
 pub struct Fitness {
     /// The connector's own integration: whether it is enabled, and whether its address is complete.
     pub built_in: Option<(bool, bool)>,
-    /// Whether an enabled integration has an address without TLS.
+    /// Whether an enabled integration calls some URL without TLS.
     pub without_tls: bool,
 }
 
@@ -191,7 +192,8 @@ pub struct Fitness {
 pub fn fitness(tx: &mut Tx<'_>, workspace: WorkspaceId, connector: Option<&str>) -> Result<Fitness, Error> {
     let mut found = Fitness::default();
     tx.all(
-        "SELECT name, builtin, enabled, base_url FROM integrations WHERE workspace_id = $1 AND position > 0",
+        "SELECT name, builtin, enabled, base_url, auth, endpoints, mcp FROM integrations \
+         WHERE workspace_id = $1 AND position > 0",
         &[workspace.into()],
         |row| {
             let (name, builtin, enabled) = (row.get::<String>(0)?, row.get::<bool>(1)?, row.get::<bool>(2)?);
@@ -199,7 +201,10 @@ pub fn fitness(tx: &mut Tx<'_>, workspace: WorkspaceId, connector: Option<&str>)
             if builtin && Some(name.as_str()) == connector {
                 found.built_in = Some((enabled, !base_url.is_empty() && !base_url.contains('{')));
             }
-            found.without_tls |= enabled && base_url.to_ascii_lowercase().starts_with("http://");
+            if enabled && !found.without_tls {
+                let parts = Parts { auth: row.get(4)?, endpoints: row.get(5)?, mcp: row.get(6)? };
+                found.without_tls = is_plain(&base_url) || parts.any_is_plain()?;
+            }
             Ok(())
         },
     )?;

@@ -73,6 +73,38 @@ async fn a_check_names_what_speaks_against_production_and_changes_nothing() {
     assert_eq!((&now["environment"], &now["slug"]), (&json!("development"), &started["slug"]));
 }
 
+both!(a_check_sees_every_url_that_is_called_without_tls);
+async fn a_check_sees_every_url_that_is_called_without_tls() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let auth = |token_url: &str| {
+        json!({ "type": "oauth2_client_credentials", "client_id": "c", "token_url": token_url,
+                "client_secret_value": { "value": "a-secret" } })
+    };
+    let endpoint = |field: &str, value: Value| json!([{ "name": "look", "description": "Looks.", "path": "/", (field): value }]);
+    for (changed, plain) in [
+        (json!({}), false),
+        (json!({ "base_url": "http://ehr.example.com" }), true),
+        (json!({ "auth": auth("http://login.example.com/t") }), true),
+        (json!({ "auth": auth("https://login.example.com/t") }), false),
+        (json!({ "endpoints": endpoint("base_url", json!("http://other.example.com")) }), true),
+        (json!({ "endpoints": endpoint("auth", auth("http://login.example.com/t")) }), true),
+        (json!({ "endpoints": endpoint("description", json!("as http://other.example.com did")) }), false),
+        (json!({ "mcp_url": "http://mcp.example.com" }), true),
+    ] {
+        let mut body = json!({ "name": "ehr", "display_name": "EHR", "base_url": "https://ehr.example.com" });
+        body.as_object_mut().unwrap().extend(changed.as_object().unwrap().clone());
+        let made = tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
+        let path = tenant.path(&format!("/integrations/{}", made["id"].as_str().unwrap()));
+        let found = check(&tenant, "production").await;
+        assert_eq!(codes(&found).contains(&"integration_without_tls"), plain, "{changed}: {found}");
+        // An integration that is switched off is not called.
+        tenant.owner.put(&path, json!({ "enabled": false })).await.expect(StatusCode::OK);
+        assert!(!codes(&check(&tenant, "production").await).contains(&"integration_without_tls"));
+        assert_eq!(tenant.owner.delete(&path).await.status, 204);
+    }
+}
+
 both!(a_conversion_needs_the_owner_the_slug_and_every_blocker_accepted);
 async fn a_conversion_needs_the_owner_the_slug_and_every_blocker_accepted() {
     let server = Server::with(|config| config.platform.environment_by_conversion = true).await;
