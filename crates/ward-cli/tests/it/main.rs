@@ -26,3 +26,4 @@ mod secrets;
 mod serving;
 mod support;
 mod sync;
+mod systemd;
