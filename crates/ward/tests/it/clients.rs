@@ -88,7 +88,7 @@ async fn python(server: &Server) -> Option<&'static Path> {
         }
         let (bin, wanted) = (folder.join("venv/bin"), files().join("python/requirements.txt"));
         let mut install = Command::new(bin.join("pip"));
-        install.args(["install", "--quiet", "--no-deps", "-r"]).arg(wanted);
+        install.args(["install", "--quiet", "--no-deps", "--require-hashes", "-r"]).arg(wanted);
         if setting("off")
             || !installs(Command::new("python3").args(["-m", "venv"]).arg(folder.join("venv"))).await
             || !installs(&mut install).await
