@@ -240,14 +240,18 @@ fn no_uuid(text: &str) -> String {
 /// to 9999.
 pub(super) fn date_time(moment: Moment, given: &Json) -> Result<Value, Fault> {
     let without_zone = || Err(Fault::new("timezone_aware", "Input should have timezone info"));
-    match read_date_time(given) {
-        Read::Ok(_) if moment.zone_required && is_since_1970(given) => without_zone(),
+    let year_zero = || Err(because("datetime_parsing", "Input should be a valid datetime", YEAR_ZERO));
+    match any_date_time(given) {
+        // The reference asks for the offset before it makes a time of the text, and only then finds that no year is 0.
         Read::Ok(read) if moment.zone_required && read.time.tz_offset.is_none() => without_zone(),
+        Read::Ok(read) if read.date.year == 0 => year_zero(),
+        Read::Ok(_) if moment.zone_required && is_since_1970(given) => without_zone(),
         Read::Ok(read) => Ok(Value::String(in_utc(&read))),
         Read::WrongType => Err(Fault::new("datetime_type", "Input should be a valid datetime")),
         // A day is a valid timestamp too, so the message is about the unreadable day as well.
-        Read::Unreadable(error) => match read_date(given) {
+        Read::Unreadable(error) => match any_date(given) {
             Read::Ok(_) if moment.zone_required => without_zone(),
+            Read::Ok(day) if day.year == 0 => year_zero(),
             Read::Ok(day) => {
                 let time = if moment.end_of_day { LAST_OF_DAY } else { MIDNIGHT };
                 Ok(Value::String(in_utc(&DateTime { date: day, time })))
@@ -329,7 +333,8 @@ impl<T> Read<T> {
     }
 }
 
-fn read_date_time(given: &Json) -> Read<DateTime> {
+/// A time of any year that can be written, 0 included.
+fn any_date_time(given: &Json) -> Read<DateTime> {
     let config = speedate::DateTimeConfig {
         time_config: speedate::TimeConfig {
             // Clients send nanoseconds, and Ward keeps microseconds.
@@ -348,19 +353,31 @@ fn read_date_time(given: &Json) -> Read<DateTime> {
         },
         _ => return Read::WrongType,
     };
-    match Read::of(read) {
-        Read::Ok(moment) if moment.date.year == 0 => Read::Impossible("year 0 is out of range".to_owned()),
+    Read::of(read)
+}
+
+fn read_date_time(given: &Json) -> Read<DateTime> {
+    match any_date_time(given) {
+        Read::Ok(moment) if moment.date.year == 0 => Read::Impossible(YEAR_ZERO.to_owned()),
         read => read,
     }
 }
 
-fn read_date(given: &Json) -> Read<Date> {
+/// A day of any year that can be written, 0 included.
+fn any_date(given: &Json) -> Read<Date> {
     let Json::String(text) = given else { return Read::WrongType };
-    match Read::of(Date::parse_str(text)) {
-        Read::Ok(day) if day.year == 0 => Read::Impossible("year 0 is out of range".to_owned()),
+    Read::of(Date::parse_str(text))
+}
+
+fn read_date(given: &Json) -> Read<Date> {
+    match any_date(given) {
+        Read::Ok(day) if day.year == 0 => Read::Impossible(YEAR_ZERO.to_owned()),
         read => read,
     }
 }
+
+/// The reason why the reference refuses a year that can be written.
+const YEAR_ZERO: &str = "year 0 is out of range";
 
 /// Formats a timestamp as `2026-04-18T12:00:00.123456Z`.
 fn in_utc(moment: &DateTime) -> String {
@@ -430,6 +447,10 @@ mod tests {
             ("\"1776513600\"", "timezone_aware"),
             ("\"noon\"", "datetime_from_date_parsing"),
             ("true", "datetime_type"),
+            ("\"0000-01-01\"", "timezone_aware"),
+            ("\"0000-01-01T00:00:00\"", "timezone_aware"),
+            ("\"0000-01-01T00:00:00Z\"", "datetime_parsing"),
+            ("\"0000-02-30\"", "datetime_from_date_parsing"),
         ] {
             assert_eq!(read(sent), told, "{sent}");
         }
