@@ -115,6 +115,12 @@ async fn claim(mut call: Call) -> Result<Reply, ApiError> {
     actions::claim(&call.app, call.context.clone(), workspace, sent.value, repeat).await
 }
 
+/// The messages about a claim that asks for less than an owner. A caller who forgot the bearer reads them too.
+const ROLE_OF_CLAIM: &str = "Without a key this call claims the workspace and creates its owner's key: leave role out or set \
+                             it to owner. To mint another key, send yours as the bearer";
+const PERMISSIONS_OF_CLAIM: &str = "Without a key this call claims the workspace and creates its owner's unrestricted key: leave \
+                                    permissions out. To mint another key, send yours as the bearer";
+
 /// A claim always creates an unrestricted owner key. A request for anything else is a mistake that the
 /// client should see.
 fn claim_problems(given: &Json) -> Vec<Problem> {
@@ -127,11 +133,8 @@ fn claim_problems(given: &Json) -> Vec<Problem> {
     let problem = |field: &'static str, message: &str, input: &Json| {
         Problem::value_error(vec![Loc::from("body"), Loc::from(field)], message, validate::shown(input))
     };
-    let role = role
-        .map(|role| problem("role", "A claim creates an owner key: leave role out or set it to owner", role));
-    let permissions = permissions.map(|list| {
-        problem("permissions", "A claim creates an unrestricted owner key: leave permissions out", list)
-    });
+    let role = role.map(|role| problem("role", ROLE_OF_CLAIM, role));
+    let permissions = permissions.map(|list| problem("permissions", PERMISSIONS_OF_CLAIM, list));
     role.into_iter().chain(permissions).collect()
 }
 

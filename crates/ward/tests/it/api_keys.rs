@@ -82,6 +82,10 @@ async fn a_claim_that_asks_for_less_than_an_owner_is_told_all_that_is_wrong() {
         let elsewhere = server.anonymous().post("/v1/not-a-uuid/api-keys", body.clone()).await;
         assert_eq!(elsewhere.anonymized(), answer.anonymized(), "{body}");
     }
+    // A caller who forgot the key learns that one is needed.
+    let keyless = server.anonymous().post(&path, json!({ "duration_days": 1, "role": "viewer" })).await;
+    let told = ["claims the workspace", "send yours as the bearer"];
+    assert!(told.iter().all(|words| keyless.text.contains(words)), "{}", keyless.text);
     let claim = json!({ "duration_days": 1 });
     server.anonymous().post(&path, claim).await.expect(StatusCode::CREATED);
 }
