@@ -80,6 +80,8 @@ pub struct Checked {
     pub health: Health,
     /// The reason as a sentence, if it is not healthy.
     pub detail: Option<String>,
+    /// The HTTP status of its answer, if it answered.
+    pub http_status: Option<u16>,
     /// The duration of the health check.
     pub duration: Duration,
 }
@@ -87,7 +89,7 @@ pub struct Checked {
 impl Checked {
     /// A result that needed no request.
     pub fn without_probe(health: Health, detail: impl Into<String>) -> Self {
-        Self { health, detail: Some(detail.into()), duration: Duration::ZERO }
+        Self { health, detail: Some(detail.into()), http_status: None, duration: Duration::ZERO }
     }
 }
 
@@ -95,8 +97,10 @@ impl Probe {
     /// Sends the request and judges its answer, before `deadline`.
     pub async fn run(&self, outbound: &Outbound, tokens: &Tokens, deadline: Instant) -> Checked {
         let started = Instant::now();
+        let mut http_status = None;
         let (health, detail) = match self.ask(outbound, tokens, deadline).await {
             Ok(answer) => {
+                http_status = Some(answer.status.as_u16());
                 // A capability statement can be long, and only one of its fields matters.
                 let target = self.target.clone();
                 let judged = outbound.work(move || target.judge(&answer)).await;
@@ -117,7 +121,7 @@ impl Probe {
                 (health, Some(failure.message).filter(|_| health != Health::Healthy))
             }
         };
-        Checked { health, detail, duration: started.elapsed() }
+        Checked { health, detail, http_status, duration: started.elapsed() }
     }
 
     async fn ask(&self, outbound: &Outbound, tokens: &Tokens, deadline: Instant) -> Result<Answer, Failure> {

@@ -27,6 +27,7 @@ struct Events {
     limit: i64,
     offset: i64,
     has_more: bool,
+    next_offset: Option<i64>,
 }
 
 /// `AuditSummaryResponse`
@@ -111,7 +112,8 @@ async fn page(
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = events.len() > most;
     events.truncate(most);
-    Ok(Events { events, total, limit, offset, has_more })
+    let next_offset = has_more.then(|| offset.saturating_add(limit));
+    Ok(Events { events, total, limit, offset, has_more, next_offset })
 }
 
 /// `get-phi-access-report`

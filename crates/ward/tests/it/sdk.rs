@@ -167,6 +167,34 @@ async fn auto_paging_of_the_sdk_sees_every_workspace_once() {
     assert_eq!((counted, seen.len()), (25, 25));
 }
 
+both!(auto_paging_of_the_sdk_sees_every_event_once);
+async fn auto_paging_of_the_sdk_sees_every_event_once() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    for number in 0..4 {
+        let body = json!({ "name": format!("Clinic {number}") });
+        tenant.owner.patch(&tenant.workspace(""), body).await.expect(reqwest::StatusCode::OK);
+    }
+    let me: Value = tenant.owner.get("/v1/me").await.expect(reqwest::StatusCode::OK);
+    let of_me = format!("/audit/entity/{}/access-log", me["entity_id"].as_str().unwrap());
+    // The SDK goes on while `has_more` and `next_offset`, from that offset.
+    for path in ["/audit", of_me.as_str()] {
+        let (mut offset, mut seen, mut total) = (json!(0), Vec::new(), json!(0));
+        while !offset.is_null() {
+            let page = tenant.owner.get(&tenant.path(&format!("{path}?limit=2&offset={offset}"))).await;
+            let page: Value = page.expect(reqwest::StatusCode::OK);
+            seen.extend(page["events"].as_array().unwrap().iter().map(|event| event["id"].to_string()));
+            assert_eq!(page["has_more"], !page["next_offset"].is_null());
+            (offset, total) = (page["next_offset"].clone(), page["total"].clone());
+        }
+        let counted = seen.len();
+        seen.sort();
+        seen.dedup();
+        assert_eq!((json!(counted), json!(seen.len())), (total.clone(), total.clone()), "{path}");
+        assert!(total.as_u64() > Some(3), "{path}: {total}");
+    }
+}
+
 both!(the_sdk_reads_rates_as_numbers_and_a_date);
 async fn the_sdk_reads_rates_as_numbers_and_a_date() {
     let server = Server::with(|config| config.rates.enforced = true).await;

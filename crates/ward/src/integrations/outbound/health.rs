@@ -31,6 +31,8 @@ struct Report {
     status: &'static str,
     detail: Option<String>,
     duration_ms: f64,
+    #[serde(skip)]
+    http_status: Option<u16>,
 }
 
 /// The answer of the health check.
@@ -107,6 +109,7 @@ async fn check(
         name: opened.integration.name,
         status: checked.health.name(),
         detail: checked.detail,
+        http_status: checked.http_status,
         duration_ms: milliseconds(checked.duration),
     };
     Ok(Some((report, opened.integration.updated_at)))
@@ -118,7 +121,10 @@ struct ConnectionTested {
     integration_id: IntegrationId,
     status: &'static str,
     detail: Option<String>,
+    message: String,
+    http_status: Option<u16>,
     duration_ms: f64,
+    tested_at: Timestamp,
     last_tested_at: Timestamp,
     last_test_status: &'static str,
 }
@@ -152,8 +158,11 @@ pub async fn test_connection(
     let tested = Arc::new(ConnectionTested {
         integration_id: id,
         status: report.status,
+        message: report.detail.clone().unwrap_or_else(|| "it answers, and takes the credentials".to_owned()),
         detail: report.detail,
+        http_status: report.http_status,
         duration_ms: report.duration_ms,
+        tested_at: at,
         last_tested_at: at,
         last_test_status: report.status,
     });

@@ -538,6 +538,7 @@ pub fn audit(world: &World, step: &Step, limit: u8, offset: u8, filter: u8) -> (
         Good::ok(json!({
             "events": { "$groups": groups }, "total": found.len(), "limit": limit, "offset": offset,
             "has_more": found.len() > offset + limit,
+            "next_offset": (found.len() > offset + limit).then_some(offset + limit),
         }))
     });
     let filter = ["", "", "", "&phi_only=true", "&action=api_key.create"][usize::from(filter)];
