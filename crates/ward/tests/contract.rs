@@ -229,6 +229,63 @@ fn every_example_is_a_valid_request() {
     }
 }
 
+/// The example of an operation's success, and the schema that it must fit. The given operations may have nothing beside what
+/// was given, so theirs is an extension.
+fn example_answer(operation: &Value, given: bool) -> Option<(&Value, &Value)> {
+    let (_, response) =
+        operation["responses"].as_object()?.iter().find(|(status, _)| status.starts_with('2'))?;
+    let (kind, media) = response.get("content")?.as_object()?.iter().next()?;
+    if kind == "text/html" {
+        return None;
+    }
+    let example = if given { &operation["x-example-answer"] } else { &media["example"] };
+    Some((example, &media["schema"]))
+}
+
+/// The fields that an example has and its schema does not know, as paths.
+fn unknown_fields(document: &Value, schema: &Value, example: &Value, at: &str) -> Vec<String> {
+    if let Some(pointer) = schema["$ref"].as_str() {
+        return unknown_fields(document, document.pointer(&pointer[1..]).unwrap(), example, at);
+    }
+    if let Some(ways) = schema["anyOf"].as_array() {
+        let found = ways.iter().filter(|way| (way["type"] == "null") == example.is_null());
+        return found.flat_map(|way| unknown_fields(document, way, example, at)).collect();
+    }
+    let below = |(key, value): (&String, &Value)| match schema["properties"].get(key) {
+        Some(schema) => unknown_fields(document, schema, value, &format!("{at}.{key}")),
+        None => vec![format!("{at}.{key}")],
+    };
+    match example {
+        Value::Object(fields) if schema["properties"].is_object() => fields.iter().flat_map(below).collect(),
+        Value::Array(items) => {
+            items.iter().flat_map(|item| unknown_fields(document, &schema["items"], item, at)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn every_success_has_an_example_that_fits_its_schema() {
+    let document = document();
+    let given: Value = serde_json::from_str(GIVEN).unwrap();
+    let given = operations(&given);
+    let mut shown = 0;
+    for (id, operation) in operations(&document) {
+        let Some((example, schema)) = example_answer(&operation, given.contains_key(&id)) else { continue };
+        assert!(!example.is_null(), "{id} has no example of its answer");
+        let mut whole = json!({ "$schema": "https://json-schema.org/draft/2020-12/schema", "components": document["components"] });
+        whole.as_object_mut().unwrap().extend(schema.as_object().unwrap().clone());
+        let validator = jsonschema::options().should_validate_formats(true).build(&whole).unwrap();
+        let wrong: Vec<String> =
+            validator.iter_errors(example).map(|it| format!("{it} at {}", it.instance_path())).collect();
+        assert!(wrong.is_empty(), "{id}: {wrong:?}");
+        let unknown = unknown_fields(&document, schema, example, &id);
+        assert!(unknown.is_empty(), "not in the schema: {unknown:?}");
+        shown += 1;
+    }
+    assert!(shown > 50, "{shown} operations have a success with a body");
+}
+
 /// Texts of the given schemas, which say no maximum, and the maximum that a value rule of Ward's sets.
 const BOUND_BY_RULE: [(&str, usize); 2] = [
     ("#/components/schemas/StrippedNonemptyString", 256),

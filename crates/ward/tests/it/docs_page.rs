@@ -53,13 +53,20 @@ async fn the_page_shows_every_operation_and_lets_it_be_tried() {
         let answers = operation["responses"].as_object().unwrap().iter();
         let shown = answers
             .filter(|(status, answer)| {
-                status.as_str() < "300" && answer["content"]["application/json"].is_object()
+                let kinds = answer["content"].as_object();
+                status.as_str() < "300" && kinds.is_some_and(|kinds| !kinds.contains_key("text/html"))
             })
             .count();
         let script = format!(
             "return [...document.querySelectorAll('#{id} h4')].filter((one) => one.innerText.toLowerCase().startsWith('example answer')).length"
         );
         assert_eq!(browser.run(&script).await, shown, "{id}");
+    }
+    // The page shows the document's own examples, those of the given operations too.
+    for (operation, words) in [("get-me", "Dana Example"), ("get-workspace", "\"slug\": \"acme-health\"")] {
+        let script = format!("return document.getElementById('{operation}').textContent");
+        let card = browser.run(&script).await;
+        assert!(card.as_str().unwrap().contains(words), "{operation}: {card}");
     }
     let page = browser.run("return document.body.innerText").await.as_str().unwrap().to_owned();
     assert!(!page.contains("uuidgen") && page.contains("request.headers.delete(\"authorization\")"));
