@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use crate::support::{Server, WARD, text};
 
-const PAGE: &str = include_str!("../../../../docs/systemd.md");
+const PAGE: &str = include_str!("../../../../docs/operate/systemd.md");
 const UNIT: &str = include_str!("../../../../deploy/ward.service");
 
 /// The places of the page, and where they are in a test's folder.

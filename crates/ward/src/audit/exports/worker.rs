@@ -56,7 +56,7 @@ pub async fn keep_going(app: Arc<App>) {
         tokio::select! {
             () = app.export_wake.wait(POLL) => {}
             Some(ended) = writing.join_next() => {
-                // What failed may fail again at once: an export that could not even be leased is still due.
+                // A failure may repeat at once, because an export that could not be leased is still due.
                 if !ended.unwrap_or(false) {
                     app.export_wake.wait(POLL).await;
                 }
