@@ -80,7 +80,7 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
         "ward_share_refused_total",
         "Requests refused because their share of a pool was used up, by pool"
     );
-    describe_gauge!("ward_connections_open", "Open connections, those of /metrics included");
+    describe_gauge!("ward_connections_open", "Open connections, including those to /metrics");
     describe_counter!("ward_connections_refused_total", "Refused connections, by limit");
     describe_counter!("ward_connections_given_up_total", "Idle connections closed to make room for new ones");
     describe_counter!("ward_accept_errors_total", "Failed accepts, mostly for lack of file descriptors");

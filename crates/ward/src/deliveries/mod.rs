@@ -59,7 +59,7 @@ impl DeliveryState {
         }
     }
 
-    /// The state with this name.
+    /// The state named `name`; `None` for an unknown name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }

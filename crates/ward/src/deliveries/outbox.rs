@@ -126,7 +126,6 @@ pub type LaneKey = (WorkspaceId, IntegrationId);
 /// An integration queue that is due.
 #[derive(Clone, Copy, Debug)]
 pub struct Due {
-    /// The key of the queue.
     pub key: LaneKey,
     /// Consecutive failures since the last success.
     pub failures: i64,
@@ -158,7 +157,6 @@ pub fn put_off(tx: &mut Tx<'_>, lanes: &[LaneKey], now: Timestamp, until: Timest
 /// A queue that this worker has leased.
 #[derive(Clone, Debug)]
 pub struct Lane {
-    /// The key of the queue.
     pub key: LaneKey,
     /// The token that proves the lease.
     pub token: Uuid,
@@ -288,9 +286,7 @@ pub fn leave_lane(tx: &mut Tx<'_>, lane: &Lane, leaving: Leaving) -> Result<(), 
 /// A delivery that is marked as being sent.
 #[derive(Clone, Debug)]
 pub struct Leased {
-    /// The id of the delivery.
     pub id: DeliveryId,
-    /// The call to deliver.
     pub call: CallId,
     /// The number of this attempt, from 1.
     pub attempt: i64,
@@ -358,16 +354,13 @@ pub fn lease(tx: &mut Tx<'_>, lane: &Lane, now: Timestamp, most: i64) -> Result<
     Ok(leased)
 }
 
-/// The record of one attempt.
 #[derive(Clone, Debug)]
 pub struct Attempt<'a> {
     /// The outcome, as one word.
     pub outcome: &'a str,
     /// The HTTP status of the answer, if there was one.
     pub status: Option<u16>,
-    /// The start of the attempt.
     pub started_at: Timestamp,
-    /// The end of the attempt.
     pub ended_at: Timestamp,
     /// The answer of the EHR, or the reason why nothing was sent, as JSON.
     pub detail: Option<&'a str>,

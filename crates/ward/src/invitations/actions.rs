@@ -26,7 +26,6 @@ use crate::members::{beyond_caller, within_reach};
 use crate::quotas::{self, Change as Count};
 use crate::workspaces;
 
-/// Seconds of a day.
 const DAY: u64 = 24 * 3600;
 
 /// `CreateInvitationRequest`, validated.

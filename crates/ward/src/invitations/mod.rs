@@ -25,14 +25,14 @@ pub use store::{forget_old, settle_expired};
 /// The prefix helps secret scanners, like that of API keys.
 const PREFIX: &str = "ward_invite_";
 
-/// An invitation.
+/// An invitation into a workspace, without the secret of its link.
 #[derive(Clone, Debug)]
 pub struct Invitation {
     /// The id of the invitation.
     pub id: InvitationId,
     /// The workspace that it leads to.
     pub workspace: WorkspaceId,
-    /// The role that it grants.
+    /// The role of the new member.
     pub role: Role,
     /// The only verified address that may accept, if there is one.
     pub email: Option<String>,

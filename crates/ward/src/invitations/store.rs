@@ -122,11 +122,8 @@ pub fn renew(tx: &mut Tx<'_>, renewed: &Invitation, hash: &str, with: Option<&Ke
 
 /// An open invitation with the names that the invited person sees.
 pub struct Offer {
-    /// The open invitation itself.
     pub invitation: Invitation,
-    /// The slug of the workspace.
     pub slug: String,
-    /// The name of the workspace.
     pub name: String,
 }
 
@@ -204,7 +201,6 @@ pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: InvitationId) -> Result<
 pub enum Reference {
     /// The hash of its link's secret.
     Link(String),
-    /// The id of the invitation.
     Id(InvitationId),
 }
 

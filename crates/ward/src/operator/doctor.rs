@@ -153,9 +153,10 @@ async fn look_into(config: &Config, db: &Db) -> Vec<Finding> {
     }
     found.push(match compared.newer {
         0 => Finding::ok("schema", format!("up to date, {} steps", compared.present)),
-        newer => {
-            Finding::note("schema", format!("{newer} steps are a newer Ward's, and this one may run on them"))
-        }
+        newer => Finding::note(
+            "schema",
+            format!("{newer} steps come from a newer Ward, and this Ward can run on them"),
+        ),
     });
     match app::keys_at_hand(config) {
         Ok(keys) => found.extend(with_keys(config, db, keys).await),
@@ -364,7 +365,7 @@ async fn clock(db: &Db) -> Finding {
             format!("it says {now}, but the newest workspace was made at {newest}"),
             "set the clock by NTP",
         ),
-        _ => Finding::ok(CHECK, format!("{now}, not behind what is stored")),
+        _ => Finding::ok(CHECK, format!("{now}, not behind the newest workspace")),
     }
 }
 
@@ -380,7 +381,7 @@ fn permissions(path: &Path) -> Finding {
         {
             return Finding::problem(
                 CHECK,
-                format!("others than its owner can use {} (mode {mode:04o})", file.display()),
+                format!("users other than its owner can use {} (mode {mode:04o})", file.display()),
                 format!("chmod 600 {}", file.display()),
             );
         }
@@ -392,7 +393,7 @@ fn permissions(path: &Path) -> Finding {
             format!("everyone can put files into {} (mode {mode:04o})", folder.display()),
             format!("chmod o-w {}", folder.display()),
         ),
-        Ok(_) => Finding::ok(CHECK, format!("{} is its owner's alone", path.display())),
+        Ok(_) => Finding::ok(CHECK, format!("only its owner can use {}", path.display())),
         Err(error) => Finding::problem(
             CHECK,
             format!("cannot read the permissions of {}: {error}", folder.display()),

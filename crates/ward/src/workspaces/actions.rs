@@ -213,7 +213,7 @@ pub struct Change {
     /// Absent leaves the connector unchanged; null clears it.
     #[expect(
         clippy::option_option,
-        reason = "absent, null and given are three different things in a merge patch"
+        reason = "absent, null and given are three different cases in a merge patch"
     )]
     #[serde(default, deserialize_with = "present")]
     connector_type: Option<Option<String>>,

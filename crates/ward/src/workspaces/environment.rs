@@ -136,7 +136,7 @@ pub struct BuiltIn {
 
 /// The facts that decide the findings.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each flag is an independent fact")]
 pub struct Facts {
     /// Whether the workspace has a connector.
     pub connector: bool,

@@ -83,7 +83,6 @@ impl Places {
         }))
     }
 
-    /// Whether any slot is free.
     pub fn are_free(&self) -> bool {
         self.all.used() < self.all.limits().total
     }

@@ -17,7 +17,6 @@ const RECHECK: Duration = Duration::from_mins(30);
 
 /// A leased queue with its deliveries.
 pub(super) struct Taken {
-    /// The lease on the queue.
     pub lane: Lane,
     /// The last change of its integration, at the time of the lease.
     pub seen: Timestamp,

@@ -1,5 +1,5 @@
 "use strict";
-// Whatever comes from the document is put on the page as text, never as markup.
+// Content of the document is inserted as text, never as markup.
 const el = (tag, attributes, ...children) => {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes || {})) {
@@ -11,7 +11,7 @@ const el = (tag, attributes, ...children) => {
 const byId = (id) => document.getElementById(id);
 const VERBS = ["get", "post", "put", "patch", "delete"];
 
-// The little Markdown that the document uses: `code`, **strong**, headings, numbered lists, paragraphs.
+// The Markdown that the document uses: `code`, **strong**, headings, numbered lists, paragraphs.
 const inline = (text) => text.split(/(`[^`]+`|\*\*[^*]+\*\*)/).map((part) => {
   if (part.length > 2 && part.startsWith("`")) return el("code", {}, part.slice(1, -1));
   if (part.length > 4 && part.startsWith("**")) return el("strong", {}, part.slice(2, -2));
@@ -25,9 +25,9 @@ const prose = (text) => text.trim().split(/\n{2,}/).map((block) => {
 
 const start = (api) => {
   const target = (ref) => ref.slice(2).split("/").reduce((at, key) => at[key.replace(/~1/g, "/").replace(/~0/g, "~")], api);
-  // A parameter or an answer may stand in the document by reference.
+  // A parameter or a response may be a reference in the document.
   const deref = (part) => (part.$ref ? { ...target(part.$ref), ...part } : part);
-  // A reference is shown as what it refers to; what stands beside it adds to that.
+  // A reference is shown as its target. Fields beside the reference add to the target.
   const resolve = (schema) => {
     let resolved = schema, name = "";
     while (resolved.$ref) {
@@ -138,7 +138,7 @@ const start = (api) => {
     ? [el("h4", {}, "Example: without a key"), shell(curl(verb, path, operation, true), "Copy the example without a key"),
       el("h4", {}, "Example: with a key"), shell(curl(verb, path, operation), "Copy the example with a key")]
     : [el("h4", {}, "Example"), shell(curl(verb, path, operation), "Copy the example for " + operation.summary)];
-  // What was typed or answered in one form is offered in the others. Nothing of it is stored.
+  // A text that was entered or answered in one form is offered in the others. None of it is stored.
   const remembered = {};
   const inputs = [];
   const remember = (name, value) => {
@@ -218,7 +218,7 @@ const start = (api) => {
       say(...parts);
     };
     const details = el("details", { class: "try" }, el("summary", {}, "Try it"),
-      el("p", { class: "note" }, "This calls the server that you read this from, for real."),
+      el("p", { class: "note" }, "The request goes to this server and has real effects."),
       filled.map(({ label }) => label),
       text && el("label", { for: text.id }, el("code", { class: "name" }, "body"), text),
       withKey.label, once && once.label, send, answer);
@@ -330,7 +330,7 @@ const start = (api) => {
   const bestGroup = el("div", { hidden: "" }, el("h2", {}, "Best first"), bestLinks);
   nav.prepend(bestGroup);
 
-  // How well one word fits an operation: its id and title before its path, and both before what is only said about it.
+  // The rank of an operation for one word: id and title come before the path, and the path before the description.
   const fit = ({ path, verb, operation }, tag, word) => {
     const id = operation.operationId, title = operation.summary.toLowerCase(), parts = path.toLowerCase().split(/[/{}_-]+/);
     if (id === word || path === word) return 100;
@@ -365,7 +365,7 @@ const start = (api) => {
   };
   search.addEventListener("input", filter);
   again.addEventListener("click", () => { search.value = ""; filter(); search.focus(); });
-  // A link leads to its operation even where a search hides it.
+  // A link leads to its operation even if a search hides it.
   const reveal = (id) => {
     const wanted = id && byId(id);
     if (!wanted) return;
@@ -404,7 +404,7 @@ const start = (api) => {
     }
   }, { rootMargin: "-15% 0px -80% 0px" });
   all.forEach(({ card }) => card && watch.observe(card));
-  // The browser looked for the fragment before there was anything to find.
+  // The browser looked for the fragment before the page had its content.
   reveal(fragment());
 };
 
