@@ -1,8 +1,6 @@
 //! Measures a running Ward beside its peers, in alternating runs. `bench/run` builds and starts it; `bench/README.md`
 //! says what the figures mean. For Linux only: what servers use is read from `/proc`.
 
-#![expect(clippy::doc_markdown, reason = "SQLite and PostgreSQL are names, not code")]
-
 mod bare;
 mod chart;
 mod child;

@@ -4,7 +4,6 @@
 //! built binary in a process of its own. Both engines flush: SQLite with `synchronous=FULL`, PostgreSQL, a throw-away
 //! server, with `fsync` on. The receiver answers 201 to everything at once.
 
-#![expect(clippy::doc_markdown, reason = "SQLite and PostgreSQL are names, not code")]
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 
 #[path = "../deliveries/receiver.rs"]

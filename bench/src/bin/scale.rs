@@ -4,8 +4,6 @@
 //! `cargo build --release -p ward-cli && cargo run --release -p bench --bin scale -- --data DIR`. A database that is in
 //! `DIR` already is used again.
 
-#![expect(clippy::doc_markdown, reason = "SQLite and PostgreSQL are names, not code")]
-
 #[path = "../scale/fill.rs"]
 mod fill;
 #[path = "../scale/http.rs"]

@@ -14,7 +14,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::migrate::UNFINISHED;
-use crate::{Db, Error, ErrorKind, Migration, Options, Timestamp, Tx};
+use crate::{Db, Error, ErrorKind, Migration, Options, Tx};
 use table::Table;
 use value::{Digest, Owned};
 
@@ -169,8 +169,8 @@ async fn begin(
             }
         }
     }
-    let run = Uuid::new_v4();
-    let now = Timestamp::from(std::time::SystemTime::now());
+    let run = crate::ambient::id();
+    let now = crate::ambient::now();
     target
         .write("copy.begin", move |tx| {
             tx.execute(
@@ -254,7 +254,7 @@ struct Fresh {
 
 impl Fresh {
     fn make(migrations: &[Migration], binary_version: &str) -> Result<Self, Error> {
-        let folder = std::env::temp_dir().join(format!("ward-copy-{}", Uuid::new_v4()));
+        let folder = std::env::temp_dir().join(format!("ward-copy-{}", crate::ambient::id()));
         std::fs::create_dir(&folder)
             .map_err(|error| Error::unavailable("a temporary folder cannot be created").because(error))?;
         let url = format!("sqlite:{}", folder.join("fresh.db").display());

@@ -15,8 +15,7 @@
 //!   (only of calls that had to wait), `ward_db_pool_connections`, `ward_db_connections_refused_total`,
 //!   `ward_db_retries_total{reason}`
 
-#![expect(clippy::doc_markdown, reason = "SQLite and PostgreSQL are names, not code")]
-
+mod ambient;
 mod closure;
 mod copy;
 mod counters;

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
@@ -165,7 +164,7 @@ fn read<'m>(migrations: &'m [Migration], binary_version: &str) -> Result<([u64; 
 /// Applies one step; returns false if another process was first. The version row is inserted before the DDL,
 /// so the second of two processes waits for that row and then finds it.
 fn apply(engine: &mut dyn Schema, step: &Step<'_>) -> Result<bool, Error> {
-    let now = Timestamp::from(SystemTime::now());
+    let now = crate::ambient::now();
     let mut claim = |tx: &mut Tx<'_>| {
         let inserted = tx.execute(
             "insert into schema_steps (migration, step, checksum, oldest_binary, applied_at)

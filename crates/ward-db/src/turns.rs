@@ -43,7 +43,7 @@ impl Party {
 pub(crate) struct Turns<T> {
     queues: HashMap<Party, Queue<T>>,
     /// The parties that may start work, in the order of their turns: requests, then background work.
-    turns: [VecDeque<Party>; 2],
+    ready: [VecDeque<Party>; 2],
     /// The class that was served last.
     last: usize,
     waiting: usize,
@@ -70,7 +70,7 @@ impl<T> Turns<T> {
     pub(crate) fn new(writes_each: usize) -> Self {
         Self {
             queues: HashMap::new(),
-            turns: [VecDeque::new(), VecDeque::new()],
+            ready: [VecDeque::new(), VecDeque::new()],
             last: 1,
             waiting: 0,
             startable: 0,
@@ -94,7 +94,7 @@ impl<T> Turns<T> {
     /// Takes the next item, which counts as running until [`Self::done`].
     pub(crate) fn pop(&mut self) -> Option<(Party, T)> {
         for class in [1 - self.last, self.last] {
-            while let Some(party) = self.turns[class].pop_front() {
+            while let Some(party) = self.ready[class].pop_front() {
                 let Some(queue) = self.queues.get_mut(&party) else { continue };
                 queue.has_turn = false;
                 let taken = if queue.startable > 0 { queue.waiting.pop_front() } else { None };
@@ -124,7 +124,7 @@ impl<T> Turns<T> {
     pub(crate) fn front(&self) -> Option<&T> {
         let classes = [1 - self.last, self.last];
         let mut queues =
-            classes.iter().flat_map(|class| &self.turns[*class]).filter_map(|party| self.queues.get(party));
+            classes.iter().flat_map(|class| &self.ready[*class]).filter_map(|party| self.queues.get(party));
         queues.find(|queue| queue.startable > 0)?.waiting.front()
     }
 
@@ -178,7 +178,7 @@ impl<T> Turns<T> {
         queue.startable = startable;
         if startable > 0 && !queue.has_turn {
             queue.has_turn = true;
-            self.turns[party.class()].push_back(party);
+            self.ready[party.class()].push_back(party);
         } else if queue.waiting.is_empty() && queue.running == 0 {
             // A turn that is left is skipped.
             self.queues.remove(&party);

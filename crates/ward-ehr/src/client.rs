@@ -177,6 +177,7 @@ impl Outbound {
     ///
     /// # Errors
     /// The extra certificates are not PEM.
+    #[expect(clippy::disallowed_methods, reason = "the guarded client itself")]
     pub fn looking_up(limits: Limits, lookup: &Arc<dyn Lookup>) -> Result<Self, Failure> {
         let roots = reqwest::Certificate::from_pem_bundle(&limits.extra_roots)
             .map_err(|_| Failure::misconfigured("the extra certificates are not PEM"))?;

@@ -5,7 +5,7 @@
 //! condition. So the caller delivers one call at a time and says whether an earlier attempt may have arrived.
 //! If so, nothing is sent before a search has shown that nothing is there.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderName, StatusCode};
@@ -386,7 +386,7 @@ fn retry_after(answer: &Answer) -> Option<Duration> {
     }
     let then = httpdate::parse_http_date(given).ok()?;
     let now = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
-    Some(then.duration_since(now.unwrap_or_else(SystemTime::now)).unwrap_or_default())
+    Some(then.duration_since(now.unwrap_or_else(crate::ambient::now)).unwrap_or_default())
 }
 
 /// Whether a status says that something was created.

@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method};
-use rand::Rng as _;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -234,7 +233,7 @@ fn failed(why: impl Into<String>) -> Outcome {
 /// Full jitter: a random pause up to a bound that doubles.
 fn jitter(retries: u32) -> Duration {
     let bound = FIRST_PAUSE * 2_u32.saturating_pow(retries.min(6));
-    bound.mul_f64(rand::rng().random::<f64>())
+    bound.mul_f64(crate::ambient::share())
 }
 
 /// A parameter as text, without quotes around a string.

@@ -6,6 +6,7 @@
 //! processes its answer. [`health`] gives an integration's health as one word.
 
 mod address;
+mod ambient;
 pub mod auth;
 mod client;
 pub mod delivery;

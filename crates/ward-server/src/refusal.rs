@@ -101,6 +101,7 @@ impl Body {
 }
 
 fn body(detail: &str, error_code: &str) -> Body {
+    #[expect(clippy::disallowed_methods, reason = "nothing compares the ids of refused connections")]
     let request_id = Uuid::now_v7();
     let json =
         serde_json::json!({"detail": detail, "error_code": error_code, "request_id": request_id.to_string()});

@@ -11,8 +11,6 @@
 //! `WARD_TEST_POSTGRES_BIN` names the folder of PostgreSQL's programs if they are in none of the usual
 //! places.
 
-#![expect(clippy::doc_markdown, reason = "SQLite and PostgreSQL are names, not code")]
-
 mod guarded;
 pub mod postgres;
 pub mod proxy;

@@ -5,6 +5,8 @@
 //! Every answer to an actor is checked against the served document. The test fails for an undeclared status,
 //! a body that does not match its schema, or an error without its envelope.
 
+#![allow(clippy::disallowed_methods, reason = "tests have times, ids and clients of their own")]
+
 pub mod browser;
 mod conformance;
 pub mod ehr;

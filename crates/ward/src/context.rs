@@ -7,7 +7,6 @@ use http::header::USER_AGENT;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
-use uuid::Uuid;
 use ward_db::Timestamp;
 use ward_server::Peer;
 
@@ -40,7 +39,7 @@ impl Context {
     /// The context of an operation on the command line.
     pub fn of_operator(now: Timestamp) -> Self {
         Self {
-            request_id: Uuid::now_v7().to_string(),
+            request_id: crate::random::request_id().to_string(),
             address: IpAddr::from([127, 0, 0, 1]),
             user_agent: Some(concat!("ward/", env!("CARGO_PKG_VERSION")).to_owned()),
             now,
@@ -80,7 +79,7 @@ pub(crate) fn request_id(headers: &HeaderMap) -> String {
     only.and_then(|value| value.to_str().ok())
         .filter(|id| (1..=128).contains(&id.len()))
         .filter(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)))
-        .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+        .map_or_else(|| crate::random::request_id().to_string(), str::to_owned)
 }
 
 fn user_agent(headers: &HeaderMap) -> Option<String> {

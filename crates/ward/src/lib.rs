@@ -26,6 +26,7 @@ pub mod operator;
 pub mod page;
 pub mod phone;
 pub mod quotas;
+pub mod random;
 pub mod router;
 pub mod scan;
 pub mod schema;

@@ -25,7 +25,8 @@ fn files(below: &Path, ending: &str) -> Vec<PathBuf> {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if path.is_dir() {
-                if !SKIPPED.contains(&name.as_str()) {
+                // Cargo marks its build folders, which can have any name.
+                if !SKIPPED.contains(&name.as_str()) && !path.join("CACHEDIR.TAG").exists() {
                     folders.push(path);
                 }
             } else if name.ends_with(ending) {

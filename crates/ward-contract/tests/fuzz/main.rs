@@ -2,6 +2,7 @@
 //! it (`serde_json`, `jsonschema`). The suite runs a bounded number of cases from a fixed seed. `WARD_TEST_FUZZ=100` runs a
 //! hundred times as many, from a seed of its own, which it prints; `WARD_TEST_SEED` sets the seed.
 
+#![allow(clippy::disallowed_methods, reason = "tests have times, ids and clients of their own")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
 #![expect(clippy::print_stderr, reason = "a seed that nobody saw repeats nothing")]
 

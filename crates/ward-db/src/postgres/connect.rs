@@ -36,7 +36,7 @@ pub(super) async fn connect(source: &Source, until: Instant) -> Result<Connected
     let balanced = source.target.config.get_load_balance_hosts() == LoadBalanceHosts::Random;
     let mut order: Vec<usize> = (0..places.len()).collect();
     if balanced {
-        order.sort_by_cached_key(|_| getrandom::u32().unwrap_or(0));
+        order.sort_by_cached_key(|_| crate::ambient::number().unwrap_or(0));
     } else {
         // Starts with the server of the last connection: the ones before it were not usable then.
         order.rotate_left(source.preferred.load(Ordering::Relaxed));
@@ -94,7 +94,7 @@ async fn addresses(place: &Place, balanced: bool) -> std::io::Result<Vec<Option<
     let found = tokio::net::lookup_host((name.as_str(), place.port)).await?;
     let mut addresses: Vec<Option<IpAddr>> = found.map(|address| Some(address.ip())).collect();
     if balanced {
-        addresses.sort_by_cached_key(|_| getrandom::u32().unwrap_or(0));
+        addresses.sort_by_cached_key(|_| crate::ambient::number().unwrap_or(0));
     }
     Ok(addresses)
 }

@@ -425,6 +425,6 @@ fn silence(mode: Mode, source: &Source, before: usize) -> Duration {
 
 /// A random number from 0 to below 1.
 fn share() -> f64 {
-    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
+    let random = crate::ambient::number().unwrap_or(u32::MAX / 2);
     f64::from(random) / (f64::from(u32::MAX) + 1.0)
 }

@@ -1,10 +1,6 @@
 //! Tests of the engine layer. Behaviour common to both engines is tested on both.
 
-#![allow(
-    clippy::doc_markdown,
-    clippy::unwrap_used,
-    reason = "SQLite and PostgreSQL are names, and a test's helper may unwrap"
-)]
+#![allow(clippy::unwrap_used, reason = "a test's helper may unwrap")]
 
 mod copy;
 mod later;

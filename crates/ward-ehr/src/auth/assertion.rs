@@ -1,13 +1,12 @@
 //! Signed assertions: JWTs with a private key (RFC 7519, RFC 7523).
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
 use super::key::{self, PrivateKey};
 use crate::{Failure, Secret};
@@ -105,12 +104,12 @@ impl Signer {
         audience: &str,
         more: Map<String, Value>,
     ) -> Result<Secret, Failure> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = crate::ambient::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut claims = json!({
             "iss": issuer,
             "sub": subject,
             "aud": audience,
-            "jti": Uuid::new_v4(),
+            "jti": crate::ambient::id(),
             "iat": now,
             "exp": now + LIFETIME.as_secs(),
         });

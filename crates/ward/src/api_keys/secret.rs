@@ -93,18 +93,18 @@ pub struct NewSecret {
 
 impl NewSecret {
     /// Generates a secret with a new key id.
-    pub fn generate() -> Result<Self, getrandom::Error> {
+    pub fn generate() -> Result<Self, crate::random::Error> {
         let mut bits = [0; 16];
-        getrandom::fill(&mut bits)?;
+        crate::random::fill(&mut bits)?;
         let mut key_id = [0; KEY_ID];
         base62(&bits, &mut key_id);
         Self::for_key(KeyId(key_id))
     }
 
     /// Generates a secret for a key that keeps its id.
-    pub fn for_key(key_id: KeyId) -> Result<Self, getrandom::Error> {
+    pub fn for_key(key_id: KeyId) -> Result<Self, crate::random::Error> {
         let mut bits = Zeroizing::new([0; 32]);
-        getrandom::fill(&mut *bits)?;
+        crate::random::fill(&mut *bits)?;
         let mut secret = Zeroizing::new([0; SECRET]);
         base62(&*bits, &mut *secret);
 

@@ -120,7 +120,7 @@ fn read(path: &Path) -> io::Result<Zeroizing<String>> {
 /// Creates a key file that is either whole or absent, and never replaces one.
 fn create_file(path: &Path) -> io::Result<()> {
     let mut key = Zeroizing::new([0; 32]);
-    getrandom::fill(key.as_mut_slice()).map_err(|error| io::Error::other(error.to_string()))?;
+    crate::random::fill(key.as_mut_slice()).map_err(|error| io::Error::other(error.to_string()))?;
     let text = Zeroizing::new(format!("{}\n", STANDARD.encode(key.as_slice())));
     let draft = draft_path(path);
     let mut file = private().open(&draft)?;

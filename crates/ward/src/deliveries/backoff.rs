@@ -33,7 +33,7 @@ pub fn wait(tried: i64, asked: Option<Duration>, random: u64) -> Duration {
 /// 64 random bits. Without a source of randomness, the clock still spreads the values.
 pub fn random(now: ward_db::Timestamp) -> u64 {
     let mut bytes = [0; 8];
-    match getrandom::fill(&mut bytes) {
+    match crate::random::fill(&mut bytes) {
         Ok(()) => u64::from_ne_bytes(bytes),
         Err(_) => now.micros().unsigned_abs().wrapping_mul(0x9e37_79b9_7f4a_7c15),
     }

@@ -167,6 +167,10 @@ impl Issuers {
         }
         // Proxies from the environment are not used: a person who can set a variable must not see or change
         // signing keys. Redirects are not followed: only URLs that were checked may be fetched.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "issuers are the operator's settings, so no tenant chooses these addresses"
+        )]
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())

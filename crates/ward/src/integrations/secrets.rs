@@ -3,7 +3,6 @@
 
 use serde::Deserialize;
 use url::Url;
-use uuid::Uuid;
 use ward_contract::validate::{Json, Loc, Problem};
 use ward_db::Tx;
 use zeroize::Zeroizing;
@@ -237,7 +236,7 @@ impl Plan {
                     self.problems.push(Problem::value_error(place.loc(&field), message, hidden()));
                     continue;
                 };
-                let reference = format!("ward:{}", Uuid::new_v4());
+                let reference = format!("ward:{}", crate::random::id());
                 *slot = Some(reference.clone());
                 self.put.push((field, destinations, reference, given.value.clone()));
             } else if let Some(referred) = referred {

@@ -69,9 +69,9 @@ struct Secret {
 }
 
 impl Secret {
-    fn generate() -> Result<Self, getrandom::Error> {
+    fn generate() -> Result<Self, crate::random::Error> {
         let mut bits = Zeroizing::new([0; 32]);
-        getrandom::fill(&mut *bits)?;
+        crate::random::fill(&mut *bits)?;
         let text = Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(*bits)));
         Ok(Self { hash: hash_of(&text), text })
     }

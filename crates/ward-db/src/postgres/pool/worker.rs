@@ -237,7 +237,7 @@ impl Worker {
                 PAUSE.saturating_mul(1 << state.refusals.min(4)).min(LONGEST_PAUSE)
             }
         };
-        let share = f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX);
+        let share = f64::from(crate::ambient::number().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX);
         self.place.wait(pause.mul_f64(0.5 + share / 2.0))
     }
 

@@ -145,7 +145,7 @@ impl From<object_store::Error> for Ended {
 
 async fn one(app: &Arc<App>, place: &Place, due: store::Due) -> Result<(), ApiError> {
     let (workspace, id, attempt) = (due.workspace, due.export, due.attempts + 1);
-    let lease = Uuid::new_v4();
+    let lease = crate::random::id();
     let now = app.clock.now();
     let taken = app
         .db

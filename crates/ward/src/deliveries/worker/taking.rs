@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ward_db::{Timestamp, Uuid};
+use ward_db::Timestamp;
 
 use super::super::outbox::{self, Lane, LaneKey, Leased, Leaving};
 use super::Worker;
@@ -28,7 +28,7 @@ impl Worker {
     /// Leases the queue and marks its due deliveries, in one transaction. `None` if there is nothing to do.
     pub(super) async fn take(&self, key: LaneKey) -> Result<Option<Taken>, ward_db::Error> {
         let (now, lease_time, batch) = (self.app.clock.now(), self.lease_time(), self.options.batch);
-        let token = Uuid::new_v4();
+        let token = crate::random::id();
         self.app
             .db
             .write("sync.take", move |tx| {
