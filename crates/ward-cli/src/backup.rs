@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ward::config::Config;
 use ward::operator;
-use ward::schema::backup::{self, Checked, Progress, Stage};
+use ward::schema::backup::{self, BackupProgress, Checked, Stage};
 use ward::schema::{MIGRATIONS, VERSION};
 
 use crate::failure::Failure;
@@ -47,7 +47,7 @@ fn tell(checked: &Checked, out: Output) -> Result<(), Failure> {
 }
 
 /// Runs long work with a progress bar.
-fn watched<T, E>(work: impl FnOnce(&mut dyn FnMut(Progress)) -> Result<T, E>) -> Result<T, E> {
+fn watched<T, E>(work: impl FnOnce(&mut dyn FnMut(BackupProgress)) -> Result<T, E>) -> Result<T, E> {
     let bar = show::Bar::new();
     let done = work(&mut |progress| {
         let mib = |bytes: u64| bytes >> 20;

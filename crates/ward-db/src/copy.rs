@@ -32,7 +32,7 @@ pub enum Stage {
 
 /// The progress of a copy, reported after each batch.
 #[derive(Clone, Copy, Debug)]
-pub struct Progress<'p> {
+pub struct CopyProgress<'p> {
     /// The stage that `done` and `total` count.
     pub stage: Stage,
     /// The table being copied or compared.
@@ -69,7 +69,7 @@ impl Db {
         target: &Db,
         migrations: &[Migration],
         binary_version: &str,
-        mut progress: impl FnMut(Progress<'_>),
+        mut progress: impl FnMut(CopyProgress<'_>),
     ) -> Result<Vec<Copied>, Error> {
         let tables = prepare(self, target, migrations, binary_version).await?;
         let run = begin(target, &tables, migrations, binary_version).await?;
@@ -87,7 +87,7 @@ impl Db {
                 done += rows.len() as u64;
                 after = Some(table.key_of(rows.last()));
                 insert(target, table, rows, run).await?;
-                progress(Progress { stage: Stage::Copying, table: &table.name, done, total });
+                progress(CopyProgress { stage: Stage::Copying, table: &table.name, done, total });
             }
         }
         let mut copied = Vec::with_capacity(tables.len());
@@ -106,7 +106,7 @@ impl Db {
                 ));
             }
             done += here.rows;
-            progress(Progress { stage: Stage::Verifying, table: &table.name, done, total });
+            progress(CopyProgress { stage: Stage::Verifying, table: &table.name, done, total });
             copied.push(Copied { table: table.name.clone(), rows: here.rows, digest: here.hex() });
         }
         finish(target, run).await?;

@@ -36,7 +36,7 @@ use std::sync::atomic::Ordering;
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
-pub use copy::{Copied, Progress, Stage};
+pub use copy::{Copied, CopyProgress, Stage};
 pub use deadline::Deadline;
 pub use error::{Error, ErrorKind};
 pub use migrate::{AppliedStep, Compared, Migrated, Migration};

@@ -40,7 +40,7 @@ use crate::{Deadline, Error, ErrorKind, Options};
 pub use mode::PLANS;
 use mode::{Mode, Source};
 use pool::{Bounds, Kind, Pool};
-use session::Call;
+use session::Job;
 pub(crate) use session::Session;
 use url::Target;
 pub(crate) use values::{Cell, cell};
@@ -121,7 +121,7 @@ impl Postgres {
         let wait = wait.min(until.saturating_duration_since(Instant::now()));
         let (waiting, mut gone) = oneshot::channel::<()>();
         let work = move |session: &mut Session| {
-            let call = Call { name, mode, until, commit_until, gone: long.then_some(&mut gone) };
+            let call = Job { name, mode, until, commit_until, gone: long.then_some(&mut gone) };
             session.run(call, &mut f)
         };
         let outcome = self.pool.run(kind, Party::current(name, mode == Mode::Write), wait, work).await;
@@ -229,7 +229,7 @@ impl Schema for Session {
 impl Session {
     fn schema_call<T>(&mut self, mut work: impl FnMut(&mut Tx<'_>) -> Result<T, Error>) -> Result<T, Error> {
         let until = Instant::now() + SCHEMA_TIME;
-        let call = Call { name: "schema", mode: Mode::Schema, until, commit_until: None, gone: None };
+        let call = Job { name: "schema", mode: Mode::Schema, until, commit_until: None, gone: None };
         self.run(call, &mut work)
     }
 }

@@ -28,7 +28,7 @@ pub(crate) use conn::Conn;
 use conn::{Role, Source};
 use long_threads::LongThreads;
 use readers::Readers;
-use writer::{Call, Writer};
+use writer::{QueuedWrite, Writer};
 
 /// SQLite versions (both ends included) in which two connections that reset the WAL at once could corrupt the
 /// file.
@@ -173,7 +173,7 @@ impl Sqlite {
         E: From<Error> + Send + 'static,
     {
         self.open_or_refuse()?;
-        let (call, answer) = Call::queued(name, f);
+        let (call, answer) = QueuedWrite::queued(name, f);
         self.writer.as_ref().ok_or_else(Error::closed)?.submit(call)?;
         // A call answers even when it is dropped, so only a bug in the writer closes the channel.
         answer.await.unwrap_or_else(|_| {

@@ -14,7 +14,7 @@ use crate::{Error, ErrorKind, lex};
 /// similar statements are [`ErrorKind::Invalid`]: the closure is the transaction.
 pub struct Tx<'c> {
     engine: Engine<'c>,
-    state: State,
+    state: Health,
     statements: u64,
 }
 
@@ -24,7 +24,7 @@ enum Engine<'c> {
 }
 
 #[derive(Clone, Debug)]
-enum State {
+enum Health {
     Sound,
     /// A statement failed with this error.
     Failed(Error),
@@ -32,11 +32,11 @@ enum State {
 
 impl<'c> Tx<'c> {
     pub(crate) fn sqlite(conn: &'c Conn) -> Self {
-        Self { engine: Engine::Sqlite(conn), state: State::Sound, statements: 0 }
+        Self { engine: Engine::Sqlite(conn), state: Health::Sound, statements: 0 }
     }
 
     pub(crate) fn postgres(session: &'c mut Session) -> Self {
-        Self { engine: Engine::Postgres(session), state: State::Sound, statements: 0 }
+        Self { engine: Engine::Postgres(session), state: Health::Sound, statements: 0 }
     }
 
     /// Runs a statement and returns the number of rows that it inserted, updated or deleted. Returned rows
@@ -125,7 +125,7 @@ impl<'c> Tx<'c> {
     /// The only way to the engine. It counts statements, remembers the first error, and refuses further
     /// statements after it.
     fn statement<T>(&mut self, run: impl FnOnce(&mut Engine<'c>) -> Result<T, Error>) -> Result<T, Error> {
-        if let State::Failed(first) = &self.state {
+        if let Health::Failed(first) = &self.state {
             return Err(Error::new(
                 ErrorKind::Refused,
                 "the transaction takes no further statement after an error",
@@ -135,15 +135,15 @@ impl<'c> Tx<'c> {
         self.statements += 1;
         run(&mut self.engine).inspect_err(|error| {
             metrics::counter!("ward_db_errors_total", "kind" => error.kind().label()).increment(1);
-            self.state = State::Failed(error.clone());
+            self.state = Health::Failed(error.clone());
         })
     }
 
     /// The SQL error after which this transaction takes no statements, if there was one.
     pub(crate) fn failure(&self) -> Option<&Error> {
         match &self.state {
-            State::Sound => None,
-            State::Failed(error) => Some(error),
+            Health::Sound => None,
+            Health::Failed(error) => Some(error),
         }
     }
 

@@ -36,10 +36,10 @@ pub struct Resolver {
     servers: Vec<SocketAddr>,
     /// The time limit of one look-up, including every server and retry.
     time: Duration,
-    state: Mutex<State>,
+    state: Mutex<CacheState>,
 }
 
-struct State {
+struct CacheState {
     resolver: TokioResolver,
     /// The last known modification times of the system's files.
     changed: [Option<SystemTime>; 2],
@@ -50,7 +50,7 @@ impl Resolver {
     /// A resolver with these name servers, or the system's if the list is empty. The hosts file has
     /// precedence.
     pub fn new(servers: Vec<SocketAddr>, time: Duration) -> std::io::Result<Self> {
-        let state = State { resolver: build(&servers)?, changed: changed(), checked: Instant::now() };
+        let state = CacheState { resolver: build(&servers)?, changed: changed(), checked: Instant::now() };
         Ok(Self { servers, time, state: Mutex::new(state) })
     }
 

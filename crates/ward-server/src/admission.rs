@@ -59,7 +59,7 @@ impl Full {
 }
 
 /// The state of a connection that decides whether it may be given up.
-pub(crate) struct Place {
+pub(crate) struct Occupancy {
     started: Instant,
     /// The number of requests that are being served.
     in_flight: AtomicUsize,
@@ -70,7 +70,7 @@ pub(crate) struct Place {
     given_up: Notify,
 }
 
-impl Place {
+impl Occupancy {
     fn new(started: Instant) -> Arc<Self> {
         let place = Self {
             started,
@@ -111,12 +111,12 @@ impl Place {
 
 /// An activity of a connection, until this is dropped.
 pub(crate) struct Doing {
-    place: Arc<Place>,
-    counter: fn(&Place) -> &AtomicUsize,
+    place: Arc<Occupancy>,
+    counter: fn(&Occupancy) -> &AtomicUsize,
 }
 
 impl Doing {
-    fn new(place: &Arc<Place>, counter: fn(&Place) -> &AtomicUsize) -> Self {
+    fn new(place: &Arc<Occupancy>, counter: fn(&Occupancy) -> &AtomicUsize) -> Self {
         counter(place).fetch_add(1, Ordering::Relaxed);
         place.touch();
         Self { place: Arc::clone(place), counter }
@@ -144,7 +144,7 @@ pub(crate) struct Admission {
 struct Open {
     total: usize,
     next_id: u64,
-    by_network: HashMap<Network, HashMap<u64, Arc<Place>>>,
+    by_network: HashMap<Network, HashMap<u64, Arc<Occupancy>>>,
     /// The networks, sorted by their number of connections.
     by_count: BTreeSet<(usize, Network)>,
 }
@@ -154,7 +154,7 @@ impl Open {
         self.by_network.get(&network).map_or(0, HashMap::len)
     }
 
-    fn add(&mut self, network: Network, place: Arc<Place>) -> u64 {
+    fn add(&mut self, network: Network, place: Arc<Occupancy>) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
         let places = self.by_network.entry(network).or_default();
@@ -231,7 +231,7 @@ impl Admission {
             }
             counter!("ward_connections_given_up_total").increment(1);
         }
-        let place = Place::new(self.started);
+        let place = Occupancy::new(self.started);
         let counted = network.map(|network| (network, open.add(network, Arc::clone(&place))));
         open.total += 1;
         self.gauge.set(u32::try_from(open.total).map_or(f64::MAX, f64::from));
@@ -242,14 +242,14 @@ impl Admission {
 /// One counted connection; dropping it ends the count.
 pub(crate) struct Admitted {
     of: Arc<Admission>,
-    place: Arc<Place>,
+    place: Arc<Occupancy>,
     /// The network and the id; `None` if exempt from the count per network.
     counted: Option<(Network, u64)>,
 }
 
 impl Admitted {
     /// The state to which the connection reports its activity.
-    pub(crate) fn place(&self) -> &Arc<Place> {
+    pub(crate) fn place(&self) -> &Arc<Occupancy> {
         &self.place
     }
 }

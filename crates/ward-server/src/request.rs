@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use tower::ServiceExt as _;
 
 use crate::Peer;
-use crate::admission::{Doing, Place};
+use crate::admission::{Doing, Occupancy};
 use crate::connection::Answers;
 use crate::refusal::{self, Fields};
 
@@ -40,7 +40,7 @@ const SINGLE: [HeaderName; 4] =
 #[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) peer: Peer,
-    pub(crate) place: Arc<Place>,
+    pub(crate) place: Arc<Occupancy>,
     /// Whether an answer went out while the client may still be sending.
     pub(crate) still_sending: Arc<AtomicBool>,
 }

@@ -9,7 +9,7 @@ use ward_contract::{Contract, ContractError};
 use ward_db::{Db, Tx};
 
 use crate::api_keys::LastUsed;
-use crate::audit::exports::place::Place;
+use crate::audit::exports::objects::ExportStore;
 use crate::audit::refusals::Refusals;
 use crate::clock::Clock;
 use crate::config::{self, Config, ConfigError};
@@ -116,7 +116,7 @@ pub struct App {
     /// Wakes the task that closes the rows of endings.
     pub ended: Notify,
     /// The store of exports; `None` if exports are off.
-    pub exports: Option<Place>,
+    pub exports: Option<ExportStore>,
     /// The share that each export holds while this replica writes it.
     pub export_shares: Shares,
     /// Wakes and stops the export worker.

@@ -17,19 +17,19 @@ use crate::app::App;
 use crate::audit::Actor;
 use crate::calls::operator::{self as calls, Proof};
 use crate::context::Context;
-use crate::deliveries::actions::{self as steering, InEhr, Resolved, Retried};
+use crate::deliveries::actions::{self as steering, InEhr, ResolveDeliveryResponse, RetryResponse};
 use crate::deliveries::{self, IntegrationSyncStatus};
 use crate::error::ApiError;
 use crate::ids::{DeliveryId, IntegrationId, WorkspaceId};
 use crate::integrations;
-use crate::quotas::operator::{self as quotas, Line, NewLimit};
+use crate::quotas::operator::{self as quotas, NewLimit, QuotaUsage};
 use crate::schema::{MIGRATIONS, VERSION};
-use crate::workspaces::State;
+use crate::workspaces::WorkspaceState;
 use crate::workspaces::operator::{self as workspaces, Overview, RegionCheck};
 
 pub use bounds::{OverLong, OverLongValues, over_long_values};
 pub use people::{KeyShown, Listed, Removed, issue_key, list_keys, list_members, remove_member, revoke_key};
-pub use rotation::{Progress, Rotated, rotate_secrets};
+pub use rotation::{Rotated, RotationProgress, rotate_secrets};
 pub use sealed::{Forgotten, Lost, Unopened, forget_secrets, lost_secrets};
 
 /// The reason why an operator's command failed.
@@ -200,7 +200,7 @@ pub async fn workspace_limits(
     app: &App,
     slug_or_id: &str,
     new: Vec<NewLimit>,
-) -> Result<Vec<Line>, OperatorError> {
+) -> Result<Vec<QuotaUsage>, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
     if !new.is_empty() {
         let context = Context::of_operator(app.clock.now());
@@ -234,7 +234,7 @@ pub async fn restore_workspace(app: &App, slug_or_id: &str) -> Result<Overview, 
 /// The id of an active workspace of this slug or id.
 async fn active_workspace(app: &App, slug_or_id: &str) -> Result<WorkspaceId, OperatorError> {
     let found = show_workspace(app, slug_or_id).await?;
-    if found.state == State::Active {
+    if found.state == WorkspaceState::Active {
         return Ok(found.workspace.id);
     }
     Err(OperatorError::WrongState(found.state.name()))
@@ -255,7 +255,7 @@ pub async fn sync_retry(
     app: &App,
     slug_or_id: &str,
     delivery: Option<DeliveryId>,
-) -> Result<Retried, OperatorError> {
+) -> Result<RetryResponse, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
     let context = Context::of_operator(app.clock.now());
     app.db
@@ -278,7 +278,7 @@ pub async fn sync_resolve(
     slug_or_id: &str,
     delivery: DeliveryId,
     found: InEhr,
-) -> Result<Resolved, OperatorError> {
+) -> Result<ResolveDeliveryResponse, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
     let context = Context::of_operator(app.clock.now());
     app.db
@@ -349,7 +349,7 @@ pub async fn prove_exclusion(
 pub fn restore_backup(
     file: &Path,
     database: &str,
-    progress: impl FnMut(backup::Progress),
+    progress: impl FnMut(backup::BackupProgress),
 ) -> Result<Checked, ward_db::Error> {
-    backup::restore(file, database, MIGRATIONS, VERSION, deliveries::doubt_all, progress)
+    backup::restore(file, database, MIGRATIONS, VERSION, deliveries::mark_all_uncertain, progress)
 }

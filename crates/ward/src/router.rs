@@ -6,12 +6,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::{MethodFilter, MethodRouter, get, on};
-use http::{HeaderValue, Method, Request};
+use http::{HeaderValue, Method};
 use ward_contract::{ContractError, Rule};
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::http::{Call, Endpoint, Reply, cors, health, redirecting, refusing};
+use crate::http::{Reply, Request, Route, cors, health, redirecting, refusing};
 use crate::{
     api_keys, audit, bounds, calls, deliveries, identity, integrations, invitations, members, phone, quotas,
     test_callers, twilio, workspaces,
@@ -176,7 +176,7 @@ impl Routes {
 
     fn on<H, F>(&mut self, operation: &str, room: &'static str, handler: H) -> Result<(), ContractError>
     where
-        H: Fn(Call) -> F + Send + Sync + 'static,
+        H: Fn(Request) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Reply, ApiError>> + Send + 'static,
     {
         let found = self.app.contract.operation(operation).cloned();
@@ -186,8 +186,8 @@ impl Routes {
         })?;
         let filter = MethodFilter::try_from(operation.method.clone())
             .map_err(|error| ContractError { at: operation.id.clone(), what: error.to_string() })?;
-        let endpoint = Endpoint::new(self.app.clone(), operation.clone(), room, handler);
-        let serve = move |request: Request<Body>| endpoint.clone().serve(request);
+        let endpoint = Route::new(self.app.clone(), operation.clone(), room, handler);
+        let serve = move |request: http::Request<Body>| endpoint.clone().serve(request);
         let (path, methods) = self.paths.entry(operation.path.clone()).or_default();
         *path = std::mem::take(path).on(filter, serve);
         methods.push(operation.method.clone());

@@ -62,14 +62,14 @@ pub struct Shares {
 struct Pool {
     name: &'static str,
     limits: Limits,
-    state: Mutex<State>,
+    state: Mutex<Queues>,
     used: metrics::Gauge,
     refused: metrics::Counter,
 }
 
 /// Holders have an entry only while they use units or wait for some, so idle holders take no memory.
 #[derive(Default)]
-struct State {
+struct Queues {
     used: u32,
     holders: HashMap<Holder, Use>,
     /// The waiting holders, in the order of their turns.
@@ -177,22 +177,22 @@ impl Shares {
 }
 
 impl Pool {
-    fn fits(&self, state: &State, holder: Holder, units: u32) -> bool {
+    fn fits(&self, state: &Queues, holder: Holder, units: u32) -> bool {
         state.used + units <= self.limits.total && self.within_share(state, holder, units)
     }
 
-    fn within_share(&self, state: &State, holder: Holder, units: u32) -> bool {
+    fn within_share(&self, state: &Queues, holder: Holder, units: u32) -> bool {
         state.holders.get(&holder).map_or(0, |own| own.used) + units <= self.limits.each
     }
 
-    fn grant(self: &Arc<Self>, state: &mut State, holder: Holder, units: u32) -> Share {
+    fn grant(self: &Arc<Self>, state: &mut Queues, holder: Holder, units: u32) -> Share {
         state.used += units;
         state.holders.entry(holder).or_default().used += units;
         self.used.set(f64::from(state.used));
         Share { pool: Some(self.clone()), holder, units }
     }
 
-    fn give_back(&self, state: &mut State, holder: Holder, units: u32) {
+    fn give_back(&self, state: &mut Queues, holder: Holder, units: u32) {
         state.used -= units;
         if let Some(own) = state.holders.get_mut(&holder) {
             own.used -= units;
@@ -202,7 +202,7 @@ impl Pool {
     }
 
     /// Grants free units, one request of each waiting holder per turn.
-    fn serve(self: &Arc<Self>, state: &mut State) {
+    fn serve(self: &Arc<Self>, state: &mut Queues) {
         let mut passed_over = 0;
         while passed_over < state.turns.len() {
             let Some(holder) = state.turns.pop_front() else { return };
@@ -236,7 +236,7 @@ impl Pool {
     }
 }
 
-impl State {
+impl Queues {
     /// The units of the holder's first live request. Cancelled requests are dropped.
     fn first_waiting(&mut self, holder: Holder) -> Option<u32> {
         let waiting = &mut self.holders.get_mut(&holder)?.waiting;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use ward_db::{Copied, Db, Options, Progress, Timestamp, Tx};
+use ward_db::{Copied, CopyProgress, Db, Options, Timestamp, Tx};
 
 use crate::api_keys::LastUsed;
 use crate::app::{Access, App, OpenError, keys_at_hand, vault_of};
-use crate::audit::exports::place::Place;
+use crate::audit::exports::objects::ExportStore;
 use crate::audit::exports::worker as exporter;
 use crate::audit::refusals::Refusals;
 use crate::clock::Clock;
@@ -95,7 +95,7 @@ impl App {
     pub fn on(config: Config, db: Db, clock: Clock) -> Result<Arc<Self>, OpenError> {
         db.migrate(MIGRATIONS, VERSION)?;
         let vault = vault_of(&config)?;
-        let exports = config.exports.as_ref().map(Place::open).transpose()?;
+        let exports = config.exports.as_ref().map(ExportStore::open).transpose()?;
         Self::build(config, db, clock, vault, exports)
     }
 
@@ -109,7 +109,7 @@ impl App {
         db: Db,
         clock: Clock,
         vault: Vault,
-        exports: Option<Place>,
+        exports: Option<ExportStore>,
     ) -> Result<Arc<Self>, OpenError> {
         let contract = contract::load_for(router::RULES, &config.platform)?.under(config.path_prefix())?;
         let vault = Arc::new(vault);
@@ -155,7 +155,7 @@ impl App {
     pub async fn copy(
         from: &str,
         to: &str,
-        progress: impl FnMut(Progress<'_>),
+        progress: impl FnMut(CopyProgress<'_>),
     ) -> Result<Vec<Copied>, OpenError> {
         let source = Db::open(from, Options { serve_lock: true, create: false, ..Options::default() })?;
         let target = Db::open(to, Options::default())?;

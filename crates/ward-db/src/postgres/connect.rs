@@ -17,7 +17,7 @@ use tokio_postgres::config::{Host, LoadBalanceHosts};
 
 use super::error::told;
 use super::mode::{MEMORY, PLANS, Source, settings};
-use super::url::Place;
+use super::url::ServerAddress;
 
 /// A connection, and the task that drives its socket.
 pub(super) type Connected = (Client, JoinHandle<()>);
@@ -86,7 +86,7 @@ fn limit(source: &Source, until: Instant, parts: usize) -> Duration {
 }
 
 /// The addresses of a server. `None` stands for a socket file.
-async fn addresses(place: &Place, balanced: bool) -> std::io::Result<Vec<Option<IpAddr>>> {
+async fn addresses(place: &ServerAddress, balanced: bool) -> std::io::Result<Vec<Option<IpAddr>>> {
     let Host::Tcp(name) = &place.host else { return Ok(vec![None]) };
     if let Some(address) = place.address {
         return Ok(vec![Some(address)]);
@@ -101,7 +101,7 @@ async fn addresses(place: &Place, balanced: bool) -> std::io::Result<Vec<Option<
 
 async fn one(
     source: &Source,
-    place: &Place,
+    place: &ServerAddress,
     address: Option<IpAddr>,
 ) -> Result<Connected, tokio_postgres::Error> {
     let mut config = source.target.config.clone();

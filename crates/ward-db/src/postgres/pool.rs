@@ -87,18 +87,18 @@ struct Shared {
     wait: [Histogram; 2],
     connections: Gauge,
     refused: Counter,
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
 }
 
-struct State {
+struct PoolState {
     lines: [Line; 2],
     /// How much work of each kind is running.
     active: [usize; 2],
     /// Idle threads with a connection. Last in, first out, so that unneeded ones stay idle until they are
     /// closed.
-    idle: Vec<Arc<Place>>,
+    idle: Vec<Arc<Seat>>,
     /// Idle threads without a connection.
-    spare: Vec<Arc<Place>>,
+    spare: Vec<Arc<Seat>>,
     /// The number of sessions with a connection.
     living: usize,
     /// The number of threads that connect, or pause before another attempt.
@@ -109,14 +109,14 @@ struct State {
     scarce_until: Option<Instant>,
     /// The time when a connection was last given up for other replicas.
     yielded: Option<Instant>,
-    places: Vec<Arc<Place>>,
+    places: Vec<Arc<Seat>>,
     threads: Vec<JoinHandle<()>>,
     closed: bool,
 }
 
 /// The mailbox in which one thread receives its orders.
 #[derive(Default)]
-struct Place {
+struct Seat {
     next: Mutex<Option<Next>>,
     told: Condvar,
 }
@@ -134,7 +134,7 @@ enum Next {
     Stop,
 }
 
-impl Place {
+impl Seat {
     fn tell(&self, next: Next) {
         *self.next.lock() = Some(next);
         self.told.notify_one();
@@ -170,7 +170,7 @@ impl Pool {
             wait: Kind::ALL.map(|kind| histogram!("ward_db_pool_wait_seconds", "pool" => kind.label())),
             connections: gauge!("ward_db_pool_connections"),
             refused: counter!("ward_db_connections_refused_total"),
-            state: Mutex::new(State::new(bounds)),
+            state: Mutex::new(PoolState::new(bounds)),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -252,7 +252,7 @@ impl Pool {
         let (waiting, places, threads) = {
             let mut state = self.shared.state.lock();
             state.closed = true;
-            let State { lines, places, threads, .. } = &mut *state;
+            let PoolState { lines, places, threads, .. } = &mut *state;
             (lines.each_mut().map(Line::clear), std::mem::take(places), std::mem::take(threads))
         };
         drop(waiting);
@@ -294,7 +294,7 @@ impl Shared {
     }
 
     /// Gives work to idle sessions, and lets other threads connect for the rest.
-    fn dispatch(self: &Arc<Self>, state: &mut State) {
+    fn dispatch(self: &Arc<Self>, state: &mut PoolState) {
         while !state.idle.is_empty()
             && let Some(waiting) = self.take(state)
         {
@@ -315,7 +315,7 @@ impl Shared {
     }
 
     /// Takes the next work that a free session may do, and counts it as running.
-    fn take(&self, state: &mut State) -> Option<Waiting> {
+    fn take(&self, state: &mut PoolState) -> Option<Waiting> {
         let kind = Kind::ALL
             .into_iter()
             .filter(|kind| self.room(state, *kind) > 0)
@@ -326,7 +326,7 @@ impl Shared {
     }
 
     /// How much more work of a kind may start now.
-    fn room(&self, state: &State, kind: Kind) -> usize {
+    fn room(&self, state: &PoolState, kind: Kind) -> usize {
         let (line, bounds) = (&state.lines[kind.index()], self.bounds[kind.index()]);
         let mut most = if line.is_late(PATIENCE) { bounds.most } else { bounds.ready };
         if kind == Kind::Long && state.is_scarce() {
@@ -337,7 +337,7 @@ impl Shared {
     }
 
     /// Whether one more thread should connect.
-    fn may_grow(&self, state: &State) -> bool {
+    fn may_grow(&self, state: &PoolState) -> bool {
         let most: usize = self.bounds.iter().map(|bounds| bounds.most).sum();
         let wanted: usize = Kind::ALL.into_iter().map(|kind| self.room(state, kind)).sum();
         // After a refusal, one thread asks for all of them.
@@ -346,8 +346,8 @@ impl Shared {
     }
 
     /// Starts a thread, which connects or uses the given session.
-    fn spawn(self: &Arc<Self>, state: &mut State, session: Option<Session>) -> Result<Arc<Place>, Error> {
-        let place = Arc::new(Place::default());
+    fn spawn(self: &Arc<Self>, state: &mut PoolState, session: Option<Session>) -> Result<Arc<Seat>, Error> {
+        let place = Arc::new(Seat::default());
         let (shared, its) = (Arc::clone(self), Arc::clone(&place));
         let thread = std::thread::Builder::new()
             .name("ward-db-session".into())
@@ -359,7 +359,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl PoolState {
     fn new(bounds: [Bounds; 2]) -> Self {
         Self {
             lines: bounds.map(|bounds| Line::new(bounds.ready / 2)),

@@ -29,7 +29,7 @@ const GRACE: Duration = Duration::from_millis(500);
 const COURTESY: Duration = Duration::from_secs(1);
 
 /// One call of a closure, with its limits.
-pub(super) struct Call<'c> {
+pub(super) struct Job<'c> {
     pub(super) name: &'static str,
     pub(super) mode: Mode,
     pub(super) until: Instant,

@@ -36,7 +36,7 @@ const DRIVER: [&str; 13] = [
 
 /// One of the servers that a URL names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ServerAddress {
     /// Its name, which is also the name in its certificate.
     pub(super) host: Host,
     /// Its address; looked up by name if the URL does not give it.
@@ -44,7 +44,7 @@ pub(super) struct Place {
     pub(super) port: u16,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Host::Tcp(name) => write!(f, "{name}:{}", self.port),
@@ -58,7 +58,7 @@ impl fmt::Display for Place {
 pub(super) struct Target {
     /// The options that all servers share; it names no server.
     pub(super) config: Config,
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<ServerAddress>,
     /// The time limit of one address, from the first packet to a usable session.
     pub(super) connect_time: Duration,
     pub(super) tls: Tls,
@@ -176,7 +176,7 @@ fn driver_config(address: &str, options: &HashMap<String, String>) -> Result<Con
 }
 
 /// The servers that a URL names, in its order.
-fn places(config: &Config) -> Result<Vec<Place>, Error> {
+fn places(config: &Config) -> Result<Vec<ServerAddress>, Error> {
     let (hosts, addresses, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
     let count = hosts.len().max(addresses.len());
     if !hosts.is_empty() && !addresses.is_empty() && hosts.len() != addresses.len() {
@@ -189,7 +189,7 @@ fn places(config: &Config) -> Result<Vec<Place>, Error> {
         let address = addresses.get(index).copied();
         let host = hosts.get(index).cloned().or_else(|| address.map(|it| Host::Tcp(it.to_string())));
         let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
-        host.map(|host| Place { host, address, port })
+        host.map(|host| ServerAddress { host, address, port })
     };
     Ok((0..count).filter_map(place).collect())
 }

@@ -51,7 +51,7 @@ pub enum Stage {
 
 /// The progress of a backup or a check.
 #[derive(Clone, Copy, Debug)]
-pub struct Progress {
+pub struct BackupProgress {
     /// The stage that `done` and `total` count.
     pub stage: Stage,
     /// Bytes done in this stage. For [`Stage::Checking`], parts of the check.
@@ -98,7 +98,7 @@ pub struct Checked {
 /// Every write acknowledged before the call is in the copy. The copy grows under a temporary name in the same
 /// folder, and gets its own name once it is complete and on the disk. An existing file is never overwritten.
 /// Only the owner may read the copy.
-pub fn make(url: &str, to: &Path, mut progress: impl FnMut(Progress)) -> Result<Backup, Error> {
+pub fn make(url: &str, to: &Path, mut progress: impl FnMut(BackupProgress)) -> Result<Backup, Error> {
     let path = path_of(url)?;
     refuse_existing(to)?;
     make_private(&path, false)?;
@@ -112,7 +112,11 @@ pub fn make(url: &str, to: &Path, mut progress: impl FnMut(Progress)) -> Result<
     Ok(Backup { file: to.to_owned(), bytes, sha256 })
 }
 
-fn copy_pages(source: &Conn, to: &NamedTempFile, progress: &mut dyn FnMut(Progress)) -> Result<(), Error> {
+fn copy_pages(
+    source: &Conn,
+    to: &NamedTempFile,
+    progress: &mut dyn FnMut(BackupProgress),
+) -> Result<(), Error> {
     let page_bytes: u32 = source.raw.pragma_query_value(None, "page_size", |row| row.get(0))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut copy = Connection::open_with_flags(to.path(), flags)?;
@@ -127,7 +131,7 @@ fn copy_pages(source: &Conn, to: &NamedTempFile, progress: &mut dyn FnMut(Progre
         let stepped = copying.step(STEP_PAGES)?;
         let pages = copying.progress();
         let bytes = |pages: c_int| u64::try_from(pages).unwrap_or(0) * u64::from(page_bytes);
-        progress(Progress {
+        progress(BackupProgress {
             stage: Stage::Copying,
             done: bytes(pages.pagecount - pages.remaining),
             total: bytes(pages.pagecount),
@@ -158,7 +162,7 @@ pub fn check(
     file: &Path,
     migrations: &[Migration],
     binary_version: &str,
-    mut progress: impl FnMut(Progress),
+    mut progress: impl FnMut(BackupProgress),
 ) -> Result<Checked, Error> {
     refuse_open_database(file)?;
     let folder = tempfile::Builder::new()
@@ -177,7 +181,7 @@ pub fn check(
     )?;
     let mut conn =
         Source::new(scratch, Options { flush: false, ..Options::default() }, None).connect(Role::Migrate)?;
-    let mut at = |done| progress(Progress { stage: Stage::Checking, done, total: 4 });
+    let mut at = |done| progress(BackupProgress { stage: Stage::Checking, done, total: 4 });
     at(0);
     sound(&conn, "PRAGMA integrity_check", |said| said != "ok")?;
     at(1);
@@ -201,7 +205,7 @@ pub fn restore(
     migrations: &[Migration],
     binary_version: &str,
     amend: impl FnOnce(&mut Tx<'_>) -> Result<(), Error>,
-    mut progress: impl FnMut(Progress),
+    mut progress: impl FnMut(BackupProgress),
 ) -> Result<Checked, Error> {
     let path = path_of(url)?;
     let _lock = lock_name(&resolved(&path))?;
@@ -293,7 +297,7 @@ fn length(file: &File) -> Result<u64, Error> {
         .map_err(|error| trouble("the length of a file cannot be read", error))
 }
 
-fn copy_file(from: &Path, to: &mut File, progress: &mut dyn FnMut(Progress)) -> Result<Backup, Error> {
+fn copy_file(from: &Path, to: &mut File, progress: &mut dyn FnMut(BackupProgress)) -> Result<Backup, Error> {
     let cannot = |error| trouble(&format!("{} cannot be read", from.display()), error);
     let mut file = File::open(from).map_err(cannot)?;
     let bytes = length(&file)?;
@@ -313,7 +317,7 @@ fn stream(
     to: &mut impl Write,
     total: u64,
     stage: Stage,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(BackupProgress),
 ) -> Result<String, Error> {
     let mut hash = Sha256::new();
     let mut chunk = vec![0; CHUNK];
@@ -328,7 +332,7 @@ fn stream(
         hash.update(&chunk[..read]);
         to.write_all(&chunk[..read]).map_err(|error| trouble("a copy cannot be written", error))?;
         done += read as u64;
-        progress(Progress { stage, done, total });
+        progress(BackupProgress { stage, done, total });
     }
     Ok(migrate::hex(&hash.finalize()))
 }

@@ -183,8 +183,8 @@ pub(crate) struct Conn {
     /// Pages in the WAL after the last commit, on the writer's connection.
     pub(super) wal_pages: Arc<AtomicUsize>,
     recorder: Option<Arc<Recorder>>,
-    spellings: RefCell<HashMap<Place, Spelling, BuildHasherDefault<PlaceHasher>>>,
-    timers: RefCell<HashMap<Place, Histogram, BuildHasherDefault<PlaceHasher>>>,
+    spellings: RefCell<HashMap<TextKey, Spelling, BuildHasherDefault<TextKeyHasher>>>,
+    timers: RefCell<HashMap<TextKey, Histogram, BuildHasherDefault<TextKeyHasher>>>,
     /// [`Source::kept`], held by every connection and declared after `raw`, so that it closes after the last
     /// connection. When a process closes any descriptor of a file, the system drops all its locks on that
     /// file, including SQLite's. (fcntl(2), "Advisory record locking".)
@@ -193,9 +193,9 @@ pub(crate) struct Conn {
 
 /// A text's address and length in memory. Texts of the program itself never move, so this finds them without
 /// reading them. For any other text, the found text must be compared.
-type Place = (usize, usize);
+type TextKey = (usize, usize);
 
-fn place(text: &str) -> Place {
+fn place(text: &str) -> TextKey {
     (text.as_ptr().addr(), text.len())
 }
 
@@ -206,9 +206,9 @@ struct Spelling {
 
 /// Mixes two machine words. The keys are addresses, which no outsider can choose.
 #[derive(Default)]
-struct PlaceHasher(u64);
+struct TextKeyHasher(u64);
 
-impl Hasher for PlaceHasher {
+impl Hasher for TextKeyHasher {
     fn finish(&self) -> u64 {
         self.0
     }

@@ -24,12 +24,12 @@ pub(super) struct LongThreads {
 
 #[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<ThreadsState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct ThreadsState {
     jobs: VecDeque<Job>,
     threads: usize,
     idle: usize,

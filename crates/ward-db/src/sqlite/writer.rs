@@ -209,7 +209,7 @@ pub(super) trait Job: Send {
 
 /// One closure and the channel for its answer. If it is dropped unanswered, it answers with an error, so that
 /// no caller waits for a thread that is gone.
-pub(super) struct Call<T, E: From<Error>, F> {
+pub(super) struct QueuedWrite<T, E: From<Error>, F> {
     name: &'static str,
     f: F,
     outcome: Option<Result<T, E>>,
@@ -217,7 +217,7 @@ pub(super) struct Call<T, E: From<Error>, F> {
     reply: Option<oneshot::Sender<Result<T, E>>>,
 }
 
-impl<T, E: From<Error>, F> Call<T, E, F>
+impl<T, E: From<Error>, F> QueuedWrite<T, E, F>
 where
     F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     T: Send + 'static,
@@ -229,7 +229,7 @@ where
     }
 }
 
-impl<T, E: From<Error>, F> Drop for Call<T, E, F> {
+impl<T, E: From<Error>, F> Drop for QueuedWrite<T, E, F> {
     fn drop(&mut self) {
         if let Some(reply) = self.reply.take() {
             let error = if self.started {
@@ -242,7 +242,7 @@ impl<T, E: From<Error>, F> Drop for Call<T, E, F> {
     }
 }
 
-impl<T, E, F> Job for Call<T, E, F>
+impl<T, E, F> Job for QueuedWrite<T, E, F>
 where
     F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     T: Send + 'static,

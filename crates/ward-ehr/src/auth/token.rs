@@ -43,11 +43,11 @@ impl std::fmt::Debug for Tokens {
 struct Slot {
     /// The number of ended attempts, so that a waiting caller can tell that one ended meanwhile.
     rounds: AtomicU64,
-    state: AsyncMutex<State>,
+    state: AsyncMutex<TokenState>,
 }
 
 #[derive(Default)]
-struct State {
+struct TokenState {
     token: Option<Held>,
     failed: Option<Failure>,
     token_url: Option<(Url, Instant)>,

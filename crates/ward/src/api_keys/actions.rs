@@ -24,7 +24,7 @@ use crate::{test_callers, workspaces};
 
 /// `CreateApiKeyRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
-pub struct NewKey {
+pub struct CreateApiKeyRequest {
     duration_days: u64,
     name: Option<String>,
     role: String,
@@ -35,13 +35,13 @@ pub struct NewKey {
 
 /// `RotateApiKeyRequest`, validated.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub struct Rotation {
+pub struct RotateApiKeyRequest {
     duration_days: u64,
 }
 
 /// `CreateApiKeyResponse`: the only answer that ever contains a key's secret.
 #[derive(Serialize)]
-pub struct ShownOnce {
+pub struct CreateApiKeyResponse {
     key_id: String,
     api_key: String,
     name: Option<String>,
@@ -52,7 +52,7 @@ pub struct ShownOnce {
     created_by_credential_id: Option<CredentialId>,
 }
 
-impl ShownOnce {
+impl CreateApiKeyResponse {
     fn new(key: &ApiKey, secret: &NewSecret) -> Self {
         Self {
             key_id: key.key_id.clone(),
@@ -129,7 +129,12 @@ fn event<'a>(context: &'a Context, actor: Actor, action: &'static str, key: &'a 
 
 /// Creates a key, for a service of its own or for the calling user. Its permissions must lie within the
 /// caller's (403 otherwise).
-pub async fn create(app: &Arc<App>, entry: Entry, new: NewKey, repeat: Repeat) -> Result<Reply, ApiError> {
+pub async fn create(
+    app: &Arc<App>,
+    entry: Entry,
+    new: CreateApiKeyRequest,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
     let role = Role::named(&new.role).ok_or_else(|| ApiError::internal("an unvalidated role"))?;
     let narrowed = permissions_named(&new.permissions);
     let usual = app.config.quotas;
@@ -177,7 +182,7 @@ pub async fn create(app: &Arc<App>, entry: Entry, new: NewKey, repeat: Repeat) -
                 let secret = NewSecret::generate().map_err(ApiError::internal)?;
                 let key = minted.insert(tx, now, &secret)?;
                 audit::record(tx, event(&entry.context, Actor::of(&caller), "api_key.create", &key))?;
-                Ok(ShownOnce::new(&key, &secret))
+                Ok(CreateApiKeyResponse::new(&key, &secret))
             })
         })
         .await;
@@ -190,7 +195,7 @@ pub async fn claim(
     app: &Arc<App>,
     context: Arc<Context>,
     workspace: WorkspaceId,
-    new: NewKey,
+    new: CreateApiKeyRequest,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let vault = app.vault.clone();
@@ -218,7 +223,7 @@ pub async fn claim(
                 let key = minted.insert(tx, now, &secret)?;
                 let actor = Actor::new(principal, key.id);
                 audit::record(tx, event(&context, actor, "workspace.claim", &key))?;
-                Ok(ShownOnce::new(&key, &secret))
+                Ok(CreateApiKeyResponse::new(&key, &secret))
             })
         })
         .await
@@ -229,7 +234,7 @@ pub async fn rotate(
     app: &Arc<App>,
     entry: Entry,
     key_id: KeyId,
-    rotation: Rotation,
+    rotation: RotateApiKeyRequest,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let vault = app.vault.clone();
@@ -260,7 +265,7 @@ pub async fn rotate(
                 key.updated_at = now.max(Timestamp::from_micros(key.updated_at.micros() + 1));
                 store::rotate(tx, &key, &secret.hash)?;
                 audit::record(tx, event(&entry.context, Actor::of(&caller), "api_key.rotate", &key))?;
-                Ok(ShownOnce::new(&key, &secret))
+                Ok(CreateApiKeyResponse::new(&key, &secret))
             })
         })
         .await;
@@ -324,7 +329,7 @@ pub fn issue_as_operator(
     role: Role,
     name: Option<String>,
     days: u64,
-) -> Result<ShownOnce, ApiError> {
+) -> Result<CreateApiKeyResponse, ApiError> {
     workspaces::guard(tx, workspace)?;
     let now = context.now;
     let principal = identity::create(tx, PrincipalKind::Service, name.as_deref(), now)?;
@@ -343,7 +348,7 @@ pub fn issue_as_operator(
     quotas::give_back(tx, workspace, Count { keys: 1, members: 1, ..Count::default() })?;
     let key = minted.insert(tx, now, &secret)?;
     audit::record(tx, event(context, Actor::OPERATOR, "api_key.create", &key))?;
-    Ok(ShownOnce::new(&key, &secret))
+    Ok(CreateApiKeyResponse::new(&key, &secret))
 }
 
 /// Revokes a key as the operator. `None` if no live key has this id.

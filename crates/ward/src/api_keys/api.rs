@@ -6,20 +6,20 @@ use serde::{Deserialize, Serialize};
 use ward_contract::validate::{self, Json, Loc, Problem};
 use ward_db::Timestamp;
 
-use super::actions::{self, AuthInfo, NewKey, Rotation};
+use super::actions::{self, AuthInfo, CreateApiKeyRequest, RotateApiKeyRequest};
 use super::secret::KeyId;
 use super::{ApiKey, store};
 use crate::access::{Permission, Permissions, Role};
 use crate::error::ApiError;
 use crate::gate::idempotency::{Ended, Repeat};
-use crate::http::{Call, Reply};
+use crate::http::{Reply, Request};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::{self, PageQuery, Paginated, TOTAL_LIMIT};
 use crate::workspaces;
 
 /// `ApiKeyResponse`.
 #[derive(Serialize)]
-struct Listed {
+struct ApiKeyResponse {
     id: CredentialId,
     workspace_id: WorkspaceId,
     created_by_entity_id: Option<PrincipalId>,
@@ -34,7 +34,7 @@ struct Listed {
     updated_at: Timestamp,
 }
 
-impl From<ApiKey> for Listed {
+impl From<ApiKey> for ApiKeyResponse {
     fn from(key: ApiKey) -> Self {
         Self {
             id: key.id,
@@ -59,12 +59,12 @@ struct ListQuery {
 }
 
 /// `list-api-keys`
-pub async fn list(call: Call) -> Result<Reply, ApiError> {
-    let (entry, query) = call.enter_with_query().await?;
+pub async fn list(request: Request) -> Result<Reply, ApiError> {
+    let (entry, query) = request.enter_with_query().await?;
     let workspace = entry.workspace()?.id;
     let creator = query.read::<ListQuery>()?.mine_only.then_some(entry.caller.principal);
     let page = query.read::<PageQuery>()?.page();
-    let listed = call
+    let listed = request
         .app
         .db
         .read("api_keys.list", move |tx| {
@@ -75,7 +75,7 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
                 |page| store::list(tx, workspace, creator, page),
             )?;
             let counted = store::count(tx, workspace, creator, TOTAL_LIMIT + 1)?;
-            let shown = |(key, _)| Listed::from(key);
+            let shown = |(key, _)| ApiKeyResponse::from(key);
             let listed = Paginated::new(rows, page, counted, |(key, _)| key.position, shown);
             Ok::<_, ward_db::Error>(listed.looked_through(until))
         })
@@ -84,22 +84,22 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
 }
 
 /// `create-api-key`: a request without a credential is a claim; one with a credential creates a key.
-pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
-    if call.is_claim() {
-        return claim(call).await;
+pub async fn create(mut request: Request) -> Result<Reply, ApiError> {
+    if request.is_claim() {
+        return claim(request).await;
     }
-    let (entry, sent) = call.enter_with_body::<NewKey>().await?;
-    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
-    actions::create(&call.app, entry, sent.value, repeat).await
+    let (entry, sent) = request.enter_with_body::<CreateApiKeyRequest>().await?;
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
+    actions::create(&request.app, entry, sent.value, repeat).await
 }
 
-async fn claim(mut call: Call) -> Result<Reply, ApiError> {
+async fn claim(mut request: Request) -> Result<Reply, ApiError> {
     // An address with too many failed claims is checked before its body is read and before anything is
     // written.
-    if let Some(share) = call.failing_claim_share().await? {
-        let workspace = call.workspace().ok_or(ApiError::no_workspace())?;
-        let (now, scope) = (call.context.now, Repeat::scope_of(&call, None)?);
-        let may_succeed = call.app.db.read("api_keys.may_claim", move |tx| {
+    if let Some(share) = request.failing_claim_share().await? {
+        let workspace = request.workspace().ok_or(ApiError::no_workspace())?;
+        let (now, scope) = (request.context.now, Repeat::scope_of(&request, None)?);
+        let may_succeed = request.app.db.read("api_keys.may_claim", move |tx| {
             let claimable = workspaces::is_claimable(tx, workspace, now)?;
             Ok::<_, ward_db::Error>(Repeat::is_known(tx, scope.as_deref())? || claimable)
         });
@@ -108,11 +108,11 @@ async fn claim(mut call: Call) -> Result<Reply, ApiError> {
         }
         drop(share);
     }
-    let body = call.read_body().await?;
-    let sent = body.valid_and::<NewKey>(&call, claim_problems).await?;
-    let repeat = Repeat::of(&call, None, &sent.bytes, StatusCode::CREATED)?;
-    let workspace = call.workspace().ok_or(ApiError::no_workspace())?;
-    actions::claim(&call.app, call.context.clone(), workspace, sent.value, repeat).await
+    let body = request.read_body().await?;
+    let sent = body.valid_and::<CreateApiKeyRequest>(&request, claim_problems).await?;
+    let repeat = Repeat::of(&request, None, &sent.bytes, StatusCode::CREATED)?;
+    let workspace = request.workspace().ok_or(ApiError::no_workspace())?;
+    actions::claim(&request.app, request.context.clone(), workspace, sent.value, repeat).await
 }
 
 /// The messages about a claim that asks for less than an owner. A caller who forgot the bearer reads them too.
@@ -143,61 +143,61 @@ fn claim_problems(given: &Json) -> Vec<Problem> {
 /// A retry may present the secret that the rotation itself ended. It gets the stored answer although its
 /// key is no longer valid. The answer is looked up twice, because the rotation may commit while its own
 /// retry is being judged.
-pub async fn rotate(mut call: Call) -> Result<Reply, ApiError> {
-    if let Some(ended) = Ended::find(&call).await? {
-        let body = call.read_body().await?;
-        return ended.repeat(&call, body.bytes());
+pub async fn rotate(mut request: Request) -> Result<Reply, ApiError> {
+    if let Some(ended) = Ended::find(&request).await? {
+        let body = request.read_body().await?;
+        return ended.repeat(&request, body.bytes());
     }
     let mut read = None;
-    match rotate_as_caller(&mut call, &mut read).await {
+    match rotate_as_caller(&mut request, &mut read).await {
         Err(refused) if refused.is_unauthorized() => {
-            let Some(ended) = Ended::find(&call).await? else { return Err(refused) };
+            let Some(ended) = Ended::find(&request).await? else { return Err(refused) };
             let body = match read {
                 Some(body) => body,
-                None => call.read_body().await?.bytes().clone(),
+                None => request.read_body().await?.bytes().clone(),
             };
-            ended.repeat(&call, &body)
+            ended.repeat(&request, &body)
         }
         outcome => outcome,
     }
 }
 
 /// Leaves the body in `read`, because a body can be read only once.
-async fn rotate_as_caller(call: &mut Call, read: &mut Option<Bytes>) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<Rotation>().await?;
+async fn rotate_as_caller(request: &mut Request, read: &mut Option<Bytes>) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_body::<RotateApiKeyRequest>().await?;
     *read = Some(sent.bytes.clone());
-    let repeat = Repeat::of(call, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
-    let key_id = key_id(call);
-    actions::rotate(&call.app, entry, key_id, sent.value, repeat).await
+    let repeat = Repeat::of(request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    let key_id = key_id(request);
+    actions::rotate(&request.app, entry, key_id, sent.value, repeat).await
 }
 
 /// The key id in the path. A text that is not a key id is treated like an unknown key id.
-fn key_id(call: &Call) -> KeyId {
-    KeyId::parse(call.parameter("key_id")).unwrap_or(KeyId::none())
+fn key_id(request: &Request) -> KeyId {
+    KeyId::parse(request.parameter("key_id")).unwrap_or(KeyId::none())
 }
 
 /// `delete-api-key`
-pub async fn delete(call: Call) -> Result<Reply, ApiError> {
-    let entry = call.enter().await?;
-    actions::revoke(&call.app, entry, key_id(&call)).await?;
+pub async fn delete(request: Request) -> Result<Reply, ApiError> {
+    let entry = request.enter().await?;
+    actions::revoke(&request.app, entry, key_id(&request)).await?;
     Ok(Reply::no_content())
 }
 
 /// `get-auth-info`
-pub async fn me(call: Call) -> Result<Reply, ApiError> {
-    let entry = call.enter().await?;
-    Reply::ok(&AuthInfo::of(&entry.caller, call.context.now)?)
+pub async fn me(request: Request) -> Result<Reply, ApiError> {
+    let entry = request.enter().await?;
+    Reply::ok(&AuthInfo::of(&entry.caller, request.context.now)?)
 }
 
 #[derive(Serialize)]
 struct Catalog {
-    roles: Vec<CatalogRole>,
-    permissions: Vec<CatalogPermission>,
+    roles: Vec<RoleDescription>,
+    permissions: Vec<PermissionDescription>,
 }
 
 /// `RoleDescription`: the platform's field names, followed by Ward's.
 #[derive(Serialize)]
-struct CatalogRole {
+struct RoleDescription {
     name: Role,
     priority: usize,
     description: &'static str,
@@ -208,7 +208,7 @@ struct CatalogRole {
 
 /// `PermissionDescription`: the platform's field names, followed by Ward's.
 #[derive(Serialize)]
-struct CatalogPermission {
+struct PermissionDescription {
     name: Permission,
     namespace: &'static str,
     action: &'static str,
@@ -217,9 +217,9 @@ struct CatalogPermission {
 }
 
 /// `get-permission-catalog`
-pub async fn catalog(call: Call) -> Result<Reply, ApiError> {
-    call.enter().await?;
-    let roles = Role::ALL.into_iter().zip(1..).map(|(role, priority)| CatalogRole {
+pub async fn catalog(request: Request) -> Result<Reply, ApiError> {
+    request.enter().await?;
+    let roles = Role::ALL.into_iter().zip(1..).map(|(role, priority)| RoleDescription {
         name: role,
         priority,
         description: role.description(),
@@ -229,7 +229,7 @@ pub async fn catalog(call: Call) -> Result<Reply, ApiError> {
     });
     let permissions = Permission::ALL.into_iter().map(|permission| {
         let (namespace, action) = permission.name().split_once('.').unwrap_or((permission.name(), ""));
-        CatalogPermission {
+        PermissionDescription {
             name: permission,
             namespace,
             action,

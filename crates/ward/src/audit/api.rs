@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use ward_db::Timestamp;
 
-use super::store::{self, Filter};
+use super::store::{self, EventFilter};
 use super::wire::AuditEventResponse;
 use crate::app::App;
 use crate::error::ApiError;
-use crate::http::{Call, Reply};
+use crate::http::{Reply, Request};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::members;
 use crate::scan::{self, Found, List as _, Stretch, Wanted};
@@ -21,7 +21,7 @@ const TOTAL_LIMIT: i64 = 10_000;
 /// `AuditEventsListResponse`
 #[derive(Serialize)]
 #[expect(clippy::struct_field_names, reason = "the contract's name")]
-struct Events {
+struct AuditEventsListResponse {
     events: Vec<AuditEventResponse>,
     total: i64,
     limit: i64,
@@ -32,7 +32,7 @@ struct Events {
 
 /// `AuditSummaryResponse`
 #[derive(Serialize)]
-pub(super) struct Summary {
+pub(super) struct AuditSummaryResponse {
     pub total_events: i64,
     pub phi_access_events: i64,
     pub unique_actors: i64,
@@ -80,12 +80,12 @@ struct Rows {
 }
 
 /// `list-audit-events`
-pub async fn list(call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_query().await?;
+pub async fn list(request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_query().await?;
     let workspace = entry.workspace()?.id;
     let (from, to) = sent.read::<Period>()?.bounds()?;
     let query: ListQuery = sent.read()?;
-    let filter = Filter {
+    let filter = EventFilter {
         service: query.service,
         action: query.action,
         actor: query.actor_entity_id,
@@ -96,7 +96,7 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
         to,
     };
     let list = store::Events { workspace, filter };
-    Reply::ok(&page(&call.app, "audit.list", list, sent.read()?).await?)
+    Reply::ok(&page(&request.app, "audit.list", list, sent.read()?).await?)
 }
 
 /// A page of events, newest first, with the total of the list.
@@ -105,7 +105,7 @@ async fn page(
     name: &'static str,
     list: store::Events,
     Rows { limit, offset }: Rows,
-) -> Result<Events, ApiError> {
+) -> Result<AuditEventsListResponse, ApiError> {
     let wanted = Wanted { limit: limit + 1, offset, counted: TOTAL_LIMIT };
     let workspace = list.workspace;
     let Found { rows: mut events, total } = scan::read(app, workspace, name, list, None, wanted).await?;
@@ -113,31 +113,31 @@ async fn page(
     let has_more = events.len() > most;
     events.truncate(most);
     let next_offset = has_more.then(|| offset.saturating_add(limit));
-    Ok(Events { events, total, limit, offset, has_more, next_offset })
+    Ok(AuditEventsListResponse { events, total, limit, offset, has_more, next_offset })
 }
 
 /// `get-phi-access-report`
-pub async fn phi_access(call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_query().await?;
+pub async fn phi_access(request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_query().await?;
     let workspace = entry.workspace()?.id;
     let (from, to) = sent.read::<Period>()?.bounds()?;
     let actor = sent.read::<ReportQuery>()?.entity_id;
-    let filter = Filter { actor, phi_only: true, from, to, ..Filter::default() };
+    let filter = EventFilter { actor, phi_only: true, from, to, ..EventFilter::default() };
     let list = store::Events { workspace, filter };
-    Reply::ok(&page(&call.app, "audit.phi_access", list, sent.read()?).await?)
+    Reply::ok(&page(&request.app, "audit.phi_access", list, sent.read()?).await?)
 }
 
 /// `get-entity-access-log`
-pub async fn access_log(call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_query().await?;
+pub async fn access_log(request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_query().await?;
     let workspace = entry.workspace()?.id;
     let (from, to) = sent.read::<Period>()?.bounds()?;
     // A text that is not an id gets the answer for an unknown id.
-    let principal = PrincipalId(call.parameter("entity_id").parse().unwrap_or(Uuid::nil()));
-    let ever = Filter { actor: Some(principal.0), ..Filter::default() };
-    let list = store::Events { workspace, filter: Filter { from, to, ..ever.clone() } };
-    let events = page(&call.app, "audit.access_log", list, sent.read()?).await?;
-    if events.total == 0 && !is_known(&call.app, workspace, principal, ever).await? {
+    let principal = PrincipalId(request.parameter("entity_id").parse().unwrap_or(Uuid::nil()));
+    let ever = EventFilter { actor: Some(principal.0), ..EventFilter::default() };
+    let list = store::Events { workspace, filter: EventFilter { from, to, ..ever.clone() } };
+    let events = page(&request.app, "audit.access_log", list, sent.read()?).await?;
+    if events.total == 0 && !is_known(&request.app, workspace, principal, ever).await? {
         return Err(ApiError::missing("entity_not_found", "No such principal in this workspace."));
     }
     Reply::ok(&events)
@@ -148,7 +148,7 @@ async fn is_known(
     app: &App,
     workspace: WorkspaceId,
     principal: PrincipalId,
-    ever: Filter,
+    ever: EventFilter,
 ) -> Result<bool, ApiError> {
     let member = app
         .db
@@ -164,16 +164,16 @@ async fn is_known(
 }
 
 /// `get-audit-summary`
-pub async fn summary(call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_query().await?;
+pub async fn summary(request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_query().await?;
     let workspace = entry.workspace()?.id;
     let (from, to) = sent.read::<Period>()?.bounds()?;
-    let filter = Filter { from, to, ..Filter::default() };
-    Reply::ok(&summarize(&call.app, store::Events { workspace, filter }).await?)
+    let filter = EventFilter { from, to, ..EventFilter::default() };
+    Reply::ok(&summarize(&request.app, store::Events { workspace, filter }).await?)
 }
 
 /// Sums the figures of all events, in bounded steps like [`scan::read`].
-async fn summarize(app: &App, events: store::Events) -> Result<Summary, ApiError> {
+async fn summarize(app: &App, events: store::Events) -> Result<AuditSummaryResponse, ApiError> {
     let (mut total_events, mut phi_access_events) = (0, 0);
     let (mut actors, mut services) = (HashSet::new(), HashSet::new());
     let mut after = None;
@@ -192,7 +192,7 @@ async fn summarize(app: &App, events: store::Events) -> Result<Summary, ApiError
         after = Some(last);
     }
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-    Ok(Summary {
+    Ok(AuditSummaryResponse {
         total_events,
         phi_access_events,
         unique_actors: count(actors.len()),

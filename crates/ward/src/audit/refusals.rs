@@ -129,11 +129,11 @@ impl Unlisted {
 /// The refusals since the last flush.
 pub struct Refusals {
     bounds: Bounds,
-    state: Mutex<State>,
+    state: Mutex<RefusalTable>,
 }
 
 #[derive(Default)]
-struct State {
+struct RefusalTable {
     kept: usize,
     workspaces: HashMap<WorkspaceId, Gathered>,
     /// The workspaces, sorted by their number of kept refusals.
@@ -201,7 +201,7 @@ impl Refusals {
     }
 }
 
-impl State {
+impl RefusalTable {
     /// Adds a refusal. The error names the bound because of which one refusal was only counted.
     fn add(&mut self, more: Counted, bounds: Bounds) -> Result<(), &'static str> {
         let (workspace, same) = (more.first.workspace, Same::of(&more.first));

@@ -6,7 +6,7 @@ use ward_db::Timestamp;
 use crate::access::{Permissions, Role};
 use crate::api_keys::{self, ApiKey};
 use crate::error::ApiError;
-use crate::http::{Call, Reply};
+use crate::http::{Reply, Request};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::Page;
 
@@ -20,7 +20,7 @@ const NOTE: &str = "Members who sign in at an identity provider need no key of W
 
 /// `AccessReviewResponse`
 #[derive(Serialize)]
-struct Review {
+struct AccessReviewResponse {
     generated_at: Timestamp,
     workspace_id: WorkspaceId,
     credentials: Vec<Reviewed>,
@@ -68,10 +68,10 @@ impl Reviewed {
 }
 
 /// `get-access-review`
-pub async fn review(call: Call) -> Result<Reply, ApiError> {
-    let entry = call.enter().await?;
+pub async fn review(request: Request) -> Result<Reply, ApiError> {
+    let entry = request.enter().await?;
     let workspace = entry.workspace()?.id;
-    let (mut keys, total) = call
+    let (mut keys, total) = request
         .app
         .read_long(workspace, "audit.access_review", move |tx| {
             let keys = api_keys::list(tx, workspace, Page { after: 0, limit: LISTED })?;
@@ -79,8 +79,8 @@ pub async fn review(call: Call) -> Result<Reply, ApiError> {
         })
         .await?;
     keys.truncate(usize::try_from(LISTED).unwrap_or(usize::MAX));
-    let now = call.context.now;
-    Reply::ok(&Review {
+    let now = request.context.now;
+    Reply::ok(&AccessReviewResponse {
         generated_at: now,
         workspace_id: workspace,
         credentials: keys.into_iter().map(|key| Reviewed::of(key, now)).collect(),

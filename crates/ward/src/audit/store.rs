@@ -40,7 +40,7 @@ pub(super) fn insert(tx: &mut Tx<'_>, event: &Record<'_>) -> Result<(), Error> {
 
 /// Conditions on events; `None` sets no condition.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
+pub struct EventFilter {
     pub service: Option<String>,
     pub action: Option<String>,
     pub actor: Option<Uuid>,
@@ -58,19 +58,19 @@ const COLUMNS: &str = "id, workspace_id, at, service, action, resource_type, res
                        actor_entity_id, actor_credential_id, ip_address, user_agent, phi_accessed, metadata";
 
 /// An event's position in its workspace's list, newest first.
-type Place = (Timestamp, Uuid);
+type Position = (Timestamp, Uuid);
 
 /// The events of a workspace that match a filter.
 #[derive(Clone, Debug)]
 pub(super) struct Events {
     pub workspace: WorkspaceId,
-    pub filter: Filter,
+    pub filter: EventFilter,
 }
 
 impl Events {
     /// The conditions that the index answers: the ends of the stretch, and the period where the stretch has
     /// no end.
-    fn bounds(&self, stretch: Stretch<Place>) -> (String, Vec<Value<'_>>) {
+    fn bounds(&self, stretch: Stretch<Position>) -> (String, Vec<Value<'_>>) {
         let mut sql = String::from("workspace_id = $1");
         let mut values = vec![self.workspace.into()];
         if let Some((at, id)) = stretch.after {
@@ -92,7 +92,7 @@ impl Events {
 
     /// [`Self::bounds`] and the conditions of the filter. Absent conditions are left out of the SQL, so
     /// each combination has a plan of its own.
-    fn conditions(&self, stretch: Stretch<Place>) -> (String, Vec<Value<'_>>) {
+    fn conditions(&self, stretch: Stretch<Position>) -> (String, Vec<Value<'_>>) {
         let filter = &self.filter;
         let asked = [
             ("service =", filter.service.as_deref().map(Value::Text)),
@@ -117,9 +117,9 @@ impl Events {
     pub fn oldest(
         &self,
         tx: &mut Tx<'_>,
-        after: Option<Place>,
+        after: Option<Position>,
         step: i64,
-    ) -> Result<(Option<Place>, Vec<AuditEventResponse>), Error> {
+    ) -> Result<(Option<Position>, Vec<AuditEventResponse>), Error> {
         // The order is the reverse of the list's, so the signs of the bounds are reversed.
         let (bounds, mut values) = self.bounds(Stretch { after: None, last: None });
         let mut bounds = bounds;
@@ -132,7 +132,7 @@ impl Events {
             "SELECT at, id FROM audit_events WHERE {bounds} ORDER BY at, id LIMIT 1 OFFSET ${}",
             values.len()
         );
-        let last: Option<Place> = tx.optional(&sql, &values, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let last: Option<Position> = tx.optional(&sql, &values, |row| Ok((row.get(0)?, row.get(1)?)))?;
         let (mut conditions, mut values) = self.conditions(Stretch { after: None, last: None });
         for (place, sign) in [(after, ">"), (last, "<=")] {
             if let Some((at, id)) = place {
@@ -145,7 +145,7 @@ impl Events {
     }
 
     /// Counts the events of a stretch, and collects their actors and services.
-    pub fn figures(&self, tx: &mut Tx<'_>, stretch: Stretch<Place>) -> Result<Figures, Error> {
+    pub fn figures(&self, tx: &mut Tx<'_>, stretch: Stretch<Position>) -> Result<Figures, Error> {
         let (conditions, values) = self.conditions(stretch);
         let counts = format!(
             "SELECT count(*), count(CASE WHEN phi_accessed THEN 1 END) FROM audit_events WHERE {conditions}"
@@ -176,10 +176,15 @@ pub(super) struct Figures {
 }
 
 impl List for Events {
-    type Place = Place;
+    type Position = Position;
     type Row = AuditEventResponse;
 
-    fn end_of_step(&self, tx: &mut Tx<'_>, after: Option<Place>, rows: i64) -> Result<Option<Place>, Error> {
+    fn end_of_step(
+        &self,
+        tx: &mut Tx<'_>,
+        after: Option<Position>,
+        rows: i64,
+    ) -> Result<Option<Position>, Error> {
         let (bounds, mut values) = self.bounds(Stretch { after, last: None });
         values.push(Value::Int(rows - 1));
         let sql = format!(
@@ -189,7 +194,7 @@ impl List for Events {
         tx.optional(&sql, &values, |row| Ok((row.get(0)?, row.get(1)?)))
     }
 
-    fn count(&self, tx: &mut Tx<'_>, stretch: Stretch<Place>) -> Result<i64, Error> {
+    fn count(&self, tx: &mut Tx<'_>, stretch: Stretch<Position>) -> Result<i64, Error> {
         let (conditions, values) = self.conditions(stretch);
         tx.one(&format!("SELECT count(*) FROM audit_events WHERE {conditions}"), &values, |row| row.get(0))
     }
@@ -197,7 +202,7 @@ impl List for Events {
     fn rows(
         &self,
         tx: &mut Tx<'_>,
-        stretch: Stretch<Place>,
+        stretch: Stretch<Position>,
         limit: i64,
         offset: i64,
     ) -> Result<Vec<AuditEventResponse>, Error> {

@@ -8,7 +8,7 @@ use ward_contract::validate::{Json, Problem};
 use ward_db::{Timestamp, Tx};
 
 use super::{
-    CallRecord, Caller, Decision, Direction, RealDirection, Report, Reporter, Status, TestRule, store,
+    CallRecord, CallerId, Decision, Direction, RealDirection, Report, Reporter, Status, TestRule, store,
 };
 use crate::access::Permission;
 use crate::app::App;
@@ -117,7 +117,7 @@ pub(crate) fn record(
     let told_all = reporter == Reporter::Runtime && report.status.is_final();
     if call == before {
         if told_all {
-            deliveries::hurry(tx, workspace.id, call.id, context.now)?;
+            deliveries::make_due(tx, workspace.id, call.id, context.now)?;
         }
         return Ok((call, true));
     }
@@ -134,7 +134,7 @@ pub(crate) fn record(
     if finished {
         finish(tx, context, actor, workspace, &call, reporter, owed_to)?;
     } else if told_all {
-        deliveries::hurry(tx, workspace.id, call.id, context.now)?;
+        deliveries::make_due(tx, workspace.id, call.id, context.now)?;
     }
     Ok((call, true))
 }
@@ -192,12 +192,12 @@ fn begin(
         return Err(ApiError::invalid(missing.map(|(field, _)| first_report_needs(field)).collect()));
     };
     let callee = report.callee.as_ref();
-    let numbers = (caller.number(), callee.and_then(Caller::number));
+    let numbers = (caller.number(), callee.and_then(CallerId::number));
     let made_with = [actor.credential, report.credential];
     let listed = test_callers::parties(tx, workspace, numbers.0, numbers.1, made_with)?;
     let test_rule = TestRule::of(listed);
     let mut details = Map::new();
-    if let Some(callee) = callee.and_then(Caller::text) {
+    if let Some(callee) = callee.and_then(CallerId::text) {
         details.insert("phone_number".to_owned(), callee.into());
     }
     let mut call = CallRecord {

@@ -8,11 +8,11 @@ use ward_contract::validate::{Json, Problem};
 use ward_db::Timestamp;
 
 use super::actions::Recorded;
-use super::store::{self, Filter};
-use super::{CallRecord, Caller, Decision, Direction, Report, Status, TestRule, actions, is_sid};
+use super::store::{self, CallFilter};
+use super::{CallRecord, CallerId, Decision, Direction, Report, Status, TestRule, actions, is_sid};
 use crate::deliveries;
 use crate::error::ApiError;
-use crate::http::{Call, Reply};
+use crate::http::{Reply, Request};
 use crate::ids::{CallId, CredentialId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::scan::{self, Found, Wanted};
 
@@ -52,7 +52,7 @@ const COMPLETION_REASONS: [&str; 14] = [
 
 /// The value rule of a party: `caller_id` and `phone_number`.
 pub fn party_rule(value: &Value) -> Vec<RuleProblem> {
-    match value.as_str().map(|text| Caller::read(Some(text))) {
+    match value.as_str().map(|text| CallerId::read(Some(text))) {
         Some(Err(problem)) => vec![RuleProblem::here(problem.to_string())],
         _ => Vec::new(),
     }
@@ -73,7 +73,7 @@ pub fn period_rule(value: &Value) -> Vec<RuleProblem> {
 
 /// `CallSummary`
 #[derive(Serialize)]
-struct Summary {
+struct CallSummary {
     entity_id: CallId,
     call_sid: String,
     caller_id: Option<String>,
@@ -95,7 +95,7 @@ struct Summary {
     fork_turn_index: Value,
 }
 
-impl From<&CallRecord> for Summary {
+impl From<&CallRecord> for CallSummary {
     fn from(call: &CallRecord) -> Self {
         let detail = |name: &str| call.details.get(name).cloned().unwrap_or(Value::Null);
         Self {
@@ -158,9 +158,9 @@ impl PlatformDetail {
 /// `CallDetail`
 #[derive(Serialize)]
 #[expect(clippy::struct_field_names, reason = "the contract's field is called status_detail")]
-struct Detail {
+struct CallDetail {
     #[serde(flatten)]
-    summary_fields: Summary,
+    summary_fields: CallSummary,
     #[serde(flatten)]
     platform: PlatformDetail,
     turn_count: Value,
@@ -169,8 +169,8 @@ struct Detail {
     reported_by: String,
     caller_form: String,
     test_caller_list_version: i64,
-    test: Option<Test>,
-    sync: Sync,
+    test: Option<CallTest>,
+    sync: CallSync,
     ended_at: Option<Timestamp>,
     patient_id: Value,
     summary: Value,
@@ -180,7 +180,7 @@ struct Detail {
 
 /// `CallTest`
 #[derive(Serialize)]
-struct Test {
+struct CallTest {
     rule: &'static str,
     list_version: i64,
     explanation: String,
@@ -188,7 +188,7 @@ struct Test {
 
 /// `CallSync`
 #[derive(Serialize)]
-struct Sync {
+struct CallSync {
     decision: Option<&'static str>,
     explanation: &'static str,
     connector: Option<String>,
@@ -198,10 +198,10 @@ struct Sync {
     not_sent: Option<String>,
 }
 
-impl Detail {
+impl CallDetail {
     fn of(workspace: WorkspaceId, call: &CallRecord, owed: Option<&deliveries::Owed>) -> Self {
         let detail = |name: &str| call.details.get(name).cloned().unwrap_or(Value::Null);
-        let mut summary_fields = Summary::from(call);
+        let mut summary_fields = CallSummary::from(call);
         let turn_count = std::mem::replace(&mut summary_fields.turns, json!([]));
         if summary_fields.has_recording.is_null() {
             summary_fields.has_recording = Value::Bool(false);
@@ -215,12 +215,12 @@ impl Detail {
             reported_by: call.reported_by.clone(),
             caller_form: call.caller_form.clone(),
             test_caller_list_version: call.list_version,
-            test: call.test_rule.map(|rule| Test {
+            test: call.test_rule.map(|rule| CallTest {
                 rule: rule.name(),
                 list_version: call.list_version,
                 explanation: explanation(rule, call.list_version),
             }),
-            sync: Sync::of(call, owed),
+            sync: CallSync::of(call, owed),
             ended_at: call.ended_at,
             patient_id: detail("patient_id"),
             summary: detail("summary"),
@@ -244,7 +244,7 @@ fn explanation(rule: TestRule, version: i64) -> String {
     )
 }
 
-impl Sync {
+impl CallSync {
     fn of(call: &CallRecord, owed: Option<&deliveries::Owed>) -> Self {
         let explanation = match (call.sync, call.direction.real()) {
             (None, Some(_)) => "The call has not finished; its end decides whether it is owed to the EHR.",
@@ -285,8 +285,8 @@ fn milliseconds(seconds: f64) -> i64 {
 
 /// `CallListResponse`
 #[derive(Serialize)]
-struct Listed {
-    items: Vec<Summary>,
+struct CallListResponse {
+    items: Vec<CallSummary>,
     total: i64,
     has_more: bool,
     continuation_token: Option<i64>,
@@ -314,12 +314,12 @@ fn midnight(day: &str) -> Result<Timestamp, ApiError> {
 }
 
 /// `list-calls`
-pub async fn list(call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_query().await?;
+pub async fn list(request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_query().await?;
     let workspace = entry.workspace()?.id;
     let query: ListQuery = sent.read()?;
     let day = std::time::Duration::from_hours(24);
-    let filter = Filter {
+    let filter = CallFilter {
         from: query.date_from.as_deref().map(midnight).transpose()?,
         before: query.date_to.as_deref().map(midnight).transpose()?.map(|last| last.saturating_add(day)),
         status: query.status,
@@ -335,26 +335,32 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
     let list = store::Calls { workspace, filter };
     let wanted = Wanted { limit: limit + 1, offset, counted: TOTAL_LIMIT };
     let Found { rows: calls, total } =
-        scan::read(&call.app, workspace, "calls.list", list, None, wanted).await?;
+        scan::read(&request.app, workspace, "calls.list", list, None, wanted).await?;
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = calls.len() > most;
-    let items: Vec<Summary> = calls.iter().take(most).map(Summary::from).collect();
-    actions::note_read(&call.app, &entry, workspace, None, json!({ "calls": items.len(), "offset": offset }))
-        .await?;
+    let items: Vec<CallSummary> = calls.iter().take(most).map(CallSummary::from).collect();
+    actions::note_read(
+        &request.app,
+        &entry,
+        workspace,
+        None,
+        json!({ "calls": items.len(), "offset": offset }),
+    )
+    .await?;
     let continuation_token = has_more.then_some(offset + limit);
-    Reply::ok(&Listed { items, total, has_more, continuation_token })
+    Reply::ok(&CallListResponse { items, total, has_more, continuation_token })
 }
 
 /// `get-call`
-pub async fn get(call: Call) -> Result<Reply, ApiError> {
-    let entry = call.enter().await?;
+pub async fn get(request: Request) -> Result<Reply, ApiError> {
+    let entry = request.enter().await?;
     let workspace = entry.workspace()?.id;
     // A text that is not a sid gets the answer for an unknown sid.
-    let sid = Some(call.parameter("call_sid")).filter(|sid| is_sid(sid)).unwrap_or_default().to_owned();
-    let found = call.app.db.read("calls.get", move |tx| detail(tx, workspace, &sid)).await?;
+    let sid = Some(request.parameter("call_sid")).filter(|sid| is_sid(sid)).unwrap_or_default().to_owned();
+    let found = request.app.db.read("calls.get", move |tx| detail(tx, workspace, &sid)).await?;
     let (found, owed) = found.ok_or(ApiError::missing("call_not_found", "Call not found."))?;
-    actions::note_read(&call.app, &entry, workspace, Some(found.id), json!({})).await?;
-    Reply::ok(&Detail::of(workspace, &found, owed.as_ref()))
+    actions::note_read(&request.app, &entry, workspace, Some(found.id), json!({})).await?;
+    Reply::ok(&CallDetail::of(workspace, &found, owed.as_ref()))
 }
 
 fn detail(
@@ -368,9 +374,9 @@ fn detail(
 }
 
 /// `report-call`
-pub async fn report(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<Map<String, Value>>().await?;
-    let sid = call.parameter_as_sent("call_sid").to_owned();
+pub async fn report(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_body::<Map<String, Value>>().await?;
+    let sid = request.parameter_as_sent("call_sid").to_owned();
     if !is_sid(&sid) {
         let loc = vec!["path".into(), "call_sid".into()];
         let message = "A call's sid has 1 to 128 letters, digits, `_`, `.` and `-`, at least one of them a digit or a \
@@ -380,18 +386,18 @@ pub async fn report(mut call: Call) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let report = read_report(&sent.value)?;
     let Recorded { call: mut recorded, shows_people } =
-        actions::report(&call.app, entry, sid, report).await?;
+        actions::report(&request.app, entry, sid, report).await?;
     if !shows_people {
         recorded.hide_people();
     }
     let id = recorded.id;
     let owed = match recorded.sync {
         Some(Decision::Owed) => {
-            call.app.db.read("calls.owed", move |tx| deliveries::owed_for(tx, workspace, id)).await?
+            request.app.db.read("calls.owed", move |tx| deliveries::owed_for(tx, workspace, id)).await?
         }
         _ => None,
     };
-    Reply::ok(&Detail::of(workspace, &recorded, owed.as_ref()))
+    Reply::ok(&CallDetail::of(workspace, &recorded, owed.as_ref()))
 }
 
 /// Converts a validated body into a report.
@@ -400,7 +406,7 @@ fn read_report(body: &Map<String, Value>) -> Result<Report, ApiError> {
     let text = |name: &str| body.get(name).and_then(Value::as_str);
     let time = |name: &str| text(name).map(str::parse).transpose().map_err(|_| unread());
     let party = |name: &str| {
-        body.get(name).map(|given| Caller::read(given.as_str())).transpose().map_err(|_| unread())
+        body.get(name).map(|given| CallerId::read(given.as_str())).transpose().map_err(|_| unread())
     };
     let mut details = Map::new();
     for name in DETAILS {

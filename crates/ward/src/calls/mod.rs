@@ -6,14 +6,14 @@
 
 pub mod actions;
 pub mod api;
-mod caller;
+mod caller_id;
 pub mod operator;
 mod store;
 
 use serde_json::{Map, Value};
 use ward_db::{Error, Row, Timestamp, Tx};
 
-pub use caller::{Caller, NotACaller};
+pub use caller_id::{CallerId, NotACallerId};
 
 use crate::ids::{CallId, CredentialId, WorkspaceId};
 use crate::test_callers::TestParties;
@@ -300,7 +300,7 @@ pub struct CallRecord {
     pub reported_by: String,
     /// The caller's text; `None` if it is withheld.
     pub caller: Option<String>,
-    /// The form of the caller's text; see [`Caller::form`].
+    /// The form of the caller's text; see [`CallerId::form`].
     pub caller_form: String,
     /// The version of the list of test callers that decided the direction.
     pub list_version: i64,
@@ -336,9 +336,9 @@ pub struct Report {
     /// The reported status of the call.
     pub status: Status,
     /// The caller; `None` if the report does not name one.
-    pub caller: Option<Caller>,
+    pub caller: Option<CallerId>,
     /// The callee; `None` if the report does not name one.
-    pub callee: Option<Caller>,
+    pub callee: Option<CallerId>,
     /// The key that made the call, if another key reports it.
     pub credential: Option<CredentialId>,
     /// The direction; `None` if the report does not name one.

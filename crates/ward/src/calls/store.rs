@@ -145,7 +145,7 @@ pub fn update(tx: &mut Tx<'_>, workspace: WorkspaceId, changed: &CallRecord) -> 
 
 /// Conditions on calls; `None` sets no condition.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
+pub struct CallFilter {
     /// The earliest start, included.
     pub from: Option<Timestamp>,
     /// The latest start, excluded.
@@ -166,19 +166,19 @@ pub struct Filter {
 }
 
 /// A call's position in its workspace's list, newest first.
-type Place = (Timestamp, CallId);
+type Position = (Timestamp, CallId);
 
 /// The calls of a workspace that match a filter.
 #[derive(Clone, Debug)]
 pub struct Calls {
     pub workspace: WorkspaceId,
-    pub filter: Filter,
+    pub filter: CallFilter,
 }
 
 impl Calls {
     /// The conditions that the index answers: the ends of the stretch, and the period where the stretch has
     /// no end.
-    fn bounds(&self, stretch: Stretch<Place>) -> (String, Vec<Value<'_>>) {
+    fn bounds(&self, stretch: Stretch<Position>) -> (String, Vec<Value<'_>>) {
         let mut sql = String::from("workspace_id = $1");
         let mut values = vec![self.workspace.into()];
         if let Some((started_at, id)) = stretch.after {
@@ -198,7 +198,7 @@ impl Calls {
         (sql, values)
     }
 
-    fn conditions(&self, stretch: Stretch<Place>) -> (String, Vec<Value<'_>>) {
+    fn conditions(&self, stretch: Stretch<Position>) -> (String, Vec<Value<'_>>) {
         let filter = &self.filter;
         let asked = [
             ("status =", filter.status.as_deref().map(Value::Text)),
@@ -227,10 +227,15 @@ impl Calls {
 }
 
 impl List for Calls {
-    type Place = Place;
+    type Position = Position;
     type Row = CallRecord;
 
-    fn end_of_step(&self, tx: &mut Tx<'_>, after: Option<Place>, rows: i64) -> Result<Option<Place>, Error> {
+    fn end_of_step(
+        &self,
+        tx: &mut Tx<'_>,
+        after: Option<Position>,
+        rows: i64,
+    ) -> Result<Option<Position>, Error> {
         let (bounds, mut values) = self.bounds(Stretch { after, last: None });
         values.push(Value::Int(rows - 1));
         let sql = format!(
@@ -240,7 +245,7 @@ impl List for Calls {
         tx.optional(&sql, &values, |row| Ok((row.get(0)?, row.get(1)?)))
     }
 
-    fn count(&self, tx: &mut Tx<'_>, stretch: Stretch<Place>) -> Result<i64, Error> {
+    fn count(&self, tx: &mut Tx<'_>, stretch: Stretch<Position>) -> Result<i64, Error> {
         let (conditions, values) = self.conditions(stretch);
         tx.one(&format!("SELECT count(*) FROM calls WHERE {conditions}"), &values, |row| row.get(0))
     }
@@ -248,7 +253,7 @@ impl List for Calls {
     fn rows(
         &self,
         tx: &mut Tx<'_>,
-        stretch: Stretch<Place>,
+        stretch: Stretch<Position>,
         limit: i64,
         offset: i64,
     ) -> Result<Vec<CallRecord>, Error> {

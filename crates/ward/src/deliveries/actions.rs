@@ -45,7 +45,7 @@ fn event<'a>(
 
 /// `RetryResponse`
 #[derive(Serialize)]
-pub struct Retried {
+pub struct RetryResponse {
     /// The number of deliveries that were put back into the queue.
     pub retried: i64,
     /// Whether more failed deliveries are left.
@@ -83,7 +83,7 @@ pub fn retry_one(
     workspace: WorkspaceId,
     delivery: DeliveryId,
     now: Timestamp,
-) -> Result<Retried, ApiError> {
+) -> Result<RetryResponse, ApiError> {
     let found = at_rest(tx, workspace, delivery, now)?;
     store::requeue(tx, workspace, found.integration_id, delivery, found.created_at, now)?;
     let what = json!({ "from": found.state, "reason": found.reason });
@@ -91,7 +91,7 @@ pub fn retry_one(
         tx,
         event(context, actor, "delivery.retry", workspace, ("delivery", Some(delivery.0)), what),
     )?;
-    Ok(Retried { retried: 1, has_more: false })
+    Ok(RetryResponse { retried: 1, has_more: false })
 }
 
 /// A delivery that may be sent and that no worker is sending, with its queue guarded against workers.
@@ -135,7 +135,7 @@ pub enum InEhr {
 
 /// `ResolveDeliveryResponse`
 #[derive(Serialize)]
-pub struct Resolved {
+pub struct ResolveDeliveryResponse {
     /// The id of the delivery.
     pub id: DeliveryId,
     /// The state after the resolution.
@@ -175,7 +175,7 @@ pub fn resolve_one(
     workspace: WorkspaceId,
     delivery: DeliveryId,
     in_ehr: &InEhr,
-) -> Result<Resolved, ApiError> {
+) -> Result<ResolveDeliveryResponse, ApiError> {
     let now = context.now;
     let found = at_rest(tx, workspace, delivery, now)?;
     let (state, location) = match in_ehr {
@@ -199,7 +199,7 @@ pub fn resolve_one(
         tx,
         event(context, actor, "delivery.resolve", workspace, ("delivery", Some(delivery.0)), what),
     )?;
-    Ok(Resolved { id: delivery, state: state.name(), location })
+    Ok(ResolveDeliveryResponse { id: delivery, state: state.name(), location })
 }
 
 /// Records that answers of EHRs were read. It runs before the answer is sent; if it fails, there is no
@@ -248,7 +248,7 @@ pub fn retry_all(
     actor: Actor,
     workspace: WorkspaceId,
     integration: Option<IntegrationId>,
-) -> Result<Retried, ApiError> {
+) -> Result<RetryResponse, ApiError> {
     // One query per integration uses the index; among all deliveries of the workspace, the failed ones may
     // be few in a million.
     let owed = match integration {
@@ -273,7 +273,7 @@ pub fn retry_all(
         let what = json!({ "retried": retried });
         audit::record(tx, event(context, actor, "delivery.retry_failed", workspace, about, what))?;
     }
-    Ok(Retried { retried, has_more })
+    Ok(RetryResponse { retried, has_more })
 }
 
 const fn no_delivery() -> ApiError {

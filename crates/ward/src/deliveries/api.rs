@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use ward_db::Uuid;
 
 use super::actions::{self, InEhr};
-use super::store::{self, Filter};
+use super::store::{self, DeliveryFilter};
 use super::wire::{DeliveryAttempt, DeliveryResponse, IntegrationSyncStatus};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::gate::idempotency::Repeat;
-use crate::http::{Call, Reply};
+use crate::http::{Reply, Request};
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::page::{Page, PageQuery, Paginated, TOTAL_LIMIT};
 use crate::scan::{self, Wanted};
@@ -40,19 +40,19 @@ struct ListQuery {
 }
 
 /// `list-deliveries`
-pub async fn list(call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_query().await?;
+pub async fn list(request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_query().await?;
     let workspace = entry.workspace()?.id;
     let query: ListQuery = sent.read()?;
     let page = sent.read::<PageQuery>()?.page();
-    let filter = Filter {
+    let filter = DeliveryFilter {
         state: query.state,
         integration: query.integration_id.map(IntegrationId),
         call: query.call_id.map(CallId),
     };
-    let (rows, counted) = found(&call.app, workspace, filter, page).await?;
+    let (rows, counted) = found(&request.app, workspace, filter, page).await?;
     let listed = Paginated::new(rows, page, counted, |shown| shown.position, |shown| shown);
-    actions::note_read(&call.app, &entry, workspace, None).await?;
+    actions::note_read(&request.app, &entry, workspace, None).await?;
     Reply::ok(&listed)
 }
 
@@ -60,7 +60,7 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
 async fn found(
     app: &App,
     workspace: WorkspaceId,
-    filter: Filter,
+    filter: DeliveryFilter,
     page: Page,
 ) -> Result<(Vec<DeliveryResponse>, i64), ApiError> {
     if filter.is_looked_up() {
@@ -78,15 +78,15 @@ async fn found(
 }
 
 /// The delivery in the path. A text that is not an id is treated like an unknown id.
-fn named(call: &Call) -> DeliveryId {
-    DeliveryId(Uuid::try_parse(call.parameter("delivery_id")).unwrap_or(Uuid::nil()))
+fn named(request: &Request) -> DeliveryId {
+    DeliveryId(Uuid::try_parse(request.parameter("delivery_id")).unwrap_or(Uuid::nil()))
 }
 
 /// `get-delivery`
-pub async fn get(call: Call) -> Result<Reply, ApiError> {
-    let entry = call.enter().await?;
-    let (workspace, id) = (entry.workspace()?.id, named(&call));
-    let found = call
+pub async fn get(request: Request) -> Result<Reply, ApiError> {
+    let entry = request.enter().await?;
+    let (workspace, id) = (entry.workspace()?.id, named(&request));
+    let found = request
         .app
         .db
         .read("sync.get", move |tx| {
@@ -98,70 +98,70 @@ pub async fn get(call: Call) -> Result<Reply, ApiError> {
         })
         .await?;
     let found = found.ok_or(ApiError::missing("delivery_not_found", "Delivery not found."))?;
-    actions::note_read(&call.app, &entry, workspace, Some(id)).await?;
+    actions::note_read(&request.app, &entry, workspace, Some(id)).await?;
     Reply::ok(&found)
 }
 
 /// `retry-delivery`
-pub async fn retry(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, bytes) = call.enter_with_ignored_body().await?;
-    let repeat = Repeat::of(&call, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
-    actions::retry(&call.app, entry, named(&call), repeat).await
+pub async fn retry(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, bytes) = request.enter_with_ignored_body().await?;
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
+    actions::retry(&request.app, entry, named(&request), repeat).await
 }
 
 /// `ResolveDeliveryRequest`
 #[derive(Deserialize)]
-struct Resolve {
+struct ResolveDeliveryRequest {
     in_ehr: bool,
     location: Option<String>,
 }
 
 /// `resolve-delivery`
-pub async fn resolve(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<Resolve>().await?;
-    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
-    let Resolve { in_ehr, location } = sent.value;
+pub async fn resolve(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_body::<ResolveDeliveryRequest>().await?;
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    let ResolveDeliveryRequest { in_ehr, location } = sent.value;
     let found = if in_ehr { InEhr::Yes { location } } else { InEhr::No };
-    actions::resolve(&call.app, entry, named(&call), found, repeat).await
+    actions::resolve(&request.app, entry, named(&request), found, repeat).await
 }
 
 /// `RetryFailedRequest`
 #[derive(Deserialize)]
-struct RetryFailed {
+struct RetryFailedRequest {
     integration_id: Option<Uuid>,
 }
 
 /// `retry-failed-deliveries`
-pub async fn retry_failed(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<RetryFailed>().await?;
-    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+pub async fn retry_failed(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_body::<RetryFailedRequest>().await?;
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
     let integration = sent.value.integration_id.map(IntegrationId);
-    actions::retry_failed(&call.app, entry, integration, repeat).await
+    actions::retry_failed(&request.app, entry, integration, repeat).await
 }
 
-async fn status_of(call: &Call, workspace: WorkspaceId) -> Result<Reply, ApiError> {
+async fn status_of(request: &Request, workspace: WorkspaceId) -> Result<Reply, ApiError> {
     let integrations =
-        call.app.read_long(workspace, "sync.status", move |tx| store::lanes(tx, workspace)).await?;
+        request.app.read_long(workspace, "sync.status", move |tx| store::lanes(tx, workspace)).await?;
     Reply::ok(&SyncStatusResponse { integrations })
 }
 
 /// `get-sync-status`
-pub async fn status(call: Call) -> Result<Reply, ApiError> {
-    let workspace = call.enter().await?.workspace()?.id;
-    status_of(&call, workspace).await
+pub async fn status(request: Request) -> Result<Reply, ApiError> {
+    let workspace = request.enter().await?.workspace()?.id;
+    status_of(&request, workspace).await
 }
 
 /// `HoldRequest`
 #[derive(Deserialize)]
-struct Hold {
+struct HoldRequest {
     held: bool,
 }
 
 /// `hold-integration`
-pub async fn hold(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<Hold>().await?;
+pub async fn hold(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_body::<HoldRequest>().await?;
     let workspace = entry.workspace()?.id;
-    let integration = Uuid::try_parse(call.parameter("integration_id")).unwrap_or(Uuid::nil());
-    actions::set_held(&call.app, entry, IntegrationId(integration), sent.value.held).await?;
-    status_of(&call, workspace).await
+    let integration = Uuid::try_parse(request.parameter("integration_id")).unwrap_or(Uuid::nil());
+    actions::set_held(&request.app, entry, IntegrationId(integration), sent.value.held).await?;
+    status_of(&request, workspace).await
 }

@@ -25,7 +25,7 @@ use crate::calls::RealDirection;
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::workspaces;
 
-pub use outbox::{doubt_all, owed_for};
+pub use outbox::{mark_all_uncertain, owed_for};
 pub use store::{lanes, owed_by_unreal, sent_for, waits};
 pub use wire::IntegrationSyncStatus;
 
@@ -91,8 +91,8 @@ pub fn enqueue(
 }
 
 /// Makes a call's delivery due now, because no further report of the call is expected.
-pub fn hurry(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId, now: Timestamp) -> Result<(), Error> {
-    store::hurry(tx, workspace, call, now)
+pub fn make_due(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId, now: Timestamp) -> Result<(), Error> {
+    store::make_due(tx, workspace, call, now)
 }
 
 /// Makes the queue of a changed integration due now, so that waiting deliveries are tried again.

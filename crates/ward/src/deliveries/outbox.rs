@@ -505,7 +505,7 @@ pub fn resume_after(
 /// Marks every delivery that is not known to have arrived as possibly sent, so that the EHR is searched
 /// first. This is for a restored backup: a delivery that the backup records as unsent may have been sent
 /// since.
-pub fn doubt_all(tx: &mut Tx<'_>) -> Result<(), Error> {
+pub fn mark_all_uncertain(tx: &mut Tx<'_>) -> Result<(), Error> {
     tx.execute("UPDATE deliveries SET maybe_sent = true WHERE state <> 'synced' AND NOT maybe_sent", &[])?;
     Ok(())
 }

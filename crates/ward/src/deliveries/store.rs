@@ -50,13 +50,13 @@ fn shown(row: &Row<'_>) -> Result<DeliveryResponse, Error> {
 
 /// Conditions on deliveries; `None` sets no condition.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
+pub struct DeliveryFilter {
     pub state: Option<String>,
     pub integration: Option<IntegrationId>,
     pub call: Option<CallId>,
 }
 
-impl Filter {
+impl DeliveryFilter {
     fn conditions(&self, workspace: WorkspaceId) -> (String, Vec<Value<'_>>) {
         let asked = [
             ("d.state =", self.state.as_deref().map(Value::Text)),
@@ -75,7 +75,7 @@ impl Filter {
     }
 }
 
-impl Filter {
+impl DeliveryFilter {
     /// Whether an index finds exactly the matching rows.
     pub const fn is_looked_up(&self) -> bool {
         self.call.is_some() || (self.integration.is_some() && self.state.is_some())
@@ -86,7 +86,7 @@ impl Filter {
 #[derive(Clone, Debug)]
 pub struct Deliveries {
     pub workspace: WorkspaceId,
-    pub filter: Filter,
+    pub filter: DeliveryFilter,
 }
 
 impl Deliveries {
@@ -111,7 +111,7 @@ impl Deliveries {
 }
 
 impl List for Deliveries {
-    type Place = i64;
+    type Position = i64;
     type Row = DeliveryResponse;
 
     fn end_of_step(&self, tx: &mut Tx<'_>, after: Option<i64>, rows: i64) -> Result<Option<i64>, Error> {
@@ -150,7 +150,7 @@ impl List for Deliveries {
 pub fn list(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
-    filter: &Filter,
+    filter: &DeliveryFilter,
     page: Page,
 ) -> Result<Vec<DeliveryResponse>, Error> {
     let (conditions, mut values) = filter.conditions(workspace);
@@ -164,7 +164,12 @@ pub fn list(
 }
 
 /// The number of matching deliveries, counted no further than `most`.
-pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, filter: &Filter, most: i64) -> Result<i64, Error> {
+pub fn count(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    filter: &DeliveryFilter,
+    most: i64,
+) -> Result<i64, Error> {
     let (conditions, mut values) = filter.conditions(workspace);
     values.push(Value::Int(most));
     let sql = format!(
@@ -267,7 +272,7 @@ pub fn lanes(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<IntegrationS
     for mut lane in lanes {
         let mut counted = |state: DeliveryState| {
             let state = Some(state.name().to_owned());
-            let filter = Filter { state, integration: Some(lane.integration_id), call: None };
+            let filter = DeliveryFilter { state, integration: Some(lane.integration_id), call: None };
             count(tx, workspace, &filter, MOST_COUNTED)
         };
         lane.held_deliveries = counted(DeliveryState::Held)?;
@@ -424,7 +429,7 @@ pub fn requeue(
 }
 
 /// Makes a call's delivery due now, if it was never tried and only waits for further reports of the call.
-pub fn hurry(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId, now: Timestamp) -> Result<(), Error> {
+pub fn make_due(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId, now: Timestamp) -> Result<(), Error> {
     let waiting: Vec<(DeliveryId, IntegrationId)> = tx.all(
         "SELECT id, integration_id FROM deliveries \
          WHERE call_id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND state = 'pending' AND attempts = 0",

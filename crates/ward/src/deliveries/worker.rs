@@ -5,7 +5,7 @@
 //! served in parallel, so an EHR that hangs delays no other queue. A worker that is told to stop begins
 //! nothing new and finishes its running work.
 
-mod places;
+mod slots;
 mod taking;
 mod tried;
 
@@ -29,7 +29,7 @@ use super::{backoff, note, store};
 use crate::app::App;
 use crate::calls::{self, CallRecord};
 use crate::integrations::{self, Connection};
-use places::{Place, Places, SLOW};
+use slots::{SLOW, Slot, Slots};
 use taking::Taken;
 use tried::Tried;
 
@@ -91,12 +91,12 @@ pub struct Worker {
     /// The client, if it is not the server's own.
     client: Option<(Outbound, Tokens)>,
     options: Options,
-    places: Places,
+    places: Slots,
 }
 
 /// The result so far of one turn of a queue.
 #[derive(Default)]
-struct Progress {
+struct Round {
     failures: i64,
     after: Option<Duration>,
     hold: Option<&'static str>,
@@ -109,13 +109,13 @@ struct Progress {
 impl Worker {
     /// A worker that sends with this client.
     pub fn new(app: Arc<App>, outbound: Outbound, tokens: Tokens, options: Options) -> Self {
-        Self { app, client: Some((outbound, tokens)), places: Places::new(options.lanes), options }
+        Self { app, client: Some((outbound, tokens)), places: Slots::new(options.lanes), options }
     }
 
     /// A worker that sends with the server's own client.
     pub fn of(app: &Arc<App>) -> Self {
         let options = Options { lanes: app.config.outbound.lanes, ..Options::default() };
-        Self { app: app.clone(), client: None, places: Places::new(options.lanes), options }
+        Self { app: app.clone(), client: None, places: Slots::new(options.lanes), options }
     }
 
     fn outbound(&self) -> &Outbound {
@@ -190,7 +190,7 @@ impl Worker {
     /// Serves every due queue once, and returns the number of settled deliveries. For tests and
     /// measurements.
     pub async fn turn(&self) -> usize {
-        let places = Places::new(usize::MAX);
+        let places = Slots::new(usize::MAX);
         let now = self.app.clock.now();
         let due =
             self.due().await.into_iter().filter_map(|lane| Some((lane.key, places.take(&lane, now).ok()?)));
@@ -225,7 +225,7 @@ impl Worker {
         self.outbound().limits().total_time * 6
     }
 
-    async fn serve(&self, key: LaneKey, place: &Place) -> usize {
+    async fn serve(&self, key: LaneKey, place: &Slot) -> usize {
         match self.take(key).await {
             Ok(Some(taken)) => self.deliver(taken, place).await,
             Ok(None) => 0,
@@ -239,7 +239,7 @@ impl Worker {
         }
     }
 
-    async fn deliver(&self, taken: Taken, place: &Place) -> usize {
+    async fn deliver(&self, taken: Taken, place: &Slot) -> usize {
         self.step(Step::Leased);
         let Taken { lane, seen, work } = taken;
         // Deliveries not begun by then are left for the next turn, so that the lease outlives everything
@@ -249,7 +249,7 @@ impl Worker {
         // A queue whose integration could not be read pauses a little, or it would be leased again in a
         // tight loop.
         let unsettled = connection.is_none();
-        let progress = Mutex::new(Progress { failures: lane.failures, unsettled, ..Progress::default() });
+        let progress = Mutex::new(Round { failures: lane.failures, unsettled, ..Round::default() });
         let stop = AtomicBool::new(false);
         stream::iter(work)
             .for_each_concurrent(self.options.concurrency.max(1), |leased| {
@@ -277,7 +277,7 @@ impl Worker {
     }
 
     /// Runs an attempt to its end, and records its duration.
-    async fn timed(&self, place: &Place, attempt: impl Future<Output = Tried>) -> Tried {
+    async fn timed(&self, place: &Slot, attempt: impl Future<Output = Tried>) -> Tried {
         let began = Instant::now();
         let mut attempt = std::pin::pin!(attempt);
         let tried = match tokio::time::timeout(SLOW, &mut attempt).await {
@@ -369,7 +369,7 @@ impl Worker {
         leased: &Leased,
         tried: Tried,
         started_at: Timestamp,
-        progress: &Mutex<Progress>,
+        progress: &Mutex<Round>,
         stop: &AtomicBool,
     ) {
         let ended_at = self.app.clock.now();
@@ -445,7 +445,7 @@ impl Worker {
 
     /// Ends the lease of the queue. If the integration was changed in the meantime, failures of its old
     /// configuration do not count.
-    async fn leave(&self, lane: &Lane, seen: Timestamp, progress: Progress) -> usize {
+    async fn leave(&self, lane: &Lane, seen: Timestamp, progress: Round) -> usize {
         let now = self.app.clock.now();
         let broken = progress.failures >= backoff::BREAKS_AFTER;
         let pause = if broken {

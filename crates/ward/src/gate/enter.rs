@@ -7,10 +7,10 @@ use ward_contract::validate;
 
 use super::Entry;
 use crate::error::ApiError;
-use crate::http::{Call, Query, Sent};
+use crate::http::{Query, Request, Sent};
 use crate::shares::{Full, Share};
 
-impl Call {
+impl Request {
     /// Authorizes the caller: credential (401), visibility (404), permission (403).
     pub async fn enter(&self) -> Result<Entry, ApiError> {
         Entry::admit(self).await?.decided(&self.app)

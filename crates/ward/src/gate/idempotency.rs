@@ -21,7 +21,7 @@ use ward_db::{Error, Timestamp, Tx, Value};
 use crate::api_keys;
 use crate::api_keys::secret::SecretHash;
 use crate::error::ApiError;
-use crate::http::{Call, Reply};
+use crate::http::{Reply, Request};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::quotas::{self, Change, Limits};
 use crate::vault::{self, Resealed, SealedRow, Vault, VaultError};
@@ -73,23 +73,23 @@ impl Repeat {
     /// Reads the `Idempotency-Key` of a request whose successful answer has this `status`. `principal` is
     /// `None` for an anonymous caller.
     pub fn of(
-        call: &Call,
+        request: &Request,
         principal: Option<PrincipalId>,
         body: &[u8],
         status: StatusCode,
     ) -> Result<Self, ApiError> {
-        let key = read_key(call, principal.is_none())?;
+        let key = read_key(request, principal.is_none())?;
         let key = key.map(|key| {
-            let counted = call.workspace().map(|workspace| (workspace, call.app.config.quotas));
-            let request = Sha256::digest(body).into();
-            Arc::new(RepeatKey { scope: scope(call, principal, &key), request, counted })
+            let counted = request.workspace().map(|workspace| (workspace, request.app.config.quotas));
+            let digest = Sha256::digest(body).into();
+            Arc::new(RepeatKey { scope: scope(request, principal, &key), request: digest, counted })
         });
-        Ok(Self { key, status, now: call.context.now })
+        Ok(Self { key, status, now: request.context.now })
     }
 
     /// The scope of a request's `Idempotency-Key`, if it has one.
-    pub fn scope_of(call: &Call, principal: Option<PrincipalId>) -> Result<Option<String>, ApiError> {
-        Ok(read_key(call, principal.is_none())?.map(|key| scope(call, principal, &key)))
+    pub fn scope_of(request: &Request, principal: Option<PrincipalId>) -> Result<Option<String>, ApiError> {
+        Ok(read_key(request, principal.is_none())?.map(|key| scope(request, principal, &key)))
     }
 
     /// Whether an answer is stored under this scope. It takes one statement, even without a scope.
@@ -243,8 +243,8 @@ pub fn count_under_other_keys(tx: &mut Tx<'_>, vault: &Vault, now: Timestamp) ->
     )
 }
 
-fn read_key(call: &Call, anonymous: bool) -> Result<Option<String>, ApiError> {
-    let Some(value) = call.header(&HEADER) else { return Ok(None) };
+fn read_key(request: &Request, anonymous: bool) -> Result<Option<String>, ApiError> {
+    let Some(value) = request.header(&HEADER) else { return Ok(None) };
     let (known, unknown) = SHORTEST;
     let shortest = if anonymous { unknown } else { known };
     let printable = value.as_bytes().iter().all(|byte| (0x21..=0x7e).contains(byte));
@@ -260,10 +260,10 @@ fn read_key(call: &Call, anonymous: bool) -> Result<Option<String>, ApiError> {
 
 /// Hashes the caller, the operation, the ids in the path and the key. So none of them can be read from the
 /// database.
-fn scope(call: &Call, principal: Option<PrincipalId>, key: &str) -> String {
+fn scope(request: &Request, principal: Option<PrincipalId>, key: &str) -> String {
     let mut hash = Sha256::new();
     let principal = principal.map(|principal| principal.to_string()).unwrap_or_default();
-    for part in [principal.as_str(), &call.operation.id, &call.canonical_path(), key] {
+    for part in [principal.as_str(), &request.operation.id, &request.canonical_path(), key] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
     }
@@ -423,20 +423,23 @@ impl Ended {
     /// Finds the rotation whose answer the bearer of the ended secret may replay, with the same
     /// `Idempotency-Key`. A client whose connection broke before the answer has nothing else left. `None`
     /// if there is none, or if the secret in that answer has ended as well.
-    pub async fn find(call: &Call) -> Result<Option<Self>, ApiError> {
-        let (Ok(Some(key)), Some(presented)) = (read_key(call, false), super::bearer(call)) else {
+    pub async fn find(request: &Request) -> Result<Option<Self>, ApiError> {
+        let (Ok(Some(key)), Some(presented)) = (read_key(request, false), super::bearer(request)) else {
             return Ok(None);
         };
-        let now = call.context.now;
-        let record =
-            call.app.db.read("idempotency.whose", move |tx| api_keys::look_up(tx, presented.key_id)).await?;
+        let now = request.context.now;
+        let record = request
+            .app
+            .db
+            .read("idempotency.whose", move |tx| api_keys::look_up(tx, presented.key_id))
+            .await?;
         let live =
             record.filter(|record| !record.revoked && record.home_is_active && record.expires_at > now);
         // A dead or unknown key queries a scope as well, one that never exists, so that it costs as much as
         // a live one.
-        let scope = scope(call, live.map(|record| record.principal), &key);
+        let scope = scope(request, live.map(|record| record.principal), &key);
         let wanted = scope.clone();
-        let found = call.app.db.read("idempotency.first", move |tx| first(tx, &wanted)).await?;
+        let found = request.app.db.read("idempotency.first", move |tx| first(tx, &wanted)).await?;
         let ended_by_it = |first: &First| {
             first.former.as_ref().is_some_and(|former| bool::from(former.as_slice().ct_eq(&presented.hash)))
                 && first.shows_secret(now)
@@ -445,8 +448,8 @@ impl Ended {
     }
 
     /// The stored answer, if the body is the same.
-    pub fn repeat(&self, call: &Call, body: &[u8]) -> Result<Reply, ApiError> {
-        self.first.reply(&call.app.vault, &self.scope, &Sha256::digest(body).into(), call.context.now)
+    pub fn repeat(&self, request: &Request, body: &[u8]) -> Result<Reply, ApiError> {
+        self.first.reply(&request.app.vault, &self.scope, &Sha256::digest(body).into(), request.context.now)
     }
 }
 

@@ -26,7 +26,7 @@ use crate::app::App;
 use crate::audit::refusals::Refusal;
 use crate::context::Context;
 use crate::error::ApiError;
-use crate::http::Call;
+use crate::http::Request;
 use crate::identity::token::{self, Verified};
 use crate::identity::{self, Caller, Credential};
 use crate::ids::WorkspaceId;
@@ -91,11 +91,11 @@ enum Refused {
 
 impl Entry {
     /// Checks the credential (401) and looks up the workspace, in one statement.
-    pub async fn admit(call: &Call) -> Result<Admitted, ApiError> {
-        let (proof, share) = prove(call).await?;
-        let target = call.workspace();
-        let now = call.context.now;
-        let looked = call
+    pub async fn admit(request: &Request) -> Result<Admitted, ApiError> {
+        let (proof, share) = prove(request).await?;
+        let target = request.workspace();
+        let now = request.context.now;
+        let looked = request
             .app
             .db
             .read("gate.admit", {
@@ -107,29 +107,29 @@ impl Entry {
         let (caller, seen) = match looked {
             Ok(found) => found,
             Err(refused) => {
-                note_failed_sign_in(call, refused);
+                note_failed_sign_in(request, refused);
                 return Err(ApiError::unauthorized());
             }
         };
-        charge(call, &caller, seen.as_ref())?;
+        charge(request, &caller, seen.as_ref())?;
         if let Some(workspace) =
             seen.as_ref().map(|seen| seen.workspace.id).or(caller.key().map(|key| key.home))
         {
             Deadline::charge_current_to(Holder::Workspace(workspace).number());
         }
         if let Some(key) = caller.key() {
-            call.app.last_used.note(key.key_id, now);
-            let _ = call.context.key_expires.set(key.expires_at);
+            request.app.last_used.note(key.key_id, now);
+            let _ = request.context.key_expires.set(key.expires_at);
         }
         Ok(Admitted(Self {
-            context: call.context.clone(),
+            context: request.context.clone(),
             caller: Arc::new(caller),
             seen: seen.map(Arc::new),
-            operation: Arc::from(call.operation.id.as_str()),
-            room: call.room,
+            operation: Arc::from(request.operation.id.as_str()),
+            room: request.room,
             proof,
             target,
-            need: Need::of(&call.operation.access),
+            need: Need::of(&request.operation.access),
         }))
     }
 
@@ -175,7 +175,7 @@ impl Entry {
         }
         identity::guard(tx, self.caller.principal)?;
         if let Some(name) = self.caller.token().and_then(|token| token.name.as_deref()) {
-            identity::call_it(tx, self.caller.principal, name)?;
+            identity::set_name(tx, self.caller.principal, name)?;
         }
         let (caller, _) = self.recognized(tx, None)?;
         self.need.met_by(caller.reach)?;
@@ -285,32 +285,32 @@ impl Need {
 }
 
 /// The text after `Bearer` (RFC 6750, section 2.1).
-pub fn bearer_text(call: &Call) -> Option<&[u8]> {
-    let value = call.header(&AUTHORIZATION)?.as_bytes();
+pub fn bearer_text(request: &Request) -> Option<&[u8]> {
+    let value = request.header(&AUTHORIZATION)?.as_bytes();
     let (scheme, token) = value.split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
 /// The presented API key, if the text has the form of one. It costs no query.
-pub fn bearer(call: &Call) -> Option<Presented> {
-    Presented::parse(bearer_text(call)?)
+pub fn bearer(request: &Request) -> Option<Presented> {
+    Presented::parse(bearer_text(request)?)
 }
 
 /// Checks the credential as far as possible without a query: the form of a key, or the signature of a token. An
 /// invalid one gets 401; a token gets 503 if the issuer's keys are not available. For a failing client, the result
 /// includes its share of look-ups.
-async fn prove(call: &Call) -> Result<(Proof, Option<Share>), ApiError> {
-    if let Some(presented) = bearer(call) {
-        return Ok((Proof::Key(presented), call.look_up_share().await?));
+async fn prove(request: &Request) -> Result<(Proof, Option<Share>), ApiError> {
+    if let Some(presented) = bearer(request) {
+        return Ok((Proof::Key(presented), request.look_up_share().await?));
     }
-    let text = bearer_text(call).and_then(|text| std::str::from_utf8(text).ok());
-    let text = text.filter(|text| token::may_be_one(&call.app.issuers, text));
+    let text = bearer_text(request).and_then(|text| std::str::from_utf8(text).ok());
+    let text = text.filter(|text| token::may_be_one(&request.app.issuers, text));
     let text = text.ok_or(ApiError::unauthorized())?;
-    let share = call.look_up_share().await?;
-    match token::verify(&call.app.issuers, text, call.context.now).await {
+    let share = request.look_up_share().await?;
+    match token::verify(&request.app.issuers, text, request.context.now).await {
         Ok(verified) => Ok((Proof::Token(Arc::new(verified)), share)),
         Err(token::Refused::Invalid(reason)) => {
-            tracing::debug!(request_id = call.context.request_id, reason, "not a credential");
+            tracing::debug!(request_id = request.context.request_id, reason, "not a credential");
             Err(ApiError::unauthorized())
         }
         Err(token::Refused::Unavailable(unavailable)) => Err(ApiError::no_identity(unavailable.retry_after)),
@@ -393,31 +393,31 @@ fn recognize_key(
 /// Counts a request with a valid credential for its workspace: the one that it enters, or the key's (429
 /// beyond the quota). The limit of the settings applies only while rates are enforced. A limit that the
 /// operator set for the workspace always applies.
-fn charge(call: &Call, caller: &Caller, seen: Option<&Seen>) -> Result<(), ApiError> {
+fn charge(request: &Request, caller: &Caller, seen: Option<&Seen>) -> Result<(), ApiError> {
     let entered = seen.map(|seen| (seen.workspace.id, seen.workspace.limits.of(Quota::RequestsPerSecond)));
     let home = || caller.key().map(|key| (key.home, None));
     let Some((workspace, own)) = entered.or_else(home) else { return Ok(()) };
-    let usual = call.app.rates.is_some().then(|| call.app.config.quotas.of(Quota::RequestsPerSecond));
+    let usual = request.app.rates.is_some().then(|| request.app.config.quotas.of(Quota::RequestsPerSecond));
     let Some(limit) = own.or(usual) else { return Ok(()) };
-    if call.app.request_rates.charge(workspace, limit) {
+    if request.app.request_rates.charge(workspace, limit) {
         return Ok(());
     }
-    Err(quotas::exceeded(Quota::RequestsPerSecond, call.context.now))
+    Err(quotas::exceeded(Quota::RequestsPerSecond, request.context.now))
 }
 
-fn note_failed_sign_in(call: &Call, refused: Refused) {
+fn note_failed_sign_in(request: &Request, refused: Refused) {
     if let Refused::Known { record, reason } = refused {
-        call.app.refusals.note(Refusal {
+        request.app.refusals.note(Refusal {
             workspace: record.home,
-            service: call.room,
+            service: request.room,
             action: "access.unauthorized",
-            operation: Arc::from(call.operation.id.as_str()),
+            operation: Arc::from(request.operation.id.as_str()),
             actor: None,
             credential: Some(record.credential),
             reason,
-            address: call.context.address,
-            user_agent: call.context.user_agent.clone(),
-            at: call.context.now,
+            address: request.context.address,
+            user_agent: request.context.user_agent.clone(),
+            at: request.context.now,
         });
     }
 }

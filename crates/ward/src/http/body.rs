@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use ward_contract::Operation;
 use ward_contract::validate::{self, BodyRefused, Json, Parsed, Present, Problem};
 
-use super::{Call, typed};
+use super::{Request, typed};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::shares::Holder;
@@ -52,7 +52,7 @@ async fn run<T: Send + 'static>(
     if length <= SMALL { Ok(work()) } else { app.work.run(holder, work).await }
 }
 
-impl Call {
+impl Request {
     /// Reads the body of an unauthenticated caller: size (413), encoding (400), syntax (422).
     pub async fn read_body(&mut self) -> Result<SentBody, ApiError> {
         self.read_body_of(self.context.holder()).await
@@ -90,26 +90,26 @@ impl SentBody {
     }
 
     /// Validates the values by the operation's schema and rules (422).
-    pub async fn valid<T>(self, call: &Call) -> Result<Sent<T>, ApiError>
+    pub async fn valid<T>(self, request: &Request) -> Result<Sent<T>, ApiError>
     where
         T: DeserializeOwned + Send + 'static,
     {
-        self.valid_and(call, |_| Vec::new()).await
+        self.valid_and(request, |_| Vec::new()).await
     }
 
     /// Validates the values, and adds the problems that `more` finds.
     pub async fn valid_and<T>(
         mut self,
-        call: &Call,
+        request: &Request,
         more: impl FnOnce(&Json) -> Vec<Problem> + Send + 'static,
     ) -> Result<Sent<T>, ApiError>
     where
         T: DeserializeOwned + Send + 'static,
     {
         let parsed = self.parsed.take().unwrap_or(Parsed::Missing);
-        let operation = call.operation.clone();
+        let operation = request.operation.clone();
         let length = if self.heavy { usize::MAX } else { self.bytes.len() };
-        let judged = run(&call.app, self.holder, length, move || judge(&operation, &parsed, more));
+        let judged = run(&request.app, self.holder, length, move || judge(&operation, &parsed, more));
         let (value, present) = judged.await??;
         Ok(Sent { bytes: self.bytes.clone(), value, present })
     }

@@ -11,9 +11,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::any;
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Method, StatusCode};
 
-use super::{Call, Endpoint, Reply};
+use super::{Reply, Request, Route};
 use crate::app::App;
 
 /// The variable that names the folder. Its files `NAME.STATUS` are served at `/fixed/NAME`.
@@ -27,16 +27,16 @@ pub fn add_routes(app: &Arc<App>, mut router: Router) -> Router {
     for file in files {
         let Some((name, status, body)) = read(&file.path()) else { continue };
         let Some(operation) = app.contract.operation("get-workspace").cloned() else { continue };
-        let endpoint = Endpoint::new(app.clone(), operation, "bench", move |mut call: Call| {
+        let endpoint = Route::new(app.clone(), operation, "bench", move |mut request: Request| {
             let body = body.clone();
             async move {
-                if call.method() != Method::GET {
-                    call.read_ignored_body().await?;
+                if request.method() != Method::GET {
+                    request.read_ignored_body().await?;
                 }
                 Ok(Reply::raw_json(status, body))
             }
         });
-        let serve = move |request: Request<Body>| endpoint.clone().serve(request);
+        let serve = move |request: http::Request<Body>| endpoint.clone().serve(request);
         router = router.route(&format!("/fixed/{name}"), any(serve));
     }
     router

@@ -7,12 +7,12 @@ use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY};
 use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
-use super::{Call, Reply, docs};
+use super::{Reply, Request, docs};
 use crate::error::ApiError;
 
 /// `get-openapi-document`
-pub async fn document(call: Call) -> Result<Reply, ApiError> {
-    Ok(Reply::raw_json(StatusCode::OK, call.app.contract.document().clone()))
+pub async fn document(request: Request) -> Result<Reply, ApiError> {
+    Ok(Reply::raw_json(StatusCode::OK, request.app.contract.document().clone()))
 }
 
 /// The page with its policy. Both are computed once, because the policy hashes the page.
@@ -22,7 +22,7 @@ static PAGE: LazyLock<(&str, HeaderValue)> = LazyLock::new(|| {
 });
 
 /// `get-docs`
-pub async fn docs(_: Call) -> Result<Reply, ApiError> {
+pub async fn docs(_: Request) -> Result<Reply, ApiError> {
     let (html, policy) = &*PAGE;
     Ok(Reply {
         status: StatusCode::OK,
@@ -37,17 +37,17 @@ pub async fn docs(_: Call) -> Result<Reply, ApiError> {
 }
 
 /// `get-health`: answers as long as the process does.
-pub async fn alive(_: Call) -> Result<Reply, ApiError> {
+pub async fn alive(_: Request) -> Result<Reply, ApiError> {
     Reply::ok(&json!({ "status": "ok" }))
 }
 
 /// `get-readiness`: answers 503 unless the database reads and its writer runs.
-pub async fn ready(call: Call) -> Result<Reply, ApiError> {
-    call.app.db.check().await.map_err(|error| {
+pub async fn ready(request: Request) -> Result<Reply, ApiError> {
+    request.app.db.check().await.map_err(|error| {
         ApiError::unavailable("not_ready", "The database cannot be used now.", 1).because(error)
     })?;
     let mut ready = json!({ "status": "ready" });
-    if let Some(region) = &call.app.config.platform.region {
+    if let Some(region) = &request.app.config.platform.region {
         ready["region"] = json!(region);
     }
     Reply::ok(&ready)

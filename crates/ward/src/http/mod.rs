@@ -21,7 +21,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -55,7 +55,7 @@ fn expires_soon(expires: Timestamp, now: Timestamp) -> bool {
 }
 
 /// One request on its way to its handler.
-pub struct Call {
+pub struct Request {
     /// The process-wide state.
     pub app: Arc<App>,
     /// The operation in the contract.
@@ -71,15 +71,15 @@ pub struct Call {
     body: Mutex<Body>,
 }
 
-impl Call {
-    async fn new<H>(endpoint: &Endpoint<H>, context: Arc<Context>, request: Request<Body>) -> Self {
+impl Request {
+    async fn new<H>(endpoint: &Route<H>, context: Arc<Context>, request: http::Request<Body>) -> Self {
         let (mut parts, body) = request.into_parts();
         // A segment that does not decode to text is treated like an unknown name.
         let parameters = match RawPathParams::from_request_parts(&mut parts, &()).await {
             Ok(found) => found.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             Err(_) => Vec::new(),
         };
-        let Endpoint { app, operation, room, .. } = endpoint;
+        let Route { app, operation, room, .. } = endpoint;
         Self {
             app: app.clone(),
             operation: operation.clone(),
@@ -258,7 +258,7 @@ impl Figures {
 }
 
 /// A served route: a handler with its operation and metrics.
-pub struct Endpoint<H> {
+pub struct Route<H> {
     app: Arc<App>,
     operation: Arc<Operation>,
     room: &'static str,
@@ -266,9 +266,9 @@ pub struct Endpoint<H> {
     figures: Figures,
 }
 
-impl<H, F> Endpoint<H>
+impl<H, F> Route<H>
 where
-    H: Fn(Call) -> F + Send + Sync + 'static,
+    H: Fn(Request) -> F + Send + Sync + 'static,
     F: Future<Output = Result<Reply, ApiError>> + Send,
 {
     /// The route of an operation, with the handler of a room.
@@ -278,7 +278,7 @@ where
     }
 
     /// Serves one request, from its rate to its log line. It never fails or panics.
-    pub async fn serve(self: Arc<Self>, request: Request<Body>) -> Response {
+    pub async fn serve(self: Arc<Self>, request: http::Request<Body>) -> Response {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
         let context =
@@ -287,12 +287,12 @@ where
             let refusal = Err(ApiError::called_itself());
             return answer(refusal, &context, &self.figures, &self.operation.id, started);
         }
-        let call = Call::new(&self, context.clone(), Request::from_parts(parts, body)).await;
-        let (workspace, is_claim) = (call.workspace(), call.is_claim());
+        let request = Request::new(&self, context.clone(), http::Request::from_parts(parts, body)).await;
+        let (workspace, is_claim) = (request.workspace(), request.is_claim());
         let time = self.app.config.limits.request_time;
         let deadline = Deadline::of(time);
         deadline.charge_to(context.holder().number());
-        let handled = (self.handler)(call);
+        let handled = (self.handler)(request);
         #[cfg(feature = "watch")]
         let handled = self.app.watch.over(&self.operation.id, handled);
         let work = deadline.clone().over(AssertUnwindSafe(handled).catch_unwind());
@@ -343,7 +343,7 @@ pub fn refusing(
     app: Arc<App>,
     error: fn() -> ApiError,
     allow: Option<HeaderValue>,
-) -> impl Fn(Request<Body>) -> std::future::Ready<Response> + Clone {
+) -> impl Fn(http::Request<Body>) -> std::future::Ready<Response> + Clone {
     let figures = Arc::new(Figures::of("none"));
     move |request| {
         let started = Instant::now();
@@ -361,7 +361,7 @@ pub fn refusing(
 pub fn redirecting(
     app: Arc<App>,
     to: &'static str,
-) -> impl Fn(Request<Body>) -> std::future::Ready<Response> + Clone {
+) -> impl Fn(http::Request<Body>) -> std::future::Ready<Response> + Clone {
     let figures = Arc::new(Figures::of("none"));
     move |request| {
         let started = Instant::now();

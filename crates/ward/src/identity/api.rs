@@ -6,31 +6,31 @@ use ward_db::Timestamp;
 use super::store;
 use crate::access::{Permission, Permissions, Reach, Role};
 use crate::error::ApiError;
-use crate::http::{Call, Reply};
+use crate::http::{Reply, Request};
 use crate::identity::{Caller, Credential};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
 
 /// `MeResponse`
 #[derive(Serialize)]
-struct Me {
+struct MeResponse {
     entity_id: Option<PrincipalId>,
     kind: &'static str,
     display_name: Option<String>,
-    credential: CredentialUsed,
-    memberships: Paginated<Listed>,
+    credential: CredentialDescription,
+    memberships: Paginated<MembershipResponse>,
 }
 
 /// `CredentialDescription`
 #[derive(Serialize)]
-struct CredentialUsed {
+struct CredentialDescription {
     r#type: &'static str,
     key_id: Option<String>,
     issuer: Option<String>,
     expires_at: Timestamp,
 }
 
-impl CredentialUsed {
+impl CredentialDescription {
     fn of(caller: &Caller) -> Self {
         match &caller.credential {
             Credential::Key(key) => Self {
@@ -51,7 +51,7 @@ impl CredentialUsed {
 
 /// `MembershipResponse`
 #[derive(Serialize)]
-struct Listed {
+struct MembershipResponse {
     workspace_id: WorkspaceId,
     slug: Option<String>,
     name: Option<String>,
@@ -59,7 +59,7 @@ struct Listed {
     permissions: Permissions,
 }
 
-impl Listed {
+impl MembershipResponse {
     /// The membership within this credential's permissions. A key that may not view workspaces gets no
     /// names here either.
     fn new(membership: store::Membership, credential: Reach) -> Self {
@@ -76,31 +76,36 @@ impl Listed {
 }
 
 /// `get-me`
-pub async fn me(call: Call) -> Result<Reply, ApiError> {
-    let (entry, query) = call.enter_with_query().await?;
+pub async fn me(request: Request) -> Result<Reply, ApiError> {
+    let (entry, query) = request.enter_with_query().await?;
     let page = query.read::<PageQuery>()?.page();
     let caller = entry.caller.clone();
     let (principal, reach) = (caller.principal, caller.reach);
-    let (described, memberships) = call
+    let (described, memberships) = request
         .app
         .db
         .read("identity.me", move |tx| {
             let described = store::describe(tx, principal)?;
             let rows = store::memberships(tx, principal, page)?;
             let counted = store::count_memberships(tx, principal, TOTAL_LIMIT + 1)?;
-            let listed =
-                Paginated::new(rows, page, counted, |row| row.position, |row| Listed::new(row, reach));
+            let listed = Paginated::new(
+                rows,
+                page,
+                counted,
+                |row| row.position,
+                |row| MembershipResponse::new(row, reach),
+            );
             Ok::<_, ward_db::Error>((described, listed))
         })
         .await?;
     // A token has the current name; the stored one is from the last time the caller created or joined a
     // workspace.
     let told = caller.token().and_then(|token| token.name.clone());
-    Reply::ok(&Me {
+    Reply::ok(&MeResponse {
         entity_id: caller.exists.then_some(principal),
         kind: caller.kind.name(),
         display_name: told.or_else(|| described.and_then(|(name, _)| name)),
-        credential: CredentialUsed::of(&caller),
+        credential: CredentialDescription::of(&caller),
         memberships,
     })
 }

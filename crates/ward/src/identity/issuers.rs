@@ -99,7 +99,7 @@ pub struct KeySet {
 }
 
 #[derive(Default)]
-struct State {
+struct KeysState {
     keys: Option<Arc<KeySet>>,
     generation: u64,
     /// The start of the fetch that brought the keys.
@@ -144,7 +144,7 @@ pub struct Issuer {
     pub name: Arc<str>,
     http: reqwest::Client,
     clock: Clock,
-    state: Mutex<State>,
+    state: Mutex<KeysState>,
     /// Held during a fetch, so that one fetch serves all waiting callers.
     turn: Arc<tokio::sync::Mutex<()>>,
 }

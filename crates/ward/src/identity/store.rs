@@ -86,7 +86,7 @@ pub fn enroll(tx: &mut Tx<'_>, token: &Verified, now: Timestamp) -> Result<(), E
 }
 
 /// Sets the display name of a principal.
-pub fn call_it(tx: &mut Tx<'_>, principal: PrincipalId, name: &str) -> Result<(), Error> {
+pub fn set_name(tx: &mut Tx<'_>, principal: PrincipalId, name: &str) -> Result<(), Error> {
     tx.execute_later(
         "UPDATE principals SET display_name = $2 WHERE id = $1 AND (display_name IS NULL OR display_name <> $2)",
         &[principal.into(), name.into()],

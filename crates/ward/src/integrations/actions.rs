@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use ward_contract::validate::{Present, Problem};
 use ward_db::{Timestamp, Tx};
 
-use super::secrets::{AuthInput, Place, Plan, SecretAt, Stored, origin, strip};
+use super::secrets::{AssociatedData, AuthConfigWithSecrets, Plan, SecretAt, Stored, origin, strip};
 use super::{AuthConfig, Config, Endpoint, Integration, Mcp, Protocol, connectors, own_base_url, store};
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
@@ -28,13 +28,13 @@ const MOST_DESTINATIONS: usize = 100;
 
 /// `CreateIntegrationRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct NewIntegration {
+pub(super) struct CreateIntegrationRequest {
     name: String,
     display_name: String,
     protocol: Protocol,
     base_url: String,
-    auth: Option<AuthInput>,
-    endpoints: Vec<Endpoint<AuthInput>>,
+    auth: Option<AuthConfigWithSecrets>,
+    endpoints: Vec<Endpoint<AuthConfigWithSecrets>>,
     enabled: bool,
     #[serde(flatten)]
     mcp: Mcp,
@@ -43,12 +43,12 @@ pub(super) struct NewIntegration {
 /// `UpdateIntegrationRequest`, validated. Absent and null leave a field unchanged. A null clears only
 /// `auth` and the fields of a tool server, which have no other way to say "none".
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Change {
+pub(super) struct UpdateIntegrationRequest {
     display_name: Option<String>,
     protocol: Option<Protocol>,
     base_url: Option<String>,
-    auth: Option<AuthInput>,
-    endpoints: Option<Vec<Endpoint<AuthInput>>>,
+    auth: Option<AuthConfigWithSecrets>,
+    endpoints: Option<Vec<Endpoint<AuthConfigWithSecrets>>>,
     enabled: Option<bool>,
     #[serde(flatten)]
     mcp: Mcp,
@@ -57,7 +57,7 @@ pub(super) struct Change {
     present: Present,
 }
 
-impl Change {
+impl UpdateIntegrationRequest {
     /// The change, with the fields that the request contains.
     pub fn given(mut self, present: Present) -> Self {
         self.present = present;
@@ -72,8 +72,8 @@ impl Change {
 /// A configuration whose references and secrets are not decided yet.
 struct Wanted {
     config: Config,
-    auth: Option<AuthInput>,
-    endpoints: Vec<Endpoint<AuthInput>>,
+    auth: Option<AuthConfigWithSecrets>,
+    endpoints: Vec<Endpoint<AuthConfigWithSecrets>>,
 }
 
 /// A configuration with its references, and the plan for its secrets.
@@ -105,7 +105,7 @@ impl Wanted {
     fn settle(self, stored: &[Stored]) -> Result<Settled, Unsettled> {
         let Self { mut config, auth, endpoints } = self;
         let mut plan = Plan::default();
-        let own = Place { endpoint: None, base_url: &config.base_url };
+        let own = AssociatedData { endpoint: None, base_url: &config.base_url };
         config.auth = auth.map(|auth| plan.settle(&own, &auth, stored));
         config.endpoints = endpoints
             .into_iter()
@@ -113,7 +113,7 @@ impl Wanted {
             .map(|(index, mut endpoint)| {
                 let base_url = own_base_url(&endpoint).map(str::to_owned);
                 let name = endpoint.name.clone();
-                let place = Place {
+                let place = AssociatedData {
                     endpoint: Some((index, &name)),
                     base_url: base_url.as_deref().unwrap_or(&config.base_url),
                 };
@@ -204,7 +204,7 @@ fn secrets_set(plan: &Plan) -> Vec<&str> {
 pub(super) async fn create(
     app: &Arc<App>,
     entry: Entry,
-    new: NewIntegration,
+    new: CreateIntegrationRequest,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let vault = app.vault.clone();
@@ -266,7 +266,7 @@ pub(super) async fn create(
                     tx,
                     event(&entry.context, &caller, "integration.create", workspace, thing, what),
                 )?;
-                Ok(super::api::Shown::from(integration))
+                Ok(super::api::IntegrationResponse::from(integration))
             })
         })
         .await
@@ -327,7 +327,7 @@ pub(super) async fn update(
     app: &Arc<App>,
     entry: Entry,
     id: IntegrationId,
-    change: Change,
+    change: UpdateIntegrationRequest,
 ) -> Result<Integration, ApiError> {
     let change = Arc::new(change);
     for _ in 0..MOST_REWORKED {
@@ -344,7 +344,7 @@ async fn work_out(
     app: &Arc<App>,
     entry: &Entry,
     id: IntegrationId,
-    change: Arc<Change>,
+    change: Arc<UpdateIntegrationRequest>,
 ) -> Result<Result<WorkedOut, Unsettled>, ApiError> {
     let workspace = entry.workspace()?.id;
     let read = move |tx: &mut Tx<'_>| {
@@ -421,13 +421,16 @@ async fn write_change(
         .await
 }
 
-fn merged(present: &Config, change: &Change) -> Wanted {
+fn merged(present: &Config, change: &UpdateIntegrationRequest) -> Wanted {
     let as_input = |endpoint: &Endpoint<AuthConfig>| {
-        let auth = endpoint.auth.clone().map(AuthInput::from);
+        let auth = endpoint.auth.clone().map(AuthConfigWithSecrets::from);
         endpoint.clone().with_auth(auth)
     };
-    let auth =
-        if change.gives("auth") { change.auth.clone() } else { present.auth.clone().map(AuthInput::from) };
+    let auth = if change.gives("auth") {
+        change.auth.clone()
+    } else {
+        present.auth.clone().map(AuthConfigWithSecrets::from)
+    };
     let mut mcp = present.mcp.clone();
     if change.gives("mcp_transport") {
         mcp.mcp_transport.clone_from(&change.mcp.mcp_transport);
@@ -526,11 +529,11 @@ pub fn forget_secrets(
     };
     let mut integration = found.parse()?;
     if let Some(auth) = &mut integration.config.auth {
-        strip(auth, &Place { endpoint: None, base_url: "" }, &gone);
+        strip(auth, &AssociatedData { endpoint: None, base_url: "" }, &gone);
     }
     for (index, endpoint) in integration.config.endpoints.iter_mut().enumerate() {
         if let Some(auth) = &mut endpoint.auth {
-            strip(auth, &Place { endpoint: Some((index, &endpoint.name)), base_url: "" }, &gone);
+            strip(auth, &AssociatedData { endpoint: Some((index, &endpoint.name)), base_url: "" }, &gone);
         }
     }
     integration.updated_at = context.now.max(Timestamp::from_micros(integration.updated_at.micros() + 1));

@@ -7,19 +7,19 @@ use uuid::Uuid;
 use ward_contract::validate::{Json, Loc, Problem};
 use ward_db::{Timestamp, Tx};
 
-use super::actions::{self, Change, NewIntegration};
+use super::actions::{self, CreateIntegrationRequest, UpdateIntegrationRequest};
 use super::outbound::{self, health};
 use super::store::{Head, Unparsed};
 use super::{AuthConfig, Endpoint, Integration, Mcp, Protocol, rules, store};
 use crate::error::ApiError;
 use crate::gate::idempotency::Repeat;
-use crate::http::{Call, Reply};
+use crate::http::{Reply, Request};
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::page::{Page, PageQuery, Paginated};
 
 /// `IntegrationResponse`
 #[derive(Serialize)]
-pub(super) struct Shown {
+pub(super) struct IntegrationResponse {
     id: IntegrationId,
     workspace_id: WorkspaceId,
     name: String,
@@ -38,7 +38,7 @@ pub(super) struct Shown {
     updated_at: Timestamp,
 }
 
-impl From<Integration> for Shown {
+impl From<Integration> for IntegrationResponse {
     fn from(integration: Integration) -> Self {
         let config = integration.config;
         Self {
@@ -63,14 +63,14 @@ impl From<Integration> for Shown {
 
 /// The conditions and the order of a list.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Filter {
+pub(super) struct IntegrationFilter {
     enabled: Option<bool>,
     protocol: Option<String>,
     search: Option<String>,
     sort_by: Option<String>,
 }
 
-impl Filter {
+impl IntegrationFilter {
     /// Whether the list contains this integration. A search looks for its text in both names, ignoring
     /// case.
     fn admits(&self, integration: &Head) -> bool {
@@ -137,19 +137,19 @@ type Listed = (Vec<(IntegrationId, i64)>, i64);
 ///
 /// Only the integrations of the page are read whole, and parsed one after the other, because each can be as
 /// large as a request's body. The token is the position of the last integration on the page, in any order.
-pub async fn list(call: Call) -> Result<Reply, ApiError> {
-    let (entry, query) = call.enter_with_query().await?;
-    let filter: Filter = query.read()?;
+pub async fn list(request: Request) -> Result<Reply, ApiError> {
+    let (entry, query) = request.enter_with_query().await?;
+    let filter: IntegrationFilter = query.read()?;
     let page = query.read::<PageQuery>()?.page();
     sort_rule(filter.sort_by.as_deref())?;
     let (workspace, holder) = (entry.workspace()?.id, actions::holder(&entry)?);
-    let db = &call.app.db;
+    let db = &request.app.db;
     let (listed, counted): Listed = if filter.is_empty() {
         let plain =
             move |tx: &mut Tx<'_>| Ok((store::page(tx, workspace, page)?, store::count(tx, workspace)?));
         db.read("integrations.list", plain).await.map_err(|error: ward_db::Error| ApiError::from(error))?
     } else {
-        let heads = call
+        let heads = request
             .app
             .read_long(workspace, "integrations.heads", move |tx| store::heads(tx, workspace))
             .await?;
@@ -162,13 +162,13 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
         let wanted = ids.to_vec();
         let found = db.read("integrations.some", move |tx| store::some(tx, workspace, &wanted)).await?;
         let ids = ids.to_vec();
-        items.extend(call.app.work.run(holder, move || show_each(&ids, found)).await??);
+        items.extend(request.app.work.run(holder, move || show_each(&ids, found)).await??);
     }
     Reply::ok(&Paginated::of(items, &listed, page, counted, |(_, position)| *position))
 }
 
 /// The requested page, in the requested order.
-fn chosen(mut heads: Vec<Head>, filter: &Filter, page: Page) -> Result<Listed, ApiError> {
+fn chosen(mut heads: Vec<Head>, filter: &IntegrationFilter, page: Page) -> Result<Listed, ApiError> {
     let counted = heads.iter().filter(|head| filter.admits(head)).count();
     match &filter.sort_by {
         None => heads.retain(|head| head.position > page.after),
@@ -194,49 +194,49 @@ fn show_each(ids: &[IntegrationId], mut found: Vec<Unparsed>) -> Result<Vec<Box<
     for id in ids {
         let Some(at) = found.iter().position(|found| found.id() == *id) else { continue };
         let integration = found.swap_remove(at).parse()?;
-        shown.push(to_raw_value(&Shown::from(integration)).map_err(ApiError::internal)?);
+        shown.push(to_raw_value(&IntegrationResponse::from(integration)).map_err(ApiError::internal)?);
     }
     Ok(shown)
 }
 
 /// The integration in the path. A text that is not an id is treated like an unknown id.
-fn named(call: &Call) -> IntegrationId {
-    IntegrationId(Uuid::try_parse(call.parameter("integration_id")).unwrap_or(Uuid::nil()))
+fn named(request: &Request) -> IntegrationId {
+    IntegrationId(Uuid::try_parse(request.parameter("integration_id")).unwrap_or(Uuid::nil()))
 }
 
 /// `create-integration`
-pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_heavy_body::<NewIntegration>().await?;
-    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
-    actions::create(&call.app, entry, sent.value, repeat).await
+pub async fn create(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_heavy_body::<CreateIntegrationRequest>().await?;
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
+    actions::create(&request.app, entry, sent.value, repeat).await
 }
 
 /// `get-integration`
-pub async fn get(call: Call) -> Result<Reply, ApiError> {
-    let entry = call.enter().await?;
-    let found = actions::read(&call.app, &entry, named(&call)).await?;
-    Reply::ok(&Shown::from(found))
+pub async fn get(request: Request) -> Result<Reply, ApiError> {
+    let entry = request.enter().await?;
+    let found = actions::read(&request.app, &entry, named(&request)).await?;
+    Reply::ok(&IntegrationResponse::from(found))
 }
 
 /// `update-integration`
-pub async fn update(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_heavy_body::<Change>().await?;
+pub async fn update(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_heavy_body::<UpdateIntegrationRequest>().await?;
     let change = sent.value.given(sent.present);
-    let changed = actions::update(&call.app, entry, named(&call), change).await?;
-    Reply::ok(&Shown::from(changed))
+    let changed = actions::update(&request.app, entry, named(&request), change).await?;
+    Reply::ok(&IntegrationResponse::from(changed))
 }
 
 /// `delete-integration`
-pub async fn delete(call: Call) -> Result<Reply, ApiError> {
-    let entry = call.enter().await?;
-    actions::delete(&call.app, entry, named(&call)).await?;
+pub async fn delete(request: Request) -> Result<Reply, ApiError> {
+    let entry = request.enter().await?;
+    actions::delete(&request.app, entry, named(&request)).await?;
     Ok(Reply::no_content())
 }
 
 /// `integration-health-check`
-pub async fn health(call: Call) -> Result<Reply, ApiError> {
-    let entry = call.enter().await?;
-    Reply::ok(&health::check_all(&call.app, &entry).await?)
+pub async fn health(request: Request) -> Result<Reply, ApiError> {
+    let entry = request.enter().await?;
+    Reply::ok(&health::check_all(&request.app, &entry).await?)
 }
 
 #[derive(Deserialize)]
@@ -245,17 +245,17 @@ struct TestRequest {
 }
 
 /// `test-integration-endpoint`
-pub async fn test(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<TestRequest>().await?;
-    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
-    let endpoint = call.parameter("endpoint_name").to_owned();
+pub async fn test(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_body::<TestRequest>().await?;
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    let endpoint = request.parameter("endpoint_name").to_owned();
     let params = rules::params(&sent.value.params);
-    outbound::test::run(&call.app, entry, named(&call), endpoint, params, repeat).await
+    outbound::test::run(&request.app, entry, named(&request), endpoint, params, repeat).await
 }
 
 /// `test-integration-connection`
-pub async fn test_connection(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, bytes) = call.enter_with_ignored_body().await?;
-    let repeat = Repeat::of(&call, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
-    health::test_connection(&call.app, entry, named(&call), repeat).await
+pub async fn test_connection(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, bytes) = request.enter_with_ignored_body().await?;
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
+    health::test_connection(&request.app, entry, named(&request), repeat).await
 }

@@ -71,7 +71,7 @@ impl std::fmt::Debug for SecretInput {
 
 /// `AuthConfigWithSecrets`, validated.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct AuthInput {
+pub(super) struct AuthConfigWithSecrets {
     #[serde(flatten)]
     pub config: AuthConfig,
     api_key_value: Option<SecretInput>,
@@ -80,7 +80,7 @@ pub(super) struct AuthInput {
     private_key_value: Option<SecretInput>,
 }
 
-impl From<AuthConfig> for AuthInput {
+impl From<AuthConfig> for AuthConfigWithSecrets {
     fn from(config: AuthConfig) -> Self {
         Self {
             config,
@@ -142,7 +142,7 @@ impl SecretKind {
         }
     }
 
-    const fn given(self, auth: &AuthInput) -> Option<&SecretInput> {
+    const fn given(self, auth: &AuthConfigWithSecrets) -> Option<&SecretInput> {
         match self {
             Self::ApiKey => auth.api_key_value.as_ref(),
             Self::BearerToken => auth.bearer_token_value.as_ref(),
@@ -174,14 +174,14 @@ fn destinations(auth: &AuthConfig, base_url: &str) -> Option<String> {
 }
 
 /// The owner of an authentication: the integration itself, or one of its endpoints.
-pub(super) struct Place<'a> {
+pub(super) struct AssociatedData<'a> {
     /// The endpoint, by index and name; `None` for the integration.
     pub endpoint: Option<(usize, &'a str)>,
     /// The URL that is called with the secret.
     pub base_url: &'a str,
 }
 
-impl Place<'_> {
+impl AssociatedData<'_> {
     pub fn field(&self, kind: SecretKind) -> Field {
         Field(match self.endpoint {
             None => format!("auth/{}", kind.name()),
@@ -218,7 +218,12 @@ pub(super) struct Plan {
 impl Plan {
     /// Decides on one authentication. It seals the given secrets, and keeps a referenced secret if its
     /// origins are unchanged. It refuses references that Ward did not issue for this very field.
-    pub fn settle(&mut self, place: &Place<'_>, input: &AuthInput, stored: &[Stored]) -> AuthConfig {
+    pub fn settle(
+        &mut self,
+        place: &AssociatedData<'_>,
+        input: &AuthConfigWithSecrets,
+        stored: &[Stored],
+    ) -> AuthConfig {
         let mut auth = input.config.clone();
         let destinations = destinations(&auth, place.base_url);
         for kind in SecretKind::ALL {
@@ -296,7 +301,7 @@ impl Plan {
 /// checked again here, because the seal does not cover the column that stores them.
 pub(super) fn open_for<'s>(
     auth: &AuthConfig,
-    place: &Place<'_>,
+    place: &AssociatedData<'_>,
     sealed: &'s [Sealed],
     vault: &Vault,
 ) -> Result<Option<(&'s Sealed, Zeroizing<String>)>, ApiError> {
@@ -338,7 +343,7 @@ pub fn sealed_rows(
 }
 
 /// Removes the references to deleted secrets from an authentication.
-pub(super) fn strip(auth: &mut AuthConfig, place: &Place<'_>, gone: &[&str]) {
+pub(super) fn strip(auth: &mut AuthConfig, place: &AssociatedData<'_>, gone: &[&str]) {
     for kind in SecretKind::ALL {
         if gone.contains(&place.field(kind).0.as_str()) {
             *kind.reference(auth) = None;

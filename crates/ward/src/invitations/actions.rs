@@ -30,7 +30,7 @@ const DAY: u64 = 24 * 3600;
 
 /// `CreateInvitationRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
-pub struct NewInvitation {
+pub struct CreateInvitationRequest {
     role: String,
     email: Option<String>,
     duration_days: u64,
@@ -38,13 +38,13 @@ pub struct NewInvitation {
 
 /// `ExtendInvitationRequest` and `ResendInvitationRequest`, validated.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub struct NewEnd {
+pub struct ExtendInvitationRequest {
     duration_days: u64,
 }
 
 /// `AcceptInvitationRequest`, validated. It has no `Debug`, because it contains the secret.
 #[derive(Clone, Deserialize)]
-pub struct Acceptance {
+pub struct AcceptInvitationRequest {
     invitation: String,
 }
 
@@ -82,7 +82,7 @@ fn told(invitation: &Invitation) -> Value {
 pub async fn create(
     app: &Arc<App>,
     entry: Entry,
-    new: NewInvitation,
+    new: CreateInvitationRequest,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let role = Role::named(&new.role).ok_or_else(|| ApiError::internal("an unvalidated role"))?;
@@ -162,7 +162,7 @@ pub async fn extend(
     app: &Arc<App>,
     entry: Entry,
     id: InvitationId,
-    new: NewEnd,
+    new: ExtendInvitationRequest,
 ) -> Result<Invitation, ApiError> {
     let noted = entry.clone();
     let outcome = app
@@ -189,7 +189,7 @@ pub async fn resend(
     app: &Arc<App>,
     entry: Entry,
     id: InvitationId,
-    new: NewEnd,
+    new: ExtendInvitationRequest,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let vault = app.vault.clone();
@@ -301,7 +301,7 @@ const fn unsupported() -> ApiError {
 pub async fn accept(
     app: &Arc<App>,
     entry: Entry,
-    acceptance: Acceptance,
+    acceptance: AcceptInvitationRequest,
     token: Option<&str>,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {

@@ -3,23 +3,23 @@
 use http::StatusCode;
 use uuid::Uuid;
 
-use super::actions::{self, Acceptance, NewEnd, NewInvitation};
+use super::actions::{self, AcceptInvitationRequest, CreateInvitationRequest, ExtendInvitationRequest};
 use super::wire::{InvitationResponse, OfferedInvitationResponse};
 use super::{Invitation, store};
 use crate::error::ApiError;
 use crate::gate::bearer_text;
 use crate::gate::idempotency::Repeat;
-use crate::http::{Call, Reply};
+use crate::http::{Reply, Request};
 use crate::ids::InvitationId;
 use crate::page::{self, Page, PageQuery, Paginated, TOTAL_LIMIT};
 
 /// `list-invitations`
-pub async fn list(call: Call) -> Result<Reply, ApiError> {
-    let (entry, query) = call.enter_with_query().await?;
+pub async fn list(request: Request) -> Result<Reply, ApiError> {
+    let (entry, query) = request.enter_with_query().await?;
     let workspace = entry.workspace()?.id;
     let page = query.read::<PageQuery>()?.page();
-    let now = call.context.now;
-    let listed = call
+    let now = request.context.now;
+    let listed = request
         .app
         .db
         .read("invitations.list", move |tx| {
@@ -38,44 +38,44 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
 }
 
 /// `create-invitation`
-pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<NewInvitation>().await?;
-    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
-    actions::create(&call.app, entry, sent.value, repeat).await
+pub async fn create(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_body::<CreateInvitationRequest>().await?;
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
+    actions::create(&request.app, entry, sent.value, repeat).await
 }
 
 /// `revoke-invitation`
-pub async fn revoke(call: Call) -> Result<Reply, ApiError> {
-    let entry = call.enter().await?;
-    actions::revoke(&call.app, entry, invitation_id(&call)).await?;
+pub async fn revoke(request: Request) -> Result<Reply, ApiError> {
+    let entry = request.enter().await?;
+    actions::revoke(&request.app, entry, invitation_id(&request)).await?;
     Ok(Reply::no_content())
 }
 
 /// `extend-invitation`
-pub async fn extend(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<NewEnd>().await?;
-    let extended = actions::extend(&call.app, entry, invitation_id(&call), sent.value).await?;
+pub async fn extend(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_body::<ExtendInvitationRequest>().await?;
+    let extended = actions::extend(&request.app, entry, invitation_id(&request), sent.value).await?;
     Reply::ok(&InvitationResponse::from(extended))
 }
 
 /// `resend-invitation`
-pub async fn resend(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<NewEnd>().await?;
-    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
-    actions::resend(&call.app, entry, invitation_id(&call), sent.value, repeat).await
+pub async fn resend(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_body::<ExtendInvitationRequest>().await?;
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    actions::resend(&request.app, entry, invitation_id(&request), sent.value, repeat).await
 }
 
 /// The invitation in the path. A text that is not an id is treated like an unknown id.
-fn invitation_id(call: &Call) -> InvitationId {
-    InvitationId(Uuid::try_parse(call.parameter("invitation_id")).unwrap_or(Uuid::nil()))
+fn invitation_id(request: &Request) -> InvitationId {
+    InvitationId(Uuid::try_parse(request.parameter("invitation_id")).unwrap_or(Uuid::nil()))
 }
 
 /// `list-my-invitations`
-pub async fn list_own(call: Call) -> Result<Reply, ApiError> {
-    let (entry, query) = call.enter_with_query().await?;
+pub async fn list_own(request: Request) -> Result<Reply, ApiError> {
+    let (entry, query) = request.enter_with_query().await?;
     let page = query.read::<PageQuery>()?.page();
-    let now = call.context.now;
-    let token = bearer_text(&call).and_then(|text| std::str::from_utf8(text).ok());
+    let now = request.context.now;
+    let token = bearer_text(&request).and_then(|text| std::str::from_utf8(text).ok());
     let Some(address) = actions::own_address(&entry, token).await? else {
         return Reply::ok(&Paginated::new(
             Vec::new(),
@@ -85,7 +85,7 @@ pub async fn list_own(call: Call) -> Result<Reply, ApiError> {
             OfferedInvitationResponse::from,
         ));
     };
-    let listed = call
+    let listed = request
         .app
         .db
         .read("invitations.list_own", move |tx| {
@@ -116,17 +116,17 @@ fn before_tie(rows: &[store::Offer], page: Page) -> Page {
 }
 
 /// `accept-my-invitation`
-pub async fn accept_own(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, bytes) = call.enter_with_ignored_body().await?;
-    let repeat = Repeat::of(&call, Some(entry.caller.principal), &bytes, StatusCode::CREATED)?;
-    let token = bearer_text(&call).and_then(|text| std::str::from_utf8(text).ok());
-    actions::accept_own(&call.app, entry, invitation_id(&call), token, repeat).await
+pub async fn accept_own(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, bytes) = request.enter_with_ignored_body().await?;
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &bytes, StatusCode::CREATED)?;
+    let token = bearer_text(&request).and_then(|text| std::str::from_utf8(text).ok());
+    actions::accept_own(&request.app, entry, invitation_id(&request), token, repeat).await
 }
 
 /// `accept-invitation`
-pub async fn accept(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<Acceptance>().await?;
-    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
-    let token = bearer_text(&call).and_then(|text| std::str::from_utf8(text).ok());
-    actions::accept(&call.app, entry, sent.value, token, repeat).await
+pub async fn accept(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_body::<AcceptInvitationRequest>().await?;
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
+    let token = bearer_text(&request).and_then(|text| std::str::from_utf8(text).ok());
+    actions::accept(&request.app, entry, sent.value, token, repeat).await
 }

@@ -22,7 +22,7 @@ use crate::{invitations, test_callers, workspaces};
 
 /// `SetMemberRoleRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
-pub struct NewRole {
+pub struct SetMemberRoleRequest {
     role: String,
 }
 
@@ -53,7 +53,7 @@ pub async fn set_role(
     app: &Arc<App>,
     entry: Entry,
     member: PrincipalId,
-    new: NewRole,
+    new: SetMemberRoleRequest,
 ) -> Result<Member, ApiError> {
     let role = Role::named(&new.role).ok_or_else(|| ApiError::internal("an unvalidated role"))?;
     let noted = entry.clone();

@@ -3,27 +3,27 @@
 use http::StatusCode;
 use uuid::Uuid;
 
-use super::actions::{self, NewRole};
+use super::actions::{self, SetMemberRoleRequest};
 use super::store;
-use super::transfers::{self, Nomination};
+use super::transfers::{self, NominateOwnerRequest};
 use super::wire::MemberResponse;
 use crate::error::ApiError;
 use crate::gate::idempotency::Repeat;
-use crate::http::{Call, Reply};
+use crate::http::{Reply, Request};
 use crate::ids::PrincipalId;
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
 
 /// The member in the path. A text that is not a UUID is treated like an unknown id.
-fn named(call: &Call) -> PrincipalId {
-    PrincipalId(Uuid::try_parse(call.parameter("entity_id")).unwrap_or(Uuid::nil()))
+fn named(request: &Request) -> PrincipalId {
+    PrincipalId(Uuid::try_parse(request.parameter("entity_id")).unwrap_or(Uuid::nil()))
 }
 
 /// `list-members`
-pub async fn list(call: Call) -> Result<Reply, ApiError> {
-    let (entry, query) = call.enter_with_query().await?;
+pub async fn list(request: Request) -> Result<Reply, ApiError> {
+    let (entry, query) = request.enter_with_query().await?;
     let workspace = entry.workspace()?.id;
     let page = query.read::<PageQuery>()?.page();
-    let listed = call
+    let listed = request
         .app
         .db
         .read("members.list", move |tx| {
@@ -42,31 +42,31 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
 }
 
 /// `set-member-role`
-pub async fn set_role(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<NewRole>().await?;
-    let member = actions::set_role(&call.app, entry, named(&call), sent.value).await?;
+pub async fn set_role(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_body::<SetMemberRoleRequest>().await?;
+    let member = actions::set_role(&request.app, entry, named(&request), sent.value).await?;
     Reply::ok(&MemberResponse::from(member))
 }
 
 /// `remove-member`
-pub async fn remove(call: Call) -> Result<Reply, ApiError> {
-    let entry = call.enter().await?;
-    actions::remove(&call.app, entry, named(&call)).await?;
+pub async fn remove(request: Request) -> Result<Reply, ApiError> {
+    let entry = request.enter().await?;
+    actions::remove(&request.app, entry, named(&request)).await?;
     Ok(Reply::no_content())
 }
 
 /// `leave-workspace`
-pub async fn leave(call: Call) -> Result<Reply, ApiError> {
-    let entry = call.enter().await?;
-    actions::leave(&call.app, entry).await?;
+pub async fn leave(request: Request) -> Result<Reply, ApiError> {
+    let entry = request.enter().await?;
+    actions::leave(&request.app, entry).await?;
     Ok(Reply::no_content())
 }
 
 /// `get-ownership-transfer`
-pub async fn transfer(call: Call) -> Result<Reply, ApiError> {
-    let workspace = call.enter().await?.workspace()?.id;
-    let now = call.context.now;
-    let found = call
+pub async fn transfer(request: Request) -> Result<Reply, ApiError> {
+    let workspace = request.enter().await?.workspace()?.id;
+    let now = request.context.now;
+    let found = request
         .app
         .db
         .read("members.transfer", move |tx| store::transfer(tx, workspace, now).map_err(ApiError::from))
@@ -75,22 +75,22 @@ pub async fn transfer(call: Call) -> Result<Reply, ApiError> {
 }
 
 /// `nominate-owner`
-pub async fn nominate(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<Nomination>().await?;
-    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
-    transfers::nominate(&call.app, entry, sent.value, repeat).await
+pub async fn nominate(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_body::<NominateOwnerRequest>().await?;
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
+    transfers::nominate(&request.app, entry, sent.value, repeat).await
 }
 
 /// `accept-ownership`
-pub async fn accept(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, bytes) = call.enter_with_ignored_body().await?;
-    let repeat = Repeat::of(&call, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
-    transfers::accept(&call.app, entry, repeat).await
+pub async fn accept(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, bytes) = request.enter_with_ignored_body().await?;
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
+    transfers::accept(&request.app, entry, repeat).await
 }
 
 /// `cancel-ownership-transfer`
-pub async fn cancel(call: Call) -> Result<Reply, ApiError> {
-    let entry = call.enter().await?;
-    transfers::cancel(&call.app, entry).await?;
+pub async fn cancel(request: Request) -> Result<Reply, ApiError> {
+    let entry = request.enter().await?;
+    transfers::cancel(&request.app, entry).await?;
     Ok(Reply::no_content())
 }

@@ -26,7 +26,7 @@ const DAY: u64 = 24 * 3600;
 
 /// `NominateOwnerRequest`, validated.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub struct Nomination {
+pub struct NominateOwnerRequest {
     entity_id: Uuid,
     duration_days: u64,
 }
@@ -40,7 +40,7 @@ pub(super) const fn no_transfer() -> ApiError {
 pub async fn nominate(
     app: &Arc<App>,
     entry: Entry,
-    nomination: Nomination,
+    nomination: NominateOwnerRequest,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let vault = app.vault.clone();

@@ -5,7 +5,7 @@ use ward_db::Timestamp;
 
 use super::{OperatorError, Revoked, active_workspace, show_workspace};
 use crate::access::Role;
-use crate::api_keys::actions::{self as keys, ShownOnce};
+use crate::api_keys::actions::{self as keys, CreateApiKeyResponse};
 use crate::api_keys::secret::KeyId;
 use crate::api_keys::{self, ApiKey};
 use crate::app::App;
@@ -101,7 +101,7 @@ pub async fn issue_key(
     role: &str,
     name: &str,
     days: u64,
-) -> Result<ShownOnce, OperatorError> {
+) -> Result<CreateApiKeyResponse, OperatorError> {
     let role = Role::named(role).ok_or_else(|| OperatorError::NoRole(role.to_owned()))?;
     let name = name.trim().to_owned();
     if name.is_empty() || name.chars().count() > LONGEST_NAME || name.contains('\0') {

@@ -20,7 +20,7 @@ const PASSES: u32 = 3;
 
 /// The progress of a rotation, counted in sealed values.
 #[derive(Clone, Copy, Debug)]
-pub struct Progress {
+pub struct RotationProgress {
     /// Values that were sealed again so far.
     pub done: usize,
     /// Values to seal again, as counted at the start.
@@ -64,7 +64,10 @@ impl From<ApiError> for Kept {
 /// Seals every value under a previous key again, in small steps beside running servers, and then forgets
 /// the previous keys. A process that has only those is then refused at start, and seals nothing. An
 /// interrupted rotation can be started again.
-pub async fn rotate_secrets(app: &App, progress: impl Fn(Progress)) -> Result<Rotated, OperatorError> {
+pub async fn rotate_secrets(
+    app: &App,
+    progress: impl Fn(RotationProgress),
+) -> Result<Rotated, OperatorError> {
     let (vault, now) = (app.vault.clone(), app.clock.now());
     let counted = app.db.read_long("operator.count_sealed", move |tx| count(tx, &vault, now)).await?;
     let mut rotated =
@@ -89,17 +92,21 @@ fn count(tx: &mut Tx<'_>, vault: &Vault, now: Timestamp) -> Result<i64, ApiError
 
 impl Rotated {
     /// Adds a step's counts, and returns the row after which the next step begins.
-    fn add<A>(&mut self, step: Resealed<A>, progress: &impl Fn(Progress)) -> Option<A> {
+    fn add<A>(&mut self, step: Resealed<A>, progress: &impl Fn(RotationProgress)) -> Option<A> {
         self.done += step.done;
         self.unopened.extend(step.unopened);
         if step.done > 0 {
-            progress(Progress { done: self.done, of: self.of });
+            progress(RotationProgress { done: self.done, of: self.of });
         }
         step.last
     }
 }
 
-async fn pass(app: &App, rotated: &mut Rotated, progress: &impl Fn(Progress)) -> Result<(), OperatorError> {
+async fn pass(
+    app: &App,
+    rotated: &mut Rotated,
+    progress: &impl Fn(RotationProgress),
+) -> Result<(), OperatorError> {
     let mut after = None;
     loop {
         let (vault, from) = (app.vault.clone(), after.clone());

@@ -6,19 +6,19 @@ use ward_db::Timestamp;
 use super::{Quota, day, store};
 use crate::app::App;
 use crate::error::ApiError;
-use crate::http::{Call, Reply};
+use crate::http::{Reply, Request};
 use crate::ids::WorkspaceId;
 
 /// `UsageResponse`
 #[derive(Debug, Serialize)]
-pub struct Usage {
+pub struct UsageResponse {
     workspace_id: WorkspaceId,
-    quotas: Vec<Line>,
+    quotas: Vec<QuotaUsage>,
 }
 
 /// `QuotaUsage`
 #[derive(Debug, Serialize)]
-pub struct Line {
+pub struct QuotaUsage {
     /// The name of the quota, as in the settings.
     pub name: &'static str,
     /// The used amount; `None` for a quota that has no count in the database or on this replica.
@@ -32,7 +32,7 @@ pub(super) async fn usage(
     app: &App,
     workspace: WorkspaceId,
     now: Timestamp,
-) -> Result<Option<Vec<Line>>, ward_db::Error> {
+) -> Result<Option<Vec<QuotaUsage>>, ward_db::Error> {
     let found = app.db.read("quotas.read", move |tx| store::read(tx, workspace, day(now))).await?;
     let Some(used) = found else { return Ok(None) };
     let limits = used.limits.over(&app.config.quotas);
@@ -42,14 +42,15 @@ pub(super) async fn usage(
             Quota::RequestsPerSecond => Some(app.request_rates.used(workspace, limit)),
             other => used.of(other),
         };
-        Line { name: quota.name(), used, limit }
+        QuotaUsage { name: quota.name(), used, limit }
     };
     Ok(Some(Quota::ALL.into_iter().map(line).collect()))
 }
 
 /// `get-usage`
-pub async fn get(call: Call) -> Result<Reply, ApiError> {
-    let workspace_id = call.enter().await?.workspace()?.id;
-    let quotas = usage(&call.app, workspace_id, call.context.now).await?.ok_or(ApiError::no_workspace())?;
-    Reply::ok(&Usage { workspace_id, quotas })
+pub async fn get(request: Request) -> Result<Reply, ApiError> {
+    let workspace_id = request.enter().await?.workspace()?.id;
+    let quotas =
+        usage(&request.app, workspace_id, request.context.now).await?.ok_or(ApiError::no_workspace())?;
+    Reply::ok(&UsageResponse { workspace_id, quotas })
 }

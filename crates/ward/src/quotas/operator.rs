@@ -4,7 +4,7 @@ use serde_json::json;
 use ward_db::Tx;
 
 use super::api;
-pub use super::api::Line;
+pub use super::api::QuotaUsage;
 use super::{Quota, store};
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
@@ -17,7 +17,7 @@ use crate::workspaces::{self, operator as found};
 pub type NewLimit = (Quota, Option<i64>);
 
 /// The usage and limits of a workspace.
-pub async fn usage(app: &App, workspace: WorkspaceId) -> Result<Vec<Line>, ApiError> {
+pub async fn usage(app: &App, workspace: WorkspaceId) -> Result<Vec<QuotaUsage>, ApiError> {
     let usage = api::usage(app, workspace, app.clock.now()).await?;
     usage.ok_or(ApiError::no_workspace())
 }

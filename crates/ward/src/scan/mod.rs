@@ -25,7 +25,7 @@ pub struct Stretch<P> {
 /// A list that is sorted by an index, and a filter on it.
 pub trait List: Clone + Send + 'static {
     /// The position of a row in the order.
-    type Place: Copy + Send + 'static;
+    type Position: Copy + Send + 'static;
     /// A row in the form that answers need.
     type Row: Send + 'static;
 
@@ -34,18 +34,18 @@ pub trait List: Clone + Send + 'static {
     fn end_of_step(
         &self,
         tx: &mut Tx<'_>,
-        after: Option<Self::Place>,
+        after: Option<Self::Position>,
         rows: i64,
-    ) -> Result<Option<Self::Place>, Error>;
+    ) -> Result<Option<Self::Position>, Error>;
 
     /// The number of matching rows of a stretch.
-    fn count(&self, tx: &mut Tx<'_>, stretch: Stretch<Self::Place>) -> Result<i64, Error>;
+    fn count(&self, tx: &mut Tx<'_>, stretch: Stretch<Self::Position>) -> Result<i64, Error>;
 
     /// The matching rows of a stretch, in order.
     fn rows(
         &self,
         tx: &mut Tx<'_>,
-        stretch: Stretch<Self::Place>,
+        stretch: Stretch<Self::Position>,
         limit: i64,
         offset: i64,
     ) -> Result<Vec<Self::Row>, Error>;

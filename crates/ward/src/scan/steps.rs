@@ -13,7 +13,7 @@ pub async fn read<L: List>(
     workspace: WorkspaceId,
     name: &'static str,
     list: L,
-    mut after: Option<L::Place>,
+    mut after: Option<L::Position>,
     wanted: Wanted,
 ) -> Result<Found<L::Row>, ApiError> {
     let Wanted { limit, offset, counted } = wanted;

@@ -19,12 +19,16 @@ use crate::workspaces;
 
 /// `TestCallerNumbersRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Numbers {
+pub struct TestCallerNumbersRequest {
     numbers: Vec<String>,
 }
 
 /// Replaces the list of test callers, without duplicates.
-pub async fn set_numbers(app: &Arc<App>, entry: Entry, sent: Numbers) -> Result<Vec<String>, ApiError> {
+pub async fn set_numbers(
+    app: &Arc<App>,
+    entry: Entry,
+    sent: TestCallerNumbersRequest,
+) -> Result<Vec<String>, ApiError> {
     let mut numbers: Vec<String> = Vec::with_capacity(sent.numbers.len());
     for text in &sent.numbers {
         let number = phone::normalize(text).map_err(ApiError::internal)?;
@@ -58,7 +62,7 @@ pub async fn set_numbers(app: &Arc<App>, entry: Entry, sent: Numbers) -> Result<
 
 /// `TestCredentialIdsRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Credentials {
+pub struct TestCredentialIdsRequest {
     credential_ids: Vec<Uuid>,
 }
 
@@ -67,7 +71,7 @@ pub struct Credentials {
 pub async fn set_credentials(
     app: &Arc<App>,
     entry: Entry,
-    sent: Credentials,
+    sent: TestCredentialIdsRequest,
 ) -> Result<Vec<CredentialId>, ApiError> {
     let sent: Vec<CredentialId> = sent.credential_ids.into_iter().map(CredentialId).collect();
     app.db

@@ -59,7 +59,7 @@ fn event<'a>(context: &'a Context, held: &Held, action: &'static str, metadata: 
 
 /// `TwilioSetupRequest`, validated, with its tokens in clear text.
 #[derive(Deserialize)]
-pub struct NewSetup {
+pub struct TwilioSetupRequest {
     account_sid: String,
     auth_token: String,
     secondary_auth_token: Option<String>,
@@ -67,7 +67,7 @@ pub struct NewSetup {
 
 /// Sets up the workspace's Twilio account. Its tokens are sealed with workspace and field as associated
 /// data.
-pub async fn set(app: &Arc<App>, entry: Entry, new: NewSetup) -> Result<Account, ApiError> {
+pub async fn set(app: &Arc<App>, entry: Entry, new: TwilioSetupRequest) -> Result<Account, ApiError> {
     let workspace = entry.workspace()?.id;
     let seal =
         |token: &str, place: String| app.vault.seal(token.as_bytes(), &place).map_err(ApiError::internal);

@@ -7,13 +7,13 @@ use ward_db::Timestamp;
 
 use super::{Account, actions, callback, callback_url, secondary_token_place, store, token_place};
 use crate::error::ApiError;
-use crate::http::{Call, Reply};
+use crate::http::{Reply, Request};
 use crate::ids::WorkspaceId;
 use crate::text;
 
 /// `TwilioSetupResponse`
 #[derive(Serialize)]
-struct TwilioSetup {
+struct TwilioSetupResponse {
     configured: bool,
     account_sid: Option<String>,
     auth_token_reference: Option<String>,
@@ -23,8 +23,8 @@ struct TwilioSetup {
     updated_at: Option<Timestamp>,
 }
 
-impl TwilioSetup {
-    fn of(call: &Call, workspace: WorkspaceId, account: Option<Account>) -> Self {
+impl TwilioSetupResponse {
+    fn of(request: &Request, workspace: WorkspaceId, account: Option<Account>) -> Self {
         Self {
             configured: account.is_some(),
             auth_token_reference: account.is_some().then(|| token_place(workspace)),
@@ -32,7 +32,7 @@ impl TwilioSetup {
                 .as_ref()
                 .filter(|account| account.secondary_auth_token.is_some())
                 .map(|_| secondary_token_place(workspace)),
-            status_callback_url: callback_url(call.app.config.public_url.as_deref(), workspace),
+            status_callback_url: callback_url(request.app.config.public_url.as_deref(), workspace),
             created_at: account.as_ref().map(|account| account.created_at),
             updated_at: account.as_ref().map(|account| account.updated_at),
             account_sid: account.map(|account| account.account_sid),
@@ -48,34 +48,35 @@ pub fn token_rule(value: &Value) -> Vec<RuleProblem> {
 }
 
 /// `get-twilio`
-pub async fn get(call: Call) -> Result<Reply, ApiError> {
-    let workspace = call.enter().await?.workspace()?.id;
-    let account = call.app.db.read("calls.twilio_setup", move |tx| store::get(tx, workspace)).await?;
-    Reply::ok(&TwilioSetup::of(&call, workspace, account))
+pub async fn get(request: Request) -> Result<Reply, ApiError> {
+    let workspace = request.enter().await?.workspace()?.id;
+    let account = request.app.db.read("calls.twilio_setup", move |tx| store::get(tx, workspace)).await?;
+    Reply::ok(&TwilioSetupResponse::of(&request, workspace, account))
 }
 
 /// `set-twilio`
-pub async fn set(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<actions::NewSetup>().await?;
+pub async fn set(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_body::<actions::TwilioSetupRequest>().await?;
     let workspace = entry.workspace()?.id;
-    let account = actions::set(&call.app, entry, sent.value).await?;
-    Reply::ok(&TwilioSetup::of(&call, workspace, Some(account)))
+    let account = actions::set(&request.app, entry, sent.value).await?;
+    Reply::ok(&TwilioSetupResponse::of(&request, workspace, Some(account)))
 }
 
 /// `delete-twilio`
-pub async fn delete(call: Call) -> Result<Reply, ApiError> {
-    let entry = call.enter().await?;
-    actions::remove(&call.app, entry).await?;
+pub async fn delete(request: Request) -> Result<Reply, ApiError> {
+    let entry = request.enter().await?;
+    actions::remove(&request.app, entry).await?;
     Ok(Reply::no_content())
 }
 
 /// `receive-twilio-status`
-pub async fn receive(mut call: Call) -> Result<Reply, ApiError> {
-    let verified = callback::verify(&mut call).await?;
-    let workspace = call.workspace().ok_or_else(ApiError::callback_refused)?;
+pub async fn receive(mut request: Request) -> Result<Reply, ApiError> {
+    let verified = callback::verify(&mut request).await?;
+    let workspace = request.workspace().ok_or_else(ApiError::callback_refused)?;
     if let Some(report) = verified.report {
         let changed = verified.account_changed_at;
-        actions::report(&call.app, call.context.clone(), workspace, changed, verified.sid, report).await?;
+        actions::report(&request.app, request.context.clone(), workspace, changed, verified.sid, report)
+            .await?;
     }
     Ok(Reply::no_content())
 }

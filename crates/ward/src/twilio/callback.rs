@@ -17,9 +17,9 @@ use zeroize::Zeroizing;
 
 use super::form::Form;
 use super::{Account, secondary_token_place, store, token_place};
-use crate::calls::{self, Caller, Direction, LONGEST_STATUS, Report, Status};
+use crate::calls::{self, CallerId, Direction, LONGEST_STATUS, Report, Status};
 use crate::error::ApiError;
-use crate::http::Call;
+use crate::http::Request;
 use crate::ids::WorkspaceId;
 use crate::phone::NotANumber;
 use crate::vault::Vault;
@@ -41,16 +41,17 @@ pub struct Verified {
 }
 
 /// Reads and verifies a callback. Every fault of its credential gets the same 403, at the same cost.
-pub async fn verify(call: &mut Call) -> Result<Verified, ApiError> {
-    let body = call.read_ignored_body_up_to(LARGEST).await?;
+pub async fn verify(request: &mut Request) -> Result<Verified, ApiError> {
+    let body = request.read_ignored_body_up_to(LARGEST).await?;
     let form = Form::parse(&body);
-    let workspace = call.workspace().ok_or_else(ApiError::callback_refused)?;
-    let share = call.look_up_share().await?;
-    let account = call.app.db.read("calls.twilio_account", move |tx| store::of_active(tx, workspace)).await?;
-    let tokens = tokens(&call.app.vault, workspace, account.as_ref())?;
-    let given = call.only_header(&SIGNATURE).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    let workspace = request.workspace().ok_or_else(ApiError::callback_refused)?;
+    let share = request.look_up_share().await?;
+    let account =
+        request.app.db.read("calls.twilio_account", move |tx| store::of_active(tx, workspace)).await?;
+    let tokens = tokens(&request.app.vault, workspace, account.as_ref())?;
+    let given = request.only_header(&SIGNATURE).map(http::HeaderValue::as_bytes).unwrap_or_default();
     let given = STANDARD.decode(given).unwrap_or_default();
-    let urls = urls(call.app.config.public_url.as_deref(), call.path_and_query());
+    let urls = urls(request.app.config.public_url.as_deref(), request.path_and_query());
     let signs =
         |token: &[u8]| urls.iter().fold(false, |found, url| form.is_signed(token, url, &given) | found);
     let signed = tokens.iter().fold(false, |found, token| signs(token) | found);
@@ -59,7 +60,7 @@ pub async fn verify(call: &mut Call) -> Result<Verified, ApiError> {
     let account = account.ok_or_else(ApiError::callback_refused)?;
     if !form.read_by_one_way() {
         tracing::warn!(
-            request_id = call.context.request_id,
+            request_id = request.context.request_id,
             "refused a signed callback, because its fields can be split in more than one way; its report is lost"
         );
         return Err(ApiError::callback_refused());
@@ -144,7 +145,7 @@ fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Report, ApiErr
     };
     let (caller, callee) = (party(field, "From"), party(field, "To"));
     let mut problems = Vec::new();
-    let mut keep = |party: Result<Option<Caller>, Box<Problem>>| {
+    let mut keep = |party: Result<Option<CallerId>, Box<Problem>>| {
         party.unwrap_or_else(|problem| {
             problems.push(*problem);
             None
@@ -170,13 +171,13 @@ fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Report, ApiErr
 fn party<'f>(
     field: &impl Fn(&str) -> Option<&'f str>,
     name: &'static str,
-) -> Result<Option<Caller>, Box<Problem>> {
+) -> Result<Option<CallerId>, Box<Problem>> {
     let Some(text) = field(name) else { return Ok(None) };
     let refused = |problem: NotANumber| {
         let loc = vec!["body".into(), name.into()];
         Box::new(Problem::value_error(loc, &problem.to_string(), Json::String(text.to_owned())))
     };
-    Caller::from_network(Some(text)).map(Some).map_err(refused)
+    CallerId::from_network(Some(text)).map(Some).map_err(refused)
 }
 
 /// The direction of a call. SIP trunks use the words of the telephone network: a call that originates there

@@ -9,7 +9,7 @@ use ward_db::{Timestamp, Tx, Uuid};
 
 use super::store::Counted;
 use super::wire::ProvisionResponse;
-use super::{State, Workspace, event, store};
+use super::{Workspace, WorkspaceState, event, store};
 use crate::access::Role;
 use crate::address::bucket;
 use crate::app::App;
@@ -30,7 +30,7 @@ const LAPSED_AT_ONCE: u32 = 100;
 
 /// `CreateWorkspaceRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
-pub struct NewWorkspace {
+pub struct CreateWorkspaceRequest {
     slug: String,
     name: String,
     environment: String,
@@ -38,7 +38,7 @@ pub struct NewWorkspace {
     backend_org_id: Option<String>,
 }
 
-impl NewWorkspace {
+impl CreateWorkspaceRequest {
     pub(super) fn at(&self, now: Timestamp) -> Workspace {
         Workspace {
             id: WorkspaceId::at(now),
@@ -58,7 +58,7 @@ impl NewWorkspace {
 
 /// Refuses a workspace of another region than this Ward's (422). The answer names the host of that region,
 /// if it is known.
-pub(super) fn only_own_region(app: &App, new: &NewWorkspace) -> Result<(), ApiError> {
+pub(super) fn only_own_region(app: &App, new: &CreateWorkspaceRequest) -> Result<(), ApiError> {
     let platform = &app.config.platform;
     let Some(own) = platform.region.as_ref().filter(|own| **own != new.region) else { return Ok(()) };
     let detail = match platform.host_of(&new.region) {
@@ -109,7 +109,7 @@ pub fn record_lapse(tx: &mut Tx<'_>, context: &Context, lapsed: WorkspaceId) -> 
 pub async fn bootstrap(
     app: &Arc<App>,
     context: Arc<Context>,
-    new: NewWorkspace,
+    new: CreateWorkspaceRequest,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     only_own_region(app, &new)?;
@@ -139,7 +139,7 @@ pub async fn bootstrap(
                     Counted::AllFull => return Err(too_many_unclaimed()),
                     Counted::AddressFull => return Err(ApiError::too_many_unclaimed_of_address()),
                 }
-                store::insert(tx, &workspace, State::Unclaimed)?;
+                store::insert(tx, &workspace, WorkspaceState::Unclaimed)?;
                 let what = beginnings(&workspace);
                 audit::record(tx, event(&context, Actor::NOBODY, "workspace.create", &workspace, what))?;
                 Ok(workspace)
@@ -173,7 +173,7 @@ pub fn only_users(app: &App, entry: &Entry) -> Result<(), ApiError> {
 pub async fn create_own(
     app: &Arc<App>,
     entry: Entry,
-    new: NewWorkspace,
+    new: CreateWorkspaceRequest,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     only_own_region(app, &new)?;
@@ -184,7 +184,7 @@ pub async fn create_own(
             repeat.once(tx, &vault, Secrecy::Open, |tx| {
                 let workspace = new.at(entry.context.now);
                 take_slug(tx, &entry.context, &workspace)?;
-                store::insert(tx, &workspace, State::Active)?;
+                store::insert(tx, &workspace, WorkspaceState::Active)?;
                 identity::join(
                     tx,
                     (caller.principal, caller.kind),
@@ -206,7 +206,7 @@ pub async fn create_own(
 
 /// `UpdateWorkspaceRequest`, validated: a merge patch.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Change {
+pub struct UpdateWorkspaceRequest {
     name: Option<String>,
     environment: Option<String>,
     region: Option<String>,
@@ -225,7 +225,7 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<O
     Option::deserialize(deserializer).map(Some)
 }
 
-impl Change {
+impl UpdateWorkspaceRequest {
     /// Applies the patch, and returns the changes as `{"field": {"from", "to"}}`.
     fn apply(&self, to: &mut Workspace) -> Map<String, Value> {
         let mut changes = Map::new();
@@ -271,7 +271,7 @@ impl Fixed {
     }
 
     /// Refuses a patch that would change such a field (422).
-    fn allows(self, change: &Change, workspace: &Workspace) -> Result<(), ApiError> {
+    fn allows(self, change: &UpdateWorkspaceRequest, workspace: &Workspace) -> Result<(), ApiError> {
         let changes = |wanted: &Option<String>, now: &String| wanted.as_ref().is_some_and(|it| it != now);
         if self.region && changes(&change.region, &workspace.region) {
             return Err(ApiError::unprocessable(
@@ -290,7 +290,11 @@ impl Fixed {
 }
 
 /// Applies a merge patch. A patch that changes nothing writes nothing.
-pub async fn update(app: &Arc<App>, entry: Entry, change: Change) -> Result<Workspace, ApiError> {
+pub async fn update(
+    app: &Arc<App>,
+    entry: Entry,
+    change: UpdateWorkspaceRequest,
+) -> Result<Workspace, ApiError> {
     let fixed = Fixed::of(app);
     app.db
         .write("workspaces.update", move |tx| {
@@ -348,7 +352,7 @@ pub async fn provision(app: &Arc<App>, entry: Entry, repeat: Repeat) -> Result<R
 
 /// `ArchiveWorkspaceRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Confirmation {
+pub struct ArchiveWorkspaceRequest {
     slug: String,
 }
 
@@ -356,7 +360,7 @@ pub struct Confirmation {
 pub async fn archive(
     app: &Arc<App>,
     entry: Entry,
-    confirmation: Confirmation,
+    confirmation: ArchiveWorkspaceRequest,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let vault = app.vault.clone();
@@ -384,7 +388,7 @@ pub(super) fn change_lists(
     context: &Context,
     actor: &Actor,
     workspace: WorkspaceId,
-    now_is: State,
+    now_is: WorkspaceState,
 ) -> Result<(), ApiError> {
     let nobody = PrincipalId(Uuid::nil());
     let all = Ending::of_lists(workspace, nobody, context.now, (actor, context));
@@ -400,11 +404,11 @@ pub(super) fn change_lists(
 fn change_some_lists(
     tx: &mut Tx<'_>,
     ending: &Ending,
-    state: State,
+    state: WorkspaceState,
     most: u32,
     now: Timestamp,
 ) -> Result<Option<PrincipalId>, ApiError> {
-    let how = (ending.position, state != State::Active);
+    let how = (ending.position, state != WorkspaceState::Active);
     Ok(identity::relist_some(tx, ending.workspace, ending.done_until, how, most, now)?)
 }
 
@@ -416,7 +420,7 @@ pub fn follow(
     now: Timestamp,
 ) -> Result<Option<PrincipalId>, ApiError> {
     let is_active = store::active(tx, ending.workspace)?.is_some();
-    let state = if is_active { State::Active } else { State::Archived };
+    let state = if is_active { WorkspaceState::Active } else { WorkspaceState::Archived };
     change_some_lists(tx, ending, state, most, now)
 }
 
@@ -428,9 +432,9 @@ pub(super) fn end(
     mut workspace: Workspace,
 ) -> Result<Workspace, ApiError> {
     touch(&mut workspace, context.now);
-    store::change_state(tx, workspace.id, State::Active, State::Archived)?;
+    store::change_state(tx, workspace.id, WorkspaceState::Active, WorkspaceState::Archived)?;
     store::update(tx, &workspace)?;
-    change_lists(tx, context, &actor, workspace.id, State::Archived)?;
+    change_lists(tx, context, &actor, workspace.id, WorkspaceState::Archived)?;
     audit::record(tx, event(context, actor, "workspace.archive", &workspace, json!({})))?;
     Ok(workspace)
 }

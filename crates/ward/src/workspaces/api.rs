@@ -4,23 +4,23 @@ use http::StatusCode;
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
 
-use super::actions::{self, Confirmation, NewWorkspace};
-use super::environment::{self, Conversion};
+use super::actions::{self, ArchiveWorkspaceRequest, CreateWorkspaceRequest};
+use super::environment::{self, ConvertEnvironmentRequest};
 use super::store;
 use crate::config::Bootstrap;
 use crate::error::ApiError;
 use crate::gate::idempotency::Repeat;
 use crate::gate::{Entry, bearer_text};
-use crate::http::{Call, Reply};
+use crate::http::{Reply, Request};
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
 
 /// `list-workspaces`
-pub async fn list(call: Call) -> Result<Reply, ApiError> {
-    let (entry, query) = call.enter_with_query().await?;
+pub async fn list(request: Request) -> Result<Reply, ApiError> {
+    let (entry, query) = request.enter_with_query().await?;
     let principal = entry.caller.principal;
     let page = query.read::<PageQuery>()?.page();
     let most = TOTAL_LIMIT + 1;
-    let db = &call.app.db;
+    let db = &request.app.db;
     let (rows, mut counted) =
         db.read("workspaces.list", move |tx| store::list(tx, principal, page, most)).await?;
     if rows.is_empty() && page.after > 0 {
@@ -33,11 +33,11 @@ pub async fn list(call: Call) -> Result<Reply, ApiError> {
 }
 
 /// `create-workspace`: the open bootstrap call.
-pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
-    match &call.app.config.bootstrap {
+pub async fn create(mut request: Request) -> Result<Reply, ApiError> {
+    match &request.app.config.bootstrap {
         Bootstrap::Open => {}
         Bootstrap::Token(token) => {
-            let given = bearer_text(&call).unwrap_or_default();
+            let given = bearer_text(&request).unwrap_or_default();
             if !bool::from(token.as_bytes().ct_eq(given)) {
                 return Err(ApiError::unauthorized());
             }
@@ -51,46 +51,46 @@ pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
     }
     // The charge follows the token check, so a caller without the token uses up nothing of the others'
     // share.
-    call.charge_bootstrap()?;
-    let sent = call.read_body().await?.valid::<NewWorkspace>(&call).await?;
-    let repeat = Repeat::of(&call, None, &sent.bytes, StatusCode::CREATED)?;
-    actions::bootstrap(&call.app, call.context.clone(), sent.value, repeat).await
+    request.charge_bootstrap()?;
+    let sent = request.read_body().await?.valid::<CreateWorkspaceRequest>(&request).await?;
+    let repeat = Repeat::of(&request, None, &sent.bytes, StatusCode::CREATED)?;
+    actions::bootstrap(&request.app, request.context.clone(), sent.value, repeat).await
 }
 
 /// `create-self-service-workspace` and `create-my-workspace`
-pub async fn create_own(mut call: Call) -> Result<Reply, ApiError> {
-    let admitted = Entry::admit(&call).await?;
-    let body = call.read_body_of(admitted.holder()).await?;
-    let entry = admitted.decided(&call.app)?;
-    actions::only_users(&call.app, &entry)?;
-    let sent = body.valid::<NewWorkspace>(&call).await?;
-    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
-    actions::create_own(&call.app, entry, sent.value, repeat).await
+pub async fn create_own(mut request: Request) -> Result<Reply, ApiError> {
+    let admitted = Entry::admit(&request).await?;
+    let body = request.read_body_of(admitted.holder()).await?;
+    let entry = admitted.decided(&request.app)?;
+    actions::only_users(&request.app, &entry)?;
+    let sent = body.valid::<CreateWorkspaceRequest>(&request).await?;
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
+    actions::create_own(&request.app, entry, sent.value, repeat).await
 }
 
 /// `get-workspace`
-pub async fn get(call: Call) -> Result<Reply, ApiError> {
-    Reply::ok(call.enter().await?.workspace()?)
+pub async fn get(request: Request) -> Result<Reply, ApiError> {
+    Reply::ok(request.enter().await?.workspace()?)
 }
 
 /// `update-workspace`
-pub async fn update(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body().await?;
-    Reply::ok(&actions::update(&call.app, entry, sent.value).await?)
+pub async fn update(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_body().await?;
+    Reply::ok(&actions::update(&request.app, entry, sent.value).await?)
 }
 
 /// `provision-workspace`
-pub async fn provision(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, bytes) = call.enter_with_ignored_body().await?;
-    let repeat = Repeat::of(&call, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
-    actions::provision(&call.app, entry, repeat).await
+pub async fn provision(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, bytes) = request.enter_with_ignored_body().await?;
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
+    actions::provision(&request.app, entry, repeat).await
 }
 
 /// `archive-workspace`
-pub async fn archive(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<Confirmation>().await?;
-    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
-    actions::archive(&call.app, entry, sent.value, repeat).await
+pub async fn archive(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_body::<ArchiveWorkspaceRequest>().await?;
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    actions::archive(&request.app, entry, sent.value, repeat).await
 }
 
 #[derive(Deserialize)]
@@ -99,15 +99,15 @@ struct CheckQuery {
 }
 
 /// `check-environment-conversion`
-pub async fn check_environment(call: Call) -> Result<Reply, ApiError> {
-    let (entry, query) = call.enter_with_query().await?;
+pub async fn check_environment(request: Request) -> Result<Reply, ApiError> {
+    let (entry, query) = request.enter_with_query().await?;
     let target = query.read::<CheckQuery>()?.target;
-    Reply::ok(&environment::check(&call.app, &entry, target).await?)
+    Reply::ok(&environment::check(&request.app, &entry, target).await?)
 }
 
 /// `convert-workspace-environment`
-pub async fn convert_environment(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<Conversion>().await?;
-    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
-    environment::convert(&call.app, entry, sent.value, repeat).await
+pub async fn convert_environment(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_body::<ConvertEnvironmentRequest>().await?;
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    environment::convert(&request.app, entry, sent.value, repeat).await
 }

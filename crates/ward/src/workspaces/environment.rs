@@ -1,4 +1,4 @@
-//! Conversion of a workspace's environment, and the findings (with codes) against one.
+//! ConvertEnvironmentRequest of a workspace's environment, and the findings (with codes) against one.
 
 use std::sync::Arc;
 
@@ -203,7 +203,7 @@ async fn real_calls(app: &App, workspace: WorkspaceId) -> Result<bool, ApiError>
 
 /// `EnvironmentCheckResponse`
 #[derive(Serialize)]
-pub struct Check {
+pub struct EnvironmentCheckResponse {
     current: String,
     target: String,
     warnings: Vec<&'static str>,
@@ -211,7 +211,7 @@ pub struct Check {
 }
 
 /// Lists the findings against a conversion, and changes nothing.
-pub async fn check(app: &App, entry: &Entry, target: String) -> Result<Check, ApiError> {
+pub async fn check(app: &App, entry: &Entry, target: String) -> Result<EnvironmentCheckResponse, ApiError> {
     let workspace = entry.workspace()?.clone();
     let (current, now) = (workspace.environment.clone(), entry.context.now);
     let real_calls = real_calls(app, workspace.id).await?;
@@ -222,12 +222,17 @@ pub async fn check(app: &App, entry: &Entry, target: String) -> Result<Check, Ap
         })
         .await?;
     let findings = if current == target { Vec::new() } else { findings(&facts, &target) };
-    Ok(Check { current, target, warnings: findings.iter().map(|it| it.message).collect(), findings })
+    Ok(EnvironmentCheckResponse {
+        current,
+        target,
+        warnings: findings.iter().map(|it| it.message).collect(),
+        findings,
+    })
 }
 
 /// `ConvertEnvironmentRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Conversion {
+pub struct ConvertEnvironmentRequest {
     target: String,
     confirm_slug: String,
     accept: Vec<Code>,
@@ -238,7 +243,7 @@ pub struct Conversion {
 pub async fn convert(
     app: &Arc<App>,
     entry: Entry,
-    conversion: Conversion,
+    conversion: ConvertEnvironmentRequest,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let real_calls = real_calls(app, entry.workspace()?.id).await?;

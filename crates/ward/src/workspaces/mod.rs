@@ -52,7 +52,7 @@ pub struct Workspace {
 /// The state of a workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum WorkspaceState {
     /// Created by the open bootstrap call, and not claimed yet.
     Unclaimed,
     /// Claimed or created by a user, and in use.
@@ -63,7 +63,7 @@ pub enum State {
     Lapsed,
 }
 
-impl State {
+impl WorkspaceState {
     /// The name in the database and in the operator's tables.
     pub const fn name(self) -> &'static str {
         match self {

@@ -6,8 +6,8 @@ use ward_contract::Operation;
 use ward_contract::validate::{self, BodyRefused, Problem};
 use ward_db::{Timestamp, Tx};
 
-use super::actions::{self, NewWorkspace, change_lists, touch};
-use super::{State, Workspace, event, store};
+use super::actions::{self, CreateWorkspaceRequest, change_lists, touch};
+use super::{Workspace, WorkspaceState, event, store};
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
 use crate::context::Context;
@@ -22,7 +22,7 @@ pub struct Overview {
     #[serde(flatten)]
     pub workspace: Workspace,
     /// The state of the workspace.
-    pub state: State,
+    pub state: WorkspaceState,
 }
 
 /// Up to `limit` workspaces after `after`, in the order of their ids.
@@ -42,7 +42,7 @@ pub fn newest(tx: &mut Tx<'_>) -> Result<Option<Timestamp>, ward_db::Error> {
 }
 
 /// Validates the body of a new workspace by the rules of the API's operation.
-pub fn read_new(operation: &Operation, wanted: &Value) -> Result<NewWorkspace, Vec<Problem>> {
+pub fn read_new(operation: &Operation, wanted: &Value) -> Result<CreateWorkspaceRequest, Vec<Problem>> {
     let parsed = validate::parse(Some("application/json"), wanted.to_string().as_bytes(), 8);
     let parsed = parsed.map_err(|refused| match refused {
         BodyRefused::Problems(problems) => problems,
@@ -53,15 +53,19 @@ pub fn read_new(operation: &Operation, wanted: &Value) -> Result<NewWorkspace, V
 }
 
 /// Refuses a workspace of another region than this Ward's.
-pub fn only_own_region(app: &App, new: &NewWorkspace) -> Result<(), ApiError> {
+pub fn only_own_region(app: &App, new: &CreateWorkspaceRequest) -> Result<(), ApiError> {
     actions::only_own_region(app, new)
 }
 
 /// Creates an active workspace that has no members yet.
-pub fn create(tx: &mut Tx<'_>, context: &Context, new: &NewWorkspace) -> Result<WorkspaceId, ApiError> {
+pub fn create(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    new: &CreateWorkspaceRequest,
+) -> Result<WorkspaceId, ApiError> {
     let workspace = new.at(context.now);
     actions::take_slug(tx, context, &workspace)?;
-    store::insert(tx, &workspace, State::Active)?;
+    store::insert(tx, &workspace, WorkspaceState::Active)?;
     let what = actions::beginnings(&workspace);
     audit::record(tx, event(context, Actor::OPERATOR, "workspace.create", &workspace, what))?;
     Ok(workspace.id)
@@ -108,13 +112,13 @@ impl RegionCheck {
 /// archived.
 pub fn restore(tx: &mut Tx<'_>, context: &Context, id: WorkspaceId) -> Result<bool, ApiError> {
     store::guard(tx, id)?;
-    if !store::change_state(tx, id, State::Archived, State::Active)? {
+    if !store::change_state(tx, id, WorkspaceState::Archived, WorkspaceState::Active)? {
         return Ok(false);
     }
     let mut restored = store::active(tx, id)?.ok_or(ApiError::no_workspace())?;
     touch(&mut restored, context.now);
     store::update(tx, &restored)?;
-    change_lists(tx, context, &Actor::OPERATOR, id, State::Active)?;
+    change_lists(tx, context, &Actor::OPERATOR, id, WorkspaceState::Active)?;
     deliveries::workspace_restored(tx, id, context.now)?;
     audit::record(
         tx,

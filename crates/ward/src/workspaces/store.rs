@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use ward_db::{Error, Row, Timestamp, Tx};
 
-use super::{State, Workspace};
+use super::{Workspace, WorkspaceState};
 use crate::access::Role;
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::{Page, counted};
@@ -159,7 +159,7 @@ pub fn take_slug(tx: &mut Tx<'_>, slug: &str, id: WorkspaceId) -> Result<bool, E
     Ok(taken == 1)
 }
 
-pub fn insert(tx: &mut Tx<'_>, new: &Workspace, state: State) -> Result<(), Error> {
+pub fn insert(tx: &mut Tx<'_>, new: &Workspace, state: WorkspaceState) -> Result<(), Error> {
     tx.execute_later(
         "INSERT INTO workspaces (id, slug, name, environment, region, backend_org_id, connector_type, state, \
                 provisioned_at, last_position, created_at, updated_at) \
@@ -200,7 +200,12 @@ pub fn update(tx: &mut Tx<'_>, changed: &Workspace) -> Result<(), Error> {
 }
 
 /// Moves a workspace from one state to another; `false` if it was not in the first.
-pub fn change_state(tx: &mut Tx<'_>, id: WorkspaceId, from: State, to: State) -> Result<bool, Error> {
+pub fn change_state(
+    tx: &mut Tx<'_>,
+    id: WorkspaceId,
+    from: WorkspaceState,
+    to: WorkspaceState,
+) -> Result<bool, Error> {
     let changed = tx.execute(
         "UPDATE workspaces SET state = $3 WHERE id = $1 AND state = $2",
         &[id.into(), from.name().into(), to.name().into()],
@@ -272,12 +277,12 @@ pub fn add_unclaimed(
 }
 
 /// The counters that an unclaimed workspace takes up: one of the shared slots, and its address.
-struct Place {
+struct UnclaimedPlace {
     slot: i64,
     address: Option<String>,
 }
 
-impl Place {
+impl UnclaimedPlace {
     fn from_row(row: &Row<'_>, first: usize) -> Result<Self, Error> {
         Ok(Self { slot: row.get(first)?, address: row.get(first + 1)? })
     }
@@ -314,11 +319,11 @@ pub fn claim(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<bool, E
         "DELETE FROM unclaimed WHERE workspace_id = $1 AND CASE WHEN lapses_at > $2 THEN 1 ELSE 0 END = 1 \
          RETURNING slot, address",
         &[id.into(), now.into()],
-        |row| Place::from_row(row, 0),
+        |row| UnclaimedPlace::from_row(row, 0),
     )?;
     let Some(place) = place else { return Ok(false) };
     place.free(tx)?;
-    change_state(tx, id, State::Unclaimed, State::Active)
+    change_state(tx, id, WorkspaceState::Unclaimed, WorkspaceState::Active)
 }
 
 /// Lapses the unclaimed workspace that has this slug, if it is due. `None` if there is nothing to lapse.
@@ -327,7 +332,7 @@ pub fn lapse_holder(tx: &mut Tx<'_>, slug: &str, now: Timestamp) -> Result<Optio
         "DELETE FROM unclaimed WHERE workspace_id = (SELECT workspace_id FROM slugs WHERE slug = $1) \
          AND CASE WHEN lapses_at <= $2 THEN 1 ELSE 0 END = 1 RETURNING workspace_id, slot, address",
         &[slug.into(), now.into()],
-        |row| Ok((row.get(0)?, Place::from_row(row, 1)?)),
+        |row| Ok((row.get(0)?, UnclaimedPlace::from_row(row, 1)?)),
     )?;
     let Some((id, place)) = lapsed else { return Ok(None) };
     finish_lapse(tx, id, &place)?;
@@ -347,7 +352,7 @@ pub fn lapse_due(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<Vec<Works
             "DELETE FROM unclaimed WHERE workspace_id = $1 AND CASE WHEN lapses_at <= $2 THEN 1 ELSE 0 END = 1 \
              RETURNING slot, address",
             &[id.into(), now.into()],
-            |row| Place::from_row(row, 0),
+            |row| UnclaimedPlace::from_row(row, 0),
         )?;
         if let Some(place) = place {
             finish_lapse(tx, id, &place)?;
@@ -359,18 +364,18 @@ pub fn lapse_due(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<Vec<Works
 
 /// Frees the slug and the counters of a lapsed workspace. Only the transaction that deleted its `unclaimed`
 /// row calls it, so it runs once.
-fn finish_lapse(tx: &mut Tx<'_>, id: WorkspaceId, place: &Place) -> Result<(), Error> {
+fn finish_lapse(tx: &mut Tx<'_>, id: WorkspaceId, place: &UnclaimedPlace) -> Result<(), Error> {
     place.free(tx)?;
     tx.execute(
         "DELETE FROM slugs WHERE workspace_id = $1 AND slug = (SELECT slug FROM workspaces WHERE id = $1)",
         &[id.into()],
     )?;
-    change_state(tx, id, State::Unclaimed, State::Lapsed)?;
+    change_state(tx, id, WorkspaceState::Unclaimed, WorkspaceState::Lapsed)?;
     Ok(())
 }
 
 /// A workspace in any state, with its state, by id or slug. For the operator only.
-pub fn find(tx: &mut Tx<'_>, id_or_slug: &str) -> Result<Option<(Workspace, State)>, Error> {
+pub fn find(tx: &mut Tx<'_>, id_or_slug: &str) -> Result<Option<(Workspace, WorkspaceState)>, Error> {
     if let Ok(id) = uuid::Uuid::try_parse(id_or_slug)
         && let Some(found) = find_by_id(tx, WorkspaceId(id))?
     {
@@ -382,7 +387,7 @@ pub fn find(tx: &mut Tx<'_>, id_or_slug: &str) -> Result<Option<(Workspace, Stat
     id.map_or(Ok(None), |id| find_by_id(tx, id))
 }
 
-fn find_by_id(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<Option<(Workspace, State)>, Error> {
+fn find_by_id(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<Option<(Workspace, WorkspaceState)>, Error> {
     tx.optional(
         &format!("SELECT {COLUMNS}, w.state FROM workspaces w WHERE w.id = $1"),
         &[id.into()],
@@ -391,7 +396,11 @@ fn find_by_id(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<Option<(Workspace, Sta
 }
 
 /// Workspaces in any state, in the order of their ids, after `after`. For the operator only.
-pub fn list_all(tx: &mut Tx<'_>, after: WorkspaceId, limit: u32) -> Result<Vec<(Workspace, State)>, Error> {
+pub fn list_all(
+    tx: &mut Tx<'_>,
+    after: WorkspaceId,
+    limit: u32,
+) -> Result<Vec<(Workspace, WorkspaceState)>, Error> {
     tx.all(
         &format!("SELECT {COLUMNS}, w.state FROM workspaces w WHERE w.id > $1 ORDER BY w.id LIMIT $2"),
         &[after.into(), limit.into()],
@@ -404,7 +413,8 @@ pub fn newest(tx: &mut Tx<'_>) -> Result<Option<Timestamp>, Error> {
     tx.optional("SELECT created_at FROM workspaces ORDER BY id DESC LIMIT 1", &[], |row| row.get(0))
 }
 
-fn with_state(row: &Row<'_>) -> Result<(Workspace, State), Error> {
-    let state = State::named(row.text(11)?).ok_or_else(|| Error::unreadable("an unknown workspace state"))?;
+fn with_state(row: &Row<'_>) -> Result<(Workspace, WorkspaceState), Error> {
+    let state = WorkspaceState::named(row.text(11)?)
+        .ok_or_else(|| Error::unreadable("an unknown workspace state"))?;
     Ok((workspace(row)?, state))
 }

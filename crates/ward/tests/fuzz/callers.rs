@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use regex::Regex;
-use ward::calls::Caller;
+use ward::calls::CallerId;
 use ward::phone::{is_separator, normalize};
 
 /// Signs that may stand between the digits of a number, whatever encloses what.
@@ -97,28 +97,28 @@ fn caller() -> impl Strategy<Value = String> {
 fn a_caller_is_a_number_only_as_a_number_and_reads_back_as_the_same() {
     let numbers = crate::Count::default();
     proptest!(crate::config(6_000), |(text in caller())| {
-        let Ok(found) = Caller::from_network(Some(&text)) else {
-            prop_assert!(Caller::read(Some(&text)).is_err());
+        let Ok(found) = CallerId::from_network(Some(&text)) else {
+            prop_assert!(CallerId::read(Some(&text)).is_err());
             return Ok(());
         };
         if let Some(kept) = found.text() {
             prop_assert!(!kept.is_empty() && kept.chars().count() <= 320);
             prop_assert!(!kept.chars().any(char::is_control), "{:?}", kept);
         }
-        if let Caller::Number(number) = &found {
+        if let CallerId::Number(number) = &found {
             numbers.one_more();
             prop_assert!(is_e164(number));
             prop_assert_eq!(normalize(number), Ok(number.clone()));
         }
-        if let Ok(read) = Caller::read(Some(&text)) {
+        if let Ok(read) = CallerId::read(Some(&text)) {
             prop_assert_eq!(&read, &found);
-            prop_assert_eq!(Caller::read(read.text()), Ok(read));
+            prop_assert_eq!(CallerId::read(read.text()), Ok(read));
         } else {
             let hidden = text.trim().chars().any(ward::text::is_unseen);
             prop_assert!(hidden || found.form() == "other");
         }
         if let Ok(number) = normalize(&text) {
-            prop_assert_eq!(found, Caller::Number(number));
+            prop_assert_eq!(found, CallerId::Number(number));
         }
     });
     assert!(numbers.get() > 200, "only {} of these were numbers", numbers.get());
@@ -137,6 +137,6 @@ fn a_withheld_number_is_withheld_however_it_is_spaced() {
         }
         let text: String = text.into_iter().collect();
         prop_assert!(normalize(&text).is_err());
-        prop_assert_eq!(Caller::read(Some(&text)), Ok(Caller::Withheld));
+        prop_assert_eq!(CallerId::read(Some(&text)), Ok(CallerId::Withheld));
     });
 }

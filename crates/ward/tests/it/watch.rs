@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use http::{Request, StatusCode};
+use http::StatusCode;
 use ward::error::ApiError;
 use ward::http::watch::LONGEST;
-use ward::http::{Call, Endpoint, Reply};
+use ward::http::{Reply, Request, Route};
 use ward_test::{Server, both};
 
 /// Computes for longer than the limit, in processor time.
@@ -22,19 +22,19 @@ fn compute() {
     }
 }
 
-async fn served<F>(server: &Server, handler: impl Fn(Call) -> F + Send + Sync + 'static) -> StatusCode
+async fn served<F>(server: &Server, handler: impl Fn(Request) -> F + Send + Sync + 'static) -> StatusCode
 where
     F: Future<Output = Result<Reply, ApiError>> + Send + 'static,
 {
     let operation = server.app.contract.operations().next().unwrap().clone();
-    let endpoint = Endpoint::new(Arc::clone(&server.app), operation, "planted", handler);
-    endpoint.serve(Request::new(Body::empty())).await.status()
+    let route = Route::new(Arc::clone(&server.app), operation, "planted", handler);
+    route.serve(http::Request::new(Body::empty())).await.status()
 }
 
 both!(work_on_a_runtime_thread_trips_the_watch_and_work_beside_it_does_not);
 async fn work_on_a_runtime_thread_trips_the_watch_and_work_beside_it_does_not() {
     let server = Server::start().await;
-    let planted = served(&server, |_: Call| async {
+    let planted = served(&server, |_: Request| async {
         compute();
         Ok(Reply::no_content())
     });
@@ -42,14 +42,14 @@ async fn work_on_a_runtime_thread_trips_the_watch_and_work_beside_it_does_not() 
     let told = server.app.watch.take();
     assert!(told.len() == 1 && told[0].contains("held a runtime thread"), "{told:?}");
     // The watch reacts after a wait too, and not only in the first poll.
-    let planted = served(&server, |_: Call| async {
+    let planted = served(&server, |_: Request| async {
         tokio::task::yield_now().await;
         compute();
         Ok(Reply::no_content())
     });
     assert_eq!(planted.await, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(server.app.watch.take().len(), 1);
-    let beside = served(&server, |_: Call| async {
+    let beside = served(&server, |_: Request| async {
         tokio::task::spawn_blocking(compute).await.unwrap();
         Ok(Reply::no_content())
     });

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::connect::Refused;
 use super::super::session::Session;
 use super::line::Line;
-use super::{Next, PATIENCE, Place, SCARCE, Shared, State, Waiting};
+use super::{Next, PATIENCE, PoolState, SCARCE, Seat, Shared, Waiting};
 use crate::Error;
 use crate::turns::Party;
 
@@ -29,10 +29,10 @@ const GENEROUS_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Worker {
     shared: Arc<Shared>,
-    place: Arc<Place>,
-    /// Whether the thread counts in `State::living`.
+    place: Arc<Seat>,
+    /// Whether the thread counts in `PoolState::living`.
     living: bool,
-    /// Whether the thread counts in `State::growing`.
+    /// Whether the thread counts in `PoolState::growing`.
     growing: bool,
     /// The index of its running work's kind, and the party of that work.
     active: Option<(usize, Party)>,
@@ -40,7 +40,7 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Runs the thread until the pool stops it.
-    pub(super) fn begin(shared: Arc<Shared>, place: Arc<Place>, session: Option<Session>) {
+    pub(super) fn begin(shared: Arc<Shared>, place: Arc<Seat>, session: Option<Session>) {
         let adopted = session.is_some();
         let mut worker = Self { shared, place, living: adopted, growing: !adopted, active: None };
         let session = session.map_or_else(|| Session::new(Arc::clone(&worker.shared.source)), Ok);
@@ -275,7 +275,7 @@ impl Worker {
     }
 
     /// Counts the thread's work as finished.
-    fn count_out(&mut self, state: &mut State) {
+    fn count_out(&mut self, state: &mut PoolState) {
         if let Some((kind, party)) = self.active.take() {
             state.active[kind] -= 1;
             state.lines[kind].done(party);
@@ -283,7 +283,7 @@ impl Worker {
     }
 
     /// Counts the thread's work as finished and its connection as closed.
-    fn uncount(&mut self, state: &mut State) {
+    fn uncount(&mut self, state: &mut PoolState) {
         self.count_out(state);
         if std::mem::take(&mut self.living) {
             state.living -= 1;
@@ -304,7 +304,7 @@ impl Drop for Worker {
     }
 }
 
-fn log(refused: &Refused, state: &State) {
+fn log(refused: &Refused, state: &PoolState) {
     if !refused.is_full {
         tracing::debug!(why = refused.why, "a connection to the database could not be made");
     } else if state.refusals.is_power_of_two() {

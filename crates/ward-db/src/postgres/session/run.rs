@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use metrics::{counter, histogram};
 use tokio::sync::oneshot;
 
-use super::{Call, Running, Session, share};
+use super::{Job, Running, Session, share};
 use crate::counters::add;
 use crate::postgres::error::Again;
 use crate::postgres::mode::Mode;
@@ -23,12 +23,12 @@ impl Session {
     /// Runs a closure to its end, with retries if needed.
     pub(in crate::postgres) fn run<T, E: From<Error>>(
         &mut self,
-        call: Call,
+        call: Job,
         f: &mut impl FnMut(&mut Tx<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let source = Arc::clone(&self.source);
         let counters = &source.counters;
-        let Call { name, mode, until, commit_until, gone } = call;
+        let Job { name, mode, until, commit_until, gone } = call;
         let started = Instant::now();
         self.starved = false;
         let closures = match mode {

@@ -9,7 +9,7 @@ use ward_db::Timestamp;
 
 use super::super::store::Events;
 use super::super::{self as audit, Actor, Event};
-use super::{Export, MOST_ROWS, State, store};
+use super::{Export, ExportState, MOST_ROWS, store};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::gate::idempotency::{Repeat, Secrecy};
@@ -20,7 +20,7 @@ use crate::scan::{self, Wanted};
 
 /// `AuditExportRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct NewExport {
+pub(super) struct AuditExportRequest {
     date_from: String,
     date_to: String,
     service: Option<String>,
@@ -30,7 +30,7 @@ pub(super) struct NewExport {
 
 /// `AuditExportResponse`
 #[derive(Serialize)]
-struct Ordered {
+struct AuditExportResponse {
     export_id: ExportId,
     s3_key: String,
     row_count: i64,
@@ -44,7 +44,7 @@ struct Ordered {
 pub(super) async fn create(
     app: &Arc<App>,
     entry: Entry,
-    wanted: NewExport,
+    wanted: AuditExportRequest,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     if app.exports.is_none() {
@@ -72,7 +72,7 @@ pub(super) async fn create(
         service: wanted.service,
         action: wanted.action,
         phi_only: wanted.phi_only,
-        state: State::Queued,
+        state: ExportState::Queued,
         rows: 0,
         bytes: 0,
         finished_at: None,
@@ -103,7 +103,7 @@ pub(super) async fn create(
                     "action": export.action, "phi_only": export.phi_only, "row_count": export.rows,
                 });
                 audit::record(tx, event(&entry, Actor::of(&caller), "audit.export", &export, what))?;
-                Ok(Ordered {
+                Ok(AuditExportResponse {
                     export_id: export.id,
                     s3_key: export.key(),
                     row_count: export.rows,

@@ -6,16 +6,16 @@ use http::{HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use ward_db::Timestamp;
 
-use super::actions::{self, NewExport};
-use super::{Export, State, named_by, store};
+use super::actions::{self, AuditExportRequest};
+use super::{Export, ExportState, named_by, store};
 use crate::error::ApiError;
 use crate::gate::idempotency::Repeat;
-use crate::http::{Call, Reply};
+use crate::http::{Reply, Request};
 use crate::ids::ExportId;
 
 /// `AuditExportListItem`
 #[derive(Serialize)]
-struct Listed {
+struct AuditExportListItem {
     key: String,
     size: i64,
     last_modified: Option<Timestamp>,
@@ -26,13 +26,13 @@ struct Listed {
     created_at: Timestamp,
 }
 
-impl Listed {
+impl AuditExportListItem {
     fn of(export: &Export, prefix: &str) -> Self {
         Self {
             key: export.key(),
             size: export.bytes,
             last_modified: export.finished_at,
-            download_url: (export.state == State::Done).then(|| export.download_url(prefix)),
+            download_url: (export.state == ExportState::Done).then(|| export.download_url(prefix)),
             export_id: export.id,
             state: export.state.name(),
             row_count: export.rows,
@@ -43,8 +43,8 @@ impl Listed {
 
 /// `AuditExportListResponse`
 #[derive(Serialize)]
-struct Exports {
-    exports: Vec<Listed>,
+struct AuditExportListResponse {
+    exports: Vec<AuditExportListItem>,
 }
 
 #[derive(Deserialize)]
@@ -53,34 +53,34 @@ struct ListQuery {
 }
 
 /// `create-audit-export`
-pub async fn create(mut call: Call) -> Result<Reply, ApiError> {
-    let (entry, sent) = call.enter_with_body::<NewExport>().await?;
-    let repeat = Repeat::of(&call, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
-    actions::create(&call.app, entry, sent.value, repeat).await
+pub async fn create(mut request: Request) -> Result<Reply, ApiError> {
+    let (entry, sent) = request.enter_with_body::<AuditExportRequest>().await?;
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    actions::create(&request.app, entry, sent.value, repeat).await
 }
 
 /// `list-audit-exports`
-pub async fn list(call: Call) -> Result<Reply, ApiError> {
-    let (entry, query) = call.enter_with_query().await?;
+pub async fn list(request: Request) -> Result<Reply, ApiError> {
+    let (entry, query) = request.enter_with_query().await?;
     let workspace = entry.workspace()?.id;
     let limit = query.read::<ListQuery>()?.limit;
     let exports =
-        call.app.db.read("audit.list_exports", move |tx| store::list(tx, workspace, limit, 0)).await?;
-    let prefix = call.app.config.path_prefix();
-    let exports = exports.iter().map(|export| Listed::of(export, prefix)).collect();
-    Reply::ok(&Exports { exports })
+        request.app.db.read("audit.list_exports", move |tx| store::list(tx, workspace, limit, 0)).await?;
+    let prefix = request.app.config.path_prefix();
+    let exports = exports.iter().map(|export| AuditExportListItem::of(export, prefix)).collect();
+    Reply::ok(&AuditExportListResponse { exports })
 }
 
 /// `download-audit-export`
-pub async fn download(call: Call) -> Result<Reply, ApiError> {
+pub async fn download(request: Request) -> Result<Reply, ApiError> {
     let unknown =
         || ApiError::missing("export_not_found", "This workspace has no finished export of this name.");
-    let entry = call.enter().await?;
+    let entry = request.enter().await?;
     let workspace = entry.workspace()?.id;
-    let id = named_by(call.parameter("filename")).unwrap_or(ExportId(uuid::Uuid::nil()));
-    let found = call.app.db.read("audit.get_export", move |tx| store::get(tx, workspace, id)).await?;
-    let export = found.filter(|export| export.state == State::Done).ok_or_else(unknown)?;
-    let place = call.app.exports.clone().ok_or_else(unknown)?;
+    let id = named_by(request.parameter("filename")).unwrap_or(ExportId(uuid::Uuid::nil()));
+    let found = request.app.db.read("audit.get_export", move |tx| store::get(tx, workspace, id)).await?;
+    let export = found.filter(|export| export.state == ExportState::Done).ok_or_else(unknown)?;
+    let place = request.app.exports.clone().ok_or_else(unknown)?;
     let content = place.read(&export.key()).await.map_err(|error| {
         ApiError::unavailable(
             "export_unavailable",
@@ -90,7 +90,7 @@ pub async fn download(call: Call) -> Result<Reply, ApiError> {
         .because(error)
     })?;
     let attachment = format!("attachment; filename=\"{}\"", export.filename());
-    actions::record_download(&call.app, entry, export).await?;
+    actions::record_download(&request.app, entry, export).await?;
     let mut reply = Reply::ok(&())?;
     reply.content_type = HeaderValue::from_static("application/x-ndjson");
     if let Ok(attachment) = HeaderValue::from_str(&attachment) {

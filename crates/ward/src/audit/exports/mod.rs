@@ -2,14 +2,14 @@
 
 mod actions;
 pub mod api;
-pub mod place;
+pub mod objects;
 mod store;
 pub mod worker;
 
 use uuid::Uuid;
 use ward_db::Timestamp;
 
-use super::store::Filter;
+use super::store::EventFilter;
 use crate::ids::{ExportId, PrincipalId, WorkspaceId};
 
 /// The most events that one export contains. A longer period is exported in parts.
@@ -29,7 +29,7 @@ pub struct Export {
     pub(super) service: Option<String>,
     pub(super) action: Option<String>,
     pub(super) phi_only: bool,
-    pub(super) state: State,
+    pub(super) state: ExportState,
     pub(super) rows: i64,
     pub(super) bytes: i64,
     pub(super) finished_at: Option<Timestamp>,
@@ -37,7 +37,7 @@ pub struct Export {
 
 /// The state of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum ExportState {
     /// A worker is writing it, or will.
     Queued,
     /// Its file can be downloaded.
@@ -46,7 +46,7 @@ pub enum State {
     Failed,
 }
 
-impl State {
+impl ExportState {
     const ALL: [Self; 3] = [Self::Queued, Self::Done, Self::Failed];
 
     /// The name in the database and in answers.
@@ -79,14 +79,14 @@ impl Export {
         format!("{prefix}/v1/{}/audit/exports/download/{}", self.workspace, self.filename())
     }
 
-    fn filter(&self) -> Filter {
-        Filter {
+    fn filter(&self) -> EventFilter {
+        EventFilter {
             service: self.service.clone(),
             action: self.action.clone(),
             phi_only: self.phi_only,
             from: Some(self.from),
             to: Some(self.to),
-            ..Filter::default()
+            ..EventFilter::default()
         }
     }
 }

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 use ward_db::{Error, Row, Timestamp, Tx, Value};
 
-use super::{Export, State};
+use super::{Export, ExportState};
 use crate::ids::{ExportId, WorkspaceId};
 
 const COLUMNS: &str = "workspace_id, id, created_at, created_by, date_from, date_to, service, action, phi_only, state, \
@@ -11,7 +11,7 @@ const COLUMNS: &str = "workspace_id, id, created_at, created_by, date_from, date
 
 fn export(row: &Row<'_>) -> Result<Export, Error> {
     let state = row.text(9)?;
-    let state = State::named(state).ok_or_else(|| Error::unreadable("an export's state"))?;
+    let state = ExportState::named(state).ok_or_else(|| Error::unreadable("an export's state"))?;
     Ok(Export {
         workspace: row.get(0)?,
         id: row.get(1)?,
@@ -125,7 +125,7 @@ pub fn leave(tx: &mut Tx<'_>, workspace: WorkspaceId, lease: Uuid) -> Result<boo
 pub fn settle(
     tx: &mut Tx<'_>,
     (workspace, id): (WorkspaceId, ExportId),
-    state: State,
+    state: ExportState,
     (rows, bytes): (i64, i64),
     now: Timestamp,
 ) -> Result<(), Error> {

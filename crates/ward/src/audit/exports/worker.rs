@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::super::store::Events;
-use super::place::{Place, Upload};
-use super::{Export, KEPT, State, store};
+use super::objects::{ExportStore, Upload};
+use super::{Export, ExportState, KEPT, store};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::ids::{ExportId, WorkspaceId};
@@ -81,7 +81,7 @@ pub async fn turn(app: &Arc<App>) {
 }
 
 /// Begins as many of the due exports as have room.
-async fn begin_due(app: &Arc<App>, place: &Place, writing: &mut JoinSet<bool>) {
+async fn begin_due(app: &Arc<App>, place: &ExportStore, writing: &mut JoinSet<bool>) {
     let now = app.clock.now();
     let due = match app.db.read("audit.due_exports", move |tx| store::due(tx, now, LOOKED_AT)).await {
         Ok(due) => due,
@@ -101,7 +101,7 @@ async fn begin_due(app: &Arc<App>, place: &Place, writing: &mut JoinSet<bool>) {
 }
 
 /// Writes one export, and says whether that went well.
-async fn one_of_several(app: Arc<App>, place: Place, due: store::Due, share: Share) -> bool {
+async fn one_of_several(app: Arc<App>, place: ExportStore, due: store::Due, share: Share) -> bool {
     let written = one(&app, &place, due).await;
     drop(share);
     if let Err(error) = &written {
@@ -143,7 +143,7 @@ impl From<object_store::Error> for Ended {
     }
 }
 
-async fn one(app: &Arc<App>, place: &Place, due: store::Due) -> Result<(), ApiError> {
+async fn one(app: &Arc<App>, place: &ExportStore, due: store::Due) -> Result<(), ApiError> {
     let (workspace, id, attempt) = (due.workspace, due.export, due.attempts + 1);
     let lease = crate::random::id();
     let now = app.clock.now();
@@ -159,7 +159,7 @@ async fn one(app: &Arc<App>, place: &Place, due: store::Due) -> Result<(), ApiEr
         .map_err(|error: ward_db::Error| ApiError::from(error))?;
     let Some(export) = taken else { return Ok(()) };
     match written(app, place, &export, lease).await {
-        Ok((rows, bytes)) => settle(app, workspace, id, lease, State::Done, (rows, bytes)).await?,
+        Ok((rows, bytes)) => settle(app, workspace, id, lease, ExportState::Done, (rows, bytes)).await?,
         Err(Ended::Lost) => return Ok(()),
         Err(Ended::Failed(error)) if attempt < ATTEMPTS => {
             let again = app.clock.now().saturating_add(PAUSE * u32::try_from(attempt).unwrap_or(u32::MAX));
@@ -169,7 +169,7 @@ async fn one(app: &Arc<App>, place: &Place, due: store::Due) -> Result<(), ApiEr
             return Err(error);
         }
         Err(Ended::Failed(error)) => {
-            settle(app, workspace, id, lease, State::Failed, (export.rows, 0)).await?;
+            settle(app, workspace, id, lease, ExportState::Failed, (export.rows, 0)).await?;
             return Err(error);
         }
     }
@@ -177,7 +177,12 @@ async fn one(app: &Arc<App>, place: &Place, due: store::Due) -> Result<(), ApiEr
 }
 
 /// Writes the file. Returns the number of events and of bytes in it.
-async fn written(app: &Arc<App>, place: &Place, export: &Export, lease: Uuid) -> Result<(i64, i64), Ended> {
+async fn written(
+    app: &Arc<App>,
+    place: &ExportStore,
+    export: &Export,
+    lease: Uuid,
+) -> Result<(i64, i64), Ended> {
     let mut upload = place.begin(&export.key()).await?;
     match pages(app, &mut upload, export, lease).await {
         Ok(size) => {
@@ -234,7 +239,7 @@ async fn settle(
     workspace: WorkspaceId,
     id: ExportId,
     lease: Uuid,
-    state: State,
+    state: ExportState,
     size: (i64, i64),
 ) -> Result<(), ApiError> {
     let now = app.clock.now();
@@ -249,7 +254,7 @@ async fn settle(
 }
 
 /// Removes a workspace's exports beyond those that are kept: first their files, then their rows.
-async fn remove_old(app: &Arc<App>, place: &Place, workspace: WorkspaceId) -> Result<(), ApiError> {
+async fn remove_old(app: &Arc<App>, place: &ExportStore, workspace: WorkspaceId) -> Result<(), ApiError> {
     let old =
         app.db.read("audit.old_exports", move |tx| store::list(tx, workspace, REMOVED_AT_ONCE, KEPT)).await?;
     for export in old {

@@ -10,7 +10,7 @@ use ward_ehr::auth::{Algorithm, Grant, Signer, TokenAuth};
 use ward_ehr::{Auth, Secret};
 use zeroize::Zeroizing;
 
-use crate::integrations::secrets::{Place, Sealed, open_for, origin};
+use crate::integrations::secrets::{AssociatedData, Sealed, open_for, origin};
 use crate::integrations::{AuthConfig, AuthKind, ClientAuthMethod, Endpoint, Integration, own_base_url};
 use crate::vault::Vault;
 
@@ -132,10 +132,16 @@ pub(super) fn own_auth(
     keys: &Keys,
 ) -> Result<Option<Auth>, String> {
     let Some(auth) = &integration.config.auth else { return Ok(None) };
-    opened(auth, &Place { endpoint: None, base_url: &integration.config.base_url }, sealed, keys).map(Some)
+    opened(auth, &AssociatedData { endpoint: None, base_url: &integration.config.base_url }, sealed, keys)
+        .map(Some)
 }
 
-fn opened(auth: &AuthConfig, place: &Place<'_>, sealed: &[Sealed], keys: &Keys) -> Result<Auth, String> {
+fn opened(
+    auth: &AuthConfig,
+    place: &AssociatedData<'_>,
+    sealed: &[Sealed],
+    keys: &Keys,
+) -> Result<Auth, String> {
     let found = open_for(auth, place, sealed, &keys.vault).map_err(|error| {
         tracing::error!(cause = error.cause().map(ToString::to_string), "cannot open a sealed secret; calls that need it fail until its key is configured or the secret is set again");
         "a secret cannot be opened with this server's keys".to_owned()
@@ -152,7 +158,7 @@ pub(super) fn endpoint_auth(
 ) -> Result<Option<Auth>, String> {
     let base_url = own_base_url(endpoint).unwrap_or(&integration.config.base_url);
     if let Some(auth) = &endpoint.auth {
-        let place = Place { endpoint: Some((index, &endpoint.name)), base_url };
+        let place = AssociatedData { endpoint: Some((index, &endpoint.name)), base_url };
         return opened(auth, &place, sealed, keys).map(Some);
     }
     if origin(base_url).is_none() || origin(base_url) != origin(&integration.config.base_url) {

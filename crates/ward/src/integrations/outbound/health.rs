@@ -117,7 +117,7 @@ async fn check(
 
 /// `ConnectionTestResponse`: the result of a test of an integration's connection.
 #[derive(Serialize)]
-struct ConnectionTested {
+struct ConnectionTestResponse {
     integration_id: IntegrationId,
     status: &'static str,
     detail: Option<String>,
@@ -155,7 +155,7 @@ pub async fn test_connection(
     let time = CHECK_TIME.min(app.wire.outbound.limits().total_time);
     let checked = check(app, (workspace, holder), id, time).await?;
     let (report, configured_at) = checked.ok_or(ApiError::no_integration())?;
-    let tested = Arc::new(ConnectionTested {
+    let tested = Arc::new(ConnectionTestResponse {
         integration_id: id,
         status: report.status,
         message: report.detail.clone().unwrap_or_else(|| "it answers, and takes the credentials".to_owned()),

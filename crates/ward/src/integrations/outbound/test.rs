@@ -53,7 +53,7 @@ fn wired(integration: &Integration, index: usize, sealed: &[Sealed], keys: &Keys
 
 /// `TestEndpointResponse`.
 #[derive(Serialize)]
-struct Tested<'o> {
+struct TestEndpointResponse<'o> {
     status_code: Option<u16>,
     duration_ms: f64,
     retries: u32,
@@ -64,7 +64,7 @@ struct Tested<'o> {
     error: Option<&'o str>,
 }
 
-impl<'o> From<&'o Outcome> for Tested<'o> {
+impl<'o> From<&'o Outcome> for TestEndpointResponse<'o> {
     fn from(outcome: &'o Outcome) -> Self {
         Self {
             status_code: outcome.status,
@@ -106,7 +106,7 @@ async fn worked_on(
             Ok(ended) => ended.read(most),
             Err(error) => Outcome { error: Some(error), ..Outcome::default() },
         };
-        let tested = to_raw_value(&Tested::from(&outcome));
+        let tested = to_raw_value(&TestEndpointResponse::from(&outcome));
         drop(memory);
         tested
     };

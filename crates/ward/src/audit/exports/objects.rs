@@ -18,7 +18,7 @@ use crate::config::Exports;
 
 /// An open store of exports.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct ExportStore {
     store: Arc<dyn ObjectStore>,
     /// Where it is a folder. The store neither lists nor removes the unfinished files in it.
     folder: Option<PathBuf>,
@@ -29,7 +29,7 @@ const PART: usize = 5 << 20;
 /// Parts of one upload in flight at once.
 const PARTS_AT_ONCE: usize = 1;
 
-impl Place {
+impl ExportStore {
     /// Opens the store. A missing folder is created, readable by its owner only.
     pub fn open(exports: &Exports) -> Result<Self, Error> {
         let generic = |source| Error::Generic { store: "exports", source };

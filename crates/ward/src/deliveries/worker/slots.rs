@@ -22,7 +22,7 @@ const REMEMBERED: u32 = 30;
 const MOST_PACES: usize = 65_536;
 
 /// The slots of one worker.
-pub struct Places {
+pub struct Slots {
     /// A share for every queue that is being served.
     all: Shares,
     /// A share for each of them that was not known to be quick.
@@ -40,14 +40,14 @@ enum Pace {
 }
 
 /// A queue's slot. Dropping it returns its shares.
-pub struct Place {
+pub struct Slot {
     key: LaneKey,
     _all: Share,
     unproven: Mutex<Option<Share>>,
     slow: Mutex<Option<Share>>,
 }
 
-impl Places {
+impl Slots {
     /// Creates this many slots. A workspace gets a sixteenth of them, slow queues half, and queues not
     /// known to be quick three quarters.
     pub fn new(lanes: usize) -> Self {
@@ -67,7 +67,7 @@ impl Places {
     ///
     /// # Errors
     /// [`Full`] if the workspace, the queues of this pace, or all queues together have reached their bound.
-    pub fn take(&self, due: &Due, now: Timestamp) -> Result<Arc<Place>, Full> {
+    pub fn take(&self, due: &Due, now: Timestamp) -> Result<Arc<Slot>, Full> {
         let holder = Holder::Workspace(due.key.0);
         let pace = self.paces.get(&due.key);
         let is_slow = due.failures > 0 || matches!(pace, Some(Pace::SlowUntil(until)) if now < until);
@@ -75,12 +75,7 @@ impl Places {
         let slow = is_slow.then(|| self.slow.try_take(holder, 1)).transpose()?;
         let unproven = (!is_quick).then(|| self.unproven.try_take(holder, 1)).transpose()?;
         let all = self.all.try_take(holder, 1)?;
-        Ok(Arc::new(Place {
-            key: due.key,
-            _all: all,
-            unproven: Mutex::new(unproven),
-            slow: Mutex::new(slow),
-        }))
+        Ok(Arc::new(Slot { key: due.key, _all: all, unproven: Mutex::new(unproven), slow: Mutex::new(slow) }))
     }
 
     pub fn are_free(&self) -> bool {
@@ -88,10 +83,10 @@ impl Places {
     }
 }
 
-impl Places {
+impl Slots {
     /// Records that an attempt of this queue takes longer than [`SLOW`] and goes on. The queue counts as
     /// slow at once, so that fewer other slow queues begin.
-    pub fn turn_slow(&self, place: &Place, now: Timestamp) {
+    pub fn turn_slow(&self, place: &Slot, now: Timestamp) {
         self.note(place, SLOW, now);
         let holder = Holder::Workspace(place.key.0);
         for (held, pool) in [(&place.unproven, &self.unproven), (&place.slow, &self.slow)] {
@@ -104,7 +99,7 @@ impl Places {
     }
 
     /// Records the duration of an attempt of this queue.
-    pub fn note(&self, place: &Place, took: Duration, now: Timestamp) {
+    pub fn note(&self, place: &Slot, took: Duration, now: Timestamp) {
         self.note_of(place.key, took, now);
     }
 
@@ -138,7 +133,7 @@ mod tests {
     }
 
     /// A queue that was quick once.
-    fn quick(places: &Places) -> Due {
+    fn quick(places: &Slots) -> Due {
         let lane = due(0);
         places.note_of(lane.key, Duration::from_millis(20), NOW);
         lane
@@ -146,7 +141,7 @@ mod tests {
 
     #[test]
     fn failing_lanes_leave_half_of_the_places_to_others() {
-        let places = Places::new(8);
+        let places = Slots::new(8);
         let failing: Vec<_> = (0..20).filter_map(|_| places.take(&due(1), NOW).ok()).collect();
         assert_eq!(failing.len(), 4);
         let unknown: Vec<_> = (0..20).filter_map(|_| places.take(&due(0), NOW).ok()).collect();
@@ -160,7 +155,7 @@ mod tests {
 
     #[test]
     fn one_workspace_has_a_sixteenth_of_the_places() {
-        let places = Places::new(32);
+        let places = Slots::new(32);
         let workspace = WorkspaceId::at(NOW);
         let lane = || Due { key: (workspace, IntegrationId::at(NOW)), failures: 0 };
         let taken: Vec<_> = (0..20).filter_map(|_| places.take(&lane(), NOW).ok()).collect();
@@ -170,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_lane_that_turns_slow_counts_as_slow_at_once_and_for_a_while() {
-        let places = Places::new(4);
+        let places = Slots::new(4);
         let lane = quick(&places);
         let place = places.take(&lane, NOW).unwrap();
         assert_eq!((places.unproven.used(), places.slow.used()), (0, 0));

@@ -13,7 +13,7 @@ use crate::text;
 
 /// One party of a call: the caller or the callee.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Caller {
+pub enum CallerId {
     /// A number in international form (ITU-T E.164), `+` and digits.
     Number(String),
     /// An address that is not a number: `sip:`, `client:` and others.
@@ -26,7 +26,7 @@ pub enum Caller {
 
 /// The reason why the text of a party is refused. The error never repeats the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotACaller {
+pub enum NotACallerId {
     /// The text has none of the accepted forms.
     #[error(
         "Not a caller: send a number in international form, like +1 555 010 0001 (Ward never guesses a country), a tel:, \
@@ -54,17 +54,17 @@ const WITHHELD: [&str; 9] = [
 /// The longest kept address, in characters.
 const LONGEST: usize = 320;
 
-impl Caller {
+impl CallerId {
     /// Reads the text of a reporter; null and empty mean withheld.
-    pub fn read(text: Option<&str>) -> Result<Self, NotACaller> {
+    pub fn read(text: Option<&str>) -> Result<Self, NotACallerId> {
         let text = text.unwrap_or_default().trim();
         if let Some(unseen) = phone::unseen(text) {
-            return Err(NotACaller::Number(unseen));
+            return Err(NotACallerId::Number(unseen));
         }
         match Self::from_network(Some(text)) {
-            Ok(Self::Other(text)) if !is_short_code(&text) => Err(NotACaller::Form),
+            Ok(Self::Other(text)) if !is_short_code(&text) => Err(NotACallerId::Form),
             Ok(caller) => Ok(caller),
-            Err(problem) => Err(NotACaller::Number(problem)),
+            Err(problem) => Err(NotACallerId::Number(problem)),
         }
     }
 
@@ -196,11 +196,11 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Caller, NotACaller};
+    use super::{CallerId, NotACallerId};
     use crate::phone::NotANumber;
 
-    fn number(text: &str) -> Caller {
-        Caller::Number(text.to_owned())
+    fn number(text: &str) -> CallerId {
+        CallerId::Number(text.to_owned())
     }
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
             "tel:+1-555-123-0100",
             "TEL:+15551230100;ext=7;phone-context=x",
         ] {
-            assert_eq!(Caller::read(Some(given)), Ok(number("+15551230100")), "{given}");
+            assert_eq!(CallerId::read(Some(given)), Ok(number("+15551230100")), "{given}");
         }
     }
 
@@ -238,9 +238,9 @@ mod tests {
             "tel:anonymous",
             "sip:anonymous@anonymous.invalid",
         ] {
-            assert_eq!(Caller::read(Some(given)), Ok(Caller::Withheld), "{given}");
+            assert_eq!(CallerId::read(Some(given)), Ok(CallerId::Withheld), "{given}");
         }
-        assert_eq!(Caller::read(None), Ok(Caller::Withheld));
+        assert_eq!(CallerId::read(None), Ok(CallerId::Withheld));
     }
 
     #[test]
@@ -248,12 +248,12 @@ mod tests {
         for given in
             ["\u{1}", "tel:\u{1}", "anonymous\u{0}", "tel: anonymous", "sip:anonymous@anonymous.invalid"]
         {
-            assert_eq!(Caller::from_network(Some(given)), Ok(Caller::Withheld), "{given:?}");
+            assert_eq!(CallerId::from_network(Some(given)), Ok(CallerId::Withheld), "{given:?}");
         }
-        assert_eq!(Caller::from_network(Some("tel: b\u{1}ob")), Ok(Caller::Other("bob".to_owned())));
+        assert_eq!(CallerId::from_network(Some("tel: b\u{1}ob")), Ok(CallerId::Other("bob".to_owned())));
         let long = format!("sip:{} and more", "x".repeat(super::LONGEST - 5));
-        let kept = Caller::from_network(Some(&long)).unwrap();
-        assert_eq!(Caller::from_network(kept.text()), Ok(kept));
+        let kept = CallerId::from_network(Some(&long)).unwrap();
+        assert_eq!(CallerId::from_network(kept.text()), Ok(kept));
     }
 
     #[test]
@@ -266,18 +266,22 @@ mod tests {
             "sip:+44(0)2079460001@pbx.example;user=phone",
             "tel:+44%280%292079460001",
         ] {
-            assert_eq!(Caller::read(Some(given)), Err(NotACaller::Number(NotANumber::TrunkZero)), "{given}");
-            assert_eq!(Caller::from_network(Some(given)), Err(NotANumber::TrunkZero), "{given}");
+            assert_eq!(
+                CallerId::read(Some(given)),
+                Err(NotACallerId::Number(NotANumber::TrunkZero)),
+                "{given}"
+            );
+            assert_eq!(CallerId::from_network(Some(given)), Err(NotANumber::TrunkZero), "{given}");
         }
         for given in
             ["+1555\u{200e}1230100", "tel:+1555\u{200e}1230100", "sip:+1555\u{200e}1230100@pbx.example"]
         {
             let unseen = NotANumber::Unseen('\u{200e}');
-            assert_eq!(Caller::read(Some(given)), Err(NotACaller::Number(unseen)), "{given:?}");
-            assert_eq!(Caller::from_network(Some(given)), Err(unseen), "{given:?}");
+            assert_eq!(CallerId::read(Some(given)), Err(NotACallerId::Number(unseen)), "{given:?}");
+            assert_eq!(CallerId::from_network(Some(given)), Err(unseen), "{given:?}");
         }
-        assert!(Caller::read(Some("client:al\u{200d}ice")).is_err());
-        assert!(matches!(Caller::from_network(Some("client:al\u{200d}ice")), Ok(Caller::Uri(_))));
+        assert!(CallerId::read(Some("client:al\u{200d}ice")).is_err());
+        assert!(matches!(CallerId::from_network(Some("client:al\u{200d}ice")), Ok(CallerId::Uri(_))));
     }
 
     #[test]
@@ -293,8 +297,8 @@ mod tests {
             "sip:+15551230100",
             "tel:%2B15551230100",
         ] {
-            assert_eq!(Caller::read(Some(given)), Ok(number("+15551230100")), "{given}");
-            assert_eq!(Caller::from_network(Some(given)), Ok(number("+15551230100")), "{given}");
+            assert_eq!(CallerId::read(Some(given)), Ok(number("+15551230100")), "{given}");
+            assert_eq!(CallerId::from_network(Some(given)), Ok(number("+15551230100")), "{given}");
         }
     }
 
@@ -309,9 +313,9 @@ mod tests {
             "client:+15551230100",
             "whatsapp:bob",
         ] {
-            assert_eq!(Caller::read(Some(given)), Ok(Caller::Uri(given.to_owned())));
+            assert_eq!(CallerId::read(Some(given)), Ok(CallerId::Uri(given.to_owned())));
         }
-        assert_eq!(Caller::read(Some("911")), Ok(Caller::Other("911".to_owned())));
+        assert_eq!(CallerId::read(Some("911")), Ok(CallerId::Other("911".to_owned())));
     }
 
     #[test]
@@ -319,8 +323,8 @@ mod tests {
         for given in
             ["15551230100", "0015551230100", "5551230100", "+0123456789", "+1555CALLNOW", "http://x", "bob"]
         {
-            assert!(Caller::read(Some(given)).is_err(), "{given}");
-            assert_eq!(Caller::from_network(Some(given)), Ok(Caller::Other(given.to_owned())), "{given}");
+            assert!(CallerId::read(Some(given)).is_err(), "{given}");
+            assert_eq!(CallerId::from_network(Some(given)), Ok(CallerId::Other(given.to_owned())), "{given}");
         }
     }
 }
