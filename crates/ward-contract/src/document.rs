@@ -66,7 +66,7 @@ pub enum Access {
     Anonymous,
     /// Callers with a valid credential.
     Key {
-        /// The permission where the path leads; `None` if every valid key may call the operation.
+        /// The permission at the target of the path; `None` if every valid key may call the operation.
         permission: Option<String>,
         /// The role that the caller needs in addition.
         role: Option<String>,

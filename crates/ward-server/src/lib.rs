@@ -59,7 +59,7 @@ pub struct ServeOptions {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Peers that are exempt from the limit per address, because many clients connect through them.
     pub trusted_proxies: Vec<IpNet>,
-    /// Header fields of every answer, also of those that the service never sees: refused connections and broken HTTP.
+    /// Header fields of every answer, including answers without the service: to refused connections and malformed HTTP.
     pub fields: HeaderMap,
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
-    /// Values that are no text are left out of `lines`; those of settings are text.
+    /// `lines` omits values that are not text. The values of settings always are.
     pub(crate) fn new(map: &HeaderMap) -> Self {
         let line = |(name, value): (&HeaderName, &HeaderValue)| {
             value.to_str().ok().map(|value| format!("{name}: {value}\r\n"))

@@ -1,4 +1,4 @@
-//! What all steps of one request share: its id, its client, its time.
+//! The context that all steps of one request share: its id, its client, its time.
 
 use std::net::IpAddr;
 use std::sync::OnceLock;
@@ -58,7 +58,7 @@ impl Context {
         Holder::Address(bucket(self.address))
     }
 
-    /// The context of a request that came in `now`, through these trusted proxies if any.
+    /// The context of a request that arrives `now`. The client's address may come from a trusted proxy.
     pub(crate) fn of_request(parts: &Parts, trusted_proxies: &[IpNet], now: Timestamp) -> Self {
         let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
         Self {

@@ -1,4 +1,4 @@
-//! The schema that is built in, and how a database is opened for it.
+//! The built-in schema, and the opening of a database for it.
 
 use ward_db::{Db, Migration, Options};
 

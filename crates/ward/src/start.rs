@@ -1,4 +1,4 @@
-//! A Ward's life: it opens, migrates, runs what runs beside the requests, and shuts down.
+//! The life of a Ward process: it opens, migrates, runs its background tasks, and shuts down.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -36,7 +36,7 @@ pub fn seen(text: &str) -> String {
     text.chars().filter(|c| !is_unseen(*c)).collect()
 }
 
-/// Whether a character comes along unnoticed when a text is copied: white space, or a character that cannot be seen.
+/// Whether a character is easily copied by mistake: white space, or an invisible character.
 fn is_stray(c: char) -> bool {
     c.is_whitespace() || is_unseen(c)
 }
@@ -46,7 +46,7 @@ pub fn has_stray_end(text: &str) -> bool {
     text.starts_with(is_stray) || text.ends_with(is_stray)
 }
 
-/// The text without the stray characters at its ends: what was meant by a setting that was pasted.
+/// The text without stray characters at its ends, because settings are often pasted.
 pub fn pasted(text: &str) -> &str {
     text.trim_matches(is_stray)
 }

@@ -242,7 +242,7 @@ pub(super) fn date_time(moment: Moment, given: &Json) -> Result<Value, Fault> {
     let without_zone = || Err(Fault::new("timezone_aware", "Input should have timezone info"));
     let year_zero = || Err(because("datetime_parsing", "Input should be a valid datetime", YEAR_ZERO));
     match any_date_time(given) {
-        // The reference asks for the offset before it makes a time of the text, and only then finds that no year is 0.
+        // The reference checks the offset before it builds a time, and finds the year 0 only then.
         Read::Ok(read) if moment.zone_required && read.time.tz_offset.is_none() => without_zone(),
         Read::Ok(read) if read.date.year == 0 => year_zero(),
         Read::Ok(_) if moment.zone_required && is_since_1970(given) => without_zone(),
@@ -333,7 +333,7 @@ impl<T> Read<T> {
     }
 }
 
-/// A time of any year that can be written, 0 included.
+/// Reads a time of any year with four digits, 0 included.
 fn any_date_time(given: &Json) -> Read<DateTime> {
     let config = speedate::DateTimeConfig {
         time_config: speedate::TimeConfig {
@@ -363,7 +363,7 @@ fn read_date_time(given: &Json) -> Read<DateTime> {
     }
 }
 
-/// A day of any year that can be written, 0 included.
+/// Reads a day of any year with four digits, 0 included.
 fn any_date(given: &Json) -> Read<Date> {
     let Json::String(text) = given else { return Read::WrongType };
     Read::of(Date::parse_str(text))
@@ -376,7 +376,7 @@ fn read_date(given: &Json) -> Read<Date> {
     }
 }
 
-/// The reason why the reference refuses a year that can be written.
+/// The reason why the reference refuses the year 0.
 const YEAR_ZERO: &str = "year 0 is out of range";
 
 /// Formats a timestamp as `2026-04-18T12:00:00.123456Z`.

@@ -1,4 +1,4 @@
-//! When keys last let somebody in, gathered in memory and written in batches.
+//! The last uses of keys, collected in memory and written in batches.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ pub struct LastUsed {
 }
 
 impl LastUsed {
-    /// Notes a use.
+    /// Records a use of the key for the next flush.
     pub fn note(&self, key: KeyId, at: Timestamp) {
         let mut gathered = self.gathered.lock();
         if let Some(last) = gathered.get_mut(&key) {

@@ -1,4 +1,4 @@
-//! Events as the contract shows them.
+//! The JSON form of audit events.
 
 use serde::Serialize;
 use serde_json::value::RawValue;

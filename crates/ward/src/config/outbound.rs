@@ -1,4 +1,4 @@
-//! Bounds on what Ward calls.
+//! Bounds on outbound calls.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! One setting: its names, its help, how its value is read and shown.
+//! One setting: its names, its help, its parser and its notation.
 
 use std::path::PathBuf;
 use std::time::Duration;

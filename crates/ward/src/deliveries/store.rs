@@ -179,7 +179,7 @@ pub fn count(
     tx.one(&sql, &values, |row| row.get(0))
 }
 
-/// One delivery.
+/// The delivery with this id, if it belongs to the workspace.
 pub fn get(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,

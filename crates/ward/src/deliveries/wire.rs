@@ -1,4 +1,4 @@
-//! Deliveries and queues as the contract shows them.
+//! The JSON form of deliveries and queues.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -9,17 +9,17 @@ use crate::ids::{CallId, DeliveryId, IntegrationId};
 /// `DeliveryResponse`
 #[derive(Serialize)]
 pub struct DeliveryResponse {
-    /// Its id.
+    /// The id of the delivery.
     pub id: DeliveryId,
     /// The integration that receives the call.
     pub integration_id: IntegrationId,
-    /// The call.
+    /// The id of the call in Ward.
     pub call_id: CallId,
     /// The provider's id of the call.
     pub call_sid: String,
     /// The direction of the call: `inbound` or `outbound`.
     pub direction: String,
-    /// How far it has come.
+    /// The state of the delivery, as one word.
     pub state: &'static str,
     /// The reason for the state, as one word.
     pub reason: Option<String>,
@@ -33,7 +33,7 @@ pub struct DeliveryResponse {
     pub location: Option<String>,
     /// The EHR's last answer.
     pub outcome: Option<Box<RawValue>>,
-    /// When it became owed.
+    /// The timestamp at which it was queued.
     pub created_at: Timestamp,
     /// The timestamp of its last final state.
     pub settled_at: Option<Timestamp>,
@@ -45,24 +45,24 @@ pub struct DeliveryResponse {
 /// `DeliveryAttempt`
 #[derive(Serialize)]
 pub struct DeliveryAttempt {
-    /// Which try, from 1.
+    /// The number of the attempt, counted from 1.
     pub number: i64,
     /// The outcome, as one word.
     pub outcome: String,
     /// The HTTP status, if there was an answer.
     pub status: Option<i64>,
-    /// When it began.
+    /// The start of the attempt.
     pub started_at: Timestamp,
-    /// When it ended.
+    /// The end of the attempt.
     pub ended_at: Timestamp,
-    /// What the EHR said.
+    /// The EHR's answer to this attempt.
     pub detail: Option<Box<RawValue>>,
 }
 
 /// `IntegrationSyncStatus`
 #[derive(Debug, Serialize)]
 pub struct IntegrationSyncStatus {
-    /// The integration.
+    /// The id of the integration.
     pub integration_id: IntegrationId,
     /// The name; null if the integration was deleted.
     pub name: Option<String>,
@@ -70,13 +70,13 @@ pub struct IntegrationSyncStatus {
     pub held: bool,
     /// The cause: `operator`, `unauthorized` or `misconfigured`.
     pub held_because: Option<String>,
-    /// Since when.
+    /// The start of the pause.
     pub held_at: Option<Timestamp>,
     /// The reason why the queue waits, as one word.
     pub waits_because: Option<String>,
     /// The time of the next attempt; null if none is planned.
     pub next_attempt_at: Option<Timestamp>,
-    /// Failures in a row.
+    /// The number of failures since the last success.
     pub failures_in_a_row: i64,
     /// The timestamp of the last successful delivery.
     pub last_success_at: Option<Timestamp>,
@@ -86,7 +86,7 @@ pub struct IntegrationSyncStatus {
     pub oldest_pending_at: Option<Timestamp>,
     /// Deliveries that are held individually.
     pub held_deliveries: i64,
-    /// Dead letters.
+    /// Deliveries that failed for good.
     pub failed: i64,
     /// Deliveries that arrived in the EHR.
     pub synced: i64,

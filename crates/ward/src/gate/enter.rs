@@ -1,4 +1,4 @@
-//! How a handler lets its caller in, and reads what they sent once that is decided.
+//! The entry of a caller into a workspace, and the validation of the body after it.
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;

@@ -41,7 +41,7 @@ enum Proof {
     Token(Arc<Verified>),
 }
 
-/// The workspace as this caller sees it, who is a member in that role.
+/// The workspace as this caller sees it, with its permissions bounded by the role of its membership.
 fn seen_by(caller: &Caller, (workspace, role): AsMember) -> Seen {
     Seen { workspace, reach: caller.reach.within(Reach::whole(role)) }
 }

@@ -1,4 +1,4 @@
-//! Who calls, and with which credential.
+//! The caller of a request, and its credential.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 pub struct Caller {
     /// The credential that the request presented.
     pub credential: Credential,
-    /// Who it is.
+    /// The principal that the credential speaks for.
     pub principal: PrincipalId,
     /// Whether the principal is a user or a service.
     pub kind: PrincipalKind,
@@ -30,22 +30,22 @@ pub struct Caller {
 pub enum Credential {
     /// An API key.
     Key(KeyUsed),
-    /// An access token.
+    /// An access token of a configured issuer.
     Token(Arc<Verified>),
 }
 
-/// The key of a call.
+/// The API key of a request, as the look-up found it.
 #[derive(Clone, Debug)]
 pub struct KeyUsed {
     /// The id of the key as a credential.
     pub id: CredentialId,
-    /// Its public part.
+    /// The public part, which lists and logs may show.
     pub key_id: KeyId,
-    /// What it is called.
+    /// The name that lists show.
     pub name: Option<String>,
     /// The workspace that the key belongs to.
     pub home: WorkspaceId,
-    /// When it expires.
+    /// The timestamp from which the key is refused.
     pub expires_at: Timestamp,
     /// The timestamp since which the key has the presented secret.
     pub since: Timestamp,

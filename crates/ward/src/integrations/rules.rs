@@ -198,7 +198,7 @@ pub fn endpoints(value: &Value) -> Vec<RuleProblem> {
     problems
 }
 
-/// The message for a value that was copied with more than itself.
+/// The message for a value that was copied together with other text.
 const STRAY: &str = "must not begin or end with white space or an invisible character";
 
 /// The fields that identify Ward to the other side; people paste them together with the secret.

@@ -68,7 +68,7 @@ impl Auth {
     }
 }
 
-/// The text's value if `http://` stands in it at all.
+/// The parsed value of the text, if the text contains `http://`.
 fn suspect<'de, T: Deserialize<'de>>(Json(text): &'de Json) -> Result<Option<T>, Error> {
     let suspect =
         text.as_bytes().windows(PLAIN.len()).any(|part| part.eq_ignore_ascii_case(PLAIN.as_bytes()));

@@ -1,4 +1,4 @@
-//! Invitations as the contract shows them.
+//! The JSON form of invitations.
 
 use serde::Serialize;
 use ward_db::Timestamp;

@@ -1,4 +1,4 @@
-//! Members as the contract shows them.
+//! The JSON form of members and transfers.
 
 use serde::Serialize;
 use ward_db::Timestamp;
@@ -32,12 +32,12 @@ impl From<Member> for MemberResponse {
 /// A pending transfer, as `OwnershipTransferResponse` shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Transfer {
-    /// Who is to be owner.
+    /// The future owner.
     pub nominee_entity_id: PrincipalId,
-    /// In whose stead.
+    /// The owner who becomes admin in return.
     pub nominated_by_entity_id: PrincipalId,
     /// The timestamp from which it cannot be accepted.
     pub expires_at: Timestamp,
-    /// Since when.
+    /// The timestamp of the nomination.
     pub created_at: Timestamp,
 }

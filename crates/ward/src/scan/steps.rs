@@ -1,4 +1,4 @@
-//! The reading of a list, step by step.
+//! The steps in which a list is read.
 
 use ward_db::Error;
 

@@ -1,4 +1,4 @@
-//! Answers about workspaces as the contract shows them.
+//! The JSON form of workspaces.
 
 use serde::Serialize;
 

@@ -20,11 +20,11 @@ use crate::config::Exports;
 #[derive(Clone, Debug)]
 pub struct ExportStore {
     store: Arc<dyn ObjectStore>,
-    /// Where it is a folder. The store neither lists nor removes the unfinished files in it.
+    /// The folder, if exports go to one. The store neither lists nor removes the unfinished files in it.
     folder: Option<PathBuf>,
 }
 
-/// Bytes of one part of an upload: the smallest part that S3 takes, as each upload holds two of them in memory.
+/// The bytes of one part of an upload: the smallest part that S3 accepts, because each upload holds two in memory.
 const PART: usize = 5 << 20;
 /// Parts of one upload in flight at once.
 const PARTS_AT_ONCE: usize = 1;
@@ -123,7 +123,7 @@ fn sweep(folder: &std::path::Path, age: Duration) -> io::Result<()> {
             if unfinished(&entry.file_name()).is_none() {
                 continue;
             }
-            // A time in the future is a clock that was set back, and no reason to remove anything.
+            // A time in the future means that the clock was set back, so the file stays.
             let written = entry.metadata()?.modified()?;
             if written.elapsed().is_ok_and(|since| since >= age) {
                 remove(&entry.path())?;
@@ -133,7 +133,7 @@ fn sweep(folder: &std::path::Path, age: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// A folder's entries; one that is not there has none.
+/// The entries of a folder. A missing folder has none.
 fn entries(folder: &std::path::Path) -> io::Result<impl Iterator<Item = io::Result<fs::DirEntry>>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -145,7 +145,7 @@ fn entries(folder: &std::path::Path) -> io::Result<impl Iterator<Item = io::Resu
 fn remove(file: &std::path::Path) -> io::Result<()> {
     tracing::info!(file = %file.display(), "an unfinished file of an export was left by an earlier attempt and is removed");
     match fs::remove_file(file) {
-        // Its writer, or another replica, was faster.
+        // The file's writer or another replica removed it first.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     }

@@ -38,7 +38,7 @@ const STALE: Duration = Duration::from_hours(24);
 /// Old exports that are removed after each written one.
 const REMOVED_AT_ONCE: i64 = 8;
 
-/// The exports that a replica writes at once, of which one workspace has one.
+/// The exports that this replica writes now, at most one for each workspace.
 pub fn shares() -> Shares {
     Shares::new("exports", Limits { total: AT_ONCE, each: 1, waiting_each: 0 })
 }
@@ -46,7 +46,7 @@ pub fn shares() -> Shares {
 /// Writes exports until the process stops.
 pub async fn keep_going(app: Arc<App>) {
     let Some(place) = app.exports.clone() else { return };
-    // Ward goes on without it: what was left takes room in the folder and is never served.
+    // Ward goes on: a leftover takes space in the folder, but is never served.
     if let Err(error) = place.sweep(STALE).await {
         tracing::warn!(%error, "unfinished files of exports cannot be removed");
     }
@@ -80,7 +80,7 @@ pub async fn turn(app: &Arc<App>) {
     }
 }
 
-/// Begins as many of the due exports as have room.
+/// Starts as many of the due exports as have a free slot.
 async fn begin_due(app: &Arc<App>, place: &ExportStore, writing: &mut JoinSet<bool>) {
     let now = app.clock.now();
     let due = match app.db.read("audit.due_exports", move |tx| store::due(tx, now, LOOKED_AT)).await {
@@ -94,13 +94,13 @@ async fn begin_due(app: &Arc<App>, place: &ExportStore, writing: &mut JoinSet<bo
         if app.sync.stopped_at().is_some() {
             return;
         }
-        // Without room the export stays due until the end of another one.
+        // Without a free slot the export stays due until another one ends.
         let Ok(share) = app.export_shares.try_take(Holder::Workspace(due.workspace), 1) else { continue };
         writing.spawn(one_of_several(app.clone(), place.clone(), due, share));
     }
 }
 
-/// Writes one export, and says whether that went well.
+/// Writes one export. Returns whether it succeeded.
 async fn one_of_several(app: Arc<App>, place: ExportStore, due: store::Due, share: Share) -> bool {
     let written = one(&app, &place, due).await;
     drop(share);

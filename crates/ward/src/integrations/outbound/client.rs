@@ -1,4 +1,4 @@
-//! The one client of everything that is called outside, with the shares of what its calls use.
+//! The single HTTP client of all outbound calls, with the shares of the resources that the calls use.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl Wire {
         &self.outbound
     }
 
-    /// Its access tokens.
+    /// The cached access tokens.
     pub fn tokens(&self) -> &Tokens {
         &self.tokens
     }
