@@ -30,6 +30,7 @@ mod sqlite;
 mod turns;
 mod tx;
 mod value;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,6 +47,10 @@ pub use sqlite::backup;
 pub use tx::Tx;
 pub use uuid::Uuid;
 pub use value::{Json, NotATimestamp, Timestamp, Value};
+
+/// For tests: the watch on the writer.
+#[doc(hidden)]
+pub use watch::Watch;
 
 /// For tests: the planner's settings that every PostgreSQL session gets.
 #[doc(hidden)]
@@ -261,6 +266,15 @@ impl Db {
         match &self.engine {
             Engine::Sqlite(sqlite) => migrate::applied(&mut *sqlite.for_schema()?),
             Engine::Postgres(postgres) => postgres.on_schema(|schema| migrate::applied(schema)),
+        }
+    }
+
+    /// For tests: the closures that held the writer for too long, each told once.
+    #[doc(hidden)]
+    pub fn held_too_long(&self) -> Vec<String> {
+        match &self.engine {
+            Engine::Sqlite(sqlite) => sqlite.options().watch.as_deref().map(Watch::take).unwrap_or_default(),
+            Engine::Postgres(_) => Vec::new(),
         }
     }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::watch::Watch;
+
 /// The exit code of a process that ends because flushing a SQLite file failed: `EX_IOERR` of `sysexits.h`.
 /// After such a failure, pages that SQLite counts as safe may be lost, so [`Db`] ends the whole process at
 /// once.
@@ -59,6 +61,9 @@ pub struct Options {
     /// For tests: records every distinct statement of a closure.
     #[doc(hidden)]
     pub recorder: Option<Arc<Recorder>>,
+    /// For tests, SQLite: notes the closures that hold the writer for too long.
+    #[doc(hidden)]
+    pub watch: Option<Arc<Watch>>,
 }
 
 /// For tests: the distinct texts that closures sent. A test can examine their plans without a copy of them.
@@ -98,6 +103,7 @@ impl Default for Options {
             flush: true,
             connection_life: Duration::from_mins(30),
             recorder: None,
+            watch: None,
         }
     }
 }

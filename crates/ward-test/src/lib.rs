@@ -108,6 +108,9 @@ impl Server {
             ..Config::default()
         };
         choose(&mut config);
+        #[cfg(feature = "watch")]
+        let options =
+            Options { watch: Some(Arc::new(ward_db::Watch::new(ward::http::watch::LONGEST))), ..options };
         let db = Db::open(&config.database, options).expect("the database opens");
         Self::of(config, db, Clock::default(), place).await
     }
@@ -269,7 +272,7 @@ impl Server {
 #[cfg(feature = "watch")]
 impl Drop for Server {
     fn drop(&mut self) {
-        let held = self.app.watch.take();
+        let held = [self.app.watch.take(), self.app.db.held_too_long()].concat();
         assert!(held.is_empty() || std::thread::panicking(), "{}", held.join("\n"));
     }
 }

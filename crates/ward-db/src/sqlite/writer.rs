@@ -488,8 +488,12 @@ impl Thread {
     fn run_job(&self, job: &mut dyn Job, ran: &mut Ran) -> Result<bool, Error> {
         let started = Instant::now();
         let mut tx = Tx::sqlite(&self.conn);
-        let keep = job.run(&mut tx);
-        self.conn.time(job.name(), started.elapsed());
+        let name = job.name();
+        let keep = match &self.source.options.watch {
+            Some(watch) => watch.over(name, || job.run(&mut tx)),
+            None => job.run(&mut tx),
+        };
+        self.conn.time(name, started.elapsed());
         ran.closures += 1;
         ran.statements += tx.statements();
         // After a full disk, an I/O error, a lack of memory or an interrupt, SQLite ends sometimes the

@@ -8,7 +8,7 @@ use http::StatusCode;
 use ward::error::ApiError;
 use ward::http::watch::LONGEST;
 use ward::http::{Reply, Request, Route};
-use ward_test::{Server, both};
+use ward_test::{Engine, Server, both};
 
 /// Computes for longer than the limit, in processor time.
 fn compute() {
@@ -55,4 +55,22 @@ async fn work_on_a_runtime_thread_trips_the_watch_and_work_beside_it_does_not() 
     });
     assert_eq!(beside.await, StatusCode::NO_CONTENT);
     assert!(server.app.watch.take().is_empty());
+}
+
+// The writer is SQLite's alone: on PostgreSQL each closure has a thread to itself.
+both!(work_inside_the_writer_trips_the_watch);
+async fn work_inside_the_writer_trips_the_watch() {
+    let server = Server::start().await;
+    let planted = server.app.db.write("planted", |_| {
+        compute();
+        Ok::<_, ward_db::Error>(())
+    });
+    planted.await.unwrap();
+    let told = server.app.db.held_too_long();
+    match Engine::current() {
+        Engine::Sqlite => {
+            assert!(told.len() == 1 && told[0].contains("the closure planted held"), "{told:?}");
+        }
+        Engine::Postgres => assert_eq!(told, [""; 0]),
+    }
 }
