@@ -42,6 +42,8 @@ pub const RULES: &[(&str, Rule)] = &[
         "#/components/schemas/UpdateIntegrationRequest/properties/endpoints/anyOf/0",
         integrations::rules::endpoints,
     ),
+    ("#/components/schemas/CreateIntegrationRequest", integrations::rules::private_keys),
+    ("#/components/schemas/UpdateIntegrationRequest", integrations::rules::private_keys),
     ("#/components/schemas/EndpointConfigWithSecrets", integrations::rules::endpoint),
     ("#/components/schemas/EndpointConfigWithSecrets/properties/name", integrations::rules::name),
     ("#/components/schemas/EndpointConfigWithSecrets/properties/path", integrations::rules::path),

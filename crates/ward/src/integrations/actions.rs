@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use ward_contract::validate::{Present, Problem};
 use ward_db::{Timestamp, Tx};
 
-use super::secrets::{AssociatedData, AuthConfigWithSecrets, Plan, SecretAt, Stored, origin, strip};
+use super::secrets::{AssociatedData, AuthConfigWithSecrets, Plan, SecretAt, Stored, strip};
+use super::told::{destinations, differences, endpoint_differences};
 use super::{AuthConfig, Config, Endpoint, Integration, Mcp, Protocol, connectors, own_base_url, store};
 use crate::app::App;
 use crate::audit::{self, Actor, Event};
@@ -22,9 +23,6 @@ use crate::quotas::{self, Change as Count};
 use crate::shares::Holder;
 use crate::vault::SealedRow;
 use crate::{deliveries, workspaces};
-
-/// The most endpoints whose destinations an audit event lists.
-const MOST_DESTINATIONS: usize = 100;
 
 /// `CreateIntegrationRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
@@ -176,27 +174,6 @@ fn plain_event<'a>(
     }
 }
 
-/// The origins that an integration calls, for the audit. Scheme, host and port contain no secret; paths and
-/// queries may.
-fn destinations(config: &Config) -> Value {
-    let own = |url: Option<&str>| url.and_then(origin).map_or(Value::Null, Value::from);
-    let mut destinations = Map::new();
-    let mut note = |place: String, url: Option<&str>, auth: Option<&AuthConfig>| {
-        if url.is_some_and(|url| !url.is_empty()) {
-            destinations.insert(format!("{place}base_url"), own(url));
-        }
-        if let Some(token_url) = auth.and_then(|auth| auth.token_url.as_deref()) {
-            destinations.insert(format!("{place}token_url"), own(Some(token_url)));
-        }
-    };
-    note(String::new(), Some(&config.base_url), config.auth.as_ref());
-    for endpoint in config.endpoints.iter().take(MOST_DESTINATIONS) {
-        note(format!("endpoints/{}/", endpoint.name), own_base_url(endpoint), endpoint.auth.as_ref());
-    }
-    note("mcp/".to_owned(), config.mcp.mcp_url.as_deref(), None);
-    Value::Object(destinations)
-}
-
 fn secrets_set(plan: &Plan) -> Vec<&str> {
     plan.put.iter().map(|(field, ..)| field.0.as_str()).collect()
 }
@@ -315,6 +292,8 @@ struct WorkedOut {
     seen: Timestamp,
     /// The fields that differ. If it is empty and no secret is put, nothing is written.
     fields: Vec<&'static str>,
+    /// The fields and headers that differ, by endpoint.
+    endpoints: Value,
     /// The destinations before and after the update, if they differ.
     moved: Option<(Value, Value)>,
 }
@@ -360,11 +339,12 @@ async fn work_out(
         };
         let texts = store::Texts::of(&config)?;
         let fields = differences(&integration.config, &config);
+        let endpoints = endpoint_differences(&integration.config.endpoints, &config.endpoints);
         let (before, after) = (destinations(&integration.config), destinations(&config));
         let moved = (before != after).then_some((before, after));
         let seen = integration.updated_at;
         integration.config = config;
-        Ok::<_, ApiError>(Ok(WorkedOut { integration, texts, plan, stored, seen, fields, moved }))
+        Ok::<_, ApiError>(Ok(WorkedOut { integration, texts, plan, stored, seen, fields, endpoints, moved }))
     });
     worked_out.await?
 }
@@ -409,6 +389,9 @@ async fn write_change(
                 "secrets_set": secrets_set(&change.plan),
                 "secrets_dropped": dropped,
             });
+            if change.fields.contains(&"endpoints") {
+                what["endpoints_changed"] = change.endpoints.clone();
+            }
             if let Some((before, after)) = &change.moved {
                 what["destinations_before"] = before.clone();
                 what["destinations"] = after.clone();
@@ -463,23 +446,6 @@ fn merged(present: &Config, change: &UpdateIntegrationRequest) -> Wanted {
             enabled: change.enabled.unwrap_or(present.enabled),
         },
     }
-}
-
-/// The names of the fields that differ. Values are left out, because they can be anything, and some are
-/// nearly secrets.
-fn differences(from: &Config, to: &Config) -> Vec<&'static str> {
-    [
-        ("display_name", from.display_name != to.display_name),
-        ("protocol", from.protocol != to.protocol),
-        ("base_url", from.base_url != to.base_url),
-        ("auth", from.auth != to.auth),
-        ("endpoints", from.endpoints != to.endpoints),
-        ("mcp", from.mcp != to.mcp),
-        ("enabled", from.enabled != to.enabled),
-    ]
-    .into_iter()
-    .filter_map(|(name, differs)| differs.then_some(name))
-    .collect()
 }
 
 /// Deletes an integration with its secrets. A connector's integration can only be disabled.

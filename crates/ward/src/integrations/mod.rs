@@ -8,6 +8,7 @@ pub mod rules;
 mod secrets;
 mod store;
 mod stored;
+mod told;
 mod urls;
 
 use serde::{Deserialize, Serialize};

@@ -15,6 +15,8 @@ const LONGEST_NAME: usize = 64;
 const LONGEST_HEADER: usize = 4096;
 /// The most retries of a call, because all attempts share one time limit.
 const MOST_RETRIES: i64 = 5;
+/// The most private keys that one request may have.
+const MOST_KEYS: usize = 8;
 /// The most paths in a filter or mapping, and the most opening braces in a template.
 const MOST_WAYS: usize = 100;
 
@@ -278,8 +280,32 @@ pub fn auth(value: &Value) -> Vec<RuleProblem> {
             }
         }
     }
-    problems.extend(wrong_secret(kind, value));
+    problems.extend(wrong_header_secret(kind, value));
     problems
+}
+
+/// The private keys of a request, which are the last thing that is judged: each is parsed and signs once, and that costs
+/// milliseconds. So they are few, and nothing else is wrong with the request by then.
+pub fn private_keys(value: &Value) -> Vec<RuleProblem> {
+    let own = std::iter::once((Vec::new(), &value["auth"]));
+    let of_endpoints = value["endpoints"].as_array().into_iter().flatten().enumerate();
+    let of_endpoints = of_endpoints
+        .map(|(index, endpoint)| (vec![Loc::from("endpoints"), Loc::from(index)], &endpoint["auth"]));
+    let given = own.chain(of_endpoints).filter_map(|(mut at, auth)| {
+        let kind = serde_json::from_value::<AuthKind>(auth["type"].clone()).ok()?;
+        let text = auth["private_key_value"]["value"].as_str()?;
+        at.extend(["auth", "private_key_value", "value"].map(Loc::from));
+        Some((at, kind, auth["assertion_algorithm"].as_str(), text))
+    });
+    let judged = given.take(MOST_KEYS + 1).enumerate().filter_map(|(count, (at, kind, algorithm, text))| {
+        let message = if count < MOST_KEYS {
+            outbound::check_key(kind, algorithm, text).err()?
+        } else {
+            "is one private key too many: a request has at most 8".to_owned()
+        };
+        Some(RuleProblem { at, message })
+    });
+    judged.collect()
 }
 
 const fn value_field(kind: SecretKind) -> &'static str {
@@ -291,22 +317,15 @@ const fn value_field(kind: SecretKind) -> &'static str {
     }
 }
 
-/// Checks that a given secret is usable, so that a mistake shows now and not at the first call.
-fn wrong_secret(kind: AuthKind, value: &Value) -> Option<RuleProblem> {
+/// A given secret that no header can carry: found now rather than at the first call.
+fn wrong_header_secret(kind: AuthKind, value: &Value) -> Option<RuleProblem> {
     let used = SecretKind::of(kind);
     let field = value_field(used);
     let text = value[field]["value"].as_str()?;
-    let wrong = match used {
-        SecretKind::PrivateKey => {
-            outbound::check_key(kind, value["assertion_algorithm"].as_str(), text).err()
-        }
-        SecretKind::ApiKey | SecretKind::BearerToken => {
-            let printable = text.bytes().all(|byte| (b' '..0x7f).contains(&byte));
-            (!printable).then(|| "must be printable ASCII: it is sent in a header".to_owned())
-        }
-        SecretKind::ClientSecret => None,
-    };
-    wrong.map(|message| RuleProblem { at: vec![Loc::from(field), Loc::from("value")], message })
+    let in_header = matches!(used, SecretKind::ApiKey | SecretKind::BearerToken);
+    let printable = text.bytes().all(|byte| (b' '..0x7f).contains(&byte));
+    let message = "must be printable ASCII: it is sent in a header".to_owned();
+    (in_header && !printable).then(|| RuleProblem { at: vec![Loc::from(field), Loc::from("value")], message })
 }
 
 /// The parameters of a test call, whose type the schema has already checked.

@@ -244,6 +244,33 @@ async fn an_integration_lives_from_create_to_delete() {
     assert_eq!(audit[1]["metadata"]["fields"], json!(["mcp"]));
 }
 
+both!(the_audit_tells_what_changed_in_which_endpoint);
+async fn the_audit_tells_what_changed_in_which_endpoint() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let endpoint = |name: &str, path: &str, headers: Value| json!({ "name": name, "description": "E", "path": path, "headers": headers });
+    let mut body = new_integration("ehr");
+    let headers = json!({ "x-same": "1", "x-changed": "1", "x-gone": "1" });
+    body["endpoints"] =
+        json!([endpoint("a", "/a", headers), endpoint("b", "/b", json!({})), endpoint("c", "/c", json!({}))]);
+    let made = tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
+    let headers = json!({ "x-same": "1", "x-changed": "a-secret-of-a-header", "x-new": "1" });
+    let endpoints = json!([
+        endpoint("a", "/other", headers),
+        endpoint("b", "/b", json!({})),
+        endpoint("d", "/d", json!({}))
+    ]);
+    tenant.owner.put(&one(&tenant, &made), json!({ "endpoints": endpoints })).await.expect(StatusCode::OK);
+    let told = &tenant.audit().await[0]["metadata"];
+    assert_eq!(told["fields"], json!(["endpoints"]));
+    let a = json!(["headers/x-changed", "headers/x-gone", "headers/x-new", "path"]);
+    assert_eq!(told["endpoints_changed"], json!({ "a": a, "c": "removed", "d": "added" }));
+    assert!(!told.to_string().contains("a-secret-of-a-header"));
+    let name = json!({ "display_name": "Another" });
+    tenant.owner.put(&one(&tenant, &made), name).await.expect(StatusCode::OK);
+    assert_eq!(tenant.audit().await[0]["metadata"]["endpoints_changed"], Value::Null);
+}
+
 both!(a_secret_is_written_and_never_shown);
 async fn a_secret_is_written_and_never_shown() {
     let server = Server::start().await;

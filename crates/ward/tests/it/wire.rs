@@ -241,9 +241,20 @@ async fn private_keys_are_taken_in_their_usual_forms_and_up_to_a_size() {
     let refused = tenant.owner.post(&tenant.path("/integrations"), body).await;
     assert!(!refused.text.contains("BEGIN"));
     let problems = refused.problems();
-    assert_eq!(problems.len(), 10);
-    assert!(problems[9].1.contains("2048 to 4096 bits"), "{problems:?}");
-    // The place of the client's secret is shown for the kind that has one, and for no other.
+    // No more of them are parsed than a request may have.
+    assert_eq!(problems.len(), 9);
+    assert!(problems[7].1.contains("2048 to 4096 bits"), "{problems:?}");
+    assert_eq!(problems[8].0, "body.endpoints.8.auth.private_key_value.value");
+    assert!(problems[8].1.contains("at most 8"), "{problems:?}");
+    let endpoint = |index: usize| json!({ "name": format!("e{index}"), "description": "E", "path": "/", "auth": auth(&rsa) });
+    for (count, status) in [(7, StatusCode::OK), (8, StatusCode::UNPROCESSABLE_ENTITY)] {
+        let endpoints: Vec<Value> = (0..count).map(endpoint).collect();
+        let listed = tenant.owner.get(&tenant.path("/integrations?limit=1")).await.expect(StatusCode::OK);
+        let path = tenant.path(&format!("/integrations/{}", listed["items"][0]["id"].as_str().unwrap()));
+        let body = json!({ "auth": auth(&rsa), "endpoints": endpoints });
+        assert_eq!(tenant.owner.put(&path, body).await.status, status, "{count} and one more");
+    }
+    // Where the client's secret stands is said for the kind that has one, and for no other.
     let post = json!({ "type": "oauth2_client_credentials", "client_id": "c", "token_url": "https://login.example.com/t",
                        "client_auth_method": "client_secret_post", "client_secret_value": { "value": "a-client-secret" } });
     let body =
