@@ -51,6 +51,8 @@ pub struct Limits {
     pub name_servers: Vec<SocketAddr>,
     /// The time limit of one name look-up.
     pub lookup_time: Duration,
+    /// Name look-ups under way at once, at most. As many as there can be calls, so that no call waits for others' names.
+    pub lookups: usize,
     /// The value of [`HOP`] on every request.
     pub installation: Option<HeaderValue>,
     /// The origin (scheme, host and port) of this installation's public URL.
@@ -69,6 +71,7 @@ impl Default for Limits {
             extra_roots: Vec::new(),
             name_servers: Vec::new(),
             lookup_time: Duration::from_secs(5),
+            lookups: 2048,
             installation: None,
             own_origin: None,
         }
@@ -167,7 +170,7 @@ impl Outbound {
     /// # Errors
     /// The extra certificates are not PEM.
     pub fn new(limits: Limits) -> Result<Self, Failure> {
-        let resolver = Resolver::new(limits.name_servers.clone(), limits.lookup_time)
+        let resolver = Resolver::new(limits.name_servers.clone(), limits.lookup_time, limits.lookups)
             .map_err(|_| Failure::misconfigured("the name servers cannot be used"))?;
         let lookup: Arc<dyn Lookup> = Arc::new(resolver);
         Self::looking_up(limits, &lookup)

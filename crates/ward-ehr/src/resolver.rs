@@ -26,15 +26,16 @@ const LONGEST_KEPT: Duration = Duration::from_mins(5);
 const ABSENCE_KEPT: Duration = Duration::from_secs(10);
 /// The time limit of one name server before another is asked.
 const SERVER_TIME: Duration = Duration::from_secs(2);
-/// The maximum number of concurrent questions on one connection to a name server. Its callers have lower
-/// limits.
-const QUESTIONS_AT_ONCE: usize = 4096;
+/// Questions of one look-up under way at once: for addresses of both kinds.
+const QUESTIONS_OF_A_LOOKUP: usize = 2;
 
 /// Resolves names at the system's name servers, or at others, within Ward's own tasks. Answers are cached.
 pub struct Resolver {
     /// The name servers; empty for the system's.
     servers: Vec<SocketAddr>,
-    /// The time limit of one look-up, including every server and retry.
+    /// Questions under way at once on one connection to a name server.
+    questions: usize,
+    /// Longest time of one look-up, every server and retry included.
     time: Duration,
     state: Mutex<CacheState>,
 }
@@ -47,11 +48,13 @@ struct CacheState {
 }
 
 impl Resolver {
-    /// A resolver with these name servers, or the system's if the list is empty. The hosts file has
-    /// precedence.
-    pub fn new(servers: Vec<SocketAddr>, time: Duration) -> std::io::Result<Self> {
-        let state = CacheState { resolver: build(&servers)?, changed: changed(), checked: Instant::now() };
-        Ok(Self { servers, time, state: Mutex::new(state) })
+    /// A resolver that asks these name servers, or the system's where there are none. The hosts file decides first.
+    /// `lookups` is how many names are looked up at once; more of them at once are an error.
+    pub fn new(servers: Vec<SocketAddr>, time: Duration, lookups: usize) -> std::io::Result<Self> {
+        let questions = lookups.saturating_mul(QUESTIONS_OF_A_LOOKUP);
+        let resolver = build(&servers, questions)?;
+        let state = CacheState { resolver, changed: changed(), checked: Instant::now() };
+        Ok(Self { servers, questions, time, state: Mutex::new(state) })
     }
 
     /// The current resolver. When the system's files have changed, a new one with an empty cache replaces it.
@@ -61,7 +64,7 @@ impl Resolver {
             state.checked = Instant::now();
             let changed = changed();
             if changed != state.changed {
-                match build(&self.servers) {
+                match build(&self.servers, self.questions) {
                     Ok(resolver) => (state.resolver, state.changed) = (resolver, changed),
                     Err(error) => {
                         tracing::warn!(%error, "cannot read the system's resolver files; the previous settings stay in use");
@@ -77,7 +80,7 @@ fn changed() -> [Option<SystemTime>; 2] {
     SYSTEM_FILES.map(|file| Path::new(file).metadata().and_then(|metadata| metadata.modified()).ok())
 }
 
-fn build(servers: &[SocketAddr]) -> std::io::Result<TokioResolver> {
+fn build(servers: &[SocketAddr], questions: usize) -> std::io::Result<TokioResolver> {
     let system = || match TokioResolver::builder_tokio() {
         Ok(builder) => builder,
         Err(error) => {
@@ -93,7 +96,7 @@ fn build(servers: &[SocketAddr]) -> std::io::Result<TokioResolver> {
     options.cache_size = CACHE_SIZE;
     options.positive_max_ttl = Some(LONGEST_KEPT);
     options.negative_max_ttl = Some(ABSENCE_KEPT);
-    options.max_active_requests = QUESTIONS_AT_ONCE;
+    options.max_active_requests = questions;
     builder.build().map_err(std::io::Error::other)
 }
 

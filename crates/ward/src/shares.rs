@@ -2,7 +2,8 @@
 //!
 //! A [`Shares`] has a total number of units. One holder, a workspace or an address, may have only some of
 //! them at once. Requests of one holder are served in order of arrival, and holders in turn (round robin).
-//! A holder that has used up its own share delays no other holder.
+//! A holder that has no unit comes before those that have some. A holder that has used up its own share
+//! delays no other holder.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -41,6 +42,11 @@ pub struct Limits {
     pub total: u32,
     /// Units in use at once by one holder. Never more than `total`.
     pub each: u32,
+    /// The first units of each holder, which it has as long as any are free.
+    pub first: u32,
+    /// Units that holders may have beyond their first ones, over all holders. The rest of `total` is room for holders that
+    /// come later, however busy some are.
+    pub beyond: u32,
     /// Requests of one holder that may wait for units.
     pub waiting_each: usize,
 }
@@ -71,6 +77,8 @@ struct Pool {
 #[derive(Default)]
 struct Queues {
     used: u32,
+    /// Units in use beyond the first ones of their holders.
+    beyond: u32,
     holders: HashMap<Holder, Use>,
     /// The waiting holders, in the order of their turns.
     turns: VecDeque<Holder>,
@@ -83,8 +91,16 @@ struct Use {
 }
 
 struct Waiter {
-    units: u32,
+    wanted: Wanted,
     granted: oneshot::Sender<Share>,
+}
+
+/// The units that a request asks for.
+#[derive(Clone, Copy)]
+struct Wanted {
+    units: u32,
+    /// The most that its holder may have at once.
+    each: u32,
 }
 
 /// Units of a pool that are in use. Dropping it returns them.
@@ -121,17 +137,31 @@ impl Shares {
         self.pool.state.lock().used
     }
 
+    /// Units in use now by one holder.
+    pub fn used_by(&self, holder: Holder) -> u32 {
+        self.pool.state.lock().used_by(holder)
+    }
+
     /// Takes units for a holder, and waits for its turn. A request for more units than one holder may have
     /// takes that maximum.
     ///
     /// # Errors
     /// [`Full`] at once if too many requests of this holder are waiting.
     pub async fn take(&self, holder: Holder, units: u32) -> Result<Share, Full> {
-        let units = units.clamp(1, self.pool.limits.each);
+        self.take_of(holder, units, self.pool.limits.each).await
+    }
+
+    /// The same for a holder that may have `each` units at once, whatever the others may have.
+    ///
+    /// # Errors
+    /// [`Full`] at once when as many requests of this holder wait as may.
+    pub async fn take_of(&self, holder: Holder, units: u32, each: u32) -> Result<Share, Full> {
+        let each = each.clamp(1, self.pool.limits.total);
+        let wanted = Wanted { units: units.clamp(1, each), each };
         let granted = {
             let mut state = self.pool.state.lock();
-            if state.turns.is_empty() && self.pool.fits(&state, holder, units) {
-                return Ok(self.pool.grant(&mut state, holder, units));
+            if state.turns.is_empty() && self.pool.fits(&state, holder, wanted) {
+                return Ok(self.pool.grant(&mut state, holder, wanted.units));
             }
             let waiting = &mut state.holders.entry(holder).or_default().waiting;
             if waiting.len() >= self.pool.limits.waiting_each {
@@ -140,7 +170,7 @@ impl Shares {
                 return Err(self.full());
             }
             let (sender, granted) = oneshot::channel();
-            waiting.push_back(Waiter { units, granted: sender });
+            waiting.push_back(Waiter { wanted, granted: sender });
             if waiting.len() == 1 {
                 state.turns.push_back(holder);
             }
@@ -160,12 +190,13 @@ impl Shares {
     /// # Errors
     /// [`Full`] if the units are in use, or earlier requests wait for them.
     pub fn try_take(&self, holder: Holder, units: u32) -> Result<Share, Full> {
-        let units = units.clamp(1, self.pool.limits.each);
+        let each = self.pool.limits.each;
+        let wanted = Wanted { units: units.clamp(1, each), each };
         let mut state = self.pool.state.lock();
         if state.holders.get(&holder).is_none_or(|own| own.waiting.is_empty())
-            && self.pool.fits(&state, holder, units)
+            && self.pool.fits(&state, holder, wanted)
         {
-            return Ok(self.pool.grant(&mut state, holder, units));
+            return Ok(self.pool.grant(&mut state, holder, wanted.units));
         }
         self.pool.refused.increment(1);
         Err(self.full())
@@ -177,23 +208,34 @@ impl Shares {
 }
 
 impl Pool {
-    fn fits(&self, state: &Queues, holder: Holder, units: u32) -> bool {
-        state.used + units <= self.limits.total && self.within_share(state, holder, units)
+    fn fits(&self, state: &Queues, holder: Holder, wanted: Wanted) -> bool {
+        state.used + wanted.units <= self.limits.total && self.within_share(state, holder, wanted)
     }
 
-    fn within_share(&self, state: &Queues, holder: Holder, units: u32) -> bool {
-        state.holders.get(&holder).map_or(0, |own| own.used) + units <= self.limits.each
+    fn within_share(&self, state: &Queues, holder: Holder, wanted: Wanted) -> bool {
+        let (had, has) = (state.used_by(holder), state.used_by(holder) + wanted.units);
+        let more = self.beyond(has) - self.beyond(had);
+        has <= wanted.each && (more == 0 || state.beyond + more <= self.limits.beyond)
+    }
+
+    /// How many of a holder's units are beyond its first ones.
+    fn beyond(&self, units: u32) -> u32 {
+        units.saturating_sub(self.limits.first)
     }
 
     fn grant(self: &Arc<Self>, state: &mut Queues, holder: Holder, units: u32) -> Share {
+        let had = state.used_by(holder);
         state.used += units;
+        state.beyond += self.beyond(had + units) - self.beyond(had);
         state.holders.entry(holder).or_default().used += units;
         self.used.set(f64::from(state.used));
         Share { pool: Some(self.clone()), holder, units }
     }
 
     fn give_back(&self, state: &mut Queues, holder: Holder, units: u32) {
+        let had = state.used_by(holder);
         state.used -= units;
+        state.beyond -= self.beyond(had) - self.beyond(had - units);
         if let Some(own) = state.holders.get_mut(&holder) {
             own.used -= units;
         }
@@ -203,49 +245,64 @@ impl Pool {
 
     /// Grants free units, one request of each waiting holder per turn.
     fn serve(self: &Arc<Self>, state: &mut Queues) {
-        let mut passed_over = 0;
-        while passed_over < state.turns.len() {
-            let Some(holder) = state.turns.pop_front() else { return };
-            let Some(units) = state.first_waiting(holder) else { continue };
-            if !self.within_share(state, holder, units) {
-                state.turns.push_back(holder);
-                passed_over += 1;
-                continue;
-            }
-            if state.used + units > self.limits.total {
+        while let Some((turn, wanted)) = self.next_turn(state) {
+            if state.used + wanted.units > self.limits.total {
                 // A large request keeps its turn, because small ones of other holders could otherwise delay
                 // it for ever.
-                state.turns.push_front(holder);
                 return;
             }
+            let Some(holder) = state.turns.remove(turn) else { return };
             let waiter = state.holders.get_mut(&holder).and_then(|own| own.waiting.pop_front());
             if let Some(waiter) = waiter {
-                let share = self.grant(state, holder, units);
+                let share = self.grant(state, holder, wanted.units);
                 // The request was cancelled in the meantime; `Share::drop` would lock the state a second
                 // time.
                 if let Err(mut share) = waiter.granted.send(share) {
                     share.pool = None;
-                    self.give_back(state, holder, units);
+                    self.give_back(state, holder, wanted.units);
                 }
             }
             if state.first_waiting(holder).is_some() {
                 state.turns.push_back(holder);
             }
-            passed_over = 0;
         }
+    }
+
+    /// The turn of the next holder: the first that has nothing, else the first one. A holder whose share is used up is passed
+    /// over.
+    fn next_turn(&self, state: &mut Queues) -> Option<(usize, Wanted)> {
+        let (mut turn, mut found) = (0, None);
+        while let Some(holder) = state.turns.get(turn).copied() {
+            let Some(wanted) = state.first_waiting(holder) else {
+                state.turns.remove(turn);
+                continue;
+            };
+            if self.within_share(state, holder, wanted) {
+                if state.used_by(holder) == 0 {
+                    return Some((turn, wanted));
+                }
+                found = found.or(Some((turn, wanted)));
+            }
+            turn += 1;
+        }
+        found
     }
 }
 
 impl Queues {
-    /// The units of the holder's first live request. Cancelled requests are dropped.
-    fn first_waiting(&mut self, holder: Holder) -> Option<u32> {
+    fn used_by(&self, holder: Holder) -> u32 {
+        self.holders.get(&holder).map_or(0, |own| own.used)
+    }
+
+    /// The units that the holder's first live request waits for. Requests that were given up are dropped.
+    fn first_waiting(&mut self, holder: Holder) -> Option<Wanted> {
         let waiting = &mut self.holders.get_mut(&holder)?.waiting;
         while waiting.front().is_some_and(|first| first.granted.is_closed()) {
             waiting.pop_front();
         }
-        let units = waiting.front().map(|first| first.units);
+        let wanted = waiting.front().map(|first| first.wanted);
         self.forget_if_idle(holder);
-        units
+        wanted
     }
 
     fn forget_if_idle(&mut self, holder: Holder) {
@@ -303,7 +360,7 @@ mod tests {
     const THIRD: Holder = Holder::Address(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 3)));
 
     fn pool(total: u32, each: u32) -> Shares {
-        Shares::new("test", Limits { total, each, waiting_each: 3 })
+        Shares::new("test", Limits { total, each, first: each, beyond: total, waiting_each: 3 })
     }
 
     fn waiting(pool: &Shares, holder: Holder, units: u32) -> BoxFuture<'static, Share> {
@@ -353,6 +410,49 @@ mod tests {
         let _queue = [waiting(&pool, ONE, 1), waiting(&pool, ONE, 1), waiting(&pool, ONE, 1)];
         assert_eq!(pool.take(ONE, 1).now_or_never().unwrap().err(), Some(Full { pool: "test" }));
         drop(waiting(&pool, OTHER, 1));
+    }
+
+    fn address(number: u8) -> Holder {
+        Holder::Address(IpAddr::from([198, 51, 100, number]))
+    }
+
+    #[test]
+    fn busy_holders_leave_room_for_those_that_come_later() {
+        let pool = Shares::new("test", Limits { total: 64, each: 16, first: 2, beyond: 32, waiting_each: 3 });
+        let take_all =
+            |holder| -> Vec<Share> { (0..64).map_while(|_| pool.try_take(holder, 1).ok()).collect() };
+        let mut held = vec![take_all(ONE)];
+        assert_eq!(held[0].len(), 16, "one alone has its whole share");
+        for number in 0..14 {
+            held.push(take_all(address(number)));
+            assert!(held.last().is_some_and(|held| held.len() >= 2), "{number}");
+            assert!(pool.take(OTHER, 1).now_or_never().is_some(), "beside {number} busy ones");
+        }
+        assert_eq!(pool.pool.state.lock().beyond, 32);
+        drop(held);
+        assert_eq!((pool.used(), pool.pool.state.lock().beyond), (0, 0));
+    }
+
+    #[test]
+    fn whoever_has_nothing_comes_first() {
+        let pool = Shares::new("test", Limits { total: 2, each: 2, first: 2, beyond: 2, waiting_each: 3 });
+        let held = pool.try_take(ONE, 1).unwrap();
+        let other = pool.try_take(OTHER, 1).unwrap();
+        let mut more = waiting(&pool, ONE, 1);
+        let mut first = waiting(&pool, THIRD, 1);
+        drop(other);
+        assert!(ready(&mut more).is_none());
+        drop(ready(&mut first).expect("the place that came free"));
+        assert!(ready(&mut more).is_some());
+        drop(held);
+    }
+
+    #[test]
+    fn a_holder_may_have_a_larger_share_than_the_others() {
+        let pool = Shares::new("test", Limits { total: 8, each: 2, first: 2, beyond: 8, waiting_each: 0 });
+        let held: Vec<Share> =
+            (0..9).filter_map(|_| pool.take_of(ONE, 1, 5).now_or_never().and_then(Result::ok)).collect();
+        assert_eq!((held.len(), pool.used_by(ONE)), (5, 5));
     }
 
     #[test]

@@ -308,5 +308,14 @@ async fn blocking<T: Send + 'static>(
 /// The engine's long readers, half of which one workspace may use.
 fn long_reads(db: &Db) -> Shares {
     let total = u32::try_from(db.long_readers()).unwrap_or(u32::MAX);
-    Shares::new("long_reads", shares::Limits { total, each: total / 2, waiting_each: LONG_READS_WAITING })
+    Shares::new(
+        "long_reads",
+        shares::Limits {
+            total,
+            each: total / 2,
+            first: total,
+            beyond: total,
+            waiting_each: LONG_READS_WAITING,
+        },
+    )
 }

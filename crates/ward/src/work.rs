@@ -20,7 +20,8 @@ impl Default for Work {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let total = u32::try_from(cores.max(2)).unwrap_or(u32::MAX);
-        let limits = Limits { total, each: total / 2, waiting_each: WAITING_EACH };
+        let limits =
+            Limits { total, each: total / 2, first: total, beyond: total, waiting_each: WAITING_EACH };
         Self { shares: Shares::new("cpu_work", limits) }
     }
 }

@@ -23,8 +23,6 @@ pub struct Outbound {
     pub lanes: usize,
     /// Concurrent endpoint tests and health checks of all workspaces, on one replica.
     pub calls: u32,
-    /// Concurrent endpoint tests and health checks of one workspace, on one replica.
-    pub calls_per_workspace: u32,
     /// Memory for answers in work, bytes, over all workspaces. One workspace may use a quarter of it.
     pub memory: usize,
     /// Name servers that replace the system's.
@@ -43,7 +41,6 @@ impl Default for Outbound {
             concurrency: 8,
             lanes: 256,
             calls: 256,
-            calls_per_workspace: 32,
             memory: 256 << 20,
             name_servers: Vec::new(),
             ca_file: None,

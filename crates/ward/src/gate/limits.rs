@@ -27,7 +27,8 @@ const NANOS: u64 = 1_000_000_000;
 /// Look-ups in progress for addresses and workspaces that have used up their failures. A waiting request
 /// costs no more than its connection, so the queue has room for every request that one address can have
 /// open.
-const LOOK_UPS: shares::Limits = shares::Limits { total: 8, each: 2, waiting_each: 65_536 };
+const LOOK_UPS: shares::Limits =
+    shares::Limits { total: 8, each: 2, first: 2, beyond: 8, waiting_each: 65_536 };
 
 /// The rates of one server. Every replica counts for itself.
 pub struct ClientRates {

@@ -40,6 +40,7 @@ pub(super) async fn usage(
         let limit = limits.of(quota);
         let used = match quota {
             Quota::RequestsPerSecond => Some(app.request_rates.used(workspace, limit)),
+            Quota::OutboundCalls => Some(app.wire.calls_of(workspace).into()),
             other => used.of(other),
         };
         QuotaUsage { name: quota.name(), used, limit }

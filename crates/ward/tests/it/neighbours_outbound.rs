@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use ward::ids::WorkspaceId;
+use ward::quotas::Quota;
 use ward::shares::Holder;
 use ward_test::{Server, Tenant, both, fresh_slug};
 
@@ -124,7 +125,7 @@ async fn a_full_share_of_calls_concerns_its_workspace_alone() {
         config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
         config.outbound.plain_http = true;
         config.outbound.calls = 6;
-        config.outbound.calls_per_workspace = 2;
+        config.quotas.set(Quota::OutboundCalls, 2);
         config.outbound.concurrency = 100;
     })
     .await;
@@ -140,17 +141,94 @@ async fn a_full_share_of_calls_concerns_its_workspace_alone() {
     while let Some(ended) = waiting.join_next().await {
         let ended = ended.unwrap();
         assert_eq!(ended.header("retry-after"), "1", "{}", ended.text);
-        assert_eq!(ended.refused(429), "share_used_up");
+        assert_eq!(ended.refused(429), "quota_exceeded");
         refused += 1;
         if refused == 78 {
             break;
         }
     }
     assert_eq!(silent.asked(), 2, "no more than its share is under way");
+    let calls = async || {
+        let usage = busy.owner.get(&busy.path("/usage")).await.expect(StatusCode::OK);
+        let line =
+            usage["quotas"].as_array().unwrap().iter().find(|it| it["name"] == "outbound_calls").cloned();
+        line.unwrap()
+    };
+    assert_eq!(calls().await, json!({ "name": "outbound_calls", "used": 2, "limit": 2 }));
     let peer = Peer::start(|_, _| Some(answer(200, "1"))).await;
     let path = endpoint(&quiet, &peer.url(), json!({})).await;
     for _ in 0..3 {
         assert_eq!(run(&quiet.owner, &path, json!({})).await["raw_response"], 1);
+    }
+}
+
+both!(the_operator_lets_a_workspace_make_more_calls_at_once);
+async fn the_operator_lets_a_workspace_make_more_calls_at_once() {
+    let server = Server::with(|config| {
+        config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
+        config.outbound.plain_http = true;
+        config.outbound.concurrency = 100;
+        config.quotas.set(Quota::OutboundCalls, 1);
+    })
+    .await;
+    let tenant = server.tenant("acme").await;
+    let silent = Peer::start(|_, _| None).await;
+    let path = endpoint(&tenant, &silent.url(), json!({})).await;
+    for limit in [3, 5] {
+        let new = vec![(Quota::OutboundCalls, Some(limit))];
+        ward::operator::workspace_limits(&server.app, "acme", new).await.unwrap();
+        let begun = silent.asked();
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let (owner, path) = (tenant.owner.clone(), path.clone());
+            calls.spawn(async move { owner.post(&path, json!({})).await });
+        }
+        let mut refused = 0;
+        while let Some(ended) = calls.join_next().await {
+            let ended = ended.unwrap().expect(StatusCode::TOO_MANY_REQUESTS);
+            assert_eq!(ended["quota"], "outbound_calls");
+            refused += 1;
+            if refused == 8 - limit {
+                break;
+            }
+        }
+        assert_eq!(i64::try_from(silent.asked() - begun).unwrap(), limit);
+        calls.shutdown().await;
+        while server.app.wire.calls_of(WorkspaceId::of_path(&tenant.id)) > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+both!(beside_many_hostile_workspaces_a_quiet_one_calls_at_once);
+async fn beside_many_hostile_workspaces_a_quiet_one_calls_at_once() {
+    let server = Server::with(|config| {
+        config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
+        config.outbound.plain_http = true;
+        config.outbound.calls = 128;
+        config.outbound.concurrency = 100;
+        config.quotas.set(Quota::OutboundCalls, 8);
+    })
+    .await;
+    let quiet = server.tenant("quiet").await;
+    let peer = Peer::start(|_, _| Some(answer(200, "1"))).await;
+    let own = endpoint(&quiet, &peer.url(), json!({})).await;
+    let silent = Peer::start(|_, _| None).await;
+    let mut waiting = tokio::task::JoinSet::new();
+    for number in 0..24 {
+        let hostile = server.tenant(&format!("hostile-{number}")).await;
+        let path = endpoint(&hostile, &silent.url(), json!({})).await;
+        for _ in 0..12 {
+            let (owner, path) = (hostile.owner.clone(), path.clone());
+            waiting.spawn(async move { owner.post(&path, json!({})).await.status });
+        }
+        // After each that comes, the quiet one is served.
+        assert_eq!(run(&quiet.owner, &own, json!({})).await["raw_response"], 1, "beside {number} others");
+    }
+    // Half of the places are for first calls, and each of the hostile workspaces has its two of those.
+    assert!((48..128).contains(&silent.asked()), "{}", silent.asked());
+    for _ in 0..5 {
+        assert_eq!(run(&quiet.owner, &own, json!({})).await["raw_response"], 1);
     }
 }
 

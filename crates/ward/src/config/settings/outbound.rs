@@ -6,6 +6,7 @@ use crate::config::FormerKey;
 use crate::config::setting::{HIDDEN, HOUR, Setting, TENTH, key_bytes, path};
 use crate::config::value::{choice, duration, networks, number, show_duration, show_list, show_size, size};
 use crate::text::pasted;
+use crate::quotas::Quota;
 
 pub(super) const FORMER_MASTER_KEYS: Setting = Setting {
     key: "former_master_keys",
@@ -145,10 +146,10 @@ pub(super) const CALLS_PER_WORKSPACE: Setting = Setting {
            beyond them the workspace gets 429.",
     secret: false,
     apply: |draft, text| {
-        draft.config.outbound.calls_per_workspace = number(text, 1..=100_000)?;
+        draft.config.quotas.set(Quota::OutboundCalls, number(text, 1..=100_000)?);
         Ok(())
     },
-    show: |config| config.outbound.calls_per_workspace.to_string(),
+    show: |config| config.quotas.of(Quota::OutboundCalls).to_string(),
 };
 
 pub(super) const MEMORY: Setting = Setting {

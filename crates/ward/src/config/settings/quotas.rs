@@ -38,7 +38,7 @@ pub(super) const INTEGRATIONS: Setting =
 pub(super) const STORED_BYTES: Setting = quota!(
     "quota_stored_bytes",
     Quota::StoredBytes,
-    "Bytes that one workspace may store: names of keys, integrations, details of calls, and answers kept for replays."
+    "Bytes that one workspace may store: audit events, details of calls, integrations, exports, and answers kept for replays."
 );
 pub(super) const CALLS_PER_DAY: Setting = quota!(
     "quota_calls_per_day",

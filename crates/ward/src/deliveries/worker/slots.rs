@@ -53,7 +53,8 @@ impl Slots {
     pub fn new(lanes: usize) -> Self {
         let total = u32::try_from(lanes.max(1)).unwrap_or(u32::MAX);
         let shares = |name, units: u32| {
-            Shares::new(name, Limits { total: units.max(1), each: (total / 16).max(1), waiting_each: 0 })
+            let (total, each) = (units.max(1), (total / 16).max(1));
+            Shares::new(name, Limits { total, each, first: each, beyond: total, waiting_each: 0 })
         };
         Self {
             all: shares("delivery_lanes", total),

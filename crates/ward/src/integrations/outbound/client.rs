@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use sha2::{Digest, Sha256};
+use ward_db::Timestamp;
 use ward_ehr::{Limits, Tokens};
 
 use super::credentials::Keys;
 use crate::config::{Config, ConfigError};
 use crate::error::ApiError;
+use crate::ids::WorkspaceId;
+use crate::quotas::{self, Quota};
 use crate::shares::{self as pool, Holder, Share, Shares};
 use crate::vault::Vault;
+use crate::workspaces::Workspace;
 
 /// Time limit of one integration's health check.
 pub(super) const CHECK_TIME: Duration = Duration::from_secs(5);
@@ -21,6 +25,8 @@ const WAITING_CALLS: usize = 64;
 /// How long a call waits for a share: less than `request_time` leaves beside the call itself.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 const KIB: usize = 1024;
+/// Deliveries of one lane under way at once.
+const CONNECTIONS_OF_A_LANE: usize = 4;
 /// Time for a request's own work beside a call.
 const OWN_TIME: Duration = Duration::from_secs(1);
 
@@ -32,6 +38,8 @@ pub struct Wire {
     /// The values of [`ward_ehr::HOP`] for this installation, that of the current key first.
     hops: Vec<HeaderValue>,
     calls: Shares,
+    /// Calls of one workspace at once, unless the operator says otherwise for it.
+    usual_calls: i64,
     trees: Shares,
 }
 
@@ -68,23 +76,34 @@ impl Wire {
             extra_roots,
             name_servers: settings.name_servers.clone(),
             lookup_time: CHECK_TIME.min(settings.time),
+            lookups: lookups(settings),
             installation: hops.first().cloned(),
             own_origin: config.public_url.clone(),
         };
         let outbound = ward_ehr::Outbound::new(limits).map_err(|failure| wrong(failure.message))?;
+        let usual_calls = config.quotas.of(Quota::OutboundCalls);
         let calls = pool::Limits {
             total: settings.calls,
-            each: settings.calls_per_workspace,
+            each: units(usual_calls),
+            first: 2,
+            beyond: settings.calls / 2,
             waiting_each: WAITING_CALLS,
         };
         let kib = u32::try_from(settings.memory / KIB).unwrap_or(u32::MAX);
-        let trees = pool::Limits { total: kib, each: kib / 4, waiting_each: WAITING_CALLS };
+        let trees = pool::Limits {
+            total: kib,
+            each: kib / 4,
+            first: kib / 64,
+            beyond: kib / 4 * 3,
+            waiting_each: WAITING_CALLS,
+        };
         Ok(Self {
             outbound,
             tokens: Tokens::default(),
             keys: Arc::new(Keys::new(vault.clone())),
             hops,
             calls: Shares::new("outbound_calls", calls),
+            usual_calls,
             trees: Shares::new("outbound_answers", trees),
         })
     }
@@ -92,9 +111,24 @@ impl Wire {
     /// Takes the share of one call of this workspace. Dropping the share frees it.
     ///
     /// # Errors
-    /// 429 if none becomes free soon.
-    pub(in crate::integrations) async fn place(&self, holder: Holder) -> Result<Share, ApiError> {
-        soon(self.calls.take(holder, 1)).await
+    /// 429 if none becomes free soon. The error names the quota if the workspace has all calls that it may have.
+    pub(in crate::integrations) async fn place(
+        &self,
+        of: &Workspace,
+        now: Timestamp,
+    ) -> Result<Share, ApiError> {
+        let holder = Holder::Workspace(of.id);
+        let each = units(of.limits.of(Quota::OutboundCalls).unwrap_or(self.usual_calls));
+        let taken = soon(self.calls.take_of(holder, 1, each)).await;
+        taken.map_err(|used_up| {
+            let own = self.calls.used_by(holder) >= each;
+            if own { quotas::exceeded(Quota::OutboundCalls, now) } else { used_up }
+        })
+    }
+
+    /// Calls of a workspace under way.
+    pub fn calls_of(&self, workspace: WorkspaceId) -> u32 {
+        self.calls.used_by(Holder::Workspace(workspace))
     }
 
     /// Takes a share of the memory for parsed answers of this workspace.
@@ -124,6 +158,18 @@ impl Wire {
     pub fn is_own(&self, headers: &HeaderMap) -> bool {
         headers.get_all(ward_ehr::HOP).iter().any(|given| self.hops.contains(given))
     }
+}
+
+/// The limit on concurrent name look-ups: one for each call and each connection of a delivery. Each of those has its
+/// workspace's share, so their look-ups have it too.
+fn lookups(settings: &crate::config::Outbound) -> usize {
+    let calls = usize::try_from(settings.calls).unwrap_or(usize::MAX);
+    calls.saturating_add(settings.lanes.saturating_mul(CONNECTIONS_OF_A_LANE))
+}
+
+/// A limit as units of a pool. A limit of 0 becomes 1, because a call would otherwise wait for ever.
+fn units(limit: i64) -> u32 {
+    u32::try_from(limit.max(1)).unwrap_or(u32::MAX)
 }
 
 /// Waits a few seconds for a share of a pool.

@@ -17,9 +17,8 @@ use crate::error::ApiError;
 use crate::gate::idempotency::{Begun, Repeat};
 use crate::gate::{Entry, Held};
 use crate::http::Reply;
-use crate::ids::{IntegrationId, WorkspaceId};
+use crate::ids::IntegrationId;
 use crate::integrations::{AuthConfig, Endpoint, Integration, Protocol, actions, own_base_url, store};
-use crate::shares::Holder;
 
 /// Integrations that one health check calls at the same time.
 const CHECKED_AT_ONCE: usize = 25;
@@ -45,7 +44,7 @@ pub struct Reports {
 /// Checks every enabled integration, some at the same time, each in bounded time. Tool servers are never
 /// called and not listed.
 pub async fn check_all(app: &Arc<App>, entry: &Entry) -> Result<Reports, ApiError> {
-    let (workspace, holder) = (entry.workspace()?.id, actions::holder(entry)?);
+    let workspace = entry.workspace()?.id;
     let heads = app.read_long(workspace, "integrations.heads", move |tx| store::heads(tx, workspace)).await?;
     let enabled = |head: &store::Head| head.enabled && head.protocol != Protocol::Mcp.name();
     let ids: Vec<IntegrationId> = heads.iter().filter(|head| enabled(head)).map(|head| head.id).collect();
@@ -53,7 +52,7 @@ pub async fn check_all(app: &Arc<App>, entry: &Entry) -> Result<Reports, ApiErro
     let rounds = u32::try_from(ids.len().div_ceil(CHECKED_AT_ONCE)).unwrap_or(u32::MAX).max(1);
     let time = CHECK_TIME.min(app.wire.outbound.limits().total_time);
     let time = time.min(app.config.limits.request_time * 3 / 4 / rounds);
-    let checked = ids.into_iter().map(|id| check(app, (workspace, holder), id, time));
+    let checked = ids.into_iter().map(|id| check(app, entry, id, time));
     let reports: Vec<Result<Option<(Report, Timestamp)>, ApiError>> =
         stream::iter(checked).buffered(CHECKED_AT_ONCE).collect().await;
     let reports = reports.into_iter().filter_map(Result::transpose);
@@ -89,10 +88,11 @@ fn target(integration: &Integration) -> Target {
 /// The health of an integration and the time of its last change. `None` if the integration does not exist.
 async fn check(
     app: &Arc<App>,
-    (workspace, holder): (WorkspaceId, Holder),
+    entry: &Entry,
     id: IntegrationId,
     time: Duration,
 ) -> Result<Option<(Report, Timestamp)>, ApiError> {
+    let (workspace, holder) = (entry.workspace()?.id, actions::holder(entry)?);
     let stored = app.db.read("integrations.check", move |tx| stored_connection(tx, workspace, id)).await?;
     let Some(stored) = stored else { return Ok(None) };
     let keys = app.wire.keys.clone();
@@ -100,7 +100,7 @@ async fn check(
     let checked = match opened.probe {
         Err(why) => Checked::without_probe(Health::Misconfigured, why),
         Ok(probe) => {
-            let _place = app.wire.place(holder).await?;
+            let _place = app.wire.place(entry.workspace()?, entry.context.now).await?;
             probe.run(&app.wire.outbound, &app.wire.tokens, Instant::now() + time).await
         }
     };
@@ -137,15 +137,15 @@ pub async fn test_connection(
     id: IntegrationId,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
-    let (workspace, holder, at) = (entry.workspace()?.id, actions::holder(&entry)?, entry.context.now);
-    let (vault, first) = (app.vault.clone(), repeat.clone());
+    let (workspace, at) = (entry.workspace()?.id, entry.context.now);
+    let (vault, first, holding) = (app.vault.clone(), repeat.clone(), entry.clone());
     let begin = move |tx: &mut Tx<'_>| {
-        let Held { caller, .. } = entry.hold(tx)?;
+        let Held { caller, .. } = holding.hold(tx)?;
         let named = store::named(tx, workspace, id)?.ok_or(ApiError::no_integration())?;
         let begun = first.begin_apart(tx, &vault)?;
         if matches!(begun, Begun::Yours) {
             let thing = (id, named.name.as_str());
-            actions::record_connection_test(tx, &entry.context, &caller, workspace, thing)?;
+            actions::record_connection_test(tx, &holding.context, &caller, workspace, thing)?;
         }
         Ok::<_, ApiError>(begun)
     };
@@ -153,7 +153,7 @@ pub async fn test_connection(
         return Ok(reply);
     }
     let time = CHECK_TIME.min(app.wire.outbound.limits().total_time);
-    let checked = check(app, (workspace, holder), id, time).await?;
+    let checked = check(app, &entry, id, time).await?;
     let (report, configured_at) = checked.ok_or(ApiError::no_integration())?;
     let tested = Arc::new(ConnectionTestResponse {
         integration_id: id,

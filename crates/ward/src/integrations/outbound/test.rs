@@ -169,7 +169,7 @@ pub async fn run(
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let (holder, params) = (actions::holder(&entry)?, Arc::new(params));
-    let place = app.wire.place(holder).await?;
+    let place = app.wire.place(entry.workspace()?, entry.context.now).await?;
     for _ in 0..MOST_BEGUN {
         let integration = actions::read(app, &entry, id).await?;
         let (name, given) = (endpoint.clone(), params.clone());
