@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use ward::clock::Clock;
+use ward::config::Config;
 use ward::config::issuers::IssuerConfig;
 
 use crate::{Actor, Server};
@@ -299,8 +300,17 @@ impl TestIssuer {
 impl Server {
     /// A server with an issuer of its own, whose tokens it accepts.
     pub async fn with_issuer() -> (Self, TestIssuer) {
+        Self::with_issuer_and(|_| {}).await
+    }
+
+    /// The same with further settings of the test's choice.
+    pub async fn with_issuer_and(choose: impl FnOnce(&mut Config)) -> (Self, TestIssuer) {
         let mut issuer = TestIssuer::start().await;
-        let server = Self::with(|config| config.issuers = vec![issuer.config()]).await;
+        let server = Self::with(|config| {
+            config.issuers = vec![issuer.config()];
+            choose(config);
+        });
+        let server = server.await;
         issuer.follow(&server.clock);
         (server, issuer)
     }

@@ -11,6 +11,7 @@ use ward_db::Timestamp;
 use ward_server::Peer;
 
 use crate::address::{bucket, client_address};
+use crate::quotas::Limits;
 use crate::shares::Holder;
 
 /// Identifies a request in its answer, its log lines and its audit events.
@@ -29,6 +30,9 @@ pub struct Context {
     pub user_agent: Option<String>,
     /// The arrival of the request.
     pub now: Timestamp,
+    /// The limits of the settings on what a workspace may have. `None`: an act of the operator or of Ward itself, which no
+    /// quota bounds.
+    pub quotas: Option<Limits>,
     /// The expiry of the caller's key, once there is a caller.
     pub(crate) key_expires: OnceLock<Timestamp>,
     /// The state of the rate that the request was charged to, if it was.
@@ -43,6 +47,7 @@ impl Context {
             address: IpAddr::from([127, 0, 0, 1]),
             user_agent: Some(concat!("ward/", env!("CARGO_PKG_VERSION")).to_owned()),
             now,
+            quotas: None,
             key_expires: OnceLock::new(),
             rate: OnceLock::new(),
         }
@@ -59,13 +64,19 @@ impl Context {
     }
 
     /// The context of a request that arrives `now`. The client's address may come from a trusted proxy.
-    pub(crate) fn of_request(parts: &Parts, trusted_proxies: &[IpNet], now: Timestamp) -> Self {
+    pub(crate) fn of_request(
+        parts: &Parts,
+        trusted_proxies: &[IpNet],
+        quotas: Limits,
+        now: Timestamp,
+    ) -> Self {
         let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
         Self {
             request_id: request_id(&parts.headers),
             address: client_address(peer, &parts.headers, trusted_proxies),
             user_agent: user_agent(&parts.headers),
             now,
+            quotas: Some(quotas),
             key_expires: OnceLock::new(),
             rate: OnceLock::new(),
         }

@@ -31,6 +31,7 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "0015_invitation_addresses",
         sql: include_str!("../../../migrations/0015_invitation_addresses.sql"),
     },
+    Migration { name: "0016_stored_events", sql: include_str!("../../../migrations/0016_stored_events.sql") },
 ];
 
 /// This binary's version, which migrations check.

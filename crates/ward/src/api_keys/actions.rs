@@ -219,7 +219,9 @@ pub async fn claim(
                     days: new.duration_days,
                 };
                 let secret = NewSecret::generate().map_err(ApiError::internal)?;
-                quotas::give_back(tx, workspace, Count { keys: 1, members: 1, ..Count::default() })?;
+                let more =
+                    Count { keys: 1, members: 1, ..Count::bytes(new.name.as_ref().map_or(0, String::len)) };
+                quotas::give_back(tx, workspace, more)?;
                 let key = minted.insert(tx, now, &secret)?;
                 let actor = Actor::new(principal, key.id);
                 audit::record(tx, event(&context, actor, "workspace.claim", &key))?;
@@ -287,10 +289,35 @@ pub async fn revoke(app: &Arc<App>, entry: Entry, key_id: KeyId) -> Result<(), A
             if caller.credential_id() == Some(key.id) || !seen.reach.covers(Reach::whole(Role::Owner)) {
                 keep_a_way_in(tx, &key, entry.context.now)?;
             }
+            if caller.principal == key.principal {
+                keep_ways_into_others(tx, &key, entry.context.now)?;
+            }
             end(tx, &entry.context, Actor::of(&caller), &key)
         })
         .await;
     noted.note_if_forbidden(app, outcome)
+}
+
+/// Refuses users who end the only key that lets them into another workspace, where no other owner has a way in (409).
+/// Other callers are judged by the key's own workspace alone, because its owners must be able to end the key.
+fn keep_ways_into_others(tx: &mut Tx<'_>, key: &ApiKey, now: Timestamp) -> Result<(), ApiError> {
+    let opens = key.kind == PrincipalKind::User && key.expires_at > now;
+    if !opens || !key.reach.covers(Reach::whole(Role::Owner)) {
+        return Ok(());
+    }
+    for other in store::opened_by_it_alone(tx, (key.principal, &key.key_id), now)? {
+        if other == key.workspace {
+            continue;
+        }
+        workspaces::guard(tx, other)?;
+        if !store::has_way_in(tx, other, (Some(key.principal), ""), now)? {
+            return Err(ApiError::conflict(
+                "last_way_in",
+                "This key is the last way into another workspace that you own. Mint another key that speaks for you as an owner first.",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses to revoke the last credential by which the workspace's owners have access (409).

@@ -19,6 +19,11 @@ use crate::error::ApiError;
 use crate::identity::Caller;
 use crate::identity::token::Verified;
 use crate::ids::{CredentialId, EventId, PrincipalId, WorkspaceId};
+use crate::quotas::{self, Change, Room};
+
+/// Bytes that an event counts for, its texts left out. They stand for its columns and index entries, and for those of the
+/// row that it is about.
+const OVERHEAD: usize = 512;
 
 /// The principal, credential or operator behind an event.
 #[derive(Clone, Debug)]
@@ -97,9 +102,31 @@ struct Record<'a> {
     metadata: &'a Value,
 }
 
+/// The room that the event of an act may use in a workspace that stores as much as its quota allows.
+///
+/// Acts that protect something, or read what is there, go on in the reserve. `None`: the act goes on without end. It ends
+/// or finishes what another act made, once, so there are no more of these than of those.
+fn room_for(action: &str) -> Option<Room> {
+    match action {
+        "workspace.create" | "workspace.claim" | "workspace.lapse" | "workspace.archive"
+        | "api_key.revoke" | "member.remove" | "member.leave" | "member.revoke_keys"
+        | "invitation.revoke" | "ownership.cancel" | "ownership.decline" | "integration.delete"
+        | "twilio.delete" | "call.finish" => None,
+        "api_key.rotate" | "member.update" | "integration.hold" | "call.read" | "call.list"
+        | "delivery.read" | "delivery.list" | "audit.download" => Some(Room::Reserve),
+        _ => Some(Room::Quota),
+    }
+}
+
 /// Records an event in the transaction of its action: both are committed, or neither.
 pub fn record(tx: &mut Tx<'_>, event: Event<'_>) -> Result<(), ApiError> {
     write(tx, event, false)
+}
+
+/// Whether the workspace has room for an event of the usual size.
+pub fn has_room(tx: &mut Tx<'_>, workspace: WorkspaceId, context: &Context) -> Result<bool, ApiError> {
+    let Some(usual) = &context.quotas else { return Ok(true) };
+    Ok(quotas::has_room(tx, workspace, usual, 2 * OVERHEAD)?)
 }
 
 /// Records that patient data was read, such as numbers, names or the content of a call. The event is
@@ -118,7 +145,8 @@ fn write(tx: &mut Tx<'_>, event: Event<'_>, phi_accessed: bool) -> Result<(), Ap
     if let Some(token) = &event.actor.token {
         metadata["token"] = json!({ "issuer": &*token.issuer.name, "subject_hash": token.subject_hash() });
     }
-    store::insert(
+    let (workspace, action, context) = (event.workspace, event.action, event.context);
+    let bytes = store::insert(
         tx,
         &Record {
             id: EventId::at(event.context.now),
@@ -136,5 +164,9 @@ fn write(tx: &mut Tx<'_>, event: Event<'_>, phi_accessed: bool) -> Result<(), Ap
             metadata: &metadata,
         },
     )?;
-    Ok(())
+    // The operator and time are past all quotas.
+    match (&context.quotas, room_for(action)) {
+        (Some(usual), Some(room)) => quotas::take_bytes(tx, workspace, usual, (bytes, room), context.now),
+        _ => Ok(quotas::give_back(tx, workspace, Change::bytes(bytes))?),
+    }
 }

@@ -17,6 +17,7 @@ use ward_db::{Db, Timestamp};
 
 use super::{Actor, Record, store};
 use crate::ids::{CredentialId, EventId, PrincipalId, WorkspaceId};
+use crate::quotas::{self, Change};
 
 /// Distinct refusals that are kept between two flushes: in total, of one workspace, and of one credential
 /// in it.
@@ -174,7 +175,16 @@ impl Refusals {
             let events = batch.to_vec();
             let written = db
                 .write("audit.refusals", move |tx| {
-                    events.iter().try_for_each(|told| store::insert(tx, &told.record(&told.metadata())))
+                    // In the order of their ids, so that two replicas that flush at once wait for each other in one order.
+                    let mut bytes = BTreeMap::<WorkspaceId, usize>::new();
+                    for told in &events {
+                        let metadata = told.metadata();
+                        let record = told.record(&metadata);
+                        *bytes.entry(record.workspace).or_default() += store::insert(tx, &record)?;
+                    }
+                    bytes
+                        .into_iter()
+                        .try_for_each(|(of, more)| quotas::give_back(tx, of, Change::bytes(more)))
                 })
                 .await;
             if let Err(error) = written {

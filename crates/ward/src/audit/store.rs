@@ -6,12 +6,13 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
 
-use super::Record;
 use super::wire::AuditEventResponse;
+use super::{OVERHEAD, Record};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::scan::{List, Stretch};
 
-pub(super) fn insert(tx: &mut Tx<'_>, event: &Record<'_>) -> Result<(), Error> {
+/// Inserts an event, and says for how many bytes it counts.
+pub(super) fn insert(tx: &mut Tx<'_>, event: &Record<'_>) -> Result<usize, Error> {
     let metadata = event.metadata.to_string();
     let address = event.address.map(|address| address.to_string());
     tx.execute_later(
@@ -35,7 +36,8 @@ pub(super) fn insert(tx: &mut Tx<'_>, event: &Record<'_>) -> Result<(), Error> {
             Value::Json(&metadata),
         ],
     )?;
-    Ok(())
+    let texts = [Some(metadata.as_str()), event.resource_name, event.user_agent];
+    Ok(OVERHEAD + texts.into_iter().flatten().map(str::len).sum::<usize>())
 }
 
 /// Conditions on events; `None` sets no condition.

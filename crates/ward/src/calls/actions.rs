@@ -65,7 +65,9 @@ pub async fn report(app: &Arc<App>, entry: Entry, sid: String, report: Report) -
             let (context, actor, workspace) = (&entry.context, Actor::of(&caller), &seen.workspace);
             let (call, was_known) =
                 record(tx, context, actor.clone(), (workspace, &usual), &sid, Reporter::Runtime, &report)?;
-            let shows_people = !was_known || seen.reach.permissions.contains(Permission::CallView);
+            let may_see = || seen.reach.permissions.contains(Permission::CallView);
+            // Where there is no room to record the reading, nothing is shown that would be one.
+            let shows_people = !was_known || (may_see() && audit::has_room(tx, workspace.id, context)?);
             if was_known && shows_people {
                 let what = json!({ "by": "report" });
                 audit::record_phi_access(tx, event(context, actor, "call.read", workspace.id, &call, what))?;

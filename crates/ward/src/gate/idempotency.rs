@@ -40,6 +40,8 @@ const SHORTEST: (usize, usize) = (16, 22);
 const LONGEST: usize = 255;
 /// The largest stored answer, in bytes.
 const LARGEST: usize = 512 * 1024;
+/// Bytes that a row counts for, its answer left out: scope, digest and index entries.
+const ROW: usize = 256;
 
 /// The replay state of one request: its key, if it has one, and the status of its answer.
 #[derive(Clone)]
@@ -155,8 +157,8 @@ impl Repeat {
             vault::hold(tx, vault)?;
             // Room for the largest answer is taken before the work, because the work cannot be undone for
             // lack of room.
-            key.count(tx, LARGEST, self.now)?;
-            key.note_bytes(tx, LARGEST)?;
+            key.count(tx, ROW + LARGEST, self.now)?;
+            key.note_bytes(tx, ROW + LARGEST)?;
             return Ok(Begun::Yours);
         }
         let first = key.first(tx)?.ok_or_else(|| ApiError::internal("a replay without its first answer"))?;
@@ -180,7 +182,8 @@ impl Repeat {
                 key.finish(tx, self.status, None, false, None)?
             };
             if let Some((workspace, _)) = key.counted {
-                let unused = Change { bytes: -Change::bytes(LARGEST - kept).bytes, ..Change::default() };
+                let unused = Change::bytes(ROW + LARGEST).bytes - Change::bytes(kept).bytes;
+                let unused = Change { bytes: -unused, ..Change::default() };
                 quotas::give_back(tx, workspace, unused)?;
             }
         }
@@ -314,7 +317,7 @@ impl RepeatKey {
     ) -> Result<usize, Error> {
         // A larger answer is not stored. Its retry is refused, like that of a deleted answer.
         let body = body.filter(|body| body.len() <= LARGEST);
-        let kept = body.map_or(0, <[u8]>::len);
+        let kept = ROW + body.map_or(0, <[u8]>::len);
         tx.execute_later(
             "UPDATE idempotency SET status = $2, body = $3, sealed = $4, former_secret = $5, bytes = $6 WHERE scope = $1",
             &[
@@ -461,14 +464,15 @@ impl Ended {
 pub fn sweep(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<usize, Error> {
     let shown_until = now.saturating_sub(SECRET_KEPT);
     let hidden = due(tx, true, shown_until, most)?;
+    let row = Change::bytes(ROW).bytes;
     let mut freed = BTreeMap::new();
     for due in &hidden {
         let changed = tx.execute(
-            "UPDATE idempotency SET body = NULL, former_secret = NULL, sealed = false, bytes = 0 \
+            "UPDATE idempotency SET body = NULL, former_secret = NULL, sealed = false, bytes = $3 \
              WHERE scope = $1 AND CASE WHEN sealed AND created_at <= $2 THEN 1 ELSE 0 END = 1",
-            &[due.scope.as_str().into(), shown_until.into()],
+            &[due.scope.as_str().into(), shown_until.into(), row.into()],
         )?;
-        due.note(&mut freed, changed);
+        due.note(&mut freed, changed, row);
     }
     let kept_until = now.saturating_sub(KEPT);
     let old = due(tx, false, kept_until, most)?;
@@ -477,7 +481,7 @@ pub fn sweep(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<usize, Error>
             "DELETE FROM idempotency WHERE scope = $1 AND CASE WHEN created_at <= $2 THEN 1 ELSE 0 END = 1",
             &[due.scope.as_str().into(), kept_until.into()],
         )?;
-        due.note(&mut freed, deleted);
+        due.note(&mut freed, deleted, 0);
     }
     for (workspace, bytes) in freed {
         quotas::give_back(tx, workspace, Change { bytes: -bytes, ..Change::default() })?;
@@ -493,10 +497,10 @@ struct Due {
 }
 
 impl Due {
-    /// Adds the bytes that the workspace gets back, if this transaction changed the row.
-    fn note(&self, freed: &mut BTreeMap<WorkspaceId, i64>, changed: u64) {
+    /// Notes what the workspace gets back, if this transaction changed the row and `left` of it stays.
+    fn note(&self, freed: &mut BTreeMap<WorkspaceId, i64>, changed: u64, left: i64) {
         if let (Some(workspace), 1) = (self.workspace, changed) {
-            *freed.entry(workspace).or_default() += self.bytes;
+            *freed.entry(workspace).or_default() += self.bytes - left;
         }
     }
 }

@@ -33,7 +33,8 @@ pub enum Quota {
     Integrations,
     /// Webhooks; none can be created yet.
     Webhooks,
-    /// Bytes of texts, configurations, call details and answers kept for replays.
+    /// Bytes of everything that the workspace's acts leave: audit events with the rows that they are about, call details,
+    /// configurations, texts, exports, and answers kept for replays.
     StoredBytes,
     /// Calls whose first report came on the current day (UTC).
     CallsPerDay,
@@ -90,7 +91,7 @@ impl Quota {
             OpenInvitations => 1_000,
             Integrations => 100,
             Webhooks => 20,
-            StoredBytes => 1 << 30,
+            StoredBytes => 16 << 30,
             CallsPerDay => 1_000_000,
             RequestsPerSecond => 5_000,
             OutboundCalls => 32,
@@ -125,7 +126,7 @@ impl Quota {
                 "This workspace has as many webhooks as its quota `webhooks` allows. Delete some, or ask the operator for more."
             }
             StoredBytes => {
-                "This workspace stores as much as its quota `stored_bytes` allows. Answers kept for replays are deleted within a day. Delete something, or ask the operator for more."
+                "This workspace stores as much as its quota `stored_bytes` allows. Delete integrations, wait until answers kept for replays go, or ask the operator for more."
             }
             CallsPerDay => {
                 "This workspace has had as many calls today as its quota `calls_per_day` allows. The next day begins at midnight in UTC."
@@ -290,6 +291,48 @@ pub fn take(
         }
     }
     Ok(())
+}
+
+/// Which room for bytes an act may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// The act may use the quota and no more.
+    Quota,
+    /// The act may use an eighth of the quota more, because a full workspace still needs such acts.
+    Reserve,
+}
+
+impl Room {
+    fn limit(self, limits: Overrides, usual: &Limits) -> i64 {
+        let limit = limits.over(usual).of(StoredBytes);
+        match self {
+            Self::Quota => limit,
+            Self::Reserve => limit.saturating_add(limit / 8),
+        }
+    }
+}
+
+/// Counts so many more bytes, and refuses them where there is no room.
+pub fn take_bytes(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    usual: &Limits,
+    (bytes, room): (usize, Room),
+    now: Timestamp,
+) -> Result<(), ApiError> {
+    let (used, limits) = store::add_bytes(tx, workspace, Change::bytes(bytes).bytes)?;
+    if used > room.limit(limits, usual) { Err(exceeded(StoredBytes, now)) } else { Ok(()) }
+}
+
+/// Whether a workspace whose guard row is held has so much room, its reserve included.
+pub fn has_room(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    usual: &Limits,
+    bytes: usize,
+) -> Result<bool, Error> {
+    let (used, limits) = store::add_bytes(tx, workspace, 0)?;
+    Ok(used.saturating_add(Change::bytes(bytes).bytes) <= Room::Reserve.limit(limits, usual))
 }
 
 /// The refusal of a request that exceeds a quota: 429 for quotas that recover with time, otherwise 409.

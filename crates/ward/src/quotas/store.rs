@@ -11,7 +11,8 @@ pub(super) fn change(tx: &mut Tx<'_>, workspace: WorkspaceId, by: Change, day: i
         "UPDATE workspaces SET used_keys = used_keys + $2, used_members = used_members + $3, \
                 used_invitations = used_invitations + $4, used_integrations = used_integrations + $5, \
                 used_bytes = CASE WHEN used_bytes + $6 > 0 THEN used_bytes + $6 ELSE 0 END, \
-                used_calls = CASE WHEN calls_day = $8 THEN used_calls + $7 ELSE $7 END, calls_day = $8 \
+                used_calls = CASE WHEN CAST($7 AS bigint) = 0 OR calls_day = $8 THEN used_calls + $7 ELSE $7 END, \
+                calls_day = CASE WHEN CAST($7 AS bigint) = 0 THEN calls_day ELSE $8 END \
          WHERE id = $1 RETURNING used_keys, used_members, used_invitations, used_integrations, used_bytes, used_calls, \
                 limits",
         &[
@@ -25,6 +26,19 @@ pub(super) fn change(tx: &mut Tx<'_>, workspace: WorkspaceId, by: Change, day: i
             day.into(),
         ],
         used,
+    )
+}
+
+/// Counts so many more bytes, and says how many there are then and which limits the operator set.
+pub(super) fn add_bytes(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    more: i64,
+) -> Result<(i64, Overrides), Error> {
+    tx.one(
+        "UPDATE workspaces SET used_bytes = used_bytes + $2 WHERE id = $1 RETURNING used_bytes, limits",
+        &[workspace.into(), more.into()],
+        |row| Ok((row.get(0)?, Overrides::column(row, 1)?)),
     )
 }
 

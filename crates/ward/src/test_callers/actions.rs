@@ -15,6 +15,7 @@ use crate::error::ApiError;
 use crate::gate::{Entry, Held};
 use crate::ids::CredentialId;
 use crate::phone;
+use crate::quotas::{self, Change};
 use crate::workspaces;
 
 /// `TestCallerNumbersRequest`, validated.
@@ -48,6 +49,7 @@ pub async fn set_numbers(
                 }
                 store::set_numbers(tx, id, &numbers)?;
                 store::keep_numbers(tx, id, version, &numbers, entry.context.now)?;
+                quotas::give_back(tx, id, Change::bytes(numbers.iter().map(String::len).sum()))?;
                 let what =
                     json!({ "changes": { "numbers": { "from": former, "to": numbers } }, "list_version": version });
                 audit::record(

@@ -301,12 +301,15 @@ pub async fn update(
             let Held { caller, seen } = entry.hold(tx)?;
             let mut workspace = seen.workspace;
             fixed.allows(&change, &workspace)?;
+            let former = Count::bytes(workspace.name.len()).bytes;
             let changes = change.apply(&mut workspace);
             if changes.is_empty() {
                 return Ok(workspace);
             }
             touch(&mut workspace, entry.context.now);
             store::update(tx, &workspace)?;
+            let bytes = Count::bytes(workspace.name.len()).bytes - former;
+            quotas::give_back(tx, workspace.id, Count { bytes, ..Count::default() })?;
             let what = json!({ "changes": changes });
             audit::record(
                 tx,

@@ -8,7 +8,7 @@ use super::{Workspace, WorkspaceState};
 use crate::access::Role;
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::{Page, counted};
-use crate::quotas::Overrides;
+use crate::quotas::{self, Overrides};
 
 /// Rows that share the count of unclaimed workspaces, as many as the migration created.
 const SLOTS: u32 = 16;
@@ -162,8 +162,8 @@ pub fn take_slug(tx: &mut Tx<'_>, slug: &str, id: WorkspaceId) -> Result<bool, E
 pub fn insert(tx: &mut Tx<'_>, new: &Workspace, state: WorkspaceState) -> Result<(), Error> {
     tx.execute_later(
         "INSERT INTO workspaces (id, slug, name, environment, region, backend_org_id, connector_type, state, \
-                provisioned_at, last_position, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11)",
+                provisioned_at, last_position, created_at, updated_at, used_bytes) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, $12)",
         &[
             new.id.into(),
             new.slug.as_str().into(),
@@ -176,6 +176,7 @@ pub fn insert(tx: &mut Tx<'_>, new: &Workspace, state: WorkspaceState) -> Result
             new.provisioned_at.into(),
             new.created_at.into(),
             new.updated_at.into(),
+            quotas::Change::bytes(new.name.len()).bytes.into(),
         ],
     )?;
     Ok(())

@@ -137,8 +137,8 @@ pub fn settle(
     Ok(())
 }
 
-pub fn forget(tx: &mut Tx<'_>, workspace: WorkspaceId, id: ExportId) -> Result<(), Error> {
-    let sql = "DELETE FROM audit_exports WHERE workspace_id = $1 AND id = $2";
-    tx.execute(sql, &[workspace.into(), id.into()])?;
-    Ok(())
+/// Forgets an export. Returns the size of its file, if it was still known.
+pub fn forget(tx: &mut Tx<'_>, workspace: WorkspaceId, id: ExportId) -> Result<Option<i64>, Error> {
+    let sql = "DELETE FROM audit_exports WHERE workspace_id = $1 AND id = $2 RETURNING bytes";
+    tx.optional(sql, &[workspace.into(), id.into()], |row| row.get(0))
 }

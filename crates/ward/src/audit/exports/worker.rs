@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use uuid::Uuid;
+use ward_db::Tx;
 
 use super::super::store::Events;
 use super::objects::{ExportStore, Upload};
@@ -17,6 +18,7 @@ use super::{Export, ExportState, KEPT, store};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::ids::{ExportId, WorkspaceId};
+use crate::quotas::{self, Change};
 use crate::shares::{Holder, Limits, Share, Shares};
 
 /// How often a replica looks for exports that other replicas left.
@@ -247,6 +249,7 @@ async fn settle(
         .write("audit.settle_export", move |tx| {
             if store::leave(tx, workspace, lease)? {
                 store::settle(tx, (workspace, id), state, size, now)?;
+                quotas::give_back(tx, workspace, Change { bytes: size.1, ..Change::default() })?;
             }
             Ok::<_, ApiError>(())
         })
@@ -260,7 +263,11 @@ async fn remove_old(app: &Arc<App>, place: &ExportStore, workspace: WorkspaceId)
     for export in old {
         place.remove(&export.key()).await.map_err(ApiError::internal)?;
         let id = export.id;
-        app.db.write("audit.forget_export", move |tx| store::forget(tx, workspace, id)).await?;
+        let forget = move |tx: &mut Tx<'_>| {
+            let bytes = -store::forget(tx, workspace, id)?.unwrap_or_default();
+            quotas::give_back(tx, workspace, Change { bytes, ..Change::default() })
+        };
+        app.db.write("audit.forget_export", forget).await?;
     }
     Ok(())
 }

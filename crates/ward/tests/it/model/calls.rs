@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::quotas;
 use super::rules::{Good, No, Outcome, Request, choose};
 use super::steps::{Page, Report, Step, Thing};
 use super::tenancy::{CONNECTORS, built_in, changed, number};
@@ -271,6 +272,9 @@ pub fn report(world: &World, step: &Step, report: &Report) -> (Request, Outcome)
             call.start = format!("?t:call{at}.start{}", world.requests);
             good = good.near(&call.start, -i64::from(ago));
         }
+        if before.is_none() {
+            quotas::room_for_call(world, here.at)?;
+        }
         let finished = rank(call.status) == 4 && before.is_none_or(|before| rank(before.status) < 4);
         let owes = if finished { decide(world, &mut call) } else { None };
         match before {
@@ -301,6 +305,7 @@ pub fn report(world: &World, step: &Step, report: &Report) -> (Request, Outcome)
         Ok(good.then(move |world| {
             if at == world.calls.len() {
                 world.calls.push(call);
+                quotas::count_call(world, workspace);
             } else {
                 world.calls[at] = call;
             }

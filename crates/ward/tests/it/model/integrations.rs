@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
+use super::quotas;
 use super::rules::{Good, No, Outcome, Request, choose};
 use super::steps::{Page, Step, Thing};
 use super::tenancy::changed;
@@ -132,6 +133,7 @@ pub fn add(world: &World, step: &Step, name: u8, enabled: bool) -> (Request, Out
         if world.integrations.iter().any(|it| it.workspace == here.at && !it.gone && it.name == name) {
             return Err(No::Because(409, "name_taken"));
         }
+        quotas::room_for_integration(world, here.at)?;
         let good = Good::created(show(at, &new)).near(format!("?t:integration{at}.created"), 0);
         Ok(good.then(move |world| {
             world.integrations.push(new);

@@ -3,7 +3,6 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::people;
 use super::rules::{
     A_SERVICE, BEYOND, Good, No, OWNER, Outcome, PERMISSIONS, ROLES, Reach, Request, UNAUTHORIZED, choose,
 };
@@ -12,6 +11,7 @@ use super::tenancy::changed;
 use super::world::{
     Key, Member, Principal, Secret, State, World, credential_id, entity_id, key_id, secret, workspace_id,
 };
+use super::{people, quotas};
 
 pub fn expires(world: &World, at: usize) -> String {
     format!("?t:key{at}.expires{}", world.keys[at].generation)
@@ -129,6 +129,7 @@ pub fn mint(world: &World, step: &Step, mint: Mint<'_>) -> (Request, Outcome) {
         if own && !world.principals[here.who].is_user {
             return Err(A_SERVICE);
         }
+        quotas::room_for_key(world, here.at, !own)?;
         let principal = if own { here.who } else { world.principals.len() };
         let key = Key {
             workspace: here.at,
@@ -213,6 +214,21 @@ pub fn revoke(world: &World, step: &Step, key: Thing) -> (Request, Outcome) {
         let by_another_owner = at != here.key && here.reach.covers(Reach::whole(OWNER));
         if !by_another_owner && people::opens(world, at) && ways(None) && !ways(Some(at)) {
             return Err(people::LAST_WAY_IN);
+        }
+        let who = world.keys[at].principal;
+        let has_another = || {
+            (0..world.keys.len())
+                .any(|key| key != at && world.keys[key].principal == who && people::opens(world, key))
+        };
+        if who == here.who && people::opens(world, at) && !has_another() {
+            let locked_out = |it: &Member| {
+                let owns = !it.gone && it.who == who && it.role == OWNER && it.workspace != here.at;
+                let in_use = owns && world.workspaces[it.workspace].state == State::Active;
+                in_use && !people::has_way_in(world, it.workspace, Some(who), None)
+            };
+            if world.members.iter().any(locked_out) {
+                return Err(people::LAST_WAY_IN);
+            }
         }
         Ok(Good::done().then(move |world| {
             world.keys[at].revoked = true;

@@ -8,6 +8,7 @@ mod calls;
 mod integrations;
 mod keys;
 mod people;
+mod quotas;
 mod rules;
 mod steps;
 mod tenancy;
@@ -110,6 +111,11 @@ async fn every_answer_is_what_the_rules_say() {
                 );
             }
         }
+    }
+    let refused =
+        |operation: &str, status: u16| seen.get(operation).is_some_and(|it| it.contains_key(&status));
+    for (operation, status) in [("create-api-key", 409), ("create-invitation", 409), ("report-call", 429)] {
+        assert!(refused(operation, status), "no walk came to the quota of {operation}");
     }
     for (operation, statuses) in &seen {
         eprintln!("{operation}: {statuses:?}");

@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::quotas;
 use super::rules::{
     A_SERVICE, ADMIN, BEYOND, Good, Here, No, OWNER, Outcome, ROLES, Reach, Request, choose, pick,
 };
@@ -348,6 +349,7 @@ pub fn invite(world: &World, step: &Step, role: usize, days: u8, email: bool) ->
     let outcome = || -> Outcome {
         let here = world.enter(step, "Workspace.update")?;
         reaches(&here, role)?;
+        quotas::room_for_invitation(world, here.at)?;
         let (until, with_key) = ends(world, &here, days);
         let with = (here.key, world.keys[here.key].generation);
         let new =
@@ -412,6 +414,7 @@ pub fn accept(world: &World, step: &Step, invitation: u8) -> (Request, Outcome) 
         if world.member(it.workspace, caller.who).is_some() {
             return Err(No::Because(409, "already_member"));
         }
+        quotas::room_for_member(world, it.workspace)?;
         let (workspace, role) = (it.workspace, it.role);
         let mut body = super::tenancy::membership(world, workspace, role, &caller);
         // Whoever was let in is told where, even with a key that may not view it.

@@ -230,6 +230,7 @@ pub enum Act {
         filter: u8,
     },
     AuditSummary,
+    Usage,
 }
 
 #[derive(Clone, Debug)]
@@ -300,6 +301,7 @@ impl Act {
             Self::Hold { .. } => "hold-integration",
             Self::Audit { .. } => "list-audit-events",
             Self::AuditSummary => "get-audit-summary",
+            Self::Usage => "get-usage",
         })
     }
 
@@ -326,13 +328,12 @@ impl Act {
 }
 
 /// Operations that no step calls, and why.
-pub const LEFT_OUT: [(&str, &str); 19] = [
+pub const LEFT_OUT: [(&str, &str); 18] = [
     ("get-test-credential-ids", "its writes are left out: `environments` walks its life"),
     ("update-test-credential-ids", "would make most of the walk's calls tests: `environments`"),
     ("check-environment-conversion", "tells what deliveries and integrations are about: `environments`"),
     ("convert-workspace-environment", "is decided by that check: `environments`"),
     ("test-integration-connection", "calls outside systems: `environments` has one"),
-    ("get-usage", "tells bytes and rates, which the model does not reckon: `quotas` compares its counts"),
     (
         "list-my-invitations",
         "asks for a verified address, which the walk's keys have not: `offers` walks its life",
@@ -518,6 +519,7 @@ fn calls() -> impl Strategy<Value = Act> {
         1 => Just(Act::RetryFailed),
         2 => (1..20_u8, 0..9_u8, 0..5_u8).prop_map(|(limit, offset, filter)| Act::Audit { limit, offset, filter }),
         1 => Just(Act::AuditSummary),
+        2 => Just(Act::Usage),
     ]
 }
 

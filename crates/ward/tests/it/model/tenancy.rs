@@ -78,6 +78,7 @@ fn new_workspace(world: &World, slug: u8, org: bool, region: u8) -> (Value, Work
         twilio: None,
         transfer: None,
         events: vec![],
+        calls: (0, 0),
     };
     (body, new)
 }

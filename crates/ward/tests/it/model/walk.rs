@@ -13,7 +13,7 @@ use super::steps::{Act, Step, Who};
 use super::world::{
     State, World, call_id, delivery_id, entity_id, integration_id, key_id, micros, workspace_id,
 };
-use super::{calls, keys, people, tenancy};
+use super::{calls, keys, people, quotas, tenancy};
 
 const HOUR: i64 = 3_600_000_000;
 
@@ -108,12 +108,13 @@ fn plan(world: &World, step: &Step) -> (Request, Outcome) {
         Act::Hold { integration, held } => integrations::hold(world, step, *integration, *held),
         Act::Audit { limit, offset, filter } => calls::audit(world, step, *limit, *offset, *filter),
         Act::AuditSummary => calls::audit_summary(world, step),
+        Act::Usage => quotas::usage(world, step),
     }
 }
 
 impl Walk {
     pub async fn new() -> Self {
-        let (server, issuer) = Server::with_issuer().await;
+        let (server, issuer) = Server::with_issuer_and(quotas::set).await;
         let replica = server.replica().await;
         let stray = unknown_key();
         let world = World { stray, ..World::default() };
@@ -162,7 +163,7 @@ impl Walk {
         }
     }
 
-    /// What is unclaimed and due lapses; invitations that were over a day ago are forgotten.
+    /// Lapses the unclaimed workspaces that are due, and settles the invitations that are over.
     fn swept(&mut self) {
         let World { hours, workspaces, invitations, slugs, .. } = &mut self.world;
         for (at, it) in workspaces.iter_mut().enumerate() {
@@ -173,12 +174,13 @@ impl Walk {
                 }
             }
         }
-        for it in invitations.iter_mut().filter(|it| it.ends + 24 <= *hours) {
+        for it in invitations.iter_mut().filter(|it| it.ends <= *hours) {
             it.settled = true;
         }
     }
 
     async fn call(&mut self, step: &Step) -> Result<(), String> {
+        self.world.day = self.servers[0].clock.now().micros().div_euclid(24 * HOUR);
         let (request, outcome) = plan(&self.world, step);
         let (held, bearer) = self.world.presented(step.who);
         let token = held.and_then(|at| self.world.keys[self.world.secrets[at].key].token);

@@ -46,6 +46,8 @@ pub struct Workspace {
     pub twilio: Option<Twilio>,
     pub transfer: Option<Transfer>,
     pub events: Vec<Event>,
+    /// The calls that began on a day, and that day.
+    pub calls: (i64, i64),
 }
 
 #[derive(Clone, Debug)]
@@ -187,6 +189,8 @@ pub struct Lane {
 pub struct World {
     /// How far the clock was moved. Less than one real hour passes in a walk, so whole hours decide what is over.
     pub hours: i64,
+    /// The day in UTC, in days since 1970.
+    pub day: i64,
     /// Requests so far.
     pub requests: u64,
     pub principals: Vec<Principal>,
