@@ -344,3 +344,37 @@ async fn tls_is_verified_and_its_faults_have_their_own_kind() {
     });
     assert_eq!(refused(&outbound(strict), &url).await, FailureKind::Tls);
 }
+
+/// The resident memory of this process, bytes.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[tokio::test]
+async fn interim_answers_without_end_end_with_the_calls_time_and_take_no_memory() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let (sent, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(tokio::sync::Notify::new()));
+    let (counted, noticed) = (sent.clone(), closed.clone());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let hint = b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n".repeat(64);
+        while stream.write_all(&hint).await.is_ok() {
+            counted.fetch_add(hint.len(), Ordering::SeqCst);
+        }
+        noticed.notify_one();
+    });
+    let time = Duration::from_secs(1);
+    let limits = Limits { total_time: time, body_bytes: 1024, ..open() };
+    let (client, before, began) = (outbound(limits), resident(), Instant::now());
+    let ended = client.send(&request(Method::GET, &url), began + time).await.unwrap_err();
+    assert_eq!(ended.kind, FailureKind::Timeout);
+    assert!(began.elapsed() >= time);
+    let received = sent.load(Ordering::SeqCst);
+    assert!(received > 1 << 20, "the server sent {received} bytes");
+    assert!(resident() < before + (32 << 20), "{received} bytes came, and none is kept");
+    // The connection is closed with the call, so nothing more comes.
+    closed.notified().await;
+    assert_eq!(refused(&client, &url).await, FailureKind::Unreachable);
+}

@@ -48,6 +48,7 @@ async fn plant_invitations(shared: &Shared, maker: &str, role: &str, count: u32)
 
 /// An id that no other planting of another size has.
 fn fresh_id(size: u32) -> String {
+    let size = size % 0x1_0000;
     match Engine::current() {
         Engine::Sqlite => format!("unhex(printf('%08x00004000{size:04x}%012x', i, i))"),
         Engine::Postgres => format!(
@@ -154,6 +155,50 @@ async fn a_member_with_many_invitations_and_keys_goes_at_once_and_as_cheaply_as_
     let steps = steps.expect(StatusCode::OK);
     assert_eq!(steps["events"][0]["actor_entity_id"], super::members::entity(&ada).await);
     assert!(steps["events"][0]["metadata"]["revoked_key_ids"].as_array().unwrap().len() <= 200);
+}
+
+/// The rows of the long form; the suite has a tenth, for a million take minutes beside other tests.
+fn most_rows() -> u32 {
+    std::env::var("WARD_TEST_ROWS").map_or(100_000, |rows| rows.parse().expect("WARD_TEST_ROWS is a number"))
+}
+
+both!(the_first_commit_and_each_step_of_an_end_touch_few_rows_of_very_many);
+async fn the_first_commit_and_each_step_of_an_end_touch_few_rows_of_very_many() {
+    let rows = most_rows();
+    let (shared, ada) = Shared::new().await;
+    let mut costs = Vec::new();
+    for (name, count) in [("some", SOME), ("very many", rows)] {
+        let (member, id) = shared.member(&ada, name, "admin").await;
+        plant_invitations(&shared, &id, "viewer", count).await;
+        plant_keys(&shared, &id, count).await;
+        let (key, _) = key_of(&shared, &member).await;
+        let link = invite(&shared, &member, "viewer").await;
+        let open = |table: &'static str, whose: &'static str| open_rows(&shared, table, whose, &id);
+        let before =
+            open("invitations", "created_by_entity_id").await + open("api_keys", "principal_id").await;
+        assert_eq!(before, 2 * i64::from(count) + 2);
+        let (removed, cost) = shared.server.costs(shared.remove(&ada, &id)).await;
+        assert_eq!(removed.status, StatusCode::NO_CONTENT);
+        let after =
+            open("invitations", "created_by_entity_id").await + open("api_keys", "principal_id").await;
+        costs.push((cost, before - after));
+        key.get(&shared.path("")).await.refused(401);
+        refuses(&shared, &link).await;
+        // The steps that follow are bounded too, whatever is left.
+        if count == rows {
+            let now = shared.server.clock.now();
+            let step = shared.server.app.db.write("test.close", move |tx| ward::closing::close_some(tx, now));
+            let (goes_on, step) = shared.server.costs(step).await;
+            assert!(goes_on.unwrap(), "there is more to close");
+            let left =
+                open("invitations", "created_by_entity_id").await + open("api_keys", "principal_id").await;
+            assert!(left < after && after - left <= 500, "{after} {left}");
+            assert!(step.statements < 3_000, "{step:?}");
+        } else {
+            shared.server.app.sweep().await;
+        }
+    }
+    assert_eq!(costs[0], costs[1]);
 }
 
 both!(a_lower_role_ends_the_invitations_that_take_a_higher_one_however_many);
