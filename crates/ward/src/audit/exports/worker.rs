@@ -42,7 +42,7 @@ const REMOVED_AT_ONCE: i64 = 8;
 
 /// The exports that this replica writes now, at most one for each workspace.
 pub fn shares() -> Shares {
-    Shares::new("exports", Limits { total: AT_ONCE, each: 1, waiting_each: 0 })
+    Shares::new("exports", Limits { total: AT_ONCE, each: 1, first: 1, beyond: AT_ONCE, waiting_each: 0 })
 }
 
 /// Writes exports until the process stops.

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use crate::config::FormerKey;
 use crate::config::setting::{HIDDEN, HOUR, Setting, TENTH, key_bytes, path};
 use crate::config::value::{choice, duration, networks, number, show_duration, show_list, show_size, size};
-use crate::text::pasted;
 use crate::quotas::Quota;
+use crate::text::pasted;
 
 pub(super) const FORMER_MASTER_KEYS: Setting = Setting {
     key: "former_master_keys",
