@@ -7,18 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
-use ward::api_keys;
-use ward::api_keys::secret::{KeyId, Presented};
-use ward::app::App;
-use ward::clock::Clock;
-use ward::config::{Config, MasterKey};
-use ward::context::Context;
-use ward::error::ApiError;
-use ward::gate::idempotency::Repeat;
-use ward::ids::{PrincipalId, WorkspaceId};
-use ward::page::{Page, TOTAL_LIMIT};
-use ward::workspaces::{self, actions};
-use ward_db::{Db, Options, Uuid};
+use ward_db::{Db, Error, Migration, Options, Timestamp, Uuid, Value};
 
 use crate::Failure;
 use crate::load::Done;

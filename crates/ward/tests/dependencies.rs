@@ -94,6 +94,16 @@ fn every_dependency_is_used() {
     assert!(checked > 100, "only {checked} dependencies were found");
 }
 
+/// `bench/` is a workspace of its own, so the product's build does not notice when this ends.
+#[test]
+fn measurements_import_nothing_from_the_product() {
+    let code = code(&root().join("bench"), &["src"]);
+    for package in ["ward", "ward-contract", "ward-server", "ward-ehr", "ward-test"] {
+        assert!(!uses(&code, package), "bench/src names {package}");
+    }
+    assert!(uses(&code, "ward-db"), "the search finds no crate at all");
+}
+
 #[test]
 fn a_crate_is_used_only_where_code_names_it() {
     for used in [
