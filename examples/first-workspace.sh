@@ -29,27 +29,27 @@ field() { sed -n 's/.*"'"$1"'":"\([^"]*\)".*/\1/p' <<<"$answer" | head -n 1; }
 
 say() { printf '\n# %s\n' "$*"; }
 
-say "Create a workspace. Nobody holds a key to it yet."
+say "Create a workspace. It has no key yet."
 call POST /v1/workspaces '' '{"slug":"'"$slug"'","name":"First Clinic","environment":"development"}'
 workspace=$(sed -n 's/^{"id":"\([^"]*\)".*/\1/p' <<<"$answer")
 
-say "Claim it: the first caller gets the owner key, shown this once."
+say "Claim it: the first caller gets the owner key, which is shown only once."
 call POST "/v1/$workspace/api-keys" '' '{"duration_days":90,"name":"owner"}'
 owner=$(field api_key)
 
-say "Whose key is it?"
+say "Show the owner of the key."
 call GET /v1/auth/me "$owner"
 
-say "List the workspaces it opens."
+say "List the workspaces that the key opens."
 call GET '/v1/workspaces?limit=20' "$owner"
 
 say "Read the workspace."
 call GET "/v1/workspaces/$workspace" "$owner"
 
-say "Update it: say which EHR it is connected to."
+say "Update it: set the EHR that it is connected to."
 call PATCH "/v1/workspaces/$workspace" "$owner" '{"name":"First Clinic, Main Street","connector_type":"fhir_store"}'
 
-say "Provision it: seeds the EHR's integration. Twice does no harm."
+say "Provision it: this creates the EHR's integration. A second call does no harm."
 call POST "/v1/workspaces/$workspace/provision" "$owner"
 call POST "/v1/workspaces/$workspace/provision" "$owner"
 call GET "/v1/$workspace/integrations" "$owner"
@@ -58,7 +58,7 @@ say "Set the test callers: calls from these numbers are never sent to the EHR."
 call PUT "/v1/workspaces/$workspace/test-caller-numbers" "$owner" '{"numbers":["+1 555 010 0001","+15550100002"]}'
 call GET "/v1/workspaces/$workspace/test-caller-numbers" "$owner"
 
-say "Mint a second key of a lower role."
+say "Create a second key with a lower role."
 call POST "/v1/$workspace/api-keys" "$owner" '{"duration_days":30,"name":"dashboard","role":"viewer"}'
 viewer=$(field api_key)
 viewer_id=$(field key_id)
@@ -75,10 +75,10 @@ say "Revoke it."
 call DELETE "/v1/$workspace/api-keys/$viewer_id" "$owner"
 refused 401 GET "/v1/workspaces/$workspace" "$rotated"
 
-say "Read who did what."
+say "Read the audit log."
 call GET "/v1/$workspace/audit?limit=20" "$owner"
 
-say "Archive the workspace: everything is kept, access ends."
+say "Archive the workspace: everything is kept, and access ends."
 call POST "/v1/workspaces/$workspace/archive" "$owner" '{"slug":"'"$slug"'"}'
 refused 401 GET "/v1/workspaces/$workspace" "$owner"
 

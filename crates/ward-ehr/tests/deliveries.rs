@@ -1,7 +1,7 @@
 //! One write into an EHR: when it counts as sent, which answers are kept, and how long a pause the EHR asks
 //! for.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test that fails stops at the failing line")]
 
 mod support;
 

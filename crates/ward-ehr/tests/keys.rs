@@ -1,6 +1,6 @@
 //! Private keys in the forms in which tenants have them, and the limits on their size.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test that fails stops at the failing line")]
 
 use aws_lc_rs::encoding::{
     AsBigEndian as _, AsDer as _, EcPrivateKeyBin, EcPrivateKeyRfc5915Der, Pkcs8V1Der,

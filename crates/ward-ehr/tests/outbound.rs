@@ -1,6 +1,6 @@
 //! The client against real listeners: connections that it refuses, and how it treats odd answers.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test that fails stops at the failing line")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! The resources written to FHIR servers, checked against FHIR R4's own schemas.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test that fails stops at the failing line")]
 
 use jsonschema::Validator;
 use serde_json::{Value, json};

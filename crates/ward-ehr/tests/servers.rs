@@ -4,7 +4,7 @@
 //! The first run installs them at the pinned versions. If that is not possible, the tests report that they
 //! are LEFT OUT. `WARD_TEST_SERVERS=require` makes that a failure; `off` leaves them out without an attempt.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test that fails stops at the failing line")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! Tokens against an endpoint that counts its requests, and the outcomes of its refusals.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test that fails stops at the failing line")]
 
 mod support;
 

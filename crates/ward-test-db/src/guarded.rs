@@ -118,7 +118,7 @@ impl Guarded {
         &self.folder
     }
 
-    /// The program's output so far.
+    /// The program's output so far, both streams together.
     pub fn log(&self) -> String {
         std::fs::read(self.folder.join("log"))
             .map_or(String::new(), |log| String::from_utf8_lossy(&log).into())

@@ -46,9 +46,9 @@ struct Order {
 
 /// A database for one test, which is dropped with this value.
 pub struct Database {
-    /// The URL of the database.
+    /// The URL, with the superuser `ward`.
     pub url: String,
-    /// The name of the database.
+    /// The name of the database on its server.
     pub name: String,
     orders: Sender<Order>,
 }
@@ -310,7 +310,7 @@ impl Server {
         Frozen(stopped)
     }
 
-    /// The server's log so far.
+    /// The text of the server's log so far.
     pub fn log(&self) -> String {
         self.program.log()
     }
@@ -352,7 +352,7 @@ impl Server {
         answer.recv().expect("an answer").unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
-    /// A new database without tables.
+    /// A new database without tables, for one test.
     pub fn database(&self) -> Database {
         self.copy("template0")
     }

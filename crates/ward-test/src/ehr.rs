@@ -40,11 +40,11 @@ pub enum Act {
 pub struct Asked {
     /// The HTTP method of the request.
     pub method: String,
-    /// The path and the query.
+    /// The path and the query, as sent.
     pub target: String,
     /// The header lines, with names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// The body, as UTF-8 text.
+    /// The body as text, with invalid UTF-8 replaced.
     pub body: String,
 }
 
@@ -68,7 +68,7 @@ const SLOWLY: Duration = Duration::from_millis(100);
 /// A controllable EHR; clones share it.
 #[derive(Clone)]
 pub struct ScriptedEhr {
-    /// The address where it listens.
+    /// The loopback address where it listens.
     pub address: SocketAddr,
     state: Arc<Mutex<State>>,
 }
@@ -123,12 +123,12 @@ impl ScriptedEhr {
         counts
     }
 
-    /// Every request that it received.
+    /// Every request that it received, in order.
     pub fn asked(&self) -> Vec<Asked> {
         self.state.lock().asked.clone()
     }
 
-    /// The number of attempted writes.
+    /// The number of attempted writes, refused ones included.
     pub fn writes(&self) -> usize {
         self.state.lock().writes
     }

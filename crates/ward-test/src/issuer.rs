@@ -33,7 +33,7 @@ use crate::{Actor, Server};
 /// The audience of the test issuer's tokens.
 pub const AUDIENCE: &str = "https://ward.test";
 
-/// A key that signs tokens.
+/// A key pair that signs an issuer's tokens.
 pub struct SigningKey {
     /// The key's id in the key set, if it has one.
     pub id: Option<String>,
@@ -185,7 +185,7 @@ impl TestIssuer {
         IssuerConfig::new(self.url(), AUDIENCE)
     }
 
-    /// The issuer's identifier, its URL.
+    /// The issuer's identifier, which is its base URL.
     pub fn url(&self) -> &str {
         &self.served.url
     }

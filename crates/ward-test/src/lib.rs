@@ -49,7 +49,7 @@ pub struct Server {
     pub app: Arc<App>,
     /// The clock that moves the server's time.
     pub clock: Clock,
-    /// The address where it listens.
+    /// The loopback address where it listens.
     pub address: SocketAddr,
     client: reqwest::Client,
     serving: Option<(oneshot::Sender<()>, JoinHandle<std::io::Result<()>>)>,
@@ -244,12 +244,12 @@ impl Server {
         }
     }
 
-    /// An actor without a key.
+    /// An actor that sends no key.
     pub fn anonymous(&self) -> Actor {
         Actor { client: self.client.clone(), url: self.url(), bearer: None }
     }
 
-    /// An actor with this key.
+    /// An actor that sends this key as its bearer.
     pub fn bearing(&self, key: impl Into<String>) -> Actor {
         Actor { bearer: Some(key.into()), ..self.anonymous() }
     }
@@ -301,15 +301,15 @@ impl Cost {
     }
 }
 
-/// A workspace and its owner.
+/// A claimed workspace with its owner.
 pub struct Tenant {
-    /// The workspace's id.
+    /// The id of the workspace, a UUID.
     pub id: String,
-    /// The workspace's slug.
+    /// The slug, as given at the creation.
     pub slug: String,
-    /// The workspace's owner, a user.
+    /// The owner, a user with the first key.
     pub owner: Actor,
-    /// The answer to the claim.
+    /// The body of the answer to the claim.
     pub claimed: Value,
 }
 
@@ -397,7 +397,7 @@ pub struct Actor {
 /// The parts of a request beside its path.
 #[derive(Default)]
 pub struct Sending<'a> {
-    /// The body, as bytes.
+    /// The body as bytes, if there is one.
     pub body: Option<Vec<u8>>,
     /// The content type of the body.
     pub content_type: Option<&'a str>,
@@ -406,7 +406,7 @@ pub struct Sending<'a> {
 }
 
 impl Actor {
-    /// Sends a `GET`.
+    /// Sends a `GET` with the actor's key.
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, Sending::default()).await
     }
@@ -432,7 +432,7 @@ impl Actor {
         self.send(Method::PATCH, path, Sending::json(&body)).await
     }
 
-    /// Sends a `DELETE`.
+    /// Sends a `DELETE` with the actor's key.
     pub async fn delete(&self, path: &str) -> Answer {
         self.send(Method::DELETE, path, Sending::default()).await
     }
@@ -479,14 +479,14 @@ impl Sending<'_> {
     }
 }
 
-/// The answer to a request.
+/// The answer to a request, read to its end.
 #[derive(Debug)]
 pub struct Answer {
-    /// The HTTP status.
+    /// The HTTP status of the answer.
     pub status: StatusCode,
-    /// The response headers.
+    /// All headers of the answer.
     pub headers: reqwest::header::HeaderMap,
-    /// The body as text.
+    /// The body, which must be UTF-8 text.
     pub text: String,
 }
 
@@ -543,7 +543,7 @@ impl Answer {
     }
 }
 
-/// A valid `CreateWorkspaceRequest`.
+/// A valid `CreateWorkspaceRequest` for production.
 pub fn new_workspace(slug: &str) -> Value {
     json!({ "slug": slug, "name": format!("The {slug} clinic"), "environment": "production" })
 }

@@ -13,11 +13,11 @@ const UNKNOWN: &str = "01900000-0000-7000-8000-000000000000";
 /// The objects that a walk over the operations uses.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The `workspace_id` of paths.
+    /// The value of `workspace_id` in paths.
     pub workspace: String,
     /// The slug that confirms an archive.
     pub slug: String,
-    /// The `key_id` of paths.
+    /// The value of `key_id` in paths.
     pub key_id: String,
     /// The `integration_id` of paths. Its endpoint is [`ENDPOINT`].
     pub integration: String,

@@ -16,7 +16,7 @@ const TRIES: u32 = 3;
 
 /// A running provider, which ends with this value.
 pub struct LocalProvider {
-    /// The provider's identifier, its URL.
+    /// The provider's identifier, which is its base URL.
     pub issuer: String,
     program: Child,
 }

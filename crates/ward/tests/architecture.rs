@@ -1,6 +1,6 @@
 //! The walls of the house, checked from the source text: which room may know which, and what stands where.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test that fails stops at the failing line")]
 
 #[path = "architecture/imports.rs"]
 mod imports;

@@ -1,7 +1,7 @@
 //! No dependency is declared and not used, in any crate of the project. Checked from the text, as a compiler that sees one
 //! target at a time cannot: a dependency counts as used when a source of its kind names it.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test that fails stops at the failing line")]
 
 use std::collections::BTreeSet;
 use std::fs;

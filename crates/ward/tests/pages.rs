@@ -2,7 +2,7 @@
 //!
 //! `UPDATE_DOCS=1 cargo test -p ward --test pages` writes the page of error codes.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test that fails stops at the failing line")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

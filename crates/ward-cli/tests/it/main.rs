@@ -1,7 +1,7 @@
 //! The real binary, as operators and scripts use it.
 
 #![allow(clippy::disallowed_methods, reason = "tests have times, ids and clients of their own")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test that fails stops at the failing line")]
 
 mod backup;
 mod between;

@@ -3,7 +3,7 @@
 //! hundred times as many, from a seed of its own, which it prints; `WARD_TEST_SEED` sets the seed.
 
 #![allow(clippy::disallowed_methods, reason = "tests have times, ids and clients of their own")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test that fails stops at the failing line")]
 #![expect(clippy::print_stderr, reason = "a seed that nobody saw repeats nothing")]
 
 mod cases;

@@ -1,7 +1,7 @@
 //! Ward through its real HTTP surface, a fresh server and database per test.
 
 #![allow(clippy::disallowed_methods, reason = "tests have times, ids and clients of their own")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test that fails stops at the failing line")]
 
 mod access_reports;
 mod api_keys;
