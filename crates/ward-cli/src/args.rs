@@ -300,8 +300,8 @@ pub enum DbAction {
     /// Copy a file into an empty database on a server, and compare both row by row. No `ward serve` may run
     /// on the file. After an interruption, run the command again.
     Copy {
-        /// The file: `sqlite:PATH`.
         /// The file to copy, as `sqlite:PATH`.
+        #[arg(long, value_name = "URL")]
         from: String,
         /// The database on the server, as `postgres://…`. Default: the setting `database`, which keeps a
         /// password off the command line.

@@ -303,7 +303,7 @@ fn the_last_owner_stays_even_for_the_operator() {
     let owner = first["items"][0]["entity_id"].as_str().unwrap();
     let (error, code) = error_of(folder, &["member", "remove", "acme", owner]);
     assert_eq!((code, &error["code"]), (1, &json!("refused")), "{error}");
-    assert!(error["message"].as_str().unwrap().contains("last user who is an owner"), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("last user that is an owner"), "{error}");
 }
 
 #[test]
@@ -486,7 +486,7 @@ fn the_doctor_says_ok_or_what_to_do() {
     let [(check, message, action), (sealed, listed, _)] = problems(&found)[..] else { panic!("{found:?}") };
     assert_eq!((check, sealed, code), ("master key", "sealed values", 1));
     assert!(
-        message.contains("ward.key is not there") && action.contains("ward secrets forget"),
+        message.contains("ward.key does not exist") && action.contains("ward secrets forget"),
         "{message} {action}"
     );
     assert!(

@@ -26,7 +26,7 @@ fn a_laptop_gets_a_key_file_of_its_own_and_is_told() {
     let key = std::fs::read_to_string(file).unwrap();
     assert_eq!(STANDARD.decode(key.trim()).unwrap().len(), 32);
     let log = server.stopped();
-    assert!(log.contains("made a new key for sealing secrets: keep a copy of it"), "{log}");
+    assert!(log.contains("created a new master key: keep a copy of it"), "{log}");
     assert!(!log.contains(key.trim()), "the log holds the key");
 }
 

@@ -172,7 +172,7 @@ fn the_operator_sees_and_steers_deliveries() {
     assert_eq!(printed(folder, &resolve)["state"], "synced");
     let again = run(folder, &["sync", "resolve", "acme", id, "--not-in-ehr"]);
     assert_eq!(again.status.code(), Some(1));
-    assert!(text(&again.stderr).contains("in the EHR already"), "{}", text(&again.stderr));
+    assert!(text(&again.stderr).contains("already in the EHR"), "{}", text(&again.stderr));
     for wrong in [
         &["sync", "status", "nobody"][..],
         &["sync", "retry", "acme", "nothing"],
