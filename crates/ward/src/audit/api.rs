@@ -20,7 +20,6 @@ const TOTAL_LIMIT: i64 = 10_000;
 
 /// `AuditEventsListResponse`
 #[derive(Serialize)]
-#[expect(clippy::struct_field_names, reason = "the contract's name")]
 struct AuditEventsListResponse {
     events: Vec<AuditEventResponse>,
     total: i64,

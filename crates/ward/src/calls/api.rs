@@ -157,7 +157,6 @@ impl PlatformDetail {
 
 /// `CallDetail`
 #[derive(Serialize)]
-#[expect(clippy::struct_field_names, reason = "the contract's field is called status_detail")]
 struct CallDetail {
     #[serde(flatten)]
     summary_fields: CallSummary,

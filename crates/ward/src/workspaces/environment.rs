@@ -1,4 +1,4 @@
-//! ConvertEnvironmentRequest of a workspace's environment, and the findings (with codes) against one.
+//! Conversions of the environment of a workspace, and the findings (with codes) against one.
 
 use std::sync::Arc;
 
