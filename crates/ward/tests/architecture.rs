@@ -162,6 +162,31 @@ fn a_room_uses_another_rooms_face_and_never_its_store() {
     }
 }
 
+/// The floors from the top: start, router, rooms, gate and http, app, ground.
+#[test]
+fn no_floor_knows_the_one_above() {
+    const GROUND: [&str; 14] = [
+        "access", "address", "clock", "config", "context", "contract", "error", "ids", "page", "phone",
+        "schema", "shares", "text", "vault",
+    ];
+    for source in sources("crates/ward/src") {
+        let path = source.path.strip_prefix("crates/ward/src/").unwrap();
+        let names = |above: &str| code(&source).any(|line| line.contains(above));
+        assert!(!names("crate::start"), "{path} imports the start");
+        assert!(path == "start.rs" || !names("crate::router"), "{path} imports the router");
+        let of_room = room_of(&source.path).is_some();
+        if of_room && ["mod.rs", "store.rs", "wire.rs"].iter().any(|end| path.ends_with(&format!("/{end}"))) {
+            assert!(!names("crate::gate"), "{path} knows the gate");
+        }
+        let top = path.split(['/', '.']).next().unwrap();
+        if GROUND.contains(&top) {
+            for above in ["crate::app", "crate::http", "crate::gate"] {
+                assert!(!names(above), "{path} names {above}");
+            }
+        }
+    }
+}
+
 #[test]
 fn only_the_router_names_the_rooms_routes() {
     for source in sources("crates/ward/src") {
