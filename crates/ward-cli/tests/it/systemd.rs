@@ -104,8 +104,8 @@ fn systemd_takes_the_unit_and_what_the_page_gives_to_systemd_run() {
                 "{name} in {run}"
             );
             match name {
-                "--property" => unit += &format!("{value}\n"),
-                "--setenv" => unit += &format!("Environment={value}\n"),
+                "--property" => unit.extend([value, "\n"]),
+                "--setenv" => unit.extend(["Environment=", value, "\n"]),
                 _ => {}
             }
         }
