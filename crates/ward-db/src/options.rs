@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::watch::Watch;
 
 /// The exit code of a process that ends because flushing a SQLite file failed: `EX_IOERR` of `sysexits.h`.
-/// After such a failure, pages that SQLite counts as safe may be lost, so [`Db`] ends the whole process at
+/// After such a failure, pages that SQLite counts as safe may be lost, so [`Db`](crate::Db) ends the whole process at
 /// once.
 pub const FAILED_FLUSH_EXIT: i32 = 74;
 
@@ -19,12 +19,12 @@ pub struct Options {
     pub readers: usize,
     /// The maximum number of long reads at once. Each has a thread and a connection.
     pub long_readers: usize,
-    /// SQLite: the maximum number of waiting writes. A write beyond it gets [`ErrorKind::Unavailable`] at
+    /// SQLite: the maximum number of waiting writes. A write beyond it gets [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) at
     /// once.
     pub write_queue: usize,
     /// SQLite: the maximum number of writes in one commit.
     pub write_batch: usize,
-    /// How long a batch waits for another process's write, and a closure without a [`Deadline`] for a
+    /// How long a batch waits for another process's write, and a closure without a [`Deadline`](crate::Deadline) for a
     /// connection.
     pub busy_timeout: Duration,
     /// The time limit of one long read, including the wait for its turn.
@@ -37,7 +37,7 @@ pub struct Options {
     /// server.
     pub ready_connections: usize,
     /// PostgreSQL: the time limit of one read or write, including retries and the wait for a connection. An
-    /// earlier [`Deadline`] takes precedence.
+    /// earlier [`Deadline`](crate::Deadline) takes precedence.
     pub closure_time: Duration,
     /// PostgreSQL: the time limit of one statement of a read or write, including waits for locks.
     pub statement_time: Duration,
@@ -45,7 +45,7 @@ pub struct Options {
     pub serve_lock: bool,
     /// SQLite: create the file if it does not exist.
     pub create: bool,
-    /// Refuse every write with [`ErrorKind::Invalid`], create no file, and leave the file's journal as it is.
+    /// Refuse every write with [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), create no file, and leave the file's journal as it is.
     pub read_only: bool,
     /// For tests: the file's size limit in pages of 4 KiB.
     #[doc(hidden)]

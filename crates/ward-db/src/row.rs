@@ -16,7 +16,7 @@ pub(crate) enum RowOf<'r> {
 }
 
 impl Row<'_> {
-    /// Column `index` as a `T`; [`ErrorKind::Decode`] when the column is missing or holds something else.
+    /// Column `index` as a `T`; [`ErrorKind::Decode`](crate::ErrorKind::Decode) when the column is missing or holds something else.
     pub fn get<T: FromColumn>(&self, index: usize) -> Result<T, Error> {
         T::from_column(self, index)
     }

@@ -163,7 +163,7 @@ pub(crate) fn vault_of(config: &Config) -> Result<Vault, OpenError> {
     Ok(Vault::with_former(&*config::load_master_key(&config.master_key)?, former)?)
 }
 
-/// As [`vault_of`], but without a current key if its file does not exist or the settings name none.
+/// As `vault_of`, but without a current key if its file does not exist or the settings name none.
 pub fn keys_at_hand(config: &Config) -> Result<Vault, OpenError> {
     let former = config::load_former_keys(config)?;
     let former = former.iter().map(|key| &**key);
