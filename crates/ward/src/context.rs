@@ -24,7 +24,7 @@ const USER_AGENT_KEPT: usize = 256;
 pub struct Context {
     /// The request's id: the client's own, if it sent a usable one.
     pub request_id: String,
-    /// The client's address, as determined by [`client_address`](crate::address::client_address).
+    /// The client's address, as determined by [`client_address`].
     pub address: IpAddr,
     /// The `user-agent` header, cut to a bounded length.
     pub user_agent: Option<String>,
