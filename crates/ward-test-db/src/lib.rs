@@ -1,10 +1,9 @@
 //! Test support: every test on every engine, and temporary PostgreSQL servers.
 //!
-//! A test is an ordinary `async fn` beside [`both!`], which makes two tests of it:
+//! A test is a block in [`both!`], which makes two tests of it:
 //!
 //! ```ignore
-//! both!(a_name_can_be_changed);
-//! async fn a_name_can_be_changed() { /* asks for its engine by `Engine::current()` */ }
+//! both!(a_name_can_be_changed, async || { /* `Engine::current()` returns the test's engine */ });
 //! ```
 //!
 //! `WARD_TEST_ENGINES` (`sqlite` or `postgres`) leaves the other engine out, and the tests report that.
@@ -129,10 +128,17 @@ pub fn run_blocking(engine: Engine, body: impl FnOnce()) {
     CURRENT.set(None);
 }
 
-/// Makes two tests from an `async fn` beside it: `name::sqlite` and `name::postgres`. With `threads = n`
-/// their runtimes have this many worker threads. With `blocking` the function is an ordinary `fn`.
+/// Makes two tests, `name::sqlite` and `name::postgres`, from the given block or from the `async fn` of this name beside it.
+/// With `threads = n` their runtimes have this many worker threads. With `blocking` the function is an ordinary `fn`.
 #[macro_export]
 macro_rules! both {
+    ($name:ident, async || $body:block) => {
+        $crate::both!($name, threads = 0, async || $body);
+    };
+    ($name:ident, threads = $threads:expr, async || $body:block) => {
+        $crate::both!($name, threads = $threads);
+        async fn $name() $body
+    };
     ($name:ident, blocking) => {
         mod $name {
             #[test]
@@ -164,10 +170,17 @@ macro_rules! both {
     };
 }
 
-/// Makes a test for PostgreSQL alone from an `async fn` beside it: `name::postgres`. With `threads = n` its
-/// runtime has this many worker threads. With `blocking` the function is an ordinary `fn`.
+/// Makes a test for PostgreSQL alone, `name::postgres`, from the given block or from the `async fn` of this name beside it.
+/// With `threads = n` its runtime has this many worker threads. With `blocking` the function is an ordinary `fn`.
 #[macro_export]
 macro_rules! postgres_only {
+    ($name:ident, async || $body:block) => {
+        $crate::postgres_only!($name, threads = 0, async || $body);
+    };
+    ($name:ident, threads = $threads:expr, async || $body:block) => {
+        $crate::postgres_only!($name, threads = $threads);
+        async fn $name() $body
+    };
     ($name:ident, blocking) => {
         mod $name {
             #[test]
@@ -192,6 +205,10 @@ macro_rules! postgres_only {
 /// Makes a test for SQLite alone: `name::sqlite`.
 #[macro_export]
 macro_rules! sqlite_only {
+    ($name:ident, async || $body:block) => {
+        $crate::sqlite_only!($name);
+        async fn $name() $body
+    };
     ($name:ident) => {
         mod $name {
             #[test]

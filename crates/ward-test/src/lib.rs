@@ -1,12 +1,13 @@
 //! Test support: a new server and database per test, real sockets, and actors that call the API.
 //!
-//! A test is an ordinary `async fn` beside [`both!`], which makes two tests of it, one for each engine.
+//! A test is a block in [`both!`], which makes two tests of it, one for each engine.
 //!
 //! Every answer to an actor is checked against the served document. The test fails for an undeclared status,
 //! a body that does not match its schema, or an error without its envelope.
 
 #![allow(clippy::disallowed_methods, reason = "tests have times, ids and clients of their own")]
 
+mod answer;
 pub mod browser;
 mod conformance;
 pub mod ehr;
@@ -35,6 +36,7 @@ use ward_test_db::sqlite;
 
 pub use ward_test_db::{Engine, both, postgres_only, sqlite_only};
 
+pub use answer::{Answer, Fields};
 pub use issuer::{AUDIENCE, SigningKey, TestIssuer};
 pub use operations::{
     ENDPOINT, Target, fresh_number, got_in, new_integration, unknown_key, wanted_permission, wants_key,
@@ -113,6 +115,13 @@ impl Server {
             Options { watch: Some(Arc::new(ward_db::Watch::new(ward::http::watch::LONGEST))), ..options };
         let db = Db::open(&config.database, options).expect("the database opens");
         Self::of(config, db, Clock::default(), place).await
+    }
+
+    /// A server with the default settings and one tenant, `acme`.
+    pub async fn with_tenant() -> (Self, Tenant) {
+        let server = Self::start().await;
+        let tenant = server.tenant("acme").await;
+        (server, tenant)
     }
 
     /// Another server on the same database and clock. An `SQLite` file can have only one server, so there the
@@ -246,7 +255,7 @@ impl Server {
 
     /// An actor that sends no key.
     pub fn anonymous(&self) -> Actor {
-        Actor { client: self.client.clone(), url: self.url(), bearer: None }
+        Actor { client: self.client.clone(), url: self.url(), bearer: None, headers: Vec::new() }
     }
 
     /// An actor that sends this key as its bearer.
@@ -324,6 +333,31 @@ impl Tenant {
         format!("/v1/{}{rest}", self.id)
     }
 
+    /// The owner's `GET` of a path below `/v1/{id}`.
+    pub async fn get(&self, rest: &str) -> Answer {
+        self.owner.get(&self.path(rest)).await
+    }
+
+    /// The owner's `POST` of JSON to a path below `/v1/{id}`.
+    pub async fn post(&self, rest: &str, body: Value) -> Answer {
+        self.owner.post(&self.path(rest), body).await
+    }
+
+    /// The owner's `POST` of JSON with an `Idempotency-Key` to a path below `/v1/{id}`.
+    pub async fn post_once(&self, rest: &str, key: &str, body: Value) -> Answer {
+        self.owner.post_once(&self.path(rest), key, body).await
+    }
+
+    /// The owner's `PUT` of JSON to a path below `/v1/{id}`.
+    pub async fn put(&self, rest: &str, body: Value) -> Answer {
+        self.owner.put(&self.path(rest), body).await
+    }
+
+    /// The owner's `DELETE` of a path below `/v1/{id}`.
+    pub async fn delete(&self, rest: &str) -> Answer {
+        self.owner.delete(&self.path(rest)).await
+    }
+
     /// A service with a key of this role, created by the owner.
     pub async fn service(&self, role: &str) -> Actor {
         self.key(json!({ "duration_days": 30, "role": role })).await.0
@@ -392,6 +426,7 @@ pub struct Actor {
     url: String,
     /// The key, if there is one.
     pub bearer: Option<String>,
+    headers: Vec<(String, String)>,
 }
 
 /// The parts of a request beside its path.
@@ -406,6 +441,13 @@ pub struct Sending<'a> {
 }
 
 impl Actor {
+    /// The same actor, who also sends these headers with every request.
+    #[must_use]
+    pub fn with(&self, headers: &[(&str, &str)]) -> Self {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Self { headers: self.headers.iter().cloned().chain(headers).collect(), ..self.clone() }
+    }
+
     /// Sends a `GET` with the actor's key.
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, Sending::default()).await
@@ -446,6 +488,9 @@ impl Actor {
         if let Some(content_type) = sending.content_type {
             request = request.header("content-type", content_type);
         }
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
         for (name, value) in sending.headers {
             request = request.header(*name, *value);
         }
@@ -471,75 +516,12 @@ impl Actor {
 impl Sending<'_> {
     /// A request with this JSON body.
     pub fn json(body: &Value) -> Self {
-        Self {
-            body: Some(body.to_string().into_bytes()),
-            content_type: Some("application/json"),
-            headers: &[],
-        }
-    }
-}
-
-/// The answer to a request, read to its end.
-#[derive(Debug)]
-pub struct Answer {
-    /// The HTTP status of the answer.
-    pub status: StatusCode,
-    /// All headers of the answer.
-    pub headers: reqwest::header::HeaderMap,
-    /// The body, which must be UTF-8 text.
-    pub text: String,
-}
-
-impl Answer {
-    /// The body as JSON; the answer must have this status.
-    #[track_caller]
-    pub fn expect(self, status: StatusCode) -> Value {
-        assert_eq!(self.status, status, "{}", self.text);
-        if self.text.is_empty() { Value::Null } else { serde_json::from_str(&self.text).expect("JSON") }
+        Self::json_bytes(body.to_string())
     }
 
-    /// The `error_code`; the answer must have this status.
-    #[track_caller]
-    pub fn refused(self, status: u16) -> String {
-        assert_eq!(self.status.as_u16(), status, "{}", self.text);
-        let body: Value = serde_json::from_str(&self.text).expect("JSON");
-        body["error_code"].as_str().unwrap_or("validation_error").to_owned()
-    }
-
-    /// The body without the fields that identify this request.
-    #[track_caller]
-    pub fn anonymized(&self) -> Value {
-        let mut body: Value = serde_json::from_str(&self.text).expect("JSON");
-        body.as_object_mut().expect("an object").shift_remove("request_id");
-        body
-    }
-
-    /// The location and message of each problem of a 422, in order.
-    #[track_caller]
-    pub fn problems(&self) -> Vec<(String, String)> {
-        assert_eq!(self.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", self.text);
-        let body: Value = serde_json::from_str(&self.text).expect("JSON");
-        let problems = body["detail"].as_array().expect("a list of problems");
-        problems
-            .iter()
-            .map(|problem| {
-                let steps = problem["loc"].as_array().expect("a loc").iter();
-                let steps: Vec<String> =
-                    steps.map(|step| step.as_str().map_or_else(|| step.to_string(), str::to_owned)).collect();
-                (steps.join("."), problem["msg"].as_str().expect("a sentence").to_owned())
-            })
-            .collect()
-    }
-
-    /// The locations of the problems of a 422, in order.
-    #[track_caller]
-    pub fn problem_locs(&self) -> Vec<String> {
-        self.problems().into_iter().map(|(at, _)| at).collect()
-    }
-
-    /// A header's value; empty if the header is absent.
-    pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    /// A request with these bytes as its body, declared as JSON.
+    pub fn json_bytes(body: impl Into<Vec<u8>>) -> Self {
+        Self { body: Some(body.into()), content_type: Some("application/json"), headers: &[] }
     }
 }
 

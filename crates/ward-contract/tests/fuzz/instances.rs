@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-/// What secrets are made of, so that one that gets out is seen.
+/// The text of generated secrets, by which a leaked one is found.
 pub const SECRET: &str = "S3CR3T";
 
 /// The numbers that decide what is made. Past its end all are zero.
@@ -33,7 +33,6 @@ impl<'t> Tape<'t> {
     }
 }
 
-/// The document.
 pub fn document() -> Value {
     serde_json::from_str(include_str!("../../../../contract/openapi.json")).unwrap()
 }
@@ -57,8 +56,8 @@ pub fn plain<'d>(document: &'d Value, schema: &'d Value) -> (&'d Value, bool) {
     }
 }
 
-/// An instance, usually right: one in `odds` of its parts is of another type or out of bounds. What the reference
-/// coerces or trims is not made, for there `jsonschema` and Ward differ as they should.
+/// A generated instance: one in `odds` of its parts has another type or is out of bounds. Values that the reference
+/// coerces or trims are not generated, because there `jsonschema` and Ward differ on purpose.
 pub fn instance(document: &Value, schema: &Value, tape: &mut Tape<'_>, odds: usize) -> Value {
     let (schema, nullable) = plain(document, schema);
     if nullable && tape.one_in(4) {

@@ -40,7 +40,7 @@ fn valid() -> impl Strategy<Value = String> {
     })
 }
 
-/// JSON, nearly JSON, and anything.
+/// Generates JSON, nearly valid JSON, and any text.
 fn text() -> impl Strategy<Value = String> {
     let mangled =
         (valid(), any::<prop::sample::Index>(), token(), 0..3_usize).prop_map(|(text, at, token, lose)| {

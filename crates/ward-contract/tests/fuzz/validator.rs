@@ -85,7 +85,7 @@ fn place(document: &Value, schema: &Value, given: &Value, loc: &[Loc]) -> Vec<us
     place
 }
 
-/// What stands at a place of the request.
+/// The value at a location of the request.
 fn at<'g>(given: &'g Value, loc: &[Loc]) -> &'g Value {
     loc.iter().fold(given, |given, step| match step {
         Loc::Index(index) => &given[*index],
@@ -131,7 +131,7 @@ fn its_errors_are_one_per_value_in_declared_order_and_show_what_was_sent_but_no_
     assert!(seen.get() > 1_000, "only {} problems", seen.get());
 }
 
-/// What is shown of a value that is too long to be echoed.
+/// The shortened form of a value that is too long to be echoed.
 fn cut(shown: &Json) -> Option<&str> {
     let Json::String(text) = shown else { return None };
     text.strip_suffix(" bytes)")?.rsplit_once("…(+").map(|(start, _)| start)
@@ -141,7 +141,7 @@ fn masked(shown: &Json) -> bool {
     serde_json::to_string(shown).unwrap().contains("**********")
 }
 
-/// What is accepted is accepted again as it was understood: nothing is trimmed, read or filled in twice.
+/// An accepted value is accepted again in its parsed form: nothing is trimmed, read or filled in twice.
 #[test]
 fn what_it_understood_it_understands_the_same_again() {
     let (document, contract) = (document(), contract(RULES));
@@ -155,7 +155,7 @@ fn what_it_understood_it_understands_the_same_again() {
     }
 }
 
-/// Whatever bytes stand where JSON is expected: a value or problems, and never a panic.
+/// Any bytes in place of JSON yield a value or problems, and never a panic.
 #[test]
 fn any_bytes_and_any_query_are_judged() {
     let contract = contract(RULES);

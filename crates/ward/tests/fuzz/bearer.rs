@@ -28,7 +28,7 @@ fn checksum(covered: &str) -> String {
     String::from_utf8(text.to_vec()).unwrap()
 }
 
-/// What the documented form makes of a bearer: its key id and the hash of its secret.
+/// The key id and the hash of the secret of a bearer in the documented form.
 fn expected(bearer: &[u8]) -> Option<(String, [u8; 32])> {
     let text = std::str::from_utf8(bearer).ok()?;
     let parts = FORM.captures(text)?;

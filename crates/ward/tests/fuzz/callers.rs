@@ -20,7 +20,7 @@ fn is_e164(text: &str) -> bool {
     E164.is_match(text)
 }
 
-/// Numbers, nearly numbers, and anything.
+/// Generates numbers, nearly valid numbers, and any text.
 fn spelled() -> impl Strategy<Value = String> {
     prop_oneof![
         r"[ \t]?\+[1-9]([ .()\[\]-]{0,2}[0-9]){5,15}[ ]?",

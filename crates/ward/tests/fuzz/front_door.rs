@@ -11,7 +11,7 @@ use ward_test::{Sending, Server, Tenant, both};
 
 use crate::instances::{Tape, body_schema, document, instance};
 
-/// What would end the tenant's own way in, and so the test.
+/// Operations that would end the tenant's own access, and so the test.
 const ENDING: [&str; 4] = ["archive-workspace", "leave-workspace", "rotate-api-key", "delete-api-key"];
 
 /// Says which case a test was at when it failed.
@@ -43,8 +43,7 @@ fn text_of_a_header() -> impl Strategy<Value = String> {
     prop_oneof!["[ -~]{0,40}", "[\\t -~\u{80}-\u{ff}]{0,20}", "(Bearer|Basic|bearer) [ -~]{0,90}"]
 }
 
-both!(whatever_comes_over_http_gets_an_answer_that_the_document_declares);
-async fn whatever_comes_over_http_gets_an_answer_that_the_document_declares() {
+both!(whatever_comes_over_http_gets_an_answer_that_the_document_declares, async || {
     let server = Server::start().await;
     let tenant = server.tenant("fuzzed").await;
     let target = tenant.whole_target(tenant.owner_key_id()).await;
@@ -109,7 +108,7 @@ async fn whatever_comes_over_http_gets_an_answer_that_the_document_declares() {
         drop(case);
     }
     still_serves(&server, &tenant).await;
-}
+});
 
 /// Sends bytes on a connection of their own; answers what came back until the server closed.
 async fn exchange(server: &Server, sent: &[u8]) -> Vec<u8> {
@@ -122,8 +121,7 @@ async fn exchange(server: &Server, sent: &[u8]) -> Vec<u8> {
     answer
 }
 
-both!(bytes_that_are_no_http_harm_nobody);
-async fn bytes_that_are_no_http_harm_nobody() {
+both!(bytes_that_are_no_http_harm_nobody, async || {
     let server = Server::start().await;
     let tenant = server.tenant("fuzzed").await;
     let mut runner = crate::runner(150);
@@ -157,10 +155,9 @@ async fn bytes_that_are_no_http_harm_nobody() {
         drop(case);
     }
     still_serves(&server, &tenant).await;
-}
+});
 
-both!(a_query_or_header_of_any_bytes_that_http_allows_gets_the_envelope);
-async fn a_query_or_header_of_any_bytes_that_http_allows_gets_the_envelope() {
+both!(a_query_or_header_of_any_bytes_that_http_allows_gets_the_envelope, async || {
     let server = Server::start().await;
     let tenant = server.tenant("fuzzed").await;
     let mut runner = crate::runner(150);
@@ -185,7 +182,7 @@ async fn a_query_or_header_of_any_bytes_that_http_allows_gets_the_envelope() {
         drop(case);
     }
     still_serves(&server, &tenant).await;
-}
+});
 
 async fn still_serves(server: &Server, tenant: &Tenant) {
     let me = tenant.owner.get(&tenant.workspace("")).await.expect(StatusCode::OK);

@@ -1,4 +1,4 @@
-//! What reads untrusted text, under generated input: properties that hold for every text, not only for the examples.
+//! Parsers of untrusted text under generated input: properties that hold for every text, not only for examples.
 //!
 //! Property tests and not a coverage-guided fuzzer, because the readers here rarely fall over and more often disagree:
 //! each is compared with a second reading that shares no code with it (`serde_json`, `jsonschema`, another HMAC, another

@@ -1,38 +1,35 @@
 //! Reports of access: reads of patient data, one principal's deeds, and the keys that may enter.
 
-use reqwest::StatusCode;
 use serde_json::{Value, json};
-use ward_test::{Server, Tenant, both};
+use ward_test::{Fields as _, Server, Tenant, both};
 
 async fn report(tenant: &Tenant, path: &str) -> Value {
-    tenant.owner.get(&tenant.path(path)).await.expect(StatusCode::OK)
+    tenant.get(path).await.ok()
 }
 
 fn actions(page: &Value) -> Vec<&str> {
-    let events = page["events"].as_array().expect("events");
-    events.iter().map(|event| event["action"].as_str().expect("an action")).collect()
+    let events = page.list("events");
+    events.iter().map(|event| event.text("action")).collect()
 }
 
 /// The principal that a minted key speaks for.
 async fn entity_of(tenant: &Tenant, minted: &Value) -> String {
     let review = report(tenant, "/compliance/access-review").await;
-    let keys = review["credentials"].as_array().expect("credentials").iter();
+    let keys = review.list("credentials").iter();
     let mut of_key = keys.filter(|key| key["key_id"] == minted["key_id"]);
-    of_key.next().expect("the key")["entity_id"].as_str().expect("an id").to_owned()
+    of_key.next().expect("the key").text("entity_id").to_owned()
 }
 
-both!(reports_of_access);
-async fn reports_of_access() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(reports_of_access, async || {
+    let (server, tenant) = Server::with_tenant().await;
     let (nurse, minted) =
         tenant.key(json!({ "duration_days": 30, "role": "operator", "name": "nurse" })).await;
     let (doctor, of_doctor) = tenant.key(json!({ "duration_days": 30, "role": "member" })).await;
     let call = json!({ "status": "completed", "caller_id": "+15550100001", "direction": "inbound" });
-    nurse.put(&tenant.path("/calls/CA1"), call).await.expect(StatusCode::OK);
+    nurse.put(&tenant.path("/calls/CA1"), call).await.ok();
     assert_eq!(report(&tenant, "/audit/phi-access").await["total"], 0);
     for reader in [&nurse, &doctor, &doctor] {
-        reader.get(&tenant.path("/calls/CA1")).await.expect(StatusCode::OK);
+        reader.get(&tenant.path("/calls/CA1")).await.ok();
     }
     let nurse_id = entity_of(&tenant, &minted).await;
     let doctor_id = entity_of(&tenant, &of_doctor).await;
@@ -43,15 +40,13 @@ async fn reports_of_access() {
     assert_eq!((actions(&page).len(), &page["has_more"]), (2, &json!(false)));
     let by_doctor = report(&tenant, &format!("/audit/phi-access?entity_id={doctor_id}")).await;
     assert_eq!(by_doctor["total"], 2);
-    assert!(
-        by_doctor["events"].as_array().unwrap().iter().all(|event| event["actor_entity_id"] == doctor_id)
-    );
+    assert!(by_doctor.list("events").iter().all(|event| event["actor_entity_id"] == doctor_id));
     let before = report(&tenant, "/audit/phi-access?date_to=2000-01-01T00:00:00Z").await;
     assert_eq!(before["total"], 0);
 
     let log = report(&tenant, &format!("/audit/entity/{nurse_id}/access-log")).await;
     assert_eq!(actions(&log)[0], "call.read", "{log}");
-    let done = log["events"].as_array().expect("events");
+    let done = log.list("events");
     assert!(done.len() > 1 && done.iter().all(|event| event["actor_entity_id"] == nurse_id), "{log}");
     let narrowed = format!("/audit/entity/{nurse_id}/access-log?date_to=2000-01-01T00:00:00Z");
     assert_eq!(report(&tenant, &narrowed).await["total"], 0, "known, and nothing in that time");
@@ -67,19 +62,19 @@ async fn reports_of_access() {
     assert_eq!(report(&tenant, &format!("/audit/entity/{quiet_id}/access-log")).await["total"], 0);
 
     let review = report(&tenant, "/compliance/access-review").await;
-    assert_eq!((&review["workspace_id"], &review["total_credentials"]), (&json!(tenant.id), &json!(4)));
-    let credentials = review["credentials"].as_array().expect("credentials");
+    assert_eq!(review.fields(["workspace_id", "total_credentials"]), json!([tenant.id, 4]));
+    let credentials = review.list("credentials");
     let nurse_key =
         credentials.iter().find(|key| key["key_id"] == minted["key_id"]).expect("the nurse's key");
     assert_eq!(
-        (&nurse_key["name"], &nurse_key["role"], &nurse_key["entity_id"], &nurse_key["entity_kind"]),
-        (&json!("nurse"), &json!("operator"), &json!(nurse_id), &json!("service"))
+        nurse_key.fields(["name", "role", "entity_id", "entity_kind"]),
+        json!(["nurse", "operator", nurse_id, "service"])
     );
     assert_eq!(nurse_key["is_expired"], false);
     server.clock.advance(std::time::Duration::from_hours(24 * 31));
     let later = report(&tenant, "/compliance/access-review").await;
-    let expired = later["credentials"].as_array().expect("credentials").iter();
+    let expired = later.list("credentials").iter();
     assert_eq!(expired.filter(|key| key["is_expired"] == true).count(), 3);
     let text = later.to_string();
     assert!(!text.contains("secret") && !text.contains("hash"), "{text}");
-}
+});

@@ -1,17 +1,14 @@
-//! What a request may cost: the size of an answer does not follow what is wrong with a request.
+//! Bounds on requests and answers: the size of an answer does not grow with the number of mistakes in a request.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use ward::operator;
-use ward_test::{Actor, Answer, Sending, Server, both, fresh_slug, new_workspace};
+use ward_test::{Actor, Answer, Fields as _, Sending, Server, both, fresh_slug, new_workspace};
 
-/// The longest 422.
 const LONGEST: usize = 128 * 1024;
 
 async fn sent(actor: &Actor, method: Method, path: &str, body: String) -> Answer {
-    let body = Some(body.into_bytes());
-    let json = Some("application/json");
-    actor.send(method, path, Sending { body, content_type: json, headers: &[] }).await
+    actor.send(method, path, Sending::json_bytes(body)).await
 }
 
 /// `{"<field>":[<item>,<item>,…]}` of about 250 KB, with other fields before it.
@@ -25,13 +22,12 @@ fn short(answer: &Answer) -> Vec<Value> {
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", answer.text);
     assert!(answer.text.len() <= LONGEST, "{} bytes", answer.text.len());
     let body: Value = serde_json::from_str(&answer.text).unwrap();
-    let problems = body["detail"].as_array().unwrap().clone();
+    let problems = body.list("detail").clone();
     assert!(problems.len() <= 101, "{} problems", problems.len());
     problems
 }
 
-both!(an_anonymous_claim_of_twenty_thousand_mistakes_gets_a_short_answer);
-async fn an_anonymous_claim_of_twenty_thousand_mistakes_gets_a_short_answer() {
+both!(an_anonymous_claim_of_twenty_thousand_mistakes_gets_a_short_answer, async || {
     let server = Server::start().await;
     let stranger = server.anonymous();
     let claim = "/v1/01900000-0000-7000-8000-000000000000/api-keys";
@@ -54,13 +50,15 @@ async fn an_anonymous_claim_of_twenty_thousand_mistakes_gets_a_short_answer() {
     let answer = sent(&stranger, Method::POST, "/v1/workspaces", format!(r#"{{"name":{number}}}"#)).await;
     let problems = short(&answer);
     let shown = problems.iter().find(|problem| problem["loc"] == json!(["body", "name"])).unwrap();
-    assert_eq!(shown["input"], format!("{}…(+195904 bytes)", "9".repeat(4096)), "no number of that length");
-}
+    assert_eq!(
+        shown["input"],
+        format!("{}…(+195904 bytes)", "9".repeat(4096)),
+        "the number is echoed in part"
+    );
+});
 
-both!(an_integration_full_of_mistakes_gets_a_short_answer);
-async fn an_integration_full_of_mistakes_gets_a_short_answer() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(an_integration_full_of_mistakes_gets_a_short_answer, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let path = tenant.path("/integrations");
     let start = r#""name":"x","display_name":"X","base_url":"https://ehr.example","#;
     let endpoint = r#"{"name":"same","description":"d","path":"/"}"#;
@@ -76,18 +74,14 @@ async fn an_integration_full_of_mistakes_gets_a_short_answer() {
     );
     short(&sent(&tenant.owner, Method::POST, &path, body).await);
     let nested = format!("{}{}", "[".repeat(90), "]".repeat(90));
-    let body = full_of(start, "mcp_args", &nested);
-    short(&sent(&tenant.owner, Method::POST, &path, body).await);
-}
+    short(&sent(&tenant.owner, Method::POST, &path, full_of(start, "mcp_args", &nested)).await);
+});
 
-both!(a_hundred_problems_are_listed_and_the_others_are_counted);
-async fn a_hundred_problems_are_listed_and_the_others_are_counted() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(a_hundred_problems_are_listed_and_the_others_are_counted, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let endpoints: Vec<Value> = (0..40).map(|_| json!({})).collect();
     let body = json!({ "name": fresh_slug(), "display_name": "X", "endpoints": endpoints });
-    let answer = tenant.owner.post(&tenant.path("/integrations"), body).await;
-    let problems = short(&answer);
+    let problems = short(&tenant.post("/integrations", body).await);
     assert_eq!(problems.len(), 101);
     assert_eq!(problems[99]["loc"], json!(["body", "endpoints", 33, "description"]));
     assert_eq!(
@@ -95,51 +89,45 @@ async fn a_hundred_problems_are_listed_and_the_others_are_counted() {
         json!({ "type": "too_many_problems", "loc": ["body"], "msg": "20 more problems are not listed",
                 "input": null, "ctx": { "listed": 100, "more": 20 } })
     );
-}
+});
 
-both!(a_query_of_thousands_of_parameters_gets_a_short_answer);
-async fn a_query_of_thousands_of_parameters_gets_a_short_answer() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(a_query_of_thousands_of_parameters_gets_a_short_answer, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let many = "limit=x&phi_only=%01&".repeat(600);
-    let problems = short(&tenant.owner.get(&tenant.path(&format!("/audit?{many}"))).await);
+    let problems = short(&tenant.get(&format!("/audit?{many}")).await);
     assert_eq!(problems.len(), 2);
     let long = "%01".repeat(4_000);
-    let problems = short(&tenant.owner.get(&tenant.path(&format!("/audit?service={long}%00"))).await);
-    assert!(problems[0]["input"].as_str().unwrap().ends_with("bytes)"), "{problems:?}");
-}
+    let problems = short(&tenant.get(&format!("/audit?service={long}%00")).await);
+    assert!(problems[0].text("input").ends_with("bytes)"), "{problems:?}");
+});
 
-// The credentials are cleared by the null that was sent, whatever numbers stand beside it.
-both!(a_number_beyond_every_double_does_not_keep_credentials);
-async fn a_number_beyond_every_double_does_not_keep_credentials() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+// The `null` that was sent clears the credentials, whatever numbers the body also holds.
+both!(a_number_beyond_every_double_does_not_keep_credentials, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let auth = json!({ "type": "bearer_token", "bearer_token_value": { "value": "a-token" } });
     let made =
         json!({ "name": "ehr", "display_name": "EHR", "base_url": "https://ehr.example", "auth": auth });
-    let made = tenant.owner.post(&tenant.path("/integrations"), made).await.expect(StatusCode::CREATED);
-    let path = tenant.path(&format!("/integrations/{}", made["id"].as_str().unwrap()));
+    let made = tenant.post("/integrations", made).await.created();
+    let path = tenant.path(&format!("/integrations/{}", made.text("id")));
     for number in ["1e400", "-1e999", &"9".repeat(400)] {
         let schema = format!(r#"{{"maximum":{number}}}"#);
         let endpoint = format!(r#"{{"name":"n","description":"d","path":"/","input_schema":{schema}}}"#);
         let body = format!(r#"{{"auth":null,"endpoints":[{endpoint}]}}"#);
-        let changed = sent(&tenant.owner, Method::PUT, &path, body).await.expect(StatusCode::OK);
+        let changed = sent(&tenant.owner, Method::PUT, &path, body).await.ok();
         assert_eq!(changed["auth"], Value::Null, "{number}");
         let body =
             json!({ "auth": { "type": "bearer_token", "bearer_token_value": { "value": "a-token" } } });
-        sent(&tenant.owner, Method::PUT, &path, body.to_string()).await.expect(StatusCode::OK);
+        sent(&tenant.owner, Method::PUT, &path, body.to_string()).await.ok();
     }
     let kept = sent(&tenant.owner, Method::PUT, &path, r#"{"display_name":"E"}"#.to_owned()).await;
-    assert_ne!(kept.expect(StatusCode::OK)["auth"], Value::Null, "an absent field is left alone");
-}
+    assert_ne!(kept.ok()["auth"], Value::Null, "an absent field stays unchanged");
+});
 
-both!(a_name_has_at_most_256_characters);
-async fn a_name_has_at_most_256_characters() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(a_name_has_at_most_256_characters, async || {
+    let (server, tenant) = Server::with_tenant().await;
     let longest = "é".repeat(256);
     let renamed = json!({ "name": format!("  {longest}  ") });
-    let renamed = tenant.owner.patch(&tenant.workspace(""), renamed).await.expect(StatusCode::OK);
+    let renamed = tenant.owner.patch(&tenant.workspace(""), renamed).await.ok();
     assert_eq!(renamed["name"], longest);
     let too_long = format!("{longest}é");
     let wanted = [("body.name".to_owned(), "Value error, must be at most 256 characters".to_owned())];
@@ -154,18 +142,15 @@ async fn a_name_has_at_most_256_characters() {
     }
     let answer = tenant.owner.patch(&tenant.workspace(""), json!({ "name": too_long })).await;
     assert_eq!(answer.problems(), wanted);
-    let long = tenant.owner.get(&tenant.path(&format!("/api-keys/{}", "a".repeat(3_000)))).await;
+    let long = tenant.get(&format!("/api-keys/{}", "a".repeat(3_000))).await;
     assert!(long.status == 405 || long.status == 404, "{}", long.status);
     let named = tenant.path(&format!("/integrations/{}", "0".repeat(3_000)));
-    assert_eq!(tenant.owner.get(&named).await.refused(404), "integration_not_found");
-}
+    tenant.owner.get(&named).await.refused_as(404, "integration_not_found");
+});
 
-both!(values_that_were_stored_longer_are_served_and_listed_for_the_operator);
-async fn values_that_were_stored_longer_are_served_and_listed_for_the_operator() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
-    let other = server.tenant("other").await;
-    other.integration().await;
+both!(stored_values_beyond_the_bounds_are_served_and_listed_for_the_operator, async || {
+    let (server, tenant) = Server::with_tenant().await;
+    server.tenant("other").await.integration().await;
     let integration = tenant.integration().await;
     assert_eq!(operator::over_long_values(&server.app).await.unwrap(), operator::OverLongValues::default());
     let long = "n".repeat(5_000);
@@ -175,7 +160,7 @@ async fn values_that_were_stored_longer_are_served_and_listed_for_the_operator()
     let key = tenant.owner_key_id();
     server.sql(format!("UPDATE api_keys SET name = '{long}' WHERE key_id = '{key}'")).await;
     let path = tenant.path(&format!("/integrations/{integration}"));
-    let made = tenant.owner.get(&path).await.expect(StatusCode::OK);
+    let made = tenant.owner.get(&path).await.ok();
     let mut endpoint = made["endpoints"][0].clone();
     endpoint["description"] = json!(long);
     endpoint["headers"] = (0..200).map(|index| (format!("x-{index}"), json!("v"))).collect();
@@ -193,25 +178,24 @@ async fn values_that_were_stored_longer_are_served_and_listed_for_the_operator()
         .sql(format!("UPDATE integrations SET endpoints = '{stored}' WHERE id = uuid '{integration}'"))
         .await;
 
-    let shown = tenant.owner.get(&tenant.workspace("")).await.expect(StatusCode::OK);
+    let shown = tenant.owner.get(&tenant.workspace("")).await.ok();
     assert_eq!(shown["name"], long);
-    let listed = tenant.owner.get("/v1/workspaces").await.expect(StatusCode::OK);
+    let listed = tenant.owner.get("/v1/workspaces").await.ok();
     assert_eq!(listed["items"][0]["backend_org_id"], long);
-    let keys = tenant.owner.get(&tenant.path("/api-keys")).await.expect(StatusCode::OK);
+    let keys = tenant.get("/api-keys").await.ok();
     assert_eq!(keys["items"][0]["name"], long);
     for path in [path.clone(), tenant.path("/integrations")] {
-        let shown = tenant.owner.get(&path).await.expect(StatusCode::OK);
+        let shown = tenant.owner.get(&path).await.ok();
         let endpoints =
             if shown["items"].is_array() { &shown["items"][0]["endpoints"] } else { &shown["endpoints"] };
         assert_eq!(endpoints.as_array().unwrap().len(), 150);
         assert_eq!(endpoints[0]["description"], long);
     }
-    // What a change does not send stays as it is, however long.
+    // A change leaves the fields that it does not send as they are, however long they are.
     let put = json!({ "display_name": "Renamed" });
-    let changed = tenant.owner.put(&path, put).await.expect(StatusCode::OK);
-    assert_eq!(changed["endpoints"].as_array().unwrap().len(), 150);
-    let region = json!({ "connector_type": "epic" });
-    tenant.owner.patch(&tenant.workspace(""), region).await.expect(StatusCode::OK);
+    let changed = tenant.owner.put(&path, put).await.ok();
+    assert_eq!(changed.list("endpoints").len(), 150);
+    tenant.owner.patch(&tenant.workspace(""), json!({ "connector_type": "epic" })).await.ok();
 
     let found = operator::over_long_values(&server.app).await.unwrap();
     assert!(!found.more && found.found.iter().all(|value| value.workspace_id.to_string() == tenant.id));
@@ -226,7 +210,7 @@ async fn values_that_were_stored_longer_are_served_and_listed_for_the_operator()
             ("integration", "endpoints")
         ]
     );
-    assert!(!serde_json::to_string(&found).unwrap().contains("nnnn"), "never the value");
+    assert!(!serde_json::to_string(&found).unwrap().contains("nnnn"), "the value itself is not listed");
     let few = json!(&endpoints[..3]).to_string();
     server.sql(format!("UPDATE integrations SET endpoints = '{few}' WHERE id = uuid '{integration}'")).await;
     let found = operator::over_long_values(&server.app).await.unwrap().found;
@@ -234,4 +218,4 @@ async fn values_that_were_stored_longer_are_served_and_listed_for_the_operator()
     let expected = ["description", "headers", "input_schema", "retry_config.retry_on_status"];
     assert_eq!(fields, expected.map(|field| format!("endpoints.0.{field}")));
     assert_eq!(found.len(), 15);
-}
+});

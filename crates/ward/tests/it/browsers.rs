@@ -1,21 +1,15 @@
-//! What a browser sees: CORS, and the page.
+//! CORS, the redirect to the documentation page, and the page itself.
 
 use reqwest::{Method, StatusCode};
 use ward_test::{Sending, Server, both};
 
-both!(without_configured_origins_no_page_elsewhere_may_read_an_answer);
-async fn without_configured_origins_no_page_elsewhere_may_read_an_answer() {
+both!(without_configured_origins_no_page_elsewhere_may_read_an_answer, async || {
     let server = Server::start().await;
-    let headers = [("origin", "https://console.example")];
-    let answer = server
-        .anonymous()
-        .send(Method::GET, "/healthz", Sending { headers: &headers, ..Sending::default() })
-        .await;
+    let answer = server.anonymous().with(&[("origin", "https://console.example")]).get("/healthz").await;
     assert_eq!(answer.header("access-control-allow-origin"), "");
-}
+});
 
-both!(a_configured_origin_may_and_others_may_not);
-async fn a_configured_origin_may_and_others_may_not() {
+both!(a_configured_origin_may_and_others_may_not, async || {
     let server =
         Server::with(|config| config.cors_origins = vec!["https://console.example".to_owned()]).await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -42,10 +36,9 @@ async fn a_configured_origin_may_and_others_may_not() {
             assert!(header("access-control-allow-methods").contains("PATCH"));
         }
     }
-}
+});
 
-both!(an_options_that_is_no_preflight_is_a_wrong_method_and_an_unknown_path_stays_unknown);
-async fn an_options_that_is_no_preflight_is_a_wrong_method_and_an_unknown_path_stays_unknown() {
+both!(an_options_that_is_no_preflight_is_a_wrong_method_and_an_unknown_path_stays_unknown, async || {
     let server =
         Server::with(|config| config.cors_origins = vec!["https://console.example".to_owned()]).await;
     let origin = ("origin", "https://console.example");
@@ -56,23 +49,19 @@ async fn an_options_that_is_no_preflight_is_a_wrong_method_and_an_unknown_path_s
         ("/v1/nowhere", vec![], (404, "not_found")),
         ("/v1/nowhere", vec![origin, asks], (404, "not_found")),
     ] {
-        let sending = Sending { headers: &headers, ..Sending::default() };
-        let answer = server.anonymous().send(Method::OPTIONS, path, sending).await;
+        let actor = server.anonymous().with(&headers);
+        let answer = actor.send(Method::OPTIONS, path, Sending::default()).await;
         assert_eq!(answer.refused(code.0), code.1, "{path} {headers:?}");
     }
-    let sending = Sending { headers: &[origin], ..Sending::default() };
-    let read = server.anonymous().send(Method::GET, "/v1/workspaces", sending).await;
+    let read = server.anonymous().with(&[origin]).get("/v1/workspaces").await;
     assert_eq!(read.header("access-control-allow-origin"), "https://console.example");
-    assert_eq!(read.refused(401), "unauthorized");
-}
+    read.refused_as(401, "unauthorized");
+});
 
-both!(a_page_may_read_what_a_client_needs_to_behave);
-async fn a_page_may_read_what_a_client_needs_to_behave() {
+both!(a_page_may_read_the_headers_that_a_client_needs, async || {
     let server =
         Server::with(|config| config.cors_origins = vec!["https://console.example".to_owned()]).await;
-    let headers = [("origin", "https://console.example")];
-    let sending = Sending { headers: &headers, ..Sending::default() };
-    let answer = server.anonymous().send(Method::GET, "/v1/me", sending).await;
+    let answer = server.anonymous().with(&[("origin", "https://console.example")]).get("/v1/me").await;
     let exposed = answer.header("access-control-expose-headers");
     for name in [
         "x-request-id",
@@ -85,10 +74,9 @@ async fn a_page_may_read_what_a_client_needs_to_behave() {
     ] {
         assert!(exposed.split(',').any(|one| one.trim() == name), "{name} is not in {exposed}");
     }
-}
+});
 
-both!(the_root_leads_to_the_page_for_people);
-async fn the_root_leads_to_the_page_for_people() {
+both!(the_root_leads_to_the_page_for_people, async || {
     for (prefix, roots) in
         [("", vec!["/"]), ("/behind/a-proxy", vec!["/", "/behind/a-proxy", "/behind/a-proxy/"])]
     {
@@ -117,10 +105,9 @@ async fn the_root_leads_to_the_page_for_people() {
             (405, &"GET, HEAD".parse().unwrap())
         );
     }
-}
+});
 
-both!(a_path_prefix_is_served_with_and_without_it);
-async fn a_path_prefix_is_served_with_and_without_it() {
+both!(a_path_prefix_is_served_with_and_without_it, async || {
     let server = Server::with(|config| config.public_url = Some("https://example.com/ward".to_owned())).await;
     let tenant = server.tenant("acme").await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -143,10 +130,9 @@ async fn a_path_prefix_is_served_with_and_without_it() {
             serde_json::from_slice(ward::contract::load(&[]).unwrap().document()).unwrap();
         plain["paths"].as_object().unwrap().len()
     });
-}
+});
 
-both!(the_docs_page_comes_with_a_policy_that_allows_nothing_from_elsewhere);
-async fn the_docs_page_comes_with_a_policy_that_allows_nothing_from_elsewhere() {
+both!(the_docs_page_comes_with_a_policy_that_allows_nothing_from_elsewhere, async || {
     let server = Server::start().await;
     let answer = server.anonymous().get("/v1/docs").await;
     assert_eq!(answer.header("content-type"), "text/html; charset=utf-8");
@@ -155,4 +141,4 @@ async fn the_docs_page_comes_with_a_policy_that_allows_nothing_from_elsewhere() 
     let elsewhere =
         answer.text.split('"').find(|part| part.starts_with("https://") || part.starts_with("//"));
     assert_eq!(elsewhere, None, "the page asks another host");
-}
+});

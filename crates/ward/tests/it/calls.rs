@@ -1,11 +1,11 @@
-//! Calls: how they arrive, what decides their direction, and who learns of their numbers.
+//! Calls: reports from both sources, the rule for their direction, and access to their numbers.
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use ward_test::{Actor, Answer, Sending, Server, Tenant, both};
+use ward_test::{Actor, Answer, Fields as _, Sending, Server, Tenant, both};
 
 pub const TESTER: &str = "+15550100001";
 pub const PATIENT: &str = "+15550100002";
@@ -19,64 +19,56 @@ pub fn finished(caller: &str) -> Value {
 }
 
 pub async fn set_test_callers(tenant: &Tenant, numbers: &[&str]) {
-    let body = json!({ "numbers": numbers });
-    tenant.owner.put(&tenant.workspace("/test-caller-numbers"), body).await.expect(StatusCode::OK);
+    tenant.owner.put(&tenant.workspace("/test-caller-numbers"), json!({ "numbers": numbers })).await.ok();
 }
 
 pub async fn put(tenant: &Tenant, sid: &str, body: Value) -> Value {
-    tenant.owner.put(&tenant.path(&format!("/calls/{sid}")), body).await.expect(StatusCode::OK)
+    tenant.put(&format!("/calls/{sid}"), body).await.ok()
 }
 
 /// Connects the workspace, so that its calls are owed to an integration.
 pub async fn connect(tenant: &Tenant, connector: &str) {
-    let patch = json!({ "connector_type": connector });
-    tenant.owner.patch(&tenant.workspace(""), patch).await.expect(StatusCode::OK);
-    tenant.owner.post(&tenant.workspace("/provision"), json!({})).await.expect(StatusCode::OK);
+    tenant.owner.patch(&tenant.workspace(""), json!({ "connector_type": connector })).await.ok();
+    tenant.owner.post(&tenant.workspace("/provision"), json!({})).await.ok();
 }
 
-both!(calls_from_test_callers_are_tests_whatever_the_reporter_says);
-async fn calls_from_test_callers_are_tests_whatever_the_reporter_says() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(calls_from_test_callers_are_tests_whatever_direction_is_reported, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     set_test_callers(&tenant, &[TESTER]).await;
     for (index, said) in ["inbound", "outbound", "playground", "simulated"].into_iter().enumerate() {
         let mut body = finished(" tel:+1 (555) 010-0001 ");
         body["direction"] = json!(said);
         let call = put(&tenant, &format!("CA{index}"), body).await;
-        assert_eq!((&call["direction"], &call["reported_direction"]), (&json!("test"), &json!(said)));
+        assert_eq!(call.fields(["direction", "reported_direction"]), json!(["test", said]));
         assert_eq!(call["test"]["rule"], "test_caller");
         assert_eq!(call["test"]["list_version"], 1);
         assert_eq!(call["sync"]["decision"], "excluded");
         let mut body = finished(PATIENT);
         body["direction"] = json!(said);
         let call = put(&tenant, &format!("CB{index}"), body).await;
-        assert_eq!((&call["direction"], &call["test"]), (&json!(said), &Value::Null));
+        assert_eq!(call.fields(["direction", "test"]), json!([said, null]));
     }
-}
+});
 
-both!(the_first_report_decides_for_good);
-async fn the_first_report_decides_for_good() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(the_first_report_decides_for_good, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     set_test_callers(&tenant, &[TESTER]).await;
     let ringing = |caller: &str| json!({ "status": "ringing", "caller_id": caller, "direction": "inbound" });
     put(&tenant, "CA-test", ringing(TESTER)).await;
     put(&tenant, "CA-real", ringing(PATIENT)).await;
-    // The list turns round while both are under way, and the reporter changes its mind about both.
+    // The list changes while both calls are in progress, and the second report swaps the callers.
     set_test_callers(&tenant, &[PATIENT]).await;
     let call = put(&tenant, "CA-test", finished(PATIENT)).await;
-    assert_eq!((&call["direction"], &call["caller_id"]), (&json!("test"), &json!(TESTER)));
+    assert_eq!(call.fields(["direction", "caller_id"]), json!(["test", TESTER]));
     assert_eq!((&call["test"]["list_version"], &call["test_caller_list_version"]), (&json!(1), &json!(1)));
     let call = put(&tenant, "CA-real", finished(TESTER)).await;
-    assert_eq!((&call["direction"], &call["caller_id"]), (&json!("inbound"), &json!(PATIENT)));
+    assert_eq!(call.fields(["direction", "caller_id"]), json!(["inbound", PATIENT]));
     assert_eq!(call["test_caller_list_version"], 1);
     assert_eq!(put(&tenant, "CA-later", finished(PATIENT)).await["test"]["list_version"], 2);
-}
+});
 
-both!(a_first_report_says_who_calls_or_nothing_is_recorded);
-async fn a_first_report_says_who_calls_or_nothing_is_recorded() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(a_first_report_without_a_caller_records_nothing, async || {
+    let (server, tenant) = Server::with_tenant().await;
     let path = tenant.path("/calls/CA1");
     let refused = tenant.owner.put(&path, json!({ "status": "completed" })).await;
     assert_eq!(refused.problem_locs(), ["body.caller_id", "body.direction"]);
@@ -89,21 +81,18 @@ async fn a_first_report_says_who_calls_or_nothing_is_recorded() {
             "{caller}"
         );
     }
-    assert_eq!(tenant.owner.get(&path).await.refused(404), "call_not_found");
+    tenant.owner.get(&path).await.refused_as(404, "call_not_found");
     assert_eq!(server.count("SELECT count(*) FROM calls").await, 0);
     let withheld = json!({ "status": "completed", "caller_id": null, "direction": "inbound" });
     let call = put(&tenant, "CA1", withheld).await;
-    assert_eq!((&call["caller_id"], &call["caller_form"]), (&Value::Null, &json!("withheld")));
-    // Afterwards both may be left out.
+    assert_eq!(call.fields(["caller_id", "caller_form"]), json!([null, "withheld"]));
+    // Later reports may leave both fields out.
     put(&tenant, "CA1", json!({ "status": "completed", "turns": 4 })).await;
-    let bad = tenant.owner.put(&tenant.path("/calls/a%20b"), finished(PATIENT)).await;
-    assert_eq!(bad.problem_locs(), ["path.call_sid"]);
-}
+    assert_eq!(tenant.put("/calls/a%20b", finished(PATIENT)).await.problem_locs(), ["path.call_sid"]);
+});
 
-both!(reports_may_repeat_come_late_and_come_in_any_order);
-async fn reports_may_repeat_come_late_and_come_in_any_order() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(reports_may_repeat_and_arrive_in_any_order, async || {
+    let (server, tenant) = Server::with_tenant().await;
     connect(&tenant, "fhir_store").await;
     let of = |status: &str| json!({ "status": status, "caller_id": PATIENT, "direction": "inbound" });
     for (sid, order) in [
@@ -127,12 +116,10 @@ async fn reports_may_repeat_come_late_and_come_in_any_order() {
     let late = put(&tenant, "CA2", json!({ "status": "completed", "duration_seconds": 12.5 })).await;
     assert_eq!(late["duration_seconds"], 12.5);
     assert_eq!(server.count("SELECT count(*) FROM deliveries").await, 3);
-}
+});
 
-both!(a_call_says_what_it_owes_and_why_not);
-async fn a_call_says_what_it_owes_and_why_not() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(a_call_shows_whether_it_is_owed_and_why_not, async || {
+    let (server, tenant) = Server::with_tenant().await;
     set_test_callers(&tenant, &[TESTER]).await;
     let ringing = json!({ "status": "ringing", "caller_id": PATIENT, "direction": "inbound" });
     assert_eq!(put(&tenant, "CA1", ringing).await["sync"]["decision"], Value::Null);
@@ -140,23 +127,20 @@ async fn a_call_says_what_it_owes_and_why_not() {
         put(&tenant, "CA1", json!({ "status": "completed" })).await["sync"]["decision"],
         "no_connector"
     );
-    let patch = json!({ "connector_type": "epic" });
-    tenant.owner.patch(&tenant.workspace(""), patch).await.expect(StatusCode::OK);
+    tenant.owner.patch(&tenant.workspace(""), json!({ "connector_type": "epic" })).await.ok();
     assert_eq!(put(&tenant, "CA2", finished(PATIENT)).await["sync"]["decision"], "not_provisioned");
     connect(&tenant, "epic").await;
     let owed = put(&tenant, "CA3", finished(PATIENT)).await;
-    assert_eq!((&owed["sync"]["decision"], &owed["sync"]["not_sent"]), (&json!("owed"), &Value::Null));
+    assert_eq!(owed["sync"].fields(["decision", "not_sent"]), json!(["owed", null]));
     assert!(owed["sync"]["delivery_id"].is_string() && owed["sync"]["integration_id"].is_string());
     let test = put(&tenant, "CA4", finished(TESTER)).await;
     assert_eq!(test["sync"]["not_sent"], "FHIR DocumentReference");
     assert_eq!(test["sync"]["delivery_id"], Value::Null);
     assert_eq!(server.count("SELECT count(*) FROM deliveries").await, 1);
-}
+});
 
-both!(lists_leave_tests_and_simulations_out_unless_asked_for);
-async fn lists_leave_tests_and_simulations_out_unless_asked_for() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(lists_leave_tests_and_simulations_out_unless_asked_for, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     set_test_callers(&tenant, &[TESTER]).await;
     let all = [
         ("CA1", PATIENT, "inbound", "completed", 10),
@@ -171,9 +155,9 @@ async fn lists_leave_tests_and_simulations_out_unless_asked_for() {
         put(&tenant, sid, body).await;
     }
     let sids = async |query: &str| {
-        let listed = tenant.owner.get(&tenant.path(&format!("/calls?{query}"))).await.expect(StatusCode::OK);
-        let items = listed["items"].as_array().unwrap().iter();
-        let sids: Vec<String> = items.map(|call| call["call_sid"].as_str().unwrap().to_owned()).collect();
+        let listed = tenant.get(&format!("/calls?{query}")).await.ok();
+        let items = listed.list("items").iter();
+        let sids: Vec<String> = items.map(|call| call.text("call_sid").to_owned()).collect();
         (sids.join(" "), listed["total"].as_i64().unwrap())
     };
     for (query, found) in [
@@ -195,38 +179,34 @@ async fn lists_leave_tests_and_simulations_out_unless_asked_for() {
         let total = i64::try_from(found.split_whitespace().count()).unwrap();
         assert_eq!(sids(query).await, (found.to_owned(), total), "{query}");
     }
-    let page = tenant.owner.get(&tenant.path("/calls?limit=1")).await.expect(StatusCode::OK);
-    assert_eq!((&page["has_more"], &page["continuation_token"]), (&json!(true), &json!(1)));
+    let page = tenant.get("/calls?limit=1").await.ok();
+    assert_eq!(page.fields(["has_more", "continuation_token"]), json!([true, 1]));
     assert_eq!(sids("limit=1&continuation_token=1").await.0, "CA1");
     assert_eq!(sids("limit=1&offset=1").await.0, "CA1");
     assert_eq!(sids("limit=1&offset=9").await, (String::new(), 2));
-}
+});
 
-both!(whoever_reads_numbers_is_recorded_and_no_number_is_anywhere_else);
-async fn whoever_reads_numbers_is_recorded_and_no_number_is_anywhere_else() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(reads_of_numbers_are_recorded_and_numbers_appear_nowhere_else, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     set_test_callers(&tenant, &[TESTER]).await;
     put(&tenant, "CA1", finished(PATIENT)).await;
     let before = tenant.audit().await;
     assert!(before.iter().all(|event| event["phi_accessed"] == false));
-    tenant.owner.get(&tenant.path("/calls")).await.expect(StatusCode::OK);
-    let read = tenant.owner.get(&tenant.path("/calls/CA1")).await.expect(StatusCode::OK);
-    let phi = tenant.owner.get(&tenant.path("/audit?phi_only=true")).await.expect(StatusCode::OK);
-    let phi = phi["events"].as_array().unwrap().clone();
-    let actions: Vec<&str> = phi.iter().map(|event| event["action"].as_str().unwrap()).collect();
+    tenant.get("/calls").await.ok();
+    let read = tenant.get("/calls/CA1").await.ok();
+    let phi = tenant.get("/audit?phi_only=true").await.ok();
+    let phi = phi.list("events").clone();
+    let actions: Vec<&str> = phi.iter().map(|event| event.text("action")).collect();
     assert_eq!(actions, ["call.read", "call.list"]);
     assert_eq!(phi[0]["resource_id"], read["entity_id"]);
     for event in tenant.audit().await {
         let lists_them = event["action"] == "test_callers.update";
         assert_eq!(event.to_string().contains("+1555"), lists_them, "{event}");
     }
-}
+});
 
-both!(the_audit_keeps_every_list);
-async fn the_audit_keeps_every_list() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(the_audit_keeps_every_list, async || {
+    let (server, tenant) = Server::with_tenant().await;
     for numbers in [&[TESTER][..], &[TESTER, PATIENT], &[]] {
         set_test_callers(&tenant, numbers).await;
     }
@@ -252,7 +232,7 @@ async fn the_audit_keeps_every_list() {
         ]
     );
     assert_eq!(server.count("SELECT count(*) FROM test_caller_lists").await, 4);
-}
+});
 
 /// Signs as Twilio does: the URL, then each field's name and value in the order of the names.
 pub fn sign(token: &str, url: &str, fields: &[(&str, &str)]) -> String {
@@ -281,6 +261,18 @@ pub async fn callback(server: &Server, tenant: &Tenant, fields: &[(&str, &str)])
     post_form(&server.anonymous(), &path, &signature, fields).await
 }
 
+/// Sends a callback of Twilio and returns the call after it.
+pub async fn reported(server: &Server, tenant: &Tenant, fields: &[(&str, &str)]) -> Value {
+    callback(server, tenant, fields).await.no_content();
+    tenant.get(&format!("/calls/{}", fields[0].1)).await.ok()
+}
+
+/// The fields with another value for `name`.
+pub fn with<'a>(mut fields: Vec<(&'a str, &'a str)>, name: &str, value: &'a str) -> Vec<(&'a str, &'a str)> {
+    fields.iter_mut().filter(|field| field.0 == name).for_each(|field| field.1 = value);
+    fields
+}
+
 pub fn event<'a>(sid: &'a str, status: &'a str, from: &'a str) -> Vec<(&'a str, &'a str)> {
     vec![
         ("CallSid", sid),
@@ -301,15 +293,13 @@ pub async fn with_twilio() -> (Server, Tenant) {
 }
 
 pub async fn set_up_twilio(tenant: &Tenant) {
-    let body = json!({ "account_sid": ACCOUNT, "auth_token": TOKEN });
-    let set = tenant.owner.put(&tenant.path("/twilio"), body).await;
+    let set = tenant.put("/twilio", json!({ "account_sid": ACCOUNT, "auth_token": TOKEN })).await;
     assert!(!set.text.contains(TOKEN));
-    let set = set.expect(StatusCode::OK);
+    let set = set.ok();
     assert_eq!(set["status_callback_url"], format!("{PUBLIC_URL}{}", tenant.path("/twilio/status")));
 }
 
-both!(twilios_callbacks_report_calls);
-async fn twilios_callbacks_report_calls() {
+both!(twilios_callbacks_report_calls, async || {
     let (server, tenant) = with_twilio().await;
     connect(&tenant, "fhir_store").await;
     set_test_callers(&tenant, &[TESTER]).await;
@@ -319,37 +309,33 @@ async fn twilios_callbacks_report_calls() {
         let answer = callback(&server, &tenant, fields).await;
         assert_eq!((answer.status, answer.text.as_str()), (StatusCode::NO_CONTENT, ""));
     }
-    let call = tenant.owner.get(&tenant.path("/calls/CA1")).await.expect(StatusCode::OK);
-    assert_eq!((&call["status"], &call["duration_seconds"]), (&json!("completed"), &json!(42.0)));
-    assert_eq!((&call["reported_by"], &call["phone_number"]), (&json!("twilio"), &json!("+15550109999")));
+    let call = tenant.get("/calls/CA1").await.ok();
+    assert_eq!(call.fields(["status", "duration_seconds"]), json!(["completed", 42.0]));
+    assert_eq!(call.fields(["reported_by", "phone_number"]), json!(["twilio", "+15550109999"]));
     assert_eq!(call["sync"]["state"], "pending");
-    callback(&server, &tenant, &event("CA2", "no-answer", TESTER)).await.expect(StatusCode::NO_CONTENT);
-    let call = tenant.owner.get(&tenant.path("/calls/CA2")).await.expect(StatusCode::OK);
-    assert_eq!((&call["direction"], &call["completion_reason"]), (&json!("test"), &json!("no_answer")));
+    let call = reported(&server, &tenant, &event("CA2", "no-answer", TESTER)).await;
+    assert_eq!(call.fields(["direction", "completion_reason"]), json!(["test", "no_answer"]));
     for (sid, from, form) in
         [("CA3", "+266696687", "withheld"), ("CA4", "client:alice", "uri"), ("CA5", "15550100001", "other")]
     {
-        callback(&server, &tenant, &event(sid, "completed", from)).await.expect(StatusCode::NO_CONTENT);
-        let call = tenant.owner.get(&tenant.path(&format!("/calls/{sid}"))).await.expect(StatusCode::OK);
-        assert_eq!((&call["caller_form"], &call["direction"]), (&json!(form), &json!("inbound")), "{from}");
+        let call = reported(&server, &tenant, &event(sid, "completed", from)).await;
+        assert_eq!(call.fields(["caller_form", "direction"]), json!([form, "inbound"]), "{from}");
     }
-    // A leg that a test caller was passed on by is no call of its own, whatever number it shows.
+    // A leg of a forwarded call is no call of its own, whatever number it shows.
     let mut leg = event("CA6", "completed", PATIENT);
     leg.push(("ParentCallSid", "CA2"));
-    callback(&server, &tenant, &leg).await.expect(StatusCode::NO_CONTENT);
-    tenant.owner.get(&tenant.path("/calls/CA6")).await.refused(404);
-    // Both reporters mean the same call.
+    callback(&server, &tenant, &leg).await.no_content();
+    tenant.get("/calls/CA6").await.refused(404);
+    // Both sources report the same call.
     put(&tenant, "CA1", json!({ "status": "completed", "summary": "A refill was asked for." })).await;
     assert_eq!(server.count("SELECT count(*) FROM deliveries").await, 4);
-}
+});
 
-both!(what_is_not_twilios_is_one_403);
-async fn what_is_not_twilios_is_one_403() {
+both!(every_forged_callback_gets_the_same_403, async || {
     let (server, tenant) = with_twilio().await;
     let bare = server.tenant("bare").await;
     let gone = server.tenant("gone").await;
-    let body = json!({ "account_sid": ACCOUNT, "auth_token": TOKEN });
-    gone.owner.put(&gone.path("/twilio"), body).await.expect(StatusCode::OK);
+    gone.put("/twilio", json!({ "account_sid": ACCOUNT, "auth_token": TOKEN })).await.ok();
     gone.archive().await;
     let fields = event("CA1", "completed", PATIENT);
     let other_account: Vec<(&str, &str)> = fields
@@ -403,21 +389,20 @@ async fn what_is_not_twilios_is_one_403() {
         assert_eq!(*first.get_or_insert_with(|| this.clone()), this, "{what}");
     }
     assert_eq!(server.count("SELECT count(*) FROM calls").await, 0);
-    // What is Twilio's goes in, with the port spelled out as well.
+    // A genuine callback is accepted, also if the signed URL names the port.
     let signature = sign(TOKEN, &format!("{PUBLIC_URL}:443{path}"), &fields);
-    post_form(&server.anonymous(), &path, &signature, &fields).await.expect(StatusCode::NO_CONTENT);
-    // A signed form that says no call is told so.
+    post_form(&server.anonymous(), &path, &signature, &fields).await.no_content();
+    // A signed form without a call gets a validation error.
     let signature = signed(&path, &[("AccountSid", ACCOUNT)]);
     let answer = post_form(&server.anonymous(), &path, &signature, &[("AccountSid", ACCOUNT)]).await;
     assert_eq!(answer.problem_locs(), ["body.CallSid"]);
-}
+});
 
-both!(the_twilio_token_is_sealed_and_can_be_changed_and_removed);
-async fn the_twilio_token_is_sealed_and_can_be_changed_and_removed() {
+both!(the_twilio_token_is_sealed_and_can_be_changed_and_removed, async || {
     let (server, tenant) = with_twilio().await;
-    let shown = tenant.owner.get(&tenant.path("/twilio")).await;
+    let shown = tenant.get("/twilio").await;
     assert!(!shown.text.contains(TOKEN));
-    assert_eq!(shown.expect(StatusCode::OK)["account_sid"], ACCOUNT);
+    assert_eq!(shown.ok()["account_sid"], ACCOUNT);
     let at_rest = server.at_rest().await;
     assert!(!at_rest.windows(TOKEN.len()).any(|part| part == TOKEN.as_bytes()));
     for event in tenant.audit().await {
@@ -425,33 +410,29 @@ async fn the_twilio_token_is_sealed_and_can_be_changed_and_removed() {
     }
     let fields = event("CA1", "completed", PATIENT);
     let body = json!({ "account_sid": ACCOUNT, "auth_token": "another-token-of-twilio" });
-    tenant.owner.put(&tenant.path("/twilio"), body).await.expect(StatusCode::OK);
+    tenant.put("/twilio", body).await.ok();
     assert_eq!(callback(&server, &tenant, &fields).await.status, 403);
-    tenant.owner.delete(&tenant.path("/twilio")).await.expect(StatusCode::NO_CONTENT);
-    tenant.owner.delete(&tenant.path("/twilio")).await.expect(StatusCode::NO_CONTENT);
-    let shown = tenant.owner.get(&tenant.path("/twilio")).await.expect(StatusCode::OK);
-    assert_eq!((&shown["configured"], &shown["account_sid"]), (&json!(false), &Value::Null));
+    tenant.delete("/twilio").await.no_content();
+    tenant.delete("/twilio").await.no_content();
+    let shown = tenant.get("/twilio").await.ok();
+    assert_eq!(shown.fields(["configured", "account_sid"]), json!([false, null]));
     let short = json!({ "account_sid": "AC1", "auth_token": "short" });
-    let refused = tenant.owner.put(&tenant.path("/twilio"), short).await;
+    let refused = tenant.put("/twilio", short).await;
     assert!(!refused.text.contains("\"short\""), "{}", refused.text);
     assert_eq!(refused.problem_locs(), ["body.account_sid", "body.auth_token"]);
-}
+});
 
-both!(without_a_public_url_no_callback_can_be_verified);
-async fn without_a_public_url_no_callback_can_be_verified() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
-    let body = json!({ "account_sid": ACCOUNT, "auth_token": TOKEN });
-    let set = tenant.owner.put(&tenant.path("/twilio"), body).await.expect(StatusCode::OK);
+both!(without_a_public_url_no_callback_can_be_verified, async || {
+    let (server, tenant) = Server::with_tenant().await;
+    let set = tenant.put("/twilio", json!({ "account_sid": ACCOUNT, "auth_token": TOKEN })).await.ok();
     assert_eq!(set["status_callback_url"], Value::Null);
     let fields = event("CA1", "completed", PATIENT);
     let path = tenant.path("/twilio/status");
     let signature = sign(TOKEN, &format!("{}{path}", server.url()), &fields);
     assert_eq!(post_form(&server.anonymous(), &path, &signature, &fields).await.status, 403);
-}
+});
 
-both!(guesses_of_signatures_count_against_their_address);
-async fn guesses_of_signatures_count_against_their_address() {
+both!(guesses_of_signatures_count_against_their_address, async || {
     let server = Server::with(|config| {
         config.public_url = Some(PUBLIC_URL.to_owned());
         config.rates.enforced = true;
@@ -459,11 +440,10 @@ async fn guesses_of_signatures_count_against_their_address() {
     })
     .await;
     let tenant = server.tenant("acme").await;
-    let body = json!({ "account_sid": ACCOUNT, "auth_token": TOKEN });
-    tenant.owner.put(&tenant.path("/twilio"), body).await.expect(StatusCode::OK);
+    tenant.put("/twilio", json!({ "account_sid": ACCOUNT, "auth_token": TOKEN })).await.ok();
     let fields = event("CA1", "completed", PATIENT);
     for _ in 0..10 {
-        callback(&server, &tenant, &fields).await.expect(StatusCode::NO_CONTENT);
+        callback(&server, &tenant, &fields).await.no_content();
     }
     let guess =
         async || post_form(&server.anonymous(), &tenant.path("/twilio/status"), "AAAA", &fields).await;
@@ -471,5 +451,5 @@ async fn guesses_of_signatures_count_against_their_address() {
         assert_eq!(guess().await.status, 403);
     }
     assert_eq!(guess().await.status, 429);
-    callback(&server, &tenant, &fields).await.expect(StatusCode::NO_CONTENT);
-}
+    callback(&server, &tenant, &fields).await.no_content();
+});

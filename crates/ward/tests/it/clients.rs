@@ -7,19 +7,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 use ward_test::{Server, both};
 
-fn files() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
-}
-
-fn setting(wanted: &str) -> bool {
-    std::env::var("WARD_TEST_SERVERS").is_ok_and(|value| value == wanted)
-}
+use crate::support::{folder_with, left_out, npm_installs, servers_are, succeeds};
 
 /// Runs a command and returns its output; panics with all of it when the command fails.
 async fn done(what: &str, command: &mut Command) -> String {
@@ -30,37 +23,21 @@ async fn done(what: &str, command: &mut Command) -> String {
     said
 }
 
-/// Says past the harness, which swallows what a passing test prints, that something was left out.
-fn left_out(what: &str) {
-    use std::io::Write as _;
-    assert!(!setting("require"), "{what}");
-    let _ = std::io::stderr().write_all(format!("\nLEFT OUT: {what}\n").as_bytes());
-}
-
-async fn installs(command: &mut Command) -> bool {
-    command.stdout(Stdio::null()).stderr(Stdio::null()).status().await.is_ok_and(|status| status.success())
-}
-
 /// The document as a server serves it, which is what clients are generated from.
 async fn document(server: &Server, folder: &Path) -> PathBuf {
-    let document: Value = server.anonymous().get("/v1/openapi.json").await.expect(StatusCode::OK);
+    let document: Value = server.anonymous().get("/v1/openapi.json").await.ok();
     let path = folder.join("openapi.json");
     std::fs::write(&path, document.to_string()).unwrap();
     path
 }
 
-/// The TypeScript client, compiled: the folder of `out/life.js`. `None`: npm installs nothing here.
+/// The folder of the compiled TypeScript client, `out/life.js`. `None` if npm cannot install.
 async fn typescript(server: &Server) -> Option<&'static Path> {
     static COMPILED: OnceCell<Option<PathBuf>> = OnceCell::const_new();
     let compiled = COMPILED.get_or_init(|| async {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("client-typescript");
-        std::fs::create_dir_all(&folder).unwrap();
-        for name in ["package.json", "package-lock.json", "tsconfig.json", "life.ts"] {
-            std::fs::copy(files().join("typescript").join(name), folder.join(name)).unwrap();
-        }
-        let mut install = Command::new("npm");
-        install.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&folder);
-        if setting("off") || !installs(&mut install).await {
+        let files = ["package.json", "package-lock.json", "tsconfig.json", "life.ts"];
+        let folder = folder_with("client-typescript", "clients/typescript", &files);
+        if !npm_installs(&folder).await {
             left_out(
                 "no TypeScript client is generated: npm ci does not work here, or WARD_TEST_SERVERS=off",
             );
@@ -77,26 +54,23 @@ async fn typescript(server: &Server) -> Option<&'static Path> {
     compiled.await.as_deref()
 }
 
-/// The Python client, judged by mypy: the folder of `life.py`. `None`: pip installs nothing here.
+/// The folder of the Python client that mypy has checked, `life.py`. `None` if pip cannot install.
 async fn python(server: &Server) -> Option<&'static Path> {
     static JUDGED: OnceCell<Option<PathBuf>> = OnceCell::const_new();
     let judged = JUDGED.get_or_init(|| async {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("client-python");
-        std::fs::create_dir_all(&folder).unwrap();
-        for name in ["life.py", "mypy.ini"] {
-            std::fs::copy(files().join("python").join(name), folder.join(name)).unwrap();
-        }
-        let (bin, wanted) = (folder.join("venv/bin"), files().join("python/requirements.txt"));
+        let files = ["life.py", "mypy.ini", "requirements.txt"];
+        let folder = folder_with("client-python", "clients/python", &files);
+        let (bin, wanted) = (folder.join("venv/bin"), folder.join("requirements.txt"));
         let mut install = Command::new(bin.join("pip"));
         install.args(["install", "--quiet", "--no-deps", "--require-hashes", "-r"]).arg(wanted);
-        if setting("off")
-            || !installs(Command::new("python3").args(["-m", "venv"]).arg(folder.join("venv"))).await
-            || !installs(&mut install).await
+        if servers_are("off")
+            || !succeeds(Command::new("python3").args(["-m", "venv"]).arg(folder.join("venv"))).await
+            || !succeeds(&mut install).await
         {
             left_out("no Python client is generated: pip does not work here, or WARD_TEST_SERVERS=off");
             return None;
         }
-        // The generator calls ruff by its name.
+        // The generator runs `ruff` from the path.
         let path = std::env::join_paths(
             std::iter::once(bin.clone()).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
         );
@@ -113,7 +87,7 @@ async fn python(server: &Server) -> Option<&'static Path> {
         ]);
         generate.arg(document).env("PATH", path.unwrap()).current_dir(&folder);
         let said = done("openapi-python-client", &mut generate).await;
-        // The generator knows no NDJSON, so it leaves out the body of a downloaded export, and nothing else.
+        // The generator does not know NDJSON, so it leaves out the body of a downloaded export. It leaves out nothing else.
         let warned = said.matches("WARNING").count();
         let known = said.matches("WARNING parsing GET /v1/{workspace_id}/audit/exports/download").count();
         assert!(warned == known && !said.contains("ERROR"), "the generator leaves something out:\n{said}");
@@ -125,20 +99,18 @@ async fn python(server: &Server) -> Option<&'static Path> {
     judged.await.as_deref()
 }
 
-both!(a_generated_typescript_client_lives_a_tenants_life, threads = 2);
-async fn a_generated_typescript_client_lives_a_tenants_life() {
+both!(a_generated_typescript_client_lives_a_tenants_life, threads = 2, async || {
     let server = Server::start().await;
     let Some(folder) = typescript(&server).await else { return };
     let said =
         done("life.js", Command::new("node").arg("out/life.js").arg(server.url()).current_dir(folder)).await;
     assert!(said.contains("a tenant's life: done"), "{said}");
-}
+});
 
-both!(a_generated_python_client_lives_a_tenants_life, threads = 2);
-async fn a_generated_python_client_lives_a_tenants_life() {
+both!(a_generated_python_client_lives_a_tenants_life, threads = 2, async || {
     let server = Server::start().await;
     let Some(folder) = python(&server).await else { return };
     let mut life = Command::new(folder.join("venv/bin/python"));
     let said = done("life.py", life.arg("life.py").arg(server.url()).current_dir(folder)).await;
     assert!(said.contains("a tenant's life: done"), "{said}");
-}
+});

@@ -1,4 +1,4 @@
-//! Workers that are killed at every step, as real processes: nothing is lost, nothing doubled.
+//! Workers as real processes, killed at every step: no delivery is lost and none is doubled.
 
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use ward::config::{Config, MasterKey};
 use ward::deliveries::worker::{Options, Step};
 use ward_db::Db;
 use ward_test::ehr::{Act, ScriptedEhr};
-use ward_test::{Server, both};
+use ward_test::{Fields as _, Server, both};
 
 use crate::calls::{finished, put};
 use crate::deliveries::{AMPLE, PATIENT, TESTER, connected, worker, worker_with};
 
-/// Dies as `kill -9` kills: no destructor runs, no buffer is written, no transaction ends.
+/// Ends the process like `kill -9`: no destructor runs, no buffer is written, no transaction ends.
 fn die() {
     let id = std::process::id().to_string();
     let _ = Command::new("kill").args(["-9", &id]).status();
     std::thread::sleep(Duration::from_secs(5));
 }
 
-/// Not a test by itself: the process that `killed_at` starts, a worker that dies when a step has come so often.
+/// Not a test by itself, but the process that `killed_at` starts: a worker that dies at the given occurrence of a step.
 #[test]
 #[ignore = "is run by the tests of this file, in processes of its own"]
 fn worker_process() {
@@ -33,7 +33,7 @@ fn worker_process() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let config = Config {
-            database: plan["database"].as_str().unwrap().to_owned(),
+            database: plan.text("database").to_owned(),
             master_key: MasterKey::Given([7; 32].into()),
             ..Config::default()
         };
@@ -42,7 +42,7 @@ fn worker_process() {
         let clock = Clock::default();
         clock.advance(Duration::from_secs(plan["hours"].as_u64().unwrap() * 3_600));
         let app = App::on(config, db, clock).unwrap();
-        let (step, after) = (plan["step"].as_str().unwrap().to_owned(), plan["after"].as_u64().unwrap());
+        let (step, after) = (plan.text("step").to_owned(), plan["after"].as_u64().unwrap());
         let left = AtomicUsize::new(usize::try_from(after).unwrap());
         let on_step = move |now: Step| {
             let counts = step == "any" || format!("{now:?}") == step;
@@ -56,7 +56,6 @@ fn worker_process() {
     });
 }
 
-/// A worker process.
 fn worker_process_of(server: &Server, step: &str, after: usize, hours: u64) -> Command {
     let plan =
         json!({ "database": server.app.config.database, "step": step, "after": after, "hours": hours });
@@ -66,13 +65,13 @@ fn worker_process_of(server: &Server, step: &str, after: usize, hours: u64) -> C
     command
 }
 
-/// Starts a worker process, and waits for its end.
+/// Starts a worker process and waits until it ends.
 pub async fn killed_at(server: &Server, step: &str, after: usize, hours: u64) -> ExitStatus {
     let mut command = worker_process_of(server, step, after, hours);
     tokio::task::spawn_blocking(move || command.status().unwrap()).await.unwrap()
 }
 
-/// Lets a worker that lives finish what is left.
+/// Runs a worker until no delivery is queued.
 pub async fn finish(server: &Server, hours: u64) {
     server.clock.advance(Duration::from_secs(hours * 3_600));
     let living = worker(&server.app);
@@ -93,9 +92,8 @@ fn one_for_each(ehr: &ScriptedEhr, real: usize) {
     assert!(!ehr.asked().iter().any(|asked| asked.body.contains(TESTER)));
 }
 
-both!(a_worker_killed_at_any_step_loses_nothing_and_doubles_nothing, threads = 2);
-async fn a_worker_killed_at_any_step_loses_nothing_and_doubles_nothing() {
-    // HubSpot has no conditional create: there the search alone stands against doubles.
+both!(a_worker_killed_at_any_step_loses_nothing_and_doubles_nothing, threads = 2, async || {
+    // HubSpot has no conditional create, so only the search prevents duplicates.
     for connector in ["fhir_store", "hubspot"] {
         for (step, lost) in [("Leased", true), ("Sent", true), ("Settled", false)] {
             let server = Server::start().await;
@@ -109,7 +107,7 @@ async fn a_worker_killed_at_any_step_loses_nothing_and_doubles_nothing() {
             assert!(!ended.success(), "{step}: it was killed");
             let marked = server.count("SELECT count(*) FROM deliveries WHERE state = 'sending'").await;
             assert_eq!(marked > 0, lost, "{step}");
-            // While the lease holds nobody else touches what it covers.
+            // Until the lease expires, no other worker touches its deliveries.
             let before = ehr.asked().len();
             worker(&server.app).turn().await;
             assert_eq!(ehr.asked().len(), before, "{step}");
@@ -121,13 +119,12 @@ async fn a_worker_killed_at_any_step_loses_nothing_and_doubles_nothing() {
                 "{step}"
             );
             let lost_tries = "SELECT count(*) FROM delivery_attempts WHERE outcome = 'lost'";
-            assert_eq!(server.count(lost_tries).await, marked, "{step}: what was lost is told");
+            assert_eq!(server.count(lost_tries).await, marked, "{step}: each lost attempt is recorded");
         }
     }
-}
+});
 
-both!(a_worker_killed_while_the_ehr_has_its_request_loses_nothing_and_doubles_nothing, threads = 2);
-async fn a_worker_killed_while_the_ehr_has_its_request_loses_nothing_and_doubles_nothing() {
+both!(a_worker_killed_during_its_request_loses_and_doubles_nothing, threads = 2, async || {
     for connector in ["fhir_store", "hubspot"] {
         for (act, taken) in [(Act::TakeAndHang, 1), (Act::Hang, 0)] {
             let server = Server::start().await;
@@ -135,7 +132,7 @@ async fn a_worker_killed_while_the_ehr_has_its_request_loses_nothing_and_doubles
             let tenant = connected(&server, connector, &ehr.url()).await;
             ehr.script([act.clone()]);
             put(&tenant, "CA1", finished(PATIENT)).await;
-            // It dies between the request that it has written and the answer that it waits for.
+            // The worker dies after it has sent the request and before the answer arrives.
             let mut process = worker_process_of(&server, "none", 1, 0).spawn().unwrap();
             ehr.until_asked(1).await;
             process.kill().unwrap();
@@ -144,13 +141,12 @@ async fn a_worker_killed_while_the_ehr_has_its_request_loses_nothing_and_doubles
             assert_eq!(ehr.kept().len(), taken, "{act:?}");
             finish(&server, 1).await;
             one_for_each(&ehr, 1);
-            assert_eq!(ehr.writes(), 2 - taken, "{act:?} {connector}: it was looked for first");
+            assert_eq!(ehr.writes(), 2 - taken, "{act:?} {connector}: the search comes first");
         }
     }
-}
+});
 
-both!(workers_killed_again_and_again_beside_a_moody_ehr_end_with_one_resource_per_real_call, threads = 2);
-async fn workers_killed_again_and_again_beside_a_moody_ehr_end_with_one_resource_per_real_call() {
+both!(killed_workers_and_a_failing_ehr_leave_one_resource_per_real_call, threads = 2, async || {
     let server = Server::start().await;
     let ehr = ScriptedEhr::start().await;
     let tenant = connected(&server, "fhir_store", &ehr.url()).await;
@@ -176,4 +172,4 @@ async fn workers_killed_again_and_again_beside_a_moody_ehr_end_with_one_resource
     finish(&server, 24).await;
     one_for_each(&ehr, 18);
     assert_eq!(server.count("SELECT count(*) FROM deliveries WHERE state = 'synced'").await, 18);
-}
+});

@@ -1,23 +1,22 @@
-//! Deliveries: what is owed gets to the EHR once, whatever the EHR does, and what is not owed never does.
+//! Deliveries: every owed call reaches the EHR exactly once, whatever the EHR does. No other call reaches it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::StatusCode;
 use serde_json::{Value, json};
 use ward::app::App;
 use ward::deliveries::worker::{Options, Worker};
 use ward_ehr::{Limits, Outbound, Tokens};
 use ward_test::ehr::{Act, ScriptedEhr};
-use ward_test::{Server, Tenant, both, fresh_slug};
+use ward_test::{Fields as _, Server, Tenant, both, fresh_slug};
 
 use crate::calls::{connect, finished, put, set_test_callers};
+use crate::support::pages;
 
 pub const TESTER: &str = "+15550100001";
 pub const PATIENT: &str = "+15550100002";
 
-/// A worker whose calls take no longer than this.
-/// More time for a try than an EHR that answers takes on the slowest machine.
+/// The time limit of an attempt: longer than an EHR that answers takes on the slowest machine.
 pub const AMPLE: Duration = Duration::from_secs(30);
 
 pub fn worker(app: &Arc<App>) -> Worker {
@@ -34,7 +33,7 @@ pub fn worker_with(app: &Arc<App>, total_time: Duration, options: Options) -> Wo
     Worker::new(app.clone(), Outbound::new(limits).unwrap(), Tokens::default(), options)
 }
 
-/// A tenant whose connector is this EHR.
+/// A tenant whose connector is the EHR at this URL.
 pub async fn connected(server: &Server, connector: &str, url: &str) -> Tenant {
     let tenant = server.tenant(&fresh_slug()).await;
     set_test_callers(&tenant, &[TESTER]).await;
@@ -43,7 +42,7 @@ pub async fn connected(server: &Server, connector: &str, url: &str) -> Tenant {
     tenant
 }
 
-/// Points the tenant's integrations somewhere.
+/// Sets the base URL of the tenant's integration, without credentials.
 pub async fn configure(server: &Server, tenant: &Tenant, url: &str, enabled: bool) {
     let now = server.clock.now();
     let set = format!(
@@ -53,16 +52,16 @@ pub async fn configure(server: &Server, tenant: &Tenant, url: &str, enabled: boo
     assert_eq!(server.sql(set).await, 1);
 }
 
-/// What an EHR does, and a worker that has half a second for each call.
-struct Scene {
-    server: Server,
-    tenant: Tenant,
-    ehr: ScriptedEhr,
-    worker: Worker,
+/// A server with one tenant, its scripted EHR and a worker.
+pub struct Scene {
+    pub server: Server,
+    pub tenant: Tenant,
+    pub ehr: ScriptedEhr,
+    pub worker: Worker,
 }
 
 impl Scene {
-    async fn of(connector: &str) -> Self {
+    pub async fn of(connector: &str) -> Self {
         let server = Server::start().await;
         let ehr = ScriptedEhr::start().await;
         let tenant = connected(&server, connector, &ehr.url()).await;
@@ -73,23 +72,23 @@ impl Scene {
     /// Finishes a real call and gives its delivery's id.
     async fn owe(&self, sid: &str) -> String {
         let call = put(&self.tenant, sid, finished(PATIENT)).await;
-        call["sync"]["delivery_id"].as_str().unwrap().to_owned()
+        call["sync"].text("delivery_id").to_owned()
     }
 
     async fn delivery(&self, id: &str) -> Value {
-        self.tenant.owner.get(&self.tenant.path(&format!("/deliveries/{id}"))).await.expect(StatusCode::OK)
+        self.tenant.get(&format!("/deliveries/{id}")).await.ok()
     }
 
     async fn retry(&self, id: &str) -> ward_test::Answer {
-        self.tenant.owner.post(&self.tenant.path(&format!("/deliveries/{id}/retry")), json!({})).await
+        self.tenant.post(&format!("/deliveries/{id}/retry"), json!({})).await
     }
 
     async fn status(&self) -> Value {
-        let status = self.tenant.owner.get(&self.tenant.path("/sync")).await.expect(StatusCode::OK);
+        let status = self.tenant.get("/sync").await.ok();
         status["integrations"][0].clone()
     }
 
-    /// Lets an hour pass and everything due be served, so often.
+    /// Lets an hour pass and runs the worker, `count` times.
     async fn hours(&self, count: usize) {
         for _ in 0..count {
             self.server.clock.advance(Duration::from_hours(1));
@@ -98,41 +97,34 @@ impl Scene {
     }
 
     fn outcomes(delivery: &Value) -> Vec<&str> {
-        delivery["attempts"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|tried| tried["outcome"].as_str().unwrap())
-            .collect()
+        delivery.texts("attempts", "outcome")
     }
 }
 
-both!(a_finished_real_call_becomes_one_resource_and_a_test_call_none);
-async fn a_finished_real_call_becomes_one_resource_and_a_test_call_none() {
+both!(a_finished_real_call_becomes_one_resource_and_a_test_call_none, async || {
     let scene = Scene::of("fhir_store").await;
     let id = scene.owe("CA1").await;
     put(&scene.tenant, "CA2", finished(TESTER)).await;
     assert_eq!(scene.worker.turn().await, 1);
     assert_eq!(scene.worker.turn().await, 0);
     let delivery = scene.delivery(&id).await;
-    assert_eq!((&delivery["state"], &delivery["location"]), (&json!("synced"), &json!("Communication/1")));
+    assert_eq!(delivery.fields(["state", "location"]), json!(["synced", "Communication/1"]));
     assert_eq!(Scene::outcomes(&delivery), ["synced"]);
     let kept = scene.ehr.kept();
     assert_eq!(kept.len(), 1);
-    let call = scene.tenant.owner.get(&scene.tenant.path("/calls/CA1")).await.expect(StatusCode::OK);
+    let call = scene.tenant.get("/calls/CA1").await.ok();
     assert_eq!(kept[0]["identifier"][0]["system"], format!("urn:uuid:{}", scene.tenant.id));
     assert_eq!(kept[0]["identifier"][0]["value"], call["entity_id"]);
     assert_eq!(kept[0]["status"], "completed");
     assert_eq!(call["sync"]["state"], "synced");
     assert!(!scene.ehr.asked().iter().any(|asked| asked.body.contains(TESTER)));
-    // The same call reported once more owes nothing more.
+    // Another report of the same call owes nothing more.
     put(&scene.tenant, "CA1", finished(PATIENT)).await;
     scene.hours(2).await;
     assert_eq!(scene.ehr.writes(), 1);
-}
+});
 
-both!(each_answer_does_what_the_table_says);
-async fn each_answer_does_what_the_table_says() {
+both!(each_answer_does_what_the_table_says, async || {
     let outcome = |code: &str| json!({ "resourceType": "OperationOutcome", "issue": [{ "severity": "error", "code": code }] });
     let epic = |code: &str| {
         json!({ "resourceType": "OperationOutcome", "issue": [{ "severity": "error", "code": "processing",
@@ -171,18 +163,17 @@ async fn each_answer_does_what_the_table_says() {
         assert_eq!(delivery["state"], state, "{status} {body}: {delivery}");
         if state == "failed" {
             assert_eq!(delivery["attempts"][0]["status"], status);
-            assert_eq!(delivery["outcome"], body, "the EHR's own words are kept");
-            scene.retry(&id).await.expect(StatusCode::OK);
+            assert_eq!(delivery["outcome"], body, "the EHR's own answer is kept");
+            scene.retry(&id).await.ok();
         }
-        // The EHR changes its mind, and everything arrives.
+        // The EHR accepts again, and everything arrives.
         scene.hours(2).await;
         assert_eq!(scene.delivery(&id).await["state"], "synced", "{status} {body}");
     }
     assert!(scene.ehr.counts().values().all(|count| *count == 1));
-}
+});
 
-both!(after_an_unknown_outcome_the_ehr_is_asked_before_it_is_told_again);
-async fn after_an_unknown_outcome_the_ehr_is_asked_before_it_is_told_again() {
+both!(after_an_unknown_outcome_the_worker_searches_before_it_sends_again, async || {
     for (act, resent) in [
         (Act::TakeAndReset, false),
         (Act::TakeAndHang, false),
@@ -193,12 +184,12 @@ async fn after_an_unknown_outcome_the_ehr_is_asked_before_it_is_told_again() {
         (Act::Say(500, Value::Null, ""), true),
         (Act::Say(409, Value::Null, ""), true),
     ] {
-        // HubSpot knows no conditional create, so only the search keeps it from having a call twice.
+        // HubSpot has no conditional create, so only the search prevents duplicates.
         for connector in ["fhir_store", "hubspot"] {
             let scene = Scene::of(connector).await;
             scene.ehr.script([act.clone()]);
             let id = scene.owe("CA1").await;
-            // Only what hangs is waited for to the end of its time.
+            // Only a hanging request uses up its time limit.
             let hangs = matches!(act, Act::Hang | Act::TakeAndHang);
             let time = if hangs { Duration::from_secs(1) } else { AMPLE };
             worker_with(&scene.server.app, time, Options::default()).turn().await;
@@ -214,15 +205,14 @@ async fn after_an_unknown_outcome_the_ehr_is_asked_before_it_is_told_again() {
             }
         }
     }
-}
+});
 
-both!(a_call_that_the_ehr_has_twice_is_said_to_be_and_the_oldest_is_named);
-async fn a_call_that_the_ehr_has_twice_is_said_to_be_and_the_oldest_is_named() {
+both!(a_duplicate_in_the_ehr_is_reported_with_the_oldest_resource, async || {
     let scene = Scene::of("fhir_store").await;
     scene.ehr.script([Act::TakeAndReset]);
     let id = scene.owe("CA1").await;
     scene.worker.turn().await;
-    // Somebody else has written it as well.
+    // Another client has written the same resource.
     let body = scene.ehr.asked()[0].body.clone();
     scene.ehr.script([Act::TakeTwice]);
     reqwest::Client::new()
@@ -233,12 +223,11 @@ async fn a_call_that_the_ehr_has_twice_is_said_to_be_and_the_oldest_is_named() {
         .unwrap();
     scene.hours(2).await;
     let delivery = scene.delivery(&id).await;
-    assert_eq!((&delivery["state"], &delivery["reason"]), (&json!("failed"), &json!("duplicate")));
+    assert_eq!(delivery.fields(["state", "reason"]), json!(["failed", "duplicate"]));
     assert_eq!(delivery["outcome"], json!({ "oldest": "Communication/1", "count": 2 }));
-}
+});
 
-both!(where_nobody_can_tell_a_person_is_asked);
-async fn where_nobody_can_tell_a_person_is_asked() {
+both!(a_delivery_of_unknown_outcome_is_held_for_a_person, async || {
     for search in [
         Act::Say(400, Value::Null, ""),
         Act::Say(
@@ -254,18 +243,17 @@ async fn where_nobody_can_tell_a_person_is_asked() {
         let id = scene.owe("CA1").await;
         scene.hours(2).await;
         let delivery = scene.delivery(&id).await;
-        assert_eq!((&delivery["state"], &delivery["reason"]), (&json!("held"), &json!("cannot_tell")));
+        assert_eq!(delivery.fields(["state", "reason"]), json!(["held", "cannot_tell"]));
         assert_eq!(scene.ehr.writes(), 1);
         scene.ehr.on_search(None);
-        scene.retry(&id).await.expect(StatusCode::OK);
+        scene.retry(&id).await.ok();
         scene.worker.turn().await;
         assert_eq!(scene.delivery(&id).await["state"], "synced");
         assert_eq!(scene.ehr.writes(), 1);
     }
-}
+});
 
-both!(after_a_day_of_trying_a_delivery_is_a_dead_letter_that_can_be_raised);
-async fn after_a_day_of_trying_a_delivery_is_a_dead_letter_that_can_be_raised() {
+both!(after_a_day_of_attempts_a_delivery_fails_and_can_be_retried, async || {
     let scene = Scene::of("fhir_store").await;
     scene.ehr.always(Some(Act::Say(503, json!({ "resourceType": "OperationOutcome", "issue": [] }), "")));
     let id = scene.owe("CA1").await;
@@ -274,47 +262,40 @@ async fn after_a_day_of_trying_a_delivery_is_a_dead_letter_that_can_be_raised() 
     assert_eq!(scene.delivery(&id).await["state"], "pending");
     scene.hours(3).await;
     let delivery = scene.delivery(&id).await;
-    assert_eq!((&delivery["state"], &delivery["reason"]), (&json!("failed"), &json!("tried_too_long")));
+    assert_eq!(delivery.fields(["state", "reason"]), json!(["failed", "tried_too_long"]));
     assert_eq!(delivery["outcome"]["resourceType"], "OperationOutcome");
     assert_eq!(scene.status().await["failed"], 1);
     scene.ehr.always(None);
     let path = scene.tenant.path("/deliveries/retry-failed");
-    let retried = scene.tenant.owner.post(&path, json!({})).await.expect(StatusCode::OK);
+    let retried = scene.tenant.owner.post(&path, json!({})).await.ok();
     assert_eq!(retried, json!({ "retried": 1, "has_more": false }));
     scene.hours(2).await;
     assert_eq!(scene.delivery(&id).await["state"], "synced");
     assert_eq!(scene.ehr.kept().len(), 1);
-}
+});
 
-both!(an_ehr_that_fails_is_let_alone_and_keeps_its_queue);
-async fn an_ehr_that_fails_is_let_alone_and_keeps_its_queue() {
+both!(a_failing_ehr_is_left_alone_and_keeps_its_queue, async || {
     let scene = Scene::of("fhir_store").await;
     scene.ehr.always(Some(Act::Say(500, Value::Null, "")));
     for index in 0..20 {
         scene.owe(&format!("CA{index}")).await;
     }
     scene.worker.turn().await;
-    // It broke after five; those under way beside the fifth may have been sent as well.
+    // The circuit opens after five failures; requests in flight at the fifth may have been sent as well.
     let tried = scene.ehr.writes();
     assert!((5..9).contains(&tried), "{tried}");
-    let status = scene.status().await;
-    assert_eq!((&status["waits_because"], &status["pending"]), (&json!("failing"), &json!(20)));
-    // Then one goes ahead at a time, and only one.
+    assert_eq!(scene.status().await.fields(["waits_because", "pending"]), json!(["failing", 20]));
+    // Afterwards the worker sends a single trial request at a time.
     scene.server.clock.advance(Duration::from_hours(1));
     scene.worker.turn().await;
     assert_eq!(scene.ehr.writes(), tried + 1);
     scene.ehr.always(None);
     scene.hours(3).await;
-    let status = scene.status().await;
-    assert_eq!(
-        (&status["pending"], &status["synced"], &status["failures_in_a_row"]),
-        (&json!(0), &json!(20), &json!(0))
-    );
+    assert_eq!(scene.status().await.fields(["pending", "synced", "failures_in_a_row"]), json!([0, 20, 0]));
     assert!(scene.ehr.counts().values().all(|count| *count == 1));
-}
+});
 
-both!(who_throttles_is_let_alone_for_as_long_as_it_asks);
-async fn who_throttles_is_let_alone_for_as_long_as_it_asks() {
+both!(an_ehr_that_throttles_is_left_alone_for_as_long_as_it_asks, async || {
     let scene = Scene::of("fhir_store").await;
     scene.ehr.script([Act::Say(429, Value::Null, "retry-after: 600\r\n")]);
     for index in 0..3 {
@@ -329,39 +310,35 @@ async fn who_throttles_is_let_alone_for_as_long_as_it_asks() {
     scene.server.clock.advance(Duration::from_secs(2));
     scene.worker.turn().await;
     assert_eq!(scene.ehr.kept().len(), 3);
-}
+});
 
-both!(refused_credentials_pause_the_integration_and_lose_nothing);
-async fn refused_credentials_pause_the_integration_and_lose_nothing() {
+both!(refused_credentials_pause_the_integration_and_lose_nothing, async || {
     let scene = Scene::of("fhir_store").await;
     scene.ehr.always(Some(Act::Say(401, Value::Null, "")));
     let id = scene.owe("CA1").await;
     scene.worker.turn().await;
-    let status = scene.status().await;
-    assert_eq!((&status["held"], &status["held_because"]), (&json!(true), &json!("unauthorized")));
+    assert_eq!(scene.status().await.fields(["held", "held_because"]), json!([true, "unauthorized"]));
     scene.hours(30).await;
     assert_eq!((scene.ehr.writes(), scene.delivery(&id).await["state"].clone()), (1, json!("pending")));
     scene.ehr.always(None);
     configure(&scene.server, &scene.tenant, &scene.ehr.url(), true).await;
     scene.hours(2).await;
     assert_eq!(scene.delivery(&id).await["state"], "synced");
-}
+});
 
-both!(what_is_held_disabled_or_archived_is_kept_and_not_sent);
-async fn what_is_held_disabled_or_archived_is_kept_and_not_sent() {
+both!(held_disabled_and_archived_integrations_keep_their_deliveries, async || {
     let scene = Scene::of("fhir_store").await;
-    let integration =
-        scene.tenant.owner.get(&scene.tenant.path("/integrations")).await.expect(StatusCode::OK);
-    let hold = scene.tenant.path(&format!("/sync/{}/hold", integration["items"][0]["id"].as_str().unwrap()));
-    let held = scene.tenant.owner.put(&hold, json!({ "held": true })).await.expect(StatusCode::OK);
+    let integration = scene.tenant.get("/integrations").await.ok();
+    let hold = scene.tenant.path(&format!("/sync/{}/hold", integration["items"][0].text("id")));
+    let held = scene.tenant.owner.put(&hold, json!({ "held": true })).await.ok();
     assert_eq!(held["integrations"][0]["held_because"], "operator");
     let id = scene.owe("CA1").await;
     scene.hours(3).await;
     assert_eq!(scene.status().await["waits_because"], "held");
-    // A change of the integration does not undo what a person decided.
+    // A change of the integration does not release a hold that a person set.
     configure(&scene.server, &scene.tenant, &scene.ehr.url(), false).await;
     scene.hours(1).await;
-    scene.tenant.owner.put(&hold, json!({ "held": false })).await.expect(StatusCode::OK);
+    scene.tenant.owner.put(&hold, json!({ "held": false })).await.ok();
     scene.hours(1).await;
     assert_eq!(scene.status().await["waits_because"], "integration_disabled");
     configure(&scene.server, &scene.tenant, "", true).await;
@@ -382,25 +359,23 @@ async fn what_is_held_disabled_or_archived_is_kept_and_not_sent() {
     for action in ["integration.hold", "integration.release"] {
         assert!(actions.contains(&action.to_owned()), "{actions:?}");
     }
-}
+});
 
-both!(a_chart_is_never_guessed);
-async fn a_chart_is_never_guessed() {
+both!(a_delivery_without_a_matched_patient_is_held, async || {
     let scene = Scene::of("epic").await;
     let id = scene.owe("CA1").await;
     scene.worker.turn().await;
     let delivery = scene.delivery(&id).await;
-    assert_eq!((&delivery["state"], &delivery["reason"]), (&json!("held"), &json!("unmatched_patient")));
+    assert_eq!(delivery.fields(["state", "reason"]), json!(["held", "unmatched_patient"]));
     assert_eq!(scene.ehr.asked().len(), 0);
-    // The runtime matches the patient after the call, and what was held goes.
+    // The runtime matches the patient after the call, which releases the delivery.
     put(&scene.tenant, "CA1", json!({ "status": "completed", "patient_id": "pat-1" })).await;
     scene.worker.turn().await;
     assert_eq!(scene.delivery(&id).await["location"], "DocumentReference/1");
     assert_eq!(scene.ehr.kept()[0]["subject"]["reference"], "Patient/pat-1");
-}
+});
 
-both!(hubspot_gets_a_call_object);
-async fn hubspot_gets_a_call_object() {
+both!(hubspot_gets_a_call_object, async || {
     let scene = Scene::of("hubspot").await;
     let id = scene.owe("CA1").await;
     scene.worker.turn().await;
@@ -414,62 +389,42 @@ async fn hubspot_gets_a_call_object() {
     ] {
         assert_eq!(properties[name], value, "{name}");
     }
-}
+});
 
-both!(an_unknown_way_to_write_is_held_and_not_invented);
-async fn an_unknown_way_to_write_is_held_and_not_invented() {
+both!(a_connector_without_a_known_write_holds_its_deliveries, async || {
     let scene = Scene::of("athenahealth").await;
     let id = scene.owe("CA1").await;
     scene.worker.turn().await;
     assert_eq!(scene.delivery(&id).await["reason"], "connector_takes_no_calls");
     assert_eq!(scene.ehr.asked().len(), 0);
-}
+});
 
-both!(deliveries_are_listed_by_state_with_paging);
-async fn deliveries_are_listed_by_state_with_paging() {
+both!(deliveries_are_listed_by_state_with_paging, async || {
     let scene = Scene::of("fhir_store").await;
     for index in 0..5 {
         scene.owe(&format!("CA{index}")).await;
     }
     scene.ehr.script([Act::Say(422, Value::Null, "")]);
     scene.worker.turn().await;
-    let list = async |query: &str| {
-        scene
-            .tenant
-            .owner
-            .get(&scene.tenant.path(&format!("/deliveries?{query}")))
-            .await
-            .expect(StatusCode::OK)
-    };
+    let list = async |query: &str| scene.tenant.get(&format!("/deliveries?{query}")).await.ok();
     assert_eq!(list("state=synced").await["total"], 4);
     assert_eq!(list("state=failed").await["items"][0]["reason"], "refused");
     assert_eq!(list("state=pending").await["total"], 0);
-    let mut seen = Vec::new();
-    let mut token = 0;
-    loop {
-        let page = list(&format!("limit=2&continuation_token={token}")).await;
-        seen.extend(
-            page["items"].as_array().unwrap().iter().map(|one| one["call_sid"].as_str().unwrap().to_owned()),
-        );
-        let Some(next) = page["continuation_token"].as_i64() else { break };
-        token = next;
-    }
+    let pages = pages(&scene.tenant.owner, &scene.tenant.path("/deliveries?limit=2")).await;
+    let seen: Vec<&str> = pages.iter().flat_map(|page| page.texts("items", "call_sid")).collect();
     assert_eq!(seen, ["CA0", "CA1", "CA2", "CA3", "CA4"]);
     let failed = list("state=failed").await["items"][0].clone();
-    let call = failed["call_id"].as_str().unwrap();
+    let call = failed.text("call_id");
     assert_eq!(list(&format!("call_id={call}")).await["items"][0]["id"], failed["id"]);
-    let synced = list("state=synced&limit=1").await["items"][0]["id"].as_str().unwrap().to_owned();
-    assert_eq!(scene.retry(&synced).await.refused(409), "already_synced");
+    let synced = list("state=synced&limit=1").await["items"][0].text("id").to_owned();
+    scene.retry(&synced).await.refused_as(409, "already_synced");
     let other = scene.server.tenant("other").await;
     let theirs = other.path(&format!("/deliveries/{synced}"));
-    assert_eq!(other.owner.get(&theirs).await.refused(404), "delivery_not_found");
-    assert_eq!(
-        other.owner.post(&format!("{theirs}/retry"), json!({})).await.refused(404),
-        "delivery_not_found"
-    );
-}
+    other.owner.get(&theirs).await.refused_as(404, "delivery_not_found");
+    other.owner.post(&format!("{theirs}/retry"), json!({})).await.refused_as(404, "delivery_not_found");
+});
 
-/// Takes the database's own walls down, as a migration that forgot them would, and forges a delivery of a test call.
+/// Removes the database's constraints, as a faulty migration would, and forges a delivery of a test call.
 pub async fn forge_a_delivery_of_a_test_call(server: &Server, tenant: &Tenant) {
     put(tenant, "CA-test", finished(TESTER)).await;
     server.sql("ALTER TABLE deliveries RENAME TO walled").await;
@@ -487,27 +442,25 @@ pub async fn forge_a_delivery_of_a_test_call(server: &Server, tenant: &Tenant) {
     assert_eq!(server.sql(lane).await, 1);
 }
 
-both!(a_test_call_that_the_database_let_through_is_stopped_at_dispatch);
-async fn a_test_call_that_the_database_let_through_is_stopped_at_dispatch() {
+both!(a_forged_delivery_of_a_test_call_is_stopped_at_dispatch, async || {
     let scene = Scene::of("fhir_store").await;
     forge_a_delivery_of_a_test_call(&scene.server, &scene.tenant).await;
     scene.worker.turn().await;
     assert_eq!(scene.ehr.asked().len(), 0);
-    let listed = scene.tenant.owner.get(&scene.tenant.path("/deliveries")).await.expect(StatusCode::OK);
+    let listed = scene.tenant.get("/deliveries").await.ok();
     let delivery = &listed["items"][0];
-    assert_eq!((&delivery["state"], &delivery["reason"]), (&json!("failed"), &json!("not_a_real_call")));
-    // And nobody can raise it.
-    let id = delivery["id"].as_str().unwrap();
-    assert_eq!(scene.retry(id).await.refused(409), "not_a_real_call");
+    assert_eq!(delivery.fields(["state", "reason"]), json!(["failed", "not_a_real_call"]));
+    // No retry can revive it.
+    let id = delivery.text("id");
+    scene.retry(id).await.refused_as(409, "not_a_real_call");
     let path = scene.tenant.path("/deliveries/retry-failed");
-    let retried = scene.tenant.owner.post(&path, json!({})).await.expect(StatusCode::OK);
+    let retried = scene.tenant.owner.post(&path, json!({})).await.ok();
     assert_eq!(retried["retried"], 0);
     scene.hours(3).await;
     assert_eq!(scene.ehr.asked().len(), 0);
-}
+});
 
-both!(a_worker_that_outlives_its_lease_changes_nothing);
-async fn a_worker_that_outlives_its_lease_changes_nothing() {
+both!(a_worker_that_outlives_its_lease_changes_nothing, async || {
     let scene = Scene::of("fhir_store").await;
     scene.ehr.script([Act::Hang]);
     let id = scene.owe("CA1").await;
@@ -515,7 +468,7 @@ async fn a_worker_that_outlives_its_lease_changes_nothing() {
     let (clock, other) = (scene.server.clock.clone(), worker(&scene.server.app));
     let (_, settled) = tokio::join!(slow.turn(), async {
         scene.ehr.until_asked(1).await;
-        // For everybody else the lease has run out.
+        // For every other worker the lease has expired.
         clock.advance(Duration::from_mins(1));
         other.turn().await
     });
@@ -524,10 +477,9 @@ async fn a_worker_that_outlives_its_lease_changes_nothing() {
     assert_eq!(delivery["state"], "synced");
     assert_eq!(Scene::outcomes(&delivery), ["lost", "synced"]);
     assert_eq!(scene.ehr.kept().len(), 1);
-}
+});
 
-both!(many_workers_and_an_ehr_of_many_moods_end_with_one_resource_per_real_call, threads = 2);
-async fn many_workers_and_an_ehr_of_many_moods_end_with_one_resource_per_real_call() {
+both!(many_workers_and_a_failing_ehr_leave_one_resource_per_real_call, threads = 2, async || {
     let scene = Scene::of("fhir_store").await;
     let moods = [
         Act::Take,
@@ -555,13 +507,9 @@ async fn many_workers_and_an_ehr_of_many_moods_end_with_one_resource_per_real_ca
             break;
         }
     }
-    let status = scene.status().await;
-    assert_eq!(
-        (&status["synced"], &status["pending"], &status["failed"]),
-        (&json!(40), &json!(0), &json!(0))
-    );
+    assert_eq!(scene.status().await.fields(["synced", "pending", "failed"]), json!([40, 0, 0]));
     let counts = scene.ehr.counts();
     assert_eq!(counts.len(), 40);
     assert!(counts.values().all(|count| *count == 1), "{counts:?}");
     assert!(!scene.ehr.asked().iter().any(|asked| asked.body.contains(TESTER)));
-}
+});

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 use ward_test::browser::Browser;
-use ward_test::{Server, fresh_slug, sqlite_only};
+use ward_test::{Fields as _, Server, fresh_slug, sqlite_only};
 
-/// Looks at the window oneself: `WARD_TEST_SCREENSHOTS` names a folder.
+/// Saves a screenshot for a person to look at, if `WARD_TEST_SCREENSHOTS` names a folder.
 async fn show(browser: &Browser, name: &str) {
     use base64::Engine as _;
     if let Ok(folder) = std::env::var("WARD_TEST_SCREENSHOTS") {
@@ -13,13 +13,13 @@ async fn show(browser: &Browser, name: &str) {
     }
 }
 
-/// Whether the card of this operation is there to be read.
+/// Whether the card of this operation is visible.
 async fn is_visible(browser: &Browser, operation: &str) -> bool {
     let script = format!("return document.getElementById('{operation}').checkVisibility()");
     browser.run(&script).await == true
 }
 
-/// Sends a call from the card of an operation, and gives what the card shows.
+/// Sends a request from the card of an operation and returns the text that the card shows.
 async fn send(browser: &Browser, operation: &str) -> String {
     browser.run(&format!("document.querySelector('#{operation} .answer').replaceChildren()")).await;
     browser.click(&format!("#{operation} .try .button")).await;
@@ -34,8 +34,7 @@ async fn open_try(browser: &Browser, operation: &str) {
     browser.click(&format!("#{operation} .try > summary")).await;
 }
 
-sqlite_only!(the_page_shows_every_operation_and_lets_it_be_tried);
-async fn the_page_shows_every_operation_and_lets_it_be_tried() {
+sqlite_only!(the_page_shows_every_operation_and_lets_it_be_tried, async || {
     let server = Server::start().await;
     let Some(browser) = Browser::open(1280, 900).await else { return };
     browser.go(&server.url()).await;
@@ -49,7 +48,7 @@ async fn the_page_shows_every_operation_and_lets_it_be_tried() {
     let items = document["paths"].as_object().unwrap().values();
     let operations = items.flat_map(|item| item.as_object().unwrap().values());
     for operation in operations.filter(|operation| operation["operationId"].is_string()) {
-        let id = operation["operationId"].as_str().unwrap();
+        let id = operation.text("operationId");
         let answers = operation["responses"].as_object().unwrap().iter();
         let shown = answers
             .filter(|(status, answer)| {
@@ -71,7 +70,7 @@ async fn the_page_shows_every_operation_and_lets_it_be_tried() {
     let page = browser.run("return document.body.innerText").await.as_str().unwrap().to_owned();
     assert!(!page.contains("uuidgen") && page.contains("request.headers.delete(\"authorization\")"));
 
-    // The page alone leads from nothing to a key.
+    // The page alone is enough to create a workspace and a key.
     let slug = fresh_slug();
     open_try(&browser, "create-workspace").await;
     let body = json!({ "slug": slug, "name": "The first", "environment": "development" });
@@ -92,7 +91,7 @@ async fn the_page_shows_every_operation_and_lets_it_be_tried() {
     let got = send(&browser, "get-workspace").await;
     assert!(got.starts_with("200 ") && got.contains("x-request-id"), "{got}");
     show(&browser, "desktop-tried").await;
-    // The key is nowhere but in the page's memory.
+    // The key exists only in the page's memory.
     let stored = "return [localStorage.length, sessionStorage.length, document.cookie.length]";
     assert_eq!(browser.run(stored).await, json!([0, 0, 0]));
     assert!(!browser.run("return location.href").await.as_str().unwrap().contains("ward_"));
@@ -103,10 +102,9 @@ async fn the_page_shows_every_operation_and_lets_it_be_tried() {
     open_try(&browser, "list-workspaces").await;
     assert!(send(&browser, "list-workspaces").await.contains("Enter a key"));
     browser.close().await;
-}
+});
 
-sqlite_only!(the_search_ranks_and_says_when_it_finds_nothing);
-async fn the_search_ranks_and_says_when_it_finds_nothing() {
+sqlite_only!(the_search_ranks_and_says_when_it_finds_nothing, async || {
     let server = Server::start().await;
     let Some(browser) = Browser::open(1280, 900).await else { return };
     browser.go(&format!("{}/v1/docs", server.url())).await;
@@ -145,7 +143,7 @@ async fn the_search_ranks_and_says_when_it_finds_nothing() {
     browser.click(".empty .button").await;
     assert_eq!(browser.run(shown).await, all);
 
-    // A link to an operation that the search hides.
+    // A link shows its operation even if the search hides it.
     browser.fill("#search", "twilio").await;
     assert!(!is_visible(&browser, "archive-workspace").await);
     browser.run("location.hash = '#archive-workspace'").await;
@@ -156,10 +154,9 @@ async fn the_search_ranks_and_says_when_it_finds_nothing() {
     browser.until("return document.getElementById('errors').checkVisibility()").await;
     assert_eq!(browser.errors().await, Vec::<String>::new());
     browser.close().await;
-}
+});
 
-sqlite_only!(the_page_fits_a_phone);
-async fn the_page_fits_a_phone() {
+sqlite_only!(the_page_fits_a_phone, async || {
     let server = Server::with(|config| config.public_url = Some("https://example.com/ward".to_owned())).await;
     let Some(browser) = Browser::open(390, 844).await else { return };
     browser.go(&format!("{}/ward/v1/docs", server.url())).await;
@@ -183,4 +180,4 @@ async fn the_page_fits_a_phone() {
     assert_eq!(browser.run(fits).await, true, "with everything open");
     assert_eq!(browser.errors().await, Vec::<String>::new());
     browser.close().await;
-}
+});

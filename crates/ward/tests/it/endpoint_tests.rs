@@ -1,9 +1,10 @@
-//! What the test of an endpoint may send and show, and to whom.
+//! The test of an endpoint: the values that it may send, the answers that it may show, and the callers who may run it.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use ward_test::{Actor, Server, Tenant, both};
+use ward_test::{Actor, Fields as _, Server, Tenant, both};
 
+use crate::calls::connect;
 use crate::outbound::{Peer, answer, endpoint, open_server, run};
 
 /// A `HubSpot` that answers each list of calls with a number and a summary, provisioned and enabled.
@@ -11,39 +12,34 @@ async fn connected(server: &Server) -> (Tenant, Peer, String) {
     let tenant = server.tenant("acme").await;
     let calls = r#"{"results":[{"properties":{"hs_call_from_number":"+15550100001","hs_call_body":"Has a cough."}}]}"#;
     let peer = Peer::start(move |_, _| Some(answer(200, calls))).await;
-    let change = json!({ "connector_type": "hubspot" });
-    tenant.owner.patch(&tenant.workspace(""), change).await.expect(StatusCode::OK);
-    tenant.owner.post(&tenant.workspace("/provision"), json!({})).await.expect(StatusCode::OK);
-    let listed = tenant.owner.get(&tenant.path("/integrations")).await.expect(StatusCode::OK);
-    let integration = tenant.path(&format!("/integrations/{}", listed["items"][0]["id"].as_str().unwrap()));
+    connect(&tenant, "hubspot").await;
+    let listed = tenant.get("/integrations").await.ok();
+    let integration = tenant.path(&format!("/integrations/{}", listed["items"][0].text("id")));
     let auth = json!({ "type": "bearer_token", "bearer_token_value": { "value": "a-private-apps-token" } });
     let change = json!({ "base_url": peer.url(), "auth": auth, "enabled": true });
-    tenant.owner.put(&integration, change).await.expect(StatusCode::OK);
+    tenant.owner.put(&integration, change).await.ok();
     (tenant, peer, format!("{integration}/endpoints/list_calls/test"))
 }
 
-both!(the_lowest_role_reads_no_patient_through_the_connector);
-async fn the_lowest_role_reads_no_patient_through_the_connector() {
+both!(a_viewer_reads_no_patient_data_through_the_connector, async || {
     let server = open_server().await;
     let (tenant, peer, path) = connected(&server).await;
     let viewer = tenant.service("viewer").await;
-    assert_eq!(viewer.post(&path, json!({})).await.refused(403), "forbidden");
+    viewer.post(&path, json!({})).await.refused_as(403, "forbidden");
     let narrow = json!({ "duration_days": 1, "role": "operator", "permissions": ["Integration.view", "Integration.update"] });
     let (narrow, _) = tenant.key(narrow).await;
     assert_eq!(narrow.post(&path, json!({})).await.refused(403), "forbidden", "the key lacks Call.view");
-    let once = viewer.post_once(&path, "a-key-of-16-chars", json!({})).await;
-    assert_eq!(once.refused(403), "forbidden");
+    viewer.post_once(&path, "a-key-of-16-chars", json!({})).await.refused_as(403, "forbidden");
     assert_eq!(peer.asked(), 0);
-    // Whoever may see calls may, and the audit says that patient data was accessed.
+    // A caller who may view calls may run it, and the audit records access to patient data.
     let member = tenant.service("member").await;
     let told = run(&member, &path, json!({})).await;
     assert_eq!(told["raw_response"]["results"][0]["properties"]["hs_call_body"], "Has a cough.");
     let event = &tenant.audit().await[0];
-    assert_eq!((&event["action"], &event["phi_accessed"]), (&json!("integration.test"), &json!(true)));
-}
+    assert_eq!(event.fields(["action", "phi_accessed"]), json!(["integration.test", true]));
+});
 
-both!(only_parameters_that_the_endpoint_names_are_sent);
-async fn only_parameters_that_the_endpoint_names_are_sent() {
+both!(only_parameters_that_the_endpoint_names_are_sent, async || {
     let server = open_server().await;
     let (tenant, peer, path) = connected(&server).await;
     let asked = json!({ "params": { "limit": "100", "properties": "hs_call_body,hs_call_from_number" } });
@@ -66,13 +62,13 @@ async fn only_parameters_that_the_endpoint_names_are_sent() {
             );
             assert_eq!(echo.asked(), 0);
             let told = run(&tenant.owner, &path, json!({ "id": "1", "day": "x", "room": "y" })).await;
-            let sent = told["raw_response"].as_str().unwrap();
+            let sent = told.text("raw_response");
             assert!(sent.contains("day") && sent.contains("room"), "{method} {form}: {sent}");
         }
     }
-}
+});
 
-/// Every way in which a value could leave its segment.
+/// Values that would leave their segment of the path.
 const ESCAPES: [&str; 24] = [
     "../admin/keys",
     "a/b",
@@ -100,8 +96,7 @@ const ESCAPES: [&str; 24] = [
     "..;a=b",
 ];
 
-both!(no_value_leaves_its_segment_of_the_path);
-async fn no_value_leaves_its_segment_of_the_path() {
+both!(no_value_leaves_its_segment_of_the_path, async || {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
     let peer = Peer::start(|head, _| {
@@ -123,7 +118,7 @@ async fn no_value_leaves_its_segment_of_the_path() {
         );
     }
     assert_eq!(peer.asked(), 0);
-    // What is no separator is sent as before, and so is everything where the endpoint's author allows it.
+    // Characters that do not separate segments are sent, and all characters if the endpoint allows reserved ones.
     let told = run(&tenant.owner, &strict, json!({ "id": "Zürich 5%:é", "q": "a/../b" })).await;
     assert_eq!(told["raw_response"], "/patients/Z%C3%BCrich%205%25%3A%C3%A9/notes?q=a%2F..%2Fb");
     let open = json!({ "path": "/patients/{id}/notes", "allow_reserved": true });
@@ -131,13 +126,12 @@ async fn no_value_leaves_its_segment_of_the_path() {
     let told = run(&tenant.owner, &open, json!({ "id": "a/b\\c%2F" })).await;
     assert_eq!(told["raw_response"], "/patients/a%2Fb%5Cc%252F/notes");
     let dots = tenant.owner.post(&open, json!({ "params": { "id": ".." } })).await;
-    assert_eq!(dots.problem_locs(), ["body.params.id"], "no URL carries it");
+    assert_eq!(dots.problem_locs(), ["body.params.id"], "a URL cannot hold it");
     let long = tenant.owner.post(&open, json!({ "params": { "id": "x".repeat(10_000) } })).await;
     assert_eq!(long.problem_locs(), ["body.params.id"]);
-}
+});
 
-both!(every_ehr_is_read_with_call_view_and_every_test_is_audited_as_such);
-async fn every_ehr_is_read_with_call_view_and_every_test_is_audited_as_such() {
+both!(tests_of_ehrs_need_call_view_and_every_test_is_audited, async || {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
     let peer = Peer::start(|_, _| Some(answer(200, "{}"))).await;
@@ -146,15 +140,18 @@ async fn every_ehr_is_read_with_call_view_and_every_test_is_audited_as_such() {
     let viewer: Actor = tenant.service("viewer").await;
     run(&viewer, &get, json!({})).await;
     let event = &tenant.audit().await[0];
-    assert_eq!(event["phi_accessed"], Value::Bool(true), "Ward cannot tell what another system answers");
-    tenant.owner.put(&integration, json!({ "protocol": "fhir" })).await.expect(StatusCode::OK);
-    assert_eq!(viewer.post(&get, json!({})).await.refused(403), "forbidden");
+    assert_eq!(
+        event["phi_accessed"],
+        Value::Bool(true),
+        "Ward does not know whether the answer holds patient data"
+    );
+    tenant.owner.put(&integration, json!({ "protocol": "fhir" })).await.ok();
+    viewer.post(&get, json!({})).await.refused_as(403, "forbidden");
     run(&tenant.service("member").await, &get, json!({})).await;
     assert_eq!(peer.asked(), 2);
-}
+});
 
-both!(a_repeat_is_answered_though_the_endpoint_has_changed);
-async fn a_repeat_is_answered_though_the_endpoint_has_changed() {
+both!(a_replay_is_answered_after_the_endpoint_has_changed, async || {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
     let peer = Peer::start(|_, index| Some(answer(200, &index.to_string()))).await;
@@ -163,12 +160,12 @@ async fn a_repeat_is_answered_though_the_endpoint_has_changed() {
     let first = tenant.owner.post_once(&path, "a-key-of-16-chars", body.clone()).await;
     let integration = path.split("/endpoints").next().unwrap().to_owned();
     let other = json!({ "endpoints": [{ "name": "e", "description": "E", "path": "/", "method": "GET" }] });
-    tenant.owner.put(&integration, other).await.expect(StatusCode::OK);
+    tenant.owner.put(&integration, other).await.ok();
     let again = tenant.owner.post_once(&path, "a-key-of-16-chars", body.clone()).await;
     assert_eq!((again.header("idempotency-replayed"), &again.text), ("true", &first.text));
-    // A refusal is not remembered.
+    // A refusal is not stored for replay.
     let refused = tenant.owner.post_once(&path, "another-key-of-16", body).await;
     assert_eq!(refused.problem_locs(), ["body.params.id"]);
     let fine = tenant.owner.post_once(&path, "another-key-of-16", json!({})).await;
     assert_eq!(fine.status, StatusCode::OK, "{}", fine.text);
-}
+});

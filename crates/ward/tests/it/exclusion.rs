@@ -1,29 +1,30 @@
-//! That no test call can be owed to an EHR, however its history went, and that no real one is missed.
+//! In every history of reports, no test call is owed to an EHR and no real call is missed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use ward::app::App;
 use ward_db::{Error, ErrorKind};
 use ward_test::ehr::{Act, ScriptedEhr};
-use ward_test::{Server, Tenant, both, fresh_slug};
+use ward_test::{Fields as _, Server, Tenant, both, fresh_slug};
 
-use crate::calls::{PUBLIC_URL, callback, connect, event, finished, put, set_test_callers, set_up_twilio};
+use crate::calls::{
+    PUBLIC_URL, callback, connect, event, finished, put, set_test_callers, set_up_twilio, with,
+};
 use crate::deliveries::{configure, worker};
 
 const NUMBERS: [&str; 4] = ["+15550100001", "+15550100002", "+15550100003", "+15550100004"];
 
-/// Tries to do to the database what no call can do.
+/// Runs a statement that no request would cause.
 async fn attempt(app: &Arc<App>, statement: &str) -> Result<u64, Error> {
     let statement = statement.to_owned();
     app.db.write("test.attempt", move |tx| tx.execute(&statement, &[])).await
 }
 
-/// A delivery of the only call of this direction, as the statement that would insert it.
+/// The statement that would insert a delivery of the only call of this direction.
 fn forged(direction: &str, claimed: &str) -> String {
     format!(
         "INSERT INTO deliveries (workspace_id, id, integration_id, call_id, direction, state, attempts, maybe_sent, \
@@ -44,15 +45,14 @@ async fn one_of_each(server: &Server) -> Tenant {
     tenant
 }
 
-both!(the_database_refuses_a_delivery_of_a_call_that_was_not_real);
-async fn the_database_refuses_a_delivery_of_a_call_that_was_not_real() {
+both!(the_database_refuses_a_delivery_of_a_call_that_was_not_real, async || {
     let server = Server::start().await;
     one_of_each(&server).await;
     for direction in ["test", "playground", "simulated"] {
-        // The CHECK: a delivery does not bear such a direction.
+        // The CHECK constraint: a delivery cannot have such a direction.
         let refused = attempt(&server.app, &forged(direction, direction)).await;
         assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::Constraint), "{direction}");
-        // The foreign key: it cannot bear another than its call's.
+        // The foreign key: a delivery has the direction of its call.
         for claimed in ["inbound", "outbound"] {
             let refused = attempt(&server.app, &forged(direction, claimed)).await;
             assert_eq!(
@@ -63,7 +63,7 @@ async fn the_database_refuses_a_delivery_of_a_call_that_was_not_real() {
         }
     }
     assert_eq!(attempt(&server.app, &forged("inbound", "inbound")).await.unwrap(), 1);
-    // Nor can a call that owes something become a test afterwards.
+    // A call that owes a delivery cannot become a test afterwards.
     for to in ["test", "outbound"] {
         let turned = attempt(
             &server.app,
@@ -73,9 +73,9 @@ async fn the_database_refuses_a_delivery_of_a_call_that_was_not_real() {
         assert_eq!(turned.map_err(|error| error.kind()), Err(ErrorKind::Constraint));
     }
     assert_eq!(server.count("SELECT count(*) FROM deliveries").await, 1);
-}
+});
 
-/// A few random numbers: what a seed gives, it gives again.
+/// A random number generator whose numbers depend only on the seed.
 struct Dice(u64);
 
 impl Dice {
@@ -91,7 +91,7 @@ impl Dice {
     }
 }
 
-/// What should be, told without a database: the whole rule in a few lines.
+/// The expected state, kept without a database: the whole rule in a few lines.
 #[derive(Default)]
 struct Model {
     list: BTreeSet<&'static str>,
@@ -128,14 +128,13 @@ impl Model {
     }
 }
 
-/// What a history left: the calls that the EHR must get, and how many it must not.
+/// The result of a history: the calls that the EHR must get, and the number of test calls.
 #[derive(Default)]
 struct Left {
     owed: BTreeSet<String>,
     tests: usize,
 }
 
-/// Ways to write a number.
 fn spelled(number: &str, dice: &mut Dice) -> String {
     let (country, area, rest) = (&number[1..2], &number[2..5], &number[5..]);
     match dice.roll(6) {
@@ -147,7 +146,7 @@ fn spelled(number: &str, dice: &mut Dice) -> String {
     }
 }
 
-/// One random history of one workspace, told to both replicas in turns, by the runtime and by Twilio.
+/// One random history of one workspace, reported to both replicas by the runtime and by Twilio.
 async fn history(replicas: Arc<[Server; 2]>, ehr: ScriptedEhr, seed: u64) -> Left {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let tenant = replicas[0].tenant(&fresh_slug()).await;
@@ -163,7 +162,7 @@ async fn history(replicas: Arc<[Server; 2]>, ehr: ScriptedEhr, seed: u64) -> Lef
             0 | 1 => {
                 let list: Vec<&str> = NUMBERS.into_iter().filter(|_| dice.roll(3) == 0).collect();
                 let path = tenant.workspace("/test-caller-numbers");
-                actor.put(&path, json!({ "numbers": list })).await.expect(StatusCode::OK);
+                actor.put(&path, json!({ "numbers": list })).await.ok();
                 model.list = NUMBERS.into_iter().filter(|number| list.contains(number)).collect();
             }
             2 if !model.connected => {
@@ -176,11 +175,8 @@ async fn history(replicas: Arc<[Server; 2]>, ehr: ScriptedEhr, seed: u64) -> Lef
                 let caller = dice.pick(&[Some(NUMBERS[0]), Some(NUMBERS[1]), None]);
                 let status = dice.pick(&["ringing", "in-progress", "completed", "no-answer"]);
                 let callee = dice.pick(&["+15550109999", "+15550109999", NUMBERS[3]]);
-                let mut fields = event(&sid, status, caller.unwrap_or("anonymous"));
-                for field in fields.iter_mut().filter(|field| field.0 == "To") {
-                    field.1 = callee;
-                }
-                callback(&replicas[dice.roll(2)], &tenant, &fields).await.expect(StatusCode::NO_CONTENT);
+                let fields = with(event(&sid, status, caller.unwrap_or("anonymous")), "To", callee);
+                callback(&replicas[dice.roll(2)], &tenant, &fields).await.no_content();
                 model.report(&sid, [caller, Some(callee)], "inbound", status);
             }
             _ => {
@@ -202,20 +198,15 @@ async fn history(replicas: Arc<[Server; 2]>, ehr: ScriptedEhr, seed: u64) -> Lef
                 let body = json!({
                     "status": status, "caller_id": said, "phone_number": called, "direction": direction,
                 });
-                actor.put(&tenant.path(&format!("/calls/{sid}")), body).await.expect(StatusCode::OK);
+                actor.put(&tenant.path(&format!("/calls/{sid}")), body).await.ok();
                 model.report(&sid, [caller, callee], direction, status);
             }
         }
     }
     let listed =
-        elsewhere.get(&tenant.path("/calls?limit=100&include_simulated=true&include_test=true")).await;
-    let listed = listed.expect(StatusCode::OK);
-    let told: BTreeMap<&str, &str> = listed["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|call| (call["call_sid"].as_str().unwrap(), call["direction"].as_str().unwrap()))
-        .collect();
+        elsewhere.get(&tenant.path("/calls?limit=100&include_simulated=true&include_test=true")).await.ok();
+    let told: BTreeMap<&str, &str> =
+        listed.list("items").iter().map(|call| (call.text("call_sid"), call.text("direction"))).collect();
     let expected: BTreeMap<&str, &str> =
         model.calls.iter().map(|(sid, call)| (sid.as_str(), call.direction)).collect();
     assert_eq!(told, expected, "seed {seed}");
@@ -238,16 +229,15 @@ async fn history(replicas: Arc<[Server; 2]>, ehr: ScriptedEhr, seed: u64) -> Lef
     let expected: BTreeSet<String> =
         model.calls.iter().filter(|(_, call)| call.owed).map(|(sid, _)| sid.clone()).collect();
     assert_eq!(owed, expected, "seed {seed}");
-    let ids = listed["items"].as_array().unwrap().iter();
-    let ids = ids.filter(|call| owed.contains(call["call_sid"].as_str().unwrap()));
+    let ids = listed.list("items").iter();
+    let ids = ids.filter(|call| owed.contains(call.text("call_sid")));
     Left {
-        owed: ids.map(|call| call["entity_id"].as_str().unwrap().to_owned()).collect(),
+        owed: ids.map(|call| call.text("entity_id").to_owned()).collect(),
         tests: model.calls.values().filter(|call| call.direction == "test").count(),
     }
 }
 
-both!(in_thousands_of_random_histories_no_test_call_leaves_and_no_real_one_is_missed, threads = 2);
-async fn in_thousands_of_random_histories_no_test_call_leaves_and_no_real_one_is_missed() {
+both!(random_histories_deliver_every_real_call_and_no_test_call, threads = 2, async || {
     let first = Server::with(|config| config.public_url = Some(PUBLIC_URL.to_owned())).await;
     let second = first.replica().await;
     let replicas = Arc::new([first, second]);
@@ -267,11 +257,11 @@ async fn in_thousands_of_random_histories_no_test_call_leaves_and_no_real_one_is
         all.owed.extend(left.owed);
         all.tests += left.tests;
     }
-    // The dice made enough of both for the comparison to mean something.
+    // The histories hold enough of both kinds for the comparison to mean something.
     let (owed, tests) = (all.owed.len() as u64, all.tests as u64);
     assert!(owed > histories / 4 && tests > histories / 4, "{owed} owed, {tests} tests");
 
-    // And what the EHR has in the end, after both replicas' workers: each of those once, and nothing else.
+    // In the end, after the workers of both replicas, the EHR has each of those once and nothing else.
     let moods =
         [Act::Take, Act::Take, Act::Take, Act::TakeAndSay(503), Act::Take, Act::Say(409, Value::Null, "")];
     ehr.script(moods.iter().cycle().take(all.owed.len()).cloned());
@@ -293,17 +283,16 @@ async fn in_thousands_of_random_histories_no_test_call_leaves_and_no_real_one_is
     let counts = ehr.counts();
     assert!(counts.values().all(|count| *count == 1), "something arrived twice");
     assert!(counts.keys().eq(&all.owed), "{} arrived, {owed} were owed", counts.len());
-}
+});
 
-both!(a_list_that_changes_beside_first_reports_is_before_each_of_them_or_after, threads = 2);
-async fn a_list_that_changes_beside_first_reports_is_before_each_of_them_or_after() {
+both!(a_list_that_changes_beside_first_reports_is_before_each_of_them_or_after, threads = 2, async || {
     let server = Arc::new(Server::start().await);
     let tenant = Arc::new(server.tenant("acme").await);
     connect(&tenant, "fhir_store").await;
     set_test_callers(&tenant, &NUMBERS[..1]).await;
     let mut running = JoinSet::new();
     for index in 0..200 {
-        // So few at once that none runs out of time on the slowest machine: they wait for each other.
+        // The requests wait for each other, so only a few run at once to stay within the time limit.
         if running.len() >= 16 {
             running.join_next().await.unwrap().unwrap();
         }
@@ -317,24 +306,23 @@ async fn a_list_that_changes_beside_first_reports_is_before_each_of_them_or_afte
         });
     }
     running.join_all().await;
-    // Every version is kept in the audit, so whether each call was rightly a test can be checked afterwards.
+    // The audit keeps every version of the list, so each call's classification can be checked afterwards.
     let changes = tenant.path("/audit?action=test_callers.update&limit=100");
-    let changes = tenant.owner.get(&changes).await.expect(StatusCode::OK);
+    let changes = tenant.owner.get(&changes).await.ok();
     let list_of = |event: &Value| {
-        let list = event["metadata"]["changes"]["numbers"]["to"].as_array().unwrap().clone();
+        let list = event["metadata"]["changes"]["numbers"].list("to").clone();
         (event["metadata"]["list_version"].as_i64().unwrap(), list)
     };
-    let lists: BTreeMap<i64, Vec<Value>> =
-        changes["events"].as_array().unwrap().iter().map(list_of).collect();
+    let lists: BTreeMap<i64, Vec<Value>> = changes.list("events").iter().map(list_of).collect();
     let mut tests = BTreeMap::<&str, usize>::new();
     for index in (0..200).filter(|index| index % 5 != 0) {
-        let call = tenant.owner.get(&tenant.path(&format!("/calls/CA{index}"))).await.expect(StatusCode::OK);
+        let call = tenant.get(&format!("/calls/CA{index}")).await.ok();
         let list = &lists[&call["test_caller_list_version"].as_i64().unwrap()];
         let is_test = list.contains(&call["caller_id"]);
         assert_eq!(call["direction"] == "test", is_test, "{call}");
         assert_eq!(call["sync"]["delivery_id"].is_null(), is_test, "{call}");
         *tests.entry(NUMBERS[index % 5 - 1]).or_default() += usize::from(is_test);
     }
-    // The first is on every list and the last on none; the two between are what the lists differ in.
+    // The first number is on every list and the last on none; the lists differ in the two between.
     assert_eq!((tests[NUMBERS[0]], tests[NUMBERS[3]]), (40, 0), "{tests:?}");
-}
+});

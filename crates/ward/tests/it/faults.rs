@@ -1,12 +1,11 @@
-//! What a client is told when the machine fails, and that it goes on when the machine does.
+//! Faults of the machine: the answers that clients get meanwhile, and service afterwards.
 
 use reqwest::StatusCode;
 use serde_json::json;
 use ward_db::Options;
 use ward_test::{Server, both, fresh_slug, new_workspace, sqlite_only};
 
-sqlite_only!(on_a_full_disk_writes_wait_and_reads_go_on);
-async fn on_a_full_disk_writes_wait_and_reads_go_on() {
+sqlite_only!(on_a_full_disk_writes_wait_and_reads_go_on, async || {
     let options = Options { flush: false, max_page_count: Some(120), ..Options::default() };
     let server = Server::on(|_| {}, options).await;
     let tenant = server.tenant("acme").await;
@@ -21,31 +20,24 @@ async fn on_a_full_disk_writes_wait_and_reads_go_on() {
         assert!(made.len() < 2_000, "the disk never fills");
     };
     assert_eq!(refused.header("retry-after"), "1");
-    assert_eq!(refused.refused(503), "unavailable");
+    refused.refused_as(503, "unavailable");
 
-    let listed = tenant.owner.get("/v1/workspaces?limit=20").await.expect(StatusCode::OK);
-    assert_eq!(listed["total"], made.len(), "all that was acknowledged, and nothing that was refused");
-    server.anonymous().get("/readyz").await.expect(StatusCode::OK);
-}
+    let listed = tenant.owner.get("/v1/workspaces?limit=20").await.ok();
+    assert_eq!(listed["total"], made.len(), "every acknowledged workspace, and no refused one");
+    server.anonymous().get("/readyz").await.ok();
+});
 
-both!(a_closed_database_is_503_and_not_ready);
-async fn a_closed_database_is_503_and_not_ready() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(a_closed_database_is_503_and_not_ready, async || {
+    let (server, tenant) = Server::with_tenant().await;
     server.app.db.close();
-    assert_eq!(tenant.owner.get(&tenant.workspace("")).await.refused(503), "unavailable");
-    assert_eq!(
-        tenant.owner.patch(&tenant.workspace(""), json!({ "name": "New" })).await.refused(503),
-        "unavailable"
-    );
-    assert_eq!(server.anonymous().get("/readyz").await.refused(503), "not_ready");
-    server.anonymous().get("/healthz").await.expect(StatusCode::OK);
-}
+    tenant.owner.get(&tenant.workspace("")).await.refused_as(503, "unavailable");
+    tenant.owner.patch(&tenant.workspace(""), json!({ "name": "New" })).await.refused_as(503, "unavailable");
+    server.anonymous().get("/readyz").await.refused_as(503, "not_ready");
+    server.anonymous().get("/healthz").await.ok();
+});
 
-both!(a_panic_is_a_500_that_tells_nothing_and_the_server_goes_on);
-async fn a_panic_is_a_500_that_tells_nothing_and_the_server_goes_on() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(a_panic_is_a_500_without_details_and_the_server_keeps_running, async || {
+    let (server, tenant) = Server::with_tenant().await;
     let outcome = server
         .app
         .db
@@ -54,5 +46,5 @@ async fn a_panic_is_a_500_that_tells_nothing_and_the_server_goes_on() {
     let error = outcome.unwrap_err();
     assert_eq!(error.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert!(!String::from_utf8(error.body("id")).unwrap().contains("secret"));
-    tenant.owner.patch(&tenant.workspace(""), json!({ "name": "New" })).await.expect(StatusCode::OK);
-}
+    tenant.owner.patch(&tenant.workspace(""), json!({ "name": "New" })).await.ok();
+});

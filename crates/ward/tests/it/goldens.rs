@@ -1,22 +1,21 @@
 //! The reference validator's recorded answers, replayed against a server.
 //!
-//! Two things may differ: where exactly malformed JSON breaks, and what only Ward's own value rules refuse.
+//! Two things may differ: the position at which malformed JSON breaks, and values that only Ward's own rules refuse.
 
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
-use ward_test::{Sending, Server, Tenant, both};
+use ward_test::{Fields as _, Sending, Server, Tenant, both};
 
 const GOLDENS: &str = include_str!("../../../ward-contract/tests/goldens/validation.json");
 
-both!(every_recorded_request_gets_its_recorded_answer);
-async fn every_recorded_request_gets_its_recorded_answer() {
+both!(every_recorded_request_gets_its_recorded_answer, async || {
     let goldens: Value = serde_json::from_str(GOLDENS).unwrap();
-    let cases = goldens["cases"].as_array().unwrap();
+    let cases = goldens.list("cases");
     assert!(cases.len() >= 132, "{} cases", cases.len());
     let server = Server::start().await;
     let tenant = server.tenant("golden").await;
     for case in cases {
-        // Whoever creates a workspace takes its slug, so each accepted creation has a server of its own.
+        // A creation takes its slug, so each accepted creation has a server of its own.
         if case["operation"] == "create-workspace" && case["status"] == 201 {
             let server = Server::start().await;
             let tenant = server.tenant("golden").await;
@@ -25,19 +24,19 @@ async fn every_recorded_request_gets_its_recorded_answer() {
             replay(&server, &tenant, case).await;
         }
     }
-}
+});
 
 async fn replay(server: &Server, tenant: &Tenant, case: &Value) {
-    let note = format!("{}: {}", case["operation"].as_str().unwrap(), case["note"].as_str().unwrap());
-    let key = tenant.claimed["key_id"].as_str().unwrap();
-    let (method, path) = match case["operation"].as_str().unwrap() {
+    let note = format!("{}: {}", case.text("operation"), case.text("note"));
+    let key = tenant.claimed.text("key_id");
+    let (method, path) = match case.text("operation") {
         "create-workspace" => (Method::POST, "/v1/workspaces".to_owned()),
         "list-workspaces" => (Method::GET, "/v1/workspaces".to_owned()),
         "update-workspace" => (Method::PATCH, tenant.workspace("")),
         "archive-workspace" => (Method::POST, tenant.workspace("/archive")),
         "update-test-caller-numbers" => (Method::PUT, tenant.workspace("/test-caller-numbers")),
         "create-api-key" => (Method::POST, tenant.path("/api-keys")),
-        // Rotating would end the key that replays; what is recorded of it is refused, or accepted in its own test.
+        // A rotation would end the key that this test uses, so only the recorded refusals are replayed.
         "rotate-api-key" if case["status"] == 200 => return,
         "rotate-api-key" => (Method::POST, tenant.path(&format!("/api-keys/{key}/rotate"))),
         other => panic!("an operation that no test knows: {other}"),
@@ -72,10 +71,7 @@ async fn replay(server: &Server, tenant: &Tenant, case: &Value) {
         recorded.as_array_mut().unwrap().iter_mut().chain(answered["detail"].as_array_mut().unwrap())
     {
         if problem["type"] == "json_invalid" {
-            assert!(
-                problem["loc"][1].is_u64() && !problem["ctx"]["error"].as_str().unwrap().is_empty(),
-                "{note}"
-            );
+            assert!(problem["loc"][1].is_u64() && !problem["ctx"].text("error").is_empty(), "{note}");
             problem["loc"] = problem["loc"][0].clone();
             problem["ctx"] = Value::Null;
         }

@@ -1,14 +1,12 @@
-//! Integrations through the API: what provisioning seeds, what is refused, where secrets go and where they do not.
+//! Integrations: their seeds, validation, and the storage and use of their secrets.
 
-use reqwest::StatusCode;
 use serde_json::{Value, json};
-use ward_test::{Server, Tenant, both, new_integration};
+use ward_test::{Fields as _, Server, Tenant, both, new_integration};
 
-fn text<'v>(value: &'v Value, field: &str) -> &'v str {
-    value[field].as_str().unwrap_or_else(|| panic!("{field} in {value}"))
-}
+use crate::calls::connect;
+use crate::support::together;
 
-/// A value that must be found nowhere.
+/// A secret that must not appear in any answer, event or file.
 const SECRET: &str = "s3cret-that-nobody-may-see";
 
 fn with_bearer(name: &str, base_url: &str) -> Value {
@@ -21,14 +19,14 @@ fn with_bearer(name: &str, base_url: &str) -> Value {
 }
 
 async fn create(tenant: &Tenant, body: Value) -> Value {
-    tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED)
+    tenant.post("/integrations", body).await.created()
 }
 
 fn one(tenant: &Tenant, made: &Value) -> String {
-    tenant.path(&format!("/integrations/{}", text(made, "id")))
+    tenant.path(&format!("/integrations/{}", made.text("id")))
 }
 
-/// What is seeded: name, protocol, base URL, kind of authentication, token URL, scopes. By the vendors' own documents.
+/// The seed of a connector, from the vendor's documentation: name, protocol, base URL, authentication, token URL, scope.
 type Seed =
     (&'static str, &'static str, &'static str, &'static str, Option<&'static str>, Option<&'static str>);
 const SEEDS: [Seed; 10] = [
@@ -95,7 +93,7 @@ const SEEDS: [Seed; 10] = [
     ("meditab", "fhir", "", "smart_backend_services", None, None),
 ];
 
-/// A URL with its placeholders filled in, as an operator would.
+/// A URL with its placeholders filled in.
 fn filled(url: &str) -> String {
     let mut text = url.replace("{host}", "ehr.example.com");
     while let Some((before, rest)) = text.split_once('{') {
@@ -104,38 +102,32 @@ fn filled(url: &str) -> String {
     text
 }
 
-both!(every_connector_seeds_a_row_that_only_lacks_what_its_operator_has);
-async fn every_connector_seeds_a_row_that_only_lacks_what_its_operator_has() {
+both!(every_connector_seeds_a_row_that_its_operator_only_completes, async || {
     let server = Server::start().await;
     let rsa = ward_test::rsa_pem();
     for (connector, protocol, base_url, kind, token_url, scope) in SEEDS {
         let tenant = server.tenant(&ward_test::fresh_slug()).await;
-        tenant
-            .owner
-            .patch(&tenant.workspace(""), json!({ "connector_type": connector }))
-            .await
-            .expect(StatusCode::OK);
-        tenant.owner.post(&tenant.workspace("/provision"), json!({})).await.expect(StatusCode::OK);
-        let listed = tenant.owner.get(&tenant.path("/integrations")).await.expect(StatusCode::OK);
+        connect(&tenant, connector).await;
+        let listed = tenant.get("/integrations").await.ok();
         let row = &listed["items"][0];
-        assert_eq!((listed["total"].as_i64(), text(row, "name")), (Some(1), connector));
-        assert_eq!((&row["builtin"], &row["enabled"]), (&json!(true), &json!(false)));
+        assert_eq!((listed["total"].as_i64(), row.text("name")), (Some(1), connector));
+        assert_eq!(row.fields(["builtin", "enabled"]), json!([true, false]));
         let mut auth = row["auth"].clone();
-        assert_eq!((text(row, "protocol"), text(row, "base_url")), (protocol, base_url), "{connector}");
-        assert_eq!((text(&auth, "type"), auth["token_url"].as_str()), (kind, token_url), "{connector}");
+        assert_eq!((row.text("protocol"), row.text("base_url")), (protocol, base_url), "{connector}");
+        assert_eq!((auth.text("type"), auth["token_url"].as_str()), (kind, token_url), "{connector}");
         let scopes = if kind == "gcp_wif" { &auth["gcp_scopes"] } else { &auth["scopes"] };
         assert_eq!(*scopes, scope.map_or(Value::Null, |scope| json!([scope])), "{connector}");
-        let description = text(&row["endpoints"][0], "description");
+        let description = row["endpoints"][0].text("description");
         assert!(description.contains("NOT CERTAIN"));
         assert_eq!(description.contains("are held"), connector == "athenahealth", "{description}");
         assert_eq!(description.contains("ward_call_id"), connector == "hubspot", "{description}");
-        assert_eq!(tenant.owner.delete(&one(&tenant, row)).await.refused(409), "builtin_integration");
-        // As it is it can be used by nobody.
+        tenant.owner.delete(&one(&tenant, row)).await.refused_as(409, "builtin_integration");
+        // The seed is unfinished and cannot be enabled.
         if base_url.is_empty() || base_url.contains('{') {
             let early = tenant.owner.put(&one(&tenant, row), json!({ "enabled": true })).await;
             assert_eq!(early.refused(409), "integration_unfinished", "{connector}");
         }
-        // What the operator has: what the placeholders stand for, an id and a secret. The row then works as it stands.
+        // The operator adds values for the placeholders, an id and a secret. The row is then complete.
         let given = match kind {
             "bearer_token" => json!({ "bearer_token_value": { "value": SECRET } }),
             "oauth2_client_credentials" => {
@@ -155,47 +147,45 @@ async fn every_connector_seeds_a_row_that_only_lacks_what_its_operator_has() {
         let base_url =
             if base_url.is_empty() { "https://ehr.example.com/fhir".into() } else { filled(base_url) };
         let wanted = json!({ "base_url": base_url, "auth": auth, "enabled": true });
-        let changed = tenant.owner.put(&one(&tenant, row), wanted).await.expect(StatusCode::OK);
-        assert_eq!((&changed["enabled"], text(&changed, "base_url")), (&json!(true), &*base_url));
-        assert!(changed["auth"].to_string().contains("\"ward:"), "the secret is there: {}", changed["auth"]);
-        // Provisioning again, also after the edit, changes nothing.
-        tenant.owner.post(&tenant.workspace("/provision"), json!({})).await.expect(StatusCode::OK);
-        assert_eq!(tenant.owner.get(&one(&tenant, row)).await.expect(StatusCode::OK), changed);
+        let changed = tenant.owner.put(&one(&tenant, row), wanted).await.ok();
+        assert_eq!((&changed["enabled"], changed.text("base_url")), (&json!(true), &*base_url));
+        assert!(
+            changed["auth"].to_string().contains("\"ward:"),
+            "the reference is present: {}",
+            changed["auth"]
+        );
+        // Provisioning again changes nothing, even after the edit.
+        tenant.owner.post(&tenant.workspace("/provision"), json!({})).await.ok();
+        assert_eq!(tenant.owner.get(&one(&tenant, row)).await.ok(), changed);
     }
-}
+});
 
-both!(provisioning_at_once_and_after_a_change_of_connector_seeds_each_once, threads = 4);
-async fn provisioning_at_once_and_after_a_change_of_connector_seeds_each_once() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(provisioning_at_once_and_after_a_change_of_connector_seeds_each_once, threads = 4, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     for (connector, rows) in [("epic", 1), ("hubspot", 2), ("epic", 2)] {
-        tenant
-            .owner
-            .patch(&tenant.workspace(""), json!({ "connector_type": connector }))
-            .await
-            .expect(StatusCode::OK);
-        let mut calls = tokio::task::JoinSet::new();
-        for _ in 0..8 {
+        tenant.owner.patch(&tenant.workspace(""), json!({ "connector_type": connector })).await.ok();
+        together((0..8).map(|_| {
             let (owner, path) = (tenant.owner.clone(), tenant.workspace("/provision"));
-            calls.spawn(async move { owner.post(&path, json!({})).await.expect(StatusCode::OK) });
-        }
-        calls.join_all().await;
-        let listed = tenant.owner.get(&tenant.path("/integrations")).await.expect(StatusCode::OK);
+            async move { owner.post(&path, json!({})).await.ok() }
+        }))
+        .await;
+        let listed = tenant.get("/integrations").await.ok();
         assert_eq!(listed["total"], rows, "{connector}");
     }
-}
+});
 
-both!(an_unfinished_integration_cannot_be_enabled_and_takes_no_secret);
-async fn an_unfinished_integration_cannot_be_enabled_and_takes_no_secret() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(an_unfinished_integration_cannot_be_enabled_and_takes_no_secret, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let made = create(
         &tenant,
         json!({ "name": "a", "display_name": "A", "base_url": "https://{host}/x", "enabled": false }),
     )
     .await;
-    let enabled = tenant.owner.put(&one(&tenant, &made), json!({ "enabled": true })).await;
-    assert_eq!(enabled.refused(409), "integration_unfinished");
+    tenant
+        .owner
+        .put(&one(&tenant, &made), json!({ "enabled": true }))
+        .await
+        .refused_as(409, "integration_unfinished");
     let token_url = json!({ "type": "oauth2_client_credentials", "client_id": "c", "token_url": "https://x.example/{tenant}" });
     for more in [json!({ "base_url": "https://{host}" }), json!({ "auth": token_url })] {
         let mut endpoint = json!({ "name": "e", "description": "E", "path": "/" });
@@ -208,79 +198,67 @@ async fn an_unfinished_integration_cannot_be_enabled_and_takes_no_secret() {
     let refused = tenant.owner.put(&one(&tenant, &made), auth).await;
     assert!(!refused.text.contains(SECRET));
     assert_eq!(refused.problem_locs(), ["body.auth.bearer_token_value"]);
-}
+});
 
-both!(an_integration_lives_from_create_to_delete);
-async fn an_integration_lives_from_create_to_delete() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(an_integration_lives_from_create_to_delete, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let made = create(&tenant, new_integration("scheduling")).await;
-    assert_eq!(
-        (&made["builtin"], &made["enabled"], &made["protocol"]),
-        (&json!(false), &json!(true), &json!("rest"))
-    );
-    assert_eq!(tenant.owner.get(&one(&tenant, &made)).await.expect(StatusCode::OK), made);
-    let taken = tenant.owner.post(&tenant.path("/integrations"), new_integration("scheduling")).await;
-    assert_eq!(taken.refused(409), "name_taken");
-    let reserved = tenant.owner.post(&tenant.path("/integrations"), new_integration("epic")).await;
-    assert_eq!(reserved.refused(409), "name_reserved");
+    assert_eq!(made.fields(["builtin", "enabled", "protocol"]), json!([false, true, "rest"]));
+    assert_eq!(tenant.owner.get(&one(&tenant, &made)).await.ok(), made);
+    tenant.post("/integrations", new_integration("scheduling")).await.refused_as(409, "name_taken");
+    tenant.post("/integrations", new_integration("epic")).await.refused_as(409, "name_reserved");
     let same = tenant.owner.put(&one(&tenant, &made), json!({ "display_name": null, "enabled": true })).await;
-    assert_eq!(same.expect(StatusCode::OK), made, "what changes nothing writes nothing");
+    assert_eq!(same.ok(), made, "an update without a change writes nothing");
     let mcp = json!({ "mcp_transport": "stdio", "mcp_command": "rm", "mcp_args": ["-rf", "/"] });
-    let changed = tenant.owner.put(&one(&tenant, &made), mcp.clone()).await.expect(StatusCode::OK);
-    assert_eq!((&changed["mcp_command"], &changed["mcp_args"]), (&mcp["mcp_command"], &mcp["mcp_args"]));
-    assert!(text(&changed, "updated_at") > text(&made, "updated_at"));
-    let cleared =
-        tenant.owner.put(&one(&tenant, &made), json!({ "mcp_args": null })).await.expect(StatusCode::OK);
-    assert_eq!((&cleared["mcp_args"], &cleared["mcp_command"]), (&Value::Null, &mcp["mcp_command"]));
-    tenant.owner.delete(&one(&tenant, &made)).await.expect(StatusCode::NO_CONTENT);
-    assert_eq!(tenant.owner.get(&one(&tenant, &made)).await.refused(404), "integration_not_found");
-    assert_eq!(tenant.owner.delete(&one(&tenant, &made)).await.refused(404), "integration_not_found");
+    let changed = tenant.owner.put(&one(&tenant, &made), mcp.clone()).await.ok();
+    assert_eq!(changed.fields(["mcp_command", "mcp_args"]), json!([mcp["mcp_command"], mcp["mcp_args"]]));
+    assert!(changed.text("updated_at") > made.text("updated_at"));
+    let cleared = tenant.owner.put(&one(&tenant, &made), json!({ "mcp_args": null })).await.ok();
+    assert_eq!(cleared.fields(["mcp_args", "mcp_command"]), json!([null, mcp["mcp_command"]]));
+    tenant.owner.delete(&one(&tenant, &made)).await.no_content();
+    tenant.owner.get(&one(&tenant, &made)).await.refused_as(404, "integration_not_found");
+    tenant.owner.delete(&one(&tenant, &made)).await.refused_as(404, "integration_not_found");
     assert_eq!(
         tenant.actions().await[2..],
         ["integration.create", "integration.update", "integration.update", "integration.delete"]
     );
     let audit = tenant.audit().await;
     assert_eq!(audit[1]["metadata"]["fields"], json!(["mcp"]));
-}
+});
 
-both!(the_audit_tells_what_changed_in_which_endpoint);
-async fn the_audit_tells_what_changed_in_which_endpoint() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(the_audit_tells_what_changed_in_which_endpoint, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let endpoint = |name: &str, path: &str, headers: Value| json!({ "name": name, "description": "E", "path": path, "headers": headers });
     let mut body = new_integration("ehr");
     let headers = json!({ "x-same": "1", "x-changed": "1", "x-gone": "1" });
     body["endpoints"] =
         json!([endpoint("a", "/a", headers), endpoint("b", "/b", json!({})), endpoint("c", "/c", json!({}))]);
-    let made = tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
+    let made = create(&tenant, body).await;
     let headers = json!({ "x-same": "1", "x-changed": "a-secret-of-a-header", "x-new": "1" });
     let endpoints = json!([
         endpoint("a", "/other", headers),
         endpoint("b", "/b", json!({})),
         endpoint("d", "/d", json!({}))
     ]);
-    tenant.owner.put(&one(&tenant, &made), json!({ "endpoints": endpoints })).await.expect(StatusCode::OK);
+    tenant.owner.put(&one(&tenant, &made), json!({ "endpoints": endpoints })).await.ok();
     let told = &tenant.audit().await[0]["metadata"];
     assert_eq!(told["fields"], json!(["endpoints"]));
     let a = json!(["headers/x-changed", "headers/x-gone", "headers/x-new", "path"]);
     assert_eq!(told["endpoints_changed"], json!({ "a": a, "c": "removed", "d": "added" }));
     assert!(!told.to_string().contains("a-secret-of-a-header"));
     let name = json!({ "display_name": "Another" });
-    tenant.owner.put(&one(&tenant, &made), name).await.expect(StatusCode::OK);
+    tenant.owner.put(&one(&tenant, &made), name).await.ok();
     assert_eq!(tenant.audit().await[0]["metadata"]["endpoints_changed"], Value::Null);
-}
+});
 
-both!(a_secret_is_written_and_never_shown);
-async fn a_secret_is_written_and_never_shown() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(a_secret_is_written_and_never_shown, async || {
+    let (server, tenant) = Server::with_tenant().await;
     let path = tenant.path("/integrations");
     let answer =
         tenant.owner.post_once(&path, "a-key-of-16-chars", with_bearer("a", "https://ehr.example.com")).await;
     assert!(!answer.text.contains(SECRET));
-    let made = answer.expect(StatusCode::CREATED);
-    let reference = text(&made["auth"], "token_ssm_param_path").to_owned();
+    let made = answer.created();
+    let reference = made["auth"].text("token_ssm_param_path").to_owned();
     assert!(reference.starts_with("ward:"));
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap().serialize_pem();
     for body in [
@@ -303,10 +281,9 @@ async fn a_secret_is_written_and_never_shown() {
     let found = server.dump().await.join("\n");
     assert!(found.contains(&reference) && !found.contains(SECRET));
     assert!(!server.at_rest().await.windows(SECRET.len()).any(|part| part == SECRET.as_bytes()));
-}
+});
 
-both!(a_reference_is_good_for_its_own_field_and_origin_only);
-async fn a_reference_is_good_for_its_own_field_and_origin_only() {
+both!(a_reference_is_good_for_its_own_field_and_origin_only, async || {
     let server = Server::start().await;
     let (tenant, other) = (server.tenant("acme").await, server.tenant("other").await);
     let made = create(&tenant, with_bearer("a", "https://ehr.example.com/v1")).await;
@@ -323,23 +300,19 @@ async fn a_reference_is_good_for_its_own_field_and_origin_only() {
     }
     let again =
         json!({ "name": "c", "display_name": "C", "base_url": "https://ehr.example.com", "auth": auth });
-    assert_eq!(tenant.owner.post(&tenant.path("/integrations"), again).await.problem_locs(), locs);
+    assert_eq!(tenant.post("/integrations", again).await.problem_locs(), locs);
     let endpoint = json!({ "name": "e", "description": "E", "path": "/", "auth": auth });
     let refused = tenant.owner.put(&one(&tenant, &made), json!({ "endpoints": [endpoint] })).await;
     assert_eq!(refused.problem_locs(), ["body.endpoints.0.auth.token_ssm_param_path"]);
-    // Sent back as it is, with another path, it stays; on another origin it is dropped.
+    // A reference that is sent back stays valid for another path, and is dropped for another origin.
     let path = one(&tenant, &made);
     let kept = json!({ "auth": auth, "base_url": "https://ehr.example.com/v2" });
-    assert_eq!(tenant.owner.put(&path, kept).await.expect(StatusCode::OK)["auth"], auth);
+    assert_eq!(tenant.owner.put(&path, kept).await.ok()["auth"], auth);
     for elsewhere in
         ["https://evil.example.com/v1", "https://ehr.example.com:8443/v1", "http://ehr.example.com/v1"]
     {
         let made = create(&tenant, with_bearer(&ward_test::fresh_slug(), "https://ehr.example.com/v1")).await;
-        let moved = tenant
-            .owner
-            .put(&one(&tenant, &made), json!({ "base_url": elsewhere }))
-            .await
-            .expect(StatusCode::OK);
+        let moved = tenant.owner.put(&one(&tenant, &made), json!({ "base_url": elsewhere })).await.ok();
         assert_eq!(
             moved["auth"],
             json!({ "type": "bearer_token", "token_lifetime_seconds": 3600, "assertion_scopes_in_jwt": false })
@@ -348,17 +321,15 @@ async fn a_reference_is_good_for_its_own_field_and_origin_only() {
         assert_eq!(
             tenant.owner.put(&one(&tenant, &made), back).await.problem_locs(),
             locs,
-            "it is gone for good"
+            "the secret stays dropped"
         );
     }
     assert_eq!(tenant.audit().await[0]["metadata"]["secrets_dropped"], json!(["auth/bearer_token"]));
     assert_eq!(server.count("SELECT count(*) FROM integration_secrets").await, 1);
-}
+});
 
-both!(an_endpoints_secret_goes_where_it_was_given_for_and_stays_its_own);
-async fn an_endpoints_secret_goes_where_it_was_given_for_and_stays_its_own() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(an_endpoints_secret_is_bound_to_its_endpoint_and_origin, async || {
+    let (server, tenant) = Server::with_tenant().await;
     let endpoint = |base_url: Option<&str>, auth: &Value| json!({ "name": "e", "description": "E", "path": "/", "base_url": base_url, "auth": auth });
     let fresh = json!({ "type": "bearer_token", "bearer_token_value": { "value": SECRET } });
     let with = async |base_url: Option<&str>| {
@@ -369,12 +340,12 @@ async fn an_endpoints_secret_goes_where_it_was_given_for_and_stays_its_own() {
         create(&tenant, body).await
     };
     let change = async |made: &Value, change: Value| {
-        let changed = tenant.owner.put(&one(&tenant, made), change).await.expect(StatusCode::OK);
+        let changed = tenant.owner.put(&one(&tenant, made), change).await.ok();
         let dropped = tenant.audit().await[0]["metadata"]["secrets_dropped"].clone();
         (changed["endpoints"][0]["auth"].get("token_ssm_param_path").is_some(), dropped)
     };
     let gone = (false, json!(["endpoints/e/auth/bearer_token"]));
-    // A base URL of its own: another path keeps it, another origin does not, and neither does none at all.
+    // With a base URL of its own, the endpoint keeps its secret for another path, and loses it for another or no origin.
     let made = with(Some("https://own.example.com/v1")).await;
     let auth = made["endpoints"][0]["auth"].clone();
     let to = |base_url| json!({ "endpoints": [endpoint(base_url, &auth)] });
@@ -384,11 +355,11 @@ async fn an_endpoints_secret_goes_where_it_was_given_for_and_stays_its_own() {
     let made = with(Some("https://own.example.com/v1")).await;
     let auth = made["endpoints"][0]["auth"].clone();
     assert_eq!(change(&made, json!({ "endpoints": [endpoint(None, &auth)] })).await, gone);
-    // None of its own: it goes where the integration is, so a change of that is a change of its own.
+    // Without a base URL of its own, the endpoint follows the integration's origin.
     let made = with(None).await;
     assert_eq!(change(&made, json!({ "base_url": "https://ehr.example.com/v2" })).await, (true, json!([])));
     assert_eq!(change(&made, json!({ "base_url": "https://evil.example.com" })).await, gone);
-    // Another endpoint under its name does not inherit it.
+    // Another endpoint of the same name does not inherit the secret.
     let made = with(None).await;
     let auth = made["endpoints"][0]["auth"].clone();
     assert_eq!(change(&made, json!({ "endpoints": [] })).await, gone);
@@ -397,42 +368,34 @@ async fn an_endpoints_secret_goes_where_it_was_given_for_and_stays_its_own() {
     let bare = json!({ "endpoints": [endpoint(None, &json!({ "type": "bearer_token" }))] });
     assert!(!change(&made, bare).await.0);
     assert_eq!(server.count("SELECT count(*) FROM integration_secrets").await, 0);
-}
+});
 
-both!(a_sorted_list_goes_on_after_whatever_happened_to_the_last_one_seen);
-async fn a_sorted_list_goes_on_after_whatever_happened_to_the_last_one_seen() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(a_sorted_list_continues_after_its_last_item_was_changed, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let mut made = std::collections::HashMap::new();
     for name in ["d", "b", "a", "c"] {
-        let body = json!({ "name": name, "display_name": name });
-        made.insert(name, create(&tenant, body).await);
+        made.insert(name, create(&tenant, json!({ "name": name, "display_name": name })).await);
     }
     let list = tenant.path("/integrations?sort_by=name&enabled=true&limit=2");
-    let page = tenant.owner.get(&list).await.expect(StatusCode::OK);
-    let names = |page: &Value| -> Vec<String> {
-        page["items"].as_array().unwrap().iter().map(|item| text(item, "name").to_owned()).collect()
-    };
-    assert_eq!(names(&page), ["a", "b"]);
+    let page = tenant.owner.get(&list).await.ok();
+    assert_eq!(page.texts("items", "name"), ["a", "b"]);
     let next = format!("{list}&continuation_token={}", page["continuation_token"]);
-    assert_eq!(names(&tenant.owner.get(&next).await.expect(StatusCode::OK)), ["c", "d"]);
-    // It is no longer one of those asked for.
-    tenant.owner.put(&one(&tenant, &made["b"]), json!({ "enabled": false })).await.expect(StatusCode::OK);
-    let rest = tenant.owner.get(&next).await.expect(StatusCode::OK);
-    assert_eq!((names(&rest), rest["total"].as_i64()), (vec!["c".to_owned(), "d".to_owned()], Some(3)));
-    // It is gone, and where it stood with it: that is said, for an end would be believed.
-    tenant.owner.delete(&one(&tenant, &made["b"])).await.expect(StatusCode::NO_CONTENT);
+    assert_eq!(tenant.owner.get(&next).await.ok().texts("items", "name"), ["c", "d"]);
+    // The last integration of the first page no longer matches the filter.
+    tenant.owner.put(&one(&tenant, &made["b"]), json!({ "enabled": false })).await.ok();
+    let rest = tenant.owner.get(&next).await.ok();
+    assert_eq!((rest.texts("items", "name"), rest["total"].as_i64()), (vec!["c", "d"], Some(3)));
+    // It is deleted, so the position is unknown. The answer is an error, because an empty page would look like the end.
+    tenant.owner.delete(&one(&tenant, &made["b"])).await.no_content();
     assert_eq!(tenant.owner.get(&next).await.problem_locs(), ["query.continuation_token"]);
     for wrong in ["--name", "-", "names"] {
-        let refused = tenant.owner.get(&tenant.path(&format!("/integrations?sort_by={wrong}"))).await;
+        let refused = tenant.get(&format!("/integrations?sort_by={wrong}")).await;
         assert_eq!(refused.problem_locs(), ["query.sort_by"], "{wrong}");
     }
-}
+});
 
-both!(a_change_of_token_url_drops_what_would_go_there);
-async fn a_change_of_token_url_drops_what_would_go_there() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(a_change_of_token_url_to_another_origin_drops_the_secret, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let auth = json!({
         "type": "oauth2_client_credentials", "client_id": "c", "token_url": "https://login.example.com/token",
         "client_secret_value": { "value": SECRET },
@@ -442,18 +405,15 @@ async fn a_change_of_token_url_drops_what_would_go_there() {
     let made = create(&tenant, body).await;
     let mut moved = made["auth"].clone();
     moved["token_url"] = json!("https://login.example.com/another");
-    let kept = tenant.owner.put(&one(&tenant, &made), json!({ "auth": moved })).await.expect(StatusCode::OK);
+    let kept = tenant.owner.put(&one(&tenant, &made), json!({ "auth": moved })).await.ok();
     assert!(kept["auth"]["client_secret_ssm_param_path"].is_string());
     moved["token_url"] = json!("https://evil.example.com/token");
-    let dropped =
-        tenant.owner.put(&one(&tenant, &made), json!({ "auth": moved })).await.expect(StatusCode::OK);
+    let dropped = tenant.owner.put(&one(&tenant, &made), json!({ "auth": moved })).await.ok();
     assert!(dropped["auth"].get("client_secret_ssm_param_path").is_none());
-}
+});
 
-both!(what_is_configured_is_judged_all_at_once);
-async fn what_is_configured_is_judged_all_at_once() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(every_mistake_in_a_configuration_is_reported_at_once, async || {
+    let (server, tenant) = Server::with_tenant().await;
     let endpoint = |more: Value| {
         let mut endpoint = json!({ "name": "e", "description": "E", "path": "/" });
         endpoint.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -462,7 +422,7 @@ async fn what_is_configured_is_judged_all_at_once() {
     let locs = async |more: Value| {
         let mut body = json!({ "name": "a", "display_name": "A" });
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        tenant.owner.post(&tenant.path("/integrations"), body).await.problem_locs()
+        tenant.post("/integrations", body).await.problem_locs()
     };
     assert_eq!(locs(json!({ "name": "a/b", "base_url": "ftp://x" })).await, ["body.base_url", "body.name"]);
     for bad in [
@@ -513,21 +473,17 @@ async fn what_is_configured_is_judged_all_at_once() {
     );
     assert_eq!(locs(json!({ "auth": { "type": "gcp_wif" } })).await.len(), 3);
     assert_eq!(server.count("SELECT count(*) FROM integrations").await, 0);
-}
+});
 
-both!(another_tenants_integration_does_not_exist);
-async fn another_tenants_integration_does_not_exist() {
+both!(another_tenants_integration_does_not_exist, async || {
     let server = Server::start().await;
     let (ours, theirs) = (server.tenant("ours").await, server.tenant("theirs").await);
     let id = theirs.integration().await;
     let path = ours.path(&format!("/integrations/{id}"));
-    assert_eq!(ours.owner.get(&path).await.refused(404), "integration_not_found");
-    assert_eq!(
-        ours.owner.put(&path, json!({ "display_name": "mine" })).await.refused(404),
-        "integration_not_found"
-    );
-    assert_eq!(ours.owner.delete(&path).await.refused(404), "integration_not_found");
+    ours.owner.get(&path).await.refused_as(404, "integration_not_found");
+    ours.owner.put(&path, json!({ "display_name": "mine" })).await.refused_as(404, "integration_not_found");
+    ours.owner.delete(&path).await.refused_as(404, "integration_not_found");
     let test = format!("{path}/endpoints/find/test");
-    assert_eq!(ours.owner.post(&test, json!({})).await.refused(404), "integration_not_found");
+    ours.owner.post(&test, json!({})).await.refused_as(404, "integration_not_found");
     assert_eq!(server.count("SELECT count(*) FROM integrations").await, 1);
-}
+});

@@ -1,4 +1,4 @@
-//! Issuers that are slow, wrong or away, and clocks that go back: what Ward fetches, how often, and what it makes of it.
+//! Slow, faulty and unavailable issuers, and clocks that go back: Ward's requests to issuers and its use of the answers.
 
 use std::time::Duration;
 
@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use ward::config::issuers::IssuerConfig;
 use ward_test::{Server, SigningKey, TestIssuer, both, new_workspace};
 
-use super::members::Shared;
+use super::members::{Shared, accept};
+use crate::support::together;
 
-/// Waits until the issuer was asked this often.
+/// Waits until the issuer has had this number of requests.
 async fn asked(issuer: &TestIssuer, times: u64) {
     while issuer.discoveries() < times {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -22,8 +23,7 @@ async fn status(server: &Server, token: String) -> u16 {
 
 // Fetches
 
-both!(a_look_for_a_key_is_finished_though_nobody_waits_for_it);
-async fn a_look_for_a_key_is_finished_though_nobody_waits_for_it() {
+both!(a_fetch_of_keys_finishes_after_its_request_has_timed_out, async || {
     let mut issuer = TestIssuer::start().await;
     let server = Server::with(|config| {
         config.issuers = vec![issuer.config()];
@@ -32,7 +32,7 @@ async fn a_look_for_a_key_is_finished_though_nobody_waits_for_it() {
     .await;
     issuer.follow(&server.clock);
     while status(&server, issuer.token("ada")).await != 200 {}
-    // Somebody makes Ward look for a key that was never there, and runs out of time.
+    // A forged token makes Ward fetch keys, and its request times out.
     let mut header = issuer.key().header();
     header["kid"] = json!("forged");
     let forged = issuer.key().sign(&header, &issuer.claims("eve"));
@@ -40,7 +40,7 @@ async fn a_look_for_a_key_is_finished_though_nobody_waits_for_it() {
     while issuer.discoveries() < 2 {
         assert_eq!(status(&server, forged.clone()).await, 503);
     }
-    // What they made it begin serves whoever comes with a key that is new indeed, though the minute is not over.
+    // The fetch serves a later token of a genuinely new key, though the minute is not over.
     issuer.serve_keys(vec![SigningKey::new("ES256", Some("second"))]);
     issuer.let_go();
     for _ in 0..50 {
@@ -49,10 +49,9 @@ async fn a_look_for_a_key_is_finished_though_nobody_waits_for_it() {
         }
     }
     panic!("one forged token a minute keeps new keys away");
-}
+});
 
-both!(the_first_fetch_serves_the_next_though_who_asked_ran_out_of_time);
-async fn the_first_fetch_serves_the_next_though_who_asked_ran_out_of_time() {
+both!(the_first_fetch_serves_later_requests_after_the_first_timed_out, async || {
     let mut issuer = TestIssuer::start().await;
     let server = Server::with(|config| {
         config.issuers = vec![issuer.config()];
@@ -67,10 +66,9 @@ async fn the_first_fetch_serves_the_next_though_who_asked_ran_out_of_time() {
     issuer.let_go();
     while status(&server, issuer.token("ada")).await != 200 {}
     assert_eq!(issuer.discoveries(), 1);
-}
+});
 
-both!(who_waited_for_a_slow_failure_does_not_ask_again, threads = 4);
-async fn who_waited_for_a_slow_failure_does_not_ask_again() {
+both!(requests_that_waited_for_a_slow_failure_do_not_fetch_again, threads = 4, async || {
     let (server, issuer) = Server::with_issuer().await;
     issuer.set_down(true);
     issuer.hold();
@@ -81,34 +79,32 @@ async fn who_waited_for_a_slow_failure_does_not_ask_again() {
         })
         .collect();
     asked(&issuer, 1).await;
-    // Longer than a failed fetch is not repeated.
+    // This is longer than the pause after a failed fetch.
     server.clock.advance(Duration::from_secs(8));
     issuer.let_go();
     for one in waiting {
         assert_eq!(one.await.unwrap(), "identity_unavailable");
     }
     assert_eq!(issuer.discoveries(), 1);
-}
+});
 
-both!(a_clock_that_goes_back_prolongs_neither_trust_nor_pauses);
-async fn a_clock_that_goes_back_prolongs_neither_trust_nor_pauses() {
+both!(a_clock_that_goes_back_prolongs_neither_trust_nor_pauses, async || {
     let (server, issuer) = Server::with_issuer().await;
     assert_eq!(status(&server, issuer.token("ada")).await, 200);
     server.clock.set_back(Duration::from_hours(24 * 30));
-    assert_eq!(status(&server, issuer.token("ada")).await, 200, "a small step must not be an outage");
+    assert_eq!(status(&server, issuer.token("ada")).await, 200, "a clock step must not be an outage");
     issuer.set_down(true);
     server.clock.advance(Duration::from_hours(25));
-    assert_eq!(status(&server, issuer.token("ada")).await, 503, "keys last as long as is stated");
-    // What failed a moment ago is asked again five seconds from now, not when the clock is there again.
+    assert_eq!(status(&server, issuer.token("ada")).await, 503, "keys expire at the stated time");
+    // A failed fetch is repeated after five seconds, not when the clock reaches the old time again.
     server.clock.set_back(Duration::from_hours(1));
     issuer.set_down(false);
     assert_eq!(status(&server, issuer.token("ada")).await, 503);
     server.clock.advance(Duration::from_secs(5));
     assert_eq!(status(&server, issuer.token("ada")).await, 200);
-}
+});
 
-both!(what_is_fetched_is_bounded_and_only_what_was_checked);
-async fn what_is_fetched_is_bounded_and_only_what_was_checked() {
+both!(fetches_are_bounded_and_limited_to_checked_urls, async || {
     let (server, issuer) = Server::with_issuer().await;
     let at = |path: &str| json!({ "jwks_uri": format!("{}{path}", issuer.url()) });
     for (what, amended) in [
@@ -127,10 +123,9 @@ async fn what_is_fetched_is_bounded_and_only_what_was_checked() {
     }
     issuer.amend_discovery(json!({}));
     assert_eq!(status(&server, issuer.token("ada")).await, 200);
-}
+});
 
-both!(of_a_key_set_without_end_the_first_keys_count);
-async fn of_a_key_set_without_end_the_first_keys_count() {
+both!(only_the_first_keys_of_a_large_key_set_count, async || {
     let (server, issuer) = Server::with_issuer().await;
     let set = |many: usize| (0..many).map(|_| SigningKey::new("ES256", None)).collect();
     issuer.serve_keys(set(32));
@@ -138,21 +133,17 @@ async fn of_a_key_set_without_end_the_first_keys_count() {
     issuer.serve_keys(set(33));
     assert_eq!(status(&server, issuer.token("ada")).await, 401, "the 33rd");
     assert_eq!(issuer.discoveries(), 2);
-}
+});
 
 // Userinfo
 
-both!(userinfo_that_tells_nothing_is_a_no_and_userinfo_that_is_away_a_not_now);
-async fn userinfo_that_tells_nothing_is_a_no_and_userinfo_that_is_away_a_not_now() {
+both!(userinfo_without_an_address_is_403_and_unavailable_userinfo_is_503, async || {
     let (shared, ada) = Shared::new().await;
     let (server, issuer) = (&shared.server, &shared.issuer);
     let bound = json!({ "email": "bea@clinic.example" });
-    let link = ada.post(&shared.path("/invitations"), bound).await.expect(StatusCode::CREATED);
+    let link = ada.post(&shared.path("/invitations"), bound).await.created();
     let bea = server.person(issuer, "bea");
-    let accept = async || {
-        let body = json!({ "invitation": link["invitation"] });
-        bea.post("/v1/invitations/accept", body).await
-    };
+    let accept = async || accept(&bea, &link).await;
     let own = json!({ "sub": "bea", "email": "bea@clinic.example", "email_verified": true }).to_string();
     for (what, status, body) in [
         ("signed", 200, "eyJhbGciOiJFUzI1NiJ9.e30.c2ln"),
@@ -173,11 +164,10 @@ async fn userinfo_that_tells_nothing_is_a_no_and_userinfo_that_is_away_a_not_now
         assert_eq!(refused.refused(503), "identity_unavailable", "{status}");
     }
     issuer.answer_userinfo(200, &own);
-    accept().await.expect(StatusCode::CREATED);
-}
+    accept().await.created();
+});
 
-both!(an_issuer_without_userinfo_verifies_in_the_token_only);
-async fn an_issuer_without_userinfo_verifies_in_the_token_only() {
+both!(an_issuer_without_userinfo_verifies_in_the_token_only, async || {
     for none in [Value::Null, json!("http://id.example.com/userinfo")] {
         let (server, issuer) = Server::with_issuer().await;
         issuer.amend_discovery(json!({ "userinfo_endpoint": none }));
@@ -187,21 +177,22 @@ async fn an_issuer_without_userinfo_verifies_in_the_token_only() {
         ));
         let tenant = server.tenant("acme").await;
         let bound = json!({ "email": "bea@clinic.example" });
-        let link =
-            tenant.owner.post(&tenant.workspace("/invitations"), bound).await.expect(StatusCode::CREATED);
+        let link = tenant.owner.post(&tenant.workspace("/invitations"), bound).await.created();
         let body = json!({ "invitation": link["invitation"] });
-        let refused = server.person(&issuer, "bea").post("/v1/invitations/accept", body.clone()).await;
-        assert_eq!(refused.refused(403), "email_not_verified");
+        server
+            .person(&issuer, "bea")
+            .post("/v1/invitations/accept", body.clone())
+            .await
+            .refused_as(403, "email_not_verified");
         let told = server.bearing(issuer.token_with("bea", &verified));
-        told.post("/v1/invitations/accept", body).await.expect(StatusCode::CREATED);
+        told.post("/v1/invitations/accept", body).await.created();
     }
-}
+});
 
-both!(an_address_is_the_same_in_either_case_and_otherwise_only_itself);
-async fn an_address_is_the_same_in_either_case_and_otherwise_only_itself() {
+both!(an_address_is_the_same_in_either_case_and_otherwise_only_itself, async || {
     let (shared, ada) = Shared::new().await;
     let bound = json!({ "email": "Kim@Clinic.Example" });
-    let link = ada.post(&shared.path("/invitations"), bound).await.expect(StatusCode::CREATED);
+    let link = ada.post(&shared.path("/invitations"), bound).await.created();
     let accept = async |address: &str| {
         let claims = json!({ "email": address, "email_verified": true });
         let actor = shared.server.bearing(shared.issuer.token_with("kim", &claims));
@@ -211,36 +202,30 @@ async fn an_address_is_the_same_in_either_case_and_otherwise_only_itself() {
     for other in ["\u{212a}im@clinic.example", " kim@clinic.example", "kim@clinic.example\u{a0}"] {
         assert_eq!(accept(other).await.refused(403), "email_not_verified", "{other:?}");
     }
-    accept("kIM@clinic.example").await.expect(StatusCode::CREATED);
-}
+    accept("kIM@clinic.example").await.created();
+});
 
 // Principals
 
-both!(many_first_writes_at_once_make_one_principal, threads = 4);
-async fn many_first_writes_at_once_make_one_principal() {
+both!(many_first_writes_at_once_make_one_principal, threads = 4, async || {
     let (server, issuer) = Server::with_issuer().await;
-    let running: Vec<_> = (0..20)
-        .map(|index| {
-            let ada = server.person(&issuer, "ada");
-            let body = new_workspace(&format!("clinic-no-{index}"));
-            tokio::spawn(async move { ada.post("/v1/me/workspaces", body).await.status })
-        })
-        .collect();
-    for one in running {
-        assert_eq!(one.await.unwrap(), StatusCode::CREATED);
-    }
+    let statuses = together((0..20).map(|index| {
+        let (ada, body) = (server.person(&issuer, "ada"), new_workspace(&format!("clinic-no-{index}")));
+        async move { ada.post("/v1/me/workspaces", body).await.status }
+    }))
+    .await;
+    assert_eq!(statuses, [StatusCode::CREATED; 20]);
     assert_eq!(server.count("SELECT count(*) FROM principals").await, 1);
     assert_eq!(server.count("SELECT count(*) FROM identities").await, 1);
-    let me = server.person(&issuer, "ada").get("/v1/me").await.expect(StatusCode::OK);
+    let me = server.person(&issuer, "ada").get("/v1/me").await.ok();
     assert_eq!(me["memberships"]["total"], 20);
-}
+});
 
-both!(machines_of_common_providers_are_told_without_being_configured);
-async fn machines_of_common_providers_are_told_without_being_configured() {
+both!(machines_of_common_providers_are_recognized_without_configuration, async || {
     let (server, issuer) = Server::with_issuer().await;
     let kind = async |claims: Value| {
         let token = issuer.token_with("subject", &claims);
-        server.bearing(token).get("/v1/me").await.expect(StatusCode::OK)["kind"].clone()
+        server.bearing(token).get("/v1/me").await.ok()["kind"].clone()
     };
     for machine in [
         json!({ "client_id": "subject" }),
@@ -260,9 +245,9 @@ async fn machines_of_common_providers_are_told_without_being_configured() {
     ] {
         assert_eq!(kind(person.clone()).await, "user", "{person}");
     }
-    // What is configured decides alone.
+    // A configured rule replaces the common ones.
     let config = IssuerConfig { machine: Some(("robot".to_owned(), json!(true))), ..issuer.config() };
     let server = Server::with(|settings| settings.issuers = vec![config]).await;
     let told = issuer.token_with("subject", &json!({ "cid": "subject" }));
-    assert_eq!(server.bearing(told).get("/v1/me").await.expect(StatusCode::OK)["kind"], "user");
-}
+    assert_eq!(server.bearing(told).get("/v1/me").await.ok()["kind"], "user");
+});

@@ -1,40 +1,40 @@
-//! Lanes: what one integration's EHR does is no other's business, and who waits for somebody is woken by them.
+//! Integration queues: an EHR affects only its own queue, and a queue resumes as soon as its obstacle is removed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use ward::deliveries::worker::{Options, Step};
 use ward_test::ehr::{Act, ScriptedEhr};
-use ward_test::{Server, Tenant, both};
+use ward_test::{Fields as _, Server, Tenant, both};
 
 use crate::calls::{finished, put};
-use crate::deliveries::{AMPLE, PATIENT, configure, connected, worker, worker_with};
+use crate::deliveries::{AMPLE, PATIENT, Scene, configure, connected, worker, worker_with};
+use crate::outbound::open_outbound;
 
 async fn owe(tenant: &Tenant, sid: &str) -> String {
     let call = put(tenant, sid, finished(PATIENT)).await;
-    call["sync"]["delivery_id"].as_str().unwrap().to_owned()
+    call["sync"].text("delivery_id").to_owned()
 }
 
 async fn delivery(tenant: &Tenant, id: &str) -> Value {
-    tenant.owner.get(&tenant.path(&format!("/deliveries/{id}"))).await.expect(StatusCode::OK)
+    tenant.get(&format!("/deliveries/{id}")).await.ok()
 }
 
 async fn lane(tenant: &Tenant) -> Value {
-    let status = tenant.owner.get(&tenant.path("/sync")).await.expect(StatusCode::OK);
+    let status = tenant.get("/sync").await.ok();
     status["integrations"][0].clone()
 }
 
 async fn change_integration(tenant: &Tenant, change: Value) {
-    let listed = tenant.owner.get(&tenant.path("/integrations")).await.expect(StatusCode::OK);
-    let path = tenant.path(&format!("/integrations/{}", listed["items"][0]["id"].as_str().unwrap()));
-    tenant.owner.put(&path, change).await.expect(StatusCode::OK);
+    let listed = tenant.get("/integrations").await.ok();
+    let path = tenant.path(&format!("/integrations/{}", listed["items"][0].text("id")));
+    tenant.owner.put(&path, change).await.ok();
 }
 
-/// Options under which `act` happens once, at the first such step, while the worker waits for it.
+/// Options that run `act` once, at the first occurrence of `step`, while the worker waits.
 fn at_first(step: Step, act: impl Fn() + Send + Sync + 'static) -> Options {
     let begun = AtomicBool::new(false);
     let on_step = move |now: Step| {
@@ -45,26 +45,25 @@ fn at_first(step: Step, act: impl Fn() + Send + Sync + 'static) -> Options {
     Options { on_step: Some(Arc::new(on_step)), ..Options::default() }
 }
 
-both!(a_hanging_ehr_holds_up_no_other_tenant, threads = 2);
-async fn a_hanging_ehr_holds_up_no_other_tenant() {
+both!(a_hanging_ehr_holds_up_no_other_tenant, threads = 2, async || {
     let server = Server::start().await;
     let (hanging, well) = (ScriptedEhr::start().await, ScriptedEhr::start().await);
     hanging.always(Some(Act::Hang));
     let slow = connected(&server, "fhir_store", &hanging.url()).await;
     let quick = connected(&server, "fhir_store", &well.url()).await;
     let stuck = owe(&slow, "CA1").await;
-    // So long that nothing here waits for its end.
+    // The time limit is so long that the test does not wait for it.
     let running =
         tokio::spawn(Arc::new(worker_with(&server.app, Duration::from_mins(5), Options::default())).run());
     hanging.until_asked(1).await;
     owe(&quick, "CA2").await;
     well.until_asked(1).await;
-    assert_eq!(delivery(&slow, &stuck).await["state"], "sending", "the other is still being tried");
+    assert_eq!(delivery(&slow, &stuck).await["state"], "sending", "the other attempt is still running");
     assert_eq!(well.kept().len(), 1);
     running.abort();
-}
+});
 
-/// So many tenants whose EHR never answers, each with a delivery that is due.
+/// `count` tenants with a due delivery and an EHR that never answers.
 async fn silenced(server: &Server, count: usize) -> ScriptedEhr {
     let silent = ScriptedEhr::start().await;
     silent.always(Some(Act::Hang));
@@ -75,14 +74,13 @@ async fn silenced(server: &Server, count: usize) -> ScriptedEhr {
     silent
 }
 
-/// Tries may last so long that no test waits for their end.
+/// A running worker whose attempts may last longer than a test.
 fn patient_worker(server: &Server, lanes: usize) -> tokio::task::JoinHandle<()> {
     let options = Options { lanes, ..Options::default() };
     tokio::spawn(Arc::new(worker_with(&server.app, Duration::from_mins(5), options)).run())
 }
 
-both!(many_silent_ehrs_hold_up_no_other_tenant, threads = 2);
-async fn many_silent_ehrs_hold_up_no_other_tenant() {
+both!(many_silent_ehrs_hold_up_no_other_tenant, threads = 2, async || {
     let server = Server::start().await;
     let silent = silenced(&server, 40).await;
     let well = ScriptedEhr::start().await;
@@ -93,10 +91,9 @@ async fn many_silent_ehrs_hold_up_no_other_tenant() {
     well.until_asked(1).await;
     silent.until_asked(40).await;
     running.abort();
-}
+});
 
-both!(failing_ehrs_have_half_of_the_places_and_a_workspace_its_share, threads = 2);
-async fn failing_ehrs_have_half_of_the_places_and_a_workspace_its_share() {
+both!(failing_ehrs_get_half_of_the_places, threads = 2, async || {
     let server = Server::start().await;
     let silent = silenced(&server, 12).await;
     server.sql("UPDATE sync_lanes SET failures = 1").await;
@@ -110,10 +107,9 @@ async fn failing_ehrs_have_half_of_the_places_and_a_workspace_its_share() {
     }
     assert_eq!(silent.asked().len(), 4, "the other half stays free");
     running.abort();
-}
+});
 
-both!(a_look_sees_past_any_number_of_lanes_that_wait_for_a_place, threads = 2);
-async fn a_look_sees_past_any_number_of_lanes_that_wait_for_a_place() {
+both!(any_number_of_waiting_queues_does_not_hide_a_due_one, threads = 2, async || {
     let server = Server::start().await;
     let silent = silenced(&server, 4).await;
     server.sql("UPDATE sync_lanes SET failures = 1").await;
@@ -121,7 +117,7 @@ async fn a_look_sees_past_any_number_of_lanes_that_wait_for_a_place() {
     let quiet = connected(&server, "fhir_store", &well.url()).await;
     let running = patient_worker(&server, 8);
     silent.until_asked(4).await;
-    // More than one look reads, all of them due before the quiet tenant's.
+    // More queues than one query reads, all of them due before the quiet tenant's.
     let lanes: Vec<String> = (0..1_200)
         .map(|index| {
             let id = format!("uuid '01900000-0000-7000-8000-{index:012}'");
@@ -135,10 +131,9 @@ async fn a_look_sees_past_any_number_of_lanes_that_wait_for_a_place() {
     well.until_asked(1).await;
     assert_eq!(silent.asked().len(), 4);
     running.abort();
-}
+});
 
-both!(of_one_integration_only_so_many_are_sent_at_once, threads = 2);
-async fn of_one_integration_only_so_many_are_sent_at_once() {
+both!(of_one_integration_only_so_many_are_sent_at_once, threads = 2, async || {
     let server = Server::start().await;
     let ehr = ScriptedEhr::start().await;
     ehr.always(Some(Act::TakeSlowly));
@@ -149,13 +144,11 @@ async fn of_one_integration_only_so_many_are_sent_at_once() {
     let options = Options { concurrency: 3, ..Options::default() };
     assert_eq!(worker_with(&server.app, AMPLE, options).turn().await, 12);
     assert_eq!((ehr.kept().len(), ehr.most_at_once()), (12, 3));
-}
+});
 
-both!(a_worker_told_to_stop_finishes_what_is_under_way_and_begins_nothing, threads = 2);
-async fn a_worker_told_to_stop_finishes_what_is_under_way_and_begins_nothing() {
+both!(a_worker_told_to_stop_finishes_what_is_under_way_and_begins_nothing, threads = 2, async || {
     let server = Server::with(|config| {
-        config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
-        config.outbound.plain_http = true;
+        open_outbound(config);
     })
     .await;
     let ehr = ScriptedEhr::start().await;
@@ -171,20 +164,19 @@ async fn a_worker_told_to_stop_finishes_what_is_under_way_and_begins_nothing() {
     assert!((1..40).contains(&kept), "{kept}");
     let count = async |sql: &str| usize::try_from(server.count(sql).await).unwrap();
     assert_eq!(count("SELECT count(*) FROM deliveries WHERE state = 'synced'").await, kept);
-    // Nothing is left marked, so nothing has to be looked for after the restart.
+    // No delivery stays marked, so none needs a search after the restart.
     assert_eq!(count("SELECT count(*) FROM deliveries WHERE state = 'sending' OR maybe_sent").await, 0);
     assert_eq!(count("SELECT count(*) FROM sync_lanes WHERE lease_token IS NOT NULL").await, 0);
     ehr.always(None);
     let next = worker(&server.replica().await.app);
     while next.turn().await > 0 {}
-    assert_eq!((ehr.kept().len(), ehr.asked().len() - asked), (40, 40 - kept), "and no search was made");
-}
+    assert_eq!((ehr.kept().len(), ehr.asked().len() - asked), (40, 40 - kept), "no search was made");
+});
 
-both!(what_never_left_is_sent_later_without_a_search);
-async fn what_never_left_is_sent_later_without_a_search() {
+both!(a_request_that_was_never_sent_is_sent_later_without_a_search, async || {
     let server = Server::start().await;
     let ehr = ScriptedEhr::start().await;
-    // As most charts: no search by identifier.
+    // Most charts have no search by identifier.
     ehr.on_search(Some(Act::Say(400, Value::Null, "")));
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let tenant = connected(&server, "fhir_store", &format!("http://{nobody}/fhir")).await;
@@ -192,17 +184,16 @@ async fn what_never_left_is_sent_later_without_a_search() {
     let id = owe(&tenant, "CA1").await;
     worker.turn().await;
     let tried = delivery(&tenant, &id).await;
-    assert_eq!((&tried["state"], &tried["reason"]), (&json!("pending"), &json!("unreachable")));
+    assert_eq!(tried.fields(["state", "reason"]), json!(["pending", "unreachable"]));
     assert_eq!(tried["maybe_sent"], false);
     configure(&server, &tenant, &ehr.url(), true).await;
     server.clock.advance(Duration::from_hours(1));
     worker.turn().await;
     assert_eq!(delivery(&tenant, &id).await["state"], "synced");
     assert_eq!((ehr.asked().len(), ehr.kept().len()), (1, 1));
-}
+});
 
-both!(what_a_person_found_in_the_ehr_decides);
-async fn what_a_person_found_in_the_ehr_decides() {
+both!(a_persons_finding_in_the_ehr_resolves_a_delivery, async || {
     let server = Server::start().await;
     let ehr = ScriptedEhr::start().await;
     ehr.on_search(Some(Act::Say(400, Value::Null, "")));
@@ -219,26 +210,24 @@ async fn what_a_person_found_in_the_ehr_decides() {
     }
     for id in &held {
         assert_eq!(delivery(&tenant, id).await["reason"], "cannot_tell");
-        // Trying again by itself tells nothing new.
+        // A retry alone does not settle the outcome.
         let retry = tenant.path(&format!("/deliveries/{id}/retry"));
-        tenant.owner.post(&retry, json!({})).await.expect(StatusCode::OK);
+        tenant.owner.post(&retry, json!({})).await.ok();
         worker.turn().await;
         assert_eq!(delivery(&tenant, id).await["reason"], "cannot_tell");
     }
-    let resolve = async |id: &str, body: Value| {
-        tenant.owner.post(&tenant.path(&format!("/deliveries/{id}/resolve")), body).await
-    };
+    let resolve = async |id: &str, body: Value| tenant.post(&format!("/deliveries/{id}/resolve"), body).await;
     let there = resolve(&held[0], json!({ "in_ehr": true, "location": "Communication/1" })).await;
-    assert_eq!(there.expect(StatusCode::OK)["state"], "synced");
-    let missing = resolve(&held[1], json!({ "in_ehr": false })).await.expect(StatusCode::OK);
+    assert_eq!(there.ok()["state"], "synced");
+    let missing = resolve(&held[1], json!({ "in_ehr": false })).await.ok();
     assert_eq!(missing["state"], "pending");
     server.clock.advance(Duration::from_hours(1));
     worker.turn().await;
     let [there, missing] = [delivery(&tenant, &held[0]).await, delivery(&tenant, &held[1]).await];
-    assert_eq!((&there["state"], &there["location"]), (&json!("synced"), &json!("Communication/1")));
-    assert_eq!((&missing["state"], &missing["location"]), (&json!("synced"), &json!("Communication/2")));
+    assert_eq!(there.fields(["state", "location"]), json!(["synced", "Communication/1"]));
+    assert_eq!(missing.fields(["state", "location"]), json!(["synced", "Communication/2"]));
     assert!(ehr.counts().values().all(|count| *count == 1) && ehr.kept().len() == 2);
-    assert_eq!(resolve(&held[0], json!({ "in_ehr": false })).await.refused(409), "already_synced");
+    resolve(&held[0], json!({ "in_ehr": false })).await.refused_as(409, "already_synced");
     let audited = tenant.audit().await;
     let resolved: Vec<(&Value, &Value, &Value)> = audited
         .iter()
@@ -253,18 +242,11 @@ async fn what_a_person_found_in_the_ehr_decides() {
     );
     let stranger = server.tenant("other").await;
     let path = stranger.path(&format!("/deliveries/{}/resolve", held[1]));
-    assert_eq!(
-        stranger.owner.post(&path, json!({ "in_ehr": true })).await.refused(404),
-        "delivery_not_found"
-    );
-}
+    stranger.owner.post(&path, json!({ "in_ehr": true })).await.refused_as(404, "delivery_not_found");
+});
 
-both!(a_try_that_cannot_be_settled_is_not_repeated_at_once);
-async fn a_try_that_cannot_be_settled_is_not_repeated_at_once() {
-    let server = Server::start().await;
-    let ehr = ScriptedEhr::start().await;
-    let tenant = connected(&server, "fhir_store", &ehr.url()).await;
-    let worker = worker(&server.app);
+both!(an_attempt_that_cannot_be_stored_is_not_repeated_at_once, async || {
+    let Scene { server, tenant, ehr, worker } = Scene::of("fhir_store").await;
     owe(&tenant, "CA1").await;
     server.sql("ALTER TABLE deliveries RENAME COLUMN location TO mislaid").await;
     assert_eq!(worker.turn().await, 0, "nothing was settled");
@@ -272,19 +254,17 @@ async fn a_try_that_cannot_be_settled_is_not_repeated_at_once() {
     for _ in 0..3 {
         worker.turn().await;
     }
-    assert_eq!(ehr.asked().len(), asked, "it is let alone for a while");
+    assert_eq!(ehr.asked().len(), asked, "the queue pauses");
     server.sql("ALTER TABLE deliveries RENAME COLUMN mislaid TO location").await;
     server.clock.advance(Duration::from_hours(1));
     worker.turn().await;
     assert_eq!(lane(&tenant).await["synced"], 1);
     assert_eq!(ehr.kept().len(), 1);
-}
+});
 
-both!(a_patient_who_becomes_known_during_the_try_is_not_missed, threads = 2);
-async fn a_patient_who_becomes_known_during_the_try_is_not_missed() {
-    let server = Server::start().await;
-    let ehr = ScriptedEhr::start().await;
-    let tenant = Arc::new(connected(&server, "epic", &ehr.url()).await);
+both!(a_patient_who_is_matched_during_the_attempt_is_not_missed, threads = 2, async || {
+    let Scene { server, tenant, ehr, .. } = Scene::of("epic").await;
+    let tenant = Arc::new(tenant);
     let id = owe(&tenant, "CA1").await;
     let (there, runtime) = (tenant.clone(), tokio::runtime::Handle::current());
     let options = at_first(Step::Leased, move || {
@@ -296,13 +276,11 @@ async fn a_patient_who_becomes_known_during_the_try_is_not_missed() {
     worker.turn().await;
     assert_eq!(delivery(&tenant, &id).await["state"], "synced");
     assert_eq!(ehr.kept()[0]["subject"]["reference"], "Patient/pat-1");
-}
+});
 
-both!(a_fix_that_is_saved_while_a_try_fails_is_not_overlooked, threads = 2);
-async fn a_fix_that_is_saved_while_a_try_fails_is_not_overlooked() {
-    let server = Server::start().await;
-    let ehr = ScriptedEhr::start().await;
-    let tenant = Arc::new(connected(&server, "fhir_store", &ehr.url()).await);
+both!(a_fix_that_is_saved_while_an_attempt_fails_is_not_missed, threads = 2, async || {
+    let Scene { server, tenant, ehr, .. } = Scene::of("fhir_store").await;
+    let tenant = Arc::new(tenant);
     ehr.script([Act::Say(401, Value::Null, "")]);
     let id = owe(&tenant, "CA1").await;
     let (there, runtime) = (tenant.clone(), tokio::runtime::Handle::current());
@@ -314,19 +292,15 @@ async fn a_fix_that_is_saved_while_a_try_fails_is_not_overlooked() {
     assert_eq!(lane(&tenant).await["held"], false);
     worker.turn().await;
     assert_eq!(delivery(&tenant, &id).await["state"], "synced");
-}
+});
 
-both!(who_changes_what_a_lane_waits_for_wakes_it);
-async fn who_changes_what_a_lane_waits_for_wakes_it() {
-    let server = Server::start().await;
-    let ehr = ScriptedEhr::start().await;
-    let tenant = connected(&server, "fhir_store", &ehr.url()).await;
-    let worker = worker(&server.app);
+both!(removing_the_obstacle_of_a_queue_resumes_it, async || {
+    let Scene { server, tenant, ehr, worker } = Scene::of("fhir_store").await;
     change_integration(&tenant, json!({ "enabled": false })).await;
     owe(&tenant, "CA1").await;
     worker.turn().await;
     assert_eq!(lane(&tenant).await["waits_because"], "integration_disabled");
-    // It costs nothing until then.
+    // A waiting queue causes no writes.
     let writes = server.app.db.stats().writes;
     for _ in 0..29 {
         server.clock.advance(Duration::from_mins(1));
@@ -337,7 +311,7 @@ async fn who_changes_what_a_lane_waits_for_wakes_it() {
     worker.turn().await;
     assert_eq!((ehr.kept().len(), &lane(&tenant).await["waits_because"]), (1, &Value::Null));
 
-    // The same for refused credentials, and for a workspace that comes back.
+    // Refused credentials and a restored workspace behave the same way.
     ehr.script([Act::Say(401, Value::Null, "")]);
     owe(&tenant, "CA2").await;
     worker.turn().await;
@@ -352,48 +326,41 @@ async fn who_changes_what_a_lane_waits_for_wakes_it() {
     ward::operator::restore_workspace(&server.app, &tenant.slug).await.unwrap();
     worker.turn().await;
     assert_eq!(ehr.kept().len(), 3);
-}
+});
 
-both!(what_is_held_while_a_batch_is_under_way_does_not_go, threads = 2);
-async fn what_is_held_while_a_batch_is_under_way_does_not_go() {
-    let server = Server::start().await;
-    let ehr = ScriptedEhr::start().await;
-    let tenant = Arc::new(connected(&server, "fhir_store", &ehr.url()).await);
+both!(a_hold_during_a_batch_stops_the_batch, threads = 2, async || {
+    let Scene { server, tenant, ehr, .. } = Scene::of("fhir_store").await;
+    let tenant = Arc::new(tenant);
     for index in 0..5 {
         owe(&tenant, &format!("CA{index}")).await;
     }
     let lane = lane(&tenant).await;
-    let hold = tenant.path(&format!("/sync/{}/hold", lane["integration_id"].as_str().unwrap()));
+    let hold = tenant.path(&format!("/sync/{}/hold", lane.text("integration_id")));
     let (there, path, runtime) = (tenant.clone(), hold.clone(), tokio::runtime::Handle::current());
     let options = at_first(Step::Leased, move || {
-        runtime
-            .block_on(async { there.owner.put(&path, json!({ "held": true })).await.expect(StatusCode::OK) });
+        runtime.block_on(async { there.owner.put(&path, json!({ "held": true })).await.ok() });
     });
     let worker = worker_with(&server.app, AMPLE, options);
     worker.turn().await;
     assert_eq!(ehr.asked().len(), 0);
-    tenant.owner.put(&hold, json!({ "held": false })).await.expect(StatusCode::OK);
+    tenant.owner.put(&hold, json!({ "held": false })).await.ok();
     worker.turn().await;
     assert_eq!(ehr.kept().len(), 5);
-}
+});
 
-both!(time_in_which_nothing_could_be_tried_does_not_count);
-async fn time_in_which_nothing_could_be_tried_does_not_count() {
-    let server = Server::start().await;
-    let ehr = ScriptedEhr::start().await;
-    let tenant = connected(&server, "fhir_store", &ehr.url()).await;
-    let worker = worker(&server.app);
+both!(time_without_possible_attempts_does_not_count, async || {
+    let Scene { server, tenant, ehr, worker } = Scene::of("fhir_store").await;
     let words = json!({ "resourceType": "OperationOutcome", "issue": [{ "code": "transient" }] });
     ehr.always(Some(Act::Say(503, words.clone(), "")));
     let id = owe(&tenant, "CA1").await;
     worker.turn().await;
-    // Two days without a try, for each reason that there is.
+    // Two days without an attempt, for each reason.
     for reason in ["hold", "disabled", "archived"] {
         let on = lane(&tenant).await;
-        let hold = tenant.path(&format!("/sync/{}/hold", on["integration_id"].as_str().unwrap()));
+        let hold = tenant.path(&format!("/sync/{}/hold", on.text("integration_id")));
         match reason {
             "hold" => {
-                tenant.owner.put(&hold, json!({ "held": true })).await.expect(StatusCode::OK);
+                tenant.owner.put(&hold, json!({ "held": true })).await.ok();
             }
             "disabled" => change_integration(&tenant, json!({ "enabled": false })).await,
             _ => tenant.archive().await,
@@ -404,7 +371,7 @@ async fn time_in_which_nothing_could_be_tried_does_not_count() {
         }
         match reason {
             "hold" => {
-                tenant.owner.put(&hold, json!({ "held": false })).await.expect(StatusCode::OK);
+                tenant.owner.put(&hold, json!({ "held": false })).await.ok();
             }
             "disabled" => change_integration(&tenant, json!({ "enabled": true })).await,
             _ => {
@@ -415,31 +382,28 @@ async fn time_in_which_nothing_could_be_tried_does_not_count() {
         worker.turn().await;
         assert!(ehr.asked().len() > before, "{reason}");
         let tried = delivery(&tenant, &id).await;
-        assert_eq!((&tried["state"], &tried["outcome"]), (&json!("pending"), &words), "{reason}");
+        assert_eq!(tried.fields(["state", "outcome"]), json!(["pending", words]), "{reason}");
     }
-    // A day of trying is a day of trying.
+    // A day of attempts counts in full.
     for _ in 0..26 {
         server.clock.advance(Duration::from_hours(1));
         worker.turn().await;
     }
     let tried = delivery(&tenant, &id).await;
-    assert_eq!((&tried["state"], &tried["reason"]), (&json!("failed"), &json!("tried_too_long")));
-    // The last try may have arrived like the others, so the EHR is asked first.
+    assert_eq!(tried.fields(["state", "reason"]), json!(["failed", "tried_too_long"]));
+    // The last attempt may have arrived, so the EHR is searched first.
     assert_eq!(tried["maybe_sent"], true);
-}
+});
 
-both!(what_was_not_begun_stays_as_it_was);
-async fn what_was_not_begun_stays_as_it_was() {
-    let server = Server::start().await;
-    let ehr = ScriptedEhr::start().await;
-    let tenant = connected(&server, "fhir_store", &ehr.url()).await;
+both!(a_delivery_that_was_not_begun_stays_unchanged, async || {
+    let Scene { server, tenant, ehr, .. } = Scene::of("fhir_store").await;
     let words = json!({ "resourceType": "OperationOutcome", "issue": [] });
     ehr.script([Act::Say(503, words.clone(), "")]);
     let worker = worker_with(&server.app, AMPLE, Options { concurrency: 1, ..Options::default() });
     let id = owe(&tenant, "CA1").await;
     worker.turn().await;
     let before = delivery(&tenant, &id).await;
-    // Another comes first and is throttled, so that the first, marked beside it, is not begun.
+    // Another delivery comes first and is throttled, so that the first one, though leased, is not begun.
     ehr.always(Some(Act::Say(429, Value::Null, "retry-after: 7200\r\n")));
     server.sql("UPDATE delivery_queue SET due_at = created_at").await;
     server.sql("UPDATE sync_lanes SET due_at = not_before").await;
@@ -451,16 +415,12 @@ async fn what_was_not_begun_stays_as_it_was() {
     for field in ["state", "reason", "outcome", "attempt_count", "maybe_sent", "attempts"] {
         assert_eq!(after[field], before[field], "{field}");
     }
-    assert_eq!((&after["reason"], &after["outcome"]), (&json!("server_error"), &words));
-}
+    assert_eq!(after.fields(["reason", "outcome"]), json!(["server_error", words]));
+});
 
-both!(a_pause_of_up_to_a_day_is_kept_and_of_no_more);
-async fn a_pause_of_up_to_a_day_is_kept_and_of_no_more() {
+both!(a_requested_pause_is_kept_for_at_most_a_day, async || {
     for (asked_for, hours) in [("7200", 2), ("999999999", 24)] {
-        let server = Server::start().await;
-        let ehr = ScriptedEhr::start().await;
-        let tenant = connected(&server, "fhir_store", &ehr.url()).await;
-        let worker = worker(&server.app);
+        let Scene { server, tenant, ehr, worker } = Scene::of("fhir_store").await;
         let header = if asked_for == "7200" { "retry-after: 7200\r\n" } else { "retry-after: 999999999\r\n" };
         ehr.script([Act::Say(429, Value::Null, header)]);
         owe(&tenant, "CA1").await;
@@ -472,14 +432,10 @@ async fn a_pause_of_up_to_a_day_is_kept_and_of_no_more() {
         worker.turn().await;
         assert_eq!(ehr.kept().len(), 1, "{asked_for}");
     }
-}
+});
 
-both!(only_what_arrived_is_a_success_and_the_oldest_is_the_oldest);
-async fn only_what_arrived_is_a_success_and_the_oldest_is_the_oldest() {
-    let server = Server::start().await;
-    let ehr = ScriptedEhr::start().await;
-    let tenant = connected(&server, "fhir_store", &ehr.url()).await;
-    let worker = worker(&server.app);
+both!(the_status_shows_the_last_success_and_the_oldest_pending_delivery, async || {
+    let Scene { server, tenant, ehr, worker } = Scene::of("fhir_store").await;
     ehr.script([Act::Say(422, Value::Null, "")]);
     owe(&tenant, "CA1").await;
     worker.turn().await;
@@ -496,13 +452,10 @@ async fn only_what_arrived_is_a_success_and_the_oldest_is_the_oldest() {
     let shown = lane(&tenant).await;
     assert!(shown["last_success_at"].is_string(), "{shown}");
     assert_eq!(shown["oldest_pending_at"], Value::Null);
-}
+});
 
-both!(credentials_that_the_token_endpoint_refuses_hold_the_integration_and_lose_nothing);
-async fn credentials_that_the_token_endpoint_refuses_hold_the_integration_and_lose_nothing() {
-    let server = Server::start().await;
-    let ehr = ScriptedEhr::start().await;
-    let tenant = connected(&server, "fhir_store", &ehr.url()).await;
+both!(credentials_that_the_token_endpoint_refuses_hold_the_integration_and_lose_nothing, async || {
+    let Scene { server, tenant, ehr, .. } = Scene::of("fhir_store").await;
     let auth = json!({ "type": "oauth2_client_credentials", "client_id": "ward",
                        "token_url": format!("http://{}/token", ehr.address),
                        "client_secret_value": { "value": "the-secret-of-this-test" } });
@@ -513,14 +466,14 @@ async fn credentials_that_the_token_endpoint_refuses_hold_the_integration_and_lo
     worker.turn().await;
     assert_eq!(lane(&tenant).await["held_because"], "unauthorized");
     let tried = delivery(&tenant, &id).await;
-    assert_eq!((&tried["state"], &tried["maybe_sent"]), (&json!("pending"), &json!(false)));
+    assert_eq!(tried.fields(["state", "maybe_sent"]), json!(["pending", false]));
     server.clock.advance(Duration::from_hours(2));
     worker.turn().await;
-    assert_eq!(ehr.asked().len(), 1, "nobody was asked again");
+    assert_eq!(ehr.asked().len(), 1, "neither the token endpoint nor the EHR got a request");
     let token = json!({ "access_token": "a-token", "token_type": "Bearer", "expires_in": 300 });
     ehr.script([Act::Say(200, token, "")]);
     change_integration(&tenant, json!({ "display_name": "Put right" })).await;
     worker.turn().await;
     assert_eq!(delivery(&tenant, &id).await["state"], "synced");
     assert_eq!(ehr.asked()[2].headers["authorization"], "Bearer a-token");
-}
+});

@@ -49,6 +49,7 @@ mod reports;
 mod rotation;
 mod sdk;
 mod steering;
+mod support;
 mod sweep;
 mod tokens;
 mod twilio;

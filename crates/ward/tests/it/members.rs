@@ -1,15 +1,15 @@
-//! Members: who is one, as what, for how long; and how ownership is handed over.
+//! Members: listing, roles, removal, and the transfer of ownership.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Method, StatusCode};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
-use ward_test::{Actor, Answer, Sending, Server, TestIssuer, both, new_workspace};
+use ward_test::{Actor, Answer, Fields as _, Sending, Server, TestIssuer, both, new_workspace};
 
-/// The writes that are about somebody in particular, so that no walk over all operations can do them.
-pub const NEED_SOMEBODY: [&str; 11] = [
+/// Writes that need a particular member or invitation, so no loop over all operations can make them.
+pub const NEED_A_MEMBER: [&str; 11] = [
     "set-member-role",
     "remove-member",
     "leave-workspace",
@@ -23,26 +23,30 @@ pub const NEED_SOMEBODY: [&str; 11] = [
     "resend-invitation",
 ];
 
-/// A workspace that people share, all of them signed in by token.
+/// Accepts an invitation by its link.
+pub async fn accept(actor: &Actor, link: &Value) -> Answer {
+    actor.post("/v1/invitations/accept", json!({ "invitation": link["invitation"] })).await
+}
+
+/// A workspace whose members sign in with tokens.
 pub struct Shared {
     pub server: Server,
     pub issuer: TestIssuer,
     pub id: String,
 }
 
-/// The id of whoever calls.
+/// The entity id of the caller.
 pub async fn entity(actor: &Actor) -> String {
-    actor.get("/v1/me").await.expect(StatusCode::OK)["entity_id"].as_str().unwrap().to_owned()
+    actor.get("/v1/me").await.ok().text("entity_id").to_owned()
 }
 
 impl Shared {
-    /// A workspace of Ada's.
+    /// A new workspace, and Ada, who owns it.
     pub async fn new() -> (Self, Actor) {
         let (server, issuer) = Server::with_issuer().await;
         let ada = server.person(&issuer, "ada");
-        let created =
-            ada.post("/v1/me/workspaces", new_workspace("shared")).await.expect(StatusCode::CREATED);
-        let id = created["id"].as_str().unwrap().to_owned();
+        let created = ada.post("/v1/me/workspaces", new_workspace("shared")).await.created();
+        let id = created.text("id").to_owned();
         (Self { server, issuer, id }, ada)
     }
 
@@ -50,13 +54,32 @@ impl Shared {
         format!("/v1/workspaces/{}{rest}", self.id)
     }
 
-    /// Somebody invited by this owner, who has accepted.
+    /// The person of this name, signed in with a token.
+    pub fn person(&self, subject: &str) -> Actor {
+        self.server.person(&self.issuer, subject)
+    }
+
+    /// The path of the workspace's keys.
+    pub fn keys(&self) -> String {
+        format!("/v1/{}/api-keys", self.id)
+    }
+
+    /// A new key, and the answer to minting it.
+    pub async fn mint(&self, by: &Actor, body: Value) -> (Actor, Value) {
+        let minted = by.post(&self.keys(), body).await.created();
+        (self.server.bearing(minted.text("api_key")), minted)
+    }
+
+    /// A new invitation with its link.
+    pub async fn invite(&self, by: &Actor, body: Value) -> Value {
+        by.post(&self.path("/invitations"), body).await.created()
+    }
+
+    /// A member who has accepted this owner's invitation, and the member's entity id.
     pub async fn member(&self, owner: &Actor, subject: &str, role: &str) -> (Actor, String) {
-        let link =
-            owner.post(&self.path("/invitations"), json!({ "role": role })).await.expect(StatusCode::CREATED);
-        let actor = self.server.person(&self.issuer, subject);
-        let accept = json!({ "invitation": link["invitation"] });
-        actor.post("/v1/invitations/accept", accept).await.expect(StatusCode::CREATED);
+        let link = self.invite(owner, json!({ "role": role })).await;
+        let actor = self.person(subject);
+        accept(&actor, &link).await.created();
         let id = entity(&actor).await;
         (actor, id)
     }
@@ -69,61 +92,57 @@ impl Shared {
         by.delete(&self.path(&format!("/members/{whom}"))).await
     }
 
-    /// What the members are called and their roles, in the order of the list.
+    /// The names and roles of the members, in the order of the list.
     pub async fn roles(&self, seen_by: &Actor) -> Vec<(String, String)> {
-        let listed = seen_by.get(&self.path("/members?limit=20")).await.expect(StatusCode::OK);
-        let items = listed["items"].as_array().unwrap().iter();
+        let listed = seen_by.get(&self.path("/members?limit=20")).await.ok();
+        let items = listed.list("items").iter();
         items
             .map(|member| {
-                let name = member["display_name"].as_str().unwrap_or("nobody");
-                (name.trim_end_matches(" the tester").to_owned(), member["role"].as_str().unwrap().to_owned())
+                let name = member["display_name"].as_str().unwrap_or("unnamed");
+                (name.trim_end_matches(" the tester").to_owned(), member.text("role").to_owned())
             })
             .collect()
     }
 
-    /// The actions of the audit, oldest first, from the third on: after the creation of the workspace and what follows.
+    /// The actions of the audit, oldest first.
     pub async fn actions(&self, seen_by: &Actor) -> Vec<String> {
-        let listed = seen_by.get(&format!("/v1/{}/audit?limit=100", self.id)).await.expect(StatusCode::OK);
-        let events = listed["events"].as_array().unwrap().iter().rev();
-        events.map(|event| event["action"].as_str().unwrap().to_owned()).collect()
+        let listed = seen_by.get(&format!("/v1/{}/audit?limit=100", self.id)).await.ok();
+        let events = listed.list("events").iter().rev();
+        events.map(|event| event.text("action").to_owned()).collect()
     }
 }
 
 // Listing
 
-both!(the_list_has_every_member_with_role_and_kind_in_order);
-async fn the_list_has_every_member_with_role_and_kind_in_order() {
+both!(the_list_has_every_member_with_role_and_kind_in_order, async || {
     let (shared, ada) = Shared::new().await;
     shared.member(&ada, "bea", "viewer").await;
-    let keys = format!("/v1/{}/api-keys", shared.id);
-    ada.post(&keys, json!({ "duration_days": 1, "role": "operator", "name": "robot" }))
-        .await
-        .expect(StatusCode::CREATED);
+    let keys = shared.keys();
+    ada.post(&keys, json!({ "duration_days": 1, "role": "operator", "name": "robot" })).await.created();
     let (cleo, _) = shared.member(&ada, "cleo", "admin").await;
     let expected = [("ada", "owner"), ("bea", "viewer"), ("robot", "operator"), ("cleo", "admin")];
     assert_eq!(shared.roles(&cleo).await, expected.map(|(name, role)| (name.to_owned(), role.to_owned())));
-    let first = cleo.get(&shared.path("/members?limit=3")).await.expect(StatusCode::OK);
-    assert_eq!((&first["total"], &first["has_more"]), (&json!(4), &json!(true)));
+    let first = cleo.get(&shared.path("/members?limit=3")).await.ok();
+    assert_eq!(first.fields(["total", "has_more"]), json!([4, true]));
     assert_eq!(first["items"][2]["kind"], "service");
     let next = shared.path(&format!("/members?limit=3&continuation_token={}", first["continuation_token"]));
-    let rest = cleo.get(&next).await.expect(StatusCode::OK);
-    assert_eq!((rest["items"].as_array().unwrap().len(), &rest["has_more"]), (1, &json!(false)));
+    let rest = cleo.get(&next).await.ok();
+    assert_eq!((rest.list("items").len(), &rest["has_more"]), (1, &json!(false)));
     assert_eq!(rest["items"][0]["kind"], "user");
     assert_eq!(rest["items"][0]["entity_id"], entity(&cleo).await);
-}
+});
 
 // Roles
 
-both!(a_role_holds_from_the_next_request_on_and_nobody_grants_above_themselves);
-async fn a_role_holds_from_the_next_request_on_and_nobody_grants_above_themselves() {
+both!(a_role_applies_from_the_next_request_and_no_caller_grants_above_its_own, async || {
     let (shared, ada) = Shared::new().await;
     let (bea, bea_id) = shared.member(&ada, "bea", "viewer").await;
     let (cleo, cleo_id) = shared.member(&ada, "cleo", "admin").await;
     let ada_id = entity(&ada).await;
-    assert_eq!(shared.set_role(&bea, &bea_id, "owner").await.refused(403), "forbidden");
-    let changed = shared.set_role(&cleo, &bea_id, "admin").await.expect(StatusCode::OK);
-    assert_eq!((&changed["entity_id"], &changed["role"]), (&json!(bea_id), &json!("admin")));
-    bea.patch(&shared.path(""), json!({ "name": "Bea was here" })).await.expect(StatusCode::OK);
+    shared.set_role(&bea, &bea_id, "owner").await.refused_as(403, "forbidden");
+    let changed = shared.set_role(&cleo, &bea_id, "admin").await.ok();
+    assert_eq!(changed.fields(["entity_id", "role"]), json!([bea_id, "admin"]));
+    bea.patch(&shared.path(""), json!({ "name": "Bea was here" })).await.ok();
     for (by, of, role) in [
         (&cleo, &bea_id, "owner"),
         (&cleo, &cleo_id, "owner"),
@@ -132,117 +151,101 @@ async fn a_role_holds_from_the_next_request_on_and_nobody_grants_above_themselve
     ] {
         assert_eq!(shared.set_role(by, of, role).await.refused(403), "beyond_caller", "{role}");
     }
-    shared.set_role(&ada, &bea_id, "owner").await.expect(StatusCode::OK);
-    shared.set_role(&bea, &ada_id, "viewer").await.expect(StatusCode::OK);
-    assert_eq!(ada.patch(&shared.path(""), json!({ "name": "x" })).await.refused(403), "forbidden");
-    // The same role again is no change.
-    shared.set_role(&bea, &ada_id, "viewer").await.expect(StatusCode::OK);
+    shared.set_role(&ada, &bea_id, "owner").await.ok();
+    shared.set_role(&bea, &ada_id, "viewer").await.ok();
+    ada.patch(&shared.path(""), json!({ "name": "x" })).await.refused_as(403, "forbidden");
+    // Setting the same role again changes nothing.
+    shared.set_role(&bea, &ada_id, "viewer").await.ok();
     let updates = shared.actions(&bea).await;
     assert_eq!(updates.iter().filter(|action| *action == "member.update").count(), 3);
     let unknown = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
     for nobody in [unknown, "nobody", "00000000-0000-0000-0000-000000000000"] {
-        assert_eq!(shared.set_role(&bea, nobody, "viewer").await.refused(404), "member_not_found");
+        shared.set_role(&bea, nobody, "viewer").await.refused_as(404, "member_not_found");
     }
     assert_eq!(shared.set_role(&bea, &ada_id, "king").await.problem_locs(), ["body.role"]);
-}
+});
 
-both!(a_narrow_key_grants_nothing_it_may_not_do_itself);
-async fn a_narrow_key_grants_nothing_it_may_not_do_itself() {
+both!(a_narrow_key_grants_nothing_beyond_its_own_permissions, async || {
     let (shared, ada) = Shared::new().await;
     let (_, bea_id) = shared.member(&ada, "bea", "viewer").await;
-    let keys = format!("/v1/{}/api-keys", shared.id);
     let narrow =
         json!({ "duration_days": 1, "role": "owner", "permissions": ["Workspace.update", "Workspace.view"] });
-    let minted = ada.post(&keys, narrow).await.expect(StatusCode::CREATED);
-    let narrow = shared.server.bearing(minted["api_key"].as_str().unwrap());
-    assert_eq!(shared.set_role(&narrow, &bea_id, "member").await.refused(403), "beyond_caller");
-    assert_eq!(shared.remove(&narrow, &bea_id).await.refused(403), "beyond_caller");
-    let invite = narrow.post(&shared.path("/invitations"), json!({ "role": "viewer" })).await;
-    assert_eq!(invite.refused(403), "beyond_caller");
-    // Nor may a key that only looks make its owner go.
+    let (narrow, _) = shared.mint(&ada, narrow).await;
+    shared.set_role(&narrow, &bea_id, "member").await.refused_as(403, "beyond_caller");
+    shared.remove(&narrow, &bea_id).await.refused_as(403, "beyond_caller");
+    narrow
+        .post(&shared.path("/invitations"), json!({ "role": "viewer" }))
+        .await
+        .refused_as(403, "beyond_caller");
+    // A key with read access only cannot remove its owner.
     let look = json!({ "duration_days": 1, "role": "viewer", "speaks_for": "self" });
-    let look = ada.post(&keys, look).await.expect(StatusCode::CREATED);
-    let look = shared.server.bearing(look["api_key"].as_str().unwrap());
-    assert_eq!(look.delete(&shared.path("/members/me")).await.refused(403), "beyond_caller");
-}
+    let (look, _) = shared.mint(&ada, look).await;
+    look.delete(&shared.path("/members/me")).await.refused_as(403, "beyond_caller");
+});
 
 // Ends
 
-both!(who_is_removed_is_out_at_once_with_all_their_keys);
-async fn who_is_removed_is_out_at_once_with_all_their_keys() {
+both!(a_removed_member_loses_access_and_all_keys_at_once, async || {
     let (shared, ada) = Shared::new().await;
     let (bea, bea_id) = shared.member(&ada, "bea", "admin").await;
-    let own = bea.post("/v1/me/workspaces", new_workspace("bea")).await.expect(StatusCode::CREATED);
-    let own = format!("/v1/workspaces/{}", own["id"].as_str().unwrap());
-    let keys = format!("/v1/{}/api-keys", shared.id);
+    let own = bea.post("/v1/me/workspaces", new_workspace("bea")).await.created();
+    let own = format!("/v1/workspaces/{}", own.text("id"));
     let personal = json!({ "duration_days": 1, "role": "viewer", "speaks_for": "self" });
-    let personal = bea.post(&keys, personal).await.expect(StatusCode::CREATED);
-    let phone = shared.server.bearing(personal["api_key"].as_str().unwrap());
-    let service = bea.post(&keys, json!({ "duration_days": 1 })).await.expect(StatusCode::CREATED);
-    let service = shared.server.bearing(service["api_key"].as_str().unwrap());
-    let link =
-        bea.post(&shared.path("/invitations"), json!({ "role": "viewer" })).await.expect(StatusCode::CREATED);
-    phone.get(&own).await.expect(StatusCode::OK);
+    let (phone, personal) = shared.mint(&bea, personal).await;
+    let (service, _) = shared.mint(&bea, json!({ "duration_days": 1 })).await;
+    let link = shared.invite(&bea, json!({ "role": "viewer" })).await;
+    phone.get(&own).await.ok();
 
-    assert_eq!(shared.remove(&ada, &bea_id).await.status, StatusCode::NO_CONTENT);
-    assert_eq!(bea.get(&shared.path("")).await.refused(404), "workspace_not_found");
+    shared.remove(&ada, &bea_id).await.no_content();
+    bea.get(&shared.path("")).await.refused_as(404, "workspace_not_found");
     phone.get("/v1/me").await.refused(401);
-    bea.get(&own).await.expect(StatusCode::OK);
-    // A service is a member of its own.
-    service.get(&shared.path("")).await.expect(StatusCode::OK);
-    let cleo = shared.server.person(&shared.issuer, "cleo");
-    let accept = json!({ "invitation": link["invitation"] });
-    assert_eq!(cleo.post("/v1/invitations/accept", accept).await.refused(404), "invitation_not_found");
-    assert_eq!(shared.remove(&ada, &bea_id).await.refused(404), "member_not_found");
+    bea.get(&own).await.ok();
+    // A service is a separate member.
+    service.get(&shared.path("")).await.ok();
+    let cleo = shared.person("cleo");
+    accept(&cleo, &link).await.refused_as(404, "invitation_not_found");
+    shared.remove(&ada, &bea_id).await.refused_as(404, "member_not_found");
 
-    let audit =
-        ada.get(&format!("/v1/{}/audit?action=member.remove", shared.id)).await.expect(StatusCode::OK);
+    let audit = ada.get(&format!("/v1/{}/audit?action=member.remove", shared.id)).await.ok();
     let event = &audit["events"][0];
     assert_eq!(event["resource_id"], bea_id.as_str());
     assert_eq!(event["metadata"]["revoked_key_ids"], json!([personal["key_id"]]));
-    // They can come back, by a new invitation.
+    // A removed member can return with a new invitation.
     shared.member(&ada, "bea", "viewer").await;
     phone.get("/v1/me").await.refused(401);
-}
+});
 
-both!(a_service_that_is_removed_or_leaves_takes_its_key_along);
-async fn a_service_that_is_removed_or_leaves_takes_its_key_along() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(a_service_that_is_removed_or_leaves_loses_its_key, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let (one, two) = (tenant.service("operator").await, tenant.service("viewer").await);
     let id = entity(&one).await;
-    assert_eq!(tenant.owner.delete(&tenant.workspace(&format!("/members/{id}"))).await.status, 204);
+    tenant.owner.delete(&tenant.workspace(&format!("/members/{id}"))).await.no_content();
     one.get("/v1/me").await.refused(401);
-    assert_eq!(two.delete(&tenant.workspace("/members/me")).await.status, 204);
+    two.delete(&tenant.workspace("/members/me")).await.no_content();
     two.get("/v1/me").await.refused(401);
-    assert_eq!(tenant.owner.get(&tenant.workspace("/members")).await.expect(StatusCode::OK)["total"], 1);
-}
+    assert_eq!(tenant.owner.get(&tenant.workspace("/members")).await.ok()["total"], 1);
+});
 
-both!(a_user_who_is_owner_remains);
-async fn a_user_who_is_owner_remains() {
+both!(the_last_user_who_is_an_owner_stays, async || {
     let (shared, ada) = Shared::new().await;
     let ada_id = entity(&ada).await;
-    let keys = format!("/v1/{}/api-keys", shared.id);
-    // A service that is owner does not count: nobody could sign in as it.
-    let service =
-        ada.post(&keys, json!({ "duration_days": 1, "role": "owner" })).await.expect(StatusCode::CREATED);
-    let service = shared.server.bearing(service["api_key"].as_str().unwrap());
-    assert_eq!(ada.delete(&shared.path("/members/me")).await.refused(409), "last_owner");
+    // An owner that is a service does not count, because no person can sign in as it.
+    let (service, _) = shared.mint(&ada, json!({ "duration_days": 1, "role": "owner" })).await;
+    ada.delete(&shared.path("/members/me")).await.refused_as(409, "last_owner");
     for by in [&ada, &service] {
-        assert_eq!(shared.set_role(by, &ada_id, "admin").await.refused(409), "last_owner");
-        assert_eq!(shared.remove(by, &ada_id).await.refused(409), "last_owner");
+        shared.set_role(by, &ada_id, "admin").await.refused_as(409, "last_owner");
+        shared.remove(by, &ada_id).await.refused_as(409, "last_owner");
     }
     let (bea, _) = shared.member(&ada, "bea", "owner").await;
-    assert_eq!(ada.delete(&shared.path("/members/me")).await.status, StatusCode::NO_CONTENT);
-    assert_eq!(bea.delete(&shared.path("/members/me")).await.refused(409), "last_owner");
-    assert_eq!(ada.get(&shared.path("")).await.refused(404), "workspace_not_found");
-    // Not being owner, one may always go.
+    ada.delete(&shared.path("/members/me")).await.no_content();
+    bea.delete(&shared.path("/members/me")).await.refused_as(409, "last_owner");
+    ada.get(&shared.path("")).await.refused_as(404, "workspace_not_found");
+    // A member who is no owner may always leave.
     let (cleo, _) = shared.member(&bea, "cleo", "viewer").await;
-    assert_eq!(cleo.delete(&shared.path("/members/me")).await.status, StatusCode::NO_CONTENT);
-}
+    cleo.delete(&shared.path("/members/me")).await.no_content();
+});
 
-both!(of_two_owners_who_end_each_other_at_the_same_moment_one_remains, threads = 4);
-async fn of_two_owners_who_end_each_other_at_the_same_moment_one_remains() {
+both!(one_of_two_owners_who_remove_each_other_concurrently_stays, threads = 4, async || {
     for round in 0..12 {
         let (shared, ada) = Shared::new().await;
         let (bea, bea_id) = shared.member(&ada, "bea", "owner").await;
@@ -277,44 +280,41 @@ async fn of_two_owners_who_end_each_other_at_the_same_moment_one_remains() {
         let owners = "SELECT count(*) FROM memberships WHERE role = 'owner'";
         assert_eq!(shared.server.count(owners).await, 1, "{statuses:?}");
     }
-}
+});
 
 // Transfer of ownership
 
-both!(ownership_is_offered_and_accepted);
-async fn ownership_is_offered_and_accepted() {
+both!(ownership_is_offered_and_accepted, async || {
     let (shared, ada) = Shared::new().await;
     let (bea, bea_id) = shared.member(&ada, "bea", "viewer").await;
     let (cleo, _) = shared.member(&ada, "cleo", "admin").await;
     let transfer = shared.path("/ownership-transfer");
     let accept = shared.path("/ownership-transfer/accept");
-    assert_eq!(bea.get(&transfer).await.refused(404), "transfer_not_found");
-    assert_eq!(bea.post(&accept, json!({})).await.refused(404), "transfer_not_found");
+    bea.get(&transfer).await.refused_as(404, "transfer_not_found");
+    bea.post(&accept, json!({})).await.refused_as(404, "transfer_not_found");
     let nominate = json!({ "entity_id": bea_id });
-    assert_eq!(cleo.post(&transfer, nominate.clone()).await.refused(403), "owner_only");
-    let pending = ada.post(&transfer, nominate.clone()).await.expect(StatusCode::CREATED);
+    cleo.post(&transfer, nominate.clone()).await.refused_as(403, "owner_only");
+    let pending = ada.post(&transfer, nominate.clone()).await.created();
     assert_eq!(pending["nominee_entity_id"], bea_id.as_str());
-    assert_eq!(bea.get(&transfer).await.expect(StatusCode::OK), pending);
-    // Nothing has changed yet, and nobody else can take it.
-    assert_eq!(cleo.post(&accept, json!({})).await.refused(404), "transfer_not_found");
-    assert_eq!(bea.patch(&shared.path(""), json!({ "name": "x" })).await.refused(403), "forbidden");
+    assert_eq!(bea.get(&transfer).await.ok(), pending);
+    // Nothing has changed yet, and only the nominee can accept.
+    cleo.post(&accept, json!({})).await.refused_as(404, "transfer_not_found");
+    bea.patch(&shared.path(""), json!({ "name": "x" })).await.refused_as(403, "forbidden");
 
-    let accepted = bea.post_once(&accept, "accept-once-and-for-all", json!({})).await.expect(StatusCode::OK);
-    assert_eq!((&accepted["entity_id"], &accepted["role"]), (&json!(bea_id), &json!("owner")));
-    let again = bea.post_once(&accept, "accept-once-and-for-all", json!({})).await.expect(StatusCode::OK);
-    assert_eq!(again, accepted);
+    let accepted = bea.post_once(&accept, "accept-once-and-for-all", json!({})).await.ok();
+    assert_eq!(accepted.fields(["entity_id", "role"]), json!([bea_id, "owner"]));
+    assert_eq!(bea.post_once(&accept, "accept-once-and-for-all", json!({})).await.ok(), accepted);
     let expected = [("ada", "admin"), ("bea", "owner"), ("cleo", "admin")];
     assert_eq!(shared.roles(&ada).await, expected.map(|(name, role)| (name.to_owned(), role.to_owned())));
-    assert_eq!(bea.post(&accept, json!({})).await.refused(404), "transfer_not_found");
+    bea.post(&accept, json!({})).await.refused_as(404, "transfer_not_found");
     let actions = shared.actions(&bea).await;
     assert!(
         actions.ends_with(&["ownership.nominate".to_owned(), "ownership.accept".to_owned()]),
         "{actions:?}"
     );
-}
+});
 
-both!(an_offer_of_ownership_ends);
-async fn an_offer_of_ownership_ends() {
+both!(an_offer_of_ownership_ends, async || {
     let (shared, ada) = Shared::new().await;
     let (bea, bea_id) = shared.member(&ada, "bea", "viewer").await;
     let (cleo, cleo_id) = shared.member(&ada, "cleo", "owner").await;
@@ -324,73 +324,68 @@ async fn an_offer_of_ownership_ends() {
         let body = json!({ "entity_id": to, "duration_days": 2 });
         ada.post(&transfer, body).await
     };
-    // Cancelled by an owner, declined by the nominee, never by others.
+    // An owner can cancel it, the nominee can decline it, and other members can do neither.
     let (dora, dora_id) = shared.member(&ada, "dora", "admin").await;
-    offer(&bea_id).await.expect(StatusCode::CREATED);
-    assert_eq!(dora.delete(&transfer).await.refused(403), "owner_only");
-    assert_eq!(cleo.delete(&transfer).await.status, 204);
-    assert_eq!(bea.post(&accept, json!({})).await.refused(404), "transfer_not_found");
-    offer(&bea_id).await.expect(StatusCode::CREATED);
-    assert_eq!(bea.delete(&transfer).await.status, 204);
-    assert_eq!(bea.delete(&transfer).await.refused(404), "transfer_not_found");
-    // Replaced.
-    offer(&bea_id).await.expect(StatusCode::CREATED);
-    offer(&dora_id).await.expect(StatusCode::CREATED);
-    assert_eq!(bea.post(&accept, json!({})).await.refused(404), "transfer_not_found");
-    // With the nominee, and with the nominator's ownership.
+    offer(&bea_id).await.created();
+    dora.delete(&transfer).await.refused_as(403, "owner_only");
+    cleo.delete(&transfer).await.no_content();
+    bea.post(&accept, json!({})).await.refused_as(404, "transfer_not_found");
+    offer(&bea_id).await.created();
+    bea.delete(&transfer).await.no_content();
+    bea.delete(&transfer).await.refused_as(404, "transfer_not_found");
+    // A new offer replaces the old one.
+    offer(&bea_id).await.created();
+    offer(&dora_id).await.created();
+    bea.post(&accept, json!({})).await.refused_as(404, "transfer_not_found");
+    // It ends with the nominee's membership and with the nominator's ownership.
     shared.remove(&cleo, &dora_id).await;
-    assert_eq!(ada.get(&transfer).await.refused(404), "transfer_not_found");
-    offer(&bea_id).await.expect(StatusCode::CREATED);
-    shared.set_role(&ada, &bea_id, "member").await.expect(StatusCode::OK);
-    bea.get(&transfer).await.expect(StatusCode::OK);
-    shared.set_role(&cleo, &entity(&ada).await, "admin").await.expect(StatusCode::OK);
-    assert_eq!(bea.post(&accept, json!({})).await.refused(404), "transfer_not_found");
-    shared.set_role(&cleo, &entity(&ada).await, "owner").await.expect(StatusCode::OK);
-    // With time.
-    offer(&bea_id).await.expect(StatusCode::CREATED);
+    ada.get(&transfer).await.refused_as(404, "transfer_not_found");
+    offer(&bea_id).await.created();
+    shared.set_role(&ada, &bea_id, "member").await.ok();
+    bea.get(&transfer).await.ok();
+    shared.set_role(&cleo, &entity(&ada).await, "admin").await.ok();
+    bea.post(&accept, json!({})).await.refused_as(404, "transfer_not_found");
+    shared.set_role(&cleo, &entity(&ada).await, "owner").await.ok();
+    // It ends when it expires.
+    offer(&bea_id).await.created();
     shared.server.clock.advance(Duration::from_hours(48));
-    let bea = shared.server.person(&shared.issuer, "bea");
-    assert_eq!(bea.post(&accept, json!({})).await.refused(404), "transfer_not_found");
-    assert_eq!(bea.get(&transfer).await.refused(404), "transfer_not_found");
-    let ada = shared.server.person(&shared.issuer, "ada");
+    let bea = shared.person("bea");
+    bea.post(&accept, json!({})).await.refused_as(404, "transfer_not_found");
+    bea.get(&transfer).await.refused_as(404, "transfer_not_found");
+    let ada = shared.person("ada");
     let to = async |id: &str| ada.post(&transfer, json!({ "entity_id": id })).await;
-    assert_eq!(to(&cleo_id).await.refused(409), "already_owner");
+    to(&cleo_id).await.refused_as(409, "already_owner");
     let service = json!({ "duration_days": 1, "role": "admin" });
-    let service = ada.post(&format!("/v1/{}/api-keys", shared.id), service).await.expect(StatusCode::CREATED);
-    let service = shared.server.bearing(service["api_key"].as_str().unwrap());
-    assert_eq!(to(&entity(&service).await).await.refused(409), "not_a_user");
-    assert_eq!(to("6ba7b810-9dad-41d1-80b4-00c04fd430c8").await.refused(404), "member_not_found");
-}
+    let (service, _) = shared.mint(&ada, service).await;
+    to(&entity(&service).await).await.refused_as(409, "not_a_user");
+    to("6ba7b810-9dad-41d1-80b4-00c04fd430c8").await.refused_as(404, "member_not_found");
+});
 
-both!(a_key_below_owner_takes_no_ownership);
-async fn a_key_below_owner_takes_no_ownership() {
+both!(a_key_below_owner_takes_no_ownership, async || {
     let (shared, ada) = Shared::new().await;
     let (bea, bea_id) = shared.member(&ada, "bea", "admin").await;
     let body = json!({ "duration_days": 1, "role": "admin", "speaks_for": "self" });
-    let key = bea.post(&format!("/v1/{}/api-keys", shared.id), body).await.expect(StatusCode::CREATED);
-    ada.post(&shared.path("/ownership-transfer"), json!({ "entity_id": bea_id }))
-        .await
-        .expect(StatusCode::CREATED);
-    let by_key = shared.server.bearing(key["api_key"].as_str().unwrap());
+    let key = bea.post(&shared.keys(), body).await.created();
+    ada.post(&shared.path("/ownership-transfer"), json!({ "entity_id": bea_id })).await.created();
+    let by_key = shared.server.bearing(key.text("api_key"));
     let accept = shared.path("/ownership-transfer/accept");
-    assert_eq!(by_key.post(&accept, json!({})).await.refused(403), "beyond_caller");
-    bea.post(&accept, json!({})).await.expect(StatusCode::OK);
-}
+    by_key.post(&accept, json!({})).await.refused_as(403, "beyond_caller");
+    bea.post(&accept, json!({})).await.ok();
+});
 
 // The audit
 
-both!(what_cannot_be_recorded_of_members_is_not_done);
-async fn what_cannot_be_recorded_of_members_is_not_done() {
+both!(a_change_of_members_that_cannot_be_recorded_is_not_made, async || {
     let (shared, ada) = Shared::new().await;
     let (bea, bea_id) = shared.member(&ada, "bea", "viewer").await;
     let (_, cleo_id) = shared.member(&ada, "cleo", "viewer").await;
-    let link = ada.post(&shared.path("/invitations"), json!({})).await.expect(StatusCode::CREATED);
-    let other = ada.post(&shared.path("/invitations"), json!({})).await.expect(StatusCode::CREATED);
-    let dora = shared.server.person(&shared.issuer, "dora");
+    let link = shared.invite(&ada, json!({})).await;
+    let other = shared.invite(&ada, json!({})).await;
+    let dora = shared.person("dora");
     let path = |rest: &str| shared.path(rest);
     let body = |value: Value| Some(value.to_string().into_bytes());
     let bea_path = path(&format!("/members/{bea_id}"));
-    let revoke = path(&format!("/invitations/{}", other["id"].as_str().unwrap()));
+    let revoke = path(&format!("/invitations/{}", other.text("id")));
     let nominate = body(json!({ "entity_id": bea_id }));
     let calls = [
         (&ada, Method::PATCH, bea_path, body(json!({ "role": "member" }))),
@@ -424,4 +419,4 @@ async fn what_cannot_be_recorded_of_members_is_not_done() {
         assert!(done.is_success(), "{method} {path}: {done}");
         assert!(shared.server.dump().await != before, "{method} {path} changes something");
     }
-}
+});

@@ -12,9 +12,9 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use ward::ids::WorkspaceId;
 use ward::quotas::Quota;
 use ward::shares::Holder;
-use ward_test::{Server, Tenant, both, fresh_slug};
+use ward_test::{Fields as _, Server, Tenant, both, fresh_slug};
 
-use crate::outbound::{Peer, answer, endpoint, open_server, run};
+use crate::outbound::{Peer, answer, endpoint, open_outbound, open_server, run};
 
 /// A name server that answers names in `known.example` with 127.0.0.1 and never answers any other.
 async fn name_server() -> (SocketAddr, Arc<AtomicUsize>) {
@@ -58,8 +58,7 @@ fn reply_to(question: &[u8]) -> Option<Vec<u8>> {
 
 async fn server_asking(name_server: SocketAddr) -> Server {
     Server::with(|config| {
-        config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
-        config.outbound.plain_http = true;
+        open_outbound(config);
         config.outbound.time = Duration::from_secs(2);
         config.outbound.name_servers = vec![name_server];
     })
@@ -74,12 +73,11 @@ async fn silent_integrations(tenant: &Tenant, count: usize) {
     for index in 0..count {
         let base_url = format!("http://ehr-{index}.{}.silent.example", fresh_slug());
         let body = json!({ "name": format!("i{index}"), "display_name": "S", "base_url": base_url });
-        tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
+        tenant.post("/integrations", body).await.created();
     }
 }
 
-both!(names_that_are_never_answered_cost_others_nothing);
-async fn names_that_are_never_answered_cost_others_nothing() {
+both!(names_that_are_never_answered_cost_others_nothing, async || {
     let (name_server, asked) = name_server().await;
     let server = server_asking(name_server).await;
     let (slow, quiet) = (server.tenant("slow").await, server.tenant("quiet").await);
@@ -100,8 +98,8 @@ async fn names_that_are_never_answered_cost_others_nothing() {
     // All of them are waiting for the silent zone now.
     for _ in 0..5 {
         assert_eq!(run(&quiet.owner, &path, json!({})).await["raw_response"], "here");
-        quiet.owner.get(&quiet.path("/calls")).await.expect(StatusCode::OK);
-        quiet.owner.get(&quiet.path("/audit")).await.expect(StatusCode::OK);
+        quiet.get("/calls").await.ok();
+        quiet.get("/audit").await.ok();
     }
     assert!(threads() < before + 40, "{} threads, {before} before", threads());
     let mut reports = 0;
@@ -111,19 +109,17 @@ async fn names_that_are_never_answered_cost_others_nothing() {
             assert_ne!(checked.header("retry-after"), "");
             continue;
         }
-        for report in checked.expect(StatusCode::OK)["integrations"].as_array().unwrap() {
-            assert!(["timeout", "unreachable"].contains(&report["status"].as_str().unwrap()), "{report}");
+        for report in checked.ok().list("integrations") {
+            assert!(["timeout", "unreachable"].contains(&report.text("status")), "{report}");
             reports += 1;
         }
     }
     assert!(reports >= 30, "{reports}");
-}
+});
 
-both!(a_full_share_of_calls_concerns_its_workspace_alone);
-async fn a_full_share_of_calls_concerns_its_workspace_alone() {
+both!(a_full_share_of_calls_concerns_its_workspace_alone, async || {
     let server = Server::with(|config| {
-        config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
-        config.outbound.plain_http = true;
+        open_outbound(config);
         config.outbound.calls = 6;
         config.quotas.set(Quota::OutboundCalls, 2);
         config.outbound.concurrency = 100;
@@ -141,7 +137,7 @@ async fn a_full_share_of_calls_concerns_its_workspace_alone() {
     while let Some(ended) = waiting.join_next().await {
         let ended = ended.unwrap();
         assert_eq!(ended.header("retry-after"), "1", "{}", ended.text);
-        assert_eq!(ended.refused(429), "quota_exceeded");
+        ended.refused_as(429, "quota_exceeded");
         refused += 1;
         if refused == 78 {
             break;
@@ -160,13 +156,11 @@ async fn a_full_share_of_calls_concerns_its_workspace_alone() {
     for _ in 0..3 {
         assert_eq!(run(&quiet.owner, &path, json!({})).await["raw_response"], 1);
     }
-}
+});
 
-both!(the_operator_lets_a_workspace_make_more_calls_at_once);
-async fn the_operator_lets_a_workspace_make_more_calls_at_once() {
+both!(the_operator_lets_a_workspace_make_more_calls_at_once, async || {
     let server = Server::with(|config| {
-        config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
-        config.outbound.plain_http = true;
+        open_outbound(config);
         config.outbound.concurrency = 100;
         config.quotas.set(Quota::OutboundCalls, 1);
     })
@@ -198,13 +192,11 @@ async fn the_operator_lets_a_workspace_make_more_calls_at_once() {
             tokio::task::yield_now().await;
         }
     }
-}
+});
 
-both!(beside_many_hostile_workspaces_a_quiet_one_calls_at_once);
-async fn beside_many_hostile_workspaces_a_quiet_one_calls_at_once() {
+both!(beside_many_hostile_workspaces_a_quiet_one_calls_at_once, async || {
     let server = Server::with(|config| {
-        config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
-        config.outbound.plain_http = true;
+        open_outbound(config);
         config.outbound.calls = 128;
         config.outbound.concurrency = 100;
         config.quotas.set(Quota::OutboundCalls, 8);
@@ -230,29 +222,25 @@ async fn beside_many_hostile_workspaces_a_quiet_one_calls_at_once() {
     for _ in 0..5 {
         assert_eq!(run(&quiet.owner, &own, json!({})).await["raw_response"], 1);
     }
-}
+});
 
-both!(an_answer_is_weighed_as_the_tree_that_it_becomes);
-async fn an_answer_is_weighed_as_the_tree_that_it_becomes() {
+both!(an_answer_is_weighed_as_the_tree_that_it_becomes, async || {
     let server = Server::with(|config| {
-        config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
-        config.outbound.plain_http = true;
+        open_outbound(config);
         config.outbound.memory = 32 << 20;
     })
     .await;
     let tenant = server.tenant("acme").await;
     let swelling = format!("[{}{{}}]", "{},".repeat(300_000));
     let peer = Peer::start(move |_, _| Some(answer(200, &swelling))).await;
-    let path = endpoint(&tenant, &peer.url(), json!({})).await;
-    let told = run(&tenant.owner, &path, json!({})).await;
-    assert_eq!((&told["status_code"], &told["raw_response"]), (&json!(200), &Value::Null));
-    assert!(told["error"].as_str().unwrap().contains("too many values"), "{}", told["error"]);
+    let told = run(&tenant.owner, &endpoint(&tenant, &peer.url(), json!({})).await, json!({})).await;
+    assert_eq!(told.fields(["status_code", "raw_response"]), json!([200, null]));
+    assert!(told.text("error").contains("too many values"), "{}", told["error"]);
     let long = json!("x".repeat(900_000)).to_string();
     let peer = Peer::start(move |_, _| Some(answer(200, &long))).await;
-    let path = endpoint(&tenant, &peer.url(), json!({})).await;
-    let told = run(&tenant.owner, &path, json!({})).await;
-    assert_eq!(told["final_result"].as_str().unwrap().len(), 900_000, "a long text is no large tree");
-}
+    let told = run(&tenant.owner, &endpoint(&tenant, &peer.url(), json!({})).await, json!({})).await;
+    assert_eq!(told.text("final_result").len(), 900_000, "a long text is no large tree");
+});
 
 /// Forwards every byte to `target`, as a proxy under another name would.
 async fn relay(target: SocketAddr) -> SocketAddr {
@@ -269,12 +257,10 @@ async fn relay(target: SocketAddr) -> SocketAddr {
     address
 }
 
-both!(no_tenant_makes_ward_call_itself);
-async fn no_tenant_makes_ward_call_itself() {
+both!(no_tenant_makes_ward_call_itself, async || {
     let (name_server, _) = name_server().await;
     let server = Server::with(|config| {
-        config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
-        config.outbound.plain_http = true;
+        open_outbound(config);
         config.outbound.name_servers = vec![name_server];
         config.public_url = Some("https://ward.known.example".to_owned());
     })
@@ -295,14 +281,13 @@ async fn no_tenant_makes_ward_call_itself() {
         let path = endpoint(&tenant, &base, calls_itself.clone()).await;
         let told = run(&tenant.owner, &path, json!({})).await;
         assert_eq!(told["status_code"], Value::Null, "{base}");
-        assert!(told["error"].as_str().unwrap().contains("this server itself"), "{base}: {told}");
+        assert!(told.text("error").contains("this server itself"), "{base}: {told}");
     }
     // A redirect within its own origin cannot lead here either. Through a proxy, Ward recognizes its own
     // request.
     let proxy = format!("http://{}", relay(server.address).await);
     for more in [calls_itself.clone(), json!({ "path": "/healthz" }), json!({ "path": "/v1/docs" })] {
-        let path = endpoint(&tenant, &proxy, more).await;
-        let told = run(&tenant.owner, &path, json!({})).await;
+        let told = run(&tenant.owner, &endpoint(&tenant, &proxy, more).await, json!({})).await;
         assert_eq!(told["status_code"], 508, "{told}");
         assert_eq!(told["raw_response"]["error_code"], "loop_detected");
     }
@@ -314,12 +299,11 @@ async fn no_tenant_makes_ward_call_itself() {
     // An endpoint cannot remove the mark.
     let headers = json!({ "name": "e", "description": "E", "path": "/", "headers": { "X-Ward-Hop": "0" } });
     let body = json!({ "name": "x", "display_name": "X", "endpoints": [headers] });
-    let refused = tenant.owner.post(&tenant.path("/integrations"), body).await;
+    let refused = tenant.post("/integrations", body).await;
     assert_eq!(refused.problem_locs(), ["body.endpoints.0.headers.X-Ward-Hop"]);
-}
+});
 
-both!(one_health_check_causes_a_bounded_number_of_bytes);
-async fn one_health_check_causes_a_bounded_number_of_bytes() {
+both!(one_health_check_causes_a_bounded_number_of_bytes, async || {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
     let headers: serde_json::Map<String, Value> =
@@ -327,12 +311,10 @@ async fn one_health_check_causes_a_bounded_number_of_bytes() {
     let endpoints =
         json!([{ "name": "e", "description": "E", "path": "/", "method": "GET", "headers": headers }]);
     let body = json!({ "name": "a", "display_name": "A", "endpoints": endpoints });
-    let refused = tenant.owner.post(&tenant.path("/integrations"), body).await;
-    assert_eq!(refused.problem_locs(), ["body.endpoints.0.headers"]);
-}
+    assert_eq!(tenant.post("/integrations", body).await.problem_locs(), ["body.endpoints.0.headers"]);
+});
 
-both!(a_share_of_cpu_work_is_given_back);
-async fn a_share_of_cpu_work_is_given_back() {
+both!(a_share_of_cpu_work_is_given_back, async || {
     let server = Server::start().await;
     let holder = Holder::Workspace(WorkspaceId::of_path("6ba7b810-9dad-41d1-80b4-00c04fd430c8"));
     for _ in 0..50 {
@@ -341,17 +323,15 @@ async fn a_share_of_cpu_work_is_given_back() {
     let failed = server.app.work.run(holder, || -> i32 { panic!("a fault of the work") }).await;
     assert_eq!(failed.unwrap_err().status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(server.app.work.run(holder, || 8).await.unwrap(), 8, "a panic gives its share back too");
-}
+});
 
-both!(a_page_is_all_that_a_list_reads);
-async fn a_page_is_all_that_a_list_reads() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(a_page_is_all_that_a_list_reads, async || {
+    let (server, tenant) = Server::with_tenant().await;
     let filler = "z".repeat(4_000);
     for index in 0..9 {
         let endpoint = json!({ "name": "e", "description": filler, "path": "/" });
         let body = json!({ "name": format!("i{index}"), "display_name": "I", "endpoints": [endpoint] });
-        tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
+        tenant.post("/integrations", body).await.created();
     }
     // The last row cannot be parsed; a page without it is not affected.
     let statement = "UPDATE integrations SET endpoints = CAST('{\"a\": 1}' AS jsonb) WHERE name = 'i8'";
@@ -360,15 +340,12 @@ async fn a_page_is_all_that_a_list_reads() {
     assert_eq!(server.sql(statement).await, 1);
     for query in ["limit=5", "limit=5&sort_by=name", "limit=5&search=I", "limit=5&protocol=rest&enabled=true"]
     {
-        let page =
-            tenant.owner.get(&tenant.path(&format!("/integrations?{query}"))).await.expect(StatusCode::OK);
-        let names: Vec<&str> =
-            page["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect();
+        let page = tenant.get(&format!("/integrations?{query}")).await.ok();
+        let names: Vec<&str> = page.texts("items", "name");
         assert_eq!(names, ["i0", "i1", "i2", "i3", "i4"], "{query}");
-        assert_eq!((&page["has_more"], &page["total"]), (&json!(true), &json!(9)), "{query}");
+        assert_eq!(page.fields(["has_more", "total"]), json!([true, 9]), "{query}");
         let next = format!("/integrations?{query}&continuation_token={}", page["continuation_token"]);
-        let next =
-            tenant.owner.get(&tenant.path(&next.replace("limit=5", "limit=3"))).await.expect(StatusCode::OK);
+        let next = tenant.get(&next.replace("limit=5", "limit=3")).await.ok();
         assert_eq!(next["items"][0]["name"], "i5", "{query}");
     }
-}
+});

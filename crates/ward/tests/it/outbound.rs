@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use ward_test::{Actor, Server, Tenant, both, fresh_slug};
+use ward::config::Config;
+use ward_test::{Actor, Fields as _, Server, Tenant, both, fresh_slug};
 
 /// A listener that counts its requests.
 pub struct Peer {
@@ -74,10 +74,15 @@ pub fn answer(status: u16, body: &str) -> Vec<u8> {
         .into_bytes()
 }
 
+/// Allows outbound requests to this machine.
+pub fn open_outbound(config: &mut Config) {
+    config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
+    config.outbound.plain_http = true;
+}
+
 pub async fn open_server() -> Server {
     Server::with(|config| {
-        config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
-        config.outbound.plain_http = true;
+        open_outbound(config);
         config.outbound.time = Duration::from_secs(2);
     })
     .await
@@ -90,16 +95,15 @@ pub async fn endpoint(tenant: &Tenant, base_url: &str, more: Value) -> String {
     let auth =
         json!({ "type": "bearer_token", "bearer_token_value": { "value": "the-bearer-of-this-test" } });
     let body = json!({ "name": fresh_slug(), "display_name": "T", "base_url": base_url, "auth": auth, "endpoints": [endpoint] });
-    let made = tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
-    tenant.path(&format!("/integrations/{}/endpoints/e/test", made["id"].as_str().unwrap()))
+    let made = tenant.post("/integrations", body).await.created();
+    tenant.path(&format!("/integrations/{}/endpoints/e/test", made.text("id")))
 }
 
 pub async fn run(actor: &Actor, path: &str, params: Value) -> Value {
-    actor.post(path, json!({ "params": params })).await.expect(StatusCode::OK)
+    actor.post(path, json!({ "params": params })).await.ok()
 }
 
-both!(a_test_tells_every_step);
-async fn a_test_tells_every_step() {
+both!(a_test_tells_every_step, async || {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
     let peer = Peer::start(|head, index| {
@@ -123,10 +127,7 @@ async fn a_test_tells_every_step() {
     )
     .await;
     let told = run(&tenant.owner, &path, json!({ "id": "a/../b", "day": "2026-04-18" })).await;
-    assert_eq!(
-        (&told["status_code"], &told["retries"], &told["error"]),
-        (&json!(200), &json!(1), &Value::Null)
-    );
+    assert_eq!(told.fields(["status_code", "retries", "error"]), json!([200, 1, null]));
     assert_eq!(told["raw_response"]["notes"][0]["by"], "**********", "an echoed secret is masked");
     assert_eq!(
         told["after_filter"],
@@ -143,10 +144,9 @@ async fn a_test_tells_every_step() {
         assert_eq!(refused.problem_locs(), ["body.params.id"], "{params}");
     }
     assert_eq!(peer.asked(), 2);
-}
+});
 
-both!(every_behaviour_of_the_other_side_gives_a_result);
-async fn every_behaviour_of_the_other_side_gives_a_result() {
+both!(every_behaviour_of_the_other_side_gives_a_result, async || {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
     let big = format!("\"{}\"", "x".repeat(10 << 20));
@@ -173,7 +173,7 @@ async fn every_behaviour_of_the_other_side_gives_a_result() {
         let told = run(&tenant.owner, &path, json!({})).await;
         assert!(started.elapsed() < Duration::from_secs(10), "{what}");
         assert_eq!(told["status_code"].as_u64(), status, "{what}");
-        assert!(told["error"].as_str().unwrap().contains(error), "{what}: {told}");
+        assert!(told.text("error").contains(error), "{what}: {told}");
         assert_eq!(told["final_result"], Value::Null, "{what}");
     }
     for (body, raw) in [
@@ -185,16 +185,15 @@ async fn every_behaviour_of_the_other_side_gives_a_result() {
         let bytes = answer(200, body);
         let peer = Peer::start(move |_, _| Some(bytes.clone())).await;
         let told = run(&tenant.owner, &endpoint(&tenant, &peer.url(), json!({})).await, json!({})).await;
-        assert_eq!((&told["raw_response"], &told["error"]), (&raw, &Value::Null));
+        assert_eq!(told.fields(["raw_response", "error"]), json!([raw, null]));
     }
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let told =
         run(&tenant.owner, &endpoint(&tenant, &format!("http://{gone}"), json!({})).await, json!({})).await;
-    assert!(told["error"].as_str().unwrap().contains("refused"));
-}
+    assert!(told.text("error").contains("refused"));
+});
 
-both!(a_retry_after_that_no_clock_holds_is_not_waited_for);
-async fn a_retry_after_that_no_clock_holds_is_not_waited_for() {
+both!(a_retry_after_that_no_clock_holds_is_not_waited_for, async || {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
     for after in ["18446744073709551615", "99999999999999999999999", "86400", "-1", "soon"] {
@@ -210,10 +209,9 @@ async fn a_retry_after_that_no_clock_holds_is_not_waited_for() {
         let wanted = if number { (json!(429), json!(0)) } else { (json!(200), json!(1)) };
         assert_eq!((told["status_code"].clone(), told["retries"].clone()), wanted, "{after}: {told}");
     }
-}
+});
 
-both!(an_echoed_secret_is_masked_however_it_is_written);
-async fn an_echoed_secret_is_masked_however_it_is_written() {
+both!(an_echoed_secret_is_masked_however_it_is_written, async || {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
     let peer = Peer::start(|_, _| {
@@ -226,20 +224,19 @@ async fn an_echoed_secret_is_masked_however_it_is_written() {
     let path = endpoint(&tenant, &peer.url(), json!({ "auth": auth })).await;
     let told = tenant.owner.post(&path, json!({})).await;
     assert!(!told.text.contains("key/of") && !told.text.contains("key\\/of"), "{}", told.text);
-    for (name, value) in told.expect(StatusCode::OK)["raw_response"].as_object().unwrap() {
+    for (name, value) in told.ok()["raw_response"].as_object().unwrap() {
         assert!(value == "**********" || (name == "**********" && *value == 1), "{name}: {value}");
     }
-}
+});
 
-both!(the_results_of_an_answer_have_fixed_limits);
-async fn the_results_of_an_answer_have_fixed_limits() {
+both!(the_results_of_an_answer_have_fixed_limits, async || {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
     let refused = async |more: Value| {
         let mut endpoint = json!({ "name": "e", "description": "E", "path": "/" });
         endpoint.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let body = json!({ "name": "a", "display_name": "A", "endpoints": [endpoint] });
-        tenant.owner.post(&tenant.path("/integrations"), body).await.problem_locs()
+        tenant.post("/integrations", body).await.problem_locs()
     };
     let many = |count: usize| -> Value {
         (0..count).map(|index| (format!("n{index}"), json!("a"))).collect::<serde_json::Map<_, _>>().into()
@@ -269,13 +266,9 @@ async fn the_results_of_an_answer_have_fixed_limits() {
     for path in [mapped, filled] {
         let answer = tenant.owner.post(&path, json!({})).await;
         assert!(answer.text.len() < 4_000_000, "{}", answer.text.len());
-        let told = answer.expect(StatusCode::OK);
-        assert_eq!((&told["status_code"], &told["final_result"]), (&json!(200), &Value::Null));
-        assert!(
-            told["error"].as_str().unwrap().contains("the result of the answer would exceed"),
-            "{}",
-            told["error"]
-        );
+        let told = answer.ok();
+        assert_eq!(told.fields(["status_code", "final_result"]), json!([200, null]));
+        assert!(told.text("error").contains("the result of the answer would exceed"), "{}", told["error"]);
     }
     let cut = json!({ "result_template": "{a}".repeat(100), "max_result_length": 5 });
     let cut = run(&tenant.owner, &endpoint(&tenant, &large.url(), cut).await, json!({})).await;
@@ -290,12 +283,10 @@ async fn the_results_of_an_answer_have_fixed_limits() {
     };
     assert_eq!(server.sql(statement.replace("{}", &dots)).await, 1);
     assert_eq!(run(&tenant.owner, &deep, json!({})).await["final_result"], "");
-}
+});
 
-both!(urls_of_tenants_do_not_reach_the_operators_network);
-async fn urls_of_tenants_do_not_reach_the_operators_network() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(urls_of_tenants_do_not_reach_the_operators_network, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let peer = Peer::start(|_, _| Some(answer(200, "{}"))).await;
     let port = peer.address.port();
     for base in [
@@ -306,24 +297,21 @@ async fn urls_of_tenants_do_not_reach_the_operators_network() {
         format!("https://2130706433:{port}"),
         "https://169.254.169.254/latest/meta-data".to_owned(),
     ] {
-        let path = endpoint(&tenant, &base, json!({})).await;
-        let told = run(&tenant.owner, &path, json!({})).await;
+        let told = run(&tenant.owner, &endpoint(&tenant, &base, json!({})).await, json!({})).await;
         assert_eq!(told["status_code"], Value::Null, "{base}");
         assert!(
-            told["error"].as_str().unwrap().contains("allowed")
-                || told["error"].as_str().unwrap().contains("may connect"),
+            told.text("error").contains("allowed") || told.text("error").contains("may connect"),
             "{told}"
         );
     }
-    let health = tenant.owner.get(&tenant.path("/integrations/health-check")).await.expect(StatusCode::OK);
-    for report in health["integrations"].as_array().unwrap() {
+    let health = tenant.get("/integrations/health-check").await.ok();
+    for report in health.list("integrations") {
         assert_eq!(report["status"], "misconfigured");
     }
     assert_eq!(peer.asked(), 0);
-}
+});
 
-both!(an_endpoint_elsewhere_gets_only_its_own_credentials);
-async fn an_endpoint_elsewhere_gets_only_its_own_credentials() {
+both!(an_endpoint_elsewhere_gets_only_its_own_credentials, async || {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
     let bearer =
@@ -346,10 +334,9 @@ async fn an_endpoint_elsewhere_gets_only_its_own_credentials() {
     let own = json!({ "type": "api_key_header", "header_name": "authorization", "api_key_value": { "value": "an-own-key" } });
     let own = endpoint(&tenant, &home.url(), json!({ "base_url": elsewhere.url(), "auth": own })).await;
     assert_eq!(run(&tenant.owner, &own, json!({})).await["raw_response"], "authorization: **********");
-}
+});
 
-both!(anything_but_a_get_needs_the_permission_to_update_and_is_made_once);
-async fn anything_but_a_get_needs_the_permission_to_update_and_is_made_once() {
+both!(anything_but_a_get_needs_the_permission_to_update_and_is_made_once, async || {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
     let peer = Peer::start(|_, index| Some(answer(200, &index.to_string()))).await;
@@ -362,7 +349,7 @@ async fn anything_but_a_get_needs_the_permission_to_update_and_is_made_once() {
     .await;
     let viewer = tenant.service("viewer").await;
     run(&viewer, &get, json!({})).await;
-    assert_eq!(viewer.post(&post, json!({})).await.refused(403), "forbidden");
+    viewer.post(&post, json!({})).await.refused_as(403, "forbidden");
     assert_eq!(peer.asked(), 1);
     let operator = tenant.service("operator").await;
     let body = json!({ "params": { "a": "b" } });
@@ -371,14 +358,12 @@ async fn anything_but_a_get_needs_the_permission_to_update_and_is_made_once() {
     assert_eq!((again.header("idempotency-replayed"), &again.text), ("true", &first.text));
     assert_eq!(peer.asked(), 2);
     server.clock.advance(Duration::from_mins(11));
-    let late = operator.post_once(&post, "a-key-of-16-chars", body).await;
-    assert_eq!(late.refused(409), "secret_no_longer_shown");
+    operator.post_once(&post, "a-key-of-16-chars", body).await.refused_as(409, "secret_no_longer_shown");
     let nowhere = get.replace("/endpoints/e/", "/endpoints/f/");
-    assert_eq!(operator.post(&nowhere, json!({})).await.refused(404), "endpoint_not_found");
-}
+    operator.post(&nowhere, json!({})).await.refused_as(404, "endpoint_not_found");
+});
 
-both!(health_is_told_in_one_word_for_each_and_in_bounded_time);
-async fn health_is_told_in_one_word_for_each_and_in_bounded_time() {
+both!(health_is_told_in_one_word_for_each_and_in_bounded_time, async || {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
     let capable = Peer::start(|head, _| {
@@ -433,20 +418,18 @@ async fn health_is_told_in_one_word_for_each_and_in_bounded_time() {
             body["protocol"] = json!("rest");
             body["endpoints"] = json!([endpoint("one", "/list/{id}"), endpoint("list", "/list?limit=1")]);
         }
-        tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
+        tenant.post("/integrations", body).await.created();
         if !status.is_empty() {
             wanted.push((name, status.to_owned()));
         }
     }
     let started = Instant::now();
-    let told = tenant.owner.get(&tenant.path("/integrations/health-check")).await.expect(StatusCode::OK);
+    let told = tenant.get("/integrations/health-check").await.ok();
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
-    let reports = told["integrations"].as_array().unwrap();
+    let reports = told.list("integrations");
     let told: Vec<_> = reports
         .iter()
-        .map(|report| {
-            (report["name"].as_str().unwrap().to_owned(), report["status"].as_str().unwrap().to_owned())
-        })
+        .map(|report| (report.text("name").to_owned(), report.text("status").to_owned()))
         .collect();
     assert_eq!(told, wanted);
-}
+});

@@ -1,10 +1,9 @@
 //! The parties of a call: the spellings of their numbers, and that each of them can make a call a test.
 
-use reqwest::StatusCode;
 use serde_json::{Value, json};
-use ward_test::{Server, both};
+use ward_test::{Fields as _, Server, both};
 
-use crate::calls::{callback, event, finished, put, set_test_callers, with_twilio};
+use crate::calls::{callback, event, finished, put, reported, set_test_callers, with, with_twilio};
 
 const TESTER: &str = "+442079460001";
 const PATIENT: &str = "+15550100002";
@@ -19,10 +18,8 @@ const WITH_TRUNK_ZERO: [&str; 6] = [
     "+44 \u{ff08}0\u{ff09} 20 7946 0001",
 ];
 
-both!(a_zero_in_brackets_is_refused_on_the_list);
-async fn a_zero_in_brackets_is_refused_on_the_list() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(a_zero_in_brackets_is_refused_on_the_list, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let path = tenant.workspace("/test-caller-numbers");
     for spelled in WITH_TRUNK_ZERO {
         let body = json!({ "numbers": [PATIENT, spelled, "+44 20 7946 0001"] });
@@ -30,14 +27,12 @@ async fn a_zero_in_brackets_is_refused_on_the_list() {
         assert_eq!(refused.problem_locs(), ["body.numbers.1"], "{spelled}");
         assert!(refused.text.contains("The 0 in brackets"), "{}", refused.text);
     }
-    let listed = tenant.owner.get(&path).await.expect(StatusCode::OK);
+    let listed = tenant.owner.get(&path).await.ok();
     assert_eq!(listed["numbers"], json!([]), "nothing was stored");
-}
+});
 
-both!(a_zero_in_brackets_is_refused_in_reports_of_the_runtime);
-async fn a_zero_in_brackets_is_refused_in_reports_of_the_runtime() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(a_zero_in_brackets_is_refused_in_reports_of_the_runtime, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let path = tenant.path("/calls/CA1");
     for spelled in WITH_TRUNK_ZERO {
         for given in [
@@ -55,28 +50,22 @@ async fn a_zero_in_brackets_is_refused_in_reports_of_the_runtime() {
         }
     }
     tenant.owner.get(&path).await.refused(404);
-}
+});
 
-both!(a_zero_in_brackets_is_refused_in_twilios_callbacks);
-async fn a_zero_in_brackets_is_refused_in_twilios_callbacks() {
+both!(a_zero_in_brackets_is_refused_in_twilios_callbacks, async || {
     let (server, tenant) = with_twilio().await;
     for spelled in WITH_TRUNK_ZERO {
         let answer = callback(&server, &tenant, &event("CA1", "completed", spelled)).await;
         assert_eq!(answer.problem_locs(), ["body.From"], "{spelled}");
-        let mut fields = event("CA1", "completed", spelled);
-        for field in fields.iter_mut().filter(|field| field.0 == "To") {
-            field.1 = spelled;
-        }
+        let fields = with(event("CA1", "completed", spelled), "To", spelled);
         let answer = callback(&server, &tenant, &fields).await;
         assert_eq!(answer.problem_locs(), ["body.From", "body.To"], "{spelled}");
     }
     assert_eq!(server.count("SELECT count(*) FROM calls").await, 0);
-}
+});
 
-both!(one_number_is_one_number_however_it_is_separated);
-async fn one_number_is_one_number_however_it_is_separated() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(one_number_is_one_number_however_it_is_separated, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     set_test_callers(
         &tenant,
         &[
@@ -86,7 +75,7 @@ async fn one_number_is_one_number_however_it_is_separated() {
         ],
     )
     .await;
-    let listed = tenant.owner.get(&tenant.workspace("/test-caller-numbers")).await.expect(StatusCode::OK);
+    let listed = tenant.owner.get(&tenant.workspace("/test-caller-numbers")).await.ok();
     assert_eq!(listed["numbers"], json!([TESTER]));
     let spellings = [
         "+44\u{2013}20\u{2014}7946\u{2015}0001",
@@ -102,15 +91,14 @@ async fn one_number_is_one_number_however_it_is_separated() {
     for (index, spelled) in spellings.into_iter().enumerate() {
         let call = put(&tenant, &format!("CA{index}"), finished(spelled)).await;
         assert_eq!(
-            (&call["caller_id"], &call["caller_form"], &call["direction"]),
-            (&json!(TESTER), &json!("number"), &json!("test")),
+            call.fields(["caller_id", "caller_form", "direction"]),
+            json!([TESTER, "number", "test"]),
             "{spelled}"
         );
     }
-}
+});
 
-both!(a_character_that_cannot_be_seen_is_named_and_never_stored);
-async fn a_character_that_cannot_be_seen_is_named_and_never_stored() {
+both!(a_character_that_cannot_be_seen_is_named_and_never_stored, async || {
     let (server, tenant) = with_twilio().await;
     for (unseen, code) in
         [('\u{200b}', "U+200B"), ('\u{202a}', "U+202A"), ('\u{feff}', "U+FEFF"), ('\u{7}', "U+0007")]
@@ -123,7 +111,7 @@ async fn a_character_that_cannot_be_seen_is_named_and_never_stored() {
         for (field, given) in [("caller_id", spelled.clone()), ("phone_number", format!("tel:{spelled}"))] {
             let mut body = finished(PATIENT);
             body[field] = json!(given);
-            let refused = tenant.owner.put(&tenant.path("/calls/CA1"), body).await;
+            let refused = tenant.put("/calls/CA1", body).await;
             assert_eq!(refused.problem_locs(), [format!("body.{field}")]);
             assert!(refused.text.contains(code), "{}", refused.text);
         }
@@ -132,12 +120,10 @@ async fn a_character_that_cannot_be_seen_is_named_and_never_stored() {
         assert!(answer.text.contains(code), "{}", answer.text);
     }
     assert_eq!(server.count("SELECT count(*) FROM calls").await, 0);
-}
+});
 
-both!(an_invalid_number_on_the_list_is_refused_and_every_one_is_named);
-async fn an_invalid_number_on_the_list_is_refused_and_every_one_is_named() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(an_invalid_number_on_the_list_is_refused_and_every_one_is_named, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let numbers = json!({ "numbers": [
         "+1 555 CALLNOW", PATIENT, "tel:+15550100002", "+15550100002 x5", "+15550100002;ext=5", "+266696687",
         "sip:+15550100002@pbx.example", "+1555\u{661}100002", "whatsapp:+15550100002",
@@ -145,10 +131,9 @@ async fn an_invalid_number_on_the_list_is_refused_and_every_one_is_named() {
     let refused = tenant.owner.put(&tenant.workspace("/test-caller-numbers"), numbers).await;
     let wrong = [0, 2, 3, 4, 5, 6, 7, 8].map(|index| format!("body.numbers.{index}"));
     assert_eq!(refused.problem_locs(), wrong);
-}
+});
 
-both!(a_call_to_a_test_number_is_a_test_too);
-async fn a_call_to_a_test_number_is_a_test_too() {
+both!(a_call_to_a_test_number_is_a_test_too, async || {
     let (server, tenant) = with_twilio().await;
     set_test_callers(&tenant, &[TESTER]).await;
     let report = |caller: Value, callee: &str| json!({ "status": "completed", "caller_id": caller, "phone_number": callee, "direction": "outbound" });
@@ -165,12 +150,8 @@ async fn a_call_to_a_test_number_is_a_test_too() {
         assert_eq!((&call["test"]["rule"], &call["direction"]), (&rule, &json!(direction)), "{sid}");
         assert_eq!(call["sync"]["decision"], if rule.is_null() { "no_connector" } else { "excluded" });
     }
-    let mut fields = event("CA7", "completed", PATIENT);
-    for field in fields.iter_mut().filter(|field| field.0 == "To") {
-        field.1 = "whatsapp:+442079460001";
-    }
-    callback(&server, &tenant, &fields).await.expect(StatusCode::NO_CONTENT);
-    let call = tenant.owner.get(&tenant.path("/calls/CA7")).await.expect(StatusCode::OK);
+    let fields = with(event("CA7", "completed", PATIENT), "To", "whatsapp:+442079460001");
+    let call = reported(&server, &tenant, &fields).await;
     assert_eq!((&call["test"]["rule"], &call["phone_number"]), (&json!("test_callee"), &json!(TESTER)));
     // The operator's proof covers both rules.
     let (first, last) = ("2020-01-01", "2100-01-01");
@@ -178,10 +159,9 @@ async fn a_call_to_a_test_number_is_a_test_too() {
     assert_eq!((proof.violations, proof.calls.len(), proof.others_looked_at), (0, 6, 1));
     let by_callee = proof.calls.iter().filter(|call| call.rule == Some("test_callee"));
     assert_eq!(by_callee.filter(|call| call.callee_on_list && !call.caller_on_list).count(), 4);
-}
+});
 
-both!(later_reports_change_neither_party_nor_direction);
-async fn later_reports_change_neither_party_nor_direction() {
+both!(later_reports_change_neither_party_nor_direction, async || {
     let (server, tenant) = with_twilio().await;
     set_test_callers(&tenant, &[TESTER]).await;
     let first = json!({ "status": "ringing", "caller_id": PATIENT, "phone_number": "+15550109999",
@@ -193,39 +173,30 @@ async fn later_reports_change_neither_party_nor_direction() {
                         "direction": "outbound" });
     for (sid, callee) in [("CA1", json!("+15550109999")), ("CA2", Value::Null)] {
         let call = put(&tenant, sid, later.clone()).await;
-        assert_eq!((&call["caller_id"], &call["phone_number"]), (&json!(PATIENT), &callee), "{sid}");
-        assert_eq!((&call["direction"], &call["test"]), (&json!("inbound"), &Value::Null), "{sid}");
-        let mut fields = event(sid, "completed", TESTER);
-        for field in fields.iter_mut().filter(|field| field.0 == "To") {
-            field.1 = TESTER;
-        }
-        callback(&server, &tenant, &fields).await.expect(StatusCode::NO_CONTENT);
-        let call = tenant.owner.get(&tenant.path(&format!("/calls/{sid}"))).await.expect(StatusCode::OK);
-        assert_eq!((&call["phone_number"], &call["direction"]), (&callee, &json!("inbound")), "{sid}");
+        assert_eq!(call.fields(["caller_id", "phone_number"]), json!([PATIENT, callee]), "{sid}");
+        assert_eq!(call.fields(["direction", "test"]), json!(["inbound", null]), "{sid}");
+        let fields = with(event(sid, "completed", TESTER), "To", TESTER);
+        let call = reported(&server, &tenant, &fields).await;
+        assert_eq!(call.fields(["phone_number", "direction"]), json!([callee, "inbound"]), "{sid}");
     }
-}
+});
 
-both!(a_first_callback_carries_its_caller_or_nothing_is_recorded);
-async fn a_first_callback_carries_its_caller_or_nothing_is_recorded() {
+both!(a_first_callback_carries_its_caller_or_nothing_is_recorded, async || {
     let (server, tenant) = with_twilio().await;
     let mut without_from = event("CA1", "completed", PATIENT);
     without_from.retain(|field| field.0 != "From");
-    let answer = callback(&server, &tenant, &without_from).await;
-    assert_eq!(answer.problem_locs(), ["body.From"]);
+    assert_eq!(callback(&server, &tenant, &without_from).await.problem_locs(), ["body.From"]);
     assert_eq!(server.count("SELECT count(*) FROM calls").await, 0);
     // An empty number means that it is withheld.
-    callback(&server, &tenant, &event("CA1", "ringing", "")).await.expect(StatusCode::NO_CONTENT);
-    let call = tenant.owner.get(&tenant.path("/calls/CA1")).await.expect(StatusCode::OK);
-    assert_eq!((&call["caller_id"], &call["caller_form"]), (&Value::Null, &json!("withheld")));
+    let call = reported(&server, &tenant, &event("CA1", "ringing", "")).await;
+    assert_eq!(call.fields(["caller_id", "caller_form"]), json!([null, "withheld"]));
     // Every genuine callback has this field, so a later one without it is not genuine either.
-    let answer = callback(&server, &tenant, &without_from).await;
-    assert_eq!(answer.problem_locs(), ["body.From"]);
-    let call = tenant.owner.get(&tenant.path("/calls/CA1")).await.expect(StatusCode::OK);
+    assert_eq!(callback(&server, &tenant, &without_from).await.problem_locs(), ["body.From"]);
+    let call = tenant.get("/calls/CA1").await.ok();
     assert_eq!(call["status"], "ringing");
-}
+});
 
-both!(trunks_say_which_way_from_the_networks_side);
-async fn trunks_say_which_way_from_the_networks_side() {
+both!(trunks_say_which_way_from_the_networks_side, async || {
     let (server, tenant) = with_twilio().await;
     for (sid, told, direction) in [
         ("CA1", "inbound", "inbound"),
@@ -236,12 +207,8 @@ async fn trunks_say_which_way_from_the_networks_side() {
         ("CA6", "outbound-by-something-new", "outbound"),
         ("CA7", "something-new", "inbound"),
     ] {
-        let mut fields = event(sid, "completed", PATIENT);
-        for field in fields.iter_mut().filter(|field| field.0 == "Direction") {
-            field.1 = told;
-        }
-        callback(&server, &tenant, &fields).await.expect(StatusCode::NO_CONTENT);
-        let call = tenant.owner.get(&tenant.path(&format!("/calls/{sid}"))).await.expect(StatusCode::OK);
+        let fields = with(event(sid, "completed", PATIENT), "Direction", told);
+        let call = reported(&server, &tenant, &fields).await;
         assert_eq!(call["direction"], direction, "{told}");
     }
-}
+});

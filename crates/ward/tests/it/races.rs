@@ -4,16 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use ward_db::Timestamp;
-use ward_test::{Actor, Answer, Server, both, new_workspace};
+use ward_test::{Actor, Answer, Fields as _, Server, both, new_workspace};
 
-fn text<'v>(value: &'v Value, field: &str) -> &'v str {
-    value[field].as_str().unwrap_or_else(|| panic!("{field} in {value}"))
-}
+use crate::support::{pages, together};
 
 /// Sends all of these POSTs at the same time, one per actor.
 async fn at_once(calls: impl IntoIterator<Item = (Actor, String, Value)>) -> Vec<Answer> {
@@ -39,8 +36,7 @@ fn tally<const N: usize>(answers: &[Answer], statuses: [u16; N]) -> [usize; N] {
     statuses.map(|status| answers.iter().filter(|answer| answer.status == status).count())
 }
 
-both!(of_a_hundred_who_create_one_slug_one_does, threads = 4);
-async fn of_a_hundred_who_create_one_slug_one_does() {
+both!(of_a_hundred_who_create_one_slug_one_does, threads = 4, async || {
     let server = Server::start().await;
     let users = [server.tenant("ada").await, server.tenant("bea").await];
     let calls = (0..100).map(|index| match index % 4 {
@@ -50,40 +46,34 @@ async fn of_a_hundred_who_create_one_slug_one_does() {
     });
     assert_eq!(tally(&at_once(calls).await, [201, 409]), [1, 99]);
     assert_eq!(server.count("SELECT count(*) FROM workspaces WHERE slug = 'wanted'").await, 1);
-}
+});
 
-both!(of_fifty_who_claim_one_workspace_one_does, threads = 4);
-async fn of_fifty_who_claim_one_workspace_one_does() {
+both!(of_fifty_who_claim_one_workspace_one_does, threads = 4, async || {
     let server = Server::start().await;
     let created = server.anonymous().create_workspace("acme").await;
-    let path = format!("/v1/{}/api-keys", text(&created, "id"));
+    let path = format!("/v1/{}/api-keys", created.text("id"));
     let answers =
         at_once((0..50).map(|_| (server.anonymous(), path.clone(), json!({ "duration_days": 1 })))).await;
     assert_eq!(tally(&answers, [201, 401]), [1, 49]);
-    let winner = answers
-        .into_iter()
-        .find(|answer| answer.status == 201)
-        .expect("a winner")
-        .expect(StatusCode::CREATED);
-    let owner = server.bearing(text(&winner, "api_key"));
-    let keys = owner.get(&path).await.expect(StatusCode::OK);
+    let winner = answers.into_iter().find(|answer| answer.status == 201).expect("a winner").created();
+    let owner = server.bearing(winner.text("api_key"));
+    let keys = owner.get(&path).await.ok();
     assert_eq!((&keys["total"], &keys["items"][0]["key_id"]), (&json!(1), &winner["key_id"]));
     assert_eq!(server.count("SELECT count(*) FROM principals").await, 1);
-}
+});
 
-both!(a_workspace_is_claimed_or_it_lapses_and_its_slug_is_free_only_if_it_lapsed, threads = 4);
-async fn a_workspace_is_claimed_or_it_lapses_and_its_slug_is_free_only_if_it_lapsed() {
+both!(a_workspace_is_claimed_or_it_lapses_and_its_slug_is_free_only_if_it_lapsed, threads = 4, async || {
     const LIFETIME: Duration = Duration::from_hours(1);
     let server = Arc::new(Server::with(|config| config.unclaimed_lifetime = LIFETIME).await);
     let lapsed = |created: &Answer| {
         let created: Value = serde_json::from_str(&created.text).expect("JSON");
-        let at: Timestamp = text(&created, "created_at").parse().expect("a time");
+        let at: Timestamp = created.text("created_at").parse().expect("a time");
         at.saturating_add(LIFETIME) <= server.clock.now()
     };
     for round in 0..80 {
         let slug = format!("round-{round}");
         let created = server.anonymous().create_workspace(&slug).await;
-        let path = format!("/v1/{}/api-keys", text(&created, "id"));
+        let path = format!("/v1/{}/api-keys", created.text("id"));
         let start = Arc::new(Barrier::new(6));
         // The time limit passes during claims, creations and the sweep, in each round at another time.
         let (clock, began) = (server.clock.clone(), start.clone());
@@ -128,13 +118,9 @@ async fn a_workspace_is_claimed_or_it_lapses_and_its_slug_is_free_only_if_it_lap
         );
         assert_eq!(claimed + refused, 2);
         if claimed == 1 {
-            let key = claims
-                .into_iter()
-                .find(|answer| answer.status == 201)
-                .expect("it")
-                .expect(StatusCode::CREATED);
-            let owner = server.bearing(text(&key, "api_key"));
-            owner.get(&format!("/v1/workspaces/{}", text(&created, "id"))).await.expect(StatusCode::OK);
+            let key = claims.into_iter().find(|answer| answer.status == 201).expect("it").created();
+            let owner = server.bearing(key.text("api_key"));
+            owner.get(&format!("/v1/workspaces/{}", created.text("id"))).await.ok();
             server.anonymous().post("/v1/workspaces", new_workspace(&slug)).await.refused(409);
         } else {
             let again = server.anonymous().post("/v1/workspaces", new_workspace(&slug)).await;
@@ -145,14 +131,12 @@ async fn a_workspace_is_claimed_or_it_lapses_and_its_slug_is_free_only_if_it_lap
         let counted = server.count("SELECT CAST(sum(used) AS bigint) FROM bootstrap_slots").await;
         assert_eq!(counted, server.count("SELECT count(*) FROM unclaimed").await, "round {round}");
     }
-}
+});
 
-both!(of_twenty_rotations_at_once_one_secret_is_left, threads = 4);
-async fn of_twenty_rotations_at_once_one_secret_is_left() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(of_twenty_rotations_at_once_one_secret_is_left, threads = 4, async || {
+    let (server, tenant) = Server::with_tenant().await;
     let (service, minted) = tenant.key(json!({ "duration_days": 1, "role": "admin" })).await;
-    let path = tenant.path(&format!("/api-keys/{}/rotate", text(&minted, "key_id")));
+    let path = tenant.path(&format!("/api-keys/{}/rotate", minted.text("key_id")));
     let body = json!({ "duration_days": 1 });
 
     // With another key, which outlives them, all rotations succeed one after the other.
@@ -161,7 +145,7 @@ async fn of_twenty_rotations_at_once_one_secret_is_left() {
     service.get("/v1/auth/me").await.refused(401);
     let mut alive = Vec::new();
     for answer in answers {
-        let holder = server.bearing(text(&answer.expect(StatusCode::OK), "api_key"));
+        let holder = server.bearing(answer.ok().text("api_key"));
         if tally(&[holder.get("/v1/auth/me").await], [200, 401]) == [1, 0] {
             alive.push(holder);
         }
@@ -173,17 +157,15 @@ async fn of_twenty_rotations_at_once_one_secret_is_left() {
     let answers = at_once((0..20).map(|_| (holder.clone(), path.clone(), body.clone()))).await;
     assert_eq!(tally(&answers, [200, 401]), [1, 19]);
     holder.get("/v1/auth/me").await.refused(401);
-    let last = answers.into_iter().find(|answer| answer.status == 200).expect("one").expect(StatusCode::OK);
-    server.bearing(text(&last, "api_key")).get("/v1/auth/me").await.expect(StatusCode::OK);
+    let last = answers.into_iter().find(|answer| answer.status == 200).expect("one").ok();
+    server.bearing(last.text("api_key")).get("/v1/auth/me").await.ok();
     let rotations = tenant.actions().await.iter().filter(|action| *action == "api_key.rotate").count();
     assert_eq!(rotations, 21);
-}
+});
 
-both!(no_key_minted_beside_an_archive_outlives_it, threads = 4);
-async fn no_key_minted_beside_an_archive_outlives_it() {
+both!(no_key_minted_beside_an_archive_outlives_it, threads = 4, async || {
     for _ in 0..5 {
-        let server = Server::start().await;
-        let tenant = server.tenant("acme").await;
+        let (server, tenant) = Server::with_tenant().await;
         let admin = tenant.service("admin").await;
         let mints = (0..30).map(|index| {
             let minter = if index % 2 == 0 { &tenant.owner } else { &admin };
@@ -197,7 +179,7 @@ async fn no_key_minted_beside_an_archive_outlives_it() {
         assert_eq!(archived, 1, "the archive is done");
         let minted_before_the_end = i64::try_from(minted).expect("a small number");
         for minted in answers.into_iter().filter(|answer| answer.status == 201) {
-            let minted = server.bearing(text(&minted.expect(StatusCode::CREATED), "api_key"));
+            let minted = server.bearing(minted.created().text("api_key"));
             minted.get("/v1/auth/me").await.refused(401);
             minted.get(&tenant.workspace("")).await.refused(401);
         }
@@ -206,12 +188,10 @@ async fn no_key_minted_beside_an_archive_outlives_it() {
             server.count("SELECT count(*) FROM audit_events WHERE action = 'api_key.create'").await;
         assert_eq!(recorded, minted_before_the_end + 1, "the answers and the changes agree");
     }
-}
+});
 
-both!(a_key_in_use_ends_with_the_answer_that_says_so, threads = 4);
-async fn a_key_in_use_ends_with_the_answer_that_says_so() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(a_key_in_use_ends_with_the_answer_that_says_so, threads = 4, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let (service, minted) = tenant.key(json!({ "duration_days": 9, "role": "admin" })).await;
     let revoked = Arc::new(AtomicBool::new(false));
     let warm = Arc::new(Barrier::new(9));
@@ -238,63 +218,47 @@ async fn a_key_in_use_ends_with_the_answer_that_says_so() {
         });
     }
     warm.wait().await;
-    let path = tenant.path(&format!("/api-keys/{}", text(&minted, "key_id")));
-    tenant.owner.delete(&path).await.expect(StatusCode::NO_CONTENT);
+    tenant.delete(&format!("/api-keys/{}", minted.text("key_id"))).await.no_content();
     revoked.store(true, Ordering::SeqCst);
     users.join_all().await;
-}
+});
 
-both!(of_many_who_delete_one_key_one_does, threads = 4);
-async fn of_many_who_delete_one_key_one_does() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(of_many_who_delete_one_key_one_does, threads = 4, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let (_, minted) = tenant.key(json!({ "duration_days": 9 })).await;
-    let path = tenant.path(&format!("/api-keys/{}", text(&minted, "key_id")));
-    let mut calls = JoinSet::new();
-    for _ in 0..20 {
+    let path = tenant.path(&format!("/api-keys/{}", minted.text("key_id")));
+    let answers = together((0..20).map(|_| {
         let (owner, path) = (tenant.owner.clone(), path.clone());
-        calls.spawn(async move { owner.delete(&path).await });
-    }
-    assert_eq!(tally(&calls.join_all().await, [204, 404]), [1, 19]);
+        async move { owner.delete(&path).await }
+    }));
+    assert_eq!(tally(&answers.await, [204, 404]), [1, 19]);
     assert_eq!(tenant.actions().await.iter().filter(|action| *action == "api_key.revoke").count(), 1);
-}
+});
 
-both!(whoever_pages_while_keys_are_minted_skips_none_and_sees_none_twice, threads = 4);
-async fn whoever_pages_while_keys_are_minted_skips_none_and_sees_none_twice() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(whoever_pages_while_keys_are_minted_skips_none_and_sees_none_twice, threads = 4, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let mut minters = JoinSet::new();
     for _ in 0..4 {
         let (owner, path) = (tenant.owner.clone(), tenant.path("/api-keys"));
         minters.spawn(async move {
             for _ in 0..15 {
-                owner.post(&path, json!({ "duration_days": 1 })).await.expect(StatusCode::CREATED);
+                owner.post(&path, json!({ "duration_days": 1 })).await.created();
             }
         });
     }
-    let pages = async || {
-        let (mut seen, mut token) = (Vec::new(), json!(0));
-        while !token.is_null() {
-            let page = tenant
-                .owner
-                .get(&tenant.path(&format!("/api-keys?limit=3&continuation_token={token}")))
-                .await;
-            let page = page.expect(StatusCode::OK);
-            seen.extend(
-                page["items"].as_array().expect("items").iter().map(|key| text(key, "key_id").to_owned()),
-            );
-            token = page["continuation_token"].clone();
-        }
-        seen
+    let listed = async || {
+        let pages = pages(&tenant.owner, &tenant.path("/api-keys?limit=3")).await;
+        let ids = pages.iter().flat_map(|page| page.texts("items", "key_id"));
+        ids.map(str::to_owned).collect::<Vec<_>>()
     };
     let mut during = Vec::new();
     while !minters.is_empty() {
-        during.push(pages().await);
+        during.push(listed().await);
         while minters.try_join_next().is_some() {}
     }
-    let after = pages().await;
+    let after = listed().await;
     assert_eq!(after.len(), 61);
     for seen in during {
         assert_eq!(seen, after[..seen.len()], "a list only ever grows at its end");
     }
-}
+});

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use ward::app::App;
 use ward::config::{Config, FormerKey, MasterKey};
 use ward::operator::rotate_secrets;
-use ward_test::{Server, Tenant, both, fresh_slug};
+use ward_test::{Fields as _, Server, Tenant, both, fresh_slug};
 
 use crate::calls::{ACCOUNT, PUBLIC_URL, TOKEN, callback, event};
-use crate::outbound::{Peer, answer, endpoint, run};
+use crate::outbound::{Peer, answer, endpoint, open_outbound, run};
 
 /// The keys of a server: the current one, and the previous ones. By default a server has key 7.
 fn keys(current: u8, former: &[u8]) -> impl FnOnce(&mut Config) {
@@ -32,8 +32,7 @@ fn beside(server: &Server, current: u8, former: &[u8]) -> Arc<App> {
 
 async fn start() -> (Server, Tenant, Peer) {
     let server = Server::with(|config| {
-        config.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
-        config.outbound.plain_http = true;
+        open_outbound(config);
         config.public_url = Some(PUBLIC_URL.to_owned());
     })
     .await;
@@ -48,7 +47,7 @@ async fn start() -> (Server, Tenant, Peer) {
 
 /// The same tenant at another server.
 fn at(server: &Server, tenant: &Tenant) -> Tenant {
-    let owner = server.bearing(tenant.claimed["api_key"].as_str().unwrap());
+    let owner = server.bearing(tenant.claimed.text("api_key"));
     Tenant { id: tenant.id.clone(), slug: tenant.slug.clone(), owner, claimed: tenant.claimed.clone() }
 }
 
@@ -63,16 +62,15 @@ async fn works(tenant: &Tenant, path: &str) {
 
 const REPEAT: &str = "repeated-after-the-rotation";
 
-both!(everything_is_sealed_anew_while_servers_work, threads = 4);
-async fn everything_is_sealed_anew_while_servers_work() {
+both!(everything_is_sealed_anew_while_servers_work, threads = 4, async || {
     let (server, tenant, peer) = start().await;
     let mut paths = Vec::new();
     for _ in 0..3 {
         paths.push(endpoint(&tenant, &peer.url(), json!({})).await);
     }
-    tenant.owner.put(&tenant.path("/twilio"), twilio()).await.expect(StatusCode::OK);
+    tenant.put("/twilio", twilio()).await.ok();
     let new_key = json!({ "duration_days": 1, "role": "viewer" });
-    let minted = tenant.owner.post_once(&tenant.path("/api-keys"), REPEAT, new_key.clone()).await;
+    let minted = tenant.post_once("/api-keys", REPEAT, new_key.clone()).await;
     beside(&server, 8, &[]).check_master_key().await.unwrap_err();
 
     let renewed = server.replica_with(keys(8, &[7])).await;
@@ -84,7 +82,7 @@ async fn everything_is_sealed_anew_while_servers_work() {
             let path = endpoint(&there, &peer.url(), json!({})).await;
             works(&there, &path).await;
             works(&there, &paths[0]).await;
-            there.owner.put(&there.path("/twilio"), twilio()).await.expect(StatusCode::OK);
+            there.owner.put(&there.path("/twilio"), twilio()).await.ok();
             there.key(new_key.clone()).await;
             made.push(path);
         }
@@ -105,15 +103,13 @@ async fn everything_is_sealed_anew_while_servers_work() {
     for path in paths.iter().chain(&made) {
         works(&there, path).await;
     }
-    let fields = event("CA1", "ringing", "+15550100001");
-    callback(&new, &tenant, &fields).await.expect(StatusCode::NO_CONTENT);
+    callback(&new, &tenant, &event("CA1", "ringing", "+15550100001")).await.no_content();
     let again = there.owner.post_once(&there.path("/api-keys"), REPEAT, new_key).await;
     assert_eq!((again.header("idempotency-replayed"), &again.text), ("true", &minted.text));
     beside(&server, 7, &[]).check_master_key().await.unwrap_err();
-}
+});
 
-both!(a_server_without_the_new_key_loses_nothing, threads = 4);
-async fn a_server_without_the_new_key_loses_nothing() {
+both!(a_server_without_the_new_key_loses_nothing, threads = 4, async || {
     let (old, tenant, peer) = start().await;
     let path = endpoint(&tenant, &peer.url(), json!({})).await;
     let with_secret = || {
@@ -129,12 +125,12 @@ async fn a_server_without_the_new_key_loses_nothing() {
     let working = async {
         let mut made = vec![path];
         for _ in 0..30 {
-            let answer = tenant.owner.post(&tenant.path("/integrations"), with_secret()).await;
+            let answer = tenant.post("/integrations", with_secret()).await;
             if answer.status == StatusCode::CREATED {
-                let id = answer.expect(StatusCode::CREATED)["id"].as_str().unwrap().to_owned();
+                let id = answer.created().text("id").to_owned();
                 made.push(tenant.path(&format!("/integrations/{id}/endpoints/e/test")));
             } else {
-                assert_eq!(answer.refused(503), "master_key_replaced");
+                answer.refused_as(503, "master_key_replaced");
             }
         }
         made
@@ -149,43 +145,46 @@ async fn a_server_without_the_new_key_loses_nothing() {
         works(&at(&new, &tenant), path).await;
     }
     let integrations = tenant.path("/integrations");
-    assert_eq!(tenant.owner.post(&integrations, with_secret()).await.refused(503), "master_key_replaced");
-    let set = tenant.owner.put(&tenant.path("/twilio"), twilio()).await;
-    assert_eq!(set.refused(503), "master_key_replaced");
+    tenant.owner.post(&integrations, with_secret()).await.refused_as(503, "master_key_replaced");
+    tenant.put("/twilio", twilio()).await.refused_as(503, "master_key_replaced");
     let plain = json!({ "name": "plain", "display_name": "P" });
-    tenant.owner.post(&integrations, plain).await.expect(StatusCode::CREATED);
+    tenant.owner.post(&integrations, plain).await.created();
     let told = run(&tenant.owner, &made[0], json!({})).await;
-    assert!(told["error"].as_str().unwrap().contains("cannot be opened"), "{told}");
+    assert!(told.text("error").contains("cannot be opened"), "{told}");
     // A secret that is kept in a remembered answer counts too. Without an idempotency key nothing is sealed.
     let new_key = json!({ "duration_days": 1, "role": "viewer" });
     let keys = tenant.path("/api-keys");
-    let minted = tenant.owner.post_once(&keys, REPEAT, new_key.clone()).await;
-    assert_eq!(minted.refused(503), "master_key_replaced");
-    let invited =
-        tenant.owner.post_once(&tenant.workspace("/invitations"), REPEAT, json!({ "role": "viewer" })).await;
-    assert_eq!(invited.refused(503), "master_key_replaced");
+    tenant.owner.post_once(&keys, REPEAT, new_key.clone()).await.refused_as(503, "master_key_replaced");
+    tenant
+        .owner
+        .post_once(&tenant.workspace("/invitations"), REPEAT, json!({ "role": "viewer" }))
+        .await
+        .refused_as(503, "master_key_replaced");
     let rotated = tenant.path(&format!("/api-keys/{}/rotate", tenant.owner_key_id()));
-    let rotated = tenant.owner.post_once(&rotated, REPEAT, json!({ "duration_days": 1 })).await;
-    assert_eq!(rotated.refused(503), "master_key_replaced");
+    tenant
+        .owner
+        .post_once(&rotated, REPEAT, json!({ "duration_days": 1 }))
+        .await
+        .refused_as(503, "master_key_replaced");
     let body = json!({ "params": {} });
-    let tested = tenant.owner.post_once(&made[0], REPEAT, body).await;
-    assert_eq!(tested.refused(503), "master_key_replaced");
+    tenant.owner.post_once(&made[0], REPEAT, body).await.refused_as(503, "master_key_replaced");
     let waiting = old.anonymous().create_workspace(&fresh_slug()).await;
-    let claim = format!("/v1/{}/api-keys", waiting["id"].as_str().unwrap());
-    let claim = old.anonymous().post_once(&claim, REPEAT, json!({ "duration_days": 1 })).await;
-    assert_eq!(claim.refused(503), "master_key_replaced");
-    tenant.owner.post(&keys, new_key.clone()).await.expect(StatusCode::CREATED);
-    at(&new, &tenant).owner.post_once(&keys, REPEAT, new_key).await.expect(StatusCode::CREATED);
-}
+    let claim = format!("/v1/{}/api-keys", waiting.text("id"));
+    old.anonymous()
+        .post_once(&claim, REPEAT, json!({ "duration_days": 1 }))
+        .await
+        .refused_as(503, "master_key_replaced");
+    tenant.owner.post(&keys, new_key.clone()).await.created();
+    at(&new, &tenant).owner.post_once(&keys, REPEAT, new_key).await.created();
+});
 
-both!(values_that_cannot_be_opened_are_named_and_keep_the_previous_key);
-async fn values_that_cannot_be_opened_are_named_and_keep_the_previous_key() {
+both!(values_that_cannot_be_opened_are_named_and_keep_the_previous_key, async || {
     let (server, tenant, peer) = start().await;
     let mut paths = Vec::new();
     for _ in 0..3 {
         paths.push(endpoint(&tenant, &peer.url(), json!({})).await);
     }
-    tenant.owner.put(&tenant.path("/twilio"), twilio()).await.expect(StatusCode::OK);
+    tenant.put("/twilio", twilio()).await.ok();
     let broken = paths[1].split('/').nth(4).unwrap();
     let damage = format!(
         "UPDATE integration_secrets SET sealed = substr(sealed, 1, 30) WHERE integration_id = uuid '{broken}'"
@@ -200,12 +199,11 @@ async fn values_that_cannot_be_opened_are_named_and_keep_the_previous_key() {
     // After it is stored again, it is no longer in the way.
     let integration = tenant.path(&format!("/integrations/{broken}"));
     let auth = json!({ "auth": { "type": "bearer_token", "bearer_token_value": { "value": "the-bearer-of-this-test" } } });
-    at(&renewed, &tenant).owner.put(&integration, auth).await.expect(StatusCode::OK);
+    at(&renewed, &tenant).owner.put(&integration, auth).await.ok();
     assert_eq!(rotate_secrets(&renewed.app, |_| ()).await.unwrap().left, 0);
     let new = server.replica_with(keys(8, &[])).await;
     for path in &paths {
         works(&at(&new, &tenant), path).await;
     }
-    let fields = event("CA1", "ringing", "+15550100001");
-    callback(&new, &tenant, &fields).await.expect(StatusCode::NO_CONTENT);
-}
+    callback(&new, &tenant, &event("CA1", "ringing", "+15550100001")).await.no_content();
+});

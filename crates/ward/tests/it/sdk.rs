@@ -5,7 +5,9 @@ use std::collections::HashMap;
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};
-use ward_test::{Actor, Answer, Sending, Server, both, fresh_slug};
+use ward_test::{Actor, Answer, Fields as _, Sending, Server, both, fresh_slug};
+
+use crate::support::pages;
 
 /// The recorded calls and types.
 fn recording() -> Value {
@@ -30,11 +32,11 @@ impl Client<'_> {
 
     /// Sends a recorded call as the SDK does, and reads its answer by the SDK's types.
     async fn walk(&mut self, actor: &Actor, call: &Value) -> Option<Answer> {
-        if !call["ages"].as_array().unwrap().iter().any(|age| age == self.age) {
+        if !call.list("ages").iter().any(|age| age == self.age) {
             return None;
         }
-        let method: Method = call["method"].as_str().unwrap().parse().unwrap();
-        let path = self.filled(call["path"].as_str().unwrap());
+        let method: Method = call.text("method").parse().unwrap();
+        let path = self.filled(call.text("path"));
         // `content-type` is sent only with a body.
         let body =
             call.get("body").map(|body| serde_json::from_str(&self.filled(&body.to_string())).unwrap());
@@ -98,22 +100,21 @@ fn is(kind: &str, value: &Value) -> bool {
     }
 }
 
-both!(four_ages_of_the_platforms_sdk_read_what_they_declare);
-async fn four_ages_of_the_platforms_sdk_read_what_they_declare() {
+both!(four_ages_of_the_platforms_sdk_read_what_they_declare, async || {
     let server = Server::start().await;
     let recording = recording();
-    for age in recording["ages"].as_array().unwrap().iter().map(|age| age.as_str().unwrap()) {
+    for age in recording.list("ages").iter().map(|age| age.as_str().unwrap()) {
         let mut client = Client { age, shapes: &recording["shapes"], known: HashMap::new() };
         let slug = fresh_slug();
         client.known.insert("slug".to_owned(), slug.clone());
         // The SDK refuses an empty key, so a caller without a key passes any text.
         let keyless = server.bearing("none-yet");
-        for call in recording["before_the_claim"].as_array().unwrap() {
+        for call in recording.list("before_the_claim") {
             client.walk(&keyless, call).await;
         }
         if !client.known.contains_key("workspace_id") {
             let made = server.anonymous().create_workspace(&slug).await;
-            client.known.insert("workspace_id".to_owned(), made["id"].as_str().unwrap().to_owned());
+            client.known.insert("workspace_id".to_owned(), made.text("id").to_owned());
         }
 
         // Every version sends `authorization`, which makes the claim an ordinary call. A request hook removes
@@ -125,7 +126,7 @@ async fn four_ages_of_the_platforms_sdk_read_what_they_declare() {
         assert_eq!(claimed.status, 201, "{age}: {}", claimed.text);
         let claimed: Value = serde_json::from_str(&claimed.text).unwrap();
         client.reads(&json!("@new_key"), &claimed, "the claim");
-        let owner = server.bearing(claimed["api_key"].as_str().unwrap());
+        let owner = server.bearing(claimed.text("api_key"));
 
         let path = client.filled("/v1/{workspace_id}/calls/CA-of-the-sdk");
         let report = json!({ "status": "completed", "caller_id": "+15550100099", "direction": "inbound" });
@@ -134,56 +135,44 @@ async fn four_ages_of_the_platforms_sdk_read_what_they_declare() {
         client.known.insert("call_id".to_owned(), "CA-of-the-sdk".to_owned());
 
         let mut walked = 0;
-        for call in recording["calls"].as_array().unwrap() {
+        for call in recording.list("calls") {
             walked += usize::from(client.walk(&owner, call).await.is_some());
         }
         assert!(walked > 15, "{age} walked {walked} calls");
     }
-}
+});
 
-both!(auto_paging_of_the_sdk_sees_every_workspace_once);
-async fn auto_paging_of_the_sdk_sees_every_workspace_once() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(auto_paging_of_the_sdk_sees_every_workspace_once, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     for number in 0..24 {
         let slug = format!("clinic-{number}");
         let body = json!({ "slug": slug, "name": slug, "environment": "development" });
         assert_eq!(tenant.owner.post("/v1/me/workspaces", body).await.status, 201);
     }
     // The SDK continues while `has_more`, from the token of the previous page.
-    let (mut token, mut seen) = (json!(0), Vec::new());
-    loop {
-        let page = tenant.owner.get(&format!("/v1/workspaces?limit=10&continuation_token={token}")).await;
-        let page: Value = page.expect(reqwest::StatusCode::OK);
-        seen.extend(page["items"].as_array().unwrap().iter().map(|item| item["slug"].to_string()));
-        if page["has_more"] == false {
-            break;
-        }
-        token = page["continuation_token"].clone();
-    }
+    let pages = pages(&tenant.owner, "/v1/workspaces?limit=10").await;
+    let mut seen: Vec<&str> = pages.iter().flat_map(|page| page.texts("items", "slug")).collect();
     let counted = seen.len();
-    seen.sort();
+    seen.sort_unstable();
     seen.dedup();
     assert_eq!((counted, seen.len()), (25, 25));
-}
+});
 
-both!(auto_paging_of_the_sdk_sees_every_event_once);
-async fn auto_paging_of_the_sdk_sees_every_event_once() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(auto_paging_of_the_sdk_sees_every_event_once, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     for number in 0..4 {
         let body = json!({ "name": format!("Clinic {number}") });
-        tenant.owner.patch(&tenant.workspace(""), body).await.expect(reqwest::StatusCode::OK);
+        tenant.owner.patch(&tenant.workspace(""), body).await.ok();
     }
-    let me: Value = tenant.owner.get("/v1/me").await.expect(reqwest::StatusCode::OK);
-    let of_me = format!("/audit/entity/{}/access-log", me["entity_id"].as_str().unwrap());
+    let me: Value = tenant.owner.get("/v1/me").await.ok();
+    let of_me = format!("/audit/entity/{}/access-log", me.text("entity_id"));
     // The SDK goes on while `has_more` and `next_offset`, from that offset.
     for path in ["/audit", of_me.as_str()] {
         let (mut offset, mut seen, mut total) = (json!(0), Vec::new(), json!(0));
         while !offset.is_null() {
-            let page = tenant.owner.get(&tenant.path(&format!("{path}?limit=2&offset={offset}"))).await;
-            let page: Value = page.expect(reqwest::StatusCode::OK);
-            seen.extend(page["events"].as_array().unwrap().iter().map(|event| event["id"].to_string()));
+            let page = tenant.get(&format!("{path}?limit=2&offset={offset}")).await;
+            let page: Value = page.ok();
+            seen.extend(page.list("events").iter().map(|event| event["id"].to_string()));
             assert_eq!(page["has_more"], !page["next_offset"].is_null());
             (offset, total) = (page["next_offset"].clone(), page["total"].clone());
         }
@@ -193,10 +182,9 @@ async fn auto_paging_of_the_sdk_sees_every_event_once() {
         assert_eq!((json!(counted), json!(seen.len())), (total.clone(), total.clone()), "{path}");
         assert!(total.as_u64() > Some(3), "{path}: {total}");
     }
-}
+});
 
-both!(the_sdk_reads_rates_as_numbers_and_a_date);
-async fn the_sdk_reads_rates_as_numbers_and_a_date() {
+both!(the_sdk_reads_rates_as_numbers_and_a_date, async || {
     let server = Server::with(|config| config.rates.enforced = true).await;
     let answer = server.anonymous().post("/v1/workspaces", ward_test::new_workspace("acme")).await;
     assert_eq!(answer.status, 201);
@@ -207,4 +195,4 @@ async fn the_sdk_reads_rates_as_numbers_and_a_date() {
     // 1970.
     let now = server.clock.now().micros() / 1_000_000;
     assert!((now..=now + 3_600).contains(&number("x-ratelimit-reset")), "{}", number("x-ratelimit-reset"));
-}
+});

@@ -1,20 +1,15 @@
 //! The operator's views and controls on the command line.
 
-use reqwest::StatusCode;
 use serde_json::json;
 use ward::operator;
-use ward_test::ehr::{Act, ScriptedEhr};
+use ward_test::ehr::Act;
 use ward_test::{Server, both};
 
 use crate::calls::{finished, put, set_test_callers};
-use crate::deliveries::{PATIENT, TESTER, connected, forge_a_delivery_of_a_test_call, worker};
+use crate::deliveries::{PATIENT, Scene, TESTER, connected, forge_a_delivery_of_a_test_call};
 
-both!(the_operator_sees_retries_and_holds);
-async fn the_operator_sees_retries_and_holds() {
-    let server = Server::start().await;
-    let ehr = ScriptedEhr::start().await;
-    let tenant = connected(&server, "fhir_store", &ehr.url()).await;
-    let worker = worker(&server.app);
+both!(the_operator_sees_retries_and_holds, async || {
+    let Scene { server, tenant, ehr, worker } = Scene::of("fhir_store").await;
     ehr.script([Act::Say(422, json!(null), "")]);
     put(&tenant, "CA1", finished(PATIENT)).await;
     worker.turn().await;
@@ -32,13 +27,10 @@ async fn the_operator_sees_retries_and_holds() {
     let lanes = operator::sync_status(&server.app, &tenant.slug).await.unwrap();
     assert_eq!((lanes[0].synced, lanes[0].pending), (1, 0));
     assert!(operator::sync_hold(&server.app, &tenant.slug, "epic", true).await.is_err());
-}
+});
 
-both!(the_exclusion_of_a_periods_test_calls_can_be_proven);
-async fn the_exclusion_of_a_periods_test_calls_can_be_proven() {
-    let server = Server::start().await;
-    let ehr = ScriptedEhr::start().await;
-    let tenant = connected(&server, "fhir_store", &ehr.url()).await;
+both!(the_exclusion_of_a_periods_test_calls_can_be_proven, async || {
+    let Scene { server, tenant, .. } = Scene::of("fhir_store").await;
     for (index, day) in ["2026-03-31", "2026-04-01", "2026-04-30", "2026-05-01"].into_iter().enumerate() {
         for (who, caller) in [("test", TESTER), ("real", PATIENT)] {
             let mut body = finished(caller);
@@ -67,13 +59,10 @@ async fn the_exclusion_of_a_periods_test_calls_can_be_proven() {
     for (from, to) in [("2026-04-30", "2026-04-01"), ("2026-02-30", "2026-04-01"), ("April", "May")] {
         assert!(operator::prove_exclusion(&server.app, &tenant.slug, from, to).await.is_err());
     }
-}
+});
 
-both!(a_proof_that_fails_says_where);
-async fn a_proof_that_fails_says_where() {
-    let server = Server::start().await;
-    let ehr = ScriptedEhr::start().await;
-    let tenant = connected(&server, "fhir_store", &ehr.url()).await;
+both!(a_proof_that_fails_says_where, async || {
+    let Scene { server, tenant, ehr, .. } = Scene::of("fhir_store").await;
     for (sid, caller) in [("CA-test", TESTER), ("CA-real", PATIENT)] {
         let mut body = finished(caller);
         body["started_at"] = json!("2026-04-01T12:00:00Z");
@@ -101,13 +90,10 @@ async fn a_proof_that_fails_says_where() {
     let proof =
         operator::prove_exclusion(&server.app, &tenant.slug, "2020-01-01", "2100-01-01").await.unwrap();
     assert_eq!((proof.violations, proof.calls[0].deliveries, proof.deliveries_of_unreal_calls), (1, 1, 1));
-}
+});
 
-both!(dead_letters_are_raised_a_thousand_at_a_time);
-async fn dead_letters_are_raised_a_thousand_at_a_time() {
-    let server = Server::start().await;
-    let ehr = ScriptedEhr::start().await;
-    let tenant = connected(&server, "fhir_store", &ehr.url()).await;
+both!(dead_letters_are_raised_a_thousand_at_a_time, async || {
+    let Scene { server, tenant, ehr, .. } = Scene::of("fhir_store").await;
     ehr.always(Some(Act::Say(422, json!(null), "")));
     for index in 0..1_003 {
         put(&tenant, &format!("CA{index}"), finished(PATIENT)).await;
@@ -116,9 +102,9 @@ async fn dead_letters_are_raised_a_thousand_at_a_time() {
     server.sql("UPDATE deliveries SET state = 'failed', reason = 'refused'").await;
     server.sql("DELETE FROM delivery_queue").await;
     let path = tenant.path("/deliveries/retry-failed");
-    let first = tenant.owner.post(&path, json!({})).await.expect(StatusCode::OK);
+    let first = tenant.owner.post(&path, json!({})).await.ok();
     assert_eq!(first, json!({ "retried": 1_000, "has_more": true }));
-    let second = tenant.owner.post(&path, json!({})).await.expect(StatusCode::OK);
+    let second = tenant.owner.post(&path, json!({})).await.ok();
     assert_eq!(second, json!({ "retried": 3, "has_more": false }));
     assert_eq!(server.count("SELECT count(*) FROM delivery_queue").await, 1_003);
-}
+});

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Method, StatusCode};
+use reqwest::Method;
 use serde_json::{Value, json};
 use ward_contract::Operation;
 use ward_test::{
-    Actor, Answer, Cost, Sending, Server, SigningKey, Target, Tenant, TestIssuer, both, fresh_slug, got_in,
-    new_workspace, unknown_key, wanted_permission, wants_key, wrong_secret_of,
+    Actor, Answer, Cost, Fields as _, Sending, Server, SigningKey, Target, Tenant, TestIssuer, both,
+    fresh_slug, got_in, new_workspace, unknown_key, wanted_permission, wants_key, wrong_secret_of,
 };
 
 /// The operations that need no key, each with the reason.
@@ -49,8 +49,7 @@ fn face(answer: &Answer) -> (u16, Value, BTreeMap<String, String>) {
     (answer.status.as_u16(), answer.anonymized(), headers.collect())
 }
 
-both!(an_operation_needs_a_key_unless_there_is_a_reason_why_not);
-async fn an_operation_needs_a_key_unless_there_is_a_reason_why_not() {
+both!(an_operation_needs_a_key_unless_there_is_a_reason_why_not, async || {
     let server = Server::start().await;
     let anonymous: BTreeSet<String> = operations(&server)
         .iter()
@@ -74,21 +73,20 @@ async fn an_operation_needs_a_key_unless_there_is_a_reason_why_not() {
         let answer = server.bearing(unknown_key()).call(operation, &target).await;
         assert!(answer.status.is_success(), "a bearer is ignored by {}: {}", operation.id, answer.text);
     }
-}
+});
 
 /// Keys that are no longer valid, or that only look valid.
 async fn dead_keys(server: &Server, tenant: &Tenant) -> Vec<(&'static str, String)> {
     let (expired, _) = tenant.key(json!({ "duration_days": 1, "role": "owner" })).await;
     server.clock.advance(Duration::from_hours(24));
     let (revoked, minted) = tenant.key(json!({ "duration_days": 30, "role": "owner" })).await;
-    let path = tenant.path(&format!("/api-keys/{}", minted["key_id"].as_str().expect("a key id")));
-    tenant.owner.delete(&path).await.expect(StatusCode::NO_CONTENT);
+    tenant.delete(&format!("/api-keys/{}", minted.text("key_id"))).await.no_content();
     let closed = server.tenant(&fresh_slug()).await;
     let of_service = closed.service("owner").await;
     closed.archive().await;
     let (rotated, minted) = tenant.key(json!({ "duration_days": 30, "role": "owner" })).await;
-    let path = tenant.path(&format!("/api-keys/{}/rotate", minted["key_id"].as_str().expect("a key id")));
-    tenant.owner.post(&path, json!({ "duration_days": 30 })).await.expect(StatusCode::OK);
+    let path = tenant.path(&format!("/api-keys/{}/rotate", minted.text("key_id")));
+    tenant.owner.post(&path, json!({ "duration_days": 30 })).await.ok();
     let text = |actor: &Actor| actor.bearer.clone().expect("a bearer");
     vec![
         ("unknown", unknown_key()),
@@ -123,10 +121,8 @@ fn not_keys(tenant: &Tenant) -> Vec<(&'static str, String)> {
     ]
 }
 
-both!(every_invalid_credential_gets_the_same_401_at_the_same_cost);
-async fn every_invalid_credential_gets_the_same_401_at_the_same_cost() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(every_invalid_credential_gets_the_same_401_at_the_same_cost, async || {
+    let (server, tenant) = Server::with_tenant().await;
     let dead = dead_keys(&server, &tenant).await;
     let mut seen = None;
     for operation in operations_with_key(&server) {
@@ -157,12 +153,10 @@ async fn every_invalid_credential_gets_the_same_401_at_the_same_cost() {
         };
         assert_eq!(seen.clone(), Some(face(&answer)), "{} without a key", operation.id);
     }
-}
+});
 
-both!(a_bearer_that_cannot_be_a_key_costs_no_query);
-async fn a_bearer_that_cannot_be_a_key_costs_no_query() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(a_bearer_that_cannot_be_a_key_costs_no_query, async || {
+    let (server, tenant) = Server::with_tenant().await;
     let target = tenant.target(tenant.owner_key_id());
     for operation in operations_with_key(&server) {
         for headers in [&[][..], &[REPEAT][..]] {
@@ -179,10 +173,9 @@ async fn a_bearer_that_cannot_be_a_key_costs_no_query() {
         assert_eq!(answer.refused(401), "unauthorized", "{} with another scheme", operation.id);
         assert_eq!(cost, Cost::NOTHING);
     }
-}
+});
 
-both!(every_invalid_token_gets_the_same_401_and_costs_no_query);
-async fn every_invalid_token_gets_the_same_401_and_costs_no_query() {
+both!(every_invalid_token_gets_the_same_401_and_costs_no_query, async || {
     let (server, issuer) = Server::with_issuer().await;
     let elsewhere = TestIssuer::start().await;
     let tenant = server.tenant("acme").await;
@@ -215,16 +208,15 @@ async fn every_invalid_token_gets_the_same_401_and_costs_no_query() {
     }
     // This is the first look for the unknown key, and there is no other.
     assert!(issuer.discoveries() <= 2, "{}", issuer.discoveries());
-}
+});
 
-both!(a_token_of_a_non_member_gets_the_same_404_at_the_same_cost_as_a_strangers_key);
-async fn a_token_of_a_non_member_gets_the_same_404_at_the_same_cost_as_a_strangers_key() {
+both!(a_token_of_a_non_member_gets_the_same_404_at_the_same_cost_as_a_strangers_key, async || {
     let (server, issuer) = Server::with_issuer().await;
     let tenant = server.tenant("acme").await;
     let stranger = server.tenant("stranger").await;
     let never_seen = server.person(&issuer, "ada");
     let seen = server.person(&issuer, "bea");
-    seen.post("/v1/me/workspaces", new_workspace("bea")).await.expect(StatusCode::CREATED);
+    seen.post("/v1/me/workspaces", new_workspace("bea")).await.created();
     let target = tenant.target(tenant.owner_key_id());
     for operation in operations_on_workspaces(&server) {
         let (expected, first_cost) = server.costs(stranger.owner.call(&operation, &target)).await;
@@ -238,27 +230,25 @@ async fn a_token_of_a_non_member_gets_the_same_404_at_the_same_cost_as_a_strange
         }
     }
     assert_eq!(server.count("SELECT count(*) FROM identities").await, 1);
-}
+});
 
-both!(a_good_key_gets_in_where_the_dead_ones_do_not);
-async fn a_good_key_gets_in_where_the_dead_ones_do_not() {
+both!(a_good_key_gets_in_where_the_dead_ones_do_not, async || {
     let server = Server::start().await;
     for operation in operations_with_key(&server) {
         let tenant = server.tenant(&fresh_slug()).await;
         let (_, minted) = tenant.key(json!({ "duration_days": 30 })).await;
-        let target = tenant.whole_target(minted["key_id"].as_str().expect("a key id")).await;
+        let target = tenant.whole_target(minted.text("key_id")).await;
         let answer = tenant.owner.call(&operation, &target).await;
         // A member cannot leave a workspace without an owner, even with a good key.
         if operation.id == "leave-workspace" {
-            assert_eq!(answer.refused(409), "last_owner");
+            answer.refused_as(409, "last_owner");
         } else {
             assert!(got_in(&answer), "{}: {}", operation.id, answer.text);
         }
     }
-}
+});
 
-both!(a_workspace_that_the_caller_is_no_member_of_is_the_same_404_whatever_it_is);
-async fn a_workspace_that_the_caller_is_no_member_of_is_the_same_404_whatever_it_is() {
+both!(a_workspace_that_the_caller_is_no_member_of_is_the_same_404_whatever_it_is, async || {
     let server = Server::start().await;
     let theirs = server.tenant("theirs").await;
     let stranger = server.tenant("stranger").await;
@@ -266,11 +256,9 @@ async fn a_workspace_that_the_caller_is_no_member_of_is_the_same_404_whatever_it
     let unclaimed = server.anonymous().create_workspace("unclaimed").await;
     let gone = server.tenant("gone").await;
     gone.archive().await;
-    let own =
-        stranger.owner.post("/v1/me/workspaces", new_workspace("own")).await.expect(StatusCode::CREATED);
-    let own = own["id"].as_str().expect("an id");
-    let path = format!("/v1/workspaces/{own}/archive");
-    stranger.owner.post(&path, json!({ "slug": "own" })).await.expect(StatusCode::OK);
+    let own = stranger.owner.post("/v1/me/workspaces", new_workspace("own")).await.created();
+    let own = own.text("id");
+    stranger.owner.post(&format!("/v1/workspaces/{own}/archive"), json!({ "slug": "own" })).await.ok();
     let variants = [
         ("another tenant's", theirs.id.as_str()),
         ("unknown", "6ba7b810-9dad-41d1-80b4-00c04fd430c8"),
@@ -280,7 +268,7 @@ async fn a_workspace_that_the_caller_is_no_member_of_is_the_same_404_whatever_it
         ("not escaped", "%2e%2e%2f"),
         ("archived", gone.id.as_str()),
         ("archived, once the caller's", own),
-        ("unclaimed", unclaimed["id"].as_str().expect("an id")),
+        ("unclaimed", unclaimed.text("id")),
     ];
     let mut seen = None;
     for operation in operations_on_workspaces(&server) {
@@ -299,36 +287,27 @@ async fn a_workspace_that_the_caller_is_no_member_of_is_the_same_404_whatever_it
             }
         }
     }
-}
+});
 
-both!(a_key_without_the_permission_is_403_and_leaves_everything_as_it_was);
-async fn a_key_without_the_permission_is_403_and_leaves_everything_as_it_was() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
-    let catalog = tenant.owner.get(&tenant.path("/api-keys/permission-catalog")).await.expect(StatusCode::OK);
-    let all: Vec<&str> = catalog["permissions"]
-        .as_array()
-        .expect("permissions")
-        .iter()
-        .map(|entry| entry["permission"].as_str().expect("a name"))
-        .collect();
+both!(a_key_without_the_permission_is_403_and_leaves_everything_as_it_was, async || {
+    let (server, tenant) = Server::with_tenant().await;
+    let catalog = tenant.get("/api-keys/permission-catalog").await.ok();
+    let all: Vec<&str> = catalog.texts("permissions", "permission");
     for operation in operations_with_key(&server) {
         let Some(needed) = wanted_permission(&operation) else { continue };
         let rest: Vec<&str> = all.iter().copied().filter(|permission| *permission != needed).collect();
         assert_eq!(rest.len() + 1, all.len(), "{needed} is in the catalog");
         let body = json!({ "duration_days": 30, "role": "owner", "permissions": rest });
         let (narrowed, minted) = tenant.key(body).await;
-        let target = tenant.target(minted["key_id"].as_str().expect("a key id"));
+        let target = tenant.target(minted.text("key_id"));
         let (answer, cost) = server.costs(narrowed.call(&operation, &target)).await;
         assert_eq!(answer.refused(403), "forbidden", "{}", operation.id);
         assert_eq!(cost.writes, 0, "{}", operation.id);
     }
-}
+});
 
-both!(the_faults_of_a_request_are_reported_in_one_order);
-async fn the_faults_of_a_request_are_reported_in_one_order() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(the_faults_of_a_request_are_reported_in_one_order, async || {
+    let (server, tenant) = Server::with_tenant().await;
     let stranger = server.tenant("stranger").await;
     let (views_calls, _) =
         tenant.key(json!({ "duration_days": 9, "role": "owner", "permissions": ["Call.view"] })).await;
@@ -346,11 +325,7 @@ async fn the_faults_of_a_request_are_reported_in_one_order() {
         let path = target.path(&operation);
         let send = async |actor: &Actor, body: &[u8]| {
             let method = Method::from_bytes(operation.method.as_str().as_bytes()).expect("a method");
-            let content_type = Some("application/json");
-            let answer = actor
-                .send(method, &path, Sending { body: Some(body.to_vec()), content_type, headers: &[] })
-                .await;
-            answer.status.as_u16()
+            actor.send(method, &path, Sending::json_bytes(body)).await.status.as_u16()
         };
         // Invalid JSON, invalid text and too large a body: reported to every caller with a key, before any
         // workspace is mentioned.
@@ -397,12 +372,10 @@ async fn the_faults_of_a_request_are_reported_in_one_order() {
         }
         tenant.owner.get(&path).await.refused(422);
     }
-}
+});
 
-both!(an_unknown_path_is_404_and_costs_nothing);
-async fn an_unknown_path_is_404_and_costs_nothing() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(an_unknown_path_is_404_and_costs_nothing, async || {
+    let (server, tenant) = Server::with_tenant().await;
     for path in ["/v1", "/v1/", "/v2/workspaces", "/v1/workspaces/", "/v1/workspaces/a/b", "/V1/workspaces"] {
         for actor in [&tenant.owner, &server.anonymous()] {
             for method in [Method::GET, Method::POST, Method::DELETE, Method::HEAD] {
@@ -410,17 +383,15 @@ async fn an_unknown_path_is_404_and_costs_nothing() {
                 assert_eq!(answer.status, 404, "{method} {path}");
                 assert_eq!(cost, Cost::NOTHING, "{method} {path}");
                 if method != Method::HEAD {
-                    assert_eq!(answer.refused(404), "not_found");
+                    answer.refused_as(404, "not_found");
                 }
             }
         }
     }
-}
+});
 
-both!(a_wrong_method_is_405_and_told_which_are_right);
-async fn a_wrong_method_is_405_and_told_which_are_right() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(a_wrong_method_is_405_and_told_which_are_right, async || {
+    let (server, tenant) = Server::with_tenant().await;
     let target = tenant.target(tenant.owner_key_id());
     let mut paths: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let given = ["list-workspaces", "get-workspace", "get-test-caller-numbers"];
@@ -443,17 +414,15 @@ async fn a_wrong_method_is_405_and_told_which_are_right() {
                 assert_eq!(cost, Cost::NOTHING, "{name} {path}");
                 assert_eq!(answer.status, 405, "{name} {path}");
                 if *name != "HEAD" {
-                    assert_eq!(answer.refused(405), "method_not_allowed");
+                    answer.refused_as(405, "method_not_allowed");
                 }
             }
         }
     }
-}
+});
 
-both!(head_is_answered_as_get_is_without_the_body);
-async fn head_is_answered_as_get_is_without_the_body() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(head_is_answered_as_get_is_without_the_body, async || {
+    let (server, tenant) = Server::with_tenant().await;
     let target = tenant.whole_target(tenant.owner_key_id()).await;
     let given = ["list-workspaces", "get-workspace", "get-test-caller-numbers"];
     let mut asked = 0;
@@ -481,10 +450,9 @@ async fn head_is_answered_as_get_is_without_the_body() {
         }
     }
     assert!(asked > 20);
-}
+});
 
-both!(every_unclaimable_workspace_gets_the_same_401_at_the_same_cost);
-async fn every_unclaimable_workspace_gets_the_same_401_at_the_same_cost() {
+both!(every_unclaimable_workspace_gets_the_same_401_at_the_same_cost, async || {
     let server = Server::with(|config| config.unclaimed_lifetime = Duration::from_hours(1)).await;
     let swept = server.anonymous().create_workspace("swept").await;
     server.clock.advance(Duration::from_hours(1));
@@ -500,15 +468,14 @@ async fn every_unclaimable_workspace_gets_the_same_401_at_the_same_cost() {
         ("nil", "00000000-0000-0000-0000-000000000000"),
         ("malformed", "not-a-uuid"),
         ("no text", "%ff"),
-        ("lapsed", swept["id"].as_str().expect("an id")),
-        ("due to lapse", due["id"].as_str().expect("an id")),
+        ("lapsed", swept.text("id")),
+        ("due to lapse", due.text("id")),
         ("archived", archived.id.as_str()),
     ];
     for headers in [&[][..], &[REPEAT][..]] {
         let mut seen = None;
         for (what, id) in variants {
-            let body = json!({ "duration_days": 1 });
-            let sending = Sending { headers, ..Sending::json(&body) };
+            let sending = Sending { headers, ..Sending::json(&json!({ "duration_days": 1 })) };
             let path = format!("/v1/{id}/api-keys");
             let (answer, cost) = server.costs(server.anonymous().send(Method::POST, &path, sending)).await;
             assert_eq!(answer.status, 401, "{what}: {}", answer.text);
@@ -516,10 +483,9 @@ async fn every_unclaimable_workspace_gets_the_same_401_at_the_same_cost() {
             assert_eq!(*seen.get_or_insert_with(|| this.clone()), this, "{what}");
         }
     }
-}
+});
 
-both!(a_taken_slug_is_the_same_409_at_the_same_cost_whoever_holds_it);
-async fn a_taken_slug_is_the_same_409_at_the_same_cost_whoever_holds_it() {
+both!(a_taken_slug_is_the_same_409_at_the_same_cost_whoever_holds_it, async || {
     let server = Server::start().await;
     server.anonymous().create_workspace("unclaimed").await;
     let active = server.tenant("active").await;
@@ -532,8 +498,7 @@ async fn a_taken_slug_is_the_same_409_at_the_same_cost_whoever_holds_it() {
         for headers in [&[][..], &[REPEAT][..]] {
             let mut seen = None;
             for slug in ["unclaimed", "active", "archived"] {
-                let body = new_workspace(slug);
-                let sending = Sending { headers, ..Sending::json(&body) };
+                let sending = Sending { headers, ..Sending::json(&new_workspace(slug)) };
                 let (answer, cost) = server.costs(actor.send(Method::POST, path, sending)).await;
                 assert_eq!(answer.status, 409, "{path} {slug}: {}", answer.text);
                 let this = (face(&answer), cost);
@@ -541,4 +506,4 @@ async fn a_taken_slug_is_the_same_409_at_the_same_cost_whoever_holds_it() {
             }
         }
     }
-}
+});

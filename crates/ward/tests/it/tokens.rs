@@ -7,7 +7,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use ward::config::issuers::IssuerConfig;
-use ward_test::{AUDIENCE, Cost, Server, SigningKey, TestIssuer, both, fresh_slug, new_workspace};
+use ward_test::{
+    AUDIENCE, Cost, Fields as _, Server, SigningKey, TestIssuer, both, fresh_slug, new_workspace,
+};
+
+use crate::support::together;
 
 /// Whether the bearer is accepted.
 async fn let_in(server: &Server, token: &str) -> bool {
@@ -20,8 +24,7 @@ async fn let_in(server: &Server, token: &str) -> bool {
 
 // Accepted tokens
 
-both!(each_algorithm_is_verified_with_and_without_a_key_id);
-async fn each_algorithm_is_verified_with_and_without_a_key_id() {
+both!(each_algorithm_is_verified_with_and_without_a_key_id, async || {
     let (server, issuer) = Server::with_issuer().await;
     for algorithm in ["ES256", "EdDSA", "RS256"] {
         for id in [Some("one"), None] {
@@ -36,10 +39,9 @@ async fn each_algorithm_is_verified_with_and_without_a_key_id() {
             assert!(let_in(&server, &key.sign(&header, &issuer.claims("ada"))).await, "{algorithm} {id:?}");
         }
     }
-}
+});
 
-both!(whatever_is_wrong_with_a_token_it_is_the_same_401_and_costs_no_query);
-async fn whatever_is_wrong_with_a_token_it_is_the_same_401_and_costs_no_query() {
+both!(whatever_is_wrong_with_a_token_it_is_the_same_401_and_costs_no_query, async || {
     let (server, issuer) = Server::with_issuer().await;
     let other = TestIssuer::start().await;
     let key = issuer.key();
@@ -122,15 +124,14 @@ async fn whatever_is_wrong_with_a_token_it_is_the_same_401_and_costs_no_query() 
         assert_eq!(answer.anonymized(), key.anonymized(), "{what}");
         assert_eq!(answer.refused(401), "unauthorized", "{what}");
     }
-}
+});
 
-both!(a_public_key_is_no_shared_secret);
-async fn a_public_key_is_no_shared_secret() {
+both!(a_public_key_is_no_shared_secret, async || {
     use aws_lc_rs::hmac;
     let (server, issuer) = Server::with_issuer().await;
     issuer.serve_keys(vec![SigningKey::new("RS256", Some("first"))]);
     let jwk = issuer.key().jwk();
-    for secret in [jwk["n"].as_str().unwrap().to_owned(), jwk.to_string()] {
+    for secret in [jwk.text("n").to_owned(), jwk.to_string()] {
         let head = json!({ "alg": "HS256", "kid": "first", "typ": "JWT" }).to_string();
         let signed = format!(
             "{}.{}",
@@ -141,18 +142,16 @@ async fn a_public_key_is_no_shared_secret() {
         assert!(!let_in(&server, &format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))).await);
     }
     assert!(let_in(&server, &issuer.token("ada")).await);
-}
+});
 
-both!(tokens_are_nothing_where_no_issuer_is_configured);
-async fn tokens_are_nothing_where_no_issuer_is_configured() {
+both!(tokens_are_nothing_where_no_issuer_is_configured, async || {
     let (_, issuer) = Server::with_issuer().await;
     let server = Server::start().await;
     assert!(!let_in(&server, &issuer.token("ada")).await);
     assert_eq!(issuer.discoveries(), 0);
-}
+});
 
-both!(an_issuer_may_narrow_its_algorithms_and_name_its_claims);
-async fn an_issuer_may_narrow_its_algorithms_and_name_its_claims() {
+both!(an_issuer_may_narrow_its_algorithms_and_name_its_claims, async || {
     let issuer = TestIssuer::start().await;
     let config = IssuerConfig {
         algorithms: vec![ward::config::issuers::TokenAlgorithm::EdDsa],
@@ -165,23 +164,22 @@ async fn an_issuer_may_narrow_its_algorithms_and_name_its_claims() {
     issuer
         .serve_keys(vec![SigningKey::new("ES256", Some("first")), SigningKey::new("EdDSA", Some("second"))]);
     let token = issuer.token_with("ada", &json!({ "oid": "4711", "nick": " Ada\n ", "client_id": "ada" }));
-    let me = server.bearing(token).get("/v1/me").await.expect(StatusCode::OK);
-    assert_eq!((&me["kind"], &me["display_name"]), (&json!("user"), &json!("Ada")));
+    let me = server.bearing(token).get("/v1/me").await.ok();
+    assert_eq!(me.fields(["kind", "display_name"]), json!(["user", "Ada"]));
     assert!(!let_in(&server, &issuer.token("ada")).await, "no oid");
     let robot = issuer.token_with("ada", &json!({ "oid": "4712", "groups": ["staff", "robots"] }));
-    assert_eq!(server.bearing(robot).get("/v1/me").await.expect(StatusCode::OK)["kind"], "service");
+    assert_eq!(server.bearing(robot).get("/v1/me").await.ok()["kind"], "service");
     issuer
         .serve_keys(vec![SigningKey::new("EdDSA", Some("second")), SigningKey::new("ES256", Some("first"))]);
     assert!(
         !let_in(&server, &issuer.token_with("ada", &json!({ "oid": "4711" }))).await,
         "ES256 is not accepted"
     );
-}
+});
 
 // Keys: rotation and outages
 
-both!(a_new_key_is_fetched_when_a_token_names_it_at_most_once_a_minute);
-async fn a_new_key_is_fetched_when_a_token_names_it_at_most_once_a_minute() {
+both!(a_new_key_is_fetched_when_a_token_names_it_at_most_once_a_minute, async || {
     let (server, issuer) = Server::with_issuer().await;
     let old = issuer.token("ada");
     assert!(let_in(&server, &old).await);
@@ -199,28 +197,23 @@ async fn a_new_key_is_fetched_when_a_token_names_it_at_most_once_a_minute() {
     server.clock.advance(Duration::from_mins(1));
     assert!(let_in(&server, &issuer.token("ada")).await);
     assert_eq!(issuer.discoveries(), 3);
-}
+});
 
-both!(of_many_who_come_with_a_new_key_all_are_let_in, threads = 4);
-async fn of_many_who_come_with_a_new_key_all_are_let_in() {
+both!(of_many_who_come_with_a_new_key_all_are_let_in, threads = 4, async || {
     let (server, issuer) = Server::with_issuer().await;
     assert!(let_in(&server, &issuer.token("ada")).await);
     issuer.serve_keys(vec![SigningKey::new("ES256", Some("second"))]);
     issuer.set_delay(Duration::from_millis(300));
-    let running: Vec<_> = (0..20)
-        .map(|index| {
-            let somebody = server.person(&issuer, &format!("person-{index}"));
-            tokio::spawn(async move { somebody.get("/v1/me").await.status })
-        })
-        .collect();
-    for one in running {
-        assert_eq!(one.await.unwrap(), StatusCode::OK);
-    }
+    let statuses = together((0..20).map(|index| {
+        let person = server.person(&issuer, &format!("person-{index}"));
+        async move { person.get("/v1/me").await.status }
+    }))
+    .await;
+    assert_eq!(statuses, [StatusCode::OK; 20]);
     assert_eq!(issuer.discoveries(), 2);
-}
+});
 
-both!(keys_without_ids_rotate_too);
-async fn keys_without_ids_rotate_too() {
+both!(keys_without_ids_rotate_too, async || {
     let (server, issuer) = Server::with_issuer().await;
     issuer.serve_keys(vec![SigningKey::new("ES256", None)]);
     let old = issuer.token("ada");
@@ -228,10 +221,9 @@ async fn keys_without_ids_rotate_too() {
     issuer.serve_keys(vec![SigningKey::new("ES256", None)]);
     assert!(let_in(&server, &issuer.token("ada")).await);
     assert!(!let_in(&server, &old).await);
-}
+});
 
-both!(looking_for_an_unknown_key_delays_no_other_caller, threads = 4);
-async fn looking_for_an_unknown_key_delays_no_other_caller() {
+both!(looking_for_an_unknown_key_delays_no_other_caller, threads = 4, async || {
     let (server, issuer) = Server::with_issuer().await;
     let good = issuer.token("ada");
     assert!(let_in(&server, &good).await);
@@ -255,41 +247,39 @@ async fn looking_for_an_unknown_key_delays_no_other_caller() {
         assert_eq!(answer.await.unwrap(), StatusCode::UNAUTHORIZED);
     }
     assert_eq!(issuer.discoveries(), 2, "one look for all of them");
-}
+});
 
-both!(without_keys_a_token_is_503_and_with_cached_ones_it_works_for_a_stated_time);
-async fn without_keys_a_token_is_503_and_with_cached_ones_it_works_for_a_stated_time() {
+both!(without_keys_a_token_is_503_and_with_cached_ones_it_works_for_a_stated_time, async || {
     let (server, issuer) = Server::with_issuer().await;
     issuer.set_down(true);
     let ada = server.person(&issuer, "ada");
     for path in ["/v1/me", "/v1/workspaces"] {
         let (answer, cost) = server.costs(ada.get(path)).await;
         assert!(!answer.header("retry-after").is_empty());
-        assert_eq!(answer.refused(503), "identity_unavailable");
+        answer.refused_as(503, "identity_unavailable");
         assert_eq!(cost, Cost::NOTHING);
     }
     let refused = ada.post("/v1/workspaces/self-service", new_workspace("ada")).await;
     assert!(!refused.header("retry-after").is_empty());
-    assert_eq!(refused.refused(503), "identity_unavailable");
+    refused.refused_as(503, "identity_unavailable");
     assert_eq!(issuer.discoveries(), 1, "what just failed is not asked again at once");
     // Keys of the issuer have nothing to do with API keys.
-    server.tenant("acme").await.owner.get("/v1/me").await.expect(StatusCode::OK);
+    server.tenant("acme").await.owner.get("/v1/me").await.ok();
 
     issuer.set_down(false);
     server.clock.advance(Duration::from_secs(5));
-    ada.get("/v1/me").await.expect(StatusCode::OK);
+    ada.get("/v1/me").await.ok();
     issuer.set_down(true);
     server.clock.advance(Duration::from_hours(24) - Duration::from_secs(1));
-    server.person(&issuer, "ada").get("/v1/me").await.expect(StatusCode::OK);
+    server.person(&issuer, "ada").get("/v1/me").await.ok();
     server.clock.advance(Duration::from_mins(1));
-    assert_eq!(server.person(&issuer, "ada").get("/v1/me").await.refused(503), "identity_unavailable");
+    server.person(&issuer, "ada").get("/v1/me").await.refused_as(503, "identity_unavailable");
     issuer.set_down(false);
     server.clock.advance(Duration::from_secs(5));
-    server.person(&issuer, "ada").get("/v1/me").await.expect(StatusCode::OK);
-}
+    server.person(&issuer, "ada").get("/v1/me").await.ok();
+});
 
-both!(keys_that_grew_old_are_fetched_anew_beside_the_requests);
-async fn keys_that_grew_old_are_fetched_anew_beside_the_requests() {
+both!(keys_that_grew_old_are_fetched_anew_beside_the_requests, async || {
     let (server, issuer) = Server::with_issuer().await;
     assert!(let_in(&server, &issuer.token("ada")).await);
     server.clock.advance(Duration::from_mins(10));
@@ -303,18 +293,15 @@ async fn keys_that_grew_old_are_fetched_anew_beside_the_requests() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("a key that the issuer withdrew is still trusted");
-}
+});
 
-both!(a_server_that_claims_to_be_another_issuer_is_not_believed);
-async fn a_server_that_claims_to_be_another_issuer_is_not_believed() {
+both!(a_server_that_claims_to_be_another_issuer_is_not_believed, async || {
     let (server, issuer) = Server::with_issuer().await;
     issuer.claim_to_be("https://id.example.com");
-    let answer = server.person(&issuer, "ada").get("/v1/me").await;
-    assert_eq!(answer.refused(503), "identity_unavailable");
-}
+    server.person(&issuer, "ada").get("/v1/me").await.refused_as(503, "identity_unavailable");
+});
 
-both!(an_empty_key_set_is_an_outage_and_not_an_answer);
-async fn an_empty_key_set_is_an_outage_and_not_an_answer() {
+both!(an_empty_key_set_is_an_outage_and_not_an_answer, async || {
     let (server, issuer) = Server::with_issuer().await;
     let token = issuer.token("ada");
     assert!(let_in(&server, &token).await);
@@ -326,79 +313,70 @@ async fn an_empty_key_set_is_an_outage_and_not_an_answer() {
         assert!(let_in(&server, &key.sign(&key.header(), &claims)).await);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
+});
 
 // Principals
 
-both!(a_subject_becomes_a_principal_with_its_first_write);
-async fn a_subject_becomes_a_principal_with_its_first_write() {
+both!(a_subject_becomes_a_principal_with_its_first_write, async || {
     let (server, issuer) = Server::with_issuer().await;
     let ada = server.person(&issuer, "ada");
-    let me = ada.get("/v1/me").await.expect(StatusCode::OK);
+    let me = ada.get("/v1/me").await.ok();
     assert_eq!(me["entity_id"], Value::Null);
-    assert_eq!((&me["kind"], &me["display_name"]), (&json!("user"), &json!("ada the tester")));
+    assert_eq!(me.fields(["kind", "display_name"]), json!(["user", "ada the tester"]));
     assert_eq!(me["credential"]["type"], "token");
     assert_eq!(me["credential"]["issuer"], issuer.url());
     assert_eq!(
         me["memberships"],
         json!({ "items": [], "has_more": false, "continuation_token": null, "total": 0 })
     );
-    assert_eq!(ada.get("/v1/workspaces").await.expect(StatusCode::OK)["items"], json!([]));
-    assert_eq!(ada.get("/v1/auth/me").await.refused(403), "not_an_api_key");
+    assert_eq!(ada.get("/v1/workspaces").await.ok()["items"], json!([]));
+    ada.get("/v1/auth/me").await.refused_as(403, "not_an_api_key");
     for slug in ["taken", "taken"] {
         server.anonymous().post("/v1/workspaces", new_workspace(slug)).await;
     }
     // A refused write does not count as one.
-    assert_eq!(ada.post("/v1/me/workspaces", new_workspace("taken")).await.refused(409), "slug_taken");
+    ada.post("/v1/me/workspaces", new_workspace("taken")).await.refused_as(409, "slug_taken");
     assert_eq!(server.count("SELECT count(*) FROM principals").await, 0);
     assert_eq!(server.count("SELECT count(*) FROM identities").await, 0);
 
-    let created =
-        ada.post("/v1/workspaces/self-service", new_workspace("ada")).await.expect(StatusCode::CREATED);
-    ada.post("/v1/me/workspaces", new_workspace("ada-too")).await.expect(StatusCode::CREATED);
+    let created = ada.post("/v1/workspaces/self-service", new_workspace("ada")).await.created();
+    ada.post("/v1/me/workspaces", new_workspace("ada-too")).await.created();
     assert_eq!(server.count("SELECT count(*) FROM principals WHERE kind = 'user'").await, 1);
     assert_eq!(server.count("SELECT count(*) FROM identities").await, 1);
-    let me = ada.get("/v1/me?limit=1").await.expect(StatusCode::OK);
+    let me = ada.get("/v1/me?limit=1").await.ok();
     assert!(me["entity_id"].is_string());
     assert_eq!(me["memberships"]["total"], 2);
     assert_eq!(me["memberships"]["items"][0]["workspace_id"], created["id"]);
     assert_eq!(me["memberships"]["items"][0]["role"], "owner");
     let next = format!("/v1/me?continuation_token={}", me["memberships"]["continuation_token"]);
-    assert_eq!(ada.get(&next).await.expect(StatusCode::OK)["memberships"]["items"][0]["slug"], "ada-too");
+    assert_eq!(ada.get(&next).await.ok()["memberships"]["items"][0]["slug"], "ada-too");
     // A later token of the same subject is the same principal, with its current name.
     let renamed = issuer.token_with("ada", &json!({ "name": "Ada L." }));
-    let again = server.bearing(renamed).get("/v1/me").await.expect(StatusCode::OK);
-    assert_eq!((&again["entity_id"], &again["display_name"]), (&me["entity_id"], &json!("Ada L.")));
-}
+    let again = server.bearing(renamed).get("/v1/me").await.ok();
+    assert_eq!(again.fields(["entity_id", "display_name"]), json!([me["entity_id"], "Ada L."]));
+});
 
-both!(the_same_subject_of_two_issuers_is_two_principals);
-async fn the_same_subject_of_two_issuers_is_two_principals() {
+both!(the_same_subject_of_two_issuers_is_two_principals, async || {
     let (one, two) = (TestIssuer::start().await, TestIssuer::start().await);
     let server = Server::with(|config| config.issuers = vec![one.config(), two.config()]).await;
     let (ada, other) = (server.person(&one, "ada"), server.person(&two, "ada"));
-    let created = ada.post("/v1/me/workspaces", new_workspace("ada")).await.expect(StatusCode::CREATED);
-    let path = format!("/v1/workspaces/{}", created["id"].as_str().unwrap());
-    assert_eq!(other.get(&path).await.refused(404), "workspace_not_found");
-    other.post("/v1/me/workspaces", new_workspace("other")).await.expect(StatusCode::CREATED);
+    let created = ada.post("/v1/me/workspaces", new_workspace("ada")).await.created();
+    let path = format!("/v1/workspaces/{}", created.text("id"));
+    other.get(&path).await.refused_as(404, "workspace_not_found");
+    other.post("/v1/me/workspaces", new_workspace("other")).await.created();
     assert_eq!(server.count("SELECT count(*) FROM principals").await, 2);
     // One issuer's key signs no token of the other.
     assert!(!let_in(&server, &two.key().sign(&two.key().header(), &one.claims("ada"))).await);
-}
+});
 
-both!(a_subject_that_changes_its_kind_is_refused);
-async fn a_subject_that_changes_its_kind_is_refused() {
+both!(a_subject_that_changes_its_kind_is_refused, async || {
     let (server, issuer) = Server::with_issuer().await;
-    server
-        .person(&issuer, "ada")
-        .post("/v1/me/workspaces", new_workspace("ada"))
-        .await
-        .expect(StatusCode::CREATED);
+    server.person(&issuer, "ada").post("/v1/me/workspaces", new_workspace("ada")).await.created();
     assert!(!let_in(&server, &issuer.machine("ada")).await);
     assert!(let_in(&server, &issuer.token("ada")).await);
-}
+});
 
-both!(self_service_is_for_people);
-async fn self_service_is_for_people() {
+both!(self_service_is_for_people, async || {
     let (server, issuer) = Server::with_issuer().await;
     for machine in [
         issuer.machine("robot"),
@@ -408,151 +386,134 @@ async fn self_service_is_for_people() {
     ] {
         let robot = server.bearing(machine);
         for path in ["/v1/workspaces/self-service", "/v1/me/workspaces"] {
-            let refused = robot.post(path, new_workspace(&fresh_slug())).await;
-            assert_eq!(refused.refused(403), "unsupported_principal");
+            robot.post(path, new_workspace(&fresh_slug())).await.refused_as(403, "unsupported_principal");
         }
-        assert_eq!(robot.get("/v1/me").await.expect(StatusCode::OK)["kind"], "service");
+        assert_eq!(robot.get("/v1/me").await.ok()["kind"], "service");
     }
     assert_eq!(server.count("SELECT count(*) FROM principals").await, 0);
-}
+});
 
-both!(a_token_may_do_what_its_subjects_memberships_allow);
-async fn a_token_may_do_what_its_subjects_memberships_allow() {
+both!(a_token_may_do_what_its_subjects_memberships_allow, async || {
     let (server, issuer) = Server::with_issuer().await;
     let ada = server.person(&issuer, "ada");
-    let created = ada.post("/v1/me/workspaces", new_workspace("ada")).await.expect(StatusCode::CREATED);
-    let path = format!("/v1/workspaces/{}", created["id"].as_str().unwrap());
-    ada.patch(&path, json!({ "name": "Renamed" })).await.expect(StatusCode::OK);
+    let created = ada.post("/v1/me/workspaces", new_workspace("ada")).await.created();
+    let path = format!("/v1/workspaces/{}", created.text("id"));
+    ada.patch(&path, json!({ "name": "Renamed" })).await.ok();
     server.sql("UPDATE memberships SET role = 'viewer'").await;
-    assert_eq!(ada.patch(&path, json!({ "name": "x" })).await.refused(403), "forbidden");
-    ada.get(&path).await.expect(StatusCode::OK);
+    ada.patch(&path, json!({ "name": "x" })).await.refused_as(403, "forbidden");
+    ada.get(&path).await.ok();
     // Another person's token opens nothing.
-    assert_eq!(server.person(&issuer, "bea").get(&path).await.refused(404), "workspace_not_found");
+    server.person(&issuer, "bea").get(&path).await.refused_as(404, "workspace_not_found");
     server.sql("DELETE FROM memberships").await;
-    assert_eq!(ada.get(&path).await.refused(404), "workspace_not_found");
-}
+    ada.get(&path).await.refused_as(404, "workspace_not_found");
+});
 
-both!(repeats_of_people_never_seen_before_are_their_own);
-async fn repeats_of_people_never_seen_before_are_their_own() {
+both!(repeats_of_people_never_seen_before_are_their_own, async || {
     let (server, issuer) = Server::with_issuer().await;
     let key = "one-key-for-everybody";
     let create = async |subject: &str| {
         let body = new_workspace("wanted");
         server.person(&issuer, subject).post_once("/v1/me/workspaces", key, body).await
     };
-    let created = create("ada").await.expect(StatusCode::CREATED);
-    assert_eq!(create("ada").await.expect(StatusCode::CREATED)["id"], created["id"]);
-    assert_eq!(create("bea").await.refused(409), "slug_taken");
-}
+    let created = create("ada").await.created();
+    assert_eq!(create("ada").await.created()["id"], created["id"]);
+    create("bea").await.refused_as(409, "slug_taken");
+});
 
-both!(the_audit_knows_a_token_by_issuer_and_a_hash);
-async fn the_audit_knows_a_token_by_issuer_and_a_hash() {
+both!(the_audit_knows_a_token_by_issuer_and_a_hash, async || {
     let (server, issuer) = Server::with_issuer().await;
     let ada = server.person(&issuer, "ada@clinic.example");
-    let created = ada.post("/v1/me/workspaces", new_workspace("ada")).await.expect(StatusCode::CREATED);
-    let id = created["id"].as_str().unwrap();
-    let audit = ada.get(&format!("/v1/{id}/audit")).await.expect(StatusCode::OK);
+    let created = ada.post("/v1/me/workspaces", new_workspace("ada")).await.created();
+    let id = created.text("id");
+    let audit = ada.get(&format!("/v1/{id}/audit")).await.ok();
     let event = &audit["events"][0];
-    let me = ada.get("/v1/me").await.expect(StatusCode::OK);
+    let me = ada.get("/v1/me").await.ok();
     assert_eq!(event["actor_entity_id"], me["entity_id"]);
     assert_eq!(event["actor_credential_id"], Value::Null);
     assert_eq!(event["metadata"]["token"]["issuer"], issuer.url());
-    assert_eq!(event["metadata"]["token"]["subject_hash"].as_str().unwrap().len(), 32);
+    assert_eq!(event["metadata"]["token"].text("subject_hash").len(), 32);
     assert!(!audit.to_string().contains("ada@clinic"), "{audit}");
     // A refusal is recorded as well.
     server.sql("UPDATE memberships SET role = 'viewer'").await;
     ada.patch(&format!("/v1/workspaces/{id}"), json!({})).await.refused(403);
     server.sql("UPDATE memberships SET role = 'owner'").await;
     server.app.flush().await;
-    let audit = ada.get(&format!("/v1/{id}/audit?action=access.forbidden")).await.expect(StatusCode::OK);
+    let audit = ada.get(&format!("/v1/{id}/audit?action=access.forbidden")).await.ok();
     assert_eq!(audit["events"][0]["actor_entity_id"], me["entity_id"]);
     assert_eq!(audit["events"][0]["actor_credential_id"], Value::Null);
-}
+});
 
 // Personal keys
 
-both!(a_user_mints_keys_that_speak_for_themselves);
-async fn a_user_mints_keys_that_speak_for_themselves() {
+both!(a_user_mints_keys_that_speak_for_themselves, async || {
     let (server, issuer) = Server::with_issuer().await;
     let ada = server.person(&issuer, "ada");
-    let created = ada.post("/v1/me/workspaces", new_workspace("first")).await.expect(StatusCode::CREATED);
-    let second = ada.post("/v1/me/workspaces", new_workspace("second")).await.expect(StatusCode::CREATED);
-    let keys = format!("/v1/{}/api-keys", created["id"].as_str().unwrap());
+    let created = ada.post("/v1/me/workspaces", new_workspace("first")).await.created();
+    let second = ada.post("/v1/me/workspaces", new_workspace("second")).await.created();
+    let keys = format!("/v1/{}/api-keys", created.text("id"));
     let body = json!({ "duration_days": 1, "role": "operator", "speaks_for": "self", "name": "laptop" });
-    let minted = ada.post(&keys, body).await.expect(StatusCode::CREATED);
-    let me = ada.get("/v1/me").await.expect(StatusCode::OK);
+    let minted = ada.post(&keys, body).await.created();
+    let me = ada.get("/v1/me").await.ok();
     assert_eq!(minted["created_by_entity_id"], me["entity_id"]);
     assert_eq!(minted["created_by_credential_id"], Value::Null);
 
-    let laptop = server.bearing(minted["api_key"].as_str().unwrap());
-    let own = laptop.get("/v1/me").await.expect(StatusCode::OK);
+    let laptop = server.bearing(minted.text("api_key"));
+    let own = laptop.get("/v1/me").await.ok();
     assert_eq!(own["entity_id"], me["entity_id"]);
     assert_eq!((&own["kind"], &own["credential"]["key_id"]), (&json!("user"), &minted["key_id"]));
     // The key works in every workspace of the user, within its own role.
-    let path = format!("/v1/workspaces/{}", second["id"].as_str().unwrap());
-    laptop.get(&path).await.expect(StatusCode::OK);
-    assert_eq!(laptop.patch(&path, json!({ "name": "x" })).await.refused(403), "forbidden");
-    assert_eq!(laptop.post("/v1/me/workspaces", new_workspace("third")).await.refused(403), "forbidden");
-    assert!(
-        own["memberships"]["items"].as_array().unwrap().iter().all(|it| it["permissions"]
-            .as_array()
-            .unwrap()
-            .len()
-            == 6)
-    );
+    let path = format!("/v1/workspaces/{}", second.text("id"));
+    laptop.get(&path).await.ok();
+    laptop.patch(&path, json!({ "name": "x" })).await.refused_as(403, "forbidden");
+    laptop.post("/v1/me/workspaces", new_workspace("third")).await.refused_as(403, "forbidden");
+    assert!(own["memberships"].list("items").iter().all(|it| it.list("permissions").len() == 6));
 
-    let service = ada.post(&keys, json!({ "duration_days": 1 })).await.expect(StatusCode::CREATED);
-    let mine = ada.get(&format!("{keys}?mine_only=true")).await.expect(StatusCode::OK);
+    let service = ada.post(&keys, json!({ "duration_days": 1 })).await.created();
+    let mine = ada.get(&format!("{keys}?mine_only=true")).await.ok();
     assert_eq!(mine["total"], 2);
-    let robot = server.bearing(service["api_key"].as_str().unwrap());
-    assert_eq!(robot.get("/v1/me").await.expect(StatusCode::OK)["kind"], "service");
+    let robot = server.bearing(service.text("api_key"));
+    assert_eq!(robot.get("/v1/me").await.ok()["kind"], "service");
 
     // A user's key creates keys with its own id as the creating credential; `mine_only` is about the person.
     let body = json!({ "duration_days": 1, "role": "owner", "speaks_for": "self" });
-    let whole = ada.post(&keys, body).await.expect(StatusCode::CREATED);
-    let whole = server.bearing(whole["api_key"].as_str().unwrap());
-    let by_key =
-        whole.post(&keys, json!({ "duration_days": 1, "role": "viewer" })).await.expect(StatusCode::CREATED);
+    let whole = ada.post(&keys, body).await.created();
+    let whole = server.bearing(whole.text("api_key"));
+    let by_key = whole.post(&keys, json!({ "duration_days": 1, "role": "viewer" })).await.created();
     assert_eq!(by_key["created_by_entity_id"], me["entity_id"]);
     assert!(by_key["created_by_credential_id"].is_string());
-    assert_eq!(whole.get(&format!("{keys}?mine_only=true")).await.expect(StatusCode::OK)["total"], 4);
+    assert_eq!(whole.get(&format!("{keys}?mine_only=true")).await.ok()["total"], 4);
 
     // Its user may rotate it with any of their credentials.
-    let rotate = format!("{keys}/{}/rotate", minted["key_id"].as_str().unwrap());
-    let rotated = ada.post(&rotate, json!({ "duration_days": 2 })).await.expect(StatusCode::OK);
+    let rotate = format!("{keys}/{}/rotate", minted.text("key_id"));
+    let rotated = ada.post(&rotate, json!({ "duration_days": 2 })).await.ok();
     laptop.get("/v1/me").await.refused(401);
-    server.bearing(rotated["api_key"].as_str().unwrap()).get("/v1/me").await.expect(StatusCode::OK);
-}
+    server.bearing(rotated.text("api_key")).get("/v1/me").await.ok();
+});
 
-both!(a_service_has_no_personal_keys_and_no_user_grants_more_than_they_have);
-async fn a_service_has_no_personal_keys_and_no_user_grants_more_than_they_have() {
+both!(a_service_has_no_personal_keys_and_no_user_grants_more_than_they_have, async || {
     let (server, issuer) = Server::with_issuer().await;
     let tenant = server.tenant("acme").await;
     let service = tenant.service("owner").await;
     let body = json!({ "duration_days": 1, "role": "viewer", "speaks_for": "self" });
-    assert_eq!(
-        service.post(&tenant.path("/api-keys"), body.clone()).await.refused(403),
-        "unsupported_principal"
-    );
+    service.post(&tenant.path("/api-keys"), body.clone()).await.refused_as(403, "unsupported_principal");
     let wrong = json!({ "duration_days": 1, "speaks_for": "me" });
     assert_eq!(service.post(&tenant.path("/api-keys"), wrong).await.problem_locs(), ["body.speaks_for"]);
     let ada = server.person(&issuer, "ada");
-    let created = ada.post("/v1/me/workspaces", new_workspace("ada")).await.expect(StatusCode::CREATED);
-    let keys = format!("/v1/{}/api-keys", created["id"].as_str().unwrap());
+    let created = ada.post("/v1/me/workspaces", new_workspace("ada")).await.created();
+    let keys = format!("/v1/{}/api-keys", created.text("id"));
     server
         .sql(format!(
             "UPDATE memberships SET role = 'admin' WHERE workspace_id = uuid '{}'",
-            created["id"].as_str().unwrap()
+            created.text("id")
         ))
         .await;
     let owner = json!({ "duration_days": 1, "role": "owner", "speaks_for": "self" });
-    assert_eq!(ada.post(&keys, owner).await.refused(403), "beyond_caller");
-}
+    ada.post(&keys, owner).await.refused_as(403, "beyond_caller");
+});
 
 // Tokens without an audience
 
-both!(a_token_without_an_audience_is_judged_by_its_client_where_the_issuer_is_set_so);
-async fn a_token_without_an_audience_is_judged_by_its_client_where_the_issuer_is_set_so() {
+both!(a_token_without_an_audience_is_judged_by_its_client_where_the_issuer_is_set_so, async || {
     let issuer = TestIssuer::start().await;
     let config = IssuerConfig { client_id_claim: Some("client_id".to_owned()), ..issuer.config() };
     let server = Server::with(|settings| settings.issuers = vec![config]).await;
@@ -589,4 +550,4 @@ async fn a_token_without_an_audience_is_judged_by_its_client_where_the_issuer_is
     }
     assert!(let_in(&server, &token(json!({ "aud": AUDIENCE }))).await);
     assert!(let_in(&server, &issuer.token("ada")).await);
-}
+});

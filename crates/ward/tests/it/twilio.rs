@@ -1,16 +1,14 @@
 //! Twilio's callbacks: valid signatures, the signed text, and several tokens at once.
 
-use reqwest::StatusCode;
 use serde_json::{Value, json};
-use ward_test::{Server, both};
+use ward_test::{Fields as _, Server, both};
 
 use crate::calls::{
     ACCOUNT, PATIENT, PUBLIC_URL, TESTER, TOKEN, callback, event, post_form, set_test_callers, set_up_twilio,
     sign, with_twilio,
 };
 
-both!(one_tenants_wrong_signatures_do_not_touch_anothers_callbacks, threads = 4);
-async fn one_tenants_wrong_signatures_do_not_touch_anothers_callbacks() {
+both!(one_tenants_wrong_signatures_do_not_touch_anothers_callbacks, threads = 4, async || {
     let server = Server::with(|config| {
         config.public_url = Some(PUBLIC_URL.to_owned());
         config.rates.enforced = true;
@@ -32,8 +30,8 @@ async fn one_tenants_wrong_signatures_do_not_touch_anothers_callbacks() {
     for number in 0..40 {
         let sid = format!("CA{number}");
         let fields = event(&sid, "completed", PATIENT);
-        callback(&server, &right, &fields).await.expect(StatusCode::NO_CONTENT);
-        callback(&server, &wrong, &fields).await.expect(StatusCode::NO_CONTENT);
+        callback(&server, &right, &fields).await.no_content();
+        callback(&server, &wrong, &fields).await.no_content();
     }
     let mut limited = 0;
     for answer in guesses {
@@ -43,10 +41,9 @@ async fn one_tenants_wrong_signatures_do_not_touch_anothers_callbacks() {
     }
     assert_eq!(limited, 190);
     assert_eq!(server.count("SELECT count(*) FROM calls").await, 80);
-}
+});
 
-both!(while_tokens_rotate_at_twilio_both_sign);
-async fn while_tokens_rotate_at_twilio_both_sign() {
+both!(while_tokens_rotate_at_twilio_both_sign, async || {
     const NEXT: &str = "the-next-auth-token";
     let (server, tenant) = with_twilio().await;
     let path = tenant.path("/twilio/status");
@@ -60,25 +57,23 @@ async fn while_tokens_rotate_at_twilio_both_sign() {
     let set = json!({
         "account_sid": ACCOUNT, "auth_token": format!(" {TOKEN}\n"), "secondary_auth_token": format!("{NEXT}\r\n\t"),
     });
-    let set = tenant.owner.put(&tenant.path("/twilio"), set).await;
+    let set = tenant.put("/twilio", set).await;
     assert!(!set.text.contains(NEXT));
-    let set = set.expect(StatusCode::OK);
-    assert!(set["secondary_auth_token_reference"].as_str().unwrap().contains(&tenant.id));
+    assert!(set.ok().text("secondary_auth_token_reference").contains(&tenant.id));
     assert_eq!((told(TOKEN, "CA3").await, told(NEXT, "CA4").await), (204, 204));
     assert_eq!(told("neither-of-the-two", "CA5").await, 403);
     let at_rest = server.at_rest().await;
     assert!(!at_rest.windows(NEXT.len()).any(|part| part == NEXT.as_bytes()));
     let set = json!({ "account_sid": ACCOUNT, "auth_token": NEXT });
-    let set = tenant.owner.put(&tenant.path("/twilio"), set).await.expect(StatusCode::OK);
+    let set = tenant.put("/twilio", set).await.ok();
     assert_eq!(set["secondary_auth_token_reference"], Value::Null);
     assert_eq!((told(TOKEN, "CA6").await, told(NEXT, "CA7").await), (403, 204));
     for event in tenant.audit().await {
         assert!(!event.to_string().contains(NEXT) && !event.to_string().contains(TOKEN));
     }
-}
+});
 
-both!(a_signature_is_good_for_one_reading_of_its_text);
-async fn a_signature_is_good_for_one_reading_of_its_text() {
+both!(a_signature_is_good_for_one_reading_of_its_text, async || {
     let (server, tenant) = with_twilio().await;
     set_test_callers(&tenant, &[TESTER]).await;
     let path = tenant.path("/twilio/status");
@@ -102,24 +97,21 @@ async fn a_signature_is_good_for_one_reading_of_its_text() {
     undated.push(("ApiVersion", version));
     for other in [&swallowed, &renamed, &undated] {
         assert_eq!(sign(TOKEN, &format!("{PUBLIC_URL}{path}"), other), signature, "the same text");
-        let refused = post_form(&server.anonymous(), &path, &signature, other).await;
-        assert_eq!(refused.refused(403), "callback_refused");
+        post_form(&server.anonymous(), &path, &signature, other).await.refused_as(403, "callback_refused");
     }
-    post_form(&server.anonymous(), &path, &signature, &genuine).await.expect(StatusCode::NO_CONTENT);
-    let call = tenant.owner.get(&tenant.path("/calls/CA1")).await.expect(StatusCode::OK);
-    assert_eq!((&call["direction"], &call["duration_seconds"]), (&json!("test"), &json!(42.0)));
+    post_form(&server.anonymous(), &path, &signature, &genuine).await.no_content();
+    let call = tenant.get("/calls/CA1").await.ok();
+    assert_eq!(call.fields(["direction", "duration_seconds"]), json!(["test", 42.0]));
     let large = [("CallSid", "x".repeat(40_000))];
     let large: Vec<(&str, &str)> = large.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    assert_eq!(post_form(&server.anonymous(), &path, "", &large).await.refused(413), "body_too_large");
-}
+    post_form(&server.anonymous(), &path, "", &large).await.refused_as(413, "body_too_large");
+});
 
-both!(a_port_in_the_signed_url_may_be_there_or_not);
-async fn a_port_in_the_signed_url_may_be_there_or_not() {
+both!(a_port_in_the_signed_url_may_be_there_or_not, async || {
     let server =
         Server::with(|config| config.public_url = Some("https://ward.example:8443/behind".to_owned())).await;
     let tenant = server.tenant("acme").await;
-    let body = json!({ "account_sid": ACCOUNT, "auth_token": TOKEN });
-    let set = tenant.owner.put(&tenant.path("/twilio"), body).await.expect(StatusCode::OK);
+    let set = tenant.put("/twilio", json!({ "account_sid": ACCOUNT, "auth_token": TOKEN })).await.ok();
     let path = tenant.path("/twilio/status");
     assert_eq!(set["status_callback_url"], format!("https://ward.example:8443/behind{path}"));
     let fields = event("CA1", "completed", PATIENT);
@@ -140,4 +132,4 @@ async fn a_port_in_the_signed_url_may_be_there_or_not() {
         let request = request.header("x-twilio-signature", signature).body(body);
         assert_eq!(request.send().await.unwrap().status(), status, "{base}");
     }
-}
+});

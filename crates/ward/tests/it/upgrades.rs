@@ -100,8 +100,7 @@ impl Empty {
 const T1: &str = "timestamptz '2026-01-01T00:00:00.000000Z'";
 const T2: &str = "timestamptz '2026-01-02T00:00:00.000000Z'";
 
-both!(a_database_of_every_older_version_becomes_that_of_the_newest);
-async fn a_database_of_every_older_version_becomes_that_of_the_newest() {
+both!(a_database_of_every_older_version_becomes_that_of_the_newest, async || {
     let fresh = Empty::new();
     fresh.migrate(MIGRATIONS.len());
     let wanted = fresh.shape().await;
@@ -132,4 +131,4 @@ async fn a_database_of_every_older_version_becomes_that_of_the_newest() {
             assert_eq!(grown.texts(rows).await, [expected], "{table}");
         }
     }
-}
+});

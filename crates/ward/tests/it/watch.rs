@@ -31,8 +31,7 @@ where
     route.serve(http::Request::new(Body::empty())).await.status()
 }
 
-both!(work_on_a_runtime_thread_trips_the_watch_and_work_beside_it_does_not);
-async fn work_on_a_runtime_thread_trips_the_watch_and_work_beside_it_does_not() {
+both!(work_on_a_runtime_thread_trips_the_watch_and_work_beside_it_does_not, async || {
     let server = Server::start().await;
     let planted = served(&server, |_: Request| async {
         compute();
@@ -55,11 +54,10 @@ async fn work_on_a_runtime_thread_trips_the_watch_and_work_beside_it_does_not() 
     });
     assert_eq!(beside.await, StatusCode::NO_CONTENT);
     assert!(server.app.watch.take().is_empty());
-}
+});
 
 // The writer is SQLite's alone: on PostgreSQL each closure has a thread to itself.
-both!(work_inside_the_writer_trips_the_watch);
-async fn work_inside_the_writer_trips_the_watch() {
+both!(work_inside_the_writer_trips_the_watch, async || {
     let server = Server::start().await;
     let planted = server.app.db.write("planted", |_| {
         compute();
@@ -73,4 +71,4 @@ async fn work_inside_the_writer_trips_the_watch() {
         }
         Engine::Postgres => assert_eq!(told, [""; 0]),
     }
-}
+});

@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
-use ward_test::{Server, both};
+use ward_test::{Fields as _, Server, both};
 
 use crate::outbound::{Peer, answer, endpoint, open_server, run};
 
-both!(a_body_is_json_or_a_form_of_the_parameters_that_the_path_does_not_use);
-async fn a_body_is_json_or_a_form_of_the_parameters_that_the_path_does_not_use() {
+both!(a_body_is_json_or_a_form_of_the_parameters_that_the_path_does_not_use, async || {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
     // The peer echoes the request, its head and its body.
@@ -26,9 +24,8 @@ async fn a_body_is_json_or_a_form_of_the_parameters_that_the_path_does_not_use()
         let schema = json!({ "properties": { "text": {}, "count": {}, "list": {}, "none": {} } });
         let more =
             json!({ "method": method, "path": "/notes/{id}", "body_format": format, "input_schema": schema });
-        let path = endpoint(&tenant, &peer.url(), more).await;
-        let told = run(&tenant.owner, &path, params.clone()).await;
-        let (head, body) = told["raw_response"].as_str().unwrap().split_once("\r\n\r\n").unwrap();
+        let told = run(&tenant.owner, &endpoint(&tenant, &peer.url(), more).await, params.clone()).await;
+        let (head, body) = told.text("raw_response").split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with(&format!("{method} /notes/7 HTTP/1.1\r\n")), "{head}");
         assert!(head.contains(&format!("content-type: {kind}\r\n")), "{head}");
         assert!(head.to_lowercase().contains(&format!("content-length: {}", body.len())), "{head}");
@@ -42,10 +39,9 @@ async fn a_body_is_json_or_a_form_of_the_parameters_that_the_path_does_not_use()
             assert_eq!(sent, wanted.map(|(name, value)| (name.to_owned(), value.to_owned())));
         }
     }
-}
+});
 
-both!(a_reset_a_tls_that_hangs_and_a_packed_body_are_results);
-async fn a_reset_a_tls_that_hangs_and_a_packed_body_are_results() {
+both!(a_reset_a_tls_that_hangs_and_a_packed_body_are_results, async || {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
     let resetting = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -60,7 +56,7 @@ async fn a_reset_a_tls_that_hangs_and_a_packed_body_are_results() {
         run(&tenant.owner, &endpoint(&tenant, &format!("http://{address}"), json!({})).await, json!({}))
             .await;
     assert_eq!(told["status_code"], Value::Null);
-    assert!(told["error"].as_str().unwrap().contains("reset"), "{told}");
+    assert!(told.text("error").contains("reset"), "{told}");
 
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = silent.local_addr().unwrap();
@@ -72,7 +68,7 @@ async fn a_reset_a_tls_that_hangs_and_a_packed_body_are_results() {
     });
     let url = format!("https://{address}");
     let told = run(&tenant.owner, &endpoint(&tenant, &url, json!({})).await, json!({})).await;
-    assert!(told["error"].as_str().unwrap().contains("in time"), "{told}");
+    assert!(told.text("error").contains("in time"), "{told}");
 
     // The client did not ask for a compressed body. The result shows it as it came, because decompression
     // could produce any size.
@@ -85,12 +81,11 @@ async fn a_reset_a_tls_that_hangs_and_a_packed_body_are_results() {
     })
     .await;
     let told = run(&tenant.owner, &endpoint(&tenant, &packed.url(), json!({})).await, json!({})).await;
-    assert_eq!((&told["status_code"], &told["error"]), (&json!(200), &Value::Null));
-    assert!(told["raw_response"].as_str().unwrap().ends_with("abcd"), "{told}");
-}
+    assert_eq!(told.fields(["status_code", "error"]), json!([200, null]));
+    assert!(told.text("raw_response").ends_with("abcd"), "{told}");
+});
 
-both!(no_token_is_fetched_from_the_operators_network);
-async fn no_token_is_fetched_from_the_operators_network() {
+both!(no_token_is_fetched_from_the_operators_network, async || {
     let server = Server::with(|config| config.outbound.time = Duration::from_secs(2)).await;
     let tenant = server.tenant("acme").await;
     let peer = Peer::start(|_, _| Some(answer(200, r#"{"access_token":"t"}"#))).await;
@@ -114,36 +109,33 @@ async fn no_token_is_fetched_from_the_operators_network() {
                 "name": ward_test::fresh_slug(), "display_name": "T", "base_url": base, "auth": auth,
                 "endpoints": [endpoint],
             });
-            let made =
-                tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
-            let path = format!("/integrations/{}/endpoints/e/test", made["id"].as_str().unwrap());
+            let made = tenant.post("/integrations", body).await.created();
+            let path = format!("/integrations/{}/endpoints/e/test", made.text("id"));
             let told = run(&tenant.owner, &tenant.path(&path), json!({})).await;
-            let error = told["error"].as_str().unwrap();
+            let error = told.text("error");
             assert!(error.contains(if plain { "plain http" } else { "may connect to" }), "{error}");
         }
     }
-    let health = tenant.owner.get(&tenant.path("/integrations/health-check")).await.expect(StatusCode::OK);
-    for report in health["integrations"].as_array().unwrap() {
+    let health = tenant.get("/integrations/health-check").await.ok();
+    for report in health.list("integrations") {
         assert_eq!(report["status"], "misconfigured", "{report}");
     }
     assert_eq!(peer.asked(), 0);
-}
+});
 
-both!(the_audit_tells_where_a_change_redirects_calls_to);
-async fn the_audit_tells_where_a_change_redirects_calls_to() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(the_audit_tells_where_a_change_redirects_calls_to, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let body = json!({
         "name": "a", "display_name": "A", "base_url": "https://ehr.example.com/base/a-token-in-the-path",
         "endpoints": [{ "name": "e", "description": "E", "path": "/", "base_url": "https://own.example.com:8443/x" }],
     });
-    let made = tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
-    let path = tenant.path(&format!("/integrations/{}", made["id"].as_str().unwrap()));
+    let made = tenant.post("/integrations", body).await.created();
+    let path = tenant.path(&format!("/integrations/{}", made.text("id")));
     let before = json!({ "base_url": "https://ehr.example.com", "endpoints/e/base_url": "https://own.example.com:8443" });
     assert_eq!(tenant.audit().await[0]["metadata"]["destinations"], before);
     let auth = json!({ "type": "oauth2_client_credentials", "client_id": "c", "token_url": "https://login.example.net/t?x=y" });
     let change = json!({ "base_url": "https://evil.example.org/base", "auth": auth });
-    tenant.owner.put(&path, change).await.expect(StatusCode::OK);
+    tenant.owner.put(&path, change).await.ok();
     let event = tenant.audit().await.remove(0);
     assert_eq!(event["metadata"]["destinations_before"], before);
     let after = json!({
@@ -153,14 +145,12 @@ async fn the_audit_tells_where_a_change_redirects_calls_to() {
     assert_eq!(event["metadata"]["destinations"], after);
     assert!(!event.to_string().contains("a-token-in-the-path"), "a path or a query can hold a secret");
     // A change that moves no destination does not mention one.
-    tenant.owner.put(&path, json!({ "display_name": "B" })).await.expect(StatusCode::OK);
+    tenant.owner.put(&path, json!({ "display_name": "B" })).await.ok();
     assert_eq!(tenant.audit().await[0]["metadata"].get("destinations"), None);
-}
+});
 
-both!(no_stray_space_becomes_part_of_a_secret);
-async fn no_stray_space_becomes_part_of_a_secret() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(no_stray_space_becomes_part_of_a_secret, async || {
+    let (server, tenant) = Server::with_tenant().await;
     let auth = |kind: &str, field: &str, value: String| {
         json!({ "type": kind, "header_name": (kind == "api_key_header").then_some("x-key"), "client_id": "c",
                 "token_url": "https://login.example.com/t", field: { "value": value } })
@@ -181,7 +171,7 @@ async fn no_stray_space_becomes_part_of_a_secret() {
         ] {
             let auth = auth(kind, field, format!("{before}a-secret{after}"));
             let body = json!({ "name": "a", "display_name": "A", "base_url": "https://ehr.example.com", "auth": auth });
-            let refused = tenant.owner.post(&tenant.path("/integrations"), body).await;
+            let refused = tenant.post("/integrations", body).await;
             let locs = refused.problem_locs();
             assert!(
                 locs.contains(&format!("body.auth.{field}.value")),
@@ -196,7 +186,7 @@ async fn no_stray_space_becomes_part_of_a_secret() {
             let auth = json!({ "type": "oauth2_client_credentials", "client_id": "c", "token_url": "https://login.example.com/t",
                                "client_secret_value": { "value": "a-secret" }, (field): pasted });
             let body = json!({ "name": "a", "display_name": "A", "base_url": "https://ehr.example.com", "auth": auth });
-            let refused = tenant.owner.post(&tenant.path("/integrations"), body).await;
+            let refused = tenant.post("/integrations", body).await;
             assert_eq!(refused.problem_locs(), [format!("body.auth.{field}")], "{before:?} {after:?}");
         }
         let endpoint =
@@ -206,7 +196,7 @@ async fn no_stray_space_becomes_part_of_a_secret() {
             ("mcp_headers", json!({ "x-key": pasted }), "body.mcp_headers.x-key"),
         ] {
             let body = json!({ "name": "a", "display_name": "A", "base_url": "https://ehr.example.com", (field): value });
-            let refused = tenant.owner.post(&tenant.path("/integrations"), body).await;
+            let refused = tenant.post("/integrations", body).await;
             assert_eq!(refused.problem_locs(), [loc], "{before:?} {after:?}");
         }
     }
@@ -215,16 +205,13 @@ async fn no_stray_space_becomes_part_of_a_secret() {
         let mut body =
             json!({ "account_sid": format!("AC{}", "0".repeat(32)), "auth_token": "0".repeat(32) });
         body[field] = json!(format!("{}\u{200B}", "1".repeat(32)));
-        let refused = tenant.owner.put(&tenant.path("/twilio"), body).await;
-        assert_eq!(refused.problem_locs(), [format!("body.{field}")]);
+        assert_eq!(tenant.put("/twilio", body).await.problem_locs(), [format!("body.{field}")]);
     }
     assert_eq!(server.count("SELECT count(*) FROM twilio_accounts").await, 0);
-}
+});
 
-both!(private_keys_are_taken_in_their_usual_forms_and_up_to_a_size);
-async fn private_keys_are_taken_in_their_usual_forms_and_up_to_a_size() {
-    let server = Server::start().await;
-    let tenant = server.tenant("acme").await;
+both!(private_keys_are_taken_in_their_usual_forms_and_up_to_a_size, async || {
+    let (_server, tenant) = Server::with_tenant().await;
     let auth = |key: &str| json!({ "type": "smart_backend_services", "client_id": "c", "private_key_value": { "value": key } });
     let rsa = ward_test::rsa_pem();
     for (index, key) in [rsa.clone(), rsa.replace('\n', "\\n"), rsa.replace('\n', " "), format!("\n{rsa}\n")]
@@ -232,13 +219,13 @@ async fn private_keys_are_taken_in_their_usual_forms_and_up_to_a_size() {
         .enumerate()
     {
         let body = json!({ "name": format!("i{index}"), "display_name": "A", "base_url": "https://ehr.example.com", "auth": auth(key) });
-        tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
+        tenant.post("/integrations", body).await.created();
     }
     let large = include_str!("../../../ward-ehr/tests/rsa-8192.pem");
     let endpoint = |index: usize| json!({ "name": format!("e{index}"), "description": "E", "path": "/", "auth": auth(large) });
     let endpoints: Vec<Value> = (0..10).map(endpoint).collect();
     let body = json!({ "name": "x", "display_name": "X", "base_url": "https://ehr.example.com", "endpoints": endpoints });
-    let refused = tenant.owner.post(&tenant.path("/integrations"), body).await;
+    let refused = tenant.post("/integrations", body).await;
     assert!(!refused.text.contains("BEGIN"));
     let problems = refused.problems();
     // No more of them are parsed than a request may have.
@@ -247,28 +234,26 @@ async fn private_keys_are_taken_in_their_usual_forms_and_up_to_a_size() {
     assert_eq!(problems[8].0, "body.endpoints.8.auth.private_key_value.value");
     assert!(problems[8].1.contains("at most 8"), "{problems:?}");
     let endpoint = |index: usize| json!({ "name": format!("e{index}"), "description": "E", "path": "/", "auth": auth(&rsa) });
-    for (count, status) in [(7, StatusCode::OK), (8, StatusCode::UNPROCESSABLE_ENTITY)] {
+    for (count, status) in [(7, 200), (8, 422)] {
         let endpoints: Vec<Value> = (0..count).map(endpoint).collect();
-        let listed = tenant.owner.get(&tenant.path("/integrations?limit=1")).await.expect(StatusCode::OK);
-        let path = tenant.path(&format!("/integrations/{}", listed["items"][0]["id"].as_str().unwrap()));
+        let listed = tenant.get("/integrations?limit=1").await.ok();
+        let path = format!("/integrations/{}", listed["items"][0].text("id"));
         let body = json!({ "auth": auth(&rsa), "endpoints": endpoints });
-        assert_eq!(tenant.owner.put(&path, body).await.status, status, "{count} and one more");
+        assert_eq!(tenant.put(&path, body).await.status, status, "{count} and one more");
     }
     // Where the client's secret stands is said for the kind that has one, and for no other.
     let post = json!({ "type": "oauth2_client_credentials", "client_id": "c", "token_url": "https://login.example.com/t",
                        "client_auth_method": "client_secret_post", "client_secret_value": { "value": "a-client-secret" } });
     let body =
         json!({ "name": "p", "display_name": "P", "base_url": "https://ehr.example.com", "auth": post });
-    let made = tenant.owner.post(&tenant.path("/integrations"), body).await.expect(StatusCode::CREATED);
+    let made = tenant.post("/integrations", body).await.created();
     assert_eq!(made["auth"]["client_auth_method"], "client_secret_post");
     let other = json!({ "type": "bearer_token", "client_auth_method": "client_secret_post" });
     let body = json!({ "name": "q", "display_name": "Q", "auth": other });
-    let refused = tenant.owner.post(&tenant.path("/integrations"), body).await;
-    assert_eq!(refused.problem_locs(), ["body.auth.client_auth_method"]);
-}
+    assert_eq!(tenant.post("/integrations", body).await.problem_locs(), ["body.auth.client_auth_method"]);
+});
 
-both!(a_client_secret_goes_into_the_form_where_that_is_configured);
-async fn a_client_secret_goes_into_the_form_where_that_is_configured() {
+both!(a_client_secret_goes_into_the_form_where_that_is_configured, async || {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
     let peer = Peer::start(|heard, _| {
@@ -291,6 +276,6 @@ async fn a_client_secret_goes_into_the_form_where_that_is_configured() {
     for basic in [json!("client_secret_basic"), Value::Null] {
         let path = endpoint(&tenant, &peer.url(), json!({ "auth": auth(basic) })).await;
         let told = run(&tenant.owner, &path, json!({})).await;
-        assert!(told["error"].as_str().unwrap().contains("refused"), "{told}");
+        assert!(told.text("error").contains("refused"), "{told}");
     }
-}
+});

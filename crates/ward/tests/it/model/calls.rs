@@ -1,4 +1,4 @@
-//! What becomes of calls, and of what they owe; and what the audit must tell of all that was done.
+//! The model of calls, of the deliveries that they owe, and of the audit's events.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -22,12 +22,11 @@ fn path(world: &World, step: &Step, rest: &str) -> String {
     format!("/v1/{}/{rest}", world.path_id(step))
 }
 
-/// How far a call with this status has come.
+/// The progress of a call with this status; 4 is its end.
 fn rank(status: &str) -> usize {
     ["unknown", "initiated", "ringing", "in-progress"].iter().position(|it| *it == status).unwrap_or(4)
 }
 
-/// What a reported status means.
 fn status_of(report: &Report) -> &'static str {
     match report.status {
         "queued" => "initiated",
@@ -37,7 +36,7 @@ fn status_of(report: &Report) -> &'static str {
     }
 }
 
-/// Who calls, as sent and as understood: absent, or a caller's text and form.
+/// A party of the call, as sent and as understood: absent, invalid, or a text with its form.
 enum Said {
     Nothing,
     Wrong(&'static str),
@@ -108,7 +107,7 @@ fn chosen(world: &World, step: &Step, thing: Thing) -> (Option<usize>, String) {
     let place = world.place(step);
     let found = choose(thing, place, world.calls.iter().map(|it| it.workspace));
     let sid = found.map_or_else(|| "CA-of-nobody".to_owned(), |at| world.calls[at].sid.clone());
-    // Another's sid names nothing here, or something of one's own.
+    // The sid of another workspace's call names nothing here, or a call of this workspace.
     let ours = world.calls.iter().position(|it| Some(it.workspace) == place && it.sid == sid);
     (ours, sid)
 }
@@ -123,8 +122,8 @@ fn fill<T>(known: &mut Option<T>, told: Option<T>, late: bool) {
     }
 }
 
-/// What a report makes of a call: one that comes late only fills what is not known. Gives with it by how many hours the
-/// call began before the report, where that follows from it.
+/// The call after a report. A late report only fills unknown fields. The second value is the number of hours by which the
+/// call began before the report, if the report implies it.
 fn take(before: &Call, report: &Report, told: &Told) -> (Call, Option<u8>) {
     let mut call = before.clone();
     let status = status_of(report);
@@ -147,7 +146,7 @@ fn take(before: &Call, report: &Report, told: &Told) -> (Call, Option<u8>) {
     (call, ago)
 }
 
-/// Says what a call owes now that it has finished, and to which integration.
+/// Decides whether a finished call is owed, and returns the integration that gets it.
 fn decide(world: &World, call: &mut Call) -> Option<usize> {
     call.connector = world.workspaces[call.workspace].connector;
     let real = matches!(call.direction, "inbound" | "outbound");
@@ -162,7 +161,7 @@ fn decide(world: &World, call: &mut Call) -> Option<usize> {
     owed
 }
 
-/// What a report says beside its status, as it is understood.
+/// The other contents of a report, as understood.
 struct Told {
     caller: Said,
     callee: Said,
@@ -294,7 +293,7 @@ pub fn report(world: &World, step: &Step, report: &Report) -> (Request, Outcome)
             location: None,
         });
         let owed = new.as_ref().map(|new| (world.deliveries.len(), new)).or_else(|| owed_for(world, at));
-        // What others said of people is for who may view calls.
+        // Data about people from other reports needs the permission to view calls.
         let people = before.is_none() || here.reach.has("Call.view");
         good.body = Some(detail(at, &call, owed, people));
         let actions = [
@@ -313,7 +312,7 @@ pub fn report(world: &World, step: &Step, report: &Report) -> (Request, Outcome)
                 owe(world, new);
             }
             for (action, _) in actions.into_iter().filter(|(_, happened)| *happened) {
-                world.note(here.at, Some((here.who, here.key)), ("calls", action, "call"), Some(call_id(at)));
+                here.note(world, ("calls", action, "call"), Some(call_id(at)));
             }
         }))
     };
@@ -321,7 +320,7 @@ pub fn report(world: &World, step: &Step, report: &Report) -> (Request, Outcome)
     (request, outcome)
 }
 
-/// Owes a delivery, in the lane of its integration.
+/// Adds a delivery to the queue of its integration.
 fn owe(world: &mut World, new: Delivery) {
     let Delivery { workspace, integration, .. } = new;
     if !world.lanes.iter().any(|lane| lane.integration == integration) {
@@ -342,12 +341,7 @@ pub fn one(world: &World, step: &Step, call: Thing) -> (Request, Outcome) {
         let at = known.ok_or(NO_CALL)?;
         let shown = detail(at, &world.calls[at], owed_for(world, at), true);
         Ok(Good::ok(shown).then(move |world| {
-            world.note(
-                here.at,
-                Some((here.who, here.key)),
-                ("calls", "call.read", "call"),
-                Some(call_id(at)),
-            );
+            here.note(world, ("calls", "call.read", "call"), Some(call_id(at)));
         }))
     };
     (send(Method::GET, path(world, step, &format!("calls/{sid}")), None), outcome())
@@ -389,7 +383,7 @@ pub fn list(world: &World, step: &Step, asked: Asked) -> (Request, Outcome) {
             "continuation_token": more.then_some(offset + limit),
         }));
         Ok(good.then(move |world| {
-            world.note(here.at, Some((here.who, here.key)), ("calls", "call.list", "call"), None);
+            here.note(world, ("calls", "call.list", "call"), None);
         }))
     };
     let filters = [
@@ -420,7 +414,7 @@ fn chosen_delivery(world: &World, step: &Step, thing: Thing) -> (Option<usize>, 
     let place = world.place(step);
     let found = choose(thing, place, world.deliveries.iter().map(|it| it.workspace));
     let id = found.map_or_else(|| NOBODY.to_owned(), |at| world.text(&delivery_id(at)));
-    // An id that nobody has seen yet cannot be named.
+    // An id that no answer has shown yet cannot be named.
     let found = found.filter(|at| id != NOBODY && Some(world.deliveries[*at].workspace) == place);
     (found, id)
 }
@@ -441,7 +435,7 @@ pub fn deliveries(world: &World, step: &Step, page: Page, state: u8) -> (Request
             .collect();
         let admits = |at: usize| state.is_none_or(|state| state == world.deliveries[at].state);
         Ok(world.page_of(&list, &rows, page, admits).then(move |world| {
-            world.note(here.at, Some((here.who, here.key)), ("sync", "delivery.list", "delivery"), None);
+            here.note(world, ("sync", "delivery.list", "delivery"), None);
         }))
     };
     let filter = state.map(|state| format!("&state={state}")).unwrap_or_default();
@@ -457,14 +451,13 @@ pub fn delivery(world: &World, step: &Step, delivery: Thing) -> (Request, Outcom
         let mut shown = show(world, at);
         shown["attempts"] = json!([]);
         Ok(Good::ok(shown).then(move |world| {
-            let what = ("sync", "delivery.read", "delivery");
-            world.note(here.at, Some((here.who, here.key)), what, Some(delivery_id(at)));
+            here.note(world, ("sync", "delivery.read", "delivery"), Some(delivery_id(at)));
         }))
     };
     (send(Method::GET, path(world, step, &format!("deliveries/{id}")), None), outcome())
 }
 
-/// What a step does to a delivery that is not in the EHR yet.
+/// A retry or a resolution of a delivery that is not in the EHR yet.
 fn steer(
     world: &World,
     step: &Step,
@@ -487,7 +480,7 @@ fn steer(
         world.deliveries[at].state = state;
         world.deliveries[at].location = location;
         let action = if resolves { "delivery.resolve" } else { "delivery.retry" };
-        world.note(here.at, Some((here.who, here.key)), ("sync", action, "delivery"), Some(delivery_id(at)));
+        here.note(world, ("sync", action, "delivery"), Some(delivery_id(at)));
     }))
 }
 
@@ -506,7 +499,7 @@ pub fn resolve(world: &World, step: &Step, delivery: Thing, found: bool) -> (Req
     (send(Method::POST, path(world, step, &format!("deliveries/{id}/resolve")), Some(body)), outcome)
 }
 
-/// Nothing ever fails here: no worker runs.
+/// No worker runs in a walk, so no delivery has failed.
 pub fn retry_failed(world: &World, step: &Step) -> (Request, Outcome) {
     let outcome =
         world.enter(step, "Integration.update").map(|_| Good::ok(json!({ "retried": 0, "has_more": false })));

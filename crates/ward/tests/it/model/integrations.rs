@@ -1,4 +1,4 @@
-//! What becomes of integrations, of the telephone account, and of the lanes in which deliveries wait.
+//! The model of integrations, of Twilio accounts, and of integration queues.
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};
@@ -28,12 +28,12 @@ fn show(at: usize, it: &Integration) -> Value {
     })
 }
 
-/// The integration that a step is about, whoever's it is, and the id that its path names.
+/// The integration that a step concerns, of any workspace, and the id in its path.
 fn chosen(world: &World, step: &Step, thing: Thing) -> (Option<usize>, String) {
     let place = world.place(step);
     let found = choose(thing, place, world.integrations.iter().map(|it| it.workspace));
     let id = found.map_or_else(|| NOBODY.to_owned(), |at| world.text(&integration_id(at)));
-    // What provisioning seeded has an id that nobody knows before a list shows it.
+    // The id of a seeded integration is unknown until a list shows it.
     (found.filter(|_| id != NOBODY), id)
 }
 
@@ -49,7 +49,7 @@ pub fn list(world: &World, step: &Step, page: Page, sort: u8, filter: u8) -> (Re
         match filter {
             3 => it.enabled,
             4 => it.protocol == "rest",
-            // The names of what is seeded hold no digit 1; nor do the display names of vendors.
+            // The names of seeded integrations and of vendors hold no digit 1.
             5 => it.name.contains("-name-1") || it.display_name.contains("-name-1"),
             _ => true,
         }
@@ -72,7 +72,7 @@ pub fn list(world: &World, step: &Step, page: Page, sort: u8, filter: u8) -> (Re
     (send(Method::GET, path(world, step, &query), None), outcome())
 }
 
-/// A page of a list in another order than that of places: it follows the integration whose place the token is.
+/// A page of a list that is sorted by another column. It follows the integration whose position the token holds.
 fn sorted(
     world: &World,
     list: &str,
@@ -137,8 +137,7 @@ pub fn add(world: &World, step: &Step, name: u8, enabled: bool) -> (Request, Out
         let good = Good::created(show(at, &new)).near(format!("?t:integration{at}.created"), 0);
         Ok(good.then(move |world| {
             world.integrations.push(new);
-            let what = ("integrations", "integration.create", "integration");
-            world.note(here.at, Some((here.who, here.key)), what, Some(integration_id(at)));
+            here.note(world, ("integrations", "integration.create", "integration"), Some(integration_id(at)));
         }))
     };
     (send(Method::POST, path(world, step, "integrations"), Some(body)), outcome())
@@ -204,8 +203,7 @@ pub fn change(world: &World, step: &Step, integration: Thing, change: Change) ->
         let good = Good::ok(show(at, &new)).grows(&new.updated, &old.updated);
         Ok(good.then(move |world| {
             world.integrations[at] = new;
-            let what = ("integrations", "integration.update", "integration");
-            world.note(here.at, Some((here.who, here.key)), what, Some(integration_id(at)));
+            here.note(world, ("integrations", "integration.update", "integration"), Some(integration_id(at)));
         }))
     };
     let path = path(world, step, &format!("integrations/{id}"));
@@ -222,8 +220,7 @@ pub fn delete(world: &World, step: &Step, integration: Thing) -> (Request, Outco
         }
         Ok(Good::done().then(move |world| {
             world.integrations[at].gone = true;
-            let what = ("integrations", "integration.delete", "integration");
-            world.note(here.at, Some((here.who, here.key)), what, Some(integration_id(at)));
+            here.note(world, ("integrations", "integration.delete", "integration"), Some(integration_id(at)));
         }))
     };
     (send(Method::DELETE, path(world, step, &format!("integrations/{id}")), None), outcome())
@@ -245,7 +242,7 @@ pub fn twilio(world: &World, step: &Step) -> (Request, Outcome) {
     (send(Method::GET, path(world, step, "twilio"), None), outcome)
 }
 
-/// The telephone account of a workspace's own.
+/// The Twilio account of a workspace.
 pub fn account(at: usize, number: u8) -> String {
     format!("AC{:032x}", 0xabc_0000_0000_usize + at * 256 + usize::from(number % 3))
 }
@@ -264,8 +261,7 @@ pub fn set_twilio(world: &World, step: &Step, number: u8) -> (Request, Outcome) 
         }
         good.then(move |world| {
             world.workspaces[here.at].twilio = Some(new);
-            let what = ("calls", "twilio.update", "twilio_account");
-            world.note(here.at, Some((here.who, here.key)), what, None);
+            here.note(world, ("calls", "twilio.update", "twilio_account"), None);
         })
     });
     (send(Method::PUT, path(world, step, "twilio"), Some(body)), outcome)
@@ -275,15 +271,14 @@ pub fn delete_twilio(world: &World, step: &Step) -> (Request, Outcome) {
     let outcome = world.enter(step, "Integration.update").map(|here| {
         Good::done().then(move |world| {
             if world.workspaces[here.at].twilio.take().is_some() {
-                let what = ("calls", "twilio.delete", "twilio_account");
-                world.note(here.at, Some((here.who, here.key)), what, None);
+                here.note(world, ("calls", "twilio.delete", "twilio_account"), None);
             }
         })
     });
     (send(Method::DELETE, path(world, step, "twilio"), None), outcome)
 }
 
-/// The lanes of a workspace, in the order of their integrations' ids.
+/// The queues of a workspace, in the order of their integrations' ids.
 fn show_lanes(world: &World, at: usize, lanes: &[Lane]) -> Value {
     let mut lanes: Vec<&Lane> = lanes.iter().filter(|lane| lane.workspace == at).collect();
     lanes.sort_by_key(|lane| world.text(&integration_id(lane.integration)));
@@ -324,8 +319,7 @@ pub fn hold(world: &World, step: &Step, integration: Thing, held: bool) -> (Requ
         Ok(good.then(move |world| {
             world.lanes = lanes;
             let action = if held { "integration.hold" } else { "integration.release" };
-            let what = ("sync", action, "integration");
-            world.note(here.at, Some((here.who, here.key)), what, Some(integration_id(at)));
+            here.note(world, ("sync", action, "integration"), Some(integration_id(at)));
         }))
     };
     let path = path(world, step, &format!("sync/{id}/hold"));

@@ -1,4 +1,4 @@
-//! What becomes of API keys: claimed, minted, rotated, revoked.
+//! The model of API keys: claims, minting, rotation and revocation.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ fn created(at: usize) -> String {
     format!("?t:key{at}.created")
 }
 
-/// What minting, claiming and rotating answer.
+/// The answer of minting, claiming and rotating.
 fn shown_once(world: &World, at: usize, key: &Key) -> Value {
     json!({
         "key_id": key_id(at), "api_key": secret(world.secrets.len()), "name": key.name,
@@ -150,27 +150,26 @@ pub fn mint(world: &World, step: &Step, mint: Mint<'_>) -> (Request, Outcome) {
                 world.members.push(Member { workspace: here.at, who: principal, role, gone: false });
             }
             let at = issue(world, key);
-            let what = ("api_keys", "api_key.create", "api_key");
-            world.note(here.at, Some((here.who, here.key)), what, Some(credential_id(at)));
+            here.note(world, ("api_keys", "api_key.create", "api_key"), Some(credential_id(at)));
         }))
     };
     (Request { method: Method::POST, path: path(world, step, ""), body: Some(body) }, outcome())
 }
 
-/// The key that a step is about, whoever's it is.
+/// The key that a step concerns, of any workspace.
 fn chosen(world: &World, step: &Step, thing: Thing) -> Option<usize> {
     let at = world.place(step);
     choose(thing, at, world.keys.iter().map(|it| it.workspace))
 }
 
-/// The live key of this workspace that a step is about.
+/// The live key of this workspace that a step concerns.
 fn found(world: &World, at: usize, key: Option<usize>) -> Result<usize, No> {
     let ours = |key: &usize| world.keys[*key].workspace == at && !world.keys[*key].revoked;
     key.filter(ours).ok_or(No::Because(404, "api_key_not_found"))
 }
 
 pub fn rotate(world: &World, step: &Step, key: Thing, days: u8) -> (Request, Outcome) {
-    // As often as not the caller's own: what was made with it ends.
+    // In half of the cases it is the caller's own key, whose invitations then end.
     let own = world.caller(step).ok().map(|caller| caller.key);
     let own = own.filter(|_| matches!(key, Thing::Here(number) if number.is_multiple_of(2)));
     let chosen = own.or_else(|| chosen(world, step, key));
@@ -193,8 +192,7 @@ pub fn rotate(world: &World, step: &Step, key: Thing, days: u8) -> (Request, Out
         Ok(good.then(move |world| {
             world.secrets.push(Secret { key: at, generation: new.generation });
             world.keys[at] = new;
-            let what = ("api_keys", "api_key.rotate", "api_key");
-            world.note(here.at, Some((here.who, here.key)), what, Some(credential_id(at)));
+            here.note(world, ("api_keys", "api_key.rotate", "api_key"), Some(credential_id(at)));
         }))
     };
     let id = chosen.map_or_else(|| "nothing".to_owned(), |at| world.text(&key_id(at)));
@@ -238,8 +236,7 @@ pub fn revoke(world: &World, step: &Step, key: Thing) -> (Request, Outcome) {
             {
                 world.members[member].gone = true;
             }
-            let what = ("api_keys", "api_key.revoke", "api_key");
-            world.note(here.at, Some((here.who, here.key)), what, Some(credential_id(at)));
+            here.note(world, ("api_keys", "api_key.revoke", "api_key"), Some(credential_id(at)));
         }))
     };
     let id = chosen.map_or_else(|| "nothing".to_owned(), |at| world.text(&key_id(at)));

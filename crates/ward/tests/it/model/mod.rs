@@ -1,8 +1,7 @@
-//! Long random walks over all of the API, by tenants of every role on two servers, held against a model of the rules.
+//! Long random walks over all of the API, by tenants of every role on two servers, compared with a model of the rules.
 //!
-//! The model (`rules` and what stands beside it) is written from the design and the contract and takes nothing from
-//! `ward`: it says of every step which status and body must come of it. A walk that goes wrong is made shorter as long as
-//! it still goes wrong, and then printed as a script.
+//! The model is written from the design and the contract and takes nothing from `ward`. It predicts the status and body of
+//! every step. A failing walk is shortened as long as it still fails, and then printed as a script.
 
 mod calls;
 mod integrations;
@@ -30,9 +29,9 @@ use walk::{Failure, Tally, Walk};
 /// Walks in the suite, and the steps of one. `WARD_TEST_WALKS` and `WARD_TEST_STEPS` ask for more.
 const WALKS: u64 = 6;
 const STEPS: u64 = 250;
-/// The first walk of the suite. Whoever asks for more gets others at every run.
+/// The seed of the suite's first walk. With `WARD_TEST_WALKS`, every run has other seeds.
 const SEED: u64 = 1;
-/// How often one step of a walk that went wrong is made simpler.
+/// How often one step of a failing walk is simplified.
 const MOST_TRIES: usize = 30;
 
 fn setting(name: &str, default: u64) -> u64 {
@@ -71,7 +70,7 @@ fn beginning() -> Vec<Step> {
     steps
 }
 
-/// Takes a walk on servers and a database of its own.
+/// Runs a walk on new servers with a new database.
 async fn go(steps: &[Step]) -> Result<Tally, Failure> {
     let mut walk = Walk::new().await;
     if let Err(failure) = walk.take(&beginning()).await {
@@ -82,7 +81,7 @@ async fn go(steps: &[Step]) -> Result<Tally, Failure> {
     match taken {
         Ok(Ok(())) => Ok(walk.tally),
         Ok(Err(failure)) => Err(failure),
-        // An answer that does not fit the document fails where it is got.
+        // An answer that does not fit the document panics in the client.
         Err(panic) => {
             let why = panic.downcast_ref::<String>().cloned().unwrap_or_default();
             Err(Failure { steps: steps.len(), script: format!("{}\n    WRONG: {why}", walk.script()) })
@@ -90,9 +89,9 @@ async fn go(steps: &[Step]) -> Result<Tally, Failure> {
     }
 }
 
-both!(every_answer_is_what_the_rules_say);
-#[expect(clippy::print_stderr, reason = "a long walk says what it saw")]
-async fn every_answer_is_what_the_rules_say() {
+both!(every_answer_is_what_the_rules_predict);
+#[expect(clippy::print_stderr, reason = "a long walk prints its statistics")]
+async fn every_answer_is_what_the_rules_predict() {
     let more = std::env::var_os("WARD_TEST_WALKS").is_some();
     let first = setting("WARD_TEST_SEED", if more { rand_seed() } else { SEED });
     let (walks, steps) = (setting("WARD_TEST_WALKS", WALKS), setting("WARD_TEST_STEPS", STEPS));
@@ -130,8 +129,8 @@ fn add(seen: &mut Tally, more: Tally) {
     }
 }
 
-/// Makes a walk that went wrong shorter as long as it still does: first without some of its steps, more of them at once
-/// while there are many, then with simpler ones.
+/// Shortens a failing walk as long as it still fails. It first leaves out steps, many at once at the beginning, and then
+/// simplifies the others.
 async fn shortest(mut steps: Vec<impl ValueTree<Value = Step>>, failure: Failure) -> Failure {
     let mut shortest = failure;
     let mut kept: Vec<usize> = (0..steps.len().min(shortest.steps)).collect();
@@ -166,7 +165,7 @@ async fn shortest(mut steps: Vec<impl ValueTree<Value = Step>>, failure: Failure
     shortest
 }
 
-/// Another walk than before; a failure says which it was.
+/// A new seed for every run. A failure prints it.
 fn rand_seed() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time after 1970");
     now.subsec_nanos().into()

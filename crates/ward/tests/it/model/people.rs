@@ -1,4 +1,4 @@
-//! What becomes of members, of transfers of ownership and of invitations.
+//! The model of members, of transfers of ownership and of invitations.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -27,13 +27,13 @@ fn show(world: &World, at: usize, role: usize) -> Value {
     })
 }
 
-/// The member that a step is about, and the id that its path names.
+/// The member that a step concerns, and the id in its path.
 fn chosen(world: &World, step: &Step, thing: Thing) -> (Option<usize>, String) {
     let at = world.place(step);
     let found = choose(thing, at, world.members.iter().map(|it| it.workspace));
     let who = found.map(|it| world.members[it].who);
     let id = who.map_or_else(|| NOBODY.to_owned(), |who| world.text(&entity_id(who)));
-    // An id that nobody has seen yet cannot be named.
+    // An id that no answer has shown yet cannot be named.
     let member = who.filter(|_| id != NOBODY).zip(at).and_then(|(who, at)| world.member(at, who));
     (member, id)
 }
@@ -42,7 +42,7 @@ fn path(world: &World, step: &Step, rest: &str) -> String {
     format!("/v1/workspaces/{}/{rest}", world.path_id(step))
 }
 
-/// Nobody touches more than they have.
+/// A caller cannot act on a role above its own.
 fn reaches(here: &Here, role: usize) -> Result<(), No> {
     if here.reach.covers(Reach::whole(role)) { Ok(()) } else { Err(BEYOND) }
 }
@@ -77,7 +77,7 @@ fn keeps_an_owner(world: &World, without: usize) -> Result<(), No> {
 
 pub const LAST_WAY_IN: No = No::Because(409, "last_way_in");
 
-/// Whether an owner who is a user signs in with a token, or has a live key that allows all that owners may.
+/// Whether an owner who is a user can sign in with a token, or has a live key with all of an owner's permissions.
 pub fn has_way_in(world: &World, home: usize, without: Option<usize>, without_key: Option<usize>) -> bool {
     let owns = |who: usize| {
         world.principals[who].is_user
@@ -93,7 +93,7 @@ pub fn has_way_in(world: &World, home: usize, without: Option<usize>, without_ke
     })
 }
 
-/// Whether a key lets its user in with all that owners may.
+/// Whether a live key gives its user all of an owner's permissions.
 pub fn opens(world: &World, at: usize) -> bool {
     let key = &world.keys[at];
     let lives = key.token.is_some()
@@ -103,20 +103,19 @@ pub fn opens(world: &World, at: usize) -> bool {
     lives && world.principals[key.principal].is_user && key.reach.covers(Reach::whole(OWNER))
 }
 
-/// Ends the invitations that somebody could no longer make.
+/// Ends the invitations that their maker could no longer make.
 fn end_invitations(world: &mut World, here: &Here, maker: usize, role: Option<usize>) {
     for at in 0..world.invitations.len() {
         let it = &world.invitations[at];
         let may = role.is_some_and(|role| role >= ADMIN && role >= it.role);
         if it.workspace == here.at && it.by == maker && !it.settled && !may {
             world.invitations[at].settled = true;
-            let what = ("members", "invitation.revoke", "invitation");
-            world.note(here.at, Some((here.who, here.key)), what, Some(invitation_id(at)));
+            here.note(world, ("members", "invitation.revoke", "invitation"), Some(invitation_id(at)));
         }
     }
 }
 
-/// Ends the pending transfer if it is moot.
+/// Ends the pending transfer if the predicate holds for it.
 fn end_transfer_if(world: &mut World, here: &Here, moot: impl FnOnce(&Transfer) -> bool) {
     let Some(to) = world.pending(here.at).filter(|it| moot(it)).map(|it| it.to) else { return };
     world.workspaces[here.at].transfer = None;
@@ -181,7 +180,7 @@ fn end(world: &World, here: Here, member: usize, action: &'static str) -> Outcom
             }
         }
         end_invitations(world, &here, who, None);
-        // The keys are gone first, so a transfer made with one of them is not pending any more.
+        // The keys are revoked first, so a transfer made with one of them is no longer pending.
         end_transfer_if(world, &here, |it| it.to == who || it.by == who);
         world.members[member].gone = true;
         note(world, &here, action, who);
@@ -224,14 +223,14 @@ pub fn transfer(world: &World, step: &Step) -> (Request, Outcome) {
     (send(Method::GET, path(world, step, "ownership-transfer"), None), outcome())
 }
 
-/// When something ends that was to last so many days: with the key it is made with, at the latest.
+/// The end of something that lasts this many days, or the expiry of its key if that is earlier.
 fn ends(world: &World, here: &Here, days: u8) -> (i64, bool) {
     let wanted = world.hours + 24 * i64::from(days);
     let key = world.keys[here.key].expires;
     (wanted.min(key), key <= wanted)
 }
 
-/// Mostly a user of the workspace who is no owner yet, if there is one whose id somebody has seen.
+/// Mostly a user of the workspace who is no owner yet and whose id an answer has shown.
 fn nominee(world: &World, step: &Step, thing: Thing) -> (Option<usize>, String) {
     let could = |at: &usize| {
         let it = &world.members[*at];
@@ -362,8 +361,7 @@ pub fn invite(world: &World, step: &Step, role: usize, days: u8, email: bool) ->
         }
         Ok(good.then(move |world| {
             world.invitations.push(new);
-            let what = ("members", "invitation.create", "invitation");
-            world.note(here.at, Some((here.who, here.key)), what, Some(invitation_id(at)));
+            here.note(world, ("members", "invitation.create", "invitation"), Some(invitation_id(at)));
         }))
     };
     let body = json!({ "role": ROLES[role], "duration_days": days, "email": email });
@@ -380,8 +378,7 @@ pub fn revoke(world: &World, step: &Step, invitation: Thing) -> (Request, Outcom
         reaches(&here, world.invitations[at].role)?;
         Ok(Good::done().then(move |world| {
             world.invitations[at].settled = true;
-            let what = ("members", "invitation.revoke", "invitation");
-            world.note(here.at, Some((here.who, here.key)), what, Some(invitation_id(at)));
+            here.note(world, ("members", "invitation.revoke", "invitation"), Some(invitation_id(at)));
         }))
     };
     let id = chosen.map_or_else(|| NOBODY.to_owned(), |at| world.text(&invitation_id(at)));
@@ -399,7 +396,7 @@ pub fn accept(world: &World, step: &Step, invitation: u8) -> (Request, Outcome) 
         }
         let at = chosen.filter(|at| world.is_open(*at)).ok_or(NO_INVITATION)?;
         let it = &world.invitations[at];
-        // A key proves no address; a token does.
+        // A token proves an address, and a key does not.
         if it.email.is_some() && world.keys[caller.key].token != Some("dana") {
             return Err(No::Because(403, "email_not_verified"));
         }
@@ -417,7 +414,7 @@ pub fn accept(world: &World, step: &Step, invitation: u8) -> (Request, Outcome) 
         quotas::room_for_member(world, it.workspace)?;
         let (workspace, role) = (it.workspace, it.role);
         let mut body = super::tenancy::membership(world, workspace, role, &caller);
-        // Whoever was let in is told where, even with a key that may not view it.
+        // The new member gets the workspace's name, even with a key that may not view it.
         body["slug"] = json!(world.workspaces[workspace].slug);
         body["name"] = json!(world.workspaces[workspace].name);
         Ok(Good::created(body).shows(workspace).then(move |world| {

@@ -1,4 +1,4 @@
-//! The rules as the design states them, in tables of the walk's own: nothing here is taken from `ward`.
+//! The rules as the design states them, in the walk's own tables. Nothing here is taken from `ward`.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::steps::{Page, Place, Step, Thing, Who};
 use super::world::{Event, State, World, secret, workspace_id};
 pub use crate::authorization::PERMISSIONS;
 
-/// Lowest first.
+/// The roles, from the lowest to the highest.
 pub const ROLES: [&str; 5] = ["viewer", "member", "operator", "admin", "owner"];
 pub const ADMIN: usize = 3;
 pub const OWNER: usize = 4;
@@ -46,19 +46,19 @@ impl Reach {
     }
 }
 
-/// A request as it is sent.
+/// A request with its body in JSON.
 pub struct Request {
     pub method: Method,
     pub path: String,
     pub body: Option<Value>,
 }
 
-/// A refusal.
+/// The expected refusal of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum No {
     /// A status with its `error_code`.
     Because(u16, &'static str),
-    /// 422, and where the values are wrong.
+    /// 422 with the locations of the problems.
     Values(Vec<String>),
 }
 
@@ -68,21 +68,21 @@ pub const FORBIDDEN: No = No::Because(403, "forbidden");
 pub const BEYOND: No = No::Because(403, "beyond_caller");
 pub const A_SERVICE: No = No::Because(403, "unsupported_principal");
 
-/// What follows from an answer that was as expected.
+/// The change to the model after an expected answer.
 pub type Then = Box<dyn FnOnce(&mut World)>;
 
-/// An answer that is no refusal.
+/// The expected answer of a successful request.
 pub struct Good {
     pub status: u16,
     pub body: Option<Value>,
     pub then: Vec<Then>,
-    /// Times that must be now, or so many hours from now.
+    /// Times with their expected distance from now, in hours.
     pub near: Vec<(String, i64)>,
-    /// Pairs of times of which the first must be the later.
+    /// Pairs of times, of which the first must be later.
     pub grows: Vec<(String, String)>,
-    /// The places of a list in its order: they must grow.
+    /// The positions in a list, which must increase.
     pub places: Vec<String>,
-    /// Workspaces that the answer may speak of though the caller is no member.
+    /// Workspaces that the answer may mention although the caller is no member.
     pub shows: Vec<usize>,
 }
 
@@ -126,7 +126,7 @@ impl Good {
 
 pub type Outcome = Result<Good, No>;
 
-/// Who calls, if the credential is one.
+/// The caller that a valid credential identifies.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller {
     pub key: usize,
@@ -134,21 +134,33 @@ pub struct Caller {
     pub reach: Reach,
 }
 
-/// A caller in a workspace.
+/// A caller and the caller's membership in a workspace.
 #[derive(Clone, Copy, Debug)]
 pub struct Here {
     pub at: usize,
     pub key: usize,
     pub who: usize,
-    /// What the key itself allows.
+    /// The reach of the key alone.
     pub own: Reach,
-    /// What the key and the membership allow together.
+    /// The common reach of the key and the membership.
     pub reach: Reach,
     pub member: usize,
 }
 
+impl Here {
+    /// Adds an expected event of this caller in this workspace.
+    pub fn note(
+        &self,
+        world: &mut World,
+        what: (&'static str, &'static str, &'static str),
+        id: Option<String>,
+    ) {
+        world.note(self.at, Some((self.who, self.key)), what, id);
+    }
+}
+
 impl World {
-    /// The key that somebody presents, and what its text is.
+    /// The key that a step presents, and its text.
     pub fn presented(&self, who: Who) -> (Option<usize>, Option<String>) {
         let live = |wanted: bool| {
             let all = 0..self.secrets.len();
@@ -185,7 +197,7 @@ impl World {
             && (key.token.is_some() || self.workspaces[key.workspace].state == State::Active)
     }
 
-    /// 401, or who calls.
+    /// The caller of a step, or a 401.
     pub fn caller(&self, step: &Step) -> Result<Caller, No> {
         let (Some(at), _) = self.presented(step.who) else { return Err(UNAUTHORIZED) };
         if !self.is_live(at) {
@@ -195,7 +207,7 @@ impl World {
         Ok(Caller { key, who: self.keys[key].principal, reach: self.keys[key].reach })
     }
 
-    /// The workspace that a step is about. `None`: one that is not there.
+    /// The workspace that a step concerns. `None` if it does not exist.
     pub fn place(&self, step: &Step) -> Option<usize> {
         let all: Vec<usize> = (0..self.workspaces.len()).collect();
         match step.place {
@@ -227,7 +239,7 @@ impl World {
         self.text(&self.place(step).map_or_else(String::new, workspace_id))
     }
 
-    /// 401, 404 or 403; or the caller in the workspace.
+    /// The caller in the workspace, or a 401, 404 or 403.
     pub fn enter(&self, step: &Step, permission: &str) -> Result<Here, No> {
         let caller = self.caller(step)?;
         let at = self.place(step).filter(|at| self.workspaces[*at].state == State::Active).ok_or(UNSEEN)?;
@@ -239,13 +251,13 @@ impl World {
         Ok(Here { at, key: caller.key, who: caller.who, own: caller.reach, reach, member })
     }
 
-    /// The same for what only owners may do.
+    /// The same for operations that only owners may use.
     pub fn enter_as_owner(&self, step: &Step, permission: &str) -> Result<Here, No> {
         let here = self.enter(step, permission)?;
         if here.reach.role < OWNER { Err(No::Because(403, "owner_only")) } else { Ok(here) }
     }
 
-    /// Notes what the audit must tell.
+    /// Adds an expected event of the audit.
     pub fn note(
         &mut self,
         at: usize,
@@ -259,12 +271,12 @@ impl World {
         self.workspaces[at].events.push(event);
     }
 
-    /// The page of a list of rows, each with the symbol of its place, that a step asks for.
+    /// The page of a list that a step requests. Each row comes with its number.
     pub fn page(&self, list: &str, rows: &[(usize, Value)], page: Page) -> Good {
         self.page_of(list, rows, page, |_| true)
     }
 
-    /// The same of only some of the rows.
+    /// The same, with only the rows that the predicate admits.
     pub fn page_of(
         &self,
         list: &str,
@@ -288,7 +300,7 @@ impl World {
         good
     }
 
-    /// The row after which a page begins, and what the request says. A row's number is its place in the order of its list.
+    /// The row after which a page begins, and the token in the request. A row's number is its position in its list.
     pub fn token(&self, list: &str, page: Page) -> (Option<usize>, Option<i64>) {
         match page.from {
             0..=99 => (None, None),
@@ -301,19 +313,19 @@ impl World {
         }
     }
 
-    /// `?limit=..&continuation_token=..` for the same.
+    /// The query for the same page: `?limit=..&continuation_token=..`.
     pub fn query(&self, list: &str, page: Page) -> String {
         let token = self.token(list, page).1.map(|token| format!("&continuation_token={token}"));
         format!("?limit={}{}", page.limit(), token.unwrap_or_default())
     }
 }
 
-/// One of these, whichever number is said.
+/// One of these, chosen by any number.
 pub fn pick<T: Copy>(of: &[T], number: u8) -> Option<T> {
     if of.is_empty() { None } else { Some(of[usize::from(number) % of.len()]) }
 }
 
-/// Which of some things a step means: one of its own workspace's, or any. `homes` are the things' workspaces.
+/// The resource that a step concerns: one of its own workspace, or any. `homes` are the workspaces of the resources.
 pub fn choose(thing: Thing, place: Option<usize>, homes: impl Iterator<Item = usize>) -> Option<usize> {
     let (number, only_here) = match thing {
         Thing::Here(number) => (number, true),

@@ -1,7 +1,7 @@
 //! The steps of a walk, as data that can be generated, shrunk and printed.
 //!
-//! A step names nothing by its id. `Holder(3)` is the third live key, whichever that is when the step is taken, so a script
-//! from which steps were taken away still means something.
+//! A step holds numbers and no ids. `Holder(3)` is the third key that is live at that step, so a script keeps its meaning
+//! when steps are removed from it.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -11,30 +11,29 @@ use super::rules::{PERMISSIONS, ROLES};
 #[derive(Clone, Copy, Debug)]
 pub enum Who {
     Anonymous,
-    /// With a well-formed key that nobody has.
+    /// With a well-formed key that does not exist.
     Stray,
-    /// With a key that is good.
     Holder(u8),
-    /// With a user's key that is good and allows all that an owner may.
+    /// With a valid key of a user that has all of an owner's permissions.
     Lead(u8),
-    /// With a good key of a user who was nominated as owner somewhere.
+    /// With a valid key of a user who was nominated as owner of a workspace.
     Nominee(u8),
-    /// With a key that was revoked, rotated, or is over.
+    /// With a key that was revoked or rotated, or that has expired.
     Former(u8),
 }
 
 #[derive(Clone, Copy, Debug)]
 pub enum Place {
-    /// One that the caller is a member of.
+    /// A workspace that the caller is a member of.
     Own(u8),
     Any(u8),
     Unclaimed(u8),
-    /// One in which a transfer of ownership is pending.
+    /// A workspace with a pending transfer of ownership.
     Pending(u8),
     Nowhere,
 }
 
-/// A thing: one of the workspace that the step is about, or one of anybody's.
+/// A resource: one of the workspace that the step concerns, or one of any workspace.
 #[derive(Clone, Copy, Debug)]
 pub enum Thing {
     Here(u8),
@@ -44,7 +43,7 @@ pub enum Thing {
 #[derive(Clone, Copy, Debug)]
 pub struct Page {
     limit: u8,
-    /// Below 100 the start, then a negative token, one beyond the end, and from 140 on one that was answered before.
+    /// Below 100 the start, then a negative token, a token beyond the end, and from 140 a token of an earlier answer.
     pub from: u8,
 }
 
@@ -59,7 +58,7 @@ pub struct Report {
     pub sid: Thing,
     pub fresh: bool,
     pub status: &'static str,
-    /// Absent, withheld, a test caller's number if there is one, or some number.
+    /// Absent, withheld, the number of a test caller if there is one, or another number.
     pub caller: u8,
     pub callee: u8,
     pub direction: Option<&'static str>,
@@ -69,166 +68,61 @@ pub struct Report {
     pub summary: bool,
 }
 
+/// The action of a step. `Wait` moves the clock, back if `hours` is negative. `Sweep` is the periodic sweep, which the server
+/// makes every minute.
 #[derive(Clone, Debug)]
 pub enum Act {
-    /// Moves the clock, back if it is negative.
-    Wait {
-        hours: i16,
-    },
-    /// What time brings, as the server does every minute.
+    Wait { hours: i16 },
     Sweep,
-    Fixed {
-        which: u8,
-    },
-    Bootstrap {
-        slug: u8,
-        org: bool,
-        region: u8,
-    },
-    OwnWorkspace {
-        slug: u8,
-        mine: bool,
-    },
-    ListWorkspaces {
-        page: Page,
-    },
+    Fixed { which: u8 },
+    Bootstrap { slug: u8, org: bool, region: u8 },
+    OwnWorkspace { slug: u8, mine: bool },
+    ListWorkspaces { page: Page },
     GetWorkspace,
-    Patch {
-        name: u8,
-        environment: u8,
-        region: u8,
-        connector: u8,
-    },
+    Patch { name: u8, environment: u8, region: u8, connector: u8 },
     Provision,
-    Archive {
-        right: bool,
-    },
+    Archive { right: bool },
     TestCallers,
-    SetTestCallers {
-        numbers: Vec<u8>,
-    },
+    SetTestCallers { numbers: Vec<u8> },
     AuthInfo,
-    Me {
-        page: Page,
-    },
-    ListKeys {
-        mine: bool,
-        page: Page,
-    },
-    Claim {
-        days: u8,
-        wrong: bool,
-    },
-    Mint {
-        role: usize,
-        narrow: Vec<usize>,
-        days: u8,
-        own: bool,
-        named: bool,
-    },
-    Rotate {
-        key: Thing,
-        days: u8,
-    },
-    Revoke {
-        key: Thing,
-    },
+    Me { page: Page },
+    ListKeys { mine: bool, page: Page },
+    Claim { days: u8, wrong: bool },
+    Mint { role: usize, narrow: Vec<usize>, days: u8, own: bool, named: bool },
+    Rotate { key: Thing, days: u8 },
+    Revoke { key: Thing },
     Catalog,
-    ListMembers {
-        page: Page,
-    },
-    SetRole {
-        member: Thing,
-        role: usize,
-    },
-    RemoveMember {
-        member: Thing,
-    },
+    ListMembers { page: Page },
+    SetRole { member: Thing, role: usize },
+    RemoveMember { member: Thing },
     Leave,
     Transfer,
-    Nominate {
-        member: Thing,
-        days: u8,
-    },
+    Nominate { member: Thing, days: u8 },
     CancelTransfer,
     AcceptOwnership,
-    ListInvitations {
-        page: Page,
-    },
-    Invite {
-        role: usize,
-        days: u8,
-        email: bool,
-    },
-    RevokeInvitation {
-        invitation: Thing,
-    },
-    AcceptInvitation {
-        invitation: u8,
-    },
-    ListIntegrations {
-        page: Page,
-        sort: u8,
-        filter: u8,
-    },
-    AddIntegration {
-        name: u8,
-        enabled: bool,
-    },
-    GetIntegration {
-        integration: Thing,
-    },
-    ChangeIntegration {
-        integration: Thing,
-        display_name: bool,
-        base_url: u8,
-        enabled: Option<bool>,
-    },
-    DeleteIntegration {
-        integration: Thing,
-    },
+    ListInvitations { page: Page },
+    Invite { role: usize, days: u8, email: bool },
+    RevokeInvitation { invitation: Thing },
+    AcceptInvitation { invitation: u8 },
+    ListIntegrations { page: Page, sort: u8, filter: u8 },
+    AddIntegration { name: u8, enabled: bool },
+    GetIntegration { integration: Thing },
+    ChangeIntegration { integration: Thing, display_name: bool, base_url: u8, enabled: Option<bool> },
+    DeleteIntegration { integration: Thing },
     Report(Report),
-    ListCalls {
-        limit: u8,
-        offset: u8,
-        test: bool,
-        simulated: bool,
-        direction: u8,
-        status: u8,
-    },
-    GetCall {
-        call: Thing,
-    },
+    ListCalls { limit: u8, offset: u8, test: bool, simulated: bool, direction: u8, status: u8 },
+    GetCall { call: Thing },
     Twilio,
-    SetTwilio {
-        account: u8,
-    },
+    SetTwilio { account: u8 },
     DeleteTwilio,
-    ListDeliveries {
-        page: Page,
-        state: u8,
-    },
-    GetDelivery {
-        delivery: Thing,
-    },
-    Retry {
-        delivery: Thing,
-    },
-    Resolve {
-        delivery: Thing,
-        found: bool,
-    },
+    ListDeliveries { page: Page, state: u8 },
+    GetDelivery { delivery: Thing },
+    Retry { delivery: Thing },
+    Resolve { delivery: Thing, found: bool },
     RetryFailed,
     SyncStatus,
-    Hold {
-        integration: Thing,
-        held: bool,
-    },
-    Audit {
-        limit: u8,
-        offset: u8,
-        filter: u8,
-    },
+    Hold { integration: Thing, held: bool },
+    Audit { limit: u8, offset: u8, filter: u8 },
     AuditSummary,
     Usage,
 }
@@ -245,7 +139,7 @@ pub struct Step {
 }
 
 impl Act {
-    /// The operation that it calls; none where it only moves time.
+    /// The operation that the step calls; `None` if it only moves time.
     pub fn operation(&self) -> Option<&'static str> {
         Some(match self {
             Self::Wait { .. } | Self::Sweep => return None,
@@ -305,7 +199,7 @@ impl Act {
         })
     }
 
-    /// Whether a repeat with the same `Idempotency-Key` is answered as before. Who archived a workspace is not let in again.
+    /// Whether a repeat with the same `Idempotency-Key` gets the same answer. After an archive, the caller has no access.
     pub fn repeats(&self) -> bool {
         matches!(
             self,
@@ -327,32 +221,23 @@ impl Act {
     }
 }
 
-/// Operations that no step calls, and why.
+/// Operations that no step calls, with the reasons.
 pub const LEFT_OUT: [(&str, &str); 18] = [
-    ("get-test-credential-ids", "its writes are left out: `environments` walks its life"),
+    ("get-test-credential-ids", "its writes are left out: `environments` tests it"),
     ("update-test-credential-ids", "would make most of the walk's calls tests: `environments`"),
-    ("check-environment-conversion", "tells what deliveries and integrations are about: `environments`"),
+    ("check-environment-conversion", "depends on deliveries and integrations: `environments`"),
     ("convert-workspace-environment", "is decided by that check: `environments`"),
     ("test-integration-connection", "calls outside systems: `environments` has one"),
-    (
-        "list-my-invitations",
-        "asks for a verified address, which the walk's keys have not: `offers` walks its life",
-    ),
+    ("list-my-invitations", "needs a verified address, which the walk's keys do not have: `offers` tests it"),
     ("accept-my-invitation", "the same"),
     ("extend-invitation", "changes an end that the walk's clock seldom reaches: `offers`"),
-    ("resend-invitation", "replaces a link that the walk has in its hands: `offers`"),
-    (
-        "integration-health-check",
-        "calls outside systems: `outbound` has a scripted one and says what it answers",
-    ),
+    ("resend-invitation", "replaces a link that the walk holds: `offers`"),
+    ("integration-health-check", "calls outside systems: `outbound` has a scripted one"),
     ("test-integration-endpoint", "the same"),
-    (
-        "get-phi-access-report",
-        "is the audit's list with a filter, which the walk reads whole: `reports_of_access`",
-    ),
+    ("get-phi-access-report", "is the audit's list with a filter: `reports_of_access`"),
     ("get-entity-access-log", "the same"),
     ("get-access-review", "shows what the list of keys shows: `reports_of_access`"),
-    ("create-audit-export", "orders work that a worker does beside the walk: `exports`"),
+    ("create-audit-export", "starts work of a worker, which does not run in a walk: `exports`"),
     ("list-audit-exports", "the same"),
     ("download-audit-export", "the same"),
     (
@@ -391,7 +276,7 @@ fn role() -> impl Strategy<Value = usize> {
     0..ROLES.len()
 }
 
-/// Mostly the whole role, which is an empty list.
+/// Mostly an empty list, which stands for the whole role.
 fn narrow() -> impl Strategy<Value = Vec<usize>> {
     prop_oneof![3 => Just(Vec::new()), 2 => prop::collection::vec(0..PERMISSIONS.len(), 1..4)]
 }
@@ -422,7 +307,7 @@ fn report() -> impl Strategy<Value = Report> {
         Some("simulated"),
     ];
     let reasons = [None, None, Some("completed"), Some("voicemail"), Some("handed to a robot")];
-    // Wrong in a few of them: what is wrong with two fields is told of both.
+    // A few values are invalid, so that some reports have two invalid fields.
     let callee = prop_oneof![3 => 0..20_u8, 1 => 40..50_u8, 3 => 90..150_u8, 3 => any::<u8>()];
     (
         (thing(), any::<bool>(), select(statuses.to_vec()), any::<u8>()),
@@ -535,17 +420,17 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// One step of a walk.
+/// Generates one step of a walk.
 pub fn step() -> impl Strategy<Value = Step> {
     (any::<(bool, bool)>(), who(), place(), act()).prop_map(|((replica, again), who, place, act)| {
-        // A claim is what somebody without a key does, and mostly to what can be claimed.
+        // A claim is made without a key, and mostly on an unclaimed workspace.
         let (who, place) = match (&act, place) {
             (Act::Claim { .. }, Place::Own(number)) => (Who::Anonymous, Place::Unclaimed(number)),
             (Act::Claim { .. }, place) => (Who::Anonymous, place),
             (Act::AcceptOwnership | Act::CancelTransfer, Place::Own(number)) if number % 4 > 0 => {
                 (if number % 4 == 1 { who } else { Who::Nominee(number / 4) }, Place::Pending(number / 4))
             }
-            // Without a key it would be a claim.
+            // Minting without a key would be a claim.
             (Act::Mint { .. }, place) if matches!(who, Who::Anonymous) => (Who::Stray, place),
             (_, place) => (who, place),
         };

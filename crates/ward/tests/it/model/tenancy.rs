@@ -1,4 +1,4 @@
-//! What becomes of workspaces: created, claimed in time or lapsed, patched, provisioned, archived; and their test callers.
+//! The model of workspaces, from creation to archive, and of their test callers.
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};
@@ -9,10 +9,10 @@ use super::world::{Integration, Member, State, Workspace, World, entity_id, work
 
 const ENVIRONMENTS: [&str; 3] = ["production", "staging", "development"];
 const REGIONS: [&str; 4] = ["us-east-1", "ap-southeast-2", "eu-central-1", "ca-central-1"];
-/// How long a workspace may stay unclaimed, hours.
+/// The hours after which an unclaimed workspace lapses.
 const LAPSES_AFTER: i64 = 24;
 
-/// What provisioning seeds for some of the connectors: protocol, base URL, and what the EHR takes a call as.
+/// The seeds of some connectors: protocol, base URL, and the resource that the EHR gets for a call.
 pub const CONNECTORS: [(&str, &str, &str, Option<&str>); 4] = [
     ("hubspot", "rest", "https://api.hubapi.com", Some("HubSpot call")),
     ("epic", "fhir", "https://{host}/{instance}/api/FHIR/R4", Some("FHIR DocumentReference")),
@@ -83,7 +83,7 @@ fn new_workspace(world: &World, slug: u8, org: bool, region: u8) -> (Value, Work
     (body, new)
 }
 
-/// 422 and 409 of a new workspace. What holds the slug and is due lapses.
+/// The 422 and 409 of a new workspace. An unclaimed workspace with this slug lapses if it is due.
 fn may_begin(world: &World, new: &Workspace) -> Result<(), No> {
     if new.slug.contains(' ') {
         return Err(No::Values(vec!["body.slug".to_owned()]));
@@ -212,15 +212,14 @@ pub fn patch(world: &World, step: &Step, fields: (u8, u8, u8, u8)) -> (Request, 
         let good = Good::ok(shown(here.at, &new)).grows(&new.updated, &old.updated);
         Ok(good.then(move |world| {
             world.workspaces[here.at] = new;
-            let what = ("workspaces", "workspace.update", "workspace");
-            world.note(here.at, Some((here.who, here.key)), what, Some(workspace_id(here.at)));
+            here.note(world, ("workspaces", "workspace.update", "workspace"), Some(workspace_id(here.at)));
         }))
     };
     let path = format!("/v1/workspaces/{}", world.path_id(step));
     (Request { method: Method::PATCH, path, body: Some(Value::Object(body)) }, outcome())
 }
 
-/// The connector's own integration, if it is there.
+/// The connector's built-in integration, if it exists.
 pub fn built_in(world: &World, at: usize, connector: &str) -> Option<usize> {
     world
         .integrations
@@ -262,8 +261,11 @@ pub fn provision(world: &World, step: &Step) -> (Request, Outcome) {
                 });
             }
             if first || seeds.is_some() {
-                let what = ("workspaces", "workspace.provision", "workspace");
-                world.note(here.at, Some((here.who, here.key)), what, Some(workspace_id(here.at)));
+                here.note(
+                    world,
+                    ("workspaces", "workspace.provision", "workspace"),
+                    Some(workspace_id(here.at)),
+                );
             }
         }))
     };
@@ -285,15 +287,14 @@ pub fn archive(world: &World, step: &Step, right: bool) -> (Request, Outcome) {
         let good = Good::ok(shown(here.at, &new)).grows(&new.updated, &old.updated);
         Ok(good.then(move |world| {
             world.workspaces[here.at] = new;
-            let what = ("workspaces", "workspace.archive", "workspace");
-            world.note(here.at, Some((here.who, here.key)), what, Some(workspace_id(here.at)));
+            here.note(world, ("workspaces", "workspace.archive", "workspace"), Some(workspace_id(here.at)));
         }))
     };
     let body = json!({ "slug": slug.unwrap_or_else(|| "no-such-slug".to_owned()) });
     (post(format!("/v1/workspaces/{}/archive", world.path_id(step)), body), outcome())
 }
 
-/// A phone number of a workspace's own, and how a person may write it.
+/// A phone number of the workspace, and a spelling of it.
 pub fn number(at: usize, number: u8) -> (String, String) {
     let digits = format!("{at:03}{:04}", number % 5);
     let written = if (number / 5).is_multiple_of(2) {
@@ -338,15 +339,14 @@ pub fn set_test_callers(world: &World, step: &Step, numbers: &[u8]) -> (Request,
         Ok(good.then(move |world| {
             world.workspaces[here.at].test_callers = kept;
             world.workspaces[here.at].list_version += 1;
-            let what = ("workspaces", "test_callers.update", "workspace");
-            world.note(here.at, Some((here.who, here.key)), what, Some(workspace_id(here.at)));
+            here.note(world, ("workspaces", "test_callers.update", "workspace"), Some(workspace_id(here.at)));
         }))
     };
     let path = format!("/v1/workspaces/{}/test-caller-numbers", world.path_id(step));
     (Request { method: Method::PUT, path, body: Some(json!({ "numbers": written })) }, outcome())
 }
 
-/// Whoever calls, and where they are a member.
+/// The caller and the caller's memberships.
 pub fn me(world: &World, step: &Step, page: Page) -> (Request, Outcome) {
     let caller = world.caller(step);
     let list = caller.as_ref().map_or_else(|_| String::new(), |caller| format!("mine{}", caller.who));
@@ -369,7 +369,7 @@ pub fn me(world: &World, step: &Step, page: Page) -> (Request, Outcome) {
                 "expires_at": super::keys::expires(world, caller.key),
             }),
         };
-        // A token's subject comes to be with its first membership.
+        // A token's subject becomes a principal with its first membership.
         let exists = world.members.iter().any(|it| it.who == caller.who);
         good.body = Some(json!({
             "entity_id": exists.then(|| entity_id(caller.who)),
@@ -383,7 +383,7 @@ pub fn me(world: &World, step: &Step, page: Page) -> (Request, Outcome) {
     (get(format!("/v1/me{}", world.query(&list, page))), outcome())
 }
 
-/// A membership as far as a caller's key reaches.
+/// A membership, limited by the reach of the caller's key.
 pub fn membership(world: &World, at: usize, role: usize, caller: &Caller) -> Value {
     let reach = caller.reach.within(super::rules::Reach::whole(role));
     let workspace = &world.workspaces[at];

@@ -1,4 +1,4 @@
-//! Takes a walk: sends each step to one of two servers on one database, and holds the answer against what the rules say.
+//! Runs a walk: sends each step to one of two servers on one database, and compares the answer with the rules.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -17,13 +17,13 @@ use super::{calls, keys, people, quotas, tenancy};
 
 const HOUR: i64 = 3_600_000_000;
 
-/// Where a walk went wrong, and how it came there.
+/// The number of steps until a walk failed, and the script of these steps.
 pub struct Failure {
     pub steps: usize,
     pub script: String,
 }
 
-/// How often each operation got each status.
+/// The number of answers by operation and status.
 pub type Tally = BTreeMap<&'static str, BTreeMap<u16, usize>>;
 
 pub struct Walk {
@@ -34,7 +34,7 @@ pub struct Walk {
     pub tally: Tally,
 }
 
-/// What a step sends, and what must come of it.
+/// The request of a step, and its expected outcome.
 fn plan(world: &World, step: &Step) -> (Request, Outcome) {
     match &step.act {
         Act::Wait { .. } | Act::Sweep => unreachable!("sends nothing"),
@@ -121,7 +121,7 @@ impl Walk {
         Self { servers: [server, replica], issuer, world, script: vec![], tally: Tally::new() }
     }
 
-    /// Takes the steps, one after the other.
+    /// Runs the steps, one after the other.
     pub async fn take(&mut self, steps: &[Step]) -> Result<(), Failure> {
         for (number, step) in steps.iter().enumerate() {
             if let Err(why) = self.step(step).await {
@@ -134,7 +134,7 @@ impl Walk {
         Ok(())
     }
 
-    /// What was done so far, for a step that panicked.
+    /// The script so far, for a step that panicked.
     pub fn script(&self) -> String {
         self.script.join("\n")
     }
@@ -154,7 +154,7 @@ impl Walk {
                 Ok(())
             }
             Act::Sweep => {
-                self.script.push(format!("{:>3}. what time brings is done", self.script.len() + 1));
+                self.script.push(format!("{:>3}. the server sweeps", self.script.len() + 1));
                 self.servers[usize::from(step.replica)].app.sweep().await;
                 self.swept();
                 Ok(())
@@ -185,7 +185,7 @@ impl Walk {
         let (held, bearer) = self.world.presented(step.who);
         let token = held.and_then(|at| self.world.keys[self.world.secrets[at].key].token);
         let bearer = token.map_or(bearer, |name| Some(self.token(name)));
-        // What the step says of its caller is not looked at where it is anonymous by its nature.
+        // A claim is always anonymous, whatever the step says about its caller.
         let bearer = bearer.filter(|_| !matches!(step.act, Act::Claim { .. }));
         let known = self.may_know(step);
         let server = &self.servers[usize::from(step.replica)];
@@ -213,7 +213,7 @@ impl Walk {
             let repeated = actor.send(request.method.clone(), &request.path, sending()).await;
             if (repeated.status, &repeated.text) != (answer.status, &answer.text) {
                 return Err(format!(
-                    "a repeat was answered otherwise: {} {}\n    first: {}",
+                    "a replay got another answer: {} {}\n    first: {}",
                     repeated.status, repeated.text, answer.text
                 ));
             }
@@ -230,7 +230,7 @@ impl Walk {
         self.isolated(step, &request, &answer, &[known, shows, self.may_know(step)].concat())
     }
 
-    /// Holds an answer that is no refusal against what was expected, and lets the world be as it says.
+    /// Compares a successful answer with the expected one, and applies its consequences to the model.
     fn accept(&mut self, good: Good, answer: &Answer, (before, after): (i64, i64)) -> Result<(), String> {
         let told = |what: String| format!("{what}\n    answer: {} {}", answer.status, answer.text);
         if answer.status.as_u16() != good.status {
@@ -273,19 +273,19 @@ impl Walk {
         Ok(())
     }
 
-    /// A token of somebody's, good for some minutes.
+    /// A token of the person of this name, valid for some minutes.
     fn token(&self, name: &str) -> String {
         let email = json!({ "email": format!("{name}@clinic.example"), "email_verified": true });
         self.issuer.token_with(name, &email)
     }
 
-    /// Lets two come who sign in at an identity provider.
+    /// Adds two people who sign in at an identity provider.
     pub fn meet(&mut self) {
         self.world.meet("dana");
         self.world.meet("eve");
     }
 
-    /// The workspaces that whoever takes this step is a member of, in whichever state they are.
+    /// The workspaces of which the caller of this step is a member, in any state.
     fn may_know(&self, step: &Step) -> Vec<usize> {
         let (Some(at), _) = self.world.presented(step.who) else { return vec![] };
         let who = self.world.keys[self.world.secrets[at].key].principal;
@@ -293,7 +293,7 @@ impl Walk {
         ours.map(|it| it.workspace).collect()
     }
 
-    /// Fails if an answer says anything that belongs to workspaces of others only, unless it was in the request.
+    /// Fails if an answer holds a text that belongs only to other workspaces, unless the request held it.
     fn isolated(
         &self,
         step: &Step,
@@ -315,7 +315,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Every text that is the own of one workspace, or of a few.
+    /// Every text that belongs to one workspace or to a few.
     fn belongings(&self) -> HashMap<String, Vec<usize>> {
         let world = &self.world;
         let mut all: HashMap<String, Vec<usize>> = HashMap::new();
@@ -351,7 +351,7 @@ impl Walk {
         all
     }
 
-    /// A line of the script.
+    /// A line of the script for this step.
     fn tell(&self, number: usize, step: &Step, request: &Request) -> String {
         let world = &self.world;
         let who = match world.presented(step.who) {
@@ -386,7 +386,7 @@ impl Walk {
     }
 }
 
-/// Holds an answer against an expected refusal.
+/// Compares an answer with the expected refusal.
 fn refused(no: &No, answer: &Answer) -> Result<(), String> {
     let body: Value = serde_json::from_str(&answer.text).unwrap_or(Value::Null);
     let loc = |problem: &Value| {

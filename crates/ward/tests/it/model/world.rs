@@ -1,8 +1,7 @@
-//! What the walk believes to be true: tenants, people, keys and things, and the names by which it calls what only an
-//! answer can tell.
+//! The model's state: tenants, people, keys and resources.
 //!
-//! Ids, secrets, times and places in lists are *symbols* here (`?id:w0`, `?t:w0.created`). The first answer that shows
-//! one binds it, and every later answer must show the same.
+//! Ids, secrets, times and positions in lists are known only from answers, so they are *symbols* here (`?id:w0`,
+//! `?t:w0.created`). The first answer that shows one binds it, and every later answer must show the same value.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,7 +9,7 @@ use serde_json::Value;
 
 use super::rules::{OWNER, Reach};
 
-/// An id that nothing has.
+/// An id that no resource has.
 pub const NOBODY: &str = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
 
 #[derive(Clone, Debug)]
@@ -36,7 +35,7 @@ pub struct Workspace {
     pub org: Option<String>,
     pub connector: Option<&'static str>,
     pub state: State,
-    /// When it lapses if nobody claims it, in hours of the walk.
+    /// The hour of the walk at which it lapses if it is unclaimed.
     pub lapses: i64,
     /// The symbol of its last change.
     pub updated: String,
@@ -63,21 +62,21 @@ pub struct Transfer {
     pub to: usize,
     pub by: usize,
     pub ends: i64,
-    /// The key that it was made with, as it was then.
+    /// The key that it was made with, and the key's generation at that time.
     pub with: (usize, u32),
 }
 
-/// What the audit must tell.
+/// An event that the audit must list.
 #[derive(Clone, Debug)]
 pub struct Event {
     pub hours: i64,
-    /// Events of one request happen at one moment and may be listed in any order among themselves.
+    /// Events of one request have one timestamp and may be listed in any order among themselves.
     pub request: u64,
     pub service: &'static str,
     pub action: &'static str,
     pub resource_type: &'static str,
     pub resource: Option<String>,
-    /// The principal and the key, unless nobody did it.
+    /// The principal and the key, unless the server itself acted.
     pub actor: Option<(usize, usize)>,
     pub phi: bool,
 }
@@ -99,14 +98,14 @@ pub struct Key {
     pub reach: Reach,
     pub expires: i64,
     pub revoked: bool,
-    /// How often it was rotated.
+    /// The number of rotations so far.
     pub generation: u32,
     pub updated: String,
-    /// It is no key, but stands for the access tokens of the person of this name.
+    /// The person of this name, if this stands for the person's access tokens instead of a key.
     pub token: Option<&'static str>,
 }
 
-/// A key's text, as of some rotation.
+/// The text of a key after some rotation.
 #[derive(Clone, Debug)]
 pub struct Secret {
     pub key: usize,
@@ -127,7 +126,7 @@ pub struct Invitation {
 #[derive(Clone, Debug)]
 pub struct Integration {
     pub workspace: usize,
-    /// Hours and request, which order what was created.
+    /// Hours and request number, by which lists are sorted.
     pub born: (i64, u64),
     pub name: String,
     pub display_name: String,
@@ -144,10 +143,10 @@ pub struct Call {
     pub workspace: usize,
     pub sid: String,
     pub begun: (i64, u64),
-    /// The symbol of its start.
+    /// The symbol of its start time.
     pub start: String,
     pub direction: &'static str,
-    /// Why it is a test.
+    /// The rule that made it a test.
     pub rule: Option<&'static str>,
     pub reported_direction: &'static str,
     pub caller: Option<String>,
@@ -155,10 +154,10 @@ pub struct Call {
     pub form: &'static str,
     pub list_version: i64,
     pub status: &'static str,
-    /// A status that is none.
+    /// A reported status that Ward does not know.
     pub detail: Option<&'static str>,
     pub reason: Option<&'static str>,
-    /// In hours, so that a start that is reckoned from it differs from now by more than a walk takes.
+    /// In hours, so that a start computed from it differs from now by more than the duration of a walk.
     pub duration: Option<u8>,
     pub patient: Option<String>,
     pub summary: Option<String>,
@@ -176,7 +175,7 @@ pub struct Delivery {
     pub location: Option<String>,
 }
 
-/// An integration to which something was once owed, or that was held.
+/// The queue of an integration, which exists after the first delivery or hold.
 #[derive(Clone, Debug)]
 pub struct Lane {
     pub workspace: usize,
@@ -184,14 +183,14 @@ pub struct Lane {
     pub held: bool,
 }
 
-/// Everything.
+/// The whole state of the model.
 #[derive(Default)]
 pub struct World {
-    /// How far the clock was moved. Less than one real hour passes in a walk, so whole hours decide what is over.
+    /// The hours by which the clock was moved. A walk takes less than one real hour, so whole hours decide what has expired.
     pub hours: i64,
     /// The day in UTC, in days since 1970.
     pub day: i64,
-    /// Requests so far.
+    /// The number of requests so far.
     pub requests: u64,
     pub principals: Vec<Principal>,
     pub workspaces: Vec<Workspace>,
@@ -203,21 +202,21 @@ pub struct World {
     pub calls: Vec<Call>,
     pub deliveries: Vec<Delivery>,
     pub lanes: Vec<Lane>,
-    /// Who holds a slug.
+    /// The workspace that holds each slug.
     pub slugs: BTreeMap<String, usize>,
-    /// What answers have shown so far, by symbol.
+    /// The values that answers have shown so far, by symbol.
     pub known: Known,
-    /// A well-formed key that nobody has.
+    /// A well-formed key that does not exist.
     pub stray: String,
 }
 
 impl World {
-    /// The membership that somebody has somewhere.
+    /// The membership of a principal in a workspace.
     pub fn member(&self, workspace: usize, who: usize) -> Option<usize> {
         self.members.iter().position(|it| !it.gone && it.workspace == workspace && it.who == who)
     }
 
-    /// The workspaces in use that somebody is a member of, in the order in which they came to be.
+    /// The memberships of a principal in active workspaces, in the order of their creation.
     pub fn memberships(&self, who: usize) -> Vec<usize> {
         let all = 0..self.members.len();
         all.filter(|at| {
@@ -227,13 +226,13 @@ impl World {
         .collect()
     }
 
-    /// Whether a key still has the secret that it had then.
+    /// Whether a key still has the secret of this generation.
     pub fn holds(&self, (key, generation): (usize, u32)) -> bool {
         let key = &self.keys[key];
         !key.revoked && key.generation == generation
     }
 
-    /// The transfer that is pending.
+    /// The pending transfer of a workspace.
     pub fn pending(&self, workspace: usize) -> Option<&Transfer> {
         let transfer = self.workspaces[workspace].transfer.as_ref()?;
         (transfer.ends > self.hours && self.holds(transfer.with)).then_some(transfer)
@@ -245,7 +244,7 @@ impl World {
         !it.settled && it.ends > self.hours && self.holds(it.with)
     }
 
-    /// Lets somebody come who signs in at an identity provider. They are nobody here until they are a member somewhere.
+    /// Adds a person who signs in at an identity provider. The person has no id until the first membership.
     pub fn meet(&mut self, name: &'static str) {
         let principal = self.principals.len();
         self.principals.push(Principal { is_user: true, name: Some(format!("{name} the tester")) });
@@ -269,7 +268,7 @@ impl World {
         self.keys[key].token.is_none().then(|| credential_id(key))
     }
 
-    /// Text that names a symbol's value in a request; an id that nothing has while nobody has seen it.
+    /// The text of a symbol in a request, or an id that no resource has while the symbol is unbound.
     pub fn text(&self, symbol: &str) -> String {
         self.known.text(symbol).unwrap_or(NOBODY).to_owned()
     }
@@ -331,7 +330,7 @@ impl Known {
         self.values.get(symbol).and_then(Value::as_i64)
     }
 
-    /// The places of a list that were shown, each with its row, in the order of the rows.
+    /// The positions of a list that were shown, each with its row, in the order of the rows.
     pub fn places(&self, prefix: &str) -> Vec<(usize, i64)> {
         let row = |(symbol, place): (&String, &Value)| {
             let row = symbol.strip_prefix(prefix)?.parse().ok()?;
@@ -342,7 +341,7 @@ impl Known {
         places
     }
 
-    /// The text with symbols in the place of what they are bound to.
+    /// The text, with symbols in place of their values.
     pub fn tell(&self, text: &str) -> String {
         let mut told = text.to_owned();
         for (value, symbol) in &self.named {
@@ -353,7 +352,7 @@ impl Known {
         told
     }
 
-    /// Whether `actual` is what `wanted` says, binding the symbols that it shows for the first time.
+    /// Compares `actual` with `wanted`, and binds the symbols that are shown for the first time.
     pub fn fit(&mut self, wanted: &Value, actual: &Value, at: &str) -> Result<(), String> {
         match wanted {
             Value::String(text) if text == "*" => Ok(()),
@@ -380,7 +379,7 @@ impl Known {
                 }
                 let extra = actual.keys().find(|name| !fields.contains_key(*name));
                 match extra.filter(|_| !fields.contains_key("...")) {
-                    Some(name) => Err(format!("{at}.{name}: nobody expected it")),
+                    Some(name) => Err(format!("{at}.{name}: unexpected")),
                     None => Ok(()),
                 }
             }
@@ -389,7 +388,7 @@ impl Known {
         }
     }
 
-    /// A list of groups, each with how many of its members are shown here, in any order.
+    /// Compares a list of groups, of each of which a number of members is shown in any order.
     fn fit_groups(&mut self, groups: &Value, actual: &Value, at: &str) -> Result<(), String> {
         let mut rest = actual.as_array().ok_or_else(|| format!("{at}: not a list"))?.as_slice();
         for group in groups.as_array().into_iter().flatten() {
