@@ -302,8 +302,9 @@ fn the_page_has_every_code_that_a_test_expects() {
     let mut expected = 0;
     for test in files(&root().join("crates/ward/tests/it"), ".rs") {
         let text = fs::read_to_string(&test).unwrap();
-        // `answer.refused(409), "code"` and `No::Because(409, "code")`.
-        for rest in text.split("refused(").chain(text.split("No::Because(")).skip(1) {
+        // `answer.refused(409), "code"`, `answer.refused_as(409, "code")` and `No::Because(409, "code")`.
+        let forms = ["refused(", "refused_as(", "No::Because("];
+        for rest in forms.iter().flat_map(|form| text.split(form).skip(1)) {
             let Some((status, rest)) = rest.split_at_checked(3) else { continue };
             let Ok(status) = status.parse::<u16>() else { continue };
             let Some((code, _)) = literal(rest.trim_start_matches(')').trim_start_matches(',')) else {
