@@ -1,4 +1,4 @@
-"""Replays the recorded answers and lives a tenant's life against the peer, on both engines and in both of its ways."""
+"""Replays the recorded answers and a tenant's life against the peer, on both engines, with and without `--plain`."""
 
 import argparse
 import asyncio
@@ -51,7 +51,7 @@ class Server:
         self.port = port
 
     def send(self, method, path, body=None, key=None, content_type=JSON, headers=()) -> Answer:
-        """One request on a connection of its own, so that workers take turns."""
+        """Sends one request on a new connection, so that requests reach different workers."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         sent = dict(headers)
         if key:
@@ -67,7 +67,7 @@ class Server:
         found = Answer(answer.status, answer.headers, answer.read())
         connection.close()
         if not found.headers.get("x-request-id"):
-            raise Failed(f"{method} {path}: no x-request-id")
+            raise Failed(f"{method} {path}: the answer has no x-request-id")
         return found
 
     def expect(self, status, method, path, body=None, key=None, code=None) -> Answer:
@@ -82,7 +82,7 @@ class Server:
         return answer
 
     def tenant(self, slug: str) -> tuple[str, str, dict]:
-        """A workspace, its owner's key, and the claim's answer."""
+        """Creates and claims a workspace. The result is the workspace, its owner's key, and the answer to the claim."""
         body = {"slug": slug, "name": "Golden", "environment": "production"}
         workspace = self.expect(201, "POST", "/v1/workspaces", body).json["id"]
         claimed = self.expect(201, "POST", f"/v1/{workspace}/api-keys", {"duration_days": 90}).json
@@ -97,7 +97,7 @@ def free_port() -> int:
 
 @contextmanager
 def ward(binary: str, database: str):
-    """Ward itself, for the same life."""
+    """A running Ward, which gets the same requests as the peer."""
     port = free_port()
     command = [binary, "serve", "--listen", f"127.0.0.1:{port}", "--database", database, "--metrics-listen", "off"]
     with subprocess.Popen(command, env={**os.environ, "WARD_RATES": "off"}, stderr=subprocess.DEVNULL) as process:
@@ -126,7 +126,7 @@ def running(database: str, *more: str):
         try:
             line = process.stdout.readline()
             if not line.startswith("listening on http://127.0.0.1:"):
-                raise Failed(f"said {line!r}, not where it listens")
+                raise Failed(f"the first line is not an address but {line!r}")
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             same("workers", len(children), 2)
             yield Server(int(line.rsplit(":", 1)[1]))
@@ -223,7 +223,7 @@ def replay_goldens(server: Server, sql) -> int:
         accepted = case["accepted"]
         if case["operation"] == "create-workspace":
             same(note, {field: answer.json[field] for field in accepted}, accepted)
-            # Its slug is the next case's too.
+            # The next case uses the same slug.
             sql(f"DELETE FROM slugs WHERE workspace_id = '{answer.json['id']}'")
         elif case["operation"] == "update-workspace":
             given = {field: value for field, value in accepted.items() if value is not None}
@@ -239,14 +239,14 @@ def replay_goldens(server: Server, sql) -> int:
 
 
 def live(server: Server, sql) -> None:
-    """A tenant's life: what Ward's contract says of each step."""
+    """A tenant's life: the answer to each step as Ward's contract defines it."""
     new = {"slug": "corner-clinic", "name": " The Corner Clinic ", "environment": "production"}
     created = server.expect(201, "POST", "/v1/workspaces", new).json
     workspace = created["id"]
     same("trimmed", created["name"], "The Corner Clinic")
     server.expect(409, "POST", "/v1/workspaces", new, code="slug_taken")
 
-    # The claim: wrong wishes are told first, then exactly one caller wins.
+    # The claim: invalid bodies are refused, and then exactly one of many callers succeeds.
     keys, this = f"/v1/{workspace}/api-keys", f"/v1/workspaces/{workspace}"
     wrong = server.expect(422, "POST", keys, {"duration_days": 1, "role": "viewer", "permissions": ["Call.view"]}).json
     same("claim wishes", [one["loc"] for one in wrong["detail"]],
@@ -259,7 +259,7 @@ def live(server: Server, sql) -> None:
     same("owner", [owner["role"], len(owner["permissions"]), owner["created_by_credential_id"]], ["owner", 13, None])
     server.expect(401, "POST", f"/v1/{'0' * 8}/api-keys", {"duration_days": 1}, code="unauthorized")
 
-    # Reading, and who may not.
+    # Reads, and the callers that may not read.
     same("get", server.expect(200, "GET", this, key=key).json, created)
     for bad in (None, "x", key[:-1] + ("0" if key[-1] != "0" else "1"), f"ward_{'0' * 71}"):
         server.expect(401, "GET", this, key=bad, code="unauthorized")
@@ -267,7 +267,7 @@ def live(server: Server, sql) -> None:
     for hidden in (this, "/v1/workspaces/none", "/v1/workspaces/00000000-0000-0000-0000-000000000000"):
         server.expect(404, "GET", hidden, key=stranger, code="workspace_not_found")
 
-    # A list of one's own, made by many at once, and walked by token.
+    # The list of a user's workspaces, created by concurrent requests and read page by page.
     def make(number: int) -> str:
         body = {"slug": f"corner-{number:02}", "name": "x", "environment": "staging"}
         return server.expect(201, "POST", "/v1/workspaces/self-service", body, key).json["id"]
@@ -295,7 +295,7 @@ def live(server: Server, sql) -> None:
     with ThreadPoolExecutor(16) as crowd:
         list(crowd.map(lambda n: server.expect(200, "PATCH", this, {"name": f"Clinic {n}"}, key), range(64)))
 
-    # Keys within keys.
+    # Keys that are created with another key, and their limits.
     member = server.expect(201, "POST", keys, {"duration_days": 1, "name": "m"}, key).json
     same("member", [member["role"], member["permissions"]],
          ["member", ["Workspace.view", "Integration.view", "ApiKey.view", "Call.view"]])  # fmt: skip
@@ -318,7 +318,7 @@ def live(server: Server, sql) -> None:
     same("outside", [(one["msg"], one["loc"], one["ctx"]) for one in wrong],
          [("Value error, Not a permission of the role member", ["body", "permissions", 0], {"error": {}})])  # fmt: skip
 
-    # Rotation, of another's and of one's own: the old secret ends at once, and only one of many wins.
+    # Rotation of another's key and of the caller's own key: the old secret ends at once, and only one of many succeeds.
     rotated = server.expect(200, "POST", f"{keys}/{member['key_id']}/rotate", {"duration_days": 2}, key).json
     same("rotated", [rotated["key_id"], rotated["name"], rotated["role"]], [member["key_id"], "m", "member"])
     server.expect(401, "GET", this, key=member["api_key"])
@@ -336,7 +336,7 @@ def live(server: Server, sql) -> None:
     server.expect(401, "GET", this, key=rotated["api_key"])
     server.expect(404, "DELETE", f"{keys}/{member['key_id']}", key=key, code="api_key_not_found")
 
-    # Provisioning once, test callers, and the end.
+    # Provisioning, which succeeds only once, then test callers and the archive.
     provisioned = server.expect(200, "POST", f"{this}/provision", key=key).json["workspace"]
     same("provisioned", provisioned["provisioned_at"] is not None, True)
     same("again", server.expect(200, "POST", f"{this}/provision", key=key).json["workspace"], provisioned)
@@ -359,7 +359,7 @@ def live(server: Server, sql) -> None:
 
 
 def look_behind(sql, workspace: str, mine: set) -> None:
-    """What the life left in the database: an event for each change, and each of 64 patches upon the one before."""
+    """Checks the database afterwards: one event for each change, and 64 patches that each build on the one before."""
     mark = f"workspace_id = '{workspace}'"
     events = dict(map(tuple, sql(f"SELECT action, count(*) FROM audit_events WHERE {mark} GROUP BY action")))
     wanted = {"workspace.create": 1, "workspace.claim": 1, "workspace.update": 65, "api_key.create": 3, "api_key.rotate": 26,
@@ -378,7 +378,7 @@ def look_behind(sql, workspace: str, mine: set) -> None:
 
 
 def beside(binary: str) -> None:
-    """Ward lives the life, then the peer serves the database that it left, with the same bytes."""
+    """Runs the life against Ward. The peer then serves the same database and must answer with the same bytes."""
     with tempfile.TemporaryDirectory(prefix="ward-peer-") as folder, sqlite(Path(folder)) as (database, sql):
         with ward(binary, database) as server:
             live(server, sql)
@@ -387,7 +387,7 @@ def beside(binary: str) -> None:
             told = [server.expect(200, "GET", path, key=key).body.decode() for path in asked]
         with running(database) as server:
             same("bytes", [server.expect(200, "GET", path, key=key).body.decode() for path in asked], told)
-    print("ward: lives the same life, and the peer answers from its database with the same bytes", flush=True)
+    print("ward: the same life passes, and the peer answers from Ward's database with the same bytes", flush=True)
 
 
 ENGINES = {"sqlite": sqlite, "postgres": postgres}
@@ -396,7 +396,7 @@ ENGINES = {"sqlite": sqlite, "postgres": postgres}
 def main() -> int:
     parser = argparse.ArgumentParser(prog="check")
     parser.add_argument("--only", choices=ENGINES)
-    parser.add_argument("--ward", metavar="PATH", help="a binary of Ward that lives the same life first")
+    parser.add_argument("--ward", metavar="PATH", help="a binary of Ward that gets the same requests first")
     arguments = parser.parse_args()
     only = arguments.only
     if arguments.ward:
@@ -415,13 +415,13 @@ def main() -> int:
                     with running(database, *way) as server:
                         replayed = replay_goldens(server, sql)
                         live(server, sql)
-                    # What was there before is there after a restart.
+                    # The data from before the restart is still there.
                     counts = {table: sql(f"SELECT count(*) FROM {table}")[0][0] for table in TABLES}
                     with running(database, *way) as server:
                         server.tenant("after-restart")
                     for table, count in counts.items():
                         same(f"{table} grew", sql(f"SELECT count(*) FROM {table}")[0][0] >= count, True)
-                print(f"{name} {' '.join(way)}: {replayed} recorded answers and a tenant's life, as Ward's", flush=True)
+                print(f"{name} {' '.join(way)}: {replayed} recorded answers and a tenant's life agree with Ward", flush=True)
             except Failed as failed:
                 print(f"{name} {' '.join(way)}: {failed}", file=sys.stderr)
                 return 1

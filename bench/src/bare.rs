@@ -1,4 +1,4 @@
-//! The peer with nothing around it: axum as its own documentation serves it.
+//! The simplest possible peer: an axum router as in the documentation of axum.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,14 +11,15 @@ use http::header::CONTENT_TYPE;
 
 use crate::Failure;
 
-/// Serves the files of `fixed` until the process is ended. A body is read whole, as anything that answers it must.
+/// Serves the files of `fixed` until the process ends. Each request body is read completely, as in every other
+/// server.
 pub async fn run(listen: SocketAddr, fixed: PathBuf) -> Result<(), Failure> {
     let mut router = Router::new();
     for file in std::fs::read_dir(fixed)? {
         let path = file?.path();
-        let name = path.file_stem().and_then(|name| name.to_str()).ok_or("an answer without a name")?;
+        let name = path.file_stem().and_then(|name| name.to_str()).ok_or("an answer's file has no name")?;
         let status =
-            path.extension().and_then(|status| status.to_str()).ok_or("an answer without a status")?;
+            path.extension().and_then(|status| status.to_str()).ok_or("an answer's file has no status")?;
         let status: StatusCode = status.parse()?;
         let body = Bytes::from(std::fs::read(&path)?);
         let written = body.clone();

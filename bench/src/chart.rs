@@ -1,47 +1,46 @@
-//! Charts: grouped bars as SVG, readable on light and on dark.
+//! Charts: grouped bars as SVG, readable on a light and on a dark page.
 
 use std::fmt::Write as _;
 
 use crate::side::{Engine, Side};
 
 const WIDTH: f64 = 860.0;
-/// Left of the bars: what a group is called.
+/// The width to the left of the bars, for the names of the groups.
 const NAMES: f64 = 170.0;
-/// Right of the longest bar: its figure.
+/// The width to the right of the longest bar, for its number.
 const FIGURE: f64 = 90.0;
-/// Above the bars: the title, what is shown, and which colour is whose.
+/// The height above the bars, for the title, the subtitle and the legend.
 const HEAD: f64 = 92.0;
 const BAR: f64 = 15.0;
 const BAR_GAP: f64 = 3.0;
 const GROUP_GAP: f64 = 18.0;
-/// Below the bars: the scale.
+/// The height below the bars, for the scale.
 const FOOT: f64 = 34.0;
 
-/// Text and lines take the colour that suits the page; bars stand out from both.
+/// Text and lines have the colour that suits the page. The bars contrast with both backgrounds.
 const STYLE: &str = "\
     text { font: 12px system-ui, -apple-system, 'Segoe UI', sans-serif; fill: #1f2937 } \
     .title { font-size: 16px; font-weight: 600 } .quiet { fill: #6b7280 } .line { stroke: #d1d5db; stroke-width: 1 } \
     @media (prefers-color-scheme: dark) { \
     text { fill: #e5e7eb } .quiet { fill: #9ca3af } .line { stroke: #374151 } }";
 
-/// A bar: how long, and how much of that is the database's part.
+/// One bar: its value, and the part of the value that is the database's.
 #[derive(Clone, Copy, Debug)]
 pub struct Bar {
-    /// Whose.
+    /// The server that the bar belongs to.
     pub side: Side,
-    /// All of it.
+    /// The whole value, in the unit of the chart.
     pub value: f64,
-    /// Of it, what is drawn faintly.
+    /// The part of the value that is drawn in a faint colour.
     pub faint: f64,
 }
 
-/// A chart about to be drawn.
 pub struct Chart {
-    /// What it is called.
+    /// The title above the chart.
     pub title: String,
-    /// What is shown.
+    /// The line below the title: the quantity and its unit.
     pub subtitle: String,
-    /// Names of groups, and their bars.
+    /// The names of the groups, each with its bars.
     pub groups: Vec<(String, Vec<Bar>)>,
 }
 
@@ -61,7 +60,7 @@ const fn colour(side: Side) -> &'static str {
 }
 
 impl Chart {
-    /// The chart as a file.
+    /// The chart as the text of an SVG file.
     pub fn svg(&self) -> String {
         let bars: usize = self.groups.iter().map(|(_, bars)| bars.len()).sum();
         let body = count(bars) * (BAR + BAR_GAP) + count(self.groups.len()) * GROUP_GAP;
@@ -108,7 +107,7 @@ impl Chart {
         svg
     }
 
-    /// Which colour is whose, in two rows at most.
+    /// Draws the legend, in at most two rows.
     fn legend(&self, svg: &mut String) {
         let used = |side: &Side| self.groups.iter().any(|(_, bars)| bars.iter().any(|bar| bar.side == *side));
         let (mut x, mut y) = (0.0, 52.0);
@@ -164,7 +163,7 @@ fn put(svg: &mut String, text: &str) {
     let _ = svg.write_str(text);
 }
 
-/// A round step that divides what is shown into four to eight parts.
+/// A round step that divides the scale into four to eight parts.
 fn step(most: f64) -> f64 {
     let rough = (most / 5.0).max(1e-9);
     let power = 10_f64.powf(rough.log10().floor());
@@ -172,7 +171,7 @@ fn step(most: f64) -> f64 {
     factor * power
 }
 
-/// A figure with as many digits as say something.
+/// The number with as many digits as are significant.
 pub fn figure(value: f64) -> String {
     if value > 0.0 && value < 10.0 && value.fract() > 0.0 {
         return format!("{value:.1}");

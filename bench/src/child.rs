@@ -1,4 +1,4 @@
-//! A server in a process of its own.
+//! A server as a separate process.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -10,20 +10,20 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::client::send;
 use crate::{Failure, process};
 
-/// How long a server may take to end in good order.
+/// How long a server may take for an orderly shutdown.
 const PARTING: Duration = Duration::from_secs(10);
 
-/// A running server. Ended with its descendants when it is dropped.
+/// A running server. When it is dropped, the process and its descendants end.
 pub struct Server {
     process: Child,
-    /// Where it listens.
+    /// The address on which the server listens.
     pub address: SocketAddr,
-    /// From its start to its first answer.
+    /// The time from the start of the process to its first answer.
     pub first_answer: Duration,
 }
 
 impl Server {
-    /// Starts `command`, to which `--listen ADDRESS` is added, and waits until it answers anything at all.
+    /// Starts `command` with `--listen ADDRESS` added, and waits until the server answers any request.
     pub fn start(mut command: Command, patience: Duration) -> Result<Self, Failure> {
         let address = free_address()?;
         let started = Instant::now();
@@ -33,7 +33,7 @@ impl Server {
         let mut server = Self { process, address, first_answer: Duration::ZERO };
         while send(address, "GET", "/", None, None).is_err() {
             if let Some(status) = server.process.try_wait()? {
-                return Err(format!("{name} ended at once: {status}").into());
+                return Err(format!("{name} ended during its start: {status}").into());
             }
             if started.elapsed() > patience {
                 return Err(format!("{name} does not answer").into());
@@ -44,17 +44,17 @@ impl Server {
         Ok(server)
     }
 
-    /// The first of its processes.
+    /// The id of the process that was started; it may have descendants.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// Lets it finish in good order.
+    /// Stops the server in an orderly way, or fails if it does not end in time.
     pub fn stop(mut self) -> Result<(), Failure> {
-        if self.end()? { Ok(()) } else { Err("a server does not stop when it is told to".into()) }
+        if self.end()? { Ok(()) } else { Err("a server did not stop in time".into()) }
     }
 
-    /// Whether it ended within its time after it was told to.
+    /// Sends the signal to end. The result says whether the process ended within [`PARTING`].
     fn end(&mut self) -> Result<bool, Failure> {
         if self.process.try_wait()?.is_some() {
             return Ok(true);
@@ -78,13 +78,13 @@ impl Drop for Server {
             for pid in all {
                 signal(pid, Signal::KILL);
             }
-            // It fails only when it has ended already.
+            // A failure here means that the process has already ended.
             let _ = self.process.wait();
         }
     }
 }
 
-/// Fails only for a process that has ended already.
+/// Sends a signal. A failure means that the process has already ended, so it is ignored.
 fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, signal);
@@ -95,14 +95,14 @@ fn free_address() -> Result<SocketAddr, Failure> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-/// This program, to be run with a subcommand of its own.
+/// This program as a command with a subcommand.
 pub fn this_program(subcommand: &str) -> Result<Command, Failure> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(subcommand);
     Ok(command)
 }
 
-/// An empty folder in place of whatever stood there.
+/// Makes an empty folder. A folder that was there before is deleted with its content.
 pub fn fresh_folder(path: &Path) -> Result<(), Failure> {
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),

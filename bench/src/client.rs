@@ -1,4 +1,4 @@
-//! One request at a time, for preparing what is then measured.
+//! A simple client for the preparation of a measurement: one request at a time.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,25 +11,23 @@ use crate::Failure;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An answer.
 pub struct Answer {
-    /// The status.
     pub status: u16,
-    /// The body, byte for byte.
+    /// The body, without any change.
     pub body: String,
 }
 
 impl Answer {
-    /// The body as JSON, of an answer with this status.
+    /// The body as JSON. An answer with another status is an error.
     pub fn expect(&self, status: u16) -> Result<Value, Failure> {
         if self.status != status {
-            return Err(format!("{} instead of {status}: {}", self.status, self.body).into());
+            return Err(format!("the status is {} instead of {status}: {}", self.status, self.body).into());
         }
         Ok(if self.body.is_empty() { Value::Null } else { serde_json::from_str(&self.body)? })
     }
 }
 
-/// Sends one request on a connection of its own.
+/// Sends one request on a new connection.
 pub fn send(
     to: SocketAddr,
     method: &str,
@@ -49,7 +47,7 @@ pub fn send(
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or("half an answer")?;
-    let status = head.split(' ').nth(1).ok_or("an answer without a status")?.parse()?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or("the answer has no complete head")?;
+    let status = head.split(' ').nth(1).ok_or("the answer has no status")?.parse()?;
     Ok(Answer { status, body: body.to_owned() })
 }

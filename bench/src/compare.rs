@@ -1,4 +1,4 @@
-//! The alternating run: every case on every side, round after round.
+//! The alternating run: every case runs on every side, in several rounds.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,46 +12,46 @@ use crate::side::{Engine, Side};
 use crate::workload::Case;
 use crate::{Failure, machine, page};
 
-/// What to measure.
+/// The options of `bench compare`.
 #[derive(Args, Clone, Debug)]
 pub struct Plan {
     /// The `ward` binary, built with its feature `bench`.
     #[arg(long)]
     pub ward: PathBuf,
-    /// The peer's program.
+    /// The program of the peer. Without it, the peer is not measured.
     #[arg(long = "peer")]
     peer_program: Option<PathBuf>,
-    /// The folder for databases, on the disk that is to be measured. What is in it is lost.
+    /// The folder for databases, on the disk to be measured. Its content is deleted.
     #[arg(long)]
     pub data: PathBuf,
-    /// The page to write; its charts go into a folder beside it, of the same name without its end.
+    /// The page to write. Its charts go into a folder beside it, which has the same name without the extension.
     #[arg(long, overrides_with = "out")]
     out: PathBuf,
-    /// How often every case is run on every side.
+    /// The number of rounds; each round runs every case on every side.
     #[arg(long, default_value_t = 3, overrides_with = "rounds")]
     rounds: usize,
-    /// Seconds of one run.
+    /// The duration of one run, in seconds.
     #[arg(long, default_value_t = 1.0, overrides_with = "seconds")]
     seconds: f64,
-    /// Only the cases whose name has this in it. May be given more than once.
+    /// Run only the cases whose name contains this text. The option may be repeated.
     #[arg(long, value_name = "CASE")]
     only: Vec<String>,
-    /// Numbers of connections.
+    /// The numbers of connections, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
     connections: Vec<usize>,
-    /// Which engines.
+    /// The database engines to measure, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "sqlite,postgres")]
     pub engines: Vec<Engine>,
-    /// Leave the peer out.
+    /// Do not measure the peer.
     #[arg(long)]
     without_peer: bool,
-    /// Highest rates only, no latencies.
+    /// Measure only the highest rates, no latencies.
     #[arg(long)]
     peak_only: bool,
 }
 
 impl Plan {
-    /// The peer's program, unless it is left out.
+    /// The program of the peer, unless the peer is not measured.
     pub fn peer(&self) -> Option<&Path> {
         self.peer_program.as_deref().filter(|_| !self.without_peer)
     }
@@ -67,19 +67,18 @@ impl Plan {
     }
 }
 
-/// How much longer a run at a fixed rate takes than one at the highest.
+/// The duration of a run at a fixed rate, as a multiple of a run at the highest rate.
 const PACED: f64 = 1.5;
-/// Seconds that go by around each run.
+/// Seconds of overhead before and after each run.
 const AROUND: f64 = 0.1;
 
-/// A measurement under way.
 struct Measuring<'a> {
     plan: &'a Plan,
     fleet: Fleet,
     figures: Figures,
 }
 
-/// Measures, prints and writes.
+/// Measures all cases, prints the results and writes the page.
 pub fn run(plan: &Plan, release: bool) -> Result<(), Failure> {
     let mut connections = plan.connections.clone();
     connections.sort_unstable();
@@ -90,7 +89,7 @@ pub fn run(plan: &Plan, release: bool) -> Result<(), Failure> {
         return Err(format!("--only: no case has {:?} in its name: {}", plan.only, names.join("; ")).into());
     }
     if plan.rounds == 0 || connections.first().is_none_or(|least| *least == 0) || plan.seconds <= 0.0 {
-        return Err("--rounds, --seconds and --connections are above 0".into());
+        return Err("--rounds, --seconds and --connections must be above 0".into());
     }
     let mut machine = Machine::here()?;
     let began = Instant::now();
@@ -118,7 +117,7 @@ pub fn run(plan: &Plan, release: bool) -> Result<(), Failure> {
     for case in cases {
         measuring.measure(case);
         measuring.figures.held = measuring.fleet.held()?;
-        // After each case: what stops a later one does not take this one away.
+        // The page is written after each case, so that a later failure does not lose this case.
         page::write(&measuring.figures, &plan.out)?;
         std::fs::write(plan.data.join("figures.json"), serde_json::to_vec(&measuring.figures)?)?;
     }
@@ -129,7 +128,7 @@ pub fn run(plan: &Plan, release: bool) -> Result<(), Failure> {
     for remark in &figures.remarks {
         say(&format!("FAILED: {remark}"));
     }
-    if figures.remarks.is_empty() { Ok(()) } else { Err("some runs failed; see above".into()) }
+    if figures.remarks.is_empty() { Ok(()) } else { Err("some runs failed; their errors are above".into()) }
 }
 
 impl Measuring<'_> {
@@ -141,10 +140,10 @@ impl Measuring<'_> {
         let round = precise(peaks) * (self.plan.seconds + AROUND)
             + precise(paced) * (self.plan.seconds * PACED + AROUND);
         let minutes = round * precise(self.plan.rounds) / 60.0;
-        say(&format!("about {minutes:.0} minutes of measuring"));
+        say(&format!("the measurement takes about {minutes:.0} minutes"));
     }
 
-    /// One case, at all numbers of connections.
+    /// Measures one case with all numbers of connections.
     fn measure(&mut self, case: Case) {
         let mut measured = Measured { case, cells: Vec::new(), paced: Vec::new() };
         for connections in self.figures.connections.clone() {
@@ -179,7 +178,8 @@ impl Measuring<'_> {
         measured.cells.extend(cells);
     }
 
-    /// Whose latencies are taken, at half of whose highest rate. The bare router's at each Ward's.
+    /// The pairs for latencies: a side, and the side whose highest rate sets the load. The load is half of that rate.
+    /// The bare router is measured at the rates of each Ward.
     fn pacing(&self, case: Case) -> Vec<(Side, Side)> {
         let there = |side: &Side| self.figures.sides.contains(side);
         let own = self.figures.sides.iter().copied().filter(|side| side.has(case));
@@ -202,7 +202,7 @@ impl Measuring<'_> {
             let Some(rate) = measured.cell(beside, connections).and_then(Cell::rate) else { continue };
             all.push(Paced { side, beside, rate: half(rate), latencies: Vec::new() });
         }
-        // Tails take longer to show than rates.
+        // Tail latencies need a longer measurement than rates.
         let time = self.plan.time().mul_f64(PACED);
         for round in 0..self.plan.rounds {
             for number in order(round, all.len()) {
@@ -215,7 +215,7 @@ impl Measuring<'_> {
         measured.paced = all;
     }
 
-    /// A run that failed is told and does not end the others.
+    /// Records a failed run as a remark. The other runs continue.
     fn noted<T>(&mut self, run: Result<T, Failure>, case: Case, side: Side) -> Option<T> {
         match run {
             Ok(done) => Some(done),
@@ -242,12 +242,12 @@ impl Cell {
     }
 }
 
-/// Rounds alternate in direction, so that no side always comes after the same other.
+/// The order of the sides in a round. It alternates in direction, so that no side always follows the same other side.
 fn order(round: usize, sides: usize) -> Vec<usize> {
     if round.is_multiple_of(2) { (0..sides).collect() } else { (0..sides).rev().collect() }
 }
 
-/// What `bench/run` was given; it says so in a variable, for its own arguments are not this program's.
+/// The command line of `bench/run`, from a variable, because this program gets different arguments.
 fn command() -> String {
     std::env::var("WARD_BENCH_COMMAND").unwrap_or_else(|_| "bench/run".to_owned())
 }
@@ -262,7 +262,7 @@ const fn precise(number: usize) -> f64 {
     number as f64
 }
 
-/// Prints to the terminal.
+/// Prints one line to the terminal.
 #[expect(clippy::print_stdout, reason = "what it finds is what this program is for")]
 pub fn say(text: &str) {
     println!("{text}");

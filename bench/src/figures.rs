@@ -1,4 +1,4 @@
-//! What was measured, and what follows from it.
+//! The results of a measurement, and the numbers that follow from them.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,138 +6,134 @@ use crate::load::Latency;
 use crate::side::{Engine, Side};
 use crate::workload::Case;
 
-/// A whole measurement.
+/// All results of one measurement, as `compare` stores them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Figures {
-    /// Where it was taken.
+    /// The machine of the measurement.
     pub machine: Machine,
-    /// The command that takes it again.
+    /// The command that repeats the measurement.
     pub command: String,
-    /// Whether Ward was built as it is released.
+    /// Whether Ward was built with the profile of a release.
     pub release: bool,
-    /// How often every case was run on every side.
+    /// The number of rounds; each ran every case on every side.
     pub rounds: u32,
-    /// Seconds of one run.
+    /// The duration of one run, in seconds.
     pub seconds: f64,
-    /// Numbers of connections, ascending.
+    /// The numbers of connections, ascending.
     pub connections: Vec<usize>,
-    /// Which engines, the one that others are compared with first.
+    /// The engines. The others are compared with the first one.
     pub engines: Vec<Engine>,
-    /// Which sides, in the order of the tables.
+    /// The sides, in the order of the tables.
     pub sides: Vec<Side>,
-    /// By case.
+    /// The rates and latencies of each case.
     pub measured: Vec<Measured>,
-    /// By server.
+    /// The memory and the start time of each server.
     pub held: Vec<Held>,
-    /// What went wrong.
+    /// The failures, as sentences for the page.
     pub remarks: Vec<String>,
 }
 
-/// Where a measurement was taken.
+/// The machine on which a measurement ran.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Machine {
-    /// How many cores, which servers and load share.
+    /// The number of cores. Servers and load share them.
     pub cores: usize,
-    /// What they are called.
+    /// The model name of the processor.
     pub model: String,
-    /// GiB of memory.
+    /// The memory in GiB.
     pub memory: f64,
     /// The operating system and its kernel.
     pub system: String,
-    /// What else is used, with versions.
+    /// The version of PostgreSQL, if it was measured.
     pub postgres: Option<String>,
-    /// Microseconds that making 4 KiB durable takes where the files of SQLite are.
+    /// Microseconds for a durable write of 4 KiB where the files of SQLite are.
     pub flush: f64,
-    /// The same where PostgreSQL's are.
+    /// Microseconds for a durable write of 4 KiB where the files of PostgreSQL are.
     pub postgres_flush: Option<f64>,
-    /// Processes that were waiting for a core a minute before it began, on average.
+    /// The system's load average over the minute before the measurement: processes that wait for a core.
     pub busy: f64,
 }
 
-/// One case.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measured {
-    /// Which.
     pub case: Case,
-    /// Highest rates.
+    /// The highest rates, by side and number of connections.
     pub cells: Vec<Cell>,
-    /// Latencies.
+    /// The latencies at fixed rates.
     pub paced: Vec<Paced>,
 }
 
-/// Highest rates of one side with so many connections. `None`: that run failed.
+/// The highest rates of one side with one number of connections. `None` stands for a failed run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cell {
-    /// Whose.
     pub side: Side,
-    /// Connections.
     pub connections: usize,
-    /// Requests a second, by round.
+    /// Requests per second, by round.
     pub rates: Vec<Option<f64>>,
     /// Microseconds of the server's CPU time per request, by round.
     pub cpu: Vec<Option<f64>>,
-    /// The same of the database server, if there is one.
+    /// Microseconds of the database server's CPU time per request, if there is such a server.
     pub database: Vec<Option<f64>>,
 }
 
-/// Latencies of one side at a fixed rate. `None`: that run failed.
+/// The latencies of one side at a fixed rate. `None` stands for a failed run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Paced {
-    /// Whose.
+    /// The side with these latencies.
     pub side: Side,
-    /// The side at half of whose highest rate they were taken.
+    /// The side whose highest rate sets the load: half of that rate.
     pub beside: Side,
-    /// That rate.
+    /// The rate of the load, in requests per second.
     pub rate: u32,
-    /// By round.
+    /// The latencies, by round.
     pub latencies: Vec<Option<Latency>>,
 }
 
-/// A server's memory in MiB, its processes together.
+/// The memory of a server in MiB: the sum over its processes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Held {
-    /// Whose.
     pub side: Side,
-    /// Before the first request of a measurement.
+    /// The memory before the first request of a measurement.
     pub idle: f64,
-    /// The most found at the end of a run with the most connections, while they were open.
+    /// The largest memory at the end of a run with the most connections, while they were open.
     pub loaded: f64,
-    /// The most of each process at any time, added up.
+    /// The sum of the largest memory of each process at any time.
     pub peak: f64,
-    /// Milliseconds from its start to its first answer.
+    /// Milliseconds from the start of the server to its first answer.
     pub first_answer: f64,
 }
 
 impl Figures {
-    /// The most connections.
+    /// The largest number of connections that was measured.
     pub fn most(&self) -> usize {
         self.connections.last().copied().unwrap_or_default()
     }
 
-    /// One case.
+    /// The results of one case, if it was measured.
     pub fn case(&self, case: Case) -> Option<&Measured> {
         self.measured.iter().find(|measured| measured.case == case)
     }
 }
 
 impl Measured {
-    /// Highest rates of a side.
+    /// The highest rates of a side with this number of connections.
     pub fn cell(&self, side: Side, connections: usize) -> Option<&Cell> {
         self.cells.iter().find(|cell| cell.side == side && cell.connections == connections)
     }
 
-    /// Latencies of a side at half the highest rate of another, or of its own.
+    /// The latencies of a side at half the highest rate of the side `beside`.
     pub fn paced(&self, side: Side, beside: Side) -> Option<&Paced> {
         self.paced.iter().find(|paced| paced.side == side && paced.beside == beside)
     }
 
-    /// The median of the rounds' own ratios of rates: what disturbs a machine for longer than a round cancels out.
+    /// The median of the ratios of rates, each within one round. A disturbance that lasts longer than a round affects
+    /// both rates, so it cancels out.
     pub fn ratio(&self, of: Side, to: Side, connections: usize) -> Option<f64> {
         let (of, to) = (self.cell(of, connections)?, self.cell(to, connections)?);
         median(&of.rates.iter().zip(&to.rates).map(|(of, to)| Some((*of)? / (*to)?)).collect::<Vec<_>>())
     }
 
-    /// The median of the rounds' own ratios of the 99th percentile of `of` to that of `to` at the same rate.
+    /// The median of the ratios of the 99th percentiles, each within one round, at the same rate.
     pub fn tail_ratio(&self, of: Side, to: Side) -> Option<f64> {
         let (of, to) = (self.paced(of, of)?, self.paced(to, of)?);
         let both = of.latencies.iter().zip(&to.latencies);
@@ -146,20 +142,20 @@ impl Measured {
 }
 
 impl Cell {
-    /// The median of the rates.
+    /// The median of the rates, in requests per second.
     pub fn rate(&self) -> Option<f64> {
         median(&self.rates)
     }
 }
 
 impl Paced {
-    /// The median of the rounds.
+    /// The median over the rounds of one percentile.
     pub fn percentile(&self, which: impl Fn(&Latency) -> f64) -> Option<f64> {
         median(&self.latencies.iter().map(|latency| latency.as_ref().map(&which)).collect::<Vec<_>>())
     }
 }
 
-/// The middle one of those that are there; between the middle two when they are even in number.
+/// The median of the values that are present. For an even number of values it is the mean of the middle two.
 pub fn median(of: &[Option<f64>]) -> Option<f64> {
     let mut sorted: Vec<f64> = of.iter().flatten().copied().collect();
     sorted.sort_unstable_by(f64::total_cmp);
@@ -167,7 +163,7 @@ pub fn median(of: &[Option<f64>]) -> Option<f64> {
     Some(f64::midpoint(sorted[low], sorted[high]))
 }
 
-/// Figures that no machine gave, to see that tables and charts are made of them.
+/// Invented figures for tests of the tables and charts.
 #[cfg(test)]
 pub fn example() -> Figures {
     let ward = Side::Ward(Engine::Sqlite);
@@ -237,7 +233,7 @@ mod tests {
     fn ratios_are_taken_within_a_round() {
         let mut figures = example();
         let (ward, peer) = (Side::Ward(Engine::Sqlite), Side::Peer(Engine::Sqlite));
-        // A machine that is twice as fast in one round is so for both: the ratio does not move.
+        // The machine is twice as fast in one round, for both sides. The ratio does not change.
         for cell in &mut figures.measured[0].cells {
             cell.rates[1] = cell.rates[1].map(|rate| rate * 2.0);
         }

@@ -1,4 +1,4 @@
-//! Everything that is measured, started and filled.
+//! The start and the preparation of all measured servers.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -20,15 +20,15 @@ use crate::seed::{self, Seeded};
 use crate::side::{Engine, Side};
 use crate::workload::{Answers, Case, Script};
 
-/// How long Ward and the bare router may take to answer for the first time.
+/// How long Ward and the bare router may take for their first answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The same of the peer, which may have to install what it needs.
+/// How long the peer may take for its first answer. It may have to install its dependencies first.
 const LONG_PATIENCE: Duration = Duration::from_mins(10);
-/// How long a server that has just started is left alone before its memory is looked at.
+/// The pause between the start of a server and the measurement of its memory.
 const SETTLING: Duration = Duration::from_secs(1);
 
-/// Here what is promised is kept: the server waits for its disk, as one in use does. The rest is what an operator with a
-/// small machine would set.
+/// The settings of PostgreSQL. The server waits for its disk, as in production. The other settings suit a small
+/// machine.
 const DURABLE: [&str; 9] = [
     "fsync=on",
     "synchronous_commit=on",
@@ -41,7 +41,7 @@ const DURABLE: [&str; 9] = [
     "max_connections=200",
 ];
 
-/// A server and what its requests are about.
+/// A server and the data that its requests use.
 struct Served {
     side: Side,
     server: Server,
@@ -50,29 +50,29 @@ struct Served {
     loaded: f64,
 }
 
-/// All that is running. Servers end before the databases that they use.
+/// All running servers. Servers end before the databases that they use.
 pub struct Fleet {
     served: Vec<Served>,
     raws: Vec<(Side, Raw)>,
     databases: Vec<postgres::Database>,
     postgres: Option<postgres::Server>,
-    /// No two runs have the same number.
+    /// The number of runs so far, which makes the number of each run unique.
     runs: u32,
 }
 
-/// What a run at the highest rate gave.
+/// The result of a run at the highest rate.
 #[derive(Clone, Copy, Debug)]
 pub struct Peak {
-    /// Requests a second.
+    /// Requests per second.
     pub rate: f64,
     /// Microseconds of the server's CPU time per request.
     pub cpu: f64,
-    /// The same of the database server.
+    /// Microseconds of the database server's CPU time per request.
     pub database: Option<f64>,
 }
 
 impl Fleet {
-    /// Starts and fills everything that the plan asks for. What it starts says so on the way.
+    /// Starts and prepares all servers of the plan, and prints the progress.
     pub fn start(plan: &Plan) -> Result<Self, Failure> {
         let mut fleet =
             Self { served: Vec::new(), raws: Vec::new(), databases: Vec::new(), postgres: None, runs: 0 };
@@ -91,7 +91,7 @@ impl Fleet {
         if let Some(peer) = plan.peer() {
             for side in plan.engines.iter().flat_map(|engine| [Side::Peer(*engine), Side::Shortcut(*engine)])
             {
-                let engine = side.engine().ok_or("a peer without an engine")?;
+                let engine = side.engine().ok_or("the peer has no engine")?;
                 let url = fleet.database(plan, side, engine)?;
                 fleet.serve(side, LONG_PATIENCE, None, || self::peer(plan, peer, side, &url))?;
             }
@@ -126,8 +126,8 @@ impl Fleet {
         }
     }
 
-    /// Starts a server, fills it, makes sure that it answers rightly, and starts it anew: what filling it left in its
-    /// memory is not to count.
+    /// Starts a server, fills it and checks its answers. Then it restarts the server, because the memory used for the
+    /// filling must not count.
     fn serve(
         &mut self,
         side: Side,
@@ -136,7 +136,7 @@ impl Fleet {
         command: impl Fn() -> Result<Command, Failure>,
     ) -> Result<(), Failure> {
         let failed = |error: Failure| -> Failure {
-            format!("{}: {error}; what it said is in {}.log beside its data", side.name(), slug(side)).into()
+            format!("{}: {error}; its log is {}.log in the data folder", side.name(), slug(side)).into()
         };
         let filling = Server::start(command()?, patience).map_err(failed)?;
         let seeded = seed::seed(filling.address).map_err(failed)?;
@@ -154,12 +154,12 @@ impl Fleet {
         let mut command = this_program("bare")?;
         command.arg("--fixed").arg(fixed);
         let server = Server::start(command, PATIENCE)?;
-        let seeded = self.served.first().ok_or("no Ward")?.seeded.clone();
+        let seeded = self.served.first().ok_or("no Ward is running")?.seeded.clone();
         self.served.push(Served { side: Side::Bare, server, seeded, idle: 0.0, loaded: 0.0 });
         Ok(())
     }
 
-    /// The sides that are there, in the order of the tables.
+    /// The running sides, in the order of the tables.
     pub fn sides(&self) -> Vec<Side> {
         let there = |side: &Side| {
             let running = self.served.iter().any(|served| served.side == *side);
@@ -168,22 +168,22 @@ impl Fleet {
         Side::ALL.into_iter().filter(there).collect()
     }
 
-    /// The server that a side's requests go to, and whose answers are asked for there.
+    /// The server that receives the requests of a side, and the kind of answers that it gives.
     fn of(&mut self, side: Side) -> Result<(&mut Served, Answers), Failure> {
         let found = match side {
-            // The routes with ready answers are the first Ward's.
+            // The first Ward serves the routes with ready answers.
             Side::Fixed => self.served.first_mut(),
             _ => self.served.iter_mut().find(|served| served.side == side),
         };
         let answers = if matches!(side, Side::Fixed | Side::Bare) { Answers::Fixed } else { Answers::Worked };
-        Ok((found.ok_or("a side that does not run")?, answers))
+        Ok((found.ok_or("the side is not running")?, answers))
     }
 
     fn database_cpu(postgres: Option<u32>) -> Result<Duration, Failure> {
         postgres.map_or(Ok(Duration::ZERO), process::cpu)
     }
 
-    /// A run at the highest rate.
+    /// Measures the highest rate.
     pub fn peak(
         &mut self,
         side: Side,
@@ -225,7 +225,7 @@ impl Fleet {
         Ok(Peak::of(done, used, postgres.map(|_| database)))
     }
 
-    /// A run at a fixed rate.
+    /// Measures the latencies at a fixed rate.
     pub fn paced(
         &mut self,
         side: Side,
@@ -242,7 +242,7 @@ impl Fleet {
         load::paced(served.server.address, scripts, rate, time)
     }
 
-    /// What each server held so far.
+    /// The memory and the start time of each server so far.
     pub fn held(&self) -> Result<Vec<Held>, Failure> {
         let held = self.served.iter().map(|served| {
             let peak = process::memory(served.server.pid())?.peak;
@@ -253,12 +253,12 @@ impl Fleet {
         held.collect()
     }
 
-    /// Microseconds that a flush takes where PostgreSQL's files are.
+    /// Microseconds for a durable write where the files of PostgreSQL are.
     pub fn postgres_flush(&self) -> Result<Option<f64>, Failure> {
         self.postgres.as_ref().map(|server| flush_time(server.folder())).transpose()
     }
 
-    /// Lets everything finish in good order.
+    /// Stops all servers in an orderly way.
     pub fn stop(mut self) -> Result<(), Failure> {
         self.raws.clear();
         for served in self.served.drain(..) {
@@ -277,8 +277,8 @@ impl Peak {
     }
 }
 
-/// Microseconds that it takes to make four KiB durable in a folder: the figure that creations depend on most, and differ
-/// most by.
+/// Microseconds for a durable write of 4 KiB in a folder. Creations depend most on this number, and it differs most
+/// between machines.
 pub fn flush_time(folder: &Path) -> Result<f64, Failure> {
     let path = folder.join("flush");
     let mut file = File::create(&path)?;
@@ -294,13 +294,13 @@ pub fn flush_time(folder: &Path) -> Result<f64, Failure> {
     Ok(times[times.len() / 2].as_secs_f64() * 1e6)
 }
 
-/// A name for files.
+/// The name of the side for use in file names.
 fn slug(side: Side) -> String {
     let name = side.name().to_lowercase().replace([' ', '('], "-").replace([')'], "");
     name.replace("--", "-")
 }
 
-/// A command whose output goes into a file that is named after the side.
+/// A command whose output goes into a file with the name of the side.
 fn logged(plan: &Plan, side: Side, program: &Path) -> Result<Command, Failure> {
     let path: PathBuf = plan.data.join(format!("{}.log", slug(side)));
     let log = File::options().create(true).append(true).open(path)?;
@@ -309,8 +309,8 @@ fn logged(plan: &Plan, side: Side, program: &Path) -> Result<Command, Failure> {
     Ok(command)
 }
 
-/// Ward with everything on. Quotas are counted but never used up: what counting costs is part of the figures, being
-/// refused is not.
+/// Ward with all features enabled. Quotas are counted but never reached: the count is a part of the measured cost,
+/// and a refusal is not.
 fn ward(plan: &Plan, side: Side, url: &str, fixed: &Path) -> Result<Command, Failure> {
     const ENDLESS: &str = "1000000:1000000";
     let mut command = logged(plan, side, &plan.ward)?;
@@ -318,13 +318,13 @@ fn ward(plan: &Plan, side: Side, url: &str, fixed: &Path) -> Result<Command, Fai
         .args(["serve", "--database", url])
         .args(["--metrics-listen", "127.0.0.1:0", "--rates", "on", "--unclaimed-limit", "10000000"])
         .args(["--rate-failed-credentials", ENDLESS, "--rate-bootstrap", ENDLESS, "--rate-claims", ENDLESS])
-        // 32 bytes, for nobody's secrets.
+        // 32 bytes for a key that protects no real secrets.
         .env("WARD_MASTER_KEY", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=")
         .env("WARD_BENCH_FIXED", fixed);
     Ok(command)
 }
 
-/// The peer with as many workers as there are cores.
+/// The peer with one worker per core.
 fn peer(plan: &Plan, program: &Path, side: Side, url: &str) -> Result<Command, Failure> {
     let cores = std::thread::available_parallelism()?;
     let mut command = logged(plan, side, program)?;

@@ -1,4 +1,4 @@
-//! What Ward aims at, and whether this measurement has it.
+//! Ward's performance goals, and whether a measurement reaches them.
 
 use std::fmt;
 
@@ -6,17 +6,16 @@ use crate::figures::Figures;
 use crate::side::{Engine, Side};
 use crate::workload::Case;
 
-/// Connections at which rates are judged.
+/// The number of connections for the goals on rates.
 const CROWD: usize = 64;
 
-/// How a goal came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is reached.
+    /// The measurement reaches the goal.
     Met,
-    /// It is not.
+    /// The measurement misses the goal.
     NotMet,
-    /// This measurement says nothing about it.
+    /// The measurement has no figure for the goal.
     Unknown,
 }
 
@@ -30,15 +29,14 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// A goal and what was found.
+/// A goal with the measured value.
 pub struct Goal {
-    /// Of what.
+    /// The measured quantity.
     pub what: String,
-    /// At least or at most what.
+    /// The wanted value, with "at least" or "at most".
     pub wanted: String,
-    /// What it is.
     pub found: String,
-    /// Whether that will do.
+    /// Whether the measured value reaches the goal.
     pub verdict: Verdict,
 }
 

@@ -1,8 +1,8 @@
-//! The load: a client of HTTP/1.1 on one thread, which does as little as a client can.
+//! The load generator: an HTTP/1.1 client on one thread that does as little work as possible.
 //!
-//! [`peak`] is the closed loop: each connection sends when it has its answer. [`paced`] is the open one: requests are due
-//! at a fixed rate, and latency counts from when one was due, so that a server that stalls makes late what was due
-//! meanwhile instead of having it sent later.
+//! [`peak`] is the closed loop: each connection sends its next request after its answer. [`paced`] is the open loop:
+//! requests are due at a fixed rate, and their latency counts from the due time. If a server stalls, the requests due
+//! meanwhile count as late. They are not postponed.
 
 mod connection;
 mod ticker;
@@ -21,53 +21,51 @@ use crate::workload::Script;
 use connection::Connection;
 use ticker::Ticker;
 
-/// How often a second requests become due, at most. Above that several become due at once: a load that wakes for every
-/// single one needs most of a core for waking, and takes it from the server.
+/// The largest number of wake-ups per second for due requests. At a higher rate several requests become due together.
+/// A wake-up for each request would use most of a core, which the server then lacks.
 const BURSTS: u32 = 4_000;
 
-/// How long after its end a run at a fixed rate may take for what was due before.
+/// How long a run at a fixed rate may continue after its end, for requests that were due before.
 const LATENESS: Duration = Duration::from_secs(10);
 
-/// How many requests a run did, and in which time.
+/// The number of requests of a run, and its duration.
 #[derive(Clone, Copy, Debug)]
 pub struct Done {
-    /// Requests answered.
     pub requests: u64,
-    /// In this time.
     pub time: Duration,
 }
 
 impl Done {
-    /// Requests per second.
+    /// The rate in requests per second.
     #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 requests")]
     pub fn rate(self) -> f64 {
         self.requests as f64 / self.time.as_secs_f64()
     }
 }
 
-/// Latencies from the moment a request was due, in microseconds.
+/// Latencies from the due time of a request, in microseconds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Latency {
-    /// Half of the requests took no longer.
+    /// The median.
     pub p50: f64,
-    /// All but a hundredth took no longer.
+    /// The 99th percentile.
     pub p99: f64,
-    /// All but a thousandth took no longer.
+    /// The 99.9th percentile.
     pub p999: f64,
 }
 
-/// A moment of a run.
+/// A point in time of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edge {
-    /// All connections are open and have been used once.
+    /// All connections are open, and each has had one answer.
     Begin,
-    /// The time is over.
+    /// The duration of the run is over.
     End,
-    /// The same, but nothing is on its way any more; the connections are still open.
+    /// The run is over and no request is in progress. The connections are still open.
     Idle,
 }
 
-/// As many requests as the server answers on as many connections as there are scripts. `at` is called at each edge.
+/// Measures the highest rate, with one connection per script. `at` is called at each edge of the run.
 pub fn peak(
     to: SocketAddr,
     scripts: Vec<Script>,
@@ -94,11 +92,11 @@ pub fn peak(
             still_open.push(connection);
         }
         at(Edge::Idle)?;
-        if requests == 0 { Err("nothing was answered in time".into()) } else { Ok(Done { requests, time }) }
+        if requests == 0 { Err("no answer came in time".into()) } else { Ok(Done { requests, time }) }
     })
 }
 
-/// Asks until it is over. What is answered after that does not count.
+/// Sends requests until `over` is set. A later answer does not count.
 async fn ask_on(mut connection: Connection, over: Arc<AtomicBool>) -> Result<(Connection, u64), Failure> {
     let mut answered = 0;
     while !over.load(Ordering::Relaxed) {
@@ -108,7 +106,7 @@ async fn ask_on(mut connection: Connection, over: Arc<AtomicBool>) -> Result<(Co
     Ok((connection, answered))
 }
 
-/// Latencies at `rate` requests a second, on as many connections as there are scripts.
+/// Measures the latencies at `rate` requests per second, with one connection per script.
 pub fn paced(to: SocketAddr, scripts: Vec<Script>, rate: u32, time: Duration) -> Result<Latency, Failure> {
     let rate = rate.max(1);
     let at_once = u64::from(rate.div_ceil(BURSTS));
@@ -131,7 +129,7 @@ pub fn paced(to: SocketAddr, scripts: Vec<Script>, rate: u32, time: Duration) ->
             due.add_permits(usize::try_from(now_due)?);
             given += now_due;
         }
-        // Everybody is to find out that nothing more is due.
+        // Every task must learn that no request is due any more.
         due.add_permits(crowd);
         let mut latencies = Vec::new();
         let all = async {
@@ -141,13 +139,13 @@ pub fn paced(to: SocketAddr, scripts: Vec<Script>, rate: u32, time: Duration) ->
             Ok::<_, Failure>(())
         };
         let late =
-            |_| format!("{rate} requests a second are too many: not all are answered {LATENESS:?} later");
+            |_| format!("{rate} requests per second are too many: some have no answer {LATENESS:?} later");
         tokio::time::timeout(LATENESS, all).await.map_err(late)??;
         percentiles(latencies)
     })
 }
 
-/// When requests are due: so many at once after every interval, until all were.
+/// The schedule of a run: a fixed number of requests is due after each interval.
 #[derive(Clone, Copy)]
 struct Schedule {
     started: Instant,
@@ -157,13 +155,13 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// When a request is due, counted from 0; in seconds from the start.
+    /// The due time of a request in seconds from the start. The first request has number 0.
     fn due(self, number: u64) -> f64 {
         self.interval.as_secs_f64() * precise(number / self.at_once + 1)
     }
 }
 
-/// Asks whenever something is due; the latencies, in microseconds.
+/// Sends a request whenever one is due. The result is the latencies in microseconds.
 async fn ask_when_due(
     mut connection: Connection,
     due: Arc<Semaphore>,
@@ -193,11 +191,11 @@ fn percentiles(mut latencies: Vec<f64>) -> Result<Latency, Failure> {
     let at = |thousandth: usize| latencies.get(latencies.len() * thousandth / 1000).copied();
     match (at(500), at(990), at(999)) {
         (Some(p50), Some(p99), Some(p999)) => Ok(Latency { p50, p99, p999 }),
-        _ => Err("nothing was due".into()),
+        _ => Err("no request was due".into()),
     }
 }
 
-/// Connections on which one request each has been answered.
+/// Opens the connections, each of which has had one answer.
 async fn open(to: SocketAddr, scripts: Vec<Script>) -> Result<Vec<Connection>, Failure> {
     let mut opening = JoinSet::new();
     for script in scripts {

@@ -1,4 +1,4 @@
-//! Where a measurement is taken.
+//! The description of the machine on which a measurement runs.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use crate::Failure;
 use crate::figures::Machine;
 
 impl Machine {
-    /// This machine; how long its flushes take is found out later.
+    /// This machine. The time of a durable write is measured later.
     pub fn here() -> Result<Self, Failure> {
         let read = |path: &str| std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
         let after_colon = |text: &str, name: &str| {
@@ -14,10 +14,10 @@ impl Machine {
             line.split_once(':').map(|(_, value)| value.trim().to_owned())
         };
         let model = after_colon(&read("/proc/cpuinfo")?, "model name");
-        let memory = after_colon(&read("/proc/meminfo")?, "MemTotal").ok_or("no MemTotal")?;
+        let memory = after_colon(&read("/proc/meminfo")?, "MemTotal").ok_or("MemTotal is missing")?;
         let memory: f64 = memory.trim_end_matches("kB").trim().parse()?;
         let load = read("/proc/loadavg")?;
-        let busy = load.split(' ').next().ok_or("no load")?.parse()?;
+        let busy = load.split(' ').next().ok_or("/proc/loadavg is empty")?.parse()?;
         Ok(Self {
             cores: std::thread::available_parallelism()?.get(),
             model: model.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
@@ -31,7 +31,7 @@ impl Machine {
     }
 }
 
-/// The version of the PostgreSQL that is used.
+/// The version of the installed PostgreSQL.
 pub fn postgres_version() -> String {
     let program = ward_test_db::postgres::beside("postgres");
     let said = Command::new(program).arg("--version").output();

@@ -1,5 +1,5 @@
 //! Measures a running Ward beside its peers, in alternating runs. `bench/run` builds and starts it; `bench/README.md`
-//! says what the figures mean. For Linux only: what servers use is read from `/proc`.
+//! explains the figures. It needs Linux, because it reads the resource use of servers from `/proc`.
 
 mod bare;
 mod chart;
@@ -28,11 +28,11 @@ use clap::{Parser, Subcommand};
 use crate::seed::Seeded;
 use crate::workload::{Answers, Case, Script};
 
-/// As in the `ward` binary, so that both sides of a comparison allocate alike.
+/// The same allocator as in the `ward` binary, so that both sides of a comparison allocate alike.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What stops a measurement: a sentence, for a person to read.
+/// An error that ends a measurement: a sentence for a person.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Parser)]
@@ -43,35 +43,35 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measures Ward beside its peers and writes the page.
+    /// Measure Ward beside its peers and write the page.
     Compare(compare::Plan),
-    /// Writes the page again from the figures of a measurement.
+    /// Write the page again from the stored figures of a measurement.
     Page {
-        /// The figures, as `compare` keeps them in its folder for data.
+        /// The figures of a measurement, which `compare` stores in its data folder.
         #[arg(long)]
         figures: PathBuf,
-        /// The page.
+        /// The page to write.
         #[arg(long)]
         out: PathBuf,
     },
-    /// Serves fixed answers from a bare axum router.
+    /// Serve fixed answers from a bare axum router.
     Bare {
-        /// Where.
+        /// The address to listen on.
         #[arg(long)]
         listen: SocketAddr,
         /// The folder of the answers: files `NAME.STATUS`, each served at `/fixed/NAME`.
         #[arg(long)]
         fixed: PathBuf,
     },
-    /// Loads a server's `/fixed/get` at its highest rate, to compare this load with another tool's.
+    /// Send requests for `/fixed/get` of a server at its highest rate, to compare this load generator with others.
     Load {
-        /// Where it is.
+        /// The address of the server.
         #[arg(long)]
         to: SocketAddr,
-        /// Connections.
+        /// The number of connections.
         #[arg(long, default_value_t = 64)]
         connections: usize,
-        /// Seconds.
+        /// The duration of the load, in seconds.
         #[arg(long, default_value_t = 3.0)]
         seconds: f64,
     },
@@ -94,7 +94,7 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-/// The runtime of the `ward` binary: as many threads as there are cores.
+/// The same runtime as in the `ward` binary, with one thread per core.
 fn on_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
@@ -106,7 +106,7 @@ fn page_again(figures: &std::path::Path, out: &std::path::Path) -> Result<(), Fa
 fn load_once(to: SocketAddr, connections: usize, seconds: f64) -> Result<(), Failure> {
     let nobody = || Seeded {
         workspace: String::new(),
-        // As long as a key, for a request's bytes are part of what it costs.
+        // The text is as long as a real key, because the size of a request is a part of its cost.
         key: "k".repeat(76),
         revoked: String::new(),
         tenants: vec![seed::Tenant { workspace: String::new(), key: String::new(), service: String::new() }],
@@ -119,6 +119,6 @@ fn load_once(to: SocketAddr, connections: usize, seconds: f64) -> Result<(), Fai
     let used = process::own_cpu()?.saturating_sub(before).as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 requests")]
     let each = used * 1e6 / done.requests as f64;
-    compare::say(&format!("{:.0} requests/s, {each:.1} µs of the load's CPU each", done.rate()));
+    compare::say(&format!("{:.0} requests/s, {each:.1} µs of the load's CPU per request", done.rate()));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The page: tables, and charts beside it.
+//! The page with its tables, and the charts beside it.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,11 +10,11 @@ use crate::goals::goals;
 use crate::side::Side;
 use crate::workload::Case;
 
-/// Writes the page, and its charts into a folder beside it, of the same name without its end.
+/// Writes the page. Its charts go into a folder beside it, which has the same name without the extension.
 pub fn write(figures: &Figures, to: &Path) -> Result<(), Failure> {
     let folder = to.with_extension("");
     std::fs::create_dir_all(&folder)?;
-    let name = folder.file_name().and_then(|name| name.to_str()).ok_or("a page without a name")?;
+    let name = folder.file_name().and_then(|name| name.to_str()).ok_or("the page has no file name")?;
     let mut images = String::new();
     for (file, chart) in charts(figures) {
         std::fs::write(folder.join(file), chart.svg())?;
@@ -76,7 +76,7 @@ fn machine_line(machine: &Machine) -> String {
     line
 }
 
-/// The goals as a table.
+/// The goals as a Markdown table.
 pub fn goals_table(figures: &Figures) -> String {
     let mut table = "| goal | wanted | found | |\n|---|---:|---:|---|\n".to_owned();
     for goal in goals(figures) {
@@ -127,7 +127,7 @@ fn row(figures: &Figures, measured: &Measured, side: Side) -> String {
     row
 }
 
-/// The median; with `spread`, the least and the most too.
+/// The median rate. With `spread`, the lowest and the highest rate follow.
 fn rate(cell: &Cell, spread: bool) -> String {
     let Some(rate) = cell.rate() else { return "failed".to_owned() };
     if !spread || cell.rates.len() < 2 {
@@ -167,7 +167,7 @@ fn failures(figures: &Figures) -> String {
     text
 }
 
-/// The charts that these figures give, by file.
+/// The charts of these figures, by file name.
 fn charts(figures: &Figures) -> Vec<(&'static str, Chart)> {
     let most = figures.most();
     let at = format!("requests per second with {most} connections; more is better");
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn tables_have_the_figures_and_say_what_failed() {
         let mut figures = example();
-        figures.remarks.push("GET one, bare axum: the server hung up".to_owned());
+        figures.remarks.push("GET one, bare axum: the server closed the connection".to_owned());
         let text = text(&figures, "");
         let row = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap().to_owned();
         assert!(
@@ -280,7 +280,7 @@ mod tests {
         );
         assert!(row("| FastAPI (SQLite) | 500").contains("| 500 (450–600) | 20.00 |"));
         assert!(row("| bare axum | failed").contains("failed | – |"));
-        assert!(text.contains("the server hung up"), "{text}");
+        assert!(text.contains("the server closed the connection"), "{text}");
         let columns = |line: &str| line.matches('|').count();
         let header = row("| server | requests/s");
         for line in text.lines().filter(|line| line.starts_with("| Ward (SQLite) | 10,000")) {

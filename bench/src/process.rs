@@ -1,17 +1,17 @@
-//! What the system says that a server used: its own process and all below it.
+//! The resource use of a server according to the system: its process with all descendants.
 
 use std::time::Duration;
 
 use crate::Failure;
 
-/// A process and its descendants, by their ids.
+/// The ids of a process and its descendants.
 pub fn tree(root: u32) -> Result<Vec<u32>, Failure> {
     let mut parents = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        // One that ended meanwhile has left its times with its parent.
+        // A process that has ended meanwhile has added its times to those of its parent.
         let Ok(fields) = stat(pid) else { continue };
         parents.push((pid, fields[1].parse::<u32>()?));
     }
@@ -24,7 +24,7 @@ pub fn tree(root: u32) -> Result<Vec<u32>, Failure> {
     Ok(found)
 }
 
-/// CPU time that a process and its descendants used so far, user and system, those that ended included.
+/// The CPU time of a process and its descendants so far, user and system. Ended descendants are included.
 pub fn cpu(root: u32) -> Result<Duration, Failure> {
     let mut ticks = 0;
     for pid in tree(root)? {
@@ -36,13 +36,13 @@ pub fn cpu(root: u32) -> Result<Duration, Failure> {
     Ok(ticks_of(ticks))
 }
 
-/// CPU time that this process alone used so far, user and system.
+/// The CPU time of this process alone so far, user and system.
 pub fn own_cpu() -> Result<Duration, Failure> {
     let fields = stat(std::process::id())?;
     Ok(ticks_of(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?))
 }
 
-/// Linux tells times in hundredths of a second on every architecture it has.
+/// Linux reports times in hundredths of a second on every architecture that it supports.
 const fn ticks_of(hundredths: u64) -> Duration {
     Duration::from_millis(hundredths * 10)
 }
@@ -50,22 +50,22 @@ const fn ticks_of(hundredths: u64) -> Duration {
 /// The fields of a process's `stat` from its state on.
 fn stat(pid: u32) -> Result<Vec<String>, Failure> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field is the name, which may hold anything but ends at the last bracket.
-    let fields = stat.rsplit_once(')').ok_or("an unreadable stat")?.1;
+    // The second field is the name. It may contain any character, but it ends at the last bracket.
+    let fields = stat.rsplit_once(')').ok_or("/proc/PID/stat has no name in brackets")?.1;
     let fields: Vec<String> = fields.split_whitespace().map(str::to_owned).collect();
-    if fields.len() < 15 { Err("a short stat".into()) } else { Ok(fields) }
+    if fields.len() < 15 { Err("/proc/PID/stat has too few fields".into()) } else { Ok(fields) }
 }
 
-/// Memory of a process and its descendants, in MiB.
+/// The memory of a process and its descendants, in MiB.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    /// Resident now. A page that several processes share counts in parts, and once in all.
+    /// The resident memory now. A page that several processes share counts once in the sum.
     pub now: f64,
-    /// The most that each had resident at any time, added up. A shared page counts in each.
+    /// The sum of the largest resident memory of each process at any time. A shared page counts in each.
     pub peak: f64,
 }
 
-/// What a process and its descendants hold.
+/// The current and the largest memory of a process and its descendants.
 pub fn memory(root: u32) -> Result<Memory, Failure> {
     let mut memory = Memory { now: 0.0, peak: 0.0 };
     for pid in tree(root)? {
@@ -74,10 +74,10 @@ pub fn memory(root: u32) -> Result<Memory, Failure> {
         memory.now += now;
         memory.peak += peak;
     }
-    if memory.now > 0.0 { Ok(memory) } else { Err(format!("process {root} has no memory to look at").into()) }
+    if memory.now > 0.0 { Ok(memory) } else { Err(format!("process {root} has no readable memory").into()) }
 }
 
-/// A figure that Linux gives in kB, in MiB.
+/// A value that Linux reports in kB, converted to MiB.
 fn line(pid: u32, file: &str, name: &str) -> Result<f64, Failure> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/{file}"))?;
     let figure = text.lines().find_map(|line| line.strip_prefix(name)).ok_or("no such line")?;

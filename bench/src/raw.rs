@@ -1,4 +1,4 @@
-//! The engine alone: rows like those of Ward's routes, read and written through `ward-db` by tasks of this process.
+//! The engine alone: tasks of this process read and write rows like those of Ward, through `ward-db`.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::workload::Case;
 
 /// A task yields after this many reads. A read on SQLite never waits, so the task would otherwise keep its thread.
 const TURN: u64 = 64;
-/// Workspaces of the reading user, which a list returns.
+/// The number of workspaces of the reading user, which a list returns.
 const LISTED: u128 = 20;
-/// A moment in 2026 for every row, in microseconds since 1970.
+/// The timestamp of every row: a time in 2026, in microseconds since 1970.
 const NOW: Timestamp = Timestamp::from_micros(1_775_000_000_000_000);
 /// SHA-256 of a key's secret is 32 bytes.
 const HASH: [u8; 32] = [7; 32];
 
-/// Tables of this program's own, with the keys and indexes that a request of Ward's goes through.
+/// The tables of this program. They have the keys and indexes that a request to Ward uses.
 const TABLES: Migration = Migration {
     name: "0001_engine_alone",
     sql: "-- oldest binary: 0.1.0
@@ -67,7 +67,7 @@ const LIST: &str = "SELECT m.position, w.id, w.slug, w.name, w.environment, w.re
                     FROM raw_memberships m JOIN raw_workspaces w ON w.id = m.workspace_id \
                     WHERE m.principal_id = $1 AND m.position > $2 AND w.state = 'active' ORDER BY m.position LIMIT 21";
 
-/// An open database with the rows that the reading cases ask for.
+/// An open database with the rows for the reading cases.
 pub struct Raw {
     runtime: Runtime,
     work: Arc<Work>,
@@ -84,7 +84,7 @@ struct Work {
 const KEYS: [&str; 2] = ["2umvizits1B8FglJcs5AFV", "2umvizits1B8FglJcs5AFW"];
 
 impl Raw {
-    /// Makes the tables in an empty database and fills them.
+    /// Creates the tables in an empty database and fills them.
     pub fn open(url: &str) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let db = Db::open(url, Options { serve_lock: true, ..Options::default() })?;
@@ -116,7 +116,7 @@ impl Raw {
         Ok(Self { runtime, work: Arc::new(work) })
     }
 
-    /// The highest rate of so many tasks, and the CPU time of this process meanwhile.
+    /// Measures the highest rate of this many tasks, and the CPU time of this process meanwhile.
     pub fn peak(&self, case: Case, tasks: usize, time: Duration) -> Result<(Done, Duration), Failure> {
         let work = &self.work;
         self.runtime.block_on(async {
@@ -148,7 +148,7 @@ impl Raw {
 }
 
 impl Work {
-    /// The closures that one request of this case runs.
+    /// Runs the closures of one request of this case.
     async fn once(&self, case: Case) -> Result<(), Failure> {
         match case {
             Case::Get => self.admit(KEYS[0]).await,
@@ -159,30 +159,30 @@ impl Work {
                 let listed = self.db.read("bench.list", move |tx| {
                     tx.all(LIST, &[principal.into(), 0.into()], |row| Ok::<_, Error>(row.text(3)?.len()))
                 });
-                if black_box(listed.await?).is_empty() { Err("an empty list".into()) } else { Ok(()) }
+                if black_box(listed.await?).is_empty() { Err("the list is empty".into()) } else { Ok(()) }
             }
             Case::Bootstrap => self.create().await,
             Case::Own | Case::Patch | Case::Rotate | Case::Mix => {
-                Err("the engine alone has no such case".into())
+                Err("the engine alone does not have this case".into())
             }
         }
     }
 
-    /// A key, its membership and the workspace in one look-up.
+    /// Reads a key, its membership and the workspace with one query.
     async fn admit(&self, key: &'static str) -> Result<(), Failure> {
         let workspace = self.workspace;
         let found = self.db.read("bench.admit", move |tx| {
             tx.optional(ADMIT, &[key.into(), workspace.into()], |row| Ok::<_, Error>(row.text(0)?.len()))
         });
-        black_box(found.await?).ok_or("no key")?;
+        black_box(found.await?).ok_or("the key was not found")?;
         Ok(())
     }
 
-    /// The four rows of an open creation, in one transaction.
+    /// Writes the four rows of an open creation in one transaction.
     async fn create(&self) -> Result<(), Failure> {
         let number = self.created.fetch_add(1, Ordering::Relaxed);
         let created = self.db.write("bench.create", move |tx| {
-            // Ids that begin with the time lie together, as Ward's do.
+            // The ids start with the time, so that new rows are adjacent, as in Ward.
             let (id, event) = (Uuid::now_v7(), Uuid::now_v7());
             let slug = format!("raw-{number:010}");
             let taken = tx.execute(
@@ -201,7 +201,7 @@ impl Work {
             )?;
             Ok::<_, Error>(taken)
         });
-        if created.await? == 1 { Ok(()) } else { Err("a slug was taken".into()) }
+        if created.await? == 1 { Ok(()) } else { Err("the slug is already taken".into()) }
     }
 }
 

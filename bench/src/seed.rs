@@ -1,4 +1,4 @@
-//! What the measured requests are about: a user with twenty workspaces, a revoked key, and tenants that write.
+//! The data for the measured requests: a user with twenty workspaces, a revoked key, and tenants that write.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,60 +8,59 @@ use serde_json::{Value, json};
 use crate::Failure;
 use crate::client::{Answer, send};
 
-/// What the measured requests need to know.
+/// The ids and keys that the measured requests use.
 pub struct Seeded {
-    /// The workspace that is read.
+    /// The id of the workspace that is read.
     pub workspace: String,
-    /// A key of the user who is in it and in nineteen more.
+    /// A key of a user who is a member of that workspace and of nineteen others.
     pub key: String,
-    /// A key that was good once: refusing it takes the look-up and the note for the audit.
+    /// A revoked key. The refusal takes a query and an audit event.
     pub revoked: String,
-    /// Each has a user of its own, so that their writes wait for nothing of each other's but the engine.
+    /// The tenants that write. Each has its own user, so that their writes share only the engine.
     pub tenants: Vec<Tenant>,
 }
 
-/// A tenant that writes.
+/// A workspace with an owner and a service, for writes.
 pub struct Tenant {
-    /// Its workspace.
     pub workspace: String,
-    /// The key of its owner, a user.
+    /// The key of the owner, who is a user.
     pub key: String,
-    /// The public part of its service's key, which is rotated.
+    /// The public part of the service's key, which the requests rotate.
     pub service: String,
 }
 
 impl Seeded {
-    /// Where the workspace is read.
+    /// The path that reads the workspace.
     pub fn get_path(&self) -> String {
         format!("/v1/workspaces/{}", self.workspace)
     }
 }
 
 impl Tenant {
-    /// Where its workspace is.
+    /// The path of the tenant's workspace.
     pub fn path(&self) -> String {
         format!("/v1/workspaces/{}", self.workspace)
     }
 
-    /// Where its service's key is rotated.
+    /// The path that rotates the service's key.
     pub fn rotate_path(&self) -> String {
         format!("/v1/{}/api-keys/{}/rotate", self.workspace, self.service)
     }
 }
 
-/// Where a user's workspaces are listed.
+/// The path that lists the workspaces of a user.
 pub const LIST: &str = "/v1/workspaces?limit=20";
-/// How many workspaces the reading user has.
+/// The number of workspaces of the reading user.
 const LISTED: usize = 20;
-/// How many tenants write. Connections above this number share them.
+/// The number of tenants that write. With more connections than this, several share a tenant.
 const TENANTS: usize = 64;
 
-/// Body of a creation.
+/// The request body that creates a workspace.
 pub fn new_workspace(slug: &str) -> Value {
     json!({ "slug": slug, "name": "The Corner Clinic", "environment": "production" })
 }
 
-/// Fills the server at `to`.
+/// Creates all data on the server at `to`.
 pub fn seed(to: SocketAddr) -> Result<Seeded, Failure> {
     let (workspace, key) = tenant(to, "corner-clinic")?;
     for number in 1..LISTED {
@@ -71,7 +70,7 @@ pub fn seed(to: SocketAddr) -> Result<Seeded, Failure> {
     let (revoked, id) = service(to, &workspace, &key)?;
     let deleted = send(to, "DELETE", &format!("/v1/{workspace}/api-keys/{id}"), Some(&key), None)?;
     if !(200..300).contains(&deleted.status) {
-        return Err(format!("a key that cannot be revoked: {} {}", deleted.status, deleted.body).into());
+        return Err(format!("the revocation of a key failed: {} {}", deleted.status, deleted.body).into());
     }
     let mut tenants = Vec::new();
     for number in 0..TENANTS {
@@ -82,7 +81,7 @@ pub fn seed(to: SocketAddr) -> Result<Seeded, Failure> {
     Ok(Seeded { workspace, key, revoked, tenants })
 }
 
-/// Asks for each kind of answer once, to be sure that it is the right one, and gives them by name and status.
+/// Requests each kind of answer once and checks it. The result is the answers by name and status.
 pub fn answers(to: SocketAddr, seeded: &Seeded) -> Result<Vec<(&'static str, u16, Answer)>, Failure> {
     let tenant = &seeded.tenants[0];
     let create = new_workspace("b000000-0000-0000000000");
@@ -101,13 +100,13 @@ pub fn answers(to: SocketAddr, seeded: &Seeded) -> Result<Vec<(&'static str, u16
         let body = answer.expect(*status).map_err(|error| format!("{name}: {error}"))?;
         let items = body["items"].as_array().map_or(0, Vec::len);
         if *name == "list" && items != LISTED {
-            return Err(format!("a list of {items}, not of {LISTED}").into());
+            return Err(format!("the list has {items} workspaces instead of {LISTED}").into());
         }
     }
     Ok(answers)
 }
 
-/// Writes the answers into files `NAME.STATUS`, for the routes that give them ready.
+/// Writes the answers into files `NAME.STATUS`, for the routes that return them unchanged.
 pub fn keep(answers: &[(&'static str, u16, Answer)], fixed: &Path) -> Result<(), Failure> {
     for (name, status, answer) in answers {
         std::fs::write(fixed.join(format!("{name}.{status}")), &answer.body)?;
@@ -115,7 +114,7 @@ pub fn keep(answers: &[(&'static str, u16, Answer)], fixed: &Path) -> Result<(),
     Ok(())
 }
 
-/// A workspace and the key of the user who claimed it.
+/// Creates a workspace. The result is its id and the key of the user who claimed it.
 fn tenant(to: SocketAddr, slug: &str) -> Result<(String, String), Failure> {
     let created = send(to, "POST", "/v1/workspaces", None, Some(&new_workspace(slug)))?.expect(201)?;
     let id = text(&created, "id")?;
@@ -124,7 +123,7 @@ fn tenant(to: SocketAddr, slug: &str) -> Result<(String, String), Failure> {
     Ok((id, text(&claimed, "api_key")?))
 }
 
-/// A service's key and its public part.
+/// Creates a service. The result is its key and the public part of the key.
 fn service(to: SocketAddr, workspace: &str, key: &str) -> Result<(String, String), Failure> {
     let body = json!({ "duration_days": 30, "name": "service" });
     let path = format!("/v1/{workspace}/api-keys");
@@ -133,5 +132,5 @@ fn service(to: SocketAddr, workspace: &str, key: &str) -> Result<(String, String
 }
 
 fn text(of: &Value, field: &str) -> Result<String, Failure> {
-    of[field].as_str().map(str::to_owned).ok_or_else(|| format!("no {field} in {of}").into())
+    of[field].as_str().map(str::to_owned).ok_or_else(|| format!("the answer has no {field}: {of}").into())
 }

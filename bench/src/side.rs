@@ -1,38 +1,37 @@
-//! Who is measured.
+//! The measured servers.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::workload::Case;
 
-/// Where the data is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum Engine {
-    /// In a file.
+    /// SQLite, with the data in a file.
     Sqlite,
-    /// On a server.
+    /// PostgreSQL, with the data on a server.
     Postgres,
 }
 
-/// One of those that answer the same requests.
+/// One of the servers that answer the same requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Side {
-    /// The product.
+    /// The whole product on this engine.
     Ward(Engine),
-    /// A ready answer behind all that the product's routes share.
+    /// A ready answer behind everything that the routes of the product share.
     Fixed,
-    /// A ready answer behind nothing.
+    /// A ready answer from a bare axum router.
     Bare,
-    /// What a user would otherwise write: a framework that parses, validates and injects, on a fast server and driver.
+    /// The usual alternative: a framework that parses, validates and injects, on a fast server and driver.
     Peer(Engine),
-    /// The same peer with its framework passed by on these routes, which is as far as tuning goes there.
+    /// The same peer with a bypass of its framework on these routes, the fastest possible form of it.
     Shortcut(Engine),
-    /// Rows like the product's, through its engine layer and without HTTP.
+    /// Rows like those of the product, through its engine layer and without HTTP.
     Raw(Engine),
 }
 
 impl Side {
-    /// In the order of the tables.
+    /// All sides, in the order of the tables.
     pub const ALL: [Self; 10] = [
         Self::Ward(Engine::Sqlite),
         Self::Ward(Engine::Postgres),
@@ -46,7 +45,7 @@ impl Side {
         Self::Raw(Engine::Postgres),
     ];
 
-    /// What it is called in the tables.
+    /// The name in the tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ward(Engine::Sqlite) => "Ward (SQLite)",
@@ -62,7 +61,7 @@ impl Side {
         }
     }
 
-    /// Where its data is, if it has any.
+    /// The engine, if the side has a database.
     pub const fn engine(self) -> Option<Engine> {
         match self {
             Self::Ward(engine) | Self::Peer(engine) | Self::Shortcut(engine) | Self::Raw(engine) => {
@@ -72,12 +71,13 @@ impl Side {
         }
     }
 
-    /// Whether it has such a case. The engine alone knows no caller, so it has only what needs none or is the gate itself.
+    /// Whether the side has this case. The engine alone has no callers, so it has only cases that need none, and the
+    /// gate itself.
     pub const fn has(self, case: Case) -> bool {
         !matches!(self, Self::Raw(_)) || case.reads() || matches!(case, Case::Bootstrap)
     }
 
-    /// The Ward that it is compared with: the one on its own engine, else the first that is there.
+    /// The Ward for the comparison: the one on the same engine, or else the first measured one.
     pub fn ward(self, among: &[Engine]) -> Option<Self> {
         let first = among.first().copied();
         let engine = match self {

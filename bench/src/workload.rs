@@ -1,4 +1,4 @@
-//! What is asked of a server: the cases, and the bytes of each request.
+//! The workload: the cases, and the bytes of each request.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -7,33 +7,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::seed::{LIST, Seeded};
 
-/// A kind of load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Case {
-    /// One workspace, by its id.
+    /// Read one workspace by its id.
     Get,
-    /// A list of twenty.
+    /// List twenty workspaces.
     List,
-    /// A revoked key.
+    /// Send a request with a revoked key.
     Refused,
-    /// A workspace, by the open bootstrap call.
+    /// Create a workspace with the open bootstrap call.
     Bootstrap,
-    /// A workspace, by a user's own key; every connection is a user of its own.
+    /// Create a workspace with a user's own key. Every connection has its own user.
     Own,
-    /// Another name for a workspace; every connection has its own.
+    /// Change the name of a workspace. Every connection has its own workspace.
     Patch,
-    /// Another secret for a key; every connection has its own.
+    /// Rotate a key. Every connection has its own key.
     Rotate,
-    /// What a platform asks: eighteen reads, two writes.
+    /// The mix of a platform: eighteen reads and two writes.
     Mix,
 }
 
-/// One request of a case.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Op {
-    /// The reading user's workspace.
+    /// Read the workspace of the reading user.
     Get,
-    /// The workspace of this connection's own user.
+    /// Read the workspace of this connection's own user.
     GetOwn,
     List,
     Refused,
@@ -44,7 +42,7 @@ enum Op {
 }
 
 impl Case {
-    /// All, in the order in which they are measured.
+    /// All cases, in the order of the measurement.
     pub const ALL: [Self; 8] = [
         Self::Get,
         Self::List,
@@ -56,7 +54,7 @@ impl Case {
         Self::Mix,
     ];
 
-    /// What it is called in the tables and by `--only`.
+    /// The name in the tables and for `--only`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Get => "GET one",
@@ -70,12 +68,12 @@ impl Case {
         }
     }
 
-    /// Whether no request of it writes.
+    /// Whether all requests of the case are reads.
     pub const fn reads(self) -> bool {
         matches!(self, Self::Get | Self::List | Self::Refused)
     }
 
-    /// The requests of a connection, over and over.
+    /// The operations of a connection, which it repeats.
     const fn order(self) -> &'static [Op] {
         match self {
             Self::Get => &[Op::Get],
@@ -111,54 +109,53 @@ impl Case {
     }
 }
 
-/// What a request carries.
+/// The part of a request that is new each time.
 #[derive(Clone, Copy)]
 enum Carried {
     Nothing,
-    /// A new workspace, whose slug is no other's.
+    /// A new workspace with a unique slug.
     Workspace,
-    /// A name unlike the one before.
+    /// A name that differs from the one before.
     Name,
-    /// A key's further life.
+    /// A new expiry of a key.
     Life,
 }
 
-/// A request but for what is new each time.
+/// A request without its variable part.
 struct Step {
     head: String,
     carried: Carried,
-    /// The status of the right answer.
     status: u16,
 }
 
-/// The requests of one connection.
+/// The sequence of requests on one connection.
 pub struct Script {
     steps: Vec<Step>,
-    /// Begins the slugs of this connection in this run.
+    /// The start of the slugs of this connection in this run.
     prefix: String,
     count: usize,
     body: String,
 }
 
-/// Whose answers are asked for.
+/// The kind of route that answers the requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answers {
-    /// The product's.
+    /// The routes of the product.
     Worked,
-    /// The same bytes, ready.
+    /// The routes that return the same bytes unchanged.
     Fixed,
 }
 
 impl Script {
-    /// What connection number `connection` sends in run number `run`, which is no other run's.
+    /// The requests of the connection `connection` in the run `run`. The number of the run is unique.
     pub fn new(seeded: &Arc<Seeded>, case: Case, answers: Answers, run: u32, connection: usize) -> Self {
         let steps = case.order().iter().map(|op| op.step(seeded, answers, connection)).collect();
-        // Not all connections do the same at the same moment.
+        // The connections start at different places in the sequence.
         let count = connection * 7;
         Self { steps, prefix: format!("b{run:06}-{connection:04}"), count, body: String::new() }
     }
 
-    /// Puts the next request in place of what is in `into`, and says which status answers it.
+    /// Replaces the content of `into` with the next request. The result is the status of the right answer.
     pub fn next(&mut self, into: &mut Vec<u8>) -> u16 {
         let Self { steps, prefix, count, body } = self;
         let step = &steps[*count % steps.len()];
@@ -208,7 +205,7 @@ impl Op {
         Step { head: format!("{method} {path} HTTP/1.1\r\nhost: bench\r\n{bearer}"), carried, status }
     }
 
-    /// The file that holds its answer.
+    /// The name of the file with its answer.
     const fn file(self) -> &'static str {
         match self {
             Self::Get | Self::GetOwn => "get",

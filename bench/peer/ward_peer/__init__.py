@@ -1,1 +1,1 @@
-"""A well-tuned FastAPI implementation of Ward's measured operations. For measurement beside Ward; not a product."""
+"""A well-tuned FastAPI implementation of Ward's measured operations. It is for measurements only."""

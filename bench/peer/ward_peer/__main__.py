@@ -1,4 +1,4 @@
-"""Starts the workers, says when all listen, and stops them all."""
+"""Starts the workers, reports when all of them listen, and stops them."""
 
 import argparse
 import asyncio
@@ -15,7 +15,7 @@ import uvloop
 
 from ward_peer.app import Peer
 
-# Seconds for requests in flight when told to stop.
+# Seconds that a shutdown waits for the current requests.
 GRACE = 5
 LAST_USED_EVERY = 60
 
@@ -34,7 +34,7 @@ def engine_of(database: str):
 
 
 def listeners(address: str, count: int) -> list[socket.socket]:
-    """A socket a worker on one port: the kernel spreads connections, and no worker wakes for another's."""
+    """One socket per worker on one port. The kernel distributes connections, and only one worker wakes for each."""
     host, _, port = address.rpartition(":")
     sockets = []
     for _ in range(count):
@@ -48,7 +48,7 @@ def listeners(address: str, count: int) -> list[socket.socket]:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which leaves signals to us so that the engine can be closed after it."""
+    """uvicorn's server without its signal handlers, so that the engine can be closed after it."""
 
     def capture_signals(self):
         return contextlib.nullcontext()
@@ -85,12 +85,12 @@ async def work(engine, listener: socket.socket, ready: int, plain: bool) -> None
 
 
 def worker(arguments, listener: socket.socket, others: list[socket.socket], ready: int) -> int:
-    # The supervisor may be killed without a word: this process then goes with it (PR_SET_PDEATHSIG is 1).
+    # If the supervisor is killed, the kernel ends this process too (PR_SET_PDEATHSIG is 1).
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     for other in others:
         other.close()
     gc.collect()
-    # What is there now stays, and a full collection need not walk it; cycles among requests are rare.
+    # The objects at this point are permanent, so a full collection need not visit them. Cycles in requests are rare.
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     uvloop.run(work(engine_of(arguments.database), listener, ready, arguments.plain))
@@ -102,7 +102,7 @@ def main() -> int:
     parser.add_argument("--listen", default="127.0.0.1:8081", metavar="HOST:PORT")
     parser.add_argument("--database", required=True, metavar="sqlite:PATH|postgres://…")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--plain", action="store_true", help="FastAPI's own way for every request, and all its layers")
+    parser.add_argument("--plain", action="store_true", help="serve every request through FastAPI with all its layers")
     arguments = parser.parse_args()
 
     engine_of(arguments.database).prepare()
@@ -159,7 +159,7 @@ def main() -> int:
         if os.waitstatus_to_exitcode(status) != 0 or not stopping:
             failed = True
             if not stopping:
-                print("ward_peer: a worker ended; stopping", file=sys.stderr, flush=True)
+                print("ward_peer: a worker ended, so the server stops", file=sys.stderr, flush=True)
                 stop()
     return 1 if failed else 0
 

@@ -1,4 +1,4 @@
-"""Roles, permissions, keys, and how a request is refused: the pure rules, which know no engine and no framework."""
+"""Roles, permissions, keys and refusals: pure rules that are independent of the engine and the framework."""
 
 import hashlib
 import hmac
@@ -19,7 +19,7 @@ PERMISSIONS = (
 ROLES = ("viewer", "member", "operator", "admin", "owner")
 RANK = {role: rank for rank, role in enumerate(ROLES)}
 BIT = {name: 1 << index for index, name in enumerate(PERMISSIONS)}
-# Permissions stand in the order in which roles gain them, so what a role may do is how many of the first it has.
+# Permissions are in the order in which roles gain them, so a role has the first N of them.
 ROLE_BITS = tuple((1 << count) - 1 for count in (2, 4, 6, 13, 13))
 ROLE_PERMISSIONS = tuple(PERMISSIONS[:count] for count in (2, 4, 6, 13, 13))
 CANONICAL = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -29,7 +29,7 @@ DAY_US = 86_400_000_000
 
 
 class Refusal(Exception):
-    """A request that is not done: an HTTP status and the body's `error_code` and `detail`, or a list of problems."""
+    """A refused request: an HTTP status, and the body's `error_code` and `detail` or a list of problems."""
 
     def __init__(self, status: int, code: str, detail: str | list) -> None:
         super().__init__(code)
@@ -84,7 +84,7 @@ def not_your_key() -> Refusal:
 
 
 def problem(loc: list, message: str, given: object) -> dict:
-    """A value rule's entry in a 422, as pydantic spells those of `ValueError`s."""
+    """The entry of a value rule in a 422, in the form that pydantic gives to a `ValueError`."""
     return {"type": "value_error", "loc": loc, "msg": f"Value error, {message}", "input": given, "ctx": {"error": {}}}
 
 
@@ -93,7 +93,7 @@ def invalid(problems: list[dict]) -> Refusal:
 
 
 class Reach:
-    """What a key or a membership allows: a rank and permissions as bits, never more than the role's."""
+    """The rights of a key or a membership: a rank, and permissions as bits, never more than those of the role."""
 
     __slots__ = ("bits", "rank")
 
@@ -110,7 +110,7 @@ class Reach:
 
 
 def narrowed(role: str, permissions: str) -> Reach:
-    """The reach of a role and a JSON list beside it; an empty list means the whole role."""
+    """The rights of a role, limited by a JSON list of permissions. An empty list means the whole role."""
     rank = RANK[role]
     if permissions == "[]":
         return Reach(rank, ROLE_BITS[rank])
@@ -119,28 +119,28 @@ def narrowed(role: str, permissions: str) -> Reach:
 
 
 def within(key: Reach, role: str) -> Reach:
-    """What a key allows where its principal has this role."""
+    """The rights of a key in a workspace in which its principal has this role."""
     rank = min(key.rank, RANK[role])
     return Reach(rank, key.bits & ROLE_BITS[rank])
 
 
 class Entry:
-    """A caller let in: who, with which key, and the workspace of the path as they see it."""
+    """An authenticated caller: the principal, its key, and the workspace of the path if the caller may see it."""
 
     __slots__ = ("credential", "key_id", "kind", "principal", "reach", "role", "secret_hash", "workspace")
 
     def __init__(self, key_id, secret_hash, credential, principal, kind, role, reach, workspace) -> None:
         self.key_id, self.secret_hash, self.credential = key_id, secret_hash, credential
         self.principal, self.kind = principal, kind
-        # `role` is the membership's in that workspace, `reach` what it and the key allow together.
+        # `role` is the role of the membership in that workspace. `reach` is the intersection of its rights and the key's.
         self.role, self.reach, self.workspace = role, reach, workspace
 
 
 def recognize(found, now, key_id: str, secret_hash: bytes) -> Entry:
-    """The caller, from the one row that an engine's gate looks up (401 if the key is none).
+    """The caller, from the one row that an engine's gate reads (401 for an unknown key).
 
-    The row: the secret's hash, credential, principal and its kind, the key's role and permissions, when it expires and
-    was revoked, its home's state; then the caller's role in the workspace asked for, and that workspace.
+    The row has the secret's hash, credential, principal and its kind, the key's role and permissions, its expiry and
+    revocation, and its home's state. The caller's role in the requested workspace and that workspace follow.
     """
     if found is None or not hmac.compare_digest(found[0], secret_hash):
         raise unauthorized()
@@ -154,7 +154,7 @@ def recognize(found, now, key_id: str, secret_hash: bytes) -> Entry:
 
 
 def require(entry: Entry, need: str, target: bool) -> None:
-    """Whether the caller sees the workspace (404) and may do what they ask (403)."""
+    """Checks that the caller may see the workspace (404 otherwise) and has the permission (403 otherwise)."""
     if target and entry.workspace is None:
         raise no_workspace()
     if not entry.reach.bits & BIT[need]:
@@ -178,7 +178,7 @@ def base62(number: int, width: int) -> str:
 
 
 def presented(authorization: bytes | None) -> tuple[str, bytes]:
-    """The public part of a bearer and the hash of its secret. What cannot be a key costs no query (401)."""
+    """The public part of a bearer and the hash of its secret. A malformed key gets 401 without a query."""
     if authorization is None or authorization[:7].lower() != b"bearer ":
         raise unauthorized()
     key = authorization[7:].strip()
@@ -191,7 +191,7 @@ def presented(authorization: bytes | None) -> tuple[str, bytes]:
 
 
 def new_key(key_id: str | None = None) -> tuple[str, str, bytes]:
-    """A fresh secret: public part, whole text, hash. With `key_id`, for a key that keeps its public part."""
+    """A new secret: public part, whole text, hash. With `key_id`, the key keeps its public part."""
     key_id = key_id or base62(int.from_bytes(os.urandom(16)), 22)
     secret = base62(int.from_bytes(os.urandom(32)), 43)
     covered = (key_id + secret).encode()
@@ -208,7 +208,7 @@ _last_second = (-1, "")
 
 
 def _second(seconds: int) -> str:
-    # Nearly every call asks for the second that the one before asked for.
+    # Most calls are within the same second as the call before.
     global _last_second  # noqa: PLW0603
     known, text = _last_second
     if known != seconds:
@@ -222,18 +222,18 @@ def moment(us: int) -> datetime:
 
 
 def micros(text: str) -> int:
-    """The reverse of `time_text`."""
+    """Parses a text of `time_text` into microseconds since 1970."""
     return (datetime.fromisoformat(text) - EPOCH) // timedelta(microseconds=1)
 
 
 def ordered_id(us: int) -> str:
-    """A version 7 UUID: rows created together lie together."""
+    """A version 7 UUID, so that rows created at the same time are adjacent."""
     ms, raw = f"{us // 1000:012x}", os.urandom(10).hex()
     return f"{ms[:8]}-{ms[8:]}-7{raw[:3]}-{'89ab'[int(raw[3], 16) & 3]}{raw[4:7]}-{raw[7:19]}"
 
 
 def path_id(text: str) -> str:
-    """The workspace that a path names; text that is no UUID names the nil one, which is never given out."""
+    """The workspace that a path names; other text becomes the nil UUID, which no workspace has."""
     if CANONICAL.fullmatch(text):
         return text
     try:

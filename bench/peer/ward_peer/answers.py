@@ -1,4 +1,4 @@
-"""What both engines answer and record, so that they say the same."""
+"""The answers and audit events that both engines share."""
 
 import orjson
 
@@ -9,13 +9,13 @@ WORKSPACE_FIELDS = (
     "updated_at",
 )  # fmt: skip
 ID, SLUG, NAME, ENVIRONMENT, BACKEND_ORG_ID, REGION, CONNECTOR, PROVISIONED_AT, CREATED_AT, UPDATED_AT = range(10)
-# `orjson` writes whole seconds without a fraction, Ward always writes six digits; both engines hand over texts or moments.
+# `orjson` writes whole seconds without a fraction, Ward always writes six digits; both engines pass texts or timestamps.
 TIMES = orjson.OPT_UTC_Z
 TOTAL_LIMIT = 1_000
 
 
 def workspace(row) -> dict:
-    """A workspace, from the columns of `WORKSPACE_FIELDS` in that order; times are moments or texts."""
+    """A workspace, from the columns of `WORKSPACE_FIELDS` in that order; times are timestamps or texts."""
     shown = dict(zip(WORKSPACE_FIELDS, row, strict=False))
     created_at, provisioned_at = row[CREATED_AT], row[PROVISIONED_AT]
     if type(created_at) is str:
@@ -40,7 +40,7 @@ def new_workspace_row(workspace_id: str, new, now: str) -> tuple:
 
 
 def page_body(rows: list, limit: int, counted: int) -> bytes:
-    """A page of workspaces; each row is a workspace with its position after it, and one more row than the page has says
+    """A page of workspaces; each row is a workspace with its position after it. One row more than the page has means
     that another page follows."""
     more = len(rows) > limit
     rows = rows[:limit]
@@ -60,7 +60,7 @@ def numbers_body(numbers: list[str]) -> bytes:
 
 
 def key_body(key: dict, text: str) -> bytes:
-    """The one answer that holds a key's text."""
+    """The only answer that contains the text of a key."""
     reach = narrowed(key["role"], key["permissions"])
     return orjson.dumps(
         {
@@ -85,7 +85,7 @@ def metadata(call, **facts) -> str:
 
 
 def beginnings(call, new) -> str:
-    """What a new workspace starts with, as its audit event tells it."""
+    """The first values of a new workspace, for its audit event."""
     return metadata(
         call, name=new.name, environment=new.environment, region=new.region, backend_org_id=new.backend_org_id
     )
@@ -103,12 +103,12 @@ def key_facts(call, key: dict) -> str:
 
 
 def patched(current: tuple, change) -> tuple[list, dict]:
-    """A merge patch applied: the new row, and `{"field": {"from", "to"}}` of what it changed."""
+    """Applies a merge patch. The result is the new row, and `{"field": {"from", "to"}}` for each changed field."""
     row, changes = list(current), {}
     given = change.model_fields_set
     for index, field in ((NAME, "name"), (ENVIRONMENT, "environment"), (REGION, "region"), (CONNECTOR, "connector_type")):
         wanted = getattr(change, field)
-        # Null clears a connector and leaves the others alone.
+        # Null clears the connector and does not change the other fields.
         if field not in given or (wanted is None and index != CONNECTOR) or wanted == row[index]:
             continue
         changes[field] = {"from": row[index], "to": wanted}

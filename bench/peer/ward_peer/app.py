@@ -1,7 +1,7 @@
-"""The routes: FastAPI path operations, each with a short way for the ordinary request.
+"""The routes: FastAPI path operations, each with a shortcut for the ordinary request.
 
-The short way judges the key, lets pydantic read the body straight from its bytes, and answers with bytes. What it does not
-take (a body that is not valid, another content type) goes FastAPI's whole way, so that errors are FastAPI's own.
+The shortcut checks the key, passes the bytes of the body to pydantic, and answers with bytes. It passes other requests
+(an invalid body, another content type) to FastAPI, so that the errors are those of FastAPI.
 """
 
 import re
@@ -30,13 +30,13 @@ from ward_peer.models import (
 
 BODY_LIMIT = 65_536
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-# How many workspaces may be unclaimed at once, and for how long: as large as Ward allows the first, a day.
+# The limit of unclaimed workspaces is the largest that Ward allows; a workspace stays unclaimed for at most a day.
 UNCLAIMED = (10_000_000, 86_400_000_000)
 JSON = (b"content-type", b"application/json")
 
 
 class Call:
-    """What all steps of a request share."""
+    """The data that all steps of a request share."""
 
     __slots__ = ("address", "authorization", "content_type", "entry", "now", "params", "query", "request_id", "us",
                  "user_agent")  # fmt: skip
@@ -62,7 +62,7 @@ class Call:
 
 
 class Reply(Response):
-    """An answer whose bytes are ready. Starlette's own builds its headers anew in several steps."""
+    """An answer from ready bytes. Starlette's own response builds its headers in several steps each time."""
 
     def __init__(self, body: bytes, request_id: str, status: int = 200) -> None:
         self.body, self.status_code, self.background = body, status, None
@@ -84,17 +84,17 @@ def refused(refusal: Refusal, scope) -> Reply:
 
 
 class Operation:
-    """One operation: what it asks of its caller, what it takes, and what it does with `(app, call, value)`."""
+    """One operation: its access rule, its body, and the function of `(app, call, value)` that runs it."""
 
     def __init__(self, work, method, path, need, takes, status, role) -> None:
         self.work, self.method, self.path = work, method, path
         self.need, self.takes, self.status, self.role = need, takes, status, role
         self.target = "{workspace_id}" in path
-        # A key's route without a bearer is a claim.
+        # A request to the keys' route without a bearer token is a claim.
         self.claims = need == "ApiKey.create" and path.endswith("/api-keys")
 
     async def admit(self, app, scope) -> Call:
-        """Judges the caller: credential (401), seeing (404), permission (403)."""
+        """Checks the caller: credential (401), visibility of the workspace (404), permission (403)."""
         call = scope["ward_call"] = Call(scope)
         if self.need is None or (self.claims and call.authorization is None):
             return call
@@ -111,7 +111,7 @@ class Operation:
         return Reply(await self.work(app, call, value), call.request_id, self.status)
 
     def endpoint(self, app):
-        """The operation as FastAPI sees it: its parameters, declared."""
+        """The operation as an endpoint of FastAPI, with declared parameters."""
 
         async def judged(request: Request) -> None:
             if "ward_call" not in request.scope:
@@ -135,7 +135,7 @@ Limit = Annotated[int, Query(gt=0, le=20)]
 
 
 class ShortRoute(APIRoute):
-    """A route that takes the ordinary request itself and leaves every other to FastAPI."""
+    """A route that handles the ordinary request itself and passes every other request to FastAPI."""
 
     def __init__(self, path, endpoint, **options) -> None:
         super().__init__(path, endpoint, **options)
@@ -172,7 +172,7 @@ class ShortRoute(APIRoute):
 
 
 def replayed(message, receive):
-    """A `receive` that begins with a message that was taken out already."""
+    """A `receive` that first returns a message that was already received."""
     first = [message]
 
     async def again():
@@ -191,7 +191,7 @@ async def on_invalid(request: Request, error: RequestValidationError) -> Reply:
         found.pop("url", None)
         if found["type"] == "value_error":
             found["ctx"] = {"error": {}}
-        # A body that is no JSON is shown as the text that it is, whatever its bytes.
+        # A body that is not JSON is shown as text, with any bytes.
         if isinstance(found["input"], bytes):
             found["input"] = found["input"].decode("utf-8", "replace")
     return refused(invalid(problems), request.scope)
@@ -208,7 +208,7 @@ HANDLERS = {Refusal: on_refusal, RequestValidationError: on_invalid, HTTPExcepti
 
 
 class Peer(FastAPI):
-    """The application. With `plain`, as FastAPI builds it; otherwise without the layers that it does not need."""
+    """The application: with `plain`, as FastAPI builds it, and otherwise without unnecessary layers."""
 
     def __init__(self, engine, plain: bool) -> None:
         super().__init__(openapi_url=None, exception_handlers=HANDLERS, max_body_size=BODY_LIMIT)
@@ -223,8 +223,8 @@ class Peer(FastAPI):
             self.router.routes.append(route)
 
     def asgi(self):
-        """What the server calls. The short ways need none of the layers around a router, nor its search through all routes
-        for each request; what no route takes is FastAPI's to refuse."""
+        """The entry point for the server. The shortcuts need no layers around a router and no search through all routes
+        for each request. FastAPI refuses a request without a route."""
         if self.plain:
             return self
         by_method, rest = {}, ExceptionMiddleware(self.router, handlers=HANDLERS)
@@ -322,7 +322,7 @@ def _operation(work, method, path, need, takes=None, status=200, role=None) -> O
 
 
 WORKSPACE = "/v1/workspaces/{workspace_id}"
-# What is asked most comes first: routes are tried in turn.
+# The most frequent operations come first, because routes are tried in order.
 OPERATIONS = [
     _operation(list_workspaces, "GET", "/v1/workspaces", "Workspace.view", PageQuery),
     _operation(create_workspace, "POST", "/v1/workspaces", None, CreateWorkspaceRequest, 201),

@@ -1,4 +1,4 @@
-"""What requests hold, as pydantic models with Ward's value rules."""
+"""The bodies and parameters of requests, as pydantic models with Ward's value rules."""
 
 from typing import Annotated, Literal
 
@@ -14,7 +14,7 @@ Connector = Literal[
 ]  # fmt: skip
 
 SEPARATORS = str.maketrans("", "", " .-()[]")
-# What networks send for callers who withhold their number, as a keypad spells it.
+# The numbers that networks send for anonymous callers: words in the letters of a keypad.
 WITHHELD = {"266696687", "7378742833", "86282452253", "8656696", "2562533"}
 
 

@@ -1,7 +1,7 @@
 """The operations on PostgreSQL.
 
 Every read and every measured write is one statement, so one round trip and, for a write, one transaction of its own:
-data-modifying CTEs change the row and record the event together. What is asked seldom takes an ordinary transaction.
+data-modifying CTEs change the row and record the event together. Rare requests use an ordinary transaction.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ from ward_peer.answers import (
     new_workspace_row, numbers_body, page_body, provisioned_body, without_repeats, workspace_body,
 )  # fmt: skip
 
-# Connections a worker: enough to keep the server's cores busy and to share flushes, few enough to have few sessions.
+# Connections per worker: enough to use the server's cores and to share flushes, with few sessions.
 CONNECTIONS = 12
 LAPSED_AT_ONCE = 100
 
-# Ids leave as text: the driver's own UUID type is slower to make and has to be turned into text anyway.
+# Queries return ids as text, because the driver's UUID type is slower and would be converted to text anyway.
 WORKSPACE = """w.id::text, w.slug, w.name, w.environment, w.backend_org_id, w.region, w.connector_type,
     w.provisioned_at, w.created_at, w.updated_at"""
-# One statement: the key, its home's state, the caller's role in the workspace asked for, and that workspace. The pair lies
-# between itself and itself, which only the primary key can find, whatever the planner thinks of the index by principal.
+# One statement: the key, its home's state, the caller's role in the requested workspace, and that workspace. The pair is
+# between itself and itself. Only the primary key can find that, so the planner cannot choose the index by principal.
 GATE = f"""SELECT k.secret_hash, k.id::text, k.principal_id::text, k.principal_kind, k.role,
     k.permissions, k.expires_at, k.revoked_at, h.state, m.role, {WORKSPACE}
     FROM api_keys k JOIN workspaces h ON h.id = k.workspace_id
@@ -52,7 +52,7 @@ EVENT = """INSERT INTO audit_events (workspace_id, at, id, service, action, reso
 AUDIT = f"{EVENT} VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, false, $13)"
 INSERT_WORKSPACE = """INSERT INTO workspaces (id, slug, name, environment, backend_org_id, region, connector_type,
     provisioned_at, created_at, updated_at, state, last_position)"""
-# Each is refused as a whole, by the division, when it did not do what it should; the long way then finds out why.
+# The division fails, and with it the whole statement, if a step had no effect. A transaction then finds the reason.
 BOOTSTRAP = f"""WITH slot AS (UPDATE bootstrap_slots SET used = used + 1 WHERE slot = $7 AND used < $8 RETURNING slot),
     held AS (INSERT INTO slugs (slug, workspace_id) SELECT $2, $1::uuid FROM slot ON CONFLICT (slug) DO NOTHING
         RETURNING slug),
@@ -61,7 +61,7 @@ BOOTSTRAP = f"""WITH slot AS (UPDATE bootstrap_slots SET used = used + 1 WHERE s
     event AS ({EVENT} SELECT $1, $10, $11, 'workspaces', 'workspace.create', 'workspace', $1, $2, NULL, NULL, $12, $13,
         false, $14 FROM held)
     SELECT 1 / (SELECT count(*) FROM held)"""
-# Whether the caller's key is still good.
+# The check that the caller's key is still valid.
 GOOD_KEY = """SELECT 1 FROM api_keys k JOIN workspaces h ON h.id = k.workspace_id AND h.state = 'active'
     WHERE k.key_id = {key} AND k.secret_hash = {hash} AND k.revoked_at IS NULL AND k.expires_at > {now}"""
 CREATE_OWN = f"""WITH mine AS (UPDATE principals SET last_position = greatest(last_position + 1, $7) WHERE id = $8
@@ -75,11 +75,11 @@ CREATE_OWN = f"""WITH mine AS (UPDATE principals SET last_position = greatest(la
     event AS ({EVENT} SELECT $1, $10, $11, 'workspaces', 'workspace.create', 'workspace', $1, $2, $8, $9, $12, $13,
         false, $14 FROM held)
     SELECT 1 / (SELECT count(*) FROM held)"""
-# A caller as a write's own statement sees it: good key, and a member of the workspace it changes.
+# The check of the caller within a write's own statement: a valid key, and a membership in the changed workspace.
 STILL = f"""EXISTS ({GOOD_KEY}) AND EXISTS (SELECT 1 FROM memberships m
     WHERE m.workspace_id = {{workspace}} AND m.principal_id = {{principal}} AND m.role = {{role}})"""
-# The row is locked, so the old values are those that the new ones replace, however many write at once. `$3` is the patch:
-# the fields that were given, by name.
+# The row is locked, so concurrent writes do not change the old values before they are replaced. `$3` is the patch:
+# the given fields, by name.
 UPDATE = f"""WITH old AS (SELECT {WORKSPACE} FROM workspaces w WHERE w.id = $1::uuid AND w.state = 'active'
         AND {STILL.format(key="$9", hash="$10", now="$2", workspace="$1", principal="$4", role="$11")}
         FOR UPDATE OF w),
@@ -101,7 +101,7 @@ UPDATE = f"""WITH old AS (SELECT {WORKSPACE} FROM workspaces w WHERE w.id = $1::
 KEY = """SELECT id::text, principal_id::text, principal_kind, name, role, permissions, created_by_entity_id::text,
     created_by_credential_id::text, secret_hash FROM api_keys WHERE key_id = $1 AND workspace_id = $2::uuid
     AND position > 0"""
-# A key that rotates itself must still have the secret that was presented: of two such rotations only the first finds it.
+# A key that rotates itself must still have the presented secret, so only the first of two such rotations succeeds.
 ROTATE = f"""WITH changed AS (UPDATE api_keys SET secret_hash = $3, expires_at = $4,
         updated_at = greatest($2, updated_at + interval '1 microsecond')
         WHERE key_id = $5 AND position > 0 AND ($5 <> $10 OR secret_hash = $11)
@@ -112,7 +112,7 @@ ROTATE = f"""WITH changed AS (UPDATE api_keys SET secret_hash = $3, expires_at =
 
 
 class Session:
-    """A connection and its prepared statements."""
+    """A connection with its prepared statements."""
 
     def __init__(self, raw: asyncpg.Connection) -> None:
         self.raw = raw
@@ -135,7 +135,7 @@ class Session:
 
 
 class Postgres:
-    """An engine in one worker: a pool that hands out the connection used last, and resets none."""
+    """The engine of one worker: a pool that returns the most recently used connection and resets none."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -144,7 +144,7 @@ class Postgres:
         self.slots = itertools.count(os.getpid())
 
     def prepare(self) -> None:
-        """Makes the schema."""
+        """Creates the tables that do not exist yet."""
 
         async def make() -> None:
             raw = await asyncpg.connect(self.url)
@@ -154,7 +154,7 @@ class Postgres:
         asyncio.run(make())
 
     async def start(self) -> None:
-        # These statements find rows by their keys: planning anew never pays, nor does a plan made while a table was small.
+        # These statements find rows by their keys. A new plan per use has no benefit, nor has a plan for a small table.
         settings = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off",
                     "statement_timeout": "10000", "application_name": "ward-peer"}  # fmt: skip
         for _ in range(CONNECTIONS):
@@ -203,7 +203,7 @@ class Postgres:
             self.give(session)
 
     async def once(self, sql: str, *values) -> bool:
-        """Whether a statement that divides by what it did did it."""
+        """Whether a statement with such a division had its effect."""
         try:
             await self.one(sql, *values)
         except asyncpg.DivisionByZeroError:
@@ -257,7 +257,7 @@ class Postgres:
         raise slug_taken()
 
     async def make_room(self, call, slug: str, limit: int | None) -> tuple[int, int] | None:
-        """Lapses the holder of a slug if it is due (409 otherwise), and finds a slot with room (503 otherwise)."""
+        """Removes an expired holder of the slug (409 if it is not expired), and finds a slot with space (503 if none)."""
         async with self.transaction() as tx:
             due = await tx.one("SELECT u.workspace_id, u.lapses_at <= $2 AS due FROM slugs s LEFT JOIN unclaimed u "
                                "ON u.workspace_id = s.workspace_id WHERE s.slug = $1", slug, moment(call.us))  # fmt: skip
@@ -279,14 +279,14 @@ class Postgres:
 
     async def update(self, call, change) -> bytes:
         entry = call.entry
-        # Null clears a connector and leaves the others alone.
+        # Null clears the connector and does not change the other fields.
         patch = {field: value for field, value in change.model_dump(exclude_unset=True).items()
                  if value is not None or field == "connector_type"}  # fmt: skip
         row = await self.one(UPDATE, entry.workspace[0], moment(call.us), orjson.dumps(patch).decode(), entry.principal,
                              entry.credential, ordered_id(call.us), call.address, call.user_agent, entry.key_id,
                              entry.secret_hash, entry.role, call.request_id)  # fmt: skip
         if row is None:
-            # Not as it was judged a moment ago: judged again, this says why.
+            # The state has changed since the check. The second check gives the reason.
             await self.again(call, "Workspace.update")
             return await self.update(call, change)
         return workspace_body(row)
@@ -417,7 +417,7 @@ class Postgres:
 
 
 async def held(tx: Session, call, need: str) -> Entry:
-    """Takes the workspace's row, then judges the caller again by what the transaction sees."""
+    """Locks the workspace's row, then checks the caller again within the transaction."""
     before = call.entry
     workspace = before.workspace[0]
     await tx.all("SELECT 1 FROM workspaces WHERE id = $1 FOR UPDATE", workspace)
@@ -502,7 +502,7 @@ async def insert_key(tx: Session, call, workspace, principal, kind, new, role, p
 
 
 def live_key(found, key_id: str) -> tuple[dict, str, str]:
-    """A key with its principal and that one's kind (404 if it is not there)."""
+    """A key with its principal and the principal's kind (404 if the key does not exist)."""
     if found is None:
         raise no_api_key()
     ident, principal, kind, name, role, permissions, created_by, created_with, _ = found

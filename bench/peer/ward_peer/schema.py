@@ -1,6 +1,6 @@
 """The part of Ward's schema that the measured operations touch, in each engine's types.
 
-It is made when it is not there, and is the same as Ward's, so a database that Ward filled can be served as it is.
+The tables are created if they do not exist. They equal those of Ward, so the peer can serve a database of Ward's.
 """
 
 from ward_peer.access import ROLES
@@ -59,7 +59,7 @@ def postgres() -> str:
 
 
 def sqlite() -> str:
-    """SQLite's spelling: native types as text, and one tree per table."""
+    """The tables in the dialect of SQLite: native types as text, and one tree per table."""
     text = _TABLES
     for name, spelling in (("uuid", "TEXT"), ("timestamptz", "TEXT"), ("jsonb", "TEXT"), ("boolean", "INTEGER"),
                            ("bigint", "INTEGER"), ("bytea", "BLOB")):  # fmt: skip
@@ -70,7 +70,7 @@ def sqlite() -> str:
     )
 
 
-# What provisioning seeds, by connector: display name, protocol, base URL. What stands beside them in Ward is prose.
+# The seeds of provisioning, by connector: display name, protocol, base URL. Ward's other seeds are descriptions.
 CONNECTORS = {
     "revolution": ("RevolutionEHR", "fhir", "https://revolutionehr.dynamicfhir.com/fhir/revolutionehr/{practice}/r4"),
     "epic": ("Epic", "fhir", "https://{host}/{instance}/api/FHIR/R4"),

@@ -1,9 +1,9 @@
 """The operations on SQLite.
 
-Reads run where they are called: a point read costs microseconds, less than any hand-over. Writes of a worker wait for
-each other's fsync, not for their own: whatever waits goes into one transaction. Its statements run on the event loop's
-thread, because beside a busy event loop each of them would wait for the interpreter's lock; only what blocks, taking the
-lock between workers and the commit, has a thread.
+Reads run in the calling thread, because a point read costs microseconds, less than a change of threads. Writes of a
+worker share an fsync: all waiting writes go into one transaction. Its statements run on the event loop's
+thread, because in another thread each would wait for the interpreter's lock. Only the blocking steps, taking the
+lock between workers and the commit, have a separate thread.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ from ward_peer.answers import (
 )  # fmt: skip
 
 BATCH = 256
-# Bytes of page cache a connection, as a negative number of KiB; pages of WAL after which a commit checkpoints.
+# The page cache per connection, as a negative number of KiB, and the pages of WAL before a checkpoint.
 CACHE_KIB = -16_384
 CHECKPOINT_PAGES = 4_000
 LAPSED_AT_ONCE = 100
 
 WORKSPACE = """w.id, w.slug, w.name, w.environment, w.backend_org_id, w.region, w.connector_type, w.provisioned_at,
     w.created_at, w.updated_at"""
-# One statement: the key, its home's state, the caller's role in the workspace asked for, and that workspace.
+# One statement: the key, its home's state, the caller's role in the requested workspace, and that workspace.
 GATE = f"""SELECT k.secret_hash, k.id, k.principal_id, k.principal_kind, k.role, k.permissions,
     k.expires_at, k.revoked_at, h.state, m.role, {WORKSPACE}
     FROM api_keys k JOIN workspaces h ON h.id = k.workspace_id
@@ -82,7 +82,7 @@ def look_up(db, call, key_id: str, secret_hash: bytes, workspace: str | None) ->
 
 
 class Sqlite:
-    """An engine in one worker."""
+    """The engine of one worker: its connection, and the thread that commits."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -93,7 +93,7 @@ class Sqlite:
     def connect(self) -> apsw.Connection:
         db = apsw.Connection(self.path)
         db.set_busy_timeout(10_000)
-        # Else a plan may depend on the values bound, and a cached statement is planned anew at every use.
+        # Without this setting, plans may depend on bound values, and each use of a cached statement makes a new plan.
         db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "temp_store = MEMORY",
                        f"cache_size = {CACHE_KIB}", f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
@@ -102,7 +102,7 @@ class Sqlite:
         return db
 
     def prepare(self) -> None:
-        """Makes the schema."""
+        """Creates the tables that do not exist yet."""
         db = self.connect()
         db.execute("BEGIN IMMEDIATE")
         db.execute(schema.sqlite())
@@ -124,7 +124,7 @@ class Sqlite:
     # Writes
 
     async def write(self, work, *arguments):
-        """Runs `work(db, ...)` in the next transaction and answers when that is durable. Work refuses before it changes."""
+        """Runs `work(db, ...)` in the next transaction, until it is durable. A refusal must precede any change."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         self.waiting.append((future, work, arguments))
@@ -153,13 +153,13 @@ class Sqlite:
                         future.set_exception(outcome)
                     else:
                         future.set_result(outcome)
-                # The answers go out, and the other workers have their turn.
+                # The answers are sent, and the other workers may write.
                 await asyncio.sleep(0)
         finally:
             self.busy = False
 
     def run(self, batch: list) -> list:
-        """Runs a batch in an open transaction, each with a savepoint only if one of them broke."""
+        """Runs a batch in an open transaction. Each item has a savepoint only if one of them has failed."""
         db = self.writer
         outcomes = []
         db.execute("BEGIN IMMEDIATE")
@@ -241,11 +241,11 @@ class Sqlite:
         await self.write(store_last_used, used)
 
 
-# What runs in a transaction
+# Steps within a transaction
 
 
 def held(db, call, need: str) -> Entry:
-    """The caller of a write, judged again by what the transaction sees."""
+    """The caller of a write, checked again within the transaction."""
     before = call.entry
     entry = look_up(db, call, before.key_id, before.secret_hash, before.workspace and before.workspace[0])
     require(entry, need, before.workspace is not None)
@@ -253,7 +253,7 @@ def held(db, call, need: str) -> Entry:
 
 
 def take_slug(db, call, slug: str, workspace: str) -> None:
-    """Takes a slug, from a workspace whose time to be claimed is over if need be (409 otherwise)."""
+    """Takes a slug, if necessary from a workspace whose time for a claim is over (409 otherwise)."""
     insert = "INSERT INTO slugs (slug, workspace_id) VALUES (?1, ?2) ON CONFLICT (slug) DO NOTHING"
     db.execute(insert, (slug, workspace))
     if db.changes() == 0:
@@ -277,7 +277,7 @@ def lapse(db, call, workspace: str) -> None:
 
 
 def free_slot(db, call, workspace: str, limit: int) -> int:
-    """One of the rows that share the count of unclaimed workspaces, with room for one more (503 if all are full)."""
+    """A row of the count of unclaimed workspaces with space for one more (503 if all rows are full)."""
     first = int(workspace[:2], 16)
     for _ in range(2):
         for step in range(schema.SLOTS):
@@ -294,7 +294,7 @@ def free_slot(db, call, workspace: str, limit: int) -> int:
 
 def bootstrap(db, call, new, limits) -> bytes:
     workspace, (limit, lifetime_us) = ordered_id(call.us), limits
-    # The slot first: a slug that is taken gives it back, and a slot that is not there has taken no slug.
+    # The slot comes first. A taken slug returns the slot, and a missing slot leaves the slug free.
     slot = free_slot(db, call, workspace, limit)
     try:
         take_slug(db, call, new.slug, workspace)
@@ -330,7 +330,7 @@ def create_own(db, call, new) -> bytes:
 
 
 def touch(row: list, call) -> None:
-    """Strictly after the last change, whatever the clock says."""
+    """A time strictly after the last change, even if the clock is behind."""
     row[UPDATED_AT] = call.now if call.now > row[UPDATED_AT] else time_text(micros(row[UPDATED_AT]) + 1)
 
 
@@ -471,7 +471,7 @@ def mint(db, call, new) -> bytes:
 
 
 def live_key(db, workspace: str, key_id: str) -> tuple[dict, str, str, str]:
-    """A key with its principal, that one's kind, and when it last changed (404 if it is not there)."""
+    """A key with its principal, the principal's kind, and its last change (404 if the key does not exist)."""
     found = db.execute(KEY, (key_id, workspace)).fetchall()
     if not found:
         raise no_api_key()

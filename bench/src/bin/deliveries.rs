@@ -1,8 +1,10 @@
-//! Calls in, deliveries out: rates as ratios to the engine's durable writes, and whether history adds to the cost.
+//! The rates of calls and deliveries, as ratios to the engine's durable writes, and the influence of history on their
+//! cost.
 //!
-//! `bench/deliveries` (about six minutes) prints a section in Markdown and, with `--out`, writes it. The measured Ward is the
-//! built binary in a process of its own. Both engines flush: SQLite with `synchronous=FULL`, PostgreSQL, a throw-away
-//! server, with `fsync` on. The receiver answers 201 to everything at once.
+//! `bench/deliveries` takes about six minutes. It prints a section in Markdown and, with `--out`, writes it to a
+//! file. The measured Ward is the built binary as a separate process. Both engines flush: SQLite with
+//! `synchronous=FULL`, and a temporary PostgreSQL server with `fsync` on. The receiver answers every request with 201
+//! at once.
 
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 
@@ -25,53 +27,51 @@ use ward_test_db::postgres;
 use receiver::Receiver;
 use server::{Tenant, Ward};
 
-/// What stops a measurement: a sentence, for a person to read.
+/// An error that ends a measurement: a sentence for a person.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Clients at once.
 const CLIENTS: usize = 64;
-/// Workspaces in the measurement of many.
+/// The number of workspaces in the measurement of many workspaces.
 const SPREAD: usize = 16;
 /// The smaller of the two histories of settled deliveries.
 const SMALL: u64 = 1_000;
 /// How long deliveries may take to arrive.
 const PATIENCE: Duration = Duration::from_mins(5);
-/// Settings with which a throw-away PostgreSQL server waits for the disk, as one in use does.
+/// Settings with which a temporary PostgreSQL server waits for the disk, as in production.
 const DURABLE: [&str; 5] =
     ["fsync=on", "synchronous_commit=on", "full_page_writes=on", "wal_level=replica", "autovacuum=on"];
 
-/// Measures calls reported to Ward and the deliveries that follow from them.
+/// Measures calls that are reported to Ward, and the deliveries that follow from them.
 #[derive(Parser)]
 struct Plan {
-    /// The `ward` binary, built for release.
+    /// The `ward` binary, built with the release profile.
     #[arg(long)]
     ward: PathBuf,
-    /// A folder for databases and logs, which is emptied.
+    /// A folder for databases and logs. Its content is deleted.
     #[arg(long)]
     data: PathBuf,
-    /// Engines.
+    /// The database engines to measure, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "sqlite,postgres")]
     engines: Vec<Engine>,
-    /// How long each rate is measured, in seconds.
+    /// The duration of each measurement of a rate, in seconds.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// How often each thing is measured, in turns.
+    /// The number of rounds; each round measures everything once.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// The larger of the two histories that are compared.
+    /// The number of deliveries in the larger of the two compared histories.
     #[arg(long, default_value_t = 1_000_000)]
     history: u64,
-    /// The file for the section; what it holds is replaced.
+    /// The file for the section. Its content is replaced.
     #[arg(long)]
     out: Option<PathBuf>,
 }
 
-/// The engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Engine {
-    /// One file.
+    /// SQLite, with the data in a file.
     Sqlite,
-    /// A server.
+    /// PostgreSQL, with the data on a server.
     Postgres,
 }
 
@@ -121,14 +121,14 @@ async fn run(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where the empty databases of one engine come from.
+/// The source of empty databases of one engine.
 struct Place {
     engine: Engine,
     folder: PathBuf,
     postgres: Option<postgres::Server>,
 }
 
-/// A server with one tenant, and the EHR that it delivers to. Fields are dropped in this order.
+/// A server with one tenant, and the EHR that it delivers to. The fields are dropped in this order.
 struct Fresh {
     ward: Ward,
     tenant: Tenant,
@@ -149,7 +149,7 @@ impl Place {
         Ok(Self { engine, folder, postgres })
     }
 
-    /// The URL of an empty database, which is there as long as what comes with it.
+    /// The URL of an empty database. The database exists as long as the second part of the result.
     fn database(&self, name: &str) -> (String, Option<postgres::Database>) {
         let database = self.postgres.as_ref().map(postgres::Server::database);
         let file = || format!("sqlite:{}", self.folder.join(format!("{name}.db")).display());
@@ -171,8 +171,8 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Runs `work` from many tasks for a while and gives its rate per second. `work` gets numbers from `next` on, which
-/// then stands behind the last one.
+/// Runs `work` in many tasks for the time `span`. The result is the rate per second. `work` gets numbers from `next`
+/// on, which afterwards is the first unused number.
 async fn rate<F>(span: Duration, next: &mut u64, work: impl Fn(u64) -> F) -> Result<f64, Failure>
 where
     F: Future<Output = Result<(), Failure>> + Send + 'static,
@@ -196,7 +196,7 @@ where
     Ok(rate)
 }
 
-/// Reports finished calls for a while, to one workspace after the other: calls per second.
+/// Reports finished calls for a while, to each workspace in turn. The result is the number of calls per second.
 async fn ingest(
     ward: &Arc<Ward>,
     tenants: &Arc<[Tenant]>,
@@ -213,8 +213,8 @@ async fn ingest(
     .await
 }
 
-/// Lets the deliveries go that the tenants' calls owe, and gives their rate per second from the first arrival to the
-/// last one.
+/// Releases the deliveries that the tenants' calls owe. The result is their rate per second between the first and the
+/// last arrival.
 async fn deliver(ward: &Ward, tenants: &[Tenant], receiver: &Receiver, owed: u64) -> Result<f64, Failure> {
     let before = receiver.accepted();
     for tenant in tenants {
@@ -238,11 +238,11 @@ async fn deliver(ward: &Ward, tenants: &[Tenant], receiver: &Receiver, owed: u64
     Ok(f64::from(u32::try_from(owed - counted)?) / first.elapsed().as_secs_f64())
 }
 
-/// Durable writes, calls and deliveries per second, in turns.
+/// Measures durable writes, calls and deliveries per second, in turns.
 async fn rates(place: &Place, plan: &Plan, section: &mut String) -> Result<(), Failure> {
     let span = Duration::from_secs(plan.seconds);
     let Fresh { ward, tenant, receiver, _database, .. } = place.fresh("rates", plan).await?;
-    // The ceiling is written into a database of its own on the same disk, or on the same server.
+    // The ceiling is measured in a separate database on the same disk or the same server.
     let (ceiling_url, _ceiling) = place.database("ceiling");
     let db = Arc::new(Db::open(&ceiling_url, Options::default())?);
     db.write("bench.ceiling", |tx| {
@@ -312,7 +312,7 @@ async fn rates(place: &Place, plan: &Plan, section: &mut String) -> Result<(), F
     Ok(())
 }
 
-/// What a look into the queue and a delivery cost beside a small and a large history, in turns.
+/// Measures a read of the queue and a delivery with a small and a large history, in turns.
 async fn histories(place: &Place, plan: &Plan, section: &mut String) -> Result<(), Failure> {
     let sizes = [SMALL, plan.history];
     let mut both = Vec::new();
@@ -325,7 +325,7 @@ async fn histories(place: &Place, plan: &Plan, section: &mut String) -> Result<(
     for round in 0..=plan.rounds {
         for (index, fresh) in both.iter().enumerate() {
             let (look, delivery) = costs(fresh, round).await?;
-            // The first round only warms up.
+            // The first round is only a warm-up.
             if round > 0 {
                 looks[index].push(look);
                 deliveries[index].push(delivery);
@@ -351,27 +351,28 @@ async fn histories(place: &Place, plan: &Plan, section: &mut String) -> Result<(
     Ok(())
 }
 
-/// Reports one call and waits until its delivery arrived: how long that took after the report was answered.
+/// Reports one call and waits for its delivery. The result is the time between the answer to the report and the
+/// delivery.
 async fn one_delivery(fresh: &Fresh, call: &str) -> Result<Duration, Failure> {
     let before = fresh.receiver.accepted();
     fresh.ward.report(&fresh.tenant, call).await?;
     let began = Instant::now();
     while fresh.receiver.accepted() == before {
         if began.elapsed() > PATIENCE {
-            return Err("a delivery does not arrive".into());
+            return Err("a delivery did not arrive in time".into());
         }
         tokio::time::sleep(Duration::from_micros(100)).await;
     }
     Ok(began.elapsed())
 }
 
-/// Fills the tables with calls whose deliveries are settled, each with its one try. Ward is stopped meanwhile.
+/// Fills the tables with calls whose deliveries are settled, each with one attempt. Ward is stopped meanwhile.
 async fn settle(fresh: Fresh, engine: Engine, history: u64, plan: &Plan) -> Result<Fresh, Failure> {
     let id = |kind: u8| match engine {
         Engine::Postgres => format!("('{kind}0000000-0000-7000-8000-' || lpad(i::text, 12, '0'))::uuid"),
         Engine::Sqlite => format!("unhex(printf('{kind}0000000000070008000%012d', i))"),
     };
-    // The others are copies of this one.
+    // The other rows are copies of this delivery's rows.
     one_delivery(&fresh, "CAfirst").await?;
     while !fresh.ward.has_settled(&fresh.tenant).await? {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -379,7 +380,7 @@ async fn settle(fresh: Fresh, engine: Engine, history: u64, plan: &Plan) -> Resu
     // Dropping the server ends its process.
     let Fresh { ward, tenant, receiver, url, folder, _database: database } = fresh;
     drop(ward);
-    // The copied row is read once. Read again for every new row, it would be searched among the new ones too.
+    // The copied row is read once. A read for every new row would search through the new rows too.
     let numbers =
         format!("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {})", history - 1);
     let calls = format!(
@@ -406,14 +407,14 @@ async fn settle(fresh: Fresh, engine: Engine, history: u64, plan: &Plan) -> Resu
         .to_owned();
     let options = Options {
         create: false,
-        // These statements take longer than any of the product's.
+        // These statements take longer than any statement of the product.
         statement_time: Duration::from_mins(10),
         closure_time: Duration::from_mins(10),
         ..Options::default()
     };
     let db = Db::open(&url, options)?;
     let analyze = || "ANALYZE".to_owned();
-    // A foreign key is looked up by the plan that was made for the table as it was last analyzed.
+    // The plan for the check of a foreign key depends on the last ANALYZE of the table.
     let mut settled = 0;
     for statement in [calls, analyze(), deliveries, analyze(), attempts, analyze()] {
         let written = db.write("bench.fill", move |tx| tx.execute(&statement, &[])).await;
@@ -421,13 +422,13 @@ async fn settle(fresh: Fresh, engine: Engine, history: u64, plan: &Plan) -> Resu
     }
     tokio::task::spawn_blocking(move || db.close()).await?;
     if settled + 1 != history {
-        return Err(format!("{settled} settled deliveries were made, not {}", history - 1).into());
+        return Err(format!("{settled} settled deliveries were inserted instead of {}", history - 1).into());
     }
     let ward = Ward::start(&plan.ward, &url, &folder).await?;
     Ok(Fresh { ward, tenant, receiver, url, folder, _database: database })
 }
 
-/// Microseconds of a look into the queue, by Ward's own count, and of one delivery after its report.
+/// Microseconds for a read of the queue, as Ward measures it, and for one delivery after its report.
 async fn costs(fresh: &Fresh, round: usize) -> Result<(f64, f64), Failure> {
     const DELIVERIES: u32 = 100;
     let (looks, seconds) = fresh.ward.looks().await?;

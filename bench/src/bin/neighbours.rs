@@ -1,8 +1,8 @@
-//! What one tenant costs another: a quiet tenant alone, and beside the worst neighbour for each pool that they share.
+//! The influence of one tenant on another: a quiet tenant alone, and beside the worst neighbour for each shared pool.
 //!
-//! `bench/neighbours` builds for release and measures both engines in about ten minutes. `bench/neighbours soak` samples the
-//! memory of a Ward that all hostile neighbours use at once, for an hour. Ward is a process of its own; the neighbour's
-//! clients share the machine with it.
+//! `bench/neighbours` builds with the release profile and measures both engines in about ten minutes.
+//! `bench/neighbours soak` samples the memory of a Ward that all hostile neighbours use at once, for an hour. Ward is
+//! a separate process. The clients of the neighbour share the machine with it.
 
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 
@@ -32,7 +32,7 @@ use outside::Outside;
 use quiet::{Quiet, Times};
 use server::{Engine, Ward};
 
-/// What stops a measurement: a sentence, for a person to read.
+/// An error that ends a measurement: a sentence for a person.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Parser)]
@@ -44,45 +44,45 @@ struct Asked {
 
 #[derive(Subcommand)]
 enum Command {
-    /// A quiet tenant alone, and beside the worst neighbour for each pool.
+    /// Measure a quiet tenant alone, and beside the worst neighbour for each pool.
     Measure(Args),
-    /// The memory of a Ward that every hostile neighbour uses at once.
+    /// Sample the memory of a Ward that every hostile neighbour uses at once.
     Soak(soak::Args),
 }
 
-/// How to measure.
+/// The options of `bench/neighbours`.
 #[derive(clap::Args)]
 struct Args {
-    /// The `ward` binary, built for release.
+    /// The `ward` binary, built with the release profile.
     #[arg(long)]
     ward: PathBuf,
     /// A folder for databases and logs.
     #[arg(long, default_value = "target/bench-data/neighbours")]
     data: PathBuf,
-    /// Engines.
+    /// The database engines to measure, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "sqlite,postgres")]
     engines: Vec<Engine>,
-    /// How long the tenant is measured each time, seconds.
+    /// The duration of each measurement of the tenant, in seconds.
     #[arg(long, default_value_t = 8)]
     seconds: u64,
-    /// How often it is measured alone and beside the neighbour, in turns.
+    /// The number of rounds; each measures the tenant alone and beside the neighbour.
     #[arg(long, default_value_t = 2)]
     rounds: u32,
-    /// Only the pools whose name has this in it.
+    /// Measure only the pools whose name contains this text.
     #[arg(long, default_value = "")]
     only: String,
-    /// The file to write, over what it holds.
+    /// The file for the page. Its content is replaced.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// What was measured: a commit.
+    /// The measured commit, for the page.
     #[arg(long, default_value = "")]
     commit: String,
-    /// The day, for the page.
+    /// The day of the measurement, for the page.
     #[arg(long, default_value = "")]
     date: String,
 }
 
-/// One pool on one engine.
+/// The results for one pool on one engine.
 struct Row {
     engine: Engine,
     pool: Pool,
@@ -131,10 +131,11 @@ async fn measure(args: &Args, engine: Engine, pool: Pool) -> Result<Row, Failure
     let ready = Ready::new(pool, &ward, &outside).await?;
     let time = Duration::from_secs(args.seconds);
     let mut row = Row { engine, pool, alone: Times::default(), beside: Times::default(), answered: 0 };
-    // What was just made is out of the way.
+    // This warm-up separates the preparation from the measurement.
     quiet.measure(Duration::from_secs(1), &mut outside).await?;
     for _ in 0..args.rounds {
-        // A deliveries' neighbour does not stop at once: its EHRs have work for hours. So all of "alone" comes before.
+        // The neighbour for deliveries cannot be stopped, because its EHRs have work for hours. All measurements of
+        // the tenant alone therefore come first.
         row.alone.add(quiet.measure(time, &mut outside).await?);
         if pool != Pool::Deliveries {
             let neighbour = ready.start(CLIENTS).await?;

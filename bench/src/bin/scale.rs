@@ -1,8 +1,8 @@
-//! Whether what a request costs depends on how much the installation holds: the same requests to `ward serve` on databases
-//! of a thousand, a hundred thousand and a million workspaces, on both engines. `docs/measured/scale.md` is what it writes.
+//! The influence of the size of an installation on the cost of a request. The same requests go to `ward serve` on
+//! databases of a thousand, a hundred thousand and a million workspaces, on both engines. The results are in
+//! `docs/measured/scale.md`.
 //!
-//! `cargo build --release -p ward-cli && cargo run --release -p bench --bin scale -- --data DIR`. A database that is in
-//! `DIR` already is used again.
+//! `bench/scale --data DIR` builds and runs it. A database that is already in `DIR` is used again.
 
 #[path = "../scale/fill.rs"]
 mod fill;
@@ -31,37 +31,37 @@ use clap::Parser;
 use place::{Engine, Places};
 use shape::Shape;
 
-/// What stops a measurement: a sentence, for a person to read.
+/// An error that ends a measurement: a sentence for a person.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Parser)]
 #[command(about = "Measures whether what a request costs depends on how much the installation holds.")]
 struct Args {
-    /// The folder of the databases. What is in it already is used again; about 19 GB for everything.
+    /// The folder of the databases, about 19 GB for all sizes. Existing databases are used again.
     #[arg(long)]
     data: PathBuf,
-    /// The `ward` binary, built for release.
+    /// The `ward` binary, built with the release profile.
     #[arg(long)]
     ward: PathBuf,
-    /// Numbers of workspaces.
+    /// The numbers of workspaces to measure, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "1000,100000,1000000")]
     sizes: Vec<u64>,
-    /// Engines.
+    /// The database engines to measure, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "sqlite,postgres")]
     engines: Vec<Engine>,
-    /// How often every operation is measured at every size, in turns.
+    /// The number of rounds; each measures every operation at every size.
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// Requests of one operation at one size in one round.
+    /// The requests of one operation at one size in one round.
     #[arg(long, default_value_t = 5_000)]
     requests: u32,
-    /// Only the operations whose name has this in it. May be given more than once.
+    /// Measure only the operations whose name contains this text. The option may be repeated.
     #[arg(long, value_name = "OPERATION")]
     only: Vec<String>,
-    /// Only make the databases.
+    /// Create the databases, and measure nothing.
     #[arg(long)]
     fill_only: bool,
-    /// Where the table goes, as Markdown. Without it, only to the terminal.
+    /// The file for the Markdown page. Without it, the page goes only to the terminal.
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -91,7 +91,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     sizes.sort_unstable();
     sizes.dedup();
     if sizes.first().is_none_or(|least| *least < shape::LEAST) {
-        return Err(format!("sizes are {} workspaces and more", shape::LEAST).into());
+        return Err(format!("--sizes: the smallest size is {} workspaces", shape::LEAST).into());
     }
     let mut measured = Vec::new();
     for engine in &args.engines {

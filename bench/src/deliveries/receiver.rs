@@ -8,15 +8,15 @@ use tokio::net::TcpListener;
 
 use super::Failure;
 
-/// Where the receiver listens, and how many writes it accepted.
+/// The address of the receiver, and the number of accepted writes.
 pub struct Receiver {
-    /// Its base URL.
+    /// The base URL of its FHIR interface.
     pub url: String,
     accepted: Arc<AtomicU64>,
 }
 
 impl Receiver {
-    /// Starts one in this runtime.
+    /// Starts a receiver in the current runtime.
     pub async fn start() -> Result<Self, Failure> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}/fhir", listener.local_addr()?);
@@ -48,13 +48,13 @@ impl Receiver {
         Ok(Self { url, accepted })
     }
 
-    /// How many writes it accepted so far.
+    /// The number of accepted writes so far.
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
     }
 }
 
-/// The length of the first request in `buffer`, if all of it is there.
+/// The length of the first request in `buffer`, if the request is complete.
 fn whole_request(buffer: &[u8]) -> Option<usize> {
     let head = buffer.windows(4).position(|part| part == b"\r\n\r\n")? + 4;
     let text = String::from_utf8_lossy(&buffer[..head]).to_ascii_lowercase();

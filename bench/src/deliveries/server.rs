@@ -1,4 +1,4 @@
-//! `ward serve` in a process of its own, and what is asked of it.
+//! `ward serve` as a separate process, and the requests to it.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::Failure;
 
-/// How long Ward may take to answer for the first time.
+/// How long Ward may take for its first answer.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A running Ward. Dropping it ends the process.
+/// A running Ward. When it is dropped, the process ends.
 pub struct Ward {
     process: Child,
     client: reqwest::Client,
@@ -24,15 +24,14 @@ pub struct Ward {
 /// A workspace with an owner's key and an integration that delivers to the receiver.
 #[derive(Clone)]
 pub struct Tenant {
-    /// The workspace's id.
     pub workspace: String,
-    /// The owner's key.
+    /// The API key of the owner.
     pub key: String,
     integration: String,
 }
 
 impl Ward {
-    /// Starts the binary on this database and waits until it is ready. Its log is in `folder`.
+    /// Starts the binary with this database and waits until it is ready. Its log is in `folder`.
     pub async fn start(binary: &Path, database: &str, folder: &Path) -> Result<Self, Failure> {
         std::fs::create_dir_all(folder)?;
         let (address, metrics) = (free_address()?, free_address()?);
@@ -44,7 +43,7 @@ impl Ward {
             .args(["--outbound-allow", "127.0.0.0/8", "--outbound-plain-http", "on"])
             .args(["--quota-calls-per-day", "2000000000", "--quota-requests-per-second", "1000000"])
             .args(["--quota-stored-bytes", "1000000000000"])
-            // 32 bytes for a database that is thrown away.
+            // The 32 bytes of a key for a temporary database.
             .env("WARD_MASTER_KEY", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=")
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -55,17 +54,17 @@ impl Ward {
         let started = Instant::now();
         while ward.client.get(format!("http://{address}/readyz")).send().await.is_err() {
             if let Some(status) = ward.process.try_wait()? {
-                return Err(format!("Ward ended at once ({status}): see {}", file.display()).into());
+                return Err(format!("Ward ended ({status}); its log is {}", file.display()).into());
             }
             if started.elapsed() > PATIENCE {
-                return Err(format!("Ward does not answer: see {}", file.display()).into());
+                return Err(format!("Ward does not answer; its log is {}", file.display()).into());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok(ward)
     }
 
-    /// Sends a request and gives the answer's JSON; any status but 2xx is a failure.
+    /// Sends a request and returns the JSON of the answer. Every status except 2xx is an error.
     pub async fn send(
         &self,
         key: Option<&str>,
@@ -85,7 +84,7 @@ impl Ward {
         Ok(if text.is_empty() { Value::Null } else { serde_json::from_str(&text)? })
     }
 
-    /// Creates and claims a workspace, and connects it to an EHR there.
+    /// Creates and claims a workspace, and connects it to the EHR at `ehr`.
     pub async fn tenant(&self, slug: &str, ehr: &str) -> Result<Tenant, Failure> {
         let new =
             json!({ "slug": slug, "name": "Measured", "environment": "production", "region": "us-east-1" });
@@ -105,14 +104,14 @@ impl Ward {
         Ok(Tenant { workspace, key, integration })
     }
 
-    /// Holds the tenant's deliveries back, or lets them go.
+    /// Holds the tenant's deliveries, or releases them.
     pub async fn hold(&self, tenant: &Tenant, held: bool) -> Result<(), Failure> {
         let path = format!("/v1/{}/sync/{}/hold", tenant.workspace, tenant.integration);
         self.send(Some(&tenant.key), Method::PUT, &path, &json!({ "held": held })).await?;
         Ok(())
     }
 
-    /// Reports a finished call, for which one delivery is then owed.
+    /// Reports a finished call. Ward then owes one delivery for it.
     pub async fn report(&self, tenant: &Tenant, call: &str) -> Result<(), Failure> {
         let body = json!({ "status": "completed", "caller_id": "+15550100002", "direction": "inbound" });
         let path = format!("/v1/{}/calls/{call}", tenant.workspace);
@@ -127,7 +126,7 @@ impl Ward {
         Ok(listed["items"].as_array().is_some_and(|items| !items.is_empty()))
     }
 
-    /// How often the worker looked into the queue so far, and for how many seconds in all: the closure `….due`.
+    /// How often the worker has read the queue (the closure `….due`), and the total time in seconds.
     pub async fn looks(&self) -> Result<(f64, f64), Failure> {
         let page = self.client.get(format!("http://{}/metrics", self.metrics)).send().await?.text().await?;
         let sum = |of: &str| -> f64 {
@@ -138,7 +137,7 @@ impl Ward {
                 .sum()
         };
         let (count, seconds) = (sum("count"), sum("sum"));
-        if count > 0.0 { Ok((count, seconds)) } else { Err("no closure `….due` in Ward's metrics".into()) }
+        if count > 0.0 { Ok((count, seconds)) } else { Err("the closure `….due` has no metrics".into()) }
     }
 }
 
@@ -154,5 +153,5 @@ fn free_address() -> Result<SocketAddr, Failure> {
 }
 
 fn text(of: &Value, field: &str) -> Result<String, Failure> {
-    of[field].as_str().map(str::to_owned).ok_or_else(|| format!("no {field} in {of}").into())
+    of[field].as_str().map(str::to_owned).ok_or_else(|| format!("the answer has no {field}: {of}").into())
 }

@@ -1,4 +1,4 @@
-//! One connection: a request out, its answer in.
+//! One connection: it sends a request and reads the answer.
 
 use std::net::SocketAddr;
 
@@ -8,10 +8,10 @@ use tokio::net::TcpStream;
 use crate::Failure;
 use crate::workload::Script;
 
-/// The most headers that an answer may have.
+/// The most header fields that an answer may have.
 const HEADERS: usize = 48;
 
-/// A connection and what is sent on it.
+/// A connection with the script of its requests.
 pub struct Connection {
     stream: TcpStream,
     script: Script,
@@ -20,21 +20,20 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects.
     pub async fn open(to: SocketAddr, script: Script) -> Result<Self, Failure> {
         let stream = TcpStream::connect(to).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, script, request: Vec::with_capacity(1024), answer: Vec::with_capacity(16 << 10) })
     }
 
-    /// Sends the next request and reads its answer to the last byte. An answer other than the right one is an error.
+    /// Sends the next request and reads its whole answer. An answer with an unexpected status is an error.
     pub async fn ask(&mut self) -> Result<(), Failure> {
         let expected = self.script.next(&mut self.request);
         self.stream.write_all(&self.request).await?;
         self.answer.clear();
         loop {
             if self.stream.read_buf(&mut self.answer).await? == 0 {
-                return Err("the server hung up".into());
+                return Err("the server closed the connection".into());
             }
             match whole(&self.answer)? {
                 None => {}
@@ -47,21 +46,21 @@ impl Connection {
     fn wrong(&self, expected: u16) -> Failure {
         let asked = String::from_utf8_lossy(&self.request);
         let asked = asked.lines().next().unwrap_or_default();
-        format!("{asked}: not {expected} but {}", String::from_utf8_lossy(&self.answer)).into()
+        format!("{asked}: the answer is not {expected}: {}", String::from_utf8_lossy(&self.answer)).into()
     }
 }
 
-/// The status of the answer, once it is there to its last byte.
+/// The status of the answer, as soon as the answer is complete.
 fn whole(answer: &[u8]) -> Result<Option<u16>, Failure> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut head = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(end) = head.parse(answer)? else { return Ok(None) };
     let length = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-    let length: usize = std::str::from_utf8(length.ok_or("an answer without a length")?.value)?.parse()?;
+    let length: usize = std::str::from_utf8(length.ok_or("the content-length is missing")?.value)?.parse()?;
     match answer.len().checked_sub(end + length) {
         None => Ok(None),
         Some(0) => Ok(head.code),
-        Some(_) => Err("more than an answer".into()),
+        Some(_) => Err("the connection has bytes after the answer".into()),
     }
 }
 

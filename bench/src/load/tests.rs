@@ -5,7 +5,7 @@ use super::*;
 use crate::seed::{Seeded, Tenant};
 use crate::workload::{Answers, Case};
 
-/// Answers everything with this status, each request after as long as `delay` says for its number.
+/// Answers every request with this status. `delay` gives the delay for each request number.
 fn server(status: &'static str, delay: fn(u64) -> Duration) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -15,7 +15,7 @@ fn server(status: &'static str, delay: fn(u64) -> Duration) -> SocketAddr {
             let (mut stream, count) = (stream.unwrap(), count.clone());
             std::thread::spawn(move || {
                 let mut request = [0; 4096];
-                // Requests here have no bodies and come in one piece.
+                // The requests of these tests have no bodies and arrive in one piece.
                 while stream.read(&mut request).is_ok_and(|read| read > 0) {
                     std::thread::sleep(delay(count.fetch_add(1, Ordering::Relaxed)));
                     let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\n{{}}");
@@ -74,8 +74,9 @@ fn a_wrong_answer_ends_a_run() {
 
 #[test]
 fn what_was_due_during_a_stall_is_late() {
-    // One connection, a thousand a second, and one answer that takes half a second: the five hundred due meanwhile are late
-    // by up to that. A client that sends the next only when it has its answer would see one slow request in a thousand.
+    // One connection has a thousand requests per second, and one answer takes half a second. The five hundred
+    // requests due meanwhile are late by up to that time. A client that waits for each answer would see only one slow
+    // request in a thousand.
     let stall = |number| if number == 20 { Duration::from_millis(500) } else { Duration::ZERO };
     let address = server("200 OK", stall);
     let latency = paced(address, scripts(1), 1_000, Duration::from_secs(1)).unwrap();

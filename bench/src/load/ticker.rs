@@ -1,4 +1,4 @@
-//! A clock that ticks at a fixed rate, however late its ticks are looked at.
+//! A clock with a fixed rate. Late reads lose no ticks.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -10,11 +10,12 @@ use tokio::io::unix::AsyncFd;
 
 use crate::Failure;
 
-/// The kernel's own timer: the runtime's tells only milliseconds apart, and a sleeping thread wakes fifty microseconds late.
+/// A timer of the kernel. The timer of the runtime has a resolution of a millisecond, and a sleeping thread wakes
+/// fifty microseconds late.
 pub struct Ticker(AsyncFd<OwnedFd>);
 
 impl Ticker {
-    /// Ticks for the first time after one interval.
+    /// A ticker whose first tick comes after one interval.
     pub fn every(interval: Duration) -> Result<Self, Failure> {
         let timer =
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
@@ -32,7 +33,7 @@ impl Ticker {
         Ok(Self(ticking))
     }
 
-    /// How often it ticked since it was last asked; at least once.
+    /// Waits for at least one tick. The result is the number of ticks since the previous call.
     pub async fn ticked(&self) -> Result<u64, Failure> {
         loop {
             let mut ready = self.0.readable().await?;

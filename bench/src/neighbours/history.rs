@@ -1,13 +1,13 @@
-//! A long audit, written past the API.
+//! A long audit, written directly into the database.
 
 use ward_db::{Db, Options, Timestamp, Uuid, Value};
 
 use super::Failure;
 
-/// Events in one transaction.
+/// The number of events in one transaction.
 const BATCH: u64 = 5_000;
 
-/// Gives a workspace so many events.
+/// Adds this many audit events to a workspace.
 pub async fn fill(database: &str, workspace: &str, events: u64) -> Result<(), Failure> {
     let options = Options { create: false, ..Options::default() };
     let db = Db::open(database, options)?;

@@ -1,4 +1,4 @@
-//! Neighbours of the worst kind, one for each pool that tenants share.
+//! Hostile neighbours: the worst use of each pool that tenants share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,36 +14,36 @@ use super::server::Ward;
 use super::tenant::{Tenant, client, new_workspace};
 use super::{Failure, history};
 
-/// Clients of one neighbour, where it is the only one.
+/// The clients of one neighbour that runs alone.
 pub const CLIENTS: usize = 64;
-/// Events in the audit of the tenant that searches.
+/// The number of audit events of the tenant that searches.
 const EVENTS: u64 = 400_000;
-/// Workspaces whose EHR is slow.
+/// The number of workspaces with a slow EHR.
 const SLOW_EHRS: usize = 128;
 
-/// The pools.
+/// A resource that all tenants share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pool {
-    /// Judging bodies.
+    /// The validation of request bodies.
     Validation,
-    /// Calls to the outside.
+    /// The calls to integrations.
     Outbound,
-    /// Looking host names up.
+    /// The name look-ups of outbound calls.
     Names,
-    /// Sending deliveries.
+    /// The workers that send deliveries.
     Deliveries,
-    /// Long reads.
+    /// The connections for reads that take long.
     LongReads,
-    /// Writes.
+    /// The single writer of a database.
     Writer,
-    /// Refusals that wait to be recorded.
+    /// The queue of refusals that wait to be recorded.
     Refusals,
-    /// Creating workspaces without a key.
+    /// The creation of workspaces without a key.
     Bootstrap,
 }
 
 impl Pool {
-    /// All of them, in the order of the page.
+    /// All pools, in the order of the page.
     pub const ALL: [Self; 8] = [
         Self::Validation,
         Self::Outbound,
@@ -55,7 +55,7 @@ impl Pool {
         Self::Bootstrap,
     ];
 
-    /// Its name in tables.
+    /// The name of the pool in the tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Validation => "validation",
@@ -69,7 +69,7 @@ impl Pool {
         }
     }
 
-    /// What the neighbour does.
+    /// The activity of the neighbour, as a sentence for the page.
     pub const fn neighbour(self) -> &'static str {
         match self {
             Self::Validation => "64 clients post bodies of 250 KB in which 20,000 values are wrong",
@@ -86,8 +86,8 @@ impl Pool {
 
 /// A neighbour at work. It stops when this is dropped.
 ///
-/// Its clients have threads of their own at the lowest priority. The quiet tenant's times are then the server's, and not the
-/// time that two clients on one machine wait for a processor.
+/// Its clients have their own threads at the lowest priority. The quiet tenant's times then show the server, and not
+/// the time that two clients on one machine wait for a processor.
 pub struct Neighbour {
     _work: JoinSet<()>,
     done: Arc<AtomicU64>,
@@ -96,16 +96,16 @@ pub struct Neighbour {
 
 impl Drop for Neighbour {
     fn drop(&mut self) {
-        // A runtime may not wait for its threads inside another one.
+        // A runtime must not wait for its threads inside another runtime.
         if let Some(threads) = self.threads.take() {
             threads.shutdown_background();
         }
     }
 }
 
-/// The threads of a neighbour's clients.
+/// The runtime for the clients of a neighbour.
 fn threads() -> Result<Runtime, Failure> {
-    // A system that refuses gives a less fair measurement and no wrong one.
+    // If the system refuses the priority, the measurement is less fair but not wrong.
     let behind = || _ = rustix::process::setpriority_process(None, 19);
     Ok(tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -115,13 +115,13 @@ fn threads() -> Result<Runtime, Failure> {
 }
 
 impl Neighbour {
-    /// How many requests were answered, whatever the answer.
+    /// The number of answered requests, with any status.
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 }
 
-/// A neighbour with all that it needs, not at work yet.
+/// A prepared neighbour that is not at work yet.
 #[derive(Clone)]
 pub struct Ready {
     pool: Pool,
@@ -131,7 +131,7 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// Makes the neighbour's workspaces.
+    /// Creates the workspaces of the neighbour.
     pub async fn new(pool: Pool, ward: &Ward, outside: &Outside) -> Result<Self, Failure> {
         let client = client()?;
         let tenant = Tenant::new(&client, ward.address).await?;
@@ -177,13 +177,13 @@ impl Ready {
         Ok(ready)
     }
 
-    /// Sets the neighbour to work.
+    /// Starts the clients of the neighbour.
     pub async fn start(&self, clients: usize) -> Result<Neighbour, Failure> {
         let done = Arc::new(AtomicU64::new(0));
         let mut work = JoinSet::new();
         let threads = threads()?;
         if self.pool == Pool::Deliveries {
-            // As many calls as the EHRs take hours for, reported at once.
+            // All calls are reported at once. The EHRs need hours for them.
             for tenant in &self.tenants {
                 let (tenant, done) = (tenant.clone(), done.clone());
                 let work_of_tenant = async move {
@@ -194,7 +194,7 @@ impl Ready {
                 };
                 work.spawn_on(work_of_tenant, threads.handle());
             }
-            // All calls are reported before anything is measured, and the first of them are with the EHRs.
+            // The measurement starts after all reports. The first calls are then already at the EHRs.
             while work.join_next().await.is_some() {}
             tokio::time::sleep(Duration::from_secs(3)).await;
             return Ok(Neighbour { _work: work, done, threads: Some(threads) });
@@ -215,7 +215,7 @@ impl Ready {
         Ok(Neighbour { _work: work, done, threads: Some(threads) })
     }
 
-    /// One request.
+    /// Sends one request of the neighbour.
     async fn once(&self, client: usize, number: u64) -> Result<(), Failure> {
         let Some(tenant) = self.tenants.first() else { return Ok(()) };
         let answer = match self.pool {
@@ -233,7 +233,7 @@ impl Ready {
                 tenant.send_bytes(method, &self.path, self.body.clone()).await?
             }
         };
-        // A refused client comes again after a moment, as a rude one does.
+        // A refused client tries again after a short pause, like an impolite client.
         if answer.status.as_u16() == 429 || answer.status.is_server_error() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

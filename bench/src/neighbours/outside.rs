@@ -1,4 +1,4 @@
-//! The outside world on loopback: EHRs that answer at once or never, and a name server that answers for some names only.
+//! The external services on loopback: a quick and a slow EHR, and a name server that answers for some names only.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,23 +10,23 @@ use tokio::sync::mpsc;
 
 use super::Failure;
 
-/// The name that the name server knows. It gets no question about any other name answered.
+/// The only name that the name server answers for.
 pub const KNOWN: &str = "quick.ehr.test";
 
-/// What is outside.
+/// The external services of a measurement.
 pub struct Outside {
     /// An EHR that answers at once.
     pub quick: SocketAddr,
     /// An EHR that takes nine seconds for every answer.
     pub slow: SocketAddr,
-    /// The name server.
+    /// The address of the name server.
     pub names: SocketAddr,
-    /// Tells of each write that the quick EHR took, when it arrived and its body.
+    /// A channel with each write that the quick EHR received: the time of arrival and the body.
     pub arrived: mpsc::UnboundedReceiver<(Instant, String)>,
 }
 
 impl Outside {
-    /// Starts all of it.
+    /// Starts the EHRs and the name server.
     pub async fn start() -> Result<Self, Failure> {
         let (told, arrived) = mpsc::unbounded_channel();
         let told = Arc::new(told);
@@ -59,7 +59,7 @@ fn answer() -> Vec<u8> {
     .into_bytes()
 }
 
-/// Listens, and gives each request's stream and body to `respond`.
+/// Listens, and calls `respond` with the stream and the body of each request.
 async fn listen<F>(
     respond: impl Fn(TcpStream, String) -> F + Clone + Send + Sync + 'static,
 ) -> Result<SocketAddr, Failure>
@@ -84,7 +84,7 @@ where
     Ok(address)
 }
 
-/// Reads one request, of which no other follows before its answer.
+/// Reads one request. The client sends its next request only after the answer.
 async fn hear(stream: &mut TcpStream) -> Option<String> {
     let mut heard = Vec::new();
     let mut chunk = vec![0; 64 << 10];
@@ -104,7 +104,7 @@ async fn hear(stream: &mut TcpStream) -> Option<String> {
     }
 }
 
-/// A name server that says 127.0.0.1 for [`KNOWN`], with a life of one second, and nothing for other names.
+/// A name server that answers 127.0.0.1 for [`KNOWN`], with a lifetime of one second, and nothing for other names.
 async fn name_server() -> Result<SocketAddr, Failure> {
     let socket = UdpSocket::bind("127.0.0.1:0").await?;
     let address = socket.local_addr()?;
@@ -119,7 +119,7 @@ async fn name_server() -> Result<SocketAddr, Failure> {
     Ok(address)
 }
 
-/// The answer to a question (RFC 1035), if it is about the known name.
+/// The answer to a question (RFC 1035), if the question is about [`KNOWN`].
 fn name_answer(question: &[u8]) -> Option<Vec<u8>> {
     let labels: Vec<u8> = KNOWN
         .split('.')

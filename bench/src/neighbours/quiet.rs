@@ -1,4 +1,4 @@
-//! The quiet tenant: a few requests a second, each timed from the moment it was due.
+//! The quiet tenant: a few requests per second, with times that count from the due time of each request.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -13,29 +13,28 @@ use super::outside::{KNOWN, Outside};
 use super::server::Ward;
 use super::tenant::{Tenant, client, new_workspace};
 
-/// Requests a second.
+/// The rate of requests per second.
 const RATE: u32 = 25;
 /// How long the last delivery may take to arrive.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A quiet tenant with all that it needs.
+/// A quiet tenant with the data that its requests need.
 pub struct Quiet {
     pool: Pool,
     tenant: Tenant,
     path: String,
 }
 
-/// What a time of measuring gave.
 #[derive(Clone, Debug, Default)]
 pub struct Times {
-    /// Sorted, seconds.
+    /// The times in seconds, sorted.
     times: Vec<f64>,
-    /// Requests that were refused or failed.
+    /// The number of requests that were refused or failed.
     pub refused: usize,
 }
 
 impl Times {
-    /// The time that this part of the requests took at most.
+    /// The quantile `part` of the times.
     pub fn quantile(&self, part: f64) -> f64 {
         let last = self.times.len().saturating_sub(1);
         #[expect(
@@ -55,14 +54,14 @@ impl Times {
         self.refused += other.refused;
     }
 
-    /// How many requests were answered.
+    /// The number of answered requests.
     pub fn count(&self) -> usize {
         self.times.len()
     }
 }
 
 impl Quiet {
-    /// Makes the tenant.
+    /// Creates the workspace of the tenant, with the data for this pool.
     pub async fn new(pool: Pool, ward: &Ward, outside: &Outside) -> Result<Self, Failure> {
         let tenant = Tenant::new(&client()?, ward.address).await?;
         let mut quiet = Self { pool, tenant: tenant.clone(), path: tenant.workspace("") };
@@ -83,7 +82,7 @@ impl Quiet {
         Ok(quiet)
     }
 
-    /// What the tenant asks.
+    /// The activity of the tenant, as a sentence for the page.
     pub const fn asks(pool: Pool) -> &'static str {
         match pool {
             Pool::Validation => "reads its workspace",
@@ -96,9 +95,9 @@ impl Quiet {
         }
     }
 
-    /// Asks for so long.
+    /// Sends requests for this long.
     pub async fn measure(&self, time: Duration, outside: &mut Outside) -> Result<Times, Failure> {
-        // At a rate that the setting for an address allows.
+        // The rate of creations stays below the limit for one address.
         let rate = if self.pool == Pool::Bootstrap { 1 } else { RATE };
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
@@ -136,7 +135,7 @@ impl Quiet {
     }
 }
 
-/// One request; for deliveries the id of the call that is now owed.
+/// Sends one request. For deliveries, the result is the id of the reported call.
 async fn once(tenant: &Tenant, pool: Pool, path: &str) -> Result<Option<String>, Failure> {
     let answer = match pool {
         Pool::Deliveries => return tenant.finish_call().await.map(Some),

@@ -1,4 +1,4 @@
-//! A Ward in a process of its own, on an empty database, as an operator would run it in the open.
+//! A Ward as a separate process on an empty database, with the settings of a public installation.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -10,24 +10,23 @@ use ward_test_db::postgres;
 
 use super::Failure;
 
-/// How long Ward may take to answer for the first time.
+/// How long Ward may take for its first answer.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Settings with which a throw-away `PostgreSQL` server waits for the disk, as one in use does.
+/// Settings with which a temporary `PostgreSQL` server waits for the disk, as in production.
 const DURABLE: [&str; 5] =
     ["fsync=on", "synchronous_commit=on", "full_page_writes=on", "autovacuum=on", "max_connections=200"];
 
-/// The engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Engine {
-    /// One file.
+    /// SQLite, with the data in a file.
     Sqlite,
-    /// A server.
+    /// PostgreSQL, with the data on a server.
     Postgres,
 }
 
 impl Engine {
-    /// Its name in tables.
+    /// The name of the engine in the tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sqlite => "SQLite",
@@ -36,12 +35,12 @@ impl Engine {
     }
 }
 
-/// A running Ward. It ends with this.
+/// A running Ward. When it is dropped, the process ends.
 pub struct Ward {
     process: Child,
-    /// Where it listens.
+    /// The address on which Ward listens.
     pub address: SocketAddr,
-    /// Its database, for filling it past the API.
+    /// The URL of its database, for direct writes.
     pub database: String,
     folder: PathBuf,
     _database: Option<postgres::Database>,
@@ -49,7 +48,7 @@ pub struct Ward {
 }
 
 impl Ward {
-    /// Starts the binary on an empty database. Its logs and its file are in `folder`; names are looked up at `names`.
+    /// Starts the binary on an empty database. Its logs and its file are in `folder`. The name server is at `names`.
     pub fn start(binary: &Path, engine: Engine, folder: &Path, names: SocketAddr) -> Result<Self, Failure> {
         let _ = std::fs::remove_dir_all(folder);
         std::fs::create_dir_all(folder)?;
@@ -67,7 +66,7 @@ impl Ward {
             .args(["--connections", "4096", "--log-filter", "warn"])
             .args(["--outbound-allow", "127.0.0.0/8", "--outbound-plain-http", "on"])
             .args(["--outbound-name-servers", &names.to_string()])
-            // 32 bytes, for secrets that nobody has.
+            // 32 bytes for a key that protects no real secrets.
             .env("WARD_MASTER_KEY", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=")
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -98,14 +97,14 @@ impl Ward {
         Ok(ward)
     }
 
-    /// Memory that the process has resident, in MiB.
+    /// The resident memory of the process, in MiB.
     pub fn memory(&self) -> Result<f64, Failure> {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("VmRSS is missing")?;
         Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
     }
 
-    /// Open files of the process.
+    /// The number of open files of the process.
     pub fn files(&self) -> Result<usize, Failure> {
         Ok(std::fs::read_dir(format!("/proc/{}/fd", self.process.id()))?.count())
     }

@@ -1,4 +1,4 @@
-//! Every hostile neighbour at once: does memory stay flat?
+//! All hostile neighbours at once: the test whether memory stays flat.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -12,33 +12,33 @@ use super::outside::Outside;
 use super::server::{Engine, Ward};
 use super::tenant::{self, Tenant};
 
-/// Memory may differ by so much between two samples of a server whose memory does not grow: a part, and MiB.
+/// The accepted growth between two samples of a server with flat memory: a relative part, and MiB.
 const TOLERANCE: (f64, f64) = (0.1, 16.0);
 
-/// How to soak.
+/// The options of `bench/neighbours soak`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The `ward` binary, built for release.
+    /// The `ward` binary, built with the release profile.
     #[arg(long)]
     ward: PathBuf,
     /// A folder for databases and logs.
     #[arg(long, default_value = "target/bench-data/soak")]
     data: PathBuf,
-    /// The engine.
+    /// The database engine.
     #[arg(long, default_value = "sqlite")]
     engine: Engine,
-    /// How long it takes.
+    /// The duration of the soak, in minutes.
     #[arg(long, default_value_t = 60)]
     minutes: u64,
-    /// Clients of each neighbour.
+    /// The number of clients of each neighbour.
     #[arg(long, default_value_t = 8)]
     clients: usize,
-    /// The file to write the report to.
+    /// The file for the report.
     #[arg(long)]
     out: Option<PathBuf>,
 }
 
-/// What one look found.
+/// The memory and the open files at one point in time.
 #[derive(Clone, Copy)]
 struct Sample {
     minute: f64,
@@ -46,7 +46,7 @@ struct Sample {
     files: usize,
 }
 
-/// Soaks, and prints what it finds.
+/// Runs the soak and prints the report.
 pub async fn run(args: &Args) -> Result<(), Failure> {
     let outside = Outside::start().await?;
     let ward =
@@ -87,13 +87,13 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Says whether memory grew: the second quarter against the last, so that what fills up once does not count.
+/// Compares the memory of the second quarter with that of the last. Caches that fill once are full by then.
 fn report(args: &Args, samples: &[Sample]) -> Result<String, Failure> {
     let quarter = samples.len() / 4;
     let median = |part: &[Sample]| {
         let mut memory: Vec<f64> = part.iter().map(|sample| sample.memory).collect();
         memory.sort_by(f64::total_cmp);
-        memory.get(memory.len() / 2).copied().ok_or("too few samples")
+        memory.get(memory.len() / 2).copied().ok_or("there are too few samples for a comparison")
     };
     let before = median(samples.get(quarter..2 * quarter).unwrap_or_default())?;
     let after = median(samples.get(3 * quarter..).unwrap_or_default())?;

@@ -1,4 +1,4 @@
-//! Fills a migrated database, in transactions of many rows, with a bar that says how far it is.
+//! Fills a migrated database in transactions of many rows, and shows a progress bar.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use ward_db::{Db, Options};
@@ -9,14 +9,14 @@ use crate::shape::{EPOCH, EVENTS, GIANT, Shape, position, secret_hash};
 
 use std::time::Duration;
 
-/// Rows of one statement, which is a transaction of its own.
+/// The rows of one statement, which is a separate transaction.
 const AT_ONCE: u64 = 100_000;
 
-/// Rows of one table: the numbers of a range, and what each becomes.
+/// The rows of one table: a range of numbers, and the SQL for each number.
 struct Rows {
     table: &'static str,
     columns: &'static str,
-    /// SQL of the number `i`, with words of [`spelled`].
+    /// The SQL for the row with the number `i`, with the words of [`spelled`].
     values: String,
     count: u64,
 }
@@ -42,7 +42,7 @@ pub fn fill(engine: Engine, url: &str, shape: Shape) -> Result<(), Failure> {
             let done = runtime.block_on(db.write("scale.fill", move |tx| tx.execute(&sql, &[])));
             let done: u64 = done.map_err(|error: ward_db::Error| format!("{}: {error}", part.table))?;
             if done != to + 1 - from {
-                return Err(format!("{}: {done} rows instead of {}", part.table, to + 1 - from).into());
+                return Err(format!("{}: {done} new rows instead of {}", part.table, to + 1 - from).into());
             }
             bar.inc(done);
         }
@@ -67,8 +67,8 @@ fn insert(engine: Engine, part: &Rows, from: u64, to: u64) -> String {
     }
 }
 
-/// The words in `values` in this engine's SQL: `@id(DIGIT, NUMBER)`, `@key(DIGIT, NUMBER)`, `@text(WORD, NUMBER)`,
-/// `@time(SECONDS)` and `@hash()`.
+/// Translates the words in `values` into the SQL of the engine. The words are `@id(DIGIT, NUMBER)`, `@key(DIGIT,
+/// NUMBER)`, `@text(WORD, NUMBER)`, `@time(SECONDS)` and `@hash()`.
 fn spelled(engine: Engine, values: &str) -> String {
     let mut out = String::new();
     let mut rest = values;
@@ -100,7 +100,7 @@ fn spelled(engine: Engine, values: &str) -> String {
     out
 }
 
-/// Where the bracket that opens at `open` closes.
+/// The position of the bracket that closes the one at `open`.
 fn closing(text: &str, open: usize) -> usize {
     let mut depth = 0_u32;
     for (at, character) in text.char_indices().skip(open) {
@@ -114,11 +114,11 @@ fn closing(text: &str, open: usize) -> usize {
     text.len()
 }
 
-/// All rows, table by table, each in the order of its primary key as far as that can be.
+/// All rows, table by table, in the order of the primary key as far as possible.
 ///
-/// What Ward's own writes leave holds here too: a workspace has its slug, a key its principal, a principal its
-/// membership, a membership its seat; positions are unique in their list and not above the last one that the list's guard
-/// row remembers; calls are finished and owe nothing.
+/// The rows are consistent, as after writes by Ward. A workspace has its slug, a key its principal, a principal its
+/// membership, and a membership its seat. Positions are unique in their list and at most the last position in the
+/// list's guard row. Calls are finished and owe no delivery.
 fn rows(shape: Shape) -> Vec<Rows> {
     let mut all = tenants(shape);
     all.extend(people(shape));
@@ -129,7 +129,7 @@ fn rows(shape: Shape) -> Vec<Rows> {
 
 fn tenants(shape: Shape) -> Vec<Rows> {
     let Shape { workspaces, giant_keys, .. } = shape;
-    // A workspace's seats and keys have the first places in its lists; the giant's further ones follow.
+    // The seats and keys of a workspace have the first positions in its lists. The giant's other rows follow.
     let (last, giants_last) = (position(100), position(100) + 2 * giant_keys);
     vec![
         Rows {
@@ -176,7 +176,7 @@ fn people(shape: Shape) -> Vec<Rows> {
         values: format!("@id({who}, i), '{kind}', {last}, @time(0)"),
         count,
     };
-    // Three to a workspace: its owner, its service, and the user who is everywhere.
+    // A workspace has three of them: its owner, its service, and the user who is a member everywhere.
     let three = |columns: &'static str, table: &'static str, values: &str| Rows {
         table,
         columns,

@@ -1,4 +1,4 @@
-//! One connection that is kept, and one request at a time on it.
+//! One persistent connection with one request at a time.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -6,30 +6,27 @@ use std::time::Duration;
 
 use crate::Failure;
 
-/// A request and the status that its answer is to have.
+/// A request and the expected status of its answer.
 pub struct Request {
-    /// Its bytes.
+    /// The head and the body as they are sent.
     bytes: Vec<u8>,
-    /// The status.
+    /// The status of the right answer.
     pub expected: u16,
 }
 
-/// An answer.
 pub struct Answer {
-    /// The status.
     pub status: u16,
-    /// The body.
     pub body: String,
 }
 
 impl Request {
-    /// A `GET` with a bearer.
+    /// A `GET` request with a bearer token.
     pub fn get(path: &str, bearer: &str, expected: u16) -> Self {
         let text = format!("GET {path} HTTP/1.1\r\nhost: scale\r\nauthorization: Bearer {bearer}\r\n\r\n");
         Self { bytes: text.into_bytes(), expected }
     }
 
-    /// A `POST` of JSON, to be answered with 201.
+    /// A `POST` request with a JSON body, whose right answer has the status 201.
     pub fn post(path: &str, bearer: Option<&str>, body: &str) -> Self {
         let bearer = bearer.map(|bearer| format!("authorization: Bearer {bearer}\r\n")).unwrap_or_default();
         let text = format!(
@@ -41,14 +38,13 @@ impl Request {
     }
 }
 
-/// A connection.
+/// A persistent connection and the bytes that were read from it.
 pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    /// Connects.
     pub fn to(address: SocketAddr) -> Result<Self, Failure> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
@@ -79,11 +75,11 @@ impl Connection {
     }
 }
 
-/// Where the head of an answer ends and where the answer does, once the head is there.
+/// The end of the head and the end of the answer, as soon as the head is complete.
 fn extent(buffer: &[u8]) -> Result<Option<(usize, usize)>, Failure> {
     let Some(end) = buffer.windows(4).position(|part| part == b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(&buffer[..end])?.to_ascii_lowercase();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-    let length: usize = length.ok_or("an answer without a length")?.trim().parse()?;
+    let length: usize = length.ok_or("the content-length is missing")?.trim().parse()?;
     Ok(Some((end + 4, end + 4 + length)))
 }

@@ -1,4 +1,4 @@
-//! What the growth of a GET could be at least: SQLite alone, finding the same three rows by the key it is fastest with.
+//! The lower limit of the growth of a GET: SQLite alone finds the same three rows by its fastest kind of key.
 
 use std::path::Path;
 use std::time::Instant;
@@ -10,15 +10,15 @@ use rusqlite::{Connection, OpenFlags};
 use crate::Failure;
 use crate::place::remove;
 
-/// The tables in which a GET of one has a row to find, and a column of each that stands at the end of its rows.
+/// The tables in which a GET of one object finds a row. Each has a column from the end of its rows.
 const TABLES: [(&str, &str); 3] =
     [("api_keys", "updated_at"), ("memberships", "seat"), ("workspaces", "updated_at")];
 
 /// The page cache of one of Ward's reading connections, in KiB.
 const CACHE: i64 = 8 << 10;
 
-/// The rows of those tables under integer keys, in a file of their own: no other columns to look for, one tree for each
-/// table, and in its upper levels nothing but integers.
+/// A separate file with the rows of those tables under integer keys. It has no other columns and one tree per table,
+/// whose upper levels hold only integers.
 pub struct Limit {
     connection: Connection,
     rows: [i64; 3],
@@ -26,7 +26,7 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// Copies the rows of a database of Ward's into `file`, unless that is done, and opens it.
+    /// Opens `file`, after it has copied the rows of a Ward database into it if necessary.
     pub fn of(database: &Path, file: &Path) -> Result<Self, Failure> {
         if !file.exists() {
             let unfinished = file.with_extension("unfinished");
@@ -44,7 +44,8 @@ impl Limit {
         Ok(Self { connection, rows, random: StdRng::seed_from_u64(rows[0].unsigned_abs()) })
     }
 
-    /// Finds a row of each table in one statement and one transaction, so many times. The median, in microseconds.
+    /// Finds a row of each table in one statement and one transaction, `times` times. The result is the median in
+    /// microseconds.
     pub fn run(&mut self, times: u32) -> Result<f64, Failure> {
         let one = |at: usize| {
             let (table, column) = TABLES[at];
@@ -62,7 +63,7 @@ impl Limit {
             self.connection.execute_batch("COMMIT")?;
             spans.push(began.elapsed());
             if !all {
-                return Err("a row that is not there".into());
+                return Err("a row is missing".into());
             }
         }
         spans.sort_unstable();
@@ -75,7 +76,7 @@ fn copy(database: &Path, file: &Path) -> Result<(), Failure> {
     let connection = Connection::open(file)?;
     let _: String = connection.query_row("PRAGMA journal_mode = wal", [], |row| row.get(0))?;
     connection.pragma_update(None, "synchronous", "OFF")?;
-    connection.execute("ATTACH ?1 AS ward", [database.to_str().ok_or("a path that is no text")?])?;
+    connection.execute("ATTACH ?1 AS ward", [database.to_str().ok_or("the path is not UTF-8")?])?;
     for (table, _) in TABLES {
         let columns: String = connection.query_row(
             "SELECT group_concat(name) FROM pragma_table_info(?1, 'ward')",

@@ -1,4 +1,4 @@
-//! The same requests on every size, in turns, so that what disturbs the machine disturbs all sizes.
+//! The same requests on every size, in turns, so that a disturbance of the machine affects all sizes.
 
 use std::time::{Duration, Instant};
 
@@ -14,31 +14,30 @@ use crate::process::{OneCore, Ward, cpu_of_children};
 use crate::shape::{Shape, Who, key, workspace};
 use crate::{Args, Failure};
 
-/// Starts that are measured on the largest database.
+/// The number of measured starts on the largest database.
 const STARTS: u32 = 7;
 
-/// One operation at one size, round by round.
+/// The results of one operation at one size, round by round.
 #[derive(Clone, Default)]
 pub struct Figures {
-    /// Medians of the time from sending to the whole answer, microseconds.
+    /// The median time from sending a request to its whole answer, in microseconds.
     pub latency: Vec<f64>,
-    /// CPU time of Ward per request, microseconds.
+    /// The CPU time of Ward per request, in microseconds.
     pub ward: Vec<f64>,
-    /// CPU time of PostgreSQL's processes per request, microseconds. 0 on a file.
+    /// The CPU time of PostgreSQL's processes per request, in microseconds; 0 for SQLite.
     pub database: Vec<f64>,
 }
 
-/// What one engine showed.
 pub struct Measured {
-    /// Which.
     pub engine: Engine,
-    /// By operation, and by size.
+    /// The results, by operation and by size.
     pub figures: Vec<(&'static Operation, Vec<Figures>)>,
-    /// On a file: what SQLite alone takes for the rows of a GET of one, in microseconds, by size and round by round.
+    /// For SQLite only: the time of SQLite alone for the rows of a GET of one object. It is in microseconds, by size
+    /// and round.
     pub limit: Option<Vec<Vec<f64>>>,
-    /// From start to first answer on the largest database, milliseconds.
+    /// The time from start to first answer on the largest database, in milliseconds.
     pub starts: Vec<f64>,
-    /// Bytes on disk, by size.
+    /// The bytes on disk, by size.
     pub bytes: Vec<u64>,
 }
 
@@ -50,7 +49,7 @@ struct Side {
     random: StdRng,
 }
 
-/// Measures one engine.
+/// Measures all operations on all sizes with one engine.
 pub fn engine(places: &Places, sizes: &[u64], args: &Args) -> Result<Measured, Failure> {
     let mut bytes = Vec::new();
     let mut sides = Vec::new();
@@ -71,9 +70,9 @@ pub fn engine(places: &Places, sizes: &[u64], args: &Args) -> Result<Measured, F
     let bar = ProgressBar::new(u64::from(args.rounds + 1) * operations.len() as u64);
     bar.set_style(ProgressStyle::with_template("{prefix} {bar:30} {percent} %, {eta} to go  {msg}")?);
     bar.set_prefix(format!("{}: measuring", places.engine.name()));
-    // The first round is thrown away: it opens what is opened once, and fills what is filled once.
+    // The first round is discarded, because it opens files and fills caches for the first time.
     for round in 0..=args.rounds {
-        // A machine that is lent may have dropped what nobody read for some minutes.
+        // A virtual machine may have dropped pages that no process read for some minutes.
         if places.engine == Engine::Sqlite {
             for size in sizes {
                 places.warm(*size)?;
@@ -83,7 +82,7 @@ pub fn engine(places: &Places, sizes: &[u64], args: &Args) -> Result<Measured, F
             bar.set_message(operation.name);
             let requests = (args.requests / operation.share).max(10);
             for turn in 0..sides.len() {
-                // Nobody always goes first.
+                // The first size changes from turn to turn.
                 let at = (turn + round as usize) % sides.len();
                 let seen = run(places, &mut sides[at], operation, requests)?;
                 if round > 0 {
@@ -103,11 +102,11 @@ pub fn engine(places: &Places, sizes: &[u64], args: &Args) -> Result<Measured, F
         Engine::Sqlite => Some(limit(places, sizes, args)?),
         Engine::Postgres => None,
     };
-    // A start has the whole machine, as it would anywhere.
+    // A start may use all cores, as in production.
     drop(one_core);
     let mut starts = Vec::new();
     for _ in 0..STARTS {
-        let ward = start(places, *sizes.last().ok_or("no size")?, args)?;
+        let ward = start(places, *sizes.last().ok_or("--sizes is empty")?, args)?;
         starts.push(ward.started_in.as_secs_f64() * 1e3);
         ward.stop()?;
     }
@@ -138,7 +137,7 @@ fn start(places: &Places, workspaces: u64, args: &Args) -> Result<Ward, Failure>
     Ward::start(&args.ward, places.folder(), &places.url(workspaces), &first)
 }
 
-/// Median latency, and CPU time per request of Ward and of the database's server: microseconds.
+/// The median latency, and the CPU time per request of Ward and of the database server, in microseconds.
 fn run(places: &Places, side: &mut Side, operation: &Operation, requests: u32) -> Result<[f64; 3], Failure> {
     let sent: Vec<Request> =
         (0..requests).map(|_| (operation.request)(side.shape, &mut side.random)).collect();

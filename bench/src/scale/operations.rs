@@ -1,4 +1,4 @@
-//! What is measured, and which rows each request is about.
+//! The measured operations, and the rows that their requests use.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,20 +8,19 @@ use rand::rngs::StdRng;
 use crate::http::Request;
 use crate::shape::{GIANT, Shape, Who, key, position, unknown_key, workspace};
 
-/// An operation.
 #[derive(Clone, Copy)]
 pub struct Operation {
-    /// Its name.
+    /// The name of the operation in the table.
     pub name: &'static str,
-    /// What differs from request to request.
+    /// The part of the request that is random.
     pub random: &'static str,
-    /// It takes so long that this part of the requests is enough.
+    /// The divisor for the number of requests of a slow operation.
     pub share: u32,
-    /// The next request.
+    /// A function that makes the next request.
     pub request: fn(Shape, &mut StdRng) -> Request,
 }
 
-/// All of them.
+/// All operations, in the order of the table.
 pub static OPERATIONS: [Operation; 14] = [
     Operation {
         name: "get one, as its owner",
@@ -145,7 +144,7 @@ fn any(shape: Shape, random: &mut StdRng) -> u64 {
     random.random_range(1..=shape.workspaces)
 }
 
-/// Any but the giant.
+/// The number of a random workspace other than the giant.
 fn ordinary(shape: Shape, random: &mut StdRng) -> u64 {
     random.random_range(GIANT + 1..=shape.workspaces)
 }
@@ -158,7 +157,7 @@ fn any_key(shape: Shape, random: &mut StdRng) -> String {
     }
 }
 
-/// With a slug that no other request has, of this run or an earlier one.
+/// The body for a new workspace with a unique slug, in this run and all earlier ones.
 fn new_workspace() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();

@@ -1,4 +1,4 @@
-//! Where the filled databases are, and that they are there.
+//! The filled databases: their place, and their creation.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,11 +9,11 @@ use crate::Failure;
 use crate::fill::fill;
 use crate::shape::Shape;
 
-/// Changes with what the generator writes: a database of another version is made anew.
+/// The version of the generated data. A database of another version is created again.
 const VERSION: &str = "2";
 
-/// How the kept server of PostgreSQL differs from a test's: it keeps what it says that it keeps, and has the settings of a
-/// machine of this kind.
+/// The settings of the permanent PostgreSQL server, where it differs from a test's. It is durable, and its memory
+/// suits a machine of this kind.
 const SETTINGS: [&str; 10] = [
     "fsync=on",
     "synchronous_commit=on",
@@ -27,17 +27,16 @@ const SETTINGS: [&str; 10] = [
     "max_connections=200",
 ];
 
-/// An engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Engine {
-    /// A file.
+    /// SQLite, with the data in a file.
     Sqlite,
-    /// A server.
+    /// PostgreSQL, with the data on a server.
     Postgres,
 }
 
 impl Engine {
-    /// Its name.
+    /// The name of the engine in the table.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sqlite => "SQLite",
@@ -46,18 +45,17 @@ impl Engine {
     }
 }
 
-/// The databases of one engine.
+/// The databases of one engine, one for each size.
 pub struct Places {
-    /// Which.
     pub engine: Engine,
     folder: PathBuf,
     server: Option<postgres::Server>,
-    /// The `ward` binary, which makes the schema.
+    /// The `ward` binary, which creates the schema.
     ward: PathBuf,
 }
 
 impl Places {
-    /// Finds them in a folder, and starts the server that PostgreSQL needs.
+    /// Opens the databases in a folder, and starts the PostgreSQL server if it is needed.
     pub fn open(engine: Engine, data: &Path, ward: &Path) -> Result<Self, Failure> {
         let folder = data.join(engine.name().to_lowercase());
         std::fs::create_dir_all(&folder)?;
@@ -66,12 +64,12 @@ impl Places {
         Ok(Self { engine, folder, server, ward: ward.to_owned() })
     }
 
-    /// The folder, for what belongs to a database beside it.
+    /// The folder for other files that belong to a database.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The URL of the database with so many workspaces.
+    /// The URL of the database with this number of workspaces.
     pub fn url(&self, workspaces: u64) -> String {
         match &self.server {
             Some(server) => server.url(&format!("scale_{workspaces}")),
@@ -79,12 +77,12 @@ impl Places {
         }
     }
 
-    /// SQLite's file of the database with so many workspaces.
+    /// The SQLite file of the database with this number of workspaces.
     pub fn file(&self, workspaces: u64) -> PathBuf {
         self.folder.join(format!("{workspaces}.db"))
     }
 
-    /// The first process of PostgreSQL's server.
+    /// The process id of the PostgreSQL server.
     pub fn postmaster(&self) -> Result<Option<u32>, Failure> {
         if self.server.is_none() {
             return Ok(None);
@@ -93,11 +91,11 @@ impl Places {
         Ok(Some(pid.lines().next().unwrap_or_default().trim().parse()?))
     }
 
-    /// Makes sure that the database is there and holds what it should.
+    /// Creates and fills the database, unless that is already done.
     pub fn filled(&self, shape: Shape) -> Result<(), Failure> {
         let url = self.url(shape.workspaces);
         let mark = self.folder.join(format!("{}.filled", shape.workspaces));
-        // A schema that has changed otherwise than by going forward does not migrate.
+        // The migration of an existing database fails if its earlier migrations have changed.
         if std::fs::read_to_string(&mark).is_ok_and(|version| version == VERSION)
             && self.migrate(&url).is_ok()
         {
@@ -110,7 +108,7 @@ impl Places {
         self.migrate(&url)?;
         fill(self.engine, &url, shape)?;
         if self.engine == Engine::Postgres {
-            // What autovacuum would do in its own time.
+            // Autovacuum would do this later.
             lines(&url, "VACUUM (ANALYZE)");
             lines(&url, "CHECKPOINT");
         }
@@ -118,7 +116,7 @@ impl Places {
         Ok(())
     }
 
-    /// Brings the database's schema up to the one of the binary.
+    /// Migrates the database to the schema of the binary.
     fn migrate(&self, url: &str) -> Result<(), Failure> {
         let done = Command::new(&self.ward).args(["migrate", "--database", url]).output()?;
         if done.status.success() {
@@ -143,19 +141,19 @@ impl Places {
         Ok(())
     }
 
-    /// How much the database takes on disk, in bytes.
+    /// The size of the database on disk, in bytes.
     pub fn bytes(&self, workspaces: u64) -> Result<u64, Failure> {
         if self.server.is_none() {
             return Ok(std::fs::metadata(self.file(workspaces))?.len());
         }
         let size = lines(&self.url(workspaces), "SELECT pg_database_size(current_database())");
-        Ok(size.first().ok_or("no size")?.parse()?)
+        Ok(size.first().ok_or("PostgreSQL did not report the size of the database")?.parse()?)
     }
 
-    /// Reads the database through once, so that what fits into memory is there for every measurement alike.
+    /// Reads the whole database once, so that every measurement starts with the same cached pages.
     pub fn warm(&self, workspaces: u64) -> Result<(), Failure> {
         if self.server.is_some() {
-            // What the measurement before wrote, such as the last uses of keys.
+            // This removes the traces of the measurement before, for example the last uses of keys.
             lines(&self.url(workspaces), "VACUUM (ANALYZE)");
             let all = "CREATE EXTENSION IF NOT EXISTS pg_prewarm; \
                        SELECT pg_prewarm(oid) FROM pg_class \
@@ -168,7 +166,7 @@ impl Places {
     }
 }
 
-/// Removes a file, if it is there.
+/// Removes a file, if it exists.
 pub fn remove(file: &Path) -> Result<(), Failure> {
     match std::fs::remove_file(file) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),

@@ -1,4 +1,4 @@
-//! `ward serve` in a process of its own: how soon it answers, and what CPU time it takes.
+//! `ward serve` as a separate process, with its start time and its CPU time.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -15,28 +15,29 @@ use crate::http::{Connection, Request};
 /// How long a server may take to start.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Nothing is sealed in these databases, but they remember which key they were first used with.
+/// These databases contain no sealed values, but they record the key of their first use.
 const MASTER_KEY: &str = "c2NhbGVzY2FsZXNjYWxlc2NhbGVzY2FsZXNjYWxlc2M=";
 
-/// A running server.
+/// A running server. When it is dropped, the process is killed.
 pub struct Ward {
     process: Child,
-    /// Where it listens.
+    /// The address on which the server listens.
     pub address: SocketAddr,
-    /// From its start to its first answer.
+    /// The time from the start of the process to its first answer.
     pub started_in: Duration,
 }
 
 impl Ward {
-    /// Starts it on a database and waits for its answer to `first`, tried again and again.
+    /// Starts the server on a database, and repeats the request `first` until it is answered.
     pub fn start(ward: &Path, folder: &Path, database: &str, first: &Request) -> Result<Self, Failure> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let began = Instant::now();
         let process = Command::new(ward)
             .args(["serve", "--listen", &address.to_string(), "--database", database])
-            // Last uses are written once a minute, of every key used in it: between measurements, not in some of them.
+            // The last uses of all keys are written once a minute. With this interval the write comes after the
+            // measurement, and not in some parts of it.
             .args(["--metrics-listen", "off", "--rates", "off", "--flush-interval", "1h"])
-            // A connection waits while the other sizes have their turn.
+            // A connection waits while the other sizes are measured.
             .args(["--unclaimed-limit", "10000000", "--log-filter", "warn", "--header-time", "1h"])
             .env("WARD_MASTER_KEY", MASTER_KEY)
             .stdout(Stdio::null())
@@ -54,7 +55,7 @@ impl Ward {
             }
             if let Some(status) = server.process.try_wait()? {
                 let log = folder.join("ward.log");
-                return Err(format!("ward ended at once, {status}: see {}", log.display()).into());
+                return Err(format!("ward ended ({status}); its log is {}", log.display()).into());
             }
             if began.elapsed() > PATIENCE {
                 return Err("ward does not answer".into());
@@ -63,12 +64,12 @@ impl Ward {
         }
     }
 
-    /// CPU time used so far, by all of its threads.
+    /// The CPU time of all threads of the process so far.
     pub fn cpu(&self) -> Result<Duration, Failure> {
         cpu_of(self.process.id())
     }
 
-    /// Lets it finish in good order.
+    /// Stops the server in an orderly way.
     pub fn stop(mut self) -> Result<(), Failure> {
         if Command::new("kill").arg("-INT").arg(self.process.id().to_string()).status()?.success() {
             self.process.wait()?;
@@ -79,23 +80,24 @@ impl Ward {
 
 impl Drop for Ward {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both calls fail only if the process has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// Keeps this thread, and whatever it starts, on one core; so does what `others` start from now on. Ends when it is dropped.
+/// Keeps this thread and its children on one core, and the later children of `others` too. The effect ends when this
+/// is dropped.
 ///
-/// On several cores, a request that waits for its answer is mostly the scheduler's choice: whether client and server share a
-/// core, and how long a sleeping one takes to wake. Which of both it is changes with a few microseconds of work.
+/// With several cores, the time of a request depends mostly on the scheduler: client and server may share a core or
+/// not, and a sleeping core needs time to wake. A few microseconds of work change the scheduler's choice.
 pub struct OneCore {
     before: CpuSet,
     others: Option<Pid>,
 }
 
 impl OneCore {
-    /// Takes the last core that there is.
+    /// Takes the last available core.
     pub fn take(others: Option<u32>) -> Result<Self, Failure> {
         let before = sched_getaffinity(None)?;
         let core = (0..CpuSet::MAX_CPU).rev().find(|core| before.is_set(*core)).ok_or("no core")?;
@@ -118,24 +120,24 @@ impl OneCore {
 
 impl Drop for OneCore {
     fn drop(&mut self) {
-        // Fails only when the other process has ended.
+        // The call fails only if the other process has ended.
         let _ = self.set(&self.before);
     }
 }
 
-/// CPU time that a process's threads have used, as the scheduler counts it: in nanoseconds, where `stat` has hundredths of
-/// a second.
+/// The CPU time of a process's threads according to the scheduler, in nanoseconds. `stat` has only hundredths of a
+/// second.
 fn cpu_of(process: u32) -> Result<Duration, Failure> {
     let mut nanoseconds = 0;
     for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
-        // A thread may end between being seen and being asked.
+        // A thread may end before its file is read.
         let Ok(told) = std::fs::read_to_string(thread?.path().join("schedstat")) else { continue };
         nanoseconds += told.split(' ').next().unwrap_or_default().parse::<u64>()?;
     }
     Ok(Duration::from_nanos(nanoseconds))
 }
 
-/// CPU time of the processes that serve PostgreSQL's connections and write for them.
+/// The CPU time of the processes that serve PostgreSQL's connections or write for them.
 pub fn cpu_of_children(parent: u32) -> Result<Duration, Failure> {
     let mut sum = Duration::ZERO;
     let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;

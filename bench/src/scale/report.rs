@@ -1,4 +1,4 @@
-//! The page.
+//! The page with the results, as Markdown.
 
 use std::fmt::Write as _;
 
@@ -6,27 +6,27 @@ use crate::measure::{Figures, Measured};
 use crate::place::Engine;
 use crate::shape::{EVENTS, Shape};
 
-/// The most that an operation may cost on the largest database, in what it costs on the smallest.
+/// The goal for the growth: the most that an operation may cost on the largest database, relative to the smallest.
 const MOST: f64 = 1.3;
 
-/// The middle one.
 fn median(of: &[f64]) -> f64 {
     let mut sorted = of.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The median of the rounds' own ratios: what disturbs a machine for longer than a turn cancels out.
+/// The median of the ratios, each within one round. A disturbance that lasts longer than a turn affects both values,
+/// so it cancels out.
 fn growth(least: &[f64], most: &[f64]) -> f64 {
     median(&least.iter().zip(most).map(|(least, most)| most / least).collect::<Vec<_>>())
 }
 
-/// All CPU time of a request, round by round.
+/// The whole CPU time of a request, round by round.
 fn cpu(figures: &Figures) -> Vec<f64> {
     figures.ward.iter().zip(&figures.database).map(|(ward, database)| ward + database).collect()
 }
 
-/// The whole page, as Markdown.
+/// The whole page for all engines and sizes.
 pub fn text(measured: &[Measured], sizes: &[u64], rounds: u32, requests: u32) -> String {
     let mut page = head(sizes, rounds, requests);
     for one in measured {
@@ -114,7 +114,7 @@ fn table(measured: &Measured, sizes: &[u64]) -> String {
     page
 }
 
-/// What the engine alone takes for the rows of a GET of one.
+/// The section on the limit: the time of SQLite alone for the rows of a GET of one object.
 fn of_itself(limit: &[Vec<f64>], sizes: &[u64]) -> String {
     let mut page = "\nThe limit: SQLite alone, in one statement, finds a key, a membership and a workspace drawn at random, the \
                     same rows as above but in a file where each has an integer key, which is what SQLite is fastest with. No \
