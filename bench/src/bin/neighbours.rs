@@ -177,7 +177,7 @@ fn line(row: &Row) -> String {
 
 fn page(args: &Args, rows: &[Row]) -> Result<String, Failure> {
     let mut page = String::from(
-        "# What one tenant costs another, measured\n\n`bench`'s `neighbours` writes this page. A quiet tenant is measured \
+        "# The influence of one tenant on another, measured\n\n`bench`'s `neighbours` writes this page. A quiet tenant is measured \
          alone and beside the worst neighbour for each pool that they share. The target is a p99 beside the neighbour of at \
          most twice the p99 alone, and no refused request.\n\n",
     );

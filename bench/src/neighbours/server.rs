@@ -84,7 +84,7 @@ impl Ward {
         while std::net::TcpStream::connect(address).is_err() {
             if let Some(status) = ward.process.try_wait()? {
                 return Err(format!(
-                    "Ward ended at once ({status}): see {}",
+                    "Ward ended ({status}); its log is {}",
                     ward.folder.join("ward.log").display()
                 )
                 .into());

@@ -48,7 +48,7 @@ impl RuleProblem {
 pub struct ContractError {
     /// A JSON pointer or an operation id.
     pub at: String,
-    /// The fault at that place.
+    /// The fault at that place, as the end of the error's sentence.
     pub what: String,
 }
 
@@ -64,7 +64,7 @@ impl ContractError {
 pub enum Access {
     /// All callers; a presented credential is ignored.
     Anonymous,
-    /// Callers with a valid credential.
+    /// Callers with a valid credential, an API key or a token.
     Key {
         /// The permission at the target of the path; `None` if every valid key may call the operation.
         permission: Option<String>,
@@ -75,7 +75,7 @@ pub enum Access {
     },
 }
 
-/// A query parameter.
+/// A query parameter of an operation, with the schema that requests must satisfy.
 #[derive(Debug)]
 pub struct Parameter {
     /// The name in the query string.
@@ -86,17 +86,17 @@ pub struct Parameter {
     pub node: Node,
 }
 
-/// One operation of the document.
+/// One operation of the document in the form that routing and validation use.
 #[derive(Debug)]
 pub struct Operation {
-    /// The `operationId` in the document.
+    /// The `operationId` in the document, which is unique.
     pub id: String,
-    /// The HTTP method.
+    /// The HTTP method of its requests.
     pub method: Method,
     /// The path template, for example `/v1/things/{thing_id}`. The router has the same syntax as the
     /// document.
     pub path: String,
-    /// The callers that it admits.
+    /// The callers that the operation admits.
     pub access: Access,
     /// Whether it accepts an `Idempotency-Key`.
     pub idempotent: bool,
@@ -168,7 +168,7 @@ impl Contract {
         Ok(read(document, &[], rules)?.into_iter().filter_map(Arc::into_inner).collect())
     }
 
-    /// The served document as JSON.
+    /// The JSON text of the document as the product serves it.
     pub fn document(&self) -> &Bytes {
         &self.document
     }
@@ -178,13 +178,13 @@ impl Contract {
         self.operations.iter()
     }
 
-    /// The operation with this `operationId`.
+    /// The operation with this `operationId`, if the document declares one.
     pub fn operation(&self, id: &str) -> Option<&Arc<Operation>> {
         self.operations.iter().find(|operation| operation.id == id)
     }
 }
 
-/// Compiles all operations of `document`.
+/// Compiles all operations of `document`, and fails at the first fault.
 fn read(
     document: &Value,
     given: &[String],

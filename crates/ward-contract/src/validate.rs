@@ -33,18 +33,18 @@ use crate::document::Operation;
 pub use json::{Json, NotJson};
 pub use problems::{LONGEST_ANSWER, LONGEST_INPUT, Loc, MOST_LISTED, Problem, Problems};
 
-/// A body with valid syntax.
+/// A body with valid syntax, before the validation against a schema.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Parsed {
-    /// The request has no body.
+    /// The request has no body, or an empty one.
     Missing,
-    /// The body is JSON.
+    /// The content type is JSON, and the body is valid JSON.
     Json(Json),
     /// The text of a body whose content type is not JSON. No schema of the document accepts it.
     Text(String),
 }
 
-/// A body with invalid syntax.
+/// The reason for the refusal of a body with invalid syntax.
 #[derive(Clone, Debug, PartialEq)]
 pub enum BodyRefused {
     /// The bytes are not UTF-8, the only encoding of JSON between systems (RFC 8259, section 8.1). The
@@ -70,7 +70,7 @@ pub struct Body {
 pub struct Present(Vec<String>);
 
 impl Present {
-    /// Whether the request contains `field`.
+    /// Whether the request contains `field`, with any value.
     pub fn gives(&self, field: &str) -> bool {
         self.0.iter().any(|given| given == field)
     }

@@ -1,4 +1,4 @@
-//! Recorded answers of the reference validator, replayed.
+//! The recorded answers of the reference validator, compared with those of Ward.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails stops at the failing line")]
 
@@ -15,7 +15,7 @@ fn contract() -> Contract {
     Contract::read(&document, Bytes::new(), &[], &[]).unwrap()
 }
 
-/// What the validators make of one recorded request: `Ok` of what is accepted, or the status and its `detail`.
+/// The result of one recorded request: `Ok` with the accepted value, or the status and its `detail`.
 fn replay(contract: &Contract, case: &Value) -> Result<Value, (u16, Value)> {
     let operation = contract.operation(case["operation"].as_str().unwrap()).expect("a served operation");
     let detail = |problems: Vec<Problem>| (422, serde_json::to_value(problems).unwrap());
@@ -32,7 +32,7 @@ fn replay(contract: &Contract, case: &Value) -> Result<Value, (u16, Value)> {
         })?;
     let judged = validate::body(operation, &parsed).map_err(|problems| detail(problems.into_answer()))?;
     let mut value = judged.value;
-    // Ward's own addition, which the reference does not know.
+    // The reference does not have this field of Ward's.
     if let Some(fields) = value.as_object_mut().filter(|_| operation.id == "create-api-key") {
         assert_eq!(fields.remove("speaks_for"), Some(json!("service")));
     }
@@ -65,7 +65,7 @@ fn recorded_requests_get_the_recorded_answers() {
             (Err((422, detail)), 422) => {
                 let recorded = &case["detail"];
                 if recorded[0]["type"] == "json_invalid" {
-                    // Where a text stops being JSON, and the words for it, are each parser's own.
+                    // Each parser has its own position and its own words for a syntax error.
                     detail[0]["type"] == "json_invalid"
                         && detail[0]["loc"][0] == "body"
                         && detail[0]["loc"][1].is_u64()

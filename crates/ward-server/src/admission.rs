@@ -23,7 +23,7 @@ const NETWORKS_LOOKED_AT: usize = 8;
 /// The unit that counts as one client: an IPv4 address, or an IPv6 /64, which one subscriber gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Network {
-    /// One IPv4 address.
+    /// One IPv4 address, which counts as one client.
     V4(Ipv4Addr),
     /// The upper 64 bits of an IPv6 address.
     V6(u64),

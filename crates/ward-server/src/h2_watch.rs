@@ -23,7 +23,7 @@ use crate::Limits;
 /// The time of the last progress on a connection, and the number of its current requests.
 pub(crate) struct Activity {
     start: Instant,
-    /// Milliseconds after `start`.
+    /// The time of the last progress, in milliseconds after `start`.
     last: AtomicU64,
     in_flight: AtomicUsize,
     when_idle: Duration,

@@ -50,10 +50,10 @@ pub use self::request::RequestBody;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// The options of one listener.
+/// The options of one listener; a process may have several.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
-    /// The bounds on connections.
+    /// The bounds on the listener's connections and their requests.
     pub limits: Limits,
     /// The TLS configuration. With one, the listener accepts only TLS (HTTP/2 and HTTP/1.1 by ALPN).
     pub tls: Option<Arc<rustls::ServerConfig>>,

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::key_file::{open_ordinary, open_private};
 
-/// PEM files of the listener.
+/// The PEM files of the listener, as the configuration names them.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
     /// The PEM file of the certificate chain, leaf first.
@@ -27,7 +27,7 @@ pub enum TlsError {
     Read {
         /// `"a certificate"` or `"a private key"`.
         what: &'static str,
-        /// The path from the configuration.
+        /// The path of the file, from the configuration.
         path: PathBuf,
         /// The cause, as the end of the error's sentence.
         reason: String,
@@ -39,7 +39,7 @@ pub enum TlsError {
         certificate: PathBuf,
         /// The path of the private key.
         key: PathBuf,
-        /// The cause that rustls reports.
+        /// The reason that rustls reports for the mismatch.
         reason: rustls::Error,
     },
 }

@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use ward_server::tls::{self, TlsFiles};
 use ward_server::{Limits, Peer, ServeOptions, serve};
 
-/// Longer than anything here should take, but bearable for a person who waits.
+/// A limit for every wait: longer than any step of these tests needs, and bearable for a person who waits.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LARGE: usize = 64 * 1024 * 1024;
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: w\r\n\r\n";
@@ -87,7 +87,7 @@ impl Server {
         client
     }
 
-    /// Whether a further connection is told that there are too many.
+    /// Whether a further connection gets the refusal for too many connections.
     async fn turned_away(&self) -> bool {
         let mut client = self.connect().await;
         let _ = client.write_all(b"GET / HTTP/1.1\r\nhost: w\r\nconnection: close\r\n\r\n").await;
@@ -444,7 +444,7 @@ async fn a_connection_made_just_before_shutdown_is_still_served() {
     timeout(PATIENCE, server.ended).await.unwrap().unwrap().unwrap();
 }
 
-/// An HTTP/2 client over `stream`.
+/// An HTTP/2 client whose connection runs over `stream`.
 async fn http2<T>(stream: T) -> hyper::client::conn::http2::SendRequest<Body>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,

@@ -94,7 +94,7 @@ fn the_wire_knows_no_database_and_few_know_the_wire() {
     for stranger in ["\nward", "axum", "rusqlite", "postgres"] {
         assert!(!wire.contains(stranger), "ward-ehr depends on {stranger}");
     }
-    // `note.rs` only says what a call is, `tried.rs` what an answer means; they send nothing.
+    // `note.rs` only describes a call, and `tried.rs` only interprets an answer; they send nothing.
     let allowed = [
         "integrations/outbound.rs",
         "deliveries/note.rs",
@@ -285,7 +285,7 @@ fn every_migration_is_built_in() {
     }
 }
 
-/// What the engines that Ward is to run on disagree about, as a word of SQL.
+/// Words of SQL that the two engines do not share, or interpret differently.
 const NOT_PORTABLE: [&str; 26] = [
     "advisory",
     "array",

@@ -78,8 +78,8 @@ fn the_nine_given_operations_are_served_as_given() {
         let mut served = served_operations[&id].clone();
         let served_fields = served.as_object_mut().unwrap();
         served_fields.remove("security");
-        // Ward takes headers besides, and may answer more statuses than were given. Of a given response, what was given
-        // stands word for word; headers and the bodies of errors are Ward's own.
+        // Ward accepts additional headers and may answer additional statuses. The given part of a response stays word
+        // for word. Its headers and the bodies of its errors are Ward's own.
         if let Some(parameters) = served_fields.get_mut("parameters").and_then(Value::as_array_mut) {
             parameters.retain(|parameter| parameter["in"] != "header");
             if parameters.is_empty() && given.get("parameters").is_none() {
@@ -171,7 +171,7 @@ fn a_day_that_ends_a_period_is_in_it_everywhere() {
 #[test]
 fn every_post_that_writes_can_be_repeated_safely() {
     for operation in contract().operations() {
-        // Twilio sends no such header; its callbacks are safe to repeat by what they say.
+        // Twilio sends no such header. Its callbacks are safe to repeat, because they set a state.
         let repeatable = operation.method == http::Method::POST && operation.id != "receive-twilio-status";
         assert_eq!(operation.idempotent, repeatable, "{}", operation.id);
     }

@@ -17,7 +17,6 @@ pub struct Node {
     pub(crate) holds_secret: bool,
     /// Bounds on a value whose parts are not declared.
     pub(crate) extent: Option<Extent>,
-    /// The default in the document.
     pub(crate) default: Option<Value>,
     /// Value rules; those of the outermost reference come last.
     pub(crate) rules: Vec<Rule>,
@@ -26,9 +25,9 @@ pub struct Node {
 /// The kinds of values that the walker knows.
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// Any JSON value.
+    /// Any JSON value, within the bounds of [`Extent`] if it has some.
     Any,
-    /// A string with bounds.
+    /// A string with bounds on its length.
     Text(Text),
     /// One of these strings; `expected` lists them for error messages.
     Enum { values: Vec<String>, expected: String },
@@ -38,11 +37,11 @@ pub(crate) enum Kind {
     DateTime(Moment),
     /// A day without a time, `format: date`.
     Date,
-    /// An integer with bounds.
+    /// A whole number with bounds, also in the notation `90.0`.
     Integer(Bounds),
-    /// A finite number with bounds.
+    /// A finite number with inclusive bounds.
     Number(Range),
-    /// `true` or `false`.
+    /// A flag, also as 0, 1 or a word for it.
     Boolean,
     /// An array with one schema for all items.
     Array { items: Box<Node>, lengths: Lengths },
@@ -52,7 +51,6 @@ pub(crate) enum Kind {
     Dict { values: Box<Node>, names: Option<Text>, lengths: Lengths },
 }
 
-/// Bounds on a string.
 #[derive(Debug)]
 pub(crate) struct Text {
     /// Whether surrounding white space is removed first.
@@ -78,7 +76,6 @@ pub(crate) struct Moment {
     pub end_of_day: bool,
 }
 
-/// Bounds on an integer.
 #[derive(Debug, Default)]
 pub(crate) struct Bounds {
     pub maximum: Option<i64>,
@@ -87,7 +84,7 @@ pub(crate) struct Bounds {
     pub exclusive_minimum: Option<i64>,
 }
 
-/// Inclusive bounds on a number.
+/// Inclusive bounds on a number, from `minimum` and `maximum`.
 #[derive(Debug, Default)]
 pub(crate) struct Range {
     pub maximum: Option<f64>,

@@ -26,9 +26,9 @@ pub enum Json {
     Bool(bool),
     /// A number as its text: always a valid JSON number, possibly beyond every machine type.
     Number(String),
-    /// A string, unescaped.
+    /// A string with its escape sequences decoded.
     String(String),
-    /// An array.
+    /// An array with its items in order.
     Array(Vec<Json>),
     /// An object. A repeated key keeps its first position and its last value.
     Object(IndexMap<String, Json>),

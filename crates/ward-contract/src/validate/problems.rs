@@ -16,7 +16,7 @@ use super::{Json, work};
 pub const MOST_LISTED: usize = 100;
 /// The longest echo of a value, in bytes of JSON.
 pub const LONGEST_INPUT: usize = 4096;
-/// The longest 422 answer, in bytes.
+/// The longest 422 answer, in bytes of its JSON.
 pub const LONGEST_ANSWER: usize = 128 * 1024;
 
 /// The total size of the listed problems: the answer without its frame and its last problem.
@@ -43,9 +43,9 @@ const BRIEF: Room = Room { input: 64, loc: 192 };
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Loc {
-    /// The name of a field.
+    /// The name of a field, possibly cut.
     Key(Cow<'static, str>),
-    /// The index of an item.
+    /// The index of an item, counted from 0.
     Index(usize),
 }
 
@@ -75,9 +75,9 @@ pub struct Problem {
     /// The kind of error: a fixed word for programs.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// The path to the value.
+    /// The path to the value, from `body` or `query` on.
     pub loc: Vec<Loc>,
-    /// A sentence for people.
+    /// The sentence for people, in the words of the reference where it has the same problem.
     pub msg: String,
     /// The value from the request. Numbers keep their digits, and secrets read `**********`.
     pub input: Json,
@@ -130,7 +130,7 @@ impl Problems {
         self.listed.len() + self.more
     }
 
-    /// Whether no problem was found.
+    /// Whether no problem was found, listed or not.
     pub const fn is_empty(&self) -> bool {
         self.count() == 0
     }

@@ -115,7 +115,7 @@ fn from_text(text: &str) -> Result<i128, Fault> {
     Ok(saturating(&format!("{sign}{digits}")))
 }
 
-/// A finite number within `range`.
+/// Reads a finite number within `range`, also from a text.
 pub(super) fn number(range: &Range, given: &Json) -> Result<Value, Fault> {
     let read: f64 = match given {
         // A text too large for the type reads as infinity, which is refused below.

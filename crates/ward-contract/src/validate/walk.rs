@@ -125,7 +125,6 @@ impl Walk<'_> {
         });
     }
 
-    /// Runs `walk` one step deeper.
     fn within<T>(&mut self, step: Loc, walk: impl FnOnce(&mut Self) -> T) -> T {
         if let Loc::Key(key) = &step {
             work::spend(key.len());

@@ -1,11 +1,11 @@
-//! How many cases the property tests draw, and from which seed. The fuzz tests of the product use this file too.
+//! The number of cases that the property tests run, and their seed. The fuzz tests of the product use this file too.
 
 use std::cell::Cell;
 use std::sync::LazyLock;
 
 use proptest::test_runner::{Config, RngSeed};
 
-/// How many times the suite's number of cases.
+/// The factor by which a longer run has more cases than the suite.
 static FACTOR: LazyLock<u32> = LazyLock::new(|| match std::env::var("WARD_TEST_FUZZ") {
     Ok(factor) => factor.parse().expect("WARD_TEST_FUZZ is a whole number"),
     Err(_) => 1,
@@ -21,11 +21,11 @@ static SEED: LazyLock<u64> = LazyLock::new(|| {
     seed
 });
 
-/// So many cases in the suite, and as many times more as is asked for.
+/// The configuration for this many cases in the suite, multiplied by [`FACTOR`].
 pub fn config(cases: u32) -> Config {
     Config {
         cases: cases.saturating_mul(*FACTOR),
-        // Cases that a property does not speak of are a fixed part of all, so there may be more of them in a longer run.
+        // A fixed share of all cases is rejected by a property's precondition, so a longer run may have more of them.
         max_global_rejects: cases.saturating_mul(*FACTOR),
         failure_persistence: None,
         rng_seed: RngSeed::Fixed(*SEED),
@@ -33,7 +33,7 @@ pub fn config(cases: u32) -> Config {
     }
 }
 
-/// Counts cases of a kind: a property over texts that are all refused would hold, and show nothing.
+/// Counts cases of one kind. A property that only sees refused texts would hold without a test of anything.
 #[derive(Default)]
 pub struct Count(Cell<u32>);
 

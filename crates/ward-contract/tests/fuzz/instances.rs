@@ -1,13 +1,13 @@
-//! Instances of request schemas, drawn from a tape of numbers so that they shrink with it.
+//! Instances of request schemas, generated from a list of numbers, so that they shrink with the list.
 //!
-//! Read from the document itself, so that a new operation is covered the day it is declared.
+//! The schemas come from the document itself, so the tests cover a new operation as soon as it is declared.
 
 use serde_json::{Map, Value, json};
 
-/// The text of generated secrets, by which a leaked one is found.
+/// The text of generated secrets. A test that finds it in an answer has found a leak.
 pub const SECRET: &str = "S3CR3T";
 
-/// The numbers that decide what is made. Past its end all are zero.
+/// The numbers that decide the generated values. After the last number all are zero.
 pub struct Tape<'t> {
     numbers: &'t [u32],
     at: usize,
@@ -37,12 +37,12 @@ pub fn document() -> Value {
     serde_json::from_str(include_str!("../../../../contract/openapi.json")).unwrap()
 }
 
-/// The schema of an operation's body.
+/// The schema of the body that an operation accepts.
 pub fn body_schema<'d>(document: &'d Value, path: &str, method: &str) -> &'d Value {
     &document["paths"][path][method.to_lowercase()]["requestBody"]["content"]["application/json"]["schema"]
 }
 
-/// A schema without its references, and whether null will do instead.
+/// A schema without its references, and whether null is valid too.
 pub fn plain<'d>(document: &'d Value, schema: &'d Value) -> (&'d Value, bool) {
     let (mut schema, mut nullable) = (schema, false);
     loop {
@@ -112,7 +112,7 @@ fn object(document: &Value, schema: &Value, tape: &mut Tape<'_>, odds: usize) ->
     Value::Object(fields)
 }
 
-/// A value that no declared type here takes or coerces, but as an object or a list.
+/// A value that no scalar schema of the document accepts. Only objects or lists would accept it as an item.
 fn stranger(tape: &mut Tape<'_>) -> Value {
     tape.pick(&[json!(7.5), json!(-3), json!("?"), json!(false), json!(12_345_678_901_234_567_890_u64)])
 }

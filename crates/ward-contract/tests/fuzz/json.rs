@@ -1,7 +1,7 @@
-//! The JSON parser, against `serde_json`.
+//! The JSON parser, compared with `serde_json`.
 //!
-//! They may differ in this, all documented: Ward refuses half of a surrogate pair, which `serde_json` refuses in a value
-//! only, and what is nested deeper than it is told; `serde_json` refuses numbers beyond every double.
+//! The documented differences are these. Ward refuses half of a surrogate pair, which `serde_json` refuses in a value
+//! only. Ward refuses nesting beyond its limit. `serde_json` refuses numbers beyond the range of a double.
 
 use proptest::prelude::*;
 use serde::de::IgnoredAny;
@@ -111,7 +111,7 @@ fn it_takes_and_refuses_what_serde_json_does() {
     assert!(taken > 1_000 && refused > 1_000, "{taken} taken, {refused} refused");
 }
 
-/// A key that comes twice keeps its first place and its last value, as `serde_json` has it with its order kept.
+/// A repeated key keeps its first position and its last value, as in `serde_json` with its order preserved.
 #[test]
 fn of_equal_keys_the_last_value_stands() {
     proptest!(crate::config(500), |(fields in prop::collection::vec(("[ab]{0,1}", any::<u32>()), 0..8))| {

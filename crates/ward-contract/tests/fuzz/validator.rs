@@ -1,4 +1,4 @@
-//! The contract validator, against `jsonschema` and against what it promises of its errors.
+//! The contract validator, compared with `jsonschema` and with the guarantees on its errors.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use ward_contract::{Contract, Operation, Rule, RuleProblem};
 
 use crate::instances::{SECRET, Tape, body_schema, document, instance, plain};
 
-/// Rules as a product has them: one on a text that many schemas share, one on a secret, and one on whole objects.
+/// Rules like those of a product: one on a text that many schemas share, one on a secret, and one on whole objects.
 const RULES: &[(&str, Rule)] = &[
     ("#/components/schemas/StrippedNonemptyString", not_odd),
     ("#/components/schemas/SecretInput/properties/value", not_odd),
@@ -35,12 +35,12 @@ fn tape() -> impl Strategy<Value = Vec<u32>> {
 }
 
 fn judge(operation: &Operation, given: &Value) -> Result<Value, Vec<Problem>> {
-    // As it is sent: as text.
+    // The value is serialized, because requests arrive as text.
     let parsed = validate::parse(Some("application/json"), given.to_string().as_bytes(), 128).unwrap();
     validate::body(operation, &parsed).map(|body| body.value).map_err(validate::Problems::into_answer)
 }
 
-/// `jsonschema` knows nothing of value rules, so they are left out.
+/// `jsonschema` has no value rules, so this test has none either.
 #[test]
 fn it_takes_and_refuses_what_jsonschema_does() {
     let (document, contract) = (document(), contract(&[]));
@@ -61,7 +61,7 @@ fn it_takes_and_refuses_what_jsonschema_does() {
     }
 }
 
-/// Where a problem is, as numbers in the order that the document declares and the request gives.
+/// The position of a problem as numbers, in declared order and then in the order of the request.
 fn place(document: &Value, schema: &Value, given: &Value, loc: &[Loc]) -> Vec<usize> {
     let (mut schema, mut given, mut place) = (schema, given, Vec::new());
     for step in loc {
@@ -118,7 +118,8 @@ fn its_errors_are_one_per_value_in_declared_order_and_show_what_was_sent_but_no_
                 if let Some(start) = cut(&problem.input) {
                     let whole = sent.as_str().map_or_else(|| sent.to_string(), str::to_owned);
                     prop_assert!(whole.len() > start.len(), "{:?}", problem);
-                    // A part that holds a secret, or has not the shape that says where, is shown as asterisks.
+                    // Asterisks replace a part with a secret, and a part whose wrong shape hides the places of its
+                    // secrets.
                     let hidden = start.contains("**********") || sent.to_string().contains(SECRET);
                     prop_assert!(whole.starts_with(start) || hidden, "{:?}", problem);
                 } else if !sent.to_string().contains(SECRET) && !masked(&problem.input) {
@@ -141,7 +142,7 @@ fn masked(shown: &Json) -> bool {
     serde_json::to_string(shown).unwrap().contains("**********")
 }
 
-/// An accepted value is accepted again in its parsed form: nothing is trimmed, read or filled in twice.
+/// An accepted value is accepted again in its normalised form, without any further change.
 #[test]
 fn what_it_understood_it_understands_the_same_again() {
     let (document, contract) = (document(), contract(RULES));

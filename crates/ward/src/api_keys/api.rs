@@ -17,7 +17,6 @@ use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::{self, PageQuery, Paginated, TOTAL_LIMIT};
 use crate::workspaces;
 
-/// `ApiKeyResponse`.
 #[derive(Serialize)]
 struct ApiKeyResponse {
     id: CredentialId,

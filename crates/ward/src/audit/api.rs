@@ -18,7 +18,6 @@ use crate::scan::{self, Found, List as _, Stretch, Wanted};
 /// Totals are exact up to this number; beyond it, they are this number.
 const TOTAL_LIMIT: i64 = 10_000;
 
-/// `AuditEventsListResponse`
 #[derive(Serialize)]
 struct AuditEventsListResponse {
     events: Vec<AuditEventResponse>,
@@ -29,7 +28,6 @@ struct AuditEventsListResponse {
     next_offset: Option<i64>,
 }
 
-/// `AuditSummaryResponse`
 #[derive(Serialize)]
 pub(super) struct AuditSummaryResponse {
     pub total_events: i64,

@@ -18,7 +18,6 @@ const TOTAL_LIMIT: i64 = 10_000;
 const NOTE: &str = "Members who sign in at an identity provider need no key of Ward's, so they are not listed here. \
                     GET /v1/{workspace_id}/members lists every member, and a token allows what its member's role allows.";
 
-/// `AccessReviewResponse`
 #[derive(Serialize)]
 struct AccessReviewResponse {
     generated_at: Timestamp,

@@ -7,7 +7,6 @@ use ward_db::Timestamp;
 
 use crate::ids::{CredentialId, EventId, PrincipalId, WorkspaceId};
 
-/// `AuditEventResponse`
 #[derive(Serialize)]
 pub(super) struct AuditEventResponse {
     pub id: EventId,

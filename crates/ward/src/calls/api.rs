@@ -71,7 +71,6 @@ pub fn period_rule(value: &Value) -> Vec<RuleProblem> {
     }
 }
 
-/// `CallSummary`
 #[derive(Serialize)]
 struct CallSummary {
     entity_id: CallId,
@@ -155,7 +154,6 @@ impl PlatformDetail {
     }
 }
 
-/// `CallDetail`
 #[derive(Serialize)]
 struct CallDetail {
     #[serde(flatten)]
@@ -177,7 +175,6 @@ struct CallDetail {
     updated_at: Timestamp,
 }
 
-/// `CallTest`
 #[derive(Serialize)]
 struct CallTest {
     rule: &'static str,
@@ -185,7 +182,6 @@ struct CallTest {
     explanation: String,
 }
 
-/// `CallSync`
 #[derive(Serialize)]
 struct CallSync {
     decision: Option<&'static str>,
@@ -282,7 +278,6 @@ fn milliseconds(seconds: f64) -> i64 {
     (seconds * 1_000.0).round() as i64
 }
 
-/// `CallListResponse`
 #[derive(Serialize)]
 struct CallListResponse {
     items: Vec<CallSummary>,

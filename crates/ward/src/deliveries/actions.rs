@@ -43,7 +43,7 @@ fn event<'a>(
     }
 }
 
-/// `RetryResponse`
+/// The JSON of the contract's schema `RetryResponse`.
 #[derive(Serialize)]
 pub struct RetryResponse {
     /// The number of deliveries that were put back into the queue.
@@ -133,7 +133,7 @@ pub enum InEhr {
     No,
 }
 
-/// `ResolveDeliveryResponse`
+/// The JSON of the contract's schema `ResolveDeliveryResponse`.
 #[derive(Serialize)]
 pub struct ResolveDeliveryResponse {
     /// The id of the delivery.

@@ -18,7 +18,6 @@ use crate::scan::{self, Wanted};
 /// Attempts of one delivery that an answer contains.
 const MOST_ATTEMPTS: i64 = 200;
 
-/// `DeliveryDetail`
 #[derive(Serialize)]
 struct DeliveryDetail {
     #[serde(flatten)]
@@ -26,7 +25,6 @@ struct DeliveryDetail {
     attempts: Vec<DeliveryAttempt>,
 }
 
-/// `SyncStatusResponse`
 #[derive(Serialize)]
 struct SyncStatusResponse {
     integrations: Vec<IntegrationSyncStatus>,
@@ -109,7 +107,6 @@ pub async fn retry(mut request: Request) -> Result<Reply, ApiError> {
     actions::retry(&request.app, entry, named(&request), repeat).await
 }
 
-/// `ResolveDeliveryRequest`
 #[derive(Deserialize)]
 struct ResolveDeliveryRequest {
     in_ehr: bool,
@@ -125,7 +122,6 @@ pub async fn resolve(mut request: Request) -> Result<Reply, ApiError> {
     actions::resolve(&request.app, entry, named(&request), found, repeat).await
 }
 
-/// `RetryFailedRequest`
 #[derive(Deserialize)]
 struct RetryFailedRequest {
     integration_id: Option<Uuid>,
@@ -151,7 +147,6 @@ pub async fn status(request: Request) -> Result<Reply, ApiError> {
     status_of(&request, workspace).await
 }
 
-/// `HoldRequest`
 #[derive(Deserialize)]
 struct HoldRequest {
     held: bool,

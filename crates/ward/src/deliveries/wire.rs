@@ -6,7 +6,7 @@ use ward_db::Timestamp;
 
 use crate::ids::{CallId, DeliveryId, IntegrationId};
 
-/// `DeliveryResponse`
+/// The JSON of the contract's schema `DeliveryResponse`.
 #[derive(Serialize)]
 pub struct DeliveryResponse {
     /// The id of the delivery.
@@ -42,7 +42,7 @@ pub struct DeliveryResponse {
     pub position: i64,
 }
 
-/// `DeliveryAttempt`
+/// The JSON of the contract's schema `DeliveryAttempt`.
 #[derive(Serialize)]
 pub struct DeliveryAttempt {
     /// The number of the attempt, counted from 1.
@@ -59,7 +59,7 @@ pub struct DeliveryAttempt {
     pub detail: Option<Box<RawValue>>,
 }
 
-/// `IntegrationSyncStatus`
+/// The JSON of the contract's schema `IntegrationSyncStatus`.
 #[derive(Debug, Serialize)]
 pub struct IntegrationSyncStatus {
     /// The id of the integration.

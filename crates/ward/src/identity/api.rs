@@ -11,7 +11,6 @@ use crate::identity::{Caller, Credential};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
 
-/// `MeResponse`
 #[derive(Serialize)]
 struct MeResponse {
     entity_id: Option<PrincipalId>,
@@ -21,7 +20,6 @@ struct MeResponse {
     memberships: Paginated<MembershipResponse>,
 }
 
-/// `CredentialDescription`
 #[derive(Serialize)]
 struct CredentialDescription {
     r#type: &'static str,
@@ -49,7 +47,6 @@ impl CredentialDescription {
     }
 }
 
-/// `MembershipResponse`
 #[derive(Serialize)]
 struct MembershipResponse {
     workspace_id: WorkspaceId,

@@ -17,7 +17,6 @@ use crate::http::{Reply, Request};
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::page::{Page, PageQuery, Paginated};
 
-/// `IntegrationResponse`
 #[derive(Serialize)]
 pub(super) struct IntegrationResponse {
     id: IntegrationId,

@@ -50,7 +50,6 @@ impl Sealed {
     }
 }
 
-/// `SecretInput`.
 #[derive(Clone, Deserialize)]
 pub(super) struct SecretInput {
     #[serde(deserialize_with = "wiped")]

@@ -8,7 +8,7 @@ use crate::access::{Permissions, Reach, Role};
 use crate::ids::{InvitationId, PrincipalId, WorkspaceId};
 use crate::workspaces::Workspace;
 
-/// `InvitationResponse`
+/// The JSON of the contract's schema `InvitationResponse`.
 #[derive(Serialize)]
 pub struct InvitationResponse {
     id: InvitationId,
@@ -74,7 +74,7 @@ impl CreateInvitationResponse {
     }
 }
 
-/// `MembershipResponse`
+/// The JSON of the contract's schema `MembershipResponse`.
 #[derive(Serialize)]
 pub struct MembershipResponse {
     workspace_id: WorkspaceId,

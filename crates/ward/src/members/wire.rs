@@ -7,7 +7,7 @@ use super::Member;
 use crate::access::Role;
 use crate::ids::PrincipalId;
 
-/// `MemberResponse`
+/// The JSON of the contract's schema `MemberResponse`.
 #[derive(Debug, Serialize)]
 pub struct MemberResponse {
     entity_id: PrincipalId,

@@ -9,14 +9,14 @@ use crate::error::ApiError;
 use crate::http::{Reply, Request};
 use crate::ids::WorkspaceId;
 
-/// `UsageResponse`
+/// The JSON of the contract's schema `UsageResponse`.
 #[derive(Debug, Serialize)]
 pub struct UsageResponse {
     workspace_id: WorkspaceId,
     quotas: Vec<QuotaUsage>,
 }
 
-/// `QuotaUsage`
+/// The JSON of the contract's schema `QuotaUsage`.
 #[derive(Debug, Serialize)]
 pub struct QuotaUsage {
     /// The name of the quota, as in the settings.

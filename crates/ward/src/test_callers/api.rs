@@ -8,7 +8,6 @@ use crate::error::ApiError;
 use crate::http::{Reply, Request};
 use crate::ids::CredentialId;
 
-/// `TestCallerNumbersResponse`
 #[derive(Serialize)]
 struct TestCallerNumbersResponse {
     numbers: Vec<String>,
@@ -33,7 +32,6 @@ pub async fn set_numbers(mut request: Request) -> Result<Reply, ApiError> {
     })
 }
 
-/// `TestCredentialIdsResponse`
 #[derive(Serialize)]
 struct TestCredentialIdsResponse {
     credential_ids: Vec<CredentialId>,

@@ -11,7 +11,6 @@ use crate::http::{Reply, Request};
 use crate::ids::WorkspaceId;
 use crate::text;
 
-/// `TwilioSetupResponse`
 #[derive(Serialize)]
 struct TwilioSetupResponse {
     configured: bool,

@@ -201,7 +201,7 @@ async fn real_calls(app: &App, workspace: WorkspaceId) -> Result<bool, ApiError>
     app.db.read_long("workspaces.real_calls", look).await
 }
 
-/// `EnvironmentCheckResponse`
+/// The JSON of the contract's schema `EnvironmentCheckResponse`.
 #[derive(Serialize)]
 pub struct EnvironmentCheckResponse {
     current: String,

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Workspace;
 
-/// `ProvisionResponse`
+/// The JSON of the contract's schema `ProvisionResponse`.
 #[derive(Serialize)]
 pub struct ProvisionResponse {
     /// The workspace after the operation.

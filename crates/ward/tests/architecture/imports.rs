@@ -14,12 +14,12 @@ const LARGEST: usize = 4;
 /// A module's path within its crate.
 type Path = Vec<String>;
 
-/// What one file says of others.
+/// The references of one file to others.
 #[derive(Default)]
 struct File {
     /// Names that `use` brings in, with their paths.
     uses: BTreeMap<String, Path>,
-    /// The same of `pub use`.
+    /// The same names and paths for `pub use`.
     exports: BTreeMap<String, Path>,
     /// Everything else, without comments and texts.
     body: String,

@@ -1,4 +1,4 @@
-//! What one tenant's writes can cost another.
+//! The influence of one tenant's writes on another tenant.
 
 use std::sync::mpsc;
 

@@ -145,7 +145,7 @@ both!(answers_below_the_router_name_the_region_too, async || {
     let get = format!("GET /healthz HTTP/1.1\r\nhost: w\r\n{close}");
     let mut held = Vec::new();
     let refused = loop {
-        // A connection that ended a moment ago may still have its place, which one of these then lacks.
+        // An ended connection may still count for a short time. One of the held connections may then be refused instead.
         assert!(held.len() < 10 * MOST, "no connection was refused");
         for _ in 0..MOST {
             held.push(TcpStream::connect(server.address).await.unwrap());

@@ -28,7 +28,6 @@ pub(super) struct AuditExportRequest {
     phi_only: bool,
 }
 
-/// `AuditExportResponse`
 #[derive(Serialize)]
 struct AuditExportResponse {
     export_id: ExportId,

@@ -13,7 +13,6 @@ use crate::gate::idempotency::Repeat;
 use crate::http::{Reply, Request};
 use crate::ids::ExportId;
 
-/// `AuditExportListItem`
 #[derive(Serialize)]
 struct AuditExportListItem {
     key: String,
@@ -41,7 +40,6 @@ impl AuditExportListItem {
     }
 }
 
-/// `AuditExportListResponse`
 #[derive(Serialize)]
 struct AuditExportListResponse {
     exports: Vec<AuditExportListItem>,

@@ -51,7 +51,6 @@ fn wired(integration: &Integration, index: usize, sealed: &[Sealed], keys: &Keys
     })
 }
 
-/// `TestEndpointResponse`.
 #[derive(Serialize)]
 struct TestEndpointResponse<'o> {
     status_code: Option<u16>,
