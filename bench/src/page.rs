@@ -29,25 +29,25 @@ fn text(figures: &Figures, images: &str) -> String {
     let build = if figures.release {
         ""
     } else {
-        "\n**This is a build for developing: its figures say nothing about Ward.**\n"
+        "\n**This is a debug build, so its figures say nothing about Ward.**\n"
     };
     format!(
         "# Performance\n\n\
-         Written by `bench/run`; what is measured, and how to read it, is in [bench/README.md](../../bench/README.md).\n\
+         `bench/run` writes this page. [bench/README.md](../../bench/README.md) describes the cases and the method.\n\
          {build}\n{}\n\n\
-         {rounds} alternating rounds of {seconds} s; medians; every ratio is the median of the rounds' own ratios. Fixed route \
-         and bare axum give the same bytes and do nothing for them: they are the limit. FastAPI is the same operations as a \
-         Python team would write them, on a fast server, JSON and raw drivers, with a worker for every core; with short routes \
-         the framework itself is passed by, which is as far as it can be tuned. The engine alone is Ward's own statements without \
-         HTTP. All databases make every commit durable.\n\n\
+         The figures are medians of {rounds} alternating rounds of {seconds} s, and every ratio is the median of the ratios within \
+         each round. Fixed route and bare axum return the same bytes without any work, so they are the limit. FastAPI has the \
+         same operations as a Python team would write them, on a fast server, JSON and raw drivers, with one worker per core. \
+         With short routes, requests bypass the framework, which is the limit of its tuning. The engine alone reads and writes \
+         rows like Ward's without HTTP. All databases make every commit durable.\n\n\
          ## Goals\n\n{}\n\
-         Creations wait for a disk that the bare router does not have, so their p99 has no goal. How long Ward takes to start \
-         on a database of a million workspaces is in [scale.md](scale.md).\n\n\
+         Creations wait for a disk that the bare router does not have, so their p99 has no goal. [scale.md](scale.md) has the \
+         start time on a database of a million workspaces.\n\n\
          ## At a glance\n\n{images}\
          ## All figures\n\n\
-         `÷`: Ward's rate divided by this one; Ward on the same engine where there is one, else {}. CPU: microseconds of the \
-         server's processes per request, and of PostgreSQL's, with the most connections. p50 and p99 count from when a \
-         request was due, at half the server's own highest rate, with the most connections; bare axum's are taken at Ward's.\n\n\
+         `÷` is Ward's rate divided by this one, for Ward on the same engine, or else for {}. CPU is the microseconds of the \
+         server's processes per request, and of PostgreSQL's, with the most connections. p50 and p99 count from the due time of \
+         a request, with the most connections. The load is half the server's own highest rate; for bare axum it is Ward's load.\n\n\
          {cases}\
          ## Memory and start\n\n{}\n{}\
          Command: `{}`\n",

@@ -44,11 +44,11 @@ fn head(sizes: &[u64], rounds: u32, requests: u32) -> String {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let mut page = format!(
         "# Scale\n\n\
-         Whether what a request costs depends on how much the installation holds. Written by `bench/scale`.\n\n\
-         Machine: {cores} cores ({}, {}), of which server, database and client share one. One connection, one request at a time; \
-         {rounds} rounds of {requests} requests (a quarter or an eighth of that where one takes long), the sizes taking \
-         turns. Latencies are medians of the rounds' medians, CPU times medians of the rounds' means. Growth is the median \
-         of the rounds' own ratios, largest to smallest; the goal is {MOST} at most.\n\n\
+         `bench/scale` measures whether the cost of a request depends on the size of the installation.\n\n\
+         Machine: {cores} cores ({}, {}), of which server, database and client share one. One connection sends one request at \
+         a time, in {rounds} rounds of {requests} requests; slow operations have a quarter or an eighth of that. The sizes \
+         alternate. Latencies are medians of the rounds' medians, and CPU times are medians of the rounds' means. Growth is \
+         the median of the ratios within each round, largest to smallest. The goal is at most {MOST}.\n\n\
          | workspaces | slugs | principals | memberships, seats | API keys | audit events | calls | integrations | of these the \
          giant's keys, events, calls |\n|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
         std::env::consts::ARCH,
@@ -116,9 +116,9 @@ fn table(measured: &Measured, sizes: &[u64]) -> String {
 
 /// The section on the limit: the time of SQLite alone for the rows of a GET of one object.
 fn of_itself(limit: &[Vec<f64>], sizes: &[u64]) -> String {
-    let mut page = "\nThe limit: SQLite alone, in one statement, finds a key, a membership and a workspace drawn at random, the \
-                    same rows as above but in a file where each has an integer key, which is what SQLite is fastest with. No \
-                    HTTP, no gate, and in the upper levels of its trees nothing but integers.\n\n|"
+    let mut page = "\nThe limit: SQLite alone finds a random key, membership and workspace in one statement. The rows are the \
+                    same as above, but in a file with integer keys, which are the fastest for SQLite. This has no HTTP and no \
+                    gate, and the upper levels of its trees hold only integers.\n\n|"
         .to_owned();
     for size in sizes {
         let _ = write!(page, " p50 µs at {size} |");
@@ -139,8 +139,8 @@ fn starts(measured: &[Measured], sizes: &[u64]) -> String {
     let most = sizes.last().copied().unwrap_or_default();
     let mut page = format!(
         "\n## Start\n\n\
-         From the start of the process to the whole first answer, a workspace of a key's, with {most} workspaces, on all cores. \
-         The goal is less than 100 ms, and judged by the median as everything here.\n\n| engine | database | median ms | most ms | goal met |\n|---|---:|---:|---:|---|\n"
+         The time from the start of the process to the whole first answer, which is a workspace, with {most} workspaces on all \
+         cores. The goal is a median of less than 100 ms.\n\n| engine | database | median ms | most ms | goal met |\n|---|---:|---:|---:|---|\n"
     );
     for one in measured {
         let worst = one.starts.iter().copied().fold(0.0, f64::max);
@@ -157,27 +157,27 @@ fn starts(measured: &[Measured], sizes: &[u64]) -> String {
 }
 
 const NOTES: &str = "\n## How to read this\n\n\
-- *random* names the rows that a request draws uniformly from the whole database. At a million workspaces hardly any row is read \
-  twice, so no cache of rows helps. All other rows are the same in every request.\n\
+- *random* names the rows that a request draws uniformly from the whole database. At a million workspaces almost no row is \
+  read twice, so a cache of rows does not help. All other rows are the same in every request.\n\
 - One user is a member of every workspace. One workspace, *the giant*, has a third of all keys, four tenths of all events and \
   half of all calls. All others are alike: an owner with a key, a service with a key, six events, a call, an integration.\n\
-- Totals are exact up to 1,000 (audit and calls: 10,000) and not counted beyond. The giant has more than that at every \
-  size, so its totals cost the same everywhere: they are what its first pages cost.\n\
-- Databases are read through before measuring, and files before every round, so that they are in the system's cache as far \
-  as memory goes; the first round is thrown away. The growth that remains is a tree that is a level higher and pages that come from the system's cache instead of \
-  SQLite's own.\n\
-- Rows are in the order of their ids, as version-7 ids make them; the public parts of a real installation's keys are random, so that \
-  tree is about a third larger. That is no level more.\n\
-- Last uses of keys are written once a minute in one batch, here after the measurement: one update per key used in that \
-  minute, at any size.\n\
-- Everything is on one core: on several, the time of a single request is mostly the scheduler's choice of a core and a sleeping \
-  core's time to wake, which changes threefold with a few microseconds of work. So latency is work and flushes, no waking.\n\
-- PostgreSQL is a server of the measurement's own with `fsync` on and 10 GB of `shared_buffers`, into which all was read \
-  (`pg_prewarm`), after a `VACUUM (ANALYZE)`. A server \
-  process's heap may lie so that it gives back what each statement took and takes it again, which was seen on the two larger databases only and \
-  looked like growth: Ward's sessions are kept from it.\n\
-- On SQLite a GET of one has three rows to find, at a thousand workspaces in pages that lie in the connection's own cache and \
-  mostly in the processor's. At a million 5.4 pages are read from the system's cache for each (counted system calls), and \
-  by the profile all growth is there: 4 to 15 µs in SQLite, of which 8 µs fetch pages, and less than 1 µs anywhere else. \
-  By the limit above, three rows drawn from a million cost most of that by themselves. Experiments: [notes](notes-2026-11.md#scale).\n\n\
-Command: `bench/scale --data DIR`. `DIR` keeps the databases, which the next run takes again.\n";
+- Totals are exact up to 1,000 (audit and calls: 10,000) and are not counted beyond that. The giant has more rows than that at \
+  every size, so its totals cost the same at every size. They determine the cost of its first pages.\n\
+- The databases are read once before the measurement, and files before every round, so that the system's cache holds as much \
+  of them as possible. The first round is discarded. The remaining growth has two causes: a tree has one more level, and pages \
+  come from the system's cache instead of SQLite's own.\n\
+- Rows are in the order of their ids, as with version-7 ids. The public parts of real keys are random, so that tree is about a \
+  third larger in a real installation. It has the same number of levels.\n\
+- The last uses of keys are written once a minute in one batch, here after the measurement. The batch is one update per key \
+  used in that minute, at any size.\n\
+- Requests are measured with all processes on one core. On several, the time of a single request depends mostly on the scheduler and on the \
+  time that a sleeping core needs to wake. A few microseconds of work then change it threefold. Latency here is work and \
+  flushes, without wake-ups.\n\
+- PostgreSQL is a server for this measurement only, with `fsync` on and 10 GB of `shared_buffers`, into which all tables are read \
+  (`pg_prewarm`) after a `VACUUM (ANALYZE)`. The heap of a server process may return its memory to the system after each \
+  statement. This appeared only on the two larger databases and looked like growth, so Ward's sessions avoid it.\n\
+- On SQLite a GET of one finds three rows. At a thousand workspaces their pages are in the connection's own cache, and mostly \
+  in the processor's. At a million, each request reads 5.4 pages from the system's cache (counted system calls). According to \
+  the profile, all growth is there: 4 to 15 µs in SQLite, of which 8 µs fetch pages, and less than 1 µs elsewhere. By the limit \
+  above, three random rows of a million cost most of that by themselves. Experiments: [notes](notes-2026-11.md#scale).\n\n\
+Command: `bench/scale --data DIR`. The next run uses the databases in `DIR` again.\n";
