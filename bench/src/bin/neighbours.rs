@@ -186,7 +186,8 @@ fn page(args: &Args, rows: &[Row]) -> Result<String, Failure> {
     let _ = writeln!(
         page,
         "Measured on {} at commit {} on {cores} cores, which Ward, both tenants' clients, the EHRs and the database share. \
-         The load of the machine at the end was {}. Times are milliseconds, from the moment a request was due.\n",
+         The load of the machine at the end was {}. The neighbour's clients have the lowest priority. Times \
+         are milliseconds, from the time when a request was due.\n",
         args.date,
         args.commit,
         load.split(' ').next().unwrap_or_default()
