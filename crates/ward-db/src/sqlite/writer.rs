@@ -34,6 +34,10 @@ const CHECKPOINT_AGAIN: usize = CHECKPOINT_PAGES / 4;
 /// about a tenth of a write; running a batch again costs all of it.
 const WARY_BATCHES: u32 = 64;
 
+/// The maximum number of one tenant's writes in a batch, so that a batch is short for the tenants that wait for it. A
+/// flush costs about as much as ten writes, so larger parts would gain little.
+const BATCH_EACH: usize = 32;
+
 /// How long closing waits for readers before it leaves the WAL to the next start.
 const LAST_CHECKPOINT: Duration = Duration::from_millis(100);
 
@@ -53,6 +57,8 @@ struct Queue {
 
 struct Waiting {
     jobs: Turns<Box<dyn Job>>,
+    /// The parties of the present batch, one entry for each closure.
+    batch: Vec<Party>,
     probes: Vec<oneshot::Sender<Result<(), Error>>>,
     /// Nothing more is accepted, and the thread ends when the queue is empty.
     stopped: bool,
@@ -61,7 +67,8 @@ struct Waiting {
 impl Queue {
     fn new(most: usize) -> Self {
         let most = most.max(1);
-        let state = Waiting { jobs: Turns::new(usize::MAX), probes: Vec::new(), stopped: false };
+        let jobs = Turns::new(BATCH_EACH);
+        let state = Waiting { jobs, batch: Vec::new(), probes: Vec::new(), stopped: false };
         Self { state: Mutex::new(state), told: Condvar::new(), most, most_each: (most / 2).max(1) }
     }
 
@@ -94,6 +101,9 @@ impl Queue {
         most: usize,
     ) -> Option<Vec<oneshot::Sender<Result<(), Error>>>> {
         let mut state = self.state.lock();
+        for party in std::mem::take(&mut state.batch) {
+            state.jobs.done(party);
+        }
         while state.jobs.waiting() == 0 && state.probes.is_empty() {
             if state.stopped {
                 return None;
@@ -103,7 +113,7 @@ impl Queue {
         while jobs.len() < most
             && let Some((party, job)) = state.jobs.pop()
         {
-            state.jobs.done(party);
+            state.batch.push(party);
             jobs.push(job);
         }
         Some(std::mem::take(&mut state.probes))
