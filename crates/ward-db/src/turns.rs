@@ -180,7 +180,10 @@ impl<T> Turns<T> {
             queue.has_turn = true;
             self.ready[party.class()].push_back(party);
         } else if queue.waiting.is_empty() && queue.running == 0 {
-            // A turn that is left is skipped.
+            if queue.has_turn {
+                // Otherwise the party would have two turns when it comes again.
+                self.ready[party.class()].retain(|ready| *ready != party);
+            }
             self.queues.remove(&party);
         }
     }
