@@ -7,7 +7,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::{MethodFilter, MethodRouter, get, on};
 use http::{HeaderValue, Method};
-use ward_contract::{ContractError, Rule};
+use ward_contract::{Access, ContractError, Rule};
+use ward_guard::Authorized;
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -176,9 +177,12 @@ impl Routes {
         Self { app, paths: BTreeMap::new(), served: Vec::new() }
     }
 
-    fn on<H, F>(&mut self, operation: &str, room: &'static str, handler: H) -> Result<(), ContractError>
+    /// Serves an operation. Its handler receives its authorization; only an operation that the contract opens to everybody
+    /// has none.
+    fn on<A, H, F>(&mut self, operation: &str, room: &'static str, handler: H) -> Result<(), ContractError>
     where
-        H: Fn(Request) -> F + Send + Sync + 'static,
+        A: Authorized<Request, Error = ApiError> + Send + 'static,
+        H: Fn(Request, A) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Reply, ApiError>> + Send + 'static,
     {
         let found = self.app.contract.operation(operation).cloned();
@@ -186,6 +190,12 @@ impl Routes {
             at: operation.to_owned(),
             what: "a route without an operation".to_owned(),
         })?;
+        if A::OPEN != (operation.access == Access::Anonymous) {
+            return Err(ContractError {
+                at: operation.id.clone(),
+                what: "a handler with another authorization than the operation".to_owned(),
+            });
+        }
         let filter = MethodFilter::try_from(operation.method.clone())
             .map_err(|error| ContractError { at: operation.id.clone(), what: error.to_string() })?;
         let endpoint = Route::new(self.app.clone(), operation.clone(), room, handler);

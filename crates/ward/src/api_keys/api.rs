@@ -5,6 +5,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use ward_contract::validate::{self, Json, Loc, Problem};
 use ward_db::Timestamp;
+use ward_guard::Authorized;
 
 use super::actions::{self, AuthInfo, CreateApiKeyRequest, RotateApiKeyRequest};
 use super::secret::KeyId;
@@ -12,7 +13,8 @@ use super::{ApiKey, store};
 use crate::access::{Permission, Permissions, Role};
 use crate::error::ApiError;
 use crate::gate::idempotency::{Ended, Repeat};
-use crate::http::{Reply, Request};
+use crate::gate::{Entry, OwnOrder};
+use crate::http::{Query, Reply, Request, Sent};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::{self, PageQuery, Paginated, TOTAL_LIMIT};
 use crate::workspaces;
@@ -58,8 +60,7 @@ struct ListQuery {
 }
 
 /// `list-api-keys`
-pub async fn list(request: Request) -> Result<Reply, ApiError> {
-    let (entry, query) = request.enter_with_query().await?;
+pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let creator = query.read::<ListQuery>()?.mine_only.then_some(entry.caller.principal);
     let page = query.read::<PageQuery>()?.page();
@@ -83,11 +84,11 @@ pub async fn list(request: Request) -> Result<Reply, ApiError> {
 }
 
 /// `create-api-key`: a request without a credential is a claim; one with a credential creates a key.
-pub async fn create(mut request: Request) -> Result<Reply, ApiError> {
+pub async fn create(mut request: Request, _: OwnOrder) -> Result<Reply, ApiError> {
     if request.is_claim() {
         return claim(request).await;
     }
-    let (entry, sent) = request.enter_with_body::<CreateApiKeyRequest>().await?;
+    let (entry, sent) = <(Entry, Sent<CreateApiKeyRequest>)>::authorize(&mut request).await?;
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
     actions::create(&request.app, entry, sent.value, repeat).await
 }
@@ -142,7 +143,7 @@ fn claim_problems(given: &Json) -> Vec<Problem> {
 /// A retry may present the secret that the rotation itself ended. It gets the stored answer although its
 /// key is no longer valid. The answer is looked up twice, because the rotation may commit while its own
 /// retry is being judged.
-pub async fn rotate(mut request: Request) -> Result<Reply, ApiError> {
+pub async fn rotate(mut request: Request, _: OwnOrder) -> Result<Reply, ApiError> {
     if let Some(ended) = Ended::find(&request).await? {
         let body = request.read_body().await?;
         return ended.repeat(&request, body.bytes());
@@ -163,7 +164,7 @@ pub async fn rotate(mut request: Request) -> Result<Reply, ApiError> {
 
 /// Leaves the body in `read`, because a body can be read only once.
 async fn rotate_as_caller(request: &mut Request, read: &mut Option<Bytes>) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body::<RotateApiKeyRequest>().await?;
+    let (entry, sent) = <(Entry, Sent<RotateApiKeyRequest>)>::authorize(request).await?;
     *read = Some(sent.bytes.clone());
     let repeat = Repeat::of(request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
     let key_id = key_id(request);
@@ -176,15 +177,13 @@ fn key_id(request: &Request) -> KeyId {
 }
 
 /// `delete-api-key`
-pub async fn delete(request: Request) -> Result<Reply, ApiError> {
-    let entry = request.enter().await?;
+pub async fn delete(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     actions::revoke(&request.app, entry, key_id(&request)).await?;
     Ok(Reply::no_content())
 }
 
 /// `get-auth-info`
-pub async fn me(request: Request) -> Result<Reply, ApiError> {
-    let entry = request.enter().await?;
+pub async fn me(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     Reply::ok(&AuthInfo::of(&entry.caller, request.context.now)?)
 }
 
@@ -216,8 +215,7 @@ struct PermissionDescription {
 }
 
 /// `get-permission-catalog`
-pub async fn catalog(request: Request) -> Result<Reply, ApiError> {
-    request.enter().await?;
+pub async fn catalog(_: Request, _: Entry) -> Result<Reply, ApiError> {
     let roles = Role::ALL.into_iter().zip(1..).map(|(role, priority)| RoleDescription {
         name: role,
         priority,

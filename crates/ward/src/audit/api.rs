@@ -10,7 +10,8 @@ use super::store::{self, EventFilter};
 use super::wire::AuditEventResponse;
 use crate::app::App;
 use crate::error::ApiError;
-use crate::http::{Reply, Request};
+use crate::gate::Entry;
+use crate::http::{Query, Reply, Request};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::members;
 use crate::scan::{self, Found, List as _, Stretch, Wanted};
@@ -77,8 +78,7 @@ struct Rows {
 }
 
 /// `list-audit-events`
-pub async fn list(request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_query().await?;
+pub async fn list(request: Request, (entry, sent): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let (from, to) = sent.read::<Period>()?.bounds()?;
     let query: ListQuery = sent.read()?;
@@ -114,8 +114,7 @@ async fn page(
 }
 
 /// `get-phi-access-report`
-pub async fn phi_access(request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_query().await?;
+pub async fn phi_access(request: Request, (entry, sent): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let (from, to) = sent.read::<Period>()?.bounds()?;
     let actor = sent.read::<ReportQuery>()?.entity_id;
@@ -125,8 +124,7 @@ pub async fn phi_access(request: Request) -> Result<Reply, ApiError> {
 }
 
 /// `get-entity-access-log`
-pub async fn access_log(request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_query().await?;
+pub async fn access_log(request: Request, (entry, sent): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let (from, to) = sent.read::<Period>()?.bounds()?;
     // A text that is not an id gets the answer for an unknown id.
@@ -161,8 +159,7 @@ async fn is_known(
 }
 
 /// `get-audit-summary`
-pub async fn summary(request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_query().await?;
+pub async fn summary(request: Request, (entry, sent): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let (from, to) = sent.read::<Period>()?.bounds()?;
     let filter = EventFilter { from, to, ..EventFilter::default() };

@@ -6,6 +6,7 @@ use ward_db::Timestamp;
 use crate::access::{Permissions, Role};
 use crate::api_keys::{self, ApiKey};
 use crate::error::ApiError;
+use crate::gate::Entry;
 use crate::http::{Reply, Request};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::Page;
@@ -67,8 +68,7 @@ impl Reviewed {
 }
 
 /// `get-access-review`
-pub async fn review(request: Request) -> Result<Reply, ApiError> {
-    let entry = request.enter().await?;
+pub async fn review(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let (mut keys, total) = request
         .app

@@ -12,7 +12,8 @@ use super::store::{self, CallFilter};
 use super::{CallRecord, CallerId, Decision, Direction, Report, Status, TestRule, actions, is_sid};
 use crate::deliveries;
 use crate::error::ApiError;
-use crate::http::{Reply, Request};
+use crate::gate::Entry;
+use crate::http::{Query, Reply, Request, Sent};
 use crate::ids::{CallId, CredentialId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::scan::{self, Found, Wanted};
 
@@ -308,8 +309,7 @@ fn midnight(day: &str) -> Result<Timestamp, ApiError> {
 }
 
 /// `list-calls`
-pub async fn list(request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_query().await?;
+pub async fn list(request: Request, (entry, sent): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let query: ListQuery = sent.read()?;
     let day = std::time::Duration::from_hours(24);
@@ -346,8 +346,7 @@ pub async fn list(request: Request) -> Result<Reply, ApiError> {
 }
 
 /// `get-call`
-pub async fn get(request: Request) -> Result<Reply, ApiError> {
-    let entry = request.enter().await?;
+pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     // A text that is not a sid gets the answer for an unknown sid.
     let sid = Some(request.parameter("call_sid")).filter(|sid| is_sid(sid)).unwrap_or_default().to_owned();
@@ -368,8 +367,10 @@ fn detail(
 }
 
 /// `report-call`
-pub async fn report(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body::<Map<String, Value>>().await?;
+pub async fn report(
+    request: Request,
+    (entry, sent): (Entry, Sent<Map<String, Value>>),
+) -> Result<Reply, ApiError> {
     let sid = request.parameter_as_sent("call_sid").to_owned();
     if !is_sid(&sid) {
         let loc = vec!["path".into(), "call_sid".into()];

@@ -1,5 +1,6 @@
 //! The JSON routes of deliveries.
 
+use bytes::Bytes;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use ward_db::Uuid;
@@ -9,8 +10,9 @@ use super::store::{self, DeliveryFilter};
 use super::wire::{DeliveryAttempt, DeliveryResponse, IntegrationSyncStatus};
 use crate::app::App;
 use crate::error::ApiError;
+use crate::gate::Entry;
 use crate::gate::idempotency::Repeat;
-use crate::http::{Reply, Request};
+use crate::http::{Query, Reply, Request, Sent};
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::page::{Page, PageQuery, Paginated, TOTAL_LIMIT};
 use crate::scan::{self, Wanted};
@@ -38,8 +40,7 @@ struct ListQuery {
 }
 
 /// `list-deliveries`
-pub async fn list(request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_query().await?;
+pub async fn list(request: Request, (entry, sent): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let query: ListQuery = sent.read()?;
     let page = sent.read::<PageQuery>()?.page();
@@ -81,8 +82,7 @@ fn named(request: &Request) -> DeliveryId {
 }
 
 /// `get-delivery`
-pub async fn get(request: Request) -> Result<Reply, ApiError> {
-    let entry = request.enter().await?;
+pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let (workspace, id) = (entry.workspace()?.id, named(&request));
     let found = request
         .app
@@ -101,35 +101,40 @@ pub async fn get(request: Request) -> Result<Reply, ApiError> {
 }
 
 /// `retry-delivery`
-pub async fn retry(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, bytes) = request.enter_with_ignored_body().await?;
+pub async fn retry(request: Request, (entry, bytes): (Entry, Bytes)) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
     actions::retry(&request.app, entry, named(&request), repeat).await
 }
 
+/// `ResolveDeliveryRequest`, validated.
 #[derive(Deserialize)]
-struct ResolveDeliveryRequest {
+pub struct ResolveDeliveryRequest {
     in_ehr: bool,
     location: Option<String>,
 }
 
 /// `resolve-delivery`
-pub async fn resolve(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body::<ResolveDeliveryRequest>().await?;
+pub async fn resolve(
+    request: Request,
+    (entry, sent): (Entry, Sent<ResolveDeliveryRequest>),
+) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
     let ResolveDeliveryRequest { in_ehr, location } = sent.value;
     let found = if in_ehr { InEhr::Yes { location } } else { InEhr::No };
     actions::resolve(&request.app, entry, named(&request), found, repeat).await
 }
 
+/// `RetryFailedRequest`, validated.
 #[derive(Deserialize)]
-struct RetryFailedRequest {
+pub struct RetryFailedRequest {
     integration_id: Option<Uuid>,
 }
 
 /// `retry-failed-deliveries`
-pub async fn retry_failed(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body::<RetryFailedRequest>().await?;
+pub async fn retry_failed(
+    request: Request,
+    (entry, sent): (Entry, Sent<RetryFailedRequest>),
+) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
     let integration = sent.value.integration_id.map(IntegrationId);
     actions::retry_failed(&request.app, entry, integration, repeat).await
@@ -142,19 +147,19 @@ async fn status_of(request: &Request, workspace: WorkspaceId) -> Result<Reply, A
 }
 
 /// `get-sync-status`
-pub async fn status(request: Request) -> Result<Reply, ApiError> {
-    let workspace = request.enter().await?.workspace()?.id;
+pub async fn status(request: Request, entry: Entry) -> Result<Reply, ApiError> {
+    let workspace = entry.workspace()?.id;
     status_of(&request, workspace).await
 }
 
+/// `HoldRequest`, validated.
 #[derive(Deserialize)]
-struct HoldRequest {
+pub struct HoldRequest {
     held: bool,
 }
 
 /// `hold-integration`
-pub async fn hold(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body::<HoldRequest>().await?;
+pub async fn hold(request: Request, (entry, sent): (Entry, Sent<HoldRequest>)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let integration = Uuid::try_parse(request.parameter("integration_id")).unwrap_or(Uuid::nil());
     actions::set_held(&request.app, entry, IntegrationId(integration), sent.value.held).await?;

@@ -1,57 +1,90 @@
 //! The entry of a caller into a workspace, and the validation of the body after it.
+//!
+//! A handler says in its second argument what it needs: an [`Entry`] alone, or with the query or the body. The route
+//! makes that argument, so a handler cannot run without it.
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ward_contract::validate;
+use ward_guard::Authorized;
 
 use super::Entry;
 use crate::error::ApiError;
 use crate::http::{Query, Request, Sent};
 use crate::shares::{Full, Share};
 
+/// Authorizes the caller: credential (401), visibility (404), permission (403).
+impl Authorized<Request> for Entry {
+    type Error = ApiError;
+
+    async fn authorize(request: &mut Request) -> Result<Self, ApiError> {
+        Self::admit(request).await?.decided(&request.app)
+    }
+}
+
+/// Authorizes the caller and then validates the query parameters.
+impl Authorized<Request> for (Entry, Query) {
+    type Error = ApiError;
+
+    async fn authorize(request: &mut Request) -> Result<Self, ApiError> {
+        let entry = Entry::authorize(request).await?;
+        let query = validate::query(&request.operation, request.parts.uri.query());
+        Ok((entry, Query(Value::Object(query.map_err(ApiError::refused)?))))
+    }
+}
+
+/// Authorizes the caller and reads the body. The order is: credential, size and syntax, visibility and permission,
+/// values.
+impl<T: DeserializeOwned + Send + 'static> Authorized<Request> for (Entry, Sent<T>) {
+    type Error = ApiError;
+
+    async fn authorize(request: &mut Request) -> Result<Self, ApiError> {
+        let admitted = Entry::admit(request).await?;
+        let body = request.read_body_of(admitted.holder()).await?;
+        let entry = admitted.decided(&request.app)?;
+        Ok((entry, body.valid(request).await?))
+    }
+}
+
+/// A body that takes long to validate even if it is short, because it may contain keys.
+pub struct Heavy<T>(pub Sent<T>);
+
+impl<T: DeserializeOwned + Send + 'static> Authorized<Request> for (Entry, Heavy<T>) {
+    type Error = ApiError;
+
+    async fn authorize(request: &mut Request) -> Result<Self, ApiError> {
+        let admitted = Entry::admit(request).await?;
+        let body = request.read_body_of(admitted.holder()).await?.heavy();
+        let entry = admitted.decided(&request.app)?;
+        Ok((entry, Heavy(body.valid(request).await?)))
+    }
+}
+
+/// Authorizes the caller and reads an undeclared body, whose bytes distinguish retries.
+impl Authorized<Request> for (Entry, Bytes) {
+    type Error = ApiError;
+
+    async fn authorize(request: &mut Request) -> Result<Self, ApiError> {
+        let admitted = Entry::admit(request).await?;
+        let bytes = request.read_ignored_body().await?;
+        Ok((admitted.decided(&request.app)?, bytes))
+    }
+}
+
+/// The handler authorizes the caller itself, because its checks have another order than those of other operations. It
+/// still gets an [`Entry`] from the gate only.
+pub struct OwnOrder(());
+
+impl Authorized<Request> for OwnOrder {
+    type Error = ApiError;
+
+    async fn authorize(_: &mut Request) -> Result<Self, ApiError> {
+        Ok(Self(()))
+    }
+}
+
 impl Request {
-    /// Authorizes the caller: credential (401), visibility (404), permission (403).
-    pub async fn enter(&self) -> Result<Entry, ApiError> {
-        Entry::admit(self).await?.decided(&self.app)
-    }
-
-    /// Authorizes the caller and then validates the query parameters.
-    pub async fn enter_with_query(&self) -> Result<(Entry, Query), ApiError> {
-        let entry = self.enter().await?;
-        let query = validate::query(&self.operation, self.parts.uri.query()).map_err(ApiError::refused)?;
-        Ok((entry, Query(Value::Object(query))))
-    }
-
-    /// Authorizes the caller and reads the body. The order is: credential, size and syntax, visibility and
-    /// permission, values.
-    pub async fn enter_with_body<T: DeserializeOwned + Send + 'static>(
-        &mut self,
-    ) -> Result<(Entry, Sent<T>), ApiError> {
-        let admitted = Entry::admit(self).await?;
-        let body = self.read_body_of(admitted.holder()).await?;
-        let entry = admitted.decided(&self.app)?;
-        Ok((entry, body.valid(self).await?))
-    }
-
-    /// As [`Self::enter_with_body`], for bodies that take long to validate even if they are short, because
-    /// they may contain keys.
-    pub async fn enter_with_heavy_body<T: DeserializeOwned + Send + 'static>(
-        &mut self,
-    ) -> Result<(Entry, Sent<T>), ApiError> {
-        let admitted = Entry::admit(self).await?;
-        let body = self.read_body_of(admitted.holder()).await?.heavy();
-        let entry = admitted.decided(&self.app)?;
-        Ok((entry, body.valid(self).await?))
-    }
-
-    /// Authorizes the caller and reads an undeclared body, whose bytes distinguish retries.
-    pub async fn enter_with_ignored_body(&mut self) -> Result<(Entry, Bytes), ApiError> {
-        let admitted = Entry::admit(self).await?;
-        let bytes = self.read_ignored_body().await?;
-        Ok((admitted.decided(&self.app)?, bytes))
-    }
-
     /// Takes a share of look-ups, if this address or workspace has used up its failures. The rest of a
     /// request needs none.
     pub async fn look_up_share(&self) -> Result<Option<Share>, ApiError> {

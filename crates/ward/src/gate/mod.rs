@@ -34,6 +34,8 @@ use crate::quotas::{self, Quota};
 use crate::shares::{Holder, Share};
 use crate::workspaces::{self, AsMember, Workspace};
 
+pub use enter::{Heavy, OwnOrder};
+
 /// The content of a bearer before any query.
 #[derive(Clone)]
 enum Proof {

@@ -13,7 +13,7 @@ use axum::routing::any;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
-use super::{Reply, Request, Route};
+use super::{Open, Reply, Request, Route};
 use crate::app::App;
 
 /// The variable that names the folder. Its files `NAME.STATUS` are served at `/fixed/NAME`.
@@ -27,7 +27,7 @@ pub fn add_routes(app: &Arc<App>, mut router: Router) -> Router {
     for file in files {
         let Some((name, status, body)) = read(&file.path()) else { continue };
         let Some(operation) = app.contract.operation("get-workspace").cloned() else { continue };
-        let endpoint = Route::new(app.clone(), operation, "bench", move |mut request: Request| {
+        let endpoint = Route::new(app.clone(), operation, "bench", move |mut request: Request, _: Open| {
             let body = body.clone();
             async move {
                 if request.method() != Method::GET {

@@ -7,11 +7,11 @@ use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY};
 use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
-use super::{Reply, Request, docs};
+use super::{Open, Reply, Request, docs};
 use crate::error::ApiError;
 
 /// `get-openapi-document`
-pub async fn document(request: Request) -> Result<Reply, ApiError> {
+pub async fn document(request: Request, _: Open) -> Result<Reply, ApiError> {
     Ok(Reply::raw_json(StatusCode::OK, request.app.contract.document().clone()))
 }
 
@@ -22,7 +22,7 @@ static PAGE: LazyLock<(&str, HeaderValue)> = LazyLock::new(|| {
 });
 
 /// `get-docs`
-pub async fn docs(_: Request) -> Result<Reply, ApiError> {
+pub async fn docs(_: Request, _: Open) -> Result<Reply, ApiError> {
     let (html, policy) = &*PAGE;
     Ok(Reply {
         status: StatusCode::OK,
@@ -37,12 +37,12 @@ pub async fn docs(_: Request) -> Result<Reply, ApiError> {
 }
 
 /// `get-health`: answers as long as the process does.
-pub async fn alive(_: Request) -> Result<Reply, ApiError> {
+pub async fn alive(_: Request, _: Open) -> Result<Reply, ApiError> {
     Reply::ok(&json!({ "status": "ok" }))
 }
 
 /// `get-readiness`: answers 503 unless the database reads and its writer runs.
-pub async fn ready(request: Request) -> Result<Reply, ApiError> {
+pub async fn ready(request: Request, _: Open) -> Result<Reply, ApiError> {
     request.app.db.check().await.map_err(|error| {
         ApiError::unavailable("not_ready", "The database cannot be used now.", 1).because(error)
     })?;

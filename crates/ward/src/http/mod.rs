@@ -30,6 +30,7 @@ use serde_json::Value;
 use uuid::Uuid;
 use ward_contract::{Access, Operation};
 use ward_db::{Deadline, Timestamp};
+use ward_guard::{Authorized, Handler};
 
 use crate::app::App;
 use crate::context::{Context, REQUEST_ID};
@@ -72,7 +73,7 @@ pub struct Request {
 }
 
 impl Request {
-    async fn new<H>(endpoint: &Route<H>, context: Arc<Context>, request: http::Request<Body>) -> Self {
+    async fn new<A, H>(endpoint: &Route<A, H>, context: Arc<Context>, request: http::Request<Body>) -> Self {
         let (mut parts, body) = request.into_parts();
         // A segment that does not decode to text is treated like an unknown name.
         let parameters = match RawPathParams::from_request_parts(&mut parts, &()).await {
@@ -176,6 +177,19 @@ impl Request {
     }
 }
 
+/// The argument of a handler whose operation everybody may call. The router accepts it only for operations whose contract
+/// says so.
+pub struct Open(());
+
+impl Authorized<Request> for Open {
+    const OPEN: bool = true;
+    type Error = ApiError;
+
+    async fn authorize(_: &mut Request) -> Result<Self, ApiError> {
+        Ok(Self(()))
+    }
+}
+
 /// The validated query parameters.
 pub struct Query(pub(crate) Value);
 
@@ -257,24 +271,45 @@ impl Figures {
     }
 }
 
-/// A served route: a handler with its operation and metrics.
-pub struct Route<H> {
+/// A served route: a handler with its operation and metrics. `A` is the authorization that the handler receives.
+///
+/// ```
+/// # use ward::{error::ApiError, gate::Entry, http::{Reply, Request, Route}};
+/// async fn leave(_: Request, _: Entry) -> Result<Reply, ApiError> {
+///     Ok(Reply::no_content())
+/// }
+/// # let (app, operation) = return;
+/// Route::new(app, operation, "members", leave);
+/// ```
+///
+/// A handler without an authorization does not compile:
+///
+/// ```compile_fail
+/// # use ward::{error::ApiError, gate::Entry, http::{Reply, Request, Route}};
+/// async fn leave(_: Request) -> Result<Reply, ApiError> {
+///     Ok(Reply::no_content())
+/// }
+/// # let (app, operation) = return;
+/// Route::new(app, operation, "members", leave);
+/// ```
+pub struct Route<A, H> {
     app: Arc<App>,
     operation: Arc<Operation>,
     room: &'static str,
-    handler: H,
+    handler: Handler<Request, A, H>,
     figures: Figures,
 }
 
-impl<H, F> Route<H>
+impl<A, H, F> Route<A, H>
 where
-    H: Fn(Request) -> F + Send + Sync + 'static,
+    A: Authorized<Request, Error = ApiError> + Send,
+    H: Fn(Request, A) -> F + Send + Sync + 'static,
     F: Future<Output = Result<Reply, ApiError>> + Send,
 {
     /// The route of an operation, with the handler of a room.
     pub fn new(app: Arc<App>, operation: Arc<Operation>, room: &'static str, handler: H) -> Arc<Self> {
         let figures = Figures::of(&operation.id);
-        Arc::new(Self { app, operation, room, handler, figures })
+        Arc::new(Self { app, operation, room, handler: Handler::new(handler), figures })
     }
 
     /// Serves one request, from its rate to its log line. It never fails or panics.
@@ -296,7 +331,7 @@ where
         let time = self.app.config.limits.request_time;
         let deadline = Deadline::of(time);
         deadline.charge_to(context.holder().number());
-        let handled = (self.handler)(request);
+        let handled = self.handler.call(request);
         #[cfg(feature = "watch")]
         let handled = self.app.watch.over(&self.operation.id, handled);
         let work = deadline.clone().over(AssertUnwindSafe(handled).catch_unwind());

@@ -6,7 +6,8 @@ use ward_db::Timestamp;
 use super::store;
 use crate::access::{Permission, Permissions, Reach, Role};
 use crate::error::ApiError;
-use crate::http::{Reply, Request};
+use crate::gate::Entry;
+use crate::http::{Query, Reply, Request};
 use crate::identity::{Caller, Credential};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
@@ -73,8 +74,7 @@ impl MembershipResponse {
 }
 
 /// `get-me`
-pub async fn me(request: Request) -> Result<Reply, ApiError> {
-    let (entry, query) = request.enter_with_query().await?;
+pub async fn me(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let page = query.read::<PageQuery>()?.page();
     let caller = entry.caller.clone();
     let (principal, reach) = (caller.principal, caller.reach);

@@ -26,7 +26,7 @@ use crate::{deliveries, workspaces};
 
 /// `CreateIntegrationRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct CreateIntegrationRequest {
+pub struct CreateIntegrationRequest {
     name: String,
     display_name: String,
     protocol: Protocol,
@@ -41,7 +41,7 @@ pub(super) struct CreateIntegrationRequest {
 /// `UpdateIntegrationRequest`, validated. Absent and null leave a field unchanged. A null clears only
 /// `auth` and the fields of a tool server, which have no other way to say "none".
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct UpdateIntegrationRequest {
+pub struct UpdateIntegrationRequest {
     display_name: Option<String>,
     protocol: Option<Protocol>,
     base_url: Option<String>,

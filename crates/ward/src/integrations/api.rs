@@ -1,5 +1,6 @@
 //! The JSON routes of integrations.
 
+use bytes::Bytes;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -13,7 +14,8 @@ use super::store::{Head, Unparsed};
 use super::{AuthConfig, Endpoint, Integration, Mcp, Protocol, rules, store};
 use crate::error::ApiError;
 use crate::gate::idempotency::Repeat;
-use crate::http::{Reply, Request};
+use crate::gate::{Entry, Heavy};
+use crate::http::{Query, Reply, Request, Sent};
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::page::{Page, PageQuery, Paginated};
 
@@ -136,8 +138,7 @@ type Listed = (Vec<(IntegrationId, i64)>, i64);
 ///
 /// Only the integrations of the page are read whole, and parsed one after the other, because each can be as
 /// large as a request's body. The token is the position of the last integration on the page, in any order.
-pub async fn list(request: Request) -> Result<Reply, ApiError> {
-    let (entry, query) = request.enter_with_query().await?;
+pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let filter: IntegrationFilter = query.read()?;
     let page = query.read::<PageQuery>()?.page();
     sort_rule(filter.sort_by.as_deref())?;
@@ -204,48 +205,49 @@ fn named(request: &Request) -> IntegrationId {
 }
 
 /// `create-integration`
-pub async fn create(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_heavy_body::<CreateIntegrationRequest>().await?;
+pub async fn create(
+    request: Request,
+    (entry, Heavy(sent)): (Entry, Heavy<CreateIntegrationRequest>),
+) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
     actions::create(&request.app, entry, sent.value, repeat).await
 }
 
 /// `get-integration`
-pub async fn get(request: Request) -> Result<Reply, ApiError> {
-    let entry = request.enter().await?;
+pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let found = actions::read(&request.app, &entry, named(&request)).await?;
     Reply::ok(&IntegrationResponse::from(found))
 }
 
 /// `update-integration`
-pub async fn update(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_heavy_body::<UpdateIntegrationRequest>().await?;
+pub async fn update(
+    request: Request,
+    (entry, Heavy(sent)): (Entry, Heavy<UpdateIntegrationRequest>),
+) -> Result<Reply, ApiError> {
     let change = sent.value.given(sent.present);
     let changed = actions::update(&request.app, entry, named(&request), change).await?;
     Reply::ok(&IntegrationResponse::from(changed))
 }
 
 /// `delete-integration`
-pub async fn delete(request: Request) -> Result<Reply, ApiError> {
-    let entry = request.enter().await?;
+pub async fn delete(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     actions::delete(&request.app, entry, named(&request)).await?;
     Ok(Reply::no_content())
 }
 
 /// `integration-health-check`
-pub async fn health(request: Request) -> Result<Reply, ApiError> {
-    let entry = request.enter().await?;
+pub async fn health(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     Reply::ok(&health::check_all(&request.app, &entry).await?)
 }
 
+/// `TestEndpointRequest`, validated.
 #[derive(Deserialize)]
-struct TestRequest {
+pub struct TestRequest {
     params: serde_json::Value,
 }
 
 /// `test-integration-endpoint`
-pub async fn test(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body::<TestRequest>().await?;
+pub async fn test(request: Request, (entry, sent): (Entry, Sent<TestRequest>)) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
     let endpoint = request.parameter("endpoint_name").to_owned();
     let params = rules::params(&sent.value.params);
@@ -253,8 +255,7 @@ pub async fn test(mut request: Request) -> Result<Reply, ApiError> {
 }
 
 /// `test-integration-connection`
-pub async fn test_connection(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, bytes) = request.enter_with_ignored_body().await?;
+pub async fn test_connection(request: Request, (entry, bytes): (Entry, Bytes)) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
     health::test_connection(&request.app, entry, named(&request), repeat).await
 }

@@ -1,5 +1,6 @@
 //! The JSON routes of invitations.
 
+use bytes::Bytes;
 use http::StatusCode;
 use uuid::Uuid;
 
@@ -7,15 +8,15 @@ use super::actions::{self, AcceptInvitationRequest, CreateInvitationRequest, Ext
 use super::wire::{InvitationResponse, OfferedInvitationResponse};
 use super::{Invitation, store};
 use crate::error::ApiError;
+use crate::gate::Entry;
 use crate::gate::bearer_text;
 use crate::gate::idempotency::Repeat;
-use crate::http::{Reply, Request};
+use crate::http::{Query, Reply, Request, Sent};
 use crate::ids::InvitationId;
 use crate::page::{self, Page, PageQuery, Paginated, TOTAL_LIMIT};
 
 /// `list-invitations`
-pub async fn list(request: Request) -> Result<Reply, ApiError> {
-    let (entry, query) = request.enter_with_query().await?;
+pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let page = query.read::<PageQuery>()?.page();
     let now = request.context.now;
@@ -38,29 +39,34 @@ pub async fn list(request: Request) -> Result<Reply, ApiError> {
 }
 
 /// `create-invitation`
-pub async fn create(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body::<CreateInvitationRequest>().await?;
+pub async fn create(
+    request: Request,
+    (entry, sent): (Entry, Sent<CreateInvitationRequest>),
+) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
     actions::create(&request.app, entry, sent.value, repeat).await
 }
 
 /// `revoke-invitation`
-pub async fn revoke(request: Request) -> Result<Reply, ApiError> {
-    let entry = request.enter().await?;
+pub async fn revoke(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     actions::revoke(&request.app, entry, invitation_id(&request)).await?;
     Ok(Reply::no_content())
 }
 
 /// `extend-invitation`
-pub async fn extend(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body::<ExtendInvitationRequest>().await?;
+pub async fn extend(
+    request: Request,
+    (entry, sent): (Entry, Sent<ExtendInvitationRequest>),
+) -> Result<Reply, ApiError> {
     let extended = actions::extend(&request.app, entry, invitation_id(&request), sent.value).await?;
     Reply::ok(&InvitationResponse::from(extended))
 }
 
 /// `resend-invitation`
-pub async fn resend(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body::<ExtendInvitationRequest>().await?;
+pub async fn resend(
+    request: Request,
+    (entry, sent): (Entry, Sent<ExtendInvitationRequest>),
+) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
     actions::resend(&request.app, entry, invitation_id(&request), sent.value, repeat).await
 }
@@ -71,8 +77,7 @@ fn invitation_id(request: &Request) -> InvitationId {
 }
 
 /// `list-my-invitations`
-pub async fn list_own(request: Request) -> Result<Reply, ApiError> {
-    let (entry, query) = request.enter_with_query().await?;
+pub async fn list_own(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let page = query.read::<PageQuery>()?.page();
     let now = request.context.now;
     let token = bearer_text(&request).and_then(|text| std::str::from_utf8(text).ok());
@@ -116,16 +121,17 @@ fn before_tie(rows: &[store::Offer], page: Page) -> Page {
 }
 
 /// `accept-my-invitation`
-pub async fn accept_own(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, bytes) = request.enter_with_ignored_body().await?;
+pub async fn accept_own(request: Request, (entry, bytes): (Entry, Bytes)) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &bytes, StatusCode::CREATED)?;
     let token = bearer_text(&request).and_then(|text| std::str::from_utf8(text).ok());
     actions::accept_own(&request.app, entry, invitation_id(&request), token, repeat).await
 }
 
 /// `accept-invitation`
-pub async fn accept(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body::<AcceptInvitationRequest>().await?;
+pub async fn accept(
+    request: Request,
+    (entry, sent): (Entry, Sent<AcceptInvitationRequest>),
+) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
     let token = bearer_text(&request).and_then(|text| std::str::from_utf8(text).ok());
     actions::accept(&request.app, entry, sent.value, token, repeat).await

@@ -1,5 +1,6 @@
 //! The JSON routes of members and of transfers of ownership.
 
+use bytes::Bytes;
 use http::StatusCode;
 use uuid::Uuid;
 
@@ -8,8 +9,9 @@ use super::store;
 use super::transfers::{self, NominateOwnerRequest};
 use super::wire::MemberResponse;
 use crate::error::ApiError;
+use crate::gate::Entry;
 use crate::gate::idempotency::Repeat;
-use crate::http::{Reply, Request};
+use crate::http::{Query, Reply, Request, Sent};
 use crate::ids::PrincipalId;
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
 
@@ -19,8 +21,7 @@ fn named(request: &Request) -> PrincipalId {
 }
 
 /// `list-members`
-pub async fn list(request: Request) -> Result<Reply, ApiError> {
-    let (entry, query) = request.enter_with_query().await?;
+pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let page = query.read::<PageQuery>()?.page();
     let listed = request
@@ -42,29 +43,29 @@ pub async fn list(request: Request) -> Result<Reply, ApiError> {
 }
 
 /// `set-member-role`
-pub async fn set_role(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body::<SetMemberRoleRequest>().await?;
+pub async fn set_role(
+    request: Request,
+    (entry, sent): (Entry, Sent<SetMemberRoleRequest>),
+) -> Result<Reply, ApiError> {
     let member = actions::set_role(&request.app, entry, named(&request), sent.value).await?;
     Reply::ok(&MemberResponse::from(member))
 }
 
 /// `remove-member`
-pub async fn remove(request: Request) -> Result<Reply, ApiError> {
-    let entry = request.enter().await?;
+pub async fn remove(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     actions::remove(&request.app, entry, named(&request)).await?;
     Ok(Reply::no_content())
 }
 
 /// `leave-workspace`
-pub async fn leave(request: Request) -> Result<Reply, ApiError> {
-    let entry = request.enter().await?;
+pub async fn leave(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     actions::leave(&request.app, entry).await?;
     Ok(Reply::no_content())
 }
 
 /// `get-ownership-transfer`
-pub async fn transfer(request: Request) -> Result<Reply, ApiError> {
-    let workspace = request.enter().await?.workspace()?.id;
+pub async fn transfer(request: Request, entry: Entry) -> Result<Reply, ApiError> {
+    let workspace = entry.workspace()?.id;
     let now = request.context.now;
     let found = request
         .app
@@ -75,22 +76,22 @@ pub async fn transfer(request: Request) -> Result<Reply, ApiError> {
 }
 
 /// `nominate-owner`
-pub async fn nominate(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body::<NominateOwnerRequest>().await?;
+pub async fn nominate(
+    request: Request,
+    (entry, sent): (Entry, Sent<NominateOwnerRequest>),
+) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
     transfers::nominate(&request.app, entry, sent.value, repeat).await
 }
 
 /// `accept-ownership`
-pub async fn accept(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, bytes) = request.enter_with_ignored_body().await?;
+pub async fn accept(request: Request, (entry, bytes): (Entry, Bytes)) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
     transfers::accept(&request.app, entry, repeat).await
 }
 
 /// `cancel-ownership-transfer`
-pub async fn cancel(request: Request) -> Result<Reply, ApiError> {
-    let entry = request.enter().await?;
+pub async fn cancel(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     transfers::cancel(&request.app, entry).await?;
     Ok(Reply::no_content())
 }

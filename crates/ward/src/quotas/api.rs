@@ -6,6 +6,7 @@ use ward_db::Timestamp;
 use super::{Quota, day, store};
 use crate::app::App;
 use crate::error::ApiError;
+use crate::gate::Entry;
 use crate::http::{Reply, Request};
 use crate::ids::WorkspaceId;
 
@@ -49,8 +50,8 @@ pub(super) async fn usage(
 }
 
 /// `get-usage`
-pub async fn get(request: Request) -> Result<Reply, ApiError> {
-    let workspace_id = request.enter().await?.workspace()?.id;
+pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
+    let workspace_id = entry.workspace()?.id;
     let quotas =
         usage(&request.app, workspace_id, request.context.now).await?.ok_or(ApiError::no_workspace())?;
     Reply::ok(&UsageResponse { workspace_id, quotas })

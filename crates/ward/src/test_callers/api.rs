@@ -5,7 +5,8 @@ use serde::Serialize;
 use super::actions::{self, TestCallerNumbersRequest, TestCredentialIdsRequest};
 use super::store;
 use crate::error::ApiError;
-use crate::http::{Reply, Request};
+use crate::gate::Entry;
+use crate::http::{Reply, Request, Sent};
 use crate::ids::CredentialId;
 
 #[derive(Serialize)]
@@ -14,8 +15,8 @@ struct TestCallerNumbersResponse {
 }
 
 /// `get-test-caller-numbers`
-pub async fn numbers(request: Request) -> Result<Reply, ApiError> {
-    let workspace = request.enter().await?.workspace()?.id;
+pub async fn numbers(request: Request, entry: Entry) -> Result<Reply, ApiError> {
+    let workspace = entry.workspace()?.id;
     let numbers = request
         .app
         .db
@@ -25,8 +26,10 @@ pub async fn numbers(request: Request) -> Result<Reply, ApiError> {
 }
 
 /// `update-test-caller-numbers`
-pub async fn set_numbers(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body::<TestCallerNumbersRequest>().await?;
+pub async fn set_numbers(
+    request: Request,
+    (entry, sent): (Entry, Sent<TestCallerNumbersRequest>),
+) -> Result<Reply, ApiError> {
     Reply::ok(&TestCallerNumbersResponse {
         numbers: actions::set_numbers(&request.app, entry, sent.value).await?,
     })
@@ -38,8 +41,8 @@ struct TestCredentialIdsResponse {
 }
 
 /// `get-test-credential-ids`
-pub async fn credentials(request: Request) -> Result<Reply, ApiError> {
-    let workspace = request.enter().await?.workspace()?.id;
+pub async fn credentials(request: Request, entry: Entry) -> Result<Reply, ApiError> {
+    let workspace = entry.workspace()?.id;
     let now = request.context.now;
     let read = move |tx: &mut ward_db::Tx<'_>| store::credentials(tx, workspace, now);
     let credential_ids = request.app.db.read("workspaces.test_credentials", read).await?;
@@ -47,8 +50,10 @@ pub async fn credentials(request: Request) -> Result<Reply, ApiError> {
 }
 
 /// `update-test-credential-ids`
-pub async fn set_credentials(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body::<TestCredentialIdsRequest>().await?;
+pub async fn set_credentials(
+    request: Request,
+    (entry, sent): (Entry, Sent<TestCredentialIdsRequest>),
+) -> Result<Reply, ApiError> {
     let credential_ids = actions::set_credentials(&request.app, entry, sent.value).await?;
     Reply::ok(&TestCredentialIdsResponse { credential_ids })
 }

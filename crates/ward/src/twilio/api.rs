@@ -7,7 +7,8 @@ use ward_db::Timestamp;
 
 use super::{Account, actions, callback, callback_url, secondary_token_place, store, token_place};
 use crate::error::ApiError;
-use crate::http::{Reply, Request};
+use crate::gate::Entry;
+use crate::http::{Open, Reply, Request, Sent};
 use crate::ids::WorkspaceId;
 use crate::text;
 
@@ -47,29 +48,30 @@ pub fn token_rule(value: &Value) -> Vec<RuleProblem> {
 }
 
 /// `get-twilio`
-pub async fn get(request: Request) -> Result<Reply, ApiError> {
-    let workspace = request.enter().await?.workspace()?.id;
+pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
+    let workspace = entry.workspace()?.id;
     let account = request.app.db.read("calls.twilio_setup", move |tx| store::get(tx, workspace)).await?;
     Reply::ok(&TwilioSetupResponse::of(&request, workspace, account))
 }
 
 /// `set-twilio`
-pub async fn set(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body::<actions::TwilioSetupRequest>().await?;
+pub async fn set(
+    request: Request,
+    (entry, sent): (Entry, Sent<actions::TwilioSetupRequest>),
+) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let account = actions::set(&request.app, entry, sent.value).await?;
     Reply::ok(&TwilioSetupResponse::of(&request, workspace, Some(account)))
 }
 
 /// `delete-twilio`
-pub async fn delete(request: Request) -> Result<Reply, ApiError> {
-    let entry = request.enter().await?;
+pub async fn delete(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     actions::remove(&request.app, entry).await?;
     Ok(Reply::no_content())
 }
 
 /// `receive-twilio-status`
-pub async fn receive(mut request: Request) -> Result<Reply, ApiError> {
+pub async fn receive(mut request: Request, _: Open) -> Result<Reply, ApiError> {
     let verified = callback::verify(&mut request).await?;
     let workspace = request.workspace().ok_or_else(ApiError::callback_refused)?;
     if let Some(report) = verified.report {

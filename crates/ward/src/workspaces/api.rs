@@ -1,22 +1,22 @@
 //! The JSON routes of workspaces.
 
+use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
 
-use super::actions::{self, ArchiveWorkspaceRequest, CreateWorkspaceRequest};
+use super::actions::{self, ArchiveWorkspaceRequest, CreateWorkspaceRequest, UpdateWorkspaceRequest};
 use super::environment::{self, ConvertEnvironmentRequest};
 use super::store;
 use crate::config::Bootstrap;
 use crate::error::ApiError;
 use crate::gate::idempotency::Repeat;
-use crate::gate::{Entry, bearer_text};
-use crate::http::{Reply, Request};
+use crate::gate::{Entry, OwnOrder, bearer_text};
+use crate::http::{Open, Query, Reply, Request, Sent};
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
 
 /// `list-workspaces`
-pub async fn list(request: Request) -> Result<Reply, ApiError> {
-    let (entry, query) = request.enter_with_query().await?;
+pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let principal = entry.caller.principal;
     let page = query.read::<PageQuery>()?.page();
     let most = TOTAL_LIMIT + 1;
@@ -33,7 +33,7 @@ pub async fn list(request: Request) -> Result<Reply, ApiError> {
 }
 
 /// `create-workspace`: the open bootstrap call.
-pub async fn create(mut request: Request) -> Result<Reply, ApiError> {
+pub async fn create(mut request: Request, _: Open) -> Result<Reply, ApiError> {
     match &request.app.config.bootstrap {
         Bootstrap::Open => {}
         Bootstrap::Token(token) => {
@@ -58,7 +58,7 @@ pub async fn create(mut request: Request) -> Result<Reply, ApiError> {
 }
 
 /// `create-self-service-workspace` and `create-my-workspace`
-pub async fn create_own(mut request: Request) -> Result<Reply, ApiError> {
+pub async fn create_own(mut request: Request, _: OwnOrder) -> Result<Reply, ApiError> {
     let admitted = Entry::admit(&request).await?;
     let body = request.read_body_of(admitted.holder()).await?;
     let entry = admitted.decided(&request.app)?;
@@ -69,26 +69,29 @@ pub async fn create_own(mut request: Request) -> Result<Reply, ApiError> {
 }
 
 /// `get-workspace`
-pub async fn get(request: Request) -> Result<Reply, ApiError> {
-    Reply::ok(request.enter().await?.workspace()?)
+pub async fn get(_: Request, entry: Entry) -> Result<Reply, ApiError> {
+    Reply::ok(entry.workspace()?)
 }
 
 /// `update-workspace`
-pub async fn update(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body().await?;
+pub async fn update(
+    request: Request,
+    (entry, sent): (Entry, Sent<UpdateWorkspaceRequest>),
+) -> Result<Reply, ApiError> {
     Reply::ok(&actions::update(&request.app, entry, sent.value).await?)
 }
 
 /// `provision-workspace`
-pub async fn provision(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, bytes) = request.enter_with_ignored_body().await?;
+pub async fn provision(request: Request, (entry, bytes): (Entry, Bytes)) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
     actions::provision(&request.app, entry, repeat).await
 }
 
 /// `archive-workspace`
-pub async fn archive(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body::<ArchiveWorkspaceRequest>().await?;
+pub async fn archive(
+    request: Request,
+    (entry, sent): (Entry, Sent<ArchiveWorkspaceRequest>),
+) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
     actions::archive(&request.app, entry, sent.value, repeat).await
 }
@@ -99,15 +102,16 @@ struct CheckQuery {
 }
 
 /// `check-environment-conversion`
-pub async fn check_environment(request: Request) -> Result<Reply, ApiError> {
-    let (entry, query) = request.enter_with_query().await?;
+pub async fn check_environment(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let target = query.read::<CheckQuery>()?.target;
     Reply::ok(&environment::check(&request.app, &entry, target).await?)
 }
 
 /// `convert-workspace-environment`
-pub async fn convert_environment(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body::<ConvertEnvironmentRequest>().await?;
+pub async fn convert_environment(
+    request: Request,
+    (entry, sent): (Entry, Sent<ConvertEnvironmentRequest>),
+) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
     environment::convert(&request.app, entry, sent.value, repeat).await
 }

@@ -7,7 +7,7 @@ use axum::body::Body;
 use http::StatusCode;
 use ward::error::ApiError;
 use ward::http::watch::LONGEST;
-use ward::http::{Reply, Request, Route};
+use ward::http::{Open, Reply, Request, Route};
 use ward_test::{Engine, Server, both};
 
 /// Computes for longer than the limit, in processor time.
@@ -22,7 +22,10 @@ fn compute() {
     }
 }
 
-async fn served<F>(server: &Server, handler: impl Fn(Request) -> F + Send + Sync + 'static) -> StatusCode
+async fn served<F>(
+    server: &Server,
+    handler: impl Fn(Request, Open) -> F + Send + Sync + 'static,
+) -> StatusCode
 where
     F: Future<Output = Result<Reply, ApiError>> + Send + 'static,
 {
@@ -33,7 +36,7 @@ where
 
 both!(work_on_a_runtime_thread_trips_the_watch_and_work_beside_it_does_not, async || {
     let server = Server::start().await;
-    let planted = served(&server, |_: Request| async {
+    let planted = served(&server, |_: Request, _: Open| async {
         compute();
         Ok(Reply::no_content())
     });
@@ -41,14 +44,14 @@ both!(work_on_a_runtime_thread_trips_the_watch_and_work_beside_it_does_not, asyn
     let told = server.app.watch.take();
     assert!(told.len() == 1 && told[0].contains("held a runtime thread"), "{told:?}");
     // The watch reacts after a wait too, and not only in the first poll.
-    let planted = served(&server, |_: Request| async {
+    let planted = served(&server, |_: Request, _: Open| async {
         tokio::task::yield_now().await;
         compute();
         Ok(Reply::no_content())
     });
     assert_eq!(planted.await, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(server.app.watch.take().len(), 1);
-    let beside = served(&server, |_: Request| async {
+    let beside = served(&server, |_: Request, _: Open| async {
         tokio::task::spawn_blocking(compute).await.unwrap();
         Ok(Reply::no_content())
     });

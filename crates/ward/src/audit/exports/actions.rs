@@ -20,7 +20,7 @@ use crate::scan::{self, Wanted};
 
 /// `AuditExportRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct AuditExportRequest {
+pub struct AuditExportRequest {
     date_from: String,
     date_to: String,
     service: Option<String>,

@@ -9,8 +9,9 @@ use ward_db::Timestamp;
 use super::actions::{self, AuditExportRequest};
 use super::{Export, ExportState, named_by, store};
 use crate::error::ApiError;
+use crate::gate::Entry;
 use crate::gate::idempotency::Repeat;
-use crate::http::{Reply, Request};
+use crate::http::{Query, Reply, Request, Sent};
 use crate::ids::ExportId;
 
 #[derive(Serialize)]
@@ -51,15 +52,16 @@ struct ListQuery {
 }
 
 /// `create-audit-export`
-pub async fn create(mut request: Request) -> Result<Reply, ApiError> {
-    let (entry, sent) = request.enter_with_body::<AuditExportRequest>().await?;
+pub async fn create(
+    request: Request,
+    (entry, sent): (Entry, Sent<AuditExportRequest>),
+) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
     actions::create(&request.app, entry, sent.value, repeat).await
 }
 
 /// `list-audit-exports`
-pub async fn list(request: Request) -> Result<Reply, ApiError> {
-    let (entry, query) = request.enter_with_query().await?;
+pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let limit = query.read::<ListQuery>()?.limit;
     let exports =
@@ -70,10 +72,9 @@ pub async fn list(request: Request) -> Result<Reply, ApiError> {
 }
 
 /// `download-audit-export`
-pub async fn download(request: Request) -> Result<Reply, ApiError> {
+pub async fn download(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let unknown =
         || ApiError::missing("export_not_found", "This workspace has no finished export of this name.");
-    let entry = request.enter().await?;
     let workspace = entry.workspace()?.id;
     let id = named_by(request.parameter("filename")).unwrap_or(ExportId(uuid::Uuid::nil()));
     let found = request.app.db.read("audit.get_export", move |tx| store::get(tx, workspace, id)).await?;
