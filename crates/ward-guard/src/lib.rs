@@ -13,7 +13,7 @@ use std::ops::{Deref, DerefMut};
 pub trait Lock<T: ?Sized> {
     /// The row that is locked afterwards.
     type Row;
-    /// The error of the statement.
+    /// The error of the statement that locks.
     type Error;
 
     /// Locks the row until the transaction ends.
@@ -29,13 +29,13 @@ pub struct Guarded<'a, T: ?Sized, K> {
 }
 
 impl<'a, T: ?Sized, K: Copy> Guarded<'a, T, K> {
-    /// Takes the lock.
+    /// Takes the lock, which the transaction keeps until its end.
     pub fn take<L: Lock<T, Row = K>>(tx: &'a mut T, lock: L) -> Result<Self, L::Error> {
         let row = lock.lock(tx)?;
         Ok(Self { tx, row })
     }
 
-    /// The locked row.
+    /// The key of the locked row.
     pub const fn row(&self) -> K {
         self.row
     }
@@ -57,12 +57,12 @@ impl<T: ?Sized, K> DerefMut for Guarded<'_, T, K> {
 
 /// The result of an authorization, which a handler receives beside its request `R`.
 pub trait Authorized<R>: Sized {
-    /// Whether the operation must be open to everybody. The handler of such an operation receives no caller.
+    /// Whether the operation must be open to all callers. Its handler then learns nothing about the caller.
     const OPEN: bool = false;
-    /// The refusal of a request.
+    /// The refusal of a request that is not authorized.
     type Error;
 
-    /// Authorizes the request.
+    /// Authorizes the request, or refuses it.
     fn authorize(request: &mut R) -> impl Future<Output = Result<Self, Self::Error>> + Send;
 }
 

@@ -2,6 +2,7 @@
 
 use ward_db::{Timestamp, Tx};
 
+use crate::audit::Write;
 use crate::context::Context;
 use crate::endings::{self, Ended, Ending, Kind, STEP};
 use crate::error::ApiError;
@@ -17,24 +18,24 @@ const MOST_COUNTED: i64 = 10_000;
 /// are left. Returns `false` if no ending is waiting.
 pub fn close_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<bool, ApiError> {
     let Some(ending) = endings::next(tx, now)? else { return Ok(false) };
-    workspaces::guard(tx, ending.workspace)?;
-    if !endings::stands(tx, &ending)? {
+    let context = Context::of_time(now);
+    let write = &mut Write::begin(tx, ending.workspace, ending.actor.clone(), &context)?;
+    if !endings::stands(write, &ending)? {
         return Ok(true);
     }
-    match step(tx, &ending, now)? {
-        Some(done_until) => endings::put_off(tx, &ending, done_until, now)?,
-        None => endings::forget(tx, &ending)?,
+    match step(write, &ending)? {
+        Some(done_until) => endings::put_off(write, &ending, done_until, now)?,
+        None => endings::forget(write, &ending)?,
     }
     Ok(true)
 }
 
 /// One step of an ending. Returns the last member whose list is done; `None` if no row is left.
-fn step(tx: &mut Tx<'_>, ending: &Ending, now: Timestamp) -> Result<Option<PrincipalId>, ApiError> {
-    let context = Context::of_time(now);
+fn step(write: &mut Write<'_, '_>, ending: &Ending) -> Result<Option<PrincipalId>, ApiError> {
     let ended = match ending.kind {
-        Kind::Keys => members::end_some_keys(tx, &context, ending, STEP)?,
-        Kind::Invitations | Kind::OwnerInvitations => invitations::end_some(tx, &context, ending, STEP)?,
-        Kind::Listing => return workspaces::actions::follow(tx, ending, STEP, now),
+        Kind::Keys => members::end_some_keys(write, ending, STEP)?,
+        Kind::Invitations | Kind::OwnerInvitations => invitations::end_some(write, ending, STEP)?,
+        Kind::Listing => return workspaces::actions::follow(write, ending, STEP),
     };
     Ok((ended == Ended::Some).then_some(ending.done_until))
 }

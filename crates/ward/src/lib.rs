@@ -16,6 +16,7 @@ pub mod deliveries;
 pub mod endings;
 pub mod error;
 pub mod gate;
+pub mod guard;
 pub mod http;
 pub mod identity;
 pub mod ids;

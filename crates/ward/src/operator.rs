@@ -14,7 +14,7 @@ use ward_db::Timestamp;
 use ward_db::backup::{self, Checked};
 
 use crate::app::App;
-use crate::audit::Actor;
+use crate::audit::{Actor, Write};
 use crate::calls::operator::{self as calls, Proof};
 use crate::context::Context;
 use crate::deliveries::actions::{self as steering, InEhr, ResolveDeliveryResponse, RetryResponse};
@@ -260,12 +260,10 @@ pub async fn sync_retry(
     let context = Context::of_operator(app.clock.now());
     app.db
         .write("operator.sync_retry", move |tx| {
-            crate::workspaces::guard(tx, workspace)?;
+            let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, &context)?;
             let retried = match delivery {
-                Some(delivery) => {
-                    steering::retry_one(tx, &context, Actor::OPERATOR, workspace, delivery, context.now)
-                }
-                None => steering::retry_all(tx, &context, Actor::OPERATOR, workspace, None),
+                Some(delivery) => steering::retry_one(write, delivery),
+                None => steering::retry_all(write, None),
             };
             retried.map_err(OperatorError::from)
         })
@@ -283,9 +281,8 @@ pub async fn sync_resolve(
     let context = Context::of_operator(app.clock.now());
     app.db
         .write("operator.sync_resolve", move |tx| {
-            crate::workspaces::guard(tx, workspace)?;
-            steering::resolve_one(tx, &context, Actor::OPERATOR, workspace, delivery, &found)
-                .map_err(OperatorError::from)
+            let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, &context)?;
+            steering::resolve_one(write, delivery, &found).map_err(OperatorError::from)
         })
         .await
 }
@@ -302,14 +299,13 @@ pub async fn sync_hold(
     let wanted = integration.to_owned();
     app.db
         .write("operator.sync_hold", move |tx| {
-            crate::workspaces::guard(tx, workspace)?;
+            let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, &context)?;
             let named = match uuid::Uuid::try_parse(&wanted) {
                 Ok(id) => Some(IntegrationId(id)),
-                Err(_) => integrations::built_in(tx, workspace, &wanted)?,
+                Err(_) => integrations::built_in(write, workspace, &wanted)?,
             };
             let integration = named.ok_or_else(|| OperatorError::NoIntegration(wanted.clone()))?;
-            steering::hold(tx, &context, Actor::OPERATOR, workspace, integration, held)
-                .map_err(OperatorError::from)
+            steering::hold(write, integration, held).map_err(OperatorError::from)
         })
         .await?;
     sync_status(app, slug_or_id).await

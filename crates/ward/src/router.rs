@@ -177,7 +177,7 @@ impl Routes {
         Self { app, paths: BTreeMap::new(), served: Vec::new() }
     }
 
-    /// Serves an operation. Its handler receives its authorization; only an operation that the contract opens to everybody
+    /// Serves an operation. Its handler receives its authorization; only an operation that the contract opens to all callers
     /// has none.
     fn on<A, H, F>(&mut self, operation: &str, room: &'static str, handler: H) -> Result<(), ContractError>
     where

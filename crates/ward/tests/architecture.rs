@@ -4,6 +4,8 @@
 
 #[path = "architecture/imports.rs"]
 mod imports;
+#[path = "architecture/writes.rs"]
+mod writes;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -98,7 +98,7 @@ fn every_dependency_is_used() {
 #[test]
 fn measurements_import_nothing_from_the_product() {
     let code = code(&root().join("bench"), &["src"]);
-    for package in ["ward", "ward-contract", "ward-server", "ward-ehr", "ward-test"] {
+    for package in ["ward", "ward-contract", "ward-guard", "ward-server", "ward-ehr", "ward-test"] {
         assert!(!uses(&code, package), "bench/src names {package}");
     }
     assert!(uses(&code, "ward-db"), "the search finds no crate at all");

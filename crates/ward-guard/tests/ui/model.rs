@@ -33,7 +33,7 @@ impl Lock<Tx> for Principal {
 /// A read, which needs no lock.
 pub fn read(_: &mut Tx) {}
 
-/// A write in a workspace.
+/// A write, which needs the lock of the workspace.
 pub fn rename(_: &mut Guarded<'_, Tx, Workspace>, _: &str) {}
 
 pub struct Request;

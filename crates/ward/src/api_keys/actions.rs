@@ -11,11 +11,12 @@ use super::secret::{KeyId, NewSecret};
 use super::{ApiKey, DAY, SpeaksFor, permissions_named, store};
 use crate::access::{Permissions, Reach, Role};
 use crate::app::App;
-use crate::audit::{self, Actor, Event};
+use crate::audit::{Actor, Subject, Write};
 use crate::context::Context;
 use crate::error::ApiError;
 use crate::gate::idempotency::{Repeat, Secrecy};
 use crate::gate::{Entry, Held};
+use crate::guard::NoGuard;
 use crate::http::Reply;
 use crate::identity::{self, Caller, PrincipalKind};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
@@ -73,7 +74,6 @@ fn expiry(now: Timestamp, days: u64) -> Timestamp {
 
 /// The columns of a new key that are decided before its position.
 struct Minted {
-    workspace: WorkspaceId,
     principal: PrincipalId,
     kind: PrincipalKind,
     creator: Option<(PrincipalId, Option<CredentialId>)>,
@@ -85,12 +85,13 @@ struct Minted {
 
 impl Minted {
     /// Inserts the key at the end of its workspace's list.
-    fn insert(self, tx: &mut Tx<'_>, now: Timestamp, secret: &NewSecret) -> Result<ApiKey, ApiError> {
-        let position = workspaces::next_position(tx, self.workspace, now)?;
+    fn insert(self, write: &mut Write<'_, '_>, secret: &NewSecret) -> Result<ApiKey, ApiError> {
+        let now = write.now();
+        let position = workspaces::next_position(write, now)?;
         let key = ApiKey {
             id: CredentialId::at(now),
             key_id: secret.key_id.to_string(),
-            workspace: self.workspace,
+            workspace: write.row(),
             principal: self.principal,
             kind: self.kind,
             created_by: self.creator.map(|(principal, _)| principal),
@@ -103,28 +104,22 @@ impl Minted {
             updated_at: now,
             position,
         };
-        store::insert(tx, &key, self.narrowed, &secret.hash)?;
+        store::insert(write, &key, self.narrowed, &secret.hash)?;
         Ok(key)
     }
 }
 
-fn event<'a>(context: &'a Context, actor: Actor, action: &'static str, key: &'a ApiKey) -> Event<'a> {
-    Event {
-        workspace: key.workspace,
-        service: "api_keys",
-        action,
-        resource_type: "api_key",
-        resource_id: Some(key.id.0),
-        resource_name: key.name.as_deref(),
-        actor,
-        context,
-        metadata: json!({
-            "key_id": key.key_id,
-            "role": key.reach.role,
-            "permissions": key.reach.permissions,
-            "expires_at": key.expires_at,
-        }),
-    }
+/// Records an event about a key.
+fn record(write: &mut Write<'_, '_>, action: &'static str, key: &ApiKey) -> Result<(), ApiError> {
+    let name = key.name.as_deref();
+    let about = Subject { service: "api_keys", kind: "api_key", id: Some(key.id.0), name };
+    let what = json!({
+        "key_id": key.key_id,
+        "role": key.reach.role,
+        "permissions": key.reach.permissions,
+        "expires_at": key.expires_at,
+    });
+    write.record(action, about, what)
 }
 
 /// Creates a key, for a service of its own or for the calling user. Its permissions must lie within the
@@ -138,55 +133,43 @@ pub async fn create(
     let role = Role::named(&new.role).ok_or_else(|| ApiError::internal("an unvalidated role"))?;
     let narrowed = permissions_named(&new.permissions);
     let usual = app.config.quotas;
-    let vault = app.vault.clone();
-    let noted = entry.clone();
-    let outcome = app
-        .db
-        .write("api_keys.create", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            if !seen.reach.covers(Reach::narrowed(role, narrowed)) {
-                return Err(beyond_caller());
-            }
-            if new.speaks_for == SpeaksFor::Minter && caller.kind != PrincipalKind::User {
-                return Err(ApiError::forbidden_because(
-                    "unsupported_principal",
-                    "Only a user can have further keys that speak for it; a service has a single key.",
-                ));
-            }
-            repeat.once(tx, &vault, Secrecy::Secret { former: None }, |tx| {
-                let now = entry.context.now;
-                let (principal, kind) = match new.speaks_for {
-                    SpeaksFor::Minter => (caller.principal, caller.kind),
-                    SpeaksFor::Service => {
-                        let service = identity::create(tx, PrincipalKind::Service, new.name.as_deref(), now)?;
-                        identity::join(tx, (service, PrincipalKind::Service), seen.workspace.id, role, now)?;
-                        (service, PrincipalKind::Service)
-                    }
-                };
-                let minted = Minted {
-                    workspace: seen.workspace.id,
-                    principal,
-                    kind,
-                    creator: Some((caller.principal, caller.credential_id())),
-                    name: new.name.clone(),
-                    role,
-                    narrowed,
-                    days: new.duration_days,
-                };
-                let more = Count {
-                    keys: 1,
-                    members: i64::from(kind == PrincipalKind::Service),
-                    ..Count::bytes(new.name.as_ref().map_or(0, String::len))
-                };
-                quotas::take(tx, seen.workspace.id, &usual, more, now)?;
-                let secret = NewSecret::generate().map_err(ApiError::internal)?;
-                let key = minted.insert(tx, now, &secret)?;
-                audit::record(tx, event(&entry.context, Actor::of(&caller), "api_key.create", &key))?;
-                Ok(CreateApiKeyResponse::new(&key, &secret))
-            })
+    let create = move |write: &mut Write<'_, '_>, held: &Held| {
+        let (caller, now) = (&held.caller, write.now());
+        if !held.seen.reach.covers(Reach::narrowed(role, narrowed)) {
+            return Err(beyond_caller());
+        }
+        if new.speaks_for == SpeaksFor::Minter && caller.kind != PrincipalKind::User {
+            return Err(ApiError::forbidden_because(
+                "unsupported_principal",
+                "Only a user can have further keys that speak for it; a service has a single key.",
+            ));
+        }
+        repeat.once(write, Secrecy::Secret { former: None }, |write| {
+            let (principal, kind) = match new.speaks_for {
+                SpeaksFor::Minter => (caller.principal, caller.kind),
+                SpeaksFor::Service => {
+                    let service = identity::create(write, PrincipalKind::Service, new.name.as_deref(), now)?;
+                    identity::join(write, (service, PrincipalKind::Service), role, now)?;
+                    (service, PrincipalKind::Service)
+                }
+            };
+            let more = Count {
+                keys: 1,
+                members: i64::from(kind == PrincipalKind::Service),
+                ..Count::bytes(new.name.as_ref().map_or(0, String::len))
+            };
+            let workspace = write.row();
+            quotas::take(write, workspace, &usual, more, now)?;
+            let secret = NewSecret::generate().map_err(ApiError::internal)?;
+            let creator = Some((caller.principal, caller.credential_id()));
+            let (name, days) = (new.name.clone(), new.duration_days);
+            let minted = Minted { principal, kind, creator, name, role, narrowed, days };
+            let key = minted.insert(write, &secret)?;
+            record(write, "api_key.create", &key)?;
+            Ok(CreateApiKeyResponse::new(&key, &secret))
         })
-        .await;
-    noted.note_if_forbidden(app, outcome)
+    };
+    entry.write(app, "api_keys.create", create).await
 }
 
 /// Claims an unclaimed workspace: creates its first user, the owner membership and an owner key. Every
@@ -198,37 +181,28 @@ pub async fn claim(
     new: CreateApiKeyRequest,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
-    let vault = app.vault.clone();
-    app.db
-        .write("api_keys.claim", move |tx| {
-            repeat.once(tx, &vault, Secrecy::Secret { former: None }, |tx| {
-                let now = context.now;
-                if !workspaces::claim(tx, workspace, now)? {
-                    return Err(ApiError::unauthorized());
-                }
-                let principal = identity::create(tx, PrincipalKind::User, None, now)?;
-                identity::join(tx, (principal, PrincipalKind::User), workspace, Role::Owner, now)?;
-                let minted = Minted {
-                    workspace,
-                    principal,
-                    kind: PrincipalKind::User,
-                    creator: Some((principal, None)),
-                    name: new.name.clone(),
-                    role: Role::Owner,
-                    narrowed: Permissions::default(),
-                    days: new.duration_days,
-                };
-                let secret = NewSecret::generate().map_err(ApiError::internal)?;
-                let more =
-                    Count { keys: 1, members: 1, ..Count::bytes(new.name.as_ref().map_or(0, String::len)) };
-                quotas::give_back(tx, workspace, more)?;
-                let key = minted.insert(tx, now, &secret)?;
-                let actor = Actor::new(principal, key.id);
-                audit::record(tx, event(&context, actor, "workspace.claim", &key))?;
-                Ok(CreateApiKeyResponse::new(&key, &secret))
-            })
+    let claim = move |tx: &mut Tx<'_>| {
+        let mut write = Write::begin(tx, NoGuard, Actor::NOBODY, &context)?;
+        repeat.once(&mut write, Secrecy::Secret { former: None }, |write| {
+            let now = write.now();
+            let claimed = workspaces::claim(write, workspace, now)?.ok_or(ApiError::unauthorized())?;
+            let write = &mut write.also(claimed)?;
+            let (kind, role) = (PrincipalKind::User, Role::Owner);
+            let principal = identity::create(write, kind, None, now)?;
+            identity::join(write, (principal, kind), role, now)?;
+            let (name, days) = (new.name.clone(), new.duration_days);
+            let more = Count { keys: 1, members: 1, ..Count::bytes(name.as_ref().map_or(0, String::len)) };
+            let (creator, narrowed) = (Some((principal, None)), Permissions::default());
+            let minted = Minted { principal, kind, creator, name, role, narrowed, days };
+            let secret = NewSecret::generate().map_err(ApiError::internal)?;
+            quotas::give_back(write, workspace, more)?;
+            let key = minted.insert(write, &secret)?;
+            write.actor = Actor::new(principal, key.id);
+            record(write, "workspace.claim", &key)?;
+            Ok(CreateApiKeyResponse::new(&key, &secret))
         })
-        .await
+    };
+    app.db.write("api_keys.claim", claim).await
 }
 
 /// Gives a key a new secret and a new expiry. The old secret ends with the commit.
@@ -239,78 +213,67 @@ pub async fn rotate(
     rotation: RotateApiKeyRequest,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
-    let vault = app.vault.clone();
-    let noted = entry.clone();
-    let outcome = app
-        .db
-        .write("api_keys.rotate", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            let mut key = store::get(tx, seen.workspace.id, key_id)?.ok_or(ApiError::no_api_key())?;
-            let own = caller.credential_id() == Some(key.id);
-            if key.kind == PrincipalKind::User && key.principal != caller.principal {
-                return Err(ApiError::forbidden_because(
-                    "not_your_key",
-                    "Only the user that this key speaks for may rotate it.",
-                ));
-            }
-            if !own {
-                within_caller(seen.reach, &key)?;
-            }
-            let former = entry.presented_hash().filter(|_| own);
-            repeat.once(tx, &vault, Secrecy::Secret { former }, |tx| {
-                let now = entry.context.now;
-                let secret = NewSecret::for_key(
-                    KeyId::parse(&key.key_id).ok_or_else(|| ApiError::internal("a stored key id"))?,
-                )
-                .map_err(ApiError::internal)?;
-                key.expires_at = expiry(now, rotation.duration_days);
-                key.updated_at = now.max(Timestamp::from_micros(key.updated_at.micros() + 1));
-                store::rotate(tx, &key, &secret.hash)?;
-                audit::record(tx, event(&entry.context, Actor::of(&caller), "api_key.rotate", &key))?;
-                Ok(CreateApiKeyResponse::new(&key, &secret))
-            })
+    let presented = entry.presented_hash();
+    let rotate = move |write: &mut Write<'_, '_>, Held { caller, seen }: &Held| {
+        let now = write.now();
+        let mut key = store::get(write, seen.workspace.id, key_id)?.ok_or(ApiError::no_api_key())?;
+        let own = caller.credential_id() == Some(key.id);
+        if key.kind == PrincipalKind::User && key.principal != caller.principal {
+            return Err(ApiError::forbidden_because(
+                "not_your_key",
+                "Only the user that this key speaks for may rotate it.",
+            ));
+        }
+        if !own {
+            within_caller(seen.reach, &key)?;
+        }
+        repeat.once(write, Secrecy::Secret { former: presented.filter(|_| own) }, |write| {
+            let id = KeyId::parse(&key.key_id).ok_or_else(|| ApiError::internal("a stored key id"))?;
+            let secret = NewSecret::for_key(id).map_err(ApiError::internal)?;
+            key.expires_at = expiry(now, rotation.duration_days);
+            key.updated_at = now.max(Timestamp::from_micros(key.updated_at.micros() + 1));
+            store::rotate(write, &key, &secret.hash)?;
+            record(write, "api_key.rotate", &key)?;
+            Ok(CreateApiKeyResponse::new(&key, &secret))
         })
-        .await;
-    noted.note_if_forbidden(app, outcome)
+    };
+    entry.write(app, "api_keys.rotate", rotate).await
 }
 
 /// Revokes a key, which ends it with the commit.
 pub async fn revoke(app: &Arc<App>, entry: Entry, key_id: KeyId) -> Result<(), ApiError> {
-    let noted = entry.clone();
-    let outcome = app
-        .db
-        .write("api_keys.revoke", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            let key = store::get(tx, seen.workspace.id, key_id)?.ok_or(ApiError::no_api_key())?;
-            if caller.credential_id() != Some(key.id) {
-                within_caller(seen.reach, &key)?;
-            }
-            // Another owner who revokes the key still has access.
-            if caller.credential_id() == Some(key.id) || !seen.reach.covers(Reach::whole(Role::Owner)) {
-                keep_a_way_in(tx, &key, entry.context.now)?;
-            }
-            if caller.principal == key.principal {
-                keep_ways_into_others(tx, &key, entry.context.now)?;
-            }
-            end(tx, &entry.context, Actor::of(&caller), &key)
-        })
-        .await;
-    noted.note_if_forbidden(app, outcome)
+    let revoke = move |write: &mut Write<'_, '_>, Held { caller, seen }: &Held| {
+        let key = store::get(write, seen.workspace.id, key_id)?.ok_or(ApiError::no_api_key())?;
+        let own = caller.credential_id() == Some(key.id);
+        if !own {
+            within_caller(seen.reach, &key)?;
+        }
+        // Another owner who revokes the key still has access.
+        if own || !seen.reach.covers(Reach::whole(Role::Owner)) {
+            keep_a_way_in(write, &key)?;
+        }
+        if caller.principal == key.principal {
+            keep_ways_into_others(write, &key)?;
+        }
+        end(write, &key)
+    };
+    entry.write(app, "api_keys.revoke", revoke).await
 }
 
 /// Refuses users who end the only key that lets them into another workspace, where no other owner has a way in (409).
 /// Other callers are judged by the key's own workspace alone, because its owners must be able to end the key.
-fn keep_ways_into_others(tx: &mut Tx<'_>, key: &ApiKey, now: Timestamp) -> Result<(), ApiError> {
+fn keep_ways_into_others(write: &mut Write<'_, '_>, key: &ApiKey) -> Result<(), ApiError> {
+    let now = write.now();
     let opens = key.kind == PrincipalKind::User && key.expires_at > now;
     if !opens || !key.reach.covers(Reach::whole(Role::Owner)) {
         return Ok(());
     }
-    for other in store::opened_by_it_alone(tx, (key.principal, &key.key_id), now)? {
+    for other in store::opened_by_it_alone(write, (key.principal, &key.key_id), now)? {
         if other == key.workspace {
             continue;
         }
-        workspaces::guard(tx, other)?;
-        if !store::has_way_in(tx, other, (Some(key.principal), ""), now)? {
+        let mut there = write.also(other)?;
+        if !store::has_way_in(&mut there, other, (Some(key.principal), ""), now)? {
             return Err(ApiError::conflict(
                 "last_way_in",
                 "This key is the last way into another workspace that you own. Mint another key that speaks for you as an owner first.",
@@ -321,12 +284,13 @@ fn keep_ways_into_others(tx: &mut Tx<'_>, key: &ApiKey, now: Timestamp) -> Resul
 }
 
 /// Refuses to revoke the last credential by which the workspace's owners have access (409).
-fn keep_a_way_in(tx: &mut Tx<'_>, key: &ApiKey, now: Timestamp) -> Result<(), ApiError> {
+fn keep_a_way_in(write: &mut Write<'_, '_>, key: &ApiKey) -> Result<(), ApiError> {
+    let now = write.now();
     let is_way = key.kind == PrincipalKind::User
         && key.expires_at > now
         && key.reach.covers(Reach::whole(Role::Owner))
-        && store::has_way_in(tx, key.workspace, (None, ""), now)?;
-    if !is_way || store::has_way_in(tx, key.workspace, (None, &key.key_id), now)? {
+        && store::has_way_in(write, key.workspace, (None, ""), now)?;
+    if !is_way || store::has_way_in(write, key.workspace, (None, &key.key_id), now)? {
         return Ok(());
     }
     Err(ApiError::conflict(
@@ -336,15 +300,16 @@ fn keep_a_way_in(tx: &mut Tx<'_>, key: &ApiKey, now: Timestamp) -> Result<(), Ap
 }
 
 /// Revokes a key. A service leaves the workspace with its only key.
-fn end(tx: &mut Tx<'_>, context: &Context, actor: Actor, key: &ApiKey) -> Result<(), ApiError> {
+fn end(write: &mut Write<'_, '_>, key: &ApiKey) -> Result<(), ApiError> {
+    let now = write.now();
     let members = if key.kind == PrincipalKind::Service { -1 } else { 0 };
-    quotas::give_back(tx, key.workspace, Count { keys: -1, members, ..Count::default() })?;
-    store::revoke(tx, key, context.now)?;
-    test_callers::forget_ended_credentials(tx, key.workspace, context.now)?;
+    quotas::give_back(write, key.workspace, Count { keys: -1, members, ..Count::default() })?;
+    store::revoke(write, key, now)?;
+    test_callers::forget_ended_credentials(write, now)?;
     if key.kind == PrincipalKind::Service {
-        identity::leave(tx, key.principal, key.workspace)?;
+        identity::leave(write, key.principal)?;
     }
-    audit::record(tx, event(context, actor, "api_key.revoke", key))
+    record(write, "api_key.revoke", key)
 }
 
 /// Creates a key as the operator, who needs no membership: for workspaces whose people have lost their
@@ -357,24 +322,16 @@ pub fn issue_as_operator(
     name: Option<String>,
     days: u64,
 ) -> Result<CreateApiKeyResponse, ApiError> {
-    workspaces::guard(tx, workspace)?;
-    let now = context.now;
-    let principal = identity::create(tx, PrincipalKind::Service, name.as_deref(), now)?;
-    identity::join(tx, (principal, PrincipalKind::Service), workspace, role, now)?;
-    let minted = Minted {
-        workspace,
-        principal,
-        kind: PrincipalKind::Service,
-        creator: None,
-        name,
-        role,
-        narrowed: Permissions::default(),
-        days,
-    };
+    let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, context)?;
+    let (kind, now) = (PrincipalKind::Service, context.now);
+    let principal = identity::create(write, kind, name.as_deref(), now)?;
+    identity::join(write, (principal, kind), role, now)?;
+    let narrowed = Permissions::default();
+    let minted = Minted { principal, kind, creator: None, name, role, narrowed, days };
     let secret = NewSecret::generate().map_err(ApiError::internal)?;
-    quotas::give_back(tx, workspace, Count { keys: 1, members: 1, ..Count::default() })?;
-    let key = minted.insert(tx, now, &secret)?;
-    audit::record(tx, event(context, Actor::OPERATOR, "api_key.create", &key))?;
+    quotas::give_back(write, workspace, Count { keys: 1, members: 1, ..Count::default() })?;
+    let key = minted.insert(write, &secret)?;
+    record(write, "api_key.create", &key)?;
     Ok(CreateApiKeyResponse::new(&key, &secret))
 }
 
@@ -385,10 +342,10 @@ pub fn revoke_as_operator(
     key_id: KeyId,
 ) -> Result<Option<ApiKey>, ApiError> {
     let Some(found) = store::get_anywhere(tx, key_id)? else { return Ok(None) };
-    workspaces::guard(tx, found.workspace)?;
+    let write = &mut Write::begin(tx, found.workspace, Actor::OPERATOR, context)?;
     // Another transaction may have revoked it before this one took the guard row.
-    let Some(key) = store::get_anywhere(tx, key_id)? else { return Ok(None) };
-    end(tx, context, Actor::OPERATOR, &key)?;
+    let Some(key) = store::get_anywhere(write, key_id)? else { return Ok(None) };
+    end(write, &key)?;
     Ok(Some(key))
 }
 

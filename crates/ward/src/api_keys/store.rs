@@ -8,6 +8,7 @@ use super::secret::{KeyId, SecretHash};
 use super::{ApiKey, EndedKeys, KeyRecord};
 use crate::access::{Permission, Permissions, Reach, Role};
 use crate::endings::Ended;
+use crate::guard::WorkspaceGuard;
 use crate::identity::PrincipalKind;
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::{self, Page, counted};
@@ -186,7 +187,12 @@ pub fn count(
 
 /// Inserts a key with the hash of its secret. `narrowed` are the requested permissions; empty for the whole
 /// role.
-pub fn insert(tx: &mut Tx<'_>, key: &ApiKey, narrowed: Permissions, hash: &SecretHash) -> Result<(), Error> {
+pub fn insert(
+    tx: &mut WorkspaceGuard<'_, '_>,
+    key: &ApiKey,
+    narrowed: Permissions,
+    hash: &SecretHash,
+) -> Result<(), Error> {
     tx.execute_later(
         "INSERT INTO api_keys (key_id, id, workspace_id, principal_id, principal_kind, created_by_entity_id, \
                 created_by_credential_id, name, role, permissions, secret_hash, position, expires_at, created_at, updated_at) \
@@ -213,7 +219,7 @@ pub fn insert(tx: &mut Tx<'_>, key: &ApiKey, narrowed: Permissions, hash: &Secre
 }
 
 /// Stores a new secret and a new expiry.
-pub fn rotate(tx: &mut Tx<'_>, key: &ApiKey, hash: &SecretHash) -> Result<(), Error> {
+pub fn rotate(tx: &mut WorkspaceGuard<'_, '_>, key: &ApiKey, hash: &SecretHash) -> Result<(), Error> {
     tx.execute_later(
         "UPDATE api_keys SET secret_hash = $2, expires_at = $3, updated_at = $4 WHERE key_id = $1",
         &[key.key_id.as_str().into(), Value::Bytes(hash), key.expires_at.into(), key.updated_at.into()],
@@ -222,7 +228,7 @@ pub fn rotate(tx: &mut Tx<'_>, key: &ApiKey, hash: &SecretHash) -> Result<(), Er
 }
 
 /// Revokes a key. Its row stays, outside of the list, so that the audit can record later attempts with it.
-pub fn revoke(tx: &mut Tx<'_>, key: &ApiKey, now: Timestamp) -> Result<(), Error> {
+pub fn revoke(tx: &mut WorkspaceGuard<'_, '_>, key: &ApiKey, now: Timestamp) -> Result<(), Error> {
     tx.execute_later(
         "UPDATE api_keys SET revoked_at = $2, updated_at = $2, position = -position WHERE key_id = $1",
         &[key.key_id.as_str().into(), now.into()],
@@ -233,12 +239,13 @@ pub fn revoke(tx: &mut Tx<'_>, key: &ApiKey, now: Timestamp) -> Result<(), Error
 /// Revokes up to `most` of the workspace's live keys that speak for this principal and have a position
 /// before `before`.
 pub fn end_some_of(
-    tx: &mut Tx<'_>,
-    (workspace, principal): (WorkspaceId, PrincipalId),
+    tx: &mut WorkspaceGuard<'_, '_>,
+    principal: PrincipalId,
     before: i64,
     most: u32,
     now: Timestamp,
 ) -> Result<EndedKeys, Error> {
+    let workspace = tx.row();
     let mut ids: Vec<String> = tx.all(
         // The lower bound is a parameter, because with the literal `position > 0` a planner could search
         // all keys of the workspace.

@@ -6,6 +6,7 @@ pub mod refusals;
 pub mod review;
 mod store;
 mod wire;
+mod write;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use crate::identity::Caller;
 use crate::identity::token::Verified;
 use crate::ids::{CredentialId, EventId, PrincipalId, WorkspaceId};
 use crate::quotas::{self, Change, Room};
+
+pub use write::{Subject, Write};
 
 /// Bytes that an event counts for, its texts left out. They stand for its columns and index entries, and for those of the
 /// row that it is about.

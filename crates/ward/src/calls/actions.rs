@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use ward_contract::validate::{Json, Problem};
-use ward_db::{Timestamp, Tx};
+use ward_db::{Timestamp, Tx, Uuid};
 
 use super::{
     CallRecord, CallerId, Decision, Direction, RealDirection, Report, Reporter, Status, TestRule, store,
 };
 use crate::access::Permission;
 use crate::app::App;
-use crate::audit::{self, Actor, Event};
-use crate::context::Context;
+use crate::audit::{self, Actor, Subject, Write};
 use crate::error::ApiError;
 use crate::gate::{Entry, Held};
 use crate::ids::{CallId, IntegrationId, WorkspaceId};
@@ -25,25 +24,9 @@ use crate::{deliveries, integrations, test_callers};
 /// summary and patient.
 const RUNTIMES_TURN: Duration = Duration::from_mins(2);
 
-fn event<'a>(
-    context: &'a Context,
-    actor: Actor,
-    action: &'static str,
-    workspace: WorkspaceId,
-    call: &'a CallRecord,
-    metadata: Value,
-) -> Event<'a> {
-    Event {
-        workspace,
-        service: "calls",
-        action,
-        resource_type: "call",
-        resource_id: Some(call.id.0),
-        resource_name: None,
-        actor,
-        context,
-        metadata,
-    }
+/// A call, or the list of calls, as the subject of an audit event.
+const fn subject(id: Option<Uuid>) -> Subject<'static> {
+    Subject { service: "calls", kind: "call", id, name: None }
 }
 
 /// The result of a report.
@@ -58,23 +41,18 @@ pub struct Recorded {
 /// read of the call, and recorded as one.
 pub async fn report(app: &Arc<App>, entry: Entry, sid: String, report: Report) -> Result<Recorded, ApiError> {
     let usual = app.config.quotas;
-    let recorded = app
-        .db
-        .write("calls.report", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            let (context, actor, workspace) = (&entry.context, Actor::of(&caller), &seen.workspace);
-            let (call, was_known) =
-                record(tx, context, actor.clone(), (workspace, &usual), &sid, Reporter::Runtime, &report)?;
-            let may_see = || seen.reach.permissions.contains(Permission::CallView);
-            // Where there is no room to record the reading, nothing is shown that would be one.
-            let shows_people = !was_known || (may_see() && audit::has_room(tx, workspace.id, context)?);
-            if was_known && shows_people {
-                let what = json!({ "by": "report" });
-                audit::record_phi_access(tx, event(context, actor, "call.read", workspace.id, &call, what))?;
-            }
-            Ok::<_, ApiError>(Recorded { call, shows_people })
-        })
-        .await?;
+    let report = move |write: &mut Write<'_, '_>, held: &Held| {
+        let (context, workspace) = (write.context, &held.seen.workspace);
+        let (call, was_known) = record(write, (workspace, &usual), &sid, Reporter::Runtime, &report)?;
+        let may_see = || held.seen.reach.permissions.contains(Permission::CallView);
+        // Where there is no room to record the reading, nothing is shown that would be one.
+        let shows_people = !was_known || (may_see() && audit::has_room(write, workspace.id, context)?);
+        if was_known && shows_people {
+            write.record_phi_access("call.read", subject(Some(call.id.0)), json!({ "by": "report" }))?;
+        }
+        Ok(Recorded { call, shows_people })
+    };
+    let recorded = entry.write(app, "calls.report", report).await?;
     if recorded.call.sync == Some(Decision::Owed) {
         app.sync.wake();
     }
@@ -90,53 +68,49 @@ fn stored(call: &CallRecord) -> usize {
 /// callers comes wholly before a first report or wholly after it. It returns the call, and whether the call
 /// was known before.
 pub(crate) fn record(
-    tx: &mut Tx<'_>,
-    context: &Context,
-    actor: Actor,
+    write: &mut Write<'_, '_>,
     (workspace, usual): (&Workspace, &Limits),
     sid: &str,
     reporter: Reporter,
     report: &Report,
 ) -> Result<(CallRecord, bool), ApiError> {
-    let Some(mut call) = store::by_sid(tx, workspace.id, sid)? else {
-        let mut call = begin(tx, context.now, workspace.id, sid, (reporter, &actor), report)?;
+    let now = write.now();
+    let Some(mut call) = store::by_sid(write, workspace.id, sid)? else {
+        let mut call = begin(write, sid, reporter, report)?;
         let finished = call.status.is_final();
-        let owed_to = if finished { decide(tx, workspace, &mut call)? } else { None };
+        let owed_to = if finished { decide(write, workspace, &mut call)? } else { None };
         let more = Count { calls: 1, ..Count::bytes(stored(&call)) };
-        quotas::take(tx, workspace.id, usual, more, context.now)?;
-        store::insert(tx, workspace.id, &call)?;
-        audit::record(
-            tx,
-            event(context, actor.clone(), "call.create", workspace.id, &call, beginnings(&call)),
-        )?;
+        quotas::take(write, workspace.id, usual, more, now)?;
+        store::insert(write, &call)?;
+        write.record("call.create", subject(Some(call.id.0)), beginnings(&call))?;
         if finished {
-            finish(tx, context, actor, workspace, &call, reporter, owed_to)?;
+            finish(write, &call, reporter, owed_to)?;
         }
         return Ok((call, false));
     };
     let before = call.clone();
-    take(&mut call, report, reporter, context.now)?;
+    take(&mut call, report, reporter, now)?;
     let told_all = reporter == Reporter::Runtime && report.status.is_final();
     if call == before {
         if told_all {
-            deliveries::make_due(tx, workspace.id, call.id, context.now)?;
+            deliveries::make_due(write, call.id, now)?;
         }
         return Ok((call, true));
     }
-    call.updated_at = context.now.max(Timestamp::from_micros(before.updated_at.micros() + 1));
+    call.updated_at = now.max(Timestamp::from_micros(before.updated_at.micros() + 1));
     let finished = call.status.is_final() && !before.status.is_final();
-    let owed_to = if finished { decide(tx, workspace, &mut call)? } else { None };
+    let owed_to = if finished { decide(write, workspace, &mut call)? } else { None };
     // A known call is updated even beyond the quota, because its end must not be lost.
     let more = Count::bytes(stored(&call)).bytes - Count::bytes(stored(&before)).bytes;
-    quotas::give_back(tx, workspace.id, Count { bytes: more, ..Count::default() })?;
-    store::update(tx, workspace.id, &call)?;
+    quotas::give_back(write, workspace.id, Count { bytes: more, ..Count::default() })?;
+    store::update(write, &call)?;
     if before.detail("patient_id").is_none() && call.detail("patient_id").is_some() {
-        deliveries::patient_known(tx, workspace.id, call.id, context.now)?;
+        deliveries::patient_known(write, call.id, now)?;
     }
     if finished {
-        finish(tx, context, actor, workspace, &call, reporter, owed_to)?;
+        finish(write, &call, reporter, owed_to)?;
     } else if told_all {
-        deliveries::make_due(tx, workspace.id, call.id, context.now)?;
+        deliveries::make_due(write, call.id, now)?;
     }
     Ok((call, true))
 }
@@ -177,13 +151,12 @@ fn take(call: &mut CallRecord, report: &Report, reporter: Reporter, now: Timesta
 
 /// Creates the call of a first report, and decides its direction.
 fn begin(
-    tx: &mut Tx<'_>,
-    now: Timestamp,
-    workspace: WorkspaceId,
+    write: &mut Write<'_, '_>,
     sid: &str,
-    (reporter, actor): (Reporter, &Actor),
+    reporter: Reporter,
     report: &Report,
 ) -> Result<CallRecord, ApiError> {
+    let (workspace, now) = (write.row(), write.now());
     let (Some(caller), Some(reported_direction)) = (&report.caller, report.direction) else {
         let caller = match reporter {
             Reporter::Runtime => "caller_id",
@@ -195,8 +168,8 @@ fn begin(
     };
     let callee = report.callee.as_ref();
     let numbers = (caller.number(), callee.and_then(CallerId::number));
-    let made_with = [actor.credential, report.credential];
-    let listed = test_callers::parties(tx, workspace, numbers.0, numbers.1, made_with)?;
+    let made_with = [write.actor.credential, report.credential];
+    let listed = test_callers::parties(write, workspace, numbers.0, numbers.1, made_with)?;
     let test_rule = TestRule::of(listed);
     let mut details = Map::new();
     if let Some(callee) = callee.and_then(CallerId::text) {
@@ -271,20 +244,18 @@ fn decide(
 
 /// Records the end of a call, and queues the delivery that it owes.
 fn finish(
-    tx: &mut Tx<'_>,
-    context: &Context,
-    actor: Actor,
-    workspace: &Workspace,
+    write: &mut Write<'_, '_>,
     call: &CallRecord,
     reporter: Reporter,
     owed_to: Option<(RealDirection, IntegrationId)>,
 ) -> Result<(), ApiError> {
+    let now = write.now();
     if let Some((direction, integration)) = owed_to {
         let due_at = match reporter {
-            Reporter::Runtime => context.now,
-            Reporter::Twilio => context.now.saturating_add(RUNTIMES_TURN),
+            Reporter::Runtime => now,
+            Reporter::Twilio => now.saturating_add(RUNTIMES_TURN),
         };
-        deliveries::enqueue(tx, workspace.id, integration, call.id, direction, (context.now, due_at))?;
+        deliveries::enqueue(write, integration, call.id, direction, (now, due_at))?;
     }
     let what = json!({
         "direction": call.direction.name(),
@@ -292,7 +263,7 @@ fn finish(
         "sync": call.sync.map(Decision::name),
         "connector": call.sync_connector,
     });
-    audit::record(tx, event(context, actor, "call.finish", workspace.id, call, what))
+    write.record("call.finish", subject(Some(call.id.0)), what)
 }
 
 /// Records that calls were read, including numbers. It runs before the answer is sent; if it fails, there
@@ -307,20 +278,10 @@ pub async fn note_read(
     let (context, actor) = (entry.context.clone(), Actor::of(&entry.caller));
     app.db
         .write("calls.note_read", move |tx| {
-            audit::record_phi_access(
-                tx,
-                Event {
-                    workspace,
-                    service: "calls",
-                    action: if one.is_some() { "call.read" } else { "call.list" },
-                    resource_type: "call",
-                    resource_id: one.map(|id| id.0),
-                    resource_name: None,
-                    actor: actor.clone(),
-                    context: &context,
-                    metadata: what.clone(),
-                },
-            )
+            let action = if one.is_some() { "call.read" } else { "call.list" };
+            let about = subject(one.map(|id| id.0));
+            let event = about.event((workspace, &context), actor.clone(), action, what.clone());
+            audit::record_phi_access(tx, event)
         })
         .await
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Document};
 use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
 
 use super::{CallRecord, Decision, Direction, Status, TestRule};
+use crate::guard::WorkspaceGuard;
 use crate::ids::{CallId, WorkspaceId};
 use crate::scan::{List, Stretch};
 
@@ -75,7 +76,8 @@ pub fn any_real(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<bool, Error> 
     Ok(found.is_some())
 }
 
-pub fn insert(tx: &mut Tx<'_>, workspace: WorkspaceId, new: &CallRecord) -> Result<(), Error> {
+pub fn insert(tx: &mut WorkspaceGuard<'_, '_>, new: &CallRecord) -> Result<(), Error> {
+    let workspace = tx.row();
     let details = Document::from(new.details.clone()).to_string();
     tx.execute_later(
         "INSERT INTO calls (workspace_id, id, call_sid, direction, reported_direction, reported_by, caller, caller_form, \
@@ -114,7 +116,8 @@ pub fn insert(tx: &mut Tx<'_>, workspace: WorkspaceId, new: &CallRecord) -> Resu
 
 /// Stores the columns that a report may change. Caller, direction and rule are not among them, because they
 /// never change.
-pub fn update(tx: &mut Tx<'_>, workspace: WorkspaceId, changed: &CallRecord) -> Result<(), Error> {
+pub fn update(tx: &mut WorkspaceGuard<'_, '_>, changed: &CallRecord) -> Result<(), Error> {
+    let workspace = tx.row();
     let details = Document::from(changed.details.clone()).to_string();
     tx.execute_later(
         &format!(

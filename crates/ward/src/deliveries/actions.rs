@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::{Value, json};
-use ward_db::{Timestamp, Tx, Uuid};
+use serde_json::json;
+use ward_db::Uuid;
 
 use super::wire::DeliveryResponse;
 use super::{DeliveryState, outbox, store};
 use crate::app::App;
-use crate::audit::{self, Actor, Event};
+use crate::audit::{self, Actor, Subject, Write};
 use crate::calls;
-use crate::context::Context;
 use crate::error::ApiError;
 use crate::gate::idempotency::{Repeat, Secrecy};
 use crate::gate::{Entry, Held};
@@ -22,25 +21,9 @@ use crate::integrations;
 /// Failed deliveries that one request puts back into the queue.
 const RETRIED_AT_ONCE: i64 = 1_000;
 
-fn event<'a>(
-    context: &'a Context,
-    actor: Actor,
-    action: &'static str,
-    workspace: WorkspaceId,
-    (resource_type, resource): (&'static str, Option<Uuid>),
-    metadata: Value,
-) -> Event<'a> {
-    Event {
-        workspace,
-        service: "sync",
-        action,
-        resource_type,
-        resource_id: resource,
-        resource_name: None,
-        actor,
-        context,
-        metadata,
-    }
+/// A delivery or an integration as the subject of an audit event.
+const fn subject(kind: &'static str, id: Option<Uuid>) -> Subject<'static> {
+    Subject { service: "sync", kind, id, name: None }
 }
 
 /// The JSON of the contract's schema `RetryResponse`.
@@ -60,52 +43,32 @@ pub async fn retry(
     delivery: DeliveryId,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
-    let vault = app.vault.clone();
-    let reply = app
-        .db
-        .write("sync.retry", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            repeat.once(tx, &vault, Secrecy::Open, |tx| {
-                let (workspace, now) = (seen.workspace.id, entry.context.now);
-                retry_one(tx, &entry.context, Actor::of(&caller), workspace, delivery, now)
-            })
-        })
-        .await?;
+    let retry = move |write: &mut Write<'_, '_>, _: &Held| {
+        repeat.once(write, Secrecy::Open, |write| retry_one(write, delivery))
+    };
+    let reply = entry.write(app, "sync.retry", retry).await?;
     app.sync.wake();
     Ok(reply)
 }
 
 /// [`retry`] within a transaction of the operator or a caller.
-pub fn retry_one(
-    tx: &mut Tx<'_>,
-    context: &Context,
-    actor: Actor,
-    workspace: WorkspaceId,
-    delivery: DeliveryId,
-    now: Timestamp,
-) -> Result<RetryResponse, ApiError> {
-    let found = at_rest(tx, workspace, delivery, now)?;
-    store::requeue(tx, workspace, found.integration_id, delivery, found.created_at, now)?;
+pub fn retry_one(write: &mut Write<'_, '_>, delivery: DeliveryId) -> Result<RetryResponse, ApiError> {
+    let found = at_rest(write, delivery)?;
+    let now = write.now();
+    store::requeue(write, found.integration_id, delivery, found.created_at, now)?;
     let what = json!({ "from": found.state, "reason": found.reason });
-    audit::record(
-        tx,
-        event(context, actor, "delivery.retry", workspace, ("delivery", Some(delivery.0)), what),
-    )?;
+    write.record("delivery.retry", subject("delivery", Some(delivery.0)), what)?;
     Ok(RetryResponse { retried: 1, has_more: false })
 }
 
 /// A delivery that may be sent and that no worker is sending, with its queue guarded against workers.
-fn at_rest(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    delivery: DeliveryId,
-    now: Timestamp,
-) -> Result<DeliveryResponse, ApiError> {
-    let found = store::get(tx, workspace, delivery)?.ok_or(no_delivery())?;
-    outbox::open_lane(tx, workspace, found.integration_id, now)?;
+fn at_rest(write: &mut Write<'_, '_>, delivery: DeliveryId) -> Result<DeliveryResponse, ApiError> {
+    let (workspace, now) = (write.row(), write.now());
+    let found = store::get(write, workspace, delivery)?.ok_or(no_delivery())?;
+    outbox::open_lane(write, workspace, found.integration_id, now)?;
     // This second read follows the guard, because a worker may have had the queue until then.
-    let found = store::get(tx, workspace, delivery)?.ok_or(no_delivery())?;
-    let real = calls::by_id(tx, workspace, found.call_id)?.and_then(|call| call.direction.real());
+    let found = store::get(write, workspace, delivery)?.ok_or(no_delivery())?;
+    let real = calls::by_id(write, workspace, found.call_id)?.and_then(|call| call.direction.real());
     if real.is_none() {
         return Err(ApiError::conflict(
             "not_a_real_call",
@@ -152,40 +115,30 @@ pub async fn resolve(
     found: InEhr,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
-    let vault = app.vault.clone();
-    let reply = app
-        .db
-        .write("sync.resolve", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            repeat.once(tx, &vault, Secrecy::Open, |tx| {
-                let workspace = seen.workspace.id;
-                resolve_one(tx, &entry.context, Actor::of(&caller), workspace, delivery, &found)
-            })
-        })
-        .await?;
+    let resolve = move |write: &mut Write<'_, '_>, _: &Held| {
+        repeat.once(write, Secrecy::Open, |write| resolve_one(write, delivery, &found))
+    };
+    let reply = entry.write(app, "sync.resolve", resolve).await?;
     app.sync.wake();
     Ok(reply)
 }
 
 /// [`resolve`] within a transaction of the operator or a caller.
 pub fn resolve_one(
-    tx: &mut Tx<'_>,
-    context: &Context,
-    actor: Actor,
-    workspace: WorkspaceId,
+    write: &mut Write<'_, '_>,
     delivery: DeliveryId,
     in_ehr: &InEhr,
 ) -> Result<ResolveDeliveryResponse, ApiError> {
-    let now = context.now;
-    let found = at_rest(tx, workspace, delivery, now)?;
+    let now = write.now();
+    let found = at_rest(write, delivery)?;
     let (state, location) = match in_ehr {
         InEhr::Yes { location } => {
-            store::found_in_ehr(tx, workspace, &found, location.as_deref(), now)?;
+            store::found_in_ehr(write, &found, location.as_deref(), now)?;
             (DeliveryState::Synced, location.clone())
         }
         InEhr::No => {
-            store::not_in_ehr(tx, workspace, delivery)?;
-            store::requeue(tx, workspace, found.integration_id, delivery, found.created_at, now)?;
+            store::not_in_ehr(write, delivery)?;
+            store::requeue(write, found.integration_id, delivery, found.created_at, now)?;
             (DeliveryState::Pending, None)
         }
     };
@@ -195,10 +148,7 @@ pub fn resolve_one(
         "in_ehr": state == DeliveryState::Synced,
         "location": location,
     });
-    audit::record(
-        tx,
-        event(context, actor, "delivery.resolve", workspace, ("delivery", Some(delivery.0)), what),
-    )?;
+    write.record("delivery.resolve", subject("delivery", Some(delivery.0)), what)?;
     Ok(ResolveDeliveryResponse { id: delivery, state: state.name(), location })
 }
 
@@ -214,8 +164,9 @@ pub async fn note_read(
     let action = if one.is_some() { "delivery.read" } else { "delivery.list" };
     app.db
         .write("sync.note_read", move |tx| {
-            let about = ("delivery", one.map(|id| id.0));
-            audit::record_phi_access(tx, event(&context, actor.clone(), action, workspace, about, json!({})))
+            let about = subject("delivery", one.map(|id| id.0));
+            let event = about.event((workspace, &context), actor.clone(), action, json!({}));
+            audit::record_phi_access(tx, event)
         })
         .await
 }
@@ -227,51 +178,42 @@ pub async fn retry_failed(
     integration: Option<IntegrationId>,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
-    let vault = app.vault.clone();
-    let reply = app
-        .db
-        .write("sync.retry_failed", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            repeat.once(tx, &vault, Secrecy::Open, |tx| {
-                retry_all(tx, &entry.context, Actor::of(&caller), seen.workspace.id, integration)
-            })
-        })
-        .await?;
+    let retry = move |write: &mut Write<'_, '_>, _: &Held| {
+        repeat.once(write, Secrecy::Open, |write| retry_all(write, integration))
+    };
+    let reply = entry.write(app, "sync.retry_failed", retry).await?;
     app.sync.wake();
     Ok(reply)
 }
 
 /// [`retry_failed`] within a transaction of the operator or a caller.
 pub fn retry_all(
-    tx: &mut Tx<'_>,
-    context: &Context,
-    actor: Actor,
-    workspace: WorkspaceId,
+    write: &mut Write<'_, '_>,
     integration: Option<IntegrationId>,
 ) -> Result<RetryResponse, ApiError> {
+    let (workspace, now) = (write.row(), write.now());
     // One query per integration uses the index; among all deliveries of the workspace, the failed ones may
     // be few in a million.
     let owed = match integration {
         Some(integration) => vec![integration],
-        None => store::owed_integrations(tx, workspace)?,
+        None => store::owed_integrations(write, workspace)?,
     };
     let most = usize::try_from(RETRIED_AT_ONCE).unwrap_or(usize::MAX);
     let mut failed = Vec::new();
     for integration in owed {
         if failed.len() <= most {
-            failed.extend(store::failed(tx, workspace, integration, RETRIED_AT_ONCE + 1)?);
+            failed.extend(store::failed(write, workspace, integration, RETRIED_AT_ONCE + 1)?);
         }
     }
     let has_more = failed.len() > most;
     failed.truncate(most);
     for (delivery, integration, created_at) in &failed {
-        store::requeue(tx, workspace, *integration, *delivery, *created_at, context.now)?;
+        store::requeue(write, *integration, *delivery, *created_at, now)?;
     }
     let retried = i64::try_from(failed.len()).unwrap_or(i64::MAX);
     if retried > 0 {
-        let about = ("integration", integration.map(|integration| integration.0));
-        let what = json!({ "retried": retried });
-        audit::record(tx, event(context, actor, "delivery.retry_failed", workspace, about, what))?;
+        let about = subject("integration", integration.map(|integration| integration.0));
+        write.record("delivery.retry_failed", about, json!({ "retried": retried }))?;
     }
     Ok(RetryResponse { retried, has_more })
 }
@@ -287,38 +229,25 @@ pub async fn set_held(
     integration: IntegrationId,
     held: bool,
 ) -> Result<(), ApiError> {
-    app.db
-        .write("sync.hold", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            hold(tx, &entry.context, Actor::of(&caller), seen.workspace.id, integration, held)
-        })
-        .await?;
+    let set = move |write: &mut Write<'_, '_>, _: &Held| hold(write, integration, held);
+    entry.write(app, "sync.hold", set).await?;
     app.sync.wake();
     Ok(())
 }
 
 /// [`set_held`] within a transaction of the operator or a caller.
-pub fn hold(
-    tx: &mut Tx<'_>,
-    context: &Context,
-    actor: Actor,
-    workspace: WorkspaceId,
-    integration: IntegrationId,
-    held: bool,
-) -> Result<(), ApiError> {
-    if !integrations::exists_by_id(tx, workspace, integration)? {
+pub fn hold(write: &mut Write<'_, '_>, integration: IntegrationId, held: bool) -> Result<(), ApiError> {
+    let (workspace, now) = (write.row(), write.now());
+    if !integrations::exists_by_id(write, workspace, integration)? {
         return Err(ApiError::missing("integration_not_found", "Integration not found."));
     }
     let key = (workspace, integration);
-    outbox::open_lane(tx, workspace, integration, context.now)?;
+    outbox::open_lane(write, workspace, integration, now)?;
     if held {
-        store::hold(tx, key, "operator", context.now)?;
+        store::hold(write, key, "operator", now)?;
     } else {
-        store::release(tx, key, context.now)?;
+        store::release(write, key, now)?;
     }
     let action = if held { "integration.hold" } else { "integration.release" };
-    audit::record(
-        tx,
-        event(context, actor, action, workspace, ("integration", Some(integration.0)), json!({})),
-    )
+    write.record(action, subject("integration", Some(integration.0)), json!({}))
 }

@@ -106,7 +106,7 @@ pub async fn retry(request: Request, (entry, bytes): (Entry, Bytes)) -> Result<R
     actions::retry(&request.app, entry, named(&request), repeat).await
 }
 
-/// `ResolveDeliveryRequest`, validated.
+/// `ResolveDeliveryRequest`: a person's findings in the EHR.
 #[derive(Deserialize)]
 pub struct ResolveDeliveryRequest {
     in_ehr: bool,
@@ -124,7 +124,7 @@ pub async fn resolve(
     actions::resolve(&request.app, entry, named(&request), found, repeat).await
 }
 
-/// `RetryFailedRequest`, validated.
+/// `RetryFailedRequest`: one integration, or all of them.
 #[derive(Deserialize)]
 pub struct RetryFailedRequest {
     integration_id: Option<Uuid>,
@@ -152,7 +152,7 @@ pub async fn status(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     status_of(&request, workspace).await
 }
 
-/// `HoldRequest`, validated.
+/// `HoldRequest`: whether the integration's deliveries pause.
 #[derive(Deserialize)]
 pub struct HoldRequest {
     held: bool,

@@ -19,10 +19,11 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use ward_db::{Error, Timestamp, Tx};
+use ward_db::{Error, Timestamp};
 
 use crate::calls::RealDirection;
-use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
+use crate::guard::WorkspaceGuard;
+use crate::ids::{CallId, DeliveryId, IntegrationId};
 use crate::workspaces;
 
 pub use outbox::{mark_all_uncertain, owed_for};
@@ -79,53 +80,45 @@ pub struct Owed {
 /// Queues the delivery of a finished call to an integration, in the transaction that finishes the call.
 /// Repeated calls queue only one. A worker sends it at `due_at` at the earliest.
 pub fn enqueue(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
+    tx: &mut WorkspaceGuard<'_, '_>,
     integration: IntegrationId,
     call: CallId,
     direction: RealDirection,
     (now, due_at): (Timestamp, Timestamp),
 ) -> Result<(), Error> {
-    let position = workspaces::next_position(tx, workspace, now)?;
+    let workspace = tx.row();
+    let position = workspaces::next_position(tx, now)?;
     outbox::insert(tx, (workspace, integration), call, direction, position, (now, due_at))
 }
 
 /// Makes a call's delivery due now, because no further report of the call is expected.
-pub fn make_due(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId, now: Timestamp) -> Result<(), Error> {
+pub fn make_due(tx: &mut WorkspaceGuard<'_, '_>, call: CallId, now: Timestamp) -> Result<(), Error> {
+    let workspace = tx.row();
     store::make_due(tx, workspace, call, now)
 }
 
 /// Makes the queue of a changed integration due now, so that waiting deliveries are tried again.
 pub fn integration_changed(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
+    tx: &mut WorkspaceGuard<'_, '_>,
     integration: IntegrationId,
     now: Timestamp,
 ) -> Result<(), Error> {
-    store::reopen(tx, workspace, Some(integration), now)
+    store::reopen(tx, Some(integration), now)
 }
 
 /// Deletes the queue of a deleted integration, because queues would otherwise accumulate without bound.
-pub fn integration_deleted(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    integration: IntegrationId,
-) -> Result<(), Error> {
-    store::delete_lane(tx, workspace, integration)
+pub fn integration_deleted(tx: &mut WorkspaceGuard<'_, '_>, integration: IntegrationId) -> Result<(), Error> {
+    store::delete_lane(tx, integration)
 }
 
 /// Makes the queues of all integrations of a restored workspace due now.
-pub fn workspace_restored(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp) -> Result<(), Error> {
-    store::reopen(tx, workspace, None, now)
+pub fn workspace_restored(tx: &mut WorkspaceGuard<'_, '_>, now: Timestamp) -> Result<(), Error> {
+    store::reopen(tx, None, now)
 }
 
 /// Releases a delivery that was held because its patient was unknown.
-pub fn patient_known(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    call: CallId,
-    now: Timestamp,
-) -> Result<(), Error> {
+pub fn patient_known(tx: &mut WorkspaceGuard<'_, '_>, call: CallId, now: Timestamp) -> Result<(), Error> {
+    let workspace = tx.row();
     store::release_unmatched(tx, workspace, call, now)
 }
 

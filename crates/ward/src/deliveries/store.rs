@@ -8,6 +8,7 @@ use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
 use super::DeliveryState;
 use super::outbox::{LaneKey, NEVER, open_lane, queue};
 use super::wire::{DeliveryAttempt, DeliveryResponse, IntegrationSyncStatus};
+use crate::guard::WorkspaceGuard;
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::page::Page;
 use crate::scan::{List, Stretch};
@@ -319,7 +320,8 @@ pub fn sent_for(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId) -> Result
 }
 
 /// Deletes the queue of a deleted integration.
-pub fn delete_lane(tx: &mut Tx<'_>, workspace: WorkspaceId, integration: IntegrationId) -> Result<(), Error> {
+pub fn delete_lane(tx: &mut WorkspaceGuard<'_, '_>, integration: IntegrationId) -> Result<(), Error> {
+    let workspace = tx.row();
     tx.execute_later(
         "DELETE FROM sync_lanes WHERE workspace_id = $1 AND integration_id = $2",
         &[workspace.into(), integration.into()],
@@ -350,11 +352,11 @@ pub fn release(tx: &mut Tx<'_>, key: LaneKey, now: Timestamp) -> Result<(), Erro
 /// Makes the queue of one integration, or of all in a workspace, due at once, because the cause of its wait
 /// may be gone. Pauses that Ward caused end; pauses by a person stay.
 pub fn reopen(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
+    tx: &mut WorkspaceGuard<'_, '_>,
     integration: Option<IntegrationId>,
     now: Timestamp,
 ) -> Result<(), Error> {
+    let workspace = tx.row();
     let mut values: Vec<Value<'_>> = vec![workspace.into(), now.into(), NEVER.into()];
     let mut which = "";
     if let Some(integration) = integration {
@@ -404,13 +406,13 @@ pub fn release_unmatched(
 /// stay. The pause of a failing integration is lifted, because the requester does not want to wait for its
 /// end.
 pub fn requeue(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
+    tx: &mut WorkspaceGuard<'_, '_>,
     integration: IntegrationId,
     delivery: DeliveryId,
     created_at: Timestamp,
     now: Timestamp,
 ) -> Result<(), Error> {
+    let workspace = tx.row();
     tx.execute_later(
         "UPDATE deliveries SET state = 'pending', reason = NULL, settled_at = NULL, tried_since = NULL \
          WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
@@ -449,12 +451,12 @@ pub fn make_due(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId, now: Time
 
 /// Settles a delivery that a person found in the EHR.
 pub fn found_in_ehr(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
+    tx: &mut WorkspaceGuard<'_, '_>,
     found: &DeliveryResponse,
     location: Option<&str>,
     now: Timestamp,
 ) -> Result<(), Error> {
+    let workspace = tx.row();
     tx.execute(
         "UPDATE deliveries SET state = 'synced', reason = 'found_by_a_person', location = $3, maybe_sent = false, \
                 settled_at = $4, lease_token = NULL WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
@@ -468,7 +470,8 @@ pub fn found_in_ehr(
 }
 
 /// Stores that the EHR does not contain a delivery, whatever its attempts may have done.
-pub fn not_in_ehr(tx: &mut Tx<'_>, workspace: WorkspaceId, delivery: DeliveryId) -> Result<(), Error> {
+pub fn not_in_ehr(tx: &mut WorkspaceGuard<'_, '_>, delivery: DeliveryId) -> Result<(), Error> {
+    let workspace = tx.row();
     tx.execute(
         "UPDATE deliveries SET maybe_sent = false WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), delivery.into()],

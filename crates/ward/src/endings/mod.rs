@@ -6,10 +6,11 @@
 
 mod store;
 
-use ward_db::{Error, Timestamp, Tx, Uuid};
+use ward_db::{Error, Timestamp, Uuid};
 
 use crate::audit::Actor;
 use crate::context::Context;
+use crate::guard::WorkspaceGuard;
 use crate::ids::{PrincipalId, WorkspaceId};
 
 pub use store::{count, forget, next, put_off, stands};
@@ -110,7 +111,7 @@ impl Ending {
     }
 
     /// Stores the ending for the background task. It replaces an earlier one of the same rows.
-    pub fn begin(&self, tx: &mut Tx<'_>, now: Timestamp) -> Result<(), Error> {
+    pub fn begin(&self, tx: &mut WorkspaceGuard<'_, '_>, now: Timestamp) -> Result<(), Error> {
         store::put(tx, self, now)
     }
 }

@@ -4,10 +4,11 @@ use ward_db::{Error, Timestamp, Tx};
 
 use super::{Ending, Kind};
 use crate::audit::Actor;
+use crate::guard::WorkspaceGuard;
 use crate::ids::PrincipalId;
 
 /// Stores an ending, and replaces an earlier one of the same rows.
-pub(super) fn put(tx: &mut Tx<'_>, new: &Ending, due_at: Timestamp) -> Result<(), Error> {
+pub(super) fn put(tx: &mut WorkspaceGuard<'_, '_>, new: &Ending, due_at: Timestamp) -> Result<(), Error> {
     forget(tx, new)?;
     tx.execute_later(
         "INSERT INTO endings (workspace_id, principal_id, kind, position, done_until, due_at, actor_entity_id, \
@@ -48,7 +49,7 @@ pub fn next(tx: &mut Tx<'_>, now: Timestamp) -> Result<Option<Ending>, Error> {
 
 /// Moves an ending behind all others, and stores the last member whose list is done.
 pub fn put_off(
-    tx: &mut Tx<'_>,
+    tx: &mut WorkspaceGuard<'_, '_>,
     ending: &Ending,
     done_until: PrincipalId,
     now: Timestamp,
@@ -77,7 +78,7 @@ pub fn stands(tx: &mut Tx<'_>, ending: &Ending) -> Result<bool, Error> {
 }
 
 /// Deletes an ending whose rows are closed.
-pub fn forget(tx: &mut Tx<'_>, ending: &Ending) -> Result<(), Error> {
+pub fn forget(tx: &mut WorkspaceGuard<'_, '_>, ending: &Ending) -> Result<(), Error> {
     tx.execute_later(
         "DELETE FROM endings WHERE workspace_id = $1 AND principal_id = $2 AND kind = $3",
         &[ending.workspace.into(), ending.principal.into(), ending.kind.name().into()],

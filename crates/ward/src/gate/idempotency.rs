@@ -20,6 +20,7 @@ use ward_db::{Error, Timestamp, Tx, Value};
 
 use crate::api_keys;
 use crate::api_keys::secret::SecretHash;
+use crate::audit::Write;
 use crate::error::ApiError;
 use crate::http::{Reply, Request};
 use crate::ids::{PrincipalId, WorkspaceId};
@@ -52,6 +53,8 @@ pub struct Repeat {
 }
 
 struct RepeatKey {
+    /// Seals and opens the stored answers that contain a secret.
+    vault: Arc<Vault>,
     scope: String,
     request: [u8; 32],
     /// The workspace of the path, whose stored bytes include the answer, and the limits of the settings.
@@ -84,7 +87,8 @@ impl Repeat {
         let key = key.map(|key| {
             let counted = request.workspace().map(|workspace| (workspace, request.app.config.quotas));
             let digest = Sha256::digest(body).into();
-            Arc::new(RepeatKey { scope: scope(request, principal, &key), request: digest, counted })
+            let scope = scope(request, principal, &key);
+            Arc::new(RepeatKey { vault: request.app.vault.clone(), scope, request: digest, counted })
         });
         Ok(Self { key, status, now: request.context.now })
     }
@@ -99,27 +103,21 @@ impl Repeat {
         Ok(first(tx, scope.unwrap_or_default())?.is_some())
     }
 
-    /// The state of a write without a key, which cannot be replayed.
-    pub const fn without_key(status: StatusCode, now: Timestamp) -> Self {
-        Self { key: None, status, now }
-    }
-
     /// Runs `work` once; a retry gets the first answer instead. Errors are not stored and leave nothing
     /// behind.
-    pub fn once<T: Serialize>(
+    pub fn once<'a, 't, K: Copy, T: Serialize>(
         &self,
-        tx: &mut Tx<'_>,
-        vault: &Vault,
+        write: &mut Write<'a, 't, K>,
         secrecy: Secrecy,
-        work: impl FnOnce(&mut Tx<'_>) -> Result<T, ApiError>,
+        work: impl FnOnce(&mut Write<'a, 't, K>) -> Result<T, ApiError>,
     ) -> Result<Reply, ApiError> {
-        let Some(key) = &self.key else { return Reply::json(self.status, &work(tx)?) };
-        if !key.begin(tx, self.now)? {
-            let first =
-                key.first(tx)?.ok_or_else(|| ApiError::internal("a replay without its first answer"))?;
-            return first.reply(vault, &key.scope, &key.request, self.now);
+        let Some(key) = &self.key else { return Reply::json(self.status, &work(write)?) };
+        if !key.begin(write, self.now)? {
+            return key.replay(write, self.now);
         }
-        let reply = Reply::json(self.status, &work(tx)?)?;
+        let reply = Reply::json(self.status, &work(write)?)?;
+        let tx: &mut Tx<'t> = write;
+        let vault = &key.vault;
         let (body, sealed, former) = match secrecy {
             Secrecy::Open => (reply.body.to_vec(), false, None),
             Secrecy::Secret { former } => {
@@ -150,33 +148,27 @@ impl Repeat {
 
     /// Takes the key before work that no transaction can include. A retry during that work, or after it was
     /// interrupted, gets 409: the work happens at most once.
-    pub fn begin_apart(&self, tx: &mut Tx<'_>, vault: &Vault) -> Result<Begun, ApiError> {
+    pub fn begin_apart(&self, tx: &mut Tx<'_>) -> Result<Begun, ApiError> {
         let Some(key) = &self.key else { return Ok(Begun::Yours) };
         if key.begin(tx, self.now)? {
             // A server that could not store the answer is refused before the work, which happens only once.
-            vault::hold(tx, vault)?;
+            vault::hold(tx, &key.vault)?;
             // Room for the largest answer is taken before the work, because the work cannot be undone for
             // lack of room.
             key.count(tx, ROW + LARGEST, self.now)?;
             key.note_bytes(tx, ROW + LARGEST)?;
             return Ok(Begun::Yours);
         }
-        let first = key.first(tx)?.ok_or_else(|| ApiError::internal("a replay without its first answer"))?;
-        first.reply(vault, &key.scope, &key.request, self.now).map(Begun::Answered)
+        key.replay(tx, self.now).map(Begun::Answered)
     }
 
     /// Stores the sealed answer of that work, which comes from another system and may concern a patient. If
     /// the master key was replaced in the meantime, only the fact that the work was done is stored.
-    pub fn finish_apart(
-        &self,
-        tx: &mut Tx<'_>,
-        vault: &Vault,
-        answer: &impl Serialize,
-    ) -> Result<Reply, ApiError> {
+    pub fn finish_apart(&self, tx: &mut Tx<'_>, answer: &impl Serialize) -> Result<Reply, ApiError> {
         let reply = Reply::json(self.status, answer)?;
         if let Some(key) = &self.key {
-            let kept = if vault::is_in_force(tx, vault)? {
-                let sealed = vault.seal(&reply.body, &key.scope).map_err(ApiError::internal)?;
+            let kept = if vault::is_in_force(tx, &key.vault)? {
+                let sealed = key.vault.seal(&reply.body, &key.scope).map_err(ApiError::internal)?;
                 key.finish(tx, self.status, Some(&sealed), true, None)?
             } else {
                 key.finish(tx, self.status, None, false, None)?
@@ -346,8 +338,11 @@ impl RepeatKey {
         )
     }
 
-    fn first(&self, tx: &mut Tx<'_>) -> Result<Option<First>, Error> {
-        first(tx, &self.scope)
+    /// The first answer, for a retry.
+    fn replay(&self, tx: &mut Tx<'_>, now: Timestamp) -> Result<Reply, ApiError> {
+        let first = first(tx, &self.scope)?;
+        let first = first.ok_or_else(|| ApiError::internal("a replay without its first answer"))?;
+        first.reply(&self.vault, &self.scope, &self.request, now)
     }
 }
 

@@ -4,13 +4,14 @@
 //! query.
 //!
 //! A request is authorized twice. [`Entry::admit`] does so in one read, before the body is read. A write
-//! does so again inside its transaction, after it has taken the guard row ([`Entry::hold`]). So a key that
+//! does so again inside its transaction, after it has taken the guard row ([`Entry::write`]). So a key that
 //! was just revoked, or a workspace that was just archived, decides. Both use the same single query,
 //! whatever the outcome.
 
 mod enter;
 pub mod idempotency;
 pub mod limits;
+mod write;
 
 use std::sync::Arc;
 
@@ -32,9 +33,10 @@ use crate::identity::{self, Caller, Credential};
 use crate::ids::WorkspaceId;
 use crate::quotas::{self, Quota};
 use crate::shares::{Holder, Share};
-use crate::workspaces::{self, AsMember, Workspace};
+use crate::workspaces::{AsMember, Workspace};
 
 pub use enter::{Heavy, OwnOrder};
+pub use write::Held;
 
 /// The content of a bearer before any query.
 #[derive(Clone)]
@@ -158,32 +160,6 @@ impl Entry {
         }
     }
 
-    /// Takes the guard row of the workspace, then authorizes the caller again by the data that the
-    /// transaction sees.
-    pub fn hold(&self, tx: &mut Tx<'_>) -> Result<Held, ApiError> {
-        let target = self.target.ok_or(ApiError::no_workspace())?;
-        workspaces::guard(tx, target)?;
-        let (caller, seen) = self.recognized(tx, Some(target))?;
-        let seen = seen.ok_or(ApiError::no_workspace())?;
-        self.need.met_by(seen.reach)?;
-        Ok(Held { caller, seen })
-    }
-
-    /// Takes the guard row of the caller's own list, then authorizes the caller again. It is for operations
-    /// without a workspace. A token's subject gets its principal's row here.
-    pub fn hold_self(&self, tx: &mut Tx<'_>) -> Result<Caller, ApiError> {
-        if let Proof::Token(token) = &self.proof {
-            identity::enroll(tx, token, self.context.now)?;
-        }
-        identity::guard(tx, self.caller.principal)?;
-        if let Some(name) = self.caller.token().and_then(|token| token.name.as_deref()) {
-            identity::set_name(tx, self.caller.principal, name)?;
-        }
-        let (caller, _) = self.recognized(tx, None)?;
-        self.need.met_by(caller.reach)?;
-        Ok(caller)
-    }
-
     fn recognized(
         &self,
         tx: &mut Tx<'_>,
@@ -191,14 +167,6 @@ impl Entry {
     ) -> Result<(Caller, Option<Seen>), ApiError> {
         recognize(tx, &self.proof, target, self.context.now)?.map_err(|_| ApiError::unauthorized())
     }
-}
-
-/// The caller as seen by a transaction that holds the guard row.
-pub struct Held {
-    /// The caller, already authenticated.
-    pub caller: Caller,
-    /// The workspace, and the caller's authority in it.
-    pub seen: Seen,
 }
 
 impl Admitted {
@@ -238,7 +206,7 @@ impl Entry {
     }
 
     /// Records a 403 that only the transaction could decide.
-    pub fn note_if_forbidden<T>(&self, app: &App, outcome: Result<T, ApiError>) -> Result<T, ApiError> {
+    fn note_if_forbidden<T>(&self, app: &App, outcome: Result<T, ApiError>) -> Result<T, ApiError> {
         if matches!(&outcome, Err(error) if error.is_forbidden()) {
             self.note_forbidden(app);
         }

@@ -177,8 +177,8 @@ impl Request {
     }
 }
 
-/// The argument of a handler whose operation everybody may call. The router accepts it only for operations whose contract
-/// says so.
+/// The argument of a handler whose operation is open to all callers. The router accepts it only for operations whose
+/// contract says so.
 pub struct Open(());
 
 impl Authorized<Request> for Open {

@@ -9,7 +9,7 @@ pub mod token;
 use ward_db::{Error, Row};
 
 pub use caller::{Caller, Credential, KeyUsed};
-pub use store::{create, enroll, guard, join, leave, look_up, look_up_for, relist_some, set_name};
+pub use store::{create, enroll, join, leave, look_up, look_up_for, relist_some, set_name};
 
 use crate::access::Role;
 

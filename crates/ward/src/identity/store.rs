@@ -3,10 +3,12 @@
 use std::sync::LazyLock;
 
 use ward_db::{Error, Timestamp, Tx};
+use ward_guard::Lock;
 
 use super::PrincipalKind;
 use super::token::Verified;
 use crate::access::Role;
+use crate::guard::{PrincipalGuard, WorkspaceGuard};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::{Page, counted};
 use crate::workspaces::{self, AsMember};
@@ -86,7 +88,8 @@ pub fn enroll(tx: &mut Tx<'_>, token: &Verified, now: Timestamp) -> Result<(), E
 }
 
 /// Sets the display name of a principal.
-pub fn set_name(tx: &mut Tx<'_>, principal: PrincipalId, name: &str) -> Result<(), Error> {
+pub fn set_name(tx: &mut PrincipalGuard<'_, '_>, name: &str) -> Result<(), Error> {
+    let principal = tx.row();
     tx.execute_later(
         "UPDATE principals SET display_name = $2 WHERE id = $1 AND (display_name IS NULL OR display_name <> $2)",
         &[principal.into(), name.into()],
@@ -95,12 +98,17 @@ pub fn set_name(tx: &mut Tx<'_>, principal: PrincipalId, name: &str) -> Result<(
 }
 
 /// Takes the principal's guard row, so that writes on its list run one after the other.
-pub fn guard(tx: &mut Tx<'_>, principal: PrincipalId) -> Result<(), Error> {
-    tx.execute_later(
-        "UPDATE principals SET last_position = last_position WHERE id = $1",
-        &[principal.into()],
-    )?;
-    Ok(())
+impl Lock<Tx<'_>> for PrincipalId {
+    type Row = Self;
+    type Error = Error;
+
+    fn lock(self, tx: &mut Tx<'_>) -> Result<Self, Error> {
+        tx.execute_later(
+            "UPDATE principals SET last_position = last_position WHERE id = $1",
+            &[self.into()],
+        )?;
+        Ok(self)
+    }
 }
 
 /// Moves the end of the principal's list of workspaces by one position, and returns that position.
@@ -115,15 +123,15 @@ fn next_position(tx: &mut Tx<'_>, principal: PrincipalId, now: Timestamp) -> Res
 
 /// Makes the principal a member, at the end of its own list and of the workspace's.
 pub fn join(
-    tx: &mut Tx<'_>,
+    tx: &mut WorkspaceGuard<'_, '_>,
     (principal, kind): (PrincipalId, PrincipalKind),
-    workspace: WorkspaceId,
     role: Role,
     now: Timestamp,
 ) -> Result<(), Error> {
+    let workspace = tx.row();
     let owned = (role == Role::Owner && kind == PrincipalKind::User).then_some(workspace);
     let position = next_position(tx, principal, now)?;
-    let seat = workspaces::next_position(tx, workspace, now)?;
+    let seat = workspaces::next_position(tx, now)?;
     tx.execute_later(
         "INSERT INTO memberships (workspace_id, principal_id, role, position, seat, created_at, owned_workspace_id) \
          VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -145,7 +153,8 @@ pub fn join(
 }
 
 /// Deletes a membership and its seat.
-pub fn leave(tx: &mut Tx<'_>, principal: PrincipalId, workspace: WorkspaceId) -> Result<(), Error> {
+pub fn leave(tx: &mut WorkspaceGuard<'_, '_>, principal: PrincipalId) -> Result<(), Error> {
+    let workspace = tx.row();
     tx.execute_later(
         "DELETE FROM seats WHERE workspace_id = $1 AND seat = (SELECT m.seat FROM memberships m \
          WHERE m.workspace_id = $1 AND m.principal_id = $2)",
@@ -165,13 +174,13 @@ pub fn leave(tx: &mut Tx<'_>, principal: PrincipalId, workspace: WorkspaceId) ->
 /// A position from before `since`, the time of the restoration, may lie behind a client's token, so a new
 /// one replaces it.
 pub fn relist_some(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
+    tx: &mut WorkspaceGuard<'_, '_>,
     after: PrincipalId,
     (since, archived): (i64, bool),
     most: u32,
     now: Timestamp,
 ) -> Result<Option<PrincipalId>, Error> {
+    let workspace = tx.row();
     let mut members: Vec<(PrincipalId, i64)> = tx.all(
         "SELECT principal_id, position FROM memberships WHERE workspace_id = $1 AND principal_id > $2 \
          ORDER BY principal_id LIMIT $3",

@@ -11,14 +11,13 @@ use super::secrets::{AssociatedData, AuthConfigWithSecrets, Plan, SecretAt, Stor
 use super::told::{destinations, differences, endpoint_differences};
 use super::{AuthConfig, Config, Endpoint, Integration, Mcp, Protocol, connectors, own_base_url, store};
 use crate::app::App;
-use crate::audit::{self, Actor, Event};
+use crate::audit::{Actor, Subject, Write};
 use crate::context::Context;
 use crate::error::ApiError;
 use crate::gate::idempotency::{Repeat, Secrecy};
 use crate::gate::{Entry, Held};
 use crate::http::Reply;
-use crate::identity::Caller;
-use crate::ids::{IntegrationId, WorkspaceId};
+use crate::ids::IntegrationId;
 use crate::quotas::{self, Change as Count};
 use crate::shares::Holder;
 use crate::vault::SealedRow;
@@ -57,7 +56,7 @@ pub struct UpdateIntegrationRequest {
 
 impl UpdateIntegrationRequest {
     /// The change, with the fields that the request contains.
-    pub fn given(mut self, present: Present) -> Self {
+    pub(super) fn given(mut self, present: Present) -> Self {
         self.present = present;
         self
     }
@@ -142,36 +141,9 @@ fn is_unfinished(config: &Config) -> bool {
         })
 }
 
-fn event<'a>(
-    context: &'a Context,
-    caller: &Caller,
-    action: &'static str,
-    workspace: WorkspaceId,
-    (id, name): (IntegrationId, &'a str),
-    metadata: Value,
-) -> Event<'a> {
-    Event { actor: Actor::of(caller), ..plain_event(context, action, workspace, (id, name), metadata) }
-}
-
-/// [`event`] without an actor.
-fn plain_event<'a>(
-    context: &'a Context,
-    action: &'static str,
-    workspace: WorkspaceId,
-    (id, name): (IntegrationId, &'a str),
-    metadata: Value,
-) -> Event<'a> {
-    Event {
-        workspace,
-        service: "integrations",
-        action,
-        resource_type: "integration",
-        resource_id: Some(id.0),
-        resource_name: Some(name),
-        actor: Actor::NOBODY,
-        context,
-        metadata,
-    }
+/// An integration as the subject of an audit event.
+pub(super) const fn subject(id: IntegrationId, name: &str) -> Subject<'_> {
+    Subject { service: "integrations", kind: "integration", id: Some(id.0), name: Some(name) }
 }
 
 fn secrets_set(plan: &Plan) -> Vec<&str> {
@@ -204,49 +176,40 @@ pub(super) async fn create(
     };
     let settled = Arc::new(app.work.run(holder(&entry)?, settle).await??);
     let usual = app.config.quotas;
-    app.db
-        .write("integrations.create", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            repeat.once(tx, &vault, Secrecy::Open, |tx| {
-                let (workspace, now) = (seen.workspace.id, entry.context.now);
-                free_name(tx, &seen.workspace, &name)?;
-                let (config, plan, texts) =
-                    settled.as_ref().as_ref().map_err(|wrong| ApiError::from(wrong.clone()))?;
-                let integration = Integration {
-                    last_tested_at: None,
-                    last_test_status: None,
-                    id: IntegrationId::at(now),
-                    workspace,
-                    name: name.clone(),
-                    builtin: false,
-                    created_at: now,
-                    updated_at: now,
-                    position: workspaces::next_position(tx, workspace, now)?,
-                    config: config.clone(),
-                };
-                store::insert(tx, &integration, texts)?;
-                plan.carry_out(tx, &vault, (workspace, integration.id), &[], now)?;
-                let more = Count {
-                    bytes: store::weigh(tx, workspace, integration.id)?,
-                    integrations: 1,
-                    ..Count::default()
-                };
-                quotas::take(tx, workspace, &usual, more, now)?;
-                let what = json!({
-                    "protocol": integration.config.protocol,
-                    "enabled": integration.config.enabled,
-                    "destinations": destinations(&integration.config),
-                    "secrets_set": secrets_set(plan),
-                });
-                let thing = (integration.id, integration.name.as_str());
-                audit::record(
-                    tx,
-                    event(&entry.context, &caller, "integration.create", workspace, thing, what),
-                )?;
-                Ok(super::api::IntegrationResponse::from(integration))
-            })
+    let create = move |write: &mut Write<'_, '_>, held: &Held| {
+        repeat.once(write, Secrecy::Open, |write| {
+            let (workspace, now) = (write.row(), write.now());
+            free_name(write, &held.seen.workspace, &name)?;
+            let (config, plan, texts) =
+                settled.as_ref().as_ref().map_err(|wrong| ApiError::from(wrong.clone()))?;
+            let integration = Integration {
+                last_tested_at: None,
+                last_test_status: None,
+                id: IntegrationId::at(now),
+                workspace,
+                name: name.clone(),
+                builtin: false,
+                created_at: now,
+                updated_at: now,
+                position: workspaces::next_position(write, now)?,
+                config: config.clone(),
+            };
+            store::insert(write, &integration, texts)?;
+            plan.carry_out(write, &vault, integration.id, &[], now)?;
+            let bytes = store::weigh(write, integration.id)?;
+            let more = Count { bytes, integrations: 1, ..Count::default() };
+            quotas::take(write, workspace, &usual, more, now)?;
+            let what = json!({
+                "protocol": integration.config.protocol,
+                "enabled": integration.config.enabled,
+                "destinations": destinations(&integration.config),
+                "secrets_set": secrets_set(plan),
+            });
+            write.record("integration.create", subject(integration.id, &integration.name), what)?;
+            Ok(super::api::IntegrationResponse::from(integration))
         })
-        .await
+    };
+    entry.write(app, "integrations.create", create).await
 }
 
 /// The holder whose share pays for work in this caller's workspace.
@@ -358,50 +321,46 @@ async fn write_change(
 ) -> Result<Option<Integration>, ApiError> {
     let vault = app.vault.clone();
     let usual = app.config.quotas;
-    app.db
-        .write("integrations.update", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            let workspace = seen.workspace.id;
-            let present = store::named(tx, workspace, id)?.ok_or(ApiError::no_integration())?;
-            let change = worked_out.as_ref().as_ref().map_err(|wrong| ApiError::from(wrong.clone()))?;
-            if present.updated_at != change.seen {
-                return Ok(None);
-            }
-            let mut integration = change.integration.clone();
-            if integration.builtin && integration.config.enabled && integration.config.base_url.is_empty() {
-                return Err(ApiError::conflict(
-                    "integration_unfinished",
-                    "This integration has no base_url yet: set one before you enable it.",
-                ));
-            }
-            if change.fields.is_empty() && change.plan.put.is_empty() {
-                return Ok(Some(integration));
-            }
-            let now = entry.context.now;
-            integration.updated_at = now.max(Timestamp::from_micros(change.seen.micros() + 1));
-            (integration.last_tested_at, integration.last_test_status) = (None, None);
-            store::update(tx, &integration, &change.texts)?;
-            let dropped = change.plan.carry_out(tx, &vault, (workspace, id), &change.stored, now)?;
-            let more = Count { bytes: store::weigh(tx, workspace, id)?, ..Count::default() };
-            quotas::take(tx, workspace, &usual, more, now)?;
-            let mut what = json!({
-                "fields": change.fields,
-                "secrets_set": secrets_set(&change.plan),
-                "secrets_dropped": dropped,
-            });
-            if change.fields.contains(&"endpoints") {
-                what["endpoints_changed"] = change.endpoints.clone();
-            }
-            if let Some((before, after)) = &change.moved {
-                what["destinations_before"] = before.clone();
-                what["destinations"] = after.clone();
-            }
-            let thing = (id, integration.name.as_str());
-            audit::record(tx, event(&entry.context, &caller, "integration.update", workspace, thing, what))?;
-            deliveries::integration_changed(tx, workspace, id, now)?;
-            Ok(Some(integration))
-        })
-        .await
+    let update = move |write: &mut Write<'_, '_>, _: &Held| {
+        let (workspace, now) = (write.row(), write.now());
+        let present = store::named(write, workspace, id)?.ok_or(ApiError::no_integration())?;
+        let change = worked_out.as_ref().as_ref().map_err(|wrong| ApiError::from(wrong.clone()))?;
+        if present.updated_at != change.seen {
+            return Ok(None);
+        }
+        let mut integration = change.integration.clone();
+        if integration.builtin && integration.config.enabled && integration.config.base_url.is_empty() {
+            return Err(ApiError::conflict(
+                "integration_unfinished",
+                "This integration has no base_url yet: set one before you enable it.",
+            ));
+        }
+        if change.fields.is_empty() && change.plan.put.is_empty() {
+            return Ok(Some(integration));
+        }
+        integration.updated_at = now.max(Timestamp::from_micros(change.seen.micros() + 1));
+        (integration.last_tested_at, integration.last_test_status) = (None, None);
+        store::update(write, &integration, &change.texts)?;
+        let dropped = change.plan.carry_out(write, &vault, id, &change.stored, now)?;
+        let more = Count { bytes: store::weigh(write, id)?, ..Count::default() };
+        quotas::take(write, workspace, &usual, more, now)?;
+        let mut what = json!({
+            "fields": change.fields,
+            "secrets_set": secrets_set(&change.plan),
+            "secrets_dropped": dropped,
+        });
+        if change.fields.contains(&"endpoints") {
+            what["endpoints_changed"] = change.endpoints.clone();
+        }
+        if let Some((before, after)) = &change.moved {
+            what["destinations_before"] = before.clone();
+            what["destinations"] = after.clone();
+        }
+        write.record("integration.update", subject(id, &integration.name), what)?;
+        deliveries::integration_changed(write, id, now)?;
+        Ok(Some(integration))
+    };
+    entry.write(app, "integrations.update", update).await
 }
 
 fn merged(present: &Config, change: &UpdateIntegrationRequest) -> Wanted {
@@ -450,28 +409,22 @@ fn merged(present: &Config, change: &UpdateIntegrationRequest) -> Wanted {
 
 /// Deletes an integration with its secrets. A connector's integration can only be disabled.
 pub(super) async fn delete(app: &Arc<App>, entry: Entry, id: IntegrationId) -> Result<(), ApiError> {
-    app.db
-        .write("integrations.delete", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            let workspace = seen.workspace.id;
-            let integration = store::named(tx, workspace, id)?.ok_or(ApiError::no_integration())?;
-            if integration.builtin {
-                return Err(ApiError::conflict(
-                    "builtin_integration",
-                    "The connector's own integration cannot be deleted; disable it instead.",
-                ));
-            }
-            let bytes = -store::weight(tx, workspace, id)?;
-            quotas::give_back(tx, workspace, Count { bytes, integrations: -1, ..Count::default() })?;
-            store::delete(tx, workspace, id)?;
-            deliveries::integration_deleted(tx, workspace, id)?;
-            let thing = (id, integration.name.as_str());
-            audit::record(
-                tx,
-                event(&entry.context, &caller, "integration.delete", workspace, thing, json!({})),
-            )
-        })
-        .await
+    let delete = move |write: &mut Write<'_, '_>, _: &Held| {
+        let workspace = write.row();
+        let integration = store::named(write, workspace, id)?.ok_or(ApiError::no_integration())?;
+        if integration.builtin {
+            return Err(ApiError::conflict(
+                "builtin_integration",
+                "The connector's own integration cannot be deleted; disable it instead.",
+            ));
+        }
+        let bytes = -store::weight(write, workspace, id)?;
+        quotas::give_back(write, workspace, Count { bytes, integrations: -1, ..Count::default() })?;
+        store::delete(write, id)?;
+        deliveries::integration_deleted(write, id)?;
+        write.record("integration.delete", subject(id, &integration.name), json!({}))
+    };
+    entry.write(app, "integrations.delete", delete).await
 }
 
 /// Deletes secrets of one integration that no key opens any more, for the operator. A secret that was
@@ -483,14 +436,14 @@ pub fn forget_secrets(
 ) -> Result<usize, ApiError> {
     let Some((workspace, id, _)) = rows.first().map(|row| &row.at) else { return Ok(0) };
     let (workspace, id) = (*workspace, *id);
-    workspaces::guard(tx, workspace)?;
+    let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, context)?;
     let mut gone = Vec::new();
     for row in rows {
-        if store::drop_sealed(tx, row)? {
+        if store::drop_sealed(write, row)? {
             gone.push(row.at.2.as_str());
         }
     }
-    let Some(found) = store::get(tx, workspace, id)?.filter(|_| !gone.is_empty()) else {
+    let Some(found) = store::get(write, workspace, id)?.filter(|_| !gone.is_empty()) else {
         return Ok(gone.len());
     };
     let mut integration = found.parse()?;
@@ -503,16 +456,9 @@ pub fn forget_secrets(
         }
     }
     integration.updated_at = context.now.max(Timestamp::from_micros(integration.updated_at.micros() + 1));
-    store::update(tx, &integration, &store::Texts::of(&integration.config)?)?;
+    store::update(write, &integration, &store::Texts::of(&integration.config)?)?;
     let what = json!({ "secrets_forgotten": gone });
-    let thing = (id, integration.name.as_str());
-    audit::record(
-        tx,
-        Event {
-            actor: Actor::OPERATOR,
-            ..plain_event(context, "integration.secrets_forgotten", workspace, thing, what)
-        },
-    )?;
+    write.record("integration.secrets_forgotten", subject(id, &integration.name), what)?;
     Ok(gone.len())
 }
 
@@ -520,26 +466,11 @@ pub fn forget_secrets(
 /// the answer, and Ward does not know whether it contains patient data. So every test counts as an access
 /// to patient data.
 pub(super) fn record_test(
-    tx: &mut Tx<'_>,
-    context: &Context,
-    caller: &Caller,
+    write: &mut Write<'_, '_>,
     integration: &Integration,
     endpoint: &Endpoint<AuthConfig>,
 ) -> Result<(), ApiError> {
     let what =
         json!({ "endpoint": endpoint.name, "method": endpoint.method, "builtin": integration.builtin });
-    let thing = (integration.id, integration.name.as_str());
-    let event = event(context, caller, "integration.test", integration.workspace, thing, what);
-    audit::record_phi_access(tx, event)
-}
-
-/// Records the test of an integration's connection before it is made.
-pub(super) fn record_connection_test(
-    tx: &mut Tx<'_>,
-    context: &Context,
-    caller: &Caller,
-    workspace: WorkspaceId,
-    thing: (IntegrationId, &str),
-) -> Result<(), ApiError> {
-    audit::record(tx, event(context, caller, "integration.test_connection", workspace, thing, json!({})))
+    write.record_phi_access("integration.test", subject(integration.id, &integration.name), what)
 }

@@ -240,7 +240,7 @@ pub async fn health(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     Reply::ok(&health::check_all(&request.app, &entry).await?)
 }
 
-/// `TestEndpointRequest`, validated.
+/// `TestEndpointRequest`: the parameters of the call.
 #[derive(Deserialize)]
 pub struct TestRequest {
     params: serde_json::Value,

@@ -13,8 +13,9 @@ mod urls;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use ward_db::{Error, Timestamp, Tx};
+use ward_db::{Error, Timestamp};
 
+use crate::guard::WorkspaceGuard;
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::quotas::{self, Change};
 use crate::workspaces;
@@ -329,14 +330,15 @@ pub struct Mcp {
 
 /// Inserts the connector's default integration, if the workspace has none of its name. Returns whether it
 /// did.
-pub fn seed(tx: &mut Tx<'_>, workspace: WorkspaceId, connector: &str, now: Timestamp) -> Result<bool, Error> {
+pub fn seed(tx: &mut WorkspaceGuard<'_, '_>, connector: &str, now: Timestamp) -> Result<bool, Error> {
+    let workspace = tx.row();
     let Some(config) = connectors::default_of(connector) else {
         return Err(Error::unreadable("a connector that is not in the table"));
     };
     if store::exists(tx, workspace, connector)? {
         return Ok(false);
     }
-    let position = workspaces::next_position(tx, workspace, now)?;
+    let position = workspaces::next_position(tx, now)?;
     let seeded = Integration {
         last_tested_at: None,
         last_test_status: None,
@@ -350,7 +352,7 @@ pub fn seed(tx: &mut Tx<'_>, workspace: WorkspaceId, connector: &str, now: Times
         config,
     };
     store::insert(tx, &seeded, &store::Texts::of(&seeded.config)?)?;
-    let bytes = store::weigh(tx, workspace, seeded.id)?;
+    let bytes = store::weigh(tx, seeded.id)?;
     quotas::give_back(tx, workspace, Change { bytes, integrations: 1, ..Change::default() })?;
     Ok(true)
 }

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{AuthConfig, AuthKind, store};
 use crate::error::ApiError;
+use crate::guard::WorkspaceGuard;
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::vault::{self, Resealed, SealedRow, Vault};
 
@@ -267,19 +268,20 @@ impl Plan {
     /// Writes the decided changes, and returns the fields that lost their secret.
     pub fn carry_out(
         &self,
-        tx: &mut Tx<'_>,
+        tx: &mut WorkspaceGuard<'_, '_>,
         vault: &Vault,
-        (workspace, integration): (WorkspaceId, IntegrationId),
+        integration: IntegrationId,
         stored: &[Stored],
         now: ward_db::Timestamp,
     ) -> Result<Vec<String>, ApiError> {
+        let workspace = tx.row();
         let mut dropped = Vec::new();
         for secret in stored {
             if self.put.iter().any(|(field, ..)| *field == secret.field) || self.kept.contains(&secret.field)
             {
                 continue;
             }
-            store::drop_secret(tx, workspace, integration, &secret.field)?;
+            store::drop_secret(tx, integration, &secret.field)?;
             dropped.push(secret.field.0.clone());
         }
         if !self.put.is_empty() {

@@ -7,6 +7,7 @@ use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
 use super::secrets::{Field, Sealed, SecretAt, Stored};
 use super::urls::{Parts, is_plain};
 use super::{Config, Integration, MOST, Mcp, Protocol};
+use crate::guard::WorkspaceGuard;
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::page::Page;
 use crate::vault::SealedRow;
@@ -137,7 +138,7 @@ impl Texts {
     }
 }
 
-pub fn insert(tx: &mut Tx<'_>, new: &Integration, texts: &Texts) -> Result<(), Error> {
+pub fn insert(tx: &mut WorkspaceGuard<'_, '_>, new: &Integration, texts: &Texts) -> Result<(), Error> {
     tx.execute(
         "INSERT INTO integrations (workspace_id, id, name, display_name, protocol, base_url, auth, endpoints, mcp, \
                 enabled, builtin, position, created_at, updated_at) \
@@ -212,7 +213,7 @@ pub fn fitness(tx: &mut Tx<'_>, workspace: WorkspaceId, connector: Option<&str>)
 }
 
 /// Writes the configuration of an integration, and clears the test result of the previous one.
-pub fn update(tx: &mut Tx<'_>, changed: &Integration, texts: &Texts) -> Result<(), Error> {
+pub fn update(tx: &mut WorkspaceGuard<'_, '_>, changed: &Integration, texts: &Texts) -> Result<(), Error> {
     tx.execute(
         "UPDATE integrations SET display_name = $3, protocol = $4, base_url = $5, auth = $6, endpoints = $7, mcp = $8, \
                 enabled = $9, updated_at = $10, last_tested_at = NULL, last_test_status = NULL \
@@ -245,7 +246,8 @@ pub fn weight(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Res
 
 /// Computes the bytes of an integration with its secrets again. Returns the difference to the stored
 /// number.
-pub fn weigh(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<i64, Error> {
+pub fn weigh(tx: &mut WorkspaceGuard<'_, '_>, id: IntegrationId) -> Result<i64, Error> {
+    let workspace = tx.row();
     let before = weight(tx, workspace, id)?;
     let now: i64 = tx.one(
         "UPDATE integrations SET bytes = length(name) + length(display_name) + length(base_url) \
@@ -261,7 +263,8 @@ pub fn weigh(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Resu
 }
 
 /// Deletes an integration and its secrets.
-pub fn delete(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<(), Error> {
+pub fn delete(tx: &mut WorkspaceGuard<'_, '_>, id: IntegrationId) -> Result<(), Error> {
+    let workspace = tx.row();
     tx.execute(
         "DELETE FROM integration_secrets WHERE workspace_id = $1 AND integration_id = $2",
         &[workspace.into(), id.into()],
@@ -442,13 +445,13 @@ fn sealed_row(row: &Row<'_>) -> Result<Sealed, Error> {
 
 /// Stores a secret, and replaces that of the same field.
 pub fn put_secret(
-    tx: &mut Tx<'_>,
+    tx: &mut WorkspaceGuard<'_, '_>,
     new: &Sealed,
     reference: &str,
     key_id: &str,
     now: Timestamp,
 ) -> Result<(), Error> {
-    drop_secret(tx, new.workspace, new.integration, &new.field)?;
+    drop_secret(tx, new.integration, &new.field)?;
     tx.execute(
         "INSERT INTO integration_secrets (workspace_id, integration_id, field, reference, origins, key_id, sealed, created_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -467,11 +470,11 @@ pub fn put_secret(
 }
 
 pub fn drop_secret(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
+    tx: &mut WorkspaceGuard<'_, '_>,
     integration: IntegrationId,
     field: &Field,
 ) -> Result<(), Error> {
+    let workspace = tx.row();
     tx.execute(
         "DELETE FROM integration_secrets WHERE workspace_id = $1 AND integration_id = $2 AND field = $3",
         &[workspace.into(), integration.into(), field.0.as_str().into()],
@@ -480,7 +483,7 @@ pub fn drop_secret(
 }
 
 /// Deletes a secret, if its sealed bytes are still these. Returns whether it did.
-pub fn drop_sealed(tx: &mut Tx<'_>, row: &SealedRow<SecretAt>) -> Result<bool, Error> {
+pub fn drop_sealed(tx: &mut WorkspaceGuard<'_, '_>, row: &SealedRow<SecretAt>) -> Result<bool, Error> {
     let (workspace, integration, field) = &row.at;
     let dropped = tx.execute(
         "DELETE FROM integration_secrets WHERE workspace_id = $1 AND integration_id = $2 AND field = $3 AND sealed = $4",

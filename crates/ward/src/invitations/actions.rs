@@ -6,21 +6,20 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use ward_db::{Timestamp, Tx};
+use ward_db::Timestamp;
 
 use super::store::Reference;
 use super::wire::{CreateInvitationResponse, MembershipResponse};
 use super::{Invitation, Secret, hash_of, no_invitation, store};
 use crate::access::{Reach, Role};
 use crate::app::App;
-use crate::audit::{self, Actor, Event};
-use crate::context::Context;
+use crate::audit::{Subject, Write};
 use crate::endings::{AT_ONCE, Ended, Ending, Kind};
 use crate::error::ApiError;
 use crate::gate::idempotency::{Repeat, Secrecy};
 use crate::gate::{Entry, Held};
 use crate::http::Reply;
-use crate::identity::{self, PrincipalKind};
+use crate::identity::{self, Caller, PrincipalKind};
 use crate::ids::{InvitationId, PrincipalId, WorkspaceId};
 use crate::members::{beyond_caller, within_reach};
 use crate::quotas::{self, Change as Count};
@@ -48,24 +47,9 @@ pub struct AcceptInvitationRequest {
     invitation: String,
 }
 
-fn event<'a>(
-    context: &'a Context,
-    actor: Actor,
-    action: &'static str,
-    invitation: &'a Invitation,
-    metadata: Value,
-) -> Event<'a> {
-    Event {
-        workspace: invitation.workspace,
-        service: "members",
-        action,
-        resource_type: "invitation",
-        resource_id: Some(invitation.id.0),
-        resource_name: None,
-        actor,
-        context,
-        metadata,
-    }
+/// An invitation as the subject of an audit event.
+const fn subject(invitation: &Invitation) -> Subject<'static> {
+    Subject { service: "members", kind: "invitation", id: Some(invitation.id.0), name: None }
 }
 
 /// The part of an invitation that the audit records. It leaves the address out, because no other party
@@ -87,71 +71,47 @@ pub async fn create(
 ) -> Result<Reply, ApiError> {
     let role = Role::named(&new.role).ok_or_else(|| ApiError::internal("an unvalidated role"))?;
     let usual = app.config.quotas;
-    let vault = app.vault.clone();
-    let noted = entry.clone();
-    let outcome = app
-        .db
-        .write("invitations.create", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            within_reach(seen.reach, role)?;
-            repeat.once(tx, &vault, Secrecy::Secret { former: None }, |tx| {
-                let now = entry.context.now;
-                let days = Duration::from_secs(new.duration_days * DAY);
-                let secret = Secret::generate().map_err(ApiError::internal)?;
-                let invitation = Invitation {
-                    id: InvitationId::at(now),
-                    workspace: seen.workspace.id,
-                    role,
-                    email: new.email.clone(),
-                    created_by: caller.principal,
-                    expires_at: caller.end_of_what_it_makes(now.saturating_add(days)),
-                    created_at: now,
-                    position: workspaces::next_position(tx, seen.workspace.id, now)?,
-                    holds: true,
-                };
-                let more = Count { invitations: 1, ..Count::default() };
-                quotas::take(tx, seen.workspace.id, &usual, more, now)?;
-                store::insert(tx, &invitation, &secret.hash, caller.key())?;
-                let actor = Actor::of(&caller);
-                audit::record(
-                    tx,
-                    event(&entry.context, actor, "invitation.create", &invitation, told(&invitation)),
-                )?;
-                Ok(CreateInvitationResponse::new(invitation, &secret.text))
-            })
+    let create = move |write: &mut Write<'_, '_>, Held { caller, seen }: &Held| {
+        within_reach(seen.reach, role)?;
+        repeat.once(write, Secrecy::Secret { former: None }, |write| {
+            let (workspace, now) = (write.row(), write.now());
+            let secret = Secret::generate().map_err(ApiError::internal)?;
+            let invitation = Invitation {
+                id: InvitationId::at(now),
+                workspace,
+                role,
+                email: new.email.clone(),
+                created_by: caller.principal,
+                expires_at: end_after(caller, now, new.duration_days),
+                created_at: now,
+                position: workspaces::next_position(write, now)?,
+                holds: true,
+            };
+            let more = Count { invitations: 1, ..Count::default() };
+            quotas::take(write, workspace, &usual, more, now)?;
+            store::insert(write, &invitation, &secret.hash, caller.key())?;
+            write.record("invitation.create", subject(&invitation), told(&invitation))?;
+            Ok(CreateInvitationResponse::new(invitation, &secret.text))
         })
-        .await;
-    noted.note_if_forbidden(app, outcome)
+    };
+    entry.write(app, "invitations.create", create).await
 }
 
 /// Revokes an open invitation.
 pub async fn revoke(app: &Arc<App>, entry: Entry, id: InvitationId) -> Result<(), ApiError> {
-    let noted = entry.clone();
-    let outcome = app
-        .db
-        .write("invitations.revoke", move |tx| {
-            let held = entry.hold(tx)?;
-            let invitation = within_caller(tx, &held, id, entry.context.now)?;
-            store::settle(tx, invitation.workspace, invitation.id)?;
-            let actor = Actor::of(&held.caller);
-            audit::record(
-                tx,
-                event(&entry.context, actor, "invitation.revoke", &invitation, told(&invitation)),
-            )
-        })
-        .await;
-    noted.note_if_forbidden(app, outcome)
+    let revoke = move |write: &mut Write<'_, '_>, held: &Held| {
+        let invitation = within_caller(write, held, id)?;
+        store::settle(write, invitation.id)?;
+        write.record("invitation.revoke", subject(&invitation), told(&invitation))
+    };
+    entry.write(app, "invitations.revoke", revoke).await
 }
 
 /// An open invitation of the caller's workspace (404 otherwise) whose role lies within the caller's
 /// permissions (403 otherwise).
-fn within_caller(
-    tx: &mut Tx<'_>,
-    held: &Held,
-    id: InvitationId,
-    now: Timestamp,
-) -> Result<Invitation, ApiError> {
-    let invitation = store::get(tx, held.seen.workspace.id, id)?;
+fn within_caller(write: &mut Write<'_, '_>, held: &Held, id: InvitationId) -> Result<Invitation, ApiError> {
+    let (workspace, now) = (write.row(), write.now());
+    let invitation = store::get(write, workspace, id)?;
     let invitation = invitation.filter(|it| it.is_open(now)).ok_or(no_invitation())?;
     within_reach(held.seen.reach, invitation.role)?;
     Ok(invitation)
@@ -164,24 +124,17 @@ pub async fn extend(
     id: InvitationId,
     new: ExtendInvitationRequest,
 ) -> Result<Invitation, ApiError> {
-    let noted = entry.clone();
-    let outcome = app
-        .db
-        .write("invitations.extend", move |tx| {
-            let held = entry.hold(tx)?;
-            let now = entry.context.now;
-            let before = within_caller(tx, &held, id, now)?;
-            let expires_at = end_after(&held, now, new.duration_days);
-            let invitation = Invitation { expires_at, ..before.clone() };
-            store::extend(tx, invitation.workspace, invitation.id, expires_at)?;
-            let mut what = told(&invitation);
-            what["former_expires_at"] = json!(before.expires_at);
-            let actor = Actor::of(&held.caller);
-            audit::record(tx, event(&entry.context, actor, "invitation.extend", &invitation, what))?;
-            Ok(invitation)
-        })
-        .await;
-    noted.note_if_forbidden(app, outcome)
+    let extend = move |write: &mut Write<'_, '_>, held: &Held| {
+        let before = within_caller(write, held, id)?;
+        let expires_at = end_after(&held.caller, write.now(), new.duration_days);
+        let invitation = Invitation { expires_at, ..before.clone() };
+        store::extend(write, invitation.id, expires_at)?;
+        let mut what = told(&invitation);
+        what["former_expires_at"] = json!(before.expires_at);
+        write.record("invitation.extend", subject(&invitation), what)?;
+        Ok(invitation)
+    };
+    entry.write(app, "invitations.extend", extend).await
 }
 
 /// Replaces the link of an open invitation by a new one, which the caller has created. The old link ends.
@@ -192,79 +145,66 @@ pub async fn resend(
     new: ExtendInvitationRequest,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
-    let vault = app.vault.clone();
-    let noted = entry.clone();
-    let outcome = app
-        .db
-        .write("invitations.resend", move |tx| {
-            let held = entry.hold(tx)?;
-            repeat.once(tx, &vault, Secrecy::Secret { former: None }, |tx| {
-                let now = entry.context.now;
-                let before = within_caller(tx, &held, id, now)?;
-                let secret = Secret::generate().map_err(ApiError::internal)?;
-                let invitation = Invitation {
-                    created_by: held.caller.principal,
-                    expires_at: end_after(&held, now, new.duration_days),
-                    ..before.clone()
-                };
-                store::renew(tx, &invitation, &secret.hash, held.caller.key())?;
-                let mut what = told(&invitation);
-                what["former_expires_at"] = json!(before.expires_at);
-                what["former_created_by_entity_id"] = json!(before.created_by);
-                let actor = Actor::of(&held.caller);
-                audit::record(tx, event(&entry.context, actor, "invitation.resend", &invitation, what))?;
-                Ok(CreateInvitationResponse::new(invitation, &secret.text))
-            })
+    let resend = move |write: &mut Write<'_, '_>, held: &Held| {
+        repeat.once(write, Secrecy::Secret { former: None }, |write| {
+            let before = within_caller(write, held, id)?;
+            let secret = Secret::generate().map_err(ApiError::internal)?;
+            let invitation = Invitation {
+                created_by: held.caller.principal,
+                expires_at: end_after(&held.caller, write.now(), new.duration_days),
+                ..before.clone()
+            };
+            store::renew(write, &invitation, &secret.hash, held.caller.key())?;
+            let mut what = told(&invitation);
+            what["former_expires_at"] = json!(before.expires_at);
+            what["former_created_by_entity_id"] = json!(before.created_by);
+            write.record("invitation.resend", subject(&invitation), what)?;
+            Ok(CreateInvitationResponse::new(invitation, &secret.text))
         })
-        .await;
-    noted.note_if_forbidden(app, outcome)
+    };
+    entry.write(app, "invitations.resend", resend).await
 }
 
 /// The expiry of an invitation that lasts `days` from now, or the expiry of the caller's key if that is
 /// sooner.
-fn end_after(held: &Held, now: Timestamp, days: u64) -> Timestamp {
-    held.caller.end_of_what_it_makes(now.saturating_add(Duration::from_secs(days * DAY)))
+fn end_after(caller: &Caller, now: Timestamp, days: u64) -> Timestamp {
+    caller.end_of_what_it_makes(now.saturating_add(Duration::from_secs(days * DAY)))
 }
 
 /// Ends the open invitations of a member that no longer has the role that they need. The write closes the
 /// first few, and leaves an ending for the others.
-pub fn end_beyond(
-    tx: &mut Tx<'_>,
-    context: &Context,
-    actor: &Actor,
-    (workspace, maker): (WorkspaceId, PrincipalId),
-    role: Option<Role>,
-) -> Result<(), ApiError> {
+pub fn end_beyond(write: &mut Write<'_, '_>, maker: PrincipalId, role: Option<Role>) -> Result<(), ApiError> {
+    let now = write.now();
     let kind = match role {
         Some(Role::Owner) => return Ok(()),
         Some(Role::Admin) => Kind::OwnerInvitations,
         _ => Kind::Invitations,
     };
-    let all = Ending::of_member(workspace, maker, kind, i64::MAX, (actor, context));
-    if end_some(tx, context, &all, AT_ONCE)? == Ended::All {
+    let all = Ending::of_member(write.row(), maker, kind, i64::MAX, (&write.actor, write.context));
+    if end_some(write, &all, AT_ONCE)? == Ended::All {
         return Ok(());
     }
     // Invitations that the member creates later, with another role, get positions after this one.
-    let position = workspaces::next_position(tx, workspace, context.now)?;
-    Ok(Ending { position, ..all }.begin(tx, context.now)?)
+    let position = workspaces::next_position(write, now)?;
+    Ok(Ending { position, ..all }.begin(write, now)?)
 }
 
 /// Closes up to `most` of the invitations of an ending.
-pub fn end_some(tx: &mut Tx<'_>, context: &Context, ending: &Ending, most: u32) -> Result<Ended, ApiError> {
+pub fn end_some(write: &mut Write<'_, '_>, ending: &Ending, most: u32) -> Result<Ended, ApiError> {
     let roles: &[Role] = if ending.kind == Kind::OwnerInvitations { &[Role::Owner] } else { &Role::ALL };
     let mut room = most;
     for role in roles {
         let whose = (ending.workspace, ending.principal);
-        for invitation in store::made_by(tx, whose, *role, ending.position, room + 1)? {
+        for invitation in store::made_by(write, whose, *role, ending.position, room + 1)? {
             if room == 0 {
                 return Ok(Ended::Some);
             }
             room -= 1;
-            store::settle(tx, invitation.workspace, invitation.id)?;
+            store::settle(write, invitation.id)?;
             let mut what = told(&invitation);
             what["reason"] = json!("its creator may no longer create it");
             what["ended_by_request"] = json!(ending.request_id);
-            audit::record(tx, event(context, ending.actor.clone(), "invitation.revoke", &invitation, what))?;
+            write.record("invitation.revoke", subject(&invitation), what)?;
         }
     }
     Ok(Ended::All)
@@ -278,12 +218,12 @@ fn may_make(role: Role, invitation: &Invitation) -> bool {
 
 /// Checks that the caller may accept: it is a user, and its credential allows what the invitation grants
 /// (403 otherwise).
-fn may_accept(entry: &Entry, invitation: &Invitation) -> Result<(), ApiError> {
-    if entry.caller.kind != PrincipalKind::User {
+fn may_accept(caller: &Caller, invitation: &Invitation) -> Result<(), ApiError> {
+    if caller.kind != PrincipalKind::User {
         return Err(unsupported());
     }
     // Without this check, a narrow key could widen the permissions of its user.
-    if !entry.caller.reach.covers(Reach::whole(invitation.role)) {
+    if !caller.reach.covers(Reach::whole(invitation.role)) {
         return Err(beyond_caller());
     }
     Ok(())
@@ -380,42 +320,36 @@ async fn join(
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let usual = app.config.quotas;
-    let vault = app.vault.clone();
-    app.db
-        .write("invitations.accept", move |tx| {
-            // The guard of the workspace comes before the caller's, the order in which every other write
-            // takes them.
-            workspaces::guard(tx, workspace)?;
-            let caller = entry.hold_self(tx)?;
-            let now = entry.context.now;
-            let still = store::find(tx, &reference)?.filter(|it| it.is_open(now));
-            let is_member = workspaces::as_member(tx, workspace, caller.principal)?.is_some();
-            // A caller that accepted and was then removed does not get the stored answer either.
-            if still.is_none() && !is_member {
-                return Err(no_invitation());
+    let first = entry.caller.clone();
+    let accept = move |write: &mut Write<'_, '_>, caller: &Caller| {
+        let now = write.now();
+        let still = store::find(write, &reference)?.filter(|it| it.is_open(now));
+        let is_member = workspaces::as_member(write, workspace, caller.principal)?.is_some();
+        // A caller that accepted and was then removed does not get the stored answer either.
+        if still.is_none() && !is_member {
+            return Err(no_invitation());
+        }
+        repeat.once(write, Secrecy::Open, |write| {
+            let still = still.ok_or(no_invitation())?;
+            let maker = workspaces::as_member(write, workspace, still.created_by)?;
+            let maker = maker.filter(|(_, role)| may_make(*role, &still));
+            let (into, _) = maker.ok_or(no_invitation())?;
+            may_accept(&first, &still)?;
+            if is_member {
+                return Err(ApiError::conflict(
+                    "already_member",
+                    "You are already a member of this workspace.",
+                ));
             }
-            repeat.once(tx, &vault, Secrecy::Open, |tx| {
-                let still = still.ok_or(no_invitation())?;
-                let maker = workspaces::as_member(tx, workspace, still.created_by)?;
-                let maker = maker.filter(|(_, role)| may_make(*role, &still));
-                let (into, _) = maker.ok_or(no_invitation())?;
-                may_accept(&entry, &still)?;
-                if is_member {
-                    return Err(ApiError::conflict(
-                        "already_member",
-                        "You are already a member of this workspace.",
-                    ));
-                }
-                quotas::take(tx, workspace, &usual, Count { members: 1, ..Count::default() }, now)?;
-                store::settle(tx, workspace, still.id)?;
-                identity::join(tx, (caller.principal, caller.kind), workspace, still.role, now)?;
-                let actor = Actor::of(&caller);
-                let what = json!({ "role": still.role, "created_by_entity_id": still.created_by });
-                audit::record(tx, event(&entry.context, actor, "invitation.accept", &still, what))?;
-                Ok(MembershipResponse::new(into, still.role, caller.reach))
-            })
+            quotas::take(write, workspace, &usual, Count { members: 1, ..Count::default() }, now)?;
+            store::settle(write, still.id)?;
+            identity::join(write, (caller.principal, caller.kind), still.role, now)?;
+            let what = json!({ "role": still.role, "created_by_entity_id": still.created_by });
+            write.record("invitation.accept", subject(&still), what)?;
+            Ok(MembershipResponse::new(into, still.role, caller.reach))
         })
-        .await
+    };
+    entry.write_joining(app, "invitations.accept", workspace, accept).await
 }
 
 /// Refuses a caller without the verified address that the invitation names (403).

@@ -7,6 +7,7 @@ use ward_db::{Error, Row, Timestamp, Tx};
 use super::Invitation;
 use crate::access::Role;
 use crate::api_keys;
+use crate::guard::WorkspaceGuard;
 use crate::identity::KeyUsed;
 use crate::ids::{InvitationId, PrincipalId, WorkspaceId};
 use crate::page::{Page, counted};
@@ -58,7 +59,12 @@ fn invitation(row: &Row<'_>) -> Result<Invitation, Error> {
 }
 
 /// Inserts an invitation with the hash of its secret and the key that created it.
-pub fn insert(tx: &mut Tx<'_>, new: &Invitation, hash: &str, with: Option<&KeyUsed>) -> Result<(), Error> {
+pub fn insert(
+    tx: &mut WorkspaceGuard<'_, '_>,
+    new: &Invitation,
+    hash: &str,
+    with: Option<&KeyUsed>,
+) -> Result<(), Error> {
     tx.execute(
         "INSERT INTO invitations (workspace_id, id, secret_hash, role, email, created_by_entity_id, position, \
                 expires_at, created_at, created_with_key_id, created_with_key_since, email_key) \
@@ -87,12 +93,8 @@ fn email_key(email: &str) -> String {
 }
 
 /// Stores a new expiry of an open invitation.
-pub fn extend(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    id: InvitationId,
-    expires_at: Timestamp,
-) -> Result<(), Error> {
+pub fn extend(tx: &mut WorkspaceGuard<'_, '_>, id: InvitationId, expires_at: Timestamp) -> Result<(), Error> {
+    let workspace = tx.row();
     tx.execute(
         "UPDATE invitations SET expires_at = $3 \
          WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND position > 0",
@@ -102,7 +104,12 @@ pub fn extend(
 }
 
 /// Replaces the secret, the creator, the creating key and the expiry of an open invitation.
-pub fn renew(tx: &mut Tx<'_>, renewed: &Invitation, hash: &str, with: Option<&KeyUsed>) -> Result<(), Error> {
+pub fn renew(
+    tx: &mut WorkspaceGuard<'_, '_>,
+    renewed: &Invitation,
+    hash: &str,
+    with: Option<&KeyUsed>,
+) -> Result<(), Error> {
     tx.execute(
         "UPDATE invitations SET secret_hash = $3, created_by_entity_id = $4, expires_at = $5, \
                 created_with_key_id = $6, created_with_key_since = $7 \
@@ -239,7 +246,12 @@ pub fn made_by(
 }
 
 /// Settles an invitation; `false` if it was already settled.
-pub fn settle(tx: &mut Tx<'_>, workspace: WorkspaceId, id: InvitationId) -> Result<bool, Error> {
+pub fn settle(tx: &mut WorkspaceGuard<'_, '_>, id: InvitationId) -> Result<bool, Error> {
+    let workspace = tx.row();
+    settle_one(tx, workspace, id)
+}
+
+fn settle_one(tx: &mut Tx<'_>, workspace: WorkspaceId, id: InvitationId) -> Result<bool, Error> {
     let settled = tx.execute(
         "UPDATE invitations SET position = -position \
          WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND position > 0",
@@ -261,7 +273,7 @@ pub fn settle_expired(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<usiz
     // Every replica locks the rows in the same order.
     due.sort_unstable();
     for (workspace, id) in &due {
-        settle(tx, *workspace, *id)?;
+        settle_one(tx, *workspace, *id)?;
     }
     Ok(due.len())
 }

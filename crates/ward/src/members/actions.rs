@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use ward_db::Tx;
 
 use super::{Member, keep_an_owner, no_member, speaks_for_whole, store, transfers, within_reach};
 use crate::access::Role;
 use crate::api_keys::{self, EndedKeys};
 use crate::app::App;
-use crate::audit::{self, Actor, Event};
+use crate::audit::{Actor, Subject, Write};
 use crate::context::Context;
 use crate::endings::{AT_ONCE, Ended, Ending, Kind};
 use crate::error::ApiError;
@@ -18,7 +18,7 @@ use crate::gate::{Entry, Held};
 use crate::identity;
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::quotas::{self, Change as Count};
-use crate::{invitations, test_callers, workspaces};
+use crate::{invitations, test_callers};
 
 /// `SetMemberRoleRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
@@ -26,26 +26,10 @@ pub struct SetMemberRoleRequest {
     role: String,
 }
 
-/// The audit event of a change of a member.
-pub(super) fn event<'a>(
-    context: &'a Context,
-    actor: Actor,
-    action: &'static str,
-    workspace: WorkspaceId,
-    member: &'a Member,
-    metadata: Value,
-) -> Event<'a> {
-    Event {
-        workspace,
-        service: "members",
-        action,
-        resource_type: "member",
-        resource_id: Some(member.principal.0),
-        resource_name: member.name.as_deref(),
-        actor,
-        context,
-        metadata,
-    }
+/// A member as the subject of an audit event.
+pub(super) fn subject(member: &Member) -> Subject<'_> {
+    let (id, name) = (Some(member.principal.0), member.name.as_deref());
+    Subject { service: "members", kind: "member", id, name }
 }
 
 /// Gives a member another role. The current role writes nothing.
@@ -56,68 +40,47 @@ pub async fn set_role(
     new: SetMemberRoleRequest,
 ) -> Result<Member, ApiError> {
     let role = Role::named(&new.role).ok_or_else(|| ApiError::internal("an unvalidated role"))?;
-    let noted = entry.clone();
-    let outcome = app
-        .db
-        .write("members.set_role", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            let workspace = seen.workspace.id;
-            let mut member = store::get(tx, workspace, member)?.ok_or(no_member())?;
-            within_reach(seen.reach, member.role.max(role))?;
-            if member.role == role {
-                return Ok(member);
-            }
-            if role < Role::Owner {
-                keep_an_owner(tx, workspace, &member, entry.context.now)?;
-            }
-            let from = std::mem::replace(&mut member.role, role);
-            let actor = Actor::of(&caller);
-            change_role(tx, &entry.context, &actor, workspace, &member)?;
-            let what = json!({ "changes": { "role": { "from": from, "to": role } } });
-            audit::record(tx, event(&entry.context, actor, "member.update", workspace, &member, what))?;
-            Ok(member)
-        })
-        .await;
+    let outcome = entry.write(app, "members.set_role", move |write, held| {
+        let mut member = store::get(write, held.seen.workspace.id, member)?.ok_or(no_member())?;
+        within_reach(held.seen.reach, member.role.max(role))?;
+        if member.role == role {
+            return Ok(member);
+        }
+        if role < Role::Owner {
+            keep_an_owner(write, &member)?;
+        }
+        let from = std::mem::replace(&mut member.role, role);
+        change_role(write, &member)?;
+        let what = json!({ "changes": { "role": { "from": from, "to": role } } });
+        write.record("member.update", subject(&member), what)?;
+        Ok(member)
+    });
+    let outcome = outcome.await;
     app.ended.notify_one();
-    noted.note_if_forbidden(app, outcome)
+    outcome
 }
 
 /// Stores a member's new role, and ends pending offers that need more permissions than the member now has.
-pub(super) fn change_role(
-    tx: &mut Tx<'_>,
-    context: &Context,
-    actor: &Actor,
-    workspace: WorkspaceId,
-    member: &Member,
-) -> Result<(), ApiError> {
-    store::set_role(tx, workspace, member.principal, member.role)?;
-    invitations::actions::end_beyond(tx, context, actor, (workspace, member.principal), Some(member.role))?;
+pub(super) fn change_role(write: &mut Write<'_, '_>, member: &Member) -> Result<(), ApiError> {
     let who = member.principal;
+    store::set_role(write, who, member.role)?;
+    invitations::actions::end_beyond(write, who, Some(member.role))?;
     if member.role == Role::Owner {
-        return transfers::end_if(tx, context, actor, workspace, "the nominee is now an owner", |it| {
-            it.nominee_entity_id == who
-        });
+        return transfers::end_if(write, "the nominee is now an owner", |it| it.nominee_entity_id == who);
     }
-    transfers::end_if(tx, context, actor, workspace, "the nominator is no longer an owner", |it| {
-        it.nominated_by_entity_id == who
-    })
+    transfers::end_if(write, "the nominator is no longer an owner", |it| it.nominated_by_entity_id == who)
 }
 
 /// Ends the membership of another principal, with its keys of this workspace.
 pub async fn remove(app: &Arc<App>, entry: Entry, member: PrincipalId) -> Result<(), ApiError> {
-    let noted = entry.clone();
-    let outcome = app
-        .db
-        .write("members.remove", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            let workspace = seen.workspace.id;
-            let member = store::get(tx, workspace, member)?.ok_or(no_member())?;
-            within_reach(seen.reach, member.role)?;
-            end(tx, &entry.context, Actor::of(&caller), "member.remove", workspace, &member)
-        })
-        .await;
+    let outcome = entry.write(app, "members.remove", move |write, held| {
+        let member = store::get(write, held.seen.workspace.id, member)?.ok_or(no_member())?;
+        within_reach(held.seen.reach, member.role)?;
+        end(write, "member.remove", &member)
+    });
+    let outcome = outcome.await;
     app.ended.notify_one();
-    noted.note_if_forbidden(app, outcome)
+    outcome
 }
 
 /// Ends a membership as the operator. `None` if there is no such member.
@@ -127,67 +90,51 @@ pub fn remove_as_operator(
     workspace: WorkspaceId,
     member: PrincipalId,
 ) -> Result<Option<Member>, ApiError> {
-    workspaces::guard(tx, workspace)?;
-    let Some(member) = store::get(tx, workspace, member)? else { return Ok(None) };
-    end(tx, context, Actor::OPERATOR, "member.remove", workspace, &member)?;
+    let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, context)?;
+    let Some(member) = store::get(write, workspace, member)? else { return Ok(None) };
+    end(write, "member.remove", &member)?;
     Ok(Some(member))
 }
 
 /// Ends the caller's own membership.
 pub async fn leave(app: &Arc<App>, entry: Entry) -> Result<(), ApiError> {
-    let noted = entry.clone();
-    let outcome = app
-        .db
-        .write("members.leave", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            let workspace = seen.workspace.id;
-            let member = store::get(tx, workspace, caller.principal)?.ok_or(no_member())?;
-            speaks_for_whole(&caller, member.role)?;
-            end(tx, &entry.context, Actor::of(&caller), "member.leave", workspace, &member)
-        })
-        .await;
+    let outcome = entry.write(app, "members.leave", move |write, Held { caller, seen }| {
+        let member = store::get(write, seen.workspace.id, caller.principal)?.ok_or(no_member())?;
+        speaks_for_whole(caller, member.role)?;
+        end(write, "member.leave", &member)
+    });
+    let outcome = outcome.await;
     app.ended.notify_one();
-    noted.note_if_forbidden(app, outcome)
+    outcome
 }
 
 /// Ends a membership and everything that depends on it in the same commit: keys, invitations, a transfer of
 /// ownership.
-fn end(
-    tx: &mut Tx<'_>,
-    context: &Context,
-    actor: Actor,
-    action: &'static str,
-    workspace: WorkspaceId,
-    member: &Member,
-) -> Result<(), ApiError> {
-    keep_an_owner(tx, workspace, member, context.now)?;
-    let keys = end_keys(tx, context, &actor, workspace, member.principal)?;
-    test_callers::forget_ended_credentials(tx, workspace, context.now)?;
-    invitations::actions::end_beyond(tx, context, &actor, (workspace, member.principal), None)?;
-    transfers::end_if(tx, context, &actor, workspace, "one of the two is no longer a member", |it| {
+fn end(write: &mut Write<'_, '_>, action: &'static str, member: &Member) -> Result<(), ApiError> {
+    let (workspace, now) = (write.row(), write.now());
+    keep_an_owner(write, member)?;
+    let keys = end_keys(write, member.principal)?;
+    test_callers::forget_ended_credentials(write, now)?;
+    invitations::actions::end_beyond(write, member.principal, None)?;
+    transfers::end_if(write, "one of the two is no longer a member", |it| {
         [it.nominee_entity_id, it.nominated_by_entity_id].contains(&member.principal)
     })?;
-    identity::leave(tx, member.principal, workspace)?;
-    quotas::give_back(tx, workspace, Count { members: -1, ..Count::default() })?;
+    identity::leave(write, member.principal)?;
+    quotas::give_back(write, workspace, Count { members: -1, ..Count::default() })?;
     let what =
         json!({ "role": member.role, "revoked_key_ids": keys.ids, "more_keys": keys.ended == Ended::Some });
-    audit::record(tx, event(context, actor, action, workspace, member, what))
+    write.record(action, subject(member), what)
 }
 
 /// Revokes the workspace's keys that speak for a leaving member. The write revokes the first few, and
 /// leaves an ending for the others.
-fn end_keys(
-    tx: &mut Tx<'_>,
-    context: &Context,
-    actor: &Actor,
-    workspace: WorkspaceId,
-    member: PrincipalId,
-) -> Result<EndedKeys, ApiError> {
-    let keys = api_keys::end_some_of(tx, (workspace, member), i64::MAX, AT_ONCE, context.now)?;
-    quotas::give_back(tx, workspace, fewer_keys(&keys))?;
+fn end_keys(write: &mut Write<'_, '_>, member: PrincipalId) -> Result<EndedKeys, ApiError> {
+    let (workspace, now) = (write.row(), write.now());
+    let keys = api_keys::end_some_of(write, member, i64::MAX, AT_ONCE, now)?;
+    quotas::give_back(write, workspace, fewer_keys(&keys))?;
     if keys.ended == Ended::Some {
-        let rest = Ending::of_member(workspace, member, Kind::Keys, i64::MAX, (actor, context));
-        rest.begin(tx, context.now)?;
+        let by = (&write.actor, write.context);
+        Ending::of_member(workspace, member, Kind::Keys, i64::MAX, by).begin(write, now)?;
     }
     Ok(keys)
 }
@@ -197,33 +144,16 @@ fn fewer_keys(ended: &EndedKeys) -> Count {
 }
 
 /// Revokes up to `most` of the keys of an ending.
-pub fn end_some_keys(
-    tx: &mut Tx<'_>,
-    context: &Context,
-    ending: &Ending,
-    most: u32,
-) -> Result<Ended, ApiError> {
-    let (workspace, principal) = (ending.workspace, ending.principal);
+pub fn end_some_keys(write: &mut Write<'_, '_>, ending: &Ending, most: u32) -> Result<Ended, ApiError> {
+    let (workspace, principal, now) = (ending.workspace, ending.principal, write.now());
     // A member that joined again has a new seat, and its new keys have positions after that seat.
-    let before = store::get(tx, workspace, principal)?.map_or(i64::MAX, |member| member.seat);
-    let keys = api_keys::end_some_of(tx, (workspace, principal), before, most, context.now)?;
-    quotas::give_back(tx, workspace, fewer_keys(&keys))?;
+    let before = store::get(write, workspace, principal)?.map_or(i64::MAX, |member| member.seat);
+    let keys = api_keys::end_some_of(write, principal, before, most, now)?;
+    quotas::give_back(write, workspace, fewer_keys(&keys))?;
     if !keys.ids.is_empty() {
-        let metadata = json!({ "revoked_key_ids": keys.ids, "ended_by_request": ending.request_id });
-        audit::record(
-            tx,
-            Event {
-                workspace,
-                service: "members",
-                action: "member.revoke_keys",
-                resource_type: "member",
-                resource_id: Some(principal.0),
-                resource_name: None,
-                actor: ending.actor.clone(),
-                context,
-                metadata,
-            },
-        )?;
+        let what = json!({ "revoked_key_ids": keys.ids, "ended_by_request": ending.request_id });
+        let about = Subject { service: "members", kind: "member", id: Some(principal.0), name: None };
+        write.record("member.revoke_keys", about, what)?;
     }
     Ok(keys.ended)
 }

@@ -18,6 +18,7 @@ pub use wire::MemberResponse;
 
 use crate::access::{Reach, Role};
 use crate::api_keys;
+use crate::audit::Write;
 use crate::error::ApiError;
 use crate::identity::{Caller, PrincipalKind};
 use crate::ids::{PrincipalId, WorkspaceId};
@@ -81,22 +82,18 @@ pub(crate) const fn beyond_caller() -> ApiError {
 }
 
 /// Refuses a change after which no user would own the workspace, or no owner would have access to it (409).
-fn keep_an_owner(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    without: &Member,
-    now: Timestamp,
-) -> Result<(), ApiError> {
+fn keep_an_owner(write: &mut Write<'_, '_>, without: &Member) -> Result<(), ApiError> {
+    let (workspace, now) = (write.row(), write.now());
     if !without.is_user_owner() {
         return Ok(());
     }
-    if !store::has_other_user_owner(tx, workspace, without.principal)? {
+    if !store::has_other_user_owner(write, workspace, without.principal)? {
         return Err(ApiError::conflict(
             "last_owner",
             "This is the last user that is an owner. First make another user an owner, or archive the workspace.",
         ));
     }
-    if api_keys::has_way_in(tx, workspace, (Some(without.principal), ""), now)? {
+    if api_keys::has_way_in(write, workspace, (Some(without.principal), ""), now)? {
         return Ok(());
     }
     Err(ApiError::conflict(

@@ -6,6 +6,7 @@ use super::Member;
 use super::wire::Transfer;
 use crate::access::Role;
 use crate::api_keys;
+use crate::guard::WorkspaceGuard;
 use crate::identity::{KeyUsed, PrincipalKind};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::Page;
@@ -58,12 +59,8 @@ pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, principal: PrincipalId) -> R
     )
 }
 
-pub fn set_role(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    principal: PrincipalId,
-    role: Role,
-) -> Result<(), Error> {
+pub fn set_role(tx: &mut WorkspaceGuard<'_, '_>, principal: PrincipalId, role: Role) -> Result<(), Error> {
+    let workspace = tx.row();
     tx.execute(
         "UPDATE memberships SET role = $3, owned_workspace_id = CASE WHEN $3 = 'owner' \
                 AND (SELECT p.kind FROM principals p WHERE p.id = memberships.principal_id) = 'user' THEN workspace_id END \
@@ -115,12 +112,12 @@ pub fn transfer(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp) -> Resu
 
 /// Stores a transfer, with the key that created it, and replaces any other.
 pub fn set_transfer(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
+    tx: &mut WorkspaceGuard<'_, '_>,
     new: &Transfer,
     with: Option<&KeyUsed>,
 ) -> Result<(), Error> {
-    end_transfer(tx, workspace)?;
+    let workspace = tx.row();
+    end_transfer(tx)?;
     tx.execute(
         "INSERT INTO ownership_transfers (workspace_id, nominee_entity_id, nominated_by_entity_id, expires_at, created_at, \
                 created_with_key_id, created_with_key_since) \
@@ -139,7 +136,8 @@ pub fn set_transfer(
 }
 
 /// Deletes the pending transfer, if there is one.
-pub fn end_transfer(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<(), Error> {
+pub fn end_transfer(tx: &mut WorkspaceGuard<'_, '_>) -> Result<(), Error> {
+    let workspace = tx.row();
     tx.execute("DELETE FROM ownership_transfers WHERE workspace_id = $1", &[workspace.into()])?;
     Ok(())
 }

@@ -7,11 +7,11 @@ use super::api;
 pub use super::api::QuotaUsage;
 use super::{Quota, store};
 use crate::app::App;
-use crate::audit::{self, Actor, Event};
+use crate::audit::{Actor, Write};
 use crate::context::Context;
 use crate::error::ApiError;
 use crate::ids::WorkspaceId;
-use crate::workspaces::{self, operator as found};
+use crate::workspaces::operator as found;
 
 /// A new limit for one workspace; `None` returns to the limit of the settings.
 pub type NewLimit = (Quota, Option<i64>);
@@ -29,8 +29,8 @@ pub fn set(
     workspace: WorkspaceId,
     new: &[NewLimit],
 ) -> Result<(), ApiError> {
-    workspaces::guard(tx, workspace)?;
-    let found = found::find(tx, &workspace.to_string())?.ok_or(ApiError::no_workspace())?;
+    let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, context)?;
+    let found = found::find(write, &workspace.to_string())?.ok_or(ApiError::no_workspace())?;
     let before = found.workspace.limits;
     let mut limits = before;
     for (quota, limit) in new {
@@ -39,7 +39,7 @@ pub fn set(
     if limits == before {
         return Ok(());
     }
-    store::set_limits(tx, workspace, &limits)?;
+    store::set_limits(write, &limits)?;
     let mut changes = serde_json::Map::new();
     for quota in Quota::ALL {
         if limits.of(quota) != before.of(quota) {
@@ -47,18 +47,5 @@ pub fn set(
             changes.insert(quota.name().to_owned(), change);
         }
     }
-    audit::record(
-        tx,
-        Event {
-            workspace,
-            service: "workspaces",
-            action: "workspace.limits",
-            resource_type: "workspace",
-            resource_id: Some(workspace.0),
-            resource_name: Some(&found.workspace.slug),
-            actor: Actor::OPERATOR,
-            context,
-            metadata: json!({ "changes": changes }),
-        },
-    )
+    write.record("workspace.limits", found.workspace.subject(), json!({ "changes": changes }))
 }

@@ -3,6 +3,7 @@
 use ward_db::{Error, Row, Tx, Value};
 
 use super::{Change, Overrides, Used};
+use crate::guard::WorkspaceGuard;
 use crate::ids::WorkspaceId;
 
 /// Applies a change and returns the new counts. The count of bytes never falls below zero.
@@ -84,7 +85,8 @@ fn used(row: &Row<'_>) -> Result<Used, Error> {
 }
 
 /// Stores the operator's limits of a workspace.
-pub(super) fn set_limits(tx: &mut Tx<'_>, workspace: WorkspaceId, limits: &Overrides) -> Result<(), Error> {
+pub(super) fn set_limits(tx: &mut WorkspaceGuard<'_, '_>, limits: &Overrides) -> Result<(), Error> {
+    let workspace = tx.row();
     let text = limits.text();
     tx.execute_later(
         "UPDATE workspaces SET limits = $2 WHERE id = $1",

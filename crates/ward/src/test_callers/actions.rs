@@ -10,13 +10,12 @@ use ward_contract::validate::{Json, Problem};
 use super::store;
 use crate::api_keys;
 use crate::app::App;
-use crate::audit::{self, Actor};
+use crate::audit::Write;
 use crate::error::ApiError;
 use crate::gate::{Entry, Held};
 use crate::ids::CredentialId;
 use crate::phone;
 use crate::quotas::{self, Change};
-use crate::workspaces;
 
 /// `TestCallerNumbersRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
@@ -37,29 +36,23 @@ pub async fn set_numbers(
             numbers.push(number);
         }
     }
-    app.db
-        .write("workspaces.set_test_callers", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            let former = store::numbers(tx, seen.workspace.id)?;
-            if former != numbers {
-                let id = seen.workspace.id;
-                let version = store::version(tx, id)? + 1;
-                if version == 1 {
-                    store::keep_numbers(tx, id, 0, &former, seen.workspace.created_at)?;
-                }
-                store::set_numbers(tx, id, &numbers)?;
-                store::keep_numbers(tx, id, version, &numbers, entry.context.now)?;
-                quotas::give_back(tx, id, Change::bytes(numbers.iter().map(String::len).sum()))?;
-                let what =
-                    json!({ "changes": { "numbers": { "from": former, "to": numbers } }, "list_version": version });
-                audit::record(
-                    tx,
-                    workspaces::event(&entry.context, Actor::of(&caller), "test_callers.update", &seen.workspace, what),
-                )?;
+    let set = move |write: &mut Write<'_, '_>, held: &Held| {
+        let (workspace, now) = (&held.seen.workspace, write.now());
+        let former = store::numbers(write, workspace.id)?;
+        if former != numbers {
+            let version = store::version(write, workspace.id)? + 1;
+            if version == 1 {
+                store::keep_numbers(write, 0, &former, workspace.created_at)?;
             }
-            Ok(numbers.clone())
-        })
-        .await
+            store::set_numbers(write, &numbers)?;
+            store::keep_numbers(write, version, &numbers, now)?;
+            quotas::give_back(write, workspace.id, Change::bytes(numbers.iter().map(String::len).sum()))?;
+            let what = json!({ "changes": { "numbers": { "from": former, "to": numbers } }, "list_version": version });
+            write.record("test_callers.update", workspace.subject(), what)?;
+        }
+        Ok(numbers.clone())
+    };
+    entry.write(app, "workspaces.set_test_callers", set).await
 }
 
 /// `TestCredentialIdsRequest`, validated.
@@ -76,36 +69,32 @@ pub async fn set_credentials(
     sent: TestCredentialIdsRequest,
 ) -> Result<Vec<CredentialId>, ApiError> {
     let sent: Vec<CredentialId> = sent.credential_ids.into_iter().map(CredentialId).collect();
-    app.db
-        .write("workspaces.set_test_credentials", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            let (id, now) = (seen.workspace.id, entry.context.now);
-            let mut problems = Vec::new();
-            let mut wanted: Vec<CredentialId> = Vec::with_capacity(sent.len());
-            for (index, credential) in sent.iter().enumerate() {
-                if wanted.contains(credential) {
-                    continue;
-                }
-                if api_keys::is_live(tx, id, *credential, now)? {
-                    wanted.push(*credential);
-                } else {
-                    let loc = vec!["body".into(), "credential_ids".into(), index.into()];
-                    let input = Json::String(credential.0.to_string());
-                    problems.push(Problem::value_error(loc, "Not a live API key of this workspace", input));
-                }
+    let set = move |write: &mut Write<'_, '_>, held: &Held| {
+        let (id, now) = (write.row(), write.now());
+        let mut problems = Vec::new();
+        let mut wanted: Vec<CredentialId> = Vec::with_capacity(sent.len());
+        for (index, credential) in sent.iter().enumerate() {
+            if wanted.contains(credential) {
+                continue;
             }
-            if !problems.is_empty() {
-                return Err(ApiError::invalid(problems));
+            if api_keys::is_live(write, id, *credential, now)? {
+                wanted.push(*credential);
+            } else {
+                let loc = vec!["body".into(), "credential_ids".into(), index.into()];
+                let input = Json::String(credential.0.to_string());
+                problems.push(Problem::value_error(loc, "Not a live API key of this workspace", input));
             }
-            let former = store::credentials(tx, id, now)?;
-            if former != wanted {
-                store::set_credentials(tx, id, &wanted)?;
-                let what = json!({ "changes": { "credential_ids": { "from": former, "to": wanted } } });
-                let actor = Actor::of(&caller);
-                let action = "test_credentials.update";
-                audit::record(tx, workspaces::event(&entry.context, actor, action, &seen.workspace, what))?;
-            }
-            Ok(wanted)
-        })
-        .await
+        }
+        if !problems.is_empty() {
+            return Err(ApiError::invalid(problems));
+        }
+        let former = store::credentials(write, id, now)?;
+        if former != wanted {
+            store::set_credentials(write, &wanted)?;
+            let what = json!({ "changes": { "credential_ids": { "from": former, "to": wanted } } });
+            write.record("test_credentials.update", held.seen.workspace.subject(), what)?;
+        }
+        Ok(wanted)
+    };
+    entry.write(app, "workspaces.set_test_credentials", set).await
 }

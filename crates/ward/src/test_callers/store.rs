@@ -6,6 +6,7 @@ use ward_db::{Error, Timestamp, Tx};
 
 use super::TestParties;
 use crate::api_keys;
+use crate::guard::WorkspaceGuard;
 use crate::ids::{CredentialId, WorkspaceId};
 
 /// The numbers of the workspace's test callers, in the order in which they were set.
@@ -69,12 +70,12 @@ pub fn numbers_of(tx: &mut Tx<'_>, id: WorkspaceId, version: i64) -> Result<Vec<
 
 /// Stores a version of the list. Versions are never deleted.
 pub fn keep_numbers(
-    tx: &mut Tx<'_>,
-    id: WorkspaceId,
+    tx: &mut WorkspaceGuard<'_, '_>,
     version: i64,
     numbers: &[String],
     set_at: Timestamp,
 ) -> Result<(), Error> {
+    let id = tx.row();
     let numbers = serde_json::Value::from(numbers.to_vec()).to_string();
     tx.execute_later(
         "INSERT INTO test_caller_lists (workspace_id, version, numbers, set_at) VALUES ($1, $2, $3, $4) \
@@ -84,7 +85,8 @@ pub fn keep_numbers(
     Ok(())
 }
 
-pub fn set_numbers(tx: &mut Tx<'_>, id: WorkspaceId, numbers: &[String]) -> Result<(), Error> {
+pub fn set_numbers(tx: &mut WorkspaceGuard<'_, '_>, numbers: &[String]) -> Result<(), Error> {
+    let id = tx.row();
     tx.execute_later("DELETE FROM test_callers WHERE workspace_id = $1", &[id.into()])?;
     for (ordinal, number) in (0_i64..).zip(numbers) {
         tx.execute_later(
@@ -111,7 +113,8 @@ pub fn credentials(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<V
     Ok(found.into_iter().map(|(_, credential)| credential).collect())
 }
 
-pub fn set_credentials(tx: &mut Tx<'_>, id: WorkspaceId, credentials: &[CredentialId]) -> Result<(), Error> {
+pub fn set_credentials(tx: &mut WorkspaceGuard<'_, '_>, credentials: &[CredentialId]) -> Result<(), Error> {
+    let id = tx.row();
     tx.execute_later("DELETE FROM test_credentials WHERE workspace_id = $1", &[id.into()])?;
     for (ordinal, credential) in (0_i64..).zip(credentials) {
         tx.execute_later(
@@ -123,7 +126,8 @@ pub fn set_credentials(tx: &mut Tx<'_>, id: WorkspaceId, credentials: &[Credenti
 }
 
 /// Removes ended keys from the list of test credentials, which has at most a hundred entries.
-pub fn forget_ended_credentials(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<(), Error> {
+pub fn forget_ended_credentials(tx: &mut WorkspaceGuard<'_, '_>, now: Timestamp) -> Result<(), Error> {
+    let id = tx.row();
     let listed: Vec<CredentialId> =
         tx.all("SELECT credential_id FROM test_credentials WHERE workspace_id = $1", &[id.into()], |row| {
             row.get(0)

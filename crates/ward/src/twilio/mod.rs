@@ -10,12 +10,11 @@ mod store;
 use serde_json::json;
 use ward_db::{Error, Timestamp, Tx};
 
-use crate::audit::{self, Actor, Event};
+use crate::audit::{Actor, Subject, Write};
 use crate::context::Context;
 use crate::error::ApiError;
 use crate::ids::WorkspaceId;
 use crate::vault::{Resealed, SealedRow, Vault};
-use crate::workspaces;
 
 /// A workspace's Twilio account.
 #[derive(Clone, Debug)]
@@ -78,33 +77,23 @@ pub fn sealed_rows(
 /// Deletes a token that no key opens any more, for the operator. The loss of the first token deletes the
 /// whole account. Returns `false` if the account now has another token.
 pub fn forget(tx: &mut Tx<'_>, context: &Context, row: &SealedRow<WorkspaceId>) -> Result<bool, ApiError> {
-    workspaces::guard(tx, row.at)?;
-    let Some(account) = store::get(tx, row.at)? else { return Ok(false) };
+    let write = &mut Write::begin(tx, row.at, Actor::OPERATOR, context)?;
+    let Some(account) = store::get(write, row.at)? else { return Ok(false) };
     let forgotten = if account.auth_token == row.bytes {
-        store::remove(tx, row.at)?;
+        store::remove(write)?;
         "auth_token"
     } else if account.secondary_auth_token.as_ref() == Some(&row.bytes) {
-        store::remove_secondary_token(tx, row.at)?;
+        store::remove_secondary_token(write)?;
         "secondary_auth_token"
     } else {
         return Ok(false);
     };
-    audit::record(
-        tx,
-        Event {
-            workspace: row.at,
-            service: "calls",
-            action: "twilio.secrets_forgotten",
-            resource_type: "twilio_account",
-            resource_id: None,
-            resource_name: None,
-            actor: Actor::OPERATOR,
-            context,
-            metadata: json!({ "secrets_forgotten": [forgotten] }),
-        },
-    )?;
+    write.record("twilio.secrets_forgotten", ACCOUNT, json!({ "secrets_forgotten": [forgotten] }))?;
     Ok(true)
 }
+
+/// The account as the subject of an audit event.
+const ACCOUNT: Subject<'static> = Subject { service: "calls", kind: "twilio_account", id: None, name: None };
 
 /// The number of accounts with a token that is sealed under another key than the current one.
 pub fn count_under_other_keys(tx: &mut Tx<'_>, vault: &Vault) -> Result<i64, Error> {

@@ -3,6 +3,7 @@
 use ward_db::{Error, Row, Tx, Value};
 
 use super::Account;
+use crate::guard::WorkspaceGuard;
 use crate::ids::WorkspaceId;
 
 fn account(row: &Row<'_>) -> Result<Account, Error> {
@@ -36,7 +37,8 @@ pub fn of_active(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Option<Accou
 }
 
 /// Stores the workspace's Twilio account in place of the current one.
-pub fn set(tx: &mut Tx<'_>, workspace: WorkspaceId, account: &Account) -> Result<(), Error> {
+pub fn set(tx: &mut WorkspaceGuard<'_, '_>, account: &Account) -> Result<(), Error> {
+    let workspace = tx.row();
     tx.execute("DELETE FROM twilio_accounts WHERE workspace_id = $1", &[workspace.into()])?;
     tx.execute(
         "INSERT INTO twilio_accounts (workspace_id, account_sid, auth_token, created_at, updated_at, \
@@ -97,13 +99,15 @@ pub fn replace_token(
 }
 
 /// Removes the workspace's Twilio account. Returns `false` if there was none.
-pub fn remove(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<bool, Error> {
+pub fn remove(tx: &mut WorkspaceGuard<'_, '_>) -> Result<bool, Error> {
+    let workspace = tx.row();
     let removed = tx.execute("DELETE FROM twilio_accounts WHERE workspace_id = $1", &[workspace.into()])?;
     Ok(removed == 1)
 }
 
 /// Removes the second token of the workspace's Twilio account.
-pub fn remove_secondary_token(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<(), Error> {
+pub fn remove_secondary_token(tx: &mut WorkspaceGuard<'_, '_>) -> Result<(), Error> {
+    let workspace = tx.row();
     tx.execute(
         "UPDATE twilio_accounts SET secondary_auth_token = NULL WHERE workspace_id = $1",
         &[workspace.into()],

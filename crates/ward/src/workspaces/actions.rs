@@ -9,18 +9,19 @@ use ward_db::{Timestamp, Tx, Uuid};
 
 use super::store::Counted;
 use super::wire::ProvisionResponse;
-use super::{Workspace, WorkspaceState, event, store};
+use super::{Workspace, WorkspaceState, store};
 use crate::access::Role;
 use crate::address::bucket;
 use crate::app::App;
-use crate::audit::{self, Actor, Event};
+use crate::audit::{self, Actor, Event, Write};
 use crate::context::Context;
 use crate::endings::{self, AT_ONCE, Ending};
 use crate::error::ApiError;
 use crate::gate::idempotency::{Repeat, Secrecy};
 use crate::gate::{Entry, Held};
+use crate::guard::NoGuard;
 use crate::http::Reply;
-use crate::identity::{self, PrincipalKind};
+use crate::identity::{self, Caller, PrincipalKind};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::integrations;
 use crate::quotas::{self, Change as Count, Overrides};
@@ -113,7 +114,6 @@ pub async fn bootstrap(
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     only_own_region(app, &new)?;
-    let vault = app.vault.clone();
     let room = store::Room {
         limit: app.config.unclaimed_limit,
         address: app
@@ -122,30 +122,30 @@ pub async fn bootstrap(
             .map(|_| (bucket(context.address).to_string(), app.config.unclaimed_per_address)),
     };
     let lapses_at = context.now.saturating_add(app.config.unclaimed_lifetime);
-    app.db
-        .write("workspaces.create", move |tx| {
-            repeat.once(tx, &vault, Secrecy::Open, |tx| {
-                let workspace = new.at(context.now);
-                take_slug(tx, &context, &workspace)?;
-                let mut counted = store::add_unclaimed(tx, workspace.id, &room, lapses_at)?;
-                if counted != Counted::Yes {
-                    for lapsed in store::lapse_due(tx, context.now, LAPSED_AT_ONCE)? {
-                        record_lapse(tx, &context, lapsed)?;
-                    }
-                    counted = store::add_unclaimed(tx, workspace.id, &room, lapses_at)?;
+    let create = move |tx: &mut Tx<'_>| {
+        let mut write = Write::begin(tx, NoGuard, Actor::NOBODY, &context)?;
+        repeat.once(&mut write, Secrecy::Open, |write| {
+            let workspace = new.at(write.now());
+            take_slug(write, &context, &workspace)?;
+            let mut counted = store::add_unclaimed(write, workspace.id, &room, lapses_at)?;
+            if counted != Counted::Yes {
+                for lapsed in store::lapse_due(write, context.now, LAPSED_AT_ONCE)? {
+                    record_lapse(write, &context, lapsed)?;
                 }
-                match counted {
-                    Counted::Yes => {}
-                    Counted::AllFull => return Err(too_many_unclaimed()),
-                    Counted::AddressFull => return Err(ApiError::too_many_unclaimed_of_address()),
-                }
-                store::insert(tx, &workspace, WorkspaceState::Unclaimed)?;
-                let what = beginnings(&workspace);
-                audit::record(tx, event(&context, Actor::NOBODY, "workspace.create", &workspace, what))?;
-                Ok(workspace)
-            })
+                counted = store::add_unclaimed(write, workspace.id, &room, lapses_at)?;
+            }
+            match counted {
+                Counted::Yes => {}
+                Counted::AllFull => return Err(too_many_unclaimed()),
+                Counted::AddressFull => return Err(ApiError::too_many_unclaimed_of_address()),
+            }
+            let inserted = store::insert(write, &workspace, WorkspaceState::Unclaimed)?;
+            let what = beginnings(&workspace);
+            write.also(inserted)?.record("workspace.create", workspace.subject(), what)?;
+            Ok(workspace)
         })
-        .await
+    };
+    app.db.write("workspaces.create", create).await
 }
 
 const fn too_many_unclaimed() -> ApiError {
@@ -177,31 +177,20 @@ pub async fn create_own(
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     only_own_region(app, &new)?;
-    let vault = app.vault.clone();
-    app.db
-        .write("workspaces.create_own", move |tx| {
-            let caller = entry.hold_self(tx)?;
-            repeat.once(tx, &vault, Secrecy::Open, |tx| {
-                let workspace = new.at(entry.context.now);
-                take_slug(tx, &entry.context, &workspace)?;
-                store::insert(tx, &workspace, WorkspaceState::Active)?;
-                identity::join(
-                    tx,
-                    (caller.principal, caller.kind),
-                    workspace.id,
-                    Role::Owner,
-                    entry.context.now,
-                )?;
-                quotas::give_back(tx, workspace.id, Count { members: 1, ..Count::default() })?;
-                let what = beginnings(&workspace);
-                audit::record(
-                    tx,
-                    event(&entry.context, Actor::of(&caller), "workspace.create", &workspace, what),
-                )?;
-                Ok(workspace)
-            })
+    let create = move |write: &mut Write<'_, '_, PrincipalId>, caller: &Caller| {
+        repeat.once(write, Secrecy::Open, |write| {
+            let (context, now) = (write.context, write.now());
+            let workspace = new.at(now);
+            take_slug(write, context, &workspace)?;
+            let inserted = store::insert(write, &workspace, WorkspaceState::Active)?;
+            let write = &mut write.also(inserted)?;
+            identity::join(write, (caller.principal, caller.kind), Role::Owner, now)?;
+            quotas::give_back(write, workspace.id, Count { members: 1, ..Count::default() })?;
+            write.record("workspace.create", workspace.subject(), beginnings(&workspace))?;
+            Ok(workspace)
         })
-        .await
+    };
+    entry.write_own(app, "workspaces.create_own", create).await
 }
 
 /// `UpdateWorkspaceRequest`, validated: a merge patch.
@@ -296,61 +285,48 @@ pub async fn update(
     change: UpdateWorkspaceRequest,
 ) -> Result<Workspace, ApiError> {
     let fixed = Fixed::of(app);
-    app.db
-        .write("workspaces.update", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            let mut workspace = seen.workspace;
-            fixed.allows(&change, &workspace)?;
-            let former = Count::bytes(workspace.name.len()).bytes;
-            let changes = change.apply(&mut workspace);
-            if changes.is_empty() {
-                return Ok(workspace);
-            }
-            touch(&mut workspace, entry.context.now);
-            store::update(tx, &workspace)?;
-            let bytes = Count::bytes(workspace.name.len()).bytes - former;
-            quotas::give_back(tx, workspace.id, Count { bytes, ..Count::default() })?;
-            let what = json!({ "changes": changes });
-            audit::record(
-                tx,
-                event(&entry.context, Actor::of(&caller), "workspace.update", &workspace, what),
-            )?;
-            Ok(workspace)
-        })
-        .await
+    let update = move |write: &mut Write<'_, '_>, held: &Held| {
+        let mut workspace = held.seen.workspace.clone();
+        fixed.allows(&change, &workspace)?;
+        let former = Count::bytes(workspace.name.len()).bytes;
+        let changes = change.apply(&mut workspace);
+        if changes.is_empty() {
+            return Ok(workspace);
+        }
+        touch(&mut workspace, write.now());
+        store::update(write, &workspace)?;
+        let bytes = Count::bytes(workspace.name.len()).bytes - former;
+        quotas::give_back(write, workspace.id, Count { bytes, ..Count::default() })?;
+        write.record("workspace.update", workspace.subject(), json!({ "changes": changes }))?;
+        Ok(workspace)
+    };
+    entry.write(app, "workspaces.update", update).await
 }
 
 /// Seeds the connector's default integration, if it is missing, and sets `provisioned_at` once.
 pub async fn provision(app: &Arc<App>, entry: Entry, repeat: Repeat) -> Result<Reply, ApiError> {
-    let vault = app.vault.clone();
-    app.db
-        .write("workspaces.provision", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            repeat.once(tx, &vault, Secrecy::Open, |tx| {
-                let mut workspace = seen.workspace.clone();
-                let now = entry.context.now;
-                let seeded = match &workspace.connector_type {
-                    Some(connector) => integrations::seed(tx, workspace.id, connector, now)?,
-                    None => false,
-                };
-                let first = workspace.provisioned_at.is_none();
-                if first {
-                    workspace.provisioned_at = Some(now);
-                    touch(&mut workspace, now);
-                    store::update(tx, &workspace)?;
-                }
-                if first || seeded {
-                    let what =
-                        json!({ "connector_type": workspace.connector_type, "integration_seeded": seeded });
-                    audit::record(
-                        tx,
-                        event(&entry.context, Actor::of(&caller), "workspace.provision", &workspace, what),
-                    )?;
-                }
-                Ok(ProvisionResponse { workspace })
-            })
+    let provision = move |write: &mut Write<'_, '_>, held: &Held| {
+        repeat.once(write, Secrecy::Open, |write| {
+            let (mut workspace, now) = (held.seen.workspace.clone(), write.now());
+            let seeded = match &workspace.connector_type {
+                Some(connector) => integrations::seed(write, connector, now)?,
+                None => false,
+            };
+            let first = workspace.provisioned_at.is_none();
+            if first {
+                workspace.provisioned_at = Some(now);
+                touch(&mut workspace, now);
+                store::update(write, &workspace)?;
+            }
+            if first || seeded {
+                let what =
+                    json!({ "connector_type": workspace.connector_type, "integration_seeded": seeded });
+                write.record("workspace.provision", workspace.subject(), what)?;
+            }
+            Ok(ProvisionResponse { workspace })
         })
-        .await
+    };
+    entry.write(app, "workspaces.provision", provision).await
 }
 
 /// `ArchiveWorkspaceRequest`, validated.
@@ -366,19 +342,14 @@ pub async fn archive(
     confirmation: ArchiveWorkspaceRequest,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
-    let vault = app.vault.clone();
-    let reply = app
-        .db
-        .write("workspaces.archive", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            if confirmation.slug != seen.workspace.slug {
-                return Err(wrong_slug("slug", &confirmation.slug));
-            }
-            repeat.once(tx, &vault, Secrecy::Open, |tx| {
-                end(tx, &entry.context, Actor::of(&caller), seen.workspace.clone())
-            })
-        })
-        .await?;
+    let archive = move |write: &mut Write<'_, '_>, held: &Held| {
+        let workspace = &held.seen.workspace;
+        if confirmation.slug != workspace.slug {
+            return Err(wrong_slug("slug", &confirmation.slug));
+        }
+        repeat.once(write, Secrecy::Open, |write| end(write, workspace.clone()))
+    };
+    let reply = entry.write(app, "workspaces.archive", archive).await?;
     app.ended.notify_one();
     Ok(reply)
 }
@@ -386,18 +357,12 @@ pub async fn archive(
 /// Removes an archived workspace from its members' lists, or puts a restored one back. This write handles
 /// the first few lists and leaves an ending for the others. Until then, the lists skip workspaces that are
 /// not active.
-pub(super) fn change_lists(
-    tx: &mut Tx<'_>,
-    context: &Context,
-    actor: &Actor,
-    workspace: WorkspaceId,
-    now_is: WorkspaceState,
-) -> Result<(), ApiError> {
-    let nobody = PrincipalId(Uuid::nil());
-    let all = Ending::of_lists(workspace, nobody, context.now, (actor, context));
-    match change_some_lists(tx, &all, now_is, AT_ONCE, context.now)? {
-        Some(done_until) => Ending { done_until, ..all }.begin(tx, context.now)?,
-        None => endings::forget(tx, &all)?,
+pub(super) fn change_lists(write: &mut Write<'_, '_>, now_is: WorkspaceState) -> Result<(), ApiError> {
+    let now = write.now();
+    let all = Ending::of_lists(write.row(), PrincipalId(Uuid::nil()), now, (&write.actor, write.context));
+    match change_some_lists(write, &all, now_is, AT_ONCE)? {
+        Some(done_until) => Ending { done_until, ..all }.begin(write, now)?,
+        None => endings::forget(write, &all)?,
     }
     Ok(())
 }
@@ -405,40 +370,33 @@ pub(super) fn change_lists(
 /// Handles up to `most` of the lists of an ending. Returns the last member that was handled, or `None` if
 /// no member is left.
 fn change_some_lists(
-    tx: &mut Tx<'_>,
+    write: &mut Write<'_, '_>,
     ending: &Ending,
     state: WorkspaceState,
     most: u32,
-    now: Timestamp,
 ) -> Result<Option<PrincipalId>, ApiError> {
-    let how = (ending.position, state != WorkspaceState::Active);
-    Ok(identity::relist_some(tx, ending.workspace, ending.done_until, how, most, now)?)
+    let (how, now) = ((ending.position, state != WorkspaceState::Active), write.now());
+    Ok(identity::relist_some(write, ending.done_until, how, most, now)?)
 }
 
 /// One step of the sweep, which follows the current state of the workspace.
 pub fn follow(
-    tx: &mut Tx<'_>,
+    write: &mut Write<'_, '_>,
     ending: &Ending,
     most: u32,
-    now: Timestamp,
 ) -> Result<Option<PrincipalId>, ApiError> {
-    let is_active = store::active(tx, ending.workspace)?.is_some();
+    let is_active = store::active(write, ending.workspace)?.is_some();
     let state = if is_active { WorkspaceState::Active } else { WorkspaceState::Archived };
-    change_some_lists(tx, ending, state, most, now)
+    change_some_lists(write, ending, state, most)
 }
 
 /// Archives an active workspace whose guard row is held.
-pub(super) fn end(
-    tx: &mut Tx<'_>,
-    context: &Context,
-    actor: Actor,
-    mut workspace: Workspace,
-) -> Result<Workspace, ApiError> {
-    touch(&mut workspace, context.now);
-    store::change_state(tx, workspace.id, WorkspaceState::Active, WorkspaceState::Archived)?;
-    store::update(tx, &workspace)?;
-    change_lists(tx, context, &actor, workspace.id, WorkspaceState::Archived)?;
-    audit::record(tx, event(context, actor, "workspace.archive", &workspace, json!({})))?;
+pub(super) fn end(write: &mut Write<'_, '_>, mut workspace: Workspace) -> Result<Workspace, ApiError> {
+    touch(&mut workspace, write.now());
+    store::change_state(write, WorkspaceState::Active, WorkspaceState::Archived)?;
+    store::update(write, &workspace)?;
+    change_lists(write, WorkspaceState::Archived)?;
+    write.record("workspace.archive", workspace.subject(), json!({}))?;
     Ok(workspace)
 }
 

@@ -7,9 +7,9 @@ use serde_json::json;
 use ward_db::{Error, Timestamp, Tx};
 
 use super::actions::{touch, wrong_slug};
-use super::{Workspace, event, store};
+use super::{Workspace, store};
 use crate::app::App;
-use crate::audit::{self, Actor};
+use crate::audit::Write;
 use crate::error::ApiError;
 use crate::gate::idempotency::{Repeat, Secrecy};
 use crate::gate::{Entry, Held};
@@ -247,39 +247,34 @@ pub async fn convert(
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let real_calls = real_calls(app, entry.workspace()?.id).await?;
-    let vault = app.vault.clone();
-    app.db
-        .write("workspaces.convert_environment", move |tx| {
-            let Held { caller, seen } = entry.hold(tx)?;
-            if conversion.confirm_slug != seen.workspace.slug {
-                return Err(wrong_slug("confirm_slug", &conversion.confirm_slug));
+    let convert = move |write: &mut Write<'_, '_>, held: &Held| {
+        if conversion.confirm_slug != held.seen.workspace.slug {
+            return Err(wrong_slug("confirm_slug", &conversion.confirm_slug));
+        }
+        repeat.once(write, Secrecy::Open, |write| {
+            let (mut workspace, now) = (held.seen.workspace.clone(), write.now());
+            if workspace.environment == conversion.target {
+                return Ok(workspace);
             }
-            repeat.once(tx, &vault, Secrecy::Open, |tx| {
-                let mut workspace = seen.workspace.clone();
-                if workspace.environment == conversion.target {
-                    return Ok(workspace);
-                }
-                let facts = facts(tx, &workspace, real_calls, entry.context.now)?;
-                let found = findings(&facts, &conversion.target);
-                let blocked = unaccepted(&found, &conversion.accept);
-                if !blocked.is_empty() {
-                    return Err(blocked_by(&blocked));
-                }
-                let codes: Vec<Code> = found.iter().map(|it| it.code).collect();
-                let what = json!({
-                    "changes": { "environment": { "from": workspace.environment, "to": conversion.target } },
-                    "findings": codes,
-                });
-                workspace.environment.clone_from(&conversion.target);
-                touch(&mut workspace, entry.context.now);
-                store::update(tx, &workspace)?;
-                let actor = Actor::of(&caller);
-                let action = "workspace.convert_environment";
-                audit::record(tx, event(&entry.context, actor, action, &workspace, what))?;
-                Ok(workspace)
-            })
+            let facts = facts(write, &workspace, real_calls, now)?;
+            let found = findings(&facts, &conversion.target);
+            let blocked = unaccepted(&found, &conversion.accept);
+            if !blocked.is_empty() {
+                return Err(blocked_by(&blocked));
+            }
+            let codes: Vec<Code> = found.iter().map(|it| it.code).collect();
+            let what = json!({
+                "changes": { "environment": { "from": workspace.environment, "to": conversion.target } },
+                "findings": codes,
+            });
+            workspace.environment.clone_from(&conversion.target);
+            touch(&mut workspace, now);
+            store::update(write, &workspace)?;
+            write.record("workspace.convert_environment", workspace.subject(), what)?;
+            Ok(workspace)
         })
-        .await
+    };
+    entry.write(app, "workspaces.convert_environment", convert).await
 }
 
 fn blocked_by(codes: &[&str]) -> ApiError {

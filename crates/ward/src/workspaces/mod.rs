@@ -8,17 +8,15 @@ mod store;
 mod wire;
 
 use serde::Serialize;
-use serde_json::Value;
 use ward_db::Timestamp;
 
-use crate::audit::{Actor, Event};
-use crate::context::Context;
+use crate::audit::Subject;
 use crate::ids::WorkspaceId;
 use crate::quotas::Overrides;
 
 pub use store::{
-    AsMember, active, as_member, claim, count, guard, is_claimable, lapse_due, list, membership,
-    membership_sql, next_position,
+    AsMember, active, as_member, claim, count, is_claimable, lapse_due, list, membership, membership_sql,
+    next_position,
 };
 
 /// A workspace with the fields of `WorkspaceResponse`.
@@ -81,23 +79,10 @@ impl WorkspaceState {
     }
 }
 
-/// The audit event of a change to a workspace.
-pub(crate) fn event<'a>(
-    context: &'a Context,
-    actor: Actor,
-    action: &'static str,
-    workspace: &'a Workspace,
-    metadata: Value,
-) -> Event<'a> {
-    Event {
-        workspace: workspace.id,
-        service: "workspaces",
-        action,
-        resource_type: "workspace",
-        resource_id: Some(workspace.id.0),
-        resource_name: Some(&workspace.slug),
-        actor,
-        context,
-        metadata,
+impl Workspace {
+    /// The workspace as the subject of an audit event.
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        let (id, name) = (Some(self.id.0), Some(self.slug.as_str()));
+        Subject { service: "workspaces", kind: "workspace", id, name }
     }
 }

@@ -7,9 +7,9 @@ use ward_contract::validate::{self, BodyRefused, Problem};
 use ward_db::{Timestamp, Tx};
 
 use super::actions::{self, CreateWorkspaceRequest, change_lists, touch};
-use super::{Workspace, WorkspaceState, event, store};
+use super::{Workspace, WorkspaceState, store};
 use crate::app::App;
-use crate::audit::{self, Actor, Event};
+use crate::audit::{Actor, Write};
 use crate::context::Context;
 use crate::deliveries;
 use crate::error::ApiError;
@@ -65,17 +65,18 @@ pub fn create(
 ) -> Result<WorkspaceId, ApiError> {
     let workspace = new.at(context.now);
     actions::take_slug(tx, context, &workspace)?;
-    store::insert(tx, &workspace, WorkspaceState::Active)?;
+    let inserted = store::insert(tx, &workspace, WorkspaceState::Active)?;
     let what = actions::beginnings(&workspace);
-    audit::record(tx, event(context, Actor::OPERATOR, "workspace.create", &workspace, what))?;
+    let mut write = Write::begin(tx, inserted, Actor::OPERATOR, context)?;
+    write.record("workspace.create", workspace.subject(), what)?;
     Ok(workspace.id)
 }
 
 /// Archives a workspace; `false` if it is not active.
 pub fn archive(tx: &mut Tx<'_>, context: &Context, id: WorkspaceId) -> Result<bool, ApiError> {
-    store::guard(tx, id)?;
-    let Some(workspace) = store::active(tx, id)? else { return Ok(false) };
-    actions::end(tx, context, Actor::OPERATOR, workspace)?;
+    let write = &mut Write::begin(tx, id, Actor::OPERATOR, context)?;
+    let Some(workspace) = store::active(write, id)? else { return Ok(false) };
+    actions::end(write, workspace)?;
     Ok(true)
 }
 
@@ -111,28 +112,15 @@ impl RegionCheck {
 /// Makes an archived workspace active again, with its memberships and unexpired keys; `false` if it is not
 /// archived.
 pub fn restore(tx: &mut Tx<'_>, context: &Context, id: WorkspaceId) -> Result<bool, ApiError> {
-    store::guard(tx, id)?;
-    if !store::change_state(tx, id, WorkspaceState::Archived, WorkspaceState::Active)? {
+    let write = &mut Write::begin(tx, id, Actor::OPERATOR, context)?;
+    if !store::change_state(write, WorkspaceState::Archived, WorkspaceState::Active)? {
         return Ok(false);
     }
-    let mut restored = store::active(tx, id)?.ok_or(ApiError::no_workspace())?;
+    let mut restored = store::active(write, id)?.ok_or(ApiError::no_workspace())?;
     touch(&mut restored, context.now);
-    store::update(tx, &restored)?;
-    change_lists(tx, context, &Actor::OPERATOR, id, WorkspaceState::Active)?;
-    deliveries::workspace_restored(tx, id, context.now)?;
-    audit::record(
-        tx,
-        Event {
-            workspace: id,
-            service: "workspaces",
-            action: "workspace.restore",
-            resource_type: "workspace",
-            resource_id: Some(id.0),
-            resource_name: Some(&restored.slug),
-            actor: Actor::OPERATOR,
-            context,
-            metadata: json!({}),
-        },
-    )?;
+    store::update(write, &restored)?;
+    change_lists(write, WorkspaceState::Active)?;
+    deliveries::workspace_restored(write, context.now)?;
+    write.record("workspace.restore", restored.subject(), json!({}))?;
     Ok(true)
 }

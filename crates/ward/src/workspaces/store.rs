@@ -3,9 +3,11 @@
 use std::sync::LazyLock;
 
 use ward_db::{Error, Row, Timestamp, Tx};
+use ward_guard::Lock;
 
 use super::{Workspace, WorkspaceState};
 use crate::access::Role;
+use crate::guard::WorkspaceGuard;
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::{Page, counted};
 use crate::quotas::{self, Overrides};
@@ -95,13 +97,34 @@ pub fn active(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<Option<Workspace>, Err
 }
 
 /// Takes the workspace's guard row, so that writes in the workspace run one after the other.
-pub fn guard(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<(), Error> {
-    tx.execute_later("UPDATE workspaces SET last_position = last_position WHERE id = $1", &[id.into()])?;
-    Ok(())
+impl Lock<Tx<'_>> for WorkspaceId {
+    type Row = Self;
+    type Error = Error;
+
+    fn lock(self, tx: &mut Tx<'_>) -> Result<Self, Error> {
+        tx.execute_later(
+            "UPDATE workspaces SET last_position = last_position WHERE id = $1",
+            &[self.into()],
+        )?;
+        Ok(self)
+    }
+}
+
+/// A workspace that this transaction has inserted or claimed, which locks its row.
+pub struct AlreadyLocked(WorkspaceId);
+
+impl Lock<Tx<'_>> for AlreadyLocked {
+    type Row = WorkspaceId;
+    type Error = Error;
+
+    fn lock(self, _: &mut Tx<'_>) -> Result<WorkspaceId, Error> {
+        Ok(self.0)
+    }
 }
 
 /// Moves the end of the workspace's lists by one position, and returns that position.
-pub fn next_position(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<i64, Error> {
+pub fn next_position(tx: &mut WorkspaceGuard<'_, '_>, now: Timestamp) -> Result<i64, Error> {
+    let id = tx.row();
     tx.one(
         "UPDATE workspaces SET last_position = CASE WHEN last_position >= $2 THEN last_position + 1 ELSE $2 END \
          WHERE id = $1 RETURNING last_position",
@@ -159,7 +182,7 @@ pub fn take_slug(tx: &mut Tx<'_>, slug: &str, id: WorkspaceId) -> Result<bool, E
     Ok(taken == 1)
 }
 
-pub fn insert(tx: &mut Tx<'_>, new: &Workspace, state: WorkspaceState) -> Result<(), Error> {
+pub fn insert(tx: &mut Tx<'_>, new: &Workspace, state: WorkspaceState) -> Result<AlreadyLocked, Error> {
     tx.execute_later(
         "INSERT INTO workspaces (id, slug, name, environment, region, backend_org_id, connector_type, state, \
                 provisioned_at, last_position, created_at, updated_at, used_bytes) \
@@ -179,11 +202,11 @@ pub fn insert(tx: &mut Tx<'_>, new: &Workspace, state: WorkspaceState) -> Result
             quotas::Change::bytes(new.name.len()).bytes.into(),
         ],
     )?;
-    Ok(())
+    Ok(AlreadyLocked(new.id))
 }
 
 /// Stores the changed columns of a workspace.
-pub fn update(tx: &mut Tx<'_>, changed: &Workspace) -> Result<(), Error> {
+pub fn update(tx: &mut WorkspaceGuard<'_, '_>, changed: &Workspace) -> Result<(), Error> {
     tx.execute_later(
         "UPDATE workspaces SET name = $2, environment = $3, region = $4, connector_type = $5, provisioned_at = $6, \
                 updated_at = $7 WHERE id = $1",
@@ -202,6 +225,16 @@ pub fn update(tx: &mut Tx<'_>, changed: &Workspace) -> Result<(), Error> {
 
 /// Moves a workspace from one state to another; `false` if it was not in the first.
 pub fn change_state(
+    tx: &mut WorkspaceGuard<'_, '_>,
+    from: WorkspaceState,
+    to: WorkspaceState,
+) -> Result<bool, Error> {
+    let id = tx.row();
+    set_state(tx, id, from, to)
+}
+
+/// [`change_state`] without the guard row, for an unclaimed workspace. The change itself locks the row.
+fn set_state(
     tx: &mut Tx<'_>,
     id: WorkspaceId,
     from: WorkspaceState,
@@ -313,8 +346,8 @@ pub fn is_claimable(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<
     Ok(lapses_at.is_some_and(|lapses_at| lapses_at > now))
 }
 
-/// Makes an unclaimed workspace active; `false` if it does not exist, or is claimed, lapsed or archived.
-pub fn claim(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<bool, Error> {
+/// Makes an unclaimed workspace active; `None` if it does not exist, or is claimed, lapsed or archived.
+pub fn claim(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<Option<AlreadyLocked>, Error> {
     let place = tx.optional(
         // With a CASE, here and below, no planner takes the index by time: the one row is found by its key.
         "DELETE FROM unclaimed WHERE workspace_id = $1 AND CASE WHEN lapses_at > $2 THEN 1 ELSE 0 END = 1 \
@@ -322,9 +355,10 @@ pub fn claim(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<bool, E
         &[id.into(), now.into()],
         |row| UnclaimedPlace::from_row(row, 0),
     )?;
-    let Some(place) = place else { return Ok(false) };
+    let Some(place) = place else { return Ok(None) };
     place.free(tx)?;
-    change_state(tx, id, WorkspaceState::Unclaimed, WorkspaceState::Active)
+    let claimed = set_state(tx, id, WorkspaceState::Unclaimed, WorkspaceState::Active)?;
+    Ok(claimed.then_some(AlreadyLocked(id)))
 }
 
 /// Lapses the unclaimed workspace that has this slug, if it is due. `None` if there is nothing to lapse.
@@ -371,7 +405,7 @@ fn finish_lapse(tx: &mut Tx<'_>, id: WorkspaceId, place: &UnclaimedPlace) -> Res
         "DELETE FROM slugs WHERE workspace_id = $1 AND slug = (SELECT slug FROM workspaces WHERE id = $1)",
         &[id.into()],
     )?;
-    change_state(tx, id, WorkspaceState::Unclaimed, WorkspaceState::Lapsed)?;
+    set_state(tx, id, WorkspaceState::Unclaimed, WorkspaceState::Lapsed)?;
     Ok(())
 }
 

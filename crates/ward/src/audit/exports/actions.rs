@@ -8,7 +8,7 @@ use serde_json::json;
 use ward_db::Timestamp;
 
 use super::super::store::Events;
-use super::super::{self as audit, Actor, Event};
+use super::super::{Subject, Write};
 use super::{Export, ExportState, MOST_ROWS, store};
 use crate::app::App;
 use crate::error::ApiError;
@@ -85,65 +85,43 @@ pub(super) async fn create(
             "The period has more than 250,000 events: export it in shorter parts.",
         ));
     }
-    let (vault, prefix) = (app.vault.clone(), app.config.path_prefix().to_owned());
-    let reply = app
-        .db
-        .write("audit.export", move |tx| {
-            let Held { caller, .. } = entry.hold(tx)?;
-            repeat.once(tx, &vault, Secrecy::Open, |tx| {
-                if !store::enqueue(tx, &export)? {
-                    return Err(ApiError::conflict(
-                        "export_running",
-                        "An export of this workspace is already running: wait until it ends.",
-                    ));
-                }
-                let what = json!({
-                    "date_from": export.from, "date_to": export.to, "service": export.service,
-                    "action": export.action, "phi_only": export.phi_only, "row_count": export.rows,
-                });
-                audit::record(tx, event(&entry, Actor::of(&caller), "audit.export", &export, what))?;
-                Ok(AuditExportResponse {
-                    export_id: export.id,
-                    s3_key: export.key(),
-                    row_count: export.rows,
-                    download_url: export.download_url(&prefix),
-                    created_at: export.created_at,
-                    state: export.state.name(),
-                })
+    let prefix = app.config.path_prefix().to_owned();
+    let create = move |write: &mut Write<'_, '_>, _: &Held| {
+        repeat.once(write, Secrecy::Open, |write| {
+            if !store::enqueue(write, &export)? {
+                return Err(ApiError::conflict(
+                    "export_running",
+                    "An export of this workspace is already running: wait until it ends.",
+                ));
+            }
+            let what = json!({
+                "date_from": export.from, "date_to": export.to, "service": export.service,
+                "action": export.action, "phi_only": export.phi_only, "row_count": export.rows,
+            });
+            write.record("audit.export", subject(&export), what)?;
+            Ok(AuditExportResponse {
+                export_id: export.id,
+                s3_key: export.key(),
+                row_count: export.rows,
+                download_url: export.download_url(&prefix),
+                created_at: export.created_at,
+                state: export.state.name(),
             })
         })
-        .await?;
+    };
+    let reply = entry.write(app, "audit.export", create).await?;
     app.export_wake.wake();
     Ok(reply)
 }
 
 /// Records the download of an export.
 pub(super) async fn record_download(app: &Arc<App>, entry: Entry, export: Export) -> Result<(), ApiError> {
-    app.db
-        .write("audit.download_export", move |tx| {
-            let Held { caller, .. } = entry.hold(tx)?;
-            let what = json!({ "row_count": export.rows });
-            audit::record(tx, event(&entry, Actor::of(&caller), "audit.download", &export, what))
-        })
-        .await
+    let record = move |write: &mut Write<'_, '_>, _: &Held| {
+        write.record("audit.download", subject(&export), json!({ "row_count": export.rows }))
+    };
+    entry.write(app, "audit.download_export", record).await
 }
 
-fn event<'e>(
-    entry: &'e Entry,
-    actor: Actor,
-    action: &'static str,
-    export: &Export,
-    metadata: serde_json::Value,
-) -> Event<'e> {
-    Event {
-        workspace: export.workspace,
-        service: "audit",
-        action,
-        resource_type: "audit_export",
-        resource_id: Some(export.id.0),
-        resource_name: None,
-        actor,
-        context: &entry.context,
-        metadata,
-    }
+const fn subject(export: &Export) -> Subject<'static> {
+    Subject { service: "audit", kind: "audit_export", id: Some(export.id.0), name: None }
 }

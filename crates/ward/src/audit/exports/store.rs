@@ -4,6 +4,7 @@ use uuid::Uuid;
 use ward_db::{Error, Row, Timestamp, Tx, Value};
 
 use super::{Export, ExportState};
+use crate::guard::WorkspaceGuard;
 use crate::ids::{ExportId, WorkspaceId};
 
 const COLUMNS: &str = "workspace_id, id, created_at, created_by, date_from, date_to, service, action, phi_only, state, \
@@ -30,7 +31,7 @@ fn export(row: &Row<'_>) -> Result<Export, Error> {
 }
 
 /// Queues an export; false if the workspace already has one in its queue.
-pub fn enqueue(tx: &mut Tx<'_>, export: &Export) -> Result<bool, Error> {
+pub fn enqueue(tx: &mut WorkspaceGuard<'_, '_>, export: &Export) -> Result<bool, Error> {
     let queued = tx.execute(
         "INSERT INTO audit_export_queue (workspace_id, export_id, due_at, attempts) VALUES ($1, $2, $3, 0) \
          ON CONFLICT (workspace_id) DO NOTHING",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde::Serialize;
+use serde_json::json;
 use tokio::time::{Duration, Instant};
 use ward_db::{Timestamp, Tx};
 use ward_ehr::health::{Checked, Health, Probe, Target};
@@ -13,6 +14,7 @@ use super::client::CHECK_TIME;
 use super::credentials::{Keys, own_auth};
 use super::{StoredConnection, headers, milliseconds, stored_connection};
 use crate::app::App;
+use crate::audit::Write;
 use crate::error::ApiError;
 use crate::gate::idempotency::{Begun, Repeat};
 use crate::gate::{Entry, Held};
@@ -138,18 +140,17 @@ pub async fn test_connection(
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let (workspace, at) = (entry.workspace()?.id, entry.context.now);
-    let (vault, first, holding) = (app.vault.clone(), repeat.clone(), entry.clone());
-    let begin = move |tx: &mut Tx<'_>| {
-        let Held { caller, .. } = holding.hold(tx)?;
-        let named = store::named(tx, workspace, id)?.ok_or(ApiError::no_integration())?;
-        let begun = first.begin_apart(tx, &vault)?;
+    let first = repeat.clone();
+    let begin = move |write: &mut Write<'_, '_>, _: &Held| {
+        let named = store::named(write, workspace, id)?.ok_or(ApiError::no_integration())?;
+        let begun = first.begin_apart(write)?;
         if matches!(begun, Begun::Yours) {
-            let thing = (id, named.name.as_str());
-            actions::record_connection_test(tx, &holding.context, &caller, workspace, thing)?;
+            // The test is recorded before the call is made, because a call cannot be taken back.
+            write.record("integration.test_connection", actions::subject(id, &named.name), json!({}))?;
         }
-        Ok::<_, ApiError>(begun)
+        Ok(begun)
     };
-    if let Begun::Answered(reply) = app.db.write("integrations.begin_connection_test", begin).await? {
+    if let Begun::Answered(reply) = entry.write(app, "integrations.begin_connection_test", begin).await? {
         return Ok(reply);
     }
     let time = CHECK_TIME.min(app.wire.outbound.limits().total_time);
@@ -166,10 +167,9 @@ pub async fn test_connection(
         last_tested_at: at,
         last_test_status: report.status,
     });
-    let vault = app.vault.clone();
     let finish = move |tx: &mut Tx<'_>| {
         store::note_test(tx, workspace, id, configured_at, at, tested.status)?;
-        repeat.finish_apart(tx, &vault, &*tested)
+        repeat.finish_apart(tx, &*tested)
     };
     app.db.write("integrations.end_connection_test", finish).await
 }

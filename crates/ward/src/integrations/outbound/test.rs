@@ -17,6 +17,7 @@ use super::credentials::{Keys, endpoint_auth};
 use super::{headers, milliseconds};
 use crate::access::{Permission, Permissions};
 use crate::app::App;
+use crate::audit::Write;
 use crate::error::ApiError;
 use crate::gate::idempotency::{Begun, Repeat};
 use crate::gate::{Entry, Held};
@@ -174,11 +175,7 @@ pub async fn run(
         let (name, given) = (endpoint.clone(), params.clone());
         let asked = app.work.run(holder, move || Asked::of(integration, &name, &given)).await??;
         let asked = Arc::new(asked);
-        let begun = begin(app, entry.clone(), asked.clone(), repeat.clone()).await;
-        if begun.as_ref().is_err_and(ApiError::is_forbidden) {
-            entry.note_forbidden(app);
-        }
-        let sealed = match begun? {
+        let sealed = match begin(app, &entry, asked.clone(), repeat.clone()).await? {
             Beginning::Changed => continue,
             Beginning::Answered(reply) => return Ok(reply),
             Beginning::Yours(sealed) => sealed,
@@ -197,8 +194,8 @@ pub async fn run(
             let body = Bytes::from_owner(Leaving { tested, _place: place });
             return Ok(Reply::raw_json(StatusCode::OK, body));
         }
-        let (vault, tested) = (app.vault.clone(), Arc::new(tested));
-        let finish = move |tx: &mut Tx<'_>| repeat.finish_apart(tx, &vault, &*tested);
+        let tested = Arc::new(tested);
+        let finish = move |tx: &mut Tx<'_>| repeat.finish_apart(tx, &*tested);
         return app.db.write("integrations.end_test", finish).await;
     }
     Err(ApiError::unavailable("unavailable", "Other requests are changing this integration. Try again.", 1))
@@ -217,29 +214,27 @@ enum Beginning {
 /// Authorizes the caller again, takes the `Idempotency-Key` and records the test.
 async fn begin(
     app: &Arc<App>,
-    entry: Entry,
+    entry: &Entry,
     asked: Arc<Asked>,
     repeat: Repeat,
 ) -> Result<Beginning, ApiError> {
-    let vault = app.vault.clone();
-    let begin = move |tx: &mut Tx<'_>| {
-        let Held { caller, seen } = entry.hold(tx)?;
-        let (workspace, id) = (seen.workspace.id, asked.integration.id);
-        let present: Option<Timestamp> = store::changed_at(tx, workspace, id)?;
+    let begin = move |write: &mut Write<'_, '_>, held: &Held| {
+        let (workspace, id) = (write.row(), asked.integration.id);
+        let present: Option<Timestamp> = store::changed_at(write, workspace, id)?;
         if present.ok_or(ApiError::no_integration())? != asked.integration.updated_at {
             return Ok(Beginning::Changed);
         }
-        if !asked.allowed_by(seen.reach.permissions) {
+        if !asked.allowed_by(held.seen.reach.permissions) {
             return Err(ApiError::forbidden());
         }
-        if let Begun::Answered(reply) = repeat.begin_apart(tx, &vault)? {
+        if let Begun::Answered(reply) = repeat.begin_apart(write)? {
             return Ok(Beginning::Answered(reply));
         }
         if !asked.wrong.is_empty() {
             return Err(ApiError::invalid(asked.wrong.clone()));
         }
-        actions::record_test(tx, &entry.context, &caller, &asked.integration, asked.endpoint())?;
-        Ok(Beginning::Yours(store::sealed(tx, workspace, id)?))
+        actions::record_test(write, &asked.integration, asked.endpoint())?;
+        Ok(Beginning::Yours(store::sealed(write, workspace, id)?))
     };
-    app.db.write("integrations.begin_test", begin).await
+    entry.write(app, "integrations.begin_test", begin).await
 }
