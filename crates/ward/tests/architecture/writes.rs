@@ -92,6 +92,36 @@ fn a_write_takes_its_guard_row_or_is_listed_with_a_reason() {
     );
 }
 
+/// Writes of requests that the frame `Entry::write` does not make, each with its reason.
+const OUTSIDE_THE_FRAME: &[(&str, &str)] = &[
+    ("workspaces.create", "the request is anonymous, and creates its guard row"),
+    ("api_keys.claim", "the request is anonymous, and the claim locks the workspace"),
+    ("calls.twilio", "the credential is a signature, and the write checks its account again"),
+    ("calls.note_read", "it records a read, which is authorized once"),
+    ("sync.note_read", "it records a read, which is authorized once"),
+    ("integrations.end_connection_test", "it ends what a write in the frame began, and must be stored"),
+    ("integrations.end_test", "it ends what a write in the frame began, and must be stored"),
+];
+
+/// Files of background tasks and of the operator's commands, which have no caller.
+fn has_no_caller(path: &str) -> bool {
+    ["operator", "worker", "start.rs", "app.rs", "last_used.rs", "refusals.rs"]
+        .iter()
+        .any(|part| path.contains(part))
+}
+
+#[test]
+fn a_write_of_a_caller_is_made_by_the_frame() {
+    let mut found = BTreeSet::new();
+    for source in sources("crates/ward/src").iter().filter(|source| !has_no_caller(&source.path)) {
+        let text: String = source.text.split_whitespace().collect();
+        let names = text.split("db.write(\"").skip(1).filter_map(|rest| rest.split('"').next());
+        found.extend(names.map(str::to_owned));
+    }
+    let listed: BTreeSet<String> = OUTSIDE_THE_FRAME.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(found, listed, "writes of requests outside the frame");
+}
+
 #[test]
 fn a_write_is_found_by_its_statement_and_its_transaction() {
     let text = "fn a(tx: &mut Tx<'_>) -> X {\n tx.execute(\"UPDATE b\")\n}\nfn b(tx: &mut Tx<'_>) {\n tx.all(\"SELECT\")\n}\n\
