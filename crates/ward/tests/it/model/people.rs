@@ -5,10 +5,12 @@ use serde_json::{Value, json};
 
 use super::quotas;
 use super::rules::{
-    A_SERVICE, ADMIN, BEYOND, Good, Here, No, OWNER, Outcome, ROLES, Reach, Request, choose, pick,
+    A_SERVICE, ADMIN, BEYOND, Caller, Good, Here, No, OWNER, Outcome, ROLES, Reach, Request, choose, pick,
 };
 use super::steps::{Page, Step, Thing};
-use super::world::{Invitation, Member, NOBODY, State, Transfer, World, entity_id, invitation_id, link};
+use super::world::{
+    Invitation, Member, NOBODY, State, Transfer, World, entity_id, invitation_id, link, workspace_id,
+};
 
 const NO_MEMBER: No = No::Because(404, "member_not_found");
 const NO_TRANSFER: No = No::Because(404, "transfer_not_found");
@@ -322,10 +324,15 @@ pub fn accept_ownership(world: &World, step: &Step) -> (Request, Outcome) {
     (send(Method::POST, path(world, step, "ownership-transfer/accept"), None), outcome())
 }
 
+/// The symbol of an invitation's end.
+fn end_of(at: usize, it: &Invitation) -> String {
+    format!("?t:invitation{at}.ends{}", it.ended_anew)
+}
+
 fn show_invitation(at: usize, it: &Invitation) -> Value {
     json!({
         "id": invitation_id(at), "role": ROLES[it.role], "email": it.email, "created_by_entity_id": entity_id(it.by),
-        "expires_at": format!("?t:invitation{at}.ends"), "created_at": format!("?t:invitation{at}.created"),
+        "expires_at": end_of(at, it), "created_at": format!("?t:invitation{at}.created"),
     })
 }
 
@@ -351,13 +358,22 @@ pub fn invite(world: &World, step: &Step, role: usize, days: u8, email: bool) ->
         quotas::room_for_invitation(world, here.at)?;
         let (until, with_key) = ends(world, &here, days);
         let with = (here.key, world.keys[here.key].generation);
-        let new =
-            Invitation { workspace: here.at, role, email, by: here.who, with, ends: until, settled: false };
+        let new = Invitation {
+            workspace: here.at,
+            role,
+            email,
+            by: here.who,
+            with,
+            ends: until,
+            ended_anew: 0,
+            links: 0,
+            settled: false,
+        };
         let mut body = show_invitation(at, &new);
-        body["invitation"] = json!(link(at));
+        body["invitation"] = json!(link(at, 0));
         let mut good = Good::created(body).near(format!("?t:invitation{at}.created"), 0);
         if !with_key {
-            good = good.near(format!("?t:invitation{at}.ends"), 24 * i64::from(days));
+            good = good.near(end_of(at, &new), 24 * i64::from(days));
         }
         Ok(good.then(move |world| {
             world.invitations.push(new);
@@ -368,62 +384,176 @@ pub fn invite(world: &World, step: &Step, role: usize, days: u8, email: bool) ->
     (send(Method::POST, path(world, step, "invitations"), Some(body)), outcome())
 }
 
-pub fn revoke(world: &World, step: &Step, invitation: Thing) -> (Request, Outcome) {
-    let place = world.place(step);
-    let chosen = choose(invitation, place, world.invitations.iter().map(|it| it.workspace));
-    let outcome = || -> Outcome {
-        let here = world.enter(step, "Workspace.update")?;
-        let ours = |at: &usize| world.invitations[*at].workspace == here.at && world.is_open(*at);
-        let at = chosen.filter(ours).ok_or(NO_INVITATION)?;
-        reaches(&here, world.invitations[at].role)?;
-        Ok(Good::done().then(move |world| {
-            world.invitations[at].settled = true;
-            here.note(world, ("members", "invitation.revoke", "invitation"), Some(invitation_id(at)));
-        }))
-    };
+/// The invitation that a step concerns, and the path of the request.
+fn chosen_invitation(world: &World, step: &Step, invitation: Thing) -> (Option<usize>, String) {
+    let homes = world.invitations.iter().map(|it| it.workspace);
+    let chosen = choose(invitation, world.place(step), homes);
     let id = chosen.map_or_else(|| NOBODY.to_owned(), |at| world.text(&invitation_id(at)));
-    (send(Method::DELETE, path(world, step, &format!("invitations/{id}")), None), outcome())
+    (chosen, path(world, step, &format!("invitations/{id}")))
 }
 
-pub fn accept(world: &World, step: &Step, invitation: u8) -> (Request, Outcome) {
-    let all: Vec<usize> = (0..world.invitations.len()).collect();
-    let open: Vec<usize> = all.iter().copied().filter(|at| world.is_open(*at)).collect();
-    let chosen = pick(if invitation.is_multiple_of(4) { &all } else { &open }, invitation / 4);
+/// The caller where the invitation is open and within reach.
+fn over(world: &World, step: &Step, invitation: Option<usize>) -> Result<(Here, usize), No> {
+    let here = world.enter(step, "Workspace.update")?;
+    let ours = |at: &usize| world.invitations[*at].workspace == here.at && world.is_open(*at);
+    let at = invitation.filter(ours).ok_or(NO_INVITATION)?;
+    reaches(&here, world.invitations[at].role)?;
+    Ok((here, at))
+}
+
+pub fn revoke(world: &World, step: &Step, invitation: Thing) -> (Request, Outcome) {
+    let (chosen, path) = chosen_invitation(world, step, invitation);
+    let outcome = over(world, step, chosen).map(|(here, at)| {
+        Good::done().then(move |world| {
+            world.invitations[at].settled = true;
+            here.note(world, ("members", "invitation.revoke", "invitation"), Some(invitation_id(at)));
+        })
+    });
+    (send(Method::DELETE, path, None), outcome)
+}
+
+/// The invitation with a new end, and the moment that the end must be near.
+fn ends_anew(world: &World, here: &Here, at: usize, days: u8) -> (Invitation, Option<(String, i64)>) {
+    let (until, with_key) = ends(world, here, days);
+    let it = &world.invitations[at];
+    let it = Invitation { ends: until, ended_anew: it.ended_anew + 1, ..it.clone() };
+    let near = (!with_key).then(|| (end_of(at, &it), 24 * i64::from(days)));
+    (it, near)
+}
+
+pub fn extend(world: &World, step: &Step, invitation: Thing, days: u8) -> (Request, Outcome) {
+    let (chosen, path) = chosen_invitation(world, step, invitation);
+    let outcome = over(world, step, chosen).map(|(here, at)| {
+        let (it, near) = ends_anew(world, &here, at, days);
+        let mut good = Good::ok(show_invitation(at, &it));
+        good.near.extend(near);
+        good.then(move |world| {
+            world.invitations[at] = it;
+            here.note(world, ("members", "invitation.extend", "invitation"), Some(invitation_id(at)));
+        })
+    });
+    (send(Method::PATCH, path, Some(json!({ "duration_days": days }))), outcome)
+}
+
+pub fn resend(world: &World, step: &Step, invitation: Thing, days: u8) -> (Request, Outcome) {
+    let (chosen, path) = chosen_invitation(world, step, invitation);
+    let outcome = over(world, step, chosen).map(|(here, at)| {
+        let (it, near) = ends_anew(world, &here, at, days);
+        // The caller becomes its maker, with the key of this call.
+        let with = (here.key, world.keys[here.key].generation);
+        let it = Invitation { by: here.who, with, links: it.links + 1, ..it };
+        let mut body = show_invitation(at, &it);
+        body["invitation"] = json!(link(at, it.links));
+        let mut good = Good::ok(body);
+        good.near.extend(near);
+        good.then(move |world| {
+            world.invitations[at] = it;
+            here.note(world, ("members", "invitation.resend", "invitation"), Some(invitation_id(at)));
+        })
+    });
+    (send(Method::POST, format!("{path}/resend"), Some(json!({ "duration_days": days }))), outcome)
+}
+
+/// The open invitations for the address that a credential proves: a key proves none.
+fn offered(world: &World, key: usize) -> Vec<usize> {
+    let theirs = |at: &usize| {
+        let it = &world.invitations[*at];
+        it.email.is_some() && world.is_open(*at) && world.workspaces[it.workspace].state == State::Active
+    };
+    let proved = world.keys[key].token == Some("dana");
+    (0..world.invitations.len()).filter(|at| proved && theirs(at)).collect()
+}
+
+pub fn offers(world: &World, step: &Step) -> (Request, Outcome) {
+    const MOST: usize = 20;
+    let outcome = world.caller(step).map(|caller| {
+        let open = offered(world, caller.key);
+        let rows: Vec<Value> = open.iter().map(|at| show_offer(world, *at)).collect();
+        // Places in the lists of different workspaces do not say which invitation came first, so any order will do.
+        let body = json!({
+            "items": { "$groups": [{ "shown": rows.len(), "of": rows }] },
+            "has_more": false, "continuation_token": null, "total": rows.len(),
+        });
+        let good = Good::ok(if rows.len() > MOST { json!("*") } else { body });
+        open.iter().fold(good, |good, at| good.shows(world.invitations[*at].workspace))
+    });
+    (send(Method::GET, format!("/v1/me/invitations?limit={MOST}"), None), outcome)
+}
+
+fn show_offer(world: &World, at: usize) -> Value {
+    let it = &world.invitations[at];
+    let into = &world.workspaces[it.workspace];
+    json!({
+        "id": invitation_id(at), "workspace_id": workspace_id(it.workspace), "slug": into.slug, "name": into.name,
+        "role": ROLES[it.role], "expires_at": end_of(at, it), "created_at": format!("?t:invitation{at}.created"),
+    })
+}
+
+pub fn accept_offer(world: &World, step: &Step, invitation: u8) -> (Request, Outcome) {
+    let all = 0..world.invitations.len();
+    let bound: Vec<usize> = all.filter(|at| world.invitations[*at].email.is_some()).collect();
+    let open: Vec<usize> = bound.iter().copied().filter(|at| world.is_open(*at)).collect();
+    let chosen = pick(if invitation.is_multiple_of(4) { &bound } else { &open }, invitation / 4);
     let outcome = || -> Outcome {
         let caller = world.caller(step)?;
         if !world.principals[caller.who].is_user {
             return Err(A_SERVICE);
         }
-        let at = chosen.filter(|at| world.is_open(*at)).ok_or(NO_INVITATION)?;
-        let it = &world.invitations[at];
-        // A token proves an address, and a key does not.
-        if it.email.is_some() && world.keys[caller.key].token != Some("dana") {
+        let theirs = |at: &usize| offered(world, caller.key).contains(at);
+        join(world, &caller, chosen.filter(theirs).ok_or(NO_INVITATION)?)
+    };
+    let id = chosen.map_or_else(|| NOBODY.to_owned(), |at| world.text(&invitation_id(at)));
+    (send(Method::POST, format!("/v1/me/invitations/{id}/accept"), None), outcome())
+}
+
+pub fn accept(world: &World, step: &Step, invitation: u8) -> (Request, Outcome) {
+    let all: Vec<usize> = (0..world.invitations.len()).collect();
+    let open: Vec<usize> = all.iter().copied().filter(|at| world.is_open(*at)).collect();
+    let any = invitation.is_multiple_of(4);
+    let chosen = pick(if any { &all } else { &open }, invitation / 4);
+    // The first link is a former one once the invitation was sent again.
+    let links = chosen.map_or(0, |at| if any { 0 } else { world.invitations[at].links });
+    let outcome = || -> Outcome {
+        let caller = world.caller(step)?;
+        if !world.principals[caller.who].is_user {
+            return Err(A_SERVICE);
+        }
+        let good = |at: &usize| world.is_open(*at) && world.invitations[*at].links == links;
+        let at = chosen.filter(good).ok_or(NO_INVITATION)?;
+        // A key proves no address; a token does.
+        if world.invitations[at].email.is_some() && world.keys[caller.key].token != Some("dana") {
             return Err(No::Because(403, "email_not_verified"));
         }
-        let in_use = world.workspaces[it.workspace].state == State::Active;
-        let maker = world.member(it.workspace, it.by).filter(|_| in_use).map(|at| world.members[at].role);
-        if !maker.is_some_and(|role| role >= ADMIN && role >= it.role) {
-            return Err(NO_INVITATION);
-        }
-        if !caller.reach.covers(Reach::whole(it.role)) {
-            return Err(BEYOND);
-        }
-        if world.member(it.workspace, caller.who).is_some() {
-            return Err(No::Because(409, "already_member"));
-        }
-        quotas::room_for_member(world, it.workspace)?;
-        let (workspace, role) = (it.workspace, it.role);
-        let mut body = super::tenancy::membership(world, workspace, role, &caller);
-        // The new member gets the workspace's name, even with a key that may not view it.
-        body["slug"] = json!(world.workspaces[workspace].slug);
-        body["name"] = json!(world.workspaces[workspace].name);
-        Ok(Good::created(body).shows(workspace).then(move |world| {
-            world.invitations[at].settled = true;
-            world.members.push(Member { workspace, who: caller.who, role, gone: false });
-            let what = ("members", "invitation.accept", "invitation");
-            world.note(workspace, Some((caller.who, caller.key)), what, Some(invitation_id(at)));
-        }))
+        join(world, &caller, at)
     };
-    let text = chosen.map_or_else(|| "ward_invite_of_nobody".to_owned(), |at| world.text(&link(at)));
+    let text = chosen.map_or_else(|| "ward_invite_of_nobody".to_owned(), |at| world.text(&link(at, links)));
     (send(Method::POST, "/v1/invitations/accept".to_owned(), Some(json!({ "invitation": text }))), outcome())
+}
+
+/// The outcome for a user who comes in by an open invitation.
+fn join(world: &World, caller: &Caller, at: usize) -> Outcome {
+    let it = &world.invitations[at];
+    let in_use = world.workspaces[it.workspace].state == State::Active;
+    let maker = world.member(it.workspace, it.by).filter(|_| in_use).map(|at| world.members[at].role);
+    if !maker.is_some_and(|role| role >= ADMIN && role >= it.role) {
+        return Err(NO_INVITATION);
+    }
+    if !caller.reach.covers(Reach::whole(it.role)) {
+        return Err(BEYOND);
+    }
+    if world.member(it.workspace, caller.who).is_some() {
+        return Err(No::Because(409, "already_member"));
+    }
+    quotas::room_for_member(world, it.workspace)?;
+    let (workspace, role, who, key) = (it.workspace, it.role, caller.who, caller.key);
+    let mut body = super::tenancy::membership(world, workspace, role, caller);
+    // The answer names the workspace even to a key that may not view it.
+    body["slug"] = json!(world.workspaces[workspace].slug);
+    body["name"] = json!(world.workspaces[workspace].name);
+    Ok(Good::created(body).shows(workspace).then(move |world| {
+        world.invitations[at].settled = true;
+        world.members.push(Member { workspace, who, role, gone: false });
+        let what = ("members", "invitation.accept", "invitation");
+        world.note(workspace, Some((who, key)), what, Some(invitation_id(at)));
+    }))
 }

@@ -78,6 +78,10 @@ fn plan(world: &World, step: &Step) -> (Request, Outcome) {
         Act::Invite { role, days, email } => people::invite(world, step, *role, *days, *email),
         Act::RevokeInvitation { invitation } => people::revoke(world, step, *invitation),
         Act::AcceptInvitation { invitation } => people::accept(world, step, *invitation),
+        Act::ExtendInvitation { invitation, days } => people::extend(world, step, *invitation, *days),
+        Act::ResendInvitation { invitation, days } => people::resend(world, step, *invitation, *days),
+        Act::ListOffers => people::offers(world, step),
+        Act::AcceptOffer { invitation } => people::accept_offer(world, step, *invitation),
         Act::ListIntegrations { page, sort, filter } => {
             integrations::list(world, step, *page, *sort, *filter)
         }

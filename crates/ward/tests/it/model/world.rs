@@ -120,6 +120,9 @@ pub struct Invitation {
     pub by: usize,
     pub with: (usize, u32),
     pub ends: i64,
+    /// How often it was given a new end, and how often a new link.
+    pub ended_anew: u32,
+    pub links: u32,
     pub settled: bool,
 }
 
@@ -298,8 +301,9 @@ pub fn invitation_id(at: usize) -> String {
     format!("?id:invitation{at}")
 }
 
-pub fn link(at: usize) -> String {
-    format!("?secret:link{at}")
+/// The link that an invitation had after it was sent again so many times.
+pub fn link(at: usize, links: u32) -> String {
+    format!("?secret:link{at}.{links}")
 }
 
 pub fn integration_id(at: usize) -> String {
