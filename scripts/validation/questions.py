@@ -169,7 +169,7 @@ BODIES = {
     "update-test-caller-numbers": {"numbers": numbers},
     "create-api-key": {"duration_days": DAYS, "name": name, "role": one_of("owner", "x"), "permissions": permissions,
                        "speaks_for": one_of("self", "service", "Service")},
-    "rotate-api-key": {"duration_days": DAYS},
+    "rotate-api-key": {"duration_days": DAYS, "grace_seconds": known(0, 604800, 604801, -1)},
     "set-member-role": {"role": known("admin")},
     "nominate-owner": {"entity_id": listed(UUIDS), "duration_days": INTEGER},
     "create-invitation": {"role": known("member"), "email": known("a@b", " a@b.example\n", "a@@b", "a b@c", "@b", "a@", "a" * 252 + "@b", "a" * 253 + "@b"),

@@ -64,6 +64,7 @@ class CreateKey(BaseModel):
 
 class Rotate(BaseModel):
     duration_days: Annotated[int, Field(ge=1, le=90)]
+    grace_seconds: Annotated[int, Field(ge=0, le=604800)] = 0
 
 
 class Role(BaseModel):
@@ -264,8 +265,8 @@ class RetryFailed(BaseModel):
 
 
 class AuditExport(BaseModel):
-    date_from: datetime
-    date_to: datetime
+    date_from: Moment
+    date_to: Moment
     service: Annotated[str, Field(max_length=64)] | None = None
     action: Annotated[str, Field(max_length=128)] | None = None
     phi_only: bool = False
