@@ -1,7 +1,7 @@
 //! The one source of time, so that tests can move it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ward_db::Timestamp;
@@ -10,12 +10,16 @@ use ward_db::Timestamp;
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     offset: Arc<AtomicI64>,
+    stopped_at: Arc<OnceLock<Timestamp>>,
 }
 
 impl Clock {
     /// The current time, with microseconds.
     #[expect(clippy::disallowed_methods, reason = "the one source of time")]
     pub fn now(&self) -> Timestamp {
+        if let Some(stopped) = self.stopped_at.get() {
+            return Timestamp::from_micros(stopped.micros() + self.offset.load(Ordering::Relaxed));
+        }
         let system = match SystemTime::now().duration_since(UNIX_EPOCH) {
             Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
             Err(before) => -i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX),
@@ -41,6 +45,12 @@ impl Clock {
     /// Moves this clock, and every clone of it, forward.
     pub fn advance(&self, by: Duration) {
         self.offset.fetch_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
+    /// Stops this clock, and every clone of it, for tests of a single microsecond. Only `advance` and `set_back` move it then.
+    pub fn stop_at(&self, at: Timestamp) {
+        let offset = self.offset.load(Ordering::Relaxed);
+        self.stopped_at.get_or_init(|| Timestamp::from_micros(at.micros() - offset));
     }
 
     /// Moves this clock, and every clone of it, back, as the clocks of machines may move.

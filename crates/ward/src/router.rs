@@ -101,6 +101,7 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("create-api-key", "api_keys", api_keys::api::create)?;
     routes.on("delete-api-key", "api_keys", api_keys::api::delete)?;
     routes.on("rotate-api-key", "api_keys", api_keys::api::rotate)?;
+    routes.on("finish-api-key-rotation", "api_keys", api_keys::api::finish_rotation)?;
     routes.on("get-permission-catalog", "api_keys", api_keys::api::catalog)?;
 
     routes.on("list-members", "members", members::api::list)?;

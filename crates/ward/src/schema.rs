@@ -32,6 +32,10 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/0015_invitation_addresses.sql"),
     },
     Migration { name: "0016_stored_events", sql: include_str!("../../../migrations/0016_stored_events.sql") },
+    Migration {
+        name: "0024_previous_secrets",
+        sql: include_str!("../../../migrations/0024_previous_secrets.sql"),
+    },
 ];
 
 /// This binary's version, which migrations check.

@@ -8,7 +8,8 @@ use serde_json::json;
 use ward_db::{Timestamp, Tx};
 
 use super::secret::{KeyId, NewSecret};
-use super::{ApiKey, DAY, SpeaksFor, permissions_named, store};
+use super::wire::ApiKeyResponse;
+use super::{ApiKey, DAY, PreviousSecret, SpeaksFor, permissions_named, store};
 use crate::access::{Permissions, Reach, Role};
 use crate::app::App;
 use crate::audit::{Actor, Subject, Write};
@@ -38,6 +39,8 @@ pub struct CreateApiKeyRequest {
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct RotateApiKeyRequest {
     duration_days: u64,
+    #[serde(default)]
+    grace_seconds: u64,
 }
 
 /// `CreateApiKeyResponse`: the only answer that ever contains a key's secret.
@@ -103,6 +106,7 @@ impl Minted {
             created_at: now,
             updated_at: now,
             position,
+            previous: None,
         };
         store::insert(write, &key, self.narrowed, &secret.hash)?;
         Ok(key)
@@ -113,12 +117,15 @@ impl Minted {
 fn record(write: &mut Write<'_, '_>, action: &'static str, key: &ApiKey) -> Result<(), ApiError> {
     let name = key.name.as_deref();
     let about = Subject { service: "api_keys", kind: "api_key", id: Some(key.id.0), name };
-    let what = json!({
+    let mut what = json!({
         "key_id": key.key_id,
         "role": key.reach.role,
         "permissions": key.reach.permissions,
         "expires_at": key.expires_at,
     });
+    if let Some(previous) = key.live_previous(write.now()) {
+        what["previous_ends_at"] = json!(previous.ends_at);
+    }
     write.record(action, about, what)
 }
 
@@ -205,7 +212,8 @@ pub async fn claim(
     app.db.write("api_keys.claim", claim).await
 }
 
-/// Gives a key a new secret and a new expiry. The old secret ends with the commit.
+/// Gives a key a new secret and a new expiry. The old secret ends with the commit or at the end of the overlap, but never
+/// after the former or the new expiry.
 pub async fn rotate(
     app: &Arc<App>,
     entry: Entry,
@@ -218,19 +226,16 @@ pub async fn rotate(
         let now = write.now();
         let mut key = store::get(write, seen.workspace.id, key_id)?.ok_or(ApiError::no_api_key())?;
         let own = caller.credential_id() == Some(key.id);
-        if key.kind == PrincipalKind::User && key.principal != caller.principal {
-            return Err(ApiError::forbidden_because(
-                "not_your_key",
-                "Only the user that this key speaks for may rotate it.",
-            ));
-        }
-        if !own {
-            within_caller(seen.reach, &key)?;
-        }
+        may_rotate(caller, seen.reach, &key)?;
         repeat.once(write, Secrecy::Secret { former: presented.filter(|_| own) }, |write| {
+            with_current_secret(caller, &key)?;
             let id = KeyId::parse(&key.key_id).ok_or_else(|| ApiError::internal("a stored key id"))?;
             let secret = NewSecret::for_key(id).map_err(ApiError::internal)?;
+            let former_end = key.expires_at;
             key.expires_at = expiry(now, rotation.duration_days);
+            let overlap = now.saturating_add(Duration::from_secs(rotation.grace_seconds));
+            let ends_at = overlap.min(former_end).min(key.expires_at);
+            key.previous = (ends_at > now).then_some(PreviousSecret { ends_at, last_used_at: None });
             key.updated_at = now.max(Timestamp::from_micros(key.updated_at.micros() + 1));
             store::rotate(write, &key, &secret.hash)?;
             record(write, "api_key.rotate", &key)?;
@@ -238,6 +243,53 @@ pub async fn rotate(
         })
     };
     entry.write(app, "api_keys.rotate", rotate).await
+}
+
+/// Ends the previous secret of a key with the commit. A key without one stays as it is.
+pub async fn finish_rotation(
+    app: &Arc<App>,
+    entry: Entry,
+    key_id: KeyId,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
+    let finish = move |write: &mut Write<'_, '_>, Held { caller, seen }: &Held| {
+        let now = write.now();
+        let mut key = store::get(write, seen.workspace.id, key_id)?.ok_or(ApiError::no_api_key())?;
+        may_rotate(caller, seen.reach, &key)?;
+        repeat.once(write, Secrecy::Open, |write| {
+            with_current_secret(caller, &key)?;
+            if key.previous.take().is_some_and(|previous| previous.ends_at > now) {
+                key.updated_at = now.max(Timestamp::from_micros(key.updated_at.micros() + 1));
+                store::finish_rotation(write, &key)?;
+                record(write, "api_key.finish_rotation", &key)?;
+            }
+            Ok(ApiKeyResponse::of(&key, now))
+        })
+    };
+    entry.write(app, "api_keys.finish_rotation", finish).await
+}
+
+/// The rules for a caller who rotates a key: its user, or for a service a caller with at least its permissions (403).
+fn may_rotate(caller: &Caller, reach: Reach, key: &ApiKey) -> Result<(), ApiError> {
+    if key.kind == PrincipalKind::User && key.principal != caller.principal {
+        return Err(ApiError::forbidden_because(
+            "not_your_key",
+            "Only the user that this key speaks for may rotate it.",
+        ));
+    }
+    if caller.credential_id() == Some(key.id) { Ok(()) } else { within_caller(reach, key) }
+}
+
+/// Refuses the previous secret of the same key (403). Otherwise the owner of a leaked secret that a rotation replaced could
+/// take the key over within the overlap.
+fn with_current_secret(caller: &Caller, key: &ApiKey) -> Result<(), ApiError> {
+    match caller.key() {
+        Some(used) if used.id == key.id && used.previous => Err(ApiError::forbidden_because(
+            "previous_secret",
+            "A rotation has replaced this secret. Use the new secret to rotate the key or to finish the rotation.",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Revokes a key, which ends it with the commit.

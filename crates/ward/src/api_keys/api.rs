@@ -4,55 +4,19 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use ward_contract::validate::{self, Json, Loc, Problem};
-use ward_db::Timestamp;
 use ward_guard::Authorized;
 
 use super::actions::{self, AuthInfo, CreateApiKeyRequest, RotateApiKeyRequest};
 use super::secret::KeyId;
+use super::wire::ApiKeyResponse;
 use super::{ApiKey, store};
 use crate::access::{Permission, Permissions, Role};
 use crate::error::ApiError;
 use crate::gate::idempotency::{Ended, Repeat};
 use crate::gate::{Entry, OwnOrder};
 use crate::http::{Query, Reply, Request, Sent};
-use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::{self, PageQuery, Paginated, TOTAL_LIMIT};
 use crate::workspaces;
-
-#[derive(Serialize)]
-struct ApiKeyResponse {
-    id: CredentialId,
-    workspace_id: WorkspaceId,
-    created_by_entity_id: Option<PrincipalId>,
-    created_by_credential_id: Option<CredentialId>,
-    key_id: String,
-    name: Option<String>,
-    role: Role,
-    permissions: Permissions,
-    expires_at: Timestamp,
-    last_used_at: Option<Timestamp>,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-}
-
-impl From<ApiKey> for ApiKeyResponse {
-    fn from(key: ApiKey) -> Self {
-        Self {
-            id: key.id,
-            workspace_id: key.workspace,
-            created_by_entity_id: key.created_by,
-            created_by_credential_id: key.created_with,
-            key_id: key.key_id,
-            name: key.name,
-            role: key.reach.role,
-            permissions: key.reach.permissions,
-            expires_at: key.expires_at,
-            last_used_at: key.last_used_at,
-            created_at: key.created_at,
-            updated_at: key.updated_at,
-        }
-    }
-}
 
 #[derive(Deserialize)]
 struct ListQuery {
@@ -64,6 +28,7 @@ pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Re
     let workspace = entry.workspace()?.id;
     let creator = query.read::<ListQuery>()?.mine_only.then_some(entry.caller.principal);
     let page = query.read::<PageQuery>()?.page();
+    let now = request.context.now;
     let listed = request
         .app
         .db
@@ -75,7 +40,7 @@ pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Re
                 |page| store::list(tx, workspace, creator, page),
             )?;
             let counted = store::count(tx, workspace, creator, TOTAL_LIMIT + 1)?;
-            let shown = |(key, _)| ApiKeyResponse::from(key);
+            let shown = |(key, _)| ApiKeyResponse::of(&key, now);
             let listed = Paginated::new(rows, page, counted, |(key, _)| key.position, shown);
             Ok::<_, ward_db::Error>(listed.looked_through(until))
         })
@@ -169,6 +134,12 @@ async fn rotate_as_caller(request: &mut Request, read: &mut Option<Bytes>) -> Re
     let repeat = Repeat::of(request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
     let key_id = key_id(request);
     actions::rotate(&request.app, entry, key_id, sent.value, repeat).await
+}
+
+/// `finish-api-key-rotation`
+pub async fn finish_rotation(request: Request, (entry, body): (Entry, Bytes)) -> Result<Reply, ApiError> {
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &body, StatusCode::OK)?;
+    actions::finish_rotation(&request.app, entry, key_id(&request), repeat).await
 }
 
 /// The key id in the path. A text that is not a key id is treated like an unknown key id.

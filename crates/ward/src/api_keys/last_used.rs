@@ -3,32 +3,45 @@
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
+use serde_json::json;
 use ward_db::{Db, Timestamp, Tx};
 
 use super::secret::KeyId;
 use super::store;
+use crate::audit::{Actor, Subject, Write};
+use crate::context::Context;
+use crate::error::ApiError;
+use crate::identity::KeyUsed;
+use crate::ids::PrincipalId;
 
 /// Keys whose last use is collected between two flushes.
 const MOST_LAST_USED: usize = 100_000;
 /// Last uses that one transaction writes.
 const LAST_USED_BATCH: usize = 1_000;
+const MINUTE: i64 = 60 * 1_000_000;
 
 /// The last successful use of each key since the last flush.
 #[derive(Default)]
 pub struct LastUsed {
     gathered: Mutex<HashMap<KeyId, Timestamp>>,
+    previous: Mutex<HashMap<KeyId, PreviousUse>>,
+}
+
+/// A use of the secret that a rotation replaced.
+#[derive(Clone)]
+struct PreviousUse {
+    key: KeyUsed,
+    principal: PrincipalId,
+    at: Timestamp,
 }
 
 impl LastUsed {
     /// Records a use of the key for the next flush.
-    pub fn note(&self, key: KeyId, at: Timestamp) {
-        let mut gathered = self.gathered.lock();
-        if let Some(last) = gathered.get_mut(&key) {
-            *last = at.max(*last);
-        } else if gathered.len() < MOST_LAST_USED {
-            gathered.insert(key, at);
-        } else {
-            metrics::counter!("ward_last_used_dropped_total").increment(1);
+    pub fn note(&self, key: &KeyUsed, principal: PrincipalId, at: Timestamp) {
+        newest(&mut self.gathered.lock(), key.key_id, at, |last| last);
+        if key.previous {
+            let used = PreviousUse { key: key.clone(), principal, at };
+            newest(&mut self.previous.lock(), key.key_id, used, |used| &mut used.at);
         }
     }
 
@@ -49,9 +62,60 @@ impl LastUsed {
                 let error: ward_db::Error = error;
                 tracing::error!(%error, keys = batch.len(), "cannot write the last uses of keys; they are kept for the next flush");
                 for (key, at) in batch {
-                    self.note(*key, *at);
+                    newest(&mut self.gathered.lock(), *key, *at, |last| last);
                 }
             }
         }
+        self.flush_previous(db).await;
+    }
+
+    /// Records each use of a previous secret in its workspace's audit, once a minute over all replicas.
+    async fn flush_previous(&self, db: &Db) {
+        let gathered = std::mem::take(&mut *self.previous.lock());
+        for (key_id, used) in gathered {
+            let again = used.clone();
+            let written = db.write("api_keys.previous_used", move |tx| used.record(tx)).await;
+            if let Err(error) = written {
+                let error: ApiError = error;
+                tracing::error!(
+                    error = %error.into_cause(),
+                    "cannot record the use of a key's previous secret; it is kept for the next flush"
+                );
+                newest(&mut self.previous.lock(), key_id, again, |used| &mut used.at);
+            }
+        }
+    }
+}
+
+impl PreviousUse {
+    fn record(&self, tx: &mut Tx<'_>) -> Result<(), ApiError> {
+        let context = Context::of_time(self.at);
+        let mut write = Write::begin(tx, self.key.home, Actor::new(self.principal, self.key.id), &context)?;
+        let minute = Timestamp::from_micros(self.at.micros() - self.at.micros().rem_euclid(MINUTE));
+        if !store::store_previous_used(&mut write, self.key.key_id, minute)? {
+            return Ok(());
+        }
+        let name = self.key.name.as_deref();
+        let about = Subject { service: "api_keys", kind: "api_key", id: Some(self.key.id.0), name };
+        let what = json!({ "key_id": self.key.key_id.as_str(), "ends_at": self.key.expires_at });
+        write.record("api_key.previous_secret_used", about, what)
+    }
+}
+
+/// Keeps the later of two uses of a key. A new key is dropped and counted where too many are collected.
+fn newest<T>(
+    gathered: &mut HashMap<KeyId, T>,
+    key: KeyId,
+    mut used: T,
+    at: impl Fn(&mut T) -> &mut Timestamp,
+) {
+    if let Some(last) = gathered.get_mut(&key) {
+        if *at(last) < *at(&mut used) {
+            *last = used;
+        }
+    } else if gathered.len() < MOST_LAST_USED {
+        gathered.insert(key, used);
+    } else {
+        metrics::counter!("ward_last_used_dropped_total").increment(1);
     }
 }

@@ -5,7 +5,9 @@ pub mod api;
 mod last_used;
 pub mod secret;
 mod store;
+mod wire;
 
+use subtle::ConstantTimeEq as _;
 use ward_db::Timestamp;
 
 use crate::access::{Permission, Permissions, Reach, Role};
@@ -40,6 +42,8 @@ pub struct KeyRecord {
     pub reach: Reach,
     /// The stored hash of the secret.
     pub secret_hash: SecretHash,
+    /// The secret before the last rotation, if that rotation left an overlap.
+    pub previous: Option<(SecretHash, Timestamp)>,
     /// The timestamp from which the key is refused.
     pub expires_at: Timestamp,
     /// The latest of its creation, rotation and revocation.
@@ -49,14 +53,33 @@ pub struct KeyRecord {
 }
 
 impl KeyRecord {
-    /// The caller of a request whose bearer proved this key.
-    pub fn into_caller(self, key_id: KeyId) -> Caller {
+    /// The secret that has this hash, compared in constant time. A previous secret has its end with it.
+    pub fn secret_with(&self, hash: &SecretHash) -> Option<Secret> {
+        let current = self.secret_hash.ct_eq(hash);
+        let (former, ends_at) = self.previous.unwrap_or(([0; 32], Timestamp::from_micros(0)));
+        let previous = former.ct_eq(hash);
+        if current.into() {
+            Some(Secret::Current)
+        } else if previous.into() {
+            Some(Secret::Previous { ends_at })
+        } else {
+            None
+        }
+    }
+
+    /// The caller of a request whose bearer proved this key by this secret.
+    pub fn into_caller(self, key_id: KeyId, secret: Secret) -> Caller {
+        let (expires_at, previous) = match secret {
+            Secret::Current => (self.expires_at, false),
+            Secret::Previous { ends_at } => (self.expires_at.min(ends_at), true),
+        };
         let used = KeyUsed {
             id: self.credential,
             key_id,
             name: self.name,
             home: self.home,
-            expires_at: self.expires_at,
+            expires_at,
+            previous,
             since: self.updated_at,
         };
         Caller {
@@ -67,6 +90,27 @@ impl KeyRecord {
             exists: true,
         }
     }
+}
+
+/// The secret of a key that a bearer presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secret {
+    /// The key's secret.
+    Current,
+    /// The secret that the last rotation replaced.
+    Previous {
+        /// The timestamp from which this secret is refused.
+        ends_at: Timestamp,
+    },
+}
+
+/// The secret that a rotation replaced and that is still valid, as lists show it.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct PreviousSecret {
+    /// The timestamp from which the secret is refused.
+    pub ends_at: Timestamp,
+    /// The beginning of the minute of its last use since the rotation.
+    pub last_used_at: Option<Timestamp>,
 }
 
 /// A key with the columns that lists show.
@@ -100,6 +144,15 @@ pub struct ApiKey {
     pub updated_at: Timestamp,
     /// The position in its workspace's list.
     pub position: i64,
+    /// The secret before the last rotation, as it is stored. It may have ended already.
+    pub previous: Option<PreviousSecret>,
+}
+
+impl ApiKey {
+    /// The previous secret, if it is still valid.
+    pub fn live_previous(&self, now: Timestamp) -> Option<PreviousSecret> {
+        self.previous.filter(|previous| previous.ends_at > now)
+    }
 }
 
 /// The keys that one step of an ending revoked.

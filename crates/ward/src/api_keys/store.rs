@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
 
 use super::secret::{KeyId, SecretHash};
-use super::{ApiKey, EndedKeys, KeyRecord};
+use super::{ApiKey, EndedKeys, KeyRecord, PreviousSecret};
 use crate::access::{Permission, Permissions, Reach, Role};
 use crate::endings::Ended;
 use crate::guard::WorkspaceGuard;
@@ -15,9 +15,10 @@ use crate::page::{self, Page, counted};
 use crate::workspaces::{self, AsMember};
 
 const RECORD: &str = "k.id, k.workspace_id, h.state, k.principal_id, k.principal_kind, k.name, k.role, k.permissions, \
-                      k.secret_hash, k.expires_at, k.updated_at, k.revoked_at IS NOT NULL OR NOT ";
+                      k.secret_hash, k.expires_at, k.updated_at, k.previous_hash, k.previous_ends_at, \
+                      k.revoked_at IS NOT NULL OR NOT ";
 /// The number of columns in [`RECORD`] and [`LIVE`].
-const RECORD_COLUMNS: usize = 12;
+const RECORD_COLUMNS: usize = 14;
 
 /// Whether no ending concerns key `k`, so that its principal is still a member. A principal that joined
 /// again has a new seat, and its new keys have positions after that seat.
@@ -38,7 +39,8 @@ fn record(row: &Row<'_>) -> Result<KeyRecord, Error> {
         secret_hash: hash(row, 8)?,
         expires_at: row.get(9)?,
         updated_at: row.get(10)?,
-        revoked: row.get(11)?,
+        previous: previous_hash(row, 11)?,
+        revoked: row.get(13)?,
     })
 }
 
@@ -73,7 +75,7 @@ pub fn look_up_for(
 
 const COLUMNS: &str = "k.id, k.key_id, k.workspace_id, k.principal_id, k.principal_kind, k.created_by_entity_id, \
                        k.created_by_credential_id, k.name, k.role, k.permissions, k.expires_at, k.last_used_at, \
-                       k.created_at, k.updated_at, k.position";
+                       k.created_at, k.updated_at, k.position, k.previous_ends_at, k.previous_used_at";
 
 fn api_key(row: &Row<'_>) -> Result<ApiKey, Error> {
     Ok(ApiKey {
@@ -91,6 +93,10 @@ fn api_key(row: &Row<'_>) -> Result<ApiKey, Error> {
         created_at: row.get(12)?,
         updated_at: row.get(13)?,
         position: row.get(14)?,
+        previous: row
+            .get::<Option<Timestamp>>(15)?
+            .map(|ends_at| Ok::<_, Error>(PreviousSecret { ends_at, last_used_at: row.get(16)? }))
+            .transpose()?,
     })
 }
 
@@ -125,7 +131,7 @@ pub fn list(
              WHERE k.created_by_entity_id = $2 AND k.workspace_id = $1 AND k.position > $3 ORDER BY k.position LIMIT $4"
         )
     });
-    let with_live = |row: &Row<'_>| Ok((api_key(row)?, row.get(15)?));
+    let with_live = |row: &Row<'_>| Ok((api_key(row)?, row.get(17)?));
     match creator {
         None => tx.all(&OF_ALL, &[workspace.into(), page.after.into(), page.fetch().into()], with_live),
         Some(creator) => tx.all(
@@ -218,11 +224,31 @@ pub fn insert(
     Ok(())
 }
 
-/// Stores a new secret and a new expiry.
+/// Stores a new secret and a new expiry. The replaced secret stays as the previous one, if the key says so.
 pub fn rotate(tx: &mut WorkspaceGuard<'_, '_>, key: &ApiKey, hash: &SecretHash) -> Result<(), Error> {
     tx.execute_later(
-        "UPDATE api_keys SET secret_hash = $2, expires_at = $3, updated_at = $4 WHERE key_id = $1",
-        &[key.key_id.as_str().into(), Value::Bytes(hash), key.expires_at.into(), key.updated_at.into()],
+        "UPDATE api_keys SET secret_hash = $2, expires_at = $3, updated_at = $4, previous_ends_at = $5, \
+                previous_hash = CASE WHEN $6 = 1 THEN secret_hash END, previous_used_at = NULL \
+         WHERE key_id = $1",
+        &[
+            key.key_id.as_str().into(),
+            Value::Bytes(hash),
+            key.expires_at.into(),
+            key.updated_at.into(),
+            key.previous.map(|previous| previous.ends_at).into(),
+            // PostgreSQL cannot tell the type of a parameter that is only compared with NULL.
+            Value::Int(i64::from(key.previous.is_some())),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Forgets the previous secret of a key.
+pub fn finish_rotation(tx: &mut WorkspaceGuard<'_, '_>, key: &ApiKey) -> Result<(), Error> {
+    tx.execute_later(
+        "UPDATE api_keys SET previous_hash = NULL, previous_ends_at = NULL, previous_used_at = NULL, updated_at = $2 \
+         WHERE key_id = $1",
+        &[key.key_id.as_str().into(), key.updated_at.into()],
     )?;
     Ok(())
 }
@@ -346,6 +372,29 @@ pub fn store_last_used(tx: &mut Tx<'_>, key_id: KeyId, at: Timestamp) -> Result<
         &[key_id.as_str().into(), at.into()],
     )?;
     Ok(())
+}
+
+/// Moves the last use of a key's previous secret to this minute. Returns whether it was the first use in that
+/// minute, over all replicas.
+pub fn store_previous_used(
+    tx: &mut WorkspaceGuard<'_, '_>,
+    key_id: KeyId,
+    minute: Timestamp,
+) -> Result<bool, Error> {
+    let moved = tx.execute(
+        "UPDATE api_keys SET previous_used_at = $2 \
+         WHERE key_id = $1 AND previous_hash IS NOT NULL AND (previous_used_at IS NULL OR previous_used_at < $2)",
+        &[key_id.as_str().into(), minute.into()],
+    )?;
+    Ok(moved == 1)
+}
+
+/// Reads the hash of the previous secret, and its end in the next column.
+fn previous_hash(row: &Row<'_>, index: usize) -> Result<Option<(SecretHash, Timestamp)>, Error> {
+    let bytes: Option<Vec<u8>> = row.get(index)?;
+    let ends_at: Option<Timestamp> = row.get(index + 1)?;
+    let Some((bytes, ends_at)) = bytes.zip(ends_at) else { return Ok(None) };
+    Ok(Some((SecretHash::try_from(bytes.as_slice()).map_err(Error::unreadable)?, ends_at)))
 }
 
 /// Reads a role and the list of permissions in the next column.

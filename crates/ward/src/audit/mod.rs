@@ -111,10 +111,21 @@ struct Record<'a> {
 /// or finishes what another act made, once, so there are no more of these than of those.
 fn room_for(action: &str) -> Option<Room> {
     match action {
-        "workspace.create" | "workspace.claim" | "workspace.lapse" | "workspace.archive"
-        | "api_key.revoke" | "member.remove" | "member.leave" | "member.revoke_keys"
-        | "invitation.revoke" | "ownership.cancel" | "ownership.decline" | "integration.delete"
-        | "twilio.delete" | "call.finish" => None,
+        "workspace.create"
+        | "workspace.claim"
+        | "workspace.lapse"
+        | "workspace.archive"
+        | "api_key.revoke"
+        | "api_key.finish_rotation"
+        | "member.remove"
+        | "member.leave"
+        | "member.revoke_keys"
+        | "invitation.revoke"
+        | "ownership.cancel"
+        | "ownership.decline"
+        | "integration.delete"
+        | "twilio.delete"
+        | "call.finish" => None,
         "api_key.rotate" | "member.update" | "integration.hold" | "call.read" | "call.list"
         | "delivery.read" | "delivery.list" | "audit.download" => Some(Room::Reserve),
         _ => Some(Room::Quota),

@@ -16,13 +16,12 @@ mod write;
 use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
-use subtle::ConstantTimeEq;
 use ward_contract::Access;
 use ward_db::{Deadline, Timestamp, Tx};
 
 use crate::access::{Permission, Reach, Role};
 use crate::api_keys::secret::{Presented, SecretHash};
-use crate::api_keys::{self, KeyRecord};
+use crate::api_keys::{self, KeyRecord, Secret};
 use crate::app::App;
 use crate::audit::refusals::Refusal;
 use crate::context::Context;
@@ -122,7 +121,7 @@ impl Entry {
             Deadline::charge_current_to(Holder::Workspace(workspace).number());
         }
         if let Some(key) = caller.key() {
-            request.app.last_used.note(key.key_id, now);
+            request.app.last_used.note(key, caller.principal, now);
             let _ = request.context.key_expires.set(key.expires_at);
         }
         Ok(Admitted(Self {
@@ -327,7 +326,7 @@ fn recognize_token(
     Ok(Ok((caller, seen)))
 }
 
-/// Looks up a presented key, and compares its secret in constant time before it considers any other column.
+/// Looks up a presented key, and compares its secrets in constant time before it considers any other column.
 fn recognize_key(
     tx: &mut Tx<'_>,
     presented: &Presented,
@@ -338,26 +337,20 @@ fn recognize_key(
         Some(target) => api_keys::look_up_for(tx, presented.key_id, target)?,
         None => api_keys::look_up(tx, presented.key_id)?.map(|record| (record, None)),
     };
-    let expected = found.as_ref().map_or([0; 32], |(record, _)| record.secret_hash);
-    let same = bool::from(expected.ct_eq(&presented.hash));
     let Some((record, membership)) = found else { return Ok(Err(Refused::Unknown)) };
-    let reason = if !same {
-        Some("wrong_secret")
-    } else if record.revoked {
-        Some("revoked")
-    } else if record.expires_at <= now {
-        Some("expired")
-    } else if !record.home_is_active {
-        Some("workspace_archived")
-    } else {
-        None
+    let reason = match record.secret_with(&presented.hash) {
+        None => "wrong_secret",
+        Some(Secret::Previous { ends_at }) if ends_at <= now => "secret_replaced",
+        Some(_) if record.revoked => "revoked",
+        Some(_) if record.expires_at <= now => "expired",
+        Some(_) if !record.home_is_active => "workspace_archived",
+        Some(secret) => {
+            let caller = record.into_caller(presented.key_id, secret);
+            let seen = membership.map(|membership| seen_by(&caller, membership));
+            return Ok(Ok((caller, seen)));
+        }
     };
-    if let Some(reason) = reason {
-        return Ok(Err(Refused::Known { record: Box::new(record), reason }));
-    }
-    let caller = record.into_caller(presented.key_id);
-    let seen = membership.map(|membership| seen_by(&caller, membership));
-    Ok(Ok((caller, seen)))
+    Ok(Err(Refused::Known { record: Box::new(record), reason }))
 }
 
 /// Counts a request with a valid credential for its workspace: the one that it enters, or the key's (429

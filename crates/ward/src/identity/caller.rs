@@ -45,8 +45,10 @@ pub struct KeyUsed {
     pub name: Option<String>,
     /// The workspace that the key belongs to.
     pub home: WorkspaceId,
-    /// The timestamp from which the key is refused.
+    /// The timestamp from which the presented secret is refused.
     pub expires_at: Timestamp,
+    /// Whether a rotation has replaced the presented secret, which is valid for the rest of the overlap.
+    pub previous: bool,
     /// The timestamp since which the key has the presented secret.
     pub since: Timestamp,
 }

@@ -18,7 +18,7 @@ const NO_SERVICE: usize = 5;
 
 /// Every operation with the lowest role of a service that may use it, and the one permission that it needs. Operations
 /// without a permission need only a key.
-const TABLE: [(&str, usize, Option<&str>); 66] = [
+const TABLE: &[(&str, usize, Option<&str>)] = &[
     ("list-members", VIEWER, Some("Workspace.view")),
     ("set-member-role", ADMIN, Some("Workspace.update")),
     ("remove-member", ADMIN, Some("Workspace.update")),
@@ -55,6 +55,7 @@ const TABLE: [(&str, usize, Option<&str>); 66] = [
     ("create-api-key", ADMIN, Some("ApiKey.create")),
     ("delete-api-key", ADMIN, Some("ApiKey.delete")),
     ("rotate-api-key", ADMIN, Some("ApiKey.create")),
+    ("finish-api-key-rotation", ADMIN, Some("ApiKey.create")),
     ("get-permission-catalog", MEMBER, Some("ApiKey.view")),
     ("list-integrations", VIEWER, Some("Integration.view")),
     ("create-integration", ADMIN, Some("Integration.create")),
@@ -119,7 +120,7 @@ both!(the_table_names_every_operation, async || {
 
 both!(each_role_may_do_what_the_table_says_and_nothing_else, async || {
     let server = Server::start().await;
-    for (id, lowest, _) in TABLE {
+    for &(id, lowest, _) in TABLE {
         let operation = server.app.contract.operation(id).expect("an operation");
         for (rank, role) in ROLES.iter().enumerate() {
             let tenant = server.tenant(&fresh_slug()).await;
@@ -138,7 +139,7 @@ both!(each_role_may_do_what_the_table_says_and_nothing_else, async || {
 
 both!(a_narrowed_key_may_do_what_its_one_permission_opens_and_nothing_else, async || {
     let server = Server::start().await;
-    for (id, _, opened_by) in TABLE {
+    for &(id, _, opened_by) in TABLE {
         if (id.starts_with("create-") && id.ends_with("-workspace"))
             || ["nominate-owner", "accept-invitation", "accept-my-invitation"].contains(&id)
         {

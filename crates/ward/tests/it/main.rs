@@ -36,6 +36,7 @@ mod neighbours;
 mod neighbours_outbound;
 mod offers;
 mod outbound;
+mod overlap;
 mod parties;
 mod periods;
 mod plans;
