@@ -204,7 +204,7 @@ pub enum KeyAction {
     },
     /// Revoke a key at once.
     Revoke {
-        /// The key's public part: the 22 characters after `ward_`.
+        /// The key's public part, which is the 22 characters after `ward_`, or the whole key.
         key_id: String,
     },
 }

@@ -1,7 +1,7 @@
 //! The context that all steps of one request share: its id, its client, its time.
 
 use std::net::IpAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use http::header::USER_AGENT;
 use http::request::Parts;
@@ -33,6 +33,8 @@ pub struct Context {
     /// The limits of the settings on what a workspace may have. `None`: an act of the operator or of Ward itself, which no
     /// quota bounds.
     pub quotas: Option<Limits>,
+    /// The issuers whose users can sign in. `None`: an act of the operator or of Ward itself, which asks for no issuer.
+    pub issuers: Option<Arc<[Arc<str>]>>,
     /// The expiry of the caller's key, once there is a caller.
     pub(crate) key_expires: OnceLock<Timestamp>,
     /// The state of the rate that the request was charged to, if it was.
@@ -48,6 +50,7 @@ impl Context {
             user_agent: Some(concat!("ward/", env!("CARGO_PKG_VERSION")).to_owned()),
             now,
             quotas: None,
+            issuers: None,
             key_expires: OnceLock::new(),
             rate: OnceLock::new(),
         }
@@ -67,7 +70,7 @@ impl Context {
     pub(crate) fn of_request(
         parts: &Parts,
         trusted_proxies: &[IpNet],
-        quotas: Limits,
+        (quotas, issuers): (Limits, Arc<[Arc<str>]>),
         now: Timestamp,
     ) -> Self {
         let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
@@ -77,6 +80,7 @@ impl Context {
             user_agent: user_agent(&parts.headers),
             now,
             quotas: Some(quotas),
+            issuers: Some(issuers),
             key_expires: OnceLock::new(),
             rate: OnceLock::new(),
         }

@@ -6,6 +6,7 @@ mod people;
 mod rotation;
 mod sealed;
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde::Serialize;
@@ -13,6 +14,7 @@ use ward_contract::validate::{Loc, Problem};
 use ward_db::Timestamp;
 use ward_db::backup::{self, Checked};
 
+use crate::api_keys::secret::Presented;
 use crate::app::App;
 use crate::audit::{Actor, Write};
 use crate::calls::operator::{self as calls, Proof};
@@ -36,7 +38,7 @@ pub use sealed::{Forgotten, Lost, Unopened, forget_secrets, lost_secrets};
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
     /// No workspace has this slug or id.
-    #[error("no workspace has the slug or id {0:?}")]
+    #[error("no workspace has the slug or id {:?}", without_secret(.0))]
     NoWorkspace(String),
     /// The workspace is in another state than the command is for.
     #[error("the workspace is {0}, so this cannot be done")]
@@ -48,19 +50,24 @@ pub enum OperatorError {
     #[error("the key name must have 1 to 256 characters: give one with --name")]
     KeyName,
     /// The workspace has no member of this id.
-    #[error("the workspace has no member with the id {0:?}")]
+    #[error("the workspace has no member with the id {:?}", without_secret(.0))]
     NoMember(String),
     /// No live key has this key id.
     #[error("no live key has the key id {0:?}")]
     NoKey(String),
+    /// The text is neither a key id nor a whole key.
+    #[error(
+        "this is not a key: give its key id, which has 22 letters and digits, or the whole key, which begins with ward_"
+    )]
+    NotAKey,
     /// No role has this name.
-    #[error("unknown role {0:?}: it must be viewer, member, operator, admin or owner")]
+    #[error("unknown role {:?}: it must be viewer, member, operator, admin or owner", without_secret(.0))]
     NoRole(String),
     /// The lifetime is outside 1 to 90 days.
     #[error("a key lives 1 to 90 days, not {0}")]
     Lifetime(u64),
     /// The workspace has no integration of this name or id.
-    #[error("the workspace has no integration with the name or id {0:?}")]
+    #[error("the workspace has no integration with the name or id {:?}", without_secret(.0))]
     NoIntegration(String),
     /// A bound is not a date, or the period ends before it begins.
     #[error("the period must be two dates such as 2026-04-01 and 2026-04-30, the first not after the last")]
@@ -71,6 +78,14 @@ pub enum OperatorError {
     /// The database failed; the source is its error.
     #[error("the database operation failed")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The text of an argument as an error may repeat it. A pasted key loses its secret.
+fn without_secret(argument: &str) -> Cow<'_, str> {
+    match Presented::parse(argument.trim().as_bytes()) {
+        Some(key) => format!("ward_{}…", key.key_id).into(),
+        None => argument.into(),
+    }
 }
 
 impl OperatorError {
@@ -91,7 +106,7 @@ impl OperatorError {
                 "invalid"
             }
             Self::NoMember(_) => "no_member",
-            Self::NoKey(_) => "no_key",
+            Self::NoKey(_) | Self::NotAKey => "no_key",
             Self::NoIntegration(_) => "no_integration",
             Self::Refused(_) => "refused",
             Self::Database(_) => "database",

@@ -8,8 +8,9 @@ use serde_json::json;
 use ward_db::{Timestamp, Tx};
 
 use super::secret::{KeyId, NewSecret};
+use super::store::Without;
 use super::wire::ApiKeyResponse;
-use super::{ApiKey, DAY, PreviousSecret, SpeaksFor, permissions_named, store};
+use super::{ApiKey, DAY, PreviousSecret, SpeaksFor, last_way_in, permissions_named, store};
 use crate::access::{Permissions, Reach, Role};
 use crate::app::App;
 use crate::audit::{Actor, Subject, Write};
@@ -300,55 +301,13 @@ pub async fn revoke(app: &Arc<App>, entry: Entry, key_id: KeyId) -> Result<(), A
         if !own {
             within_caller(seen.reach, &key)?;
         }
-        // Another owner who revokes the key still has access.
-        if own || !seen.reach.covers(Reach::whole(Role::Owner)) {
-            keep_a_way_in(write, &key)?;
-        }
-        if caller.principal == key.principal {
-            keep_ways_into_others(write, &key)?;
+        last_way_in::keep_way_into_home(write, &key)?;
+        if caller.principal == key.principal && key.kind == PrincipalKind::User {
+            last_way_in::keep_ways_of(write, key.principal, Without::Key(&key.key_id))?;
         }
         end(write, &key)
     };
     entry.write(app, "api_keys.revoke", revoke).await
-}
-
-/// Refuses users who end the only key that lets them into another workspace, where no other owner has a way in (409).
-/// Other callers are judged by the key's own workspace alone, because its owners must be able to end the key.
-fn keep_ways_into_others(write: &mut Write<'_, '_>, key: &ApiKey) -> Result<(), ApiError> {
-    let now = write.now();
-    let opens = key.kind == PrincipalKind::User && key.expires_at > now;
-    if !opens || !key.reach.covers(Reach::whole(Role::Owner)) {
-        return Ok(());
-    }
-    for other in store::opened_by_it_alone(write, (key.principal, &key.key_id), now)? {
-        if other == key.workspace {
-            continue;
-        }
-        let mut there = write.also(other)?;
-        if !store::has_way_in(&mut there, other, (Some(key.principal), ""), now)? {
-            return Err(ApiError::conflict(
-                "last_way_in",
-                "This key is the last way into another workspace that you own. Mint another key that speaks for you as an owner first.",
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses to revoke the last credential by which the workspace's owners have access (409).
-fn keep_a_way_in(write: &mut Write<'_, '_>, key: &ApiKey) -> Result<(), ApiError> {
-    let now = write.now();
-    let is_way = key.kind == PrincipalKind::User
-        && key.expires_at > now
-        && key.reach.covers(Reach::whole(Role::Owner))
-        && store::has_way_in(write, key.workspace, (None, ""), now)?;
-    if !is_way || store::has_way_in(write, key.workspace, (None, &key.key_id), now)? {
-        return Ok(());
-    }
-    Err(ApiError::conflict(
-        "last_way_in",
-        "This key is the last way into the workspace. First create another owner key that speaks for you.",
-    ))
 }
 
 /// Revokes a key. A service leaves the workspace with its only key.

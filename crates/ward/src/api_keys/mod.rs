@@ -3,6 +3,7 @@
 pub mod actions;
 pub mod api;
 mod last_used;
+pub mod last_way_in;
 pub mod secret;
 mod store;
 mod wire;
@@ -18,7 +19,7 @@ use secret::{KeyId, SecretHash};
 
 pub use last_used::LastUsed;
 pub use store::{
-    LIVE, count, end_some_of, has_way_in, is_live, list_all as list, look_up, look_up_for, names_after,
+    LIVE, Without, count, end_some_of, is_live, list_all as list, look_up, look_up_for, names_after,
 };
 
 const DAY: u64 = 24 * 3600;
@@ -95,7 +96,7 @@ impl KeyRecord {
 /// The secret of a key that a bearer presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Secret {
-    /// The key's secret.
+    /// The secret that the key has now.
     Current,
     /// The secret that the last rotation replaced.
     Previous {

@@ -1,8 +1,8 @@
 //! The SQL of API keys.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
+use ward_db::{Error, Json, Row, Timestamp, Tx, Uuid, Value};
 
 use super::secret::{KeyId, SecretHash};
 use super::{ApiKey, EndedKeys, KeyRecord, PreviousSecret};
@@ -292,77 +292,159 @@ pub fn end_some_of(
     Ok(EndedKeys { ids, ended })
 }
 
-/// Bounds the owners, and the keys of each, that are checked for access to their workspace.
-const WAYS: u32 = 20;
+/// The owners of one workspace whose access is checked. With more that have none, the workspace counts as closed.
+const MOST_OWNERS: u32 = 1_000;
+/// The newest keys of one workspace that are searched for a service's.
+const MOST_KEYS: u32 = 1_000;
+/// The memberships of one user that are searched for workspaces that it owns.
+const MOST_MEMBERSHIPS: u32 = 1_000;
+/// The owned workspaces of one user that one write checks. It takes the guard row of each.
+const MOST_OWNED: usize = 20;
 
-/// Whether an owner of the workspace can still enter it, by an identity of an issuer or by a live key with all
-/// permissions. One principal and one key are left out. After 20 owners without access, the
-/// search ends.
+/// The keys that a write ends, so that they are no way in.
+#[derive(Clone, Copy)]
+pub enum Without<'a> {
+    /// The key with this public part.
+    Key(&'a str),
+    /// All keys whose home is this workspace.
+    KeysOf(WorkspaceId),
+    /// The write ends no key.
+    NoKey,
+}
+
+/// The search for a way in: the ended keys, the configured issuers (`None`: every issuer) and the time.
+#[derive(Clone, Copy)]
+pub struct Ways<'a> {
+    /// The keys that are no way in.
+    pub without: Without<'a>,
+    /// The issuers whose users can sign in.
+    pub issuers: Option<&'a [Arc<str>]>,
+    /// Keys that have expired at this time are no way in.
+    pub now: Timestamp,
+}
+
+impl Ways<'_> {
+    /// A live key `k` with all of an owner's permissions. It uses the parameters `$1` to `$5`.
+    fn opens() -> String {
+        format!(
+            "k.role = 'owner' AND (k.permissions = $2 OR k.permissions = $3) AND k.key_id <> $4 AND k.workspace_id <> $5 \
+             AND k.expires_at > $1 AND CASE WHEN k.position > 0 THEN 1 ELSE 0 END = 1 AND {LIVE}"
+        )
+    }
+
+    /// The condition that a principal signs in with an issuer or has a key that opens. It uses the parameters `$1` to `$5`;
+    /// the issuers are the parameters from `first`.
+    fn has_access(&self, principal: &str, first: usize) -> String {
+        let configured = match self.issuers {
+            None => String::new(),
+            Some([]) => " AND 1 = 0".to_owned(),
+            Some(issuers) => {
+                let parameters: Vec<String> =
+                    (first..).take(issuers.len()).map(|at| format!("${at}")).collect();
+                format!(" AND i.issuer IN ({})", parameters.join(", "))
+            }
+        };
+        let opens = Self::opens();
+        format!(
+            "((SELECT i.kind FROM identities i WHERE i.principal_id = {principal}{configured} LIMIT 1) IS NOT NULL \
+              OR (SELECT k.role FROM api_keys k WHERE k.principal_id = {principal} AND {opens} \
+                  AND (SELECT h.state FROM workspaces h WHERE h.id = k.workspace_id) = 'active' LIMIT 1) IS NOT NULL)"
+        )
+    }
+
+    /// Runs a query with the parameters `$1` to `$5`, then `more`, then the issuers.
+    fn ask<T>(
+        &self,
+        tx: &mut Tx<'_>,
+        sql: &str,
+        more: &[Value<'_>],
+        read: impl FnMut(&Row<'_>) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        let whole = names(Role::Owner.permissions());
+        let none = WorkspaceId(Uuid::nil());
+        let (key, workspace) = match self.without {
+            Without::Key(key) => (key, none),
+            Without::KeysOf(workspace) => ("", workspace),
+            Without::NoKey => ("", none),
+        };
+        let mut values =
+            vec![self.now.into(), Value::Json("[]"), Value::Json(&whole), key.into(), workspace.into()];
+        values.extend_from_slice(more);
+        values.extend(self.issuers.unwrap_or_default().iter().map(|issuer| Value::from(&**issuer)));
+        tx.all(sql, &values, read)
+    }
+}
+
+/// Whether a user other than `but` owns the workspace and can enter it.
 pub fn has_way_in(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
-    (without, without_key): (Option<PrincipalId>, &str),
-    now: Timestamp,
+    but: Option<PrincipalId>,
+    ways: Ways<'_>,
 ) -> Result<bool, Error> {
-    let owners: Vec<(PrincipalId, bool)> = tx.all(
-        "SELECT m.principal_id, (SELECT i.kind FROM identities i WHERE i.principal_id = m.principal_id LIMIT 1) IS NOT NULL \
-         FROM memberships m WHERE m.owned_workspace_id = $1 AND m.role = 'owner' LIMIT $2",
-        &[workspace.into(), WAYS.into()],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    for (owner, signs_in) in owners.into_iter().filter(|(owner, _)| Some(*owner) != without) {
-        if signs_in || has_owner_key(tx, owner, without_key, now)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    let access = ways.has_access("m.principal_id", 9);
+    let sql = format!(
+        "SELECT CASE WHEN {access} THEN 1 ELSE 0 END FROM memberships m \
+         WHERE m.owned_workspace_id = $6 AND m.role = 'owner' AND m.principal_id <> $7 LIMIT $8"
+    );
+    let more = [workspace.into(), but.unwrap_or(PrincipalId(Uuid::nil())).into(), MOST_OWNERS.into()];
+    let found: Vec<i64> = ways.ask(tx, &sql, &more, |row| row.get(0))?;
+    Ok(found.contains(&1))
 }
 
-/// Whether the principal has another live key with all that owners may do.
-fn has_owner_key(
+/// Whether a service other than `but` owns the workspace and has a key with all of an owner's permissions.
+pub fn has_way_in_of_service(
     tx: &mut Tx<'_>,
-    principal: PrincipalId,
-    without_key: &str,
-    now: Timestamp,
+    workspace: WorkspaceId,
+    but: Option<PrincipalId>,
+    ways: Ways<'_>,
 ) -> Result<bool, Error> {
-    let keys = tx.all(
-        &format!(
-            "SELECT k.role, k.permissions FROM api_keys k WHERE k.principal_id = $1 AND k.key_id <> $2 \
-             AND k.role = 'owner' AND k.expires_at > $3 AND CASE WHEN k.position > 0 THEN 1 ELSE 0 END = 1 \
-             AND (SELECT h.state FROM workspaces h WHERE h.id = k.workspace_id) = 'active' AND {LIVE} LIMIT $4"
-        ),
-        &[principal.into(), without_key.into(), now.into(), WAYS.into()],
-        |row| reach(row, 0),
-    )?;
-    Ok(keys.into_iter().any(|reach| reach.covers(Reach::whole(Role::Owner))))
+    let opens = Ways::opens();
+    let sql = format!(
+        "SELECT k.role FROM (SELECT key_id, workspace_id, principal_id, principal_kind, role, permissions, expires_at, position \
+                FROM api_keys WHERE workspace_id = $6 AND position > 0 ORDER BY position DESC LIMIT $8) AS k \
+         WHERE k.principal_kind = 'service' AND k.principal_id <> $7 AND {opens} \
+           AND (SELECT m.role FROM memberships m WHERE m.workspace_id = $6 AND m.principal_id = k.principal_id) = 'owner' LIMIT 1"
+    );
+    let more = [workspace.into(), but.unwrap_or(PrincipalId(Uuid::nil())).into(), MOST_KEYS.into()];
+    let without_issuers = Ways { issuers: None, ..ways };
+    Ok(!without_issuers.ask(tx, &sql, &more, |row| row.get::<String>(0))?.is_empty())
 }
 
-/// The memberships of one user that are looked at for workspaces that they own.
-const MEMBERSHIPS: u32 = 1_000;
+/// Whether the principal is an owner of the workspace.
+pub fn is_owner(tx: &mut Tx<'_>, workspace: WorkspaceId, principal: PrincipalId) -> Result<bool, Error> {
+    let role: Option<String> = tx.optional(
+        "SELECT m.role FROM memberships m WHERE m.workspace_id = $1 AND m.principal_id = $2",
+        &[workspace.into(), principal.into()],
+        |row| row.get(0),
+    )?;
+    Ok(role.is_some_and(|role| role == Role::Owner.name()))
+}
 
-/// The active workspaces that a user owns and that only this key opens for them. The list is empty if the user has another
-/// such key or signs in with an issuer. It has at most twenty of the first thousand memberships, in the order of ids.
-pub fn opened_by_it_alone(
+/// The active workspaces that a user owns but can no longer enter, in the order of ids. `None`: there are more than one write
+/// can check. The list is empty if the user still has access.
+pub fn owned_without_access(
     tx: &mut Tx<'_>,
-    (principal, key): (PrincipalId, &str),
-    now: Timestamp,
-) -> Result<Vec<WorkspaceId>, Error> {
-    let identity = "SELECT i.kind FROM identities i WHERE i.principal_id = $1 LIMIT 1";
-    let signs_in = tx.optional(identity, &[principal.into()], |row| row.get::<String>(0))?.is_some();
-    if signs_in || has_owner_key(tx, principal, key, now)? {
-        return Ok(Vec::new());
+    user: PrincipalId,
+    ways: Ways<'_>,
+) -> Result<Option<Vec<WorkspaceId>>, Error> {
+    let access = ways.has_access("p.id", 7);
+    let sql = format!("SELECT p.kind FROM principals p WHERE p.id = $6 AND {access}");
+    if !ways.ask(tx, &sql, &[user.into()], |row| row.get::<String>(0))?.is_empty() {
+        return Ok(Some(Vec::new()));
     }
     let memberships: Vec<(Option<WorkspaceId>, bool)> = tx.all(
         "SELECT m.owned_workspace_id, m.role = 'owner' \
                 AND (SELECT w.state FROM workspaces w WHERE w.id = m.owned_workspace_id) = 'active' \
          FROM memberships m WHERE m.principal_id = $1 AND m.position > 0 ORDER BY m.position LIMIT $2",
-        &[principal.into(), MEMBERSHIPS.into()],
+        &[user.into(), MOST_MEMBERSHIPS.into()],
         |row| Ok((row.get(0)?, row.get::<Option<bool>>(1)?.unwrap_or_default())),
     )?;
+    let all = u32::try_from(memberships.len()).is_ok_and(|read| read < MOST_MEMBERSHIPS);
     let owned = memberships.into_iter().filter_map(|(workspace, owns)| workspace.filter(|_| owns));
-    let mut owned: Vec<WorkspaceId> = owned.take(WAYS as usize).collect();
+    let mut owned: Vec<WorkspaceId> = owned.collect();
     owned.sort_unstable();
-    Ok(owned)
+    Ok((all && owned.len() <= MOST_OWNED).then_some(owned))
 }
 
 /// Moves a key's last use forward, but never back.

@@ -319,7 +319,7 @@ where
         let context = Arc::new(Context::of_request(
             &parts,
             &self.app.config.trusted_proxies,
-            self.app.config.quotas,
+            (self.app.config.quotas, self.app.issuers.names()),
             self.app.clock.now(),
         ));
         if self.app.wire.is_own(&parts.headers) {
@@ -387,8 +387,12 @@ pub fn refusing(
     move |request| {
         let started = Instant::now();
         let (parts, _) = request.into_parts();
-        let context =
-            Context::of_request(&parts, &app.config.trusted_proxies, app.config.quotas, app.clock.now());
+        let context = Context::of_request(
+            &parts,
+            &app.config.trusted_proxies,
+            (app.config.quotas, app.issuers.names()),
+            app.clock.now(),
+        );
         let mut response = answer(Err(error()), &context, &figures, "none", started);
         if let Some(allow) = &allow {
             response.headers_mut().insert(http::header::ALLOW, allow.clone());
@@ -406,8 +410,12 @@ pub fn redirecting(
     move |request| {
         let started = Instant::now();
         let (parts, _) = request.into_parts();
-        let context =
-            Context::of_request(&parts, &app.config.trusted_proxies, app.config.quotas, app.clock.now());
+        let context = Context::of_request(
+            &parts,
+            &app.config.trusted_proxies,
+            (app.config.quotas, app.issuers.names()),
+            app.clock.now(),
+        );
         // Relative to the root if a proxy strips a prefix, and below the prefix if there is one.
         let prefix = app.config.path_prefix();
         let to = if prefix.is_empty() { to.to_owned() } else { format!("{prefix}/{to}") };

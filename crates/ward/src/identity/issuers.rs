@@ -152,6 +152,7 @@ pub struct Issuer {
 /// The issuers from the configuration, found by their `iss`.
 pub struct Issuers {
     all: Vec<Arc<Issuer>>,
+    names: Arc<[Arc<str>]>,
 }
 
 impl Issuers {
@@ -163,7 +164,7 @@ impl Issuers {
         // in the same process reuses it.
         let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
         if config.is_empty() {
-            return Ok(Self { all: Vec::new() });
+            return Ok(Self { all: Vec::new(), names: Arc::default() });
         }
         // Proxies from the environment are not used: a person who can set a variable must not see or change
         // signing keys. Redirects are not followed: only URLs that were checked may be fetched.
@@ -189,7 +190,9 @@ impl Issuers {
                 turn: Arc::default(),
             })
         };
-        Ok(Self { all: config.iter().map(issuer).collect() })
+        let all: Vec<Arc<Issuer>> = config.iter().map(issuer).collect();
+        let names = all.iter().map(|issuer| issuer.name.clone()).collect();
+        Ok(Self { all, names })
     }
 
     /// The issuer of this identifier, compared character for character (`OpenID` Connect Core 1.0, section
@@ -201,6 +204,11 @@ impl Issuers {
     /// Every configured issuer, in the order of the settings.
     pub fn all(&self) -> &[Arc<Issuer>] {
         &self.all
+    }
+
+    /// The names of all configured issuers, as tokens have them in `iss`.
+    pub fn names(&self) -> Arc<[Arc<str>]> {
+        self.names.clone()
     }
 
     /// Whether at least one issuer is configured.

@@ -8,14 +8,14 @@ use ward_db::Tx;
 
 use super::{Member, keep_an_owner, no_member, speaks_for_whole, store, transfers, within_reach};
 use crate::access::Role;
-use crate::api_keys::{self, EndedKeys};
+use crate::api_keys::{self, EndedKeys, Without, last_way_in};
 use crate::app::App;
 use crate::audit::{Actor, Subject, Write};
 use crate::context::Context;
 use crate::endings::{AT_ONCE, Ended, Ending, Kind};
 use crate::error::ApiError;
 use crate::gate::{Entry, Held};
-use crate::identity;
+use crate::identity::{self, PrincipalKind};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::quotas::{self, Change as Count};
 use crate::{invitations, test_callers};
@@ -101,6 +101,9 @@ pub async fn leave(app: &Arc<App>, entry: Entry) -> Result<(), ApiError> {
     let outcome = entry.write(app, "members.leave", move |write, Held { caller, seen }| {
         let member = store::get(write, seen.workspace.id, caller.principal)?.ok_or(no_member())?;
         speaks_for_whole(caller, member.role)?;
+        if member.kind == PrincipalKind::User {
+            last_way_in::keep_ways_of(write, member.principal, Without::KeysOf(seen.workspace.id))?;
+        }
         end(write, "member.leave", &member)
     });
     let outcome = outcome.await;

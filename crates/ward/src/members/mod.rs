@@ -17,7 +17,7 @@ pub use store::list;
 pub use wire::MemberResponse;
 
 use crate::access::{Reach, Role};
-use crate::api_keys;
+use crate::api_keys::last_way_in;
 use crate::audit::Write;
 use crate::error::ApiError;
 use crate::identity::{Caller, PrincipalKind};
@@ -83,21 +83,15 @@ pub(crate) const fn beyond_caller() -> ApiError {
 
 /// Refuses a change after which no user would own the workspace, or no owner would have access to it (409).
 fn keep_an_owner(write: &mut Write<'_, '_>, without: &Member) -> Result<(), ApiError> {
-    let (workspace, now) = (write.row(), write.now());
-    if !without.is_user_owner() {
+    let workspace = write.row();
+    if without.role < Role::Owner {
         return Ok(());
     }
-    if !store::has_other_user_owner(write, workspace, without.principal)? {
+    if without.is_user_owner() && !store::has_other_user_owner(write, workspace, without.principal)? {
         return Err(ApiError::conflict(
             "last_owner",
             "This is the last user that is an owner. First make another user an owner, or archive the workspace.",
         ));
     }
-    if api_keys::has_way_in(write, workspace, (Some(without.principal), ""), now)? {
-        return Ok(());
-    }
-    Err(ApiError::conflict(
-        "last_way_in",
-        "The other owners have neither a key nor an identity, so this owner is the last way into the workspace.",
-    ))
+    last_way_in::keep_way_without(write, without.principal, without.kind)
 }

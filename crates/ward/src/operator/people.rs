@@ -6,7 +6,7 @@ use ward_db::Timestamp;
 use super::{OperatorError, Revoked, active_workspace, show_workspace};
 use crate::access::Role;
 use crate::api_keys::actions::{self as keys, CreateApiKeyResponse};
-use crate::api_keys::secret::KeyId;
+use crate::api_keys::secret::{KeyId, Presented};
 use crate::api_keys::{self, ApiKey};
 use crate::app::App;
 use crate::bounds::LONGEST_NAME;
@@ -120,18 +120,19 @@ pub async fn issue_key(
         .await
 }
 
-/// Revokes a key, which ends it at once.
-pub async fn revoke_key(app: &App, key_id: &str) -> Result<Revoked, OperatorError> {
+/// Revokes a key, which ends it at once. The argument is its key id or the whole key, because a key that leaked is pasted as it
+/// was found.
+pub async fn revoke_key(app: &App, key: &str) -> Result<Revoked, OperatorError> {
     let context = Context::of_operator(app.clock.now());
-    let none = || OperatorError::NoKey(key_id.to_owned());
-    let wanted = KeyId::parse(key_id).ok_or_else(none)?;
+    let whole = Presented::parse(key.trim().as_bytes()).map(|key| key.key_id);
+    let wanted = whole.or_else(|| KeyId::parse(key)).ok_or(OperatorError::NotAKey)?;
     let revoked = app
         .db
         .write("operator.revoke_key", move |tx| {
             keys::revoke_as_operator(tx, &context, wanted).map_err(OperatorError::from)
         })
         .await?;
-    let key = revoked.ok_or_else(none)?;
+    let key = revoked.ok_or_else(|| OperatorError::NoKey(wanted.to_string()))?;
     Ok(Revoked { key_id: key.key_id, name: key.name, workspace_id: key.workspace })
 }
 

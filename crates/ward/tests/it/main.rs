@@ -56,5 +56,6 @@ mod tokens;
 mod twilio;
 mod upgrades;
 mod watch;
+mod ways_in;
 mod wire;
 mod workspaces;

@@ -209,25 +209,17 @@ pub fn revoke(world: &World, step: &Step, key: Thing) -> (Request, Outcome) {
         if at != here.key && !here.reach.covers(world.keys[at].reach) {
             return Err(BEYOND);
         }
-        let ways = |without_key| people::has_way_in(world, here.at, None, without_key);
-        let by_another_owner = at != here.key && here.reach.covers(Reach::whole(OWNER));
-        if !by_another_owner && people::opens(world, at) && ways(None) && !ways(Some(at)) {
-            return Err(people::LAST_WAY_IN);
-        }
         let who = world.keys[at].principal;
-        let has_another = || {
-            (0..world.keys.len())
-                .any(|key| key != at && world.keys[key].principal == who && people::opens(world, key))
-        };
-        if who == here.who && people::opens(world, at) && !has_another() {
-            let locked_out = |it: &Member| {
-                let owns = !it.gone && it.who == who && it.role == OWNER && it.workspace != here.at;
-                let in_use = owns && world.workspaces[it.workspace].state == State::Active;
-                in_use && !people::has_way_in(world, it.workspace, Some(who), None)
-            };
-            if world.members.iter().any(locked_out) {
+        if people::is_way_in(world, at) && people::owns(world, who, here.at) {
+            let kept = people::has_way_in(world, here.at, None, Some(at))
+                || !world.principals[who].is_user
+                    && people::has_way_in_of_service(world, here.at, None, Some(at));
+            if !kept {
                 return Err(people::LAST_WAY_IN);
             }
+        }
+        if who == here.who && world.principals[who].is_user {
+            people::keeps_ways_of(world, who, here.at, |key| key == at)?;
         }
         Ok(Good::done().then(move |world| {
             world.keys[at].revoked = true;

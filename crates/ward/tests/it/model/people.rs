@@ -67,42 +67,77 @@ fn keeps_an_owner(world: &World, without: usize) -> Result<(), No> {
     let home = world.members[without].workspace;
     let other = (0..world.members.len())
         .any(|at| at != without && world.members[at].workspace == home && is_owner(at));
+    let leaves = world.members[without].who;
+    if !world.principals[leaves].is_user {
+        let owns = !world.members[without].gone && world.members[without].role == OWNER;
+        let opens = owns && has_way_in_of_service(world, home, None, None);
+        let kept =
+            has_way_in(world, home, None, None) || has_way_in_of_service(world, home, Some(leaves), None);
+        return if opens && !kept { Err(LAST_WAY_IN) } else { Ok(()) };
+    }
     if !is_owner(without) {
         return Ok(());
     }
     if !other {
         return Err(No::Because(409, "last_owner"));
     }
-    let leaves = world.members[without].who;
     if has_way_in(world, home, Some(leaves), None) { Ok(()) } else { Err(LAST_WAY_IN) }
 }
 
 pub const LAST_WAY_IN: No = No::Because(409, "last_way_in");
 
-/// Whether an owner who is a user can sign in with a token, or has a live key with all of an owner's permissions.
-pub fn has_way_in(world: &World, home: usize, without: Option<usize>, without_key: Option<usize>) -> bool {
-    let owns = |who: usize| {
-        world.principals[who].is_user
-            && Some(who) != without
-            && world
-                .members
-                .iter()
-                .any(|it| !it.gone && it.workspace == home && it.who == who && it.role == OWNER)
-    };
+pub fn owns(world: &World, who: usize, home: usize) -> bool {
+    let member = |it: &Member| !it.gone && it.workspace == home && it.who == who && it.role == OWNER;
+    world.members.iter().any(member)
+}
+
+/// Whether a user other than one owns the workspace and can enter it without one key.
+pub fn has_way_in(world: &World, home: usize, but: Option<usize>, without: Option<usize>) -> bool {
+    has_way(world, home, true, |at| Some(at) != without && Some(world.keys[at].principal) != but)
+}
+
+/// The same for services, whose keys are in the workspace.
+pub fn has_way_in_of_service(world: &World, home: usize, but: Option<usize>, without: Option<usize>) -> bool {
+    has_way(world, home, false, |at| Some(at) != without && Some(world.keys[at].principal) != but)
+}
+
+fn has_way(world: &World, home: usize, users: bool, counts: impl Fn(usize) -> bool) -> bool {
     (0..world.keys.len()).any(|at| {
-        let key = &world.keys[at];
-        Some(at) != without_key && owns(key.principal) && opens(world, at)
+        let who = world.keys[at].principal;
+        let kind = world.principals[who].is_user == users;
+        kind && counts(at) && owns(world, who, home) && is_way_in(world, at)
     })
 }
 
-/// Whether a live key gives its user all of an owner's permissions.
-pub fn opens(world: &World, at: usize) -> bool {
+/// Refuses the act of a user that ends some of its keys, if it could no longer enter another workspace and no other owner can
+/// enter it either.
+pub fn keeps_ways_of(
+    world: &World,
+    user: usize,
+    home: usize,
+    ends: impl Fn(usize) -> bool,
+) -> Result<(), No> {
+    let mut others = (0..world.keys.len()).filter(|at| world.keys[*at].principal == user && !ends(*at));
+    if others.any(|at| is_way_in(world, at)) {
+        return Ok(());
+    }
+    let closed = |it: &usize| {
+        *it != home
+            && world.workspaces[*it].state == State::Active
+            && owns(world, user, *it)
+            && !has_way_in(world, *it, Some(user), None)
+    };
+    if (0..world.workspaces.len()).any(|at| closed(&at)) { Err(LAST_WAY_IN) } else { Ok(()) }
+}
+
+/// Whether a key is live and has all of an owner's permissions, or is a token.
+pub fn is_way_in(world: &World, at: usize) -> bool {
     let key = &world.keys[at];
     let lives = key.token.is_some()
         || !key.revoked
             && key.expires > world.hours
             && world.workspaces[key.workspace].state == State::Active;
-    lives && world.principals[key.principal].is_user && key.reach.covers(Reach::whole(OWNER))
+    lives && key.reach.covers(Reach::whole(OWNER))
 }
 
 /// Ends the invitations that their maker could no longer make.
@@ -204,6 +239,9 @@ pub fn leave(world: &World, step: &Step) -> (Request, Outcome) {
     let outcome = || -> Outcome {
         let here = world.enter(step, "Workspace.view")?;
         speaks_for_whole(world, &here, world.members[here.member].role)?;
+        if world.principals[here.who].is_user {
+            keeps_ways_of(world, here.who, here.at, |key| world.keys[key].workspace == here.at)?;
+        }
         end(world, here, here.member, "member.leave")
     };
     (send(Method::DELETE, path(world, step, "members/me"), None), outcome())
