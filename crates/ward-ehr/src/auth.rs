@@ -1,6 +1,7 @@
 //! Credentials on a request: the six kinds of the contract's `AuthConfig`.
 
 mod assertion;
+mod generated;
 mod key;
 mod token;
 
@@ -18,6 +19,7 @@ use crate::client::{Answer, Outbound, Request};
 use crate::{Failure, Secret};
 
 pub use assertion::{Algorithm, Signer};
+pub use generated::KeyPair;
 pub use token::Tokens;
 
 /// The authentication of one integration's calls.
@@ -67,8 +69,8 @@ pub enum Grant {
         signer: Signer,
         /// The assertion's `iss` claim, which names its signer.
         issuer: String,
-        /// The assertion's `sub` claim: the account that the token is for.
-        subject: String,
+        /// The assertion's `sub` claim: the account that the token is for. `None` leaves the claim out.
+        subject: Option<String>,
         /// The assertion's `aud`; by default the token endpoint.
         audience: Option<String>,
         /// The requested scopes, sent separated by spaces.
@@ -207,6 +209,7 @@ impl TokenAuth {
             Grant::JwtBearer { signer, issuer, subject, audience, scopes, scopes_in_jwt } => {
                 let place = if *scopes_in_jwt { "in jwt" } else { "in form" };
                 let audience = audience.as_deref().unwrap_or_default();
+                let subject = subject.as_deref().unwrap_or_default();
                 (scopes, [&["bearer", issuer, subject, audience, place][..], &signer.parts()].concat())
             }
             Grant::SmartBackendServices { signer, client_id, audience, scopes, fhir_base } => {

@@ -72,6 +72,7 @@ fn an_rsa_key_is_taken_in_every_form_that_it_comes_in() {
             format!("\n  {plain}\n\n"),
             rsa_jwk(&inner).to_string(),
             json!({ "keys": [{ "kty": "EC" }, rsa_jwk(&inner)] }).to_string(),
+            json!({ "type": "service_account", "private_key_id": "1", "private_key": plain }).to_string(),
         ] {
             for algorithm in [Algorithm::Rs256, Algorithm::Rs384] {
                 assert_eq!(accepts(algorithm, &text), Ok(()), "{}", &text[..40]);
@@ -105,6 +106,28 @@ fn a_key_on_p_384_is_taken_in_every_form_that_it_comes_in() {
     let mut public = jwk;
     public.as_object_mut().unwrap().remove("d");
     assert!(accepts(Algorithm::Es384, &public.to_string()).is_err());
+}
+
+#[test]
+fn a_generated_key_signs_and_has_the_thumbprint_of_its_public_half() {
+    for (algorithm, members) in [
+        (Algorithm::Es384, &["crv", "kty", "x", "y"][..]),
+        (Algorithm::Rs384, &["e", "kty", "n"]),
+        (Algorithm::Rs256, &["e", "kty", "n"]),
+    ] {
+        let pair = ward_ehr::auth::KeyPair::generate(algorithm).unwrap();
+        assert_eq!(accepts(algorithm, pair.private.expose()), Ok(()));
+        assert_eq!(pair.public["alg"], algorithm.name());
+        let required: Vec<String> =
+            members.iter().map(|name| format!("\"{name}\":{}", pair.public[*name])).collect();
+        let digest = aws_lc_rs::digest::digest(
+            &aws_lc_rs::digest::SHA256,
+            format!("{{{}}}", required.join(",")).as_bytes(),
+        );
+        assert_eq!(pair.public["kid"], URL_SAFE_NO_PAD.encode(digest));
+        assert_eq!(pair.public["kid"], pair.kid.as_str());
+        assert!(!format!("{pair:?}").contains("PRIVATE"));
+    }
 }
 
 #[test]

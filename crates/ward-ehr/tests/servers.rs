@@ -271,7 +271,7 @@ async fn oauth2_jwt_bearer_against_authlib() {
         |signer: Signer, issuer: &str, subject: &str, audience: Option<&str>, scope: &str| Grant::JwtBearer {
             signer,
             issuer: issuer.into(),
-            subject: subject.into(),
+            subject: Some(subject.into()),
             audience: audience.map(str::to_owned),
             scopes: vec![scope.into()],
             scopes_in_jwt: false,

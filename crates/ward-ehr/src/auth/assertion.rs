@@ -27,8 +27,16 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// Every algorithm that an assertion can have.
+    pub const ALL: [Self; 3] = [Self::Rs256, Self::Rs384, Self::Es384];
+
+    /// The algorithm with this name in an assertion's header; `None` for another name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+    }
+
     /// The algorithm's name in an assertion's header (RFC 7518 section 3.1).
-    const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Rs256 => "RS256",
             Self::Rs384 => "RS384",
@@ -49,6 +57,7 @@ pub struct Signer {
     /// Identifies the key without revealing it.
     digest: String,
     kid: Option<String>,
+    jku: Option<String>,
 }
 
 // Implemented by hand, because a derived implementation would print the key.
@@ -62,7 +71,8 @@ impl std::fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// Parses a key in PEM (PKCS #8, PKCS #1 or SEC1) or as a JWK, whose `kid` is used if `kid` is `None`.
+    /// Parses a key in PEM (PKCS #8, PKCS #1 or SEC1), as a JWK, or as the file of a service account of
+    /// Google. The `kid` of the last two is used if `kid` is `None`.
     /// Parsing and the first signature take milliseconds.
     ///
     /// # Errors
@@ -71,15 +81,22 @@ impl Signer {
     pub fn new(algorithm: Algorithm, text: &Secret, kid: Option<String>) -> Result<Self, Failure> {
         let (key, own_kid) = key::parse(algorithm, text.expose()).map_err(Failure::misconfigured)?;
         let digest = format!("{:x?}", Sha256::digest(text.expose().as_bytes()).as_slice());
-        let signer = Self { algorithm, key: Arc::new(key), digest, kid: kid.or(own_kid) };
+        let signer = Self { algorithm, key: Arc::new(key), digest, kid: kid.or(own_kid), jku: None };
         // Only a signature shows whether the key is complete.
         signer.sign(&json!({}))?;
         Ok(signer)
     }
 
+    /// Names the JWK set of the key in each assertion's header (RFC 7515 section 4.1.2).
+    #[must_use]
+    pub fn with_jku(self, jku: Option<String>) -> Self {
+        Self { jku, ..self }
+    }
+
     /// The parts that identify this signer.
-    pub(super) fn parts(&self) -> [&str; 3] {
-        [self.algorithm.name(), &self.digest, self.kid.as_deref().unwrap_or_default()]
+    pub(super) fn parts(&self) -> [&str; 4] {
+        let (kid, jku) = (self.kid.as_deref(), self.jku.as_deref());
+        [self.algorithm.name(), &self.digest, kid.unwrap_or_default(), jku.unwrap_or_default()]
     }
 
     /// A signed assertion in the compact form (RFC 7515 section 7.1).
@@ -87,6 +104,9 @@ impl Signer {
         let mut header = json!({ "typ": "JWT", "alg": self.algorithm.name() });
         if let Some(kid) = &self.kid {
             header["kid"] = json!(kid);
+        }
+        if let Some(jku) = &self.jku {
+            header["jku"] = json!(jku);
         }
         let encoded = |part: &[u8]| URL_SAFE_NO_PAD.encode(part);
         let message =
@@ -100,19 +120,21 @@ impl Signer {
     pub(super) fn statement(
         &self,
         issuer: &str,
-        subject: &str,
+        subject: Option<&str>,
         audience: &str,
         more: Map<String, Value>,
     ) -> Result<Secret, Failure> {
         let now = crate::ambient::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut claims = json!({
             "iss": issuer,
-            "sub": subject,
             "aud": audience,
             "jti": crate::ambient::id(),
             "iat": now,
             "exp": now + LIFETIME.as_secs(),
         });
+        if let Some(subject) = subject {
+            claims["sub"] = json!(subject);
+        }
         if let Value::Object(fields) = &mut claims {
             fields.extend(more);
         }

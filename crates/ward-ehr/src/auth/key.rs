@@ -40,6 +40,9 @@ pub fn parse(algorithm: Algorithm, text: &str) -> Result<(PrivateKey, Option<Str
     }
     let text = text.trim();
     if text.starts_with('{') {
+        if let Some((pem, kid)) = of_service_account(text) {
+            return parse(algorithm, &pem).map(|(key, _)| (key, kid));
+        }
         return of_jwk(algorithm, text).ok_or(wrong);
     }
     if text.contains("ENCRYPTED") {
@@ -105,6 +108,13 @@ impl PrivateKey {
             Self::P384(key) => Some(key.sign(&random, message).ok()?.as_ref().to_vec()),
         }
     }
+}
+
+/// The key in the file that Google's console writes for a service account (AIP-4112), and its id.
+fn of_service_account(text: &str) -> Option<(Zeroizing<String>, Option<String>)> {
+    let file: Value = serde_json::from_str(text).ok()?;
+    let pem = file["private_key"].as_str().filter(|pem| !pem.starts_with('{'))?;
+    Some((Zeroizing::new(pem.to_owned()), file["private_key_id"].as_str().map(str::to_owned)))
 }
 
 /// A key as a JWK (RFC 7517). Of a set, it is the first private key that suits the algorithm.

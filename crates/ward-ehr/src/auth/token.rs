@@ -212,7 +212,7 @@ fn presented(grant: &Grant, token_url: &Url) -> Result<(Form, Option<HeaderValue
                 more.insert("scope".to_owned(), json!(scopes.join(" ")));
             }
             let audience = audience.as_deref().unwrap_or(token_url.as_str());
-            form.push(("assertion", signer.statement(issuer, subject, audience, more)?));
+            form.push(("assertion", signer.statement(issuer, subject.as_deref(), audience, more)?));
             if *scopes_in_jwt { &Vec::new() } else { scopes }
         }
         Grant::SmartBackendServices { signer, client_id, audience, scopes, .. } => {
@@ -222,7 +222,10 @@ fn presented(grant: &Grant, token_url: &Url) -> Result<(Form, Option<HeaderValue
                 plain("urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
             ));
             let audience = audience.as_deref().unwrap_or(token_url.as_str());
-            form.push(("client_assertion", signer.statement(client_id, client_id, audience, Map::new())?));
+            form.push((
+                "client_assertion",
+                signer.statement(client_id, Some(client_id), audience, Map::new())?,
+            ));
             scopes
         }
         Grant::GcpWif { signer, issuer, subject, provider, scopes } => {
@@ -232,7 +235,7 @@ fn presented(grant: &Grant, token_url: &Url) -> Result<(Form, Option<HeaderValue
             form.push(("audience", plain(provider)));
             // If the provider has no audience of its own, its audience is its resource name as an https URL.
             let audience = format!("https:{provider}");
-            form.push(("subject_token", signer.statement(issuer, subject, &audience, Map::new())?));
+            form.push(("subject_token", signer.statement(issuer, Some(subject), &audience, Map::new())?));
             scopes
         }
     };
