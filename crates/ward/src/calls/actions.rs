@@ -104,8 +104,11 @@ pub(crate) fn record(
     let more = Count::bytes(stored(&call)).bytes - Count::bytes(stored(&before)).bytes;
     quotas::give_back(write, workspace.id, Count { bytes: more, ..Count::default() })?;
     store::update(write, &call)?;
-    if before.detail("patient_id").is_none() && call.detail("patient_id").is_some() {
-        deliveries::patient_known(write, call.id, now)?;
+    for missing in deliveries::Missing::ALL {
+        let name = missing.detail();
+        if before.detail(name).is_none() && call.detail(name).is_some() {
+            deliveries::now_known(write, call.id, missing, now)?;
+        }
     }
     if finished {
         finish(write, &call, reporter, owed_to)?;
@@ -166,7 +169,11 @@ fn begin(
         let missing = missing.into_iter().filter(|(_, missing)| *missing);
         return Err(ApiError::invalid(missing.map(|(field, _)| first_report_needs(field)).collect()));
     };
+    let leg = if caller.is_softphone() { store::take_leg(write, sid)? } else { None };
+    let leg = leg.map(CallerId::Number);
     let callee = report.callee.as_ref();
+    // The other party of a softphone's call is the one that was dialled.
+    let callee = if callee.and_then(CallerId::number).is_some() { callee } else { leg.as_ref().or(callee) };
     let numbers = (caller.number(), callee.and_then(CallerId::number));
     let made_with = [write.actor.credential, report.credential];
     let listed = test_callers::parties(write, workspace, numbers.0, numbers.1, made_with)?;
@@ -200,6 +207,33 @@ fn begin(
     };
     take(&mut call, report, reporter, now)?;
     Ok(call)
+}
+
+/// Notes the number that Twilio dialled on behalf of a call. It is the called party of a softphone's call, whose own report
+/// names none. A call that is known takes it until it has finished; otherwise the call's first report takes it. Any other
+/// call has its parties already.
+pub(crate) fn record_leg(write: &mut Write<'_, '_>, parent: &str, callee: &str) -> Result<(), ApiError> {
+    let (workspace, now) = (write.row(), write.now());
+    let Some(mut call) = store::by_sid(write, workspace, parent)? else {
+        return Ok(store::put_leg(write, parent, callee, now)?);
+    };
+    let caller = CallerId::from_network(call.caller.as_deref()).ok();
+    let known = call.detail("phone_number").and_then(|text| CallerId::from_network(Some(text)).ok());
+    let lacks_callee = known.as_ref().and_then(CallerId::number).is_none();
+    if !caller.is_some_and(|caller| caller.is_softphone()) || !lacks_callee || call.status.is_final() {
+        return Ok(());
+    }
+    let listed = test_callers::parties(write, workspace, None, Some(callee), [None, None])?;
+    call.details.insert("phone_number".to_owned(), callee.into());
+    // The caller has no number, so this version of the list alone decides.
+    call.list_version = listed.version;
+    if let (None, Some(rule)) = (call.test_rule, TestRule::of(listed)) {
+        call.test_rule = Some(rule);
+        call.direction = Direction::decided(call.direction, Some(rule));
+    }
+    call.updated_at = now.max(Timestamp::from_micros(call.updated_at.micros() + 1));
+    store::set_callee(write, &call)?;
+    write.record("call.leg", subject(Some(call.id.0)), beginnings(&call))
 }
 
 fn first_report_needs(field: &'static str) -> Problem {

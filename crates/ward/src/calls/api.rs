@@ -20,7 +20,7 @@ use crate::scan::{self, Found, Wanted};
 /// Totals are exact up to this number; beyond it, they are this number.
 const TOTAL_LIMIT: i64 = 10_000;
 /// Fields of a report that no filter uses.
-const DETAILS: [&str; 10] = [
+const DETAILS: [&str; 11] = [
     "turns",
     "has_recording",
     "escalation_status",
@@ -30,6 +30,7 @@ const DETAILS: [&str; 10] = [
     "parent_session_id",
     "fork_turn_index",
     "patient_id",
+    "encounter_id",
     "summary",
 ];
 
@@ -171,6 +172,7 @@ struct CallDetail {
     sync: CallSync,
     ended_at: Option<Timestamp>,
     patient_id: Value,
+    encounter_id: Value,
     summary: Value,
     first_reported_at: Timestamp,
     updated_at: Timestamp,
@@ -219,6 +221,7 @@ impl CallDetail {
             sync: CallSync::of(call, owed),
             ended_at: call.ended_at,
             patient_id: detail("patient_id"),
+            encounter_id: detail("encounter_id"),
             summary: detail("summary"),
             first_reported_at: call.first_reported_at,
             updated_at: call.updated_at,

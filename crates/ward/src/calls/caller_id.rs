@@ -118,6 +118,11 @@ impl CallerId {
         }
     }
 
+    /// Whether the party is a softphone of the practice (Twilio, "Client").
+    pub fn is_softphone(&self) -> bool {
+        matches!(self, Self::Uri(text) if scheme(text).is_some_and(|(scheme, _)| scheme == "client"))
+    }
+
     /// The number in international form, if the party has one.
     pub fn number(&self) -> Option<&str> {
         match self {

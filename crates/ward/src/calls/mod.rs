@@ -410,7 +410,7 @@ impl CallRecord {
     /// Removes personal data, for a caller that may not view calls.
     pub fn hide_people(&mut self) {
         self.caller = None;
-        for name in ["phone_number", "patient_id", "summary"] {
+        for name in ["phone_number", "patient_id", "encounter_id", "summary"] {
             self.details.remove(name);
         }
     }

@@ -1,6 +1,7 @@
 //! The SQL of calls.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::{Map, Value as Document};
 use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
@@ -144,6 +145,69 @@ pub fn update(tx: &mut WorkspaceGuard<'_, '_>, changed: &CallRecord) -> Result<(
         ],
     )?;
     Ok(())
+}
+
+/// Stores the called party of a call that had none, and what follows from it. No delivery refers to the call yet.
+pub fn set_callee(tx: &mut WorkspaceGuard<'_, '_>, changed: &CallRecord) -> Result<(), Error> {
+    let workspace = tx.row();
+    let details = Document::from(changed.details.clone()).to_string();
+    tx.execute(
+        &format!(
+            "UPDATE calls SET details = $3, direction = $4, test_rule = $5, list_version = $6, updated_at = $7 \
+             WHERE id = $2 AND {OURS}"
+        ),
+        &[
+            workspace.into(),
+            changed.id.into(),
+            Value::Json(&details),
+            changed.direction.name().into(),
+            changed.test_rule.map(TestRule::name).into(),
+            changed.list_version.into(),
+            changed.updated_at.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// How long a leg waits for its call.
+const LEG_KEPT: Duration = Duration::from_hours(24);
+/// Old legs that one new leg removes.
+const LEGS_REMOVED: i64 = 8;
+
+/// Keeps the first number that was dialled on behalf of an unknown call, and removes some that waited for too long.
+pub fn put_leg(
+    tx: &mut WorkspaceGuard<'_, '_>,
+    parent_sid: &str,
+    callee: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let workspace = tx.row();
+    let kept = i64::try_from(LEG_KEPT.as_micros()).unwrap_or(i64::MAX);
+    let old = Timestamp::from_micros(now.micros().saturating_sub(kept));
+    let gone: Vec<String> = tx.all(
+        "SELECT parent_sid FROM call_legs WHERE workspace_id = $1 AND created_at < $2 ORDER BY created_at, parent_sid LIMIT $3",
+        &[workspace.into(), old.into(), LEGS_REMOVED.into()],
+        |row| row.get(0),
+    )?;
+    for parent in gone {
+        take_leg(tx, &parent)?;
+    }
+    tx.execute(
+        "INSERT INTO call_legs (workspace_id, parent_sid, callee, created_at) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (workspace_id, parent_sid) DO NOTHING",
+        &[workspace.into(), parent_sid.into(), callee.into(), now.into()],
+    )?;
+    Ok(())
+}
+
+/// Removes the number that was dialled on behalf of this call, and gives it.
+pub fn take_leg(tx: &mut WorkspaceGuard<'_, '_>, parent_sid: &str) -> Result<Option<String>, Error> {
+    let workspace = tx.row();
+    tx.optional(
+        "DELETE FROM call_legs WHERE workspace_id = $1 AND parent_sid = $2 RETURNING callee",
+        &[workspace.into(), parent_sid.into()],
+        |row| row.get(0),
+    )
 }
 
 /// Conditions on calls; `None` sets no condition.

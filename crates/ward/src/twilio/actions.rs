@@ -6,36 +6,46 @@ use serde::Deserialize;
 use serde_json::json;
 use ward_db::{Timestamp, Tx};
 
+use super::callback::{Told, Verified};
 use super::{ACCOUNT, Account, secondary_token_place, store, token_place};
 use crate::app::App;
 use crate::audit::{Actor, Write};
-use crate::calls::{Decision, Report, Reporter, actions as calls};
+use crate::calls::{Decision, Reporter, actions as calls};
 use crate::context::Context;
 use crate::error::ApiError;
 use crate::gate::{Entry, Held};
 use crate::ids::WorkspaceId;
 use crate::{vault, workspaces};
 
-/// Applies a report of Twilio, if the account that verified its signature is unchanged.
-pub async fn report(
+/// Applies a verified callback. The account must still be the one that verified it.
+pub async fn receive(
     app: &Arc<App>,
     context: Arc<Context>,
     workspace: WorkspaceId,
-    verified: Timestamp,
-    sid: String,
-    report: Report,
+    verified: Verified,
 ) -> Result<(), ApiError> {
     let usual = app.config.quotas;
-    let report = move |tx: &mut Tx<'_>| {
+    let receive = move |tx: &mut Tx<'_>| {
         let write = &mut Write::begin(tx, workspace, Actor::NOBODY, &context)?;
-        let account = store::get(write, workspace)?.filter(|account| account.updated_at == verified);
+        let account = store::get(write, workspace)?;
+        let account = account.filter(|account| account.updated_at == verified.account_changed_at);
         let (Some(_), Some(workspace)) = (account, workspaces::active(write, workspace)?) else {
             return Err(ApiError::callback_refused());
         };
-        calls::record(write, (&workspace, &usual), &sid, Reporter::Twilio, &report)
+        match &verified.told {
+            Told::Report(report) => {
+                let place = (&workspace, &usual);
+                let (call, _) = calls::record(write, place, &verified.sid, Reporter::Twilio, report)?;
+                Ok(call.sync == Some(Decision::Owed))
+            }
+            Told::Leg { parent, callee: Some(callee) } => {
+                calls::record_leg(write, parent, callee)?;
+                Ok(false)
+            }
+            Told::Leg { callee: None, .. } => Ok(false),
+        }
     };
-    let (recorded, _) = app.db.write("calls.twilio", report).await?;
-    if recorded.sync == Some(Decision::Owed) {
+    if app.db.write("calls.twilio", receive).await? {
         app.sync.wake();
     }
     Ok(())

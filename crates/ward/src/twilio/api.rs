@@ -74,10 +74,6 @@ pub async fn delete(request: Request, entry: Entry) -> Result<Reply, ApiError> {
 pub async fn receive(mut request: Request, _: Open) -> Result<Reply, ApiError> {
     let verified = callback::verify(&mut request).await?;
     let workspace = request.workspace().ok_or_else(ApiError::callback_refused)?;
-    if let Some(report) = verified.report {
-        let changed = verified.account_changed_at;
-        actions::report(&request.app, request.context.clone(), workspace, changed, verified.sid, report)
-            .await?;
-    }
+    actions::receive(&request.app, request.context.clone(), workspace, verified).await?;
     Ok(Reply::no_content())
 }

@@ -36,8 +36,21 @@ pub struct Verified {
     pub account_changed_at: Timestamp,
     /// The provider's id of the call.
     pub sid: String,
-    /// The report. `None` for a leg of another call, which is not a call of its own.
-    pub report: Option<Report>,
+    /// The content of the callback, by its kind.
+    pub told: Told,
+}
+
+/// The content of a callback with a valid signature, by its kind.
+pub enum Told {
+    /// A report of the call that the callback names.
+    Report(Report),
+    /// A leg that Twilio dialled on behalf of another call, which is not a call of its own.
+    Leg {
+        /// The provider's id of that other call.
+        parent: String,
+        /// The number that was dialled, if it was one.
+        callee: Option<String>,
+    },
 }
 
 /// Reads and verifies a callback. Every fault of its credential gets the same 403, at the same cost.
@@ -70,8 +83,12 @@ pub async fn verify(request: &mut Request) -> Result<Verified, ApiError> {
     }
     let field = |name: &str| form.field(name);
     let sid = field("CallSid").filter(|sid| calls::is_sid(sid)).ok_or_else(|| lacks("CallSid"))?.to_owned();
-    let report = if field("ParentCallSid").is_some() { None } else { Some(report(&field)?) };
-    Ok(Verified { account_changed_at: account.updated_at, sid, report })
+    let told = match field("ParentCallSid").filter(|parent| calls::is_sid(parent)) {
+        Some(parent) => Told::Leg { parent: parent.to_owned(), callee: dialled(&field)? },
+        None if field("ParentCallSid").is_some() => return Err(lacks("ParentCallSid")),
+        None => Told::Report(report(&field)?),
+    };
+    Ok(Verified { account_changed_at: account.updated_at, sid, told })
 }
 
 /// The two tokens that may have made the signature. A missing one is replaced by another text, so that the
@@ -123,6 +140,12 @@ fn urls(public_url: Option<&str>, path_and_query: &str) -> Vec<String> {
     urls
 }
 
+/// The number that a leg dialled.
+fn dialled<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Option<String>, ApiError> {
+    let callee = party(field, "To").map_err(|problem| ApiError::invalid(vec![*problem]))?;
+    Ok(callee.as_ref().and_then(CallerId::number).map(str::to_owned))
+}
+
 /// Converts the fields into a report.
 fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Report, ApiError> {
     let told = field("CallStatus").filter(|told| !told.is_empty()).ok_or_else(|| lacks("CallStatus"))?;
@@ -144,6 +167,9 @@ fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Report, ApiErr
         _ => None,
     };
     let (caller, callee) = (party(field, "From"), party(field, "To"));
+    // A softphone's call is inbound for Twilio, because its first leg arrives there. For the practice it is outbound.
+    let places = matches!(&caller, Ok(Some(caller)) if caller.is_softphone());
+    let direction = if places { Direction::Outbound } else { direction(field("Direction")) };
     let mut problems = Vec::new();
     let mut keep = |party: Result<Option<CallerId>, Box<Problem>>| {
         party.unwrap_or_else(|problem| {
@@ -156,7 +182,7 @@ fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Report, ApiErr
         caller: keep(caller),
         callee: keep(callee),
         credential: None,
-        direction: Some(direction(field("Direction"))),
+        direction: Some(direction),
         completion_reason: completion_reason.map(str::to_owned),
         duration_ms,
         started_at: None,

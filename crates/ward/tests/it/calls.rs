@@ -315,11 +315,13 @@ both!(twilios_callbacks_report_calls, async || {
     assert_eq!(call["sync"]["state"], "pending");
     let call = reported(&server, &tenant, &event("CA2", "no-answer", TESTER)).await;
     assert_eq!(call.fields(["direction", "completion_reason"]), json!(["test", "no_answer"]));
-    for (sid, from, form) in
-        [("CA3", "+266696687", "withheld"), ("CA4", "client:alice", "uri"), ("CA5", "15550100001", "other")]
-    {
+    for (sid, from, form, direction) in [
+        ("CA3", "+266696687", "withheld", "inbound"),
+        ("CA4", "client:alice", "uri", "outbound"),
+        ("CA5", "15550100001", "other", "inbound"),
+    ] {
         let call = reported(&server, &tenant, &event(sid, "completed", from)).await;
-        assert_eq!(call.fields(["caller_form", "direction"]), json!([form, "inbound"]), "{from}");
+        assert_eq!(call.fields(["caller_form", "direction"]), json!([form, direction]), "{from}");
     }
     // A leg of a forwarded call is no call of its own, whatever number it shows.
     let mut leg = event("CA6", "completed", PATIENT);
