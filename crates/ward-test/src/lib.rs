@@ -15,6 +15,7 @@ mod issuer;
 mod operations;
 mod provider;
 mod rsa;
+pub mod vendor;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
