@@ -140,7 +140,8 @@ BOOLEAN = either(one_of(True, False), listed(BOOL_TEXTS), NUMBER)
 DAYS = lambda rng: rng.choice(["1", "30", "90", '"30"', "30.0", "true", '" +7 "', "0", "91", rng.choice(NUMBERS), json.dumps(rng.choice(INT_TEXTS))])
 SECRET = model({"value": known("s3cret", "-----BEGIN PRIVATE KEY-----")}, "value")
 AUTH = model({
-    "api_key_value": SECRET, "assertion_algorithm": one_of("RS384", "ES384"), "assertion_audience": words, "assertion_issuer": words,
+    "api_key_value": SECRET, "assertion_algorithm": one_of("RS384", "ES384", "RS256"), "assertion_audience": words, "assertion_issuer": words,
+    "assertion_includes_jku": BOOLEAN,
     "assertion_kid": words, "assertion_scopes_in_jwt": BOOLEAN, "assertion_subject": words, "bearer_token_value": SECRET,
     "client_id": words, "client_secret_ssm_param_path": words, "client_secret_value": SECRET, "gcp_scopes": many(words),
     "header_name": words, "private_key_ssm_param_path": words, "private_key_value": SECRET, "scopes": many(words),
@@ -154,8 +155,13 @@ ENDPOINT = model({
     "result_delivery": one_of("interrupt", "queue"), "result_key": words, "result_template": words,
     "retry_config": model({"max_retries": INTEGER, "retry_on_status": many(INTEGER)}),
 }, "description", "name", "path")
+DELIVERY = model({
+    "document_status": one_of("preliminary", "final"), "encounter": one_of("optional", "reported", "look_up"),
+    "department_id": known("1", "x" * 64, "x" * 65), "provider_id": words, "document_source": words, "document_subclass": words,
+    "associate_contacts": BOOLEAN,
+})
 UPDATE_INTEGRATION = {
-    "auth": AUTH, "base_url": known("https://ehr.example", "x" * 2048, "x" * 2049), "display_name": name, "enabled": BOOLEAN,
+    "auth": AUTH, "delivery": DELIVERY, "base_url": known("https://ehr.example", "x" * 2048, "x" * 2049), "display_name": name, "enabled": BOOLEAN,
     "endpoints": many(ENDPOINT, 2), "mcp_args": many(words), "mcp_command": known("x" * 512, "x" * 513), "mcp_headers": mapping(words),
     "mcp_transport": one_of("stdio", "sse", "http"), "mcp_url": known("x" * 2048, "x" * 2049), "protocol": one_of("rest", "fhir", "mcp"),
 }
@@ -179,6 +185,7 @@ BODIES = {
     "create-integration": {**{field: make for field, make in UPDATE_INTEGRATION.items() if field != "protocol"},
                            "name": known("epic"), "protocol": UPDATE_INTEGRATION["protocol"]},
     "update-integration": UPDATE_INTEGRATION,
+    "create-integration-key": {"algorithm": one_of("RS256", "RS384", "ES384")},
     "test-integration-endpoint": {"params": mapping(anything)},
     "report-call": {
         "status": known("queued", "in-progress", "completed", "no-answer", "wrapping-up", "x" * 64, "x" * 65), "caller_id": PARTY,
@@ -189,6 +196,7 @@ BODIES = {
         "has_recording": BOOLEAN, "service_id": SHORT, "escalation_status": SHORT, "final_state": SHORT,
         "quality_score": either(NUMBER, listed(FLOAT_TEXTS), listed(INT_TEXTS)), "run_id": SHORT, "parent_session_id": SHORT,
         "fork_turn_index": INTEGER, "patient_id": known("pat-1", "A" * 64, "A" * 65, "a_b", "a\n"),
+        "encounter_id": known("enc-1", "A" * 64, "A" * 65, "a_b", "a\n"),
         "summary": known("z" * 20000, "z" * 20001, "\U0001fa7a"), "credential_id": listed(UUIDS),
     },
     "set-twilio": {"account_sid": one_of("AC" + "0" * 32, "AC" + "f" * 32, "AC" + "F" * 32, "AC" + "0" * 33, "ac" + "0" * 32),

@@ -101,8 +101,9 @@ class Secret(BaseModel):
 
 class Auth(BaseModel):
     api_key_value: Secret | None = None
-    assertion_algorithm: Literal["RS384", "ES384"] | None = None
+    assertion_algorithm: Literal["RS384", "ES384", "RS256"] | None = None
     assertion_audience: text(2048) | None = None
+    assertion_includes_jku: bool = False
     assertion_issuer: text(2048) | None = None
     assertion_kid: text(256) | None = None
     assertion_scopes_in_jwt: bool = False
@@ -157,9 +158,20 @@ Transport = Literal["stdio", "sse", "http"]
 Protocol = Literal["rest", "fhir", "mcp"]
 
 
+class Delivery(BaseModel):
+    document_status: Literal["preliminary", "final"] | None = None
+    encounter: Literal["optional", "reported", "look_up"] | None = None
+    department_id: text(64) | None = None
+    provider_id: text(64) | None = None
+    document_source: text(64) | None = None
+    document_subclass: text(64) | None = None
+    associate_contacts: bool | None = None
+
+
 class CreateIntegration(BaseModel):
     auth: Auth | None = None
     base_url: Url = ""
+    delivery: Delivery | None = None
     display_name: Title
     enabled: bool = True
     endpoints: most(list[Endpoint], 100) = []
@@ -175,6 +187,7 @@ class CreateIntegration(BaseModel):
 class UpdateIntegration(BaseModel):
     auth: Auth | None = None
     base_url: Url | None = None
+    delivery: Delivery | None = None
     display_name: Title | None = None
     enabled: bool | None = None
     endpoints: most(list[Endpoint], 100) | None = None
@@ -184,6 +197,10 @@ class UpdateIntegration(BaseModel):
     mcp_transport: Transport | None = None
     mcp_url: Url | None = None
     protocol: Protocol | None = None
+
+
+class CreateIntegrationKey(BaseModel):
+    algorithm: Literal["RS256", "RS384", "ES384"] | None = None
 
 
 class TestEndpoint(BaseModel):
@@ -242,6 +259,7 @@ class ReportCall(BaseModel):
     parent_session_id: Short | None = None
     fork_turn_index: Count | None = None
     patient_id: Annotated[str, StringConstraints(max_length=64, pattern="^[A-Za-z0-9.-]{1,64}$")] | None = None
+    encounter_id: Annotated[str, StringConstraints(max_length=64, pattern="^[A-Za-z0-9.-]{1,64}$")] | None = None
     summary: Annotated[str, StringConstraints(max_length=20000)] | None = None
     credential_id: UUID | None = None
 
@@ -295,7 +313,8 @@ BODIES = {
     "create-api-key": CreateKey, "rotate-api-key": Rotate, "set-member-role": Role, "nominate-owner": Nominate,
     "create-invitation": Invite, "accept-invitation": AcceptInvitation,
     "extend-invitation": ExtendInvitation, "resend-invitation": ResendInvitation, "create-integration": CreateIntegration,
-    "update-integration": UpdateIntegration, "test-integration-endpoint": TestEndpoint, "report-call": ReportCall,
+    "update-integration": UpdateIntegration, "create-integration-key": CreateIntegrationKey,
+    "test-integration-endpoint": TestEndpoint, "report-call": ReportCall,
     "set-twilio": Twilio, "resolve-delivery": Resolve, "retry-failed-deliveries": RetryFailed,
     "hold-integration": Hold, "create-audit-export": AuditExport,
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::client::{Answer, Request};
 use crate::mask::Mask;
-use crate::{Auth, Failure, FailureKind, Outbound, Tokens, fhir, hubspot, json as bounded};
+use crate::{Auth, Failure, FailureKind, Outbound, Tokens, athena, fhir, hubspot, json as bounded};
 
 /// The maximum number of bytes kept of an EHR's answer.
 const WORDS_KEPT: usize = 16 << 10;
@@ -22,7 +22,7 @@ const WORDS_KEPT: usize = 16 << 10;
 const PLACE_KEPT: usize = 200;
 
 /// The facts of a call that an EHR receives.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct CallNote {
     /// The namespace of `id`: the workspace, `urn:uuid:…`.
     pub system: String,
@@ -44,8 +44,27 @@ pub struct CallNote {
     pub duration_ms: Option<i64>,
     /// The EHR's id of the patient, if one was matched.
     pub patient: Option<String>,
+    /// The EHR's id of the encounter that the call belongs to, if it is known.
+    pub encounter: Option<String>,
+    /// The settings of the integration for its notes.
+    pub filing: Filing,
     /// The note's text for its readers.
     pub text: String,
+}
+
+/// The settings of an integration for its notes.
+#[derive(Clone, Debug, Default)]
+pub struct Filing {
+    /// Whether a document waits for a person's review. Otherwise it counts as signed.
+    pub preliminary: bool,
+    /// The department of a patient case.
+    pub department: Option<String>,
+    /// The provider of a patient case.
+    pub provider: Option<String>,
+    /// The source of a patient case; a patient if there is none.
+    pub source: Option<String>,
+    /// The subclass of a patient case.
+    pub subclass: Option<String>,
 }
 
 /// The form in which a connector accepts a call.
@@ -57,6 +76,8 @@ pub enum Form {
     DocumentReference,
     /// `HubSpot`'s own call object, for its CRM API.
     HubSpotCall,
+    /// A patient case of athenahealth, for its own API.
+    PatientCase,
 }
 
 /// The integration that receives the call.
@@ -142,13 +163,14 @@ pub(crate) enum Found {
 impl Form {
     /// Whether this form requires a known patient.
     pub const fn needs_patient(self) -> bool {
-        matches!(self, Self::DocumentReference)
+        matches!(self, Self::DocumentReference | Self::PatientCase)
     }
 
     fn create(self, base_url: &str, note: &CallNote) -> Result<Request, Failure> {
         match self {
             Self::Communication | Self::DocumentReference => fhir::create(self, base_url, note),
             Self::HubSpotCall => hubspot::create(base_url, note),
+            Self::PatientCase => athena::create(base_url, note),
         }
     }
 
@@ -156,6 +178,7 @@ impl Form {
         match self {
             Self::Communication | Self::DocumentReference => fhir::search(self, base_url, note),
             Self::HubSpotCall => hubspot::search(base_url, note),
+            Self::PatientCase => athena::search(base_url, note),
         }
     }
 
@@ -163,6 +186,15 @@ impl Form {
         match self {
             Self::Communication | Self::DocumentReference => fhir::found(self, note, answer),
             Self::HubSpotCall => hubspot::found(note, answer),
+            Self::PatientCase => athena::found(note, answer),
+        }
+    }
+
+    /// The set-up that an administrator has to complete, if a refusal is about that and not about the call.
+    fn complaint(self, words: Option<&Value>) -> Option<String> {
+        match self {
+            Self::HubSpotCall => hubspot::complaint(words?),
+            Self::Communication | Self::DocumentReference | Self::PatientCase => None,
         }
     }
 
@@ -170,6 +202,7 @@ impl Form {
         match self {
             Self::Communication | Self::DocumentReference => fhir::location(answer),
             Self::HubSpotCall => hubspot::location(answer),
+            Self::PatientCase => athena::location(answer),
         }
     }
 }
@@ -212,7 +245,10 @@ impl Target<'_> {
                 words,
             },
             Judged::Unauthorized => Verdict::Unauthorized { status: Some(status), words },
-            Judged::Never => Verdict::Refused { status, words },
+            Judged::Never => match self.form.complaint(words.as_ref()) {
+                Some(why) => Verdict::Misconfigured { why },
+                None => Verdict::Refused { status, words },
+            },
         }
     }
 
@@ -239,7 +275,10 @@ impl Target<'_> {
             },
             Judged::NotNow(why) => Some(Verdict::Again { status, after, maybe_sent: true, why, words }),
             Judged::Unauthorized => Some(Verdict::Unauthorized { status, words }),
-            Judged::There | Judged::Never => Some(Verdict::CannotTell { status, words }),
+            Judged::There | Judged::Never => Some(match self.form.complaint(words.as_ref()) {
+                Some(why) => Verdict::Misconfigured { why },
+                None => Verdict::CannotTell { status, words },
+            }),
         }
     }
 
@@ -281,7 +320,7 @@ struct Told {
 }
 
 /// `maybe_sent`: whether this try or an earlier one may have arrived.
-fn of_failure(failure: Failure, maybe_sent: bool) -> Verdict {
+pub(crate) fn of_failure(failure: Failure, maybe_sent: bool) -> Verdict {
     let why = match failure.kind {
         FailureKind::Misconfigured => return Verdict::Misconfigured { why: failure.message },
         FailureKind::AuthFailed => return Verdict::Unauthorized { status: None, words: None },

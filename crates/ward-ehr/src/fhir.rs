@@ -21,7 +21,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 const fn type_of(form: Form) -> &'static str {
     match form {
         Form::DocumentReference => "DocumentReference",
-        Form::Communication | Form::HubSpotCall => "Communication",
+        Form::Communication | Form::HubSpotCall | Form::PatientCase => "Communication",
     }
 }
 
@@ -29,7 +29,7 @@ const fn type_of(form: Form) -> &'static str {
 pub fn resource(form: Form, note: &CallNote) -> Value {
     match form {
         Form::DocumentReference => document_reference(note),
-        Form::Communication | Form::HubSpotCall => communication(note),
+        Form::Communication | Form::HubSpotCall | Form::PatientCase => communication(note),
     }
 }
 
@@ -57,7 +57,22 @@ fn telephone(number: Option<&String>) -> Option<Value> {
     Some(json!({ "identifier": { "system": "urn:ietf:rfc:3966", "value": format!("tel:{number}") } }))
 }
 
-/// `Communication` (FHIR R4, 10.3). The subject and the people are logical references.
+/// Whether a text can be the id of a resource (FHIR R4, 2.24.0.1, "id").
+fn is_id(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    (1..=64).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+/// The patient. The id is the EHR's own, so the reference resolves there, and the chart shows the resource.
+fn subject(patient: &str) -> Value {
+    if is_id(patient) {
+        json!({ "type": "Patient", "reference": format!("Patient/{patient}") })
+    } else {
+        json!({ "type": "Patient", "identifier": { "value": patient } })
+    }
+}
+
+/// `Communication` (FHIR R4, 10.3). The people are logical references.
 fn communication(note: &CallNote) -> Value {
     let mut resource = Map::new();
     let mut put = |name: &str, value: Value| {
@@ -76,7 +91,10 @@ fn communication(note: &CallNote) -> Value {
     let mode = "http://terminology.hl7.org/CodeSystem/v3-ParticipationMode";
     put("medium", json!([{ "coding": [{ "system": mode, "code": "PHONE" }] }]));
     if let Some(patient) = &note.patient {
-        put("subject", json!({ "type": "Patient", "identifier": { "value": patient } }));
+        put("subject", subject(patient));
+    }
+    if let Some(encounter) = note.encounter.as_deref().filter(|id| is_id(id)) {
+        put("encounter", json!({ "reference": format!("Encounter/{encounter}") }));
     }
     put("sent", json!(note.started_at));
     if let Some(ended_at) = &note.ended_at {
@@ -97,19 +115,26 @@ fn document_reference(note: &CallNote) -> Value {
     let mut period = Map::from_iter([("start".to_owned(), json!(note.started_at))]);
     let ended_at = note.ended_at.as_ref().unwrap_or(&note.started_at);
     period.insert("end".to_owned(), json!(ended_at));
+    let mut context = json!({ "period": period });
+    if let Some(encounter) = &note.encounter {
+        context["encounter"] = json!([{ "reference": format!("Encounter/{encounter}") }]);
+    }
+    let category = "http://hl7.org/fhir/us/core/CodeSystem/us-core-documentreference-category";
     json!({
         "resourceType": "DocumentReference",
         "identifier": [identifier(note)],
         "status": "current",
-        "docStatus": "final",
+        "docStatus": if note.filing.preliminary { "preliminary" } else { "final" },
         "type": {
             "coding": [{ "system": "http://loinc.org", "code": "34748-4", "display": "Telephone encounter Note" }],
         },
+        // US Core requires one (US Core DocumentReference Profile 6.1.0).
+        "category": [{ "coding": [{ "system": category, "code": "clinical-note", "display": "Clinical Note" }] }],
         "subject": { "reference": format!("Patient/{}", note.patient.as_deref().unwrap_or_default()) },
         "date": ended_at,
         "description": title(note),
         "content": [{ "attachment": attachment(note) }],
-        "context": { "period": period },
+        "context": context,
     })
 }
 
@@ -209,6 +234,7 @@ mod tests {
             duration_ms: Some(1_000),
             patient: Some("p-1".to_owned()),
             text: "A call.".to_owned(),
+            ..CallNote::default()
         }
     }
 

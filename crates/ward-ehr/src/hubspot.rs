@@ -53,6 +53,16 @@ pub fn object(note: &CallNote) -> Value {
     object
 }
 
+/// The missing set-up that a refusal names: the property by which calls are found again.
+pub(crate) fn complaint(words: &Value) -> Option<String> {
+    let said = words.to_string();
+    let lacks = said.contains(ID_PROPERTY)
+        && (said.contains("PROPERTY_DOESNT_EXIST") || said.contains("does not exist"));
+    lacks.then(|| {
+        format!("HubSpot has no property {ID_PROPERTY} of calls: create it as a single-line text, then the queue goes on")
+    })
+}
+
 fn post(base_url: &str, path: &str, body: &Value) -> Result<Request, Failure> {
     let headers = HeaderMap::from_iter([(ACCEPT, JSON), (CONTENT_TYPE, JSON)]);
     let url = template::below(base_url, path)?;

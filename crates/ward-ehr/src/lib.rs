@@ -7,6 +7,7 @@
 
 mod address;
 mod ambient;
+pub mod athena;
 pub mod auth;
 mod client;
 pub mod delivery;
@@ -16,6 +17,7 @@ pub mod fhir;
 pub mod health;
 pub mod hubspot;
 pub mod json;
+pub mod look_up;
 mod mask;
 mod resolver;
 mod secret;

@@ -27,6 +27,7 @@ fn note() -> CallNote {
         duration_ms: None,
         patient: None,
         text: "A call.".to_owned(),
+        ..CallNote::default()
     }
 }
 

@@ -4,7 +4,7 @@
 
 use jsonschema::Validator;
 use serde_json::{Value, json};
-use ward_ehr::delivery::{CallNote, Form};
+use ward_ehr::delivery::{CallNote, Filing, Form};
 use ward_ehr::{fhir, hubspot};
 
 const SCHEMA: &str = include_str!("fhir-r4.schema.json");
@@ -34,6 +34,8 @@ fn notes() -> Vec<CallNote> {
                     ended_at: some("2026-04-18T12:01:00.000000Z"),
                     duration_ms: known.then_some(60_000),
                     patient: some("pat-1"),
+                    encounter: some("enc-1"),
+                    filing: Filing { preliminary: known, ..Filing::default() },
                     text: "Inbound call.\nEine Frage zu Ä, 語 und 🩺.".to_owned(),
                 });
             }

@@ -215,6 +215,8 @@ pub struct Rates {
     pub bootstrap: Rate,
     /// The rate of claims per client address. Beyond it, only claims that fail are refused.
     pub claims: Rate,
+    /// Requests of public JWK sets, per client address.
+    pub key_sets: Rate,
     /// The most addresses or workspaces that one rate remembers. It forgets the least recently seen first.
     pub addresses: usize,
 }
@@ -321,6 +323,7 @@ impl Default for Rates {
             failed_in_workspace: Rate { burst: 1_200, per_minute: 120 },
             bootstrap: Rate { burst: 60, per_minute: 60 },
             claims: Rate { burst: 60, per_minute: 60 },
+            key_sets: Rate { burst: 600, per_minute: 600 },
             addresses: 65_536,
         }
     }

@@ -128,6 +128,11 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("update-integration", "integrations", integrations::api::update)?;
     routes.on("delete-integration", "integrations", integrations::api::delete)?;
     routes.on("test-integration-endpoint", "integrations", integrations::api::test)?;
+    routes.on("list-integration-keys", "integrations", integrations::keys::api::list)?;
+    routes.on("create-integration-key", "integrations", integrations::keys::api::create)?;
+    routes.on("activate-integration-key", "integrations", integrations::keys::api::activate)?;
+    routes.on("delete-integration-key", "integrations", integrations::keys::api::delete)?;
+    routes.on("get-integration-jwks", "integrations", integrations::keys::api::jwks)?;
     routes.on("test-integration-connection", "integrations", integrations::api::test_connection)?;
 
     routes.on("list-calls", "calls", calls::api::list)?;

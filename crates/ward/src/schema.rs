@@ -33,6 +33,11 @@ pub const MIGRATIONS: &[Migration] = &[
     },
     Migration { name: "0016_stored_events", sql: include_str!("../../../migrations/0016_stored_events.sql") },
     Migration {
+        name: "0019_integration_keys",
+        sql: include_str!("../../../migrations/0019_integration_keys.sql"),
+    },
+    Migration { name: "0020_call_legs", sql: include_str!("../../../migrations/0020_call_legs.sql") },
+    Migration {
         name: "0024_previous_secrets",
         sql: include_str!("../../../migrations/0024_previous_secrets.sql"),
     },

@@ -122,6 +122,7 @@ fn every_operation_says_who_may_call_it() {
             "create-workspace",
             "get-docs",
             "get-health",
+            "get-integration-jwks",
             "get-openapi-document",
             "get-readiness",
             "receive-twilio-status"

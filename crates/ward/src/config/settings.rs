@@ -400,6 +400,15 @@ pub static SETTINGS: &[Setting] = &[
     ),
     plain!(
         "Rates",
+        "rate_key_sets",
+        "BURST:PER_MINUTE",
+        rates.key_sets,
+        rate,
+        show_rate,
+        "Requests of the public JWK sets of integrations, per client address."
+    ),
+    plain!(
+        "Rates",
         "rate_addresses",
         "COUNT",
         rates.addresses,

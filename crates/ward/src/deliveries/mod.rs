@@ -116,10 +116,45 @@ pub fn workspace_restored(tx: &mut WorkspaceGuard<'_, '_>, now: Timestamp) -> Re
     store::reopen(tx, None, now)
 }
 
-/// Releases a delivery that was held because its patient was unknown.
-pub fn patient_known(tx: &mut WorkspaceGuard<'_, '_>, call: CallId, now: Timestamp) -> Result<(), Error> {
+/// A fact about a call without which its delivery is held, because Ward never guesses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The patient in whose chart the call belongs.
+    Patient,
+    /// The encounter of that patient to which the call belongs.
+    Encounter,
+}
+
+impl Missing {
+    /// Every fact that a delivery can be held for.
+    pub const ALL: [Self; 2] = [Self::Patient, Self::Encounter];
+
+    /// The field of a report that gives it.
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::Patient => "patient_id",
+            Self::Encounter => "encounter_id",
+        }
+    }
+
+    /// The reason of a delivery that is held for it.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Patient => "unmatched_patient",
+            Self::Encounter => "unmatched_encounter",
+        }
+    }
+}
+
+/// Releases a delivery that was held because this fact was unknown.
+pub fn now_known(
+    tx: &mut WorkspaceGuard<'_, '_>,
+    call: CallId,
+    fact: Missing,
+    now: Timestamp,
+) -> Result<(), Error> {
     let workspace = tx.row();
-    store::release_unmatched(tx, workspace, call, now)
+    store::release_unmatched(tx, workspace, call, fact.reason(), now)
 }
 
 /// The resource that a connector creates for a call. `None` if no way to write a call is known.

@@ -1,18 +1,22 @@
 //! The content of a call for an EHR, composed at the time of sending.
 
-use ward_ehr::delivery::{CallNote, Form};
+use std::time::Duration;
+
+use ward_db::Timestamp;
+use ward_ehr::delivery::{CallNote, Filing, Form};
 
 use crate::calls::{CallRecord, RealDirection};
 use crate::ids::WorkspaceId;
+use crate::integrations::{self, Takes};
 
 /// The form in which a connector receives a call. `None` if no way to write a call is known.
 pub fn form_of(connector: &str) -> Option<Form> {
-    match connector {
-        "hubspot" => Some(Form::HubSpotCall),
-        "epic" | "cerner" | "allscripts" => Some(Form::DocumentReference),
-        // Its patient cases need a department and a provider, which a call does not have.
-        "athenahealth" => None,
-        _ => Some(Form::Communication),
+    match integrations::takes(connector)? {
+        Takes::Communication => Some(Form::Communication),
+        Takes::Document(..) => Some(Form::DocumentReference),
+        Takes::HubSpotCall => Some(Form::HubSpotCall),
+        Takes::PatientCase => Some(Form::PatientCase),
+        Takes::Nothing => None,
     }
 }
 
@@ -22,6 +26,7 @@ pub const fn name_of(form: Form) -> &'static str {
         Form::HubSpotCall => "HubSpot call",
         Form::DocumentReference => "FHIR DocumentReference",
         Form::Communication => "FHIR Communication",
+        Form::PatientCase => "athenahealth patient case",
     }
 }
 
@@ -36,11 +41,22 @@ pub fn of(workspace: WorkspaceId, call: &CallRecord, direction: RealDirection) -
         from: call.caller.clone(),
         to: call.detail("phone_number").map(str::to_owned),
         started_at: call.started_at.to_string(),
-        ended_at: call.ended_at.map(|ended_at| ended_at.to_string()),
+        ended_at: end(call).map(|ended_at| ended_at.to_string()),
         duration_ms: call.duration_ms,
         patient: call.detail("patient_id").map(str::to_owned),
+        encounter: call.detail("encounter_id").map(str::to_owned),
+        filing: Filing::default(),
         text: text(call, inbound),
     }
+}
+
+/// The end of a call: as reported, or its start and its length.
+fn end(call: &CallRecord) -> Option<Timestamp> {
+    let length = || {
+        let duration_ms = u64::try_from(call.duration_ms?).ok()?;
+        Some(call.started_at.saturating_add(Duration::from_millis(duration_ms)))
+    };
+    call.ended_at.or_else(length)
 }
 
 fn text(call: &CallRecord, inbound: bool) -> String {

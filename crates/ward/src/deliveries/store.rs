@@ -376,11 +376,12 @@ pub fn reopen(
     Ok(())
 }
 
-/// Queues a call's delivery again, if it was held because its patient was unknown.
+/// Queues a call's delivery again, if it was held for this reason.
 pub fn release_unmatched(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
     call: CallId,
+    reason: &str,
     now: Timestamp,
 ) -> Result<(), Error> {
     // This update waits for a worker that is about to hold the delivery. Otherwise it could be held just
@@ -391,9 +392,9 @@ pub fn release_unmatched(
     )?;
     let held: Vec<(DeliveryId, IntegrationId, Timestamp)> = tx.all(
         "UPDATE deliveries SET state = 'pending', reason = NULL, settled_at = NULL, tried_since = NULL \
-         WHERE call_id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND state = 'held' AND reason = 'unmatched_patient' \
+         WHERE call_id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND state = 'held' AND reason = $3 \
          RETURNING id, integration_id, created_at",
-        &[workspace.into(), call.into()],
+        &[workspace.into(), call.into(), reason.into()],
         |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
     )?;
     for (delivery, integration, created_at) in held {

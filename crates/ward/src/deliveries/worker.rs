@@ -5,6 +5,7 @@
 //! served in parallel, so an EHR that hangs delays no other queue. A worker that is told to stop begins
 //! nothing new and finishes its running work.
 
+mod completing;
 mod slots;
 mod taking;
 mod tried;
@@ -25,10 +26,11 @@ use ward_ehr::delivery::{CallNote, Form, Target, Verdict};
 use ward_ehr::{Outbound, Tokens};
 
 use super::outbox::{self, Attempt, Due, Lane, LaneKey, Leased, Leaving, Settled};
-use super::{backoff, note, store};
+use super::{Missing, backoff, note, store};
 use crate::app::App;
 use crate::calls::{self, CallRecord};
 use crate::integrations::{self, Connection};
+use completing::Stopped;
 use slots::{SLOW, Slot, Slots};
 use taking::Taken;
 use tried::Tried;
@@ -46,9 +48,6 @@ const UNSETTLED: Duration = Duration::from_secs(5);
 const MEASURED: Duration = Duration::from_secs(15);
 /// The measured depth ends at this number.
 const MOST_COUNTED: i64 = 100_000;
-
-/// The reason for holding a delivery into a patient's chart while the patient is unknown.
-const UNMATCHED: &str = "unmatched_patient";
 
 /// The settings of a worker.
 #[derive(Clone)]
@@ -342,8 +341,15 @@ impl Worker {
         };
         let told = note::of(lane.key.0, call, direction);
         if form.needs_patient() && told.patient.is_none() {
-            return Tried::unsent(Settled::Held(UNMATCHED, leased.maybe_sent), "held");
+            return Tried::unsent(Settled::Held(Missing::Patient.reason(), leased.maybe_sent), "held");
         }
+        let told = match self.completed(connection, form, told, leased.maybe_sent).await {
+            Ok(told) => told,
+            Err(Stopped::Missing(fact)) => {
+                return Tried::unsent(Settled::Held(fact.reason(), leased.maybe_sent), "held");
+            }
+            Err(Stopped::Failed(verdict)) => return Tried::of(leased, verdict, self.app.clock.now()),
+        };
         let verdict = self.send(connection, form, &told, leased.maybe_sent).await;
         Tried::of(leased, verdict, self.app.clock.now())
     }
@@ -415,11 +421,14 @@ impl Worker {
                     detail: detail.as_deref(),
                 };
                 let settled = outbox::settle(tx, &lane, &leased, &tried.settled, &attempt)?;
-                if settled && matches!(tried.settled, Settled::Held(UNMATCHED, _)) {
-                    // The patient may have become known during the attempt.
+                let held_for = |fact: &Missing| {
+                    matches!(tried.settled, Settled::Held(reason, _) if reason == fact.reason())
+                };
+                if let Some(fact) = Missing::ALL.into_iter().find(held_for).filter(|_| settled) {
+                    // The fact may have become known during the attempt.
                     let call = calls::by_id(tx, lane.key.0, leased.call)?;
-                    if call.is_some_and(|call| call.detail("patient_id").is_some()) {
-                        store::release_unmatched(tx, lane.key.0, leased.call, ended_at)?;
+                    if call.is_some_and(|call| call.detail(fact.detail()).is_some()) {
+                        store::release_unmatched(tx, lane.key.0, leased.call, fact.reason(), ended_at)?;
                     }
                 }
                 Ok::<_, ward_db::Error>(settled)

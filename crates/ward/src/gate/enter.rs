@@ -10,6 +10,8 @@ use ward_contract::validate;
 use ward_guard::Authorized;
 
 use super::Entry;
+use super::limits::ClientRates;
+use crate::context::RateState;
 use crate::error::ApiError;
 use crate::http::{Query, Request, Sent};
 use crate::shares::{Full, Share};
@@ -104,8 +106,20 @@ impl Request {
 
     /// Charges the creation of an unclaimed workspace to its address (429).
     pub fn charge_bootstrap(&self) -> Result<(), ApiError> {
+        self.charged(|rates| rates.charge_bootstrap(self.context.address))
+    }
+
+    /// Charges the request of a public JWK set to its address (429).
+    pub fn charge_key_set(&self) -> Result<(), ApiError> {
+        self.charged(|rates| rates.charge_key_set(self.context.address))
+    }
+
+    fn charged(
+        &self,
+        charge: impl FnOnce(&ClientRates) -> Result<RateState, RateState>,
+    ) -> Result<(), ApiError> {
         let Some(rates) = &self.app.rates else { return Ok(()) };
-        let state = rates.charge_bootstrap(self.context.address);
+        let state = charge(rates);
         let _ = self.context.rate.set(state.unwrap_or_else(|exhausted| exhausted));
         state.map(drop).map_err(|exhausted| ApiError::too_many(exhausted.reset_seconds))
     }

@@ -36,6 +36,7 @@ pub struct ClientRates {
     failed_by_workspace: KeyedRate<WorkspaceId>,
     bootstrap: KeyedRate<IpAddr>,
     claims: KeyedRate<IpAddr>,
+    key_sets: KeyedRate<IpAddr>,
     look_ups: Shares,
 }
 
@@ -47,6 +48,7 @@ impl ClientRates {
             failed_by_workspace: KeyedRate::new(rates.failed_in_workspace, rates.addresses),
             bootstrap: KeyedRate::new(rates.bootstrap, rates.addresses),
             claims: KeyedRate::new(rates.claims, rates.addresses),
+            key_sets: KeyedRate::new(rates.key_sets, rates.addresses),
             look_ups: Shares::new("failing_look_ups", LOOK_UPS),
         })
     }
@@ -79,6 +81,14 @@ impl ClientRates {
     /// The state of the exhausted rate.
     pub fn charge_claim(&self, address: IpAddr) -> Result<RateState, RateState> {
         self.claims.charge(&bucket(address))
+    }
+
+    /// Charges the request of a public JWK set.
+    ///
+    /// # Errors
+    /// The state of the exhausted rate.
+    pub fn charge_key_set(&self, address: IpAddr) -> Result<RateState, RateState> {
+        self.key_sets.charge(&bucket(address))
     }
 
     /// Whether the next failed claim of this address gets 429.

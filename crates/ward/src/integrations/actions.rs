@@ -9,7 +9,10 @@ use ward_db::{Timestamp, Tx};
 
 use super::secrets::{AssociatedData, AuthConfigWithSecrets, Plan, SecretAt, Stored, strip};
 use super::told::{destinations, differences, endpoint_differences};
-use super::{AuthConfig, Config, Endpoint, Integration, Mcp, Protocol, connectors, own_base_url, store};
+use super::{
+    AuthConfig, Config, DeliverySettings, Endpoint, Integration, Mcp, Protocol, connectors, own_base_url,
+    store,
+};
 use crate::app::App;
 use crate::audit::{Actor, Subject, Write};
 use crate::context::Context;
@@ -32,6 +35,7 @@ pub struct CreateIntegrationRequest {
     base_url: String,
     auth: Option<AuthConfigWithSecrets>,
     endpoints: Vec<Endpoint<AuthConfigWithSecrets>>,
+    delivery: Option<DeliverySettings>,
     enabled: bool,
     #[serde(flatten)]
     mcp: Mcp,
@@ -46,6 +50,7 @@ pub struct UpdateIntegrationRequest {
     base_url: Option<String>,
     auth: Option<AuthConfigWithSecrets>,
     endpoints: Option<Vec<Endpoint<AuthConfigWithSecrets>>>,
+    delivery: Option<DeliverySettings>,
     enabled: Option<bool>,
     #[serde(flatten)]
     mcp: Mcp,
@@ -166,6 +171,7 @@ pub(super) async fn create(
             auth: None,
             endpoints: Vec::new(),
             mcp: new.mcp,
+            delivery: new.delivery.unwrap_or_default(),
             enabled: new.enabled,
         };
         let wanted = Wanted { config, auth: new.auth, endpoints: new.endpoints };
@@ -329,11 +335,8 @@ async fn write_change(
             return Ok(None);
         }
         let mut integration = change.integration.clone();
-        if integration.builtin && integration.config.enabled && integration.config.base_url.is_empty() {
-            return Err(ApiError::conflict(
-                "integration_unfinished",
-                "This integration has no base_url yet: set one before you enable it.",
-            ));
+        if integration.builtin && integration.config.enabled {
+            is_complete(&integration, &change.plan)?;
         }
         if change.fields.is_empty() && change.plan.put.is_empty() {
             return Ok(Some(integration));
@@ -361,6 +364,26 @@ async fn write_change(
         Ok(Some(integration))
     };
     entry.write(app, "integrations.update", update).await
+}
+
+/// Refuses (409) to enable a connector's integration that could not send anything.
+fn is_complete(integration: &Integration, plan: &Plan) -> Result<(), ApiError> {
+    let config = &integration.config;
+    if config.base_url.is_empty() {
+        return Err(ApiError::conflict(
+            "integration_unfinished",
+            "This integration has no base_url yet: set one before you enable it.",
+        ));
+    }
+    let needs_auth = connectors::takes(&integration.name) == Some(connectors::Takes::HubSpotCall);
+    let lacks_secret = config.auth.as_ref().map_or(needs_auth, |auth| !plan.keeps_secret_of(auth));
+    if lacks_secret {
+        return Err(ApiError::conflict(
+            "integration_unfinished",
+            "This integration has no credentials yet: give their secret, or generate a key pair, before you enable it.",
+        ));
+    }
+    Ok(())
 }
 
 fn merged(present: &Config, change: &UpdateIntegrationRequest) -> Wanted {
@@ -402,6 +425,7 @@ fn merged(present: &Config, change: &UpdateIntegrationRequest) -> Wanted {
             auth: None,
             endpoints: Vec::new(),
             mcp,
+            delivery: change.delivery.clone().unwrap_or_else(|| present.delivery.clone()),
             enabled: change.enabled.unwrap_or(present.enabled),
         },
     }

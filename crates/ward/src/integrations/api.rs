@@ -11,7 +11,7 @@ use ward_db::{Timestamp, Tx};
 use super::actions::{self, CreateIntegrationRequest, UpdateIntegrationRequest};
 use super::outbound::{self, health};
 use super::store::{Head, Unparsed};
-use super::{AuthConfig, Endpoint, Integration, Mcp, Protocol, rules, store};
+use super::{AuthConfig, DeliverySettings, Endpoint, Integration, Mcp, Protocol, rules, store};
 use crate::error::ApiError;
 use crate::gate::idempotency::Repeat;
 use crate::gate::{Entry, Heavy};
@@ -29,6 +29,7 @@ pub(super) struct IntegrationResponse {
     base_url: String,
     auth: Option<AuthConfig>,
     endpoints: Vec<Endpoint<AuthConfig>>,
+    delivery: DeliverySettings,
     enabled: bool,
     builtin: bool,
     #[serde(flatten)]
@@ -51,6 +52,7 @@ impl From<Integration> for IntegrationResponse {
             base_url: config.base_url,
             auth: config.auth,
             endpoints: config.endpoints,
+            delivery: config.delivery,
             enabled: config.enabled,
             builtin: integration.builtin,
             mcp: config.mcp,
@@ -200,7 +202,7 @@ fn show_each(ids: &[IntegrationId], mut found: Vec<Unparsed>) -> Result<Vec<Box<
 }
 
 /// The integration in the path. A text that is not an id is treated like an unknown id.
-fn named(request: &Request) -> IntegrationId {
+pub(super) fn named(request: &Request) -> IntegrationId {
     IntegrationId(Uuid::try_parse(request.parameter("integration_id")).unwrap_or(Uuid::nil()))
 }
 

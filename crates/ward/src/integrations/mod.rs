@@ -3,6 +3,9 @@
 pub mod actions;
 pub mod api;
 mod connectors;
+mod delivery;
+pub mod keys;
+mod kinds;
 pub mod outbound;
 pub mod rules;
 mod secrets;
@@ -21,6 +24,9 @@ use crate::quotas::{self, Change};
 use crate::workspaces;
 
 pub use actions::forget_secrets;
+pub use connectors::{Takes, takes};
+pub use delivery::{DeliverySettings, DocumentStatus, EncounterRule};
+pub use kinds::{AuthKind, Protocol};
 pub use outbound::{Connection, connection};
 pub use secrets::{SecretAt, count_under_other_keys, reseal, sealed_rows};
 pub use store::{built_in, changed_at, exists_by_id, fitness, name, readiness};
@@ -70,55 +76,10 @@ pub struct Config {
     pub endpoints: Vec<Endpoint<AuthConfig>>,
     /// The five fields of a tool server, stored as given and never run.
     pub mcp: Mcp,
+    /// How calls are written to it.
+    pub delivery: DeliverySettings,
     /// Whether calls and deliveries may use it.
     pub enabled: bool,
-}
-
-/// The protocol of the external system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// Plain JSON over HTTP.
-    Rest,
-    /// FHIR R4.
-    Fhir,
-    /// The Model Context Protocol, which Ward stores but never speaks.
-    Mcp,
-}
-
-impl Protocol {
-    /// The name in the database and in answers.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Rest => "rest",
-            Self::Fhir => "fhir",
-            Self::Mcp => "mcp",
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        [Self::Rest, Self::Fhir, Self::Mcp].into_iter().find(|protocol| protocol.name() == name)
-    }
-}
-
-/// The kinds of authentication in `AuthConfig`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AuthKind {
-    /// An API key in a header.
-    ApiKeyHeader,
-    /// A fixed bearer token.
-    BearerToken,
-    /// A client id and a secret, exchanged for a token.
-    #[serde(rename = "oauth2_client_credentials")]
-    ClientCredentials,
-    /// A signed JWT, exchanged for a token (RFC 7523).
-    #[serde(rename = "oauth2_jwt_bearer")]
-    JwtBearer,
-    /// A signed JWT, exchanged for a token at Google's security token service.
-    GcpWif,
-    /// A signed client assertion, exchanged for a token of an EHR.
-    SmartBackendServices,
 }
 
 /// How a client presents its secret (RFC 6749 section 2.3.1; the names are those of RFC 7591 section 2).
@@ -159,7 +120,7 @@ pub struct AuthConfig {
     /// The lifetime of a token whose answer names none, seconds.
     #[serde(default = "an_hour")]
     pub token_lifetime_seconds: i64,
-    /// The signature algorithm: `RS384` or `ES384`.
+    /// The signature algorithm: `RS384`, `ES384` or, outside of SMART, `RS256`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assertion_algorithm: Option<String>,
     /// The claim `aud` of the assertion.
@@ -177,6 +138,9 @@ pub struct AuthConfig {
     /// Whether the assertion contains the scopes.
     #[serde(default)]
     pub assertion_scopes_in_jwt: bool,
+    /// Whether the header of the assertion names the integration's JWK set, as `jku`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub assertion_includes_jku: bool,
     /// The reference to an API key. The names of the four references are the platform's; their values are
     /// Ward's.
     #[serde(default, skip_serializing_if = "Option::is_none")]

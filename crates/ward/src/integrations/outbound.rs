@@ -11,16 +11,18 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use ward_db::{Timestamp, Tx};
-use ward_ehr::auth::Signer;
+use ward_ehr::auth::{Algorithm, Signer};
 use ward_ehr::endpoint::Way;
 use ward_ehr::{Auth, Secret};
 
 use super::secrets::Sealed;
 use super::store::Unparsed;
-use super::{AuthConfig, AuthKind, Endpoint, store};
+use super::{AuthConfig, AuthKind, DeliverySettings, Endpoint, store};
 use crate::app::App;
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::shares::Holder;
+
+pub(super) use ward_ehr::auth::KeyPair;
 
 use credentials::{Keys, algorithm_of, own_auth};
 
@@ -51,6 +53,12 @@ pub(super) fn check_key(kind: AuthKind, algorithm: Option<&str>, pem: &str) -> R
         .map_err(|failure| failure.message)
 }
 
+/// Generates a key pair for an algorithm. It belongs in [`crate::work::Work`], because an RSA key takes long.
+pub(super) fn generate(algorithm: &str) -> Result<KeyPair, String> {
+    let algorithm = Algorithm::named(algorithm).ok_or("an unknown algorithm")?;
+    KeyPair::generate(algorithm).map_err(|failure| failure.message)
+}
+
 /// The parts of an integration that a call needs.
 #[derive(Clone, Debug)]
 pub struct Connection {
@@ -62,6 +70,8 @@ pub struct Connection {
     pub enabled: bool,
     /// The authentication of its calls, or the reason why it is not usable.
     pub auth: Result<Option<Auth>, String>,
+    /// The settings for the writing of calls.
+    pub delivery: DeliverySettings,
     /// The timestamp of its last change.
     pub updated_at: Timestamp,
 }
@@ -95,6 +105,7 @@ impl StoredConnection {
             base_url: config.base_url,
             enabled: config.enabled,
             auth,
+            delivery: config.delivery,
             updated_at: integration.updated_at,
         })
     }

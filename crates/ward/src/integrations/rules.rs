@@ -254,6 +254,9 @@ pub fn auth(value: &Value) -> Vec<RuleProblem> {
         }
         AuthKind::SmartBackendServices => need("client_id", given("client_id")),
     }
+    if kind == AuthKind::SmartBackendServices && value["assertion_algorithm"] == "RS256" {
+        problems.push(problem(&["assertion_algorithm"], "must be RS384 or ES384 for SMART backend services"));
+    }
     for field in IDENTIFIERS {
         if value[field].as_str().is_some_and(text::has_stray_end) {
             problems.push(problem(&[field], STRAY));

@@ -20,6 +20,21 @@ const RESEALED_AT_ONCE: i64 = 200;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Field(pub String);
 
+/// The start of the fields of generated keys, before the key's id.
+const KEYS: &str = "keys/";
+
+impl Field {
+    /// The field of the generated key with this id.
+    pub fn of_key(kid: &str) -> Self {
+        Self(format!("{KEYS}{kid}"))
+    }
+
+    /// The id of a generated key; `None` for any other secret.
+    pub fn kid(&self) -> Option<&str> {
+        self.0.strip_prefix(KEYS)
+    }
+}
+
 /// The readable columns of a stored secret.
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
@@ -36,11 +51,13 @@ pub(super) struct Sealed {
     pub field: Field,
     pub origins: String,
     pub bytes: Vec<u8>,
+    /// The algorithm of the generated key that signs the integration's assertions; `None` for any other secret.
+    pub signs_with: Option<String>,
 }
 
 impl Sealed {
     /// The associated data of the seal: bytes that are moved to another row do not open.
-    fn place(workspace: WorkspaceId, integration: IntegrationId, field: &Field) -> String {
+    pub fn place(workspace: WorkspaceId, integration: IntegrationId, field: &Field) -> String {
         format!("integration secret/{workspace}/{integration}/{}", field.0)
     }
 
@@ -164,7 +181,7 @@ pub(super) fn origin(url: &str) -> Option<String> {
 /// The origins that receive the secret of this authentication, or a token obtained with it. They are the called
 /// origin and that of the token endpoint. A change of either makes the stored secret unusable. `None` if
 /// they are not known yet.
-fn destinations(auth: &AuthConfig, base_url: &str) -> Option<String> {
+pub(super) fn destinations(auth: &AuthConfig, base_url: &str) -> Option<String> {
     let called = origin(base_url)?;
     match (auth.kind, auth.token_url.as_deref()) {
         (AuthKind::ApiKeyHeader | AuthKind::BearerToken, _) => Some(called),
@@ -226,6 +243,12 @@ impl Plan {
     ) -> AuthConfig {
         let mut auth = input.config.clone();
         let destinations = destinations(&auth, place.base_url);
+        if place.endpoint.is_none() && SecretKind::of(auth.kind) == SecretKind::PrivateKey {
+            let usable = |secret: &&Stored| {
+                secret.field.kid().is_some() && Some(&secret.origins) == destinations.as_ref()
+            };
+            self.kept.extend(stored.iter().filter(usable).map(|secret| secret.field.clone()));
+        }
         for kind in SecretKind::ALL {
             let field = place.field(kind);
             let known = stored.iter().find(|secret| secret.field == field);
@@ -265,6 +288,14 @@ impl Plan {
         auth
     }
 
+    /// Whether the integration has a secret for its own authentication after the change.
+    pub fn keeps_secret_of(&self, auth: &AuthConfig) -> bool {
+        let kind = SecretKind::of(auth.kind);
+        let own = AssociatedData { endpoint: None, base_url: "" }.field(kind);
+        let fits = |field: &Field| *field == own || kind == SecretKind::PrivateKey && field.kid().is_some();
+        self.put.iter().any(|(field, ..)| fits(field)) || self.kept.iter().any(fits)
+    }
+
     /// Writes the decided changes, and returns the fields that lost their secret.
     pub fn carry_out(
         &self,
@@ -290,26 +321,32 @@ impl Plan {
         for (field, origins, reference, value) in &self.put {
             let place = Sealed::place(workspace, integration, field);
             let bytes = vault.seal(value.as_bytes(), &place).map_err(ApiError::internal)?;
-            let new =
-                Sealed { workspace, integration, field: field.clone(), origins: origins.clone(), bytes };
+            let (field, origins) = (field.clone(), origins.clone());
+            let new = Sealed { workspace, integration, field, origins, bytes, signs_with: None };
             store::put_secret(tx, &new, reference, &vault.key_id(), now)?;
         }
         Ok(dropped)
     }
 }
 
-/// Opens the secret of one authentication, if it has one that may go to these origins. The origins are
-/// checked again here, because the seal does not cover the column that stores them.
+/// Opens the secret of one authentication, if it has one that may go to these origins. The active generated key
+/// comes before a private key that a person gave. The origins are checked again here, because the seal does not
+/// cover the column that stores them.
 pub(super) fn open_for<'s>(
     auth: &AuthConfig,
     place: &AssociatedData<'_>,
     sealed: &'s [Sealed],
     vault: &Vault,
 ) -> Result<Option<(&'s Sealed, Zeroizing<String>)>, ApiError> {
-    let field = place.field(SecretKind::of(auth.kind));
+    let kind = SecretKind::of(auth.kind);
+    let field = place.field(kind);
     let destinations = destinations(auth, place.base_url);
-    let found =
-        sealed.iter().find(|secret| secret.field == field && Some(&secret.origins) == destinations.as_ref());
+    let may_go = |secret: &&Sealed| Some(&secret.origins) == destinations.as_ref();
+    let signs = kind == SecretKind::PrivateKey && place.endpoint.is_none();
+    let generated = sealed.iter().filter(|_| signs).find(|secret| secret.signs_with.is_some());
+    let found = generated
+        .filter(may_go)
+        .or_else(|| sealed.iter().filter(may_go).find(|secret| secret.field == field));
     found.map(|secret| Ok((secret, secret.open(vault)?))).transpose()
 }
 

@@ -6,7 +6,7 @@ use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
 
 use super::secrets::{Field, Sealed, SecretAt, Stored};
 use super::urls::{Parts, is_plain};
-use super::{Config, Integration, MOST, Mcp, Protocol};
+use super::{Config, DeliverySettings, Integration, MOST, Mcp, Protocol};
 use crate::guard::WorkspaceGuard;
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::page::Page;
@@ -118,6 +118,7 @@ pub struct Texts {
     auth: Option<String>,
     endpoints: String,
     mcp: String,
+    delivery: String,
 }
 
 impl Texts {
@@ -130,6 +131,7 @@ impl Texts {
             auth: config.auth.as_ref().map(|auth| write(serde_json::to_string(auth))).transpose()?,
             endpoints: write(serde_json::to_string(&config.endpoints))?,
             mcp: write(serde_json::to_string(&config.mcp))?,
+            delivery: write(serde_json::to_string(&config.delivery))?,
         })
     }
 
@@ -141,8 +143,8 @@ impl Texts {
 pub fn insert(tx: &mut WorkspaceGuard<'_, '_>, new: &Integration, texts: &Texts) -> Result<(), Error> {
     tx.execute(
         "INSERT INTO integrations (workspace_id, id, name, display_name, protocol, base_url, auth, endpoints, mcp, \
-                enabled, builtin, position, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+                enabled, builtin, position, created_at, updated_at, delivery) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         &[
             new.workspace.into(),
             new.id.into(),
@@ -158,6 +160,7 @@ pub fn insert(tx: &mut WorkspaceGuard<'_, '_>, new: &Integration, texts: &Texts)
             new.position.into(),
             new.created_at.into(),
             new.updated_at.into(),
+            Value::Json(&texts.delivery),
         ],
     )?;
     Ok(())
@@ -216,7 +219,7 @@ pub fn fitness(tx: &mut Tx<'_>, workspace: WorkspaceId, connector: Option<&str>)
 pub fn update(tx: &mut WorkspaceGuard<'_, '_>, changed: &Integration, texts: &Texts) -> Result<(), Error> {
     tx.execute(
         "UPDATE integrations SET display_name = $3, protocol = $4, base_url = $5, auth = $6, endpoints = $7, mcp = $8, \
-                enabled = $9, updated_at = $10, last_tested_at = NULL, last_test_status = NULL \
+                enabled = $9, updated_at = $10, delivery = $11, last_tested_at = NULL, last_test_status = NULL \
          WHERE workspace_id = $1 AND id = $2",
         &[
             changed.workspace.into(),
@@ -229,6 +232,7 @@ pub fn update(tx: &mut WorkspaceGuard<'_, '_>, changed: &Integration, texts: &Te
             Value::Json(&texts.mcp),
             changed.config.enabled.into(),
             changed.updated_at.into(),
+            Value::Json(&texts.delivery),
         ],
     )?;
     Ok(())
@@ -252,7 +256,7 @@ pub fn weigh(tx: &mut WorkspaceGuard<'_, '_>, id: IntegrationId) -> Result<i64, 
     let now: i64 = tx.one(
         "UPDATE integrations SET bytes = length(name) + length(display_name) + length(base_url) \
                 + length(CAST(endpoints AS text)) + COALESCE(length(CAST(auth AS text)), 0) \
-                + COALESCE(length(CAST(mcp AS text)), 0) \
+                + COALESCE(length(CAST(mcp AS text)), 0) + COALESCE(length(CAST(delivery AS text)), 0) \
                 + (SELECT COALESCE(sum(length(s.sealed)), 0) FROM integration_secrets s \
                    WHERE s.workspace_id = integrations.workspace_id AND s.integration_id = integrations.id) \
          WHERE workspace_id = $1 AND id = $2 RETURNING bytes",
@@ -289,7 +293,7 @@ pub fn some(tx: &mut Tx<'_>, workspace: WorkspaceId, ids: &[IntegrationId]) -> R
     let id = |index: usize| ids.get(index).or(ids.first()).copied().unwrap_or(IntegrationId(Uuid::nil()));
     tx.all(
         "SELECT id, workspace_id, name, display_name, protocol, base_url, enabled, builtin, created_at, updated_at, position, \
-                auth, endpoints, mcp, last_tested_at, last_test_status \
+                auth, endpoints, mcp, last_tested_at, last_test_status, delivery \
          FROM integrations WHERE workspace_id = $1 AND id IN ($2, $3, $4, $5)",
         &[workspace.into(), id(0).into(), id(1).into(), id(2).into(), id(3).into()],
         unparsed,
@@ -349,6 +353,7 @@ pub struct Unparsed {
     auth: Option<String>,
     endpoints: Option<String>,
     mcp: Option<String>,
+    delivery: Option<String>,
 }
 
 impl Unparsed {
@@ -362,6 +367,7 @@ impl Unparsed {
         integration.config.auth = parsed(self.auth.as_deref())?;
         integration.config.endpoints = parsed(self.endpoints.as_deref())?.unwrap_or_default();
         integration.config.mcp = parsed(self.mcp.as_deref())?.unwrap_or_default();
+        integration.config.delivery = parsed(self.delivery.as_deref())?.unwrap_or_default();
         Ok(integration)
     }
 }
@@ -397,11 +403,13 @@ fn unparsed(row: &Row<'_>) -> Result<Unparsed, Error> {
                 auth: None,
                 endpoints: Vec::new(),
                 mcp: Mcp::default(),
+                delivery: DeliverySettings::default(),
             },
         },
         auth: json(11)?,
         endpoints: json(12)?,
         mcp: json(13)?,
+        delivery: json(16)?,
     })
 }
 
@@ -426,7 +434,8 @@ pub fn sealed(
     integration: IntegrationId,
 ) -> Result<Vec<Sealed>, Error> {
     tx.all(
-        "SELECT workspace_id, integration_id, field, origins, sealed FROM integration_secrets \
+        "SELECT workspace_id, integration_id, field, origins, sealed, \
+                CASE WHEN key_state = 'active' THEN algorithm END FROM integration_secrets \
          WHERE workspace_id = $1 AND integration_id = $2 ORDER BY field",
         &[workspace.into(), integration.into()],
         sealed_row,
@@ -440,6 +449,7 @@ fn sealed_row(row: &Row<'_>) -> Result<Sealed, Error> {
         field: Field(row.get(2)?),
         origins: row.get(3)?,
         bytes: row.get(4)?,
+        signs_with: row.get(5)?,
     })
 }
 
@@ -502,7 +512,8 @@ pub fn under_other_keys(
     let none = (WorkspaceId(Uuid::nil()), IntegrationId(Uuid::nil()), String::new());
     let (workspace, integration, field) = after.unwrap_or(&none);
     tx.all(
-        "SELECT workspace_id, integration_id, field, origins, sealed FROM integration_secrets \
+        "SELECT workspace_id, integration_id, field, origins, sealed, \
+                CASE WHEN key_state = 'active' THEN algorithm END FROM integration_secrets \
          WHERE key_id <> $1 AND (workspace_id, integration_id, field) > ($2, $3, $4) \
          ORDER BY workspace_id, integration_id, field LIMIT $5",
         &[key_id.into(), (*workspace).into(), (*integration).into(), field.as_str().into(), most.into()],

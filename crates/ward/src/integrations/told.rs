@@ -39,6 +39,7 @@ pub(super) fn differences(from: &Config, to: &Config) -> Vec<&'static str> {
         ("auth", from.auth != to.auth),
         ("endpoints", from.endpoints != to.endpoints),
         ("mcp", from.mcp != to.mcp),
+        ("delivery", from.delivery != to.delivery),
         ("enabled", from.enabled != to.enabled),
     ]
     .into_iter()

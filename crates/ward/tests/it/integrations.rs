@@ -26,7 +26,7 @@ fn one(tenant: &Tenant, made: &Value) -> String {
     tenant.path(&format!("/integrations/{}", made.text("id")))
 }
 
-/// The seed of a connector, from the vendor's documentation: name, protocol, base URL, authentication, token URL, scope.
+/// The seed of a connector, from the vendor's documentation: name, protocol, base URL, authentication, token URL, scopes.
 type Seed =
     (&'static str, &'static str, &'static str, &'static str, Option<&'static str>, Option<&'static str>);
 const SEEDS: [Seed; 10] = [
@@ -47,15 +47,15 @@ const SEEDS: [Seed; 10] = [
         Some(
             "https://authorization.cerner.com/tenants/{tenant}/hosts/{host}/protocols/oauth2/profiles/smart-v1/token",
         ),
-        Some("system/DocumentReference.write"),
+        Some("system/DocumentReference.read system/DocumentReference.write system/Encounter.read"),
     ),
     (
         "allscripts",
         "fhir",
         "https://{host}/fhirroute/fhir/{tenant}",
         "smart_backend_services",
-        Some("https://{host}/authorizationV2/{tenant}/connect/token"),
         None,
+        Some("system/DocumentReference.read system/DocumentReference.write"),
     ),
     (
         "fhir_store",
@@ -79,7 +79,7 @@ const SEEDS: [Seed; 10] = [
         "fhir",
         "https://ehr2.charmtracker.com/api/ehr/v2/fhir",
         "smart_backend_services",
-        None,
+        Some("https://ehr2.charmtracker.com/oauth/v2/token"),
         None,
     ),
     (
@@ -116,10 +116,16 @@ both!(every_connector_seeds_a_row_that_its_operator_only_completes, async || {
         assert_eq!((row.text("protocol"), row.text("base_url")), (protocol, base_url), "{connector}");
         assert_eq!((auth.text("type"), auth["token_url"].as_str()), (kind, token_url), "{connector}");
         let scopes = if kind == "gcp_wif" { &auth["gcp_scopes"] } else { &auth["scopes"] };
-        assert_eq!(*scopes, scope.map_or(Value::Null, |scope| json!([scope])), "{connector}");
+        assert_eq!(
+            *scopes,
+            scope.map_or(Value::Null, |all| json!(all.split(' ').collect::<Vec<_>>())),
+            "{connector}"
+        );
         let description = row["endpoints"][0].text("description");
         assert!(description.contains("NOT CERTAIN"));
-        assert_eq!(description.contains("are held"), connector == "athenahealth", "{description}");
+        assert!(description.contains("Register at the vendor"), "{description}");
+        let held = ["revolution", "charmhealth", "eclinicalworks", "meditab"].contains(&connector);
+        assert_eq!(description.contains("are held"), held, "{description}");
         assert_eq!(description.contains("ward_call_id"), connector == "hubspot", "{description}");
         tenant.owner.delete(&one(&tenant, row)).await.refused_as(409, "builtin_integration");
         // The seed is unfinished and cannot be enabled.

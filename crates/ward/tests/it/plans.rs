@@ -94,6 +94,18 @@ async fn walk() -> (Server, Vec<String>) {
     owner.get(&tenant.path("/audit/exports")).await.ok();
     owner.patch(&tenant.workspace(""), json!({ "connector_type": "hubspot" })).await.ok();
     owner.post(&tenant.workspace("/provision"), json!({})).await.ok();
+    let signing = json!({
+        "name": "signing", "display_name": "S", "base_url": "https://ehr.example",
+        "auth": { "type": "smart_backend_services", "client_id": "c" },
+    });
+    let made = owner.post(&tenant.path("/integrations"), signing).await.created();
+    let keys = tenant.path(&format!("/integrations/{}/keys", made.text("id")));
+    let first = owner.post(&keys, json!({ "algorithm": "ES384" })).await.created();
+    let second = owner.post(&keys, json!({ "algorithm": "ES384" })).await.created();
+    owner.get(&keys).await.ok();
+    owner.get(&keys.replace("/keys", "/jwks.json")).await.ok();
+    owner.post(&format!("{keys}/{}/activate", second.text("kid")), json!({})).await.ok();
+    owner.delete(&format!("{keys}/{}", first.text("kid"))).await.no_content();
     let numbers = json!({ "numbers": ["+15550100"] });
     owner.put(&tenant.workspace("/test-caller-numbers"), numbers).await.ok();
     owner.post_once(&format!("{key}/rotate"), repeat, json!({ "duration_days": 1 })).await.ok();

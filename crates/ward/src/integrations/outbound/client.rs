@@ -100,7 +100,7 @@ impl Wire {
         Ok(Self {
             outbound,
             tokens: Tokens::default(),
-            keys: Arc::new(Keys::new(vault.clone())),
+            keys: Arc::new(Keys::new(vault.clone(), config.public_url.clone())),
             hops,
             calls: Shares::new("outbound_calls", calls),
             usual_calls,

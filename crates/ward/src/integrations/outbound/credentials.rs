@@ -11,7 +11,9 @@ use ward_ehr::{Auth, Secret};
 use zeroize::Zeroizing;
 
 use crate::integrations::secrets::{AssociatedData, Sealed, open_for, origin};
-use crate::integrations::{AuthConfig, AuthKind, ClientAuthMethod, Endpoint, Integration, own_base_url};
+use crate::integrations::{
+    AuthConfig, AuthKind, ClientAuthMethod, Endpoint, Integration, keys, own_base_url,
+};
 use crate::vault::Vault;
 
 /// Parsed private keys that are kept; each takes some kilobytes.
@@ -21,25 +23,31 @@ const MOST_SIGNERS: usize = 2_000;
 /// it.
 pub struct Keys {
     vault: Arc<Vault>,
+    /// The URL of this installation, below which it serves JWK sets.
+    public_url: Option<String>,
     signers: Cache<[u8; 32], Result<Signer, String>>,
 }
 
 impl Keys {
     /// Credentials sealed under the operator's keys.
-    pub fn new(vault: Arc<Vault>) -> Self {
-        Self { vault, signers: Cache::new(MOST_SIGNERS) }
+    pub fn new(vault: Arc<Vault>, public_url: Option<String>) -> Self {
+        Self { vault, public_url, signers: Cache::new(MOST_SIGNERS) }
     }
 
     /// The parsed key of this authentication. Each version of the sealed secret is parsed once. Sealing is
     /// randomized, so a secret that was set again has other bytes.
     fn signer(&self, auth: &AuthConfig, sealed: &Sealed, secret: &Secret) -> Result<Signer, String> {
-        let algorithm = auth.assertion_algorithm.as_deref().unwrap_or_default();
+        let (algorithm, kid) = match sealed.signs_with.as_deref() {
+            Some(algorithm) => (Some(algorithm), sealed.field.kid()),
+            None => (auth.assertion_algorithm.as_deref(), auth.assertion_kid.as_deref()),
+        };
         let mut hash = Sha256::new();
         for part in [
             sealed.bytes.as_slice(),
             format!("{:?}", auth.kind).as_bytes(),
-            algorithm.as_bytes(),
-            auth.assertion_kid.as_deref().unwrap_or_default().as_bytes(),
+            algorithm.unwrap_or_default().as_bytes(),
+            kid.unwrap_or_default().as_bytes(),
+            &[u8::from(auth.assertion_includes_jku)],
         ] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
@@ -48,9 +56,12 @@ impl Keys {
         if let Some(known) = self.signers.get(&version) {
             return known;
         }
-        let algorithm = algorithm_of(auth.kind, auth.assertion_algorithm.as_deref());
-        let signer = Signer::new(algorithm, secret, auth.assertion_kid.clone());
-        let signer = signer.map_err(|failure| failure.message);
+        let signer = Signer::new(algorithm_of(auth.kind, algorithm), secret, kid.map(str::to_owned));
+        let jku =
+            sealed.signs_with.as_ref().filter(|_| auth.assertion_includes_jku).and_then(|_| {
+                keys::set_url(self.public_url.as_deref(), sealed.workspace, sealed.integration)
+            });
+        let signer = signer.map(|signer| signer.with_jku(jku)).map_err(|failure| failure.message);
         self.signers.insert(version, signer.clone());
         signer
     }
@@ -60,8 +71,16 @@ pub(super) fn algorithm_of(kind: AuthKind, named: Option<&str>) -> Algorithm {
     match (kind, named) {
         (AuthKind::GcpWif, _) => Algorithm::Rs256,
         (_, Some("ES384")) => Algorithm::Es384,
+        (_, Some("RS256")) => Algorithm::Rs256,
         _ => Algorithm::Rs384,
     }
+}
+
+/// Whether the token endpoint is Google's. There, a subject other than the issuer asks for domain-wide
+/// delegation, so an assertion without one is what a service account sends.
+fn is_googles(auth: &AuthConfig) -> bool {
+    let origin = auth.token_url.as_deref().and_then(origin);
+    origin.is_some_and(|origin| origin == "https://oauth2.googleapis.com")
 }
 
 /// An authentication ready for use, or the reason why it is not.
@@ -96,7 +115,7 @@ fn ready(
         AuthKind::JwtBearer => Grant::JwtBearer {
             signer: signer()?,
             issuer: issuer(),
-            subject: auth.assertion_subject.clone().unwrap_or_else(issuer),
+            subject: auth.assertion_subject.clone().or_else(|| (!is_googles(auth)).then(issuer)),
             audience: auth.assertion_audience.clone(),
             scopes: scopes(),
             scopes_in_jwt: auth.assertion_scopes_in_jwt,

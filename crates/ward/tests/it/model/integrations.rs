@@ -191,7 +191,7 @@ pub fn change(world: &World, step: &Step, integration: Thing, change: Change) ->
         new.display_name = display_name.unwrap_or(new.display_name);
         new.base_url = base_url.unwrap_or(new.base_url);
         new.enabled = change.enabled.unwrap_or(new.enabled);
-        if new.enabled && (new.base_url.contains('{') || new.builtin && new.base_url.is_empty()) {
+        if new.enabled && (new.base_url.contains('{') || new.builtin) {
             return Err(UNFINISHED);
         }
         let same = (&new.display_name, &new.base_url, new.enabled)

@@ -232,12 +232,17 @@ impl Act {
 }
 
 /// Operations that no step calls, with the reasons.
-pub const LEFT_OUT: [(&str, &str); 15] = [
+pub const LEFT_OUT: [(&str, &str); 20] = [
     ("get-test-credential-ids", "its writes are left out: `environments` tests it"),
     ("update-test-credential-ids", "would make most of the walk's calls tests: `environments`"),
     ("check-environment-conversion", "depends on deliveries and integrations: `environments`"),
     ("convert-workspace-environment", "is decided by that check: `environments`"),
     ("test-integration-connection", "calls outside systems: `environments` has one"),
+    ("list-integration-keys", "its keys are random: `integration_keys`"),
+    ("create-integration-key", "the same"),
+    ("activate-integration-key", "the same"),
+    ("delete-integration-key", "the same"),
+    ("get-integration-jwks", "the same"),
     ("integration-health-check", "calls outside systems: `outbound` has a scripted one"),
     ("test-integration-endpoint", "the same"),
     ("finish-api-key-rotation", "ends what only a rotation with an overlap leaves: `overlap`"),

@@ -182,7 +182,7 @@ async fn insert(server: &Server, sizes: Sizes, table: &str, columns: &str, value
 }
 
 /// The rows of every table: its columns, and their values with a number.
-const ROWS: [(&str, &str, &str); 24] = [
+const ROWS: [(&str, &str, &str); 25] = [
     (
         "once workspaces",
         "id, slug, name, environment, region, state, last_position, created_at, updated_at",
@@ -216,6 +216,7 @@ const ROWS: [(&str, &str, &str); 24] = [
     ("idempotency", "scope, request, status, sealed, created_at", "'i' || i, $BYTES, 201, false, $NOW"),
     ("once test_callers", "workspace_id, ordinal, number", "$ID, 0, '+15550100'"),
     ("once test_credentials", "workspace_id, credential_id, ordinal", "$ID, $ID, 0"),
+    ("call_legs", "workspace_id, parent_sid, callee, created_at", "$WS, 'p' || i, '+15550100', $NOW"),
     ("once test_caller_lists", "workspace_id, version, numbers, set_at", "$ID, 0, '[]', $NOW"),
     (
         "once integrations",

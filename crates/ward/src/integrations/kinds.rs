@@ -1,0 +1,51 @@
+//! The protocols of outside systems, and the kinds of authentication.
+
+use serde::{Deserialize, Serialize};
+
+/// The protocol of the external system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Plain JSON over HTTP.
+    Rest,
+    /// FHIR R4.
+    Fhir,
+    /// The Model Context Protocol, which Ward stores but never speaks.
+    Mcp,
+}
+
+impl Protocol {
+    /// The name in the database and in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rest => "rest",
+            Self::Fhir => "fhir",
+            Self::Mcp => "mcp",
+        }
+    }
+
+    /// The protocol named `name`; `None` for an unknown name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Rest, Self::Fhir, Self::Mcp].into_iter().find(|protocol| protocol.name() == name)
+    }
+}
+
+/// The kinds of authentication in `AuthConfig`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthKind {
+    /// An API key in a header.
+    ApiKeyHeader,
+    /// A fixed bearer token.
+    BearerToken,
+    /// A client id and a secret, exchanged for a token.
+    #[serde(rename = "oauth2_client_credentials")]
+    ClientCredentials,
+    /// A signed JWT, exchanged for a token (RFC 7523).
+    #[serde(rename = "oauth2_jwt_bearer")]
+    JwtBearer,
+    /// A signed JWT, exchanged for a token at Google's security token service.
+    GcpWif,
+    /// A signed client assertion, exchanged for a token of an EHR.
+    SmartBackendServices,
+}
