@@ -43,7 +43,7 @@ pub struct Verified {
 /// The content of a callback with a valid signature, by its kind.
 pub enum Told {
     /// A report of the call that the callback names.
-    Report(Report),
+    Report(Box<Report>),
     /// A leg that Twilio dialled on behalf of another call, which is not a call of its own.
     Leg {
         /// The provider's id of that other call.
@@ -86,7 +86,7 @@ pub async fn verify(request: &mut Request) -> Result<Verified, ApiError> {
     let told = match field("ParentCallSid").filter(|parent| calls::is_sid(parent)) {
         Some(parent) => Told::Leg { parent: parent.to_owned(), callee: dialled(&field)? },
         None if field("ParentCallSid").is_some() => return Err(lacks("ParentCallSid")),
-        None => Told::Report(report(&field)?),
+        None => Told::Report(Box::new(report(&field)?)),
     };
     Ok(Verified { account_changed_at: account.updated_at, sid, told })
 }

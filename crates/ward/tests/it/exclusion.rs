@@ -288,7 +288,7 @@ both!(random_histories_deliver_every_real_call_and_no_test_call, threads = 2, as
 /// A finished call whose number is that of the caller or, at every other index, of the callee.
 fn reported(index: usize) -> Value {
     let number = NUMBERS[index % 5 - 1];
-    if index % 2 == 0 {
+    if index.is_multiple_of(2) {
         return finished(number);
     }
     let mut body = finished("+15550199999");

@@ -1,6 +1,5 @@
-//! The legs of Twilio's calls, in the shapes of its public documents: "TwiML Voice: Twilio's Request", "TwiML Voice:
-//! <Dial>" with its nouns Number, Sip and Client, "Call resource", and "Elastic SIP Trunking". A test stays a test in
-//! each of them, by the number of either party.
+//! The legs of Twilio's calls, in the shapes of its public documents about requests, the verb `<Dial>` with its nouns, the
+//! call resource and elastic trunks. A test stays a test in each of them, by the number of either party.
 
 use serde_json::{Value, json};
 use ward_test::{Fields as _, Server, Tenant, both};

@@ -1,4 +1,4 @@
-//! RevolutionEHR, an EHR for optometry. `docs/connectors/revolution.md` names the sources.
+//! `RevolutionEHR`, an EHR for optometry. `docs/connectors/revolution.md` names the sources.
 
 use super::facts::{Connector, FHIR_CHECK, Takes};
 use crate::integrations::{AuthKind, Protocol};

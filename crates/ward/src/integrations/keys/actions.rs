@@ -113,7 +113,7 @@ fn keep(
 ) -> Result<Key, ApiError> {
     let workspace = tx.row();
     let present = store::list(tx, workspace, id)?;
-    if present.len() >= MOST {
+    if present.len() >= usize::from(MOST) {
         return Err(ApiError::conflict(
             "too_many_keys",
             "This integration has two keys: delete the one that signs nothing before you create another.",

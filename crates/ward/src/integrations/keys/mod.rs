@@ -16,7 +16,7 @@ use super::{AuthConfig, AuthKind};
 use crate::ids::{IntegrationId, WorkspaceId};
 
 /// The most keys of an integration: the one that signs, and the next or the former one.
-const MOST: usize = 2;
+const MOST: u8 = 2;
 
 /// The state of a generated key. A key is published in every state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,15 +8,12 @@ use crate::guard::WorkspaceGuard;
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::integrations::secrets::{Field, Sealed};
 
-/// One more than an integration has, so that an unexpected one is seen.
-const READ: i64 = MOST as i64 + 1;
-
 /// The keys of an integration, the oldest first.
 pub fn list(tx: &mut Tx<'_>, workspace: WorkspaceId, integration: IntegrationId) -> Result<Vec<Key>, Error> {
     tx.all(
         "SELECT field, algorithm, key_state, public_key, created_at, activated_at FROM integration_secrets \
          WHERE workspace_id = $1 AND integration_id = $2 AND public_key IS NOT NULL ORDER BY created_at, field LIMIT $3",
-        &[workspace.into(), integration.into(), READ.into()],
+        &[workspace.into(), integration.into(), i64::from(MOST).into()],
         key,
     )
 }

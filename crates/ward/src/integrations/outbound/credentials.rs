@@ -69,9 +69,8 @@ impl Keys {
 
 pub(super) fn algorithm_of(kind: AuthKind, named: Option<&str>) -> Algorithm {
     match (kind, named) {
-        (AuthKind::GcpWif, _) => Algorithm::Rs256,
+        (AuthKind::GcpWif, _) | (_, Some("RS256")) => Algorithm::Rs256,
         (_, Some("ES384")) => Algorithm::Es384,
-        (_, Some("RS256")) => Algorithm::Rs256,
         _ => Algorithm::Rs384,
     }
 }
