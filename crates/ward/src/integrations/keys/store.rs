@@ -35,7 +35,12 @@ fn key(row: &Row<'_>) -> Result<Key, Error> {
 }
 
 /// Stores a key with its sealed private half.
-pub fn insert(tx: &mut WorkspaceGuard<'_, '_>, sealed: &Sealed, new: &Key, key_id: &str) -> Result<(), Error> {
+pub fn insert(
+    tx: &mut WorkspaceGuard<'_, '_>,
+    sealed: &Sealed,
+    new: &Key,
+    key_id: &str,
+) -> Result<(), Error> {
     let public = new.public.to_string();
     tx.execute(
         "INSERT INTO integration_secrets (workspace_id, integration_id, field, reference, origins, key_id, sealed, \
