@@ -49,7 +49,7 @@ async fn serve(config: Config, out: Output) -> Result<(), Failure> {
     }
     app.wire.listens_at(listen);
     app.check_master_key().await?;
-    let service = router::service(&app)?;
+    let service = ward_console::beside(&app, router::service(&app)?);
     app.start_background();
 
     tokio::spawn(telemetry::keep_metrics(recorder.clone()));

@@ -17,6 +17,7 @@ pub fn text(config: &Config, listen: SocketAddr, metrics: Option<SocketAddr>) ->
            API       {base}/v1\n  \
            Document  {base}/v1/openapi.json\n  \
            Docs      {base}/v1/docs\n  \
+           Console   {base}/console\n  \
            Metrics   {metrics}\n\n",
         env!("CARGO_PKG_VERSION")
     );

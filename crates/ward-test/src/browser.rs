@@ -162,6 +162,21 @@ impl Browser {
         shown.as_str().unwrap_or_default().to_owned()
     }
 
+    /// A screenshot of the whole page, however long it is: PNG in base64.
+    pub async fn screenshot_of_page(&self) -> String {
+        let params = json!({ "captureBeyondViewport": true, "format": "png" });
+        let shown =
+            self.post("goog/cdp/execute", json!({ "cmd": "Page.captureScreenshot", "params": params })).await;
+        shown["data"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Lets pages believe that the person prefers dark colours, or light ones.
+    pub async fn dark(&self, dark: bool) {
+        let value = if dark { "dark" } else { "light" };
+        let params = json!({ "features": [{ "name": "prefers-color-scheme", "value": value }] });
+        self.post("goog/cdp/execute", json!({ "cmd": "Emulation.setEmulatedMedia", "params": params })).await;
+    }
+
     /// Ends the session and its browser.
     pub async fn close(self) {
         Self::ask(&self.client, reqwest::Method::DELETE, &self.session, None).await;

@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use axum::Router;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -99,8 +100,24 @@ impl Server {
         Self::on(choose, Options { flush: false, serve_lock: true, ..Options::default() }).await
     }
 
+    /// A server with settings that the test changes, and with more than the API beside it.
+    pub async fn beside(
+        choose: impl FnOnce(&mut Config),
+        more: impl FnOnce(&Arc<App>, Router) -> Router,
+    ) -> Self {
+        Self::on_with(choose, Options { flush: false, serve_lock: true, ..Options::default() }, more).await
+    }
+
     /// A server with settings and database options that the test chooses.
     pub async fn on(choose: impl FnOnce(&mut Config), options: Options) -> Self {
+        Self::on_with(choose, options, |_, api| api).await
+    }
+
+    async fn on_with(
+        choose: impl FnOnce(&mut Config),
+        options: Options,
+        more: impl FnOnce(&Arc<App>, Router) -> Router,
+    ) -> Self {
         let place = Place::new();
         let mut config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -115,7 +132,7 @@ impl Server {
         let options =
             Options { watch: Some(Arc::new(ward_db::Watch::new(ward::http::watch::LONGEST))), ..options };
         let db = Db::open(&config.database, options).expect("the database opens");
-        Self::of(config, db, Clock::default(), place).await
+        Self::of(config, db, Clock::default(), place, more).await
     }
 
     /// A server with the default settings and one tenant, `acme`.
@@ -139,10 +156,16 @@ impl Server {
             Place::Server(_) => Db::open(&config.database, Options::default()).expect("the database opens"),
             Place::File(_) | Place::Elsewhere => self.app.db.clone(),
         };
-        Self::of(config, db, self.clock.clone(), Place::Elsewhere).await
+        Self::of(config, db, self.clock.clone(), Place::Elsewhere, |_, api| api).await
     }
 
-    async fn of(config: Config, db: Db, clock: Clock, place: Place) -> Self {
+    async fn of(
+        config: Config,
+        db: Db,
+        clock: Clock,
+        place: Place,
+        more: impl FnOnce(&Arc<App>, Router) -> Router,
+    ) -> Self {
         let app = App::on(config, db, clock.clone()).expect("Ward starts");
         app.check_master_key().await.expect("the database's master key");
         let listener = tokio::net::TcpListener::bind(app.config.listen).await.expect("a free port");
@@ -155,7 +178,7 @@ impl Server {
             trusted_proxies: app.config.trusted_proxies.clone(),
             fields: region::fields(app.config.platform.region.as_deref()),
         };
-        let service = ward::router::service(&app).expect("every route has its operation");
+        let service = more(&app, ward::router::service(&app).expect("every route has its operation"));
         let task = tokio::spawn(ward_server::serve(listener, service, options, async move {
             let _ = stopped.await;
         }));

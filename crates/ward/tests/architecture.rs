@@ -75,13 +75,14 @@ fn the_engine_layer_knows_no_product_and_nobody_else_a_driver() {
     for source in sources("crates/ward/src")
         .iter()
         .chain(&sources("crates/ward-cli/src"))
+        .chain(&sources("crates/ward-console/src"))
         .chain(&sources("crates/ward-test/src"))
     {
         for driver in ["rusqlite", "tokio_postgres", "deadpool"] {
             assert!(!code(source).any(|line| line.contains(driver)), "{} names {driver}", source.path);
         }
     }
-    for crate_name in ["ward", "ward-cli", "ward-test"] {
+    for crate_name in ["ward", "ward-cli", "ward-console", "ward-test"] {
         let manifest = fs::read_to_string(root().join(format!("crates/{crate_name}/Cargo.toml"))).unwrap();
         assert!(
             !manifest.contains("rusqlite") && !manifest.contains("postgres"),
@@ -109,6 +110,36 @@ fn the_wire_knows_no_database_and_few_know_the_wire() {
         let calls = code(source).any(|line| line.contains("ward_ehr"));
         let in_outbound = source.path.starts_with("crates/ward/src/integrations/outbound/");
         assert!(!calls || in_outbound || allowed.contains(&source.path), "{} calls the wire", source.path);
+    }
+}
+
+/// The console is a client of the API. Of the product it has the key for its cookie, the clock, random bits and settings, in
+/// one file.
+#[test]
+fn the_console_does_nothing_that_the_api_cannot() {
+    let manifest = fs::read_to_string(root().join("crates/ward-console/Cargo.toml")).unwrap();
+    let built_on = manifest.split("[dependencies]").nth(1).unwrap().split("[dev-dependencies]").next().unwrap();
+    for stranger in ["ward-db", "ward-ehr", "ward-contract", "reqwest"] {
+        assert!(!built_on.contains(stranger), "ward-console depends on {stranger}");
+    }
+    for source in sources("crates/ward-console/src") {
+        let names: Vec<&str> = code(&source)
+            .flat_map(|line| line.split("ward::").skip(1))
+            .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap())
+            .collect();
+        let allowed: &[&str] = match source.path.trim_start_matches("crates/ward-console/src/") {
+            "host.rs" => &["app", "config", "random"],
+            "lib.rs" => &["app"],
+            _ => &[],
+        };
+        let stranger = names.iter().find(|name| !allowed.contains(name));
+        assert_eq!(stranger, None, "{} knows too much of the product", source.path);
+        for word in ["app.db", ".db.", "app.wire"] {
+            assert!(!code(&source).any(|line| line.contains(word)), "{} uses {word}", source.path);
+        }
+    }
+    for source in sources("crates/ward/src") {
+        assert!(!code(&source).any(|line| line.contains("ward_console")), "{} knows the console", source.path);
     }
 }
 
