@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use axum::extract::Path;
 use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use sha2::{Digest as _, Sha256};
@@ -16,7 +18,7 @@ const ICON: &str = include_str!("../assets/icon.svg");
 pub fn version() -> &'static str {
     static VERSION: LazyLock<String> = LazyLock::new(|| {
         let digest = Sha256::new().chain_update(STYLE).chain_update(SCRIPT).chain_update(ICON).finalize();
-        digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+        URL_SAFE_NO_PAD.encode(&digest[..6])
     });
     &VERSION
 }

@@ -77,7 +77,7 @@ impl Form {
         Field::new(self, "text", name, label)
     }
 
-    /// A secret, which is never shown again, so that a form with a problem asks for it anew.
+    /// A secret. It is never shown again, so a form with a problem asks for it a second time.
     pub fn secret(&self, name: &str, label: &str) -> Field {
         Field { value: String::new(), mono: true, ..Field::new(self, "password", name, label) }
     }

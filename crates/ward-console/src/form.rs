@@ -1,4 +1,4 @@
-//! Forms: what a visitor sent, and what the API said about it, at the field.
+//! Forms: the values that a visitor sent, and the API's problems with them, at their fields.
 
 use http::StatusCode;
 use serde_json::Value;
@@ -45,7 +45,7 @@ impl Fields {
         self
     }
 
-    /// A whole number as JSON. A text that is no number stays a text, so that the API says what is wrong with it.
+    /// A whole number as JSON. Other texts stay texts, so that the API names the problem.
     pub fn number(&self, name: &str) -> Value {
         let text = self.get(name);
         text.parse::<i64>().map_or_else(|_| Value::from(text), Value::from)
@@ -63,7 +63,7 @@ impl Fields {
     }
 }
 
-/// What is wrong with a form: at its fields, and as a whole.
+/// The problems of a form: those of its fields, and those of the whole.
 #[derive(Clone, Debug, Default)]
 pub struct Problems {
     pub general: Vec<String>,
@@ -118,7 +118,7 @@ impl Problems {
         }
     }
 
-    /// What is wrong with a field, or with a part of its value. Empty if nothing is.
+    /// The problems of a field and of the parts of its value. The text is empty without any.
     pub fn at(&self, name: &str) -> String {
         let said =
             self.fields.iter().filter_map(|(place, said)| {

@@ -1,4 +1,4 @@
-//! The frame of every page: its title, its navigation, and what the visitor may do.
+//! The frame of every page: its title, its navigation, and the visitor's permissions.
 
 use serde::Deserialize;
 
@@ -56,7 +56,7 @@ pub struct Membership {
     pub permissions: Vec<String>,
 }
 
-/// A workspace with what the visitor may do in it.
+/// A workspace with the visitor's permissions in it.
 pub struct Room {
     pub membership: Membership,
     pub me: Me,
@@ -102,13 +102,13 @@ const PLACES: [Place; 10] = [
     Place { path: "/settings", label: "Settings", needs: "Workspace.view" },
 ];
 
-/// What every page needs around its content.
+/// The data that every page needs around its content.
 pub struct Frame {
     pub base: String,
     pub title: String,
     pub csrf: String,
     pub signed_in: bool,
-    /// A sentence about what was just done. Empty if nothing was.
+    /// A sentence about the last action. It is empty if there was none.
     pub notice: &'static str,
     pub room: Option<Room>,
     /// The place of the page in the workspace.

@@ -1,4 +1,4 @@
-//! What the console uses of the product: its key for the cookie, its clock, its random bits and its settings.
+//! The product as the console uses it: its key for the cookie, its clock, its random bits and its settings.
 //!
 //! No other file of this crate names the product, and this one does not name its database.
 
@@ -36,16 +36,16 @@ impl Host {
         self.app.vault.open(&sealed, PURPOSE).ok()
     }
 
-    /// The present, in microseconds since 1970.
+    /// The present of the product's clock, in microseconds since 1970.
     pub fn now(&self) -> i64 {
         self.app.clock.now().micros()
     }
 
-    /// 32 hexadecimal digits that nobody can guess. `None`: the system has no random bits.
-    pub fn random(&self) -> Option<String> {
-        let mut bytes = [0; 16];
+    /// A random value of 32 letters and digits, 192 bits. `None`: the system has no random bits.
+    pub fn random() -> Option<String> {
+        let mut bytes = [0; 24];
         ward::random::fill(&mut bytes).ok()?;
-        Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+        Some(URL_SAFE_NO_PAD.encode(bytes))
     }
 
     /// An id for a request and for all requests that it makes of the API.
@@ -80,7 +80,7 @@ impl Host {
         })
     }
 
-    /// Who may create a workspace without a key.
+    /// The callers that may create a workspace without a key.
     pub fn bootstrap(&self) -> Start {
         match self.app.config.bootstrap {
             Bootstrap::Open => Start::Open,
@@ -101,7 +101,7 @@ impl Host {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Start {
     Open,
-    /// With the operator's token only.
+    /// Only callers with the operator's token may create one.
     Token,
     Closed,
 }

@@ -6,6 +6,8 @@
 //!
 //! The pages work without a script. The one script shows times in the reader's zone and copies texts.
 
+#![allow(clippy::trivially_copy_pass_by_ref, reason = "templates pass their values by reference")]
+
 mod api;
 mod assets;
 mod chart;

@@ -8,15 +8,16 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
 use crate::console::Console;
+use crate::host::Host;
 
 const NAME: &str = "ward_console";
-/// How long a session lasts, whatever the visitor does.
+/// The length of a session, with or without activity.
 const LIFETIME: Duration = Duration::from_hours(12);
 /// Browsers drop a cookie above 4,096 bytes, its name and attributes included.
 const COOKIE_BYTES: usize = 3_800;
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The content of the cookie.
+/// The sealed content of the cookie.
 #[derive(Serialize, Deserialize)]
 pub struct Session {
     /// The visitor's API key or token.
@@ -31,11 +32,7 @@ impl Session {
     /// A session that begins now. `None`: the system has no random bits.
     pub fn begin(console: &Console, bearer: String) -> Option<Self> {
         let lifetime = i64::try_from(LIFETIME.as_micros()).unwrap_or(i64::MAX);
-        Some(Self {
-            bearer,
-            csrf: console.host.random()?,
-            until: console.host.now().saturating_add(lifetime),
-        })
+        Some(Self { bearer, csrf: Host::random()?, until: console.host.now().saturating_add(lifetime) })
     }
 
     /// The session of a request, if its cookie opens and has not ended.

@@ -15,12 +15,12 @@ const DAY: i64 = 24 * HOUR;
 pub struct Time(Option<String>);
 
 impl Time {
-    /// Whether there is a time.
+    /// Whether the API gave a time.
     pub const fn is_set(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Seconds since 1970.
+    /// The time in seconds since 1970. `None` without a time.
     pub fn seconds(&self) -> Option<i64> {
         self.0.as_deref().and_then(|text| DateTime::parse_str(text).ok()).map(|time| time.timestamp_tz())
     }
@@ -36,7 +36,7 @@ impl Time {
     }
 
     /// The distance from `now` (seconds) in words, such as `in 12 days` or `3 hours ago`. Empty without a time.
-    pub fn from_now(&self, now: &i64) -> String {
+    pub fn distance(&self, now: &i64) -> String {
         let Some(time) = self.seconds() else { return String::new() };
         let apart = span(time.abs_diff(*now).try_into().unwrap_or(i64::MAX));
         if time > *now { format!("in {apart}") } else { format!("{apart} ago") }
@@ -109,7 +109,7 @@ mod tests {
             (at + 90, "1 minute ago"),
             (at, "0 seconds ago"),
         ] {
-            assert_eq!(time.from_now(&now), words);
+            assert_eq!(time.distance(&now), words);
         }
         assert!(time.is_within_days(&(at - DAY), 7) && !time.is_within_days(&(at - 8 * DAY), 7));
         assert_eq!((length(59.4), length(125.0)), ("59 s".to_owned(), "2 min 05 s".to_owned()));

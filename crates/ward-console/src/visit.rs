@@ -1,4 +1,4 @@
-//! One request of a visitor: who it is, what was sent, and how it ends.
+//! One request of a visitor: the session, the form, and the response.
 
 use std::sync::Arc;
 
@@ -122,7 +122,7 @@ impl IntoResponse for Stop {
     }
 }
 
-/// The result of every page.
+/// The result of a page: its response, or the early end of the request.
 pub type Page = Result<Response, Stop>;
 
 fn html(status: StatusCode, page: &impl Template) -> Response {
@@ -136,12 +136,14 @@ fn html(status: StatusCode, page: &impl Template) -> Response {
     }
 }
 
-/// A page with status 200.
+/// The response with a rendered page and status 200.
+#[expect(clippy::unnecessary_wraps, reason = "it ends a handler")]
 pub fn page(page: &impl Template) -> Page {
     Ok(html(StatusCode::OK, page))
 }
 
 /// A page with a form, with the status of the form's problems.
+#[expect(clippy::unnecessary_wraps, reason = "it ends a handler")]
 pub fn page_of_form(form: &Form, page: &impl Template) -> Page {
     Ok(html(form.problems.status.unwrap_or(StatusCode::OK), page))
 }
@@ -202,21 +204,22 @@ impl Guest {
     pub fn form(&self) -> Form {
         Form {
             csrf: self.session.as_ref().map(|session| session.csrf.clone()).unwrap_or_default(),
-            repeat: self.console.host.random().unwrap_or_default(),
+            repeat: Host::random().unwrap_or_default(),
             ..Form::default()
         }
     }
 
-    /// A form as it was sent, with its problems. It keeps its idempotency key no longer, because its content will change.
+    /// A form with the sent values and their problems. It gets a new idempotency key, because its content will change.
     pub fn form_again(&self, fields: Fields, problems: Problems) -> Form {
         Form { fields, problems, ..self.form() }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it ends a handler")]
     pub fn go(&self, path: &str) -> Page {
         Ok(redirect(&format!("{}{path}", self.console.base)))
     }
 
-    /// Goes to a page and begins a session with this credential. `None`: the cookie would be too long.
+    /// A new session of this credential, with its cookie. `None`: the cookie would be too long.
     pub fn begin(&self, bearer: &str) -> Option<(Session, HeaderValue)> {
         let session = Session::begin(&self.console, bearer.to_owned())?;
         let cookie = session.cookie(&self.console)?;
@@ -229,10 +232,10 @@ impl Guest {
     }
 }
 
-/// A visitor with a session.
+/// A visitor whose cookie has a session.
 pub struct Visit {
     pub guest: Guest,
-    /// The present, in seconds since 1970.
+    /// The time of the request, in seconds since 1970.
     pub now: i64,
 }
 
@@ -259,7 +262,7 @@ impl Visit {
         self.api.send(Method::GET, path, None, None).await.map_err(|refusal| self.stop(refusal))
     }
 
-    /// The answer to a write of the API: a success, or what is wrong with it. Only a refused credential ends the request.
+    /// The answer to a write of the API: a success, or its problems. Only a refused credential ends the request.
     pub async fn send<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -286,7 +289,7 @@ impl Visit {
         self.get(&format!("/v1/me?limit=20&continuation_token={token}")).await
     }
 
-    /// A workspace with what the caller may do in it.
+    /// A workspace with the caller's permissions in it.
     pub async fn room(&self, workspace: &str) -> Result<Room, Stop> {
         let mut token = 0;
         for _ in 0..MEMBERSHIP_PAGES {

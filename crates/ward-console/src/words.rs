@@ -1,6 +1,6 @@
 //! The API's words, explained to people.
 
-/// The sentence about what was just done, by the word in the address. Unknown words say nothing, so no link can put words
+/// The sentence about the last action, by the word in the address. Unknown words say nothing, so no link can put words
 /// on a page.
 pub fn notice(done: &str) -> &'static str {
     match done {
@@ -31,7 +31,7 @@ pub fn notice(done: &str) -> &'static str {
     }
 }
 
-/// What a role may do, in a few words.
+/// The permissions of a role, in a few words.
 pub fn role(role: &str) -> &'static str {
     match role {
         "viewer" => "sees the workspace and its integrations",
@@ -61,7 +61,7 @@ pub const CONNECTORS: &[(&str, &str)] = &[
     ("revolution", "RevolutionEHR"),
 ];
 
-/// A delivery's reason as a sentence, with what a person can do.
+/// The reason of a delivery's state as a sentence, with the next action of a person.
 pub fn reason(state: &str, reason: &str) -> &'static str {
     match (state, reason) {
         ("pending", "") => "It waits for its turn.",
@@ -94,7 +94,7 @@ pub fn reason(state: &str, reason: &str) -> &'static str {
     }
 }
 
-/// Why an integration's queue waits.
+/// The reason for the wait of an integration's queue, as a sentence.
 pub fn waits(because: &str, held_because: &str) -> &'static str {
     match (because, held_because) {
         ("held", "unauthorized") => "The EHR refused the credentials. Correct them, and the queue continues.",
@@ -139,7 +139,7 @@ pub fn spaced(name: &str) -> String {
     name.replace(['_', '-'], " ")
 }
 
-/// What a quota bounds.
+/// The name of a quota as a label.
 pub fn quota(name: &str) -> String {
     let mut words = spaced(name);
     if let Some(first) = words.get_mut(..1) {
@@ -165,7 +165,7 @@ pub fn count(number: &i64) -> String {
     let digits = number.unsigned_abs().to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push('\u{202f}');
         }
         text.push(digit);

@@ -16,7 +16,7 @@ use crate::time::Time;
 use crate::visit::{Page, Post, Visit, page_of_form};
 
 #[derive(Deserialize)]
-struct Events {
+struct Found {
     events: Vec<Event>,
     total: i64,
     next_offset: Option<i64>,
@@ -36,7 +36,7 @@ struct Event {
 }
 
 impl Event {
-    /// What the action changed, as indented JSON. Empty if there is nothing more to say.
+    /// The details of the action as indented JSON. The text is empty without any.
     fn more(&self) -> String {
         let said =
             self.metadata.as_ref().filter(|said| said.as_object().is_some_and(|said| !said.is_empty()));
@@ -57,13 +57,13 @@ struct AuditPage {
     frame: Frame,
     form: Form,
     above: Vec<String>,
-    events: Events,
+    events: Found,
     summary: Summary,
     query: String,
     phi: bool,
 }
 
-/// The filters of both lists.
+/// The filters that the page of events has.
 const FILTERS: [&str; 5] = ["action", "resource_type", "actor_entity_id", "date_from", "date_to"];
 
 /// The filters of a query, as the page repeats them and as the API takes them.
@@ -99,12 +99,12 @@ pub async fn list(Path(workspace): Path<String>, visit: Visit) -> Page {
     let (room, summary, events) = try_join3(
         visit.room(&workspace),
         visit.get::<Summary>(&of_summary),
-        visit.send::<Events>(Method::GET, &path, None, &no_fields),
+        visit.send::<Found>(Method::GET, &path, None, &no_fields),
     )
     .await?;
     let (events, problems) = match events {
         Ok(events) => (events, Problems::default()),
-        Err(problems) => (Events { events: Vec::new(), total: 0, next_offset: None }, problems),
+        Err(problems) => (Found { events: Vec::new(), total: 0, next_offset: None }, problems),
     };
     let form = visit.form_again(visit.query.clone(), problems);
     let above = form.above(&FILTERS);

@@ -23,7 +23,8 @@ struct CallList {
 
 #[derive(Deserialize)]
 struct Call {
-    call_sid: Option<String>,
+    #[serde(rename = "call_sid")]
+    sid: Option<String>,
     caller_id: Option<String>,
     phone_number: Option<String>,
     direction: Option<String>,

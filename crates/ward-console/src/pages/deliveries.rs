@@ -1,4 +1,4 @@
-//! Deliveries: their state in words, their tries, and what a person can do about them.
+//! Deliveries: their state in words, their tries, and the actions of a person.
 
 use askama::Template;
 use axum::extract::Path;

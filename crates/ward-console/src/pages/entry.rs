@@ -133,7 +133,7 @@ fn show_start(guest: &Guest, form: Form, claim: Form) -> Page {
     page_of_form(&shown, &StartPage { frame, form, claim, above: above.concat(), token })
 }
 
-/// What a form of a new workspace sends to the API.
+/// The body of the request for a new workspace, from its form.
 pub fn new_workspace(fields: &Fields) -> Value {
     json!({
         "name": fields.get("name"),

@@ -21,7 +21,7 @@ pub type Input = (&'static str, &'static str, &'static str);
 pub struct Kind {
     pub name: &'static str,
     pub label: &'static str,
-    /// What a person does at the vendor for it.
+    /// The steps of a person at the vendor.
     pub at_vendor: &'static str,
     pub inputs: &'static [Input],
     /// The name of the secret in the API, without its ending, its label, and the field that refers to a stored one.
@@ -228,15 +228,12 @@ struct OnePage {
     above: Vec<String>,
     one: Integration,
     kind: Option<&'static Kind>,
+    kinds: &'static [Kind],
     outcome: Option<Outcome>,
 }
 
 impl OnePage {
-    const fn kinds(&self) -> &'static [Kind] {
-        &KINDS
-    }
-
-    /// A field of the authentication.
+    /// The HTML of one field of the authentication.
     fn input(&self, input: &Input) -> String {
         let (name, label, hint) = input;
         self.form.text(&format!("auth.{name}"), label).hint(hint).to_string()
@@ -248,9 +245,9 @@ impl OnePage {
         let field =
             if kind.long { self.form.secret_area(&name, label) } else { self.form.secret(&name, label) };
         let hint = if self.one.has_secret(kind) {
-            "A secret is stored, sealed. Leave this empty to keep it. Nobody can read it again."
+            "A secret is stored, sealed. Leave this empty to keep it."
         } else {
-            "It is stored sealed, and nobody can read it again."
+            "It is stored sealed, and cannot be read again."
         };
         field.hint(hint).to_string()
     }
@@ -294,7 +291,7 @@ async fn show_one(
     }
     let above = form.above(&shown.iter().map(String::as_str).collect::<Vec<_>>());
     let frame = visit.frame(&one.display_name).within(room, "/integrations");
-    page_of_form(&form.clone(), &OnePage { frame, form, above, one, kind, outcome })
+    page_of_form(&form.clone(), &OnePage { frame, form, above, one, kind, kinds: &KINDS, outcome })
 }
 
 /// The authentication that a form describes: that of the integration, with the form's fields and secrets.

@@ -20,7 +20,8 @@ const SEARCHED_PAGES: usize = 10;
 /// A key, as the API lists it.
 #[derive(Deserialize)]
 pub struct Key {
-    pub key_id: String,
+    #[serde(rename = "key_id")]
+    pub id: String,
     pub name: Option<String>,
     pub role: String,
     pub permissions: Vec<String>,
@@ -32,7 +33,7 @@ pub struct Key {
 impl Key {
     /// The name that a person types, or the id of a key without one.
     pub fn label(&self) -> &str {
-        self.name.as_deref().unwrap_or(&self.key_id)
+        self.name.as_deref().unwrap_or(&self.id)
     }
 }
 
@@ -182,7 +183,7 @@ async fn name_of(workspace: &str, key: &str, visit: &Visit) -> Result<String, St
     for _ in 0..SEARCHED_PAGES {
         let Some(from) = token else { break };
         let keys: List<Key> = visit.get(&path_of_list(workspace, from)).await?;
-        if let Some(found) = keys.items.iter().find(|one| one.key_id == key) {
+        if let Some(found) = keys.items.iter().find(|one| one.id == key) {
             return Ok(found.label().to_owned());
         }
         token = keys.next();

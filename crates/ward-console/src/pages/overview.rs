@@ -1,4 +1,4 @@
-//! A workspace at a glance: calls, deliveries, keys about to expire, quotas, and what to do next.
+//! A workspace at a glance: calls, deliveries, keys about to expire, quotas, and the next steps.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +58,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Why nothing is sent now, in words. Empty if something is.
+    /// The reason for a waiting queue as a sentence. The text is empty if the queue does not wait.
     pub fn why(&self) -> &'static str {
         let held_because = self.held_because.as_deref().unwrap_or_default();
         words::waits(self.waits_because.as_deref().unwrap_or_default(), held_because)
@@ -94,7 +94,7 @@ impl Quota {
         if self.name.ends_with("bytes") { words::bytes(amount) } else { words::count(&amount) }
     }
 
-    /// The amount that is used.
+    /// The used amount with its unit, or a remark that it is not counted.
     pub fn used(&self) -> String {
         self.used.map_or_else(|| "not counted".to_owned(), |used| self.shown(used))
     }
@@ -235,7 +235,7 @@ pub async fn show(Path(workspace): Path<String>, visit: Visit) -> Page {
     })
 }
 
-/// What a new workspace needs until its first call is delivered. Empty once it has calls and a connector.
+/// The steps of a new workspace until its first call is delivered. The list is empty once it has calls and a connector.
 fn steps(
     workspace: &Workspace,
     calls: Option<&CallList>,

@@ -49,15 +49,14 @@ pub async fn show(Path(workspace): Path<String>, visit: Visit) -> Page {
 async fn show_with(workspace: &str, visit: &Visit, sent: Option<(Fields, Problems)>) -> Page {
     let described = path(workspace, "");
     let (room, own) = try_join(visit.room(workspace), visit.get::<Workspace>(&described)).await?;
-    let form = match sent {
-        Some((fields, problems)) => visit.form_again(fields, problems),
-        None => {
-            let fields = Fields::default()
-                .with("name", own.name.clone())
-                .with("region", own.region.clone())
-                .with("connector_type", own.connector_type.clone().unwrap_or_default());
-            Form { fields, ..visit.form() }
-        }
+    let form = if let Some((fields, problems)) = sent {
+        visit.form_again(fields, problems)
+    } else {
+        let fields = Fields::default()
+            .with("name", own.name.clone())
+            .with("region", own.region.clone())
+            .with("connector_type", own.connector_type.clone().unwrap_or_default());
+        Form { fields, ..visit.form() }
     };
     let connectors = [&[("", "none")], words::CONNECTORS].concat();
     let above = form.above(&["name", "region", "connector_type", "slug"]);
@@ -65,7 +64,7 @@ async fn show_with(workspace: &str, visit: &Visit, sent: Option<(Fields, Problem
     page_of_form(&form.clone(), &SettingsPage { frame, form, above, workspace: own, connectors })
 }
 
-/// Goes back to the settings, or shows them with what was wrong.
+/// The end of a change: the settings with a notice, or with the problems of the form.
 async fn settle(
     workspace: &str,
     visit: Visit,

@@ -1,4 +1,4 @@
-//! What an attacker's page, a stolen form and a forged cookie can do: nothing.
+//! Attacks by another page, with a stolen form, and with a forged cookie. None of them has an effect.
 
 use std::time::Duration;
 

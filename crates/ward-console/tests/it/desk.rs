@@ -5,7 +5,7 @@ use ward::config::Config;
 use ward_test::Server;
 use ward_test::browser::Browser;
 
-/// A server with the console.
+/// A server with the console and the default settings.
 pub async fn server() -> Server {
     server_with(|_| {}).await
 }
@@ -15,7 +15,7 @@ pub async fn server_with(choose: impl FnOnce(&mut Config)) -> Server {
     Server::beside(choose, ward_console::beside).await
 }
 
-/// A person at a browser.
+/// A person at a browser, with a session after the sign-in.
 pub struct Person {
     pub browser: Browser,
     url: String,

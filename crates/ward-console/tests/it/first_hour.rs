@@ -33,7 +33,7 @@ sqlite_only!(from_an_empty_server_to_a_delivered_call_and_a_mended_dead_letter, 
     person.press("Google Cloud FHIR store").await;
     person.sees("workload identity pool").await;
 
-    // A refused form says why at its field and keeps what was typed, but no secret.
+    // A refused form has the reason at its field. It keeps the typed values, but no secret.
     person.fill("base_url", "not a url").await;
     person.fill("auth.private_key_value", "a secret that nobody may see").await;
     person.press("Save").await;
@@ -89,7 +89,7 @@ sqlite_only!(from_an_empty_server_to_a_delivered_call_and_a_mended_dead_letter, 
     person.press("Overview").await;
     person.sees("Nothing waits.").await;
 
-    // The audit has what the person did, and who read the calls.
+    // The audit has the actions of the person and the reads of the calls.
     person.press("Audit").await;
     person.sees("delivery.retry").await;
     person.press("Access to patient data").await;

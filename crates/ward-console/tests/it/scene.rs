@@ -40,12 +40,12 @@ pub fn refusal() -> Act {
     Act::Say(400, said, "")
 }
 
-/// Reports a finished call.
+/// Reports a finished call and returns its detail.
 pub async fn report(tenant: &Tenant, sid: &str, body: Value) -> Value {
     tenant.put(&format!("/calls/{sid}"), body).await.ok()
 }
 
-/// A busy workspace.
+/// A workspace with calls, deliveries, keys and an invitation.
 pub async fn busy(server: &Server) -> Tenant {
     let tenant = server.tenant("harbour-clinic").await;
     let ehr = ScriptedEhr::start().await;
