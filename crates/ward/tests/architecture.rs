@@ -118,7 +118,8 @@ fn the_wire_knows_no_database_and_few_know_the_wire() {
 #[test]
 fn the_console_does_nothing_that_the_api_cannot() {
     let manifest = fs::read_to_string(root().join("crates/ward-console/Cargo.toml")).unwrap();
-    let built_on = manifest.split("[dependencies]").nth(1).unwrap().split("[dev-dependencies]").next().unwrap();
+    let built_on =
+        manifest.split("[dependencies]").nth(1).unwrap().split("[dev-dependencies]").next().unwrap();
     for stranger in ["ward-db", "ward-ehr", "ward-contract", "reqwest"] {
         assert!(!built_on.contains(stranger), "ward-console depends on {stranger}");
     }
@@ -139,7 +140,11 @@ fn the_console_does_nothing_that_the_api_cannot() {
         }
     }
     for source in sources("crates/ward/src") {
-        assert!(!code(&source).any(|line| line.contains("ward_console")), "{} knows the console", source.path);
+        assert!(
+            !code(&source).any(|line| line.contains("ward_console")),
+            "{} knows the console",
+            source.path
+        );
     }
 }
 

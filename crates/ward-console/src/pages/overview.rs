@@ -61,7 +61,9 @@ impl Queue {
     /// The reason for a waiting queue as a sentence. The text is empty if the queue does not wait.
     pub fn why(&self) -> &'static str {
         let held_because = self.held_because.as_deref().unwrap_or_default();
-        words::waits(self.waits_because.as_deref().unwrap_or_default(), held_because)
+        // The API gives no reason for an empty queue, even a held one.
+        let because = self.waits_because.as_deref().unwrap_or(if self.held { "held" } else { "" });
+        words::waits(because, held_because)
     }
 }
 
