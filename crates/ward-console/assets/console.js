@@ -1,14 +1,15 @@
 // The pages work without this script. It shows times in the reader's zone, copies texts and sends a form once.
 "use strict";
 
-const shown = new Intl.DateTimeFormat(undefined, {
-  year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", timeZoneName: "short",
-});
+const parts = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", timeZoneName: "short" };
+const thisYear = new Intl.DateTimeFormat(undefined, parts);
+const otherYear = new Intl.DateTimeFormat(undefined, { year: "numeric", ...parts });
+const year = new Date().getFullYear();
 for (const time of document.querySelectorAll("time[datetime]")) {
   const date = new Date(time.dateTime);
   if (!Number.isNaN(date.getTime())) {
     time.title = time.dateTime;
-    time.textContent = shown.format(date);
+    time.textContent = (date.getFullYear() === year ? thisYear : otherYear).format(date);
   }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 const WIDTH: usize = 960;
-const HEIGHT: usize = 150;
+const HEIGHT: usize = 156;
 const FLOOR: usize = 126;
 const TOP: usize = 14;
 
@@ -39,7 +39,7 @@ pub fn bars(title: &str, days: &BTreeMap<String, Vec<usize>>, series: &[(&str, &
             let _ = write!(svg, "<text class=\"count\" x=\"{middle}\" y=\"{over}\">{total}</text>");
         }
         let label = day.get(5..).unwrap_or(day);
-        let _ = write!(svg, "<text x=\"{middle}\" y=\"{}\">{label}</text>", FLOOR + 16);
+        let _ = write!(svg, "<text x=\"{middle}\" y=\"{}\">{label}</text>", FLOOR + 22);
     }
     svg.push_str("</svg>");
     svg
