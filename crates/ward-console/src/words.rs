@@ -6,6 +6,7 @@ pub fn notice(done: &str) -> &'static str {
     match done {
         "signed-out" => "You are signed out.",
         "key-revoked" => "The key is revoked. It was refused from that moment on.",
+        "rotation-finished" => "The former secret is refused from now on.",
         "role-set" => "The role is changed.",
         "removed" => "The member is removed, and the member's keys with it.",
         "left" => "You have left the workspace.",

@@ -28,6 +28,15 @@ pub struct Key {
     pub expires_at: Time,
     pub last_used_at: Time,
     pub created_at: Time,
+    /// The former secret, while a rotation keeps it valid.
+    pub previous: Option<Previous>,
+}
+
+/// A secret that a rotation replaced and that is still accepted.
+#[derive(Deserialize)]
+pub struct Previous {
+    pub ends_at: Time,
+    pub last_used_at: Time,
 }
 
 impl Key {
@@ -41,6 +50,7 @@ impl Key {
 #[template(path = "keys.html")]
 struct ListPage {
     frame: Frame,
+    form: Form,
     keys: List<Key>,
     now: i64,
 }
@@ -52,7 +62,12 @@ fn path_of_list(workspace: &str, token: i64) -> String {
 pub async fn list(Path(workspace): Path<String>, visit: Visit) -> Page {
     let path = path_of_list(&workspace, after(&visit));
     let (room, keys) = try_join(visit.room(&workspace), visit.get::<List<Key>>(&path)).await?;
-    page(&ListPage { frame: visit.frame("API keys").within(room, "/keys"), keys, now: visit.now })
+    page(&ListPage {
+        frame: visit.frame("API keys").within(room, "/keys"),
+        form: visit.form(),
+        keys,
+        now: visit.now,
+    })
 }
 
 #[derive(Deserialize)]
@@ -139,13 +154,16 @@ pub async fn rotate(Path((workspace, key)): Path<(String, String)>, visit: Visit
 
 async fn show_rotate(workspace: &str, key_id: String, visit: &Visit, form: Form) -> Page {
     let frame = visit.frame("Rotate a key").within(visit.room(workspace).await?, "/keys");
-    let above = form.above(&["duration_days"]);
+    let above = form.above(&["duration_days", "grace_seconds"]);
     page_of_form(&form.clone(), &RotatePage { frame, form, above, key_id })
 }
 
 pub async fn rotated(Path((workspace, key)): Path<(String, String)>, Post { visit, fields }: Post) -> Page {
     let path = format!("/v1/{}/api-keys/{}/rotate", segment(&workspace), segment(&key));
-    let body = json!({ "duration_days": fields.number("duration_days") });
+    let mut body = json!({ "duration_days": fields.number("duration_days") });
+    if fields.given("grace_seconds").is_some() {
+        body["grace_seconds"] = fields.number("grace_seconds");
+    }
     let rotated = match visit.send::<NewKey>(Method::POST, &path, Some(body), &fields).await? {
         Ok(rotated) => rotated,
         Err(problems) => {
@@ -165,6 +183,15 @@ pub async fn rotated(Path((workspace, key)): Path<(String, String)>, Post { visi
         shown.headers_mut().insert(http::header::SET_COOKIE, cookie);
     }
     Ok(shown)
+}
+
+/// Ends the former secret of a key before its time.
+pub async fn finished(Path((workspace, key)): Path<(String, String)>, Post { visit, fields }: Post) -> Page {
+    let path = format!("/v1/{}/api-keys/{}/rotate/finish", segment(&workspace), segment(&key));
+    match visit.send::<Value>(Method::POST, &path, None, &fields).await? {
+        Ok(_) => visit.go(&format!("/w/{workspace}/keys?done=rotation-finished")),
+        Err(problems) => Err(visit.refused(problems)),
+    }
 }
 
 #[derive(Template)]

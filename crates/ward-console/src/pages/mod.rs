@@ -38,6 +38,7 @@ pub fn routes() -> Router<Arc<Console>> {
         .route("/w/{workspace}/keys", get(keys::list))
         .route("/w/{workspace}/keys/new", get(keys::new).post(keys::create))
         .route("/w/{workspace}/keys/{key}/rotate", get(keys::rotate).post(keys::rotated))
+        .route("/w/{workspace}/keys/{key}/finish", post(keys::finished))
         .route("/w/{workspace}/keys/{key}/revoke", get(keys::revoke).post(keys::revoked))
         .merge(of_people())
         .merge(of_calls())

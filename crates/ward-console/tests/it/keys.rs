@@ -48,16 +48,21 @@ sqlite_only!(an_empty_server_gives_a_person_a_workspace_and_a_key, async || {
     person.press("To the keys").await;
     person.sees("reporting").await;
 
-    // A new secret ends the old one.
+    // Both secrets are accepted until the former one ends.
     person.press("Rotate reporting").await;
+    person.choose("grace_seconds", "3600").await;
     person.press("Rotate key").await;
     let rotated = person.browser.run("return document.getElementById('secret').textContent").await;
     let rotated = rotated.as_str().unwrap().to_owned();
-    server.bearing(&minted).get("/v1/me").await.refused_as(401, "unauthorized");
+    server.bearing(&minted).get("/v1/me").await.ok();
     server.bearing(&rotated).get("/v1/me").await.ok();
+    person.press("To the keys").await;
+    person.sees("former secret ends in").await;
+    person.press("End it now for reporting").await;
+    person.sees("The former secret is refused from now on.").await;
+    server.bearing(&minted).get("/v1/me").await.refused_as(401, "unauthorized");
 
     // A key is revoked by its name only.
-    person.press("To the keys").await;
     person.press("Revoke reporting").await;
     person.fill("confirm", "another").await;
     person.press("Revoke key").await;
