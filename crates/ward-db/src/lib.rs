@@ -44,6 +44,7 @@ pub use migrate::{AppliedStep, Compared, Migrated, Migration};
 pub use options::{FAILED_FLUSH_EXIT, Options, Recorder};
 pub use row::{FromColumn, Row};
 pub use sqlite::backup;
+pub use turns::in_background_for;
 pub use tx::Tx;
 pub use uuid::Uuid;
 pub use value::{Json, NotATimestamp, Timestamp, Value};

@@ -1,11 +1,22 @@
 //! A queue that serves parties in turn, so that no tenant's work waits behind all the work of another.
 //!
 //! Within a party the order is first in, first out. Requests and background work alternate: a burst of one
-//! kind delays the other by one piece of work at most.
+//! kind delays the other by one piece of work at most. Background work that belongs to a tenant takes that
+//! tenant's turn ([`in_background_for`]).
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::deadline::Deadline;
+
+tokio::task_local! {
+    static BACKGROUND: u128;
+}
+
+/// Runs work outside of requests that belongs to one tenant. When its closures wait, they take turns with the
+/// background work of other tenants. Tasks that `work` spawns are not included.
+pub fn in_background_for<F: Future>(party: u128, work: F) -> impl Future<Output = F::Output> {
+    BACKGROUND.scope(party, work)
+}
 
 /// The party whose work waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,20 +29,28 @@ pub(crate) struct Party {
 enum Source {
     /// A request, and the tenant or address that it is charged to ([`Deadline::charge_to`]).
     Request(u128),
-    /// Work outside of requests, by its closure's name.
+    /// Work outside of requests that belongs to a tenant ([`in_background_for`]).
+    Behind(u128),
+    /// All other work, by its closure's name.
     Background(&'static str),
 }
 
 impl Party {
     /// The party of a closure that the current task starts.
     pub(crate) fn current(name: &'static str, writes: bool) -> Self {
-        let source = Deadline::charged().map_or(Source::Background(name), Source::Request);
-        Self { source, writes }
+        let behind = || BACKGROUND.try_with(|party| Source::Behind(*party));
+        let source = Deadline::charged().map(Source::Request).or_else(|| behind().ok());
+        Self { source: source.unwrap_or(Source::Background(name)), writes }
     }
 
-    /// Whether requests cause this work. Only these are bounded for each party.
+    /// Whether requests cause this work.
     pub(crate) const fn is_request(self) -> bool {
         matches!(self.source, Source::Request(_))
+    }
+
+    /// Whether the work belongs to a tenant or an address. Only the writes of such a party are bounded.
+    const fn is_of_one(self) -> bool {
+        matches!(self.source, Source::Request(_) | Source::Behind(_))
     }
 
     const fn class(self) -> usize {
@@ -48,7 +67,7 @@ pub(crate) struct Turns<T> {
     last: usize,
     waiting: usize,
     startable: usize,
-    /// How many writes of one request party may run at once.
+    /// How many writes of one tenant may run at once, in requests and as much again in the background.
     writes_each: usize,
 }
 
@@ -168,7 +187,7 @@ impl<T> Turns<T> {
     /// Brings the counts and the turn of a party up to date after a change of its queue.
     fn update(&mut self, party: Party) {
         let Some(queue) = self.queues.get_mut(&party) else { return };
-        let room = if party.writes && party.is_request() {
+        let room = if party.writes && party.is_of_one() {
             self.writes_each.saturating_sub(queue.running)
         } else {
             usize::MAX
@@ -197,6 +216,10 @@ mod tests {
         Party { source: Source::Request(tenant), writes: true }
     }
 
+    const fn behind(tenant: u128) -> Party {
+        Party { source: Source::Behind(tenant), writes: true }
+    }
+
     const fn background(name: &'static str) -> Party {
         Party { source: Source::Background(name), writes: true }
     }
@@ -220,6 +243,27 @@ mod tests {
         let expected = ["loud 1", "settle 1", "quiet 1", "take 1", "loud 2", "settle 2", "loud 3"];
         assert_eq!(order(&mut turns), expected);
         assert_eq!((turns.waiting(), turns.startable(), turns.queues.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn the_background_work_of_a_tenant_does_not_wait_behind_that_of_another() {
+        let mut turns = Turns::new(2);
+        for item in ["loud 1", "loud 2", "loud 3"] {
+            turns.push(behind(1), item);
+        }
+        turns.push(behind(2), "quiet 1");
+        assert_eq!(turns.startable(), 3, "two of the loud tenant's, and one of the quiet one's");
+        assert_eq!(order(&mut turns), ["loud 1", "quiet 1", "loud 2", "loud 3"]);
+    }
+
+    #[tokio::test]
+    async fn a_party_is_that_of_the_request_or_of_the_background_work() {
+        let of = async || Party::current("settle", true);
+        assert_eq!(of().await, background("settle"));
+        assert_eq!(in_background_for(7, of()).await, behind(7));
+        let deadline = Deadline::of(std::time::Duration::from_secs(1));
+        deadline.charge_to(8);
+        assert_eq!(in_background_for(7, deadline.over(of())).await, request(8));
     }
 
     #[test]

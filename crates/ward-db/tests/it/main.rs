@@ -12,4 +12,5 @@ mod scarce;
 mod servers;
 mod support;
 mod tls;
+mod turns;
 mod writes;
