@@ -9,6 +9,7 @@ pub(crate) struct Counters {
     pub(crate) writes: AtomicU64,
     pub(crate) statements: AtomicU64,
     pub(crate) commits: AtomicU64,
+    pub(crate) pauses: AtomicU64,
 }
 
 pub(crate) fn add(counter: &AtomicU64, count: u64) {

@@ -73,6 +73,8 @@ pub struct Stats {
     pub statements: u64,
     /// Commits of writes; on SQLite many writes share one.
     pub commits: u64,
+    /// SQLite: how often long reads let other threads of the machine go first.
+    pub pauses: u64,
 }
 
 /// An open database; clones share it.
@@ -303,6 +305,7 @@ impl Db {
             writes: counters.writes.load(Ordering::Relaxed),
             statements: counters.statements.load(Ordering::Relaxed),
             commits: counters.commits.load(Ordering::Relaxed),
+            pauses: counters.pauses.load(Ordering::Relaxed),
         }
     }
 

@@ -152,13 +152,13 @@ impl Sqlite {
         let read = move || {
             let _permit = permit;
             let mut conn = this.long_readers.take()?;
-            if let Err(error) = conn.stop_when(Some((deadline, abandoned))) {
+            if let Err(error) = conn.stop_when(Some((deadline, abandoned)), &this.counters) {
                 this.long_readers.give_back(conn, false);
                 return Err(E::from(error));
             }
             add(&this.counters.long_reads, 1);
             let (result, reusable) = conn.snapshot(name, &mut f, &this.counters);
-            let reusable = reusable && conn.stop_when(None).is_ok();
+            let reusable = reusable && conn.stop_when(None, &this.counters).is_ok();
             this.long_readers.give_back(conn, reusable);
             result
         };

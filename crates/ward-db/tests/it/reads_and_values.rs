@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{fast, fixture, fixture_with};
+use crate::support::{fast, fixture, fixture_with, sqlite};
 use ward_db::{Error, ErrorKind, Json, Options, Timestamp, Tx, Uuid, Value};
 use ward_test_db::both;
 
@@ -310,6 +310,23 @@ async fn a_long_read_ends_at_its_deadline_and_when_its_caller_is_gone() {
             .unwrap_or_else(|e: Error| panic!("{e}")),
         1
     );
+}
+
+/// Reads 100,000 numbers.
+const LONG: &str =
+    "with recursive n(i) as (select 1 union all select i + 1 from n where i < 100000) select count(*) from n";
+
+#[tokio::test]
+async fn a_long_read_lets_other_threads_go_first_now_and_then() {
+    let it = sqlite();
+    it.count(LONG).await;
+    assert_eq!(it.db.stats().pauses, 0, "a short read does not pause, whatever it reads");
+    let long = || it.db.read_long("t", |tx| tx.one(LONG, &[], |row| row.get::<i64>(0)));
+    assert_eq!(long().await.unwrap_or_else(|e: Error| panic!("{e}")), 100_000);
+    let pauses = it.db.stats().pauses;
+    assert!(pauses >= 50, "{pauses} pauses");
+    it.count(LONG).await;
+    assert_eq!(it.db.stats().pauses, pauses);
 }
 
 both!(more_readers_than_connections_take_turns, threads = 4);
