@@ -402,8 +402,6 @@ pub enum Settled {
     Failed(&'static str, bool),
     /// It is tried again at this time.
     Again(Timestamp, bool),
-    /// It was not tried, and keeps its earlier state.
-    Untried,
 }
 
 /// Settles an attempt, if the lease is still this worker's. It returns `false` otherwise: another worker
@@ -417,7 +415,6 @@ pub fn settle(
 ) -> Result<bool, Error> {
     let (workspace, integration) = lane.key;
     let (state, reason, location, maybe_sent) = match settled {
-        Settled::Untried => return put_back(tx, lane, leased),
         Settled::Synced(location) => (DeliveryState::Synced, None, location.as_deref(), false),
         Settled::Held(reason, maybe) => (DeliveryState::Held, Some(*reason), None, *maybe),
         Settled::Failed(reason, maybe) => (DeliveryState::Failed, Some(*reason), None, *maybe),
@@ -445,7 +442,6 @@ pub fn settle(
         return Ok(false);
     }
     match settled {
-        Settled::Untried => {}
         Settled::Again(due_at, _) => {
             tx.execute_later(
                 "UPDATE delivery_queue SET due_at = $4 \
@@ -465,21 +461,23 @@ pub fn settle(
     Ok(true)
 }
 
-/// Restores the state of a delivery before it was marked as being sent.
-fn put_back(tx: &mut Tx<'_>, lane: &Lane, leased: &Leased) -> Result<bool, Error> {
-    let ours = tx.execute(
-        "UPDATE deliveries SET state = 'pending', reason = $4, attempts = $5, tried_since = $6, lease_token = NULL \
-         WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND lease_token = $3 AND state = 'sending'",
-        &[
-            lane.key.0.into(),
-            leased.id.into(),
-            lane.token.into(),
-            leased.former_reason.as_deref().into(),
-            (leased.attempt - 1).into(),
-            leased.former_tried_since.into(),
-        ],
-    )?;
-    Ok(ours == 1)
+/// Restores the state of deliveries before they were marked as being sent, if the lease is still this worker's.
+pub fn put_back(tx: &mut Tx<'_>, lane: &Lane, untried: &[Leased]) -> Result<(), Error> {
+    for leased in untried {
+        tx.execute_later(
+            "UPDATE deliveries SET state = 'pending', reason = $4, attempts = $5, tried_since = $6, lease_token = NULL \
+             WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND lease_token = $3 AND state = 'sending'",
+            &[
+                lane.key.0.into(),
+                leased.id.into(),
+                lane.token.into(),
+                leased.former_reason.as_deref().into(),
+                (leased.attempt - 1).into(),
+                leased.former_tried_since.into(),
+            ],
+        )?;
+    }
+    Ok(())
 }
 
 /// Resumes a queue that Ward itself paused, if the integration was changed since, because a person has then

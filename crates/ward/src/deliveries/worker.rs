@@ -30,6 +30,7 @@ use super::{Missing, backoff, note, store};
 use crate::app::App;
 use crate::calls::{self, CallRecord};
 use crate::integrations::{self, Connection};
+use crate::shares::Holder;
 use completing::Stopped;
 use slots::{SLOW, Slot, Slots};
 use taking::Taken;
@@ -103,6 +104,9 @@ struct Round {
     settled: usize,
     /// Whether the outcome of an attempt could not be stored.
     unsettled: bool,
+    /// The leased deliveries that were not begun. They return with the end of the lease, in one transaction: a
+    /// slow EHR leaves most of a batch, and single transactions would be a burst.
+    untried: Vec<Leased>,
 }
 
 impl Worker {
@@ -224,8 +228,13 @@ impl Worker {
         self.outbound().limits().total_time * 6
     }
 
+    /// Serves a queue once. Its database work takes the turns of its workspace.
     async fn serve(&self, key: LaneKey, place: &Slot) -> usize {
-        match self.take(key).await {
+        ward_db::in_background_for(Holder::Workspace(key.0).number(), self.serve_in_turn(key, place)).await
+    }
+
+    async fn serve_in_turn(&self, key: LaneKey, place: &Slot) -> usize {
+        match self.places.in_turn(place, self.take(key, place)).await {
             Ok(Some(taken)) => self.deliver(taken, place).await,
             Ok(None) => 0,
             Err(error) => {
@@ -254,25 +263,34 @@ impl Worker {
             .for_each_concurrent(self.options.concurrency.max(1), |leased| {
                 let (lane, connection, progress, stop) = (&lane, connection.as_ref(), &progress, &stop);
                 async move {
-                    let may_begin = !stop.load(Ordering::Relaxed) && Instant::now() < begin_by;
-                    let call = if may_begin { self.may_begin(lane, &leased, stop).await } else { None };
-                    let started_at = self.app.clock.now();
-                    let tried = match (connection, call) {
-                        (Some(connection), Some(call)) => {
-                            let attempt = self.attempt(lane, connection, &leased, call.as_deref());
-                            self.timed(place, attempt).await
-                        }
-                        _ => Tried::not_begun(),
+                    let in_time = || !stop.load(Ordering::Relaxed) && Instant::now() < begin_by;
+                    let call = if in_time() {
+                        // The turn may come late, so the time is checked again.
+                        let ours = &leased;
+                        let beginning = async move {
+                            if in_time() { self.may_begin(lane, ours, stop).await } else { None }
+                        };
+                        self.places.in_turn(place, beginning).await
+                    } else {
+                        None
                     };
+                    let (Some(connection), Some(call)) = (connection, call) else {
+                        progress.lock().untried.push(leased);
+                        return;
+                    };
+                    let started_at = self.app.clock.now();
+                    let attempt = self.attempt(lane, connection, &leased, call.as_deref());
+                    let tried = self.timed(place, attempt).await;
                     if tried.was_sent {
                         self.step(Step::Sent);
                     }
-                    self.settle(lane, &leased, tried, started_at, progress, stop).await;
+                    let settling = self.settle(lane, &leased, tried, started_at, progress, stop);
+                    self.places.in_turn(place, settling).await;
                 }
             })
             .await;
         self.step(Step::Settled);
-        self.leave(&lane, seen, progress.into_inner()).await
+        self.places.in_turn(place, self.leave(&lane, seen, progress.into_inner())).await
     }
 
     /// Runs an attempt to its end, and records its duration.
@@ -398,10 +416,7 @@ impl Worker {
                 stop.store(true, Ordering::Relaxed);
             }
         }
-        let tried_it = !matches!(tried.settled, Settled::Untried);
-        if tried_it {
-            metrics::counter!("ward_sync_attempts_total", "outcome" => tried.outcome).increment(1);
-        }
+        metrics::counter!("ward_sync_attempts_total", "outcome" => tried.outcome).increment(1);
         if matches!(tried.settled, Settled::Synced(_)) {
             let micros = ended_at.micros() - leased.created_at.micros();
             let waited = Duration::from_micros(u64::try_from(micros).unwrap_or(0));
@@ -435,7 +450,7 @@ impl Worker {
             })
             .await;
         match settled {
-            Ok(true) => progress.lock().settled += usize::from(tried_it),
+            Ok(true) => progress.lock().settled += 1,
             Ok(false) => {
                 tracing::warn!(
                     "an attempt outlived its lease; another worker has the delivery and will search the EHR first"
@@ -470,12 +485,13 @@ impl Worker {
             waits_because: pause.map(|_| if broken || progress.unsettled { "failing" } else { "throttled" }),
             succeeded_at: progress.succeeded_at,
         };
-        let lane = lane.clone();
+        let (lane, untried) = (lane.clone(), progress.untried);
         let left = self
             .app
             .db
             .write("sync.leave", move |tx| {
                 outbox::guard_lane(tx, lane.key)?;
+                outbox::put_back(tx, &lane, &untried)?;
                 let changed = integrations::changed_at(tx, lane.key.0, lane.key.1)? != Some(seen);
                 if changed {
                     let anew = Leaving { failures: 0, not_before: now, waits_because: None, ..leaving };

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use ward::deliveries::worker::{Options, Step};
 use ward_test::ehr::{Act, ScriptedEhr};
-use ward_test::{Fields as _, Server, Tenant, both};
+use ward_test::{Fields as _, Server, Tenant, both, postgres_only};
 
 use crate::calls::{finished, put};
 use crate::deliveries::{AMPLE, PATIENT, Scene, configure, connected, worker, worker_with};
@@ -109,6 +109,52 @@ both!(failing_ehrs_get_half_of_the_places, threads = 2, async || {
     running.abort();
 });
 
+postgres_only!(queues_not_known_as_quick_leave_connections_to_others, threads = 2, async || {
+    let server = Server::start().await;
+    let (well, other) = (ScriptedEhr::start().await, ScriptedEhr::start().await);
+    let quiet = connected(&server, "fhir_store", &well.url()).await;
+    let worker = Arc::new(worker_with(&server.app, AMPLE, Options::default()));
+    owe(&quiet, "CA0").await;
+    assert_eq!(worker.turn().await, 1, "the worker knows this queue as quick from now on");
+    for _ in 0..20 {
+        owe(&connected(&server, "fhir_store", &other.url()).await, "CA1").await;
+    }
+    // The work of the other queues waits in the database.
+    let (locked, is_locked) = tokio::sync::oneshot::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let of_others =
+        format!("SELECT 1::bigint FROM sync_lanes WHERE workspace_id <> uuid '{}' FOR UPDATE", quiet.id);
+    let (db, mut locked) = (server.app.db.clone(), Some(locked));
+    let holder = tokio::spawn(async move {
+        db.write("test.lock", move |tx| {
+            tx.all(&of_others, &[], |row| row.get::<i64>(0))?;
+            let _ = locked.take().map(|locked| locked.send(()));
+            // The test drops its end when it fails.
+            let _ = released.recv();
+            Ok::<_, ward_db::Error>(())
+        })
+        .await
+    });
+    is_locked.await.unwrap();
+    let running = tokio::spawn(worker.run());
+    let waiting = async || {
+        let locks = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        server.count(locks).await
+    };
+    while waiting().await < 2 {
+        tokio::task::yield_now().await;
+    }
+    for index in 1..4 {
+        owe(&quiet, &format!("CA{index}")).await;
+        well.until_asked(index + 1).await;
+    }
+    assert_eq!(waiting().await, 2, "the others wait for their turn outside of the database");
+    drop(release);
+    holder.await.unwrap().unwrap();
+    other.until_asked(20).await;
+    running.abort();
+});
+
 both!(any_number_of_waiting_queues_does_not_hide_a_due_one, threads = 2, async || {
     let server = Server::start().await;
     let silent = silenced(&server, 4).await;
@@ -171,6 +217,24 @@ both!(a_worker_told_to_stop_finishes_what_is_under_way_and_begins_nothing, threa
     let next = worker(&server.replica().await.app);
     while next.turn().await > 0 {}
     assert_eq!((ehr.kept().len(), ehr.asked().len() - asked), (40, 40 - kept), "no search was made");
+});
+
+both!(deliveries_that_were_not_begun_return_in_one_write, async || {
+    let Scene { server, tenant, ehr, .. } = Scene::of("fhir_store").await;
+    for index in 0..12 {
+        owe(&tenant, &format!("CA{index}")).await;
+    }
+    ehr.script([Act::Say(401, Value::Null, "")]);
+    let options = Options { concurrency: 1, ..Options::default() };
+    let worker = worker_with(&server.app, AMPLE, options);
+    let (settled, cost) = server.costs(worker.turn()).await;
+    assert_eq!((settled, cost.writes), (1, 3), "the lease, one outcome, and the end of the lease");
+    let count = async |sql: &str| server.count(sql).await;
+    assert_eq!(count("SELECT count(*) FROM deliveries WHERE state = 'pending' AND attempts = 0").await, 11);
+    assert_eq!(count("SELECT count(*) FROM deliveries WHERE state = 'sending' OR maybe_sent").await, 0);
+    change_integration(&tenant, json!({ "display_name": "Put right" })).await;
+    while worker.turn().await > 0 {}
+    assert_eq!((ehr.kept().len(), ehr.asked().len()), (12, 13), "no search was made");
 });
 
 both!(a_request_that_was_never_sent_is_sent_later_without_a_search, async || {

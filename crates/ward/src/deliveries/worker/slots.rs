@@ -3,8 +3,13 @@
 //! A slow EHR occupies a slot for as long as its attempts last. Slots are therefore bounded three times:
 //! for one workspace, for queues known as slow or failing, and for queues not known as quick. The slots
 //! beyond these bounds stay free for other queues, however many slow ones there are.
+//!
+//! Slow EHRs that answer at the same moment leave hundreds of outcomes to store. Queues not known as quick
+//! therefore take turns at the database, a few at once. The rest of a burst waits here, where it occupies no
+//! connection, and requests and quick queues pass it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,12 +17,16 @@ use quick_cache::sync::Cache;
 use ward_db::Timestamp;
 
 use super::super::outbox::{Due, LaneKey};
+use super::Options;
 use crate::shares::{Full, Holder, Limits, Share, Shares};
 
 /// An attempt that takes longer makes its queue a slow one.
 pub const SLOW: Duration = Duration::from_secs(2);
 /// A queue stays slow for this many times the duration of the attempt.
 const REMEMBERED: u32 = 30;
+/// For each of so many slots, one queue not known as quick may use the database, and two in any case. Two
+/// leave half of the connections that `PostgreSQL`'s pool uses at once with two processors.
+const SLOTS_PER_TURN: u32 = 128;
 /// Queues whose pace is cached. An evicted queue counts as not known to be quick.
 const MOST_PACES: usize = 65_536;
 
@@ -29,6 +38,8 @@ pub struct Slots {
     unproven: Shares,
     /// A share for each of them that was, or has become, slow or failing.
     slow: Shares,
+    /// A share for each piece of database work of a queue that is not known as quick.
+    database: Shares,
     paces: Cache<LaneKey, Pace>,
 }
 
@@ -45,6 +56,17 @@ pub struct Slot {
     _all: Share,
     unproven: Mutex<Option<Share>>,
     slow: Mutex<Option<Share>>,
+    is_quick: AtomicBool,
+    was_slow: bool,
+}
+
+impl Slot {
+    /// The number of deliveries to lease. Of an EHR known as slow these are as many as are sent at once, because the
+    /// time of a turn ends before it could answer more.
+    pub fn batch(&self, options: &Options) -> i64 {
+        let at_once = i64::try_from(options.concurrency.max(1)).unwrap_or(i64::MAX);
+        if self.was_slow { options.batch.min(at_once) } else { options.batch }
+    }
 }
 
 impl Slots {
@@ -56,7 +78,12 @@ impl Slots {
             let (total, each) = (units.max(1), (total / 16).max(1));
             Shares::new(name, Limits { total, each, first: each, beyond: total, waiting_each: 0 })
         };
+        let turns = (total / SLOTS_PER_TURN).max(2);
+        // Work that waits is bounded by the slots and by the deliveries that each sends at once.
+        let turns =
+            Limits { total: turns, each: turns / 2, first: turns, beyond: turns, waiting_each: usize::MAX };
         Self {
+            database: Shares::new("delivery_database", turns),
             all: shares("delivery_lanes", total),
             unproven: shares("delivery_lanes_unproven", total - total / 4),
             slow: shares("delivery_lanes_slow", total / 2),
@@ -71,12 +98,24 @@ impl Slots {
     pub fn take(&self, due: &Due, now: Timestamp) -> Result<Arc<Slot>, Full> {
         let holder = Holder::Workspace(due.key.0);
         let pace = self.paces.get(&due.key);
-        let is_slow = due.failures > 0 || matches!(pace, Some(Pace::SlowUntil(until)) if now < until);
+        let was_slow = matches!(pace, Some(Pace::SlowUntil(until)) if now < until);
+        let is_slow = due.failures > 0 || was_slow;
         let is_quick = !is_slow && pace.is_some();
         let slow = is_slow.then(|| self.slow.try_take(holder, 1)).transpose()?;
         let unproven = (!is_quick).then(|| self.unproven.try_take(holder, 1)).transpose()?;
         let all = self.all.try_take(holder, 1)?;
-        Ok(Arc::new(Slot { key: due.key, _all: all, unproven: Mutex::new(unproven), slow: Mutex::new(slow) }))
+        let (unproven, slow) = (Mutex::new(unproven), Mutex::new(slow));
+        let is_quick = AtomicBool::new(is_quick);
+        Ok(Arc::new(Slot { key: due.key, _all: all, unproven, slow, is_quick, was_slow }))
+    }
+
+    /// Does database work when it is the queue's turn: at once for a queue known as quick.
+    pub async fn in_turn<F: Future>(&self, slot: &Slot, work: F) -> F::Output {
+        let waits = !slot.is_quick.load(Ordering::Relaxed);
+        // Any number may wait, so no turn is refused.
+        let _turn =
+            if waits { self.database.take(Holder::Workspace(slot.key.0), 1).await.ok() } else { None };
+        work.await
     }
 
     pub fn are_free(&self) -> bool {
@@ -89,6 +128,7 @@ impl Slots {
     /// slow at once, so that fewer other slow queues begin.
     pub fn turn_slow(&self, place: &Slot, now: Timestamp) {
         self.note(place, SLOW, now);
+        place.is_quick.store(false, Ordering::Relaxed);
         let holder = Holder::Workspace(place.key.0);
         for (held, pool) in [(&place.unproven, &self.unproven), (&place.slow, &self.slow)] {
             let mut held = held.lock();
@@ -124,6 +164,9 @@ impl Slots {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::sync::Notify;
+
     use super::*;
     use crate::ids::{IntegrationId, WorkspaceId};
 
@@ -169,6 +212,8 @@ mod tests {
         let places = Slots::new(4);
         let lane = quick(&places);
         let place = places.take(&lane, NOW).unwrap();
+        let options = Options::default();
+        assert_eq!(place.batch(&options), options.batch);
         assert_eq!((places.unproven.used(), places.slow.used()), (0, 0));
         places.turn_slow(&place, NOW);
         assert_eq!((places.unproven.used(), places.slow.used()), (1, 1));
@@ -176,10 +221,47 @@ mod tests {
         places.note_of(lane.key, Duration::from_millis(20), NOW);
         let again = places.take(&lane, NOW).unwrap();
         assert_eq!(places.slow.used(), 1, "one quick try does not clear a slow lane");
+        assert_eq!(again.batch(&options), 4, "as many as are sent at once");
         drop(again);
         let later = NOW.saturating_add(SLOW * REMEMBERED);
         places.note_of(lane.key, Duration::from_millis(20), later);
         let _quick_again = places.take(&lane, later).unwrap();
         assert_eq!((places.unproven.used(), places.slow.used()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn slow_queues_take_turns_at_the_database_and_quick_ones_pass_them() {
+        let places = Slots::new(256);
+        let (loud, other) = (places.take(&due(1), NOW).unwrap(), places.take(&due(0), NOW).unwrap());
+        let (end, done) = (Notify::new(), Mutex::new(Vec::new()));
+        let work = |slot: Arc<Slot>, name: &'static str| {
+            let (places, end, done) = (&places, &end, &done);
+            async move {
+                let work = async {
+                    end.notified().await;
+                    done.lock().push(name);
+                };
+                places.in_turn(&slot, work).await;
+            }
+        };
+        let mut waiting: Vec<_> = ["loud 1", "loud 2", "loud 3"]
+            .into_iter()
+            .map(|name| work(loud.clone(), name).boxed())
+            .chain([work(other, "other").boxed()])
+            .collect();
+        for work in &mut waiting {
+            assert!(work.now_or_never().is_none());
+        }
+        assert_eq!(places.database.used(), 2, "one of each workspace");
+        let lane = quick(&places);
+        let slot = places.take(&lane, NOW).unwrap();
+        assert_eq!(places.in_turn(&slot, async { "quick" }).now_or_never(), Some("quick"));
+        places.turn_slow(&slot, NOW);
+        assert!(places.in_turn(&slot, async {}).now_or_never().is_none(), "it has turned slow");
+        end.notify_waiters();
+        for work in &mut waiting {
+            let _ = work.now_or_never();
+        }
+        assert_eq!(*done.lock(), ["loud 1", "other"]);
     }
 }

@@ -7,6 +7,7 @@ use ward_db::Timestamp;
 
 use super::super::outbox::{self, Lane, LaneKey, Leased, Leaving};
 use super::Worker;
+use super::slots::Slot;
 use crate::deliveries::backoff;
 use crate::integrations::{self, Connection};
 use crate::workspaces;
@@ -26,8 +27,9 @@ pub(super) struct Taken {
 
 impl Worker {
     /// Leases the queue and marks its due deliveries, in one transaction. `None` if there is nothing to do.
-    pub(super) async fn take(&self, key: LaneKey) -> Result<Option<Taken>, ward_db::Error> {
-        let (now, lease_time, batch) = (self.app.clock.now(), self.lease_time(), self.options.batch);
+    pub(super) async fn take(&self, key: LaneKey, place: &Slot) -> Result<Option<Taken>, ward_db::Error> {
+        let (now, lease_time) = (self.app.clock.now(), self.lease_time());
+        let batch = place.batch(&self.options);
         let token = crate::random::id();
         self.app
             .db

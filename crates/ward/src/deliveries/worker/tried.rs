@@ -34,7 +34,8 @@ pub struct Tried {
 impl Tried {
     /// The consequences of the EHR's verdict.
     pub fn of(leased: &Leased, verdict: Verdict, now: Timestamp) -> Self {
-        let mut tried = Self { was_sent: true, ..Self::not_begun() };
+        let unknown = Settled::Held("cannot_tell", true);
+        let mut tried = Self { was_sent: true, ..Self::unsent(unknown, "cannot_tell") };
         match verdict {
             Verdict::Synced { location } => {
                 tried.outcome = "synced";
@@ -79,18 +80,17 @@ impl Tried {
                 tried.settled = Settled::Again(now, leased.maybe_sent);
             }
             Verdict::CannotTell { status, words } => {
-                tried.outcome = "cannot_tell";
                 (tried.status, tried.detail) = (status, words);
-                tried.settled = Settled::Held("cannot_tell", true);
             }
         }
         tried
     }
 
-    pub const fn not_begun() -> Self {
+    /// The end of an attempt without a request to the EHR.
+    pub const fn unsent(settled: Settled, outcome: &'static str) -> Self {
         Self {
-            settled: Settled::Untried,
-            outcome: "untried",
+            settled,
+            outcome,
             status: None,
             detail: None,
             after: None,
@@ -99,9 +99,5 @@ impl Tried {
             arrived: false,
             failed: false,
         }
-    }
-
-    pub fn unsent(settled: Settled, outcome: &'static str) -> Self {
-        Self { settled, outcome, ..Self::not_begun() }
     }
 }
