@@ -162,6 +162,51 @@ both!(a_full_share_of_calls_concerns_its_workspace_alone, async || {
     }
 });
 
+both!(a_check_without_a_free_call_reads_no_integration, async || {
+    let server = Server::with(|config| {
+        open_outbound(config);
+        config.quotas.set(Quota::OutboundCalls, 1);
+        config.outbound.concurrency = 100;
+    })
+    .await;
+    let tenant = server.tenant("acme").await;
+    let silent = Peer::start(|_, _| None).await;
+    let path = endpoint(&tenant, &silent.url(), json!({})).await;
+    let workspace = WorkspaceId::of_path(&tenant.id);
+    let check = async || {
+        let path = tenant.path("/integrations/health-check");
+        let (answer, cost) = server.costs(async { tenant.owner.get(&path).await }).await;
+        assert_eq!(answer.expect(StatusCode::TOO_MANY_REQUESTS)["quota"], "outbound_calls");
+        cost
+    };
+    let call = async |running: &mut tokio::task::JoinSet<StatusCode>| {
+        let (owner, path, asked) = (tenant.owner.clone(), path.clone(), silent.asked());
+        running.spawn(async move { owner.post(&path, json!({})).await.status });
+        while silent.asked() == asked {
+            tokio::task::yield_now().await;
+        }
+    };
+    let stop = async |running: &mut tokio::task::JoinSet<StatusCode>| {
+        running.shutdown().await;
+        while server.app.wire.calls_of(workspace) > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut running = tokio::task::JoinSet::new();
+    // The workspace's only call is under way, so the check waits in vain.
+    call(&mut running).await;
+    let with_one = check().await;
+    stop(&mut running).await;
+    silent_integrations(&tenant, 29).await;
+    call(&mut running).await;
+    assert_eq!(check().await, with_one, "the cost of a refused check depends on no number of integrations");
+    assert_eq!((with_one.reads, with_one.writes), (1, 0), "the check of the credential");
+    stop(&mut running).await;
+    // The first check has the only call. The next ones are refused, and those behind them never begin.
+    let cost = check().await;
+    assert_eq!((cost.reads, cost.writes), (3, 0), "the credential, the list and one integration");
+});
+
 both!(the_operator_lets_a_workspace_make_more_calls_at_once, async || {
     let server = Server::with(|config| {
         open_outbound(config);

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::StreamExt as _;
-use futures_util::stream;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::{Duration, Instant};
@@ -21,6 +20,7 @@ use crate::gate::{Entry, Held};
 use crate::http::Reply;
 use crate::ids::IntegrationId;
 use crate::integrations::{AuthConfig, Endpoint, Integration, Protocol, actions, own_base_url, store};
+use crate::shares::Share;
 
 /// Integrations that one health check calls at the same time.
 const CHECKED_AT_ONCE: usize = 25;
@@ -45,8 +45,12 @@ pub struct Reports {
 
 /// Checks every enabled integration, some at the same time, each in bounded time. Tool servers are never
 /// called and not listed.
+///
+/// The share of the first call is taken before anything is read, and the first refused share ends all checks. So a
+/// workspace that has used up its calls costs no reads.
 pub async fn check_all(app: &Arc<App>, entry: &Entry) -> Result<Reports, ApiError> {
     let workspace = entry.workspace()?.id;
+    let mut first = Some(app.wire.place(entry.workspace()?, entry.context.now).await?);
     let heads = app.read_long(workspace, "integrations.heads", move |tx| store::heads(tx, workspace)).await?;
     let enabled = |head: &store::Head| head.enabled && head.protocol != Protocol::Mcp.name();
     let ids: Vec<IntegrationId> = heads.iter().filter(|head| enabled(head)).map(|head| head.id).collect();
@@ -54,11 +58,20 @@ pub async fn check_all(app: &Arc<App>, entry: &Entry) -> Result<Reports, ApiErro
     let rounds = u32::try_from(ids.len().div_ceil(CHECKED_AT_ONCE)).unwrap_or(u32::MAX).max(1);
     let time = CHECK_TIME.min(app.wire.outbound.limits().total_time);
     let time = time.min(app.config.limits.request_time * 3 / 4 / rounds);
-    let checked = ids.into_iter().map(|id| check(app, entry, id, time));
-    let reports: Vec<Result<Option<(Report, Timestamp)>, ApiError>> =
-        stream::iter(checked).buffered(CHECKED_AT_ONCE).collect().await;
-    let reports = reports.into_iter().filter_map(Result::transpose);
-    let integrations = reports.map(|found| found.map(|(report, _)| report)).collect::<Result<_, _>>()?;
+    let checked = ids.into_iter().enumerate().map(|(number, id)| {
+        let place = first.take();
+        async move {
+            let place = match place {
+                Some(place) => place,
+                None => app.wire.place(entry.workspace()?, entry.context.now).await?,
+            };
+            Ok::<_, ApiError>((number, check(app, entry, id, time, place).await?))
+        }
+    });
+    let mut reports: Vec<(usize, Option<(Report, Timestamp)>)> =
+        stream::iter(checked).buffer_unordered(CHECKED_AT_ONCE).try_collect().await?;
+    reports.sort_unstable_by_key(|(number, _)| *number);
+    let integrations = reports.into_iter().filter_map(|(_, found)| Some(found?.0)).collect();
     Ok(Reports { checked_at: entry.context.now, integrations })
 }
 
@@ -93,6 +106,7 @@ async fn check(
     entry: &Entry,
     id: IntegrationId,
     time: Duration,
+    _place: Share,
 ) -> Result<Option<(Report, Timestamp)>, ApiError> {
     let (workspace, holder) = (entry.workspace()?.id, actions::holder(entry)?);
     let stored = app.db.read("integrations.check", move |tx| stored_connection(tx, workspace, id)).await?;
@@ -101,10 +115,7 @@ async fn check(
     let opened = app.work.run(holder, move || open(stored, &keys)).await??;
     let checked = match opened.probe {
         Err(why) => Checked::without_probe(Health::Misconfigured, why),
-        Ok(probe) => {
-            let _place = app.wire.place(entry.workspace()?, entry.context.now).await?;
-            probe.run(&app.wire.outbound, &app.wire.tokens, Instant::now() + time).await
-        }
+        Ok(probe) => probe.run(&app.wire.outbound, &app.wire.tokens, Instant::now() + time).await,
     };
     let report = Report {
         id,
@@ -140,6 +151,7 @@ pub async fn test_connection(
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let (workspace, at) = (entry.workspace()?.id, entry.context.now);
+    let place = app.wire.place(entry.workspace()?, at).await?;
     let first = repeat.clone();
     let begin = move |write: &mut Write<'_, '_>, _: &Held| {
         let named = store::named(write, workspace, id)?.ok_or(ApiError::no_integration())?;
@@ -154,7 +166,7 @@ pub async fn test_connection(
         return Ok(reply);
     }
     let time = CHECK_TIME.min(app.wire.outbound.limits().total_time);
-    let checked = check(app, &entry, id, time).await?;
+    let checked = check(app, &entry, id, time, place).await?;
     let (report, configured_at) = checked.ok_or(ApiError::no_integration())?;
     let tested = Arc::new(ConnectionTestResponse {
         integration_id: id,
