@@ -1,6 +1,6 @@
 //! The influence of one tenant on another: a quiet tenant alone, and beside the worst neighbour for each shared pool.
 //!
-//! `bench/neighbours` builds with the release profile and measures both engines in about ten minutes.
+//! `bench/neighbours` builds with the release profile and measures both engines in about twenty minutes.
 //! `bench/neighbours soak` samples the memory of a Ward that all hostile neighbours use at once, for an hour. Ward is
 //! a separate process. The clients of the neighbour share the machine with it.
 
@@ -66,7 +66,7 @@ struct Args {
     #[arg(long, default_value_t = 8)]
     seconds: u64,
     /// The number of rounds; each measures the tenant alone and beside the neighbour.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 4)]
     rounds: u32,
     /// Measure only the pools whose name contains this text.
     #[arg(long, default_value = "")]

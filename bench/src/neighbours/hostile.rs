@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use super::outside::Outside;
+use super::outside::{Outside, threads_behind};
 use super::server::Ward;
 use super::tenant::{Tenant, client, new_workspace};
 use super::{Failure, history};
@@ -103,17 +103,6 @@ impl Drop for Neighbour {
     }
 }
 
-/// The runtime for the clients of a neighbour.
-fn threads() -> Result<Runtime, Failure> {
-    // If the system refuses the priority, the measurement is less fair but not wrong.
-    let behind = || _ = rustix::process::setpriority_process(None, 19);
-    Ok(tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .on_thread_start(behind)
-        .enable_all()
-        .build()?)
-}
-
 impl Neighbour {
     /// The number of answered requests, with any status.
     pub fn done(&self) -> u64 {
@@ -181,7 +170,7 @@ impl Ready {
     pub async fn start(&self, clients: usize) -> Result<Neighbour, Failure> {
         let done = Arc::new(AtomicU64::new(0));
         let mut work = JoinSet::new();
-        let threads = threads()?;
+        let threads = threads_behind()?;
         if self.pool == Pool::Deliveries {
             // All calls are reported at once. The EHRs need hours for them.
             for tenant in &self.tenants {

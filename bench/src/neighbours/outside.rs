@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::mpsc;
 
 use super::Failure;
@@ -14,6 +15,9 @@ use super::Failure;
 pub const KNOWN: &str = "quick.ehr.test";
 
 /// The external services of a measurement.
+///
+/// The slow EHR belongs to the neighbour, so it runs on threads of the lowest priority. On the threads of the quiet
+/// tenant's client, a burst of its answers would be part of that tenant's times.
 pub struct Outside {
     /// An EHR that answers at once.
     pub quick: SocketAddr,
@@ -23,6 +27,27 @@ pub struct Outside {
     pub names: SocketAddr,
     /// A channel with each write that the quick EHR received: the time of arrival and the body.
     pub arrived: mpsc::UnboundedReceiver<(Instant, String)>,
+    behind: Option<Runtime>,
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        // A runtime must not wait for its threads inside another runtime.
+        if let Some(behind) = self.behind.take() {
+            behind.shutdown_background();
+        }
+    }
+}
+
+/// A runtime for the work of a neighbour, with threads of the lowest priority.
+pub fn threads_behind() -> Result<Runtime, Failure> {
+    // If the system refuses the priority, the measurement is less fair but not wrong.
+    let behind = || _ = rustix::process::setpriority_process(None, 19);
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .on_thread_start(behind)
+        .enable_all()
+        .build()?)
 }
 
 impl Outside {
@@ -30,7 +55,8 @@ impl Outside {
     pub async fn start() -> Result<Self, Failure> {
         let (told, arrived) = mpsc::unbounded_channel();
         let told = Arc::new(told);
-        let quick = listen(move |mut stream, body| {
+        let behind = threads_behind()?;
+        let quick = listen(&Handle::current(), move |mut stream, body| {
             let told = told.clone();
             async move {
                 let _ = told.send((Instant::now(), body));
@@ -39,13 +65,13 @@ impl Outside {
             }
         })
         .await?;
-        let slow = listen(|mut stream, _| async move {
+        let slow = listen(behind.handle(), |mut stream, _| async move {
             tokio::time::sleep(Duration::from_secs(9)).await;
             let _ = stream.write_all(&answer()).await;
             Some(stream)
         })
         .await?;
-        Ok(Self { quick, slow, names: name_server().await?, arrived })
+        Ok(Self { quick, slow, names: name_server().await?, arrived, behind: Some(behind) })
     }
 }
 
@@ -59,16 +85,18 @@ fn answer() -> Vec<u8> {
     .into_bytes()
 }
 
-/// Listens, and calls `respond` with the stream and the body of each request.
+/// Listens on these threads, and calls `respond` with the stream and the body of each request.
 async fn listen<F>(
+    threads: &Handle,
     respond: impl Fn(TcpStream, String) -> F + Clone + Send + Sync + 'static,
 ) -> Result<SocketAddr, Failure>
 where
     F: Future<Output = Option<TcpStream>> + Send,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    // A socket belongs to the runtime on which it is made.
+    let listener = threads.spawn(TcpListener::bind("127.0.0.1:0")).await??;
     let address = listener.local_addr()?;
-    tokio::spawn(async move {
+    threads.spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let respond = respond.clone();
             tokio::spawn(async move {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Failure;
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
+static NEXT_ADDRESS: AtomicU64 = AtomicU64::new(1);
 
 /// A workspace, the key of its owner, and the client's address in the form that a proxy reports.
 #[derive(Clone)]
@@ -45,6 +46,12 @@ pub fn fresh_slug() -> String {
     format!("w{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// A client address that no earlier call returned, in the form that a proxy reports.
+pub fn fresh_address() -> String {
+    let number = NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed);
+    format!("198.18.{}.{}", number / 250 % 250, number % 250 + 1)
+}
+
 /// The request body that creates a workspace.
 pub fn new_workspace() -> Value {
     json!({ "slug": fresh_slug(), "name": "Measured", "environment": "production", "region": "us-east-1" })
@@ -53,14 +60,12 @@ pub fn new_workspace() -> Value {
 impl Tenant {
     /// A new tenant. Each has its own address, so that it does not share a rate limit with others.
     pub async fn new(client: &reqwest::Client, to: SocketAddr) -> Result<Self, Failure> {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let address = format!("198.18.{}.{}", number / 250 % 250, number % 250 + 1);
         let mut tenant = Self {
             client: client.clone(),
             root: format!("http://{to}"),
             id: String::new(),
             key: String::new(),
-            address,
+            address: fresh_address(),
         };
         let made = tenant.send(Method::POST, "/v1/workspaces", Some(&new_workspace())).await?.good()?;
         tenant.id = made["id"].as_str().ok_or("no id in the answer")?.to_owned();
