@@ -43,7 +43,7 @@ impl Party {
         Self { source: source.unwrap_or(Source::Background(name)), writes }
     }
 
-    /// Whether requests cause this work.
+    /// Whether a request causes this work, and not a background task.
     pub(crate) const fn is_request(self) -> bool {
         matches!(self.source, Source::Request(_))
     }

@@ -1,4 +1,4 @@
-//! Whose work comes next when work waits.
+//! The order of work that waits.
 
 use std::sync::Arc;
 
