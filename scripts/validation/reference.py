@@ -240,27 +240,31 @@ def end_of_day(value):
 LastMoment = Annotated[datetime | None, BeforeValidator(end_of_day)]
 
 
+Long = Annotated[str, StringConstraints(max_length=65536)]
+Trimmed = Annotated[str, StringConstraints(strip_whitespace=True, max_length=65536)]
+
+
 class ReportCall(BaseModel):
-    status: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
+    status: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=65536)]
     caller_id: Party | None = None
-    direction: Literal["inbound", "outbound", "playground", "simulated"] | None = None
+    direction: Trimmed | None = None
     phone_number: Party | None = None
-    completion_reason: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256)] | None = None
+    completion_reason: Trimmed | None = None
     duration_seconds: Annotated[Finite, Field(ge=0, le=864000)] | None = None
     started_at: Moment | None = None
     ended_at: Moment | None = None
-    turns: Count | None = None
+    turns: Annotated[Count | None, BeforeValidator(lambda it: None if it == [] else it)] = None
     has_recording: bool | None = None
-    service_id: Short | None = None
-    escalation_status: Short | None = None
-    final_state: Short | None = None
+    service_id: Long | None = None
+    escalation_status: Long | None = None
+    final_state: Long | None = None
     quality_score: Finite | None = None
-    run_id: Short | None = None
-    parent_session_id: Short | None = None
+    run_id: Long | None = None
+    parent_session_id: Long | None = None
     fork_turn_index: Count | None = None
-    patient_id: Annotated[str, StringConstraints(max_length=64, pattern="^[A-Za-z0-9.-]{1,64}$")] | None = None
-    encounter_id: Annotated[str, StringConstraints(max_length=64, pattern="^[A-Za-z0-9.-]{1,64}$")] | None = None
-    summary: Annotated[str, StringConstraints(max_length=20000)] | None = None
+    patient_id: Trimmed | None = None
+    encounter_id: Trimmed | None = None
+    summary: Long | None = None
     credential_id: UUID | None = None
 
 

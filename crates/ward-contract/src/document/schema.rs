@@ -11,6 +11,8 @@ pub struct Node {
     pub(crate) kind: Kind,
     /// Whether `null` is accepted as well.
     pub(crate) nullable: bool,
+    /// Whether an empty list is accepted as well, and counts as `null`.
+    pub(crate) empty_is_null: bool,
     /// Whether the value is a secret that no answer may repeat.
     pub(crate) secret: bool,
     /// Whether the value, or a part of it, is a secret.
@@ -203,16 +205,25 @@ impl<'d> Compiler<'d> {
         node
     }
 
-    /// Compiles `anyOf: [X, null]`, the only supported union. Its errors are those of X.
+    /// Compiles `anyOf: [X, null]` or `[X, a list of at most 0 items, null]`, the only supported unions. Their
+    /// errors are those of X. The list is for answers that a client sends back, where it stands for nothing.
     fn nullable(&mut self, alternatives: &Value, at: &str) -> Result<Node, ContractError> {
         let is_null = |schema: &Value| schema.get("type").and_then(Value::as_str) == Some("null");
-        match alternatives.as_array().map(Vec::as_slice) {
-            Some([schema, null]) if is_null(null) && !is_null(schema) => {
-                let mut node = self.node(schema, &format!("{at}/anyOf/0"))?;
-                node.nullable = true;
-                Ok(node)
+        let is_empty = |schema: &Value| schema["type"] == "array" && schema["maxItems"] == 0;
+        let (schema, empty_is_null) = match alternatives.as_array().map(Vec::as_slice) {
+            Some([schema, null]) if is_null(null) => (schema, false),
+            Some([schema, empty, null]) if is_empty(empty) && is_null(null) => (schema, true),
+            _ => (&Value::Null, false),
+        };
+        match schema {
+            schema if schema.is_object() && !is_null(schema) => {
+                let node = self.node(schema, &format!("{at}/anyOf/0"))?;
+                Ok(Node { nullable: true, empty_is_null, ..node })
             }
-            _ => Err(ContractError::new(at, "the only union understood is [schema, null]")),
+            _ => Err(ContractError::new(
+                at,
+                "the only unions understood are [schema, null] and [schema, an empty list, null]",
+            )),
         }
     }
 
@@ -300,6 +311,7 @@ impl Node {
         Self {
             kind,
             nullable: false,
+            empty_is_null: false,
             secret: false,
             holds_secret,
             extent: None,

@@ -43,7 +43,11 @@ fn what_would_not_be_enforced_is_refused() {
         (json!({"type": "string", "pattern": "("}), "unclosed group"),
         (json!({"type": "string", "enum": []}), "an enum needs values"),
         (json!({"oneOf": []}), "keyword oneOf is not enforced here"),
-        (json!({"anyOf": [{"type": "string"}, {"type": "integer"}]}), "the only union understood"),
+        (json!({"anyOf": [{"type": "string"}, {"type": "integer"}]}), "the only unions understood"),
+        (
+            json!({"anyOf": [{"type": "string"}, {"type": "array", "maxItems": 1}, {"type": "null"}]}),
+            "the only unions understood",
+        ),
         (
             json!({"$ref": "#/components/schemas/Name", "maxLength": 3}),
             "keyword maxLength is not enforced here",

@@ -75,7 +75,12 @@ impl Walk<'_> {
     /// on return.
     fn value(&mut self, node: &Node, given: &Json) -> Option<Value> {
         work::spend(1);
-        if node.nullable && *given == Json::Null {
+        let is_null = match given {
+            Json::Null => node.nullable,
+            Json::Array(items) => node.empty_is_null && items.is_empty(),
+            _ => false,
+        };
+        if is_null {
             return Some(Value::Null);
         }
         let before = self.problems.count();

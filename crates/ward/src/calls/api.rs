@@ -9,7 +9,7 @@ use ward_db::Timestamp;
 
 use super::actions::Recorded;
 use super::store::{self, CallFilter};
-use super::{CallRecord, CallerId, Decision, Direction, Report, Status, TestRule, actions, is_sid};
+use super::{CallRecord, CallerId, Decision, Report, TestRule, actions, is_sid, told};
 use crate::deliveries;
 use crate::error::ApiError;
 use crate::gate::Entry;
@@ -19,20 +19,8 @@ use crate::scan::{self, Found, Wanted};
 
 /// Totals are exact up to this number; beyond it, they are this number.
 const TOTAL_LIMIT: i64 = 10_000;
-/// Fields of a report that no filter uses.
-const DETAILS: [&str; 11] = [
-    "turns",
-    "has_recording",
-    "escalation_status",
-    "final_state",
-    "quality_score",
-    "run_id",
-    "parent_session_id",
-    "fork_turn_index",
-    "patient_id",
-    "encounter_id",
-    "summary",
-];
+/// Fields of a report that no filter uses, and that are kept as they are.
+const DETAILS: [&str; 4] = ["turns", "has_recording", "quality_score", "fork_turn_index"];
 
 /// Known reasons for the end of a call. Other reasons are kept as well, and counted.
 const COMPLETION_REASONS: [&str; 14] = [
@@ -176,6 +164,8 @@ struct CallDetail {
     summary: Value,
     first_reported_at: Timestamp,
     updated_at: Timestamp,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    adjusted_fields: Vec<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -225,6 +215,7 @@ impl CallDetail {
             summary: detail("summary"),
             first_reported_at: call.first_reported_at,
             updated_at: call.updated_at,
+            adjusted_fields: Vec::new(),
         }
     }
 }
@@ -382,7 +373,7 @@ pub async fn report(
         return Err(ApiError::invalid(vec![Problem::value_error(loc, message, Json::String(sid))]));
     }
     let workspace = entry.workspace()?.id;
-    let report = read_report(&sent.value)?;
+    let (report, adjusted_fields) = read_report(&sent.value)?;
     let Recorded { call: mut recorded, shows_people } =
         actions::report(&request.app, entry, sid, report).await?;
     if !shows_people {
@@ -395,35 +386,90 @@ pub async fn report(
         }
         _ => None,
     };
-    Reply::ok(&CallDetail::of(workspace, &recorded, owed.as_ref()))
+    Reply::ok(&CallDetail { adjusted_fields, ..CallDetail::of(workspace, &recorded, owed.as_ref()) })
 }
 
-/// Converts a validated body into a report.
-fn read_report(body: &Map<String, Value>) -> Result<Report, ApiError> {
+/// The texts of a report as far as they are kept, and the fields whose value was changed for that.
+struct Texts<'b> {
+    body: &'b Map<String, Value>,
+    adjusted: Vec<&'static str>,
+}
+
+impl<'b> Texts<'b> {
+    fn sent(&self, name: &str) -> Option<&'b str> {
+        self.body.get(name).and_then(Value::as_str).filter(|text| !text.is_empty())
+    }
+
+    /// The text of a field as `keep` leaves it. A field that this changes is noted.
+    fn kept(&mut self, name: &'static str, keep: impl Fn(&str) -> String) -> Option<String> {
+        let sent = self.sent(name)?;
+        let kept = keep(sent);
+        if kept != sent {
+            self.adjusted.push(name);
+        }
+        Some(kept).filter(|kept| !kept.is_empty())
+    }
+
+    fn word(&mut self, name: &'static str) -> Option<String> {
+        self.kept(name, |sent| told::kept_word(sent, told::LONGEST_WORD))
+    }
+
+    /// An id that is valid by `is_id`. A part of an id would name another thing, so an invalid id is not
+    /// kept at all.
+    fn id(&mut self, name: &'static str, is_id: impl Fn(&str) -> bool) -> Option<String> {
+        let id = self.kept(name, |sent| if is_id(sent) { sent.to_owned() } else { String::new() });
+        if self.adjusted.last() == Some(&name) {
+            super::count_unknown(name);
+        }
+        id
+    }
+}
+
+/// Converts a validated body into a report, and names the fields that were not kept as sent.
+fn read_report(body: &Map<String, Value>) -> Result<(Report, Vec<&'static str>), ApiError> {
     let unread = || ApiError::internal("a report that the contract should have refused");
     let text = |name: &str| body.get(name).and_then(Value::as_str);
     let time = |name: &str| text(name).map(str::parse).transpose().map_err(|_| unread());
     let party = |name: &str| {
         body.get(name).map(|given| CallerId::read(given.as_str())).transpose().map_err(|_| unread())
     };
+    let mut texts = Texts { body, adjusted: Vec::new() };
+    let is_short = |id: &str| told::kept_word(id, told::LONGEST_WORD) == id;
     let mut details = Map::new();
     for name in DETAILS {
         if let Some(value) = body.get(name).filter(|value| !value.is_null()) {
             details.insert(name.to_owned(), value.clone());
         }
     }
-    let completion_reason = text("completion_reason").filter(|reason| !reason.is_empty());
-    if completion_reason.is_some_and(|reason| !COMPLETION_REASONS.contains(&reason)) {
+    for (name, kept) in [
+        ("escalation_status", texts.word("escalation_status")),
+        ("final_state", texts.word("final_state")),
+        ("run_id", texts.id("run_id", is_short)),
+        ("parent_session_id", texts.id("parent_session_id", is_short)),
+        ("patient_id", texts.id("patient_id", told::is_fhir_id)),
+        ("encounter_id", texts.id("encounter_id", told::is_fhir_id)),
+        ("summary", texts.kept("summary", told::kept_summary)),
+    ] {
+        details.extend(kept.map(|kept| (name.to_owned(), kept.into())));
+    }
+    let completion_reason = texts.word("completion_reason");
+    let reason = completion_reason.as_deref();
+    if reason.is_some_and(|reason| !COMPLETION_REASONS.contains(&reason)) {
         super::count_unknown("completion_reason");
     }
     let ended_at = time("ended_at")?;
-    let told = text("status").ok_or_else(unread)?;
-    let status = Status::named(told).unwrap_or_else(|| {
+    let (status, is_known) =
+        told::status_of(texts.sent("status").ok_or_else(unread)?, reason, ended_at.is_some());
+    if !is_known {
         super::count_unknown("status");
-        details.insert("status_detail".to_owned(), told.into());
-        Status::told_in_other_words(ended_at.is_some() || completion_reason.is_some())
-    });
-    Ok(Report {
+        let kept = texts.kept("status", |sent| told::kept_word(sent, told::LONGEST_STATUS));
+        details.extend(kept.map(|kept| ("status_detail".to_owned(), kept.into())));
+    }
+    let direction = texts.sent("direction").map(told::direction);
+    if direction.is_some_and(|(_, is_known)| !is_known) {
+        texts.adjusted.push("direction");
+    }
+    let report = Report {
         status,
         caller: party("caller_id")?,
         callee: party("phone_number")?,
@@ -431,12 +477,13 @@ fn read_report(body: &Map<String, Value>) -> Result<Report, ApiError> {
             .map(|id| Uuid::try_parse(id).map(CredentialId))
             .transpose()
             .map_err(|_| unread())?,
-        direction: text("direction").and_then(Direction::named),
-        completion_reason: completion_reason.map(str::to_owned),
+        direction: direction.map(|(direction, _)| direction),
+        completion_reason,
         duration_ms: body.get("duration_seconds").and_then(Value::as_f64).map(milliseconds),
         started_at: time("started_at")?,
         ended_at,
-        service_id: text("service_id").map(str::to_owned),
+        service_id: texts.id("service_id", is_short),
         details,
-    })
+    };
+    Ok((report, texts.adjusted))
 }

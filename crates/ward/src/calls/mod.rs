@@ -9,6 +9,7 @@ pub mod api;
 mod caller_id;
 pub mod operator;
 mod store;
+pub(crate) mod told;
 
 use serde_json::{Map, Value};
 use ward_db::{Error, Row, Timestamp, Tx};
@@ -20,8 +21,6 @@ use crate::test_callers::TestParties;
 
 /// The longest accepted sid, in characters.
 const LONGEST_SID: usize = 128;
-/// The longest kept status that Ward does not know, in characters. The document has the same bound.
-pub const LONGEST_STATUS: usize = 64;
 
 /// Whether a text can be a call's sid. It must contain a capital letter or a digit. The name of a collection
 /// below `/calls/`, such as `benchmarks`, is therefore never taken for a call.
@@ -199,18 +198,9 @@ impl Status {
         }
     }
 
-    /// The status with this name. `queued` counts as initiated, because the API has no such status.
-    pub fn named(name: &str) -> Option<Self> {
-        if name == "queued" {
-            return Some(Self::Initiated);
-        }
+    /// The status with exactly this name.
+    fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.name() == name)
-    }
-
-    /// The status for a word that Ward does not know. If the report has an end, the call has ended;
-    /// otherwise the status does not advance.
-    pub const fn told_in_other_words(end_is_told: bool) -> Self {
-        if end_is_told { Self::Completed } else { Self::Unknown }
     }
 
     /// Whether no other status can follow.
@@ -361,13 +351,16 @@ impl CallRecord {
     /// Applies a report that arrived at `now`. A late report (of an earlier status, or after the end) only
     /// fills unknown fields, so the order of arrival does not matter. Parties and direction stay unchanged.
     pub fn take(&mut self, report: &Report, now: Timestamp) {
-        let late = self.status.is_final() || report.status.rank() < self.status.rank();
+        // The reason may have come with an earlier report.
+        let reason = report.completion_reason.as_deref().or(self.completion_reason.as_deref());
+        let told = report.status.because(reason);
+        let late = self.status.is_final() || told.rank() < self.status.rank();
         // This is a second end, of another kind than the first. Its reason and duration do not belong to
         // this call's end.
-        let other_end = report.status.is_final() && self.status.is_final() && report.status != self.status;
+        let other_end = told.is_final() && self.status.is_final() && told != self.status;
         let former = (self.status.is_final(), self.duration_ms);
-        if report.status.rank() > self.status.rank() {
-            self.status = report.status;
+        if told.rank() > self.status.rank() {
+            self.status = told;
         }
         if !other_end {
             fill(&mut self.completion_reason, report.completion_reason.as_ref(), late);
@@ -379,7 +372,7 @@ impl CallRecord {
             (self.started_at, self.started_told) = (started_at, true);
         }
         if !self.started_told {
-            let tells_length = report.status.is_final() && report.duration_ms.is_some();
+            let tells_length = told.is_final() && report.duration_ms.is_some();
             let is_news = former != (self.status.is_final(), self.duration_ms);
             self.reckon_start((tells_length && is_news && !other_end).then_some(now));
         }
@@ -552,6 +545,16 @@ mod tests {
         call.take(&other, NOW);
         assert_eq!((&call.completion_reason, call.duration_ms, call.ended_at), (&None, None, None));
         assert_eq!(call.service_id.as_deref(), Some("front-desk"));
+    }
+
+    #[test]
+    fn a_reason_from_an_earlier_report_counts_at_the_end() {
+        let reason = || Some("no_answer".to_owned());
+        let mut call = call();
+        call.take(&Report { completion_reason: reason(), ..report(Status::Ringing, None) }, NOW);
+        call.take(&report(Status::Completed, Some(3)), NOW);
+        call.take(&report(Status::Completed, Some(3)), NOW);
+        assert_eq!((call.status, call.duration_ms), (Status::NoAnswer, Some(3)));
     }
 
     #[test]

@@ -17,7 +17,8 @@ use zeroize::Zeroizing;
 
 use super::form::Form;
 use super::{Account, secondary_token_place, store, token_place};
-use crate::calls::{self, CallerId, Direction, LONGEST_STATUS, Report, Status};
+use crate::calls::told::{self, LONGEST_STATUS};
+use crate::calls::{self, CallerId, Direction, Report, Status};
 use crate::error::ApiError;
 use crate::http::Request;
 use crate::ids::WorkspaceId;
@@ -154,12 +155,11 @@ fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Report, ApiErr
     let duration_ms =
         seconds.filter(|seconds| (0..=864_000).contains(seconds)).map(|seconds| seconds * 1_000);
     let mut details = Map::new();
-    let status = Status::named(told).unwrap_or_else(|| {
+    let (status, is_known) = told::status_of(told, None, duration_ms.is_some());
+    if !is_known {
         calls::count_unknown("status");
-        let kept: String = told.chars().filter(|c| !c.is_control()).take(LONGEST_STATUS).collect();
-        details.insert("status_detail".to_owned(), kept.into());
-        Status::told_in_other_words(duration_ms.is_some())
-    });
+        details.insert("status_detail".to_owned(), told::kept_word(told, LONGEST_STATUS).into());
+    }
     let completion_reason = match status {
         Status::NoAnswer => Some("no_answer"),
         Status::Canceled => Some("abandoned"),
@@ -169,7 +169,8 @@ fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Report, ApiErr
     let (caller, callee) = (party(field, "From"), party(field, "To"));
     // A softphone's call is inbound for Twilio, because its first leg arrives there. For the practice it is outbound.
     let places = matches!(&caller, Ok(Some(caller)) if caller.is_softphone());
-    let direction = if places { Direction::Outbound } else { direction(field("Direction")) };
+    let told = || field("Direction").map_or(Direction::Inbound, |told| told::direction(told).0);
+    let direction = if places { Direction::Outbound } else { told() };
     let mut problems = Vec::new();
     let mut keep = |party: Result<Option<CallerId>, Box<Problem>>| {
         party.unwrap_or_else(|problem| {
@@ -204,19 +205,6 @@ fn party<'f>(
         Box::new(Problem::value_error(loc, &problem.to_string(), Json::String(text.to_owned())))
     };
     CallerId::from_network(Some(text)).map(Some).map_err(refused)
-}
-
-/// The direction of a call. SIP trunks use the words of the telephone network: a call that originates there
-/// is inbound.
-fn direction(told: Option<&str>) -> Direction {
-    match told {
-        None | Some("inbound" | "trunking-originating") => Direction::Inbound,
-        Some("outbound-api" | "outbound-dial" | "trunking-terminating") => Direction::Outbound,
-        Some(other) => {
-            calls::count_unknown("direction");
-            if other.starts_with("outbound") { Direction::Outbound } else { Direction::Inbound }
-        }
-    }
 }
 
 /// The timestamp of an event. Twilio uses the format of e-mail (RFC 2822) in UTC, which is HTTP's format

@@ -51,6 +51,7 @@ mod repeats;
 mod reports;
 mod rotation;
 mod sdk;
+mod spellings;
 mod steering;
 mod support;
 mod sweep;

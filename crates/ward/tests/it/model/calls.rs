@@ -126,7 +126,10 @@ fn fill<T>(known: &mut Option<T>, told: Option<T>, late: bool) {
 /// call began before the report, if the report implies it.
 fn take(before: &Call, report: &Report, told: &Told) -> (Call, Option<u8>) {
     let mut call = before.clone();
-    let status = status_of(report);
+    let status = match status_of(report) {
+        "completed" if report.reason.or(before.reason) == Some("no_answer") => "no-answer",
+        status => status,
+    };
     let was_over = rank(call.status) == 4;
     let late = was_over || rank(status) < rank(call.status);
     let other_end = was_over && rank(status) == 4 && status != call.status;

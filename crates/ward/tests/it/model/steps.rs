@@ -318,7 +318,8 @@ fn report() -> impl Strategy<Value = Report> {
         Some("playground"),
         Some("simulated"),
     ];
-    let reasons = [None, None, Some("completed"), Some("voicemail"), Some("handed to a robot")];
+    let reasons =
+        [None, None, Some("completed"), Some("voicemail"), Some("no_answer"), Some("handed to a robot")];
     // A few values are invalid, so that some reports have two invalid fields.
     let callee = prop_oneof![3 => 0..20_u8, 1 => 40..50_u8, 3 => 90..150_u8, 3 => any::<u8>()];
     (

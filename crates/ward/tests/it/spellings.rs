@@ -1,0 +1,170 @@
+//! Words of outside systems in calls: their spellings, their length, and what an EHR gets of them.
+
+use serde_json::{Value, json};
+use ward_test::{Fields as _, Server, both};
+
+use crate::calls::{
+    PATIENT, TESTER, callback, event, finished, put, reported, set_test_callers, with_twilio,
+};
+use crate::deliveries::Scene;
+
+/// A finished call with other fields.
+fn finished_with(fields: Value) -> Value {
+    let mut body = finished(PATIENT);
+    let Value::Object(fields) = fields else { panic!("fields") };
+    body.as_object_mut().unwrap().extend(fields);
+    body
+}
+
+both!(a_call_that_nobody_answered_is_never_charted_as_completed, async || {
+    let scene = Scene::of("fhir_store").await;
+    let ended = "2026-04-18T12:01:01Z";
+    let unanswered = [
+        (json!({ "status": "No-Answer", "ended_at": ended }), "no-answer"),
+        (json!({ "status": "BUSY" }), "busy"),
+        (json!({ "status": "cancelled", "ended_at": ended }), "canceled"),
+        (json!({ "status": "Failed", "completion_reason": "error" }), "failed"),
+        (json!({ "status": "no answer", "completion_reason": "no_answer" }), "no-answer"),
+        (json!({ "status": "completed", "completion_reason": "No_Answer" }), "no-answer"),
+        (json!({ "status": "COMPLETED", "completion_reason": "cancelled" }), "canceled"),
+        (json!({ "status": "disposed", "completion_reason": "busy", "ended_at": ended }), "busy"),
+        (json!({ "status": "disposed", "completion_reason": "error", "ended_at": ended }), "failed"),
+    ];
+    let count = unanswered.len();
+    for (index, (told, status)) in unanswered.into_iter().enumerate() {
+        let call = put(&scene.tenant, &format!("CA{index}"), finished_with(told.clone())).await;
+        assert_eq!(
+            call.fields(["status", "status_detail"]),
+            json!([status, call["status_detail"]]),
+            "{told}"
+        );
+        assert_eq!(call["sync"]["decision"], "owed", "{told}");
+    }
+    // The reason comes first, and the end in a report of its own.
+    let ringing = json!({ "status": "ringing", "completion_reason": "no_answer", "direction": "inbound",
+                          "caller_id": PATIENT });
+    put(&scene.tenant, "CB1", ringing).await;
+    assert_eq!(put(&scene.tenant, "CB1", json!({ "status": "completed" })).await["status"], "no-answer");
+    scene.worker.turn().await;
+    let kept = scene.ehr.kept();
+    assert_eq!(kept.len(), count + 1);
+    for record in &kept {
+        assert_eq!(record["status"], "not-done", "{record}");
+    }
+    // An end in any spelling finishes the call, and an answered one stays completed.
+    for (index, told) in ["Completed", "COMPLETED", "hung_up"].into_iter().enumerate() {
+        let told = json!({ "status": told, "ended_at": ended, "completion_reason": "caller_hangup" });
+        let call = put(&scene.tenant, &format!("CC{index}"), finished_with(told)).await;
+        assert_eq!(call["status"], "completed");
+    }
+    let in_progress = finished_with(json!({ "status": "IN_PROGRESS" }));
+    assert_eq!(put(&scene.tenant, "CC9", in_progress).await["status"], "in-progress");
+});
+
+both!(twilios_words_have_many_spellings_too, async || {
+    let (server, tenant) = with_twilio().await;
+    for (sid, told, status) in [
+        ("CA1", "No-Answer", "no-answer"),
+        ("CA2", "CANCELLED", "canceled"),
+        ("CA3", "no_answer", "no-answer"),
+    ] {
+        let mut over = event(sid, told, PATIENT);
+        over.push(("CallDuration", "0"));
+        assert_eq!(reported(&server, &tenant, &over).await["status"], status, "{told}");
+    }
+    for (sid, told, direction) in
+        [("CB1", "Outbound-API", "outbound"), ("CB2", "test", "test"), ("CB3", "elastic", "inbound")]
+    {
+        let mut over = event(sid, "completed", PATIENT);
+        over.iter_mut().filter(|field| field.0 == "Direction").for_each(|field| field.1 = told);
+        callback(&server, &tenant, &over).await.no_content();
+        let call = tenant.get(&format!("/calls/{sid}")).await.ok();
+        assert_eq!(call["direction"], direction, "{told}");
+    }
+});
+
+both!(no_word_of_a_report_refuses_a_finished_call, async || {
+    let scene = Scene::of("fhir_store").await;
+    for (index, (told, direction, adjusted)) in [
+        ("outbound-dial", "outbound", Value::Null),
+        ("OUTBOUND", "outbound", Value::Null),
+        ("chat", "inbound", json!(["direction"])),
+        ("test", "test", Value::Null),
+        ("Test_Suite", "test", json!(["direction"])),
+        ("simulation", "simulated", json!(["direction"])),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let call =
+            put(&scene.tenant, &format!("CA{index}"), finished_with(json!({ "direction": told }))).await;
+        assert_eq!(call.fields(["direction", "adjusted_fields"]), json!([direction, adjusted]), "{told}");
+        let decision = if matches!(direction, "inbound" | "outbound") { "owed" } else { "excluded" };
+        assert_eq!(call["sync"]["decision"], decision, "{told}");
+    }
+    // A list of test callers decides before any word.
+    set_test_callers(&scene.tenant, &[TESTER]).await;
+    let mut listed = finished_with(json!({ "direction": "outbound-api" }));
+    listed["caller_id"] = json!(TESTER);
+    assert_eq!(put(&scene.tenant, "CB1", listed).await["direction"], "test");
+    let long = |count: usize| "w".repeat(count);
+    let call = put(
+        &scene.tenant,
+        "CB2",
+        finished_with(json!({
+            "status": long(90), "completion_reason": long(300), "final_state": long(257),
+            "escalation_status": "to a\u{7} nurse", "summary": long(30_000), "service_id": long(400),
+            "run_id": long(256), "parent_session_id": long(257), "turns": [], "ended_at": "2026-04-18T12:01:01Z",
+        })),
+    )
+    .await;
+    assert_eq!(
+        call.fields(["status", "status_detail", "completion_reason"]),
+        json!(["completed", long(64), long(256)])
+    );
+    assert_eq!(
+        call.fields(["final_state", "escalation_status", "turn_count"]),
+        json!([long(256), "to a nurse", null])
+    );
+    assert_eq!(call.fields(["service_id", "run_id", "parent_session_id"]), json!([null, long(256), null]));
+    assert_eq!(call["summary"], format!("{}…", long(19_999)));
+    let mut adjusted = call.list("adjusted_fields").to_vec();
+    adjusted.sort_by_key(ToString::to_string);
+    assert_eq!(
+        json!(adjusted),
+        json!([
+            "completion_reason",
+            "escalation_status",
+            "final_state",
+            "parent_session_id",
+            "service_id",
+            "status",
+            "summary"
+        ])
+    );
+    // Ward's own answer is a report that changes nothing.
+    let mut own = scene.tenant.get("/calls/CB2").await.ok();
+    for name in ["status", "completion_reason"] {
+        assert_eq!(own[name], call[name]);
+    }
+    let own_fields = own.as_object_mut().unwrap();
+    own_fields.retain(|_, value| !value.is_null());
+    let again = put(&scene.tenant, "CB2", own).await;
+    assert_eq!(again["updated_at"], call["updated_at"]);
+});
+
+both!(a_patients_id_is_kept_whole_or_not_at_all, async || {
+    let (_server, tenant) = Server::with_tenant().await;
+    for (index, wrong) in
+        ["p".repeat(65), "p".repeat(300), "Patient/7".to_owned(), "p 7".to_owned()].into_iter().enumerate()
+    {
+        let sid = format!("CA{index}");
+        let call = put(&tenant, &sid, finished_with(json!({ "patient_id": wrong }))).await;
+        assert_eq!(call.fields(["patient_id", "adjusted_fields"]), json!([null, ["patient_id"]]), "{wrong}");
+        // A later report may give the right one, which a wrong one does not replace.
+        let call = put(&tenant, &sid, json!({ "status": "completed", "patient_id": " pat-7\n" })).await;
+        assert_eq!(call.fields(["patient_id", "adjusted_fields"]), json!(["pat-7", null]));
+        let call = put(&tenant, &sid, json!({ "status": "completed", "patient_id": wrong })).await;
+        assert_eq!(call["patient_id"], "pat-7");
+    }
+});
