@@ -236,8 +236,9 @@ pub async fn rotate(
             key.expires_at = expiry(now, rotation.duration_days);
             let overlap = now.saturating_add(Duration::from_secs(rotation.grace_seconds));
             let ends_at = overlap.min(former_end).min(key.expires_at);
-            key.previous = (ends_at > now).then_some(PreviousSecret { ends_at, last_used_at: None });
             key.updated_at = now.max(Timestamp::from_micros(key.updated_at.micros() + 1));
+            key.previous =
+                (ends_at > key.updated_at).then_some(PreviousSecret { ends_at, last_used_at: None });
             store::rotate(write, &key, &secret.hash)?;
             record(write, "api_key.rotate", &key)?;
             Ok(CreateApiKeyResponse::new(&key, &secret))

@@ -228,7 +228,7 @@ pub fn insert(
 pub fn rotate(tx: &mut WorkspaceGuard<'_, '_>, key: &ApiKey, hash: &SecretHash) -> Result<(), Error> {
     tx.execute_later(
         "UPDATE api_keys SET secret_hash = $2, expires_at = $3, updated_at = $4, previous_ends_at = $5, \
-                previous_hash = CASE WHEN $6 = 1 THEN secret_hash END, previous_used_at = NULL \
+                previous_hash = CASE WHEN $5 > $4 THEN secret_hash END, previous_used_at = NULL \
          WHERE key_id = $1",
         &[
             key.key_id.as_str().into(),
@@ -236,8 +236,6 @@ pub fn rotate(tx: &mut WorkspaceGuard<'_, '_>, key: &ApiKey, hash: &SecretHash) 
             key.expires_at.into(),
             key.updated_at.into(),
             key.previous.map(|previous| previous.ends_at).into(),
-            // PostgreSQL cannot tell the type of a parameter that is only compared with NULL.
-            Value::Int(i64::from(key.previous.is_some())),
         ],
     )?;
     Ok(())
@@ -294,8 +292,6 @@ pub fn end_some_of(
 
 /// The owners of one workspace whose access is checked. With more that have none, the workspace counts as closed.
 const MOST_OWNERS: u32 = 1_000;
-/// The newest keys of one workspace that are searched for a service's.
-const MOST_KEYS: u32 = 1_000;
 /// The memberships of one user that are searched for workspaces that it owns.
 const MOST_MEMBERSHIPS: u32 = 1_000;
 /// The owned workspaces of one user that one write checks. It takes the guard row of each.
@@ -401,12 +397,11 @@ pub fn has_way_in_of_service(
 ) -> Result<bool, Error> {
     let opens = Ways::opens();
     let sql = format!(
-        "SELECT k.role FROM (SELECT key_id, workspace_id, principal_id, principal_kind, role, permissions, expires_at, position \
-                FROM api_keys WHERE workspace_id = $6 AND position > 0 ORDER BY position DESC LIMIT $8) AS k \
-         WHERE k.principal_kind = 'service' AND k.principal_id <> $7 AND {opens} \
+        "SELECT k.role FROM api_keys k WHERE k.workspace_id = $6 AND k.role = 'owner' AND k.position > 0 \
+           AND k.principal_kind = 'service' AND k.principal_id <> $7 AND {opens} \
            AND (SELECT m.role FROM memberships m WHERE m.workspace_id = $6 AND m.principal_id = k.principal_id) = 'owner' LIMIT 1"
     );
-    let more = [workspace.into(), but.unwrap_or(PrincipalId(Uuid::nil())).into(), MOST_KEYS.into()];
+    let more = [workspace.into(), but.unwrap_or(PrincipalId(Uuid::nil())).into()];
     let without_issuers = Ways { issuers: None, ..ways };
     Ok(!without_issuers.ask(tx, &sql, &more, |row| row.get::<String>(0))?.is_empty())
 }

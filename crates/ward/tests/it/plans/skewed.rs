@@ -11,7 +11,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 use ward::operator;
 use ward_db::{Options, PLANS, Recorder};
-use ward_test::{Engine, Server, Tenant, TestIssuer, both};
+use ward_test::{Engine, Fields as _, Server, Tenant, TestIssuer, both, new_workspace};
 use ward_test_db::postgres::lines;
 use ward_test_db::sqlite;
 
@@ -127,6 +127,23 @@ async fn walk(server: &Server, issuer: &TestIssuer, tenant: &Tenant) {
     let integration = tenant.path(&format!("/integrations/{}", tenant.integration().await));
     tenant.owner.put(&integration, json!({ "display_name": "Another" })).await.ok();
     operator::prove_exclusion(&server.app, "acme", "2026-01-01", "2026-12-31").await.unwrap();
+    keep_the_last_ways_in(server, tenant).await;
+}
+
+/// The searches for another way in: of a user, and of the only service that owns a workspace.
+async fn keep_the_last_ways_in(server: &Server, tenant: &Tenant) {
+    tenant.owner.post("/v1/me/workspaces", new_workspace("another")).await.created();
+    let key = tenant.path(&format!("/api-keys/{}", tenant.owner_key_id()));
+    tenant.owner.delete(&key).await.refused_as(409, "last_way_in");
+    let archive = json!({ "slug": tenant.slug });
+    tenant.owner.post(&tenant.workspace("/archive"), archive).await.refused_as(409, "last_way_in");
+    operator::create_workspace(&server.app, &new_workspace("services")).await.unwrap();
+    let issued = operator::issue_key(&server.app, "services", "owner", "first", 1).await.unwrap();
+    let issued = serde_json::to_value(issued).unwrap();
+    let service = server.bearing(issued.text("api_key"));
+    let home = service.get("/v1/auth/me").await.ok();
+    let key = format!("/v1/{}/api-keys/{}", home.text("workspace_id"), issued.text("key_id"));
+    service.delete(&key).await.refused_as(409, "last_way_in");
 }
 
 /// Lists that need more than one step, so that a step starts after a row and ends with one.
