@@ -191,7 +191,8 @@ fn code_of(text: &str) -> String {
             end.map_or(rest.len(), |at| at + 2)
         } else if rest.starts_with("'\\") || c == '\'' && rest.chars().nth(2) == Some('\'') {
             // A character; a lifetime has no second apostrophe there.
-            rest[2..].find('\'').map_or(rest.len(), |at| at + 3)
+            let second = rest.char_indices().nth(2).map_or(rest.len(), |(at, _)| at);
+            rest[second..].find('\'').map_or(rest.len(), |at| second + at + 1)
         } else {
             code.push(c);
             c.len_utf8()
