@@ -228,7 +228,7 @@ pub fn insert(
 pub fn rotate(tx: &mut WorkspaceGuard<'_, '_>, key: &ApiKey, hash: &SecretHash) -> Result<(), Error> {
     tx.execute_later(
         "UPDATE api_keys SET secret_hash = $2, expires_at = $3, updated_at = $4, previous_ends_at = $5, \
-                previous_hash = CASE WHEN $5 > $4 THEN secret_hash END, previous_used_at = NULL \
+                previous_hash = CASE WHEN $5 > updated_at THEN secret_hash END, previous_used_at = NULL \
          WHERE key_id = $1",
         &[
             key.key_id.as_str().into(),
