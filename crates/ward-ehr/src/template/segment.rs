@@ -4,27 +4,45 @@
 //! once, or fold look-alike characters. So an encoded slash or dot segment can still select another resource.
 //! The checks here run on the value as such a server could read it.
 
+use icu_normalizer::ComposingNormalizerBorrowed;
+use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory, GeneralCategoryGroup};
+use icu_properties::{CodePointMapData, CodePointSetData};
 use percent_encoding::percent_decode_str;
 
 /// The maximum number of encoding layers that are removed. A value with more layers is refused.
 const MOST_LAYERS: usize = 8;
 
-/// Characters that compatibility normalization (Unicode NFKC) or a legacy code page turns into a slash or a backslash.
-const SEPARATORS: [char; 20] = [
-    '/', '\\', '\u{2044}', '\u{2215}', '\u{2216}', '\u{2571}', '\u{2572}', '\u{27CB}', '\u{27CD}',
-    '\u{29F5}', '\u{29F8}', '\u{29F9}', '\u{FE68}', '\u{FF0F}', '\u{FF3C}', '\u{2100}', '\u{2101}',
-    '\u{2105}', '\u{2106}', '\u{20E5}',
+/// Typographic signs of names and measures. No server or code page turns them into a separator or a dot.
+const SIGNS: [char; 13] = [
+    '\u{A7}', '\u{B0}', '\u{B7}', '\u{5BE}', '\u{5F3}', '\u{5F4}', '\u{2010}', '\u{2013}', '\u{2014}',
+    '\u{2018}', '\u{2019}', '\u{20AC}', '\u{30FB}',
 ];
 
 /// Whether a value cannot end its segment or become a dot segment, no matter how it is decoded.
 pub fn is_plain(value: &str) -> bool {
-    decoded(value).is_some_and(|text| !text.contains(SEPARATORS) && !is_dot_segment(&text))
+    decoded(value).is_some_and(|text| text.chars().all(is_allowed) && !is_dot_segment(&text))
 }
 
-/// The template's own text for the check of its segment: decoded, and without separators, because the author
-/// of the endpoint chose those.
+/// The template's own text for the check of its segment: decoded, and with a letter for each character that no value
+/// may contain, because the author of the endpoint chose those.
 pub fn neutral(text: &str) -> String {
-    decoded(text).unwrap_or_else(|| text.to_owned()).replace(SEPARATORS, "x")
+    let text = decoded(text).unwrap_or_else(|| text.to_owned());
+    text.chars().map(|it| if is_allowed(it) { it } else { 'x' }).collect()
+}
+
+/// Whether a value may contain this character, which is part of a text in NFKC. A list of the allowed ones is safer
+/// than one of the others: code pages turn several currency signs into a backslash, and parsers drop characters that
+/// are not displayed.
+fn is_allowed(character: char) -> bool {
+    if character.is_ascii() {
+        return !(character.is_ascii_control() || matches!(character, '/' | '\\'));
+    }
+    let category = CodePointMapData::<GeneralCategory>::new().get(character);
+    let is_text = [GeneralCategoryGroup::Letter, GeneralCategoryGroup::Mark, GeneralCategoryGroup::Number]
+        .iter()
+        .any(|group| group.contains(category));
+    (is_text || SIGNS.contains(&character))
+        && !CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(character)
 }
 
 /// The text without its layers of percent-encoding. `None` if it has too many layers, or if it is not UTF-8
@@ -41,16 +59,9 @@ fn decoded(text: &str) -> Option<String> {
     None
 }
 
-/// The text with full-width and small forms of ASCII characters as ASCII.
+/// The text in NFKC, in which full-width, small and joined forms of ASCII characters are ASCII.
 fn folded(text: &str) -> String {
-    let fold = |character: char| match character {
-        '\u{FF01}'..='\u{FF5E}' => char::from_u32(u32::from(character) - 0xFEE0).unwrap_or(character),
-        '\u{FE6A}' => '%',
-        '\u{FE68}' => '\\',
-        '\u{FE52}' | '\u{2024}' | '\u{3002}' | '\u{FF61}' => '.',
-        other => other,
-    };
-    text.chars().map(fold).collect()
+    ComposingNormalizerBorrowed::new_nfkc().normalize(text).into_owned()
 }
 
 /// Replaces `%uXXXX`, an encoding that some servers accept, by its character.
@@ -76,24 +87,12 @@ fn without_unicode_escapes(text: &str) -> String {
     plain
 }
 
-/// Whether a decoded segment is `.` or `..`. Before they resolve dot segments, parsers drop white space,
-/// controls and invisible characters. Some servers also drop parameters after a semicolon (RFC 3986 section
-/// 3.3).
+/// Whether a decoded segment is `.` or `..`. Some servers ignore spaces in it, and parameters after a semicolon (RFC 3986
+/// section 3.3). A server that decodes the path again also ends the segment at a query or a fragment.
 fn is_dot_segment(text: &str) -> bool {
-    let segment = text.split(';').next().unwrap_or_default();
-    let visible = segment.chars().filter(|it| {
-        let invisible = matches!(it, '\u{AD}' | '\u{200B}'..='\u{200F}' | '\u{2060}' | '\u{FEFF}');
-        !(it.is_whitespace() || it.is_control() || invisible)
-    });
-    let mut dots = 0;
-    for character in visible {
-        dots += match character {
-            '.' => 1,
-            '\u{2025}' => 2,
-            _ => return false,
-        };
-    }
-    matches!(dots, 1 | 2)
+    let segment = text.split([';', '?', '#']).next().unwrap_or_default();
+    let dots = segment.chars().filter(|it| *it == '.').count();
+    matches!(dots, 1 | 2) && segment.chars().all(|it| matches!(it, '.' | ' '))
 }
 
 #[cfg(test)]
@@ -145,12 +144,53 @@ mod tests {
             " .. ",
             ".\u{200B}.",
             "\u{2024}\u{2024}",
+            "\u{FE30}",
+            "%EF%B8%B0",
+            ".\u{FE0F}.",
+            ".\u{202E}.",
+            ".\u{34F}.",
+            ".\u{180E}.",
+            "..\u{2061}",
+            "..\u{115F}",
+            "..\u{3164}",
+            "..\u{FFA0}",
+            "..\u{E0001}",
+            "..%F3%A0%80%81",
+            "a\u{A5}b",
+            "a\u{20A9}b",
+            "a\u{FFE5}b",
+            "a\u{FFE6}b",
+            "..?",
+            "..#",
+            "%2e%2e%3f",
+            "..%23",
+            "..%3fx",
+            ".?x",
+            "\u{3002}\u{3002}",
+            "a\tb",
         ] {
             assert!(!is_plain(value), "{value}");
         }
-        for value in
-            ["42", "a.b", "...", "100%", "5%-10%", "Zürich", "a b", "a:b;c=d", "urn:oid:1.2.3", "p@x", "%zz"]
-        {
+        for value in [
+            "42",
+            "a.b",
+            "...",
+            "100%",
+            "5%-10%",
+            "Zürich",
+            "a b",
+            "a:b;c=d",
+            "urn:oid:1.2.3",
+            "p@x",
+            "%zz",
+            "O\u{2019}Brien",
+            "\u{5C71}\u{7530}",
+            "\u{928}\u{92E}\u{938}\u{94D}\u{924}\u{947}",
+            "36.6 \u{B0}C",
+            "a?b#c",
+            "..a",
+            "?",
+        ] {
             assert!(is_plain(value), "{value}");
         }
     }

@@ -69,7 +69,7 @@ both!(only_parameters_that_the_endpoint_names_are_sent, async || {
 });
 
 /// Values that would leave their segment of the path.
-const ESCAPES: [&str; 24] = [
+const ESCAPES: [&str; 34] = [
     "../admin/keys",
     "a/b",
     "a\\b",
@@ -94,6 +94,16 @@ const ESCAPES: [&str; 24] = [
     "%2e%2E",
     "\u{FF0E}\u{FF0E}",
     "..;a=b",
+    "\u{FE30}",
+    "%EF%B8%B0",
+    ".\u{FE0F}.",
+    "..\u{2061}",
+    "..\u{3164}",
+    "a\u{A5}b",
+    "a\u{20A9}b",
+    "..?",
+    "%2e%2e%3f",
+    "..%23",
 ];
 
 both!(no_value_leaves_its_segment_of_the_path, async || {
