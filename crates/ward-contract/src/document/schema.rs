@@ -71,6 +71,8 @@ pub(crate) struct Extent {
 /// The accepted notations of a timestamp.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
+    /// The most characters of the text, if the schema has a bound.
+    pub longest: Option<usize>,
     /// Whether the offset from UTC is required, as in RFC 3339. It is in every body, because a recorded
     /// time is never guessed. Queries accept the reference's notations, where a time without offset is UTC.
     pub zone_required: bool,
@@ -332,10 +334,14 @@ impl Node {
 
 fn string(schema: &Map<String, Value>, at: &str, in_body: bool) -> Result<Kind, ContractError> {
     if let Some(format) = schema.get("format") {
-        known(schema, at, &["type", "format"])?;
+        let keywords: &[&str] =
+            if format == "date-time" { &["type", "format", "maxLength"] } else { &["type", "format"] };
+        known(schema, at, keywords)?;
+        let longest = whole(schema, "maxLength", at)?.and_then(|most| usize::try_from(most).ok());
         return match format.as_str() {
             Some("uuid") => Ok(Kind::Uuid),
             Some("date-time") => Ok(Kind::DateTime(Moment {
+                longest,
                 zone_required: in_body,
                 end_of_day: schema.get("x-end-of-day") == Some(&Value::Bool(true)),
             })),

@@ -239,6 +239,12 @@ fn no_uuid(text: &str) -> String {
 /// is UTC, unless `moment` requires an offset. The result is UTC with microseconds, limited to the years 1
 /// to 9999.
 pub(super) fn date_time(moment: Moment, given: &Json) -> Result<Value, Fault> {
+    if let (Some(most), Json::String(text)) = (moment.longest, given)
+        && text.chars().nth(most).is_some()
+    {
+        let msg = format!("String should have at most {most} characters");
+        return Err(Fault::with("string_too_long", msg, json!({ "max_length": most })));
+    }
     let without_zone = || Err(Fault::new("timezone_aware", "Input should have timezone info"));
     let year_zero = || Err(because("datetime_parsing", "Input should be a valid datetime", YEAR_ZERO));
     match any_date_time(given) {
@@ -426,7 +432,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
 mod tests {
     use super::*;
 
-    const ANY: Moment = Moment { zone_required: false, end_of_day: false };
+    const ANY: Moment = Moment { longest: None, zone_required: false, end_of_day: false };
 
     #[test]
     fn a_time_in_a_body_says_its_offset() {
