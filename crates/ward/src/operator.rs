@@ -228,7 +228,7 @@ pub async fn workspace_limits(
     Ok(quotas::usage(app, workspace).await?)
 }
 
-/// Makes an archived workspace active again.
+/// Makes an archived workspace active again. The server puts it back into its members' lists, in bounded steps.
 pub async fn restore_workspace(app: &App, slug_or_id: &str) -> Result<Overview, OperatorError> {
     let found = show_workspace(app, slug_or_id).await?;
     let context = Context::of_operator(app.clock.now());
@@ -242,7 +242,6 @@ pub async fn restore_workspace(app: &App, slug_or_id: &str) -> Result<Overview, 
     if !restored {
         return Err(OperatorError::WrongState(found.state.name()));
     }
-    app.close_ended().await;
     show_workspace(app, slug_or_id).await
 }
 

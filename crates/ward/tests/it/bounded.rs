@@ -288,6 +288,11 @@ both!(a_workspace_restored_early_is_listed_again_at_the_end_of_each_list, async 
         assert_eq!(own(person).await.0.len(), 1);
     }
     ward::operator::restore_workspace(&shared.server.app, "shared").await.unwrap();
+    // The command returns at once. The server closes the endings of all workspaces.
+    assert_eq!(shared.server.count("SELECT count(*) FROM endings").await, 1);
+    ada.get(&shared.path("")).await.ok();
+    shared.server.app.sweep().await;
+    assert_eq!(shared.server.count("SELECT count(*) FROM endings").await, 0);
     for person in &people {
         let (slugs, total) = own(person).await;
         assert_eq!((slugs.len(), slugs[1].as_str(), total), (2, "shared", json!(2)));

@@ -271,10 +271,12 @@ both!(an_archived_workspace_is_gone_but_kept, async || {
     }
 
     ward::operator::restore_workspace(&server.app, "first").await.unwrap();
+    server.app.sweep().await;
     assert_eq!(slugs(&tenant, "").await, ["first"]);
     minted.get(&tenant.workspace("")).await.ok();
     assert!(ward::operator::restore_workspace(&server.app, "first").await.is_err());
     ward::operator::restore_workspace(&server.app, id).await.unwrap();
+    server.app.sweep().await;
     assert_eq!(slugs(&tenant, "").await, ["first", "second"]);
 });
 
