@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use url::{Host, Url};
 
 use crate::address;
+use crate::budget::Budget;
 use crate::failure::{Failure, FailureKind};
 use crate::resolver::Resolver;
 
@@ -138,6 +139,8 @@ pub struct Outbound {
     own: Arc<RwLock<Vec<SocketAddr>>>,
     /// Limits how many pieces of CPU work run at once.
     working: Arc<Semaphore>,
+    /// The requests and bytes that are left for the calls through this clone.
+    budget: Option<Budget>,
 }
 
 /// A request, to which [`crate::Auth`] adds the credentials.
@@ -160,7 +163,7 @@ pub struct Answer {
     pub status: StatusCode,
     /// The headers of the final answer.
     pub headers: HeaderMap,
-    /// The whole body as it was sent, not decompressed.
+    /// The whole body as it was sent, not decompressed. That of a redirect is not read.
     pub body: Bytes,
 }
 
@@ -220,7 +223,14 @@ impl Outbound {
             lookup: lookup.clone(),
             own: Arc::default(),
             working: Arc::new(Semaphore::new(cores.max(2))),
+            budget: None,
         })
+    }
+
+    /// The same client for the calls that one request of a client causes. They share this budget.
+    #[must_use]
+    pub fn within(&self, budget: Budget) -> Self {
+        Self { budget: Some(budget), ..self.clone() }
     }
 
     /// Registers an address at which this server listens, so that it is never called.
@@ -302,6 +312,9 @@ impl Outbound {
     async fn once(&self, request: &Request, url: &Url) -> Result<Answer, Failure> {
         self.permit(url)?;
         self.refuse_own(url).await?;
+        if let Some(budget) = &self.budget {
+            budget.take_request()?;
+        }
         let mut headers = request.headers.clone();
         // The client does not decompress, so that a small answer stays small.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -325,10 +338,17 @@ impl Outbound {
             )
         };
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+        // The body of a redirect is for people. Dropping it closes the connection.
+        if status.is_redirection() {
+            return Ok(Answer { status, headers, body: Bytes::new() });
+        }
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| Failure::of_client(&error))? {
             if body.len() + chunk.len() > self.limits.body_bytes {
                 return Err(too_large());
+            }
+            if let Some(budget) = &self.budget {
+                budget.take_bytes(chunk.len())?;
             }
             body.extend_from_slice(&chunk);
         }

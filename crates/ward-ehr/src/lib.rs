@@ -9,6 +9,7 @@ mod address;
 mod ambient;
 pub mod athena;
 pub mod auth;
+mod budget;
 mod client;
 pub mod delivery;
 pub mod endpoint;
@@ -24,6 +25,7 @@ mod secret;
 pub mod template;
 
 pub use auth::{Auth, Tokens};
+pub use budget::Budget;
 pub use client::{Answer, HOP, Limits, Lookup, Outbound, Request, reserved_header};
 pub use failure::{Failure, FailureKind};
 pub use resolver::Resolver;

@@ -44,6 +44,10 @@ const H2_STREAMS: u32 = 128;
 /// Answer bytes that wait for one HTTP/2 stream whose client does not read.
 const H2_STREAM_BUFFER: usize = 64 * 1024;
 
+/// Bytes of bodies that one HTTP/2 connection may send before the service reads them, of one stream and of all.
+const H2_UNREAD_OF_A_STREAM: u32 = 64 * 1024;
+const H2_UNREAD: u32 = 256 * 1024;
+
 /// The settings that all connections of a listener share.
 pub(crate) struct Kit {
     http1: http1::Builder,
@@ -72,6 +76,8 @@ impl Kit {
             .max_concurrent_streams(H2_STREAMS)
             .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
             .max_send_buf_size(H2_STREAM_BUFFER)
+            .initial_stream_window_size(H2_UNREAD_OF_A_STREAM)
+            .initial_connection_window_size(H2_UNREAD)
             // The pings find peers that vanished without a close. An idle peer answers them, and `h2_watch`
             // closes its connection.
             .keep_alive_interval(limits.header_time)

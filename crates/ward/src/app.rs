@@ -100,6 +100,8 @@ pub struct App {
     pub wire: Wire,
     /// The pool of CPU work whose amount a tenant decides.
     pub work: Work,
+    /// The pool of memory for the bodies of requests.
+    pub bodies: Shares,
     /// The engine's long readers, shared by workspaces. A request takes a share before a long read.
     pub long_reads: Shares,
     /// Requests that held a runtime thread for too long.

@@ -12,7 +12,7 @@ use ward_server::Peer;
 
 use crate::address::{bucket, client_address};
 use crate::quotas::Limits;
-use crate::shares::Holder;
+use crate::shares::{Holder, Share};
 
 /// Identifies a request in its answer, its log lines and its audit events.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -39,6 +39,8 @@ pub struct Context {
     pub(crate) key_expires: OnceLock<Timestamp>,
     /// The state of the rate that the request was charged to, if it was.
     pub(crate) rate: OnceLock<RateState>,
+    /// The share of memory of the request's body, held until the request ends.
+    pub(crate) body: OnceLock<Share>,
 }
 
 impl Context {
@@ -53,6 +55,7 @@ impl Context {
             issuers: None,
             key_expires: OnceLock::new(),
             rate: OnceLock::new(),
+            body: OnceLock::new(),
         }
     }
 
@@ -83,6 +86,7 @@ impl Context {
             issuers: Some(issuers),
             key_expires: OnceLock::new(),
             rate: OnceLock::new(),
+            body: OnceLock::new(),
         }
     }
 }

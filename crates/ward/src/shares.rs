@@ -22,6 +22,8 @@ pub enum Holder {
     /// A client's address, where the work belongs to no workspace. IPv6 addresses by /64
     /// ([`crate::address::bucket`]).
     Address(IpAddr),
+    /// The requests for one workspace from one address, where neither may use up the share of the other's.
+    Client(WorkspaceId, IpAddr),
 }
 
 impl Holder {
@@ -29,9 +31,16 @@ impl Holder {
     pub const fn number(self) -> u128 {
         match self {
             Self::Workspace(id) => id.0.as_u128(),
-            Self::Address(IpAddr::V4(address)) => address.to_ipv6_mapped().to_bits(),
-            Self::Address(IpAddr::V6(address)) => address.to_bits(),
+            Self::Address(address) => bits(address),
+            Self::Client(id, address) => id.0.as_u128() ^ bits(address),
         }
+    }
+}
+
+const fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
     }
 }
 
@@ -312,6 +321,43 @@ impl Queues {
     }
 }
 
+impl Share {
+    /// The number of units that it holds now.
+    pub const fn units(&self) -> u32 {
+        self.units
+    }
+
+    /// Changes the number of units. More units must be free now.
+    ///
+    /// # Errors
+    /// [`Full`] if they are not. The share then keeps the units that it has.
+    pub fn resize(&mut self, units: u32) -> Result<(), Full> {
+        let Some(pool) = &self.pool else { return Ok(()) };
+        let mut state = pool.state.lock();
+        if let Some(more) = units.checked_sub(self.units).filter(|more| *more > 0) {
+            let wanted = Wanted { units: more, each: pool.limits.each };
+            if !pool.fits(&state, self.holder, wanted) {
+                pool.refused.increment(1);
+                return Err(Full { pool: pool.name });
+            }
+            // The units of the new share move to this one.
+            let mut moved = pool.grant(&mut state, self.holder, more);
+            moved.pool = None;
+        } else {
+            pool.give_back(&mut state, self.holder, self.units - units);
+            pool.serve(&mut state);
+        }
+        self.units = units;
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Share {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Share").field("units", &self.units).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.take() {
@@ -410,6 +456,21 @@ mod tests {
         let _queue = [waiting(&pool, ONE, 1), waiting(&pool, ONE, 1), waiting(&pool, ONE, 1)];
         assert_eq!(pool.take(ONE, 1).now_or_never().unwrap().err(), Some(Full { pool: "test" }));
         drop(waiting(&pool, OTHER, 1));
+    }
+
+    #[test]
+    fn a_share_grows_within_its_holders_share_only_and_frees_what_it_gives_up() {
+        let pool = pool(4, 3);
+        let mut share = pool.try_take(ONE, 2).unwrap();
+        share.resize(3).unwrap();
+        assert_eq!((pool.used(), pool.used_by(ONE)), (3, 3));
+        assert!(share.resize(4).is_err());
+        assert_eq!(pool.used(), 3, "a refused change changes nothing");
+        let mut queued = waiting(&pool, ONE, 2);
+        share.resize(1).unwrap();
+        assert!(ready(&mut queued).is_some());
+        drop(share);
+        assert_eq!(pool.used(), 0);
     }
 
     fn address(number: u8) -> Holder {

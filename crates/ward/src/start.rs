@@ -126,6 +126,7 @@ impl App {
             wire,
             work: Work::default(),
             long_reads,
+            bodies: Shares::new("request_bodies", crate::http::MEMORY),
             #[cfg(feature = "watch")]
             watch: crate::http::watch::Watch::default(),
             refusals: Refusals::default(),

@@ -4,6 +4,9 @@
 //! most as many pieces run at once as the machine has cores. One workspace gets at most half of them, and
 //! workspaces take turns.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::error::ApiError;
 use crate::shares::{Holder, Limits, Shares};
 
@@ -14,6 +17,7 @@ const WAITING_EACH: usize = 128;
 #[derive(Clone)]
 pub struct Work {
     shares: Shares,
+    begun: Arc<AtomicU64>,
 }
 
 impl Default for Work {
@@ -22,11 +26,16 @@ impl Default for Work {
         let total = u32::try_from(cores.max(2)).unwrap_or(u32::MAX);
         let limits =
             Limits { total, each: total / 2, first: total, beyond: total, waiting_each: WAITING_EACH };
-        Self { shares: Shares::new("cpu_work", limits) }
+        Self { shares: Shares::new("cpu_work", limits), begun: Arc::default() }
     }
 }
 
 impl Work {
+    /// The pieces of work that have begun so far.
+    pub fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
     /// Runs `work` on a separate thread, when it is the holder's turn. Work that has begun runs to its end,
     /// even if the caller is cancelled.
     ///
@@ -38,6 +47,7 @@ impl Work {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
         let share = self.shares.take(holder, 1).await.map_err(ApiError::share_used_up)?;
+        self.begun.fetch_add(1, Ordering::Relaxed);
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
             drop(share);

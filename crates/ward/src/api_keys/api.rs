@@ -110,8 +110,8 @@ fn claim_problems(given: &Json) -> Vec<Problem> {
 /// retry is being judged.
 pub async fn rotate(mut request: Request, _: OwnOrder) -> Result<Reply, ApiError> {
     if let Some(ended) = Ended::find(&request).await? {
-        let body = request.read_body().await?;
-        return ended.repeat(&request, body.bytes());
+        let body = request.read_body().await?.checked_bytes(&request).await?;
+        return ended.repeat(&request, &body);
     }
     let mut read = None;
     match rotate_as_caller(&mut request, &mut read).await {
@@ -119,7 +119,7 @@ pub async fn rotate(mut request: Request, _: OwnOrder) -> Result<Reply, ApiError
             let Some(ended) = Ended::find(&request).await? else { return Err(refused) };
             let body = match read {
                 Some(body) => body,
-                None => request.read_body().await?.bytes().clone(),
+                None => request.read_body().await?.checked_bytes(&request).await?,
             };
             ended.repeat(&request, &body)
         }

@@ -10,10 +10,10 @@ use ward_contract::validate;
 use ward_guard::Authorized;
 
 use super::Entry;
-use super::limits::ClientRates;
+use super::limits::{ClientRates, Mark};
 use crate::context::RateState;
 use crate::error::ApiError;
-use crate::http::{Query, Request, Sent};
+use crate::http::{Query, Request, Sent, SentBody};
 use crate::shares::{Full, Share};
 
 /// Authorizes the caller: credential (401), visibility (404), permission (403).
@@ -42,11 +42,20 @@ impl<T: DeserializeOwned + Send + 'static> Authorized<Request> for (Entry, Sent<
     type Error = ApiError;
 
     async fn authorize(request: &mut Request) -> Result<Self, ApiError> {
-        let admitted = Entry::admit(request).await?;
-        let body = request.read_body_of(admitted.holder()).await?;
-        let entry = admitted.decided(&request.app)?;
+        let (entry, body) = enter_with_body(request).await?;
         Ok((entry, body.valid(request).await?))
     }
+}
+
+/// Authorizes the caller and reads the body. The syntax is checked with the values, in one piece of work. Only for a
+/// caller who is refused is it checked alone.
+pub async fn enter_with_body(request: &mut Request) -> Result<(Entry, SentBody), ApiError> {
+    let admitted = Entry::admit(request).await?;
+    let body = request.read_body_of(admitted.holder()).await?;
+    if admitted.decision().is_err() {
+        body.check_syntax(request).await?;
+    }
+    Ok((admitted.decided(&request.app)?, body))
 }
 
 /// A body that takes long to validate even if it is short, because it may contain keys.
@@ -56,10 +65,8 @@ impl<T: DeserializeOwned + Send + 'static> Authorized<Request> for (Entry, Heavy
     type Error = ApiError;
 
     async fn authorize(request: &mut Request) -> Result<Self, ApiError> {
-        let admitted = Entry::admit(request).await?;
-        let body = request.read_body_of(admitted.holder()).await?.heavy();
-        let entry = admitted.decided(&request.app)?;
-        Ok((entry, Heavy(body.valid(request).await?)))
+        let (entry, body) = enter_with_body(request).await?;
+        Ok((entry, Heavy(body.heavy().valid(request).await?)))
     }
 }
 
@@ -69,7 +76,7 @@ impl Authorized<Request> for (Entry, Bytes) {
 
     async fn authorize(request: &mut Request) -> Result<Self, ApiError> {
         let admitted = Entry::admit(request).await?;
-        let bytes = request.read_ignored_body().await?;
+        let bytes = request.read_bytes_of(admitted.holder(), usize::MAX).await?;
         Ok((admitted.decided(&request.app)?, bytes))
     }
 }
@@ -87,8 +94,14 @@ impl Authorized<Request> for OwnOrder {
 }
 
 impl Request {
-    /// Takes a share of look-ups, if this address or workspace has used up its failures. The rest of a
-    /// request needs none.
+    /// Takes a share of look-ups for a credential, if this address or workspace has used up its failures and the
+    /// credential was not valid lately. The rest of a request needs none.
+    pub async fn look_up_share_of(&self, credential: &Mark) -> Result<Option<Share>, ApiError> {
+        let known = self.app.rates.as_ref().is_some_and(|rates| rates.was_valid(credential));
+        if known { Ok(None) } else { self.look_up_share().await }
+    }
+
+    /// As [`Self::look_up_share_of`], for a credential that is valid for one request only.
     pub async fn look_up_share(&self) -> Result<Option<Share>, ApiError> {
         let Some(rates) = &self.app.rates else { return Ok(None) };
         rates.look_up_share(self.context.address, self.workspace()).await.map_err(queue_is_full)

@@ -162,24 +162,26 @@ impl Repeat {
         key.replay(tx, self.now).map(Begun::Answered)
     }
 
-    /// Stores the sealed answer of that work, which comes from another system and may concern a patient. If
-    /// the master key was replaced in the meantime, only the fact that the work was done is stored.
-    pub fn finish_apart(&self, tx: &mut Tx<'_>, answer: &impl Serialize) -> Result<Reply, ApiError> {
-        let reply = Reply::json(self.status, answer)?;
+    /// Seals the text of that work's answer, which comes from another system and may concern a patient. It happens
+    /// before the write, because sealing takes longer than a write may. `None` if nothing will be stored.
+    pub fn seal_apart(&self, text: &[u8]) -> Result<Option<Vec<u8>>, ApiError> {
+        let key = self.key.as_ref().filter(|_| text.len() <= LARGEST);
+        key.map(|key| key.vault.seal(text, &key.scope)).transpose().map_err(ApiError::internal)
+    }
+
+    /// Stores the sealed answer of that work. If the master key was replaced in the meantime, only the fact that the
+    /// work was done is stored.
+    pub fn finish_apart(&self, tx: &mut Tx<'_>, sealed: Option<&[u8]>) -> Result<(), ApiError> {
         if let Some(key) = &self.key {
-            let kept = if vault::is_in_force(tx, &key.vault)? {
-                let sealed = key.vault.seal(&reply.body, &key.scope).map_err(ApiError::internal)?;
-                key.finish(tx, self.status, Some(&sealed), true, None)?
-            } else {
-                key.finish(tx, self.status, None, false, None)?
-            };
+            let sealed = if vault::is_in_force(tx, &key.vault)? { sealed } else { None };
+            let kept = key.finish(tx, self.status, sealed, sealed.is_some(), None)?;
             if let Some((workspace, _)) = key.counted {
                 let unused = Change::bytes(ROW + LARGEST).bytes - Change::bytes(kept).bytes;
                 let unused = Change { bytes: -unused, ..Change::default() };
                 quotas::give_back(tx, workspace, unused)?;
             }
         }
-        Ok(reply)
+        Ok(())
     }
 }
 

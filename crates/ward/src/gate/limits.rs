@@ -6,13 +6,14 @@
 //! A credential is verified first. Only a refused one is charged: to its address and, if the path names
 //! one, to the workspace. So a valid credential works whatever else comes from its address. Once the tokens
 //! of an address or workspace are used up, its refused credentials get 429. Its look-ups then go through a
-//! small share of their own ([`ClientRates::look_up_share`]).
+//! small share of their own ([`ClientRates::look_up_share`]). A credential that was valid lately needs no share
+//! ([`ClientRates::was_valid`]).
 
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
 
@@ -30,6 +31,13 @@ const NANOS: u64 = 1_000_000_000;
 const LOOK_UPS: shares::Limits =
     shares::Limits { total: 8, each: 2, first: 2, beyond: 8, waiting_each: 65_536 };
 
+/// The SHA-256 of a credential, by which this server remembers it.
+pub type Mark = [u8; 32];
+/// Credentials whose last valid use is kept.
+const VALID_KEPT: usize = 65_536;
+/// How long a valid use counts.
+const VALID_FOR: Duration = Duration::from_hours(1);
+
 /// The rates of one server. Every replica counts for itself.
 pub struct ClientRates {
     failed_by_address: KeyedRate<IpAddr>,
@@ -38,6 +46,8 @@ pub struct ClientRates {
     claims: KeyedRate<IpAddr>,
     key_sets: KeyedRate<IpAddr>,
     look_ups: Shares,
+    /// The last valid use of each credential, for the most recent ones.
+    valid: Cache<Mark, Instant>,
 }
 
 impl ClientRates {
@@ -50,7 +60,23 @@ impl ClientRates {
             claims: KeyedRate::new(rates.claims, rates.addresses),
             key_sets: KeyedRate::new(rates.key_sets, rates.addresses),
             look_ups: Shares::new("failing_look_ups", LOOK_UPS),
+            valid: Cache::new(VALID_KEPT),
         })
+    }
+
+    /// Notes whether a credential was valid.
+    pub fn note(&self, credential: Mark, valid: bool) {
+        if !valid {
+            self.valid.remove(&credential);
+        } else if !self.was_valid(&credential) {
+            self.valid.insert(credential, Instant::now());
+        }
+    }
+
+    /// Whether this server has seen the credential valid in the last hour, and not refused since. No client can make
+    /// such a credential up, so its look-up waits behind no failing client.
+    pub fn was_valid(&self, credential: &Mark) -> bool {
+        self.valid.get(credential).is_some_and(|seen| seen.elapsed() < VALID_FOR)
     }
 
     /// Charges a refused credential to its address and to the workspace that it was presented for.
@@ -108,8 +134,9 @@ impl ClientRates {
     ) -> Result<Option<Share>, Full> {
         let address = bucket(address);
         // The workspace comes first, because many tenants share addresses such as Twilio's, which must
-        // serve the others.
-        let failing = workspace.filter(|id| self.failed_by_workspace.is_used_up(id)).map(Holder::Workspace);
+        // serve the others. The address is a part of it, because the workspace's own clients come from other ones.
+        let failing = workspace.filter(|id| self.failed_by_workspace.is_used_up(id));
+        let failing = failing.map(|id| Holder::Client(id, address));
         let failing = failing
             .or_else(|| self.failed_by_address.is_used_up(&address).then_some(Holder::Address(address)));
         match failing {

@@ -16,9 +16,11 @@ mod write;
 use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
+use sha2::{Digest as _, Sha256};
 use ward_contract::Access;
 use ward_db::{Deadline, Timestamp, Tx};
 
+use self::limits::Mark;
 use crate::access::{Permission, Reach, Role};
 use crate::api_keys::secret::{Presented, SecretHash};
 use crate::api_keys::{self, KeyRecord, Secret};
@@ -34,7 +36,7 @@ use crate::quotas::{self, Quota};
 use crate::shares::{Holder, Share};
 use crate::workspaces::{AsMember, Workspace};
 
-pub use enter::{Heavy, OwnOrder};
+pub use enter::{Heavy, OwnOrder, enter_with_body};
 pub use write::Held;
 
 /// The content of a bearer before any query.
@@ -42,6 +44,14 @@ pub use write::Held;
 enum Proof {
     Key(Presented),
     Token(Arc<Verified>),
+}
+
+/// A bearer that a query can look up.
+struct Proven {
+    proof: Proof,
+    mark: Mark,
+    /// The share of look-ups of a failing client.
+    share: Option<Share>,
 }
 
 /// The workspace as this caller sees it, with its permissions bounded by the role of its membership.
@@ -95,7 +105,7 @@ enum Refused {
 impl Entry {
     /// Checks the credential (401) and looks up the workspace, in one statement.
     pub async fn admit(request: &Request) -> Result<Admitted, ApiError> {
-        let (proof, share) = prove(request).await?;
+        let Proven { proof, mark, share } = prove(request).await?;
         let target = request.workspace();
         let now = request.context.now;
         let looked = request
@@ -107,6 +117,9 @@ impl Entry {
             })
             .await?;
         drop(share);
+        if let Some(rates) = &request.app.rates {
+            rates.note(mark, looked.is_ok());
+        }
         let (caller, seen) = match looked {
             Ok(found) => found,
             Err(refused) => {
@@ -180,17 +193,25 @@ impl Admitted {
 
     /// Applies the decision: the caller must see the workspace (404) and have the permission (403).
     pub fn decided(self, app: &App) -> Result<Entry, ApiError> {
+        let decision = self.decision();
         let entry = self.0;
-        let decision = match (entry.target, &entry.seen) {
-            (Some(_), None) => return Err(ApiError::no_workspace()),
-            (_, Some(seen)) => entry.need.met_by(seen.reach),
-            (None, None) => entry.need.met_by(entry.caller.reach),
-        };
         if let Err(error) = decision {
-            entry.note_forbidden(app);
+            if entry.seen.is_some() || entry.target.is_none() {
+                entry.note_forbidden(app);
+            }
             return Err(error);
         }
         Ok(entry)
+    }
+
+    /// The decision without its record in the audit.
+    fn decision(&self) -> Result<(), ApiError> {
+        let entry = &self.0;
+        match (entry.target, &entry.seen) {
+            (Some(_), None) => Err(ApiError::no_workspace()),
+            (_, Some(seen)) => entry.need.met_by(seen.reach),
+            (None, None) => entry.need.met_by(entry.caller.reach),
+        }
     }
 }
 
@@ -268,16 +289,19 @@ pub fn bearer(request: &Request) -> Option<Presented> {
 /// Checks the credential as far as possible without a query: the form of a key, or the signature of a token. An
 /// invalid one gets 401; a token gets 503 if the issuer's keys are not available. For a failing client, the result
 /// includes its share of look-ups.
-async fn prove(request: &Request) -> Result<(Proof, Option<Share>), ApiError> {
+async fn prove(request: &Request) -> Result<Proven, ApiError> {
     if let Some(presented) = bearer(request) {
-        return Ok((Proof::Key(presented), request.look_up_share().await?));
+        let mark = presented.hash;
+        let share = request.look_up_share_of(&mark).await?;
+        return Ok(Proven { proof: Proof::Key(presented), mark, share });
     }
     let text = bearer_text(request).and_then(|text| std::str::from_utf8(text).ok());
     let text = text.filter(|text| token::may_be_one(&request.app.issuers, text));
     let text = text.ok_or(ApiError::unauthorized())?;
-    let share = request.look_up_share().await?;
+    let mark = Sha256::digest(text).into();
+    let share = request.look_up_share_of(&mark).await?;
     match token::verify(&request.app.issuers, text, request.context.now).await {
-        Ok(verified) => Ok((Proof::Token(Arc::new(verified)), share)),
+        Ok(verified) => Ok(Proven { proof: Proof::Token(Arc::new(verified)), mark, share }),
         Err(token::Refused::Invalid(reason)) => {
             tracing::debug!(request_id = request.context.request_id, reason, "not a credential");
             Err(ApiError::unauthorized())

@@ -19,10 +19,9 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -38,7 +37,7 @@ use crate::error::ApiError;
 use crate::gate::limits::ClientRates;
 use crate::ids::WorkspaceId;
 
-pub use body::{Sent, SentBody};
+pub use body::{MEMORY, Sent, SentBody};
 
 /// The expiry of the caller's key, in the key's last 14 days.
 pub const KEY_EXPIRES: HeaderName = HeaderName::from_static("x-api-key-expires");
@@ -156,24 +155,14 @@ impl Request {
         matches!(self.operation.access, Access::Key { or_anonymous: true, .. }) && !self.has_credential()
     }
 
-    /// Reads the bytes of a body that no schema describes.
+    /// Reads the bytes of an unauthenticated caller's body, which no schema describes.
     pub async fn read_ignored_body(&mut self) -> Result<Bytes, ApiError> {
         self.read_ignored_body_up_to(usize::MAX).await
     }
 
     /// As [`Self::read_ignored_body`], with a bound on the bytes.
     pub async fn read_ignored_body_up_to(&mut self, most: usize) -> Result<Bytes, ApiError> {
-        let limit = self.app.config.limits.body_bytes.min(most);
-        let announced =
-            self.parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        if announced.is_some_and(|length: usize| length > limit) {
-            return Err(ApiError::too_large());
-        }
-        match Limited::new(std::mem::take(self.body.get_mut()), limit).collect().await {
-            Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large()),
-            Err(error) => Err(ApiError::broken_body(error)),
-        }
+        self.read_bytes_of(self.context.holder(), most).await
     }
 }
 

@@ -11,8 +11,9 @@ use super::store;
 use crate::config::Bootstrap;
 use crate::error::ApiError;
 use crate::gate::idempotency::Repeat;
-use crate::gate::{Entry, OwnOrder, bearer_text};
+use crate::gate::{Entry, OwnOrder, bearer_text, enter_with_body};
 use crate::http::{Open, Query, Reply, Request, Sent};
+use crate::identity::PrincipalKind;
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
 
 /// `list-workspaces`
@@ -59,9 +60,10 @@ pub async fn create(mut request: Request, _: Open) -> Result<Reply, ApiError> {
 
 /// `create-self-service-workspace` and `create-my-workspace`
 pub async fn create_own(mut request: Request, _: OwnOrder) -> Result<Reply, ApiError> {
-    let admitted = Entry::admit(&request).await?;
-    let body = request.read_body_of(admitted.holder()).await?;
-    let entry = admitted.decided(&request.app)?;
+    let (entry, body) = enter_with_body(&mut request).await?;
+    if entry.caller.kind != PrincipalKind::User {
+        body.check_syntax(&request).await?;
+    }
     actions::only_users(&request.app, &entry)?;
     let sent = body.valid::<CreateWorkspaceRequest>(&request).await?;
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;

@@ -375,3 +375,43 @@ both!(a_harmless_request_id_is_taken_over, async || {
         assert_eq!(answer.header("x-request-id") == sent, taken, "{sent}");
     }
 });
+
+both!(a_valid_key_waits_behind_no_others_failures, async || {
+    let server = Server::with(|config| {
+        rates(config);
+        config.rates.failed_in_workspace = Rate { burst: 4, per_minute: 1 };
+    })
+    .await;
+    let tenant = server.tenant("acme").await;
+    let (fresh, made) = tenant.key(json!({ "duration_days": 1 })).await;
+    let guess = server.bearing(unknown_key());
+    let get = |actor: &Actor, address: &str| {
+        let (actor, path) = (actor.with(&from(address)), tenant.workspace(""));
+        async move { actor.get(&path).await }
+    };
+    for number in 0..4 {
+        assert_eq!(get(&guess, &format!("192.0.2.{number}")).await.status, 401);
+    }
+    // The look-ups of one failing address are under way, and others of it wait.
+    let id = ward::ids::WorkspaceId::of_path(&tenant.id);
+    let rates = server.app.rates.as_ref().unwrap();
+    let failing = "192.0.2.9".parse().unwrap();
+    let under_way = [
+        rates.look_up_share(failing, Some(id)).await.unwrap().expect("the workspace has no failures left"),
+        rates.look_up_share(failing, Some(id)).await.unwrap().expect("the workspace has no failures left"),
+    ];
+    let waiting: Vec<_> = (0..40).map(|_| tokio::spawn(get(&guess, "192.0.2.9"))).collect();
+    // This server sees the key for the first time.
+    get(&fresh, "192.0.2.200").await.ok();
+    // A key that was valid lately waits not even behind its own address.
+    get(&fresh, "192.0.2.9").await.ok();
+    assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
+    // Once refused, it is looked up like any other.
+    tenant.delete(&format!("/api-keys/{}", made["key_id"].as_str().unwrap())).await;
+    assert_eq!(get(&fresh, "192.0.2.200").await.status, 429);
+    let again = tokio::spawn(get(&fresh, "192.0.2.9"));
+    drop(under_way);
+    for answer in waiting.into_iter().chain([again]) {
+        assert_eq!(answer.await.unwrap().status, 429);
+    }
+});

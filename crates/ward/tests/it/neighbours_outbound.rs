@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use ward::ids::WorkspaceId;
 use ward::quotas::Quota;
@@ -397,4 +397,71 @@ both!(a_page_is_all_that_a_list_reads, async || {
         let next = tenant.get(&next.replace("limit=5", "limit=3")).await.ok();
         assert_eq!(next["items"][0]["name"], "i5", "{query}");
     }
+});
+
+/// Sends a test's request and reads nothing of its answer.
+async fn unread(server: &Server, tenant: &Tenant, path: &str, more: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let bearer = tenant.owner.bearer.as_deref().unwrap();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: w\r\nauthorization: Bearer {bearer}\r\ncontent-type: application/json\r\n\
+         {more}content-length: 2\r\n\r\n{{}}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+both!(an_answer_that_no_client_reads_keeps_its_shares, async || {
+    let server = open_server().await;
+    let (busy, quiet) = (server.tenant("busy").await, server.tenant("quiet").await);
+    let controls = "\u{1}".repeat(1 << 20);
+    let peer = Peer::start(move |_, _| Some(answer(200, &controls))).await;
+    let path = endpoint(&busy, &peer.url(), json!({})).await;
+    let (wire, id) = (&server.app.wire, WorkspaceId::of_path(&busy.id));
+    let until = async |done: &dyn Fn() -> bool| {
+        while !done() {
+            tokio::task::yield_now().await;
+        }
+    };
+    // Escaped, the text is 24 times as long as what the EHR sent.
+    let first = unread(&server, &busy, &path, "").await;
+    until(&|| wire.calls_of(id) == 1 && wire.memory_used() > 20 * 1024).await;
+    let second = unread(&server, &busy, &path, "idempotency-key: a-key-of-16-chars\r\n").await;
+    until(&|| wire.calls_of(id) == 2 && wire.memory_used() > 40 * 1024).await;
+    busy.owner.post(&path, json!({})).await.refused_as(429, "share_used_up");
+    let own = endpoint(&quiet, &peer.url(), json!({})).await;
+    assert_eq!(run(&quiet.owner, &own, json!({})).await["status_code"], 200);
+    drop((first, second));
+    until(&|| wire.calls_of(id) == 0 && wire.memory_used() == 0).await;
+    // The answer was too large to be stored, so its retry is refused.
+    let again = busy.owner.post_once(&path, "a-key-of-16-chars", json!({})).await;
+    again.refused_as(409, "secret_no_longer_shown");
+});
+
+/// Redirects to the same path with a body that never ends, three times of four.
+fn turning(_: &str, index: usize) -> Option<Vec<u8>> {
+    let moved = "HTTP/1.1 302 X\r\nlocation: /\r\ncontent-length: 1000000\r\n\r\nhalf";
+    Some(if index % 4 == 3 { answer(503, "\"no\"") } else { moved.as_bytes().to_vec() })
+}
+
+both!(one_request_causes_a_bounded_number_of_outbound_requests, async || {
+    let server = Server::with(open_outbound).await;
+    let tenant = server.tenant("acme").await;
+    let peer = Peer::start(turning).await;
+    let once = endpoint(&tenant, &peer.url(), json!({})).await;
+    let told = run(&tenant.owner, &once, json!({})).await;
+    assert_eq!(told["status_code"], 503, "the body of a redirect is not waited for: {told}");
+    assert_eq!(peer.asked(), 4);
+    let retry = json!({ "retry_config": { "max_retries": 5, "retry_on_status": [503] } });
+    let often = endpoint(&tenant, &peer.url(), retry).await;
+    let told = run(&tenant.owner, &often, json!({})).await;
+    assert!(peer.asked() <= 4 + 16, "{}: {told}", peer.asked());
+    assert!(told.text("error").contains("no outbound request is left"), "{told}");
+    for _ in 0..90 {
+        let body = json!({ "name": fresh_slug(), "display_name": "T", "base_url": peer.url() });
+        tenant.post("/integrations", body).await.created();
+    }
+    let before = peer.asked();
+    tenant.get("/integrations/health-check").await.ok();
+    assert!(peer.asked() - before <= 300, "{}", peer.asked() - before);
 });

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 use sha2::{Digest, Sha256};
 use ward_db::Timestamp;
-use ward_ehr::{Limits, Tokens};
+use ward_ehr::{Budget, Limits, Tokens};
 
 use super::credentials::Keys;
 use crate::config::{Config, ConfigError};
@@ -27,6 +27,14 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 const KIB: usize = 1024;
 /// Deliveries of one lane under way at once.
 const CONNECTIONS_OF_A_LANE: usize = 4;
+/// Outbound requests of one call: its tries, their redirects, and those for its tokens.
+const MOST_REQUESTS: usize = 16;
+/// The largest answers that the requests of one call may have in all.
+const MOST_ANSWERS: usize = 8;
+/// Outbound requests of one health check of a workspace, which has 100 integrations at most.
+const MOST_CHECKING: usize = 300;
+/// Bytes that the answers to them may have in all.
+const MOST_CHECKED: usize = 32 << 20;
 /// Time for a request's own work beside a call.
 const OWN_TIME: Duration = Duration::from_secs(1);
 
@@ -140,8 +148,23 @@ impl Wire {
         holder: Holder,
         bytes: usize,
     ) -> Result<Share, ApiError> {
-        let kib = u32::try_from(bytes / KIB).unwrap_or(u32::MAX).saturating_add(1);
-        soon(self.trees.take(holder, kib)).await
+        soon(self.trees.take(holder, units_of(bytes))).await
+    }
+
+    /// Memory for answers that is in use, KiB.
+    pub fn memory_used(&self) -> u32 {
+        self.trees.used()
+    }
+
+    /// The client for one endpoint's call or one integration's check, with its retries, redirects and tokens.
+    pub(super) fn for_one_call(&self) -> ward_ehr::Outbound {
+        let bytes = self.outbound.limits().body_bytes.saturating_mul(MOST_ANSWERS);
+        self.outbound.within(Budget::new(MOST_REQUESTS, bytes))
+    }
+
+    /// The client for the checks of all integrations of a workspace, which share one budget.
+    pub(super) fn for_all_checks(&self) -> ward_ehr::Outbound {
+        self.outbound.within(Budget::new(MOST_CHECKING, MOST_CHECKED))
     }
 
     /// The most memory that one answer may take, bytes.
@@ -170,6 +193,11 @@ fn lookups(settings: &crate::config::Outbound) -> usize {
 /// A limit as units of a pool. A limit of 0 becomes 1, because a call would otherwise wait for ever.
 fn units(limit: i64) -> u32 {
     u32::try_from(limit.max(1)).unwrap_or(u32::MAX)
+}
+
+/// Bytes as units of the pool of memory.
+pub(super) fn units_of(bytes: usize) -> u32 {
+    u32::try_from(bytes / KIB).unwrap_or(u32::MAX).saturating_add(1)
 }
 
 /// Waits a few seconds for a share of a pool.

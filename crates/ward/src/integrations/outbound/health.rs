@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::time::{Duration, Instant};
 use ward_db::{Timestamp, Tx};
+use ward_ehr::Outbound;
 use ward_ehr::health::{Checked, Health, Probe, Target};
 
 use super::client::CHECK_TIME;
@@ -58,6 +59,7 @@ pub async fn check_all(app: &Arc<App>, entry: &Entry) -> Result<Reports, ApiErro
     let rounds = u32::try_from(ids.len().div_ceil(CHECKED_AT_ONCE)).unwrap_or(u32::MAX).max(1);
     let time = CHECK_TIME.min(app.wire.outbound.limits().total_time);
     let time = time.min(app.config.limits.request_time * 3 / 4 / rounds);
+    let outbound = &app.wire.for_all_checks();
     let checked = ids.into_iter().enumerate().map(|(number, id)| {
         let place = first.take();
         async move {
@@ -65,7 +67,7 @@ pub async fn check_all(app: &Arc<App>, entry: &Entry) -> Result<Reports, ApiErro
                 Some(place) => place,
                 None => app.wire.place(entry.workspace()?, entry.context.now).await?,
             };
-            Ok::<_, ApiError>((number, check(app, entry, id, time, place).await?))
+            Ok::<_, ApiError>((number, check(app, entry, id, (time, outbound), place).await?))
         }
     });
     let mut reports: Vec<(usize, Option<(Report, Timestamp)>)> =
@@ -105,7 +107,7 @@ async fn check(
     app: &Arc<App>,
     entry: &Entry,
     id: IntegrationId,
-    time: Duration,
+    (time, outbound): (Duration, &Outbound),
     _place: Share,
 ) -> Result<Option<(Report, Timestamp)>, ApiError> {
     let (workspace, holder) = (entry.workspace()?.id, actions::holder(entry)?);
@@ -115,7 +117,7 @@ async fn check(
     let opened = app.work.run(holder, move || open(stored, &keys)).await??;
     let checked = match opened.probe {
         Err(why) => Checked::without_probe(Health::Misconfigured, why),
-        Ok(probe) => probe.run(&app.wire.outbound, &app.wire.tokens, Instant::now() + time).await,
+        Ok(probe) => probe.run(outbound, &app.wire.tokens, Instant::now() + time).await,
     };
     let report = Report {
         id,
@@ -166,9 +168,9 @@ pub async fn test_connection(
         return Ok(reply);
     }
     let time = CHECK_TIME.min(app.wire.outbound.limits().total_time);
-    let checked = check(app, &entry, id, time, place).await?;
+    let checked = check(app, &entry, id, (time, &app.wire.for_one_call()), place).await?;
     let (report, configured_at) = checked.ok_or(ApiError::no_integration())?;
-    let tested = Arc::new(ConnectionTestResponse {
+    let tested = ConnectionTestResponse {
         integration_id: id,
         status: report.status,
         message: report.detail.clone().unwrap_or_else(|| "it answers, and takes the credentials".to_owned()),
@@ -178,12 +180,16 @@ pub async fn test_connection(
         tested_at: at,
         last_tested_at: at,
         last_test_status: report.status,
-    });
-    let finish = move |tx: &mut Tx<'_>| {
-        store::note_test(tx, workspace, id, configured_at, at, tested.status)?;
-        repeat.finish_apart(tx, &*tested)
     };
-    app.db.write("integrations.end_connection_test", finish).await
+    let reply = Reply::ok(&tested)?;
+    let sealed = repeat.seal_apart(&reply.body)?;
+    let status = tested.status;
+    let finish = move |tx: &mut Tx<'_>| {
+        store::note_test(tx, workspace, id, configured_at, at, status)?;
+        repeat.finish_apart(tx, sealed.as_deref())
+    };
+    app.db.write("integrations.end_connection_test", finish).await?;
+    Ok(reply)
 }
 
 fn open(stored: StoredConnection, keys: &Keys) -> Result<Opened, ward_db::Error> {

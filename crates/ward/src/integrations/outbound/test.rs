@@ -6,13 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 use ward_contract::validate::{Json, Loc, Problem};
 use ward_db::{Timestamp, Tx};
 use ward_ehr::endpoint::{Call as Wired, Ended, Outcome, Shape};
 use ward_ehr::template::wrong_parameters;
 
+use super::client::units_of;
 use super::credentials::{Keys, endpoint_auth};
 use super::{headers, milliseconds};
 use crate::access::{Permission, Permissions};
@@ -79,38 +79,71 @@ impl<'o> From<&'o Outcome> for TestEndpointResponse<'o> {
     }
 }
 
-/// The text of a test's answer, and the share of its call.
+/// The text of a test's answer, with the share of its call and its share of memory. The shares are freed when the
+/// answer has been sent, so that answers that no client reads count.
 struct Leaving {
-    tested: Box<RawValue>,
+    text: Bytes,
     _place: Share,
+    _memory: Share,
 }
 
 impl AsRef<[u8]> for Leaving {
     fn as_ref(&self) -> &[u8] {
-        self.tested.get().as_bytes()
+        &self.text
     }
 }
 
+/// The text of a test's answer, and what is stored of it for a retry.
+struct Tested {
+    text: Vec<u8>,
+    sealed: Option<Vec<u8>>,
+    memory: Share,
+}
+
 /// Parses, filters and maps an answer, and writes every step as the text of the test's answer. The parsed
-/// trees exist only here, within the workspace's share of the memory for them.
+/// trees exist only here, within the workspace's share of the memory for them. Afterwards the share is as large as
+/// the text.
 async fn worked_on(
     app: &Arc<App>,
     holder: Holder,
     ended: Result<Ended, String>,
-) -> Result<Box<RawValue>, ApiError> {
+    repeat: Repeat,
+) -> Result<Tested, ApiError> {
     let weight = ended.as_ref().map_or(0, Ended::weight);
-    let memory = app.wire.memory_for(holder, weight).await?;
+    let mut memory = app.wire.memory_for(holder, weight).await?;
     let most = app.wire.most_memory();
     let work = move || {
         let outcome = match ended {
             Ok(ended) => ended.read(most),
             Err(error) => Outcome { error: Some(error), ..Outcome::default() },
         };
-        let tested = to_raw_value(&TestEndpointResponse::from(&outcome));
-        drop(memory);
-        tested
+        let answer = TestEndpointResponse::from(&outcome);
+        let mut length = Length(0);
+        serde_json::to_writer(&mut length, &answer).map_err(ApiError::internal)?;
+        // Escaped, a text can be several times as long as the answer that it repeats.
+        memory.resize(units_of(length.0).max(memory.units())).map_err(ApiError::share_used_up)?;
+        let mut text = Vec::with_capacity(length.0);
+        serde_json::to_writer(&mut text, &answer).map_err(ApiError::internal)?;
+        let sealed = repeat.seal_apart(&text)?;
+        drop(outcome);
+        memory.resize(units_of(length.0)).map_err(ApiError::share_used_up)?;
+        Ok(Tested { text, sealed, memory })
     };
-    app.work.run(holder, work).await?.map_err(ApiError::internal)
+    app.work.run(holder, work).await?
+}
+
+/// Counts the bytes that are written to it.
+struct Length(usize);
+
+impl std::io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// An endpoint to call, and the problems with the parameters of the call.
@@ -170,6 +203,7 @@ pub async fn run(
 ) -> Result<Reply, ApiError> {
     let (holder, params) = (actions::holder(&entry)?, Arc::new(params));
     let place = app.wire.place(entry.workspace()?, entry.context.now).await?;
+    let outbound = app.wire.for_one_call();
     for _ in 0..MOST_BEGUN {
         let integration = actions::read(app, &entry, id).await?;
         let (name, given) = (endpoint.clone(), params.clone());
@@ -177,26 +211,27 @@ pub async fn run(
         let asked = Arc::new(asked);
         let sealed = match begin(app, &entry, asked.clone(), repeat.clone()).await? {
             Beginning::Changed => continue,
-            Beginning::Answered(reply) => return Ok(reply),
+            Beginning::Answered(mut reply) => {
+                let _memory = app.wire.memory_for(holder, reply.body.len()).await?;
+                reply.body = Bytes::from_owner(Leaving { text: reply.body, _place: place, _memory });
+                return Ok(reply);
+            }
             Beginning::Yours(sealed) => sealed,
         };
         let keys = app.wire.keys.clone();
         let wired =
             app.work.run(holder, move || wired(&asked.integration, asked.index, &sealed, &keys)).await?;
         let ended = match wired {
-            Ok(call) => Ok(call.send(&app.wire.outbound, &app.wire.tokens, &params).await),
+            Ok(call) => Ok(call.send(&outbound, &app.wire.tokens, &params).await),
             Err(error) => Err(error),
         };
-        let tested = worked_on(app, holder, ended).await?;
-        if !repeat.has_key() {
-            // The share is freed when the answer has been sent, so that answers that no client reads count
-            // as calls.
-            let body = Bytes::from_owner(Leaving { tested, _place: place });
-            return Ok(Reply::raw_json(StatusCode::OK, body));
+        let Tested { text, sealed, memory } = worked_on(app, holder, ended, repeat.clone()).await?;
+        if repeat.has_key() {
+            let finish = move |tx: &mut Tx<'_>| repeat.finish_apart(tx, sealed.as_deref());
+            app.db.write("integrations.end_test", finish).await?;
         }
-        let tested = Arc::new(tested);
-        let finish = move |tx: &mut Tx<'_>| repeat.finish_apart(tx, &*tested);
-        return app.db.write("integrations.end_test", finish).await;
+        let body = Bytes::from_owner(Leaving { text: text.into(), _place: place, _memory: memory });
+        return Ok(Reply::raw_json(StatusCode::OK, body));
     }
     Err(ApiError::unavailable("unavailable", "Other requests are changing this integration. Try again.", 1))
 }
