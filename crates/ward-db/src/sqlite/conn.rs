@@ -352,9 +352,9 @@ impl Conn {
     /// Makes statements pause now and then, and stop at the deadline or when the flag is set; `None` removes
     /// both.
     ///
-    /// In a pause the thread offers its processor to threads that are ready. The kernel otherwise lets a thread
-    /// that has just begun run until its next tick, which is 4 ms with the usual 250 ticks a second. While long
-    /// reads use every processor, each step of a short request would wait that long.
+    /// In a pause the thread offers its processor to threads that are ready. The assumption is that a kernel lets a
+    /// thread that has just begun run until its next tick, so that long reads on every processor delay each step of a
+    /// short request. No measurement confirms the gain yet; a pause costs one system call.
     pub(super) fn stop_when(
         &mut self,
         when: Option<(Instant, Arc<AtomicBool>)>,
