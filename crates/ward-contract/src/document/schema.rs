@@ -7,6 +7,10 @@ use super::{ContractError, Rule};
 
 /// A compiled request schema for one value.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a keyword of the schema, and any of them may be set"
+)]
 pub struct Node {
     pub(crate) kind: Kind,
     /// Whether `null` is accepted as well.

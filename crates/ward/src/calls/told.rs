@@ -48,6 +48,7 @@ pub fn status_of(told: &str, reason: Option<&str>, end_is_told: bool) -> (Status
 impl Status {
     /// The status with regard to the reason for the end. A call without an answer by its reason
     /// is not completed, because its record in an EHR would claim a conversation.
+    #[must_use]
     pub fn because(self, reason: Option<&str>) -> Self {
         let unanswered = reason.and_then(status).filter(|status| status.is_unanswered());
         if self == Self::Completed { unanswered.unwrap_or(self) } else { self }

@@ -120,7 +120,7 @@ both!(no_word_of_a_report_refuses_a_finished_call, async || {
     );
     assert_eq!(call.fields(["service_id", "run_id", "parent_session_id"]), json!([null, long(256), null]));
     assert_eq!(call["summary"], format!("{}…", long(19_999)));
-    let mut adjusted = call.list("adjusted_fields").to_vec();
+    let mut adjusted = call.list("adjusted_fields").clone();
     adjusted.sort_by_key(ToString::to_string);
     assert_eq!(
         json!(adjusted),

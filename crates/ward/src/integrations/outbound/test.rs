@@ -212,8 +212,8 @@ pub async fn run(
         let sealed = match begin(app, &entry, asked.clone(), repeat.clone()).await? {
             Beginning::Changed => continue,
             Beginning::Answered(mut reply) => {
-                let _memory = app.wire.memory_for(holder, reply.body.len()).await?;
-                reply.body = Bytes::from_owner(Leaving { text: reply.body, _place: place, _memory });
+                let memory = app.wire.memory_for(holder, reply.body.len()).await?;
+                reply.body = Bytes::from_owner(Leaving { text: reply.body, _place: place, _memory: memory });
                 return Ok(reply);
             }
             Beginning::Yours(sealed) => sealed,
