@@ -2,7 +2,7 @@
 //!
 //! The console is a client of the API like any other. Every page sends its requests through the product's own
 //! router, in the same process, with the visitor's credential. So the API's gate, rates and audit apply to them, and the
-//! console can do nothing that the API cannot do. It knows no database; only [`host`] knows the product.
+//! console can do nothing that the API cannot do. It knows no database; only `host.rs` knows the product.
 //!
 //! The pages work without a script. The one script shows times in the reader's zone and copies texts.
 

@@ -101,7 +101,7 @@ impl Target<'_> {
     }
 }
 
-/// What a complete list of results says.
+/// The finding of a complete list of results.
 fn chosen(mut ids: Vec<String>, complete: bool) -> LookedUp {
     match (ids.pop(), ids.is_empty(), complete) {
         (None, _, true) => LookedUp::Nothing,

@@ -38,7 +38,7 @@ async fn ping(tenant: &Tenant, integration: &str) -> Value {
     tenant.owner.post(&path, json!({ "params": {} })).await.ok()["status_code"].clone()
 }
 
-/// The ids of the published keys, as anybody sees them.
+/// The ids of the published keys, as a stranger sees them.
 async fn published(server: &Server, integration: &str) -> Vec<String> {
     let answer = server.anonymous().get(&format!("{integration}/jwks.json")).await;
     assert_eq!(answer.header("cache-control"), "public, max-age=300");

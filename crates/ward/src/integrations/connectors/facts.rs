@@ -1,4 +1,4 @@
-//! What is known about a vendor.
+//! The known facts about a vendor.
 
 use crate::integrations::{AuthKind, DocumentStatus, EncounterRule, Protocol};
 
@@ -16,7 +16,7 @@ pub struct Connector {
     pub check: (&'static str, &'static str),
     /// How the vendor's system takes a call.
     pub takes: Takes,
-    /// What a person registers at the vendor.
+    /// The data that a person registers at the vendor.
     pub register: &'static str,
     /// The missing settings and the uncertain facts.
     pub remark: &'static str,

@@ -115,7 +115,7 @@ fn identified<'k>(asked: &Asked, kept: &'k [Value]) -> Vec<&'k Value> {
     kept.iter().filter(is).collect()
 }
 
-/// What is wrong with a `DocumentReference` in every EHR (FHIR R4, 2.43; US Core `DocumentReference` Profile 6.1.0).
+/// The faults of a `DocumentReference` in every EHR (FHIR R4, 2.43; US Core `DocumentReference` Profile 6.1.0).
 fn wrong_document(document: &Value) -> Option<&'static str> {
     let coding = &document["type"]["coding"][0];
     let attachment = &document["content"][0]["attachment"];
