@@ -9,5 +9,5 @@ ALTER TABLE api_keys ADD COLUMN previous_ends_at timestamptz;
 -- step
 ALTER TABLE api_keys ADD COLUMN previous_used_at timestamptz;
 -- step
--- The live keys of owners, which are ways into a workspace.
-CREATE INDEX api_keys_of_owners ON api_keys (workspace_id, expires_at) WHERE role = 'owner' AND position > 0;
+-- The keys of a workspace by role: those of owners are ways into it.
+CREATE INDEX api_keys_by_role ON api_keys (workspace_id, role, expires_at) WHERE position > 0;

@@ -132,6 +132,7 @@ const NOT_FILLED: [&str; 8] = [
     "delivery_attempts",
     "endings",
     "identities",
+    "call_legs",
     "ownership_transfers",
     "test_credentials",
     "unclaimed_by_address",

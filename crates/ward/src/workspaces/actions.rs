@@ -12,7 +12,6 @@ use super::wire::ProvisionResponse;
 use super::{Workspace, WorkspaceState, store};
 use crate::access::Role;
 use crate::address::bucket;
-use crate::api_keys::{Without, last_way_in};
 use crate::app::App;
 use crate::audit::{self, Actor, Event, Write};
 use crate::context::Context;
@@ -348,13 +347,7 @@ pub async fn archive(
         if confirmation.slug != workspace.slug {
             return Err(wrong_slug("slug", &confirmation.slug));
         }
-        repeat.once(write, Secrecy::Open, |write| {
-            if held.caller.kind == PrincipalKind::User {
-                let keys = Without::KeysOf(workspace.id);
-                last_way_in::keep_ways_of(write, held.caller.principal, keys)?;
-            }
-            end(write, workspace.clone())
-        })
+        repeat.once(write, Secrecy::Open, |write| end(write, workspace.clone()))
     };
     let reply = entry.write(app, "workspaces.archive", archive).await?;
     app.ended.notify_one();

@@ -310,6 +310,8 @@ both!(a_users_key_is_rotated_only_by_that_user_but_others_may_end_it, async || {
     tenant.owner.get("/v1/auth/me").await.ok();
     let admin = tenant.service("admin").await;
     admin.delete(&key_path(&tenant, &tenant.claimed, "")).await.refused_as(403, "beyond_caller");
+    let further = json!({ "duration_days": 1, "role": "owner", "speaks_for": "self" });
+    tenant.key(further).await;
     service.delete(&key_path(&tenant, &tenant.claimed, "")).await.no_content();
     tenant.owner.get("/v1/auth/me").await.refused(401);
     service.get(&tenant.workspace("")).await.ok();

@@ -369,7 +369,12 @@ both!(a_delivery_without_a_matched_patient_is_held, async || {
     assert_eq!(delivery.fields(["state", "reason"]), json!(["held", "unmatched_patient"]));
     assert_eq!(scene.ehr.asked().len(), 0);
     // The runtime matches the patient after the call, which releases the delivery.
-    put(&scene.tenant, "CA1", json!({ "status": "completed", "patient_id": "pat-1" })).await;
+    put(
+        &scene.tenant,
+        "CA1",
+        json!({ "status": "completed", "patient_id": "pat-1", "encounter_id": "enc-1" }),
+    )
+    .await;
     scene.worker.turn().await;
     assert_eq!(scene.delivery(&id).await["location"], "DocumentReference/1");
     assert_eq!(scene.ehr.kept()[0]["subject"]["reference"], "Patient/pat-1");
@@ -392,7 +397,7 @@ both!(hubspot_gets_a_call_object, async || {
 });
 
 both!(a_connector_without_a_known_write_holds_its_deliveries, async || {
-    let scene = Scene::of("athenahealth").await;
+    let scene = Scene::of("meditab").await;
     let id = scene.owe("CA1").await;
     scene.worker.turn().await;
     assert_eq!(scene.delivery(&id).await["reason"], "connector_takes_no_calls");

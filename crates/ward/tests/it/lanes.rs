@@ -332,7 +332,7 @@ both!(a_patient_who_is_matched_during_the_attempt_is_not_missed, threads = 2, as
     let id = owe(&tenant, "CA1").await;
     let (there, runtime) = (tenant.clone(), tokio::runtime::Handle::current());
     let options = at_first(Step::Leased, move || {
-        let matched = json!({ "status": "completed", "patient_id": "pat-1" });
+        let matched = json!({ "status": "completed", "patient_id": "pat-1", "encounter_id": "enc-1" });
         runtime.block_on(put(&there, "CA1", matched));
     });
     let worker = worker_with(&server.app, AMPLE, options);

@@ -79,7 +79,7 @@ both!(a_call_that_twilio_ends_waits_a_little_for_the_runtimes_report, async || {
     put(&tenant, "CA1", last.clone()).await;
     worker.turn().await;
     assert_eq!(ehr.kept().len(), 1);
-    assert_eq!(ehr.kept()[0]["subject"]["identifier"]["value"], "pat-1");
+    assert_eq!(ehr.kept()[0]["subject"]["reference"], "Patient/pat-1");
     // The wait has an end.
     server.clock.advance(Duration::from_secs(1));
     worker.turn().await;
@@ -117,7 +117,8 @@ both!(what_was_not_sent_is_named_only_where_it_could_have_been, async || {
         ("fhir_store", json!("FHIR Communication")),
         ("epic", json!("FHIR DocumentReference")),
         ("hubspot", json!("HubSpot call")),
-        ("athenahealth", Value::Null),
+        ("athenahealth", json!("athenahealth patient case")),
+        ("meditab", Value::Null),
     ] {
         let (_server, tenant) = Server::with_tenant().await;
         set_test_callers(&tenant, &[TESTER]).await;

@@ -39,15 +39,6 @@ both!(leaving_the_home_of_ones_only_key_keeps_the_way_into_the_others, async || 
     server.bearing(second.text("api_key")).get(&format!("/v1/workspaces/{other}")).await.ok();
 });
 
-both!(archiving_the_home_of_ones_only_key_keeps_the_way_into_the_others, async || {
-    let (server, tenant) = Server::with_tenant().await;
-    let other = another(&tenant.owner, "other").await;
-    let (path, confirmation) = (tenant.workspace("/archive"), json!({ "slug": tenant.slug }));
-    tenant.owner.post(&path, confirmation.clone()).await.refused_as(409, "last_way_in");
-    co_owner(&server, &tenant.owner, &other, "guest").await;
-    tenant.owner.post(&path, confirmation).await.ok();
-});
-
 both!(a_service_ends_neither_the_last_users_key_nor_the_last_services, async || {
     let (_server, tenant) = Server::with_tenant().await;
     let (service, minted) = tenant.key(owner_key("service")).await;

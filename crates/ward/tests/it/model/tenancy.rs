@@ -3,7 +3,6 @@
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::people;
 use super::rules::{A_SERVICE, Caller, FORBIDDEN, Good, No, OWNER, Outcome, Request};
 use super::steps::{Page, Step};
 use super::world::{Integration, Member, State, Workspace, World, entity_id, workspace_id};
@@ -280,10 +279,6 @@ pub fn archive(world: &World, step: &Step, right: bool) -> (Request, Outcome) {
         let here = world.enter_as_owner(step, "Workspace.update")?;
         if !right {
             return Err(No::Values(vec!["body.slug".to_owned()]));
-        }
-        if world.principals[here.who].is_user {
-            let ends = |key: usize| world.keys[key].workspace == here.at;
-            people::keeps_ways_of(world, here.who, here.at, ends)?;
         }
         let old = &world.workspaces[here.at];
         let mut new = old.clone();
