@@ -420,6 +420,9 @@ both!(a_change_that_cannot_be_recorded_is_not_made, async || {
     // These operations change nothing until something is set up.
     let idle = [
         "finish-api-key-rotation",
+        "activate-integration-key",
+        "delete-integration-key",
+        "create-integration-key",
         "update-test-credential-ids",
         "delete-twilio",
         "receive-twilio-status",
