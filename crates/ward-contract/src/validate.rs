@@ -31,7 +31,7 @@ use serde_json::{Map, Value};
 use crate::document::Operation;
 
 pub use json::{Json, NotJson};
-pub use problems::{LONGEST_ANSWER, LONGEST_INPUT, Loc, MOST_LISTED, Problem, Problems};
+pub use problems::{LONGEST_ANSWER, LONGEST_INPUT, Loc, MOST_LISTED, Problem, Problems, serialized_length};
 
 /// A body with valid syntax, before the validation against a schema.
 #[derive(Clone, Debug, PartialEq)]

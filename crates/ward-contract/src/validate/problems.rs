@@ -237,8 +237,16 @@ fn step_length(step: &Loc) -> usize {
     }
 }
 
-/// The length of a problem as JSON, in bytes.
+/// The length of a problem as JSON, in bytes. A problem that cannot be serialized is never listed.
 fn length_of(problem: &Problem) -> usize {
+    serialized_length(problem).unwrap_or(usize::MAX / 2)
+}
+
+/// The length of a value as JSON, in bytes, without the memory for its text.
+///
+/// # Errors
+/// The value cannot be serialized.
+pub fn serialized_length(value: &impl Serialize) -> serde_json::Result<usize> {
     struct Length(usize);
     impl std::io::Write for Length {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -250,6 +258,6 @@ fn length_of(problem: &Problem) -> usize {
         }
     }
     let mut length = Length(0);
-    // A problem that cannot be serialized is never listed.
-    serde_json::to_writer(&mut length, problem).map_or(usize::MAX / 2, |()| length.0)
+    serde_json::to_writer(&mut length, value)?;
+    Ok(length.0)
 }

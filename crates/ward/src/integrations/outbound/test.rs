@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use ward_contract::validate::{Json, Loc, Problem};
+use ward_contract::validate::{Json, Loc, Problem, serialized_length};
 use ward_db::{Timestamp, Tx};
 use ward_ehr::endpoint::{Call as Wired, Ended, Outcome, Shape};
 use ward_ehr::template::wrong_parameters;
@@ -118,32 +118,17 @@ async fn worked_on(
             Err(error) => Outcome { error: Some(error), ..Outcome::default() },
         };
         let answer = TestEndpointResponse::from(&outcome);
-        let mut length = Length(0);
-        serde_json::to_writer(&mut length, &answer).map_err(ApiError::internal)?;
+        let length = serialized_length(&answer).map_err(ApiError::internal)?;
         // Escaped, a text can be several times as long as the answer that it repeats.
-        memory.resize(units_of(length.0).max(memory.units())).map_err(ApiError::share_used_up)?;
-        let mut text = Vec::with_capacity(length.0);
+        memory.resize(units_of(length).max(memory.units())).map_err(ApiError::share_used_up)?;
+        let mut text = Vec::with_capacity(length);
         serde_json::to_writer(&mut text, &answer).map_err(ApiError::internal)?;
         let sealed = repeat.seal_apart(&text)?;
         drop(outcome);
-        memory.resize(units_of(length.0)).map_err(ApiError::share_used_up)?;
+        memory.resize(units_of(length)).map_err(ApiError::share_used_up)?;
         Ok(Tested { text, sealed, memory })
     };
     app.work.run(holder, work).await?
-}
-
-/// Counts the bytes that are written to it.
-struct Length(usize);
-
-impl std::io::Write for Length {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 /// An endpoint to call, and the problems with the parameters of the call.
