@@ -21,6 +21,7 @@ struct CallList {
     continuation_token: Option<i64>,
 }
 
+/// The fields of a call that the list and the page of one call show.
 #[derive(Deserialize)]
 struct Call {
     #[serde(rename = "call_sid")]
@@ -102,14 +103,9 @@ pub async fn list(Path(workspace): Path<String>, visit: Visit) -> Page {
 
 #[derive(Deserialize)]
 struct Detail {
-    caller_id: Option<String>,
-    phone_number: Option<String>,
-    direction: Option<String>,
-    status: Option<String>,
+    #[serde(flatten)]
+    call: Call,
     completion_reason: Option<String>,
-    duration_seconds: Option<f64>,
-    #[serde(default)]
-    started_at: Time,
     #[serde(default)]
     ended_at: Time,
     reported_direction: String,
@@ -118,20 +114,6 @@ struct Detail {
     summary: Option<String>,
     test: Option<Test>,
     sync: Owed,
-}
-
-impl Detail {
-    fn direction(&self) -> &str {
-        self.direction.as_deref().unwrap_or("unknown")
-    }
-
-    fn status(&self) -> &str {
-        self.status.as_deref().unwrap_or("unknown")
-    }
-
-    fn length(&self) -> String {
-        self.duration_seconds.map(time::length).unwrap_or_default()
-    }
 }
 
 #[derive(Deserialize)]
@@ -153,13 +135,13 @@ struct Owed {
 struct CallPage {
     frame: Frame,
     sid: String,
-    call: Detail,
+    detail: Detail,
 }
 
 pub async fn show(Path((workspace, sid)): Path<(String, String)>, visit: Visit) -> Page {
     let path = format!("/v1/{}/calls/{}", segment(&workspace), segment(&sid));
-    let (room, call) = try_join(visit.room(&workspace), visit.get::<Detail>(&path)).await?;
-    page(&CallPage { frame: visit.frame("Call").within(room, "/calls"), sid, call })
+    let (room, detail) = try_join(visit.room(&workspace), visit.get::<Detail>(&path)).await?;
+    page(&CallPage { frame: visit.frame("Call").within(room, "/calls"), sid, detail })
 }
 
 #[derive(Deserialize)]
