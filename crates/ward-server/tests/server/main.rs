@@ -1,6 +1,8 @@
 //! The server's outer layer against real sockets: how it treats slow, greedy and broken clients.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which the lint takes for product code")]
 
+mod http2;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,15 +13,16 @@ use axum::extract::Extension;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use http::HeaderMap;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use ward_server::tls::{self, TlsFiles};
 use ward_server::{Limits, Peer, ServeOptions, serve};
+
+use http2::{asking, http2};
 
 /// A limit for every wait: longer than any step of these tests needs, and bearable for a person who waits.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -58,13 +61,20 @@ impl Server {
             held.may_go.notified().await;
             "done"
         };
+        let keep = |Extension(held): Extension<Arc<Held>>, body: Body| async move {
+            held.come.notify_one();
+            held.may_go.notified().await;
+            drop(body);
+            "done"
+        };
         let router = Router::new()
             .route("/", get(|| async { "hello" }))
             .route("/unread", post(|| async { (http::StatusCode::FORBIDDEN, "refused") }))
             .route("/echo", post(|body: String| async { body }))
             .route("/peer", get(|Extension(Peer(peer)): Extension<Peer>| async move { peer.to_string() }))
             .route("/large", get(|| async { vec![b'x'; LARGE].into_response() }))
-            .route("/held", get(hold).layer(Extension(held.clone())));
+            .route("/held", get(hold).layer(Extension(held.clone())))
+            .route("/never-read", post(keep).layer(Extension(held.clone())));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -441,68 +451,6 @@ async fn a_connection_made_just_before_shutdown_is_still_served() {
     sleep(Duration::from_millis(50)).await;
     client.write_all(GET).await.unwrap();
     assert!(rest(&mut client).await.ends_with("hello"));
-    timeout(PATIENCE, server.ended).await.unwrap().unwrap().unwrap();
-}
-
-/// An HTTP/2 client whose connection runs over `stream`.
-async fn http2<T>(stream: T) -> hyper::client::conn::http2::SendRequest<Body>
-where
-    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    sender
-}
-
-fn asking(path: &str) -> http::Request<Body> {
-    http::Request::get(format!("http://w{path}")).body(Body::empty()).unwrap()
-}
-
-async fn closed(sender: &hyper::client::conn::http2::SendRequest<Body>) {
-    let began = Instant::now();
-    while !sender.is_closed() {
-        assert!(began.elapsed() < PATIENCE, "the connection stays open");
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-#[tokio::test]
-async fn http2_with_prior_knowledge_is_served_and_cut_when_idle() {
-    let server = Server::start(quick()).await;
-    let mut sender = http2(server.connect().await).await;
-    let answer = sender.send_request(asking("/")).await.unwrap();
-    assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2));
-    drop(answer);
-    closed(&sender).await;
-}
-
-#[tokio::test]
-async fn http2_client_that_opens_no_window_is_cut() {
-    let limits = Limits { request_time: Duration::from_millis(200), ..quick() };
-    let server = Server::start(limits).await;
-    let mut sender = http2(server.connect().await).await;
-    // The answer's body is held and never read, so its window stays closed.
-    let _unread = sender.send_request(asking("/large")).await.unwrap();
-    closed(&sender).await;
-}
-
-#[tokio::test]
-async fn shutdown_finishes_an_http2_request() {
-    let mut server = Server::start(patient()).await;
-    let mut sender = http2(server.connect().await).await;
-    let asked = tokio::spawn(sender.send_request(asking("/held")));
-    server.held.come.notified().await;
-    server.stop();
-    // The server has received the signal when it accepts no new connection.
-    let began = Instant::now();
-    while TcpStream::connect(server.address).await.is_ok() {
-        assert!(began.elapsed() < PATIENCE, "it goes on listening");
-        sleep(Duration::from_millis(20)).await;
-    }
-    server.held.may_go.notify_one();
-    let answer = asked.await.unwrap().unwrap();
-    assert_eq!(&axum::body::to_bytes(Body::new(answer.into_body()), 100).await.unwrap()[..], b"done");
     timeout(PATIENCE, server.ended).await.unwrap().unwrap().unwrap();
 }
 
