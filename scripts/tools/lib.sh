@@ -1,8 +1,8 @@
 # Finds the missing programs that scripts/test needs, and installs them. Sourced by scripts/test, from the project's root.
 #
 # On Debian and its relatives packages come from apt-get, as root or through sudo. Node.js comes from PyPI, because Debian 12 has
-# an older one, and cargo-deny from crates.io; both go below target/tools and touch nothing else of the machine. On other systems
-# it only lists the missing programs.
+# an older one, and cargo-deny from crates.io. nginx is only unpacked, because its package would start a server. These three go below
+# target/tools and touch nothing else of the machine. On other systems it only lists the missing programs.
 
 tools="${CARGO_TARGET_DIR:-$PWD/target}/tools"
 # Debian keeps some programs in folders that only root's PATH contains.
@@ -13,7 +13,7 @@ deny_version=0.20.2
 # Three lists of one length: the missing program in words, the way to install it, and its name there.
 missing=() ways=() names=()
 
-# need WORDS WAY NAME COMMAND…: records a missing program unless the command succeeds. WAY is apt, rustup, node, deny or none.
+# need WORDS WAY NAME COMMAND…: records a missing program unless the command succeeds. WAY is apt, unpacked, rustup, node, deny or none.
 need() {
     local words="$1" way="$2" name="$3"
     shift 3
@@ -60,6 +60,9 @@ find_missing() {
         need "ChromeDriver (on Debian: chromium-driver), or WARD_TEST_BROWSER=off" apt chromium-driver \
             installed chromedriver
     fi
+    if [[ "$WARD_TEST_SERVERS" != off ]]; then
+        need "nginx, or WARD_TEST_SERVERS=off" unpacked nginx nginx -v
+    fi
     local servers="${WARD_TEST_SERVERS}" provider="${WARD_TEST_IDENTITY_PROVIDER:-}"
     if [[ "$servers" != off || "$provider" != off ]]; then
         need "Node.js 20 or later with npm (https://nodejs.org), or WARD_TEST_SERVERS=off WARD_TEST_IDENTITY_PROVIDER=off" \
@@ -91,27 +94,39 @@ by_way() {
 # Whether all missing programs can be installed here.
 can_install() {
     [[ -z "$(by_way none)" ]] || return 1
-    [[ -z "$(by_way apt)" ]] || command -v apt-get >/dev/null || return 1
+    [[ -z "$(by_way apt)$(by_way unpacked)" ]] || command -v apt-get >/dev/null || return 1
     [[ -z "$(by_way rustup)" ]] || command -v rustup >/dev/null || return 1
-    [[ -z "$(by_way apt)" || "$(id -u)" == 0 ]] || command -v sudo >/dev/null || return 1
+    [[ -z "$(by_way apt)$(by_way unpacked)" || "$(id -u)" == 0 ]] || command -v sudo >/dev/null || return 1
 }
 
 install_missing() {
     local packages components
     packages="$(by_way apt)"
-    if [[ -n "$packages" ]]; then
+    if [[ -n "$packages$(by_way unpacked)" ]]; then
         local as=()
         [[ "$(id -u)" == 0 ]] || as=(sudo)
         "${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
         # shellcheck disable=SC2086
-        "${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages
+        [[ -z "$packages" ]] ||
+            "${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages
     fi
+    [[ -z "$(by_way unpacked)" ]] || unpack_nginx
     components="$(by_way rustup)"
     # shellcheck disable=SC2086
     [[ -z "$components" ]] || rustup component add $components
     [[ -z "$(by_way node)" ]] || install_node
     [[ -z "$(by_way deny)" ]] ||
         cargo install cargo-deny --version "$deny_version" --locked --root "$tools"
+}
+
+# Unpacks nginx's package, without its service.
+unpack_nginx() {
+    local home="$tools/nginx"
+    rm -rf "$home"
+    mkdir -p "$home" "$tools/bin"
+    (cd "$home" && apt-get download -qq nginx && dpkg-deb --extract nginx_*.deb .)
+    ln -sf "$home/usr/sbin/nginx" "$tools/bin/nginx"
+    hash -r
 }
 
 # Installs Node.js and npm from the wheel, under their usual names.

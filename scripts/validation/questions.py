@@ -221,6 +221,7 @@ QUERIES = {
                           "phi_only": BOOL, "date_from": TIME, "date_to": TIME, "limit": INT, "offset": INT},
     "get-audit-summary": {"date_from": TIME, "date_to": TIME},
     "list-audit-exports": {"limit": INT},
+    "authorize": {"permission": ["Call.view", "Audit.view", "call.view", "", "Call.sing"]},
     "get-phi-access-report": {"entity_id": UUID_, "date_from": TIME, "date_to": TIME, "limit": INT, "offset": INT},
     "get-entity-access-log": {"date_from": TIME, "date_to": TIME, "limit": INT, "offset": INT},
     "check-environment-conversion": {"target": ["production", "staging", "development", "", "Production"]},

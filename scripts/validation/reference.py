@@ -25,6 +25,8 @@ def most(kind, count):
 
 Slug = Annotated[str, StringConstraints(min_length=2, max_length=63, pattern="^[a-z0-9][a-z0-9-]*[a-z0-9]$")]
 Environment = Literal["production", "staging", "development"]
+Permission = Literal["Workspace.view", "Integration.view", "ApiKey.view", "Call.view", "Integration.update", "Call.create", "Workspace.update",
+                     "Workspace.create", "Integration.create", "Integration.delete", "ApiKey.create", "ApiKey.delete", "Audit.view"]
 Region = Literal["us-east-1", "ap-southeast-2", "eu-central-1", "ca-central-1"]
 Connector = Literal["revolution", "epic", "cerner", "allscripts", "fhir_store", "hubspot", "athenahealth",
                     "charmhealth", "eclinicalworks", "meditab"]
@@ -365,6 +367,10 @@ def application():
     @app.get("/list-audit-exports")
     def _(limit: Annotated[int, Query(ge=1, le=200)] = 50):
         return given(limit=limit)
+
+    @app.get("/authorize")
+    def _(permission: Permission | None = None):
+        return given(permission=permission)
 
     @app.get("/get-phi-access-report")
     def _(entity_id: UUID | None = None, date_from: datetime | None = None, date_to: LastMoment = None,

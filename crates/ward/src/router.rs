@@ -97,6 +97,7 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
 
     routes.on("get-auth-info", "api_keys", api_keys::api::me)?;
     routes.on("get-me", "identity", identity::api::me)?;
+    routes.on("authorize", "identity", identity::api::authorize)?;
     routes.on("list-api-keys", "api_keys", api_keys::api::list)?;
     routes.on("create-api-key", "api_keys", api_keys::api::create)?;
     routes.on("delete-api-key", "api_keys", api_keys::api::delete)?;

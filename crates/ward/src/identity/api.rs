@@ -1,6 +1,7 @@
-//! The JSON route that describes the caller.
+//! The routes that describe the caller and decide for other services.
 
-use serde::Serialize;
+use http::{HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
 use ward_db::Timestamp;
 
 use super::store;
@@ -105,4 +106,39 @@ pub async fn me(request: Request, (entry, query): (Entry, Query)) -> Result<Repl
         credential: CredentialDescription::of(&caller),
         memberships,
     })
+}
+
+#[derive(Deserialize)]
+struct AuthorizeQuery {
+    permission: Option<String>,
+}
+
+/// `authorize`
+pub async fn authorize(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
+    let needed = match query.read::<AuthorizeQuery>()?.permission {
+        Some(name) => {
+            Some(Permission::named(&name).ok_or_else(|| ApiError::internal("an unknown permission"))?)
+        }
+        None => None,
+    };
+    let seen = entry.seen()?;
+    if needed.is_some_and(|permission| !seen.reach.permissions.contains(permission)) {
+        entry.note_forbidden(&request.app);
+        return Err(ApiError::forbidden());
+    }
+    let caller = &entry.caller;
+    let key = caller.key().map(|key| ("x-ward-key-id", key.key_id.to_string()));
+    let facts = [
+        ("x-ward-workspace-id", seen.workspace.id.to_string()),
+        ("x-ward-workspace-environment", seen.workspace.environment.clone()),
+        ("x-ward-principal-id", caller.principal.to_string()),
+        ("x-ward-principal-kind", caller.kind.name().to_owned()),
+        ("x-ward-role", seen.reach.role.name().to_owned()),
+    ];
+    let mut reply = Reply::no_content();
+    for (name, value) in facts.into_iter().chain(key) {
+        let value = HeaderValue::try_from(value).map_err(ApiError::internal)?;
+        reply.headers.push((HeaderName::from_static(name), value));
+    }
+    Ok(reply)
 }

@@ -36,6 +36,8 @@ const TABLE: &[(&str, usize, Option<&str>)] = &[
     ("extend-invitation", ADMIN, Some("Workspace.update")),
     ("resend-invitation", ADMIN, Some("Workspace.update")),
     ("get-me", VIEWER, None),
+    // Without a permission in its query.
+    ("authorize", VIEWER, None),
     ("list-workspaces", VIEWER, Some("Workspace.view")),
     ("create-self-service-workspace", NO_SERVICE, Some("Workspace.create")),
     ("create-my-workspace", NO_SERVICE, Some("Workspace.create")),

@@ -37,6 +37,7 @@ mod model;
 mod neighbours;
 mod neighbours_outbound;
 mod offers;
+mod other_services;
 mod outbound;
 mod overlap;
 mod parties;
