@@ -18,7 +18,7 @@ pub enum NotANumber {
     /// A keypad spells a withheld caller like this.
     #[error("This is how a keypad spells a withheld caller, not a number")]
     Keypad,
-    /// A 0 in brackets. Callers from abroad omit it, so the digits with it are another number.
+    /// A 0 that brackets mark. Callers from abroad omit it, so the digits with it are another number.
     #[error(
         "The 0 in brackets is left out when calling from abroad; write the number without it, like +44 20 7946 0001"
     )]
@@ -35,8 +35,9 @@ pub enum NotANumber {
 }
 
 /// Normalizes a number. Surrounding white space is trimmed; spaces, dots, dashes and brackets are dropped.
-/// The rest must be `+`, a digit from 1 to 9, and 6 to 14 more ASCII digits. A 0 alone in brackets makes
-/// the text invalid.
+/// The rest must be `+`, a digit from 1 to 9, and 6 to 14 more ASCII digits. A 0 that brackets mark as
+/// omitted from abroad makes the text invalid. Without brackets a 0 is a digit like others, because the text
+/// does not say that it is omitted, and no country's rules are guessed.
 pub fn normalize(text: &str) -> Result<String, NotANumber> {
     let text = text.trim();
     if let Some(unseen) = unseen(text) {
@@ -83,21 +84,38 @@ const fn is_closing(c: char) -> bool {
     matches!(c, ')' | ']' | '\u{ff09}' | '\u{ff3d}')
 }
 
-/// Whether a bracket encloses zeros and nothing else but separators: `(0)`, `[ 0 ]`.
+/// Country codes whose national numbers keep their first 0 from abroad: Italy, San Marino, the Vatican, Ivory
+/// Coast, Benin, Gabon and the Republic of the Congo (ITU-T E.164, Operational Bulletins on numbering plans).
+const KEEP_ZERO: [&str; 7] = ["39", "378", "379", "225", "229", "241", "242"];
+/// The most digits of a country code (ITU-T E.164, 6.2.1).
+const LONGEST_COUNTRY: usize = 3;
+
+/// Whether a bracket marks a 0 that callers from abroad omit. Such a 0 stands alone between brackets, or it
+/// is the first digit in the bracket after a country code: `(0)`, `(020)`.
 fn has_trunk_zero(text: &str) -> bool {
-    let mut enclosed: Option<bool> = None;
+    /// The characters since the last bracket, separators aside.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum After {
+        Opening,
+        Closing,
+        Zeros,
+        Digits,
+    }
+    let mut digits = String::new();
+    let mut after = After::Digits;
     for c in text.chars() {
-        if is_opening(c) {
-            enclosed = Some(false);
-        } else if is_closing(c) {
-            if enclosed == Some(true) {
+        if is_opening(c) || is_closing(c) {
+            if after == After::Zeros {
                 return true;
             }
-            enclosed = None;
-        } else if c == '0' {
-            enclosed = enclosed.map(|_| true);
-        } else if !is_separator(c) {
-            enclosed = None;
+            after = if is_opening(c) { After::Opening } else { After::Closing };
+        } else if c.is_ascii_digit() {
+            let follows_country = digits.len() <= LONGEST_COUNTRY && !KEEP_ZERO.contains(&digits.as_str());
+            if c == '0' && after == After::Opening && follows_country {
+                return true;
+            }
+            after = if c == '0' && after != After::Digits { After::Zeros } else { After::Digits };
+            digits.push(c);
         }
     }
     false
@@ -139,6 +157,11 @@ mod tests {
             ("+1 \u{ff08}555\u{ff09} 123\u{b7}0100", "+15551230100"),
             ("+39 (06) 698 12345", "+390669812345"),
             ("+1 (500) 123-0100", "+15001230100"),
+            ("+378 (0549) 888 888", "+3780549888888"),
+            ("+225 (07) 01 02 03 04", "+2250701020304"),
+            ("+49 30 (0123) 4567", "+493001234567"),
+            ("+44 020 7946 0001", "+4402079460001"),
+            ("+44-0-20-7946-0001", "+4402079460001"),
         ] {
             let read = normalize(given).unwrap_or_else(|problem| format!("{problem:?}"));
             assert_eq!(read, number, "{given}");
@@ -160,6 +183,14 @@ mod tests {
             "+44 (00) 20 7946 0001",
             "+(0)44 20 7946 0001",
             "+1 555 (0)123",
+            "+44 (020) 7946 0001",
+            "+49 (0 30) 1234567",
+            "+44 ()0() 20 7946 0001",
+            "+(44) 0 (20) 7946 0001",
+            "+61 [02] 5550 1234",
+            "+33 \u{ff08}01\u{ff09} 23 45 67 89",
+            "+353 ( (01) 234 5678",
+            "+39 (0) 6 698 12345",
         ] {
             assert_eq!(normalize(given), Err(NotANumber::TrunkZero), "{given}");
         }

@@ -9,13 +9,16 @@ const TESTER: &str = "+442079460001";
 const PATIENT: &str = "+15550100002";
 
 /// Spellings with a 0 that callers from abroad omit.
-const WITH_TRUNK_ZERO: [&str; 6] = [
+const WITH_TRUNK_ZERO: [&str; 9] = [
     "+44 (0)20 7946 0001",
     "+44(0)2079460001",
     "+49 (0) 30 1234567",
     "+61 [0]2 5550 1234",
     "+44 (\u{a0}0\u{a0}) 20\u{2011}7946\u{2011}0001",
     "+44 \u{ff08}0\u{ff09} 20 7946 0001",
+    "+44 (020) 7946 0001",
+    "+49 (0 30) 1234567",
+    "+61 ()0() 2 5550 1234",
 ];
 
 both!(a_zero_in_brackets_is_refused_on_the_list, async || {
@@ -62,6 +65,18 @@ both!(a_zero_in_brackets_is_refused_in_twilios_callbacks, async || {
         assert_eq!(answer.problem_locs(), ["body.From", "body.To"], "{spelled}");
     }
     assert_eq!(server.count("SELECT count(*) FROM calls").await, 0);
+});
+
+both!(a_zero_that_is_dialled_from_abroad_stays_in_its_brackets, async || {
+    let (server, tenant) = with_twilio().await;
+    set_test_callers(&tenant, &["+39 (06) 698 12345", "+378 (0549) 888 888"]).await;
+    let call = put(&tenant, "CA1", finished("tel:+390669812345")).await;
+    assert_eq!(call.fields(["direction", "caller_id"]), json!(["test", "+390669812345"]));
+    let call = reported(&server, &tenant, &event("CA2", "completed", "+3780549888888")).await;
+    assert_eq!(call["direction"], "test");
+    // Without brackets a 0 is a digit like others.
+    let call = put(&tenant, "CA3", finished("+44 020 7946 0001")).await;
+    assert_eq!(call["caller_id"], "+4402079460001");
 });
 
 both!(one_number_is_one_number_however_it_is_separated, async || {
