@@ -37,7 +37,7 @@ pub fn seen(text: &str) -> String {
 }
 
 /// Whether a character is easily copied by mistake: white space, or an invisible character.
-fn is_stray(c: char) -> bool {
+pub fn is_stray(c: char) -> bool {
     c.is_whitespace() || is_unseen(c)
 }
 

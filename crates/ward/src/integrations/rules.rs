@@ -283,7 +283,7 @@ pub fn auth(value: &Value) -> Vec<RuleProblem> {
             }
         }
     }
-    problems.extend(wrong_header_secret(kind, value));
+    problems.extend(unusable_secret(kind, value));
     problems
 }
 
@@ -320,15 +320,23 @@ const fn value_field(kind: SecretKind) -> &'static str {
     }
 }
 
-/// A given secret that no header can carry: found now rather than at the first call.
-fn wrong_header_secret(kind: AuthKind, value: &Value) -> Option<RuleProblem> {
+/// A given secret that the other side cannot have issued: found now rather than at the first call.
+fn unusable_secret(kind: AuthKind, value: &Value) -> Option<RuleProblem> {
     let used = SecretKind::of(kind);
     let field = value_field(used);
-    let text = value[field]["value"].as_str()?;
-    let in_header = matches!(used, SecretKind::ApiKey | SecretKind::BearerToken);
-    let printable = text.bytes().all(|byte| (b' '..0x7f).contains(&byte));
-    let message = "must be printable ASCII: it is sent in a header".to_owned();
-    (in_header && !printable).then(|| RuleProblem { at: vec![Loc::from(field), Loc::from("value")], message })
+    let secret = value[field]["value"].as_str()?;
+    let printable = secret.bytes().all(|byte| (b' '..0x7f).contains(&byte));
+    let message = match used {
+        SecretKind::ApiKey | SecretKind::BearerToken if !printable => {
+            "must be printable ASCII: it is sent in a header"
+        }
+        // The rule of every secret is about its ends.
+        SecretKind::ClientSecret if !text::has_stray_end(secret) && text::first_unseen(secret).is_some() => {
+            "must not contain a line break or an invisible character"
+        }
+        _ => return None,
+    };
+    Some(RuleProblem { at: vec![Loc::from(field), Loc::from("value")], message: message.to_owned() })
 }
 
 /// The parameters of a test call, whose type the schema has already checked.

@@ -40,10 +40,11 @@ impl TwilioSetupResponse {
     }
 }
 
-/// The value rule of Twilio's tokens. The validator has trimmed the white space around them.
+/// The value rule of Twilio's tokens. The validator has trimmed the white space around them. A token with
+/// other white space or invisible characters would refuse every callback.
 pub fn token_rule(value: &Value) -> Vec<RuleProblem> {
-    let stray = value.as_str().is_some_and(text::has_stray_end);
-    let problem = || RuleProblem::here("must not begin or end with an invisible character".to_owned());
+    let stray = value.as_str().is_some_and(|token| token.chars().any(text::is_stray));
+    let problem = || RuleProblem::here("must not contain white space or an invisible character".to_owned());
     stray.then(problem).into_iter().collect()
 }
 

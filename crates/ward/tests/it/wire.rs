@@ -178,6 +178,12 @@ both!(no_stray_space_becomes_part_of_a_secret, async || {
                 "{kind} {before:?} {after:?}: {locs:?}"
             );
         }
+        for inner in ['\n', '\r', '\t', '\u{200B}', '\u{202E}', '\u{2028}'] {
+            let auth = auth(kind, field, format!("one{inner}two"));
+            let body = json!({ "name": "a", "display_name": "A", "base_url": "https://ehr.example.com", "auth": auth });
+            let refused = tenant.post("/integrations", body).await;
+            assert_eq!(refused.problem_locs(), [format!("body.auth.{field}.value")], "{kind} {inner:?}");
+        }
     }
     // Identifiers that are pasted beside a secret, headers that hold one, and Twilio's tokens are of the same kind.
     for (before, after) in [(" ", ""), ("", "\n"), ("\u{FEFF}", ""), ("", "\u{200B}")] {
@@ -204,8 +210,12 @@ both!(no_stray_space_becomes_part_of_a_secret, async || {
     for field in ["auth_token", "secondary_auth_token"] {
         let mut body =
             json!({ "account_sid": format!("AC{}", "0".repeat(32)), "auth_token": "0".repeat(32) });
-        body[field] = json!(format!("{}\u{200B}", "1".repeat(32)));
-        assert_eq!(tenant.put("/twilio", body).await.problem_locs(), [format!("body.{field}")]);
+        let half = "1".repeat(16);
+        for token in [format!("{half}\u{200B}"), format!("{half} {half}"), format!("{half}\n{half}")] {
+            body[field] = json!(token);
+            let refused = tenant.put("/twilio", body.clone()).await;
+            assert_eq!(refused.problem_locs(), [format!("body.{field}")], "{token:?}");
+        }
     }
     assert_eq!(server.count("SELECT count(*) FROM twilio_accounts").await, 0);
 });
