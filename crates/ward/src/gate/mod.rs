@@ -26,7 +26,7 @@ use crate::api_keys::secret::{Presented, SecretHash};
 use crate::api_keys::{self, KeyRecord, Secret};
 use crate::app::App;
 use crate::audit::refusals::Refusal;
-use crate::context::Context;
+use crate::context::{Context, RateState};
 use crate::error::ApiError;
 use crate::http::Request;
 use crate::identity::token::{self, Verified};
@@ -389,6 +389,8 @@ fn charge(request: &Request, caller: &Caller, seen: Option<&Seen>) -> Result<(),
     if request.app.request_rates.charge(workspace, limit) {
         return Ok(());
     }
+    let used_up = RateState { limit: limit.max(1).unsigned_abs(), remaining: 0, reset_seconds: 1 };
+    let _ = request.context.rate.set(used_up);
     Err(quotas::exceeded(Quota::RequestsPerSecond, request.context.now))
 }
 

@@ -338,6 +338,13 @@ async fn requests_of_one_workspace_are_limited_and_those_of_others_are_not() {
         let answer = busy.owner.get(&busy.workspace("")).await;
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
             assert_eq!(answer.headers["retry-after"], "1");
+            assert_eq!(
+                (answer.header("x-ratelimit-limit"), answer.header("x-ratelimit-remaining")),
+                ("1", "0")
+            );
+            let reset: i64 = answer.header("x-ratelimit-reset").parse().unwrap();
+            let now = server.clock.now().micros() / 1_000_000;
+            assert!((now..=now + 2).contains(&reset), "{reset} {now}");
             assert_eq!(answer.expect(StatusCode::TOO_MANY_REQUESTS)["quota"], "requests_per_second");
             refused += 1;
         }
