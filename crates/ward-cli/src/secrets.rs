@@ -76,6 +76,9 @@ fn forget(config: Config, yes: bool, out: Output) -> Result<(), Failure> {
         } else {
             out.many(&forgotten.enter_again, &COLUMNS)?;
             show::line(&format!("forgot {} sealed values; enter these again", forgotten.forgotten));
+            if forgotten.forgotten_answers > 0 {
+                show::line(&format!("forgot {} answers kept for replays too", forgotten.forgotten_answers));
+            }
         }
         out.remark(if app.vault.has_key() {
             "The database uses the given master key from now on."

@@ -32,7 +32,7 @@ pub struct Unopened {
     pub integration_id: Option<IntegrationId>,
     /// The name of that integration, if the integration exists.
     pub integration: Option<String>,
-    /// The path of the field, such as `auth/bearer_token`.
+    /// The path of the field, such as `auth/bearer_token` or `twilio/secondary_auth_token`.
     pub field: String,
 }
 
@@ -69,8 +69,10 @@ impl Lost {
 /// The result of [`forget_secrets`].
 #[derive(Debug, Serialize)]
 pub struct Forgotten {
-    /// The number of forgotten values, answers for replays included.
+    /// The number of forgotten values that must be entered again.
     pub forgotten: usize,
+    /// The number of forgotten answers for replays, which expire within minutes anyway.
+    pub forgotten_answers: usize,
     /// The values that must be entered again.
     pub enter_again: Vec<Unopened>,
 }
@@ -133,7 +135,7 @@ fn name_all(
     for (workspace_id, integration, field) in secrets
         .iter()
         .map(|row| (row.at.0, Some(row.at.1), row.at.2.as_str()))
-        .chain(tokens.iter().map(|row| (row.at, None, "twilio/auth_token")))
+        .chain(tokens.iter().map(|row| (row.at, None, twilio::field_of(&row.place))))
     {
         let workspace = workspaces::operator::find(tx, &workspace_id.to_string())?;
         let name = match integration {
@@ -164,15 +166,19 @@ pub async fn forget_secrets(app: &App, vault: &Vault, lost: Lost) -> Result<Forg
             .write("operator.forget_secrets", move |tx| integrations::forget_secrets(tx, &context, &rows))
             .await?;
     }
-    for row in lost.tokens {
-        let context = Context::of_operator(context.now);
-        let done =
-            app.db.write("operator.forget_token", move |tx| twilio::forget(tx, &context, &row)).await?;
-        forgotten += usize::from(done);
+    for mut tokens in lost.tokens.chunk_by(|one, next| one.at == next.at).map(<[_]>::to_vec) {
+        // The loss of the first token deletes the account with the second one, so the second one goes first.
+        tokens.reverse();
+        for row in tokens {
+            let context = Context::of_operator(context.now);
+            let done =
+                app.db.write("operator.forget_token", move |tx| twilio::forget(tx, &context, &row)).await?;
+            forgotten += usize::from(done);
+        }
     }
+    let forgotten_answers = lost.answers.len();
     for row in lost.answers {
         app.db.write("operator.forget_answer", move |tx| idempotency::forget(tx, &row)).await?;
-        forgotten += 1;
     }
     let current = vault.has_key().then(|| vault.check_value().to_owned());
     app.db
@@ -184,5 +190,5 @@ pub async fn forget_secrets(app: &App, vault: &Vault, lost: Lost) -> Result<Forg
             Ok(())
         })
         .await?;
-    Ok(Forgotten { forgotten, enter_again: lost.unopened })
+    Ok(Forgotten { forgotten, forgotten_answers, enter_again: lost.unopened })
 }

@@ -41,6 +41,11 @@ pub fn secondary_token_place(workspace: WorkspaceId) -> String {
     format!("workspace/{workspace}/twilio/secondary_auth_token")
 }
 
+/// The path of a sealed token's field, from its associated data.
+pub fn field_of(place: &str) -> &'static str {
+    if place.ends_with("/secondary_auth_token") { "twilio/secondary_auth_token" } else { "twilio/auth_token" }
+}
+
 /// Seals the tokens of up to `most` workspaces after this one again, under the current key.
 pub fn reseal(
     tx: &mut Tx<'_>,
