@@ -1,12 +1,14 @@
 //! Cross-origin requests from the operator's origins. Without such origins, CORS is off.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use http::header::{
-    ACCESS_CONTROL_REQUEST_METHOD, ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName,
-    HeaderValue, LOCATION, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, AUTHORIZATION, CONTENT_LENGTH,
+    CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, ORIGIN, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use http::{Method, Request};
 use tower::ServiceExt as _;
@@ -39,40 +41,64 @@ pub fn allow(router: Router, origins: &[String]) -> Router {
     if origins.is_empty() {
         return router;
     }
-    let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+    let origins: Vec<_> = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
     let cors = CorsLayer::new()
-        .allow_origin(AllowOrigin::list(origins))
+        .allow_origin(AllowOrigin::list(origins.clone()))
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("idempotency-key"), REQUEST_ID])
         .expose_headers(EXPOSED)
         .max_age(PREFLIGHT_KEPT);
-    let without = router.clone();
+    let options = Arc::new(Options {
+        origins,
+        // The layer is around routes only, so a preflight of an unknown path stays 404.
+        preflights: router.clone().route_layer(cors.clone()),
+        without: router.clone(),
+    });
     // The layer is around another router: inside `router`, each path would add its methods to the answer
-    // again.
+    // again. It is also around the answer to unknown paths, which a page may read like any other.
     Router::new()
-        .fallback_service(router.route_layer(cors))
-        .layer(from_fn(move |request: Request<Body>, next| preflights_only(without.clone(), request, next)))
+        .fallback_service(router.layer(cors))
+        .layer(from_fn(move |request: Request<Body>, next| preflights_only(options.clone(), request, next)))
+}
+
+/// The answers to OPTIONS requests.
+struct Options {
+    origins: Vec<HeaderValue>,
+    preflights: Router,
+    without: Router,
+}
+
+impl Options {
+    /// Lets the page of an allowed origin read this answer.
+    fn show(&self, origin: Option<HeaderValue>, mut response: Response) -> Response {
+        let headers = response.headers_mut();
+        if let Some(origin) = origin.filter(|origin| self.origins.contains(origin)) {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        }
+        headers.append(VARY, HeaderValue::from_static("origin"));
+        response
+    }
 }
 
 /// The layer treats every OPTIONS request as a preflight. Requests that are not preflights (Fetch standard,
 /// CORS-preflight request) get the answer to a wrong method.
-async fn preflights_only(without: Router, request: Request<Body>, next: Next) -> Response {
+async fn preflights_only(options: Arc<Options>, request: Request<Body>, next: Next) -> Response {
     if request.method() != Method::OPTIONS {
         return next.run(request).await;
     }
-    let asks =
-        [ORIGIN, ACCESS_CONTROL_REQUEST_METHOD].iter().all(|name| request.headers().contains_key(name));
-    if !asks {
-        return without.oneshot(request).await.into_response();
+    let origin = request.headers().get(ORIGIN).cloned();
+    if origin.is_none() || !request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+        return options.show(origin, options.without.clone().oneshot(request).await.into_response());
     }
     let id = HeaderValue::from_str(&request_id(request.headers()));
-    let mut response = next.run(request).await;
-    if response.status().is_success() {
-        // The methods of a preflight are in `access-control-allow-methods`.
-        response.headers_mut().remove(ALLOW);
-        if let Ok(id) = id {
-            response.headers_mut().insert(REQUEST_ID, id);
-        }
+    let mut response = options.preflights.clone().oneshot(request).await.into_response();
+    if !response.status().is_success() {
+        return options.show(origin, response);
+    }
+    // The methods of a preflight are in `access-control-allow-methods`.
+    response.headers_mut().remove(ALLOW);
+    if let Ok(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
     }
     response
 }

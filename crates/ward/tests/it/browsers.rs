@@ -51,7 +51,18 @@ both!(an_options_that_is_no_preflight_is_a_wrong_method_and_an_unknown_path_stay
     ] {
         let actor = server.anonymous().with(&headers);
         let answer = actor.send(Method::OPTIONS, path, Sending::default()).await;
+        if headers.contains(&origin) {
+            assert_eq!(answer.header("access-control-allow-origin"), origin.1, "{path} {headers:?}");
+        }
         assert_eq!(answer.refused(code.0), code.1, "{path} {headers:?}");
+    }
+    for method in [Method::GET, Method::HEAD, Method::POST] {
+        for (from, allowed) in [(origin.1, origin.1), ("https://evil.example", "")] {
+            let actor = server.anonymous().with(&[("origin", from)]);
+            let answer = actor.send(method.clone(), "/v1/nowhere/at/all", Sending::default()).await;
+            assert_eq!(answer.status, StatusCode::NOT_FOUND);
+            assert_eq!(answer.header("access-control-allow-origin"), allowed, "{method} {from}");
+        }
     }
     let read = server.anonymous().with(&[origin]).get("/v1/workspaces").await;
     assert_eq!(read.header("access-control-allow-origin"), "https://console.example");
