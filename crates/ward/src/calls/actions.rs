@@ -24,6 +24,9 @@ use crate::{deliveries, integrations, test_callers};
 /// summary and patient.
 const RUNTIMES_TURN: Duration = Duration::from_mins(2);
 
+/// The beginning of the year 1. FHIR has no earlier times (R4, datatype `dateTime`).
+const EARLIEST: Timestamp = Timestamp::from_micros(-62_135_596_800_000_000);
+
 /// A call, or the list of calls, as the subject of an audit event.
 const fn subject(id: Option<Uuid>) -> Subject<'static> {
     Subject { service: "calls", kind: "call", id, name: None }
@@ -121,6 +124,12 @@ pub(crate) fn record(
 /// Applies a report, unless it contradicts the period that earlier reports gave (422).
 fn take(call: &mut CallRecord, report: &Report, reporter: Reporter, now: Timestamp) -> Result<(), ApiError> {
     call.take(report, now);
+    if call.started_at < EARLIEST {
+        let loc = vec!["body".into(), "ended_at".into()];
+        let given = report.ended_at.map_or(Json::Null, |end| Json::String(end.to_string()));
+        let message = "The call would start before the year 1";
+        return Err(ApiError::invalid(vec![Problem::value_error(loc, message, given)]));
+    }
     if !call.ends_before_start() {
         return Ok(());
     }

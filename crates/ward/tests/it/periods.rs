@@ -59,6 +59,17 @@ both!(twilios_length_alone_gives_a_start_as_the_runtimes_does, async || {
     assert!((before.micros()..=after.micros()).contains(&started), "{call}");
 });
 
+both!(no_call_starts_before_the_year_1, async || {
+    let (server, tenant) = Server::with_tenant().await;
+    let path = tenant.path("/calls/CA1");
+    let mut body = finished(PATIENT);
+    (body["ended_at"], body["duration_seconds"]) = (json!("0001-01-02T00:00:00Z"), json!(86_401));
+    assert_eq!(tenant.owner.put(&path, body.clone()).await.problem_locs(), ["body.ended_at"]);
+    assert_eq!(server.count("SELECT count(*) FROM calls").await, 0);
+    body["duration_seconds"] = json!(86_400);
+    assert_eq!(put(&tenant, "CA1", body).await["started_at"], "0001-01-01T00:00:00.000000Z");
+});
+
 both!(no_call_ends_before_it_starts, async || {
     let (_server, tenant) = Server::with_tenant().await;
     let path = tenant.path("/calls/CA1");
