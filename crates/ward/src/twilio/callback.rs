@@ -207,14 +207,26 @@ fn party<'f>(
     CallerId::from_network(Some(text)).map(Some).map_err(refused)
 }
 
-/// The timestamp of an event. Twilio uses the format of e-mail (RFC 2822) in UTC, which is HTTP's format
-/// with another name of the zone.
+/// The timestamp of an event. Twilio uses the format of e-mail (RFC 2822), which is HTTP's format with an
+/// offset in place of the zone's name. It sends UTC, and other offsets are read too.
 fn when(text: &str) -> Option<Timestamp> {
     let text = text.trim();
-    let text = text.strip_suffix("+0000").map_or_else(|| text.to_owned(), |rest| format!("{rest}GMT"));
-    let at = httpdate::parse_http_date(&text).ok()?;
-    let since = at.duration_since(UNIX_EPOCH).ok()?;
-    i64::try_from(since.as_micros()).ok().map(Timestamp::from_micros)
+    let (local, east) = match text.rsplit_once(' ') {
+        Some((local, offset)) if offset.starts_with(['+', '-']) => (format!("{local} GMT"), minutes(offset)?),
+        _ => (text.to_owned(), 0),
+    };
+    let since = httpdate::parse_http_date(&local).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    let micros = i64::try_from(since.as_micros()).ok()?;
+    Some(Timestamp::from_micros(micros - east * 60_000_000))
+}
+
+/// The minutes east of UTC of an offset such as `-0330`.
+fn minutes(offset: &str) -> Option<i64> {
+    let (sign, digits) = offset.split_at_checked(1)?;
+    let number: i64 = digits.parse().ok().filter(|_| digits.len() == 4 && !digits.starts_with(['+', '-']))?;
+    let (hours, minutes) = (number / 100, number % 100);
+    let east = if sign == "-" { -1 } else { 1 };
+    (hours < 24 && minutes < 60).then_some(east * (hours * 60 + minutes))
 }
 
 #[cfg(test)]
@@ -226,7 +238,18 @@ mod tests {
         let moment = "2005-08-15T15:52:01.000000Z".parse().ok();
         assert_eq!(when("Mon, 15 Aug 2005 15:52:01 +0000"), moment);
         assert_eq!(when("Mon, 15 Aug 2005 15:52:01 GMT"), moment);
-        for text in ["", "yesterday", "Mon, 15 Aug 2005 15:52:01 +0200", "2005-08-15T15:52:01Z"] {
+        assert_eq!(when("Mon, 15 Aug 2005 17:52:01 +0200"), moment);
+        assert_eq!(when("Mon, 15 Aug 2005 12:22:01 -0330"), moment);
+        for text in [
+            "",
+            "yesterday",
+            "+0200",
+            "Mon, 15 Aug 2005 15:52:01 +02",
+            "Mon, 15 Aug 2005 15:52:01 +2460",
+            "Mon, 15 Aug 2005 15:52:01 ++200",
+            "Mon, 15 Aug 2005 15:52:01 EST",
+            "2005-08-15T15:52:01Z",
+        ] {
             assert_eq!(when(text), None, "{text}");
         }
     }
