@@ -281,7 +281,7 @@ fn parse_place(text: &str) -> Result<String, &'static str> {
 #[derive(Debug, Subcommand)]
 pub enum CallsAction {
     /// Show the test calls of a period, the reason for each, and that nothing of them was queued or sent. The
-    /// command fails if anything was.
+    /// command fails if anything was. It writes an audit event, because it reads phone numbers.
     ProveExclusion {
         /// The slug or id of the workspace.
         workspace: String,

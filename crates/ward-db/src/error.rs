@@ -123,6 +123,12 @@ impl Error {
         matches!(code, Some(rusqlite::ffi::SQLITE_IOERR_FSYNC | rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC))
     }
 
+    /// Whether the operating system failed to read, write or flush one of SQLite's files.
+    pub(crate) fn is_failed_io(&self) -> bool {
+        let source = self.source.as_deref().and_then(|source| source.downcast_ref::<rusqlite::Error>());
+        source.and_then(rusqlite::Error::sqlite_error_code) == Some(rusqlite::ErrorCode::SystemIoFailure)
+    }
+
     /// The kind, by which the caller decides on its reaction.
     pub fn kind(&self) -> ErrorKind {
         self.kind

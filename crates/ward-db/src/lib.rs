@@ -43,7 +43,7 @@ pub use error::{Error, ErrorKind};
 pub use migrate::{AppliedStep, Compared, Migrated, Migration};
 pub use options::{FAILED_FLUSH_EXIT, Options, Recorder};
 pub use row::{FromColumn, Row};
-pub use sqlite::backup;
+pub use sqlite::{backup, flush_mark, opened_by};
 pub use turns::in_background_for;
 pub use tx::Tx;
 pub use uuid::Uuid;

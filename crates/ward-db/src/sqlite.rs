@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 use crate::counters::{Counters, add};
 use crate::tx::Tx;
 use crate::{Error, ErrorKind, Options};
+pub use alone::{flush_mark, opened_by};
 pub(crate) use conn::Conn;
 use conn::{Role, Source};
 use long_threads::LongThreads;

@@ -20,6 +20,7 @@ mod issuers;
 mod kills;
 mod life;
 mod memory;
+mod places;
 mod replicas;
 mod scarce;
 mod secrets;

@@ -4,7 +4,7 @@ use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::flush::{beside, folder_of};
+use super::flush::{FLUSH_MARK, beside, folder_of};
 use crate::Error;
 
 // A command holds the lock for an instant. A server that meets it tries again.
@@ -139,12 +139,28 @@ pub(super) fn refuse_other_names(_: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Names the other programs that have the file open, as far as the system shows them to this user.
-#[cfg(target_os = "linux")]
+/// The mark of a failed flush beside the database at `path`, if there is one. The next server insists on being
+/// the only program that has the file open, and then removes the mark.
+pub fn flush_mark(path: &Path) -> Option<PathBuf> {
+    let mark = beside(&resolved(path), FLUSH_MARK);
+    mark.symlink_metadata().is_ok().then_some(mark)
+}
+
+/// Says which other programs have the file open, as far as the system shows them to this user.
 pub(super) fn openers(path: &Path) -> String {
+    match opened_by(path) {
+        names if names.is_empty() => "another program has it open".to_owned(),
+        names => format!("these programs have it open: {}", names.join(", ")),
+    }
+}
+
+/// The names of up to ten other programs that have the file open, as far as the system shows them to this user.
+#[cfg(target_os = "linux")]
+pub fn opened_by(path: &Path) -> Vec<String> {
     use std::os::unix::fs::MetadataExt as _;
-    let unnamed = "another program has it open".to_owned();
-    let (Ok(this), Ok(processes)) = (path.metadata(), Path::new("/proc").read_dir()) else { return unnamed };
+    let (Ok(this), Ok(processes)) = (path.metadata(), Path::new("/proc").read_dir()) else {
+        return Vec::new();
+    };
     let has_it = |process: &Path| {
         let files = process.join("fd").read_dir().into_iter().flatten().flatten();
         files
@@ -160,12 +176,13 @@ pub(super) fn openers(path: &Path) -> String {
             names.push(format!("{} (process {number})", name.trim().escape_debug()));
         }
     }
-    if names.is_empty() { unnamed } else { format!("these programs have it open: {}", names.join(", ")) }
+    names
 }
 
+/// No names, because this system shows none.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn openers(_: &Path) -> String {
-    "another program has it open".to_owned()
+pub fn opened_by(_: &Path) -> Vec<String> {
+    Vec::new()
 }
 
 pub(super) fn private(options: &mut OpenOptions) {

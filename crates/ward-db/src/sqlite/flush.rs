@@ -4,7 +4,8 @@
 //! lose them at any time. The two files differ in what then follows.
 //!
 //! - **The log.** The failed commit is refused, and its place in the log is overwritten by the next commit. Everything that
-//!   was acknowledged was flushed before. The server goes on, and reports that it is not ready until a flush succeeds.
+//!   was acknowledged was flushed before. The server goes on, and reports that it is not ready until a commit succeeds.
+//!   A failed write of the log has the same effect.
 //! - **The file.** SQLite counts the copied pages as safe, so readers take them from the file, where their old content may
 //!   come back. A commit on top of that would make the damage permanent. The process ends, and the next start copies the
 //!   whole log again.
@@ -26,6 +27,9 @@ use crate::{Error, FAILED_FLUSH_EXIT};
 /// The time limit for writing the mark to a disk in trouble. The mark matters only to processes that run now,
 /// so a mark that exists only in memory serves as well.
 const MARK_TIME: Duration = Duration::from_secs(5);
+
+/// The end of the mark's name, after the name of the database.
+pub(super) const FLUSH_MARK: &str = "-flush-failed";
 
 const MARK: &str = "A flush of the database beside this file failed, and the server ended.\n\
     The next `ward serve` copies the log into the database again and removes this file.\n\
@@ -62,7 +66,7 @@ impl Flushes {
 
     /// The path of the mark that a failed flush leaves.
     pub(super) fn mark(&self) -> PathBuf {
-        beside(&self.path, "-flush-failed")
+        beside(&self.path, FLUSH_MARK)
     }
 
     /// Whether a failed flush of any process left its mark.
@@ -78,7 +82,7 @@ impl Flushes {
         Ok(())
     }
 
-    /// Notes how the last commit's flush of the log went.
+    /// Notes how the last commit's writes and flush of the log went.
     pub(super) fn note_log(&self, failed: bool) {
         if failed {
             counter!("ward_db_flushes_failed_total", "file" => "log").increment(1);

@@ -372,7 +372,7 @@ impl Thread {
         }
     }
 
-    /// Retries the flush or copy that failed last, so that a server without writes notices when its disk
+    /// Retries the write, flush or copy that failed last, so that a server without writes notices when its disk
     /// recovers.
     fn probe(&self) -> Result<(), Error> {
         let flushes = &self.source.flushes;
@@ -380,10 +380,10 @@ impl Thread {
             let version: i64 = self.conn.raw.pragma_query_value(None, "user_version", |row| row.get(0))?;
             // A commit that changes nothing but is flushed.
             let flushed = self.conn.raw.pragma_update(None, "user_version", version).map_err(Error::from);
-            if flushed.as_ref().map_or_else(Error::is_failed_flush, |()| true) {
+            if flushed.as_ref().map_or_else(Error::is_failed_io, |()| true) {
                 flushes.note_log(flushed.is_err());
             }
-            flushed.map_err(|error| error.with_kind(ErrorKind::Unavailable, "the log cannot be flushed"))?;
+            flushed.map_err(|error| error.with_kind(ErrorKind::Unavailable, "the log cannot be written"))?;
         }
         if flushes.copy_failed()
             && self.copier.as_ref().is_none_or(|copier| !self.copying || copier.is_done())
@@ -409,7 +409,7 @@ impl Thread {
             tracing::error!(%error, closures = jobs.len(), "a batch of writes failed; its callers get the error");
             counter!("ward_db_errors_total", "kind" => error.kind().label()).increment(1);
             self.recover();
-            if error.is_failed_flush() {
+            if error.is_failed_io() {
                 self.log_failed();
             }
         }
@@ -447,7 +447,7 @@ impl Thread {
         let started = Instant::now();
         self.conn.raw("COMMIT").map_err(failed_commit)?;
         if self.source.flushes.log_failed() {
-            tracing::info!("the log can be flushed again");
+            tracing::info!("the log can be written again");
             self.source.flushes.note_log(false);
         }
         self.commit_time.record(started.elapsed());
@@ -550,12 +550,13 @@ impl Thread {
         copy(&self.conn, &self.source.flushes);
     }
 
-    /// Handles a failed flush of the log. The system reports the failure once through every descriptor open
-    /// at that time. So the copier gets new descriptors; it would take the report for a failure of its own.
+    /// Handles a failed write or flush of the log. The system reports a failed flush once through every
+    /// descriptor open at that time. So the copier gets new descriptors; it would take the report for a
+    /// failure of its own.
     fn log_failed(&mut self) {
         tracing::error!(
-            "a flush of the log failed: the outcome of these writes is unknown, and the server is not ready until a flush \
-            succeeds. Check the disk; a restart is not needed"
+            "the log could not be written or flushed: the outcome of these writes is unknown, and the server is not \
+            ready until a commit succeeds. Check the disk; a restart is not needed"
         );
         self.source.flushes.note_log(true);
         self.copier = None;

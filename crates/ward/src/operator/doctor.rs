@@ -1,6 +1,7 @@
 //! `ward doctor`: checks of an installation that change nothing.
 
 mod disk;
+mod places;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -69,12 +70,15 @@ impl Finding {
 pub async fn examine(config: &Config) -> Vec<Finding> {
     let mut found = vec![key_file(config)];
     if let Some(path) = config.database_file() {
-        found.extend([permissions(&path), disk::free(&path)]);
+        found.extend([permissions(&path), disk::free(&path), places::flushes(&path)]);
     } else {
         found.push(Finding::note("disk", "the database is on a server: look at its disk there"));
     }
     if let Some(tls) = &config.tls {
         found.push(tls_key(&tls.key));
+    }
+    if let Some(exports) = &config.exports {
+        found.push(places::exports(exports));
     }
     match open(config).await {
         Ok(db) => {

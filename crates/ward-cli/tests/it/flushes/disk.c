@@ -74,6 +74,8 @@ static void note(const char *name, long long offset, long long length) {
     close(fd);
 }
 
+static int names(const char *control, const char *name, char *path);
+
 ssize_t write(int fd, const void *data, size_t length) {
     char path[PATH_MAX];
     if (!real_write) find();
@@ -94,6 +96,11 @@ ssize_t pwrite(int fd, const void *data, size_t length, off_t offset) {
     if (!real_pwrite) find();
     const char *name = tracked(fd, path);
     if (!name) return real_pwrite(fd, data, length, offset);
+    char control[PATH_MAX];
+    if (names("unwritable", name, control)) {
+        errno = EIO;
+        return -1;
+    }
     pthread_mutex_lock(&one_at_a_time);
     ssize_t written = real_pwrite(fd, data, length, offset);
     int why = errno;

@@ -99,12 +99,18 @@ impl Disk {
         fs::write(self.disk.path().join("fail"), name).unwrap();
     }
 
+    /// Makes all writes of this file fail.
+    fn fail_writes(&self, name: &str) {
+        fs::write(self.disk.path().join("unwritable"), name).unwrap();
+    }
+
     fn has_failed(&self) -> bool {
         !self.disk.path().join("fail").exists()
     }
 
     fn repair(&self) {
         let _ = fs::remove_file(self.disk.path().join("always"));
+        let _ = fs::remove_file(self.disk.path().join("unwritable"));
         let _ = fs::remove_file(self.disk.path().join("fail"));
     }
 
@@ -220,6 +226,30 @@ fn a_failed_flush_of_the_log_is_refused_and_shown_and_heals_by_itself() {
     assert_eq!(ready(&server), 200, "a commit that was flushed shows it too");
     kill(server);
     disk.holds(&made, "after failed flushes of the log");
+}
+
+#[test]
+fn a_failed_write_of_the_log_is_shown_like_a_failed_flush() {
+    let disk = Disk::new();
+    let server = disk.serve();
+    let tenant = Tenant::new(server.address, "acme");
+    let mut made = create(&server, &tenant, "before", 3);
+    disk.fail_writes(LOG);
+    for attempt in 0..3 {
+        let slug = format!("refused-{attempt}");
+        let call = Call::post("/v1/me/workspaces", new_workspace(&slug)).by(&tenant.key);
+        assert_eq!(call.ask(server.address).status, 503);
+        assert_eq!(ready(&server), 503, "every write fails");
+    }
+    let figure = "ward_db_flushes_failed_total{file=\"log\"} 0";
+    assert!(!metrics(&server).contains(figure), "{}", metrics(&server));
+    let read = Call::get(format!("/v1/workspaces/{}", tenant.id)).by(&tenant.key).ask(server.address);
+    assert_eq!(read.status, 200, "{read:?}");
+    disk.repair();
+    assert_eq!(ready(&server), 200, "without a write from outside");
+    made.extend(create(&server, &tenant, "after", 3));
+    kill(server);
+    disk.holds(&made, "after failed writes of the log");
 }
 
 #[test]

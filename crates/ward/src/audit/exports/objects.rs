@@ -36,7 +36,10 @@ impl ExportStore {
         let mut place = None;
         let store: Arc<dyn ObjectStore> = match exports {
             Exports::Folder(folder) => {
-                make_private(folder).map_err(|error| generic(Box::new(error)))?;
+                make_private(folder).map_err(|error| {
+                    let folder = folder.display();
+                    generic(format!("the folder {folder} of the setting `export_dir`: {error}").into())
+                })?;
                 place = Some(folder.clone());
                 Arc::new(LocalFileSystem::new_with_prefix(folder)?.with_fsync(true))
             }
