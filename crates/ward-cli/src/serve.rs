@@ -66,7 +66,7 @@ async fn serve(config: Config, out: Output) -> Result<(), Failure> {
 
     let sync = app.sync.clone();
     let options = ServeOptions {
-        limits: config.limits.of_connections(),
+        limits: config.limits.clone(),
         tls,
         trusted_proxies: config.trusted_proxies.clone(),
         fields: region::fields(config.platform.region.as_deref()),

@@ -173,7 +173,7 @@ impl Server {
         app.wire.listens_at(address);
         let (stop, stopped) = oneshot::channel::<()>();
         let options = ServeOptions {
-            limits: app.config.limits.of_connections(),
+            limits: app.config.limits.clone(),
             tls: None,
             trusted_proxies: app.config.trusted_proxies.clone(),
             fields: region::fields(app.config.platform.region.as_deref()),

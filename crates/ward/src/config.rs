@@ -58,7 +58,11 @@ pub struct Config {
     /// The most unclaimed workspaces of one client address. The bound is enforced together with the rates.
     pub unclaimed_per_address: u32,
     /// Bounds on the requests and connections of clients.
-    pub limits: Limits,
+    pub limits: ward_server::Limits,
+    /// The largest request body, in bytes. A larger one gets 413.
+    pub body_bytes: usize,
+    /// The deepest nesting of a JSON body. A deeper one gets 422.
+    pub json_depth: usize,
     /// Rates per client address.
     pub rates: Rates,
     /// Proxies whose `x-forwarded-for` entries are believed.
@@ -176,30 +180,6 @@ impl fmt::Debug for FormerKey {
     }
 }
 
-/// Bounds on the requests and connections of clients.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// The largest request body, in bytes. A larger one gets 413.
-    pub body_bytes: usize,
-    /// The largest request head (request line and headers), in bytes. A larger one gets 431.
-    pub header_bytes: usize,
-    /// The deepest nesting of a JSON body. A deeper one gets 422.
-    pub json_depth: usize,
-    /// The longest time from request head to answer. After it the client gets 503.
-    pub request_time: Duration,
-    /// The longest time in which a client must send a request head, idle keep-alive included.
-    pub header_time: Duration,
-    /// The longest time in which a write to a client may make no progress.
-    pub write_idle: Duration,
-    /// The most concurrent connections. A further one gets 503.
-    pub connections: usize,
-    /// The most concurrent connections of one client address (the peer; IPv6 by /64). Trusted proxies are
-    /// exempt.
-    pub connections_per_address: usize,
-    /// The longest time that a graceful shutdown waits for accepted requests.
-    pub shutdown_time: Duration,
-}
-
 /// Rates of clients; see `http::limits`.
 #[derive(Clone, Debug)]
 pub struct Rates {
@@ -261,7 +241,9 @@ impl Default for Config {
             unclaimed_lifetime: Duration::from_hours(24),
             unclaimed_limit: 10_000,
             unclaimed_per_address: 100,
-            limits: Limits::default(),
+            limits: ward_server::Limits::default(),
+            body_bytes: 256 * 1024,
+            json_depth: 32,
             rates: Rates::default(),
             trusted_proxies: Vec::new(),
             cors_origins: Vec::new(),
@@ -278,38 +260,6 @@ impl Default for Config {
             flush_interval: Duration::from_mins(1),
             log: LogFormat::Auto,
             log_filter: "info".to_owned(),
-        }
-    }
-}
-
-impl Limits {
-    /// The bounds on connections, as the server needs them.
-    pub const fn of_connections(&self) -> ward_server::Limits {
-        ward_server::Limits {
-            header_bytes: self.header_bytes,
-            request_time: self.request_time,
-            header_time: self.header_time,
-            write_idle: self.write_idle,
-            connections: self.connections,
-            connections_per_address: self.connections_per_address,
-            shutdown_time: self.shutdown_time,
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        let served = ward_server::Limits::default();
-        Self {
-            body_bytes: 256 * 1024,
-            header_bytes: served.header_bytes,
-            json_depth: 32,
-            request_time: served.request_time,
-            header_time: served.header_time,
-            write_idle: served.write_idle,
-            connections: served.connections,
-            connections_per_address: served.connections_per_address,
-            shutdown_time: served.shutdown_time,
         }
     }
 }

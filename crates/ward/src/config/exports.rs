@@ -25,7 +25,6 @@ pub struct Bucket {
     pub region: Option<String>,
     /// The id of the access key. `None`: the role of the machine is used.
     pub access_key_id: Option<String>,
-    /// The secret of the access key.
     pub secret_access_key: Option<Zeroizing<String>>,
 }
 

@@ -105,7 +105,7 @@ enum OneOrMore {
 /// An entry in the form of the setting.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct IssuerEntry {
     issuer: String,
     audience: OneOrMore,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -154,7 +154,7 @@ pub(super) fn issuers(text: &str) -> Read<Vec<IssuerConfig>> {
 }
 
 fn one(entry: Value) -> Read<IssuerConfig> {
-    let written: Written = serde_json::from_value(entry).map_err(|error| error.to_string())?;
+    let written: IssuerEntry = serde_json::from_value(entry).map_err(|error| error.to_string())?;
     let audiences = match written.audience {
         OneOrMore::One(one) => vec![one],
         OneOrMore::More(more) => more,
@@ -205,10 +205,10 @@ fn one(entry: Value) -> Read<IssuerConfig> {
         }
     }
     if let Some(text) = written.refresh {
-        issuer.refresh = duration(&text, REFRESH).map_err(|why| format!("refresh {why}"))?;
+        issuer.refresh = duration(&text, &REFRESH).map_err(|why| format!("refresh {why}"))?;
     }
     if let Some(text) = written.outage {
-        issuer.outage = duration(&text, OUTAGE).map_err(|why| format!("outage {why}"))?;
+        issuer.outage = duration(&text, &OUTAGE).map_err(|why| format!("outage {why}"))?;
     }
     if issuer.outage < issuer.refresh {
         return Err("outage must not be shorter than refresh".to_owned());
@@ -218,9 +218,9 @@ fn one(entry: Value) -> Read<IssuerConfig> {
 
 /// The JSON list that configures these issuers; empty if there are none.
 pub(super) fn show_issuers(issuers: &[IssuerConfig]) -> String {
-    let written: Vec<Written> = issuers
+    let written: Vec<IssuerEntry> = issuers
         .iter()
-        .map(|it| Written {
+        .map(|it| IssuerEntry {
             issuer: it.issuer.clone(),
             audience: OneOrMore::More(it.audiences.clone()),
             client_id_claim: it.client_id_claim.clone(),

@@ -10,7 +10,6 @@ use super::settings::{SETTINGS, by_key};
 use super::value::sqlite_path;
 use super::{Bootstrap, Config, Exports, MasterKey, RatesMode, TlsFiles};
 
-/// The variable that names the file.
 const FILE_VARIABLE: &str = "WARD_CONFIG";
 
 /// The prefix of Ward's variables.
@@ -80,12 +79,12 @@ impl fmt::Display for ConfigError {
 
 /// The value of one setting, and its source.
 #[derive(Clone, Debug)]
-struct Given {
+struct GivenValue {
     text: String,
     source: Source,
 }
 
-impl Given {
+impl GivenValue {
     /// The setting's name in the notation of its source.
     fn name(&self, setting: &Setting) -> String {
         match &self.source {
@@ -103,7 +102,7 @@ impl Given {
 #[derive(Debug)]
 pub struct RawSettings {
     /// In the order of `SETTINGS`.
-    given: Vec<Option<Given>>,
+    given: Vec<Option<GivenValue>>,
     problems: Vec<Problem>,
 }
 
@@ -226,7 +225,7 @@ impl RawSettings {
 
     fn give(&mut self, key: &str, text: String, source: Source) {
         if let Some(index) = SETTINGS.iter().position(|setting| setting.key == key) {
-            self.given[index] = Some(Given { text, source });
+            self.given[index] = Some(GivenValue { text, source });
         }
     }
 
@@ -234,7 +233,7 @@ impl RawSettings {
         self.problems.push(Problem { setting, message });
     }
 
-    fn given(&self, key: &str) -> Option<&Given> {
+    fn given(&self, key: &str) -> Option<&GivenValue> {
         let index = SETTINGS.iter().position(|setting| setting.key == key)?;
         self.given[index].as_ref()
     }
@@ -264,7 +263,7 @@ impl RawSettings {
         if !self.problems.is_empty() {
             return Err(ConfigError { problems: self.problems });
         }
-        let shown = |(setting, given): (&'static Setting, &Option<Given>)| {
+        let shown = |(setting, given): (&'static Setting, &Option<GivenValue>)| {
             let source = given.as_ref().map_or(Source::Default, |given| given.source.clone());
             InForce {
                 key: setting.key,

@@ -1,8 +1,5 @@
 //! One setting: its names, its help, its parser and its notation.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
@@ -56,14 +53,6 @@ impl Setting {
 /// The text that replaces a secret.
 pub const HIDDEN: &str = "**********";
 
-pub(super) const SECOND: Duration = Duration::from_secs(1);
-pub(super) const TENTH: Duration = Duration::from_millis(100);
-pub(super) const HOUR: Duration = Duration::from_hours(1);
-
-pub(super) fn path(text: &str) -> Read<PathBuf> {
-    nonempty(text).map(PathBuf::from)
-}
-
 /// Decodes 32 bytes from base64. The error never repeats the text.
 pub(super) fn key_bytes(text: &str) -> Read<Zeroizing<[u8; 32]>> {
     let wrong = || "must be 32 bytes in base64 (44 characters)".to_owned();
@@ -74,9 +63,4 @@ pub(super) fn key_bytes(text: &str) -> Read<Zeroizing<[u8; 32]>> {
     }
     key.copy_from_slice(&bytes);
     Ok(key)
-}
-
-pub(super) fn nonempty(text: &str) -> Read<String> {
-    let text = pasted(text);
-    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
 }

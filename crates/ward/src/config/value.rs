@@ -35,13 +35,77 @@ pub(super) fn database(text: &str) -> Read<String> {
     Err("must be sqlite:PATH or a postgres:// URL".to_owned())
 }
 
-/// The path in a `sqlite:` URL.
 pub(super) fn sqlite_path(url: &str) -> Option<PathBuf> {
     let path = url.strip_prefix("sqlite:")?;
     Some(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))
 }
 
-pub(super) fn number<T>(text: &str, allowed: RangeInclusive<T>) -> Read<T>
+/// A kind of value: how it is read, and how it is shown so that it reads back.
+pub(super) trait Kind {
+    type Value;
+
+    fn read(&self, text: &str) -> Read<Self::Value>;
+    fn show(&self, value: &Self::Value) -> String;
+}
+
+macro_rules! kind {
+    ([$($generic:tt)*] $kind:ty => $value:ty: |$this:ident, $text:ident| $read:expr, |$shown:ident| $show:expr) => {
+        impl $($generic)* Kind for $kind {
+            type Value = $value;
+
+            fn read(&self, $text: &str) -> Read<$value> {
+                #[allow(unused_variables, reason = "some kinds need only the text")]
+                let $this = self;
+                $read
+            }
+
+            fn show(&self, $shown: &$value) -> String {
+                #[allow(unused_variables, reason = "some kinds need only the value")]
+                let $this = self;
+                $show
+            }
+        }
+    };
+}
+
+/// A whole number in a range.
+pub(super) struct Count<T>(pub(super) RangeInclusive<T>);
+/// A number of bytes in a range, with or without a unit.
+pub(super) struct Size(pub(super) RangeInclusive<usize>);
+pub(super) struct Time(pub(super) RangeInclusive<Duration>);
+/// A rate: the burst, and what comes back per minute.
+pub(super) struct RateKind;
+/// The path of a file or a folder, which need not exist.
+pub(super) struct PathKind;
+/// One of a few words, each with the value that it means.
+pub(super) struct Choice<T: 'static>(pub(super) &'static [(&'static str, T)]);
+/// A value that is shown by its `Display`.
+pub(super) struct Text<T>(pub(super) fn(&str) -> Read<T>);
+/// A list of such values with commas between, which may be empty.
+pub(super) struct List<T>(pub(super) fn(&str) -> Read<T>);
+/// A value with a form of its own.
+pub(super) struct With<T>(pub(super) fn(&str) -> Read<T>, pub(super) fn(&T) -> String);
+/// A value that need not be set.
+pub(super) struct Maybe<K>(pub(super) K);
+/// A value, or a word for none.
+pub(super) struct Or<K>(pub(super) &'static str, pub(super) K);
+
+kind!([<T: FromStr + PartialOrd + Display>] Count<T> => T: |this, text| number(text, &this.0), |value| value.to_string());
+kind!([] Size => usize: |this, text| size(text, &this.0), |value| show_size(*value));
+kind!([] Time => Duration: |this, text| duration(text, &this.0), |value| show_duration(*value));
+kind!([] RateKind => Rate: |this, text| rate(text), |value| show_rate(*value));
+kind!([] PathKind => PathBuf: |this, text| path(text), |value| value.display().to_string());
+kind!([<T: Copy + PartialEq>] Choice<T> => T: |this, text| choice(text, this.0), |value| word_for(this.0, value));
+kind!([<T: Display>] Text<T> => T: |this, text| (this.0)(text), |value| value.to_string());
+kind!([<T: Display>] List<T> => Vec<T>: |this, text| items(text).map(this.0).collect(), |value| show_list(value));
+kind!([<T>] With<T> => T: |this, text| (this.0)(text), |value| (this.1)(value));
+kind!([<K: Kind>] Maybe<K> => Option<K::Value>: |this, text| this.0.read(text).map(Some),
+    |value| value.as_ref().map(|value| this.0.show(value)).unwrap_or_default());
+kind!([<K: Kind>] Or<K> => Option<K::Value>:
+    |this, text| if text.trim() == this.0 { Ok(None) } else { this.1.read(text).map(Some) },
+    |value| value.as_ref().map_or_else(|| this.0.to_owned(), |value| this.1.show(value)));
+
+fn number<T>(text: &str, allowed: &RangeInclusive<T>) -> Read<T>
 where
     T: FromStr + PartialOrd + Display,
 {
@@ -50,9 +114,14 @@ where
     number.ok_or_else(|| format!("must be a whole number from {least} to {most}"))
 }
 
+fn path(text: &str) -> Read<PathBuf> {
+    let text = pasted(text);
+    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
 const SIZES: [(&str, usize); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-pub(super) fn size(text: &str, allowed: RangeInclusive<usize>) -> Read<usize> {
+fn size(text: &str, allowed: &RangeInclusive<usize>) -> Read<usize> {
     let text = text.trim();
     let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let factor = match unit.trim() {
@@ -66,7 +135,7 @@ pub(super) fn size(text: &str, allowed: RangeInclusive<usize>) -> Read<usize> {
     })
 }
 
-pub(super) fn show_size(size: usize) -> String {
+fn show_size(size: usize) -> String {
     let (unit, factor) = SIZES.iter().find(|(_, factor)| size.is_multiple_of(*factor)).unwrap_or(&("B", 1));
     format!("{}{unit}", size / factor)
 }
@@ -74,7 +143,7 @@ pub(super) fn show_size(size: usize) -> String {
 const DURATIONS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
-pub(super) fn duration(text: &str, allowed: RangeInclusive<Duration>) -> Read<Duration> {
+pub(super) fn duration(text: &str, allowed: &RangeInclusive<Duration>) -> Read<Duration> {
     let text = text.trim();
     let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     // A bare number is refused: in some programs it is seconds, in others milliseconds.
@@ -97,38 +166,35 @@ pub(super) fn show_duration(duration: Duration) -> String {
     format!("{}{unit}", millis / factor)
 }
 
-pub(super) fn rate(text: &str) -> Read<Rate> {
+fn rate(text: &str) -> Read<Rate> {
     let form = || "must be BURST:PER_MINUTE, two whole numbers above zero, such as 60:60".to_owned();
     let (burst, per_minute) = text.split_once(':').ok_or_else(form)?;
-    let read = |text: &str| number(text, 1..=1_000_000).map_err(|_| form());
+    let read = |text: &str| number(text, &(1..=1_000_000)).map_err(|_| form());
     Ok(Rate { burst: read(burst)?, per_minute: read(per_minute)? })
 }
 
-pub(super) fn show_rate(rate: Rate) -> String {
+fn show_rate(rate: Rate) -> String {
     format!("{}:{}", rate.burst, rate.per_minute)
 }
 
 /// The comma-separated items of `text` that are not empty.
-fn items(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
-pub(super) fn networks(text: &str) -> Read<Vec<IpNet>> {
-    let network = |item: &str| {
-        item.parse().or_else(|_| item.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
-            format!("has {item:?}, which is neither an address nor a network such as 10.0.0.0/8")
-        })
-    };
-    items(text).map(network).collect()
+pub(super) fn network(item: &str) -> Read<IpNet> {
+    let read = item.parse().or_else(|_| item.parse::<IpAddr>().map(IpNet::from));
+    read.map_err(|_| format!("has {item:?}, which is neither an address nor a network such as 10.0.0.0/8"))
 }
 
-pub(super) fn origins(text: &str) -> Read<Vec<String>> {
-    items(text)
-        .map(|item| {
-            origin(item)
-                .map_err(|_| format!("has {item:?}, which is not an origin such as https://app.example.com"))
-        })
-        .collect()
+/// A name server: an address, whose port is 53 unless it says another.
+pub(super) fn name_server(item: &str) -> Read<SocketAddr> {
+    let read = item.parse().or_else(|_| item.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53)));
+    read.map_err(|_| "must be addresses such as 192.0.2.53 or [2001:db8::53]:5353".to_owned())
+}
+
+pub(super) fn origin_of_list(item: &str) -> Read<String> {
+    origin(item).map_err(|_| format!("has {item:?}, which is not an origin such as https://app.example.com"))
 }
 
 /// The longest path prefix of a public URL, bytes.
@@ -165,16 +231,24 @@ pub(super) fn origin(text: &str) -> Read<String> {
     Ok(format!("{scheme}://{authority}").to_ascii_lowercase())
 }
 
-pub(super) fn show_list<T: ToString>(items: &[T]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+fn show_list<T: ToString>(items: &[T]) -> String {
+    joined(items.iter().map(ToString::to_string))
 }
 
-/// Parses one of a few words.
-pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Read<T> {
+/// Joins texts by commas, without spaces.
+pub(super) fn joined(texts: impl Iterator<Item = String>) -> String {
+    texts.collect::<Vec<_>>().join(",")
+}
+
+fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Read<T> {
     let found = choices.iter().find(|(word, _)| *word == text.trim());
     found.map(|(_, value)| *value).ok_or_else(|| {
         format!("must be one of {}", choices.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", "))
     })
+}
+
+fn word_for<T: PartialEq>(choices: &[(&str, T)], value: &T) -> String {
+    choices.iter().find(|(_, known)| known == value).map_or_else(String::new, |(word, _)| (*word).to_owned())
 }
 
 #[cfg(test)]
@@ -188,10 +262,10 @@ mod tests {
     fn what_is_shown_reads_back() {
         for millis in [1, 500, 20_000, 90_000, 3_600_000, 86_400_000, 7 * 86_400_000] {
             let given = Duration::from_millis(millis);
-            assert_eq!(duration(&show_duration(given), Duration::ZERO..=Duration::MAX), Ok(given));
+            assert_eq!(duration(&show_duration(given), &(Duration::ZERO..=Duration::MAX)), Ok(given));
         }
         for given in [1, 1000, 8192, 256 * 1024, 5 << 20, 3 << 30] {
-            assert_eq!(size(&show_size(given), 0..=usize::MAX), Ok(given));
+            assert_eq!(size(&show_size(given), &(0..=usize::MAX)), Ok(given));
         }
         let given = Rate { burst: 600, per_minute: 60 };
         assert_eq!(rate(&show_rate(given)), Ok(given));
@@ -201,10 +275,10 @@ mod tests {
     fn what_could_mean_two_things_is_refused() {
         let any = Duration::ZERO..=Duration::MAX;
         for text in ["20", "", "s", "-1s", "1.5s", "20 seconds", "99999999999999999999d"] {
-            assert!(duration(text, any.clone()).is_err(), "{text:?}");
+            assert!(duration(text, &any).is_err(), "{text:?}");
         }
         for text in ["64K", "64kb", "-1", "", "99999999999999GiB"] {
-            assert!(size(text, 0..=usize::MAX).is_err(), "{text:?}");
+            assert!(size(text, &(0..=usize::MAX)).is_err(), "{text:?}");
         }
         for text in ["60", "0:60", "60:", "60:60:60", "a:b"] {
             assert!(rate(text).is_err(), "{text:?}");
@@ -221,7 +295,7 @@ mod tests {
         ] {
             assert!(origin(text).is_err(), "{text:?}");
         }
-        assert!(networks("10.0.0.0/8, 10.0.0.0/99").is_err());
+        assert!(List(network).read("10.0.0.0/8, 10.0.0.0/99").is_err());
     }
 
     #[test]
@@ -251,7 +325,7 @@ mod tests {
 
     #[test]
     fn lists_and_origins_are_normalised() {
-        assert_eq!(show_list(&networks(" 10.0.0.0/8,::1 ,").unwrap()), "10.0.0.0/8,::1/128");
+        assert_eq!(show_list(&List(network).read(" 10.0.0.0/8,::1 ,").unwrap()), "10.0.0.0/8,::1/128");
         assert_eq!(origin("https://Ward.Example.com/"), Ok("https://ward.example.com".to_owned()));
         assert_eq!(address("localhost:80"), Ok(SocketAddr::from(([127, 0, 0, 1], 80))));
     }

@@ -81,7 +81,7 @@ impl Request {
 
     /// Reads up to `most` bytes of a body within the holder's share of memory, which they keep until the request ends.
     pub async fn read_bytes_of(&mut self, holder: Holder, most: usize) -> Result<Bytes, ApiError> {
-        let limit = self.app.config.limits.body_bytes.min(most);
+        let limit = self.app.config.body_bytes.min(most);
         let announced =
             self.parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if announced.is_some_and(|length: usize| length > limit) {
@@ -125,7 +125,7 @@ impl SentBody {
     /// Checks the encoding (400) and the syntax (422) for a caller who is refused before the values are validated.
     pub async fn check_syntax(&self, request: &Request) -> Result<(), ApiError> {
         let (content_type, sent) = (self.content_type.clone(), self.bytes.clone());
-        let depth = request.app.config.limits.json_depth;
+        let depth = request.app.config.json_depth;
         let checked = run(&request.app, self.holder, sent.len(), move || {
             validate::parse(content_type.as_deref(), &sent, depth).map(drop).map_err(not_json)
         });
@@ -157,7 +157,7 @@ impl SentBody {
     {
         let Self { bytes, content_type, holder, heavy } = self;
         let (operation, sent) = (request.operation.clone(), bytes.clone());
-        let depth = request.app.config.limits.json_depth;
+        let depth = request.app.config.json_depth;
         let length = if heavy { usize::MAX } else { bytes.len() };
         let judged = run(&request.app, holder, length, move || {
             let parsed = validate::parse(content_type.as_deref(), &sent, depth).map_err(not_json)?;

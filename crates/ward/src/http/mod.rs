@@ -128,7 +128,6 @@ impl Request {
         self.parts.uri.path_and_query().map_or("/", |given| given.as_str())
     }
 
-    /// The HTTP method of the request.
     #[cfg(feature = "bench")]
     pub fn method(&self) -> &http::Method {
         &self.parts.method
@@ -209,7 +208,6 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// A JSON answer with this status.
     pub fn json(status: StatusCode, value: &impl Serialize) -> Result<Self, ApiError> {
         let body = serde_json::to_vec(value).map_err(ApiError::internal)?;
         Ok(Self::raw_json(status, body.into()))

@@ -2,7 +2,6 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The region whose workspaces this Ward has.
 pub const REGION: HeaderName = HeaderName::from_static("x-ward-region");
 
 /// The header fields with the region of this Ward, for every answer. A Ward without a region has none.

@@ -15,7 +15,7 @@ use ward_test::{
 use crate::support::together;
 
 both!(a_body_up_to_the_limit_is_read_and_one_byte_more_is_not, async || {
-    let server = Server::with(|config| config.limits.body_bytes = 1_000).await;
+    let server = Server::with(|config| config.body_bytes = 1_000).await;
     let tenant = server.tenant("acme").await;
     let padded = |bytes: usize| {
         let body = json!({ "name": "New" }).to_string();
@@ -28,7 +28,7 @@ both!(a_body_up_to_the_limit_is_read_and_one_byte_more_is_not, async || {
 });
 
 both!(a_body_too_large_is_refused_after_the_credential_and_before_the_workspace, async || {
-    let server = Server::with(|config| config.limits.body_bytes = 100).await;
+    let server = Server::with(|config| config.body_bytes = 100).await;
     let tenant = server.tenant("acme").await;
     let large = json!({ "name": "x".repeat(200) });
     server.anonymous().patch(&tenant.workspace(""), large.clone()).await.refused_as(401, "unauthorized");
@@ -36,7 +36,7 @@ both!(a_body_too_large_is_refused_after_the_credential_and_before_the_workspace,
 });
 
 both!(json_up_to_the_depth_limit_is_read_and_deeper_json_is_not, async || {
-    let server = Server::with(|config| config.limits.json_depth = 5).await;
+    let server = Server::with(|config| config.json_depth = 5).await;
     let tenant = server.tenant("acme").await;
     let nested = |depth: usize| {
         let body = format!("{{\"other\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));

@@ -326,7 +326,7 @@ both!(the_faults_of_a_request_are_reported_in_one_order, async || {
     };
     let target = tenant.target(tenant.owner_key_id());
     let dead = server.bearing(unknown_key());
-    let too_large = vec![b' '; server.app.config.limits.body_bytes + 1];
+    let too_large = vec![b' '; server.app.config.body_bytes + 1];
     let with_body = operations_with_key(&server).into_iter().filter(|operation| operation.body.is_some());
     for operation in with_body {
         let path = target.path(&operation);

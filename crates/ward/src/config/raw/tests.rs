@@ -42,7 +42,7 @@ fn flag_over_environment_over_file_over_default() {
     )
     .unwrap();
     let config = &resolved.config;
-    assert_eq!((config.listen.port(), config.limits.json_depth, config.limits.connections), (3, 11, 900));
+    assert_eq!((config.listen.port(), config.json_depth, config.limits.connections), (3, 11, 900));
     assert_eq!(config.trusted_proxies.len(), 2);
     assert_eq!(source(&resolved, "listen"), Source::Flag);
     assert_eq!(source(&resolved, "json_depth"), Source::Environment);
@@ -151,7 +151,7 @@ fn the_file_is_named_by_flag_or_variable() {
     let path = folder.path().join("w.toml");
     std::fs::write(&path, "json_depth = 9").unwrap();
     let variable = || vec![(OsString::from("WARD_CONFIG"), path.clone().into_os_string())];
-    let depth = |raw: RawSettings| raw.resolve().unwrap().config.limits.json_depth;
+    let depth = |raw: RawSettings| raw.resolve().unwrap().config.json_depth;
     assert_eq!(depth(RawSettings::gather(None, variable(), []).unwrap()), 9);
     assert_eq!(depth(RawSettings::gather(Some(&path), [], []).unwrap()), 9);
     let missing = folder.path().join("nowhere.toml");
