@@ -87,12 +87,12 @@ pub trait Lookup: Send + Sync + 'static {
 
 /// Passes only allowed addresses to the HTTP client. The client connects to exactly these, so a later answer
 /// for the same name (DNS rebinding) has no effect.
-struct Guarded {
+struct GuardedResolver {
     lookup: Arc<dyn Lookup>,
     allow: Arc<[IpNet]>,
 }
 
-impl Resolve for Guarded {
+impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let looking = self.lookup.lookup(name.as_str().to_owned());
         let allow = self.allow.clone();
@@ -190,7 +190,7 @@ impl Outbound {
         let allow: Arc<[IpNet]> = limits.allow.clone().into();
         let builder = || {
             reqwest::Client::builder()
-                .dns_resolver(Guarded { lookup: lookup.clone(), allow: allow.clone() })
+                .dns_resolver(GuardedResolver { lookup: lookup.clone(), allow: allow.clone() })
                 // A proxy from the environment would see every secret, and would resolve names itself.
                 .no_proxy()
                 .redirect(reqwest::redirect::Policy::none())

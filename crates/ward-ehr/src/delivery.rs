@@ -227,15 +227,15 @@ impl Target<'_> {
         };
         let Told { status, after, judged, words, location, .. } = told;
         match judged {
-            Judged::Taken => Verdict::Synced { location: location.map(|told| place(&told)) },
-            Judged::There => self.look(note, deadline).await.unwrap_or(Verdict::Again {
+            Meaning::Taken => Verdict::Synced { location: location.map(|told| place(&told)) },
+            Meaning::There => self.look(note, deadline).await.unwrap_or(Verdict::Again {
                 status: Some(status),
                 after: None,
                 maybe_sent: true,
                 why: "conflict",
                 words,
             }),
-            Judged::NotNow(why) => Verdict::Again {
+            Meaning::NotNow(why) => Verdict::Again {
                 status: Some(status),
                 after,
                 // A server that throttles has not executed the request; one that fails may have done so
@@ -244,8 +244,8 @@ impl Target<'_> {
                 why,
                 words,
             },
-            Judged::Unauthorized => Verdict::Unauthorized { status: Some(status), words },
-            Judged::Never => match self.form.complaint(words.as_ref()) {
+            Meaning::Unauthorized => Verdict::Unauthorized { status: Some(status), words },
+            Meaning::Never => match self.form.complaint(words.as_ref()) {
                 Some(why) => Verdict::Misconfigured { why },
                 None => Verdict::Refused { status, words },
             },
@@ -265,7 +265,7 @@ impl Target<'_> {
         let Told { status, after, judged, words, found, .. } = told;
         let status = Some(status);
         match judged {
-            Judged::Taken => match found {
+            Meaning::Taken => match found {
                 Found::These(places) => match places.as_slice() {
                     [] => None,
                     [one] => Some(Verdict::Synced { location: Some(place(one)) }),
@@ -273,9 +273,9 @@ impl Target<'_> {
                 },
                 Found::NoSearch => Some(Verdict::CannotTell { status, words: None }),
             },
-            Judged::NotNow(why) => Some(Verdict::Again { status, after, maybe_sent: true, why, words }),
-            Judged::Unauthorized => Some(Verdict::Unauthorized { status, words }),
-            Judged::There | Judged::Never => Some(match self.form.complaint(words.as_ref()) {
+            Meaning::NotNow(why) => Some(Verdict::Again { status, after, maybe_sent: true, why, words }),
+            Meaning::Unauthorized => Some(Verdict::Unauthorized { status, words }),
+            Meaning::There | Meaning::Never => Some(match self.form.complaint(words.as_ref()) {
                 Some(why) => Verdict::Misconfigured { why },
                 None => Verdict::CannotTell { status, words },
             }),
@@ -311,7 +311,7 @@ struct Told {
     status: u16,
     /// The pause that the EHR asks for.
     after: Option<Duration>,
-    judged: Judged,
+    judged: Meaning,
     words: Option<Value>,
     /// The location of the created resource.
     location: Option<String>,
@@ -336,7 +336,7 @@ pub(crate) fn of_failure(failure: Failure, maybe_sent: bool) -> Verdict {
 }
 
 /// The meaning of an answer, for a create as for a search.
-enum Judged {
+enum Meaning {
     Taken,
     There,
     NotNow(&'static str),
@@ -344,22 +344,22 @@ enum Judged {
     Never,
 }
 
-fn judge(answer: &Answer) -> Judged {
+fn judge(answer: &Answer) -> Meaning {
     let (kinds, codes) = issues(answer);
     let says = |wanted: &[&str]| kinds.iter().any(|kind| wanted.contains(&kind.as_str()));
     // These are Epic's codes for a duplicate, and for an exhausted quota.
     let coded = |wanted: &str| codes.iter().any(|code| code == wanted);
     match answer.status.as_u16() {
-        200..300 => Judged::Taken,
-        401 => Judged::Unauthorized,
-        409 | 412 => Judged::There,
-        _ if coded("59141") => Judged::There,
-        429 => Judged::NotNow("throttled"),
-        _ if coded("4135") || says(&["throttled"]) => Judged::NotNow("throttled"),
-        408 | 500 | 502..=504 => Judged::NotNow("server_error"),
-        _ if says(&["transient", "timeout", "lock-error"]) => Judged::NotNow("server_error"),
-        status if status > 504 => Judged::NotNow("server_error"),
-        _ => Judged::Never,
+        200..300 => Meaning::Taken,
+        401 => Meaning::Unauthorized,
+        409 | 412 => Meaning::There,
+        _ if coded("59141") => Meaning::There,
+        429 => Meaning::NotNow("throttled"),
+        _ if coded("4135") || says(&["throttled"]) => Meaning::NotNow("throttled"),
+        408 | 500 | 502..=504 => Meaning::NotNow("server_error"),
+        _ if says(&["transient", "timeout", "lock-error"]) => Meaning::NotNow("server_error"),
+        status if status > 504 => Meaning::NotNow("server_error"),
+        _ => Meaning::Never,
     }
 }
 

@@ -27,7 +27,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// A call of a configured endpoint.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub struct EndpointRequest {
     /// The key of its gate: the integration's id.
     pub gate: String,
     /// The HTTP method of the endpoint.
@@ -73,7 +73,7 @@ pub struct Outcome {
 
 /// A call that has ended. Its answer is not parsed yet, because that takes memory and time.
 #[derive(Debug)]
-pub struct Ended {
+pub struct EndpointAnswer {
     answer: Result<Authorized, Failure>,
     shape: Shape,
     /// The limit on what is made from the answer, in bytes of text.
@@ -82,7 +82,7 @@ pub struct Ended {
     duration: Duration,
 }
 
-impl Ended {
+impl EndpointAnswer {
     /// An estimate of the memory that [`Self::read`] needs, in bytes: one tree for the answer, and one for
     /// each step that makes another.
     pub fn weight(&self) -> usize {
@@ -110,15 +110,20 @@ impl Ended {
     }
 }
 
-impl Call {
+impl EndpointRequest {
     /// Makes the call. It ends within the client's total time, no matter how the other side behaves.
-    pub async fn send(&self, outbound: &Outbound, tokens: &Tokens, params: &Map<String, Value>) -> Ended {
+    pub async fn send(
+        &self,
+        outbound: &Outbound,
+        tokens: &Tokens,
+        params: &Map<String, Value>,
+    ) -> EndpointAnswer {
         let started = Instant::now();
         let deadline = started + outbound.limits().total_time;
         let mut retries = 0;
         let answer = self.attempts(outbound, tokens, params, deadline, &mut retries).await;
         let most = outbound.limits().body_bytes;
-        Ended { answer, shape: self.shape.clone(), most, retries, duration: started.elapsed() }
+        EndpointAnswer { answer, shape: self.shape.clone(), most, retries, duration: started.elapsed() }
     }
 
     async fn attempts(

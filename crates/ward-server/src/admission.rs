@@ -136,12 +136,12 @@ pub(crate) struct Admission {
     most_per_network: usize,
     exempt: Vec<IpNet>,
     started: Instant,
-    open: Mutex<Open>,
+    open: Mutex<OpenConnections>,
     gauge: Gauge,
 }
 
 #[derive(Default)]
-struct Open {
+struct OpenConnections {
     total: usize,
     next_id: u64,
     by_network: HashMap<Network, HashMap<u64, Arc<Occupancy>>>,
@@ -149,7 +149,7 @@ struct Open {
     by_count: BTreeSet<(usize, Network)>,
 }
 
-impl Open {
+impl OpenConnections {
     fn count(&self, network: Network) -> usize {
         self.by_network.get(&network).map_or(0, HashMap::len)
     }
@@ -214,7 +214,7 @@ impl Admission {
     }
 
     /// Counts a connection from `address` for as long as the result lives.
-    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, Full> {
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<AdmittedConnection, Full> {
         let network = if self.exempt.iter().any(|net| net.contains(&address)) {
             None
         } else {
@@ -235,26 +235,26 @@ impl Admission {
         let counted = network.map(|network| (network, open.add(network, Arc::clone(&place))));
         open.total += 1;
         self.gauge.set(u32::try_from(open.total).map_or(f64::MAX, f64::from));
-        Ok(Admitted { of: Arc::clone(self), place, counted })
+        Ok(AdmittedConnection { of: Arc::clone(self), place, counted })
     }
 }
 
 /// One counted connection; dropping it ends the count.
-pub(crate) struct Admitted {
+pub(crate) struct AdmittedConnection {
     of: Arc<Admission>,
     place: Arc<Occupancy>,
     /// The network and the id; `None` if exempt from the count per network.
     counted: Option<(Network, u64)>,
 }
 
-impl Admitted {
+impl AdmittedConnection {
     /// The state to which the connection reports its activity.
     pub(crate) fn place(&self) -> &Arc<Occupancy> {
         &self.place
     }
 }
 
-impl Drop for Admitted {
+impl Drop for AdmittedConnection {
     fn drop(&mut self) {
         let mut open = self.of.open.lock();
         if self.counted.is_none_or(|(network, id)| open.remove(network, id)) {
@@ -284,7 +284,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn is_given_up(admitted: &Admitted) -> bool {
+    fn is_given_up(admitted: &AdmittedConnection) -> bool {
         admitted.place.given_up().now_or_never().is_some()
     }
 

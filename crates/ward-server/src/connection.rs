@@ -19,8 +19,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::Limits;
 use crate::ServeOptions;
-use crate::h2_watch::{Activity, Watched};
-use crate::refusal::{self, Fields, Spoken};
+use crate::h2_watch::{Activity, WatchedService};
+use crate::refusal::{self, Fields, RefusalStream};
 use crate::request::{Client, ForClient, RequestBody};
 
 /// The state of the server, which its connections follow.
@@ -187,7 +187,7 @@ where
     S: Answers,
     S::Future: Send + 'static,
 {
-    let stream = TokioIo::new(Spoken::new(bounded(stream, &kit.limits), Arc::clone(&kit.fields)));
+    let stream = TokioIo::new(RefusalStream::new(bounded(stream, &kit.limits), Arc::clone(&kit.fields)));
     let still_sending = Arc::clone(&service.client.still_sending);
     let mut connection = kit.http1.serve_connection(stream, service);
     let ended = loop {
@@ -221,7 +221,7 @@ where
     S::Future: Send + 'static,
 {
     let activity = Arc::new(Activity::new(&kit.limits));
-    let service = Watched::new(service, Arc::clone(&activity));
+    let service = WatchedService::new(service, Arc::clone(&activity));
     let stream = TokioIo::new(bounded(stream, &kit.limits));
     let mut connection = std::pin::pin!(kit.http2.serve_connection(stream, service));
     let mut check = std::pin::pin!(tokio::time::sleep_until(activity.deadline()));

@@ -73,18 +73,18 @@ impl Drop for InFlight {
 }
 
 /// A service whose requests count as progress.
-pub(crate) struct Watched<S> {
+pub(crate) struct WatchedService<S> {
     inner: S,
     activity: Arc<Activity>,
 }
 
-impl<S> Watched<S> {
+impl<S> WatchedService<S> {
     pub(crate) fn new(inner: S, activity: Arc<Activity>) -> Self {
         Self { inner, activity }
     }
 }
 
-impl<S> Service<Request<Incoming>> for Watched<S>
+impl<S> Service<Request<Incoming>> for WatchedService<S>
 where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
     S::Future: Send + 'static,

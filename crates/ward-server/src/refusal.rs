@@ -114,20 +114,20 @@ fn body(detail: &str, error_code: &str) -> Body {
 /// hyper has no hook for these answers. The stream recognises them when they are written: one whole answer
 /// without a body and without `x-request-id`, which all answers of Ward have. If one shares its write with
 /// the end of an earlier, pipelined answer, it goes out without a body.
-pub(crate) struct Spoken<T> {
+pub(crate) struct RefusalStream<T> {
     inner: T,
     fields: Arc<Fields>,
     /// The answer with a body that replaces the one of hyper, and the number of its bytes already written.
     instead: Option<(Vec<u8>, usize)>,
 }
 
-impl<T> Spoken<T> {
+impl<T> RefusalStream<T> {
     pub(crate) fn new(inner: T, fields: Arc<Fields>) -> Self {
         Self { inner, fields, instead: None }
     }
 }
 
-impl<T: AsyncWrite + Unpin> Spoken<T> {
+impl<T: AsyncWrite + Unpin> RefusalStream<T> {
     /// Writes the replacement to its end, then reports the `bare` bytes of hyper's answer as written.
     fn poll_instead(&mut self, cx: &mut Context<'_>, bare: usize) -> Poll<io::Result<usize>> {
         while let Some((answer, written)) = &mut self.instead {
@@ -172,7 +172,7 @@ fn spoken(answer: &[u8], fields: &Fields) -> Option<Vec<u8>> {
     Some(format!("{kept}\r\n{}{}\r\n{}", body.headers(), fields.lines, body.json).into_bytes())
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Spoken<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for RefusalStream<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -182,7 +182,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Spoken<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Spoken<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for RefusalStream<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         if self.replaces(buffer) {
             return self.poll_instead(cx, buffer.len());

@@ -100,13 +100,13 @@ struct Use {
 }
 
 struct Waiter {
-    wanted: Wanted,
+    wanted: ShareRequest,
     granted: oneshot::Sender<Share>,
 }
 
 /// The units that a request asks for.
 #[derive(Clone, Copy)]
-struct Wanted {
+struct ShareRequest {
     units: u32,
     /// The most that its holder may have at once.
     each: u32,
@@ -166,7 +166,7 @@ impl Shares {
     /// [`Full`] at once when as many requests of this holder wait as may.
     pub async fn take_of(&self, holder: Holder, units: u32, each: u32) -> Result<Share, Full> {
         let each = each.clamp(1, self.pool.limits.total);
-        let wanted = Wanted { units: units.clamp(1, each), each };
+        let wanted = ShareRequest { units: units.clamp(1, each), each };
         let granted = {
             let mut state = self.pool.state.lock();
             if state.turns.is_empty() && self.pool.fits(&state, holder, wanted) {
@@ -200,7 +200,7 @@ impl Shares {
     /// [`Full`] if the units are in use, or earlier requests wait for them.
     pub fn try_take(&self, holder: Holder, units: u32) -> Result<Share, Full> {
         let each = self.pool.limits.each;
-        let wanted = Wanted { units: units.clamp(1, each), each };
+        let wanted = ShareRequest { units: units.clamp(1, each), each };
         let mut state = self.pool.state.lock();
         if state.holders.get(&holder).is_none_or(|own| own.waiting.is_empty())
             && self.pool.fits(&state, holder, wanted)
@@ -217,11 +217,11 @@ impl Shares {
 }
 
 impl Pool {
-    fn fits(&self, state: &Queues, holder: Holder, wanted: Wanted) -> bool {
+    fn fits(&self, state: &Queues, holder: Holder, wanted: ShareRequest) -> bool {
         state.used + wanted.units <= self.limits.total && self.within_share(state, holder, wanted)
     }
 
-    fn within_share(&self, state: &Queues, holder: Holder, wanted: Wanted) -> bool {
+    fn within_share(&self, state: &Queues, holder: Holder, wanted: ShareRequest) -> bool {
         let (had, has) = (state.used_by(holder), state.used_by(holder) + wanted.units);
         let more = self.beyond(has) - self.beyond(had);
         has <= wanted.each && (more == 0 || state.beyond + more <= self.limits.beyond)
@@ -279,7 +279,7 @@ impl Pool {
 
     /// The turn of the next holder: the first that has nothing, else the first one. A holder whose share is used up is passed
     /// over.
-    fn next_turn(&self, state: &mut Queues) -> Option<(usize, Wanted)> {
+    fn next_turn(&self, state: &mut Queues) -> Option<(usize, ShareRequest)> {
         let (mut turn, mut found) = (0, None);
         while let Some(holder) = state.turns.get(turn).copied() {
             let Some(wanted) = state.first_waiting(holder) else {
@@ -304,7 +304,7 @@ impl Queues {
     }
 
     /// The units that the holder's first live request waits for. Requests that were given up are dropped.
-    fn first_waiting(&mut self, holder: Holder) -> Option<Wanted> {
+    fn first_waiting(&mut self, holder: Holder) -> Option<ShareRequest> {
         let waiting = &mut self.holders.get_mut(&holder)?.waiting;
         while waiting.front().is_some_and(|first| first.granted.is_closed()) {
             waiting.pop_front();
@@ -335,7 +335,7 @@ impl Share {
         let Some(pool) = &self.pool else { return Ok(()) };
         let mut state = pool.state.lock();
         if let Some(more) = units.checked_sub(self.units).filter(|more| *more > 0) {
-            let wanted = Wanted { units: more, each: pool.limits.each };
+            let wanted = ShareRequest { units: more, each: pool.limits.each };
             if !pool.fits(&state, self.holder, wanted) {
                 pool.refused.increment(1);
                 return Err(Full { pool: pool.name });

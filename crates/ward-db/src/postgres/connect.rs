@@ -23,7 +23,7 @@ use super::url::ServerAddress;
 pub(super) type Connected = (Client, JoinHandle<()>);
 
 /// The reasons why no connection could be made.
-pub(super) struct Refused {
+pub(super) struct ConnectFailure {
     /// One reason per address, joined by semicolons.
     pub(super) why: String,
     /// A server lacks only room: it may accept a connection when another one ends.
@@ -31,7 +31,7 @@ pub(super) struct Refused {
 }
 
 /// Connects to the first usable server before `until`. The error gives one reason per server.
-pub(super) async fn connect(source: &Source, until: Instant) -> Result<Connected, Refused> {
+pub(super) async fn connect(source: &Source, until: Instant) -> Result<Connected, ConnectFailure> {
     let places = &source.target.places;
     let balanced = source.target.config.get_load_balance_hosts() == LoadBalanceHosts::Random;
     let mut order: Vec<usize> = (0..places.len()).collect();
@@ -73,7 +73,7 @@ pub(super) async fn connect(source: &Source, until: Instant) -> Result<Connected
             }
         }
     }
-    Err(Refused { why: reasons.join("; "), is_full })
+    Err(ConnectFailure { why: reasons.join("; "), is_full })
 }
 
 /// An even part of the remaining time.

@@ -22,7 +22,7 @@ pub(super) struct Kept {
 }
 
 /// The outcome of each part of a flight.
-pub(super) struct Landed<T> {
+pub(super) struct FlightOutcome<T> {
     /// The start of the transaction; `Ok` if none was needed.
     pub(super) begun: Result<(), Error>,
     /// The first error of a deferred change.
@@ -39,7 +39,7 @@ pub(super) async fn together<T>(
     begin: Option<&str>,
     kept: &[Kept],
     last: impl Future<Output = Result<T, Error>>,
-) -> Landed<T> {
+) -> FlightOutcome<T> {
     let begun = async {
         match begin {
             Some(begin) => client.batch_execute(begin).await,
@@ -48,7 +48,7 @@ pub(super) async fn together<T>(
     };
     let (begun, kept, last) = join3(begun, all(client, kept), last).await;
     let ran = kept.iter().filter(|change| change.is_ok()).count();
-    Landed { begun, kept: kept.into_iter().collect(), ran, last }
+    FlightOutcome { begun, kept: kept.into_iter().collect(), ran, last }
 }
 
 async fn all(client: &Client, kept: &[Kept]) -> Vec<Result<(), Error>> {

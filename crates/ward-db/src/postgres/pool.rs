@@ -121,7 +121,7 @@ struct Seat {
     told: Condvar,
 }
 
-enum Handed {
+enum Handover {
     ToSession,
     /// The pool's first connection, which is being made.
     ToFirst,
@@ -194,9 +194,9 @@ impl Pool {
         let first = limit.max(self.shared.source.target.connect_time);
         let waiting = Waiting { since: began, until: began + first, kind, party, job: Box::new(job) };
         let limit = match self.shared.hand(kind, waiting)? {
-            Handed::ToSession => return answer.await.unwrap_or_else(|_| Err(self.unanswered(&settled))),
-            Handed::ToFirst => first,
-            Handed::IntoLine => limit,
+            Handover::ToSession => return answer.await.unwrap_or_else(|_| Err(self.unanswered(&settled))),
+            Handover::ToFirst => first,
+            Handover::IntoLine => limit,
         };
         let mut waited = tokio::time::timeout(PATIENCE.min(limit), &mut answer).await;
         if waited.is_err() && limit > PATIENCE {
@@ -272,7 +272,7 @@ impl Pool {
 
 impl Shared {
     /// Queues work, and gives it to a session if one is available.
-    fn hand(self: &Arc<Self>, kind: Kind, waiting: Waiting) -> Result<Handed, Error> {
+    fn hand(self: &Arc<Self>, kind: Kind, waiting: Waiting) -> Result<Handover, Error> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Error::closed());
@@ -280,11 +280,11 @@ impl Shared {
         state.lines[kind.index()].push(waiting);
         self.dispatch(&mut state);
         Ok(if state.lines[kind.index()].is_empty() {
-            Handed::ToSession
+            Handover::ToSession
         } else if state.living == 0 && state.refusals == 0 {
-            Handed::ToFirst
+            Handover::ToFirst
         } else {
-            Handed::IntoLine
+            Handover::IntoLine
         })
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio_postgres::{Client, Row};
 
 use super::error::{Again, certainly_rolled_back, takes_no_writes, told};
-use super::flight::{Kept, Landed, fits, perform, together};
+use super::flight::{FlightOutcome, Kept, fits, perform, together};
 use super::known::{Statements, learn};
 use super::mode::{Mode, Source, begin, statement_time};
 use super::values::Bound;
@@ -97,7 +97,7 @@ pub(crate) struct Session {
     commit_time: Histogram,
 }
 
-enum Ended<T> {
+enum TransactionEnd<T> {
     Done(T),
     OutOfTime,
     Abandoned,
@@ -153,16 +153,19 @@ impl Session {
         let ended = drive(runtime, running.until.min(silent), running.gone.as_mut(), flight);
         running.begun |= begin.is_some();
         match ended {
-            Ended::Done(Landed { begun: Ok(()), kept: Ok(()), last: Ok((rows, changed)), .. }) => {
-                Ok((rows, if changes { changed } else { 0 }))
-            }
-            Ended::Done(Landed { begun: Err(error), ran, last, .. }) => {
+            TransactionEnd::Done(FlightOutcome {
+                begun: Ok(()),
+                kept: Ok(()),
+                last: Ok((rows, changed)),
+                ..
+            }) => Ok((rows, if changes { changed } else { 0 })),
+            TransactionEnd::Done(FlightOutcome { begun: Err(error), ran, last, .. }) => {
                 Err(self.no_transaction(&error, ran > 0 || (changes && last.is_ok())))
             }
-            Ended::Done(Landed { kept: Err(error), .. } | Landed { last: Err(error), .. }) => {
-                Err(self.failed(&error))
-            }
-            Ended::OutOfTime => {
+            TransactionEnd::Done(
+                FlightOutcome { kept: Err(error), .. } | FlightOutcome { last: Err(error), .. },
+            ) => Err(self.failed(&error)),
+            TransactionEnd::OutOfTime => {
                 if Instant::now() >= silent && source.target.sessions {
                     // The server did not even stop the statement at its own timeout, so it is frozen or cut
                     // off.
@@ -170,7 +173,7 @@ impl Session {
                 }
                 Err(self.give_up("the time limit was reached"))
             }
-            Ended::Abandoned => Err(self.give_up("the caller stopped waiting")),
+            TransactionEnd::Abandoned => Err(self.give_up("the caller stopped waiting")),
         }
     }
 
@@ -210,10 +213,12 @@ impl Session {
         let ended = drive(runtime, running.until, None, script);
         running.begun |= begin.is_some();
         match ended {
-            Ended::Done(Ok(())) => Ok(()),
-            Ended::Done(Err((error, true))) => Err(self.no_transaction(&error, false)),
-            Ended::Done(Err((error, false))) => Err(self.failed(&error)),
-            Ended::OutOfTime | Ended::Abandoned => Err(self.give_up("the time limit was reached")),
+            TransactionEnd::Done(Ok(())) => Ok(()),
+            TransactionEnd::Done(Err((error, true))) => Err(self.no_transaction(&error, false)),
+            TransactionEnd::Done(Err((error, false))) => Err(self.failed(&error)),
+            TransactionEnd::OutOfTime | TransactionEnd::Abandoned => {
+                Err(self.give_up("the time limit was reached"))
+            }
         }
     }
 
@@ -313,40 +318,44 @@ impl Session {
         let ended = drive(runtime, limit, None, flight);
         running.begun = false;
         let error = match ended {
-            Ended::Done(Landed { begun: Ok(()), kept: Ok(()), last: Ok(()), .. }) => {
+            TransactionEnd::Done(FlightOutcome { begun: Ok(()), kept: Ok(()), last: Ok(()), .. }) => {
                 if running.mode == Mode::Write {
                     self.commit_time.record(started.elapsed());
                     add(&counters.commits, 1);
                 }
                 return Ok(());
             }
-            Ended::Done(Landed { begun: Err(error), ran, .. }) if error.as_db_error().is_some() => {
+            TransactionEnd::Done(FlightOutcome { begun: Err(error), ran, .. })
+                if error.as_db_error().is_some() =>
+            {
                 self.no_transaction(&error, ran > 0)
             }
             // The server reported that a change failed, so it turned the commit into a rollback.
-            Ended::Done(Landed { kept: Err(error), last, .. }) if error.as_db_error().is_some() => {
+            TransactionEnd::Done(FlightOutcome { kept: Err(error), last, .. })
+                if error.as_db_error().is_some() =>
+            {
                 let error = self.failed(&error);
                 if last.is_err() {
                     self.link = None;
                 }
                 error
             }
-            Ended::Done(Landed { begun: Ok(()), kept: Ok(()), last: Err(error), .. })
+            TransactionEnd::Done(FlightOutcome { begun: Ok(()), kept: Ok(()), last: Err(error), .. })
                 if certainly_rolled_back(&error) =>
             {
                 let (error, again) = told(&error);
                 running.again = again;
                 error
             }
-            Ended::Done(
-                Landed { begun: Err(error), .. }
-                | Landed { kept: Err(error), .. }
-                | Landed { last: Err(error), .. },
+            TransactionEnd::Done(
+                FlightOutcome { begun: Err(error), .. }
+                | FlightOutcome { kept: Err(error), .. }
+                | FlightOutcome { last: Err(error), .. },
             ) => {
                 self.link = None;
                 told(&error).0.with_kind(ErrorKind::Unknown, unknown)
             }
-            Ended::OutOfTime | Ended::Abandoned => {
+            TransactionEnd::OutOfTime | TransactionEnd::Abandoned => {
                 self.link = None;
                 Error::new(ErrorKind::Unknown, unknown)
             }
@@ -387,7 +396,10 @@ impl Session {
         }
         let Some(link) = &self.link else { return };
         let rolled = link.client.batch_execute("ROLLBACK");
-        if !matches!(drive(&self.runtime, Instant::now() + COURTESY, None, rolled), Ended::Done(Ok(()))) {
+        if !matches!(
+            drive(&self.runtime, Instant::now() + COURTESY, None, rolled),
+            TransactionEnd::Done(Ok(()))
+        ) {
             self.link = None;
         }
     }
@@ -399,7 +411,7 @@ fn drive<F: Future>(
     until: Instant,
     gone: Option<&mut oneshot::Receiver<()>>,
     future: F,
-) -> Ended<F::Output> {
+) -> TransactionEnd<F::Output> {
     let abandoned = async {
         match gone {
             Some(gone) => drop(gone.await),
@@ -409,9 +421,9 @@ fn drive<F: Future>(
     runtime.block_on(async {
         tokio::select! {
             biased;
-            done = future => Ended::Done(done),
-            () = tokio::time::sleep_until(until.into()) => Ended::OutOfTime,
-            () = abandoned => Ended::Abandoned,
+            done = future => TransactionEnd::Done(done),
+            () = tokio::time::sleep_until(until.into()) => TransactionEnd::OutOfTime,
+            () = abandoned => TransactionEnd::Abandoned,
         }
     })
 }

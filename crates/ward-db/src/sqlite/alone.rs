@@ -16,21 +16,21 @@ const PAUSE: Duration = Duration::from_millis(20);
 const NAMED: usize = 10;
 
 /// The reason why a lock could not be taken.
-enum Refused {
+enum LockFailure {
     Held,
     Trouble(std::io::Error),
 }
 
-fn lock(file: &File) -> Result<(), Refused> {
+fn lock(file: &File) -> Result<(), LockFailure> {
     for attempt in 1.. {
         match file.try_lock() {
             Ok(()) => return Ok(()),
             Err(TryLockError::WouldBlock) if attempt < TRIES => std::thread::sleep(PAUSE),
-            Err(TryLockError::WouldBlock) => return Err(Refused::Held),
-            Err(TryLockError::Error(error)) => return Err(Refused::Trouble(error)),
+            Err(TryLockError::WouldBlock) => return Err(LockFailure::Held),
+            Err(TryLockError::Error(error)) => return Err(LockFailure::Trouble(error)),
         }
     }
-    Err(Refused::Held)
+    Err(LockFailure::Held)
 }
 
 /// The path with all links resolved. The file itself need not exist yet.
@@ -57,22 +57,22 @@ pub(super) fn lock_name(path: &Path) -> Result<File, Error> {
     let file = options.open(&lock_path).map_err(trouble)?;
     match lock(&file) {
         Ok(()) => Ok(file),
-        Err(Refused::Held) => Err(Error::unavailable(format!(
+        Err(LockFailure::Held) => Err(Error::unavailable(format!(
             "another server already serves {}: only one server can use a file",
             path.display()
         ))),
-        Err(Refused::Trouble(error)) => Err(trouble(error)),
+        Err(LockFailure::Trouble(error)) => Err(trouble(error)),
     }
 }
 
 /// Locks the file itself. The lock keeps two servers apart even if they know the file by different names.
 pub(super) fn lock_file(file: &File, path: &Path) -> Result<(), Error> {
     lock(file).map_err(|refused| match refused {
-        Refused::Held => Error::unavailable(format!(
+        LockFailure::Held => Error::unavailable(format!(
             "another server already serves the file {} under another name: only one server can use a file",
             path.display()
         )),
-        Refused::Trouble(error) => {
+        LockFailure::Trouble(error) => {
             Error::unavailable(format!("the file {} cannot be locked: {error}", path.display()))
                 .because(error)
         }

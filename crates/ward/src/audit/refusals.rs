@@ -42,11 +42,9 @@ pub struct Refusal {
     pub credential: Option<CredentialId>,
     /// The reason, which only auditors see.
     pub reason: &'static str,
-    /// The address of the client.
     pub address: IpAddr,
     /// The `user-agent` header of the first of equal refusals.
     pub user_agent: Option<String>,
-    /// The timestamp of the request.
     pub at: Timestamp,
 }
 
@@ -75,7 +73,7 @@ impl Same {
 }
 
 #[derive(Clone)]
-struct Counted {
+struct RefusalCount {
     first: Refusal,
     last: Timestamp,
     count: u64,
@@ -93,23 +91,23 @@ type Who = (Option<PrincipalId>, Option<CredentialId>);
 
 /// The refusals of one workspace since the last flush.
 #[derive(Default)]
-struct Gathered {
-    kept: IndexMap<Same, Counted>,
+struct WorkspaceRefusals {
+    kept: IndexMap<Same, RefusalCount>,
     of_credentials: HashMap<Who, usize>,
-    unlisted: Unlisted,
+    unlisted: UnlistedRefusals,
 }
 
 /// Refusals that were only counted.
 #[derive(Clone, Default)]
-struct Unlisted {
+struct UnlistedRefusals {
     /// The number of refusals, by action and reason.
     counts: BTreeMap<(&'static str, &'static str), u64>,
     first: Option<Timestamp>,
     last: Option<Timestamp>,
 }
 
-impl Unlisted {
-    fn add(&mut self, refused: &Counted) {
+impl UnlistedRefusals {
+    fn add(&mut self, refused: &RefusalCount) {
         *self.counts.entry((refused.first.action, refused.first.reason)).or_default() += refused.count;
         self.cover(Some(refused.first.at), Some(refused.last));
     }
@@ -136,7 +134,7 @@ pub struct Refusals {
 #[derive(Default)]
 struct RefusalTable {
     kept: usize,
-    workspaces: HashMap<WorkspaceId, Gathered>,
+    workspaces: HashMap<WorkspaceId, WorkspaceRefusals>,
     /// The workspaces, sorted by their number of kept refusals.
     by_size: BTreeSet<(usize, WorkspaceId)>,
 }
@@ -150,10 +148,10 @@ impl Default for Refusals {
 impl Refusals {
     /// Collects a refusal for the next flush.
     pub fn note(&self, refusal: Refusal) {
-        self.add(Counted { last: refusal.at, first: refusal, count: 1 });
+        self.add(RefusalCount { last: refusal.at, first: refusal, count: 1 });
     }
 
-    fn add(&self, more: Counted) {
+    fn add(&self, more: RefusalCount) {
         let mut state = self.state.lock();
         if let Err(bound) = state.add(more, self.bounds) {
             metrics::counter!("ward_audit_refusals_dropped_total", "bound" => bound).increment(1);
@@ -200,7 +198,7 @@ impl Refusals {
         }
     }
 
-    fn add_unlisted(&self, workspace: WorkspaceId, unlisted: &Unlisted) {
+    fn add_unlisted(&self, workspace: WorkspaceId, unlisted: &UnlistedRefusals) {
         let mut state = self.state.lock();
         if state.workspaces.contains_key(&workspace) || state.workspaces.len() < self.bounds.all {
             state.workspaces.entry(workspace).or_default().unlisted.merge(unlisted);
@@ -213,7 +211,7 @@ impl Refusals {
 
 impl RefusalTable {
     /// Adds a refusal. The error names the bound because of which one refusal was only counted.
-    fn add(&mut self, more: Counted, bounds: Bounds) -> Result<(), &'static str> {
+    fn add(&mut self, more: RefusalCount, bounds: Bounds) -> Result<(), &'static str> {
         let (workspace, same) = (more.first.workspace, Same::of(&more.first));
         let who = (same.actor, same.credential);
         let (mut of_workspace, mut of_credential) = (0, 0);
@@ -280,9 +278,9 @@ impl RefusalTable {
 #[derive(Clone)]
 enum Told {
     /// Equal refusals.
-    One(Counted),
+    One(RefusalCount),
     /// The counts of a workspace's other refusals.
-    Sum(WorkspaceId, Unlisted),
+    Sum(WorkspaceId, UnlistedRefusals),
 }
 
 impl Told {
@@ -330,7 +328,7 @@ impl Told {
     }
 }
 
-impl Counted {
+impl RefusalCount {
     fn metadata(&self) -> serde_json::Value {
         json!({
             "operation": &*self.first.operation,

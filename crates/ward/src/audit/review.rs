@@ -23,13 +23,13 @@ const NOTE: &str = "Members who sign in at an identity provider need no key of W
 struct AccessReviewResponse {
     generated_at: Timestamp,
     workspace_id: WorkspaceId,
-    credentials: Vec<Reviewed>,
+    credentials: Vec<KeyReview>,
     total_credentials: i64,
     jwt_credentials_note: &'static str,
 }
 
 #[derive(Serialize)]
-struct Reviewed {
+struct KeyReview {
     id: CredentialId,
     key_id: String,
     name: Option<String>,
@@ -46,7 +46,7 @@ struct Reviewed {
     is_expired: bool,
 }
 
-impl Reviewed {
+impl KeyReview {
     fn of(key: ApiKey, now: Timestamp) -> Self {
         Self {
             id: key.id,
@@ -82,7 +82,7 @@ pub async fn review(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     Reply::ok(&AccessReviewResponse {
         generated_at: now,
         workspace_id: workspace,
-        credentials: keys.into_iter().map(|key| Reviewed::of(key, now)).collect(),
+        credentials: keys.into_iter().map(|key| KeyReview::of(key, now)).collect(),
         total_credentials: total,
         jwt_credentials_note: NOTE,
     })

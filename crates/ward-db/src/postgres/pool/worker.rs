@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::connect::Refused;
+use super::super::connect::ConnectFailure;
 use super::super::session::Session;
 use super::line::Line;
 use super::{Next, PATIENCE, PoolState, SCARCE, Seat, Shared, Waiting};
@@ -304,7 +304,7 @@ impl Drop for Worker {
     }
 }
 
-fn log(refused: &Refused, state: &PoolState) {
+fn log(refused: &ConnectFailure, state: &PoolState) {
     if !refused.is_full {
         tracing::debug!(why = refused.why, "a connection to the database could not be made");
     } else if state.refusals.is_power_of_two() {

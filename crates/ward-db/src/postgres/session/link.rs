@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use metrics::counter;
 
-use super::super::connect::{Refused, connect};
+use super::super::connect::{ConnectFailure, connect};
 use super::super::mode::Mode;
-use super::{COURTESY, Ended, Link, Running, Session, Statements, drive, share};
+use super::{COURTESY, Link, Running, Session, Statements, TransactionEnd, drive, share};
 use crate::Error;
 
 /// How much longer an expired connection is used when no replacement can be made.
@@ -54,10 +54,10 @@ impl Session {
     }
 
     /// Makes a new connection, which replaces the current one.
-    pub(in super::super) fn connect(&mut self, until: Instant) -> Result<(), Refused> {
+    pub(in super::super) fn connect(&mut self, until: Instant) -> Result<(), ConnectFailure> {
         let trusted = self.source.trusted();
         match drive(&self.runtime, until, None, connect(&self.source, until)) {
-            Ended::Done(Ok((client, driver))) => {
+            TransactionEnd::Done(Ok((client, driver))) => {
                 self.retire();
                 let life = self.source.options.connection_life;
                 let made = Instant::now();
@@ -65,12 +65,12 @@ impl Session {
                 self.link = Some(Link { client, driver, known: Statements::new(), made, expires, trusted });
                 Ok(())
             }
-            Ended::Done(Err(refused)) => {
+            TransactionEnd::Done(Err(refused)) => {
                 counter!("ward_db_errors_total", "kind" => "connect").increment(1);
                 Err(refused)
             }
-            Ended::OutOfTime | Ended::Abandoned => {
-                Err(Refused { why: "the database did not answer in time".into(), is_full: false })
+            TransactionEnd::OutOfTime | TransactionEnd::Abandoned => {
+                Err(ConnectFailure { why: "the database did not answer in time".into(), is_full: false })
             }
         }
     }

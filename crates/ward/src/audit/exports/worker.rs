@@ -118,25 +118,25 @@ async fn one_of_several(app: Arc<App>, place: ExportStore, due: store::Due, shar
 }
 
 /// The reason why an export was not written.
-enum Ended {
+enum WriteFailure {
     /// Another worker now has the lease.
     Lost,
     Failed(ApiError),
 }
 
-impl From<ApiError> for Ended {
+impl From<ApiError> for WriteFailure {
     fn from(error: ApiError) -> Self {
         Self::Failed(error)
     }
 }
 
-impl From<ward_db::Error> for Ended {
+impl From<ward_db::Error> for WriteFailure {
     fn from(error: ward_db::Error) -> Self {
         Self::Failed(error.into())
     }
 }
 
-impl From<object_store::Error> for Ended {
+impl From<object_store::Error> for WriteFailure {
     fn from(error: object_store::Error) -> Self {
         Self::Failed(
             ApiError::unavailable("export_unavailable", "The export's file cannot be written.", 30)
@@ -162,15 +162,15 @@ async fn one(app: &Arc<App>, place: &ExportStore, due: store::Due) -> Result<(),
     let Some(export) = taken else { return Ok(()) };
     match written(app, place, &export, lease).await {
         Ok((rows, bytes)) => settle(app, workspace, id, lease, ExportState::Done, (rows, bytes)).await?,
-        Err(Ended::Lost) => return Ok(()),
-        Err(Ended::Failed(error)) if attempt < ATTEMPTS => {
+        Err(WriteFailure::Lost) => return Ok(()),
+        Err(WriteFailure::Failed(error)) if attempt < ATTEMPTS => {
             let again = app.clock.now().saturating_add(PAUSE * u32::try_from(attempt).unwrap_or(u32::MAX));
             app.db
                 .write("audit.put_off_export", move |tx| store::put_off(tx, workspace, lease, again))
                 .await?;
             return Err(error);
         }
-        Err(Ended::Failed(error)) => {
+        Err(WriteFailure::Failed(error)) => {
             settle(app, workspace, id, lease, ExportState::Failed, (export.rows, 0)).await?;
             return Err(error);
         }
@@ -184,7 +184,7 @@ async fn written(
     place: &ExportStore,
     export: &Export,
     lease: Uuid,
-) -> Result<(i64, i64), Ended> {
+) -> Result<(i64, i64), WriteFailure> {
     let mut upload = place.begin(&export.key()).await?;
     match pages(app, &mut upload, export, lease).await {
         Ok(size) => {
@@ -203,7 +203,7 @@ async fn pages(
     upload: &mut Upload,
     export: &Export,
     lease: Uuid,
-) -> Result<(i64, i64), Ended> {
+) -> Result<(i64, i64), WriteFailure> {
     let workspace = export.workspace;
     let (mut rows, mut bytes) = (0, 0);
     let mut after = None;
@@ -227,7 +227,7 @@ async fn pages(
         let kept =
             app.db.write("audit.keep_export", move |tx| store::put_off(tx, workspace, lease, until)).await?;
         if !kept {
-            return Err(Ended::Lost);
+            return Err(WriteFailure::Lost);
         }
         if last.is_none() {
             return Ok((rows, bytes));

@@ -78,7 +78,7 @@ pub async fn check_all(app: &Arc<App>, entry: &Entry) -> Result<Reports, ApiErro
 }
 
 /// An integration with its opened credentials, or the reason why they cannot be used.
-struct Opened {
+struct ProbedIntegration {
     integration: Integration,
     probe: Result<Probe, String>,
 }
@@ -192,11 +192,11 @@ pub async fn test_connection(
     Ok(reply)
 }
 
-fn open(stored: StoredConnection, keys: &Keys) -> Result<Opened, ward_db::Error> {
+fn open(stored: StoredConnection, keys: &Keys) -> Result<ProbedIntegration, ward_db::Error> {
     let integration = stored.integration.parse()?;
     if integration.config.protocol == Protocol::Mcp {
         let probe = Err("Ward stores tool servers and never calls them".to_owned());
-        return Ok(Opened { integration, probe });
+        return Ok(ProbedIntegration { integration, probe });
     }
     let probe = own_auth(&integration, &stored.sealed, keys).map(|auth| Probe {
         gate: integration.id.to_string(),
@@ -204,5 +204,5 @@ fn open(stored: StoredConnection, keys: &Keys) -> Result<Opened, ward_db::Error>
         target: target(&integration),
         auth,
     });
-    Ok(Opened { integration, probe })
+    Ok(ProbedIntegration { integration, probe })
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use ward_contract::validate::{Json, Loc, Problem, serialized_length};
 use ward_db::{Timestamp, Tx};
-use ward_ehr::endpoint::{Call as Wired, Ended, Outcome, Shape};
+use ward_ehr::endpoint::{EndpointAnswer, EndpointRequest, Outcome, Shape};
 use ward_ehr::template::wrong_parameters;
 
 use super::client::units_of;
@@ -27,12 +27,17 @@ use crate::integrations::secrets::Sealed;
 use crate::integrations::{AuthConfig, Endpoint, Integration, Protocol, actions, own_base_url, store};
 use crate::shares::{Holder, Share};
 
-fn wired(integration: &Integration, index: usize, sealed: &[Sealed], keys: &Keys) -> Result<Wired, String> {
+fn wired(
+    integration: &Integration,
+    index: usize,
+    sealed: &[Sealed],
+    keys: &Keys,
+) -> Result<EndpointRequest, String> {
     let endpoint = &integration.config.endpoints[index];
     if integration.config.protocol == Protocol::Mcp {
         return Err("Ward stores tool servers and never calls them".to_owned());
     }
-    Ok(Wired {
+    Ok(EndpointRequest {
         gate: integration.id.to_string(),
         method: Method::from_bytes(endpoint.method.as_bytes()).map_err(|_| "the method is not valid")?,
         base_url: own_base_url(endpoint).unwrap_or(&integration.config.base_url).to_owned(),
@@ -106,10 +111,10 @@ struct Tested {
 async fn worked_on(
     app: &Arc<App>,
     holder: Holder,
-    ended: Result<Ended, String>,
+    ended: Result<EndpointAnswer, String>,
     repeat: Repeat,
 ) -> Result<Tested, ApiError> {
-    let weight = ended.as_ref().map_or(0, Ended::weight);
+    let weight = ended.as_ref().map_or(0, EndpointAnswer::weight);
     let mut memory = app.wire.memory_for(holder, weight).await?;
     let most = app.wire.most_memory();
     let work = move || {
@@ -132,13 +137,13 @@ async fn worked_on(
 }
 
 /// An endpoint to call, and the problems with the parameters of the call.
-struct Asked {
+struct AskedEndpoint {
     integration: Integration,
     index: usize,
     wrong: Vec<Problem>,
 }
 
-impl Asked {
+impl AskedEndpoint {
     fn of(integration: Integration, name: &str, params: &Map<String, Value>) -> Result<Self, ApiError> {
         let index = integration.config.endpoints.iter().position(|known| known.name == name);
         let index = index.ok_or(ApiError::no_endpoint())?;
@@ -192,7 +197,7 @@ pub async fn run(
     for _ in 0..MOST_BEGUN {
         let integration = actions::read(app, &entry, id).await?;
         let (name, given) = (endpoint.clone(), params.clone());
-        let asked = app.work.run(holder, move || Asked::of(integration, &name, &given)).await??;
+        let asked = app.work.run(holder, move || AskedEndpoint::of(integration, &name, &given)).await??;
         let asked = Arc::new(asked);
         let sealed = match begin(app, &entry, asked.clone(), repeat.clone()).await? {
             Beginning::Changed => continue,
@@ -235,7 +240,7 @@ enum Beginning {
 async fn begin(
     app: &Arc<App>,
     entry: &Entry,
-    asked: Arc<Asked>,
+    asked: Arc<AskedEndpoint>,
     repeat: Repeat,
 ) -> Result<Beginning, ApiError> {
     let begin = move |write: &mut Write<'_, '_>, held: &Held| {
