@@ -17,6 +17,7 @@
 
 mod ambient;
 mod closure;
+mod columns;
 mod copy;
 mod counters;
 mod deadline;
@@ -42,12 +43,20 @@ pub use deadline::Deadline;
 pub use error::{Error, ErrorKind};
 pub use migrate::{AppliedStep, Compared, Migrated, Migration};
 pub use options::{FAILED_FLUSH_EXIT, Options, Recorder};
-pub use row::{FromColumn, Row};
+pub use row::{Columns, FromColumn, FromRow, Row, decode};
 pub use sqlite::{backup, flush_mark, opened_by};
 pub use turns::in_background_for;
 pub use tx::Tx;
 pub use uuid::Uuid;
 pub use value::{Json, NotATimestamp, Timestamp, Value};
+
+/// For the macros of this crate.
+#[doc(hidden)]
+pub use columns::{insert_statement, update_statement};
+#[doc(hidden)]
+pub use constcat;
+#[doc(hidden)]
+pub use row::converted;
 
 /// For tests: the watch on the writer.
 #[doc(hidden)]

@@ -16,6 +16,21 @@ pub(crate) enum RowOf<'r> {
 }
 
 impl Row<'_> {
+    /// The row as a `T`, which has all of its columns or the first ones. [`ErrorKind::Decode`](crate::ErrorKind::Decode)
+    /// when a column is missing or holds something else.
+    pub fn read<T: FromRow>(&self) -> Result<T, Error> {
+        self.columns().read()
+    }
+
+    /// The columns, to be read one after the other.
+    pub const fn columns(&self) -> Columns<'_> {
+        Columns::of(self)
+    }
+
+    pub(crate) fn is_null(&self, index: usize) -> Result<bool, Error> {
+        Ok(matches!(Cell::of(self, index)?, Cell::Sqlite(ValueRef::Null) | Cell::Postgres(Native::Null)))
+    }
+
     /// Column `index` as a `T`; [`ErrorKind::Decode`](crate::ErrorKind::Decode) when the column is missing or holds something else.
     pub fn get<T: FromColumn>(&self, index: usize) -> Result<T, Error> {
         T::from_column(self, index)
@@ -38,6 +53,77 @@ impl<'r> From<&'r tokio_postgres::Row> for Row<'r> {
 pub trait FromColumn: Sized {
     /// Reads column `index`, counted from 0, of `row`.
     fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error>;
+}
+
+/// The columns of a row, read from the first to the last.
+pub struct Columns<'r> {
+    row: &'r Row<'r>,
+    next: usize,
+}
+
+impl<'r> Columns<'r> {
+    pub(crate) const fn of(row: &'r Row<'r>) -> Self {
+        Self { row, next: 0 }
+    }
+
+    /// Reads the next columns as a `T`. [`ErrorKind::Decode`](crate::ErrorKind::Decode) when a column is missing
+    /// or holds something else.
+    pub fn read<T: FromRow>(&mut self) -> Result<T, Error> {
+        T::from_row(self)
+    }
+
+    /// Whether the next column is NULL. It stays the next column.
+    pub fn next_is_null(&self) -> Result<bool, Error> {
+        self.row.is_null(self.next)
+    }
+}
+
+/// A type that is read from the next columns of a row: a type of one column, a tuple, or a struct that
+/// [`columns!`](crate::columns) describes.
+pub trait FromRow: Sized {
+    /// Reads as many columns as the type has.
+    fn from_row(columns: &mut Columns<'_>) -> Result<Self, Error>;
+}
+
+impl<T: FromColumn> FromRow for T {
+    fn from_row(columns: &mut Columns<'_>) -> Result<Self, Error> {
+        let value = T::from_column(columns.row, columns.next)?;
+        columns.next += 1;
+        Ok(value)
+    }
+}
+
+/// Reads a whole row as a `T`: the function to give to [`Tx::all`](crate::Tx::all) and its kin.
+pub fn decode<T: FromRow>(row: &Row<'_>) -> Result<T, Error> {
+    row.read()
+}
+
+macro_rules! tuples {
+    ($(($($element:ident),+);)+) => {
+        $(impl<$($element: FromRow),+> FromRow for ($($element,)+) {
+            fn from_row(columns: &mut Columns<'_>) -> Result<Self, Error> {
+                Ok(($($element::from_row(columns)?,)+))
+            }
+        })+
+    };
+}
+
+tuples! {
+    (A, B);
+    (A, B, C);
+    (A, B, C, D);
+    (A, B, C, D, E);
+    (A, B, C, D, E, F);
+    (A, B, C, D, E, F, G);
+}
+
+/// For [`columns!`](crate::columns): reads the next columns and converts them.
+#[doc(hidden)]
+pub fn converted<T: FromRow, U>(
+    columns: &mut Columns<'_>,
+    convert: impl FnOnce(T) -> Result<U, Error>,
+) -> Result<U, Error> {
+    convert(columns.read()?)
 }
 
 /// A column's value as its engine holds it.

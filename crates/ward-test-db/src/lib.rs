@@ -10,6 +10,8 @@
 //! `WARD_TEST_POSTGRES_BIN` names the folder of PostgreSQL's programs if they are in none of the usual
 //! places.
 
+#![allow(missing_docs, reason = "a comment that only repeats a name is left out")]
+
 mod guarded;
 pub mod postgres;
 pub mod proxy;

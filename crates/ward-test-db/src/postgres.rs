@@ -327,7 +327,6 @@ impl Server {
         files.flat_map(|file| std::fs::read(file.expect("an entry").path()).unwrap_or_default()).collect()
     }
 
-    /// The URL of a database on this server.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://ward@127.0.0.1:{}/{database}", self.port)
     }

@@ -8,7 +8,6 @@ use serde_json::Value;
 pub struct Answer {
     /// The HTTP status of the answer.
     pub status: StatusCode,
-    /// All headers of the answer.
     pub headers: reqwest::header::HeaderMap,
     /// The body, which must be UTF-8 text.
     pub text: String,
@@ -93,7 +92,6 @@ impl Answer {
 
 /// Access to the fields of a JSON object. A missing field, or one of another type, fails the test.
 pub trait Fields {
-    /// The text in this field.
     fn text(&self, field: &str) -> &str;
 
     /// The array in this field.

@@ -162,7 +162,7 @@ impl ScriptedEhr {
             }
             self.state.lock().at_once -= 1;
             match act {
-                Decided::Answer(status, body, headers) => {
+                Reaction::Answer(status, body, headers) => {
                     let body = if body.is_null() { String::new() } else { body.to_string() };
                     let answer = format!(
                         "HTTP/1.1 {status} Scripted\r\ncontent-type: application/fhir+json\r\ncontent-length: {}\r\n{headers}\r\n{body}",
@@ -172,11 +172,11 @@ impl ScriptedEhr {
                         return;
                     }
                 }
-                Decided::Reset => {
+                Reaction::Reset => {
                     let _ = stream.set_zero_linger();
                     return;
                 }
-                Decided::Hang => tokio::time::sleep(Duration::from_hours(1)).await,
+                Reaction::Hang => tokio::time::sleep(Duration::from_hours(1)).await,
             }
         }
     }
@@ -185,7 +185,7 @@ impl ScriptedEhr {
         asked.method != "GET" && matches!(self.state.lock().always, Some(Act::TakeSlowly))
     }
 
-    fn decide(&self, asked: &Asked) -> Decided {
+    fn decide(&self, asked: &Asked) -> Reaction {
         let mut state = self.state.lock();
         state.asked.push(asked.clone());
         state.at_once += 1;
@@ -193,10 +193,10 @@ impl ScriptedEhr {
         let hubspot_search = asked.target.ends_with("/search");
         if asked.method == "GET" || hubspot_search {
             return match state.searches.clone() {
-                None => Decided::Answer(200, state.search(asked, hubspot_search), String::new()),
-                Some(Act::Say(status, body, headers)) => Decided::Answer(status, body, headers.to_owned()),
-                Some(Act::Reset) => Decided::Reset,
-                Some(_) => Decided::Hang,
+                None => Reaction::Answer(200, state.search(asked, hubspot_search), String::new()),
+                Some(Act::Say(status, body, headers)) => Reaction::Answer(status, body, headers.to_owned()),
+                Some(Act::Reset) => Reaction::Reset,
+                Some(_) => Reaction::Hang,
             };
         }
         state.writes += 1;
@@ -205,25 +205,25 @@ impl ScriptedEhr {
             Act::Take | Act::TakeSlowly => state.take(asked),
             Act::TakeAndReset => {
                 state.take(asked);
-                Decided::Reset
+                Reaction::Reset
             }
             Act::TakeAndHang => {
                 state.take(asked);
-                Decided::Hang
+                Reaction::Hang
             }
             Act::TakeAndSay(status) => {
                 state.take(asked);
-                Decided::Answer(status, Value::Null, String::new())
+                Reaction::Answer(status, Value::Null, String::new())
             }
             Act::TakeTwice => state.keep(asked),
-            Act::Reset => Decided::Reset,
-            Act::Hang => Decided::Hang,
-            Act::Say(status, body, headers) => Decided::Answer(status, body, headers.to_owned()),
+            Act::Reset => Reaction::Reset,
+            Act::Hang => Reaction::Hang,
+            Act::Say(status, body, headers) => Reaction::Answer(status, body, headers.to_owned()),
         }
     }
 }
 
-enum Decided {
+enum Reaction {
     Answer(u16, Value, String),
     Reset,
     Hang,
@@ -236,17 +236,17 @@ fn key_of(resource: &Value) -> String {
 }
 
 impl State {
-    fn take(&mut self, asked: &Asked) -> Decided {
+    fn take(&mut self, asked: &Asked) -> Reaction {
         let body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
         // A FHIR server with conditional creates does this; HubSpot has none and stores the resource again.
         let known = asked.headers.contains_key("if-none-exist").then(|| key_of(&body));
         match known.and_then(|key| self.first.get(&key)) {
-            Some(known) => Decided::Answer(200, self.kept[*known].clone(), String::new()),
+            Some(known) => Reaction::Answer(200, self.kept[*known].clone(), String::new()),
             None => self.keep(asked),
         }
     }
 
-    fn keep(&mut self, asked: &Asked) -> Decided {
+    fn keep(&mut self, asked: &Asked) -> Reaction {
         let mut body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
         let id = (self.kept.len() + 1).to_string();
         body["id"] = json!(id);
@@ -254,7 +254,7 @@ impl State {
         self.first.entry(key_of(&body)).or_insert(self.kept.len());
         self.kept.push(body.clone());
         let kind = body["resourceType"].as_str().unwrap_or("calls");
-        Decided::Answer(201, json!({ "id": id }), format!("location: /fhir/{kind}/{id}/_history/1\r\n"))
+        Reaction::Answer(201, json!({ "id": id }), format!("location: /fhir/{kind}/{id}/_history/1\r\n"))
     }
 
     fn search(&self, asked: &Asked, hubspot: bool) -> Value {

@@ -315,7 +315,6 @@ impl Server {
         (server, issuer)
     }
 
-    /// A person with this subject at the issuer.
     pub fn person(&self, issuer: &TestIssuer, subject: &str) -> Actor {
         self.bearing(issuer.token(subject))
     }

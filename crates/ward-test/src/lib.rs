@@ -5,6 +5,7 @@
 //! Every answer to an actor is checked against the served document. The test fails for an undeclared status,
 //! a body that does not match its schema, or an error without its envelope.
 
+#![allow(missing_docs, reason = "a comment that only repeats a name is left out")]
 #![allow(clippy::disallowed_methods, reason = "tests have times, ids and clients of their own")]
 
 mod answer;
@@ -31,7 +32,7 @@ use ward::app::App;
 use ward::clock::Clock;
 use ward::config::{Config, Exports, MasterKey};
 use ward::http::region;
-use ward_db::{Db, Options, Stats, Tx};
+use ward_db::{Db, Options, Stats, Tx, decode};
 use ward_server::ServeOptions;
 use ward_test_db::postgres::{self, Database};
 use ward_test_db::sqlite;
@@ -214,8 +215,7 @@ impl Server {
     /// The number that a query returns.
     pub async fn count(&self, query: impl Into<String>) -> i64 {
         let query = self.spelled(query.into());
-        let found =
-            self.app.db.read("test.count", move |tx| tx.one(&query, &[], |row| row.get::<i64>(0))).await;
+        let found = self.app.db.read("test.count", move |tx| tx.one(&query, &[], decode::<i64>)).await;
         found.expect("the query runs")
     }
 
@@ -227,7 +227,7 @@ impl Server {
     pub async fn dump(&self) -> Vec<String> {
         let engine = Engine::current();
         let dumped = self.app.db.read("test.dump", move |tx| {
-            let text = |tx: &mut Tx<'_>, sql: &str| tx.all(sql, &[], |row| row.get::<String>(0));
+            let text = |tx: &mut Tx<'_>, sql: &str| tx.all(sql, &[], decode::<String>);
             let mut rows = Vec::new();
             if engine == Engine::Postgres {
                 let tables = "SELECT table_name::text FROM information_schema.tables \
@@ -538,7 +538,6 @@ impl Actor {
 }
 
 impl Sending<'_> {
-    /// A request with this JSON body.
     pub fn json(body: &Value) -> Self {
         Self::json_bytes(body.to_string())
     }

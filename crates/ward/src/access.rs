@@ -3,96 +3,64 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use strum::{EnumMessage, EnumString, IntoStaticStr, VariantArray};
+
+use crate::names::named;
 
 /// A permission, with the contract's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumMessage, EnumString, IntoStaticStr, VariantArray)]
 #[repr(u8)]
 pub enum Permission {
     /// Read a workspace and its test callers.
+    #[strum(to_string = "Workspace.view", message = "See a workspace and its test callers.")]
     WorkspaceView,
     /// Read integrations, without their secrets.
+    #[strum(to_string = "Integration.view", message = "See integrations.")]
     IntegrationView,
     /// Read API keys, without their secrets.
+    #[strum(to_string = "ApiKey.view", message = "See API keys, never their secrets.")]
     ApiKeyView,
     /// Read calls, with their parties.
+    #[strum(to_string = "Call.view", message = "See calls.")]
     CallView,
     /// Change integrations and call their endpoints.
+    #[strum(to_string = "Integration.update", message = "Change integrations and call their endpoints.")]
     IntegrationUpdate,
     /// Report calls of the voice runtime.
+    #[strum(to_string = "Call.create", message = "Report calls.")]
     CallCreate,
     /// Change and provision a workspace, and set its test callers.
+    #[strum(
+        to_string = "Workspace.update",
+        message = "Change and provision a workspace, and set its test callers."
+    )]
     WorkspaceUpdate,
     /// Create a workspace of one's own.
+    #[strum(to_string = "Workspace.create", message = "Create a workspace of one's own. Users only.")]
     WorkspaceCreate,
     /// Create integrations, with their secrets.
+    #[strum(to_string = "Integration.create", message = "Add integrations.")]
     IntegrationCreate,
     /// Delete integrations, with their secrets.
+    #[strum(to_string = "Integration.delete", message = "Remove integrations.")]
     IntegrationDelete,
     /// Create and rotate API keys.
+    #[strum(to_string = "ApiKey.create", message = "Mint and rotate API keys, within one's own permissions.")]
     ApiKeyCreate,
     /// Revoke API keys.
+    #[strum(to_string = "ApiKey.delete", message = "Revoke API keys, within one's own permissions.")]
     ApiKeyDelete,
     /// Read the audit and export it.
+    #[strum(to_string = "Audit.view", message = "Read the audit.")]
     AuditView,
 }
 
-use Permission::{
-    ApiKeyCreate, ApiKeyDelete, ApiKeyView, AuditView, CallCreate, CallView, IntegrationCreate,
-    IntegrationDelete, IntegrationUpdate, IntegrationView, WorkspaceCreate, WorkspaceUpdate, WorkspaceView,
-};
+named!(Permission);
 
 impl Permission {
-    /// Every permission, in the order in which answers list them.
-    pub const ALL: [Self; 13] = [
-        WorkspaceView,
-        IntegrationView,
-        ApiKeyView,
-        CallView,
-        IntegrationUpdate,
-        CallCreate,
-        WorkspaceUpdate,
-        WorkspaceCreate,
-        IntegrationCreate,
-        IntegrationDelete,
-        ApiKeyCreate,
-        ApiKeyDelete,
-        AuditView,
-    ];
-
-    /// The contract's name, and a sentence that describes it.
-    const fn text(self) -> (&'static str, &'static str) {
-        match self {
-            WorkspaceView => ("Workspace.view", "See a workspace and its test callers."),
-            IntegrationView => ("Integration.view", "See integrations."),
-            ApiKeyView => ("ApiKey.view", "See API keys, never their secrets."),
-            CallView => ("Call.view", "See calls."),
-            IntegrationUpdate => ("Integration.update", "Change integrations and call their endpoints."),
-            CallCreate => ("Call.create", "Report calls."),
-            WorkspaceUpdate => {
-                ("Workspace.update", "Change and provision a workspace, and set its test callers.")
-            }
-            WorkspaceCreate => ("Workspace.create", "Create a workspace of one's own. Users only."),
-            IntegrationCreate => ("Integration.create", "Add integrations."),
-            IntegrationDelete => ("Integration.delete", "Remove integrations."),
-            ApiKeyCreate => ("ApiKey.create", "Mint and rotate API keys, within one's own permissions."),
-            ApiKeyDelete => ("ApiKey.delete", "Revoke API keys, within one's own permissions."),
-            AuditView => ("Audit.view", "Read the audit."),
-        }
-    }
-
-    /// The contract's name, such as `Workspace.view`.
-    pub const fn name(self) -> &'static str {
-        self.text().0
-    }
-
     /// A sentence that describes the permission.
-    pub const fn description(self) -> &'static str {
-        self.text().1
-    }
-
-    /// The permission named `name`, for example `Call.view`; `None` for an unknown name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|permission| permission.name() == name)
+    pub fn description(self) -> &'static str {
+        self.get_message().unwrap_or_default()
     }
 }
 
@@ -159,26 +127,49 @@ impl Serialize for Permissions {
 }
 
 /// The role of a membership or a key, lowest first. Each role has all permissions of the one before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    EnumMessage,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Role {
     /// Reads the workspace and its integrations.
+    #[strum(message = "Sees the workspace and its integrations.")]
     Viewer,
     /// Reads API keys and calls as well.
+    #[strum(message = "Sees API keys and calls too.")]
     Member,
     /// Changes integrations and reports calls.
+    #[strum(message = "Runs integrations and reports calls.")]
     Operator,
     /// Changes everything except ownership.
+    #[strum(message = "Changes everything but ownership.")]
     Admin,
     /// An admin who may also archive, transfer ownership and create owners.
+    #[strum(message = "An admin who may archive, transfer and mint owners.")]
     Owner,
 }
 
-impl Role {
-    /// All roles, lowest first.
-    pub const ALL: [Self; 5] = [Self::Viewer, Self::Member, Self::Operator, Self::Admin, Self::Owner];
+named!(Role);
 
+impl Role {
     /// The table: the permissions of a role.
     pub const fn permissions(self) -> Permissions {
+        use Permission::{
+            ApiKeyCreate, ApiKeyDelete, ApiKeyView, AuditView, CallCreate, CallView, IntegrationCreate,
+            IntegrationDelete, IntegrationUpdate, IntegrationView, WorkspaceCreate, WorkspaceUpdate,
+            WorkspaceView,
+        };
         match self {
             Self::Viewer => Permissions::of(&[WorkspaceView, IntegrationView]),
             Self::Member => Self::Viewer.permissions().or(Permissions::of(&[ApiKeyView, CallView])),
@@ -197,29 +188,9 @@ impl Role {
         }
     }
 
-    const fn text(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Viewer => ("viewer", "Sees the workspace and its integrations."),
-            Self::Member => ("member", "Sees API keys and calls too."),
-            Self::Operator => ("operator", "Runs integrations and reports calls."),
-            Self::Admin => ("admin", "Changes everything but ownership."),
-            Self::Owner => ("owner", "An admin who may archive, transfer and mint owners."),
-        }
-    }
-
-    /// The contract's name, such as `viewer`.
-    pub const fn name(self) -> &'static str {
-        self.text().0
-    }
-
     /// A sentence that describes the role.
-    pub const fn description(self) -> &'static str {
-        self.text().1
-    }
-
-    /// The role named `name`, in lower case; `None` for an unknown name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.name() == name)
+    pub fn description(self) -> &'static str {
+        self.get_message().unwrap_or_default()
     }
 }
 

@@ -65,7 +65,6 @@ fn adjust(document: &mut Value, platform: &Platform) -> bool {
     changed
 }
 
-/// Every parameter of every operation.
 fn parameters(document: &mut Value) -> impl Iterator<Item = &mut Value> {
     let paths = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
     let operations = paths.filter_map(Value::as_object_mut).flat_map(|item| item.values_mut());

@@ -289,7 +289,6 @@ impl ApiError {
         self.status == StatusCode::FORBIDDEN
     }
 
-    /// The `error_code` of the answer.
     pub const fn code(&self) -> &'static str {
         self.code
     }

@@ -54,10 +54,7 @@ id!(
     /// An API key as a credential; the contract's `*_credential_id`.
     CredentialId
 );
-id!(
-    /// An integration of a workspace.
-    IntegrationId
-);
+id!(IntegrationId);
 id!(
     /// A call; the contract's `entity_id` of calls.
     CallId

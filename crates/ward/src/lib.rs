@@ -1,5 +1,7 @@
 //! The Ward workspace control plane, as a library.
 
+#![allow(missing_docs, reason = "a comment that only repeats a name is left out")]
+
 pub mod access;
 pub mod address;
 pub mod api_keys;
@@ -23,6 +25,7 @@ pub mod ids;
 pub mod integrations;
 pub mod invitations;
 pub mod members;
+mod names;
 pub mod operator;
 pub mod page;
 pub mod phone;

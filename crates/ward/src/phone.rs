@@ -130,7 +130,6 @@ pub fn is_keypad_spelling(digits: &str) -> bool {
     KEYPAD_SPELLINGS.contains(&digits)
 }
 
-/// The value rule of one number.
 pub fn rule(value: &Value) -> Vec<RuleProblem> {
     match value.as_str().map(normalize) {
         Some(Err(problem)) => vec![RuleProblem::here(problem.to_string())],

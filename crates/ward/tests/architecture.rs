@@ -4,11 +4,15 @@
 
 #[path = "architecture/imports.rs"]
 mod imports;
+#[path = "architecture/wire.rs"]
+mod wire;
 #[path = "architecture/writes.rs"]
 mod writes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use regex::Regex;
 
 const ROOMS: [&str; 13] = [
     "api_keys",
@@ -185,6 +189,23 @@ fn sql_stands_only_where_sql_belongs() {
         with_sql += usize::from(found);
     }
     assert!(with_sql >= 5, "the search finds no SQL at all");
+}
+
+/// `columns!`, `insert!` and `update!` of `ward-db` list each column once, beside its field or its value.
+#[test]
+fn a_row_is_described_once() {
+    let by_number = Regex::new(r"\.(get|text)(::<[\w<>, ]+>)?\(\d+\)").unwrap();
+    let of_columns = Regex::new(r#"COLUMNS: &str =\s*""#).unwrap();
+    let below = ["crates/ward/src", "crates/ward-cli/src", "crates/ward-test/src"];
+    for source in below.iter().flat_map(|below| sources(below)) {
+        let read = code(&source).find(|line| by_number.is_match(line));
+        assert_eq!(read, None, "{} reads a column by its number", source.path);
+        assert!(!of_columns.is_match(&source.text), "{} lists columns apart from their fields", source.path);
+        // An insert that adds to an existing row is not one of the macro's.
+        let inserts =
+            source.text.split("INSERT INTO ").skip(1).filter(|insert| !insert.contains("DO UPDATE SET"));
+        assert_eq!(inserts.count(), 0, "{} lists columns apart from their values", source.path);
+    }
 }
 
 #[test]

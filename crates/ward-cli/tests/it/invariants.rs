@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use ward_db::{Db, Options};
+use ward_db::{Db, Options, decode};
 use ward_test_db::postgres;
 
 use crate::replicas::report;
@@ -195,8 +195,7 @@ impl Look {
             Self::Server { url } => postgres::lines(url, sql),
             Self::File { db, runtime } => {
                 let sql = sql.to_owned();
-                let look =
-                    db.read_long("test.lines", move |tx| tx.all(&sql, &[], |row| row.get::<String>(0)));
+                let look = db.read_long("test.lines", move |tx| tx.all(&sql, &[], decode::<String>));
                 runtime.block_on(async { look.await as Result<_, ward_db::Error> }).unwrap()
             }
         }

@@ -25,7 +25,6 @@ use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::quotas::{self, Change as Count};
 use crate::{test_callers, workspaces};
 
-/// `CreateApiKeyRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
 pub struct CreateApiKeyRequest {
     duration_days: u64,
@@ -36,7 +35,6 @@ pub struct CreateApiKeyRequest {
     speaks_for: SpeaksFor,
 }
 
-/// `RotateApiKeyRequest`, validated.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct RotateApiKeyRequest {
     duration_days: u64,

@@ -121,7 +121,6 @@ pub struct ApiKey {
     pub id: CredentialId,
     /// The public part of the key.
     pub key_id: String,
-    /// The workspace that the key belongs to.
     pub workspace: WorkspaceId,
     /// The principal that the key speaks for.
     pub principal: PrincipalId,

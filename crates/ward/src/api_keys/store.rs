@@ -2,23 +2,19 @@
 
 use std::sync::{Arc, LazyLock};
 
-use ward_db::{Error, Json, Row, Timestamp, Tx, Uuid, Value};
+use ward_db::{
+    Columns, Error, FromRow, Json, Row, Timestamp, Tx, Uuid, Value, columns, decode, insert_later, select,
+    sql,
+};
 
 use super::secret::{KeyId, SecretHash};
 use super::{ApiKey, EndedKeys, KeyRecord, PreviousSecret};
 use crate::access::{Permission, Permissions, Reach, Role};
 use crate::endings::Ended;
 use crate::guard::WorkspaceGuard;
-use crate::identity::PrincipalKind;
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::{self, Page, counted};
 use crate::workspaces::{self, AsMember};
-
-const RECORD: &str = "k.id, k.workspace_id, h.state, k.principal_id, k.principal_kind, k.name, k.role, k.permissions, \
-                      k.secret_hash, k.expires_at, k.updated_at, k.previous_hash, k.previous_ends_at, \
-                      k.revoked_at IS NOT NULL OR NOT ";
-/// The number of columns in [`RECORD`] and [`LIVE`].
-const RECORD_COLUMNS: usize = 14;
 
 /// Whether no ending concerns key `k`, so that its principal is still a member. A principal that joined
 /// again has a new seat, and its new keys have positions after that seat.
@@ -27,32 +23,31 @@ pub const LIVE: &str = "((SELECT e.position FROM endings e WHERE e.workspace_id 
      OR COALESCE((SELECT m.seat FROM memberships m \
                   WHERE m.workspace_id = k.workspace_id AND m.principal_id = k.principal_id) < k.position, false))";
 
-fn record(row: &Row<'_>) -> Result<KeyRecord, Error> {
-    Ok(KeyRecord {
-        credential: row.get(0)?,
-        home: row.get(1)?,
-        home_is_active: row.text(2)? == "active",
-        principal: row.get(3)?,
-        kind: PrincipalKind::column(row, 4)?,
-        name: row.get(5)?,
-        reach: reach(row, 6)?,
-        secret_hash: hash(row, 8)?,
-        expires_at: row.get(9)?,
-        updated_at: row.get(10)?,
-        previous: previous_hash(row, 11)?,
-        revoked: row.get(13)?,
-    })
+columns! {
+    KeyRecord as "k" {
+        credential: "k.id",
+        home: "k.workspace_id",
+        home_is_active: "h.state" => |state: String| Ok(state == "active"),
+        principal: "k.principal_id",
+        kind: "k.principal_kind",
+        name,
+        reach: REACH,
+        secret_hash => hash,
+        expires_at,
+        updated_at,
+        previous: "k.previous_hash, k.previous_ends_at" => previous_hash,
+        revoked: sql!("k.revoked_at IS NOT NULL OR NOT ", LIVE),
+    }
 }
 
 /// The key with this public part, revoked and expired ones included: the gate decides, and the audit
 /// records the reason.
 pub fn look_up(tx: &mut Tx<'_>, key_id: KeyId) -> Result<Option<KeyRecord>, Error> {
-    static SQL: LazyLock<String> = LazyLock::new(|| {
-        format!(
-            "SELECT {RECORD}{LIVE} FROM api_keys k JOIN workspaces h ON h.id = k.workspace_id WHERE k.key_id = $1"
-        )
-    });
-    tx.optional(&SQL, &[key_id.as_str().into()], record)
+    tx.optional(
+        select!(KeyRecord, "FROM api_keys k JOIN workspaces h ON h.id = k.workspace_id WHERE k.key_id = $1"),
+        &[key_id.as_str().into()],
+        decode,
+    )
 }
 
 /// As [`look_up`], with the workspace to enter, if it is active and the key's principal is a member.
@@ -64,40 +59,36 @@ pub fn look_up_for(
     static SQL: LazyLock<String> = LazyLock::new(|| {
         let (columns, join) = workspaces::membership_sql("$2", "k.principal_id");
         format!(
-            "SELECT {RECORD}{LIVE}, {columns} FROM api_keys k JOIN workspaces h ON h.id = k.workspace_id {join} \
-             WHERE k.key_id = $1"
+            "SELECT {}, {columns} FROM api_keys k JOIN workspaces h ON h.id = k.workspace_id {join} WHERE k.key_id = $1",
+            KeyRecord::COLUMNS
         )
     });
     tx.optional(&SQL, &[key_id.as_str().into(), workspace.into()], |row| {
-        Ok((record(row)?, workspaces::membership(row, RECORD_COLUMNS)?))
+        let mut columns = row.columns();
+        Ok((columns.read()?, workspaces::membership(&mut columns)?))
     })
 }
 
-const COLUMNS: &str = "k.id, k.key_id, k.workspace_id, k.principal_id, k.principal_kind, k.created_by_entity_id, \
-                       k.created_by_credential_id, k.name, k.role, k.permissions, k.expires_at, k.last_used_at, \
-                       k.created_at, k.updated_at, k.position, k.previous_ends_at, k.previous_used_at";
-
-fn api_key(row: &Row<'_>) -> Result<ApiKey, Error> {
-    Ok(ApiKey {
-        id: row.get(0)?,
-        key_id: row.get(1)?,
-        workspace: row.get(2)?,
-        principal: row.get(3)?,
-        kind: PrincipalKind::column(row, 4)?,
-        created_by: row.get(5)?,
-        created_with: row.get(6)?,
-        name: row.get(7)?,
-        reach: reach(row, 8)?,
-        expires_at: row.get(10)?,
-        last_used_at: row.get(11)?,
-        created_at: row.get(12)?,
-        updated_at: row.get(13)?,
-        position: row.get(14)?,
-        previous: row
-            .get::<Option<Timestamp>>(15)?
-            .map(|ends_at| Ok::<_, Error>(PreviousSecret { ends_at, last_used_at: row.get(16)? }))
-            .transpose()?,
-    })
+columns! {
+    ApiKey as "k" {
+        id,
+        key_id,
+        workspace: "k.workspace_id",
+        principal: "k.principal_id",
+        kind: "k.principal_kind",
+        created_by: "k.created_by_entity_id",
+        created_with: "k.created_by_credential_id",
+        name,
+        reach: REACH,
+        expires_at,
+        last_used_at,
+        created_at,
+        updated_at,
+        position,
+        previous: "k.previous_ends_at, k.previous_used_at" => |(ends_at, last_used_at): (Option<_>, _)| {
+            Ok(ends_at.map(|ends_at| PreviousSecret { ends_at, last_used_at }))
+        },
+    }
 }
 
 /// A live key of this workspace. The row is found by its key id alone, and the workspace is compared here.
@@ -108,7 +99,8 @@ pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, key_id: KeyId) -> Result<Opt
 
 /// The condition [`LIVE`] for a list of one workspace's keys. Most workspaces have no ending, and this
 /// checks that once.
-const LISTED: &str = "((SELECT 1 FROM endings a WHERE a.workspace_id = $1 LIMIT 1) IS NULL OR {LIVE})";
+const LISTED: &str =
+    sql!("((SELECT 1 FROM endings a WHERE a.workspace_id = $1 LIMIT 1) IS NULL OR ", LIVE, ")");
 
 /// Keys of a workspace, each with whether it is live; with `creator`, only the keys that it created.
 pub fn list(
@@ -117,27 +109,23 @@ pub fn list(
     creator: Option<PrincipalId>,
     page: Page,
 ) -> Result<Vec<(ApiKey, bool)>, Error> {
-    static OF_ALL: LazyLock<String> = LazyLock::new(|| {
-        let live = LISTED.replace("{LIVE}", LIVE);
-        format!(
-            "SELECT {COLUMNS}, {live} FROM api_keys k \
-             WHERE k.workspace_id = $1 AND k.position > $2 AND k.position > 0 ORDER BY k.position LIMIT $3"
-        )
-    });
-    static OF_ONE: LazyLock<String> = LazyLock::new(|| {
-        let live = LISTED.replace("{LIVE}", LIVE);
-        format!(
-            "SELECT {COLUMNS}, {live} FROM api_keys k \
-             WHERE k.created_by_entity_id = $2 AND k.workspace_id = $1 AND k.position > $3 ORDER BY k.position LIMIT $4"
-        )
-    });
-    let with_live = |row: &Row<'_>| Ok((api_key(row)?, row.get(17)?));
+    const KEYS: &str = sql!("SELECT ", ApiKey::COLUMNS, ", ", LISTED, " FROM api_keys k WHERE ");
     match creator {
-        None => tx.all(&OF_ALL, &[workspace.into(), page.after.into(), page.fetch().into()], with_live),
+        None => tx.all(
+            sql!(
+                KEYS,
+                "k.workspace_id = $1 AND k.position > $2 AND k.position > 0 ORDER BY k.position LIMIT $3"
+            ),
+            &[workspace.into(), page.after.into(), page.fetch().into()],
+            decode,
+        ),
         Some(creator) => tx.all(
-            &OF_ONE,
+            sql!(
+                KEYS,
+                "k.created_by_entity_id = $2 AND k.workspace_id = $1 AND k.position > $3 ORDER BY k.position LIMIT $4"
+            ),
             &[workspace.into(), creator.into(), page.after.into(), page.fetch().into()],
-            with_live,
+            decode,
         ),
     }
 }
@@ -168,27 +156,27 @@ pub fn count(
     creator: Option<PrincipalId>,
     most: i64,
 ) -> Result<i64, Error> {
-    static OF_ALL: LazyLock<String> = LazyLock::new(|| {
-        let live = LISTED.replace("{LIVE}", LIVE);
-        format!(
-            "SELECT count(*), count(CASE WHEN live THEN 1 END) FROM (SELECT {live} AS live FROM api_keys k \
-             WHERE k.workspace_id = $1 AND k.position > 0 LIMIT $2) AS counted"
-        )
-    });
-    static OF_ONE: LazyLock<String> = LazyLock::new(|| {
-        let live = LISTED.replace("{LIVE}", LIVE);
-        format!(
-            "SELECT count(*), count(CASE WHEN live THEN 1 END) FROM (SELECT {live} AS live FROM api_keys k \
-             WHERE k.created_by_entity_id = $2 AND k.workspace_id = $1 AND k.position > $3 LIMIT $4) AS counted"
-        )
-    });
-    let figures = |row: &Row<'_>| Ok(counted(row.get(0)?, row.get(1)?, most));
-    match creator {
-        None => tx.one(&OF_ALL, &[workspace.into(), most.into()], figures),
-        Some(creator) => {
-            tx.one(&OF_ONE, &[workspace.into(), creator.into(), Value::Int(0), most.into()], figures)
-        }
-    }
+    const COUNTED: &str = sql!(
+        "SELECT count(*), count(CASE WHEN live THEN 1 END) FROM (SELECT ",
+        LISTED,
+        " AS live FROM api_keys k WHERE "
+    );
+    let (looked_at, live) = match creator {
+        None => tx.one(
+            sql!(COUNTED, "k.workspace_id = $1 AND k.position > 0 LIMIT $2) AS counted"),
+            &[workspace.into(), most.into()],
+            decode,
+        ),
+        Some(creator) => tx.one(
+            sql!(
+                COUNTED,
+                "k.created_by_entity_id = $2 AND k.workspace_id = $1 AND k.position > $3 LIMIT $4) AS counted"
+            ),
+            &[workspace.into(), creator.into(), Value::Int(0), most.into()],
+            decode,
+        ),
+    }?;
+    Ok(counted(looked_at, live, most))
 }
 
 /// Inserts a key with the hash of its secret. `narrowed` are the requested permissions; empty for the whole
@@ -199,29 +187,23 @@ pub fn insert(
     narrowed: Permissions,
     hash: &SecretHash,
 ) -> Result<(), Error> {
-    tx.execute_later(
-        "INSERT INTO api_keys (key_id, id, workspace_id, principal_id, principal_kind, created_by_entity_id, \
-                created_by_credential_id, name, role, permissions, secret_hash, position, expires_at, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
-        &[
-            key.key_id.as_str().into(),
-            key.id.into(),
-            key.workspace.into(),
-            key.principal.into(),
-            key.kind.name().into(),
-            key.created_by.into(),
-            key.created_with.into(),
-            key.name.as_deref().into(),
-            key.reach.role.name().into(),
-            Value::Json(&names(narrowed)),
-            Value::Bytes(hash),
-            key.position.into(),
-            key.expires_at.into(),
-            key.created_at.into(),
-            key.updated_at.into(),
-        ],
-    )?;
-    Ok(())
+    insert_later!(tx, "api_keys" {
+        key_id: key.key_id.as_str(),
+        id: key.id,
+        workspace_id: key.workspace,
+        principal_id: key.principal,
+        principal_kind: key.kind,
+        created_by_entity_id: key.created_by,
+        created_by_credential_id: key.created_with,
+        name: key.name.as_deref(),
+        role: key.reach.role,
+        permissions: Value::Json(&names(narrowed)),
+        secret_hash: hash,
+        position: key.position,
+        expires_at: key.expires_at,
+        created_at: key.created_at,
+        updated_at: key.updated_at,
+    })
 }
 
 /// Stores a new secret and a new expiry. The replaced secret stays as the previous one, if the key says so.
@@ -276,7 +258,7 @@ pub fn end_some_of(
         "SELECT key_id FROM api_keys \
          WHERE principal_id = $2 AND workspace_id = $1 AND position > $3 AND position < $4 ORDER BY position LIMIT $5",
         &[workspace.into(), principal.into(), Value::Int(0), before.into(), (most + 1).into()],
-        |row| row.get(0),
+        decode,
     )?;
     let ended = if ids.len() > most as usize { Ended::Some } else { Ended::All };
     ids.truncate(most as usize);
@@ -384,7 +366,7 @@ pub fn has_way_in(
          WHERE m.owned_workspace_id = $6 AND m.role = 'owner' AND m.principal_id <> $7 LIMIT $8"
     );
     let more = [workspace.into(), but.unwrap_or(PrincipalId(Uuid::nil())).into(), MOST_OWNERS.into()];
-    let found: Vec<i64> = ways.ask(tx, &sql, &more, |row| row.get(0))?;
+    let found: Vec<i64> = ways.ask(tx, &sql, &more, decode)?;
     Ok(found.contains(&1))
 }
 
@@ -403,7 +385,7 @@ pub fn has_way_in_of_service(
     );
     let more = [workspace.into(), but.unwrap_or(PrincipalId(Uuid::nil())).into()];
     let without_issuers = Ways { issuers: None, ..ways };
-    Ok(!without_issuers.ask(tx, &sql, &more, |row| row.get::<String>(0))?.is_empty())
+    Ok(!without_issuers.ask(tx, &sql, &more, decode::<String>)?.is_empty())
 }
 
 /// Whether the principal is an owner of the workspace.
@@ -411,7 +393,7 @@ pub fn is_owner(tx: &mut Tx<'_>, workspace: WorkspaceId, principal: PrincipalId)
     let role: Option<String> = tx.optional(
         "SELECT m.role FROM memberships m WHERE m.workspace_id = $1 AND m.principal_id = $2",
         &[workspace.into(), principal.into()],
-        |row| row.get(0),
+        decode,
     )?;
     Ok(role.is_some_and(|role| role == Role::Owner.name()))
 }
@@ -425,7 +407,7 @@ pub fn owned_without_access(
 ) -> Result<Option<Vec<WorkspaceId>>, Error> {
     let access = ways.has_access("p.id", 7);
     let sql = format!("SELECT p.kind FROM principals p WHERE p.id = $6 AND {access}");
-    if !ways.ask(tx, &sql, &[user.into()], |row| row.get::<String>(0))?.is_empty() {
+    if !ways.ask(tx, &sql, &[user.into()], decode::<String>)?.is_empty() {
         return Ok(Some(Vec::new()));
     }
     let memberships: Vec<(Option<WorkspaceId>, bool)> = tx.all(
@@ -433,7 +415,7 @@ pub fn owned_without_access(
                 AND (SELECT w.state FROM workspaces w WHERE w.id = m.owned_workspace_id) = 'active' \
          FROM memberships m WHERE m.principal_id = $1 AND m.position > 0 ORDER BY m.position LIMIT $2",
         &[user.into(), MOST_MEMBERSHIPS.into()],
-        |row| Ok((row.get(0)?, row.get::<Option<bool>>(1)?.unwrap_or_default())),
+        |row| row.read().map(|(workspace, owns): (_, Option<bool>)| (workspace, owns.unwrap_or_default())),
     )?;
     let all = u32::try_from(memberships.len()).is_ok_and(|read| read < MOST_MEMBERSHIPS);
     let owned = memberships.into_iter().filter_map(|(workspace, owns)| workspace.filter(|_| owns));
@@ -466,36 +448,38 @@ pub fn store_previous_used(
     Ok(moved == 1)
 }
 
-/// Reads the hash of the previous secret, and its end in the next column.
-fn previous_hash(row: &Row<'_>, index: usize) -> Result<Option<(SecretHash, Timestamp)>, Error> {
-    let bytes: Option<Vec<u8>> = row.get(index)?;
-    let ends_at: Option<Timestamp> = row.get(index + 1)?;
+/// The previous secret, if a key has one.
+fn previous_hash(
+    (bytes, ends_at): (Option<Vec<u8>>, Option<Timestamp>),
+) -> Result<Option<(SecretHash, Timestamp)>, Error> {
     let Some((bytes, ends_at)) = bytes.zip(ends_at) else { return Ok(None) };
-    Ok(Some((SecretHash::try_from(bytes.as_slice()).map_err(Error::unreadable)?, ends_at)))
+    Ok(Some((hash(bytes)?, ends_at)))
 }
 
-/// Reads a role and the list of permissions in the next column.
-fn reach(row: &Row<'_>, index: usize) -> Result<Reach, Error> {
-    let role = Role::column(row, index)?;
-    let Json(list) = row.get(index + 1)?;
-    if list == "[]" {
-        return Ok(Reach::whole(role));
+/// The columns that [`Reach`] reads: the role, and the list of permissions within it.
+const REACH: &str = "k.role, k.permissions";
+
+impl FromRow for Reach {
+    fn from_row(columns: &mut Columns<'_>) -> Result<Self, Error> {
+        let (role, Json(list)): (Role, Json) = columns.read()?;
+        if list == "[]" {
+            return Ok(Self::whole(role));
+        }
+        let names: Vec<String> = serde_json::from_str(&list).map_err(Error::unreadable)?;
+        // A permission that this version does not know allows nothing. It must not turn the list into "the
+        // whole role".
+        let known = names.iter().filter_map(|name| Permission::named(name));
+        let permissions = known.fold(Permissions::default(), |all, one| all.or(Permissions::of(&[one])));
+        Ok(Self { role, permissions: permissions.and(role.permissions()) })
     }
-    let names: Vec<String> = serde_json::from_str(&list).map_err(Error::unreadable)?;
-    // A permission that this version does not know allows nothing. It must not turn the list into "the
-    // whole role".
-    let known = names.iter().filter_map(|name| Permission::named(name));
-    let permissions = known.fold(Permissions::default(), |all, one| all.or(Permissions::of(&[one])));
-    Ok(Reach { role, permissions: permissions.and(role.permissions()) })
 }
 
 fn names(permissions: Permissions) -> String {
     serde_json::to_string(&permissions).unwrap_or_else(|_| "[]".to_owned())
 }
 
-fn hash(row: &Row<'_>, index: usize) -> Result<SecretHash, Error> {
-    let bytes: Vec<u8> = row.get(index)?;
-    SecretHash::try_from(bytes.as_slice()).map_err(Error::unreadable)
+fn hash(bytes: Vec<u8>) -> Result<SecretHash, Error> {
+    SecretHash::try_from(bytes).map_err(|_| Error::unreadable("a hash of another length"))
 }
 
 /// Whether this credential is a live key of the workspace. The row is found by its id alone, and the
@@ -509,7 +493,7 @@ pub fn is_live(
     let found = tx.optional(
         &format!("SELECT k.workspace_id, k.revoked_at IS NULL AND {LIVE}, k.expires_at FROM api_keys k WHERE k.id = $1"),
         &[credential.into()],
-        |row| Ok((row.get::<WorkspaceId>(0)?, row.get::<bool>(1)?, row.get::<Timestamp>(2)?)),
+        decode::<(WorkspaceId, bool, Timestamp)>,
     )?;
     Ok(found.is_some_and(|(home, live, expires_at)| home == workspace && live && expires_at > now))
 }
@@ -517,11 +501,11 @@ pub fn is_live(
 /// A live key of any workspace. Only the operator may use it directly.
 pub fn get_anywhere(tx: &mut Tx<'_>, key_id: KeyId) -> Result<Option<ApiKey>, Error> {
     let found = tx.optional(
-        &format!("SELECT {COLUMNS} FROM api_keys k WHERE k.key_id = $1 AND {LIVE}"),
+        select!(ApiKey, "FROM api_keys k WHERE k.key_id = $1 AND ", LIVE),
         &[key_id.as_str().into()],
-        api_key,
+        decode,
     )?;
-    Ok(found.filter(|key| key.position > 0))
+    Ok(found.filter(|key: &ApiKey| key.position > 0))
 }
 
 /// Up to `most` keys of all workspaces after this key id: each with its workspace and its name.
@@ -533,6 +517,6 @@ pub fn names_after(
     tx.all(
         "SELECT key_id, workspace_id, name FROM api_keys WHERE key_id > $1 ORDER BY key_id LIMIT $2",
         &[after.into(), i64::from(most).into()],
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        decode,
     )
 }

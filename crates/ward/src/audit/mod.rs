@@ -78,7 +78,6 @@ pub struct Event<'a> {
     pub resource_type: &'static str,
     /// The id of the changed resource.
     pub resource_id: Option<Uuid>,
-    /// The display name of the resource.
     pub resource_name: Option<&'a str>,
     /// The principal and the credential of the action.
     pub actor: Actor,

@@ -12,11 +12,14 @@ mod store;
 pub(crate) mod told;
 
 use serde_json::{Map, Value};
-use ward_db::{Error, Row, Timestamp, Tx};
+use ward_db::{Error, Timestamp, Tx};
 
 pub use caller_id::{CallerId, NotACallerId};
 
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
 use crate::ids::{CallId, CredentialId, WorkspaceId};
+use crate::names::named;
 use crate::test_callers::TestParties;
 
 /// The longest accepted sid, in characters.
@@ -31,7 +34,8 @@ pub fn is_sid(text: &str) -> bool {
 }
 
 /// The direction of a call, which also says whether the call is real.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Direction {
     /// A patient or another person called the practice.
     Inbound,
@@ -52,7 +56,7 @@ pub struct RealDirection(Direction);
 
 impl RealDirection {
     /// The name in the database and in answers.
-    pub const fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         self.0.name()
     }
 
@@ -62,26 +66,9 @@ impl RealDirection {
     }
 }
 
+named!(Direction);
+
 impl Direction {
-    /// Every direction, real or not.
-    pub const ALL: [Self; 5] = [Self::Inbound, Self::Outbound, Self::Test, Self::Playground, Self::Simulated];
-
-    /// The name in the database and in answers.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Inbound => "inbound",
-            Self::Outbound => "outbound",
-            Self::Test => "test",
-            Self::Playground => "playground",
-            Self::Simulated => "simulated",
-        }
-    }
-
-    /// The direction named `name`; `None` for an unknown name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|direction| direction.name() == name)
-    }
-
     /// The direction, if the call was real.
     pub const fn real(self) -> Option<RealDirection> {
         match self {
@@ -105,19 +92,22 @@ impl Direction {
 }
 
 /// The rule that makes a call a test.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
 pub enum TestRule {
     /// The caller's number is on the list of test callers.
+    #[strum(to_string = "test_caller")]
     Caller,
     /// The called number is on the list of test callers.
+    #[strum(to_string = "test_callee")]
     Callee,
     /// The call was made with a test credential.
+    #[strum(to_string = "test_credential")]
     Credential,
 }
 
-impl TestRule {
-    const ALL: [Self; 3] = [Self::Caller, Self::Callee, Self::Credential];
+named!(TestRule);
 
+impl TestRule {
     /// The rule that applies to these parties, if there is one.
     pub const fn of_parties(caller_listed: bool, callee_listed: bool) -> Option<Self> {
         match (caller_listed, callee_listed) {
@@ -132,23 +122,11 @@ impl TestRule {
         let by_credential = listed.credential.then_some(Self::Credential);
         Self::of_parties(listed.caller, listed.callee).or(by_credential)
     }
-
-    /// The name in the database and in answers.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Caller => "test_caller",
-            Self::Callee => "test_callee",
-            Self::Credential => "test_credential",
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|rule| rule.name() == name)
-    }
 }
 
 /// The progress of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Status {
     /// The reported word is not known to Ward.
     Unknown,
@@ -170,39 +148,9 @@ pub enum Status {
     Canceled,
 }
 
+named!(Status);
+
 impl Status {
-    const ALL: [Self; 9] = [
-        Self::Unknown,
-        Self::Initiated,
-        Self::Ringing,
-        Self::InProgress,
-        Self::Completed,
-        Self::Busy,
-        Self::NoAnswer,
-        Self::Failed,
-        Self::Canceled,
-    ];
-
-    /// The name in the database and in answers; Twilio's word where it has one.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Initiated => "initiated",
-            Self::Ringing => "ringing",
-            Self::InProgress => "in-progress",
-            Self::Completed => "completed",
-            Self::Busy => "busy",
-            Self::NoAnswer => "no-answer",
-            Self::Failed => "failed",
-            Self::Canceled => "canceled",
-        }
-    }
-
-    /// The status with exactly this name.
-    fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.name() == name)
-    }
-
     /// Whether no other status can follow.
     pub const fn is_final(self) -> bool {
         self.rank() == LAST
@@ -243,7 +191,8 @@ impl Reporter {
 }
 
 /// The decision whether a finished call is delivered to the EHR.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Decision {
     /// A delivery, which was queued in the same transaction.
     Owed,
@@ -255,23 +204,7 @@ pub enum Decision {
     NotProvisioned,
 }
 
-impl Decision {
-    /// The name in the database and in answers.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Owed => "owed",
-            Self::Excluded => "excluded",
-            Self::NoConnector => "no_connector",
-            Self::NotProvisioned => "not_provisioned",
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        [Self::Owed, Self::Excluded, Self::NoConnector, Self::NotProvisioned]
-            .into_iter()
-            .find(|decision| decision.name() == name)
-    }
-}
+named!(Decision);
 
 /// The stored state of a call.
 #[derive(Clone, Debug, PartialEq)]
@@ -314,7 +247,6 @@ pub struct CallRecord {
     pub sync: Option<Decision>,
     /// The workspace's connector at the end of the call.
     pub sync_connector: Option<String>,
-    /// The timestamp of the first report.
     pub first_reported_at: Timestamp,
     /// The timestamp of the last change.
     pub updated_at: Timestamp,
@@ -433,12 +365,6 @@ pub fn any_real(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<bool, Error> 
 /// The call with this id, if the workspace has it.
 pub fn by_id(tx: &mut Tx<'_>, workspace: WorkspaceId, id: CallId) -> Result<Option<CallRecord>, Error> {
     store::by_id(tx, workspace, id)
-}
-
-impl Direction {
-    fn column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
-        Self::named(row.text(index)?).ok_or_else(|| Error::unreadable("an unknown direction"))
-    }
 }
 
 #[cfg(test)]

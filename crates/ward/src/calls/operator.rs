@@ -25,7 +25,6 @@ pub struct Proven {
     pub call_sid: String,
     /// The id of the call in Ward.
     pub entity_id: CallId,
-    /// The start of the call.
     pub started_at: Timestamp,
     /// The caller's text; `None` if it is withheld.
     pub caller: Option<String>,
@@ -50,7 +49,6 @@ pub struct Proven {
 /// The proof for one period.
 #[derive(Clone, Debug, Serialize)]
 pub struct Proof {
-    /// The workspace of the calls.
     pub workspace_id: WorkspaceId,
     /// The start of the period, included.
     pub from: Timestamp,

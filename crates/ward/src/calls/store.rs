@@ -1,60 +1,56 @@
 //! The SQL of calls.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
-use serde_json::{Map, Value as Document};
-use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
+use serde_json::Value as Document;
+use ward_db::{
+    Error, Json, Row, Timestamp, Tx, Value, columns, decode, insert, insert_later, sql, update, update_later,
+};
 
-use super::{CallRecord, Decision, Direction, Status, TestRule};
+use super::{CallRecord, Direction, TestRule};
 use crate::guard::WorkspaceGuard;
 use crate::ids::{CallId, WorkspaceId};
-use crate::scan::{List, Stretch};
+use crate::scan::{Conditions, Timeline};
 
-const COLUMNS: &str = "id, call_sid, direction, reported_direction, reported_by, caller, caller_form, list_version, status, \
-                       completion_reason, duration_ms, started_at, ended_at, service_id, details, sync, sync_connector, \
-                       first_reported_at, updated_at, started_told, test_rule";
+const COLUMNS: &str = CallRecord::COLUMNS;
 
 /// The workspace as a CASE, beside an id or sid that finds the row: so no planner searches the workspace's
 /// calls instead.
 const OURS: &str = "CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1";
 
-fn call(row: &Row<'_>) -> Result<CallRecord, Error> {
-    let Json(details) = row.get(14)?;
-    let details: Map<String, Document> = serde_json::from_str(&details).map_err(Error::unreadable)?;
-    let sync: Option<String> = row.get(15)?;
-    let sync = sync
-        .map(|name| Decision::named(&name).ok_or_else(|| Error::unreadable("an unknown decision")))
-        .transpose()?;
-    let direction = Direction::column(row, 2)?;
-    // Before rules were stored, every test was a test by its caller.
-    let test_rule = match row.get::<Option<String>>(20)? {
-        Some(name) => Some(TestRule::named(&name).ok_or_else(|| Error::unreadable("an unknown test rule"))?),
-        None => (direction == Direction::Test).then_some(TestRule::Caller),
-    };
-    Ok(CallRecord {
-        id: row.get(0)?,
-        call_sid: row.get(1)?,
+columns! {
+    CallRecord {
+        id,
+        call_sid,
         direction,
-        test_rule,
-        reported_direction: Direction::column(row, 3)?,
-        reported_by: row.get(4)?,
-        caller: row.get(5)?,
-        caller_form: row.get(6)?,
-        list_version: row.get(7)?,
-        status: Status::named(row.text(8)?).ok_or_else(|| Error::unreadable("an unknown status"))?,
-        completion_reason: row.get(9)?,
-        duration_ms: row.get(10)?,
-        started_at: row.get(11)?,
-        ended_at: row.get(12)?,
-        service_id: row.get(13)?,
-        details,
+        reported_direction,
+        reported_by,
+        caller,
+        caller_form,
+        list_version,
+        status,
+        completion_reason,
+        duration_ms,
+        started_at,
+        ended_at,
+        service_id,
+        details => |Json(text)| serde_json::from_str(&text).map_err(Error::unreadable),
         sync,
-        sync_connector: row.get(16)?,
-        first_reported_at: row.get(17)?,
-        updated_at: row.get(18)?,
-        started_told: row.get::<Option<bool>>(19)?.unwrap_or_default(),
-    })
+        sync_connector,
+        first_reported_at,
+        updated_at,
+        started_told => |told: Option<bool>| Ok(told.unwrap_or_default()),
+        test_rule,
+    }
+}
+
+/// A stored call. Before rules were stored, every test was a test by its caller.
+fn call(row: &Row<'_>) -> Result<CallRecord, Error> {
+    let mut call: CallRecord = row.read()?;
+    if call.direction == Direction::Test {
+        call.test_rule.get_or_insert(TestRule::Caller);
+    }
+    Ok(call)
 }
 
 pub fn by_sid(tx: &mut Tx<'_>, workspace: WorkspaceId, sid: &str) -> Result<Option<CallRecord>, Error> {
@@ -80,38 +76,31 @@ pub fn any_real(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<bool, Error> 
 pub fn insert(tx: &mut WorkspaceGuard<'_, '_>, new: &CallRecord) -> Result<(), Error> {
     let workspace = tx.row();
     let details = Document::from(new.details.clone()).to_string();
-    tx.execute_later(
-        "INSERT INTO calls (workspace_id, id, call_sid, direction, reported_direction, reported_by, caller, caller_form, \
-                list_version, status, finished, completion_reason, duration_ms, started_at, ended_at, service_id, details, \
-                sync, sync_connector, first_reported_at, updated_at, started_told, test_rule) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
-                 $23)",
-        &[
-            workspace.into(),
-            new.id.into(),
-            new.call_sid.as_str().into(),
-            new.direction.name().into(),
-            new.reported_direction.name().into(),
-            new.reported_by.as_str().into(),
-            new.caller.as_deref().into(),
-            new.caller_form.as_str().into(),
-            new.list_version.into(),
-            new.status.name().into(),
-            new.status.is_final().into(),
-            new.completion_reason.as_deref().into(),
-            new.duration_ms.into(),
-            new.started_at.into(),
-            new.ended_at.into(),
-            new.service_id.as_deref().into(),
-            Value::Json(&details),
-            new.sync.map(Decision::name).into(),
-            new.sync_connector.as_deref().into(),
-            new.first_reported_at.into(),
-            new.updated_at.into(),
-            new.started_told.into(),
-            new.test_rule.map(TestRule::name).into(),
-        ],
-    )?;
+    insert_later!(tx, "calls" {
+        workspace_id: workspace,
+        id: new.id,
+        call_sid: &new.call_sid,
+        direction: new.direction,
+        reported_direction: new.reported_direction,
+        reported_by: &new.reported_by,
+        caller: new.caller.as_deref(),
+        caller_form: &new.caller_form,
+        list_version: new.list_version,
+        status: new.status,
+        finished: new.status.is_final(),
+        completion_reason: new.completion_reason.as_deref(),
+        duration_ms: new.duration_ms,
+        started_at: new.started_at,
+        ended_at: new.ended_at,
+        service_id: new.service_id.as_deref(),
+        details: Value::Json(&details),
+        sync: new.sync,
+        sync_connector: new.sync_connector.as_deref(),
+        first_reported_at: new.first_reported_at,
+        updated_at: new.updated_at,
+        started_told: new.started_told,
+        test_rule: new.test_rule,
+    })?;
     Ok(())
 }
 
@@ -120,30 +109,20 @@ pub fn insert(tx: &mut WorkspaceGuard<'_, '_>, new: &CallRecord) -> Result<(), E
 pub fn update(tx: &mut WorkspaceGuard<'_, '_>, changed: &CallRecord) -> Result<(), Error> {
     let workspace = tx.row();
     let details = Document::from(changed.details.clone()).to_string();
-    tx.execute_later(
-        &format!(
-            "UPDATE calls SET status = $3, finished = $4, completion_reason = $5, duration_ms = $6, started_at = $7, \
-                    ended_at = $8, service_id = $9, details = $10, sync = $11, sync_connector = $12, updated_at = $13, \
-                    started_told = $14 \
-             WHERE id = $2 AND {OURS}"
-        ),
-        &[
-            workspace.into(),
-            changed.id.into(),
-            changed.status.name().into(),
-            changed.status.is_final().into(),
-            changed.completion_reason.as_deref().into(),
-            changed.duration_ms.into(),
-            changed.started_at.into(),
-            changed.ended_at.into(),
-            changed.service_id.as_deref().into(),
-            Value::Json(&details),
-            changed.sync.map(Decision::name).into(),
-            changed.sync_connector.as_deref().into(),
-            changed.updated_at.into(),
-            changed.started_told.into(),
-        ],
-    )?;
+    update_later!(tx, "calls" {
+        status: changed.status,
+        finished: changed.status.is_final(),
+        completion_reason: changed.completion_reason.as_deref(),
+        duration_ms: changed.duration_ms,
+        started_at: changed.started_at,
+        ended_at: changed.ended_at,
+        service_id: changed.service_id.as_deref(),
+        details: Value::Json(&details),
+        sync: changed.sync,
+        sync_connector: changed.sync_connector.as_deref(),
+        updated_at: changed.updated_at,
+        started_told: changed.started_told,
+    } sql!("id = $2 AND ", OURS), [workspace, changed.id])?;
     Ok(())
 }
 
@@ -151,21 +130,13 @@ pub fn update(tx: &mut WorkspaceGuard<'_, '_>, changed: &CallRecord) -> Result<(
 pub fn set_callee(tx: &mut WorkspaceGuard<'_, '_>, changed: &CallRecord) -> Result<(), Error> {
     let workspace = tx.row();
     let details = Document::from(changed.details.clone()).to_string();
-    tx.execute(
-        &format!(
-            "UPDATE calls SET details = $3, direction = $4, test_rule = $5, list_version = $6, updated_at = $7 \
-             WHERE id = $2 AND {OURS}"
-        ),
-        &[
-            workspace.into(),
-            changed.id.into(),
-            Value::Json(&details),
-            changed.direction.name().into(),
-            changed.test_rule.map(TestRule::name).into(),
-            changed.list_version.into(),
-            changed.updated_at.into(),
-        ],
-    )?;
+    update!(tx, "calls" {
+        details: Value::Json(&details),
+        direction: changed.direction,
+        test_rule: changed.test_rule,
+        list_version: changed.list_version,
+        updated_at: changed.updated_at,
+    } sql!("id = $2 AND ", OURS), [workspace, changed.id])?;
     Ok(())
 }
 
@@ -187,16 +158,17 @@ pub fn put_leg(
     let gone: Vec<String> = tx.all(
         "SELECT parent_sid FROM call_legs WHERE workspace_id = $1 AND created_at < $2 ORDER BY created_at, parent_sid LIMIT $3",
         &[workspace.into(), old.into(), LEGS_REMOVED.into()],
-        |row| row.get(0),
+        decode,
     )?;
     for parent in gone {
         take_leg(tx, &parent)?;
     }
-    tx.execute(
-        "INSERT INTO call_legs (workspace_id, parent_sid, callee, created_at) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (workspace_id, parent_sid) DO NOTHING",
-        &[workspace.into(), parent_sid.into(), callee.into(), now.into()],
-    )?;
+    insert!(tx, "call_legs" {
+        workspace_id: workspace,
+        parent_sid: parent_sid,
+        callee: callee,
+        created_at: now,
+    } "ON CONFLICT (workspace_id, parent_sid) DO NOTHING")?;
     Ok(())
 }
 
@@ -206,7 +178,7 @@ pub fn take_leg(tx: &mut WorkspaceGuard<'_, '_>, parent_sid: &str) -> Result<Opt
     tx.optional(
         "DELETE FROM call_legs WHERE workspace_id = $1 AND parent_sid = $2 RETURNING callee",
         &[workspace.into(), parent_sid.into()],
-        |row| row.get(0),
+        decode,
     )
 }
 
@@ -232,9 +204,6 @@ pub struct CallFilter {
     pub service: Option<String>,
 }
 
-/// A call's position in its workspace's list, newest first.
-type Position = (Timestamp, CallId);
-
 /// The calls of a workspace that match a filter.
 #[derive(Clone, Debug)]
 pub struct Calls {
@@ -242,96 +211,42 @@ pub struct Calls {
     pub filter: CallFilter,
 }
 
-impl Calls {
-    /// The conditions that the index answers: the ends of the stretch, and the period where the stretch has
-    /// no end.
-    fn bounds(&self, stretch: Stretch<Position>) -> (String, Vec<Value<'_>>) {
-        let mut sql = String::from("workspace_id = $1");
-        let mut values = vec![self.workspace.into()];
-        if let Some((started_at, id)) = stretch.after {
-            values.extend([Value::Time(started_at), id.into()]);
-            sql.push_str(" AND (started_at, id) < ($2, $3)");
-        } else if let Some(before) = self.filter.before {
-            values.push(Value::Time(before));
-            sql.push_str(" AND started_at < $2");
-        }
-        if let Some((started_at, id)) = stretch.last {
-            values.extend([Value::Time(started_at), id.into()]);
-            let _ = write!(sql, " AND (started_at, id) >= (${}, ${})", values.len() - 1, values.len());
-        } else if let Some(from) = self.filter.from {
-            values.push(Value::Time(from));
-            let _ = write!(sql, " AND started_at >= ${}", values.len());
-        }
-        (sql, values)
-    }
-
-    fn conditions(&self, stretch: Stretch<Position>) -> (String, Vec<Value<'_>>) {
-        let filter = &self.filter;
-        let asked = [
-            ("status =", filter.status.as_deref().map(Value::Text)),
-            ("direction =", filter.direction.as_deref().map(Value::Text)),
-            ("duration_ms >=", filter.shortest_ms.map(Value::Int)),
-            ("duration_ms <=", filter.longest_ms.map(Value::Int)),
-            ("service_id =", filter.service.as_deref().map(Value::Text)),
-        ];
-        let (mut sql, mut values) = self.bounds(stretch);
-        for (condition, value) in asked {
-            if let Some(value) = value {
-                values.push(value);
-                let _ = write!(sql, " AND {condition} ${}", values.len());
-            }
-        }
-        if filter.direction.is_none() {
-            sql.push_str(match (filter.simulated, filter.test) {
-                (false, false) => " AND direction IN ('inbound', 'outbound')",
-                (false, true) => " AND direction IN ('inbound', 'outbound', 'test')",
-                (true, false) => " AND direction IN ('inbound', 'outbound', 'playground', 'simulated')",
-                (true, true) => "",
-            });
-        }
-        (sql, values)
-    }
-}
-
-impl List for Calls {
-    type Position = Position;
+impl Timeline for Calls {
+    type Id = CallId;
     type Row = CallRecord;
 
-    fn end_of_step(
-        &self,
-        tx: &mut Tx<'_>,
-        after: Option<Position>,
-        rows: i64,
-    ) -> Result<Option<Position>, Error> {
-        let (bounds, mut values) = self.bounds(Stretch { after, last: None });
-        values.push(Value::Int(rows - 1));
-        let sql = format!(
-            "SELECT started_at, id FROM calls WHERE {bounds} ORDER BY started_at DESC, id DESC LIMIT 1 OFFSET ${}",
-            values.len()
-        );
-        tx.optional(&sql, &values, |row| Ok((row.get(0)?, row.get(1)?)))
+    const TABLE: &'static str = "calls";
+    const TIME: &'static str = "started_at";
+    const COLUMNS: &'static str = COLUMNS;
+    const UNTIL: &'static str = "<";
+
+    fn workspace(&self) -> WorkspaceId {
+        self.workspace
     }
 
-    fn count(&self, tx: &mut Tx<'_>, stretch: Stretch<Position>) -> Result<i64, Error> {
-        let (conditions, values) = self.conditions(stretch);
-        tx.one(&format!("SELECT count(*) FROM calls WHERE {conditions}"), &values, |row| row.get(0))
+    fn period(&self) -> (Option<Timestamp>, Option<Timestamp>) {
+        (self.filter.from, self.filter.before)
     }
 
-    fn rows(
-        &self,
-        tx: &mut Tx<'_>,
-        stretch: Stretch<Position>,
-        limit: i64,
-        offset: i64,
-    ) -> Result<Vec<CallRecord>, Error> {
-        let (conditions, mut values) = self.conditions(stretch);
-        values.extend([Value::Int(limit), Value::Int(offset)]);
-        let sql = format!(
-            "SELECT {COLUMNS} FROM calls WHERE {conditions} ORDER BY started_at DESC, id DESC LIMIT ${} OFFSET ${}",
-            values.len() - 1,
-            values.len()
-        );
-        tx.all(&sql, &values, call)
+    fn filter<'s>(&'s self, conditions: &mut Conditions<'s>) {
+        let filter = &self.filter;
+        conditions.and("status =", filter.status.as_deref());
+        conditions.and("direction =", filter.direction.as_deref());
+        conditions.and("duration_ms >=", filter.shortest_ms);
+        conditions.and("duration_ms <=", filter.longest_ms);
+        conditions.and("service_id =", filter.service.as_deref());
+        let directions = match (filter.simulated, filter.test) {
+            _ if filter.direction.is_some() => return,
+            (false, false) => "direction IN ('inbound', 'outbound')",
+            (false, true) => "direction IN ('inbound', 'outbound', 'test')",
+            (true, false) => "direction IN ('inbound', 'outbound', 'playground', 'simulated')",
+            (true, true) => return,
+        };
+        conditions.and_sql(directions);
+    }
+
+    fn read(row: &Row<'_>) -> Result<CallRecord, Error> {
+        call(row)
     }
 }
 

@@ -99,7 +99,6 @@ pub enum InEhr {
 /// The JSON of the contract's schema `ResolveDeliveryResponse`.
 #[derive(Serialize)]
 pub struct ResolveDeliveryResponse {
-    /// The id of the delivery.
     pub id: DeliveryId,
     /// The state after the resolution.
     pub state: &'static str,

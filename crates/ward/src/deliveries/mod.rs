@@ -21,17 +21,20 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use ward_db::{Error, Timestamp};
 
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
 use crate::calls::RealDirection;
 use crate::guard::WorkspaceGuard;
 use crate::ids::{CallId, DeliveryId, IntegrationId};
+use crate::names::named;
 use crate::workspaces;
 
 pub use outbox::{mark_all_uncertain, owed_for};
 pub use store::{lanes, owed_by_unreal, sent_for, waits};
 pub use wire::IntegrationSyncStatus;
 
-/// The state of a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum DeliveryState {
     /// It waits for its turn or its next attempt.
     Pending,
@@ -45,35 +48,14 @@ pub enum DeliveryState {
     Failed,
 }
 
-impl DeliveryState {
-    /// Every state, in the order of a delivery's life.
-    pub const ALL: [Self; 5] = [Self::Pending, Self::Sending, Self::Synced, Self::Held, Self::Failed];
-
-    /// The name in the database and in answers.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Sending => "sending",
-            Self::Synced => "synced",
-            Self::Held => "held",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// The state named `name`; `None` for an unknown name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
-    }
-}
+named!(DeliveryState);
 
 /// The delivery of a call, and its state.
 #[derive(Clone, Copy, Debug)]
 pub struct Owed {
-    /// The id of the delivery.
     pub delivery: DeliveryId,
     /// The integration that receives the call.
     pub integration: IntegrationId,
-    /// The state of the delivery.
     pub state: DeliveryState,
 }
 

@@ -4,7 +4,7 @@
 //! to an integration and applies its limits and its circuit breaker. Settled deliveries leave
 //! the queue, so a query costs the same however long the history is.
 
-use ward_db::{Error, Row, Timestamp, Tx, Uuid, Value};
+use ward_db::{Error, Timestamp, Tx, Uuid, Value, columns, decode, insert, insert_later, select, update};
 
 use super::{DeliveryState, Owed};
 use crate::calls::RealDirection;
@@ -14,9 +14,6 @@ use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 pub const NEVER: Timestamp = Timestamp::from_micros(0);
 /// Reasons for waiting that end by themselves. All others end by a person's action.
 const BY_ITSELF: [&str; 2] = ["throttled", "failing"];
-
-const QUEUE: &str = "INSERT INTO delivery_queue (workspace_id, integration_id, delivery_id, due_at, created_at) \
-                     VALUES ($1, $2, $3, $4, $5) ON CONFLICT (workspace_id, integration_id, delivery_id) DO NOTHING";
 
 /// Inserts a delivery, unless the call already has one for this integration.
 pub fn insert(
@@ -29,26 +26,26 @@ pub fn insert(
 ) -> Result<(), Error> {
     let id = DeliveryId::at(now);
     open_lane(tx, workspace, integration, due_at)?;
-    let inserted = tx.execute(
-        "INSERT INTO deliveries (workspace_id, id, integration_id, call_id, direction, state, attempts, maybe_sent, \
-                position, created_at) \
-         VALUES ($1, $2, $3, $4, $5, 'pending', 0, false, $6, $7) \
-         ON CONFLICT (workspace_id, call_id, integration_id) DO NOTHING",
-        &[
-            workspace.into(),
-            id.into(),
-            integration.into(),
-            call.into(),
-            direction.name().into(),
-            position.into(),
-            now.into(),
-        ],
-    )?;
+    let inserted = insert!(tx, "deliveries" {
+        workspace_id: workspace,
+        id: id,
+        integration_id: integration,
+        call_id: call,
+        direction: direction.name(),
+        state: DeliveryState::Pending.name(),
+        attempts: 0,
+        maybe_sent: false,
+        position: position,
+        created_at: now,
+    } "ON CONFLICT (workspace_id, call_id, integration_id) DO NOTHING")?;
     if inserted == 1 {
-        tx.execute_later(
-            QUEUE,
-            &[workspace.into(), integration.into(), id.into(), due_at.into(), now.into()],
-        )?;
+        insert_later!(tx, "delivery_queue" {
+            workspace_id: workspace,
+            integration_id: integration,
+            delivery_id: id,
+            due_at: due_at,
+            created_at: now,
+        } "ON CONFLICT (workspace_id, integration_id, delivery_id) DO NOTHING")?;
     }
     Ok(())
 }
@@ -63,10 +60,13 @@ pub fn queue(
     created_at: Timestamp,
 ) -> Result<(), Error> {
     open_lane(tx, workspace, integration, due_at)?;
-    tx.execute(
-        QUEUE,
-        &[workspace.into(), integration.into(), delivery.into(), due_at.into(), created_at.into()],
-    )?;
+    insert!(tx, "delivery_queue" {
+        workspace_id: workspace,
+        integration_id: integration,
+        delivery_id: delivery,
+        due_at: due_at,
+        created_at: created_at,
+    } "ON CONFLICT (workspace_id, integration_id, delivery_id) DO NOTHING")?;
     Ok(())
 }
 
@@ -79,11 +79,15 @@ pub fn open_lane(
     integration: IntegrationId,
     due_at: Timestamp,
 ) -> Result<(), Error> {
-    tx.execute_later(
-        "INSERT INTO sync_lanes (workspace_id, integration_id, due_at, not_before, lease_until, held, failures) \
-         VALUES ($1, $2, $3, $4, $4, false, 0) ON CONFLICT (workspace_id, integration_id) DO NOTHING",
-        &[workspace.into(), integration.into(), due_at.into(), NEVER.into()],
-    )?;
+    insert_later!(tx, "sync_lanes" {
+        workspace_id: workspace,
+        integration_id: integration,
+        due_at: due_at,
+        not_before: NEVER,
+        lease_until: NEVER,
+        held: false,
+        failures: 0,
+    } "ON CONFLICT (workspace_id, integration_id) DO NOTHING")?;
     tx.execute_later(
         "UPDATE sync_lanes SET due_at = CASE WHEN not_before <= $3 AND due_at > $3 THEN $3 \
                                              WHEN not_before > $3 AND due_at > not_before THEN not_before \
@@ -94,30 +98,23 @@ pub fn open_lane(
     Ok(())
 }
 
+columns! {
+    Owed { delivery: "id", integration: "integration_id", state }
+}
+
 /// The delivery of a call, if it has one.
 pub fn owed_for(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId) -> Result<Option<Owed>, Error> {
     tx.optional(
         // Found by the call alone, with a CASE for the workspace, so that no planner searches all of the
         // workspace's deliveries.
-        "SELECT id, integration_id, state FROM deliveries \
-         WHERE call_id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 \
-         ORDER BY workspace_id, integration_id LIMIT 1",
+        select!(
+            Owed,
+            "FROM deliveries WHERE call_id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 \
+             ORDER BY workspace_id, integration_id LIMIT 1"
+        ),
         &[workspace.into(), call.into()],
-        |row| {
-            Ok(Owed {
-                delivery: row.get(0)?,
-                integration: row.get(1)?,
-                state: DeliveryState::column(row, 2)?,
-            })
-        },
+        decode,
     )
-}
-
-impl DeliveryState {
-    /// Reads the state from a column.
-    pub fn column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
-        Self::named(row.text(index)?).ok_or_else(|| Error::unreadable("an unknown delivery state"))
-    }
 }
 
 /// The workspace and the integration that identify a queue.
@@ -131,13 +128,16 @@ pub struct Due {
     pub failures: i64,
 }
 
+columns! {
+    Due { key: "workspace_id, integration_id", failures }
+}
+
 /// Due queues without a lease, the longest waiting first.
 pub fn due_lanes(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<Vec<Due>, Error> {
     tx.all(
-        "SELECT workspace_id, integration_id, failures FROM sync_lanes WHERE due_at <= $1 AND lease_until <= $1 \
-         ORDER BY due_at LIMIT $2",
+        select!(Due, "FROM sync_lanes WHERE due_at <= $1 AND lease_until <= $1 ORDER BY due_at LIMIT $2"),
         &[now.into(), most.into()],
-        |row| Ok(Due { key: (row.get(0)?, row.get(1)?), failures: row.get(2)? }),
+        decode,
     )
 }
 
@@ -185,14 +185,8 @@ pub fn take_lane(
          RETURNING held, failures, waits_because, resumed_at",
         &[key.0.into(), key.1.into(), token.into(), until.into(), now.into()],
         |row| {
-            Ok(Lane {
-                key,
-                token,
-                held: row.get(0)?,
-                failures: row.get(1)?,
-                waited_because: row.get(2)?,
-                resumed_at: row.get(3)?,
-            })
+            let (held, failures, waited_because, resumed_at) = row.read()?;
+            Ok(Lane { key, token, held, failures, waited_because, resumed_at })
         },
     )
 }
@@ -273,7 +267,7 @@ pub fn leave_lane(tx: &mut Tx<'_>, lane: &Lane, leaving: Leaving) -> Result<(), 
     let next = tx.optional(
         "SELECT due_at FROM delivery_queue WHERE workspace_id = $1 AND integration_id = $2 ORDER BY due_at LIMIT 1",
         &[workspace.into(), integration.into()],
-        |row| row.get::<Timestamp>(0),
+        decode::<Timestamp>,
     )?;
     let due_at = next.map_or(Timestamp::MAX, |next| next.max(leaving.not_before));
     tx.execute_later(
@@ -303,35 +297,55 @@ pub struct Leased {
     pub created_at: Timestamp,
 }
 
+/// A due delivery as stored, before it is marked as being sent.
+struct Queued {
+    id: DeliveryId,
+    call: CallId,
+    state: DeliveryState,
+    attempts: i64,
+    tried_since: Option<Timestamp>,
+    maybe_sent: bool,
+    created_at: Timestamp,
+    reason: Option<String>,
+}
+
+columns! {
+    Queued as "d" {
+        id,
+        call: "d.call_id",
+        state,
+        attempts,
+        tried_since,
+        maybe_sent,
+        created_at,
+        reason,
+    }
+}
+
 /// Marks up to `most` due deliveries of a leased queue as being sent. A delivery that already has the mark
 /// was left by a worker that died, so it may have arrived.
 pub fn lease(tx: &mut Tx<'_>, lane: &Lane, now: Timestamp, most: i64) -> Result<Vec<Leased>, Error> {
     let (workspace, integration) = lane.key;
-    let due: Vec<(Leased, DeliveryState)> = tx.all(
-        "SELECT d.id, d.call_id, d.state, d.attempts, d.tried_since, d.maybe_sent, d.created_at, d.reason \
-         FROM delivery_queue q \
-         JOIN deliveries d ON d.id = q.delivery_id AND CASE WHEN d.workspace_id = q.workspace_id THEN 1 ELSE 0 END = 1 \
-         WHERE q.workspace_id = $1 AND q.integration_id = $2 AND q.due_at <= $3 ORDER BY q.due_at LIMIT $4",
+    let due: Vec<Queued> = tx.all(
+        select!(Queued, "FROM delivery_queue q JOIN deliveries d ON d.id = q.delivery_id \
+             AND CASE WHEN d.workspace_id = q.workspace_id THEN 1 ELSE 0 END = 1 \
+             WHERE q.workspace_id = $1 AND q.integration_id = $2 AND q.due_at <= $3 ORDER BY q.due_at LIMIT $4"),
         &[workspace.into(), integration.into(), now.into(), most.into()],
-        |row| {
-            let former_tried_since: Option<Timestamp> = row.get(4)?;
-            let leased = Leased {
-                id: row.get(0)?,
-                call: row.get(1)?,
-                attempt: row.get::<i64>(3)? + 1,
-                tried_since: former_tried_since
-                    .map_or(now, |since| since.max(lane.resumed_at.unwrap_or(since))),
-                former_tried_since,
-                former_reason: row.get(7)?,
-                maybe_sent: row.get(5)?,
-                created_at: row.get(6)?,
-            };
-            Ok((leased, DeliveryState::column(row, 2)?))
-        },
+        decode,
     )?;
     let mut leased = Vec::with_capacity(due.len());
-    for (mut one, state) in due {
-        if state == DeliveryState::Sending {
+    for queued in due {
+        let mut one = Leased {
+            id: queued.id,
+            call: queued.call,
+            attempt: queued.attempts + 1,
+            tried_since: queued.tried_since.map_or(now, |since| since.max(lane.resumed_at.unwrap_or(since))),
+            former_tried_since: queued.tried_since,
+            former_reason: queued.reason,
+            maybe_sent: queued.maybe_sent,
+            created_at: queued.created_at,
+        };
+        if queued.state == DeliveryState::Sending {
             let lost =
                 Attempt { outcome: "lost", status: None, started_at: now, ended_at: now, detail: None };
             note_attempt(tx, workspace, one.id, one.attempt - 1, &lost)?;
@@ -373,21 +387,16 @@ fn note_attempt(
     number: i64,
     attempt: &Attempt<'_>,
 ) -> Result<(), Error> {
-    tx.execute_later(
-        "INSERT INTO delivery_attempts (workspace_id, delivery_id, number, outcome, status, started_at, ended_at, detail) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (workspace_id, delivery_id, number) DO NOTHING",
-        &[
-            workspace.into(),
-            delivery.into(),
-            number.into(),
-            attempt.outcome.into(),
-            attempt.status.map(u32::from).into(),
-            attempt.started_at.into(),
-            attempt.ended_at.into(),
-            attempt.detail.map_or(Value::Null, Value::Json),
-        ],
-    )?;
-    Ok(())
+    insert_later!(tx, "delivery_attempts" {
+        workspace_id: workspace,
+        delivery_id: delivery,
+        number: number,
+        outcome: attempt.outcome,
+        status: attempt.status.map(u32::from),
+        started_at: attempt.started_at,
+        ended_at: attempt.ended_at,
+        detail: attempt.detail.map(Value::Json),
+    } "ON CONFLICT (workspace_id, delivery_id, number) DO NOTHING")
 }
 
 /// The state in which an attempt leaves its delivery.
@@ -421,23 +430,17 @@ pub fn settle(
         Settled::Again(_, maybe) => (DeliveryState::Pending, Some(attempt.outcome), None, *maybe),
     };
     let settled_at = (state != DeliveryState::Pending).then_some(attempt.ended_at);
-    let ours = tx.execute(
-        "UPDATE deliveries SET state = $4, reason = $5, location = $6, attempts = $7, maybe_sent = $8, settled_at = $9, \
-                outcome = $10, lease_token = NULL \
-         WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND lease_token = $3 AND state = 'sending'",
-        &[
-            workspace.into(),
-            leased.id.into(),
-            lane.token.into(),
-            state.name().into(),
-            reason.into(),
-            location.into(),
-            leased.attempt.into(),
-            maybe_sent.into(),
-            settled_at.into(),
-            attempt.detail.map_or(Value::Null, Value::Json),
-        ],
-    )?;
+    let ours = update!(tx, "deliveries" {
+        state: state.name(),
+        reason: reason,
+        location: location,
+        attempts: leased.attempt,
+        maybe_sent: maybe_sent,
+        settled_at: settled_at,
+        outcome: attempt.detail.map(Value::Json),
+        lease_token: Value::Null,
+    } "id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND lease_token = $3 AND state = 'sending'",
+    [workspace, leased.id, lane.token])?;
     if ours == 0 {
         return Ok(false);
     }
@@ -514,11 +517,9 @@ pub fn depth(tx: &mut Tx<'_>, most: i64) -> Result<(i64, Option<Timestamp>), Err
     let waiting = tx.one(
         "SELECT count(*) FROM (SELECT 1 FROM delivery_queue LIMIT $1) AS found",
         &[most.into()],
-        |row| row.get(0),
+        decode,
     )?;
     let oldest =
-        tx.optional("SELECT created_at FROM delivery_queue ORDER BY created_at LIMIT 1", &[], |row| {
-            row.get(0)
-        })?;
+        tx.optional("SELECT created_at FROM delivery_queue ORDER BY created_at LIMIT 1", &[], decode)?;
     Ok((waiting, oldest))
 }

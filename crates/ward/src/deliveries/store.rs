@@ -1,9 +1,7 @@
 //! The SQL of reading and steering deliveries.
 
-use std::fmt::Write as _;
-
 use serde_json::value::RawValue;
-use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
+use ward_db::{Error, Json, Timestamp, Tx, Value, columns, decode, select};
 
 use super::DeliveryState;
 use super::outbox::{LaneKey, NEVER, open_lane, queue};
@@ -11,16 +9,15 @@ use super::wire::{DeliveryAttempt, DeliveryResponse, IntegrationSyncStatus};
 use crate::guard::WorkspaceGuard;
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::page::Page;
-use crate::scan::{List, Stretch};
+use crate::scan::{Conditions, List, Stretch};
 
 /// Counts of settled deliveries are exact up to this number; beyond it, they are this number.
 pub const MOST_COUNTED: i64 = 10_000;
 
-const COLUMNS: &str = "d.id, d.integration_id, d.call_id, d.direction, d.state, d.reason, d.attempts, d.maybe_sent, d.location, \
-                       d.outcome, d.created_at, d.settled_at, d.position, q.due_at, c.call_sid";
 /// The workspace as a CASE, here and in joins, beside an id that finds the row. So no planner searches all
 /// of the workspace's deliveries or calls instead.
 const OURS: &str = "CASE WHEN d.workspace_id = $1 THEN 1 ELSE 0 END = 1";
+const COLUMNS: &str = DeliveryResponse::COLUMNS;
 const JOINED: &str = "deliveries d \
      JOIN calls c ON c.id = d.call_id AND CASE WHEN c.workspace_id = d.workspace_id THEN 1 ELSE 0 END = 1 \
      LEFT JOIN delivery_queue q ON q.delivery_id = d.id AND CASE WHEN q.workspace_id = d.workspace_id THEN 1 ELSE 0 END = 1";
@@ -29,24 +26,47 @@ fn raw(text: Option<Json>) -> Result<Option<Box<RawValue>>, Error> {
     text.map(|Json(text)| RawValue::from_string(text).map_err(Error::unreadable)).transpose()
 }
 
-fn shown(row: &Row<'_>) -> Result<DeliveryResponse, Error> {
-    Ok(DeliveryResponse {
-        id: row.get(0)?,
-        integration_id: row.get(1)?,
-        call_id: row.get(2)?,
-        direction: row.get(3)?,
-        state: DeliveryState::column(row, 4)?.name(),
-        reason: row.get(5)?,
-        attempt_count: row.get(6)?,
-        maybe_sent: row.get(7)?,
-        location: row.get(8)?,
-        outcome: raw(row.get(9)?)?,
-        created_at: row.get(10)?,
-        settled_at: row.get(11)?,
-        position: row.get(12)?,
-        next_attempt_at: row.get(13)?,
-        call_sid: row.get(14)?,
-    })
+columns! {
+    DeliveryResponse as "d" {
+        id,
+        integration_id,
+        call_id,
+        direction,
+        state => |state: DeliveryState| Ok(state.name()),
+        reason,
+        attempt_count: "d.attempts",
+        maybe_sent,
+        location,
+        outcome => raw,
+        created_at,
+        settled_at,
+        position,
+        next_attempt_at: "q.due_at",
+        call_sid: "c.call_sid",
+    }
+}
+
+columns! {
+    DeliveryAttempt { number, outcome, status, started_at, ended_at, detail => raw }
+}
+
+columns! {
+    IntegrationSyncStatus as "l" {
+        integration_id,
+        name: "i.name",
+        held,
+        held_because,
+        held_at,
+        waits_because,
+        next_attempt_at: "l.due_at" => |due_at| Ok(Some(due_at).filter(|due_at| *due_at < Timestamp::MAX)),
+        failures_in_a_row: "l.failures",
+        last_success_at;
+        pending: 0,
+        oldest_pending_at: None,
+        held_deliveries: 0,
+        failed: 0,
+        synced: 0,
+    }
 }
 
 /// Conditions on deliveries; `None` sets no condition.
@@ -58,21 +78,13 @@ pub struct DeliveryFilter {
 }
 
 impl DeliveryFilter {
-    fn conditions(&self, workspace: WorkspaceId) -> (String, Vec<Value<'_>>) {
-        let asked = [
-            ("d.state =", self.state.as_deref().map(Value::Text)),
-            ("d.integration_id =", self.integration.map(Value::from)),
-            ("d.call_id =", self.call.map(Value::from)),
-        ];
-        let mut sql = String::from(if self.call.is_some() { OURS } else { "d.workspace_id = $1" });
-        let mut values = vec![workspace.into()];
-        for (condition, value) in asked {
-            if let Some(value) = value {
-                values.push(value);
-                let _ = write!(sql, " AND {condition} ${}", values.len());
-            }
-        }
-        (sql, values)
+    fn conditions(&self, workspace: WorkspaceId) -> Conditions<'_> {
+        let first = if self.call.is_some() { OURS } else { "d.workspace_id = $1" };
+        let mut conditions = Conditions::of(first, workspace);
+        conditions.and("d.state =", self.state.as_deref());
+        conditions.and("d.integration_id =", self.integration);
+        conditions.and("d.call_id =", self.call);
+        conditions
     }
 }
 
@@ -91,23 +103,17 @@ pub struct Deliveries {
 }
 
 impl Deliveries {
-    fn conditions(&self, stretch: Stretch<i64>) -> (String, Vec<Value<'_>>) {
-        let mut sql = String::from("d.workspace_id = $1 AND d.position > $2");
-        let mut values = vec![self.workspace.into(), Value::Int(stretch.after.unwrap_or_default())];
-        if let Some(last) = stretch.last {
-            values.push(Value::Int(last));
-            sql.push_str(" AND d.position <= $3");
-        }
-        if let Some(state) = &self.filter.state {
-            values.push(Value::Text(state));
-            let _ = write!(sql, " AND d.state = ${}", values.len());
-        }
+    fn conditions(&self, stretch: Stretch<i64>) -> Conditions<'_> {
+        let mut conditions = Conditions::of("d.workspace_id = $1", self.workspace);
+        conditions.and("d.position >", Some(stretch.after.unwrap_or_default()));
+        conditions.and("d.position <=", stretch.last);
+        conditions.and("d.state =", self.filter.state.as_deref());
         if let Some(integration) = self.filter.integration {
-            values.push(integration.into());
+            let integration = conditions.bind(integration);
             // With a CASE, no planner searches all of the integration's deliveries instead of the stretch.
-            let _ = write!(sql, " AND CASE WHEN d.integration_id = ${} THEN 1 ELSE 0 END = 1", values.len());
+            conditions.and_sql(&format!("CASE WHEN d.integration_id = {integration} THEN 1 ELSE 0 END = 1"));
         }
-        (sql, values)
+        conditions
     }
 }
 
@@ -120,13 +126,14 @@ impl List for Deliveries {
             "SELECT position FROM deliveries WHERE workspace_id = $1 AND position > $2 \
              ORDER BY position LIMIT 1 OFFSET $3",
             &[self.workspace.into(), after.unwrap_or_default().into(), (rows - 1).into()],
-            |row| row.get(0),
+            decode,
         )
     }
 
     fn count(&self, tx: &mut Tx<'_>, stretch: Stretch<i64>) -> Result<i64, Error> {
-        let (conditions, values) = self.conditions(stretch);
-        tx.one(&format!("SELECT count(*) FROM deliveries d WHERE {conditions}"), &values, |row| row.get(0))
+        let conditions = self.conditions(stretch);
+        let sql = format!("SELECT count(*) FROM deliveries d WHERE {}", conditions.sql());
+        tx.one(&sql, conditions.values(), decode)
     }
 
     fn rows(
@@ -136,14 +143,13 @@ impl List for Deliveries {
         limit: i64,
         offset: i64,
     ) -> Result<Vec<DeliveryResponse>, Error> {
-        let (conditions, mut values) = self.conditions(stretch);
-        values.extend([Value::Int(limit), Value::Int(offset)]);
+        let mut conditions = self.conditions(stretch);
+        let (limit, offset) = (conditions.bind(limit), conditions.bind(offset));
         let sql = format!(
-            "SELECT {COLUMNS} FROM {JOINED} WHERE {conditions} ORDER BY d.position LIMIT ${} OFFSET ${}",
-            values.len() - 1,
-            values.len()
+            "SELECT {COLUMNS} FROM {JOINED} WHERE {} ORDER BY d.position LIMIT {limit} OFFSET {offset}",
+            conditions.sql()
         );
-        tx.all(&sql, &values, shown)
+        tx.all(&sql, conditions.values(), decode)
     }
 }
 
@@ -154,14 +160,14 @@ pub fn list(
     filter: &DeliveryFilter,
     page: Page,
 ) -> Result<Vec<DeliveryResponse>, Error> {
-    let (conditions, mut values) = filter.conditions(workspace);
-    values.extend([Value::Int(page.after), Value::Int(page.fetch())]);
+    let mut conditions = filter.conditions(workspace);
+    conditions.and("d.position >", Some(page.after));
+    let limit = conditions.bind(page.fetch());
     let sql = format!(
-        "SELECT {COLUMNS} FROM {JOINED} WHERE {conditions} AND d.position > ${} ORDER BY d.position LIMIT ${}",
-        values.len() - 1,
-        values.len()
+        "SELECT {COLUMNS} FROM {JOINED} WHERE {} ORDER BY d.position LIMIT {limit}",
+        conditions.sql()
     );
-    tx.all(&sql, &values, shown)
+    tx.all(&sql, conditions.values(), decode)
 }
 
 /// The number of matching deliveries, counted no further than `most`.
@@ -171,13 +177,13 @@ pub fn count(
     filter: &DeliveryFilter,
     most: i64,
 ) -> Result<i64, Error> {
-    let (conditions, mut values) = filter.conditions(workspace);
-    values.push(Value::Int(most));
+    let mut conditions = filter.conditions(workspace);
+    let limit = conditions.bind(most);
     let sql = format!(
-        "SELECT count(*) FROM (SELECT 1 FROM deliveries d WHERE {conditions} LIMIT ${}) AS found",
-        values.len()
+        "SELECT count(*) FROM (SELECT 1 FROM deliveries d WHERE {} LIMIT {limit}) AS found",
+        conditions.sql()
     );
-    tx.one(&sql, &values, |row| row.get(0))
+    tx.one(&sql, conditions.values(), decode)
 }
 
 /// The delivery with this id, if it belongs to the workspace.
@@ -187,7 +193,7 @@ pub fn get(
     id: DeliveryId,
 ) -> Result<Option<DeliveryResponse>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM {JOINED} WHERE d.id = $2 AND {OURS}");
-    tx.optional(&sql, &[workspace.into(), id.into()], shown)
+    tx.optional(&sql, &[workspace.into(), id.into()], decode)
 }
 
 /// The attempts of a delivery, first to last.
@@ -198,19 +204,12 @@ pub fn attempts(
     most: i64,
 ) -> Result<Vec<DeliveryAttempt>, Error> {
     tx.all(
-        "SELECT number, outcome, status, started_at, ended_at, detail FROM delivery_attempts \
-         WHERE workspace_id = $1 AND delivery_id = $2 ORDER BY number LIMIT $3",
+        select!(
+            DeliveryAttempt,
+            "FROM delivery_attempts WHERE workspace_id = $1 AND delivery_id = $2 ORDER BY number LIMIT $3"
+        ),
         &[workspace.into(), id.into(), most.into()],
-        |row| {
-            Ok(DeliveryAttempt {
-                number: row.get(0)?,
-                outcome: row.get(1)?,
-                status: row.get(2)?,
-                started_at: row.get(3)?,
-                ended_at: row.get(4)?,
-                detail: raw(row.get(5)?)?,
-            })
-        },
+        decode,
     )
 }
 
@@ -228,7 +227,7 @@ pub fn failed(
          WHERE d.workspace_id = $1 AND d.integration_id = $2 AND d.state = 'failed' \
          AND c.direction IN ('inbound', 'outbound') ORDER BY d.position LIMIT $3",
         &[workspace.into(), integration.into(), most.into()],
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        decode,
     )
 }
 
@@ -237,37 +236,17 @@ pub fn owed_integrations(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<
     tx.all(
         "SELECT integration_id FROM sync_lanes WHERE workspace_id = $1 ORDER BY integration_id LIMIT 100",
         &[workspace.into()],
-        |row| row.get(0),
+        decode,
     )
 }
 
 /// Every integration that ever had a delivery, with the counts of its queue.
 pub fn lanes(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<IntegrationSyncStatus>, Error> {
     let lanes: Vec<IntegrationSyncStatus> = tx.all(
-        "SELECT l.integration_id, i.name, l.held, l.held_because, l.held_at, l.waits_because, l.due_at, l.failures, \
-                l.last_success_at \
-         FROM sync_lanes l LEFT JOIN integrations i ON i.workspace_id = l.workspace_id AND i.id = l.integration_id \
-         WHERE l.workspace_id = $1 ORDER BY l.integration_id",
+        select!(IntegrationSyncStatus, "FROM sync_lanes l LEFT JOIN integrations i ON i.workspace_id = l.workspace_id AND i.id = l.integration_id \
+             WHERE l.workspace_id = $1 ORDER BY l.integration_id"),
         &[workspace.into()],
-        |row| {
-            let due_at: Timestamp = row.get(6)?;
-            Ok(IntegrationSyncStatus {
-                integration_id: row.get(0)?,
-                name: row.get(1)?,
-                held: row.get(2)?,
-                held_because: row.get(3)?,
-                held_at: row.get(4)?,
-                waits_because: row.get(5)?,
-                next_attempt_at: (due_at < Timestamp::MAX).then_some(due_at),
-                failures_in_a_row: row.get(7)?,
-                last_success_at: row.get(8)?,
-                pending: 0,
-                oldest_pending_at: None,
-                held_deliveries: 0,
-                failed: 0,
-                synced: 0,
-            })
-        },
+        decode,
     )?;
     let mut figures = Vec::with_capacity(lanes.len());
     for mut lane in lanes {
@@ -283,14 +262,14 @@ pub fn lanes(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<IntegrationS
             "SELECT count(*) FROM (SELECT 1 FROM delivery_queue \
              WHERE workspace_id = $1 AND integration_id = $2 LIMIT $3) AS found",
             &[workspace.into(), lane.integration_id.into(), MOST_COUNTED.into()],
-            |row| row.get(0),
+            decode,
         )?;
         // Ids grow with time, so the first one is the oldest and found without a scan.
         lane.oldest_pending_at = tx.optional(
             "SELECT created_at FROM delivery_queue WHERE workspace_id = $1 AND integration_id = $2 \
              ORDER BY delivery_id LIMIT 1",
             &[workspace.into(), lane.integration_id.into()],
-            |row| row.get(0),
+            decode,
         )?;
         figures.push(lane);
     }
@@ -304,7 +283,7 @@ pub fn owed_by_unreal(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<i64, Er
          JOIN calls c ON c.id = d.call_id AND CASE WHEN c.workspace_id = d.workspace_id THEN 1 ELSE 0 END = 1 \
          WHERE d.workspace_id = $1 AND c.direction NOT IN ('inbound', 'outbound')",
         &[workspace.into()],
-        |row| row.get(0),
+        decode,
     )
 }
 
@@ -315,7 +294,7 @@ pub fn sent_for(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId) -> Result
          LEFT JOIN delivery_attempts a ON a.workspace_id = d.workspace_id AND a.delivery_id = d.id \
          WHERE d.call_id = $2 AND CASE WHEN d.workspace_id = $1 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), call.into()],
-        |row| Ok((row.get(0)?, row.get(1)?)),
+        decode,
     )
 }
 
@@ -395,7 +374,7 @@ pub fn release_unmatched(
          WHERE call_id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND state = 'held' AND reason = $3 \
          RETURNING id, integration_id, created_at",
         &[workspace.into(), call.into(), reason.into()],
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        decode,
     )?;
     for (delivery, integration, created_at) in held {
         queue(tx, workspace, integration, delivery, now, created_at)?;
@@ -437,7 +416,7 @@ pub fn make_due(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId, now: Time
         "SELECT id, integration_id FROM deliveries \
          WHERE call_id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND state = 'pending' AND attempts = 0",
         &[workspace.into(), call.into()],
-        |row| Ok((row.get(0)?, row.get(1)?)),
+        decode,
     )?;
     for (delivery, integration) in waiting {
         open_lane(tx, workspace, integration, now)?;

@@ -9,7 +9,6 @@ use crate::ids::{CallId, DeliveryId, IntegrationId};
 /// The JSON of the contract's schema `DeliveryResponse`.
 #[derive(Serialize)]
 pub struct DeliveryResponse {
-    /// The id of the delivery.
     pub id: DeliveryId,
     /// The integration that receives the call.
     pub integration_id: IntegrationId,
@@ -62,7 +61,6 @@ pub struct DeliveryAttempt {
 /// The JSON of the contract's schema `IntegrationSyncStatus`.
 #[derive(Debug, Serialize)]
 pub struct IntegrationSyncStatus {
-    /// The id of the integration.
     pub integration_id: IntegrationId,
     /// The name; null if the integration was deleted.
     pub name: Option<String>,

@@ -8,10 +8,13 @@ mod store;
 
 use ward_db::{Error, Timestamp, Uuid};
 
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
 use crate::audit::Actor;
 use crate::context::Context;
 use crate::guard::WorkspaceGuard;
 use crate::ids::{PrincipalId, WorkspaceId};
+use crate::names::named;
 
 pub use store::{count, forget, next, put_off, stands};
 
@@ -21,7 +24,8 @@ pub const AT_ONCE: u32 = 10;
 pub const STEP: u32 = 200;
 
 /// The kind of rows that a change of a member's role or a workspace's state ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Kind {
     /// The workspace's keys that speak for a principal that is no longer a member.
     Keys,
@@ -33,22 +37,7 @@ pub enum Kind {
     Listing,
 }
 
-impl Kind {
-    const ALL: [Self; 4] = [Self::Keys, Self::Invitations, Self::OwnerInvitations, Self::Listing];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Keys => "keys",
-            Self::Invitations => "invitations",
-            Self::OwnerInvitations => "owner_invitations",
-            Self::Listing => "listing",
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-}
+named!(Kind);
 
 /// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,11 +51,9 @@ pub enum Ended {
 /// An ending with rows that are not closed yet.
 #[derive(Clone, Debug)]
 pub struct Ending {
-    /// The workspace of the rows.
     pub workspace: WorkspaceId,
     /// The principal that the rows belong to; nil if all members are concerned.
     pub principal: PrincipalId,
-    /// The kind of the rows.
     pub kind: Kind,
     /// Rows with a position before this one are concerned.
     pub position: i64,
@@ -74,7 +61,6 @@ pub struct Ending {
     pub done_until: PrincipalId,
     /// The actor whose request ended the rows.
     pub actor: Actor,
-    /// The id of the request that ended them.
     pub request_id: String,
 }
 

@@ -16,7 +16,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use ward_db::{Error, Timestamp, Tx, Value};
+use ward_db::{Error, Timestamp, Tx, Value, columns, decode, insert, select, update_later};
 
 use crate::api_keys;
 use crate::api_keys::secret::SecretHash;
@@ -214,9 +214,9 @@ pub fn sealed_rows(
          WHERE sealed AND body IS NOT NULL AND created_at > $1 AND scope > $2 ORDER BY scope LIMIT $3",
         &[now.saturating_sub(SECRET_KEPT).into(), after.into(), most.into()],
         |row| {
-            let scope: String = row.get(0)?;
+            let (scope, bytes): (String, _) = row.read()?;
             let what = "an answer that is kept for a replay".to_owned();
-            Ok(SealedRow { place: scope.clone(), at: scope, bytes: row.get(1)?, what })
+            Ok(SealedRow { place: scope.clone(), at: scope, bytes, what })
         },
     )
 }
@@ -236,7 +236,7 @@ pub fn count_under_other_keys(tx: &mut Tx<'_>, vault: &Vault, now: Timestamp) ->
         "SELECT count(*) FROM idempotency \
          WHERE sealed AND body IS NOT NULL AND created_at > $1 AND substr(body, 2, 4) <> $2",
         &[now.saturating_sub(SECRET_KEPT).into(), Value::Bytes(vault.key_mark())],
-        |row| row.get(0),
+        decode,
     )
 }
 
@@ -277,6 +277,10 @@ struct First {
     created_at: Timestamp,
 }
 
+columns! {
+    First { request, status, body, sealed, former: "former_secret", created_at }
+}
+
 impl RepeatKey {
     /// Takes the scope for this transaction; `false` if a committed transaction has taken it.
     fn begin(&self, tx: &mut Tx<'_>, now: Timestamp) -> Result<bool, Error> {
@@ -293,11 +297,14 @@ impl RepeatKey {
             "DELETE FROM idempotency WHERE scope = $1 AND CASE WHEN created_at <= $2 THEN 1 ELSE 0 END = 1",
             &[self.scope.as_str().into(), now.saturating_sub(KEPT).into()],
         )?;
-        let taken = tx.execute(
-            "INSERT INTO idempotency (scope, request, status, sealed, created_at, workspace_id) \
-             VALUES ($1, $2, 0, false, $3, $4) ON CONFLICT (scope) DO NOTHING",
-            &[self.scope.as_str().into(), Value::Bytes(&self.request), now.into(), workspace.into()],
-        )?;
+        let taken = insert!(tx, "idempotency" {
+            scope: &self.scope,
+            request: &self.request,
+            status: 0,
+            sealed: false,
+            created_at: now,
+            workspace_id: workspace,
+        } "ON CONFLICT (scope) DO NOTHING")?;
         Ok(taken == 1)
     }
 
@@ -312,17 +319,13 @@ impl RepeatKey {
         // A larger answer is not stored. Its retry is refused, like that of a deleted answer.
         let body = body.filter(|body| body.len() <= LARGEST);
         let kept = ROW + body.map_or(0, <[u8]>::len);
-        tx.execute_later(
-            "UPDATE idempotency SET status = $2, body = $3, sealed = $4, former_secret = $5, bytes = $6 WHERE scope = $1",
-            &[
-                self.scope.as_str().into(),
-                i64::from(status.as_u16()).into(),
-                body.map_or(Value::Null, Value::Bytes),
-                sealed.into(),
-                former.as_ref().map_or(Value::Null, |hash| Value::Bytes(hash)),
-                Change::bytes(kept).bytes.into(),
-            ],
-        )?;
+        update_later!(tx, "idempotency" {
+            status: i64::from(status.as_u16()),
+            body: body,
+            sealed: sealed,
+            former_secret: former.as_ref(),
+            bytes: Change::bytes(kept).bytes,
+        } "scope = $1", [&self.scope])?;
         Ok(kept)
     }
 
@@ -349,20 +352,7 @@ impl RepeatKey {
 }
 
 fn first(tx: &mut Tx<'_>, scope: &str) -> Result<Option<First>, Error> {
-    tx.optional(
-        "SELECT request, status, body, sealed, former_secret, created_at FROM idempotency WHERE scope = $1",
-        &[scope.into()],
-        |row| {
-            Ok(First {
-                request: row.get(0)?,
-                status: row.get(1)?,
-                body: row.get(2)?,
-                sealed: row.get(3)?,
-                former: row.get(4)?,
-                created_at: row.get(5)?,
-            })
-        },
-    )
+    tx.optional(select!(First, "FROM idempotency WHERE scope = $1"), &[scope.into()], decode)
 }
 
 impl First {
@@ -493,6 +483,10 @@ struct Due {
     bytes: i64,
 }
 
+columns! {
+    Due { scope, workspace: "workspace_id", bytes }
+}
+
 impl Due {
     /// Notes what the workspace gets back, if this transaction changed the row and `left` of it stays.
     fn note(&self, freed: &mut BTreeMap<WorkspaceId, i64>, changed: u64, left: i64) {
@@ -505,8 +499,8 @@ impl Due {
 /// The oldest answers up to this time.
 fn due(tx: &mut Tx<'_>, sealed: bool, until: Timestamp, most: u32) -> Result<Vec<Due>, Error> {
     tx.all(
-        "SELECT scope, workspace_id, bytes FROM idempotency WHERE sealed = $1 AND created_at <= $2 ORDER BY created_at LIMIT $3",
+        select!(Due, "FROM idempotency WHERE sealed = $1 AND created_at <= $2 ORDER BY created_at LIMIT $3"),
         &[sealed.into(), until.into(), most.into()],
-        |row| Ok(Due { scope: row.get(0)?, workspace: row.get(1)?, bytes: row.get(2)? }),
+        decode,
     )
 }

@@ -37,7 +37,6 @@ pub enum Credential {
 /// The API key of a request, as the look-up found it.
 #[derive(Clone, Debug)]
 pub struct KeyUsed {
-    /// The id of the key as a credential.
     pub id: CredentialId,
     /// The public part, which lists and logs may show.
     pub key_id: KeyId,

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use ward_db::{Error, Timestamp, Tx};
+use ward_db::{Error, Timestamp, Tx, columns, decode, insert, insert_later, select};
 use ward_guard::Lock;
 
 use super::PrincipalKind;
@@ -32,11 +32,13 @@ fn insert(
     name: Option<&str>,
     now: Timestamp,
 ) -> Result<(), Error> {
-    tx.execute_later(
-        "INSERT INTO principals (id, kind, display_name, last_position, created_at) VALUES ($1, $2, $3, 0, $4)",
-        &[id.into(), kind.name().into(), name.into(), now.into()],
-    )?;
-    Ok(())
+    insert_later!(tx, "principals" {
+        id: id,
+        kind: kind,
+        display_name: name,
+        last_position: 0,
+        created_at: now,
+    })
 }
 
 /// The principal of a token's subject, with its kind. `None` if the subject has never written anything.
@@ -44,7 +46,7 @@ pub fn look_up(tx: &mut Tx<'_>, token: &Verified) -> Result<Option<(PrincipalId,
     tx.optional(
         "SELECT principal_id, kind FROM identities WHERE issuer = $1 AND subject = $2",
         &[(&*token.issuer.name).into(), token.subject.as_str().into()],
-        |row| Ok((row.get(0)?, PrincipalKind::column(row, 1)?)),
+        decode,
     )
 }
 
@@ -64,30 +66,28 @@ pub fn look_up_for(
     tx.optional(
         &SQL,
         &[(&*token.issuer.name).into(), token.subject.as_str().into(), workspace.into()],
-        |row| Ok((row.get(0)?, PrincipalKind::column(row, 1)?, workspaces::membership(row, 2)?)),
+        |row| {
+            let mut columns = row.columns();
+            Ok((columns.read()?, columns.read()?, workspaces::membership(&mut columns)?))
+        },
     )
 }
 
 /// Creates the principal of a token's subject, unless it exists.
 pub fn enroll(tx: &mut Tx<'_>, token: &Verified, now: Timestamp) -> Result<(), Error> {
-    let first = tx.execute(
-        "INSERT INTO identities (issuer, subject, principal_id, kind, created_at) VALUES ($1, $2, $3, $4, $5) \
-         ON CONFLICT (issuer, subject) DO NOTHING",
-        &[
-            (&*token.issuer.name).into(),
-            token.subject.as_str().into(),
-            token.principal.into(),
-            token.kind.name().into(),
-            now.into(),
-        ],
-    )?;
+    let first = insert!(tx, "identities" {
+        issuer: &*token.issuer.name,
+        subject: &token.subject,
+        principal_id: token.principal,
+        kind: token.kind,
+        created_at: now,
+    } "ON CONFLICT (issuer, subject) DO NOTHING")?;
     if first == 1 {
         insert(tx, token.principal, token.kind, token.name.as_deref(), now)?;
     }
     Ok(())
 }
 
-/// Sets the display name of a principal.
 pub fn set_name(tx: &mut PrincipalGuard<'_, '_>, name: &str) -> Result<(), Error> {
     let principal = tx.row();
     tx.execute_later(
@@ -117,7 +117,7 @@ fn next_position(tx: &mut Tx<'_>, principal: PrincipalId, now: Timestamp) -> Res
         "UPDATE principals SET last_position = CASE WHEN last_position >= $2 THEN last_position + 1 ELSE $2 END \
          WHERE id = $1 RETURNING last_position",
         &[principal.into(), now.micros().into()],
-        |row| row.get(0),
+        decode,
     )
 }
 
@@ -132,23 +132,16 @@ pub fn join(
     let owned = (role == Role::Owner && kind == PrincipalKind::User).then_some(workspace);
     let position = next_position(tx, principal, now)?;
     let seat = workspaces::next_position(tx, now)?;
-    tx.execute_later(
-        "INSERT INTO memberships (workspace_id, principal_id, role, position, seat, created_at, owned_workspace_id) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        &[
-            workspace.into(),
-            principal.into(),
-            role.name().into(),
-            position.into(),
-            seat.into(),
-            now.into(),
-            owned.into(),
-        ],
-    )?;
-    tx.execute_later(
-        "INSERT INTO seats (workspace_id, seat, principal_id) VALUES ($1, $2, $3)",
-        &[workspace.into(), seat.into(), principal.into()],
-    )?;
+    insert_later!(tx, "memberships" {
+        workspace_id: workspace,
+        principal_id: principal,
+        role: role,
+        position: position,
+        seat: seat,
+        created_at: now,
+        owned_workspace_id: owned,
+    })?;
+    insert_later!(tx, "seats" { workspace_id: workspace, seat: seat, principal_id: principal })?;
     Ok(())
 }
 
@@ -185,7 +178,7 @@ pub fn relist_some(
         "SELECT principal_id, position FROM memberships WHERE workspace_id = $1 AND principal_id > $2 \
          ORDER BY principal_id LIMIT $3",
         &[workspace.into(), after.into(), (most + 1).into()],
-        |row| Ok((row.get(0)?, row.get(1)?)),
+        decode,
     )?;
     let more = members.len() > most as usize;
     members.truncate(most as usize);
@@ -208,9 +201,7 @@ pub fn describe(
     tx: &mut Tx<'_>,
     principal: PrincipalId,
 ) -> Result<Option<(Option<String>, Timestamp)>, Error> {
-    tx.optional("SELECT display_name, created_at FROM principals WHERE id = $1", &[principal.into()], |row| {
-        Ok((row.get(0)?, row.get(1)?))
-    })
+    tx.optional("SELECT display_name, created_at FROM principals WHERE id = $1", &[principal.into()], decode)
 }
 
 /// A membership, with its workspace's names.
@@ -223,23 +214,24 @@ pub struct Membership {
     pub position: i64,
 }
 
+columns! {
+    Membership as "m" {
+        workspace: "m.workspace_id",
+        slug: "w.slug",
+        name: "w.name",
+        role,
+        position,
+    }
+}
+
 /// A page of the memberships that a principal has in active workspaces.
 pub fn memberships(tx: &mut Tx<'_>, principal: PrincipalId, page: Page) -> Result<Vec<Membership>, Error> {
     tx.all(
-        "SELECT m.workspace_id, w.slug, w.name, m.role, m.position \
-         FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
-         WHERE m.principal_id = $1 AND m.position > $2 AND m.position > 0 \
-         AND (SELECT v.state FROM workspaces v WHERE v.id = m.workspace_id) = 'active' ORDER BY m.position LIMIT $3",
+        select!(Membership, "FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
+             WHERE m.principal_id = $1 AND m.position > $2 AND m.position > 0 \
+             AND (SELECT v.state FROM workspaces v WHERE v.id = m.workspace_id) = 'active' ORDER BY m.position LIMIT $3"),
         &[principal.into(), page.after.into(), page.fetch().into()],
-        |row| {
-            Ok(Membership {
-                workspace: row.get(0)?,
-                slug: row.get(1)?,
-                name: row.get(2)?,
-                role: Role::column(row, 3)?,
-                position: row.get(4)?,
-            })
-        },
+        decode,
     )
 }
 
@@ -250,6 +242,6 @@ pub fn count_memberships(tx: &mut Tx<'_>, principal: PrincipalId, most: i64) -> 
          FROM (SELECT (SELECT w.state FROM workspaces w WHERE w.id = m.workspace_id) AS state \
                FROM memberships m WHERE m.principal_id = $1 AND m.position > 0 LIMIT $2) AS counted",
         &[principal.into(), most.into()],
-        |row| Ok(counted(row.get(0)?, row.get(1)?, most)),
+        |row| row.read().map(|(looked_at, listed)| counted(looked_at, listed, most)),
     )
 }

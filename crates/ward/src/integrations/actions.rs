@@ -26,7 +26,6 @@ use crate::shares::Holder;
 use crate::vault::SealedRow;
 use crate::{deliveries, workspaces};
 
-/// `CreateIntegrationRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
 pub struct CreateIntegrationRequest {
     name: String,

@@ -244,12 +244,15 @@ pub async fn health(request: Request, entry: Entry) -> Result<Reply, ApiError> {
 
 /// `TestEndpointRequest`: the parameters of the call.
 #[derive(Deserialize)]
-pub struct TestRequest {
+pub struct TestEndpointRequest {
     params: serde_json::Value,
 }
 
 /// `test-integration-endpoint`
-pub async fn test(request: Request, (entry, sent): (Entry, Sent<TestRequest>)) -> Result<Reply, ApiError> {
+pub async fn test(
+    request: Request,
+    (entry, sent): (Entry, Sent<TestEndpointRequest>),
+) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
     let endpoint = request.parameter("endpoint_name").to_owned();
     let params = rules::params(&sent.value.params);

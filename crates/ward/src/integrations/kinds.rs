@@ -1,9 +1,15 @@
 //! The protocols of outside systems, and the kinds of authentication.
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
+use crate::names::named;
 
 /// The protocol of the external system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// Plain JSON over HTTP.
@@ -14,21 +20,7 @@ pub enum Protocol {
     Mcp,
 }
 
-impl Protocol {
-    /// The name in the database and in answers.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Rest => "rest",
-            Self::Fhir => "fhir",
-            Self::Mcp => "mcp",
-        }
-    }
-
-    /// The protocol named `name`; `None` for an unknown name.
-    pub fn named(name: &str) -> Option<Self> {
-        [Self::Rest, Self::Fhir, Self::Mcp].into_iter().find(|protocol| protocol.name() == name)
-    }
-}
+named!(Protocol);
 
 /// The kinds of authentication in `AuthConfig`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

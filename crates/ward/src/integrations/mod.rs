@@ -38,7 +38,6 @@ const MOST: usize = 100;
 /// A configured connection of a workspace to an external system.
 #[derive(Clone, Debug)]
 pub struct Integration {
-    /// The id of the integration.
     pub id: IntegrationId,
     /// The workspace that the key belongs to.
     pub workspace: WorkspaceId,
@@ -46,7 +45,6 @@ pub struct Integration {
     pub name: String,
     /// Whether provisioning seeded it, so that it can only be disabled.
     pub builtin: bool,
-    /// The timestamp of its creation.
     pub created_at: Timestamp,
     /// The timestamp of the last change, which always grows.
     pub updated_at: Timestamp,
@@ -148,10 +146,8 @@ pub struct AuthConfig {
     /// The reference to a fixed bearer token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_ssm_param_path: Option<String>,
-    /// The reference to a client secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_secret_ssm_param_path: Option<String>,
-    /// The reference to a private key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_key_ssm_param_path: Option<String>,
 }
@@ -189,7 +185,6 @@ pub struct Endpoint<A> {
     pub response_filter: Option<Vec<String>>,
     /// New names, and the paths of their values.
     pub response_mapping: Option<Map<String, Value>>,
-    /// The path of the result.
     pub result_key: Option<String>,
     /// A template around the result.
     pub result_template: Option<String>,
@@ -273,7 +268,6 @@ fn own_base_url<A>(endpoint: &Endpoint<A>) -> Option<&str> {
 pub struct Retry {
     /// The number of retries after the first attempt.
     pub max_retries: u32,
-    /// The statuses that cause a retry.
     pub retry_on_status: Vec<u16>,
 }
 
@@ -282,7 +276,6 @@ pub struct Retry {
 pub struct Mcp {
     /// The transport: `stdio`, `sse` or `http`.
     pub mcp_transport: Option<String>,
-    /// The URL of the server.
     pub mcp_url: Option<String>,
     /// The command that would start the server.
     pub mcp_command: Option<String>,

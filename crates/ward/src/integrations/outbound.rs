@@ -128,7 +128,6 @@ pub async fn connection(
 /// The longest headers of an endpoint together, bytes. Few servers accept longer ones.
 pub(super) const MOST_HEADER_BYTES: usize = 8192;
 
-/// The headers that an endpoint configures.
 pub(super) fn headers(endpoint: &Endpoint<AuthConfig>) -> Result<HeaderMap, String> {
     let length = |(name, value): (&String, &Value)| name.len() + value.as_str().map_or(0, str::len);
     if endpoint.headers.iter().map(length).sum::<usize>() > MOST_HEADER_BYTES {

@@ -1,6 +1,7 @@
 //! The value rules of integrations. A schema gives the type of a URL; the rules here give its content.
 
 use serde_json::{Map, Value};
+use strum::VariantArray as _;
 use url::Url;
 use ward_contract::RuleProblem;
 use ward_contract::validate::Loc;
@@ -276,7 +277,7 @@ pub fn auth(value: &Value) -> Vec<RuleProblem> {
         problems.push(problem(&["client_auth_method"], "is not used by this type"));
     }
     let used = SecretKind::of(kind);
-    for other in SecretKind::ALL.into_iter().filter(|other| *other != used) {
+    for &other in SecretKind::VARIANTS.iter().filter(|other| **other != used) {
         for field in [value_field(other), other.reference_field()] {
             if !value[field].is_null() {
                 problems.push(problem(&[field], "is not used by this type"));

@@ -2,6 +2,7 @@
 //! their seals.
 
 use serde::Deserialize;
+use strum::{IntoStaticStr, VariantArray};
 use url::Url;
 use ward_contract::validate::{Json, Loc, Problem};
 use ward_db::Tx;
@@ -86,7 +87,6 @@ impl std::fmt::Debug for SecretInput {
     }
 }
 
-/// `AuthConfigWithSecrets`, validated.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct AuthConfigWithSecrets {
     #[serde(flatten)]
@@ -109,7 +109,8 @@ impl From<AuthConfig> for AuthConfigWithSecrets {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum SecretKind {
     ApiKey,
     BearerToken,
@@ -118,8 +119,6 @@ pub(super) enum SecretKind {
 }
 
 impl SecretKind {
-    pub const ALL: [Self; 4] = [Self::ApiKey, Self::BearerToken, Self::ClientSecret, Self::PrivateKey];
-
     /// The kind of secret that this kind of authentication uses.
     pub const fn of(kind: AuthKind) -> Self {
         match kind {
@@ -130,16 +129,10 @@ impl SecretKind {
         }
     }
 
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::ApiKey => "api_key",
-            Self::BearerToken => "bearer_token",
-            Self::ClientSecret => "client_secret",
-            Self::PrivateKey => "private_key",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 
-    /// The contract's field for the reference.
     pub const fn reference_field(self) -> &'static str {
         match self {
             Self::ApiKey => "ssm_param_path",
@@ -194,7 +187,6 @@ pub(super) fn destinations(auth: &AuthConfig, base_url: &str) -> Option<String> 
 pub(super) struct AssociatedData<'a> {
     /// The endpoint, by index and name; `None` for the integration.
     pub endpoint: Option<(usize, &'a str)>,
-    /// The URL that is called with the secret.
     pub base_url: &'a str,
 }
 
@@ -249,7 +241,7 @@ impl Plan {
             };
             self.kept.extend(stored.iter().filter(usable).map(|secret| secret.field.clone()));
         }
-        for kind in SecretKind::ALL {
+        for &kind in SecretKind::VARIANTS {
             let field = place.field(kind);
             let known = stored.iter().find(|secret| secret.field == field);
             let given = kind.given(input);
@@ -382,7 +374,7 @@ pub fn sealed_rows(
 
 /// Removes the references to deleted secrets from an authentication.
 pub(super) fn strip(auth: &mut AuthConfig, place: &AssociatedData<'_>, gone: &[&str]) {
-    for kind in SecretKind::ALL {
+    for &kind in SecretKind::VARIANTS {
         if gone.contains(&place.field(kind).0.as_str()) {
             *kind.reference(auth) = None;
         }

@@ -2,11 +2,11 @@
 
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
-use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
+use ward_db::{Error, Json, Timestamp, Tx, Value, columns, decode, insert, select, sql, update};
 
 use super::secrets::{Field, Sealed, SecretAt, Stored};
 use super::urls::{Parts, is_plain};
-use super::{Config, DeliverySettings, Integration, MOST, Mcp, Protocol};
+use super::{Config, DeliverySettings, Integration, MOST, Mcp};
 use crate::guard::WorkspaceGuard;
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::page::Page;
@@ -31,7 +31,7 @@ pub fn built_in(
     tx.optional(
         "SELECT id FROM integrations WHERE workspace_id = $1 AND name = $2 AND builtin",
         &[workspace.into(), connector.into()],
-        |row| row.get(0),
+        decode,
     )
 }
 
@@ -40,7 +40,7 @@ pub fn name(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Resul
     tx.optional(
         "SELECT name FROM integrations WHERE workspace_id = $1 AND id = $2",
         &[workspace.into(), id.into()],
-        |row| row.get(0),
+        decode,
     )
 }
 
@@ -63,7 +63,7 @@ pub fn changed_at(
     tx.optional(
         "SELECT updated_at FROM integrations WHERE workspace_id = $1 AND id = $2",
         &[workspace.into(), id.into()],
-        |row| row.get(0),
+        decode,
     )
 }
 
@@ -77,6 +77,10 @@ pub struct Readiness {
     pub updated_at: Timestamp,
 }
 
+columns! {
+    Readiness { enabled, configured: "base_url <> ''", updated_at }
+}
+
 /// Whether deliveries to an integration can be sent, without parsing its configuration.
 pub fn readiness(
     tx: &mut Tx<'_>,
@@ -84,15 +88,14 @@ pub fn readiness(
     id: IntegrationId,
 ) -> Result<Option<Readiness>, Error> {
     tx.optional(
-        "SELECT enabled, base_url <> '', updated_at FROM integrations WHERE workspace_id = $1 AND id = $2",
+        select!(Readiness, "FROM integrations WHERE workspace_id = $1 AND id = $2"),
         &[workspace.into(), id.into()],
-        |row| Ok(Readiness { enabled: row.get(0)?, configured: row.get(1)?, updated_at: row.get(2)? }),
+        decode,
     )
 }
 
-/// The number of integrations in the workspace.
 pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<i64, Error> {
-    tx.one("SELECT count(*) FROM integrations WHERE workspace_id = $1", &[workspace.into()], |row| row.get(0))
+    tx.one("SELECT count(*) FROM integrations WHERE workspace_id = $1", &[workspace.into()], decode)
 }
 
 /// The facts that a transaction needs before it changes an integration.
@@ -103,12 +106,16 @@ pub struct Named {
     pub updated_at: Timestamp,
 }
 
+columns! {
+    Named { name, builtin, updated_at }
+}
+
 /// The name and version of an integration, without its configuration.
 pub fn named(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<Option<Named>, Error> {
     tx.optional(
-        "SELECT name, builtin, updated_at FROM integrations WHERE workspace_id = $1 AND id = $2",
+        select!(Named, "FROM integrations WHERE workspace_id = $1 AND id = $2"),
         &[workspace.into(), id.into()],
-        |row| Ok(Named { name: row.get(0)?, builtin: row.get(1)?, updated_at: row.get(2)? }),
+        decode,
     )
 }
 
@@ -141,28 +148,23 @@ impl Texts {
 }
 
 pub fn insert(tx: &mut WorkspaceGuard<'_, '_>, new: &Integration, texts: &Texts) -> Result<(), Error> {
-    tx.execute(
-        "INSERT INTO integrations (workspace_id, id, name, display_name, protocol, base_url, auth, endpoints, mcp, \
-                enabled, builtin, position, created_at, updated_at, delivery) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
-        &[
-            new.workspace.into(),
-            new.id.into(),
-            new.name.as_str().into(),
-            new.config.display_name.as_str().into(),
-            new.config.protocol.name().into(),
-            new.config.base_url.as_str().into(),
-            texts.auth(),
-            Value::Json(&texts.endpoints),
-            Value::Json(&texts.mcp),
-            new.config.enabled.into(),
-            new.builtin.into(),
-            new.position.into(),
-            new.created_at.into(),
-            new.updated_at.into(),
-            Value::Json(&texts.delivery),
-        ],
-    )?;
+    insert!(tx, "integrations" {
+        workspace_id: new.workspace,
+        id: new.id,
+        name: &new.name,
+        display_name: &new.config.display_name,
+        protocol: new.config.protocol.name(),
+        base_url: &new.config.base_url,
+        auth: texts.auth(),
+        endpoints: Value::Json(&texts.endpoints),
+        mcp: Value::Json(&texts.mcp),
+        enabled: new.config.enabled,
+        builtin: new.builtin,
+        position: new.position,
+        created_at: new.created_at,
+        updated_at: new.updated_at,
+        delivery: Value::Json(&texts.delivery),
+    })?;
     Ok(())
 }
 
@@ -196,18 +198,20 @@ pub struct Fitness {
 pub fn fitness(tx: &mut Tx<'_>, workspace: WorkspaceId, connector: Option<&str>) -> Result<Fitness, Error> {
     let mut found = Fitness::default();
     tx.all(
-        "SELECT name, builtin, enabled, base_url, auth, endpoints, mcp FROM integrations \
-         WHERE workspace_id = $1 AND position > 0",
+        sql!(
+            "SELECT name, builtin, enabled, base_url, ",
+            Parts::COLUMNS,
+            " FROM integrations WHERE workspace_id = $1 AND position > 0"
+        ),
         &[workspace.into()],
         |row| {
-            let (name, builtin, enabled) = (row.get::<String>(0)?, row.get::<bool>(1)?, row.get::<bool>(2)?);
-            let base_url: String = row.get(3)?;
+            let mut columns = row.columns();
+            let (name, builtin, enabled, base_url): (String, bool, bool, String) = columns.read()?;
             if builtin && Some(name.as_str()) == connector {
                 found.built_in = Some((enabled, !base_url.is_empty() && !base_url.contains('{')));
             }
             if enabled && !found.without_tls {
-                let parts = Parts { auth: row.get(4)?, endpoints: row.get(5)?, mcp: row.get(6)? };
-                found.without_tls = is_plain(&base_url) || parts.any_is_plain()?;
+                found.without_tls = is_plain(&base_url) || columns.read::<Parts>()?.any_is_plain()?;
             }
             Ok(())
         },
@@ -215,26 +219,25 @@ pub fn fitness(tx: &mut Tx<'_>, workspace: WorkspaceId, connector: Option<&str>)
     Ok(found)
 }
 
+columns! {
+    Parts { auth, endpoints, mcp }
+}
+
 /// Writes the configuration of an integration, and clears the test result of the previous one.
 pub fn update(tx: &mut WorkspaceGuard<'_, '_>, changed: &Integration, texts: &Texts) -> Result<(), Error> {
-    tx.execute(
-        "UPDATE integrations SET display_name = $3, protocol = $4, base_url = $5, auth = $6, endpoints = $7, mcp = $8, \
-                enabled = $9, updated_at = $10, delivery = $11, last_tested_at = NULL, last_test_status = NULL \
-         WHERE workspace_id = $1 AND id = $2",
-        &[
-            changed.workspace.into(),
-            changed.id.into(),
-            changed.config.display_name.as_str().into(),
-            changed.config.protocol.name().into(),
-            changed.config.base_url.as_str().into(),
-            texts.auth(),
-            Value::Json(&texts.endpoints),
-            Value::Json(&texts.mcp),
-            changed.config.enabled.into(),
-            changed.updated_at.into(),
-            Value::Json(&texts.delivery),
-        ],
-    )?;
+    update!(tx, "integrations" {
+        display_name: &changed.config.display_name,
+        protocol: changed.config.protocol.name(),
+        base_url: &changed.config.base_url,
+        auth: texts.auth(),
+        endpoints: Value::Json(&texts.endpoints),
+        mcp: Value::Json(&texts.mcp),
+        enabled: changed.config.enabled,
+        updated_at: changed.updated_at,
+        delivery: Value::Json(&texts.delivery),
+        last_tested_at: Value::Null,
+        last_test_status: Value::Null,
+    } "workspace_id = $1 AND id = $2", [changed.workspace, changed.id])?;
     Ok(())
 }
 
@@ -243,7 +246,7 @@ pub fn weight(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Res
     let bytes = tx.optional(
         "SELECT bytes FROM integrations WHERE workspace_id = $1 AND id = $2",
         &[workspace.into(), id.into()],
-        |row| row.get::<Option<i64>>(0),
+        decode::<Option<i64>>,
     )?;
     Ok(bytes.flatten().unwrap_or(0))
 }
@@ -261,7 +264,7 @@ pub fn weigh(tx: &mut WorkspaceGuard<'_, '_>, id: IntegrationId) -> Result<i64, 
                    WHERE s.workspace_id = integrations.workspace_id AND s.integration_id = integrations.id) \
          WHERE workspace_id = $1 AND id = $2 RETURNING bytes",
         &[workspace.into(), id.into()],
-        |row| row.get(0),
+        decode,
     )?;
     Ok(now - before)
 }
@@ -292,11 +295,9 @@ pub const READ_AT_ONCE: usize = 4;
 pub fn some(tx: &mut Tx<'_>, workspace: WorkspaceId, ids: &[IntegrationId]) -> Result<Vec<Unparsed>, Error> {
     let id = |index: usize| ids.get(index).or(ids.first()).copied().unwrap_or(IntegrationId(Uuid::nil()));
     tx.all(
-        "SELECT id, workspace_id, name, display_name, protocol, base_url, enabled, builtin, created_at, updated_at, position, \
-                auth, endpoints, mcp, last_tested_at, last_test_status, delivery \
-         FROM integrations WHERE workspace_id = $1 AND id IN ($2, $3, $4, $5)",
+        select!(Unparsed, "FROM integrations WHERE workspace_id = $1 AND id IN ($2, $3, $4, $5)"),
         &[workspace.into(), id(0).into(), id(1).into(), id(2).into(), id(3).into()],
-        unparsed,
+        decode,
     )
 }
 
@@ -306,7 +307,7 @@ pub fn page(tx: &mut Tx<'_>, workspace: WorkspaceId, page: Page) -> Result<Vec<(
         "SELECT id, position FROM integrations WHERE workspace_id = $1 AND position > $2 AND position > 0 \
          ORDER BY position LIMIT $3",
         &[workspace.into(), page.after.into(), page.fetch().into()],
-        |row| Ok((row.get(0)?, row.get(1)?)),
+        decode,
     )
 }
 
@@ -323,24 +324,19 @@ pub struct Head {
     pub updated_at: Timestamp,
 }
 
+columns! {
+    Head { id, name, display_name, protocol, enabled, position, created_at, updated_at }
+}
+
 /// The heads of all of the workspace's integrations, in list order. A workspace has few.
 pub fn heads(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<Head>, Error> {
     tx.all(
-        "SELECT id, name, display_name, protocol, enabled, position, created_at, updated_at FROM integrations \
-         WHERE workspace_id = $1 AND position > 0 ORDER BY position LIMIT $2",
+        select!(
+            Head,
+            "FROM integrations WHERE workspace_id = $1 AND position > 0 ORDER BY position LIMIT $2"
+        ),
         &[workspace.into(), i64::try_from(MOST).unwrap_or(i64::MAX).into()],
-        |row| {
-            Ok(Head {
-                id: row.get(0)?,
-                name: row.get(1)?,
-                display_name: row.get(2)?,
-                protocol: row.get(3)?,
-                enabled: row.get(4)?,
-                position: row.get(5)?,
-                created_at: row.get(6)?,
-                updated_at: row.get(7)?,
-            })
-        },
+        decode,
     )
 }
 
@@ -350,10 +346,28 @@ pub fn heads(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<Head>, Error
 pub struct Unparsed {
     /// The integration without its JSON columns.
     integration: Integration,
-    auth: Option<String>,
-    endpoints: Option<String>,
-    mcp: Option<String>,
-    delivery: Option<String>,
+    auth: Option<Json>,
+    endpoints: Option<Json>,
+    mcp: Option<Json>,
+    delivery: Option<Json>,
+}
+
+columns! {
+    Unparsed { integration: Integration::COLUMNS, auth, endpoints, mcp, delivery }
+}
+
+columns! {
+    Integration {
+        id, workspace: "workspace_id", name, config: Config::COLUMNS, builtin, created_at, updated_at, position,
+        last_tested_at, last_test_status
+    }
+}
+
+columns! {
+    Config {
+        display_name, protocol, base_url, enabled;
+        auth: None, endpoints: Vec::new(), mcp: Mcp::default(), delivery: DeliverySettings::default()
+    }
 }
 
 impl Unparsed {
@@ -364,53 +378,21 @@ impl Unparsed {
     /// Parses the JSON columns.
     pub fn parse(self) -> Result<Integration, Error> {
         let mut integration = self.integration;
-        integration.config.auth = parsed(self.auth.as_deref())?;
-        integration.config.endpoints = parsed(self.endpoints.as_deref())?.unwrap_or_default();
-        integration.config.mcp = parsed(self.mcp.as_deref())?.unwrap_or_default();
-        integration.config.delivery = parsed(self.delivery.as_deref())?.unwrap_or_default();
+        integration.config.auth = parsed(self.auth.as_ref())?;
+        integration.config.endpoints = parsed(self.endpoints.as_ref())?.unwrap_or_default();
+        integration.config.mcp = parsed(self.mcp.as_ref())?.unwrap_or_default();
+        integration.config.delivery = parsed(self.delivery.as_ref())?.unwrap_or_default();
         Ok(integration)
     }
 }
 
-fn parsed<T: DeserializeOwned>(text: Option<&str>) -> Result<Option<T>, Error> {
-    let Some(text) = text else { return Ok(None) };
+fn parsed<T: DeserializeOwned>(json: Option<&Json>) -> Result<Option<T>, Error> {
+    let Some(Json(text)) = json else { return Ok(None) };
     serde_json::from_str(text).map(Some).map_err(|_| Error::unreadable("an integration's JSON"))
 }
 
-fn read<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<Option<T>, Error> {
-    parsed(row.get::<Option<Json>>(column)?.as_ref().map(|Json(text)| text.as_str()))
-}
-
-fn unparsed(row: &Row<'_>) -> Result<Unparsed, Error> {
-    let json = |column| row.get::<Option<Json>>(column).map(|text| text.map(|Json(text)| text));
-    Ok(Unparsed {
-        integration: Integration {
-            id: row.get(0)?,
-            workspace: row.get(1)?,
-            name: row.get(2)?,
-            builtin: row.get(7)?,
-            created_at: row.get(8)?,
-            updated_at: row.get(9)?,
-            position: row.get(10)?,
-            last_tested_at: row.get(14)?,
-            last_test_status: row.get(15)?,
-            config: Config {
-                display_name: row.get(3)?,
-                protocol: Protocol::named(row.text(4)?)
-                    .ok_or_else(|| Error::unreadable("an unknown protocol"))?,
-                base_url: row.get(5)?,
-                enabled: row.get(6)?,
-                auth: None,
-                endpoints: Vec::new(),
-                mcp: Mcp::default(),
-                delivery: DeliverySettings::default(),
-            },
-        },
-        auth: json(11)?,
-        endpoints: json(12)?,
-        mcp: json(13)?,
-        delivery: json(16)?,
-    })
+columns! {
+    Stored { field => |name| Ok(Field(name)), reference, origins }
 }
 
 /// The secrets of an integration, without their sealed bytes.
@@ -420,10 +402,12 @@ pub fn secrets(
     integration: IntegrationId,
 ) -> Result<Vec<Stored>, Error> {
     tx.all(
-        "SELECT field, reference, origins FROM integration_secrets WHERE workspace_id = $1 AND integration_id = $2 \
-         ORDER BY field",
+        select!(
+            Stored,
+            "FROM integration_secrets WHERE workspace_id = $1 AND integration_id = $2 ORDER BY field"
+        ),
         &[workspace.into(), integration.into()],
-        |row| Ok(Stored { field: Field(row.get(0)?), reference: row.get(1)?, origins: row.get(2)? }),
+        decode,
     )
 }
 
@@ -434,23 +418,20 @@ pub fn sealed(
     integration: IntegrationId,
 ) -> Result<Vec<Sealed>, Error> {
     tx.all(
-        "SELECT workspace_id, integration_id, field, origins, sealed, \
-                CASE WHEN key_state = 'active' THEN algorithm END FROM integration_secrets \
-         WHERE workspace_id = $1 AND integration_id = $2 ORDER BY field",
+        select!(
+            Sealed,
+            "FROM integration_secrets WHERE workspace_id = $1 AND integration_id = $2 ORDER BY field"
+        ),
         &[workspace.into(), integration.into()],
-        sealed_row,
+        decode,
     )
 }
 
-fn sealed_row(row: &Row<'_>) -> Result<Sealed, Error> {
-    Ok(Sealed {
-        workspace: row.get(0)?,
-        integration: row.get(1)?,
-        field: Field(row.get(2)?),
-        origins: row.get(3)?,
-        bytes: row.get(4)?,
-        signs_with: row.get(5)?,
-    })
+columns! {
+    Sealed {
+        workspace: "workspace_id", integration: "integration_id", field => |name| Ok(Field(name)), origins, bytes: "sealed",
+        signs_with: "CASE WHEN key_state = 'active' THEN algorithm END"
+    }
 }
 
 /// Stores a secret, and replaces that of the same field.
@@ -462,20 +443,16 @@ pub fn put_secret(
     now: Timestamp,
 ) -> Result<(), Error> {
     drop_secret(tx, new.integration, &new.field)?;
-    tx.execute(
-        "INSERT INTO integration_secrets (workspace_id, integration_id, field, reference, origins, key_id, sealed, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        &[
-            new.workspace.into(),
-            new.integration.into(),
-            new.field.0.as_str().into(),
-            reference.into(),
-            new.origins.as_str().into(),
-            key_id.into(),
-            Value::Bytes(&new.bytes),
-            now.into(),
-        ],
-    )?;
+    insert!(tx, "integration_secrets" {
+        workspace_id: new.workspace,
+        integration_id: new.integration,
+        field: &new.field.0,
+        reference: reference,
+        origins: &new.origins,
+        key_id: key_id,
+        sealed: &new.bytes,
+        created_at: now,
+    })?;
     Ok(())
 }
 
@@ -512,18 +489,16 @@ pub fn under_other_keys(
     let none = (WorkspaceId(Uuid::nil()), IntegrationId(Uuid::nil()), String::new());
     let (workspace, integration, field) = after.unwrap_or(&none);
     tx.all(
-        "SELECT workspace_id, integration_id, field, origins, sealed, \
-                CASE WHEN key_state = 'active' THEN algorithm END FROM integration_secrets \
-         WHERE key_id <> $1 AND (workspace_id, integration_id, field) > ($2, $3, $4) \
-         ORDER BY workspace_id, integration_id, field LIMIT $5",
+        select!(Sealed, "FROM integration_secrets WHERE key_id <> $1 AND (workspace_id, integration_id, field) > ($2, $3, $4) \
+             ORDER BY workspace_id, integration_id, field LIMIT $5"),
         &[key_id.into(), (*workspace).into(), (*integration).into(), field.as_str().into(), most.into()],
-        sealed_row,
+        decode,
     )
 }
 
 /// The number of secrets under another key than this.
 pub fn count_under_other_keys(tx: &mut Tx<'_>, key_id: &str) -> Result<i64, Error> {
-    tx.one("SELECT count(*) FROM integration_secrets WHERE key_id <> $1", &[key_id.into()], |row| row.get(0))
+    tx.one("SELECT count(*) FROM integration_secrets WHERE key_id <> $1", &[key_id.into()], decode)
 }
 
 /// Replaces sealed bytes, if they have not changed in the meantime.
@@ -564,18 +539,42 @@ pub fn configurations_after(
     most: u32,
 ) -> Result<Vec<StoredConfiguration>, Error> {
     tx.all(
-        "SELECT workspace_id, id, name, display_name, base_url, auth, endpoints, mcp FROM integrations \
-         WHERE (workspace_id, id) > ($1, $2) ORDER BY workspace_id, id LIMIT $3",
+        select!(
+            StoredConfiguration,
+            "FROM integrations WHERE (workspace_id, id) > ($1, $2) ORDER BY workspace_id, id LIMIT $3"
+        ),
         &[workspace.into(), id.into(), i64::from(most).into()],
-        |row| {
-            let mut fields: serde_json::Map<String, serde_json::Value> = read(row, 7)?.unwrap_or_default();
-            for (index, field) in [(2, "name"), (3, "display_name"), (4, "base_url")] {
-                fields.insert(field.to_owned(), row.text(index)?.into());
-            }
-            for (index, field) in [(5, "auth"), (6, "endpoints")] {
-                fields.insert(field.to_owned(), read(row, index)?.unwrap_or_default());
-            }
-            Ok(StoredConfiguration { workspace: row.get(0)?, id: row.get(1)?, fields: fields.into() })
-        },
+        decode,
     )
+}
+
+columns! {
+    StoredConfiguration { workspace: "workspace_id", id, fields: Fields::COLUMNS => |fields: Fields| fields.document() }
+}
+
+/// The columns of a configuration. `mcp` holds the other fields.
+struct Fields {
+    name: String,
+    display_name: String,
+    base_url: String,
+    auth: Option<Json>,
+    endpoints: Option<Json>,
+    mcp: Option<Json>,
+}
+
+columns! {
+    Fields { name, display_name, base_url, auth, endpoints, mcp }
+}
+
+impl Fields {
+    fn document(self) -> Result<serde_json::Value, Error> {
+        let mut fields: serde_json::Map<String, serde_json::Value> =
+            parsed(self.mcp.as_ref())?.unwrap_or_default();
+        let texts = [("name", self.name), ("display_name", self.display_name), ("base_url", self.base_url)];
+        fields.extend(texts.map(|(field, text)| (field.to_owned(), text.into())));
+        for (field, json) in [("auth", self.auth), ("endpoints", self.endpoints)] {
+            fields.insert(field.to_owned(), parsed(json.as_ref())?.unwrap_or_default());
+        }
+        Ok(fields.into())
+    }
 }

@@ -27,7 +27,6 @@ use crate::workspaces;
 
 const DAY: u64 = 24 * 3600;
 
-/// `CreateInvitationRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
 pub struct CreateInvitationRequest {
     role: String,

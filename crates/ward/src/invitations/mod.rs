@@ -28,19 +28,15 @@ const PREFIX: &str = "ward_invite_";
 /// An invitation into a workspace, without the secret of its link.
 #[derive(Clone, Debug)]
 pub struct Invitation {
-    /// The id of the invitation.
     pub id: InvitationId,
-    /// The workspace that it leads to.
     pub workspace: WorkspaceId,
     /// The role of the new member.
     pub role: Role,
     /// The only verified address that may accept, if there is one.
     pub email: Option<String>,
-    /// The principal that created it.
     pub created_by: PrincipalId,
     /// The timestamp from which it cannot be accepted.
     pub expires_at: Timestamp,
-    /// The timestamp of its creation.
     pub created_at: Timestamp,
     /// The position in the workspace's list; negative once it is settled.
     pub position: i64,

@@ -1,8 +1,6 @@
 //! The SQL of invitations.
 
-use std::sync::LazyLock;
-
-use ward_db::{Error, Row, Timestamp, Tx};
+use ward_db::{Error, Timestamp, Tx, columns, decode, insert, select, sql};
 
 use super::Invitation;
 use crate::access::Role;
@@ -16,13 +14,11 @@ use crate::quotas::{self, Change};
 /// Joins each invitation with the key that created it, if the key is live and still has the same secret. A
 /// user's key creates invitations in any of the user's workspaces, so the write that revokes the key cannot
 /// close them.
-static INVITATIONS: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "invitations i LEFT JOIN api_keys k ON k.key_id = i.created_with_key_id \
-         AND k.updated_at = i.created_with_key_since AND k.position > 0 AND {}",
-        api_keys::LIVE
-    )
-});
+const INVITATIONS: &str = sql!(
+    "invitations i LEFT JOIN api_keys k ON k.key_id = i.created_with_key_id \
+     AND k.updated_at = i.created_with_key_since AND k.position > 0 AND ",
+    api_keys::LIVE
+);
 
 /// Whether the creator's authority persists: the key, and the role without interruption.
 const HOLDS: &str = "(i.created_with_key_id IS NULL OR k.key_id IS NOT NULL) \
@@ -34,8 +30,8 @@ const HOLDS: &str = "(i.created_with_key_id IS NULL OR k.key_id IS NOT NULL) \
                      AND (e.kind = 'invitations' OR e.kind = 'owner_invitations' AND i.role = 'owner') \
                      AND e.position > i.position)";
 
-const COLUMNS: &str =
-    "i.id, i.workspace_id, i.role, i.email, i.created_by_entity_id, i.expires_at, i.created_at, i.position";
+/// The columns of an [`Invitation`] with the flag that [`held`] reads.
+const COLUMNS: &str = sql!(Invitation::COLUMNS, ", ", HOLDS);
 
 /// With a CASE, here and beside an id, no planner searches all workspaces' invitations by their expiry, nor
 /// all of the workspace's for one.
@@ -44,18 +40,22 @@ const OPEN: &str = "i.workspace_id = $1 AND i.position > $2 AND i.position > 0 \
 
 const OURS: &str = "CASE WHEN i.workspace_id = $1 THEN 1 ELSE 0 END = 1";
 
-fn invitation(row: &Row<'_>) -> Result<Invitation, Error> {
-    Ok(Invitation {
-        id: row.get(0)?,
-        workspace: row.get(1)?,
-        role: Role::column(row, 2)?,
-        email: row.get(3)?,
-        created_by: row.get(4)?,
-        expires_at: row.get(5)?,
-        created_at: row.get(6)?,
-        position: row.get(7)?,
-        holds: row.get(8)?,
-    })
+columns! {
+    Invitation as "i" {
+        id,
+        workspace: "i.workspace_id",
+        role,
+        email,
+        created_by: "i.created_by_entity_id",
+        expires_at,
+        created_at,
+        position;
+        holds: false,
+    }
+}
+
+fn held((invitation, holds): (Invitation, bool)) -> Invitation {
+    Invitation { holds, ..invitation }
 }
 
 /// Inserts an invitation with the hash of its secret and the key that created it.
@@ -65,25 +65,20 @@ pub fn insert(
     hash: &str,
     with: Option<&KeyUsed>,
 ) -> Result<(), Error> {
-    tx.execute(
-        "INSERT INTO invitations (workspace_id, id, secret_hash, role, email, created_by_entity_id, position, \
-                expires_at, created_at, created_with_key_id, created_with_key_since, email_key) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-        &[
-            new.workspace.into(),
-            new.id.into(),
-            hash.into(),
-            new.role.name().into(),
-            new.email.as_deref().into(),
-            new.created_by.into(),
-            new.position.into(),
-            new.expires_at.into(),
-            new.created_at.into(),
-            with.map(|key| key.key_id.as_str()).into(),
-            with.map(|key| key.since).into(),
-            new.email.as_deref().map(email_key).as_deref().into(),
-        ],
-    )?;
+    insert!(tx, "invitations" {
+        workspace_id: new.workspace,
+        id: new.id,
+        secret_hash: hash,
+        role: new.role,
+        email: new.email.as_deref(),
+        created_by_entity_id: new.created_by,
+        position: new.position,
+        expires_at: new.expires_at,
+        created_at: new.created_at,
+        created_with_key_id: with.map(|key| key.key_id.as_str()),
+        created_with_key_since: with.map(|key| key.since),
+        email_key: new.email.as_deref().map(email_key).as_deref(),
+    })?;
     Ok(())
 }
 
@@ -135,34 +130,34 @@ pub struct Offer {
 }
 
 /// The open invitations for an address, in all workspaces.
-static OFFERS: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "{} JOIN workspaces w ON w.id = i.workspace_id AND w.state = 'active' \
-         WHERE i.email_key = $1 AND i.position > $2 AND i.position > 0 \
-         AND CASE WHEN i.expires_at > $3 THEN 1 ELSE 0 END = 1 AND {HOLDS}",
-        *INVITATIONS
-    )
-});
+const OFFERS: &str = sql!(
+    INVITATIONS,
+    " JOIN workspaces w ON w.id = i.workspace_id AND w.state = 'active' \
+     WHERE i.email_key = $1 AND i.position > $2 AND i.position > 0 \
+     AND CASE WHEN i.expires_at > $3 THEN 1 ELSE 0 END = 1 AND ",
+    HOLDS
+);
+
+columns! {
+    Offer { invitation: COLUMNS => |columns| Ok(held(columns)), slug: "w.slug", name: "w.name" }
+}
 
 /// A page of the open invitations for a verified address, in all workspaces. Positions of different
 /// workspaces may be equal; such rows are ordered by id.
 pub fn offers(tx: &mut Tx<'_>, email: &str, now: Timestamp, page: Page) -> Result<Vec<Offer>, Error> {
     tx.all(
-        &format!(
-            "SELECT {COLUMNS}, {HOLDS}, w.slug, w.name FROM {} ORDER BY i.position, i.id LIMIT $4",
-            *OFFERS
-        ),
+        select!(Offer, "FROM ", OFFERS, " ORDER BY i.position, i.id LIMIT $4"),
         &[email_key(email).as_str().into(), page.after.into(), now.into(), page.fetch().into()],
-        |row| Ok(Offer { invitation: invitation(row)?, slug: row.get(9)?, name: row.get(10)? }),
+        decode,
     )
 }
 
 /// The number of these invitations, counted no further than `most`.
 pub fn count_offers(tx: &mut Tx<'_>, email: &str, now: Timestamp, most: i64) -> Result<i64, Error> {
     tx.one(
-        &format!("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT $4) AS counted", *OFFERS),
+        sql!("SELECT count(*) FROM (SELECT 1 FROM ", OFFERS, " LIMIT $4) AS counted"),
         &[email_key(email).as_str().into(), 0.into(), now.into(), most.into()],
-        |row| row.get(0),
+        decode,
     )
 }
 
@@ -175,31 +170,35 @@ pub fn list(
     page: Page,
 ) -> Result<Vec<Invitation>, Error> {
     tx.all(
-        &format!("SELECT {COLUMNS}, {HOLDS} FROM {} WHERE {OPEN} ORDER BY i.position LIMIT $4", *INVITATIONS),
+        sql!("SELECT ", COLUMNS, " FROM ", INVITATIONS, " WHERE ", OPEN, " ORDER BY i.position LIMIT $4"),
         &[workspace.into(), page.after.into(), now.into(), page.fetch().into()],
-        invitation,
+        |row| row.read().map(held),
     )
 }
 
 /// The number of open invitations, counted no further than `most`.
 pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp, most: i64) -> Result<i64, Error> {
     tx.one(
-        &format!(
-            "SELECT count(*), count(CASE WHEN holds THEN 1 END) \
-             FROM (SELECT {HOLDS} AS holds FROM {} WHERE {OPEN} LIMIT $4) AS counted",
-            *INVITATIONS
+        sql!(
+            "SELECT count(*), count(CASE WHEN holds THEN 1 END) FROM (SELECT ",
+            HOLDS,
+            " AS holds FROM ",
+            INVITATIONS,
+            " WHERE ",
+            OPEN,
+            " LIMIT $4) AS counted"
         ),
         &[workspace.into(), 0.into(), now.into(), most.into()],
-        |row| Ok(counted(row.get(0)?, row.get(1)?, most)),
+        |row| row.read().map(|(looked_at, listed)| counted(looked_at, listed, most)),
     )
 }
 
 /// An invitation of this workspace, which may be settled.
 pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: InvitationId) -> Result<Option<Invitation>, Error> {
     tx.optional(
-        &format!("SELECT {COLUMNS}, {HOLDS} FROM {} WHERE i.id = $2 AND {OURS}", *INVITATIONS),
+        sql!("SELECT ", COLUMNS, " FROM ", INVITATIONS, " WHERE i.id = $2 AND ", OURS),
         &[workspace.into(), id.into()],
-        invitation,
+        |row| row.read().map(held),
     )
 }
 
@@ -213,15 +212,17 @@ pub enum Reference {
 
 /// The invitation of this reference, which may be settled.
 pub fn find(tx: &mut Tx<'_>, reference: &Reference) -> Result<Option<Invitation>, Error> {
-    let (column, value) = match reference {
-        Reference::Link(hash) => ("secret_hash", hash.as_str().into()),
-        Reference::Id(id) => ("id", (*id).into()),
-    };
-    tx.optional(
-        &format!("SELECT {COLUMNS}, {HOLDS} FROM {} WHERE i.{column} = $1", *INVITATIONS),
-        &[value],
-        invitation,
-    )
+    const FOUND: &str = sql!("SELECT ", COLUMNS, " FROM ", INVITATIONS, " WHERE ");
+    match reference {
+        Reference::Link(hash) => {
+            tx.optional(sql!(FOUND, "i.secret_hash = $1"), &[hash.as_str().into()], |row| {
+                row.read().map(held)
+            })
+        }
+        Reference::Id(id) => {
+            tx.optional(sql!(FOUND, "i.id = $1"), &[(*id).into()], |row| row.read().map(held))
+        }
+    }
 }
 
 /// Up to `most` unsettled invitations with this role that the principal created, with a position before
@@ -235,13 +236,10 @@ pub fn made_by(
     most: u32,
 ) -> Result<Vec<Invitation>, Error> {
     tx.all(
-        &format!(
-            "SELECT {COLUMNS}, false FROM invitations i \
-             WHERE i.created_by_entity_id = $2 AND i.workspace_id = $1 AND i.role = $3 AND i.position > $4 \
-             AND i.position < $5 ORDER BY i.position LIMIT $6"
-        ),
+        select!(Invitation, "FROM invitations i WHERE i.created_by_entity_id = $2 AND i.workspace_id = $1 AND i.role = $3 AND i.position > $4 \
+             AND i.position < $5 ORDER BY i.position LIMIT $6"),
         &[workspace.into(), maker.into(), role.name().into(), 0.into(), before.into(), most.into()],
-        invitation,
+        decode,
     )
 }
 
@@ -268,7 +266,7 @@ pub fn settle_expired(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<usiz
     let mut due: Vec<(WorkspaceId, InvitationId)> = tx.all(
         "SELECT workspace_id, id FROM invitations WHERE position > 0 AND expires_at <= $1 ORDER BY expires_at LIMIT $2",
         &[now.into(), most.into()],
-        |row| Ok((row.get(0)?, row.get(1)?)),
+        decode,
     )?;
     // Every replica locks the rows in the same order.
     due.sort_unstable();
@@ -284,7 +282,7 @@ pub fn forget_old(tx: &mut Tx<'_>, before: Timestamp, most: u32) -> Result<usize
     let old: Vec<String> = tx.all(
         "SELECT secret_hash FROM invitations WHERE position < 0 AND expires_at <= $1 ORDER BY expires_at LIMIT $2",
         &[before.into(), most.into()],
-        |row| row.get(0),
+        decode,
     )?;
     // One statement per row: for a single statement, a planner may read the whole table to find the few.
     for secret_hash in &old {

@@ -68,7 +68,6 @@ pub struct CreateInvitationResponse {
 }
 
 impl CreateInvitationResponse {
-    /// The answer for an invitation with its secret.
     pub fn new(invitation: Invitation, secret: &str) -> Self {
         Self { shown: invitation.into(), invitation: secret.to_owned() }
     }

@@ -20,7 +20,6 @@ use crate::ids::{PrincipalId, WorkspaceId};
 use crate::quotas::{self, Change as Count};
 use crate::{invitations, test_callers};
 
-/// `SetMemberRoleRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
 pub struct SetMemberRoleRequest {
     role: String,

@@ -32,9 +32,7 @@ pub struct Member {
     pub kind: PrincipalKind,
     /// The display name. `None` if the principal has none.
     pub name: Option<String>,
-    /// The role in this workspace.
     pub role: Role,
-    /// The timestamp of joining.
     pub joined_at: Timestamp,
     /// The position in the workspace's list.
     pub seat: i64,

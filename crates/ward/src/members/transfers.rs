@@ -22,7 +22,6 @@ use crate::ids::PrincipalId;
 
 const DAY: u64 = 24 * 3600;
 
-/// `NominateOwnerRequest`, validated.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct NominateOwnerRequest {
     entity_id: Uuid,

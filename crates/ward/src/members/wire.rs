@@ -38,6 +38,5 @@ pub struct Transfer {
     pub nominated_by_entity_id: PrincipalId,
     /// The timestamp from which it cannot be accepted.
     pub expires_at: Timestamp,
-    /// The timestamp of the nomination.
     pub created_at: Timestamp,
 }

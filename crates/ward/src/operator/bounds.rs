@@ -36,7 +36,6 @@ pub struct OverLong {
     pub limit: String,
 }
 
-/// The result of [`over_long_values`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct OverLongValues {
     /// The first 1,000 values at most.

@@ -36,7 +36,6 @@ pub struct KeyShown {
     pub expires_at: Timestamp,
     /// The timestamp of its last successful use, to the minute.
     pub last_used_at: Option<Timestamp>,
-    /// The timestamp at which the key was created.
     pub created_at: Timestamp,
 }
 

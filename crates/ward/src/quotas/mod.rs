@@ -10,10 +10,13 @@ pub mod rate;
 mod store;
 
 use serde_json::{Map, Value, json};
-use ward_db::{Error, Json, Row, Timestamp, Tx};
+use ward_db::{Error, FromColumn, Json, Row, Timestamp, Tx};
+
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use crate::error::ApiError;
 use crate::ids::WorkspaceId;
+use crate::names::named;
 
 pub use store::give_back;
 
@@ -21,7 +24,8 @@ pub use store::give_back;
 const DAY: i64 = 24 * 3600 * 1_000_000;
 
 /// A quantity that is limited per workspace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Quota {
     /// API keys in the workspace's list.
     Keys,
@@ -44,65 +48,29 @@ pub enum Quota {
     OutboundCalls,
 }
 
-use Quota::{
-    CallsPerDay, Integrations, Keys, Members, OpenInvitations, OutboundCalls, RequestsPerSecond, StoredBytes,
-    Webhooks,
-};
+named!(Quota);
 
 impl Quota {
-    /// Every quota, in the order in which answers list them.
-    pub const ALL: [Self; 9] = [
-        Keys,
-        Members,
-        OpenInvitations,
-        Integrations,
-        Webhooks,
-        StoredBytes,
-        CallsPerDay,
-        RequestsPerSecond,
-        OutboundCalls,
-    ];
-
-    /// The name in answers, in settings after `quota_`, and on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Keys => "keys",
-            Members => "members",
-            OpenInvitations => "open_invitations",
-            Integrations => "integrations",
-            Webhooks => "webhooks",
-            StoredBytes => "stored_bytes",
-            CallsPerDay => "calls_per_day",
-            RequestsPerSecond => "requests_per_second",
-            OutboundCalls => "outbound_calls",
-        }
-    }
-
-    /// The quota named `name`, for example `stored_bytes`; `None` for an unknown name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|quota| quota.name() == name)
-    }
-
     /// The limit for workspaces for which neither the operator nor a setting gives another.
     pub const fn usual(self) -> i64 {
         match self {
-            Keys => 10_000,
-            Members => 20_000,
-            OpenInvitations => 1_000,
-            Integrations => 100,
-            Webhooks => 20,
-            StoredBytes => 16 << 30,
-            CallsPerDay => 1_000_000,
-            RequestsPerSecond => 5_000,
-            OutboundCalls => 32,
+            Self::Keys => 10_000,
+            Self::Members => 20_000,
+            Self::OpenInvitations => 1_000,
+            Self::Integrations => 100,
+            Self::Webhooks => 20,
+            Self::StoredBytes => 16 << 30,
+            Self::CallsPerDay => 1_000_000,
+            Self::RequestsPerSecond => 5_000,
+            Self::OutboundCalls => 32,
         }
     }
 
     /// The greatest limit that a setting or the operator may give.
     pub const fn greatest(self) -> i64 {
         match self {
-            StoredBytes => 1 << 50,
-            RequestsPerSecond | OutboundCalls => 1_000_000,
+            Self::StoredBytes => 1 << 50,
+            Self::RequestsPerSecond | Self::OutboundCalls => 1_000_000,
             _ => 1_000_000_000,
         }
     }
@@ -110,38 +78,37 @@ impl Quota {
     /// The refusal of a request that would exceed the quota.
     const fn sentence(self) -> &'static str {
         match self {
-            Keys => {
+            Self::Keys => {
                 "This workspace has as many API keys as its quota `keys` allows. Delete some, or ask the operator for more."
             }
-            Members => {
+            Self::Members => {
                 "This workspace has as many members as its quota `members` allows, services included. Remove some, or ask the operator for more."
             }
-            OpenInvitations => {
+            Self::OpenInvitations => {
                 "This workspace has as many invitations as its quota `open_invitations` allows. Revoke some, or ask the operator for more."
             }
-            Integrations => {
+            Self::Integrations => {
                 "This workspace has as many integrations as its quota `integrations` allows. Delete some, or ask the operator for more."
             }
-            Webhooks => {
+            Self::Webhooks => {
                 "This workspace has as many webhooks as its quota `webhooks` allows. Delete some, or ask the operator for more."
             }
-            StoredBytes => {
+            Self::StoredBytes => {
                 "This workspace stores as much as its quota `stored_bytes` allows. Delete integrations, wait until answers kept for replays go, or ask the operator for more."
             }
-            CallsPerDay => {
+            Self::CallsPerDay => {
                 "This workspace has had as many calls today as its quota `calls_per_day` allows. The next day begins at midnight in UTC."
             }
-            RequestsPerSecond => {
+            Self::RequestsPerSecond => {
                 "This workspace sends more requests than its quota `requests_per_second` allows. Send them more slowly."
             }
-            OutboundCalls => {
+            Self::OutboundCalls => {
                 "This workspace has as many concurrent outbound requests as its quota `outbound_calls` allows. Try again."
             }
         }
     }
 }
 
-/// The limit of each quota for one workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits([i64; Quota::ALL.len()]);
 
@@ -152,7 +119,6 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The limit of this quota for the workspace.
     pub const fn of(&self, quota: Quota) -> i64 {
         self.0[quota as usize]
     }
@@ -179,12 +145,6 @@ impl Overrides {
             }
         }
         Ok(overrides)
-    }
-
-    /// Reads the limits from a column.
-    pub fn column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
-        let kept: Option<Json> = row.get(index)?;
-        Self::parse(kept.as_ref().map(|Json(text)| text.as_str()))
     }
 
     fn text(&self) -> Option<String> {
@@ -215,6 +175,13 @@ impl Overrides {
     }
 }
 
+impl FromColumn for Overrides {
+    fn from_column(row: &Row<'_>, index: usize) -> Result<Self, Error> {
+        let kept = Option::<Json>::from_column(row, index)?;
+        Self::parse(kept.as_ref().map(|Json(text)| text.as_str()))
+    }
+}
+
 /// A change of the counts of a workspace.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Change {
@@ -240,13 +207,13 @@ impl Change {
 
     fn of(&self, quota: Quota) -> i64 {
         match quota {
-            Keys => self.keys,
-            Members => self.members,
-            OpenInvitations => self.invitations,
-            Integrations => self.integrations,
-            StoredBytes => self.bytes,
-            CallsPerDay => self.calls,
-            Webhooks | RequestsPerSecond | OutboundCalls => 0,
+            Quota::Keys => self.keys,
+            Quota::Members => self.members,
+            Quota::OpenInvitations => self.invitations,
+            Quota::Integrations => self.integrations,
+            Quota::StoredBytes => self.bytes,
+            Quota::CallsPerDay => self.calls,
+            Quota::Webhooks | Quota::RequestsPerSecond | Quota::OutboundCalls => 0,
         }
     }
 }
@@ -262,8 +229,8 @@ impl Used {
     /// The count of a quota that the database keeps; `None` for the others.
     fn of(&self, quota: Quota) -> Option<i64> {
         match quota {
-            Webhooks => Some(0),
-            RequestsPerSecond | OutboundCalls => None,
+            Quota::Webhooks => Some(0),
+            Quota::RequestsPerSecond | Quota::OutboundCalls => None,
             kept => Some(self.counts.of(kept)),
         }
     }
@@ -304,7 +271,7 @@ pub enum Room {
 
 impl Room {
     fn limit(self, limits: Overrides, usual: &Limits) -> i64 {
-        let limit = limits.over(usual).of(StoredBytes);
+        let limit = limits.over(usual).of(Quota::StoredBytes);
         match self {
             Self::Quota => limit,
             Self::Reserve => limit.saturating_add(limit / 8),
@@ -321,7 +288,7 @@ pub fn take_bytes(
     now: Timestamp,
 ) -> Result<(), ApiError> {
     let (used, limits) = store::add_bytes(tx, workspace, Change::bytes(bytes).bytes)?;
-    if used > room.limit(limits, usual) { Err(exceeded(StoredBytes, now)) } else { Ok(()) }
+    if used > room.limit(limits, usual) { Err(exceeded(Quota::StoredBytes, now)) } else { Ok(()) }
 }
 
 /// Whether a workspace whose guard row is held has so much room, its reserve included.
@@ -339,8 +306,10 @@ pub fn has_room(
 pub fn exceeded(quota: Quota, now: Timestamp) -> ApiError {
     metrics::counter!("ward_quota_refusals_total", "quota" => quota.name()).increment(1);
     let wait = match quota {
-        CallsPerDay => Some((DAY - now.micros().rem_euclid(DAY)).div_euclid(1_000_000).max(1).unsigned_abs()),
-        RequestsPerSecond | OutboundCalls => Some(1),
+        Quota::CallsPerDay => {
+            Some((DAY - now.micros().rem_euclid(DAY)).div_euclid(1_000_000).max(1).unsigned_abs())
+        }
+        Quota::RequestsPerSecond | Quota::OutboundCalls => Some(1),
         _ => None,
     };
     ApiError::quota_exceeded(quota.name(), quota.sentence(), wait)

@@ -5,10 +5,12 @@
 //! So a search costs its own workspace time, and delays others by one step only.
 
 mod steps;
+mod store;
 
 use ward_db::{Error, Tx};
 
 pub use steps::read;
+pub use store::{Conditions, Timeline};
 
 /// Rows that one step reads.
 pub const STEP: i64 = 10_000;

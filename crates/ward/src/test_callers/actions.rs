@@ -17,7 +17,6 @@ use crate::ids::CredentialId;
 use crate::phone;
 use crate::quotas::{self, Change};
 
-/// `TestCallerNumbersRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
 pub struct TestCallerNumbersRequest {
     numbers: Vec<String>,
@@ -55,7 +54,6 @@ pub async fn set_numbers(
     entry.write(app, "workspaces.set_test_callers", set).await
 }
 
-/// `TestCredentialIdsRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
 pub struct TestCredentialIdsRequest {
     credential_ids: Vec<Uuid>,

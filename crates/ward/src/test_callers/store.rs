@@ -1,8 +1,6 @@
 //! The SQL of test callers and test credentials.
 
-use std::sync::LazyLock;
-
-use ward_db::{Error, Timestamp, Tx};
+use ward_db::{Error, Json, Timestamp, Tx, Value, decode, insert_later, sql};
 
 use super::TestParties;
 use crate::api_keys;
@@ -11,9 +9,7 @@ use crate::ids::{CredentialId, WorkspaceId};
 
 /// The numbers of the workspace's test callers, in the order in which they were set.
 pub fn numbers(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<Vec<String>, Error> {
-    tx.all("SELECT number FROM test_callers WHERE workspace_id = $1 ORDER BY ordinal", &[id.into()], |row| {
-        row.get(0)
-    })
+    tx.all("SELECT number FROM test_callers WHERE workspace_id = $1 ORDER BY ordinal", &[id.into()], decode)
 }
 
 /// Looks up two numbers in the list of test callers, and two credentials in the list of test credentials.
@@ -33,12 +29,8 @@ pub fn parties(
                 (SELECT version FROM test_caller_lists WHERE workspace_id = $1 ORDER BY version DESC LIMIT 1)",
         &[id.into(), caller.into(), callee.into(), credentials[0].into(), credentials[1].into()],
         |row| {
-            Ok(TestParties {
-                caller: row.get(0)?,
-                callee: row.get(1)?,
-                credential: row.get::<bool>(2)? || row.get::<bool>(3)?,
-                version: row.get::<Option<i64>>(4)?.unwrap_or(0),
-            })
+            let (caller, callee, first, second, version): (_, _, bool, bool, Option<i64>) = row.read()?;
+            Ok(TestParties { caller, callee, credential: first || second, version: version.unwrap_or(0) })
         },
     )
 }
@@ -48,7 +40,7 @@ pub fn version(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<i64, Error> {
     let latest = tx.optional(
         "SELECT version FROM test_caller_lists WHERE workspace_id = $1 ORDER BY version DESC LIMIT 1",
         &[id.into()],
-        |row| row.get(0),
+        decode,
     )?;
     Ok(latest.unwrap_or(0))
 }
@@ -59,10 +51,10 @@ pub fn numbers_of(tx: &mut Tx<'_>, id: WorkspaceId, version: i64) -> Result<Vec<
     let kept = tx.optional(
         "SELECT numbers FROM test_caller_lists WHERE workspace_id = $1 AND version = $2",
         &[id.into(), version.into()],
-        |row| row.get::<ward_db::Json>(0),
+        decode::<Json>,
     )?;
     match kept {
-        Some(ward_db::Json(text)) => serde_json::from_str(&text).map_err(Error::unreadable),
+        Some(Json(text)) => serde_json::from_str(&text).map_err(Error::unreadable),
         None if version == 0 => numbers(tx, id),
         None => Ok(Vec::new()),
     }
@@ -77,11 +69,12 @@ pub fn keep_numbers(
 ) -> Result<(), Error> {
     let id = tx.row();
     let numbers = serde_json::Value::from(numbers.to_vec()).to_string();
-    tx.execute_later(
-        "INSERT INTO test_caller_lists (workspace_id, version, numbers, set_at) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (workspace_id, version) DO NOTHING",
-        &[id.into(), version.into(), ward_db::Value::Json(&numbers), set_at.into()],
-    )?;
+    insert_later!(tx, "test_caller_lists" {
+        workspace_id: id,
+        version: version,
+        numbers: Value::Json(&numbers),
+        set_at: set_at,
+    } "ON CONFLICT (workspace_id, version) DO NOTHING")?;
     Ok(())
 }
 
@@ -89,25 +82,19 @@ pub fn set_numbers(tx: &mut WorkspaceGuard<'_, '_>, numbers: &[String]) -> Resul
     let id = tx.row();
     tx.execute_later("DELETE FROM test_callers WHERE workspace_id = $1", &[id.into()])?;
     for (ordinal, number) in (0_i64..).zip(numbers) {
-        tx.execute_later(
-            "INSERT INTO test_callers (workspace_id, ordinal, number) VALUES ($1, $2, $3)",
-            &[id.into(), ordinal.into(), number.as_str().into()],
-        )?;
+        insert_later!(tx, "test_callers" { workspace_id: id, ordinal: ordinal, number: number })?;
     }
     Ok(())
 }
 
 /// The workspace's test credentials whose keys are live, in the order in which they were set.
 pub fn credentials(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<Vec<CredentialId>, Error> {
-    static SQL: LazyLock<String> = LazyLock::new(|| {
-        format!(
-            "SELECT t.ordinal, t.credential_id FROM test_credentials t JOIN api_keys k ON k.id = t.credential_id \
-             WHERE t.workspace_id = $1 AND k.revoked_at IS NULL AND k.expires_at > $2 AND {}",
-            api_keys::LIVE
-        )
-    });
-    let mut found: Vec<(i64, CredentialId)> =
-        tx.all(&SQL, &[id.into(), now.into()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    const SQL: &str = sql!(
+        "SELECT t.ordinal, t.credential_id FROM test_credentials t JOIN api_keys k ON k.id = t.credential_id \
+         WHERE t.workspace_id = $1 AND k.revoked_at IS NULL AND k.expires_at > $2 AND ",
+        api_keys::LIVE
+    );
+    let mut found: Vec<(i64, CredentialId)> = tx.all(SQL, &[id.into(), now.into()], decode)?;
     // The list has at most a hundred entries, so it is sorted here.
     found.sort_by_key(|(ordinal, _)| *ordinal);
     Ok(found.into_iter().map(|(_, credential)| credential).collect())
@@ -117,10 +104,7 @@ pub fn set_credentials(tx: &mut WorkspaceGuard<'_, '_>, credentials: &[Credentia
     let id = tx.row();
     tx.execute_later("DELETE FROM test_credentials WHERE workspace_id = $1", &[id.into()])?;
     for (ordinal, credential) in (0_i64..).zip(credentials) {
-        tx.execute_later(
-            "INSERT INTO test_credentials (workspace_id, credential_id, ordinal) VALUES ($1, $2, $3)",
-            &[id.into(), (*credential).into(), ordinal.into()],
-        )?;
+        insert_later!(tx, "test_credentials" { workspace_id: id, credential_id: *credential, ordinal: ordinal })?;
     }
     Ok(())
 }
@@ -129,9 +113,7 @@ pub fn set_credentials(tx: &mut WorkspaceGuard<'_, '_>, credentials: &[Credentia
 pub fn forget_ended_credentials(tx: &mut WorkspaceGuard<'_, '_>, now: Timestamp) -> Result<(), Error> {
     let id = tx.row();
     let listed: Vec<CredentialId> =
-        tx.all("SELECT credential_id FROM test_credentials WHERE workspace_id = $1", &[id.into()], |row| {
-            row.get(0)
-        })?;
+        tx.all("SELECT credential_id FROM test_credentials WHERE workspace_id = $1", &[id.into()], decode)?;
     if listed.is_empty() {
         return Ok(());
     }
@@ -150,7 +132,7 @@ pub fn has_test_lists(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Resul
     let callers = tx.one(
         "SELECT (SELECT 1 FROM test_callers WHERE workspace_id = $1 LIMIT 1) IS NOT NULL",
         &[id.into()],
-        |row| row.get(0),
+        decode,
     )?;
     Ok((callers, !credentials(tx, id, now)?.is_empty()))
 }

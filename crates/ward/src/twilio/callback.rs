@@ -25,7 +25,6 @@ use crate::ids::WorkspaceId;
 use crate::phone::NotANumber;
 use crate::vault::Vault;
 
-/// The header with the signature.
 pub const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
 
 /// The largest accepted callback, bytes. Twilio's callbacks have a few kilobytes.

@@ -1,38 +1,34 @@
 //! The SQL of Twilio accounts.
 
-use ward_db::{Error, Row, Tx, Value};
+use ward_db::{Error, Tx, Value, columns, decode, insert, select};
 
 use super::Account;
 use crate::guard::WorkspaceGuard;
 use crate::ids::WorkspaceId;
 
-fn account(row: &Row<'_>) -> Result<Account, Error> {
-    Ok(Account {
-        account_sid: row.get(0)?,
-        auth_token: row.get(1)?,
-        created_at: row.get(2)?,
-        updated_at: row.get(3)?,
-        secondary_auth_token: row.get(4)?,
-    })
+columns! {
+    Account as "t" { account_sid, auth_token, created_at, updated_at, secondary_auth_token }
 }
 
 /// The workspace's Twilio account, if there is one.
 pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Option<Account>, Error> {
     tx.optional(
-        "SELECT account_sid, auth_token, created_at, updated_at, secondary_auth_token FROM twilio_accounts WHERE workspace_id = $1",
+        select!(Account, "FROM twilio_accounts t WHERE t.workspace_id = $1"),
         &[workspace.into()],
-        account,
+        decode,
     )
 }
 
 /// The Twilio account of the workspace, if the workspace is active.
 pub fn of_active(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Option<Account>, Error> {
     tx.optional(
-        "SELECT t.account_sid, t.auth_token, t.created_at, t.updated_at, t.secondary_auth_token \
-         FROM twilio_accounts t \
-         JOIN workspaces w ON w.id = t.workspace_id WHERE t.workspace_id = $1 AND w.state = 'active'",
+        select!(
+            Account,
+            "FROM twilio_accounts t JOIN workspaces w ON w.id = t.workspace_id \
+             WHERE t.workspace_id = $1 AND w.state = 'active'"
+        ),
         &[workspace.into()],
-        account,
+        decode,
     )
 }
 
@@ -40,18 +36,14 @@ pub fn of_active(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Option<Accou
 pub fn set(tx: &mut WorkspaceGuard<'_, '_>, account: &Account) -> Result<(), Error> {
     let workspace = tx.row();
     tx.execute("DELETE FROM twilio_accounts WHERE workspace_id = $1", &[workspace.into()])?;
-    tx.execute(
-        "INSERT INTO twilio_accounts (workspace_id, account_sid, auth_token, created_at, updated_at, \
-                secondary_auth_token) VALUES ($1, $2, $3, $4, $5, $6)",
-        &[
-            workspace.into(),
-            account.account_sid.as_str().into(),
-            Value::Bytes(&account.auth_token),
-            account.created_at.into(),
-            account.updated_at.into(),
-            account.secondary_auth_token.as_deref().map_or(Value::Null, Value::Bytes),
-        ],
-    )?;
+    insert!(tx, "twilio_accounts" {
+        workspace_id: workspace,
+        account_sid: &account.account_sid,
+        auth_token: &account.auth_token,
+        created_at: account.created_at,
+        updated_at: account.updated_at,
+        secondary_auth_token: account.secondary_auth_token.as_deref(),
+    })?;
     Ok(())
 }
 
@@ -64,7 +56,7 @@ pub fn tokens(tx: &mut Tx<'_>, after: WorkspaceId, most: u32) -> Result<Vec<Toke
         "SELECT workspace_id, auth_token, secondary_auth_token FROM twilio_accounts \
          WHERE workspace_id > $1 ORDER BY workspace_id LIMIT $2",
         &[after.into(), most.into()],
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        decode,
     )
 }
 
@@ -74,7 +66,7 @@ pub fn count_under_other_keys(tx: &mut Tx<'_>, mark: &[u8]) -> Result<i64, Error
         "SELECT count(*) FROM twilio_accounts WHERE substr(auth_token, 2, 4) <> $1 \
          OR (secondary_auth_token IS NOT NULL AND substr(secondary_auth_token, 2, 4) <> $1)",
         &[Value::Bytes(mark)],
-        |row| row.get(0),
+        decode,
     )
 }
 

@@ -62,7 +62,6 @@ impl Key {
 /// A row with a sealed value.
 #[derive(Clone, Debug)]
 pub struct SealedRow<A> {
-    /// The key of the row.
     pub at: A,
     /// The associated data of the seal.
     pub place: String,

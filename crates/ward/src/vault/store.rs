@@ -1,6 +1,6 @@
 //! The SQL of the operator's keys. Only their check values are ever stored.
 
-use ward_db::{Error, Tx};
+use ward_db::{Error, Tx, decode, insert};
 
 /// The row of the key that the database was first used with or last rotated to. The first insert of it
 /// wins.
@@ -71,7 +71,7 @@ fn check_values(tx: &mut Tx<'_>) -> Result<Vec<String>, Error> {
     tx.all(
         "SELECT value FROM settings WHERE name >= 'master_key_check' AND name < 'master_key_checl' ORDER BY name",
         &[],
-        |row| row.get(0),
+        decode,
     )
 }
 
@@ -92,9 +92,6 @@ pub fn forget_all(tx: &mut Tx<'_>) -> Result<(), Error> {
 }
 
 fn insert(tx: &mut Tx<'_>, name: &str, value: &str) -> Result<(), Error> {
-    tx.execute(
-        "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
-        &[name.into(), value.into()],
-    )?;
+    insert!(tx, "settings" { name: name, value: value } "ON CONFLICT (name) DO NOTHING")?;
     Ok(())
 }

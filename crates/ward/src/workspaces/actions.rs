@@ -29,7 +29,6 @@ use crate::quotas::{self, Change as Count, Overrides};
 /// Due workspaces that a creation lapses before it looks for room again.
 const LAPSED_AT_ONCE: u32 = 100;
 
-/// `CreateWorkspaceRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
 pub struct CreateWorkspaceRequest {
     slug: String,
@@ -329,7 +328,6 @@ pub async fn provision(app: &Arc<App>, entry: Entry, repeat: Repeat) -> Result<R
     entry.write(app, "workspaces.provision", provision).await
 }
 
-/// `ArchiveWorkspaceRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ArchiveWorkspaceRequest {
     slug: String,

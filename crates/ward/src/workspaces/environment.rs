@@ -41,7 +41,6 @@ pub enum Code {
     IntegrationWithoutTls,
     /// The workspace holds real calls.
     RealCallsPresent,
-    /// The workspace has no connector.
     NoConnector,
     /// The list of test callers is not empty.
     TestCallersRemain,
@@ -52,7 +51,6 @@ pub enum Code {
 }
 
 impl Code {
-    /// The name of the code in answers.
     pub const fn name(self) -> &'static str {
         match self {
             Self::IntegrationNotProvisioned => "integration_not_provisioned",
@@ -230,7 +228,6 @@ pub async fn check(app: &App, entry: &Entry, target: String) -> Result<Environme
     })
 }
 
-/// `ConvertEnvironmentRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ConvertEnvironmentRequest {
     target: String,

@@ -10,8 +10,11 @@ mod wire;
 use serde::Serialize;
 use ward_db::Timestamp;
 
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
 use crate::audit::Subject;
 use crate::ids::WorkspaceId;
+use crate::names::named;
 use crate::quotas::Overrides;
 
 pub use store::{
@@ -38,7 +41,6 @@ pub struct Workspace {
     pub connector_type: Option<String>,
     /// The timestamp of the first provisioning.
     pub provisioned_at: Option<Timestamp>,
-    /// The timestamp of the creation.
     pub created_at: Timestamp,
     /// The timestamp of the last change, which always grows.
     pub updated_at: Timestamp,
@@ -47,8 +49,8 @@ pub struct Workspace {
     pub limits: Overrides,
 }
 
-/// The state of a workspace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "lowercase")]
 pub enum WorkspaceState {
     /// Created by the open bootstrap call, and not claimed yet.
@@ -61,23 +63,7 @@ pub enum WorkspaceState {
     Lapsed,
 }
 
-impl WorkspaceState {
-    /// The name in the database and in the operator's tables.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Unclaimed => "unclaimed",
-            Self::Active => "active",
-            Self::Archived => "archived",
-            Self::Lapsed => "lapsed",
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        [Self::Unclaimed, Self::Active, Self::Archived, Self::Lapsed]
-            .into_iter()
-            .find(|state| state.name() == name)
-    }
-}
+named!(WorkspaceState);
 
 impl Workspace {
     /// The workspace as the subject of an audit event.

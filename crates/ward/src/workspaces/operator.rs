@@ -18,10 +18,8 @@ use crate::ids::WorkspaceId;
 /// A workspace with its state, which only the operator gets.
 #[derive(Clone, Debug, Serialize)]
 pub struct Overview {
-    /// The workspace, in any state.
     #[serde(flatten)]
     pub workspace: Workspace,
-    /// The state of the workspace.
     pub state: WorkspaceState,
 }
 

@@ -2,7 +2,9 @@
 
 use std::sync::LazyLock;
 
-use ward_db::{Error, Row, Timestamp, Tx};
+use ward_db::{
+    Columns, Error, Timestamp, Tx, columns, decode, insert, insert_later, select, sql, update_later,
+};
 use ward_guard::Lock;
 
 use super::{Workspace, WorkspaceState};
@@ -10,33 +12,25 @@ use crate::access::Role;
 use crate::guard::WorkspaceGuard;
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::{Page, counted};
-use crate::quotas::{self, Overrides};
+use crate::quotas;
 
 /// Rows that share the count of unclaimed workspaces, as many as the migration created.
 const SLOTS: u32 = 16;
 
-const COLUMNS: &str = "w.id, w.slug, w.name, w.environment, w.backend_org_id, w.region, w.connector_type, \
-                       w.provisioned_at, w.created_at, w.updated_at, w.limits";
-
-fn workspace(row: &Row<'_>) -> Result<Workspace, Error> {
-    workspace_from(row, 0)
-}
-
-/// Reads a workspace whose columns begin at `first`.
-fn workspace_from(row: &Row<'_>, first: usize) -> Result<Workspace, Error> {
-    Ok(Workspace {
-        id: row.get(first)?,
-        slug: row.get(first + 1)?,
-        name: row.get(first + 2)?,
-        environment: row.get(first + 3)?,
-        backend_org_id: row.get(first + 4)?,
-        region: row.get(first + 5)?,
-        connector_type: row.get(first + 6)?,
-        provisioned_at: row.get(first + 7)?,
-        created_at: row.get(first + 8)?,
-        updated_at: row.get(first + 9)?,
-        limits: Overrides::column(row, first + 10)?,
-    })
+columns! {
+    Workspace as "w" {
+        id,
+        slug,
+        name,
+        environment,
+        backend_org_id,
+        region,
+        connector_type,
+        provisioned_at,
+        created_at,
+        updated_at,
+        limits,
+    }
 }
 
 /// A workspace, and the caller's role in it.
@@ -56,18 +50,19 @@ pub fn membership_sql(id: &str, principal: &str) -> (String, String) {
     };
     let found = of_member("workspace_id", id);
     (
-        format!("{COLUMNS}, {}", of_member("role", "w.id")),
+        format!("{}, {}", Workspace::COLUMNS, of_member("role", "w.id")),
         format!("LEFT JOIN workspaces w ON w.id = {found} AND w.state = 'active'"),
     )
 }
 
-/// Reads the workspace and the member's role from a row in which the columns of [`membership_sql`] begin at
-/// `first`. `None` if the workspace is not active or the principal is not a member.
-pub fn membership(row: &Row<'_>, first: usize) -> Result<Option<AsMember>, Error> {
-    if row.get::<Option<WorkspaceId>>(first)?.is_none() || row.get::<Option<String>>(first + 11)?.is_none() {
+/// Reads the columns of [`membership_sql`], which are the last ones of their row. `None` if the workspace is not
+/// active or the principal is not a member.
+pub fn membership(columns: &mut Columns<'_>) -> Result<Option<AsMember>, Error> {
+    if columns.next_is_null()? {
         return Ok(None);
     }
-    Ok(Some((workspace_from(row, first)?, Role::column(row, first + 11)?)))
+    let (workspace, role): (Workspace, Option<Role>) = columns.read()?;
+    Ok(role.map(|role| (workspace, role)))
 }
 
 /// The active workspace with the principal's role, if it is a member.
@@ -83,16 +78,16 @@ pub fn as_member(
              (SELECT m.workspace_id FROM memberships m WHERE m.workspace_id = $1 AND m.principal_id = $2)"
         )
     });
-    let found = tx.optional(&SQL, &[id.into(), principal.into()], |row| membership(row, 0))?;
+    let found = tx.optional(&SQL, &[id.into(), principal.into()], |row| membership(&mut row.columns()))?;
     Ok(found.flatten())
 }
 
 /// The workspace, if it is active. It does not check a membership.
 pub fn active(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<Option<Workspace>, Error> {
     tx.optional(
-        &format!("SELECT {COLUMNS} FROM workspaces w WHERE w.id = $1 AND w.state = 'active'"),
+        select!(Workspace, "FROM workspaces w WHERE w.id = $1 AND w.state = 'active'"),
         &[id.into()],
-        workspace,
+        decode,
     )
 }
 
@@ -129,7 +124,7 @@ pub fn next_position(tx: &mut WorkspaceGuard<'_, '_>, now: Timestamp) -> Result<
         "UPDATE workspaces SET last_position = CASE WHEN last_position >= $2 THEN last_position + 1 ELSE $2 END \
          WHERE id = $1 RETURNING last_position",
         &[id.into(), now.micros().into()],
-        |row| row.get(0),
+        decode,
     )
 }
 
@@ -142,22 +137,23 @@ pub fn list(
     page: Page,
     most: i64,
 ) -> Result<(Vec<(Workspace, i64)>, i64), Error> {
-    static SQL: LazyLock<String> = LazyLock::new(|| {
-        format!(
-            "SELECT {COLUMNS}, m.position, \
-                    (SELECT CASE WHEN count(*) < $4 THEN count(CASE WHEN state = 'active' THEN 1 END) ELSE $4 END \
-                     FROM (SELECT (SELECT v.state FROM workspaces v WHERE v.id = c.workspace_id) AS state \
-                           FROM memberships c WHERE c.principal_id = $1 AND c.position > 0 LIMIT $4) AS counted) \
-             FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
-             WHERE m.principal_id = $1 AND m.position > $2 AND m.position > 0 \
-             AND (SELECT v.state FROM workspaces v WHERE v.id = m.workspace_id) = 'active' ORDER BY m.position LIMIT $3"
-        )
-    });
+    const SQL: &str = sql!(
+        "SELECT ",
+        Workspace::COLUMNS,
+        ", m.position, \
+         (SELECT CASE WHEN count(*) < $4 THEN count(CASE WHEN state = 'active' THEN 1 END) ELSE $4 END \
+          FROM (SELECT (SELECT v.state FROM workspaces v WHERE v.id = c.workspace_id) AS state \
+                FROM memberships c WHERE c.principal_id = $1 AND c.position > 0 LIMIT $4) AS counted) \
+         FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
+         WHERE m.principal_id = $1 AND m.position > $2 AND m.position > 0 \
+         AND (SELECT v.state FROM workspaces v WHERE v.id = m.workspace_id) = 'active' ORDER BY m.position LIMIT $3"
+    );
     let mut counted = 0;
     let rows =
-        tx.all(&SQL, &[principal.into(), page.after.into(), page.fetch().into(), most.into()], |row| {
-            counted = row.get(12)?;
-            Ok((workspace(row)?, row.get(11)?))
+        tx.all(SQL, &[principal.into(), page.after.into(), page.fetch().into(), most.into()], |row| {
+            let (workspace, position, all) = row.read()?;
+            counted = all;
+            Ok((workspace, position))
         })?;
     Ok((rows, counted))
 }
@@ -169,57 +165,45 @@ pub fn count(tx: &mut Tx<'_>, principal: PrincipalId, most: i64) -> Result<i64, 
          FROM (SELECT (SELECT w.state FROM workspaces w WHERE w.id = m.workspace_id) AS state \
                FROM memberships m WHERE m.principal_id = $1 AND m.position > 0 LIMIT $2) AS counted",
         &[principal.into(), most.into()],
-        |row| Ok(counted(row.get(0)?, row.get(1)?, most)),
+        |row| row.read().map(|(looked_at, listed)| counted(looked_at, listed, most)),
     )
 }
 
 /// Takes a slug for a workspace; `false` if the slug is taken.
 pub fn take_slug(tx: &mut Tx<'_>, slug: &str, id: WorkspaceId) -> Result<bool, Error> {
-    let taken = tx.execute(
-        "INSERT INTO slugs (slug, workspace_id) VALUES ($1, $2) ON CONFLICT (slug) DO NOTHING",
-        &[slug.into(), id.into()],
-    )?;
+    let taken = insert!(tx, "slugs" { slug: slug, workspace_id: id } "ON CONFLICT (slug) DO NOTHING")?;
     Ok(taken == 1)
 }
 
 pub fn insert(tx: &mut Tx<'_>, new: &Workspace, state: WorkspaceState) -> Result<AlreadyLocked, Error> {
-    tx.execute_later(
-        "INSERT INTO workspaces (id, slug, name, environment, region, backend_org_id, connector_type, state, \
-                provisioned_at, last_position, created_at, updated_at, used_bytes) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, $12)",
-        &[
-            new.id.into(),
-            new.slug.as_str().into(),
-            new.name.as_str().into(),
-            new.environment.as_str().into(),
-            new.region.as_str().into(),
-            new.backend_org_id.as_deref().into(),
-            new.connector_type.as_deref().into(),
-            state.name().into(),
-            new.provisioned_at.into(),
-            new.created_at.into(),
-            new.updated_at.into(),
-            quotas::Change::bytes(new.name.len()).bytes.into(),
-        ],
-    )?;
+    insert_later!(tx, "workspaces" {
+        id: new.id,
+        slug: &new.slug,
+        name: &new.name,
+        environment: &new.environment,
+        region: &new.region,
+        backend_org_id: new.backend_org_id.as_deref(),
+        connector_type: new.connector_type.as_deref(),
+        state: state,
+        provisioned_at: new.provisioned_at,
+        last_position: 0,
+        created_at: new.created_at,
+        updated_at: new.updated_at,
+        used_bytes: quotas::Change::bytes(new.name.len()).bytes,
+    })?;
     Ok(AlreadyLocked(new.id))
 }
 
 /// Stores the changed columns of a workspace.
 pub fn update(tx: &mut WorkspaceGuard<'_, '_>, changed: &Workspace) -> Result<(), Error> {
-    tx.execute_later(
-        "UPDATE workspaces SET name = $2, environment = $3, region = $4, connector_type = $5, provisioned_at = $6, \
-                updated_at = $7 WHERE id = $1",
-        &[
-            changed.id.into(),
-            changed.name.as_str().into(),
-            changed.environment.as_str().into(),
-            changed.region.as_str().into(),
-            changed.connector_type.as_deref().into(),
-            changed.provisioned_at.into(),
-            changed.updated_at.into(),
-        ],
-    )?;
+    update_later!(tx, "workspaces" {
+        name: &changed.name,
+        environment: &changed.environment,
+        region: &changed.region,
+        connector_type: changed.connector_type.as_deref(),
+        provisioned_at: changed.provisioned_at,
+        updated_at: changed.updated_at,
+    } "id = $1", [changed.id])?;
     Ok(())
 }
 
@@ -242,7 +226,7 @@ fn set_state(
 ) -> Result<bool, Error> {
     let changed = tx.execute(
         "UPDATE workspaces SET state = $3 WHERE id = $1 AND state = $2",
-        &[id.into(), from.name().into(), to.name().into()],
+        &[id.into(), from.into(), to.into()],
     )?;
     Ok(changed == 1)
 }
@@ -297,10 +281,12 @@ pub fn add_unclaimed(
         )?;
         if counted == 1 {
             let address = room.address.as_ref().map(|(address, _)| address.as_str());
-            tx.execute_later(
-                "INSERT INTO unclaimed (workspace_id, slot, lapses_at, address) VALUES ($1, $2, $3, $4)",
-                &[id.into(), slot.into(), lapses_at.into(), address.into()],
-            )?;
+            insert_later!(tx, "unclaimed" {
+                workspace_id: id,
+                slot: slot,
+                lapses_at: lapses_at,
+                address: address,
+            })?;
             return Ok(Counted::Yes);
         }
     }
@@ -316,11 +302,11 @@ struct UnclaimedPlace {
     address: Option<String>,
 }
 
-impl UnclaimedPlace {
-    fn from_row(row: &Row<'_>, first: usize) -> Result<Self, Error> {
-        Ok(Self { slot: row.get(first)?, address: row.get(first + 1)? })
-    }
+columns! {
+    UnclaimedPlace { slot, address }
+}
 
+impl UnclaimedPlace {
     fn free(&self, tx: &mut Tx<'_>) -> Result<(), Error> {
         if let Some(address) = &self.address {
             free_address(tx, address)?;
@@ -339,10 +325,11 @@ fn free_address(tx: &mut Tx<'_>, address: &str) -> Result<(), Error> {
 
 /// Whether the workspace is unclaimed and not due to lapse.
 pub fn is_claimable(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<bool, Error> {
-    let lapses_at =
-        tx.optional("SELECT lapses_at FROM unclaimed WHERE workspace_id = $1", &[id.into()], |row| {
-            row.get::<Timestamp>(0)
-        })?;
+    let lapses_at = tx.optional(
+        "SELECT lapses_at FROM unclaimed WHERE workspace_id = $1",
+        &[id.into()],
+        decode::<Timestamp>,
+    )?;
     Ok(lapses_at.is_some_and(|lapses_at| lapses_at > now))
 }
 
@@ -350,10 +337,12 @@ pub fn is_claimable(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<
 pub fn claim(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<Option<AlreadyLocked>, Error> {
     let place = tx.optional(
         // With a CASE, here and below, no planner takes the index by time: the one row is found by its key.
-        "DELETE FROM unclaimed WHERE workspace_id = $1 AND CASE WHEN lapses_at > $2 THEN 1 ELSE 0 END = 1 \
-         RETURNING slot, address",
+        sql!(
+            "DELETE FROM unclaimed WHERE workspace_id = $1 AND CASE WHEN lapses_at > $2 THEN 1 ELSE 0 END = 1 RETURNING ",
+            UnclaimedPlace::COLUMNS
+        ),
         &[id.into(), now.into()],
-        |row| UnclaimedPlace::from_row(row, 0),
+        decode::<UnclaimedPlace>,
     )?;
     let Some(place) = place else { return Ok(None) };
     place.free(tx)?;
@@ -364,10 +353,13 @@ pub fn claim(tx: &mut Tx<'_>, id: WorkspaceId, now: Timestamp) -> Result<Option<
 /// Lapses the unclaimed workspace that has this slug, if it is due. `None` if there is nothing to lapse.
 pub fn lapse_holder(tx: &mut Tx<'_>, slug: &str, now: Timestamp) -> Result<Option<WorkspaceId>, Error> {
     let lapsed = tx.optional(
-        "DELETE FROM unclaimed WHERE workspace_id = (SELECT workspace_id FROM slugs WHERE slug = $1) \
-         AND CASE WHEN lapses_at <= $2 THEN 1 ELSE 0 END = 1 RETURNING workspace_id, slot, address",
+        sql!(
+            "DELETE FROM unclaimed WHERE workspace_id = (SELECT workspace_id FROM slugs WHERE slug = $1) \
+             AND CASE WHEN lapses_at <= $2 THEN 1 ELSE 0 END = 1 RETURNING workspace_id, ",
+            UnclaimedPlace::COLUMNS
+        ),
         &[slug.into(), now.into()],
-        |row| Ok((row.get(0)?, UnclaimedPlace::from_row(row, 1)?)),
+        decode::<(WorkspaceId, UnclaimedPlace)>,
     )?;
     let Some((id, place)) = lapsed else { return Ok(None) };
     finish_lapse(tx, id, &place)?;
@@ -379,15 +371,17 @@ pub fn lapse_due(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<Vec<Works
     let due: Vec<WorkspaceId> = tx.all(
         "SELECT workspace_id FROM unclaimed WHERE lapses_at <= $1 ORDER BY lapses_at LIMIT $2",
         &[now.into(), most.into()],
-        |row| row.get(0),
+        decode,
     )?;
     let mut lapsed = Vec::with_capacity(due.len());
     for id in due {
         let place = tx.optional(
-            "DELETE FROM unclaimed WHERE workspace_id = $1 AND CASE WHEN lapses_at <= $2 THEN 1 ELSE 0 END = 1 \
-             RETURNING slot, address",
+            sql!(
+                "DELETE FROM unclaimed WHERE workspace_id = $1 AND CASE WHEN lapses_at <= $2 THEN 1 ELSE 0 END = 1 RETURNING ",
+                UnclaimedPlace::COLUMNS
+            ),
             &[id.into(), now.into()],
-            |row| UnclaimedPlace::from_row(row, 0),
+            decode::<UnclaimedPlace>,
         )?;
         if let Some(place) = place {
             finish_lapse(tx, id, &place)?;
@@ -417,16 +411,15 @@ pub fn find(tx: &mut Tx<'_>, id_or_slug: &str) -> Result<Option<(Workspace, Work
         return Ok(Some(found));
     }
     // A slug may look like a UUID.
-    let id = tx
-        .optional("SELECT workspace_id FROM slugs WHERE slug = $1", &[id_or_slug.into()], |row| row.get(0))?;
+    let id = tx.optional("SELECT workspace_id FROM slugs WHERE slug = $1", &[id_or_slug.into()], decode)?;
     id.map_or(Ok(None), |id| find_by_id(tx, id))
 }
 
 fn find_by_id(tx: &mut Tx<'_>, id: WorkspaceId) -> Result<Option<(Workspace, WorkspaceState)>, Error> {
     tx.optional(
-        &format!("SELECT {COLUMNS}, w.state FROM workspaces w WHERE w.id = $1"),
+        sql!("SELECT ", Workspace::COLUMNS, ", w.state FROM workspaces w WHERE w.id = $1"),
         &[id.into()],
-        with_state,
+        decode,
     )
 }
 
@@ -437,19 +430,17 @@ pub fn list_all(
     limit: u32,
 ) -> Result<Vec<(Workspace, WorkspaceState)>, Error> {
     tx.all(
-        &format!("SELECT {COLUMNS}, w.state FROM workspaces w WHERE w.id > $1 ORDER BY w.id LIMIT $2"),
+        sql!(
+            "SELECT ",
+            Workspace::COLUMNS,
+            ", w.state FROM workspaces w WHERE w.id > $1 ORDER BY w.id LIMIT $2"
+        ),
         &[after.into(), limit.into()],
-        with_state,
+        decode,
     )
 }
 
 /// The creation time of the newest workspace. For the operator only.
 pub fn newest(tx: &mut Tx<'_>) -> Result<Option<Timestamp>, Error> {
-    tx.optional("SELECT created_at FROM workspaces ORDER BY id DESC LIMIT 1", &[], |row| row.get(0))
-}
-
-fn with_state(row: &Row<'_>) -> Result<(Workspace, WorkspaceState), Error> {
-    let state = WorkspaceState::named(row.text(11)?)
-        .ok_or_else(|| Error::unreadable("an unknown workspace state"))?;
-    Ok((workspace(row)?, state))
+    tx.optional("SELECT created_at FROM workspaces ORDER BY id DESC LIMIT 1", &[], decode)
 }

@@ -63,7 +63,17 @@ const UNGUARDED: &[(&str, &[&str], Why)] = &[
 
 /// The functions of a file that write with a plain transaction.
 fn unguarded(text: &str) -> impl Iterator<Item = &str> {
-    let writes = [".execute(", ".execute_later(", "\"UPDATE ", "\"INSERT INTO ", "\"DELETE FROM "];
+    let writes = [
+        ".execute(",
+        ".execute_later(",
+        "insert!(",
+        "insert_later!(",
+        "update!(",
+        "update_later!(",
+        "\"UPDATE ",
+        "\"INSERT INTO ",
+        "\"DELETE FROM ",
+    ];
     text.split("fn ").skip(1).filter_map(move |function| {
         let signature = function.split(" {\n").next()?;
         let name = signature.split(['(', '<']).next()?;
@@ -126,6 +136,8 @@ fn a_write_of_a_caller_is_made_by_the_frame() {
 fn a_write_is_found_by_its_statement_and_its_transaction() {
     let text = "fn a(tx: &mut Tx<'_>) -> X {\n tx.execute(\"UPDATE b\")\n}\nfn b(tx: &mut Tx<'_>) {\n tx.all(\"SELECT\")\n}\n\
                 fn c(tx: &mut WorkspaceGuard<'_, '_>) {\n tx.execute_later(\"DELETE\")\n}\n\
-                fn d(tx: &mut Tx<'_>) {\n tx.one(\"INSERT INTO a\")\n}\n";
-    assert_eq!(unguarded(text).collect::<Vec<_>>(), ["a", "d"]);
+                fn d(tx: &mut Tx<'_>) {\n tx.one(\"INSERT INTO a\")\n}\n\
+                fn e(tx: &mut Tx<'_>) {\n insert!(tx, \"a\" { b: 1 })\n}\n\
+                fn f(tx: &mut Tx<'_>) {\n update_later!(tx, \"a\" { b: 1 } \"c = $1\", [2])\n}\n";
+    assert_eq!(unguarded(text).collect::<Vec<_>>(), ["a", "d", "e", "f"]);
 }

@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use ward::operator;
-use ward_test::{Actor, Answer, Fields as _, Sending, Server, both, fresh_slug, new_workspace};
+use ward_test::{Actor, Answer, Fields as _, Sending, Server, Target, both, fresh_slug, new_workspace};
 
 const LONGEST: usize = 128 * 1024;
 
@@ -121,6 +121,63 @@ both!(a_number_beyond_every_double_does_not_keep_credentials, async || {
     }
     let kept = sent(&tenant.owner, Method::PUT, &path, r#"{"display_name":"E"}"#.to_owned()).await;
     assert_ne!(kept.ok()["auth"], Value::Null, "an absent field stays unchanged");
+});
+
+/// The texts of `body` with `number` in place of each of its values in turn.
+fn with_number(body: &Value, number: &str) -> Vec<String> {
+    fn places(value: &Value, at: &str, found: &mut Vec<String>) {
+        found.push(at.to_owned());
+        match value {
+            Value::Object(fields) => {
+                fields.iter().for_each(|(name, value)| places(value, &format!("{at}/{name}"), found));
+            }
+            Value::Array(items) => {
+                items
+                    .iter()
+                    .enumerate()
+                    .for_each(|(index, item)| places(item, &format!("{at}/{index}"), found));
+            }
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    places(body, "", &mut found);
+    let replaced = found.iter().map(|at| {
+        let mut body = body.clone();
+        *body.pointer_mut(at).unwrap() = json!("the number");
+        body.to_string().replace("\"the number\"", number)
+    });
+    replaced.collect()
+}
+
+// A body is parsed once. So no number passes the validation and then fails as a value of the program.
+both!(no_number_in_any_place_of_any_body_is_an_error_of_the_server, async || {
+    let (server, tenant) = Server::with_tenant().await;
+    let integration = tenant.integration().await;
+    let target = Target { integration, ..tenant.target(tenant.owner_key_id()) };
+    // A change of this one leaves the unreachable address of the other, whose endpoint is called.
+    let changed = Target { integration: tenant.integration().await, ..target.clone() };
+    let document: Value = serde_json::from_str(include_str!("../../../../contract/openapi.json")).unwrap();
+    let with_body = server.app.contract.operations().filter(|operation| operation.body.is_some());
+    let mut sent_bodies = 0;
+    // An archived workspace would answer nothing else.
+    for operation in with_body.filter(|operation| operation.id != "archive-workspace") {
+        let method = operation.method.as_str().to_lowercase();
+        let target = if operation.id == "update-integration" { &changed } else { &target };
+        let example = &document["paths"][&operation.path][&method]["x-example"];
+        for body in [target.body(operation).unwrap(), example.clone()] {
+            for number in ["1e400", "-1e400", "1e-400", "1.5", &"9".repeat(400), "18446744073709551616"] {
+                for body in with_number(&body, number) {
+                    let answer =
+                        sent(&tenant.owner, operation.method.clone(), &target.path(operation), body.clone())
+                            .await;
+                    assert!(!answer.status.is_server_error(), "{}: {body}: {}", operation.id, answer.text);
+                    sent_bodies += 1;
+                }
+            }
+        }
+    }
+    assert!(sent_bodies > 500, "the walk sent only {sent_bodies} bodies");
 });
 
 both!(a_name_has_at_most_256_characters, async || {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use ward::app::App;
-use ward_db::{Error, ErrorKind};
+use ward_db::{Error, ErrorKind, decode};
 use ward_test::ehr::{Act, ScriptedEhr};
 use ward_test::{Fields as _, Server, Tenant, both, fresh_slug};
 
@@ -219,7 +219,7 @@ async fn history(replicas: Arc<[Server; 2]>, ehr: ScriptedEhr, seed: u64) -> Lef
                 "SELECT c.call_sid FROM deliveries d JOIN calls c ON c.workspace_id = d.workspace_id AND c.id = d.call_id \
                  WHERE d.workspace_id = $1",
                 &[ward_db::Uuid::parse_str(&id).unwrap().into()],
-                |row| row.get::<String>(0),
+                decode::<String>,
             )
         })
         .await

@@ -127,7 +127,7 @@ postgres_only!(queues_not_known_as_quick_leave_connections_to_others, threads = 
     let (db, mut locked) = (server.app.db.clone(), Some(locked));
     let holder = tokio::spawn(async move {
         db.write("test.lock", move |tx| {
-            tx.all(&of_others, &[], |row| row.get::<i64>(0))?;
+            tx.all(&of_others, &[], ward_db::decode::<i64>)?;
             let _ = locked.take().map(|locked| locked.send(()));
             // The test drops its end when it fails.
             let _ = released.recv();

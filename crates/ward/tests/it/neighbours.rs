@@ -23,7 +23,7 @@ postgres_only!(a_workspace_whose_writes_wait_leaves_connections_to_others, threa
     let (db, mut locked) = (server.app.db.clone(), Some(locked));
     let holder = tokio::spawn(async move {
         db.write("test.lock", move |tx| {
-            tx.one(&lock, &[], |row| row.get::<i64>(0))?;
+            tx.one(&lock, &[], ward_db::decode::<i64>)?;
             let _ = locked.take().map(|locked| locked.send(()));
             // The test drops its end when it fails.
             let _ = released.recv();

@@ -164,7 +164,10 @@ async fn plans(server: &Server, statements: &[String]) -> Vec<(String, Vec<Strin
     let explain = move |tx: &mut Tx<'_>| {
         let explained = statements.iter().map(|sql| {
             let nulls = vec![Value::Null; parameters(sql)];
-            let plan = tx.all(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls, |row| row.get::<String>(3))?;
+            let plan = tx.all(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls, |row| {
+                let (_, _, _, step): (i64, i64, i64, String) = row.read()?;
+                Ok(step)
+            })?;
             Ok((sql.clone(), plan))
         });
         explained.collect::<Result<_, ward_db::Error>>()

@@ -146,7 +146,7 @@ both!(a_rotation_of_keys_takes_twilios_tokens_along, async || {
     let sealed = alone
         .db
         .read("test.twilio", |tx| {
-            tx.one("SELECT auth_token FROM twilio_accounts", &[], |row| row.get::<Vec<u8>>(0))
+            tx.one("SELECT auth_token FROM twilio_accounts", &[], ward_db::decode::<Vec<u8>>)
         })
         .await
         .map_err(|error: ward_db::Error| error)

@@ -1,7 +1,7 @@
 //! A database of older Wards, with their data, becomes equal to a new one.
 
 use ward::schema::{MIGRATIONS, VERSION};
-use ward_db::{Db, Error, Options};
+use ward_db::{Db, Error, Options, decode};
 use ward_test::{Engine, both};
 use ward_test_db::postgres::{Database, shared};
 use ward_test_db::sqlite;
@@ -36,7 +36,7 @@ impl Empty {
     }
 
     async fn texts(&self, sql: &'static str) -> Vec<String> {
-        let read = self.db.read_long("test.texts", move |tx| tx.all(sql, &[], |row| row.get(0)));
+        let read = self.db.read_long("test.texts", move |tx| tx.all(sql, &[], decode));
         read.await.unwrap_or_else(|error: Error| panic!("{sql}: {error}"))
     }
 

@@ -18,7 +18,6 @@ use crate::http::Reply;
 use crate::ids::ExportId;
 use crate::scan::{self, Wanted};
 
-/// `AuditExportRequest`, validated.
 #[derive(Clone, Debug, Deserialize)]
 pub struct AuditExportRequest {
     date_from: String,
@@ -114,7 +113,6 @@ pub(super) async fn create(
     Ok(reply)
 }
 
-/// Records the download of an export.
 pub(super) async fn record_download(app: &Arc<App>, entry: Entry, export: Export) -> Result<(), ApiError> {
     let record = move |write: &mut Write<'_, '_>, _: &Held| {
         write.record("audit.download", subject(&export), json!({ "row_count": export.rows }))

@@ -9,8 +9,11 @@ pub mod worker;
 use uuid::Uuid;
 use ward_db::Timestamp;
 
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
 use super::store::EventFilter;
 use crate::ids::{ExportId, PrincipalId, WorkspaceId};
+use crate::names::named;
 
 /// The most events that one export contains. A longer period is exported in parts.
 pub const MOST_ROWS: i64 = 250_000;
@@ -35,8 +38,8 @@ pub struct Export {
     pub(super) finished_at: Option<Timestamp>,
 }
 
-/// The state of an export.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum ExportState {
     /// A worker is writing it, or will.
     Queued,
@@ -46,22 +49,7 @@ pub enum ExportState {
     Failed,
 }
 
-impl ExportState {
-    const ALL: [Self; 3] = [Self::Queued, Self::Done, Self::Failed];
-
-    /// The name in the database and in answers.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Done => "done",
-            Self::Failed => "failed",
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
-    }
-}
+named!(ExportState);
 
 impl Export {
     /// The name of the export's file.

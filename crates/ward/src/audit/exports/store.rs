@@ -1,77 +1,74 @@
 //! The SQL of exports.
 
 use uuid::Uuid;
-use ward_db::{Error, Row, Timestamp, Tx, Value};
+use ward_db::{Error, Timestamp, Tx, columns, decode, insert, select, update};
 
 use super::{Export, ExportState};
 use crate::guard::WorkspaceGuard;
 use crate::ids::{ExportId, WorkspaceId};
 
-const COLUMNS: &str = "workspace_id, id, created_at, created_by, date_from, date_to, service, action, phi_only, state, \
-                       rows_found, bytes, finished_at";
-
-fn export(row: &Row<'_>) -> Result<Export, Error> {
-    let state = row.text(9)?;
-    let state = ExportState::named(state).ok_or_else(|| Error::unreadable("an export's state"))?;
-    Ok(Export {
-        workspace: row.get(0)?,
-        id: row.get(1)?,
-        created_at: row.get(2)?,
-        created_by: row.get(3)?,
-        from: row.get(4)?,
-        to: row.get(5)?,
-        service: row.get(6)?,
-        action: row.get(7)?,
-        phi_only: row.get(8)?,
+columns! {
+    Export {
+        workspace: "workspace_id",
+        id,
+        created_at,
+        created_by,
+        from: "date_from",
+        to: "date_to",
+        service,
+        action,
+        phi_only,
         state,
-        rows: row.get(10)?,
-        bytes: row.get(11)?,
-        finished_at: row.get(12)?,
-    })
+        rows: "rows_found",
+        bytes,
+        finished_at,
+    }
 }
 
 /// Queues an export; false if the workspace already has one in its queue.
 pub fn enqueue(tx: &mut WorkspaceGuard<'_, '_>, export: &Export) -> Result<bool, Error> {
-    let queued = tx.execute(
-        "INSERT INTO audit_export_queue (workspace_id, export_id, due_at, attempts) VALUES ($1, $2, $3, 0) \
-         ON CONFLICT (workspace_id) DO NOTHING",
-        &[export.workspace.into(), export.id.into(), export.created_at.into()],
-    )?;
+    let queued = insert!(tx, "audit_export_queue" {
+        workspace_id: export.workspace,
+        export_id: export.id,
+        due_at: export.created_at,
+        attempts: 0,
+    } "ON CONFLICT (workspace_id) DO NOTHING")?;
     if queued == 0 {
         return Ok(false);
     }
-    tx.execute(
-        "INSERT INTO audit_exports (workspace_id, id, created_at, created_by, date_from, date_to, service, action, \
-                phi_only, state, rows_found, bytes) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'queued', $10, 0)",
-        &[
-            export.workspace.into(),
-            export.id.into(),
-            export.created_at.into(),
-            export.created_by.into(),
-            export.from.into(),
-            export.to.into(),
-            export.service.as_deref().into(),
-            export.action.as_deref().into(),
-            export.phi_only.into(),
-            export.rows.into(),
-        ],
-    )?;
+    insert!(tx, "audit_exports" {
+        workspace_id: export.workspace,
+        id: export.id,
+        created_at: export.created_at,
+        created_by: export.created_by,
+        date_from: export.from,
+        date_to: export.to,
+        service: export.service.as_deref(),
+        action: export.action.as_deref(),
+        phi_only: export.phi_only,
+        state: ExportState::Queued,
+        rows_found: export.rows,
+        bytes: 0,
+    })?;
     Ok(true)
 }
 
 /// A workspace's exports, newest first, from `offset` on.
 pub fn list(tx: &mut Tx<'_>, workspace: WorkspaceId, limit: i64, offset: i64) -> Result<Vec<Export>, Error> {
     // An id begins with its timestamp, so the order of ids is the order of time.
-    let sql = format!(
-        "SELECT {COLUMNS} FROM audit_exports WHERE workspace_id = $1 ORDER BY id DESC LIMIT $2 OFFSET $3"
-    );
-    tx.all(&sql, &[workspace.into(), limit.into(), offset.into()], export)
+    tx.all(
+        select!(Export, "FROM audit_exports WHERE workspace_id = $1 ORDER BY id DESC LIMIT $2 OFFSET $3"),
+        &[workspace.into(), limit.into(), offset.into()],
+        decode,
+    )
 }
 
 pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: ExportId) -> Result<Option<Export>, Error> {
-    let sql = format!("SELECT {COLUMNS} FROM audit_exports WHERE workspace_id = $1 AND id = $2");
-    tx.optional(&sql, &[workspace.into(), id.into()], export)
+    tx.optional(
+        select!(Export, "FROM audit_exports WHERE workspace_id = $1 AND id = $2"),
+        &[workspace.into(), id.into()],
+        decode,
+    )
 }
 
 /// A queued export, with the number of attempts so far.
@@ -82,12 +79,16 @@ pub struct Due {
     pub attempts: i64,
 }
 
+columns! {
+    Due { workspace: "workspace_id", export: "export_id", attempts }
+}
+
 /// Due exports, the longest waiting first.
 pub fn due(tx: &mut Tx<'_>, now: Timestamp, most: i64) -> Result<Vec<Due>, Error> {
     tx.all(
-        "SELECT workspace_id, export_id, attempts FROM audit_export_queue WHERE due_at <= $1 ORDER BY due_at LIMIT $2",
+        select!(Due, "FROM audit_export_queue WHERE due_at <= $1 ORDER BY due_at LIMIT $2"),
         &[now.into(), most.into()],
-        |row| Ok(Due { workspace: row.get(0)?, export: row.get(1)?, attempts: row.get(2)? }),
+        decode,
     )
 }
 
@@ -130,16 +131,17 @@ pub fn settle(
     (rows, bytes): (i64, i64),
     now: Timestamp,
 ) -> Result<(), Error> {
-    tx.execute(
-        "UPDATE audit_exports SET state = $3, rows_found = $4, bytes = $5, finished_at = $6 \
-         WHERE workspace_id = $1 AND id = $2",
-        &[workspace.into(), id.into(), Value::Text(state.name()), rows.into(), bytes.into(), now.into()],
-    )?;
+    update!(tx, "audit_exports" {
+        state: state,
+        rows_found: rows,
+        bytes: bytes,
+        finished_at: now,
+    } "workspace_id = $1 AND id = $2", [workspace, id])?;
     Ok(())
 }
 
 /// Forgets an export. Returns the size of its file, if it was still known.
 pub fn forget(tx: &mut Tx<'_>, workspace: WorkspaceId, id: ExportId) -> Result<Option<i64>, Error> {
     let sql = "DELETE FROM audit_exports WHERE workspace_id = $1 AND id = $2 RETURNING bytes";
-    tx.optional(sql, &[workspace.into(), id.into()], |row| row.get(0))
+    tx.optional(sql, &[workspace.into(), id.into()], decode)
 }

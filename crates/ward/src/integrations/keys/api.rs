@@ -51,9 +51,8 @@ struct KeysResponse {
     items: Vec<KeyResponse>,
 }
 
-/// `CreateIntegrationKeyRequest`, validated.
 #[derive(Deserialize)]
-pub struct CreateKeyRequest {
+pub struct CreateIntegrationKeyRequest {
     algorithm: Option<String>,
 }
 
@@ -74,7 +73,7 @@ pub async fn list(request: Request, entry: Entry) -> Result<Reply, ApiError> {
 /// `create-integration-key`
 pub async fn create(
     request: Request,
-    (entry, sent): (Entry, Sent<CreateKeyRequest>),
+    (entry, sent): (Entry, Sent<CreateIntegrationKeyRequest>),
 ) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
     actions::create(&request.app, entry, named(&request), sent.value.algorithm, repeat).await

@@ -11,16 +11,20 @@ mod store;
 use serde_json::Value;
 use ward_db::Timestamp;
 
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
 use super::secrets::SecretKind;
 use super::{AuthConfig, AuthKind};
 use crate::ids::{IntegrationId, WorkspaceId};
+use crate::names::named;
 
 /// The most keys of an integration: the one that signs, and the next or the former one.
 const MOST: u8 = 2;
 
 /// The state of a generated key. A key is published in every state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum KeyState {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum KeyState {
     /// It signs nothing yet, so that the vendor can fetch it first.
     Next,
     /// It signs the integration's assertions.
@@ -29,22 +33,7 @@ enum KeyState {
     Former,
 }
 
-impl KeyState {
-    const ALL: [Self; 3] = [Self::Next, Self::Active, Self::Former];
-
-    /// The name in the database and in answers.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Next => "next",
-            Self::Active => "active",
-            Self::Former => "former",
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
-    }
-}
+named!(KeyState);
 
 /// A generated key without its private half.
 #[derive(Clone, Debug)]

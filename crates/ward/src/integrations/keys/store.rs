@@ -1,9 +1,8 @@
 //! The SQL of generated keys. A key is a row of `integration_secrets` with the columns of a key pair.
 
-use serde_json::Value as Document;
-use ward_db::{Error, Json, Row, Timestamp, Tx, Value};
+use ward_db::{Error, Json, Timestamp, Tx, Value, columns, decode, insert, select};
 
-use super::{Key, KeyState, MOST};
+use super::{Key, MOST};
 use crate::guard::WorkspaceGuard;
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::integrations::secrets::{Field, Sealed};
@@ -11,30 +10,33 @@ use crate::integrations::secrets::{Field, Sealed};
 /// The keys of an integration, the oldest first.
 pub fn list(tx: &mut Tx<'_>, workspace: WorkspaceId, integration: IntegrationId) -> Result<Vec<Key>, Error> {
     let mut keys = tx.all(
-        "SELECT field, algorithm, key_state, public_key, created_at, activated_at FROM integration_secrets \
-         WHERE workspace_id = $1 AND integration_id = $2 AND public_key IS NOT NULL ORDER BY field LIMIT $3",
+        select!(
+            Key,
+            "FROM integration_secrets WHERE workspace_id = $1 AND integration_id = $2 AND public_key IS NOT NULL \
+             ORDER BY field LIMIT $3"
+        ),
         &[workspace.into(), integration.into(), i64::from(MOST).into()],
-        key,
+        decode,
     )?;
     // The index has no order by time, and a sort of two rows needs no database.
     keys.sort_by(|one: &Key, other| (one.created_at, &one.kid).cmp(&(other.created_at, &other.kid)));
     Ok(keys)
 }
 
-fn key(row: &Row<'_>) -> Result<Key, Error> {
-    let field = Field(row.get(0)?);
-    let kid = field.kid().ok_or_else(|| Error::unreadable("the field of a generated key"))?;
-    let state = row.text(2)?;
-    let Json(public) = row.get(3)?;
-    let public: Document = serde_json::from_str(&public).map_err(Error::unreadable)?;
-    Ok(Key {
-        kid: kid.to_owned(),
-        algorithm: row.get(1)?,
-        state: KeyState::named(state).ok_or_else(|| Error::unreadable("an unknown state of a key"))?,
-        public,
-        created_at: row.get(4)?,
-        activated_at: row.get(5)?,
-    })
+columns! {
+    Key {
+        kid: "field" => kid,
+        algorithm,
+        state: "key_state",
+        public: "public_key" => |Json(text)| serde_json::from_str(&text).map_err(Error::unreadable),
+        created_at,
+        activated_at,
+    }
+}
+
+fn kid(field: String) -> Result<String, Error> {
+    let field = Field(field);
+    field.kid().map(str::to_owned).ok_or_else(|| Error::unreadable("the field of a generated key"))
 }
 
 /// Stores a key with its sealed private half.
@@ -45,25 +47,20 @@ pub fn insert(
     key_id: &str,
 ) -> Result<(), Error> {
     let public = new.public.to_string();
-    tx.execute(
-        "INSERT INTO integration_secrets (workspace_id, integration_id, field, reference, origins, key_id, sealed, \
-                created_at, algorithm, key_state, public_key, activated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-        &[
-            sealed.workspace.into(),
-            sealed.integration.into(),
-            sealed.field.0.as_str().into(),
-            new.kid.as_str().into(),
-            sealed.origins.as_str().into(),
-            key_id.into(),
-            Value::Bytes(&sealed.bytes),
-            new.created_at.into(),
-            new.algorithm.as_str().into(),
-            new.state.name().into(),
-            Value::Json(&public),
-            new.activated_at.into(),
-        ],
-    )?;
+    insert!(tx, "integration_secrets" {
+        workspace_id: sealed.workspace,
+        integration_id: sealed.integration,
+        field: &sealed.field.0,
+        reference: &new.kid,
+        origins: &sealed.origins,
+        key_id: key_id,
+        sealed: &sealed.bytes,
+        created_at: new.created_at,
+        algorithm: &new.algorithm,
+        key_state: new.state,
+        public_key: Value::Json(&public),
+        activated_at: new.activated_at,
+    })?;
     Ok(())
 }
 
@@ -81,7 +78,7 @@ pub fn set_state(
             workspace.into(),
             integration.into(),
             Field::of_key(&changed.kid).0.as_str().into(),
-            changed.state.name().into(),
+            changed.state.into(),
             changed.activated_at.into(),
         ],
     )?;

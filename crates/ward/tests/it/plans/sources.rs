@@ -1,15 +1,16 @@
 //! The statements in the source, so that a statement that no walk reaches is tested too.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use regex::Regex;
+use regex::{Captures, Regex};
 
 /// A statement in the source.
 pub struct Written {
     /// The file, relative to the crate's sources.
     pub file: String,
-    /// Its text, with the file's own constants filled in.
+    /// Its text, with constants filled in.
     pub sql: String,
 }
 
@@ -37,13 +38,32 @@ impl Written {
     }
 }
 
+/// The constant texts of the sources by the last parts of their names: `LIVE`, `Member::COLUMNS`.
+type Constants = HashMap<String, String>;
+
 /// Every statement of the product, file by file.
 pub fn statements() -> Vec<Written> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     find(&root, &mut files);
     files.sort();
-    let found: Vec<Written> = files.iter().flat_map(|path| in_file(&root, path)).collect();
+    let files: Vec<(String, String)> = files
+        .iter()
+        .map(|path| (path.strip_prefix(&root).unwrap().display().to_string(), code(path)))
+        .collect();
+    // A constant of one file can be a part of another's.
+    let mut shared = Constants::new();
+    for _ in 0..2 {
+        let more: Vec<Constants> = files.iter().map(|(_, code)| constants(code, &shared)).collect();
+        shared.extend(more.into_iter().flatten());
+    }
+    let found: Vec<Written> = files
+        .iter()
+        .flat_map(|(file, code)| {
+            let known: Constants = shared.clone().into_iter().chain(constants(code, &shared)).collect();
+            in_code(code, &known).into_iter().map(|sql| Written { file: file.clone(), sql })
+        })
+        .collect();
     assert!(found.len() > 150, "only {} statements are found", found.len());
     found
 }
@@ -63,29 +83,173 @@ fn find(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-fn in_file(root: &Path, path: &Path) -> Vec<Written> {
+/// The text of a file without the lines that are comments.
+fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-    let code = code.join("\n");
-    let constant = Regex::new(r#"const (\w+): &str =\s*"((?:[^"\\]|\\[\s\S])*)""#).unwrap();
-    let constants: Vec<(String, String)> = constant
-        .captures_iter(&code)
-        .map(|found| (format!("{{{}}}", &found[1]), one_line(&found[2])))
-        .collect();
+    code.join("\n")
+}
+
+/// The constants of a file, and the columns of its structs.
+fn constants(code: &str, shared: &Constants) -> Constants {
+    let mut known = shared.clone();
+    let constant = Regex::new(r"const (\w+): &(?:'static )?str =\s*").unwrap();
+    let described = Regex::new(r#"columns! \{\s*(\w+)(?: as "(\w+)")? \{"#).unwrap();
+    // A constant may contain others that stand below it.
+    for _ in 0..4 {
+        for found in constant.captures_iter(code) {
+            let end = found.get(0).unwrap().end();
+            if let Some(text) = evaluate(&code[end..end + length(&code[end..], ';')], &known) {
+                known.insert(found[1].to_owned(), text);
+            }
+        }
+        for found in described.captures_iter(code) {
+            let end = found.get(0).unwrap().end();
+            let fields = &code[end..end + length(&code[end..], '}')];
+            let fields = &fields[..length(fields, ';')];
+            let alias = found.get(2).map(|alias| format!("{}.", alias.as_str())).unwrap_or_default();
+            let columns: Vec<String> = split(fields)
+                .into_iter()
+                .map(|field| {
+                    let field = field.split(" => ").next().unwrap();
+                    match field.split_once(": ") {
+                        Some((_, column)) => evaluate(column, &known).unwrap_or("{}".to_owned()),
+                        None => format!("{alias}{field}"),
+                    }
+                })
+                .collect();
+            known.insert(format!("{}::COLUMNS", &found[1]), columns.join(", "));
+        }
+    }
+    known.retain(|name, text| shared.get(name) != Some(text));
+    known
+}
+
+/// The statements of a file: the literals, and those that the macros of `ward-db` make.
+fn in_code(code: &str, known: &Constants) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = code.to_owned();
+    // A whole statement that is a constant has the name `SQL`; others are parts of statements.
+    let constant = Regex::new(r"const (\w+): &(?:'static )?str =\s*").unwrap();
+    while let Some(at) = constant.captures(&rest) {
+        let (start, end) = (at.get(0).unwrap().start(), at.get(0).unwrap().end());
+        let value = end + length(&rest[end..], ';');
+        if &at[1] == "SQL" {
+            found.extend(evaluate(&rest[end..value], known));
+        }
+        rest.replace_range(start..value, "");
+    }
+    let made = Regex::new(r"\b(select|sql|insert|insert_later|update|update_later)!\(").unwrap();
+    while let Some(at) = made.captures(&rest) {
+        let (start, end) = (at.get(0).unwrap().start(), at.get(0).unwrap().end());
+        let stop = end + length(&rest[end..], ')');
+        let whole = rest[start..=stop].to_owned();
+        let inner = &rest[end..stop];
+        match &at[1] {
+            "select" | "sql" => found.extend(evaluate(&whole, known)),
+            "insert" | "insert_later" => found.push(insert(inner, known)),
+            _ => found.push(update(inner, known)),
+        }
+        rest.replace_range(start..=stop, "");
+    }
     let literal =
         Regex::new(r#""((?:SELECT|INSERT INTO|UPDATE|DELETE FROM) (?:[^"\\]|\\[\s\S])*)""#).unwrap();
-    let file = path.strip_prefix(root).unwrap().display().to_string();
-    literal
-        .captures_iter(&code)
-        .map(|found| {
-            let mut sql = one_line(&found[1]);
-            // A constant may contain other constants.
-            while let Some((name, value)) = constants.iter().find(|(name, _)| sql.contains(name)) {
-                sql = sql.replace(name, value);
-            }
-            Written { file: file.clone(), sql }
-        })
-        .collect()
+    let name = Regex::new(r"\{(\w+)\}").unwrap();
+    found.extend(literal.captures_iter(&rest).map(|literal| {
+        let mut sql = one_line(&literal[1]);
+        for _ in 0..3 {
+            let filled = name.replace_all(&sql, |name: &Captures<'_>| {
+                known.get(&name[1]).cloned().unwrap_or_else(|| name[0].to_owned())
+            });
+            sql = filled.into_owned();
+        }
+        sql
+    }));
+    found.retain(|sql| ["SELECT", "INSERT", "UPDATE", "DELETE"].iter().any(|verb| sql.starts_with(verb)));
+    found
+}
+
+/// The text of a constant expression; `None` for one that only the program knows.
+fn evaluate(expression: &str, known: &Constants) -> Option<String> {
+    let expression = expression.trim();
+    if let Some(literal) = expression.strip_prefix('"') {
+        return Some(one_line(literal.strip_suffix('"')?));
+    }
+    if let Some(parts) = expression.strip_prefix("sql!(") {
+        let parts = split(parts.strip_suffix(')')?);
+        return parts.iter().map(|part| evaluate(part, known)).collect();
+    }
+    if let Some(parts) = expression.strip_prefix("select!(") {
+        let parts = split(parts.strip_suffix(')')?);
+        let columns = evaluate(&format!("{}::COLUMNS", parts[0]), known)?;
+        let rest: Option<String> = parts[1..].iter().map(|part| evaluate(part, known)).collect();
+        return Some(format!("SELECT {columns} {}", rest?));
+    }
+    let name = match expression.rsplit_once("::") {
+        Some((of, "COLUMNS")) => format!("{}::COLUMNS", of.rsplit("::").next()?),
+        Some((_, name)) => name.to_owned(),
+        None => expression.to_owned(),
+    };
+    known.get(&name).cloned()
+}
+
+/// The table, the columns in braces, and the text after them.
+fn row(inner: &str) -> (String, Vec<String>, &str) {
+    let table = inner.split('"').nth(1).unwrap().to_owned();
+    let open = inner.find('{').unwrap() + 1;
+    let close = open + length(&inner[open..], '}');
+    let columns = split(&inner[open..close]).into_iter();
+    let columns = columns.map(|column| column.split(':').next().unwrap().to_owned()).collect();
+    (table, columns, inner[close + 1..].trim())
+}
+
+fn insert(inner: &str, known: &Constants) -> String {
+    let (table, columns, end) = row(inner);
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let end = if end.is_empty() { String::new() } else { format!(" {}", evaluate(end, known).unwrap()) };
+    ward_db::insert_statement(&table, &columns, &end)
+}
+
+fn update(inner: &str, known: &Constants) -> String {
+    let (table, columns, rest) = row(inner);
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let rest = split(rest);
+    let bound = split(rest[1].trim_matches(['[', ']'])).len();
+    ward_db::update_statement(&table, &columns, &evaluate(&rest[0], known).unwrap(), bound)
+}
+
+/// The number of bytes before `end`, outside of texts and brackets.
+fn length(code: &str, end: char) -> usize {
+    let (mut depth, mut in_text, mut escaped) = (0_i32, false, false);
+    for (at, one) in code.char_indices() {
+        if in_text {
+            in_text = escaped || one != '"';
+            escaped = !escaped && one == '\\';
+            continue;
+        }
+        if one == end && depth == 0 {
+            return at;
+        }
+        match one {
+            '"' => in_text = true,
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    code.len()
+}
+
+/// The parts between commas, outside of texts and brackets.
+fn split(code: &str) -> Vec<String> {
+    let mut parts = Vec::new();
+    let mut rest = code;
+    while !rest.trim().is_empty() {
+        let end = length(rest, ',');
+        parts.push(rest[..end].trim().to_owned());
+        rest = rest.get(end + 1..).unwrap_or_default();
+    }
+    parts
 }
 
 /// A literal's lines as the compiler joins them.
