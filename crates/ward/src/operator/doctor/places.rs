@@ -1,8 +1,9 @@
 //! The places that a server needs beside its database: a file without a failed flush, a folder for exports.
 
-use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::Path;
+
+use rustix::fs::Access;
 
 use super::{Finding, folder_of};
 use crate::config::Exports;
@@ -42,20 +43,14 @@ pub(super) fn exports(exports: &Exports) -> Finding {
     }
 }
 
-/// Writes an empty file into a folder and removes it. A missing folder is made and removed, in its nearest
-/// existing parent.
+/// Asks the system whether this user may write into a folder, or make it in its nearest existing parent.
 fn try_folder(folder: &Path) -> io::Result<()> {
-    let name = format!(".ward-doctor-{}", std::process::id());
-    if folder.exists() {
-        let file = folder.join(name);
-        OpenOptions::new().write(true).create_new(true).open(&file)?;
-        return fs::remove_file(file);
+    let mut place = folder.to_owned();
+    while !place.exists() {
+        place = folder_of(&place);
     }
-    let mut parent = folder_of(folder);
-    while !parent.exists() {
-        parent = folder_of(&parent);
+    if !place.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
     }
-    let made = parent.join(name);
-    fs::create_dir(&made)?;
-    fs::remove_dir(made)
+    Ok(rustix::fs::access(&place, Access::WRITE_OK | Access::EXEC_OK)?)
 }
