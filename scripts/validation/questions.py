@@ -181,6 +181,7 @@ BODIES = {
     "create-invitation": {"role": known("member"), "email": known("a@b", " a@b.example\n", "a@@b", "a b@c", "@b", "a@", "a" * 252 + "@b", "a" * 253 + "@b"),
                           "duration_days": INTEGER},
     "extend-invitation": {"duration_days": INTEGER}, "resend-invitation": {"duration_days": INTEGER},
+    "revoke-presented-api-key": {"api_key": known("ward_x", "x" * 256, "x" * 257, "", " x ")},
     "accept-invitation": {"invitation": known("ward_invitation_x", "x" * 200, "x" * 201, " x ")},
     "create-integration": {**{field: make for field, make in UPDATE_INTEGRATION.items() if field != "protocol"},
                            "name": known("epic"), "protocol": UPDATE_INTEGRATION["protocol"]},

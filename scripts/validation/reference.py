@@ -97,6 +97,10 @@ class AcceptInvitation(BaseModel):
     invitation: Search
 
 
+class RevokePresentedKey(BaseModel):
+    api_key: Annotated[str, Field(max_length=256)]
+
+
 class Secret(BaseModel):
     value: text(16384)
 
@@ -317,7 +321,7 @@ BODIES = {
     "create-workspace": Create, "create-self-service-workspace": Create, "create-my-workspace": Create,
     "update-workspace": Update, "archive-workspace": Archive, "update-test-caller-numbers": Numbers,
     "create-api-key": CreateKey, "rotate-api-key": Rotate, "set-member-role": Role, "nominate-owner": Nominate,
-    "create-invitation": Invite, "accept-invitation": AcceptInvitation,
+    "create-invitation": Invite, "accept-invitation": AcceptInvitation, "revoke-presented-api-key": RevokePresentedKey,
     "extend-invitation": ExtendInvitation, "resend-invitation": ResendInvitation, "create-integration": CreateIntegration,
     "update-integration": UpdateIntegration, "create-integration-key": CreateIntegrationKey,
     "test-integration-endpoint": TestEndpoint, "report-call": ReportCall,

@@ -85,6 +85,7 @@ impl Target {
             "rotate-api-key" | "extend-invitation" | "resend-invitation" => json!({ "duration_days": 7 }),
             "nominate-owner" => json!({ "entity_id": NOBODY }),
             "set-member-role" | "create-invitation" => json!({ "role": "viewer" }),
+            "revoke-presented-api-key" => json!({ "api_key": "no key" }),
             "accept-invitation" => json!({ "invitation": format!("ward_invite_{}", fresh_slug()) }),
             "create-integration" => new_integration(&fresh_slug()),
             "update-integration" => json!({ "display_name": format!("Renamed to {}", fresh_slug()) }),

@@ -103,6 +103,7 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("delete-api-key", "api_keys", api_keys::api::delete)?;
     routes.on("rotate-api-key", "api_keys", api_keys::api::rotate)?;
     routes.on("finish-api-key-rotation", "api_keys", api_keys::api::finish_rotation)?;
+    routes.on("revoke-presented-api-key", "api_keys", api_keys::api::revoke_presented)?;
     routes.on("get-permission-catalog", "api_keys", api_keys::api::catalog)?;
 
     routes.on("list-members", "members", members::api::list)?;

@@ -125,7 +125,8 @@ fn every_operation_says_who_may_call_it() {
             "get-integration-jwks",
             "get-openapi-document",
             "get-readiness",
-            "receive-twilio-status"
+            "receive-twilio-status",
+            "revoke-presented-api-key"
         ])
     );
     for operation in contract.operations() {
@@ -133,6 +134,7 @@ fn every_operation_says_who_may_call_it() {
             let any_credential = [
                 "get-auth-info",
                 "get-me",
+                "authorize",
                 "accept-invitation",
                 "list-my-invitations",
                 "accept-my-invitation",
@@ -172,8 +174,10 @@ fn a_day_that_ends_a_period_is_in_it_everywhere() {
 #[test]
 fn every_post_that_writes_can_be_repeated_safely() {
     for operation in contract().operations() {
-        // Twilio sends no such header. Its callbacks are safe to repeat, because they set a state.
-        let repeatable = operation.method == http::Method::POST && operation.id != "receive-twilio-status";
+        // Twilio sends no such header. These two are safe to repeat, because they set a state.
+        let sets_a_state = ["receive-twilio-status", "revoke-presented-api-key"];
+        let repeatable =
+            operation.method == http::Method::POST && !sets_a_state.contains(&operation.id.as_str());
         assert_eq!(operation.idempotent, repeatable, "{}", operation.id);
     }
 }

@@ -258,15 +258,22 @@ pub async fn finish_rotation(
         may_rotate(caller, seen.reach, &key)?;
         repeat.once(write, Secrecy::Open, |write| {
             with_current_secret(caller, &key)?;
-            if key.previous.take().is_some_and(|previous| previous.ends_at > now) {
-                key.updated_at = now.max(Timestamp::from_micros(key.updated_at.micros() + 1));
-                store::finish_rotation(write, &key)?;
-                record(write, "api_key.finish_rotation", &key)?;
+            if key.previous.is_some_and(|previous| previous.ends_at > now) {
+                key = end_previous(write, key)?;
             }
             Ok(ApiKeyResponse::of(&key, now))
         })
     };
     entry.write(app, "api_keys.finish_rotation", finish).await
+}
+
+/// Ends the previous secret of a rotation with an overlap. Returns the key without it.
+pub(super) fn end_previous(write: &mut Write<'_, '_>, mut key: ApiKey) -> Result<ApiKey, ApiError> {
+    key.previous = None;
+    key.updated_at = write.now().max(Timestamp::from_micros(key.updated_at.micros() + 1));
+    store::finish_rotation(write, &key)?;
+    record(write, "api_key.finish_rotation", &key)?;
+    Ok(key)
 }
 
 /// The rules for a caller who rotates a key: its user, or for a service a caller with at least its permissions (403).
@@ -310,7 +317,7 @@ pub async fn revoke(app: &Arc<App>, entry: Entry, key_id: KeyId) -> Result<(), A
 }
 
 /// Revokes a key. A service leaves the workspace with its only key.
-fn end(write: &mut Write<'_, '_>, key: &ApiKey) -> Result<(), ApiError> {
+pub(super) fn end(write: &mut Write<'_, '_>, key: &ApiKey) -> Result<(), ApiError> {
     let now = write.now();
     let members = if key.kind == PrincipalKind::Service { -1 } else { 0 };
     quotas::give_back(write, key.workspace, Count { keys: -1, members, ..Count::default() })?;

@@ -7,14 +7,15 @@ use ward_contract::validate::{self, Json, Loc, Problem};
 use ward_guard::Authorized;
 
 use super::actions::{self, AuthInfo, CreateApiKeyRequest, RotateApiKeyRequest};
-use super::secret::KeyId;
+use super::secret::{KeyId, Presented};
+use super::surrender::surrender;
 use super::wire::ApiKeyResponse;
 use super::{ApiKey, store};
 use crate::access::{Permission, Permissions, Role};
 use crate::error::ApiError;
 use crate::gate::idempotency::{Ended, Repeat};
-use crate::gate::{Entry, OwnOrder};
-use crate::http::{Query, Reply, Request, Sent};
+use crate::gate::{Entry, OwnOrder, bearer_text};
+use crate::http::{Open, Query, Reply, Request, Sent};
 use crate::page::{self, PageQuery, Paginated, TOTAL_LIMIT};
 use crate::workspaces;
 
@@ -150,6 +151,36 @@ fn key_id(request: &Request) -> KeyId {
 /// `delete-api-key`
 pub async fn delete(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     actions::revoke(&request.app, entry, key_id(&request)).await?;
+    Ok(Reply::no_content())
+}
+
+#[derive(Deserialize)]
+struct RevokePresentedKeyRequest {
+    api_key: String,
+}
+
+/// `revoke-presented-api-key`: the secret is in the body, or is the bearer of a request without a body.
+///
+/// An unknown secret gets the same answer, and is charged to its address like a refused credential.
+pub async fn revoke_presented(mut request: Request, _: Open) -> Result<Reply, ApiError> {
+    let body = request.read_body().await?;
+    let presented = match bearer_text(&request).map(Presented::parse) {
+        Some(presented) if body.is_empty() => presented,
+        _ => {
+            let sent = body.valid::<RevokePresentedKeyRequest>(&request).await?;
+            Presented::parse(sent.value.api_key.as_bytes())
+        }
+    };
+    let was_valid = match presented {
+        Some(presented) => {
+            let _share = request.look_up_share_of(&presented.hash).await?;
+            surrender(&request.app, request.context.clone(), presented).await?
+        }
+        None => false,
+    };
+    if !was_valid {
+        request.charge_unknown_key()?;
+    }
     Ok(Reply::no_content())
 }
 

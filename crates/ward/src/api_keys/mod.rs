@@ -6,6 +6,7 @@ mod last_used;
 pub mod last_way_in;
 pub mod secret;
 mod store;
+mod surrender;
 mod wire;
 
 use subtle::ConstantTimeEq as _;

@@ -127,6 +127,11 @@ impl Request {
         self.charged(|rates| rates.charge_key_set(self.context.address))
     }
 
+    /// Charges an unknown key, which a request named without being authorized by it, to its address (429).
+    pub fn charge_unknown_key(&self) -> Result<(), ApiError> {
+        self.charged(|rates| rates.charge_refused(self.context.address, None))
+    }
+
     fn charged(
         &self,
         charge: impl FnOnce(&ClientRates) -> Result<RateState, RateState>,

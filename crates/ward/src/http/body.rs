@@ -115,6 +115,11 @@ fn units(bytes: usize) -> u32 {
 }
 
 impl SentBody {
+    /// Whether the request has no body.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// Marks the body for validation as CPU work even if it is short.
     #[must_use]
     pub fn heavy(mut self) -> Self {

@@ -55,6 +55,7 @@ mod sdk;
 mod spellings;
 mod steering;
 mod support;
+mod surrender;
 mod sweep;
 mod tokens;
 mod twilio;

@@ -13,13 +13,14 @@ use ward_test::{
 };
 
 /// The operations that need no key, each with the reason.
-const ANONYMOUS: [(&str, &str); 7] = [
+const ANONYMOUS: [(&str, &str); 8] = [
     ("create-workspace", "the open bootstrap: a tenant's first call, before there is any key"),
     ("get-openapi-document", "the contract is public"),
     (
         "get-integration-jwks",
         "a vendor that verifies Ward's assertions holds no key; it shows public keys only",
     ),
+    ("revoke-presented-api-key", "the key in the body is the credential, and only ends itself"),
     ("get-docs", "the contract is public, for people too"),
     ("get-health", "asked by machines that hold no key; says nothing of any tenant"),
     ("get-readiness", "asked by machines that hold no key; says nothing of any tenant"),

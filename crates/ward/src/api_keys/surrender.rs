@@ -1,0 +1,57 @@
+//! The end of a secret by its holder, without any other credential: for a key that was found in a log or a repository.
+//!
+//! Possession is the proof. A holder could misuse the key in every other way, so ending it is never refused, not even if it is
+//! the last way into its workspace. The operator can issue another key.
+
+use std::sync::Arc;
+
+use ward_db::{Timestamp, Tx};
+
+use super::actions::{end, end_previous};
+use super::secret::Presented;
+use super::{KeyRecord, Secret, store};
+use crate::app::App;
+use crate::audit::{Actor, Write};
+use crate::context::Context;
+use crate::error::ApiError;
+
+/// Ends the presented secret: the whole key, or only the previous secret of a rotation with an overlap. Returns whether the
+/// secret was valid until now.
+///
+/// An unknown secret costs a read and never reaches the writer.
+pub async fn surrender(app: &App, context: Arc<Context>, presented: Presented) -> Result<bool, ApiError> {
+    let now = context.now;
+    let found = app.db.read("api_keys.surrendered", move |tx| valid(tx, &presented, now)).await?;
+    if found.is_none() {
+        return Ok(false);
+    }
+    let surrender = move |tx: &mut Tx<'_>| {
+        let Some((KeyRecord { home, .. }, _)) = valid(tx, &presented, now)? else { return Ok(false) };
+        let mut write = Write::begin(tx, home, Actor::NOBODY, &context)?;
+        // Another transaction may have ended the secret before this one took the guard row.
+        let Some((record, secret)) = valid(&mut write, &presented, now)? else { return Ok(false) };
+        let Some(key) = store::get_anywhere(&mut write, presented.key_id)? else { return Ok(false) };
+        write.actor = Actor::new(record.principal, record.credential);
+        match secret {
+            Secret::Current => end(&mut write, &key)?,
+            Secret::Previous { .. } => drop(end_previous(&mut write, key)?),
+        }
+        Ok::<_, ApiError>(true)
+    };
+    app.db.write("api_keys.surrender", surrender).await
+}
+
+/// The key with the presented secret, if the secret is valid now.
+fn valid(
+    tx: &mut Tx<'_>,
+    presented: &Presented,
+    now: Timestamp,
+) -> Result<Option<(KeyRecord, Secret)>, ward_db::Error> {
+    let Some(record) = store::look_up(tx, presented.key_id)? else { return Ok(None) };
+    let Some(secret) = record.secret_with(&presented.hash) else { return Ok(None) };
+    let ends_at = match secret {
+        Secret::Current => record.expires_at,
+        Secret::Previous { ends_at } => ends_at.min(record.expires_at),
+    };
+    Ok((ends_at > now && !record.revoked && record.home_is_active).then_some((record, secret)))
+}
