@@ -1,12 +1,13 @@
 """The operations of `contract/openapi.json`, declared by hand for the reference without reading the document."""
 
+import re
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import FastAPI, Query
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints, WrapValidator
-from pydantic_core import PydanticCustomError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints, TypeAdapter, WrapValidator
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 # In these operations an absent field means "leave as it is".
 SPARSE = {"update-workspace", "set-member-role", "report-call", "extend-invitation"}
@@ -219,31 +220,55 @@ Party = Annotated[str, StringConstraints(strip_whitespace=True, max_length=320)]
 Count = Annotated[int, Field(ge=0)]
 
 
-def with_offset(value, read):
-    """A time in a body must have its offset from UTC. A number since 1970 has none, but pydantic alone accepts it as UTC."""
-    moment = read(value)
+ANY_MOMENT = TypeAdapter(datetime)
+
+
+def is_number(value):
     try:
         float(value)
+        return True
     except (TypeError, ValueError):
-        return moment
-    raise PydanticCustomError("timezone_aware", "Input should have timezone info")
+        return False
+
+
+def without_zone():
+    return PydanticCustomError("timezone_aware", "Input should have timezone info")
+
+
+def with_offset(value, read):
+    """A time must have its offset from UTC. A number since 1970 has none, but pydantic alone accepts it as UTC."""
+    moment = read(value)
+    if is_number(value):
+        raise without_zone()
+    return moment
+
+
+def bound(time):
+    """A time with its offset, or a day, which stands for one of its instants."""
+    def checked(value, read):
+        if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
+            ANY_MOMENT.validate_python(value)
+            return read(value + time)
+        return with_offset(value, read)
+    return Annotated[AwareDatetime, WrapValidator(checked)]
+
+
+def utc_day(value, read):
+    """A day, or a time with its offset that is midnight in UTC."""
+    day = read(value)
+    if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
+        return day
+    moment = ANY_MOMENT.validate_python(value)
+    if moment.tzinfo is None or is_number(value):
+        raise without_zone()
+    if moment.utcoffset():
+        raise PydanticKnownError("date_from_datetime_inexact")
+    return day
 
 
 Moment = Annotated[AwareDatetime, WrapValidator(with_offset)]
-
-
-def end_of_day(value):
-    """A date without a time that ends a period is included in it."""
-    try:
-        if isinstance(value, str) and len(value) == 10 and value.isascii():
-            date.fromisoformat(value)
-            return value + "T23:59:59.999999"
-    except ValueError:
-        pass
-    return value
-
-
-LastMoment = Annotated[datetime | None, BeforeValidator(end_of_day)]
+FirstMoment, LastMoment = bound("T00:00:00Z"), bound("T23:59:59.999999Z")
+Day = Annotated[date, WrapValidator(utc_day)]
 
 
 Long = Annotated[str, StringConstraints(max_length=65536)]
@@ -293,8 +318,8 @@ class RetryFailed(BaseModel):
 
 
 class AuditExport(BaseModel):
-    date_from: Moment
-    date_to: Moment
+    date_from: FirstMoment
+    date_to: LastMoment
     service: Annotated[str, Field(max_length=64)] | None = None
     action: Annotated[str, Field(max_length=128)] | None = None
     phi_only: bool = False
@@ -362,7 +387,7 @@ def application():
     @app.get("/list-audit-events")
     def _(service: text(128) | None = None, action: text(128) | None = None, actor_entity_id: UUID | None = None,
           resource_type: text(128) | None = None, resource_id: UUID | None = None, phi_only: bool = False,
-          date_from: datetime | None = None, date_to: LastMoment = None,
+          date_from: FirstMoment | None = None, date_to: LastMoment | None = None,
           limit: Annotated[int, Query(ge=1, le=100)] = 50, offset: Annotated[int, Query(ge=0)] = 0):
         return given(service=service, action=action, actor_entity_id=actor_entity_id, resource_type=resource_type,
                      resource_id=resource_id, phi_only=phi_only, date_from=date_from, date_to=date_to, limit=limit,
@@ -377,17 +402,17 @@ def application():
         return given(permission=permission)
 
     @app.get("/get-phi-access-report")
-    def _(entity_id: UUID | None = None, date_from: datetime | None = None, date_to: LastMoment = None,
+    def _(entity_id: UUID | None = None, date_from: FirstMoment | None = None, date_to: LastMoment | None = None,
           limit: Annotated[int, Query(ge=1, le=100)] = 50, offset: Annotated[int, Query(ge=0)] = 0):
         return given(entity_id=entity_id, date_from=date_from, date_to=date_to, limit=limit, offset=offset)
 
     @app.get("/get-entity-access-log")
-    def _(date_from: datetime | None = None, date_to: LastMoment = None,
+    def _(date_from: FirstMoment | None = None, date_to: LastMoment | None = None,
           limit: Annotated[int, Query(ge=1, le=100)] = 50, offset: Annotated[int, Query(ge=0)] = 0):
         return given(date_from=date_from, date_to=date_to, limit=limit, offset=offset)
 
     @app.get("/get-audit-summary")
-    def _(date_from: datetime | None = None, date_to: LastMoment = None):
+    def _(date_from: FirstMoment | None = None, date_to: LastMoment | None = None):
         return given(date_from=date_from, date_to=date_to)
 
     @app.get("/list-integrations")
@@ -397,7 +422,7 @@ def application():
                      continuation_token=continuation_token)
 
     @app.get("/list-calls")
-    def _(date_from: date | None = None, date_to: date | None = None, status: text(64) | None = None, direction: text(64) | None = None,
+    def _(date_from: Day | None = None, date_to: Day | None = None, status: text(64) | None = None, direction: text(64) | None = None,
           min_duration: int | None = None, max_duration: int | None = None, service_id: text(256) | None = None,
           include_simulated: bool = False, include_test: bool = False, limit: Annotated[int, Query(ge=1, le=100)] = 20,
           offset: Annotated[int, Query(ge=0)] = 0, continuation_token: int | None = None):

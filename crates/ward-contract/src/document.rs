@@ -14,7 +14,7 @@ use http::Method;
 use serde_json::{Map, Value};
 
 pub use schema::Node;
-pub(crate) use schema::{Bounds, Extent, Kind, Lengths, Moment, Property, Range, Text};
+pub(crate) use schema::{Bounds, DayMeans, Extent, Kind, Lengths, Moment, Property, Range, Text};
 
 use crate::validate::Loc;
 

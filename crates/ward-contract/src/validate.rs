@@ -16,6 +16,7 @@ mod echo;
 mod json;
 mod problems;
 mod scalar;
+mod times;
 mod walk;
 mod work;
 

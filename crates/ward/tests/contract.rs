@@ -157,18 +157,24 @@ fn every_operation_says_who_may_call_it() {
 }
 
 #[test]
-fn a_day_that_ends_a_period_is_in_it_everywhere() {
+fn a_day_may_bound_every_period_and_is_in_it() {
+    let document = document();
     let mut periods = 0;
-    for (id, operation) in operations(&document()) {
+    for (id, operation) in operations(&document) {
         let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
-        for parameter in parameters.iter().filter(|parameter| parameter["name"] == "date_to") {
-            let schema = &parameter["schema"]["anyOf"][0];
-            let whole_day = schema["format"] == "date" || schema["x-end-of-day"] == true;
-            assert!(whole_day, "{id}: {schema}");
-            periods += 1;
+        let body = &operation["requestBody"]["content"]["application/json"]["schema"]["$ref"];
+        let body = body.as_str().and_then(|at| document.pointer(&at[1..])).cloned().unwrap_or_default();
+        for (name, means) in [("date_from", "start"), ("date_to", "end")] {
+            let of_query = parameters.iter().filter(|parameter| parameter["name"] == name);
+            let of_body = Some(&body["properties"][name]).filter(|field| !field.is_null());
+            for schema in of_query.map(|parameter| &parameter["schema"]["anyOf"][0]).chain(of_body) {
+                let has_days = schema["format"] == "date" || schema["x-day"] == means;
+                assert!(has_days, "{id}: {schema}");
+                periods += 1;
+            }
         }
     }
-    assert!(periods > 2, "only {periods} operations take a period");
+    assert!(periods > 8, "only {periods} bounds of periods");
 }
 
 #[test]

@@ -161,12 +161,10 @@ async fn show_exports(workspace: &str, visit: &Visit, form: Form) -> Page {
 
 pub async fn export(Path(workspace): Path<String>, Post { visit, fields }: Post) -> Page {
     // The form asks for days in UTC, both included.
-    let day = |name: &str, time: &str| {
-        fields.given(name).map_or(Value::Null, |day| Value::from(format!("{day}T{time}Z")))
-    };
+    let day = |name: &str| fields.given(name).map_or(Value::Null, Value::from);
     let body = json!({
-        "date_from": day("date_from", "00:00:00"),
-        "date_to": day("date_to", "23:59:59.999999"),
+        "date_from": day("date_from"),
+        "date_to": day("date_to"),
         "phi_only": fields.get("phi_only") == "yes",
     });
     let path = format!("/v1/{}/audit/export", segment(&workspace));

@@ -77,11 +77,18 @@ pub(crate) struct Extent {
 pub(crate) struct Moment {
     /// The most characters of the text, if the schema has a bound.
     pub longest: Option<usize>,
-    /// Whether the offset from UTC is required, as in RFC 3339. It is in every body, because a recorded
-    /// time is never guessed. Queries accept the reference's notations, where a time without offset is UTC.
-    pub zone_required: bool,
-    /// Whether a bare day means its last instant, for the inclusive end of a period: `x-end-of-day`.
-    pub end_of_day: bool,
+    /// The instant that a day without a time means, if such a day is accepted: `x-day`. A time always needs its
+    /// offset from UTC, as in RFC 3339, because no zone is guessed.
+    pub day: Option<DayMeans>,
+}
+
+/// The instant of a day (UTC) that bounds a period.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum DayMeans {
+    /// Its midnight, for the inclusive start of a period: `x-day: start`.
+    Start,
+    /// Its last instant, for the inclusive end of a period: `x-day: end`.
+    End,
 }
 
 #[derive(Debug, Default)]
@@ -129,15 +136,13 @@ pub(super) struct Compiler<'d> {
     rules: Vec<Attached<'d>>,
     /// References that are being followed, to refuse a recursive schema.
     open: Vec<String>,
-    /// Whether the current schema belongs to a body.
-    in_body: bool,
 }
 
 impl<'d> Compiler<'d> {
     pub(super) fn new(document: &'d Value, rules: &[(&'d str, Rule)]) -> Self {
         let rules =
             rules.iter().map(|(pointer, rule)| Attached { pointer, rule: *rule, used: false }).collect();
-        Self { document, rules, open: Vec::new(), in_body: false }
+        Self { document, rules, open: Vec::new() }
     }
 
     /// Fails if a rule was attached to a place that no request schema has.
@@ -152,10 +157,7 @@ impl<'d> Compiler<'d> {
 
     /// Compiles the schema of a body.
     pub(super) fn body(&mut self, schema: &Value, at: &str) -> Result<Node, ContractError> {
-        self.in_body = true;
-        let node = self.node(schema, at);
-        self.in_body = false;
-        node
+        self.node(schema, at)
     }
 
     /// Compiles `schema`, which is at the JSON pointer `at`.
@@ -235,7 +237,7 @@ impl<'d> Compiler<'d> {
 
     fn plain(&mut self, schema: &Map<String, Value>, at: &str) -> Result<Node, ContractError> {
         let kind = match schema.get("type").and_then(Value::as_str) {
-            Some("string") => string(schema, at, self.in_body)?,
+            Some("string") => string(schema, at)?,
             Some("integer") => {
                 known(schema, at, &["type", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"])?;
                 Kind::Integer(Bounds {
@@ -336,7 +338,7 @@ impl Node {
     }
 }
 
-fn string(schema: &Map<String, Value>, at: &str, in_body: bool) -> Result<Kind, ContractError> {
+fn string(schema: &Map<String, Value>, at: &str) -> Result<Kind, ContractError> {
     if let Some(format) = schema.get("format") {
         let keywords: &[&str] =
             if format == "date-time" { &["type", "format", "maxLength"] } else { &["type", "format"] };
@@ -344,11 +346,7 @@ fn string(schema: &Map<String, Value>, at: &str, in_body: bool) -> Result<Kind, 
         let longest = whole(schema, "maxLength", at)?.and_then(|most| usize::try_from(most).ok());
         return match format.as_str() {
             Some("uuid") => Ok(Kind::Uuid),
-            Some("date-time") => Ok(Kind::DateTime(Moment {
-                longest,
-                zone_required: in_body,
-                end_of_day: schema.get("x-end-of-day") == Some(&Value::Bool(true)),
-            })),
+            Some("date-time") => Ok(Kind::DateTime(Moment { longest, day: day(schema, at)? })),
             Some("date") => Ok(Kind::Date),
             _ => Err(ContractError::new(at, format!("format {format} is not understood"))),
         };
@@ -379,6 +377,16 @@ fn string(schema: &Map<String, Value>, at: &str, in_body: bool) -> Result<Kind, 
         lengths: lengths(schema, "minLength", "maxLength", at)?,
         pattern,
     }))
+}
+
+/// The meaning of a day in place of a time.
+fn day(schema: &Map<String, Value>, at: &str) -> Result<Option<DayMeans>, ContractError> {
+    match schema.get("x-day").map(Value::as_str) {
+        None => Ok(None),
+        Some(Some("start")) => Ok(Some(DayMeans::Start)),
+        Some(Some("end")) => Ok(Some(DayMeans::End)),
+        Some(_) => Err(ContractError::new(at, "x-day is start or end")),
+    }
 }
 
 /// The bounds on field names: those of a string without `type`, because names are always strings.

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::problems::{Loc, Problem, Problems, bounded_loc};
-use super::{Json, echo, scalar, work};
+use super::{Json, echo, scalar, times, work};
 use crate::document::{Extent, Kind, Lengths, Node, Property, RuleProblem, Text};
 
 const NUL: &str = "text must not contain the character U+0000";
@@ -96,8 +96,8 @@ impl Walk<'_> {
                 )),
             },
             Kind::Uuid => scalar::uuid(given),
-            Kind::DateTime(moment) => scalar::date_time(*moment, given),
-            Kind::Date => scalar::date(given),
+            Kind::DateTime(moment) => times::date_time(*moment, given),
+            Kind::Date => times::date(given),
             Kind::Integer(bounds) => scalar::integer(bounds, given),
             Kind::Number(range) => scalar::number(range, given),
             Kind::Boolean => scalar::boolean(given),
