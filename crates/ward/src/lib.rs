@@ -24,6 +24,7 @@ pub mod identity;
 pub mod ids;
 pub mod integrations;
 pub mod invitations;
+pub mod legible;
 pub mod members;
 mod names;
 pub mod operator;

@@ -46,9 +46,9 @@ pub enum OperatorError {
     /// A workspace that cannot be created like this.
     #[error("the workspace cannot be created: {}", .0.join("; "))]
     Invalid(Vec<String>),
-    /// The key name is empty, too long or contains NUL.
-    #[error("the key name must have 1 to 256 characters: give one with --name")]
-    KeyName,
+    /// The name of a key has a length or a character that no name has.
+    #[error("the key name {0}")]
+    KeyName(String),
     /// The workspace has no member of this id.
     #[error("the workspace has no member with the id {:?}", without_secret(.0))]
     NoMember(String),
@@ -102,7 +102,7 @@ impl OperatorError {
         match self {
             Self::NoWorkspace(_) => "no_workspace",
             Self::WrongState(_) => "wrong_state",
-            Self::Invalid(_) | Self::KeyName | Self::NoRole(_) | Self::Lifetime(_) | Self::Period => {
+            Self::Invalid(_) | Self::KeyName(_) | Self::NoRole(_) | Self::Lifetime(_) | Self::Period => {
                 "invalid"
             }
             Self::NoMember(_) => "no_member",
@@ -180,11 +180,14 @@ pub async fn show_workspace(app: &App, slug_or_id: &str) -> Result<Overview, Ope
 }
 
 /// Creates an active workspace without members. `wanted` is the body of the API's own operation and is
-/// validated like it.
+/// validated like it, except that every rule of names holds here.
 pub async fn create_workspace(app: &App, wanted: &serde_json::Value) -> Result<Overview, OperatorError> {
     let operation = app.contract.operation("create-workspace");
     let operation = operation.ok_or_else(|| OperatorError::Refused("no operation".to_owned()))?;
     let new = workspaces::read_new(operation, wanted).map_err(OperatorError::invalid)?;
+    if let Some(unfit) = wanted["name"].as_str().and_then(crate::legible::first_unfit) {
+        return Err(OperatorError::Invalid(vec![format!("name: {}", crate::bounds::unfit_message(unfit))]));
+    }
     workspaces::only_own_region(app, &new)?;
     let context = Context::of_operator(app.clock.now());
     let id = app

@@ -21,6 +21,8 @@ use crate::{
 /// The value rules of the rooms, by the schema that they extend.
 pub const RULES: &[(&str, Rule)] = &[
     ("#/components/schemas/StrippedNonemptyString", bounds::name),
+    ("#/components/schemas/NameString", bounds::title),
+    ("#/components/schemas/CreateApiKeyRequest", bounds::key_name),
     ("#/components/schemas/TestCallerNumbersRequest/properties/numbers/items", bounds::number),
     ("#/components/schemas/TestCallerNumbersRequest/properties/numbers/items", phone::rule),
     ("#/components/schemas/ReportCallRequest/properties/caller_id", calls::api::party_rule),

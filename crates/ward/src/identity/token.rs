@@ -20,6 +20,7 @@ use super::PrincipalKind;
 use super::issuers::{Issuer, Issuers, Key, KeySet, Unavailable};
 use crate::config::issuers::{IssuerConfig, TokenAlgorithm};
 use crate::ids::PrincipalId;
+use crate::legible;
 
 /// The greatest accepted difference between an issuer's clock and Ward's.
 const LEEWAY: Duration = Duration::from_secs(30);
@@ -267,8 +268,9 @@ fn kind(config: &IssuerConfig, claims: &Map<String, Value>) -> PrincipalKind {
 }
 
 fn name_for_people(name: &str) -> Option<String> {
-    let name: String = name.trim().chars().filter(|c| !c.is_control()).take(LONGEST_NAME).collect();
-    (!name.is_empty()).then_some(name)
+    let name: String = name.trim().chars().take(LONGEST_NAME).collect();
+    let name = legible::fit(&name);
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 /// The address, if the issuer says that it has verified it (`OpenID` Connect Core 1.0, section 5.1). Some

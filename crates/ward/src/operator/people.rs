@@ -9,9 +9,10 @@ use crate::api_keys::actions::{self as keys, CreateApiKeyResponse};
 use crate::api_keys::secret::{KeyId, Presented};
 use crate::api_keys::{self, ApiKey};
 use crate::app::App;
-use crate::bounds::LONGEST_NAME;
+use crate::bounds::{LONGEST_NAME, unfit_message};
 use crate::context::Context;
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
+use crate::legible;
 use crate::members;
 use crate::page::Page;
 
@@ -103,8 +104,11 @@ pub async fn issue_key(
 ) -> Result<CreateApiKeyResponse, OperatorError> {
     let role = Role::named(role).ok_or_else(|| OperatorError::NoRole(role.to_owned()))?;
     let name = name.trim().to_owned();
-    if name.is_empty() || name.chars().count() > LONGEST_NAME || name.contains('\0') {
-        return Err(OperatorError::KeyName);
+    if name.is_empty() || name.chars().count() > LONGEST_NAME {
+        return Err(OperatorError::KeyName("must have 1 to 256 characters: give one with --name".to_owned()));
+    }
+    if let Some(unfit) = legible::first_unfit(&name) {
+        return Err(OperatorError::KeyName(unfit_message(unfit)));
     }
     if !(1..=90).contains(&days) {
         return Err(OperatorError::Lifetime(days));
