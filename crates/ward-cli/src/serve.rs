@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use ward::app::App;
 use ward::config::{Config, MasterKey, load_master_key};
-use ward::http::region;
+use ward::http::{cors, region};
 use ward::{router, telemetry};
 use ward_server::{ServeOptions, tls};
 
@@ -70,6 +70,7 @@ async fn serve(config: Config, out: Output) -> Result<(), Failure> {
         tls,
         trusted_proxies: config.trusted_proxies.clone(),
         fields: region::fields(config.platform.region.as_deref()),
+        early_fields: cors::early_fields(&config.cors_origins),
     };
     let served = ward_server::serve(listener, service, options, async {
         let name = signals.next().await;

@@ -277,6 +277,7 @@ mod tests {
             tls: None,
             trusted_proxies: proxies.iter().map(|net| net.parse().unwrap()).collect(),
             fields: http::HeaderMap::new(),
+            early_fields: http::HeaderMap::new(),
         }))
     }
 

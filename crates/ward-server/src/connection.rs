@@ -55,6 +55,8 @@ pub(crate) struct Kit {
     tls: Option<TlsAcceptor>,
     limits: Limits,
     fields: Arc<Fields>,
+    /// The fields of answers that the service does not give.
+    early: Arc<Fields>,
 }
 
 impl Kit {
@@ -83,11 +85,14 @@ impl Kit {
             .keep_alive_interval(limits.header_time)
             .keep_alive_timeout(limits.write_idle);
         let fields = Arc::new(Fields::new(&options.fields));
-        Self { http1, http2, tls: options.tls.clone().map(TlsAcceptor::from), limits, fields }
+        let mut early = options.fields.clone();
+        early.extend(options.early_fields.clone());
+        let early = Arc::new(Fields::new(&early));
+        Self { http1, http2, tls: options.tls.clone().map(TlsAcceptor::from), limits, fields, early }
     }
 
-    pub(crate) fn fields(&self) -> &Fields {
-        &self.fields
+    pub(crate) fn early(&self) -> &Fields {
+        &self.early
     }
 
     pub(crate) fn speaks_tls(&self) -> bool {
@@ -106,7 +111,8 @@ pub(crate) async fn run<S>(
     S: Answers,
     S::Future: Send + 'static,
 {
-    let service = ForClient { inner: service, client, fields: Arc::clone(&kit.fields) };
+    let service =
+        ForClient { inner: service, client, fields: Arc::clone(&kit.fields), early: Arc::clone(&kit.early) };
     if let Some(tls) = &kit.tls {
         let handshake = timeout(kit.limits.header_time, tls.accept(stream));
         let stream = tokio::select! {
@@ -187,7 +193,7 @@ where
     S: Answers,
     S::Future: Send + 'static,
 {
-    let stream = TokioIo::new(RefusalStream::new(bounded(stream, &kit.limits), Arc::clone(&kit.fields)));
+    let stream = TokioIo::new(RefusalStream::new(bounded(stream, &kit.limits), Arc::clone(&kit.early)));
     let still_sending = Arc::clone(&service.client.still_sending);
     let mut connection = kit.http1.serve_connection(stream, service);
     let ended = loop {

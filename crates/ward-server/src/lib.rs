@@ -61,6 +61,8 @@ pub struct ServeOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// Header fields of every answer, including answers without the service: to refused connections and malformed HTTP.
     pub fields: HeaderMap,
+    /// More header fields of the answers without the service, which would add them to its own.
+    pub early_fields: HeaderMap,
 }
 
 /// Connections that get a refusal at the same time. Further ones are closed without an answer, so that
@@ -128,7 +130,7 @@ where
                 {
                     let kit = Arc::clone(&kit);
                     tokio::spawn(async move {
-                        refusal::too_many_connections(stream, kit.fields()).await;
+                        refusal::too_many_connections(stream, kit.early()).await;
                         drop(permit);
                     });
                 }

@@ -51,6 +51,8 @@ pub(crate) struct ForClient<S> {
     pub(crate) inner: S,
     pub(crate) client: Client,
     pub(crate) fields: Arc<Fields>,
+    /// The fields of answers that `inner` does not give.
+    pub(crate) early: Arc<Fields>,
 }
 
 impl<S> hyper::service::Service<Request<Incoming>> for ForClient<S>
@@ -66,7 +68,7 @@ where
         let serving = self.client.place.serving();
         if let Some(problem) = problem(&request) {
             let mut response = refusal::malformed(problem);
-            self.fields.add_to(response.headers_mut());
+            self.early.add_to(response.headers_mut());
             if request.version() <= Version::HTTP_11 {
                 self.client.close_after(response.headers_mut());
             }

@@ -31,7 +31,7 @@ use tokio::task::JoinHandle;
 use ward::app::App;
 use ward::clock::Clock;
 use ward::config::{Config, Exports, MasterKey};
-use ward::http::region;
+use ward::http::{cors, region};
 use ward_db::{Db, Options, Stats, Tx, decode};
 use ward_server::ServeOptions;
 use ward_test_db::postgres::{self, Database};
@@ -178,6 +178,7 @@ impl Server {
             tls: None,
             trusted_proxies: app.config.trusted_proxies.clone(),
             fields: region::fields(app.config.platform.region.as_deref()),
+            early_fields: cors::early_fields(&app.config.cors_origins),
         };
         let service = more(&app, ward::router::service(&app).expect("every route has its operation"));
         let task = tokio::spawn(ward_server::serve(listener, service, options, async move {

@@ -161,6 +161,12 @@ pub async fn serve_metrics(
         shutdown_time: Duration::from_secs(1),
         ..Limits::default()
     };
-    let options = ServeOptions { limits, tls: None, trusted_proxies: Vec::new(), fields };
+    let options = ServeOptions {
+        limits,
+        tls: None,
+        trusted_proxies: Vec::new(),
+        fields,
+        early_fields: HeaderMap::new(),
+    };
     serve(listener, router, options, shutdown).await
 }

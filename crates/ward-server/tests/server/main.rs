@@ -50,6 +50,7 @@ impl Server {
             tls: None,
             trusted_proxies: Vec::new(),
             fields: HeaderMap::new(),
+            early_fields: HeaderMap::new(),
         })
         .await
     }
@@ -381,9 +382,14 @@ async fn connections_of_one_address_are_bounded() {
 async fn a_trusted_proxy_is_bounded_by_the_total_only() {
     let limits = Limits { connections: 3, connections_per_address: 1, ..patient() };
     let trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
-    let server =
-        Server::start_with(ServeOptions { limits, tls: None, trusted_proxies, fields: HeaderMap::new() })
-            .await;
+    let server = Server::start_with(ServeOptions {
+        limits,
+        tls: None,
+        trusted_proxies,
+        fields: HeaderMap::new(),
+        early_fields: HeaderMap::new(),
+    })
+    .await;
     let _held = (server.greeted().await, server.greeted().await, server.greeted().await);
     assert!(rest(&mut server.connect().await).await.starts_with("HTTP/1.1 503 "));
 }
@@ -485,6 +491,7 @@ async fn tls_speaks_both_versions_and_cuts_silence() {
         tls,
         trusted_proxies: Vec::new(),
         fields: HeaderMap::new(),
+        early_fields: HeaderMap::new(),
     })
     .await;
     let connect = async |alpn: &str| {

@@ -7,10 +7,11 @@ use axum::body::Body;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, AUTHORIZATION, CONTENT_LENGTH,
-    CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, ORIGIN, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ALLOW,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, ORIGIN, RETRY_AFTER,
+    VARY, WWW_AUTHENTICATE,
 };
-use http::{Method, Request};
+use http::{HeaderMap, Method, Request};
 use tower::ServiceExt as _;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -35,6 +36,19 @@ const EXPOSED: [HeaderName; 11] = [
     LOCATION,
     WWW_AUTHENTICATE,
 ];
+
+/// The header fields of answers that do not reach the router: those to surplus connections and to malformed HTTP. The
+/// origin of such a request may be unknown, so a page of any origin may read them. They contain a fixed sentence.
+pub fn early_fields(origins: &[String]) -> HeaderMap {
+    if origins.is_empty() {
+        return HeaderMap::new();
+    }
+    let exposed = EXPOSED.map(|name| name.to_string()).join(",");
+    let exposed = HeaderValue::from_str(&exposed).ok();
+    std::iter::once((ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")))
+        .chain(exposed.map(|exposed| (ACCESS_CONTROL_EXPOSE_HEADERS, exposed)))
+        .collect()
+}
 
 /// Allows pages of these origins to call `router`.
 pub fn allow(router: Router, origins: &[String]) -> Router {

@@ -107,26 +107,37 @@ async fn raw(address: SocketAddr, request: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-both!(answers_below_the_router_name_the_region_too, async || {
+both!(answers_below_the_router_name_the_region_and_pages_may_read_them, async || {
     const MOST: usize = 4;
     let server = Server::with(|config| {
         config.platform.region = Some(OWN.to_owned());
+        config.cors_origins = vec!["https://console.example".to_owned()];
         config.limits.connections = MOST;
         config.limits.header_bytes = 8192;
     })
     .await;
     let named = format!("\r\nx-ward-region: {OWN}\r\n");
     let close = "connection: close\r\n\r\n";
+    let origin = "origin: https://console.example\r\n";
+    let asks = format!("{origin}access-control-request-method: PATCH\r\n");
     let long = "a".repeat(20_000);
     for (request, status) in [
         ("no http at all\r\n\r\n".to_owned(), 400),
         ("GET /healthz HTTP/1.1\r\n\r\n".to_owned(), 400),
-        ("GET /healthz HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n".to_owned(), 400),
+        (format!("OPTIONS /v1/workspaces HTTP/1.1\r\nhost: w\r\n{asks}{close}"), 200),
+        (format!("OPTIONS /nowhere HTTP/1.1\r\nhost: w\r\n{asks}{close}"), 404),
+        (format!("PATCH /v1/workspaces HTTP/1.1\r\nhost: w\r\n{origin}{close}"), 405),
+        (format!("GET /healthz HTTP/1.1\r\nhost: a\r\nhost: b\r\n{origin}\r\n"), 400),
         (format!("GET /healthz HTTP/1.1\r\nhost: w\r\nx-long: {long}\r\n\r\n"), 431),
         (format!("GET /{} HTTP/1.1\r\nhost: w\r\n\r\n", "a".repeat(70_000)), 414),
-        (format!("GET /nowhere HTTP/1.1\r\nhost: w\r\n{close}"), 404),
-        (format!("POST /v1/workspaces HTTP/1.1\r\nhost: w\r\ncontent-length: 999999999\r\n{close}"), 413),
-        (format!("GET /healthz HTTP/1.1\r\nhost: w\r\n{close}"), 200),
+        (format!("GET /nowhere HTTP/1.1\r\nhost: w\r\n{origin}{close}"), 404),
+        (
+            format!(
+                "POST /v1/workspaces HTTP/1.1\r\nhost: w\r\n{origin}content-length: 999999999\r\n{close}"
+            ),
+            413,
+        ),
+        (format!("GET /healthz HTTP/1.1\r\nhost: w\r\n{origin}{close}"), 200),
     ] {
         let answer = raw(server.address, request.as_bytes()).await;
         let what = &request[..request.len().min(60)];
@@ -141,6 +152,14 @@ both!(answers_below_the_router_name_the_region_too, async || {
         }
         let head = answer.split("\r\n\r\n").next().unwrap();
         assert_eq!(head.matches(named.trim_end()).count(), 1, "{what}: {answer}");
+        let reader = if matches!(status, 400 | 414 | 431) { "*" } else { "https://console.example" };
+        let allowed = format!("\r\naccess-control-allow-origin: {reader}");
+        assert_eq!(head.matches("access-control-allow-origin").count(), 1, "{what}: {answer}");
+        assert!(format!("{head}\r\n").contains(&format!("{allowed}\r\n")), "{what}: {answer}");
+        let request_id_is_shown = head
+            .lines()
+            .any(|line| line.starts_with("access-control-expose-headers: ") && line.contains("x-request-id"));
+        assert!(request_id_is_shown || matches!(status, 200 | 404 | 405), "{what}: {answer}");
     }
     let get = format!("GET /healthz HTTP/1.1\r\nhost: w\r\n{close}");
     let mut held = Vec::new();
@@ -156,6 +175,7 @@ both!(answers_below_the_router_name_the_region_too, async || {
         }
     };
     assert!(refused.contains(&named), "{refused}");
+    assert!(refused.contains("\r\naccess-control-allow-origin: *\r\n"), "{refused}");
 });
 
 both!(the_operator_can_prove_that_no_workspace_has_another_region, async || {
