@@ -6,7 +6,10 @@ use aws_lc_rs::encoding::{
     AsBigEndian as _, AsDer as _, EcPrivateKeyBin, EcPrivateKeyRfc5915Der, Pkcs8V1Der,
 };
 use aws_lc_rs::rsa::{KeyPair, KeySize};
-use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P256K1_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
+    ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -70,6 +73,11 @@ fn an_rsa_key_is_taken_in_every_form_that_it_comes_in() {
             plain.replace('\n', " "),
             plain.replace('\n', ""),
             format!("\n  {plain}\n\n"),
+            format!("\u{feff}{plain}"),
+            format!("    {}", plain.replace('\n', "\n    ")),
+            format!("\"{}\"", plain.replace('\n', "\\n")),
+            format!("'{plain}'\n"),
+            format!("\u{feff}{}", rsa_jwk(&inner)),
             rsa_jwk(&inner).to_string(),
             json!({ "keys": [{ "kty": "EC" }, rsa_jwk(&inner)] }).to_string(),
             json!({ "type": "service_account", "private_key_id": "1", "private_key": plain }).to_string(),
@@ -96,16 +104,87 @@ fn a_key_on_p_384_is_taken_in_every_form_that_it_comes_in() {
     let plain = pem("EC PRIVATE KEY", sec1.as_ref());
     // This is openssl's form: the curve comes first, in a block of its own.
     let with_curve = format!("{}{plain}", pem("EC PARAMETERS", &[6, 5, 0x2b, 0x81, 4, 0, 0x22]));
-    for text in [plain.clone(), with_curve, plain.replace('\n', "\\n"), jwk.to_string()] {
+    for text in [
+        plain.clone(),
+        with_curve.clone(),
+        plain.replace('\n', "\\n"),
+        format!("\u{feff}{with_curve}"),
+        format!("\t{}", with_curve.replace('\n', "\n\t")),
+        format!("'{plain}'"),
+        jwk.to_string(),
+    ] {
         assert_eq!(accepts(Algorithm::Es384, &text), Ok(()), "{}", &text[..40]);
         assert!(accepts(Algorithm::Rs384, &text).is_err());
     }
     let mut other = jwk.clone();
     other["crv"] = json!("P-256");
-    assert!(accepts(Algorithm::Es384, &other.to_string()).is_err());
+    assert!(accepts(Algorithm::Es384, &other.to_string()).unwrap_err().contains("member crv "));
     let mut public = jwk;
     public.as_object_mut().unwrap().remove("d");
     assert!(accepts(Algorithm::Es384, &public.to_string()).is_err());
+}
+
+#[test]
+fn a_jwk_signs_only_what_it_is_declared_for() {
+    let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+    let plain = rsa_jwk(&pkcs1(der.as_ref()));
+    let with = |name: &str, value: Value| {
+        let mut jwk = plain.clone();
+        jwk[name] = value;
+        jwk
+    };
+    for (name, value) in [
+        ("use", json!("sig")),
+        ("use", Value::Null),
+        ("key_ops", json!(["sign"])),
+        ("key_ops", json!(["verify", "sign"])),
+        ("alg", json!("RS384")),
+    ] {
+        assert_eq!(
+            accepts(Algorithm::Rs384, &with(name, value.clone()).to_string()),
+            Ok(()),
+            "{name} {value}"
+        );
+    }
+    for (name, value) in [
+        ("use", json!("enc")),
+        ("use", json!(1)),
+        ("key_ops", json!([])),
+        ("key_ops", json!(["verify"])),
+        ("key_ops", json!(["decrypt", "unwrapKey"])),
+        ("key_ops", json!("sign")),
+        ("alg", json!("RS256")),
+        ("alg", json!("PS384")),
+        ("alg", json!("RSA-OAEP")),
+    ] {
+        let refused = accepts(Algorithm::Rs384, &with(name, value.clone()).to_string()).unwrap_err();
+        assert!(refused.contains(&format!("member {name} ")), "{name} {value}: {refused}");
+    }
+    assert_eq!(accepts(Algorithm::Rs256, &with("alg", json!("RS256")).to_string()), Ok(()));
+    // A set names one key for each purpose.
+    let set = json!({ "keys": [with("use", json!("enc")), with("use", json!("sig"))] });
+    assert_eq!(accepts(Algorithm::Rs384, &set.to_string()), Ok(()));
+    let set = json!({ "keys": [with("use", json!("enc")), with("alg", json!("RS256"))] });
+    assert!(accepts(Algorithm::Rs384, &set.to_string()).unwrap_err().contains("member use "));
+}
+
+#[test]
+fn a_key_on_another_curve_is_named_as_such() {
+    for other in [
+        &ECDSA_P256_SHA256_FIXED_SIGNING,
+        &ECDSA_P521_SHA512_FIXED_SIGNING,
+        &ECDSA_P256K1_SHA256_FIXED_SIGNING,
+    ] {
+        let pair = EcdsaKeyPair::generate(other).unwrap();
+        let sec1: EcPrivateKeyRfc5915Der<'_> = pair.private_key().as_der().unwrap();
+        let pkcs8 = pair.to_pkcs8v1().unwrap();
+        for text in [pem("EC PRIVATE KEY", sec1.as_ref()), pem("PRIVATE KEY", pkcs8.as_ref())] {
+            let refused = accepts(Algorithm::Es384, &text).unwrap_err();
+            assert!(refused.contains("another curve than P-384"), "{other:?}: {refused}");
+            assert!(accepts(Algorithm::Rs384, &text).unwrap_err().contains("not an RSA key"));
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa;
 use aws_lc_rs::signature::{
-    ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RsaEncoding,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P256K1_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
+    ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384,
+    RsaEncoding,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -31,6 +33,7 @@ pub type Unusable = &'static str;
 const NOT_RSA: Unusable =
     "the private key is not an RSA key of 2048 to 4096 bits, in PEM (PKCS #8 or PKCS #1) or as a JWK";
 const NOT_P384: Unusable = "the private key is not a P-384 key, in PEM (PKCS #8 or SEC1) or as a JWK";
+const OTHER_CURVE: Unusable = "the private key is on another curve than P-384, the only one that ES384 uses";
 
 /// Parses a key. A `kid` beside the key is returned too.
 pub fn parse(algorithm: Algorithm, text: &str) -> Result<(PrivateKey, Option<String>), Unusable> {
@@ -38,12 +41,12 @@ pub fn parse(algorithm: Algorithm, text: &str) -> Result<(PrivateKey, Option<Str
     if text.len() > LONGEST_KEY {
         return Err("the private key is longer than 8,192 bytes");
     }
-    let text = text.trim();
+    let text = unwrapped(text);
     if text.starts_with('{') {
         if let Some((pem, kid)) = of_service_account(text) {
             return parse(algorithm, &pem).map(|(key, _)| (key, kid));
         }
-        return of_jwk(algorithm, text).ok_or(wrong);
+        return of_jwk(algorithm, text, wrong);
     }
     if text.contains("ENCRYPTED") {
         return Err("the private key is encrypted; give it without its passphrase");
@@ -57,26 +60,43 @@ pub fn parse(algorithm: Algorithm, text: &str) -> Result<(PrivateKey, Option<Str
         (true, PrivateKeyDer::Pkcs1(der)) => {
             rsa::KeyPair::from_der(der.secret_pkcs1_der()).ok().map(PrivateKey::Rsa)
         }
-        (false, PrivateKeyDer::Pkcs8(der)) => {
-            let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, der.secret_pkcs8_der());
-            key.ok().map(PrivateKey::P384)
-        }
-        (false, PrivateKeyDer::Sec1(der)) => {
-            let key =
-                EcdsaKeyPair::from_private_key_der(&ECDSA_P384_SHA384_FIXED_SIGNING, der.secret_sec1_der());
-            key.ok().map(PrivateKey::P384)
+        (false, der) => {
+            if OTHER_CURVES.into_iter().any(|other| on_curve(other, der).is_some()) {
+                return Err(OTHER_CURVE);
+            }
+            on_curve(&ECDSA_P384_SHA384_FIXED_SIGNING, der).map(PrivateKey::P384)
         }
         _ => None,
     };
     Ok((key.and_then(PrivateKey::of_bounded_size).ok_or(wrong)?, None))
 }
 
-/// Repairs a PEM text whose line ends became `\n` or were lost, as happens to keys in JSON or environment
-/// variables.
+/// Curves that are common elsewhere. They are tried only to give a better reason.
+const OTHER_CURVES: [&EcdsaSigningAlgorithm; 3] =
+    [&ECDSA_P256_SHA256_FIXED_SIGNING, &ECDSA_P521_SHA512_FIXED_SIGNING, &ECDSA_P256K1_SHA256_FIXED_SIGNING];
+
+/// An elliptic-curve key, if it is on the curve of `signing`.
+fn on_curve(signing: &'static EcdsaSigningAlgorithm, der: &PrivateKeyDer<'_>) -> Option<EcdsaKeyPair> {
+    match der {
+        PrivateKeyDer::Pkcs8(der) => EcdsaKeyPair::from_pkcs8(signing, der.secret_pkcs8_der()).ok(),
+        PrivateKeyDer::Sec1(der) => EcdsaKeyPair::from_private_key_der(signing, der.secret_sec1_der()).ok(),
+        _ => None,
+    }
+}
+
+/// The text without the byte order mark of an editor, and without the quotes of a configuration file.
+fn unwrapped(text: &str) -> &str {
+    let text = text.trim().trim_start_matches('\u{feff}').trim();
+    let quoted = |quote| text.strip_prefix(quote)?.strip_suffix(quote);
+    quoted('"').or_else(|| quoted('\'')).map_or(text, str::trim)
+}
+
+/// Repairs a PEM text whose line ends became `\n` or were lost, or whose lines are indented. These things happen to
+/// keys in JSON, YAML and environment variables.
 fn mended(pem: &str) -> String {
     let text = pem.replace("\\r", "").replace("\\n", "\n").replace('\r', "");
     if text.trim().contains('\n') {
-        return text;
+        return text.lines().map(str::trim).collect::<Vec<_>>().join("\n");
     }
     // The text is one line: the markers get lines of their own, and the parser ignores white space between
     // them.
@@ -117,15 +137,51 @@ fn of_service_account(text: &str) -> Option<(Zeroizing<String>, Option<String>)>
     Some((Zeroizing::new(pem.to_owned()), file["private_key_id"].as_str().map(str::to_owned)))
 }
 
-/// A key as a JWK (RFC 7517). Of a set, it is the first private key that suits the algorithm.
-fn of_jwk(algorithm: Algorithm, text: &str) -> Option<(PrivateKey, Option<String>)> {
-    let jwk: Value = serde_json::from_str(text).ok()?;
+/// A key as a JWK (RFC 7517). Of a set, it is the first private key of the right type whose members let it sign.
+fn of_jwk(
+    algorithm: Algorithm,
+    text: &str,
+    wrong: Unusable,
+) -> Result<(PrivateKey, Option<String>), Unusable> {
+    let jwk: Value = serde_json::from_str(text).map_err(|_| wrong)?;
     let keys = match jwk["keys"].as_array() {
         Some(keys) => keys.iter().collect(),
         None => vec![&jwk],
     };
     let wanted = if algorithm.is_rsa() { "RSA" } else { "EC" };
-    let jwk = keys.into_iter().find(|jwk| jwk["kty"] == wanted && jwk["d"].is_string())?;
+    let mut refused = None;
+    for jwk in keys.into_iter().filter(|jwk| jwk["kty"] == wanted && jwk["d"].is_string()) {
+        match other_purpose(algorithm, jwk) {
+            Some(reason) => {
+                refused.get_or_insert(reason);
+            }
+            None => return numbers_of_jwk(algorithm, jwk).ok_or(wrong),
+        }
+    }
+    Err(refused.unwrap_or(wrong))
+}
+
+/// The member of a JWK that declares another purpose than signatures of this algorithm (RFC 7517, sections 4.2 to 4.4),
+/// as a sentence.
+fn other_purpose(algorithm: Algorithm, jwk: &Value) -> Option<Unusable> {
+    let given = |name: &str| Some(&jwk[name]).filter(|member| !member.is_null());
+    let signs = |ops: &Value| ops.as_array().is_some_and(|ops| ops.iter().any(|op| op == "sign"));
+    if given("use").is_some_and(|purpose| purpose != "sig") {
+        return Some("the JWK's member use is not \"sig\", so the key is not for signatures");
+    }
+    if given("key_ops").is_some_and(|ops| !signs(ops)) {
+        return Some("the JWK's member key_ops does not contain \"sign\", so the key does not sign");
+    }
+    if given("alg").is_some_and(|declared| declared != algorithm.name()) {
+        return Some(
+            "the JWK's member alg names another algorithm than assertion_algorithm, which is RS384 by default",
+        );
+    }
+    let other_curve = !algorithm.is_rsa() && jwk["crv"] != "P-384";
+    other_curve.then_some("the JWK's member crv is not \"P-384\", the only curve that ES384 uses")
+}
+
+fn numbers_of_jwk(algorithm: Algorithm, jwk: &Value) -> Option<(PrivateKey, Option<String>)> {
     let number = |name: &str| Some(Zeroizing::new(URL_SAFE_NO_PAD.decode(jwk[name].as_str()?).ok()?));
     let key = if algorithm.is_rsa() {
         let mut der = Zeroizing::new(Vec::new());
@@ -137,9 +193,7 @@ fn of_jwk(algorithm: Algorithm, text: &str) -> Option<(PrivateKey, Option<String
     } else {
         let public = [&[4][..], &number("x")?, &number("y")?].concat();
         let alg = &ECDSA_P384_SHA384_FIXED_SIGNING;
-        let fits = jwk["crv"] == "P-384";
-        let key = EcdsaKeyPair::from_private_key_and_public_key(alg, &number("d")?, &public);
-        PrivateKey::P384(key.ok().filter(|_| fits)?)
+        PrivateKey::P384(EcdsaKeyPair::from_private_key_and_public_key(alg, &number("d")?, &public).ok()?)
     };
     let kid = jwk["kid"].as_str().map(str::to_owned);
     Some((key.of_bounded_size()?, kid))

@@ -222,7 +222,7 @@ pub fn secret(value: &Value) -> Vec<RuleProblem> {
     if length == 0 || length > 16 * 1024 {
         return verdict(Some("must be 1 to 16,384 bytes"));
     }
-    let is_key = text.contains("PRIVATE KEY") || text.trim_start().starts_with('{');
+    let is_key = text.contains("PRIVATE KEY") || text::pasted(text).starts_with('{');
     verdict((!is_key && text::has_stray_end(text)).then_some(STRAY))
 }
 
