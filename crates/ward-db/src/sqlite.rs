@@ -7,6 +7,7 @@ mod copier;
 mod flush;
 mod fold;
 mod long_threads;
+mod quiet;
 mod read_mark;
 mod readers;
 mod run;
@@ -28,6 +29,7 @@ pub use alone::{flush_mark, opened_by};
 pub(crate) use conn::Conn;
 use conn::{Role, Source};
 use long_threads::LongThreads;
+use quiet::Way;
 use readers::Readers;
 use writer::{QueuedWrite, Writer};
 
@@ -69,20 +71,27 @@ impl Sqlite {
             Error::unavailable(format!("the database {} cannot be opened: {error}", path.display()))
                 .because(error)
         })?;
-        let served = match &kept {
-            Some(file) if options.serve_lock => alone::lock_file(file, &resolved).map(|()| false)?,
-            Some(file) => alone::has_server(file, &resolved)?,
+        let locked = match &kept {
+            Some(file) if options.serve_lock => alone::lock_file(file, &resolved).map(|()| true)?,
+            Some(file) if options.read_only => alone::lock_to_read(file, &resolved)?,
+            Some(file) => alone::lock_to_open(file, &resolved)?,
             None => false,
         };
         alone::refuse_other_names(&resolved)?;
-        let file = Arc::new(Source::new(path, options, kept));
+        let way =
+            if options.read_only && kept.is_some() { Way::to_read(&resolved, locked) } else { Way::Usual };
+        let file = Arc::new(Source::new(path, options, kept).opened_by(way));
         if file.options.flush && !file.options.read_only {
-            fold::fold(&file, served)?;
+            fold::fold(&file, !locked)?;
         }
         let counters = Arc::new(Counters::default());
         let writer = (!file.options.read_only)
             .then(|| Writer::start(Arc::clone(&file), Arc::clone(&counters)))
             .transpose()?;
+        if locked && !file.options.serve_lock && !file.options.read_only {
+            // The log exists now, so a command that reads finds it.
+            file.release();
+        }
         if file.options.serve_lock && file.options.flush {
             // SQLite ignores the result of flushing a new log's directory entry.
             flush::flush_folder(&resolved).map_err(|error| {
@@ -212,9 +221,7 @@ impl Sqlite {
             writer.stop();
         }
         // This comes last: another server may open the file only after this one's writer has closed it.
-        if let Some(kept) = &self.file.kept {
-            let _ = kept.unlock();
-        }
+        self.file.release();
         self.lock.lock().take();
     }
 }

@@ -11,7 +11,7 @@ use crate::client::Call;
 use crate::fleet::Tenant;
 use crate::support::{Server, WARD, place, run, text, ward};
 
-const QUIET: [&str; 4] = ["--listen", "127.0.0.1:0", "--metrics-listen", "off"];
+pub const QUIET: [&str; 4] = ["--listen", "127.0.0.1:0", "--metrics-listen", "off"];
 
 /// Starts a server in this folder.
 pub fn serve(folder: tempfile::TempDir, more: &[&str]) -> Server {
@@ -26,14 +26,12 @@ pub fn folder_of(mut server: Server) -> tempfile::TempDir {
     folder
 }
 
-/// Every file with its bytes, without an empty log and the shared memory that SQLite keeps beside an open
-/// file.
+/// Every file with its bytes.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     std::fs::read_dir(folder)
         .unwrap()
         .map(Result::unwrap)
         .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
-        .filter(|(name, bytes)| !(name.ends_with("-shm") || name.ends_with("-wal") && bytes.is_empty()))
         .collect()
 }
 

@@ -21,6 +21,7 @@ mod kills;
 mod life;
 mod memory;
 mod places;
+mod read_only;
 mod replicas;
 mod scarce;
 mod secrets;

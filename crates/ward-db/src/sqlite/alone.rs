@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::flush::{FLUSH_MARK, beside, folder_of};
 use crate::Error;
@@ -65,46 +65,118 @@ pub(super) fn lock_name(path: &Path) -> Result<File, Error> {
     }
 }
 
-/// Locks the file itself. The lock keeps two servers apart even if they know the file by different names.
-pub(super) fn lock_file(file: &File, path: &Path) -> Result<(), Error> {
-    lock(file).map_err(|refused| match refused {
-        LockFailure::Held => Error::unavailable(format!(
-            "another server already serves the file {} under another name: only one server can use a file",
-            path.display()
-        )),
-        LockFailure::Trouble(error) => {
-            Error::unavailable(format!("the file {} cannot be locked: {error}", path.display()))
-                .because(error)
-        }
-    })
+/// How long a server waits for commands that read a file without a server.
+const FOR_READERS: Duration = Duration::from_secs(30);
+/// How long an opening process waits for another one that is opening the file too.
+const FOR_OPENING: Duration = Duration::from_secs(2);
+
+/// The other processes that have locked a file.
+enum Others {
+    /// Commands that read it without a server.
+    Readers,
+    /// A server, or a command that opens the file.
+    Exclusive,
 }
 
-/// Whether a server has the file open. A server that uses another name for it is an error: SQLite keeps the
-/// log beside the name, so this process would miss that server's writes and damage the file.
-pub(super) fn has_server(file: &File, path: &Path) -> Result<bool, Error> {
+/// Tries once to lock the file alone. `None`: the lock is taken.
+fn lock_alone(file: &File) -> std::io::Result<Option<Others>> {
+    match file.try_lock() {
+        Ok(()) => return Ok(None),
+        Err(TryLockError::WouldBlock) => {}
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    match file.try_lock_shared() {
+        Ok(()) => file.unlock().map(|()| Some(Others::Readers)),
+        Err(TryLockError::WouldBlock) => Ok(Some(Others::Exclusive)),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn no_lock(path: &Path) -> impl Fn(std::io::Error) -> Error {
+    move |error| {
+        Error::unavailable(format!("the file {} cannot be locked: {error}", path.display())).because(error)
+    }
+}
+
+/// Locks the file itself for a server. The lock keeps two servers apart even if they know the file by different names,
+/// and waits for commands that read the file as it stands.
+pub(super) fn lock_file(file: &File, path: &Path) -> Result<(), Error> {
+    let since = Instant::now();
+    loop {
+        match lock_alone(file).map_err(no_lock(path))? {
+            None => return Ok(()),
+            Some(Others::Readers) if since.elapsed() >= FOR_READERS => {
+                return Err(Error::unavailable(format!(
+                    "a command still reads the file {}: start Ward again when it has ended",
+                    path.display()
+                )));
+            }
+            Some(Others::Exclusive) if since.elapsed() >= FOR_OPENING => {
+                return Err(Error::unavailable(format!(
+                    "another server already serves the file {} under another name: only one server can use a file",
+                    path.display()
+                )));
+            }
+            Some(_) => std::thread::sleep(PAUSE),
+        }
+    }
+}
+
+/// Keeps servers and writing commands from opening the file while `file` is locked, so that it can be read without any
+/// change. The result is `false` without that lock if a server has the file open.
+pub(super) fn lock_to_read(file: &File, path: &Path) -> Result<bool, Error> {
+    let since = Instant::now();
+    loop {
+        match file.try_lock_shared() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::Error(error)) => return Err(no_lock(path)(error)),
+            Err(TryLockError::WouldBlock) if has_name_locked(path)? => return Ok(false),
+            Err(TryLockError::WouldBlock) if since.elapsed() >= FOR_OPENING => return Err(other_name(path)),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+        }
+    }
+}
+
+/// As [`lock_to_read`], for a command that writes: while it opens the file, no command reads it as it stands.
+pub(super) fn lock_to_open(file: &File, path: &Path) -> Result<bool, Error> {
+    let since = Instant::now();
+    loop {
+        match lock_alone(file).map_err(no_lock(path))? {
+            None => return Ok(true),
+            Some(Others::Exclusive) if has_name_locked(path)? => return Ok(false),
+            Some(Others::Exclusive) if since.elapsed() >= FOR_OPENING => return Err(other_name(path)),
+            Some(Others::Readers) if since.elapsed() >= FOR_READERS => {
+                return Err(Error::unavailable(format!(
+                    "another command still reads the file {}: try again when it has ended",
+                    path.display()
+                )));
+            }
+            Some(_) => std::thread::sleep(PAUSE),
+        }
+    }
+}
+
+/// Whether a server has locked this name of the file.
+fn has_name_locked(path: &Path) -> Result<bool, Error> {
     let held = |file: &File| match file.try_lock_shared() {
         Ok(()) => file.unlock().map(|()| false),
         Err(TryLockError::WouldBlock) => Ok(true),
         Err(TryLockError::Error(error)) => Err(error),
     };
-    let trouble = |error: std::io::Error| {
-        Error::unavailable(format!("the lock of {} cannot be read: {error}", path.display())).because(error)
-    };
-    if !held(file).map_err(trouble)? {
-        return Ok(false);
+    match File::open(beside(path, "-lock")) {
+        Ok(lock) => held(&lock).map_err(no_lock(path)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(no_lock(path)(error)),
     }
-    let named = match File::open(beside(path, "-lock")) {
-        Ok(lock) => held(&lock).map_err(trouble)?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
-        Err(error) => return Err(trouble(error)),
-    };
-    if named {
-        return Ok(true);
-    }
-    Err(Error::unavailable(format!(
+}
+
+/// A server that uses another name for the file is an error: SQLite keeps the log beside the name, so this process would
+/// miss that server's writes and damage the file.
+fn other_name(path: &Path) -> Error {
+    Error::unavailable(format!(
         "a server has the file {} open under another name, and its log is beside that name: use the server's name for the file",
         path.display()
-    )))
+    ))
 }
 
 /// Refuses a file whose log is beside another of its names (hard links).

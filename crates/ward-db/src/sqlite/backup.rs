@@ -22,10 +22,11 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-use super::alone::{lock_name, resolved};
+use super::alone::{lock_name, lock_to_read, resolved};
 use super::conn::{Conn, Role, Source};
 use super::flush::{beside, flush_folder, folder_of};
 use super::make_private;
+use super::quiet::{Stamp, Way};
 use crate::tx::Tx;
 use crate::{Error, ErrorKind, Migration, Options, migrate, names_postgres, sqlite_path};
 
@@ -103,13 +104,37 @@ pub fn make(url: &str, to: &Path, mut progress: impl FnMut(BackupProgress)) -> R
     refuse_existing(to)?;
     make_private(&path, false)?;
     let temporary = new_beside(to)?;
-    let source = Source::new(path, Options::default(), None).connect(Role::LongRead)?;
-    copy_pages(&source, &temporary, &mut progress)?;
+    copy_unchanged(&path, &temporary, &mut progress)?;
     let bytes = length(temporary.as_file())?;
     let file = File::open(temporary.path()).map_err(|error| trouble("the copy cannot be read", error))?;
     let sha256 = stream(file, &mut std::io::sink(), bytes, Stage::Digesting, &mut progress)?;
     publish(temporary, to)?;
     Ok(Backup { file: to.to_owned(), bytes, sha256 })
+}
+
+/// Copies the pages without a change to the database, its log or the log's index. A server may start meanwhile. It finds
+/// no lock and may write, so the pages are then copied again beside it.
+fn copy_unchanged(
+    path: &Path,
+    to: &NamedTempFile,
+    progress: &mut dyn FnMut(BackupProgress),
+) -> Result<(), Error> {
+    let resolved = resolved(path);
+    let kept = File::open(path).map_err(|error| trouble("the database cannot be opened", error))?;
+    let stopped = lock_to_read(&kept, &resolved)?;
+    let way = Way::to_read(&resolved, stopped);
+    let stamp = Stamp::of(&resolved);
+    let options = Options { read_only: true, ..Options::default() };
+    let source = Source::new(path.to_owned(), options, Some(kept)).opened_by(way);
+    source.release();
+    let copied = source.connect(Role::LongRead).and_then(|conn| copy_pages(&conn, to, progress));
+    // Beside a server, SQLite's own locks protect the pages.
+    if !stopped || stamp == Stamp::of(&resolved) {
+        return copied;
+    }
+    to.as_file().set_len(0).map_err(|error| trouble("the copy cannot be written", error))?;
+    let source = source.opened_by(Way::to_read(&resolved, false));
+    copy_pages(&*source.connect(Role::LongRead)?, to, progress)
 }
 
 fn copy_pages(

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use metrics::Histogram;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
-use rusqlite::{CachedStatement, Connection, OpenFlags};
+use rusqlite::{CachedStatement, Connection};
 
 use super::alone::resolved;
 use super::flush::Flushes;
+use super::quiet::Way;
 use crate::counters::{Counters, add};
 use crate::options::{Options, Recorder};
 use crate::{Error, ErrorKind, Value, lex};
@@ -65,12 +66,25 @@ pub(super) struct Source {
     pub(super) flushes: Flushes,
     /// A second descriptor of the file, for its lock and for the copier's flushes.
     pub(super) kept: Option<Arc<File>>,
+    way: Way,
 }
 
 impl Source {
     pub(super) fn new(path: PathBuf, options: Options, kept: Option<File>) -> Self {
         let flushes = Flushes::new(resolved(&path));
-        Self { path, options, flushes, kept: kept.map(Arc::new) }
+        Self { path, options, flushes, kept: kept.map(Arc::new), way: Way::Usual }
+    }
+
+    /// The same source with another way of opening its file.
+    pub(super) fn opened_by(self, way: Way) -> Self {
+        Self { way, ..self }
+    }
+
+    /// Ends the locks that [`super::alone`] puts on the file.
+    pub(super) fn release(&self) {
+        if let Some(kept) = &self.kept {
+            let _ = kept.unlock();
+        }
     }
 
     /// The file that the copier flushes, if this process serves it durably.
@@ -108,8 +122,7 @@ impl Source {
     }
 
     pub(super) fn connect(&self, role: Role) -> Result<Box<Conn>, Error> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut raw = Connection::open_with_flags(&self.path, flags).map_err(|error| {
+        let mut raw = self.way.open(&self.path).map_err(|error| {
             let error = Error::from(error);
             Error::unavailable(format!("the database {} cannot be opened: {error}", self.path.display()))
                 .because(error)
@@ -120,7 +133,7 @@ impl Source {
             raw.pragma_update(None, "query_only", true)?;
             // The last connection that closes copies the log into the file, which is a change. Recovery is
             // left to the server.
-            let holds_commits = self.log_holds_commits();
+            let holds_commits = self.way != Way::Usual || self.log_holds_commits();
             raw.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, holds_commits)?;
         } else {
             self.write_ahead(&raw)?;
