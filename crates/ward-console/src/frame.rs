@@ -83,23 +83,23 @@ impl Room {
 }
 
 /// A place of a workspace in the navigation.
-pub struct Place {
+pub struct NavigationItem {
     pub path: &'static str,
     pub label: &'static str,
     needs: &'static str,
 }
 
-const PLACES: [Place; 10] = [
-    Place { path: "", label: "Overview", needs: "Workspace.view" },
-    Place { path: "/calls", label: "Calls", needs: "Call.view" },
-    Place { path: "/deliveries", label: "Deliveries", needs: "Call.view" },
-    Place { path: "/integrations", label: "Integrations", needs: "Integration.view" },
-    Place { path: "/test-callers", label: "Test callers", needs: "Workspace.view" },
-    Place { path: "/keys", label: "API keys", needs: "ApiKey.view" },
-    Place { path: "/people", label: "People", needs: "Workspace.view" },
-    Place { path: "/audit", label: "Audit", needs: "Audit.view" },
-    Place { path: "/usage", label: "Usage", needs: "Workspace.view" },
-    Place { path: "/settings", label: "Settings", needs: "Workspace.view" },
+const PLACES: [NavigationItem; 10] = [
+    NavigationItem { path: "", label: "Overview", needs: "Workspace.view" },
+    NavigationItem { path: "/calls", label: "Calls", needs: "Call.view" },
+    NavigationItem { path: "/deliveries", label: "Deliveries", needs: "Call.view" },
+    NavigationItem { path: "/integrations", label: "Integrations", needs: "Integration.view" },
+    NavigationItem { path: "/test-callers", label: "Test callers", needs: "Workspace.view" },
+    NavigationItem { path: "/keys", label: "API keys", needs: "ApiKey.view" },
+    NavigationItem { path: "/people", label: "People", needs: "Workspace.view" },
+    NavigationItem { path: "/audit", label: "Audit", needs: "Audit.view" },
+    NavigationItem { path: "/usage", label: "Usage", needs: "Workspace.view" },
+    NavigationItem { path: "/settings", label: "Settings", needs: "Workspace.view" },
 ];
 
 /// The data that every page needs around its content.
@@ -145,7 +145,7 @@ impl Frame {
     }
 
     /// The places that the visitor may see.
-    pub fn places(&self) -> Vec<&'static Place> {
+    pub fn places(&self) -> Vec<&'static NavigationItem> {
         PLACES.iter().filter(|place| self.can(place.needs)).collect()
     }
 

@@ -58,18 +58,18 @@ pub struct Server {
     pub address: SocketAddr,
     client: reqwest::Client,
     serving: Option<(oneshot::Sender<()>, JoinHandle<std::io::Result<()>>)>,
-    place: Place,
+    place: DatabasePlace,
 }
 
 /// The place of a server's database, which is deleted with the server.
-enum Place {
+enum DatabasePlace {
     File(TempDir),
     Server(Database),
     /// The database belongs to another server.
     Elsewhere,
 }
 
-impl Place {
+impl DatabasePlace {
     /// An empty file, or a copy of a migrated database, which is cheaper than migrating one.
     fn new() -> Self {
         match Engine::current() {
@@ -119,7 +119,7 @@ impl Server {
         options: Options,
         more: impl FnOnce(&Arc<App>, Router) -> Router,
     ) -> Self {
-        let place = Place::new();
+        let place = DatabasePlace::new();
         let mut config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             database: place.url(),
@@ -154,17 +154,19 @@ impl Server {
         let mut config = self.app.config.clone();
         choose(&mut config);
         let db = match &self.place {
-            Place::Server(_) => Db::open(&config.database, Options::default()).expect("the database opens"),
-            Place::File(_) | Place::Elsewhere => self.app.db.clone(),
+            DatabasePlace::Server(_) => {
+                Db::open(&config.database, Options::default()).expect("the database opens")
+            }
+            DatabasePlace::File(_) | DatabasePlace::Elsewhere => self.app.db.clone(),
         };
-        Self::of(config, db, self.clock.clone(), Place::Elsewhere, |_, api| api).await
+        Self::of(config, db, self.clock.clone(), DatabasePlace::Elsewhere, |_, api| api).await
     }
 
     async fn of(
         config: Config,
         db: Db,
         clock: Clock,
-        place: Place,
+        place: DatabasePlace,
         more: impl FnOnce(&Arc<App>, Router) -> Router,
     ) -> Self {
         let app = App::on(config, db, clock.clone()).expect("Ward starts");
@@ -256,17 +258,17 @@ impl Server {
     /// All bytes of the database's files.
     pub async fn at_rest(&self) -> Vec<u8> {
         match &self.place {
-            Place::File(folder) => {
+            DatabasePlace::File(folder) => {
                 let files = std::fs::read_dir(folder.path()).expect("the server's folder");
                 files
                     .flat_map(|file| std::fs::read(file.expect("an entry").path()).expect("a file"))
                     .collect()
             }
-            Place::Server(_) => {
+            DatabasePlace::Server(_) => {
                 let oid = "SELECT oid::bigint FROM pg_database WHERE datname = current_database()";
                 postgres::shared().at_rest(self.count(oid).await)
             }
-            Place::Elsewhere => Vec::new(),
+            DatabasePlace::Elsewhere => Vec::new(),
         }
     }
 

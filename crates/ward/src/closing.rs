@@ -4,7 +4,7 @@ use ward_db::{Timestamp, Tx};
 
 use crate::audit::Write;
 use crate::context::Context;
-use crate::endings::{self, Ended, Ending, Kind, STEP};
+use crate::endings::{self, ClosedRows, Ending, Kind, STEP};
 use crate::error::ApiError;
 use crate::ids::PrincipalId;
 use crate::invitations::actions as invitations;
@@ -37,7 +37,7 @@ fn step(write: &mut Write<'_, '_>, ending: &Ending) -> Result<Option<PrincipalId
         Kind::Invitations | Kind::OwnerInvitations => invitations::end_some(write, ending, STEP)?,
         Kind::Listing => return workspaces::actions::follow(write, ending, STEP),
     };
-    Ok((ended == Ended::Some).then_some(ending.done_until))
+    Ok((ended == ClosedRows::Some).then_some(ending.done_until))
 }
 
 /// Measures the number of waiting endings.

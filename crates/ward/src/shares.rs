@@ -186,7 +186,7 @@ impl Shares {
             self.pool.serve(&mut state);
             granted
         };
-        let mut leaving = Leaving { pool: &self.pool, holder, granted: Some(granted) };
+        let mut leaving = CancelledWaiter { pool: &self.pool, holder, granted: Some(granted) };
         match leaving.granted.as_mut() {
             // The sender is dropped only with the pool, which this borrows.
             Some(granted) => granted.await.map_err(|_| self.full()).inspect(|_| leaving.granted = None),
@@ -369,13 +369,13 @@ impl Drop for Share {
 }
 
 /// Removes a cancelled request from its queue, so that it no longer counts as waiting.
-struct Leaving<'a> {
+struct CancelledWaiter<'a> {
     pool: &'a Arc<Pool>,
     holder: Holder,
     granted: Option<oneshot::Receiver<Share>>,
 }
 
-impl Drop for Leaving<'_> {
+impl Drop for CancelledWaiter<'_> {
     fn drop(&mut self) {
         let Some(mut granted) = self.granted.take() else { return };
         granted.close();

@@ -113,7 +113,7 @@ struct Detail {
     patient_id: Option<String>,
     summary: Option<String>,
     test: Option<Test>,
-    sync: Owed,
+    sync: CallDelivery,
 }
 
 #[derive(Deserialize)]
@@ -123,7 +123,7 @@ struct Test {
 }
 
 #[derive(Deserialize)]
-struct Owed {
+struct CallDelivery {
     explanation: String,
     delivery_id: Option<String>,
     state: Option<String>,

@@ -374,7 +374,7 @@ fn refused(problems: &Problems) -> Outcome {
 }
 
 #[derive(Deserialize)]
-struct Tried {
+struct EndpointTestResult {
     status_code: Option<i64>,
     error: Option<String>,
     #[serde(default)]
@@ -400,7 +400,8 @@ pub async fn test_endpoint(
     Post { visit, fields }: Post,
 ) -> Page {
     let at = path(&workspace, &format!("/{}/endpoints/{}/test", segment(&id), segment(&endpoint)));
-    let said = visit.send::<Tried>(Method::POST, &at, Some(json!({ "params": {} })), &fields).await?;
+    let said =
+        visit.send::<EndpointTestResult>(Method::POST, &at, Some(json!({ "params": {} })), &fields).await?;
     let outcome = match said {
         Ok(said) => Outcome {
             title: format!("Endpoint {endpoint}"),

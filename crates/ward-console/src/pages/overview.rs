@@ -23,14 +23,14 @@ const DAYS: usize = 14;
 const SOON: i64 = 14;
 
 #[derive(Deserialize)]
-struct Call {
+struct RecentCall {
     direction: Option<String>,
     started_at: Time,
 }
 
 #[derive(Deserialize)]
 struct CallList {
-    items: Vec<Call>,
+    items: Vec<RecentCall>,
     total: i64,
 }
 
@@ -207,7 +207,7 @@ pub async fn show(Path(workspace): Path<String>, visit: Visit) -> Page {
             if_allowed::<CallList>(
                 &visit,
                 &room,
-                "Call.view",
+                "RecentCall.view",
                 format!("/v1/{id}/calls?limit=100&include_test=true"),
             ),
             if_allowed::<Sync>(&visit, &room, "Integration.view", format!("/v1/{id}/sync")),

@@ -90,7 +90,7 @@ struct InvitePage {
 }
 
 #[derive(Deserialize)]
-struct Made {
+struct NewInvitation {
     invitation: String,
     role: String,
     expires_at: Time,
@@ -100,7 +100,7 @@ struct Made {
 #[template(path = "invited.html")]
 struct InvitedPage {
     frame: Frame,
-    made: Made,
+    made: NewInvitation,
 }
 
 pub async fn invite(Path(workspace): Path<String>, visit: Visit) -> Page {

@@ -13,7 +13,7 @@ use super::wire::ApiKeyResponse;
 use super::{ApiKey, store};
 use crate::access::{Permission, Permissions, Role};
 use crate::error::ApiError;
-use crate::gate::idempotency::{Ended, Repeat};
+use crate::gate::idempotency::{Repeat, ReplayableRotation};
 use crate::gate::{Entry, OwnOrder, bearer_text};
 use crate::http::{Open, Query, Reply, Request, Sent};
 use crate::page::{self, PageQuery, Paginated, TOTAL_LIMIT};
@@ -110,14 +110,14 @@ fn claim_problems(given: &Json) -> Vec<Problem> {
 /// key is no longer valid. The answer is looked up twice, because the rotation may commit while its own
 /// retry is being judged.
 pub async fn rotate(mut request: Request, _: OwnOrder) -> Result<Reply, ApiError> {
-    if let Some(ended) = Ended::find(&request).await? {
+    if let Some(ended) = ReplayableRotation::find(&request).await? {
         let body = request.read_body().await?.checked_bytes(&request).await?;
         return ended.repeat(&request, &body);
     }
     let mut read = None;
     match rotate_as_caller(&mut request, &mut read).await {
         Err(refused) if refused.is_unauthorized() => {
-            let Some(ended) = Ended::find(&request).await? else { return Err(refused) };
+            let Some(ended) = ReplayableRotation::find(&request).await? else { return Err(refused) };
             let body = match read {
                 Some(body) => body,
                 None => request.read_body().await?.checked_bytes(&request).await?,

@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq as _;
 use ward_db::Timestamp;
 
 use crate::access::{Permission, Permissions, Reach, Role};
-use crate::endings::Ended;
+use crate::endings::ClosedRows;
 use crate::identity::{Caller, Credential, KeyUsed, PrincipalKind};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use secret::{KeyId, SecretHash};
@@ -162,7 +162,7 @@ pub struct EndedKeys {
     /// The public parts of the revoked keys.
     pub ids: Vec<String>,
     /// Whether keys are left for another step.
-    pub ended: Ended,
+    pub ended: ClosedRows,
 }
 
 /// The principal that a new key speaks for.

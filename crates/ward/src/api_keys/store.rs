@@ -10,7 +10,7 @@ use ward_db::{
 use super::secret::{KeyId, SecretHash};
 use super::{ApiKey, EndedKeys, KeyRecord, PreviousSecret};
 use crate::access::{Permission, Permissions, Reach, Role};
-use crate::endings::Ended;
+use crate::endings::ClosedRows;
 use crate::guard::WorkspaceGuard;
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::{self, Page, counted};
@@ -260,7 +260,7 @@ pub fn end_some_of(
         &[workspace.into(), principal.into(), Value::Int(0), before.into(), (most + 1).into()],
         decode,
     )?;
-    let ended = if ids.len() > most as usize { Ended::Some } else { Ended::All };
+    let ended = if ids.len() > most as usize { ClosedRows::Some } else { ClosedRows::All };
     ids.truncate(most as usize);
     for key_id in &ids {
         tx.execute_later(

@@ -18,7 +18,7 @@ use ward_db::{Timestamp, Tx};
 use crate::context::Context;
 use crate::error::ApiError;
 use crate::identity::Caller;
-use crate::identity::token::Verified;
+use crate::identity::token::VerifiedToken;
 use crate::ids::{CredentialId, EventId, PrincipalId, WorkspaceId};
 use crate::quotas::{self, Change, Room};
 
@@ -36,7 +36,7 @@ pub struct Actor {
     /// The API key that it used, if any.
     pub credential: Option<CredentialId>,
     operator: bool,
-    token: Option<Arc<Verified>>,
+    token: Option<Arc<VerifiedToken>>,
 }
 
 impl Actor {

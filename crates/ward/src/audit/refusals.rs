@@ -162,11 +162,11 @@ impl Refusals {
     /// room.
     pub async fn flush(&self, db: &Db) {
         let gathered = std::mem::take(&mut *self.state.lock()).workspaces;
-        let mut events: Vec<Told> = Vec::new();
+        let mut events: Vec<RefusalEvent> = Vec::new();
         for (workspace, gathered) in gathered {
-            events.extend(gathered.kept.into_values().map(Told::One));
+            events.extend(gathered.kept.into_values().map(RefusalEvent::One));
             if !gathered.unlisted.counts.is_empty() {
-                events.push(Told::Sum(workspace, gathered.unlisted));
+                events.push(RefusalEvent::Sum(workspace, gathered.unlisted));
             }
         }
         for batch in events.chunks(BATCH) {
@@ -190,8 +190,8 @@ impl Refusals {
                 tracing::error!(%error, events = batch.len(), "cannot record refusals; they are kept for the next flush");
                 for told in batch.iter().cloned() {
                     match told {
-                        Told::One(counted) => self.add(counted),
-                        Told::Sum(workspace, unlisted) => self.add_unlisted(workspace, &unlisted),
+                        RefusalEvent::One(counted) => self.add(counted),
+                        RefusalEvent::Sum(workspace, unlisted) => self.add_unlisted(workspace, &unlisted),
                     }
                 }
             }
@@ -276,14 +276,14 @@ impl RefusalTable {
 
 /// The content of one audit event about refusals.
 #[derive(Clone)]
-enum Told {
+enum RefusalEvent {
     /// Equal refusals.
     One(RefusalCount),
     /// The counts of a workspace's other refusals.
     Sum(WorkspaceId, UnlistedRefusals),
 }
 
-impl Told {
+impl RefusalEvent {
     fn metadata(&self) -> serde_json::Value {
         match self {
             Self::One(counted) => counted.metadata(),
@@ -467,7 +467,7 @@ mod tests {
         }
         refusals.note(Refusal { reason: "role", ..refusal(workspace(1), 1, 9) });
         let unlisted = refusals.state.lock().workspaces[&workspace(1)].unlisted.clone();
-        let told = Told::Sum(workspace(1), unlisted).metadata();
+        let told = RefusalEvent::Sum(workspace(1), unlisted).metadata();
         let cause = |reason, count| json!({ "action": "access.forbidden", "reason": reason, "count": count });
         assert_eq!(told["count"], 3);
         assert_eq!(told["refusals"], json!([cause("permission", 2), cause("role", 1)]));

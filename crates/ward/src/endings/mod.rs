@@ -41,7 +41,7 @@ named!(Kind);
 
 /// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum ClosedRows {
     /// Rows are left for another step.
     Some,
     /// No row is left to close.

@@ -404,12 +404,12 @@ impl First {
 }
 
 /// The first answer of a rotation, before its retry's body is known.
-pub struct Ended {
+pub struct ReplayableRotation {
     first: First,
     scope: String,
 }
 
-impl Ended {
+impl ReplayableRotation {
     /// Finds the rotation whose answer the bearer of the ended secret may replay, with the same
     /// `Idempotency-Key`. A client whose connection broke before the answer has nothing else left. `None`
     /// if there is none, or if the secret in that answer has ended as well.
@@ -477,17 +477,17 @@ pub fn sweep(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<usize, Error>
 }
 
 /// An answer that is due to be deleted.
-struct Due {
+struct ExpiredAnswer {
     scope: String,
     workspace: Option<WorkspaceId>,
     bytes: i64,
 }
 
 columns! {
-    Due { scope, workspace: "workspace_id", bytes }
+    ExpiredAnswer { scope, workspace: "workspace_id", bytes }
 }
 
-impl Due {
+impl ExpiredAnswer {
     /// Notes what the workspace gets back, if this transaction changed the row and `left` of it stays.
     fn note(&self, freed: &mut BTreeMap<WorkspaceId, i64>, changed: u64, left: i64) {
         if let (Some(workspace), 1) = (self.workspace, changed) {
@@ -497,9 +497,12 @@ impl Due {
 }
 
 /// The oldest answers up to this time.
-fn due(tx: &mut Tx<'_>, sealed: bool, until: Timestamp, most: u32) -> Result<Vec<Due>, Error> {
+fn due(tx: &mut Tx<'_>, sealed: bool, until: Timestamp, most: u32) -> Result<Vec<ExpiredAnswer>, Error> {
     tx.all(
-        select!(Due, "FROM idempotency WHERE sealed = $1 AND created_at <= $2 ORDER BY created_at LIMIT $3"),
+        select!(
+            ExpiredAnswer,
+            "FROM idempotency WHERE sealed = $1 AND created_at <= $2 ORDER BY created_at LIMIT $3"
+        ),
         &[sealed.into(), until.into(), most.into()],
         decode,
     )

@@ -29,7 +29,7 @@ use crate::audit::refusals::Refusal;
 use crate::context::{Context, RateState};
 use crate::error::ApiError;
 use crate::http::Request;
-use crate::identity::token::{self, Verified};
+use crate::identity::token::{self, VerifiedToken};
 use crate::identity::{self, Caller, Credential};
 use crate::ids::WorkspaceId;
 use crate::quotas::{self, Quota};
@@ -43,11 +43,11 @@ pub use write::Held;
 #[derive(Clone)]
 enum Proof {
     Key(Presented),
-    Token(Arc<Verified>),
+    Token(Arc<VerifiedToken>),
 }
 
 /// A bearer that a query can look up.
-struct Proven {
+struct PresentedBearer {
     proof: Proof,
     mark: Mark,
     /// The share of look-ups of a failing client.
@@ -55,13 +55,13 @@ struct Proven {
 }
 
 /// The workspace as this caller sees it, with its permissions bounded by the role of its membership.
-fn seen_by(caller: &Caller, (workspace, role): AsMember) -> Seen {
-    Seen { workspace, reach: caller.reach.within(Reach::whole(role)) }
+fn seen_by(caller: &Caller, (workspace, role): AsMember) -> VisibleWorkspace {
+    VisibleWorkspace { workspace, reach: caller.reach.within(Reach::whole(role)) }
 }
 
 /// A workspace from the viewpoint of a member.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct VisibleWorkspace {
     /// The workspace, which is active.
     pub workspace: Workspace,
     /// The authority that the caller's membership and credential allow together.
@@ -82,7 +82,7 @@ pub struct Entry {
     pub context: Arc<Context>,
     /// The caller as of the gate's read.
     pub caller: Arc<Caller>,
-    seen: Option<Arc<Seen>>,
+    seen: Option<Arc<VisibleWorkspace>>,
     operation: Arc<str>,
     room: &'static str,
     proof: Proof,
@@ -95,7 +95,7 @@ pub struct Entry {
 pub struct Admitted(Entry);
 
 /// The reason why a bearer was refused. Only the audit gets it.
-enum Refused {
+enum BearerRefusal {
     /// The key is unknown, or the token contradicts the stored kind of its subject.
     Unknown,
     /// The key exists, but is wrong, expired, revoked, or of an archived workspace.
@@ -105,7 +105,7 @@ enum Refused {
 impl Entry {
     /// Checks the credential (401) and looks up the workspace, in one statement.
     pub async fn admit(request: &Request) -> Result<Admitted, ApiError> {
-        let Proven { proof, mark, share } = prove(request).await?;
+        let PresentedBearer { proof, mark, share } = prove(request).await?;
         let target = request.workspace();
         let now = request.context.now;
         let looked = request
@@ -155,7 +155,7 @@ impl Entry {
     }
 
     /// The workspace with the caller's authority in it.
-    pub fn seen(&self) -> Result<&Seen, ApiError> {
+    pub fn seen(&self) -> Result<&VisibleWorkspace, ApiError> {
         self.seen.as_deref().ok_or(ApiError::no_workspace())
     }
 
@@ -176,7 +176,7 @@ impl Entry {
         &self,
         tx: &mut Tx<'_>,
         target: Option<WorkspaceId>,
-    ) -> Result<(Caller, Option<Seen>), ApiError> {
+    ) -> Result<(Caller, Option<VisibleWorkspace>), ApiError> {
         recognize(tx, &self.proof, target, self.context.now)?.map_err(|_| ApiError::unauthorized())
     }
 }
@@ -289,11 +289,11 @@ pub fn bearer(request: &Request) -> Option<Presented> {
 /// Checks the credential as far as possible without a query: the form of a key, or the signature of a token. An
 /// invalid one gets 401; a token gets 503 if the issuer's keys are not available. For a failing client, the result
 /// includes its share of look-ups.
-async fn prove(request: &Request) -> Result<Proven, ApiError> {
+async fn prove(request: &Request) -> Result<PresentedBearer, ApiError> {
     if let Some(presented) = bearer(request) {
         let mark = presented.hash;
         let share = request.look_up_share_of(&mark).await?;
-        return Ok(Proven { proof: Proof::Key(presented), mark, share });
+        return Ok(PresentedBearer { proof: Proof::Key(presented), mark, share });
     }
     let text = bearer_text(request).and_then(|text| std::str::from_utf8(text).ok());
     let text = text.filter(|text| token::may_be_one(&request.app.issuers, text));
@@ -301,17 +301,19 @@ async fn prove(request: &Request) -> Result<Proven, ApiError> {
     let mark = Sha256::digest(text).into();
     let share = request.look_up_share_of(&mark).await?;
     match token::verify(&request.app.issuers, text, request.context.now).await {
-        Ok(verified) => Ok(Proven { proof: Proof::Token(Arc::new(verified)), mark, share }),
-        Err(token::Refused::Invalid(reason)) => {
+        Ok(verified) => Ok(PresentedBearer { proof: Proof::Token(Arc::new(verified)), mark, share }),
+        Err(token::TokenRefusal::Invalid(reason)) => {
             tracing::debug!(request_id = request.context.request_id, reason, "not a credential");
             Err(ApiError::unauthorized())
         }
-        Err(token::Refused::Unavailable(unavailable)) => Err(ApiError::no_identity(unavailable.retry_after)),
+        Err(token::TokenRefusal::Unavailable(unavailable)) => {
+            Err(ApiError::no_identity(unavailable.retry_after))
+        }
     }
 }
 
 /// The caller, and the workspace to enter if the caller is a member of it.
-type Recognized = Result<(Caller, Option<Seen>), Refused>;
+type Recognized = Result<(Caller, Option<VisibleWorkspace>), BearerRefusal>;
 
 /// Looks up the caller and the workspace in one statement, for every kind of credential and outcome. So the
 /// duration of a refusal reveals nothing.
@@ -330,7 +332,7 @@ fn recognize(
 /// A token has no permissions of its own that narrow its principal's memberships.
 fn recognize_token(
     tx: &mut Tx<'_>,
-    token: &Arc<Verified>,
+    token: &Arc<VerifiedToken>,
     target: Option<WorkspaceId>,
 ) -> Result<Recognized, ward_db::Error> {
     let known = match target {
@@ -342,7 +344,7 @@ fn recognize_token(
     // RFC 9068, section 5: without this check, a client that could choose its own name could act as a user
     // of that name.
     if kind != token.kind {
-        return Ok(Err(Refused::Unknown));
+        return Ok(Err(BearerRefusal::Unknown));
     }
     let credential = Credential::Token(token.clone());
     let caller = Caller { principal, kind, reach: Reach::whole(Role::Owner), exists, credential };
@@ -361,7 +363,7 @@ fn recognize_key(
         Some(target) => api_keys::look_up_for(tx, presented.key_id, target)?,
         None => api_keys::look_up(tx, presented.key_id)?.map(|record| (record, None)),
     };
-    let Some((record, membership)) = found else { return Ok(Err(Refused::Unknown)) };
+    let Some((record, membership)) = found else { return Ok(Err(BearerRefusal::Unknown)) };
     let reason = match record.secret_with(&presented.hash) {
         None => "wrong_secret",
         Some(Secret::Previous { ends_at }) if ends_at <= now => "secret_replaced",
@@ -374,13 +376,13 @@ fn recognize_key(
             return Ok(Ok((caller, seen)));
         }
     };
-    Ok(Err(Refused::Known { record: Box::new(record), reason }))
+    Ok(Err(BearerRefusal::Known { record: Box::new(record), reason }))
 }
 
 /// Counts a request with a valid credential for its workspace: the one that it enters, or the key's (429
 /// beyond the quota). The limit of the settings applies only while rates are enforced. A limit that the
 /// operator set for the workspace always applies.
-fn charge(request: &Request, caller: &Caller, seen: Option<&Seen>) -> Result<(), ApiError> {
+fn charge(request: &Request, caller: &Caller, seen: Option<&VisibleWorkspace>) -> Result<(), ApiError> {
     let entered = seen.map(|seen| (seen.workspace.id, seen.workspace.limits.of(Quota::RequestsPerSecond)));
     let home = || caller.key().map(|key| (key.home, None));
     let Some((workspace, own)) = entered.or_else(home) else { return Ok(()) };
@@ -394,8 +396,8 @@ fn charge(request: &Request, caller: &Caller, seen: Option<&Seen>) -> Result<(),
     Err(quotas::exceeded(Quota::RequestsPerSecond, request.context.now))
 }
 
-fn note_failed_sign_in(request: &Request, refused: Refused) {
-    if let Refused::Known { record, reason } = refused {
+fn note_failed_sign_in(request: &Request, refused: BearerRefusal) {
+    if let BearerRefusal::Known { record, reason } = refused {
         request.app.refusals.note(Refusal {
             workspace: record.home,
             service: request.room,

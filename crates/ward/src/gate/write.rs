@@ -2,7 +2,7 @@
 
 use ward_db::Tx;
 
-use super::{Entry, Proof, Seen};
+use super::{Entry, Proof, VisibleWorkspace};
 use crate::app::App;
 use crate::audit::{Actor, Write};
 use crate::error::ApiError;
@@ -15,7 +15,7 @@ pub struct Held {
     /// The caller, already authenticated.
     pub caller: Caller,
     /// The workspace, and the caller's authority in it.
-    pub seen: Seen,
+    pub seen: VisibleWorkspace,
 }
 
 impl Entry {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ward_db::Timestamp;
 
 use super::PrincipalKind;
-use super::token::Verified;
+use super::token::VerifiedToken;
 use crate::access::Reach;
 use crate::api_keys::secret::KeyId;
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
@@ -31,7 +31,7 @@ pub enum Credential {
     /// An API key.
     Key(KeyUsed),
     /// An access token of a configured issuer.
-    Token(Arc<Verified>),
+    Token(Arc<VerifiedToken>),
 }
 
 /// The API key of a request, as the look-up found it.
@@ -62,7 +62,7 @@ impl Caller {
     }
 
     /// The access token, if the credential is one.
-    pub fn token(&self) -> Option<&Arc<Verified>> {
+    pub fn token(&self) -> Option<&Arc<VerifiedToken>> {
         match &self.credential {
             Credential::Key(_) => None,
             Credential::Token(token) => Some(token),

@@ -127,7 +127,7 @@ impl Last {
     }
 }
 
-type Found = Result<Arc<KeySet>, Unavailable>;
+type FetchedKeys = Result<Arc<KeySet>, Unavailable>;
 
 /// The reason for a fetch. An unknown key in a token is a reason only once a minute.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -227,7 +227,7 @@ impl Issuers {
 
 impl Issuer {
     /// The keys for verification. It waits for a fetch only if no usable keys are there.
-    pub async fn keys(self: &Arc<Self>) -> Found {
+    pub async fn keys(self: &Arc<Self>) -> FetchedKeys {
         let cached = {
             let mut state = self.state.lock();
             let age = state.fetched.age(self.clock.now());
@@ -258,7 +258,7 @@ impl Issuer {
 
     /// Fetches the keys, unless newer ones than `generation` are there when this caller's turn comes.
     /// Callers that arrive during a fetch wait for its result.
-    async fn fetch_after(self: &Arc<Self>, generation: u64, reason: Reason) -> Found {
+    async fn fetch_after(self: &Arc<Self>, generation: u64, reason: Reason) -> FetchedKeys {
         let turn = self.turn.clone().lock_owned().await;
         match self.begin(turn, generation, reason) {
             Ok(fetching) => {
@@ -276,7 +276,7 @@ impl Issuer {
         turn: OwnedMutexGuard<()>,
         generation: u64,
         reason: Reason,
-    ) -> Result<JoinHandle<Found>, Found> {
+    ) -> Result<JoinHandle<FetchedKeys>, FetchedKeys> {
         let now = self.clock.now();
         let mut state = self.state.lock();
         if let Some(keys) = state.keys.as_ref().filter(|keys| keys.generation > generation) {
@@ -301,7 +301,7 @@ impl Issuer {
         }))
     }
 
-    async fn fetch_and_keep(&self, began: Timestamp) -> Found {
+    async fn fetch_and_keep(&self, began: Timestamp) -> FetchedKeys {
         let fetched = self.fetch().await;
         let outcome = if fetched.is_ok() { "ok" } else { "failed" };
         metrics::counter!("ward_issuer_fetches_total", "issuer" => self.name.to_string(), "outcome" => outcome).increment(1);

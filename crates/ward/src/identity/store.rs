@@ -6,7 +6,7 @@ use ward_db::{Error, Timestamp, Tx, columns, decode, insert, insert_later, selec
 use ward_guard::Lock;
 
 use super::PrincipalKind;
-use super::token::Verified;
+use super::token::VerifiedToken;
 use crate::access::Role;
 use crate::guard::{PrincipalGuard, WorkspaceGuard};
 use crate::ids::{PrincipalId, WorkspaceId};
@@ -42,7 +42,10 @@ fn insert(
 }
 
 /// The principal of a token's subject, with its kind. `None` if the subject has never written anything.
-pub fn look_up(tx: &mut Tx<'_>, token: &Verified) -> Result<Option<(PrincipalId, PrincipalKind)>, Error> {
+pub fn look_up(
+    tx: &mut Tx<'_>,
+    token: &VerifiedToken,
+) -> Result<Option<(PrincipalId, PrincipalKind)>, Error> {
     tx.optional(
         "SELECT principal_id, kind FROM identities WHERE issuer = $1 AND subject = $2",
         &[(&*token.issuer.name).into(), token.subject.as_str().into()],
@@ -54,7 +57,7 @@ pub fn look_up(tx: &mut Tx<'_>, token: &Verified) -> Result<Option<(PrincipalId,
 /// is a member.
 pub fn look_up_for(
     tx: &mut Tx<'_>,
-    token: &Verified,
+    token: &VerifiedToken,
     workspace: WorkspaceId,
 ) -> Result<Option<(PrincipalId, PrincipalKind, Option<AsMember>)>, Error> {
     static SQL: LazyLock<String> = LazyLock::new(|| {
@@ -74,7 +77,7 @@ pub fn look_up_for(
 }
 
 /// Creates the principal of a token's subject, unless it exists.
-pub fn enroll(tx: &mut Tx<'_>, token: &Verified, now: Timestamp) -> Result<(), Error> {
+pub fn enroll(tx: &mut Tx<'_>, token: &VerifiedToken, now: Timestamp) -> Result<(), Error> {
     let first = insert!(tx, "identities" {
         issuer: &*token.issuer.name,
         subject: &token.subject,

@@ -32,7 +32,7 @@ const LONGEST_SUBJECT: usize = 255;
 const LONGEST_NAME: usize = 200;
 
 /// A valid token: signed by its issuer, meant for Ward, and not expired.
-pub struct Verified {
+pub struct VerifiedToken {
     /// The issuer that signed the token.
     pub issuer: Arc<Issuer>,
     /// The subject that the issuer names.
@@ -52,13 +52,13 @@ pub struct Verified {
 }
 
 // Written by hand, because the subject of a token does not belong in a log.
-impl fmt::Debug for Verified {
+impl fmt::Debug for VerifiedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verified").field("principal", &self.principal).finish_non_exhaustive()
+        f.debug_struct("VerifiedToken").field("principal", &self.principal).finish_non_exhaustive()
     }
 }
 
-impl Verified {
+impl VerifiedToken {
     /// A hash of the subject for the audit: it can be compared, but not read.
     pub fn subject_hash(&self) -> String {
         let hash = Sha256::digest(self.subject.as_bytes());
@@ -85,14 +85,14 @@ impl Verified {
 
 /// The reason why a token was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum TokenRefusal {
     /// The token is not valid. The reason is for the log; clients do not get it.
     Invalid(&'static str),
     /// The token may be valid, but its issuer's keys are not available.
     Unavailable(Unavailable),
 }
 
-impl From<Unavailable> for Refused {
+impl From<Unavailable> for TokenRefusal {
     fn from(unavailable: Unavailable) -> Self {
         Self::Unavailable(unavailable)
     }
@@ -113,8 +113,8 @@ pub fn may_be_one(issuers: &Issuers, text: &str) -> bool {
 }
 
 /// Verifies a bearer that is not an API key.
-pub async fn verify(issuers: &Issuers, text: &str, now: Timestamp) -> Result<Verified, Refused> {
-    use Refused::Invalid;
+pub async fn verify(issuers: &Issuers, text: &str, now: Timestamp) -> Result<VerifiedToken, TokenRefusal> {
+    use TokenRefusal::Invalid;
     if !may_be_one(issuers, text) {
         return Err(Invalid("not a token"));
     }
@@ -143,7 +143,7 @@ pub async fn verify(issuers: &Issuers, text: &str, now: Timestamp) -> Result<Ver
         subject.filter(|it| (1..=LONGEST_SUBJECT).contains(&it.len()) && !it.contains(char::is_control));
     let subject = subject.ok_or(Invalid("subject"))?.to_owned();
     let name = claims.get(&issuer.config.name_claim).and_then(Value::as_str);
-    Ok(Verified {
+    Ok(VerifiedToken {
         kind: kind(&issuer.config, &claims),
         name: name.and_then(name_for_people),
         expires_at,
@@ -172,29 +172,33 @@ fn algorithm(header: &Header, config: &IssuerConfig) -> Option<TokenAlgorithm> {
 }
 
 /// Checks `exp` and `nbf` (RFC 7519, sections 4.1.4 and 4.1.5). `exp` is required.
-fn judge_times(claims: &Map<String, Value>, now: Timestamp) -> Result<Timestamp, Refused> {
+fn judge_times(claims: &Map<String, Value>, now: Timestamp) -> Result<Timestamp, TokenRefusal> {
     let time = |value: &Value| {
         // Some issuers send fractions of seconds. A number beyond the year 9999 is not a time.
         let seconds = value.as_f64().filter(|seconds| (0.0..=253_402_300_799.0).contains(seconds))?;
         #[expect(clippy::cast_possible_truncation, reason = "bounded above")]
         Some(Timestamp::from_micros((seconds * 1e6) as i64))
     };
-    let expires_at = claims.get("exp").and_then(time).ok_or(Refused::Invalid("no exp"))?;
+    let expires_at = claims.get("exp").and_then(time).ok_or(TokenRefusal::Invalid("no exp"))?;
     if now >= expires_at.saturating_add(LEEWAY) {
-        return Err(Refused::Invalid("expired"));
+        return Err(TokenRefusal::Invalid("expired"));
     }
     match claims.get("nbf").map(time) {
-        Some(None) => Err(Refused::Invalid("nbf")),
-        Some(Some(from)) if now.saturating_add(LEEWAY) < from => Err(Refused::Invalid("not yet")),
+        Some(None) => Err(TokenRefusal::Invalid("nbf")),
+        Some(Some(from)) if now.saturating_add(LEEWAY) < from => Err(TokenRefusal::Invalid("not yet")),
         _ => Ok(expires_at),
     }
 }
 
 /// Checks that the token is an access token for Ward, and that its bearer may present it.
-fn judge_use(header: &Header, claims: &Map<String, Value>, config: &IssuerConfig) -> Result<(), Refused> {
+fn judge_use(
+    header: &Header,
+    claims: &Map<String, Value>,
+    config: &IssuerConfig,
+) -> Result<(), TokenRefusal> {
     // RFC 7515, section 4.1.11: an extension that must be understood and is not makes the token invalid.
     if header.crit.is_some() {
-        return Err(Refused::Invalid("crit"));
+        return Err(TokenRefusal::Invalid("crit"));
     }
     // RFC 9068, section 4, and the custom before it. The type tells log-out tokens, proofs and others
     // apart.
@@ -203,15 +207,15 @@ fn judge_use(header: &Header, claims: &Map<String, Value>, config: &IssuerConfig
         ["at+jwt", "jwt"].contains(&typ.strip_prefix("application/").unwrap_or(&typ))
     };
     if !header.typ.as_deref().is_none_or(access) {
-        return Err(Refused::Invalid("typ"));
+        return Err(TokenRefusal::Invalid("typ"));
     }
     // RFC 7800: such a token is valid only with a proof of its key, which Ward does not support.
     if claims.contains_key("cnf") {
-        return Err(Refused::Invalid("bound to a key"));
+        return Err(TokenRefusal::Invalid("bound to a key"));
     }
     // Amazon Cognito marks with this claim the tokens that are only for the client.
     if claims.get("token_use").is_some_and(|token_use| token_use.as_str() != Some("access")) {
-        return Err(Refused::Invalid("token_use"));
+        return Err(TokenRefusal::Invalid("token_use"));
     }
     // If a token names an audience, only the audience decides, because its client may call other services
     // too.
@@ -224,7 +228,7 @@ fn judge_use(header: &Header, claims: &Map<String, Value>, config: &IssuerConfig
         Some(Value::Array(more)) => more.iter().any(|one| one.as_str() == Some(wanted)),
         _ => false,
     };
-    if config.audiences.iter().any(named) { Ok(()) } else { Err(Refused::Invalid("audience")) }
+    if config.audiences.iter().any(named) { Ok(()) } else { Err(TokenRefusal::Invalid("audience")) }
 }
 
 /// Whether one of the matching keys made the signature. A key's own algorithm counts, never the header's
@@ -304,7 +308,7 @@ mod tests {
 
     use super::*;
 
-    fn judged(claims: &Value, now: i64) -> Result<i64, Refused> {
+    fn judged(claims: &Value, now: i64) -> Result<i64, TokenRefusal> {
         let claims = claims.as_object().cloned().unwrap_or_default();
         judge_times(&claims, Timestamp::from_micros(now)).map(Timestamp::micros)
     }
@@ -313,9 +317,9 @@ mod tests {
     fn a_clock_may_differ_by_thirty_seconds_and_no_more() {
         let (second, now) = (1_000_000, 1_000_000_000);
         let (ends, begins) = (json!({ "exp": 970 }), json!({ "exp": 9000, "nbf": 1030 }));
-        assert_eq!(judged(&ends, now), Err(Refused::Invalid("expired")));
+        assert_eq!(judged(&ends, now), Err(TokenRefusal::Invalid("expired")));
         assert_eq!(judged(&ends, now - 1), Ok(970 * second));
         assert_eq!(judged(&begins, now), Ok(9000 * second));
-        assert_eq!(judged(&begins, now - 1), Err(Refused::Invalid("not yet")));
+        assert_eq!(judged(&begins, now - 1), Err(TokenRefusal::Invalid("not yet")));
     }
 }

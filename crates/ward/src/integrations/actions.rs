@@ -71,7 +71,7 @@ impl UpdateIntegrationRequest {
 }
 
 /// A configuration whose references and secrets are not decided yet.
-struct Wanted {
+struct RequestedConfig {
     config: Config,
     auth: Option<AuthConfigWithSecrets>,
     endpoints: Vec<Endpoint<AuthConfigWithSecrets>>,
@@ -99,7 +99,7 @@ impl From<Unsettled> for ApiError {
     }
 }
 
-impl Wanted {
+impl RequestedConfig {
     /// Decides on the references and the secrets. The work grows with the configuration, so it runs in [`Work`].
     ///
     /// [`Work`]: crate::work::Work
@@ -173,7 +173,7 @@ pub(super) async fn create(
             delivery: new.delivery.unwrap_or_default(),
             enabled: new.enabled,
         };
-        let wanted = Wanted { config, auth: new.auth, endpoints: new.endpoints };
+        let wanted = RequestedConfig { config, auth: new.auth, endpoints: new.endpoints };
         match wanted.settle(&[]) {
             Ok((config, plan)) => store::Texts::of(&config).map(|texts| Ok((config, plan, texts))),
             Err(unsettled) => Ok(Err(unsettled)),
@@ -385,7 +385,7 @@ fn is_complete(integration: &Integration, plan: &Plan) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn merged(present: &Config, change: &UpdateIntegrationRequest) -> Wanted {
+fn merged(present: &Config, change: &UpdateIntegrationRequest) -> RequestedConfig {
     let as_input = |endpoint: &Endpoint<AuthConfig>| {
         let auth = endpoint.auth.clone().map(AuthConfigWithSecrets::from);
         endpoint.clone().with_auth(auth)
@@ -411,7 +411,7 @@ fn merged(present: &Config, change: &UpdateIntegrationRequest) -> Wanted {
     if change.gives("mcp_headers") {
         mcp.mcp_headers.clone_from(&change.mcp.mcp_headers);
     }
-    Wanted {
+    RequestedConfig {
         auth,
         endpoints: change
             .endpoints

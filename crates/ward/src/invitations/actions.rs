@@ -14,7 +14,7 @@ use super::{Invitation, Secret, hash_of, no_invitation, store};
 use crate::access::{Reach, Role};
 use crate::app::App;
 use crate::audit::{Subject, Write};
-use crate::endings::{AT_ONCE, Ended, Ending, Kind};
+use crate::endings::{AT_ONCE, ClosedRows, Ending, Kind};
 use crate::error::ApiError;
 use crate::gate::idempotency::{Repeat, Secrecy};
 use crate::gate::{Entry, Held};
@@ -180,7 +180,7 @@ pub fn end_beyond(write: &mut Write<'_, '_>, maker: PrincipalId, role: Option<Ro
         _ => Kind::Invitations,
     };
     let all = Ending::of_member(write.row(), maker, kind, i64::MAX, (&write.actor, write.context));
-    if end_some(write, &all, AT_ONCE)? == Ended::All {
+    if end_some(write, &all, AT_ONCE)? == ClosedRows::All {
         return Ok(());
     }
     // Invitations that the member creates later, with another role, get positions after this one.
@@ -189,14 +189,14 @@ pub fn end_beyond(write: &mut Write<'_, '_>, maker: PrincipalId, role: Option<Ro
 }
 
 /// Closes up to `most` of the invitations of an ending.
-pub fn end_some(write: &mut Write<'_, '_>, ending: &Ending, most: u32) -> Result<Ended, ApiError> {
+pub fn end_some(write: &mut Write<'_, '_>, ending: &Ending, most: u32) -> Result<ClosedRows, ApiError> {
     let roles: &[Role] = if ending.kind == Kind::OwnerInvitations { &[Role::Owner] } else { &Role::ALL };
     let mut room = most;
     for role in roles {
         let whose = (ending.workspace, ending.principal);
         for invitation in store::made_by(write, whose, *role, ending.position, room + 1)? {
             if room == 0 {
-                return Ok(Ended::Some);
+                return Ok(ClosedRows::Some);
             }
             room -= 1;
             store::settle(write, invitation.id)?;
@@ -206,7 +206,7 @@ pub fn end_some(write: &mut Write<'_, '_>, ending: &Ending, most: u32) -> Result
             write.record("invitation.revoke", subject(&invitation), what)?;
         }
     }
-    Ok(Ended::All)
+    Ok(ClosedRows::All)
 }
 
 /// Whether a member with this role could create the invitation. That needs `Workspace.update`, which admins

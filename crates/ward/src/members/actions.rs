@@ -12,7 +12,7 @@ use crate::api_keys::{self, EndedKeys, Without, last_way_in};
 use crate::app::App;
 use crate::audit::{Actor, Subject, Write};
 use crate::context::Context;
-use crate::endings::{AT_ONCE, Ended, Ending, Kind};
+use crate::endings::{AT_ONCE, ClosedRows, Ending, Kind};
 use crate::error::ApiError;
 use crate::gate::{Entry, Held};
 use crate::identity::{self, PrincipalKind};
@@ -123,8 +123,7 @@ fn end(write: &mut Write<'_, '_>, action: &'static str, member: &Member) -> Resu
     })?;
     identity::leave(write, member.principal)?;
     quotas::give_back(write, workspace, Count { members: -1, ..Count::default() })?;
-    let what =
-        json!({ "role": member.role, "revoked_key_ids": keys.ids, "more_keys": keys.ended == Ended::Some });
+    let what = json!({ "role": member.role, "revoked_key_ids": keys.ids, "more_keys": keys.ended == ClosedRows::Some });
     write.record(action, subject(member), what)
 }
 
@@ -134,7 +133,7 @@ fn end_keys(write: &mut Write<'_, '_>, member: PrincipalId) -> Result<EndedKeys,
     let (workspace, now) = (write.row(), write.now());
     let keys = api_keys::end_some_of(write, member, i64::MAX, AT_ONCE, now)?;
     quotas::give_back(write, workspace, fewer_keys(&keys))?;
-    if keys.ended == Ended::Some {
+    if keys.ended == ClosedRows::Some {
         let by = (&write.actor, write.context);
         Ending::of_member(workspace, member, Kind::Keys, i64::MAX, by).begin(write, now)?;
     }
@@ -146,7 +145,7 @@ fn fewer_keys(ended: &EndedKeys) -> Count {
 }
 
 /// Revokes up to `most` of the keys of an ending.
-pub fn end_some_keys(write: &mut Write<'_, '_>, ending: &Ending, most: u32) -> Result<Ended, ApiError> {
+pub fn end_some_keys(write: &mut Write<'_, '_>, ending: &Ending, most: u32) -> Result<ClosedRows, ApiError> {
     let (workspace, principal, now) = (ending.workspace, ending.principal, write.now());
     // A member that joined again has a new seat, and its new keys have positions after that seat.
     let before = store::get(write, workspace, principal)?.map_or(i64::MAX, |member| member.seat);

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 use ward_db::{Timestamp, Tx};
 
-use super::callback::{Told, Verified};
+use super::callback::{CallbackContent, VerifiedCallback};
 use super::{ACCOUNT, Account, secondary_token_place, store, token_place};
 use crate::app::App;
 use crate::audit::{Actor, Write};
@@ -22,7 +22,7 @@ pub async fn receive(
     app: &Arc<App>,
     context: Arc<Context>,
     workspace: WorkspaceId,
-    verified: Verified,
+    verified: VerifiedCallback,
 ) -> Result<(), ApiError> {
     let usual = app.config.quotas;
     let receive = move |tx: &mut Tx<'_>| {
@@ -33,16 +33,16 @@ pub async fn receive(
             return Err(ApiError::callback_refused());
         };
         match &verified.told {
-            Told::Report(report) => {
+            CallbackContent::Report(report) => {
                 let place = (&workspace, &usual);
                 let (call, _) = calls::record(write, place, &verified.sid, Reporter::Twilio, report)?;
                 Ok(call.sync == Some(Decision::Owed))
             }
-            Told::Leg { parent, callee: Some(callee) } => {
+            CallbackContent::Leg { parent, callee: Some(callee) } => {
                 calls::record_leg(write, parent, callee)?;
                 Ok(false)
             }
-            Told::Leg { callee: None, .. } => Ok(false),
+            CallbackContent::Leg { callee: None, .. } => Ok(false),
         }
     };
     if app.db.write("calls.twilio", receive).await? {

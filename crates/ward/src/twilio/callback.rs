@@ -31,17 +31,17 @@ pub const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
 const LARGEST: usize = 32 * 1024;
 
 /// The content of a callback with a valid signature.
-pub struct Verified {
+pub struct VerifiedCallback {
     /// The last change of the account that verified the signature.
     pub account_changed_at: Timestamp,
     /// The provider's id of the call.
     pub sid: String,
     /// The content of the callback, by its kind.
-    pub told: Told,
+    pub told: CallbackContent,
 }
 
 /// The content of a callback with a valid signature, by its kind.
-pub enum Told {
+pub enum CallbackContent {
     /// A report of the call that the callback names.
     Report(Box<Report>),
     /// A leg that Twilio dialled on behalf of another call, which is not a call of its own.
@@ -54,7 +54,7 @@ pub enum Told {
 }
 
 /// Reads and verifies a callback. Every fault of its credential gets the same 403, at the same cost.
-pub async fn verify(request: &mut Request) -> Result<Verified, ApiError> {
+pub async fn verify(request: &mut Request) -> Result<VerifiedCallback, ApiError> {
     let body = request.read_ignored_body_up_to(LARGEST).await?;
     let form = Form::parse(&body);
     let workspace = request.workspace().ok_or_else(ApiError::callback_refused)?;
@@ -84,11 +84,11 @@ pub async fn verify(request: &mut Request) -> Result<Verified, ApiError> {
     let field = |name: &str| form.field(name);
     let sid = field("CallSid").filter(|sid| calls::is_sid(sid)).ok_or_else(|| lacks("CallSid"))?.to_owned();
     let told = match field("ParentCallSid").filter(|parent| calls::is_sid(parent)) {
-        Some(parent) => Told::Leg { parent: parent.to_owned(), callee: dialled(&field)? },
+        Some(parent) => CallbackContent::Leg { parent: parent.to_owned(), callee: dialled(&field)? },
         None if field("ParentCallSid").is_some() => return Err(lacks("ParentCallSid")),
-        None => Told::Report(Box::new(report(&field)?)),
+        None => CallbackContent::Report(Box::new(report(&field)?)),
     };
-    Ok(Verified { account_changed_at: account.updated_at, sid, told })
+    Ok(VerifiedCallback { account_changed_at: account.updated_at, sid, told })
 }
 
 /// The two tokens that may have made the signature. A missing one is replaced by another text, so that the

@@ -113,7 +113,7 @@ pub async fn bootstrap(
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     only_own_region(app, &new)?;
-    let room = store::Room {
+    let room = store::UnclaimedLimits {
         limit: app.config.unclaimed_limit,
         address: app
             .rates

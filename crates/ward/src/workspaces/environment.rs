@@ -108,7 +108,7 @@ impl Code {
 
 /// A reason against a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct ConversionObstacle {
     /// The code, which a request can accept.
     pub code: Code,
     /// Whether the finding blocks a conversion.
@@ -117,7 +117,7 @@ pub struct Finding {
     pub message: &'static str,
 }
 
-impl From<Code> for Finding {
+impl From<Code> for ConversionObstacle {
     fn from(code: Code) -> Self {
         Self { code, severity: code.severity(), message: code.message() }
     }
@@ -153,7 +153,7 @@ pub struct Facts {
 }
 
 /// The findings against a conversion of a workspace with these facts to `target`.
-pub fn findings(facts: &Facts, target: &str) -> Vec<Finding> {
+pub fn findings(facts: &Facts, target: &str) -> Vec<ConversionObstacle> {
     let production = target == "production";
     let built_in = |fault: fn(BuiltIn) -> bool| facts.built_in.is_some_and(fault);
     let found = [
@@ -171,7 +171,7 @@ pub fn findings(facts: &Facts, target: &str) -> Vec<Finding> {
 }
 
 /// The codes of the blockers that a request does not accept.
-pub fn unaccepted(findings: &[Finding], accepted: &[Code]) -> Vec<&'static str> {
+pub fn unaccepted(findings: &[ConversionObstacle], accepted: &[Code]) -> Vec<&'static str> {
     let open = findings.iter().filter(|it| it.severity == Severity::Blocker && !accepted.contains(&it.code));
     open.map(|it| it.code.name()).collect()
 }
@@ -205,7 +205,7 @@ pub struct EnvironmentCheckResponse {
     current: String,
     target: String,
     warnings: Vec<&'static str>,
-    findings: Vec<Finding>,
+    findings: Vec<ConversionObstacle>,
 }
 
 /// Lists the findings against a conversion, and changes nothing.

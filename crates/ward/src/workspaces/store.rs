@@ -233,7 +233,7 @@ fn set_state(
 
 /// The limits of unclaimed workspaces.
 #[derive(Clone, Debug)]
-pub struct Room {
+pub struct UnclaimedLimits {
     /// The limit of all unclaimed workspaces together.
     pub limit: u32,
     /// The creating address and its own limit. `None`: addresses have no limit.
@@ -255,7 +255,7 @@ pub enum Counted {
 pub fn add_unclaimed(
     tx: &mut Tx<'_>,
     id: WorkspaceId,
-    room: &Room,
+    room: &UnclaimedLimits,
     lapses_at: Timestamp,
 ) -> Result<Counted, Error> {
     if let Some((address, most)) = &room.address {

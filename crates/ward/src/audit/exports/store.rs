@@ -73,20 +73,20 @@ pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: ExportId) -> Result<Opti
 
 /// A queued export, with the number of attempts so far.
 #[derive(Clone, Copy, Debug)]
-pub struct Due {
+pub struct DueExport {
     pub workspace: WorkspaceId,
     pub export: ExportId,
     pub attempts: i64,
 }
 
 columns! {
-    Due { workspace: "workspace_id", export: "export_id", attempts }
+    DueExport { workspace: "workspace_id", export: "export_id", attempts }
 }
 
 /// Due exports, the longest waiting first.
-pub fn due(tx: &mut Tx<'_>, now: Timestamp, most: i64) -> Result<Vec<Due>, Error> {
+pub fn due(tx: &mut Tx<'_>, now: Timestamp, most: i64) -> Result<Vec<DueExport>, Error> {
     tx.all(
-        select!(Due, "FROM audit_export_queue WHERE due_at <= $1 ORDER BY due_at LIMIT $2"),
+        select!(DueExport, "FROM audit_export_queue WHERE due_at <= $1 ORDER BY due_at LIMIT $2"),
         &[now.into(), most.into()],
         decode,
     )
@@ -94,7 +94,7 @@ pub fn due(tx: &mut Tx<'_>, now: Timestamp, most: i64) -> Result<Vec<Due>, Error
 
 /// Leases a due export to one worker until `until`, when it becomes due again. False if another worker was
 /// first.
-pub fn lease(tx: &mut Tx<'_>, due: Due, lease: Uuid, until: Timestamp) -> Result<bool, Error> {
+pub fn lease(tx: &mut Tx<'_>, due: DueExport, lease: Uuid, until: Timestamp) -> Result<bool, Error> {
     let changed = tx.execute(
         "UPDATE audit_export_queue SET lease = $4, due_at = $5, attempts = attempts + 1 \
          WHERE workspace_id = $1 AND export_id = $2 AND attempts = $3",

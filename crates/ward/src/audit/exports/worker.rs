@@ -103,7 +103,7 @@ async fn begin_due(app: &Arc<App>, place: &ExportStore, writing: &mut JoinSet<bo
 }
 
 /// Writes one export. Returns whether it succeeded.
-async fn one_of_several(app: Arc<App>, place: ExportStore, due: store::Due, share: Share) -> bool {
+async fn one_of_several(app: Arc<App>, place: ExportStore, due: store::DueExport, share: Share) -> bool {
     let written = one(&app, &place, due).await;
     drop(share);
     if let Err(error) = &written {
@@ -145,7 +145,7 @@ impl From<object_store::Error> for WriteFailure {
     }
 }
 
-async fn one(app: &Arc<App>, place: &ExportStore, due: store::Due) -> Result<(), ApiError> {
+async fn one(app: &Arc<App>, place: &ExportStore, due: store::DueExport) -> Result<(), ApiError> {
     let (workspace, id, attempt) = (due.workspace, due.export, due.attempts + 1);
     let lease = crate::random::id();
     let now = app.clock.now();

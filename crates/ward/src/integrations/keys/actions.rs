@@ -26,7 +26,7 @@ use crate::quotas::{self, Change as Count};
 use crate::vault::{self, Vault};
 
 /// A generated key pair, and what it was generated for.
-struct Made {
+struct GeneratedKey {
     pair: KeyPair,
     algorithm: String,
     /// The origins to which assertions with this key may go.
@@ -78,7 +78,7 @@ async fn make(
     entry: &Entry,
     id: IntegrationId,
     asked: Option<&str>,
-) -> Result<Made, ApiError> {
+) -> Result<GeneratedKey, ApiError> {
     let integration = read(app, entry, id).await?;
     let config = integration.config;
     let auth = config.auth.filter(|auth| signs(auth.kind)).ok_or_else(|| {
@@ -100,7 +100,7 @@ async fn make(
     })?;
     let named = algorithm.clone();
     let pair = app.work.run(holder(entry)?, move || generate(&named)).await?.map_err(ApiError::internal)?;
-    Ok(Made { pair, algorithm, origins, seen: integration.updated_at })
+    Ok(GeneratedKey { pair, algorithm, origins, seen: integration.updated_at })
 }
 
 /// Seals and stores a new key.
@@ -108,7 +108,7 @@ fn keep(
     tx: &mut WorkspaceGuard<'_, '_>,
     vault: &Vault,
     id: IntegrationId,
-    made: &Made,
+    made: &GeneratedKey,
     now: Timestamp,
 ) -> Result<Key, ApiError> {
     let workspace = tx.row();

@@ -86,13 +86,13 @@ impl<'o> From<&'o Outcome> for TestEndpointResponse<'o> {
 
 /// The text of a test's answer, with the share of its call and its share of memory. The shares are freed when the
 /// answer has been sent, so that answers that no client reads count.
-struct Leaving {
+struct AnswerText {
     text: Bytes,
     _place: Share,
     _memory: Share,
 }
 
-impl AsRef<[u8]> for Leaving {
+impl AsRef<[u8]> for AnswerText {
     fn as_ref(&self) -> &[u8] {
         &self.text
     }
@@ -203,7 +203,8 @@ pub async fn run(
             Beginning::Changed => continue,
             Beginning::Answered(mut reply) => {
                 let memory = app.wire.memory_for(holder, reply.body.len()).await?;
-                reply.body = Bytes::from_owner(Leaving { text: reply.body, _place: place, _memory: memory });
+                reply.body =
+                    Bytes::from_owner(AnswerText { text: reply.body, _place: place, _memory: memory });
                 return Ok(reply);
             }
             Beginning::Yours(sealed) => sealed,
@@ -220,7 +221,7 @@ pub async fn run(
             let finish = move |tx: &mut Tx<'_>| repeat.finish_apart(tx, sealed.as_deref());
             app.db.write("integrations.end_test", finish).await?;
         }
-        let body = Bytes::from_owner(Leaving { text: text.into(), _place: place, _memory: memory });
+        let body = Bytes::from_owner(AnswerText { text: text.into(), _place: place, _memory: memory });
         return Ok(Reply::raw_json(StatusCode::OK, body));
     }
     Err(ApiError::unavailable("unavailable", "Other requests are changing this integration. Try again.", 1))
