@@ -35,7 +35,6 @@ pub struct CommonSettings(pub Flags);
 #[derive(Debug)]
 pub struct ServerSettings(pub Flags);
 
-/// The keys of the settings in [`CommonSettings`].
 const COMMON: [&str; 5] = ["database", "master_key_file", "former_master_key_files", "log", "log_filter"];
 
 fn is_common(setting: &Setting) -> bool {

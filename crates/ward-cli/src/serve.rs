@@ -127,7 +127,6 @@ fn has_no_ipv6(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(97)
 }
 
-/// The metrics listener, if there is one.
 struct Metrics {
     address: Option<SocketAddr>,
     running: Option<(oneshot::Sender<()>, JoinHandle<io::Result<()>>)>,

@@ -23,7 +23,6 @@ struct Shared {
 }
 
 impl Proxy {
-    /// Starts a proxy in front of a server.
     pub fn start(server: &Server) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("a bound address").port();

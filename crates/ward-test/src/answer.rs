@@ -6,7 +6,6 @@ use serde_json::Value;
 /// The answer to a request, read to its end.
 #[derive(Debug)]
 pub struct Answer {
-    /// The HTTP status of the answer.
     pub status: StatusCode,
     pub headers: reqwest::header::HeaderMap,
     /// The body, which must be UTF-8 text.
@@ -21,13 +20,11 @@ impl Answer {
         if self.text.is_empty() { Value::Null } else { serde_json::from_str(&self.text).expect("JSON") }
     }
 
-    /// The JSON of a 200.
     #[track_caller]
     pub fn ok(self) -> Value {
         self.expect(StatusCode::OK)
     }
 
-    /// The JSON of a 201.
     #[track_caller]
     pub fn created(self) -> Value {
         self.expect(StatusCode::CREATED)
@@ -94,7 +91,6 @@ impl Answer {
 pub trait Fields {
     fn text(&self, field: &str) -> &str;
 
-    /// The array in this field.
     fn list(&self, field: &str) -> &Vec<Value>;
 
     /// One text field of every object in an array, in the array's order.

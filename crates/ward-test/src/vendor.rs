@@ -22,7 +22,6 @@ use serde_json::{Value, json};
 
 /// The client id that every stand-in knows.
 pub const CLIENT: &str = "ward-at-the-vendor";
-/// The path of the token endpoint.
 pub const TOKEN_PATH: &str = "/oauth2/token";
 /// The largest body that it reads, in bytes.
 const LARGEST: usize = 1 << 20;
@@ -44,7 +43,6 @@ pub enum Access {
     },
     /// A client id and a secret with HTTP Basic.
     Secret {
-        /// The secret of the client.
         secret: &'static str,
         /// The scopes that the client may have.
         scopes: &'static [&'static str],
@@ -56,7 +54,6 @@ pub enum Access {
 /// A request that the stand-in received with a valid token.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// The HTTP method.
     pub method: String,
     /// The path without the query.
     pub path: String,
@@ -64,9 +61,7 @@ pub struct Asked {
     pub query: String,
     /// The headers, with names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// The body as text.
     pub body: String,
-    /// The scopes of the token.
     pub scopes: Vec<String>,
 }
 
@@ -144,7 +139,6 @@ impl Vendor {
         format!("http://{}", self.0.address)
     }
 
-    /// The URL of its token endpoint.
     pub fn token_url(&self) -> String {
         format!("{}{TOKEN_PATH}", self.url())
     }

@@ -92,7 +92,6 @@ pub struct Config {
     pub quotas: crate::quotas::Limits,
     /// The interval at which last-used times and aggregated refusals are written.
     pub flush_interval: Duration,
-    /// The format of log lines.
     pub log: LogFormat,
     /// The filter of log events: a level, or `tracing` directives.
     pub log_filter: String,
@@ -107,7 +106,6 @@ impl Config {
     }
 }
 
-/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text if the output is a terminal, otherwise JSON.
@@ -170,7 +168,6 @@ impl fmt::Debug for MasterKey {
     }
 }
 
-/// A previous master key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FormerKey(pub Zeroizing<[u8; 32]>);
 

@@ -92,7 +92,6 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, code, detail)
     }
 
-    /// 404 for an unknown route.
     pub const fn no_route() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", "Not Found")
     }
@@ -107,12 +106,10 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, code, detail)
     }
 
-    /// 404 for an unknown API key.
     pub const fn no_api_key() -> Self {
         Self::new(StatusCode::NOT_FOUND, "api_key_not_found", "API key not found.")
     }
 
-    /// 404 for an unknown integration.
     pub const fn no_integration() -> Self {
         Self::new(StatusCode::NOT_FOUND, "integration_not_found", "Integration not found.")
     }
@@ -240,7 +237,6 @@ impl ApiError {
         self
     }
 
-    /// The HTTP status of the answer.
     pub const fn status(&self) -> StatusCode {
         self.status
     }
@@ -279,12 +275,10 @@ impl ApiError {
         self.is_unauthorized() || self.code == CALLBACK_REFUSED
     }
 
-    /// Whether the status is 401.
     pub fn is_unauthorized(&self) -> bool {
         self.status == StatusCode::UNAUTHORIZED
     }
 
-    /// Whether the status is 403.
     pub fn is_forbidden(&self) -> bool {
         self.status == StatusCode::FORBIDDEN
     }

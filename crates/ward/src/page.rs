@@ -75,7 +75,6 @@ pub const fn counted(looked_at: i64, listed: i64, most: i64) -> i64 {
     if looked_at < most { listed } else { most }
 }
 
-/// The JSON of a page.
 #[derive(Debug, Serialize)]
 pub struct Paginated<T> {
     items: Vec<T>,

@@ -11,7 +11,6 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The names in a table of a manifest, such as `dependencies`.
 fn names(manifest: &str, table: &str) -> BTreeSet<String> {
     let header = format!("[{table}]");
     manifest

@@ -392,7 +392,6 @@ fn health_says_whom_it_asked() {
     assert!(text(&down.stderr).contains(&format!("http://{at}/healthz")), "{}", text(&down.stderr));
 }
 
-/// The output of a command on a terminal.
 fn on_a_terminal(folder: &Path, command: &str, no_color: Option<&str>) -> String {
     let mut script = Command::new("script");
     script

@@ -60,7 +60,6 @@ struct ListPage {
     query: String,
 }
 
-/// The filters that the page has.
 const FILTERS: [&str; 5] = ["date_from", "date_to", "direction", "status", "real"];
 
 /// The filters of a query, as the page repeats them and as the API takes them.

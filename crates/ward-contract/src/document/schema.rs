@@ -36,7 +36,10 @@ pub(crate) enum Kind {
     /// A string with bounds on its length.
     Text(Text),
     /// One of these strings; `expected` lists them for error messages.
-    Enum { values: Vec<String>, expected: String },
+    Enum {
+        values: Vec<String>,
+        expected: String,
+    },
     /// A string with `format: uuid`.
     Uuid,
     /// A timestamp, `format: date-time`.
@@ -49,12 +52,20 @@ pub(crate) enum Kind {
     Number(Range),
     /// A flag, also as 0, 1 or a word for it.
     Boolean,
-    /// An array with one schema for all items.
-    Array { items: Box<Node>, lengths: Lengths },
+    Array {
+        items: Box<Node>,
+        lengths: Lengths,
+    },
     /// An object with declared fields; other fields are ignored.
-    Model { properties: Vec<Property> },
+    Model {
+        properties: Vec<Property>,
+    },
     /// An object with arbitrary fields that share one schema, and bounds on their names and number.
-    Dict { values: Box<Node>, names: Option<Text>, lengths: Lengths },
+    Dict {
+        values: Box<Node>,
+        names: Option<Text>,
+        lengths: Lengths,
+    },
 }
 
 #[derive(Debug)]
@@ -155,7 +166,6 @@ impl<'d> Compiler<'d> {
         }
     }
 
-    /// Compiles the schema of a body.
     pub(super) fn body(&mut self, schema: &Value, at: &str) -> Result<Node, ContractError> {
         self.node(schema, at)
     }

@@ -24,7 +24,6 @@ struct ListQuery {
     mine_only: bool,
 }
 
-/// `list-api-keys`
 pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let creator = query.read::<ListQuery>()?.mine_only.then_some(entry.caller.principal);
@@ -137,7 +136,6 @@ async fn rotate_as_caller(request: &mut Request, read: &mut Option<Bytes>) -> Re
     actions::rotate(&request.app, entry, key_id, sent.value, repeat).await
 }
 
-/// `finish-api-key-rotation`
 pub async fn finish_rotation(request: Request, (entry, body): (Entry, Bytes)) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &body, StatusCode::OK)?;
     actions::finish_rotation(&request.app, entry, key_id(&request), repeat).await
@@ -148,7 +146,6 @@ fn key_id(request: &Request) -> KeyId {
     KeyId::parse(request.parameter("key_id")).unwrap_or(KeyId::none())
 }
 
-/// `delete-api-key`
 pub async fn delete(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     actions::revoke(&request.app, entry, key_id(&request)).await?;
     Ok(Reply::no_content())
@@ -184,7 +181,6 @@ pub async fn revoke_presented(mut request: Request, _: Open) -> Result<Reply, Ap
     Ok(Reply::no_content())
 }
 
-/// `get-auth-info`
 pub async fn me(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     Reply::ok(&AuthInfo::of(&entry.caller, request.context.now)?)
 }
@@ -216,7 +212,6 @@ struct PermissionDescription {
     description: &'static str,
 }
 
-/// `get-permission-catalog`
 pub async fn catalog(_: Request, _: Entry) -> Result<Reply, ApiError> {
     let roles = Role::ALL.into_iter().zip(1..).map(|(role, priority)| RoleDescription {
         name: role,

@@ -30,11 +30,8 @@ const DAY: u64 = 24 * 3600;
 pub struct KeyRecord {
     /// The id in the table of credentials, not the public key id.
     pub credential: CredentialId,
-    /// The workspace that the key belongs to.
     pub home: WorkspaceId,
-    /// Whether that workspace is active.
     pub home_is_active: bool,
-    /// The principal that the key speaks for.
     pub principal: PrincipalId,
     /// Whether the principal is a user or a service.
     pub kind: PrincipalKind,
@@ -42,7 +39,6 @@ pub struct KeyRecord {
     pub name: Option<String>,
     /// The role and permissions of the key.
     pub reach: Reach,
-    /// The stored hash of the secret.
     pub secret_hash: SecretHash,
     /// The secret before the last rotation, if that rotation left an overlap.
     pub previous: Option<(SecretHash, Timestamp)>,
@@ -50,7 +46,6 @@ pub struct KeyRecord {
     pub expires_at: Timestamp,
     /// The latest of its creation, rotation and revocation.
     pub updated_at: Timestamp,
-    /// Whether the key was revoked.
     pub revoked: bool,
 }
 
@@ -123,7 +118,6 @@ pub struct ApiKey {
     /// The public part of the key.
     pub key_id: String,
     pub workspace: WorkspaceId,
-    /// The principal that the key speaks for.
     pub principal: PrincipalId,
     /// Whether the principal is a user or a service.
     pub kind: PrincipalKind,
@@ -172,7 +166,6 @@ pub enum SpeaksFor {
     /// The user that creates it.
     #[serde(rename = "self")]
     Minter,
-    /// A new service principal.
     #[default]
     Service,
 }

@@ -58,7 +58,6 @@ pub type SecretHash = [u8; 32];
 pub struct Presented {
     /// The public part, which lists and logs may show.
     pub key_id: KeyId,
-    /// The hash of the presented secret.
     pub hash: SecretHash,
 }
 
@@ -87,7 +86,6 @@ pub struct NewSecret {
     pub text: Zeroizing<String>,
     /// The public part of the key.
     pub key_id: KeyId,
-    /// The stored hash of the secret.
     pub hash: SecretHash,
 }
 

@@ -130,7 +130,6 @@ pub fn list(
     }
 }
 
-/// A page of the live keys of a workspace.
 pub fn list_all(tx: &mut Tx<'_>, workspace: WorkspaceId, page: Page) -> Result<Vec<ApiKey>, Error> {
     let mut rows = Vec::new();
     let mut from = page;
@@ -293,7 +292,6 @@ pub enum Without<'a> {
 /// The search for a way in: the ended keys, the configured issuers (`None`: every issuer) and the time.
 #[derive(Clone, Copy)]
 pub struct Ways<'a> {
-    /// The keys that are no way in.
     pub without: Without<'a>,
     /// The issuers whose users can sign in.
     pub issuers: Option<&'a [Arc<str>]>,
@@ -388,7 +386,6 @@ pub fn has_way_in_of_service(
     Ok(!without_issuers.ask(tx, &sql, &more, decode::<String>)?.is_empty())
 }
 
-/// Whether the principal is an owner of the workspace.
 pub fn is_owner(tx: &mut Tx<'_>, workspace: WorkspaceId, principal: PrincipalId) -> Result<bool, Error> {
     let role: Option<String> = tx.optional(
         "SELECT m.role FROM memberships m WHERE m.workspace_id = $1 AND m.principal_id = $2",
@@ -448,7 +445,6 @@ pub fn store_previous_used(
     Ok(moved == 1)
 }
 
-/// The previous secret, if a key has one.
 fn previous_hash(
     (bytes, ends_at): (Option<Vec<u8>>, Option<Timestamp>),
 ) -> Result<Option<(SecretHash, Timestamp)>, Error> {

@@ -7,7 +7,6 @@ use super::{ApiKey, PreviousSecret};
 use crate::access::{Permissions, Role};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 
-/// `ApiKeyResponse`
 #[derive(Serialize)]
 pub struct ApiKeyResponse {
     id: CredentialId,

@@ -77,7 +77,6 @@ struct Rows {
     offset: i64,
 }
 
-/// `list-audit-events`
 pub async fn list(request: Request, (entry, sent): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let (from, to) = sent.read::<Period>()?.bounds()?;
@@ -113,7 +112,6 @@ async fn page(
     Ok(AuditEventsListResponse { events, total, limit, offset, has_more, next_offset })
 }
 
-/// `get-phi-access-report`
 pub async fn phi_access(request: Request, (entry, sent): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let (from, to) = sent.read::<Period>()?.bounds()?;
@@ -123,7 +121,6 @@ pub async fn phi_access(request: Request, (entry, sent): (Entry, Query)) -> Resu
     Reply::ok(&page(&request.app, "audit.phi_access", list, sent.read()?).await?)
 }
 
-/// `get-entity-access-log`
 pub async fn access_log(request: Request, (entry, sent): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let (from, to) = sent.read::<Period>()?.bounds()?;
@@ -158,7 +155,6 @@ async fn is_known(
     Ok(scan::read(app, workspace, "audit.has_acted", list, None, wanted).await?.total > 0)
 }
 
-/// `get-audit-summary`
 pub async fn summary(request: Request, (entry, sent): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let (from, to) = sent.read::<Period>()?.bounds()?;

@@ -76,7 +76,6 @@ pub struct Event<'a> {
     pub action: &'static str,
     /// The kind of the changed resource, such as `api_key`.
     pub resource_type: &'static str,
-    /// The id of the changed resource.
     pub resource_id: Option<Uuid>,
     pub resource_name: Option<&'a str>,
     /// The principal and the credential of the action.

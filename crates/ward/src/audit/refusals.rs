@@ -34,7 +34,6 @@ pub struct Refusal {
     pub service: &'static str,
     /// `access.forbidden` or `access.unauthorized`.
     pub action: &'static str,
-    /// The id of the refused operation.
     pub operation: Arc<str>,
     /// The principal, if the credential was valid.
     pub actor: Option<PrincipalId>,

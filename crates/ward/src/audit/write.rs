@@ -28,7 +28,6 @@ pub struct Subject<'a> {
     pub service: &'static str,
     /// The kind of the resource, such as `api_key`.
     pub kind: &'static str,
-    /// The id of the resource.
     pub id: Option<Uuid>,
     /// The display name of the resource.
     pub name: Option<&'a str>,
@@ -58,7 +57,6 @@ impl<'e> Subject<'e> {
 }
 
 impl<'a, 't, K: Copy> Write<'a, 't, K> {
-    /// A write of this actor.
     pub const fn of(tx: Guarded<'a, Tx<'t>, K>, actor: Actor, context: &'a Context) -> Self {
         Self { tx, actor, context }
     }
@@ -78,7 +76,6 @@ impl<'a, 't, K: Copy> Write<'a, 't, K> {
         Write::begin(&mut self.tx, guard, self.actor.clone(), self.context)
     }
 
-    /// The time of the write.
     pub const fn now(&self) -> Timestamp {
         self.context.now
     }

@@ -5,16 +5,13 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
-/// The store of exports.
 #[derive(Clone, Debug)]
 pub enum Exports {
     /// A folder of the file system.
     Folder(PathBuf),
-    /// The settings of a bucket.
     Bucket(Bucket),
 }
 
-/// The settings of a bucket.
 #[derive(Clone, Default)]
 pub struct Bucket {
     /// The bucket's name; never empty once the settings are resolved.

@@ -24,7 +24,6 @@ const NOT_SETTINGS: [&str; 4] = ["WARD_TEST_", "WARD_BENCH_", "WARD_SERVICE_", "
 pub enum Source {
     /// The default, because no layer gave a value.
     Default,
-    /// The settings file at this path.
     File(PathBuf),
     /// A variable with the prefix `WARD_`.
     Environment,
@@ -43,7 +42,6 @@ impl fmt::Display for Source {
     }
 }
 
-/// A problem with one setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The setting as it was written: `--listen`, `WARD_LISTEN`, `listen in ward.toml`.

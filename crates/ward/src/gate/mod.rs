@@ -159,7 +159,6 @@ impl Entry {
         self.seen.as_deref().ok_or(ApiError::no_workspace())
     }
 
-    /// The `operationId` of the request.
     pub fn operation(&self) -> &str {
         &self.operation
     }

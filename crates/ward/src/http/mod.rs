@@ -58,7 +58,6 @@ fn expires_soon(expires: Timestamp, now: Timestamp) -> bool {
 pub struct Request {
     /// The process-wide state.
     pub app: Arc<App>,
-    /// The operation in the contract.
     pub operation: Arc<Operation>,
     /// The room of the handler, a label of the metrics.
     pub room: &'static str,

@@ -74,7 +74,6 @@ impl MembershipResponse {
     }
 }
 
-/// `get-me`
 pub async fn me(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let page = query.read::<PageQuery>()?.page();
     let caller = entry.caller.clone();
@@ -113,7 +112,6 @@ struct AuthorizeQuery {
     permission: Option<String>,
 }
 
-/// `authorize`
 pub async fn authorize(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let needed = match query.read::<AuthorizeQuery>()?.permission {
         Some(name) => {

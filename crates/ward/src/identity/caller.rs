@@ -42,7 +42,6 @@ pub struct KeyUsed {
     pub key_id: KeyId,
     /// The name that lists show.
     pub name: Option<String>,
-    /// The workspace that the key belongs to.
     pub home: WorkspaceId,
     /// The timestamp from which the presented secret is refused.
     pub expires_at: Timestamp,

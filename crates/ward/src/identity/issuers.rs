@@ -48,7 +48,6 @@ pub enum FetchError {
     Status {
         /// The kind of document.
         what: &'static str,
-        /// The HTTP status of the answer.
         status: u16,
     },
     /// The issuer's document is malformed or contradicts the settings.
@@ -85,7 +84,6 @@ pub struct Key {
     pub id: Option<String>,
     /// The only algorithm that the key verifies.
     pub algorithm: TokenAlgorithm,
-    /// The decoded public key.
     pub decoding: DecodingKey,
 }
 
@@ -138,7 +136,6 @@ enum Reason {
 
 /// One issuer, its keys and its HTTP client.
 pub struct Issuer {
-    /// The settings of this issuer.
     pub config: IssuerConfig,
     /// The issuer identifier, shared by every verified token.
     pub name: Arc<str>,

@@ -33,7 +33,6 @@ const LONGEST_NAME: usize = 200;
 
 /// A valid token: signed by its issuer, meant for Ward, and not expired.
 pub struct VerifiedToken {
-    /// The issuer that signed the token.
     pub issuer: Arc<Issuer>,
     /// The subject that the issuer names.
     pub subject: String,
@@ -41,7 +40,6 @@ pub struct VerifiedToken {
     pub kind: PrincipalKind,
     /// The subject's display name.
     pub name: Option<String>,
-    /// The timestamp at which the token expires.
     pub expires_at: Timestamp,
     /// The principal of this subject; its row exists once it has written something.
     pub principal: PrincipalId,

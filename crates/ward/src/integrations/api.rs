@@ -206,7 +206,6 @@ pub(super) fn named(request: &Request) -> IntegrationId {
     IntegrationId(Uuid::try_parse(request.parameter("integration_id")).unwrap_or(Uuid::nil()))
 }
 
-/// `create-integration`
 pub async fn create(
     request: Request,
     (entry, Heavy(sent)): (Entry, Heavy<CreateIntegrationRequest>),
@@ -215,13 +214,11 @@ pub async fn create(
     actions::create(&request.app, entry, sent.value, repeat).await
 }
 
-/// `get-integration`
 pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let found = actions::read(&request.app, &entry, named(&request)).await?;
     Reply::ok(&IntegrationResponse::from(found))
 }
 
-/// `update-integration`
 pub async fn update(
     request: Request,
     (entry, Heavy(sent)): (Entry, Heavy<UpdateIntegrationRequest>),
@@ -231,13 +228,11 @@ pub async fn update(
     Reply::ok(&IntegrationResponse::from(changed))
 }
 
-/// `delete-integration`
 pub async fn delete(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     actions::delete(&request.app, entry, named(&request)).await?;
     Ok(Reply::no_content())
 }
 
-/// `integration-health-check`
 pub async fn health(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     Reply::ok(&health::check_all(&request.app, &entry).await?)
 }
@@ -248,7 +243,6 @@ pub struct TestEndpointRequest {
     params: serde_json::Value,
 }
 
-/// `test-integration-endpoint`
 pub async fn test(
     request: Request,
     (entry, sent): (Entry, Sent<TestEndpointRequest>),
@@ -259,7 +253,6 @@ pub async fn test(
     outbound::test::run(&request.app, entry, named(&request), endpoint, params, repeat).await
 }
 
-/// `test-integration-connection`
 pub async fn test_connection(request: Request, (entry, bytes): (Entry, Bytes)) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
     health::test_connection(&request.app, entry, named(&request), repeat).await

@@ -2,10 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The settings of one integration for deliveries.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliverySettings {
-    /// The status of documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document_status: Option<DocumentStatus>,
     /// The need of an encounter.

@@ -26,7 +26,6 @@ named!(Protocol);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthKind {
-    /// An API key in a header.
     ApiKeyHeader,
     /// A fixed bearer token.
     BearerToken,

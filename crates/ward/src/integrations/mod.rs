@@ -39,7 +39,6 @@ const MOST: usize = 100;
 #[derive(Clone, Debug)]
 pub struct Integration {
     pub id: IntegrationId,
-    /// The workspace that the key belongs to.
     pub workspace: WorkspaceId,
     /// Its name, unique in the workspace. The connectors' names are reserved for the rows that provisioning seeds.
     pub name: String,
@@ -103,7 +102,6 @@ pub struct AuthConfig {
     /// The client id at the token endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
-    /// The URL of the token endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_url: Option<String>,
     /// Where a token request carries the client's id and secret.

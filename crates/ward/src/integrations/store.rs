@@ -12,7 +12,6 @@ use crate::ids::{IntegrationId, WorkspaceId};
 use crate::page::Page;
 use crate::vault::SealedRow;
 
-/// Whether the workspace has an integration of this name.
 pub fn exists(tx: &mut Tx<'_>, workspace: WorkspaceId, name: &str) -> Result<bool, Error> {
     let found = tx.optional(
         "SELECT 1 FROM integrations WHERE workspace_id = $1 AND name = $2",
@@ -35,7 +34,6 @@ pub fn built_in(
     )
 }
 
-/// The name of an integration, if the workspace has it.
 pub fn name(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<Option<String>, Error> {
     tx.optional(
         "SELECT name FROM integrations WHERE workspace_id = $1 AND id = $2",
@@ -44,7 +42,6 @@ pub fn name(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Resul
     )
 }
 
-/// Whether the workspace has an integration of this id.
 pub fn exists_by_id(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<bool, Error> {
     let found = tx.optional(
         "SELECT 1 FROM integrations WHERE workspace_id = $1 AND id = $2",
@@ -269,7 +266,6 @@ pub fn weigh(tx: &mut WorkspaceGuard<'_, '_>, id: IntegrationId) -> Result<i64, 
     Ok(now - before)
 }
 
-/// Deletes an integration and its secrets.
 pub fn delete(tx: &mut WorkspaceGuard<'_, '_>, id: IntegrationId) -> Result<(), Error> {
     let workspace = tx.row();
     tx.execute(

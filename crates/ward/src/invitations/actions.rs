@@ -96,7 +96,6 @@ pub async fn create(
     entry.write(app, "invitations.create", create).await
 }
 
-/// Revokes an open invitation.
 pub async fn revoke(app: &Arc<App>, entry: Entry, id: InvitationId) -> Result<(), ApiError> {
     let revoke = move |write: &mut Write<'_, '_>, held: &Held| {
         let invitation = within_caller(write, held, id)?;

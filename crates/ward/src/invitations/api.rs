@@ -15,7 +15,6 @@ use crate::http::{Query, Reply, Request, Sent};
 use crate::ids::InvitationId;
 use crate::page::{self, Page, PageQuery, Paginated, TOTAL_LIMIT};
 
-/// `list-invitations`
 pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let page = query.read::<PageQuery>()?.page();
@@ -38,7 +37,6 @@ pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Re
     Reply::ok(&listed)
 }
 
-/// `create-invitation`
 pub async fn create(
     request: Request,
     (entry, sent): (Entry, Sent<CreateInvitationRequest>),
@@ -47,13 +45,11 @@ pub async fn create(
     actions::create(&request.app, entry, sent.value, repeat).await
 }
 
-/// `revoke-invitation`
 pub async fn revoke(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     actions::revoke(&request.app, entry, invitation_id(&request)).await?;
     Ok(Reply::no_content())
 }
 
-/// `extend-invitation`
 pub async fn extend(
     request: Request,
     (entry, sent): (Entry, Sent<ExtendInvitationRequest>),
@@ -62,7 +58,6 @@ pub async fn extend(
     Reply::ok(&InvitationResponse::from(extended))
 }
 
-/// `resend-invitation`
 pub async fn resend(
     request: Request,
     (entry, sent): (Entry, Sent<ExtendInvitationRequest>),
@@ -76,7 +71,6 @@ fn invitation_id(request: &Request) -> InvitationId {
     InvitationId(Uuid::try_parse(request.parameter("invitation_id")).unwrap_or(Uuid::nil()))
 }
 
-/// `list-my-invitations`
 pub async fn list_own(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let page = query.read::<PageQuery>()?.page();
     let now = request.context.now;
@@ -120,14 +114,12 @@ fn before_tie(rows: &[store::Offer], page: Page) -> Page {
     }
 }
 
-/// `accept-my-invitation`
 pub async fn accept_own(request: Request, (entry, bytes): (Entry, Bytes)) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &bytes, StatusCode::CREATED)?;
     let token = bearer_text(&request).and_then(|text| std::str::from_utf8(text).ok());
     actions::accept_own(&request.app, entry, invitation_id(&request), token, repeat).await
 }
 
-/// `accept-invitation`
 pub async fn accept(
     request: Request,
     (entry, sent): (Entry, Sent<AcceptInvitationRequest>),

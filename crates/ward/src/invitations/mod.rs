@@ -30,7 +30,6 @@ const PREFIX: &str = "ward_invite_";
 pub struct Invitation {
     pub id: InvitationId,
     pub workspace: WorkspaceId,
-    /// The role of the new member.
     pub role: Role,
     /// The only verified address that may accept, if there is one.
     pub email: Option<String>,

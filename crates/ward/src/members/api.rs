@@ -20,7 +20,6 @@ fn named(request: &Request) -> PrincipalId {
     PrincipalId(Uuid::try_parse(request.parameter("entity_id")).unwrap_or(Uuid::nil()))
 }
 
-/// `list-members`
 pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let page = query.read::<PageQuery>()?.page();
@@ -42,7 +41,6 @@ pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Re
     Reply::ok(&listed)
 }
 
-/// `set-member-role`
 pub async fn set_role(
     request: Request,
     (entry, sent): (Entry, Sent<SetMemberRoleRequest>),
@@ -51,19 +49,16 @@ pub async fn set_role(
     Reply::ok(&MemberResponse::from(member))
 }
 
-/// `remove-member`
 pub async fn remove(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     actions::remove(&request.app, entry, named(&request)).await?;
     Ok(Reply::no_content())
 }
 
-/// `leave-workspace`
 pub async fn leave(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     actions::leave(&request.app, entry).await?;
     Ok(Reply::no_content())
 }
 
-/// `get-ownership-transfer`
 pub async fn transfer(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let now = request.context.now;
@@ -75,7 +70,6 @@ pub async fn transfer(request: Request, entry: Entry) -> Result<Reply, ApiError>
     Reply::ok(&found.ok_or(transfers::no_transfer())?)
 }
 
-/// `nominate-owner`
 pub async fn nominate(
     request: Request,
     (entry, sent): (Entry, Sent<NominateOwnerRequest>),
@@ -84,13 +78,11 @@ pub async fn nominate(
     transfers::nominate(&request.app, entry, sent.value, repeat).await
 }
 
-/// `accept-ownership`
 pub async fn accept(request: Request, (entry, bytes): (Entry, Bytes)) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
     transfers::accept(&request.app, entry, repeat).await
 }
 
-/// `cancel-ownership-transfer`
 pub async fn cancel(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     transfers::cancel(&request.app, entry).await?;
     Ok(Reply::no_content())

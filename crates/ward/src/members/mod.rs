@@ -26,7 +26,6 @@ use crate::ids::{PrincipalId, WorkspaceId};
 /// A member of a workspace, as lists show it.
 #[derive(Clone, Debug)]
 pub struct Member {
-    /// The member's principal.
     pub principal: PrincipalId,
     /// Whether the member is a person or a program.
     pub kind: PrincipalKind,
@@ -45,12 +44,10 @@ impl Member {
     }
 }
 
-/// Whether a principal is a member of a workspace.
 pub fn is_member(tx: &mut Tx<'_>, workspace: WorkspaceId, principal: PrincipalId) -> Result<bool, Error> {
     Ok(store::get(tx, workspace, principal)?.is_some())
 }
 
-/// The 404 for an unknown member.
 const fn no_member() -> ApiError {
     ApiError::missing("member_not_found", "Member not found.")
 }

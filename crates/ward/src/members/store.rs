@@ -22,7 +22,6 @@ columns! {
     }
 }
 
-/// A page of a workspace's members.
 pub fn list(tx: &mut Tx<'_>, workspace: WorkspaceId, page: Page) -> Result<Vec<Member>, Error> {
     tx.all(
         select!(Member, "FROM seats s JOIN memberships m ON m.workspace_id = s.workspace_id AND m.principal_id = s.principal_id \
@@ -65,7 +64,6 @@ pub fn set_role(tx: &mut WorkspaceGuard<'_, '_>, principal: PrincipalId, role: R
     Ok(())
 }
 
-/// Whether another user is an owner.
 pub fn has_other_user_owner(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,

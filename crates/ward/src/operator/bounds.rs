@@ -24,7 +24,6 @@ const CONFIGURATIONS_AT_ONCE: u32 = 20;
 /// A stored value that is longer than its limit of today.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OverLong {
-    /// The workspace that the key belongs to.
     pub workspace_id: WorkspaceId,
     /// Whether it is part of a `workspace`, an `api_key` or an `integration`.
     pub what: &'static str,

@@ -31,7 +31,6 @@ pub struct KeyShown {
     pub entity_id: PrincipalId,
     /// Whether that principal is a `user` or a `service`.
     pub kind: &'static str,
-    /// Whether `expires_at` has passed.
     pub expired: bool,
     /// The timestamp from which the key is refused.
     pub expires_at: Timestamp,

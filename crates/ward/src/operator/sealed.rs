@@ -24,7 +24,6 @@ const AT_ONCE: u32 = 200;
 /// A sealed value that none of the configured keys opens.
 #[derive(Clone, Debug, Serialize)]
 pub struct Unopened {
-    /// The workspace that the key belongs to.
     pub workspace_id: WorkspaceId,
     /// The slug of that workspace, if the workspace exists.
     pub workspace: Option<String>,

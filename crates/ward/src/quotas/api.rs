@@ -49,7 +49,6 @@ pub(super) async fn usage(
     Ok(Some(Quota::ALL.into_iter().map(line).collect()))
 }
 
-/// `get-usage`
 pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let workspace_id = entry.workspace()?.id;
     let quotas =

@@ -123,7 +123,6 @@ impl Limits {
         self.0[quota as usize]
     }
 
-    /// Replaces the limit of this quota.
     pub const fn set(&mut self, quota: Quota, limit: i64) {
         self.0[quota as usize] = limit;
     }

@@ -16,7 +16,6 @@ use crate::workspaces::operator as found;
 /// A new limit for one workspace; `None` returns to the limit of the settings.
 pub type NewLimit = (Quota, Option<i64>);
 
-/// The usage and limits of a workspace.
 pub async fn usage(app: &App, workspace: WorkspaceId) -> Result<Vec<QuotaUsage>, ApiError> {
     let usage = api::usage(app, workspace, app.clock.now()).await?;
     usage.ok_or(ApiError::no_workspace())

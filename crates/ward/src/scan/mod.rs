@@ -64,7 +64,6 @@ pub struct Wanted {
     pub counted: i64,
 }
 
-/// The result of a scan.
 #[derive(Debug)]
 pub struct Found<R> {
     /// The requested rows, in order.

@@ -14,7 +14,6 @@ struct TestCallerNumbersResponse {
     numbers: Vec<String>,
 }
 
-/// `get-test-caller-numbers`
 pub async fn numbers(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let numbers = request
@@ -25,7 +24,6 @@ pub async fn numbers(request: Request, entry: Entry) -> Result<Reply, ApiError> 
     Reply::ok(&TestCallerNumbersResponse { numbers })
 }
 
-/// `update-test-caller-numbers`
 pub async fn set_numbers(
     request: Request,
     (entry, sent): (Entry, Sent<TestCallerNumbersRequest>),
@@ -40,7 +38,6 @@ struct TestCredentialIdsResponse {
     credential_ids: Vec<CredentialId>,
 }
 
-/// `get-test-credential-ids`
 pub async fn credentials(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let now = request.context.now;
@@ -49,7 +46,6 @@ pub async fn credentials(request: Request, entry: Entry) -> Result<Reply, ApiErr
     Reply::ok(&TestCredentialIdsResponse { credential_ids })
 }
 
-/// `update-test-credential-ids`
 pub async fn set_credentials(
     request: Request,
     (entry, sent): (Entry, Sent<TestCredentialIdsRequest>),

@@ -48,14 +48,12 @@ pub fn token_rule(value: &Value) -> Vec<RuleProblem> {
     stray.then(problem).into_iter().collect()
 }
 
-/// `get-twilio`
 pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let account = request.app.db.read("calls.twilio_setup", move |tx| store::get(tx, workspace)).await?;
     Reply::ok(&TwilioSetupResponse::of(&request, workspace, account))
 }
 
-/// `set-twilio`
 pub async fn set(
     request: Request,
     (entry, sent): (Entry, Sent<actions::TwilioSetupRequest>),
@@ -65,13 +63,11 @@ pub async fn set(
     Reply::ok(&TwilioSetupResponse::of(&request, workspace, Some(account)))
 }
 
-/// `delete-twilio`
 pub async fn delete(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     actions::remove(&request.app, entry).await?;
     Ok(Reply::no_content())
 }
 
-/// `receive-twilio-status`
 pub async fn receive(mut request: Request, _: Open) -> Result<Reply, ApiError> {
     let verified = callback::verify(&mut request).await?;
     let workspace = request.workspace().ok_or_else(ApiError::callback_refused)?;

@@ -146,7 +146,6 @@ fn dialled<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Option<String
     Ok(callee.as_ref().and_then(CallerId::number).map(str::to_owned))
 }
 
-/// Converts the fields into a report.
 fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Report, ApiError> {
     let told = field("CallStatus").filter(|told| !told.is_empty()).ok_or_else(|| lacks("CallStatus"))?;
     // Twilio sends the duration together with the end.

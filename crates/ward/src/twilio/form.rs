@@ -90,7 +90,6 @@ impl Form {
         Self(fields)
     }
 
-    /// The value of this field, if the form has it.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
@@ -221,7 +220,6 @@ mod tests {
         is_taken_for(fields, fields)
     }
 
-    /// The recorded fields of a form.
     fn recorded(fields: &[(String, String)]) -> Vec<(String, String)> {
         let recorded = |name: &String| REQUIRED.into_iter().chain(OPTIONAL).any(|known| known == name);
         fields.iter().filter(|(name, _)| recorded(name)).cloned().collect()

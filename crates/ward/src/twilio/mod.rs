@@ -19,7 +19,6 @@ use crate::vault::{Resealed, SealedRow, Vault};
 /// A workspace's Twilio account.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// The `AccountSid` at Twilio.
     pub account_sid: String,
     /// The token that signs callbacks, sealed.
     pub auth_token: Vec<u8>,

@@ -10,7 +10,6 @@ columns! {
     Account as "t" { account_sid, auth_token, created_at, updated_at, secondary_auth_token }
 }
 
-/// The workspace's Twilio account, if there is one.
 pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Option<Account>, Error> {
     tx.optional(
         select!(Account, "FROM twilio_accounts t WHERE t.workspace_id = $1"),
@@ -19,7 +18,6 @@ pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Option<Account>, E
     )
 }
 
-/// The Twilio account of the workspace, if the workspace is active.
 pub fn of_active(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Option<Account>, Error> {
     tx.optional(
         select!(

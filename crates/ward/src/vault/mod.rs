@@ -59,13 +59,11 @@ impl Key {
     }
 }
 
-/// A row with a sealed value.
 #[derive(Clone, Debug)]
 pub struct SealedRow<A> {
     pub at: A,
     /// The associated data of the seal.
     pub place: String,
-    /// The sealed bytes.
     pub bytes: Vec<u8>,
     /// A description for the operator.
     pub what: String,
@@ -122,7 +120,6 @@ impl Vault {
         Ok(Self { current: None, former })
     }
 
-    /// Whether there is a current key.
     pub const fn has_key(&self) -> bool {
         self.current.is_some()
     }

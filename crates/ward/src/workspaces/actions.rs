@@ -87,7 +87,6 @@ pub(super) fn take_slug(tx: &mut Tx<'_>, context: &Context, new: &Workspace) -> 
     if store::take_slug(tx, &new.slug, new.id)? { Ok(()) } else { Err(slug_taken()) }
 }
 
-/// Records the lapse of an unclaimed workspace.
 pub fn record_lapse(tx: &mut Tx<'_>, context: &Context, lapsed: WorkspaceId) -> Result<(), ApiError> {
     audit::record(
         tx,

@@ -16,7 +16,6 @@ use crate::http::{Open, Query, Reply, Request, Sent};
 use crate::identity::PrincipalKind;
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
 
-/// `list-workspaces`
 pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let principal = entry.caller.principal;
     let page = query.read::<PageQuery>()?.page();
@@ -70,12 +69,10 @@ pub async fn create_own(mut request: Request, _: OwnOrder) -> Result<Reply, ApiE
     actions::create_own(&request.app, entry, sent.value, repeat).await
 }
 
-/// `get-workspace`
 pub async fn get(_: Request, entry: Entry) -> Result<Reply, ApiError> {
     Reply::ok(entry.workspace()?)
 }
 
-/// `update-workspace`
 pub async fn update(
     request: Request,
     (entry, sent): (Entry, Sent<UpdateWorkspaceRequest>),
@@ -83,13 +80,11 @@ pub async fn update(
     Reply::ok(&actions::update(&request.app, entry, sent.value).await?)
 }
 
-/// `provision-workspace`
 pub async fn provision(request: Request, (entry, bytes): (Entry, Bytes)) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
     actions::provision(&request.app, entry, repeat).await
 }
 
-/// `archive-workspace`
 pub async fn archive(
     request: Request,
     (entry, sent): (Entry, Sent<ArchiveWorkspaceRequest>),
@@ -103,13 +98,11 @@ struct CheckQuery {
     target: String,
 }
 
-/// `check-environment-conversion`
 pub async fn check_environment(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let target = query.read::<CheckQuery>()?.target;
     Reply::ok(&environment::check(&request.app, &entry, target).await?)
 }
 
-/// `convert-workspace-environment`
 pub async fn convert_environment(
     request: Request,
     (entry, sent): (Entry, Sent<ConvertEnvironmentRequest>),

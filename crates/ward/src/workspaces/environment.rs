@@ -39,14 +39,12 @@ pub enum Code {
     IntegrationUnconfigured,
     /// An enabled integration is called without TLS.
     IntegrationWithoutTls,
-    /// The workspace holds real calls.
     RealCallsPresent,
     NoConnector,
     /// The list of test callers is not empty.
     TestCallersRemain,
     /// The list of test credentials is not empty.
     TestCredentialsRemain,
-    /// Deliveries are waiting to be sent.
     DeliveriesWaiting,
 }
 
@@ -136,7 +134,6 @@ pub struct BuiltIn {
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each flag is an independent fact")]
 pub struct Facts {
-    /// Whether the workspace has a connector.
     pub connector: bool,
     /// The connector's integration, if it was provisioned.
     pub built_in: Option<BuiltIn>,
@@ -148,7 +145,6 @@ pub struct Facts {
     pub test_credentials: bool,
     /// Whether deliveries are waiting to be sent.
     pub waiting: bool,
-    /// Whether the workspace has real calls.
     pub real_calls: bool,
 }
 

@@ -22,14 +22,12 @@ pub use store::{
     next_position,
 };
 
-/// A workspace with the fields of `WorkspaceResponse`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Workspace {
     /// The id; until the claim it is a secret.
     pub id: WorkspaceId,
     /// The globally unique name in URLs and confirmations.
     pub slug: String,
-    /// The display name of the workspace.
     pub name: String,
     /// `production`, `staging` or `development`.
     pub environment: String,

@@ -231,7 +231,6 @@ fn set_state(
     Ok(changed == 1)
 }
 
-/// The limits of unclaimed workspaces.
 #[derive(Clone, Debug)]
 pub struct UnclaimedLimits {
     /// The limit of all unclaimed workspaces together.
@@ -240,10 +239,8 @@ pub struct UnclaimedLimits {
     pub address: Option<(String, u32)>,
 }
 
-/// The result of counting a workspace as unclaimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted {
-    /// The workspace was counted.
     Yes,
     /// All unclaimed workspaces together have reached their limit.
     AllFull,

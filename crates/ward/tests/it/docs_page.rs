@@ -13,7 +13,6 @@ async fn show(browser: &Browser, name: &str) {
     }
 }
 
-/// Whether the card of this operation is visible.
 async fn is_visible(browser: &Browser, operation: &str) -> bool {
     let script = format!("return document.getElementById('{operation}').checkVisibility()");
     browser.run(&script).await == true

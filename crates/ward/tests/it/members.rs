@@ -70,7 +70,6 @@ impl Shared {
         (self.server.bearing(minted.text("api_key")), minted)
     }
 
-    /// A new invitation with its link.
     pub async fn invite(&self, by: &Actor, body: Value) -> Value {
         by.post(&self.path("/invitations"), body).await.created()
     }

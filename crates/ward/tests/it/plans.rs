@@ -175,7 +175,6 @@ async fn plans(server: &Server, statements: &[String]) -> Vec<(String, Vec<Strin
     server.app.db.write("test.explain", explain).await.unwrap()
 }
 
-/// The fault of a plan, if it has one.
 fn wrong(sql: &str, plan: &[String]) -> Option<String> {
     // Half of a pair must not be searched among the rows of the other half.
     if sql.contains("principal_id = ") && sql.contains("workspace_id = ") {

@@ -51,7 +51,6 @@ struct ListQuery {
     limit: i64,
 }
 
-/// `create-audit-export`
 pub async fn create(
     request: Request,
     (entry, sent): (Entry, Sent<AuditExportRequest>),
@@ -60,7 +59,6 @@ pub async fn create(
     actions::create(&request.app, entry, sent.value, repeat).await
 }
 
-/// `list-audit-exports`
 pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let limit = query.read::<ListQuery>()?.limit;
@@ -71,7 +69,6 @@ pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Re
     Reply::ok(&AuditExportListResponse { exports })
 }
 
-/// `download-audit-export`
 pub async fn download(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let unknown =
         || ApiError::missing("export_not_found", "This workspace has no finished export of this name.");

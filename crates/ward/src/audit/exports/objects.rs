@@ -16,7 +16,6 @@ use object_store::{Error, ObjectStore, ObjectStoreExt as _, WriteMultipart};
 use super::named_by;
 use crate::config::Exports;
 
-/// An open store of exports.
 #[derive(Clone, Debug)]
 pub struct ExportStore {
     store: Arc<dyn ObjectStore>,
@@ -103,7 +102,6 @@ fn unfinished(name: &OsStr) -> Option<&str> {
     ours.then_some(finished)
 }
 
-/// Removes the unfinished files of one export.
 fn remove_unfinished(file: &std::path::Path) -> io::Result<()> {
     let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else { return Ok(()) };
     for entry in entries(folder)? {

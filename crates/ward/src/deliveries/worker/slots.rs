@@ -30,7 +30,6 @@ const SLOTS_PER_TURN: u32 = 128;
 /// Queues whose pace is cached. An evicted queue counts as not known to be quick.
 const MOST_PACES: usize = 65_536;
 
-/// The slots of one worker.
 pub struct Slots {
     /// A share for every queue that is being served.
     all: Shares,

@@ -56,7 +56,6 @@ pub struct CreateIntegrationKeyRequest {
     algorithm: Option<String>,
 }
 
-/// `list-integration-keys`
 pub async fn list(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let id = named(&request);
@@ -70,7 +69,6 @@ pub async fn list(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     Reply::ok(&KeysResponse { jwks_url: set_url(url, workspace, id), items })
 }
 
-/// `create-integration-key`
 pub async fn create(
     request: Request,
     (entry, sent): (Entry, Sent<CreateIntegrationKeyRequest>),
@@ -79,14 +77,12 @@ pub async fn create(
     actions::create(&request.app, entry, named(&request), sent.value.algorithm, repeat).await
 }
 
-/// `activate-integration-key`
 pub async fn activate(request: Request, (entry, bytes): (Entry, Bytes)) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
     let kid = request.parameter("kid").to_owned();
     actions::activate(&request.app, entry, named(&request), kid, repeat).await
 }
 
-/// `delete-integration-key`
 pub async fn delete(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let kid = request.parameter("kid").to_owned();
     actions::delete(&request.app, entry, named(&request), kid).await?;

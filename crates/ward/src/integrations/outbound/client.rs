@@ -52,7 +52,6 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// The client.
     pub fn outbound(&self) -> &ward_ehr::Outbound {
         &self.outbound
     }

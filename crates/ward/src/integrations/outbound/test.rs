@@ -227,7 +227,6 @@ pub async fn run(
     Err(ApiError::unavailable("unavailable", "Other requests are changing this integration. Try again.", 1))
 }
 
-/// The result of beginning a test.
 enum Beginning {
     /// The integration no longer has the version that was read.
     Changed,

@@ -197,7 +197,6 @@ impl World {
             && (key.token.is_some() || self.workspaces[key.workspace].state == State::Active)
     }
 
-    /// The caller of a step, or a 401.
     pub fn caller(&self, step: &Step) -> Result<Caller, No> {
         let (Some(at), _) = self.presented(step.who) else { return Err(UNAUTHORIZED) };
         if !self.is_live(at) {

@@ -235,7 +235,6 @@ impl World {
         !key.revoked && key.generation == generation
     }
 
-    /// The pending transfer of a workspace.
     pub fn pending(&self, workspace: usize) -> Option<&Transfer> {
         let transfer = self.workspaces[workspace].transfer.as_ref()?;
         (transfer.ends > self.hours && self.holds(transfer.with)).then_some(transfer)

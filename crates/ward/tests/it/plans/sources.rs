@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use regex::{Captures, Regex};
 
-/// A statement in the source.
 pub struct Written {
     /// The file, relative to the crate's sources.
     pub file: String,
