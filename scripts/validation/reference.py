@@ -207,7 +207,8 @@ class UpdateIntegration(BaseModel):
 
 
 class CreateIntegrationKey(BaseModel):
-    algorithm: Literal["RS256", "RS384", "ES384"] | None = None
+    # Python keeps one union for equal literals, in the order that it met first. The annotation makes this one another.
+    algorithm: Annotated[Literal["RS256", "RS384", "ES384"], Field()] | None = None
 
 
 class TestEndpoint(BaseModel):
@@ -243,9 +244,11 @@ def with_offset(value, read):
     return moment
 
 
-def bound(time):
+def bound(time, longest):
     """A time with its offset, or a day, which stands for one of its instants."""
     def checked(value, read):
+        if isinstance(value, str) and longest and len(value) > longest:
+            raise PydanticKnownError("string_too_long", {"max_length": longest})
         if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
             ANY_MOMENT.validate_python(value)
             return read(value + time)
@@ -267,7 +270,8 @@ def utc_day(value, read):
 
 
 Moment = Annotated[AwareDatetime, WrapValidator(with_offset)]
-FirstMoment, LastMoment = bound("T00:00:00Z"), bound("T23:59:59.999999Z")
+FirstOfBody, LastOfBody = bound("T00:00:00Z", None), bound("T23:59:59.999999Z", None)
+FirstMoment, LastMoment = bound("T00:00:00Z", 64), bound("T23:59:59.999999Z", 64)
 Day = Annotated[date, WrapValidator(utc_day)]
 
 
@@ -318,8 +322,8 @@ class RetryFailed(BaseModel):
 
 
 class AuditExport(BaseModel):
-    date_from: FirstMoment
-    date_to: LastMoment
+    date_from: FirstOfBody
+    date_to: LastOfBody
     service: Annotated[str, Field(max_length=64)] | None = None
     action: Annotated[str, Field(max_length=128)] | None = None
     phi_only: bool = False
