@@ -7,13 +7,9 @@ use regex::Regex;
 use ward::calls::CallerId;
 use ward::phone::{is_separator, normalize};
 
-/// Signs that may stand between the digits of a number, whatever encloses what.
-const SEPARATORS: [char; 12] = [
-    ' ', '.', '-', ')', ']', '\u{a0}', '\u{202f}', '\u{2007}', '\u{2010}', '\u{2013}', '\u{2212}', '\u{ff0d}',
-];
-/// The signs that open a bracket.
-const OPENING: [char; 2] = ['(', '['];
-
+/// Signs that may stand between the digits of a number and, unlike brackets, mark nothing.
+const SEPARATORS: [char; 10] =
+    [' ', '.', '-', '\u{a0}', '\u{202f}', '\u{2007}', '\u{2010}', '\u{2013}', '\u{2212}', '\u{ff0d}'];
 static E164: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\+[1-9][0-9]{6,14}$").unwrap());
 
 fn is_e164(text: &str) -> bool {
@@ -51,8 +47,6 @@ fn separators_do_not_matter() {
     let more =
         prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(&SEPARATORS[..])), 0..6);
     proptest!(crate::config(3_000), |(text in spelled(), more in more)| {
-        // A closing sign more can make of a bracketed 0 what it was not.
-        prop_assume!(!text.contains(OPENING));
         let mut spaced: Vec<char> = text.trim().chars().collect();
         for (at, separator) in more {
             spaced.insert(at.index(spaced.len() + 1), separator);

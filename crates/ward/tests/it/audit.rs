@@ -419,6 +419,7 @@ both!(a_change_that_cannot_be_recorded_is_not_made, async || {
     assert!(operations.len() >= 10);
     // These operations change nothing until something is set up.
     let idle = [
+        "revoke-presented-api-key",
         "finish-api-key-rotation",
         "activate-integration-key",
         "delete-integration-key",

@@ -60,7 +60,7 @@ both!(every_text_gets_the_same_answer_and_only_valid_secrets_write, async || {
     ];
     let before = server.dump().await;
     for key in texts {
-        let (_, cost) = server.costs(surrender(&server, &key)).await;
+        let ((), cost) = server.costs(surrender(&server, &key)).await;
         assert_eq!(cost.writes, 0, "{key}");
     }
     assert!(server.dump().await == before);
