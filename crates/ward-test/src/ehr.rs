@@ -143,13 +143,25 @@ impl ScriptedEhr {
     /// # Panics
     /// That takes longer than a minute.
     pub async fn until_asked(&self, times: usize) {
+        self.until(|state| state.asked.len() >= times).await;
+    }
+
+    /// Waits until it has received this many requests that write. Some forms search for the contact before.
+    ///
+    /// # Panics
+    /// That takes longer than a minute.
+    pub async fn until_written(&self, times: usize) {
+        self.until(|state| state.writes >= times).await;
+    }
+
+    async fn until(&self, reached: impl Fn(&State) -> bool) {
         for _ in 0..6_000 {
-            if self.state.lock().asked.len() >= times {
+            if reached(&self.state.lock()) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("the EHR was not asked {times} times");
+        panic!("the EHR did not receive the expected requests");
     }
 
     async fn talk(&self, mut stream: TcpStream) {

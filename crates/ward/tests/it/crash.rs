@@ -134,7 +134,7 @@ both!(a_worker_killed_during_its_request_loses_and_doubles_nothing, threads = 2,
             put(&tenant, "CA1", finished(PATIENT)).await;
             // The worker dies after it has sent the request and before the answer arrives.
             let mut process = worker_process_of(&server, "none", 1, 0).spawn().unwrap();
-            ehr.until_asked(1).await;
+            ehr.until_written(1).await;
             process.kill().unwrap();
             process.wait().unwrap();
             assert_eq!(server.count("SELECT count(*) FROM deliveries WHERE state = 'sending'").await, 1);
