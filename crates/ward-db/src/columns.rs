@@ -1,4 +1,4 @@
-//! Rows that are described once: [`columns!`](crate::columns) gives the list of columns for the SQL and the
+//! Rows that are described once: [`columns!`](crate::columns!) gives the list of columns for the SQL and the
 //! reading in the same order, [`insert!`](crate::insert) and [`update!`](crate::update) the list and the values.
 
 use std::fmt::Write as _;
@@ -74,7 +74,7 @@ macro_rules! sql {
     ($($part:expr),+ $(,)?) => { $crate::constcat::concat!($($part),+) };
 }
 
-/// A `SELECT` of the columns of a struct that [`columns!`](crate::columns) describes, with the rest of the statement
+/// A `SELECT` of the columns of a struct that [`columns!`](crate::columns!) describes, with the rest of the statement
 /// as constant texts.
 #[macro_export]
 macro_rules! select {

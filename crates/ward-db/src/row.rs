@@ -79,7 +79,7 @@ impl<'r> Columns<'r> {
 }
 
 /// A type that is read from the next columns of a row: a type of one column, a tuple, or a struct that
-/// [`columns!`](crate::columns) describes.
+/// [`columns!`](crate::columns!) describes.
 pub trait FromRow: Sized {
     /// Reads as many columns as the type has.
     fn from_row(columns: &mut Columns<'_>) -> Result<Self, Error>;
@@ -117,7 +117,7 @@ tuples! {
     (A, B, C, D, E, F, G);
 }
 
-/// For [`columns!`](crate::columns): reads the next columns and converts them.
+/// For [`columns!`](crate::columns!): reads the next columns and converts them.
 #[doc(hidden)]
 pub fn converted<T: FromRow, U>(
     columns: &mut Columns<'_>,
