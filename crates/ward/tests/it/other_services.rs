@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use reqwest::{Client, StatusCode};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use ward_test::{Actor, Fields as _, Server, Tenant, both};
@@ -145,6 +146,17 @@ impl Nginx {
     }
 }
 
+/// The status line for a path as written, which an HTTP client would normalize.
+async fn raw_status(address: SocketAddr, path: &str, key: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request =
+        format!("GET {path} HTTP/1.1\r\nhost: w\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
 both!(nginx_lets_in_whom_ward_permits, async || {
     let (server, tenant) = Server::with_tenant().await;
     let other = server.tenant("other").await;
@@ -179,6 +191,14 @@ both!(nginx_lets_in_whom_ward_permits, async || {
     let operator = tenant.service("operator").await;
     assert_eq!(status(client.post(&url).bearer_auth(bearer(&operator)).body("x")).await, 200);
     assert_eq!(status(client.get(&url).bearer_auth(bearer(&other.owner))).await, 404);
+    // The service would see the other tenant's workspace in a path that nginx has normalized to this one's.
+    for detour in ["..", "%2e%2e", ".", "%2E", ""] {
+        let path = format!("/transcripts/{}/{detour}/{}/latest", other.id, tenant.id);
+        let seen = raw_status(nginx.address, &path, &bearer(&member)).await;
+        assert_eq!(seen, "HTTP/1.1 400 Bad Request", "{path}");
+    }
+    let query = format!("{url}?since=a%2Fb//..");
+    assert_eq!(status(client.get(query).bearer_auth(bearer(&member))).await, 200);
     let refused = client.get(&url).send().await.unwrap();
     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(refused.headers()["www-authenticate"], "Bearer");
