@@ -26,7 +26,7 @@ pub fn folder_of(mut server: Server) -> tempfile::TempDir {
     folder
 }
 
-/// Every file with its bytes.
+/// The content of every file in a folder, by name.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     std::fs::read_dir(folder)
         .unwrap()

@@ -75,7 +75,7 @@ pub fn allow(router: Router, origins: &[String]) -> Router {
         .layer(from_fn(move |request: Request<Body>, next| preflights_only(options.clone(), request, next)))
 }
 
-/// The answers to OPTIONS requests.
+/// Answers OPTIONS requests: preflights, and others like a wrong method.
 struct Options {
     origins: Vec<HeaderValue>,
     preflights: Router,

@@ -12,7 +12,7 @@ use crate::support::{insert_rows, row_id};
 const MANY: u32 = 5_000;
 /// More rows than a write closes by itself.
 const SOME: u32 = 30;
-/// Rows that one statement inserts.
+/// The number of rows that one statement inserts.
 const AT_ONCE: u32 = 50_000;
 
 /// Inserts `count` rows numbered `i`. `$ID` is an id made from the number, and `$WS` is the shared workspace.
