@@ -8,9 +8,8 @@ use ward_guard::Authorized;
 
 use super::actions::{self, AuthInfo, CreateApiKeyRequest, RotateApiKeyRequest};
 use super::secret::{KeyId, Presented};
-use super::surrender::surrender;
 use super::wire::ApiKeyResponse;
-use super::{ApiKey, store};
+use super::{ApiKey, revoke_presented, store};
 use crate::access::{Permission, Permissions, Role};
 use crate::error::ApiError;
 use crate::gate::idempotency::{Repeat, ReplayableRotation};
@@ -171,7 +170,7 @@ pub async fn revoke_presented(mut request: Request, _: Open) -> Result<Reply, Ap
     let was_valid = match presented {
         Some(presented) => {
             let _share = request.look_up_share_of(&presented.hash).await?;
-            surrender(&request.app, request.context.clone(), presented).await?
+            revoke_presented::revoke_presented(&request.app, request.context.clone(), presented).await?
         }
         None => false,
     };

@@ -4,9 +4,9 @@ pub mod actions;
 pub mod api;
 mod last_used;
 pub mod last_way_in;
+mod revoke_presented;
 pub mod secret;
 mod store;
-mod surrender;
 mod wire;
 
 use subtle::ConstantTimeEq as _;
@@ -50,8 +50,21 @@ pub struct KeyRecord {
 }
 
 impl KeyRecord {
+    /// The secret with this hash, if it is valid now; otherwise the reason for the audit. The secrets are compared in constant
+    /// time before any other column is considered.
+    pub fn proven_by(&self, hash: &SecretHash, now: Timestamp) -> Result<Secret, &'static str> {
+        match self.secret_with(hash) {
+            None => Err("wrong_secret"),
+            Some(Secret::Previous { ends_at }) if ends_at <= now => Err("secret_replaced"),
+            Some(_) if self.revoked => Err("revoked"),
+            Some(_) if self.expires_at <= now => Err("expired"),
+            Some(_) if !self.home_is_active => Err("workspace_archived"),
+            Some(secret) => Ok(secret),
+        }
+    }
+
     /// The secret that has this hash, compared in constant time. A previous secret has its end with it.
-    pub fn secret_with(&self, hash: &SecretHash) -> Option<Secret> {
+    fn secret_with(&self, hash: &SecretHash) -> Option<Secret> {
         let current = self.secret_hash.ct_eq(hash);
         let (former, ends_at) = self.previous.unwrap_or(([0; 32], Timestamp::from_micros(0)));
         let previous = former.ct_eq(hash);

@@ -1,7 +1,7 @@
-//! The end of a secret by its holder, without any other credential: for a key that was found in a log or a repository.
+//! Revokes a secret for whoever presents it, without any other credential: for a key that was found in a log or a repository.
 //!
-//! Possession is the proof. A holder could misuse the key in every other way, so ending it is never refused, not even if it is
-//! the last way into its workspace. The operator can issue another key.
+//! Possession is the proof. The holder of a key could misuse it in every other way, so the revocation is never refused, not even
+//! for the last way into a workspace. The operator can issue another key.
 
 use std::sync::Arc;
 
@@ -15,18 +15,19 @@ use crate::audit::{Actor, Write};
 use crate::context::Context;
 use crate::error::ApiError;
 
-/// Ends the presented secret: the whole key, or only the previous secret of a rotation with an overlap. Returns whether the
-/// secret was valid until now.
+/// Revokes the presented key, or only the previous secret of a rotation with an overlap. Returns whether the secret was valid
+/// until now.
 ///
 /// An unknown secret costs a read and never reaches the writer.
-pub async fn surrender(app: &App, context: Arc<Context>, presented: Presented) -> Result<bool, ApiError> {
+pub async fn revoke_presented(
+    app: &App,
+    context: Arc<Context>,
+    presented: Presented,
+) -> Result<bool, ApiError> {
     let now = context.now;
-    let found = app.db.read("api_keys.surrendered", move |tx| valid(tx, &presented, now)).await?;
-    if found.is_none() {
-        return Ok(false);
-    }
-    let surrender = move |tx: &mut Tx<'_>| {
-        let Some((KeyRecord { home, .. }, _)) = valid(tx, &presented, now)? else { return Ok(false) };
+    let found = app.db.read("api_keys.presented", move |tx| valid(tx, &presented, now)).await?;
+    let Some((KeyRecord { home, .. }, _)) = found else { return Ok(false) };
+    let revoke = move |tx: &mut Tx<'_>| {
         let mut write = Write::begin(tx, home, Actor::NOBODY, &context)?;
         // Another transaction may have ended the secret before this one took the guard row.
         let Some((record, secret)) = valid(&mut write, &presented, now)? else { return Ok(false) };
@@ -38,7 +39,7 @@ pub async fn surrender(app: &App, context: Arc<Context>, presented: Presented) -
         }
         Ok::<_, ApiError>(true)
     };
-    app.db.write("api_keys.surrender", surrender).await
+    app.db.write("api_keys.revoke_presented", revoke).await
 }
 
 /// The key with the presented secret, if the secret is valid now.
@@ -48,10 +49,6 @@ fn valid(
     now: Timestamp,
 ) -> Result<Option<(KeyRecord, Secret)>, ward_db::Error> {
     let Some(record) = store::look_up(tx, presented.key_id)? else { return Ok(None) };
-    let Some(secret) = record.secret_with(&presented.hash) else { return Ok(None) };
-    let ends_at = match secret {
-        Secret::Current => record.expires_at,
-        Secret::Previous { ends_at } => ends_at.min(record.expires_at),
-    };
-    Ok((ends_at > now && !record.revoked && record.home_is_active).then_some((record, secret)))
+    let secret = record.proven_by(&presented.hash, now).ok();
+    Ok(secret.map(|secret| (record, secret)))
 }

@@ -23,7 +23,7 @@ use ward_db::{Deadline, Timestamp, Tx};
 use self::limits::Mark;
 use crate::access::{Permission, Reach, Role};
 use crate::api_keys::secret::{Presented, SecretHash};
-use crate::api_keys::{self, KeyRecord, Secret};
+use crate::api_keys::{self, KeyRecord};
 use crate::app::App;
 use crate::audit::refusals::Refusal;
 use crate::context::{Context, RateState};
@@ -363,19 +363,13 @@ fn recognize_key(
         None => api_keys::look_up(tx, presented.key_id)?.map(|record| (record, None)),
     };
     let Some((record, membership)) = found else { return Ok(Err(BearerRefusal::Unknown)) };
-    let reason = match record.secret_with(&presented.hash) {
-        None => "wrong_secret",
-        Some(Secret::Previous { ends_at }) if ends_at <= now => "secret_replaced",
-        Some(_) if record.revoked => "revoked",
-        Some(_) if record.expires_at <= now => "expired",
-        Some(_) if !record.home_is_active => "workspace_archived",
-        Some(secret) => {
-            let caller = record.into_caller(presented.key_id, secret);
-            let seen = membership.map(|membership| seen_by(&caller, membership));
-            return Ok(Ok((caller, seen)));
-        }
+    let secret = match record.proven_by(&presented.hash, now) {
+        Ok(secret) => secret,
+        Err(reason) => return Ok(Err(BearerRefusal::Known { record: Box::new(record), reason })),
     };
-    Ok(Err(BearerRefusal::Known { record: Box::new(record), reason }))
+    let caller = record.into_caller(presented.key_id, secret);
+    let seen = membership.map(|membership| seen_by(&caller, membership));
+    Ok(Ok((caller, seen)))
 }
 
 /// Counts a request with a valid credential for its workspace: the one that it enters, or the key's (429

@@ -105,7 +105,10 @@ fn a_write_takes_its_guard_row_or_is_listed_with_a_reason() {
 /// Writes of requests that the frame `Entry::write` does not make, each with its reason.
 const OUTSIDE_THE_FRAME: &[(&str, &str)] = &[
     ("workspaces.create", "the request is anonymous, and creates its guard row"),
-    ("api_keys.surrender", "the request is anonymous, and the write checks the presented secret again"),
+    (
+        "api_keys.revoke_presented",
+        "the request is anonymous, and the write checks the presented secret again",
+    ),
     ("api_keys.claim", "the request is anonymous, and the claim locks the workspace"),
     ("calls.twilio", "the credential is a signature, and the write checks its account again"),
     ("calls.note_read", "it records a read, which is authorized once"),

@@ -1,4 +1,4 @@
-//! Whoever holds a key can end it, without any other credential.
+//! A key is revoked by a client that presents its text, without any other credential.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn text(actor: &Actor) -> String {
 }
 
 /// Sends the text of a key without any credential.
-async fn surrender(server: &Server, key: &str) {
+async fn revoke(server: &Server, key: &str) {
     server.anonymous().post(PATH, json!({ "api_key": key })).await.no_content();
 }
 
@@ -28,7 +28,7 @@ both!(a_finder_of_a_key_ends_it_on_every_replica, async || {
     let (found, minted) = tenant.key(json!({ "duration_days": 9, "role": "admin" })).await;
     let (bearer, _) = tenant.key(json!({ "duration_days": 9, "role": "viewer" })).await;
     found.get("/v1/auth/me").await.ok();
-    surrender(&replica, &text(&found)).await;
+    revoke(&replica, &text(&found)).await;
     found.get("/v1/auth/me").await.refused(401);
     // Without a body, the bearer is the key.
     bearer.send(Method::POST, PATH, Sending::default()).await.no_content();
@@ -48,7 +48,7 @@ both!(every_text_gets_the_same_answer_and_only_valid_secrets_write, async || {
     let (server, tenant) = Server::with_tenant().await;
     let (expired, _) = tenant.key(json!({ "duration_days": 1 })).await;
     let (twice, _) = tenant.key(json!({ "duration_days": 9 })).await;
-    surrender(&server, &text(&twice)).await;
+    revoke(&server, &text(&twice)).await;
     server.clock.advance(Duration::from_hours(24));
     let texts = [
         String::new(),
@@ -60,7 +60,7 @@ both!(every_text_gets_the_same_answer_and_only_valid_secrets_write, async || {
     ];
     let before = server.dump().await;
     for key in texts {
-        let ((), cost) = server.costs(surrender(&server, &key)).await;
+        let ((), cost) = server.costs(revoke(&server, &key)).await;
         assert_eq!(cost.writes, 0, "{key}");
     }
     assert!(server.dump().await == before);
@@ -74,16 +74,16 @@ both!(an_old_secret_ends_alone_and_its_key_stays, async || {
     let rotated = tenant.owner.post(&path, json!({ "duration_days": 9, "grace_seconds": 3600 })).await.ok();
     let new = server.bearing(rotated.text("api_key"));
     old.get("/v1/auth/me").await.ok();
-    surrender(&server, &text(&old)).await;
+    revoke(&server, &text(&old)).await;
     old.get("/v1/auth/me").await.refused(401);
     new.get("/v1/auth/me").await.ok();
-    surrender(&server, &text(&new)).await;
+    revoke(&server, &text(&new)).await;
     new.get("/v1/auth/me").await.refused(401);
 });
 
 both!(even_the_last_way_in_ends_and_the_operator_can_issue_another, async || {
     let (server, tenant) = Server::with_tenant().await;
-    surrender(&server, &text(&tenant.owner)).await;
+    revoke(&server, &text(&tenant.owner)).await;
     tenant.get("/usage").await.refused(401);
 });
 
@@ -99,7 +99,7 @@ both!(unknown_keys_count_against_their_address_and_valid_ones_still_end, async |
         unknown().await.no_content();
     }
     unknown().await.refused(429);
-    surrender(&server, &text(&tenant.owner)).await;
+    revoke(&server, &text(&tenant.owner)).await;
     // A revoked key is one more refused credential of this address.
     tenant.get("/usage").await.refused(429);
 });

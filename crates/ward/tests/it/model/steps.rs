@@ -233,7 +233,7 @@ impl Act {
 
 /// Operations that no step calls, with the reasons.
 pub const LEFT_OUT: [(&str, &str); 22] = [
-    ("revoke-presented-api-key", "would end the walk's own callers: `surrender`"),
+    ("revoke-presented-api-key", "would end the walk's own callers: `revoke_presented`"),
     ("authorize", "answers with the gate's decision alone: `other_services`"),
     ("get-test-credential-ids", "its writes are left out: `environments` tests it"),
     ("update-test-credential-ids", "would make most of the walk's calls tests: `environments`"),
