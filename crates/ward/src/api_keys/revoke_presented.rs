@@ -1,4 +1,4 @@
-//! Revokes a secret for whoever presents it, without any other credential: for a key that was found in a log or a repository.
+//! A secret is revoked by its presentation, without any other credential: for a key that was found in a log or a repository.
 //!
 //! Possession is the proof. The holder of a key could misuse it in every other way, so the revocation is never refused, not even
 //! for the last way into a workspace. The operator can issue another key.
