@@ -306,14 +306,16 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// The engine's long readers, half of which one workspace may use.
+/// The engine's long readers. One workspace may use half of them, but always leaves one processor to all others.
 fn long_reads(db: &Db) -> Shares {
     let total = u32::try_from(db.long_readers()).unwrap_or(u32::MAX);
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let all_but_one = u32::try_from(cores - 1).unwrap_or(u32::MAX);
     Shares::new(
         "long_reads",
         shares::Limits {
             total,
-            each: total / 2,
+            each: all_but_one.min(total / 2).max(1),
             first: total,
             beyond: total,
             waiting_each: LONG_READS_WAITING,
