@@ -204,6 +204,10 @@ BODIES = {
                    "auth_token": known("12345678", "1234567", "x" * 256, "x" * 257),
                    "secondary_auth_token": known(" 12345678 ", "1234567 ")},
     "resolve-delivery": {"in_ehr": BOOLEAN, "location": known("Communication/1", "x" * 200, "x" * 201, "a b", "\u00e9")},
+    "drop-delivery": {"reason": known("x", " x ", "", " ", "z" * 500, "z" * 501)},
+    "correct-call": {"patient_id": known("pat-1", "A" * 64, "A" * 65, "a_b", "a\n"),
+                     "encounter_id": known("enc-1", "A" * 65, "a_b"),
+                     "summary": known("z" * 20000, "z" * 20001, "\U0001fa7a")},
     "retry-failed-deliveries": {"integration_id": listed(UUIDS)},
     "hold-integration": {"held": BOOLEAN},
     "update-test-credential-ids": {"credential_ids": many(listed(UUIDS))},
@@ -212,7 +216,7 @@ BODIES = {
     "create-audit-export": {"date_from": listed(TIMES), "date_to": listed(TIMES), "service": known("x" * 64, "x" * 65),
                             "action": known("x" * 128, "x" * 129), "phi_only": BOOLEAN},
 }
-STATE = ["pending", "sending", "synced", "held", "failed", "Held", "held "]
+STATE = ["pending", "sending", "synced", "held", "failed", "dropped", "Held", "held "]
 INT, BOOL, UUID_, TIME, TEXT = INT_TEXTS, BOOL_TEXTS, UUIDS, TIMES, STRINGS
 PAGE = {"limit": INT, "continuation_token": INT}
 QUERIES = {

@@ -317,6 +317,16 @@ class Resolve(BaseModel):
     location: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern="^[!-~]+$")] | None = None
 
 
+class Drop(BaseModel):
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+
+
+class CorrectCall(BaseModel):
+    patient_id: Annotated[str, StringConstraints(max_length=64, pattern="^[A-Za-z0-9.-]{1,64}$")] | None = None
+    encounter_id: Annotated[str, StringConstraints(max_length=64, pattern="^[A-Za-z0-9.-]{1,64}$")] | None = None
+    summary: Annotated[str, StringConstraints(max_length=20000)] | None = None
+
+
 class RetryFailed(BaseModel):
     integration_id: UUID | None = None
 
@@ -354,7 +364,8 @@ BODIES = {
     "extend-invitation": ExtendInvitation, "resend-invitation": ResendInvitation, "create-integration": CreateIntegration,
     "update-integration": UpdateIntegration, "create-integration-key": CreateIntegrationKey,
     "test-integration-endpoint": TestEndpoint, "report-call": ReportCall,
-    "set-twilio": Twilio, "resolve-delivery": Resolve, "retry-failed-deliveries": RetryFailed,
+    "set-twilio": Twilio, "resolve-delivery": Resolve, "drop-delivery": Drop,
+    "correct-call": CorrectCall, "retry-failed-deliveries": RetryFailed,
     "hold-integration": Hold, "create-audit-export": AuditExport,
 }
 
@@ -435,7 +446,7 @@ def application():
                      include_test=include_test, limit=limit, offset=offset, continuation_token=continuation_token)
 
     @app.get("/list-deliveries")
-    def _(state: Literal["pending", "sending", "synced", "held", "failed"] | None = None, integration_id: UUID | None = None,
+    def _(state: Literal["pending", "sending", "synced", "held", "failed", "dropped"] | None = None, integration_id: UUID | None = None,
           call_id: UUID | None = None, limit: Limit = 10, continuation_token: int = 0):
         return given(state=state, integration_id=integration_id, call_id=call_id, limit=limit,
                      continuation_token=continuation_token)

@@ -234,7 +234,27 @@ pub enum SyncAction {
     /// Show for each integration the counts, the oldest waiting delivery, and the reason if nothing is sent.
     Status {
         /// The slug or id of the workspace.
+        #[arg(required_unless_present = "all")]
+        workspace: Option<String>,
+        /// Show the integrations of all workspaces, a page at a time.
+        #[arg(long, conflicts_with = "workspace")]
+        all: bool,
+        /// Integrations on one page.
+        #[arg(long, default_value_t = 100, requires = "all", value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// The end of the previous page.
+        #[arg(long, value_name = "TEXT", requires = "all")]
+        after: Option<String>,
+    },
+    /// Drop a delivery, so that it is never sent. Only a retry by a person revives it.
+    Drop {
+        /// The slug or id of the workspace.
         workspace: String,
+        /// The id of the delivery.
+        delivery: String,
+        /// The reason, which is stored with the delivery.
+        #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
+        reason: String,
     },
     /// Retry one delivery at once, or all failed ones, at most 1,000 at a time.
     Retry {
@@ -271,6 +291,32 @@ pub enum SyncAction {
     },
 }
 
+/// Checks a reason as the API does.
+fn parse_reason(text: &str) -> Result<String, String> {
+    bounded(text.trim(), 1, 500)
+}
+
+/// Checks a patient's id as the API does, or an empty text.
+fn parse_patient(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
+    if !text.chars().all(fits) {
+        return Err("only letters, digits, `.` and `-` can be used".to_owned());
+    }
+    bounded(text, 0, 64)
+}
+
+/// Checks a summary as the API does, or an empty text.
+fn parse_summary(text: &str) -> Result<String, String> {
+    bounded(text, 0, 20_000)
+}
+
+fn bounded(text: &str, least: usize, most: usize) -> Result<String, String> {
+    if !(least..=most).contains(&text.chars().count()) || text.contains('\0') {
+        return Err(format!("the text must have {least} to {most} characters"));
+    }
+    Ok(text.to_owned())
+}
+
 /// Parses a location in an EHR by the API's rules.
 fn parse_place(text: &str) -> Result<String, &'static str> {
     let fits = (1..=200).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
@@ -291,6 +337,38 @@ pub enum CallsAction {
         /// The last day (UTC), which is included.
         #[arg(long, value_name = "DAY")]
         to: String,
+    },
+    /// Change what the EHR receives about a call that it does not have yet. The former values are kept sealed.
+    Correct {
+        /// The slug or id of the workspace.
+        workspace: String,
+        /// The call's id at the telephone provider.
+        call_sid: String,
+        /// The EHR's id of the patient. Empty text removes it.
+        #[arg(long, value_name = "ID", value_parser = parse_patient, required_unless_present_any = ["encounter_id", "summary"])]
+        patient_id: Option<String>,
+        /// The EHR's id of the patient's encounter that the call belongs to. Empty text removes it.
+        #[arg(long, value_name = "ID", value_parser = parse_patient)]
+        encounter_id: Option<String>,
+        /// The summary. Empty text removes it.
+        #[arg(long, value_name = "TEXT", value_parser = parse_summary)]
+        summary: Option<String>,
+    },
+    /// List the calls of all workspaces that no report has ended, the longest silent first.
+    Unfinished {
+        /// The most calls to list.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// End a call whose end nobody reported. It is then delivered like any other call.
+    End {
+        /// The slug or id of the workspace.
+        workspace: String,
+        /// The call's id at the telephone provider.
+        call_sid: String,
+        /// The status: completed, busy, no-answer, failed or canceled.
+        #[arg(long, default_value = "completed", value_parser = ["completed", "busy", "no-answer", "failed", "canceled"])]
+        status: String,
     },
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clap::CommandFactory as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use ward::app::{Access, App};
 use ward::config::Config;
 use ward::contract;
@@ -145,8 +145,27 @@ pub fn sync(config: Config, action: SyncAction, out: Output) -> Result<(), Failu
     let access = if matches!(action, SyncAction::Status { .. }) { Access::Read } else { Access::Write };
     on(config, access, async |app| {
         match action {
-            SyncAction::Status { workspace } => {
+            SyncAction::Status { workspace: Some(workspace), .. } => {
                 out.many(&operator::sync_status(&app, &workspace).await?, &QUEUE_COLUMNS)?;
+            }
+            SyncAction::Status { workspace: None, limit, after, all: _ } => {
+                let page = operator::sync_status_all(&app, after.as_deref(), limit).await?;
+                if out.is_json() {
+                    out.one(&page)?;
+                } else {
+                    let mut columns = vec!["workspace"];
+                    columns.extend(QUEUE_COLUMNS);
+                    columns.push("waits_since");
+                    out.many(&page.queues, &columns)?;
+                    if let Some(next) = page.next {
+                        out.remark(&format!("There are more entries: --after {next} continues."));
+                    }
+                }
+            }
+            SyncAction::Drop { workspace, delivery, reason } => {
+                let delivery =
+                    delivery.parse().map(DeliveryId).map_err(|_| "the delivery must be given by its id")?;
+                out.one(&operator::sync_drop(&app, &workspace, delivery, reason).await?)?;
             }
             SyncAction::Retry { workspace, delivery } => {
                 let delivery = delivery.map(|id| id.parse().map(DeliveryId)).transpose();
@@ -169,9 +188,33 @@ pub fn sync(config: Config, action: SyncAction, out: Output) -> Result<(), Failu
 }
 
 pub fn calls(config: Config, action: CallsAction, out: Output) -> Result<(), Failure> {
-    let CallsAction::ProveExclusion { workspace, from, to } = action;
-    // Reading patients' calls writes an audit event.
-    on(config, Access::Write, async |app| {
+    let access = match action {
+        CallsAction::Correct { .. } => Access::Seal,
+        CallsAction::Unfinished { .. } => Access::Read,
+        // Reading patients' calls writes an audit event.
+        CallsAction::ProveExclusion { .. } | CallsAction::End { .. } => Access::Write,
+    };
+    on(config, access, async |app| {
+        let (workspace, from, to) = match action {
+            CallsAction::ProveExclusion { workspace, from, to } => (workspace, from, to),
+            CallsAction::Correct { workspace, call_sid, patient_id, encounter_id, summary } => {
+                let given =
+                    [("patient_id", patient_id), ("encounter_id", encounter_id), ("summary", summary)];
+                let fields = given
+                    .into_iter()
+                    .filter_map(|(name, text)| Some((name.to_owned(), Value::String(text?))))
+                    .collect();
+                return Ok(out.one(&operator::correct_call(&app, &workspace, &call_sid, fields).await?)?);
+            }
+            CallsAction::Unfinished { limit } => {
+                let found = operator::unfinished_calls(&app, limit).await?;
+                let columns = ["workspace_id", "call_sid", "status", "direction", "started_at", "updated_at"];
+                return Ok(out.many(&found, &columns)?);
+            }
+            CallsAction::End { workspace, call_sid, status } => {
+                return Ok(out.one(&operator::end_call(&app, &workspace, &call_sid, &status).await?)?);
+            }
+        };
         let proof = operator::prove_exclusion(&app, &workspace, &from, &to).await?;
         if out.is_json() {
             out.one(&proof)?;

@@ -10,8 +10,9 @@ use http::{HeaderMap, HeaderValue, Method};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
+use crate::answers::Evidence;
 use crate::client::{Answer, Request};
-use crate::delivery::{CallNote, Found};
+use crate::delivery::CallNote;
 use crate::{Failure, json as bounded, template};
 
 /// The most characters of `internalnote`.
@@ -84,10 +85,11 @@ pub(crate) fn search(base_url: &str, note: &CallNote) -> Result<Request, Failure
     Ok(Request { method: Method::GET, url, headers, body: Bytes::new() })
 }
 
-/// The result of a search. A case without any text that could hold the note shows that the list does not tell.
-pub(crate) fn found(note: &CallNote, answer: &Answer) -> Found {
+/// The evidence in a search's answer. A case without any text that could hold the note shows that the list does not
+/// tell, and so does a list that has further pages.
+pub(crate) fn evidence(note: &CallNote, answer: &Answer) -> Evidence {
     let body = bounded::parse(&answer.body, bounded::SMALL_TREE).unwrap_or_default();
-    let Some(cases) = body["patientcases"].as_array() else { return Found::NoSearch };
+    let Some(cases) = body["patientcases"].as_array() else { return Evidence::Unproven };
     let has_more =
         body["next"].is_string() || body["totalcount"].as_u64().is_some_and(|all| all > cases.len() as u64);
     let texts = |case: &Value| {
@@ -100,9 +102,9 @@ pub(crate) fn found(note: &CallNote, answer: &Answer) -> Found {
         .collect();
     let blind = cases.iter().any(|case| case["internalnote"].as_str().is_none());
     if ours.is_empty() && (has_more || blind) {
-        return Found::NoSearch;
+        return Evidence::NoSearch;
     }
-    Found::These(ours)
+    Evidence::These(ours)
 }
 
 fn id_of(case: &Value) -> Option<String> {

@@ -7,11 +7,12 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
 use http::header::{DATE, RETRY_AFTER};
-use http::{HeaderName, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::answers::{self, Answered, Created, Evidence, Searched};
 use crate::client::{Answer, Request};
 use crate::mask::Mask;
 use crate::{Auth, Failure, FailureKind, Outbound, Tokens, athena, fhir, hubspot, json as bounded};
@@ -151,13 +152,31 @@ pub enum Verdict {
     },
 }
 
-/// The result of a search for the call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    /// The locations of the resources with the identifier, oldest first.
-    These(Vec<String>),
-    /// The server does not search by identifier.
-    NoSearch,
+/// An attempt's outcome, and what is kept of its last answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivered {
+    /// The outcome of the attempt.
+    pub verdict: Verdict,
+    /// The last answer, if there was one.
+    pub answered: Option<Answered>,
+    /// Whether this attempt sent a create whose outcome is unknown.
+    pub unknown: bool,
+}
+
+/// The result of a search for a call that may be in the EHR.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchOutcome {
+    /// The result. `None`: a complete answer says that the EHR does not have the call.
+    pub verdict: Option<Verdict>,
+    /// The answer to the search, if there was one.
+    pub answered: Option<Answered>,
+}
+
+impl Delivered {
+    /// An attempt that got no answer, or one that is not kept. It sent no create.
+    pub const fn without_answer(verdict: Verdict) -> Self {
+        Self { verdict, answered: None, unknown: false }
+    }
 }
 
 impl Form {
@@ -174,7 +193,7 @@ impl Form {
         }
     }
 
-    fn search(self, base_url: &str, note: &CallNote) -> Result<Request, Failure> {
+    pub(crate) fn search(self, base_url: &str, note: &CallNote) -> Result<Request, Failure> {
         match self {
             Self::Communication | Self::DocumentReference => fhir::search(self, base_url, note),
             Self::HubSpotCall => hubspot::search(base_url, note),
@@ -182,11 +201,11 @@ impl Form {
         }
     }
 
-    fn found(self, note: &CallNote, answer: &Answer) -> Found {
+    pub(crate) fn evidence(self, note: &CallNote, answer: &Answer) -> Evidence {
         match self {
-            Self::Communication | Self::DocumentReference => fhir::found(self, note, answer),
-            Self::HubSpotCall => hubspot::found(note, answer),
-            Self::PatientCase => athena::found(note, answer),
+            Self::Communication | Self::DocumentReference => fhir::evidence(self, note, answer),
+            Self::HubSpotCall => hubspot::evidence(note, answer),
+            Self::PatientCase => athena::evidence(note, answer),
         }
     }
 
@@ -198,10 +217,10 @@ impl Form {
         }
     }
 
-    fn location(self, answer: &Answer) -> Option<String> {
+    fn location(self, note: &CallNote, answer: &Answer) -> Option<String> {
         match self {
-            Self::Communication | Self::DocumentReference => fhir::location(answer),
-            Self::HubSpotCall => hubspot::location(answer),
+            Self::Communication | Self::DocumentReference => fhir::location(self, note, answer),
+            Self::HubSpotCall => hubspot::location(note, answer),
             Self::PatientCase => athena::location(answer),
         }
     }
@@ -210,113 +229,132 @@ impl Form {
 impl Target<'_> {
     /// Delivers the call before `deadline`. `maybe_sent`: an earlier attempt may have arrived, so a search
     /// comes first.
-    pub async fn deliver(&self, note: &CallNote, maybe_sent: bool, deadline: Instant) -> Verdict {
-        if maybe_sent && let Some(verdict) = self.look(note, deadline).await {
-            return verdict;
+    pub async fn deliver(&self, note: &CallNote, maybe_sent: bool, deadline: Instant) -> Delivered {
+        if maybe_sent {
+            let SearchOutcome { verdict, answered } = self.look(note, deadline).await;
+            if let Some(verdict) = verdict {
+                return Delivered { verdict, answered, unknown: false };
+            }
         }
+        let without = |verdict, unknown| Delivered { verdict, answered: None, unknown };
         let request = match self.form.create(self.base_url, note) {
             Ok(request) => request,
-            Err(failure) => return Verdict::Misconfigured { why: failure.message },
+            Err(failure) => return without(Verdict::Misconfigured { why: failure.message }, false),
         };
-        let told = match self.send(request, note, deadline).await {
+        let form = self.form;
+        let judge =
+            move |note: &CallNote, answer: &Answer| answers::created(answer, || form.location(note, answer));
+        let (told, created) = match self.send(request, note, deadline, judge).await {
             Ok(told) => told,
             Err(failure) => {
-                let maybe_sent = maybe_sent || failure.maybe_sent;
-                return of_failure(failure, maybe_sent);
+                let unknown = failure.maybe_sent;
+                return without(of_failure(failure, maybe_sent || unknown), unknown);
             }
         };
-        let Told { status, after, judged, words, location, .. } = told;
-        match judged {
-            Meaning::Taken => Verdict::Synced { location: location.map(|told| place(&told)) },
-            Meaning::There => self.look(note, deadline).await.unwrap_or(Verdict::Again {
-                status: Some(status),
-                after: None,
-                maybe_sent: true,
-                why: "conflict",
-                words,
-            }),
-            Meaning::NotNow(why) => Verdict::Again {
-                status: Some(status),
-                after,
-                // A server that throttles has not executed the request; one that fails may have done so
-                // before.
-                maybe_sent: maybe_sent || why != "throttled",
-                why,
-                words,
+        let Told { answered, after, words } = told;
+        let status = answered.status;
+        let again = |why, after, maybe_sent| Verdict::Again {
+            status: Some(status),
+            after,
+            maybe_sent,
+            why,
+            words: words.clone(),
+        };
+        let (verdict, unknown) = match created {
+            Created::Done(location) => {
+                (Verdict::Synced { location: location.map(|told| place(&told)) }, false)
+            }
+            Created::There => {
+                let found = self.look(note, deadline).await;
+                let Some(verdict) = found.verdict else {
+                    return Delivered {
+                        verdict: again("conflict", None, true),
+                        answered: found.answered,
+                        unknown: true,
+                    };
+                };
+                return Delivered { verdict, answered: found.answered, unknown: false };
+            }
+            Created::Unproven => (again("unproven", after, true), true),
+            // A server that throttles has not executed the request; one that fails may have done so before.
+            Created::NotNow(why) => (again(why, after, maybe_sent || why != "throttled"), why != "throttled"),
+            Created::Unauthorized => (Verdict::Unauthorized { status: Some(status), words }, false),
+            Created::Never => match self.form.complaint(words.as_ref()) {
+                Some(why) => (Verdict::Misconfigured { why }, false),
+                None => (Verdict::Refused { status, words }, false),
             },
-            Meaning::Unauthorized => Verdict::Unauthorized { status: Some(status), words },
-            Meaning::Never => match self.form.complaint(words.as_ref()) {
-                Some(why) => Verdict::Misconfigured { why },
-                None => Verdict::Refused { status, words },
-            },
-        }
+        };
+        Delivered { verdict, answered: Some(answered), unknown }
     }
 
-    /// Searches for the result of an earlier attempt. `None`: nothing is there, so the call can be sent.
-    async fn look(&self, note: &CallNote, deadline: Instant) -> Option<Verdict> {
+    /// Searches the EHR for the call, before `deadline`. Nothing is written.
+    pub async fn look(&self, note: &CallNote, deadline: Instant) -> SearchOutcome {
+        let without = |verdict| SearchOutcome { verdict: Some(verdict), answered: None };
         let request = match self.form.search(self.base_url, note) {
             Ok(request) => request,
-            Err(failure) => return Some(Verdict::Misconfigured { why: failure.message }),
+            Err(failure) => return without(Verdict::Misconfigured { why: failure.message }),
         };
-        let told = match self.send(request, note, deadline).await {
+        let form = self.form;
+        let judge =
+            move |note: &CallNote, answer: &Answer| answers::searched(answer, || form.evidence(note, answer));
+        let (told, searched) = match self.send(request, note, deadline, judge).await {
             Ok(told) => told,
-            Err(failure) => return Some(of_failure(failure, true)),
+            Err(failure) => return without(of_failure(failure, true)),
         };
-        let Told { status, after, judged, words, found, .. } = told;
-        let status = Some(status);
-        match judged {
-            Meaning::Taken => match found {
-                Found::These(places) => match places.as_slice() {
-                    [] => None,
-                    [one] => Some(Verdict::Synced { location: Some(place(one)) }),
-                    [oldest, ..] => Some(Verdict::Duplicate { oldest: place(oldest), count: places.len() }),
-                },
-                Found::NoSearch => Some(Verdict::CannotTell { status, words: None }),
+        let Told { answered, after, words } = told;
+        let status = Some(answered.status);
+        let verdict = match searched {
+            Searched::These(places) => match places.as_slice() {
+                [] => None,
+                [one] => Some(Verdict::Synced { location: Some(place(one)) }),
+                [oldest, ..] => Some(Verdict::Duplicate { oldest: place(oldest), count: places.len() }),
             },
-            Meaning::NotNow(why) => Some(Verdict::Again { status, after, maybe_sent: true, why, words }),
-            Meaning::Unauthorized => Some(Verdict::Unauthorized { status, words }),
-            Meaning::There | Meaning::Never => Some(match self.form.complaint(words.as_ref()) {
+            Searched::NoSearch => Some(Verdict::CannotTell { status, words: None }),
+            Searched::Unproven => {
+                Some(Verdict::Again { status, after, maybe_sent: true, why: "search_unproven", words })
+            }
+            Searched::NotNow(why) => Some(Verdict::Again { status, after, maybe_sent: true, why, words }),
+            Searched::Unauthorized => Some(Verdict::Unauthorized { status, words }),
+            Searched::Never => Some(match self.form.complaint(words.as_ref()) {
                 Some(why) => Verdict::Misconfigured { why },
                 None => Verdict::CannotTell { status, words },
             }),
-        }
+        };
+        SearchOutcome { verdict, answered: Some(answered) }
     }
 
-    /// Sends a request and reads its answer. An answer can be long, so it is masked, parsed and judged
-    /// outside the threads that serve requests.
-    async fn send(&self, request: Request, note: &CallNote, deadline: Instant) -> Result<Told, Failure> {
+    /// Sends a request, reads its answer and judges it. An answer can be long, so it is masked, parsed and
+    /// judged outside the threads that serve requests.
+    async fn send<J: Send + 'static>(
+        &self,
+        request: Request,
+        note: &CallNote,
+        deadline: Instant,
+        judge: impl FnOnce(&CallNote, &Answer) -> J + Send + 'static,
+    ) -> Result<(Told, J), Failure> {
         let sent = Auth::send(self.auth, self.outbound, self.tokens, request, deadline).await?;
-        let (mut answer, used, form, note) = (sent.answer, sent.used, self.form, note.clone());
+        let (mut answer, used, note) = (sent.answer, sent.used, note.clone());
         let read = move || {
             if !used.is_empty() {
                 // The answer is stored and shown, and some EHRs repeat the request in it, including
                 // credentials.
                 answer.body = Mask::of(&used).bytes(&answer.body).into();
             }
-            Told {
-                status: answer.status.as_u16(),
-                after: retry_after(&answer),
-                judged: judge(&answer),
-                words: words(&answer),
-                location: form.location(&answer),
-                found: form.found(&note, &answer),
-            }
+            let judged = judge(&note, &answer);
+            let told =
+                Told { answered: Answered::of(&answer), after: retry_after(&answer), words: words(&answer) };
+            (told, judged)
         };
         self.outbound.work(read).await
     }
 }
 
-/// The parsed answer of an EHR to a create or a search.
+/// The parts of an EHR's answer that are kept.
 struct Told {
-    status: u16,
+    answered: Answered,
     /// The pause that the EHR asks for.
     after: Option<Duration>,
-    judged: Meaning,
     words: Option<Value>,
-    /// The location of the created resource.
-    location: Option<String>,
-    /// The resources that a search found.
-    found: Found,
 }
 
 /// `maybe_sent`: whether this try or an earlier one may have arrived.
@@ -333,47 +371,6 @@ pub(crate) fn of_failure(failure: Failure, maybe_sent: bool) -> Verdict {
     };
     let words = Some(json!({ "text": failure.message }));
     Verdict::Again { status: None, after: None, maybe_sent, why, words }
-}
-
-/// The meaning of an answer, for a create as for a search.
-enum Meaning {
-    Taken,
-    There,
-    NotNow(&'static str),
-    Unauthorized,
-    Never,
-}
-
-fn judge(answer: &Answer) -> Meaning {
-    let (kinds, codes) = issues(answer);
-    let says = |wanted: &[&str]| kinds.iter().any(|kind| wanted.contains(&kind.as_str()));
-    // These are Epic's codes for a duplicate, and for an exhausted quota.
-    let coded = |wanted: &str| codes.iter().any(|code| code == wanted);
-    match answer.status.as_u16() {
-        200..300 => Meaning::Taken,
-        401 => Meaning::Unauthorized,
-        409 | 412 => Meaning::There,
-        _ if coded("59141") => Meaning::There,
-        429 => Meaning::NotNow("throttled"),
-        _ if coded("4135") || says(&["throttled"]) => Meaning::NotNow("throttled"),
-        408 | 500 | 502..=504 => Meaning::NotNow("server_error"),
-        _ if says(&["transient", "timeout", "lock-error"]) => Meaning::NotNow("server_error"),
-        status if status > 504 => Meaning::NotNow("server_error"),
-        _ => Meaning::Never,
-    }
-}
-
-/// The kinds and the codes of an `OperationOutcome`'s issues.
-fn issues(answer: &Answer) -> (Vec<String>, Vec<String>) {
-    if answer.status.is_success() {
-        return (Vec::new(), Vec::new());
-    }
-    let body = bounded::parse(&answer.body, bounded::SMALL_TREE).unwrap_or_default();
-    let issues: Vec<&Value> = body["issue"].as_array().into_iter().flatten().collect();
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let kinds = issues.iter().filter_map(|issue| text(&issue["code"])).collect();
-    let codings = issues.iter().flat_map(|issue| issue["details"]["coding"].as_array().into_iter().flatten());
-    (kinds, codings.filter_map(|coding| text(&coding["code"])).collect())
 }
 
 /// The EHR's answer: its JSON if that is not too long, otherwise the beginning of its text.
@@ -426,9 +423,4 @@ fn retry_after(answer: &Answer) -> Option<Duration> {
     let then = httpdate::parse_http_date(given).ok()?;
     let now = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
     Some(then.duration_since(now.unwrap_or_else(crate::ambient::now)).unwrap_or_default())
-}
-
-/// Whether a status says that something was created.
-pub(crate) const fn made(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 200 | 201)
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::auth::{Auth, Authorized, Tokens};
 use crate::client::{Answer, Outbound, Request};
 use crate::mask::Mask;
-use crate::{Failure, FailureKind, json, template};
+use crate::{Failure, FailureKind, answers, json, template};
 
 use way::TooMuch;
 
@@ -76,6 +76,8 @@ pub struct Outcome {
 pub struct EndpointAnswer {
     answer: Result<Authorized, Failure>,
     shape: Shape,
+    /// Whether the endpoint asks for a page for people.
+    wants_page: bool,
     /// The limit on what is made from the answer, in bytes of text.
     most: usize,
     retries: u32,
@@ -103,7 +105,7 @@ impl EndpointAnswer {
                     "the answer holds too many values: parsed, it would take more memory than one call may",
                 )
             },
-            Ok(authorized) => read(&self.shape, &authorized, self.most),
+            Ok(authorized) => read(&self.shape, &authorized, self.wants_page, self.most),
         };
         (outcome.retries, outcome.duration) = (self.retries, self.duration);
         outcome
@@ -123,7 +125,10 @@ impl EndpointRequest {
         let mut retries = 0;
         let answer = self.attempts(outbound, tokens, params, deadline, &mut retries).await;
         let most = outbound.limits().body_bytes;
-        EndpointAnswer { answer, shape: self.shape.clone(), most, retries, duration: started.elapsed() }
+        let accepted = self.headers.get(ACCEPT).and_then(|told| told.to_str().ok()).unwrap_or_default();
+        let wants_page = accepted.to_ascii_lowercase().contains("html");
+        let (shape, duration) = (self.shape.clone(), started.elapsed());
+        EndpointAnswer { answer, shape, wants_page, most, retries, duration }
     }
 
     async fn attempts(
@@ -197,7 +202,7 @@ impl EndpointRequest {
 }
 
 /// Makes the outcome from an answer. `most` limits the result, in bytes of text.
-fn read(shape: &Shape, authorized: &Authorized, most: usize) -> Outcome {
+fn read(shape: &Shape, authorized: &Authorized, wants_page: bool, most: usize) -> Outcome {
     let status = authorized.answer.status;
     let mut outcome = Outcome {
         status: Some(status.as_u16()),
@@ -206,6 +211,15 @@ fn read(shape: &Shape, authorized: &Authorized, most: usize) -> Outcome {
     };
     if !status.is_success() {
         outcome.error = Some(format!("the other side answered {}", status.as_u16()));
+        return outcome;
+    }
+    // A success without the effect: a gateway's page, and a FHIR server's report of an error.
+    if !wants_page && answers::is_web_page(&authorized.answer) {
+        outcome.error = Some(format!("the other side answered {} with a web page", status.as_u16()));
+        return outcome;
+    }
+    if answers::is_error_outcome(&outcome.raw) {
+        outcome.error = Some(format!("the other side answered {} and reports an error", status.as_u16()));
         return outcome;
     }
     // A step that is not configured makes no copy.

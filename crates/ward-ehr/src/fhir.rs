@@ -3,13 +3,14 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, LOCATION};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
+use crate::answers::{Evidence, is_error_outcome};
 use crate::client::{Answer, Request};
-use crate::delivery::{CallNote, Form, Found, made};
+use crate::delivery::{CallNote, Form};
 use crate::{Failure, json as bounded, template};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/fhir+json");
@@ -160,60 +161,84 @@ pub(crate) fn create(form: Form, base_url: &str, note: &CallNote) -> Result<Requ
 }
 
 /// A search by identifier. It asks a server that does not understand the parameter to refuse instead of
-/// ignoring it (FHIR R4, 3.1.1.3.3.1).
+/// ignoring it (FHIR R4, 3.1.1.3.3.1). It also asks not to answer from a cache, which may be older than a create.
 pub(crate) fn search(form: Form, base_url: &str, note: &CallNote) -> Result<Request, Failure> {
-    let headers =
-        HeaderMap::from_iter([(ACCEPT, JSON), (PREFER, HeaderValue::from_static("handling=strict"))]);
+    let headers = HeaderMap::from_iter([
+        (ACCEPT, JSON),
+        (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        (PREFER, HeaderValue::from_static("handling=strict")),
+    ]);
     let mut url = template::below(base_url, &format!("/{}", type_of(form)))?;
     url.set_query(Some(&token(note)));
     Ok(Request { method: Method::GET, url, headers, body: Bytes::new() })
 }
 
-/// The result of a search. A server that does not understand the parameter may answer with everything it has,
-/// so each resource is checked.
-pub(crate) fn found(form: Form, note: &CallNote, answer: &Answer) -> Found {
-    let Some(bundle) = bounded::parse(&answer.body, bounded::SMALL_TREE) else { return Found::NoSearch };
+/// The evidence in a search's answer. A server that does not understand the parameter may answer with everything it has,
+/// so each resource is checked. Only a complete answer shows that there is none: a searchset without a further page, without
+/// an error inside, and with as many resources as its total says (FHIR R4, 2.36 and 3.1.1.2).
+pub(crate) fn evidence(form: Form, note: &CallNote, answer: &Answer) -> Evidence {
+    let Some(bundle) = bounded::parse(&answer.body, bounded::SMALL_TREE) else { return Evidence::Unproven };
     if bundle["resourceType"] != "Bundle" {
-        return Found::NoSearch;
+        return Evidence::Unproven;
     }
-    let resources = bundle["entry"].as_array().into_iter().flatten().map(|entry| &entry["resource"]);
-    let resources: Vec<&Value> =
-        resources.filter(|resource| resource["resourceType"] == type_of(form)).collect();
-    let is_ours = |resource: &&&Value| {
-        let mut identifiers = resource["identifier"].as_array().into_iter().flatten();
-        identifiers.any(|known| known["system"] == note.system.as_str() && known["value"] == note.id.as_str())
-    };
+    let entries: Vec<&Value> = bundle["entry"].as_array().into_iter().flatten().collect();
+    let resources: Vec<&Value> = entries
+        .iter()
+        .map(|entry| &entry["resource"])
+        .filter(|resource| resource["resourceType"] == type_of(form))
+        .collect();
     let mut ours: Vec<(&str, String)> = resources
         .iter()
-        .filter(is_ours)
+        .filter(|resource| is_ours(note, resource))
         .map(|resource| {
             let place = format!("{}/{}", type_of(form), resource["id"].as_str().unwrap_or_default());
             (resource["meta"]["lastUpdated"].as_str().unwrap_or_default(), place)
         })
         .collect();
     if ours.len() < resources.len() {
-        // The answer has other resources, so the server has not searched.
-        return Found::NoSearch;
+        return Evidence::NoSearch;
+    }
+    if ours.is_empty() && !is_complete(&bundle, &entries) {
+        return Evidence::Unproven;
     }
     ours.sort();
-    Found::These(ours.into_iter().map(|(_, place)| place).collect())
+    Evidence::These(ours.into_iter().map(|(_, place)| place).collect())
 }
 
-/// The location of the created resource as `Type/id`, from `Location` or from the body.
-pub(crate) fn location(answer: &Answer) -> Option<String> {
-    if !made(answer.status) {
-        return None;
-    }
+fn is_ours(note: &CallNote, resource: &Value) -> bool {
+    let mut identifiers = resource["identifier"].as_array().into_iter().flatten();
+    identifiers.any(|known| known["system"] == note.system.as_str() && known["value"] == note.id.as_str())
+}
+
+/// Whether a bundle without the resource shows that there is none.
+fn is_complete(bundle: &Value, entries: &[&Value]) -> bool {
+    let mut links = bundle["link"].as_array().into_iter().flatten();
+    let has_more = links.any(|link| link["relation"] == "next");
+    let is_empty = bundle["total"].is_null() || bundle["total"] == 0;
+    // An entry that is neither a remark nor an error could be the resource.
+    let only_remarks = entries.iter().all(|entry| {
+        entry["resource"]["resourceType"] == "OperationOutcome" && !is_error_outcome(&entry["resource"])
+    });
+    let is_list = bundle["entry"].is_null() || bundle["entry"].is_array();
+    bundle["type"] == "searchset" && !has_more && is_empty && only_remarks && is_list
+}
+
+/// The location of the created resource as `Type/id`, from `Location` or from the body. Neither counts if it is of another
+/// type, because a gateway's answer may name anything.
+pub(crate) fn location(form: Form, note: &CallNote, answer: &Answer) -> Option<String> {
     let told = answer.headers.get(LOCATION).and_then(|told| told.to_str().ok());
     let told = told.and_then(|told| {
         let place = told.split("/_history/").next()?.trim_end_matches('/');
         let mut parts = place.rsplitn(3, '/');
         let (id, kind) = (parts.next()?, parts.next()?);
-        Some(format!("{kind}/{id}"))
+        (kind == type_of(form) && !id.is_empty()).then(|| format!("{kind}/{id}"))
     });
     told.or_else(|| {
         let body = bounded::parse(&answer.body, bounded::SMALL_TREE)?;
-        Some(format!("{}/{}", body["resourceType"].as_str()?, body["id"].as_str()?))
+        let id = body["id"].as_str().filter(|id| !id.is_empty())?;
+        let named =
+            body["resourceType"] == type_of(form) && (body["identifier"].is_null() || is_ours(note, &body));
+        named.then(|| format!("{}/{id}", type_of(form)))
     })
 }
 
@@ -265,14 +290,13 @@ mod tests {
         let bundle = |resources: &[&Value]| {
             let entry: Vec<Value> =
                 resources.iter().map(|resource| json!({ "resource": resource })).collect();
-            answer(200, &json!({ "resourceType": "Bundle", "entry": entry }))
+            answer(200, &json!({ "resourceType": "Bundle", "type": "searchset", "entry": entry }))
         };
         let form = Form::Communication;
-        assert_eq!(found(form, &note(), &bundle(&[])), Found::These(vec![]));
-        let both = Found::These(vec!["Communication/1".to_owned(), "Communication/2".to_owned()]);
-        assert_eq!(found(form, &note(), &bundle(&[&ours, &older])), both);
-        assert_eq!(found(form, &note(), &bundle(&[&other])), Found::NoSearch);
-        assert_eq!(found(form, &note(), &answer(200, &json!({}))), Found::NoSearch);
+        assert_eq!(evidence(form, &note(), &bundle(&[])), Evidence::These(vec![]));
+        let both = Evidence::These(vec!["Communication/1".to_owned(), "Communication/2".to_owned()]);
+        assert_eq!(evidence(form, &note(), &bundle(&[&ours, &older])), both);
+        assert_eq!(evidence(form, &note(), &bundle(&[&other])), Evidence::NoSearch);
     }
 
     #[test]
@@ -282,8 +306,14 @@ mod tests {
             LOCATION,
             HeaderValue::from_static("https://ehr.example/fhir/Communication/12/_history/1"),
         );
-        assert_eq!(location(&told).as_deref(), Some("Communication/12"));
+        let form = Form::Communication;
+        assert_eq!(location(form, &note(), &told).as_deref(), Some("Communication/12"));
+        assert_eq!(location(Form::DocumentReference, &note(), &told), None, "another type");
         let told = answer(200, &json!({ "resourceType": "Communication", "id": "9" }));
-        assert_eq!(location(&told).as_deref(), Some("Communication/9"));
+        assert_eq!(location(form, &note(), &told).as_deref(), Some("Communication/9"));
+        let of_another = json!([{ "system": "urn:uuid:0d0f", "value": "0199" }]);
+        let told =
+            answer(200, &json!({ "resourceType": "Communication", "id": "9", "identifier": of_another }));
+        assert_eq!(location(form, &note(), &told), None, "another call's resource");
     }
 }

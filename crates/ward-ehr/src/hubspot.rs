@@ -4,12 +4,13 @@
 //! owner of the portal has to create once. A search for it shows whether an earlier attempt arrived.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Map, Value, json};
 
+use crate::answers::Evidence;
 use crate::client::{Answer, Request};
-use crate::delivery::{CallNote, Found};
+use crate::delivery::CallNote;
 use crate::{Failure, json as bounded, template};
 
 /// The property that holds the call's id.
@@ -76,12 +77,17 @@ pub(crate) fn create(base_url: &str, note: &CallNote) -> Result<Request, Failure
 pub(crate) fn search(base_url: &str, note: &CallNote) -> Result<Request, Failure> {
     let filter = json!({ "propertyName": ID_PROPERTY, "operator": "EQ", "value": note.id });
     let body = json!({ "filterGroups": [{ "filters": [filter] }], "properties": [ID_PROPERTY], "limit": 10 });
-    post(base_url, "/crm/v3/objects/calls/search", &body)
+    let mut request = post(base_url, "/crm/v3/objects/calls/search", &body)?;
+    // A gateway's cache may be older than a create.
+    request.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Ok(request)
 }
 
-pub(crate) fn found(note: &CallNote, answer: &Answer) -> Found {
+/// The evidence in a search's answer. Only a complete answer shows that there is no call: a total of 0, no result and no
+/// further page (CRM API, "Search").
+pub(crate) fn evidence(note: &CallNote, answer: &Answer) -> Evidence {
     let body = bounded::parse(&answer.body, bounded::SMALL_TREE).unwrap_or_default();
-    let Some(results) = body["results"].as_array() else { return Found::NoSearch };
+    let Some(results) = body["results"].as_array() else { return Evidence::Unproven };
     let mut ours: Vec<(&str, String)> = results
         .iter()
         .filter(|result| result["properties"][ID_PROPERTY] == note.id.as_str())
@@ -91,13 +97,22 @@ pub(crate) fn found(note: &CallNote, answer: &Answer) -> Found {
         })
         .collect();
     if ours.len() < results.len() {
-        return Found::NoSearch;
+        return Evidence::NoSearch;
+    }
+    if ours.is_empty() && (body["total"] != 0 || !body["paging"]["next"].is_null()) {
+        return Evidence::Unproven;
     }
     ours.sort();
-    Found::These(ours.into_iter().map(|(_, place)| place).collect())
+    Evidence::These(ours.into_iter().map(|(_, place)| place).collect())
 }
 
-pub(crate) fn location(answer: &Answer) -> Option<String> {
+/// The location of the created call, from the object in the body. An object of another call names nothing.
+pub(crate) fn location(note: &CallNote, answer: &Answer) -> Option<String> {
     let body = bounded::parse(&answer.body, bounded::SMALL_TREE)?;
-    body["id"].as_str().map(|id| format!("calls/{id}"))
+    let id = body["id"].as_str().filter(|id| !id.is_empty())?;
+    let known = &body["properties"][ID_PROPERTY];
+    let is_created = answer.status.as_u16() == 201;
+    // HubSpot's objects always have properties; only a creation is proof without them.
+    let ours = if known.is_null() { is_created } else { *known == note.id.as_str() };
+    ours.then(|| format!("calls/{id}"))
 }

@@ -7,6 +7,7 @@
 
 mod address;
 mod ambient;
+mod answers;
 pub mod athena;
 pub mod auth;
 mod budget;
@@ -24,6 +25,7 @@ mod resolver;
 mod secret;
 pub mod template;
 
+pub use answers::Answered;
 pub use auth::{Auth, Tokens};
 pub use budget::Budget;
 pub use client::{Answer, HOP, Limits, Lookup, Outbound, Request, reserved_header};

@@ -34,7 +34,7 @@ fn note() -> CallNote {
 async fn deliver(base_url: &str, auth: Option<&Auth>, limits: Limits) -> Verdict {
     let (outbound, tokens) = (outbound(limits), Tokens::default());
     let target = Target { outbound: &outbound, tokens: &tokens, auth, base_url, form: Form::Communication };
-    target.deliver(&note(), false, soon()).await
+    target.deliver(&note(), false, soon()).await.verdict
 }
 
 fn maybe_sent(verdict: &Verdict) -> bool {
@@ -116,7 +116,7 @@ async fn a_request_that_was_cut_off_after_it_left_may_have_arrived() {
         form: Form::Communication,
     };
     let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
-    assert!(maybe_sent(&target.deliver(&note(), false, deadline).await));
+    assert!(maybe_sent(&target.deliver(&note(), false, deadline).await.verdict));
 }
 
 #[tokio::test]

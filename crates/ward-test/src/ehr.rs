@@ -33,6 +33,10 @@ pub enum Act {
     Hang,
     /// It answers with this status, this body and these header lines.
     Say(u16, Value, &'static str),
+    /// It answers with this status, this content type and this text. An empty content type sends none.
+    Page(u16, &'static str, String),
+    /// It stores the resource, and answers as `Page` does.
+    TakeAndPage(u16, &'static str, String),
 }
 
 /// A request that the EHR received.
@@ -174,10 +178,23 @@ impl ScriptedEhr {
             }
             self.state.lock().at_once -= 1;
             match act {
-                Reaction::Answer(status, body, headers) => {
-                    let body = if body.is_null() { String::new() } else { body.to_string() };
+                Reaction::Answer(..) | Reaction::Page(..) => {
+                    let (status, content_type, body, headers) = match act {
+                        Reaction::Page(status, content_type, body) => {
+                            (status, content_type, body, String::new())
+                        }
+                        Reaction::Answer(status, body, headers) => {
+                            let body = if body.is_null() { String::new() } else { body.to_string() };
+                            (status, "application/fhir+json", body, headers)
+                        }
+                        Reaction::Reset | Reaction::Hang => unreachable!("these give no answer"),
+                    };
+                    let content_type = match content_type {
+                        "" => String::new(),
+                        known => format!("content-type: {known}\r\n"),
+                    };
                     let answer = format!(
-                        "HTTP/1.1 {status} Scripted\r\ncontent-type: application/fhir+json\r\ncontent-length: {}\r\n{headers}\r\n{body}",
+                        "HTTP/1.1 {status} Scripted\r\n{content_type}content-length: {}\r\n{headers}\r\n{body}",
                         body.len()
                     );
                     if stream.write_all(answer.as_bytes()).await.is_err() {
@@ -199,14 +216,19 @@ impl ScriptedEhr {
 
     fn decide(&self, asked: &Asked) -> Reaction {
         let mut state = self.state.lock();
-        state.asked.push(asked.clone());
         state.at_once += 1;
         state.most_at_once = state.most_at_once.max(state.at_once);
+        if asked.target.ends_with("/contacts/search") {
+            // This CRM has no contacts. The look-up of one is no search for a call, so scripts do not concern it.
+            return Reaction::Answer(200, json!({ "total": 0, "results": [] }), String::new());
+        }
+        state.asked.push(asked.clone());
         let hubspot_search = asked.target.ends_with("/search");
         if asked.method == "GET" || hubspot_search {
             return match state.searches.clone() {
                 None => Reaction::Answer(200, state.search(asked, hubspot_search), String::new()),
                 Some(Act::Say(status, body, headers)) => Reaction::Answer(status, body, headers.to_owned()),
+                Some(Act::Page(status, content_type, body)) => Reaction::Page(status, content_type, body),
                 Some(Act::Reset) => Reaction::Reset,
                 Some(_) => Reaction::Hang,
             };
@@ -231,12 +253,18 @@ impl ScriptedEhr {
             Act::Reset => Reaction::Reset,
             Act::Hang => Reaction::Hang,
             Act::Say(status, body, headers) => Reaction::Answer(status, body, headers.to_owned()),
+            Act::Page(status, content_type, body) => Reaction::Page(status, content_type, body),
+            Act::TakeAndPage(status, content_type, body) => {
+                state.take(asked);
+                Reaction::Page(status, content_type, body)
+            }
         }
     }
 }
 
 enum Reaction {
     Answer(u16, Value, String),
+    Page(u16, &'static str, String),
     Reset,
     Hang,
 }
@@ -278,10 +306,11 @@ impl State {
         };
         let found = self.kept.iter().filter(|resource| key_of(resource) == wanted);
         if hubspot {
-            return json!({ "results": found.collect::<Vec<_>>() });
+            let results: Vec<&Value> = found.collect();
+            return json!({ "total": results.len(), "results": results });
         }
         let entry: Vec<Value> = found.map(|resource| json!({ "resource": resource })).collect();
-        json!({ "resourceType": "Bundle", "type": "searchset", "entry": entry })
+        json!({ "resourceType": "Bundle", "type": "searchset", "total": entry.len(), "entry": entry })
     }
 }
 

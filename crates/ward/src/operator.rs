@@ -17,9 +17,12 @@ use ward_db::backup::{self, Checked};
 use crate::api_keys::secret::Presented;
 use crate::app::App;
 use crate::audit::{Actor, Write};
-use crate::calls::operator::{self as calls, Proof};
+use crate::calls::correcting::{self, CorrectCallResponse};
+use crate::calls::operator::{self as calls, Ended, Proof, Unfinished};
 use crate::context::Context;
-use crate::deliveries::actions::{self as steering, InEhr, ResolveDeliveryResponse, RetryResponse};
+use crate::deliveries::actions::{
+    self as steering, DropDeliveryResponse, InEhr, ResolveDeliveryResponse, RetryResponse,
+};
 use crate::deliveries::{self, IntegrationSyncStatus};
 use crate::error::ApiError;
 use crate::ids::{DeliveryId, IntegrationId, WorkspaceId};
@@ -267,6 +270,93 @@ pub async fn sync_status(app: &App, slug_or_id: &str) -> Result<Vec<IntegrationS
         .await
 }
 
+/// The queue of one integration, with its workspace.
+#[derive(Debug, Serialize)]
+pub struct QueueOf {
+    /// The id of the workspace.
+    pub workspace_id: WorkspaceId,
+    /// The slug of the workspace, if the workspace exists.
+    pub workspace: Option<String>,
+    /// The state and the counts of the queue.
+    #[serde(flatten)]
+    pub queue: IntegrationSyncStatus,
+}
+
+/// A page of the queues of all workspaces.
+#[derive(Debug, Serialize)]
+pub struct AllQueues {
+    /// The queues, ordered by workspace and integration.
+    pub queues: Vec<QueueOf>,
+    /// The text after which the next page begins; `None` on the last page.
+    pub next: Option<String>,
+}
+
+/// The state and the counts of up to `limit` queues of all workspaces, after the text of an earlier page.
+pub async fn sync_status_all(app: &App, after: Option<&str>, limit: u32) -> Result<AllQueues, OperatorError> {
+    let unusable = || OperatorError::Refused("this is not the end of an earlier page".to_owned());
+    let nil = uuid::Uuid::nil();
+    let after = match after {
+        None => (WorkspaceId(nil), IntegrationId(nil)),
+        Some(text) => {
+            let (workspace, integration) = text.split_once('/').ok_or_else(unusable)?;
+            let id = |text: &str| uuid::Uuid::try_parse(text).map_err(|_| unusable());
+            (WorkspaceId(id(workspace)?), IntegrationId(id(integration)?))
+        }
+    };
+    app.db
+        .read_long("operator.sync_status_all", move |tx| {
+            let mut found = deliveries::lanes_of_all(tx, after, i64::from(limit) + 1)?;
+            let most = usize::try_from(limit).unwrap_or(usize::MAX);
+            let has_more = found.len() > most;
+            found.truncate(most);
+            let last = found.last().filter(|_| has_more);
+            let next = last.map(|(workspace, queue)| format!("{workspace}/{}", queue.integration_id));
+            let mut queues = Vec::with_capacity(found.len());
+            for (workspace_id, queue) in found {
+                let workspace = workspaces::find(tx, &workspace_id.to_string())?;
+                let workspace = workspace.map(|found| found.workspace.slug);
+                queues.push(QueueOf { workspace_id, workspace, queue });
+            }
+            Ok(AllQueues { queues, next })
+        })
+        .await
+}
+
+/// Drops a delivery, so that it is never sent.
+pub async fn sync_drop(
+    app: &App,
+    slug_or_id: &str,
+    delivery: DeliveryId,
+    reason: String,
+) -> Result<DropDeliveryResponse, OperatorError> {
+    let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
+    let context = Context::of_operator(app.clock.now());
+    app.db
+        .write("operator.sync_drop", move |tx| {
+            let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, &context)?;
+            steering::drop_within(write, delivery, &reason).map_err(OperatorError::from)
+        })
+        .await
+}
+
+/// Changes what the EHR receives about a call that it does not have yet.
+pub async fn correct_call(
+    app: &App,
+    slug_or_id: &str,
+    sid: &str,
+    fields: serde_json::Map<String, serde_json::Value>,
+) -> Result<CorrectCallResponse, OperatorError> {
+    let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
+    let (context, vault) = (Context::of_operator(app.clock.now()), app.vault.clone());
+    let sid = sid.to_owned();
+    app.db
+        .write("operator.correct_call", move |tx| {
+            let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, &context)?;
+            correcting::correct_within(write, &vault, &sid, &fields).map_err(OperatorError::from)
+        })
+        .await
+}
+
 /// Retries one delivery, or a bounded batch of the failed ones if `delivery` is `None`.
 pub async fn sync_retry(
     app: &App,
@@ -326,6 +416,29 @@ pub async fn sync_hold(
         })
         .await?;
     sync_status(app, slug_or_id).await
+}
+
+/// Calls of all workspaces that no report has ended, the longest silent first, up to `limit`.
+pub async fn unfinished_calls(app: &App, limit: u32) -> Result<Vec<Unfinished>, OperatorError> {
+    let before = app.clock.now().saturating_sub(app.config.outbound.unfinished_after);
+    app.db
+        .read_long("operator.unfinished_calls", move |tx| {
+            calls::unfinished(tx, before, limit).map_err(OperatorError::from)
+        })
+        .await
+}
+
+/// Ends a call whose end nobody reported, at the time of its last report. It is delivered like any other call.
+pub async fn end_call(app: &App, slug_or_id: &str, sid: &str, status: &str) -> Result<Ended, OperatorError> {
+    let found = show_workspace(app, slug_or_id).await?;
+    let (context, sid, status) = (Context::of_operator(app.clock.now()), sid.to_owned(), status.to_owned());
+    let usual = app.config.quotas;
+    app.db
+        .write("operator.end_call", move |tx| {
+            let write = &mut Write::begin(tx, found.workspace.id, Actor::OPERATOR, &context)?;
+            calls::end(write, (&found.workspace, &usual), &sid, &status).map_err(OperatorError::from)
+        })
+        .await
 }
 
 /// Lists every test call that began on these days (UTC, both included). Each comes with the rule that made

@@ -142,6 +142,7 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("list-calls", "calls", calls::api::list)?;
     routes.on("get-call", "calls", calls::api::get)?;
     routes.on("report-call", "calls", calls::api::report)?;
+    routes.on("correct-call", "calls", calls::api::correct)?;
     routes.on("get-twilio", "calls", twilio::api::get)?;
     routes.on("set-twilio", "calls", twilio::api::set)?;
     routes.on("delete-twilio", "calls", twilio::api::delete)?;
@@ -151,6 +152,7 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("get-delivery", "sync", deliveries::api::get)?;
     routes.on("retry-delivery", "sync", deliveries::api::retry)?;
     routes.on("resolve-delivery", "sync", deliveries::api::resolve)?;
+    routes.on("drop-delivery", "sync", deliveries::api::drop)?;
     routes.on("retry-failed-deliveries", "sync", deliveries::api::retry_failed)?;
     routes.on("get-sync-status", "sync", deliveries::api::status)?;
     routes.on("hold-integration", "sync", deliveries::api::hold)?;

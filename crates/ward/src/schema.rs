@@ -32,6 +32,8 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/0015_invitation_addresses.sql"),
     },
     Migration { name: "0016_stored_events", sql: include_str!("../../../migrations/0016_stored_events.sql") },
+    Migration { name: "0017_proof", sql: include_str!("../../../migrations/0017_proof.sql") },
+    Migration { name: "0018_corrections", sql: include_str!("../../../migrations/0018_corrections.sql") },
     Migration {
         name: "0019_integration_keys",
         sql: include_str!("../../../migrations/0019_integration_keys.sql"),

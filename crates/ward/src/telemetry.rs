@@ -87,6 +87,31 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
     describe_gauge!("ward_sync_queue_depth", "Deliveries waiting to be sent, counted up to 100,000");
     describe_gauge!("ward_sync_queue_oldest_seconds", "Age of the oldest waiting delivery; 0 without any");
     describe_counter!("ward_sync_attempts_total", "Delivery attempts, by outcome");
+    describe_gauge!("ward_sync_waiting_queues", "Integration queues in which nothing is sent now, by reason");
+    describe_gauge!(
+        "ward_sync_waiting_queues_oldest_seconds",
+        "Time since the first of these queues began to wait, by reason"
+    );
+    describe_gauge!(
+        "ward_sync_stuck_deliveries",
+        "Deliveries that are held one by one or failed, by state and reason, counted up to 100,000"
+    );
+    describe_gauge!(
+        "ward_sync_stuck_deliveries_oldest_seconds",
+        "Time since the first of these deliveries was held or failed, by state and reason"
+    );
+    describe_gauge!(
+        "ward_calls_unfinished",
+        "Calls without a reported end for longer than the setting allows"
+    );
+    describe_gauge!(
+        "ward_calls_unfinished_oldest_seconds",
+        "Time since the last report of the oldest such call"
+    );
+    describe_counter!(
+        "ward_sync_duplicates_total",
+        "Deliveries that the EHR was found to have more than once"
+    );
     describe_histogram!(
         "ward_sync_delivery_seconds",
         "Time from queueing a delivery to its arrival in the EHR"

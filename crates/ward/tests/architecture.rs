@@ -397,7 +397,9 @@ fn a_worker_opens_no_secret_where_it_writes() {
     let worker: Vec<Source> = sources("crates/ward/src/deliveries");
     for source in &worker {
         for word in ["vault.open", "vault.clone", "sealed("] {
-            let allowed = source.path.ends_with("deliveries/actions.rs") && word == "vault.clone";
+            // A request that reads a delivery opens what it shows after its transaction.
+            let allowed = [("deliveries/actions.rs", "vault.clone"), ("deliveries/api.rs", "vault.open")];
+            let allowed = allowed.iter().any(|(file, opens)| source.path.ends_with(file) && word == *opens);
             assert!(
                 allowed || !code(source).any(|line| line.contains(word)),
                 "{} opens secrets",

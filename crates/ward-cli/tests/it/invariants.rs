@@ -149,7 +149,7 @@ const RULES: &[(&str, &str)] = &[
     (
         "only deliveries that are still to be sent are in a queue",
         "SELECT count(*) FROM delivery_queue q WHERE NOT EXISTS (SELECT 1 FROM deliveries d \
-           WHERE d.workspace_id = q.workspace_id AND d.id = q.delivery_id AND d.state IN ('pending', 'sending'))",
+           WHERE d.workspace_id = q.workspace_id AND d.id = q.delivery_id AND (d.state IN ('pending', 'sending') OR (d.state = 'synced' AND q.purpose = 'check')))",
     ),
     (
         "a remembered request has its answer",

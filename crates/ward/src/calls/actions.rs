@@ -28,7 +28,7 @@ const RUNTIMES_TURN: Duration = Duration::from_mins(2);
 const EARLIEST: Timestamp = Timestamp::from_micros(-62_135_596_800_000_000);
 
 /// A call, or the list of calls, as the subject of an audit event.
-const fn subject(id: Option<Uuid>) -> Subject<'static> {
+pub(super) const fn subject(id: Option<Uuid>) -> Subject<'static> {
     Subject { service: "calls", kind: "call", id, name: None }
 }
 
@@ -63,7 +63,7 @@ pub async fn report(app: &Arc<App>, entry: Entry, sid: String, report: Report) -
 }
 
 /// The bytes of a call that count as stored.
-fn stored(call: &CallRecord) -> usize {
+pub(super) fn stored(call: &CallRecord) -> usize {
     Value::from(call.details.clone()).to_string().len()
 }
 

@@ -1,5 +1,6 @@
 //! The JSON routes of calls.
 
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -8,11 +9,13 @@ use ward_contract::validate::{Json, Problem};
 use ward_db::Timestamp;
 
 use super::actions::Recorded;
+use super::correcting::{self, CorrectCallRequest, Correction};
 use super::store::{self, CallFilter};
 use super::{CallRecord, CallerId, Decision, Report, TestRule, actions, is_sid, told};
 use crate::deliveries;
 use crate::error::ApiError;
 use crate::gate::Entry;
+use crate::gate::idempotency::Repeat;
 use crate::http::{Query, Reply, Request, Sent};
 use crate::ids::{CallId, CredentialId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::scan::{self, Found, Wanted};
@@ -165,6 +168,7 @@ struct CallDetail {
     first_reported_at: Timestamp,
     updated_at: Timestamp,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    corrections: Vec<Correction>,
     adjusted_fields: Vec<&'static str>,
 }
 
@@ -215,6 +219,7 @@ impl CallDetail {
             summary: detail("summary"),
             first_reported_at: call.first_reported_at,
             updated_at: call.updated_at,
+            corrections: Vec::new(),
             adjusted_fields: Vec::new(),
         }
     }
@@ -344,10 +349,16 @@ pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     // A text that is not a sid gets the answer for an unknown sid.
     let sid = Some(request.parameter("call_sid")).filter(|sid| is_sid(sid)).unwrap_or_default().to_owned();
-    let found = request.app.db.read("calls.get", move |tx| detail(tx, workspace, &sid)).await?;
-    let (found, owed) = found.ok_or(ApiError::missing("call_not_found", "Call not found."))?;
+    let vault = request.app.vault.clone();
+    let found = request.app.db.read("calls.get", move |tx| {
+        let Some((found, owed)) = detail(tx, workspace, &sid)? else { return Ok::<_, ward_db::Error>(None) };
+        let corrections = correcting::read(tx, &vault, workspace, found.id)?;
+        Ok(Some((found, owed, corrections)))
+    });
+    let missing = ApiError::missing("call_not_found", "Call not found.");
+    let (found, owed, corrections) = found.await?.ok_or(missing)?;
     actions::note_read(&request.app, &entry, workspace, Some(found.id), json!({})).await?;
-    Reply::ok(&CallDetail::of(workspace, &found, owed.as_ref()))
+    Reply::ok(&CallDetail { corrections, ..CallDetail::of(workspace, &found, owed.as_ref()) })
 }
 
 fn detail(
@@ -387,6 +398,17 @@ pub async fn report(
         _ => None,
     };
     Reply::ok(&CallDetail { adjusted_fields, ..CallDetail::of(workspace, &recorded, owed.as_ref()) })
+}
+
+/// `correct-call`
+pub async fn correct(
+    request: Request,
+    (entry, sent): (Entry, Sent<CorrectCallRequest>),
+) -> Result<Reply, ApiError> {
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    // A text that is not a sid gets the answer for an unknown sid.
+    let sid = Some(request.parameter("call_sid")).filter(|sid| is_sid(sid)).unwrap_or_default().to_owned();
+    correcting::correct(&request.app, entry, sid, sent.value.fields(), repeat).await
 }
 
 /// The texts of a report as far as they are kept, and the fields whose value was changed for that.

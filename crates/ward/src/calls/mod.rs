@@ -1,5 +1,4 @@
-//! Calls: the reported phone calls, the rule that makes some of them tests, and what the others owe to the
-//! EHR.
+//! Calls: the reported phone calls, the rule that makes some of them tests, and what the others owe to the EHR.
 //!
 //! The pure rules are here: how a report changes a call, and what a finished call owes. The first report
 //! decides a call's caller and direction, which never change. A status never goes back.
@@ -7,6 +6,7 @@
 pub mod actions;
 pub mod api;
 mod caller_id;
+pub mod correcting;
 pub mod operator;
 mod store;
 pub(crate) mod told;
@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use ward_db::{Error, Timestamp, Tx};
 
 pub use caller_id::{CallerId, NotACallerId};
+pub use store::unfinished;
 
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
@@ -156,8 +157,7 @@ impl Status {
         self.rank() == LAST
     }
 
-    /// The order of statuses. A later status has a greater rank, so a lesser rank shows that a report is
-    /// late.
+    /// The order of statuses. A later status has a greater rank, so a lesser rank shows that a report is late.
     const fn rank(self) -> u8 {
         match self {
             Self::Unknown => 0,
@@ -505,8 +505,7 @@ mod tests {
     #[test]
     fn a_start_that_nobody_tells_is_reckoned_from_what_is_told() {
         let at = Timestamp::from_micros;
-        // The report has only a duration, so the call ended when the report arrived. A retry changes
-        // nothing.
+        // The report has only a duration, so the call ended when the report arrived. A retry changes nothing.
         let mut call = call();
         call.take(&report(Status::Completed, Some(2)), at(9_000));
         call.take(&report(Status::Completed, Some(2)), at(20_000));

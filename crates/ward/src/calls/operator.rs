@@ -8,11 +8,14 @@ use serde::Serialize;
 use serde_json::json;
 use ward_db::{Timestamp, Tx};
 
-use super::{CallRecord, Direction, TestRule, store};
-use crate::audit::{self, Actor, Event};
+use super::actions;
+use super::{CallRecord, Direction, Report, Reporter, Status, TestRule, store};
+use crate::audit::{self, Actor, Event, Write};
 use crate::context::Context;
 use crate::error::ApiError;
 use crate::ids::{CallId, WorkspaceId};
+use crate::quotas::Limits;
+use crate::workspaces::Workspace;
 use crate::{deliveries, test_callers};
 
 /// Calls that one query reads.
@@ -166,4 +169,80 @@ pub fn note_proof(tx: &mut Tx<'_>, context: &Context, workspace: WorkspaceId) ->
             metadata: json!({}),
         },
     )
+}
+
+/// A call that no report has ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct Unfinished {
+    /// The workspace of the call.
+    pub workspace_id: WorkspaceId,
+    /// The id at the telephone provider.
+    pub call_sid: String,
+    /// The last reported status.
+    pub status: &'static str,
+    /// The direction of the call.
+    pub direction: &'static str,
+    /// The start of the call.
+    pub started_at: Timestamp,
+    /// The time of the last report.
+    pub updated_at: Timestamp,
+}
+
+/// The calls whose last report is older than `before` and has no end, the oldest report first.
+pub fn unfinished(tx: &mut Tx<'_>, before: Timestamp, most: u32) -> Result<Vec<Unfinished>, ward_db::Error> {
+    let first = (Timestamp::from_micros(0), CallId(uuid::Uuid::nil()));
+    let found = store::list_unfinished(tx, before, first, i64::from(most))?;
+    let shown = found.into_iter().map(|(workspace_id, call)| Unfinished {
+        workspace_id,
+        status: call.status.name(),
+        direction: call.direction.name(),
+        started_at: call.started_at,
+        updated_at: call.updated_at,
+        call_sid: call.call_sid,
+    });
+    Ok(shown.collect())
+}
+
+/// The result of [`end`].
+#[derive(Debug, Serialize)]
+pub struct Ended {
+    /// The id at the telephone provider.
+    pub call_sid: String,
+    /// The status after the command.
+    pub status: &'static str,
+    /// Whether a delivery to the EHR is owed.
+    pub owed: bool,
+}
+
+/// Ends a call with this status, at the time of its last report. A call that has ended already gets 409.
+pub fn end(
+    write: &mut Write<'_, '_>,
+    (workspace, usual): (&Workspace, &Limits),
+    sid: &str,
+    status: &str,
+) -> Result<Ended, ApiError> {
+    let missing = ApiError::missing("call_not_found", "Call not found.");
+    let known = store::by_sid(write, workspace.id, sid)?.ok_or(missing)?;
+    let status = Status::named(status).filter(|status| status.is_final());
+    let status = status.ok_or(ApiError::conflict("not_an_end", "This status does not end a call."))?;
+    if known.status.is_final() {
+        return Err(ApiError::conflict("already_ended", "This call has ended already."));
+    }
+    let report = Report {
+        status,
+        caller: None,
+        callee: None,
+        credential: None,
+        direction: None,
+        completion_reason: None,
+        duration_ms: None,
+        started_at: None,
+        ended_at: Some(known.updated_at.max(known.started_at)),
+        service_id: None,
+        details: serde_json::Map::new(),
+    };
+    let by = (workspace, usual);
+    let (call, _) = actions::record(write, by, sid, Reporter::Runtime, &report)?;
+    let owed = deliveries::owed_for(write, workspace.id, call.id)?.is_some();
+    Ok(Ended { call_sid: call.call_sid, status: call.status.name(), owed })
 }

@@ -63,6 +63,39 @@ pub fn by_id(tx: &mut Tx<'_>, workspace: WorkspaceId, id: CallId) -> Result<Opti
     tx.optional(&sql, &[workspace.into(), id.into()], call)
 }
 
+/// The number of calls without an end whose last report is older than `before`, counted no further than `most`, and the time
+/// of the oldest such report.
+pub fn unfinished(tx: &mut Tx<'_>, before: Timestamp, most: i64) -> Result<(i64, Option<Timestamp>), Error> {
+    let count = tx.one(
+        "SELECT count(*) FROM (SELECT 1 FROM calls WHERE finished = false AND updated_at < $1 LIMIT $2) AS found",
+        &[before.into(), most.into()],
+        decode,
+    )?;
+    let oldest = tx.optional(
+        "SELECT updated_at FROM calls WHERE finished = false AND updated_at < $1 ORDER BY updated_at LIMIT 1",
+        &[before.into()],
+        decode,
+    )?;
+    Ok((count, oldest))
+}
+
+/// Calls of all workspaces without an end whose last report is older than `before`, in the order of that report, after this
+/// position.
+pub fn list_unfinished(
+    tx: &mut Tx<'_>,
+    before: Timestamp,
+    (after, after_id): (Timestamp, CallId),
+    most: i64,
+) -> Result<Vec<(WorkspaceId, CallRecord)>, Error> {
+    let sql = format!(
+        "SELECT workspace_id, {COLUMNS} FROM calls \
+         WHERE finished = false AND updated_at < $1 AND updated_at >= $2 AND (updated_at > $2 OR id > $3) \
+         ORDER BY updated_at, id LIMIT $4"
+    );
+    let values = [before.into(), after.into(), after_id.into(), most.into()];
+    tx.all(&sql, &values, decode)
+}
+
 /// Whether the workspace has real calls.
 pub fn any_real(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<bool, Error> {
     let found = tx.optional(
@@ -268,4 +301,78 @@ pub fn between(
     let values =
         [workspace.into(), from.into(), before.into(), after.into(), after_id.into(), Value::Int(limit)];
     tx.all(&sql, &values, call)
+}
+
+/// Stores a correction: its number is the next of the call. `values` has the former and the new values, sealed.
+pub fn insert_correction(
+    tx: &mut WorkspaceGuard<'_, '_>,
+    id: CallId,
+    number: i64,
+    values: &[u8],
+    at: Timestamp,
+) -> Result<(), Error> {
+    let workspace = tx.row();
+    insert_later!(tx, "call_corrections" {
+        workspace_id: workspace,
+        call_id: id,
+        number: number,
+        corrected_at: at,
+        sealed: Value::Bytes(values),
+    })
+}
+
+/// The corrections of a call: number, time and sealed values.
+pub fn corrections(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    id: CallId,
+    most: i64,
+) -> Result<Vec<(i64, Timestamp, Vec<u8>)>, Error> {
+    tx.all(
+        &format!(
+            "SELECT number, corrected_at, sealed FROM call_corrections WHERE call_id = $2 AND {OURS} \
+             ORDER BY number DESC LIMIT $3"
+        ),
+        &[workspace.into(), id.into(), most.into()],
+        decode,
+    )
+}
+
+/// The key of a correction: workspace, call and number.
+pub type CorrectionAt = (WorkspaceId, CallId, i64);
+
+/// The sealed values of up to `most` corrections of all workspaces, after this one.
+pub fn sealed_corrections(
+    tx: &mut Tx<'_>,
+    (workspace, call, number): CorrectionAt,
+    most: u32,
+) -> Result<Vec<(CorrectionAt, Vec<u8>)>, Error> {
+    tx.all(
+        "SELECT workspace_id, call_id, number, sealed FROM call_corrections \
+         WHERE (call_id, number, workspace_id) > ($1, $2, $3) \
+         ORDER BY call_id, number, workspace_id LIMIT $4",
+        &[call.into(), number.into(), workspace.into(), most.into()],
+        decode,
+    )
+}
+
+/// The number of corrections whose values do not begin with this mark of a key.
+pub fn count_corrections_under_other_keys(tx: &mut Tx<'_>, mark: &[u8]) -> Result<i64, Error> {
+    tx.one(
+        "SELECT count(*) FROM call_corrections WHERE substr(sealed, 2, 4) <> $1",
+        &[Value::Bytes(mark)],
+        decode,
+    )
+}
+
+/// Replaces the sealed values of a correction by the same under the current key.
+pub fn replace_correction(
+    tx: &mut Tx<'_>,
+    (workspace, call, number): CorrectionAt,
+    anew: &[u8],
+) -> Result<(), Error> {
+    tx.execute_later(
+        "UPDATE call_corrections SET sealed = $4 WHERE workspace_id = $1 AND call_id = $2 AND number = $3",
+        &[workspace.into(), call.into(), number.into(), Value::Bytes(anew)],
+    )
 }

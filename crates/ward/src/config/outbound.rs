@@ -21,6 +21,8 @@ pub struct Outbound {
     pub concurrency: usize,
     /// Integration queues that are served at once, on one replica.
     pub lanes: usize,
+    /// The time after its last report at which a call without an end counts as unfinished.
+    pub unfinished_after: Duration,
     /// Concurrent endpoint tests and health checks of all workspaces, on one replica.
     pub calls: u32,
     /// Memory for answers in work, bytes, over all workspaces. One workspace may use a quarter of it.
@@ -40,6 +42,7 @@ impl Default for Outbound {
             body_bytes: 1 << 20,
             concurrency: 8,
             lanes: 256,
+            unfinished_after: Duration::from_hours(6),
             calls: 256,
             memory: 256 << 20,
             name_servers: Vec::new(),

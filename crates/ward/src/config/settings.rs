@@ -191,6 +191,10 @@ pub static SETTINGS: &[Setting] = &[
     plain! { "Outbound calls" delivery_lanes: "COUNT" => outbound.lanes as Count(1..=10_000);
     "Integrations whose deliveries are sent at once, on one replica; each has up to 4 connections. One \
      workspace gets at most a sixteenth of them, and slow or failing integrations together get half." },
+    plain! { "Outbound calls" calls_unfinished_after: "TIME" =>
+    outbound.unfinished_after as Time(Duration::from_mins(1)..=Duration::from_hours(24 * 90));
+    "Time after its last report at which a call without an end counts as unfinished. Metrics and the log then \
+     show it, because it is never delivered." },
     plain! { "Outbound calls" outbound_calls: "COUNT" => outbound.calls as Count(1..=100_000);
     "Concurrent endpoint tests and health checks of all workspaces, on one replica. Workspaces take \
      turns." },

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::json;
-use ward_db::Uuid;
 
 use super::wire::DeliveryResponse;
-use super::{DeliveryState, outbox, store};
+use super::{DeliveryState, outbox, store, subject};
 use crate::app::App;
-use crate::audit::{self, Actor, Subject, Write};
+use crate::audit::{self, Actor, Write};
 use crate::calls;
 use crate::error::ApiError;
 use crate::gate::idempotency::{Repeat, Secrecy};
@@ -20,11 +19,6 @@ use crate::integrations;
 
 /// Failed deliveries that one request puts back into the queue.
 const RETRIED_AT_ONCE: i64 = 1_000;
-
-/// A delivery or an integration as the subject of an audit event.
-const fn subject(kind: &'static str, id: Option<Uuid>) -> Subject<'static> {
-    Subject { service: "sync", kind, id, name: None }
-}
 
 /// The JSON of the contract's schema `RetryResponse`.
 #[derive(Serialize)]
@@ -76,7 +70,9 @@ fn at_rest(write: &mut Write<'_, '_>, delivery: DeliveryId) -> Result<DeliveryRe
         ));
     }
     match DeliveryState::named(found.state) {
-        Some(DeliveryState::Failed | DeliveryState::Held | DeliveryState::Pending) => Ok(found),
+        Some(
+            DeliveryState::Failed | DeliveryState::Held | DeliveryState::Pending | DeliveryState::Dropped,
+        ) => Ok(found),
         Some(DeliveryState::Synced) => {
             Err(ApiError::conflict("already_synced", "This delivery is already in the EHR."))
         }
@@ -129,14 +125,24 @@ pub fn resolve_one(
     in_ehr: &InEhr,
 ) -> Result<ResolveDeliveryResponse, ApiError> {
     let now = write.now();
-    let found = at_rest(write, delivery)?;
+    let found = at_rest(write, delivery);
+    // A person may find that the EHR does not have what Ward holds for synced.
+    let found = match (found, in_ehr) {
+        (Err(refused), InEhr::No) if refused.code() == "already_synced" => {
+            let workspace = write.row();
+            store::get(write, workspace, delivery)?.ok_or(no_delivery())?
+        }
+        (found, _) => found?,
+    };
     let (state, location) = match in_ehr {
         InEhr::Yes { location } => {
             store::found_in_ehr(write, &found, location.as_deref(), now)?;
             (DeliveryState::Synced, location.clone())
         }
         InEhr::No => {
-            store::not_in_ehr(write, delivery)?;
+            // What was synced is searched again first, because a person may err too.
+            let searched = found.state == DeliveryState::Synced.name();
+            store::not_in_ehr(write, delivery, searched)?;
             store::requeue(write, found.integration_id, delivery, found.created_at, now)?;
             (DeliveryState::Pending, None)
         }
@@ -149,6 +155,45 @@ pub fn resolve_one(
     });
     write.record("delivery.resolve", subject("delivery", Some(delivery.0)), what)?;
     Ok(ResolveDeliveryResponse { id: delivery, state: state.name(), location })
+}
+
+/// The JSON of the contract's schema `DropDeliveryResponse`.
+#[derive(Serialize)]
+pub struct DropDeliveryResponse {
+    /// The id of the delivery.
+    pub id: DeliveryId,
+    /// The state after the drop.
+    pub state: &'static str,
+}
+
+/// Drops a delivery, so that it is never sent. A delivery that is in the EHR or is being sent gets 409.
+pub async fn drop_one(
+    app: &Arc<App>,
+    entry: Entry,
+    delivery: DeliveryId,
+    reason: String,
+    repeat: Repeat,
+) -> Result<Reply, ApiError> {
+    let drop = move |write: &mut Write<'_, '_>, _: &Held| {
+        repeat.once(write, Secrecy::Open, |write| drop_within(write, delivery, &reason))
+    };
+    entry.write(app, "sync.drop", drop).await
+}
+
+/// [`drop_one`] within a transaction of the operator or a caller.
+pub fn drop_within(
+    write: &mut Write<'_, '_>,
+    delivery: DeliveryId,
+    reason: &str,
+) -> Result<DropDeliveryResponse, ApiError> {
+    let found = at_rest(write, delivery)?;
+    // The reason stays with the delivery. It is not in the audit, because it may name a patient.
+    let kept = json!({ "text": reason }).to_string();
+    let now = write.now();
+    store::dropped(write, &found, &kept, now)?;
+    let what = json!({ "from": found.state, "reason": found.reason, "maybe_sent": found.maybe_sent });
+    write.record("delivery.drop", subject("delivery", Some(delivery.0)), what)?;
+    Ok(DropDeliveryResponse { id: delivery, state: DeliveryState::Dropped.name() })
 }
 
 /// Records that answers of EHRs were read. It runs before the answer is sent; if it fails, there is no

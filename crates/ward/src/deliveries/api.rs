@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use ward_db::Uuid;
 
 use super::actions::{self, InEhr};
+use super::answers::answer_place;
 use super::store::{self, DeliveryFilter};
 use super::wire::{DeliveryAttempt, DeliveryResponse, IntegrationSyncStatus};
 use crate::app::App;
@@ -95,7 +96,13 @@ pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
             }))
         })
         .await?;
-    let found = found.ok_or(ApiError::missing("delivery_not_found", "Delivery not found."))?;
+    let mut found = found.ok_or(ApiError::missing("delivery_not_found", "Delivery not found."))?;
+    for attempt in &mut found.attempts {
+        let place = answer_place(workspace, id, attempt.number);
+        // An answer that was sealed under a key that is gone is lost, and nothing else depends on it.
+        let opened = attempt.sealed.as_deref().and_then(|sealed| request.app.vault.open(sealed, &place).ok());
+        attempt.answer = opened.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    }
     actions::note_read(&request.app, &entry, workspace, Some(id)).await?;
     Reply::ok(&found)
 }
@@ -122,6 +129,21 @@ pub async fn resolve(
     let ResolveDeliveryRequest { in_ehr, location } = sent.value;
     let found = if in_ehr { InEhr::Yes { location } } else { InEhr::No };
     actions::resolve(&request.app, entry, named(&request), found, repeat).await
+}
+
+/// `DropDeliveryRequest`: the reason of a person.
+#[derive(Deserialize)]
+pub struct DropDeliveryRequest {
+    reason: String,
+}
+
+/// `drop-delivery`
+pub async fn drop(
+    request: Request,
+    (entry, sent): (Entry, Sent<DropDeliveryRequest>),
+) -> Result<Reply, ApiError> {
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    actions::drop_one(&request.app, entry, named(&request), sent.value.reason, repeat).await
 }
 
 /// `RetryFailedRequest`: one integration, or all of them.

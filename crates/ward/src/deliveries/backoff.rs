@@ -8,9 +8,10 @@ const FIRST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_hours(1);
 /// The longest wait that the EHR can demand.
 pub const LONGEST_ASKED: Duration = Duration::from_hours(24);
-/// The shortest wait after an attempt that may have arrived. Some systems find a new resource by a search
-/// only seconds later.
-pub const SHORTEST_UNKNOWN: Duration = Duration::from_secs(10);
+/// The shortest waits after attempts of one delivery that may have arrived. Some systems find a new resource by a search
+/// only seconds later. A system whose second answer is missing too is slow, and may file both requests minutes later.
+const AFTER_UNKNOWN: [Duration; 4] =
+    [Duration::from_secs(10), Duration::from_mins(5), Duration::from_mins(15), Duration::from_hours(1)];
 /// A delivery that was tried for this long has failed for good.
 pub const TRIED_FOR: Duration = Duration::from_hours(24);
 /// After this many consecutive failures, a queue pauses, and then sends a single delivery to test the EHR.
@@ -28,6 +29,12 @@ pub fn wait(tried: i64, asked: Option<Duration>, random: u64) -> Duration {
     let ceiling = u64::try_from(ceiling(tried).as_micros()).unwrap_or(u64::MAX);
     let drawn = Duration::from_micros(random % (ceiling + 1));
     drawn.max(asked.unwrap_or_default().min(LONGEST_ASKED))
+}
+
+/// The shortest wait before the next try of a delivery of which this many creates have an unknown outcome.
+pub fn after_unknown(unknowns: i64) -> Duration {
+    let index = usize::try_from(unknowns.max(1) - 1).unwrap_or(0);
+    AFTER_UNKNOWN[index.min(AFTER_UNKNOWN.len() - 1)]
 }
 
 /// 64 random bits. Without a source of randomness, the clock still spreads the values.

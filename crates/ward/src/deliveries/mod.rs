@@ -6,10 +6,13 @@
 //! again before it sends.
 
 pub mod actions;
+pub mod answers;
 pub mod api;
 pub mod backoff;
+mod healing;
 mod note;
 mod outbox;
+mod refusals;
 mod store;
 mod wire;
 pub mod worker;
@@ -19,18 +22,21 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use ward_db::{Error, Timestamp};
+use ward_db::{Error, Timestamp, Uuid};
 
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
+use crate::audit::Subject;
 use crate::calls::RealDirection;
+use crate::error::ApiError;
 use crate::guard::WorkspaceGuard;
 use crate::ids::{CallId, DeliveryId, IntegrationId};
 use crate::names::named;
 use crate::workspaces;
 
+pub use note::{form_of, identifiers_of};
 pub use outbox::{mark_all_uncertain, owed_for};
-pub use store::{lanes, owed_by_unreal, sent_for, waits};
+pub use store::{lanes, lanes_of_all, owed_by_unreal, sent_for, waits};
 pub use wire::IntegrationSyncStatus;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
@@ -46,6 +52,8 @@ pub enum DeliveryState {
     Held,
     /// The EHR refused it for good, or it was tried for too long.
     Failed,
+    /// A person decided that it is never sent. The database stores it as failed, with the reason `dropped`.
+    Dropped,
 }
 
 named!(DeliveryState);
@@ -57,6 +65,11 @@ pub struct Owed {
     /// The integration that receives the call.
     pub integration: IntegrationId,
     pub state: DeliveryState,
+}
+
+/// A delivery or an integration as the subject of an audit event.
+const fn subject(kind: &'static str, id: Option<Uuid>) -> Subject<'static> {
+    Subject { service: "sync", kind, id, name: None }
 }
 
 /// Queues the delivery of a finished call to an integration, in the transaction that finishes the call.
@@ -128,6 +141,41 @@ impl Missing {
     }
 }
 
+/// Whether a call's data may still change what its EHR receives. `Err` has the reason why not.
+pub fn may_correct(tx: &mut WorkspaceGuard<'_, '_>, call: CallId, now: Timestamp) -> Result<(), ApiError> {
+    let workspace = tx.row();
+    let Some(owed) = owed_for(tx, workspace, call)? else { return Ok(()) };
+    outbox::open_lane(tx, workspace, owed.integration, now)?;
+    // This second read follows the guard, because a worker may have had the queue until then.
+    let state = owed_for(tx, workspace, call)?.map(|owed| owed.state);
+    match state {
+        Some(DeliveryState::Synced) => {
+            Err(ApiError::conflict("already_synced", "This delivery is already in the EHR."))
+        }
+        Some(DeliveryState::Sending) => {
+            Err(ApiError::conflict("being_sent", "This delivery is being sent: wait for its outcome."))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Sends a corrected call's delivery again, if its data may have been the cause why the EHR did not take it.
+pub fn corrected(
+    tx: &mut WorkspaceGuard<'_, '_>,
+    call: CallId,
+    known: impl Iterator<Item = Missing>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    for fact in known {
+        now_known(tx, call, fact, now)?;
+    }
+    let workspace = tx.row();
+    for (delivery, integration, created_at) in store::refused_of(tx, workspace, call)? {
+        store::requeue(tx, integration, delivery, created_at, now)?;
+    }
+    Ok(())
+}
+
 /// Releases a delivery that was held because this fact was unknown.
 pub fn now_known(
     tx: &mut WorkspaceGuard<'_, '_>,
@@ -141,7 +189,7 @@ pub fn now_known(
 
 /// The resource that a connector creates for a call. `None` if no way to write a call is known.
 pub fn resource_of(connector: &str) -> Option<&'static str> {
-    note::form_of(connector).map(note::name_of)
+    form_of(connector).map(note::name_of)
 }
 
 /// Wakes this process's workers when a delivery is queued, so that they need not wait for their next poll,

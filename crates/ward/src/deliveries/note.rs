@@ -30,11 +30,16 @@ pub const fn name_of(form: Form) -> &'static str {
     }
 }
 
+/// The namespace of the identifiers that a workspace's calls have in an EHR.
+pub fn identifiers_of(workspace: WorkspaceId) -> String {
+    format!("urn:uuid:{workspace}")
+}
+
 /// The content of a call for the EHR.
 pub fn of(workspace: WorkspaceId, call: &CallRecord, direction: RealDirection) -> CallNote {
     let inbound = direction.is_inbound();
     CallNote {
-        system: format!("urn:uuid:{workspace}"),
+        system: identifiers_of(workspace),
         id: call.id.to_string(),
         inbound,
         status: call.status.name().to_owned(),

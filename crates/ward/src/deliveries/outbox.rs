@@ -4,16 +4,22 @@
 //! to an integration and applies its limits and its circuit breaker. Settled deliveries leave
 //! the queue, so a query costs the same however long the history is.
 
-use ward_db::{Error, Timestamp, Tx, Uuid, Value, columns, decode, insert, insert_later, select, update};
+use std::time::Duration;
 
+use serde_json::json;
+use ward_db::{
+    Error, Json, Timestamp, Tx, Uuid, Value, columns, decode, insert, insert_later, select, sql, update,
+};
+
+use super::refusals::{BY_WARD, Refusals};
 use super::{DeliveryState, Owed};
 use crate::calls::RealDirection;
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 
 /// The value of `lease_until` without a lease.
 pub const NEVER: Timestamp = Timestamp::from_micros(0);
-/// Reasons for waiting that end by themselves. All others end by a person's action.
-const BY_ITSELF: [&str; 2] = ["throttled", "failing"];
+/// The time between the success that followed an unknown outcome and the search for duplicates.
+const CHECKED_AFTER: Duration = Duration::from_mins(5);
 
 /// Inserts a delivery, unless the call already has one for this integration.
 pub fn insert(
@@ -162,12 +168,40 @@ pub struct Lane {
     pub token: Uuid,
     /// Whether the integration's deliveries are paused.
     pub held: bool,
+    /// The reason of the pause.
+    pub held_because: Option<String>,
+    /// Nothing was to be sent before this time.
+    pub not_before: Timestamp,
+    /// Tries since Ward paused it.
+    pub probes: i64,
+    /// Whether this turn is such a try: a single delivery, although the queue is paused.
+    pub probing: bool,
+    /// The last equal refusals in a row.
+    pub refusals: Refusals,
     /// Consecutive failures since the last success.
     pub failures: i64,
     /// The reason why the queue had to wait before this turn, if there was one.
     pub waited_because: Option<String>,
     /// The time at which the queue could go on after it had waited for a person.
     pub resumed_at: Option<Timestamp>,
+}
+
+columns! {
+    Lane {
+        key: "workspace_id, integration_id",
+        token: "lease_token",
+        held,
+        held_because,
+        not_before,
+        probes => |probes: Option<i64>| Ok(probes.unwrap_or(0)),
+        refusals => |text: Option<Json>| {
+            Ok(text.and_then(|Json(text)| serde_json::from_str(&text).ok()).unwrap_or_default())
+        },
+        failures,
+        waited_because: "waits_because",
+        resumed_at;
+        probing: false,
+    }
 }
 
 /// Leases a queue until `until`, if it is due and not leased.
@@ -179,30 +213,23 @@ pub fn take_lane(
     until: Timestamp,
 ) -> Result<Option<Lane>, Error> {
     tx.optional(
-        "UPDATE sync_lanes SET lease_token = $3, lease_until = $4, due_at = $4 \
-         WHERE workspace_id = $1 AND integration_id = $2 \
-           AND CASE WHEN due_at <= $5 AND lease_until <= $5 THEN 1 ELSE 0 END = 1 \
-         RETURNING held, failures, waits_because, resumed_at",
+        sql!(
+            "UPDATE sync_lanes SET lease_token = $3, lease_until = $4, due_at = $4 \
+             WHERE workspace_id = $1 AND integration_id = $2 \
+               AND CASE WHEN due_at <= $5 AND lease_until <= $5 THEN 1 ELSE 0 END = 1 RETURNING ",
+            Lane::COLUMNS
+        ),
         &[key.0.into(), key.1.into(), token.into(), until.into(), now.into()],
-        |row| {
-            let (held, failures, waited_because, resumed_at) = row.read()?;
-            Ok(Lane { key, token, held, failures, waited_because, resumed_at })
-        },
+        decode,
     )
 }
 
-/// Stores that a leased queue goes on. If it had waited for a person, the time until now does not count as
-/// tried.
-pub fn go_on(tx: &mut Tx<'_>, lane: &mut Lane, now: Timestamp) -> Result<(), Error> {
-    let Some(waited) = lane.waited_because.take() else { return Ok(()) };
-    if !BY_ITSELF.contains(&waited.as_str()) {
-        lane.resumed_at = Some(now);
+impl Lane {
+    /// Begins a try of the queue, if Ward paused it and the pause before the try is over.
+    pub fn begin_probe(&mut self, now: Timestamp) {
+        let by_ward = self.held_because.as_deref().is_some_and(|because| BY_WARD.contains(&because));
+        self.probing = self.held && by_ward && self.not_before <= now;
     }
-    tx.execute_later(
-        "UPDATE sync_lanes SET waits_because = NULL, resumed_at = $3 WHERE workspace_id = $1 AND integration_id = $2",
-        &[lane.key.0.into(), lane.key.1.into(), lane.resumed_at.into()],
-    )?;
-    Ok(())
 }
 
 /// Whether the lease is still this worker's, and no pause, deactivation or archive has happened since.
@@ -210,9 +237,14 @@ pub fn may_send(tx: &mut Tx<'_>, lane: &Lane) -> Result<bool, Error> {
     let found = tx.optional(
         "SELECT 1 FROM sync_lanes l JOIN workspaces w ON w.id = l.workspace_id \
          JOIN integrations i ON i.workspace_id = l.workspace_id AND i.id = l.integration_id \
-         WHERE l.workspace_id = $1 AND l.integration_id = $2 AND l.lease_token = $3 AND NOT l.held \
-           AND w.state = 'active' AND i.enabled",
-        &[lane.key.0.into(), lane.key.1.into(), lane.token.into()],
+         WHERE l.workspace_id = $1 AND l.integration_id = $2 AND l.lease_token = $3 \
+           AND (NOT l.held OR l.held_because = $4) AND w.state = 'active' AND i.enabled",
+        &[
+            lane.key.0.into(),
+            lane.key.1.into(),
+            lane.token.into(),
+            lane.held_because.as_deref().filter(|_| lane.probing).unwrap_or_default().into(),
+        ],
         |_| Ok(()),
     )?;
     Ok(found.is_some())
@@ -229,6 +261,8 @@ pub struct Leaving {
     pub waits_because: Option<&'static str>,
     /// The timestamp of the last success of this turn, if there was one.
     pub succeeded_at: Option<Timestamp>,
+    /// The present time.
+    pub now: Timestamp,
 }
 
 /// Takes the row of a queue as a guard: later statements read a state that no other transaction changes.
@@ -244,10 +278,15 @@ pub fn guard_lane(tx: &mut Tx<'_>, key: LaneKey) -> Result<(), Error> {
 /// leased stays unchanged.
 pub fn leave_lane(tx: &mut Tx<'_>, lane: &Lane, leaving: Leaving) -> Result<(), Error> {
     let (workspace, integration) = lane.key;
+    let refusals = (!lane.refusals.deliveries.is_empty()).then(|| json!(lane.refusals).to_string());
     // This update takes the row first. A delivery that is queued concurrently waits, or the query below
     // finds it.
     let ours = tx.execute(
-        "UPDATE sync_lanes SET failures = $4, waits_because = $5, lease_token = NULL, lease_until = $6, \
+        "UPDATE sync_lanes SET failures = $4, lease_token = NULL, lease_until = $6, refusals = $10, \
+                waits_because = CASE WHEN held THEN 'held' WHEN $5 = '' THEN NULL ELSE $5 END, \
+                waits_since = CASE WHEN NOT held AND $5 = '' THEN NULL \
+                                   WHEN waits_because = CASE WHEN held THEN 'held' ELSE $5 END \
+                                   THEN COALESCE(waits_since, $9) ELSE $9 END, \
                 last_success_at = CASE WHEN $7 THEN $8 ELSE last_success_at END \
          WHERE workspace_id = $1 AND integration_id = $2 AND lease_token = $3",
         &[
@@ -255,10 +294,12 @@ pub fn leave_lane(tx: &mut Tx<'_>, lane: &Lane, leaving: Leaving) -> Result<(), 
             integration.into(),
             lane.token.into(),
             leaving.failures.into(),
-            leaving.waits_because.into(),
+            leaving.waits_because.unwrap_or_default().into(),
             NEVER.into(),
             leaving.succeeded_at.is_some().into(),
             leaving.succeeded_at.unwrap_or(NEVER).into(),
+            leaving.now.into(),
+            refusals.as_deref().map_or(Value::Null, Value::Json),
         ],
     )?;
     if ours == 0 {
@@ -293,6 +334,10 @@ pub struct Leased {
     former_reason: Option<String>,
     /// Whether an earlier attempt may have arrived.
     pub maybe_sent: bool,
+    /// Earlier creates whose outcome was unknown.
+    pub unknowns: i64,
+    /// Whether it arrived after an unknown outcome, and only a search for duplicates follows.
+    pub is_check: bool,
     /// The timestamp at which it was queued.
     pub created_at: Timestamp,
 }
@@ -307,6 +352,9 @@ struct Queued {
     maybe_sent: bool,
     created_at: Timestamp,
     reason: Option<String>,
+    unknowns: Option<i64>,
+    purpose: Option<String>,
+    settled_at: Option<Timestamp>,
 }
 
 columns! {
@@ -319,37 +367,66 @@ columns! {
         maybe_sent,
         created_at,
         reason,
+        unknowns,
+        purpose: "q.purpose",
+        settled_at,
     }
 }
+
+const FROM_DUE: &str = "FROM delivery_queue q JOIN deliveries d ON d.id = q.delivery_id \
+     AND CASE WHEN d.workspace_id = q.workspace_id THEN 1 ELSE 0 END = 1 \
+     WHERE q.workspace_id = $1 AND q.integration_id = $2 AND q.due_at <= $3";
+const FIRST_DUE: &str = " ORDER BY q.due_at LIMIT $4";
+const DUE: &str = select!(Queued, FROM_DUE, FIRST_DUE);
+const DUE_TO_PROBE: &str =
+    select!(Queued, FROM_DUE, " AND (q.purpose IS NULL OR d.state <> 'synced')", FIRST_DUE);
 
 /// Marks up to `most` due deliveries of a leased queue as being sent. A delivery that already has the mark
 /// was left by a worker that died, so it may have arrived.
 pub fn lease(tx: &mut Tx<'_>, lane: &Lane, now: Timestamp, most: i64) -> Result<Vec<Leased>, Error> {
     let (workspace, integration) = lane.key;
+    // Only a create shows that the EHR takes calls again.
     let due: Vec<Queued> = tx.all(
-        select!(Queued, "FROM delivery_queue q JOIN deliveries d ON d.id = q.delivery_id \
-             AND CASE WHEN d.workspace_id = q.workspace_id THEN 1 ELSE 0 END = 1 \
-             WHERE q.workspace_id = $1 AND q.integration_id = $2 AND q.due_at <= $3 ORDER BY q.due_at LIMIT $4"),
+        if lane.probing { DUE_TO_PROBE } else { DUE },
         &[workspace.into(), integration.into(), now.into(), most.into()],
         decode,
     )?;
     let mut leased = Vec::with_capacity(due.len());
     for queued in due {
+        // A replica of an earlier version may have taken a check for a delivery. Then it is one.
+        let is_check = queued.purpose.is_some() && queued.state == DeliveryState::Synced;
+        // A check is tried since its delivery arrived.
+        let former_tried_since = if is_check { queued.settled_at } else { queued.tried_since };
         let mut one = Leased {
             id: queued.id,
             call: queued.call,
             attempt: queued.attempts + 1,
-            tried_since: queued.tried_since.map_or(now, |since| since.max(lane.resumed_at.unwrap_or(since))),
-            former_tried_since: queued.tried_since,
+            tried_since: former_tried_since.map_or(now, |since| since.max(lane.resumed_at.unwrap_or(since))),
+            former_tried_since,
             former_reason: queued.reason,
             maybe_sent: queued.maybe_sent,
+            unknowns: queued.unknowns.unwrap_or(0),
+            is_check,
             created_at: queued.created_at,
         };
+        if one.is_check {
+            // A check writes nothing to the EHR, so it needs no mark.
+            leased.push(one);
+            continue;
+        }
         if queued.state == DeliveryState::Sending {
-            let lost =
-                Attempt { outcome: "lost", status: None, started_at: now, ended_at: now, detail: None };
+            let lost = Attempt {
+                outcome: "lost",
+                status: None,
+                started_at: now,
+                ended_at: now,
+                detail: None,
+                content_type: None,
+                answer: None,
+                unknowns: one.unknowns,
+            };
             note_attempt(tx, workspace, one.id, one.attempt - 1, &lost)?;
-            one.maybe_sent = true;
+            (one.maybe_sent, one.unknowns) = (true, one.unknowns + 1);
         }
         tx.execute_later(
             "UPDATE deliveries SET state = 'sending', lease_token = $3, attempts = $4, tried_since = $5, maybe_sent = $6, \
@@ -378,9 +455,16 @@ pub struct Attempt<'a> {
     pub ended_at: Timestamp,
     /// The answer of the EHR, or the reason why nothing was sent, as JSON.
     pub detail: Option<&'a str>,
+    /// The content type of the answer.
+    pub content_type: Option<&'a str>,
+    /// The beginning of the answer, sealed.
+    pub answer: Option<&'a [u8]>,
+    /// Creates of the delivery whose outcome was unknown, this one included.
+    pub unknowns: i64,
 }
 
-fn note_attempt(
+/// Stores an attempt of a delivery, unless it is stored already.
+pub fn note_attempt(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
     delivery: DeliveryId,
@@ -396,6 +480,8 @@ fn note_attempt(
         started_at: attempt.started_at,
         ended_at: attempt.ended_at,
         detail: attempt.detail.map(Value::Json),
+        content_type: attempt.content_type,
+        answer: attempt.answer.map(Value::Bytes),
     } "ON CONFLICT (workspace_id, delivery_id, number) DO NOTHING")
 }
 
@@ -411,6 +497,8 @@ pub enum Settled {
     Failed(&'static str, bool),
     /// It is tried again at this time.
     Again(Timestamp, bool),
+    /// The search for duplicates has ended, and found none.
+    Checked,
 }
 
 /// Settles an attempt, if the lease is still this worker's. It returns `false` otherwise: another worker
@@ -424,7 +512,13 @@ pub fn settle(
 ) -> Result<bool, Error> {
     let (workspace, integration) = lane.key;
     let (state, reason, location, maybe_sent) = match settled {
-        Settled::Synced(location) => (DeliveryState::Synced, None, location.as_deref(), false),
+        // Only a search for duplicates ends so, and that is settled apart.
+        Settled::Checked => return Ok(false),
+        Settled::Synced(location) => {
+            // The mark stays until the search for duplicates. A replica of an earlier version does not know such
+            // searches: it takes the delivery for one that waits, and then searches before it sends.
+            (DeliveryState::Synced, None, location.as_deref(), leased.maybe_sent)
+        }
         Settled::Held(reason, maybe) => (DeliveryState::Held, Some(*reason), None, *maybe),
         Settled::Failed(reason, maybe) => (DeliveryState::Failed, Some(*reason), None, *maybe),
         Settled::Again(_, maybe) => (DeliveryState::Pending, Some(attempt.outcome), None, *maybe),
@@ -438,6 +532,7 @@ pub fn settle(
         maybe_sent: maybe_sent,
         settled_at: settled_at,
         outcome: attempt.detail.map(Value::Json),
+        unknowns: attempt.unknowns,
         lease_token: Value::Null,
     } "id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND lease_token = $3 AND state = 'sending'",
     [workspace, leased.id, lane.token])?;
@@ -445,6 +540,15 @@ pub fn settle(
         return Ok(false);
     }
     match settled {
+        Settled::Synced(_) if leased.maybe_sent => {
+            // An earlier request may still be under way within the EHR, so both may end there.
+            let due_at = attempt.ended_at.saturating_add(CHECKED_AFTER);
+            tx.execute_later(
+                "UPDATE delivery_queue SET due_at = $4, purpose = 'check' \
+                 WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1",
+                &[workspace.into(), integration.into(), leased.id.into(), due_at.into()],
+            )?;
+        }
         Settled::Again(due_at, _) => {
             tx.execute_later(
                 "UPDATE delivery_queue SET due_at = $4 \
@@ -452,7 +556,7 @@ pub fn settle(
                 &[workspace.into(), integration.into(), leased.id.into(), (*due_at).into()],
             )?;
         }
-        Settled::Synced(_) | Settled::Held(..) | Settled::Failed(..) => {
+        Settled::Synced(_) | Settled::Checked | Settled::Held(..) | Settled::Failed(..) => {
             tx.execute_later(
                 "DELETE FROM delivery_queue \
                  WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1",
@@ -483,43 +587,10 @@ pub fn put_back(tx: &mut Tx<'_>, lane: &Lane, untried: &[Leased]) -> Result<(), 
     Ok(())
 }
 
-/// Resumes a queue that Ward itself paused, if the integration was changed since, because a person has then
-/// acted. A pause by a person stays.
-pub fn resume_after(
-    tx: &mut Tx<'_>,
-    lane: &mut Lane,
-    changed_at: Timestamp,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let resumed = tx.execute(
-        "UPDATE sync_lanes SET held = false, held_because = NULL, held_at = NULL, resumed_at = $4 \
-         WHERE workspace_id = $1 AND integration_id = $2 AND held AND held_at < $3 \
-           AND held_because IN ('unauthorized', 'misconfigured')",
-        &[lane.key.0.into(), lane.key.1.into(), changed_at.into(), now.into()],
-    )?;
-    if resumed == 1 {
-        (lane.held, lane.resumed_at) = (false, Some(now));
-    }
-    Ok(())
-}
-
 /// Marks every delivery that is not known to have arrived as possibly sent, so that the EHR is searched
 /// first. This is for a restored backup: a delivery that the backup records as unsent may have been sent
 /// since.
 pub fn mark_all_uncertain(tx: &mut Tx<'_>) -> Result<(), Error> {
     tx.execute("UPDATE deliveries SET maybe_sent = true WHERE state <> 'synced' AND NOT maybe_sent", &[])?;
     Ok(())
-}
-
-/// The number of queued deliveries, counted no further than `most`, and the time at which the oldest was
-/// queued.
-pub fn depth(tx: &mut Tx<'_>, most: i64) -> Result<(i64, Option<Timestamp>), Error> {
-    let waiting = tx.one(
-        "SELECT count(*) FROM (SELECT 1 FROM delivery_queue LIMIT $1) AS found",
-        &[most.into()],
-        decode,
-    )?;
-    let oldest =
-        tx.optional("SELECT created_at FROM delivery_queue ORDER BY created_at LIMIT 1", &[], decode)?;
-    Ok((waiting, oldest))
 }

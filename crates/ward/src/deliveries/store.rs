@@ -1,7 +1,7 @@
 //! The SQL of reading and steering deliveries.
 
 use serde_json::value::RawValue;
-use ward_db::{Error, Json, Timestamp, Tx, Value, columns, decode, select};
+use ward_db::{Error, Json, Timestamp, Tx, Value, columns, decode, select, sql};
 
 use super::DeliveryState;
 use super::outbox::{LaneKey, NEVER, open_lane, queue};
@@ -32,10 +32,12 @@ columns! {
         integration_id,
         call_id,
         direction,
-        state => |state: DeliveryState| Ok(state.name()),
+        // A dropped delivery is stored as a failed one with a reason of its own.
+        state: "CASE WHEN d.reason = 'dropped' THEN 'dropped' ELSE d.state END" => |state: DeliveryState| Ok(state.name()),
         reason,
         attempt_count: "d.attempts",
-        maybe_sent,
+        // A synced delivery keeps the mark until the search for duplicates.
+        maybe_sent: "d.maybe_sent AND d.state <> 'synced'",
         location,
         outcome => raw,
         created_at,
@@ -47,7 +49,18 @@ columns! {
 }
 
 columns! {
-    DeliveryAttempt { number, outcome, status, started_at, ended_at, detail => raw }
+    DeliveryAttempt {
+        number,
+        outcome,
+        status,
+        started_at,
+        ended_at,
+        content_type,
+        sealed: "answer",
+        detail => raw;
+        duration_ms: 0,
+        answer: None,
+    }
 }
 
 columns! {
@@ -58,6 +71,7 @@ columns! {
         held_because,
         held_at,
         waits_because,
+        waits_since,
         next_attempt_at: "l.due_at" => |due_at| Ok(Some(due_at).filter(|due_at| *due_at < Timestamp::MAX)),
         failures_in_a_row: "l.failures",
         last_success_at;
@@ -81,10 +95,23 @@ impl DeliveryFilter {
     fn conditions(&self, workspace: WorkspaceId) -> Conditions<'_> {
         let first = if self.call.is_some() { OURS } else { "d.workspace_id = $1" };
         let mut conditions = Conditions::of(first, workspace);
-        conditions.and("d.state =", self.state.as_deref());
+        and_state(&mut conditions, self.state.as_deref());
         conditions.and("d.integration_id =", self.integration);
         conditions.and("d.call_id =", self.call);
         conditions
+    }
+}
+
+/// Adds the condition for a state in answers. A dropped delivery is stored as a failed one with a reason of its own.
+fn and_state<'v>(conditions: &mut Conditions<'v>, shown: Option<&'v str>) {
+    let (stored, only) = match shown {
+        Some("dropped") => (Some("failed"), Some("d.reason = 'dropped'")),
+        Some("failed") => (Some("failed"), Some("COALESCE(d.reason, '') <> 'dropped'")),
+        other => (other, None),
+    };
+    conditions.and("d.state =", stored);
+    if let Some(only) = only {
+        conditions.and_sql(only);
     }
 }
 
@@ -107,7 +134,7 @@ impl Deliveries {
         let mut conditions = Conditions::of("d.workspace_id = $1", self.workspace);
         conditions.and("d.position >", Some(stretch.after.unwrap_or_default()));
         conditions.and("d.position <=", stretch.last);
-        conditions.and("d.state =", self.filter.state.as_deref());
+        and_state(&mut conditions, self.filter.state.as_deref());
         if let Some(integration) = self.filter.integration {
             let integration = conditions.bind(integration);
             // With a CASE, no planner searches all of the integration's deliveries instead of the stretch.
@@ -225,7 +252,7 @@ pub fn failed(
         "SELECT d.id, d.integration_id, d.created_at FROM deliveries d \
          JOIN calls c ON c.id = d.call_id AND CASE WHEN c.workspace_id = d.workspace_id THEN 1 ELSE 0 END = 1 \
          WHERE d.workspace_id = $1 AND d.integration_id = $2 AND d.state = 'failed' \
-         AND c.direction IN ('inbound', 'outbound') ORDER BY d.position LIMIT $3",
+         AND COALESCE(d.reason, '') <> 'dropped' AND c.direction IN ('inbound', 'outbound') ORDER BY d.position LIMIT $3",
         &[workspace.into(), integration.into(), most.into()],
         decode,
     )
@@ -240,40 +267,67 @@ pub fn owed_integrations(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<
     )
 }
 
+const LANES: &str = "FROM sync_lanes l LEFT JOIN integrations i ON i.workspace_id = l.workspace_id AND i.id = l.integration_id";
+
 /// Every integration that ever had a delivery, with the counts of its queue.
 pub fn lanes(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<IntegrationSyncStatus>, Error> {
     let lanes: Vec<IntegrationSyncStatus> = tx.all(
-        select!(IntegrationSyncStatus, "FROM sync_lanes l LEFT JOIN integrations i ON i.workspace_id = l.workspace_id AND i.id = l.integration_id \
-             WHERE l.workspace_id = $1 ORDER BY l.integration_id"),
+        select!(IntegrationSyncStatus, LANES, " WHERE l.workspace_id = $1 ORDER BY l.integration_id"),
         &[workspace.into()],
         decode,
     )?;
-    let mut figures = Vec::with_capacity(lanes.len());
-    for mut lane in lanes {
-        let mut counted = |state: DeliveryState| {
-            let state = Some(state.name().to_owned());
-            let filter = DeliveryFilter { state, integration: Some(lane.integration_id), call: None };
-            count(tx, workspace, &filter, MOST_COUNTED)
-        };
-        lane.held_deliveries = counted(DeliveryState::Held)?;
-        lane.failed = counted(DeliveryState::Failed)?;
-        lane.synced = counted(DeliveryState::Synced)?;
-        lane.pending = tx.one(
-            "SELECT count(*) FROM (SELECT 1 FROM delivery_queue \
-             WHERE workspace_id = $1 AND integration_id = $2 LIMIT $3) AS found",
-            &[workspace.into(), lane.integration_id.into(), MOST_COUNTED.into()],
-            decode,
-        )?;
-        // Ids grow with time, so the first one is the oldest and found without a scan.
-        lane.oldest_pending_at = tx.optional(
-            "SELECT created_at FROM delivery_queue WHERE workspace_id = $1 AND integration_id = $2 \
-             ORDER BY delivery_id LIMIT 1",
-            &[workspace.into(), lane.integration_id.into()],
-            decode,
-        )?;
-        figures.push(lane);
-    }
-    Ok(figures)
+    lanes.into_iter().map(|lane| counted(tx, workspace, lane)).collect()
+}
+
+/// The queues of all workspaces after this one, with their counts, up to `most`.
+pub fn lanes_of_all(
+    tx: &mut Tx<'_>,
+    (workspace, integration): LaneKey,
+    most: i64,
+) -> Result<Vec<(WorkspaceId, IntegrationSyncStatus)>, Error> {
+    let lanes: Vec<(WorkspaceId, IntegrationSyncStatus)> = tx.all(
+        sql!(
+            "SELECT l.workspace_id, ",
+            IntegrationSyncStatus::COLUMNS,
+            " ",
+            LANES,
+            " WHERE (l.workspace_id, l.integration_id) > ($1, $2) \
+             ORDER BY l.workspace_id, l.integration_id LIMIT $3"
+        ),
+        &[workspace.into(), integration.into(), most.into()],
+        decode,
+    )?;
+    lanes.into_iter().map(|(workspace, lane)| Ok((workspace, counted(tx, workspace, lane)?))).collect()
+}
+
+/// Adds the counts of a queue.
+fn counted(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    mut lane: IntegrationSyncStatus,
+) -> Result<IntegrationSyncStatus, Error> {
+    let mut counted = |state: DeliveryState| {
+        let state = Some(state.name().to_owned());
+        let filter = DeliveryFilter { state, integration: Some(lane.integration_id), call: None };
+        count(tx, workspace, &filter, MOST_COUNTED)
+    };
+    lane.held_deliveries = counted(DeliveryState::Held)?;
+    lane.failed = counted(DeliveryState::Failed)?;
+    lane.synced = counted(DeliveryState::Synced)?;
+    lane.pending = tx.one(
+        "SELECT count(*) FROM (SELECT 1 FROM delivery_queue \
+         WHERE workspace_id = $1 AND integration_id = $2 AND purpose IS NULL LIMIT $3) AS found",
+        &[workspace.into(), lane.integration_id.into(), MOST_COUNTED.into()],
+        decode,
+    )?;
+    // Ids grow with time, so the first one is the oldest and found without a scan.
+    lane.oldest_pending_at = tx.optional(
+        "SELECT created_at FROM delivery_queue WHERE workspace_id = $1 AND integration_id = $2 AND purpose IS NULL \
+         ORDER BY delivery_id LIMIT 1",
+        &[workspace.into(), lane.integration_id.into()],
+        decode,
+    )?;
+    Ok(lane)
 }
 
 /// The number of deliveries of calls that were not real. The database allows none.
@@ -310,7 +364,7 @@ pub fn delete_lane(tx: &mut WorkspaceGuard<'_, '_>, integration: IntegrationId) 
 /// Pauses a queue until it is released.
 pub fn hold(tx: &mut Tx<'_>, key: LaneKey, because: &str, now: Timestamp) -> Result<(), Error> {
     tx.execute(
-        "UPDATE sync_lanes SET held = true, held_because = $3, held_at = $4 \
+        "UPDATE sync_lanes SET held = true, held_because = $3, held_at = $4, waits_because = 'held', waits_since = $4 \
          WHERE workspace_id = $1 AND integration_id = $2",
         &[key.0.into(), key.1.into(), because.into(), now.into()],
     )?;
@@ -322,11 +376,14 @@ pub fn hold(tx: &mut Tx<'_>, key: LaneKey, because: &str, now: Timestamp) -> Res
 pub fn release(tx: &mut Tx<'_>, key: LaneKey, now: Timestamp) -> Result<(), Error> {
     tx.execute(
         "UPDATE sync_lanes SET held = false, held_because = NULL, held_at = NULL, waits_because = NULL, failures = 0, \
-                due_at = $3, not_before = $4, resumed_at = $3 WHERE workspace_id = $1 AND integration_id = $2",
+                due_at = $3, not_before = $4, resumed_at = $3, waits_since = NULL, probes = 0, refusals = NULL WHERE workspace_id = $1 AND integration_id = $2",
         &[key.0.into(), key.1.into(), now.into(), NEVER.into()],
     )?;
     Ok(())
 }
+
+/// Whether Ward itself paused a queue; see [`super::healing::BY_WARD`].
+const BY_WARD: &str = "held_because IN ('unauthorized', 'misconfigured', 'refused')";
 
 /// Makes the queue of one integration, or of all in a workspace, due at once, because the cause of its wait
 /// may be gone. Pauses that Ward caused end; pauses by a person stay.
@@ -343,12 +400,13 @@ pub fn reopen(
         which = " AND integration_id = $4";
     }
     let sql = format!(
-        "UPDATE sync_lanes SET due_at = $2, not_before = $3, failures = 0, \
-                resumed_at = CASE WHEN held_because IN ('unauthorized', 'misconfigured') THEN $2 ELSE resumed_at END, \
-                held = COALESCE(held_because NOT IN ('unauthorized', 'misconfigured'), held), \
-                held_at = CASE WHEN held_because IN ('unauthorized', 'misconfigured') THEN NULL ELSE held_at END, \
-                held_because = CASE WHEN held_because IN ('unauthorized', 'misconfigured') THEN NULL \
-                                    ELSE held_because END \
+        "UPDATE sync_lanes SET due_at = $2, not_before = $3, failures = 0, probes = 0, refusals = NULL, \
+                resumed_at = CASE WHEN {BY_WARD} THEN $2 ELSE resumed_at END, \
+                held = CASE WHEN {BY_WARD} THEN false ELSE held END, \
+                held_at = CASE WHEN {BY_WARD} THEN NULL ELSE held_at END, \
+                waits_because = CASE WHEN {BY_WARD} THEN NULL ELSE waits_because END, \
+                waits_since = CASE WHEN {BY_WARD} THEN NULL ELSE waits_since END, \
+                held_because = CASE WHEN {BY_WARD} THEN NULL ELSE held_because END \
          WHERE workspace_id = $1{which}"
     );
     tx.execute(&sql, &values)?;
@@ -382,6 +440,20 @@ pub fn release_unmatched(
     Ok(())
 }
 
+/// The deliveries of a call that the EHR refused.
+pub fn refused_of(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    call: CallId,
+) -> Result<Vec<(DeliveryId, IntegrationId, Timestamp)>, Error> {
+    tx.all(
+        "SELECT id, integration_id, created_at FROM deliveries \
+         WHERE call_id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND state = 'failed' AND reason = 'refused'",
+        &[workspace.into(), call.into()],
+        decode,
+    )
+}
+
 /// Queues a delivery again, due now, with a whole day of attempts. Its id and its mark as possibly sent
 /// stay. The pause of a failing integration is lifted, because the requester does not want to wait for its
 /// end.
@@ -404,7 +476,7 @@ pub fn requeue(
     )?;
     queue(tx, workspace, integration, delivery, now, created_at)?;
     tx.execute_later(
-        "UPDATE delivery_queue SET due_at = $4 WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1",
+        "UPDATE delivery_queue SET due_at = $4, purpose = NULL WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), integration.into(), delivery.into(), now.into()],
     )?;
     Ok(())
@@ -449,12 +521,38 @@ pub fn found_in_ehr(
     Ok(())
 }
 
-/// Stores that the EHR does not contain a delivery, whatever its attempts may have done.
-pub fn not_in_ehr(tx: &mut WorkspaceGuard<'_, '_>, delivery: DeliveryId) -> Result<(), Error> {
+/// Drops a delivery: it is never sent, unless a person retries it.
+pub fn dropped(
+    tx: &mut WorkspaceGuard<'_, '_>,
+    found: &DeliveryResponse,
+    reason: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
     let workspace = tx.row();
     tx.execute(
-        "UPDATE deliveries SET maybe_sent = false WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
-        &[workspace.into(), delivery.into()],
+        "UPDATE deliveries SET state = 'failed', reason = 'dropped', outcome = $3, settled_at = $4, lease_token = NULL \
+         WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
+        &[workspace.into(), found.id.into(), Value::Json(reason), now.into()],
+    )?;
+    tx.execute(
+        "DELETE FROM delivery_queue WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1",
+        &[workspace.into(), found.integration_id.into(), found.id.into()],
+    )?;
+    Ok(())
+}
+
+/// Stores that the EHR does not contain a delivery, whatever its attempts may have done. `searched`: the next attempt
+/// still searches first.
+pub fn not_in_ehr(
+    tx: &mut WorkspaceGuard<'_, '_>,
+    delivery: DeliveryId,
+    searched: bool,
+) -> Result<(), Error> {
+    let workspace = tx.row();
+    tx.execute(
+        "UPDATE deliveries SET maybe_sent = $3, location = NULL \
+         WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
+        &[workspace.into(), delivery.into(), searched.into()],
     )?;
     Ok(())
 }
@@ -462,7 +560,7 @@ pub fn not_in_ehr(tx: &mut WorkspaceGuard<'_, '_>, delivery: DeliveryId) -> Resu
 /// Whether deliveries of the workspace are queued.
 pub fn waits(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<bool, Error> {
     let found = tx.optional(
-        "SELECT 1 FROM delivery_queue WHERE workspace_id = $1 LIMIT 1",
+        "SELECT 1 FROM delivery_queue WHERE workspace_id = $1 AND purpose IS NULL LIMIT 1",
         &[workspace.into()],
         |_| Ok(()),
     )?;

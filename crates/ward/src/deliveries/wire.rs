@@ -54,6 +54,15 @@ pub struct DeliveryAttempt {
     pub started_at: Timestamp,
     /// The end of the attempt.
     pub ended_at: Timestamp,
+    /// The duration in milliseconds, the search that came first included.
+    pub duration_ms: i64,
+    /// The content type of the EHR's answer.
+    pub content_type: Option<String>,
+    /// The beginning of the EHR's answer, a KiB at most.
+    pub answer: Option<String>,
+    /// The same, as it is stored.
+    #[serde(skip)]
+    pub sealed: Option<Vec<u8>>,
     /// The EHR's answer to this attempt.
     pub detail: Option<Box<RawValue>>,
 }
@@ -66,12 +75,14 @@ pub struct IntegrationSyncStatus {
     pub name: Option<String>,
     /// Whether its deliveries are paused.
     pub held: bool,
-    /// The cause: `operator`, `unauthorized` or `misconfigured`.
+    /// The cause: `operator`, `unauthorized`, `misconfigured` or `refused`.
     pub held_because: Option<String>,
     /// The start of the pause.
     pub held_at: Option<Timestamp>,
     /// The reason why the queue waits, as one word.
     pub waits_because: Option<String>,
+    /// The start of that wait.
+    pub waits_since: Option<Timestamp>,
     /// The time of the next attempt; null if none is planned.
     pub next_attempt_at: Option<Timestamp>,
     /// The number of failures since the last success.

@@ -6,6 +6,9 @@
 //! nothing new and finishes its running work.
 
 mod completing;
+mod leaving;
+mod measuring;
+mod shown;
 mod slots;
 mod taking;
 mod tried;
@@ -21,17 +24,24 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
-use ward_db::Timestamp;
-use ward_ehr::delivery::{CallNote, Form, Target, Verdict};
+use ward_db::{Timestamp, Tx};
+use ward_ehr::delivery::{CallNote, Delivered, Form, SearchOutcome, Target, Verdict};
 use ward_ehr::{Outbound, Tokens};
 
-use super::outbox::{self, Attempt, Due, Lane, LaneKey, Leased, Leaving, Settled};
+use super::answers::answer_place;
+use super::healing;
+use super::outbox::{self, Attempt, Due, Lane, LaneKey, Leased, Settled};
+use super::refusals::{REFUSED, Refusals};
 use super::{Missing, backoff, note, store};
 use crate::app::App;
+use crate::audit::{Actor, Write};
 use crate::calls::{self, CallRecord};
-use crate::integrations::{self, Connection};
+use crate::context::Context;
+use crate::error::ApiError;
+use crate::integrations::Connection;
 use crate::shares::Holder;
 use completing::Stopped;
+use shown::Shown;
 use slots::{SLOW, Slot, Slots};
 use taking::Taken;
 use tried::Tried;
@@ -47,8 +57,6 @@ const PUT_OFF: Duration = Duration::from_secs(30);
 const UNSETTLED: Duration = Duration::from_secs(5);
 /// Pause between measurements of the queue's depth and age.
 const MEASURED: Duration = Duration::from_secs(15);
-/// The measured depth ends at this number.
-const MOST_COUNTED: i64 = 100_000;
 
 /// The settings of a worker.
 #[derive(Clone)]
@@ -92,6 +100,7 @@ pub struct Worker {
     client: Option<(Outbound, Tokens)>,
     options: Options,
     places: Slots,
+    shown: Shown,
 }
 
 /// The result so far of one turn of a queue.
@@ -102,6 +111,10 @@ struct Round {
     hold: Option<&'static str>,
     succeeded_at: Option<Timestamp>,
     settled: usize,
+    /// The last equal refusals in a row, those of earlier turns included.
+    refusals: Refusals,
+    /// Whether the EHR took or judged a delivery.
+    arrived: bool,
     /// Whether the outcome of an attempt could not be stored.
     unsettled: bool,
     /// The leased deliveries that were not begun. They return with the end of the lease, in one transaction: a
@@ -112,13 +125,25 @@ struct Round {
 impl Worker {
     /// A worker that sends with this client.
     pub fn new(app: Arc<App>, outbound: Outbound, tokens: Tokens, options: Options) -> Self {
-        Self { app, client: Some((outbound, tokens)), places: Slots::new(options.lanes), options }
+        Self {
+            app,
+            client: Some((outbound, tokens)),
+            places: Slots::new(options.lanes),
+            shown: Shown::default(),
+            options,
+        }
     }
 
     /// A worker that sends with the server's own client.
     pub fn of(app: &Arc<App>) -> Self {
         let options = Options { lanes: app.config.outbound.lanes, ..Options::default() };
-        Self { app: app.clone(), client: None, places: Slots::new(options.lanes), options }
+        Self {
+            app: app.clone(),
+            client: None,
+            places: Slots::new(options.lanes),
+            shown: Shown::default(),
+            options,
+        }
     }
 
     fn outbound(&self) -> &Outbound {
@@ -257,7 +282,8 @@ impl Worker {
         // A queue whose integration could not be read pauses a little, or it would be leased again in a
         // tight loop.
         let unsettled = connection.is_none();
-        let progress = Mutex::new(Round { failures: lane.failures, unsettled, ..Round::default() });
+        let refusals = lane.refusals.clone();
+        let progress = Mutex::new(Round { failures: lane.failures, unsettled, refusals, ..Round::default() });
         let stop = AtomicBool::new(false);
         stream::iter(work)
             .for_each_concurrent(self.options.concurrency.max(1), |leased| {
@@ -361,21 +387,32 @@ impl Worker {
         if form.needs_patient() && told.patient.is_none() {
             return Tried::unsent(Settled::Held(Missing::Patient.reason(), leased.maybe_sent), "held");
         }
-        let told = match self.completed(connection, form, told, leased.maybe_sent).await {
+        let told = match self.completed(connection, form, told, leased).await {
             Ok(told) => told,
             Err(Stopped::Missing(fact)) => {
                 return Tried::unsent(Settled::Held(fact.reason(), leased.maybe_sent), "held");
             }
-            Err(Stopped::Failed(verdict)) => return Tried::of(leased, verdict, self.app.clock.now()),
+            Err(Stopped::Failed(verdict)) => {
+                return Tried::of(leased, Delivered::without_answer(verdict), self.app.clock.now());
+            }
         };
-        let verdict = self.send(connection, form, &told, leased.maybe_sent).await;
-        Tried::of(leased, verdict, self.app.clock.now())
+        let mut tried = self.send(connection, form, &told, leased).await;
+        if lane.probing && lane.held_because.as_deref() == Some(REFUSED) && tried.refused.is_some() {
+            // The queue is held because such refusals are about the integration. The next try takes another
+            // delivery.
+            tried.settled = Settled::Again(self.app.clock.now(), leased.maybe_sent);
+            tried.arrived = false;
+        }
+        tried
     }
 
-    async fn send(&self, connection: &Connection, form: Form, told: &CallNote, maybe_sent: bool) -> Verdict {
+    async fn send(&self, connection: &Connection, form: Form, told: &CallNote, leased: &Leased) -> Tried {
         let auth = match &connection.auth {
             Ok(auth) => auth.as_ref(),
-            Err(why) => return Verdict::Misconfigured { why: why.clone() },
+            Err(why) => {
+                let delivered = Delivered::without_answer(Verdict::Misconfigured { why: why.clone() });
+                return Tried::of(leased, delivered, self.app.clock.now());
+            }
         };
         let target = Target {
             outbound: self.outbound(),
@@ -384,7 +421,13 @@ impl Worker {
             base_url: &connection.base_url,
             form,
         };
-        target.deliver(told, maybe_sent, Instant::now() + self.outbound().limits().total_time).await
+        let deadline = Instant::now() + self.outbound().limits().total_time;
+        if leased.is_check {
+            let looked: SearchOutcome = target.look(told, deadline).await;
+            return Tried::of_check(leased, looked, self.app.clock.now());
+        }
+        let delivered = target.deliver(told, leased.maybe_sent, deadline).await;
+        Tried::of(leased, delivered, self.app.clock.now())
     }
 
     async fn settle(
@@ -407,6 +450,17 @@ impl Worker {
             if matches!(tried.settled, Settled::Synced(_)) {
                 progress.succeeded_at = Some(ended_at);
             }
+            progress.arrived |= tried.arrived;
+            match tried.refused {
+                Some(status) if !lane.probing => {
+                    progress.refusals.note(status, leased.id);
+                    if progress.refusals.are_many() {
+                        progress.hold = progress.hold.or(Some(REFUSED));
+                    }
+                }
+                None if tried.arrived && !leased.is_check => progress.refusals = Refusals::default(),
+                Some(_) | None => {}
+            }
             progress.after = progress.after.max(tried.after);
             progress.hold = progress.hold.or(tried.hold);
             if progress.failures >= backoff::BREAKS_AFTER
@@ -416,13 +470,8 @@ impl Worker {
                 stop.store(true, Ordering::Relaxed);
             }
         }
-        metrics::counter!("ward_sync_attempts_total", "outcome" => tried.outcome).increment(1);
-        if matches!(tried.settled, Settled::Synced(_)) {
-            let micros = ended_at.micros() - leased.created_at.micros();
-            let waited = Duration::from_micros(u64::try_from(micros).unwrap_or(0));
-            metrics::histogram!("ward_sync_delivery_seconds").record(waited);
-        }
-        let (lane, leased) = (lane.clone(), leased.clone());
+        let is_double = count(leased, &tried, ended_at);
+        let (lane, leased, sealed) = (lane.clone(), leased.clone(), self.seal(lane, leased, &tried));
         let settled = self
             .app
             .db
@@ -430,23 +479,44 @@ impl Worker {
                 let detail = tried.detail.as_ref().map(Value::to_string);
                 let attempt = Attempt {
                     outcome: tried.outcome,
-                    status: tried.status,
+                    status: tried.answered.as_ref().map(|answered| answered.status).or(tried.status),
                     started_at,
                     ended_at,
                     detail: detail.as_deref(),
+                    content_type: tried
+                        .answered
+                        .as_ref()
+                        .and_then(|answered| answered.content_type.as_deref()),
+                    answer: sealed.as_deref(),
+                    unknowns: leased.unknowns + tried.unknowns,
                 };
-                let settled = outbox::settle(tx, &lane, &leased, &tried.settled, &attempt)?;
-                let held_for = |fact: &Missing| {
-                    matches!(tried.settled, Settled::Held(reason, _) if reason == fact.reason())
-                };
-                if let Some(fact) = Missing::ALL.into_iter().find(held_for).filter(|_| settled) {
-                    // The fact may have become known during the attempt.
-                    let call = calls::by_id(tx, lane.key.0, leased.call)?;
-                    if call.is_some_and(|call| call.detail(fact.detail()).is_some()) {
-                        store::release_unmatched(tx, lane.key.0, leased.call, fact.reason(), ended_at)?;
+                let settle = |tx: &mut Tx<'_>| {
+                    let settle = if leased.is_check { healing::settle_check } else { outbox::settle };
+                    let settled = settle(tx, &lane, &leased, &tried.settled, &attempt)?;
+                    let held_for = |fact: &Missing| {
+                        matches!(tried.settled, Settled::Held(reason, _) if reason == fact.reason())
+                    };
+                    if let Some(fact) = Missing::ALL.into_iter().find(held_for).filter(|_| settled) {
+                        // The fact may have become known during the attempt.
+                        let call = calls::by_id(tx, lane.key.0, leased.call)?;
+                        if call.is_some_and(|call| call.detail(fact.detail()).is_some()) {
+                            store::release_unmatched(tx, lane.key.0, leased.call, fact.reason(), ended_at)?;
+                        }
                     }
+                    Ok::<_, ApiError>(settled)
+                };
+                if !is_double {
+                    return settle(tx);
                 }
-                Ok::<_, ward_db::Error>(settled)
+                // Requests take the workspace's row before a delivery's, and so must Ward itself.
+                let context = Context::of_time(ended_at);
+                let write = &mut Write::begin(tx, lane.key.0, Actor::NOBODY, &context)?;
+                let settled = settle(write)?;
+                if settled {
+                    let about = super::subject("delivery", Some(leased.id.0));
+                    write.record("delivery.duplicate", about, tried.detail.clone().unwrap_or_default())?;
+                }
+                Ok(settled)
             })
             .await;
         match settled {
@@ -459,7 +529,7 @@ impl Worker {
             // The mark stays: after the lease expires, the next worker searches the EHR before it sends
             // again.
             Err(error) => {
-                tracing::error!(%error, "cannot store the outcome of an attempt; the next worker will search the EHR first");
+                tracing::error!(cause = ?error.cause(), "cannot store the outcome of an attempt; the next worker will search the EHR first");
                 let mut progress = progress.lock();
                 (progress.unsettled, progress.failures) = (true, progress.failures + 1);
                 stop.store(true, Ordering::Relaxed);
@@ -467,57 +537,28 @@ impl Worker {
         }
     }
 
-    /// Ends the lease of the queue. If the integration was changed in the meantime, failures of its old
-    /// configuration do not count.
-    async fn leave(&self, lane: &Lane, seen: Timestamp, progress: Round) -> usize {
-        let now = self.app.clock.now();
-        let broken = progress.failures >= backoff::BREAKS_AFTER;
-        let pause = if broken {
-            let beyond = progress.failures - backoff::BREAKS_AFTER;
-            Some(backoff::wait(beyond + 1, progress.after, backoff::random(now)))
-        } else {
-            progress.after
-        };
-        let pause = if progress.unsettled { Some(pause.unwrap_or_default().max(UNSETTLED)) } else { pause };
-        let leaving = Leaving {
-            failures: progress.failures,
-            not_before: pause.map_or(now, |pause| now.saturating_add(pause)),
-            waits_because: pause.map(|_| if broken || progress.unsettled { "failing" } else { "throttled" }),
-            succeeded_at: progress.succeeded_at,
-        };
-        let (lane, untried) = (lane.clone(), progress.untried);
-        let left = self
-            .app
-            .db
-            .write("sync.leave", move |tx| {
-                outbox::guard_lane(tx, lane.key)?;
-                outbox::put_back(tx, &lane, &untried)?;
-                let changed = integrations::changed_at(tx, lane.key.0, lane.key.1)? != Some(seen);
-                if changed {
-                    let anew = Leaving { failures: 0, not_before: now, waits_because: None, ..leaving };
-                    return outbox::leave_lane(tx, &lane, anew);
-                }
-                if let Some(because) = progress.hold {
-                    store::hold(tx, lane.key, because, now)?;
-                }
-                outbox::leave_lane(tx, &lane, leaving)
-            })
-            .await;
-        if let Err(error) = left {
-            let error: ward_db::Error = error;
-            tracing::error!(%error, "cannot end the lease of an integration queue; it is free when the lease expires");
-        }
-        progress.settled
+    /// The beginning of the EHR's answer, sealed. `None` without an answer, and without a key to seal it under.
+    fn seal(&self, lane: &Lane, leased: &Leased, tried: &Tried) -> Option<Vec<u8>> {
+        let head = tried.answered.as_ref().map(|answered| &answered.head).filter(|head| !head.is_empty())?;
+        let place = answer_place(lane.key.0, leased.id, leased.attempt);
+        self.app.vault.seal(head, &place).ok()
     }
+}
 
-    async fn measure(&self) {
-        let depth = self.app.db.read_long("sync.depth", |tx| outbox::depth(tx, MOST_COUNTED)).await;
-        let Ok((depth, oldest)): Result<_, ward_db::Error> = depth else { return };
-        let age = oldest.map_or(0, |oldest| self.app.clock.now().micros().saturating_sub(oldest.micros()));
-        metrics::gauge!("ward_sync_queue_depth").set(f64::from(u32::try_from(depth).unwrap_or(u32::MAX)));
-        let age = Duration::from_micros(u64::try_from(age).unwrap_or(0));
-        metrics::gauge!("ward_sync_queue_oldest_seconds").set(age.as_secs_f64());
+/// Counts an attempt. Returns whether the EHR was found to have the call more than once, and logs that.
+fn count(leased: &Leased, tried: &Tried, ended_at: Timestamp) -> bool {
+    metrics::counter!("ward_sync_attempts_total", "outcome" => tried.outcome).increment(1);
+    if matches!(tried.settled, Settled::Synced(_)) {
+        let micros = ended_at.micros() - leased.created_at.micros();
+        let waited = Duration::from_micros(u64::try_from(micros).unwrap_or(0));
+        metrics::histogram!("ward_sync_delivery_seconds").record(waited);
     }
+    let is_double = matches!(tried.settled, Settled::Failed("duplicate", _));
+    if is_double {
+        metrics::counter!("ward_sync_duplicates_total").increment(1);
+        tracing::warn!(delivery = %leased.id, "the EHR has a call more than once; the delivery is `failed` with reason `duplicate` and names the resource to keep: remove the others in the EHR");
+    }
+    is_double
 }
 
 fn note_end(ended: Result<(Id, usize), tokio::task::JoinError>, served: &mut HashMap<Id, LaneKey>) {

@@ -6,9 +6,11 @@ use ward_db::{Timestamp, Tx};
 
 use super::OperatorError;
 use crate::app::App;
+use crate::calls::correcting;
+use crate::deliveries::answers;
 use crate::error::ApiError;
 use crate::gate::idempotency;
-use crate::ids::WorkspaceId;
+use crate::ids::{CallId, DeliveryId, WorkspaceId};
 use crate::integrations;
 use crate::twilio;
 use crate::vault::{self, Resealed, Vault};
@@ -27,8 +29,8 @@ pub struct RotationProgress {
     pub of: usize,
 }
 
-/// The result of a rotation. It counts secrets of integrations, Twilio tokens, and answers kept for
-/// replays.
+/// The result of a rotation. It counts secrets of integrations, Twilio tokens, corrections of calls, answers of EHRs, and
+/// answers kept for replays.
 #[derive(Debug, Serialize)]
 pub struct Rotated {
     /// Values that were sealed again.
@@ -69,7 +71,10 @@ pub async fn rotate_secrets(
     progress: impl Fn(RotationProgress),
 ) -> Result<Rotated, OperatorError> {
     let (vault, now) = (app.vault.clone(), app.clock.now());
-    let counted = app.db.read_long("operator.count_sealed", move |tx| count(tx, &vault, now)).await?;
+    let counted = app.db.read_long("operator.count_sealed", move |tx| {
+        Ok::<_, ApiError>(count(tx, &vault, now)? + answers::count_under_other_keys(tx, &vault)?)
+    });
+    let counted = counted.await?;
     let mut rotated =
         Rotated { done: 0, of: usize::try_from(counted).unwrap_or_default(), unopened: Vec::new(), left: 0 };
     for _ in 0..PASSES {
@@ -83,10 +88,12 @@ pub async fn rotate_secrets(
     Ok(rotated)
 }
 
-/// The number of values sealed under another key than the current one.
+/// The number of values sealed under another key than the current one, without the answers of EHRs. Those may be too
+/// many to count in a write, and nothing depends on them.
 fn count(tx: &mut Tx<'_>, vault: &Vault, now: Timestamp) -> Result<i64, ApiError> {
     Ok(integrations::count_under_other_keys(tx, vault)?
         + twilio::count_under_other_keys(tx, vault)?
+        + correcting::count_under_other_keys(tx, vault)?
         + idempotency::count_under_other_keys(tx, vault, now)?)
 }
 
@@ -135,6 +142,24 @@ async fn pass(
         let step = app
             .db
             .write("operator.reseal_answers", move |tx| idempotency::reseal(tx, &vault, now, &scope, AT_ONCE))
+            .await?;
+        after = rotated.add(step, progress);
+    }
+    let mut after = Some((WorkspaceId(Uuid::nil()), CallId(Uuid::nil()), 0));
+    while let Some(at) = after {
+        let vault = app.vault.clone();
+        let step = app
+            .db
+            .write("operator.reseal_corrections", move |tx| correcting::reseal(tx, &vault, at, AT_ONCE))
+            .await?;
+        after = rotated.add(step, progress);
+    }
+    let mut after = Some((WorkspaceId(Uuid::nil()), DeliveryId(Uuid::nil()), 0));
+    while let Some(at) = after {
+        let vault = app.vault.clone();
+        let step = app
+            .db
+            .write("operator.reseal_attempts", move |tx| answers::reseal(tx, &vault, at, AT_ONCE))
             .await?;
         after = rotated.add(step, progress);
     }

@@ -25,6 +25,8 @@ const UNGUARDED: &[(&str, &[&str], Why)] = &[
     ("api_keys/store.rs", &["store_last_used"], OneRow),
     ("audit/exports/store.rs", &["lease", "put_off", "leave", "settle", "forget"], Queue),
     ("audit/store.rs", &["insert"], New),
+    ("calls/store.rs", &["replace_correction"], OneRow),
+    ("deliveries/answers/store.rs", &["replace_answer"], OneRow),
     (
         "deliveries/outbox.rs",
         &[
@@ -33,15 +35,18 @@ const UNGUARDED: &[(&str, &[&str], Why)] = &[
             "open_lane",
             "put_off",
             "take_lane",
-            "go_on",
             "guard_lane",
             "leave_lane",
             "lease",
             "note_attempt",
             "settle",
             "put_back",
-            "resume_after",
         ],
+        Queue,
+    ),
+    (
+        "deliveries/healing/store.rs",
+        &["go_on", "hold", "release", "put_refused_back", "settle_check", "resume_after"],
         Queue,
     ),
     // A restored backup, which no server uses yet.

@@ -430,6 +430,8 @@ both!(a_change_that_cannot_be_recorded_is_not_made, async || {
         "retry-delivery",
         "retry-failed-deliveries",
         "resolve-delivery",
+        "drop-delivery",
+        "correct-call",
         "hold-integration",
     ];
     for operation in operations.into_iter().filter(|known| !idle.contains(&known.id.as_str())) {

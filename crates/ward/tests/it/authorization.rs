@@ -89,6 +89,8 @@ const TABLE: &[(&str, usize, Option<&str>)] = &[
     ("get-delivery", MEMBER, Some("Call.view")),
     ("retry-delivery", OPERATOR, Some("Integration.update")),
     ("resolve-delivery", OPERATOR, Some("Integration.update")),
+    ("drop-delivery", OPERATOR, Some("Integration.update")),
+    ("correct-call", OPERATOR, Some("Integration.update")),
     ("retry-failed-deliveries", OPERATOR, Some("Integration.update")),
     ("get-sync-status", VIEWER, Some("Integration.view")),
     ("hold-integration", OPERATOR, Some("Integration.update")),

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails stops at the failing line")]
 
 mod access_reports;
+mod answers;
 mod api_keys;
 mod audit;
 mod authorization;
@@ -23,6 +24,7 @@ mod exports;
 mod faults;
 mod foreign;
 mod goldens;
+mod healing;
 mod integration_keys;
 mod integrations;
 mod invitations;
@@ -33,6 +35,7 @@ mod legs;
 mod limits;
 mod long_reads;
 mod members;
+mod mending;
 mod model;
 mod names;
 mod neighbours;

@@ -9,9 +9,11 @@ use serde_json::{Value, json};
 use ward::app::App;
 use ward::config::{Config, FormerKey, MasterKey};
 use ward::operator::rotate_secrets;
+use ward_test::ehr::Act;
 use ward_test::{Fields as _, Server, Tenant, both, fresh_slug};
 
 use crate::calls::{ACCOUNT, PUBLIC_URL, TOKEN, callback, event};
+use crate::deliveries::Scene;
 use crate::outbound::{Peer, answer, endpoint, open_outbound, run};
 
 /// The keys of a server: the current one, and the previous ones. By default a server has key 7.
@@ -206,4 +208,25 @@ both!(values_that_cannot_be_opened_are_named_and_keep_the_previous_key, async ||
         works(&at(&new, &tenant), path).await;
     }
     callback(&new, &tenant, &event("CA1", "ringing", "+15550100001")).await.no_content();
+});
+
+both!(answers_of_ehrs_and_corrections_are_sealed_anew, async || {
+    let scene = Scene::of("fhir_store").await;
+    scene.ehr.script([Act::Say(422, json!({ "told": "no such patient" }), "")]);
+    let id = scene.owe("CA1").await;
+    scene.worker.turn().await;
+    scene.tenant.post("/calls/CA1/correct", json!({ "patient_id": "pat-2" })).await.ok();
+    let answer = scene.delivery(&id).await["attempts"][0]["answer"].clone();
+    let corrections = scene.tenant.get("/calls/CA1").await.ok()["corrections"].clone();
+    assert!(answer.to_string().contains("no such patient"), "{answer}");
+    assert_eq!(corrections[0]["values"]["new"]["patient_id"], "pat-2");
+
+    let renewed = scene.server.replica_with(keys(8, &[7])).await;
+    let rotated = rotate_secrets(&renewed.app, |_| ()).await.unwrap();
+    assert!(rotated.done >= 2 && rotated.left == 0, "{rotated:?}");
+    let alone = scene.server.replica_with(keys(8, &[])).await;
+    let there = at(&alone, &scene.tenant);
+    let delivery = there.get(&format!("/deliveries/{id}")).await.ok();
+    assert_eq!(delivery["attempts"][0]["answer"], answer);
+    assert_eq!(there.get("/calls/CA1").await.ok()["corrections"], corrections);
 });

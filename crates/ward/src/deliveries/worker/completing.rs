@@ -6,6 +6,7 @@ use ward_ehr::look_up::LookedUp;
 
 use super::Worker;
 use crate::deliveries::Missing;
+use crate::deliveries::outbox::Leased;
 use crate::integrations::{self, Connection, DocumentStatus, EncounterRule, Takes};
 
 /// The reason why a note cannot be sent now. Nothing of it was sent.
@@ -23,7 +24,7 @@ impl Worker {
         connection: &Connection,
         form: Form,
         mut note: CallNote,
-        maybe_sent: bool,
+        leased: &Leased,
     ) -> Result<CallNote, Stopped> {
         let settings = &connection.delivery;
         let (status, rule) = match integrations::takes(&connection.name) {
@@ -37,6 +38,11 @@ impl Worker {
             source: settings.document_source.clone(),
             subclass: settings.document_subclass.clone(),
         };
+        if leased.is_check {
+            // A search for duplicates sends nothing that a look-up could add.
+            return Ok(note);
+        }
+        let maybe_sent = leased.maybe_sent;
         let rule = settings.encounter.unwrap_or(rule);
         let looks_up = match form {
             Form::DocumentReference if note.encounter.is_none() => match rule {

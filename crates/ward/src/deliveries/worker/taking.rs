@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use ward_db::Timestamp;
+use ward_db::{Timestamp, Tx};
 
 use super::super::outbox::{self, Lane, LaneKey, Leased, Leaving};
 use super::Worker;
 use super::slots::Slot;
-use crate::deliveries::backoff;
+use crate::deliveries::{backoff, healing};
 use crate::integrations::{self, Connection};
 use crate::workspaces;
 
@@ -25,58 +25,90 @@ pub(super) struct Taken {
     pub work: Vec<Leased>,
 }
 
+/// The reason for which a queue waited before a turn, and the reason after it.
+type Change = (Option<String>, Option<&'static str>);
+
+/// The result of looking at a queue.
+enum Took {
+    Work(Taken),
+    /// There is nothing to do.
+    Nothing(Option<Change>),
+}
+
+/// Leaves a queue in which nothing can be done before `not_before`, for this reason if there is one.
+fn leave_untried(
+    tx: &mut Tx<'_>,
+    lane: &Lane,
+    now: Timestamp,
+    (not_before, waits_because): (Timestamp, Option<&'static str>),
+) -> Result<Option<Change>, ward_db::Error> {
+    let failures = lane.failures;
+    let waits_because = if lane.held { Some("held") } else { waits_because };
+    outbox::leave_lane(tx, lane, Leaving { failures, not_before, waits_because, succeeded_at: None, now })?;
+    Ok(Some((lane.waited_because.clone(), waits_because)))
+}
+
 impl Worker {
     /// Leases the queue and marks its due deliveries, in one transaction. `None` if there is nothing to do.
     pub(super) async fn take(&self, key: LaneKey, place: &Slot) -> Result<Option<Taken>, ward_db::Error> {
         let (now, lease_time) = (self.app.clock.now(), self.lease_time());
         let batch = place.batch(&self.options);
         let token = crate::random::id();
-        self.app
+        let took = self
+            .app
             .db
             .write("sync.take", move |tx| {
                 let until = now.saturating_add(lease_time);
-                let Some(mut lane) = outbox::take_lane(tx, key, token, now, until)? else { return Ok(None) };
+                let Some(mut lane) = outbox::take_lane(tx, key, token, now, until)? else {
+                    return Ok(Took::Nothing(None));
+                };
                 let active = workspaces::active(tx, key.0)?.is_some();
                 let readiness = integrations::readiness(tx, key.0, key.1)?;
                 if lane.held
                     && let Some(ready) = readiness
                 {
-                    outbox::resume_after(tx, &mut lane, ready.updated_at, now)?;
+                    healing::resume_after(tx, &mut lane, ready.updated_at, now)?;
                 }
+                lane.begin_probe(now);
                 let waits = match readiness {
                     _ if !active => Some("workspace_archived"),
                     None => Some("integration_gone"),
-                    Some(_) if lane.held => Some("held"),
+                    Some(_) if lane.held && !lane.probing => Some("held"),
                     Some(ready) if !ready.enabled => Some("integration_disabled"),
                     Some(ready) if !ready.configured => Some("integration_unconfigured"),
                     Some(_) => None,
                 };
                 let (Some(ready), None) = (readiness, waits) else {
-                    let not_before = now.saturating_add(RECHECK);
-                    let failures = lane.failures;
-                    outbox::leave_lane(
-                        tx,
-                        &lane,
-                        Leaving { failures, not_before, waits_because: waits, succeeded_at: None },
-                    )?;
-                    return Ok(None);
+                    let by_ward = waits == Some("held") && lane.not_before > now;
+                    let not_before = if by_ward { lane.not_before } else { now.saturating_add(RECHECK) };
+                    return Ok(Took::Nothing(leave_untried(tx, &lane, now, (not_before, waits))?));
                 };
-                outbox::go_on(tx, &mut lane, now)?;
-                // After many consecutive failures, one delivery goes first as a test.
-                let most = if lane.failures >= backoff::BREAKS_AFTER { 1 } else { batch };
-                let work = outbox::lease(tx, &lane, now, most)?;
+                healing::go_on(tx, &mut lane, now)?;
+                // After many consecutive failures, and in a held queue, one delivery goes first as a test.
+                let alone = lane.probing || lane.failures >= backoff::BREAKS_AFTER;
+                let work = outbox::lease(tx, &lane, now, if alone { 1 } else { batch })?;
                 if work.is_empty() {
-                    let failures = lane.failures;
-                    outbox::leave_lane(
-                        tx,
-                        &lane,
-                        Leaving { failures, not_before: now, waits_because: None, succeeded_at: None },
-                    )?;
-                    return Ok(None);
+                    let (not_before, waits) = match lane.waited_because.as_deref() {
+                        _ if lane.probing => {
+                            (now.saturating_add(healing::until_probe(lane.probes)), Some("held"))
+                        }
+                        Some("failing") if lane.failures > 0 => (now, Some("failing")),
+                        _ => (now, None),
+                    };
+                    return Ok(Took::Nothing(leave_untried(tx, &lane, now, (not_before, waits))?));
                 }
-                Ok(Some(Taken { lane, seen: ready.updated_at, work }))
+                Ok::<_, ward_db::Error>(Took::Work(Taken { lane, seen: ready.updated_at, work }))
             })
-            .await
+            .await?;
+        match took {
+            Took::Work(taken) => Ok(Some(taken)),
+            Took::Nothing(change) => {
+                if let Some((before, after)) = change {
+                    healing::tell_change(key, before.as_deref(), after);
+                }
+                Ok(None)
+            }
+        }
     }
 
     /// The integration as it was at the time of the lease, with its credentials opened. `None` if it has

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use ward_db::Timestamp;
-use ward_ehr::delivery::Verdict;
+use ward_ehr::Answered;
+use ward_ehr::delivery::{Delivered, SearchOutcome, Verdict};
 
 use super::super::backoff;
 use super::super::outbox::{Leased, Settled};
+use super::super::refusals::REFUSED;
 
 /// The result of one attempt.
 pub struct Tried {
@@ -15,8 +17,14 @@ pub struct Tried {
     pub settled: Settled,
     /// The outcome, as one word.
     pub outcome: &'static str,
-    /// The HTTP status, if there was an answer.
+    /// The last answer, if there was one.
+    pub answered: Option<Answered>,
+    /// The number of creates that were sent and whose outcome is unknown: 0 or 1.
+    pub unknowns: i64,
+    /// The HTTP status of a look-up, whose answer is not kept.
     pub status: Option<u16>,
+    /// The HTTP status of a refusal.
+    pub refused: Option<u16>,
     /// The answer of the EHR, or the reason why there was none.
     pub detail: Option<Value>,
     /// The pause that the EHR asked for.
@@ -32,10 +40,31 @@ pub struct Tried {
 }
 
 impl Tried {
+    /// The consequences of the search for duplicates.
+    pub fn of_check(leased: &Leased, looked: SearchOutcome, now: Timestamp) -> Self {
+        let SearchOutcome { verdict, answered } = looked;
+        let ended =
+            |outcome| Self { was_sent: true, arrived: true, ..Self::unsent(Settled::Checked, outcome) };
+        let mut tried = match verdict {
+            None => ended("check_found_none"),
+            Some(Verdict::Synced { .. }) => ended("checked"),
+            Some(Verdict::CannotTell { .. }) => ended("cannot_tell"),
+            Some(verdict) => Self::of(leased, Delivered::without_answer(verdict), now),
+        };
+        // A search that gets no answer for a day ends. The delivery itself has arrived.
+        if matches!(tried.settled, Settled::Failed("tried_too_long", _) | Settled::Held(..)) {
+            tried.settled = Settled::Checked;
+        }
+        tried.answered = answered;
+        tried
+    }
+
     /// The consequences of the EHR's verdict.
-    pub fn of(leased: &Leased, verdict: Verdict, now: Timestamp) -> Self {
-        let unknown = Settled::Held("cannot_tell", true);
-        let mut tried = Self { was_sent: true, ..Self::unsent(unknown, "cannot_tell") };
+    pub fn of(leased: &Leased, delivered: Delivered, now: Timestamp) -> Self {
+        let Delivered { verdict, answered, unknown } = delivered;
+        let cannot_tell = Self::unsent(Settled::Held("cannot_tell", true), "cannot_tell");
+        let unknowns = i64::from(unknown);
+        let mut tried = Self { was_sent: true, answered, unknowns, ..cannot_tell };
         match verdict {
             Verdict::Synced { location } => {
                 tried.outcome = "synced";
@@ -50,8 +79,8 @@ impl Tried {
             }
             Verdict::Refused { status, words } => {
                 tried.outcome = "refused";
-                (tried.status, tried.detail, tried.arrived) = (Some(status), words, true);
-                tried.settled = Settled::Failed("refused", leased.maybe_sent);
+                (tried.refused, tried.detail, tried.arrived) = (Some(status), words, true);
+                tried.settled = Settled::Failed(REFUSED, leased.maybe_sent);
             }
             Verdict::Again { status, after, maybe_sent, why, words } => {
                 tried.outcome = why;
@@ -61,9 +90,12 @@ impl Tried {
                 let over = now >= leased.tried_since.saturating_add(backoff::TRIED_FOR);
                 let mut wait = backoff::wait(leased.attempt, after, backoff::random(now));
                 if maybe_sent {
-                    wait = wait.max(backoff::SHORTEST_UNKNOWN);
+                    wait = wait.max(backoff::after_unknown(leased.unknowns + unknowns));
                 }
-                tried.settled = if over {
+                tried.settled = if over && why == "search_unproven" {
+                    // Only a person can find out, because the EHR answers searches without a result.
+                    Settled::Held("cannot_tell", maybe_sent)
+                } else if over {
                     Settled::Failed("tried_too_long", maybe_sent)
                 } else {
                     Settled::Again(now.saturating_add(wait), maybe_sent)
@@ -91,6 +123,9 @@ impl Tried {
         Self {
             settled,
             outcome,
+            answered: None,
+            unknowns: 0,
+            refused: None,
             status: None,
             detail: None,
             after: None,

@@ -8,18 +8,20 @@ use serde_json::json;
 use tokio::time::{Duration, Instant};
 use ward_db::{Timestamp, Tx};
 use ward_ehr::Outbound;
-use ward_ehr::health::{Checked, Health, Probe, Target};
+use ward_ehr::delivery::Form;
+use ward_ehr::health::{Checked, Health, Probe, Search, Target};
 
 use super::client::CHECK_TIME;
 use super::credentials::{Keys, own_auth};
 use super::{StoredConnection, headers, milliseconds, stored_connection};
 use crate::app::App;
 use crate::audit::Write;
+use crate::deliveries;
 use crate::error::ApiError;
 use crate::gate::idempotency::{Begun, Repeat};
 use crate::gate::{Entry, Held};
 use crate::http::Reply;
-use crate::ids::IntegrationId;
+use crate::ids::{IntegrationId, WorkspaceId};
 use crate::integrations::{AuthConfig, Endpoint, Integration, Protocol, actions, own_base_url, store};
 use crate::shares::Share;
 
@@ -83,11 +85,18 @@ struct ProbedIntegration {
     probe: Result<Probe, String>,
 }
 
-/// The best target for a health check. For a REST integration it is the first endpoint that needs no
-/// parameters and uses the integration's own credentials.
-fn target(integration: &Integration) -> Target {
+/// The best target for a health check. For an EHR it is the search that deliveries make, because only that shows whether
+/// the credentials suffice. For a REST integration it is the first endpoint that needs no parameters and uses the
+/// integration's own credentials.
+fn target(workspace: WorkspaceId, integration: &Integration) -> Target {
+    let form = deliveries::form_of(&integration.name);
+    let search = |form| Search { form, system: deliveries::identifiers_of(workspace) };
     if integration.config.protocol == Protocol::Fhir {
-        return Target::FhirMetadata;
+        return Target::Fhir(search(form.filter(|_| integration.builtin).unwrap_or(Form::Communication)));
+    }
+    // A search of patient cases needs a patient, and there is none to name.
+    if let Some(form) = form.filter(|form| integration.builtin && *form != Form::PatientCase) {
+        return Target::Search(search(form));
     }
     let fit = |endpoint: &&Endpoint<AuthConfig>| {
         endpoint.method == "GET"
@@ -114,7 +123,7 @@ async fn check(
     let stored = app.db.read("integrations.check", move |tx| stored_connection(tx, workspace, id)).await?;
     let Some(stored) = stored else { return Ok(None) };
     let keys = app.wire.keys.clone();
-    let opened = app.work.run(holder, move || open(stored, &keys)).await??;
+    let opened = app.work.run(holder, move || open(workspace, stored, &keys)).await??;
     let checked = match opened.probe {
         Err(why) => Checked::without_probe(Health::Misconfigured, why),
         Ok(probe) => probe.run(outbound, &app.wire.tokens, Instant::now() + time).await,
@@ -192,7 +201,11 @@ pub async fn test_connection(
     Ok(reply)
 }
 
-fn open(stored: StoredConnection, keys: &Keys) -> Result<ProbedIntegration, ward_db::Error> {
+fn open(
+    workspace: WorkspaceId,
+    stored: StoredConnection,
+    keys: &Keys,
+) -> Result<ProbedIntegration, ward_db::Error> {
     let integration = stored.integration.parse()?;
     if integration.config.protocol == Protocol::Mcp {
         let probe = Err("Ward stores tool servers and never calls them".to_owned());
@@ -201,7 +214,7 @@ fn open(stored: StoredConnection, keys: &Keys) -> Result<ProbedIntegration, ward
     let probe = own_auth(&integration, &stored.sealed, keys).map(|auth| Probe {
         gate: integration.id.to_string(),
         base_url: integration.config.base_url.clone(),
-        target: target(&integration),
+        target: target(workspace, &integration),
         auth,
     });
     Ok(ProbedIntegration { integration, probe })

@@ -43,7 +43,7 @@ const PAGES: u64 = 100;
 const STEPS: u64 = 3_000;
 
 /// Statements that read more than one row's worth, and the reason for each.
-const ALLOWED: [(&str, &str); 14] = [
+const ALLOWED: [(&str, &str); 22] = [
     (
         "SELECT created_at FROM workspaces ORDER BY id DESC LIMIT 1",
         "the operator's: the last entry of an index",
@@ -60,9 +60,17 @@ const ALLOWED: [(&str, &str); 14] = [
     ("FROM integration_secrets WHERE key_id <> $1", "the operator's, after a rotation of keys"),
     ("FROM twilio_accounts WHERE substr(", "the operator's, after a rotation of keys"),
     ("FROM idempotency WHERE sealed AND", "the operator's, after a rotation of keys"),
+    ("FROM call_corrections WHERE substr(", "the operator's, after a rotation of keys"),
+    ("FROM call_corrections WHERE (call_id, number", "one page of a rotation of keys"),
+    ("FROM delivery_attempts WHERE answer IS NOT NULL", "the operator's, after a rotation of keys"),
+    ("FROM delivery_attempts WHERE (workspace_id, delivery_id", "one page of a rotation of keys"),
     ("UPDATE deliveries SET maybe_sent = true WHERE state", "the operator's, after a restore from a backup"),
-    ("FROM delivery_queue LIMIT $1", "counts no further than it is told to"),
-    ("FROM delivery_queue ORDER BY created_at LIMIT 1", "the first entry of an index"),
+    ("FROM delivery_queue WHERE purpose IS NULL LIMIT $1", "counts no further than it is told to"),
+    ("FROM sync_lanes WHERE waits_because IS NOT NULL LIMIT $1", "the same"),
+    ("FROM deliveries WHERE state IN ('held', 'failed')", "the same"),
+    ("FROM calls WHERE finished = false AND updated_at < $1", "the same, and the first entry of an index"),
+    ("(l.workspace_id, l.integration_id) > ($1, $2)", "the operator's: one page of all queues"),
+    ("FROM delivery_queue WHERE purpose IS NULL ORDER BY created_at LIMIT 1", "the first entry of an index"),
     ("d.call_id = $2", "sorts the deliveries of one call: one row per integration"),
 ];
 
@@ -200,7 +208,7 @@ async fn insert(server: &Server, sizes: Sizes, table: &str, columns: &str, value
 }
 
 /// The rows of every table: its columns, and their values with a number.
-const ROWS: [(&str, &str, &str); 25] = [
+const ROWS: [(&str, &str, &str); 26] = [
     (
         "once workspaces",
         "id, slug, name, environment, region, state, last_position, created_at, updated_at",
@@ -293,6 +301,7 @@ const ROWS: [(&str, &str, &str); 25] = [
         "workspace_id, delivery_id, number, outcome, started_at, ended_at",
         "$WS, $ID, 1, 'lost', $NOW, $NOW",
     ),
+    ("call_corrections", "workspace_id, call_id, number, corrected_at, sealed", "$WS, $ID, 1, $NOW, $BYTES"),
 ];
 
 async fn fill(server: &Server, sizes: Sizes) {
