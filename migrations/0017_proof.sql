@@ -1,6 +1,6 @@
 -- oldest binary: 0.1.0
 --
--- What an attempt keeps of an EHR's answer, the search that follows an unknown outcome, and queues that heal themselves.
+-- The answers that attempts keep, the search that follows an unknown outcome, and queues that heal themselves.
 
 ALTER TABLE delivery_attempts ADD COLUMN content_type text;
 -- step
@@ -23,6 +23,18 @@ ALTER TABLE sync_lanes ADD COLUMN waits_since timestamptz;
 -- step
 CREATE INDEX sync_lanes_by_wait ON sync_lanes (waits_because, waits_since) WHERE waits_because IS NOT NULL;
 -- step
-CREATE INDEX deliveries_by_trouble ON deliveries (state, reason, settled_at);
+-- The time since which a delivery waits for a person: it is held, or has failed. Null otherwise, so that the index has only
+-- these. A replica of an earlier version does not write it: queries look at the state too.
+ALTER TABLE deliveries ADD COLUMN stuck_since timestamptz;
 -- step
-CREATE INDEX calls_unfinished ON calls (finished, updated_at);
+UPDATE deliveries SET stuck_since = settled_at
+WHERE state IN ('held', 'failed') AND (reason IS NULL OR reason <> 'dropped');
+-- step
+CREATE INDEX deliveries_stuck ON deliveries (stuck_since, id) WHERE stuck_since IS NOT NULL;
+-- step
+-- The first report of a call that has no end yet. Null otherwise.
+ALTER TABLE calls ADD COLUMN unfinished_since timestamptz;
+-- step
+UPDATE calls SET unfinished_since = first_reported_at WHERE finished = false;
+-- step
+CREATE INDEX calls_unfinished ON calls (unfinished_since, id) WHERE unfinished_since IS NOT NULL;

@@ -1,6 +1,6 @@
 -- oldest binary: 0.1.0
 --
--- Corrections of what an EHR receives about a call. The former and the new values are sealed under the operator's key.
+-- A person's corrections of a call before its EHR receives it. The former and the new values are sealed under the operator's key.
 
 CREATE TABLE call_corrections (
     workspace_id uuid NOT NULL,

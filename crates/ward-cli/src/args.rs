@@ -360,7 +360,7 @@ pub enum CallsAction {
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
     },
-    /// End a call whose end nobody reported. It is then delivered like any other call.
+    /// End a call that has no reported end. Its delivery then follows, as for any other call.
     End {
         /// The slug or id of the workspace.
         workspace: String,

@@ -428,7 +428,7 @@ pub async fn unfinished_calls(app: &App, limit: u32) -> Result<Vec<Unfinished>, 
         .await
 }
 
-/// Ends a call whose end nobody reported, at the time of its last report. It is delivered like any other call.
+/// Ends a call that has no reported end, at the time of its last report. Its delivery follows, as for any other call.
 pub async fn end_call(app: &App, slug_or_id: &str, sid: &str, status: &str) -> Result<Ended, OperatorError> {
     let found = show_workspace(app, slug_or_id).await?;
     let (context, sid, status) = (Context::of_operator(app.clock.now()), sid.to_owned(), status.to_owned());

@@ -106,7 +106,7 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
     );
     describe_gauge!(
         "ward_calls_unfinished_oldest_seconds",
-        "Time since the last report of the oldest such call"
+        "Time since the first report of the oldest such call"
     );
     describe_counter!(
         "ward_sync_duplicates_total",

@@ -400,7 +400,7 @@ pub async fn report(
     Reply::ok(&CallDetail { adjusted_fields, ..CallDetail::of(workspace, &recorded, owed.as_ref()) })
 }
 
-/// `correct-call`
+/// `correct-call`: changes patient, encounter and summary of a call that the EHR does not have yet.
 pub async fn correct(
     request: Request,
     (entry, sent): (Entry, Sent<CorrectCallRequest>),

@@ -1,4 +1,4 @@
-//! Corrections of what an EHR receives about a call, by people.
+//! A person's corrections of a call before its EHR receives it.
 //!
 //! Reports only fill what is missing, because they can arrive late and in any order. A wrong patient needs a person, who
 //! changes the call as long as its EHR does not have it. The former and the new values are kept sealed.

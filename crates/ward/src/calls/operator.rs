@@ -188,10 +188,9 @@ pub struct Unfinished {
     pub updated_at: Timestamp,
 }
 
-/// The calls whose last report is older than `before` and has no end, the oldest report first.
+/// The calls without an end whose last report is older than `before`, the oldest call first.
 pub fn unfinished(tx: &mut Tx<'_>, before: Timestamp, most: u32) -> Result<Vec<Unfinished>, ward_db::Error> {
-    let first = (Timestamp::from_micros(0), CallId(uuid::Uuid::nil()));
-    let found = store::list_unfinished(tx, before, first, i64::from(most))?;
+    let found = store::list_unfinished(tx, before, i64::from(most))?;
     let shown = found.into_iter().map(|(workspace_id, call)| Unfinished {
         workspace_id,
         status: call.status.name(),

@@ -63,37 +63,36 @@ pub fn by_id(tx: &mut Tx<'_>, workspace: WorkspaceId, id: CallId) -> Result<Opti
     tx.optional(&sql, &[workspace.into(), id.into()], call)
 }
 
-/// The number of calls without an end whose last report is older than `before`, counted no further than `most`, and the time
-/// of the oldest such report.
+/// The number of calls without an end whose last report is older than `before`, counted no further than `most`,
+/// and the first report of the oldest one.
 pub fn unfinished(tx: &mut Tx<'_>, before: Timestamp, most: i64) -> Result<(i64, Option<Timestamp>), Error> {
     let count = tx.one(
-        "SELECT count(*) FROM (SELECT 1 FROM calls WHERE finished = false AND updated_at < $1 LIMIT $2) AS found",
+        "SELECT count(*) FROM (SELECT 1 FROM calls WHERE unfinished_since < $1 AND updated_at < $1 AND finished = false \
+         LIMIT $2) AS found",
         &[before.into(), most.into()],
         decode,
     )?;
     let oldest = tx.optional(
-        "SELECT updated_at FROM calls WHERE finished = false AND updated_at < $1 ORDER BY updated_at LIMIT 1",
+        "SELECT unfinished_since FROM calls WHERE unfinished_since < $1 AND updated_at < $1 AND finished = false \
+         ORDER BY unfinished_since LIMIT 1",
         &[before.into()],
         decode,
     )?;
     Ok((count, oldest))
 }
 
-/// Calls of all workspaces without an end whose last report is older than `before`, in the order of that report, after this
-/// position.
+/// Up to `most` calls of all workspaces without an end whose last report is older than `before`. The order is that of
+/// their first reports.
 pub fn list_unfinished(
     tx: &mut Tx<'_>,
     before: Timestamp,
-    (after, after_id): (Timestamp, CallId),
     most: i64,
 ) -> Result<Vec<(WorkspaceId, CallRecord)>, Error> {
     let sql = format!(
         "SELECT workspace_id, {COLUMNS} FROM calls \
-         WHERE finished = false AND updated_at < $1 AND updated_at >= $2 AND (updated_at > $2 OR id > $3) \
-         ORDER BY updated_at, id LIMIT $4"
+         WHERE unfinished_since < $1 AND updated_at < $1 AND finished = false ORDER BY unfinished_since, id LIMIT $2"
     );
-    let values = [before.into(), after.into(), after_id.into(), most.into()];
-    tx.all(&sql, &values, decode)
+    tx.all(&sql, &[before.into(), most.into()], decode)
 }
 
 /// Whether the workspace has real calls.
@@ -121,6 +120,7 @@ pub fn insert(tx: &mut WorkspaceGuard<'_, '_>, new: &CallRecord) -> Result<(), E
         list_version: new.list_version,
         status: new.status,
         finished: new.status.is_final(),
+        unfinished_since: (!new.status.is_final()).then_some(new.first_reported_at),
         completion_reason: new.completion_reason.as_deref(),
         duration_ms: new.duration_ms,
         started_at: new.started_at,
@@ -145,6 +145,7 @@ pub fn update(tx: &mut WorkspaceGuard<'_, '_>, changed: &CallRecord) -> Result<(
     update_later!(tx, "calls" {
         status: changed.status,
         finished: changed.status.is_final(),
+        unfinished_since: (!changed.status.is_final()).then_some(changed.first_reported_at),
         completion_reason: changed.completion_reason.as_deref(),
         duration_ms: changed.duration_ms,
         started_at: changed.started_at,

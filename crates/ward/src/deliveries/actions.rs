@@ -140,7 +140,7 @@ pub fn resolve_one(
             (DeliveryState::Synced, location.clone())
         }
         InEhr::No => {
-            // What was synced is searched again first, because a person may err too.
+            // The worker searches again for a synced delivery first, because a person may err too.
             let searched = found.state == DeliveryState::Synced.name();
             store::not_in_ehr(write, delivery, searched)?;
             store::requeue(write, found.integration_id, delivery, found.created_at, now)?;

@@ -531,6 +531,7 @@ pub fn settle(
         attempts: leased.attempt,
         maybe_sent: maybe_sent,
         settled_at: settled_at,
+        stuck_since: settled_at.filter(|_| state != DeliveryState::Synced),
         outcome: attempt.detail.map(Value::Json),
         unknowns: attempt.unknowns,
         lease_token: Value::Null,

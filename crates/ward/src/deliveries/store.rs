@@ -376,7 +376,8 @@ pub fn hold(tx: &mut Tx<'_>, key: LaneKey, because: &str, now: Timestamp) -> Res
 pub fn release(tx: &mut Tx<'_>, key: LaneKey, now: Timestamp) -> Result<(), Error> {
     tx.execute(
         "UPDATE sync_lanes SET held = false, held_because = NULL, held_at = NULL, waits_because = NULL, failures = 0, \
-                due_at = $3, not_before = $4, resumed_at = $3, waits_since = NULL, probes = 0, refusals = NULL WHERE workspace_id = $1 AND integration_id = $2",
+                due_at = $3, not_before = $4, resumed_at = $3, waits_since = NULL, probes = 0, refusals = NULL \
+         WHERE workspace_id = $1 AND integration_id = $2",
         &[key.0.into(), key.1.into(), now.into(), NEVER.into()],
     )?;
     Ok(())
@@ -428,7 +429,7 @@ pub fn release_unmatched(
         &[workspace.into(), call.into()],
     )?;
     let held: Vec<(DeliveryId, IntegrationId, Timestamp)> = tx.all(
-        "UPDATE deliveries SET state = 'pending', reason = NULL, settled_at = NULL, tried_since = NULL \
+        "UPDATE deliveries SET state = 'pending', reason = NULL, settled_at = NULL, stuck_since = NULL, tried_since = NULL \
          WHERE call_id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND state = 'held' AND reason = $3 \
          RETURNING id, integration_id, created_at",
         &[workspace.into(), call.into(), reason.into()],
@@ -466,7 +467,7 @@ pub fn requeue(
 ) -> Result<(), Error> {
     let workspace = tx.row();
     tx.execute_later(
-        "UPDATE deliveries SET state = 'pending', reason = NULL, settled_at = NULL, tried_since = NULL \
+        "UPDATE deliveries SET state = 'pending', reason = NULL, settled_at = NULL, stuck_since = NULL, tried_since = NULL \
          WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), delivery.into()],
     )?;
@@ -476,7 +477,8 @@ pub fn requeue(
     )?;
     queue(tx, workspace, integration, delivery, now, created_at)?;
     tx.execute_later(
-        "UPDATE delivery_queue SET due_at = $4, purpose = NULL WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1",
+        "UPDATE delivery_queue SET due_at = $4, purpose = NULL \
+         WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), integration.into(), delivery.into(), now.into()],
     )?;
     Ok(())
@@ -511,7 +513,7 @@ pub fn found_in_ehr(
     let workspace = tx.row();
     tx.execute(
         "UPDATE deliveries SET state = 'synced', reason = 'found_by_a_person', location = $3, maybe_sent = false, \
-                settled_at = $4, lease_token = NULL WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
+                settled_at = $4, stuck_since = NULL, lease_token = NULL WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), found.id.into(), location.into(), now.into()],
     )?;
     tx.execute(
@@ -530,7 +532,8 @@ pub fn dropped(
 ) -> Result<(), Error> {
     let workspace = tx.row();
     tx.execute(
-        "UPDATE deliveries SET state = 'failed', reason = 'dropped', outcome = $3, settled_at = $4, lease_token = NULL \
+        "UPDATE deliveries SET state = 'failed', reason = 'dropped', outcome = $3, settled_at = $4, \
+                stuck_since = NULL, lease_token = NULL \
          WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), found.id.into(), Value::Json(reason), now.into()],
     )?;

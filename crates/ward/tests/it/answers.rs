@@ -19,7 +19,7 @@ fn outcome(severity: &str) -> String {
         .to_string()
 }
 
-/// What an answer leads to.
+/// The state after an answer of the EHR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leads {
     /// The delivery is synced.
@@ -28,7 +28,7 @@ enum Leads {
     Unknown,
     /// It is tried again, and nothing was sent.
     Later,
-    /// It has failed.
+    /// The delivery has failed.
     Refused,
     /// The integration is held.
     Held,
@@ -119,7 +119,7 @@ both!(an_answer_to_a_create_is_judged_by_status_type_and_body, async || {
                 assert_eq!(kept, json!([status, or_null(media), or_null(body)]), "{what}");
             }
             assert!(attempt["duration_ms"].as_i64().unwrap() >= 0, "{what}");
-            // The EHR works again. What was unknown is searched before it is sent.
+            // The EHR works again. After an unknown outcome, the worker searches before it sends.
             let asked = scene.ehr.asked().len();
             if leads == Leads::Refused {
                 scene.retry(&id).await.ok();
@@ -377,7 +377,7 @@ both!(health_needs_an_answer_that_only_the_right_credentials_get, async || {
         (503, "", "unreachable", "503"),
     ];
     for (status, body, health, why) in searched {
-        // As on most servers, everybody may read the capability statement.
+        // As on most servers, the capability statement needs no credentials.
         let peer = Peer::start(move |head, _| {
             let open = head.starts_with("GET /fhir/metadata ");
             Some(if open { answer(200, capable) } else { answer(status, body) })

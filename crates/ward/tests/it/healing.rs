@@ -49,7 +49,7 @@ both!(a_queue_with_refused_credentials_is_tried_again_and_heals, async || {
     let held = actions(&scene, "integration.hold").await;
     assert_eq!(held.len(), 1, "one event for one change: {held:?}");
     assert_eq!(held[0]["metadata"].fields(["by", "because"]), json!(["ward", "unauthorized"]));
-    // The password is right again, and nobody tells Ward.
+    // The password is right again, and Ward gets no message about it.
     scene.ehr.always(None);
     assert_eq!(after(&scene, 60).await, 1);
     let status = scene.status().await;

@@ -1,4 +1,4 @@
-//! What people do when a call or a delivery is wrong: correct, drop, and end what nobody ended.
+//! Repairs by people: corrections of calls, drops of deliveries, and ends of calls that got no end.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ both!(a_wrong_patient_is_corrected_until_the_ehr_has_the_call, async || {
     assert_eq!(event["metadata"].fields(["fields", "correction"]), json!([["patient_id"], 1]));
     let told = json!(events).to_string();
     assert!(!told.contains("wrong-1") && !told.contains("right-2"), "{told}");
-    // What the EHR has is not changed, and the answer says so.
+    // A call that the EHR has is not changed, and the answer says so.
     correct(&scene, "CA1", json!({ "patient_id": "other-3" })).await.refused_as(409, "already_synced");
     assert_eq!(scene.tenant.get("/calls/CA1").await.ok()["patient_id"], "right-2");
 });

@@ -70,7 +70,7 @@ pub fn put_refused_back(
 ) -> Result<(), Error> {
     for delivery in deliveries {
         let back: Option<Timestamp> = tx.optional(
-            "UPDATE deliveries SET state = 'pending', settled_at = NULL \
+            "UPDATE deliveries SET state = 'pending', settled_at = NULL, stuck_since = NULL \
              WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND state = 'failed' \
                AND reason = 'refused' RETURNING created_at",
             &[key.0.into(), (*delivery).into()],
@@ -110,10 +110,9 @@ pub fn waiting_queues(tx: &mut Tx<'_>, most: i64) -> Result<Vec<Lasting>, Error>
 /// The deliveries that are held one by one or failed, by reason. `most` bounds the rows that are read.
 pub fn stuck_deliveries(tx: &mut Tx<'_>, most: i64) -> Result<Vec<Lasting>, Error> {
     tx.all(
-        "SELECT state, COALESCE(reason, ''), count(*), min(settled_at) FROM \
-         (SELECT state, reason, settled_at FROM deliveries WHERE state IN ('held', 'failed') \
-           AND COALESCE(reason, '') <> 'dropped' LIMIT $1) AS found \
-         GROUP BY state, reason",
+        "SELECT state, COALESCE(reason, ''), count(*), min(stuck_since) FROM \
+         (SELECT state, reason, stuck_since FROM deliveries WHERE stuck_since IS NOT NULL LIMIT $1) AS found \
+         WHERE state IN ('held', 'failed') AND COALESCE(reason, '') <> 'dropped' GROUP BY state, reason",
         &[most.into()],
         lasting,
     )
@@ -124,7 +123,7 @@ fn lasting(row: &ward_db::Row<'_>) -> Result<Lasting, Error> {
     Ok(Lasting { state, reason, count, since })
 }
 
-/// Settles a search for duplicates, if the lease is still this worker's and nobody changed the delivery.
+/// Settles a search for duplicates, if the lease is still this worker's and the delivery is unchanged.
 pub fn settle_check(
     tx: &mut Tx<'_>,
     lane: &Lane,
@@ -137,7 +136,7 @@ pub fn settle_check(
     let sql = match settled {
         Settled::Failed(..) => {
             "UPDATE deliveries SET attempts = $3, state = 'failed', reason = 'duplicate', maybe_sent = true, settled_at = $7, \
-                    outcome = $8 \
+                    stuck_since = $7, outcome = $8 \
              WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND state = 'synced' AND attempts = $6 \
                AND EXISTS (SELECT 1 FROM sync_lanes l WHERE l.workspace_id = $1 AND l.integration_id = $4 AND l.lease_token = $5)"
         }

@@ -35,7 +35,7 @@ impl Worker {
         self.measure_calls().await;
     }
 
-    /// Measures the calls whose end nobody reported, and logs the first and the last of them.
+    /// Measures the calls that have no reported end, and logs the first and the last of them.
     async fn measure_calls(&self) {
         let now = self.app.clock.now();
         let before = now.saturating_sub(self.app.config.outbound.unfinished_after);
@@ -55,7 +55,7 @@ impl Worker {
         }
     }
 
-    /// Sets the gauges of what waits for people. A reason that has ended goes back to 0.
+    /// Sets the gauges of queues and deliveries that wait for a person. A reason that has ended goes back to 0.
     fn show(&self, queues: Vec<Lasting>, deliveries: Vec<Lasting>) {
         let now = self.app.clock.now();
         let mut shown = self.shown.labels.lock();
