@@ -6,44 +6,8 @@ pub use ward_db::{Copied, CopyProgress, Stage, backup};
 
 use crate::config::Config;
 
-/// Every migration, in order.
-pub const MIGRATIONS: &[Migration] = &[
-    Migration { name: "0001_workspaces", sql: include_str!("../../../migrations/0001_workspaces.sql") },
-    Migration { name: "0002_identity", sql: include_str!("../../../migrations/0002_identity.sql") },
-    Migration { name: "0003_integrations", sql: include_str!("../../../migrations/0003_integrations.sql") },
-    Migration { name: "0004_calls", sql: include_str!("../../../migrations/0004_calls.sql") },
-    Migration { name: "0005_sync", sql: include_str!("../../../migrations/0005_sync.sql") },
-    Migration { name: "0006_identity_ends", sql: include_str!("../../../migrations/0006_identity_ends.sql") },
-    Migration { name: "0007_indexes", sql: include_str!("../../../migrations/0007_indexes.sql") },
-    Migration { name: "0008_endings", sql: include_str!("../../../migrations/0008_endings.sql") },
-    Migration { name: "0009_quotas", sql: include_str!("../../../migrations/0009_quotas.sql") },
-    Migration {
-        name: "0010_unclaimed_and_twilio",
-        sql: include_str!("../../../migrations/0010_unclaimed_and_twilio.sql"),
-    },
-    Migration { name: "0011_audit_exports", sql: include_str!("../../../migrations/0011_audit_exports.sql") },
-    Migration { name: "0013_test_rules", sql: include_str!("../../../migrations/0013_test_rules.sql") },
-    Migration {
-        name: "0014_test_credentials",
-        sql: include_str!("../../../migrations/0014_test_credentials.sql"),
-    },
-    Migration {
-        name: "0015_invitation_addresses",
-        sql: include_str!("../../../migrations/0015_invitation_addresses.sql"),
-    },
-    Migration { name: "0016_stored_events", sql: include_str!("../../../migrations/0016_stored_events.sql") },
-    Migration { name: "0017_proof", sql: include_str!("../../../migrations/0017_proof.sql") },
-    Migration { name: "0018_corrections", sql: include_str!("../../../migrations/0018_corrections.sql") },
-    Migration {
-        name: "0019_integration_keys",
-        sql: include_str!("../../../migrations/0019_integration_keys.sql"),
-    },
-    Migration { name: "0020_call_legs", sql: include_str!("../../../migrations/0020_call_legs.sql") },
-    Migration {
-        name: "0024_previous_secrets",
-        sql: include_str!("../../../migrations/0024_previous_secrets.sql"),
-    },
-];
+/// Every file of `migrations/`, in the order of its names. The build script lists them.
+pub const MIGRATIONS: &[Migration] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
 
 /// This binary's version, which migrations check.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

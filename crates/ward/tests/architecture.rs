@@ -9,10 +9,12 @@ mod wire;
 #[path = "architecture/writes.rs"]
 mod writes;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use regex::Regex;
+use ward::schema::MIGRATIONS;
 
 const ROOMS: [&str; 13] = [
     "api_keys",
@@ -338,10 +340,15 @@ fn no_file_outgrows_its_purpose() {
 
 #[test]
 fn every_migration_is_built_in() {
-    let schema = fs::read_to_string(root().join("crates/ward/src/schema.rs")).unwrap();
-    for entry in fs::read_dir(root().join("migrations")).unwrap() {
-        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
-        assert!(schema.contains(&format!("migrations/{name}")), "{name} is not built in");
+    let folder = root().join("migrations");
+    let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let files: BTreeSet<String> = files.collect();
+    let built_in: Vec<String> =
+        MIGRATIONS.iter().map(|migration| format!("{}.sql", migration.name)).collect();
+    assert_eq!(built_in, files.into_iter().collect::<Vec<_>>(), "the migrations and the files in order");
+    for migration in MIGRATIONS {
+        let file = fs::read_to_string(folder.join(format!("{}.sql", migration.name))).unwrap();
+        assert_eq!(migration.sql, file, "{}", migration.name);
     }
 }
 
