@@ -2,7 +2,7 @@
 //! with one row of each. Planners err there: an average workspace has little more than one row. So reading
 //! all rows of "a workspace" seems as cheap as looking one up.
 
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -357,10 +357,11 @@ both!(with_one_giant_among_small_workspaces_every_statement_that_is_written_is_a
     for (part, why) in ALLOWED.iter().chain(&THROUGH) {
         assert!(statements.iter().any(|sql| sql.contains(part)), "nothing has {part} any more: {why}");
     }
-    let mut text = String::new();
-    for (sql, plan) in &plans {
-        let _ = writeln!(text, "{sql}\n    {}\n", plan.join("\n    "));
-    }
+    let shown: BTreeSet<String> = plans
+        .iter()
+        .map(|(sql, plan)| format!("{}\n    {}\n\n", sources::without_columns(sql), plan.join("\n    ")))
+        .collect();
+    let text: String = shown.into_iter().collect();
     let name = match Engine::current() {
         Engine::Sqlite => "plans_on_sqlite",
         Engine::Postgres => "plans_on_postgres",
