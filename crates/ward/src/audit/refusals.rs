@@ -22,8 +22,8 @@ use crate::quotas::{self, Change};
 /// Distinct refusals that are kept between two flushes: in total, of one workspace, and of one credential
 /// in it.
 const BOUNDS: Bounds = Bounds { all: 10_000, workspace: 1_000, credential: 250 };
-/// Events that one transaction writes.
-const BATCH: usize = 500;
+/// Events that one transaction writes. Few, so that a flush takes neither the writer nor a processor from others for long.
+const BATCH: usize = 50;
 
 /// A refused request, for the audit.
 #[derive(Clone, Debug)]
