@@ -170,9 +170,11 @@ fn the_operator_sees_and_steers_deliveries() {
     assert_eq!(neither.status.code(), Some(2), "{neither:?}");
     let resolve = ["sync", "resolve", "acme", id, "--in-ehr", "--location", "Communication/7"];
     assert_eq!(printed(folder, &resolve)["state"], "synced");
-    let again = run(folder, &["sync", "resolve", "acme", id, "--not-in-ehr"]);
+    let again = run(folder, &["sync", "resolve", "acme", id, "--in-ehr"]);
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stderr).contains("already in the EHR"), "{}", text(&again.stderr));
+    // The first finding was wrong, so the delivery goes back into its queue.
+    assert_eq!(printed(folder, &["sync", "resolve", "acme", id, "--not-in-ehr"])["state"], "pending");
     for wrong in [
         &["sync", "status", "nobody"][..],
         &["sync", "retry", "acme", "nothing"],

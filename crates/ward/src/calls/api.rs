@@ -169,6 +169,7 @@ struct CallDetail {
     updated_at: Timestamp,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     corrections: Vec<Correction>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     adjusted_fields: Vec<&'static str>,
 }
 

@@ -291,7 +291,14 @@ both!(a_persons_finding_in_the_ehr_resolves_a_delivery, async || {
     assert_eq!(there.fields(["state", "location"]), json!(["synced", "Communication/1"]));
     assert_eq!(missing.fields(["state", "location"]), json!(["synced", "Communication/2"]));
     assert!(ehr.counts().values().all(|count| *count == 1) && ehr.kept().len() == 2);
-    resolve(&held[0], json!({ "in_ehr": false })).await.refused_as(409, "already_synced");
+    // A person may find that the EHR does not have a synced call. The worker cannot search in this EHR, so it sends
+    // nothing, and the mistake makes no duplicate.
+    resolve(&held[0], json!({ "in_ehr": true })).await.refused_as(409, "already_synced");
+    assert_eq!(resolve(&held[0], json!({ "in_ehr": false })).await.ok()["state"], "pending");
+    worker.turn().await;
+    assert_eq!(delivery(&tenant, &held[0]).await.fields(["state", "reason"]), json!(["held", "cannot_tell"]));
+    resolve(&held[0], json!({ "in_ehr": true, "location": "Communication/1" })).await.ok();
+    assert!(ehr.counts().values().all(|count| *count == 1) && ehr.kept().len() == 2);
     let audited = tenant.audit().await;
     let resolved: Vec<(&Value, &Value, &Value)> = audited
         .iter()
@@ -302,7 +309,12 @@ both!(a_persons_finding_in_the_ehr_resolves_a_delivery, async || {
     let told = json!("cannot_tell");
     assert_eq!(
         resolved,
-        [(&told, &json!(false), &Value::Null), (&told, &json!(true), &json!("Communication/1"))]
+        [
+            (&told, &json!(true), &json!("Communication/1")),
+            (&json!("found_by_a_person"), &json!(false), &Value::Null),
+            (&told, &json!(false), &Value::Null),
+            (&told, &json!(true), &json!("Communication/1")),
+        ]
     );
     let stranger = server.tenant("other").await;
     let path = stranger.path(&format!("/deliveries/{}/resolve", held[1]));
@@ -525,19 +537,27 @@ both!(credentials_that_the_token_endpoint_refuses_hold_the_integration_and_lose_
                        "client_secret_value": { "value": "the-secret-of-this-test" } });
     change_integration(&tenant, json!({ "auth": auth })).await;
     let worker = worker(&server.app);
-    ehr.script([Act::Say(401, json!({ "error": "invalid_client" }), "")]);
+    let refused = || Act::Say(401, json!({ "error": "invalid_client" }), "");
+    ehr.script([refused(), refused()]);
     let id = owe(&tenant, "CA1").await;
     worker.turn().await;
     assert_eq!(lane(&tenant).await["held_because"], "unauthorized");
     let tried = delivery(&tenant, &id).await;
     assert_eq!(tried.fields(["state", "maybe_sent"]), json!(["pending", false]));
-    server.clock.advance(Duration::from_hours(2));
+    server.clock.advance(Duration::from_secs(30));
     worker.turn().await;
-    assert_eq!(ehr.asked().len(), 1, "neither the token endpoint nor the EHR got a request");
+    assert_eq!(ehr.asked().len(), 1, "the pause before the next try is not over");
+    // However long the queue was paused, one try follows. It ends at the token endpoint.
+    server.clock.advance(Duration::from_hours(2));
+    for _ in 0..2 {
+        worker.turn().await;
+        assert_eq!(ehr.asked().len(), 2);
+    }
+    assert!(ehr.asked().iter().all(|asked| asked.target == "/token"));
     let token = json!({ "access_token": "a-token", "token_type": "Bearer", "expires_in": 300 });
     ehr.script([Act::Say(200, token, "")]);
     change_integration(&tenant, json!({ "display_name": "Put right" })).await;
     worker.turn().await;
     assert_eq!(delivery(&tenant, &id).await["state"], "synced");
-    assert_eq!(ehr.asked()[2].headers["authorization"], "Bearer a-token");
+    assert_eq!(ehr.asked()[3].headers["authorization"], "Bearer a-token");
 });

@@ -291,8 +291,8 @@ fn show_lanes(world: &World, at: usize, lanes: &[Lane]) -> Value {
         json!({
             "integration_id": integration_id(lane.integration), "name": (!it.gone).then_some(&it.name),
             "held": lane.held, "held_because": lane.held.then_some("operator"), "held_at": "*",
-            "waits_because": null, "next_attempt_at": "*", "failures_in_a_row": 0, "last_success_at": null,
-            "pending": count("pending"), "oldest_pending_at": "*", "held_deliveries": 0, "failed": 0,
+            "waits_because": lane.held.then_some("held"), "waits_since": if lane.held { json!("*") } else { Value::Null },
+            "next_attempt_at": "*", "failures_in_a_row": 0, "last_success_at": null, "pending": count("pending"), "oldest_pending_at": "*", "held_deliveries": 0, "failed": 0,
             "synced": count("synced"),
         })
     };

@@ -68,7 +68,10 @@ const ALLOWED: [(&str, &str); 22] = [
     ("FROM delivery_queue WHERE purpose IS NULL LIMIT $1", "counts no further than it is told to"),
     ("FROM sync_lanes WHERE waits_because IS NOT NULL LIMIT $1", "the same"),
     ("FROM deliveries WHERE stuck_since IS NOT NULL LIMIT $1", "the same"),
-    ("FROM calls WHERE unfinished_since < $1 AND updated_at < $1", "the same, and the first entry of an index"),
+    (
+        "FROM calls WHERE unfinished_since < $1 AND updated_at < $1",
+        "the same, and the first entry of an index",
+    ),
     ("(l.workspace_id, l.integration_id) > ($1, $2)", "the operator's: one page of all queues"),
     ("FROM delivery_queue WHERE purpose IS NULL ORDER BY created_at LIMIT 1", "the first entry of an index"),
     ("d.call_id = $2", "sorts the deliveries of one call: one row per integration"),
