@@ -383,7 +383,7 @@ pub fn release(tx: &mut Tx<'_>, key: LaneKey, now: Timestamp) -> Result<(), Erro
     Ok(())
 }
 
-/// Whether Ward itself paused a queue; see [`super::healing::BY_WARD`].
+/// Whether Ward itself paused a queue; see [`super::refusals::BY_WARD`].
 const BY_WARD: &str = "held_because IN ('unauthorized', 'misconfigured', 'refused')";
 
 /// Makes the queue of one integration, or of all in a workspace, due at once, because the cause of its wait
