@@ -159,6 +159,12 @@ DELIVERY = model({
     "document_status": one_of("preliminary", "final"), "encounter": one_of("optional", "reported", "look_up"),
     "department_id": known("1", "x" * 64, "x" * 65), "provider_id": words, "document_source": words, "document_subclass": words,
     "associate_contacts": BOOLEAN,
+    "calls": model({
+        "statuses": many(one_of("completed", "busy", "no_answer", "failed", "canceled"), 6), "directions": many(one_of("inbound", "outbound")),
+        "min_duration_seconds": known(0, 86400, 86401, -1),
+        "dispositions": many(known("voicemail", " voicemail ", "x" * 256, "x" * 257), 21),
+    }),
+    "wait_for_summary_seconds": known(0, 86400, 86401, -1),
 })
 UPDATE_INTEGRATION = {
     "auth": AUTH, "delivery": DELIVERY, "base_url": known("https://ehr.example", "x" * 2048, "x" * 2049), "display_name": name, "enabled": BOOLEAN,

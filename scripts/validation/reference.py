@@ -24,6 +24,10 @@ def most(kind, count):
     return Annotated[kind, Field(max_length=count)]
 
 
+def some(kind, count):
+    return Annotated[kind, Field(min_length=1, max_length=count)]
+
+
 Slug = Annotated[str, StringConstraints(min_length=2, max_length=63, pattern="^[a-z0-9][a-z0-9-]*[a-z0-9]$")]
 Environment = Literal["production", "staging", "development"]
 Permission = Literal["Workspace.view", "Integration.view", "ApiKey.view", "Call.view", "Integration.update", "Call.create", "Workspace.update",
@@ -163,6 +167,14 @@ Command = Annotated[str, StringConstraints(max_length=512)]
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=256)]
 Transport = Literal["stdio", "sse", "http"]
 Protocol = Literal["rest", "fhir", "mcp"]
+Seconds = Annotated[int, Field(ge=0, le=86400)]
+
+
+class CallChoice(BaseModel):
+    statuses: some(list[Literal["completed", "busy", "no_answer", "failed", "canceled"]], 5) | None = None
+    directions: some(list[Literal["inbound", "outbound"]], 2) | None = None
+    min_duration_seconds: Seconds | None = None
+    dispositions: some(list[Title], 20) | None = None
 
 
 class Delivery(BaseModel):
@@ -173,6 +185,8 @@ class Delivery(BaseModel):
     document_source: text(64) | None = None
     document_subclass: text(64) | None = None
     associate_contacts: bool | None = None
+    calls: CallChoice | None = None
+    wait_for_summary_seconds: Seconds | None = None
 
 
 class CreateIntegration(BaseModel):

@@ -409,7 +409,7 @@ pub async fn sync_hold(
             let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, &context)?;
             let named = match uuid::Uuid::try_parse(&wanted) {
                 Ok(id) => Some(IntegrationId(id)),
-                Err(_) => integrations::built_in(write, workspace, &wanted)?,
+                Err(_) => integrations::receiver(write, workspace, &wanted)?.map(|found| found.id),
             };
             let integration = named.ok_or_else(|| OperatorError::NoIntegration(wanted.clone()))?;
             steering::hold(write, integration, held).map_err(OperatorError::from)

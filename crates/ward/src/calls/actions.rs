@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use ward_contract::validate::{Json, Problem};
 use ward_db::{Timestamp, Tx, Uuid};
 
+use super::choosing::is_chosen;
 use super::{
     CallRecord, CallerId, Decision, Direction, RealDirection, Report, Reporter, Status, TestRule, store,
 };
@@ -23,6 +24,9 @@ use crate::{deliveries, integrations, test_callers};
 /// How long the delivery of a call that Twilio reported as ended waits for the runtime's report, with its
 /// summary and patient.
 const RUNTIMES_TURN: Duration = Duration::from_mins(2);
+
+/// The reported field for which a delivery can wait.
+const SUMMARY: &str = "summary";
 
 /// The beginning of the year 1. FHIR has no earlier times (R4, datatype `dateTime`).
 const EARLIEST: Timestamp = Timestamp::from_micros(-62_135_596_800_000_000);
@@ -81,28 +85,29 @@ pub(crate) fn record(
     let Some(mut call) = store::by_sid(write, workspace.id, sid)? else {
         let mut call = begin(write, sid, reporter, report)?;
         let finished = call.status.is_final();
-        let owed_to = if finished { decide(write, workspace, &mut call)? } else { None };
+        let owes = if finished { decide(write, workspace, &mut call)? } else { None };
         let more = Count { calls: 1, ..Count::bytes(stored(&call)) };
         quotas::take(write, workspace.id, usual, more, now)?;
         store::insert(write, &call)?;
         write.record("call.create", subject(Some(call.id.0)), beginnings(&call))?;
         if finished {
-            finish(write, &call, reporter, owed_to)?;
+            finish(write, &call, reporter, owes)?;
         }
         return Ok((call, false));
     };
     let before = call.clone();
     take(&mut call, report, reporter, now)?;
     let told_all = reporter == Reporter::Runtime && report.status.is_final();
+    let has_summary = call.detail(SUMMARY).is_some();
     if call == before {
         if told_all {
-            deliveries::make_due(write, call.id, now)?;
+            deliveries::make_due(write, call.id, has_summary, now)?;
         }
         return Ok((call, true));
     }
     call.updated_at = now.max(Timestamp::from_micros(before.updated_at.micros() + 1));
     let finished = call.status.is_final() && !before.status.is_final();
-    let owed_to = if finished { decide(write, workspace, &mut call)? } else { None };
+    let owes = if finished { decide(write, workspace, &mut call)? } else { None };
     // A known call is updated even beyond the quota, because its end must not be lost.
     let more = Count::bytes(stored(&call)).bytes - Count::bytes(stored(&before)).bytes;
     quotas::give_back(write, workspace.id, Count { bytes: more, ..Count::default() })?;
@@ -114,9 +119,9 @@ pub(crate) fn record(
         }
     }
     if finished {
-        finish(write, &call, reporter, owed_to)?;
+        finish(write, &call, reporter, owes)?;
     } else if told_all {
-        deliveries::make_due(write, call.id, now)?;
+        deliveries::make_due(write, call.id, has_summary, now)?;
     }
     Ok((call, true))
 }
@@ -266,23 +271,36 @@ fn beginnings(call: &CallRecord) -> Value {
     })
 }
 
+/// The delivery that a finished call owes.
+#[derive(Clone, Copy)]
+struct Owes {
+    direction: RealDirection,
+    integration: IntegrationId,
+    /// How long it waits for the call's summary.
+    summary_wait: Duration,
+}
+
 /// Decides what the finished call owes, and to which integration.
-fn decide(
-    tx: &mut Tx<'_>,
-    workspace: &Workspace,
-    call: &mut CallRecord,
-) -> Result<Option<(RealDirection, IntegrationId)>, ApiError> {
+fn decide(tx: &mut Tx<'_>, workspace: &Workspace, call: &mut CallRecord) -> Result<Option<Owes>, ApiError> {
     call.sync_connector.clone_from(&workspace.connector_type);
-    let (decision, owed_to) = match (call.direction.real(), &workspace.connector_type) {
+    let (decision, owes) = match (call.direction.real(), &workspace.connector_type) {
         (None, _) => (Decision::Excluded, None),
         (Some(_), None) => (Decision::NoConnector, None),
-        (Some(direction), Some(connector)) => match integrations::built_in(tx, workspace.id, connector)? {
-            Some(integration) => (Decision::Owed, Some((direction, integration))),
+        (Some(direction), Some(connector)) => match integrations::receiver(tx, workspace.id, connector)? {
             None => (Decision::NotProvisioned, None),
+            Some(receiver) => {
+                let summary_wait = receiver.delivery.summary_wait();
+                let choice = receiver.delivery.calls.unwrap_or_default();
+                if is_chosen(call, direction, &choice) {
+                    (Decision::Owed, Some(Owes { direction, integration: receiver.id, summary_wait }))
+                } else {
+                    (Decision::NotChosen, None)
+                }
+            }
         },
     };
     call.sync = Some(decision);
-    Ok(owed_to)
+    Ok(owes)
 }
 
 /// Records the end of a call, and queues the delivery that it owes.
@@ -290,14 +308,16 @@ fn finish(
     write: &mut Write<'_, '_>,
     call: &CallRecord,
     reporter: Reporter,
-    owed_to: Option<(RealDirection, IntegrationId)>,
+    owes: Option<Owes>,
 ) -> Result<(), ApiError> {
     let now = write.now();
-    if let Some((direction, integration)) = owed_to {
-        let due_at = match reporter {
-            Reporter::Runtime => now,
-            Reporter::Twilio => now.saturating_add(RUNTIMES_TURN),
+    if let Some(Owes { direction, integration, summary_wait }) = owes {
+        let turn = match reporter {
+            Reporter::Runtime => Duration::ZERO,
+            Reporter::Twilio => RUNTIMES_TURN,
         };
+        let wait = if call.detail(SUMMARY).is_some() { turn } else { turn.max(summary_wait) };
+        let due_at = now.saturating_add(wait);
         deliveries::enqueue(write, integration, call.id, direction, (now, due_at))?;
     }
     let what = json!({

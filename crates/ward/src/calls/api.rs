@@ -253,6 +253,9 @@ impl CallSync {
             (Some(Decision::NotProvisioned), _) => {
                 "The connector's integration was not provisioned when the call finished: nothing is owed."
             }
+            (Some(Decision::NotChosen), _) => {
+                "The integration's `delivery.calls` left this call out when it finished: nothing is owed."
+            }
         };
         let not_sent = (call.sync == Some(Decision::Excluded))
             .then(|| call.sync_connector.as_deref().and_then(deliveries::resource_of))

@@ -6,6 +6,7 @@
 pub mod actions;
 pub mod api;
 mod caller_id;
+mod choosing;
 pub mod correcting;
 pub mod operator;
 mod store;
@@ -202,6 +203,8 @@ pub enum Decision {
     NoConnector,
     /// Nothing, because the connector's integration was never provisioned.
     NotProvisioned,
+    /// Nothing, because the integration's settings leave the call out.
+    NotChosen,
 }
 
 named!(Decision);

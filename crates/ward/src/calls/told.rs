@@ -19,6 +19,11 @@ fn spelled(word: &str) -> String {
     text::seen(word.trim()).to_lowercase().chars().map(dashed).collect()
 }
 
+/// Whether two words are the same in some spelling.
+pub fn is_same_word(one: &str, other: &str) -> bool {
+    spelled(one) == spelled(other)
+}
+
 /// The status with this name in any spelling. `queued` counts as initiated, because the API has no such
 /// status.
 fn status(word: &str) -> Option<Status> {

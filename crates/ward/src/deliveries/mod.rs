@@ -32,7 +32,7 @@ use crate::error::ApiError;
 use crate::guard::WorkspaceGuard;
 use crate::ids::{CallId, DeliveryId, IntegrationId};
 use crate::names::named;
-use crate::workspaces;
+use crate::{integrations, workspaces};
 
 pub use note::{form_of, identifiers_of};
 pub use outbox::{mark_all_uncertain, owed_for};
@@ -86,10 +86,25 @@ pub fn enqueue(
     outbox::insert(tx, (workspace, integration), call, direction, position, (now, due_at))
 }
 
-/// Makes a call's delivery due now, because no further report of the call is expected.
-pub fn make_due(tx: &mut WorkspaceGuard<'_, '_>, call: CallId, now: Timestamp) -> Result<(), Error> {
+/// Makes a call's delivery due, if it was never tried, because the runtime has reported the end of the call. Without a
+/// summary, the delivery goes on waiting for as long as its integration says.
+pub fn make_due(
+    tx: &mut WorkspaceGuard<'_, '_>,
+    call: CallId,
+    has_summary: bool,
+    now: Timestamp,
+) -> Result<(), Error> {
     let workspace = tx.row();
-    store::make_due(tx, workspace, call, now)
+    for (delivery, integration, created_at) in store::untried(tx, workspace, call)? {
+        let due_at = if has_summary {
+            now
+        } else {
+            let wait = integrations::delivery_settings(tx, workspace, integration)?.summary_wait();
+            created_at.saturating_add(wait).max(now)
+        };
+        store::make_due(tx, (workspace, integration), delivery, due_at)?;
+    }
+    Ok(())
 }
 
 /// Makes the queue of a changed integration due now, so that waiting deliveries are tried again.

@@ -484,22 +484,33 @@ pub fn requeue(
     Ok(())
 }
 
-/// Makes a call's delivery due now, if it was never tried and only waits for further reports of the call.
-pub fn make_due(tx: &mut Tx<'_>, workspace: WorkspaceId, call: CallId, now: Timestamp) -> Result<(), Error> {
-    let waiting: Vec<(DeliveryId, IntegrationId)> = tx.all(
-        "SELECT id, integration_id FROM deliveries \
+/// The deliveries of a call that wait and were never tried, each with its integration and the time of queueing.
+pub fn untried(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    call: CallId,
+) -> Result<Vec<(DeliveryId, IntegrationId, Timestamp)>, Error> {
+    tx.all(
+        "SELECT id, integration_id, created_at FROM deliveries \
          WHERE call_id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND state = 'pending' AND attempts = 0",
         &[workspace.into(), call.into()],
         decode,
+    )
+}
+
+/// Makes a waiting delivery due at `due_at`, unless it is due earlier.
+pub fn make_due(
+    tx: &mut Tx<'_>,
+    (workspace, integration): LaneKey,
+    delivery: DeliveryId,
+    due_at: Timestamp,
+) -> Result<(), Error> {
+    open_lane(tx, workspace, integration, due_at)?;
+    tx.execute(
+        "UPDATE delivery_queue SET due_at = $4 \
+         WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1 AND due_at > $4",
+        &[workspace.into(), integration.into(), delivery.into(), due_at.into()],
     )?;
-    for (delivery, integration) in waiting {
-        open_lane(tx, workspace, integration, now)?;
-        tx.execute(
-            "UPDATE delivery_queue SET due_at = $4 \
-             WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1 AND due_at > $4",
-            &[workspace.into(), integration.into(), delivery.into(), now.into()],
-        )?;
-    }
     Ok(())
 }
 

@@ -25,11 +25,14 @@ use crate::workspaces;
 
 pub use actions::forget_secrets;
 pub use connectors::{Takes, takes};
-pub use delivery::{DeliverySettings, DocumentStatus, EncounterRule};
+pub use delivery::{
+    CallChoice, CallDirection, CallEnd, DeliverySettings, DocumentStatus, EncounterRule, receiver,
+    settings as delivery_settings,
+};
 pub use kinds::{AuthKind, Protocol};
 pub use outbound::{Connection, connection};
 pub use secrets::{SecretAt, count_under_other_keys, reseal, sealed_rows};
-pub use store::{built_in, changed_at, exists_by_id, fitness, name, readiness};
+pub use store::{changed_at, exists_by_id, fitness, name, readiness};
 pub use stored::over_long;
 
 /// The most integrations of a workspace: its list is read whole, and all are checked by one request.

@@ -21,19 +21,6 @@ pub fn exists(tx: &mut Tx<'_>, workspace: WorkspaceId, name: &str) -> Result<boo
     Ok(found.is_some())
 }
 
-/// The connector's integration that provisioning seeded, if there is one.
-pub fn built_in(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    connector: &str,
-) -> Result<Option<IntegrationId>, Error> {
-    tx.optional(
-        "SELECT id FROM integrations WHERE workspace_id = $1 AND name = $2 AND builtin",
-        &[workspace.into(), connector.into()],
-        decode,
-    )
-}
-
 pub fn name(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<Option<String>, Error> {
     tx.optional(
         "SELECT name FROM integrations WHERE workspace_id = $1 AND id = $2",

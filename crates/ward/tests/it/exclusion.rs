@@ -14,6 +14,7 @@ use ward_test::{Fields as _, Server, Tenant, both, fresh_slug};
 use crate::calls::{
     PUBLIC_URL, callback, connect, event, finished, put, set_test_callers, set_up_twilio, with,
 };
+use crate::chosen::{every_end, set_delivery};
 use crate::deliveries::{configure, worker};
 
 const NUMBERS: [&str; 4] = ["+15550100001", "+15550100002", "+15550100003", "+15550100004"];
@@ -167,6 +168,7 @@ async fn history(replicas: Arc<[Server; 2]>, ehr: ScriptedEhr, seed: u64) -> Lef
             }
             2 if !model.connected => {
                 connect(&tenant, "fhir_store").await;
+                set_delivery(&tenant, every_end()).await.ok();
                 configure(&replicas[0], &tenant, &ehr.url(), true).await;
                 model.connected = true;
             }

@@ -4,6 +4,7 @@ use serde_json::Value;
 use ward_test::{Fields as _, Server, both};
 
 use crate::calls::{finished, put};
+use crate::chosen::{every_end, set_delivery};
 use crate::crash::{finish, killed_at};
 use crate::deliveries::{PATIENT, TESTER, connected};
 use crate::support::PublishedServer;
@@ -14,6 +15,7 @@ both!(a_foreign_server_ends_with_one_resource_per_real_call, threads = 2, async 
     for (connector, kind) in [("fhir_store", "Communication"), ("cerner", "DocumentReference")] {
         let server = Server::start().await;
         let tenant = connected(&server, connector, &url).await;
+        set_delivery(&tenant, every_end()).await.ok();
         for index in 0..12 {
             let mut body = finished(if index % 3 == 0 { TESTER } else { PATIENT });
             body["patient_id"] = "pat-1".into();

@@ -12,6 +12,7 @@ mod bounded;
 mod bounds;
 mod browsers;
 mod calls;
+mod chosen;
 mod clients;
 mod crash;
 mod deliveries;

@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 use ward_test::{Fields as _, Server, both};
 
 use crate::calls::{PATIENT, TESTER, event, finished, put, reported, set_test_callers, with, with_twilio};
+use crate::chosen::{every_end, set_delivery};
 use crate::deliveries::Scene;
 
 /// A finished call with other fields.
-fn finished_with(fields: Value) -> Value {
+pub fn finished_with(fields: Value) -> Value {
     let mut body = finished(PATIENT);
     let Value::Object(fields) = fields else { panic!("fields") };
     body.as_object_mut().unwrap().extend(fields);
@@ -16,6 +17,7 @@ fn finished_with(fields: Value) -> Value {
 
 both!(a_call_that_nobody_answered_is_never_charted_as_completed, async || {
     let scene = Scene::of("fhir_store").await;
+    set_delivery(&scene.tenant, every_end()).await.ok();
     let ended = "2026-04-18T12:01:01Z";
     let unanswered = [
         (json!({ "status": "No-Answer", "ended_at": ended }), "no-answer"),

@@ -158,6 +158,8 @@ fn decide(world: &World, call: &mut Call) -> Option<usize> {
         (false, ..) => ("excluded", None),
         (true, None, _) => ("no_connector", None),
         (true, Some(_), None) => ("not_provisioned", None),
+        // The walk leaves the choice of calls at its default.
+        (true, Some(_), Some(_)) if call.status != "completed" => ("not_chosen", None),
         (true, Some(_), Some(integration)) => ("owed", Some(integration)),
     };
     call.decision = Some(decision);
