@@ -64,20 +64,24 @@ fn end(call: &CallRecord) -> Option<Timestamp> {
     call.ended_at.or_else(length)
 }
 
+/// The note for its readers: the facts of the call, each on a line of its own, and then the summary. Only the summary can
+/// have line breaks.
 fn text(call: &CallRecord, inbound: bool) -> String {
-    let mut lines = vec![format!(
-        "{} telephone call, {}.",
-        if inbound { "Inbound" } else { "Outbound" },
-        call.completion_reason.as_deref().unwrap_or(call.status.name()).replace('_', " ")
-    )];
-    lines.push(format!("From: {}", call.caller.as_deref().unwrap_or("withheld")));
-    if let Some(called) = call.detail("phone_number") {
-        lines.push(format!("To: {called}"));
-    }
-    lines.push(format!("Started: {}", call.started_at));
-    if let Some(duration_ms) = call.duration_ms {
-        lines.push(format!("Duration: {} s", duration_ms / 1_000));
-    }
+    let direction = if inbound { "Inbound" } else { "Outbound" };
+    let mut lines = vec![format!("{direction} telephone call, {}.", call.status.name().replace('-', " "))];
+    let mut put = |name: &str, value: Option<&str>| {
+        lines.extend(value.map(|value| format!("{name}: {value}")));
+    };
+    // The platform's words have underscores between their parts.
+    let words = |word: &str| word.replace('_', " ");
+    put("From", Some(call.caller.as_deref().unwrap_or("withheld")));
+    put("To", call.detail("phone_number"));
+    put("Started", Some(&call.started_at.to_string()));
+    put("Duration", call.duration_ms.map(|duration| format!("{} s", duration / 1_000)).as_deref());
+    put("Call", Some(&call.call_sid));
+    put("Disposition", call.completion_reason.as_deref().map(words).as_deref());
+    put("Final state", call.detail("final_state").map(words).as_deref());
+    put("Escalation", call.detail("escalation_status").map(words).as_deref());
     if let Some(summary) = call.detail("summary") {
         lines.push(String::new());
         lines.push(summary.to_owned());

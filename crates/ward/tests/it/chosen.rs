@@ -241,7 +241,7 @@ both!(a_delivery_waits_for_a_summary_until_a_report_brings_it, async || {
     scene.owe("CA-never").await;
     assert_eq!(after(&scene, Duration::from_secs(3_599)).await, 3);
     assert_eq!(after(&scene, Duration::from_secs(1)).await, 4);
-    assert!(note(&scene.ehr.kept()[3]).ends_with("\nDuration: 61 s"));
+    assert!(note(&scene.ehr.kept()[3]).ends_with("\nCall: CA-never"));
     // A summary that comes after the time adds no second note.
     put(&scene.tenant, "CA-never", json!({ "status": "completed", "summary": "Too late." })).await;
     scene.hours(2).await;
@@ -291,4 +291,66 @@ both!(a_call_that_twilio_ends_waits_for_the_runtime_and_for_the_summary, async |
     // Twilio's words for a missed call are missed calls too.
     let missed = reported(&scene.server, &scene.tenant, &event("CC1", "no-answer", PATIENT)).await;
     assert_eq!(missed["sync"]["decision"], "not_chosen");
+});
+
+both!(a_note_says_what_was_reported_and_nothing_else, async || {
+    let scene = Scene::of("fhir_store").await;
+    let full = json!({
+        "phone_number": "+15550109999", "started_at": "2026-04-18T12:00:00Z", "ended_at": "2026-04-18T12:01:01.25Z",
+        "completion_reason": "warm_transfer_completed", "final_state": "refill_requested",
+        "escalation_status": "to a nurse", "summary": "Asked for a refill.\nWill call back.",
+    });
+    put(&scene.tenant, "CA-full", finished_with(full)).await;
+    scene.worker.turn().await;
+    let lines = [
+        "Inbound telephone call, completed.",
+        "From: +15550100002",
+        "To: +15550109999",
+        "Started: 2026-04-18T12:00:00.000000Z",
+        "Duration: 61 s",
+        "Call: CA-full",
+        "Disposition: warm transfer completed",
+        "Final state: refill requested",
+        "Escalation: to a nurse",
+        "",
+        "Asked for a refill.",
+        "Will call back.",
+    ];
+    assert_eq!(note(&scene.ehr.kept()[0]), lines.join("\n"));
+    let bare = json!({ "status": "completed", "caller_id": null, "direction": "outbound",
+                       "started_at": "2026-04-18T12:00:00Z" });
+    put(&scene.tenant, "CA-bare", bare).await;
+    scene.worker.turn().await;
+    let lines = [
+        "Outbound telephone call, completed.",
+        "From: withheld",
+        "Started: 2026-04-18T12:00:00.000000Z",
+        "Call: CA-bare",
+    ];
+    assert_eq!(note(&scene.ehr.kept()[1]), lines.join("\n"));
+    // Long texts of a report arrive with the length at which Ward keeps them.
+    let long = json!({ "completion_reason": "r".repeat(300), "final_state": "s".repeat(300),
+                       "escalation_status": "e".repeat(300), "summary": "w".repeat(30_000) });
+    put(&scene.tenant, "CA-long", finished_with(long)).await;
+    scene.worker.turn().await;
+    let text = note(&scene.ehr.kept()[2]);
+    for line in [
+        format!("Disposition: {}", "r".repeat(256)),
+        format!("Final state: {}", "s".repeat(256)),
+        format!("Escalation: {}", "e".repeat(256)),
+        format!("{}…", "w".repeat(19_999)),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}");
+    }
+    set_delivery(&scene.tenant, every_end()).await.ok();
+    put(
+        &scene.tenant,
+        "CA-missed",
+        finished_with(json!({ "status": "no-answer", "completion_reason": "no_answer" })),
+    )
+    .await;
+    scene.worker.turn().await;
+    let text = note(&scene.ehr.kept()[3]);
+    assert!(text.starts_with("Inbound telephone call, no answer.\n"), "{text}");
+    assert!(text.ends_with("\nDisposition: no answer"), "{text}");
 });
