@@ -215,6 +215,7 @@ BODIES = {
                      "encounter_id": known("enc-1", "A" * 65, "a_b"),
                      "summary": known("z" * 20000, "z" * 20001, "\U0001fa7a")},
     "retry-failed-deliveries": {"integration_id": listed(UUIDS)},
+    "backfill-deliveries": {"date_from": listed(TIMES), "date_to": listed(TIMES), "after_call_id": listed(UUIDS)},
     "hold-integration": {"held": BOOLEAN},
     "update-test-credential-ids": {"credential_ids": many(listed(UUIDS))},
     "convert-workspace-environment": {"target": one_of("production", "staging", "development"), "confirm_slug": known("acme", "a", "A"),

@@ -353,6 +353,12 @@ class AuditExport(BaseModel):
     phi_only: bool = False
 
 
+class Backfill(BaseModel):
+    date_from: FirstOfBody
+    date_to: LastOfBody
+    after_call_id: UUID | None = None
+
+
 class Hold(BaseModel):
     held: bool
 
@@ -380,7 +386,7 @@ BODIES = {
     "test-integration-endpoint": TestEndpoint, "report-call": ReportCall,
     "set-twilio": Twilio, "resolve-delivery": Resolve, "drop-delivery": Drop,
     "correct-call": CorrectCall, "retry-failed-deliveries": RetryFailed,
-    "hold-integration": Hold, "create-audit-export": AuditExport,
+    "backfill-deliveries": Backfill, "hold-integration": Hold, "create-audit-export": AuditExport,
 }
 
 

@@ -338,6 +338,17 @@ pub enum CallsAction {
         #[arg(long, value_name = "DAY")]
         to: String,
     },
+    /// Queue the deliveries of calls that finished before the workspace had an integration for them.
+    Backfill {
+        /// The slug or id of the workspace.
+        workspace: String,
+        /// The first day (UTC) on which the calls started, such as 2026-04-01.
+        #[arg(long, value_name = "DAY")]
+        from: String,
+        /// The last day (UTC), which is included.
+        #[arg(long, value_name = "DAY")]
+        to: String,
+    },
     /// Change what the EHR receives about a call that it does not have yet. The former values are kept sealed.
     Correct {
         /// The slug or id of the workspace.

@@ -192,11 +192,16 @@ pub fn calls(config: Config, action: CallsAction, out: Output) -> Result<(), Fai
         CallsAction::Correct { .. } => Access::Seal,
         CallsAction::Unfinished { .. } => Access::Read,
         // Reading patients' calls writes an audit event.
-        CallsAction::ProveExclusion { .. } | CallsAction::End { .. } => Access::Write,
+        CallsAction::ProveExclusion { .. } | CallsAction::Backfill { .. } | CallsAction::End { .. } => {
+            Access::Write
+        }
     };
     on(config, access, async |app| {
         let (workspace, from, to) = match action {
             CallsAction::ProveExclusion { workspace, from, to } => (workspace, from, to),
+            CallsAction::Backfill { workspace, from, to } => {
+                return Ok(out.one(&operator::backfill(&app, &workspace, &from, &to).await?)?);
+            }
             CallsAction::Correct { workspace, call_sid, patient_id, encounter_id, summary } => {
                 let given =
                     [("patient_id", patient_id), ("encounter_id", encounter_id), ("summary", summary)];

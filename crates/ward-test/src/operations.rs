@@ -76,7 +76,7 @@ impl Target {
                 json!({ "account_sid": format!("AC{:0>32}", 7), "auth_token": "a-token-of-a-walk" })
             }
             "retry-failed-deliveries" => json!({}),
-            "create-audit-export" => {
+            "create-audit-export" | "backfill-deliveries" => {
                 json!({ "date_from": "2020-01-01T00:00:00Z", "date_to": "2100-01-01T00:00:00Z" })
             }
             "resolve-delivery" => json!({ "in_ehr": false }),

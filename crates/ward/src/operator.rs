@@ -17,6 +17,7 @@ use ward_db::backup::{self, Checked};
 use crate::api_keys::secret::Presented;
 use crate::app::App;
 use crate::audit::{Actor, Write};
+use crate::calls::backfill::{self, BackfillResponse, Part};
 use crate::calls::correcting::{self, CorrectCallResponse};
 use crate::calls::operator::{self as calls, Ended, Proof, Unfinished};
 use crate::context::Context;
@@ -441,6 +442,51 @@ pub async fn end_call(app: &App, slug_or_id: &str, sid: &str, status: &str) -> R
         .await
 }
 
+/// The beginning of the first day and the end of the last one (UTC).
+fn days(first: &str, last: &str) -> Result<(Timestamp, Timestamp), OperatorError> {
+    let day = |text: &str| -> Result<Timestamp, OperatorError> {
+        format!("{text}T00:00:00.000000Z").parse().map_err(|_| OperatorError::Period)
+    };
+    let period = (day(first)?, day(last)?.saturating_add(std::time::Duration::from_hours(24)));
+    if period.0 < period.1 { Ok(period) } else { Err(OperatorError::Period) }
+}
+
+/// Queues the deliveries of calls that started on these days (UTC, both included) and finished before the workspace had an
+/// integration for them. Each transaction queues a bounded number.
+pub async fn backfill(
+    app: &App,
+    slug_or_id: &str,
+    first: &str,
+    last: &str,
+) -> Result<BackfillResponse, OperatorError> {
+    let (from, before) = days(first, last)?;
+    let to = before.saturating_sub(std::time::Duration::from_micros(1));
+    let workspace = show_workspace(app, slug_or_id).await?.workspace;
+    let mut part = Part { from, to, after: None };
+    let mut done = BackfillResponse { queued: 0, looked_at: 0, next_after_call_id: None };
+    loop {
+        let id = workspace.id;
+        let found = app
+            .db
+            .read_long("operator.backfill_candidates", move |tx| {
+                backfill::candidates(tx, id, part).map_err(OperatorError::from)
+            })
+            .await?;
+        let (context, of) = (Context::of_operator(app.clock.now()), workspace.clone());
+        let step = app.db.write("operator.backfill", move |tx| {
+            let write = &mut Write::begin(tx, id, Actor::OPERATOR, &context)?;
+            backfill::owe(write, &of, &found).map_err(OperatorError::from)
+        });
+        let step = step.await?;
+        done.queued += step.queued;
+        done.looked_at += step.looked_at;
+        match step.next_after_call_id {
+            Some(next) => part.after = Some(next),
+            None => return Ok(done),
+        }
+    }
+}
+
 /// Lists every test call that began on these days (UTC, both included). Each comes with the rule that made
 /// it a test and the proof that nothing was owed or sent for it.
 pub async fn prove_exclusion(
@@ -449,13 +495,7 @@ pub async fn prove_exclusion(
     first: &str,
     last: &str,
 ) -> Result<Proof, OperatorError> {
-    let day = |text: &str| -> Result<Timestamp, OperatorError> {
-        format!("{text}T00:00:00.000000Z").parse().map_err(|_| OperatorError::Period)
-    };
-    let period = (day(first)?, day(last)?.saturating_add(std::time::Duration::from_hours(24)));
-    if period.0 >= period.1 {
-        return Err(OperatorError::Period);
-    }
+    let period = days(first, last)?;
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
     let context = Context::of_operator(app.clock.now());
     app.db

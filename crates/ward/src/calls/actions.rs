@@ -303,6 +303,27 @@ fn decide(tx: &mut Tx<'_>, workspace: &Workspace, call: &mut CallRecord) -> Resu
     Ok(owes)
 }
 
+/// Decides again about a finished call that owed nothing because no integration was there for it, and queues the delivery
+/// that it owes now. Returns whether there is one.
+pub(super) fn owe_late(
+    write: &mut Write<'_, '_>,
+    workspace: &Workspace,
+    id: CallId,
+) -> Result<bool, ApiError> {
+    let now = write.now();
+    let Some(mut call) = store::by_id(write, workspace.id, id)? else { return Ok(false) };
+    if !matches!(call.sync, Some(Decision::NoConnector | Decision::NotProvisioned)) {
+        return Ok(false);
+    }
+    let Some(Owes { direction, integration, .. }) = decide(write, workspace, &mut call)? else {
+        return Ok(false);
+    };
+    call.updated_at = now.max(Timestamp::from_micros(call.updated_at.micros() + 1));
+    store::update(write, &call)?;
+    deliveries::enqueue(write, integration, call.id, direction, (now, now))?;
+    Ok(true)
+}
+
 /// Records the end of a call, and queues the delivery that it owes.
 fn finish(
     write: &mut Write<'_, '_>,

@@ -9,6 +9,7 @@ use ward_contract::validate::{Json, Problem};
 use ward_db::Timestamp;
 
 use super::actions::Recorded;
+use super::backfill::{self, BackfillRequest, Part};
 use super::correcting::{self, CorrectCallRequest, Correction};
 use super::store::{self, CallFilter};
 use super::{CallRecord, CallerId, Decision, Report, TestRule, actions, is_sid, told};
@@ -413,6 +414,16 @@ pub async fn correct(
     // A text that is not a sid gets the answer for an unknown sid.
     let sid = Some(request.parameter("call_sid")).filter(|sid| is_sid(sid)).unwrap_or_default().to_owned();
     correcting::correct(&request.app, entry, sid, sent.value.fields(), repeat).await
+}
+
+/// `backfill-deliveries`: queues the deliveries of calls that finished before there was an integration for them.
+pub async fn backfill(
+    request: Request,
+    (entry, sent): (Entry, Sent<BackfillRequest>),
+) -> Result<Reply, ApiError> {
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    let part = Part::of(&sent.value)?;
+    backfill::backfill(&request.app, entry, part, repeat).await
 }
 
 /// The texts of a report as far as they are kept, and the fields whose value was changed for that.

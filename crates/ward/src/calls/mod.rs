@@ -5,6 +5,7 @@
 
 pub mod actions;
 pub mod api;
+pub mod backfill;
 mod caller_id;
 mod choosing;
 pub mod correcting;

@@ -7,7 +7,7 @@ use ward_db::{
     Error, Json, Row, Timestamp, Tx, Value, columns, decode, insert, insert_later, sql, update, update_later,
 };
 
-use super::{CallRecord, Direction, TestRule};
+use super::{CallRecord, Decision, Direction, TestRule};
 use crate::guard::WorkspaceGuard;
 use crate::ids::{CallId, WorkspaceId};
 use crate::scan::{Conditions, Timeline};
@@ -302,6 +302,24 @@ pub fn between(
     let values =
         [workspace.into(), from.into(), before.into(), after.into(), after_id.into(), Value::Int(limit)];
     tx.all(&sql, &values, call)
+}
+
+/// The decisions about calls that started in a period, both times included, in the order of their starts. `after` is the
+/// last call before them; it started at the beginning of the period.
+pub fn decisions(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    (from, to): (Timestamp, Timestamp),
+    after: CallId,
+    most: usize,
+) -> Result<Vec<(CallId, Option<Decision>)>, Error> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    tx.all(
+        "SELECT id, sync FROM calls WHERE workspace_id = $1 AND started_at >= $2 AND started_at <= $3 \
+           AND (started_at > $2 OR id > $4) ORDER BY started_at, id LIMIT $5",
+        &[workspace.into(), from.into(), to.into(), after.into(), Value::Int(most)],
+        decode,
+    )
 }
 
 /// Stores a correction: its number is the next of the call. `values` has the former and the new values, sealed.

@@ -432,6 +432,7 @@ both!(a_change_that_cannot_be_recorded_is_not_made, async || {
         "resolve-delivery",
         "drop-delivery",
         "correct-call",
+        "backfill-deliveries",
         "hold-integration",
     ];
     for operation in operations.into_iter().filter(|known| !idle.contains(&known.id.as_str())) {

@@ -91,6 +91,7 @@ const TABLE: &[(&str, usize, Option<&str>)] = &[
     ("resolve-delivery", OPERATOR, Some("Integration.update")),
     ("drop-delivery", OPERATOR, Some("Integration.update")),
     ("correct-call", OPERATOR, Some("Integration.update")),
+    ("backfill-deliveries", OPERATOR, Some("Integration.update")),
     ("retry-failed-deliveries", OPERATOR, Some("Integration.update")),
     ("get-sync-status", VIEWER, Some("Integration.view")),
     ("hold-integration", OPERATOR, Some("Integration.update")),

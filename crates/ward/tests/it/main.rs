@@ -8,6 +8,7 @@ mod answers;
 mod api_keys;
 mod audit;
 mod authorization;
+mod backfill;
 mod bounded;
 mod bounds;
 mod browsers;

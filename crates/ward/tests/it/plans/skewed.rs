@@ -78,7 +78,7 @@ const ALLOWED: [(&str, &str); 22] = [
 ];
 
 /// Statements that read all of a workspace's rows of a kind, and the reason for each.
-const THROUGH: [(&str, &str); 10] = [
+const THROUGH: [(&str, &str); 11] = [
     (
         "FROM audit_events WHERE workspace_id = $1 AND at <= $2 AND at >= $3 ORDER BY at, id",
         "one step of an export, which looks at a stated number of rows",
@@ -88,6 +88,7 @@ const THROUGH: [(&str, &str); 10] = [
         "one step of a list, which looks at 10,000 rows",
     ),
     ("SELECT count(*) FROM calls WHERE workspace_id = $1", "the same"),
+    ("SELECT id, sync FROM calls WHERE workspace_id = $1", "one step of a backfill, which looks at 10,000 rows"),
     ("FROM deliveries d WHERE d.workspace_id = $1 AND d.position > $2", "the same"),
     ("FROM audit_events WHERE workspace_id = $1 AND service", "a filter reads the rows that it leaves out"),
     ("FROM calls WHERE workspace_id = $1 AND status", "the same"),
