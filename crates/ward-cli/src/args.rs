@@ -207,6 +207,12 @@ pub enum KeyAction {
         /// The key's public part, which is the 22 characters after `ward_`, or the whole key.
         key_id: String,
     },
+    /// Find live keys in files, such as logs. Only their public parts are printed, and the exit code is 1 if there are any.
+    Scan {
+        /// The files; `-` is standard input.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
 }
 
 /// The actions on members.

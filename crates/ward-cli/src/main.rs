@@ -10,6 +10,7 @@ mod failure;
 mod flags;
 mod health;
 mod operate;
+mod scan;
 mod secrets;
 mod serve;
 mod show;

@@ -16,8 +16,8 @@ use ward::{operator, router, telemetry};
 
 use crate::args::{CallsAction, Cli, DbAction, KeyAction, MemberAction, SyncAction, WorkspaceAction};
 use crate::failure::Failure;
-use crate::show;
 use crate::show::Output;
+use crate::{scan, show};
 
 pub fn workspace(config: Config, action: WorkspaceAction, out: Output) -> Result<(), Failure> {
     use WorkspaceAction::{Archive, Create, Limits, List, Restore, Show};
@@ -94,9 +94,11 @@ fn limits(set: &[String], unset: &[String]) -> Result<Vec<(Quota, Option<i64>)>,
 }
 
 pub fn key(config: Config, action: KeyAction, out: Output) -> Result<(), Failure> {
-    let access = if matches!(action, KeyAction::List { .. }) { Access::Read } else { Access::Write };
+    let only_reads = matches!(action, KeyAction::List { .. } | KeyAction::Scan { .. });
+    let access = if only_reads { Access::Read } else { Access::Write };
     on(config, access, async |app| {
         match action {
+            KeyAction::Scan { files } => scan::files(&app, &files, out).await?,
             KeyAction::List { workspace, page } => {
                 let listed = operator::list_keys(&app, &workspace, page.after, page.limit).await?;
                 let columns =

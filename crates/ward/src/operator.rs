@@ -34,7 +34,10 @@ use crate::workspaces::WorkspaceState;
 use crate::workspaces::operator::{self as workspaces, Overview, RegionCheck};
 
 pub use bounds::{OverLong, OverLongValues, over_long_values};
-pub use people::{KeyShown, Listed, Removed, issue_key, list_keys, list_members, remove_member, revoke_key};
+pub use people::{
+    FoundKey, KeyShown, Listed, Removed, found_keys, issue_key, list_keys, list_members, remove_member,
+    revoke_key,
+};
 pub use rotation::{Rotated, RotationProgress, rotate_secrets};
 pub use sealed::{Forgotten, Lost, Unopened, forget_secrets, lost_secrets};
 

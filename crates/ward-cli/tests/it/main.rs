@@ -24,6 +24,7 @@ mod places;
 mod read_only;
 mod replicas;
 mod scarce;
+mod scan;
 mod secrets;
 mod serving;
 mod support;

@@ -19,6 +19,7 @@ use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use secret::{KeyId, SecretHash};
 
 pub use last_used::LastUsed;
+pub use revoke_presented::valid;
 pub use store::{
     LIVE, Without, count, end_some_of, is_live, list_all as list, look_up, look_up_for, names_after,
 };

@@ -43,7 +43,7 @@ pub async fn revoke_presented(
 }
 
 /// The key with the presented secret, if the secret is valid now.
-fn valid(
+pub fn valid(
     tx: &mut Tx<'_>,
     presented: &Presented,
     now: Timestamp,

@@ -12,7 +12,8 @@ const PREFIX: &str = "ward_";
 const KEY_ID: usize = 22;
 const SECRET: usize = 43;
 const CHECKSUM: usize = 6;
-const LENGTH: usize = PREFIX.len() + KEY_ID + SECRET + CHECKSUM;
+/// The length of a key's text in bytes.
+pub const LENGTH: usize = PREFIX.len() + KEY_ID + SECRET + CHECKSUM;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// The public part of a key: 22 base62 characters, kept inline because every request has one.
@@ -78,6 +79,12 @@ impl Presented {
         let (key_id, secret) = covered.split_at(KEY_ID);
         Some(Self { key_id: KeyId(key_id.try_into().ok()?), hash: Sha256::digest(secret).into() })
     }
+}
+
+/// Every key's text in these bytes, with its position. A text without the right checksum is none.
+pub fn find_all(bytes: &[u8]) -> impl Iterator<Item = (usize, Presented)> {
+    let starts = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(PREFIX.as_bytes()));
+    starts.filter_map(|at| Some((at, Presented::parse(bytes.get(at..at + LENGTH)?)?)))
 }
 
 /// A new key with its secret, which is shown once.
@@ -158,6 +165,14 @@ mod tests {
         }
         assert!(Presented::parse(&key.text.as_bytes()[..75]).is_none());
         assert!(Presented::parse(b"").is_none());
+    }
+
+    #[test]
+    fn keys_are_found_between_other_texts() {
+        let (one, two) = (NewSecret::generate().unwrap(), NewSecret::generate().unwrap());
+        let text = format!("ward_ key={} \"ward_{}\" ward_{}", &*one.text, &*two.text, &one.text[5..70]);
+        let found: Vec<_> = find_all(text.as_bytes()).map(|(at, key)| (at, key.key_id)).collect();
+        assert_eq!(found, [(10, one.key_id), (93, two.key_id)]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{OperatorError, Revoked, active_workspace, show_workspace};
 use crate::access::Role;
 use crate::api_keys::actions::{self as keys, CreateApiKeyResponse};
 use crate::api_keys::secret::{KeyId, Presented};
-use crate::api_keys::{self, ApiKey};
+use crate::api_keys::{self, ApiKey, KeyRecord, Secret};
 use crate::app::App;
 use crate::bounds::{LONGEST_NAME, unfit_message};
 use crate::context::Context;
@@ -136,6 +136,55 @@ pub async fn revoke_key(app: &App, key: &str) -> Result<Revoked, OperatorError> 
         .await?;
     let key = revoked.ok_or_else(|| OperatorError::NoKey(wanted.to_string()))?;
     Ok(Revoked { key_id: key.key_id, name: key.name, workspace_id: key.workspace })
+}
+
+/// A live key whose text was found somewhere.
+#[derive(Debug, Serialize)]
+pub struct FoundKey {
+    /// The public part of the key.
+    pub key_id: String,
+    /// The workspace of the key.
+    pub workspace_id: WorkspaceId,
+    /// The name that lists show.
+    pub name: Option<String>,
+    /// The role that bounds the key's permissions.
+    pub role: Role,
+    /// Whether the text is the `current` secret, or the `previous` one of a rotation with an overlap.
+    pub secret: &'static str,
+    /// The timestamp from which this secret is refused.
+    pub expires_at: Timestamp,
+}
+
+/// Looks the keys up whose texts were found, in their order. `None` for a text that is not a live key.
+pub async fn found_keys(app: &App, texts: Vec<Presented>) -> Result<Vec<Option<FoundKey>>, OperatorError> {
+    let now = app.clock.now();
+    app.db
+        .read_long("operator.found_keys", move |tx| {
+            let mut found = Vec::with_capacity(texts.len());
+            for text in &texts {
+                let key = api_keys::valid(tx, text, now)?;
+                found.push(key.map(|(record, secret)| FoundKey::of(text.key_id, record, secret)));
+            }
+            Ok(found)
+        })
+        .await
+}
+
+impl FoundKey {
+    fn of(key_id: KeyId, record: KeyRecord, secret: Secret) -> Self {
+        let (secret, expires_at) = match secret {
+            Secret::Current => ("current", record.expires_at),
+            Secret::Previous { ends_at } => ("previous", record.expires_at.min(ends_at)),
+        };
+        Self {
+            key_id: key_id.to_string(),
+            workspace_id: record.home,
+            name: record.name,
+            role: record.reach.role,
+            secret,
+            expires_at,
+        }
+    }
 }
 
 /// The members of a workspace, in the order of their list.
