@@ -16,12 +16,12 @@ const MASK: &str = "**********";
 /// `given` for a problem, in at most `most` bytes of JSON: secrets masked, the rest cut. A value that
 /// contains secrets but does not have the declared shape is masked as a whole.
 pub(super) fn echo(node: &Node, given: &Json, most: usize) -> Json {
-    shown(Some(node), given, most)
+    shown(Place::Declared(node), given, most)
 }
 
 /// The same as [`echo`] for a value without a declared shape.
 pub(super) fn plain(given: &Json, most: usize) -> Json {
-    shown(None, given, most)
+    shown(Place::Open, given, most)
 }
 
 /// A text without a declared shape, for example the name of a field.
@@ -32,7 +32,7 @@ pub(super) fn plain_text(text: &str, most: usize) -> Json {
 /// `input` cut to `most` bytes of JSON, or `None` if it fits.
 pub(super) fn cut(input: &Json, most: usize) -> Option<Json> {
     let mut left = most;
-    (!fits(None, input, &mut left)).then(|| cut_value(None, input, most))
+    (!fits(Place::Open, input, &mut left)).then(|| cut_value(Place::Open, input, most))
 }
 
 /// `text` cut to `most` bytes of JSON, or `None` if it fits.
@@ -59,45 +59,60 @@ const fn escaped_length(byte: u8) -> usize {
     }
 }
 
-fn shown(node: Option<&Node>, given: &Json, most: usize) -> Json {
+fn shown(place: Place<'_>, given: &Json, most: usize) -> Json {
     let mut left = most;
-    if fits(node, given, &mut left) { masked(node, given) } else { cut_value(node, given, most) }
+    if fits(place, given, &mut left) { masked(place, given) } else { cut_value(place, given, most) }
+}
+
+/// What the document says about a value.
+#[derive(Clone, Copy)]
+enum Place<'n> {
+    /// Nothing, and no secret is near.
+    Open,
+    /// The schema of the value.
+    Declared(&'n Node),
+    /// Nothing, in an object with secrets: the value may be a secret under a wrong name.
+    Undeclared,
 }
 
 /// How a part of `given` may be shown.
 enum Part<'n> {
-    /// The part may be shown. The node decides about the values inside it.
-    Open(Option<&'n Node>),
-    /// The part is a secret, or its wrong shape hides where its secrets are.
+    /// The part may be shown. The place decides about the values inside it.
+    Open(Place<'n>),
+    /// The part is or may be a secret, or its wrong shape hides where its secrets are.
     Secret,
 }
 
-fn part<'n>(node: Option<&'n Node>, given: &Json) -> Part<'n> {
-    let Some(node) = node.filter(|node| node.holds_secret && *given != Json::Null) else {
-        return Part::Open(None);
+fn part<'n>(place: Place<'n>, given: &Json) -> Part<'n> {
+    let node = match place {
+        Place::Undeclared if *given != Json::Null => return Part::Secret,
+        Place::Declared(node) if node.holds_secret && *given != Json::Null => node,
+        _ => return Part::Open(Place::Open),
     };
     let shaped = matches!(
         (&node.kind, given),
         (Kind::Array { .. }, Json::Array(_)) | (Kind::Dict { .. } | Kind::Model { .. }, Json::Object(_))
     );
-    if node.secret || !shaped { Part::Secret } else { Part::Open(Some(node)) }
+    if node.secret || !shaped { Part::Secret } else { Part::Open(place) }
 }
 
-/// The node of an item or a field of a value whose node is `node`.
-fn below<'n>(node: Option<&'n Node>, key: Option<&str>) -> Option<&'n Node> {
-    match (&node?.kind, key) {
-        (Kind::Array { items, .. }, None) => Some(items),
-        (Kind::Dict { values, .. }, Some(_)) => Some(values),
-        (Kind::Model { properties }, Some(key)) => {
-            properties.iter().find(|property| property.name == key).map(|property| &property.node)
-        }
-        _ => None,
+/// The place of an item or a field of a value at `place`.
+fn below<'n>(place: Place<'n>, key: Option<&str>) -> Place<'n> {
+    let Place::Declared(node) = place else { return place };
+    match (&node.kind, key) {
+        (Kind::Array { items, .. }, None) => Place::Declared(items),
+        (Kind::Dict { values, .. }, Some(_)) => Place::Declared(values),
+        (Kind::Model { properties }, Some(key)) => properties
+            .iter()
+            .find(|property| property.name == key)
+            .map_or(Place::Undeclared, |property| Place::Declared(&property.node)),
+        _ => Place::Open,
     }
 }
 
 /// Whether the masked JSON of `given` fits into `left`. The function stops at the first value that does not
 /// fit.
-fn fits(node: Option<&Node>, given: &Json, left: &mut usize) -> bool {
+fn fits(place: Place<'_>, given: &Json, left: &mut usize) -> bool {
     work::spend(1);
     let take = |length: usize, left: &mut usize| match left.checked_sub(length) {
         Some(rest) => {
@@ -106,7 +121,7 @@ fn fits(node: Option<&Node>, given: &Json, left: &mut usize) -> bool {
         }
         None => false,
     };
-    let Part::Open(node) = part(node, given) else { return take(MASK.len() + 2, left) };
+    let Part::Open(place) = part(place, given) else { return take(MASK.len() + 2, left) };
     match given {
         Json::Null | Json::Bool(_) => take(4 + usize::from(*given == Json::Bool(false)), left),
         // A cut shows `most` bytes between the quotes, so a text of that length fits.
@@ -115,14 +130,14 @@ fn fits(node: Option<&Node>, given: &Json, left: &mut usize) -> bool {
         Json::Number(text) => take(text.len(), left),
         Json::Array(items) => {
             take(2 + items.len().saturating_sub(1), left)
-                && items.iter().all(|item| fits(below(node, None), item, left) && take(quotes(item), left))
+                && items.iter().all(|item| fits(below(place, None), item, left) && take(quotes(item), left))
         }
         Json::Object(fields) => {
             take(2 + fields.len().saturating_sub(1), left)
                 && fields.iter().all(|(key, value)| {
                     key.len() <= *left
                         && take(json_length(key) + 1, left)
-                        && fits(below(node, Some(key)), value, left)
+                        && fits(below(place, Some(key)), value, left)
                         && take(quotes(value), left)
                 })
         }
@@ -135,16 +150,18 @@ const fn quotes(value: &Json) -> usize {
 }
 
 /// The whole of `given` with its secrets masked.
-fn masked(node: Option<&Node>, given: &Json) -> Json {
+fn masked(place: Place<'_>, given: &Json) -> Json {
     work::spend(1);
-    let Part::Open(node) = part(node, given) else { return Json::String(MASK.to_owned()) };
+    let Part::Open(place) = part(place, given) else { return Json::String(MASK.to_owned()) };
     match given {
         Json::Number(text) if !is_common(text) => Json::String(text.clone()),
-        Json::Array(items) => Json::Array(items.iter().map(|item| masked(below(node, None), item)).collect()),
+        Json::Array(items) => {
+            Json::Array(items.iter().map(|item| masked(below(place, None), item)).collect())
+        }
         Json::Object(fields) => Json::Object(
             fields
                 .iter()
-                .map(|(key, value)| (key.clone(), masked(below(node, Some(key)), value)))
+                .map(|(key, value)| (key.clone(), masked(below(place, Some(key)), value)))
                 .collect::<IndexMap<_, _>>(),
         ),
         plain => plain.clone(),
@@ -156,20 +173,20 @@ fn is_common(number: &str) -> bool {
     number.parse::<f64>().is_ok_and(f64::is_finite)
 }
 
-fn cut_value(node: Option<&Node>, given: &Json, most: usize) -> Json {
+fn cut_value(place: Place<'_>, given: &Json, most: usize) -> Json {
     let mut cut = Cut::new(most);
-    match (part(node, given), given) {
+    match (part(place, given), given) {
         (Part::Secret, _) => cut.write(MASK),
         (Part::Open(_), Json::String(text) | Json::Number(text)) => cut.write(text),
-        (Part::Open(node), _) => write(node, given, &mut cut),
+        (Part::Open(place), _) => write(place, given, &mut cut),
     }
     Json::String(cut.end())
 }
 
 /// Writes the masked JSON of `given`.
-fn write(node: Option<&Node>, given: &Json, out: &mut Cut) {
+fn write(place: Place<'_>, given: &Json, out: &mut Cut) {
     work::spend(1);
-    let Part::Open(node) = part(node, given) else { return out.text(MASK) };
+    let Part::Open(place) = part(place, given) else { return out.text(MASK) };
     match given {
         Json::Null => out.write("null"),
         Json::Bool(flag) => out.write(if *flag { "true" } else { "false" }),
@@ -181,7 +198,7 @@ fn write(node: Option<&Node>, given: &Json, out: &mut Cut) {
                 if index > 0 {
                     out.write(",");
                 }
-                write(below(node, None), item, out);
+                write(below(place, None), item, out);
             }
             out.write("]");
         }
@@ -193,7 +210,7 @@ fn write(node: Option<&Node>, given: &Json, out: &mut Cut) {
                 }
                 out.text(key);
                 out.write(":");
-                write(below(node, Some(key)), value, out);
+                write(below(place, Some(key)), value, out);
             }
             out.write("}");
         }
