@@ -299,10 +299,10 @@ class ReportCall(BaseModel):
     direction: Trimmed | None = None
     phone_number: Party | None = None
     completion_reason: Trimmed | None = None
-    duration_seconds: Annotated[Finite, Field(ge=0, le=864000)] | None = None
+    duration_seconds: Finite | None = None
     started_at: Moment | None = None
     ended_at: Moment | None = None
-    turns: Annotated[Count | None, BeforeValidator(lambda it: None if it == [] else it)] = None
+    turns: Annotated[int | None, BeforeValidator(lambda it: None if it == [] else it)] = None
     has_recording: bool | None = None
     service_id: Long | None = None
     escalation_status: Long | None = None
@@ -310,7 +310,7 @@ class ReportCall(BaseModel):
     quality_score: Finite | None = None
     run_id: Long | None = None
     parent_session_id: Long | None = None
-    fork_turn_index: Count | None = None
+    fork_turn_index: int | None = None
     patient_id: Trimmed | None = None
     encounter_id: Trimmed | None = None
     summary: Long | None = None

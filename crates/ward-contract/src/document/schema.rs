@@ -72,6 +72,8 @@ pub(crate) enum Kind {
 pub(crate) struct Text {
     /// Whether surrounding white space is removed first.
     pub trim: bool,
+    /// Whether U+0000 is accepted, because the operation leaves out characters that it cannot store.
+    pub any_character: bool,
     pub lengths: Lengths,
     pub pattern: Option<Regex>,
 }
@@ -384,6 +386,7 @@ fn string(schema: &Map<String, Value>, at: &str) -> Result<Kind, ContractError> 
         .map_err(|error| ContractError::new(at, error.to_string()))?;
     Ok(Kind::Text(Text {
         trim: schema.get("x-trim") == Some(&Value::Bool(true)),
+        any_character: schema.get("x-any-character") == Some(&Value::Bool(true)),
         lengths: lengths(schema, "minLength", "maxLength", at)?,
         pattern,
     }))
@@ -404,7 +407,12 @@ fn property_names(schema: &Value, at: &str) -> Result<Text, ContractError> {
     let at = format!("{at}/propertyNames");
     let schema = super::fields(Some(schema), &at)?;
     known(schema, &at, &["maxLength"])?;
-    Ok(Text { trim: false, lengths: lengths(schema, "minLength", "maxLength", &at)?, pattern: None })
+    Ok(Text {
+        trim: false,
+        any_character: false,
+        lengths: lengths(schema, "minLength", "maxLength", &at)?,
+        pattern: None,
+    })
 }
 
 /// Fails for a keyword that is neither in `keywords` nor an annotation, because it would not be enforced.

@@ -150,6 +150,17 @@ fn value_rules_stand_among_the_schema_s_in_order() {
 }
 
 #[test]
+fn a_text_of_any_character_may_contain_nul() {
+    let operation = operation(
+        "post",
+        &json!({"type": "object", "properties": {
+            "a": {"anyOf": [{"type": "string", "maxLength": 3, "x-any-character": true}, {"type": "null"}]}}}),
+        &[],
+    );
+    assert_eq!(send(&operation, &json!({"a": "a\0b"})), Ok(json!({"a": "a\0b"})));
+}
+
+#[test]
 fn a_text_with_nul_is_refused_where_it_stands() {
     let operation = operation(
         "post",
@@ -196,6 +207,10 @@ fn secrets_are_never_echoed() {
         json!({"auth": {"token": "hunter2"}}),
         json!({"auth": ["hunter2"]}),
         json!({"auth": "hunter2"}),
+        json!({"auth": {"tokn": "hunter2"}}),
+        json!({"auth": {"tokens": {"token": ["hunter2"]}}}),
+        json!({"all": [{"secret": "hunter2"}], "auth": {}}),
+        json!({"tokn": "hunter2", "auth": {"token": "hunter2"}}),
         json!({"all": [{"token": "hunter2"}], "auth": {}}),
         json!({"all": "hunter2", "auth": {"kind": 1, "token": {"hunter2": "hunter2"}}}),
         json!("hunter2"),

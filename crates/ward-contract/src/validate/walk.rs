@@ -295,7 +295,8 @@ impl Walk<'_> {
     /// Runs the value rules of `node`: first no NUL in a text, which the storage could not keep, then the
     /// rules of the rooms.
     fn rules(&mut self, node: &Node, given: &Json, read: &Value) {
-        if matches!(node.kind, Kind::Text(_)) && read.as_str().is_some_and(|text| text.contains('\0')) {
+        let refuses_nul = matches!(&node.kind, Kind::Text(text) if !text.any_character);
+        if refuses_nul && read.as_str().is_some_and(|text| text.contains('\0')) {
             let loc = &self.loc;
             self.problems.add(|room| {
                 Problem::value_error(bounded_loc(loc, room.loc), NUL, echo::echo(node, given, room.input))

@@ -26,6 +26,12 @@ const TOTAL_LIMIT: i64 = 10_000;
 /// Fields of a report that no filter uses, and that are kept as they are.
 const DETAILS: [&str; 4] = ["turns", "has_recording", "quality_score", "fork_turn_index"];
 
+/// Those of them that count something, so a negative number is a mistake.
+const COUNTS: [&str; 2] = ["turns", "fork_turn_index"];
+
+/// The longest duration that a call can have, in seconds: ten days. Twilio ends calls much earlier.
+const LONGEST_CALL: f64 = 864_000.0;
+
 /// Known reasons for the end of a call. Other reasons are kept as well, and counted.
 const COMPLETION_REASONS: [&str; 14] = [
     "completed",
@@ -474,8 +480,12 @@ fn read_report(body: &Map<String, Value>) -> Result<(Report, Vec<&'static str>),
     let is_short = |id: &str| told::kept_word(id, told::LONGEST_WORD) == id;
     let mut details = Map::new();
     for name in DETAILS {
-        if let Some(value) = body.get(name).filter(|value| !value.is_null()) {
-            details.insert(name.to_owned(), value.clone());
+        match body.get(name).filter(|value| !value.is_null()) {
+            Some(number) if COUNTS.contains(&name) && number.as_f64().is_some_and(|number| number < 0.0) => {
+                texts.adjusted.push(name);
+            }
+            Some(value) => drop(details.insert(name.to_owned(), value.clone())),
+            None => {}
         }
     }
     for (name, kept) in [
@@ -502,9 +512,15 @@ fn read_report(body: &Map<String, Value>) -> Result<(Report, Vec<&'static str>),
         let kept = texts.kept("status", |sent| told::kept_word(sent, told::LONGEST_STATUS));
         details.extend(kept.map(|kept| ("status_detail".to_owned(), kept.into())));
     }
-    let direction = texts.sent("direction").map(told::direction);
+    // Even an empty text is a direction that Ward does not know, so that a finished call is kept.
+    let direction = text("direction").map(told::direction);
     if direction.is_some_and(|(_, is_known)| !is_known) {
         texts.adjusted.push("direction");
+    }
+    let sent = body.get("duration_seconds").and_then(Value::as_f64);
+    let duration = sent.filter(|seconds| (0.0..=LONGEST_CALL).contains(seconds));
+    if duration != sent {
+        texts.adjusted.push("duration_seconds");
     }
     let report = Report {
         status,
@@ -516,7 +532,7 @@ fn read_report(body: &Map<String, Value>) -> Result<(Report, Vec<&'static str>),
             .map_err(|_| unread())?,
         direction: direction.map(|(direction, _)| direction),
         completion_reason,
-        duration_ms: body.get("duration_seconds").and_then(Value::as_f64).map(milliseconds),
+        duration_ms: duration.map(milliseconds),
         started_at: time("started_at")?,
         ended_at,
         service_id: texts.id("service_id", is_short),

@@ -106,7 +106,8 @@ pub fn candidates(tx: &mut Tx<'_>, workspace: WorkspaceId, part: Part) -> Result
             Some(call.ok_or(ApiError::missing("call_not_found", "Call not found."))?)
         }
     };
-    let (from, after) = after.map_or((part.from, CallId(uuid::Uuid::nil())), |call| (call.started_at, call.id));
+    let (from, after) =
+        after.map_or((part.from, CallId(uuid::Uuid::nil())), |call| (call.started_at, call.id));
     let page = store::decisions(tx, workspace, (from.max(part.from), part.to), after, LOOKED_AT)?;
     let mut found = Candidates { calls: Vec::new(), looked_at: 0, next: None };
     let is_whole = page.len() < LOOKED_AT;
@@ -137,7 +138,11 @@ pub fn owe(
         queued += usize::from(actions::owe_late(write, workspace, *id)?);
     }
     if queued > 0 {
-        write.record("call.backfill", subject(None), json!({ "queued": queued, "looked_at": found.looked_at }))?;
+        write.record(
+            "call.backfill",
+            subject(None),
+            json!({ "queued": queued, "looked_at": found.looked_at }),
+        )?;
     }
     Ok(BackfillResponse { queued, looked_at: found.looked_at, next_after_call_id: found.next })
 }

@@ -30,9 +30,10 @@ pub enum NotACallerId {
     /// The text has none of the accepted forms.
     #[error(
         "Not a caller: send a number in international form, like +1 555 010 0001 (Ward never guesses a country), a tel:, \
-         sip:, whatsapp: or client: URI, a short code, or null for a withheld number"
+         sip:, whatsapp: or client: URI, a short code, or null for a withheld number{}",
+        .0.map_or_else(String::new, |odd| format!(". The text contains the character U+{:04X}", u32::from(odd)))
     )]
-    Form,
+    Form(Option<char>),
     /// The text is nearly a number.
     #[error(transparent)]
     Number(NotANumber),
@@ -62,7 +63,9 @@ impl CallerId {
             return Err(NotACallerId::Number(unseen));
         }
         match Self::from_network(Some(text)) {
-            Ok(Self::Other(text)) if !is_short_code(&text) => Err(NotACallerId::Form),
+            Ok(Self::Other(text)) if !is_short_code(&text) => {
+                Err(NotACallerId::Form(text.chars().find(|c| !c.is_ascii() && !is_separator(*c))))
+            }
             Ok(caller) => Ok(caller),
             Err(problem) => Err(NotACallerId::Number(problem)),
         }

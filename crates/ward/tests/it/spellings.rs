@@ -147,6 +147,50 @@ both!(no_word_of_a_report_refuses_a_finished_call, async || {
     }
 });
 
+both!(no_odd_value_of_a_report_loses_a_finished_call, async || {
+    let scene = Scene::of("fhir_store").await;
+    for (index, (field, odd, kept)) in [
+        ("completion_reason", json!("a\u{0}b"), json!("ab")),
+        ("summary", json!("a\u{0}b"), json!("ab")),
+        ("final_state", json!("\u{0}"), Value::Null),
+        ("escalation_status", json!("a\u{0}"), json!("a")),
+        ("run_id", json!("a\u{0}"), Value::Null),
+        ("patient_id", json!("a\u{0}"), Value::Null),
+        ("encounter_id", json!("\u{0}a"), Value::Null),
+        ("service_id", json!("a\u{0}a"), Value::Null),
+        ("direction", json!("in\u{0}bound"), json!("inbound")),
+        ("direction", json!(""), json!("inbound")),
+        ("direction", json!(" "), json!("inbound")),
+        ("duration_seconds", json!(-1), Value::Null),
+        ("duration_seconds", json!(-0.25), Value::Null),
+        ("duration_seconds", json!(864_001), Value::Null),
+        ("duration_seconds", json!(1e300), Value::Null),
+        ("turn_count", json!(-1), Value::Null),
+        ("fork_turn_index", json!(-7), Value::Null),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let sent = if field == "turn_count" { "turns" } else { field };
+        let call = put(&scene.tenant, &format!("CA{index}"), finished_with(json!({ sent: odd }))).await;
+        assert_eq!((&call["sync"]["decision"], &call[field]), (&json!("owed"), &kept), "{field} {odd}");
+        let is_known_direction = odd == "in\u{0}bound";
+        let adjusted = if is_known_direction { Value::Null } else { json!([sent]) };
+        assert_eq!(call["adjusted_fields"], adjusted, "{field} {odd}");
+    }
+    let ended = json!({ "status": "do\u{0}ne", "ended_at": "2026-04-18T12:01:01Z" });
+    let call = put(&scene.tenant, "CB1", finished_with(ended)).await;
+    assert_eq!(call.fields(["status", "status_detail"]), json!(["completed", "done"]));
+    // A party decides whether the call is a test, so Ward does not guess at it.
+    let mut party = finished_with(json!({}));
+    party["caller_id"] = json!("+1555\u{0}0100001");
+    assert_eq!(scene.tenant.put("/calls/CB2", party).await.problem_locs(), ["body.caller_id"]);
+    let mut party = finished_with(json!({}));
+    party["caller_id"] = json!("+1555010\u{ff10}\u{ff10}02");
+    let refused = scene.tenant.put("/calls/CB2", party).await;
+    assert!(refused.status == 422 && refused.text.contains("U+FF10"), "{refused:?}");
+});
+
 both!(a_patients_id_is_kept_whole_or_not_at_all, async || {
     let (_server, tenant) = Server::with_tenant().await;
     for (index, wrong) in
