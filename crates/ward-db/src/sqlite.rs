@@ -77,7 +77,10 @@ impl Sqlite {
             Some(file) => alone::lock_to_open(file, &resolved)?,
             None => false,
         };
-        alone::refuse_other_names(&resolved)?;
+        // A running server has this name, so the log is beside it.
+        if locked {
+            alone::refuse_other_names(&resolved)?;
+        }
         let way =
             if options.read_only && kept.is_some() { Way::to_read(&resolved, locked) } else { Way::Usual };
         let file = Arc::new(Source::new(path, options, kept).opened_by(way));

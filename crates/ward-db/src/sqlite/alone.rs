@@ -179,7 +179,8 @@ fn other_name(path: &Path) -> Error {
     ))
 }
 
-/// Refuses a file whose log is beside another of its names (hard links).
+/// Refuses a file with other names (hard links). SQLite keeps the log beside the name, so acknowledged writes may be in the
+/// log of another name, and that name can be in any folder.
 #[cfg(unix)]
 pub(super) fn refuse_other_names(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::MetadataExt as _;
@@ -199,11 +200,14 @@ pub(super) fn refuse_other_names(path: &Path) -> Result<(), Error> {
             )));
         }
     }
-    tracing::warn!(
-        database = %path.display(),
-        "the database file has several names (hard links), and its log is beside one of them: remove the other names"
-    );
-    Ok(())
+    Err(Error::unavailable(format!(
+        "the file {} has {} names (hard links), and acknowledged writes may be in the log of another one. List them with \
+         `find / -xdev -samefile {}`. If a -wal file is beside another name, serve that name once and stop; then remove the \
+         other names",
+        path.display(),
+        this.nlink(),
+        path.display()
+    )))
 }
 
 #[cfg(not(unix))]

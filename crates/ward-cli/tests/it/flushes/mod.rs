@@ -432,5 +432,14 @@ fn one_file_has_one_server_whatever_its_name() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains(DATABASE), "{said}");
     fs::remove_file(disk.path("hard.db")).unwrap();
+    // The other name is in a folder that Ward does not know, and its log may have acknowledged writes.
+    for name in [disk.path(DATABASE), elsewhere.path().join("hard.db")] {
+        for arguments in [&serve[..], &["workspace", "list"]] {
+            let (code, said) = refused(&name, arguments);
+            assert_eq!(code, Some(1), "{}: {said}", name.display());
+            assert!(said.contains("2 names (hard links)"), "{said}");
+        }
+    }
+    fs::remove_file(elsewhere.path().join("hard.db")).unwrap();
     disk.serve().stopped();
 }
