@@ -35,8 +35,11 @@ pub async fn files(app: &App, files: &[impl AsRef<Path>], out: Output) -> Result
     for file in files {
         let file = file.as_ref();
         let named = |error: io::Error| format!("{} cannot be read: {error}", file.display());
-        let mut input: Box<dyn Read> =
-            if file == "-" { Box::new(io::stdin().lock()) } else { Box::new(File::open(file).map_err(named)?) };
+        let mut input: Box<dyn Read> = if file == "-" {
+            Box::new(io::stdin().lock())
+        } else {
+            Box::new(File::open(file).map_err(named)?)
+        };
         let mut parts = Parts::default();
         while let Some(found) = parts.next(&mut input).map_err(named)? {
             for some in found.chunks(LOOKED_UP) {

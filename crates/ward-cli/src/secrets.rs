@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 
 use ward::app::Access;
 use ward::config::{Config, create_master_key};
-use ward::operator::{self, Lost};
+use ward::operator::{self, Forgotten, Lost};
 
 use crate::args::SecretsAction;
 use crate::failure::Failure;
@@ -58,7 +58,7 @@ fn forget(config: Config, yes: bool, out: Output) -> Result<(), Failure> {
         let lost = operator::lost_secrets(&app, &app.vault).await?;
         if lost.is_empty() && app.vault.has_key() && app.check_master_key().await.is_ok() {
             out.remark("The master key opens every sealed value: there is nothing to forget.");
-            return Ok(());
+            return if out.is_json() { Ok(out.one(&Forgotten::default())?) } else { Ok(()) };
         }
         let question = format!(
             "{} of {} sealed values cannot be opened with the given keys.",

@@ -26,7 +26,8 @@ fn a_scan_finds_live_keys_and_shows_no_secret() {
 
     let log = folder.join("job.log");
     let wrong = key(&live).replacen(&key(&live)[30..31], "~", 1);
-    fs::write(&log, format!("start\nAuthorization: Bearer {}\n{wrong}\n{}\n", key(&live), key(&revoked))).unwrap();
+    fs::write(&log, format!("start\nAuthorization: Bearer {}\n{wrong}\n{}\n", key(&live), key(&revoked)))
+        .unwrap();
     let log = log.to_str().unwrap();
     let scanned = run(folder, &["key", "scan", log, "--json"]);
     assert_eq!(scanned.status.code(), Some(1), "{scanned:?}");
@@ -40,7 +41,10 @@ fn a_scan_finds_live_keys_and_shows_no_secret() {
     let table = run(folder, &["key", "scan", log]);
     for told in [&scanned, &table] {
         let told = text(&told.stdout) + &text(&told.stderr);
-        assert!(told.contains(live["key_id"].as_str().unwrap()) && told.contains("ward key revoke"), "{told}");
+        assert!(
+            told.contains(live["key_id"].as_str().unwrap()) && told.contains("ward key revoke"),
+            "{told}"
+        );
         assert!(!told.contains(&key(&live)[27..]), "the secret is shown");
     }
 

@@ -397,7 +397,8 @@ fn permissions(path: &Path) -> Finding {
             format!("everyone can put files into {} (mode {mode:04o})", folder.display()),
             format!("chmod o-w {}", folder.display()),
         ),
-        Ok(_) => Finding::ok(CHECK, format!("only its owner can use {}", path.display())),
+        Ok(_) if path.exists() => Finding::ok(CHECK, format!("only its owner can use {}", path.display())),
+        Ok(_) => Finding::ok(CHECK, format!("only users of its folder can create {}", path.display())),
         Err(error) => Finding::problem(
             CHECK,
             format!("cannot read the permissions of {}: {error}", folder.display()),

@@ -66,7 +66,7 @@ impl Lost {
 }
 
 /// The result of [`forget_secrets`].
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Forgotten {
     /// The number of forgotten values that must be entered again.
     pub forgotten: usize,

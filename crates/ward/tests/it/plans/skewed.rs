@@ -88,7 +88,10 @@ const THROUGH: [(&str, &str); 11] = [
         "one step of a list, which looks at 10,000 rows",
     ),
     ("SELECT count(*) FROM calls WHERE workspace_id = $1", "the same"),
-    ("SELECT id, sync FROM calls WHERE workspace_id = $1", "one step of a backfill, which looks at 10,000 rows"),
+    (
+        "SELECT id, sync FROM calls WHERE workspace_id = $1",
+        "one step of a backfill, which looks at 10,000 rows",
+    ),
     ("FROM deliveries d WHERE d.workspace_id = $1 AND d.position > $2", "the same"),
     ("FROM audit_events WHERE workspace_id = $1 AND service", "a filter reads the rows that it leaves out"),
     ("FROM calls WHERE workspace_id = $1 AND status", "the same"),
