@@ -64,7 +64,7 @@ fn shown(place: Place<'_>, given: &Json, most: usize) -> Json {
     if fits(place, given, &mut left) { masked(place, given) } else { cut_value(place, given, most) }
 }
 
-/// What the document says about a value.
+/// The part of the document that describes a value.
 #[derive(Clone, Copy)]
 enum Place<'n> {
     /// Nothing, and no secret is near.
