@@ -1,6 +1,6 @@
 //! The SQL of holds that Ward sets and ends itself, and of the figures of everything that waits for people.
 
-use ward_db::{Error, Timestamp, Tx, Uuid, Value, decode};
+use ward_db::{Error, Timestamp, Tx, Uuid, Value, decode, sql};
 
 use super::super::outbox::{self, Attempt, Lane, LaneKey, Leased, Settled, note_attempt};
 use crate::ids::DeliveryId;
@@ -123,6 +123,10 @@ fn lasting(row: &ward_db::Row<'_>) -> Result<Lasting, Error> {
     Ok(Lasting { state, reason, count, since })
 }
 
+/// The condition of a search's outcome: the delivery is as the search found it, and the lease is still this worker's.
+const UNCHANGED: &str = "WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND state = 'synced' AND attempts = $6 \
+     AND EXISTS (SELECT 1 FROM sync_lanes l WHERE l.workspace_id = $1 AND l.integration_id = $4 AND l.lease_token = $5)";
+
 /// Settles a search for duplicates, if the lease is still this worker's and the delivery is unchanged.
 pub fn settle_check(
     tx: &mut Tx<'_>,
@@ -135,20 +139,17 @@ pub fn settle_check(
     let is_double = matches!(settled, Settled::Failed(..));
     let sql = match settled {
         Settled::Failed(..) => {
-            "UPDATE deliveries SET attempts = $3, state = 'failed', reason = 'duplicate', maybe_sent = true, settled_at = $7, \
-                    stuck_since = $7, outcome = $8 \
-             WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND state = 'synced' AND attempts = $6 \
-               AND EXISTS (SELECT 1 FROM sync_lanes l WHERE l.workspace_id = $1 AND l.integration_id = $4 AND l.lease_token = $5)"
+            sql!(
+                "UPDATE deliveries SET attempts = $3, state = 'failed', reason = 'duplicate', maybe_sent = true, \
+                        settled_at = $7, stuck_since = $7, outcome = $8 ",
+                UNCHANGED
+            )
         }
         Settled::Again(..) => {
-            "UPDATE deliveries SET attempts = $3 \
-             WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND state = 'synced' AND attempts = $6 \
-               AND EXISTS (SELECT 1 FROM sync_lanes l WHERE l.workspace_id = $1 AND l.integration_id = $4 AND l.lease_token = $5)"
+            sql!("UPDATE deliveries SET attempts = $3 ", UNCHANGED)
         }
         Settled::Synced(_) | Settled::Checked | Settled::Held(..) => {
-            "UPDATE deliveries SET attempts = $3, maybe_sent = false \
-             WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND state = 'synced' AND attempts = $6 \
-               AND EXISTS (SELECT 1 FROM sync_lanes l WHERE l.workspace_id = $1 AND l.integration_id = $4 AND l.lease_token = $5)"
+            sql!("UPDATE deliveries SET attempts = $3, maybe_sent = false ", UNCHANGED)
         }
     };
     let mut values: Vec<Value<'_>> = vec![
