@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use regex::{Captures, Regex};
 use serde_json::json;
 use ward_db::{Options, PLANS, Recorder, Tx, Value};
 use ward_test::{Engine, Fields as _, Server, both, new_workspace};
@@ -155,7 +156,7 @@ async fn plans(server: &Server, statements: &[String]) -> Vec<(String, Vec<Strin
         for line in lines(&server.app.config.database, &script) {
             match line.strip_prefix("== ") {
                 Some(index) => plans.push((statements[index.parse::<usize>().unwrap()].clone(), Vec::new())),
-                None => plans.last_mut().unwrap().1.push(line),
+                None => plans.last_mut().unwrap().1.push(as_earlier(&line)),
             }
         }
         return plans;
@@ -173,6 +174,29 @@ async fn plans(server: &Server, statements: &[String]) -> Vec<(String, Vec<Strin
         explained.collect::<Result<_, ward_db::Error>>()
     };
     server.app.db.write("test.explain", explain).await.unwrap()
+}
+
+/// A line of a plan in the words of `PostgreSQL` before 17, which calls the result of a first step `$0`.
+fn as_earlier(line: &str) -> String {
+    let result = Regex::new(r"\(InitPlan (\d+)\)\.col1").unwrap();
+    let line = result.replace_all(line, |found: &Captures<'_>| format!("${}", number_of(found) - 1));
+    let step = Regex::new(r"^( *)InitPlan (\d+)$").unwrap();
+    let named = |found: &Captures<'_>| {
+        let number: u32 = found[2].parse().unwrap();
+        format!("{}InitPlan {number} (returns ${})", &found[1], number - 1)
+    };
+    step.replace(&line, named).into_owned()
+}
+
+fn number_of(found: &Captures<'_>) -> u32 {
+    found[1].parse().unwrap()
+}
+
+#[test]
+fn plans_of_later_versions_are_read_like_earlier_ones() {
+    assert_eq!(as_earlier("    Index Cond: (slug = (InitPlan 1).col1)"), "    Index Cond: (slug = $0)");
+    assert_eq!(as_earlier("  InitPlan 2"), "  InitPlan 2 (returns $1)");
+    assert_eq!(as_earlier("  InitPlan 1 (returns $0)"), "  InitPlan 1 (returns $0)");
 }
 
 fn wrong(sql: &str, plan: &[String]) -> Option<String> {

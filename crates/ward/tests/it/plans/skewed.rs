@@ -3,6 +3,7 @@
 //! all rows of "a workspace" seems as cheap as looking one up.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -35,6 +36,9 @@ const TYPICAL: Sizes = Sizes { small: 20_000, giant: 150, slug: "acme" };
 const LARGE: Sizes = Sizes { small: 100, giant: 20_000, slug: "s1" };
 /// A position shortly before the end of the large workspace's lists.
 const END: &str = "20095";
+
+/// The major version of `PostgreSQL` whose plans are in the snapshot: the one of Debian 12.
+const RECORDED: &str = "15";
 
 /// The maximum number of pages that a statement reads: several look-ups, and a list's longest page.
 const PAGES: u64 = 100;
@@ -369,11 +373,20 @@ both!(with_one_giant_among_small_workspaces_every_statement_that_is_written_is_a
         .map(|(sql, plan)| format!("{}\n    {}\n\n", sources::without_columns(sql), plan.join("\n    ")))
         .collect();
     let text: String = shown.into_iter().collect();
-    let name = match Engine::current() {
-        Engine::Sqlite => "plans_on_sqlite",
-        Engine::Postgres => "plans_on_postgres",
-    };
-    insta::assert_snapshot!(name, text);
+    match Engine::current() {
+        Engine::Sqlite => insta::assert_snapshot!("plans_on_sqlite", text),
+        Engine::Postgres => {
+            let version = lines(&server.app.config.database, "SHOW server_version_num");
+            if version[0].starts_with(RECORDED) {
+                insta::assert_snapshot!("plans_on_postgres", text);
+            } else {
+                // The rules above hold on every version. The words of a plan differ between versions.
+                let what =
+                    format!("the snapshot of plans is of PostgreSQL {RECORDED}; this is {}", version[0]);
+                let _ = std::io::stderr().write_all(format!("\nLEFT OUT: {what}\n").as_bytes());
+            }
+        }
+    }
 });
 
 /// The value of a parameter: the large workspace's id, a position at the end of its lists, or a value that
