@@ -194,7 +194,7 @@ pub(super) fn refuse_other_names(path: &Path) -> Result<(), Error> {
         let is_this = other.symlink_metadata().is_ok_and(|there| same(&there, &this));
         if is_this && beside(&other, "-wal").metadata().is_ok_and(|log| log.len() > 0) {
             return Err(Error::unavailable(format!(
-                "the file {} has another name, {}, and its log is beside that one: use that name",
+                "the file {} has another name, {}, and its log is beside that one: remove this name, and use that one",
                 path.display(),
                 other.display()
             )));
@@ -202,8 +202,8 @@ pub(super) fn refuse_other_names(path: &Path) -> Result<(), Error> {
     }
     Err(Error::unavailable(format!(
         "the file {} has {} names (hard links), and acknowledged writes may be in the log of another one. List them with \
-         `find / -xdev -samefile {}`. If a -wal file is beside another name, serve that name once and stop; then remove the \
-         other names",
+         `find / -xdev -samefile {}`. Keep the name that has a -wal file beside it, remove the others, and start Ward by \
+         that name",
         path.display(),
         this.nlink(),
         path.display()
