@@ -17,8 +17,7 @@ use crate::error::ApiError;
 use crate::gate::idempotency::{Repeat, Secrecy};
 use crate::gate::{Entry, Held};
 use crate::http::Reply;
-use crate::ids::CallId;
-use crate::ids::WorkspaceId;
+use crate::ids::{CallId, WorkspaceId};
 use crate::workspaces::Workspace;
 
 /// The maximum number of calls that one request looks at.

@@ -527,11 +527,7 @@ pub fn found_in_ehr(
                 settled_at = $4, stuck_since = NULL, lease_token = NULL WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), found.id.into(), location.into(), now.into()],
     )?;
-    tx.execute(
-        "DELETE FROM delivery_queue WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1",
-        &[workspace.into(), found.integration_id.into(), found.id.into()],
-    )?;
-    Ok(())
+    leave_queue(tx, found)
 }
 
 /// Drops a delivery: it is never sent, unless a person retries it.
@@ -548,6 +544,12 @@ pub fn dropped(
          WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), found.id.into(), Value::Json(reason), now.into()],
     )?;
+    leave_queue(tx, found)
+}
+
+/// Removes a settled delivery from its queue.
+fn leave_queue(tx: &mut WorkspaceGuard<'_, '_>, found: &DeliveryResponse) -> Result<(), Error> {
+    let workspace = tx.row();
     tx.execute(
         "DELETE FROM delivery_queue WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), found.integration_id.into(), found.id.into()],
