@@ -36,7 +36,6 @@ pub struct Bar {
 }
 
 pub struct Chart {
-    /// The title above the chart.
     pub title: String,
     /// The line below the title: the quantity and its unit.
     pub subtitle: String,

@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Answer {
     pub status: u16,
-    /// The body, without any change.
+    /// The body as text. The server must end it by closing the connection.
     pub body: String,
 }
 

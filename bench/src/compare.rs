@@ -12,7 +12,7 @@ use crate::side::{Engine, Side};
 use crate::workload::Case;
 use crate::{Failure, machine, page};
 
-/// The options of `bench compare`.
+/// The options of `bench compare`: the programs, the cases and the load.
 #[derive(Args, Clone, Debug)]
 pub struct Plan {
     /// The `ward` binary, built with its feature `bench`.
@@ -42,7 +42,7 @@ pub struct Plan {
     /// The database engines to measure, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "sqlite,postgres")]
     pub engines: Vec<Engine>,
-    /// Do not measure the peer.
+    /// Do not measure the peer, even if `--peer` names its program.
     #[arg(long)]
     without_peer: bool,
     /// Measure only the highest rates, no latencies.

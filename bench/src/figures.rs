@@ -9,7 +9,6 @@ use crate::workload::Case;
 /// All results of one measurement, as `compare` stores them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Figures {
-    /// The machine of the measurement.
     pub machine: Machine,
     /// The command that repeats the measurement.
     pub command: String,
@@ -19,7 +18,7 @@ pub struct Figures {
     pub rounds: u32,
     /// The duration of one run, in seconds.
     pub seconds: f64,
-    /// The numbers of connections, ascending.
+    /// The numbers of connections that were measured, ascending.
     pub connections: Vec<usize>,
     /// The engines. The others are compared with the first one.
     pub engines: Vec<Engine>,
@@ -40,7 +39,7 @@ pub struct Machine {
     pub cores: usize,
     /// The model name of the processor.
     pub model: String,
-    /// The memory in GiB.
+    /// The memory of the machine, in GiB.
     pub memory: f64,
     /// The operating system and its kernel.
     pub system: String,
@@ -59,7 +58,7 @@ pub struct Measured {
     pub case: Case,
     /// The highest rates, by side and number of connections.
     pub cells: Vec<Cell>,
-    /// The latencies at fixed rates.
+    /// The latencies of each side, at half of the highest rate of a side.
     pub paced: Vec<Paced>,
 }
 
@@ -68,7 +67,7 @@ pub struct Measured {
 pub struct Cell {
     pub side: Side,
     pub connections: usize,
-    /// Requests per second, by round.
+    /// Requests per second, one value for each round.
     pub rates: Vec<Option<f64>>,
     /// Microseconds of the server's CPU time per request, by round.
     pub cpu: Vec<Option<f64>>,
@@ -79,13 +78,12 @@ pub struct Cell {
 /// The latencies of one side at a fixed rate. `None` stands for a failed run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Paced {
-    /// The side with these latencies.
     pub side: Side,
     /// The side whose highest rate sets the load: half of that rate.
     pub beside: Side,
     /// The rate of the load, in requests per second.
     pub rate: u32,
-    /// The latencies, by round.
+    /// The latencies, one value for each round.
     pub latencies: Vec<Option<Latency>>,
 }
 

@@ -63,7 +63,7 @@ pub struct Fleet {
 /// The result of a run at the highest rate.
 #[derive(Clone, Copy, Debug)]
 pub struct Peak {
-    /// Requests per second.
+    /// Answered requests per second, over all connections.
     pub rate: f64,
     /// Microseconds of the server's CPU time per request.
     pub cpu: f64,
@@ -183,7 +183,7 @@ impl Fleet {
         postgres.map_or(Ok(Duration::ZERO), process::cpu)
     }
 
-    /// Measures the highest rate.
+    /// Measures the highest rate over `time`: each connection sends its next request as soon as it has an answer.
     pub fn peak(
         &mut self,
         side: Side,

@@ -11,9 +11,7 @@ const CROWD: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The measurement reaches the goal.
     Met,
-    /// The measurement misses the goal.
     NotMet,
     /// The measurement has no figure for the goal.
     Unknown,
@@ -31,7 +29,7 @@ impl fmt::Display for Verdict {
 
 /// A goal with the measured value.
 pub struct Goal {
-    /// The measured quantity.
+    /// The measured quantity, as the page names it.
     pub what: String,
     /// The wanted value, with "at least" or "at most".
     pub wanted: String,

@@ -43,14 +43,11 @@ impl Done {
     }
 }
 
-/// Latencies from the due time of a request, in microseconds.
+/// Percentiles of the latencies from the due time of a request, in microseconds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Latency {
-    /// The median.
     pub p50: f64,
-    /// The 99th percentile.
     pub p99: f64,
-    /// The 99.9th percentile.
     pub p999: f64,
 }
 

@@ -50,13 +50,13 @@ enum Command {
         /// The figures of a measurement, which `compare` stores in its data folder.
         #[arg(long)]
         figures: PathBuf,
-        /// The page to write.
+        /// The file for the page. Its content is replaced.
         #[arg(long)]
         out: PathBuf,
     },
     /// Serve fixed answers from a bare axum router.
     Bare {
-        /// The address to listen on.
+        /// The address to listen on, such as 127.0.0.1:8000.
         #[arg(long)]
         listen: SocketAddr,
         /// The folder of the answers: files `NAME.STATUS`, each served at `/fixed/NAME`.
@@ -65,10 +65,10 @@ enum Command {
     },
     /// Send requests for `/fixed/get` of a server at its highest rate, to compare this load generator with others.
     Load {
-        /// The address of the server.
+        /// The address of the server, such as 127.0.0.1:8000.
         #[arg(long)]
         to: SocketAddr,
-        /// The number of connections.
+        /// The number of connections, each with one request at a time.
         #[arg(long, default_value_t = 64)]
         connections: usize,
         /// The duration of the load, in seconds.

@@ -45,7 +45,6 @@ impl Side {
         Self::Raw(Engine::Postgres),
     ];
 
-    /// The name in the tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ward(Engine::Sqlite) => "Ward (SQLite)",

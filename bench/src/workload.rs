@@ -11,7 +11,7 @@ use crate::seed::{LIST, Seeded};
 pub enum Case {
     /// Read one workspace by its id.
     Get,
-    /// List twenty workspaces.
+    /// List the twenty workspaces of a user.
     List,
     /// Send a request with a revoked key.
     Refused,
@@ -140,7 +140,7 @@ pub struct Script {
 /// The kind of route that answers the requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answers {
-    /// The routes of the product.
+    /// The routes of the product, with their database.
     Worked,
     /// The routes that return the same bytes unchanged.
     Fixed,

@@ -50,7 +50,6 @@ enum Command {
     Soak(soak::Args),
 }
 
-/// The options of `bench/neighbours`.
 #[derive(clap::Args)]
 struct Args {
     /// The `ward` binary, built with the release profile.

@@ -24,13 +24,12 @@ const SLOW_EHRS: usize = 128;
 /// A resource that all tenants share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pool {
-    /// The validation of request bodies.
+    /// The threads that validate request bodies.
     Validation,
-    /// The calls to integrations.
+    /// The shares of calls to integrations.
     Outbound,
     /// The name look-ups of outbound calls.
     Names,
-    /// The workers that send deliveries.
     Deliveries,
     /// The connections for reads that take long.
     LongReads,

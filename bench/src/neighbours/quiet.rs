@@ -27,7 +27,7 @@ pub struct Quiet {
 
 #[derive(Clone, Debug, Default)]
 pub struct Times {
-    /// The times in seconds, sorted.
+    /// The times of the answered requests in seconds, ascending.
     times: Vec<f64>,
     /// The number of requests that were refused or failed.
     pub refused: usize,
@@ -54,7 +54,7 @@ impl Times {
         self.refused += other.refused;
     }
 
-    /// The number of answered requests.
+    /// The number of requests that were neither refused nor failed.
     pub fn count(&self) -> usize {
         self.times.len()
     }
@@ -95,7 +95,7 @@ impl Quiet {
         }
     }
 
-    /// Sends requests for this long.
+    /// Sends requests at the fixed rate for `time`, then waits for the answers that are due.
     pub async fn measure(&self, time: Duration, outside: &mut Outside) -> Result<Times, Failure> {
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / RATE);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);

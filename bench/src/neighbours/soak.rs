@@ -24,7 +24,7 @@ pub struct Args {
     /// A folder for databases and logs.
     #[arg(long, default_value = "target/bench-data/soak")]
     data: PathBuf,
-    /// The database engine.
+    /// The database engine: sqlite or postgres.
     #[arg(long, default_value = "sqlite")]
     engine: Engine,
     /// The duration of the soak, in minutes.
@@ -33,7 +33,7 @@ pub struct Args {
     /// The number of clients of each neighbour.
     #[arg(long, default_value_t = 8)]
     clients: usize,
-    /// The file for the report.
+    /// The file for the report. Its content is replaced.
     #[arg(long)]
     out: Option<PathBuf>,
 }

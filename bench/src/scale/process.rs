@@ -97,7 +97,7 @@ pub struct OneCore {
 }
 
 impl OneCore {
-    /// Takes the last available core.
+    /// Takes the last core that this thread may use. It is an error if there is none.
     pub fn take(others: Option<u32>) -> Result<Self, Failure> {
         let before = sched_getaffinity(None)?;
         let core = (0..CpuSet::MAX_CPU).rev().find(|core| before.is_set(*core)).ok_or("no core")?;

@@ -17,7 +17,6 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The commands of `ward`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve the API until a signal stops the server.
@@ -45,7 +44,7 @@ pub enum Command {
         #[command(subcommand)]
         action: SyncAction,
     },
-    /// Show calls and their deliveries.
+    /// Show calls with their deliveries, correct them, and end them.
     Calls {
         #[command(subcommand)]
         action: CallsAction,
@@ -109,7 +108,6 @@ pub enum Command {
     },
 }
 
-/// The actions on workspaces.
 #[derive(Debug, Subcommand)]
 pub enum WorkspaceAction {
     /// Create an active workspace without members. `ward key issue` gives it its first key.
@@ -134,7 +132,7 @@ pub enum WorkspaceAction {
         /// Start after the workspace with this id.
         #[arg(long, value_name = "ID")]
         after: Option<String>,
-        /// List at most this many.
+        /// The most rows to list, 1 to 100,000.
         #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         limit: u32,
     },
@@ -167,18 +165,17 @@ pub enum WorkspaceAction {
     },
 }
 
-/// One page of a list.
+/// The flags by which every list is read in pages.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct ListPage {
     /// Start after this position, which the previous page printed.
     #[arg(long, value_name = "PLACE", default_value_t = 0)]
     pub after: i64,
-    /// List at most this many.
+    /// The most rows to list, 1 to 100,000.
     #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub limit: u32,
 }
 
-/// The actions on keys.
 #[derive(Debug, Subcommand)]
 pub enum KeyAction {
     /// List a workspace's keys that were not revoked, with the time of their last use. Secrets are never shown.
@@ -198,24 +195,23 @@ pub enum KeyAction {
         /// The name in lists, such as the ticket for which it is issued.
         #[arg(long)]
         name: String,
-        /// The lifetime in days, 1 to 90.
+        /// The lifetime in days, 1 to 90. After it, the key is refused.
         #[arg(long, default_value_t = 90)]
         days: u64,
     },
-    /// Revoke a key at once.
+    /// Revoke a key. From then on, every replica refuses it.
     Revoke {
         /// The key's public part, which is the 22 characters after `ward_`, or the whole key.
         key_id: String,
     },
     /// Find live keys in files, such as logs. Only their public parts are printed, and the exit code is 1 if there are any.
     Scan {
-        /// The files; `-` is standard input.
+        /// The files to search; `-` is standard input.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
 }
 
-/// The actions on members.
 #[derive(Debug, Subcommand)]
 pub enum MemberAction {
     /// List the members of a workspace.
@@ -234,7 +230,6 @@ pub enum MemberAction {
     },
 }
 
-/// The actions on deliveries.
 #[derive(Debug, Subcommand)]
 pub enum SyncAction {
     /// Show for each integration the counts, the oldest waiting delivery, and the reason if nothing is sent.
@@ -245,7 +240,7 @@ pub enum SyncAction {
         /// Show the integrations of all workspaces, a page at a time.
         #[arg(long, conflicts_with = "workspace")]
         all: bool,
-        /// Integrations on one page.
+        /// The most integrations to show, 1 to 1,000.
         #[arg(long, default_value_t = 100, requires = "all", value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
         /// The end of the previous page.
@@ -256,7 +251,7 @@ pub enum SyncAction {
     Drop {
         /// The slug or id of the workspace.
         workspace: String,
-        /// The id of the delivery.
+        /// The id of the delivery, as the API lists it.
         delivery: String,
         /// The reason, which is stored with the delivery.
         #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
@@ -273,7 +268,7 @@ pub enum SyncAction {
     Resolve {
         /// The slug or id of the workspace.
         workspace: String,
-        /// The id of the delivery.
+        /// The id of the delivery, as the API lists it.
         delivery: String,
         /// The call is in the EHR: the delivery is settled.
         #[arg(long, conflicts_with = "not_in_ehr", required_unless_present = "not_in_ehr")]
@@ -291,7 +286,7 @@ pub enum SyncAction {
         workspace: String,
         /// The id of the integration, or the name of its connector.
         integration: String,
-        /// Release the held deliveries.
+        /// Release the hold: the waiting deliveries are sent.
         #[arg(long)]
         release: bool,
     },
@@ -329,7 +324,6 @@ fn parse_place(text: &str) -> Result<String, &'static str> {
     if fits { Ok(text.to_owned()) } else { Err("a location has 1 to 200 visible characters, without spaces") }
 }
 
-/// The views of calls.
 #[derive(Debug, Subcommand)]
 pub enum CallsAction {
     /// Show the test calls of a period, the reason for each, and that nothing of them was queued or sent. The
@@ -373,7 +367,7 @@ pub enum CallsAction {
     },
     /// List the calls of all workspaces that no report has ended, the longest silent first.
     Unfinished {
-        /// The most calls to list.
+        /// The most calls to list, 1 to 1,000.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
     },
@@ -389,7 +383,6 @@ pub enum CallsAction {
     },
 }
 
-/// The actions on the database as a whole.
 #[derive(Debug, Subcommand)]
 pub enum DbAction {
     /// Copy a file into an empty database on a server, and compare both row by row. No `ward serve` may run
@@ -405,7 +398,6 @@ pub enum DbAction {
     },
 }
 
-/// The actions on sealed secrets.
 #[derive(Debug, Subcommand)]
 pub enum SecretsAction {
     /// Create a new master key, in the file that `--master-key-file` names or beside the database file. An

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 struct Healthy {
     /// `healthy`, or `listening` under TLS, where no request is sent.
     status: &'static str,
-    /// The address of the request.
+    /// The URL of the request, or the address of the connection.
     asked: String,
 }
 

@@ -132,7 +132,6 @@ impl Output {
 pub struct Bar(ProgressBar);
 
 impl Bar {
-    /// A bar without progress yet.
     pub fn new() -> Self {
         let bar = ProgressBar::new(0);
         if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {eta} {msg}") {
@@ -154,7 +153,7 @@ impl Bar {
     }
 }
 
-/// A value as readable text.
+/// The text of a value in a table: a dash for null, and the items of an array with spaces between.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => "–".to_owned(),

@@ -11,7 +11,7 @@ pub(crate) enum Token<'s> {
     Word(&'s str),
     /// Text in single quotes, or a name in double quotes, with its quotes.
     Quoted(&'s str),
-    /// A numbered parameter, written `$n`.
+    /// A parameter `$n`, with its number n.
     Parameter(u32),
     /// Anything else: a number, or one character.
     Other(&'s str),

@@ -78,7 +78,7 @@ pub struct Stats {
     pub long_reads: u64,
     /// Closures run by [`Db::write`], refused ones included.
     pub writes: u64,
-    /// Statements that those closures sent.
+    /// Statements that all those closures sent to the engine.
     pub statements: u64,
     /// Commits of writes; on SQLite many writes share one.
     pub commits: u64,

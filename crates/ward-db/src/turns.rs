@@ -18,7 +18,7 @@ pub fn in_background_for<F: Future>(party: u128, work: F) -> impl Future<Output 
     BACKGROUND.scope(party, work)
 }
 
-/// The party whose work waits.
+/// The owner of waiting work. Parties take turns, each with one item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Party {
     source: Source,
@@ -147,7 +147,7 @@ impl<T> Turns<T> {
         queues.find(|queue| queue.startable > 0)?.waiting.front()
     }
 
-    /// How many items wait.
+    /// The number of items that wait, of all parties.
     pub(crate) const fn waiting(&self) -> usize {
         self.waiting
     }
@@ -167,7 +167,7 @@ impl<T> Turns<T> {
         self.queues.values().flat_map(|queue| &queue.waiting)
     }
 
-    /// Removes the matching items.
+    /// Removes the matching items of all parties, each in the order of its queue.
     pub(crate) fn extract(&mut self, fits: impl Fn(&T) -> bool) -> Vec<T> {
         let mut out = Vec::new();
         for party in self.queues.keys().copied().collect::<Vec<_>>() {

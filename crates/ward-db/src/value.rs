@@ -16,7 +16,7 @@ pub struct Timestamp(i64);
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 
-/// The length of `2026-04-18T12:00:00.123456Z`.
+/// The length of the stored form, such as `2026-04-18T12:00:00.123456Z`.
 const TIMESTAMP_WIDTH: usize = 27;
 
 impl Timestamp {

@@ -551,7 +551,7 @@ impl Sending<'_> {
     }
 }
 
-/// A valid `CreateWorkspaceRequest` for production.
+/// A valid `CreateWorkspaceRequest` with the environment `production`.
 pub fn new_workspace(slug: &str) -> Value {
     json!({ "slug": slug, "name": format!("The {slug} clinic"), "environment": "production" })
 }

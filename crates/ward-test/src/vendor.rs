@@ -26,12 +26,12 @@ pub const TOKEN_PATH: &str = "/oauth2/token";
 /// The largest body that it reads, in bytes.
 const LARGEST: usize = 1 << 20;
 
-/// How clients authenticate.
+/// The client authentication that the stand-in's token endpoint requires.
 #[derive(Clone, Debug)]
 pub enum Access {
     /// SMART Backend Services with the keys of a registered JWK set.
     Smart {
-        /// The accepted signature algorithms.
+        /// The accepted signature algorithms, such as `RS384`.
         algorithms: &'static [&'static str],
         /// The scopes that the client may have.
         scopes: &'static [&'static str],
@@ -47,7 +47,7 @@ pub enum Access {
         /// The scopes that the client may have.
         scopes: &'static [&'static str],
     },
-    /// A fixed bearer token.
+    /// A fixed bearer token, without a token endpoint.
     Bearer(&'static str),
 }
 
@@ -55,7 +55,6 @@ pub enum Access {
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub method: String,
-    /// The path without the query.
     pub path: String,
     /// The query as sent, or an empty text.
     pub query: String,
@@ -134,7 +133,7 @@ impl Vendor {
         vendor
     }
 
-    /// The URL of its root.
+    /// The URL of its root, without a slash at the end.
     pub fn url(&self) -> String {
         format!("http://{}", self.0.address)
     }
@@ -158,7 +157,7 @@ impl Vendor {
         self.0.seen.lock().asked.clone()
     }
 
-    /// The things that it created.
+    /// The things that it created, in order, and those that [`Self::keep`] added.
     pub fn kept(&self) -> Vec<Value> {
         self.0.seen.lock().kept.clone()
     }

@@ -14,13 +14,11 @@ pub enum Permission {
     /// Read a workspace and its test callers.
     #[strum(to_string = "Workspace.view", message = "See a workspace and its test callers.")]
     WorkspaceView,
-    /// Read integrations, without their secrets.
     #[strum(to_string = "Integration.view", message = "See integrations.")]
     IntegrationView,
     /// Read API keys, without their secrets.
     #[strum(to_string = "ApiKey.view", message = "See API keys, never their secrets.")]
     ApiKeyView,
-    /// Read calls, with their parties.
     #[strum(to_string = "Call.view", message = "See calls.")]
     CallView,
     /// Change integrations and call their endpoints.
@@ -38,16 +36,12 @@ pub enum Permission {
     /// Create a workspace of one's own.
     #[strum(to_string = "Workspace.create", message = "Create a workspace of one's own. Users only.")]
     WorkspaceCreate,
-    /// Create integrations, with their secrets.
     #[strum(to_string = "Integration.create", message = "Add integrations.")]
     IntegrationCreate,
-    /// Delete integrations, with their secrets.
     #[strum(to_string = "Integration.delete", message = "Remove integrations.")]
     IntegrationDelete,
-    /// Create and rotate API keys.
     #[strum(to_string = "ApiKey.create", message = "Mint and rotate API keys, within one's own permissions.")]
     ApiKeyCreate,
-    /// Revoke API keys.
     #[strum(to_string = "ApiKey.delete", message = "Revoke API keys, within one's own permissions.")]
     ApiKeyDelete,
     /// Read the audit and export it.
@@ -86,7 +80,6 @@ impl Permissions {
         Self(bits)
     }
 
-    /// Whether the set contains `permission`.
     pub const fn contains(self, permission: Permission) -> bool {
         self.0 & (1 << permission as u8) != 0
     }
@@ -96,13 +89,11 @@ impl Permissions {
         other.0 & !self.0 == 0
     }
 
-    /// The permissions in both sets.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// The permissions in either set.
     #[must_use]
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -149,10 +140,8 @@ pub enum Role {
     /// Reads API keys and calls as well.
     #[strum(message = "Sees API keys and calls too.")]
     Member,
-    /// Changes integrations and reports calls.
     #[strum(message = "Runs integrations and reports calls.")]
     Operator,
-    /// Changes everything except ownership.
     #[strum(message = "Changes everything but ownership.")]
     Admin,
     /// An admin who may also archive, transfer ownership and create owners.

@@ -84,9 +84,8 @@ pub enum Access {
 pub struct App {
     /// The settings, after all sources are merged and checked.
     pub config: Config,
-    /// The open database.
     pub db: Db,
-    /// The source of timestamps.
+    /// The source of every timestamp, which tests can stop.
     pub clock: Clock,
     /// The document that is served and that validates requests.
     pub contract: Contract,

@@ -14,7 +14,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The current time, with microseconds.
+    /// The current time in whole microseconds, or the time of a stopped clock.
     #[expect(clippy::disallowed_methods, reason = "the one source of time")]
     pub fn now(&self) -> Timestamp {
         if let Some(stopped) = self.stopped_at.get() {

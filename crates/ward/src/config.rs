@@ -63,7 +63,7 @@ pub struct Config {
     pub body_bytes: usize,
     /// The deepest nesting of a JSON body. A deeper one gets 422.
     pub json_depth: usize,
-    /// Rates per client address.
+    /// Limits on how often a client address or workspace may fail or create something.
     pub rates: Rates,
     /// Proxies whose `x-forwarded-for` entries are believed.
     pub trusted_proxies: Vec<IpNet>,
@@ -84,7 +84,7 @@ pub struct Config {
     pub former_master_keys: Vec<FormerKey>,
     /// Files with previous master keys, read like the file of the current key.
     pub former_master_key_files: Vec<PathBuf>,
-    /// Bounds on outbound calls.
+    /// Bounds on calls to outside systems, and the roots that they trust.
     pub outbound: Outbound,
     /// Ward's region, and bounds of the platform's later contract.
     pub platform: Platform,
@@ -112,7 +112,7 @@ pub enum LogFormat {
     Auto,
     /// One line of text per event.
     Text,
-    /// One JSON object per line.
+    /// One line with a JSON object per event.
     Json,
 }
 
@@ -123,7 +123,7 @@ pub enum Bootstrap {
     Open,
     /// Callers that present this bearer token.
     Token(Zeroizing<String>),
-    /// No caller. The operation answers 403.
+    /// No caller: the operation answers every request with 403.
     Closed,
 }
 
@@ -198,15 +198,13 @@ pub struct Rates {
     pub addresses: usize,
 }
 
-/// Whether rates are enforced.
+/// The listeners on which rates are enforced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RatesMode {
     /// Enforced unless Ward listens on loopback only.
     #[default]
     Auto,
-    /// Enforced on every listener.
     On,
-    /// Not enforced on any listener.
     Off,
 }
 

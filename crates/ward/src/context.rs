@@ -28,7 +28,7 @@ pub struct Context {
     pub address: IpAddr,
     /// The `user-agent` header, cut to a bounded length.
     pub user_agent: Option<String>,
-    /// The arrival of the request.
+    /// The time at which the request arrived.
     pub now: Timestamp,
     /// The limits of the settings on what a workspace may have. `None`: an act of the operator or of Ward itself, which no
     /// quota bounds.

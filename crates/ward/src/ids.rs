@@ -63,18 +63,12 @@ id!(
     /// A delivery of a call to an EHR.
     DeliveryId
 );
+id!(InvitationId);
 id!(
-    /// An invitation into a workspace.
-    InvitationId
-);
-id!(
-    /// An export of audit events.
+    /// An export of audit events, in a file.
     ExportId
 );
-id!(
-    /// An event of the audit.
-    EventId
-);
+id!(EventId);
 
 impl WorkspaceId {
     /// The workspace id in a path. A text that is not a UUID becomes the nil id, which no workspace has. So

@@ -67,7 +67,6 @@ pub enum OperatorError {
         "this is not a key: give its key id, which has 22 letters and digits, or the whole key, which begins with ward_"
     )]
     NotAKey,
-    /// No role has this name.
     #[error("unknown role {:?}: it must be viewer, member, operator, admin or owner", without_secret(.0))]
     NoRole(String),
     /// The lifetime is outside 1 to 90 days.
@@ -136,7 +135,6 @@ impl From<ward_db::Error> for OperatorError {
     }
 }
 
-/// The result of a revocation.
 #[derive(Debug, Serialize)]
 pub struct Revoked {
     /// The key's public part, by which the operator names it.
@@ -277,7 +275,6 @@ pub async fn sync_status(app: &App, slug_or_id: &str) -> Result<Vec<IntegrationS
 /// The queue of one integration, with its workspace.
 #[derive(Debug, Serialize)]
 pub struct QueueOf {
-    /// The id of the workspace.
     pub workspace_id: WorkspaceId,
     /// The slug of the workspace, if the workspace exists.
     pub workspace: Option<String>,

@@ -44,7 +44,6 @@ const fn bits(address: IpAddr) -> u128 {
     }
 }
 
-/// The bounds of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Units in use at once, over all holders.

@@ -22,7 +22,6 @@ use crate::config::LogFormat;
 /// The reason why telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter does not parse.
     #[error("the log filter does not parse: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
     /// This process has already set up logging.

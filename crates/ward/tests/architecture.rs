@@ -33,7 +33,7 @@ const ROOMS: [&str; 13] = [
 ];
 
 struct Source {
-    /// From the project's root, with `/`.
+    /// The path from the project's root, with `/` on every system.
     path: String,
     text: String,
 }

@@ -36,7 +36,6 @@ pub enum Gone {
     Cut,
 }
 
-/// One request to a server.
 #[derive(Clone, Default)]
 pub struct Call {
     method: &'static str,

@@ -30,7 +30,6 @@ const BETWEEN: std::ops::Range<usize> = 100..220;
 /// Up to this kill the database is examined after each one; later only after every tenth, because it grows.
 const LOOKED_INTO: usize = 20;
 
-/// The process that is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
     Ward,

@@ -51,7 +51,7 @@ pub struct Shared {
 struct Key {
     path: String,
     text: String,
-    /// The secret before its rotation.
+    /// The secret before the last rotation, which is refused.
     former: Option<String>,
     live: bool,
 }

@@ -40,9 +40,9 @@ pub(crate) enum Kind {
         values: Vec<String>,
         expected: String,
     },
-    /// A string with `format: uuid`.
+    /// A string with `format: uuid`, with or without hyphens.
     Uuid,
-    /// A timestamp, `format: date-time`.
+    /// A timestamp with `format: date-time` and an offset from UTC.
     DateTime(Moment),
     /// A day without a time, `format: date`.
     Date,

@@ -69,7 +69,6 @@ fn shown(place: Place<'_>, given: &Json, most: usize) -> Json {
 enum Place<'n> {
     /// Nothing, and no secret is near.
     Open,
-    /// The schema of the value.
     Declared(&'n Node),
     /// Nothing, in an object with secrets: the value may be a secret under a wrong name.
     Undeclared,

@@ -97,7 +97,7 @@ struct PoolState {
     /// Idle threads with a connection. Last in, first out, so that unneeded ones stay idle until they are
     /// closed.
     idle: Vec<Arc<Seat>>,
-    /// Idle threads without a connection.
+    /// Idle threads without a connection, which the next connection uses.
     spare: Vec<Arc<Seat>>,
     /// The number of sessions with a connection.
     living: usize,

@@ -75,7 +75,7 @@ pub struct Backup {
 /// The number of rows of one table of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rows {
-    /// The table's name, without quotes.
+    /// The table's name, not quoted for SQL.
     pub table: String,
     /// The number of rows after the migration.
     pub rows: u64,

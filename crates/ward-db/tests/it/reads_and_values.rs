@@ -312,7 +312,7 @@ async fn a_long_read_ends_at_its_deadline_and_when_its_caller_is_gone() {
     );
 }
 
-/// Reads 100,000 numbers.
+/// Reads 100,000 numbers, so that the engine works long enough for pauses.
 const LONG: &str =
     "with recursive n(i) as (select 1 union all select i + 1 from n where i < 100000) select count(*) from n";
 

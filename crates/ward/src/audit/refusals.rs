@@ -96,7 +96,7 @@ struct WorkspaceRefusals {
     unlisted: UnlistedRefusals,
 }
 
-/// Refusals that were only counted.
+/// Refusals beyond the bounds of the memory, of which only the number is kept.
 #[derive(Clone, Default)]
 struct UnlistedRefusals {
     /// The number of refusals, by action and reason.
@@ -276,7 +276,7 @@ impl RefusalTable {
 /// The content of one audit event about refusals.
 #[derive(Clone)]
 enum RefusalEvent {
-    /// Equal refusals.
+    /// Refusals that are equal as [`Same`] defines.
     One(RefusalCount),
     /// The counts of a workspace's other refusals.
     Sum(WorkspaceId, UnlistedRefusals),

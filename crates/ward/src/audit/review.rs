@@ -11,7 +11,7 @@ use crate::http::{Reply, Request};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::Page;
 
-/// Keys that a review lists.
+/// Keys that one answer lists at most.
 const LISTED: i64 = 1_000;
 /// Totals are exact up to this number; beyond it, they are this number.
 const TOTAL_LIMIT: i64 = 10_000;
@@ -67,7 +67,7 @@ impl KeyReview {
     }
 }
 
-/// `get-access-review`
+/// Answers `get-access-review` with the first keys and their exact or capped number.
 pub async fn review(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let (mut keys, total) = request

@@ -43,9 +43,9 @@ pub struct EventFilter {
     pub resource: Option<Uuid>,
     /// Only events that read patient data.
     pub phi_only: bool,
-    /// The earliest timestamp, included.
+    /// Only events at this time or later.
     pub from: Option<Timestamp>,
-    /// The latest timestamp, included.
+    /// Only events at this time or earlier.
     pub to: Option<Timestamp>,
 }
 
@@ -172,8 +172,7 @@ pub(super) struct Figures {
     pub events: i64,
     /// The number of events that read patient data.
     pub phi: i64,
-    /// The acting principals, each once.
     pub actors: Vec<PrincipalId>,
-    /// The rooms, each once.
+    /// The events' services, which are names of rooms, each once.
     pub services: Vec<String>,
 }

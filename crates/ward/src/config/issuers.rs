@@ -30,7 +30,6 @@ pub enum TokenAlgorithm {
 }
 
 impl TokenAlgorithm {
-    /// Every algorithm that Ward verifies.
     pub const ALL: [Self; 3] = [Self::RS256, Self::ES256, Self::EdDsa];
 }
 

@@ -1,6 +1,6 @@
 //! Ward's place in the platform: its region, and the bounds of the platform's later contract.
 
-/// The regions of the contract.
+/// The values of `region` in the contract's schemas.
 pub const REGIONS: [&str; 4] = ["us-east-1", "ap-southeast-2", "eu-central-1", "ca-central-1"];
 
 /// Ward's region, and the bounds of the platform's later contract.

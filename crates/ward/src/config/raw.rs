@@ -12,7 +12,7 @@ use super::{Bootstrap, Config, Exports, MasterKey, RatesMode, TlsFiles};
 
 const FILE_VARIABLE: &str = "WARD_CONFIG";
 
-/// The prefix of Ward's variables.
+/// The prefix of Ward's environment variables.
 const PREFIX: &str = "WARD_";
 
 /// Prefixed variables that are not settings: the test suite's own, and those that Kubernetes sets in every container
@@ -99,7 +99,7 @@ impl GivenValue {
 /// Layers are added from the weakest to the strongest: file, environment, flags.
 #[derive(Debug)]
 pub struct RawSettings {
-    /// In the order of `SETTINGS`.
+    /// One value per setting, in the order of `SETTINGS`.
     given: Vec<Option<GivenValue>>,
     problems: Vec<Problem>,
 }
@@ -113,7 +113,6 @@ impl Default for RawSettings {
 /// The settings in force and where each came from.
 #[derive(Clone, Debug)]
 pub struct Resolved {
-    /// The parsed and checked settings.
     pub config: Config,
     /// The same for display, in the order of `SETTINGS`.
     pub in_force: Vec<InForce>,
@@ -122,7 +121,7 @@ pub struct Resolved {
 /// One setting in force, for display. Secrets are stars.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InForce {
-    /// The setting's key.
+    /// The key of the setting, as a configuration file writes it.
     pub key: &'static str,
     /// Its value as it would be written; empty when it has none.
     pub value: String,

@@ -39,7 +39,7 @@ pub enum Kind {
 
 named!(Kind);
 
-/// The result of a step.
+/// Whether a step left rows that another step must close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClosedRows {
     /// Rows are left for another step.

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{Open, Reply, Request, docs};
 use crate::error::ApiError;
 
-/// `get-openapi-document`
+/// Answers `get-openapi-document` with bytes that were serialized at the start.
 pub async fn document(request: Request, _: Open) -> Result<Reply, ApiError> {
     Ok(Reply::raw_json(StatusCode::OK, request.app.contract.document().clone()))
 }
@@ -21,7 +21,7 @@ static PAGE: LazyLock<(&str, HeaderValue)> = LazyLock::new(|| {
     (html, HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'")))
 });
 
-/// `get-docs`
+/// Answers `get-docs` with the page and the policy that allows only its own script.
 pub async fn docs(_: Request, _: Open) -> Result<Reply, ApiError> {
     let (html, policy) = &*PAGE;
     Ok(Reply {

@@ -56,7 +56,6 @@ fn expires_soon(expires: Timestamp, now: Timestamp) -> bool {
 
 /// One request on its way to its handler.
 pub struct Request {
-    /// The process-wide state.
     pub app: Arc<App>,
     pub operation: Arc<Operation>,
     /// The room of the handler, a label of the metrics.
@@ -177,7 +176,7 @@ impl Authorized<Request> for Open {
     }
 }
 
-/// The validated query parameters.
+/// The query parameters as the validator returns them, with defaults.
 pub struct Query(pub(crate) Value);
 
 impl Query {
@@ -192,7 +191,7 @@ fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, ApiError> {
     T::deserialize(value).map_err(ApiError::internal)
 }
 
-/// A successful answer.
+/// An answer with a status below 400. Refusals are [`ApiError`]s.
 pub struct Reply {
     /// The HTTP status, always a success.
     pub status: StatusCode,
@@ -217,12 +216,10 @@ impl Reply {
         Self { status, content_type: JSON, headers: Vec::new(), body, stream: None }
     }
 
-    /// A JSON answer with status 200.
     pub fn ok(value: &impl Serialize) -> Result<Self, ApiError> {
         Self::json(StatusCode::OK, value)
     }
 
-    /// An answer with status 204.
     pub const fn no_content() -> Self {
         Self {
             status: StatusCode::NO_CONTENT,

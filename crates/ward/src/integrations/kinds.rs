@@ -12,9 +12,7 @@ use crate::names::named;
 #[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// Plain JSON over HTTP.
     Rest,
-    /// FHIR R4.
     Fhir,
     /// The Model Context Protocol, which Ward stores but never speaks.
     Mcp,
@@ -27,7 +25,7 @@ named!(Protocol);
 #[serde(rename_all = "snake_case")]
 pub enum AuthKind {
     ApiKeyHeader,
-    /// A fixed bearer token.
+    /// A bearer token as it was given, which Ward never renews.
     BearerToken,
     /// A client id and a secret, exchanged for a token.
     #[serde(rename = "oauth2_client_credentials")]

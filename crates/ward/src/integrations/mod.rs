@@ -64,7 +64,6 @@ pub struct Integration {
 /// values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The name that people see.
     pub display_name: String,
     /// The protocol of the outside system.
     pub protocol: Protocol,
@@ -72,7 +71,7 @@ pub struct Config {
     pub base_url: String,
     /// The authentication of calls; `None` for none.
     pub auth: Option<AuthConfig>,
-    /// The calls that are configured.
+    /// The calls that an agent or a person can make.
     pub endpoints: Vec<Endpoint<AuthConfig>>,
     /// The five fields of a tool server, stored as given and never run.
     pub mcp: Mcp,
@@ -173,9 +172,8 @@ pub struct Endpoint<A> {
     /// Whether a path parameter may contain a slash, a backslash or a dot segment.
     #[serde(default)]
     pub allow_reserved: bool,
-    /// Credentials that replace the integration's.
     pub auth: Option<A>,
-    /// Headers that every call sends.
+    /// Headers that every call sends, as strings by name.
     pub headers: Map<String, Value>,
     /// A JSON Schema of the parameters. A call sends only parameters that the schema or the path names;
     /// other keywords are for callers.
@@ -187,7 +185,7 @@ pub struct Endpoint<A> {
     /// New names, and the paths of their values.
     pub response_mapping: Option<Map<String, Value>>,
     pub result_key: Option<String>,
-    /// A template around the result.
+    /// The text of the result, with `{placeholders}` for values of the answer.
     pub result_template: Option<String>,
     /// `interrupt` or `queue`; only the voice agent uses it.
     pub result_delivery: String,
@@ -212,7 +210,6 @@ impl<A> Endpoint<A> {
         names
     }
 
-    /// The endpoint with other credentials.
     fn with_auth<B>(self, auth: Option<B>) -> Endpoint<B> {
         Endpoint {
             name: self.name,
@@ -280,9 +277,7 @@ pub struct Mcp {
     pub mcp_url: Option<String>,
     /// The command that would start the server.
     pub mcp_command: Option<String>,
-    /// The arguments of that command.
     pub mcp_args: Option<Vec<String>>,
-    /// The headers of calls to the server.
     pub mcp_headers: Option<Map<String, Value>>,
 }
 

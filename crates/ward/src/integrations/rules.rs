@@ -105,7 +105,7 @@ fn wrong_header(name: &str, value: &str) -> Option<&'static str> {
     (!printable || value.len() > LONGEST_HEADER).then_some("must be at most 4096 printable ASCII characters")
 }
 
-/// The `headers` of an endpoint.
+/// Judges the `headers` of an endpoint: names, values, and their size together.
 pub fn headers(value: &Value) -> Vec<RuleProblem> {
     let wrong = |(name, value): (&String, &Value)| {
         let message = wrong_header(name, value.as_str().unwrap_or_default())?;

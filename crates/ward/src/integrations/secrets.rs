@@ -142,7 +142,7 @@ impl SecretKind {
         }
     }
 
-    /// The field with the reference.
+    /// The field of `auth` that refers to the sealed secret.
     pub const fn reference(self, auth: &mut AuthConfig) -> &mut Option<String> {
         match self {
             Self::ApiKey => &mut auth.ssm_param_path,
@@ -218,7 +218,7 @@ fn hidden() -> Json {
 pub(super) struct Plan {
     /// Secrets to seal: the field, the allowed origins, the reference, the value.
     pub put: Vec<(Field, String, String, Zeroizing<String>)>,
-    /// Fields whose secrets stay unchanged.
+    /// Fields whose secrets stay, because a reference to them is unchanged.
     pub kept: Vec<Field>,
     /// Invalid references in the request, and secrets whose origin is unknown.
     pub problems: Vec<Problem>,

@@ -358,7 +358,7 @@ impl Unparsed {
         self.integration.id
     }
 
-    /// Parses the JSON columns.
+    /// Parses the JSON columns, which takes the longer the larger they are ([`crate::work::Work`]).
     pub fn parse(self) -> Result<Integration, Error> {
         let mut integration = self.integration;
         integration.config.auth = parsed(self.auth.as_ref())?;

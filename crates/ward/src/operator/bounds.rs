@@ -37,9 +37,9 @@ pub struct OverLong {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct OverLongValues {
-    /// The first 1,000 values at most.
+    /// The first 1,000 values that the search found.
     pub found: Vec<OverLong>,
-    /// Whether more than 1,000 values exist.
+    /// Whether there are values beyond the first 1,000.
     pub more: bool,
 }
 

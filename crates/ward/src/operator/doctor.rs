@@ -24,11 +24,10 @@ const CLOCKS_APART: Duration = Duration::from_secs(5);
 /// The number of lost values that one message names.
 const NAMED: usize = 5;
 
-/// How one check ended.
+/// The outcome of one check, from the best to the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// The check found nothing wrong.
     Ok,
     /// The check could not run to its end, but found nothing wrong; the message says why.
     Note,
@@ -41,9 +40,8 @@ pub enum Health {
 pub struct Finding {
     /// The name of the check, a fixed word.
     pub check: &'static str,
-    /// The outcome of the check.
     pub status: Health,
-    /// The observation, as a sentence.
+    /// The observation as a sentence, without a secret.
     pub message: String,
     /// The operator's next step; `None` unless `status` is [`Health::Problem`].
     pub action: Option<String>,

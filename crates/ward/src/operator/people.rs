@@ -23,7 +23,6 @@ pub struct KeyShown {
     pub id: CredentialId,
     /// The public part of the key.
     pub key_id: String,
-    /// The name that lists show.
     pub name: Option<String>,
     /// The role that bounds the key's permissions.
     pub role: Role,
@@ -143,9 +142,7 @@ pub async fn revoke_key(app: &App, key: &str) -> Result<Revoked, OperatorError> 
 pub struct FoundKey {
     /// The public part of the key.
     pub key_id: String,
-    /// The workspace of the key.
     pub workspace_id: WorkspaceId,
-    /// The name that lists show.
     pub name: Option<String>,
     /// The role that bounds the key's permissions.
     pub role: Role,
@@ -205,7 +202,6 @@ pub async fn list_members(
     Ok(Listed::of(rows, page, |member| member.seat, members::MemberResponse::from))
 }
 
-/// A membership that was ended.
 #[derive(Debug, Serialize)]
 pub struct Removed {
     /// The workspace that the member belonged to.

@@ -33,7 +33,7 @@ pub struct RotationProgress {
 /// answers kept for replays.
 #[derive(Debug, Serialize)]
 pub struct Rotated {
-    /// Values that were sealed again.
+    /// Values that this run sealed again.
     pub done: usize,
     /// Values to seal again, as counted at the start.
     pub of: usize,

@@ -45,7 +45,7 @@ impl fmt::Display for Unopened {
     }
 }
 
-/// The result of [`lost_secrets`].
+/// The sealed values that no configured key opens.
 #[derive(Default)]
 pub struct Lost {
     /// The number of values that were checked.
@@ -65,7 +65,7 @@ impl Lost {
     }
 }
 
-/// The result of [`forget_secrets`].
+/// The forgotten values, counted, with those that must be entered again.
 #[derive(Debug, Default, Serialize)]
 pub struct Forgotten {
     /// The number of forgotten values that must be entered again.

@@ -24,7 +24,6 @@ pub struct QuotaUsage {
     pub name: &'static str,
     /// The used amount; `None` for a quota that has no count in the database or on this replica.
     pub used: Option<i64>,
-    /// The greatest allowed amount.
     pub limit: i64,
 }
 

@@ -20,7 +20,7 @@ use crate::names::named;
 
 pub use store::give_back;
 
-/// A day in microseconds.
+/// The length of a day in microseconds.
 const DAY: i64 = 24 * 3600 * 1_000_000;
 
 /// A quantity that is limited per workspace.
@@ -29,11 +29,11 @@ const DAY: i64 = 24 * 3600 * 1_000_000;
 pub enum Quota {
     /// API keys in the workspace's list.
     Keys,
-    /// Members, services included.
+    /// Members of the workspace, services included.
     Members,
     /// Invitations that can still be accepted.
     OpenInvitations,
-    /// Integrations, those of connectors included.
+    /// Integrations, including those that connectors bring.
     Integrations,
     /// Webhooks; none can be created yet.
     Webhooks,
@@ -184,17 +184,17 @@ impl FromColumn for Overrides {
 /// A change of the counts of a workspace.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Change {
-    /// API keys in the list.
+    /// API keys in the workspace's list.
     pub keys: i64,
-    /// Members, services included.
+    /// Members of the workspace, services included.
     pub members: i64,
     /// Invitations that can still be accepted.
     pub invitations: i64,
-    /// Integrations, those of connectors included.
+    /// Integrations, including those that connectors bring.
     pub integrations: i64,
-    /// Bytes that count as stored.
+    /// Bytes that count against the quota of stored bytes.
     pub bytes: i64,
-    /// Calls first reported today.
+    /// Calls whose first report arrived today.
     pub calls: i64,
 }
 

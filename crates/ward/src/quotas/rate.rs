@@ -15,7 +15,7 @@ const NANOS: u64 = 1_000_000_000;
 /// Workspaces in the cache; the least recently seen ones are evicted first.
 const REMEMBERED: usize = 65_536;
 
-/// The buckets of all workspaces.
+/// Each workspace's rate of requests, counted by this replica alone.
 pub struct RequestRates {
     started: Instant,
     full_again: Cache<WorkspaceId, Arc<AtomicU64>>,

@@ -12,7 +12,7 @@ use ward_db::{Error, Tx};
 pub use steps::read;
 pub use store::{Conditions, Timeline};
 
-/// Rows that one step reads.
+/// Rows that one step reads at most, matching or not.
 pub const STEP: i64 = 10_000;
 
 /// The part of a list that one step reads.
@@ -56,7 +56,6 @@ pub trait List: Clone + Send + 'static {
 /// The requested part of a list.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
-    /// The most rows to return.
     pub limit: i64,
     /// Matching rows to skip before them.
     pub offset: i64,
@@ -66,7 +65,7 @@ pub struct Wanted {
 
 #[derive(Debug)]
 pub struct Found<R> {
-    /// The requested rows, in order.
+    /// The requested rows in the order of the list.
     pub rows: Vec<R>,
     /// The number of matching rows, counted up to the requested number.
     pub total: i64,

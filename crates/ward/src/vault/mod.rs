@@ -65,7 +65,7 @@ pub struct SealedRow<A> {
     /// The associated data of the seal.
     pub place: String,
     pub bytes: Vec<u8>,
-    /// A description for the operator.
+    /// A description for the operator, without the value.
     pub what: String,
 }
 

@@ -52,10 +52,8 @@ pub fn keep_only(tx: &mut Tx<'_>, current: &str) -> Result<(), Error> {
     insert(tx, FIRST, current)
 }
 
-/// The recorded keys, counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Noted {
-    /// The number of recorded keys.
     pub all: usize,
     /// The number of recorded keys that the caller does not have.
     pub foreign: usize,

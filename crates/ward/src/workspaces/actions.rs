@@ -191,7 +191,7 @@ pub async fn create_own(
     entry.write_own(app, "workspaces.create_own", create).await
 }
 
-/// `UpdateWorkspaceRequest`, validated: a merge patch.
+/// The body of `update-workspace`, a merge patch: an absent field stays unchanged.
 #[derive(Clone, Debug, Deserialize)]
 pub struct UpdateWorkspaceRequest {
     name: Option<String>,

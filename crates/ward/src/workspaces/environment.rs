@@ -17,13 +17,12 @@ use crate::http::Reply;
 use crate::ids::WorkspaceId;
 use crate::{calls, deliveries, integrations, test_callers};
 
-/// The weight of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The conversion is refused unless the request accepts the finding by its code.
     Blocker,
-    /// The conversion proceeds.
+    /// The conversion proceeds, and the answer lists the finding.
     Warning,
 }
 
@@ -104,14 +103,13 @@ impl Code {
     }
 }
 
-/// A reason against a conversion.
+/// A reason against a conversion, as requests and answers name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ConversionObstacle {
     /// The code, which a request can accept.
     pub code: Code,
     /// Whether the finding blocks a conversion.
     pub severity: Severity,
-    /// The finding as a sentence.
     pub message: &'static str,
 }
 
@@ -121,12 +119,11 @@ impl From<Code> for ConversionObstacle {
     }
 }
 
-/// The connector's integration.
+/// The facts about the connector's own integration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BuiltIn {
-    /// Whether deliveries use it.
     pub enabled: bool,
-    /// Whether its address is complete.
+    /// Whether its base URL is set and has no placeholder left.
     pub configured: bool,
 }
 

@@ -7,6 +7,5 @@ use super::Workspace;
 /// The JSON of the contract's schema `ProvisionResponse`.
 #[derive(Serialize)]
 pub struct ProvisionResponse {
-    /// The workspace after the operation.
     pub workspace: Workspace,
 }

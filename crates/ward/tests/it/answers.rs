@@ -22,15 +22,12 @@ fn outcome(severity: &str) -> String {
 /// The state after an answer of the EHR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leads {
-    /// The delivery is synced.
     Done,
     /// It is tried again after a search.
     Unknown,
     /// It is tried again, and nothing was sent.
     Later,
-    /// The delivery has failed.
     Refused,
-    /// The integration is held.
     Held,
 }
 
@@ -141,7 +138,7 @@ both!(an_answer_to_a_create_is_judged_by_status_type_and_body, async || {
 enum Shows {
     /// The call is not there, so it is sent.
     Absent,
-    /// Nothing: the search is repeated.
+    /// Nothing about the call, so the search is repeated.
     Nothing,
     /// The EHR cannot search, so a person must look.
     Held,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use ward_test::{Fields as _, Server, both, fresh_slug, got_in, new_workspace, wants_key};
 
-/// The roles, lowest first.
+/// The roles; each has the permissions of those before it.
 const ROLES: [&str; 5] = ["viewer", "member", "operator", "admin", "owner"];
 
 // The lowest role of a service that may use an operation. Operations of `NO_SERVICE` are for users only.

@@ -11,7 +11,7 @@ const PATIENT: &str = "+15550100002";
 const PRACTICE: &str = "+15550109999";
 const AGENT: &str = "client:agent";
 
-/// One leg: From, To, Direction.
+/// Twilio's fields of one leg: From, To and Direction.
 type Leg = (&'static str, &'static str, &'static str);
 
 /// A shape: its name, the leg of the call itself, and the leg that Twilio dials on its behalf, if there is one.

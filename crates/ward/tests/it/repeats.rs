@@ -10,7 +10,7 @@ use crate::support::together;
 
 /// Long enough for a caller with a Ward key, too short for one without.
 const SHORT: &str = "sixteen-or-more.";
-/// Long enough for every caller.
+/// A key that is long enough for every caller.
 const LONG: &str = "twenty-two-or-more-characters";
 
 #[track_caller]

@@ -9,7 +9,7 @@ use ward_test::{Actor, Answer, Fields as _, Sending, Server, both, fresh_slug};
 
 use crate::support::pages;
 
-/// The recorded calls and types.
+/// The calls and types of the SDK, as recorded.
 fn recording() -> Value {
     serde_json::from_str(include_str!("../clients/sdk.json")).unwrap()
 }

@@ -13,7 +13,6 @@ use ward_test::{
 
 use crate::support::together;
 
-/// Whether the bearer is accepted.
 async fn let_in(server: &Server, token: &str) -> bool {
     match server.bearing(token).get("/v1/me").await.status.as_u16() {
         200 => true,

@@ -101,7 +101,6 @@ impl Line {
         self.0.done(party);
     }
 
-    /// Whether no work waits.
     pub(super) const fn is_empty(&self) -> bool {
         self.0.waiting() == 0
     }
@@ -132,7 +131,7 @@ impl Line {
         self.0.extract(fits)
     }
 
-    /// Removes all work.
+    /// Removes all work. The caller ends it without holding a lock, as with [`Self::extract`].
     pub(super) fn clear(&mut self) -> Vec<Waiting> {
         self.0.extract(|_| true)
     }

@@ -43,7 +43,7 @@ pub struct Export {
 pub enum ExportState {
     /// A worker is writing it, or will.
     Queued,
-    /// Its file can be downloaded.
+    /// Its file can be downloaded until the export is removed.
     Done,
     /// Every attempt to write it failed.
     Failed,

@@ -171,7 +171,7 @@ impl Upload {
         Ok(())
     }
 
-    /// Makes the file visible.
+    /// Makes the file visible under its name. Before that, no reader sees any part of it.
     pub(super) async fn finish(self) -> Result<(), Error> {
         self.0.finish().await.map(drop)
     }

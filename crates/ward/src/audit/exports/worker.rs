@@ -29,7 +29,7 @@ const LEASE: Duration = Duration::from_mins(2);
 const AT_ONCE: u32 = 6;
 /// Exports that one query for due ones returns.
 const LOOKED_AT: i64 = 16;
-/// Events that one step reads.
+/// Events that one step reads and adds to the file.
 const STEP: i64 = 2_000;
 /// Attempts before an export has failed.
 const ATTEMPTS: i64 = 5;

@@ -30,9 +30,9 @@ pub enum Takes {
     /// A FHIR R4 `DocumentReference` in a patient's chart, with this status and this need of an encounter unless the
     /// integration's settings say otherwise.
     Document(DocumentStatus, EncounterRule),
-    /// A call object of `HubSpot`.
+    /// A call object of `HubSpot`, with or without a contact.
     HubSpotCall,
-    /// A patient case of athenahealth.
+    /// A patient case of athenahealth, through its API beside FHIR.
     PatientCase,
     /// Nothing: the vendor's public documents describe no write that could hold a call.
     Nothing,

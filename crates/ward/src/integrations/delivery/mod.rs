@@ -12,19 +12,19 @@ pub use store::{receiver, settings};
 pub struct DeliverySettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document_status: Option<DocumentStatus>,
-    /// The need of an encounter.
+    /// Whether a document needs an encounter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encounter: Option<EncounterRule>,
-    /// The department of patient cases.
+    /// athenahealth: the department's id in patient cases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub department_id: Option<String>,
-    /// The provider of patient cases.
+    /// athenahealth: the provider's id in patient cases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_id: Option<String>,
-    /// The source of patient cases.
+    /// athenahealth: the `documentsource` of patient cases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document_source: Option<String>,
-    /// The subclass of patient cases.
+    /// athenahealth: the `documentsubclass` of patient cases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document_subclass: Option<String>,
     /// Whether a call is tied to the contact that has the other party's number.

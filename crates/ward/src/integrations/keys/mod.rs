@@ -27,9 +27,9 @@ const MOST: u8 = 2;
 pub enum KeyState {
     /// It signs nothing yet, so that the vendor can fetch it first.
     Next,
-    /// It signs the integration's assertions.
+    /// It signs the integration's assertions; at most one key is active.
     Active,
-    /// It signs nothing any more.
+    /// It signs nothing any more, and is published until it is removed.
     Former,
 }
 

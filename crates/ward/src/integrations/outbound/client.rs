@@ -56,7 +56,6 @@ impl Wire {
         &self.outbound
     }
 
-    /// The cached access tokens.
     pub fn tokens(&self) -> &Tokens {
         &self.tokens
     }
