@@ -70,9 +70,20 @@ pub enum Access {
         permission: Option<String>,
         /// The role that the caller needs in addition.
         role: Option<String>,
+        /// The kind of caller that alone may call the operation.
+        caller: Option<CallerKind>,
         /// Whether a request without a credential has its own meaning (a claim).
         or_anonymous: bool,
     },
+}
+
+/// The kind of caller that an operation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallerKind {
+    /// A user, by a key or a token.
+    User,
+    /// An API key, of a user or a service.
+    ApiKey,
 }
 
 /// A query parameter of an operation, with the schema that requests must satisfy.
@@ -333,8 +344,8 @@ fn body_node(
     compiler.body(schema, &at).map(Some)
 }
 
-/// Reads `security` (`OpenAPI` 3.1, "Security Requirement Object") with Ward's extensions `x-permission`
-/// and `x-role`.
+/// Reads `security` (`OpenAPI` 3.1, "Security Requirement Object") with Ward's extensions `x-permission`,
+/// `x-role` and `x-caller`.
 fn access(document: &Value, operation: &Value, at: &str) -> Result<Access, ContractError> {
     let alternatives = operation
         .get("security")
@@ -344,12 +355,18 @@ fn access(document: &Value, operation: &Value, at: &str) -> Result<Access, Contr
     let or_anonymous = alternatives.iter().any(|scheme| scheme.as_object().is_some_and(Map::is_empty));
     let permission = operation.get("x-permission");
     let role = operation.get("x-role").and_then(Value::as_str).map(str::to_owned);
+    let caller = match operation.get("x-caller").map(Value::as_str) {
+        None => None,
+        Some(Some("user")) => Some(CallerKind::User),
+        Some(Some("api_key")) => Some(CallerKind::ApiKey),
+        Some(_) => return Err(ContractError::new(at, "an x-caller that is neither user nor api_key")),
+    };
     match (alternatives.is_empty(), permission) {
         (true, None) => Ok(Access::Anonymous),
         (true, Some(_)) => Err(ContractError::new(at, "anonymous, and with a permission")),
-        (false, Some(Value::Null)) => Ok(Access::Key { permission: None, role, or_anonymous }),
+        (false, Some(Value::Null)) => Ok(Access::Key { permission: None, role, caller, or_anonymous }),
         (false, Some(Value::String(permission))) => {
-            Ok(Access::Key { permission: Some(permission.clone()), role, or_anonymous })
+            Ok(Access::Key { permission: Some(permission.clone()), role, caller, or_anonymous })
         }
         (false, _) => Err(ContractError::new(at, "says neither `security: []` nor its x-permission")),
     }

@@ -8,5 +8,7 @@
 mod document;
 pub mod validate;
 
-pub use document::{Access, Contract, ContractError, Node, Operation, Parameter, Rule, RuleProblem};
+pub use document::{
+    Access, CallerKind, Contract, ContractError, Node, Operation, Parameter, Rule, RuleProblem,
+};
 pub use validate::{Json, Loc, Present, Problem, Problems};

@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(contract.operations().count(), DOCUMENT.matches("\"operationId\": ").count());
         let claim = contract.operation("create-api-key").unwrap();
         let permission = Some("ApiKey.create".to_owned());
-        assert_eq!(claim.access, Access::Key { permission, role: None, or_anonymous: true });
+        assert_eq!(claim.access, Access::Key { permission, role: None, caller: None, or_anonymous: true });
         assert!(claim.idempotent && !claim.sparse && claim.body.is_some());
         assert_eq!(claim.statuses.first(), Some(&201));
         assert!(contract.operation("update-workspace").unwrap().sparse);

@@ -9,6 +9,8 @@ use serde::Serialize;
 use ward_contract::validate::{Problem, Problems};
 use ward_db::ErrorKind;
 
+use crate::forbidden::{Because, Forbidden, Missing, Rule};
+
 const CALLBACK_REFUSED: &str = "callback_refused";
 
 /// The reason why a request failed.
@@ -20,10 +22,13 @@ pub struct ApiError {
     problems: Vec<Problem>,
     retry_after: Option<u64>,
     quota: Option<&'static str>,
+    /// The reasons of a 403. No other status has them.
+    forbidden: Option<Forbidden>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-/// `{"detail", "error_code", "request_id"}`: the body of every error except a 422 about values.
+/// `{"detail", "error_code", "request_id"}`: the body of every error except a 422 about values. A 403 also has `missing` and
+/// `because`.
 #[derive(Serialize)]
 struct Envelope<'a> {
     detail: &'a str,
@@ -31,6 +36,10 @@ struct Envelope<'a> {
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     quota: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<Missing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    because: Option<Because>,
 }
 
 /// `{"detail": [...]}`: the body of a 422 about values.
@@ -48,6 +57,7 @@ impl ApiError {
             problems: Vec::new(),
             retry_after: None,
             quota: None,
+            forbidden: None,
             cause: None,
         }
     }
@@ -83,13 +93,15 @@ impl ApiError {
     }
 
     /// 403: visible to the caller, but not permitted.
-    pub const fn forbidden() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", "Insufficient permissions.")
+    pub const fn forbidden(why: Forbidden) -> Self {
+        Self::forbidden_because("forbidden", "Insufficient permissions.", why)
     }
 
     /// 403 with its own code and sentence.
-    pub const fn forbidden_because(code: &'static str, detail: &'static str) -> Self {
-        Self::new(StatusCode::FORBIDDEN, code, detail)
+    pub const fn forbidden_because(code: &'static str, detail: &'static str, why: Forbidden) -> Self {
+        let mut error = Self::new(StatusCode::FORBIDDEN, code, detail);
+        error.forbidden = Some(why);
+        error
     }
 
     pub const fn no_route() -> Self {
@@ -243,7 +255,11 @@ impl ApiError {
 
     /// 403: a callback that Twilio has not signed for this workspace.
     pub const fn callback_refused() -> Self {
-        Self::forbidden_because(CALLBACK_REFUSED, "This callback is not accepted.")
+        Self::forbidden_because(
+            CALLBACK_REFUSED,
+            "This callback is not accepted.",
+            Forbidden::by_rule(Rule::Signature, Because::UnsignedCallback),
+        )
     }
 
     /// 429: a refused credential of an address, or for a workspace, that has had too many.
@@ -283,6 +299,11 @@ impl ApiError {
         self.status == StatusCode::FORBIDDEN
     }
 
+    /// The reasons of a 403; `None` for every other status.
+    pub const fn why(&self) -> Option<Forbidden> {
+        self.forbidden
+    }
+
     pub const fn code(&self) -> &'static str {
         self.code
     }
@@ -317,6 +338,8 @@ impl ApiError {
                 error_code: self.code,
                 request_id,
                 quota: self.quota,
+                missing: self.forbidden.map(|why| why.missing),
+                because: self.forbidden.map(|why| why.because),
             })
         } else {
             serde_json::to_vec(&Invalid { detail: &self.problems })

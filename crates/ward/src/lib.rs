@@ -17,6 +17,7 @@ pub mod contract;
 pub mod deliveries;
 pub mod endings;
 pub mod error;
+pub mod forbidden;
 pub mod gate;
 pub mod guard;
 pub mod http;

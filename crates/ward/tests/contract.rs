@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 use ward::router::RULES;
 use ward_contract::validate::{self, Loc, Problem};
-use ward_contract::{Access, Contract};
+use ward_contract::{Access, CallerKind, Contract};
 
 const GIVEN: &str = include_str!("../../../contract/workspaces.openapi.json");
 
@@ -130,7 +130,7 @@ fn every_operation_says_who_may_call_it() {
         ])
     );
     for operation in contract.operations() {
-        if let Access::Key { permission, role, or_anonymous } = &operation.access {
+        if let Access::Key { permission, role, caller, or_anonymous } = &operation.access {
             let any_credential = [
                 "get-auth-info",
                 "get-me",
@@ -149,6 +149,16 @@ fn every_operation_says_who_may_call_it() {
                 "{}",
                 operation.id
             );
+            let kind = match operation.id.as_str() {
+                "create-self-service-workspace"
+                | "create-my-workspace"
+                | "nominate-owner"
+                | "accept-invitation"
+                | "accept-my-invitation" => Some(CallerKind::User),
+                "get-auth-info" => Some(CallerKind::ApiKey),
+                _ => None,
+            };
+            assert_eq!(*caller, kind, "{}", operation.id);
             assert_eq!(*or_anonymous, operation.id == "create-api-key", "{}", operation.id);
         }
         assert!(!operation.idempotent || operation.method == http::Method::POST, "{}", operation.id);
@@ -500,6 +510,7 @@ fn every_response_declares_its_headers_and_every_error_its_body() {
                 let either = json!({ "anyOf": [schema("HTTPValidationError"), schema("ErrorResponse")] });
                 let known = match status.as_str() {
                     "422" => [schema("HTTPValidationError"), either, schema("ErrorResponse")].contains(body),
+                    "403" => *body == schema("ForbiddenResponse"),
                     _ => *body == schema("ErrorResponse"),
                 };
                 assert!(known, "{what}: {body}");

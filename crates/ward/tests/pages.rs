@@ -265,7 +265,7 @@ fn error_codes_page(codes: &BTreeMap<String, Code>) -> String {
         "# Error codes\n\n\
          An error's body is `{\"detail\": \"<sentence>\", \"error_code\": \"<code>\", \"request_id\": \"<id>\"}`. Clients decide by the\n\
          status and the code. Sentences are for people and may change in any release; [a code keeps its\n\
-         meaning](compatibility.md#the-api). [API conventions](api.md#errors) has the rest.\n\n\
+         meaning](compatibility.md#the-api). A 403 also has `missing` and `because`. [API conventions](api.md#errors) has the rest.\n\n\
          *A test makes this page from the code: `UPDATE_DOCS=1 cargo test -p ward --test pages`.*\n\n\
          | code | status | sentence |\n|---|---|---|\n",
     );

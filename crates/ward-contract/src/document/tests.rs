@@ -98,6 +98,14 @@ fn an_operation_says_who_may_call_it() {
         "undeclared {{id}}"
     );
     assert!(of(&|item| drop(item["post"].as_object_mut().unwrap().remove("operationId"))).is_err());
+    let for_callers = |kind: Value| of(&|item| item["post"]["x-caller"] = kind.clone());
+    for (kind, read) in [("user", CallerKind::User), ("api_key", CallerKind::ApiKey)] {
+        let operations = for_callers(json!(kind)).unwrap();
+        assert!(matches!(operations[0].access, Access::Key { caller: Some(caller), .. } if caller == read));
+    }
+    for unknown in [json!("person"), json!(null), json!(["user"])] {
+        assert!(for_callers(unknown).is_err());
+    }
     assert!(of(&|item| item["put"] = item["post"].clone()).is_err(), "an id declared twice");
     assert!(of(&|item| item["post"]["requestBody"]["required"] = json!(false)).is_err());
     let list =

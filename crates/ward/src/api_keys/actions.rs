@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::audit::{Actor, Subject, Write};
 use crate::context::Context;
 use crate::error::ApiError;
+use crate::forbidden::{Authority, Because, Forbidden, Rule};
 use crate::gate::idempotency::{Repeat, Secrecy};
 use crate::gate::{Entry, Held};
 use crate::guard::NoGuard;
@@ -141,13 +142,12 @@ pub async fn create(
     let usual = app.config.quotas;
     let create = move |write: &mut Write<'_, '_>, held: &Held| {
         let (caller, now) = (&held.caller, write.now());
-        if !held.seen.reach.covers(Reach::narrowed(role, narrowed)) {
-            return Err(beyond_caller());
-        }
+        held.seen.authority.covers(Reach::narrowed(role, narrowed)).map_err(beyond_caller)?;
         if new.speaks_for == SpeaksFor::Minter && caller.kind != PrincipalKind::User {
             return Err(ApiError::forbidden_because(
                 "unsupported_principal",
                 "Only a user can have further keys that speak for it; a service has a single key.",
+                Forbidden::by_rule(Rule::User, Because::Service),
             ));
         }
         repeat.once(write, Secrecy::Secret { former: None }, |write| {
@@ -225,7 +225,7 @@ pub async fn rotate(
         let now = write.now();
         let mut key = store::get(write, seen.workspace.id, key_id)?.ok_or(ApiError::no_api_key())?;
         let own = caller.credential_id() == Some(key.id);
-        may_rotate(caller, seen.reach, &key)?;
+        may_rotate(caller, seen.authority, &key)?;
         repeat.once(write, Secrecy::Secret { former: presented.filter(|_| own) }, |write| {
             with_current_secret(caller, &key)?;
             let id = KeyId::parse(&key.key_id).ok_or_else(|| ApiError::internal("a stored key id"))?;
@@ -255,7 +255,7 @@ pub async fn finish_rotation(
     let finish = move |write: &mut Write<'_, '_>, Held { caller, seen }: &Held| {
         let now = write.now();
         let mut key = store::get(write, seen.workspace.id, key_id)?.ok_or(ApiError::no_api_key())?;
-        may_rotate(caller, seen.reach, &key)?;
+        may_rotate(caller, seen.authority, &key)?;
         repeat.once(write, Secrecy::Open, |write| {
             with_current_secret(caller, &key)?;
             if key.previous.is_some_and(|previous| previous.ends_at > now) {
@@ -277,14 +277,15 @@ pub(super) fn end_previous(write: &mut Write<'_, '_>, mut key: ApiKey) -> Result
 }
 
 /// The rules for a caller who rotates a key: its user, or for a service a caller with at least its permissions (403).
-fn may_rotate(caller: &Caller, reach: Reach, key: &ApiKey) -> Result<(), ApiError> {
+fn may_rotate(caller: &Caller, authority: Authority, key: &ApiKey) -> Result<(), ApiError> {
     if key.kind == PrincipalKind::User && key.principal != caller.principal {
         return Err(ApiError::forbidden_because(
             "not_your_key",
             "Only the user that this key speaks for may rotate it.",
+            Forbidden::by_rule(Rule::OwnKey, Because::AnotherUser),
         ));
     }
-    if caller.credential_id() == Some(key.id) { Ok(()) } else { within_caller(reach, key) }
+    if caller.credential_id() == Some(key.id) { Ok(()) } else { within_caller(authority, key) }
 }
 
 /// Refuses the previous secret of the same key (403). Otherwise the owner of a leaked secret that a rotation replaced could
@@ -294,6 +295,7 @@ fn with_current_secret(caller: &Caller, key: &ApiKey) -> Result<(), ApiError> {
         Some(used) if used.id == key.id && used.previous => Err(ApiError::forbidden_because(
             "previous_secret",
             "A rotation has replaced this secret. Use the new secret to rotate the key or to finish the rotation.",
+            Forbidden::by_rule(Rule::CurrentSecret, Because::ReplacedSecret),
         )),
         _ => Ok(()),
     }
@@ -305,7 +307,7 @@ pub async fn revoke(app: &Arc<App>, entry: Entry, key_id: KeyId) -> Result<(), A
         let key = store::get(write, seen.workspace.id, key_id)?.ok_or(ApiError::no_api_key())?;
         let own = caller.credential_id() == Some(key.id);
         if !own {
-            within_caller(seen.reach, &key)?;
+            within_caller(seen.authority, &key)?;
         }
         last_way_in::keep_way_into_home(write, &key)?;
         if caller.principal == key.principal && key.kind == PrincipalKind::User {
@@ -369,14 +371,15 @@ pub fn revoke_as_operator(
 /// Refuses to touch another key that the caller could not have created. The key's own role decides,
 /// although its principal's membership bounds what it really allows. Memberships change, and a key must not
 /// be captured in the meantime.
-fn within_caller(reach: Reach, key: &ApiKey) -> Result<(), ApiError> {
-    if reach.covers(key.reach) { Ok(()) } else { Err(beyond_caller()) }
+fn within_caller(authority: Authority, key: &ApiKey) -> Result<(), ApiError> {
+    authority.covers(key.reach).map_err(beyond_caller)
 }
 
-const fn beyond_caller() -> ApiError {
+const fn beyond_caller(why: Forbidden) -> ApiError {
     ApiError::forbidden_because(
         "beyond_caller",
         "You cannot grant or change permissions that you do not have.",
+        why,
     )
 }
 
@@ -391,12 +394,9 @@ pub struct AuthInfo<'a> {
 }
 
 impl<'a> AuthInfo<'a> {
-    /// Describes this caller's key. A token gets 403.
+    /// Describes this caller's key. The gate has refused all other callers.
     pub fn of(caller: &'a Caller, now: Timestamp) -> Result<Self, ApiError> {
-        let key = caller.key().ok_or(ApiError::forbidden_because(
-            "not_an_api_key",
-            "This operation describes API keys. Use GET /v1/me for a token.",
-        ))?;
+        let key = caller.key().ok_or_else(|| ApiError::internal("the gate admitted a token"))?;
         Ok(Self {
             workspace_id: key.home,
             key_id: key.key_id.as_str(),

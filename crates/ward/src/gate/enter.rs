@@ -9,8 +9,8 @@ use serde_json::Value;
 use ward_contract::validate;
 use ward_guard::Authorized;
 
-use super::Entry;
 use super::limits::{ClientRates, Mark};
+use super::{Admitted, Entry};
 use crate::context::RateState;
 use crate::error::ApiError;
 use crate::http::{Query, Request, Sent, SentBody};
@@ -47,11 +47,17 @@ impl<T: DeserializeOwned + Send + 'static> Authorized<Request> for (Entry, Sent<
     }
 }
 
-/// Authorizes the caller and reads the body. The syntax is checked with the values, in one piece of work. Only for a
-/// caller who is refused is it checked alone.
-pub async fn enter_with_body(request: &mut Request) -> Result<(Entry, SentBody), ApiError> {
+/// Checks the credential and reads the body. The decision about the caller is left to the handler.
+pub async fn admit_with_body(request: &mut Request) -> Result<(Admitted, SentBody), ApiError> {
     let admitted = Entry::admit(request).await?;
     let body = request.read_body_of(admitted.holder()).await?;
+    Ok((admitted, body))
+}
+
+/// Authorizes the caller and reads the body. The syntax is checked with the values, in one piece of work. Only for a
+/// caller who is refused is it checked alone.
+async fn enter_with_body(request: &mut Request) -> Result<(Entry, SentBody), ApiError> {
+    let (admitted, body) = admit_with_body(request).await?;
     if admitted.decision().is_err() {
         body.check_syntax(request).await?;
     }

@@ -8,6 +8,7 @@
 //! was just revoked, or a workspace that was just archived, decides. Both use the same single query,
 //! whatever the outcome.
 
+mod decide;
 mod enter;
 pub mod idempotency;
 pub mod limits;
@@ -17,9 +18,9 @@ use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
 use sha2::{Digest as _, Sha256};
-use ward_contract::Access;
 use ward_db::{Deadline, Timestamp, Tx};
 
+use self::decide::Need;
 use self::limits::Mark;
 use crate::access::{Permission, Reach, Role};
 use crate::api_keys::secret::{Presented, SecretHash};
@@ -28,15 +29,16 @@ use crate::app::App;
 use crate::audit::refusals::Refusal;
 use crate::context::{Context, RateState};
 use crate::error::ApiError;
+use crate::forbidden::Authority;
 use crate::http::Request;
 use crate::identity::token::{self, VerifiedToken};
 use crate::identity::{self, Caller, Credential};
-use crate::ids::WorkspaceId;
+use crate::ids::{PrincipalId, WorkspaceId};
 use crate::quotas::{self, Quota};
 use crate::shares::{Holder, Share};
 use crate::workspaces::{AsMember, Workspace};
 
-pub use enter::{Heavy, OwnOrder, enter_with_body};
+pub use enter::{Heavy, OwnOrder, admit_with_body};
 pub use write::Held;
 
 /// The content of a bearer before any query.
@@ -56,7 +58,8 @@ struct PresentedBearer {
 
 /// The workspace as this caller sees it, with its permissions bounded by the role of its membership.
 fn seen_by(caller: &Caller, (workspace, role): AsMember) -> VisibleWorkspace {
-    VisibleWorkspace { workspace, reach: caller.reach.within(Reach::whole(role)) }
+    let authority = Authority { membership: Some(role), ..caller.authority() };
+    VisibleWorkspace { workspace, reach: authority.reach(), authority }
 }
 
 /// A workspace from the viewpoint of a member.
@@ -66,13 +69,8 @@ pub struct VisibleWorkspace {
     pub workspace: Workspace,
     /// The authority that the caller's membership and credential allow together.
     pub reach: Reach,
-}
-
-/// The requirements of an operation on its caller.
-#[derive(Clone, Copy, Debug)]
-struct Need {
-    permission: Option<Permission>,
-    role: Option<Role>,
+    /// The parts of that authority, which explain a refusal.
+    pub authority: Authority,
 }
 
 /// An authorized caller, with its target and the operation.
@@ -190,13 +188,30 @@ impl Admitted {
         }
     }
 
+    /// The principal that the credential speaks for.
+    pub fn principal(&self) -> PrincipalId {
+        self.0.caller.principal
+    }
+
+    /// The arrival of the request, for rules with times.
+    pub fn now(&self) -> Timestamp {
+        self.0.context.now
+    }
+
     /// Applies the decision: the caller must see the workspace (404) and have the permission (403).
     pub fn decided(self, app: &App) -> Result<Entry, ApiError> {
+        self.decided_in(app, None)
+    }
+
+    /// As [`Self::decided`], with a 403 in the audit of this workspace, which is not in the path.
+    pub fn decided_in(self, app: &App, concerned: Option<WorkspaceId>) -> Result<Entry, ApiError> {
         let decision = self.decision();
         let entry = self.0;
         if let Err(error) = decision {
-            if entry.seen.is_some() || entry.target.is_none() {
-                entry.note_forbidden(app);
+            match concerned {
+                Some(workspace) => entry.note_forbidden_in(app, workspace),
+                None if error.is_forbidden() => entry.note_forbidden(app),
+                None => {}
             }
             return Err(error);
         }
@@ -206,15 +221,17 @@ impl Admitted {
     /// The decision without its record in the audit.
     fn decision(&self) -> Result<(), ApiError> {
         let entry = &self.0;
-        match (entry.target, &entry.seen) {
-            (Some(_), None) => Err(ApiError::no_workspace()),
-            (_, Some(seen)) => entry.need.met_by(seen.reach),
-            (None, None) => entry.need.met_by(entry.caller.reach),
-        }
+        entry.need.decide(entry.target, &entry.caller, entry.seen.as_deref())
     }
 }
 
 impl Entry {
+    /// Checks that the caller has a permission that only the request names (403).
+    pub fn needs(&self, app: &App, permission: Permission) -> Result<(), ApiError> {
+        let needed = self.seen()?.authority.has(permission).map_err(ApiError::forbidden);
+        self.note_if_forbidden(app, needed)
+    }
+
     /// Records for the audit that this caller was refused with 403.
     pub fn note_forbidden(&self, app: &App) {
         // A refusal without a workspace goes to the audit of the key's workspace. A token has none, so no
@@ -246,30 +263,6 @@ impl Entry {
             user_agent: self.context.user_agent.clone(),
             at: self.context.now,
         });
-    }
-}
-
-impl Need {
-    fn of(access: &Access) -> Self {
-        match access {
-            Access::Anonymous => Self { permission: None, role: None },
-            Access::Key { permission, role, .. } => Self {
-                permission: permission.as_deref().and_then(Permission::named),
-                role: role.as_deref().and_then(Role::named),
-            },
-        }
-    }
-
-    fn met_by(self, reach: Reach) -> Result<(), ApiError> {
-        if self.permission.is_some_and(|permission| !reach.permissions.contains(permission)) {
-            return Err(ApiError::forbidden());
-        }
-        match self.role {
-            Some(role) if reach.role < role => {
-                Err(ApiError::forbidden_because("owner_only", "Only an owner can do this."))
-            }
-            _ => Ok(()),
-        }
     }
 }
 

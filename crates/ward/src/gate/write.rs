@@ -76,8 +76,8 @@ impl Entry {
         let target = self.target.ok_or(ApiError::no_workspace())?;
         let mut guard = WorkspaceGuard::take(tx, target)?;
         let (caller, seen) = self.recognized(&mut guard, Some(target))?;
+        self.need.decide(Some(target), &caller, seen.as_ref())?;
         let seen = seen.ok_or(ApiError::no_workspace())?;
-        self.need.met_by(seen.reach)?;
         Ok((Write::of(guard, Actor::of(&caller), &self.context), Held { caller, seen }))
     }
 
@@ -95,7 +95,7 @@ impl Entry {
             identity::set_name(&mut guard, name)?;
         }
         let (caller, _) = self.recognized(&mut guard, None)?;
-        self.need.met_by(caller.reach)?;
+        self.need.decide(None, &caller, None)?;
         Ok((Write::of(guard, Actor::of(&caller), &self.context), caller))
     }
 }

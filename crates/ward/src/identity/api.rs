@@ -120,9 +120,8 @@ pub async fn authorize(request: Request, (entry, query): (Entry, Query)) -> Resu
         None => None,
     };
     let seen = entry.seen()?;
-    if needed.is_some_and(|permission| !seen.reach.permissions.contains(permission)) {
-        entry.note_forbidden(&request.app);
-        return Err(ApiError::forbidden());
+    if let Some(permission) = needed {
+        entry.needs(&request.app, permission)?;
     }
     let caller = &entry.caller;
     let key = caller.key().map(|key| ("x-ward-key-id", key.key_id.to_string()));

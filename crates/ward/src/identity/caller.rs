@@ -8,6 +8,7 @@ use super::PrincipalKind;
 use super::token::VerifiedToken;
 use crate::access::Reach;
 use crate::api_keys::secret::KeyId;
+use crate::forbidden::Authority;
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 
 /// An authenticated caller and its credential.
@@ -66,6 +67,11 @@ impl Caller {
             Credential::Key(_) => None,
             Credential::Token(token) => Some(token),
         }
+    }
+
+    /// The authority of the credential, without a workspace.
+    pub const fn authority(&self) -> Authority {
+        Authority { credential: self.reach, membership: None }
     }
 
     /// The end of something that should last until `end`: no later than the key that creates it.

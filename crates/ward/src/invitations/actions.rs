@@ -16,10 +16,11 @@ use crate::app::App;
 use crate::audit::{Subject, Write};
 use crate::endings::{AT_ONCE, ClosedRows, Ending, Kind};
 use crate::error::ApiError;
+use crate::forbidden::{Because, Forbidden, Rule};
 use crate::gate::idempotency::{Repeat, Secrecy};
-use crate::gate::{Entry, Held};
+use crate::gate::{Admitted, Entry, Held};
 use crate::http::Reply;
-use crate::identity::{self, Caller, PrincipalKind};
+use crate::identity::{self, Caller};
 use crate::ids::{InvitationId, PrincipalId, WorkspaceId};
 use crate::members::{beyond_caller, within_reach};
 use crate::quotas::{self, Change as Count};
@@ -71,7 +72,7 @@ pub async fn create(
     let role = Role::named(&new.role).ok_or_else(|| ApiError::internal("an unvalidated role"))?;
     let usual = app.config.quotas;
     let create = move |write: &mut Write<'_, '_>, Held { caller, seen }: &Held| {
-        within_reach(seen.reach, role)?;
+        within_reach(seen.authority, role)?;
         repeat.once(write, Secrecy::Secret { former: None }, |write| {
             let (workspace, now) = (write.row(), write.now());
             let secret = Secret::generate().map_err(ApiError::internal)?;
@@ -111,7 +112,7 @@ fn within_caller(write: &mut Write<'_, '_>, held: &Held, id: InvitationId) -> Re
     let (workspace, now) = (write.row(), write.now());
     let invitation = store::get(write, workspace, id)?;
     let invitation = invitation.filter(|it| it.is_open(now)).ok_or(no_invitation())?;
-    within_reach(held.seen.reach, invitation.role)?;
+    within_reach(held.seen.authority, invitation.role)?;
     Ok(invitation)
 }
 
@@ -214,40 +215,26 @@ fn may_make(role: Role, invitation: &Invitation) -> bool {
     role >= Role::Admin && role >= invitation.role
 }
 
-/// Checks that the caller may accept: it is a user, and its credential allows what the invitation grants
-/// (403 otherwise).
+/// Checks that the credential allows what the invitation grants (403 otherwise). Without this check, a narrow key could
+/// widen the permissions of its user.
 fn may_accept(caller: &Caller, invitation: &Invitation) -> Result<(), ApiError> {
-    if caller.kind != PrincipalKind::User {
-        return Err(unsupported());
-    }
-    // Without this check, a narrow key could widen the permissions of its user.
-    if !caller.reach.covers(Reach::whole(invitation.role)) {
-        return Err(beyond_caller());
-    }
-    Ok(())
-}
-
-const fn unsupported() -> ApiError {
-    ApiError::forbidden_because(
-        "unsupported_principal",
-        "Only a user can accept an invitation, but this caller is a service.",
-    )
+    caller.authority().covers(Reach::whole(invitation.role)).map_err(beyond_caller)
 }
 
 /// Makes the caller a member. `token` is the caller's access token, if the caller presented one. It serves
 /// to ask the issuer for an address, which happens before the transaction.
 pub async fn accept(
     app: &Arc<App>,
-    entry: Entry,
+    admitted: Admitted,
     acceptance: AcceptInvitationRequest,
     token: Option<&str>,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let reference = Reference::Link(hash_of(&acceptance.invitation));
     let found = find(app, &reference).await?;
-    if entry.caller.kind != PrincipalKind::User {
-        return note_in(app, &entry, found.as_ref(), Err(unsupported()));
-    }
+    let open = found.as_ref().filter(|it| it.is_open(admitted.now()));
+    // A refusal of this caller concerns the workspace whose link it has.
+    let entry = admitted.decided_in(app, open.map(|it| it.workspace))?;
     let invitation = found.ok_or(no_invitation())?;
     let proved = if invitation.is_open(entry.context.now) && invitation.email.is_some() {
         prove_address(&entry, &invitation, token).await
@@ -268,9 +255,6 @@ pub async fn accept_own(
     token: Option<&str>,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
-    if entry.caller.kind != PrincipalKind::User {
-        return Err(unsupported());
-    }
     let address = own_address(&entry, token).await?.ok_or(no_invitation())?;
     let reference = Reference::Id(id);
     let found = find(app, &reference).await?;
@@ -359,5 +343,6 @@ async fn prove_address(entry: &Entry, invitation: &Invitation, token: Option<&st
     Err(ApiError::forbidden_because(
         "email_not_verified",
         "This invitation is for a verified email address. Sign in with an account whose identity provider has verified it.",
+        Forbidden::by_rule(Rule::VerifiedEmail, Because::UnverifiedAddress),
     ))
 }

@@ -8,9 +8,8 @@ use super::actions::{self, AcceptInvitationRequest, CreateInvitationRequest, Ext
 use super::wire::{InvitationResponse, OfferedInvitationResponse};
 use super::{Invitation, store};
 use crate::error::ApiError;
-use crate::gate::Entry;
-use crate::gate::bearer_text;
 use crate::gate::idempotency::Repeat;
+use crate::gate::{Entry, OwnOrder, admit_with_body, bearer_text};
 use crate::http::{Query, Reply, Request, Sent};
 use crate::ids::InvitationId;
 use crate::page::{self, Page, PageQuery, Paginated, TOTAL_LIMIT};
@@ -120,11 +119,12 @@ pub async fn accept_own(request: Request, (entry, bytes): (Entry, Bytes)) -> Res
     actions::accept_own(&request.app, entry, invitation_id(&request), token, repeat).await
 }
 
-pub async fn accept(
-    request: Request,
-    (entry, sent): (Entry, Sent<AcceptInvitationRequest>),
-) -> Result<Reply, ApiError> {
-    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
+/// `accept-invitation`: the values come before the permission, because only they name a workspace whose audit records a
+/// refusal.
+pub async fn accept(mut request: Request, _: OwnOrder) -> Result<Reply, ApiError> {
+    let (admitted, body) = admit_with_body(&mut request).await?;
+    let sent = body.valid::<AcceptInvitationRequest>(&request).await?;
+    let repeat = Repeat::of(&request, Some(admitted.principal()), &sent.bytes, StatusCode::CREATED)?;
     let token = bearer_text(&request).and_then(|text| std::str::from_utf8(text).ok());
-    actions::accept(&request.app, entry, sent.value, token, repeat).await
+    actions::accept(&request.app, admitted, sent.value, token, repeat).await
 }

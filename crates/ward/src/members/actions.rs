@@ -41,7 +41,7 @@ pub async fn set_role(
     let role = Role::named(&new.role).ok_or_else(|| ApiError::internal("an unvalidated role"))?;
     let outcome = entry.write(app, "members.set_role", move |write, held| {
         let mut member = store::get(write, held.seen.workspace.id, member)?.ok_or(no_member())?;
-        within_reach(held.seen.reach, member.role.max(role))?;
+        within_reach(held.seen.authority, member.role.max(role))?;
         if member.role == role {
             return Ok(member);
         }
@@ -74,7 +74,7 @@ pub(super) fn change_role(write: &mut Write<'_, '_>, member: &Member) -> Result<
 pub async fn remove(app: &Arc<App>, entry: Entry, member: PrincipalId) -> Result<(), ApiError> {
     let outcome = entry.write(app, "members.remove", move |write, held| {
         let member = store::get(write, held.seen.workspace.id, member)?.ok_or(no_member())?;
-        within_reach(held.seen.reach, member.role)?;
+        within_reach(held.seen.authority, member.role)?;
         end(write, "member.remove", &member)
     });
     let outcome = outcome.await;

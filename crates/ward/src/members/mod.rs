@@ -20,6 +20,7 @@ use crate::access::{Reach, Role};
 use crate::api_keys::last_way_in;
 use crate::audit::Write;
 use crate::error::ApiError;
+use crate::forbidden::{Authority, Forbidden};
 use crate::identity::{Caller, PrincipalKind};
 use crate::ids::{PrincipalId, WorkspaceId};
 
@@ -53,26 +54,28 @@ const fn no_member() -> ApiError {
 }
 
 /// Refuses a caller whose permissions do not cover the whole `role` (403).
-pub(crate) fn within_reach(reach: Reach, role: Role) -> Result<(), ApiError> {
-    if reach.covers(Reach::whole(role)) { Ok(()) } else { Err(beyond_caller()) }
+pub(crate) fn within_reach(authority: Authority, role: Role) -> Result<(), ApiError> {
+    authority.covers(Reach::whole(role)).map_err(beyond_caller)
 }
 
 /// Refuses a user's credential that does not cover the whole `role`, for operations on the caller's own
 /// membership (403). Otherwise, a narrow key could do to its own user what it may do to no other member. A
 /// service has only its narrow key, so its role suffices.
 fn speaks_for_whole(caller: &Caller, role: Role) -> Result<(), ApiError> {
+    let authority = caller.authority();
     let whole = match caller.kind {
-        PrincipalKind::User => caller.reach.covers(Reach::whole(role)),
-        PrincipalKind::Service => caller.reach.role >= role,
+        PrincipalKind::User => authority.covers(Reach::whole(role)),
+        PrincipalKind::Service => authority.has_role(role),
     };
-    if whole { Ok(()) } else { Err(beyond_caller()) }
+    whole.map_err(beyond_caller)
 }
 
 /// The 403 for permissions beyond the caller's.
-pub(crate) const fn beyond_caller() -> ApiError {
+pub(crate) const fn beyond_caller(why: Forbidden) -> ApiError {
     ApiError::forbidden_because(
         "beyond_caller",
         "You cannot grant, change or end permissions that you do not have.",
+        why,
     )
 }
 

@@ -41,13 +41,7 @@ pub async fn nominate(
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let nominate = move |write: &mut Write<'_, '_>, Held { caller, seen }: &Held| {
-        if caller.kind != PrincipalKind::User {
-            return Err(ApiError::forbidden_because(
-                "unsupported_principal",
-                "Only a user can hand over ownership; this caller is a service.",
-            ));
-        }
-        within_reach(seen.reach, Role::Owner)?;
+        within_reach(seen.authority, Role::Owner)?;
         repeat.once(write, Secrecy::Open, |write| {
             let now = write.now();
             let nominee = store::get(write, seen.workspace.id, PrincipalId(nomination.entity_id))?;
@@ -130,13 +124,15 @@ pub async fn cancel(app: &Arc<App>, entry: Entry) -> Result<(), ApiError> {
         let action = if nominee.principal == caller.principal {
             speaks_for_whole(caller, nominee.role)?;
             "ownership.decline"
-        } else if seen.reach.role < Role::Owner {
-            return Err(ApiError::forbidden_because(
-                "owner_only",
-                "Only owners and the nominee can end a transfer of ownership.",
-            ));
         } else {
-            within_reach(seen.reach, Role::Owner)?;
+            seen.authority.has_role(Role::Owner).map_err(|why| {
+                ApiError::forbidden_because(
+                    "owner_only",
+                    "Only owners and the nominee can end a transfer of ownership.",
+                    why,
+                )
+            })?;
+            within_reach(seen.authority, Role::Owner)?;
             "ownership.cancel"
         };
         store::end_transfer(write)?;

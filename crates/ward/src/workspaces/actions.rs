@@ -21,7 +21,7 @@ use crate::gate::idempotency::{Repeat, Secrecy};
 use crate::gate::{Entry, Held};
 use crate::guard::NoGuard;
 use crate::http::Reply;
-use crate::identity::{self, Caller, PrincipalKind};
+use crate::identity::{self, Caller};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::integrations;
 use crate::quotas::{self, Change as Count, Overrides};
@@ -152,19 +152,6 @@ const fn too_many_unclaimed() -> ApiError {
         "Too many workspaces are waiting to be claimed. Try again later.",
         60,
     )
-}
-
-/// Refuses a service (403). The kind of a principal never changes, so the transaction need not check it
-/// again.
-pub fn only_users(app: &App, entry: &Entry) -> Result<(), ApiError> {
-    if entry.caller.kind == PrincipalKind::User {
-        return Ok(());
-    }
-    entry.note_forbidden(app);
-    Err(ApiError::forbidden_because(
-        "unsupported_principal",
-        "Only a user can own a workspace, but this credential speaks for a service.",
-    ))
 }
 
 /// Creates a workspace that the calling user owns.

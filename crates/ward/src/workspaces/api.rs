@@ -10,10 +10,10 @@ use super::environment::{self, ConvertEnvironmentRequest};
 use super::store;
 use crate::config::Bootstrap;
 use crate::error::ApiError;
+use crate::forbidden::{Because, Forbidden, Rule};
 use crate::gate::idempotency::Repeat;
-use crate::gate::{Entry, OwnOrder, bearer_text, enter_with_body};
+use crate::gate::{Entry, bearer_text};
 use crate::http::{Open, Query, Reply, Request, Sent};
-use crate::identity::PrincipalKind;
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
 
 pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
@@ -46,6 +46,7 @@ pub async fn create(mut request: Request, _: Open) -> Result<Reply, ApiError> {
             return Err(ApiError::forbidden_because(
                 "bootstrap_closed",
                 "This server creates no workspaces for anonymous callers.",
+                Forbidden::by_rule(Rule::OpenBootstrap, Because::ServerSetting),
             ));
         }
     }
@@ -58,13 +59,10 @@ pub async fn create(mut request: Request, _: Open) -> Result<Reply, ApiError> {
 }
 
 /// `create-self-service-workspace` and `create-my-workspace`
-pub async fn create_own(mut request: Request, _: OwnOrder) -> Result<Reply, ApiError> {
-    let (entry, body) = enter_with_body(&mut request).await?;
-    if entry.caller.kind != PrincipalKind::User {
-        body.check_syntax(&request).await?;
-    }
-    actions::only_users(&request.app, &entry)?;
-    let sent = body.valid::<CreateWorkspaceRequest>(&request).await?;
+pub async fn create_own(
+    request: Request,
+    (entry, sent): (Entry, Sent<CreateWorkspaceRequest>),
+) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::CREATED)?;
     actions::create_own(&request.app, entry, sent.value, repeat).await
 }

@@ -52,6 +52,7 @@ mod plans;
 mod provider;
 mod quotas;
 mod races;
+mod reasons;
 mod refusals;
 mod regions;
 mod repeats;

@@ -15,10 +15,11 @@ use ward_ehr::template::wrong_parameters;
 use super::client::units_of;
 use super::credentials::{Keys, endpoint_auth};
 use super::{headers, milliseconds};
-use crate::access::{Permission, Permissions};
+use crate::access::Permission;
 use crate::app::App;
 use crate::audit::Write;
 use crate::error::ApiError;
+use crate::forbidden::{Authority, Forbidden};
 use crate::gate::idempotency::{Begun, Repeat};
 use crate::gate::{Entry, Held};
 use crate::http::Reply;
@@ -155,13 +156,15 @@ impl AskedEndpoint {
         &self.integration.config.endpoints[self.index]
     }
 
-    /// Whether these permissions suffice. A call of a connector's own integration, or of any EHR, may
+    /// Checks that the caller's permissions suffice. A call of a connector's own integration, or of any EHR, may
     /// answer with patient data, whatever the method.
-    fn allowed_by(&self, permissions: Permissions) -> bool {
+    fn allowed_by(&self, authority: Authority) -> Result<(), Forbidden> {
         let changes = self.endpoint().method != "GET";
         let reads_calls = self.integration.builtin || self.integration.config.protocol == Protocol::Fhir;
-        (!changes || permissions.contains(Permission::IntegrationUpdate))
-            && (!reads_calls || permissions.contains(Permission::CallView))
+        if changes {
+            authority.has(Permission::IntegrationUpdate)?;
+        }
+        if reads_calls { authority.has(Permission::CallView) } else { Ok(()) }
     }
 }
 
@@ -249,9 +252,7 @@ async fn begin(
         if present.ok_or(ApiError::no_integration())? != asked.integration.updated_at {
             return Ok(Beginning::Changed);
         }
-        if !asked.allowed_by(held.seen.reach.permissions) {
-            return Err(ApiError::forbidden());
-        }
+        asked.allowed_by(held.seen.authority).map_err(ApiError::forbidden)?;
         if let Begun::Answered(reply) = repeat.begin_apart(write)? {
             return Ok(Beginning::Answered(reply));
         }

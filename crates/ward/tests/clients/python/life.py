@@ -24,6 +24,7 @@ from ward_client.models import (
     CreateApiKeyResponse,
     CreateWorkspaceRequest,
     ErrorResponse,
+    ForbiddenResponse,
     HTTPValidationError,
     RotateApiKeyRequest,
     TestCallerNumbersRequest,
@@ -74,11 +75,11 @@ def main(url: str) -> None:
     key = good(claimed, CreateApiKeyResponse, 201)
     owner = AuthenticatedClient(base_url=url, token=key.api_key)
     me = get_auth_info.sync(client=owner)
-    assert me is not None and not isinstance(me, ErrorResponse)
+    assert me is not None and not isinstance(me, (ErrorResponse, ForbiddenResponse))
     assert str(me.workspace_id) == str(workspace)
 
     listed = list_workspaces.sync(client=owner, limit=10)
-    assert listed is not None and not isinstance(listed, (ErrorResponse, HTTPValidationError))
+    assert listed is not None and not isinstance(listed, (ErrorResponse, ForbiddenResponse, HTTPValidationError))
     assert [item.slug for item in listed.items] == [slug]
     changed = update_workspace.sync_detailed(
         workspace, client=owner, body=UpdateWorkspaceRequest(name="A renamed clinic")
@@ -103,6 +104,11 @@ def main(url: str) -> None:
         CreateApiKeyResponse,
         201,
     )
+    viewer = AuthenticatedClient(base_url=url, token=minted.api_key)
+    denied = update_workspace.sync_detailed(workspace, client=viewer, body=UpdateWorkspaceRequest(name="A clinic"))
+    reasons = good(denied, ForbiddenResponse, 403)
+    assert (reasons.missing.kind, reasons.missing.name) == ("permission", "Workspace.update")
+    assert reasons.because.reason == "membership_role"
     once = str(uuid4())
     first, second = (
         good(
@@ -124,10 +130,10 @@ def main(url: str) -> None:
     assert refused(get_auth_info.sync_detailed(client=dead), 401).error_code == "unauthorized"
 
     keys = list_api_keys.sync(workspace, client=owner)
-    assert keys is not None and not isinstance(keys, (ErrorResponse, HTTPValidationError))
+    assert keys is not None and not isinstance(keys, (ErrorResponse, ForbiddenResponse, HTTPValidationError))
     assert [shown.key_id for shown in keys.items] == [key.key_id]
     audit = list_audit_events.sync(workspace, client=owner, limit=50)
-    assert audit is not None and not isinstance(audit, (ErrorResponse, HTTPValidationError))
+    assert audit is not None and not isinstance(audit, (ErrorResponse, ForbiddenResponse, HTTPValidationError))
     assert any(event.action == "api_key.revoke" for event in audit.events)
 
     archived = archive_workspace.sync_detailed(workspace, client=owner, body=ArchiveWorkspaceRequest(slug=slug))

@@ -89,6 +89,11 @@ const minted = good(
   }),
   201,
 );
+const denied = await bearing(minted.api_key).PATCH("/v1/workspaces/{workspace_id}", { params: inside, body: patch });
+assert.equal(refused(denied, 403).error_code, "forbidden");
+assert(denied.error && "missing" in denied.error);
+assert.deepEqual(denied.error.missing, { kind: "permission", name: "Workspace.update" });
+assert.equal(denied.error.because.reason, "membership_role");
 const named = { path: { workspace_id: created.id, key_id: minted.key_id } };
 const rotation = { ...named, header: { "Idempotency-Key": randomUUID() } };
 const rotate = () =>
