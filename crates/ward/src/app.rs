@@ -114,6 +114,8 @@ pub struct App {
     pub sync: deliveries::Wake,
     /// Requests per second of each workspace.
     pub request_rates: RequestRates,
+    /// The 403s of each workspace in the current second.
+    pub forbidden_rates: RequestRates,
     /// Wakes the task that closes the rows of endings.
     pub ended: Notify,
     /// The store of exports; `None` if exports are off.

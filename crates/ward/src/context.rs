@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use http::header::USER_AGENT;
 use http::request::Parts;
@@ -39,6 +40,8 @@ pub struct Context {
     pub(crate) key_expires: OnceLock<Timestamp>,
     /// The state of the rate that the request was charged to, if it was.
     pub(crate) rate: OnceLock<RateState>,
+    /// The wait before the answer, because the workspace has many answers of 403 in this second.
+    pub(crate) wait: OnceLock<Duration>,
     /// The share of memory of the request's body, held until the request ends.
     pub(crate) body: OnceLock<Share>,
 }
@@ -55,6 +58,7 @@ impl Context {
             issuers: None,
             key_expires: OnceLock::new(),
             rate: OnceLock::new(),
+            wait: OnceLock::new(),
             body: OnceLock::new(),
         }
     }
@@ -86,6 +90,7 @@ impl Context {
             issuers: Some(issuers),
             key_expires: OnceLock::new(),
             rate: OnceLock::new(),
+            wait: OnceLock::new(),
             body: OnceLock::new(),
         }
     }

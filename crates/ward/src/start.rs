@@ -133,6 +133,7 @@ impl App {
             last_used: LastUsed::default(),
             sync: deliveries::Wake::default(),
             request_rates: RequestRates::default(),
+            forbidden_rates: RequestRates::default(),
             ended: Notify::new(),
             exports,
             export_shares: exporter::shares(),

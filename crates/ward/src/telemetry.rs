@@ -82,6 +82,10 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
     describe_gauge!("ward_connections_open", "Open connections, including those to /metrics");
     describe_counter!("ward_connections_refused_total", "Refused connections, by limit");
     describe_counter!("ward_connections_given_up_total", "Idle connections closed to make room for new ones");
+    describe_counter!(
+        "ward_forbidden_waits_total",
+        "Answers of 403 that waited, because their workspace has many in this second"
+    );
     describe_counter!("ward_accept_errors_total", "Failed accepts, mostly for lack of file descriptors");
     describe_gauge!("ward_sync_queue_depth", "Deliveries waiting to be sent, counted up to 100,000");
     describe_gauge!("ward_sync_queue_oldest_seconds", "Age of the oldest waiting delivery; 0 without any");

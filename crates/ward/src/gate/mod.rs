@@ -34,6 +34,7 @@ use crate::http::Request;
 use crate::identity::token::{self, VerifiedToken};
 use crate::identity::{self, Caller, Credential};
 use crate::ids::{PrincipalId, WorkspaceId};
+use crate::quotas::rate::{FORBIDDEN_PER_SECOND, FORBIDDEN_WAIT};
 use crate::quotas::{self, Quota};
 use crate::shares::{Holder, Share};
 use crate::workspaces::{AsMember, Workspace};
@@ -250,7 +251,13 @@ impl Entry {
     }
 
     /// As [`Self::note_forbidden`], for the audit of a workspace that is not in the path.
+    ///
+    /// The answer waits if the workspace has had too many of them in this second.
     pub fn note_forbidden_in(&self, app: &App, workspace: WorkspaceId) {
+        if !app.forbidden_rates.charge(workspace, FORBIDDEN_PER_SECOND) {
+            metrics::counter!("ward_forbidden_waits_total").increment(1);
+            let _ = self.context.wait.set(FORBIDDEN_WAIT);
+        }
         app.refusals.note(Refusal {
             workspace,
             service: self.room,

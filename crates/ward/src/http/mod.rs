@@ -331,6 +331,10 @@ where
             Some(rates) => charged(rates, &context, workspace, is_claim, outcome),
             None => outcome,
         };
+        // The work is over, so the wait holds no connection of the database and no processor.
+        if let Some(wait) = context.wait.get() {
+            tokio::time::sleep(*wait).await;
+        }
         answer(outcome, &context, &self.figures, &self.operation.id, started)
     }
 }

@@ -1,11 +1,11 @@
-//! Requests per second of each workspace, counted by every replica for itself.
+//! Requests per second and answers of 403 per second of each workspace, counted by every replica for itself.
 //!
 //! A rate is a bucket with the requests of one second. It is stored as the time at which it will be full again
 //! (generic cell rate algorithm).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
 
@@ -61,6 +61,12 @@ impl RequestRates {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX / 4)
     }
 }
+
+/// Answers of 403 for one workspace in a second. Later ones wait for [`FORBIDDEN_WAIT`].
+pub const FORBIDDEN_PER_SECOND: i64 = 200;
+/// The wait of one more 403. A client that repeats a refused request sends the next one only after this answer, so the
+/// checks and records of refusals leave the processors to other tenants.
+pub const FORBIDDEN_WAIT: Duration = Duration::from_millis(100);
 
 /// Nanoseconds after which one request is refilled.
 fn interval(limit: i64) -> u64 {

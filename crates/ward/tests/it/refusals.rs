@@ -2,15 +2,17 @@
 
 use reqwest::StatusCode;
 use serde_json::json;
+use tokio::task::JoinSet;
 use ward::audit::refusals::Refusal;
-use ward::ids::CredentialId;
+use ward::ids::{CredentialId, WorkspaceId};
+use ward::quotas::rate::FORBIDDEN_PER_SECOND;
 use ward_test::{Server, both};
 
 both!(a_flood_of_refusals_costs_no_other_workspace_an_event, async || {
     let server = Server::start().await;
     // Enough workspaces to fill the buffer, each with more different refusals than it may have.
     for _ in 0..12 {
-        let workspace = ward::ids::WorkspaceId::at(server.clock.now());
+        let workspace = WorkspaceId::at(server.clock.now());
         for address in 0..1_200_u32 {
             server.app.refusals.note(Refusal {
                 workspace,
@@ -56,4 +58,35 @@ both!(refusals_beyond_a_credentials_share_are_told_as_a_sum, async || {
     // The next minute starts with empty counts.
     server.app.flush().await;
     assert_eq!(tenant.owner.get(&path).await.ok()["total"], 1);
+});
+
+both!(many_answers_of_403_wait_and_are_all_recorded, async || {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let viewer = tenant.service("viewer").await;
+    let path = tenant.path("/audit");
+    // A slow machine may need several rounds for more than 200 within a second.
+    let workspace = WorkspaceId::of_path(&tenant.id);
+    let used = || server.app.forbidden_rates.used(workspace, FORBIDDEN_PER_SECOND);
+    let mut sent = 0;
+    for _round in 0..20 {
+        let mut running = JoinSet::new();
+        for _ in 0..400 {
+            let (viewer, path) = (viewer.clone(), path.clone());
+            running.spawn(async move { viewer.get(&path).await });
+        }
+        for answer in running.join_all().await {
+            answer.expect(StatusCode::FORBIDDEN);
+            sent += 1;
+        }
+        if used() > 0 {
+            break;
+        }
+    }
+    assert!(used() > 0);
+    server.app.flush().await;
+    let listed = tenant.owner.get(&tenant.path("/audit?action=access.forbidden")).await.ok();
+    assert_eq!(listed["events"][0]["metadata"]["count"], sent);
+    // Other answers of the workspace, and of others, do not wait in this rate.
+    tenant.get("/audit").await.ok();
 });
