@@ -174,6 +174,7 @@ UPDATE_INTEGRATION = {
 SHORT = known("x", "y" * 256, "y" * 257)
 PARTY = known("+15550100001", " anonymous ", "z" * 320, " " + "z" * 320 + " ", "z" * 321)
 CREATE = {"slug": SLUG, "name": name, "environment": ENVIRONMENT, "region": REGION, "backend_org_id": name}
+# A list of fields stands for a list of such objects.
 BODIES = {
     "create-workspace": CREATE, "create-self-service-workspace": CREATE, "create-my-workspace": CREATE,
     "update-workspace": {"name": name, "environment": ENVIRONMENT, "region": REGION, "connector_type": one_of("epic", "meditab")},
@@ -187,6 +188,9 @@ BODIES = {
     "create-invitation": {"role": known("member"), "email": known("a@b", " a@b.example\n", "a@@b", "a b@c", "@b", "a@", "a" * 252 + "@b", "a" * 253 + "@b"),
                           "duration_days": INTEGER},
     "extend-invitation": {"duration_days": INTEGER}, "resend-invitation": {"duration_days": INTEGER},
+    "report-leaked-keys": [{"token": known("ward_x", "x" * 4096, "x" * 4097, "a\0b"), "type": SHORT, "url": known("https://h.example/x", "u" * 16385),
+                            "source": SHORT}],
+    "set-leaked-key-policy": {"action": known("revoke", "quarantine", "Revoke", "", " revoke ")},
     "revoke-presented-api-key": {"api_key": known("ward_x", "x" * 256, "x" * 257, "", " x ")},
     "accept-invitation": {"invitation": known("ward_invitation_x", "x" * 200, "x" * 201, " x ")},
     "create-integration": {**{field: make for field, make in UPDATE_INTEGRATION.items() if field != "protocol"},
@@ -268,7 +272,9 @@ def scramble(rng, value):
 def body_request(rng, operation):
     fields = []
     wild = rng.choice([0.0, 0.15, 0.5])
-    for field, make in BODIES[operation].items():
+    asked = BODIES[operation]
+    of_list = isinstance(asked, list)
+    for field, make in ({} if of_list else asked).items():
         if rng.random() < (0.1 if wild else 0.03):
             continue
         if rng.random() < wild:
@@ -285,6 +291,8 @@ def body_request(rng, operation):
     if rng.random() < 0.2:
         rng.shuffle(fields)
     body = "{" + ", ".join(f"{key}: {value}" for key, value in fields) + "}"
+    if of_list:
+        body = many(model(asked[0], *asked[0]), 4)(rng)
     if rng.random() < 0.06:
         body = anything(rng)
     if rng.random() < 0.1:

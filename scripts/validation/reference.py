@@ -106,6 +106,17 @@ class RevokePresentedKey(BaseModel):
     api_key: Annotated[str, Field(max_length=256)]
 
 
+class LeakedToken(BaseModel):
+    token: text(4096)
+    type: text(256) | None = None
+    url: text(16384) | None = None
+    source: text(256) | None = None
+
+
+class SetLeakedKeyPolicy(BaseModel):
+    action: Literal["revoke", "quarantine"]
+
+
 class Secret(BaseModel):
     value: text(16384)
 
@@ -381,6 +392,7 @@ BODIES = {
     "update-workspace": Update, "archive-workspace": Archive, "update-test-caller-numbers": Numbers,
     "create-api-key": CreateKey, "rotate-api-key": Rotate, "set-member-role": Role, "nominate-owner": Nominate,
     "create-invitation": Invite, "accept-invitation": AcceptInvitation, "revoke-presented-api-key": RevokePresentedKey,
+    "report-leaked-keys": most(list[LeakedToken], 1000), "set-leaked-key-policy": SetLeakedKeyPolicy,
     "extend-invitation": ExtendInvitation, "resend-invitation": ResendInvitation, "create-integration": CreateIntegration,
     "update-integration": UpdateIntegration, "create-integration-key": CreateIntegrationKey,
     "test-integration-endpoint": TestEndpoint, "report-call": ReportCall,
@@ -396,7 +408,8 @@ def application():
 
     def take(operation, model):
         def route(body):
-            return {"query": {}, "body": body.model_dump(mode="json", exclude_unset=operation in SPARSE)}
+            told = TypeAdapter(model).dump_python(body, mode="json", exclude_unset=operation in SPARSE)
+            return {"query": {}, "body": told}
         route.__annotations__ = {"body": model}
         app.post("/" + operation)(route)
 

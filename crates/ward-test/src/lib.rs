@@ -16,6 +16,7 @@ mod issuer;
 mod operations;
 mod provider;
 mod rsa;
+mod scanner;
 pub mod vendor;
 
 use std::net::SocketAddr;
@@ -47,6 +48,7 @@ pub use operations::{
 };
 pub use provider::LocalProvider;
 pub use rsa::rsa_pem;
+pub use scanner::{REPORTS, Scanner, report_of};
 
 /// A Ward for one test, on a database of its own, behind a real socket.
 pub struct Server {

@@ -88,6 +88,8 @@ impl Target {
             "nominate-owner" => json!({ "entity_id": NOBODY }),
             "set-member-role" | "create-invitation" => json!({ "role": "viewer" }),
             "revoke-presented-api-key" => json!({ "api_key": "no key" }),
+            "report-leaked-keys" => json!([{ "token": "no key" }]),
+            "set-leaked-key-policy" => json!({ "action": "quarantine" }),
             "accept-invitation" => json!({ "invitation": format!("ward_invite_{}", fresh_slug()) }),
             "create-integration" => new_integration(&fresh_slug()),
             "update-integration" => json!({ "display_name": format!("Renamed to {}", fresh_slug()) }),

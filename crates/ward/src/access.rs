@@ -212,6 +212,14 @@ impl Reach {
         Self { role, permissions: permissions.and(role.permissions()) }
     }
 
+    /// The authority that a leaked key keeps in quarantine: it reads, but no patient data.
+    #[must_use]
+    pub const fn in_quarantine(self) -> Self {
+        use Permission::{ApiKeyView, AuditView, IntegrationView, WorkspaceView};
+        const READS: Permissions = Permissions::of(&[WorkspaceView, IntegrationView, ApiKeyView, AuditView]);
+        Self { role: self.role, permissions: self.permissions.and(READS) }
+    }
+
     /// The authority that both allow, such as that of a key within its principal's membership.
     #[must_use]
     pub fn within(self, other: Self) -> Self {

@@ -7,6 +7,7 @@
 mod draft;
 mod exports;
 pub mod issuers;
+mod leaks;
 mod master_key;
 mod outbound;
 pub mod page;
@@ -27,6 +28,7 @@ use zeroize::Zeroizing;
 pub use ward_server::tls::TlsFiles;
 
 pub use self::exports::{Bucket, Exports};
+pub use self::leaks::LeakReportKey;
 pub(crate) use self::master_key::lost;
 pub use self::master_key::{create_master_key, find_master_key, load_former_keys, load_master_key};
 pub use self::outbound::Outbound;
@@ -80,6 +82,8 @@ pub struct Config {
     pub master_key: MasterKey,
     /// Issuers whose access tokens are accepted in addition to API keys. With an empty list, no token is valid.
     pub issuers: Vec<issuers::IssuerConfig>,
+    /// The public keys that sign reports about leaked keys. With an empty list, no report is accepted.
+    pub leak_report_keys: Vec<LeakReportKey>,
     /// Previous master keys. They open values that were sealed before, and seal nothing.
     pub former_master_keys: Vec<FormerKey>,
     /// Files with previous master keys, read like the file of the current key.
@@ -247,6 +251,7 @@ impl Default for Config {
             metrics_required: false,
             master_key: MasterKey::File { path: PathBuf::from("ward.key"), create: true },
             issuers: Vec::new(),
+            leak_report_keys: Vec::new(),
             former_master_keys: Vec::new(),
             former_master_key_files: Vec::new(),
             outbound: Outbound::default(),

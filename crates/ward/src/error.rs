@@ -97,6 +97,16 @@ impl ApiError {
         Self::forbidden_because("forbidden", "Insufficient permissions.", why)
     }
 
+    /// 403: the secret of the caller's key leaked, and the workspace left it only a part of its reads.
+    pub const fn key_quarantined() -> Self {
+        Self::forbidden_because(
+            "key_quarantined",
+            "The secret of this key was found in a public place. Until it ends, the key only reads, and no patient data. \
+             An owner or an admin can rotate or revoke it with another credential.",
+            Forbidden::by_rule(Rule::NoQuarantine, Because::Quarantine),
+        )
+    }
+
     /// 403 with its own code and sentence.
     pub const fn forbidden_because(code: &'static str, detail: &'static str, why: Forbidden) -> Self {
         let mut error = Self::new(StatusCode::FORBIDDEN, code, detail);

@@ -39,8 +39,10 @@ pub enum Rule {
     CurrentSecret,
     /// An identity provider has verified the address of the invitation for the caller.
     VerifiedEmail,
-    /// The account of the workspace has signed the callback.
+    /// The account of the workspace, or a configured key, has signed the callback.
     Signature,
+    /// The secret of the key has not leaked.
+    NoQuarantine,
     /// The server creates workspaces for anonymous callers.
     OpenBootstrap,
 }
@@ -64,8 +66,10 @@ pub enum Because {
     ReplacedSecret,
     /// No identity provider has verified the address for this caller.
     UnverifiedAddress,
-    /// The callback has no signature that this workspace accepts.
+    /// The callback has no signature that this workspace or server accepts.
     UnsignedCallback,
+    /// The secret of the caller's key leaked, so the key only reads.
+    Quarantine,
     /// A setting of this server closes the operation.
     ServerSetting,
 }
@@ -83,6 +87,7 @@ impl Because {
             Self::ReplacedSecret => "replaced_secret",
             Self::UnverifiedAddress => "unverified_address",
             Self::UnsignedCallback => "unsigned_callback",
+            Self::Quarantine => "quarantine",
             Self::ServerSetting => "server_setting",
         }
     }
@@ -102,7 +107,10 @@ impl Because {
             Self::UnverifiedAddress => {
                 "No identity provider has verified the address of the invitation for this caller."
             }
-            Self::UnsignedCallback => "The callback has no signature that this workspace accepts.",
+            Self::UnsignedCallback => "The callback has no signature that is accepted here.",
+            Self::Quarantine => {
+                "The secret of the caller's key was found in a public place, so the key only reads."
+            }
             Self::ServerSetting => "A setting of this server closes the operation to anonymous callers.",
         };
         fixed.to_owned()

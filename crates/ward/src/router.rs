@@ -106,6 +106,9 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("rotate-api-key", "api_keys", api_keys::api::rotate)?;
     routes.on("finish-api-key-rotation", "api_keys", api_keys::api::finish_rotation)?;
     routes.on("revoke-presented-api-key", "api_keys", api_keys::api::revoke_presented)?;
+    routes.on("report-leaked-keys", "api_keys", api_keys::leaks::api::report)?;
+    routes.on("get-leaked-key-policy", "api_keys", api_keys::leaks::api::policy)?;
+    routes.on("set-leaked-key-policy", "api_keys", api_keys::leaks::api::set_policy)?;
     routes.on("get-permission-catalog", "api_keys", api_keys::api::catalog)?;
 
     routes.on("list-members", "members", members::api::list)?;

@@ -145,6 +145,10 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
         "ward_quota_refusals_total",
         "Requests refused because a workspace's quota is used up, by quota"
     );
+    describe_counter!(
+        "ward_leaked_keys_total",
+        "Tokens in reports of leaked keys, by the effect on their keys"
+    );
     describe_gauge!("ward_endings_waiting", "Endings whose rows are not all closed yet");
     describe_counter!("ward_issuer_fetches_total", "Fetches of an issuer's keys, by outcome");
     ward_db::describe_metrics();

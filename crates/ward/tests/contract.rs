@@ -126,6 +126,7 @@ fn every_operation_says_who_may_call_it() {
             "get-openapi-document",
             "get-readiness",
             "receive-twilio-status",
+            "report-leaked-keys",
             "revoke-presented-api-key"
         ])
     );
@@ -144,8 +145,13 @@ fn every_operation_says_who_may_call_it() {
             assert!(permission.as_deref().is_none_or(|p| PERMISSIONS.contains(&p)), "{}", operation.id);
             assert_eq!(
                 role.as_deref() == Some("owner"),
-                ["archive-workspace", "convert-workspace-environment", "nominate-owner"]
-                    .contains(&operation.id.as_str()),
+                [
+                    "archive-workspace",
+                    "convert-workspace-environment",
+                    "nominate-owner",
+                    "set-leaked-key-policy"
+                ]
+                .contains(&operation.id.as_str()),
                 "{}",
                 operation.id
             );
@@ -190,8 +196,8 @@ fn a_day_may_bound_every_period_and_is_in_it() {
 #[test]
 fn every_post_that_writes_can_be_repeated_safely() {
     for operation in contract().operations() {
-        // Twilio sends no such header. These two are safe to repeat, because they set a state.
-        let sets_a_state = ["receive-twilio-status", "revoke-presented-api-key"];
+        // Twilio and GitHub send no such header. All of these are safe to repeat, because they set a state.
+        let sets_a_state = ["receive-twilio-status", "revoke-presented-api-key", "report-leaked-keys"];
         let repeatable =
             operation.method == http::Method::POST && !sets_a_state.contains(&operation.id.as_str());
         assert_eq!(operation.idempotent, repeatable, "{}", operation.id);

@@ -59,6 +59,7 @@ fn fill(server: &Server) -> (Tenant, Vec<String>) {
     by_owner(Call::post(format!("{workspace}/provision"), json!({})));
     let numbers = json!({ "numbers": ["+15550100", "+4915112345678"] });
     by_owner(Call::put(format!("{workspace}/test-caller-numbers"), numbers));
+    by_owner(Call::put(format!("/v1/{}/leaked-key-policy", tenant.id), json!({ "action": "quarantine" })));
     // A finished call creates a delivery for the connector, which waits for its settings.
     let calls = format!("/v1/{}/calls", tenant.id);
     for (sid, caller) in [("CA1", "+15550199"), ("CA2", "+15550100")] {
@@ -90,6 +91,7 @@ fn view(at: std::net::SocketAddr, tenant: &Tenant) -> Vec<Value> {
         workspace.clone(),
         format!("{workspace}/test-caller-numbers"),
         format!("{}?limit=20", tenant.keys()),
+        format!("/v1/{}/leaked-key-policy", tenant.id),
         format!("/v1/{}/integrations", tenant.id),
         format!("/v1/{}/audit?limit=100", tenant.id),
     ];

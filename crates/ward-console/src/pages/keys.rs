@@ -30,6 +30,9 @@ pub struct Key {
     pub created_at: Time,
     /// The former secret, while a rotation keeps it valid.
     pub previous: Option<Previous>,
+    /// Set for a key whose secret leaked, and that only reads until it ends.
+    #[serde(default)]
+    pub quarantined_at: Time,
 }
 
 /// A secret that a rotation replaced and that is still accepted.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use ward_db::{Timestamp, Tx};
 
 use super::secret::{KeyId, NewSecret};
@@ -107,6 +107,7 @@ impl Minted {
             updated_at: now,
             position,
             previous: None,
+            quarantined_at: None,
         };
         store::insert(write, &key, self.narrowed, &secret.hash)?;
         Ok(key)
@@ -115,6 +116,16 @@ impl Minted {
 
 /// Records an event about a key.
 fn record(write: &mut Write<'_, '_>, action: &'static str, key: &ApiKey) -> Result<(), ApiError> {
+    record_with(write, action, key, None)
+}
+
+/// As [`record`], with the leak that caused the action.
+pub(super) fn record_with(
+    write: &mut Write<'_, '_>,
+    action: &'static str,
+    key: &ApiKey,
+    leak: Option<Value>,
+) -> Result<(), ApiError> {
     let name = key.name.as_deref();
     let about = Subject { service: "api_keys", kind: "api_key", id: Some(key.id.0), name };
     let mut what = json!({
@@ -125,6 +136,9 @@ fn record(write: &mut Write<'_, '_>, action: &'static str, key: &ApiKey) -> Resu
     });
     if let Some(previous) = key.live_previous(write.now()) {
         what["previous_ends_at"] = json!(previous.ends_at);
+    }
+    if let Some(leak) = leak {
+        what["leak"] = leak;
     }
     write.record(action, about, what)
 }
@@ -228,6 +242,12 @@ pub async fn rotate(
         may_rotate(caller, seen.authority, &key)?;
         repeat.once(write, Secrecy::Secret { former: presented.filter(|_| own) }, |write| {
             with_current_secret(caller, &key)?;
+            if key.quarantined_at.is_some() && rotation.grace_seconds > 0 {
+                return Err(ApiError::conflict(
+                    "leaked_secret",
+                    "The secret of this key leaked, so a rotation ends it at once. Rotate without grace_seconds.",
+                ));
+            }
             let id = KeyId::parse(&key.key_id).ok_or_else(|| ApiError::internal("a stored key id"))?;
             let secret = NewSecret::for_key(id).map_err(ApiError::internal)?;
             let former_end = key.expires_at;
@@ -237,6 +257,7 @@ pub async fn rotate(
             key.updated_at = now.max(Timestamp::from_micros(key.updated_at.micros() + 1));
             key.previous =
                 (ends_at > key.updated_at).then_some(PreviousSecret { ends_at, last_used_at: None });
+            key.quarantined_at = None;
             store::rotate(write, &key, &secret.hash)?;
             record(write, "api_key.rotate", &key)?;
             Ok(CreateApiKeyResponse::new(&key, &secret))
@@ -259,7 +280,7 @@ pub async fn finish_rotation(
         repeat.once(write, Secrecy::Open, |write| {
             with_current_secret(caller, &key)?;
             if key.previous.is_some_and(|previous| previous.ends_at > now) {
-                key = end_previous(write, key)?;
+                key = end_previous(write, key, None)?;
             }
             Ok(ApiKeyResponse::of(&key, now))
         })
@@ -268,11 +289,15 @@ pub async fn finish_rotation(
 }
 
 /// Ends the previous secret of a rotation with an overlap. Returns the key without it.
-pub(super) fn end_previous(write: &mut Write<'_, '_>, mut key: ApiKey) -> Result<ApiKey, ApiError> {
+pub(super) fn end_previous(
+    write: &mut Write<'_, '_>,
+    mut key: ApiKey,
+    leak: Option<Value>,
+) -> Result<ApiKey, ApiError> {
     key.previous = None;
     key.updated_at = write.now().max(Timestamp::from_micros(key.updated_at.micros() + 1));
     store::finish_rotation(write, &key)?;
-    record(write, "api_key.finish_rotation", &key)?;
+    record_with(write, "api_key.finish_rotation", &key, leak)?;
     Ok(key)
 }
 
@@ -313,13 +338,13 @@ pub async fn revoke(app: &Arc<App>, entry: Entry, key_id: KeyId) -> Result<(), A
         if caller.principal == key.principal && key.kind == PrincipalKind::User {
             last_way_in::keep_ways_of(write, key.principal, Without::Key(&key.key_id))?;
         }
-        end(write, &key)
+        end(write, &key, None)
     };
     entry.write(app, "api_keys.revoke", revoke).await
 }
 
 /// Revokes a key. A service leaves the workspace with its only key.
-pub(super) fn end(write: &mut Write<'_, '_>, key: &ApiKey) -> Result<(), ApiError> {
+pub(super) fn end(write: &mut Write<'_, '_>, key: &ApiKey, leak: Option<Value>) -> Result<(), ApiError> {
     let now = write.now();
     let members = if key.kind == PrincipalKind::Service { -1 } else { 0 };
     quotas::give_back(write, key.workspace, Count { keys: -1, members, ..Count::default() })?;
@@ -328,7 +353,7 @@ pub(super) fn end(write: &mut Write<'_, '_>, key: &ApiKey) -> Result<(), ApiErro
     if key.kind == PrincipalKind::Service {
         identity::leave(write, key.principal)?;
     }
-    record(write, "api_key.revoke", key)
+    record_with(write, "api_key.revoke", key, leak)
 }
 
 /// Creates a key as the operator, who needs no membership: for workspaces whose people have lost their
@@ -364,7 +389,7 @@ pub fn revoke_as_operator(
     let write = &mut Write::begin(tx, found.workspace, Actor::OPERATOR, context)?;
     // Another transaction may have revoked it before this one took the guard row.
     let Some(key) = store::get_anywhere(write, key_id)? else { return Ok(None) };
-    end(write, &key)?;
+    end(write, &key, None)?;
     Ok(Some(key))
 }
 

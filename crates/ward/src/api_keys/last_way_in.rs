@@ -18,7 +18,8 @@ fn ways<'r, 'w: 'r>(write: &Write<'w, '_>, without: Without<'r>) -> Ways<'r> {
 /// Refuses to revoke the last key by which the owners of its workspace have access (409). The rule is the same for every
 /// caller: an owner must still be able to enter afterwards.
 pub(super) fn keep_way_into_home(write: &mut Write<'_, '_>, key: &ApiKey) -> Result<(), ApiError> {
-    let opens = key.expires_at > write.now() && key.reach.covers(Reach::whole(Role::Owner));
+    let writes = key.expires_at > write.now() && key.quarantined_at.is_none();
+    let opens = writes && key.reach.covers(Reach::whole(Role::Owner));
     if !opens || !store::is_owner(write, key.workspace, key.principal)? {
         return Ok(());
     }

@@ -4,6 +4,7 @@ pub mod actions;
 pub mod api;
 mod last_used;
 pub mod last_way_in;
+pub mod leaks;
 mod revoke_presented;
 pub mod secret;
 mod store;
@@ -45,7 +46,9 @@ pub struct KeyRecord {
     pub previous: Option<(SecretHash, Timestamp)>,
     /// The timestamp from which the key is refused.
     pub expires_at: Timestamp,
-    /// The latest of its creation, rotation and revocation.
+    /// The timestamp since which the key only reads, because its secret leaked.
+    pub quarantined_at: Option<Timestamp>,
+    /// The latest of its creation, rotation, quarantine and revocation.
     pub updated_at: Timestamp,
     pub revoked: bool,
 }
@@ -54,27 +57,14 @@ impl KeyRecord {
     /// The secret with this hash, if it is valid now; otherwise the reason for the audit. The secrets are compared in constant
     /// time before any other column is considered.
     pub fn proven_by(&self, hash: &SecretHash, now: Timestamp) -> Result<Secret, &'static str> {
-        match self.secret_with(hash) {
+        match secret_with(&self.secret_hash, self.previous.as_ref(), hash) {
             None => Err("wrong_secret"),
             Some(Secret::Previous { ends_at }) if ends_at <= now => Err("secret_replaced"),
             Some(_) if self.revoked => Err("revoked"),
+            Some(_) if self.expires_at <= now && self.quarantined_at.is_some() => Err("leaked"),
             Some(_) if self.expires_at <= now => Err("expired"),
             Some(_) if !self.home_is_active => Err("workspace_archived"),
             Some(secret) => Ok(secret),
-        }
-    }
-
-    /// The secret that has this hash, compared in constant time. A previous secret has its end with it.
-    fn secret_with(&self, hash: &SecretHash) -> Option<Secret> {
-        let current = self.secret_hash.ct_eq(hash);
-        let (former, ends_at) = self.previous.unwrap_or(([0; 32], Timestamp::from_micros(0)));
-        let previous = former.ct_eq(hash);
-        if current.into() {
-            Some(Secret::Current)
-        } else if previous.into() {
-            Some(Secret::Previous { ends_at })
-        } else {
-            None
         }
     }
 
@@ -91,15 +81,35 @@ impl KeyRecord {
             home: self.home,
             expires_at,
             previous,
+            quarantined_at: self.quarantined_at,
             since: self.updated_at,
         };
+        let reach = if self.quarantined_at.is_some() { self.reach.in_quarantine() } else { self.reach };
         Caller {
             credential: Credential::Key(used),
             principal: self.principal,
             kind: self.kind,
-            reach: self.reach,
+            reach,
             exists: true,
         }
+    }
+}
+
+/// The secret of a key that has this hash, compared in constant time. A previous secret has its end with it.
+fn secret_with(
+    current: &SecretHash,
+    previous: Option<&(SecretHash, Timestamp)>,
+    hash: &SecretHash,
+) -> Option<Secret> {
+    let is_current = current.ct_eq(hash);
+    let (former, ends_at) = previous.copied().unwrap_or(([0; 32], Timestamp::from_micros(0)));
+    let is_previous = former.ct_eq(hash);
+    if is_current.into() {
+        Some(Secret::Current)
+    } else if is_previous.into() {
+        Some(Secret::Previous { ends_at })
+    } else {
+        None
     }
 }
 
@@ -155,6 +165,8 @@ pub struct ApiKey {
     pub position: i64,
     /// The secret before the last rotation, as it is stored. It may have ended already.
     pub previous: Option<PreviousSecret>,
+    /// The timestamp since which the key only reads, because its secret leaked.
+    pub quarantined_at: Option<Timestamp>,
 }
 
 impl ApiKey {

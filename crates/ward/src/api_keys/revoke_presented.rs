@@ -34,8 +34,8 @@ pub async fn revoke_presented(
         let Some(key) = store::get_anywhere(&mut write, presented.key_id)? else { return Ok(false) };
         write.actor = Actor::new(record.principal, record.credential);
         match secret {
-            Secret::Current => end(&mut write, &key)?,
-            Secret::Previous { .. } => drop(end_previous(&mut write, key)?),
+            Secret::Current => end(&mut write, &key, None)?,
+            Secret::Previous { .. } => drop(end_previous(&mut write, key, None)?),
         }
         Ok::<_, ApiError>(true)
     };

@@ -87,6 +87,20 @@ pub fn find_all(bytes: &[u8]) -> impl Iterator<Item = (usize, Presented)> {
     starts.filter_map(|at| Some((at, Presented::parse(bytes.get(at..at + LENGTH)?)?)))
 }
 
+/// The text with every key in it cut to its public part, followed by `…`.
+pub fn without_secrets(text: &str) -> String {
+    let (mut rest, mut shown) = (text, String::with_capacity(text.len()));
+    while let Some((at, found)) = find_all(rest.as_bytes()).next() {
+        shown.push_str(&rest[..at]);
+        shown.push_str(PREFIX);
+        shown.push_str(found.key_id.as_str());
+        shown.push('…');
+        rest = &rest[at + LENGTH..];
+    }
+    shown.push_str(rest);
+    shown
+}
+
 /// A new key with its secret, which is shown once.
 pub struct NewSecret {
     /// The text of the key, secret included.

@@ -34,6 +34,7 @@ columns! {
         reach: REACH,
         secret_hash => hash,
         expires_at,
+        quarantined_at,
         updated_at,
         previous: "k.previous_hash, k.previous_ends_at" => previous_hash,
         revoked: sql!("k.revoked_at IS NOT NULL OR NOT ", LIVE),
@@ -88,6 +89,7 @@ columns! {
         previous: "k.previous_ends_at, k.previous_used_at" => |(ends_at, last_used_at): (Option<_>, _)| {
             Ok(ends_at.map(|ends_at| PreviousSecret { ends_at, last_used_at }))
         },
+        quarantined_at,
     }
 }
 
@@ -205,11 +207,13 @@ pub fn insert(
     })
 }
 
-/// Stores a new secret and a new expiry. The replaced secret stays as the previous one, if the key says so.
+/// Stores a new secret and a new expiry. The replaced secret stays as the previous one, if the key says so. A quarantine ends
+/// with the secret that leaked.
 pub fn rotate(tx: &mut WorkspaceGuard<'_, '_>, key: &ApiKey, hash: &SecretHash) -> Result<(), Error> {
     tx.execute_later(
         "UPDATE api_keys SET secret_hash = $2, expires_at = $3, updated_at = $4, previous_ends_at = $5, \
-                previous_hash = CASE WHEN $5 > updated_at THEN secret_hash END, previous_used_at = NULL \
+                previous_hash = CASE WHEN $5 > updated_at THEN secret_hash END, previous_used_at = NULL, \
+                quarantined_at = NULL \
          WHERE key_id = $1",
         &[
             key.key_id.as_str().into(),
@@ -300,11 +304,11 @@ pub struct Ways<'a> {
 }
 
 impl Ways<'_> {
-    /// A live key `k` with all of an owner's permissions. It uses the parameters `$1` to `$5`.
+    /// A live key `k` with all of an owner's permissions, which one in quarantine has not. It uses the parameters `$1` to `$5`.
     fn opens() -> String {
         format!(
             "k.role = 'owner' AND (k.permissions = $2 OR k.permissions = $3) AND k.key_id <> $4 AND k.workspace_id <> $5 \
-             AND k.expires_at > $1 AND CASE WHEN k.position > 0 THEN 1 ELSE 0 END = 1 AND {LIVE}"
+             AND k.expires_at > $1 AND k.quarantined_at IS NULL AND CASE WHEN k.position > 0 THEN 1 ELSE 0 END = 1 AND {LIVE}"
         )
     }
 
@@ -445,7 +449,7 @@ pub fn store_previous_used(
     Ok(moved == 1)
 }
 
-fn previous_hash(
+pub(super) fn previous_hash(
     (bytes, ends_at): (Option<Vec<u8>>, Option<Timestamp>),
 ) -> Result<Option<(SecretHash, Timestamp)>, Error> {
     let Some((bytes, ends_at)) = bytes.zip(ends_at) else { return Ok(None) };
@@ -474,7 +478,7 @@ fn names(permissions: Permissions) -> String {
     serde_json::to_string(&permissions).unwrap_or_else(|_| "[]".to_owned())
 }
 
-fn hash(bytes: Vec<u8>) -> Result<SecretHash, Error> {
+pub(super) fn hash(bytes: Vec<u8>) -> Result<SecretHash, Error> {
     SecretHash::try_from(bytes).map_err(|_| Error::unreadable("a hash of another length"))
 }
 

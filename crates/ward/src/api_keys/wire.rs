@@ -22,6 +22,7 @@ pub struct ApiKeyResponse {
     created_at: Timestamp,
     updated_at: Timestamp,
     previous: Option<PreviousSecret>,
+    quarantined_at: Option<Timestamp>,
 }
 
 impl ApiKeyResponse {
@@ -41,6 +42,7 @@ impl ApiKeyResponse {
             last_used_at: key.last_used_at,
             created_at: key.created_at,
             updated_at: key.updated_at,
+            quarantined_at: key.quarantined_at,
         }
     }
 }

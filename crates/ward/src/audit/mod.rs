@@ -115,6 +115,7 @@ fn room_for(action: &str) -> Option<Room> {
         | "workspace.archive"
         | "api_key.revoke"
         | "api_key.finish_rotation"
+        | "api_key.quarantine"
         | "member.remove"
         | "member.leave"
         | "member.revoke_keys"

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use self::forms::{bucket, filter, hosts, region, show_hosts, without_password, word};
 use super::draft::BootstrapMode;
 use super::issuers::{issuers, show_issuers};
+use super::leaks::{leak_report_keys, show_leak_report_keys};
 use super::setting::{HIDDEN, Setting, key_bytes};
 use super::value::{
     self, Choice, Count, Kind, List, Maybe, Or, PathKind, RateKind, Read, Size, Text, Time, With, items,
@@ -258,6 +259,10 @@ pub static SETTINGS: &[Setting] = &[
     plain! { "Identity" issuers: "JSON" => issuers as With(issuers, |read| show_issuers(read));
     "Issuers whose access tokens are accepted beside API keys: a JSON list here, `[[issuers]]` tables in \
      the file. See `docs/operate/identity.md`." },
+    plain! { "Identity" leak_report_keys: "JSON" => leak_report_keys as With(leak_report_keys, |read| show_leak_report_keys(read));
+    "Public keys whose reports of leaked API keys are accepted, in the form in which GitHub publishes those of \
+     its secret scanning, or as `[[leak_report_keys]]` tables in the file. Not set: no report is accepted. See \
+     `docs/operate/keys.md`." },
     plain! { "Limits" body_bytes: "SIZE" => body_bytes as Size(1024..=1 << 30);
     "Largest request body; beyond it 413." },
     plain! { "Limits" header_bytes: "SIZE" => limits.header_bytes as Size(8192..=1 << 20);

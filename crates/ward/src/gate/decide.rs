@@ -1,7 +1,8 @@
 //! The decision about a caller whose credential is valid. It reads nothing and changes nothing, so every place that must
 //! know the decision makes it with these functions: the entry, the write, and the explanation.
 
-use ward_contract::{Access, CallerKind};
+use http::Method;
+use ward_contract::{Access, CallerKind, Operation};
 
 use super::VisibleWorkspace;
 use crate::access::{Permission, Role};
@@ -16,16 +17,20 @@ pub(super) struct Need {
     permission: Option<Permission>,
     role: Option<Role>,
     caller: Option<CallerKind>,
+    /// Whether the operation only reads, so that a leaked key in quarantine may use it.
+    reads: bool,
 }
 
 impl Need {
-    pub(super) fn of(access: &Access) -> Self {
-        match access {
-            Access::Anonymous => Self { permission: None, role: None, caller: None },
+    pub(super) fn of(operation: &Operation) -> Self {
+        let reads = operation.method == Method::GET;
+        match &operation.access {
+            Access::Anonymous => Self { permission: None, role: None, caller: None, reads },
             Access::Key { permission, role, caller, .. } => Self {
                 permission: permission.as_deref().and_then(Permission::named),
                 role: role.as_deref().and_then(Role::named),
                 caller: *caller,
+                reads,
             },
         }
     }
@@ -44,11 +49,13 @@ impl Need {
         }
     }
 
-    /// Whether a caller with this authority meets the requirements (403).
+    /// Whether a caller with this authority meets the requirements (403). A quarantine has narrowed the authority already.
     fn met_by(self, caller: &Caller, authority: Authority) -> Result<(), ApiError> {
-        if let Some(permission) = self.permission {
-            authority.has(permission).map_err(ApiError::forbidden)?;
+        let permitted = self.permission.map_or(Ok(()), |permission| authority.has(permission));
+        if caller.is_quarantined() && (permitted.is_err() || !self.reads) {
+            return Err(ApiError::key_quarantined());
         }
+        permitted.map_err(ApiError::forbidden)?;
         if let Some(role) = self.role {
             authority.has_role(role).map_err(|why| {
                 ApiError::forbidden_because("owner_only", "Only an owner can do this.", why)

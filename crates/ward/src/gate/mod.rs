@@ -144,7 +144,7 @@ impl Entry {
             room: request.room,
             proof,
             target,
-            need: Need::of(&request.operation.access),
+            need: Need::of(&request.operation),
         }))
     }
 
@@ -229,7 +229,10 @@ impl Admitted {
 impl Entry {
     /// Checks that the caller has a permission that only the request names (403).
     pub fn needs(&self, app: &App, permission: Permission) -> Result<(), ApiError> {
-        let needed = self.seen()?.authority.has(permission).map_err(ApiError::forbidden);
+        let has = self.seen()?.authority.has(permission);
+        let needed = has.map_err(|why| {
+            if self.caller.is_quarantined() { ApiError::key_quarantined() } else { ApiError::forbidden(why) }
+        });
         self.note_if_forbidden(app, needed)
     }
 

@@ -71,17 +71,31 @@ impl Request {
         self.read_body_of(self.context.holder()).await
     }
 
+    /// As [`Self::read_body`], with a bound of the operation's own in place of the configured one.
+    pub async fn read_body_up_to(&mut self, most: usize) -> Result<SentBody, ApiError> {
+        let holder = self.context.holder();
+        let bytes = self.read_bytes_within(holder, most).await?;
+        Ok(self.sent(bytes, holder))
+    }
+
     /// As [`Self::read_body`], for a caller whose share is known.
     pub async fn read_body_of(&mut self, holder: Holder) -> Result<SentBody, ApiError> {
         let bytes = self.read_bytes_of(holder, usize::MAX).await?;
+        Ok(self.sent(bytes, holder))
+    }
+
+    fn sent(&self, bytes: Bytes, holder: Holder) -> SentBody {
         let content_type = self.parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
         let content_type = content_type.map(|value| String::from_utf8_lossy(value).into_owned());
-        Ok(SentBody { bytes, content_type, holder, heavy: false })
+        SentBody { bytes, content_type, holder, heavy: false }
     }
 
     /// Reads up to `most` bytes of a body within the holder's share of memory, which they keep until the request ends.
     pub async fn read_bytes_of(&mut self, holder: Holder, most: usize) -> Result<Bytes, ApiError> {
-        let limit = self.app.config.body_bytes.min(most);
+        self.read_bytes_within(holder, self.app.config.body_bytes.min(most)).await
+    }
+
+    async fn read_bytes_within(&mut self, holder: Holder, limit: usize) -> Result<Bytes, ApiError> {
         let announced =
             self.parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if announced.is_some_and(|length: usize| length > limit) {
@@ -115,6 +129,11 @@ fn units(bytes: usize) -> u32 {
 }
 
 impl SentBody {
+    /// The bytes of the body as they were sent, unchecked: for a signature over them.
+    pub const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
     /// Whether the request has no body.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()

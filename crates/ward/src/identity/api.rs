@@ -28,6 +28,7 @@ struct CredentialDescription {
     key_id: Option<String>,
     issuer: Option<String>,
     expires_at: Timestamp,
+    quarantined_at: Option<Timestamp>,
 }
 
 impl CredentialDescription {
@@ -38,12 +39,14 @@ impl CredentialDescription {
                 key_id: Some(key.key_id.to_string()),
                 issuer: None,
                 expires_at: key.expires_at,
+                quarantined_at: key.quarantined_at,
             },
             Credential::Token(token) => Self {
                 r#type: "token",
                 key_id: None,
                 issuer: Some(token.issuer.name.to_string()),
                 expires_at: token.expires_at,
+                quarantined_at: None,
             },
         }
     }
@@ -120,6 +123,11 @@ pub async fn authorize(request: Request, (entry, query): (Entry, Query)) -> Resu
         None => None,
     };
     let seen = entry.seen()?;
+    // Without a permission to judge, another service could let a leaked key write.
+    if needed.is_none() && entry.caller.is_quarantined() {
+        entry.note_forbidden(&request.app);
+        return Err(ApiError::key_quarantined());
+    }
     if let Some(permission) = needed {
         entry.needs(&request.app, permission)?;
     }

@@ -48,6 +48,8 @@ pub struct KeyUsed {
     pub expires_at: Timestamp,
     /// Whether a rotation has replaced the presented secret, which is valid for the rest of the overlap.
     pub previous: bool,
+    /// The timestamp since which the key only reads, because its secret leaked.
+    pub quarantined_at: Option<Timestamp>,
     /// The timestamp since which the key has the presented secret.
     pub since: Timestamp,
 }
@@ -59,6 +61,11 @@ impl Caller {
             Credential::Key(key) => Some(key),
             Credential::Token(_) => None,
         }
+    }
+
+    /// Whether the credential is a key that only reads, because its secret leaked.
+    pub fn is_quarantined(&self) -> bool {
+        self.key().is_some_and(|key| key.quarantined_at.is_some())
     }
 
     /// The access token, if the credential is one.

@@ -31,6 +31,8 @@ pub struct KeyShown {
     /// Whether that principal is a `user` or a `service`.
     pub kind: &'static str,
     pub expired: bool,
+    /// The timestamp since which the key only reads, because its secret leaked.
+    pub quarantined_at: Option<Timestamp>,
     /// The timestamp from which the key is refused.
     pub expires_at: Timestamp,
     /// The timestamp of its last successful use, to the minute.
@@ -48,6 +50,7 @@ impl KeyShown {
             entity_id: key.principal,
             kind: key.kind.name(),
             expired: key.expires_at <= now,
+            quarantined_at: key.quarantined_at,
             expires_at: key.expires_at,
             last_used_at: key.last_used_at,
             created_at: key.created_at,

@@ -114,6 +114,7 @@ const OUTSIDE_THE_FRAME: &[(&str, &str)] = &[
         "api_keys.revoke_presented",
         "the request is anonymous, and the write checks the presented secret again",
     ),
+    ("api_keys.end_leaked", "the credential is a signature, and the write checks each reported secret again"),
     ("api_keys.claim", "the request is anonymous, and the claim locks the workspace"),
     ("calls.twilio", "the credential is a signature, and the write checks its account again"),
     ("calls.note_read", "it records a read, which is authorized once"),

@@ -33,6 +33,7 @@ mod invitations;
 mod isolation;
 mod issuers;
 mod lanes;
+mod leaked_keys;
 mod legs;
 mod limits;
 mod long_reads;

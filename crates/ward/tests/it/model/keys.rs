@@ -40,7 +40,7 @@ fn listed(world: &World, at: usize) -> Value {
         "created_by_credential_id": key.creator.1.and_then(|by| world.credential(by)),
         "name": key.name, "role": ROLES[key.reach.role], "permissions": key.reach.names(),
         "expires_at": expires(world, at), "last_used_at": null, "created_at": created(at), "updated_at": key.updated,
-        "previous": null,
+        "previous": null, "quarantined_at": null,
     })
 }
 

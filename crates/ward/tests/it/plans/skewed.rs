@@ -10,9 +10,10 @@ use std::sync::Arc;
 use regex::Regex;
 use reqwest::StatusCode;
 use serde_json::json;
+use ward::config::Config;
 use ward::operator;
 use ward_db::{Options, PLANS, Recorder};
-use ward_test::{Engine, Fields as _, Server, Tenant, TestIssuer, both, new_workspace};
+use ward_test::{Engine, Fields as _, Scanner, Server, Tenant, TestIssuer, both, new_workspace, unknown_key};
 use ward_test_db::postgres::lines;
 use ward_test_db::sqlite;
 
@@ -219,7 +220,7 @@ async fn insert(server: &Server, sizes: Sizes, table: &str, columns: &str, value
 }
 
 /// The rows of every table: its columns, and their values with a number.
-const ROWS: [(&str, &str, &str); 26] = [
+const ROWS: [(&str, &str, &str); 27] = [
     (
         "once workspaces",
         "id, slug, name, environment, region, state, last_position, created_at, updated_at",
@@ -251,6 +252,7 @@ const ROWS: [(&str, &str, &str); 26] = [
         "$WS, $NOW, $ID, 'workspaces', 'workspace.update', 'workspace', false",
     ),
     ("idempotency", "scope, request, status, sealed, created_at", "'i' || i, $BYTES, 201, false, $NOW"),
+    ("once leaked_key_policies", "workspace_id, action, updated_at", "$ID, 'revoke', $NOW"),
     ("once test_callers", "workspace_id, ordinal, number", "$ID, 0, '+15550100'"),
     ("once test_credentials", "workspace_id, credential_id, ordinal", "$ID, $ID, 0"),
     ("call_legs", "workspace_id, parent_sid, callee, created_at", "$WS, 'p' || i, '+15550100', $NOW"),
@@ -345,10 +347,16 @@ async fn walked() -> (Server, Vec<String>) {
     // This uses a database of its own, because the extra rows would change the plans of the other.
     walk_long_lists(&Server::on(|_| {}, options.clone()).await).await;
     let mut issuer = TestIssuer::start().await;
-    let server = Server::on(|config| config.issuers = vec![issuer.config()], options).await;
+    let scanner = Scanner::new("scanner");
+    let configure = |config: &mut Config| {
+        config.issuers = vec![issuer.config()];
+        config.leak_report_keys = vec![scanner.key()];
+    };
+    let server = Server::on(configure, options).await;
     issuer.follow(&server.clock);
     let tenant = server.tenant("acme").await;
     walk(&server, &issuer, &tenant).await;
+    scanner.report(&server, &[&unknown_key()]).await.ok();
     let statements = known(&sources::statements(), &recorder.texts());
     (server, statements)
 }
