@@ -138,6 +138,7 @@ NUMBER = lambda rng: rng.choice(NUMBERS)
 INTEGER = either(one_of(0, 1, 2, 7, 30, 31), NUMBER, listed(INT_TEXTS))
 BOOLEAN = either(one_of(True, False), listed(BOOL_TEXTS), NUMBER)
 DAYS = lambda rng: rng.choice(["1", "30", "90", '"30"', "30.0", "true", '" +7 "', "0", "91", rng.choice(NUMBERS), json.dumps(rng.choice(INT_TEXTS))])
+CEILINGS = model({role: either(DAYS, one_of(None)) for role in ("viewer", "member", "operator", "admin", "owner")})
 SECRET = model({"value": known("s3cret", "-----BEGIN PRIVATE KEY-----")}, "value")
 AUTH = model({
     "api_key_value": SECRET, "assertion_algorithm": one_of("RS384", "ES384", "RS256"), "assertion_audience": words, "assertion_issuer": words,
@@ -191,6 +192,7 @@ BODIES = {
     "report-leaked-keys": [{"token": known("ward_x", "x" * 4096, "x" * 4097, "a\0b"), "type": SHORT, "url": known("https://h.example/x", "u" * 16385),
                             "source": SHORT}],
     "set-leaked-key-policy": {"action": known("revoke", "quarantine", "Revoke", "", " revoke ")},
+    "set-key-policy": {"ceiling_days": CEILINGS},
     "revoke-presented-api-key": {"api_key": known("ward_x", "x" * 256, "x" * 257, "", " x ")},
     "accept-invitation": {"invitation": known("ward_invitation_x", "x" * 200, "x" * 201, " x ")},
     "create-integration": {**{field: make for field, make in UPDATE_INTEGRATION.items() if field != "protocol"},

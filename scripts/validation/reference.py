@@ -117,6 +117,18 @@ class SetLeakedKeyPolicy(BaseModel):
     action: Literal["revoke", "quarantine"]
 
 
+class Ceilings(BaseModel):
+    viewer: Annotated[int, Field(ge=1, le=90)] | None = None
+    member: Annotated[int, Field(ge=1, le=90)] | None = None
+    operator: Annotated[int, Field(ge=1, le=90)] | None = None
+    admin: Annotated[int, Field(ge=1, le=90)] | None = None
+    owner: Annotated[int, Field(ge=1, le=90)] | None = None
+
+
+class KeyPolicy(BaseModel):
+    ceiling_days: Ceilings
+
+
 class Secret(BaseModel):
     value: text(16384)
 
@@ -393,6 +405,7 @@ BODIES = {
     "create-api-key": CreateKey, "rotate-api-key": Rotate, "set-member-role": Role, "nominate-owner": Nominate,
     "create-invitation": Invite, "accept-invitation": AcceptInvitation, "revoke-presented-api-key": RevokePresentedKey,
     "report-leaked-keys": most(list[LeakedToken], 1000), "set-leaked-key-policy": SetLeakedKeyPolicy,
+    "set-key-policy": KeyPolicy,
     "extend-invitation": ExtendInvitation, "resend-invitation": ResendInvitation, "create-integration": CreateIntegration,
     "update-integration": UpdateIntegration, "create-integration-key": CreateIntegrationKey,
     "test-integration-endpoint": TestEndpoint, "report-call": ReportCall,

@@ -195,9 +195,9 @@ pub enum KeyAction {
         /// The name in lists, such as the ticket for which it is issued.
         #[arg(long)]
         name: String,
-        /// The lifetime in days, 1 to 90. After it, the key is refused.
-        #[arg(long, default_value_t = 90)]
-        days: u64,
+        /// The lifetime in days, 1 to 90; by default the longest that the ceilings allow. After it, the key is refused.
+        #[arg(long)]
+        days: Option<u64>,
     },
     /// Revoke a key. From then on, every replica refuses it.
     Revoke {

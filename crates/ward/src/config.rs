@@ -20,10 +20,13 @@ mod value;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use zeroize::Zeroizing;
+
+use crate::api_keys::ceilings::Ceiling;
 
 pub use ward_server::tls::TlsFiles;
 
@@ -94,6 +97,8 @@ pub struct Config {
     pub platform: Platform,
     /// The quotas of every workspace whose operator has not set others.
     pub quotas: crate::quotas::Limits,
+    /// The longest lives of new keys, by role and environment.
+    pub key_ceilings: Arc<[Ceiling]>,
     /// The interval at which last-used times and aggregated refusals are written.
     pub flush_interval: Duration,
     pub log: LogFormat,
@@ -257,6 +262,7 @@ impl Default for Config {
             outbound: Outbound::default(),
             platform: Platform::default(),
             quotas: crate::quotas::Limits::default(),
+            key_ceilings: Arc::default(),
             flush_interval: Duration::from_mins(1),
             log: LogFormat::Auto,
             log_filter: "info".to_owned(),

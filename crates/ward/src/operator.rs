@@ -30,8 +30,8 @@ use crate::ids::{DeliveryId, IntegrationId, WorkspaceId};
 use crate::integrations;
 use crate::quotas::operator::{self as quotas, NewLimit, QuotaUsage};
 use crate::schema::{MIGRATIONS, VERSION};
-use crate::workspaces::WorkspaceState;
 use crate::workspaces::operator::{self as workspaces, Overview, RegionCheck};
+use crate::workspaces::{Workspace, WorkspaceState};
 
 pub use bounds::{OverLong, OverLongValues, over_long_values};
 pub use people::{
@@ -72,6 +72,9 @@ pub enum OperatorError {
     /// The lifetime is outside 1 to 90 days.
     #[error("a key lives 1 to 90 days, not {0}")]
     Lifetime(u64),
+    /// The lifetime is above the ceiling of the role.
+    #[error("a new key with the role {role} lives at most {most} days in this workspace")]
+    Ceiling { role: &'static str, most: u64 },
     /// The workspace has no integration of this name or id.
     #[error("the workspace has no integration with the name or id {:?}", without_secret(.0))]
     NoIntegration(String),
@@ -108,9 +111,13 @@ impl OperatorError {
         match self {
             Self::NoWorkspace(_) => "no_workspace",
             Self::WrongState(_) => "wrong_state",
-            Self::Invalid(_) | Self::KeyName(_) | Self::NoRole(_) | Self::Lifetime(_) | Self::Period => {
-                "invalid"
-            }
+            Self::Invalid(_)
+            | Self::KeyName(_)
+            | Self::NoRole(_)
+            | Self::Lifetime(_)
+            | Self::Ceiling { .. }
+            | Self::Period => "invalid",
+
             Self::NoMember(_) => "no_member",
             Self::NoKey(_) | Self::NotAKey => "no_key",
             Self::NoIntegration(_) => "no_integration",
@@ -206,7 +213,7 @@ pub async fn create_workspace(app: &App, wanted: &serde_json::Value) -> Result<O
 
 /// Archives a workspace, with the effects of the owner's operation.
 pub async fn archive_workspace(app: &App, slug_or_id: &str) -> Result<Overview, OperatorError> {
-    let workspace = active_workspace(app, slug_or_id).await?;
+    let workspace = active_workspace(app, slug_or_id).await?.id;
     let context = Context::of_operator(app.clock.now());
     let archived = app
         .db
@@ -254,10 +261,10 @@ pub async fn restore_workspace(app: &App, slug_or_id: &str) -> Result<Overview, 
 }
 
 /// The id of an active workspace of this slug or id.
-async fn active_workspace(app: &App, slug_or_id: &str) -> Result<WorkspaceId, OperatorError> {
+async fn active_workspace(app: &App, slug_or_id: &str) -> Result<Workspace, OperatorError> {
     let found = show_workspace(app, slug_or_id).await?;
     if found.state == WorkspaceState::Active {
-        return Ok(found.workspace.id);
+        return Ok(found.workspace);
     }
     Err(OperatorError::WrongState(found.state.name()))
 }

@@ -10,6 +10,7 @@ use http::{HeaderValue, Method};
 use ward_contract::{Access, ContractError, Rule};
 use ward_guard::Authorized;
 
+use crate::api_keys::ceilings;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::http::{Reply, Request, Route, cors, health, redirecting, refusing};
@@ -160,6 +161,9 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("retry-failed-deliveries", "sync", deliveries::api::retry_failed)?;
     routes.on("get-sync-status", "sync", deliveries::api::status)?;
     routes.on("hold-integration", "sync", deliveries::api::hold)?;
+
+    routes.on("get-key-policy", "api_keys", ceilings::api::get)?;
+    routes.on("set-key-policy", "api_keys", ceilings::api::set)?;
 
     routes.on("list-audit-events", "audit", audit::api::list)?;
     routes.on("get-audit-summary", "audit", audit::api::summary)?;

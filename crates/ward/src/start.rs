@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use ward_db::{Copied, CopyProgress, Db, Options, Timestamp, Tx};
 
-use crate::api_keys::LastUsed;
+use crate::api_keys::{LastUsed, warnings};
 use crate::app::{Access, App, OpenError, keys_at_hand, vault_of};
 use crate::audit::exports::objects::ExportStore;
 use crate::audit::exports::worker as exporter;
@@ -190,6 +190,7 @@ impl App {
             tokio::spawn(async move {
                 loop {
                     sweeping.sweep_due().await;
+                    sweeping.warn_of_expiry().await;
                     tokio::time::sleep(SWEEP_INTERVAL).await;
                 }
             }),
@@ -225,9 +226,10 @@ impl App {
         self.refusals.flush(&self.db).await;
     }
 
-    /// Lapses due workspaces, deletes old rows and closes the rows of endings.
+    /// Lapses due workspaces, deletes old rows, warns about expiring keys and closes the rows of endings.
     pub async fn sweep(&self) {
         self.sweep_due().await;
+        self.warn_of_expiry().await;
         self.close_ended().await;
     }
 
@@ -242,6 +244,22 @@ impl App {
                 Ok(_) => {}
                 Err(error) => return failed("sweep", &error),
             }
+        }
+    }
+
+    /// Records the warnings that are due for keys before they expire, in steps.
+    async fn warn_of_expiry(&self) {
+        loop {
+            let now = self.clock.now();
+            match self.db.write("app.warn_of_expiry", move |tx| warnings::warn_some(tx, now)).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => return failed("the warnings before keys expire", &error),
+            }
+        }
+        let now = self.clock.now();
+        if let Err(error) = self.db.read("app.measure_expiry", move |tx| warnings::measure(tx, now)).await {
+            failed("the count of expiring keys", &error.into());
         }
     }
 

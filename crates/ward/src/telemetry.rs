@@ -150,6 +150,10 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
         "Tokens in reports of leaked keys, by the effect on their keys"
     );
     describe_gauge!("ward_endings_waiting", "Endings whose rows are not all closed yet");
+    describe_gauge!(
+        "ward_api_keys_expiring",
+        "Keys of active workspaces that expire within this number of days"
+    );
     describe_counter!("ward_issuer_fetches_total", "Fetches of an issuer's keys, by outcome");
     ward_db::describe_metrics();
     // The counter exists from the start, so that an alert can distinguish zero from missing.

@@ -149,6 +149,7 @@ fn every_operation_says_who_may_call_it() {
                     "archive-workspace",
                     "convert-workspace-environment",
                     "nominate-owner",
+                    "set-key-policy",
                     "set-leaked-key-policy"
                 ]
                 .contains(&operation.id.as_str()),

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use ward_db::{Timestamp, Tx};
 
+use super::ceilings::Ceilings;
 use super::secret::{KeyId, NewSecret};
 use super::store::Without;
 use super::wire::ApiKeyResponse;
-use super::{ApiKey, DAY, PreviousSecret, SpeaksFor, last_way_in, permissions_named, store};
+use super::{ApiKey, DAY, PreviousSecret, SpeaksFor, ceilings, last_way_in, permissions_named, store};
 use crate::access::{Permissions, Reach, Role};
 use crate::app::App;
 use crate::audit::{Actor, Subject, Write};
@@ -154,6 +155,7 @@ pub async fn create(
     let role = Role::named(&new.role).ok_or_else(|| ApiError::internal("an unvalidated role"))?;
     let narrowed = permissions_named(&new.permissions);
     let usual = app.config.quotas;
+    let installation = app.config.key_ceilings.clone();
     let create = move |write: &mut Write<'_, '_>, held: &Held| {
         let (caller, now) = (&held.caller, write.now());
         held.seen.authority.covers(Reach::narrowed(role, narrowed)).map_err(beyond_caller)?;
@@ -165,6 +167,9 @@ pub async fn create(
             ));
         }
         repeat.once(write, Secrecy::Secret { former: None }, |write| {
+            let at_home = &held.seen.workspace;
+            ceilings::in_force(write, at_home.id, &at_home.environment, &installation)?
+                .allow(role, new.duration_days)?;
             let (principal, kind) = match new.speaks_for {
                 SpeaksFor::Minter => (caller.principal, caller.kind),
                 SpeaksFor::Service => {
@@ -201,12 +206,19 @@ pub async fn claim(
     new: CreateApiKeyRequest,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
+    let installation = app.config.key_ceilings.clone();
     let claim = move |tx: &mut Tx<'_>| {
         let mut write = Write::begin(tx, NoGuard, Actor::NOBODY, &context)?;
         repeat.once(&mut write, Secrecy::Secret { former: None }, |write| {
             let now = write.now();
             let claimed = workspaces::claim(write, workspace, now)?.ok_or(ApiError::unauthorized())?;
             let write = &mut write.also(claimed)?;
+            // A workspace has no owners before, who could have chosen ceilings of their own.
+            if !installation.is_empty() {
+                let claimed = workspaces::active(write, workspace)?.ok_or(ApiError::unauthorized())?;
+                Ceilings::of_installation(&installation, &claimed.environment)
+                    .allow(Role::Owner, new.duration_days)?;
+            }
             let (kind, role) = (PrincipalKind::User, Role::Owner);
             let principal = identity::create(write, kind, None, now)?;
             identity::join(write, (principal, kind), role, now)?;
@@ -235,6 +247,7 @@ pub async fn rotate(
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let presented = entry.presented_hash();
+    let installation = app.config.key_ceilings.clone();
     let rotate = move |write: &mut Write<'_, '_>, Held { caller, seen }: &Held| {
         let now = write.now();
         let mut key = store::get(write, seen.workspace.id, key_id)?.ok_or(ApiError::no_api_key())?;
@@ -242,6 +255,8 @@ pub async fn rotate(
         may_rotate(caller, seen.authority, &key)?;
         repeat.once(write, Secrecy::Secret { former: presented.filter(|_| own) }, |write| {
             with_current_secret(caller, &key)?;
+            ceilings::in_force(write, key.workspace, &seen.workspace.environment, &installation)?
+                .allow(key.reach.role, rotation.duration_days)?;
             if key.quarantined_at.is_some() && rotation.grace_seconds > 0 {
                 return Err(ApiError::conflict(
                     "leaked_secret",

@@ -2,12 +2,14 @@
 
 pub mod actions;
 pub mod api;
+pub mod ceilings;
 mod last_used;
 pub mod last_way_in;
 pub mod leaks;
 mod revoke_presented;
 pub mod secret;
 mod store;
+pub mod warnings;
 mod wire;
 
 use subtle::ConstantTimeEq as _;

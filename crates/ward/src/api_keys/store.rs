@@ -8,7 +8,7 @@ use ward_db::{
 };
 
 use super::secret::{KeyId, SecretHash};
-use super::{ApiKey, EndedKeys, KeyRecord, PreviousSecret};
+use super::{ApiKey, EndedKeys, KeyRecord, PreviousSecret, warnings};
 use crate::access::{Permission, Permissions, Reach, Role};
 use crate::endings::ClosedRows;
 use crate::guard::WorkspaceGuard;
@@ -204,6 +204,7 @@ pub fn insert(
         expires_at: key.expires_at,
         created_at: key.created_at,
         updated_at: key.updated_at,
+        warnings: warnings::passed(key.expires_at, key.updated_at),
     })
 }
 
@@ -213,7 +214,7 @@ pub fn rotate(tx: &mut WorkspaceGuard<'_, '_>, key: &ApiKey, hash: &SecretHash) 
     tx.execute_later(
         "UPDATE api_keys SET secret_hash = $2, expires_at = $3, updated_at = $4, previous_ends_at = $5, \
                 previous_hash = CASE WHEN $5 > updated_at THEN secret_hash END, previous_used_at = NULL, \
-                quarantined_at = NULL \
+                quarantined_at = NULL, warnings = $6 \
          WHERE key_id = $1",
         &[
             key.key_id.as_str().into(),
@@ -221,6 +222,7 @@ pub fn rotate(tx: &mut WorkspaceGuard<'_, '_>, key: &ApiKey, hash: &SecretHash) 
             key.expires_at.into(),
             key.updated_at.into(),
             key.previous.map(|previous| previous.ends_at).into(),
+            warnings::passed(key.expires_at, key.updated_at).into(),
         ],
     )?;
     Ok(())
@@ -239,7 +241,7 @@ pub fn finish_rotation(tx: &mut WorkspaceGuard<'_, '_>, key: &ApiKey) -> Result<
 /// Revokes a key. Its row stays, outside of the list, so that the audit can record later attempts with it.
 pub fn revoke(tx: &mut WorkspaceGuard<'_, '_>, key: &ApiKey, now: Timestamp) -> Result<(), Error> {
     tx.execute_later(
-        "UPDATE api_keys SET revoked_at = $2, updated_at = $2, position = -position WHERE key_id = $1",
+        "UPDATE api_keys SET revoked_at = $2, updated_at = $2, position = -position, warnings = -1 WHERE key_id = $1",
         &[key.key_id.as_str().into(), now.into()],
     )?;
     Ok(())
@@ -267,7 +269,7 @@ pub fn end_some_of(
     ids.truncate(most as usize);
     for key_id in &ids {
         tx.execute_later(
-            "UPDATE api_keys SET revoked_at = $2, updated_at = $2, position = -position \
+            "UPDATE api_keys SET revoked_at = $2, updated_at = $2, position = -position, warnings = -1 \
              WHERE key_id = $1 AND CASE WHEN position > 0 THEN 1 ELSE 0 END = 1",
             &[key_id.as_str().into(), now.into()],
         )?;

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use self::forms::{bucket, filter, hosts, region, show_hosts, without_password, word};
+use self::forms::{
+    bucket, ceilings, filter, hosts, region, show_ceilings, show_hosts, without_password, word,
+};
 use super::draft::BootstrapMode;
 use super::issuers::{issuers, show_issuers};
 use super::leaks::{leak_report_keys, show_leak_report_keys};
@@ -310,6 +312,10 @@ pub static SETTINGS: &[Setting] = &[
     quota! { quota_requests_per_second: RequestsPerSecond;
     "Requests per second with valid credentials of one workspace, on one replica. Enforced together with \
      the rates." },
+    plain! { "Keys" key_ceilings: "CEILINGS" => key_ceilings as With(ceilings, |shown| show_ceilings(shown));
+    "The longest lives of new and rotated keys in days, comma-separated: `owner=30` for a role everywhere, \
+     `production/owner=7` in one environment. The smallest that applies counts. A workspace can have \
+     smaller ones." },
     plain! { "Running" flush_interval: "TIME" => flush_interval as Time(TENTH..=HOUR);
     "How often last-used times and aggregated refusals are written." },
     plain! { "Running" log: "auto|text|json" => log as

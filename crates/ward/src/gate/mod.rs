@@ -126,6 +126,10 @@ impl Entry {
                 return Err(ApiError::unauthorized());
             }
         };
+        // A refusal by the rate carries the warning of the key too.
+        if let Some(key) = caller.key() {
+            let _ = request.context.key_expires.set(key.expires_at);
+        }
         charge(request, &caller, seen.as_ref())?;
         if let Some(workspace) =
             seen.as_ref().map(|seen| seen.workspace.id).or(caller.key().map(|key| key.home))
@@ -134,7 +138,6 @@ impl Entry {
         }
         if let Some(key) = caller.key() {
             request.app.last_used.note(key, caller.principal, now);
-            let _ = request.context.key_expires.set(key.expires_at);
         }
         Ok(Admitted(Self {
             context: request.context.clone(),

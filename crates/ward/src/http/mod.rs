@@ -50,7 +50,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const WARN_BEFORE: Duration = Duration::from_hours(336);
 
 /// Whether answers to a key with this expiry carry a warning.
-fn expires_soon(expires: Timestamp, now: Timestamp) -> bool {
+pub fn expires_soon(expires: Timestamp, now: Timestamp) -> bool {
     expires < now.saturating_add(WARN_BEFORE)
 }
 

@@ -8,7 +8,7 @@ use super::store;
 use crate::access::{Permission, Permissions, Reach, Role};
 use crate::error::ApiError;
 use crate::gate::Entry;
-use crate::http::{Query, Reply, Request};
+use crate::http::{Query, Reply, Request, expires_soon};
 use crate::identity::{Caller, Credential};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
@@ -29,10 +29,12 @@ struct CredentialDescription {
     issuer: Option<String>,
     expires_at: Timestamp,
     quarantined_at: Option<Timestamp>,
+    /// Whether it is a key in its last 14 days, whose answers carry `x-api-key-expires`.
+    expires_soon: bool,
 }
 
 impl CredentialDescription {
-    fn of(caller: &Caller) -> Self {
+    fn of(caller: &Caller, now: Timestamp) -> Self {
         match &caller.credential {
             Credential::Key(key) => Self {
                 r#type: "api_key",
@@ -40,6 +42,7 @@ impl CredentialDescription {
                 issuer: None,
                 expires_at: key.expires_at,
                 quarantined_at: key.quarantined_at,
+                expires_soon: expires_soon(key.expires_at, now),
             },
             Credential::Token(token) => Self {
                 r#type: "token",
@@ -47,6 +50,7 @@ impl CredentialDescription {
                 issuer: Some(token.issuer.name.to_string()),
                 expires_at: token.expires_at,
                 quarantined_at: None,
+                expires_soon: false,
             },
         }
     }
@@ -105,7 +109,7 @@ pub async fn me(request: Request, (entry, query): (Entry, Query)) -> Result<Repl
         entity_id: caller.exists.then_some(principal),
         kind: caller.kind.name(),
         display_name: told.or_else(|| described.and_then(|(name, _)| name)),
-        credential: CredentialDescription::of(&caller),
+        credential: CredentialDescription::of(&caller, request.context.now),
         memberships,
     })
 }

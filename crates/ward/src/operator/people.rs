@@ -6,6 +6,7 @@ use ward_db::Timestamp;
 use super::{OperatorError, Revoked, active_workspace, show_workspace};
 use crate::access::Role;
 use crate::api_keys::actions::{self as keys, CreateApiKeyResponse};
+use crate::api_keys::ceilings::{self, LONGEST};
 use crate::api_keys::secret::{KeyId, Presented};
 use crate::api_keys::{self, ApiKey, KeyRecord, Secret};
 use crate::app::App;
@@ -95,13 +96,14 @@ pub async fn list_keys(
     Ok(Listed::of(rows, page, |key| key.position, |key| KeyShown::at(key, now)))
 }
 
-/// Mints a key for an active workspace. It speaks for a new service principal.
+/// Mints a key for an active workspace. It speaks for a new service principal. Without `days` it lives as long as the ceilings
+/// allow.
 pub async fn issue_key(
     app: &App,
     slug_or_id: &str,
     role: &str,
     name: &str,
-    days: u64,
+    days: Option<u64>,
 ) -> Result<CreateApiKeyResponse, OperatorError> {
     let role = Role::named(role).ok_or_else(|| OperatorError::NoRole(role.to_owned()))?;
     let name = name.trim().to_owned();
@@ -111,14 +113,21 @@ pub async fn issue_key(
     if let Some(unfit) = legible::first_unfit(&name) {
         return Err(OperatorError::KeyName(unfit_message(unfit)));
     }
-    if !(1..=90).contains(&days) {
+    if let Some(days) = days.filter(|days| !(1..=LONGEST).contains(days)) {
         return Err(OperatorError::Lifetime(days));
     }
     let workspace = active_workspace(app, slug_or_id).await?;
+    let installation = app.config.key_ceilings.clone();
     let context = Context::of_operator(app.clock.now());
     app.db
         .write("operator.issue_key", move |tx| {
-            keys::issue_as_operator(tx, &context, workspace, role, Some(name.clone()), days)
+            let ceilings = ceilings::in_force(tx, workspace.id, &workspace.environment, &installation)?;
+            let most = ceilings.of(role).unwrap_or(LONGEST);
+            let days = days.unwrap_or(most);
+            if days > most {
+                return Err(OperatorError::Ceiling { role: role.name(), most });
+            }
+            keys::issue_as_operator(tx, &context, workspace.id, role, Some(name.clone()), days)
                 .map_err(OperatorError::from)
         })
         .await
@@ -218,7 +227,7 @@ pub struct Removed {
 pub async fn remove_member(app: &App, slug_or_id: &str, entity: &str) -> Result<Removed, OperatorError> {
     let none = || OperatorError::NoMember(entity.to_owned());
     let wanted = uuid::Uuid::try_parse(entity).map(PrincipalId).map_err(|_| none())?;
-    let workspace_id = active_workspace(app, slug_or_id).await?;
+    let workspace_id = active_workspace(app, slug_or_id).await?.id;
     let context = Context::of_operator(app.clock.now());
     let removed = app
         .db

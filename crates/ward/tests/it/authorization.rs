@@ -65,6 +65,8 @@ const TABLE: &[(&str, usize, Option<&str>)] = &[
     ("get-permission-catalog", MEMBER, Some("ApiKey.view")),
     ("get-leaked-key-policy", MEMBER, Some("ApiKey.view")),
     ("set-leaked-key-policy", OWNER, Some("Workspace.update")),
+    ("get-key-policy", MEMBER, Some("ApiKey.view")),
+    ("set-key-policy", OWNER, Some("Workspace.update")),
     ("list-integrations", VIEWER, Some("Integration.view")),
     ("create-integration", ADMIN, Some("Integration.create")),
     ("integration-health-check", VIEWER, Some("Integration.view")),

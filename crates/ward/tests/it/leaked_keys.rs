@@ -414,8 +414,9 @@ both!(a_leak_ends_even_the_last_way_in_and_a_quarantined_key_is_none, async || {
     second.put(&tenant.path("/leaked-key-policy"), json!({ "action": "revoke" })).await.ok();
     labels(&scanner, &server, &[text(&second)]).await;
     second.get("/v1/auth/me").await.refused(401);
-    let issued =
-        ward::operator::issue_key(&server.app, "acme", "owner", "after the leak", 30).await.expect("a key");
+    let issued = ward::operator::issue_key(&server.app, "acme", "owner", "after the leak", Some(30))
+        .await
+        .expect("a key");
     let issued = serde_json::to_value(issued).expect("JSON");
     server.bearing(issued.text("api_key")).get(&tenant.workspace("")).await.ok();
 });

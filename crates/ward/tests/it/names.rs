@@ -120,7 +120,7 @@ both!(a_name_that_was_stored_before_is_served, async || {
 both!(the_operator_names_no_key_with_hidden_characters, async || {
     let (server, tenant) = Server::with_tenant().await;
     let issue = async |name: &str| {
-        ward::operator::issue_key(&server.app, &tenant.id, "viewer", name, 7)
+        ward::operator::issue_key(&server.app, &tenant.id, "viewer", name, Some(7))
             .await
             .map(|_| ())
             .map_err(|error| error.to_string())

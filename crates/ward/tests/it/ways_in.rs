@@ -54,7 +54,7 @@ both!(a_workspace_of_services_keeps_its_last_owner_key, async || {
         .expect("a workspace");
     let id = serde_json::to_value(made).expect("JSON").text("id").to_owned();
     let issue = async || {
-        ward::operator::issue_key(&server.app, "operators", "owner", "first", 30).await.expect("a key")
+        ward::operator::issue_key(&server.app, "operators", "owner", "first", Some(30)).await.expect("a key")
     };
     let first = serde_json::to_value(issue().await).expect("JSON");
     let actor = server.bearing(first.text("api_key"));

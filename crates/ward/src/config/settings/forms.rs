@@ -1,5 +1,9 @@
 //! The forms of values that only one setting has, or only the settings of one chapter.
 
+use std::sync::Arc;
+
+use crate::access::Role;
+use crate::api_keys::ceilings::{self, Ceiling, ENVIRONMENTS};
 use crate::config::platform::REGIONS;
 use crate::config::setting::HIDDEN;
 use crate::config::value::{Read, items, joined, origin};
@@ -76,6 +80,38 @@ pub(super) fn hosts(text: &str) -> Read<Vec<(String, String)>> {
 /// The setting that configures these hosts.
 pub(super) fn show_hosts(hosts: &[(String, String)]) -> String {
     joined(hosts.iter().map(|(region, host)| format!("{region}={host}")))
+}
+
+/// Ceilings as `ROLE=DAYS` or `ENVIRONMENT/ROLE=DAYS`.
+pub(super) fn ceilings(text: &str) -> Read<Arc<[Ceiling]>> {
+    items(text).map(ceiling).collect()
+}
+
+fn ceiling(item: &str) -> Read<Ceiling> {
+    let read = || {
+        let (place, days) = item.split_once('=')?;
+        let (environment, role) = match place.split_once('/') {
+            Some((environment, role)) => (Some(environment.trim()), role),
+            None => (None, place),
+        };
+        let known = environment.is_none_or(|named| ENVIRONMENTS.contains(&named));
+        let days = days.trim().parse().ok().filter(|days| (1..=ceilings::LONGEST).contains(days))?;
+        let role = Role::named(role.trim()).filter(|_| known)?;
+        Some(Ceiling { environment: environment.map(str::to_owned), role, days })
+    };
+    read().ok_or_else(|| {
+        format!(
+            "has {item:?}, which is no ceiling such as owner=30 or production/admin=7: a role, and 1 to {} days",
+            ceilings::LONGEST
+        )
+    })
+}
+
+pub(super) fn show_ceilings(ceilings: &[Ceiling]) -> String {
+    joined(ceilings.iter().map(|Ceiling { environment, role, days }| match environment {
+        Some(environment) => format!("{environment}/{}={days}", role.name()),
+        None => format!("{}={days}", role.name()),
+    }))
 }
 
 #[cfg(test)]

@@ -13,6 +13,14 @@ use super::world::{
 };
 use super::{people, quotas};
 
+/// The hours before its expiry at which a key is warned about.
+pub const WARNED_AT: [i64; 3] = [14 * 24, 7 * 24, 24];
+
+/// The number of warnings that a key with so many hours left has passed.
+pub fn warnings(left: i64) -> usize {
+    WARNED_AT.into_iter().filter(|before| left <= *before).count()
+}
+
 pub fn expires(world: &World, at: usize) -> String {
     format!("?t:key{at}.expires{}", world.keys[at].generation)
 }
@@ -77,6 +85,7 @@ pub fn claim(world: &World, step: &Step, days: u8, wrong: bool) -> (Request, Out
             name: None,
             reach: Reach::whole(OWNER),
             expires: world.hours + 24 * i64::from(days),
+            warned: warnings(24 * i64::from(days)),
             revoked: false,
             generation: 0,
             updated: created(at),
@@ -139,6 +148,7 @@ pub fn mint(world: &World, step: &Step, mint: Mint<'_>) -> (Request, Outcome) {
             name: name.clone(),
             reach,
             expires: world.hours + 24 * i64::from(days),
+            warned: warnings(24 * i64::from(days)),
             revoked: false,
             generation: 0,
             updated: created(at),
@@ -187,6 +197,7 @@ pub fn rotate(world: &World, step: &Step, key: Thing, days: u8) -> (Request, Out
         let mut new = old.clone();
         new.generation += 1;
         new.expires = world.hours + 24 * i64::from(days);
+        new.warned = warnings(24 * i64::from(days));
         new.updated = changed(world, &format!("key{at}"));
         let good = Good::ok(shown_once(world, at, &new))
             .near(format!("?t:key{at}.expires{}", new.generation), 24 * i64::from(days));

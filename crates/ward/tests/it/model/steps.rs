@@ -232,7 +232,7 @@ impl Act {
 }
 
 /// Operations that no step calls, with the reasons.
-pub const LEFT_OUT: [(&str, &str); 28] = [
+pub const LEFT_OUT: [(&str, &str); 30] = [
     ("revoke-presented-api-key", "would end the walk's own callers: `revoke_presented`"),
     ("report-leaked-keys", "the same, and a scanner signs it: `leaked_keys`"),
     ("get-leaked-key-policy", "shows only what the next one sets: `leaked_keys`"),
@@ -251,6 +251,8 @@ pub const LEFT_OUT: [(&str, &str); 28] = [
     ("integration-health-check", "calls outside systems: `outbound` has a scripted one"),
     ("test-integration-endpoint", "the same"),
     ("finish-api-key-rotation", "ends what only a rotation with an overlap leaves: `overlap`"),
+    ("get-key-policy", "its writes are left out: `ceilings` tests it"),
+    ("set-key-policy", "would refuse most of the walk's mints and rotations: `ceilings`"),
     ("get-phi-access-report", "is the audit's list with a filter: `reports_of_access`"),
     ("get-entity-access-log", "the same"),
     ("get-access-review", "shows what the list of keys shows: `reports_of_access`"),

@@ -363,10 +363,14 @@ pub fn me(world: &World, step: &Step, page: Page) -> (Request, Outcome) {
         let mut good = world.page(&list, &rows, page);
         let who = &world.principals[caller.who];
         let credential = match world.keys[caller.key].token {
-            Some(_) => json!({ "type": "token", "key_id": null, "issuer": "*", "expires_at": "*" }),
+            Some(_) => json!({
+                "type": "token", "key_id": null, "issuer": "*", "expires_at": "*", "quarantined_at": null,
+                "expires_soon": false,
+            }),
             None => json!({
                 "type": "api_key", "key_id": super::world::key_id(caller.key), "issuer": null,
-                "expires_at": super::keys::expires(world, caller.key),
+                "expires_at": super::keys::expires(world, caller.key), "quarantined_at": null,
+                "expires_soon": world.keys[caller.key].expires - world.hours <= super::keys::WARNED_AT[0],
             }),
         };
         // A token's subject becomes a principal with its first membership.

@@ -11,7 +11,8 @@ use super::keys::Mint;
 use super::rules::{Good, No, Outcome, ROLES, Request};
 use super::steps::{Act, Step, Who};
 use super::world::{
-    State, World, call_id, delivery_id, entity_id, integration_id, key_id, micros, workspace_id,
+    State, World, call_id, credential_id, delivery_id, entity_id, integration_id, key_id, micros,
+    workspace_id,
 };
 use super::{calls, keys, people, quotas, tenancy};
 
@@ -167,7 +168,7 @@ impl Walk {
         }
     }
 
-    /// Lapses the unclaimed workspaces that are due, and settles the invitations that are over.
+    /// Lapses the unclaimed workspaces that are due, settles the invitations that are over, and warns about keys.
     fn swept(&mut self) {
         let World { hours, workspaces, invitations, slugs, .. } = &mut self.world;
         for (at, it) in workspaces.iter_mut().enumerate() {
@@ -180,6 +181,26 @@ impl Walk {
         }
         for it in invitations.iter_mut().filter(|it| it.ends <= *hours) {
             it.settled = true;
+        }
+        for at in 0..self.world.keys.len() {
+            self.warn(at);
+        }
+    }
+
+    /// Warns about a key before it expires. A clock that was moved back by hours makes some warnings due again.
+    fn warn(&mut self, at: usize) {
+        let key = &mut self.world.keys[at];
+        if key.revoked || key.token.is_some() || key.expires <= self.world.hours {
+            return;
+        }
+        let left = key.expires - self.world.hours;
+        let (passed, warned, workspace) = (keys::warnings(left), key.warned, key.workspace);
+        if passed > warned || warned > 0 && left >= keys::WARNED_AT[warned - 1] + 2 {
+            key.warned = passed;
+        }
+        if passed > warned && self.world.workspaces[workspace].state == State::Active {
+            let what = ("api_keys", "api_key.expires_soon", "api_key");
+            self.world.note(workspace, None, what, Some(credential_id(at)));
         }
     }
 

@@ -97,6 +97,8 @@ pub struct Key {
     pub name: Option<String>,
     pub reach: Reach,
     pub expires: i64,
+    /// The number of warnings that the key has passed.
+    pub warned: usize,
     pub revoked: bool,
     /// The number of rotations so far.
     pub generation: u32,
@@ -258,6 +260,7 @@ impl World {
             name: None,
             reach: Reach::whole(OWNER),
             expires: i64::MAX,
+            warned: 0,
             revoked: false,
             generation: 0,
             updated: String::new(),

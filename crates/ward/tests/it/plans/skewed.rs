@@ -159,7 +159,7 @@ async fn keep_the_last_ways_in(server: &Server, tenant: &Tenant) {
     let key = tenant.path(&format!("/api-keys/{}", tenant.owner_key_id()));
     tenant.owner.delete(&key).await.refused_as(409, "last_way_in");
     operator::create_workspace(&server.app, &new_workspace("services")).await.unwrap();
-    let issued = operator::issue_key(&server.app, "services", "owner", "first", 1).await.unwrap();
+    let issued = operator::issue_key(&server.app, "services", "owner", "first", Some(1)).await.unwrap();
     let issued = serde_json::to_value(issued).unwrap();
     let service = server.bearing(issued.text("api_key"));
     let home = service.get("/v1/auth/me").await.ok();
