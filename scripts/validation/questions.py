@@ -96,6 +96,12 @@ def permissions(rng):
     return "[" + ",".join(anything(rng) if rng.random() < 0.3 else spell(rng, "Workspace.view") for _ in range(rng.randrange(4))) + "]"
 
 
+def networks(rng):
+    length = rng.choice([0, 1, 2, 50, 51])
+    wild = rng.random() < 0.3
+    return "[" + ",".join(anything(rng) if wild and rng.random() < 0.2 else spell(rng, rng.choice(["192.0.2.0/24", "::1"])) for _ in range(length)) + "]"
+
+
 def many(make, most=3):
     return lambda rng: "[" + ", ".join(anything(rng) if rng.random() < 0.1 else make(rng) for _ in range(rng.randrange(most + 1))) + "]"
 
@@ -182,7 +188,9 @@ BODIES = {
     "archive-workspace": {"slug": SLUG},
     "update-test-caller-numbers": {"numbers": numbers},
     "create-api-key": {"duration_days": DAYS, "name": name, "role": one_of("owner", "x"), "permissions": permissions,
-                       "speaks_for": one_of("self", "service", "Service")},
+                       "speaks_for": one_of("self", "service", "Service"), "networks": networks},
+    "set-api-key-networks": {"networks": networks},
+    "set-access-policy": {"networks": networks, "issuers": many(known("https://id.example", "x" * 2048, "x" * 2049), 33)},
     "rotate-api-key": {"duration_days": DAYS, "grace_seconds": known(0, 604800, 604801, -1)},
     "set-member-role": {"role": known("admin")},
     "nominate-owner": {"entity_id": listed(UUIDS), "duration_days": INTEGER},

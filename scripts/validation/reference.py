@@ -67,6 +67,16 @@ class CreateKey(BaseModel):
     role: text(64) = "member"
     permissions: most(list[text(64)], 64) = Field(default_factory=list)
     speaks_for: Literal["self", "service"] = "service"
+    networks: most(list[text(64)], 50) = Field(default_factory=list)
+
+
+class KeyNetworks(BaseModel):
+    networks: most(list[text(64)], 50)
+
+
+class AccessPolicy(BaseModel):
+    networks: most(list[text(64)], 50)
+    issuers: most(list[Annotated[str, StringConstraints(min_length=1, max_length=2048)]], 32)
 
 
 class Rotate(BaseModel):
@@ -399,6 +409,7 @@ class Convert(BaseModel):
 
 
 BODIES = {
+    "set-access-policy": AccessPolicy, "set-api-key-networks": KeyNetworks,
     "update-test-credential-ids": TestCredentials, "convert-workspace-environment": Convert,
     "create-workspace": Create, "create-self-service-workspace": Create, "create-my-workspace": Create,
     "update-workspace": Update, "archive-workspace": Archive, "update-test-caller-numbers": Numbers,

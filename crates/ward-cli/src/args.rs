@@ -158,6 +158,18 @@ pub enum WorkspaceAction {
         #[arg(long, value_name = "NAME")]
         unset: Vec<String>,
     },
+    /// Show from which networks a workspace may be entered, and of which issuers its users must be. The flags lift these rules
+    /// for people who have locked themselves out.
+    Access {
+        /// The slug or id of the workspace.
+        workspace: String,
+        /// Let members and keys in from every network.
+        #[arg(long)]
+        clear_networks: bool,
+        /// Let users of every issuer be members.
+        #[arg(long)]
+        clear_issuers: bool,
+    },
     /// Make an archived workspace active again, with its memberships and unexpired keys.
     Restore {
         /// The slug or id of the workspace.

@@ -12,6 +12,7 @@ use ward::deliveries::actions::InEhr;
 use ward::ids::{DeliveryId, WorkspaceId};
 use ward::quotas::Quota;
 use ward::schema::Stage;
+use ward::workspaces::access_policy::actions::Lifted;
 use ward::{operator, router, telemetry};
 
 use crate::args::{CallsAction, Cli, DbAction, KeyAction, MemberAction, SyncAction, WorkspaceAction};
@@ -20,9 +21,10 @@ use crate::show::Output;
 use crate::{scan, show};
 
 pub fn workspace(config: Config, action: WorkspaceAction, out: Output) -> Result<(), Failure> {
-    use WorkspaceAction::{Archive, Create, Limits, List, Restore, Show};
+    use WorkspaceAction::{Access as Policy, Archive, Create, Limits, List, Restore, Show};
     let access = match &action {
         List { .. } | Show { .. } => Access::Read,
+        Policy { clear_networks: false, clear_issuers: false, .. } => Access::Read,
         Limits { set, unset, .. } if set.is_empty() && unset.is_empty() => Access::Read,
         _ => Access::Write,
     };
@@ -62,6 +64,10 @@ pub fn workspace(config: Config, action: WorkspaceAction, out: Output) -> Result
             Limits { workspace, set, unset } => {
                 let shown = operator::workspace_limits(&app, &workspace, limits(&set, &unset)?).await?;
                 out.many(&shown, &["name", "used", "limit"])?;
+            }
+            Policy { workspace, clear_networks, clear_issuers } => {
+                let lifted = Lifted { networks: clear_networks, issuers: clear_issuers };
+                out.one(&operator::workspace_access(&app, &workspace, lifted).await?)?;
             }
             Restore { workspace } => out.one(&operator::restore_workspace(&app, &workspace).await?)?,
         }

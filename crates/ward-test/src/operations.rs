@@ -65,6 +65,8 @@ impl Target {
             "archive-workspace" => json!({ "slug": self.slug }),
             "update-test-caller-numbers" => json!({ "numbers": [fresh_number()] }),
             "update-test-credential-ids" => json!({ "credential_ids": [] }),
+            "set-access-policy" => json!({ "networks": ["127.0.0.0/8"], "issuers": [] }),
+            "set-api-key-networks" => json!({ "networks": ["127.0.0.0/8"] }),
             "convert-workspace-environment" => {
                 json!({ "target": "staging", "confirm_slug": self.slug, "accept": ["real_calls_present"] })
             }

@@ -39,6 +39,10 @@ pub enum Rule {
     CurrentSecret,
     /// An identity provider has verified the address of the invitation for the caller.
     VerifiedEmail,
+    /// The networks of a new or changed key are within those of the caller's own key.
+    WithinNetworks,
+    /// The caller is a user of an issuer that the workspace accepts.
+    AcceptedIssuer,
     /// The account of the workspace, or a configured key, has signed the callback.
     Signature,
     /// The secret of the key has not leaked.
@@ -66,6 +70,10 @@ pub enum Because {
     ReplacedSecret,
     /// No identity provider has verified the address for this caller.
     UnverifiedAddress,
+    /// The caller's own key has networks, and the wanted ones go beyond them.
+    KeyNetworks,
+    /// The caller is a user of another issuer, or of none.
+    AnotherIssuer,
     /// The callback has no signature that this workspace or server accepts.
     UnsignedCallback,
     /// The secret of the caller's key leaked, so the key only reads.
@@ -86,6 +94,8 @@ impl Because {
             Self::AnotherUser => "another_user",
             Self::ReplacedSecret => "replaced_secret",
             Self::UnverifiedAddress => "unverified_address",
+            Self::KeyNetworks => "key_networks",
+            Self::AnotherIssuer => "another_issuer",
             Self::UnsignedCallback => "unsigned_callback",
             Self::Quarantine => "quarantine",
             Self::ServerSetting => "server_setting",
@@ -107,6 +117,8 @@ impl Because {
             Self::UnverifiedAddress => {
                 "No identity provider has verified the address of the invitation for this caller."
             }
+            Self::KeyNetworks => "The caller's key works only from its own networks.",
+            Self::AnotherIssuer => "The caller is no user of an issuer that this workspace accepts.",
             Self::UnsignedCallback => "The callback has no signature that is accepted here.",
             Self::Quarantine => {
                 "The secret of the caller's key was found in a public place, so the key only reads."

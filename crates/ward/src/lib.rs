@@ -28,6 +28,7 @@ pub mod invitations;
 pub mod legible;
 pub mod members;
 mod names;
+pub mod networks;
 pub mod operator;
 pub mod page;
 pub mod phone;

@@ -30,6 +30,8 @@ use crate::ids::{DeliveryId, IntegrationId, WorkspaceId};
 use crate::integrations;
 use crate::quotas::operator::{self as quotas, NewLimit, QuotaUsage};
 use crate::schema::{MIGRATIONS, VERSION};
+use crate::workspaces::access_policy::actions::Lifted;
+use crate::workspaces::access_policy::{self, AccessPolicy};
 use crate::workspaces::operator::{self as workspaces, Overview, RegionCheck};
 use crate::workspaces::{Workspace, WorkspaceState};
 
@@ -241,6 +243,24 @@ pub async fn workspace_limits(
             .await?;
     }
     Ok(quotas::usage(app, workspace).await?)
+}
+
+/// Lifts parts of a workspace's access policy, if any are named, and returns the policy.
+pub async fn workspace_access(
+    app: &App,
+    slug_or_id: &str,
+    lifted: Lifted,
+) -> Result<AccessPolicy, OperatorError> {
+    let found = show_workspace(app, slug_or_id).await?;
+    if !lifted.networks && !lifted.issuers {
+        return Ok(found.access_policy);
+    }
+    let (context, workspace) = (Context::of_operator(app.clock.now()), found.workspace.id);
+    app.db
+        .write("operator.lift_access_policy", move |tx| {
+            access_policy::actions::lift(tx, &context, workspace, lifted).map_err(OperatorError::from)
+        })
+        .await
 }
 
 /// Makes an archived workspace active again. The server puts it back into its members' lists, in bounded steps.

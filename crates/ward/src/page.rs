@@ -87,15 +87,27 @@ impl<T> Paginated<T> {
     /// The page of these rows, which may be one more than the page has. `counted` is the length of the
     /// whole list, counted no further than [`TOTAL_LIMIT`] plus one.
     pub fn new<R>(
+        rows: Vec<R>,
+        page: Page,
+        counted: i64,
+        position: impl Fn(&R) -> i64,
+        mut show: impl FnMut(R) -> T,
+    ) -> Self {
+        Self::some(rows, page, counted, position, |row| Some(show(row)))
+    }
+
+    /// As [`Self::new`], without the rows that `show` leaves out. A page may then have fewer items than its limit before
+    /// another one follows.
+    pub fn some<R>(
         mut rows: Vec<R>,
         page: Page,
         counted: i64,
         position: impl Fn(&R) -> i64,
-        show: impl FnMut(R) -> T,
+        show: impl FnMut(R) -> Option<T>,
     ) -> Self {
         let mut shown = Self::of(Vec::new(), &rows, page, counted, position);
         rows.truncate(usize::try_from(page.limit).unwrap_or(usize::MAX));
-        shown.items = rows.into_iter().map(show).collect();
+        shown.items = rows.into_iter().filter_map(show).collect();
         shown
     }
 

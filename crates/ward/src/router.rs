@@ -15,8 +15,8 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::http::{Reply, Request, Route, cors, health, redirecting, refusing};
 use crate::{
-    api_keys, audit, bounds, calls, deliveries, identity, integrations, invitations, members, phone, quotas,
-    test_callers, twilio, workspaces,
+    api_keys, audit, bounds, calls, deliveries, identity, integrations, invitations, members, networks,
+    phone, quotas, test_callers, twilio, workspaces,
 };
 
 /// The value rules of the rooms, by the schema that they extend.
@@ -35,6 +35,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("#/components/schemas/SetMemberRoleRequest/properties/role", api_keys::rules::role),
     ("#/components/schemas/CreateInvitationRequest/properties/role", api_keys::rules::role),
     ("#/components/schemas/EmailAddress", invitations::rules::email),
+    ("#/components/schemas/Network", networks::rule),
     ("#/components/schemas/CreateIntegrationRequest/properties/name", integrations::rules::name),
     ("#/components/schemas/CreateIntegrationRequest/properties/base_url", integrations::rules::base_url),
     (
@@ -96,6 +97,8 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("update-test-credential-ids", "workspaces", test_callers::api::set_credentials)?;
     routes.on("check-environment-conversion", "workspaces", workspaces::api::check_environment)?;
     routes.on("convert-workspace-environment", "workspaces", workspaces::api::convert_environment)?;
+    routes.on("get-access-policy", "workspaces", workspaces::access_policy::api::get)?;
+    routes.on("set-access-policy", "workspaces", workspaces::access_policy::api::set)?;
     routes.on("get-usage", "quotas", quotas::api::get)?;
 
     routes.on("get-auth-info", "api_keys", api_keys::api::me)?;
@@ -106,6 +109,7 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("delete-api-key", "api_keys", api_keys::api::delete)?;
     routes.on("rotate-api-key", "api_keys", api_keys::api::rotate)?;
     routes.on("finish-api-key-rotation", "api_keys", api_keys::api::finish_rotation)?;
+    routes.on("set-api-key-networks", "api_keys", api_keys::networks::api::set)?;
     routes.on("revoke-presented-api-key", "api_keys", api_keys::api::revoke_presented)?;
     routes.on("report-leaked-keys", "api_keys", api_keys::leaks::api::report)?;
     routes.on("get-leaked-key-policy", "api_keys", api_keys::leaks::api::policy)?;

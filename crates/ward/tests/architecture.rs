@@ -227,7 +227,7 @@ fn a_room_uses_another_rooms_face_and_never_its_store() {
 /// The floors from the top: start, router, rooms, gate and http, app, ground.
 #[test]
 fn no_floor_knows_the_one_above() {
-    const GROUND: [&str; 15] = [
+    const GROUND: [&str; 16] = [
         "access",
         "address",
         "clock",
@@ -237,6 +237,7 @@ fn no_floor_knows_the_one_above() {
         "error",
         "forbidden",
         "ids",
+        "networks",
         "page",
         "phone",
         "schema",

@@ -150,6 +150,7 @@ fn every_operation_says_who_may_call_it() {
                     "convert-workspace-environment",
                     "nominate-owner",
                     "set-key-policy",
+                    "set-access-policy",
                     "set-leaked-key-policy"
                 ]
                 .contains(&operation.id.as_str()),

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use ward_db::{Timestamp, Tx};
 
 use super::ceilings::Ceilings;
+use super::networks::actions::{bytes as bytes_of, within_networks_of};
 use super::secret::{KeyId, NewSecret};
 use super::store::Without;
 use super::wire::ApiKeyResponse;
@@ -24,6 +25,7 @@ use crate::guard::NoGuard;
 use crate::http::Reply;
 use crate::identity::{self, Caller, PrincipalKind};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
+use crate::networks::Networks;
 use crate::quotas::{self, Change as Count};
 use crate::{test_callers, workspaces};
 
@@ -35,6 +37,14 @@ pub struct CreateApiKeyRequest {
     permissions: Vec<String>,
     #[serde(default)]
     speaks_for: SpeaksFor,
+    #[serde(default)]
+    networks: Vec<String>,
+}
+
+impl CreateApiKeyRequest {
+    fn networks(&self) -> Result<Networks, ApiError> {
+        Networks::parse(&self.networks).map_err(ApiError::internal)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -55,6 +65,7 @@ pub struct CreateApiKeyResponse {
     expires_at: Timestamp,
     created_by_entity_id: Option<PrincipalId>,
     created_by_credential_id: Option<CredentialId>,
+    networks: Networks,
 }
 
 impl CreateApiKeyResponse {
@@ -68,6 +79,7 @@ impl CreateApiKeyResponse {
             expires_at: key.expires_at,
             created_by_entity_id: key.created_by,
             created_by_credential_id: key.created_with,
+            networks: key.networks.clone(),
         }
     }
 }
@@ -84,6 +96,7 @@ struct Minted {
     name: Option<String>,
     role: Role,
     narrowed: Permissions,
+    networks: Networks,
     days: u64,
 }
 
@@ -109,10 +122,16 @@ impl Minted {
             position,
             previous: None,
             quarantined_at: None,
+            networks: self.networks,
         };
         store::insert(write, &key, self.narrowed, &secret.hash)?;
         Ok(key)
     }
+}
+
+/// A key as the subject of an audit event.
+pub(super) fn key_subject(key: &ApiKey) -> Subject<'_> {
+    Subject { service: "api_keys", kind: "api_key", id: Some(key.id.0), name: key.name.as_deref() }
 }
 
 /// Records an event about a key.
@@ -127,8 +146,6 @@ pub(super) fn record_with(
     key: &ApiKey,
     leak: Option<Value>,
 ) -> Result<(), ApiError> {
-    let name = key.name.as_deref();
-    let about = Subject { service: "api_keys", kind: "api_key", id: Some(key.id.0), name };
     let mut what = json!({
         "key_id": key.key_id,
         "role": key.reach.role,
@@ -138,10 +155,13 @@ pub(super) fn record_with(
     if let Some(previous) = key.live_previous(write.now()) {
         what["previous_ends_at"] = json!(previous.ends_at);
     }
+    if !key.networks.is_empty() {
+        what["networks"] = json!(key.networks);
+    }
     if let Some(leak) = leak {
         what["leak"] = leak;
     }
-    write.record(action, about, what)
+    write.record(action, key_subject(key), what)
 }
 
 /// Creates a key, for a service of its own or for the calling user. Its permissions must lie within the
@@ -154,11 +174,13 @@ pub async fn create(
 ) -> Result<Reply, ApiError> {
     let role = Role::named(&new.role).ok_or_else(|| ApiError::internal("an unvalidated role"))?;
     let narrowed = permissions_named(&new.permissions);
+    let networks = new.networks()?;
     let usual = app.config.quotas;
     let installation = app.config.key_ceilings.clone();
     let create = move |write: &mut Write<'_, '_>, held: &Held| {
         let (caller, now) = (&held.caller, write.now());
         held.seen.authority.covers(Reach::narrowed(role, narrowed)).map_err(beyond_caller)?;
+        within_networks_of(caller, &networks)?;
         if new.speaks_for == SpeaksFor::Minter && caller.kind != PrincipalKind::User {
             return Err(ApiError::forbidden_because(
                 "unsupported_principal",
@@ -178,17 +200,16 @@ pub async fn create(
                     (service, PrincipalKind::Service)
                 }
             };
-            let more = Count {
-                keys: 1,
-                members: i64::from(kind == PrincipalKind::Service),
-                ..Count::bytes(new.name.as_ref().map_or(0, String::len))
-            };
+            let bytes =
+                Count::bytes(new.name.as_ref().map_or(0, String::len)).bytes + bytes_of(&networks).bytes;
+            let members = i64::from(kind == PrincipalKind::Service);
+            let more = Count { keys: 1, members, bytes, ..Count::default() };
             let workspace = write.row();
             quotas::take(write, workspace, &usual, more, now)?;
             let secret = NewSecret::generate().map_err(ApiError::internal)?;
             let creator = Some((caller.principal, caller.credential_id()));
-            let (name, days) = (new.name.clone(), new.duration_days);
-            let minted = Minted { principal, kind, creator, name, role, narrowed, days };
+            let (name, days, networks) = (new.name.clone(), new.duration_days, networks.clone());
+            let minted = Minted { principal, kind, creator, name, role, narrowed, networks, days };
             let key = minted.insert(write, &secret)?;
             record(write, "api_key.create", &key)?;
             Ok(CreateApiKeyResponse::new(&key, &secret))
@@ -207,6 +228,7 @@ pub async fn claim(
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
     let installation = app.config.key_ceilings.clone();
+    let networks = new.networks()?;
     let claim = move |tx: &mut Tx<'_>| {
         let mut write = Write::begin(tx, NoGuard, Actor::NOBODY, &context)?;
         repeat.once(&mut write, Secrecy::Secret { former: None }, |write| {
@@ -219,13 +241,16 @@ pub async fn claim(
                 Ceilings::of_installation(&installation, &claimed.environment)
                     .allow(Role::Owner, new.duration_days)?;
             }
+            networks.keep_caller(&context)?;
             let (kind, role) = (PrincipalKind::User, Role::Owner);
             let principal = identity::create(write, kind, None, now)?;
             identity::join(write, (principal, kind), role, now)?;
             let (name, days) = (new.name.clone(), new.duration_days);
-            let more = Count { keys: 1, members: 1, ..Count::bytes(name.as_ref().map_or(0, String::len)) };
-            let (creator, narrowed) = (Some((principal, None)), Permissions::default());
-            let minted = Minted { principal, kind, creator, name, role, narrowed, days };
+            let bytes = Count::bytes(name.as_ref().map_or(0, String::len)).bytes + bytes_of(&networks).bytes;
+            let more = Count { keys: 1, members: 1, bytes, ..Count::default() };
+            let (creator, narrowed, networks) =
+                (Some((principal, None)), Permissions::default(), networks.clone());
+            let minted = Minted { principal, kind, creator, name, role, narrowed, networks, days };
             let secret = NewSecret::generate().map_err(ApiError::internal)?;
             quotas::give_back(write, workspace, more)?;
             let key = minted.insert(write, &secret)?;
@@ -252,7 +277,7 @@ pub async fn rotate(
         let now = write.now();
         let mut key = store::get(write, seen.workspace.id, key_id)?.ok_or(ApiError::no_api_key())?;
         let own = caller.credential_id() == Some(key.id);
-        may_rotate(caller, seen.authority, &key)?;
+        may_change(caller, seen.authority, &key)?;
         repeat.once(write, Secrecy::Secret { former: presented.filter(|_| own) }, |write| {
             with_current_secret(caller, &key)?;
             ceilings::in_force(write, key.workspace, &seen.workspace.environment, &installation)?
@@ -291,7 +316,7 @@ pub async fn finish_rotation(
     let finish = move |write: &mut Write<'_, '_>, Held { caller, seen }: &Held| {
         let now = write.now();
         let mut key = store::get(write, seen.workspace.id, key_id)?.ok_or(ApiError::no_api_key())?;
-        may_rotate(caller, seen.authority, &key)?;
+        may_change(caller, seen.authority, &key)?;
         repeat.once(write, Secrecy::Open, |write| {
             with_current_secret(caller, &key)?;
             if key.previous.is_some_and(|previous| previous.ends_at > now) {
@@ -316,12 +341,13 @@ pub(super) fn end_previous(
     Ok(key)
 }
 
-/// The rules for a caller who rotates a key: its user, or for a service a caller with at least its permissions (403).
-fn may_rotate(caller: &Caller, authority: Authority, key: &ApiKey) -> Result<(), ApiError> {
+/// The rules for a caller who rotates a key or changes its networks: its user, or for a service a caller with at least its
+/// permissions (403).
+pub(super) fn may_change(caller: &Caller, authority: Authority, key: &ApiKey) -> Result<(), ApiError> {
     if key.kind == PrincipalKind::User && key.principal != caller.principal {
         return Err(ApiError::forbidden_because(
             "not_your_key",
-            "Only the user that this key speaks for may rotate it.",
+            "Only the user that this key speaks for may rotate or change it.",
             Forbidden::by_rule(Rule::OwnKey, Because::AnotherUser),
         ));
     }
@@ -330,11 +356,11 @@ fn may_rotate(caller: &Caller, authority: Authority, key: &ApiKey) -> Result<(),
 
 /// Refuses the previous secret of the same key (403). Otherwise the owner of a leaked secret that a rotation replaced could
 /// take the key over within the overlap.
-fn with_current_secret(caller: &Caller, key: &ApiKey) -> Result<(), ApiError> {
+pub(super) fn with_current_secret(caller: &Caller, key: &ApiKey) -> Result<(), ApiError> {
     match caller.key() {
         Some(used) if used.id == key.id && used.previous => Err(ApiError::forbidden_because(
             "previous_secret",
-            "A rotation has replaced this secret. Use the new secret to rotate the key or to finish the rotation.",
+            "A rotation has replaced this secret. Use the new secret to rotate or change the key, or to finish the rotation.",
             Forbidden::by_rule(Rule::CurrentSecret, Because::ReplacedSecret),
         )),
         _ => Ok(()),
@@ -385,8 +411,8 @@ pub fn issue_as_operator(
     let (kind, now) = (PrincipalKind::Service, context.now);
     let principal = identity::create(write, kind, name.as_deref(), now)?;
     identity::join(write, (principal, kind), role, now)?;
-    let narrowed = Permissions::default();
-    let minted = Minted { principal, kind, creator: None, name, role, narrowed, days };
+    let (narrowed, networks) = (Permissions::default(), Networks::default());
+    let minted = Minted { principal, kind, creator: None, name, role, narrowed, networks, days };
     let secret = NewSecret::generate().map_err(ApiError::internal)?;
     quotas::give_back(write, workspace, Count { keys: 1, members: 1, ..Count::default() })?;
     let key = minted.insert(write, &secret)?;

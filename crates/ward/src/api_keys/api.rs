@@ -141,7 +141,7 @@ pub async fn finish_rotation(request: Request, (entry, body): (Entry, Bytes)) ->
 }
 
 /// The key id in the path. A text that is not a key id is treated like an unknown key id.
-fn key_id(request: &Request) -> KeyId {
+pub(super) fn key_id(request: &Request) -> KeyId {
     KeyId::parse(request.parameter("key_id")).unwrap_or(KeyId::none())
 }
 

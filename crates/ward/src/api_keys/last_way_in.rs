@@ -60,6 +60,20 @@ pub fn keep_way_without(
     ))
 }
 
+/// Refuses a change of the held workspace after which no owner could enter it (409).
+pub fn keep_way_in(write: &mut Write<'_, '_>) -> Result<(), ApiError> {
+    let (workspace, all) = (write.row(), ways(write, Without::NoKey));
+    if store::has_way_in(write, workspace, None, all)?
+        || store::has_way_in_of_service(write, workspace, None, all)?
+    {
+        return Ok(());
+    }
+    Err(ApiError::conflict(
+        "last_way_in",
+        "No owner could enter the workspace after this change. First make a user of these issuers an owner.",
+    ))
+}
+
 /// Refuses an act of a user on its own keys after which no owner could enter another workspace that the user owns (409).
 ///
 /// Only the user's own acts are judged: the owners of the keys' workspace must be able to end the keys.

@@ -6,11 +6,14 @@ pub mod ceilings;
 mod last_used;
 pub mod last_way_in;
 pub mod leaks;
+pub mod networks;
 mod revoke_presented;
 pub mod secret;
 mod store;
 pub mod warnings;
 mod wire;
+
+use std::net::IpAddr;
 
 use subtle::ConstantTimeEq as _;
 use ward_db::Timestamp;
@@ -19,6 +22,8 @@ use crate::access::{Permission, Permissions, Reach, Role};
 use crate::endings::ClosedRows;
 use crate::identity::{Caller, Credential, KeyUsed, PrincipalKind};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
+use crate::networks::Networks;
+use crate::workspaces::access_policy::{AccessPolicy, Visitor};
 use secret::{KeyId, SecretHash};
 
 pub use last_used::LastUsed;
@@ -53,6 +58,12 @@ pub struct KeyRecord {
     /// The latest of its creation, rotation, quarantine and revocation.
     pub updated_at: Timestamp,
     pub revoked: bool,
+    /// The networks from which the key may be used.
+    pub networks: Networks,
+    /// The rules of its workspace for all callers that enter it.
+    pub home_policy: AccessPolicy,
+    /// The issuer of which its principal is a subject. Only read where its workspace accepts some issuers.
+    pub issuer: Option<String>,
 }
 
 impl KeyRecord {
@@ -70,6 +81,14 @@ impl KeyRecord {
         }
     }
 
+    /// Judges a use of the key from this address, for every secret of it. The error is the reason for the audit.
+    pub fn admit(&self, address: IpAddr) -> Result<(), &'static str> {
+        if !self.networks.allow(address) {
+            return Err("key_network");
+        }
+        self.home_policy.admit(Visitor { address, kind: self.kind, issuer: self.issuer.as_deref() })
+    }
+
     /// The caller of a request whose bearer proved this key by this secret.
     pub fn into_caller(self, key_id: KeyId, secret: Secret) -> Caller {
         let (expires_at, previous) = match secret {
@@ -85,6 +104,7 @@ impl KeyRecord {
             previous,
             quarantined_at: self.quarantined_at,
             since: self.updated_at,
+            networks: self.networks,
         };
         let reach = if self.quarantined_at.is_some() { self.reach.in_quarantine() } else { self.reach };
         Caller {
@@ -169,6 +189,8 @@ pub struct ApiKey {
     pub previous: Option<PreviousSecret>,
     /// The timestamp since which the key only reads, because its secret leaked.
     pub quarantined_at: Option<Timestamp>,
+    /// The networks from which the key may be used.
+    pub networks: Networks,
 }
 
 impl ApiKey {

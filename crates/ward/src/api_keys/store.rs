@@ -38,6 +38,10 @@ columns! {
         updated_at,
         previous: "k.previous_hash, k.previous_ends_at" => previous_hash,
         revoked: sql!("k.revoked_at IS NOT NULL OR NOT ", LIVE),
+        networks,
+        home_policy: "h.networks, h.issuers",
+        issuer: "CASE WHEN h.issuers IS NOT NULL THEN (SELECT o.issuer FROM identities o \
+                 WHERE o.principal_id = k.principal_id LIMIT 1) END",
     }
 }
 
@@ -90,6 +94,7 @@ columns! {
             Ok(ends_at.map(|ends_at| PreviousSecret { ends_at, last_used_at }))
         },
         quarantined_at,
+        networks,
     }
 }
 
@@ -200,6 +205,7 @@ pub fn insert(
         role: key.reach.role,
         permissions: Value::Json(&names(narrowed)),
         secret_hash: hash,
+        networks: key.networks.stored().as_deref().map_or(Value::Null, Value::Json),
         position: key.position,
         expires_at: key.expires_at,
         created_at: key.created_at,
@@ -314,23 +320,21 @@ impl Ways<'_> {
         )
     }
 
-    /// The condition that a principal signs in with an issuer or has a key that opens. It uses the parameters `$1` to `$5`;
-    /// the issuers are the parameters from `first`.
+    /// The condition that a principal signs in with an issuer or has a key that opens. It uses the parameters `$1` to `$6`;
+    /// the issuers are the parameters from `first`. A key of a workspace that accepts some issuers only opens that one, `$6`: the
+    /// list of another workspace may refuse the key.
     fn has_access(&self, principal: &str, first: usize) -> String {
         let configured = match self.issuers {
             None => String::new(),
             Some([]) => " AND 1 = 0".to_owned(),
-            Some(issuers) => {
-                let parameters: Vec<String> =
-                    (first..).take(issuers.len()).map(|at| format!("${at}")).collect();
-                format!(" AND i.issuer IN ({})", parameters.join(", "))
-            }
+            Some(issuers) => format!(" AND i.issuer IN ({})", parameters(first, issuers.len())),
         };
         let opens = Self::opens();
         format!(
             "((SELECT i.kind FROM identities i WHERE i.principal_id = {principal}{configured} LIMIT 1) IS NOT NULL \
               OR (SELECT k.role FROM api_keys k WHERE k.principal_id = {principal} AND {opens} \
-                  AND (SELECT h.state FROM workspaces h WHERE h.id = k.workspace_id) = 'active' LIMIT 1) IS NOT NULL)"
+                  AND (SELECT h.state FROM workspaces h WHERE h.id = k.workspace_id \
+                       AND (h.issuers IS NULL OR h.id = $6)) = 'active' LIMIT 1) IS NOT NULL)"
         )
     }
 
@@ -357,19 +361,35 @@ impl Ways<'_> {
     }
 }
 
-/// Whether a user other than `but` owns the workspace and can enter it.
+/// The names of `count` parameters from `first`, such as `$4, $5`.
+fn parameters(first: usize, count: usize) -> String {
+    let names: Vec<String> = (first..).take(count).map(|at| format!("${at}")).collect();
+    names.join(", ")
+}
+
+/// Whether a user other than `but` owns the workspace and can enter it. Only users of the issuers that it accepts can.
 pub fn has_way_in(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
     but: Option<PrincipalId>,
     ways: Ways<'_>,
 ) -> Result<bool, Error> {
-    let access = ways.has_access("m.principal_id", 9);
+    let accepted = workspaces::access_policy::issuers_of(tx, workspace)?;
+    let accepted = accepted.names();
+    let access = ways.has_access("m.principal_id", 9 + accepted.len());
+    let of_accepted = match accepted {
+        [] => String::new(),
+        names => format!(
+            " AND (SELECT o.kind FROM identities o WHERE o.principal_id = m.principal_id AND o.issuer IN ({}) LIMIT 1) IS NOT NULL",
+            parameters(9, names.len())
+        ),
+    };
     let sql = format!(
-        "SELECT CASE WHEN {access} THEN 1 ELSE 0 END FROM memberships m \
+        "SELECT CASE WHEN {access}{of_accepted} THEN 1 ELSE 0 END FROM memberships m \
          WHERE m.owned_workspace_id = $6 AND m.role = 'owner' AND m.principal_id <> $7 LIMIT $8"
     );
-    let more = [workspace.into(), but.unwrap_or(PrincipalId(Uuid::nil())).into(), MOST_OWNERS.into()];
+    let mut more = vec![workspace.into(), but.unwrap_or(PrincipalId(Uuid::nil())).into(), MOST_OWNERS.into()];
+    more.extend(accepted.iter().map(|issuer| Value::from(issuer.as_str())));
     let found: Vec<i64> = ways.ask(tx, &sql, &more, decode)?;
     Ok(found.contains(&1))
 }

@@ -6,6 +6,7 @@ use ward_db::Timestamp;
 use super::{ApiKey, PreviousSecret};
 use crate::access::{Permissions, Role};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
+use crate::networks::Networks;
 
 #[derive(Serialize)]
 pub struct ApiKeyResponse {
@@ -23,6 +24,7 @@ pub struct ApiKeyResponse {
     updated_at: Timestamp,
     previous: Option<PreviousSecret>,
     quarantined_at: Option<Timestamp>,
+    networks: Networks,
 }
 
 impl ApiKeyResponse {
@@ -43,6 +45,7 @@ impl ApiKeyResponse {
             created_at: key.created_at,
             updated_at: key.updated_at,
             quarantined_at: key.quarantined_at,
+            networks: key.networks.clone(),
         }
     }
 }

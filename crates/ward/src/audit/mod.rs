@@ -125,8 +125,16 @@ fn room_for(action: &str) -> Option<Room> {
         | "integration.delete"
         | "twilio.delete"
         | "call.finish" => None,
-        "api_key.rotate" | "member.update" | "integration.hold" | "call.read" | "call.list"
-        | "delivery.read" | "delivery.list" | "audit.download" => Some(Room::Reserve),
+        "api_key.rotate"
+        | "api_key.networks"
+        | "workspace.access_policy"
+        | "member.update"
+        | "integration.hold"
+        | "call.read"
+        | "call.list"
+        | "delivery.read"
+        | "delivery.list"
+        | "audit.download" => Some(Room::Reserve),
         _ => Some(Room::Quota),
     }
 }

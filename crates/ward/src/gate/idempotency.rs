@@ -423,8 +423,13 @@ impl ReplayableRotation {
             .db
             .read("idempotency.whose", move |tx| api_keys::look_up(tx, presented.key_id))
             .await?;
-        let live =
-            record.filter(|record| !record.revoked && record.home_is_active && record.expires_at > now);
+        let address = request.context.address;
+        let live = record.filter(|record| {
+            !record.revoked
+                && record.home_is_active
+                && record.expires_at > now
+                && record.admit(address).is_ok()
+        });
         // A dead or unknown key queries a scope as well, one that never exists, so that it costs as much as
         // a live one.
         let scope = scope(request, live.map(|record| record.principal), &key);

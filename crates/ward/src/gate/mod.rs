@@ -14,6 +14,7 @@ pub mod idempotency;
 pub mod limits;
 mod write;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
@@ -33,7 +34,7 @@ use crate::forbidden::Authority;
 use crate::http::Request;
 use crate::identity::token::{self, VerifiedToken};
 use crate::identity::{self, Caller, Credential};
-use crate::ids::{PrincipalId, WorkspaceId};
+use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::quotas::rate::{FORBIDDEN_PER_SECOND, FORBIDDEN_WAIT};
 use crate::quotas::{self, Quota};
 use crate::shares::{Holder, Share};
@@ -57,10 +58,29 @@ struct PresentedBearer {
     share: Option<Share>,
 }
 
-/// The workspace as this caller sees it, with its permissions bounded by the role of its membership.
-fn seen_by(caller: &Caller, (workspace, role): AsMember) -> VisibleWorkspace {
-    let authority = Authority { membership: Some(role), ..caller.authority() };
-    VisibleWorkspace { workspace, reach: authority.reach(), authority }
+/// A caller with a valid credential, and the workspace of the path as it sees it.
+struct Recognized {
+    caller: Caller,
+    /// The workspace, if the caller is a member and the workspace's access policy admits it.
+    seen: Option<VisibleWorkspace>,
+    /// The reason why the access policy does not admit a member.
+    kept_out: Option<&'static str>,
+}
+
+impl Recognized {
+    /// Judges a membership by the workspace's policy, and bounds the caller's permissions by the membership's role.
+    fn new(caller: Caller, membership: Option<AsMember>, address: IpAddr) -> Self {
+        let Some(membership) = membership else { return Self { caller, seen: None, kept_out: None } };
+        match membership.admit(caller.kind, address) {
+            Ok(()) => {
+                let authority = Authority { membership: Some(membership.role), ..caller.authority() };
+                let (workspace, reach) = (membership.workspace, authority.reach());
+                let seen = Some(VisibleWorkspace { workspace, reach, authority });
+                Self { caller, seen, kept_out: None }
+            }
+            Err(reason) => Self { caller, seen: None, kept_out: Some(reason) },
+        }
+    }
 }
 
 /// A workspace from the viewpoint of a member.
@@ -97,7 +117,7 @@ pub struct Admitted(Entry);
 enum BearerRefusal {
     /// The key is unknown, or the token contradicts the stored kind of its subject.
     Unknown,
-    /// The key exists, but is wrong, expired, revoked, or of an archived workspace.
+    /// The key exists, but is wrong, expired, revoked, of an archived workspace, or not admitted from here.
     Known { record: Box<KeyRecord>, reason: &'static str },
 }
 
@@ -106,26 +126,30 @@ impl Entry {
     pub async fn admit(request: &Request) -> Result<Admitted, ApiError> {
         let PresentedBearer { proof, mark, share } = prove(request).await?;
         let target = request.workspace();
-        let now = request.context.now;
+        let (now, address) = (request.context.now, request.context.address);
         let looked = request
             .app
             .db
             .read("gate.admit", {
                 let proof = proof.clone();
-                move |tx| recognize(tx, &proof, target, now)
+                move |tx| recognize(tx, &proof, target, (now, address))
             })
             .await?;
         drop(share);
         if let Some(rates) = &request.app.rates {
             rates.note(mark, looked.is_ok());
         }
-        let (caller, seen) = match looked {
+        let Recognized { caller, seen, kept_out } = match looked {
             Ok(found) => found,
             Err(refused) => {
                 note_failed_sign_in(request, refused);
                 return Err(ApiError::unauthorized());
             }
         };
+        if let (Some(workspace), Some(reason)) = (target, kept_out) {
+            let who = (Some(caller.principal), caller.credential_id());
+            note_unauthorized(request, workspace, who, reason);
+        }
         // A refusal by the rate carries the warning of the key too.
         if let Some(key) = caller.key() {
             let _ = request.context.key_expires.set(key.expires_at);
@@ -173,12 +197,9 @@ impl Entry {
         }
     }
 
-    fn recognized(
-        &self,
-        tx: &mut Tx<'_>,
-        target: Option<WorkspaceId>,
-    ) -> Result<(Caller, Option<VisibleWorkspace>), ApiError> {
-        recognize(tx, &self.proof, target, self.context.now)?.map_err(|_| ApiError::unauthorized())
+    fn recognized(&self, tx: &mut Tx<'_>, target: Option<WorkspaceId>) -> Result<Recognized, ApiError> {
+        let when_and_where = (self.context.now, self.context.address);
+        recognize(tx, &self.proof, target, when_and_where)?.map_err(|_| ApiError::unauthorized())
     }
 }
 
@@ -317,20 +338,17 @@ async fn prove(request: &Request) -> Result<PresentedBearer, ApiError> {
     }
 }
 
-/// The caller, and the workspace to enter if the caller is a member of it.
-type Recognized = Result<(Caller, Option<VisibleWorkspace>), BearerRefusal>;
-
 /// Looks up the caller and the workspace in one statement, for every kind of credential and outcome. So the
 /// duration of a refusal reveals nothing.
 fn recognize(
     tx: &mut Tx<'_>,
     proof: &Proof,
     target: Option<WorkspaceId>,
-    now: Timestamp,
-) -> Result<Recognized, ward_db::Error> {
+    (now, address): (Timestamp, IpAddr),
+) -> Result<Result<Recognized, BearerRefusal>, ward_db::Error> {
     match proof {
-        Proof::Key(presented) => recognize_key(tx, presented, target, now),
-        Proof::Token(token) => recognize_token(tx, token, target),
+        Proof::Key(presented) => recognize_key(tx, presented, target, (now, address)),
+        Proof::Token(token) => recognize_token(tx, token, target, address),
     }
 }
 
@@ -339,7 +357,8 @@ fn recognize_token(
     tx: &mut Tx<'_>,
     token: &Arc<VerifiedToken>,
     target: Option<WorkspaceId>,
-) -> Result<Recognized, ward_db::Error> {
+    address: IpAddr,
+) -> Result<Result<Recognized, BearerRefusal>, ward_db::Error> {
     let known = match target {
         Some(target) => identity::look_up_for(tx, token, target)?,
         None => identity::look_up(tx, token)?.map(|(principal, kind)| (principal, kind, None)),
@@ -353,29 +372,30 @@ fn recognize_token(
     }
     let credential = Credential::Token(token.clone());
     let caller = Caller { principal, kind, reach: Reach::whole(Role::Owner), exists, credential };
-    let seen = membership.map(|membership| seen_by(&caller, membership));
-    Ok(Ok((caller, seen)))
+    Ok(Ok(Recognized::new(caller, membership, address)))
 }
 
-/// Looks up a presented key, and compares its secrets in constant time before it considers any other column.
+/// Looks up a presented key, and compares its secrets in constant time before it considers any other column. The networks are
+/// judged for every secret, so the duration of a refusal does not say that the secret was right.
 fn recognize_key(
     tx: &mut Tx<'_>,
     presented: &Presented,
     target: Option<WorkspaceId>,
-    now: Timestamp,
-) -> Result<Recognized, ward_db::Error> {
+    (now, address): (Timestamp, IpAddr),
+) -> Result<Result<Recognized, BearerRefusal>, ward_db::Error> {
     let found = match target {
         Some(target) => api_keys::look_up_for(tx, presented.key_id, target)?,
         None => api_keys::look_up(tx, presented.key_id)?.map(|record| (record, None)),
     };
     let Some((record, membership)) = found else { return Ok(Err(BearerRefusal::Unknown)) };
-    let secret = match record.proven_by(&presented.hash, now) {
+    let admitted = record.admit(address);
+    let proven = record.proven_by(&presented.hash, now);
+    let secret = match proven.and_then(|secret| admitted.map(|()| secret)) {
         Ok(secret) => secret,
         Err(reason) => return Ok(Err(BearerRefusal::Known { record: Box::new(record), reason })),
     };
     let caller = record.into_caller(presented.key_id, secret);
-    let seen = membership.map(|membership| seen_by(&caller, membership));
-    Ok(Ok((caller, seen)))
+    Ok(Ok(Recognized::new(caller, membership, address)))
 }
 
 /// Counts a request with a valid credential for its workspace: the one that it enters, or the key's (429
@@ -397,17 +417,27 @@ fn charge(request: &Request, caller: &Caller, seen: Option<&VisibleWorkspace>) -
 
 fn note_failed_sign_in(request: &Request, refused: BearerRefusal) {
     if let BearerRefusal::Known { record, reason } = refused {
-        request.app.refusals.note(Refusal {
-            workspace: record.home,
-            service: request.room,
-            action: "access.unauthorized",
-            operation: Arc::from(request.operation.id.as_str()),
-            actor: None,
-            credential: Some(record.credential),
-            reason,
-            address: request.context.address,
-            user_agent: request.context.user_agent.clone(),
-            at: request.context.now,
-        });
+        note_unauthorized(request, record.home, (None, Some(record.credential)), reason);
     }
+}
+
+/// Collects a failed sign-in for the audit of a workspace.
+fn note_unauthorized(
+    request: &Request,
+    workspace: WorkspaceId,
+    (actor, credential): (Option<PrincipalId>, Option<CredentialId>),
+    reason: &'static str,
+) {
+    request.app.refusals.note(Refusal {
+        workspace,
+        service: request.room,
+        action: "access.unauthorized",
+        operation: Arc::from(request.operation.id.as_str()),
+        actor,
+        credential,
+        reason,
+        address: request.context.address,
+        user_agent: request.context.user_agent.clone(),
+        at: request.context.now,
+    });
 }

@@ -2,7 +2,7 @@
 
 use ward_db::Tx;
 
-use super::{Entry, Proof, VisibleWorkspace};
+use super::{Entry, Proof, Recognized, VisibleWorkspace};
 use crate::app::App;
 use crate::audit::{Actor, Write};
 use crate::error::ApiError;
@@ -75,7 +75,7 @@ impl Entry {
     fn hold<'a, 't>(&'a self, tx: &'a mut Tx<'t>) -> Result<(Write<'a, 't, WorkspaceId>, Held), ApiError> {
         let target = self.target.ok_or(ApiError::no_workspace())?;
         let mut guard = WorkspaceGuard::take(tx, target)?;
-        let (caller, seen) = self.recognized(&mut guard, Some(target))?;
+        let Recognized { caller, seen, .. } = self.recognized(&mut guard, Some(target))?;
         self.need.decide(Some(target), &caller, seen.as_ref())?;
         let seen = seen.ok_or(ApiError::no_workspace())?;
         Ok((Write::of(guard, Actor::of(&caller), &self.context), Held { caller, seen }))
@@ -94,7 +94,7 @@ impl Entry {
         if let Some(name) = self.caller.token().and_then(|token| token.name.as_deref()) {
             identity::set_name(&mut guard, name)?;
         }
-        let (caller, _) = self.recognized(&mut guard, None)?;
+        let Recognized { caller, .. } = self.recognized(&mut guard, None)?;
         self.need.decide(None, &caller, None)?;
         Ok((Write::of(guard, Actor::of(&caller), &self.context), caller))
     }

@@ -12,6 +12,7 @@ use crate::http::{Query, Reply, Request, expires_soon};
 use crate::identity::{Caller, Credential};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
+use crate::workspaces;
 
 #[derive(Serialize)]
 struct MeResponse {
@@ -84,20 +85,21 @@ impl MembershipResponse {
 pub async fn me(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let page = query.read::<PageQuery>()?.page();
     let caller = entry.caller.clone();
-    let (principal, reach) = (caller.principal, caller.reach);
+    let (principal, kind, reach) = (caller.principal, caller.kind, caller.reach);
+    let address = entry.context.address;
     let (described, memberships) = request
         .app
         .db
         .read("identity.me", move |tx| {
             let described = store::describe(tx, principal)?;
             let rows = store::memberships(tx, principal, page)?;
-            let counted = store::count_memberships(tx, principal, TOTAL_LIMIT + 1)?;
-            let listed = Paginated::new(
+            let counted = workspaces::count(tx, principal, (kind, address), TOTAL_LIMIT + 1)?;
+            let listed = Paginated::some(
                 rows,
                 page,
                 counted,
-                |row| row.position,
-                |row| MembershipResponse::new(row, reach),
+                |row| row.membership.position,
+                |row| row.is_entered(kind, address).then(|| MembershipResponse::new(row.membership, reach)),
             );
             Ok::<_, ward_db::Error>((described, listed))
         })

@@ -10,6 +10,7 @@ use crate::access::Reach;
 use crate::api_keys::secret::KeyId;
 use crate::forbidden::Authority;
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
+use crate::networks::Networks;
 
 /// An authenticated caller and its credential.
 #[derive(Clone, Debug)]
@@ -52,6 +53,8 @@ pub struct KeyUsed {
     pub quarantined_at: Option<Timestamp>,
     /// The timestamp since which the key has the presented secret.
     pub since: Timestamp,
+    /// The networks from which the key may be used.
+    pub networks: Networks,
 }
 
 impl Caller {

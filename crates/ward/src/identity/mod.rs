@@ -7,7 +7,7 @@ mod store;
 pub mod token;
 
 pub use caller::{Caller, Credential, KeyUsed};
-pub use store::{create, enroll, join, leave, look_up, look_up_for, relist_some, set_name};
+pub use store::{create, enroll, is_accepted, join, leave, look_up, look_up_for, relist_some, set_name};
 
 use strum::{EnumString, IntoStaticStr, VariantArray};
 

@@ -1,5 +1,6 @@
 //! The SQL of principals and memberships.
 
+use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use ward_db::{Error, Timestamp, Tx, columns, decode, insert, insert_later, select};
@@ -10,7 +11,8 @@ use super::token::VerifiedToken;
 use crate::access::Role;
 use crate::guard::{PrincipalGuard, WorkspaceGuard};
 use crate::ids::{PrincipalId, WorkspaceId};
-use crate::page::{Page, counted};
+use crate::page::Page;
+use crate::workspaces::access_policy::{AcceptedIssuers, AccessPolicy, Visitor};
 use crate::workspaces::{self, AsMember};
 
 /// Creates a principal with a display name.
@@ -227,24 +229,57 @@ columns! {
     }
 }
 
+/// A membership in the list of its principal, with the facts that the workspace's access policy judges.
+pub struct ListedMembership {
+    pub membership: Membership,
+    policy: AccessPolicy,
+    issuer: Option<String>,
+}
+
+columns! {
+    ListedMembership as "m" {
+        membership: Membership::COLUMNS,
+        policy: "w.networks, w.issuers",
+        issuer: workspaces::ISSUER,
+    }
+}
+
+impl ListedMembership {
+    /// Whether a caller of this kind may enter the workspace from this address.
+    pub fn is_entered(&self, kind: PrincipalKind, address: IpAddr) -> bool {
+        self.policy.admit(Visitor { address, kind, issuer: self.issuer.as_deref() }).is_ok()
+    }
+}
+
+/// Whether a workspace that accepts these issuers accepts the principal as a member.
+pub fn is_accepted(
+    tx: &mut Tx<'_>,
+    issuers: &AcceptedIssuers,
+    principal: PrincipalId,
+) -> Result<bool, Error> {
+    if *issuers == AcceptedIssuers::default() {
+        return Ok(true);
+    }
+    let found: Option<(PrincipalKind, Option<String>)> = tx.optional(
+        "SELECT p.kind, (SELECT i.issuer FROM identities i WHERE i.principal_id = p.id LIMIT 1) \
+         FROM principals p WHERE p.id = $1",
+        &[principal.into()],
+        decode,
+    )?;
+    Ok(found.is_some_and(|(kind, issuer)| issuers.accept(kind, issuer.as_deref())))
+}
+
 /// A page of the memberships that a principal has in active workspaces.
-pub fn memberships(tx: &mut Tx<'_>, principal: PrincipalId, page: Page) -> Result<Vec<Membership>, Error> {
+pub fn memberships(
+    tx: &mut Tx<'_>,
+    principal: PrincipalId,
+    page: Page,
+) -> Result<Vec<ListedMembership>, Error> {
     tx.all(
-        select!(Membership, "FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
+        select!(ListedMembership, "FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
              WHERE m.principal_id = $1 AND m.position > $2 AND m.position > 0 \
              AND (SELECT v.state FROM workspaces v WHERE v.id = m.workspace_id) = 'active' ORDER BY m.position LIMIT $3"),
         &[principal.into(), page.after.into(), page.fetch().into()],
         decode,
-    )
-}
-
-/// The number of memberships in that list, counted no further than `most`.
-pub fn count_memberships(tx: &mut Tx<'_>, principal: PrincipalId, most: i64) -> Result<i64, Error> {
-    tx.one(
-        "SELECT count(*), count(CASE WHEN state = 'active' THEN 1 END) \
-         FROM (SELECT (SELECT w.state FROM workspaces w WHERE w.id = m.workspace_id) AS state \
-               FROM memberships m WHERE m.principal_id = $1 AND m.position > 0 LIMIT $2) AS counted",
-        &[principal.into(), most.into()],
-        |row| row.read().map(|(looked_at, listed)| counted(looked_at, listed, most)),
     )
 }

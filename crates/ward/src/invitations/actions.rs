@@ -25,6 +25,7 @@ use crate::ids::{InvitationId, PrincipalId, WorkspaceId};
 use crate::members::{beyond_caller, within_reach};
 use crate::quotas::{self, Change as Count};
 use crate::workspaces;
+use crate::workspaces::access_policy::AccessPolicy;
 
 const DAY: u64 = 24 * 3600;
 
@@ -311,11 +312,15 @@ async fn join(
         if still.is_none() && !is_member {
             return Err(no_invitation());
         }
+        let policy = workspaces::active(write, workspace)?.ok_or(no_invitation())?.policy;
+        may_enter(write, caller, &policy)?;
         repeat.once(write, Secrecy::Open, |write| {
             let still = still.ok_or(no_invitation())?;
             let maker = workspaces::as_member(write, workspace, still.created_by)?;
-            let maker = maker.filter(|(_, role)| may_make(*role, &still));
-            let (into, _) = maker.ok_or(no_invitation())?;
+            let into = maker.filter(|maker| may_make(maker.role, &still)).ok_or(no_invitation())?.workspace;
+            if !identity::is_accepted(write, &into.policy.issuers, still.created_by)? {
+                return Err(no_invitation());
+            }
             may_accept(&first, &still)?;
             if is_member {
                 return Err(ApiError::conflict(
@@ -332,6 +337,28 @@ async fn join(
         })
     };
     entry.write_joining(app, "invitations.accept", workspace, accept).await
+}
+
+/// Refuses a caller whom the workspace's access policy would keep out as a member. Outside of its networks, the link is as
+/// unusable as an unknown one. A user of another issuer gets the reason (403), because the link invites a person who could
+/// sign in otherwise.
+fn may_enter(write: &mut Write<'_, '_>, caller: &Caller, policy: &AccessPolicy) -> Result<(), ApiError> {
+    if !policy.networks.allow(write.context.address) {
+        return Err(no_invitation());
+    }
+    let accepted = match caller.token() {
+        Some(token) => policy.issuers.accept(caller.kind, Some(&token.issuer.name)),
+        None => identity::is_accepted(write, &policy.issuers, caller.principal)?,
+    };
+    if accepted { Ok(()) } else { Err(issuer_not_accepted()) }
+}
+
+const fn issuer_not_accepted() -> ApiError {
+    ApiError::forbidden_because(
+        "issuer_not_accepted",
+        "This workspace accepts only users of certain identity providers. Sign in with one of them.",
+        Forbidden::by_rule(Rule::AcceptedIssuer, Because::AnotherIssuer),
+    )
 }
 
 /// Refuses a caller without the verified address that the invitation names (403).

@@ -17,7 +17,7 @@ use crate::error::ApiError;
 use crate::gate::idempotency::{Repeat, Secrecy};
 use crate::gate::{Entry, Held};
 use crate::http::Reply;
-use crate::identity::PrincipalKind;
+use crate::identity::{self, PrincipalKind};
 use crate::ids::PrincipalId;
 
 const DAY: u64 = 24 * 3600;
@@ -80,6 +80,10 @@ pub async fn accept(app: &Arc<App>, entry: Entry, repeat: Repeat) -> Result<Repl
             // A nominee's key that is narrower than an owner's must not make its user an owner.
             speaks_for_whole(caller, Role::Owner)?;
             let nominator = store::get(write, workspace, transfer.nominated_by_entity_id)?;
+            if !identity::is_accepted(write, &seen.workspace.policy.issuers, transfer.nominated_by_entity_id)?
+            {
+                return Err(no_transfer());
+            }
             let Some(mut nominator) = nominator.filter(|it| it.role == Role::Owner) else {
                 return Err(ApiError::conflict(
                     "nominator_not_owner",

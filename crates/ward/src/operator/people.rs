@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::legible;
 use crate::members;
+use crate::networks::Networks;
 use crate::page::Page;
 
 /// A key for the operator's eyes, without its secret.
@@ -39,6 +40,8 @@ pub struct KeyShown {
     /// The timestamp of its last successful use, to the minute.
     pub last_used_at: Option<Timestamp>,
     pub created_at: Timestamp,
+    /// The networks from which it may be used; an empty list is everywhere.
+    pub networks: Networks,
 }
 
 impl KeyShown {
@@ -55,6 +58,7 @@ impl KeyShown {
             expires_at: key.expires_at,
             last_used_at: key.last_used_at,
             created_at: key.created_at,
+            networks: key.networks,
         }
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use ward_contract::validate::{Json, Loc, Problem};
 use ward_db::{Timestamp, Tx, Uuid};
 
+use super::access_policy::AccessPolicy;
 use super::store::Counted;
 use super::wire::ProvisionResponse;
 use super::{Workspace, WorkspaceState, store};
@@ -52,6 +53,7 @@ impl CreateWorkspaceRequest {
             created_at: now,
             updated_at: now,
             limits: Overrides::default(),
+            policy: AccessPolicy::default(),
         }
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
+use ward_db::Tx;
 
 use super::actions::{self, ArchiveWorkspaceRequest, CreateWorkspaceRequest, UpdateWorkspaceRequest};
 use super::environment::{self, ConvertEnvironmentRequest};
@@ -17,19 +18,25 @@ use crate::http::{Open, Query, Reply, Request, Sent};
 use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
 
 pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
-    let principal = entry.caller.principal;
+    let (principal, kind) = (entry.caller.principal, entry.caller.kind);
+    let address = entry.context.address;
     let page = query.read::<PageQuery>()?.page();
     let most = TOTAL_LIMIT + 1;
     let db = &request.app.db;
-    let (rows, mut counted) =
+    let (rows, counted) =
         db.read("workspaces.list", move |tx| store::list(tx, principal, page, most)).await?;
-    if rows.is_empty() && page.after > 0 {
+    let counted = match counted {
+        Some(counted) if !rows.is_empty() || page.after == 0 => counted,
         // The count has a read of its own: a read that sends a second statement even once becomes a
         // transaction for ever.
-        counted = db.read("workspaces.count", move |tx| store::count(tx, principal, most)).await?;
-    }
-    let listed = Paginated::new(rows, page, counted, |(_, position)| *position, |(shown, _)| shown);
-    Reply::ok(&listed)
+        _ => {
+            let count = move |tx: &mut Tx<'_>| store::count(tx, principal, (kind, address), most);
+            db.read("workspaces.count", count).await?
+        }
+    };
+    // A workspace that its policy closes to this caller does not exist for it, here neither.
+    let entered = |row: store::ListedWorkspace| row.entered(kind, address);
+    Reply::ok(&Paginated::some(rows, page, counted, |row| row.position, entered))
 }
 
 /// `create-workspace`: the open bootstrap call.

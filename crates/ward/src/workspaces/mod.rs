@@ -1,5 +1,6 @@
 //! Workspaces: the tenants.
 
+pub mod access_policy;
 pub mod actions;
 pub mod api;
 pub mod environment;
@@ -16,10 +17,11 @@ use crate::audit::Subject;
 use crate::ids::WorkspaceId;
 use crate::names::named;
 use crate::quotas::Overrides;
+use access_policy::AccessPolicy;
 
 pub use store::{
-    AsMember, active, as_member, claim, count, is_claimable, lapse_due, list, membership, membership_sql,
-    next_position,
+    AsMember, ISSUER, active, as_member, claim, count, is_claimable, lapse_due, list, membership,
+    membership_sql, next_position,
 };
 
 #[derive(Clone, Debug, Serialize)]
@@ -45,6 +47,9 @@ pub struct Workspace {
     /// The limits that the operator set for it.
     #[serde(skip)]
     pub limits: Overrides,
+    /// The rules of its owners for all callers that enter it.
+    #[serde(skip)]
+    pub policy: AccessPolicy,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, EnumString, IntoStaticStr, VariantArray)]

@@ -6,6 +6,7 @@ use ward_contract::Operation;
 use ward_contract::validate::{self, BodyRefused, Problem};
 use ward_db::{Timestamp, Tx};
 
+use super::access_policy::AccessPolicy;
 use super::actions::{self, CreateWorkspaceRequest, change_lists, touch};
 use super::{Workspace, WorkspaceState, store};
 use crate::app::App;
@@ -21,17 +22,23 @@ pub struct Overview {
     #[serde(flatten)]
     pub workspace: Workspace,
     pub state: WorkspaceState,
+    pub access_policy: AccessPolicy,
+}
+
+impl From<(Workspace, WorkspaceState)> for Overview {
+    fn from((workspace, state): (Workspace, WorkspaceState)) -> Self {
+        Self { access_policy: workspace.policy.clone(), workspace, state }
+    }
 }
 
 /// Up to `limit` workspaces after `after`, in the order of their ids.
 pub fn list(tx: &mut Tx<'_>, after: WorkspaceId, limit: u32) -> Result<Vec<Overview>, ward_db::Error> {
-    let found = store::list_all(tx, after, limit)?;
-    Ok(found.into_iter().map(|(workspace, state)| Overview { workspace, state }).collect())
+    Ok(store::list_all(tx, after, limit)?.into_iter().map(Overview::from).collect())
 }
 
 /// The workspace of this id or slug, in any state.
 pub fn find(tx: &mut Tx<'_>, id_or_slug: &str) -> Result<Option<Overview>, ward_db::Error> {
-    Ok(store::find(tx, id_or_slug)?.map(|(workspace, state)| Overview { workspace, state }))
+    Ok(store::find(tx, id_or_slug)?.map(Overview::from))
 }
 
 /// The creation time of the newest workspace, found by the order of ids, which begin with their timestamp.

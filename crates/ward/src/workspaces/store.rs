@@ -1,15 +1,19 @@
 //! The SQL of workspaces.
 
+use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use ward_db::{
-    Columns, Error, Timestamp, Tx, columns, decode, insert, insert_later, select, sql, update_later,
+    Columns, Error, Row, Timestamp, Tx, Value, columns, decode, insert, insert_later, select, sql,
+    update_later,
 };
 use ward_guard::Lock;
 
+use super::access_policy::{AccessPolicy, Visitor};
 use super::{Workspace, WorkspaceState};
 use crate::access::Role;
 use crate::guard::WorkspaceGuard;
+use crate::identity::PrincipalKind;
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::{Page, counted};
 use crate::quotas;
@@ -30,11 +34,29 @@ columns! {
         created_at,
         updated_at,
         limits,
+        policy: "w.networks, w.issuers",
     }
 }
 
-/// A workspace, and the caller's role in it.
-pub type AsMember = (Workspace, Role);
+/// A workspace from the viewpoint of a member.
+#[derive(Debug)]
+pub struct AsMember {
+    pub workspace: Workspace,
+    pub role: Role,
+    /// The issuer of which the member is a subject. Only read where the workspace accepts some issuers.
+    pub issuer: Option<String>,
+}
+
+impl AsMember {
+    /// Judges the member, of this kind and at this address, by the workspace's policy. The error is the reason for the audit.
+    pub fn admit(&self, kind: PrincipalKind, address: IpAddr) -> Result<(), &'static str> {
+        self.workspace.policy.admit(Visitor { address, kind, issuer: self.issuer.as_deref() })
+    }
+}
+
+/// The issuer of the principal `m.principal_id`, where workspace `w` accepts some issuers. Other workspaces cost no look-up.
+pub const ISSUER: &str = "CASE WHEN w.issuers IS NOT NULL THEN (SELECT o.issuer FROM identities o \
+     WHERE o.principal_id = m.principal_id LIMIT 1) END";
 
 /// The columns and the join by which a look-up of a principal reads the workspace to enter. `id` is the
 /// parameter of the workspace; `principal` is the parameter or column of the principal.
@@ -50,7 +72,12 @@ pub fn membership_sql(id: &str, principal: &str) -> (String, String) {
     };
     let found = of_member("workspace_id", id);
     (
-        format!("{}, {}", Workspace::COLUMNS, of_member("role", "w.id")),
+        format!(
+            "{}, {}, {}",
+            Workspace::COLUMNS,
+            of_member("role", "w.id"),
+            ISSUER.replace("m.principal_id", principal)
+        ),
         format!("LEFT JOIN workspaces w ON w.id = {found} AND w.state = 'active'"),
     )
 }
@@ -61,8 +88,8 @@ pub fn membership(columns: &mut Columns<'_>) -> Result<Option<AsMember>, Error> 
     if columns.next_is_null()? {
         return Ok(None);
     }
-    let (workspace, role): (Workspace, Option<Role>) = columns.read()?;
-    Ok(role.map(|role| (workspace, role)))
+    let (workspace, role, issuer): (Workspace, Option<Role>, _) = columns.read()?;
+    Ok(role.map(|role| AsMember { workspace, role, issuer }))
 }
 
 /// The active workspace with the principal's role, if it is a member.
@@ -128,45 +155,85 @@ pub fn next_position(tx: &mut WorkspaceGuard<'_, '_>, now: Timestamp) -> Result<
     )
 }
 
-/// A page of the active workspaces of which the principal is a member, each with its position. The second
-/// value is the length of the list, counted no further than `most`. It comes with the rows, so it is 0 if
-/// there are none.
+/// A workspace in the list of a member.
+pub struct ListedWorkspace {
+    pub workspace: Workspace,
+    pub position: i64,
+    /// The issuer of which the member is a subject, as in [`AsMember`].
+    pub issuer: Option<String>,
+}
+
+columns! {
+    ListedWorkspace as "m" {
+        workspace: Workspace::COLUMNS,
+        position,
+        issuer: ISSUER,
+    }
+}
+
+impl ListedWorkspace {
+    /// The workspace, if a caller of this kind may enter it from this address.
+    pub fn entered(self, kind: PrincipalKind, address: IpAddr) -> Option<Workspace> {
+        let admitted = self.workspace.policy.admit(Visitor { address, kind, issuer: self.issuer.as_deref() });
+        admitted.is_ok().then_some(self.workspace)
+    }
+}
+
+/// A page of the active workspaces of which the principal is a member. The second value is the length of the list, counted
+/// no further than `most`. It comes with the rows, so it is 0 if there are none. It is `None` if the list has workspaces
+/// that an access policy may hide; [`count`] judges these.
 pub fn list(
     tx: &mut Tx<'_>,
     principal: PrincipalId,
     page: Page,
     most: i64,
-) -> Result<(Vec<(Workspace, i64)>, i64), Error> {
+) -> Result<(Vec<ListedWorkspace>, Option<i64>), Error> {
     const SQL: &str = sql!(
         "SELECT ",
-        Workspace::COLUMNS,
-        ", m.position, \
-         (SELECT CASE WHEN count(*) < $4 THEN count(CASE WHEN state = 'active' THEN 1 END) ELSE $4 END \
-          FROM (SELECT (SELECT v.state FROM workspaces v WHERE v.id = c.workspace_id) AS state \
+        ListedWorkspace::COLUMNS,
+        ", \
+         (SELECT CASE WHEN count(*) >= $4 THEN $4 \
+                      WHEN count(CASE WHEN state = 'restricted' THEN 1 END) = 0 THEN count(CASE WHEN state = 'active' THEN 1 END) END \
+          FROM (SELECT (SELECT CASE WHEN v.state = 'active' AND (v.networks IS NOT NULL OR v.issuers IS NOT NULL) \
+                                    THEN 'restricted' ELSE v.state END \
+                        FROM workspaces v WHERE v.id = c.workspace_id) AS state \
                 FROM memberships c WHERE c.principal_id = $1 AND c.position > 0 LIMIT $4) AS counted) \
          FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
          WHERE m.principal_id = $1 AND m.position > $2 AND m.position > 0 \
          AND (SELECT v.state FROM workspaces v WHERE v.id = m.workspace_id) = 'active' ORDER BY m.position LIMIT $3"
     );
-    let mut counted = 0;
+    let mut counted = Some(0);
     let rows =
         tx.all(SQL, &[principal.into(), page.after.into(), page.fetch().into(), most.into()], |row| {
-            let (workspace, position, all) = row.read()?;
+            let (listed, all) = row.read()?;
             counted = all;
-            Ok((workspace, position))
+            Ok(listed)
         })?;
     Ok((rows, counted))
 }
 
-/// The number of workspaces in the principal's list, counted no further than `most`.
-pub fn count(tx: &mut Tx<'_>, principal: PrincipalId, most: i64) -> Result<i64, Error> {
-    tx.one(
-        "SELECT count(*), count(CASE WHEN state = 'active' THEN 1 END) \
-         FROM (SELECT (SELECT w.state FROM workspaces w WHERE w.id = m.workspace_id) AS state \
-               FROM memberships m WHERE m.principal_id = $1 AND m.position > 0 LIMIT $2) AS counted",
-        &[principal.into(), most.into()],
-        |row| row.read().map(|(looked_at, listed)| counted(looked_at, listed, most)),
-    )
+/// The number of workspaces in the principal's list that a caller of this kind at this address may enter, counted no further
+/// than `most` memberships.
+pub fn count(
+    tx: &mut Tx<'_>,
+    principal: PrincipalId,
+    (kind, address): (PrincipalKind, IpAddr),
+    most: i64,
+) -> Result<i64, Error> {
+    const SQL: &str = sql!(
+        "SELECT w.state = 'active', w.networks, w.issuers, ",
+        ISSUER,
+        " FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
+         WHERE m.principal_id = $1 AND m.position > $2 AND m.position > 0 ORDER BY m.position LIMIT $3"
+    );
+    let entered = |row: &Row<'_>| {
+        let (active, policy, issuer): (bool, AccessPolicy, Option<String>) = row.read()?;
+        Ok(active && policy.admit(Visitor { address, kind, issuer: issuer.as_deref() }).is_ok())
+    };
+    let rows: Vec<bool> = tx.all(SQL, &[principal.into(), Value::Int(0), most.into()], entered)?;
+    let (looked_at, listed) = (rows.len(), rows.iter().filter(|entered| **entered).count());
+    let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
+    Ok(counted(number(looked_at), number(listed), most))
 }
 
 /// Takes a slug for a workspace; `false` if the slug is taken.

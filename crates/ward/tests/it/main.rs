@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests have times, ids and clients of their own")]
 #![expect(clippy::unwrap_used, reason = "a test that fails stops at the failing line")]
 
+mod accepted_issuers;
 mod access_reports;
 mod answers;
 mod api_keys;
@@ -45,6 +46,7 @@ mod model;
 mod names;
 mod neighbours;
 mod neighbours_outbound;
+mod networks;
 mod offers;
 mod other_services;
 mod outbound;

@@ -87,6 +87,18 @@ both!(an_operation_needs_a_key_unless_there_is_a_reason_why_not, async || {
     }
 });
 
+/// A tenant whose access policy keeps its owner out.
+async fn restricted(server: &Server, column: &str, only: &str) -> Tenant {
+    let tenant = server.tenant(&fresh_slug()).await;
+    restrict(server, &tenant, column, only).await;
+    tenant
+}
+
+async fn restrict(server: &Server, tenant: &Tenant, column: &str, only: &str) {
+    let changed = format!("UPDATE workspaces SET {column} = '[\"{only}\"]' WHERE slug = '{}'", tenant.slug);
+    assert_eq!(server.sql(changed).await, 1);
+}
+
 /// Keys that are no longer valid, or that only look valid.
 async fn dead_keys(server: &Server, tenant: &Tenant) -> Vec<(&'static str, String)> {
     let (expired, _) = tenant.key(json!({ "duration_days": 1, "role": "owner" })).await;
@@ -99,6 +111,10 @@ async fn dead_keys(server: &Server, tenant: &Tenant) -> Vec<(&'static str, Strin
     let (rotated, minted) = tenant.key(json!({ "duration_days": 30, "role": "owner" })).await;
     let path = tenant.path(&format!("/api-keys/{}/rotate", minted.text("key_id")));
     tenant.owner.post(&path, json!({ "duration_days": 30 })).await.ok();
+    let away = json!({ "duration_days": 30, "role": "owner", "networks": ["192.0.2.0/24"] });
+    let (elsewhere, _) = tenant.key(away).await;
+    let fenced = restricted(server, "networks", "192.0.2.0/24").await;
+    let pinned = restricted(server, "issuers", "https://id.example.com").await;
     let text = |actor: &Actor| actor.bearer.clone().expect("a bearer");
     vec![
         ("unknown", unknown_key()),
@@ -106,6 +122,9 @@ async fn dead_keys(server: &Server, tenant: &Tenant) -> Vec<(&'static str, Strin
         ("expired", text(&expired)),
         ("revoked", text(&revoked)),
         ("rotated away", text(&rotated)),
+        ("used outside of its networks", text(&elsewhere)),
+        ("used outside of its workspace's networks", text(&fenced.owner)),
+        ("of a user whom its workspace does not accept", text(&pinned.owner)),
         ("of the owner of an archived workspace", text(&closed.owner)),
         ("of a service of an archived workspace", text(&of_service)),
     ]
@@ -242,6 +261,36 @@ both!(a_token_of_a_non_member_gets_the_same_404_at_the_same_cost_as_a_strangers_
         }
     }
     assert_eq!(server.count("SELECT count(*) FROM identities").await, 1);
+});
+
+both!(a_member_whom_the_access_policy_keeps_out_gets_a_strangers_404_at_its_cost, async || {
+    let (server, issuer) = Server::with_issuer().await;
+    let stranger = server.tenant("stranger").await;
+    for (column, only) in [("networks", "192.0.2.0/24"), ("issuers", "https://id.example.com")] {
+        let tenant = server.tenant(&fresh_slug()).await;
+        let visitor = server.tenant(&fresh_slug()).await.owner;
+        let person = server.person(&issuer, &fresh_slug());
+        for member in [&visitor, &person] {
+            let invite = tenant.workspace("/invitations");
+            let link = tenant.owner.post(&invite, json!({ "role": "owner" })).await.created();
+            let accept = json!({ "invitation": link["invitation"] });
+            member.post("/v1/invitations/accept", accept).await.created();
+            member.get(&tenant.workspace("")).await.ok();
+        }
+        restrict(&server, &tenant, column, only).await;
+        let target = tenant.target(tenant.owner_key_id());
+        for operation in operations_on_workspaces(&server) {
+            let (expected, first_cost) = server.costs(stranger.owner.call(&operation, &target)).await;
+            for member in [&visitor, &person] {
+                let (answer, cost) = server.costs(member.call(&operation, &target)).await;
+                assert_eq!(face(&answer), face(&expected), "{} with {column}", operation.id);
+                // A rotation may be a retry, which has a look-up of its own.
+                if operation.id != "rotate-api-key" {
+                    assert_eq!(cost, first_cost, "{} with {column}", operation.id);
+                }
+            }
+        }
+    }
 });
 
 both!(a_good_key_gets_in_where_the_dead_ones_do_not, async || {

@@ -232,12 +232,15 @@ impl Act {
 }
 
 /// Operations that no step calls, with the reasons.
-pub const LEFT_OUT: [(&str, &str); 30] = [
+pub const LEFT_OUT: [(&str, &str); 33] = [
     ("revoke-presented-api-key", "would end the walk's own callers: `revoke_presented`"),
     ("report-leaked-keys", "the same, and a scanner signs it: `leaked_keys`"),
     ("get-leaked-key-policy", "shows only what the next one sets: `leaked_keys`"),
     ("set-leaked-key-policy", "has no effect without such reports: `leaked_keys`"),
     ("authorize", "answers with the gate's decision alone: `other_services`"),
+    ("get-access-policy", "its write is left out: `networks` and `accepted_issuers` test both"),
+    ("set-access-policy", "the walk's callers have one address and no issuer: the same"),
+    ("set-api-key-networks", "the walk's callers have one address: `networks`"),
     ("get-test-credential-ids", "its writes are left out: `environments` tests it"),
     ("update-test-credential-ids", "would make most of the walk's calls tests: `environments`"),
     ("check-environment-conversion", "depends on deliveries and integrations: `environments`"),
