@@ -357,6 +357,7 @@ class Twilio(BaseModel):
     account_sid: Annotated[str, StringConstraints(max_length=34, pattern="^AC[0-9a-f]{32}$")]
     auth_token: Token
     secondary_auth_token: Token | None = None
+    reconciliation: Literal["off", "report", "enter"] | None = None
 
 
 class Resolve(BaseModel):

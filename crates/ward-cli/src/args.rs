@@ -49,6 +49,11 @@ pub enum Command {
         #[command(subcommand)]
         action: CallsAction,
     },
+    /// Compare calls with Twilio's own list.
+    Twilio {
+        #[command(subcommand)]
+        action: TwilioAction,
+    },
     /// Manage the keys under which secrets are sealed.
     Secrets {
         #[command(subcommand)]
@@ -392,6 +397,17 @@ pub enum CallsAction {
         /// The status: completed, busy, no-answer, failed or canceled.
         #[arg(long, default_value = "completed", value_parser = ["completed", "busy", "no-answer", "failed", "canceled"])]
         status: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TwilioAction {
+    /// Compare the calls of a workspace, or of all workspaces, with Twilio's list now. A server does so every night. The command
+    /// fails if a comparison fails.
+    Reconcile {
+        /// The slug or id of the workspace. Default: every workspace with a Twilio account.
+        #[arg(long)]
+        workspace: Option<String>,
     },
 }
 

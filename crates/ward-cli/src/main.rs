@@ -98,6 +98,7 @@ fn run(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::Member { action } => operate::member(plain()?, action, out),
         Command::Sync { action } => operate::sync(plain()?, action, out),
         Command::Calls { action } => operate::calls(plain()?, action, out),
+        Command::Twilio { action } => operate::twilio(plain()?, action, out),
         Command::Db { action } => operate::database(plain()?, action, out),
         Command::Backup { to } => backup::back_up(&plain()?, &to, out),
         Command::Restore { file, check: true } => {

@@ -15,7 +15,9 @@ use ward::schema::Stage;
 use ward::workspaces::access_policy::actions::Lifted;
 use ward::{operator, router, telemetry};
 
-use crate::args::{CallsAction, Cli, DbAction, KeyAction, MemberAction, SyncAction, WorkspaceAction};
+use crate::args::{
+    CallsAction, Cli, DbAction, KeyAction, MemberAction, SyncAction, TwilioAction, WorkspaceAction,
+};
 use crate::failure::Failure;
 use crate::show::Output;
 use crate::{scan, show};
@@ -257,6 +259,31 @@ pub fn calls(config: Config, action: CallsAction, out: Output) -> Result<(), Fai
         if proof.violations > 0 || proof.deliveries_of_unreal_calls > 0 {
             let fault = "a test call was not excluded: this is a fault of Ward; please report it";
             return Err(fault.into());
+        }
+        Ok(())
+    })
+}
+
+pub fn twilio(config: Config, action: TwilioAction, out: Output) -> Result<(), Failure> {
+    // The auth tokens are sealed.
+    on(config, Access::Seal, async |app| {
+        let TwilioAction::Reconcile { workspace } = action;
+        let compared = operator::reconcile_twilio(&app, workspace.as_deref()).await?;
+        let columns = ["workspace", "outcome", "mode", "reconciled_until", "failure"];
+        out.many(&compared, &columns)?;
+        if !out.is_json() {
+            for run in
+                compared.iter().filter_map(|one| Some((one.workspace.as_deref()?, one.state.last.as_ref()?)))
+            {
+                let (workspace, last) = run;
+                show::line(&format!(
+                    "{workspace}: {} calls, {} missing ({} entered), {} without an end ({} ended)",
+                    last.listed, last.missing, last.entered, last.unfinished, last.ended
+                ));
+            }
+        }
+        if compared.iter().any(|one| one.outcome == "failed") {
+            return Err("a comparison failed; its reason is in the column failure".into());
         }
         Ok(())
     })

@@ -3,7 +3,7 @@
 //! [`Outbound`] is the only client. It decides which addresses may be connected to. It limits the time and size
 //! of an answer, and the number of calls of one integration that run at once. [`Auth`] adds credentials to a
 //! request, and [`Tokens`] keeps the access tokens for them. [`endpoint`] makes a call from a template and
-//! processes its answer. [`health`] gives an integration's health as one word.
+//! processes its answer. [`health`] gives an integration's health as one word. [`twilio`] reads Twilio's list of calls.
 
 mod address;
 mod ambient;
@@ -24,6 +24,7 @@ mod mask;
 mod resolver;
 mod secret;
 pub mod template;
+pub mod twilio;
 
 pub use answers::Answered;
 pub use auth::{Auth, Tokens};

@@ -118,8 +118,11 @@ pub fn got_in(answer: &Answer) -> bool {
         "export_not_found",
         "key_not_found",
     ];
-    // The walk's integration has no `auth` that signs.
-    let unsuited = answer.status == 409 && answer.text.contains("\"integration_signs_nothing\"");
+    // The walk's integration has no `auth` that signs, and its workspace no Twilio account.
+    let unsuited = answer.status == 409
+        && ["\"integration_signs_nothing\"", "\"twilio_not_configured\""]
+            .iter()
+            .any(|code| answer.text.contains(code));
     unsuited
         || answer.status.is_success()
         || (answer.status == 404 && missing.iter().any(|code| answer.text.contains(&format!("\"{code}\""))))

@@ -16,7 +16,7 @@ use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -49,6 +49,8 @@ pub enum Access {
     },
     /// A fixed bearer token, without a token endpoint.
     Bearer(&'static str),
+    /// A user and a password with HTTP Basic on every request.
+    Basic { user: &'static str, password: &'static str },
 }
 
 /// A request that the stand-in received with a valid token.
@@ -211,14 +213,14 @@ impl Vendor {
                 (claims["scope"].as_str().unwrap_or_default().to_owned(), &[][..])
             }
             Access::Secret { secret, scopes } => {
-                let basic = base64::engine::general_purpose::STANDARD.encode(format!("{CLIENT}:{secret}"));
+                let basic = STANDARD.encode(format!("{CLIENT}:{secret}"));
                 let given = asked.headers.get("authorization").map(String::as_str);
                 if given != Some(&format!("Basic {basic}")) {
                     return (401, Vec::new(), json!({ "error": "invalid_client" }));
                 }
                 (scope, *scopes)
             }
-            Access::Bearer(_) => return (404, Vec::new(), Value::Null),
+            Access::Bearer(_) | Access::Basic { .. } => return (404, Vec::new(), Value::Null),
         };
         let scopes: Vec<String> = scope.split(' ').map(str::to_owned).collect();
         if !may_have.is_empty() && !scopes.iter().all(|scope| may_have.contains(&scope.as_str())) {
@@ -256,7 +258,12 @@ impl Vendor {
     }
 
     fn scopes_of(&self, asked: &Asked) -> Option<Vec<String>> {
-        let token = asked.headers.get("authorization")?.strip_prefix("Bearer ")?;
+        let given = asked.headers.get("authorization")?;
+        if let Access::Basic { user, password } = &self.0.access {
+            let pair = STANDARD.encode(format!("{user}:{password}"));
+            return (given.strip_prefix("Basic ") == Some(&pair)).then(Vec::new);
+        }
+        let token = given.strip_prefix("Bearer ")?;
         match &self.0.access {
             Access::Bearer(fixed) => (token == *fixed).then(Vec::new),
             _ => self.0.seen.lock().tokens.get(token).cloned(),

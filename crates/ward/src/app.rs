@@ -124,6 +124,10 @@ pub struct App {
     pub export_shares: Shares,
     /// Wakes and stops the export worker.
     pub export_wake: deliveries::Wake,
+    /// The share that each comparison with Twilio's list holds while this replica makes it.
+    pub reconcile_shares: Shares,
+    /// Wakes the worker of those comparisons.
+    pub reconcile_wake: deliveries::Wake,
     pub(crate) tasks: Mutex<Vec<JoinHandle<()>>>,
     pub(crate) flushing: tokio::sync::Mutex<()>,
     pub(crate) delivering: Mutex<Option<JoinHandle<()>>>,

@@ -3,6 +3,7 @@
 mod bounds;
 pub mod doctor;
 mod people;
+mod reconciling;
 mod rotation;
 mod sealed;
 
@@ -40,6 +41,7 @@ pub use people::{
     FoundKey, KeyShown, Listed, Removed, found_keys, issue_key, list_keys, list_members, remove_member,
     revoke_key,
 };
+pub use reconciling::{Reconciled, reconcile_twilio};
 pub use rotation::{Rotated, RotationProgress, rotate_secrets};
 pub use sealed::{Forgotten, Lost, Unopened, forget_secrets, lost_secrets};
 

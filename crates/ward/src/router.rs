@@ -154,6 +154,8 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("get-twilio", "calls", twilio::api::get)?;
     routes.on("set-twilio", "calls", twilio::api::set)?;
     routes.on("delete-twilio", "calls", twilio::api::delete)?;
+    routes.on("get-twilio-reconciliation", "calls", twilio::reconciling::api::get)?;
+    routes.on("reconcile-twilio", "calls", twilio::reconciling::api::reconcile)?;
     routes.on("receive-twilio-status", "calls", twilio::api::receive)?;
 
     routes.on("list-deliveries", "sync", deliveries::api::list)?;

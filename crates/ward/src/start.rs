@@ -25,6 +25,7 @@ use crate::integrations::outbound::client::Wire;
 use crate::quotas::rate::RequestRates;
 use crate::schema::{MIGRATIONS, VERSION, options};
 use crate::shares::{self, Shares};
+use crate::twilio::reconciling::worker as reconciler;
 use crate::vault::{self, Vault};
 use crate::work::Work;
 use crate::{closing, contract, deliveries, invitations, router, workspaces};
@@ -138,6 +139,8 @@ impl App {
             exports,
             export_shares: exporter::shares(),
             export_wake: deliveries::Wake::default(),
+            reconcile_shares: reconciler::shares(),
+            reconcile_wake: deliveries::Wake::default(),
             tasks: Mutex::new(Vec::new()),
             flushing: tokio::sync::Mutex::default(),
             delivering: Mutex::new(None),
@@ -178,9 +181,11 @@ impl App {
         let closing = self.clone();
         let issuers = self.issuers.clone();
         let exporting = self.clone();
+        let reconciling = self.clone();
         self.tasks.lock().extend([
             tokio::spawn(async move { issuers.warm().await }),
             tokio::spawn(exporter::keep_going(exporting)),
+            tokio::spawn(reconciler::keep_going(reconciling)),
             tokio::spawn(async move {
                 loop {
                     tokio::time::sleep(flushing.config.flush_interval).await;

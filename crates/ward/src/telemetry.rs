@@ -111,6 +111,18 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
         "ward_calls_unfinished_oldest_seconds",
         "Time since the first report of the oldest such call"
     );
+    describe_gauge!(
+        "ward_twilio_calls_missing",
+        "Calls that Twilio's list has and that Ward lacks, by the last comparison of each workspace"
+    );
+    describe_gauge!(
+        "ward_twilio_reconciliations_failing",
+        "Workspaces whose comparison with Twilio's list fails, counted up to 100,000"
+    );
+    describe_gauge!(
+        "ward_twilio_reconciliations_failing_oldest_seconds",
+        "Time since the first failure of the comparison that has failed longest"
+    );
     describe_counter!(
         "ward_sync_duplicates_total",
         "Deliveries that the EHR was found to have more than once"

@@ -18,6 +18,7 @@ use crate::error::ApiError;
 use crate::gate::{Entry, Held};
 use crate::ids::{CallId, IntegrationId, WorkspaceId};
 use crate::quotas::{self, Change as Count, Limits};
+use crate::test_callers::{Former, TestParties};
 use crate::workspaces::Workspace;
 use crate::{deliveries, integrations, test_callers};
 
@@ -145,7 +146,7 @@ fn take(call: &mut CallRecord, report: &Report, reporter: Reporter, now: Timesta
         }
         // Twilio cannot correct its report, and its end is exact to the second only. So the runtime's start
         // is kept.
-        (_, _, Reporter::Twilio) => {
+        (_, _, Reporter::Twilio | Reporter::TwilioList) => {
             let length = Duration::from_millis(call.duration_ms.unwrap_or(0).unsigned_abs());
             call.ended_at = Some(call.started_at.saturating_add(length));
         }
@@ -177,7 +178,7 @@ fn begin(
     let (Some(caller), Some(reported_direction)) = (&report.caller, report.direction) else {
         let caller = match reporter {
             Reporter::Runtime => "caller_id",
-            Reporter::Twilio => "From",
+            Reporter::Twilio | Reporter::TwilioList => "From",
         };
         let missing = [(caller, report.caller.is_none()), ("direction", report.direction.is_none())];
         let missing = missing.into_iter().filter(|(_, missing)| *missing);
@@ -190,7 +191,10 @@ fn begin(
     let callee = if callee.and_then(CallerId::number).is_some() { callee } else { leg.as_ref().or(callee) };
     let numbers = (caller.number(), callee.and_then(CallerId::number));
     let made_with = [write.actor.credential, report.credential];
-    let listed = test_callers::parties(write, workspace, numbers.0, numbers.1, made_with)?;
+    let mut listed = test_callers::parties(write, workspace, numbers.0, numbers.1, made_with)?;
+    if let (Reporter::TwilioList, Some(since)) = (reporter, report.started_at) {
+        listed = listed_since(write, listed, numbers, since)?;
+    }
     let test_rule = TestRule::of(listed);
     let mut details = Map::new();
     if let Some(callee) = callee.and_then(CallerId::text) {
@@ -221,6 +225,28 @@ fn begin(
     };
     take(&mut call, report, reporter, now)?;
     Ok(call)
+}
+
+/// The entries of a call in every version of the list of test callers since it started. A call from Twilio's list is recorded
+/// hours later, and a tester may have left the list meanwhile.
+fn listed_since(
+    write: &mut Write<'_, '_>,
+    now: TestParties,
+    numbers: (Option<&str>, Option<&str>),
+    since: Timestamp,
+) -> Result<TestParties, ApiError> {
+    if now.caller || now.callee {
+        return Ok(now);
+    }
+    let workspace = write.row();
+    match test_callers::parties_since(write, workspace, numbers, since)? {
+        Former::Listed(listed) => Ok(TestParties { credential: now.credential, ..listed }),
+        Former::NotListed => Ok(now),
+        Former::TooMany => Err(ApiError::unprocessable(
+            "too_many_lists",
+            "The list of test callers has changed too often since the call, so Ward cannot tell whether it was a test.",
+        )),
+    }
 }
 
 /// Notes the number that Twilio dialled on behalf of a call. It is the called party of a softphone's call, whose own report
@@ -334,7 +360,8 @@ fn finish(
     let now = write.now();
     if let Some(Owes { direction, integration, summary_wait }) = owes {
         let turn = match reporter {
-            Reporter::Runtime => Duration::ZERO,
+            // A call from the list ended long ago.
+            Reporter::Runtime | Reporter::TwilioList => Duration::ZERO,
             Reporter::Twilio => RUNTIMES_TURN,
         };
         let wait = if call.detail(SUMMARY).is_some() { turn } else { turn.max(summary_wait) };

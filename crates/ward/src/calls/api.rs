@@ -174,6 +174,8 @@ struct CallDetail {
     summary: Value,
     first_reported_at: Timestamp,
     updated_at: Timestamp,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    found_by: Value,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     corrections: Vec<Correction>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -225,6 +227,7 @@ impl CallDetail {
             patient_id: detail("patient_id"),
             encounter_id: detail("encounter_id"),
             summary: detail("summary"),
+            found_by: detail("found_by"),
             first_reported_at: call.first_reported_at,
             updated_at: call.updated_at,
             corrections: Vec::new(),

@@ -180,6 +180,8 @@ pub enum Reporter {
     Runtime,
     /// Twilio, by a signed callback.
     Twilio,
+    /// Twilio's own list of calls, in which a call was found that no callback reported.
+    TwilioList,
 }
 
 impl Reporter {
@@ -187,7 +189,7 @@ impl Reporter {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Runtime => "runtime",
-            Self::Twilio => "twilio",
+            Self::Twilio | Self::TwilioList => "twilio",
         }
     }
 }
@@ -364,6 +366,26 @@ pub(crate) fn count_unknown(field: &'static str) {
 /// Whether the workspace has real calls. The query may read all of its calls, so it is for long reads only.
 pub fn any_real(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<bool, Error> {
     store::any_real(tx, workspace)
+}
+
+/// The knowledge of a call by its sid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// No report and no callback named it.
+    No,
+    /// A report named it, but no report its end.
+    Unfinished,
+    /// A report of its end came.
+    Finished,
+}
+
+/// Whether the workspace knows the call with this sid, and its end.
+pub fn known(tx: &mut Tx<'_>, workspace: WorkspaceId, sid: &str) -> Result<Known, Error> {
+    Ok(match store::is_finished(tx, workspace, sid)? {
+        None => Known::No,
+        Some(false) => Known::Unfinished,
+        Some(true) => Known::Finished,
+    })
 }
 
 /// The call with this id, if the workspace has it.

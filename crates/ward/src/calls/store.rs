@@ -58,6 +58,15 @@ pub fn by_sid(tx: &mut Tx<'_>, workspace: WorkspaceId, sid: &str) -> Result<Opti
     tx.optional(&sql, &[workspace.into(), sid.into()], call)
 }
 
+/// Whether the call with this sid has finished; `None` if there is none.
+pub fn is_finished(tx: &mut Tx<'_>, workspace: WorkspaceId, sid: &str) -> Result<Option<bool>, Error> {
+    tx.optional(
+        sql!("SELECT finished FROM calls WHERE call_sid = $2 AND ", OURS),
+        &[workspace.into(), sid.into()],
+        decode,
+    )
+}
+
 pub fn by_id(tx: &mut Tx<'_>, workspace: WorkspaceId, id: CallId) -> Result<Option<CallRecord>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM calls WHERE id = $2 AND {OURS}");
     tx.optional(&sql, &[workspace.into(), id.into()], call)

@@ -29,6 +29,10 @@ pub struct Outbound {
     pub memory: usize,
     /// Name servers that replace the system's.
     pub name_servers: Vec<SocketAddr>,
+    /// The scheme and the host of Twilio's API.
+    pub twilio_url: String,
+    /// Whether the calls of workspaces with a Twilio account are compared with Twilio's list every night.
+    pub twilio_reconciliation: bool,
     /// PEM file of certificate authorities that are trusted in addition to the system's.
     pub ca_file: Option<PathBuf>,
 }
@@ -46,6 +50,8 @@ impl Default for Outbound {
             calls: 256,
             memory: 256 << 20,
             name_servers: Vec::new(),
+            twilio_url: "https://api.twilio.com".to_owned(),
+            twilio_reconciliation: true,
             ca_file: None,
         }
     }

@@ -214,6 +214,12 @@ pub static SETTINGS: &[Setting] = &[
      Default: those of /etc/resolv.conf. Entries of /etc/hosts apply in either case." },
     plain! { "Outbound calls" outbound_ca_file: "FILE" => outbound.ca_file as Maybe(PathKind);
     "PEM file of certificate authorities that are trusted in addition to the system's." },
+    plain! { "Outbound calls" twilio_url: "URL" => outbound.twilio_url as Text(value::origin);
+    "Scheme and host of Twilio's API, for accounts of another Twilio region." },
+    plain! { "Outbound calls" twilio_reconciliation: "on|off" =>
+    outbound.twilio_reconciliation as Choice(&[("on", true), ("off", false)]);
+    "Whether the calls of each workspace with a Twilio account are compared with Twilio's own list every night. \
+     A workspace chooses what follows." },
     custom! { "Exports" export_dir: "FOLDER";
     "Folder for exports of audit events, created if missing. Replicas need a shared one. Without this or \
      `export_s3_bucket`, exports are off.";

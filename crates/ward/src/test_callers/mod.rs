@@ -4,7 +4,7 @@ pub mod actions;
 pub mod api;
 mod store;
 
-pub use store::{forget_ended_credentials, has_test_lists, numbers_of, parties};
+pub use store::{forget_ended_credentials, has_test_lists, numbers_of, parties, parties_since};
 
 /// The entries of a call in the workspace's lists.
 #[derive(Clone, Copy, Debug)]
@@ -17,4 +17,15 @@ pub struct TestParties {
     pub credential: bool,
     /// The version of the list of test callers.
     pub version: i64,
+}
+
+/// The entries of a call in earlier versions of the list of test callers.
+#[derive(Clone, Copy, Debug)]
+pub enum Former {
+    /// A version has one of the parties.
+    Listed(TestParties),
+    /// No version has one of them.
+    NotListed,
+    /// There are more versions than one look-up reads.
+    TooMany,
 }

@@ -2,7 +2,7 @@
 
 use ward_db::{Error, Json, Timestamp, Tx, Value, decode, insert_later, sql};
 
-use super::TestParties;
+use super::{Former, TestParties};
 use crate::api_keys;
 use crate::guard::WorkspaceGuard;
 use crate::ids::{CredentialId, WorkspaceId};
@@ -33,6 +33,36 @@ pub fn parties(
             Ok(TestParties { caller, callee, credential: first || second, version: version.unwrap_or(0) })
         },
     )
+}
+
+/// Versions of the list that one look-up reads.
+const VERSIONS_READ: i64 = 200;
+
+/// Looks up two numbers in every version of the list of test callers that was in force at `since` or later, the newest first.
+pub fn parties_since(
+    tx: &mut Tx<'_>,
+    id: WorkspaceId,
+    (caller, callee): (Option<&str>, Option<&str>),
+    since: Timestamp,
+) -> Result<Former, Error> {
+    let kept: Vec<(i64, Json, Timestamp)> = tx.all(
+        "SELECT version, numbers, set_at FROM test_caller_lists WHERE workspace_id = $1 ORDER BY version DESC LIMIT $2",
+        &[id.into(), VERSIONS_READ.into()],
+        decode,
+    )?;
+    let read_all = i64::try_from(kept.len()).unwrap_or(i64::MAX) < VERSIONS_READ;
+    for (version, Json(text), set_at) in kept {
+        let numbers: Vec<String> = serde_json::from_str(&text).map_err(Error::unreadable)?;
+        let has = |number: Option<&str>| number.is_some_and(|number| numbers.iter().any(|one| one == number));
+        let listed = TestParties { caller: has(caller), callee: has(callee), credential: false, version };
+        if listed.caller || listed.callee {
+            return Ok(Former::Listed(listed));
+        }
+        if set_at <= since {
+            return Ok(Former::NotListed);
+        }
+    }
+    Ok(if read_all { Former::NotListed } else { Former::TooMany })
 }
 
 /// The version of the workspace's list of test callers. 0 is the list before its first change.

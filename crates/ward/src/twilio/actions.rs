@@ -7,7 +7,7 @@ use serde_json::json;
 use ward_db::{Timestamp, Tx};
 
 use super::callback::{CallbackContent, VerifiedCallback};
-use super::{ACCOUNT, Account, secondary_token_place, store, token_place};
+use super::{ACCOUNT, Account, Mode, secondary_token_place, store, token_place};
 use crate::app::App;
 use crate::audit::{Actor, Write};
 use crate::calls::{Decision, Reporter, actions as calls};
@@ -57,6 +57,7 @@ pub struct TwilioSetupRequest {
     account_sid: String,
     auth_token: String,
     secondary_auth_token: Option<String>,
+    reconciliation: Option<Mode>,
 }
 
 /// Sets up the workspace's Twilio account. Its tokens are sealed with workspace and field as associated
@@ -68,7 +69,7 @@ pub async fn set(app: &Arc<App>, entry: Entry, new: TwilioSetupRequest) -> Resul
     let sealed = seal(&new.auth_token, token_place(workspace))?;
     let secondary = new.secondary_auth_token.as_deref();
     let secondary = secondary.map(|token| seal(token, secondary_token_place(workspace))).transpose()?;
-    let account_sid = new.account_sid;
+    let (account_sid, mode) = (new.account_sid, new.reconciliation);
     let vault = app.vault.clone();
     let set = move |write: &mut Write<'_, '_>, _: &Held| {
         vault::hold(write, &vault)?;
@@ -83,6 +84,8 @@ pub async fn set(app: &Arc<App>, entry: Entry, new: TwilioSetupRequest) -> Resul
             account_sid: account_sid.clone(),
             auth_token: sealed.clone(),
             secondary_auth_token: secondary.clone(),
+            // A client that only rotates a token may not know the mode.
+            reconciliation: mode.or(former.as_ref().map(|former| former.reconciliation)).unwrap_or_default(),
             created_at: former.as_ref().map_or(now, |former| former.created_at),
             updated_at,
         };
@@ -90,6 +93,7 @@ pub async fn set(app: &Arc<App>, entry: Entry, new: TwilioSetupRequest) -> Resul
         let what = json!({
             "account_sid": { "from": former.map(|former| former.account_sid), "to": account_sid },
             "has_secondary_auth_token": secondary.is_some(),
+            "reconciliation": account.reconciliation,
         });
         write.record("twilio.update", ACCOUNT, json!({ "changes": what }))?;
         Ok(account)

@@ -5,7 +5,7 @@ use serde_json::Value;
 use ward_contract::RuleProblem;
 use ward_db::Timestamp;
 
-use super::{Account, actions, callback, callback_url, secondary_token_place, store, token_place};
+use super::{Account, Mode, actions, callback, callback_url, secondary_token_place, store, token_place};
 use crate::error::ApiError;
 use crate::gate::Entry;
 use crate::http::{Open, Reply, Request, Sent};
@@ -19,6 +19,7 @@ struct TwilioSetupResponse {
     auth_token_reference: Option<String>,
     secondary_auth_token_reference: Option<String>,
     status_callback_url: Option<String>,
+    reconciliation: Option<Mode>,
     created_at: Option<Timestamp>,
     updated_at: Option<Timestamp>,
 }
@@ -33,6 +34,7 @@ impl TwilioSetupResponse {
                 .filter(|account| account.secondary_auth_token.is_some())
                 .map(|_| secondary_token_place(workspace)),
             status_callback_url: callback_url(request.app.config.public_url.as_deref(), workspace),
+            reconciliation: account.as_ref().map(|account| account.reconciliation),
             created_at: account.as_ref().map(|account| account.created_at),
             updated_at: account.as_ref().map(|account| account.updated_at),
             account_sid: account.map(|account| account.account_sid),

@@ -146,7 +146,8 @@ fn dialled<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Option<String
     Ok(callee.as_ref().and_then(CallerId::number).map(str::to_owned))
 }
 
-fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Report, ApiError> {
+/// The report of a callback with these fields.
+pub(super) fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Report, ApiError> {
     let told = field("CallStatus").filter(|told| !told.is_empty()).ok_or_else(|| lacks("CallStatus"))?;
     // Twilio sends the duration together with the end.
     let seconds: Option<i64> = field("CallDuration").and_then(|text| text.parse().ok());
@@ -207,7 +208,7 @@ fn party<'f>(
 
 /// The timestamp of an event. Twilio uses the format of e-mail (RFC 2822), which is HTTP's format with an
 /// offset in place of the zone's name. It sends UTC, and other offsets are read too.
-fn when(text: &str) -> Option<Timestamp> {
+pub(super) fn when(text: &str) -> Option<Timestamp> {
     let text = text.trim();
     let (local, east) = match text.rsplit_once(' ') {
         Some((local, offset)) if offset.starts_with(['+', '-']) => (format!("{local} GMT"), minutes(offset)?),

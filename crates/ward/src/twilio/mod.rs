@@ -1,20 +1,52 @@
-//! Twilio: the account of a workspace, and the status callbacks that Twilio signs with the account's
-//! tokens.
+//! Twilio: the account of a workspace, the status callbacks that Twilio signs with the account's tokens, and the comparison with
+//! Twilio's own list of calls.
 
 pub mod actions;
 pub mod api;
 mod callback;
 pub mod form;
+pub mod reconciling;
 mod store;
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use ward_db::{Error, Timestamp, Tx};
 
 use crate::audit::{Actor, Subject, Write};
 use crate::context::Context;
 use crate::error::ApiError;
 use crate::ids::WorkspaceId;
+use crate::names::named;
 use crate::vault::{Resealed, SealedRow, Vault};
+
+/// What a comparison does with a call that Ward does not know.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// No comparison takes place.
+    Off,
+    /// It is counted, and people learn its id. An account may have calls that are not this workspace's business.
+    #[default]
+    Report,
+    /// It is recorded as an ended call, by the rules of a callback.
+    Enter,
+}
+
+named!(Mode);
 
 /// A workspace's Twilio account.
 #[derive(Clone, Debug)]
@@ -24,6 +56,8 @@ pub struct Account {
     pub auth_token: Vec<u8>,
     /// The second token, sealed. Its signatures are valid as well while the token is rotated.
     pub secondary_auth_token: Option<Vec<u8>>,
+    /// The handling of calls that only Twilio's list has.
+    pub reconciliation: Mode,
     /// The timestamp of the first set-up.
     pub created_at: Timestamp,
     /// The timestamp of the last change.

@@ -2,12 +2,19 @@
 
 use ward_db::{Error, Tx, Value, columns, decode, insert, select};
 
-use super::Account;
+use super::{Account, Mode};
 use crate::guard::WorkspaceGuard;
 use crate::ids::WorkspaceId;
 
 columns! {
-    Account as "t" { account_sid, auth_token, created_at, updated_at, secondary_auth_token }
+    Account as "t" {
+        account_sid,
+        auth_token,
+        created_at,
+        updated_at,
+        secondary_auth_token,
+        reconciliation => |mode: Option<Mode>| Ok(mode.unwrap_or_default()),
+    }
 }
 
 pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Option<Account>, Error> {
@@ -41,6 +48,7 @@ pub fn set(tx: &mut WorkspaceGuard<'_, '_>, account: &Account) -> Result<(), Err
         created_at: account.created_at,
         updated_at: account.updated_at,
         secondary_auth_token: account.secondary_auth_token.as_deref(),
+        reconciliation: account.reconciliation,
     })?;
     Ok(())
 }

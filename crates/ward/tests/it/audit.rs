@@ -427,6 +427,7 @@ both!(a_change_that_cannot_be_recorded_is_not_made, async || {
         "create-integration-key",
         "update-test-credential-ids",
         "delete-twilio",
+        "reconcile-twilio",
         "receive-twilio-status",
         "retry-delivery",
         "retry-failed-deliveries",

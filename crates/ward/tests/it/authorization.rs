@@ -91,6 +91,8 @@ const TABLE: &[(&str, usize, Option<&str>)] = &[
     ("report-call", OPERATOR, Some("Call.create")),
     ("get-twilio", VIEWER, Some("Integration.view")),
     ("set-twilio", OPERATOR, Some("Integration.update")),
+    ("get-twilio-reconciliation", VIEWER, Some("Integration.view")),
+    ("reconcile-twilio", OPERATOR, Some("Integration.update")),
     ("delete-twilio", OPERATOR, Some("Integration.update")),
     ("list-deliveries", MEMBER, Some("Call.view")),
     ("get-delivery", MEMBER, Some("Call.view")),

@@ -58,6 +58,7 @@ mod provider;
 mod quotas;
 mod races;
 mod reasons;
+mod reconciling;
 mod refusals;
 mod regions;
 mod repeats;

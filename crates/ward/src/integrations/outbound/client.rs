@@ -118,11 +118,7 @@ impl Wire {
     ///
     /// # Errors
     /// 429 if none becomes free soon. The error names the quota if the workspace has all calls that it may have.
-    pub(in crate::integrations) async fn place(
-        &self,
-        of: &Workspace,
-        now: Timestamp,
-    ) -> Result<Share, ApiError> {
+    pub(crate) async fn place(&self, of: &Workspace, now: Timestamp) -> Result<Share, ApiError> {
         let holder = Holder::Workspace(of.id);
         let each = units(of.limits.of(Quota::OutboundCalls).unwrap_or(self.usual_calls));
         let taken = soon(self.calls.take_of(holder, 1, each)).await;

@@ -231,7 +231,7 @@ fn show_twilio(world: &World, at: usize, twilio: Option<&Twilio>) -> Value {
     json!({
         "configured": twilio.is_some(), "account_sid": twilio.map(|it| &it.account),
         "auth_token_reference": twilio.map(|_| reference), "secondary_auth_token_reference": null, "status_callback_url": null,
-        "created_at": twilio.map(|it| &it.created), "updated_at": twilio.map(|it| &it.updated),
+        "reconciliation": twilio.map(|_| "report"), "created_at": twilio.map(|it| &it.created), "updated_at": twilio.map(|it| &it.updated),
     })
 }
 

@@ -266,6 +266,11 @@ pub const LEFT_OUT: [(&str, &str); 33] = [
     ("drop-delivery", "its effects show in deliveries, which no worker sends in a walk: `mending` tests it"),
     ("correct-call", "the same"),
     (
+        "get-twilio-reconciliation",
+        "shows the work of a worker, which does not run in a walk: `reconciling` tests it",
+    ),
+    ("reconcile-twilio", "the same"),
+    (
         "receive-twilio-status",
         "is signed by a telephone provider, not called by a tenant: `calls` and `exclusion`",
     ),
