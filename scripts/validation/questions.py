@@ -229,6 +229,8 @@ BODIES = {
     "correct-call": {"patient_id": known("pat-1", "A" * 64, "A" * 65, "a_b", "a\n"),
                      "encounter_id": known("enc-1", "A" * 65, "a_b"),
                      "summary": known("z" * 20000, "z" * 20001, "\U0001fa7a")},
+    "amend-delivery": {"patient_id": known("pat-1", "A" * 65, "a_b"), "encounter_id": known("enc-1", "A" * 65, "a_b"),
+                       "summary": known("z" * 20000, "z" * 20001)},
     "retry-failed-deliveries": {"integration_id": listed(UUIDS)},
     "backfill-deliveries": {"date_from": listed(TIMES), "date_to": listed(TIMES), "after_call_id": listed(UUIDS)},
     "hold-integration": {"held": BOOLEAN},

@@ -422,7 +422,7 @@ BODIES = {
     "update-integration": UpdateIntegration, "create-integration-key": CreateIntegrationKey,
     "test-integration-endpoint": TestEndpoint, "report-call": ReportCall,
     "set-twilio": Twilio, "resolve-delivery": Resolve, "drop-delivery": Drop,
-    "correct-call": CorrectCall, "retry-failed-deliveries": RetryFailed,
+    "correct-call": CorrectCall, "amend-delivery": CorrectCall, "retry-failed-deliveries": RetryFailed,
     "backfill-deliveries": Backfill, "hold-integration": Hold, "create-audit-export": AuditExport,
 }
 

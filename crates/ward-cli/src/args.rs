@@ -274,6 +274,22 @@ pub enum SyncAction {
         #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
         reason: String,
     },
+    /// Change a call that the EHR has, and its record there. The former values are kept sealed.
+    Amend {
+        /// The slug or id of the workspace.
+        workspace: String,
+        /// The id of the delivery.
+        delivery: String,
+        /// The EHR's id of the patient, for records that can move to another one.
+        #[arg(long, value_name = "ID", value_parser = parse_patient, required_unless_present_any = ["encounter_id", "summary"])]
+        patient_id: Option<String>,
+        /// The EHR's id of the patient's encounter that the call belongs to. Empty text removes it.
+        #[arg(long, value_name = "ID", value_parser = parse_patient)]
+        encounter_id: Option<String>,
+        /// The summary. Empty text removes it.
+        #[arg(long, value_name = "TEXT", value_parser = parse_summary)]
+        summary: Option<String>,
+    },
     /// Retry one delivery at once, or all failed ones, at most 1,000 at a time.
     Retry {
         /// The slug or id of the workspace.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clap::CommandFactory as _;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use ward::app::{Access, App};
 use ward::config::Config;
 use ward::contract;
@@ -152,9 +152,19 @@ const QUEUE_COLUMNS: [&str; 8] = [
 ];
 
 pub fn sync(config: Config, action: SyncAction, out: Output) -> Result<(), Failure> {
-    let access = if matches!(action, SyncAction::Status { .. }) { Access::Read } else { Access::Write };
+    let access = match &action {
+        SyncAction::Status { .. } => Access::Read,
+        SyncAction::Amend { .. } => Access::Seal,
+        _ => Access::Write,
+    };
     on(config, access, async |app| {
         match action {
+            SyncAction::Amend { workspace, delivery, patient_id, encounter_id, summary } => {
+                let delivery =
+                    delivery.parse().map(DeliveryId).map_err(|_| "the delivery must be given by its id")?;
+                let fields = changes(patient_id, encounter_id, summary);
+                out.one(&operator::amend_delivery(&app, &workspace, delivery, fields).await?)?;
+            }
             SyncAction::Status { workspace: Some(workspace), .. } => {
                 out.many(&operator::sync_status(&app, &workspace).await?, &QUEUE_COLUMNS)?;
             }
@@ -197,6 +207,16 @@ pub fn sync(config: Config, action: SyncAction, out: Output) -> Result<(), Failu
     })
 }
 
+/// The given changes of a call, by their names.
+fn changes(
+    patient_id: Option<String>,
+    encounter_id: Option<String>,
+    summary: Option<String>,
+) -> Map<String, Value> {
+    let given = [("patient_id", patient_id), ("encounter_id", encounter_id), ("summary", summary)];
+    given.into_iter().filter_map(|(name, text)| Some((name.to_owned(), Value::String(text?)))).collect()
+}
+
 pub fn calls(config: Config, action: CallsAction, out: Output) -> Result<(), Failure> {
     let access = match action {
         CallsAction::Correct { .. } => Access::Seal,
@@ -213,12 +233,7 @@ pub fn calls(config: Config, action: CallsAction, out: Output) -> Result<(), Fai
                 return Ok(out.one(&operator::backfill(&app, &workspace, &from, &to).await?)?);
             }
             CallsAction::Correct { workspace, call_sid, patient_id, encounter_id, summary } => {
-                let given =
-                    [("patient_id", patient_id), ("encounter_id", encounter_id), ("summary", summary)];
-                let fields = given
-                    .into_iter()
-                    .filter_map(|(name, text)| Some((name.to_owned(), Value::String(text?))))
-                    .collect();
+                let fields = changes(patient_id, encounter_id, summary);
                 return Ok(out.one(&operator::correct_call(&app, &workspace, &call_sid, fields).await?)?);
             }
             CallsAction::Unfinished { limit } => {

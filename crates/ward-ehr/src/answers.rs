@@ -100,6 +100,27 @@ pub(crate) fn created(answer: &Answer, named: impl FnOnce() -> Option<String>) -
     }
 }
 
+/// Judges an answer to an update of the resource at `place`. `named` finds the resource that the answer names; an empty name is
+/// any. A success counts only if the answer names this resource.
+pub(crate) fn updated(answer: &Answer, named: impl FnOnce() -> Option<String>, place: &str) -> Created {
+    match answer.status.as_u16() {
+        200 | 201 if reports_error(answer) => Created::Unproven,
+        200 | 201 => match named() {
+            Some(found) if found == place => Created::Done(None),
+            _ => Created::Unproven,
+        },
+        202..300 => Created::Unproven,
+        // The version has changed since it was read, so it is read again.
+        409 | 412 => Created::There,
+        _ => match refusal(answer) {
+            Refusal::There => Created::There,
+            Refusal::NotNow(why) => Created::NotNow(why),
+            Refusal::Unauthorized => Created::Unauthorized,
+            Refusal::Never => Created::Never,
+        },
+    }
+}
+
 /// Judges an answer to a search. `evidence` reads the body of an answer with 200.
 pub(crate) fn searched(answer: &Answer, evidence: impl FnOnce() -> Evidence) -> Searched {
     match answer.status.as_u16() {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::answers::{self, Answered, Created, Evidence, Searched};
 use crate::client::{Answer, Request};
+use crate::fhir::Found;
 use crate::mask::Mask;
 use crate::{Auth, Failure, FailureKind, Outbound, Tokens, athena, fhir, hubspot, json as bounded};
 
@@ -47,6 +48,8 @@ pub struct CallNote {
     pub patient: Option<String>,
     /// The EHR's id of the encounter that the call belongs to, if it is known.
     pub encounter: Option<String>,
+    /// The location of the document that this one replaces, such as `DocumentReference/12`.
+    pub replaces: Option<String>,
     /// The settings of the integration for its notes.
     pub filing: Filing,
     /// The note's text for its readers.
@@ -193,6 +196,16 @@ impl Form {
         }
     }
 
+    /// The request that writes the note over the resource at `place`. `None`: the vendor's documents describe none, or
+    /// `place` is no such resource.
+    fn update(self, base_url: &str, note: &CallNote, place: &str, version: Option<&str>) -> Option<Request> {
+        match self {
+            Self::Communication => fhir::update(self, base_url, note, place, version),
+            Self::HubSpotCall => hubspot::update(base_url, note, place),
+            Self::DocumentReference | Self::PatientCase => None,
+        }
+    }
+
     pub(crate) fn search(self, base_url: &str, note: &CallNote) -> Result<Request, Failure> {
         match self {
             Self::Communication | Self::DocumentReference => fhir::search(self, base_url, note),
@@ -287,6 +300,60 @@ impl Target<'_> {
         Delivered { verdict, answered: Some(answered), unknown }
     }
 
+    /// Writes the note over its resource at `place`, before `deadline`. A repeat writes the same content, so no search precedes
+    /// it. A FHIR resource is read first: it must be this call's, and the update names the version that was read.
+    pub async fn update(&self, note: &CallNote, place: &str, deadline: Instant) -> Delivered {
+        let without = Delivered::without_answer;
+        let cannot = || without(Verdict::CannotTell { status: None, words: None });
+        let version = if self.form == Form::Communication {
+            match self.version_of(note, place, deadline).await {
+                Ok(version) => version,
+                Err(delivered) => return delivered,
+            }
+        } else {
+            None
+        };
+        let request = self.form.update(self.base_url, note, place, version.as_deref());
+        let Some(request) = request else { return cannot() };
+        let (form, at) = (self.form, place.to_owned());
+        let judge =
+            move |note: &CallNote, answer: &Answer| answers::updated(answer, || form.location(note, answer), &at);
+        let (told, updated) = match self.send(request, note, deadline, judge).await {
+            Ok(told) => told,
+            Err(failure) => return without(of_failure(failure, true)),
+        };
+        Delivered { verdict: changed(&told, updated, place), answered: Some(told.answered), unknown: false }
+    }
+
+    /// The version of the call's resource at `place`, if the server gives versions.
+    async fn version_of(
+        &self,
+        note: &CallNote,
+        place: &str,
+        deadline: Instant,
+    ) -> Result<Option<String>, Delivered> {
+        let cannot = Verdict::CannotTell { status: None, words: None };
+        let Some(request) = fhir::read(self.form, self.base_url, place) else {
+            return Err(Delivered::without_answer(cannot));
+        };
+        let judge = move |note: &CallNote, answer: &Answer| {
+            (answers::updated(answer, || Some(String::new()), ""), fhir::found(note, answer))
+        };
+        match self.send(request, note, deadline, judge).await {
+            Ok((_, (Created::Done(_), Found::Ours(version)))) => Ok(version),
+            // Another resource stands there, which is not overwritten.
+            Ok((told, (Created::Done(_), Found::Other))) => {
+                let verdict = Verdict::CannotTell { status: Some(told.answered.status), words: None };
+                Err(Delivered { verdict, answered: Some(told.answered), unknown: false })
+            }
+            Ok((told, (other, _))) => {
+                let verdict = changed(&told, other, place);
+                Err(Delivered { verdict, answered: Some(told.answered), unknown: false })
+            }
+            Err(failure) => Err(Delivered::without_answer(of_failure(failure, true))),
+        }
+    }
+
     /// Searches the EHR for the call, before `deadline`. Nothing is written.
     pub async fn look(&self, note: &CallNote, deadline: Instant) -> SearchOutcome {
         let without = |verdict| SearchOutcome { verdict: Some(verdict), answered: None };
@@ -346,6 +413,23 @@ impl Target<'_> {
             (told, judged)
         };
         self.outbound.work(read).await
+    }
+}
+
+/// The outcome of an update by its answer. The former content may still be there, so every failure counts as possibly sent.
+fn changed(told: &Told, updated: Created, place: &str) -> Verdict {
+    let (status, words) = (told.answered.status, told.words.clone());
+    let again = |why| {
+        let words = words.clone();
+        Verdict::Again { status: Some(status), after: told.after, maybe_sent: true, why, words }
+    };
+    match updated {
+        Created::Done(_) => Verdict::Synced { location: Some(place.to_owned()) },
+        Created::There => again("conflict"),
+        Created::Unproven => again("unproven"),
+        Created::NotNow(why) => again(why),
+        Created::Unauthorized => Verdict::Unauthorized { status: Some(status), words: words.clone() },
+        Created::Never => Verdict::Refused { status, words: words.clone() },
     }
 }
 

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, IF_MATCH, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
@@ -120,6 +120,15 @@ fn document_reference(note: &CallNote) -> Value {
     if let Some(encounter) = &note.encounter {
         context["encounter"] = json!([{ "reference": format!("Encounter/{encounter}") }]);
     }
+    let mut document = document_body(note, ended_at, &context);
+    if let Some(former) = &note.replaces {
+        // The former document stays readable and counts as superseded (FHIR R4, 2.43, `relatesTo`).
+        document["relatesTo"] = json!([{ "code": "replaces", "target": { "reference": former } }]);
+    }
+    document
+}
+
+fn document_body(note: &CallNote, ended_at: &str, context: &Value) -> Value {
     let category = "http://hl7.org/fhir/us/core/CodeSystem/us-core-documentreference-category";
     json!({
         "resourceType": "DocumentReference",
@@ -137,6 +146,60 @@ fn document_reference(note: &CallNote) -> Value {
         "content": [{ "attachment": attachment(note) }],
         "context": context,
     })
+}
+
+/// The path of the resource at `place`, if that is a location of this form's type.
+fn path_of(form: Form, place: &str) -> Option<(String, &str)> {
+    let (kind, id) = place.split_once('/')?;
+    (kind == type_of(form) && is_id(id)).then(|| (format!("/{kind}/{id}"), id))
+}
+
+/// A read of the resource at `place`, not from a cache.
+pub(crate) fn read(form: Form, base_url: &str, place: &str) -> Option<Request> {
+    let (path, _) = path_of(form, place)?;
+    let headers = HeaderMap::from_iter([(ACCEPT, JSON), (CACHE_CONTROL, HeaderValue::from_static("no-cache"))]);
+    let url = template::below(base_url, &path).ok()?;
+    Some(Request { method: Method::GET, url, headers, body: Bytes::new() })
+}
+
+/// The resource that a read found.
+pub(crate) enum Found {
+    /// This call's, with its version if the server has versions.
+    Ours(Option<String>),
+    /// Another one.
+    Other,
+}
+
+/// The resource in the answer to a read.
+pub(crate) fn found(note: &CallNote, answer: &Answer) -> Found {
+    let body = bounded::parse(&answer.body, bounded::SMALL_TREE).unwrap_or_default();
+    if !is_ours(note, &body) {
+        return Found::Other;
+    }
+    Found::Ours(body["meta"]["versionId"].as_str().filter(|id| is_id(id)).map(str::to_owned))
+}
+
+/// An update of the resource at `place`, of this version if one is known (FHIR R4, 3.1.0.4 and 3.1.0.5).
+pub(crate) fn update(
+    form: Form,
+    base_url: &str,
+    note: &CallNote,
+    place: &str,
+    version: Option<&str>,
+) -> Option<Request> {
+    let (path, id) = path_of(form, place)?;
+    let mut headers = HeaderMap::from_iter([
+        (ACCEPT, JSON),
+        (CONTENT_TYPE, JSON),
+        (PREFER, HeaderValue::from_static("return=representation")),
+    ]);
+    if let Some(version) = version {
+        headers.insert(IF_MATCH, HeaderValue::from_str(&format!("W/\"{version}\"")).ok()?);
+    }
+    let mut body = resource(form, note);
+    body["id"] = json!(id);
+    let url = template::below(base_url, &path).ok()?;
+    Some(Request { method: Method::PUT, url, headers, body: Bytes::from(body.to_string()) })
 }
 
 fn token(note: &CallNote) -> String {

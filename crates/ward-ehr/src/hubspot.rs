@@ -74,6 +74,17 @@ pub(crate) fn create(base_url: &str, note: &CallNote) -> Result<Request, Failure
     post(base_url, "/crm/v3/objects/calls", &object(note))
 }
 
+/// An update of the call at `place` (CRM API, "Calls", update). Its contacts stay.
+pub(crate) fn update(base_url: &str, note: &CallNote, place: &str) -> Option<Request> {
+    let id = place.strip_prefix("calls/")?;
+    if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return None;
+    }
+    let body = json!({ "properties": object(note)["properties"] });
+    let request = post(base_url, &format!("/crm/v3/objects/calls/{id}"), &body).ok()?;
+    Some(Request { method: Method::PATCH, ..request })
+}
+
 pub(crate) fn search(base_url: &str, note: &CallNote) -> Result<Request, Failure> {
     let filter = json!({ "propertyName": ID_PROPERTY, "operator": "EQ", "value": note.id });
     let body = json!({ "filterGroups": [{ "filters": [filter] }], "properties": [ID_PROPERTY], "limit": 10 });

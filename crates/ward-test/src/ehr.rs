@@ -226,6 +226,10 @@ impl ScriptedEhr {
         let hubspot_search = asked.target.ends_with("/search");
         if asked.method == "GET" || hubspot_search {
             return match state.searches.clone() {
+                None if !hubspot_search && state.at(asked).is_some() => {
+                    let resource = state.at(asked).map(|at| state.kept[at].clone());
+                    Reaction::Answer(200, resource.unwrap_or_default(), String::new())
+                }
                 None => Reaction::Answer(200, state.search(asked, hubspot_search), String::new()),
                 Some(Act::Say(status, body, headers)) => Reaction::Answer(status, body, headers.to_owned()),
                 Some(Act::Page(status, content_type, body)) => Reaction::Page(status, content_type, body),
@@ -276,7 +280,32 @@ fn key_of(resource: &Value) -> String {
 }
 
 impl State {
+    /// The place of the resource that a request names by its id.
+    fn at(&self, asked: &Asked) -> Option<usize> {
+        let id = asked.target.split('?').next()?.rsplit('/').next()?;
+        self.kept.iter().position(|resource| resource["id"] == id)
+    }
+
+    /// Writes over a resource. A FHIR server refuses another version than its own with 412.
+    fn replace(&mut self, asked: &Asked) -> Reaction {
+        let Some(at) = self.at(asked) else { return Reaction::Answer(404, Value::Null, String::new()) };
+        let mut body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
+        let version = self.kept[at]["meta"]["versionId"].as_str().unwrap_or_default().to_owned();
+        let wanted = asked.headers.get("if-match").map(String::as_str);
+        if asked.method == "PUT" && wanted != Some(&format!("W/\"{version}\"")) {
+            return Reaction::Answer(412, Value::Null, String::new());
+        }
+        let next = version.parse::<u32>().unwrap_or(0) + 1;
+        body["id"] = self.kept[at]["id"].clone();
+        body["meta"] = json!({ "versionId": next.to_string(), "lastUpdated": self.kept[at]["meta"]["lastUpdated"] });
+        self.kept[at] = body.clone();
+        Reaction::Answer(200, body, String::new())
+    }
+
     fn take(&mut self, asked: &Asked) -> Reaction {
+        if asked.method == "PUT" || asked.method == "PATCH" {
+            return self.replace(asked);
+        }
         let body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
         // A FHIR server with conditional creates does this; HubSpot has none and stores the resource again.
         let known = asked.headers.contains_key("if-none-exist").then(|| key_of(&body));
@@ -290,7 +319,7 @@ impl State {
         let mut body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
         let id = (self.kept.len() + 1).to_string();
         body["id"] = json!(id);
-        body["meta"] = json!({ "lastUpdated": format!("2026-01-01T00:00:{id:0>9}Z") });
+        body["meta"] = json!({ "versionId": "1", "lastUpdated": format!("2026-01-01T00:00:{id:0>9}Z") });
         self.first.entry(key_of(&body)).or_insert(self.kept.len());
         self.kept.push(body.clone());
         let kind = body["resourceType"].as_str().unwrap_or("calls");

@@ -84,7 +84,7 @@ impl Target {
             "resolve-delivery" => json!({ "in_ehr": false }),
             "create-integration-key" => json!({ "algorithm": "ES384" }),
             "drop-delivery" => json!({ "reason": "for a walk" }),
-            "correct-call" => json!({ "patient_id": "pat-1" }),
+            "correct-call" | "amend-delivery" => json!({ "patient_id": "pat-1" }),
             "hold-integration" => json!({ "held": true }),
             "rotate-api-key" | "extend-invitation" | "resend-invitation" => json!({ "duration_days": 7 }),
             "nominate-owner" => json!({ "entity_id": NOBODY }),

@@ -18,6 +18,7 @@ use ward_db::backup::{self, Checked};
 use crate::api_keys::secret::Presented;
 use crate::app::App;
 use crate::audit::{Actor, Write};
+use crate::calls::amending::{self, AmendDeliveryResponse};
 use crate::calls::backfill::{self, BackfillResponse, Part};
 use crate::calls::correcting::{self, CorrectCallResponse};
 use crate::calls::operator::{self as calls, Ended, Proof, Unfinished};
@@ -383,6 +384,23 @@ pub async fn correct_call(
         .write("operator.correct_call", move |tx| {
             let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, &context)?;
             correcting::correct_within(write, &vault, &sid, &fields).map_err(OperatorError::from)
+        })
+        .await
+}
+
+/// Changes a call that the EHR has, and its record there.
+pub async fn amend_delivery(
+    app: &App,
+    slug_or_id: &str,
+    delivery: DeliveryId,
+    fields: serde_json::Map<String, serde_json::Value>,
+) -> Result<AmendDeliveryResponse, OperatorError> {
+    let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
+    let (context, vault) = (Context::of_operator(app.clock.now()), app.vault.clone());
+    app.db
+        .write("operator.amend_delivery", move |tx| {
+            let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, &context)?;
+            amending::amend_within(write, &vault, delivery, &fields).map_err(OperatorError::from)
         })
         .await
 }

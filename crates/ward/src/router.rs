@@ -163,6 +163,7 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("retry-delivery", "sync", deliveries::api::retry)?;
     routes.on("resolve-delivery", "sync", deliveries::api::resolve)?;
     routes.on("drop-delivery", "sync", deliveries::api::drop)?;
+    routes.on("amend-delivery", "calls", calls::api::amend)?;
     routes.on("backfill-deliveries", "calls", calls::api::backfill)?;
     routes.on("retry-failed-deliveries", "sync", deliveries::api::retry_failed)?;
     routes.on("get-sync-status", "sync", deliveries::api::status)?;

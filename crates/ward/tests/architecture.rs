@@ -109,6 +109,7 @@ fn the_wire_knows_no_database_and_few_know_the_wire() {
         "deliveries/note.rs",
         "deliveries/worker.rs",
         "deliveries/worker/completing.rs",
+        "deliveries/worker/sending.rs",
         "deliveries/worker/tried.rs",
         "twilio/reconciling/rules.rs",
         "twilio/reconciling/worker.rs",

@@ -12,7 +12,7 @@ use super::actions::Recorded;
 use super::backfill::{self, BackfillRequest, Part};
 use super::correcting::{self, CorrectCallRequest, Correction};
 use super::store::{self, CallFilter};
-use super::{CallRecord, CallerId, Decision, Report, TestRule, actions, is_sid, told};
+use super::{CallRecord, CallerId, Decision, Report, TestRule, actions, amending, is_sid, told};
 use crate::deliveries;
 use crate::error::ApiError;
 use crate::gate::Entry;
@@ -423,6 +423,17 @@ pub async fn correct(
     // A text that is not a sid gets the answer for an unknown sid.
     let sid = Some(request.parameter("call_sid")).filter(|sid| is_sid(sid)).unwrap_or_default().to_owned();
     correcting::correct(&request.app, entry, sid, sent.value.fields(), repeat).await
+}
+
+/// `amend-delivery`: changes a call that the EHR has, and its record there.
+pub async fn amend(
+    request: Request,
+    (entry, sent): (Entry, Sent<CorrectCallRequest>),
+) -> Result<Reply, ApiError> {
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    // A text that is not an id gets the answer for an unknown id.
+    let id = DeliveryId(Uuid::try_parse(request.parameter("delivery_id")).unwrap_or(Uuid::nil()));
+    amending::amend(&request.app, entry, id, sent.value.fields(), repeat).await
 }
 
 /// `backfill-deliveries`: queues the deliveries of calls that finished before there was an integration for them.

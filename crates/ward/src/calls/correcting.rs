@@ -102,26 +102,8 @@ pub fn correct_within(
     let missing = ApiError::missing("call_not_found", "Call not found.");
     let mut call = store::by_sid(write, workspace, sid)?.ok_or(missing)?;
     deliveries::may_correct(write, call.id, now)?;
-    let before = stored(&call);
-    let (changed, values) = change(&mut call, fields);
-    if !changed.is_empty() {
-        vault::hold(write, vault)?;
-        let last =
-            store::corrections(write, workspace, call.id, 1)?.first().map_or(0, |(number, ..)| *number);
-        let number = last + 1;
-        if number > MOST {
-            return Err(ApiError::conflict(
-                "too_many_corrections",
-                "This call has been corrected 100 times, which is the limit.",
-            ));
-        }
-        let sealed = vault.seal(values.to_string().as_bytes(), &place(workspace, call.id, number));
-        let sealed = sealed.map_err(ApiError::internal)?;
-        call.updated_at = now.max(Timestamp::from_micros(call.updated_at.micros() + 1));
-        let more = Count::bytes(stored(&call)).bytes - Count::bytes(before).bytes;
-        quotas::give_back(write, workspace, Count { bytes: more, ..Count::default() })?;
-        store::update(write, &call)?;
-        store::insert_correction(write, call.id, number, &sealed, now)?;
+    let applied = apply(write, vault, &mut call, fields)?;
+    if let Some(Applied { changed, number }) = &applied {
         let is_known = |fact: &Missing| call.detail(fact.detail()).is_some();
         deliveries::corrected(write, call.id, Missing::ALL.into_iter().filter(is_known), now)?;
         let what = json!({ "fields": changed, "correction": number });
@@ -130,9 +112,49 @@ pub fn correct_within(
     let owed = deliveries::owed_for(write, workspace, call.id)?;
     Ok(CorrectCallResponse {
         call_sid: call.call_sid,
-        changed,
+        changed: applied.map(|applied| applied.changed).unwrap_or_default(),
         delivery_state: owed.map(|owed| owed.state.name()),
     })
+}
+
+/// A stored change of a call by a person.
+pub(super) struct Applied {
+    /// The fields whose values have changed.
+    pub changed: Vec<&'static str>,
+    /// The number of the correction that keeps the values.
+    pub number: i64,
+}
+
+/// Changes a call and stores the former and the new values, sealed. `None` if no value changes.
+pub(super) fn apply(
+    write: &mut Write<'_, '_>,
+    vault: &Vault,
+    call: &mut CallRecord,
+    fields: &Map<String, Value>,
+) -> Result<Option<Applied>, ApiError> {
+    let (workspace, now) = (write.row(), write.now());
+    let before = stored(call);
+    let (changed, values) = change(call, fields);
+    if changed.is_empty() {
+        return Ok(None);
+    }
+    vault::hold(write, vault)?;
+    let last = store::corrections(write, workspace, call.id, 1)?.first().map_or(0, |(number, ..)| *number);
+    let number = last + 1;
+    if number > MOST {
+        return Err(ApiError::conflict(
+            "too_many_corrections",
+            "This call has been corrected 100 times, which is the limit.",
+        ));
+    }
+    let sealed = vault.seal(values.to_string().as_bytes(), &place(workspace, call.id, number));
+    let sealed = sealed.map_err(ApiError::internal)?;
+    call.updated_at = now.max(Timestamp::from_micros(call.updated_at.micros() + 1));
+    let more = Count::bytes(stored(call)).bytes - Count::bytes(before).bytes;
+    quotas::give_back(write, workspace, Count { bytes: more, ..Count::default() })?;
+    store::update(write, call)?;
+    store::insert_correction(write, call.id, number, &sealed, now)?;
+    Ok(Some(Applied { changed, number }))
 }
 
 /// Applies the fields to the call. Returns the changed ones, with their former and new values.

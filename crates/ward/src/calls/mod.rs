@@ -4,6 +4,7 @@
 //! decides a call's caller and direction, which never change. A status never goes back.
 
 pub mod actions;
+pub mod amending;
 pub mod api;
 pub mod backfill;
 mod caller_id;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::wire::DeliveryResponse;
-use super::{DeliveryState, outbox, store, subject};
+use super::{DeliveryState, amendments, outbox, store, subject};
 use crate::app::App;
 use crate::audit::{self, Actor, Write};
 use crate::calls;
@@ -187,6 +187,10 @@ pub fn drop_within(
     reason: &str,
 ) -> Result<DropDeliveryResponse, ApiError> {
     let found = at_rest(write, delivery)?;
+    if found.amendment.is_some() {
+        // The record itself is in the EHR.
+        return Err(amendments::pending());
+    }
     // The reason stays with the delivery. It is not in the audit, because it may name a patient.
     let kept = json!({ "text": reason }).to_string();
     let now = write.now();

@@ -6,6 +6,7 @@
 //! again before it sends.
 
 pub mod actions;
+mod amendments;
 pub mod answers;
 pub mod api;
 pub mod backoff;
@@ -34,6 +35,7 @@ use crate::ids::{CallId, DeliveryId, IntegrationId};
 use crate::names::named;
 use crate::{integrations, workspaces};
 
+pub use amendments::{Amendable, amend, amendable};
 pub use note::{form_of, identifiers_of};
 pub use outbox::{mark_all_uncertain, owed_for};
 pub use store::{lanes, lanes_of_all, owed_by_unreal, sent_for, waits};
@@ -161,6 +163,9 @@ pub fn may_correct(tx: &mut WorkspaceGuard<'_, '_>, call: CallId, now: Timestamp
     let workspace = tx.row();
     let Some(owed) = owed_for(tx, workspace, call)? else { return Ok(()) };
     outbox::open_lane(tx, workspace, owed.integration, now)?;
+    if amendments::is_pending(tx, workspace, owed.delivery)? {
+        return Err(amendments::pending());
+    }
     // This second read follows the guard, because a worker may have had the queue until then.
     let state = owed_for(tx, workspace, call)?.map(|owed| owed.state);
     match state {

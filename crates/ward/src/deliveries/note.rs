@@ -20,6 +20,9 @@ pub fn form_of(connector: &str) -> Option<Form> {
     }
 }
 
+/// The form whose record can move to another patient by an update.
+pub const MOVABLE: Form = Form::Communication;
+
 /// The name of the form for people.
 pub const fn name_of(form: Form) -> &'static str {
     match form {
@@ -50,6 +53,7 @@ pub fn of(workspace: WorkspaceId, call: &CallRecord, direction: RealDirection) -
         duration_ms: call.duration_ms,
         patient: call.detail("patient_id").map(str::to_owned),
         encounter: call.detail("encounter_id").map(str::to_owned),
+        replaces: None,
         filing: Filing::default(),
         text: text(call, inbound),
     }

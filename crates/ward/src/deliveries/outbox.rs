@@ -11,7 +11,9 @@ use ward_db::{
     Error, Json, Timestamp, Tx, Uuid, Value, columns, decode, insert, insert_later, select, sql, update,
 };
 
+use super::answers::{Attempt, note_attempt};
 use super::refusals::{BY_WARD, Refusals};
+use super::amendments::Amendments;
 use super::{DeliveryState, Owed};
 use crate::calls::RealDirection;
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
@@ -338,8 +340,18 @@ pub struct Leased {
     pub unknowns: i64,
     /// Whether it arrived after an unknown outcome, and only a search for duplicates follows.
     pub is_check: bool,
+    /// The amendments of the record in the EHR.
+    pub amendments: Amendments,
     /// The timestamp at which it was queued.
     pub created_at: Timestamp,
+}
+
+impl Leased {
+    /// Whether an earlier attempt may have arrived at what this one writes. An amendment's delivery always counts as possibly
+    /// sent, because the record that it amends is there.
+    pub const fn is_uncertain(&self) -> bool {
+        if self.amendments.wanted.is_some() { self.unknowns > 0 } else { self.maybe_sent }
+    }
 }
 
 /// A due delivery as stored, before it is marked as being sent.
@@ -355,6 +367,7 @@ struct Queued {
     unknowns: Option<i64>,
     purpose: Option<String>,
     settled_at: Option<Timestamp>,
+    amendments: Amendments,
 }
 
 columns! {
@@ -370,6 +383,7 @@ columns! {
         unknowns,
         purpose: "q.purpose",
         settled_at,
+        amendments: "d.amendment, d.amended, d.amends",
     }
 }
 
@@ -407,6 +421,7 @@ pub fn lease(tx: &mut Tx<'_>, lane: &Lane, now: Timestamp, most: i64) -> Result<
             maybe_sent: queued.maybe_sent,
             unknowns: queued.unknowns.unwrap_or(0),
             is_check,
+            amendments: queued.amendments,
             created_at: queued.created_at,
         };
         if one.is_check {
@@ -430,7 +445,7 @@ pub fn lease(tx: &mut Tx<'_>, lane: &Lane, now: Timestamp, most: i64) -> Result<
         }
         tx.execute_later(
             "UPDATE deliveries SET state = 'sending', lease_token = $3, attempts = $4, tried_since = $5, maybe_sent = $6, \
-                    reason = NULL WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
+                    unknowns = $7, reason = NULL WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
             &[
                 workspace.into(),
                 one.id.into(),
@@ -438,51 +453,12 @@ pub fn lease(tx: &mut Tx<'_>, lane: &Lane, now: Timestamp, most: i64) -> Result<
                 one.attempt.into(),
                 one.tried_since.into(),
                 one.maybe_sent.into(),
+                one.unknowns.into(),
             ],
         )?;
         leased.push(one);
     }
     Ok(leased)
-}
-
-#[derive(Clone, Debug)]
-pub struct Attempt<'a> {
-    /// The outcome, as one word.
-    pub outcome: &'a str,
-    /// The HTTP status of the answer, if there was one.
-    pub status: Option<u16>,
-    pub started_at: Timestamp,
-    pub ended_at: Timestamp,
-    /// The answer of the EHR, or the reason why nothing was sent, as JSON.
-    pub detail: Option<&'a str>,
-    /// The content type of the answer.
-    pub content_type: Option<&'a str>,
-    /// The beginning of the answer, sealed.
-    pub answer: Option<&'a [u8]>,
-    /// Creates of the delivery whose outcome was unknown, this one included.
-    pub unknowns: i64,
-}
-
-/// Stores an attempt of a delivery, unless it is stored already.
-pub fn note_attempt(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    delivery: DeliveryId,
-    number: i64,
-    attempt: &Attempt<'_>,
-) -> Result<(), Error> {
-    insert_later!(tx, "delivery_attempts" {
-        workspace_id: workspace,
-        delivery_id: delivery,
-        number: number,
-        outcome: attempt.outcome,
-        status: attempt.status.map(u32::from),
-        started_at: attempt.started_at,
-        ended_at: attempt.ended_at,
-        detail: attempt.detail.map(Value::Json),
-        content_type: attempt.content_type,
-        answer: attempt.answer.map(Value::Bytes),
-    } "ON CONFLICT (workspace_id, delivery_id, number) DO NOTHING")
 }
 
 /// The state in which an attempt leaves its delivery.
@@ -517,13 +493,16 @@ pub fn settle(
         Settled::Synced(location) => {
             // The mark stays until the search for duplicates. A replica of an earlier version does not know such
             // searches: it takes the delivery for one that waits, and then searches before it sends.
-            (DeliveryState::Synced, None, location.as_deref(), leased.maybe_sent)
+            (DeliveryState::Synced, None, location.as_deref(), leased.is_uncertain())
         }
         Settled::Held(reason, maybe) => (DeliveryState::Held, Some(*reason), None, *maybe),
         Settled::Failed(reason, maybe) => (DeliveryState::Failed, Some(*reason), None, *maybe),
         Settled::Again(_, maybe) => (DeliveryState::Pending, Some(attempt.outcome), None, *maybe),
     };
     let settled_at = (state != DeliveryState::Pending).then_some(attempt.ended_at);
+    let amendments = leased.amendments.after(state);
+    // The record that a waiting amendment is about is there.
+    let maybe_sent = maybe_sent || amendments.wanted.is_some();
     let ours = update!(tx, "deliveries" {
         state: state.name(),
         reason: reason,
@@ -534,6 +513,8 @@ pub fn settle(
         stuck_since: settled_at.filter(|_| state != DeliveryState::Synced),
         outcome: attempt.detail.map(Value::Json),
         unknowns: attempt.unknowns,
+        amendment: amendments.wanted,
+        amended: amendments.done,
         lease_token: Value::Null,
     } "id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND lease_token = $3 AND state = 'sending'",
     [workspace, leased.id, lane.token])?;
@@ -541,7 +522,7 @@ pub fn settle(
         return Ok(false);
     }
     match settled {
-        Settled::Synced(_) if leased.maybe_sent => {
+        Settled::Synced(_) if leased.is_uncertain() => {
             // An earlier request may still be under way within the EHR, so both may end there.
             let due_at = attempt.ended_at.saturating_add(CHECKED_AFTER);
             tx.execute_later(

@@ -38,7 +38,9 @@ columns! {
         attempt_count: "d.attempts",
         // A synced delivery keeps the mark until the search for duplicates.
         maybe_sent: "d.maybe_sent AND d.state <> 'synced'",
-        location,
+        location: "COALESCE(d.location, d.amends)",
+        amendment,
+        amendments: "COALESCE(d.amended, 0)",
         outcome => raw,
         created_at,
         settled_at,
@@ -523,7 +525,8 @@ pub fn found_in_ehr(
 ) -> Result<(), Error> {
     let workspace = tx.row();
     tx.execute(
-        "UPDATE deliveries SET state = 'synced', reason = 'found_by_a_person', location = $3, maybe_sent = false, \
+        "UPDATE deliveries SET state = 'synced', reason = 'found_by_a_person', location = COALESCE($3, amends), maybe_sent = false, \
+                amended = COALESCE(amendment, amended), amendment = NULL, \
                 settled_at = $4, stuck_since = NULL, lease_token = NULL WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), found.id.into(), location.into(), now.into()],
     )?;
@@ -566,7 +569,7 @@ pub fn not_in_ehr(
 ) -> Result<(), Error> {
     let workspace = tx.row();
     tx.execute(
-        "UPDATE deliveries SET maybe_sent = $3, location = NULL \
+        "UPDATE deliveries SET maybe_sent = $3, location = NULL, amendment = NULL, amended = NULL, amends = NULL \
          WHERE id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), delivery.into(), searched.into()],
     )?;

@@ -30,6 +30,10 @@ pub struct DeliveryResponse {
     pub next_attempt_at: Option<Timestamp>,
     /// The location of its resource in the EHR.
     pub location: Option<String>,
+    /// The number of the amendment that is to be written.
+    pub amendment: Option<i64>,
+    /// The number of amendments that the EHR has.
+    pub amendments: i64,
     /// The EHR's last answer.
     pub outcome: Option<Box<RawValue>>,
     /// The timestamp at which it was queued.

@@ -8,6 +8,7 @@
 mod completing;
 mod leaving;
 mod measuring;
+mod sending;
 mod shown;
 mod slots;
 mod taking;
@@ -25,12 +26,12 @@ use serde_json::Value;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use ward_db::{Timestamp, Tx};
-use ward_ehr::delivery::{CallNote, Delivered, Form, SearchOutcome, Target, Verdict};
+use ward_ehr::delivery::Delivered;
 use ward_ehr::{Outbound, Tokens};
 
-use super::answers::answer_place;
+use super::answers::{Attempt, answer_place};
 use super::healing;
-use super::outbox::{self, Attempt, Due, Lane, LaneKey, Leased, Settled};
+use super::outbox::{self, Due, Lane, LaneKey, Leased, Settled};
 use super::refusals::{REFUSED, Refusals};
 use super::{Missing, backoff, note, store};
 use crate::app::App;
@@ -406,30 +407,6 @@ impl Worker {
         tried
     }
 
-    async fn send(&self, connection: &Connection, form: Form, told: &CallNote, leased: &Leased) -> Tried {
-        let auth = match &connection.auth {
-            Ok(auth) => auth.as_ref(),
-            Err(why) => {
-                let delivered = Delivered::without_answer(Verdict::Misconfigured { why: why.clone() });
-                return Tried::of(leased, delivered, self.app.clock.now());
-            }
-        };
-        let target = Target {
-            outbound: self.outbound(),
-            tokens: self.tokens(),
-            auth,
-            base_url: &connection.base_url,
-            form,
-        };
-        let deadline = Instant::now() + self.outbound().limits().total_time;
-        if leased.is_check {
-            let looked: SearchOutcome = target.look(told, deadline).await;
-            return Tried::of_check(leased, looked, self.app.clock.now());
-        }
-        let delivered = target.deliver(told, leased.maybe_sent, deadline).await;
-        Tried::of(leased, delivered, self.app.clock.now())
-    }
-
     async fn settle(
         &self,
         lane: &Lane,
@@ -548,7 +525,8 @@ impl Worker {
 /// Counts an attempt. Returns whether the EHR was found to have the call more than once, and logs that.
 fn count(leased: &Leased, tried: &Tried, ended_at: Timestamp) -> bool {
     metrics::counter!("ward_sync_attempts_total", "outcome" => tried.outcome).increment(1);
-    if matches!(tried.settled, Settled::Synced(_)) {
+    // An amendment was queued long after its delivery.
+    if matches!(tried.settled, Settled::Synced(_)) && leased.amendments.wanted.is_none() {
         let micros = ended_at.micros() - leased.created_at.micros();
         let waited = Duration::from_micros(u64::try_from(micros).unwrap_or(0));
         metrics::histogram!("ward_sync_delivery_seconds").record(waited);

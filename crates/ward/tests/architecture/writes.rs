@@ -27,6 +27,7 @@ const UNGUARDED: &[(&str, &[&str], Why)] = &[
     ("audit/store.rs", &["insert"], New),
     ("calls/store.rs", &["replace_correction"], OneRow),
     ("deliveries/answers/store.rs", &["replace_answer"], OneRow),
+    ("deliveries/answers/store.rs", &["note_attempt"], Queue),
     (
         "deliveries/outbox.rs",
         &[
@@ -38,7 +39,6 @@ const UNGUARDED: &[(&str, &[&str], Why)] = &[
             "guard_lane",
             "leave_lane",
             "lease",
-            "note_attempt",
             "settle",
             "put_back",
         ],

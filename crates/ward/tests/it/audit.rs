@@ -433,6 +433,7 @@ both!(a_change_that_cannot_be_recorded_is_not_made, async || {
         "retry-failed-deliveries",
         "resolve-delivery",
         "drop-delivery",
+        "amend-delivery",
         "correct-call",
         "backfill-deliveries",
         "hold-integration",

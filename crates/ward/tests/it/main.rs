@@ -5,6 +5,7 @@
 
 mod accepted_issuers;
 mod access_reports;
+mod amending;
 mod answers;
 mod api_keys;
 mod audit;

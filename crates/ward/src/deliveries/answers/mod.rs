@@ -1,4 +1,4 @@
-//! The sealed beginnings of EHRs' answers, which attempts keep for people.
+//! The attempts of deliveries, and the sealed beginnings of EHRs' answers, which they keep for people.
 
 mod store;
 
@@ -7,7 +7,7 @@ use ward_db::{Error, Tx};
 use crate::ids::{DeliveryId, WorkspaceId};
 use crate::vault::{Resealed, SealedRow, Vault};
 
-pub use store::AttemptAt;
+pub use store::{Attempt, AttemptAt, note_attempt};
 
 /// The associated data of the sealed answer to an attempt.
 pub fn answer_place(workspace: WorkspaceId, delivery: DeliveryId, number: i64) -> String {

@@ -1,8 +1,48 @@
-//! The SQL of the sealed answers to attempts, for the rotation of the master key.
+//! The SQL of attempts, and of their sealed answers for the rotation of the master key.
 
-use ward_db::{Error, Tx, Value, decode};
+use ward_db::{Error, Timestamp, Tx, Value, decode, insert_later};
 
 use crate::ids::{DeliveryId, WorkspaceId};
+
+#[derive(Clone, Debug)]
+pub struct Attempt<'a> {
+    /// The outcome, as one word.
+    pub outcome: &'a str,
+    /// The HTTP status of the answer, if there was one.
+    pub status: Option<u16>,
+    pub started_at: Timestamp,
+    pub ended_at: Timestamp,
+    /// The answer of the EHR, or the reason why nothing was sent, as JSON.
+    pub detail: Option<&'a str>,
+    /// The content type of the answer.
+    pub content_type: Option<&'a str>,
+    /// The beginning of the answer, sealed.
+    pub answer: Option<&'a [u8]>,
+    /// Creates of the delivery whose outcome was unknown, this one included.
+    pub unknowns: i64,
+}
+
+/// Stores an attempt of a delivery, unless it is stored already.
+pub fn note_attempt(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    delivery: DeliveryId,
+    number: i64,
+    attempt: &Attempt<'_>,
+) -> Result<(), Error> {
+    insert_later!(tx, "delivery_attempts" {
+        workspace_id: workspace,
+        delivery_id: delivery,
+        number: number,
+        outcome: attempt.outcome,
+        status: attempt.status.map(u32::from),
+        started_at: attempt.started_at,
+        ended_at: attempt.ended_at,
+        detail: attempt.detail.map(Value::Json),
+        content_type: attempt.content_type,
+        answer: attempt.answer.map(Value::Bytes),
+    } "ON CONFLICT (workspace_id, delivery_id, number) DO NOTHING")
+}
 
 /// The key of an attempt: workspace, delivery and number.
 pub type AttemptAt = (WorkspaceId, DeliveryId, i64);

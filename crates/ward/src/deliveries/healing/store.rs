@@ -2,7 +2,8 @@
 
 use ward_db::{Error, Timestamp, Tx, Uuid, Value, decode, sql};
 
-use super::super::outbox::{self, Attempt, Lane, LaneKey, Leased, Settled, note_attempt};
+use super::super::answers::{Attempt, note_attempt};
+use super::super::outbox::{self, Lane, LaneKey, Leased, Settled};
 use crate::ids::DeliveryId;
 
 /// Reasons for waiting that end by themselves. All others end by a person's action.

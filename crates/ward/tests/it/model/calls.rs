@@ -408,7 +408,7 @@ fn show(world: &World, at: usize) -> Value {
     json!({
         "id": delivery_id(at), "integration_id": integration_id(owed.integration), "call_id": call_id(owed.call),
         "call_sid": call.sid, "direction": call.direction, "state": owed.state,
-        "reason": synced.then_some("found_by_a_person"), "attempt_count": 0, "maybe_sent": false,
+        "reason": synced.then_some("found_by_a_person"), "attempt_count": 0, "maybe_sent": false, "amendment": null, "amendments": 0,
         "next_attempt_at": if synced { Value::Null } else { json!("*") }, "location": owed.location, "outcome": null,
         "created_at": format!("?t:call{}.owed", owed.call), "settled_at": if synced { json!("*") } else { Value::Null },
     })

@@ -229,7 +229,7 @@ async fn insert(server: &Server, sizes: Sizes, table: &str, columns: &str, value
 }
 
 /// The rows of every table: its columns, and their values with a number.
-const ROWS: [(&str, &str, &str); 27] = [
+const ROWS: [(&str, &str, &str); 28] = [
     (
         "once workspaces",
         "id, slug, name, environment, region, state, last_position, created_at, updated_at",
