@@ -172,6 +172,7 @@ DELIVERY = model({
         "dispositions": many(known("voicemail", " voicemail ", "x" * 256, "x" * 257), 21),
     }),
     "wait_for_summary_seconds": known(0, 86400, 86401, -1),
+    "time_zone": one_of("America/New_York", "x" * 65), "category": known(" Telephone ", "", "z" * 65),
 })
 UPDATE_INTEGRATION = {
     "auth": AUTH, "delivery": DELIVERY, "base_url": known("https://ehr.example", "x" * 2048, "x" * 2049), "display_name": name, "enabled": BOOLEAN,

@@ -220,6 +220,8 @@ class Delivery(BaseModel):
     associate_contacts: bool | None = None
     calls: CallChoice | None = None
     wait_for_summary_seconds: Seconds | None = None
+    time_zone: text(64) | None = None
+    category: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)] | None = None
 
 
 class CreateIntegration(BaseModel):

@@ -69,6 +69,8 @@ pub struct Filing {
     pub source: Option<String>,
     /// The subclass of a patient case.
     pub subclass: Option<String>,
+    /// The practice's own category, beside the coded one.
+    pub category: Option<String>,
 }
 
 /// The form in which a connector accepts a call.
@@ -182,7 +184,52 @@ impl Delivered {
     }
 }
 
+/// A request as it would be sent, without credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preview {
+    /// The HTTP method.
+    pub method: String,
+    /// The URL with its query.
+    pub url: String,
+    /// The headers by name, without those of the credentials.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: String,
+}
+
+impl Preview {
+    fn of(request: &Request) -> Self {
+        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers = request.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value)));
+        Self {
+            method: request.method.to_string(),
+            url: request.url.to_string(),
+            headers: headers.collect(),
+            body: String::from_utf8_lossy(&request.body).into_owned(),
+        }
+    }
+}
+
 impl Form {
+    /// The request that a delivery of this note would send, or an amendment of the record at `amends`. The update of a FHIR
+    /// resource also names the version that is read before. `None`: no request is described.
+    ///
+    /// # Errors
+    /// The integration cannot work as it is configured.
+    pub fn preview(
+        self,
+        base_url: &str,
+        note: &CallNote,
+        amends: Option<&str>,
+    ) -> Result<Option<Preview>, Failure> {
+        match amends {
+            Some(place) if self != Self::DocumentReference => {
+                Ok(self.update(base_url, note, place, None).as_ref().map(Preview::of))
+            }
+            _ => Ok(Some(Preview::of(&self.create(base_url, note)?))),
+        }
+    }
+
     /// Whether this form requires a known patient.
     pub const fn needs_patient(self) -> bool {
         matches!(self, Self::DocumentReference | Self::PatientCase)
@@ -316,13 +363,14 @@ impl Target<'_> {
         let request = self.form.update(self.base_url, note, place, version.as_deref());
         let Some(request) = request else { return cannot() };
         let (form, at) = (self.form, place.to_owned());
-        let judge =
-            move |note: &CallNote, answer: &Answer| answers::updated(answer, || form.location(note, answer), &at);
+        let judge = move |note: &CallNote, answer: &Answer| {
+            answers::updated(answer, || form.location(note, answer), &at)
+        };
         let (told, updated) = match self.send(request, note, deadline, judge).await {
             Ok(told) => told,
             Err(failure) => return without(of_failure(failure, true)),
         };
-        Delivered { verdict: changed(&told, updated, place), answered: Some(told.answered), unknown: false }
+        Delivered { verdict: changed(&told, &updated, place), answered: Some(told.answered), unknown: false }
     }
 
     /// The version of the call's resource at `place`, if the server gives versions.
@@ -347,7 +395,7 @@ impl Target<'_> {
                 Err(Delivered { verdict, answered: Some(told.answered), unknown: false })
             }
             Ok((told, (other, _))) => {
-                let verdict = changed(&told, other, place);
+                let verdict = changed(&told, &other, place);
                 Err(Delivered { verdict, answered: Some(told.answered), unknown: false })
             }
             Err(failure) => Err(Delivered::without_answer(of_failure(failure, true))),
@@ -417,7 +465,7 @@ impl Target<'_> {
 }
 
 /// The outcome of an update by its answer. The former content may still be there, so every failure counts as possibly sent.
-fn changed(told: &Told, updated: Created, place: &str) -> Verdict {
+fn changed(told: &Told, updated: &Created, place: &str) -> Verdict {
     let (status, words) = (told.answered.status, told.words.clone());
     let again = |why| {
         let words = words.clone();
@@ -427,7 +475,7 @@ fn changed(told: &Told, updated: Created, place: &str) -> Verdict {
         Created::Done(_) => Verdict::Synced { location: Some(place.to_owned()) },
         Created::There => again("conflict"),
         Created::Unproven => again("unproven"),
-        Created::NotNow(why) => again(why),
+        Created::NotNow(why) => again(*why),
         Created::Unauthorized => Verdict::Unauthorized { status: Some(status), words: words.clone() },
         Created::Never => Verdict::Refused { status, words: words.clone() },
     }

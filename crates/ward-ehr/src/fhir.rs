@@ -73,6 +73,12 @@ fn subject(patient: &str) -> Value {
     }
 }
 
+/// The coded category, and the practice's own one as text.
+fn categories(note: &CallNote, coded: Value) -> Value {
+    let own = note.filing.category.as_ref().map(|category| json!({ "text": category }));
+    Value::Array([coded].into_iter().chain(own).collect())
+}
+
 /// `Communication` (FHIR R4, 10.3). The people are logical references.
 fn communication(note: &CallNote) -> Value {
     let mut resource = Map::new();
@@ -88,7 +94,7 @@ fn communication(note: &CallNote) -> Value {
         put("statusReason", json!({ "text": note.status }));
     }
     let category = "http://terminology.hl7.org/CodeSystem/communication-category";
-    put("category", json!([{ "coding": [{ "system": category, "code": "notification" }] }]));
+    put("category", categories(note, json!({ "coding": [{ "system": category, "code": "notification" }] })));
     let mode = "http://terminology.hl7.org/CodeSystem/v3-ParticipationMode";
     put("medium", json!([{ "coding": [{ "system": mode, "code": "PHONE" }] }]));
     if let Some(patient) = &note.patient {
@@ -139,7 +145,7 @@ fn document_body(note: &CallNote, ended_at: &str, context: &Value) -> Value {
             "coding": [{ "system": "http://loinc.org", "code": "34748-4", "display": "Telephone encounter Note" }],
         },
         // US Core requires one (US Core DocumentReference Profile 6.1.0).
-        "category": [{ "coding": [{ "system": category, "code": "clinical-note", "display": "Clinical Note" }] }],
+        "category": categories(note, json!({ "coding": [{ "system": category, "code": "clinical-note", "display": "Clinical Note" }] })),
         "subject": { "reference": format!("Patient/{}", note.patient.as_deref().unwrap_or_default()) },
         "date": ended_at,
         "description": title(note),
@@ -157,7 +163,8 @@ fn path_of(form: Form, place: &str) -> Option<(String, &str)> {
 /// A read of the resource at `place`, not from a cache.
 pub(crate) fn read(form: Form, base_url: &str, place: &str) -> Option<Request> {
     let (path, _) = path_of(form, place)?;
-    let headers = HeaderMap::from_iter([(ACCEPT, JSON), (CACHE_CONTROL, HeaderValue::from_static("no-cache"))]);
+    let headers =
+        HeaderMap::from_iter([(ACCEPT, JSON), (CACHE_CONTROL, HeaderValue::from_static("no-cache"))]);
     let url = template::below(base_url, &path).ok()?;
     Some(Request { method: Method::GET, url, headers, body: Bytes::new() })
 }

@@ -35,7 +35,8 @@ fn notes() -> Vec<CallNote> {
                     duration_ms: known.then_some(60_000),
                     patient: some("pat-1"),
                     encounter: some("enc-1"),
-                    filing: Filing { preliminary: known, ..Filing::default() },
+                    replaces: some("DocumentReference/1"),
+                    filing: Filing { preliminary: known, category: some("Front desk"), ..Filing::default() },
                     text: "Inbound call.\nEine Frage zu Ä, 語 und 🩺.".to_owned(),
                 });
             }

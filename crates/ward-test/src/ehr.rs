@@ -297,7 +297,8 @@ impl State {
         }
         let next = version.parse::<u32>().unwrap_or(0) + 1;
         body["id"] = self.kept[at]["id"].clone();
-        body["meta"] = json!({ "versionId": next.to_string(), "lastUpdated": self.kept[at]["meta"]["lastUpdated"] });
+        body["meta"] =
+            json!({ "versionId": next.to_string(), "lastUpdated": self.kept[at]["meta"]["lastUpdated"] });
         self.kept[at] = body.clone();
         Reaction::Answer(200, body, String::new())
     }

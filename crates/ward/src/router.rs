@@ -71,6 +71,7 @@ pub const RULES: &[(&str, Rule)] = &[
         "#/components/schemas/UpdateIntegrationRequest/properties/mcp_headers/anyOf/0",
         integrations::rules::mcp_headers,
     ),
+    ("#/components/schemas/DeliverySettings/properties/time_zone/anyOf/0", deliveries::local::zone_rule),
     ("#/components/schemas/TwilioSetupRequest/properties/auth_token", twilio::api::token_rule),
     (
         "#/components/schemas/TwilioSetupRequest/properties/secondary_auth_token/anyOf/0",
@@ -162,6 +163,7 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("get-delivery", "sync", deliveries::api::get)?;
     routes.on("retry-delivery", "sync", deliveries::api::retry)?;
     routes.on("resolve-delivery", "sync", deliveries::api::resolve)?;
+    routes.on("preview-delivery", "sync", deliveries::previewing::preview)?;
     routes.on("drop-delivery", "sync", deliveries::api::drop)?;
     routes.on("amend-delivery", "calls", calls::api::amend)?;
     routes.on("backfill-deliveries", "calls", calls::api::backfill)?;

@@ -11,8 +11,10 @@ pub mod answers;
 pub mod api;
 pub mod backoff;
 mod healing;
+pub mod local;
 mod note;
 mod outbox;
+pub mod previewing;
 mod refusals;
 mod store;
 mod wire;
@@ -163,7 +165,7 @@ pub fn may_correct(tx: &mut WorkspaceGuard<'_, '_>, call: CallId, now: Timestamp
     let workspace = tx.row();
     let Some(owed) = owed_for(tx, workspace, call)? else { return Ok(()) };
     outbox::open_lane(tx, workspace, owed.integration, now)?;
-    if amendments::is_pending(tx, workspace, owed.delivery)? {
+    if amendments::of(tx, workspace, owed.delivery)?.wanted.is_some() {
         return Err(amendments::pending());
     }
     // This second read follows the guard, because a worker may have had the queue until then.

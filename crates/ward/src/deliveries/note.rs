@@ -5,9 +5,10 @@ use std::time::Duration;
 use ward_db::Timestamp;
 use ward_ehr::delivery::{CallNote, Filing, Form};
 
+use super::local;
 use crate::calls::{CallRecord, RealDirection};
 use crate::ids::WorkspaceId;
-use crate::integrations::{self, Takes};
+use crate::integrations::{self, DeliverySettings, DocumentStatus, EncounterRule, Takes};
 
 /// The form in which a connector receives a call. `None` if no way to write a call is known.
 pub fn form_of(connector: &str) -> Option<Form> {
@@ -38,8 +39,13 @@ pub fn identifiers_of(workspace: WorkspaceId) -> String {
     format!("urn:uuid:{workspace}")
 }
 
-/// The content of a call for the EHR.
-pub fn of(workspace: WorkspaceId, call: &CallRecord, direction: RealDirection) -> CallNote {
+/// The content of a call for the EHR, by the settings of its integration.
+pub fn of(
+    workspace: WorkspaceId,
+    call: &CallRecord,
+    direction: RealDirection,
+    (connector, settings): (&str, &DeliverySettings),
+) -> CallNote {
     let inbound = direction.is_inbound();
     CallNote {
         system: identifiers_of(workspace),
@@ -54,8 +60,56 @@ pub fn of(workspace: WorkspaceId, call: &CallRecord, direction: RealDirection) -
         patient: call.detail("patient_id").map(str::to_owned),
         encounter: call.detail("encounter_id").map(str::to_owned),
         replaces: None,
-        filing: Filing::default(),
-        text: text(call, inbound),
+        filing: filing(connector, settings),
+        text: text(call, inbound, settings),
+    }
+}
+
+/// The settings of an integration for its notes.
+fn filing(connector: &str, settings: &DeliverySettings) -> Filing {
+    let status = match integrations::takes(connector) {
+        Some(Takes::Document(status, _)) => status,
+        _ => DocumentStatus::Final,
+    };
+    Filing {
+        preliminary: settings.document_status.unwrap_or(status) == DocumentStatus::Preliminary,
+        department: settings.department_id.clone(),
+        provider: settings.provider_id.clone(),
+        source: settings.document_source.clone(),
+        subclass: settings.document_subclass.clone(),
+        category: settings.category.clone(),
+    }
+}
+
+/// What is looked up in the EHR before a note is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sought {
+    /// Nothing.
+    Nothing,
+    /// The patient's encounter during the call.
+    Encounter,
+    /// The contact that has the other party's number.
+    Contact,
+    /// Nothing, because a person has to report the encounter.
+    Unreported,
+}
+
+/// What has to be looked up for a note.
+pub fn sought((connector, settings): (&str, &DeliverySettings), form: Form, note: &CallNote) -> Sought {
+    let rule = match integrations::takes(connector) {
+        Some(Takes::Document(_, rule)) => rule,
+        _ => EncounterRule::Optional,
+    };
+    match form {
+        Form::DocumentReference if note.encounter.is_none() => match settings.encounter.unwrap_or(rule) {
+            EncounterRule::Optional => Sought::Nothing,
+            EncounterRule::Reported => Sought::Unreported,
+            EncounterRule::LookUp => Sought::Encounter,
+        },
+        Form::HubSpotCall if note.patient.is_none() && settings.associate_contacts.unwrap_or(true) => {
+            Sought::Contact
+        }
+        _ => Sought::Nothing,
     }
 }
 
@@ -70,7 +124,7 @@ fn end(call: &CallRecord) -> Option<Timestamp> {
 
 /// The note for its readers: the facts of the call, each on a line of its own, and then the summary. Only the summary can
 /// have line breaks.
-fn text(call: &CallRecord, inbound: bool) -> String {
+fn text(call: &CallRecord, inbound: bool, settings: &DeliverySettings) -> String {
     let direction = if inbound { "Inbound" } else { "Outbound" };
     let mut lines = vec![format!("{direction} telephone call, {}.", call.status.name().replace('-', " "))];
     let mut put = |name: &str, value: Option<&str>| {
@@ -78,9 +132,10 @@ fn text(call: &CallRecord, inbound: bool) -> String {
     };
     // The platform's words have underscores between their parts.
     let words = |word: &str| word.replace('_', " ");
+    put("Category", settings.category.as_deref());
     put("From", Some(call.caller.as_deref().unwrap_or("withheld")));
     put("To", call.detail("phone_number"));
-    put("Started", Some(&call.started_at.to_string()));
+    put("Started", Some(&local::shown(call.started_at, settings.time_zone.as_deref())));
     put("Duration", call.duration_ms.map(|duration| format!("{} s", duration / 1_000)).as_deref());
     put("Call", Some(&call.call_sid));
     put("Disposition", call.completion_reason.as_deref().map(words).as_deref());

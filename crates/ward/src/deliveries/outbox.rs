@@ -11,9 +11,9 @@ use ward_db::{
     Error, Json, Timestamp, Tx, Uuid, Value, columns, decode, insert, insert_later, select, sql, update,
 };
 
+use super::amendments::Amendments;
 use super::answers::{Attempt, note_attempt};
 use super::refusals::{BY_WARD, Refusals};
-use super::amendments::Amendments;
 use super::{DeliveryState, Owed};
 use crate::calls::RealDirection;
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
@@ -500,7 +500,7 @@ pub fn settle(
         Settled::Again(_, maybe) => (DeliveryState::Pending, Some(attempt.outcome), None, *maybe),
     };
     let settled_at = (state != DeliveryState::Pending).then_some(attempt.ended_at);
-    let amendments = leased.amendments.after(state);
+    let amendments = leased.amendments.after(state == DeliveryState::Synced);
     // The record that a waiting amendment is about is there.
     let maybe_sent = maybe_sent || amendments.wanted.is_some();
     let ours = update!(tx, "deliveries" {

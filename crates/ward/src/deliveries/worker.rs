@@ -384,7 +384,7 @@ impl Worker {
         let Some(form) = note::form_of(&connection.name) else {
             return Tried::unsent(Settled::Held("connector_takes_no_calls", leased.maybe_sent), "held");
         };
-        let told = note::of(lane.key.0, call, direction);
+        let told = note::of(lane.key.0, call, direction, (&connection.name, &connection.delivery));
         if form.needs_patient() && told.patient.is_none() {
             return Tried::unsent(Settled::Held(Missing::Patient.reason(), leased.maybe_sent), "held");
         }

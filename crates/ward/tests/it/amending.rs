@@ -28,7 +28,7 @@ async fn amend(scene: &Scene, id: &str, body: Value) -> Answer {
     scene.tenant.post(&format!("/deliveries/{id}/amend"), body).await
 }
 
-fn text(attachment: &Value) -> String {
+pub fn text(attachment: &Value) -> String {
     let bytes = STANDARD.decode(attachment["data"].as_str().unwrap()).unwrap();
     String::from_utf8(bytes).unwrap()
 }
@@ -82,7 +82,11 @@ both!(a_document_is_replaced_by_one_that_refers_to_it, async || {
     let events = scene.tenant.audit().await;
     let noted: Vec<&Value> = events.iter().filter(|event| event["action"] == "delivery.amend").collect();
     assert_eq!(noted.len(), 2);
-    assert!(noted.iter().any(|event| event["metadata"].fields(["fields", "amendment"]) == json!([["summary"], 1])));
+    assert!(
+        noted
+            .iter()
+            .any(|event| event["metadata"].fields(["fields", "amendment"]) == json!([["summary"], 1]))
+    );
     assert!(!json!(events).to_string().contains("refills"), "{events:?}");
 });
 
@@ -119,7 +123,8 @@ both!(a_call_of_hubspot_is_updated, async || {
     let (scene, id) = delivered("hubspot").await;
     let wanted = json!({ "summary": "Call back on Monday." }).as_object().unwrap().clone();
     let delivery = id.parse().map(ward::ids::DeliveryId).unwrap();
-    let done = operator::amend_delivery(&scene.server.app, &scene.tenant.slug, delivery, wanted).await.unwrap();
+    let done =
+        operator::amend_delivery(&scene.server.app, &scene.tenant.slug, delivery, wanted).await.unwrap();
     assert_eq!((done.amendment, done.state), (Some(1), "pending"));
     scene.server.clock.advance(std::time::Duration::from_secs(1));
     scene.worker.turn().await;
@@ -134,18 +139,25 @@ both!(a_call_of_hubspot_is_updated, async || {
 
 both!(where_no_amendment_is_documented_a_person_makes_it, async || {
     let (scene, id) = delivered("fhir_store").await;
-    let renamed = format!("UPDATE integrations SET name = 'athenahealth' WHERE workspace_id = uuid '{}'", scene.tenant.id);
+    let renamed = format!(
+        "UPDATE integrations SET name = 'athenahealth' WHERE workspace_id = uuid '{}'",
+        scene.tenant.id
+    );
     assert_eq!(scene.server.sql(renamed).await, 1);
     amend(&scene, &id, json!({ "summary": "Call back on Monday." })).await.ok();
     let asked = scene.ehr.asked().len();
     scene.worker.turn().await;
     assert_eq!(scene.delivery(&id).await.fields(["state", "reason"]), json!(["held", "no_amendment"]));
     assert_eq!(scene.ehr.asked().len(), asked, "nothing was sent");
-    let resolved = scene.tenant.post(&format!("/deliveries/{id}/resolve"), json!({ "in_ehr": true })).await.ok();
+    let resolved =
+        scene.tenant.post(&format!("/deliveries/{id}/resolve"), json!({ "in_ehr": true })).await.ok();
     assert_eq!(resolved["state"], "synced");
     let shown = scene.delivery(&id).await;
     assert_eq!(shown.fields(["state", "amendment", "amendments"]), json!(["synced", null, 1]));
     let other = scene.server.tenant("other").await;
-    let theirs = other.owner.post(&scene.tenant.path(&format!("/deliveries/{id}/amend")), json!({ "summary": "x" })).await;
+    let theirs = other
+        .owner
+        .post(&scene.tenant.path(&format!("/deliveries/{id}/amend")), json!({ "summary": "x" }))
+        .await;
     theirs.refused(404);
 });

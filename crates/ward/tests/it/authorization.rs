@@ -98,6 +98,7 @@ const TABLE: &[(&str, usize, Option<&str>)] = &[
     ("get-delivery", MEMBER, Some("Call.view")),
     ("retry-delivery", OPERATOR, Some("Integration.update")),
     ("resolve-delivery", OPERATOR, Some("Integration.update")),
+    ("preview-delivery", MEMBER, Some("Call.view")),
     ("amend-delivery", OPERATOR, Some("Integration.update")),
     ("drop-delivery", OPERATOR, Some("Integration.update")),
     ("correct-call", OPERATOR, Some("Integration.update")),

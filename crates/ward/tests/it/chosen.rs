@@ -306,7 +306,7 @@ both!(a_note_says_what_was_reported_and_nothing_else, async || {
         "Inbound telephone call, completed.",
         "From: +15550100002",
         "To: +15550109999",
-        "Started: 2026-04-18T12:00:00.000000Z",
+        "Started: 2026-04-18 12:00:00 UTC",
         "Duration: 61 s",
         "Call: CA-full",
         "Disposition: warm transfer completed",
@@ -324,7 +324,7 @@ both!(a_note_says_what_was_reported_and_nothing_else, async || {
     let lines = [
         "Outbound telephone call, completed.",
         "From: withheld",
-        "Started: 2026-04-18T12:00:00.000000Z",
+        "Started: 2026-04-18 12:00:00 UTC",
         "Call: CA-bare",
     ];
     assert_eq!(note(&scene.ehr.kept()[1]), lines.join("\n"));

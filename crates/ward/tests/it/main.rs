@@ -55,6 +55,7 @@ mod overlap;
 mod parties;
 mod periods;
 mod plans;
+mod previews;
 mod provider;
 mod quotas;
 mod races;

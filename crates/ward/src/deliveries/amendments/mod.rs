@@ -4,45 +4,20 @@
 //! searched for like the first one. A resource that the vendor's documents let a client update is written over instead. The
 //! delivery keeps the number of the amendment that is to be written, and of the last one that arrived.
 
+mod rules;
 mod store;
 
 use serde_json::json;
-use ward_db::Timestamp;
+use ward_db::{Timestamp, Tx};
 
 use super::outbox::open_lane;
 use super::{DeliveryState, form_of, subject};
 use crate::audit::Write;
 use crate::error::ApiError;
-use crate::ids::{CallId, DeliveryId, IntegrationId};
+use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::integrations;
 
-/// The amendments of one delivery.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Amendments {
-    /// The number of the amendment that is to be written.
-    pub wanted: Option<i64>,
-    /// The number of the last amendment that the EHR has.
-    pub done: Option<i64>,
-    /// The location of the record that the wanted amendment changes or replaces.
-    pub of: Option<String>,
-}
-
-impl Amendments {
-    /// The amendments after an attempt that leaves the delivery in this state.
-    pub fn after(&self, state: DeliveryState) -> Self {
-        match (self.wanted, state) {
-            (Some(number), DeliveryState::Synced) => {
-                Self { wanted: None, done: Some(number), of: self.of.clone() }
-            }
-            _ => self.clone(),
-        }
-    }
-
-    /// The number of the amendment that the present content is, 0 for the first record.
-    pub fn number(&self) -> i64 {
-        self.wanted.or(self.done).unwrap_or(0)
-    }
-}
+pub use rules::Amendments;
 
 /// A delivery whose record in the EHR can be amended.
 #[derive(Clone, Copy, Debug)]
@@ -112,25 +87,11 @@ pub fn amend(
     Ok(record.number)
 }
 
-/// Whether an amendment of a call's delivery waits.
-pub(super) fn is_pending(
-    write: &mut ward_db::Tx<'_>,
-    workspace: crate::ids::WorkspaceId,
+/// The amendments of a delivery.
+pub(super) fn of(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
     delivery: DeliveryId,
-) -> Result<bool, ward_db::Error> {
-    Ok(store::get(write, workspace, delivery)?.is_some_and(|amendments| amendments.wanted.is_some()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_amendment_counts_once_it_has_arrived() {
-        let first = Amendments { wanted: Some(1), done: None, of: Some("DocumentReference/1".to_owned()) };
-        assert_eq!(first.after(DeliveryState::Pending), first);
-        let done = first.after(DeliveryState::Synced);
-        assert_eq!((done.wanted, done.done, done.number()), (None, Some(1), 1));
-        assert_eq!(Amendments::default().after(DeliveryState::Synced), Amendments::default());
-    }
+) -> Result<Amendments, ward_db::Error> {
+    Ok(store::get(tx, workspace, delivery)?.unwrap_or_default())
 }

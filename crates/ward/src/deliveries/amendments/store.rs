@@ -2,7 +2,7 @@
 
 use ward_db::{Error, Tx, columns, decode, select};
 
-use super::Amendments;
+use super::rules::Amendments;
 use crate::guard::WorkspaceGuard;
 use crate::ids::{DeliveryId, WorkspaceId};
 

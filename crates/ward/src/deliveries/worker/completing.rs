@@ -1,13 +1,14 @@
-//! The last additions to a note before it is sent: the integration's settings, and what is looked up in the EHR.
+//! The last additions to a note before it is sent: what is looked up in the EHR.
 
 use tokio::time::Instant;
-use ward_ehr::delivery::{CallNote, Filing, Form, Target, Verdict};
+use ward_ehr::delivery::{CallNote, Form, Target, Verdict};
 use ward_ehr::look_up::LookedUp;
 
 use super::Worker;
 use crate::deliveries::Missing;
+use crate::deliveries::note::{self, Sought};
 use crate::deliveries::outbox::Leased;
-use crate::integrations::{self, Connection, DocumentStatus, EncounterRule, Takes};
+use crate::integrations::Connection;
 
 /// The reason why a note cannot be sent now. Nothing of it was sent.
 pub(super) enum Stopped {
@@ -18,43 +19,23 @@ pub(super) enum Stopped {
 }
 
 impl Worker {
-    /// The note as the integration's settings and the EHR complete it.
+    /// The note as the EHR completes it.
     pub(super) async fn completed(
         &self,
         connection: &Connection,
         form: Form,
-        mut note: CallNote,
+        note: CallNote,
         leased: &Leased,
     ) -> Result<CallNote, Stopped> {
-        let settings = &connection.delivery;
-        let (status, rule) = match integrations::takes(&connection.name) {
-            Some(Takes::Document(status, rule)) => (status, rule),
-            _ => (DocumentStatus::Final, EncounterRule::Optional),
-        };
-        note.filing = Filing {
-            preliminary: settings.document_status.unwrap_or(status) == DocumentStatus::Preliminary,
-            department: settings.department_id.clone(),
-            provider: settings.provider_id.clone(),
-            source: settings.document_source.clone(),
-            subclass: settings.document_subclass.clone(),
-        };
         if leased.is_check {
             // A search for duplicates sends nothing that a look-up could add.
             return Ok(note);
         }
         let maybe_sent = leased.maybe_sent;
-        let rule = settings.encounter.unwrap_or(rule);
-        let looks_up = match form {
-            Form::DocumentReference if note.encounter.is_none() => match rule {
-                EncounterRule::Optional => false,
-                EncounterRule::Reported => return Err(Stopped::Missing(Missing::Encounter)),
-                EncounterRule::LookUp => true,
-            },
-            Form::HubSpotCall => note.patient.is_none() && settings.associate_contacts.unwrap_or(true),
-            _ => false,
-        };
-        if !looks_up {
-            return Ok(note);
+        match note::sought((&connection.name, &connection.delivery), form, &note) {
+            Sought::Nothing => return Ok(note),
+            Sought::Unreported => return Err(Stopped::Missing(Missing::Encounter)),
+            Sought::Encounter | Sought::Contact => {}
         }
         let auth = match &connection.auth {
             Ok(auth) => auth.as_ref(),

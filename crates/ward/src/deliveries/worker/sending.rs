@@ -32,19 +32,19 @@ impl Worker {
         };
         let deadline = Instant::now() + self.outbound().limits().total_time;
         if leased.is_check {
-            let told = numbered(form, told.clone(), leased.amendments.number());
+            let told = leased.amendments.numbered(form, told.clone());
             let looked: SearchOutcome = target.look(&told, deadline).await;
             return Tried::of_check(leased, looked, self.app.clock.now());
         }
-        if let Some(number) = leased.amendments.wanted {
-            return self.amend(&target, told, leased, number).await;
+        if leased.amendments.wanted.is_some() {
+            return self.amend(&target, told, leased).await;
         }
         let delivered = target.deliver(told, leased.maybe_sent, deadline).await;
         Tried::of(leased, delivered, self.app.clock.now())
     }
 
     /// Writes an amendment: a further document that replaces the former one, or new content of the same resource.
-    async fn amend(&self, target: &Target<'_>, told: &CallNote, leased: &Leased, number: i64) -> Tried {
+    async fn amend(&self, target: &Target<'_>, told: &CallNote, leased: &Leased) -> Tried {
         let (now, limit) = (self.app.clock.now(), self.outbound().limits().total_time);
         let held = |reason| Tried::unsent(Settled::Held(reason, true), "held");
         if target.form == Form::PatientCase {
@@ -62,7 +62,7 @@ impl Worker {
         let deadline = Instant::now() + limit;
         let delivered = match target.form {
             Form::DocumentReference if place.starts_with("DocumentReference/") => {
-                let mut told = numbered(target.form, told.clone(), number);
+                let mut told = leased.amendments.numbered(target.form, told.clone());
                 told.replaces = Some(place);
                 target.deliver(&told, leased.is_uncertain(), deadline).await
             }
@@ -73,12 +73,4 @@ impl Worker {
         };
         Tried::of(leased, delivered, self.app.clock.now())
     }
-}
-
-/// The note with the identifier of this amendment. Only documents are created anew for one.
-fn numbered(form: Form, mut told: CallNote, number: i64) -> CallNote {
-    if form == Form::DocumentReference && number > 0 {
-        told.id = format!("{}.{number}", told.id);
-    }
-    told
 }

@@ -36,6 +36,12 @@ pub struct DeliverySettings {
     /// The time for which a finished call without a summary waits for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_for_summary_seconds: Option<u32>,
+    /// The IANA time zone of the times in notes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// The practice's own category of its notes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
 }
 
 impl DeliverySettings {

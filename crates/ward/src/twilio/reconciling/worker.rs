@@ -333,13 +333,11 @@ async fn compare(app: &Arc<App>, leased: &mut Leased) -> Result<Outcome, Stopped
 
 async fn next_page(app: &Arc<App>, leased: &Leased) -> Result<CallPage, Stopped> {
     let (from, to) = (Timestamp::from_micros(leased.run.from), Timestamp::from_micros(leased.run.to));
-    match &leased.run.next_page {
-        Some(place) => ask(app, leased, PartOfList::Next(place)).await,
-        None => {
-            let (from, to) = (rules::day(from), rules::day_after(to));
-            ask(app, leased, PartOfList::Started { from: &from, to: &to }).await
-        }
+    if let Some(place) = &leased.run.next_page {
+        return ask(app, leased, PartOfList::Next(place)).await;
     }
+    let (from, to) = (rules::day(from), rules::day_after(to));
+    ask(app, leased, PartOfList::Started { from: &from, to: &to }).await
 }
 
 /// One request to Twilio, with the workspace's share of outbound calls.

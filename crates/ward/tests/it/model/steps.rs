@@ -232,7 +232,7 @@ impl Act {
 }
 
 /// Operations that no step calls, with the reasons.
-pub const LEFT_OUT: [(&str, &str); 36] = [
+pub const LEFT_OUT: [(&str, &str); 37] = [
     ("revoke-presented-api-key", "would end the walk's own callers: `revoke_presented`"),
     ("report-leaked-keys", "the same, and a scanner signs it: `leaked_keys`"),
     ("get-leaked-key-policy", "shows only what the next one sets: `leaked_keys`"),
@@ -265,6 +265,7 @@ pub const LEFT_OUT: [(&str, &str); 36] = [
     ("backfill-deliveries", "depends on earlier connectors of the workspace: `backfill` tests it"),
     ("drop-delivery", "its effects show in deliveries, which no worker sends in a walk: `mending` tests it"),
     ("correct-call", "the same"),
+    ("preview-delivery", "shows what only a worker sends: `previews` tests it"),
     ("amend-delivery", "amends what only a worker delivers: `amending` tests it"),
     (
         "get-twilio-reconciliation",

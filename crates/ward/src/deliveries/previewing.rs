@@ -1,0 +1,113 @@
+//! The preview of a delivery: the request that would be sent, composed by the same code, and nothing is sent.
+
+use serde::Serialize;
+use ward_db::Uuid;
+use ward_ehr::delivery::{Form, Preview};
+
+use super::note::{self, Sought};
+use super::{DeliveryState, actions, amendments, store};
+use crate::calls;
+use crate::error::ApiError;
+use crate::gate::Entry;
+use crate::http::{Reply, Request};
+use crate::ids::DeliveryId;
+use crate::integrations::{self, Connection};
+
+/// The JSON of the contract's schema `DeliveryPreview`.
+#[derive(Serialize)]
+struct DeliveryPreview {
+    id: DeliveryId,
+    /// The state of the delivery.
+    state: &'static str,
+    /// The reason why nothing would be sent, as one word.
+    not_sent_because: Option<&'static str>,
+    /// What would be looked up in the EHR first, and then stand in the request.
+    looked_up: Option<&'static str>,
+    request: Option<PreviewedRequest>,
+}
+
+#[derive(Serialize)]
+struct PreviewedRequest {
+    method: String,
+    url: String,
+    headers: Vec<PreviewedHeader>,
+    body: String,
+}
+
+#[derive(Serialize)]
+struct PreviewedHeader {
+    name: String,
+    value: String,
+}
+
+impl From<Preview> for PreviewedRequest {
+    fn from(preview: Preview) -> Self {
+        let headers = preview.headers.into_iter().map(|(name, value)| PreviewedHeader { name, value });
+        Self { method: preview.method, url: preview.url, headers: headers.collect(), body: preview.body }
+    }
+}
+
+/// `preview-delivery`
+pub async fn preview(request: Request, entry: Entry) -> Result<Reply, ApiError> {
+    let workspace = entry.workspace()?.id;
+    let id = DeliveryId(Uuid::try_parse(request.parameter("delivery_id")).unwrap_or(Uuid::nil()));
+    let read = request.app.db.read("sync.preview", move |tx| {
+        let Some(found) = store::get(tx, workspace, id)? else { return Ok(None) };
+        let call = calls::by_id(tx, workspace, found.call_id)?;
+        let amended = amendments::of(tx, workspace, id)?;
+        Ok::<_, ward_db::Error>(call.map(|call| (found, call, amended)))
+    });
+    let missing = ApiError::missing("delivery_not_found", "Delivery not found.");
+    let (found, call, amended) = read.await?.ok_or(missing)?;
+    let connection = integrations::connection(&request.app, workspace, found.integration_id).await?;
+    let of = |not_sent_because, looked_up, request| DeliveryPreview {
+        id,
+        state: found.state,
+        not_sent_because,
+        looked_up,
+        request,
+    };
+    let preview = match (connection, call.direction.real()) {
+        (_, None) => of(Some("not_a_real_call"), None, None),
+        (None, _) => of(Some("integration_gone"), None, None),
+        (Some(connection), Some(direction)) => {
+            let told = note::of(workspace, &call, direction, (&connection.name, &connection.delivery));
+            let (because, looked_up, request) = composed(&connection, told, &amended);
+            let settled =
+                found.state == DeliveryState::Synced.name() || found.state == DeliveryState::Dropped.name();
+            of(because.or(settled.then_some("settled")), looked_up, request.map(PreviewedRequest::from))
+        }
+    };
+    actions::note_read(&request.app, &entry, workspace, Some(id)).await?;
+    Reply::ok(&preview)
+}
+
+/// The reason why nothing would be sent, the look-up, and the request.
+fn composed(
+    connection: &Connection,
+    told: ward_ehr::delivery::CallNote,
+    amended: &amendments::Amendments,
+) -> (Option<&'static str>, Option<&'static str>, Option<Preview>) {
+    let Some(form) = note::form_of(&connection.name) else {
+        return (Some("connector_takes_no_calls"), None, None);
+    };
+    if form.needs_patient() && told.patient.is_none() {
+        return (Some("unmatched_patient"), None, None);
+    }
+    let looked_up = match note::sought((&connection.name, &connection.delivery), form, &told) {
+        Sought::Unreported => return (Some("unmatched_encounter"), None, None),
+        Sought::Nothing => None,
+        Sought::Encounter => Some("encounter"),
+        Sought::Contact => Some("contact"),
+    };
+    let (told, amends) = match amended.wanted {
+        Some(_) if form == Form::PatientCase => return (Some("no_amendment"), None, None),
+        Some(_) => (amended.numbered(form, told), amended.of.as_deref()),
+        None => (told, None),
+    };
+    match form.preview(&connection.base_url, &told, amends) {
+        Ok(Some(preview)) => (None, looked_up, Some(preview)),
+        Ok(None) => (Some("cannot_tell"), looked_up, None),
+        Err(_) => (Some("misconfigured"), looked_up, None),
+    }
+}
