@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::child::fresh_folder;
-use crate::figures::{Cell, Figures, Machine, Measured, Paced};
+use crate::figures::{CaseFigures, Cell, Figures, Machine, PacedLatencies};
 use crate::fleet::{Fleet, Peak, flush_time};
 use crate::side::{Engine, Side};
 use crate::workload::Case;
@@ -72,7 +72,7 @@ const PACED: f64 = 1.5;
 /// Seconds of overhead before and after each run.
 const AROUND: f64 = 0.1;
 
-struct Measuring<'a> {
+struct Run<'a> {
     plan: &'a Plan,
     fleet: Fleet,
     figures: Figures,
@@ -112,7 +112,7 @@ pub fn run(plan: &Plan, release: bool) -> Result<(), Failure> {
         held: Vec::new(),
         remarks: Vec::new(),
     };
-    let mut measuring = Measuring { plan, fleet, figures };
+    let mut measuring = Run { plan, fleet, figures };
     measuring.announce(&cases);
     for case in cases {
         measuring.measure(case);
@@ -121,7 +121,7 @@ pub fn run(plan: &Plan, release: bool) -> Result<(), Failure> {
         page::write(&measuring.figures, &plan.out)?;
         std::fs::write(plan.data.join("figures.json"), serde_json::to_vec(&measuring.figures)?)?;
     }
-    let Measuring { fleet, figures, .. } = measuring;
+    let Run { fleet, figures, .. } = measuring;
     fleet.stop()?;
     say(&page::goals_table(&figures));
     say(&format!("{:.1} minutes; {} is written", began.elapsed().as_secs_f64() / 60.0, plan.out.display()));
@@ -131,7 +131,7 @@ pub fn run(plan: &Plan, release: bool) -> Result<(), Failure> {
     if figures.remarks.is_empty() { Ok(()) } else { Err("some runs failed; their errors are above".into()) }
 }
 
-impl Measuring<'_> {
+impl Run<'_> {
     fn announce(&self, cases: &[Case]) {
         let each = |case: &Case| self.figures.sides.iter().filter(|side| side.has(*case)).count();
         let peaks: usize = cases.iter().map(each).sum::<usize>() * self.figures.connections.len();
@@ -145,7 +145,7 @@ impl Measuring<'_> {
 
     /// Measures one case with all numbers of connections.
     fn measure(&mut self, case: Case) {
-        let mut measured = Measured { case, cells: Vec::new(), paced: Vec::new() };
+        let mut measured = CaseFigures { case, cells: Vec::new(), paced: Vec::new() };
         for connections in self.figures.connections.clone() {
             self.peaks(&mut measured, connections);
             for cell in measured.cells.iter().filter(|cell| cell.connections == connections) {
@@ -163,7 +163,7 @@ impl Measuring<'_> {
         self.figures.measured.push(measured);
     }
 
-    fn peaks(&mut self, measured: &mut Measured, connections: usize) {
+    fn peaks(&mut self, measured: &mut CaseFigures, connections: usize) {
         let case = measured.case;
         let sides: Vec<Side> = self.figures.sides.iter().copied().filter(|side| side.has(case)).collect();
         let mut cells: Vec<Cell> = sides.iter().map(|side| Cell::empty(*side, connections)).collect();
@@ -194,19 +194,19 @@ impl Measuring<'_> {
         pacing
     }
 
-    fn latencies(&mut self, measured: &mut Measured) {
+    fn latencies(&mut self, measured: &mut CaseFigures) {
         let case = measured.case;
         let connections = self.figures.most();
-        let mut all: Vec<Paced> = Vec::new();
+        let mut all: Vec<PacedLatencies> = Vec::new();
         for (side, beside) in self.pacing(case) {
             let Some(rate) = measured.cell(beside, connections).and_then(Cell::rate) else { continue };
-            all.push(Paced { side, beside, rate: half(rate), latencies: Vec::new() });
+            all.push(PacedLatencies { side, beside, rate: half(rate), latencies: Vec::new() });
         }
         // Tail latencies need a longer measurement than rates.
         let time = self.plan.time().mul_f64(PACED);
         for round in 0..self.plan.rounds {
             for number in order(round, all.len()) {
-                let Paced { side, rate, .. } = all[number];
+                let PacedLatencies { side, rate, .. } = all[number];
                 let latency = self.fleet.paced(side, case, connections, rate, time);
                 let latency = self.noted(latency, case, side);
                 all[number].latencies.push(latency);

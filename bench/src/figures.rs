@@ -25,9 +25,9 @@ pub struct Figures {
     /// The sides, in the order of the tables.
     pub sides: Vec<Side>,
     /// The rates and latencies of each case.
-    pub measured: Vec<Measured>,
+    pub measured: Vec<CaseFigures>,
     /// The memory and the start time of each server.
-    pub held: Vec<Held>,
+    pub held: Vec<Footprint>,
     /// The failures, as sentences for the page.
     pub remarks: Vec<String>,
 }
@@ -54,12 +54,12 @@ pub struct Machine {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Measured {
+pub struct CaseFigures {
     pub case: Case,
     /// The highest rates, by side and number of connections.
     pub cells: Vec<Cell>,
     /// The latencies of each side, at half of the highest rate of a side.
-    pub paced: Vec<Paced>,
+    pub paced: Vec<PacedLatencies>,
 }
 
 /// The highest rates of one side with one number of connections. `None` stands for a failed run.
@@ -77,7 +77,7 @@ pub struct Cell {
 
 /// The latencies of one side at a fixed rate. `None` stands for a failed run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Paced {
+pub struct PacedLatencies {
     pub side: Side,
     /// The side whose highest rate sets the load: half of that rate.
     pub beside: Side,
@@ -89,7 +89,7 @@ pub struct Paced {
 
 /// The memory of a server in MiB: the sum over its processes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Held {
+pub struct Footprint {
     pub side: Side,
     /// The memory before the first request of a measurement.
     pub idle: f64,
@@ -108,19 +108,19 @@ impl Figures {
     }
 
     /// The results of one case, if it was measured.
-    pub fn case(&self, case: Case) -> Option<&Measured> {
+    pub fn case(&self, case: Case) -> Option<&CaseFigures> {
         self.measured.iter().find(|measured| measured.case == case)
     }
 }
 
-impl Measured {
+impl CaseFigures {
     /// The highest rates of a side with this number of connections.
     pub fn cell(&self, side: Side, connections: usize) -> Option<&Cell> {
         self.cells.iter().find(|cell| cell.side == side && cell.connections == connections)
     }
 
     /// The latencies of a side at half the highest rate of the side `beside`.
-    pub fn paced(&self, side: Side, beside: Side) -> Option<&Paced> {
+    pub fn paced(&self, side: Side, beside: Side) -> Option<&PacedLatencies> {
         self.paced.iter().find(|paced| paced.side == side && paced.beside == beside)
     }
 
@@ -146,7 +146,7 @@ impl Cell {
     }
 }
 
-impl Paced {
+impl PacedLatencies {
     /// The median over the rounds of one percentile.
     pub fn percentile(&self, which: impl Fn(&Latency) -> f64) -> Option<f64> {
         median(&self.latencies.iter().map(|latency| latency.as_ref().map(&which)).collect::<Vec<_>>())
@@ -172,14 +172,14 @@ pub fn example() -> Figures {
         cpu: vec![Some(20.0); 3],
         database: vec![None; 3],
     };
-    let paced = |side, p99: f64| Paced {
+    let paced = |side, p99: f64| PacedLatencies {
         side,
         beside: ward,
         rate: 5_000,
         latencies: vec![Some(Latency { p50: p99 / 2.0, p99, p999: p99 * 2.0 }); 3],
     };
     let sides = vec![ward, Side::Peer(Engine::Sqlite), Side::Bare];
-    let measured = |case| Measured {
+    let measured = |case| CaseFigures {
         case,
         cells: vec![
             cell(ward, 10_000.0),
@@ -207,7 +207,7 @@ pub fn example() -> Figures {
         engines: vec![Engine::Sqlite],
         sides,
         measured: vec![measured(Case::Get), measured(Case::Bootstrap)],
-        held: vec![Held { side: ward, idle: 20.0, loaded: 120.0, peak: 130.0, first_answer: 30.0 }],
+        held: vec![Footprint { side: ward, idle: 20.0, loaded: 120.0, peak: 130.0, first_answer: 30.0 }],
         remarks: Vec::new(),
     }
 }

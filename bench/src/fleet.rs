@@ -12,11 +12,11 @@ use ward_test_db::postgres;
 use crate::Failure;
 use crate::child::{Server, this_program};
 use crate::compare::Plan;
-use crate::figures::Held;
-use crate::load::{self, Done, Edge, Latency};
+use crate::figures::Footprint;
+use crate::load::{self, Edge, Latency, RunTotals};
 use crate::process;
 use crate::raw::Raw;
-use crate::seed::{self, Seeded};
+use crate::seed::{self, SeedData};
 use crate::side::{Engine, Side};
 use crate::workload::{Answers, Case, Script};
 
@@ -42,17 +42,17 @@ const DURABLE: [&str; 9] = [
 ];
 
 /// A server and the data that its requests use.
-struct Served {
+struct RunningServer {
     side: Side,
     server: Server,
-    seeded: Arc<Seeded>,
+    seeded: Arc<SeedData>,
     idle: f64,
     loaded: f64,
 }
 
 /// All running servers. Servers end before the databases that they use.
 pub struct Fleet {
-    served: Vec<Served>,
+    served: Vec<RunningServer>,
     raws: Vec<(Side, Raw)>,
     databases: Vec<postgres::Database>,
     postgres: Option<postgres::Server>,
@@ -146,7 +146,7 @@ impl Fleet {
         }
         filling.stop().map_err(failed)?;
         let server = Server::start(command()?, patience).map_err(failed)?;
-        self.served.push(Served { side, server, seeded: Arc::new(seeded), idle: 0.0, loaded: 0.0 });
+        self.served.push(RunningServer { side, server, seeded: Arc::new(seeded), idle: 0.0, loaded: 0.0 });
         Ok(())
     }
 
@@ -155,7 +155,7 @@ impl Fleet {
         command.arg("--fixed").arg(fixed);
         let server = Server::start(command, PATIENCE)?;
         let seeded = self.served.first().ok_or("no Ward is running")?.seeded.clone();
-        self.served.push(Served { side: Side::Bare, server, seeded, idle: 0.0, loaded: 0.0 });
+        self.served.push(RunningServer { side: Side::Bare, server, seeded, idle: 0.0, loaded: 0.0 });
         Ok(())
     }
 
@@ -169,7 +169,7 @@ impl Fleet {
     }
 
     /// The server that receives the requests of a side, and the kind of answers that it gives.
-    fn of(&mut self, side: Side) -> Result<(&mut Served, Answers), Failure> {
+    fn of(&mut self, side: Side) -> Result<(&mut RunningServer, Answers), Failure> {
         let found = match side {
             // The first Ward serves the routes with ready answers.
             Side::Fixed => self.served.first_mut(),
@@ -243,12 +243,12 @@ impl Fleet {
     }
 
     /// The memory and the start time of each server so far.
-    pub fn held(&self) -> Result<Vec<Held>, Failure> {
+    pub fn held(&self) -> Result<Vec<Footprint>, Failure> {
         let held = self.served.iter().map(|served| {
             let peak = process::memory(served.server.pid())?.peak;
             let first_answer = served.server.first_answer.as_secs_f64() * 1e3;
-            let Served { side, idle, loaded, .. } = *served;
-            Ok(Held { side, idle, loaded, peak, first_answer })
+            let RunningServer { side, idle, loaded, .. } = *served;
+            Ok(Footprint { side, idle, loaded, peak, first_answer })
         });
         held.collect()
     }
@@ -271,7 +271,7 @@ impl Fleet {
 
 impl Peak {
     #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 requests")]
-    fn of(done: Done, used: Duration, database: Option<Duration>) -> Self {
+    fn of(done: RunTotals, used: Duration, database: Option<Duration>) -> Self {
         let per_request = |used: Duration| used.as_secs_f64() * 1e6 / done.requests as f64;
         Self { rate: done.rate(), cpu: per_request(used), database: database.map(per_request) }
     }

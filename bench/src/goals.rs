@@ -39,20 +39,20 @@ pub struct Goal {
 }
 
 #[derive(Clone, Copy)]
-enum Bound {
+enum Threshold {
     AtLeast(f64),
     AtMost(f64),
 }
 
-fn goal(what: String, bound: Bound, found: Option<f64>, show: impl Fn(f64) -> String) -> Goal {
+fn goal(what: String, bound: Threshold, found: Option<f64>, show: impl Fn(f64) -> String) -> Goal {
     let (words, value) = match bound {
-        Bound::AtLeast(value) => ("at least", value),
-        Bound::AtMost(value) => ("at most", value),
+        Threshold::AtLeast(value) => ("at least", value),
+        Threshold::AtMost(value) => ("at most", value),
     };
     let verdict = match (found, bound) {
         (None, _) => Verdict::Unknown,
-        (Some(found), Bound::AtLeast(value)) if found >= value => Verdict::Met,
-        (Some(found), Bound::AtMost(value)) if found <= value => Verdict::Met,
+        (Some(found), Threshold::AtLeast(value)) if found >= value => Verdict::Met,
+        (Some(found), Threshold::AtMost(value)) if found <= value => Verdict::Met,
         (Some(_), _) => Verdict::NotMet,
     };
     let found = found.map_or_else(|| "–".to_owned(), &show);
@@ -67,7 +67,7 @@ pub fn goals(figures: &Figures) -> Vec<Goal> {
     let ratio = |case, of, to| figures.case(case).and_then(|measured| measured.ratio(of, to, CROWD));
     let to_limit = |case: Case, to: Side, wanted| {
         let what = format!("{}: {} ÷ {}", case.name(), sqlite.name(), to.name());
-        goal(what, Bound::AtLeast(wanted), ratio(case, sqlite, to), share)
+        goal(what, Threshold::AtLeast(wanted), ratio(case, sqlite, to), share)
     };
     let mut goals = vec![
         to_limit(Case::Get, Side::Bare, 0.5),
@@ -84,14 +84,14 @@ pub fn goals(figures: &Figures) -> Vec<Goal> {
                 (Case::Own, creations),
             ] {
                 let what = format!("{}: {} ÷ {}", case.name(), ward.name(), peer.name());
-                goals.push(goal(what, Bound::AtLeast(wanted), ratio(case, ward, peer), times));
+                goals.push(goal(what, Threshold::AtLeast(wanted), ratio(case, ward, peer), times));
             }
         }
     }
     let creations = figures.case(Case::Bootstrap).and_then(|measured| measured.cell(sqlite, CROWD)?.rate());
     goals.push(goal(
         format!("creations a second: {}", sqlite.name()),
-        Bound::AtLeast(10_000.0),
+        Threshold::AtLeast(10_000.0),
         creations,
         |value| format!("{value:.0}"),
     ));
@@ -99,17 +99,17 @@ pub fn goals(figures: &Figures) -> Vec<Goal> {
     for case in [Case::Get, Case::List] {
         let what = format!("{}, p99 at half the highest rate: {} ÷ bare axum", case.name(), sqlite.name());
         let found = figures.case(case).and_then(|measured| measured.tail_ratio(sqlite, Side::Bare));
-        goals.push(goal(what, Bound::AtMost(1.5), found, times));
+        goals.push(goal(what, Threshold::AtMost(1.5), found, times));
     }
     let mebibytes = |value: f64| format!("{value:.0} MiB");
     for side in [sqlite, Side::Ward(Engine::Postgres)] {
         let held = figures.held.iter().find(|held| held.side == side);
         let (idle, loaded) = (held.map(|held| held.idle), held.map(|held| held.loaded));
         let what = format!("memory, idle: {}", side.name());
-        goals.push(goal(what, Bound::AtMost(30.0), idle, mebibytes));
+        goals.push(goal(what, Threshold::AtMost(30.0), idle, mebibytes));
         let what = format!("memory with {CROWD} connections: {}", side.name());
         let loaded = loaded.filter(|_| figures.most() == CROWD);
-        goals.push(goal(what, Bound::AtMost(100.0), loaded, mebibytes));
+        goals.push(goal(what, Threshold::AtMost(100.0), loaded, mebibytes));
     }
     goals
 }

@@ -30,12 +30,12 @@ const LATENESS: Duration = Duration::from_secs(10);
 
 /// The number of requests of a run, and its duration.
 #[derive(Clone, Copy, Debug)]
-pub struct Done {
+pub struct RunTotals {
     pub requests: u64,
     pub time: Duration,
 }
 
-impl Done {
+impl RunTotals {
     /// The rate in requests per second.
     #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 requests")]
     pub fn rate(self) -> f64 {
@@ -68,7 +68,7 @@ pub fn peak(
     scripts: Vec<Script>,
     time: Duration,
     mut at: impl FnMut(Edge) -> Result<(), Failure>,
-) -> Result<Done, Failure> {
+) -> Result<RunTotals, Failure> {
     on_one_thread(async {
         let connections = open(to, scripts).await?;
         let over = Arc::new(AtomicBool::new(false));
@@ -89,7 +89,7 @@ pub fn peak(
             still_open.push(connection);
         }
         at(Edge::Idle)?;
-        if requests == 0 { Err("no answer came in time".into()) } else { Ok(Done { requests, time }) }
+        if requests == 0 { Err("no answer came in time".into()) } else { Ok(RunTotals { requests, time }) }
     })
 }
 

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use crate::seed::Seeded;
+use crate::seed::SeedData;
 use crate::workload::{Answers, Case, Script};
 
 /// The same allocator as in the `ward` binary, so that both sides of a comparison allocate alike.
@@ -104,7 +104,7 @@ fn page_again(figures: &std::path::Path, out: &std::path::Path) -> Result<(), Fa
 }
 
 fn load_once(to: SocketAddr, connections: usize, seconds: f64) -> Result<(), Failure> {
-    let nobody = || Seeded {
+    let nobody = || SeedData {
         workspace: String::new(),
         // The text is as long as a real key, because the size of a request is a part of its cost.
         key: "k".repeat(76),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::Failure;
 use crate::chart::{Bar, Chart, figure};
-use crate::figures::{Cell, Figures, Held, Machine, Measured, Paced, median};
+use crate::figures::{CaseFigures, Cell, Figures, Footprint, Machine, PacedLatencies, median};
 use crate::goals::goals;
 use crate::side::Side;
 use crate::workload::Case;
@@ -85,7 +85,7 @@ pub fn goals_table(figures: &Figures) -> String {
     table
 }
 
-fn case_table(figures: &Figures, measured: &Measured) -> String {
+fn case_table(figures: &Figures, measured: &CaseFigures) -> String {
     let mut table = format!("### {}\n\n| server |", measured.case.name());
     for connections in &figures.connections {
         let plural = if *connections == 1 { "" } else { "s" };
@@ -101,7 +101,7 @@ fn case_table(figures: &Figures, measured: &Measured) -> String {
     table
 }
 
-fn row(figures: &Figures, measured: &Measured, side: Side) -> String {
+fn row(figures: &Figures, measured: &CaseFigures, side: Side) -> String {
     let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), figure);
     let mut row = format!("| {} |", side.name());
     let ward = side.ward(&figures.engines);
@@ -118,7 +118,7 @@ fn row(figures: &Figures, measured: &Measured, side: Side) -> String {
     for part in [cpu, database] {
         let _ = write!(row, " {} |", part.as_deref().unwrap_or("–"));
     }
-    let paced: Vec<&Paced> = measured.paced.iter().filter(|paced| paced.side == side).collect();
+    let paced: Vec<&PacedLatencies> = measured.paced.iter().filter(|paced| paced.side == side).collect();
     let joined = |parts: Vec<String>| if parts.is_empty() { "–".to_owned() } else { parts.join(" / ") };
     let rates = joined(paced.iter().map(|paced| figure(f64::from(paced.rate))).collect());
     let p50 = joined(paced.iter().map(|paced| shown(paced.percentile(|latency| latency.p50))).collect());
@@ -239,8 +239,8 @@ fn charts(figures: &Figures) -> Vec<(&'static str, Chart)> {
 }
 
 fn memory_chart(figures: &Figures) -> Chart {
-    let of = |value: fn(&Held) -> f64| -> Vec<Bar> {
-        let bar = |held: &Held| Bar { side: held.side, value: value(held), faint: 0.0 };
+    let of = |value: fn(&Footprint) -> f64| -> Vec<Bar> {
+        let bar = |held: &Footprint| Bar { side: held.side, value: value(held), faint: 0.0 };
         figures.held.iter().map(bar).collect()
     };
     Chart {
@@ -257,7 +257,7 @@ fn groups(cases: &[Case], bars: impl Fn(Case) -> Vec<Bar>) -> Vec<(String, Vec<B
     cases.iter().map(|case| (case.name().to_owned(), bars(*case))).collect()
 }
 
-fn bars(figures: &Figures, case: Case, bar: impl Fn(&Measured, Side) -> Option<Bar>) -> Vec<Bar> {
+fn bars(figures: &Figures, case: Case, bar: impl Fn(&CaseFigures, Side) -> Option<Bar>) -> Vec<Bar> {
     let Some(measured) = figures.case(case) else { return Vec::new() };
     figures.sides.iter().filter_map(|side| bar(measured, *side)).collect()
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use ward_db::{Db, Error, Migration, Options, Timestamp, Uuid, Value};
 
 use crate::Failure;
-use crate::load::Done;
+use crate::load::RunTotals;
 use crate::process;
 use crate::workload::Case;
 
@@ -117,7 +117,7 @@ impl Raw {
     }
 
     /// Measures the highest rate of this many tasks, and the CPU time of this process meanwhile.
-    pub fn peak(&self, case: Case, tasks: usize, time: Duration) -> Result<(Done, Duration), Failure> {
+    pub fn peak(&self, case: Case, tasks: usize, time: Duration) -> Result<(RunTotals, Duration), Failure> {
         let work = &self.work;
         self.runtime.block_on(async {
             let before = process::own_cpu()?;
@@ -142,7 +142,7 @@ impl Raw {
                 requests += done??;
             }
             let used = process::own_cpu()?.saturating_sub(before);
-            Ok((Done { requests, time }, used))
+            Ok((RunTotals { requests, time }, used))
         })
     }
 }

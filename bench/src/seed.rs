@@ -9,7 +9,7 @@ use crate::Failure;
 use crate::client::{Answer, send};
 
 /// The ids and keys that the measured requests use.
-pub struct Seeded {
+pub struct SeedData {
     /// The id of the workspace that is read.
     pub workspace: String,
     /// A key of a user who is a member of that workspace and of nineteen others.
@@ -29,7 +29,7 @@ pub struct Tenant {
     pub service: String,
 }
 
-impl Seeded {
+impl SeedData {
     /// The path that reads the workspace.
     pub fn get_path(&self) -> String {
         format!("/v1/workspaces/{}", self.workspace)
@@ -61,7 +61,7 @@ pub fn new_workspace(slug: &str) -> Value {
 }
 
 /// Creates all data on the server at `to`.
-pub fn seed(to: SocketAddr) -> Result<Seeded, Failure> {
+pub fn seed(to: SocketAddr) -> Result<SeedData, Failure> {
     let (workspace, key) = tenant(to, "corner-clinic")?;
     for number in 1..LISTED {
         let body = new_workspace(&format!("corner-clinic-{number}"));
@@ -78,11 +78,11 @@ pub fn seed(to: SocketAddr) -> Result<Seeded, Failure> {
         let (_, service) = service(to, &workspace, &key)?;
         tenants.push(Tenant { workspace, key, service });
     }
-    Ok(Seeded { workspace, key, revoked, tenants })
+    Ok(SeedData { workspace, key, revoked, tenants })
 }
 
 /// Requests each kind of answer once and checks it. The result is the answers by name and status.
-pub fn answers(to: SocketAddr, seeded: &Seeded) -> Result<Vec<(&'static str, u16, Answer)>, Failure> {
+pub fn answers(to: SocketAddr, seeded: &SeedData) -> Result<Vec<(&'static str, u16, Answer)>, Failure> {
     let tenant = &seeded.tenants[0];
     let create = new_workspace("b000000-0000-0000000000");
     let patch = json!({ "name": "The Corner Clinic b000000-0000 0" });

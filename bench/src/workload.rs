@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::seed::{LIST, Seeded};
+use crate::seed::{LIST, SeedData};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Case {
@@ -111,7 +111,7 @@ impl Case {
 
 /// The part of a request that is new each time.
 #[derive(Clone, Copy)]
-enum Carried {
+enum Payload {
     Nothing,
     /// A new workspace with a unique slug.
     Workspace,
@@ -124,7 +124,7 @@ enum Carried {
 /// A request without its variable part.
 struct Step {
     head: String,
-    carried: Carried,
+    carried: Payload,
     status: u16,
 }
 
@@ -148,7 +148,7 @@ pub enum Answers {
 
 impl Script {
     /// The requests of the connection `connection` in the run `run`. The number of the run is unique.
-    pub fn new(seeded: &Arc<Seeded>, case: Case, answers: Answers, run: u32, connection: usize) -> Self {
+    pub fn new(seeded: &Arc<SeedData>, case: Case, answers: Answers, run: u32, connection: usize) -> Self {
         let steps = case.order().iter().map(|op| op.step(seeded, answers, connection)).collect();
         // The connections start at different places in the sequence.
         let count = connection * 7;
@@ -163,13 +163,13 @@ impl Script {
         body.clear();
         // Writing to a string cannot fail.
         let _ = match step.carried {
-            Carried::Nothing => Ok(()),
-            Carried::Workspace => write!(
+            Payload::Nothing => Ok(()),
+            Payload::Workspace => write!(
                 body,
                 r#"{{"slug":"{prefix}-{count:010}","name":"The Corner Clinic","environment":"production"}}"#
             ),
-            Carried::Name => write!(body, r#"{{"name":"The Corner Clinic {prefix} {count}"}}"#),
-            Carried::Life => write!(body, r#"{{"duration_days":30}}"#),
+            Payload::Name => write!(body, r#"{{"name":"The Corner Clinic {prefix} {count}"}}"#),
+            Payload::Life => write!(body, r#"{{"duration_days":30}}"#),
         };
         into.clear();
         into.extend_from_slice(step.head.as_bytes());
@@ -185,20 +185,20 @@ impl Script {
 }
 
 impl Op {
-    fn step(self, seeded: &Seeded, answers: Answers, connection: usize) -> Step {
+    fn step(self, seeded: &SeedData, answers: Answers, connection: usize) -> Step {
         let tenant = &seeded.tenants[connection % seeded.tenants.len()];
         let (method, path, key, carried, status) = match self {
-            Self::Get => ("GET", seeded.get_path(), Some(&seeded.key), Carried::Nothing, 200),
-            Self::GetOwn => ("GET", tenant.path(), Some(&tenant.key), Carried::Nothing, 200),
-            Self::List => ("GET", LIST.to_owned(), Some(&seeded.key), Carried::Nothing, 200),
-            Self::Refused => ("GET", seeded.get_path(), Some(&seeded.revoked), Carried::Nothing, 401),
-            Self::Bootstrap => ("POST", "/v1/workspaces".to_owned(), None, Carried::Workspace, 201),
+            Self::Get => ("GET", seeded.get_path(), Some(&seeded.key), Payload::Nothing, 200),
+            Self::GetOwn => ("GET", tenant.path(), Some(&tenant.key), Payload::Nothing, 200),
+            Self::List => ("GET", LIST.to_owned(), Some(&seeded.key), Payload::Nothing, 200),
+            Self::Refused => ("GET", seeded.get_path(), Some(&seeded.revoked), Payload::Nothing, 401),
+            Self::Bootstrap => ("POST", "/v1/workspaces".to_owned(), None, Payload::Workspace, 201),
             Self::Own => {
                 let path = "/v1/workspaces/self-service".to_owned();
-                ("POST", path, Some(&tenant.key), Carried::Workspace, 201)
+                ("POST", path, Some(&tenant.key), Payload::Workspace, 201)
             }
-            Self::Patch => ("PATCH", tenant.path(), Some(&tenant.key), Carried::Name, 200),
-            Self::Rotate => ("POST", tenant.rotate_path(), Some(&tenant.key), Carried::Life, 200),
+            Self::Patch => ("PATCH", tenant.path(), Some(&tenant.key), Payload::Name, 200),
+            Self::Rotate => ("POST", tenant.rotate_path(), Some(&tenant.key), Payload::Life, 200),
         };
         let path = if answers == Answers::Fixed { format!("/fixed/{}", self.file()) } else { path };
         let bearer = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
@@ -223,13 +223,13 @@ mod tests {
     use super::*;
     use crate::seed::Tenant;
 
-    fn seeded() -> Arc<Seeded> {
+    fn seeded() -> Arc<SeedData> {
         let tenant = |name: &str| Tenant {
             workspace: name.to_owned(),
             key: format!("key-{name}"),
             service: format!("service-{name}"),
         };
-        Arc::new(Seeded {
+        Arc::new(SeedData {
             workspace: "w".to_owned(),
             key: "k".to_owned(),
             revoked: "r".to_owned(),

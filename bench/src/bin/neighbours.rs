@@ -37,7 +37,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Parser)]
 #[command(about = "Measures what one tenant costs another.")]
-struct Asked {
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -91,7 +91,7 @@ struct Row {
 }
 
 fn main() -> Result<(), Failure> {
-    let asked = Asked::parse();
+    let asked = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         match &asked.command {

@@ -2,7 +2,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use super::*;
-use crate::seed::{Seeded, Tenant};
+use crate::seed::{SeedData, Tenant};
 use crate::workload::{Answers, Case};
 
 /// Answers every request with this status. `delay` gives the delay for each request number.
@@ -31,7 +31,7 @@ fn server(status: &'static str, delay: fn(u64) -> Duration) -> SocketAddr {
 
 fn scripts(connections: usize) -> Vec<Script> {
     let tenant = Tenant { workspace: "w".to_owned(), key: "k".to_owned(), service: "s".to_owned() };
-    let seeded = Seeded {
+    let seeded = SeedData {
         workspace: "w".to_owned(),
         key: "k".to_owned(),
         revoked: "r".to_owned(),

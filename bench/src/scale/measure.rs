@@ -28,7 +28,7 @@ pub struct Figures {
     pub database: Vec<f64>,
 }
 
-pub struct Measured {
+pub struct EngineFigures {
     pub engine: Engine,
     /// The results, by operation and by size.
     pub figures: Vec<(&'static Operation, Vec<Figures>)>,
@@ -50,7 +50,7 @@ struct Side {
 }
 
 /// Measures all operations on all sizes with one engine.
-pub fn engine(places: &Places, sizes: &[u64], args: &Args) -> Result<Measured, Failure> {
+pub fn engine(places: &Places, sizes: &[u64], args: &Args) -> Result<EngineFigures, Failure> {
     let mut bytes = Vec::new();
     let mut sides = Vec::new();
     let one_core = OneCore::take(places.postmaster()?)?;
@@ -111,7 +111,7 @@ pub fn engine(places: &Places, sizes: &[u64], args: &Args) -> Result<Measured, F
         ward.stop()?;
     }
     let figures = operations.into_iter().zip(figures).collect();
-    Ok(Measured { engine: places.engine, figures, limit, starts, bytes })
+    Ok(EngineFigures { engine: places.engine, figures, limit, starts, bytes })
 }
 
 fn limit(places: &Places, sizes: &[u64], args: &Args) -> Result<Vec<Vec<f64>>, Failure> {

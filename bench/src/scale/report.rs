@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::measure::{Figures, Measured};
+use crate::measure::{EngineFigures, Figures};
 use crate::place::Engine;
 use crate::shape::{EVENTS, Shape};
 
@@ -27,7 +27,7 @@ fn cpu(figures: &Figures) -> Vec<f64> {
 }
 
 /// The whole page for all engines and sizes.
-pub fn text(measured: &[Measured], sizes: &[u64], rounds: u32, requests: u32) -> String {
+pub fn text(measured: &[EngineFigures], sizes: &[u64], rounds: u32, requests: u32) -> String {
     let mut page = head(sizes, rounds, requests);
     for one in measured {
         page.push_str(&table(one, sizes));
@@ -72,7 +72,7 @@ fn head(sizes: &[u64], rounds: u32, requests: u32) -> String {
     page
 }
 
-fn table(measured: &Measured, sizes: &[u64]) -> String {
+fn table(measured: &EngineFigures, sizes: &[u64]) -> String {
     let cpu_of = match measured.engine {
         Engine::Sqlite => "CPU of Ward",
         Engine::Postgres => "CPU of Ward + PostgreSQL",
@@ -135,7 +135,7 @@ fn of_itself(limit: &[Vec<f64>], sizes: &[u64]) -> String {
     page
 }
 
-fn starts(measured: &[Measured], sizes: &[u64]) -> String {
+fn starts(measured: &[EngineFigures], sizes: &[u64]) -> String {
     let most = sizes.last().copied().unwrap_or_default();
     let mut page = format!(
         "\n## Start\n\n\

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ward::config::Config;
 use ward::operator;
-use ward::schema::backup::{self, BackupProgress, Checked, Stage};
+use ward::schema::backup::{self, BackupProgress, CheckedBackup, Stage};
 use ward::schema::{MIGRATIONS, VERSION};
 
 use crate::failure::Failure;
@@ -34,7 +34,7 @@ pub fn restore(config: &Config, file: &Path, out: Output) -> Result<(), Failure>
     Ok(())
 }
 
-fn tell(checked: &Checked, out: Output) -> Result<(), Failure> {
+fn tell(checked: &CheckedBackup, out: Output) -> Result<(), Failure> {
     if out.is_json() {
         return Ok(out.one(checked)?);
     }

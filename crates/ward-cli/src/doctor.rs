@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use ward::config::settings::by_key;
-use ward::config::{Config, Resolved, Source};
+use ward::config::{Config, ResolvedSettings, Source};
 use ward::operator::doctor::{self, Finding, Health};
 
 use crate::failure::Failure;
@@ -10,7 +10,7 @@ use crate::show::Output;
 use crate::{health, show};
 
 /// Prints a line for each check, and fails when something must be done.
-pub fn run(resolved: &Resolved, out: Output) -> Result<(), Failure> {
+pub fn run(resolved: &ResolvedSettings, out: Output) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let mut found = vec![Finding::ok("settings", "they fit together")];
     found.extend(settings_file(resolved));
@@ -45,7 +45,7 @@ fn text(finding: &Finding) -> String {
 }
 
 /// Checks that only the owner can read a settings file with a secret.
-fn settings_file(resolved: &Resolved) -> Option<Finding> {
+fn settings_file(resolved: &ResolvedSettings) -> Option<Finding> {
     use std::os::unix::fs::PermissionsExt as _;
     let with_secret = resolved.in_force.iter().find_map(|setting| match &setting.source {
         Source::File(path) if by_key(setting.key)?.secret => Some((setting.key, path)),

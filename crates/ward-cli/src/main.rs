@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 use ward::app::OpenError;
-use ward::config::{ConfigError, LogFormat, RawSettings, Resolved};
+use ward::config::{ConfigError, LogFormat, RawSettings, ResolvedSettings};
 use ward::operator::OperatorError;
 
 use crate::args::{Cli, Command};
@@ -79,7 +79,7 @@ fn code_of(failure: &(dyn std::error::Error + Send + Sync + 'static)) -> &'stati
 
 fn run(cli: Cli, out: Output) -> Result<(), Failure> {
     let Global { config, json: _, settings: CommonSettings(common) } = cli.global;
-    let resolve = |flags: Flags| -> Result<Resolved, Failure> {
+    let resolve = |flags: Flags| -> Result<ResolvedSettings, Failure> {
         let flags = common.iter().cloned().chain(flags);
         let mut resolved = RawSettings::gather(config.as_deref(), std::env::vars_os(), flags)?.resolve()?;
         if out.is_json() && resolved.config.log == LogFormat::Auto {

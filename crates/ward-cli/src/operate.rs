@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::CommandFactory as _;
 use serde_json::{Map, Value, json};
-use ward::app::{Access, App};
+use ward::app::{App, CommandAccess};
 use ward::config::Config;
 use ward::contract;
 use ward::deliveries::actions::InEhr;
@@ -25,10 +25,10 @@ use crate::{scan, show};
 pub fn workspace(config: Config, action: WorkspaceAction, out: Output) -> Result<(), Failure> {
     use WorkspaceAction::{Access as Policy, Archive, Create, Limits, List, Restore, Show};
     let access = match &action {
-        List { .. } | Show { .. } => Access::Read,
-        Policy { clear_networks: false, clear_issuers: false, .. } => Access::Read,
-        Limits { set, unset, .. } if set.is_empty() && unset.is_empty() => Access::Read,
-        _ => Access::Write,
+        List { .. } | Show { .. } => CommandAccess::Read,
+        Policy { clear_networks: false, clear_issuers: false, .. } => CommandAccess::Read,
+        Limits { set, unset, .. } if set.is_empty() && unset.is_empty() => CommandAccess::Read,
+        _ => CommandAccess::Write,
     };
     // A Ward with a region of its own creates workspaces only there.
     let own = config.platform.region.clone();
@@ -103,7 +103,7 @@ fn limits(set: &[String], unset: &[String]) -> Result<Vec<(Quota, Option<i64>)>,
 
 pub fn key(config: Config, action: KeyAction, out: Output) -> Result<(), Failure> {
     let only_reads = matches!(action, KeyAction::List { .. } | KeyAction::Scan { .. });
-    let access = if only_reads { Access::Read } else { Access::Write };
+    let access = if only_reads { CommandAccess::Read } else { CommandAccess::Write };
     on(config, access, async |app| {
         match action {
             KeyAction::Scan { files } => scan::files(&app, &files, out).await?,
@@ -124,7 +124,8 @@ pub fn key(config: Config, action: KeyAction, out: Output) -> Result<(), Failure
 }
 
 pub fn member(config: Config, action: MemberAction, out: Output) -> Result<(), Failure> {
-    let access = if matches!(action, MemberAction::List { .. }) { Access::Read } else { Access::Write };
+    let access =
+        if matches!(action, MemberAction::List { .. }) { CommandAccess::Read } else { CommandAccess::Write };
     on(config, access, async |app| {
         match action {
             MemberAction::List { workspace, page } => {
@@ -153,9 +154,9 @@ const QUEUE_COLUMNS: [&str; 8] = [
 
 pub fn sync(config: Config, action: SyncAction, out: Output) -> Result<(), Failure> {
     let access = match &action {
-        SyncAction::Status { .. } => Access::Read,
-        SyncAction::Amend { .. } => Access::Seal,
-        _ => Access::Write,
+        SyncAction::Status { .. } => CommandAccess::Read,
+        SyncAction::Amend { .. } => CommandAccess::Seal,
+        _ => CommandAccess::Write,
     };
     on(config, access, async |app| {
         match action {
@@ -219,11 +220,11 @@ fn changes(
 
 pub fn calls(config: Config, action: CallsAction, out: Output) -> Result<(), Failure> {
     let access = match action {
-        CallsAction::Correct { .. } => Access::Seal,
-        CallsAction::Unfinished { .. } => Access::Read,
+        CallsAction::Correct { .. } => CommandAccess::Seal,
+        CallsAction::Unfinished { .. } => CommandAccess::Read,
         // Reading patients' calls writes an audit event.
         CallsAction::ProveExclusion { .. } | CallsAction::Backfill { .. } | CallsAction::End { .. } => {
-            Access::Write
+            CommandAccess::Write
         }
     };
     on(config, access, async |app| {
@@ -281,7 +282,7 @@ pub fn calls(config: Config, action: CallsAction, out: Output) -> Result<(), Fai
 
 pub fn twilio(config: Config, action: TwilioAction, out: Output) -> Result<(), Failure> {
     // The auth tokens are sealed.
-    on(config, Access::Seal, async |app| {
+    on(config, CommandAccess::Seal, async |app| {
         let TwilioAction::Reconcile { workspace } = action;
         let compared = operator::reconcile_twilio(&app, workspace.as_deref()).await?;
         let columns = ["workspace", "outcome", "mode", "reconciled_until", "failure"];
@@ -357,14 +358,14 @@ pub fn manual(folder: &Path, out: Output) -> Result<(), Failure> {
 /// Runs `work` on the database of `config`, then writes the data that is still in memory.
 pub fn on(
     config: Config,
-    access: Access,
+    access: CommandAccess,
     work: impl AsyncFnOnce(Arc<App>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     telemetry::init_logging(config.log, &config.log_filter)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let app = App::open_beside(config, access)?;
     runtime.block_on(async {
-        if access == Access::Seal {
+        if access == CommandAccess::Seal {
             app.check_master_key().await?;
         }
         let done = work(Arc::clone(&app)).await;

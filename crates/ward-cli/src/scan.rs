@@ -21,7 +21,7 @@ const LISTED: usize = 10_000;
 
 /// A place with a live key.
 #[derive(Serialize)]
-struct Place {
+struct KeyPlace {
     file: String,
     /// The number of the line, counted from 1.
     line: u64,
@@ -40,7 +40,7 @@ pub async fn files(app: &App, files: &[impl AsRef<Path>], out: Output) -> Result
         } else {
             Box::new(File::open(file).map_err(named)?)
         };
-        let mut parts = Parts::default();
+        let mut parts = FileParts::default();
         while let Some(found) = parts.next(&mut input).map_err(named)? {
             for some in found.chunks(LOOKED_UP) {
                 let texts = some.iter().map(|(_, text)| *text).collect();
@@ -49,7 +49,7 @@ pub async fn files(app: &App, files: &[impl AsRef<Path>], out: Output) -> Result
                     let Some(key) = key else { continue };
                     count += 1;
                     if places.len() < LISTED {
-                        places.push(Place { file: file.display().to_string(), line: *line, key });
+                        places.push(KeyPlace { file: file.display().to_string(), line: *line, key });
                     }
                 }
             }
@@ -70,14 +70,14 @@ pub async fn files(app: &App, files: &[impl AsRef<Path>], out: Output) -> Result
 
 /// A file in parts, which overlap by less than the length of a key.
 #[derive(Default)]
-struct Parts {
+struct FileParts {
     /// The end of the previous part, which is shorter than a key.
     held: Vec<u8>,
     /// The line breaks before the held bytes.
     lines: u64,
 }
 
-impl Parts {
+impl FileParts {
     /// The keys that end in the next part, with their lines. `None` at the end of the file.
     fn next(&mut self, input: &mut impl Read) -> io::Result<Option<Vec<(u64, Presented)>>> {
         let more = input.take(PART as u64).read_to_end(&mut self.held)?;
@@ -125,7 +125,7 @@ mod tests {
             file.extend_from_slice(key.text.as_bytes());
             file.extend_from_slice(&b"\n".repeat(200));
             file.extend_from_slice(key.text.as_bytes());
-            let (mut parts, mut input, mut lines) = (Parts::default(), Pieces(&file), Vec::new());
+            let (mut parts, mut input, mut lines) = (FileParts::default(), Pieces(&file), Vec::new());
             while let Some(found) = parts.next(&mut input).unwrap() {
                 lines.extend(found.into_iter().map(|(line, _)| line));
             }

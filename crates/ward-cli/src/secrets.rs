@@ -2,9 +2,9 @@
 
 use std::io::IsTerminal as _;
 
-use ward::app::Access;
+use ward::app::CommandAccess;
 use ward::config::{Config, create_master_key};
-use ward::operator::{self, Forgotten, Lost};
+use ward::operator::{self, ForgottenSecrets, LostSecrets};
 
 use crate::args::SecretsAction;
 use crate::failure::Failure;
@@ -31,7 +31,7 @@ fn create(config: &Config, out: Output) -> Result<(), Failure> {
 }
 
 fn rotate(config: Config, out: Output) -> Result<(), Failure> {
-    on(config, Access::Seal, async |app| {
+    on(config, CommandAccess::Seal, async |app| {
         let rotated = operator::rotate_secrets(&app, |progress| {
             out.remark(&format!("{} of {} values sealed under the current key", progress.done, progress.of));
         })
@@ -54,11 +54,11 @@ fn rotate(config: Config, out: Output) -> Result<(), Failure> {
 
 /// Lists the values that no given key opens, and forgets them after a confirmation.
 fn forget(config: Config, yes: bool, out: Output) -> Result<(), Failure> {
-    on(config, Access::Alone, async |app| {
+    on(config, CommandAccess::Alone, async |app| {
         let lost = operator::lost_secrets(&app, &app.vault).await?;
         if lost.is_empty() && app.vault.has_key() && app.check_master_key().await.is_ok() {
             out.remark("The master key opens every sealed value: there is nothing to forget.");
-            return if out.is_json() { Ok(out.one(&Forgotten::default())?) } else { Ok(()) };
+            return if out.is_json() { Ok(out.one(&ForgottenSecrets::default())?) } else { Ok(()) };
         }
         let question = format!(
             "{} of {} sealed values cannot be opened with the given keys.",
@@ -94,7 +94,7 @@ const COLUMNS: [&str; 5] = ["workspace", "workspace_id", "integration", "integra
 
 /// Whether the operator confirmed: by the flag, or by the answer to a question. Without either the values are
 /// only listed.
-fn confirmed(question: &str, lost: &Lost, yes: bool, out: Output) -> Result<bool, Failure> {
+fn confirmed(question: &str, lost: &LostSecrets, yes: bool, out: Output) -> Result<bool, Failure> {
     if yes {
         return Ok(true);
     }

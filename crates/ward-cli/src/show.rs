@@ -7,8 +7,8 @@ use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use ward::config::InForce;
-use ward::operator::Listed;
+use ward::config::EffectiveSetting;
+use ward::operator::OperatorPage;
 
 /// Prints `text` and a line end. A closed pipe is not an error: its reader has read enough.
 pub fn line(text: &str) {
@@ -104,7 +104,11 @@ impl Output {
     }
 
     /// Prints a page of a list, and how to get the next one.
-    pub fn page<T: Serialize>(self, page: &Listed<T>, columns: &[&str]) -> Result<(), serde_json::Error> {
+    pub fn page<T: Serialize>(
+        self,
+        page: &OperatorPage<T>,
+        columns: &[&str],
+    ) -> Result<(), serde_json::Error> {
         if self.json {
             return self.one(page);
         }
@@ -116,7 +120,7 @@ impl Output {
     }
 
     /// Prints the effective settings with their sources.
-    pub fn settings(self, in_force: &[InForce]) -> Result<(), serde_json::Error> {
+    pub fn settings(self, in_force: &[EffectiveSetting]) -> Result<(), serde_json::Error> {
         let rows: Vec<Value> = in_force
             .iter()
             .map(|setting| {

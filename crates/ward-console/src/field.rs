@@ -124,8 +124,8 @@ impl Form {
     }
 
     /// The hidden fields of every form that writes.
-    pub fn hidden(&self) -> Hidden<'_> {
-        Hidden { csrf: &self.csrf, repeat: &self.repeat }
+    pub fn hidden(&self) -> HiddenFields<'_> {
+        HiddenFields { csrf: &self.csrf, repeat: &self.repeat }
     }
 }
 
@@ -134,7 +134,7 @@ impl Form {
     source = "<input type=\"hidden\" name=\"csrf\" value=\"{{ csrf }}\"><input type=\"hidden\" name=\"repeat\" value=\"{{ repeat }}\">",
     ext = "html"
 )]
-pub struct Hidden<'f> {
+pub struct HiddenFields<'f> {
     csrf: &'f str,
     repeat: &'f str,
 }

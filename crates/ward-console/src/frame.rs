@@ -57,12 +57,12 @@ pub struct Membership {
 }
 
 /// A workspace with the visitor's permissions in it.
-pub struct Room {
+pub struct VisitedWorkspace {
     pub membership: Membership,
     pub me: Me,
 }
 
-impl Room {
+impl VisitedWorkspace {
     pub fn can(&self, permission: &str) -> bool {
         self.membership.permissions.iter().any(|held| held == permission)
     }
@@ -110,7 +110,7 @@ pub struct Frame {
     pub signed_in: bool,
     /// A sentence about the last action. It is empty if there was none.
     pub notice: &'static str,
-    pub room: Option<Room>,
+    pub room: Option<VisitedWorkspace>,
     /// The place of the page in the workspace.
     pub place: &'static str,
 }
@@ -130,7 +130,7 @@ impl Frame {
 
     /// The frame of a page of a workspace.
     #[must_use]
-    pub fn within(self, room: Room, place: &'static str) -> Self {
+    pub fn within(self, room: VisitedWorkspace, place: &'static str) -> Self {
         Self { room: Some(room), place, ..self }
     }
 
@@ -154,7 +154,7 @@ impl Frame {
     }
 
     pub fn is_owner(&self) -> bool {
-        self.room.as_ref().is_some_and(Room::is_owner)
+        self.room.as_ref().is_some_and(VisitedWorkspace::is_owner)
     }
 
     pub fn is_self(&self, entity: &str) -> bool {
@@ -166,7 +166,7 @@ impl Frame {
     }
 
     pub fn name(&self) -> &str {
-        self.room.as_ref().map(Room::name).unwrap_or_default()
+        self.room.as_ref().map(VisitedWorkspace::name).unwrap_or_default()
     }
 
     pub fn role(&self) -> &str {

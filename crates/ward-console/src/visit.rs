@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::api::{Api, Refusal};
 use crate::console::Console;
 use crate::form::{Fields, Form, Problems};
-use crate::frame::{Frame, Me, Room};
+use crate::frame::{Frame, Me, VisitedWorkspace};
 use crate::host::Host;
 use crate::session::{self, Session};
 
@@ -290,13 +290,13 @@ impl Visit {
     }
 
     /// A workspace with the caller's permissions in it.
-    pub async fn room(&self, workspace: &str) -> Result<Room, Stop> {
+    pub async fn room(&self, workspace: &str) -> Result<VisitedWorkspace, Stop> {
         let mut token = 0;
         for _ in 0..MEMBERSHIP_PAGES {
             let mut me = self.me(token).await?;
             let found = me.memberships.items.iter().position(|one| one.workspace_id == workspace);
             if let Some(found) = found {
-                return Ok(Room { membership: me.memberships.items.swap_remove(found), me });
+                return Ok(VisitedWorkspace { membership: me.memberships.items.swap_remove(found), me });
             }
             match me.memberships.continuation_token {
                 Some(next) => token = next,

@@ -36,7 +36,7 @@ pub use problems::{LONGEST_ANSWER, LONGEST_INPUT, Loc, MOST_LISTED, Problem, Pro
 
 /// A body with valid syntax, before the validation against a schema.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Parsed {
+pub enum ParsedBody {
     /// The request has no body, or an empty one.
     Missing,
     /// The content type is JSON, and the body is valid JSON.
@@ -81,18 +81,18 @@ impl Present {
 /// `max_depth` deep.
 ///
 /// `application/json` and `application/*+json` are JSON, with any parameters. A byte order mark before JSON
-/// is skipped, which RFC 8259, section 8.1, allows. An empty body is [`Parsed::Missing`] with any content
+/// is skipped, which RFC 8259, section 8.1, allows. An empty body is [`ParsedBody::Missing`] with any content
 /// type.
-pub fn parse(content_type: Option<&str>, body: &[u8], max_depth: usize) -> Result<Parsed, BodyRefused> {
+pub fn parse(content_type: Option<&str>, body: &[u8], max_depth: usize) -> Result<ParsedBody, BodyRefused> {
     if body.is_empty() {
-        return Ok(Parsed::Missing);
+        return Ok(ParsedBody::Missing);
     }
     let text = std::str::from_utf8(body).map_err(|_| BodyRefused::NotUtf8)?;
     if !content_type.is_some_and(is_json) {
-        return Ok(Parsed::Text(text.to_owned()));
+        return Ok(ParsedBody::Text(text.to_owned()));
     }
     match Json::parse(text.strip_prefix('\u{feff}').unwrap_or(text), max_depth) {
-        Ok(json) => Ok(Parsed::Json(json)),
+        Ok(json) => Ok(ParsedBody::Json(json)),
         Err(NotJson { at, error }) => Err(BodyRefused::Problems(vec![Problem {
             kind: "json_invalid",
             loc: vec!["body".into(), at.into()],
@@ -128,17 +128,17 @@ fn is_json(content_type: &str) -> bool {
 ///
 /// A whole number beyond 64 bits becomes the nearest 64-bit number where the document sets no bound. An
 /// operation without a body accepts any body, as null.
-pub fn body(operation: &Operation, parsed: &Parsed) -> Result<Body, Problems> {
+pub fn body(operation: &Operation, parsed: &ParsedBody) -> Result<Body, Problems> {
     let Some(node) = &operation.body else {
         return Ok(Body { value: Value::Null, present: Present::default() });
     };
     let text;
     let given = match parsed {
-        Parsed::Missing => {
+        ParsedBody::Missing => {
             return Err(vec![walk::missing(vec!["body".into()], Json::Null)].into());
         }
-        Parsed::Json(json) => json,
-        Parsed::Text(sent) => {
+        ParsedBody::Json(json) => json,
+        ParsedBody::Text(sent) => {
             text = Json::String(sent.clone());
             &text
         }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::migrate::UNFINISHED;
 use crate::{Db, Error, ErrorKind, Migration, Options, Tx};
 use table::Table;
-use value::{Digest, Owned};
+use value::{Digest, OwnedValue};
 
 /// Rows read at once and written in one transaction; distributed engines accept transactions of this size.
 const BATCH: usize = 500;
@@ -45,7 +45,7 @@ pub struct CopyProgress<'p> {
 
 /// A table that was copied and compared equal on both sides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Copied {
+pub struct CopiedTable {
     /// The table's name, without a schema.
     pub table: String,
     /// The number of rows, equal on both sides.
@@ -70,7 +70,7 @@ impl Db {
         migrations: &[Migration],
         binary_version: &str,
         mut progress: impl FnMut(CopyProgress<'_>),
-    ) -> Result<Vec<Copied>, Error> {
+    ) -> Result<Vec<CopiedTable>, Error> {
         let tables = prepare(self, target, migrations, binary_version).await?;
         let run = begin(target, &tables, migrations, binary_version).await?;
         let mut total = 0;
@@ -107,7 +107,7 @@ impl Db {
             }
             done += here.rows;
             progress(CopyProgress { stage: Stage::Verifying, table: &table.name, done, total });
-            copied.push(Copied { table: table.name.clone(), rows: here.rows, digest: here.hex() });
+            copied.push(CopiedTable { table: table.name.clone(), rows: here.rows, digest: here.hex() });
         }
         finish(target, run).await?;
         Ok(copied)
@@ -214,12 +214,12 @@ async fn clear(target: &Db, table: &Table, run: Uuid) -> Result<(), Error> {
     }
 }
 
-async fn insert(target: &Db, table: &Table, rows: Vec<Vec<Owned>>, run: Uuid) -> Result<(), Error> {
+async fn insert(target: &Db, table: &Table, rows: Vec<Vec<OwnedValue>>, run: Uuid) -> Result<(), Error> {
     let sql = table.insert(rows.len());
     target
         .write("copy.insert", move |tx| {
             guard(tx, run)?;
-            let values: Vec<_> = rows.iter().flatten().map(Owned::value).collect();
+            let values: Vec<_> = rows.iter().flatten().map(OwnedValue::value).collect();
             tx.execute(&sql, &values).map(|_| ())
         })
         .await

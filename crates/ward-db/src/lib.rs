@@ -38,10 +38,10 @@ use std::sync::atomic::Ordering;
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
-pub use copy::{Copied, CopyProgress, Stage};
+pub use copy::{CopiedTable, CopyProgress, Stage};
 pub use deadline::Deadline;
 pub use error::{Error, ErrorKind};
-pub use migrate::{AppliedStep, Compared, Migrated, Migration};
+pub use migrate::{AppliedStep, Migration, MigrationReport, SchemaComparison};
 pub use options::{FAILED_FLUSH_EXIT, Options, Recorder};
 pub use row::{Columns, FromColumn, FromRow, Row, decode};
 pub use sqlite::{backup, flush_mark, opened_by};
@@ -238,7 +238,7 @@ impl Db {
     /// # Panics
     ///
     /// It panics when called inside a closure, like every database call.
-    pub fn migrate(&self, migrations: &[Migration], binary_version: &str) -> Result<Migrated, Error> {
+    pub fn migrate(&self, migrations: &[Migration], binary_version: &str) -> Result<MigrationReport, Error> {
         closure::assert_outside("migrate");
         match &self.engine {
             Engine::Sqlite(sqlite) => {
@@ -255,7 +255,7 @@ impl Db {
     /// # Panics
     ///
     /// It panics when called inside a closure, like every database call.
-    pub fn compare(&self, migrations: &[Migration], binary_version: &str) -> Result<Compared, Error> {
+    pub fn compare(&self, migrations: &[Migration], binary_version: &str) -> Result<SchemaComparison, Error> {
         closure::assert_outside("compare");
         match &self.engine {
             Engine::Sqlite(sqlite) => {

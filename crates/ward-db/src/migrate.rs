@@ -26,7 +26,7 @@ pub struct Migration {
 
 /// The result of [`Db::migrate`](crate::Db::migrate).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Migrated {
+pub struct MigrationReport {
     /// The steps that this call applied, as `name/step`, in order.
     pub applied: Vec<String>,
     /// How many of the given steps were applied before, or by another process meanwhile.
@@ -37,7 +37,7 @@ pub struct Migrated {
 
 /// The result of [`Db::compare`](crate::Db::compare).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Compared {
+pub struct SchemaComparison {
     /// The given steps that are not applied yet, as `name/step`, in order.
     pub missing: Vec<String>,
     /// How many of the given steps were applied.
@@ -102,12 +102,12 @@ pub(crate) fn migrate(
     engine: &mut dyn Schema,
     migrations: &[Migration],
     binary_version: &str,
-) -> Result<Migrated, Error> {
+) -> Result<MigrationReport, Error> {
     let (binary, steps) = read(migrations, binary_version)?;
     let mut there = applied(engine)?;
     // This comes before any change: a binary that must not run on this schema must not migrate it either.
     let newer = judge(&steps, &there, binary)?;
-    let mut migrated = Migrated { newer, ..Migrated::default() };
+    let mut migrated = MigrationReport { newer, ..MigrationReport::default() };
     if there.is_empty() && !steps.is_empty() {
         engine.make(STEPS_TABLE)?;
     }
@@ -132,7 +132,7 @@ pub(crate) fn compare(
     engine: &mut dyn Schema,
     migrations: &[Migration],
     binary_version: &str,
-) -> Result<Compared, Error> {
+) -> Result<SchemaComparison, Error> {
     let (binary, steps) = read(migrations, binary_version)?;
     let there = applied(engine)?;
     let newer = judge(&steps, &there, binary)?;
@@ -141,7 +141,7 @@ pub(crate) fn compare(
         .filter(|step| !there.iter().any(|row| row.migration == step.migration && row.step == step.number))
         .map(|step| format!("{}/{}", step.migration, step.number))
         .collect();
-    Ok(Compared { present: steps.len() - missing.len(), missing, newer })
+    Ok(SchemaComparison { present: steps.len() - missing.len(), missing, newer })
 }
 
 /// The binary's version and the steps of its migrations.

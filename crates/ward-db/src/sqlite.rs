@@ -29,7 +29,7 @@ pub use alone::{flush_mark, opened_by};
 pub(crate) use conn::Conn;
 use conn::{Role, Source};
 use long_threads::LongThreads;
-use quiet::Way;
+use quiet::OpenMode;
 use readers::Readers;
 use writer::{QueuedWrite, Writer};
 
@@ -81,8 +81,11 @@ impl Sqlite {
         if locked {
             alone::refuse_other_names(&resolved)?;
         }
-        let way =
-            if options.read_only && kept.is_some() { Way::to_read(&resolved, locked) } else { Way::Usual };
+        let way = if options.read_only && kept.is_some() {
+            OpenMode::to_read(&resolved, locked)
+        } else {
+            OpenMode::Usual
+        };
         let file = Arc::new(Source::new(path, options, kept).opened_by(way));
         if file.options.flush && !file.options.read_only {
             fold::fold(&file, !locked)?;

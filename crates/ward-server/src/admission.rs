@@ -41,14 +41,14 @@ impl Network {
 
 /// The reason why a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Full {
+pub(crate) enum ConnectionLimit {
     /// The server has reached its limit of connections.
     Server,
     /// The client's network has reached its limit.
     Network,
 }
 
-impl Full {
+impl ConnectionLimit {
     /// The value of the metric's label.
     pub(crate) fn label(self) -> &'static str {
         match self {
@@ -89,13 +89,13 @@ impl Occupancy {
     }
 
     /// Marks a request in progress, until its answer is ready.
-    pub(crate) fn serving(self: &Arc<Self>) -> Doing {
-        Doing::new(self, |place| &place.in_flight)
+    pub(crate) fn serving(self: &Arc<Self>) -> Activity {
+        Activity::new(self, |place| &place.in_flight)
     }
 
     /// Marks a wait for a part of a request's body.
-    pub(crate) fn waiting(self: &Arc<Self>) -> Doing {
-        Doing::new(self, |place| &place.waiting)
+    pub(crate) fn waiting(self: &Arc<Self>) -> Activity {
+        Activity::new(self, |place| &place.waiting)
     }
 
     /// Whether all requests on the connection, if any, wait for the client.
@@ -110,12 +110,12 @@ impl Occupancy {
 }
 
 /// An activity of a connection, until this is dropped.
-pub(crate) struct Doing {
+pub(crate) struct Activity {
     place: Arc<Occupancy>,
     counter: fn(&Occupancy) -> &AtomicUsize,
 }
 
-impl Doing {
+impl Activity {
     fn new(place: &Arc<Occupancy>, counter: fn(&Occupancy) -> &AtomicUsize) -> Self {
         counter(place).fetch_add(1, Ordering::Relaxed);
         place.touch();
@@ -123,7 +123,7 @@ impl Doing {
     }
 }
 
-impl Drop for Doing {
+impl Drop for Activity {
     fn drop(&mut self) {
         self.place.touch();
         (self.counter)(&self.place).fetch_sub(1, Ordering::Relaxed);
@@ -214,7 +214,7 @@ impl Admission {
     }
 
     /// Counts a connection from `address` for as long as the result lives.
-    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<AdmittedConnection, Full> {
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<AdmittedConnection, ConnectionLimit> {
         let network = if self.exempt.iter().any(|net| net.contains(&address)) {
             None
         } else {
@@ -223,11 +223,11 @@ impl Admission {
         let mut open = self.open.lock();
         let of_network = network.map_or(0, |network| open.count(network));
         if network.is_some() && of_network >= self.most_per_network {
-            return Err(Full::Network);
+            return Err(ConnectionLimit::Network);
         }
         if open.total >= self.most {
             if !open.make_room(of_network) {
-                return Err(Full::Server);
+                return Err(ConnectionLimit::Server);
             }
             counter!("ward_connections_given_up_total").increment(1);
         }
@@ -294,7 +294,7 @@ mod tests {
         let admission = admission(10, 2, &[]);
         let first = admission.admit(ip("192.0.2.1")).ok();
         let _second = admission.admit(ip("::ffff:192.0.2.1")).ok().unwrap();
-        assert_eq!(admission.admit(ip("192.0.2.1")).err(), Some(Full::Network));
+        assert_eq!(admission.admit(ip("192.0.2.1")).err(), Some(ConnectionLimit::Network));
         assert!(admission.admit(ip("192.0.2.2")).is_ok());
         drop(first);
         assert!(admission.admit(ip("192.0.2.1")).is_ok());
@@ -304,7 +304,7 @@ mod tests {
     fn ipv6_counts_by_64() {
         let admission = admission(10, 1, &[]);
         let _one = admission.admit(ip("2001:db8:0:1::1")).ok().unwrap();
-        assert_eq!(admission.admit(ip("2001:db8:0:1:ffff::2")).err(), Some(Full::Network));
+        assert_eq!(admission.admit(ip("2001:db8:0:1:ffff::2")).err(), Some(ConnectionLimit::Network));
         assert!(admission.admit(ip("2001:db8:0:2::1")).is_ok());
     }
 
@@ -312,7 +312,7 @@ mod tests {
     fn a_trusted_proxy_has_only_the_total() {
         let admission = admission(3, 1, &["10.0.0.0/8"]);
         let held: Vec<_> = (0..3).map(|_| admission.admit(ip("10.1.2.3")).ok().unwrap()).collect();
-        assert_eq!(admission.admit(ip("192.0.2.1")).err(), Some(Full::Server));
+        assert_eq!(admission.admit(ip("192.0.2.1")).err(), Some(ConnectionLimit::Server));
         drop(held);
         assert!(admission.open.lock().by_network.is_empty());
         assert_eq!(admission.open.lock().total, 0);
@@ -334,7 +334,7 @@ mod tests {
         assert!(is_given_up(&one[2]));
         // The new client's address has one connection fewer than the fullest, which is not enough for it to
         // give one up.
-        assert_eq!(admission.admit(ip("192.0.2.1")).err(), Some(Full::Server));
+        assert_eq!(admission.admit(ip("192.0.2.1")).err(), Some(ConnectionLimit::Server));
         let body = other[3].place.waiting();
         let fifth = admit("192.0.2.4");
         assert!(is_given_up(&other[3]), "its one request waits for its client");

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use tower::ServiceExt as _;
 
 use crate::Peer;
-use crate::admission::{Doing, Occupancy};
+use crate::admission::{Activity, Occupancy};
 use crate::connection::Answers;
 use crate::refusal::{self, Fields};
 
@@ -158,7 +158,7 @@ pub struct RequestBody {
     body: Option<Incoming>,
     rest: Arc<Mutex<Option<Incoming>>>,
     client: Client,
-    waiting: Option<Doing>,
+    waiting: Option<Activity>,
 }
 
 impl Body for RequestBody {

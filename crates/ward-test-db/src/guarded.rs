@@ -22,7 +22,7 @@ rm -rf "$folder"
 "#;
 
 /// A running program with a folder of its own. Both end when this value is dropped or its process ends.
-pub struct Guarded {
+pub struct GuardedProcess {
     watch: Child,
     folder: PathBuf,
 }
@@ -89,7 +89,7 @@ pub(crate) fn file(path: &Path, content: &[u8]) {
     assert!(shell.wait().expect("a shell").success(), "{} cannot be written", path.display());
 }
 
-impl Guarded {
+impl GuardedProcess {
     /// Starts a program whose output goes into `log` in its folder. `signal` ends the program at once.
     pub(crate) fn start(folder: PathBuf, signal: &str, program: &Path, arguments: &[&str]) -> Self {
         let watch = unprivileged("sh")
@@ -125,7 +125,7 @@ impl Guarded {
     }
 }
 
-impl Drop for Guarded {
+impl Drop for GuardedProcess {
     fn drop(&mut self) {
         drop(self.watch.stdin.take());
         let _ = self.watch.wait();

@@ -23,7 +23,7 @@ use std::cell::Cell;
 use std::io::Write as _;
 use std::sync::Once;
 
-pub use guarded::Guarded;
+pub use guarded::GuardedProcess;
 
 /// An engine on which tests run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

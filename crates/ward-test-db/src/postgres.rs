@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::{Client, NoTls};
 
 use crate::Engine;
-use crate::guarded::{Guarded, file, folder, own, run, unprivileged};
+use crate::guarded::{GuardedProcess, file, folder, own, run, unprivileged};
 
 /// A temporary server's data need not survive, so it does not wait for the disk.
 const CARELESS: [&str; 9] = [
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub struct Server {
     /// The port on 127.0.0.1 where it listens.
     pub port: u16,
-    program: Guarded,
+    program: GuardedProcess,
     orders: Sender<Order>,
 }
 
@@ -231,7 +231,7 @@ impl Server {
         for setting in CARELESS.iter().chain(settings) {
             arguments.extend(["-c", setting]);
         }
-        let program = Guarded::start(folder, end, &programs().join("postgres"), &arguments);
+        let program = GuardedProcess::start(folder, end, &programs().join("postgres"), &arguments);
         keeper(port, &program).map(|orders| Self { port, program, orders })
     }
 
@@ -401,7 +401,7 @@ pub fn put(data: &Path, name: &str, content: &[u8]) {
 
 /// Starts a thread with a connection, which executes its orders in sequence. `None`: the server ended because
 /// its port was taken. The thread has its own runtime, because callers may be inside a runtime already.
-fn keeper(port: u16, program: &Guarded) -> Option<Sender<Order>> {
+fn keeper(port: u16, program: &GuardedProcess) -> Option<Sender<Order>> {
     let (orders, waiting) = channel::<Order>();
     let (ready, answers) = channel();
     std::thread::Builder::new()
@@ -452,7 +452,7 @@ async fn connect(port: u16) -> Result<Client, tokio_postgres::Error> {
 pub struct Pooler {
     /// The port on 127.0.0.1 where it listens.
     pub port: u16,
-    program: Guarded,
+    program: GuardedProcess,
 }
 
 impl Pooler {
@@ -489,7 +489,7 @@ impl Pooler {
         );
         let ini = folder.join("pgbouncer.ini");
         file(&ini, settings.as_bytes());
-        let program = Guarded::start(folder, "TERM", &program, &[&ini.display().to_string()]);
+        let program = GuardedProcess::start(folder, "TERM", &program, &[&ini.display().to_string()]);
         let started = Instant::now();
         while std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
             assert!(started.elapsed() < PATIENCE, "pgbouncer does not answer:\n{}", program.log());

@@ -10,13 +10,13 @@ use crate::replicated::{CAREFUL, base_backup};
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A server with an archive of its log.
-pub struct Archived {
+pub struct ArchivingServer {
     /// The server that writes the archive.
     pub server: Server,
     archive: PathBuf,
 }
 
-impl Archived {
+impl ArchivingServer {
     /// Starts the server with an empty archive.
     pub fn start() -> Self {
         let archive = folder();
@@ -67,7 +67,7 @@ impl Archived {
     }
 }
 
-impl Drop for Archived {
+impl Drop for ArchivingServer {
     fn drop(&mut self) {
         run(unprivileged("rm").arg("-rf").arg(&self.archive));
     }

@@ -69,11 +69,11 @@ pub fn steps(file: &Path, sql: &str, parameters: &[&str]) -> u64 {
 
 /// Another program that has a database open, until it is dropped. Its end copies nothing, like a kill.
 #[derive(Debug)]
-pub struct Opened {
+pub struct OpenDatabase {
     _connection: Connection,
 }
 
-impl Opened {
+impl OpenDatabase {
     /// Opens the database and reads a row, as a shell does. `reading`: its transaction stays open, as a
     /// backup's does.
     ///

@@ -12,7 +12,7 @@ use crate::Answer;
 const DOCUMENT: &str = include_str!("../../../contract/openapi.json");
 
 /// One operation's declared answers by status.
-struct Declared {
+struct DeclaredOperation {
     method: String,
     segments: Vec<String>,
     statuses: HashMap<u16, Response>,
@@ -44,7 +44,7 @@ const GENERAL: [&str; 16] = [
     "x-frame-options",
 ];
 
-static OPERATIONS: LazyLock<Vec<Declared>> = LazyLock::new(|| {
+static OPERATIONS: LazyLock<Vec<DeclaredOperation>> = LazyLock::new(|| {
     let document: Value = serde_json::from_str(DOCUMENT).expect("the document is JSON");
     let mut operations = Vec::new();
     for (path, item) in document["paths"].as_object().expect("paths") {
@@ -57,7 +57,7 @@ static OPERATIONS: LazyLock<Vec<Declared>> = LazyLock::new(|| {
                 let headers = headers.map(|(name, _)| name.clone()).collect();
                 (status.parse().expect("a status"), Response { headers, body })
             });
-            operations.push(Declared {
+            operations.push(DeclaredOperation {
                 method: method.to_uppercase(),
                 segments: path.split('/').map(str::to_owned).collect(),
                 statuses: statuses.collect(),
@@ -74,16 +74,17 @@ fn validator(document: &Value, schema: &Value) -> Validator {
 
 /// The operation of a request. As in the router, the path decides before the method. Of several matching
 /// paths, the one with earlier literal segments wins.
-fn operation(method: &Method, path: &str) -> Option<&'static Declared> {
+fn operation(method: &Method, path: &str) -> Option<&'static DeclaredOperation> {
     let path = path.split('?').next().unwrap_or_default();
     let segments: Vec<&str> = path.split('/').collect();
     let literal = |segment: &String| !segment.starts_with('{');
-    let fits = |declared: &&Declared| {
+    let fits = |declared: &&DeclaredOperation| {
         let mut pairs = declared.segments.iter().zip(&segments);
         declared.segments.len() == segments.len()
             && pairs.all(|(known, given)| !literal(known) || known == given)
     };
-    let closeness = |declared: &&Declared| declared.segments.iter().map(literal).collect::<Vec<bool>>();
+    let closeness =
+        |declared: &&DeclaredOperation| declared.segments.iter().map(literal).collect::<Vec<bool>>();
     let closest = OPERATIONS.iter().filter(fits).map(|declared| closeness(&declared)).max()?;
     let mut served = OPERATIONS.iter().filter(fits).filter(|declared| closeness(declared) == closest);
     served.find(|declared| declared.method == method.as_str())

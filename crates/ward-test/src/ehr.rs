@@ -41,7 +41,7 @@ pub enum Act {
 
 /// A request that the EHR received.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct EhrRequest {
     /// The HTTP method of the request.
     pub method: String,
     /// The path and the query, as sent.
@@ -60,7 +60,7 @@ struct State {
     script: VecDeque<Act>,
     always: Option<Act>,
     searches: Option<Act>,
-    asked: Vec<Asked>,
+    asked: Vec<EhrRequest>,
     writes: usize,
     at_once: usize,
     most_at_once: usize,
@@ -128,7 +128,7 @@ impl ScriptedEhr {
     }
 
     /// Every request that it received, in order.
-    pub fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<EhrRequest> {
         self.state.lock().asked.clone()
     }
 
@@ -210,11 +210,11 @@ impl ScriptedEhr {
         }
     }
 
-    fn is_slow(&self, asked: &Asked) -> bool {
+    fn is_slow(&self, asked: &EhrRequest) -> bool {
         asked.method != "GET" && matches!(self.state.lock().always, Some(Act::TakeSlowly))
     }
 
-    fn decide(&self, asked: &Asked) -> Reaction {
+    fn decide(&self, asked: &EhrRequest) -> Reaction {
         let mut state = self.state.lock();
         state.at_once += 1;
         state.most_at_once = state.most_at_once.max(state.at_once);
@@ -281,13 +281,13 @@ fn key_of(resource: &Value) -> String {
 
 impl State {
     /// The place of the resource that a request names by its id.
-    fn at(&self, asked: &Asked) -> Option<usize> {
+    fn at(&self, asked: &EhrRequest) -> Option<usize> {
         let id = asked.target.split('?').next()?.rsplit('/').next()?;
         self.kept.iter().position(|resource| resource["id"] == id)
     }
 
     /// Writes over a resource. A FHIR server refuses another version than its own with 412.
-    fn replace(&mut self, asked: &Asked) -> Reaction {
+    fn replace(&mut self, asked: &EhrRequest) -> Reaction {
         let Some(at) = self.at(asked) else { return Reaction::Answer(404, Value::Null, String::new()) };
         let mut body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
         let version = self.kept[at]["meta"]["versionId"].as_str().unwrap_or_default().to_owned();
@@ -303,7 +303,7 @@ impl State {
         Reaction::Answer(200, body, String::new())
     }
 
-    fn take(&mut self, asked: &Asked) -> Reaction {
+    fn take(&mut self, asked: &EhrRequest) -> Reaction {
         if asked.method == "PUT" || asked.method == "PATCH" {
             return self.replace(asked);
         }
@@ -316,7 +316,7 @@ impl State {
         }
     }
 
-    fn keep(&mut self, asked: &Asked) -> Reaction {
+    fn keep(&mut self, asked: &EhrRequest) -> Reaction {
         let mut body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
         let id = (self.kept.len() + 1).to_string();
         body["id"] = json!(id);
@@ -327,7 +327,7 @@ impl State {
         Reaction::Answer(201, json!({ "id": id }), format!("location: /fhir/{kind}/{id}/_history/1\r\n"))
     }
 
-    fn search(&self, asked: &Asked, hubspot: bool) -> Value {
+    fn search(&self, asked: &EhrRequest, hubspot: bool) -> Value {
         let wanted = if hubspot {
             let body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
             body["filterGroups"][0]["filters"][0]["value"].as_str().unwrap_or_default().to_owned()
@@ -345,7 +345,7 @@ impl State {
 }
 
 /// Reads one request from the stream; `None` at its end.
-async fn hear(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Asked> {
+async fn hear(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<EhrRequest> {
     let mut chunk = vec![0; 16 << 10];
     loop {
         if let Some(end) = buffer.windows(4).position(|part| part == b"\r\n\r\n") {
@@ -362,7 +362,7 @@ async fn hear(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Asked> {
             if buffer.len() >= whole {
                 let body = String::from_utf8_lossy(&buffer[end + 4..whole]).into_owned();
                 buffer.drain(..whole);
-                return Some(Asked { method, target, headers, body });
+                return Some(EhrRequest { method, target, headers, body });
             }
         }
         match stream.read(&mut chunk).await {

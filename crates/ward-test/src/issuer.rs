@@ -127,7 +127,7 @@ impl SigningKey {
 }
 
 /// The answers that the issuer currently serves.
-struct Served {
+struct IssuerState {
     url: String,
     keys: Mutex<Vec<Arc<SigningKey>>>,
     /// Fields that replace or extend the discovery document; null removes a field.
@@ -141,7 +141,7 @@ struct Served {
 
 /// An issuer on a loopback port, for as long as this value lives.
 pub struct TestIssuer {
-    served: Arc<Served>,
+    served: Arc<IssuerState>,
     task: JoinHandle<()>,
     clock: Clock,
 }
@@ -157,7 +157,7 @@ impl TestIssuer {
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("a bound address"));
-        let served = Arc::new(Served {
+        let served = Arc::new(IssuerState {
             url,
             keys: Mutex::new(vec![Arc::new(SigningKey::new("ES256", Some("first")))]),
             amended: Mutex::new(json!({})),
@@ -320,7 +320,7 @@ impl Server {
     }
 }
 
-impl Served {
+impl IssuerState {
     async fn up(&self) -> Result<(), Response> {
         let delay = *self.delay.lock();
         tokio::time::sleep(delay).await;
@@ -333,7 +333,7 @@ fn answer(value: &Value) -> Response {
     ([(CONTENT_TYPE, "application/json")], value.to_string()).into_response()
 }
 
-async fn discovery(State(served): State<Arc<Served>>) -> Result<Response, Response> {
+async fn discovery(State(served): State<Arc<IssuerState>>) -> Result<Response, Response> {
     served.discoveries.fetch_add(1, Ordering::SeqCst);
     served.up().await?;
     let (keys, userinfo) = (format!("{}/keys", served.url), format!("{}/userinfo", served.url));
@@ -344,7 +344,7 @@ async fn discovery(State(served): State<Arc<Served>>) -> Result<Response, Respon
     Ok(answer(&document))
 }
 
-fn key_set(served: &Served) -> Value {
+fn key_set(served: &IssuerState) -> Value {
     let keys: Vec<Value> = served.keys.lock().iter().map(|key| key.jwk()).collect();
     // A key set may contain keys of unknown kinds, which a client must skip.
     let strangers =
@@ -352,19 +352,19 @@ fn key_set(served: &Served) -> Value {
     json!({ "keys": strangers.into_iter().chain(keys).collect::<Vec<_>>() })
 }
 
-async fn keys(State(served): State<Arc<Served>>) -> Result<Response, Response> {
+async fn keys(State(served): State<Arc<IssuerState>>) -> Result<Response, Response> {
     served.up().await?;
     Ok(answer(&key_set(&served)))
 }
 
-async fn large(State(served): State<Arc<Served>>) -> Result<Response, Response> {
+async fn large(State(served): State<Arc<IssuerState>>) -> Result<Response, Response> {
     served.up().await?;
     let mut document = key_set(&served);
     document["padding"] = json!("0".repeat(1024 * 1024));
     Ok(answer(&document))
 }
 
-async fn userinfo(State(served): State<Arc<Served>>) -> Result<Response, Response> {
+async fn userinfo(State(served): State<Arc<IssuerState>>) -> Result<Response, Response> {
     served.up().await?;
     let (status, body) = served.userinfo.lock().clone();
     Ok((status, [(CONTENT_TYPE, "application/json"), (LOCATION, "/keys")], body).into_response())

@@ -28,7 +28,7 @@ const LARGEST: usize = 1 << 20;
 
 /// The client authentication that the stand-in's token endpoint requires.
 #[derive(Clone, Debug)]
-pub enum Access {
+pub enum ClientAuth {
     /// SMART Backend Services with the keys of a registered JWK set.
     Smart {
         /// The accepted signature algorithms, such as `RS384`.
@@ -55,7 +55,7 @@ pub enum Access {
 
 /// A request that the stand-in received with a valid token.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct VendorRequest {
     pub method: String,
     pub path: String,
     /// The query as sent, or an empty text.
@@ -66,7 +66,7 @@ pub struct Asked {
     pub scopes: Vec<String>,
 }
 
-impl Asked {
+impl VendorRequest {
     /// The body as JSON; null if it is none.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_default()
@@ -88,28 +88,28 @@ impl Asked {
 }
 
 /// An answer of the stand-in: status, further headers, and a body of JSON unless it is null.
-pub type Said = (u16, Vec<(&'static str, String)>, Value);
+pub type VendorAnswer = (u16, Vec<(&'static str, String)>, Value);
 
 /// The rules of one vendor: they judge a request, and keep what it creates.
-type Rules = dyn Fn(&Asked, &mut Vec<Value>) -> Said + Send + Sync;
+type Rules = dyn Fn(&VendorRequest, &mut Vec<Value>) -> VendorAnswer + Send + Sync;
 
 #[derive(Default)]
-struct Seen {
+struct VendorState {
     /// The URL of the client's registered JWK set.
     jwks_url: Option<String>,
     /// The issued tokens with their scopes.
     tokens: BTreeMap<String, Vec<String>>,
     /// The headers of all presented assertions.
     assertions: Vec<Value>,
-    asked: Vec<Asked>,
+    asked: Vec<VendorRequest>,
     kept: Vec<Value>,
 }
 
 struct Shared {
-    access: Access,
+    access: ClientAuth,
     address: SocketAddr,
     rules: Box<Rules>,
-    seen: Mutex<Seen>,
+    seen: Mutex<VendorState>,
 }
 
 /// A running stand-in; clones share it.
@@ -123,8 +123,8 @@ impl Vendor {
     ///
     /// No port is free.
     pub async fn start(
-        access: Access,
-        rules: impl Fn(&Asked, &mut Vec<Value>) -> Said + Send + Sync + 'static,
+        access: ClientAuth,
+        rules: impl Fn(&VendorRequest, &mut Vec<Value>) -> VendorAnswer + Send + Sync + 'static,
     ) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound address");
@@ -155,7 +155,7 @@ impl Vendor {
     }
 
     /// The requests with a valid token, in order.
-    pub fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<VendorRequest> {
         self.0.seen.lock().asked.clone()
     }
 
@@ -174,7 +174,7 @@ impl Vendor {
         self.0.seen.lock().tokens.clear();
     }
 
-    async fn token(&self, asked: &Asked) -> Said {
+    async fn token(&self, asked: &VendorRequest) -> VendorAnswer {
         let refuse = |error: &str| (400, Vec::new(), json!({ "error": error }));
         if asked.headers.get("content-type").map(String::as_str) != Some("application/x-www-form-urlencoded")
         {
@@ -182,7 +182,7 @@ impl Vendor {
         }
         let scope = asked.field("scope").unwrap_or_default();
         let (scope, may_have) = match &self.0.access {
-            Access::Smart { algorithms, scopes } => {
+            ClientAuth::Smart { algorithms, scopes } => {
                 let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
                 if asked.field("grant_type").as_deref() != Some("client_credentials")
                     || asked.field("client_assertion_type").as_deref() != Some(kind)
@@ -198,7 +198,7 @@ impl Vendor {
                 }
                 (scope, *scopes)
             }
-            Access::Assertion { issuer } => {
+            ClientAuth::Assertion { issuer } => {
                 if asked.field("grant_type").as_deref() != Some("urn:ietf:params:oauth:grant-type:jwt-bearer")
                 {
                     return refuse("unsupported_grant_type");
@@ -212,7 +212,7 @@ impl Vendor {
                 }
                 (claims["scope"].as_str().unwrap_or_default().to_owned(), &[][..])
             }
-            Access::Secret { secret, scopes } => {
+            ClientAuth::Secret { secret, scopes } => {
                 let basic = STANDARD.encode(format!("{CLIENT}:{secret}"));
                 let given = asked.headers.get("authorization").map(String::as_str);
                 if given != Some(&format!("Basic {basic}")) {
@@ -220,7 +220,7 @@ impl Vendor {
                 }
                 (scope, *scopes)
             }
-            Access::Bearer(_) | Access::Basic { .. } => return (404, Vec::new(), Value::Null),
+            ClientAuth::Bearer(_) | ClientAuth::Basic { .. } => return (404, Vec::new(), Value::Null),
         };
         let scopes: Vec<String> = scope.split(' ').map(str::to_owned).collect();
         if !may_have.is_empty() && !scopes.iter().all(|scope| may_have.contains(&scope.as_str())) {
@@ -257,15 +257,15 @@ impl Vendor {
         (lives && claims["aud"] == self.token_url() && claims["jti"].is_string()).then_some(claims)
     }
 
-    fn scopes_of(&self, asked: &Asked) -> Option<Vec<String>> {
+    fn scopes_of(&self, asked: &VendorRequest) -> Option<Vec<String>> {
         let given = asked.headers.get("authorization")?;
-        if let Access::Basic { user, password } = &self.0.access {
+        if let ClientAuth::Basic { user, password } = &self.0.access {
             let pair = STANDARD.encode(format!("{user}:{password}"));
             return (given.strip_prefix("Basic ") == Some(&pair)).then(Vec::new);
         }
         let token = given.strip_prefix("Bearer ")?;
         match &self.0.access {
-            Access::Bearer(fixed) => (token == *fixed).then(Vec::new),
+            ClientAuth::Bearer(fixed) => (token == *fixed).then(Vec::new),
             _ => self.0.seen.lock().tokens.get(token).cloned(),
         }
     }
@@ -292,7 +292,7 @@ async fn serve(State(vendor): State<Vendor>, request: Request) -> Response {
     let text = |name: &axum::http::HeaderName| {
         parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
     };
-    let mut asked = Asked {
+    let mut asked = VendorRequest {
         method: parts.method.to_string(),
         path: parts.uri.path().to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),

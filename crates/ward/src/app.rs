@@ -68,7 +68,7 @@ pub enum OpenError {
 
 /// The access of a command to the database and to the operator's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum CommandAccess {
     /// The command only reads, and needs no key.
     Read,
     /// The command writes, but needs no key.

@@ -36,7 +36,7 @@ pub(crate) use self::master_key::lost;
 pub use self::master_key::{create_master_key, find_master_key, load_former_keys, load_master_key};
 pub use self::outbound::Outbound;
 pub use self::platform::Platform;
-pub use self::raw::{ConfigError, InForce, Problem, RawSettings, Resolved, Source};
+pub use self::raw::{ConfigError, EffectiveSetting, RawSettings, ResolvedSettings, SettingProblem, Source};
 pub use self::setting::Setting;
 
 /// The settings of a running Ward, already checked against each other.

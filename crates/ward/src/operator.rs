@@ -13,7 +13,7 @@ use std::path::Path;
 use serde::Serialize;
 use ward_contract::validate::{Loc, Problem};
 use ward_db::Timestamp;
-use ward_db::backup::{self, Checked};
+use ward_db::backup::{self, CheckedBackup};
 
 use crate::api_keys::secret::Presented;
 use crate::app::App;
@@ -37,14 +37,14 @@ use crate::workspaces::access_policy::{self, AccessPolicy};
 use crate::workspaces::operator::{self as workspaces, Overview, RegionCheck};
 use crate::workspaces::{Workspace, WorkspaceState};
 
-pub use bounds::{OverLong, OverLongValues, over_long_values};
+pub use bounds::{OverLongValue, OverLongValues, over_long_values};
 pub use people::{
-    FoundKey, KeyShown, Listed, Removed, found_keys, issue_key, list_keys, list_members, remove_member,
-    revoke_key,
+    FoundKey, KeySummary, OperatorPage, RemovedMember, found_keys, issue_key, list_keys, list_members,
+    remove_member, revoke_key,
 };
 pub use reconciling::{Reconciled, reconcile_twilio};
-pub use rotation::{Rotated, RotationProgress, rotate_secrets};
-pub use sealed::{Forgotten, Lost, Unopened, forget_secrets, lost_secrets};
+pub use rotation::{RotationProgress, RotationReport, rotate_secrets};
+pub use sealed::{ForgottenSecrets, LostSecrets, UnopenedValue, forget_secrets, lost_secrets};
 
 /// The reason why an operator's command failed.
 #[derive(Debug, thiserror::Error)]
@@ -148,7 +148,7 @@ impl From<ward_db::Error> for OperatorError {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Revoked {
+pub struct RevokedKey {
     /// The key's public part, by which the operator names it.
     pub key_id: String,
     /// The name that lists showed for it.
@@ -563,6 +563,6 @@ pub fn restore_backup(
     file: &Path,
     database: &str,
     progress: impl FnMut(backup::BackupProgress),
-) -> Result<Checked, ward_db::Error> {
+) -> Result<CheckedBackup, ward_db::Error> {
     backup::restore(file, database, MIGRATIONS, VERSION, deliveries::mark_all_uncertain, progress)
 }

@@ -2,7 +2,7 @@
 
 use ward_db::{Db, Migration, Options};
 
-pub use ward_db::{Copied, CopyProgress, Stage, backup};
+pub use ward_db::{CopiedTable, CopyProgress, Stage, backup};
 
 use crate::config::Config;
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use ward_db::{Copied, CopyProgress, Db, Options, Timestamp, Tx};
+use ward_db::{CopiedTable, CopyProgress, Db, Options, Timestamp, Tx};
 
 use crate::api_keys::{LastUsed, warnings};
-use crate::app::{Access, App, OpenError, keys_at_hand, vault_of};
+use crate::app::{App, CommandAccess, OpenError, keys_at_hand, vault_of};
 use crate::audit::exports::objects::ExportStore;
 use crate::audit::exports::worker as exporter;
 use crate::audit::refusals::Refusals;
@@ -75,9 +75,9 @@ impl App {
     }
 
     /// Opens the database for a command that may run beside a server. Blocking.
-    pub fn open_beside(config: Config, access: Access) -> Result<Arc<Self>, OpenError> {
-        let read_only = access == Access::Read;
-        let serve_lock = access == Access::Alone;
+    pub fn open_beside(config: Config, access: CommandAccess) -> Result<Arc<Self>, OpenError> {
+        let read_only = access == CommandAccess::Read;
+        let serve_lock = access == CommandAccess::Alone;
         let how = Options { create: false, read_only, serve_lock, ..options(&config) };
         let db = Db::open(&config.database, how)?;
         let compared = db.compare(MIGRATIONS, VERSION)?;
@@ -85,9 +85,9 @@ impl App {
             return Err(OpenError::OldSchema(compared.missing));
         }
         let vault = match access {
-            Access::Read | Access::Write => Vault::without_key([])?,
-            Access::Seal => vault_of(&config)?,
-            Access::Alone => keys_at_hand(&config)?,
+            CommandAccess::Read | CommandAccess::Write => Vault::without_key([])?,
+            CommandAccess::Seal => vault_of(&config)?,
+            CommandAccess::Alone => keys_at_hand(&config)?,
         };
         Self::with(config, db, Clock::default(), vault)
     }
@@ -149,7 +149,7 @@ impl App {
     }
 
     /// Migrates a database, and returns the applied steps.
-    pub fn migrate(config: &Config) -> Result<ward_db::Migrated, OpenError> {
+    pub fn migrate(config: &Config) -> Result<ward_db::MigrationReport, OpenError> {
         let db = Db::open(&config.database, options(config))?;
         let migrated = db.migrate(MIGRATIONS, VERSION)?;
         db.close();
@@ -161,7 +161,7 @@ impl App {
         from: &str,
         to: &str,
         progress: impl FnMut(CopyProgress<'_>),
-    ) -> Result<Vec<Copied>, OpenError> {
+    ) -> Result<Vec<CopiedTable>, OpenError> {
         let source = Db::open(from, Options { serve_lock: true, create: false, ..Options::default() })?;
         let target = Db::open(to, Options::default())?;
         let copied = source.copy_to(&target, MIGRATIONS, VERSION, progress).await;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 use ward_test_db::postgres::{Server as Postgres, lines, shared};
 use ward_test_db::postgres_only;
-use ward_test_db::recovery::Archived;
+use ward_test_db::recovery::ArchivingServer;
 
 use crate::client::Call;
 use crate::fleet::{MASTER_KEY, Tenant, new_key, new_workspace, replica};
@@ -267,7 +267,7 @@ fn a_dump_of_postgresql_beside_writers_is_whole_and_a_quiet_one_equal() {
 
 postgres_only!(a_base_backup_and_the_archived_log_bring_a_moment_back, blocking);
 fn a_base_backup_and_the_archived_log_bring_a_moment_back() {
-    let archived = Archived::start();
+    let archived = ArchivingServer::start();
     archived.server.sql("CREATE DATABASE ward");
     let url = archived.server.url("ward");
     let server = replica(&url, "127.0.0.1:0", 0);

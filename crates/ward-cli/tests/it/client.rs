@@ -29,7 +29,7 @@ impl Answer {
 
 /// The reason why there is no answer.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Gone {
+pub enum NoAnswer {
     /// No server listens, so no byte was sent.
     Refused,
     /// The request was sent at least in part, and then the connection broke.
@@ -94,15 +94,15 @@ impl Call {
         text + "\r\n" + &body
     }
 
-    fn sent(&self, to: SocketAddr) -> Result<TcpStream, Gone> {
-        let mut stream = TcpStream::connect(to).map_err(|_| Gone::Refused)?;
+    fn sent(&self, to: SocketAddr) -> Result<TcpStream, NoAnswer> {
+        let mut stream = TcpStream::connect(to).map_err(|_| NoAnswer::Refused)?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(self.text().as_bytes()).map_err(|_| Gone::Cut)?;
+        stream.write_all(self.text().as_bytes()).map_err(|_| NoAnswer::Cut)?;
         Ok(stream)
     }
 
     /// Sends the request over a connection of its own.
-    pub fn attempt(&self, to: SocketAddr) -> Result<Answer, Gone> {
+    pub fn attempt(&self, to: SocketAddr) -> Result<Answer, NoAnswer> {
         let mut stream = self.sent(to)?;
         let mut answer = Vec::new();
         let read = stream.read_to_end(&mut answer);
@@ -115,15 +115,15 @@ impl Call {
             );
         }
         let text = String::from_utf8(answer).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").ok_or(Gone::Cut)?;
+        let (head, body) = text.split_once("\r\n\r\n").ok_or(NoAnswer::Cut)?;
         let length = head
             .lines()
             .find_map(|line| line.strip_prefix("content-length: "))
             .map_or(0, |length| length.parse().unwrap());
         if body.len() < length {
-            return Err(Gone::Cut);
+            return Err(NoAnswer::Cut);
         }
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(Gone::Cut)?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(NoAnswer::Cut)?;
         Ok(Answer { status, head: head.to_owned(), body: serde_json::from_str(body).unwrap_or(Value::Null) })
     }
 

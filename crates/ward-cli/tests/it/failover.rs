@@ -15,7 +15,7 @@ const WRITERS: usize = 6;
 
 /// The answers that the writers got.
 #[derive(Default)]
-struct Seen {
+struct Observations {
     /// The slug, the id and the time of each acknowledged creation.
     done: Mutex<Vec<(String, String, Instant)>>,
     count: AtomicUsize,
@@ -29,7 +29,7 @@ struct Seen {
 }
 
 /// Reads acknowledged workspaces until stopped: each is there, or the database is unavailable.
-fn read(addresses: &[std::net::SocketAddr], tenant: &Tenant, seen: &Seen, stop: &AtomicBool) {
+fn read(addresses: &[std::net::SocketAddr], tenant: &Tenant, seen: &Observations, stop: &AtomicBool) {
     for round in 0..1_000_000 {
         if stop.load(Ordering::SeqCst) {
             return;
@@ -53,7 +53,13 @@ fn read(addresses: &[std::net::SocketAddr], tenant: &Tenant, seen: &Seen, stop: 
 }
 
 /// Creates workspaces until stopped, retrying each creation with its key until it has a final answer.
-fn write(writer: usize, addresses: &[std::net::SocketAddr], tenant: &Tenant, seen: &Seen, stop: &AtomicBool) {
+fn write(
+    writer: usize,
+    addresses: &[std::net::SocketAddr],
+    tenant: &Tenant,
+    seen: &Observations,
+    stop: &AtomicBool,
+) {
     for number in 0..100_000 {
         if stop.load(Ordering::SeqCst) {
             return;
@@ -104,7 +110,7 @@ fn fail_over<T>(how: &str, end: impl Fn(&Pair) -> T) {
         [replica(&pair.url("ward"), "127.0.0.1:0", 0), replica(&pair.url("ward"), "127.0.0.1:0", 0)];
     let addresses = servers.each_ref().map(|server| server.address);
     let tenant = Tenant::new(addresses[0], "acme");
-    let (seen, stop) = (Seen::default(), AtomicBool::new(false));
+    let (seen, stop) = (Observations::default(), AtomicBool::new(false));
     let more = |than: usize| {
         (0..12_000).any(|_| {
             std::thread::sleep(Duration::from_millis(5));

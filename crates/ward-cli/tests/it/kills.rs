@@ -38,7 +38,7 @@ enum Victim {
 }
 
 /// A database that outlives its servers.
-trait Place {
+trait Installation {
     fn url(&self) -> String;
     fn folder(&self) -> &Path;
     fn victim(&self, _round: usize) -> Victim {
@@ -53,7 +53,7 @@ trait Place {
 /// A database file, in a folder on a real disk if the folder for temporary files is on one.
 struct OnFile(TempDir);
 
-impl Place for OnFile {
+impl Installation for OnFile {
     fn url(&self) -> String {
         "sqlite:ward.db".to_owned()
     }
@@ -89,7 +89,7 @@ impl OnServer {
     }
 }
 
-impl Place for OnServer {
+impl Installation for OnServer {
     fn url(&self) -> String {
         self.server.url("ward")
     }
@@ -119,7 +119,7 @@ impl Place for OnServer {
     }
 }
 
-fn serve(place: &dyn Place) -> Server {
+fn serve(place: &dyn Installation) -> Server {
     let mut command = ward(place.folder(), &["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "off"]);
     command.env("WARD_DATABASE", place.url()).env("WARD_MASTER_KEY", MASTER_KEY);
     Server::of(command, tempfile::tempdir().unwrap())
@@ -175,7 +175,7 @@ struct Run {
 
 /// Kills at a random time of the load; returns how many writes that cut off.
 fn storm(
-    place: &dyn Place,
+    place: &dyn Installation,
     server: &mut Server,
     writers: &mut [Writer],
     shared: &Shared,
@@ -221,7 +221,7 @@ fn storm(
     shared.cut.load(Ordering::SeqCst) - cut
 }
 
-fn kill_again_and_again(engine: &str, place: &mut dyn Place) {
+fn kill_again_and_again(engine: &str, place: &mut dyn Installation) {
     let kills = usize::try_from(number("WARD_TEST_KILLS").unwrap_or(10)).unwrap();
     let seed = number("WARD_TEST_SEED").unwrap_or_else(rand::random);
     let began = Instant::now();

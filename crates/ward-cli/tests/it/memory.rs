@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use crate::client::{Answer, Call, Gone};
+use crate::client::{Answer, Call, NoAnswer};
 use crate::fleet::{Tenant, new_key, new_workspace};
 
 const TESTER: &str = "+15550100";
@@ -57,7 +57,7 @@ struct Key {
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about a workspace")]
-struct Known {
+struct KnownWorkspace {
     id: String,
     slug: String,
     /// Whether other writers use it too, so that their possible changes are not checked.
@@ -97,7 +97,7 @@ pub struct Writer {
     name: String,
     random: StdRng,
     made: u64,
-    known: Vec<Known>,
+    known: Vec<KnownWorkspace>,
     /// The indices of the workspaces to check after the next kill.
     touched: BTreeSet<usize>,
     unanswered: Option<(Act, Call)>,
@@ -107,7 +107,8 @@ pub struct Writer {
 impl Writer {
     /// A writer with random choices of its own, which also writes to `common`.
     pub fn new(number: usize, seed: u64, common: &Tenant) -> Self {
-        let mut known = Known::new(common.id.clone(), "common".to_owned(), common.key.clone(), String::new());
+        let mut known =
+            KnownWorkspace::new(common.id.clone(), "common".to_owned(), common.key.clone(), String::new());
         known.common = true;
         Self {
             name: format!("w{number}"),
@@ -150,7 +151,7 @@ impl Writer {
                         shared.doomed.load(Ordering::SeqCst),
                         "{act:?}: {gone:?} from a server that lives"
                     );
-                    shared.cut.fetch_add(usize::from(gone == Gone::Cut), Ordering::SeqCst);
+                    shared.cut.fetch_add(usize::from(gone == NoAnswer::Cut), Ordering::SeqCst);
                 }
             }
             self.unanswered = Some((act, call));
@@ -197,7 +198,7 @@ impl Writer {
         }
         let tenant = alive[self.random.random_range(0..alive.len())];
         let known = &self.known[tenant];
-        let live = |known: &Known| known.keys.iter().rposition(|key| key.live);
+        let live = |known: &KnownWorkspace| known.keys.iter().rposition(|key| key.live);
         match self.random.random_range(0..100) {
             0..6 => Act::Create(fresh),
             6..18 => Act::CreateOwn(if self.random.random_bool(0.3) { 0 } else { tenant }, fresh),
@@ -286,7 +287,7 @@ impl Writer {
         match act {
             Act::Create(slug) => {
                 note(&text("id"), "workspace.create");
-                self.known.push(Known::new(text("id"), slug, String::new(), String::new()));
+                self.known.push(KnownWorkspace::new(text("id"), slug, String::new(), String::new()));
             }
             Act::Claim(id) => {
                 note(&id, "workspace.claim");
@@ -394,7 +395,7 @@ impl Key {
     }
 }
 
-impl Known {
+impl KnownWorkspace {
     fn new(id: String, slug: String, owner: String, path: String) -> Self {
         Self {
             id,

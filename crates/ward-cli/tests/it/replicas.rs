@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use ward_test_db::postgres::shared;
 use ward_test_db::postgres_only;
 
-use crate::client::{Answer, Call, Gone};
+use crate::client::{Answer, Call, NoAnswer};
 use crate::fleet::{Fleet, MASTER_KEY, Tenant, at_once, new_key, new_workspace, replica, tally};
 use crate::support::{text, ward};
 
@@ -338,8 +338,8 @@ fn a_rolling_upgrade_drops_no_request() {
                         next += 1;
                         match call.attempt(addresses[next % addresses.len()]) {
                             Ok(answer) => Some(answer),
-                            Err(Gone::Refused) => None,
-                            Err(Gone::Cut) => panic!("a request that was sent got no answer"),
+                            Err(NoAnswer::Refused) => None,
+                            Err(NoAnswer::Cut) => panic!("a request that was sent got no answer"),
                         }
                     });
                     let answer = answer.expect("a replica that listens");

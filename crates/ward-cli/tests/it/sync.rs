@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use ward::app::{Access, App};
+use ward::app::{App, CommandAccess};
 use ward::config::{Config, MasterKey};
 
 use crate::client::Call;
@@ -205,7 +205,7 @@ fn a_proof_of_exclusion_is_printed_and_fails_when_it_is_none() {
         master_key: MasterKey::File { path: folder.join("ward.key"), create: false },
         ..Config::default()
     };
-    let app = App::open_beside(config, Access::Seal).unwrap();
+    let app = App::open_beside(config, CommandAccess::Seal).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let changed = format!("UPDATE calls SET caller = '{TESTER}' WHERE call_sid = 'CA-real'");
     let changed = runtime.block_on(app.db.write("test.tamper", move |tx| tx.execute(&changed, &[])));

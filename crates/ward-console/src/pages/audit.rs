@@ -16,7 +16,7 @@ use crate::time::Time;
 use crate::visit::{Page, Post, Visit, page_of_form};
 
 #[derive(Deserialize)]
-struct Found {
+struct EventList {
     events: Vec<Event>,
     total: i64,
     next_offset: Option<i64>,
@@ -57,7 +57,7 @@ struct AuditPage {
     frame: Frame,
     form: Form,
     above: Vec<String>,
-    events: Found,
+    events: EventList,
     summary: Summary,
     query: String,
     phi: bool,
@@ -99,12 +99,12 @@ pub async fn list(Path(workspace): Path<String>, visit: Visit) -> Page {
     let (room, summary, events) = try_join3(
         visit.room(&workspace),
         visit.get::<Summary>(&of_summary),
-        visit.send::<Found>(Method::GET, &path, None, &no_fields),
+        visit.send::<EventList>(Method::GET, &path, None, &no_fields),
     )
     .await?;
     let (events, problems) = match events {
         Ok(events) => (events, Problems::default()),
-        Err(problems) => (Found { events: Vec::new(), total: 0, next_offset: None }, problems),
+        Err(problems) => (EventList { events: Vec::new(), total: 0, next_offset: None }, problems),
     };
     let form = visit.form_again(visit.query.clone(), problems);
     let above = form.above(&FILTERS);

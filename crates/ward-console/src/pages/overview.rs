@@ -12,7 +12,7 @@ use super::address::segment;
 use super::keys::Key;
 use super::workspaces::Workspace;
 use crate::chart;
-use crate::frame::{Frame, List, Room};
+use crate::frame::{Frame, List, VisitedWorkspace};
 use crate::time::Time;
 use crate::visit::{Page, Stop, Visit, page};
 use crate::words;
@@ -187,7 +187,7 @@ struct Overview {
 /// The answer to a GET, if the visitor has this permission.
 async fn if_allowed<T: DeserializeOwned>(
     visit: &Visit,
-    room: &Room,
+    room: &VisitedWorkspace,
     permission: &str,
     path: String,
 ) -> Result<Option<T>, Stop> {
@@ -241,7 +241,7 @@ pub async fn show(Path(workspace): Path<String>, visit: Visit) -> Page {
 fn steps(
     workspace: &Workspace,
     calls: Option<&CallList>,
-    room: &Room,
+    room: &VisitedWorkspace,
 ) -> Vec<(bool, &'static str, &'static str)> {
     let has_calls = calls.is_some_and(|calls| calls.total > 0);
     let connected = workspace.connector_type.is_some();

@@ -137,7 +137,7 @@ pub(crate) struct Property {
 /// Keywords that describe but do not constrain, in addition to all that start with `x-`.
 const ANNOTATIONS: [&str; 4] = ["title", "description", "examples", "default"];
 
-struct Attached<'r> {
+struct AttachedRule<'r> {
     pointer: &'r str,
     rule: Rule,
     used: bool,
@@ -146,7 +146,7 @@ struct Attached<'r> {
 /// Compiles the schemas of one document, and tracks which rules found their schema.
 pub(super) struct Compiler<'d> {
     document: &'d Value,
-    rules: Vec<Attached<'d>>,
+    rules: Vec<AttachedRule<'d>>,
     /// References that are being followed, to refuse a recursive schema.
     open: Vec<String>,
 }
@@ -154,7 +154,7 @@ pub(super) struct Compiler<'d> {
 impl<'d> Compiler<'d> {
     pub(super) fn new(document: &'d Value, rules: &[(&'d str, Rule)]) -> Self {
         let rules =
-            rules.iter().map(|(pointer, rule)| Attached { pointer, rule: *rule, used: false }).collect();
+            rules.iter().map(|(pointer, rule)| AttachedRule { pointer, rule: *rule, used: false }).collect();
         Self { document, rules, open: Vec::new() }
     }
 

@@ -16,12 +16,12 @@ const MASK: &str = "**********";
 /// `given` for a problem, in at most `most` bytes of JSON: secrets masked, the rest cut. A value that
 /// contains secrets but does not have the declared shape is masked as a whole.
 pub(super) fn echo(node: &Node, given: &Json, most: usize) -> Json {
-    shown(Place::Declared(node), given, most)
+    shown(Declaration::Declared(node), given, most)
 }
 
 /// The same as [`echo`] for a value without a declared shape.
 pub(super) fn plain(given: &Json, most: usize) -> Json {
-    shown(Place::Open, given, most)
+    shown(Declaration::Open, given, most)
 }
 
 /// A text without a declared shape, for example the name of a field.
@@ -32,7 +32,7 @@ pub(super) fn plain_text(text: &str, most: usize) -> Json {
 /// `input` cut to `most` bytes of JSON, or `None` if it fits.
 pub(super) fn cut(input: &Json, most: usize) -> Option<Json> {
     let mut left = most;
-    (!fits(Place::Open, input, &mut left)).then(|| cut_value(Place::Open, input, most))
+    (!fits(Declaration::Open, input, &mut left)).then(|| cut_value(Declaration::Open, input, most))
 }
 
 /// `text` cut to `most` bytes of JSON, or `None` if it fits.
@@ -59,14 +59,14 @@ const fn escaped_length(byte: u8) -> usize {
     }
 }
 
-fn shown(place: Place<'_>, given: &Json, most: usize) -> Json {
+fn shown(place: Declaration<'_>, given: &Json, most: usize) -> Json {
     let mut left = most;
     if fits(place, given, &mut left) { masked(place, given) } else { cut_value(place, given, most) }
 }
 
 /// The part of the document that describes a value.
 #[derive(Clone, Copy)]
-enum Place<'n> {
+enum Declaration<'n> {
     /// Nothing, and no secret is near.
     Open,
     Declared(&'n Node),
@@ -77,16 +77,16 @@ enum Place<'n> {
 /// How a part of `given` may be shown.
 enum Part<'n> {
     /// The part may be shown. The place decides about the values inside it.
-    Open(Place<'n>),
+    Open(Declaration<'n>),
     /// The part is or may be a secret, or its wrong shape hides where its secrets are.
     Secret,
 }
 
-fn part<'n>(place: Place<'n>, given: &Json) -> Part<'n> {
+fn part<'n>(place: Declaration<'n>, given: &Json) -> Part<'n> {
     let node = match place {
-        Place::Undeclared if *given != Json::Null => return Part::Secret,
-        Place::Declared(node) if node.holds_secret && *given != Json::Null => node,
-        _ => return Part::Open(Place::Open),
+        Declaration::Undeclared if *given != Json::Null => return Part::Secret,
+        Declaration::Declared(node) if node.holds_secret && *given != Json::Null => node,
+        _ => return Part::Open(Declaration::Open),
     };
     let shaped = matches!(
         (&node.kind, given),
@@ -96,22 +96,22 @@ fn part<'n>(place: Place<'n>, given: &Json) -> Part<'n> {
 }
 
 /// The place of an item or a field of a value at `place`.
-fn below<'n>(place: Place<'n>, key: Option<&str>) -> Place<'n> {
-    let Place::Declared(node) = place else { return place };
+fn below<'n>(place: Declaration<'n>, key: Option<&str>) -> Declaration<'n> {
+    let Declaration::Declared(node) = place else { return place };
     match (&node.kind, key) {
-        (Kind::Array { items, .. }, None) => Place::Declared(items),
-        (Kind::Dict { values, .. }, Some(_)) => Place::Declared(values),
+        (Kind::Array { items, .. }, None) => Declaration::Declared(items),
+        (Kind::Dict { values, .. }, Some(_)) => Declaration::Declared(values),
         (Kind::Model { properties }, Some(key)) => properties
             .iter()
             .find(|property| property.name == key)
-            .map_or(Place::Undeclared, |property| Place::Declared(&property.node)),
-        _ => Place::Open,
+            .map_or(Declaration::Undeclared, |property| Declaration::Declared(&property.node)),
+        _ => Declaration::Open,
     }
 }
 
 /// Whether the masked JSON of `given` fits into `left`. The function stops at the first value that does not
 /// fit.
-fn fits(place: Place<'_>, given: &Json, left: &mut usize) -> bool {
+fn fits(place: Declaration<'_>, given: &Json, left: &mut usize) -> bool {
     work::spend(1);
     let take = |length: usize, left: &mut usize| match left.checked_sub(length) {
         Some(rest) => {
@@ -149,7 +149,7 @@ const fn quotes(value: &Json) -> usize {
 }
 
 /// The whole of `given` with its secrets masked.
-fn masked(place: Place<'_>, given: &Json) -> Json {
+fn masked(place: Declaration<'_>, given: &Json) -> Json {
     work::spend(1);
     let Part::Open(place) = part(place, given) else { return Json::String(MASK.to_owned()) };
     match given {
@@ -172,7 +172,7 @@ fn is_common(number: &str) -> bool {
     number.parse::<f64>().is_ok_and(f64::is_finite)
 }
 
-fn cut_value(place: Place<'_>, given: &Json, most: usize) -> Json {
+fn cut_value(place: Declaration<'_>, given: &Json, most: usize) -> Json {
     let mut cut = Cut::new(most);
     match (part(place, given), given) {
         (Part::Secret, _) => cut.write(MASK),
@@ -183,7 +183,7 @@ fn cut_value(place: Place<'_>, given: &Json, most: usize) -> Json {
 }
 
 /// Writes the masked JSON of `given`.
-fn write(place: Place<'_>, given: &Json, out: &mut Cut) {
+fn write(place: Declaration<'_>, given: &Json, out: &mut Cut) {
     work::spend(1);
     let Part::Open(place) = part(place, given) else { return out.text(MASK) };
     match given {

@@ -28,15 +28,15 @@ const LONGEST_KEY: usize = 256;
 
 /// The space that one problem may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Room {
+pub struct DisplayLimits {
     /// The limit for the echoed value, in bytes of JSON.
     pub input: usize,
     /// The limit for the `loc`, in bytes of JSON.
     pub loc: usize,
 }
 
-const ROOMY: Room = Room { input: LONGEST_INPUT, loc: 1024 };
-const BRIEF: Room = Room { input: 64, loc: 192 };
+const FULL: DisplayLimits = DisplayLimits { input: LONGEST_INPUT, loc: 1024 };
+const BRIEF: DisplayLimits = DisplayLimits { input: 64, loc: 192 };
 
 /// One step of the path to a value: the name of a field or the index of an item. The first step is `body`
 /// or `query`.
@@ -141,13 +141,13 @@ impl Problems {
     }
 
     /// Adds a problem. `make` runs only if the answer still has space, and gets the size of that space.
-    pub fn add(&mut self, make: impl FnOnce(Room) -> Problem) {
+    pub fn add(&mut self, make: impl FnOnce(DisplayLimits) -> Problem) {
         if self.listed.len() == MOST_LISTED || self.more > 0 {
             self.more += 1;
             return;
         }
-        let room = if self.bytes < ROOMY_BYTES { ROOMY } else { BRIEF };
-        let problem = make(room);
+        let limits = if self.bytes < ROOMY_BYTES { FULL } else { BRIEF };
+        let problem = make(limits);
         let length = length_of(&problem) + 1;
         work::spend(length);
         if self.bytes + length > LISTED_BYTES {
@@ -187,20 +187,20 @@ impl From<Problems> for Vec<Problem> {
 impl Extend<Problem> for Problems {
     fn extend<T: IntoIterator<Item = Problem>>(&mut self, found: T) {
         for problem in found {
-            self.add(|room| bounded(problem, room));
+            self.add(|limits| bounded(problem, limits));
         }
     }
 }
 
 /// The problem within its space. A problem that fits is not copied.
-fn bounded(mut problem: Problem, room: Room) -> Problem {
-    if let Some(cut) = echo::cut(&problem.input, room.input) {
+fn bounded(mut problem: Problem, limits: DisplayLimits) -> Problem {
+    if let Some(cut) = echo::cut(&problem.input, limits.input) {
         problem.input = cut;
     }
-    if problem.loc.iter().map(step_length).sum::<usize>() > room.loc
+    if problem.loc.iter().map(step_length).sum::<usize>() > limits.loc
         || problem.loc.iter().any(|step| step_length(step) > LONGEST_KEY + 2)
     {
-        problem.loc = bounded_loc(&problem.loc, room.loc);
+        problem.loc = bounded_loc(&problem.loc, limits.loc);
     }
     problem
 }

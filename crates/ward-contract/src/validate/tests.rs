@@ -18,7 +18,7 @@ fn operation(method: &str, schema: &Value, rules: &[(&str, Rule)]) -> Operation 
 }
 
 fn send(operation: &Operation, sent: &Value) -> Result<Value, Value> {
-    let parsed = Parsed::Json(sent.clone().into());
+    let parsed = ParsedBody::Json(sent.clone().into());
     body(operation, &parsed)
         .map(|body| body.value)
         .map_err(|problems| serde_json::to_value(problems.into_answer()).unwrap())
@@ -227,7 +227,7 @@ fn secrets_are_never_echoed() {
 #[test]
 fn what_is_json_is_what_says_so() {
     for yes in ["application/json", "Application/JSON ; charset=utf-8", "application/merge-patch+json"] {
-        assert_eq!(parse(Some(yes), b"1", 8), Ok(Parsed::Json(Json::Number("1".into()))), "{yes}");
+        assert_eq!(parse(Some(yes), b"1", 8), Ok(ParsedBody::Json(Json::Number("1".into()))), "{yes}");
     }
     for no in [
         "text/json",
@@ -237,14 +237,14 @@ fn what_is_json_is_what_says_so() {
         "",
         "application/x-www-form-urlencoded",
     ] {
-        assert_eq!(parse(Some(no), b"1", 8), Ok(Parsed::Text("1".into())), "{no}");
+        assert_eq!(parse(Some(no), b"1", 8), Ok(ParsedBody::Text("1".into())), "{no}");
     }
-    assert_eq!(parse(None, b"1", 8), Ok(Parsed::Text("1".into())));
-    assert_eq!(parse(None, b"", 8), Ok(Parsed::Missing));
+    assert_eq!(parse(None, b"1", 8), Ok(ParsedBody::Text("1".into())));
+    assert_eq!(parse(None, b"", 8), Ok(ParsedBody::Missing));
     assert_eq!(parse(Some("application/json"), b"\"\xff\"", 8), Err(BodyRefused::NotUtf8));
     assert_eq!(
         parse(Some("application/json"), b"\xef\xbb\xbf1", 8),
-        Ok(Parsed::Json(Json::Number("1".into())))
+        Ok(ParsedBody::Json(Json::Number("1".into())))
     );
     for bad in ["NaN", "[Infinity]", "\"\\ud800\"", "[[[1]]]"] {
         let Err(BodyRefused::Problems(problems)) = parse(Some("application/json"), bad.as_bytes(), 2) else {

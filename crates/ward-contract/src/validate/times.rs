@@ -22,32 +22,32 @@ pub(super) fn date_time(moment: Moment, given: &Json) -> Result<Value, Fault> {
     let year_zero = || Err(because("datetime_parsing", "Input should be a valid datetime", YEAR_ZERO));
     match any_date_time(given) {
         // The reference checks the offset before it builds a time, and finds the year 0 only then.
-        Read::Ok(read) if read.time.tz_offset.is_none() => without_zone(),
-        Read::Ok(read) if read.date.year == 0 => year_zero(),
-        Read::Ok(_) if is_since_1970(given) => without_zone(),
-        Read::Ok(read) => Ok(Value::String(in_utc(&read))),
-        Read::WrongType => Err(Fault::new("datetime_type", "Input should be a valid datetime")),
+        Reading::Ok(read) if read.time.tz_offset.is_none() => without_zone(),
+        Reading::Ok(read) if read.date.year == 0 => year_zero(),
+        Reading::Ok(_) if is_since_1970(given) => without_zone(),
+        Reading::Ok(read) => Ok(Value::String(in_utc(&read))),
+        Reading::WrongType => Err(Fault::new("datetime_type", "Input should be a valid datetime")),
         // A day is a valid timestamp too, so the message is about the unreadable day as well.
-        Read::Unreadable(error) => match (any_date(given), moment.day) {
-            (Read::Ok(_), None) => without_zone(),
-            (Read::Ok(day), _) if day.year == 0 => year_zero(),
-            (Read::Ok(date), Some(DayMeans::Start)) => {
+        Reading::Unreadable(error) => match (any_date(given), moment.day) {
+            (Reading::Ok(_), None) => without_zone(),
+            (Reading::Ok(day), _) if day.year == 0 => year_zero(),
+            (Reading::Ok(date), Some(DayMeans::Start)) => {
                 Ok(Value::String(in_utc(&DateTime { date, time: MIDNIGHT })))
             }
-            (Read::Ok(date), Some(DayMeans::End)) => {
+            (Reading::Ok(date), Some(DayMeans::End)) => {
                 Ok(Value::String(in_utc(&DateTime { date, time: LAST_OF_DAY })))
             }
-            (Read::Unreadable(error), _) => {
+            (Reading::Unreadable(error), _) => {
                 Err(because("datetime_from_date_parsing", "Input should be a valid datetime or date", &error))
             }
-            (Read::Impossible(error), _) => {
+            (Reading::Impossible(error), _) => {
                 Err(because("datetime_parsing", "Input should be a valid datetime", &error))
             }
-            (Read::WrongType, _) => {
+            (Reading::WrongType, _) => {
                 Err(because("datetime_parsing", "Input should be a valid datetime", &error))
             }
         },
-        Read::Impossible(error) => {
+        Reading::Impossible(error) => {
             Err(because("datetime_parsing", "Input should be a valid datetime", &error))
         }
     }
@@ -73,23 +73,23 @@ pub(super) fn date(given: &Json) -> Result<Value, Fault> {
     };
     match read_date(given) {
         // A number of seconds at a midnight is read as a day too.
-        Read::Ok(_) if is_since_1970(given) => without_zone(),
-        Read::Ok(day) => Ok(Value::String(day.to_string())),
-        Read::Impossible(error) => Err(because("date_parsing", FORMAT, &error)),
-        Read::Unreadable(_) | Read::WrongType => match read_date_time(given) {
-            Read::Ok(moment)
+        Reading::Ok(_) if is_since_1970(given) => without_zone(),
+        Reading::Ok(day) => Ok(Value::String(day.to_string())),
+        Reading::Impossible(error) => Err(because("date_parsing", FORMAT, &error)),
+        Reading::Unreadable(_) | Reading::WrongType => match read_date_time(given) {
+            Reading::Ok(moment)
                 if moment.time != (speedate::Time { tz_offset: moment.time.tz_offset, ..MIDNIGHT }) =>
             {
                 inexact()
             }
-            Read::Ok(moment) if moment.time.tz_offset.is_none() || is_since_1970(given) => without_zone(),
-            Read::Ok(moment) if moment.time.tz_offset != Some(0) => inexact(),
-            Read::Ok(moment) => Ok(Value::String(moment.date.to_string())),
-            Read::Unreadable(error) => {
+            Reading::Ok(moment) if moment.time.tz_offset.is_none() || is_since_1970(given) => without_zone(),
+            Reading::Ok(moment) if moment.time.tz_offset != Some(0) => inexact(),
+            Reading::Ok(moment) => Ok(Value::String(moment.date.to_string())),
+            Reading::Unreadable(error) => {
                 Err(because("date_from_datetime_parsing", "Input should be a valid date or datetime", &error))
             }
-            Read::Impossible(error) => Err(because("date_parsing", FORMAT, &error)),
-            Read::WrongType => Err(Fault::new("date_type", "Input should be a valid date")),
+            Reading::Impossible(error) => Err(because("date_parsing", FORMAT, &error)),
+            Reading::WrongType => Err(Fault::new("date_type", "Input should be a valid date")),
         },
     }
 }
@@ -106,7 +106,7 @@ const MIDNIGHT: speedate::Time =
     speedate::Time { hour: 0, minute: 0, second: 0, microsecond: 0, tz_offset: None };
 
 /// The result of reading a timestamp or a day.
-enum Read<T> {
+enum Reading<T> {
     Ok(T),
     /// The text is not of this type, for the reason given.
     Unreadable(String),
@@ -116,7 +116,7 @@ enum Read<T> {
     WrongType,
 }
 
-impl<T> Read<T> {
+impl<T> Reading<T> {
     fn of(read: Result<T, speedate::ParseError>) -> Self {
         match read {
             Ok(read) => Self::Ok(read),
@@ -126,7 +126,7 @@ impl<T> Read<T> {
 }
 
 /// Reads a time of any year with four digits, 0 included.
-fn any_date_time(given: &Json) -> Read<DateTime> {
+fn any_date_time(given: &Json) -> Reading<DateTime> {
     let config = speedate::DateTimeConfig {
         time_config: speedate::TimeConfig {
             // Clients send nanoseconds, and Ward keeps microseconds.
@@ -143,27 +143,27 @@ fn any_date_time(given: &Json) -> Read<DateTime> {
             Ok(whole) => DateTime::from_timestamp_with_config(whole, 0, &config),
             Err(_) => DateTime::from_float_with_config(text.parse().unwrap_or(f64::INFINITY), &config),
         },
-        _ => return Read::WrongType,
+        _ => return Reading::WrongType,
     };
-    Read::of(read)
+    Reading::of(read)
 }
 
-fn read_date_time(given: &Json) -> Read<DateTime> {
+fn read_date_time(given: &Json) -> Reading<DateTime> {
     match any_date_time(given) {
-        Read::Ok(moment) if moment.date.year == 0 => Read::Impossible(YEAR_ZERO.to_owned()),
+        Reading::Ok(moment) if moment.date.year == 0 => Reading::Impossible(YEAR_ZERO.to_owned()),
         read => read,
     }
 }
 
 /// Reads a day of any year with four digits, 0 included.
-fn any_date(given: &Json) -> Read<Date> {
-    let Json::String(text) = given else { return Read::WrongType };
-    Read::of(Date::parse_str(text))
+fn any_date(given: &Json) -> Reading<Date> {
+    let Json::String(text) = given else { return Reading::WrongType };
+    Reading::of(Date::parse_str(text))
 }
 
-fn read_date(given: &Json) -> Read<Date> {
+fn read_date(given: &Json) -> Reading<Date> {
     match any_date(given) {
-        Read::Ok(day) if day.year == 0 => Read::Impossible(YEAR_ZERO.to_owned()),
+        Reading::Ok(day) if day.year == 0 => Reading::Impossible(YEAR_ZERO.to_owned()),
         read => read,
     }
 }

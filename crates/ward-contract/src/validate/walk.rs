@@ -121,11 +121,11 @@ impl Walk<'_> {
 
     fn refuse(&mut self, node: &Node, given: &Json, fault: Fault) {
         let loc = &self.loc;
-        self.problems.add(|room| Problem {
+        self.problems.add(|limits| Problem {
             kind: fault.kind,
-            loc: bounded_loc(loc, room.loc),
+            loc: bounded_loc(loc, limits.loc),
             msg: fault.msg,
-            input: echo::echo(node, given, room.input),
+            input: echo::echo(node, given, limits.input),
             ctx: fault.ctx,
         });
     }
@@ -217,11 +217,11 @@ impl Walk<'_> {
 
     fn refuse_name(&mut self, name: &str, fault: Fault) {
         let loc = &self.loc;
-        self.problems.add(|room| Problem {
+        self.problems.add(|limits| Problem {
             kind: fault.kind,
-            loc: bounded_loc(loc, room.loc),
+            loc: bounded_loc(loc, limits.loc),
             msg: fault.msg,
-            input: echo::plain_text(name, room.input),
+            input: echo::plain_text(name, limits.input),
             ctx: fault.ctx,
         });
     }
@@ -241,10 +241,10 @@ impl Walk<'_> {
                 Some(given) => self.within(name.clone().into(), |walk| walk.value(&property.node, given)),
                 None if property.required => {
                     let loc = &self.loc;
-                    self.problems.add(|room| {
-                        let mut loc = bounded_loc(loc, room.loc);
+                    self.problems.add(|limits| {
+                        let mut loc = bounded_loc(loc, limits.loc);
                         loc.push(name.clone().into());
-                        missing(loc, echo::echo(node, given, room.input))
+                        missing(loc, echo::echo(node, given, limits.input))
                     });
                     None
                 }
@@ -286,8 +286,8 @@ impl Walk<'_> {
         work::spend(text.len());
         if text.contains('\0') {
             let loc = &self.loc;
-            self.problems.add(|room| {
-                Problem::value_error(bounded_loc(loc, room.loc), NUL, echo::plain_text(text, room.input))
+            self.problems.add(|limits| {
+                Problem::value_error(bounded_loc(loc, limits.loc), NUL, echo::plain_text(text, limits.input))
             });
         }
     }
@@ -298,8 +298,8 @@ impl Walk<'_> {
         let refuses_nul = matches!(&node.kind, Kind::Text(text) if !text.any_character);
         if refuses_nul && read.as_str().is_some_and(|text| text.contains('\0')) {
             let loc = &self.loc;
-            self.problems.add(|room| {
-                Problem::value_error(bounded_loc(loc, room.loc), NUL, echo::echo(node, given, room.input))
+            self.problems.add(|limits| {
+                Problem::value_error(bounded_loc(loc, limits.loc), NUL, echo::echo(node, given, limits.input))
             });
             return;
         }
@@ -311,15 +311,15 @@ impl Walk<'_> {
         for RuleProblem { at, message } in found {
             work::spend(at.len() + message.len());
             let loc = &self.loc;
-            self.problems.add(|room| {
+            self.problems.add(|limits| {
                 let input = match part(node, given, &at) {
-                    Some((Some(node), given)) => echo::echo(node, given, room.input),
-                    Some((None, given)) => echo::plain(given, room.input),
+                    Some((Some(node), given)) => echo::echo(node, given, limits.input),
+                    Some((None, given)) => echo::plain(given, limits.input),
                     None => Json::Null,
                 };
                 let mut loc = loc.clone();
                 loc.extend(at);
-                Problem::value_error(bounded_loc(&loc, room.loc), &message, input)
+                Problem::value_error(bounded_loc(&loc, limits.loc), &message, input)
             });
         }
     }

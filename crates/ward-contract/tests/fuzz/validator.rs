@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use ward_contract::validate::{self, Json, Loc, Parsed, Problem};
+use ward_contract::validate::{self, Json, Loc, ParsedBody, Problem};
 use ward_contract::{Contract, Operation, Rule, RuleProblem};
 
 use crate::instances::{SECRET, Tape, body_schema, document, instance, plain};
@@ -171,7 +171,7 @@ fn any_bytes_and_any_query_are_judged() {
         query in query,
     )| {
         let operation = which.get(&operations);
-        let parsed = validate::parse(kind.as_deref(), &body, 128).unwrap_or(Parsed::Missing);
+        let parsed = validate::parse(kind.as_deref(), &body, 128).unwrap_or(ParsedBody::Missing);
         if let Err(problems) = validate::body(operation, &parsed) {
             prop_assert!(!problems.is_empty());
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::value::{Kind, Owned};
+use super::value::{Kind, OwnedValue};
 use crate::{Db, Error, Row, Value};
 
 /// A table that both databases have.
@@ -154,9 +154,9 @@ impl Table {
     pub(super) async fn page(
         &self,
         db: &Db,
-        after: Option<Vec<Owned>>,
+        after: Option<Vec<OwnedValue>>,
         most: usize,
-    ) -> Result<Option<Vec<Vec<Owned>>>, Error> {
+    ) -> Result<Option<Vec<Vec<OwnedValue>>>, Error> {
         let mut sql = format!("SELECT {} FROM \"{}\"", self.columns(), self.name);
         if let Some(after) = &after {
             let places: Vec<String> = (1..=after.len()).map(|number| format!("${number}")).collect();
@@ -166,7 +166,7 @@ impl Table {
         let kinds: Vec<Kind> = self.columns.iter().map(|(_, kind)| *kind).collect();
         let rows = db
             .read("copy.page", move |tx| {
-                let values: Vec<Value<'_>> = after.iter().flatten().map(Owned::value).collect();
+                let values: Vec<Value<'_>> = after.iter().flatten().map(OwnedValue::value).collect();
                 tx.all(&sql, &values, |row: &Row<'_>| {
                     kinds.iter().enumerate().map(|(index, kind)| kind.read(row, index)).collect()
                 })
@@ -176,7 +176,7 @@ impl Table {
     }
 
     /// The values of a row's primary key.
-    pub(super) fn key_of(&self, row: Option<&Vec<Owned>>) -> Vec<Owned> {
+    pub(super) fn key_of(&self, row: Option<&Vec<OwnedValue>>) -> Vec<OwnedValue> {
         row.map(|row| self.key.iter().map(|&index| row[index].clone()).collect()).unwrap_or_default()
     }
 

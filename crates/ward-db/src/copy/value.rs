@@ -22,7 +22,7 @@ pub(super) enum Kind {
 
 /// A [`Value`] that owns its data.
 #[derive(Clone)]
-pub(super) enum Owned {
+pub(super) enum OwnedValue {
     Null,
     Bool(bool),
     Int(i64),
@@ -48,23 +48,23 @@ impl Kind {
         })
     }
 
-    pub(super) fn read(self, row: &Row<'_>, index: usize) -> Result<Owned, Error> {
-        fn of<T>(value: Option<T>, owned: fn(T) -> Owned) -> Owned {
-            value.map_or(Owned::Null, owned)
+    pub(super) fn read(self, row: &Row<'_>, index: usize) -> Result<OwnedValue, Error> {
+        fn of<T>(value: Option<T>, owned: fn(T) -> OwnedValue) -> OwnedValue {
+            value.map_or(OwnedValue::Null, owned)
         }
         Ok(match self {
-            Self::Bool => of(row.get(index)?, Owned::Bool),
-            Self::Int => of(row.get(index)?, Owned::Int),
-            Self::Text => of(row.get(index)?, Owned::Text),
-            Self::Uuid => of(row.get(index)?, Owned::Uuid),
-            Self::Time => of(row.get(index)?, Owned::Time),
-            Self::Json => of(row.get(index)?, |Json(text)| Owned::Json(text)),
-            Self::Bytes => of(row.get(index)?, Owned::Bytes),
+            Self::Bool => of(row.get(index)?, OwnedValue::Bool),
+            Self::Int => of(row.get(index)?, OwnedValue::Int),
+            Self::Text => of(row.get(index)?, OwnedValue::Text),
+            Self::Uuid => of(row.get(index)?, OwnedValue::Uuid),
+            Self::Time => of(row.get(index)?, OwnedValue::Time),
+            Self::Json => of(row.get(index)?, |Json(text)| OwnedValue::Json(text)),
+            Self::Bytes => of(row.get(index)?, OwnedValue::Bytes),
         })
     }
 }
 
-impl Owned {
+impl OwnedValue {
     pub(super) fn value(&self) -> Value<'_> {
         match self {
             Self::Null => Value::Null,
@@ -173,7 +173,7 @@ pub(super) struct Digest {
 }
 
 impl Digest {
-    pub(super) fn add(&mut self, row: &[Owned]) {
+    pub(super) fn add(&mut self, row: &[OwnedValue]) {
         let mut hash = Sha256::new();
         for value in row {
             value.feed(&mut hash);
@@ -224,8 +224,11 @@ mod tests {
 
     #[test]
     fn a_digest_knows_values_and_not_their_order() {
-        let rows = [vec![Owned::Int(1), Owned::Null], vec![Owned::Int(2), Owned::Text("1".into())]];
-        let of = |rows: &[&Vec<Owned>]| {
+        let rows = [
+            vec![OwnedValue::Int(1), OwnedValue::Null],
+            vec![OwnedValue::Int(2), OwnedValue::Text("1".into())],
+        ];
+        let of = |rows: &[&Vec<OwnedValue>]| {
             let mut digest = Digest::default();
             for row in rows {
                 digest.add(row);
@@ -233,7 +236,7 @@ mod tests {
             digest
         };
         assert!(of(&[&rows[0], &rows[1]]) == of(&[&rows[1], &rows[0]]));
-        let other = vec![Owned::Text(String::new()), Owned::Null];
+        let other = vec![OwnedValue::Text(String::new()), OwnedValue::Null];
         assert!(of(&[&rows[0]]) != of(&[&other]));
         assert!(of(&[&rows[0], &rows[0]]) != of(&[&rows[0]]));
     }

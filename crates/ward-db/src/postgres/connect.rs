@@ -20,7 +20,7 @@ use super::mode::{MEMORY, PLANS, Source, settings};
 use super::url::ServerAddress;
 
 /// A connection, and the task that drives its socket.
-pub(super) type Connected = (Client, JoinHandle<()>);
+pub(super) type Connection = (Client, JoinHandle<()>);
 
 /// The reasons why no connection could be made.
 pub(super) struct ConnectFailure {
@@ -31,7 +31,7 @@ pub(super) struct ConnectFailure {
 }
 
 /// Connects to the first usable server before `until`. The error gives one reason per server.
-pub(super) async fn connect(source: &Source, until: Instant) -> Result<Connected, ConnectFailure> {
+pub(super) async fn connect(source: &Source, until: Instant) -> Result<Connection, ConnectFailure> {
     let places = &source.target.places;
     let balanced = source.target.config.get_load_balance_hosts() == LoadBalanceHosts::Random;
     let mut order: Vec<usize> = (0..places.len()).collect();
@@ -103,7 +103,7 @@ async fn one(
     source: &Source,
     place: &ServerAddress,
     address: Option<IpAddr>,
-) -> Result<Connected, tokio_postgres::Error> {
+) -> Result<Connection, tokio_postgres::Error> {
     let mut config = source.target.config.clone();
     match &place.host {
         Host::Tcp(name) => config.host(name),

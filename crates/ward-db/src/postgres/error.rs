@@ -37,13 +37,13 @@ impl Again {
 /// The server's own text, without the parts that may hold a bound value: details, and the messages of data
 /// exceptions.
 #[derive(Debug)]
-struct Said {
+struct ServerMessage {
     code: String,
     message: String,
     constraint: Option<String>,
 }
 
-impl fmt::Display for Said {
+impl fmt::Display for ServerMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SQLSTATE {}: {}", self.code, self.message)?;
         match &self.constraint {
@@ -53,7 +53,7 @@ impl fmt::Display for Said {
     }
 }
 
-impl std::error::Error for Said {}
+impl std::error::Error for ServerMessage {}
 
 /// The meaning of a statement's error, and whether running the closure again may help.
 pub(super) fn told(error: &tokio_postgres::Error) -> (Error, Option<Again>) {
@@ -62,9 +62,11 @@ pub(super) fn told(error: &tokio_postgres::Error) -> (Error, Option<Again>) {
         let lost = Error::unavailable("the connection to the database is lost");
         return (
             match error.source() {
-                Some(source) => {
-                    lost.because(Said { code: "none".into(), message: source.to_string(), constraint: None })
-                }
+                Some(source) => lost.because(ServerMessage {
+                    code: "none".into(),
+                    message: source.to_string(),
+                    constraint: None,
+                }),
                 None => lost,
             },
             Some(Again::Lost),
@@ -89,7 +91,7 @@ pub(super) fn told(error: &tokio_postgres::Error) -> (Error, Option<Again>) {
         },
     };
     let message = if class == "22" { "a value does not fit its column or parameter" } else { db.message() };
-    let said = Said {
+    let said = ServerMessage {
         code: code.to_owned(),
         message: message.to_owned(),
         constraint: db.constraint().map(str::to_owned),

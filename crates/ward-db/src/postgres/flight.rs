@@ -12,13 +12,13 @@ use futures_util::future::{MaybeDone, join3, maybe_done};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
-use super::values::{Bound, Encoded};
+use super::values::{BoundValue, EncodedValue};
 use crate::value::Value;
 
 /// A prepared change that is deferred until another statement is sent.
-pub(super) struct Kept {
+pub(super) struct DeferredChange {
     pub(super) statement: Statement,
-    pub(super) values: Vec<Encoded>,
+    pub(super) values: Vec<EncodedValue>,
 }
 
 /// The outcome of each part of a flight.
@@ -37,7 +37,7 @@ pub(super) struct FlightOutcome<T> {
 pub(super) async fn together<T>(
     client: &Client,
     begin: Option<&str>,
-    kept: &[Kept],
+    kept: &[DeferredChange],
     last: impl Future<Output = Result<T, Error>>,
 ) -> FlightOutcome<T> {
     let begun = async {
@@ -51,7 +51,7 @@ pub(super) async fn together<T>(
     FlightOutcome { begun, kept: kept.into_iter().collect(), ran, last }
 }
 
-async fn all(client: &Client, kept: &[Kept]) -> Vec<Result<(), Error>> {
+async fn all(client: &Client, kept: &[DeferredChange]) -> Vec<Result<(), Error>> {
     let mut changes: Vec<_> = kept
         .iter()
         .map(|kept| {
@@ -75,14 +75,14 @@ pub(super) async fn perform(
     client: &Client,
     prepared: &mut Option<Statement>,
     sql: &str,
-    bound: &[Bound<'_>],
+    bound: &[BoundValue<'_>],
     named: bool,
 ) -> Result<(Vec<Row>, u64), Error> {
     let stream = if named {
         let statement = match prepared.take_if(|known| !fits(known, bound)) {
             None if let Some(known) = &*prepared => known.clone(),
             _ => {
-                let types: Vec<_> = bound.iter().map(Bound::declared).collect();
+                let types: Vec<_> = bound.iter().map(BoundValue::declared).collect();
                 prepared.insert(client.prepare_typed(sql, &types).await?).clone()
             }
         };
@@ -101,7 +101,7 @@ pub(super) async fn perform(
 
 /// Whether a prepared statement takes these values. The values of its first run declared its types; for a
 /// NULL, the server chose the type.
-pub(super) fn fits(statement: &Statement, bound: &[Bound<'_>]) -> bool {
+pub(super) fn fits(statement: &Statement, bound: &[BoundValue<'_>]) -> bool {
     statement.params().len() == bound.len()
         && statement
             .params()

@@ -15,10 +15,10 @@ const STATEMENTS: usize = 1_024;
 const PARAMETERS: usize = u16::MAX as usize;
 
 /// The known statements, by their text.
-pub(super) type Statements = HashMap<Box<str>, Known>;
+pub(super) type Statements = HashMap<Box<str>, StatementFacts>;
 
 /// The facts about a statement's text.
-pub(super) struct Known {
+pub(super) struct StatementFacts {
     parameters: usize,
     pub(super) changes: bool,
     pub(super) prepared: Option<Statement>,
@@ -30,7 +30,7 @@ pub(super) fn learn<'k>(
     sql: &str,
     params: &[Value<'_>],
     recorder: Option<&Recorder>,
-) -> Result<&'k mut Known, Error> {
+) -> Result<&'k mut StatementFacts, Error> {
     for (index, value) in params.iter().enumerate() {
         if let Value::Text(text) | Value::Json(text) = value
             && text.as_bytes().contains(&0)
@@ -51,7 +51,8 @@ pub(super) fn learn<'k>(
         if known.len() >= STATEMENTS {
             known.clear();
         }
-        let entry = Known { parameters: lex::parameters(sql), changes: lex::changes(sql), prepared: None };
+        let entry =
+            StatementFacts { parameters: lex::parameters(sql), changes: lex::changes(sql), prepared: None };
         known.insert(sql.into(), entry);
     }
     let entry = known.get_mut(sql).ok_or_else(|| Error::invalid("a statement was forgotten at once"))?;

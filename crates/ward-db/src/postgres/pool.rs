@@ -30,7 +30,7 @@ use super::mode::Source;
 use super::session::Session;
 use crate::turns::Party;
 use crate::{Error, ErrorKind};
-use line::{Line, Pending, Waiting};
+use line::{Line, PendingWork, WaitingWork};
 use worker::Worker;
 
 /// How long work waits before another session may help.
@@ -129,7 +129,7 @@ enum Handover {
 }
 
 enum Next {
-    Run(Waiting),
+    Run(WaitingWork),
     Grow,
     Stop,
 }
@@ -188,11 +188,11 @@ impl Pool {
         let (reply, mut answer) = oneshot::channel();
         // Set by the first of two: the thread that starts the work, or the caller that gives up.
         let settled = Arc::new(AtomicBool::new(false));
-        let job = Pending::new(work, reply, Arc::clone(&settled));
+        let job = PendingWork::new(work, reply, Arc::clone(&settled));
         let began = Instant::now();
         // The first connection has its own time limit, apart from the wait for other work.
         let first = limit.max(self.shared.source.target.connect_time);
-        let waiting = Waiting { since: began, until: began + first, kind, party, job: Box::new(job) };
+        let waiting = WaitingWork { since: began, until: began + first, kind, party, job: Box::new(job) };
         let limit = match self.shared.hand(kind, waiting)? {
             Handover::ToSession => return answer.await.unwrap_or_else(|_| Err(self.unanswered(&settled))),
             Handover::ToFirst => first,
@@ -272,7 +272,7 @@ impl Pool {
 
 impl Shared {
     /// Queues work, and gives it to a session if one is available.
-    fn hand(self: &Arc<Self>, kind: Kind, waiting: Waiting) -> Result<Handover, Error> {
+    fn hand(self: &Arc<Self>, kind: Kind, waiting: WaitingWork) -> Result<Handover, Error> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Error::closed());
@@ -315,7 +315,7 @@ impl Shared {
     }
 
     /// Takes the next work that a free session may do, and counts it as running.
-    fn take(&self, state: &mut PoolState) -> Option<Waiting> {
+    fn take(&self, state: &mut PoolState) -> Option<WaitingWork> {
         let kind = Kind::ALL
             .into_iter()
             .filter(|kind| self.room(state, *kind) > 0)

@@ -14,10 +14,10 @@ use tokio::sync::oneshot;
 use tokio_postgres::{Client, Row};
 
 use super::error::{Again, certainly_rolled_back, takes_no_writes, told};
-use super::flight::{FlightOutcome, Kept, fits, perform, together};
+use super::flight::{DeferredChange, FlightOutcome, fits, perform, together};
 use super::known::{Statements, learn};
 use super::mode::{Mode, Source, begin, statement_time};
-use super::values::Bound;
+use super::values::BoundValue;
 use crate::counters::add;
 use crate::value::Value;
 use crate::{Error, ErrorKind};
@@ -50,7 +50,7 @@ struct Link {
 }
 
 /// The closure that runs, and the state of its transaction.
-struct Running {
+struct RunningClosure {
     name: &'static str,
     mode: Mode,
     until: Instant,
@@ -63,10 +63,10 @@ struct Running {
     again: Option<Again>,
     /// Deferred changes, which are sent with the next statement. They belong to this transaction and end with
     /// it.
-    kept: Vec<Kept>,
+    kept: Vec<DeferredChange>,
 }
 
-impl Running {
+impl RunningClosure {
     const fn new(name: &'static str, mode: Mode, until: Instant) -> Self {
         Self {
             name,
@@ -88,7 +88,7 @@ pub(crate) struct Session {
     source: Arc<Source>,
     runtime: Runtime,
     link: Option<Link>,
-    running: Running,
+    running: RunningClosure,
     /// Whether the thread has slept since the connection last read from the server.
     slept: bool,
     /// Whether the last closure lost its connection while the server had no room for another.
@@ -109,7 +109,7 @@ impl Session {
             .enable_all()
             .build()
             .map_err(|error| Error::unavailable("a session's event loop cannot be made").because(error))?;
-        let running = Running::new("", Mode::Single, Instant::now());
+        let running = RunningClosure::new("", Mode::Single, Instant::now());
         let commit_time = histogram!("ward_db_commit_seconds");
         Ok(Self {
             source,
@@ -144,7 +144,7 @@ impl Session {
             return Err(Error::new(ErrorKind::Conflict, "a second statement needs the first one's snapshot"));
         }
         let changes = entry.changes;
-        let bound: Vec<Bound<'_>> = params.iter().map(|&value| Bound(value)).collect();
+        let bound: Vec<BoundValue<'_>> = params.iter().map(|&value| BoundValue(value)).collect();
         let begin = (!running.begun).then(|| begin(running.mode, source)).flatten();
         let kept = std::mem::take(&mut running.kept);
         let statement = perform(client, &mut entry.prepared, sql, &bound, source.target.named);
@@ -184,10 +184,10 @@ impl Session {
             && self.running.mode == Mode::Write
         {
             let entry = learn(known, sql, params, self.source.options.recorder.as_deref())?;
-            let bound: Vec<Bound<'_>> = params.iter().map(|&value| Bound(value)).collect();
+            let bound: Vec<BoundValue<'_>> = params.iter().map(|&value| BoundValue(value)).collect();
             if let Some(statement) = entry.prepared.as_ref().filter(|known| fits(known, &bound)) {
-                let values = bound.iter().map(Bound::encoded).collect();
-                self.running.kept.push(Kept { statement: statement.clone(), values });
+                let values = bound.iter().map(BoundValue::encoded).collect();
+                self.running.kept.push(DeferredChange { statement: statement.clone(), values });
                 return Ok(());
             }
         }
@@ -263,7 +263,7 @@ impl Session {
     /// Checks that the server takes writes.
     pub(super) fn probe(&mut self, until: Instant) -> Result<(), Error> {
         self.starved = false;
-        self.running = Running::new("check", Mode::Single, until);
+        self.running = RunningClosure::new("check", Mode::Single, until);
         self.connected()?;
         let (rows, _) = self.statement("show transaction_read_only", &[])?;
         let answer = rows.first().and_then(|row| row.try_get::<_, String>(0).ok());

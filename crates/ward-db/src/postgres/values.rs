@@ -14,16 +14,16 @@ use crate::value::{Timestamp, Value};
 const ORIGIN: i64 = 946_684_800_000_000;
 
 /// A value to bind, encoded when it is sent.
-pub(super) struct Bound<'a>(pub(super) Value<'a>);
+pub(super) struct BoundValue<'a>(pub(super) Value<'a>);
 
 /// Hides the value, because the driver writes parameters into its debug log.
-impl fmt::Debug for Bound<'_> {
+impl fmt::Debug for BoundValue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("_")
     }
 }
 
-impl Bound<'_> {
+impl BoundValue<'_> {
     /// The declared type of the parameter; for NULL the server infers one.
     pub(super) const fn declared(&self) -> Type {
         match self.0 {
@@ -39,11 +39,11 @@ impl Bound<'_> {
     }
 
     /// The value in binary form, which outlives the borrowed data.
-    pub(super) fn encoded(&self) -> Encoded {
+    pub(super) fn encoded(&self) -> EncodedValue {
         let mut out = BytesMut::new();
         match self.encode(&mut out) {
-            IsNull::Yes => Encoded(None),
-            IsNull::No => Encoded(Some(out)),
+            IsNull::Yes => EncodedValue(None),
+            IsNull::No => EncodedValue(Some(out)),
         }
     }
 
@@ -66,7 +66,7 @@ impl Bound<'_> {
     }
 }
 
-impl ToSql for Bound<'_> {
+impl ToSql for BoundValue<'_> {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
         Ok(self.encode(out))
     }
@@ -79,16 +79,16 @@ impl ToSql for Bound<'_> {
 }
 
 /// A value in binary form; `None` stands for NULL.
-pub(super) struct Encoded(Option<BytesMut>);
+pub(super) struct EncodedValue(Option<BytesMut>);
 
 /// Hides the value, because the driver writes parameters into its debug log.
-impl fmt::Debug for Encoded {
+impl fmt::Debug for EncodedValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("_")
     }
 }
 
-impl ToSql for Encoded {
+impl ToSql for EncodedValue {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
         let Some(bytes) = &self.0 else { return Ok(IsNull::Yes) };
         out.extend_from_slice(bytes);

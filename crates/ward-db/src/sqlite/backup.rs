@@ -26,7 +26,7 @@ use super::alone::{lock_name, lock_to_read, resolved};
 use super::conn::{Conn, Role, Source};
 use super::flush::{beside, flush_folder, folder_of};
 use super::make_private;
-use super::quiet::{Stamp, Way};
+use super::quiet::{OpenMode, Stamp};
 use crate::tx::Tx;
 use crate::{Error, ErrorKind, Migration, Options, migrate, names_postgres, sqlite_path};
 
@@ -83,7 +83,7 @@ pub struct Rows {
 
 /// A backup that was checked on a scratch copy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Checked {
+pub struct CheckedBackup {
     /// The backup's path, length and digest.
     #[serde(flatten)]
     pub backup: Backup,
@@ -122,7 +122,7 @@ fn copy_unchanged(
     let resolved = resolved(path);
     let kept = File::open(path).map_err(|error| trouble("the database cannot be opened", error))?;
     let stopped = lock_to_read(&kept, &resolved)?;
-    let way = Way::to_read(&resolved, stopped);
+    let way = OpenMode::to_read(&resolved, stopped);
     let stamp = Stamp::of(&resolved);
     let options = Options { read_only: true, ..Options::default() };
     let source = Source::new(path.to_owned(), options, Some(kept)).opened_by(way);
@@ -133,7 +133,7 @@ fn copy_unchanged(
         return copied;
     }
     to.as_file().set_len(0).map_err(|error| trouble("the copy cannot be written", error))?;
-    let source = source.opened_by(Way::to_read(&resolved, false));
+    let source = source.opened_by(OpenMode::to_read(&resolved, false));
     copy_pages(&*source.connect(Role::LongRead)?, to, progress)
 }
 
@@ -188,7 +188,7 @@ pub fn check(
     migrations: &[Migration],
     binary_version: &str,
     mut progress: impl FnMut(BackupProgress),
-) -> Result<Checked, Error> {
+) -> Result<CheckedBackup, Error> {
     refuse_open_database(file)?;
     let folder = tempfile::Builder::new()
         .prefix("ward-check-")
@@ -219,7 +219,7 @@ pub fn check(
     at(3);
     let tables = count(&conn)?;
     at(4);
-    Ok(Checked { backup, applied, tables })
+    Ok(CheckedBackup { backup, applied, tables })
 }
 
 /// Checks a backup, then puts it in the place of the database at `url`, migrated and changed by `amend`. That
@@ -231,7 +231,7 @@ pub fn restore(
     binary_version: &str,
     amend: impl FnOnce(&mut Tx<'_>) -> Result<(), Error>,
     mut progress: impl FnMut(BackupProgress),
-) -> Result<Checked, Error> {
+) -> Result<CheckedBackup, Error> {
     let path = path_of(url)?;
     let _lock = lock_name(&resolved(&path))?;
     for part in ["", "-wal", "-journal"] {

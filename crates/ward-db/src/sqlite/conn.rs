@@ -16,7 +16,7 @@ use rusqlite::{CachedStatement, Connection};
 
 use super::alone::resolved;
 use super::flush::Flushes;
-use super::quiet::Way;
+use super::quiet::OpenMode;
 use crate::counters::{Counters, add};
 use crate::options::{Options, Recorder};
 use crate::{Error, ErrorKind, Value, lex};
@@ -66,17 +66,17 @@ pub(super) struct Source {
     pub(super) flushes: Flushes,
     /// A second descriptor of the file, for its lock and for the copier's flushes.
     pub(super) kept: Option<Arc<File>>,
-    way: Way,
+    way: OpenMode,
 }
 
 impl Source {
     pub(super) fn new(path: PathBuf, options: Options, kept: Option<File>) -> Self {
         let flushes = Flushes::new(resolved(&path));
-        Self { path, options, flushes, kept: kept.map(Arc::new), way: Way::Usual }
+        Self { path, options, flushes, kept: kept.map(Arc::new), way: OpenMode::Usual }
     }
 
     /// The same source with another way of opening its file.
-    pub(super) fn opened_by(self, way: Way) -> Self {
+    pub(super) fn opened_by(self, way: OpenMode) -> Self {
         Self { way, ..self }
     }
 
@@ -133,7 +133,7 @@ impl Source {
             raw.pragma_update(None, "query_only", true)?;
             // The last connection that closes copies the log into the file, which is a change. Recovery is
             // left to the server.
-            let holds_commits = self.way != Way::Usual || self.log_holds_commits();
+            let holds_commits = self.way != OpenMode::Usual || self.log_holds_commits();
             raw.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, holds_commits)?;
         } else {
             self.write_ahead(&raw)?;

@@ -17,7 +17,7 @@ const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_')
 
 /// A way of opening a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum OpenMode {
     /// SQLite's own way. Only a connection that may write, or that reads beside a server that starts right now, uses it.
     Usual,
     /// The file alone, as it stands. Nothing may write to it meanwhile.
@@ -28,7 +28,7 @@ pub(super) enum Way {
     OwnIndex,
 }
 
-impl Way {
+impl OpenMode {
     /// The way of reading the file at a resolved path. `locked`: no server has the file open, and none can open it.
     pub(super) fn to_read(path: &Path, locked: bool) -> Self {
         let length = |suffix| beside(path, suffix).metadata().ok().map(|there| there.len());

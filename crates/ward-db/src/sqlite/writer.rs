@@ -48,14 +48,14 @@ pub(super) struct Writer {
 
 /// The work that waits for the thread.
 struct Queue {
-    state: Mutex<Waiting>,
+    state: Mutex<QueueState>,
     told: Condvar,
     /// The maximum number of waiting closures, and the part of it that the requests of one party may have.
     most: usize,
     most_each: usize,
 }
 
-struct Waiting {
+struct QueueState {
     jobs: Turns<Box<dyn Job>>,
     /// The parties of the present batch, one entry for each closure.
     batch: Vec<Party>,
@@ -68,7 +68,7 @@ impl Queue {
     fn new(most: usize) -> Self {
         let most = most.max(1);
         let jobs = Turns::new(BATCH_EACH);
-        let state = Waiting { jobs, batch: Vec::new(), probes: Vec::new(), stopped: false };
+        let state = QueueState { jobs, batch: Vec::new(), probes: Vec::new(), stopped: false };
         Self { state: Mutex::new(state), told: Condvar::new(), most, most_each: (most / 2).max(1) }
     }
 

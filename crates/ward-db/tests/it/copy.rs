@@ -1,6 +1,6 @@
 //! Copies from a file to a server: equal content compares equal, and a difference is found.
 
-use ward_db::{Copied, Db, Error, ErrorKind, Migration, Stage};
+use ward_db::{CopiedTable, Db, Error, ErrorKind, Migration, Stage};
 use ward_test_db::postgres::{Database, shared};
 use ward_test_db::postgres_only;
 
@@ -47,7 +47,7 @@ async fn filled() -> Fixture {
 }
 
 /// The copy's outcome, and the reported stages, each with its last `done` and its total.
-async fn copied(from: &Fixture, to: &Database) -> (Result<Vec<Copied>, Error>, Vec<(Stage, u64, u64)>) {
+async fn copied(from: &Fixture, to: &Database) -> (Result<Vec<CopiedTable>, Error>, Vec<(Stage, u64, u64)>) {
     let target = Db::open(&to.url, fast()).unwrap();
     let mut told: Vec<(Stage, u64, u64)> = Vec::new();
     let outcome = from

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::{fast, fixture, fixture_with, place};
-use ward_db::{Db, Error, ErrorKind, Migrated, Migration, Options, Timestamp};
+use ward_db::{Db, Error, ErrorKind, Migration, MigrationReport, Options, Timestamp};
 use ward_test_db::{Engine, both, postgres_only, sqlite_only};
 
 const FIRST: Migration = Migration {
@@ -19,7 +19,7 @@ create table b (name text collate \"C\" not null primary key, n bigint, body jso
 const SECOND: Migration =
     Migration { name: "0002_second", sql: "-- oldest binary: 0.2.0\nalter table b add column m bigint;\n" };
 
-fn names(migrated: &Migrated) -> Vec<&str> {
+fn names(migrated: &MigrationReport) -> Vec<&str> {
     migrated.applied.iter().map(String::as_str).collect()
 }
 
@@ -138,7 +138,7 @@ async fn many_at_once_make_the_file_and_apply_each_step_exactly_once() {
 fn race() {
     let place = place();
     let start = std::sync::Barrier::new(6);
-    let results: Vec<Migrated> = std::thread::scope(|scope| {
+    let results: Vec<MigrationReport> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..6)
             .map(|_| {
                 scope.spawn(|| {

@@ -10,16 +10,16 @@ use ward_test_db::postgres::{self, Database};
 
 pub struct Fixture {
     pub db: Db,
-    place: Place,
+    place: DatabasePlace,
 }
 
 /// The place of a test's database, which is deleted with this value.
-pub enum Place {
+pub enum DatabasePlace {
     File(TempDir, String),
     Server(Database),
 }
 
-impl Place {
+impl DatabasePlace {
     pub fn url(&self) -> &str {
         match self {
             Self::File(_, url) => url,
@@ -33,17 +33,17 @@ pub fn fast() -> Options {
 }
 
 /// A place for an empty database on the test's engine.
-pub fn place() -> Place {
+pub fn place() -> DatabasePlace {
     match Engine::current() {
         Engine::Sqlite => file_place(),
-        Engine::Postgres => Place::Server(postgres::shared().database()),
+        Engine::Postgres => DatabasePlace::Server(postgres::shared().database()),
     }
 }
 
-fn file_place() -> Place {
+fn file_place() -> DatabasePlace {
     let dir = tempfile::tempdir().unwrap();
     let url = url(&dir);
-    Place::File(dir, url)
+    DatabasePlace::File(dir, url)
 }
 
 pub fn fixture() -> Fixture {
@@ -63,7 +63,7 @@ pub fn sqlite_with(options: Options) -> Fixture {
     at(file_place(), options)
 }
 
-pub fn at(place: Place, options: Options) -> Fixture {
+pub fn at(place: DatabasePlace, options: Options) -> Fixture {
     Fixture { db: Db::open(place.url(), options).unwrap(), place }
 }
 
@@ -82,12 +82,12 @@ impl Fixture {
 
     /// The folder that contains the SQLite file.
     pub fn dir(&self) -> &TempDir {
-        let Place::File(dir, _) = &self.place else { panic!("this test is about a file") };
+        let DatabasePlace::File(dir, _) = &self.place else { panic!("this test is about a file") };
         dir
     }
 
     pub fn parts(self) -> (Db, TempDir) {
-        let Place::File(dir, _) = self.place else { panic!("this test is about a file") };
+        let DatabasePlace::File(dir, _) = self.place else { panic!("this test is about a file") };
         (self.db, dir)
     }
 
@@ -117,7 +117,7 @@ impl Fixture {
     }
 
     /// Keeps the writer inside a closure until released, so that the writes queued meanwhile are one batch.
-    pub async fn hold(&self) -> Held {
+    pub async fn hold(&self) -> HeldWriter {
         let (release, gate) = mpsc::channel::<()>();
         let (entered, inside) = tokio::sync::oneshot::channel();
         let (db, mut entered) = (self.db.clone(), Some(entered));
@@ -132,16 +132,16 @@ impl Fixture {
             .await
         });
         inside.await.unwrap();
-        Held { release, task }
+        HeldWriter { release, task }
     }
 }
 
-pub struct Held {
+pub struct HeldWriter {
     release: mpsc::Sender<()>,
     task: tokio::task::JoinHandle<Result<(), Error>>,
 }
 
-impl Held {
+impl HeldWriter {
     pub async fn release(self) {
         self.release.send(()).unwrap();
         self.task.await.unwrap().unwrap();

@@ -31,14 +31,14 @@ const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: w\r\n\r\n";
 
 struct Server {
     address: SocketAddr,
-    held: Arc<Held>,
+    held: Arc<HeldRequests>,
     stop: Option<oneshot::Sender<()>>,
     ended: JoinHandle<std::io::Result<()>>,
 }
 
 /// The requests of `/held`: each reports its arrival, and is answered when the test allows it.
 #[derive(Default)]
-struct Held {
+struct HeldRequests {
     come: Notify,
     may_go: Notify,
 }
@@ -56,13 +56,13 @@ impl Server {
     }
 
     async fn start_with(options: ServeOptions) -> Self {
-        let held = Arc::new(Held::default());
-        let hold = |Extension(held): Extension<Arc<Held>>| async move {
+        let held = Arc::new(HeldRequests::default());
+        let hold = |Extension(held): Extension<Arc<HeldRequests>>| async move {
             held.come.notify_one();
             held.may_go.notified().await;
             "done"
         };
-        let keep = |Extension(held): Extension<Arc<Held>>, body: Body| async move {
+        let keep = |Extension(held): Extension<Arc<HeldRequests>>, body: Body| async move {
             held.come.notify_one();
             held.may_go.notified().await;
             drop(body);

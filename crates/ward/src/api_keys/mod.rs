@@ -27,7 +27,7 @@ use crate::workspaces::access_policy::{AccessPolicy, Visitor};
 use secret::{KeyId, SecretHash};
 
 pub use last_used::LastUsed;
-pub use revoke_presented::valid;
+pub use revoke_presented::valid_key;
 pub use store::{
     LIVE, Without, count, end_some_of, is_live, list_all as list, look_up, look_up_for, names_after,
 };

@@ -25,12 +25,12 @@ pub async fn revoke_presented(
     presented: Presented,
 ) -> Result<bool, ApiError> {
     let now = context.now;
-    let found = app.db.read("api_keys.presented", move |tx| valid(tx, &presented, now)).await?;
+    let found = app.db.read("api_keys.presented", move |tx| valid_key(tx, &presented, now)).await?;
     let Some((KeyRecord { home, .. }, _)) = found else { return Ok(false) };
     let revoke = move |tx: &mut Tx<'_>| {
         let mut write = Write::begin(tx, home, Actor::NOBODY, &context)?;
         // Another transaction may have ended the secret before this one took the guard row.
-        let Some((record, secret)) = valid(&mut write, &presented, now)? else { return Ok(false) };
+        let Some((record, secret)) = valid_key(&mut write, &presented, now)? else { return Ok(false) };
         let Some(key) = store::get_anywhere(&mut write, presented.key_id)? else { return Ok(false) };
         write.actor = Actor::new(record.principal, record.credential);
         match secret {
@@ -43,7 +43,7 @@ pub async fn revoke_presented(
 }
 
 /// The key with the presented secret, if the secret is valid now.
-pub fn valid(
+pub fn valid_key(
     tx: &mut Tx<'_>,
     presented: &Presented,
     now: Timestamp,

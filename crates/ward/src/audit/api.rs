@@ -14,7 +14,7 @@ use crate::gate::Entry;
 use crate::http::{Query, Reply, Request};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::members;
-use crate::scan::{self, Found, List as _, Stretch, Wanted};
+use crate::scan::{self, List as _, ScanResult, Stretch, Window};
 
 /// Totals are exact up to this number; beyond it, they are this number.
 const TOTAL_LIMIT: i64 = 10_000;
@@ -102,9 +102,9 @@ async fn page(
     list: store::Events,
     Rows { limit, offset }: Rows,
 ) -> Result<AuditEventsListResponse, ApiError> {
-    let wanted = Wanted { limit: limit + 1, offset, counted: TOTAL_LIMIT };
+    let wanted = Window { limit: limit + 1, offset, counted: TOTAL_LIMIT };
     let workspace = list.workspace;
-    let Found { rows: mut events, total } = scan::read(app, workspace, name, list, None, wanted).await?;
+    let ScanResult { rows: mut events, total } = scan::read(app, workspace, name, list, None, wanted).await?;
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = events.len() > most;
     events.truncate(most);
@@ -151,7 +151,7 @@ async fn is_known(
         return Ok(true);
     }
     let list = store::Events { workspace, filter: ever };
-    let wanted = Wanted { limit: 0, offset: 0, counted: 1 };
+    let wanted = Window { limit: 0, offset: 0, counted: 1 };
     Ok(scan::read(app, workspace, "audit.has_acted", list, None, wanted).await?.total > 0)
 }
 

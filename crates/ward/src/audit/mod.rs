@@ -20,7 +20,7 @@ use crate::error::ApiError;
 use crate::identity::Caller;
 use crate::identity::token::VerifiedToken;
 use crate::ids::{CredentialId, EventId, PrincipalId, WorkspaceId};
-use crate::quotas::{self, Change, Room};
+use crate::quotas::{self, ByteLimit, Change};
 
 pub use write::{Subject, Write};
 
@@ -103,11 +103,11 @@ struct Record<'a> {
     metadata: &'a Value,
 }
 
-/// The room that the event of an act may use in a workspace that stores as much as its quota allows.
+/// The bound on bytes for the event of an act in a workspace that stores as much as its quota allows.
 ///
 /// Acts that protect something, or read what is there, go on in the reserve. `None`: the act goes on without end. It ends
 /// or finishes what another act made, once, so there are no more of these than of those.
-fn room_for(action: &str) -> Option<Room> {
+fn byte_limit(action: &str) -> Option<ByteLimit> {
     match action {
         "workspace.create"
         | "workspace.claim"
@@ -134,8 +134,8 @@ fn room_for(action: &str) -> Option<Room> {
         | "call.list"
         | "delivery.read"
         | "delivery.list"
-        | "audit.download" => Some(Room::Reserve),
-        _ => Some(Room::Quota),
+        | "audit.download" => Some(ByteLimit::Reserve),
+        _ => Some(ByteLimit::Quota),
     }
 }
 
@@ -186,8 +186,8 @@ fn write(tx: &mut Tx<'_>, event: Event<'_>, phi_accessed: bool) -> Result<(), Ap
         },
     )?;
     // The operator and time are past all quotas.
-    match (&context.quotas, room_for(action)) {
-        (Some(usual), Some(room)) => quotas::take_bytes(tx, workspace, usual, (bytes, room), context.now),
+    match (&context.quotas, byte_limit(action)) {
+        (Some(usual), Some(bound)) => quotas::take_bytes(tx, workspace, usual, (bytes, bound), context.now),
         _ => Ok(quotas::give_back(tx, workspace, Change::bytes(bytes))?),
     }
 }

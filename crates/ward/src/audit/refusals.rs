@@ -49,7 +49,7 @@ pub struct Refusal {
 
 /// The fields by which two refusals are equal.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Same {
+struct RefusalKey {
     workspace: WorkspaceId,
     actor: Option<PrincipalId>,
     credential: Option<CredentialId>,
@@ -58,7 +58,7 @@ struct Same {
     address: IpAddr,
 }
 
-impl Same {
+impl RefusalKey {
     fn of(refusal: &Refusal) -> Self {
         Self {
             workspace: refusal.workspace,
@@ -86,13 +86,13 @@ struct Bounds {
 }
 
 /// An API key, or the principal of a token.
-type Who = (Option<PrincipalId>, Option<CredentialId>);
+type Requester = (Option<PrincipalId>, Option<CredentialId>);
 
 /// The refusals of one workspace since the last flush.
 #[derive(Default)]
 struct WorkspaceRefusals {
-    kept: IndexMap<Same, RefusalCount>,
-    of_credentials: HashMap<Who, usize>,
+    kept: IndexMap<RefusalKey, RefusalCount>,
+    of_credentials: HashMap<Requester, usize>,
     unlisted: UnlistedRefusals,
 }
 
@@ -211,7 +211,7 @@ impl Refusals {
 impl RefusalTable {
     /// Adds a refusal. The error names the bound because of which one refusal was only counted.
     fn add(&mut self, more: RefusalCount, bounds: Bounds) -> Result<(), &'static str> {
-        let (workspace, same) = (more.first.workspace, Same::of(&more.first));
+        let (workspace, same) = (more.first.workspace, RefusalKey::of(&more.first));
         let who = (same.actor, same.credential);
         let (mut of_workspace, mut of_credential) = (0, 0);
         if let Some(gathered) = self.workspaces.get_mut(&workspace) {
@@ -276,7 +276,7 @@ impl RefusalTable {
 /// The content of one audit event about refusals.
 #[derive(Clone)]
 enum RefusalEvent {
-    /// Refusals that are equal as [`Same`] defines.
+    /// Refusals that are equal as [`RefusalKey`] defines.
     One(RefusalCount),
     /// The counts of a workspace's other refusals.
     Sum(WorkspaceId, UnlistedRefusals),

@@ -147,7 +147,7 @@ impl Events {
     }
 
     /// Counts the events of a stretch, and collects their actors and services.
-    pub fn figures(&self, tx: &mut Tx<'_>, stretch: Stretch<Position>) -> Result<Figures, Error> {
+    pub fn figures(&self, tx: &mut Tx<'_>, stretch: Stretch<Position>) -> Result<EventStatistics, Error> {
         let conditions = self.conditions(stretch);
         let (conditions, values) = (conditions.sql(), conditions.values());
         let counts = format!(
@@ -158,7 +158,7 @@ impl Events {
             "SELECT DISTINCT actor_entity_id FROM audit_events WHERE {conditions} AND actor_entity_id IS NOT NULL"
         );
         let services = format!("SELECT DISTINCT service FROM audit_events WHERE {conditions}");
-        Ok(Figures {
+        Ok(EventStatistics {
             events,
             phi,
             actors: tx.all(&actors, values, decode)?,
@@ -168,7 +168,7 @@ impl Events {
 }
 
 #[derive(Debug)]
-pub(super) struct Figures {
+pub(super) struct EventStatistics {
     pub events: i64,
     /// The number of events that read patient data.
     pub phi: i64,

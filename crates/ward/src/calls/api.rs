@@ -19,7 +19,7 @@ use crate::gate::Entry;
 use crate::gate::idempotency::Repeat;
 use crate::http::{Query, Reply, Request, Sent};
 use crate::ids::{CallId, CredentialId, DeliveryId, IntegrationId, WorkspaceId};
-use crate::scan::{self, Found, Wanted};
+use crate::scan::{self, ScanResult, Window};
 
 /// Totals are exact up to this number; beyond it, they are this number.
 const TOTAL_LIMIT: i64 = 10_000;
@@ -340,8 +340,8 @@ pub async fn list(request: Request, (entry, sent): (Entry, Query)) -> Result<Rep
     let limit = query.limit;
     let offset = query.continuation_token.unwrap_or(query.offset).max(0);
     let list = store::Calls { workspace, filter };
-    let wanted = Wanted { limit: limit + 1, offset, counted: TOTAL_LIMIT };
-    let Found { rows: calls, total } =
+    let wanted = Window { limit: limit + 1, offset, counted: TOTAL_LIMIT };
+    let ScanResult { rows: calls, total } =
         scan::read(&request.app, workspace, "calls.list", list, None, wanted).await?;
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = calls.len() > most;

@@ -20,7 +20,7 @@ use crate::gate::{Entry, Held};
 use crate::http::Reply;
 use crate::ids::{CallId, WorkspaceId};
 use crate::quotas::{self, Change as Count};
-use crate::vault::{self, Resealed, SealedRow, Vault};
+use crate::vault::{self, ResealResult, SealedRow, Vault};
 
 pub use super::store::CorrectionAt;
 
@@ -203,7 +203,7 @@ pub fn reseal(
     vault: &Vault,
     after: CorrectionAt,
     most: u32,
-) -> Result<Resealed<CorrectionAt>, ward_db::Error> {
+) -> Result<ResealResult<CorrectionAt>, ward_db::Error> {
     let rows = store::sealed_corrections(tx, after, most)?.into_iter().map(|(at, bytes)| {
         let (workspace, call, number) = at;
         let what = format!("correction {number} of call {call} of workspace {workspace}");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::value::{Read, duration, show_duration};
+use super::value::{ParseResult, duration, show_duration};
 use crate::text::pasted;
 
 /// Bounds the list, because every token check walks it.
@@ -129,7 +129,7 @@ struct IssuerEntry {
 
 /// Reads the JSON list of issuers. The file's `[[issuers]]` become the same JSON. Every problem names its
 /// entry and field.
-pub(super) fn issuers(text: &str) -> Read<Vec<IssuerConfig>> {
+pub(super) fn issuers(text: &str) -> ParseResult<Vec<IssuerConfig>> {
     let entries: Vec<Value> = serde_json::from_str(text).map_err(|_| {
         "must be a JSON list, such as [{\"issuer\": \"https://id.example.com\", \"audience\": \"ward\"}]"
             .to_owned()
@@ -152,7 +152,7 @@ pub(super) fn issuers(text: &str) -> Read<Vec<IssuerConfig>> {
     if problems.is_empty() { Ok(read) } else { Err(format!("is wrong: {}", problems.join("; "))) }
 }
 
-fn one(entry: Value) -> Read<IssuerConfig> {
+fn one(entry: Value) -> ParseResult<IssuerConfig> {
     let written: IssuerEntry = serde_json::from_value(entry).map_err(|error| error.to_string())?;
     let audiences = match written.audience {
         OneOrMore::One(one) => vec![one],

@@ -5,7 +5,7 @@ use jsonwebtoken::DecodingKey;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::value::Read;
+use super::value::ParseResult;
 
 /// Bounds the list, because every report searches it.
 const MOST_KEYS: usize = 32;
@@ -23,7 +23,7 @@ pub struct LeakReportKey {
 
 impl LeakReportKey {
     /// Reads an ECDSA key on P-256 from PEM (`PUBLIC KEY`, RFC 7468).
-    pub fn new(identifier: &str, pem: &str) -> Read<Self> {
+    pub fn new(identifier: &str, pem: &str) -> ParseResult<Self> {
         let fits = (1..=LONGEST_IDENTIFIER).contains(&identifier.len());
         if !fits || !identifier.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(format!("key_identifier must be 1 to {LONGEST_IDENTIFIER} printable characters"));
@@ -49,7 +49,7 @@ struct KeyEntry {
 }
 
 /// Reads a JSON list of keys, or GitHub's answer that has the list as `public_keys`.
-pub(super) fn leak_report_keys(text: &str) -> Read<Vec<LeakReportKey>> {
+pub(super) fn leak_report_keys(text: &str) -> ParseResult<Vec<LeakReportKey>> {
     let form = || {
         "must be a JSON list, such as [{\"key_identifier\": \"90a4…\", \"key\": \"-----BEGIN PUBLIC KEY-----\\n…\"}]"
             .to_owned()

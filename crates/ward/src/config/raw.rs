@@ -43,7 +43,7 @@ impl fmt::Display for Source {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct SettingProblem {
     /// The setting as it was written: `--listen`, `WARD_LISTEN`, `listen in ward.toml`.
     pub setting: String,
     /// The problem, to be read after the setting's name. It never contains a secret's value.
@@ -54,12 +54,12 @@ pub struct Problem {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The problems, in the order of the settings' table; never empty.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<SettingProblem>,
 }
 
 impl ConfigError {
     pub(crate) fn one(setting: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { problems: vec![Problem { setting: setting.into(), message: message.into() }] }
+        Self { problems: vec![SettingProblem { setting: setting.into(), message: message.into() }] }
     }
 }
 
@@ -67,7 +67,7 @@ impl std::error::Error for ConfigError {}
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Problem { setting, message }) in self.problems.iter().enumerate() {
+        for (index, SettingProblem { setting, message }) in self.problems.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
             write!(f, "{separator}{setting} {message}")?;
         }
@@ -101,7 +101,7 @@ impl GivenValue {
 pub struct RawSettings {
     /// One value per setting, in the order of `SETTINGS`.
     given: Vec<Option<GivenValue>>,
-    problems: Vec<Problem>,
+    problems: Vec<SettingProblem>,
 }
 
 impl Default for RawSettings {
@@ -112,15 +112,15 @@ impl Default for RawSettings {
 
 /// The settings in force and where each came from.
 #[derive(Clone, Debug)]
-pub struct Resolved {
+pub struct ResolvedSettings {
     pub config: Config,
     /// The same for display, in the order of `SETTINGS`.
-    pub in_force: Vec<InForce>,
+    pub in_force: Vec<EffectiveSetting>,
 }
 
 /// One setting in force, for display. Secrets are stars.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InForce {
+pub struct EffectiveSetting {
     /// The key of the setting, as a configuration file writes it.
     pub key: &'static str,
     /// Its value as it would be written; empty when it has none.
@@ -227,7 +227,7 @@ impl RawSettings {
     }
 
     fn problem(&mut self, setting: String, message: String) {
-        self.problems.push(Problem { setting, message });
+        self.problems.push(SettingProblem { setting, message });
     }
 
     fn given(&self, key: &str) -> Option<&GivenValue> {
@@ -247,13 +247,13 @@ impl RawSettings {
     ///
     /// # Errors
     /// Every problem, not only the first.
-    pub fn resolve(mut self) -> Result<Resolved, ConfigError> {
+    pub fn resolve(mut self) -> Result<ResolvedSettings, ConfigError> {
         let mut draft = Draft::default();
         for (setting, given) in SETTINGS.iter().zip(&self.given) {
             if let Some(given) = given
                 && let Err(message) = (setting.apply)(&mut draft, &given.text)
             {
-                self.problems.push(Problem { setting: given.name(setting), message });
+                self.problems.push(SettingProblem { setting: given.name(setting), message });
             }
         }
         let config = self.settle(draft);
@@ -262,7 +262,7 @@ impl RawSettings {
         }
         let shown = |(setting, given): (&'static Setting, &Option<GivenValue>)| {
             let source = given.as_ref().map_or(Source::Default, |given| given.source.clone());
-            InForce {
+            EffectiveSetting {
                 key: setting.key,
                 value: (setting.show)(&config),
                 means: means(&config, setting.key),
@@ -270,7 +270,7 @@ impl RawSettings {
             }
         };
         let in_force = SETTINGS.iter().zip(&self.given).map(shown).collect();
-        Ok(Resolved { config, in_force })
+        Ok(ResolvedSettings { config, in_force })
     }
 
     /// Combines the settings that only make sense together.

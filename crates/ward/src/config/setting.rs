@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::Config;
 use super::draft::Draft;
-use super::value::Read;
+use super::value::ParseResult;
 use crate::text::pasted;
 
 /// One setting: its names, its help text, its parser and its display.
@@ -24,7 +24,7 @@ pub struct Setting {
     /// shows flags to every user of the machine.
     pub secret: bool,
     /// Parses a value into the draft.
-    pub(super) apply: fn(&mut Draft, &str) -> Read<()>,
+    pub(super) apply: fn(&mut Draft, &str) -> ParseResult<()>,
     /// The value in force, as it would be written; empty when there is none.
     pub(super) show: fn(&Config) -> String,
 }
@@ -54,7 +54,7 @@ impl Setting {
 pub const HIDDEN: &str = "**********";
 
 /// Decodes 32 bytes from base64. The error never repeats the text.
-pub(super) fn key_bytes(text: &str) -> Read<Zeroizing<[u8; 32]>> {
+pub(super) fn key_bytes(text: &str) -> ParseResult<Zeroizing<[u8; 32]>> {
     let wrong = || "must be 32 bytes in base64 (44 characters)".to_owned();
     let bytes = Zeroizing::new(STANDARD.decode(pasted(text)).map_err(|_| wrong())?);
     let mut key = Zeroizing::new([0; 32]);

@@ -16,7 +16,8 @@ use super::issuers::{issuers, show_issuers};
 use super::leaks::{leak_report_keys, show_leak_report_keys};
 use super::setting::{HIDDEN, Setting, key_bytes};
 use super::value::{
-    self, Choice, Count, Kind, List, Maybe, Or, PathKind, RateKind, Read, Size, Text, Time, With, items,
+    self, Choice, Count, Kind, List, Maybe, Or, ParseResult, PathKind, RateKind, Size, Text, Time, With,
+    items,
 };
 use super::{Bootstrap, Exports, FormerKey, LogFormat, MasterKey, RatesMode};
 use crate::quotas::Quota;
@@ -166,7 +167,7 @@ pub static SETTINGS: &[Setting] = &[
     "Previous keys, comma-separated, each as `master_key`. They open values that were sealed before. \
      `ward secrets rotate` makes them unnecessary.";
     |draft, text| {
-        let keys: Read<Vec<_>> = text.split(',').map(pasted).filter(|key| !key.is_empty()).map(|key| key_bytes(key).map(FormerKey)).collect();
+        let keys: ParseResult<Vec<_>> = text.split(',').map(pasted).filter(|key| !key.is_empty()).map(|key| key_bytes(key).map(FormerKey)).collect();
         draft.config.former_master_keys =
             keys.map_err(|_| "must be keys of 32 bytes in base64, with commas between".to_owned())?;
     },

@@ -15,9 +15,9 @@ use super::Rate;
 use crate::text::pasted;
 
 /// The result of a parser: the value, or the problem as a phrase that follows the setting's name.
-pub(super) type Read<T> = Result<T, String>;
+pub(super) type ParseResult<T> = Result<T, String>;
 
-pub(super) fn address(text: &str) -> Read<SocketAddr> {
+pub(super) fn address(text: &str) -> ParseResult<SocketAddr> {
     let text = text.trim();
     // Host names are not looked up. Their addresses can change after Ward has decided whether it listens on
     // loopback only.
@@ -26,7 +26,7 @@ pub(super) fn address(text: &str) -> Read<SocketAddr> {
     text.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8080 or [::1]:8080".to_owned())
 }
 
-pub(super) fn database(text: &str) -> Read<String> {
+pub(super) fn database(text: &str) -> ParseResult<String> {
     let text = pasted(text);
     let known = ["sqlite:", "postgres://", "postgresql://"];
     if known.iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme)) {
@@ -44,7 +44,7 @@ pub(super) fn sqlite_path(url: &str) -> Option<PathBuf> {
 pub(super) trait Kind {
     type Value;
 
-    fn read(&self, text: &str) -> Read<Self::Value>;
+    fn read(&self, text: &str) -> ParseResult<Self::Value>;
     fn show(&self, value: &Self::Value) -> String;
 }
 
@@ -53,7 +53,7 @@ macro_rules! kind {
         impl $($generic)* Kind for $kind {
             type Value = $value;
 
-            fn read(&self, $text: &str) -> Read<$value> {
+            fn read(&self, $text: &str) -> ParseResult<$value> {
                 #[allow(unused_variables, reason = "some kinds need only the text")]
                 let $this = self;
                 $read
@@ -80,11 +80,11 @@ pub(super) struct PathKind;
 /// One of a few words, each with the value that it means.
 pub(super) struct Choice<T: 'static>(pub(super) &'static [(&'static str, T)]);
 /// A value that is shown by its `Display`.
-pub(super) struct Text<T>(pub(super) fn(&str) -> Read<T>);
+pub(super) struct Text<T>(pub(super) fn(&str) -> ParseResult<T>);
 /// A list of such values with commas between, which may be empty.
-pub(super) struct List<T>(pub(super) fn(&str) -> Read<T>);
+pub(super) struct List<T>(pub(super) fn(&str) -> ParseResult<T>);
 /// A value with a form of its own.
-pub(super) struct With<T>(pub(super) fn(&str) -> Read<T>, pub(super) fn(&T) -> String);
+pub(super) struct With<T>(pub(super) fn(&str) -> ParseResult<T>, pub(super) fn(&T) -> String);
 /// A value that need not be set.
 pub(super) struct Maybe<K>(pub(super) K);
 /// A value, or a word for none.
@@ -105,7 +105,7 @@ kind!([<K: Kind>] Or<K> => Option<K::Value>:
     |this, text| if text.trim() == this.0 { Ok(None) } else { this.1.read(text).map(Some) },
     |value| value.as_ref().map_or_else(|| this.0.to_owned(), |value| this.1.show(value)));
 
-fn number<T>(text: &str, allowed: &RangeInclusive<T>) -> Read<T>
+fn number<T>(text: &str, allowed: &RangeInclusive<T>) -> ParseResult<T>
 where
     T: FromStr + PartialOrd + Display,
 {
@@ -114,14 +114,14 @@ where
     number.ok_or_else(|| format!("must be a whole number from {least} to {most}"))
 }
 
-fn path(text: &str) -> Read<PathBuf> {
+fn path(text: &str) -> ParseResult<PathBuf> {
     let text = pasted(text);
     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
 const SIZES: [(&str, usize); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-fn size(text: &str, allowed: &RangeInclusive<usize>) -> Read<usize> {
+fn size(text: &str, allowed: &RangeInclusive<usize>) -> ParseResult<usize> {
     let text = text.trim();
     let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let factor = match unit.trim() {
@@ -143,7 +143,7 @@ fn show_size(size: usize) -> String {
 const DURATIONS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
-pub(super) fn duration(text: &str, allowed: &RangeInclusive<Duration>) -> Read<Duration> {
+pub(super) fn duration(text: &str, allowed: &RangeInclusive<Duration>) -> ParseResult<Duration> {
     let text = text.trim();
     let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     // A bare number is refused: in some programs it is seconds, in others milliseconds.
@@ -166,7 +166,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
     format!("{}{unit}", millis / factor)
 }
 
-fn rate(text: &str) -> Read<Rate> {
+fn rate(text: &str) -> ParseResult<Rate> {
     let form = || "must be BURST:PER_MINUTE, two whole numbers above zero, such as 60:60".to_owned();
     let (burst, per_minute) = text.split_once(':').ok_or_else(form)?;
     let read = |text: &str| number(text, &(1..=1_000_000)).map_err(|_| form());
@@ -182,18 +182,18 @@ pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
-pub(super) fn network(item: &str) -> Read<IpNet> {
+pub(super) fn network(item: &str) -> ParseResult<IpNet> {
     let read = item.parse().or_else(|_| item.parse::<IpAddr>().map(IpNet::from));
     read.map_err(|_| format!("has {item:?}, which is neither an address nor a network such as 10.0.0.0/8"))
 }
 
 /// A name server: an address, whose port is 53 unless it says another.
-pub(super) fn name_server(item: &str) -> Read<SocketAddr> {
+pub(super) fn name_server(item: &str) -> ParseResult<SocketAddr> {
     let read = item.parse().or_else(|_| item.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53)));
     read.map_err(|_| "must be addresses such as 192.0.2.53 or [2001:db8::53]:5353".to_owned())
 }
 
-pub(super) fn origin_of_list(item: &str) -> Read<String> {
+pub(super) fn origin_of_list(item: &str) -> ParseResult<String> {
     origin(item).map_err(|_| format!("has {item:?}, which is not an origin such as https://app.example.com"))
 }
 
@@ -201,7 +201,7 @@ pub(super) fn origin_of_list(item: &str) -> Read<String> {
 const LONGEST_PREFIX: usize = 200;
 
 /// Parses scheme, authority and an optional path prefix. The result has no slash at the end.
-pub(super) fn public_url(text: &str) -> Read<String> {
+pub(super) fn public_url(text: &str) -> ParseResult<String> {
     let form = || {
         "must be a scheme and an authority, with a path prefix of letters, digits, `-`, `_`, `.` and `~` at most, such as \
          https://example.com/ward"
@@ -220,7 +220,7 @@ pub(super) fn public_url(text: &str) -> Read<String> {
 }
 
 /// Parses a scheme and an authority with nothing after them.
-pub(super) fn origin(text: &str) -> Read<String> {
+pub(super) fn origin(text: &str) -> ParseResult<String> {
     let form = || "must be a scheme and an authority, such as https://ward.example.com".to_owned();
     let uri: http::Uri = text.trim().trim_end_matches('/').parse().map_err(|_| form())?;
     let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https")).ok_or_else(form)?;
@@ -240,7 +240,7 @@ pub(super) fn joined(texts: impl Iterator<Item = String>) -> String {
     texts.collect::<Vec<_>>().join(",")
 }
 
-fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Read<T> {
+fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> ParseResult<T> {
     let found = choices.iter().find(|(word, _)| *word == text.trim());
     found.map(|(_, value)| *value).ok_or_else(|| {
         format!("must be one of {}", choices.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", "))

@@ -16,7 +16,7 @@ use crate::gate::idempotency::Repeat;
 use crate::http::{Query, Reply, Request, Sent};
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::page::{Page, PageQuery, Paginated, TOTAL_LIMIT};
-use crate::scan::{self, Wanted};
+use crate::scan::{self, Window};
 
 /// Attempts of one delivery that an answer contains.
 const MOST_ATTEMPTS: i64 = 200;
@@ -71,9 +71,9 @@ async fn found(
         return read.await;
     }
     let list = store::Deliveries { workspace, filter };
-    let rows = Wanted { limit: page.fetch(), offset: 0, counted: 0 };
+    let rows = Window { limit: page.fetch(), offset: 0, counted: 0 };
     let rows = scan::read(app, workspace, "sync.list", list.clone(), Some(page.after), rows).await?.rows;
-    let total = Wanted { limit: 0, offset: 0, counted: TOTAL_LIMIT + 1 };
+    let total = Window { limit: 0, offset: 0, counted: TOTAL_LIMIT + 1 };
     Ok((rows, scan::read(app, workspace, "sync.count", list, Some(0), total).await?.total))
 }
 

@@ -25,7 +25,7 @@ use crate::error::ApiError;
 use crate::http::{Reply, Request};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::quotas::{self, Change, Limits};
-use crate::vault::{self, Resealed, SealedRow, Vault, VaultError};
+use crate::vault::{self, ResealResult, SealedRow, Vault, VaultError};
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// Marks a replayed answer.
@@ -192,7 +192,7 @@ pub fn reseal(
     now: Timestamp,
     after: &str,
     most: u32,
-) -> Result<Resealed<String>, Error> {
+) -> Result<ResealResult<String>, Error> {
     vault.reseal_rows(sealed_rows(tx, now, after, most)?, |row, anew| {
         tx.execute(
             "UPDATE idempotency SET body = $2 WHERE scope = $1 AND body = $3",

@@ -17,7 +17,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use ward_contract::Operation;
-use ward_contract::validate::{self, BodyRefused, Json, Parsed, Present, Problem};
+use ward_contract::validate::{self, BodyRefused, Json, ParsedBody, Present, Problem};
 
 use super::{Request, typed};
 use crate::app::App;
@@ -201,13 +201,13 @@ fn not_json(refused: BodyRefused) -> ApiError {
 
 fn judge<T: DeserializeOwned>(
     operation: &Arc<Operation>,
-    parsed: &Parsed,
+    parsed: &ParsedBody,
     more: impl FnOnce(&Json) -> Vec<Problem>,
 ) -> Result<(T, Present), ApiError> {
     let judged = validate::body(operation, parsed);
     let own = match parsed {
-        Parsed::Json(given) => more(given),
-        Parsed::Missing | Parsed::Text(_) => Vec::new(),
+        ParsedBody::Json(given) => more(given),
+        ParsedBody::Missing | ParsedBody::Text(_) => Vec::new(),
     };
     match judged {
         Ok(body) if own.is_empty() => Ok((typed(&body.value)?, body.present)),

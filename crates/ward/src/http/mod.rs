@@ -232,12 +232,12 @@ impl Reply {
 }
 
 /// Metrics of one route. They are looked up once, so that a request needs no registry look-up.
-struct Figures {
+struct RouteMetrics {
     seconds: metrics::Histogram,
     answers: [metrics::Counter; 6],
 }
 
-impl Figures {
+impl RouteMetrics {
     fn of(operation: &str) -> Self {
         let name = operation.to_owned();
         Self {
@@ -280,7 +280,7 @@ pub struct Route<A, H> {
     operation: Arc<Operation>,
     room: &'static str,
     handler: Handler<Request, A, H>,
-    figures: Figures,
+    figures: RouteMetrics,
 }
 
 impl<A, H, F> Route<A, H>
@@ -291,7 +291,7 @@ where
 {
     /// The route of an operation, with the handler of a room.
     pub fn new(app: Arc<App>, operation: Arc<Operation>, room: &'static str, handler: H) -> Arc<Self> {
-        let figures = Figures::of(&operation.id);
+        let figures = RouteMetrics::of(&operation.id);
         Arc::new(Self { app, operation, room, handler: Handler::new(handler), figures })
     }
 
@@ -370,7 +370,7 @@ pub fn refusing(
     error: fn() -> ApiError,
     allow: Option<HeaderValue>,
 ) -> impl Fn(http::Request<Body>) -> std::future::Ready<Response> + Clone {
-    let figures = Arc::new(Figures::of("none"));
+    let figures = Arc::new(RouteMetrics::of("none"));
     move |request| {
         let started = Instant::now();
         let (parts, _) = request.into_parts();
@@ -393,7 +393,7 @@ pub fn redirecting(
     app: Arc<App>,
     to: &'static str,
 ) -> impl Fn(http::Request<Body>) -> std::future::Ready<Response> + Clone {
-    let figures = Arc::new(Figures::of("none"));
+    let figures = Arc::new(RouteMetrics::of("none"));
     move |request| {
         let started = Instant::now();
         let (parts, _) = request.into_parts();
@@ -422,7 +422,7 @@ pub fn redirecting(
 fn answer(
     outcome: Result<Reply, ApiError>,
     context: &Context,
-    figures: &Figures,
+    figures: &RouteMetrics,
     operation: &str,
     started: Instant,
 ) -> Response {

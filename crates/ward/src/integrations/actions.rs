@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use ward_contract::validate::{Present, Problem};
 use ward_db::{Timestamp, Tx};
 
-use super::secrets::{AssociatedData, AuthConfigWithSecrets, Plan, SecretAt, Stored, strip};
+use super::secrets::{AssociatedData, AuthConfigWithSecrets, SecretAt, SecretPlan, StoredSecret, strip};
 use super::told::{destinations, differences, endpoint_differences};
 use super::{
-    AuthConfig, Config, DeliverySettings, Endpoint, Integration, Mcp, Protocol, connectors, own_base_url,
-    store,
+    AuthConfig, DeliverySettings, Endpoint, Integration, IntegrationConfig, Mcp, Protocol, connectors,
+    own_base_url, store,
 };
 use crate::app::App;
 use crate::audit::{Actor, Subject, Write};
@@ -72,26 +72,23 @@ impl UpdateIntegrationRequest {
 
 /// A configuration whose references and secrets are not decided yet.
 struct RequestedConfig {
-    config: Config,
+    config: IntegrationConfig,
     auth: Option<AuthConfigWithSecrets>,
     endpoints: Vec<Endpoint<AuthConfigWithSecrets>>,
 }
 
-/// A configuration with its references, and the plan for its secrets.
-type Settled = (Config, Plan);
-
 /// The reason why a configuration cannot be stored.
 #[derive(Clone)]
-enum Unsettled {
+enum UnstorableConfig {
     Invalid(Vec<Problem>),
     Unfinished,
 }
 
-impl From<Unsettled> for ApiError {
-    fn from(unsettled: Unsettled) -> Self {
-        match unsettled {
-            Unsettled::Invalid(problems) => Self::invalid(problems),
-            Unsettled::Unfinished => Self::conflict(
+impl From<UnstorableConfig> for ApiError {
+    fn from(unstorable: UnstorableConfig) -> Self {
+        match unstorable {
+            UnstorableConfig::Invalid(problems) => Self::invalid(problems),
+            UnstorableConfig::Unfinished => Self::conflict(
                 "integration_unfinished",
                 "A base_url or token_url of this integration still has placeholders: fill them in before you enable it.",
             ),
@@ -100,14 +97,15 @@ impl From<Unsettled> for ApiError {
 }
 
 impl RequestedConfig {
-    /// Decides on the references and the secrets. The work grows with the configuration, so it runs in [`Work`].
+    /// Decides on the references and the secrets. Returns the configuration with its references, and the plan for its
+    /// secrets. The work grows with the configuration, so it runs in [`Work`].
     ///
     /// [`Work`]: crate::work::Work
-    fn settle(self, stored: &[Stored]) -> Result<Settled, Unsettled> {
+    fn resolve(self, stored: &[StoredSecret]) -> Result<(IntegrationConfig, SecretPlan), UnstorableConfig> {
         let Self { mut config, auth, endpoints } = self;
-        let mut plan = Plan::default();
+        let mut plan = SecretPlan::default();
         let own = AssociatedData { endpoint: None, base_url: &config.base_url };
-        config.auth = auth.map(|auth| plan.settle(&own, &auth, stored));
+        config.auth = auth.map(|auth| plan.resolve(&own, &auth, stored));
         config.endpoints = endpoints
             .into_iter()
             .enumerate()
@@ -119,22 +117,22 @@ impl RequestedConfig {
                     base_url: base_url.as_deref().unwrap_or(&config.base_url),
                 };
                 let auth: Option<AuthConfig> =
-                    endpoint.auth.take().map(|auth| plan.settle(&place, &auth, stored));
+                    endpoint.auth.take().map(|auth| plan.resolve(&place, &auth, stored));
                 endpoint.with_auth(auth)
             })
             .collect();
         if !plan.problems.is_empty() {
-            return Err(Unsettled::Invalid(plan.problems));
+            return Err(UnstorableConfig::Invalid(plan.problems));
         }
         if config.enabled && is_unfinished(&config) {
-            return Err(Unsettled::Unfinished);
+            return Err(UnstorableConfig::Unfinished);
         }
         Ok((config, plan))
     }
 }
 
 /// Whether a URL of the integration or of an endpoint still has a placeholder.
-fn is_unfinished(config: &Config) -> bool {
+fn is_unfinished(config: &IntegrationConfig) -> bool {
     let token_url = |auth: Option<&AuthConfig>| {
         auth.and_then(|auth| auth.token_url.as_deref()).is_some_and(|url| url.contains('{'))
     };
@@ -150,7 +148,7 @@ pub(super) const fn subject(id: IntegrationId, name: &str) -> Subject<'_> {
     Subject { service: "integrations", kind: "integration", id: Some(id.0), name: Some(name) }
 }
 
-fn secrets_set(plan: &Plan) -> Vec<&str> {
+fn secrets_set(plan: &SecretPlan) -> Vec<&str> {
     plan.put.iter().map(|(field, ..)| field.0.as_str()).collect()
 }
 
@@ -162,8 +160,8 @@ pub(super) async fn create(
 ) -> Result<Reply, ApiError> {
     let vault = app.vault.clone();
     let name = new.name.clone();
-    let settle = move || {
-        let config = Config {
+    let resolve = move || {
+        let config = IntegrationConfig {
             display_name: new.display_name,
             protocol: new.protocol,
             base_url: new.base_url,
@@ -174,19 +172,19 @@ pub(super) async fn create(
             enabled: new.enabled,
         };
         let wanted = RequestedConfig { config, auth: new.auth, endpoints: new.endpoints };
-        match wanted.settle(&[]) {
+        match wanted.resolve(&[]) {
             Ok((config, plan)) => store::Texts::of(&config).map(|texts| Ok((config, plan, texts))),
-            Err(unsettled) => Ok(Err(unsettled)),
+            Err(unstorable) => Ok(Err(unstorable)),
         }
     };
-    let settled = Arc::new(app.work.run(holder(&entry)?, settle).await??);
+    let resolved = Arc::new(app.work.run(holder(&entry)?, resolve).await??);
     let usual = app.config.quotas;
     let create = move |write: &mut Write<'_, '_>, held: &Held| {
         repeat.once(write, Secrecy::Open, |write| {
             let (workspace, now) = (write.row(), write.now());
             free_name(write, &held.seen.workspace, &name)?;
             let (config, plan, texts) =
-                settled.as_ref().as_ref().map_err(|wrong| ApiError::from(wrong.clone()))?;
+                resolved.as_ref().as_ref().map_err(|wrong| ApiError::from(wrong.clone()))?;
             let integration = Integration {
                 last_tested_at: None,
                 last_test_status: None,
@@ -254,8 +252,8 @@ const MOST_REWORKED: usize = 5;
 struct WorkedOut {
     integration: Integration,
     texts: store::Texts,
-    plan: Plan,
-    stored: Vec<Stored>,
+    plan: SecretPlan,
+    stored: Vec<StoredSecret>,
     /// The version of the integration that was read.
     seen: Timestamp,
     /// The fields that differ. If it is empty and no secret is put, nothing is written.
@@ -292,7 +290,7 @@ async fn work_out(
     entry: &Entry,
     id: IntegrationId,
     change: Arc<UpdateIntegrationRequest>,
-) -> Result<Result<WorkedOut, Unsettled>, ApiError> {
+) -> Result<Result<WorkedOut, UnstorableConfig>, ApiError> {
     let workspace = entry.workspace()?.id;
     let read = move |tx: &mut Tx<'_>| {
         let found = store::get(tx, workspace, id)?.ok_or(ApiError::no_integration())?;
@@ -301,9 +299,9 @@ async fn work_out(
     let (found, stored) = app.db.read("integrations.get_with_secrets", read).await?;
     let worked_out = app.work.run(holder(entry)?, move || {
         let mut integration = found.parse()?;
-        let (config, plan) = match merged(&integration.config, &change).settle(&stored) {
-            Ok(settled) => settled,
-            Err(unsettled) => return Ok(Err(unsettled)),
+        let (config, plan) = match merged(&integration.config, &change).resolve(&stored) {
+            Ok(resolved) => resolved,
+            Err(unstorable) => return Ok(Err(unstorable)),
         };
         let texts = store::Texts::of(&config)?;
         let fields = differences(&integration.config, &config);
@@ -322,13 +320,13 @@ async fn write_change(
     app: &Arc<App>,
     entry: Entry,
     id: IntegrationId,
-    worked_out: Arc<Result<WorkedOut, Unsettled>>,
+    worked_out: Arc<Result<WorkedOut, UnstorableConfig>>,
 ) -> Result<Option<Integration>, ApiError> {
     let vault = app.vault.clone();
     let usual = app.config.quotas;
     let update = move |write: &mut Write<'_, '_>, _: &Held| {
         let (workspace, now) = (write.row(), write.now());
-        let present = store::named(write, workspace, id)?.ok_or(ApiError::no_integration())?;
+        let present = store::summary(write, workspace, id)?.ok_or(ApiError::no_integration())?;
         let change = worked_out.as_ref().as_ref().map_err(|wrong| ApiError::from(wrong.clone()))?;
         if present.updated_at != change.seen {
             return Ok(None);
@@ -366,7 +364,7 @@ async fn write_change(
 }
 
 /// Refuses (409) to enable a connector's integration that could not send anything.
-fn is_complete(integration: &Integration, plan: &Plan) -> Result<(), ApiError> {
+fn is_complete(integration: &Integration, plan: &SecretPlan) -> Result<(), ApiError> {
     let config = &integration.config;
     if config.base_url.is_empty() {
         return Err(ApiError::conflict(
@@ -385,7 +383,7 @@ fn is_complete(integration: &Integration, plan: &Plan) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn merged(present: &Config, change: &UpdateIntegrationRequest) -> RequestedConfig {
+fn merged(present: &IntegrationConfig, change: &UpdateIntegrationRequest) -> RequestedConfig {
     let as_input = |endpoint: &Endpoint<AuthConfig>| {
         let auth = endpoint.auth.clone().map(AuthConfigWithSecrets::from);
         endpoint.clone().with_auth(auth)
@@ -417,7 +415,7 @@ fn merged(present: &Config, change: &UpdateIntegrationRequest) -> RequestedConfi
             .endpoints
             .clone()
             .unwrap_or_else(|| present.endpoints.iter().map(as_input).collect()),
-        config: Config {
+        config: IntegrationConfig {
             display_name: change.display_name.clone().unwrap_or_else(|| present.display_name.clone()),
             protocol: change.protocol.unwrap_or(present.protocol),
             base_url: change.base_url.clone().unwrap_or_else(|| present.base_url.clone()),
@@ -434,7 +432,7 @@ fn merged(present: &Config, change: &UpdateIntegrationRequest) -> RequestedConfi
 pub(super) async fn delete(app: &Arc<App>, entry: Entry, id: IntegrationId) -> Result<(), ApiError> {
     let delete = move |write: &mut Write<'_, '_>, _: &Held| {
         let workspace = write.row();
-        let integration = store::named(write, workspace, id)?.ok_or(ApiError::no_integration())?;
+        let integration = store::summary(write, workspace, id)?.ok_or(ApiError::no_integration())?;
         if integration.builtin {
             return Err(ApiError::conflict(
                 "builtin_integration",

@@ -10,7 +10,7 @@ use ward_db::{Timestamp, Tx};
 
 use super::actions::{self, CreateIntegrationRequest, UpdateIntegrationRequest};
 use super::outbound::{self, health};
-use super::store::{Head, Unparsed};
+use super::store::{Head, IntegrationRow};
 use super::{AuthConfig, DeliverySettings, Endpoint, Integration, Mcp, Protocol, rules, store};
 use crate::error::ApiError;
 use crate::gate::idempotency::Repeat;
@@ -134,7 +134,7 @@ fn sort(integrations: &mut [Head], sort_by: &str) {
 
 /// The ids and positions of a page, with one more if another page follows, and the length of the whole
 /// list.
-type Listed = (Vec<(IntegrationId, i64)>, i64);
+type IdPage = (Vec<(IntegrationId, i64)>, i64);
 
 /// `list-integrations`
 ///
@@ -146,7 +146,7 @@ pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Re
     sort_rule(filter.sort_by.as_deref())?;
     let (workspace, holder) = (entry.workspace()?.id, actions::holder(&entry)?);
     let db = &request.app.db;
-    let (listed, counted): Listed = if filter.is_empty() {
+    let (listed, counted): IdPage = if filter.is_empty() {
         let plain =
             move |tx: &mut Tx<'_>| Ok((store::page(tx, workspace, page)?, store::count(tx, workspace)?));
         db.read("integrations.list", plain).await.map_err(|error: ward_db::Error| ApiError::from(error))?
@@ -170,7 +170,7 @@ pub async fn list(request: Request, (entry, query): (Entry, Query)) -> Result<Re
 }
 
 /// The requested page, in the requested order.
-fn chosen(mut heads: Vec<Head>, filter: &IntegrationFilter, page: Page) -> Result<Listed, ApiError> {
+fn chosen(mut heads: Vec<Head>, filter: &IntegrationFilter, page: Page) -> Result<IdPage, ApiError> {
     let counted = heads.iter().filter(|head| filter.admits(head)).count();
     match &filter.sort_by {
         None => heads.retain(|head| head.position > page.after),
@@ -191,7 +191,7 @@ fn chosen(mut heads: Vec<Head>, filter: &IntegrationFilter, page: Page) -> Resul
 }
 
 /// These integrations as JSON, in the order of their ids. Deleted ones are left out.
-fn show_each(ids: &[IntegrationId], mut found: Vec<Unparsed>) -> Result<Vec<Box<RawValue>>, ApiError> {
+fn show_each(ids: &[IntegrationId], mut found: Vec<IntegrationRow>) -> Result<Vec<Box<RawValue>>, ApiError> {
     let mut shown = Vec::with_capacity(ids.len());
     for id in ids {
         let Some(at) = found.iter().position(|found| found.id() == *id) else { continue };

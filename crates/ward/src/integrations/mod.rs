@@ -57,13 +57,13 @@ pub struct Integration {
     /// The status that this test found.
     pub last_test_status: Option<String>,
     /// The part that its operator configures.
-    pub config: Config,
+    pub config: IntegrationConfig,
 }
 
 /// The part of an integration that its operator configures. It contains references to secrets, never their
 /// values.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Config {
+pub struct IntegrationConfig {
     pub display_name: String,
     /// The protocol of the outside system.
     pub protocol: Protocol,

@@ -15,8 +15,8 @@ use ward_ehr::auth::{Algorithm, Signer};
 use ward_ehr::endpoint::Way;
 use ward_ehr::{Auth, Secret};
 
-use super::secrets::Sealed;
-use super::store::Unparsed;
+use super::secrets::SealedSecret;
+use super::store::IntegrationRow;
 use super::{AuthConfig, AuthKind, DeliverySettings, Endpoint, store};
 use crate::app::App;
 use crate::ids::{IntegrationId, WorkspaceId};
@@ -79,8 +79,8 @@ pub struct Connection {
 /// An integration and its sealed credentials as one transaction read them.
 #[derive(Debug)]
 pub struct StoredConnection {
-    integration: Unparsed,
-    sealed: Vec<Sealed>,
+    integration: IntegrationRow,
+    sealed: Vec<SealedSecret>,
 }
 
 /// Reads the integration of this id. `StoredConnection::open` follows outside the transaction.

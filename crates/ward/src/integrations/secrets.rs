@@ -12,7 +12,7 @@ use super::{AuthConfig, AuthKind, store};
 use crate::error::ApiError;
 use crate::guard::WorkspaceGuard;
 use crate::ids::{IntegrationId, WorkspaceId};
-use crate::vault::{self, Resealed, SealedRow, Vault};
+use crate::vault::{self, ResealResult, SealedRow, Vault};
 
 /// Secrets that one transaction seals again.
 const RESEALED_AT_ONCE: i64 = 200;
@@ -38,7 +38,7 @@ impl Field {
 
 /// The readable columns of a stored secret.
 #[derive(Clone, Debug)]
-pub(super) struct Stored {
+pub(super) struct StoredSecret {
     pub field: Field,
     pub reference: String,
     pub origins: String,
@@ -46,7 +46,7 @@ pub(super) struct Stored {
 
 /// A sealed secret as the database stores it.
 #[derive(Clone, Debug)]
-pub(super) struct Sealed {
+pub(super) struct SealedSecret {
     pub workspace: WorkspaceId,
     pub integration: IntegrationId,
     pub field: Field,
@@ -56,7 +56,7 @@ pub(super) struct Sealed {
     pub signs_with: Option<String>,
 }
 
-impl Sealed {
+impl SealedSecret {
     /// The associated data of the seal: bytes that are moved to another row do not open.
     pub fn place(workspace: WorkspaceId, integration: IntegrationId, field: &Field) -> String {
         format!("integration secret/{workspace}/{integration}/{}", field.0)
@@ -215,7 +215,7 @@ fn hidden() -> Json {
 
 /// The effect of a change on an integration's secrets.
 #[derive(Default)]
-pub(super) struct Plan {
+pub(super) struct SecretPlan {
     /// Secrets to seal: the field, the allowed origins, the reference, the value.
     pub put: Vec<(Field, String, String, Zeroizing<String>)>,
     /// Fields whose secrets stay, because a reference to them is unchanged.
@@ -224,19 +224,19 @@ pub(super) struct Plan {
     pub problems: Vec<Problem>,
 }
 
-impl Plan {
+impl SecretPlan {
     /// Decides on one authentication. It seals the given secrets, and keeps a referenced secret if its
     /// origins are unchanged. It refuses references that Ward did not issue for this very field.
-    pub fn settle(
+    pub fn resolve(
         &mut self,
         place: &AssociatedData<'_>,
         input: &AuthConfigWithSecrets,
-        stored: &[Stored],
+        stored: &[StoredSecret],
     ) -> AuthConfig {
         let mut auth = input.config.clone();
         let destinations = destinations(&auth, place.base_url);
         if place.endpoint.is_none() && SecretKind::of(auth.kind) == SecretKind::PrivateKey {
-            let usable = |secret: &&Stored| {
+            let usable = |secret: &&StoredSecret| {
                 secret.field.kid().is_some() && Some(&secret.origins) == destinations.as_ref()
             };
             self.kept.extend(stored.iter().filter(usable).map(|secret| secret.field.clone()));
@@ -294,7 +294,7 @@ impl Plan {
         tx: &mut WorkspaceGuard<'_, '_>,
         vault: &Vault,
         integration: IntegrationId,
-        stored: &[Stored],
+        stored: &[StoredSecret],
         now: ward_db::Timestamp,
     ) -> Result<Vec<String>, ApiError> {
         let workspace = tx.row();
@@ -311,10 +311,10 @@ impl Plan {
             vault::hold(tx, vault)?;
         }
         for (field, origins, reference, value) in &self.put {
-            let place = Sealed::place(workspace, integration, field);
+            let place = SealedSecret::place(workspace, integration, field);
             let bytes = vault.seal(value.as_bytes(), &place).map_err(ApiError::internal)?;
             let (field, origins) = (field.clone(), origins.clone());
-            let new = Sealed { workspace, integration, field, origins, bytes, signs_with: None };
+            let new = SealedSecret { workspace, integration, field, origins, bytes, signs_with: None };
             store::put_secret(tx, &new, reference, &vault.key_id(), now)?;
         }
         Ok(dropped)
@@ -327,13 +327,13 @@ impl Plan {
 pub(super) fn open_for<'s>(
     auth: &AuthConfig,
     place: &AssociatedData<'_>,
-    sealed: &'s [Sealed],
+    sealed: &'s [SealedSecret],
     vault: &Vault,
-) -> Result<Option<(&'s Sealed, Zeroizing<String>)>, ApiError> {
+) -> Result<Option<(&'s SealedSecret, Zeroizing<String>)>, ApiError> {
     let kind = SecretKind::of(auth.kind);
     let field = place.field(kind);
     let destinations = destinations(auth, place.base_url);
-    let may_go = |secret: &&Sealed| Some(&secret.origins) == destinations.as_ref();
+    let may_go = |secret: &&SealedSecret| Some(&secret.origins) == destinations.as_ref();
     let signs = kind == SecretKind::PrivateKey && place.endpoint.is_none();
     let generated = sealed.iter().filter(|_| signs).find(|secret| secret.signs_with.is_some());
     let found = generated
@@ -350,9 +350,9 @@ pub fn count_under_other_keys(tx: &mut Tx<'_>, vault: &Vault) -> Result<i64, Api
 /// The key of a secret's row; the text is the field.
 pub type SecretAt = (WorkspaceId, IntegrationId, String);
 
-fn row(secret: Sealed) -> SealedRow<SecretAt> {
+fn row(secret: SealedSecret) -> SealedRow<SecretAt> {
     SealedRow {
-        place: Sealed::place(secret.workspace, secret.integration, &secret.field),
+        place: SealedSecret::place(secret.workspace, secret.integration, &secret.field),
         what: format!(
             "{} of integration {} of workspace {}",
             secret.field.0, secret.integration, secret.workspace
@@ -386,7 +386,7 @@ pub fn reseal(
     tx: &mut Tx<'_>,
     vault: &Vault,
     after: Option<&SecretAt>,
-) -> Result<Resealed<SecretAt>, ApiError> {
+) -> Result<ResealResult<SecretAt>, ApiError> {
     let found = store::under_other_keys(tx, &vault.key_id(), after, RESEALED_AT_ONCE)?;
     let rows = found.into_iter().map(row);
     let replace =

@@ -4,9 +4,9 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 use ward_db::{Error, Json, Timestamp, Tx, Value, columns, decode, insert, select, sql, update};
 
-use super::secrets::{Field, Sealed, SecretAt, Stored};
+use super::secrets::{Field, SealedSecret, SecretAt, StoredSecret};
 use super::urls::{Parts, is_plain};
-use super::{Config, DeliverySettings, Integration, MOST, Mcp};
+use super::{DeliverySettings, Integration, IntegrationConfig, MOST, Mcp};
 use crate::guard::WorkspaceGuard;
 use crate::ids::{IntegrationId, WorkspaceId};
 use crate::page::Page;
@@ -84,20 +84,24 @@ pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<i64, Error> {
 
 /// The facts that a transaction needs before it changes an integration.
 #[derive(Clone, Debug)]
-pub struct Named {
+pub struct IntegrationSummary {
     pub name: String,
     pub builtin: bool,
     pub updated_at: Timestamp,
 }
 
 columns! {
-    Named { name, builtin, updated_at }
+    IntegrationSummary { name, builtin, updated_at }
 }
 
 /// The name and version of an integration, without its configuration.
-pub fn named(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<Option<Named>, Error> {
+pub fn summary(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    id: IntegrationId,
+) -> Result<Option<IntegrationSummary>, Error> {
     tx.optional(
-        select!(Named, "FROM integrations WHERE workspace_id = $1 AND id = $2"),
+        select!(IntegrationSummary, "FROM integrations WHERE workspace_id = $1 AND id = $2"),
         &[workspace.into(), id.into()],
         decode,
     )
@@ -114,7 +118,7 @@ pub struct Texts {
 
 impl Texts {
     /// Writes the JSON columns of a configuration.
-    pub fn of(config: &Config) -> Result<Self, Error> {
+    pub fn of(config: &IntegrationConfig) -> Result<Self, Error> {
         let write = |written: serde_json::Result<String>| {
             written.map_err(|_| Error::unreadable("a configuration that cannot be written as JSON"))
         };
@@ -267,7 +271,11 @@ pub fn delete(tx: &mut WorkspaceGuard<'_, '_>, id: IntegrationId) -> Result<(), 
 }
 
 /// An integration of the workspace, not parsed yet.
-pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result<Option<Unparsed>, Error> {
+pub fn get(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    id: IntegrationId,
+) -> Result<Option<IntegrationRow>, Error> {
     Ok(some(tx, workspace, &[id])?.pop())
 }
 
@@ -275,10 +283,14 @@ pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, id: IntegrationId) -> Result
 pub const READ_AT_ONCE: usize = 4;
 
 /// The existing ones of these integrations, in no order. Only the first [`READ_AT_ONCE`] are read.
-pub fn some(tx: &mut Tx<'_>, workspace: WorkspaceId, ids: &[IntegrationId]) -> Result<Vec<Unparsed>, Error> {
+pub fn some(
+    tx: &mut Tx<'_>,
+    workspace: WorkspaceId,
+    ids: &[IntegrationId],
+) -> Result<Vec<IntegrationRow>, Error> {
     let id = |index: usize| ids.get(index).or(ids.first()).copied().unwrap_or(IntegrationId(Uuid::nil()));
     tx.all(
-        select!(Unparsed, "FROM integrations WHERE workspace_id = $1 AND id IN ($2, $3, $4, $5)"),
+        select!(IntegrationRow, "FROM integrations WHERE workspace_id = $1 AND id IN ($2, $3, $4, $5)"),
         &[workspace.into(), id(0).into(), id(1).into(), id(2).into(), id(3).into()],
         decode,
     )
@@ -326,7 +338,7 @@ pub fn heads(tx: &mut Tx<'_>, workspace: WorkspaceId) -> Result<Vec<Head>, Error
 /// A stored integration with its JSON as text. Parsing takes time that the tenant decides, so it happens
 /// outside the threads of the database and the runtime.
 #[derive(Clone, Debug)]
-pub struct Unparsed {
+pub struct IntegrationRow {
     /// The integration without its JSON columns.
     integration: Integration,
     auth: Option<Json>,
@@ -336,24 +348,24 @@ pub struct Unparsed {
 }
 
 columns! {
-    Unparsed { integration: Integration::COLUMNS, auth, endpoints, mcp, delivery }
+    IntegrationRow { integration: Integration::COLUMNS, auth, endpoints, mcp, delivery }
 }
 
 columns! {
     Integration {
-        id, workspace: "workspace_id", name, config: Config::COLUMNS, builtin, created_at, updated_at, position,
+        id, workspace: "workspace_id", name, config: IntegrationConfig::COLUMNS, builtin, created_at, updated_at, position,
         last_tested_at, last_test_status
     }
 }
 
 columns! {
-    Config {
+    IntegrationConfig {
         display_name, protocol, base_url, enabled;
         auth: None, endpoints: Vec::new(), mcp: Mcp::default(), delivery: DeliverySettings::default()
     }
 }
 
-impl Unparsed {
+impl IntegrationRow {
     pub const fn id(&self) -> IntegrationId {
         self.integration.id
     }
@@ -375,7 +387,7 @@ fn parsed<T: DeserializeOwned>(json: Option<&Json>) -> Result<Option<T>, Error> 
 }
 
 columns! {
-    Stored { field => |name| Ok(Field(name)), reference, origins }
+    StoredSecret { field => |name| Ok(Field(name)), reference, origins }
 }
 
 /// The secrets of an integration, without their sealed bytes.
@@ -383,10 +395,10 @@ pub fn secrets(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
     integration: IntegrationId,
-) -> Result<Vec<Stored>, Error> {
+) -> Result<Vec<StoredSecret>, Error> {
     tx.all(
         select!(
-            Stored,
+            StoredSecret,
             "FROM integration_secrets WHERE workspace_id = $1 AND integration_id = $2 ORDER BY field"
         ),
         &[workspace.into(), integration.into()],
@@ -399,10 +411,10 @@ pub fn sealed(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
     integration: IntegrationId,
-) -> Result<Vec<Sealed>, Error> {
+) -> Result<Vec<SealedSecret>, Error> {
     tx.all(
         select!(
-            Sealed,
+            SealedSecret,
             "FROM integration_secrets WHERE workspace_id = $1 AND integration_id = $2 ORDER BY field"
         ),
         &[workspace.into(), integration.into()],
@@ -411,7 +423,7 @@ pub fn sealed(
 }
 
 columns! {
-    Sealed {
+    SealedSecret {
         workspace: "workspace_id", integration: "integration_id", field => |name| Ok(Field(name)), origins, bytes: "sealed",
         signs_with: "CASE WHEN key_state = 'active' THEN algorithm END"
     }
@@ -420,7 +432,7 @@ columns! {
 /// Stores a secret, and replaces that of the same field.
 pub fn put_secret(
     tx: &mut WorkspaceGuard<'_, '_>,
-    new: &Sealed,
+    new: &SealedSecret,
     reference: &str,
     key_id: &str,
     now: Timestamp,
@@ -468,11 +480,11 @@ pub fn under_other_keys(
     key_id: &str,
     after: Option<&SecretAt>,
     most: i64,
-) -> Result<Vec<Sealed>, Error> {
+) -> Result<Vec<SealedSecret>, Error> {
     let none = (WorkspaceId(Uuid::nil()), IntegrationId(Uuid::nil()), String::new());
     let (workspace, integration, field) = after.unwrap_or(&none);
     tx.all(
-        select!(Sealed, "FROM integration_secrets WHERE key_id <> $1 AND (workspace_id, integration_id, field) > ($2, $3, $4) \
+        select!(SealedSecret, "FROM integration_secrets WHERE key_id <> $1 AND (workspace_id, integration_id, field) > ($2, $3, $4) \
              ORDER BY workspace_id, integration_id, field LIMIT $5"),
         &[key_id.into(), (*workspace).into(), (*integration).into(), field.as_str().into(), most.into()],
         decode,

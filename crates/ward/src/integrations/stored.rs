@@ -1,7 +1,7 @@
 //! Stored configurations that are longer than the limits of today.
 
 use ward_contract::Operation;
-use ward_contract::validate::{self, Loc, Parsed, Problem};
+use ward_contract::validate::{self, Loc, ParsedBody, Problem};
 use ward_db::{Error, Tx};
 
 use super::store;
@@ -11,7 +11,7 @@ use crate::ids::{IntegrationId, WorkspaceId};
 const LENGTHS: [&str; 4] = ["string_too_long", "too_long", "json_too_large", "json_too_deep"];
 
 /// The fields of one integration that are longer than their limits of today.
-pub struct OverLong {
+pub struct OverLongFields {
     pub workspace: WorkspaceId,
     pub id: IntegrationId,
     /// Each field, such as `endpoints.3.description`, and its limit as a sentence.
@@ -25,17 +25,17 @@ pub fn over_long(
     create: &Operation,
     after: (WorkspaceId, IntegrationId),
     most: u32,
-) -> Result<Vec<OverLong>, Error> {
+) -> Result<Vec<OverLongFields>, Error> {
     let found = store::configurations_after(tx, after, most)?;
     let judged = found.into_iter().map(|stored| {
-        let problems = validate::body(create, &Parsed::Json(stored.fields.into())).err();
+        let problems = validate::body(create, &ParsedBody::Json(stored.fields.into())).err();
         let problems: Vec<Problem> = problems.map(Vec::from).unwrap_or_default();
         let fields = problems
             .into_iter()
             .filter(|problem| LENGTHS.contains(&problem.kind))
             .map(|problem| (field(&problem.loc), problem.msg))
             .collect();
-        OverLong { workspace: stored.workspace, id: stored.id, fields }
+        OverLongFields { workspace: stored.workspace, id: stored.id, fields }
     });
     Ok(judged.collect())
 }

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::secrets::origin;
-use super::{AuthConfig, Config, Endpoint, own_base_url};
+use super::{AuthConfig, Endpoint, IntegrationConfig, own_base_url};
 
 /// The most endpoints whose destinations or changes an audit event names, and the most headers of one.
 const MOST_DESTINATIONS: usize = 100;
 
 /// The origins that an integration calls, for the audit: scheme, host and port hold no secret, as paths and queries can.
-pub(super) fn destinations(config: &Config) -> Value {
+pub(super) fn destinations(config: &IntegrationConfig) -> Value {
     let own = |url: Option<&str>| url.and_then(origin).map_or(Value::Null, Value::from);
     let mut destinations = Map::new();
     let mut note = |place: String, url: Option<&str>, auth: Option<&AuthConfig>| {
@@ -31,7 +31,7 @@ pub(super) fn destinations(config: &Config) -> Value {
 }
 
 /// The names of the fields that differ: their values could be anything, and some are nearly secrets.
-pub(super) fn differences(from: &Config, to: &Config) -> Vec<&'static str> {
+pub(super) fn differences(from: &IntegrationConfig, to: &IntegrationConfig) -> Vec<&'static str> {
     [
         ("display_name", from.display_name != to.display_name),
         ("protocol", from.protocol != to.protocol),

@@ -23,7 +23,7 @@ const CONFIGURATIONS_AT_ONCE: u32 = 20;
 
 /// A stored value that is longer than its limit of today.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct OverLong {
+pub struct OverLongValue {
     pub workspace_id: WorkspaceId,
     /// Whether it is part of a `workspace`, an `api_key` or an `integration`.
     pub what: &'static str,
@@ -38,7 +38,7 @@ pub struct OverLong {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct OverLongValues {
     /// The first 1,000 values that the search found.
-    pub found: Vec<OverLong>,
+    pub found: Vec<OverLongValue>,
     /// Whether there are values beyond the first 1,000.
     pub more: bool,
 }
@@ -57,7 +57,7 @@ pub async fn over_long_values(app: &App) -> Result<OverLongValues, OperatorError
 }
 
 impl OverLongValues {
-    fn add(&mut self, value: OverLong) {
+    fn add(&mut self, value: OverLongValue) {
         if self.found.len() < MOST_LISTED {
             self.found.push(value);
         } else {
@@ -75,7 +75,7 @@ impl OverLongValues {
     ) {
         if text.is_some_and(|text| text.chars().count() > LONGEST_NAME) {
             let limit = format!("must be at most {LONGEST_NAME} characters");
-            self.add(OverLong { workspace_id, what, id, field: field.to_owned(), limit });
+            self.add(OverLongValue { workspace_id, what, id, field: field.to_owned(), limit });
         }
     }
 }
@@ -139,7 +139,7 @@ async fn configurations(app: &App, all: &mut OverLongValues) -> Result<(), Opera
             .await?;
         for integration in &page {
             for (field, limit) in &integration.fields {
-                all.add(OverLong {
+                all.add(OverLongValue {
                     workspace_id: integration.workspace,
                     what: "integration",
                     id: integration.id.to_string(),

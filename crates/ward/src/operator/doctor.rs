@@ -270,7 +270,7 @@ fn key_file(config: &Config) -> Finding {
 async fn master_key(config: &Config, db: &Db, keys: &Vault) -> Finding {
     const CHECK: &str = "master key";
     let known = keys.check_values();
-    let noted = db.read("operator.noted_keys", move |tx| vault::noted(tx, &known)).await;
+    let noted = db.read("operator.noted_keys", move |tx| vault::recorded_keys(tx, &known)).await;
     match (noted, keys.has_key()) {
         (Err(error), _) => Finding::problem(CHECK, full(&error), "check that the database answers"),
         (Ok(noted), true) if noted.foreign == 0 => {

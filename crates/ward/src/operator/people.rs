@@ -3,7 +3,7 @@
 use serde::Serialize;
 use ward_db::Timestamp;
 
-use super::{OperatorError, Revoked, active_workspace, show_workspace};
+use super::{OperatorError, RevokedKey, active_workspace, show_workspace};
 use crate::access::Role;
 use crate::api_keys::actions::{self as keys, CreateApiKeyResponse};
 use crate::api_keys::ceilings::{self, LONGEST};
@@ -20,7 +20,7 @@ use crate::page::Page;
 
 /// A key for the operator's eyes, without its secret.
 #[derive(Debug, Serialize)]
-pub struct KeyShown {
+pub struct KeySummary {
     /// The id of the credential, not the public key id.
     pub id: CredentialId,
     /// The public part of the key.
@@ -44,7 +44,7 @@ pub struct KeyShown {
     pub networks: Networks,
 }
 
-impl KeyShown {
+impl KeySummary {
     fn at(key: ApiKey, now: Timestamp) -> Self {
         Self {
             id: key.id,
@@ -65,14 +65,14 @@ impl KeyShown {
 
 /// A page of a workspace's list.
 #[derive(Debug, Serialize)]
-pub struct Listed<T> {
+pub struct OperatorPage<T> {
     /// The rows of this page, in list order.
     pub items: Vec<T>,
     /// The position after which the next page begins; `None` on the last page.
     pub next: Option<i64>,
 }
 
-impl<T> Listed<T> {
+impl<T> OperatorPage<T> {
     fn of<R>(mut rows: Vec<R>, page: Page, position: impl Fn(&R) -> i64, show: impl FnMut(R) -> T) -> Self {
         let most = usize::try_from(page.limit).unwrap_or(usize::MAX);
         let more = rows.len() > most;
@@ -88,7 +88,7 @@ pub async fn list_keys(
     slug_or_id: &str,
     after: i64,
     limit: u32,
-) -> Result<Listed<KeyShown>, OperatorError> {
+) -> Result<OperatorPage<KeySummary>, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
     let (page, now) = (Page { after: after.max(0), limit: limit.into() }, app.clock.now());
     let rows = app
@@ -97,7 +97,7 @@ pub async fn list_keys(
             api_keys::list(tx, workspace, page).map_err(OperatorError::from)
         })
         .await?;
-    Ok(Listed::of(rows, page, |key| key.position, |key| KeyShown::at(key, now)))
+    Ok(OperatorPage::of(rows, page, |key| key.position, |key| KeySummary::at(key, now)))
 }
 
 /// Mints a key for an active workspace. It speaks for a new service principal. Without `days` it lives as long as the ceilings
@@ -139,7 +139,7 @@ pub async fn issue_key(
 
 /// Revokes a key, which ends it at once. The argument is its key id or the whole key, because a key that leaked is pasted as it
 /// was found.
-pub async fn revoke_key(app: &App, key: &str) -> Result<Revoked, OperatorError> {
+pub async fn revoke_key(app: &App, key: &str) -> Result<RevokedKey, OperatorError> {
     let context = Context::of_operator(app.clock.now());
     let whole = Presented::parse(key.trim().as_bytes()).map(|key| key.key_id);
     let wanted = whole.or_else(|| KeyId::parse(key)).ok_or(OperatorError::NotAKey)?;
@@ -150,7 +150,7 @@ pub async fn revoke_key(app: &App, key: &str) -> Result<Revoked, OperatorError> 
         })
         .await?;
     let key = revoked.ok_or_else(|| OperatorError::NoKey(wanted.to_string()))?;
-    Ok(Revoked { key_id: key.key_id, name: key.name, workspace_id: key.workspace })
+    Ok(RevokedKey { key_id: key.key_id, name: key.name, workspace_id: key.workspace })
 }
 
 /// A live key whose text was found somewhere.
@@ -175,7 +175,7 @@ pub async fn found_keys(app: &App, texts: Vec<Presented>) -> Result<Vec<Option<F
         .read_long("operator.found_keys", move |tx| {
             let mut found = Vec::with_capacity(texts.len());
             for text in &texts {
-                let key = api_keys::valid(tx, text, now)?;
+                let key = api_keys::valid_key(tx, text, now)?;
                 found.push(key.map(|(record, secret)| FoundKey::of(text.key_id, record, secret)));
             }
             Ok(found)
@@ -206,7 +206,7 @@ pub async fn list_members(
     slug_or_id: &str,
     after: i64,
     limit: u32,
-) -> Result<Listed<members::MemberResponse>, OperatorError> {
+) -> Result<OperatorPage<members::MemberResponse>, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
     let page = Page { after: after.max(0), limit: limit.into() };
     let rows = app
@@ -215,11 +215,11 @@ pub async fn list_members(
             members::list(tx, workspace, page).map_err(OperatorError::from)
         })
         .await?;
-    Ok(Listed::of(rows, page, |member| member.seat, members::MemberResponse::from))
+    Ok(OperatorPage::of(rows, page, |member| member.seat, members::MemberResponse::from))
 }
 
 #[derive(Debug, Serialize)]
-pub struct Removed {
+pub struct RemovedMember {
     /// The workspace that the member belonged to.
     pub workspace_id: WorkspaceId,
     /// The former member, as lists show it.
@@ -228,7 +228,11 @@ pub struct Removed {
 }
 
 /// Ends a membership and the keys that spoke for it in this workspace.
-pub async fn remove_member(app: &App, slug_or_id: &str, entity: &str) -> Result<Removed, OperatorError> {
+pub async fn remove_member(
+    app: &App,
+    slug_or_id: &str,
+    entity: &str,
+) -> Result<RemovedMember, OperatorError> {
     let none = || OperatorError::NoMember(entity.to_owned());
     let wanted = uuid::Uuid::try_parse(entity).map(PrincipalId).map_err(|_| none())?;
     let workspace_id = active_workspace(app, slug_or_id).await?.id;
@@ -241,5 +245,5 @@ pub async fn remove_member(app: &App, slug_or_id: &str, entity: &str) -> Result<
         })
         .await?;
     let member = removed.ok_or_else(none)?.into();
-    Ok(Removed { workspace_id, member })
+    Ok(RemovedMember { workspace_id, member })
 }

@@ -13,7 +13,7 @@ use crate::gate::idempotency;
 use crate::ids::{CallId, DeliveryId, WorkspaceId};
 use crate::integrations;
 use crate::twilio;
-use crate::vault::{self, Resealed, Vault};
+use crate::vault::{self, ResealResult, Vault};
 
 /// Rows of one kind that one transaction seals again.
 const AT_ONCE: u32 = 200;
@@ -32,7 +32,7 @@ pub struct RotationProgress {
 /// The result of a rotation. It counts secrets of integrations, Twilio tokens, corrections of calls, answers of EHRs, and
 /// answers kept for replays.
 #[derive(Debug, Serialize)]
-pub struct Rotated {
+pub struct RotationReport {
     /// Values that this run sealed again.
     pub done: usize,
     /// Values to seal again, as counted at the start.
@@ -45,19 +45,19 @@ pub struct Rotated {
 }
 
 /// The reason why the previous keys are not forgotten.
-enum Kept {
+enum RetentionReason {
     /// The number of values that are still sealed under them.
     Left(i64),
     Failed(ApiError),
 }
 
-impl From<ward_db::Error> for Kept {
+impl From<ward_db::Error> for RetentionReason {
     fn from(error: ward_db::Error) -> Self {
         Self::Failed(error.into())
     }
 }
 
-impl From<ApiError> for Kept {
+impl From<ApiError> for RetentionReason {
     fn from(error: ApiError) -> Self {
         Self::Failed(error)
     }
@@ -69,14 +69,18 @@ impl From<ApiError> for Kept {
 pub async fn rotate_secrets(
     app: &App,
     progress: impl Fn(RotationProgress),
-) -> Result<Rotated, OperatorError> {
+) -> Result<RotationReport, OperatorError> {
     let (vault, now) = (app.vault.clone(), app.clock.now());
     let counted = app.db.read_long("operator.count_sealed", move |tx| {
         Ok::<_, ApiError>(count(tx, &vault, now)? + answers::count_under_other_keys(tx, &vault)?)
     });
     let counted = counted.await?;
-    let mut rotated =
-        Rotated { done: 0, of: usize::try_from(counted).unwrap_or_default(), unopened: Vec::new(), left: 0 };
+    let mut rotated = RotationReport {
+        done: 0,
+        of: usize::try_from(counted).unwrap_or_default(),
+        unopened: Vec::new(),
+        left: 0,
+    };
     for _ in 0..PASSES {
         rotated.unopened.clear();
         pass(app, &mut rotated, &progress).await?;
@@ -97,9 +101,9 @@ fn count(tx: &mut Tx<'_>, vault: &Vault, now: Timestamp) -> Result<i64, ApiError
         + idempotency::count_under_other_keys(tx, vault, now)?)
 }
 
-impl Rotated {
+impl RotationReport {
     /// Adds a step's counts, and returns the row after which the next step begins.
-    fn add<A>(&mut self, step: Resealed<A>, progress: &impl Fn(RotationProgress)) -> Option<A> {
+    fn add<A>(&mut self, step: ResealResult<A>, progress: &impl Fn(RotationProgress)) -> Option<A> {
         self.done += step.done;
         self.unopened.extend(step.unopened);
         if step.done > 0 {
@@ -111,7 +115,7 @@ impl Rotated {
 
 async fn pass(
     app: &App,
-    rotated: &mut Rotated,
+    rotated: &mut RotationReport,
     progress: &impl Fn(RotationProgress),
 ) -> Result<(), OperatorError> {
     let mut after = None;
@@ -178,13 +182,13 @@ async fn forget_former_keys(app: &App) -> Result<usize, OperatorError> {
             vault::keep_only(tx, vault.check_value())?;
             match count(tx, &vault, now)? {
                 0 => Ok(()),
-                left => Err(Kept::Left(left)),
+                left => Err(RetentionReason::Left(left)),
             }
         })
         .await;
     match forgotten {
         Ok(()) => Ok(0),
-        Err(Kept::Left(left)) => Ok(usize::try_from(left).unwrap_or(usize::MAX)),
-        Err(Kept::Failed(error)) => Err(error.into()),
+        Err(RetentionReason::Left(left)) => Ok(usize::try_from(left).unwrap_or(usize::MAX)),
+        Err(RetentionReason::Failed(error)) => Err(error.into()),
     }
 }

@@ -23,7 +23,7 @@ const AT_ONCE: u32 = 200;
 
 /// A sealed value that none of the configured keys opens.
 #[derive(Clone, Debug, Serialize)]
-pub struct Unopened {
+pub struct UnopenedValue {
     pub workspace_id: WorkspaceId,
     /// The slug of that workspace, if the workspace exists.
     pub workspace: Option<String>,
@@ -35,7 +35,7 @@ pub struct Unopened {
     pub field: String,
 }
 
-impl fmt::Display for Unopened {
+impl fmt::Display for UnopenedValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.field)?;
         if let Some(id) = self.integration_id {
@@ -47,7 +47,7 @@ impl fmt::Display for Unopened {
 
 /// The sealed values that no configured key opens.
 #[derive(Default)]
-pub struct Lost {
+pub struct LostSecrets {
     /// The number of values that were checked.
     pub sealed: usize,
     secrets: Vec<SealedRow<SecretAt>>,
@@ -55,10 +55,10 @@ pub struct Lost {
     answers: Vec<SealedRow<String>>,
     /// The values that must be entered again. Answers kept for a replay are left out, because they expire
     /// within minutes.
-    pub unopened: Vec<Unopened>,
+    pub unopened: Vec<UnopenedValue>,
 }
 
-impl Lost {
+impl LostSecrets {
     /// Whether the keys open every value.
     pub fn is_empty(&self) -> bool {
         self.secrets.is_empty() && self.tokens.is_empty() && self.answers.is_empty()
@@ -67,18 +67,18 @@ impl Lost {
 
 /// The forgotten values, counted, with those that must be entered again.
 #[derive(Debug, Default, Serialize)]
-pub struct Forgotten {
+pub struct ForgottenSecrets {
     /// The number of forgotten values that must be entered again.
     pub forgotten: usize,
     /// The number of forgotten answers for replays, which expire within minutes anyway.
     pub forgotten_answers: usize,
     /// The values that must be entered again.
-    pub enter_again: Vec<Unopened>,
+    pub enter_again: Vec<UnopenedValue>,
 }
 
 /// Tries every sealed value, and collects those that no key of `vault` opens.
-pub async fn lost_secrets(app: &App, vault: &Vault) -> Result<Lost, OperatorError> {
-    let mut lost = Lost::default();
+pub async fn lost_secrets(app: &App, vault: &Vault) -> Result<LostSecrets, OperatorError> {
+    let mut lost = LostSecrets::default();
     let mut after = None;
     loop {
         let from = after.clone();
@@ -129,7 +129,7 @@ fn name_all(
     tx: &mut Tx<'_>,
     secrets: &[SealedRow<SecretAt>],
     tokens: &[SealedRow<WorkspaceId>],
-) -> Result<Vec<Unopened>, OperatorError> {
+) -> Result<Vec<UnopenedValue>, OperatorError> {
     let mut named = Vec::with_capacity(secrets.len() + tokens.len());
     for (workspace_id, integration, field) in secrets
         .iter()
@@ -141,7 +141,7 @@ fn name_all(
             Some(id) => integrations::name(tx, workspace_id, id)?,
             None => None,
         };
-        named.push(Unopened {
+        named.push(UnopenedValue {
             workspace_id,
             workspace: workspace.map(|found| found.workspace.slug),
             integration_id: integration,
@@ -155,7 +155,11 @@ fn name_all(
 /// Forgets these values, each with an event in its workspace's audit, and then the keys that sealed them.
 /// Afterwards the database accepts the key of `vault`. If `vault` has none, it accepts the key of the next
 /// server.
-pub async fn forget_secrets(app: &App, vault: &Vault, lost: Lost) -> Result<Forgotten, OperatorError> {
+pub async fn forget_secrets(
+    app: &App,
+    vault: &Vault,
+    lost: LostSecrets,
+) -> Result<ForgottenSecrets, OperatorError> {
     let mut forgotten = 0;
     let context = Context::of_operator(app.clock.now());
     for group in lost.secrets.chunk_by(|one, next| (one.at.0, one.at.1) == (next.at.0, next.at.1)) {
@@ -189,5 +193,5 @@ pub async fn forget_secrets(app: &App, vault: &Vault, lost: Lost) -> Result<Forg
             Ok(())
         })
         .await?;
-    Ok(Forgotten { forgotten, forgotten_answers, enter_again: lost.unopened })
+    Ok(ForgottenSecrets { forgotten, forgotten_answers, enter_again: lost.unopened })
 }

@@ -219,12 +219,12 @@ impl Change {
 
 /// The counts of a workspace, with the operator's limits.
 #[derive(Clone, Copy, Debug)]
-pub struct Used {
+pub struct Usage {
     counts: Change,
     limits: Overrides,
 }
 
-impl Used {
+impl Usage {
     /// The count of a quota that the database keeps; `None` for the others.
     fn of(&self, quota: Quota) -> Option<i64> {
         match quota {
@@ -259,16 +259,16 @@ pub fn take(
     Ok(())
 }
 
-/// Which room for bytes an act may use.
+/// The bound on stored bytes that an act must keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Room {
+pub enum ByteLimit {
     /// The act may use the quota and no more.
     Quota,
     /// The act may use an eighth of the quota more, because a full workspace still needs such acts.
     Reserve,
 }
 
-impl Room {
+impl ByteLimit {
     fn limit(self, limits: Overrides, usual: &Limits) -> i64 {
         let limit = limits.over(usual).of(Quota::StoredBytes);
         match self {
@@ -283,11 +283,11 @@ pub fn take_bytes(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,
     usual: &Limits,
-    (bytes, room): (usize, Room),
+    (bytes, bound): (usize, ByteLimit),
     now: Timestamp,
 ) -> Result<(), ApiError> {
     let (used, limits) = store::add_bytes(tx, workspace, Change::bytes(bytes).bytes)?;
-    if used > room.limit(limits, usual) { Err(exceeded(Quota::StoredBytes, now)) } else { Ok(()) }
+    if used > bound.limit(limits, usual) { Err(exceeded(Quota::StoredBytes, now)) } else { Ok(()) }
 }
 
 /// Whether a workspace whose guard row is held has so much room, its reserve included.
@@ -298,7 +298,7 @@ pub fn has_room(
     bytes: usize,
 ) -> Result<bool, Error> {
     let (used, limits) = store::add_bytes(tx, workspace, 0)?;
-    Ok(used.saturating_add(Change::bytes(bytes).bytes) <= Room::Reserve.limit(limits, usual))
+    Ok(used.saturating_add(Change::bytes(bytes).bytes) <= ByteLimit::Reserve.limit(limits, usual))
 }
 
 /// The refusal of a request that exceeds a quota: 429 for quotas that recover with time, otherwise 409.

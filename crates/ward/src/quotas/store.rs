@@ -2,7 +2,7 @@
 
 use ward_db::{Error, Tx, Value, columns, decode, sql};
 
-use super::{Change, Overrides, Used};
+use super::{Change, Overrides, Usage};
 use crate::guard::WorkspaceGuard;
 use crate::ids::WorkspaceId;
 
@@ -12,7 +12,7 @@ const COUNTED: &str = "used_keys = used_keys + $2, used_members = used_members +
     used_bytes = CASE WHEN used_bytes + $6 > 0 THEN used_bytes + $6 ELSE 0 END";
 
 /// Applies a change and returns the new counts. The count of bytes never falls below zero.
-pub(super) fn change(tx: &mut Tx<'_>, workspace: WorkspaceId, by: Change, day: i64) -> Result<Used, Error> {
+pub(super) fn change(tx: &mut Tx<'_>, workspace: WorkspaceId, by: Change, day: i64) -> Result<Usage, Error> {
     tx.one(
         sql!(
             "UPDATE workspaces SET ",
@@ -67,7 +67,7 @@ pub fn give_back(tx: &mut Tx<'_>, workspace: WorkspaceId, by: Change) -> Result<
 }
 
 /// The counts of a workspace, with those of calls for this day.
-pub(super) fn read(tx: &mut Tx<'_>, workspace: WorkspaceId, day: i64) -> Result<Option<Used>, Error> {
+pub(super) fn read(tx: &mut Tx<'_>, workspace: WorkspaceId, day: i64) -> Result<Option<Usage>, Error> {
     tx.optional(
         sql!(
             "SELECT ",
@@ -90,8 +90,8 @@ columns! {
     }
 }
 
-fn used((counts, calls, limits): (Change, i64, Overrides)) -> Used {
-    Used { counts: Change { calls, ..counts }, limits }
+fn used((counts, calls, limits): (Change, i64, Overrides)) -> Usage {
+    Usage { counts: Change { calls, ..counts }, limits }
 }
 
 /// Stores the operator's limits of a workspace.

@@ -55,7 +55,7 @@ pub trait List: Clone + Send + 'static {
 
 /// The requested part of a list.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
+pub struct Window {
     pub limit: i64,
     /// Matching rows to skip before them.
     pub offset: i64,
@@ -64,7 +64,7 @@ pub struct Wanted {
 }
 
 #[derive(Debug)]
-pub struct Found<R> {
+pub struct ScanResult<R> {
     /// The requested rows in the order of the list.
     pub rows: Vec<R>,
     /// The number of matching rows, counted up to the requested number.

@@ -2,7 +2,7 @@
 
 use ward_db::Error;
 
-use super::{Found, List, STEP, Stretch, Wanted};
+use super::{List, STEP, ScanResult, Stretch, Window};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::ids::WorkspaceId;
@@ -14,10 +14,10 @@ pub async fn read<L: List>(
     name: &'static str,
     list: L,
     mut after: Option<L::Position>,
-    wanted: Wanted,
-) -> Result<Found<L::Row>, ApiError> {
-    let Wanted { limit, offset, counted } = wanted;
-    let mut found = Found { rows: Vec::new(), total: 0 };
+    wanted: Window,
+) -> Result<ScanResult<L::Row>, ApiError> {
+    let Window { limit, offset, counted } = wanted;
+    let mut found = ScanResult { rows: Vec::new(), total: 0 };
     loop {
         let missing = limit - length(&found.rows);
         let skipped = (offset - found.total).max(0);

@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::error::ApiError;
 use crate::ids::WorkspaceId;
 use crate::names::named;
-use crate::vault::{Resealed, SealedRow, Vault};
+use crate::vault::{ResealResult, SealedRow, Vault};
 
 /// What a comparison does with a call that Ward does not know.
 #[derive(
@@ -85,7 +85,7 @@ pub fn reseal(
     vault: &Vault,
     after: WorkspaceId,
     most: u32,
-) -> Result<Resealed<WorkspaceId>, Error> {
+) -> Result<ResealResult<WorkspaceId>, Error> {
     vault.reseal_rows(sealed_rows(tx, after, most)?, |row, anew| {
         store::replace_token(tx, row.at, &row.bytes, anew)
     })

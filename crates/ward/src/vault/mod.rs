@@ -3,7 +3,7 @@
 
 mod store;
 
-pub use store::{Noted, forget_all, is_used, keep_only, note_check_value, noted};
+pub use store::{RecordedKeys, forget_all, is_used, keep_only, note_check_value, recorded_keys};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hmac;
@@ -70,7 +70,7 @@ pub struct SealedRow<A> {
 }
 
 /// The result of sealing some rows again.
-pub struct Resealed<A> {
+pub struct ResealResult<A> {
     /// The number of rows that were sealed again.
     pub done: usize,
     /// Descriptions of the values that none of the configured keys opens; they stay unchanged.
@@ -202,8 +202,8 @@ impl Vault {
         &self,
         rows: Vec<SealedRow<A>>,
         mut replace: impl FnMut(&SealedRow<A>, &[u8]) -> Result<(), Error>,
-    ) -> Result<Resealed<A>, Error> {
-        let mut resealed = Resealed { done: 0, unopened: Vec::new(), last: None };
+    ) -> Result<ResealResult<A>, Error> {
+        let mut resealed = ResealResult { done: 0, unopened: Vec::new(), last: None };
         for row in rows {
             match self.reseal(&row.bytes, &row.place) {
                 Ok(None) => {}

@@ -53,16 +53,16 @@ pub fn keep_only(tx: &mut Tx<'_>, current: &str) -> Result<(), Error> {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Noted {
+pub struct RecordedKeys {
     pub all: usize,
     /// The number of recorded keys that the caller does not have.
     pub foreign: usize,
 }
 
 /// Counts the recorded keys, and those of them that are not in `known`.
-pub fn noted(tx: &mut Tx<'_>, known: &[String]) -> Result<Noted, Error> {
+pub fn recorded_keys(tx: &mut Tx<'_>, known: &[String]) -> Result<RecordedKeys, Error> {
     let all = check_values(tx)?;
-    Ok(Noted { all: all.len(), foreign: all.iter().filter(|value| !known.contains(value)).count() })
+    Ok(RecordedKeys { all: all.len(), foreign: all.iter().filter(|value| !known.contains(value)).count() })
 }
 
 fn check_values(tx: &mut Tx<'_>) -> Result<Vec<String>, Error> {

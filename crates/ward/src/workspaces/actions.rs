@@ -8,7 +8,7 @@ use ward_contract::validate::{Json, Loc, Problem};
 use ward_db::{Timestamp, Tx, Uuid};
 
 use super::access_policy::AccessPolicy;
-use super::store::Counted;
+use super::store::UnclaimedCount;
 use super::wire::ProvisionResponse;
 use super::{Workspace, WorkspaceState, store};
 use crate::access::Role;
@@ -128,16 +128,16 @@ pub async fn bootstrap(
             let workspace = new.at(write.now());
             take_slug(write, &context, &workspace)?;
             let mut counted = store::add_unclaimed(write, workspace.id, &room, lapses_at)?;
-            if counted != Counted::Yes {
+            if counted != UnclaimedCount::Counted {
                 for lapsed in store::lapse_due(write, context.now, LAPSED_AT_ONCE)? {
                     record_lapse(write, &context, lapsed)?;
                 }
                 counted = store::add_unclaimed(write, workspace.id, &room, lapses_at)?;
             }
             match counted {
-                Counted::Yes => {}
-                Counted::AllFull => return Err(too_many_unclaimed()),
-                Counted::AddressFull => return Err(ApiError::too_many_unclaimed_of_address()),
+                UnclaimedCount::Counted => {}
+                UnclaimedCount::AllFull => return Err(too_many_unclaimed()),
+                UnclaimedCount::AddressFull => return Err(ApiError::too_many_unclaimed_of_address()),
             }
             let inserted = store::insert(write, &workspace, WorkspaceState::Unclaimed)?;
             let what = beginnings(&workspace);
@@ -235,12 +235,12 @@ pub(super) fn touch(workspace: &mut Workspace, now: Timestamp) {
 
 /// The fields that an update must not change, by the operator's settings.
 #[derive(Clone, Copy)]
-struct Fixed {
+struct FixedFields {
     region: bool,
     environment: bool,
 }
 
-impl Fixed {
+impl FixedFields {
     fn of(app: &App) -> Self {
         let platform = &app.config.platform;
         Self { region: platform.region.is_some(), environment: platform.environment_by_conversion }
@@ -271,7 +271,7 @@ pub async fn update(
     entry: Entry,
     change: UpdateWorkspaceRequest,
 ) -> Result<Workspace, ApiError> {
-    let fixed = Fixed::of(app);
+    let fixed = FixedFields::of(app);
     let update = move |write: &mut Write<'_, '_>, held: &Held| {
         let mut workspace = held.seen.workspace.clone();
         fixed.allows(&change, &workspace)?;

@@ -29,7 +29,7 @@ pub enum Severity {
 /// The code of a finding. The document has the same list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Code {
+pub enum ObstacleCode {
     /// The connector's integration was never provisioned.
     IntegrationNotProvisioned,
     /// The connector's integration is switched off.
@@ -47,7 +47,7 @@ pub enum Code {
     DeliveriesWaiting,
 }
 
-impl Code {
+impl ObstacleCode {
     pub const fn name(self) -> &'static str {
         match self {
             Self::IntegrationNotProvisioned => "integration_not_provisioned",
@@ -107,14 +107,14 @@ impl Code {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ConversionObstacle {
     /// The code, which a request can accept.
-    pub code: Code,
+    pub code: ObstacleCode,
     /// Whether the finding blocks a conversion.
     pub severity: Severity,
     pub message: &'static str,
 }
 
-impl From<Code> for ConversionObstacle {
-    fn from(code: Code) -> Self {
+impl From<ObstacleCode> for ConversionObstacle {
+    fn from(code: ObstacleCode) -> Self {
         Self { code, severity: code.severity(), message: code.message() }
     }
 }
@@ -150,21 +150,21 @@ pub fn findings(facts: &Facts, target: &str) -> Vec<ConversionObstacle> {
     let production = target == "production";
     let built_in = |fault: fn(BuiltIn) -> bool| facts.built_in.is_some_and(fault);
     let found = [
-        (Code::IntegrationNotProvisioned, production && facts.connector && facts.built_in.is_none()),
-        (Code::IntegrationDisabled, production && built_in(|it| !it.enabled)),
-        (Code::IntegrationUnconfigured, production && built_in(|it| !it.configured)),
-        (Code::IntegrationWithoutTls, production && facts.without_tls),
-        (Code::RealCallsPresent, !production && facts.real_calls),
-        (Code::NoConnector, production && !facts.connector),
-        (Code::TestCallersRemain, production && facts.test_callers),
-        (Code::TestCredentialsRemain, production && facts.test_credentials),
-        (Code::DeliveriesWaiting, facts.waiting),
+        (ObstacleCode::IntegrationNotProvisioned, production && facts.connector && facts.built_in.is_none()),
+        (ObstacleCode::IntegrationDisabled, production && built_in(|it| !it.enabled)),
+        (ObstacleCode::IntegrationUnconfigured, production && built_in(|it| !it.configured)),
+        (ObstacleCode::IntegrationWithoutTls, production && facts.without_tls),
+        (ObstacleCode::RealCallsPresent, !production && facts.real_calls),
+        (ObstacleCode::NoConnector, production && !facts.connector),
+        (ObstacleCode::TestCallersRemain, production && facts.test_callers),
+        (ObstacleCode::TestCredentialsRemain, production && facts.test_credentials),
+        (ObstacleCode::DeliveriesWaiting, facts.waiting),
     ];
     found.into_iter().filter(|(_, holds)| *holds).map(|(code, _)| code.into()).collect()
 }
 
 /// The codes of the blockers that a request does not accept.
-pub fn unaccepted(findings: &[ConversionObstacle], accepted: &[Code]) -> Vec<&'static str> {
+pub fn unaccepted(findings: &[ConversionObstacle], accepted: &[ObstacleCode]) -> Vec<&'static str> {
     let open = findings.iter().filter(|it| it.severity == Severity::Blocker && !accepted.contains(&it.code));
     open.map(|it| it.code.name()).collect()
 }
@@ -225,7 +225,7 @@ pub async fn check(app: &App, entry: &Entry, target: String) -> Result<Environme
 pub struct ConvertEnvironmentRequest {
     target: String,
     confirm_slug: String,
-    accept: Vec<Code>,
+    accept: Vec<ObstacleCode>,
 }
 
 /// Converts the environment, if the request accepts every blocker by its code (409 otherwise). The
@@ -252,7 +252,7 @@ pub async fn convert(
             if !blocked.is_empty() {
                 return Err(blocked_by(&blocked));
             }
-            let codes: Vec<Code> = found.iter().map(|it| it.code).collect();
+            let codes: Vec<ObstacleCode> = found.iter().map(|it| it.code).collect();
             let what = json!({
                 "changes": { "environment": { "from": workspace.environment, "to": conversion.target } },
                 "findings": codes,

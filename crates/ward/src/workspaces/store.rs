@@ -307,8 +307,8 @@ pub struct UnclaimedLimits {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counted {
-    Yes,
+pub enum UnclaimedCount {
+    Counted,
     /// All unclaimed workspaces together have reached their limit.
     AllFull,
     /// The unclaimed workspaces of this address have reached their limit.
@@ -321,7 +321,7 @@ pub fn add_unclaimed(
     id: WorkspaceId,
     room: &UnclaimedLimits,
     lapses_at: Timestamp,
-) -> Result<Counted, Error> {
+) -> Result<UnclaimedCount, Error> {
     if let Some((address, most)) = &room.address {
         let counted = tx.execute(
             "INSERT INTO unclaimed_by_address (address, used) VALUES ($1, 1) \
@@ -330,7 +330,7 @@ pub fn add_unclaimed(
             &[address.as_str().into(), (*most).into()],
         )?;
         if counted == 0 {
-            return Ok(Counted::AddressFull);
+            return Ok(UnclaimedCount::AddressFull);
         }
     }
     let limit = room.limit;
@@ -351,13 +351,13 @@ pub fn add_unclaimed(
                 lapses_at: lapses_at,
                 address: address,
             })?;
-            return Ok(Counted::Yes);
+            return Ok(UnclaimedCount::Counted);
         }
     }
     if let Some((address, _)) = &room.address {
         free_address(tx, address)?;
     }
-    Ok(Counted::AllFull)
+    Ok(UnclaimedCount::AllFull)
 }
 
 /// The counters that an unclaimed workspace takes up: one of the shared slots, and its address.

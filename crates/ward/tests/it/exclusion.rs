@@ -97,10 +97,10 @@ impl Dice {
 struct Model {
     list: BTreeSet<&'static str>,
     connected: bool,
-    calls: BTreeMap<String, Modelled>,
+    calls: BTreeMap<String, ModelCall>,
 }
 
-struct Modelled {
+struct ModelCall {
     direction: &'static str,
     over: bool,
     owed: bool,
@@ -117,7 +117,7 @@ impl Model {
         status: &str,
     ) {
         let is_test = parties.into_iter().flatten().any(|party| self.list.contains(party));
-        let call = self.calls.entry(sid.to_owned()).or_insert_with(|| Modelled {
+        let call = self.calls.entry(sid.to_owned()).or_insert_with(|| ModelCall {
             direction: if is_test { "test" } else { direction },
             over: false,
             owed: false,
@@ -131,7 +131,7 @@ impl Model {
 
 /// The result of a history: the calls that the EHR must get, and the number of test calls.
 #[derive(Default)]
-struct Left {
+struct Expectation {
     owed: BTreeSet<String>,
     tests: usize,
 }
@@ -148,7 +148,7 @@ fn spelled(number: &str, dice: &mut Dice) -> String {
 }
 
 /// One random history of one workspace, reported to both replicas by the runtime and by Twilio.
-async fn history(replicas: Arc<[Server; 2]>, ehr: ScriptedEhr, seed: u64) -> Left {
+async fn history(replicas: Arc<[Server; 2]>, ehr: ScriptedEhr, seed: u64) -> Expectation {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let tenant = replicas[0].tenant(&fresh_slug()).await;
     let twilio = dice.roll(3) == 0;
@@ -233,7 +233,7 @@ async fn history(replicas: Arc<[Server; 2]>, ehr: ScriptedEhr, seed: u64) -> Lef
     assert_eq!(owed, expected, "seed {seed}");
     let ids = listed.list("items").iter();
     let ids = ids.filter(|call| owed.contains(call.text("call_sid")));
-    Left {
+    Expectation {
         owed: ids.map(|call| call.text("entity_id").to_owned()).collect(),
         tests: model.calls.values().filter(|call| call.direction == "test").count(),
     }
@@ -245,7 +245,7 @@ both!(random_histories_deliver_every_real_call_and_no_test_call, threads = 2, as
     let replicas = Arc::new([first, second]);
     let histories: u64 = std::env::var("WARD_TEST_HISTORIES").map_or(2_000, |text| text.parse().unwrap());
     let ehr = ScriptedEhr::start().await;
-    let mut all = Left::default();
+    let mut all = Expectation::default();
     let mut running = JoinSet::new();
     for seed in 1..=histories {
         running.spawn(history(replicas.clone(), ehr.clone(), seed));

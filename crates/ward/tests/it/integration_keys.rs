@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use ward::config::Rate;
-use ward_test::vendor::{Access, CLIENT, Vendor};
+use ward_test::vendor::{CLIENT, ClientAuth, Vendor};
 use ward_test::{Fields as _, Server, Tenant, both, fresh_slug};
 
 use crate::outbound::open_server;
 
 const SCOPE: &str = "system/DocumentReference.write";
 /// Both algorithms of SMART App Launch 2.2, "Client Authentication: Asymmetric".
-const SMART: Access = Access::Smart { algorithms: &["RS384", "ES384"], scopes: &[SCOPE] };
+const SMART: ClientAuth = ClientAuth::Smart { algorithms: &["RS384", "ES384"], scopes: &[SCOPE] };
 
 /// An integration at `base_url` with this `auth`, and an endpoint `ping`.
 async fn signing(tenant: &Tenant, base_url: &str, auth: Value) -> String {
@@ -239,7 +239,7 @@ both!(googles_service_account_signs_a_grant_with_its_scope_inside, async || {
     let server = open_server().await;
     let tenant = server.tenant("acme").await;
     let account = "ward@project.iam.gserviceaccount.com";
-    let access = Access::Assertion { issuer: "ward@project.iam.gserviceaccount.com" };
+    let access = ClientAuth::Assertion { issuer: "ward@project.iam.gserviceaccount.com" };
     let vendor = Vendor::start(access, |_, _| (200, Vec::new(), json!({}))).await;
     let auth = json!({
         "type": "oauth2_jwt_bearer", "token_url": vendor.token_url(), "assertion_issuer": account,

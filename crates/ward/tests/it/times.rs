@@ -6,7 +6,7 @@ use ward_contract::Operation;
 use ward_test::{Answer, Sending, Server, Tenant, both};
 
 /// A place in a request that holds a time.
-struct Place {
+struct TimeField {
     operation: std::sync::Arc<Operation>,
     name: String,
     in_query: bool,
@@ -14,7 +14,7 @@ struct Place {
     is_day: bool,
 }
 
-fn places(server: &Server) -> Vec<Place> {
+fn places(server: &Server) -> Vec<TimeField> {
     let document: Value = serde_json::from_slice(server.app.contract.document()).unwrap();
     let format = |schema: &Value| {
         let schema = if schema["anyOf"].is_null() { schema } else { &schema["anyOf"][0] };
@@ -26,7 +26,7 @@ fn places(server: &Server) -> Vec<Place> {
         let mut add = |name: &str, in_query: bool, schema: &Value| {
             if let Some(format) = format(schema) {
                 let (operation, name) = (operation.clone(), name.to_owned());
-                places.push(Place { operation, name, in_query, is_day: format == "date" });
+                places.push(TimeField { operation, name, in_query, is_day: format == "date" });
             }
         };
         for parameter in declared["parameters"].as_array().into_iter().flatten() {
@@ -41,7 +41,7 @@ fn places(server: &Server) -> Vec<Place> {
     places
 }
 
-impl Place {
+impl TimeField {
     async fn sent(&self, tenant: &Tenant, value: &Value) -> Answer {
         let target = tenant.target(tenant.owner_key_id());
         let path = target.path(&self.operation);

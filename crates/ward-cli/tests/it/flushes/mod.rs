@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 use serde_json::json;
 use tempfile::TempDir;
-use ward_test_db::sqlite::Opened;
+use ward_test_db::sqlite::OpenDatabase;
 
 use crate::client::Call;
 use crate::fleet::{MASTER_KEY, Tenant, at_once, new_workspace};
@@ -314,7 +314,7 @@ fn a_failed_flush_of_the_file_ends_the_server_and_the_next_start_insists_on_bein
     let disk = Disk::new();
     let mut server = disk.serve();
     let tenant = Tenant::new(server.address, "acme");
-    let shell = Opened::hold(&disk.path(DATABASE), false);
+    let shell = OpenDatabase::hold(&disk.path(DATABASE), false);
     disk.fail_once(DATABASE);
     let mut made = create_to_the_end(&server, &tenant);
     assert!(disk.has_failed(), "the log was never copied");
@@ -372,13 +372,13 @@ fn a_start_waits_for_no_reader_for_ever_and_names_it() {
     let server = disk.serve();
     let tenant = Tenant::new(server.address, "acme");
     let made = create(&server, &tenant, "before", 5);
-    let reader = Opened::hold(&disk.path(DATABASE), true);
+    let reader = OpenDatabase::hold(&disk.path(DATABASE), true);
     kill(server);
     let said = disk.refused();
     assert!(said.contains(&format!("(process {})", std::process::id())), "{said}");
     drop(reader);
     // An open shell that reads nothing does not prevent the start.
-    let _shell = Opened::hold(&disk.path(DATABASE), false);
+    let _shell = OpenDatabase::hold(&disk.path(DATABASE), false);
     let server = disk.serve();
     kill(server);
     disk.holds(&made, "after the start beside a shell");

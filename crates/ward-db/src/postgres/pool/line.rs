@@ -22,14 +22,14 @@ pub(super) trait Job: Send {
     fn refuse(self: Box<Self>, error: Error);
 }
 
-pub(super) struct Pending<T, F> {
+pub(super) struct PendingWork<T, F> {
     work: F,
     outcome: Option<T>,
     reply: oneshot::Sender<Result<T, Error>>,
     settled: Arc<AtomicBool>,
 }
 
-impl<T, F> Pending<T, F> {
+impl<T, F> PendingWork<T, F> {
     pub(super) const fn new(
         work: F,
         reply: oneshot::Sender<Result<T, Error>>,
@@ -39,7 +39,7 @@ impl<T, F> Pending<T, F> {
     }
 }
 
-impl<T: Send, F: FnMut(&mut Session) -> T + Send> Job for Pending<T, F> {
+impl<T: Send, F: FnMut(&mut Session) -> T + Send> Job for PendingWork<T, F> {
     fn run(&mut self, session: &mut Session) -> bool {
         if self.reply.is_closed() || self.settled.swap(true, Ordering::AcqRel) {
             return true;
@@ -64,7 +64,7 @@ impl<T: Send, F: FnMut(&mut Session) -> T + Send> Job for Pending<T, F> {
     }
 }
 
-pub(super) struct Waiting {
+pub(super) struct WaitingWork {
     pub(super) since: Instant,
     /// The time at which the caller gives up.
     pub(super) until: Instant,
@@ -74,7 +74,7 @@ pub(super) struct Waiting {
 }
 
 /// Waiting work of one kind. The parties are served in turn.
-pub(super) struct Line(Turns<Waiting>);
+pub(super) struct Line(Turns<WaitingWork>);
 
 impl Line {
     /// A line that starts at most `writes_each` writes of one request party at once. The writes of one
@@ -83,16 +83,16 @@ impl Line {
         Self(Turns::new(writes_each))
     }
 
-    pub(super) fn push(&mut self, waiting: Waiting) {
+    pub(super) fn push(&mut self, waiting: WaitingWork) {
         self.0.push(waiting.party, waiting);
     }
 
     /// Puts work that was taken too early back to the front.
-    pub(super) fn put_back(&mut self, waiting: Waiting) {
+    pub(super) fn put_back(&mut self, waiting: WaitingWork) {
         self.0.put_back(waiting.party, waiting);
     }
 
-    pub(super) fn pop(&mut self) -> Option<Waiting> {
+    pub(super) fn pop(&mut self) -> Option<WaitingWork> {
         self.0.pop().map(|(_, waiting)| waiting)
     }
 
@@ -127,12 +127,12 @@ impl Line {
 
     /// Removes the matching work. The caller ends it without holding a lock, because dropping a closure may
     /// drop more.
-    pub(super) fn extract(&mut self, fits: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
+    pub(super) fn extract(&mut self, fits: impl Fn(&WaitingWork) -> bool) -> Vec<WaitingWork> {
         self.0.extract(fits)
     }
 
     /// Removes all work. The caller ends it without holding a lock, as with [`Self::extract`].
-    pub(super) fn clear(&mut self) -> Vec<Waiting> {
+    pub(super) fn clear(&mut self) -> Vec<WaitingWork> {
         self.0.extract(|_| true)
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::connect::ConnectFailure;
 use super::super::session::Session;
 use super::line::Line;
-use super::{Next, PATIENCE, PoolState, SCARCE, Seat, Shared, Waiting};
+use super::{Next, PATIENCE, PoolState, SCARCE, Seat, Shared, WaitingWork};
 use crate::Error;
 use crate::turns::Party;
 
@@ -61,7 +61,7 @@ impl Worker {
         session.retire();
     }
 
-    fn run(&mut self, session: &mut Session, mut waiting: Waiting) -> Option<Next> {
+    fn run(&mut self, session: &mut Session, mut waiting: WaitingWork) -> Option<Next> {
         let kind = waiting.kind;
         self.active = Some((kind.index(), waiting.party));
         if !session.is_alive() {
@@ -91,7 +91,7 @@ impl Worker {
 
     /// Returns work whose connection was lost before it was done. Other sessions may do it, and this thread
     /// connects again.
-    fn give_back(&mut self, session: &mut Session, mut waiting: Waiting) -> Next {
+    fn give_back(&mut self, session: &mut Session, mut waiting: WaitingWork) -> Next {
         session.drop_connection();
         let shared = Arc::clone(&self.shared);
         let mut state = shared.state.lock();
@@ -182,8 +182,8 @@ impl Worker {
         }
         let now = Instant::now();
         let hopeless = state.living == 0 && state.growing == 1 && !refused.is_full;
-        let ends = |waiting: &Waiting| waiting.until <= now || (hopeless && waiting.since <= began);
-        let ended: Vec<Waiting> = state.lines.iter_mut().flat_map(|line| line.extract(ends)).collect();
+        let ends = |waiting: &WaitingWork| waiting.until <= now || (hopeless && waiting.since <= began);
+        let ended: Vec<WaitingWork> = state.lines.iter_mut().flat_map(|line| line.extract(ends)).collect();
         shared.dispatch(&mut state);
         let again = state.has_waiting() && state.growing == 1;
         if !again {

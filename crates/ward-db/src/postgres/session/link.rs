@@ -6,7 +6,7 @@ use metrics::counter;
 
 use super::super::connect::{ConnectFailure, connect};
 use super::super::mode::Mode;
-use super::{COURTESY, Link, Running, Session, Statements, TransactionEnd, drive, share};
+use super::{COURTESY, Link, RunningClosure, Session, Statements, TransactionEnd, drive, share};
 use crate::Error;
 
 /// How much longer an expired connection is used when no replacement can be made.
@@ -123,7 +123,7 @@ impl Session {
     /// Refuses a database whose encoding cannot store every character.
     pub(in super::super) fn refuse_other_encodings(&mut self) -> Result<(), Error> {
         self.running =
-            Running::new("encoding", Mode::Single, Instant::now() + self.source.options.closure_time);
+            RunningClosure::new("encoding", Mode::Single, Instant::now() + self.source.options.closure_time);
         let (rows, _) = self.statement("show server_encoding", &[])?;
         match rows.first().and_then(|row| row.try_get::<_, String>(0).ok()) {
             Some(encoding) if !crate::holds_every_text(&encoding) => Err(Error::schema(format!(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use metrics::{counter, histogram};
 use tokio::sync::oneshot;
 
-use super::{Job, Running, Session, share};
+use super::{Job, RunningClosure, Session, share};
 use crate::counters::add;
 use crate::postgres::error::Again;
 use crate::postgres::mode::Mode;
@@ -48,7 +48,7 @@ impl Session {
         }
         let mut caller = gone;
         let gone = caller.as_mut().map(|gone| std::mem::replace(*gone, oneshot::channel().1));
-        self.running = Running { commit_until, gone, ..Running::new(name, mode, until) };
+        self.running = RunningClosure { commit_until, gone, ..RunningClosure::new(name, mode, until) };
         let mut attempt = 0;
         let result = loop {
             attempt += 1;

@@ -16,7 +16,7 @@ use crate::gate::idempotency::{Repeat, Secrecy};
 use crate::gate::{Entry, Held};
 use crate::http::Reply;
 use crate::ids::ExportId;
-use crate::scan::{self, Wanted};
+use crate::scan::{self, Window};
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct AuditExportRequest {
@@ -76,7 +76,7 @@ pub(super) async fn create(
         finished_at: None,
     };
     let list = Events { workspace, filter: export.filter() };
-    let wanted = Wanted { limit: 0, offset: 0, counted: MOST_ROWS + 1 };
+    let wanted = Window { limit: 0, offset: 0, counted: MOST_ROWS + 1 };
     export.rows = scan::read(app, workspace, "audit.count_export", list, None, wanted).await?.total;
     if export.rows > MOST_ROWS {
         return Err(ApiError::unprocessable(

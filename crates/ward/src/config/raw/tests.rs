@@ -6,7 +6,7 @@ fn resolve(
     file: &str,
     environment: &[(&str, &str)],
     flags: &[(&'static str, &str)],
-) -> Result<Resolved, ConfigError> {
+) -> Result<ResolvedSettings, ConfigError> {
     let mut raw = RawSettings::default();
     raw.add_file(Path::new("ward.toml"), file)?;
     raw.add_environment(environment.iter().map(|(name, value)| ((*name).into(), (*value).into())));
@@ -18,7 +18,7 @@ fn refused(file: &str, environment: &[(&str, &str)], flags: &[(&'static str, &st
     resolve(file, environment, flags).unwrap_err().to_string()
 }
 
-fn source(resolved: &Resolved, key: &str) -> Source {
+fn source(resolved: &ResolvedSettings, key: &str) -> Source {
     resolved.in_force.iter().find(|it| it.key == key).unwrap().source.clone()
 }
 

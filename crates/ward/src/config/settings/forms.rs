@@ -6,11 +6,11 @@ use crate::access::Role;
 use crate::api_keys::ceilings::{self, Ceiling, ENVIRONMENTS};
 use crate::config::platform::REGIONS;
 use crate::config::setting::HIDDEN;
-use crate::config::value::{Read, items, joined, origin};
+use crate::config::value::{ParseResult, items, joined, origin};
 use crate::config::{Bucket, Config, Exports};
 use crate::text::pasted;
 
-pub(super) fn filter(text: &str) -> Read<String> {
+pub(super) fn filter(text: &str) -> ParseResult<String> {
     let read = tracing_subscriber::EnvFilter::try_new(text).map(|_| text.to_owned());
     read.map_err(|_| "must be a level or directives such as info,ward=debug".to_owned())
 }
@@ -40,7 +40,7 @@ pub(super) fn without_password(url: &str) -> String {
 /// The longest accepted text, in bytes.
 const LONGEST: usize = 256;
 
-pub(super) fn word(text: &str) -> Read<String> {
+pub(super) fn word(text: &str) -> ParseResult<String> {
     let text = pasted(text);
     let fits = !text.is_empty() && text.len() <= LONGEST && text.bytes().all(|byte| byte.is_ascii_graphic());
     if fits {
@@ -57,12 +57,12 @@ pub(super) fn bucket(config: &Config) -> Option<&Bucket> {
     }
 }
 
-pub(super) fn region(text: &str) -> Read<String> {
+pub(super) fn region(text: &str) -> ParseResult<String> {
     let known = REGIONS.into_iter().find(|known| *known == text.trim());
     known.map(str::to_owned).ok_or_else(|| format!("must be one of the regions {}", REGIONS.join(", ")))
 }
 
-pub(super) fn hosts(text: &str) -> Read<Vec<(String, String)>> {
+pub(super) fn hosts(text: &str) -> ParseResult<Vec<(String, String)>> {
     let mut hosts: Vec<(String, String)> = Vec::new();
     for item in items(text) {
         let form =
@@ -83,11 +83,11 @@ pub(super) fn show_hosts(hosts: &[(String, String)]) -> String {
 }
 
 /// Ceilings as `ROLE=DAYS` or `ENVIRONMENT/ROLE=DAYS`.
-pub(super) fn ceilings(text: &str) -> Read<Arc<[Ceiling]>> {
+pub(super) fn ceilings(text: &str) -> ParseResult<Arc<[Ceiling]>> {
     items(text).map(ceiling).collect()
 }
 
-fn ceiling(item: &str) -> Read<Ceiling> {
+fn ceiling(item: &str) -> ParseResult<Ceiling> {
     let read = || {
         let (place, days) = item.split_once('=')?;
         let (environment, role) = match place.split_once('/') {

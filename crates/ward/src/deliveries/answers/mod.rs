@@ -5,7 +5,7 @@ mod store;
 use ward_db::{Error, Tx};
 
 use crate::ids::{DeliveryId, WorkspaceId};
-use crate::vault::{Resealed, SealedRow, Vault};
+use crate::vault::{ResealResult, SealedRow, Vault};
 
 pub use store::{Attempt, AttemptAt, note_attempt};
 
@@ -21,7 +21,7 @@ pub fn reseal(
     vault: &Vault,
     after: AttemptAt,
     most: u32,
-) -> Result<Resealed<AttemptAt>, Error> {
+) -> Result<ResealResult<AttemptAt>, Error> {
     let attempts = store::answers(tx, after, most)?;
     let last = attempts.last().map(|(at, _)| *at);
     let rows = attempts.into_iter().filter_map(|(at, bytes)| {
@@ -29,7 +29,7 @@ pub fn reseal(
         Some(SealedRow { at, place, bytes: bytes?, what: String::new() })
     });
     let resealed = vault.reseal_rows(rows.collect(), |row, anew| store::replace_answer(tx, row.at, anew))?;
-    Ok(Resealed { unopened: Vec::new(), last, ..resealed })
+    Ok(ResealResult { unopened: Vec::new(), last, ..resealed })
 }
 
 /// The number of answers that are sealed under another key than the current one.

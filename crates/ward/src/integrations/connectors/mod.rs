@@ -15,7 +15,7 @@ mod meditab;
 mod revolution;
 
 use super::delivery::DeliverySettings;
-use super::{AuthConfig, AuthKind, Config, Endpoint, Mcp};
+use super::{AuthConfig, AuthKind, Endpoint, IntegrationConfig, Mcp};
 use facts::Connector;
 
 pub use facts::Takes;
@@ -46,7 +46,7 @@ pub fn takes(name: &str) -> Option<Takes> {
 
 /// The integration that provisioning seeds for a connector. It is disabled, because each lacks something
 /// that only the operator has.
-pub fn default_of(name: &str) -> Option<Config> {
+pub fn default_of(name: &str) -> Option<IntegrationConfig> {
     let connector = CONNECTORS.iter().find(|connector| connector.name == name)?;
     let owned = |scopes: &[&str]| scopes.iter().map(|scope| (*scope).to_owned()).collect::<Vec<_>>();
     let google = connector.auth == AuthKind::GcpWif;
@@ -73,7 +73,7 @@ pub fn default_of(name: &str) -> Option<Config> {
         private_key_ssm_param_path: None,
     };
     let (check, path) = connector.check;
-    Some(Config {
+    Some(IntegrationConfig {
         display_name: connector.display_name.to_owned(),
         protocol: connector.protocol,
         base_url: connector.base_url.to_owned(),

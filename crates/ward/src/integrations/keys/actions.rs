@@ -19,9 +19,9 @@ use crate::http::Reply;
 use crate::ids::IntegrationId;
 use crate::integrations::actions::{holder, read, subject};
 use crate::integrations::outbound::{KeyPair, generate};
-use crate::integrations::secrets::{AssociatedData, Field, Sealed, SecretKind, destinations};
+use crate::integrations::secrets::{AssociatedData, Field, SealedSecret, SecretKind, destinations};
 use crate::integrations::store as integrations;
-use crate::integrations::store::Named;
+use crate::integrations::store::IntegrationSummary;
 use crate::quotas::{self, Change as Count};
 use crate::vault::{self, Vault};
 
@@ -49,7 +49,7 @@ pub(super) async fn create(
     let create = move |write: &mut Write<'_, '_>, _: &Held| {
         repeat.once(write, Secrecy::Open, |write| {
             let (workspace, now) = (write.row(), write.now());
-            let named = integrations::named(write, workspace, id)?.ok_or(ApiError::no_integration())?;
+            let named = integrations::summary(write, workspace, id)?.ok_or(ApiError::no_integration())?;
             if named.updated_at != made.seen {
                 return Err(ApiError::unavailable(
                     "unavailable",
@@ -132,10 +132,10 @@ fn keep(
     };
     vault::hold(tx, vault)?;
     let field = Field::of_key(&key.kid);
-    let place = Sealed::place(workspace, id, &field);
+    let place = SealedSecret::place(workspace, id, &field);
     let bytes = vault.seal(made.pair.private.expose().as_bytes(), &place).map_err(ApiError::internal)?;
     let origins = made.origins.clone();
-    let sealed = Sealed { workspace, integration: id, field, origins, bytes, signs_with: None };
+    let sealed = SealedSecret { workspace, integration: id, field, origins, bytes, signs_with: None };
     store::insert(tx, &sealed, &key, &vault.key_id())?;
     Ok(key)
 }
@@ -146,7 +146,7 @@ fn told(key: &Key) -> Value {
 }
 
 /// Notes that other credentials are in use from now on. Deliveries that waited for them are tried again.
-fn in_use(write: &mut Write<'_, '_>, id: IntegrationId, named: &Named) -> Result<(), ApiError> {
+fn in_use(write: &mut Write<'_, '_>, id: IntegrationId, named: &IntegrationSummary) -> Result<(), ApiError> {
     let now = write.now();
     let updated_at = now.max(Timestamp::from_micros(named.updated_at.micros() + 1));
     store::touch(write, id, updated_at)?;
@@ -170,7 +170,7 @@ pub(super) async fn activate(
     let activate = move |write: &mut Write<'_, '_>, _: &Held| {
         repeat.once(write, Secrecy::Open, |write| {
             let (workspace, now) = (write.row(), write.now());
-            let named = integrations::named(write, workspace, id)?.ok_or(ApiError::no_integration())?;
+            let named = integrations::summary(write, workspace, id)?.ok_or(ApiError::no_integration())?;
             let mut keys = store::list(write, workspace, id)?;
             let at = keys.iter().position(|key| key.kid == kid).ok_or(no_key())?;
             let mut key = keys.swap_remove(at);
@@ -201,7 +201,7 @@ pub(super) async fn delete(
 ) -> Result<(), ApiError> {
     let delete = move |write: &mut Write<'_, '_>, _: &Held| {
         let workspace = write.row();
-        let named = integrations::named(write, workspace, id)?.ok_or(ApiError::no_integration())?;
+        let named = integrations::summary(write, workspace, id)?.ok_or(ApiError::no_integration())?;
         let keys = store::list(write, workspace, id)?;
         let key = keys.iter().find(|key| key.kid == kid).ok_or(no_key())?;
         integrations::drop_secret(write, id, &Field::of_key(&kid))?;

@@ -60,7 +60,7 @@ pub async fn list(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let id = named(&request);
     let read = move |tx: &mut Tx<'_>| {
-        integrations::named(tx, workspace, id)?.ok_or(ApiError::no_integration())?;
+        integrations::summary(tx, workspace, id)?.ok_or(ApiError::no_integration())?;
         Ok::<_, ApiError>(store::list(tx, workspace, id)?)
     };
     let keys = request.app.db.read("integrations.keys", read).await?;

@@ -5,7 +5,7 @@ use ward_db::{Error, Json, Timestamp, Tx, Value, columns, decode, insert, select
 use super::{Key, MOST};
 use crate::guard::WorkspaceGuard;
 use crate::ids::{IntegrationId, WorkspaceId};
-use crate::integrations::secrets::{Field, Sealed};
+use crate::integrations::secrets::{Field, SealedSecret};
 
 /// The keys of an integration, the oldest first.
 pub fn list(tx: &mut Tx<'_>, workspace: WorkspaceId, integration: IntegrationId) -> Result<Vec<Key>, Error> {
@@ -42,7 +42,7 @@ fn kid(field: String) -> Result<String, Error> {
 /// Stores a key with its sealed private half.
 pub fn insert(
     tx: &mut WorkspaceGuard<'_, '_>,
-    sealed: &Sealed,
+    sealed: &SealedSecret,
     new: &Key,
     key_id: &str,
 ) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use ward_ehr::auth::{Algorithm, Grant, Signer, TokenAuth};
 use ward_ehr::{Auth, Secret};
 use zeroize::Zeroizing;
 
-use crate::integrations::secrets::{AssociatedData, Sealed, open_for, origin};
+use crate::integrations::secrets::{AssociatedData, SealedSecret, open_for, origin};
 use crate::integrations::{
     AuthConfig, AuthKind, ClientAuthMethod, Endpoint, Integration, keys, own_base_url,
 };
@@ -36,7 +36,7 @@ impl Keys {
 
     /// The parsed key of this authentication. Each version of the sealed secret is parsed once. Sealing is
     /// randomized, so a secret that was set again has other bytes.
-    fn signer(&self, auth: &AuthConfig, sealed: &Sealed, secret: &Secret) -> Result<Signer, String> {
+    fn signer(&self, auth: &AuthConfig, sealed: &SealedSecret, secret: &Secret) -> Result<Signer, String> {
         let (algorithm, kid) = match sealed.signs_with.as_deref() {
             Some(algorithm) => (Some(algorithm), sealed.field.kid()),
             None => (auth.assertion_algorithm.as_deref(), auth.assertion_kid.as_deref()),
@@ -85,7 +85,7 @@ fn is_googles(auth: &AuthConfig) -> bool {
 /// An authentication ready for use, or the reason why it is not.
 fn ready(
     auth: &AuthConfig,
-    found: Option<(&Sealed, Zeroizing<String>)>,
+    found: Option<(&SealedSecret, Zeroizing<String>)>,
     base_url: &str,
     keys: &Keys,
 ) -> Result<Auth, String> {
@@ -146,7 +146,7 @@ fn ready(
 /// Opens the authentication of the integration itself.
 pub(super) fn own_auth(
     integration: &Integration,
-    sealed: &[Sealed],
+    sealed: &[SealedSecret],
     keys: &Keys,
 ) -> Result<Option<Auth>, String> {
     let Some(auth) = &integration.config.auth else { return Ok(None) };
@@ -157,7 +157,7 @@ pub(super) fn own_auth(
 fn opened(
     auth: &AuthConfig,
     place: &AssociatedData<'_>,
-    sealed: &[Sealed],
+    sealed: &[SealedSecret],
     keys: &Keys,
 ) -> Result<Auth, String> {
     let found = open_for(auth, place, sealed, &keys.vault).map_err(|error| {
@@ -171,7 +171,7 @@ fn opened(
 pub(super) fn endpoint_auth(
     integration: &Integration,
     (index, endpoint): (usize, &Endpoint<AuthConfig>),
-    sealed: &[Sealed],
+    sealed: &[SealedSecret],
     keys: &Keys,
 ) -> Result<Option<Auth>, String> {
     let base_url = own_base_url(endpoint).unwrap_or(&integration.config.base_url);

@@ -165,7 +165,7 @@ pub async fn test_connection(
     let place = app.wire.place(entry.workspace()?, at).await?;
     let first = repeat.clone();
     let begin = move |write: &mut Write<'_, '_>, _: &Held| {
-        let named = store::named(write, workspace, id)?.ok_or(ApiError::no_integration())?;
+        let named = store::summary(write, workspace, id)?.ok_or(ApiError::no_integration())?;
         let begun = first.begin_apart(write)?;
         if matches!(begun, Begun::Yours) {
             // The test is recorded before the call is made, because a call cannot be taken back.

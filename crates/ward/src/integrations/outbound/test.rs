@@ -24,14 +24,14 @@ use crate::gate::idempotency::{Begun, Repeat};
 use crate::gate::{Entry, Held};
 use crate::http::Reply;
 use crate::ids::IntegrationId;
-use crate::integrations::secrets::Sealed;
+use crate::integrations::secrets::SealedSecret;
 use crate::integrations::{AuthConfig, Endpoint, Integration, Protocol, actions, own_base_url, store};
 use crate::shares::{Holder, Share};
 
 fn wired(
     integration: &Integration,
     index: usize,
-    sealed: &[Sealed],
+    sealed: &[SealedSecret],
     keys: &Keys,
 ) -> Result<EndpointRequest, String> {
     let endpoint = &integration.config.endpoints[index];
@@ -100,7 +100,7 @@ impl AsRef<[u8]> for AnswerText {
 }
 
 /// The text of a test's answer, and what is stored of it for a retry.
-struct Tested {
+struct TestAnswer {
     text: Vec<u8>,
     sealed: Option<Vec<u8>>,
     memory: Share,
@@ -114,7 +114,7 @@ async fn worked_on(
     holder: Holder,
     ended: Result<EndpointAnswer, String>,
     repeat: Repeat,
-) -> Result<Tested, ApiError> {
+) -> Result<TestAnswer, ApiError> {
     let weight = ended.as_ref().map_or(0, EndpointAnswer::weight);
     let mut memory = app.wire.memory_for(holder, weight).await?;
     let most = app.wire.most_memory();
@@ -132,7 +132,7 @@ async fn worked_on(
         let sealed = repeat.seal_apart(&text)?;
         drop(outcome);
         memory.resize(units_of(length)).map_err(ApiError::share_used_up)?;
-        Ok(Tested { text, sealed, memory })
+        Ok(TestAnswer { text, sealed, memory })
     };
     app.work.run(holder, work).await?
 }
@@ -219,7 +219,7 @@ pub async fn run(
             Ok(call) => Ok(call.send(&outbound, &app.wire.tokens, &params).await),
             Err(error) => Err(error),
         };
-        let Tested { text, sealed, memory } = worked_on(app, holder, ended, repeat.clone()).await?;
+        let TestAnswer { text, sealed, memory } = worked_on(app, holder, ended, repeat.clone()).await?;
         if repeat.has_key() {
             let finish = move |tx: &mut Tx<'_>| repeat.finish_apart(tx, sealed.as_deref());
             app.db.write("integrations.end_test", finish).await?;
@@ -236,7 +236,7 @@ enum Beginning {
     /// The test is a retry of an earlier one, and this is its answer.
     Answered(Reply),
     /// The caller must make the call, with these secrets.
-    Yours(Vec<Sealed>),
+    Yours(Vec<SealedSecret>),
 }
 
 /// Authorizes the caller again, takes the `Idempotency-Key` and records the test.

@@ -37,24 +37,24 @@ fn status_of(report: &Report) -> &'static str {
 }
 
 /// A party of the call, as sent and as understood: absent, invalid, or a text with its form.
-enum Said {
+enum Party {
     Nothing,
     Wrong(&'static str),
     Caller(Value, Option<String>, &'static str),
 }
 
-fn said(world: &World, at: usize, choice: u8) -> Said {
-    let caller = |sent: &str, kept: &str, form| Said::Caller(json!(sent), Some(kept.to_owned()), form);
+fn said(world: &World, at: usize, choice: u8) -> Party {
+    let caller = |sent: &str, kept: &str, form| Party::Caller(json!(sent), Some(kept.to_owned()), form);
     match choice {
-        0..=19 => Said::Nothing,
-        20..=39 => Said::Caller(Value::Null, None, "withheld"),
-        40..=49 => Said::Caller(json!("Anonymous"), None, "withheld"),
+        0..=19 => Party::Nothing,
+        20..=39 => Party::Caller(Value::Null, None, "withheld"),
+        40..=49 => Party::Caller(json!("Anonymous"), None, "withheld"),
         50..=64 => caller("40400", "40400", "other"),
         65..=79 => {
             let uri = format!("sip:desk@pbx-w{at:03}.example");
             caller(&uri, &uri, "uri")
         }
-        80..=89 => Said::Wrong("bob"),
+        80..=89 => Party::Wrong("bob"),
         choice => {
             let listed = world.workspaces.get(at).map(|it| it.test_callers.as_slice()).unwrap_or_default();
             if let Some(number) = listed.first().filter(|_| choice < 150) {
@@ -124,7 +124,7 @@ fn fill<T>(known: &mut Option<T>, told: Option<T>, late: bool) {
 
 /// The call after a report. A late report only fills unknown fields. The second value is the number of hours by which the
 /// call began before the report, if the report implies it.
-fn take(before: &Call, report: &Report, told: &Told) -> (Call, Option<u8>) {
+fn take(before: &Call, report: &Report, told: &Contents) -> (Call, Option<u8>) {
     let mut call = before.clone();
     let status = match status_of(report) {
         "completed" if report.reason.or(before.reason) == Some("no_answer") => "no-answer",
@@ -167,18 +167,18 @@ fn decide(world: &World, call: &mut Call) -> Option<usize> {
 }
 
 /// The other contents of a report, as understood.
-struct Told {
-    caller: Said,
-    callee: Said,
+struct Contents {
+    caller: Party,
+    callee: Party,
     patient: Option<String>,
     summary: Option<String>,
 }
 
-fn body_of(report: &Report, told: &Told) -> Value {
-    let sent = |said: &Said| match said {
-        Said::Nothing => None,
-        Said::Wrong(text) => Some(json!(text)),
-        Said::Caller(sent, ..) => Some(sent.clone()),
+fn body_of(report: &Report, told: &Contents) -> Value {
+    let sent = |said: &Party| match said {
+        Party::Nothing => None,
+        Party::Wrong(text) => Some(json!(text)),
+        Party::Caller(sent, ..) => Some(sent.clone()),
     };
     let (caller, callee) = (sent(&told.caller), sent(&told.callee));
     let mut body = json!({ "status": report.status });
@@ -198,10 +198,10 @@ fn body_of(report: &Report, told: &Told) -> Value {
 }
 
 /// The call that a first report begins.
-fn begin(world: &World, workspace: usize, sid: String, report: &Report, told: &Told) -> Result<Call, No> {
-    let (Said::Caller(_, caller, form), Some(direction)) = (&told.caller, report.direction) else {
+fn begin(world: &World, workspace: usize, sid: String, report: &Report, told: &Contents) -> Result<Call, No> {
+    let (Party::Caller(_, caller, form), Some(direction)) = (&told.caller, report.direction) else {
         let missing = [
-            ("body.caller_id", !matches!(told.caller, Said::Caller(..))),
+            ("body.caller_id", !matches!(told.caller, Party::Caller(..))),
             ("body.direction", report.direction.is_none()),
         ];
         let missing = missing.into_iter().filter(|(_, missing)| *missing);
@@ -209,8 +209,8 @@ fn begin(world: &World, workspace: usize, sid: String, report: &Report, told: &T
     };
     let it = &world.workspaces[workspace];
     let callee = match &told.callee {
-        Said::Caller(_, callee, _) => callee.clone(),
-        Said::Nothing | Said::Wrong(_) => None,
+        Party::Caller(_, callee, _) => callee.clone(),
+        Party::Nothing | Party::Wrong(_) => None,
     };
     let listed =
         |number: &Option<String>| number.as_ref().is_some_and(|number| it.test_callers.contains(number));
@@ -249,7 +249,7 @@ pub fn report(world: &World, step: &Step, report: &Report) -> (Request, Outcome)
     let fresh = report.fresh || sid == "CA-of-nobody";
     let sid = if fresh { format!("CA-w{place:03}-{:06}", world.requests) } else { sid };
     let known = known.filter(|_| !fresh);
-    let told = Told {
+    let told = Contents {
         caller: said(world, place, report.caller),
         callee: said(world, place, report.callee),
         patient: report.patient.then(|| format!("patient-{:06}", world.requests)),
@@ -259,7 +259,7 @@ pub fn report(world: &World, step: &Step, report: &Report) -> (Request, Outcome)
     let outcome = || -> Outcome {
         let here = world.enter(step, "Call.create")?;
         let wrong = [("body.caller_id", &told.caller), ("body.phone_number", &told.callee)];
-        let wrong = wrong.into_iter().filter(|(_, said)| matches!(said, Said::Wrong(_)));
+        let wrong = wrong.into_iter().filter(|(_, said)| matches!(said, Party::Wrong(_)));
         let wrong: Vec<String> = wrong.map(|(field, _)| field.to_owned()).collect();
         if !wrong.is_empty() {
             return Err(No::Values(wrong));
@@ -353,7 +353,7 @@ pub fn one(world: &World, step: &Step, call: Thing) -> (Request, Outcome) {
 }
 
 #[derive(Clone, Copy)]
-pub struct Asked {
+pub struct CallQuery {
     pub limit: u8,
     pub offset: u8,
     pub test: bool,
@@ -362,7 +362,7 @@ pub struct Asked {
     pub status: u8,
 }
 
-pub fn list(world: &World, step: &Step, asked: Asked) -> (Request, Outcome) {
+pub fn list(world: &World, step: &Step, asked: CallQuery) -> (Request, Outcome) {
     let direction = [None; 9].into_iter().chain([Some("test"), Some("inbound"), Some("simulated")]);
     let direction = direction.collect::<Vec<_>>()[usize::from(asked.direction)];
     let status =

@@ -98,7 +98,7 @@ fn plan(world: &World, step: &Step) -> (Request, Outcome) {
         Act::ListCalls { limit, offset, test, simulated, direction, status } => {
             let (limit, offset, test, simulated) = (*limit, *offset, *test, *simulated);
             let (direction, status) = (*direction, *status);
-            calls::list(world, step, calls::Asked { limit, offset, test, simulated, direction, status })
+            calls::list(world, step, calls::CallQuery { limit, offset, test, simulated, direction, status })
         }
         Act::GetCall { call } => calls::one(world, step, *call),
         Act::Twilio => integrations::twilio(world, step),

@@ -17,7 +17,7 @@ use ward_test::{Engine, Fields as _, Scanner, Server, Tenant, TestIssuer, both, 
 use ward_test_db::postgres::lines;
 use ward_test_db::sqlite;
 
-use super::sources::{self, Written};
+use super::sources::{self, SourceStatement};
 use super::{PATIENCE, parameters, plans, wrong};
 use crate::support::{insert_rows, row_id};
 
@@ -199,7 +199,7 @@ async fn walk_long_lists(server: &Server) {
 }
 
 /// The statements that are complete in the source, and the sent forms of the others.
-fn known(written: &[Written], sent: &[String]) -> Vec<String> {
+fn known(written: &[SourceStatement], sent: &[String]) -> Vec<String> {
     let mut all = Vec::new();
     for one in written {
         if !one.is_open() {

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use regex::{Captures, Regex};
 
-pub struct Written {
+pub struct SourceStatement {
     /// The file, relative to the crate's sources.
     pub file: String,
     /// Its text, with constants filled in.
     pub sql: String,
 }
 
-impl Written {
+impl SourceStatement {
     /// Whether parts of it are added at run time, such as the conditions of a filter.
     pub fn is_open(&self) -> bool {
         self.sql.contains('{')
@@ -44,7 +44,7 @@ const MANY_COLUMNS: usize = 4;
 type Constants = HashMap<String, String>;
 
 /// Every statement of the product, file by file.
-pub fn statements() -> Vec<Written> {
+pub fn statements() -> Vec<SourceStatement> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     find(&root, &mut files);
@@ -59,11 +59,11 @@ pub fn statements() -> Vec<Written> {
         let more: Vec<Constants> = files.iter().map(|(_, code)| constants(code, &shared)).collect();
         shared.extend(more.into_iter().flatten());
     }
-    let found: Vec<Written> = files
+    let found: Vec<SourceStatement> = files
         .iter()
         .flat_map(|(file, code)| {
             let known: Constants = shared.clone().into_iter().chain(constants(code, &shared)).collect();
-            in_code(code, &known).into_iter().map(|sql| Written { file: file.clone(), sql })
+            in_code(code, &known).into_iter().map(|sql| SourceStatement { file: file.clone(), sql })
         })
         .collect();
     assert!(found.len() > 150, "only {} statements are found", found.len());

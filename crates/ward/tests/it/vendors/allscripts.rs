@@ -2,12 +2,12 @@
 
 use serde_json::json;
 use ward_test::both;
-use ward_test::vendor::{Access, Vendor};
+use ward_test::vendor::{ClientAuth, Vendor};
 
 use super::{Practice, created, identified, outcome, searchset, wrong_document};
 
 const SCOPES: &[&str] = &["system/DocumentReference.read", "system/DocumentReference.write"];
-const ACCESS: Access = Access::Smart { algorithms: &["RS384", "ES384"], scopes: SCOPES };
+const ACCESS: ClientAuth = ClientAuth::Smart { algorithms: &["RS384", "ES384"], scopes: SCOPES };
 
 both!(the_token_endpoint_is_discovered, async || {
     let vendor = Vendor::start(ACCESS, |asked, kept| match asked.method.as_str() {

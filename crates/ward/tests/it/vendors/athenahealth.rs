@@ -2,15 +2,15 @@
 //! subclass, and its note has at most 4,000 characters.
 
 use serde_json::{Value, json};
-use ward_test::vendor::{Access, Asked, CLIENT, Said, Vendor};
+use ward_test::vendor::{CLIENT, ClientAuth, Vendor, VendorAnswer, VendorRequest};
 use ward_test::{Fields as _, both};
 
 use super::Practice;
 
-const ACCESS: Access =
-    Access::Secret { secret: "the-secret-of-the-app", scopes: &["athena/service/Athenanet.MDP.*"] };
+const ACCESS: ClientAuth =
+    ClientAuth::Secret { secret: "the-secret-of-the-app", scopes: &["athena/service/Athenanet.MDP.*"] };
 
-fn rules(asked: &Asked, kept: &mut Vec<Value>) -> Said {
+fn rules(asked: &VendorRequest, kept: &mut Vec<Value>) -> VendorAnswer {
     let refuse = |field: &str| {
         let body = json!({ "error": "Additional fields are required.", "missingfields": [field] });
         (400, Vec::new(), body)

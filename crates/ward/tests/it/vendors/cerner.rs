@@ -2,16 +2,16 @@
 //! and the search need a scope.
 
 use serde_json::{Value, json};
-use ward_test::vendor::{Access, Asked, Said, Vendor};
+use ward_test::vendor::{ClientAuth, Vendor, VendorAnswer, VendorRequest};
 use ward_test::{Fields as _, both};
 
 use super::{Practice, created, identified, outcome, searchset, wrong_document};
 
 const SCOPES: &[&str] =
     &["system/DocumentReference.read", "system/DocumentReference.write", "system/Encounter.read"];
-const ACCESS: Access = Access::Smart { algorithms: &["RS384", "ES384"], scopes: SCOPES };
+const ACCESS: ClientAuth = ClientAuth::Smart { algorithms: &["RS384", "ES384"], scopes: SCOPES };
 
-fn rules(asked: &Asked, kept: &mut Vec<Value>) -> Said {
+fn rules(asked: &VendorRequest, kept: &mut Vec<Value>) -> VendorAnswer {
     match (asked.method.as_str(), asked.path.as_str()) {
         ("GET", "/DocumentReference") if asked.may(&["system/DocumentReference.read"]) => {
             searchset(identified(asked, kept))

@@ -2,16 +2,16 @@
 //! set only, and a `docStatus` of `preliminary` leaves it for review.
 
 use serde_json::{Value, json};
-use ward_test::vendor::{Access, Asked, Said, Vendor};
+use ward_test::vendor::{ClientAuth, Vendor, VendorAnswer, VendorRequest};
 use ward_test::{Fields as _, both};
 
 use super::{Practice, created, identified, outcome, searchset, wrong_document};
 use crate::calls::{finished, put};
 use crate::deliveries::PATIENT;
 
-const ACCESS: Access = Access::Smart { algorithms: &["RS384", "ES384"], scopes: &[] };
+const ACCESS: ClientAuth = ClientAuth::Smart { algorithms: &["RS384", "ES384"], scopes: &[] };
 
-fn rules(asked: &Asked, kept: &mut Vec<Value>) -> Said {
+fn rules(asked: &VendorRequest, kept: &mut Vec<Value>) -> VendorAnswer {
     match (asked.method.as_str(), asked.path.as_str()) {
         ("GET", "/Encounter") => {
             let patient = format!("Patient/{}", asked.field("patient").unwrap_or_default());

@@ -2,14 +2,14 @@
 //! references must resolve, and a service account signs with RS256.
 
 use serde_json::{Value, json};
-use ward_test::vendor::{Access, Asked, Said, Vendor};
+use ward_test::vendor::{ClientAuth, Vendor, VendorAnswer, VendorRequest};
 use ward_test::{Fields as _, both};
 
 use super::{Practice, created, identified, outcome, searchset};
 
 const ACCOUNT: &str = "ward@project.iam.gserviceaccount.com";
 
-fn rules(asked: &Asked, kept: &mut Vec<Value>) -> Said {
+fn rules(asked: &VendorRequest, kept: &mut Vec<Value>) -> VendorAnswer {
     if asked.method == "GET" {
         return searchset(identified(asked, kept));
     }
@@ -25,7 +25,7 @@ fn rules(asked: &Asked, kept: &mut Vec<Value>) -> Said {
 }
 
 both!(a_communication_is_in_the_chart_of_a_reported_patient, async || {
-    let vendor = Vendor::start(Access::Assertion { issuer: ACCOUNT }, rules).await;
+    let vendor = Vendor::start(ClientAuth::Assertion { issuer: ACCOUNT }, rules).await;
     let account = json!({
         "type": "oauth2_jwt_bearer", "assertion_issuer": ACCOUNT, "assertion_algorithm": "RS256",
         "assertion_scopes_in_jwt": true, "scopes": ["https://www.googleapis.com/auth/cloud-healthcare"],

@@ -2,12 +2,12 @@
 //! `CharmHealth`, `RevolutionEHR` and Meditab. Their calls wait with the reason, and nothing is sent.
 
 use serde_json::json;
-use ward_test::vendor::{Access, Vendor};
+use ward_test::vendor::{ClientAuth, Vendor};
 use ward_test::{Fields as _, both};
 
 use super::{Practice, outcome};
 
-const ACCESS: Access = Access::Smart { algorithms: &["RS384"], scopes: &[] };
+const ACCESS: ClientAuth = ClientAuth::Smart { algorithms: &["RS384"], scopes: &[] };
 
 both!(a_call_that_no_write_could_hold_waits_with_the_reason, async || {
     for connector in ["eclinicalworks", "charmhealth", "revolution", "meditab"] {

@@ -2,7 +2,7 @@
 //! contacts that are found by their number.
 
 use serde_json::{Value, json};
-use ward_test::vendor::{Access, Asked, Said, Vendor};
+use ward_test::vendor::{ClientAuth, Vendor, VendorAnswer, VendorRequest};
 use ward_test::{Fields as _, both};
 
 use super::Practice;
@@ -24,7 +24,7 @@ const PROPERTIES: [&str; 8] = [
     "hs_call_to_number",
 ];
 
-fn rules(has_property: bool) -> impl Fn(&Asked, &mut Vec<Value>) -> Said {
+fn rules(has_property: bool) -> impl Fn(&VendorRequest, &mut Vec<Value>) -> VendorAnswer {
     let invalid = |message: String| {
         let body = json!({ "status": "error", "category": "VALIDATION_ERROR", "message": message });
         (400, Vec::new(), body)
@@ -80,7 +80,7 @@ fn rules(has_property: bool) -> impl Fn(&Asked, &mut Vec<Value>) -> Said {
 }
 
 async fn practice(has_property: bool) -> Practice {
-    let vendor = Vendor::start(Access::Bearer(TOKEN), rules(has_property)).await;
+    let vendor = Vendor::start(ClientAuth::Bearer(TOKEN), rules(has_property)).await;
     let token = json!({ "bearer_token_value": { "value": TOKEN } });
     Practice::of("hubspot", vendor, token, json!({})).await
 }

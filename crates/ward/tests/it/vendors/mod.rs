@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use ward::deliveries::worker::Worker;
-use ward_test::vendor::{Asked, CLIENT, Said, Vendor};
+use ward_test::vendor::{CLIENT, Vendor, VendorAnswer, VendorRequest};
 use ward_test::{Fields as _, Server, Tenant};
 
 use crate::calls::{connect, finished, put};
@@ -81,13 +81,13 @@ impl Practice {
 }
 
 /// A refusal as FHIR servers write it.
-fn outcome(status: u16, code: &str, text: &str) -> Said {
+fn outcome(status: u16, code: &str, text: &str) -> VendorAnswer {
     let issue = json!({ "severity": "error", "code": code, "diagnostics": text });
     (status, Vec::new(), json!({ "resourceType": "OperationOutcome", "issue": [issue] }))
 }
 
 /// A complete page of a search.
-fn searchset<'r>(found: impl IntoIterator<Item = &'r Value>) -> Said {
+fn searchset<'r>(found: impl IntoIterator<Item = &'r Value>) -> VendorAnswer {
     let entry: Vec<Value> = found.into_iter().map(|resource| json!({ "resource": resource })).collect();
     (
         200,
@@ -97,7 +97,7 @@ fn searchset<'r>(found: impl IntoIterator<Item = &'r Value>) -> Said {
 }
 
 /// Keeps a resource, and names it as a FHIR server does for `return=minimal`.
-fn created(asked: &Asked, kept: &mut Vec<Value>) -> Said {
+fn created(asked: &VendorRequest, kept: &mut Vec<Value>) -> VendorAnswer {
     let mut resource = asked.json();
     let id = format!("r{}", kept.len() + 1);
     resource["id"] = json!(id);
@@ -107,7 +107,7 @@ fn created(asked: &Asked, kept: &mut Vec<Value>) -> Said {
 }
 
 /// The resources with the identifier of the query.
-fn identified<'k>(asked: &Asked, kept: &'k [Value]) -> Vec<&'k Value> {
+fn identified<'k>(asked: &VendorRequest, kept: &'k [Value]) -> Vec<&'k Value> {
     let wanted = asked.field("identifier").unwrap_or_default();
     let (system, value) = wanted.split_once('|').unwrap_or_default();
     let is = |resource: &&Value| {

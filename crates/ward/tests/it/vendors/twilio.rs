@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use ward_db::Timestamp;
-use ward_test::vendor::{Access, Asked, Said, Vendor};
+use ward_test::vendor::{ClientAuth, Vendor, VendorAnswer, VendorRequest};
 
 use crate::calls::{ACCOUNT, TOKEN};
 
@@ -19,14 +19,14 @@ const LARGEST_PAGE: usize = 3;
 #[derive(Clone)]
 pub struct Twilio {
     pub vendor: Vendor,
-    script: Arc<Mutex<VecDeque<Said>>>,
+    script: Arc<Mutex<VecDeque<VendorAnswer>>>,
 }
 
 impl Twilio {
     pub async fn start() -> Self {
-        let script: Arc<Mutex<VecDeque<Said>>> = Arc::default();
+        let script: Arc<Mutex<VecDeque<VendorAnswer>>> = Arc::default();
         let scripted = script.clone();
-        let access = Access::Basic { user: ACCOUNT, password: TOKEN };
+        let access = ClientAuth::Basic { user: ACCOUNT, password: TOKEN };
         let vendor = Vendor::start(access, move |asked, kept| {
             let next = scripted.lock().pop_front();
             next.unwrap_or_else(|| list(asked, kept))
@@ -36,7 +36,7 @@ impl Twilio {
     }
 
     /// Answers the next requests like this.
-    pub fn script(&self, said: impl IntoIterator<Item = Said>) {
+    pub fn script(&self, said: impl IntoIterator<Item = VendorAnswer>) {
         self.script.lock().extend(said);
     }
 
@@ -69,18 +69,18 @@ pub fn rfc2822(at: Timestamp) -> String {
     httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + since).replace("GMT", "+0000")
 }
 
-fn error(status: u16, code: u32) -> Said {
+fn error(status: u16, code: u32) -> VendorAnswer {
     let body = json!({ "code": code, "message": "An error.", "more_info": format!("https://www.twilio.com/docs/errors/{code}"), "status": status });
     (status, Vec::new(), body)
 }
 
 /// 429 as Twilio documents it, with a pause in seconds.
-pub fn throttled(seconds: u64) -> Said {
+pub fn throttled(seconds: u64) -> VendorAnswer {
     let (status, _, body) = error(429, 20_429);
     (status, vec![("retry-after", seconds.to_string())], body)
 }
 
-pub fn broken() -> Said {
+pub fn broken() -> VendorAnswer {
     error(503, 20_503)
 }
 
@@ -88,7 +88,7 @@ fn midnight(day: &str) -> i64 {
     format!("{day}T00:00:00.000000Z").parse::<Timestamp>().expect("a day as YYYY-MM-DD").micros()
 }
 
-fn list(asked: &Asked, kept: &[Value]) -> Said {
+fn list(asked: &VendorRequest, kept: &[Value]) -> VendorAnswer {
     let path = format!("/2010-04-01/Accounts/{ACCOUNT}/Calls.json");
     if asked.method != "GET" || asked.path != path {
         return error(404, 20_404);
