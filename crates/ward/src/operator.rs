@@ -12,8 +12,8 @@ use std::path::Path;
 
 use serde::Serialize;
 use ward_contract::validate::{Loc, Problem};
-use ward_db::Timestamp;
 use ward_db::backup::{self, CheckedBackup};
+use ward_db::{Timestamp, Tx};
 
 use crate::api_keys::secret::Presented;
 use crate::app::App;
@@ -157,6 +157,17 @@ pub struct RevokedKey {
     pub workspace_id: WorkspaceId,
 }
 
+/// Runs a write of the operator, in a transaction that holds the workspace's guard row.
+async fn write<T: Send + 'static, E: From<ward_db::Error> + Send + 'static>(
+    app: &App,
+    name: &'static str,
+    workspace: WorkspaceId,
+    mut work: impl FnMut(&mut Write<'_, '_>) -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    let context = Context::of_operator(app.clock.now());
+    app.db.write(name, move |tx| work(&mut Write::begin(tx, workspace, Actor::OPERATOR, &context)?)).await
+}
+
 /// Up to `limit` workspaces of any state whose id is above `after`.
 pub async fn list_workspaces(
     app: &App,
@@ -164,9 +175,7 @@ pub async fn list_workspaces(
     limit: u32,
 ) -> Result<Vec<Overview>, OperatorError> {
     let after = after.unwrap_or(WorkspaceId(uuid::Uuid::nil()));
-    app.db
-        .read_long("operator.list", move |tx| workspaces::list(tx, after, limit).map_err(OperatorError::from))
-        .await
+    Ok(app.db.read_long("operator.list", move |tx| workspaces::list(tx, after, limit)).await?)
 }
 
 /// Checks that every stored workspace has this Ward's region. Pages of 500 rows keep each read short.
@@ -189,10 +198,7 @@ pub async fn check_regions(app: &App) -> Result<Option<RegionCheck>, OperatorErr
 /// The workspace of this slug or id, in any state.
 pub async fn show_workspace(app: &App, slug_or_id: &str) -> Result<Overview, OperatorError> {
     let wanted = slug_or_id.to_owned();
-    let found = app
-        .db
-        .read("operator.show", move |tx| workspaces::find(tx, &wanted).map_err(OperatorError::from))
-        .await?;
+    let found = app.db.read("operator.show", move |tx| workspaces::find(tx, &wanted)).await?;
     found.ok_or_else(|| OperatorError::NoWorkspace(slug_or_id.to_owned()))
 }
 
@@ -207,25 +213,15 @@ pub async fn create_workspace(app: &App, wanted: &serde_json::Value) -> Result<O
     }
     workspaces::only_own_region(app, &new)?;
     let context = Context::of_operator(app.clock.now());
-    let id = app
-        .db
-        .write("operator.create_workspace", move |tx| {
-            workspaces::create(tx, &context, &new).map_err(OperatorError::from)
-        })
-        .await?;
+    let create = move |tx: &mut Tx<'_>| workspaces::create(tx, &context, &new);
+    let id = app.db.write("operator.create_workspace", create).await?;
     show_workspace(app, &id.to_string()).await
 }
 
 /// Archives a workspace, with the effects of the owner's operation.
 pub async fn archive_workspace(app: &App, slug_or_id: &str) -> Result<Overview, OperatorError> {
     let workspace = active_workspace(app, slug_or_id).await?.id;
-    let context = Context::of_operator(app.clock.now());
-    let archived = app
-        .db
-        .write("operator.archive_workspace", move |tx| {
-            workspaces::archive(tx, &context, workspace).map_err(OperatorError::from)
-        })
-        .await?;
+    let archived = write(app, "operator.archive_workspace", workspace, workspaces::archive).await?;
     let shown = show_workspace(app, slug_or_id).await?;
     if archived { Ok(shown) } else { Err(OperatorError::WrongState(shown.state.name())) }
 }
@@ -238,12 +234,7 @@ pub async fn workspace_limits(
 ) -> Result<Vec<QuotaUsage>, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
     if !new.is_empty() {
-        let context = Context::of_operator(app.clock.now());
-        app.db
-            .write("operator.set_limits", move |tx| {
-                quotas::set(tx, &context, workspace, &new).map_err(OperatorError::from)
-            })
-            .await?;
+        write(app, "operator.set_limits", workspace, move |write| quotas::set(write, &new)).await?;
     }
     Ok(quotas::usage(app, workspace).await?)
 }
@@ -269,15 +260,7 @@ pub async fn workspace_access(
 /// Makes an archived workspace active again. The server puts it back into its members' lists, in bounded steps.
 pub async fn restore_workspace(app: &App, slug_or_id: &str) -> Result<Overview, OperatorError> {
     let found = show_workspace(app, slug_or_id).await?;
-    let context = Context::of_operator(app.clock.now());
-    let workspace = found.workspace.id;
-    let restored = app
-        .db
-        .write("operator.restore", move |tx| {
-            workspaces::restore(tx, &context, workspace).map_err(OperatorError::from)
-        })
-        .await?;
-    if !restored {
+    if !write(app, "operator.restore", found.workspace.id, workspaces::restore).await? {
         return Err(OperatorError::WrongState(found.state.name()));
     }
     show_workspace(app, slug_or_id).await
@@ -295,11 +278,7 @@ async fn active_workspace(app: &App, slug_or_id: &str) -> Result<Workspace, Oper
 /// The state and the counts of each integration queue of the workspace.
 pub async fn sync_status(app: &App, slug_or_id: &str) -> Result<Vec<IntegrationSyncStatus>, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
-    app.db
-        .read_long("operator.sync_status", move |tx| {
-            deliveries::lanes(tx, workspace).map_err(OperatorError::from)
-        })
-        .await
+    Ok(app.db.read_long("operator.sync_status", move |tx| deliveries::lanes(tx, workspace)).await?)
 }
 
 /// The queue of one integration, with its workspace.
@@ -361,13 +340,8 @@ pub async fn sync_drop(
     reason: String,
 ) -> Result<DropDeliveryResponse, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
-    let context = Context::of_operator(app.clock.now());
-    app.db
-        .write("operator.sync_drop", move |tx| {
-            let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, &context)?;
-            steering::drop_within(write, delivery, &reason).map_err(OperatorError::from)
-        })
-        .await
+    let drop = move |write: &mut Write<'_, '_>| steering::drop_within(write, delivery, &reason);
+    Ok(write(app, "operator.sync_drop", workspace, drop).await?)
 }
 
 /// Changes what the EHR receives about a call that it does not have yet.
@@ -378,14 +352,9 @@ pub async fn correct_call(
     fields: serde_json::Map<String, serde_json::Value>,
 ) -> Result<CorrectCallResponse, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
-    let (context, vault) = (Context::of_operator(app.clock.now()), app.vault.clone());
-    let sid = sid.to_owned();
-    app.db
-        .write("operator.correct_call", move |tx| {
-            let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, &context)?;
-            correcting::correct_within(write, &vault, &sid, &fields).map_err(OperatorError::from)
-        })
-        .await
+    let (vault, sid) = (app.vault.clone(), sid.to_owned());
+    let correct = move |write: &mut Write<'_, '_>| correcting::correct_within(write, &vault, &sid, &fields);
+    Ok(write(app, "operator.correct_call", workspace, correct).await?)
 }
 
 /// Changes a call that the EHR has, and its record there.
@@ -412,17 +381,11 @@ pub async fn sync_retry(
     delivery: Option<DeliveryId>,
 ) -> Result<RetryResponse, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
-    let context = Context::of_operator(app.clock.now());
-    app.db
-        .write("operator.sync_retry", move |tx| {
-            let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, &context)?;
-            let retried = match delivery {
-                Some(delivery) => steering::retry_one(write, delivery),
-                None => steering::retry_all(write, None),
-            };
-            retried.map_err(OperatorError::from)
-        })
-        .await
+    let retry = move |write: &mut Write<'_, '_>| match delivery {
+        Some(delivery) => steering::retry_one(write, delivery),
+        None => steering::retry_all(write, None),
+    };
+    Ok(write(app, "operator.sync_retry", workspace, retry).await?)
 }
 
 /// Settles or resends a delivery according to a person's findings in the EHR.
@@ -433,13 +396,8 @@ pub async fn sync_resolve(
     found: InEhr,
 ) -> Result<ResolveDeliveryResponse, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
-    let context = Context::of_operator(app.clock.now());
-    app.db
-        .write("operator.sync_resolve", move |tx| {
-            let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, &context)?;
-            steering::resolve_one(write, delivery, &found).map_err(OperatorError::from)
-        })
-        .await
+    let resolve = move |write: &mut Write<'_, '_>| steering::resolve_one(write, delivery, &found);
+    Ok(write(app, "operator.sync_resolve", workspace, resolve).await?)
 }
 
 /// Pauses an integration's deliveries (`held`) or resumes them.
@@ -450,43 +408,32 @@ pub async fn sync_hold(
     held: bool,
 ) -> Result<Vec<IntegrationSyncStatus>, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
-    let context = Context::of_operator(app.clock.now());
     let wanted = integration.to_owned();
-    app.db
-        .write("operator.sync_hold", move |tx| {
-            let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, &context)?;
-            let named = match uuid::Uuid::try_parse(&wanted) {
-                Ok(id) => Some(IntegrationId(id)),
-                Err(_) => integrations::receiver(write, workspace, &wanted)?.map(|found| found.id),
-            };
-            let integration = named.ok_or_else(|| OperatorError::NoIntegration(wanted.clone()))?;
-            steering::hold(write, integration, held).map_err(OperatorError::from)
-        })
-        .await?;
+    let hold = move |write: &mut Write<'_, '_>| {
+        let named = match uuid::Uuid::try_parse(&wanted) {
+            Ok(id) => Some(IntegrationId(id)),
+            Err(_) => integrations::receiver(write, workspace, &wanted)?.map(|found| found.id),
+        };
+        let integration = named.ok_or_else(|| OperatorError::NoIntegration(wanted.clone()))?;
+        steering::hold(write, integration, held).map_err(OperatorError::from)
+    };
+    write(app, "operator.sync_hold", workspace, hold).await?;
     sync_status(app, slug_or_id).await
 }
 
 /// Calls of all workspaces that no report has ended, the longest silent first, up to `limit`.
 pub async fn unfinished_calls(app: &App, limit: u32) -> Result<Vec<Unfinished>, OperatorError> {
     let before = app.clock.now().saturating_sub(app.config.outbound.unfinished_after);
-    app.db
-        .read_long("operator.unfinished_calls", move |tx| {
-            calls::unfinished(tx, before, limit).map_err(OperatorError::from)
-        })
-        .await
+    let list = move |tx: &mut Tx<'_>| calls::unfinished(tx, before, limit);
+    Ok(app.db.read_long("operator.unfinished_calls", list).await?)
 }
 
 /// Ends a call that has no reported end, at the time of its last report. Its delivery follows, as for any other call.
 pub async fn end_call(app: &App, slug_or_id: &str, sid: &str, status: &str) -> Result<Ended, OperatorError> {
-    let found = show_workspace(app, slug_or_id).await?;
-    let (context, sid, status) = (Context::of_operator(app.clock.now()), sid.to_owned(), status.to_owned());
-    let usual = app.config.quotas;
-    app.db
-        .write("operator.end_call", move |tx| {
-            let write = &mut Write::begin(tx, found.workspace.id, Actor::OPERATOR, &context)?;
-            calls::end(write, (&found.workspace, &usual), &sid, &status).map_err(OperatorError::from)
-        })
-        .await
+    let workspace = show_workspace(app, slug_or_id).await?.workspace;
+    let (id, sid, status, usual) = (workspace.id, sid.to_owned(), status.to_owned(), app.config.quotas);
+    let end = move |write: &mut Write<'_, '_>| calls::end(write, (&workspace, &usual), &sid, &status);
+    Ok(write(app, "operator.end_call", id, end).await?)
 }
 
 /// The beginning of the first day and the end of the last one (UTC).
@@ -513,18 +460,11 @@ pub async fn backfill(
     let mut done = BackfillResponse { queued: 0, looked_at: 0, next_after_call_id: None };
     loop {
         let id = workspace.id;
-        let found = app
-            .db
-            .read_long("operator.backfill_candidates", move |tx| {
-                backfill::candidates(tx, id, part).map_err(OperatorError::from)
-            })
-            .await?;
-        let (context, of) = (Context::of_operator(app.clock.now()), workspace.clone());
-        let step = app.db.write("operator.backfill", move |tx| {
-            let write = &mut Write::begin(tx, id, Actor::OPERATOR, &context)?;
-            backfill::owe(write, &of, &found).map_err(OperatorError::from)
-        });
-        let step = step.await?;
+        let candidates = move |tx: &mut Tx<'_>| backfill::candidates(tx, id, part);
+        let (of, found) =
+            (workspace.clone(), app.db.read_long("operator.backfill_candidates", candidates).await?);
+        let owe = move |write: &mut Write<'_, '_>| backfill::owe(write, &of, &found);
+        let step = write(app, "operator.backfill", id, owe).await?;
         done.queued += step.queued;
         done.looked_at += step.looked_at;
         match step.next_after_call_id {
@@ -545,16 +485,9 @@ pub async fn prove_exclusion(
     let period = days(first, last)?;
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
     let context = Context::of_operator(app.clock.now());
-    app.db
-        .write("operator.note_proof", move |tx| {
-            calls::note_proof(tx, &context, workspace).map_err(OperatorError::from)
-        })
-        .await?;
-    app.db
-        .read_long("operator.prove_exclusion", move |tx| {
-            calls::prove(tx, workspace, period).map_err(OperatorError::from)
-        })
-        .await
+    app.db.write("operator.note_proof", move |tx| calls::note_proof(tx, &context, workspace)).await?;
+    let prove = move |tx: &mut Tx<'_>| calls::prove(tx, workspace, period);
+    Ok(app.db.read_long("operator.prove_exclusion", prove).await?)
 }
 
 /// Restores a backup to the path of `database`. A delivery that the backup records as unsent may have been

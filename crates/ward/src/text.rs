@@ -1,4 +1,4 @@
-//! Characters of external texts: invisible ones, spaces and dashes.
+//! Characters of external texts: invisible ones, spaces and dashes. And bytes as text.
 
 use unicode_general_category::{GeneralCategory, get_general_category};
 
@@ -24,6 +24,11 @@ pub fn is_unseen(c: char) -> bool {
                 | '\u{fff0}'..='\u{fff8}'
                 | '\u{e0000}'..='\u{e0fff}'
         )
+}
+
+/// The bytes in lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// The first invisible character of a text.

@@ -370,17 +370,9 @@ pub fn refusing(
     error: fn() -> ApiError,
     allow: Option<HeaderValue>,
 ) -> impl Fn(http::Request<Body>) -> std::future::Ready<Response> + Clone {
-    let figures = Arc::new(RouteMetrics::of("none"));
+    let answer = without_operation(app, move |_| Err(error()));
     move |request| {
-        let started = Instant::now();
-        let (parts, _) = request.into_parts();
-        let context = Context::of_request(
-            &parts,
-            &app.config.trusted_proxies,
-            (app.config.quotas, app.issuers.names()),
-            app.clock.now(),
-        );
-        let mut response = answer(Err(error()), &context, &figures, "none", started);
+        let mut response = answer(request);
         if let Some(allow) = &allow {
             response.headers_mut().insert(http::header::ALLOW, allow.clone());
         }
@@ -393,6 +385,27 @@ pub fn redirecting(
     app: Arc<App>,
     to: &'static str,
 ) -> impl Fn(http::Request<Body>) -> std::future::Ready<Response> + Clone {
+    let answer = without_operation(app, move |app| {
+        // Relative to the root if a proxy strips a prefix, and below the prefix if there is one.
+        let prefix = app.config.path_prefix();
+        let to = if prefix.is_empty() { to.to_owned() } else { format!("{prefix}/{to}") };
+        let location = HeaderValue::from_str(&to).unwrap_or(HeaderValue::from_static("/"));
+        Ok(Reply {
+            status: StatusCode::SEE_OTHER,
+            content_type: HeaderValue::from_static("text/plain; charset=utf-8"),
+            headers: vec![(http::header::LOCATION, location)],
+            body: Bytes::from(format!("See {to}.\n")),
+            stream: None,
+        })
+    });
+    move |request| std::future::ready(answer(request))
+}
+
+/// Answers requests of a route that has no operation, by its path alone.
+fn without_operation(
+    app: Arc<App>,
+    outcome: impl Fn(&App) -> Result<Reply, ApiError> + Clone,
+) -> impl Fn(http::Request<Body>) -> Response + Clone {
     let figures = Arc::new(RouteMetrics::of("none"));
     move |request| {
         let started = Instant::now();
@@ -403,18 +416,7 @@ pub fn redirecting(
             (app.config.quotas, app.issuers.names()),
             app.clock.now(),
         );
-        // Relative to the root if a proxy strips a prefix, and below the prefix if there is one.
-        let prefix = app.config.path_prefix();
-        let to = if prefix.is_empty() { to.to_owned() } else { format!("{prefix}/{to}") };
-        let location = HeaderValue::from_str(&to).unwrap_or(HeaderValue::from_static("/"));
-        let reply = Reply {
-            status: StatusCode::SEE_OTHER,
-            content_type: HeaderValue::from_static("text/plain; charset=utf-8"),
-            headers: vec![(http::header::LOCATION, location)],
-            body: Bytes::from(format!("See {to}.\n")),
-            stream: None,
-        };
-        std::future::ready(answer(Ok(reply), &context, &figures, "none", started))
+        answer(outcome(&app), &context, &figures, "none", started)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The operator's view of a workspace's keys and members.
 
 use serde::Serialize;
-use ward_db::Timestamp;
+use ward_db::{Timestamp, Tx};
 
 use super::{OperatorError, RevokedKey, active_workspace, show_workspace};
 use crate::access::Role;
@@ -91,12 +91,8 @@ pub async fn list_keys(
 ) -> Result<OperatorPage<KeySummary>, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
     let (page, now) = (Page { after: after.max(0), limit: limit.into() }, app.clock.now());
-    let rows = app
-        .db
-        .read_long("operator.list_keys", move |tx| {
-            api_keys::list(tx, workspace, page).map_err(OperatorError::from)
-        })
-        .await?;
+    let list = move |tx: &mut Tx<'_>| api_keys::list(tx, workspace, page);
+    let rows = app.db.read_long("operator.list_keys", list).await?;
     Ok(OperatorPage::of(rows, page, |key| key.position, |key| KeySummary::at(key, now)))
 }
 
@@ -143,12 +139,8 @@ pub async fn revoke_key(app: &App, key: &str) -> Result<RevokedKey, OperatorErro
     let context = Context::of_operator(app.clock.now());
     let whole = Presented::parse(key.trim().as_bytes()).map(|key| key.key_id);
     let wanted = whole.or_else(|| KeyId::parse(key)).ok_or(OperatorError::NotAKey)?;
-    let revoked = app
-        .db
-        .write("operator.revoke_key", move |tx| {
-            keys::revoke_as_operator(tx, &context, wanted).map_err(OperatorError::from)
-        })
-        .await?;
+    let revoke = move |tx: &mut Tx<'_>| keys::revoke_as_operator(tx, &context, wanted);
+    let revoked = app.db.write("operator.revoke_key", revoke).await?;
     let key = revoked.ok_or_else(|| OperatorError::NoKey(wanted.to_string()))?;
     Ok(RevokedKey { key_id: key.key_id, name: key.name, workspace_id: key.workspace })
 }
@@ -209,12 +201,8 @@ pub async fn list_members(
 ) -> Result<OperatorPage<members::MemberResponse>, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
     let page = Page { after: after.max(0), limit: limit.into() };
-    let rows = app
-        .db
-        .read_long("operator.list_members", move |tx| {
-            members::list(tx, workspace, page).map_err(OperatorError::from)
-        })
-        .await?;
+    let list = move |tx: &mut Tx<'_>| members::list(tx, workspace, page);
+    let rows = app.db.read_long("operator.list_members", list).await?;
     Ok(OperatorPage::of(rows, page, |member| member.seat, members::MemberResponse::from))
 }
 
@@ -237,13 +225,9 @@ pub async fn remove_member(
     let wanted = uuid::Uuid::try_parse(entity).map(PrincipalId).map_err(|_| none())?;
     let workspace_id = active_workspace(app, slug_or_id).await?.id;
     let context = Context::of_operator(app.clock.now());
-    let removed = app
-        .db
-        .write("operator.remove_member", move |tx| {
-            members::actions::remove_as_operator(tx, &context, workspace_id, wanted)
-                .map_err(OperatorError::from)
-        })
-        .await?;
+    let remove =
+        move |tx: &mut Tx<'_>| members::actions::remove_as_operator(tx, &context, workspace_id, wanted);
+    let removed = app.db.write("operator.remove_member", remove).await?;
     let member = removed.ok_or_else(none)?.into();
     Ok(RemovedMember { workspace_id, member })
 }

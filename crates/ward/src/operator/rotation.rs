@@ -10,7 +10,7 @@ use crate::calls::correcting;
 use crate::deliveries::answers;
 use crate::error::ApiError;
 use crate::gate::idempotency;
-use crate::ids::{CallId, DeliveryId, WorkspaceId};
+use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::integrations;
 use crate::twilio;
 use crate::vault::{self, ResealResult, Vault};
@@ -118,56 +118,50 @@ async fn pass(
     rotated: &mut RotationReport,
     progress: &impl Fn(RotationProgress),
 ) -> Result<(), OperatorError> {
-    let mut after = None;
-    loop {
-        let (vault, from) = (app.vault.clone(), after.clone());
-        let step = app
-            .db
-            .write("operator.reseal", move |tx| integrations::reseal(tx, &vault, from.as_ref()))
-            .await?;
-        after = rotated.add(step, progress);
-        if after.is_none() {
-            break;
+    const NIL: Uuid = Uuid::nil();
+    let (none, now) = (WorkspaceId(NIL), app.clock.now());
+    let mut pass = Pass { app, rotated, progress };
+    let first = (none, IntegrationId(NIL), String::new());
+    pass.over("operator.reseal", first, |tx, vault, at| integrations::reseal(tx, vault, Some(at))).await?;
+    let twilio = |tx: &mut Tx<'_>, vault: &Vault, at: &_| twilio::reseal(tx, vault, *at, AT_ONCE);
+    pass.over("operator.reseal_twilio", none, twilio).await?;
+    let replays =
+        move |tx: &mut Tx<'_>, vault: &Vault, at: &String| idempotency::reseal(tx, vault, now, at, AT_ONCE);
+    pass.over("operator.reseal_answers", String::new(), replays).await?;
+    let corrections = |tx: &mut Tx<'_>, vault: &Vault, at: &_| correcting::reseal(tx, vault, *at, AT_ONCE);
+    pass.over("operator.reseal_corrections", (none, CallId(NIL), 0), corrections).await?;
+    let attempts = |tx: &mut Tx<'_>, vault: &Vault, at: &_| answers::reseal(tx, vault, *at, AT_ONCE);
+    pass.over("operator.reseal_attempts", (none, DeliveryId(NIL), 0), attempts).await
+}
+
+/// One pass over all rows with sealed values.
+struct Pass<'a, P> {
+    app: &'a App,
+    rotated: &'a mut RotationReport,
+    progress: &'a P,
+}
+
+impl<P: Fn(RotationProgress)> Pass<'_, P> {
+    /// Seals the rows of one kind again, after the position `first`. Each step is a write of its own.
+    async fn over<A, E>(
+        &mut self,
+        name: &'static str,
+        first: A,
+        step: impl Fn(&mut Tx<'_>, &Vault, &A) -> Result<ResealResult<A>, E> + Copy + Send + 'static,
+    ) -> Result<(), OperatorError>
+    where
+        A: Send + 'static,
+        E: From<ward_db::Error> + Send + 'static,
+        OperatorError: From<E>,
+    {
+        let mut after = Some(first);
+        while let Some(at) = after {
+            let vault = self.app.vault.clone();
+            let done = self.app.db.write(name, move |tx| step(tx, &vault, &at)).await?;
+            after = self.rotated.add(done, self.progress);
         }
+        Ok(())
     }
-    let mut after = Some(WorkspaceId(Uuid::nil()));
-    while let Some(workspace) = after {
-        let vault = app.vault.clone();
-        let step = app
-            .db
-            .write("operator.reseal_twilio", move |tx| twilio::reseal(tx, &vault, workspace, AT_ONCE))
-            .await?;
-        after = rotated.add(step, progress);
-    }
-    let now = app.clock.now();
-    let mut after = Some(String::new());
-    while let Some(scope) = after {
-        let vault = app.vault.clone();
-        let step = app
-            .db
-            .write("operator.reseal_answers", move |tx| idempotency::reseal(tx, &vault, now, &scope, AT_ONCE))
-            .await?;
-        after = rotated.add(step, progress);
-    }
-    let mut after = Some((WorkspaceId(Uuid::nil()), CallId(Uuid::nil()), 0));
-    while let Some(at) = after {
-        let vault = app.vault.clone();
-        let step = app
-            .db
-            .write("operator.reseal_corrections", move |tx| correcting::reseal(tx, &vault, at, AT_ONCE))
-            .await?;
-        after = rotated.add(step, progress);
-    }
-    let mut after = Some((WorkspaceId(Uuid::nil()), DeliveryId(Uuid::nil()), 0));
-    while let Some(at) = after {
-        let vault = app.vault.clone();
-        let step = app
-            .db
-            .write("operator.reseal_attempts", move |tx| answers::reseal(tx, &vault, at, AT_ONCE))
-            .await?;
-        after = rotated.add(step, progress);
-    }
-    Ok(())
 }
 
 /// Forgets every key but the current one, unless values are still sealed under another. Returns their

@@ -1,14 +1,12 @@
 //! Operations of the operator on quotas.
 
 use serde_json::json;
-use ward_db::Tx;
 
 use super::api;
 pub use super::api::QuotaUsage;
 use super::{Quota, store};
 use crate::app::App;
-use crate::audit::{Actor, Write};
-use crate::context::Context;
+use crate::audit::Write;
 use crate::error::ApiError;
 use crate::ids::WorkspaceId;
 use crate::workspaces::operator as found;
@@ -22,13 +20,8 @@ pub async fn usage(app: &App, workspace: WorkspaceId) -> Result<Vec<QuotaUsage>,
 }
 
 /// Sets limits of a workspace in any state.
-pub fn set(
-    tx: &mut Tx<'_>,
-    context: &Context,
-    workspace: WorkspaceId,
-    new: &[NewLimit],
-) -> Result<(), ApiError> {
-    let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, context)?;
+pub fn set(write: &mut Write<'_, '_>, new: &[NewLimit]) -> Result<(), ApiError> {
+    let workspace = write.row();
     let found = found::find(write, &workspace.to_string())?.ok_or(ApiError::no_workspace())?;
     let before = found.workspace.limits;
     let mut limits = before;

@@ -13,6 +13,7 @@ use ward_db::{Error, Tx};
 use zeroize::Zeroizing;
 
 use crate::error::ApiError;
+use crate::text;
 
 /// The first byte of every sealed value, so that the format can change.
 const VERSION: u8 = 1;
@@ -95,10 +96,6 @@ pub fn is_in_force(tx: &mut Tx<'_>, vault: &Vault) -> Result<bool, Error> {
     store::hold(tx, vault.check_value())
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
-}
-
 impl Vault {
     /// A vault with a current key only.
     pub fn new(master_key: &[u8; 32]) -> Result<Self, VaultError> {
@@ -137,7 +134,7 @@ impl Vault {
 
     /// The id of the current key: eight hexadecimal digits. Empty without one.
     pub fn key_id(&self) -> String {
-        self.current.as_ref().map(|key| hex(&key.id)).unwrap_or_default()
+        self.current.as_ref().map(|key| text::hex(&key.id)).unwrap_or_default()
     }
 
     /// The four bytes after the first byte of every value sealed under the current key. Empty without one.

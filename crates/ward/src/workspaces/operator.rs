@@ -78,8 +78,8 @@ pub fn create(
 }
 
 /// Archives a workspace; `false` if it is not active.
-pub fn archive(tx: &mut Tx<'_>, context: &Context, id: WorkspaceId) -> Result<bool, ApiError> {
-    let write = &mut Write::begin(tx, id, Actor::OPERATOR, context)?;
+pub fn archive(write: &mut Write<'_, '_>) -> Result<bool, ApiError> {
+    let id = write.row();
     let Some(workspace) = store::active(write, id)? else { return Ok(false) };
     actions::end(write, workspace)?;
     Ok(true)
@@ -116,16 +116,16 @@ impl RegionCheck {
 
 /// Makes an archived workspace active again, with its memberships and unexpired keys; `false` if it is not
 /// archived.
-pub fn restore(tx: &mut Tx<'_>, context: &Context, id: WorkspaceId) -> Result<bool, ApiError> {
-    let write = &mut Write::begin(tx, id, Actor::OPERATOR, context)?;
+pub fn restore(write: &mut Write<'_, '_>) -> Result<bool, ApiError> {
+    let (id, now) = (write.row(), write.now());
     if !store::change_state(write, WorkspaceState::Archived, WorkspaceState::Active)? {
         return Ok(false);
     }
     let mut restored = store::active(write, id)?.ok_or(ApiError::no_workspace())?;
-    touch(&mut restored, context.now);
+    touch(&mut restored, now);
     store::update(write, &restored)?;
     change_lists(write, WorkspaceState::Active)?;
-    deliveries::workspace_restored(write, context.now)?;
+    deliveries::workspace_restored(write, now)?;
     write.record("workspace.restore", restored.subject(), json!({}))?;
     Ok(true)
 }

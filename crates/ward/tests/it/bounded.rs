@@ -3,6 +3,7 @@
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use ward::audit::Write;
 use ward::workspaces::operator::restore;
 use ward_test::{Actor, Cost, Fields as _, both, new_workspace};
 
@@ -269,7 +270,9 @@ both!(archiving_and_restoring_cost_the_same_for_few_and_many_members, async || {
 
         let id = ward::ids::WorkspaceId::of_path(&shared.id);
         let context = ward::context::Context::of_operator(shared.server.clock.now());
-        let restoring = shared.server.app.db.write("test.restore", move |tx| restore(tx, &context, id));
+        let restoring = shared.server.app.db.write("test.restore", move |tx| {
+            restore(&mut Write::begin(tx, id, ward::audit::Actor::OPERATOR, &context)?)
+        });
         let (restored, restoring) = shared.server.costs(restoring).await;
         assert!(restored.unwrap());
         key.get(&shared.path("")).await.ok();

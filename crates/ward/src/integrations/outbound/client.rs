@@ -15,6 +15,7 @@ use crate::error::ApiError;
 use crate::ids::WorkspaceId;
 use crate::quotas::{self, Quota};
 use crate::shares::{self as pool, Holder, Share, Shares};
+use crate::text;
 use crate::vault::Vault;
 use crate::workspaces::Workspace;
 
@@ -206,6 +207,5 @@ async fn soon(taking: impl Future<Output = Result<Share, pool::Full>>) -> Result
 /// serves no other purpose.
 fn hop(check_value: &str) -> HeaderValue {
     let digest = Sha256::digest(format!("ward hop {check_value}"));
-    let text: String = digest.iter().take(16).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("ward"))
+    HeaderValue::from_str(&text::hex(&digest[..16])).unwrap_or(HeaderValue::from_static("ward"))
 }
