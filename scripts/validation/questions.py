@@ -1,4 +1,8 @@
-"""The requests of the differential. Values are JSON *text*, so that every spelling of a number can be sent."""
+"""The requests of the differential. Values are JSON *text*, so that every spelling of a number can be sent.
+
+`BODIES` and `QUERIES` have values that a schema does not suggest, such as texts that fit a pattern. `complete` derives the
+values of all other fields from the document.
+"""
 
 import json
 import urllib.parse
@@ -8,6 +12,8 @@ STRINGS = ["", "a", "x", "acme", "acme-health", "A", "-a", "a-", "a--b", "a_b", 
            "null", "true", "1", "30", " 30 ", "30.0", "1_0", "0x1", "production", "Production", "staging", "us-east-1",
            "epic", "owner", "Workspace.view", "+15550100001", "\\", "\"", "'", "\x7f", "\x01", "a" * 63, "a" * 64,
            "\U0001f3e5" * 63, "z" * 201, "\u00df" * 200]
+# The longest text that is derived from a bound.
+LONGEST = 20_001
 LONG = ["a" * 5000, "\x01" * 3000, "\u00e9" * 9000, "k" * 300]
 NUMBERS = ["0", "1", "-1", "30", "90", "91", "7", "-0", "1.0", "30.0", "90.0", "90.5", "0.5", "-0.0", "1e1", "9e1", "9.1e1",
            "1E+2", "1e-1", "30.000000000000000000001", "1e18", "1e19", "1e20", "-1e20", "1e308", "9007199254740993",
@@ -336,3 +342,57 @@ def query_request(rng, operation):
                                  "limit=1;limit=2", "service=a%00b", "phi_only", "search=%EF%BB%BF", "&&", "action=a=b", "limit=5#"]))
     rng.shuffle(parts)
     return {"operation": operation, "query": "&".join(parts), "content_type": None, "body": None}
+
+
+def around(schema, *names):
+    """The declared bounds of these names, and the numbers beside them."""
+    return [int(schema[name]) + beside for name in names if name in schema for beside in (-1, 0, 1)]
+
+
+def values(schema, plain):
+    """Makes values of a declared part: valid ones, its bounds, and values just beyond them."""
+    schema = plain(schema)
+    kind, form = schema.get("type"), schema.get("format")
+    if "enum" in schema:
+        return either(one_of(*schema["enum"]), one_of(*schema["enum"]), words)
+    if form in ("date", "date-time", "uuid"):
+        return listed(UUIDS if form == "uuid" else TIMES)
+    if kind == "boolean":
+        return BOOLEAN
+    if kind in ("integer", "number"):
+        limits = around(schema, "minimum", "exclusiveMinimum", "maximum")
+        return either(INTEGER, INTEGER if kind == "integer" else listed(FLOAT_TEXTS), one_of(*limits) if limits else NUMBER)
+    if kind == "string":
+        lengths = [length for length in around(schema, "minLength", "maxLength") if 0 < length <= LONGEST]
+        return known("x", " x ", "", *("x" * length for length in lengths))
+    if kind == "array":
+        return many(values(schema["items"], plain), min(schema.get("maxItems", 3), 30) + 1)
+    if "properties" in schema:
+        return model({field: values(part, plain) for field, part in schema["properties"].items()}, *schema.get("required", []))
+    if kind == "object":
+        more = schema.get("additionalProperties")
+        return mapping(values(more, plain) if isinstance(more, dict) else anything)
+    return anything
+
+
+def texts(schema, plain):
+    """Texts for a declared parameter of a query."""
+    schema = plain(schema)
+    if "enum" in schema:
+        return [*schema["enum"], "", schema["enum"][0].capitalize(), schema["enum"][0] + " "]
+    by_form = {"uuid": UUIDS, "date": TIMES, "date-time": TIMES}
+    return by_form.get(schema.get("format")) or {"integer": INT_TEXTS, "boolean": BOOL_TEXTS}.get(schema["type"], STRINGS)
+
+
+def complete(document, plain):
+    """Adds the bodies, queries and fields of the document that the tables leave out, with values derived from their schemas."""
+    for name, one in document.items():
+        if one["body"]:
+            body = plain(one["body"])
+            is_list = body["type"] == "array"
+            fields = plain(body["items"] if is_list else body)["properties"]
+            derived = {field: values(part, plain) for field, part in fields.items()}
+            given = BODIES.get(name) or ([{}] if is_list else {})
+            BODIES[name] = [{**derived, **given[0]}] if is_list else {**derived, **given}
+        if one["query"]:
+            QUERIES[name] = {**{field: texts(part, plain) for field, part in one["query"].items()}, **QUERIES.get(name, {})}

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::Answer;
 
-const DOCUMENT: &str = include_str!("../../../contract/openapi.json");
+pub const DOCUMENT: &str = include_str!("../../../contract/openapi.json");
 
 /// One operation's declared answers by status.
 struct DeclaredOperation {

@@ -1,14 +1,27 @@
 //! A valid call for every operation, so that a test can walk the whole document.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 use ward::api_keys::secret::{KeyId, NewSecret};
 use ward_contract::{Access, Operation};
 
+use crate::conformance::DOCUMENT;
 use crate::{Actor, Answer, Sending, fresh_slug, new_workspace};
 
 /// An id that does not exist.
 const UNKNOWN: &str = "01900000-0000-7000-8000-000000000000";
+
+/// The document's examples of bodies, by `operationId`.
+static EXAMPLES: LazyLock<HashMap<String, Value>> = LazyLock::new(|| {
+    let document: Value = serde_json::from_str(DOCUMENT).expect("the document is JSON");
+    let paths = document["paths"].as_object().into_iter().flatten();
+    let operations = paths.flat_map(|(_, path)| path.as_object().into_iter().flatten());
+    let named = operations.filter_map(|(_, it)| Some((it["operationId"].as_str()?, it.get("x-example")?)));
+    named.map(|(id, example)| (id.to_owned(), example.clone())).collect()
+});
 
 /// The objects that a walk over the operations uses.
 #[derive(Clone, Debug)]
@@ -50,11 +63,12 @@ impl Target {
         path.replace("{integration_id}", &self.integration).replace("{endpoint_name}", ENDPOINT)
     }
 
-    /// A body that this operation accepts. If the operation changes something, the body does too.
+    /// A body that this operation accepts: the document's example, unless the tests need another. If the operation
+    /// changes something, the body does too.
     ///
     /// # Panics
     ///
-    /// No valid body is known for the operation.
+    /// The document has no example for the operation.
     pub fn body(&self, operation: &Operation) -> Option<Value> {
         operation.body.as_ref()?;
         Some(match operation.id.as_str() {
@@ -64,7 +78,6 @@ impl Target {
             "update-workspace" => json!({ "name": format!("Renamed to {}", fresh_slug()) }),
             "archive-workspace" => json!({ "slug": self.slug }),
             "update-test-caller-numbers" => json!({ "numbers": [fresh_number()] }),
-            "update-test-credential-ids" => json!({ "credential_ids": [] }),
             "set-access-policy" => json!({ "networks": ["127.0.0.0/8"], "issuers": [] }),
             "set-api-key-networks" => json!({ "networks": ["127.0.0.0/8"] }),
             "convert-workspace-environment" => {
@@ -97,7 +110,7 @@ impl Target {
             "create-integration" => new_integration(&fresh_slug()),
             "update-integration" => json!({ "display_name": format!("Renamed to {}", fresh_slug()) }),
             "test-integration-endpoint" => json!({ "params": { "id": "1" } }),
-            other => panic!("add a valid body for {other} to ward-test"),
+            other => EXAMPLES.get(other).expect("a body has an example in the document").clone(),
         })
     }
 }
