@@ -100,6 +100,12 @@ class Invite(BaseModel):
     duration_days: Annotated[int, Field(ge=1, le=30)] = 7
 
 
+class TrustCondition(BaseModel):
+    claim: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    equals: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
+    starts_with: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
+
+
 class ExtendInvitation(BaseModel):
     duration_days: Annotated[int, Field(ge=1, le=30)]
 
@@ -411,8 +417,19 @@ class Convert(BaseModel):
                                    "test_credentials_remain", "deliveries_waiting"]], Field(max_length=20)] = []
 
 
+class TrustRule(BaseModel):
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=256)]
+    issuer: Annotated[str, StringConstraints(min_length=1, max_length=512)]
+    audience: Annotated[str, StringConstraints(min_length=1, max_length=512)]
+    conditions: Annotated[list[TrustCondition], Field(min_length=1, max_length=16)]
+    role: text(64) = "member"
+    permissions: most(list[text(64)], 64) = Field(default_factory=list)
+    expires_at: Moment | None = None
+
+
 BODIES = {
     "set-access-policy": AccessPolicy, "set-api-key-networks": KeyNetworks,
+    "create-trust-rule": TrustRule,
     "update-test-credential-ids": TestCredentials, "convert-workspace-environment": Convert,
     "create-workspace": Create, "create-self-service-workspace": Create, "create-my-workspace": Create,
     "update-workspace": Update, "archive-workspace": Archive, "update-test-caller-numbers": Numbers,
@@ -511,7 +528,7 @@ def application():
         return given(state=state, integration_id=integration_id, call_id=call_id, limit=limit,
                      continuation_token=continuation_token)
 
-    for operation in ["get-me", "list-members", "list-invitations", "list-my-invitations"]:
+    for operation in ["get-me", "list-trust-rules", "list-members", "list-invitations", "list-my-invitations"]:
         @app.get("/" + operation)
         def _(limit: Limit = 10, continuation_token: int = 0):
             return given(limit=limit, continuation_token=continuation_token)

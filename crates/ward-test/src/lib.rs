@@ -329,6 +329,8 @@ pub struct Cost {
 impl Cost {
     /// No work, not even a read.
     pub const NOTHING: Self = Self { reads: 0, writes: 0, statements: 0 };
+    /// A single statement that reads, as a look-up by a key is.
+    pub const LOOK_UP: Self = Self { reads: 1, writes: 0, statements: 1 };
 
     const fn between(before: Stats, after: Stats) -> Self {
         Self {

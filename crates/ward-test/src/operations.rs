@@ -58,7 +58,7 @@ impl Target {
         // The walk does not create these: an authorized call is told that they do not exist.
         let path = path.replace("{call_sid}", "CA-of-the-walk").replace("{delivery_id}", UNKNOWN);
         let path = path.replace("{entity_id}", NOBODY).replace("{invitation_id}", NOBODY);
-        let path = path.replace("{kid}", "a-key-of-nobody");
+        let path = path.replace("{kid}", "a-key-of-nobody").replace("{rule_id}", NOBODY);
         let path = path.replace("{filename}", &format!("audit-{UNKNOWN}.ndjson"));
         path.replace("{integration_id}", &self.integration).replace("{endpoint_name}", ENDPOINT)
     }
@@ -84,6 +84,11 @@ impl Target {
                 json!({ "target": "staging", "confirm_slug": self.slug, "accept": ["real_calls_present"] })
             }
             "create-api-key" => json!({ "duration_days": 7, "role": "viewer" }),
+            // A key of the one permission that the operation needs can give that one.
+            "create-trust-rule" => json!({
+                "name": "of a walk", "issuer": "https://id.example", "audience": "https://ward.example",
+                "conditions": [{ "claim": "sub", "equals": fresh_slug() }], "role": "admin", "permissions": ["ApiKey.create"],
+            }),
             "report-call" => {
                 json!({ "status": "completed", "caller_id": fresh_number(), "direction": "inbound" })
             }
@@ -129,6 +134,7 @@ pub fn got_in(answer: &Answer) -> bool {
         "integration_not_found",
         "entity_not_found",
         "export_not_found",
+        "trust_rule_not_found",
         "key_not_found",
     ];
     // The walk's integration has no `auth` that signs, and its workspace no Twilio account.

@@ -21,6 +21,7 @@ use crate::ids::WorkspaceId;
 use crate::integrations::outbound::client::Wire;
 use crate::quotas::rate::RequestRates;
 use crate::shares::{Holder, Shares};
+use crate::trust_rules::issuers::WorkloadIssuers;
 use crate::vault::{self, Vault, VaultError};
 use crate::work::Work;
 
@@ -93,6 +94,8 @@ pub struct App {
     pub rates: Option<ClientRates>,
     /// The issuers whose tokens are accepted.
     pub issuers: Arc<Issuers>,
+    /// The issuers that trust rules name.
+    pub workload_issuers: WorkloadIssuers,
     /// The operator's keys, which seal and open secrets.
     pub vault: Arc<Vault>,
     /// The only client for outbound calls.

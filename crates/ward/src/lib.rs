@@ -42,6 +42,7 @@ mod start;
 pub mod telemetry;
 pub mod test_callers;
 pub mod text;
+pub mod trust_rules;
 pub mod twilio;
 pub mod vault;
 pub mod work;

@@ -16,7 +16,7 @@ use crate::error::ApiError;
 use crate::http::{Reply, Request, Route, cors, health, redirecting, refusing};
 use crate::{
     api_keys, audit, bounds, calls, deliveries, identity, integrations, invitations, members, networks,
-    phone, quotas, test_callers, twilio, workspaces,
+    phone, quotas, test_callers, trust_rules, twilio, workspaces,
 };
 
 /// The value rules of the rooms, by the schema that they extend.
@@ -32,6 +32,12 @@ pub const RULES: &[(&str, Rule)] = &[
     ("#/components/schemas/CreateApiKeyRequest/properties/role", api_keys::rules::role),
     ("#/components/schemas/CreateApiKeyRequest/properties/permissions/items", api_keys::rules::permission),
     ("#/components/schemas/CreateApiKeyRequest", api_keys::rules::within_role),
+    ("#/components/schemas/TrustCondition", trust_rules::rules::condition),
+    ("#/components/schemas/CreateTrustRuleRequest/properties/issuer", trust_rules::rules::issuer),
+    ("#/components/schemas/CreateTrustRuleRequest/properties/role", trust_rules::rules::role),
+    ("#/components/schemas/CreateTrustRuleRequest/properties/permissions/items", api_keys::rules::permission),
+    ("#/components/schemas/CreateTrustRuleRequest", api_keys::rules::within_role),
+    ("#/components/schemas/CreateTrustRuleRequest", trust_rules::rules::conditions),
     ("#/components/schemas/SetMemberRoleRequest/properties/role", api_keys::rules::role),
     ("#/components/schemas/CreateInvitationRequest/properties/role", api_keys::rules::role),
     ("#/components/schemas/EmailAddress", invitations::rules::email),
@@ -116,6 +122,11 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("get-leaked-key-policy", "api_keys", api_keys::leaks::api::policy)?;
     routes.on("set-leaked-key-policy", "api_keys", api_keys::leaks::api::set_policy)?;
     routes.on("get-permission-catalog", "api_keys", api_keys::api::catalog)?;
+
+    routes.on("list-trust-rules", "trust_rules", trust_rules::api::list)?;
+    routes.on("create-trust-rule", "trust_rules", trust_rules::api::create)?;
+    routes.on("get-trust-rule", "trust_rules", trust_rules::api::get)?;
+    routes.on("delete-trust-rule", "trust_rules", trust_rules::api::delete)?;
 
     routes.on("list-members", "members", members::api::list)?;
     routes.on("set-member-role", "members", members::api::set_role)?;

@@ -25,6 +25,7 @@ use crate::integrations::outbound::client::Wire;
 use crate::quotas::rate::RequestRates;
 use crate::schema::{MIGRATIONS, VERSION, options};
 use crate::shares::{self, Shares};
+use crate::trust_rules::issuers::WorkloadIssuers;
 use crate::twilio::reconciling::worker as reconciler;
 use crate::vault::{self, Vault};
 use crate::work::Work;
@@ -119,6 +120,7 @@ impl App {
         let app = Arc::new(Self {
             rates: ClientRates::new(&config.rates),
             issuers: Arc::new(Issuers::new(&config.issuers, &clock)?),
+            workload_issuers: WorkloadIssuers::new(&clock),
             config,
             db,
             clock,

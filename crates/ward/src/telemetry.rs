@@ -167,6 +167,10 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
         "Keys of active workspaces that expire within this number of days"
     );
     describe_counter!("ward_issuer_fetches_total", "Fetches of an issuer's keys, by outcome");
+    describe_counter!(
+        "ward_workload_issuer_fetches_total",
+        "Fetches of the keys of issuers that trust rules name, by outcome"
+    );
     ward_db::describe_metrics();
     // The counter exists from the start, so that an alert can distinguish zero from missing.
     counter!("ward_sync_stopped_total").absolute(0);

@@ -265,7 +265,7 @@ pub mod rules {
 }
 
 /// The permissions that a validated list names.
-fn permissions_named(names: &[String]) -> Permissions {
+pub(crate) fn permissions_named(names: &[String]) -> Permissions {
     names
         .iter()
         .filter_map(|name| Permission::named(name))

@@ -17,8 +17,8 @@ use ward_db::{Timestamp, Tx};
 
 use crate::context::Context;
 use crate::error::ApiError;
-use crate::identity::Caller;
 use crate::identity::token::VerifiedToken;
+use crate::identity::{Caller, Workload};
 use crate::ids::{CredentialId, EventId, PrincipalId, WorkspaceId};
 use crate::quotas::{self, ByteLimit, Change};
 
@@ -37,22 +37,31 @@ pub struct Actor {
     pub credential: Option<CredentialId>,
     operator: bool,
     token: Option<Arc<VerifiedToken>>,
+    workload: Option<Arc<Workload>>,
 }
 
 impl Actor {
     /// An anonymous caller, or an action of Ward's own when a time has come.
-    pub const NOBODY: Self = Self { entity: None, credential: None, operator: false, token: None };
+    pub const NOBODY: Self =
+        Self { entity: None, credential: None, operator: false, token: None, workload: None };
     /// The operator at the command line.
-    pub const OPERATOR: Self = Self { entity: None, credential: None, operator: true, token: None };
+    pub const OPERATOR: Self =
+        Self { entity: None, credential: None, operator: true, token: None, workload: None };
 
     /// The actor of an earlier request, as far as the database stores it.
     pub const fn kept(entity: Option<PrincipalId>, credential: Option<CredentialId>) -> Self {
-        Self { entity, credential, operator: false, token: None }
+        Self { entity, credential, operator: false, token: None, workload: None }
     }
 
     /// A principal that used an API key.
     pub const fn new(entity: PrincipalId, credential: CredentialId) -> Self {
-        Self { entity: Some(entity), credential: Some(credential), operator: false, token: None }
+        Self {
+            entity: Some(entity),
+            credential: Some(credential),
+            operator: false,
+            token: None,
+            workload: None,
+        }
     }
 
     /// The actor of an authenticated request.
@@ -62,6 +71,7 @@ impl Actor {
             credential: caller.credential_id(),
             operator: false,
             token: caller.token().cloned(),
+            workload: caller.workload().cloned(),
         }
     }
 }
@@ -120,6 +130,7 @@ fn byte_limit(action: &str) -> Option<ByteLimit> {
         | "member.leave"
         | "member.revoke_keys"
         | "invitation.revoke"
+        | "trust_rule.delete"
         | "ownership.cancel"
         | "ownership.decline"
         | "integration.delete"
@@ -165,6 +176,16 @@ fn write(tx: &mut Tx<'_>, event: Event<'_>, phi_accessed: bool) -> Result<(), Ap
     // A token has no id in Ward. Its subject may be an address or a name, so only its hash is kept.
     if let Some(token) = &event.actor.token {
         metadata["token"] = json!({ "issuer": &*token.issuer.name, "subject_hash": token.subject_hash() });
+    }
+    // The subject of a workload is the name of a job or an account, not of a person.
+    if let Some(workload) = &event.actor.workload {
+        metadata["workload"] = json!({
+            "rule_id": workload.rule.as_ref().map(|rule| rule.id),
+            "rule_name": workload.rule.as_ref().map(|rule| rule.name.as_str()),
+            "issuer": &*workload.token.issuer,
+            "subject": workload.token.subject,
+            "jti": workload.token.id,
+        });
     }
     let (workspace, action, context) = (event.workspace, event.action, event.context);
     let bytes = store::insert(

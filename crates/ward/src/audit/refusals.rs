@@ -357,6 +357,7 @@ impl RefusalCount {
                 credential: self.first.credential,
                 operator: false,
                 token: None,
+                workload: None,
             },
             address: Some(self.first.address),
             user_agent: self.first.user_agent.as_deref(),

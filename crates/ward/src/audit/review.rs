@@ -17,7 +17,8 @@ const LISTED: i64 = 1_000;
 const TOTAL_LIMIT: i64 = 10_000;
 
 const NOTE: &str = "Members who sign in at an identity provider need no key of Ward's, so they are not listed here. \
-                    GET /v1/{workspace_id}/members lists every member, and a token allows what its member's role allows.";
+                    GET /v1/{workspace_id}/members lists every member, and a token allows what its member's role allows. \
+                    GET /v1/{workspace_id}/trust-rules lists the rules by which tokens of CI jobs and pods act.";
 
 #[derive(Serialize)]
 struct AccessReviewResponse {

@@ -12,6 +12,7 @@ mod decide;
 mod enter;
 pub mod idempotency;
 pub mod limits;
+mod workload;
 mod write;
 
 use std::net::IpAddr;
@@ -33,7 +34,7 @@ use crate::error::ApiError;
 use crate::forbidden::Authority;
 use crate::http::Request;
 use crate::identity::token::{self, VerifiedToken};
-use crate::identity::{self, Caller, Credential};
+use crate::identity::{self, Caller, Credential, WorkloadToken};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::quotas::rate::{FORBIDDEN_PER_SECOND, FORBIDDEN_WAIT};
 use crate::quotas::{self, Quota};
@@ -48,6 +49,7 @@ pub use write::Held;
 enum Proof {
     Key(Presented),
     Token(Arc<VerifiedToken>),
+    Workload(Arc<WorkloadToken>),
 }
 
 /// A bearer that a query can look up.
@@ -119,6 +121,8 @@ enum BearerRefusal {
     Unknown,
     /// The key exists, but is wrong, expired, revoked, of an archived workspace, or not admitted from here.
     Known { record: Box<KeyRecord>, reason: &'static str },
+    /// The workspace has rules for the token's immutable claim, but none of them trusts the token.
+    Untrusted { workspace: WorkspaceId, reason: &'static str },
 }
 
 impl Entry {
@@ -155,13 +159,14 @@ impl Entry {
             let _ = request.context.key_expires.set(key.expires_at);
         }
         charge(request, &caller, seen.as_ref())?;
-        if let Some(workspace) =
-            seen.as_ref().map(|seen| seen.workspace.id).or(caller.key().map(|key| key.home))
-        {
+        if let Some(workspace) = seen.as_ref().map(|seen| seen.workspace.id).or(caller.home()) {
             Deadline::charge_current_to(Holder::Workspace(workspace).number());
         }
         if let Some(key) = caller.key() {
             request.app.last_used.note(key, caller.principal, now);
+        }
+        if let (Proof::Workload(token), Some(seen)) = (&proof, &seen) {
+            workload::refresh(request, token, &seen.workspace);
         }
         Ok(Admitted(Self {
             context: request.context.clone(),
@@ -193,7 +198,7 @@ impl Entry {
     pub const fn presented_hash(&self) -> Option<SecretHash> {
         match &self.proof {
             Proof::Key(presented) => Some(presented.hash),
-            Proof::Token(_) => None,
+            Proof::Token(_) | Proof::Workload(_) => None,
         }
     }
 
@@ -264,7 +269,7 @@ impl Entry {
     pub fn note_forbidden(&self, app: &App) {
         // A refusal without a workspace goes to the audit of the key's workspace. A token has none, so no
         // audit records it.
-        if let Some(workspace) = self.target.or_else(|| self.caller.key().map(|key| key.home)) {
+        if let Some(workspace) = self.target.or_else(|| self.caller.home()) {
             self.note_forbidden_in(app, workspace);
         }
     }
@@ -322,12 +327,13 @@ async fn prove(request: &Request) -> Result<PresentedBearer, ApiError> {
         return Ok(PresentedBearer { proof: Proof::Key(presented), mark, share });
     }
     let text = bearer_text(request).and_then(|text| std::str::from_utf8(text).ok());
-    let text = text.filter(|text| token::may_be_one(&request.app.issuers, text));
+    let text = text.filter(|text| token::may_be_one(text));
     let text = text.ok_or(ApiError::unauthorized())?;
     let mark = Sha256::digest(text).into();
     let share = request.look_up_share_of(&mark).await?;
     match token::verify(&request.app.issuers, text, request.context.now).await {
         Ok(verified) => Ok(PresentedBearer { proof: Proof::Token(Arc::new(verified)), mark, share }),
+        Err(token::TokenRefusal::Foreign) => workload::prove(request, text, mark, share).await,
         Err(token::TokenRefusal::Invalid(reason)) => {
             tracing::debug!(request_id = request.context.request_id, reason, "not a credential");
             Err(ApiError::unauthorized())
@@ -349,6 +355,7 @@ fn recognize(
     match proof {
         Proof::Key(presented) => recognize_key(tx, presented, target, (now, address)),
         Proof::Token(token) => recognize_token(tx, token, target, address),
+        Proof::Workload(token) => workload::recognize(tx, token, target, (now, address)),
     }
 }
 
@@ -403,7 +410,7 @@ fn recognize_key(
 /// operator set for the workspace always applies.
 fn charge(request: &Request, caller: &Caller, seen: Option<&VisibleWorkspace>) -> Result<(), ApiError> {
     let entered = seen.map(|seen| (seen.workspace.id, seen.workspace.limits.of(Quota::RequestsPerSecond)));
-    let home = || caller.key().map(|key| (key.home, None));
+    let home = || caller.home().map(|home| (home, None));
     let Some((workspace, own)) = entered.or_else(home) else { return Ok(()) };
     let usual = request.app.rates.is_some().then(|| request.app.config.quotas.of(Quota::RequestsPerSecond));
     let Some(limit) = own.or(usual) else { return Ok(()) };
@@ -416,8 +423,14 @@ fn charge(request: &Request, caller: &Caller, seen: Option<&VisibleWorkspace>) -
 }
 
 fn note_failed_sign_in(request: &Request, refused: BearerRefusal) {
-    if let BearerRefusal::Known { record, reason } = refused {
-        note_unauthorized(request, record.home, (None, Some(record.credential)), reason);
+    match refused {
+        BearerRefusal::Unknown => {}
+        BearerRefusal::Known { record, reason } => {
+            note_unauthorized(request, record.home, (None, Some(record.credential)), reason);
+        }
+        BearerRefusal::Untrusted { workspace, reason } => {
+            note_unauthorized(request, workspace, (None, None), reason);
+        }
     }
 }
 

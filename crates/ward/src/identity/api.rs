@@ -9,9 +9,9 @@ use crate::access::{Permission, Permissions, Reach, Role};
 use crate::error::ApiError;
 use crate::gate::Entry;
 use crate::http::{Query, Reply, Request, expires_soon};
-use crate::identity::{Caller, Credential};
+use crate::identity::{Caller, Credential, Offer, Workload};
 use crate::ids::{PrincipalId, WorkspaceId};
-use crate::page::{PageQuery, Paginated, TOTAL_LIMIT};
+use crate::page::{Page, PageQuery, Paginated, TOTAL_LIMIT};
 use crate::workspaces;
 
 #[derive(Serialize)]
@@ -21,6 +21,34 @@ struct MeResponse {
     display_name: Option<String>,
     credential: CredentialDescription,
     memberships: Paginated<MembershipResponse>,
+}
+
+impl MeResponse {
+    /// A workload has no membership of its own. Its list is that of the workspaces whose rules trust its token.
+    fn of_workload(workload: &Workload, caller: &Caller, page: Page, now: Timestamp) -> Self {
+        let after = |offer: &&Offer| offer.position > page.after;
+        let limit = usize::try_from(page.fetch()).unwrap_or(usize::MAX);
+        let rows: Vec<_> = workload.offers.iter().filter(after).take(limit).cloned().collect();
+        let counted = i64::try_from(workload.offers.len()).unwrap_or(i64::MAX);
+        Self {
+            entity_id: None,
+            kind: caller.kind.name(),
+            display_name: None,
+            credential: CredentialDescription::of(caller, now),
+            memberships: Paginated::new(
+                rows,
+                page,
+                counted,
+                |offer| offer.position,
+                |Offer { workspace, slug, name, role, reach, position }| {
+                    MembershipResponse::new(
+                        store::Membership { workspace, slug, name, role, position },
+                        reach,
+                    )
+                },
+            ),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -50,6 +78,14 @@ impl CredentialDescription {
                 key_id: None,
                 issuer: Some(token.issuer.name.to_string()),
                 expires_at: token.expires_at,
+                quarantined_at: None,
+                expires_soon: false,
+            },
+            Credential::Workload(workload) => Self {
+                r#type: "workload",
+                key_id: None,
+                issuer: Some(workload.token.issuer.to_string()),
+                expires_at: workload.token.expires_at,
                 quarantined_at: None,
                 expires_soon: false,
             },
@@ -85,6 +121,9 @@ impl MembershipResponse {
 pub async fn me(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
     let page = query.read::<PageQuery>()?.page();
     let caller = entry.caller.clone();
+    if let Some(workload) = caller.workload() {
+        return Reply::ok(&MeResponse::of_workload(workload, &caller, page, request.context.now));
+    }
     let (principal, kind, reach) = (caller.principal, caller.kind, caller.reach);
     let address = entry.context.address;
     let (described, memberships) = request

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ward_db::Timestamp;
 
-use super::PrincipalKind;
 use super::token::VerifiedToken;
+use super::{PrincipalKind, Workload};
 use crate::access::Reach;
 use crate::api_keys::secret::KeyId;
 use crate::forbidden::Authority;
@@ -34,6 +34,8 @@ pub enum Credential {
     Key(KeyUsed),
     /// An access token of a configured issuer.
     Token(Arc<VerifiedToken>),
+    /// A token that a trust rule accepts.
+    Workload(Arc<Workload>),
 }
 
 /// The API key of a request, as the look-up found it.
@@ -62,7 +64,7 @@ impl Caller {
     pub fn key(&self) -> Option<&KeyUsed> {
         match &self.credential {
             Credential::Key(key) => Some(key),
-            Credential::Token(_) => None,
+            Credential::Token(_) | Credential::Workload(_) => None,
         }
     }
 
@@ -74,8 +76,26 @@ impl Caller {
     /// The access token, if the credential is one.
     pub fn token(&self) -> Option<&Arc<VerifiedToken>> {
         match &self.credential {
-            Credential::Key(_) => None,
             Credential::Token(token) => Some(token),
+            Credential::Key(_) | Credential::Workload(_) => None,
+        }
+    }
+
+    /// The workload, if the credential is its token.
+    pub fn workload(&self) -> Option<&Arc<Workload>> {
+        match &self.credential {
+            Credential::Workload(workload) => Some(workload),
+            Credential::Key(_) | Credential::Token(_) => None,
+        }
+    }
+
+    /// The workspace that the credential belongs to. A person's token, and a workload's in a request without a workspace,
+    /// belong to none.
+    pub fn home(&self) -> Option<WorkspaceId> {
+        match &self.credential {
+            Credential::Key(key) => Some(key.home),
+            Credential::Workload(workload) => workload.rule.as_ref().map(|rule| rule.workspace),
+            Credential::Token(_) => None,
         }
     }
 

@@ -113,16 +113,16 @@ struct KeysState {
 /// The timestamp of the last occurrence. If the clock has been set back before it, the occurrence counts as
 /// happening now. Otherwise, keys would stay trusted and pauses would last until the clock catches up.
 #[derive(Default)]
-struct Last(Option<Timestamp>);
+pub(crate) struct Last(pub Option<Timestamp>);
 
 impl Last {
-    fn age(&mut self, now: Timestamp) -> Option<Duration> {
+    pub fn age(&mut self, now: Timestamp) -> Option<Duration> {
         let at = self.0?.min(now);
         self.0 = Some(at);
         Some(Duration::from_micros((now.micros() - at.micros()).unsigned_abs()))
     }
 
-    fn is_younger(&mut self, than: Duration, now: Timestamp) -> bool {
+    pub fn is_younger(&mut self, than: Duration, now: Timestamp) -> bool {
         self.age(now).is_some_and(|age| age < than)
     }
 }
@@ -413,7 +413,7 @@ impl Issuer {
 
 /// Reads a key of a key set if Ward verifies signatures of its kind (RFC 7517, section 4; RFC 7518, section
 /// 6; RFC 8037, section 2). Other keys are ignored, as section 5 of RFC 7517 demands.
-fn key(jwk: &Value) -> Option<Key> {
+pub(crate) fn key(jwk: &Value) -> Option<Key> {
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     if text("use").is_some_and(|purpose| purpose != "sig") {
         return None;

@@ -5,9 +5,11 @@ mod caller;
 pub mod issuers;
 mod store;
 pub mod token;
+mod workload;
 
 pub use caller::{Caller, Credential, KeyUsed};
 pub use store::{create, enroll, is_accepted, join, leave, look_up, look_up_for, relist_some, set_name};
+pub use workload::{Offer, RuleUsed, Workload, WorkloadToken};
 
 use strum::{EnumString, IntoStaticStr, VariantArray};
 

@@ -17,13 +17,13 @@ use sha2::{Digest, Sha256};
 use ward_db::Timestamp;
 
 use super::PrincipalKind;
-use super::issuers::{Issuer, Issuers, Key, KeySet, Unavailable};
+use super::issuers::{Issuer, Issuers, Key, Unavailable};
 use crate::config::issuers::{IssuerConfig, TokenAlgorithm};
 use crate::ids::PrincipalId;
 use crate::legible;
 
 /// The greatest accepted difference between an issuer's clock and Ward's.
-const LEEWAY: Duration = Duration::from_secs(30);
+pub(crate) const LEEWAY: Duration = Duration::from_secs(30);
 /// The longest token that is parsed, bytes.
 const LONGEST: usize = 16 * 1024;
 /// The longest subject, bytes (`OpenID` Connect Core 1.0, section 2: 255 ASCII characters).
@@ -84,6 +84,8 @@ impl VerifiedToken {
 /// The reason why a token was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenRefusal {
+    /// The token is of an issuer that the operator has not configured.
+    Foreign,
     /// The token is not valid. The reason is for the log; clients do not get it.
     Invalid(&'static str),
     /// The token may be valid, but its issuer's keys are not available.
@@ -98,41 +100,61 @@ impl From<Unavailable> for TokenRefusal {
 
 /// The JOSE header (RFC 7515, section 4).
 #[derive(Deserialize)]
-struct Header {
-    alg: String,
+pub(crate) struct Header {
+    pub alg: String,
     kid: Option<String>,
-    typ: Option<String>,
-    crit: Option<Value>,
+    pub typ: Option<String>,
+    pub crit: Option<Value>,
 }
 
-/// Whether a bearer has the form of a token and any issuer is configured. The check costs next to nothing.
-pub fn may_be_one(issuers: &Issuers, text: &str) -> bool {
-    issuers.any() && text.len() <= LONGEST && text.bytes().filter(|byte| *byte == b'.').count() == 2
+/// Whether a bearer has the form of a token. The check costs next to nothing.
+pub fn may_be_one(text: &str) -> bool {
+    text.len() <= LONGEST && text.bytes().filter(|byte| *byte == b'.').count() == 2
+}
+
+/// The parts of a token, before any of its content is believed.
+pub(crate) struct Parts<'a> {
+    pub header: Header,
+    pub claims: Map<String, Value>,
+    pub signed: &'a str,
+    pub signature: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    pub fn read(text: &'a str) -> Result<Self, &'static str> {
+        if !may_be_one(text) {
+            return Err("not a token");
+        }
+        let (signed, signature) = text.rsplit_once('.').ok_or("not a token")?;
+        let (header, payload) = signed.split_once('.').ok_or("not a token")?;
+        let header = decode(header).ok_or("no header")?;
+        Ok(Self { header, claims: decode(payload).ok_or("no claims")?, signed, signature })
+    }
+
+    /// Whether one of these keys made the signature.
+    pub fn signed_by(&self, keys: &[Key], algorithm: TokenAlgorithm) -> bool {
+        signed_by(keys, &self.header, algorithm, self.signed, self.signature)
+    }
 }
 
 /// Verifies a bearer that is not an API key.
 pub async fn verify(issuers: &Issuers, text: &str, now: Timestamp) -> Result<VerifiedToken, TokenRefusal> {
     use TokenRefusal::Invalid;
-    if !may_be_one(issuers, text) {
-        return Err(Invalid("not a token"));
-    }
-    let (signed, signature) = text.rsplit_once('.').ok_or(Invalid("not a token"))?;
-    let (header, payload) = signed.split_once('.').ok_or(Invalid("not a token"))?;
-    let header: Header = decode(header).ok_or(Invalid("no header"))?;
-    let claims: Map<String, Value> = decode(payload).ok_or(Invalid("no claims"))?;
+    let parts = Parts::read(text).map_err(Invalid)?;
+    let (header, claims) = (&parts.header, &parts.claims);
     // The issuer comes first: a caller cannot make Ward fetch from, or compute for, an issuer that is not
     // configured.
     let issuer = claims.get("iss").and_then(Value::as_str).and_then(|iss| issuers.named(iss));
-    let issuer = issuer.ok_or(Invalid("unknown issuer"))?;
-    let algorithm = algorithm(&header, &issuer.config).ok_or(Invalid("algorithm"))?;
+    let issuer = issuer.ok_or(TokenRefusal::Foreign)?;
+    let algorithm = algorithm(header, &issuer.config.algorithms).ok_or(Invalid("algorithm"))?;
     // Claims are checked before the signature, so that an expired token causes no fetch of keys.
-    let expires_at = judge_times(&claims, now)?;
-    judge_use(&header, &claims, &issuer.config)?;
+    let expires_at = judge_times(claims, now)?;
+    judge_use(header, claims, &issuer.config)?;
 
     let keys = issuer.keys().await?;
-    if !signed_by(&keys, &header, algorithm, signed, signature) {
+    if !parts.signed_by(&keys.keys, algorithm) {
         let newer = issuer.newer_keys(&keys).await.ok_or(Invalid("signature"))?;
-        if !signed_by(&newer, &header, algorithm, signed, signature) {
+        if !parts.signed_by(&newer.keys, algorithm) {
             return Err(Invalid("signature"));
         }
     }
@@ -142,12 +164,12 @@ pub async fn verify(issuers: &Issuers, text: &str, now: Timestamp) -> Result<Ver
     let subject = subject.ok_or(Invalid("subject"))?.to_owned();
     let name = claims.get(&issuer.config.name_claim).and_then(Value::as_str);
     Ok(VerifiedToken {
-        kind: kind(&issuer.config, &claims),
+        kind: kind(&issuer.config, claims),
         name: name.and_then(name_for_people),
         expires_at,
         principal: principal_of(&issuer.name, &subject),
         sub: claims.get("sub").and_then(Value::as_str).map(str::to_owned),
-        email: verified_email(&claims),
+        email: verified_email(claims),
         issuer: issuer.clone(),
         subject,
     })
@@ -157,8 +179,8 @@ fn decode<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }
 
-/// The algorithm in the header, if the issuer may use it. It is never `none` or a symmetric one.
-fn algorithm(header: &Header, config: &IssuerConfig) -> Option<TokenAlgorithm> {
+/// The algorithm in the header, if it is one of those accepted. It is never `none` or a symmetric one.
+pub(crate) fn algorithm(header: &Header, accepted: &[TokenAlgorithm]) -> Option<TokenAlgorithm> {
     let named = match header.alg.as_str() {
         "RS256" => TokenAlgorithm::RS256,
         "ES256" => TokenAlgorithm::ES256,
@@ -166,17 +188,19 @@ fn algorithm(header: &Header, config: &IssuerConfig) -> Option<TokenAlgorithm> {
         "EdDSA" | "Ed25519" => TokenAlgorithm::EdDsa,
         _ => return None,
     };
-    config.algorithms.contains(&named).then_some(named)
+    accepted.contains(&named).then_some(named)
+}
+
+/// The time of a numeric claim (RFC 7519, section 2, `NumericDate`).
+pub(crate) fn time(value: &Value) -> Option<Timestamp> {
+    // Some issuers send fractions of seconds. A number beyond the year 9999 is not a time.
+    let seconds = value.as_f64().filter(|seconds| (0.0..=253_402_300_799.0).contains(seconds))?;
+    #[expect(clippy::cast_possible_truncation, reason = "bounded above")]
+    Some(Timestamp::from_micros((seconds * 1e6) as i64))
 }
 
 /// Checks `exp` and `nbf` (RFC 7519, sections 4.1.4 and 4.1.5). `exp` is required.
-fn judge_times(claims: &Map<String, Value>, now: Timestamp) -> Result<Timestamp, TokenRefusal> {
-    let time = |value: &Value| {
-        // Some issuers send fractions of seconds. A number beyond the year 9999 is not a time.
-        let seconds = value.as_f64().filter(|seconds| (0.0..=253_402_300_799.0).contains(seconds))?;
-        #[expect(clippy::cast_possible_truncation, reason = "bounded above")]
-        Some(Timestamp::from_micros((seconds * 1e6) as i64))
-    };
+pub(crate) fn judge_times(claims: &Map<String, Value>, now: Timestamp) -> Result<Timestamp, TokenRefusal> {
     let expires_at = claims.get("exp").and_then(time).ok_or(TokenRefusal::Invalid("no exp"))?;
     if now >= expires_at.saturating_add(LEEWAY) {
         return Err(TokenRefusal::Invalid("expired"));
@@ -232,7 +256,7 @@ fn judge_use(
 /// Whether one of the matching keys made the signature. A key's own algorithm counts, never the header's
 /// alone.
 fn signed_by(
-    keys: &KeySet,
+    keys: &[Key],
     header: &Header,
     algorithm: TokenAlgorithm,
     signed: &str,
@@ -248,7 +272,7 @@ fn signed_by(
         (Some(wanted), Some(id)) => wanted == id,
         _ => true,
     };
-    keys.keys.iter().filter(|key| key.algorithm == algorithm).filter(may_be_meant).any(verifies)
+    keys.iter().filter(|key| key.algorithm == algorithm).filter(may_be_meant).any(verifies)
 }
 
 fn kind(config: &IssuerConfig, claims: &Map<String, Value>) -> PrincipalKind {
@@ -289,7 +313,7 @@ fn verified_email(claims: &Map<String, Value>) -> Option<String> {
 
 /// The principal of a subject, derived from issuer and subject. So it is the same on every replica and
 /// before it has a row, and an `Idempotency-Key` of a new subject is its alone.
-fn principal_of(issuer: &str, subject: &str) -> PrincipalId {
+pub(crate) fn principal_of(issuer: &str, subject: &str) -> PrincipalId {
     let mut hash = Sha256::new();
     for part in ["ward.principal", issuer, subject] {
         hash.update((part.len() as u64).to_be_bytes());

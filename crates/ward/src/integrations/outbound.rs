@@ -3,6 +3,7 @@
 
 pub mod client;
 mod credentials;
+pub mod documents;
 pub mod health;
 pub mod test;
 

@@ -18,7 +18,7 @@ use crate::gate::{Entry, Held};
 use crate::identity::{self, PrincipalKind};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::quotas::{self, Change as Count};
-use crate::{invitations, test_callers};
+use crate::{invitations, test_callers, trust_rules};
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct SetMemberRoleRequest {
@@ -116,6 +116,9 @@ fn end(write: &mut Write<'_, '_>, action: &'static str, member: &Member) -> Resu
     let (workspace, now) = (write.row(), write.now());
     keep_an_owner(write, member)?;
     let keys = end_keys(write, member.principal)?;
+    if member.kind == PrincipalKind::Service {
+        trust_rules::actions::end_of_member(write, member.principal)?;
+    }
     test_callers::forget_ended_credentials(write, now)?;
     invitations::actions::end_beyond(write, member.principal, None)?;
     transfers::end_if(write, "one of the two is no longer a member", |it| {

@@ -47,8 +47,8 @@ pub fn row_id() -> &'static str {
     }
 }
 
-/// Inserts one row for each number `i`. In the values, `$ID` is the row's UUID, `$BYTES` is an empty byte string, `$NOW` is
-/// a time in the past, and `$LATER` is one in the far future.
+/// Inserts one row for each number `i`. In the values, `$ID` is the row's UUID, `$HASH` is the number as 32 bytes, `$BYTES` is an
+/// empty byte string, `$NOW` is a time in the past, and `$LATER` is one in the far future.
 pub async fn insert_rows(
     server: &Server,
     numbers: RangeInclusive<u32>,
@@ -59,13 +59,22 @@ pub async fn insert_rows(
     let (first, last) = numbers.into_inner();
     let rows =
         format!("WITH RECURSIVE n(i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM n WHERE i < {last})");
-    let (insert, bytes) = match Engine::current() {
-        Engine::Sqlite => (format!("INSERT INTO {table} ({columns}) {rows}"), "CAST('' AS blob)"),
-        Engine::Postgres => (format!("{rows} INSERT INTO {table} ({columns})"), "CAST('' AS bytea)"),
+    let (insert, bytes, hash) = match Engine::current() {
+        Engine::Sqlite => (
+            format!("INSERT INTO {table} ({columns}) {rows}"),
+            "CAST('' AS blob)",
+            "unhex(printf('%064x', i))",
+        ),
+        Engine::Postgres => (
+            format!("{rows} INSERT INTO {table} ({columns})"),
+            "CAST('' AS bytea)",
+            "decode(lpad(to_hex(i), 64, '0'), 'hex')",
+        ),
     };
     let sql = format!("{insert} SELECT {values} FROM n")
         .replace("$ID", row_id())
         .replace("$BYTES", bytes)
+        .replace("$HASH", hash)
         .replace("$NOW", "timestamptz '2026-04-18T12:00:00.123456Z'")
         .replace("$LATER", "timestamptz '2100-01-01T00:00:00.000000Z'");
     assert_eq!(server.sql(sql).await, u64::from(last + 1 - first), "{table}");

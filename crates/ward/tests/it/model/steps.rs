@@ -232,7 +232,7 @@ impl Act {
 }
 
 /// Operations that no step calls, with the reasons.
-pub const LEFT_OUT: [(&str, &str); 37] = [
+pub const LEFT_OUT: [(&str, &str); 41] = [
     ("revoke-presented-api-key", "would end the walk's own callers: `revoke_presented`"),
     ("report-leaked-keys", "the same, and a scanner signs it: `leaked_keys`"),
     ("get-leaked-key-policy", "shows only what the next one sets: `leaked_keys`"),
@@ -253,6 +253,10 @@ pub const LEFT_OUT: [(&str, &str); 37] = [
     ("get-integration-jwks", "the same"),
     ("integration-health-check", "calls outside systems: `outbound` has a scripted one"),
     ("test-integration-endpoint", "the same"),
+    ("list-trust-rules", "its callers are tokens of outside issuers: `trust_rules`"),
+    ("create-trust-rule", "the same"),
+    ("get-trust-rule", "the same"),
+    ("delete-trust-rule", "the same"),
     ("finish-api-key-rotation", "ends what only a rotation with an overlap leaves: `overlap`"),
     ("get-key-policy", "its writes are left out: `ceilings` tests it"),
     ("set-key-policy", "would refuse most of the walk's mints and rotations: `ceilings`"),

@@ -153,6 +153,11 @@ async fn walk(server: &Server, issuer: &TestIssuer, tenant: &Tenant) {
     let verified = server.bearing(issuer.token_with("dana", &claims));
     verified.get("/v1/me/invitations").await.ok();
     verified.delete(&tenant.workspace("/members/me")).await;
+    let foreign = json!({ "iss": "https://ci.example", "aud": "a", "sub": "s", "exp": issuer.seconds(60) });
+    let workload = server.bearing(issuer.sign(&foreign));
+    for path in ["/v1/me", &tenant.workspace("")] {
+        workload.get(path).await.refused(401);
+    }
     let connector = json!({ "connector_type": "hubspot" });
     tenant.owner.patch(&tenant.workspace(""), connector).await.ok();
     tenant.owner.post(&tenant.workspace("/provision"), json!({})).await.ok();
@@ -229,7 +234,7 @@ async fn insert(server: &Server, sizes: Sizes, table: &str, columns: &str, value
 }
 
 /// The rows of every table: its columns, and their values with a number.
-const ROWS: [(&str, &str, &str); 28] = [
+const ROWS: [(&str, &str, &str); 29] = [
     (
         "once workspaces",
         "id, slug, name, environment, region, state, last_position, created_at, updated_at",
@@ -254,6 +259,12 @@ const ROWS: [(&str, &str, &str); 28] = [
         "key_id, id, workspace_id, principal_id, principal_kind, created_by_entity_id, role, permissions, secret_hash, \
          position, expires_at, created_at, updated_at",
         "'k' || i, $ID, $WS, $ID, 'service', $ID, 'viewer', '[]', $BYTES, i, $NOW, $NOW, $NOW",
+    ),
+    (
+        "trust_rules",
+        "id, workspace_id, name, issuer, audience, conditions, look_up, anchor, role, permissions, created_by_entity_id, \
+         position, created_at",
+        "$ID, $WS, 'n', 'i', 'a', '[]', $HASH, $HASH, 'viewer', '[]', $ID, i, $NOW",
     ),
     (
         "audit_events",
