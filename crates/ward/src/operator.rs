@@ -249,12 +249,8 @@ pub async fn workspace_access(
     if !lifted.networks && !lifted.issuers {
         return Ok(found.access_policy);
     }
-    let (context, workspace) = (Context::of_operator(app.clock.now()), found.workspace.id);
-    app.db
-        .write("operator.lift_access_policy", move |tx| {
-            access_policy::actions::lift(tx, &context, workspace, lifted).map_err(OperatorError::from)
-        })
-        .await
+    let lift = move |write: &mut Write<'_, '_>| access_policy::actions::lift(write, lifted);
+    Ok(write(app, "operator.lift_access_policy", found.workspace.id, lift).await?)
 }
 
 /// Makes an archived workspace active again. The server puts it back into its members' lists, in bounded steps.
@@ -365,13 +361,9 @@ pub async fn amend_delivery(
     fields: serde_json::Map<String, serde_json::Value>,
 ) -> Result<AmendDeliveryResponse, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
-    let (context, vault) = (Context::of_operator(app.clock.now()), app.vault.clone());
-    app.db
-        .write("operator.amend_delivery", move |tx| {
-            let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, &context)?;
-            amending::amend_within(write, &vault, delivery, &fields).map_err(OperatorError::from)
-        })
-        .await
+    let vault = app.vault.clone();
+    let amend = move |write: &mut Write<'_, '_>| amending::amend_within(write, &vault, delivery, &fields);
+    Ok(write(app, "operator.amend_delivery", workspace, amend).await?)
 }
 
 /// Retries one delivery, or a bounded batch of the failed ones if `delivery` is `None`.

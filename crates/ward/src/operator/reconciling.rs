@@ -5,10 +5,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use ward_db::Tx;
 
-use super::{OperatorError, show_workspace};
+use super::{OperatorError, show_workspace, write};
 use crate::app::App;
-use crate::audit::{Actor, Write};
-use crate::context::Context;
 use crate::ids::WorkspaceId;
 use crate::twilio::reconciling::api::TwilioReconciliation;
 use crate::twilio::reconciling::worker::{self, Outcome};
@@ -43,12 +41,8 @@ pub async fn reconcile_twilio(
     let mut done = Vec::new();
     let mut after = WorkspaceId(uuid::Uuid::nil());
     loop {
-        let page = app
-            .db
-            .read_long("operator.twilio_accounts", move |tx| {
-                reconciling::with_account(tx, after, PAGE).map_err(OperatorError::from)
-            })
-            .await?;
+        let list = move |tx: &mut Tx<'_>| reconciling::with_account(tx, after, PAGE);
+        let page = app.db.read_long("operator.twilio_accounts", list).await?;
         let Some(last) = page.last() else { return Ok(done) };
         after = *last;
         for workspace in page {
@@ -58,12 +52,7 @@ pub async fn reconcile_twilio(
 }
 
 async fn one(app: &Arc<App>, workspace: WorkspaceId) -> Result<Reconciled, OperatorError> {
-    let context = Context::of_operator(app.clock.now());
-    let make_due = move |tx: &mut Tx<'_>| {
-        let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, &context)?;
-        actions::make_due(write).map(|_| ()).map_err(OperatorError::from)
-    };
-    app.db.write("operator.reconcile_twilio", make_due).await?;
+    write(app, "operator.reconcile_twilio", workspace, actions::make_due).await?;
     let outcome = match worker::run(app, workspace).await? {
         Outcome::Done | Outcome::Going => "done",
         Outcome::Failed(_) => "failed",

@@ -5,17 +5,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use ward_contract::validate::{Json, Problem};
-use ward_db::Tx;
 
 use super::{AcceptedIssuers, AccessPolicy, store};
 use crate::api_keys::last_way_in;
 use crate::app::App;
-use crate::audit::{Actor, Write};
-use crate::context::Context;
+use crate::audit::Write;
 use crate::error::ApiError;
 use crate::gate::{Entry, Held};
 use crate::identity;
-use crate::ids::WorkspaceId;
 use crate::networks::Networks;
 use crate::quotas::{self, Change as Count};
 use crate::workspaces::{Workspace, operator};
@@ -117,13 +114,8 @@ pub struct Lifted {
 
 /// Lifts parts of a workspace's policy as the operator, for people who have locked themselves out. Returns the remaining
 /// policy.
-pub fn lift(
-    tx: &mut Tx<'_>,
-    context: &Context,
-    workspace: WorkspaceId,
-    lifted: Lifted,
-) -> Result<AccessPolicy, ApiError> {
-    let write = &mut Write::begin(tx, workspace, Actor::OPERATOR, context)?;
+pub fn lift(write: &mut Write<'_, '_>, lifted: Lifted) -> Result<AccessPolicy, ApiError> {
+    let workspace = write.row();
     let found = operator::find(write, &workspace.to_string())?.ok_or(ApiError::no_workspace())?;
     let mut policy = found.workspace.policy.clone();
     if lifted.networks {
