@@ -215,6 +215,8 @@ BODIES = {
     "set-leaked-key-policy": {"action": known("revoke", "quarantine", "Revoke", "", " revoke ")},
     "set-key-policy": {"ceiling_days": CEILINGS},
     "revoke-presented-api-key": {"api_key": known("ward_x", "x" * 256, "x" * 257, "", " x ")},
+    "explain-access": {"caller": known("x" * 22, "x" * 128, "x" * 129, "", " x "),
+                       "operation": known("get-workspace", "GET /v1/me", "x" * 2048, "x" * 2049, ""), "address": known("192.0.2.1", "::1")},
     "accept-invitation": {"invitation": known("ward_invitation_x", "x" * 200, "x" * 201, " x ")},
     "create-integration": {**{field: make for field, make in UPDATE_INTEGRATION.items() if field != "protocol"},
                            "name": known("epic"), "protocol": UPDATE_INTEGRATION["protocol"]},

@@ -145,6 +145,12 @@ class KeyPolicy(BaseModel):
     ceiling_days: Ceilings
 
 
+class ExplainAccess(BaseModel):
+    caller: Annotated[str, Field(max_length=128)]
+    operation: Annotated[str, Field(max_length=2048)]
+    address: Annotated[str, Field(max_length=64)] | None = None
+
+
 class Secret(BaseModel):
     value: text(16384)
 
@@ -437,6 +443,7 @@ BODIES = {
     "create-invitation": Invite, "accept-invitation": AcceptInvitation, "revoke-presented-api-key": RevokePresentedKey,
     "report-leaked-keys": most(list[LeakedToken], 1000), "set-leaked-key-policy": SetLeakedKeyPolicy,
     "set-key-policy": KeyPolicy,
+    "explain-access": ExplainAccess,
     "extend-invitation": ExtendInvitation, "resend-invitation": ResendInvitation, "create-integration": CreateIntegration,
     "update-integration": UpdateIntegration, "create-integration-key": CreateIntegrationKey,
     "test-integration-endpoint": TestEndpoint, "report-call": ReportCall,

@@ -128,6 +128,29 @@ pub struct Operation {
     pub statuses: Vec<u16>,
 }
 
+impl Operation {
+    /// Whether the path has the form of the template.
+    fn fits(&self, path: &str) -> bool {
+        let given: Vec<&str> = path.split('/').collect();
+        self.path.split('/').count() == given.len()
+            && self.path.split('/').zip(given).all(|(part, given)| match placeholder(part) {
+                Some(_) => !given.is_empty(),
+                None => part == given,
+            })
+    }
+
+    /// For each segment of the template, whether it is literal.
+    fn literals(&self) -> Vec<bool> {
+        self.path.split('/').map(|part| placeholder(part).is_none()).collect()
+    }
+
+    /// The segment of a path, which has the form of the template, in the place of this parameter.
+    pub fn path_parameter<'p>(&self, path: &'p str, name: &str) -> Option<&'p str> {
+        let mut segments = self.path.split('/').zip(path.split('/'));
+        segments.find_map(|(part, given)| (placeholder(part) == Some(name)).then_some(given))
+    }
+}
+
 /// The served document and its operations.
 #[derive(Debug)]
 pub struct Contract {
@@ -192,6 +215,18 @@ impl Contract {
     /// The operation with this `operationId`, if the document declares one.
     pub fn operation(&self, id: &str) -> Option<&Arc<Operation>> {
         self.operations.iter().find(|operation| operation.id == id)
+    }
+
+    /// The operation that serves a request with this method and path. Of several templates that fit, the one with earlier
+    /// literal segments serves it, as in the router. HEAD is served by GET, except for the operations of another document.
+    pub fn operation_at(&self, method: &Method, path: &str) -> Option<&Arc<Operation>> {
+        let fitting = self.operations.iter().filter(|operation| operation.fits(path));
+        let closest = fitting.clone().map(|operation| operation.literals()).max()?;
+        let mut served = fitting.filter(|operation| operation.literals() == closest);
+        served.find(|operation| {
+            operation.method == *method
+                || (*method == Method::HEAD && operation.method == Method::GET && !operation.given)
+        })
     }
 }
 
@@ -374,7 +409,12 @@ fn access(document: &Value, operation: &Value, at: &str) -> Result<Access, Contr
 
 /// The names between braces in a path template.
 fn placeholders(path: &str) -> impl Iterator<Item = &str> {
-    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+    path.split('/').filter_map(placeholder)
+}
+
+/// The name between the braces of a segment, if it has braces.
+fn placeholder(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
 }
 
 fn flag(value: &Value, name: &str) -> bool {

@@ -111,6 +111,7 @@ impl Target {
             "revoke-presented-api-key" => json!({ "api_key": "no key" }),
             "report-leaked-keys" => json!([{ "token": "no key" }]),
             "set-leaked-key-policy" => json!({ "action": "quarantine" }),
+            "explain-access" => json!({ "caller": NOBODY, "operation": "get-workspace" }),
             "accept-invitation" => json!({ "invitation": format!("ward_invite_{}", fresh_slug()) }),
             "create-integration" => new_integration(&fresh_slug()),
             "update-integration" => json!({ "display_name": format!("Renamed to {}", fresh_slug()) }),

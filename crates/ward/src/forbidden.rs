@@ -84,7 +84,7 @@ pub enum Because {
 
 impl Because {
     /// The fixed word by which programs know it.
-    const fn reason(self) -> &'static str {
+    pub const fn reason(self) -> &'static str {
         match self {
             Self::MembershipRole(_) => "membership_role",
             Self::KeyRole(_) => "key_role",
@@ -103,7 +103,7 @@ impl Because {
     }
 
     /// One sentence for people, with the role that is too low.
-    fn detail(self) -> String {
+    pub fn detail(self) -> String {
         let fixed = match self {
             Self::MembershipRole(role) => {
                 return format!("The caller has the role {} in this workspace.", role.name());

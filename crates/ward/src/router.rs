@@ -42,6 +42,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("#/components/schemas/CreateInvitationRequest/properties/role", api_keys::rules::role),
     ("#/components/schemas/EmailAddress", invitations::rules::email),
     ("#/components/schemas/Network", networks::rule),
+    ("#/components/schemas/ExplainAccessRequest/properties/address/anyOf/0", identity::address_rule),
     ("#/components/schemas/CreateIntegrationRequest/properties/name", integrations::rules::name),
     ("#/components/schemas/CreateIntegrationRequest/properties/base_url", integrations::rules::base_url),
     (
@@ -111,6 +112,7 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("get-auth-info", "api_keys", api_keys::api::me)?;
     routes.on("get-me", "identity", identity::api::me)?;
     routes.on("authorize", "identity", identity::api::authorize)?;
+    routes.on("explain-access", "identity", identity::api::explain)?;
     routes.on("list-api-keys", "api_keys", api_keys::api::list)?;
     routes.on("create-api-key", "api_keys", api_keys::api::create)?;
     routes.on("delete-api-key", "api_keys", api_keys::api::delete)?;

@@ -35,6 +35,20 @@ impl Need {
         }
     }
 
+    /// The same requirements, with a permission that only the request names.
+    pub(super) fn and(self, permission: Option<Permission>) -> Self {
+        Self { permission: self.permission.or(permission), ..self }
+    }
+
+    /// The requirements on this caller, in the order of their checks.
+    pub(super) fn requirements(self, caller: &Caller) -> impl Iterator<Item = Requirement> {
+        let leaked = caller.is_quarantined();
+        let quarantine = leaked.then_some(Requirement::Quarantine { of: self.permission, reads: self.reads });
+        let permission = self.permission.map(Requirement::Permission);
+        let role = self.role.map(Requirement::Role);
+        quarantine.into_iter().chain(permission).chain(role).chain(self.caller.map(Requirement::Caller))
+    }
+
     /// The decision about a caller who names the workspace `target` and sees it as `seen` (404, 403).
     pub(super) fn decide(
         self,
@@ -49,26 +63,61 @@ impl Need {
         }
     }
 
-    /// Whether a caller with this authority meets the requirements (403). A quarantine has narrowed the authority already.
+    /// Whether a caller with this authority meets all requirements (403).
     fn met_by(self, caller: &Caller, authority: Authority) -> Result<(), ApiError> {
-        let permitted = self.permission.map_or(Ok(()), |permission| authority.has(permission));
-        if caller.is_quarantined() && (permitted.is_err() || !self.reads) {
-            return Err(ApiError::key_quarantined());
+        self.requirements(caller).try_for_each(|requirement| requirement.met_by(caller, authority))
+    }
+}
+
+/// One requirement of an operation on its caller.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Requirement {
+    /// A key in quarantine only reads, within the permissions that the quarantine left it.
+    Quarantine {
+        of: Option<Permission>,
+        reads: bool,
+    },
+    Permission(Permission),
+    Role(Role),
+    Caller(CallerKind),
+}
+
+impl Requirement {
+    /// The name of the check in an explanation.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Quarantine { .. } => "quarantine",
+            Self::Permission(_) => "permission",
+            Self::Role(_) => "role",
+            Self::Caller(_) => "caller",
         }
-        permitted.map_err(ApiError::forbidden)?;
-        if let Some(role) = self.role {
-            authority.has_role(role).map_err(|why| {
-                ApiError::forbidden_because("owner_only", "Only an owner can do this.", why)
-            })?;
+    }
+
+    /// The requirement as a sentence for people.
+    pub(super) fn describe(self) -> String {
+        match self {
+            Self::Quarantine { .. } => "The key is in quarantine, because its secret leaked.".to_owned(),
+            Self::Permission(permission) => format!("The operation needs {}.", permission.name()),
+            Self::Role(role) => format!("The operation needs the role {}.", role.name()),
+            Self::Caller(CallerKind::User) => "The operation is for users only.".to_owned(),
+            Self::Caller(CallerKind::ApiKey) => "The operation is for API keys only.".to_owned(),
         }
-        match self.caller {
-            Some(CallerKind::User) if caller.kind != PrincipalKind::User => Err(only_users()),
-            Some(CallerKind::ApiKey) if caller.key().is_none() => Err(ApiError::forbidden_because(
-                "not_an_api_key",
-                "This operation describes API keys. Use GET /v1/me for a token.",
-                Forbidden::by_rule(Rule::ApiKey, Because::AccessToken),
-            )),
-            _ => Ok(()),
+    }
+
+    /// Whether a caller with this authority meets the requirement (403).
+    pub(super) fn met_by(self, caller: &Caller, authority: Authority) -> Result<(), ApiError> {
+        match self {
+            Self::Quarantine { of, reads } => {
+                let permitted = of.is_none_or(|permission| authority.has(permission).is_ok());
+                if permitted && reads { Ok(()) } else { Err(ApiError::key_quarantined()) }
+            }
+            Self::Permission(permission) => authority.has(permission).map_err(ApiError::forbidden),
+            Self::Role(role) => authority
+                .has_role(role)
+                .map_err(|why| ApiError::forbidden_because("owner_only", "Only an owner can do this.", why)),
+            Self::Caller(CallerKind::User) if caller.kind != PrincipalKind::User => Err(only_users()),
+            Self::Caller(CallerKind::ApiKey) if caller.key().is_none() => Err(only_keys()),
+            Self::Caller(_) => Ok(()),
         }
     }
 }
@@ -78,5 +127,13 @@ const fn only_users() -> ApiError {
         "unsupported_principal",
         "Only a user can do this, but this credential speaks for a service.",
         Forbidden::by_rule(Rule::User, Because::Service),
+    )
+}
+
+const fn only_keys() -> ApiError {
+    ApiError::forbidden_because(
+        "not_an_api_key",
+        "This operation describes API keys. Use GET /v1/me for a token.",
+        Forbidden::by_rule(Rule::ApiKey, Because::AccessToken),
     )
 }

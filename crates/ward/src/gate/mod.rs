@@ -10,6 +10,7 @@
 
 mod decide;
 mod enter;
+pub mod explain;
 pub mod idempotency;
 pub mod limits;
 mod workload;
@@ -123,6 +124,15 @@ enum BearerRefusal {
     Known { record: Box<KeyRecord>, reason: &'static str },
     /// The workspace has rules for the token's immutable claim, but none of them trusts the token.
     Untrusted { workspace: WorkspaceId, reason: &'static str },
+}
+
+impl BearerRefusal {
+    const fn reason(&self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Known { reason, .. } => reason,
+        }
+    }
 }
 
 impl Entry {
@@ -258,10 +268,8 @@ impl Admitted {
 impl Entry {
     /// Checks that the caller has a permission that only the request names (403).
     pub fn needs(&self, app: &App, permission: Permission) -> Result<(), ApiError> {
-        let has = self.seen()?.authority.has(permission);
-        let needed = has.map_err(|why| {
-            if self.caller.is_quarantined() { ApiError::key_quarantined() } else { ApiError::forbidden(why) }
-        });
+        let need = self.need.and(Some(permission));
+        let needed = need.decide(self.target, &self.caller, self.seen.as_deref());
         self.note_if_forbidden(app, needed)
     }
 

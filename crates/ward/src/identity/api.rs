@@ -1,15 +1,22 @@
 //! The routes that describe the caller and decide for other services.
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use ward_contract::validate;
 use ward_db::Timestamp;
 
 use super::store;
 use crate::access::{Permission, Permissions, Reach, Role};
+use crate::api_keys::secret::KeyId;
 use crate::error::ApiError;
+use crate::forbidden::{Because, Missing};
 use crate::gate::Entry;
 use crate::http::{Query, Reply, Request, expires_soon};
 use crate::identity::{Caller, Credential, Offer, Workload};
+use crate::gate::explain::{self, Asked, Check, Question};
+use crate::http::{Query, Reply, Request, Sent, expires_soon};
+use crate::identity::{Caller, Credential};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::{Page, PageQuery, Paginated, TOTAL_LIMIT};
 use crate::workspaces;
@@ -191,4 +198,84 @@ pub async fn authorize(request: Request, (entry, query): (Entry, Query)) -> Resu
         reply.headers.push((HeaderName::from_static(name), value));
     }
     Ok(reply)
+}
+
+#[derive(Deserialize)]
+pub struct ExplainAccessRequest {
+    caller: String,
+    operation: String,
+    address: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ExplainAccessResponse<'a> {
+    operation_id: &'a str,
+    admitted: bool,
+    status: Option<u16>,
+    error_code: Option<&'a str>,
+    missing: Option<Missing>,
+    because: Option<Because>,
+    checks: Vec<Check>,
+}
+
+/// `explain-access`
+pub async fn explain(
+    request: Request,
+    (entry, sent): (Entry, Sent<ExplainAccessRequest>),
+) -> Result<Reply, ApiError> {
+    let workspace = entry.workspace()?.id;
+    let question = question(&request, workspace, &sent.value)?;
+    let operation = question.operation.clone();
+    let issuers = request.app.issuers.clone();
+    let explained =
+        request.app.db.read("gate.explain", move |tx| explain::explain(tx, &issuers, &question)).await?;
+    let refusal = explained.refusal.as_ref();
+    let why = refusal.and_then(ApiError::why);
+    Reply::ok(&ExplainAccessResponse {
+        operation_id: &operation.id,
+        admitted: refusal.is_none(),
+        status: refusal.map(|refusal| refusal.status().as_u16()),
+        error_code: refusal.map(ApiError::code),
+        missing: why.map(|why| why.missing),
+        because: why.map(|why| why.because),
+        checks: explained.checks,
+    })
+}
+
+/// The question of a request: its operation is named by its id, or by a method and a path within this workspace.
+fn question(
+    request: &Request,
+    workspace: WorkspaceId,
+    asked: &ExplainAccessRequest,
+) -> Result<Question, ApiError> {
+    const UNKNOWN: ApiError =
+        ApiError::missing("operation_not_found", "No operation of this workspace is named so.");
+    let contract = &request.app.contract;
+    let (operation, query) = match asked.operation.split_once(' ') {
+        None => (contract.operation(&asked.operation).ok_or(UNKNOWN)?, None),
+        Some((method, target)) => {
+            let method = Method::from_bytes(method.as_bytes()).map_err(|_| UNKNOWN)?;
+            let (path, query) =
+                target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+            let path = path.strip_prefix(request.app.config.path_prefix()).unwrap_or(path);
+            let operation = contract.operation_at(&method, path).ok_or(UNKNOWN)?;
+            let named = operation.path_parameter(path, "workspace_id").map(WorkspaceId::of_path);
+            if named.is_some_and(|named| named != workspace) {
+                return Err(UNKNOWN);
+            }
+            (operation, query)
+        }
+    };
+    // The gate decides before the query is validated, so an invalid query changes nothing of its decision.
+    let given = query.filter(|_| operation.id == "authorize");
+    let given = given.and_then(|query| validate::query(operation, Some(query)).ok());
+    let permission =
+        given.as_ref().and_then(|given| given.get("permission")?.as_str()).and_then(Permission::named);
+    let caller = match Uuid::try_parse(&asked.caller) {
+        Ok(id) => Asked::Member(PrincipalId(id)),
+        Err(_) => Asked::Key(KeyId::parse(&asked.caller).unwrap_or(KeyId::none())),
+    };
+    let (now, asker) = (request.context.now, request.context.address);
+    let address = asked.address.as_deref().and_then(|text| text.parse().ok()).unwrap_or(asker);
+    Ok(Question { workspace, caller, operation: operation.clone(), permission, now, address })
 }

@@ -10,10 +10,24 @@ mod workload;
 pub use caller::{Caller, Credential, KeyUsed};
 pub use store::{create, enroll, is_accepted, join, leave, look_up, look_up_for, relist_some, set_name};
 pub use workload::{Offer, RuleUsed, Workload, WorkloadToken};
+pub use store::{
+    Subject, create, enroll, is_accepted, join, leave, look_up, look_up_for, relist_some, set_name,
+    subjects_of,
+};
 
+use std::net::IpAddr;
+
+use serde_json::Value;
 use strum::{EnumString, IntoStaticStr, VariantArray};
+use ward_contract::RuleProblem;
 
 use crate::names::named;
+
+/// The value rule of an IP address.
+pub fn address_rule(value: &Value) -> Vec<RuleProblem> {
+    let wrong = value.as_str().is_some_and(|text| text.parse::<IpAddr>().is_err());
+    wrong.then(|| RuleProblem::here("Not an IP address")).into_iter().collect()
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]

@@ -78,6 +78,26 @@ pub fn look_up_for(
     )
 }
 
+/// A subject of an issuer, as it is stored.
+pub struct Subject {
+    pub issuer: String,
+    pub subject: String,
+    pub kind: PrincipalKind,
+}
+
+columns! {
+    Subject as "i" { issuer, subject, kind }
+}
+
+/// The subjects of issuers that are this principal; usually one, or none.
+pub fn subjects_of(tx: &mut Tx<'_>, principal: PrincipalId) -> Result<Vec<Subject>, Error> {
+    tx.all(
+        select!(Subject, "FROM identities i WHERE i.principal_id = $1 LIMIT 10"),
+        &[principal.into()],
+        decode,
+    )
+}
+
 /// Creates the principal of a token's subject, unless it exists.
 pub fn enroll(tx: &mut Tx<'_>, token: &VerifiedToken, now: Timestamp) -> Result<(), Error> {
     let first = insert!(tx, "identities" {

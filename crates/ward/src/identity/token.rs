@@ -18,6 +18,8 @@ use ward_db::Timestamp;
 
 use super::PrincipalKind;
 use super::issuers::{Issuer, Issuers, Key, Unavailable};
+use super::issuers::{Issuer, Issuers, Key, KeySet, Unavailable};
+use super::{PrincipalKind, Subject};
 use crate::config::issuers::{IssuerConfig, TokenAlgorithm};
 use crate::ids::PrincipalId;
 use crate::legible;
@@ -57,6 +59,20 @@ impl fmt::Debug for VerifiedToken {
 }
 
 impl VerifiedToken {
+    /// The token that a stored subject would present. Only the explanation of a decision uses it, because it proves nothing.
+    pub fn assumed(issuer: Arc<Issuer>, stored: Subject, principal: PrincipalId, now: Timestamp) -> Self {
+        Self {
+            issuer,
+            subject: stored.subject,
+            kind: stored.kind,
+            name: None,
+            expires_at: now,
+            principal,
+            sub: None,
+            email: None,
+        }
+    }
+
     /// A hash of the subject for the audit: it can be compared, but not read.
     pub fn subject_hash(&self) -> String {
         let hash = Sha256::digest(self.subject.as_bytes());

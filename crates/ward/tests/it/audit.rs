@@ -419,6 +419,7 @@ both!(a_change_that_cannot_be_recorded_is_not_made, async || {
     assert!(operations.len() >= 10);
     // These operations change nothing until something is set up.
     let idle = [
+        "explain-access",
         "revoke-presented-api-key",
         "report-leaked-keys",
         "finish-api-key-rotation",

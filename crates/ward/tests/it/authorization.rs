@@ -38,6 +38,7 @@ const TABLE: &[(&str, usize, Option<&str>)] = &[
     ("get-me", VIEWER, None),
     // Without a permission in its query.
     ("authorize", VIEWER, None),
+    ("explain-access", ADMIN, Some("Audit.view")),
     ("list-workspaces", VIEWER, Some("Workspace.view")),
     ("create-self-service-workspace", NO_SERVICE, Some("Workspace.create")),
     ("create-my-workspace", NO_SERVICE, Some("Workspace.create")),

@@ -26,6 +26,7 @@ mod endpoint_tests;
 mod environments;
 mod exclusion;
 mod expiry;
+mod explain;
 mod exports;
 mod faults;
 mod foreign;

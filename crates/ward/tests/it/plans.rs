@@ -88,6 +88,10 @@ async fn walk() -> (Server, Vec<String>) {
         owner.get(&tenant.path(path)).await.ok();
     }
     let entity = tenant.claimed.text("created_by_entity_id");
+    for caller in [entity, tenant.owner_key_id()] {
+        let asked = json!({ "caller": caller, "operation": "get-workspace" });
+        owner.post(&tenant.path("/access/explain"), asked).await.ok();
+    }
     owner.get(&tenant.path(&format!("/audit/entity/{entity}/access-log"))).await.ok();
     let period = json!({ "date_from": "2020-01-01T00:00:00Z", "date_to": "2100-01-01T00:00:00Z" });
     owner.post(&tenant.path("/audit/export"), period).await.ok();
