@@ -58,6 +58,7 @@ mod periods;
 mod plans;
 mod previews;
 mod provider;
+mod proxies;
 mod quotas;
 mod races;
 mod reasons;
