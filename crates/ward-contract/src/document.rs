@@ -84,6 +84,8 @@ pub enum CallerKind {
     User,
     /// An API key, of a user or a service.
     ApiKey,
+    /// A credential that is no narrower than its bearer's own rights.
+    Whole,
 }
 
 /// A query parameter of an operation, with the schema that requests must satisfy.
@@ -394,7 +396,8 @@ fn access(document: &Value, operation: &Value, at: &str) -> Result<Access, Contr
         None => None,
         Some(Some("user")) => Some(CallerKind::User),
         Some(Some("api_key")) => Some(CallerKind::ApiKey),
-        Some(_) => return Err(ContractError::new(at, "an x-caller that is neither user nor api_key")),
+        Some(Some("whole")) => Some(CallerKind::Whole),
+        Some(_) => return Err(ContractError::new(at, "an unknown x-caller")),
     };
     match (alternatives.is_empty(), permission) {
         (true, None) => Ok(Access::Anonymous),

@@ -164,6 +164,7 @@ fn every_operation_says_who_may_call_it() {
                 | "accept-invitation"
                 | "accept-my-invitation" => Some(CallerKind::User),
                 "get-auth-info" => Some(CallerKind::ApiKey),
+                "leave-workspace" => Some(CallerKind::Whole),
                 _ => None,
             };
             assert_eq!(*caller, kind, "{}", operation.id);

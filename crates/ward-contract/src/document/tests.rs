@@ -99,7 +99,9 @@ fn an_operation_says_who_may_call_it() {
     );
     assert!(of(&|item| drop(item["post"].as_object_mut().unwrap().remove("operationId"))).is_err());
     let for_callers = |kind: Value| of(&|item| item["post"]["x-caller"] = kind.clone());
-    for (kind, read) in [("user", CallerKind::User), ("api_key", CallerKind::ApiKey)] {
+    for (kind, read) in
+        [("user", CallerKind::User), ("api_key", CallerKind::ApiKey), ("whole", CallerKind::Whole)]
+    {
         let operations = for_callers(json!(kind)).unwrap();
         assert!(matches!(operations[0].access, Access::Key { caller: Some(caller), .. } if caller == read));
     }

@@ -10,6 +10,7 @@ use crate::error::ApiError;
 use crate::forbidden::{Authority, Because, Forbidden, Rule};
 use crate::identity::{Caller, PrincipalKind};
 use crate::ids::WorkspaceId;
+use crate::members;
 
 /// The requirements of an operation on its caller.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +102,9 @@ impl Requirement {
             Self::Role(role) => format!("The operation needs the role {}.", role.name()),
             Self::Caller(CallerKind::User) => "The operation is for users only.".to_owned(),
             Self::Caller(CallerKind::ApiKey) => "The operation is for API keys only.".to_owned(),
+            Self::Caller(CallerKind::Whole) => {
+                "The operation needs a credential with all permissions of its member's role.".to_owned()
+            }
         }
     }
 
@@ -117,6 +121,10 @@ impl Requirement {
                 .map_err(|why| ApiError::forbidden_because("owner_only", "Only an owner can do this.", why)),
             Self::Caller(CallerKind::User) if caller.kind != PrincipalKind::User => Err(only_users()),
             Self::Caller(CallerKind::ApiKey) if caller.key().is_none() => Err(only_keys()),
+            Self::Caller(CallerKind::Whole) => match authority.membership {
+                Some(role) => members::speaks_for_whole(caller, role),
+                None => Ok(()),
+            },
             Self::Caller(_) => Ok(()),
         }
     }

@@ -158,7 +158,7 @@ fn assumed(tx: &mut Tx<'_>, issuers: &Issuers, question: &Question) -> Result<Op
             let subjects = identity::subjects_of(tx, principal)?;
             let token = subjects.into_iter().find_map(|subject| {
                 let issuer = issuers.named(&subject.issuer)?.clone();
-                Some(VerifiedToken::assumed(issuer, subject, principal, question.now))
+                Some(VerifiedToken::assumed(issuer, subject.subject, (principal, subject.kind), question.now))
             });
             Ok(token.map(|token| Proof::Token(Arc::new(token))))
         }

@@ -19,7 +19,6 @@ use ward_db::Timestamp;
 use super::PrincipalKind;
 use super::issuers::{Issuer, Issuers, Key, Unavailable};
 use super::issuers::{Issuer, Issuers, Key, KeySet, Unavailable};
-use super::{PrincipalKind, Subject};
 use crate::config::issuers::{IssuerConfig, TokenAlgorithm};
 use crate::ids::PrincipalId;
 use crate::legible;
@@ -60,17 +59,13 @@ impl fmt::Debug for VerifiedToken {
 
 impl VerifiedToken {
     /// The token that a stored subject would present. Only the explanation of a decision uses it, because it proves nothing.
-    pub fn assumed(issuer: Arc<Issuer>, stored: Subject, principal: PrincipalId, now: Timestamp) -> Self {
-        Self {
-            issuer,
-            subject: stored.subject,
-            kind: stored.kind,
-            name: None,
-            expires_at: now,
-            principal,
-            sub: None,
-            email: None,
-        }
+    pub const fn assumed(
+        issuer: Arc<Issuer>,
+        subject: String,
+        (principal, kind): (PrincipalId, PrincipalKind),
+        now: Timestamp,
+    ) -> Self {
+        Self { issuer, subject, kind, name: None, expires_at: now, principal, sub: None, email: None }
     }
 
     /// A hash of the subject for the audit: it can be compared, but not read.

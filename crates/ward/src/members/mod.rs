@@ -61,7 +61,7 @@ pub(crate) fn within_reach(authority: Authority, role: Role) -> Result<(), ApiEr
 /// Refuses a user's credential that does not cover the whole `role`, for operations on the caller's own
 /// membership (403). Otherwise, a narrow key could do to its own user what it may do to no other member. A
 /// service has only its narrow key, so its role suffices.
-fn speaks_for_whole(caller: &Caller, role: Role) -> Result<(), ApiError> {
+pub(crate) fn speaks_for_whole(caller: &Caller, role: Role) -> Result<(), ApiError> {
     let authority = caller.authority();
     let whole = match caller.kind {
         PrincipalKind::User => authority.covers(Reach::whole(role)),

@@ -50,6 +50,7 @@ impl Scene {
             ("an owner's service", json!({ "role": "owner" })),
             ("an expired key", json!({ "role": "owner", "duration_days": 1 })),
             ("a revoked key", json!({ "role": "admin" })),
+            ("a key in quarantine", json!({ "role": "owner", "speaks_for": "self" })),
         ] {
             let mut body = body;
             if body["duration_days"].is_null() {
@@ -58,6 +59,10 @@ impl Scene {
             let (actor, minted) = shared.mint(&ada, body).await;
             kind(what, minted.text("key_id").to_owned(), actor);
         }
+        let leaked = kinds.iter().find(|kind| kind.what == "a key in quarantine").expect("a kind");
+        let quarantine = "UPDATE api_keys SET quarantined_at = created_at WHERE key_id";
+        shared.server.sql(format!("{quarantine} = '{}'", leaked.named)).await;
+        let mut kind = |what, named: String, actor: Actor| kinds.push(Kind { what, named, actor });
         let (gone, gone_id) = shared.member(&ada, "gone", "admin").await;
         let own = json!({ "role": "viewer", "speaks_for": "self", "duration_days": 60 });
         let (left, minted) = shared.mint(&gone, own).await;
@@ -170,7 +175,9 @@ both!(the_gate_explains_exactly_what_a_real_request_gets, async || {
     for outcome in ["null \"credential\"", "null \"permission\"", "null \"role\"", "null \"caller\""] {
         assert!(seen.contains_key(outcome), "{outcome} is missing in {seen:#?}");
     }
-    for outcome in ["401 \"credential\"", "403 \"permission\"", "403 \"role\"", "403 \"caller\""] {
+    for outcome in
+        ["401 \"credential\"", "403 \"quarantine\"", "403 \"permission\"", "403 \"role\"", "403 \"caller\""]
+    {
         assert!(seen.contains_key(outcome), "{outcome} is missing in {seen:#?}");
     }
 });
