@@ -26,19 +26,19 @@ pub struct Plan {
     pub data: PathBuf,
     /// The page to write. Its charts go into a folder beside it, which has the same name without the extension.
     #[arg(long, overrides_with = "out")]
-    out: PathBuf,
+    pub out: PathBuf,
     /// The number of rounds; each round runs every case on every side.
     #[arg(long, default_value_t = 3, overrides_with = "rounds")]
-    rounds: usize,
+    pub rounds: usize,
     /// The duration of one run, in seconds.
     #[arg(long, default_value_t = 1.0, overrides_with = "seconds")]
-    seconds: f64,
+    pub seconds: f64,
     /// Run only the cases whose name contains this text. The option may be repeated.
     #[arg(long, value_name = "CASE")]
     only: Vec<String>,
     /// The numbers of connections, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
-    connections: Vec<usize>,
+    pub connections: Vec<usize>,
     /// The database engines to measure, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "sqlite,postgres")]
     pub engines: Vec<Engine>,
@@ -62,7 +62,8 @@ impl Plan {
         Case::ALL.into_iter().filter(wanted).collect()
     }
 
-    fn time(&self) -> Duration {
+    /// The duration of one run at the highest rate.
+    pub fn time(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
     }
 }

@@ -8,6 +8,7 @@ mod client;
 mod compare;
 mod figures;
 mod fleet;
+mod gate;
 mod goals;
 mod load;
 mod machine;
@@ -45,6 +46,8 @@ struct Args {
 enum Command {
     /// Measure Ward beside its peers and write the page.
     Compare(compare::Plan),
+    /// Measure `authorize` beside a plain read and write its page.
+    Gate(compare::Plan),
     /// Write the page again from the stored figures of a measurement.
     Page {
         /// The figures of a measurement, which `compare` stores in its data folder.
@@ -81,6 +84,7 @@ enum Command {
 fn main() -> std::process::ExitCode {
     let done = match Args::parse().command {
         Command::Compare(plan) => compare::run(&plan, !cfg!(debug_assertions)),
+        Command::Gate(plan) => gate::run(&plan, !cfg!(debug_assertions)),
         Command::Page { figures, out } => page_again(&figures, &out),
         Command::Bare { listen, fixed } => on_runtime(bare::run(listen, fixed)),
         Command::Load { to, connections, seconds } => load_once(to, connections, seconds),

@@ -60,7 +60,8 @@ fn text(figures: &Figures, images: &str) -> String {
     )
 }
 
-fn machine_line(machine: &Machine) -> String {
+/// The machine of a measurement, in one line.
+pub fn machine_line(machine: &Machine) -> String {
     let Machine { cores, model, memory, system, flush, busy, .. } = machine;
     let mut line = format!(
         "Machine: {cores} cores ({model}), shared between servers and load, {memory:.0} GiB of memory, {system}; \

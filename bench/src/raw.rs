@@ -162,7 +162,7 @@ impl Work {
                 if black_box(listed.await?).is_empty() { Err("the list is empty".into()) } else { Ok(()) }
             }
             Case::Bootstrap => self.create().await,
-            Case::Own | Case::Patch | Case::Rotate | Case::Mix => {
+            Case::Own | Case::Patch | Case::Rotate | Case::Authorize | Case::Mix => {
                 Err("the engine alone does not have this case".into())
             }
         }

@@ -34,6 +34,11 @@ impl SeedData {
     pub fn get_path(&self) -> String {
         format!("/v1/workspaces/{}", self.workspace)
     }
+
+    /// The path that asks whether the reading user may see the workspace.
+    pub fn authorize_path(&self) -> String {
+        format!("/v1/{}/authorize?permission=Workspace.view", self.workspace)
+    }
 }
 
 impl Tenant {

@@ -23,6 +23,8 @@ pub enum Case {
     Patch,
     /// Rotate a key. Every connection has its own key.
     Rotate,
+    /// Ask whether the caller may enter a workspace. `bench gate` measures it beside [`Self::Get`].
+    Authorize,
     /// The mix of a platform: eighteen reads and two writes.
     Mix,
 }
@@ -39,10 +41,11 @@ enum Op {
     Own,
     Patch,
     Rotate,
+    Authorize,
 }
 
 impl Case {
-    /// All cases, in the order of the measurement.
+    /// All cases of the comparison with peers, in the order of the measurement.
     pub const ALL: [Self; 8] = [
         Self::Get,
         Self::List,
@@ -64,6 +67,7 @@ impl Case {
             Self::Own => "create (self-service)",
             Self::Patch => "PATCH",
             Self::Rotate => "rotate a key",
+            Self::Authorize => "authorize",
             Self::Mix => "mix, 90 % reads",
         }
     }
@@ -83,6 +87,7 @@ impl Case {
             Self::Own => &[Op::Own],
             Self::Patch => &[Op::Patch],
             Self::Rotate => &[Op::Rotate],
+            Self::Authorize => &[Op::Authorize],
             Self::Mix => &[
                 Op::GetOwn,
                 Op::GetOwn,
@@ -199,6 +204,7 @@ impl Op {
             }
             Self::Patch => ("PATCH", tenant.path(), Some(&tenant.key), Payload::Name, 200),
             Self::Rotate => ("POST", tenant.rotate_path(), Some(&tenant.key), Payload::Life, 200),
+            Self::Authorize => ("GET", seeded.authorize_path(), Some(&seeded.key), Payload::Nothing, 204),
         };
         let path = if answers == Answers::Fixed { format!("/fixed/{}", self.file()) } else { path };
         let bearer = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
@@ -214,6 +220,7 @@ impl Op {
             Self::Bootstrap | Self::Own => "create",
             Self::Patch => "patch",
             Self::Rotate => "rotate",
+            Self::Authorize => "authorize",
         }
     }
 }

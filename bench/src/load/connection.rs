@@ -56,7 +56,12 @@ fn whole(answer: &[u8]) -> Result<Option<u16>, Failure> {
     let mut head = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(end) = head.parse(answer)? else { return Ok(None) };
     let length = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-    let length: usize = std::str::from_utf8(length.ok_or("the content-length is missing")?.value)?.parse()?;
+    let length: usize = match length {
+        Some(length) => std::str::from_utf8(length.value)?.parse()?,
+        // RFC 9110, section 15.3.5: a 204 has no body, and section 8.6: no length.
+        None if head.code == Some(204) => 0,
+        None => return Err("the content-length is missing".into()),
+    };
     match answer.len().checked_sub(end + length) {
         None => Ok(None),
         Some(0) => Ok(head.code),
@@ -77,6 +82,7 @@ mod tests {
         assert_eq!(whole(text).unwrap(), Some(201));
         assert!(whole(&[&text[..], b"d"].concat()).is_err());
         assert!(whole(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+        assert_eq!(whole(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap(), Some(204));
         assert!(whole(b"SSH-2.0\r\n\r\n").is_err());
     }
 }

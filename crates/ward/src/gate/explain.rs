@@ -23,6 +23,7 @@ use crate::identity::token::VerifiedToken;
 use crate::identity::{self, Caller, Credential};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::members;
+use crate::trust_rules;
 
 /// The caller that a question is about.
 #[derive(Clone, Copy, Debug)]
@@ -160,7 +161,11 @@ fn assumed(tx: &mut Tx<'_>, issuers: &Issuers, question: &Question) -> Result<Op
                 let issuer = issuers.named(&subject.issuer)?.clone();
                 Some(VerifiedToken::assumed(issuer, subject.subject, (principal, subject.kind), question.now))
             });
-            Ok(token.map(|token| Proof::Token(Arc::new(token))))
+            if let Some(token) = token {
+                return Ok(Some(Proof::Token(Arc::new(token))));
+            }
+            let rule = trust_rules::get(tx, question.workspace, principal)?;
+            Ok(rule.map(|rule| Proof::Workload(Arc::new(rule.satisfying_token(question.now)))))
         }
     }
 }
@@ -172,6 +177,7 @@ fn described(caller: &Caller) -> String {
         Credential::Key(_) => {
             format!("The key is valid, has the role {}, and speaks for a {kind}.", caller.reach.role.name())
         }
+        Credential::Workload(_) => "A token that the trust rule accepts speaks for its service.".to_owned(),
         Credential::Token(token) => format!("A token of {} speaks for this {kind}.", token.issuer.name),
     }
 }

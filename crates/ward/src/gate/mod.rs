@@ -130,7 +130,7 @@ impl BearerRefusal {
     const fn reason(&self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
-            Self::Known { reason, .. } => reason,
+            Self::Known { reason, .. } | Self::Untrusted { reason, .. } => reason,
         }
     }
 }

@@ -8,12 +8,11 @@ pub mod token;
 mod workload;
 
 pub use caller::{Caller, Credential, KeyUsed};
-pub use store::{create, enroll, is_accepted, join, leave, look_up, look_up_for, relist_some, set_name};
-pub use workload::{Offer, RuleUsed, Workload, WorkloadToken};
 pub use store::{
     Subject, create, enroll, is_accepted, join, leave, look_up, look_up_for, relist_some, set_name,
     subjects_of,
 };
+pub use workload::{Offer, RuleUsed, Workload, WorkloadToken};
 
 use std::net::IpAddr;
 

@@ -18,7 +18,6 @@ use ward_db::Timestamp;
 
 use super::PrincipalKind;
 use super::issuers::{Issuer, Issuers, Key, Unavailable};
-use super::issuers::{Issuer, Issuers, Key, KeySet, Unavailable};
 use crate::config::issuers::{IssuerConfig, TokenAlgorithm};
 use crate::ids::PrincipalId;
 use crate::legible;

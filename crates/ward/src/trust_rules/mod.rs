@@ -25,7 +25,7 @@ use crate::identity::WorkloadToken;
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::names::named;
 
-pub use store::{MOST_OFFERS, look_up};
+pub use store::{MOST_OFFERS, get, look_up};
 
 /// Rules of a workspace with the same anchor. The look-up for a token reads all of them.
 const MOST_ALIKE: i64 = 20;
@@ -256,6 +256,27 @@ impl TrustRule {
             Some(end) if end <= now => Err("trust_rule_expired"),
             _ => Ok(()),
         }
+    }
+
+    /// A token that satisfies the conditions. Only the explanation of a decision uses it, because no issuer has signed it.
+    pub fn satisfying_token(&self, now: Timestamp) -> WorkloadToken {
+        let mut claims = Map::new();
+        for condition in &self.conditions {
+            let path = condition.path();
+            let Some((last, above)) = path.split_last() else { continue };
+            let mut at = Some(&mut claims);
+            for step in above {
+                let below =
+                    at.map(|at| at.entry(step.to_string()).or_insert_with(|| Value::Object(Map::new())));
+                at = below.and_then(Value::as_object_mut);
+            }
+            if let Some(at) = at {
+                at.entry(last.to_string()).or_insert_with(|| condition.text().into());
+            }
+        }
+        let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (issuer, audience) = (self.issuer.as_str().into(), self.audience.clone());
+        WorkloadToken { issuer, audience, subject, id: None, expires_at: now, claims }
     }
 
     /// The order of precedence between rules that trust the same token: the most exact conditions, then the most conditions,
