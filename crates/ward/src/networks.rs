@@ -62,7 +62,8 @@ impl Networks {
 
     /// The stored form: a JSON list, or `None` for an empty one.
     pub fn stored(&self) -> Option<String> {
-        (!self.0.is_empty()).then(|| Value::from_iter(self.0.iter().map(IpNet::to_string)).to_string())
+        let ranges = self.0.iter().map(IpNet::to_string);
+        (!self.0.is_empty()).then(|| ranges.collect::<Value>().to_string())
     }
 }
 

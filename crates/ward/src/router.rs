@@ -89,7 +89,13 @@ pub const RULES: &[(&str, Rule)] = &[
 /// The whole service. It fails if a route has no operation, or an operation no route.
 pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     let mut routes = Routes::new(app.clone());
+    add_workspaces_and_access(&mut routes)?;
+    add_calls_and_deliveries(&mut routes)?;
+    add_audit_and_server(&mut routes)?;
+    routes.finish()
+}
 
+fn add_workspaces_and_access(routes: &mut Routes) -> Result<(), ContractError> {
     routes.on("list-workspaces", "workspaces", workspaces::api::list)?;
     routes.on("create-workspace", "workspaces", workspaces::api::create)?;
     routes.on("create-self-service-workspace", "workspaces", workspaces::api::create_own)?;
@@ -125,6 +131,9 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("set-leaked-key-policy", "api_keys", api_keys::leaks::api::set_policy)?;
     routes.on("get-permission-catalog", "api_keys", api_keys::api::catalog)?;
 
+    routes.on("get-key-policy", "api_keys", ceilings::api::get)?;
+    routes.on("set-key-policy", "api_keys", ceilings::api::set)?;
+
     routes.on("list-trust-rules", "trust_rules", trust_rules::api::list)?;
     routes.on("create-trust-rule", "trust_rules", trust_rules::api::create)?;
     routes.on("get-trust-rule", "trust_rules", trust_rules::api::get)?;
@@ -147,6 +156,10 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("accept-my-invitation", "members", invitations::api::accept_own)?;
     routes.on("accept-invitation", "members", invitations::api::accept)?;
 
+    Ok(())
+}
+
+fn add_calls_and_deliveries(routes: &mut Routes) -> Result<(), ContractError> {
     routes.on("list-integrations", "integrations", integrations::api::list)?;
     routes.on("create-integration", "integrations", integrations::api::create)?;
     routes.on("integration-health-check", "integrations", integrations::api::health)?;
@@ -184,9 +197,10 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("get-sync-status", "sync", deliveries::api::status)?;
     routes.on("hold-integration", "sync", deliveries::api::hold)?;
 
-    routes.on("get-key-policy", "api_keys", ceilings::api::get)?;
-    routes.on("set-key-policy", "api_keys", ceilings::api::set)?;
+    Ok(())
+}
 
+fn add_audit_and_server(routes: &mut Routes) -> Result<(), ContractError> {
     routes.on("list-audit-events", "audit", audit::api::list)?;
     routes.on("get-audit-summary", "audit", audit::api::summary)?;
     routes.on("get-phi-access-report", "audit", audit::api::phi_access)?;
@@ -200,8 +214,7 @@ pub fn service(app: &Arc<App>) -> Result<Router, ContractError> {
     routes.on("get-docs", "http", health::docs)?;
     routes.on("get-health", "http", health::alive)?;
     routes.on("get-readiness", "http", health::ready)?;
-
-    routes.finish()
+    Ok(())
 }
 
 /// The path of the documentation page, relative to the root.

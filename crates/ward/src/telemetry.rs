@@ -74,6 +74,16 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Full("ward_sync_delivery_seconds".to_owned()), &HOURS)?
         .install_recorder()?;
+    describe_server();
+    describe_deliveries();
+    ward_db::describe_metrics();
+    // The counter exists from the start, so that an alert can distinguish zero from missing.
+    counter!("ward_sync_stopped_total").absolute(0);
+    gauge!("ward_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(handle)
+}
+
+fn describe_server() {
     describe_gauge!("ward_share_used", "Units of a shared pool in use, by pool");
     describe_counter!(
         "ward_share_refused_total",
@@ -87,6 +97,41 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
         "Answers of 403 that waited, because their workspace has many in this second"
     );
     describe_counter!("ward_accept_errors_total", "Failed accepts, mostly for lack of file descriptors");
+    describe_gauge!("ward_build_info", "Always 1; the label is the running version");
+    describe_counter!("ward_http_requests_total", "Answers, by operation and status class");
+    describe_histogram!(
+        "ward_http_request_seconds",
+        "Time from a request's head to its answer, by operation"
+    );
+    describe_counter!(
+        "ward_audit_refusals_dropped_total",
+        "Refusals that found no room in the buffer between two flushes"
+    );
+    describe_counter!(
+        "ward_last_used_dropped_total",
+        "Last uses of keys that found no room in the buffer between two flushes"
+    );
+    describe_counter!(
+        "ward_quota_refusals_total",
+        "Requests refused because a workspace's quota is used up, by quota"
+    );
+    describe_counter!(
+        "ward_leaked_keys_total",
+        "Tokens in reports of leaked keys, by the effect on their keys"
+    );
+    describe_gauge!("ward_endings_waiting", "Endings whose rows are not all closed yet");
+    describe_gauge!(
+        "ward_api_keys_expiring",
+        "Keys of active workspaces that expire within this number of days"
+    );
+    describe_counter!("ward_issuer_fetches_total", "Fetches of an issuer's keys, by outcome");
+    describe_counter!(
+        "ward_workload_issuer_fetches_total",
+        "Fetches of the keys of issuers that trust rules name, by outcome"
+    );
+}
+
+fn describe_deliveries() {
     describe_gauge!("ward_sync_queue_depth", "Deliveries waiting to be sent, counted up to 100,000");
     describe_gauge!("ward_sync_queue_oldest_seconds", "Age of the oldest waiting delivery; 0 without any");
     describe_counter!("ward_sync_attempts_total", "Delivery attempts, by outcome");
@@ -139,43 +184,6 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
         "ward_unknown_reported_values_total",
         "Values in reports of calls that Ward does not know but keeps, by field"
     );
-    describe_gauge!("ward_build_info", "Always 1; the label is the running version");
-    describe_counter!("ward_http_requests_total", "Answers, by operation and status class");
-    describe_histogram!(
-        "ward_http_request_seconds",
-        "Time from a request's head to its answer, by operation"
-    );
-    describe_counter!(
-        "ward_audit_refusals_dropped_total",
-        "Refusals that found no room in the buffer between two flushes"
-    );
-    describe_counter!(
-        "ward_last_used_dropped_total",
-        "Last uses of keys that found no room in the buffer between two flushes"
-    );
-    describe_counter!(
-        "ward_quota_refusals_total",
-        "Requests refused because a workspace's quota is used up, by quota"
-    );
-    describe_counter!(
-        "ward_leaked_keys_total",
-        "Tokens in reports of leaked keys, by the effect on their keys"
-    );
-    describe_gauge!("ward_endings_waiting", "Endings whose rows are not all closed yet");
-    describe_gauge!(
-        "ward_api_keys_expiring",
-        "Keys of active workspaces that expire within this number of days"
-    );
-    describe_counter!("ward_issuer_fetches_total", "Fetches of an issuer's keys, by outcome");
-    describe_counter!(
-        "ward_workload_issuer_fetches_total",
-        "Fetches of the keys of issuers that trust rules name, by outcome"
-    );
-    ward_db::describe_metrics();
-    // The counter exists from the start, so that an alert can distinguish zero from missing.
-    counter!("ward_sync_stopped_total").absolute(0);
-    gauge!("ward_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    Ok(handle)
 }
 
 /// Folds samples into their buckets for ever, on a thread that answers no requests.
