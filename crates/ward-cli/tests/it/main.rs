@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests have times, ids and clients of their own")]
 #![expect(clippy::unwrap_used, reason = "a test that fails stops at the failing line")]
 
+mod access;
 mod backup;
 mod between;
 mod client;
