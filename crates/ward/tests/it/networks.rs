@@ -5,7 +5,7 @@ use ward::operator;
 use ward::workspaces::access_policy::actions::Lifted;
 use ward_test::{Actor, Answer, Fields as _, Server, Tenant, both, new_workspace, wrong_secret_of};
 
-use crate::calls;
+use crate::{calls, trust_rules};
 
 const INSIDE: &str = "192.0.2.7";
 const OUTSIDE: &str = "198.51.100.9";
@@ -410,6 +410,23 @@ both!(the_operator_lifts_the_networks, async || {
     let events = ada.get(&format!("/v1/{id}/audit?action=workspace.access_policy&limit=1")).await.ok();
     let told = &events["events"][0]["metadata"];
     assert_eq!((&told["operator"], &told["changes"]["networks"]["from"]), (&json!(true), &json!([RANGE])));
+});
+
+both!(a_workload_works_only_from_the_networks_of_its_workspace, async || {
+    let (server, issuer, tenant) = trust_rules::scene().await;
+    let conditions = json!([trust_rules::is("repository_id", "74231904")]);
+    trust_rules::trust(&tenant, trust_rules::rule(issuer.url(), conditions, "viewer")).await;
+    let job = trust_rules::job(&server, &issuer);
+    let path = tenant.workspace("");
+    job.get(&path).await.ok();
+    let changed = |to: &str| format!("UPDATE workspaces SET networks = {to} WHERE slug = '{}'", tenant.slug);
+    assert_eq!(server.sql(changed("'[\"192.0.2.0/24\"]'")).await, 1);
+    job.get(&path).await.refused_as(401, "unauthorized");
+    job.get("/v1/me").await.refused_as(401, "unauthorized");
+    assert_eq!(server.sql(changed("NULL")).await, 1);
+    job.get(&path).await.ok();
+    let told = failed_sign_ins(&server, &tenant, &tenant.owner).await;
+    assert_eq!(told, [json!(["workspace_network", "127.0.0.1", [false, false]])]);
 });
 
 both!(signed_callbacks_and_found_keys_have_no_networks, async || {
