@@ -337,6 +337,31 @@ both!(a_rule_ends_with_its_time_its_service_and_its_workspace, async || {
     job(&server, &issuer).get("/v1/me").await.refused(401);
 });
 
+both!(the_networks_of_a_workspace_hold_for_its_workloads, async || {
+    let mut issuer = TestIssuer::start().await;
+    let server = Server::with(|config| {
+        open_outbound(config);
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    issuer.follow(&server.clock);
+    let tenant = server.tenant("acme").await;
+    of_repository(&tenant, &issuer, "viewer").await;
+    let from = |actor: &Actor, address: &str| actor.with(&[("x-forwarded-for", address)]);
+    let (inside, outside) = ("192.0.2.7", "198.51.100.9");
+    let policy = json!({ "networks": ["192.0.2.0/24"], "issuers": [] });
+    from(&tenant.owner, inside).put(&tenant.workspace("/access-policy"), policy).await.ok();
+    let workload = job(&server, &issuer);
+    for path in [tenant.workspace(""), "/v1/me".to_owned()] {
+        assert_eq!(from(&workload, outside).get(&path).await.refused(401), "unauthorized");
+    }
+    assert_eq!(issuer.discoveries(), 0, "a refused address causes no fetch");
+    from(&workload, inside).get(&tenant.workspace("")).await.ok();
+    from(&workload, inside).get("/v1/me").await.ok();
+    from(&workload, outside).get(&tenant.workspace("")).await.refused(401);
+    from(&workload, outside).get("/v1/me").await.refused(401);
+});
+
 // Tokens
 
 both!(whatever_is_wrong_with_a_workloads_token_it_is_the_same_401, async || {
