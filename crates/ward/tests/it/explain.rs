@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use ward_contract::Operation;
-use ward_test::{Actor, Answer, Cost, Fields as _, Target, both, unknown_key};
+use ward_test::{Actor, Answer, Cost, Fields as _, SigningKey, Target, both, unknown_key, wants_key};
 
 use crate::members::{Shared, entity};
+use crate::trust_rules::{begins, is, job, path as rule_path, rule, scene, trust};
 
 /// An id that no principal has.
 const NOBODY: &str = "01900000-0000-7000-8000-00000000abcd";
@@ -338,4 +339,28 @@ both!(networks_and_accepted_issuers_are_explained_as_they_decide, async || {
         let asked = json!({ "caller": viewer, "operation": "get-workspace", "address": wrong });
         assert_eq!(scene.ada.post(&path, asked).await.problem_locs(), ["body.address"], "{wrong}");
     }
+});
+
+both!(a_workload_is_explained_by_its_rule, async || {
+    let (server, issuer, tenant) = scene().await;
+    issuer.serve_keys(vec![SigningKey::new("RS256", Some("first"))]);
+    let conditions = json!([is("repository_id", "74231904"), begins("ref", "refs/heads/")]);
+    let made = trust(&tenant, rule(issuer.url(), conditions, "operator")).await;
+    let workload = job(&server, &issuer);
+    let target = tenant.target(tenant.owner_key_id());
+    let ask = async |operation: &str| {
+        let asked = json!({ "caller": made.text("id"), "operation": operation });
+        tenant.post("/access/explain", asked).await
+    };
+    for operation in server.app.contract.operations().filter(|operation| wants_key(operation)) {
+        if ENDING.contains(&operation.id.as_str()) {
+            continue;
+        }
+        let explained = ask(&operation.id).await.ok();
+        let answer = workload.call(operation, &target).await;
+        assert_eq!(predicted(&explained), decided(&answer), "{}: {explained} {}", operation.id, answer.text);
+    }
+    tenant.owner.delete(&rule_path(&tenant, &made)).await.no_content();
+    ask("get-workspace").await.refused_as(404, "entity_not_found");
+    workload.get(&tenant.workspace("")).await.refused(401);
 });
