@@ -213,6 +213,7 @@ BODIES = {
     "report-leaked-keys": [{"token": known("ward_x", "x" * 4096, "x" * 4097, "a\0b"), "type": SHORT, "url": known("https://h.example/x", "u" * 16385),
                             "source": SHORT}],
     "set-leaked-key-policy": {"action": known("revoke", "quarantine", "Revoke", "", " revoke ")},
+    "open-handover": {"token": known("ward_handover_x", "x" * 128, "x" * 129, "", " x ")},
     "set-key-policy": {"ceiling_days": CEILINGS},
     "revoke-presented-api-key": {"api_key": known("ward_x", "x" * 256, "x" * 257, "", " x ")},
     "explain-access": {"caller": known("x" * 22, "x" * 128, "x" * 129, "", " x "),

@@ -133,6 +133,10 @@ class SetLeakedKeyPolicy(BaseModel):
     action: Literal["revoke", "quarantine"]
 
 
+class OpenHandover(BaseModel):
+    token: Annotated[str, Field(max_length=128)]
+
+
 class Ceilings(BaseModel):
     viewer: Annotated[int, Field(ge=1, le=90)] | None = None
     member: Annotated[int, Field(ge=1, le=90)] | None = None
@@ -442,7 +446,7 @@ BODIES = {
     "create-api-key": CreateKey, "rotate-api-key": Rotate, "set-member-role": Role, "nominate-owner": Nominate,
     "create-invitation": Invite, "accept-invitation": AcceptInvitation, "revoke-presented-api-key": RevokePresentedKey,
     "report-leaked-keys": most(list[LeakedToken], 1000), "set-leaked-key-policy": SetLeakedKeyPolicy,
-    "set-key-policy": KeyPolicy,
+    "set-key-policy": KeyPolicy, "open-handover": OpenHandover,
     "explain-access": ExplainAccess,
     "extend-invitation": ExtendInvitation, "resend-invitation": ResendInvitation, "create-integration": CreateIntegration,
     "update-integration": UpdateIntegration, "create-integration-key": CreateIntegrationKey,

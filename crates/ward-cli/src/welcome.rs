@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use ward::access::Role;
+use ward::api_keys::ceilings::{Ceilings, LONGEST};
 use ward::config::{Bootstrap, Config};
 
 use crate::health::reachable;
@@ -67,9 +69,11 @@ fn getting_in(config: &Config, base: &str) -> String {
          -d '{{\"slug\":\"demo-'$(date +%s)'\",\"name\":\"Demo\",\"environment\":\"development\"}}' \
          | sed -n 's/.*\"id\": *\"\\([^\"]*\\)\".*/\\1/p')"
     );
+    let ceilings = Ceilings::of_installation(&config.key_ceilings, "development");
+    let days = ceilings.of(Role::Owner).unwrap_or(LONGEST);
     let claim = format!(
         "curl -fsS {base}/v1/$WORKSPACE_ID/api-keys -H 'content-type: application/json' \
-         -d '{{\"name\":\"first key\",\"duration_days\":90}}'"
+         -d '{{\"name\":\"first key\",\"duration_days\":{days}}}'"
     );
     format!(
         "Create a workspace, then claim its owner key, which is shown only this once:\n\n  {create}\n  {claim}\n"
@@ -78,6 +82,8 @@ fn getting_in(config: &Config, base: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ward::api_keys::ceilings::Ceiling;
+
     use super::*;
 
     fn at(listen: &str, config: &Config) -> String {
@@ -92,6 +98,16 @@ mod tests {
         let text = at("[::]:81", &public);
         assert!(text.contains("Docs      https://ward.example.com/v1/docs\n"), "{text}");
         assert!(text.contains("curl -fsS https://ward.example.com/v1/workspaces -H"), "{text}");
+    }
+
+    #[test]
+    fn the_first_key_lives_as_long_as_its_ceiling_allows() {
+        let ceiling = Ceiling { environment: None, role: Role::Owner, days: 7 };
+        let bounded = Config { key_ceilings: [ceiling].into(), ..Config::default() };
+        for (config, days) in [(Config::default(), 90), (bounded, 7)] {
+            let text = at("127.0.0.1:81", &config);
+            assert!(text.contains(&format!("\"duration_days\":{days}}}'")), "{text}");
+        }
     }
 
     #[test]

@@ -107,6 +107,7 @@ impl Target {
             "rotate-api-key" | "extend-invitation" | "resend-invitation" => json!({ "duration_days": 7 }),
             "nominate-owner" => json!({ "entity_id": NOBODY }),
             "set-member-role" | "create-invitation" => json!({ "role": "viewer" }),
+            "open-handover" => json!({ "token": "no token" }),
             "set-key-policy" => json!({ "ceiling_days": { "viewer": 80 } }),
             "revoke-presented-api-key" => json!({ "api_key": "no key" }),
             "report-leaked-keys" => json!([{ "token": "no key" }]),

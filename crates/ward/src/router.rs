@@ -10,7 +10,7 @@ use http::{HeaderValue, Method};
 use ward_contract::{Access, ContractError, Rule};
 use ward_guard::Authorized;
 
-use crate::api_keys::ceilings;
+use crate::api_keys::{ceilings, handover};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::http::{Reply, Request, Route, cors, health, redirecting, refusing};
@@ -131,6 +131,9 @@ fn add_workspaces_and_access(routes: &mut Routes) -> Result<(), ContractError> {
     routes.on("set-leaked-key-policy", "api_keys", api_keys::leaks::api::set_policy)?;
     routes.on("get-permission-catalog", "api_keys", api_keys::api::catalog)?;
 
+    routes.on("create-handover", "api_keys", handover::api::create)?;
+    routes.on("get-handover-page", "api_keys", handover::api::page)?;
+    routes.on("open-handover", "api_keys", handover::api::open)?;
     routes.on("get-key-policy", "api_keys", ceilings::api::get)?;
     routes.on("set-key-policy", "api_keys", ceilings::api::set)?;
 

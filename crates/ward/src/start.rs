@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use ward_db::{CopiedTable, CopyProgress, Db, Options, Timestamp, Tx};
 
-use crate::api_keys::{LastUsed, warnings};
+use crate::api_keys::{LastUsed, handover, warnings};
 use crate::app::{App, CommandAccess, OpenError, keys_at_hand, vault_of};
 use crate::audit::exports::objects::ExportStore;
 use crate::audit::exports::worker as exporter;
@@ -317,9 +317,10 @@ fn sweep_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<usize, ApiError> {
     }
     let answers = idempotency::sweep(tx, now, SWEEP_BATCH)?;
     let expired = invitations::settle_expired(tx, now, SWEEP_BATCH)?;
+    let handovers = handover::forget_old(tx, now, SWEEP_BATCH)?;
     let invitations = invitations::forget_old(tx, now.saturating_sub(INVITATIONS_KEPT), SWEEP_BATCH)?;
     closing::measure(tx, now)?;
-    Ok(lapsed.len().max(answers).max(invitations).max(expired))
+    Ok(lapsed.len().max(answers).max(invitations).max(expired).max(handovers))
 }
 
 /// Runs blocking work on another thread than the runtime's.

@@ -121,10 +121,12 @@ fn every_operation_says_who_may_call_it() {
         BTreeSet::from([
             "create-workspace",
             "get-docs",
+            "get-handover-page",
             "get-health",
             "get-integration-jwks",
             "get-openapi-document",
             "get-readiness",
+            "open-handover",
             "receive-twilio-status",
             "report-leaked-keys",
             "revoke-presented-api-key"
@@ -199,12 +201,16 @@ fn a_day_may_bound_every_period_and_is_in_it() {
 #[test]
 fn every_post_that_writes_can_be_repeated_safely() {
     for operation in contract().operations() {
-        // Twilio and GitHub send no such header. The first three are safe to repeat, because they set a state. The last one
-        // only reads.
-        let sets_a_state =
-            ["receive-twilio-status", "revoke-presented-api-key", "report-leaked-keys", "explain-access"];
-        let repeatable =
-            operation.method == http::Method::POST && !sets_a_state.contains(&operation.id.as_str());
+        // Twilio and GitHub send no such header. The first three are safe to repeat, because they set a state, and the fourth only
+        // reads. A handover shows its secret once, so a second answer would break its promise.
+        let has_none = [
+            "receive-twilio-status",
+            "revoke-presented-api-key",
+            "report-leaked-keys",
+            "explain-access",
+            "open-handover",
+        ];
+        let repeatable = operation.method == http::Method::POST && !has_none.contains(&operation.id.as_str());
         assert_eq!(operation.idempotent, repeatable, "{}", operation.id);
     }
 }

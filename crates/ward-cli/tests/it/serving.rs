@@ -167,6 +167,36 @@ fn the_printed_lines_work_as_printed() {
 }
 
 #[test]
+fn keys_that_expire_soon_are_counted_from_the_start() {
+    let folder = crate::support::place();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
+    let start = || Server::of(ward(folder.path(), &serve), tempfile::tempdir().unwrap());
+    let server = start();
+    let tenant = Tenant::new(server.address, "acme");
+    for days in [5, 10, 20] {
+        let body = serde_json::json!({ "duration_days": days, "role": "viewer" });
+        let minted = Call::post(tenant.keys(), body).by(&tenant.key).ask(server.address);
+        assert_eq!(minted.status, 201, "{minted:?}");
+    }
+    server.stopped();
+    let server = start();
+    let at = server.welcome.split("Metrics   http://").nth(1).unwrap().split('/').next().unwrap();
+    let began = std::time::Instant::now();
+    let page = loop {
+        let page = get(at.parse().unwrap(), "/metrics");
+        if page.contains("ward_api_keys_expiring{within_days=\"1\"}") {
+            break page;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "{page}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    for (days, keys) in [(14, 2), (7, 1), (1, 0)] {
+        let line = format!("ward_api_keys_expiring{{within_days=\"{days}\"}} {keys}\n");
+        assert!(page.contains(&line), "{line} in {page}");
+    }
+}
+
+#[test]
 fn every_figure_says_what_it_is() {
     let server = Server::start(&["--metrics-listen", "127.0.0.1:0"]);
     let tenant = Tenant::new(server.address, "acme");

@@ -43,6 +43,7 @@ struct StartPage {
 /// A key that is shown once.
 #[derive(Deserialize)]
 pub struct NewKey {
+    pub key_id: String,
     pub api_key: String,
     pub name: Option<String>,
     pub role: String,

@@ -128,9 +128,39 @@ pub async fn create(Path(workspace): Path<String>, Post { visit, fields }: Post)
     }
     let path = format!("/v1/{}/api-keys", segment(&workspace));
     match visit.send::<NewKey>(Method::POST, &path, Some(body), &fields).await? {
+        Ok(key) if fields.given("handover").is_some() => hand_over(&workspace, &visit, key, &fields).await,
         Ok(key) => show_secret(&workspace, &visit, "The new key", key).await,
         Err(problems) => show_new(&workspace, &visit, visit.form_again(fields, problems)).await,
     }
+}
+
+#[derive(Deserialize)]
+struct Handover {
+    url: Option<String>,
+    token: String,
+    expires_at: Time,
+}
+
+#[derive(Template)]
+#[template(path = "handover.html")]
+struct LinkPage {
+    frame: Frame,
+    key: NewKey,
+    link: String,
+    link_expires_at: Time,
+    now: i64,
+}
+
+/// Shows the link for the receiver of a new key. Its secret is on no page of the creator.
+async fn hand_over(workspace: &str, visit: &Visit, key: NewKey, fields: &Fields) -> Page {
+    let path = format!("/v1/{}/api-keys/{}/handover", segment(workspace), segment(&key.key_id));
+    let made = match visit.send::<Handover>(Method::POST, &path, None, fields).await? {
+        Ok(made) => made,
+        Err(problems) => return Err(visit.refused(problems)),
+    };
+    let link = made.url.unwrap_or_else(|| format!("{}/v1/keys/handover#{}", visit.api_url(), made.token));
+    let frame = visit.frame("The new key").within(visit.room(workspace).await?, "/keys");
+    page(&LinkPage { frame, key, link, link_expires_at: made.expires_at, now: visit.now })
 }
 
 async fn show_secret(workspace: &str, visit: &Visit, heading: &'static str, key: NewKey) -> Page {

@@ -1,5 +1,6 @@
 //! The first steps of a person: a workspace, its first key, further keys, and the end of the session.
 
+use serde_json::json;
 use ward_test::{fresh_slug, sqlite_only};
 
 use crate::desk::{self, Person};
@@ -61,6 +62,20 @@ sqlite_only!(an_empty_server_gives_a_person_a_workspace_and_a_key, async || {
     person.press("End it now for reporting").await;
     person.sees("The former secret is refused from now on.").await;
     server.bearing(&minted).get("/v1/me").await.refused_as(401, "unauthorized");
+
+    // A key for another person: only the opener of the link sees it.
+    person.press("New key").await;
+    person.fill("name", "for dana").await;
+    person.browser.click("#handover").await;
+    person.press("Create key").await;
+    person.sees("It shows the key once.").await;
+    let link = person.browser.run("return document.getElementById('secret').textContent").await;
+    let (page, token) = link.as_str().unwrap().split_once('#').unwrap();
+    assert!(page.ends_with("/v1/keys/handover"), "{page}");
+    let opened = server.anonymous().post("/v1/keys/handover", json!({ "token": token })).await.ok();
+    assert_eq!(opened["name"], "for dana");
+    server.bearing(opened["api_key"].as_str().unwrap()).get("/v1/me").await.ok();
+    person.press("To the keys").await;
 
     // A key is revoked by its name only.
     person.press("Revoke reporting").await;

@@ -1,6 +1,7 @@
 //! The last uses of keys, collected in memory and written in batches.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use parking_lot::Mutex;
 use serde_json::json;
@@ -24,7 +25,8 @@ const MINUTE: i64 = 60 * 1_000_000;
 #[derive(Default)]
 pub struct LastUsed {
     gathered: Mutex<HashMap<KeyId, Timestamp>>,
-    previous: Mutex<HashMap<KeyId, PreviousUse>>,
+    /// By key and minute, because each minute has its own event.
+    previous: Mutex<HashMap<(i64, KeyId), PreviousUse>>,
 }
 
 /// A use of the secret that a rotation replaced.
@@ -41,8 +43,13 @@ impl LastUsed {
         newest(&mut self.gathered.lock(), key.key_id, at, |last| last);
         if key.previous {
             let used = PreviousUse { key: key.clone(), principal, at };
-            newest(&mut self.previous.lock(), key.key_id, used, |used| &mut used.at);
+            newest(&mut self.previous.lock(), used.minute(), used, |used| &mut used.at);
         }
+    }
+
+    /// Whether a use of the key waits for the next flush of this server.
+    pub fn has(&self, key: KeyId) -> bool {
+        self.gathered.lock().contains_key(&key)
     }
 
     /// Writes the collected uses. Those that cannot be written are collected again.
@@ -71,8 +78,11 @@ impl LastUsed {
 
     /// Records each use of a previous secret in its workspace's audit, once a minute over all replicas.
     async fn flush_previous(&self, db: &Db) {
-        let gathered = std::mem::take(&mut *self.previous.lock());
-        for (key_id, used) in gathered {
+        let mut gathered: Vec<PreviousUse> =
+            std::mem::take(&mut *self.previous.lock()).into_values().collect();
+        // The last use of a key in the database only moves forward.
+        gathered.sort_unstable_by_key(|used| used.at);
+        for used in gathered {
             let again = used.clone();
             let written = db.write("api_keys.previous_used", move |tx| used.record(tx)).await;
             if let Err(error) = written {
@@ -81,13 +91,18 @@ impl LastUsed {
                     error = %error.into_cause(),
                     "cannot record the use of a key's previous secret; it is kept for the next flush"
                 );
-                newest(&mut self.previous.lock(), key_id, again, |used| &mut used.at);
+                newest(&mut self.previous.lock(), again.minute(), again, |used| &mut used.at);
             }
         }
     }
 }
 
 impl PreviousUse {
+    /// The minute of the use, with the key.
+    fn minute(&self) -> (i64, KeyId) {
+        (self.at.micros().div_euclid(MINUTE), self.key.key_id)
+    }
+
     fn record(&self, tx: &mut Tx<'_>) -> Result<(), ApiError> {
         let context = Context::of_time(self.at);
         let mut write = Write::begin(tx, self.key.home, Actor::new(self.principal, self.key.id), &context)?;
@@ -103,9 +118,9 @@ impl PreviousUse {
 }
 
 /// Keeps the later of two uses of a key. A new key is dropped and counted where too many are collected.
-fn newest<T>(
-    gathered: &mut HashMap<KeyId, T>,
-    key: KeyId,
+fn newest<K: Hash + Eq, T>(
+    gathered: &mut HashMap<K, T>,
+    key: K,
     mut used: T,
     at: impl Fn(&mut T) -> &mut Timestamp,
 ) {

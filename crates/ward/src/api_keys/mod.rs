@@ -3,6 +3,7 @@
 pub mod actions;
 pub mod api;
 pub mod ceilings;
+pub mod handover;
 mod last_used;
 pub mod last_way_in;
 pub mod leaks;

@@ -17,19 +17,22 @@ static PAGE: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// The page, and the `content-security-policy` header that must accompany it.
-///
-/// The policy allows the page's own script and style by their SHA-256 (CSP Level 3, section 6.7.3). It also
-/// allows requests to the page's origin, which serves the document. It costs two hashes of the page, so it should be
-/// called once, at start.
 pub fn page() -> (&'static str, String) {
-    let hash = |tag| format!("'sha256-{}'", STANDARD.encode(Sha256::digest(element(&PAGE, tag))));
-    let policy = format!(
+    (&PAGE, policy(&PAGE))
+}
+
+/// The `content-security-policy` of a page with one script and one style.
+///
+/// The policy allows these two by their SHA-256 (CSP Level 3, section 6.7.3), and requests to the page's origin. It costs two
+/// hashes of the page, so it should be called once, at start.
+pub fn policy(page: &str) -> String {
+    let hash = |tag| format!("'sha256-{}'", STANDARD.encode(Sha256::digest(element(page, tag))));
+    format!(
         "default-src 'none'; script-src {}; style-src {}; connect-src 'self'; img-src data:; base-uri 'none'; \
          form-action 'none'; frame-ancestors 'none'",
         hash("script"),
         hash("style")
-    );
-    (&PAGE, policy)
+    )
 }
 
 /// The text of the first `<tag>` of `page`, whose bytes a browser hashes. It is empty if the tag is

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use ward_db::{Timestamp, Tx};
 
 use super::OperatorError;
+use crate::api_keys::handover;
 use crate::app::App;
 use crate::calls::correcting;
 use crate::deliveries::answers;
@@ -29,8 +30,8 @@ pub struct RotationProgress {
     pub of: usize,
 }
 
-/// The result of a rotation. It counts secrets of integrations, Twilio tokens, corrections of calls, answers of EHRs, and
-/// answers kept for replays.
+/// The result of a rotation. It counts secrets of integrations, Twilio tokens, corrections of calls, answers of EHRs,
+/// secrets that wait for their handover, and answers kept for replays.
 #[derive(Debug, Serialize)]
 pub struct RotationReport {
     /// Values that this run sealed again.
@@ -98,6 +99,7 @@ fn count(tx: &mut Tx<'_>, vault: &Vault, now: Timestamp) -> Result<i64, ApiError
     Ok(integrations::count_under_other_keys(tx, vault)?
         + twilio::count_under_other_keys(tx, vault)?
         + correcting::count_under_other_keys(tx, vault)?
+        + handover::count_under_other_keys(tx, vault)?
         + idempotency::count_under_other_keys(tx, vault, now)?)
 }
 
@@ -130,6 +132,8 @@ async fn pass(
     pass.over("operator.reseal_answers", String::new(), replays).await?;
     let corrections = |tx: &mut Tx<'_>, vault: &Vault, at: &_| correcting::reseal(tx, vault, *at, AT_ONCE);
     pass.over("operator.reseal_corrections", (none, CallId(NIL), 0), corrections).await?;
+    let handovers = |tx: &mut Tx<'_>, vault: &Vault, at: &String| handover::reseal(tx, vault, at, AT_ONCE);
+    pass.over("operator.reseal_handovers", String::new(), handovers).await?;
     let attempts = |tx: &mut Tx<'_>, vault: &Vault, at: &_| answers::reseal(tx, vault, *at, AT_ONCE);
     pass.over("operator.reseal_attempts", (none, DeliveryId(NIL), 0), attempts).await
 }

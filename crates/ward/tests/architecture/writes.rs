@@ -22,6 +22,7 @@ enum Why {
 use Why::{Installation, New, OneRow, Queue};
 
 const UNGUARDED: &[(&str, &[&str], Why)] = &[
+    ("api_keys/handover/store.rs", &["forget_old", "replace_secret"], OneRow),
     ("api_keys/store.rs", &["store_last_used"], OneRow),
     ("audit/exports/store.rs", &["lease", "put_off", "leave", "settle", "forget"], Queue),
     ("audit/store.rs", &["insert"], New),
@@ -116,6 +117,7 @@ const OUTSIDE_THE_FRAME: &[(&str, &str)] = &[
         "the request is anonymous, and the write checks the presented secret again",
     ),
     ("api_keys.end_leaked", "the credential is a signature, and the write checks each reported secret again"),
+    ("api_keys.open_handover", "the request is anonymous, and the write checks the presented token again"),
     ("api_keys.claim", "the request is anonymous, and the claim locks the workspace"),
     ("calls.twilio", "the credential is a signature, and the write checks its account again"),
     ("calls.note_read", "it records a read, which is authorized once"),

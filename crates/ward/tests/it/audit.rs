@@ -422,6 +422,7 @@ both!(a_change_that_cannot_be_recorded_is_not_made, async || {
         "explain-access",
         "revoke-presented-api-key",
         "report-leaked-keys",
+        "open-handover",
         "finish-api-key-rotation",
         "delete-trust-rule",
         "activate-integration-key",

@@ -70,6 +70,7 @@ const TABLE: &[(&str, usize, Option<&str>)] = &[
     ("create-trust-rule", ADMIN, Some("ApiKey.create")),
     ("get-trust-rule", MEMBER, Some("ApiKey.view")),
     ("delete-trust-rule", ADMIN, Some("ApiKey.delete")),
+    ("create-handover", ADMIN, Some("ApiKey.create")),
     ("get-permission-catalog", MEMBER, Some("ApiKey.view")),
     ("get-leaked-key-policy", MEMBER, Some("ApiKey.view")),
     ("set-leaked-key-policy", OWNER, Some("Workspace.update")),

@@ -31,6 +31,7 @@ mod exports;
 mod faults;
 mod foreign;
 mod goldens;
+mod handover;
 mod healing;
 mod integration_keys;
 mod integrations;

@@ -17,7 +17,7 @@ use crate::deliveries::Scene;
 use crate::outbound::{Peer, answer, endpoint, open_outbound, run};
 
 /// The keys of a server: the current one, and the previous ones. By default a server has key 7.
-fn keys(current: u8, former: &[u8]) -> impl FnOnce(&mut Config) {
+pub fn keys(current: u8, former: &[u8]) -> impl FnOnce(&mut Config) {
     let former = former.iter().map(|key| FormerKey([*key; 32].into())).collect();
     move |config| {
         config.master_key = MasterKey::Given([current; 32].into());
@@ -26,7 +26,7 @@ fn keys(current: u8, former: &[u8]) -> impl FnOnce(&mut Config) {
 }
 
 /// A process beside the servers that has these keys.
-fn beside(server: &Server, current: u8, former: &[u8]) -> Arc<App> {
+pub fn beside(server: &Server, current: u8, former: &[u8]) -> Arc<App> {
     let mut config = server.app.config.clone();
     keys(current, former)(&mut config);
     App::on(config, server.app.db.clone(), server.clock.clone()).unwrap()

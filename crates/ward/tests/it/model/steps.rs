@@ -232,7 +232,7 @@ impl Act {
 }
 
 /// Operations that no step calls, with the reasons.
-pub const LEFT_OUT: [(&str, &str); 42] = [
+pub const LEFT_OUT: [(&str, &str); 45] = [
     ("revoke-presented-api-key", "would end the walk's own callers: `revoke_presented`"),
     ("report-leaked-keys", "the same, and a scanner signs it: `leaked_keys`"),
     ("get-leaked-key-policy", "shows only what the next one sets: `leaked_keys`"),
@@ -261,6 +261,9 @@ pub const LEFT_OUT: [(&str, &str); 42] = [
     ("finish-api-key-rotation", "ends what only a rotation with an overlap leaves: `overlap`"),
     ("get-key-policy", "its writes are left out: `ceilings` tests it"),
     ("set-key-policy", "would refuse most of the walk's mints and rotations: `ceilings`"),
+    ("create-handover", "would end the secrets of the walk's own callers: `handover`"),
+    ("get-handover-page", "the same page for every caller: `handover`"),
+    ("open-handover", "its tokens are random: `handover`"),
     ("get-phi-access-report", "is the audit's list with a filter: `reports_of_access`"),
     ("get-entity-access-log", "the same"),
     ("get-access-review", "shows what the list of keys shows: `reports_of_access`"),
