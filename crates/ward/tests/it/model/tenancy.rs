@@ -16,8 +16,13 @@ const LAPSES_AFTER: i64 = 24;
 pub const CONNECTORS: [(&str, &str, &str, Option<&str>); 4] = [
     ("hubspot", "rest", "https://api.hubapi.com", Some("HubSpot call")),
     ("epic", "fhir", "https://{host}/{instance}/api/FHIR/R4", Some("FHIR DocumentReference")),
-    ("meditab", "fhir", "", Some("FHIR Communication")),
-    ("athenahealth", "rest", "https://api.platform.athenahealth.com/v1/{practiceid}", None),
+    ("meditab", "fhir", "", None),
+    (
+        "athenahealth",
+        "rest",
+        "https://api.platform.athenahealth.com/v1/{practiceid}",
+        Some("athenahealth patient case"),
+    ),
 ];
 
 fn post(path: impl Into<String>, body: Value) -> Request {
