@@ -61,6 +61,11 @@ class Numbers(BaseModel):
     numbers: Annotated[list[str], Field(max_length=20)]
 
 
+class KeyBinding(BaseModel):
+    jkt: Annotated[str, StringConstraints(min_length=43, max_length=43, pattern=r"^[A-Za-z0-9_-]+$")] | None = None
+    jwk: most(dict[text(256), Any], 16) | None = None
+
+
 class CreateKey(BaseModel):
     duration_days: Annotated[int, Field(ge=1, le=90)]
     name: Name | None = None
@@ -68,6 +73,7 @@ class CreateKey(BaseModel):
     permissions: most(list[text(64)], 64) = Field(default_factory=list)
     speaks_for: Literal["self", "service"] = "service"
     networks: most(list[text(64)], 50) = Field(default_factory=list)
+    bound_to: KeyBinding | None = None
 
 
 class KeyNetworks(BaseModel):

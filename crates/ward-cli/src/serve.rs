@@ -47,7 +47,7 @@ async fn serve(config: Config, out: Output) -> Result<(), Failure> {
     if let Some(seconds) = app.clock.moved_by_environment() {
         tracing::warn!(seconds, "WARD_TEST_CLOCK_OFFSET MOVES THE CLOCK: this is for tests only");
     }
-    app.wire.listens_at(listen);
+    app.listens_at(listen);
     app.check_master_key().await?;
     let service = ward_console::beside(&app, router::service(&app)?);
     app.start_background();

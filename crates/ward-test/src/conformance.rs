@@ -116,7 +116,15 @@ pub fn check(method: &Method, path: &str, answer: &Answer) {
         }
     }
     if status == 401 {
-        assert_eq!(answer.header("www-authenticate"), "Bearer", "{what}");
+        // The challenge has the same error as the body. The answer to HEAD has no body.
+        let challenge = answer.header("www-authenticate");
+        let error = match body.as_ref().and_then(|body| body["error_code"].as_str()) {
+            Some("unauthorized") | None => "invalid_token",
+            Some(code) => code,
+        };
+        let of_proof = format!("DPoP algs=\"ES256 ES384 EdDSA Ed25519 PS256 RS256\", error=\"{error}\"");
+        let expected = error == "invalid_token" && challenge == "Bearer" || challenge == of_proof;
+        assert!(expected, "{challenge}: {what}");
     }
     // RFC 9110, section 9.3.2: HEAD has the answer of GET without its body.
     let meant = if method == Method::HEAD && status != 405 { &Method::GET } else { method };

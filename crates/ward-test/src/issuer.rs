@@ -10,7 +10,8 @@ use std::time::Duration;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
+    RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
 };
 use axum::Router;
 use axum::extract::State;
@@ -42,8 +43,10 @@ pub struct SigningKey {
 
 enum Pair {
     Es256(EcdsaKeyPair),
+    Es384(EcdsaKeyPair),
     EdDsa(Ed25519KeyPair),
     Rs256(RsaKeyPair),
+    Ps256(RsaKeyPair),
 }
 
 fn b64(bytes: impl AsRef<[u8]>) -> String {
@@ -51,7 +54,7 @@ fn b64(bytes: impl AsRef<[u8]>) -> String {
 }
 
 impl SigningKey {
-    /// Generates a key for this algorithm: `ES256`, `EdDSA` or `RS256`.
+    /// Generates a key for this algorithm: `ES256`, `ES384`, `EdDSA`, `RS256` or `PS256`.
     ///
     /// # Panics
     ///
@@ -59,8 +62,10 @@ impl SigningKey {
     pub fn new(algorithm: &str, id: Option<&str>) -> Self {
         let pair = match algorithm {
             "ES256" => Pair::Es256(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key")),
+            "ES384" => Pair::Es384(EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).expect("a key")),
             "EdDSA" => Pair::EdDsa(Ed25519KeyPair::generate().expect("a key")),
             "RS256" => Pair::Rs256(RsaKeyPair::generate(KeySize::Rsa2048).expect("a key")),
+            "PS256" => Pair::Ps256(RsaKeyPair::generate(KeySize::Rsa2048).expect("a key")),
             other => panic!("no key for {other}"),
         };
         Self { id: id.map(str::to_owned), pair }
@@ -70,8 +75,10 @@ impl SigningKey {
     pub const fn algorithm(&self) -> &'static str {
         match self.pair {
             Pair::Es256(_) => "ES256",
+            Pair::Es384(_) => "ES384",
             Pair::EdDsa(_) => "EdDSA",
             Pair::Rs256(_) => "RS256",
+            Pair::Ps256(_) => "PS256",
         }
     }
 
@@ -82,8 +89,12 @@ impl SigningKey {
                 let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
                 json!({ "kty": "EC", "crv": "P-256", "x": b64(x), "y": b64(y) })
             }
+            Pair::Es384(pair) => {
+                let (x, y) = pair.public_key().as_ref()[1..].split_at(48);
+                json!({ "kty": "EC", "crv": "P-384", "x": b64(x), "y": b64(y) })
+            }
             Pair::EdDsa(pair) => json!({ "kty": "OKP", "crv": "Ed25519", "x": b64(pair.public_key()) }),
-            Pair::Rs256(pair) => {
+            Pair::Rs256(pair) | Pair::Ps256(pair) => {
                 let public = pair.public_key();
                 let n = public.modulus().big_endian_without_leading_zero();
                 let e = public.exponent().big_endian_without_leading_zero();
@@ -111,14 +122,17 @@ impl SigningKey {
         let signed = format!("{}.{}", b64(header.to_string()), b64(claims.to_string()));
         let random = SystemRandom::new();
         let signature = match &self.pair {
-            Pair::Es256(pair) => {
+            Pair::Es256(pair) | Pair::Es384(pair) => {
                 pair.sign(&random, signed.as_bytes()).expect("a signature").as_ref().to_vec()
             }
             Pair::EdDsa(pair) => pair.sign(signed.as_bytes()).as_ref().to_vec(),
-            Pair::Rs256(pair) => {
+            Pair::Rs256(pair) | Pair::Ps256(pair) => {
+                let encoding: &dyn RsaEncoding = match &self.pair {
+                    Pair::Ps256(_) => &RSA_PSS_SHA256,
+                    _ => &RSA_PKCS1_SHA256,
+                };
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &random, signed.as_bytes(), &mut signature)
-                    .expect("a signature");
+                pair.sign(encoding, &random, signed.as_bytes(), &mut signature).expect("a signature");
                 signature
             }
         };

@@ -14,6 +14,7 @@ mod conformance;
 pub mod ehr;
 mod issuer;
 mod operations;
+mod prover;
 mod provider;
 mod rsa;
 mod scanner;
@@ -46,6 +47,7 @@ pub use operations::{
     ENDPOINT, Target, fresh_number, got_in, new_integration, unknown_key, wanted_permission, wants_key,
     wrong_secret_of,
 };
+pub use prover::Prover;
 pub use provider::LocalProvider;
 pub use rsa::rsa_pem;
 pub use scanner::{REPORTS, Scanner, report_of};
@@ -175,7 +177,7 @@ impl Server {
         app.check_master_key().await.expect("the database's master key");
         let listener = tokio::net::TcpListener::bind(app.config.listen).await.expect("a free port");
         let address = listener.local_addr().expect("a bound address");
-        app.wire.listens_at(address);
+        app.listens_at(address);
         let (stop, stopped) = oneshot::channel::<()>();
         let options = ServeOptions {
             limits: app.config.limits.clone(),
@@ -284,7 +286,13 @@ impl Server {
 
     /// An actor that sends no key.
     pub fn anonymous(&self) -> Actor {
-        Actor { client: self.client.clone(), url: self.url(), bearer: None, headers: Vec::new() }
+        Actor {
+            client: self.client.clone(),
+            url: self.url(),
+            bearer: None,
+            prover: None,
+            headers: Vec::new(),
+        }
     }
 
     /// An actor that sends this key as its bearer.
@@ -398,7 +406,7 @@ impl Tenant {
     pub async fn key(&self, body: Value) -> (Actor, Value) {
         let minted = self.owner.post(&self.path("/api-keys"), body).await.expect(StatusCode::CREATED);
         let key = minted["api_key"].as_str().expect("a key").to_owned();
-        (Actor { bearer: Some(key), ..self.owner.clone() }, minted)
+        (Actor { bearer: Some(key), prover: None, ..self.owner.clone() }, minted)
     }
 
     /// Like [`Self::target`], with an existing integration, for calls that must succeed.
@@ -457,6 +465,8 @@ pub struct Actor {
     url: String,
     /// The key, if there is one.
     pub bearer: Option<String>,
+    /// The key pair that the credential is bound to, if there is one.
+    pub prover: Option<Arc<Prover>>,
     headers: Vec<(String, String)>,
 }
 
@@ -477,6 +487,12 @@ impl Actor {
     pub fn with(&self, headers: &[(&str, &str)]) -> Self {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Self { headers: self.headers.iter().cloned().chain(headers).collect(), ..self.clone() }
+    }
+
+    /// The same actor, who proves the possession of a key with every request.
+    #[must_use]
+    pub fn proving(&self, prover: &Arc<Prover>) -> Self {
+        Self { prover: Some(prover.clone()), ..self.clone() }
     }
 
     /// Sends a `GET` with the actor's key.
@@ -513,8 +529,13 @@ impl Actor {
     /// Sends any request. Its answer is checked against the document.
     pub async fn send(&self, method: Method, path: &str, sending: Sending<'_>) -> Answer {
         let mut request = self.client.request(method.clone(), format!("{}{path}", self.url));
-        if let Some(key) = &self.bearer {
-            request = request.bearer_auth(key);
+        match (&self.bearer, &self.prover) {
+            (Some(key), Some(prover)) => {
+                let proof = prover.proof(method.as_str(), path, key);
+                request = request.header("authorization", format!("DPoP {key}")).header("dpop", proof);
+            }
+            (Some(key), None) => request = request.bearer_auth(key),
+            (None, _) => {}
         }
         if let Some(content_type) = sending.content_type {
             request = request.header("content-type", content_type);
@@ -535,6 +556,9 @@ impl Actor {
             text: response.text().await.expect("a body of text"),
         };
         conformance::check(&method, path, &answer);
+        if let Some(prover) = &self.prover {
+            prover.note(&answer);
+        }
         answer
     }
 

@@ -1,6 +1,7 @@
 //! A running Ward: the state that requests share, and the tasks beside them.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -17,6 +18,7 @@ use crate::deliveries;
 use crate::error::ApiError;
 use crate::gate::limits::ClientRates;
 use crate::identity::issuers::{FetchError, Issuers};
+use crate::identity::proof::RecentProofs;
 use crate::ids::WorkspaceId;
 use crate::integrations::outbound::client::Wire;
 use crate::quotas::rate::RequestRates;
@@ -113,6 +115,10 @@ pub struct App {
     pub refusals: Refusals,
     /// Last uses that wait for the next flush.
     pub last_used: LastUsed,
+    /// The last DPoP proofs that this server accepted.
+    pub recent_proofs: RecentProofs,
+    /// The address of the API, once the listener is bound.
+    pub listening: OnceLock<SocketAddr>,
     /// Wakes and stops the delivery workers.
     pub sync: deliveries::Wake,
     /// Requests per second of each workspace.
@@ -144,6 +150,12 @@ impl App {
         let noted =
             self.db.write("vault.note_check_value", move |tx| vault::note_check_value(tx, &known)).await?;
         if noted { Ok(()) } else { Err(OpenError::OtherMasterKey) }
+    }
+
+    /// Notes the address at which the API listens, so that no integration calls it.
+    pub fn listens_at(&self, address: SocketAddr) {
+        self.wire.listens_at(address);
+        let _ = self.listening.set(address);
     }
 
     /// Runs a long read for a workspace, when a reader is free for it.

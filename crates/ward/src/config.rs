@@ -87,6 +87,8 @@ pub struct Config {
     pub issuers: Vec<issuers::IssuerConfig>,
     /// The public keys that sign reports about leaked keys. With an empty list, no report is accepted.
     pub leak_report_keys: Vec<LeakReportKey>,
+    /// Whether DPoP proofs need a nonce of this installation.
+    pub dpop_nonces: bool,
     /// Previous master keys. They open values that were sealed before, and seal nothing.
     pub former_master_keys: Vec<FormerKey>,
     /// Files with previous master keys, read like the file of the current key.
@@ -257,6 +259,7 @@ impl Default for Config {
             master_key: MasterKey::File { path: PathBuf::from("ward.key"), create: true },
             issuers: Vec::new(),
             leak_report_keys: Vec::new(),
+            dpop_nonces: false,
             former_master_keys: Vec::new(),
             former_master_key_files: Vec::new(),
             outbound: Outbound::default(),

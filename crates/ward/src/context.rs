@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::header::USER_AGENT;
+use http::header::{AUTHORIZATION, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
@@ -36,6 +36,12 @@ pub struct Context {
     pub quotas: Option<Limits>,
     /// The issuers whose users can sign in. `None`: an act of the operator or of Ward itself, which asks for no issuer.
     pub issuers: Option<Arc<[Arc<str>]>>,
+    /// Whether the credential is announced with a DPoP proof, which decides the form of a challenge.
+    pub(crate) announces_proof: bool,
+    /// The proof that the request has used.
+    pub(crate) dpop_used: OnceLock<[u8; 32]>,
+    /// The nonce for the client's next proofs, if it needs one.
+    pub(crate) dpop_nonce: OnceLock<HeaderValue>,
     /// The expiry of the caller's key, once there is a caller.
     pub(crate) key_expires: OnceLock<Timestamp>,
     /// The state of the rate that the request was charged to, if it was.
@@ -56,6 +62,9 @@ impl Context {
             now,
             quotas: None,
             issuers: None,
+            announces_proof: false,
+            dpop_used: OnceLock::new(),
+            dpop_nonce: OnceLock::new(),
             key_expires: OnceLock::new(),
             rate: OnceLock::new(),
             wait: OnceLock::new(),
@@ -88,12 +97,36 @@ impl Context {
             now,
             quotas: Some(quotas),
             issuers: Some(issuers),
+            announces_proof: credential(&parts.headers).is_some_and(|(scheme, _)| scheme == Scheme::Dpop),
+            dpop_used: OnceLock::new(),
+            dpop_nonce: OnceLock::new(),
             key_expires: OnceLock::new(),
             rate: OnceLock::new(),
             wait: OnceLock::new(),
             body: OnceLock::new(),
         }
     }
+}
+
+/// The way in which a request presents its credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// The credential alone: RFC 6750, section 2.1.
+    Bearer,
+    /// With a proof of possession: RFC 9449, section 7.1.
+    Dpop,
+}
+
+/// The scheme and the text of a request's credential.
+pub fn credential(headers: &HeaderMap) -> Option<(Scheme, &[u8])> {
+    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let (scheme, text) = value.split_at(value.iter().position(|byte| *byte == b' ')?);
+    let scheme = match scheme {
+        _ if scheme.eq_ignore_ascii_case(b"Bearer") => Scheme::Bearer,
+        _ if scheme.eq_ignore_ascii_case(b"DPoP") => Scheme::Dpop,
+        _ => return None,
+    };
+    Some((scheme, text.trim_ascii()))
 }
 
 /// A client's id is accepted if it is the only one and cannot harm a log line or a header.

@@ -12,6 +12,27 @@ use ward_db::ErrorKind;
 use crate::forbidden::{Because, Forbidden, Missing, Rule};
 
 const CALLBACK_REFUSED: &str = "callback_refused";
+const USE_DPOP_NONCE: &str = "use_dpop_nonce";
+
+/// The challenge of a 401, in `www-authenticate`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Challenge {
+    /// A credential is needed: RFC 6750, section 3.
+    Bearer,
+    /// RFC 9449, section 7.1: the credential is not valid, or not with this proof.
+    Dpop,
+    /// RFC 9449, section 7.1: the claims of the proof do not fit.
+    DpopProof,
+    /// The proof lacks a nonce: RFC 9449, section 9.
+    DpopNonce,
+}
+
+/// The challenge of RFC 9449, section 7.1, with this error.
+macro_rules! dpop {
+    ($error:literal) => {
+        concat!("DPoP algs=\"ES256 ES384 EdDSA Ed25519 PS256 RS256\", error=\"", $error, "\"")
+    };
+}
 
 /// The reason why a request failed.
 #[derive(Debug)]
@@ -25,6 +46,7 @@ pub struct ApiError {
     /// The reasons of a 403. No other status has them.
     forbidden: Option<Forbidden>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+    challenge: Challenge,
 }
 
 /// `{"detail", "error_code", "request_id"}`: the body of every error except a 422 about values. A 403 also has `missing` and
@@ -59,6 +81,7 @@ impl ApiError {
             quota: None,
             forbidden: None,
             cause: None,
+            challenge: Challenge::Bearer,
         }
     }
 
@@ -90,6 +113,39 @@ impl ApiError {
     /// 401, the same for every kind of invalid credential.
     pub const fn unauthorized() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Missing or invalid API key.")
+    }
+
+    /// 401: the claims of a DPoP proof do not fit its request.
+    pub const fn invalid_dpop_proof() -> Self {
+        let mut error =
+            Self::new(StatusCode::UNAUTHORIZED, "invalid_dpop_proof", "The DPoP proof is not valid.");
+        error.challenge = Challenge::DpopProof;
+        error
+    }
+
+    /// 401: a DPoP proof needs the nonce in the answer's `dpop-nonce`.
+    pub const fn use_dpop_nonce() -> Self {
+        let mut error = Self::new(
+            StatusCode::UNAUTHORIZED,
+            USE_DPOP_NONCE,
+            "Make a new DPoP proof with the nonce in the header dpop-nonce of this answer.",
+        );
+        error.challenge = Challenge::DpopNonce;
+        error
+    }
+
+    /// 401 for a token that is bound to a key and has no proof of it. The binding is no secret, because every holder of the token can read it.
+    pub const fn needs_dpop_proof() -> Self {
+        Self::unauthorized().asking_for_proof()
+    }
+
+    /// As it is, but a challenge for a bearer becomes one for a credential with a proof.
+    #[must_use]
+    pub const fn asking_for_proof(mut self) -> Self {
+        if matches!(self.challenge, Challenge::Bearer) {
+            self.challenge = Challenge::Dpop;
+        }
+        self
     }
 
     /// 403: visible to the caller, but not permitted.
@@ -296,9 +352,10 @@ impl ApiError {
         error
     }
 
-    /// Whether a credential was refused, which its address and workspace are charged for.
+    /// Whether a credential was refused, which its address and workspace are charged for. A demand for a nonce refuses none:
+    /// a valid client gets it too.
     pub fn is_refused_credential(&self) -> bool {
-        self.is_unauthorized() || self.code == CALLBACK_REFUSED
+        self.is_unauthorized() && self.code != USE_DPOP_NONCE || self.code == CALLBACK_REFUSED
     }
 
     pub fn is_unauthorized(&self) -> bool {
@@ -335,8 +392,14 @@ impl ApiError {
 
     /// The headers of the answer that belong to this error.
     pub fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let challenge = match self.challenge {
+            Challenge::Bearer => "Bearer",
+            Challenge::Dpop => dpop!("invalid_token"),
+            Challenge::DpopProof => dpop!("invalid_dpop_proof"),
+            Challenge::DpopNonce => dpop!("use_dpop_nonce"),
+        };
         let challenge = (self.status == StatusCode::UNAUTHORIZED)
-            .then(|| (WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+            .then(|| (WWW_AUTHENTICATE, HeaderValue::from_static(challenge)));
         challenge.into_iter().chain(self.retry_after.map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds))))
     }
 

@@ -38,6 +38,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("#/components/schemas/CreateTrustRuleRequest/properties/permissions/items", api_keys::rules::permission),
     ("#/components/schemas/CreateTrustRuleRequest", api_keys::rules::within_role),
     ("#/components/schemas/CreateTrustRuleRequest", trust_rules::rules::conditions),
+    ("#/components/schemas/NewKeyBinding", api_keys::rules::binding),
     ("#/components/schemas/SetMemberRoleRequest/properties/role", api_keys::rules::role),
     ("#/components/schemas/CreateInvitationRequest/properties/role", api_keys::rules::role),
     ("#/components/schemas/EmailAddress", invitations::rules::email),

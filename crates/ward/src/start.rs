@@ -1,6 +1,6 @@
 //! The life of a Ward process: it opens, migrates, runs its background tasks, and shuts down.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -21,6 +21,7 @@ use crate::error::ApiError;
 use crate::gate::idempotency;
 use crate::gate::limits::ClientRates;
 use crate::identity::issuers::Issuers;
+use crate::identity::proof::RecentProofs;
 use crate::integrations::outbound::client::Wire;
 use crate::quotas::rate::RequestRates;
 use crate::schema::{MIGRATIONS, VERSION, options};
@@ -29,7 +30,7 @@ use crate::trust_rules::issuers::WorkloadIssuers;
 use crate::twilio::reconciling::worker as reconciler;
 use crate::vault::{self, Vault};
 use crate::work::Work;
-use crate::{closing, contract, deliveries, invitations, router, workspaces};
+use crate::{closing, contract, deliveries, identity, invitations, router, workspaces};
 
 /// Pause between two sweeps of rows that are due to lapse or to be deleted.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
@@ -134,6 +135,8 @@ impl App {
             watch: crate::http::watch::Watch::default(),
             refusals: Refusals::default(),
             last_used: LastUsed::default(),
+            recent_proofs: RecentProofs::default(),
+            listening: OnceLock::new(),
             sync: deliveries::Wake::default(),
             request_rates: RequestRates::default(),
             forbidden_rates: RequestRates::default(),
@@ -319,8 +322,10 @@ fn sweep_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<usize, ApiError> {
     let expired = invitations::settle_expired(tx, now, SWEEP_BATCH)?;
     let handovers = handover::forget_old(tx, now, SWEEP_BATCH)?;
     let invitations = invitations::forget_old(tx, now.saturating_sub(INVITATIONS_KEPT), SWEEP_BATCH)?;
+    let proofs = identity::forget_proofs(tx, now, SWEEP_BATCH)?;
     closing::measure(tx, now)?;
-    Ok(lapsed.len().max(answers).max(invitations).max(expired).max(handovers))
+    let rows = [lapsed.len(), answers, invitations, expired, handovers, proofs];
+    Ok(rows.into_iter().max().unwrap_or(0))
 }
 
 /// Runs blocking work on another thread than the runtime's.

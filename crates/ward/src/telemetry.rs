@@ -97,6 +97,7 @@ fn describe_server() {
         "Answers of 403 that waited, because their workspace has many in this second"
     );
     describe_counter!("ward_accept_errors_total", "Failed accepts, mostly for lack of file descriptors");
+    describe_counter!("ward_dpop_proofs_total", "DPoP proofs, and bound credentials without one, by outcome");
     describe_gauge!("ward_build_info", "Always 1; the label is the running version");
     describe_counter!("ward_http_requests_total", "Answers, by operation and status class");
     describe_histogram!(

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use ward_db::{Timestamp, Tx};
 
 use super::ceilings::Ceilings;
 use super::networks::actions::{bytes as bytes_of, within_networks_of};
 use super::secret::{KeyId, NewSecret};
 use super::store::Without;
-use super::wire::ApiKeyResponse;
+use super::wire::{ApiKeyResponse, KeyBinding};
 use super::{ApiKey, DAY, PreviousSecret, SpeaksFor, ceilings, last_way_in, permissions_named, store};
 use crate::access::{Permissions, Reach, Role};
 use crate::app::App;
@@ -20,10 +20,10 @@ use crate::context::Context;
 use crate::error::ApiError;
 use crate::forbidden::{Authority, Because, Forbidden, Rule};
 use crate::gate::idempotency::{Repeat, Secrecy};
-use crate::gate::{Entry, Held};
+use crate::gate::{Entry, Held, possession};
 use crate::guard::NoGuard;
 use crate::http::Reply;
-use crate::identity::{self, Caller, PrincipalKind};
+use crate::identity::{self, Caller, PrincipalKind, PublicKey, Thumbprint};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::networks::Networks;
 use crate::quotas::{self, Change as Count};
@@ -39,11 +39,28 @@ pub struct CreateApiKeyRequest {
     speaks_for: SpeaksFor,
     #[serde(default)]
     networks: Vec<String>,
+    #[serde(default)]
+    bound_to: Option<NewKeyBinding>,
+}
+
+/// The public key of a new key, as a thumbprint or as a JWK.
+#[derive(Clone, Debug, Deserialize)]
+pub struct NewKeyBinding {
+    jkt: Option<String>,
+    jwk: Option<Map<String, Value>>,
 }
 
 impl CreateApiKeyRequest {
     fn networks(&self) -> Result<Networks, ApiError> {
         Networks::parse(&self.networks).map_err(ApiError::internal)
+    }
+
+    /// The public key that the new key will be bound to.
+    fn binding(&self) -> Result<Option<Thumbprint>, ApiError> {
+        let Some(NewKeyBinding { jkt, jwk }) = &self.bound_to else { return Ok(None) };
+        let given = jkt.as_deref().and_then(Thumbprint::parse);
+        let read = || Some(PublicKey::read(jwk.as_ref()?).ok()?.thumbprint);
+        given.or_else(read).map(Some).ok_or_else(|| ApiError::internal("an unvalidated public key"))
     }
 }
 
@@ -66,6 +83,7 @@ pub struct CreateApiKeyResponse {
     created_by_entity_id: Option<PrincipalId>,
     created_by_credential_id: Option<CredentialId>,
     networks: Networks,
+    bound_to: Option<KeyBinding>,
 }
 
 impl CreateApiKeyResponse {
@@ -80,8 +98,20 @@ impl CreateApiKeyResponse {
             created_by_entity_id: key.created_by,
             created_by_credential_id: key.created_with,
             networks: key.networks.clone(),
+            bound_to: key.bound_to.map(|jkt| KeyBinding { jkt }),
         }
     }
+}
+
+/// Refuses a bound key (409) on a server that does not know its own URL, because no proof is accepted there.
+fn usable(bound_to: Option<Thumbprint>, knows_its_url: bool) -> Result<(), ApiError> {
+    if bound_to.is_none() || knows_its_url {
+        return Ok(());
+    }
+    Err(ApiError::conflict(
+        "public_url_not_set",
+        "A bound key needs proofs that name this server's URL. Its operator must first set public_url.",
+    ))
 }
 
 fn expiry(now: Timestamp, days: u64) -> Timestamp {
@@ -98,6 +128,7 @@ struct Minted {
     narrowed: Permissions,
     networks: Networks,
     days: u64,
+    bound_to: Option<Thumbprint>,
 }
 
 impl Minted {
@@ -123,6 +154,7 @@ impl Minted {
             previous: None,
             quarantined_at: None,
             networks: self.networks,
+            bound_to: self.bound_to,
         };
         store::insert(write, &key, self.narrowed, &secret.hash)?;
         Ok(key)
@@ -161,6 +193,9 @@ pub(super) fn record_with(
     if let Some(leak) = leak {
         what["leak"] = leak;
     }
+    if let Some(jkt) = key.bound_to {
+        what["bound_to"] = json!(KeyBinding { jkt });
+    }
     write.record(action, key_subject(key), what)
 }
 
@@ -177,6 +212,7 @@ pub async fn create(
     let networks = new.networks()?;
     let usual = app.config.quotas;
     let installation = app.config.key_ceilings.clone();
+    let (bound_to, knows_its_url) = (new.binding()?, possession::knows_its_url(app));
     let create = move |write: &mut Write<'_, '_>, held: &Held| {
         let (caller, now) = (&held.caller, write.now());
         held.seen.authority.covers(Reach::narrowed(role, narrowed)).map_err(beyond_caller)?;
@@ -189,6 +225,7 @@ pub async fn create(
             ));
         }
         repeat.once(write, Secrecy::Secret { former: None }, |write| {
+            usable(bound_to, knows_its_url)?;
             let at_home = &held.seen.workspace;
             ceilings::in_force(write, at_home.id, &at_home.environment, &installation)?
                 .allow(role, new.duration_days)?;
@@ -209,7 +246,7 @@ pub async fn create(
             let secret = NewSecret::generate().map_err(ApiError::internal)?;
             let creator = Some((caller.principal, caller.credential_id()));
             let (name, days, networks) = (new.name.clone(), new.duration_days, networks.clone());
-            let minted = Minted { principal, kind, creator, name, role, narrowed, networks, days };
+            let minted = Minted { principal, kind, creator, name, role, narrowed, networks, days, bound_to };
             let key = minted.insert(write, &secret)?;
             record(write, "api_key.create", &key)?;
             Ok(CreateApiKeyResponse::new(&key, &secret))
@@ -229,11 +266,13 @@ pub async fn claim(
 ) -> Result<Reply, ApiError> {
     let installation = app.config.key_ceilings.clone();
     let networks = new.networks()?;
+    let (bound_to, knows_its_url) = (new.binding()?, possession::knows_its_url(app));
     let claim = move |tx: &mut Tx<'_>| {
         let mut write = Write::begin(tx, NoGuard, Actor::NOBODY, &context)?;
         repeat.once(&mut write, Secrecy::Secret { former: None }, |write| {
             let now = write.now();
             let claimed = workspaces::claim(write, workspace, now)?.ok_or(ApiError::unauthorized())?;
+            usable(bound_to, knows_its_url)?;
             let write = &mut write.also(claimed)?;
             // A workspace has no owners before, who could have chosen ceilings of their own.
             if !installation.is_empty() {
@@ -250,7 +289,7 @@ pub async fn claim(
             let more = Count { keys: 1, members: 1, bytes, ..Count::default() };
             let (creator, narrowed, networks) =
                 (Some((principal, None)), Permissions::default(), networks.clone());
-            let minted = Minted { principal, kind, creator, name, role, narrowed, networks, days };
+            let minted = Minted { principal, kind, creator, name, role, narrowed, networks, days, bound_to };
             let secret = NewSecret::generate().map_err(ApiError::internal)?;
             quotas::give_back(write, workspace, more)?;
             let key = minted.insert(write, &secret)?;
@@ -412,7 +451,8 @@ pub fn issue_as_operator(
     let principal = identity::create(write, kind, name.as_deref(), now)?;
     identity::join(write, (principal, kind), role, now)?;
     let (narrowed, networks) = (Permissions::default(), Networks::default());
-    let minted = Minted { principal, kind, creator: None, name, role, narrowed, networks, days };
+    let minted =
+        Minted { principal, kind, creator: None, name, role, narrowed, networks, days, bound_to: None };
     let secret = NewSecret::generate().map_err(ApiError::internal)?;
     quotas::give_back(write, workspace, Count { keys: 1, members: 1, ..Count::default() })?;
     let key = minted.insert(write, &secret)?;

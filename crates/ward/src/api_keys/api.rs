@@ -157,7 +157,7 @@ struct RevokePresentedKeyRequest {
 
 /// `revoke-presented-api-key`: the secret is in the body, or is the bearer of a request without a body.
 ///
-/// An unknown secret gets the same answer, and is charged to its address like a refused credential.
+/// A key that is bound to a public key needs no proof here, because whoever finds it must be able to end it. An unknown secret gets the same answer, and is charged to its address like a refused credential.
 pub async fn revoke_presented(mut request: Request, _: Open) -> Result<Reply, ApiError> {
     let body = request.read_body().await?;
     let presented = match bearer_text(&request).map(Presented::parse) {

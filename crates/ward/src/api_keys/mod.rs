@@ -21,7 +21,7 @@ use ward_db::Timestamp;
 
 use crate::access::{Permission, Permissions, Reach, Role};
 use crate::endings::ClosedRows;
-use crate::identity::{Caller, Credential, KeyUsed, PrincipalKind};
+use crate::identity::{Caller, Credential, KeyUsed, PrincipalKind, Thumbprint};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::networks::Networks;
 use crate::workspaces::access_policy::{AccessPolicy, Visitor};
@@ -65,6 +65,8 @@ pub struct KeyRecord {
     pub home_policy: AccessPolicy,
     /// The issuer of which its principal is a subject. Only read where its workspace accepts some issuers.
     pub issuer: Option<String>,
+    /// The public key whose possession each use must prove.
+    pub bound_to: Option<Thumbprint>,
 }
 
 impl KeyRecord {
@@ -106,6 +108,7 @@ impl KeyRecord {
             quarantined_at: self.quarantined_at,
             since: self.updated_at,
             networks: self.networks,
+            bound_to: self.bound_to,
         };
         let reach = if self.quarantined_at.is_some() { self.reach.in_quarantine() } else { self.reach };
         Caller {
@@ -192,6 +195,8 @@ pub struct ApiKey {
     pub quarantined_at: Option<Timestamp>,
     /// The networks from which the key may be used.
     pub networks: Networks,
+    /// The public key whose possession each use must prove. A rotation does not change it.
+    pub bound_to: Option<Thumbprint>,
 }
 
 impl ApiKey {
@@ -227,6 +232,7 @@ pub mod rules {
     use serde_json::Value;
 
     use super::{Permission, Role};
+    use crate::identity::{PublicKey, Thumbprint};
     use ward_contract::RuleProblem;
     use ward_contract::validate::Loc;
 
@@ -245,6 +251,21 @@ pub mod rules {
         match value.as_str().and_then(Permission::named) {
             Some(_) => Vec::new(),
             None => vec![RuleProblem::here("Unknown permission. The permission catalog lists them all")],
+        }
+    }
+
+    /// Accepts one public key, as a JWK or as its thumbprint.
+    pub fn binding(value: &Value) -> Vec<RuleProblem> {
+        let wrong = |at: &'static str, message: &str| {
+            vec![RuleProblem { at: vec![Loc::from(at)], message: message.to_owned() }]
+        };
+        match (&value["jkt"], &value["jwk"]) {
+            (Value::String(jkt), Value::Null) if Thumbprint::parse(jkt).is_some() => Vec::new(),
+            (Value::String(_), Value::Null) => wrong("jkt", "must be the SHA-256 thumbprint of a JWK"),
+            (Value::Null, Value::Object(jwk)) => {
+                PublicKey::read(jwk).err().map_or_else(Vec::new, |message| wrong("jwk", message))
+            }
+            _ => vec![RuleProblem::here("must have either jkt or jwk")],
         }
     }
 

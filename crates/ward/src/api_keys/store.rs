@@ -12,6 +12,7 @@ use super::{ApiKey, EndedKeys, KeyRecord, PreviousSecret, warnings};
 use crate::access::{Permission, Permissions, Reach, Role};
 use crate::endings::ClosedRows;
 use crate::guard::WorkspaceGuard;
+use crate::identity::Thumbprint;
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::page::{self, Page, counted};
 use crate::workspaces::{self, AsMember};
@@ -42,6 +43,7 @@ columns! {
         home_policy: "h.networks, h.issuers",
         issuer: "CASE WHEN h.issuers IS NOT NULL THEN (SELECT o.issuer FROM identities o \
                  WHERE o.principal_id = k.principal_id LIMIT 1) END",
+        bound_to: "k.bound_jkt" => thumbprint,
     }
 }
 
@@ -95,6 +97,7 @@ columns! {
         },
         quarantined_at,
         networks,
+        bound_to: "k.bound_jkt" => thumbprint,
     }
 }
 
@@ -193,6 +196,7 @@ pub fn insert(
     narrowed: Permissions,
     hash: &SecretHash,
 ) -> Result<(), Error> {
+    let bound_jkt = key.bound_to.map(|key| key.to_string());
     insert_later!(tx, "api_keys" {
         key_id: key.key_id.as_str(),
         id: key.id,
@@ -211,6 +215,7 @@ pub fn insert(
         created_at: key.created_at,
         updated_at: key.updated_at,
         warnings: warnings::passed(key.expires_at, key.updated_at),
+        bound_jkt: bound_jkt.as_deref(),
     })
 }
 
@@ -476,6 +481,12 @@ pub(super) fn previous_hash(
 ) -> Result<Option<(SecretHash, Timestamp)>, Error> {
     let Some((bytes, ends_at)) = bytes.zip(ends_at) else { return Ok(None) };
     Ok(Some((hash(bytes)?, ends_at)))
+}
+
+fn thumbprint(text: Option<String>) -> Result<Option<Thumbprint>, Error> {
+    let read =
+        |text: String| Thumbprint::parse(&text).ok_or_else(|| Error::unreadable("no thumbprint of a key"));
+    text.map(read).transpose()
 }
 
 /// The columns that [`Reach`] reads: the role, and the list of permissions within it.

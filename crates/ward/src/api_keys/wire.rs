@@ -5,8 +5,15 @@ use ward_db::Timestamp;
 
 use super::{ApiKey, PreviousSecret};
 use crate::access::{Permissions, Role};
+use crate::identity::Thumbprint;
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::networks::Networks;
+
+/// The public key whose possession each use of a key must prove.
+#[derive(Clone, Copy, Serialize)]
+pub struct KeyBinding {
+    pub jkt: Thumbprint,
+}
 
 #[derive(Serialize)]
 pub struct ApiKeyResponse {
@@ -25,6 +32,7 @@ pub struct ApiKeyResponse {
     previous: Option<PreviousSecret>,
     quarantined_at: Option<Timestamp>,
     networks: Networks,
+    bound_to: Option<KeyBinding>,
 }
 
 impl ApiKeyResponse {
@@ -32,6 +40,7 @@ impl ApiKeyResponse {
     pub fn of(key: &ApiKey, now: Timestamp) -> Self {
         Self {
             previous: key.live_previous(now),
+            bound_to: key.bound_to.map(|jkt| KeyBinding { jkt }),
             id: key.id,
             workspace_id: key.workspace,
             created_by_entity_id: key.created_by,

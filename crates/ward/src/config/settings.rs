@@ -272,6 +272,9 @@ pub static SETTINGS: &[Setting] = &[
     "Public keys whose reports of leaked API keys are accepted, in the form in which GitHub publishes those of \
      its secret scanning, or as `[[leak_report_keys]]` tables in the file. Not set: no report is accepted. See \
      `docs/operate/keys.md`." },
+    plain! { "Identity" dpop_nonces: "on|off" => dpop_nonces as Choice(&[("on", true), ("off", false)]);
+    "Whether DPoP proofs need a nonce of this installation, so that no proof is made more than five minutes \
+     before its use. See `docs/operate/dpop.md`." },
     plain! { "Limits" body_bytes: "SIZE" => body_bytes as Size(1024..=1 << 30);
     "Largest request body; beyond it 413." },
     plain! { "Limits" header_bytes: "SIZE" => limits.header_bytes as Size(8192..=1 << 20);

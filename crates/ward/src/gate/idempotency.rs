@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use ward_db::{Error, Timestamp, Tx, Value, columns, decode, insert, select, update_later};
 
+use super::possession;
 use crate::api_keys;
 use crate::api_keys::secret::SecretHash;
 use crate::audit::Write;
@@ -430,6 +431,7 @@ impl ReplayableRotation {
                 && record.expires_at > now
                 && record.admit(address).is_ok()
         });
+        let bound_to = live.as_ref().and_then(|record| record.bound_to);
         // A dead or unknown key queries a scope as well, one that never exists, so that it costs as much as
         // a live one.
         let scope = scope(request, live.map(|record| record.principal), &key);
@@ -439,7 +441,9 @@ impl ReplayableRotation {
             first.former.as_ref().is_some_and(|former| bool::from(former.as_slice().ct_eq(&presented.hash)))
                 && first.shows_secret(now)
         };
-        Ok(found.filter(ended_by_it).map(|first| Self { first, scope }))
+        let Some(first) = found.filter(ended_by_it) else { return Ok(None) };
+        // The answer shows the new secret, so the ended one needs a proof like a valid one.
+        Ok(possession::is_shown(request, bound_to).await?.then_some(Self { first, scope }))
     }
 
     /// The stored answer, if the body is the same.

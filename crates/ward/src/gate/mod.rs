@@ -13,13 +13,14 @@ mod enter;
 pub mod explain;
 pub mod idempotency;
 pub mod limits;
+mod nonces;
+pub mod possession;
 mod workload;
 mod write;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::AUTHORIZATION;
 use sha2::{Digest as _, Sha256};
 use ward_db::{Deadline, Timestamp, Tx};
 
@@ -34,6 +35,7 @@ use crate::context::{Context, RateState};
 use crate::error::ApiError;
 use crate::forbidden::Authority;
 use crate::http::Request;
+use crate::identity::proof::DpopProof;
 use crate::identity::token::{self, VerifiedToken};
 use crate::identity::{self, Caller, Credential, WorkloadToken};
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
@@ -43,6 +45,7 @@ use crate::shares::{Holder, Share};
 use crate::workspaces::{AsMember, Workspace};
 
 pub use enter::{Heavy, OwnOrder, admit_with_body};
+pub use possession::bearer_text;
 pub use write::Held;
 
 /// The content of a bearer before any query.
@@ -59,6 +62,8 @@ struct PresentedBearer {
     mark: Mark,
     /// The share of look-ups of a failing client.
     share: Option<Share>,
+    /// The proof that came with the bearer, if its claims fit.
+    dpop: Option<DpopProof>,
 }
 
 /// A caller with a valid credential, and the workspace of the path as it sees it.
@@ -136,9 +141,10 @@ impl BearerRefusal {
 }
 
 impl Entry {
-    /// Checks the credential (401) and looks up the workspace, in one statement.
+    /// Checks the credential (401) and looks up the workspace, in one statement. A credential that is bound to a key needs a
+    /// second one, which notes its proof.
     pub async fn admit(request: &Request) -> Result<Admitted, ApiError> {
-        let PresentedBearer { proof, mark, share } = prove(request).await?;
+        let PresentedBearer { proof, mark, share, dpop } = prove(request).await?;
         let target = request.workspace();
         let (now, address) = (request.context.now, request.context.address);
         let looked = request
@@ -150,16 +156,21 @@ impl Entry {
             })
             .await?;
         drop(share);
-        if let Some(rates) = &request.app.rates {
-            rates.note(mark, looked.is_ok());
-        }
         let Recognized { caller, seen, kept_out } = match looked {
             Ok(found) => found,
             Err(refused) => {
+                if let Some(rates) = &request.app.rates {
+                    rates.note(mark, false);
+                }
                 note_failed_sign_in(request, refused);
                 return Err(ApiError::unauthorized());
             }
         };
+        // A failed proof changes nothing in what is known of the credential, because it may be a thief's.
+        if let Some(key) = caller.key() {
+            possession::check(dpop.as_ref(), key.bound_to)
+                .map_err(|reason| unproven(request, &caller, reason))?;
+        }
         if let (Some(workspace), Some(reason)) = (target, kept_out) {
             let who = (Some(caller.principal), caller.credential_id());
             note_unauthorized(request, workspace, who, reason);
@@ -171,6 +182,13 @@ impl Entry {
         charge(request, &caller, seen.as_ref())?;
         if let Some(workspace) = seen.as_ref().map(|seen| seen.workspace.id).or(caller.home()) {
             Deadline::charge_current_to(Holder::Workspace(workspace).number());
+        }
+        if let Some(proof) = &dpop {
+            let first = possession::spend(request, proof).await?;
+            first.map_err(|reason| unproven(request, &caller, reason))?;
+        }
+        if let Some(rates) = &request.app.rates {
+            rates.note(mark, true);
         }
         if let Some(key) = caller.key() {
             request.app.last_used.note(key, caller.principal, now);
@@ -313,35 +331,35 @@ impl Entry {
     }
 }
 
-/// The text after `Bearer` (RFC 6750, section 2.1).
-pub fn bearer_text(request: &Request) -> Option<&[u8]> {
-    let value = request.header(&AUTHORIZATION)?.as_bytes();
-    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
-}
-
 /// The presented API key, if the text has the form of one. It costs no query.
 pub fn bearer(request: &Request) -> Option<Presented> {
     Presented::parse(bearer_text(request)?)
 }
 
-/// Checks the credential as far as possible without a query: the form of a key, or the signature of a token. An
-/// invalid one gets 401; a token gets 503 if the issuer's keys are not available. For a failing client, the result
-/// includes its share of look-ups.
+/// Checks the credential as far as possible without a query: the claims of a proof, and the form of a key, or the signature of a
+/// token. An invalid one gets 401; a token gets 503 if the issuer's keys are not available. For a failing client, the
+/// result includes its share of look-ups.
 async fn prove(request: &Request) -> Result<PresentedBearer, ApiError> {
+    let dpop = possession::read(request)?;
     if let Some(presented) = bearer(request) {
-        let mark = presented.hash;
+        let mark = possession::mark(presented.hash, dpop.as_ref());
         let share = request.look_up_share_of(&mark).await?;
-        return Ok(PresentedBearer { proof: Proof::Key(presented), mark, share });
+        return Ok(PresentedBearer { proof: Proof::Key(presented), mark, share, dpop });
     }
     let text = bearer_text(request).and_then(|text| std::str::from_utf8(text).ok());
     let text = text.filter(|text| token::may_be_one(text));
     let text = text.ok_or(ApiError::unauthorized())?;
-    let mark = Sha256::digest(text).into();
+    let mark = possession::mark(Sha256::digest(text).into(), dpop.as_ref());
     let share = request.look_up_share_of(&mark).await?;
     match token::verify(&request.app.issuers, text, request.context.now).await {
-        Ok(verified) => Ok(PresentedBearer { proof: Proof::Token(Arc::new(verified)), mark, share }),
-        Err(token::TokenRefusal::Foreign) => workload::prove(request, text, mark, share).await,
+        Ok(verified) => {
+            possession::check(dpop.as_ref(), verified.bound_to).map_err(|_| ApiError::needs_dpop_proof())?;
+            Ok(PresentedBearer { proof: Proof::Token(Arc::new(verified)), mark, share, dpop })
+        }
+        Err(token::TokenRefusal::Foreign) => {
+            possession::check(dpop.as_ref(), None).map_err(|_| ApiError::unauthorized())?;
+            workload::prove(request, text, mark, share).await
+        }
         Err(token::TokenRefusal::Invalid(reason)) => {
             tracing::debug!(request_id = request.context.request_id, reason, "not a credential");
             Err(ApiError::unauthorized())
@@ -440,6 +458,15 @@ fn note_failed_sign_in(request: &Request, refused: BearerRefusal) {
             note_unauthorized(request, workspace, (None, None), reason);
         }
     }
+}
+
+/// Refuses a valid credential for lack of a proof, with the answer to an invalid one.
+fn unproven(request: &Request, caller: &Caller, reason: &'static str) -> ApiError {
+    tracing::debug!(request_id = request.context.request_id, reason, "a bound credential is refused");
+    if let Some(key) = caller.key() {
+        note_unauthorized(request, key.home, (None, Some(key.id)), reason);
+    }
+    ApiError::unauthorized()
 }
 
 /// Collects a failed sign-in for the audit of a workspace.

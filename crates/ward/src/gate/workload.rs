@@ -43,7 +43,7 @@ pub(super) async fn prove(
     let issuers = &request.app.workload_issuers;
     let known = issuers.known(&read.token.issuer);
     if known.as_ref().is_some_and(|known| read.signed_by(&known.keys)) {
-        return Ok(PresentedBearer { proof: Proof::Workload(read.token), mark, share });
+        return Ok(PresentedBearer { proof: Proof::Workload(read.token), mark, share, dpop: None });
     }
     let (token, target) = (read.token.clone(), request.workspace());
     let trusting = move |tx: &mut Tx<'_>| trusting(tx, &token, target, (now, address));
@@ -54,7 +54,7 @@ pub(super) async fn prove(
     match issuers.fetch(place, workspace.id, &read.token.issuer, known.as_deref()).await {
         Ok(keys) if read.signed_by(&keys.keys) => {
             let share = request.look_up_share_of(&mark).await?;
-            Ok(PresentedBearer { proof: Proof::Workload(read.token), mark, share })
+            Ok(PresentedBearer { proof: Proof::Workload(read.token), mark, share, dpop: None })
         }
         Ok(_) => Err(refused("signature")),
         Err(NoKeys::NoPlace(used_up)) => Err(used_up),

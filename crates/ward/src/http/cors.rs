@@ -15,17 +15,18 @@ use http::{HeaderMap, Method, Request};
 use tower::ServiceExt as _;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::KEY_EXPIRES;
 use super::region::REGION;
+use super::{DPOP_NONCE, KEY_EXPIRES};
 use crate::context::{REQUEST_ID, request_id};
 use crate::gate::idempotency;
 
 const PREFLIGHT_KEPT: std::time::Duration = std::time::Duration::from_mins(10);
 
 /// Headers of an answer that a page of these origins may read.
-const EXPOSED: [HeaderName; 11] = [
+const EXPOSED: [HeaderName; 12] = [
     REQUEST_ID,
     KEY_EXPIRES,
+    DPOP_NONCE,
     RETRY_AFTER,
     idempotency::REPLAYED,
     REGION,
@@ -59,7 +60,13 @@ pub fn allow(router: Router, origins: &[String]) -> Router {
     let cors = CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins.clone()))
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD])
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("idempotency-key"), REQUEST_ID])
+        .allow_headers([
+            AUTHORIZATION,
+            CONTENT_TYPE,
+            HeaderName::from_static("dpop"),
+            HeaderName::from_static("idempotency-key"),
+            REQUEST_ID,
+        ])
         .expose_headers(EXPOSED)
         .max_age(PREFLIGHT_KEPT);
     let options = Arc::new(Options {

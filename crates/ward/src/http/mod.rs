@@ -42,6 +42,9 @@ pub use body::{MEMORY, Sent, SentBody};
 /// The expiry of the caller's key, in the key's last 14 days.
 pub const KEY_EXPIRES: HeaderName = HeaderName::from_static("x-api-key-expires");
 
+/// A nonce for the client's next DPoP proofs (RFC 9449, section 8.2).
+pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -441,6 +444,7 @@ fn answer(
         }
         Err(error) => {
             log_refusal(&error, context, operation);
+            let error = if context.announces_proof { error.asking_for_proof() } else { error };
             let mut response = Response::new(Body::from(error.body(&context.request_id)));
             *response.status_mut() = error.status();
             response.headers_mut().insert(CONTENT_TYPE, JSON);
@@ -459,6 +463,11 @@ fn answer(
         && let Ok(value) = HeaderValue::from_str(&expires.to_string())
     {
         headers.insert(KEY_EXPIRES, value);
+    }
+    if let Some(nonce) = context.dpop_nonce.get()
+        && (status.is_success() || status == StatusCode::UNAUTHORIZED)
+    {
+        headers.insert(DPOP_NONCE, nonce.clone());
     }
     if let Some(rate) = context.rate.get() {
         rate.write_to(headers, context.now);

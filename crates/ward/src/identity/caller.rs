@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ward_db::Timestamp;
 
+use super::public_key::Thumbprint;
 use super::token::VerifiedToken;
 use super::{PrincipalKind, Workload};
 use crate::access::Reach;
@@ -57,6 +58,8 @@ pub struct KeyUsed {
     pub since: Timestamp,
     /// The networks from which the key may be used.
     pub networks: Networks,
+    /// The public key whose possession each use must prove.
+    pub bound_to: Option<Thumbprint>,
 }
 
 impl Caller {

@@ -3,14 +3,17 @@
 pub mod api;
 mod caller;
 pub mod issuers;
+pub mod proof;
+mod public_key;
 mod store;
 pub mod token;
 mod workload;
 
 pub use caller::{Caller, Credential, KeyUsed};
+pub use public_key::{PublicKey, Thumbprint};
 pub use store::{
-    Subject, create, enroll, is_accepted, join, leave, look_up, look_up_for, relist_some, set_name,
-    subjects_of,
+    Subject, create, enroll, forget_proofs, is_accepted, join, leave, look_up, look_up_for, note_proof,
+    relist_some, set_name, subjects_of,
 };
 pub use workload::{Offer, RuleUsed, Workload, WorkloadToken};
 

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-use ward_db::{Error, Timestamp, Tx, columns, decode, insert, insert_later, select};
+use ward_db::{Error, Timestamp, Tx, Value, columns, decode, insert, insert_later, select};
 use ward_guard::Lock;
 
 use super::PrincipalKind;
+use super::proof::ProofUse;
 use super::token::VerifiedToken;
 use crate::access::Role;
 use crate::guard::{PrincipalGuard, WorkspaceGuard};
@@ -302,4 +303,26 @@ pub fn memberships(
         &[principal.into(), page.after.into(), page.fetch().into()],
         decode,
     )
+}
+
+/// Notes the use of a proof. Returns whether it is the first use, over all replicas.
+pub fn note_proof(tx: &mut Tx<'_>, used: &ProofUse) -> Result<bool, Error> {
+    let noted = insert!(tx, "dpop_proofs" {
+        id: Value::Bytes(&used.id),
+        kept_until: used.kept_until,
+    } "ON CONFLICT (id) DO NOTHING")?;
+    Ok(noted == 1)
+}
+
+/// Forgets up to `most` proofs that are too old to be accepted again. Returns their number.
+pub fn forget_proofs(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<usize, Error> {
+    let old: Vec<Vec<u8>> = tx.all(
+        "SELECT id FROM dpop_proofs WHERE kept_until <= $1 ORDER BY kept_until LIMIT $2",
+        &[now.into(), most.into()],
+        decode,
+    )?;
+    for id in &old {
+        tx.execute_later("DELETE FROM dpop_proofs WHERE id = $1", &[Value::Bytes(id)])?;
+    }
+    Ok(old.len())
 }

@@ -18,6 +18,7 @@ use ward_db::Timestamp;
 
 use super::PrincipalKind;
 use super::issuers::{Issuer, Issuers, Key, Unavailable};
+use super::public_key::Thumbprint;
 use crate::config::issuers::{IssuerConfig, TokenAlgorithm};
 use crate::ids::PrincipalId;
 use crate::legible;
@@ -43,6 +44,8 @@ pub struct VerifiedToken {
     pub expires_at: Timestamp,
     /// The principal of this subject; its row exists once it has written something.
     pub principal: PrincipalId,
+    /// The public key whose possession the bearer must prove.
+    pub bound_to: Option<Thumbprint>,
     /// The claim `sub`, even if another claim names the subject.
     sub: Option<String>,
     /// An e-mail address that the issuer has verified.
@@ -160,6 +163,7 @@ pub async fn verify(issuers: &Issuers, text: &str, now: Timestamp) -> Result<Ver
     // Claims are checked before the signature, so that an expired token causes no fetch of keys.
     let expires_at = judge_times(claims, now)?;
     judge_use(header, claims, &issuer.config)?;
+    let bound_to = binding(claims)?;
 
     let keys = issuer.keys().await?;
     if !parts.signed_by(&keys.keys, algorithm) {
@@ -178,6 +182,7 @@ pub async fn verify(issuers: &Issuers, text: &str, now: Timestamp) -> Result<Ver
         name: name.and_then(name_for_people),
         expires_at,
         principal: principal_of(&issuer.name, &subject),
+        bound_to,
         sub: claims.get("sub").and_then(Value::as_str).map(str::to_owned),
         email: verified_email(claims),
         issuer: issuer.clone(),
@@ -241,10 +246,6 @@ fn judge_use(
     if !header.typ.as_deref().is_none_or(access) {
         return Err(TokenRefusal::Invalid("typ"));
     }
-    // RFC 7800: such a token is valid only with a proof of its key, which Ward does not support.
-    if claims.contains_key("cnf") {
-        return Err(TokenRefusal::Invalid("bound to a key"));
-    }
     // Amazon Cognito marks with this claim the tokens that are only for the client.
     if claims.get("token_use").is_some_and(|token_use| token_use.as_str() != Some("access")) {
         return Err(TokenRefusal::Invalid("token_use"));
@@ -261,6 +262,17 @@ fn judge_use(
         _ => false,
     };
     if config.audiences.iter().any(named) { Ok(()) } else { Err(TokenRefusal::Invalid("audience")) }
+}
+
+/// The key in `cnf` (RFC 7800; RFC 9449, section 6.1), if the token is bound to one. A token that is bound to anything else, such as
+/// a client's certificate, is refused, because Ward cannot check it.
+fn binding(claims: &Map<String, Value>) -> Result<Option<Thumbprint>, TokenRefusal> {
+    let Some(confirmation) = claims.get("cnf") else { return Ok(None) };
+    let only = confirmation.as_object().filter(|members| members.len() == 1);
+    let jkt = only.and_then(|members| members.get("jkt")).and_then(Value::as_str);
+    let key =
+        jkt.and_then(Thumbprint::parse).ok_or(TokenRefusal::Invalid("bound to something else than a key"))?;
+    Ok(Some(key))
 }
 
 /// Whether one of the matching keys made the signature. A key's own algorithm counts, never the header's

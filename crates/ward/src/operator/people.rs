@@ -12,6 +12,7 @@ use crate::api_keys::{self, ApiKey, KeyRecord, Secret};
 use crate::app::App;
 use crate::bounds::{LONGEST_NAME, unfit_message};
 use crate::context::Context;
+use crate::identity::Thumbprint;
 use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::legible;
 use crate::members;
@@ -42,6 +43,8 @@ pub struct KeySummary {
     pub created_at: Timestamp,
     /// The networks from which it may be used; an empty list is everywhere.
     pub networks: Networks,
+    /// The thumbprint of the public key whose possession each use must prove.
+    pub bound_jkt: Option<Thumbprint>,
 }
 
 impl KeySummary {
@@ -59,6 +62,7 @@ impl KeySummary {
             last_used_at: key.last_used_at,
             created_at: key.created_at,
             networks: key.networks,
+            bound_jkt: key.bound_to,
         }
     }
 }

@@ -9,6 +9,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use subtle::ConstantTimeEq as _;
 use ward_db::{Error, Tx};
 use zeroize::Zeroizing;
 
@@ -20,6 +21,8 @@ const VERSION: u8 = 1;
 /// Bytes that identify the key of a sealed value.
 const KEY_ID: usize = 4;
 const HEAD: usize = 1 + KEY_ID + NONCE_LEN;
+/// The length of a MAC in bytes: half of the output of HMAC-SHA-256 (RFC 2104, section 5).
+const MAC: usize = 16;
 
 /// The operator's keys: the current one seals, and all of them open. A command that needs no key has no
 /// current one.
@@ -30,6 +33,7 @@ pub struct Vault {
 
 struct Key {
     cipher: RandomizedNonceKey,
+    mac: hmac::Key,
     id: [u8; KEY_ID],
     check: String,
 }
@@ -49,6 +53,12 @@ pub enum VaultError {
 }
 
 impl Key {
+    fn mac_of(&self, message: &[u8]) -> [u8; MAC] {
+        let mut mac = [0; MAC];
+        mac.copy_from_slice(&hmac::sign(&self.mac, message).as_ref()[..MAC]);
+        mac
+    }
+
     fn new(master_key: &[u8; 32]) -> Result<Self, VaultError> {
         let cipher = RandomizedNonceKey::new(&AES_256_GCM, master_key).map_err(|_| VaultError::Cipher)?;
         let mac = hmac::Key::new(hmac::HMAC_SHA256, master_key);
@@ -56,7 +66,7 @@ impl Key {
         let checked = hmac::sign(&mac, b"ward key check");
         let mut id = [0; KEY_ID];
         id.copy_from_slice(&named.as_ref()[..KEY_ID]);
-        Ok(Self { cipher, id, check: STANDARD_NO_PAD.encode(checked) })
+        Ok(Self { cipher, mac, id, check: STANDARD_NO_PAD.encode(checked) })
     }
 }
 
@@ -183,6 +193,18 @@ impl Vault {
             .len();
         body.truncate(opened);
         Ok(body)
+    }
+
+    /// A MAC of a message under the current key, for values that clients bring back. `None` without a current key.
+    ///
+    /// The message begins with its purpose, so that no MAC serves another one.
+    pub fn mac(&self, message: &[u8]) -> Option<[u8; MAC]> {
+        self.current.as_ref().map(|key| key.mac_of(message))
+    }
+
+    /// Whether one of the keys made this MAC.
+    pub fn made_mac(&self, message: &[u8], mac: &[u8]) -> bool {
+        self.keys().any(|key| key.mac_of(message).ct_eq(mac).into())
     }
 
     /// Seals the value again under the current key; `None` if that key sealed it already.

@@ -54,7 +54,8 @@ const UNGUARDED: &[(&str, &[&str], Why)] = &[
     ("deliveries/outbox.rs", &["mark_all_uncertain"], Installation),
     ("deliveries/store.rs", &["hold", "release", "release_unmatched", "make_due"], Queue),
     ("gate/idempotency.rs", &["reseal", "forget", "begin", "finish", "note_bytes", "sweep"], OneRow),
-    ("identity/store.rs", &["insert", "enroll"], New),
+    ("identity/store.rs", &["insert", "enroll", "note_proof"], New),
+    ("identity/store.rs", &["forget_proofs"], Installation),
     ("identity/store.rs", &["lock", "next_position"], OneRow),
     ("integrations/store.rs", &["note_test", "replace_sealed"], OneRow),
     ("invitations/store.rs", &["settle_one", "forget_old"], OneRow),
@@ -112,6 +113,7 @@ fn a_write_takes_its_guard_row_or_is_listed_with_a_reason() {
 /// Writes of requests that the frame `Entry::write` does not make, each with its reason.
 const OUTSIDE_THE_FRAME: &[(&str, &str)] = &[
     ("workspaces.create", "the request is anonymous, and creates its guard row"),
+    ("gate.note_proof", "it is a part of the authorization, which a write follows or not"),
     (
         "api_keys.revoke_presented",
         "the request is anonymous, and the write checks the presented secret again",

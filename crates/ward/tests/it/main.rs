@@ -21,6 +21,7 @@ mod clients;
 mod crash;
 mod deliveries;
 mod docs_page;
+mod dpop;
 mod endings;
 mod endpoint_tests;
 mod environments;

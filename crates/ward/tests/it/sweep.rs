@@ -120,6 +120,9 @@ async fn dead_keys(server: &Server, tenant: &Tenant) -> Vec<(&'static str, Strin
     let (elsewhere, _) = tenant.key(away).await;
     let fenced = restricted(server, "networks", "192.0.2.0/24").await;
     let pinned = restricted(server, "issuers", "https://id.example.com").await;
+    let jkt = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I";
+    let (bound, _) =
+        tenant.key(json!({ "duration_days": 30, "role": "owner", "bound_to": { "jkt": jkt } })).await;
     let text = |actor: &Actor| actor.bearer.clone().expect("a bearer");
     vec![
         ("unknown", unknown_key()),
@@ -130,6 +133,7 @@ async fn dead_keys(server: &Server, tenant: &Tenant) -> Vec<(&'static str, Strin
         ("used outside of its networks", text(&elsewhere)),
         ("used outside of its workspace's networks", text(&fenced.owner)),
         ("of a user whom its workspace does not accept", text(&pinned.owner)),
+        ("bound to a public key, without a proof", text(&bound)),
         ("of the owner of an archived workspace", text(&closed.owner)),
         ("of a service of an archived workspace", text(&of_service)),
     ]

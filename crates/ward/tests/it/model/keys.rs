@@ -30,6 +30,13 @@ fn created(at: usize) -> String {
 }
 
 /// The answer of minting, claiming and rotating.
+/// The thumbprint of RFC 9449, section 6.1.
+const THUMBPRINT: &str = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I";
+
+fn binding(key: &Key) -> Value {
+    if key.bound { json!({ "jkt": THUMBPRINT }) } else { Value::Null }
+}
+
 fn shown_once(world: &World, at: usize, key: &Key) -> Value {
     json!({
         "key_id": key_id(at), "api_key": secret(world.secrets.len()), "name": key.name,
@@ -37,6 +44,7 @@ fn shown_once(world: &World, at: usize, key: &Key) -> Value {
         "expires_at": format!("?t:key{at}.expires{}", key.generation),
         "created_by_entity_id": entity_id(key.creator.0),
         "created_by_credential_id": key.creator.1.and_then(|by| world.credential(by)),
+        "bound_to": binding(key),
     })
 }
 
@@ -48,7 +56,7 @@ fn listed(world: &World, at: usize) -> Value {
         "created_by_credential_id": key.creator.1.and_then(|by| world.credential(by)),
         "name": key.name, "role": ROLES[key.reach.role], "permissions": key.reach.names(),
         "expires_at": expires(world, at), "last_used_at": null, "created_at": created(at), "updated_at": key.updated,
-        "previous": null, "quarantined_at": null,
+        "previous": null, "quarantined_at": null, "bound_to": binding(key),
     })
 }
 
@@ -90,6 +98,7 @@ pub fn claim(world: &World, step: &Step, days: u8, wrong: bool) -> (Request, Out
             generation: 0,
             updated: created(at),
             token: None,
+            bound: false,
         };
         let good = Good::created(shown_once(world, at, &key)).shows(workspace);
         Ok(good.near(format!("?t:key{at}.expires0"), 24 * i64::from(days)).then(move |world| {
@@ -111,16 +120,20 @@ pub struct Mint<'a> {
     pub days: u8,
     pub own: bool,
     pub named: bool,
+    pub bound: bool,
 }
 
 pub fn mint(world: &World, step: &Step, mint: Mint<'_>) -> (Request, Outcome) {
-    let (at, Mint { role, narrow, days, own, named }) = (world.keys.len(), mint);
+    let (at, Mint { role, narrow, days, own, named, bound }) = (world.keys.len(), mint);
     let name = named.then(|| format!("key-{:06}", world.requests));
     let permissions: Vec<&str> = narrow.iter().map(|bit| PERMISSIONS[*bit]).collect();
     let mut body =
         json!({ "duration_days": days, "role": ROLES[role], "permissions": permissions, "name": name });
     if own {
         body["speaks_for"] = json!("self");
+    }
+    if bound {
+        body["bound_to"] = json!({ "jkt": THUMBPRINT });
     }
     let outcome = || -> Outcome {
         let here = world.enter(step, "ApiKey.create")?;
@@ -153,6 +166,7 @@ pub fn mint(world: &World, step: &Step, mint: Mint<'_>) -> (Request, Outcome) {
             generation: 0,
             updated: created(at),
             token: None,
+            bound,
         };
         let good = Good::created(shown_once(world, at, &key));
         Ok(good.near(format!("?t:key{at}.expires0"), 24 * i64::from(days)).then(move |world| {

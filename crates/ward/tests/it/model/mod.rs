@@ -55,7 +55,7 @@ fn beginning() -> Vec<Step> {
         take(Who::Anonymous, Place::Nowhere, Act::Bootstrap { slug: tenant, org: true, region: 0 });
         take(Who::Anonymous, Place::Any(tenant), Act::Claim { days: 90, wrong: false });
         for role in 0..4 {
-            let mint = Act::Mint { role, narrow: vec![], days: 60, own: false, named: true };
+            let mint = Act::Mint { role, narrow: vec![], days: 60, own: false, named: true, bound: false };
             take(Who::Lead(tenant), Place::Own(0), mint);
         }
         let patch = Act::Patch { name: 0, environment: 0, region: 0, connector: 3 + tenant };

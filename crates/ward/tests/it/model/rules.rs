@@ -194,6 +194,7 @@ impl World {
         let key = &self.keys[held.key];
         self.holds((held.key, held.generation))
             && key.expires > self.hours
+            && !key.bound
             && (key.token.is_some() || self.workspaces[key.workspace].state == State::Active)
     }
 

@@ -18,7 +18,7 @@ pub enum Who {
     Lead(u8),
     /// With a valid key of a user who was nominated as owner of a workspace.
     Nominee(u8),
-    /// With a key that was revoked or rotated, or that has expired.
+    /// With a key that was revoked or rotated, that has expired, or that is bound to a public key.
     Former(u8),
 }
 
@@ -88,7 +88,7 @@ pub enum Act {
     Me { page: Page },
     ListKeys { mine: bool, page: Page },
     Claim { days: u8, wrong: bool },
-    Mint { role: usize, narrow: Vec<usize>, days: u8, own: bool, named: bool },
+    Mint { role: usize, narrow: Vec<usize>, days: u8, own: bool, named: bool, bound: bool },
     Rotate { key: Thing, days: u8 },
     Revoke { key: Thing },
     Catalog,
@@ -384,8 +384,9 @@ fn keys() -> impl Strategy<Value = Act> {
         2 => page().prop_map(|page| Act::Me { page }),
         4 => (any::<bool>(), page()).prop_map(|(mine, page)| Act::ListKeys { mine, page }),
         4 => (days(), prop::bool::weighted(0.1)).prop_map(|(days, wrong)| Act::Claim { days, wrong }),
-        6 => (role(), narrow(), days(), any::<bool>(), any::<bool>())
-            .prop_map(|(role, narrow, days, own, named)| Act::Mint { role, narrow, days, own, named }),
+        6 => (role(), narrow(), days(), any::<bool>(), any::<bool>(), prop::bool::weighted(0.1)).prop_map(
+            |(role, narrow, days, own, named, bound)| Act::Mint { role, narrow, days, own, named, bound },
+        ),
         3 => (thing(), days()).prop_map(|(key, days)| Act::Rotate { key, days }),
         1 => thing().prop_map(|key| Act::Revoke { key }),
         1 => Just(Act::Catalog),

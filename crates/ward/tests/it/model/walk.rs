@@ -60,9 +60,9 @@ fn plan(world: &World, step: &Step) -> (Request, Outcome) {
         Act::Me { page } => tenancy::me(world, step, *page),
         Act::ListKeys { mine, page } => keys::list(world, step, *mine, *page),
         Act::Claim { days, wrong } => keys::claim(world, step, *days, *wrong),
-        Act::Mint { role, narrow, days, own, named } => {
-            let (role, days, own, named) = (*role, *days, *own, *named);
-            keys::mint(world, step, Mint { role, narrow, days, own, named })
+        Act::Mint { role, narrow, days, own, named, bound } => {
+            let (role, days, own, named, bound) = (*role, *days, *own, *named, *bound);
+            keys::mint(world, step, Mint { role, narrow, days, own, named, bound })
         }
         Act::Rotate { key, days } => keys::rotate(world, step, *key, *days),
         Act::Revoke { key } => keys::revoke(world, step, *key),

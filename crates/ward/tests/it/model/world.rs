@@ -105,6 +105,8 @@ pub struct Key {
     pub updated: String,
     /// The person of this name, if this stands for the person's access tokens instead of a key.
     pub token: Option<&'static str>,
+    /// Whether each use needs a proof of a private key. The walk sends none.
+    pub bound: bool,
 }
 
 /// The text of a key after some rotation.
@@ -265,6 +267,7 @@ impl World {
             generation: 0,
             updated: String::new(),
             token: Some(name),
+            bound: false,
         });
     }
 
