@@ -67,7 +67,17 @@ impl VerifiedToken {
         (principal, kind): (PrincipalId, PrincipalKind),
         now: Timestamp,
     ) -> Self {
-        Self { issuer, subject, kind, name: None, expires_at: now, principal, sub: None, email: None }
+        Self {
+            issuer,
+            subject,
+            kind,
+            name: None,
+            expires_at: now,
+            principal,
+            sub: None,
+            email: None,
+            bound_to: None,
+        }
     }
 
     /// A hash of the subject for the audit: it can be compared, but not read.

@@ -143,7 +143,7 @@ async fn compare(scene: &Scene, operation: &Operation, kind: &Kind, seen: &mut B
         // The workspace's admin learns nothing of a stranger, who learns nothing of the workspace.
         let code = if kind.what == "a former member" { "entity_not_found" } else { "api_key_not_found" };
         before.refused_as(404, code);
-        if operation.path.contains("{workspace_id}") && ward_test::wants_key(operation) {
+        if operation.path.contains("{workspace_id}") && wants_key(operation) {
             assert_eq!(answer.refused(404), "workspace_not_found", "{what}");
         }
         return;
