@@ -84,8 +84,7 @@ pub fn rule(value: &Value) -> Vec<RuleProblem> {
 /// Parses a range, or an address, which is a range of one. An IPv4-mapped range becomes the IPv4 range. Bits beyond the prefix
 /// are refused: the text could mean a single address or the whole range.
 fn range(text: &str) -> Result<IpNet, String> {
-    let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    let net = parsed.map_err(|_| {
+    let net = parsed(text).ok_or_else(|| {
         "Not an IP range. It must be like 192.0.2.0/24 or 2001:db8::/32, or a single address".to_owned()
     })?;
     let net = without_mapping(net);
@@ -97,6 +96,16 @@ fn range(text: &str) -> Result<IpNet, String> {
         net.trunc(),
         net.addr()
     ))
+}
+
+/// The standard library parses the address, because it refuses `010.0.0.0`, which some programs read as octal.
+fn parsed(text: &str) -> Option<IpNet> {
+    let Some((address, prefix)) = text.split_once('/') else {
+        return text.parse::<IpAddr>().ok().map(IpNet::from);
+    };
+    let digits = !prefix.is_empty() && prefix.bytes().all(|byte| byte.is_ascii_digit());
+    let prefix = prefix.parse().ok().filter(|_| digits)?;
+    IpNet::new(address.parse().ok()?, prefix).ok()
 }
 
 /// The range of IPv4 addresses that an IPv4-mapped range of IPv6 stands for (RFC 4291, section 2.5.5.2).
