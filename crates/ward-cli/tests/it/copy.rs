@@ -60,6 +60,7 @@ fn fill(server: &Server) -> (Tenant, Vec<String>) {
     let numbers = json!({ "numbers": ["+15550100", "+4915112345678"] });
     by_owner(Call::put(format!("{workspace}/test-caller-numbers"), numbers));
     by_owner(Call::put(format!("/v1/{}/leaked-key-policy", tenant.id), json!({ "action": "quarantine" })));
+    by_owner(Call::put(format!("/v1/{}/key-policy", tenant.id), json!({ "ceiling_days": { "viewer": 60 } })));
     // A finished call creates a delivery for the connector, which waits for its settings.
     let calls = format!("/v1/{}/calls", tenant.id);
     for (sid, caller) in [("CA1", "+15550199"), ("CA2", "+15550100")] {
@@ -126,18 +127,22 @@ fn unfinished(target: &Database) -> i64 {
 }
 
 /// Tables that need more than this test's tenant: users of an identity provider, an EHR that answers, a
-/// folder for exports, many expired rows, a limit set by an operator. The same code copies them as the
+/// folder for exports, many expired rows, a limit set by an operator, a client with DPoP proofs, Twilio's list of calls. The same code copies them as the
 /// others.
 const NOT_FILLED: &[&str] = &[
     "audit_export_queue",
     "audit_exports",
     "call_corrections",
     "delivery_attempts",
+    "dpop_proofs",
     "endings",
+    "handovers",
     "identities",
     "call_legs",
     "ownership_transfers",
     "test_credentials",
+    "trust_rules",
+    "twilio_reconciliations",
     "unclaimed_by_address",
 ];
 

@@ -36,9 +36,10 @@ impl Need {
         }
     }
 
-    /// The same requirements, with a permission that only the request names.
-    pub(super) fn and(self, permission: Option<Permission>) -> Self {
-        Self { permission: self.permission.or(permission), ..self }
+    /// The requirements for a judgement that another service acts on, about the permission that the request names. Without
+    /// one, that service could let a leaked key write, so a key in quarantine is refused.
+    pub(super) fn judging(self, permission: Option<Permission>) -> Self {
+        Self { permission: self.permission.or(permission), reads: self.reads && permission.is_some(), ..self }
     }
 
     /// The requirements on this caller, in the order of their checks.

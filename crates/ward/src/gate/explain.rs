@@ -109,7 +109,8 @@ pub fn explain(tx: &mut Tx<'_>, issuers: &Issuers, question: &Question) -> Resul
         }
     };
     explained.passed("credential", described(&caller));
-    let need = Need::of(&question.operation).and(question.permission);
+    let need = Need::of(&question.operation);
+    let need = if question.operation.id == "authorize" { need.judging(question.permission) } else { need };
     let decision = need.decide(target, &caller, seen.as_ref());
     let authority = match (&seen, target) {
         (Some(seen), _) => {

@@ -284,9 +284,9 @@ impl Admitted {
 }
 
 impl Entry {
-    /// Checks that the caller has a permission that only the request names (403).
-    pub fn needs(&self, app: &App, permission: Permission) -> Result<(), ApiError> {
-        let need = self.need.and(Some(permission));
+    /// Judges the caller for another service, by the permission that the request names, if it names one (403).
+    pub fn judge(&self, app: &App, permission: Option<Permission>) -> Result<(), ApiError> {
+        let need = self.need.judging(permission);
         let needed = need.decide(self.target, &self.caller, self.seen.as_deref());
         self.note_if_forbidden(app, needed)
     }

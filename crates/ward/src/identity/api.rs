@@ -173,14 +173,7 @@ pub async fn authorize(request: Request, (entry, query): (Entry, Query)) -> Resu
         None => None,
     };
     let seen = entry.seen()?;
-    // Without a permission to judge, another service could let a leaked key write.
-    if needed.is_none() && entry.caller.is_quarantined() {
-        entry.note_forbidden(&request.app);
-        return Err(ApiError::key_quarantined());
-    }
-    if let Some(permission) = needed {
-        entry.needs(&request.app, permission)?;
-    }
+    entry.judge(&request.app, needed)?;
     let caller = &entry.caller;
     let key = caller.key().map(|key| ("x-ward-key-id", key.key_id.to_string()));
     let facts = [

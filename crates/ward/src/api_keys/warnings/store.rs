@@ -49,7 +49,8 @@ pub fn due(tx: &mut Tx<'_>, now: Timestamp, most: u32) -> Result<Vec<DueKey>, Er
 pub fn pass(tx: &mut WorkspaceGuard<'_, '_>, key: &DueKey, passed: i64) -> Result<bool, Error> {
     let moved = tx.execute(
         "UPDATE api_keys SET warnings = $2 \
-         WHERE key_id = $1 AND warnings = $3 AND expires_at = $4 AND CASE WHEN revoked_at IS NULL THEN 1 ELSE 0 END = 1",
+         WHERE key_id = $1 \
+           AND CASE WHEN warnings = $3 AND expires_at = $4 AND revoked_at IS NULL THEN 1 ELSE 0 END = 1",
         &[key.key_id.as_str().into(), passed.into(), key.passed.into(), key.expires_at.into()],
     )?;
     Ok(moved == 1)

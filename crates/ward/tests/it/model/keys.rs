@@ -44,7 +44,7 @@ fn shown_once(world: &World, at: usize, key: &Key) -> Value {
         "expires_at": format!("?t:key{at}.expires{}", key.generation),
         "created_by_entity_id": entity_id(key.creator.0),
         "created_by_credential_id": key.creator.1.and_then(|by| world.credential(by)),
-        "bound_to": binding(key),
+        "networks": [], "bound_to": binding(key),
     })
 }
 
@@ -56,7 +56,7 @@ fn listed(world: &World, at: usize) -> Value {
         "created_by_credential_id": key.creator.1.and_then(|by| world.credential(by)),
         "name": key.name, "role": ROLES[key.reach.role], "permissions": key.reach.names(),
         "expires_at": expires(world, at), "last_used_at": null, "created_at": created(at), "updated_at": key.updated,
-        "previous": null, "quarantined_at": null, "bound_to": binding(key),
+        "previous": null, "quarantined_at": null, "networks": [], "bound_to": binding(key),
     })
 }
 

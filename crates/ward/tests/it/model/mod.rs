@@ -28,7 +28,7 @@ use walk::{Failure, Tally, Walk};
 
 /// Walks in the suite, and the steps of one. `WARD_TEST_WALKS` and `WARD_TEST_STEPS` ask for more.
 const WALKS: u64 = 6;
-const STEPS: u64 = 250;
+const STEPS: u64 = 400;
 /// The seed of the suite's first walk. With `WARD_TEST_WALKS`, every run has other seeds.
 const SEED: u64 = 1;
 /// How often one step of a failing walk is simplified.
