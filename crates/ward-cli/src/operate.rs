@@ -25,8 +25,9 @@ use crate::{scan, show};
 pub fn workspace(config: Config, action: WorkspaceAction, out: Output) -> Result<(), Failure> {
     use WorkspaceAction::{Access as Policy, Archive, Create, Limits, List, Restore, Show};
     let access = match &action {
-        List { .. } | Show { .. } => CommandAccess::Read,
-        Policy { clear_networks: false, clear_issuers: false, .. } => CommandAccess::Read,
+        List { .. } | Show { .. } | Policy { clear_networks: false, clear_issuers: false, .. } => {
+            CommandAccess::Read
+        }
         Limits { set, unset, .. } if set.is_empty() && unset.is_empty() => CommandAccess::Read,
         _ => CommandAccess::Write,
     };

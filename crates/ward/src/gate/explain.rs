@@ -60,7 +60,8 @@ pub struct Explanation {
 /// One check of the gate, with its result.
 #[derive(Debug, Serialize)]
 pub struct Check {
-    check: &'static str,
+    #[serde(rename = "check")]
+    name: &'static str,
     passed: bool,
     /// The fixed word for the failure.
     reason: Option<&'static str>,
@@ -69,7 +70,7 @@ pub struct Check {
 
 impl Explanation {
     fn passed(&mut self, check: &'static str, detail: String) {
-        self.checks.push(Check { check, passed: true, reason: None, detail });
+        self.checks.push(Check { name: check, passed: true, reason: None, detail });
     }
 
     fn failed(
@@ -79,7 +80,7 @@ impl Explanation {
         detail: String,
         refusal: ApiError,
     ) -> Self {
-        self.checks.push(Check { check, passed: false, reason: Some(reason), detail });
+        self.checks.push(Check { name: check, passed: false, reason: Some(reason), detail });
         self.refusal = Some(refusal);
         self
     }
@@ -132,7 +133,7 @@ pub fn explain(tx: &mut Tx<'_>, issuers: &Issuers, question: &Question) -> Resul
             Some(why) => {
                 let detail = format!("{} {}", requirement.describe(), why.because.detail());
                 explained.checks.push(Check {
-                    check: name,
+                    name,
                     passed: false,
                     reason: Some(why.because.reason()),
                     detail,

@@ -152,7 +152,7 @@ both!(missing_calls_are_entered_by_the_rules_of_a_callback, async || {
         (call["status"], call["end_time"], call["duration"]) = (json!("no-answer"), Value::Null, Value::Null);
     });
     twilio.call("CA-hidden", begun.saturating_add(MINUTE * 21), |call| {
-        call["from"] = json!("+1555\u{200e}0100001")
+        call["from"] = json!("+1555\u{200e}0100001");
     });
     // The tester leaves the list before the comparison: the calls stay tests.
     server.clock.advance(HOUR);

@@ -8,7 +8,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use ward::config::Rate;
 use ward_test::{
-    Actor, Fields as _, Prover, Server, SigningKey, Tenant, both, unknown_key, wants_key, wrong_secret_of,
+    Actor, Fields as _, Prover, Sending, Server, SigningKey, Tenant, both, unknown_key, wants_key,
+    wrong_secret_of,
 };
 
 use super::{bound, credential, face, get_with};
@@ -169,9 +170,9 @@ both!(a_found_bound_key_is_revoked_without_a_proof, async || {
     let (in_body, _, _) = bound(&server, &tenant, "owner").await;
     server.anonymous().post(revoke, json!({ "api_key": credential(&in_body) })).await.no_content();
     let (as_bearer, _, _) = bound(&server, &tenant, "owner").await;
-    server.bearing(credential(&as_bearer)).send(Method::POST, revoke, Default::default()).await.no_content();
+    server.bearing(credential(&as_bearer)).send(Method::POST, revoke, Sending::default()).await.no_content();
     let (with_proof, _, _) = bound(&server, &tenant, "owner").await;
-    with_proof.send(Method::POST, revoke, Default::default()).await.no_content();
+    with_proof.send(Method::POST, revoke, Sending::default()).await.no_content();
     for ended in [in_body, as_bearer, with_proof] {
         ended.get("/v1/me").await.refused_as(401, "unauthorized");
     }

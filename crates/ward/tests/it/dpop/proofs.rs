@@ -200,7 +200,7 @@ both!(a_proof_names_the_public_url_and_no_other, async || {
             assert_eq!(answer.status(), expected, "{base} {path}: {}", answer.text().await.unwrap());
         }
     }
-    prover.base = "https://ward.test/gate".to_owned();
+    "https://ward.test/gate".clone_into(&mut prover.base);
     let prover = Arc::new(prover);
     let path = tenant.path("/api-keys?limit=3");
     assert_eq!(actor.proving(&prover).get(&path).await.ok().list("items").len(), 2);

@@ -85,9 +85,9 @@ both!(a_use_is_remembered_until_its_age_refuses_it, async || {
     // A server that has forgotten it, as after a restart.
     let restarted = server.replica_with(|config| config.public_url = Some(prover.base.clone())).await;
     get_with(&restarted, ME, key, &proof).await.refused_as(401, "unauthorized");
-    server.clock.advance(Duration::from_secs(60));
+    server.clock.advance(Duration::from_mins(1));
     get_with(&restarted, ME, key, &proof).await.refused_as(401, "invalid_dpop_proof");
-    server.clock.advance(Duration::from_secs(60));
+    server.clock.advance(Duration::from_mins(1));
     server.app.sweep().await;
     assert_eq!(server.count(NOTED).await, 0);
 });
