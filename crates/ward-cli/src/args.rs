@@ -278,7 +278,7 @@ pub enum SyncAction {
     Amend {
         /// The slug or id of the workspace.
         workspace: String,
-        /// The id of the delivery.
+        /// The id of the delivery, as the API lists it.
         delivery: String,
         /// The EHR's id of the patient, for records that can move to another one.
         #[arg(long, value_name = "ID", value_parser = parse_patient, required_unless_present_any = ["encounter_id", "summary"])]

@@ -18,7 +18,7 @@ const TYPE_KEPT: usize = 200;
 /// The last answer of an attempt, as far as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answered {
-    /// The HTTP status.
+    /// The HTTP status of the answer.
     pub status: u16,
     /// The content type, if the answer has one.
     pub content_type: Option<String>,
@@ -49,7 +49,7 @@ pub(crate) enum Created {
     Unproven,
     /// The EHR did not create it now and may do so later.
     NotNow(&'static str),
-    /// The credentials are refused.
+    /// The EHR refuses the credentials of the integration.
     Unauthorized,
     /// The EHR refuses the request in every attempt.
     Never,
@@ -66,7 +66,7 @@ pub(crate) enum Searched {
     Unproven,
     /// The EHR did not search now and may do so later.
     NotNow(&'static str),
-    /// The credentials are refused.
+    /// The EHR refuses the credentials of the integration.
     Unauthorized,
     /// The EHR refuses the search in every attempt.
     Never,

@@ -15,7 +15,7 @@ use crate::client::{Answer, Request};
 use crate::delivery::CallNote;
 use crate::{Failure, json as bounded, template};
 
-/// The most characters of `internalnote`.
+/// The longest `internalnote` that athenahealth takes, in characters.
 const LONGEST_NOTE: usize = 4_000;
 /// The source of a case, unless the integration names another.
 const SOURCE: &str = "PATIENT";

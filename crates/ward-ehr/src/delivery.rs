@@ -160,7 +160,7 @@ pub enum Verdict {
 /// An attempt's outcome, and what is kept of its last answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delivered {
-    /// The outcome of the attempt.
+    /// The outcome, which decides the next state of the delivery.
     pub verdict: Verdict,
     /// The last answer, if there was one.
     pub answered: Option<Answered>,
@@ -187,13 +187,13 @@ impl Delivered {
 /// A request as it would be sent, without credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preview {
-    /// The HTTP method.
+    /// The HTTP method, such as `POST`.
     pub method: String,
-    /// The URL with its query.
+    /// The whole URL, with its query.
     pub url: String,
     /// The headers by name, without those of the credentials.
     pub headers: Vec<(String, String)>,
-    /// The body.
+    /// The body as it would be sent.
     pub body: String,
 }
 

@@ -173,7 +173,7 @@ pub(crate) fn read(form: Form, base_url: &str, place: &str) -> Option<Request> {
 pub(crate) enum Found {
     /// This call's, with its version if the server has versions.
     Ours(Option<String>),
-    /// Another one.
+    /// Another resource than this call's.
     Other,
 }
 

@@ -17,7 +17,7 @@ use crate::{Auth, Failure, delivery::Verdict, json as bounded, template};
 pub enum LookedUp {
     /// Exactly one was found: its id.
     One(String),
-    /// None was found.
+    /// The EHR answered, and has none.
     Nothing,
     /// Several were found, or the answer does not show all of them.
     Several,

@@ -26,7 +26,7 @@ const LONGEST_PLACE: usize = 2_000;
 /// A leg in Twilio's list. The texts are as Twilio sends them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct ListedCall {
-    /// The id of the leg.
+    /// The leg's call SID.
     pub sid: String,
     /// The id of the call on whose behalf the leg was dialled.
     pub parent_call_sid: Option<String>,
@@ -34,7 +34,7 @@ pub struct ListedCall {
     pub from: Option<String>,
     /// The called party, in the same forms.
     pub to: Option<String>,
-    /// The status, such as `completed`.
+    /// The status in Twilio's words, such as `completed`.
     pub status: Option<String>,
     /// The direction, such as `outbound-dial`.
     pub direction: Option<String>,
@@ -42,14 +42,14 @@ pub struct ListedCall {
     pub start_time: Option<String>,
     /// The end in the same format. Null for a call that was not answered.
     pub end_time: Option<String>,
-    /// The duration in seconds.
+    /// The duration in seconds, as text.
     pub duration: Option<String>,
 }
 
-/// A page of the list.
+/// A page of Twilio's list of calls.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct CallPage {
-    /// The legs on this page.
+    /// The legs of calls on this page, in the order of the list.
     pub calls: Vec<ListedCall>,
     /// The next page as a reference within Twilio's API, with its query. Null on the last page.
     pub next_page_uri: Option<String>,
@@ -60,9 +60,9 @@ pub struct CallPage {
 pub enum PartOfList<'a> {
     /// The first page of the calls that started on these days (UTC, both included), as `2026-04-18`.
     Started {
-        /// The first day.
+        /// The first day on which a call started.
         from: &'a str,
-        /// The last day.
+        /// The last day on which a call started.
         to: &'a str,
     },
     /// The page at the end of an earlier page.
@@ -74,7 +74,7 @@ pub enum PartOfList<'a> {
 /// The reason why there is no page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoPage {
-    /// Twilio refuses the credentials.
+    /// Twilio refuses each of the tokens.
     Unauthorized,
     /// Twilio does not answer now. The pause is the one that it asks for.
     NotNow {
@@ -96,7 +96,7 @@ pub enum NoPage {
 pub struct TwilioAccount<'a> {
     /// The scheme and the host of Twilio's API.
     pub api: &'a str,
-    /// The id of the account.
+    /// The account's SID, which is the user name.
     pub sid: &'a str,
     /// The tokens, tried in this order.
     pub tokens: &'a [Secret],

@@ -16,7 +16,7 @@ use crate::{Failure, Secret};
 /// The size of generated RSA keys. Every vendor's document that names a size names this one as the least.
 const SIZE: KeySize = KeySize::Rsa2048;
 
-/// A new key pair.
+/// A new key pair, whose private half never leaves Ward.
 #[derive(Debug)]
 pub struct KeyPair {
     /// The private half: PKCS #8 in PEM, as [`super::Signer::new`] takes it.

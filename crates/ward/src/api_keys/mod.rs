@@ -45,7 +45,6 @@ pub struct KeyRecord {
     pub principal: PrincipalId,
     /// Whether the principal is a user or a service.
     pub kind: PrincipalKind,
-    /// The name that lists show.
     pub name: Option<String>,
     /// The role and permissions of the key.
     pub reach: Reach,
@@ -175,7 +174,6 @@ pub struct ApiKey {
     pub created_by: Option<PrincipalId>,
     /// The key that created it; `None` for a token, a claim or the operator.
     pub created_with: Option<CredentialId>,
-    /// The name that lists show.
     pub name: Option<String>,
     /// The role and permissions of the key.
     pub reach: Reach,
@@ -219,7 +217,7 @@ pub struct EndedKeys {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SpeaksFor {
-    /// The user that creates it.
+    /// The user that creates the key.
     #[serde(rename = "self")]
     Minter,
     #[default]

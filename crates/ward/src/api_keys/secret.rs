@@ -33,7 +33,7 @@ impl KeyId {
         Self([b'z'; KEY_ID])
     }
 
-    /// The 22 characters of the id.
+    /// The 22 letters and digits of the id.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }

@@ -302,7 +302,7 @@ pub enum Without<'a> {
     Key(&'a str),
     /// All keys whose home is this workspace.
     KeysOf(WorkspaceId),
-    /// The write ends no key.
+    /// The write ends no key, so no way in is lost.
     NoKey,
 }
 

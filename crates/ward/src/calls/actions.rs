@@ -37,9 +37,7 @@ pub(super) const fn subject(id: Option<Uuid>) -> Subject<'static> {
     Subject { service: "calls", kind: "call", id, name: None }
 }
 
-/// The result of a report.
 pub struct Recorded {
-    /// The call after the report.
     pub call: CallRecord,
     /// Whether the reporter may see the personal data of earlier reports.
     pub shows_people: bool,

@@ -23,7 +23,6 @@ use crate::vault::Vault;
 /// The JSON of the contract's schema `AmendDeliveryResponse`.
 #[derive(Serialize)]
 pub struct AmendDeliveryResponse {
-    /// The id of the delivery.
     pub id: DeliveryId,
     /// The fields whose values have changed.
     pub changed: Vec<&'static str>,

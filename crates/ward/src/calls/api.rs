@@ -321,7 +321,6 @@ fn midnight(day: &str) -> Result<Timestamp, ApiError> {
     format!("{day}T00:00:00.000000Z").parse().map_err(|_| ApiError::internal("a day that was not normalized"))
 }
 
-/// `list-calls`
 pub async fn list(request: Request, (entry, sent): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let query: ListQuery = sent.read()?;
@@ -358,7 +357,6 @@ pub async fn list(request: Request, (entry, sent): (Entry, Query)) -> Result<Rep
     Reply::ok(&CallListResponse { items, total, has_more, continuation_token })
 }
 
-/// `get-call`
 pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     // A text that is not a sid gets the answer for an unknown sid.
@@ -385,7 +383,6 @@ fn detail(
     Ok(Some((found, owed)))
 }
 
-/// `report-call`
 pub async fn report(
     request: Request,
     (entry, sent): (Entry, Sent<Map<String, Value>>),

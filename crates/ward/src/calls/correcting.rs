@@ -63,7 +63,6 @@ pub struct CorrectCallResponse {
 pub struct Correction {
     /// The number of the correction, counted from 1.
     pub number: i64,
-    /// The time of the correction.
     pub corrected_at: Timestamp,
     /// The former and the new values. Null if they were sealed under a key that is gone.
     pub values: Option<Value>,

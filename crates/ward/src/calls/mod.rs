@@ -64,7 +64,7 @@ impl RealDirection {
         self.0.name()
     }
 
-    /// Whether the practice was called.
+    /// Whether the other party called the practice.
     pub const fn is_inbound(self) -> bool {
         matches!(self.0, Direction::Inbound)
     }
@@ -128,7 +128,7 @@ impl TestRule {
     }
 }
 
-/// The progress of a call.
+/// The progress of a call, in the words of reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Status {
@@ -142,7 +142,6 @@ pub enum Status {
     InProgress,
     /// The call was answered and has ended.
     Completed,
-    /// The other party was busy.
     Busy,
     /// The call rang without an answer.
     NoAnswer,
@@ -174,12 +173,11 @@ impl Status {
 
 const LAST: u8 = 4;
 
-/// The source of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reporter {
     /// The platform's voice runtime, over the API.
     Runtime,
-    /// Twilio, by a signed callback.
+    /// Twilio's status callback, whose signature was verified.
     Twilio,
     /// Twilio's own list of calls, in which a call was found that no callback reported.
     TwilioList,
@@ -234,7 +232,6 @@ pub struct CallRecord {
     pub caller_form: String,
     /// The version of the list of test callers that decided the direction.
     pub list_version: i64,
-    /// The progress of the call.
     pub status: Status,
     /// The reported reason for its end.
     pub completion_reason: Option<String>,
@@ -259,7 +256,7 @@ pub struct CallRecord {
     pub updated_at: Timestamp,
 }
 
-/// The content of one report.
+/// The content of one report; an absent field says nothing about the call.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The reported status of the call.

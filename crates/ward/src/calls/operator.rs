@@ -18,7 +18,6 @@ use crate::quotas::Limits;
 use crate::workspaces::Workspace;
 use crate::{deliveries, test_callers};
 
-/// Calls that one query reads.
 const PAGE: i64 = 500;
 
 /// A test call, the rule that made it one, and what was sent for it.
@@ -49,7 +48,7 @@ pub struct Proven {
     pub excluded: bool,
 }
 
-/// The proof for one period.
+/// The proof that no test call of a period was queued or sent.
 #[derive(Clone, Debug, Serialize)]
 pub struct Proof {
     pub workspace_id: WorkspaceId,
@@ -174,15 +173,11 @@ pub fn note_proof(tx: &mut Tx<'_>, context: &Context, workspace: WorkspaceId) ->
 /// A call that no report has ended.
 #[derive(Clone, Debug, Serialize)]
 pub struct Unfinished {
-    /// The workspace of the call.
     pub workspace_id: WorkspaceId,
     /// The id at the telephone provider.
     pub call_sid: String,
-    /// The last reported status.
     pub status: &'static str,
-    /// The direction of the call.
     pub direction: &'static str,
-    /// The start of the call.
     pub started_at: Timestamp,
     /// The time of the last report.
     pub updated_at: Timestamp,
@@ -202,12 +197,10 @@ pub fn unfinished(tx: &mut Tx<'_>, before: Timestamp, most: u32) -> Result<Vec<U
     Ok(shown.collect())
 }
 
-/// The result of [`end`].
 #[derive(Debug, Serialize)]
 pub struct Ended {
     /// The id at the telephone provider.
     pub call_sid: String,
-    /// The status after the command.
     pub status: &'static str,
     /// Whether a delivery to the EHR is owed.
     pub owed: bool,

@@ -228,9 +228,9 @@ pub fn take_leg(tx: &mut WorkspaceGuard<'_, '_>, parent_sid: &str) -> Result<Opt
 /// Conditions on calls; `None` sets no condition.
 #[derive(Clone, Debug, Default)]
 pub struct CallFilter {
-    /// The earliest start, included.
+    /// Only calls that started at this time or later.
     pub from: Option<Timestamp>,
-    /// The latest start, excluded.
+    /// Only calls that started before this time.
     pub before: Option<Timestamp>,
     pub status: Option<String>,
     /// The direction; `None` for the directions that the next two flags select.
@@ -243,7 +243,6 @@ pub struct CallFilter {
     pub shortest_ms: Option<i64>,
     /// The longest duration in milliseconds, included.
     pub longest_ms: Option<i64>,
-    /// The service that answered.
     pub service: Option<String>,
 }
 

@@ -83,7 +83,6 @@ fn at_rest(write: &mut Write<'_, '_>, delivery: DeliveryId) -> Result<DeliveryRe
 /// A person's findings in the EHR.
 #[derive(Clone, Debug)]
 pub enum InEhr {
-    /// The EHR contains the call.
     Yes {
         /// The location of the resource, if the person gives it.
         location: Option<String>,
@@ -96,7 +95,6 @@ pub enum InEhr {
 #[derive(Serialize)]
 pub struct ResolveDeliveryResponse {
     pub id: DeliveryId,
-    /// The state after the resolution.
     pub state: &'static str,
     /// The location of its resource in the EHR.
     pub location: Option<String>,
@@ -160,9 +158,7 @@ pub fn resolve_one(
 /// The JSON of the contract's schema `DropDeliveryResponse`.
 #[derive(Serialize)]
 pub struct DropDeliveryResponse {
-    /// The id of the delivery.
     pub id: DeliveryId,
-    /// The state after the drop.
     pub state: &'static str,
 }
 

@@ -40,7 +40,6 @@ struct ListQuery {
     call_id: Option<Uuid>,
 }
 
-/// `list-deliveries`
 pub async fn list(request: Request, (entry, sent): (Entry, Query)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let query: ListQuery = sent.read()?;
@@ -82,7 +81,6 @@ fn named(request: &Request) -> DeliveryId {
     DeliveryId(Uuid::try_parse(request.parameter("delivery_id")).unwrap_or(Uuid::nil()))
 }
 
-/// `get-delivery`
 pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let (workspace, id) = (entry.workspace()?.id, named(&request));
     let found = request
@@ -107,7 +105,6 @@ pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     Reply::ok(&found)
 }
 
-/// `retry-delivery`
 pub async fn retry(request: Request, (entry, bytes): (Entry, Bytes)) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &bytes, StatusCode::OK)?;
     actions::retry(&request.app, entry, named(&request), repeat).await
@@ -120,7 +117,6 @@ pub struct ResolveDeliveryRequest {
     location: Option<String>,
 }
 
-/// `resolve-delivery`
 pub async fn resolve(
     request: Request,
     (entry, sent): (Entry, Sent<ResolveDeliveryRequest>),
@@ -137,7 +133,6 @@ pub struct DropDeliveryRequest {
     reason: String,
 }
 
-/// `drop-delivery`
 pub async fn drop(
     request: Request,
     (entry, sent): (Entry, Sent<DropDeliveryRequest>),
@@ -152,7 +147,6 @@ pub struct RetryFailedRequest {
     integration_id: Option<Uuid>,
 }
 
-/// `retry-failed-deliveries`
 pub async fn retry_failed(
     request: Request,
     (entry, sent): (Entry, Sent<RetryFailedRequest>),
@@ -168,7 +162,6 @@ async fn status_of(request: &Request, workspace: WorkspaceId) -> Result<Reply, A
     Reply::ok(&SyncStatusResponse { integrations })
 }
 
-/// `get-sync-status`
 pub async fn status(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     status_of(&request, workspace).await
@@ -180,7 +173,6 @@ pub struct HoldRequest {
     held: bool,
 }
 
-/// `hold-integration`
 pub async fn hold(request: Request, (entry, sent): (Entry, Sent<HoldRequest>)) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let integration = Uuid::try_parse(request.parameter("integration_id")).unwrap_or(Uuid::nil());

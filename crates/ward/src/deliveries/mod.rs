@@ -50,7 +50,7 @@ pub enum DeliveryState {
     Pending,
     /// A worker is sending it. If the worker died, this state stays until the lease expires.
     Sending,
-    /// It arrived in the EHR.
+    /// The EHR has it, as an answer, a search or a person says.
     Synced,
     /// It waits for a decision of a person; its reason says which.
     Held,

@@ -84,7 +84,6 @@ fn filing(connector: &str, settings: &DeliverySettings) -> Filing {
 /// What is looked up in the EHR before a note is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sought {
-    /// Nothing.
     Nothing,
     /// The patient's encounter during the call.
     Encounter,

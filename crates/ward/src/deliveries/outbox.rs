@@ -170,11 +170,10 @@ pub struct Lane {
     pub token: Uuid,
     /// Whether the integration's deliveries are paused.
     pub held: bool,
-    /// The reason of the pause.
     pub held_because: Option<String>,
     /// Nothing was to be sent before this time.
     pub not_before: Timestamp,
-    /// Tries since Ward paused it.
+    /// Single deliveries that were tried since Ward paused the queue.
     pub probes: i64,
     /// Whether this turn is such a try: a single delivery, although the queue is paused.
     pub probing: bool,
@@ -263,7 +262,6 @@ pub struct Leaving {
     pub waits_because: Option<&'static str>,
     /// The timestamp of the last success of this turn, if there was one.
     pub succeeded_at: Option<Timestamp>,
-    /// The present time.
     pub now: Timestamp,
 }
 

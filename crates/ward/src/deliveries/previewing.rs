@@ -17,7 +17,6 @@ use crate::integrations::{self, Connection};
 #[derive(Serialize)]
 struct DeliveryPreview {
     id: DeliveryId,
-    /// The state of the delivery.
     state: &'static str,
     /// The reason why nothing would be sent, as one word.
     not_sent_because: Option<&'static str>,
@@ -47,7 +46,6 @@ impl From<Preview> for PreviewedRequest {
     }
 }
 
-/// `preview-delivery`
 pub async fn preview(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let id = DeliveryId(Uuid::try_parse(request.parameter("delivery_id")).unwrap_or(Uuid::nil()));

@@ -16,7 +16,6 @@ pub const REFUSED_IN_A_ROW: usize = 5;
 pub struct Refusals {
     /// The status of all of them.
     pub status: u16,
-    /// The refused deliveries.
     pub deliveries: Vec<Uuid>,
 }
 

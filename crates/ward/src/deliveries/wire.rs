@@ -34,13 +34,12 @@ pub struct DeliveryResponse {
     pub amendment: Option<i64>,
     /// The number of amendments that the EHR has.
     pub amendments: i64,
-    /// The EHR's last answer.
     pub outcome: Option<Box<RawValue>>,
     /// The timestamp at which it was queued.
     pub created_at: Timestamp,
     /// The timestamp of its last final state.
     pub settled_at: Option<Timestamp>,
-    /// The position in the list.
+    /// The position in the list, which is the token of a page.
     #[serde(skip)]
     pub position: i64,
 }
@@ -50,13 +49,11 @@ pub struct DeliveryResponse {
 pub struct DeliveryAttempt {
     /// The number of the attempt, counted from 1.
     pub number: i64,
-    /// The outcome, as one word.
+    /// The outcome as one word, such as `synced`.
     pub outcome: String,
     /// The HTTP status, if there was an answer.
     pub status: Option<i64>,
-    /// The start of the attempt.
     pub started_at: Timestamp,
-    /// The end of the attempt.
     pub ended_at: Timestamp,
     /// The duration in milliseconds, the search that came first included.
     pub duration_ms: i64,
@@ -77,15 +74,12 @@ pub struct IntegrationSyncStatus {
     pub integration_id: IntegrationId,
     /// The name; null if the integration was deleted.
     pub name: Option<String>,
-    /// Whether its deliveries are paused.
     pub held: bool,
     /// The cause: `operator`, `unauthorized`, `misconfigured` or `refused`.
     pub held_because: Option<String>,
-    /// The start of the pause.
     pub held_at: Option<Timestamp>,
     /// The reason why the queue waits, as one word.
     pub waits_because: Option<String>,
-    /// The start of that wait.
     pub waits_since: Option<Timestamp>,
     /// The time of the next attempt; null if none is planned.
     pub next_attempt_at: Option<Timestamp>,
@@ -97,9 +91,9 @@ pub struct IntegrationSyncStatus {
     pub pending: i64,
     /// The timestamp at which the oldest of them was queued.
     pub oldest_pending_at: Option<Timestamp>,
-    /// Deliveries that are held individually.
+    /// Deliveries that are held one by one, not with the queue.
     pub held_deliveries: i64,
-    /// Deliveries that failed for good.
+    /// Deliveries that are not retried unless a person asks for it.
     pub failed: i64,
     /// Deliveries that arrived in the EHR.
     pub synced: i64,

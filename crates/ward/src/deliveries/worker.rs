@@ -59,7 +59,6 @@ const UNSETTLED: Duration = Duration::from_secs(5);
 /// Pause between measurements of the queue's depth and age.
 const MEASURED: Duration = Duration::from_secs(15);
 
-/// The settings of a worker.
 #[derive(Clone)]
 pub struct Options {
     /// The pause between polls when nothing is due and no signal arrives.
@@ -230,7 +229,7 @@ impl Worker {
             .await
     }
 
-    /// Integration queues that are due.
+    /// The integration queues that this worker looks at next, because they are due.
     async fn due(&self) -> Vec<Due> {
         let now = self.app.clock.now();
         match self.app.db.read("sync.due", move |tx| outbox::due_lanes(tx, now, LOOKED_AT)).await {

@@ -29,7 +29,7 @@ use crate::quotas::{self, Change, Limits};
 use crate::vault::{self, ResealResult, SealedRow, Vault, VaultError};
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
-/// Marks a replayed answer.
+/// The header that marks a replayed answer.
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// How long an answer is kept.
@@ -65,7 +65,6 @@ struct RepeatKey {
 /// Whether an answer contains a secret.
 #[derive(Clone, Copy)]
 pub enum Secrecy {
-    /// The answer contains no secret.
     Open,
     /// The answer contains a secret. `former` is the hash of the secret that this write ended; its bearer
     /// may replay the write.

@@ -94,7 +94,6 @@ impl Recognized {
 /// A workspace from the viewpoint of a member.
 #[derive(Clone, Debug)]
 pub struct VisibleWorkspace {
-    /// The workspace, which is active.
     pub workspace: Workspace,
     /// The authority that the caller's membership and credential allow together.
     pub reach: Reach,

@@ -12,7 +12,7 @@ use crate::ids::{PrincipalId, WorkspaceId};
 
 /// The caller as seen by a transaction that holds the guard row of the workspace.
 pub struct Held {
-    /// The caller, already authenticated.
+    /// The caller as this transaction sees it.
     pub caller: Caller,
     /// The workspace, and the caller's authority in it.
     pub seen: VisibleWorkspace,

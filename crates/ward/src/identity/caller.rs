@@ -31,7 +31,6 @@ pub struct Caller {
 /// The credential of a request, already verified.
 #[derive(Clone, Debug)]
 pub enum Credential {
-    /// An API key.
     Key(KeyUsed),
     /// An access token of a configured issuer.
     Token(Arc<VerifiedToken>),
@@ -45,7 +44,6 @@ pub struct KeyUsed {
     pub id: CredentialId,
     /// The public part, which lists and logs may show.
     pub key_id: KeyId,
-    /// The name that lists show.
     pub name: Option<String>,
     pub home: WorkspaceId,
     /// The timestamp from which the presented secret is refused.

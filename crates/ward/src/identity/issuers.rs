@@ -40,7 +40,7 @@ pub enum FetchError {
     /// The issuer could not be reached or did not answer in time.
     #[error("{what}: {error}")]
     Unreachable {
-        /// The kind of document.
+        /// The kind of document, such as a key set.
         what: &'static str,
         /// The client's error, without the URL.
         error: reqwest::Error,
@@ -48,14 +48,14 @@ pub enum FetchError {
     /// The issuer answered with a status other than 200.
     #[error("{what}: status {status}")]
     Status {
-        /// The kind of document.
+        /// The kind of document, such as a key set.
         what: &'static str,
         status: u16,
     },
     /// The issuer's document is malformed or contradicts the settings.
     #[error("{what}: {problem}")]
     Unusable {
-        /// The kind of document.
+        /// The kind of document, such as a key set.
         what: &'static str,
         /// The problem, as a phrase that follows `what`.
         problem: &'static str,
@@ -80,7 +80,7 @@ pub struct Unavailable {
     pub retry_after: u64,
 }
 
-/// A key that verifies signatures.
+/// A key of an issuer that verifies signatures of tokens.
 pub struct Key {
     /// The `kid` of the key, if it has one.
     pub id: Option<String>,

@@ -39,7 +39,7 @@ pub struct VerifiedToken {
     pub subject: String,
     /// Whether the subject is a person or a machine.
     pub kind: PrincipalKind,
-    /// The subject's display name.
+    /// The subject's display name, if the token has one.
     pub name: Option<String>,
     pub expires_at: Timestamp,
     /// The principal of this subject; its row exists once it has written something.

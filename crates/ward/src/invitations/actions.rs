@@ -36,7 +36,7 @@ pub struct CreateInvitationRequest {
     duration_days: u64,
 }
 
-/// `ExtendInvitationRequest` and `ResendInvitationRequest`, validated.
+/// The body of `extend-invitation` and of `resend-invitation`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct ExtendInvitationRequest {
     duration_days: u64,

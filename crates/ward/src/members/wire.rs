@@ -32,7 +32,7 @@ impl From<Member> for MemberResponse {
 /// A pending transfer, as `OwnershipTransferResponse` shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Transfer {
-    /// The future owner.
+    /// The member who becomes an owner by accepting.
     pub nominee_entity_id: PrincipalId,
     /// The owner who becomes admin in return.
     pub nominated_by_entity_id: PrincipalId,

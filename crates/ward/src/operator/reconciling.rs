@@ -13,10 +13,8 @@ use crate::twilio::reconciling::worker::{self, Outcome};
 use crate::twilio::reconciling::{self, actions};
 use crate::workspaces::operator as workspaces;
 
-/// Workspaces that one query returns.
 const PAGE: i64 = 100;
 
-/// The comparison of one workspace.
 #[derive(Debug, Serialize)]
 pub struct Reconciled {
     pub workspace_id: WorkspaceId,
@@ -24,7 +22,7 @@ pub struct Reconciled {
     pub workspace: Option<String>,
     /// `done`, `failed`, or `elsewhere` if a server makes the comparison.
     pub outcome: &'static str,
-    /// The state afterwards.
+    /// The state after the comparison.
     #[serde(flatten)]
     pub state: TwilioReconciliation,
 }

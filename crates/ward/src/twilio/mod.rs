@@ -37,7 +37,6 @@ use crate::vault::{ResealResult, SealedRow, Vault};
 #[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// No comparison takes place.
     Off,
     /// It is counted, and people learn its id. An account may have calls that are not this workspace's business.
     #[default]
@@ -48,7 +47,6 @@ pub enum Mode {
 
 named!(Mode);
 
-/// A workspace's Twilio account.
 #[derive(Clone, Debug)]
 pub struct Account {
     pub account_sid: String,

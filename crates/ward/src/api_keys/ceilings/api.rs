@@ -24,7 +24,7 @@ pub struct KeyPolicyRequest {
 /// `KeyPolicyResponse`: the ceilings by their origin, and the keys that they would not allow now.
 #[derive(Serialize)]
 pub struct KeyPolicyResponse {
-    /// Chosen by the workspace's owners.
+    /// The ceilings that the workspace's owners chose.
     ceiling_days: Ceilings,
     installation_ceiling_days: Ceilings,
     ceiling_days_in_force: Ceilings,

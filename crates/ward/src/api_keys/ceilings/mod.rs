@@ -21,7 +21,7 @@ pub const LONGEST: u64 = 90;
 /// The environments that a workspace can have.
 pub const ENVIRONMENTS: [&str; 3] = ["production", "staging", "development"];
 
-/// One ceiling of the installation.
+/// One entry of the setting `key_ceilings`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ceiling {
     /// The environment whose workspaces have it; `None` for all.

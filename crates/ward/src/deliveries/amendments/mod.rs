@@ -22,7 +22,6 @@ pub use rules::Amendments;
 /// A delivery whose record in the EHR can be amended.
 #[derive(Clone, Copy, Debug)]
 pub struct Amendable {
-    /// The id of the delivery.
     pub delivery: DeliveryId,
     pub call: CallId,
     integration: IntegrationId,
@@ -87,7 +86,6 @@ pub fn amend(
     Ok(record.number)
 }
 
-/// The amendments of a delivery.
 pub(super) fn of(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,

@@ -2,7 +2,7 @@
 
 use ward_ehr::delivery::{CallNote, Form};
 
-/// The amendments of one delivery.
+/// The numbers of the amendments of one delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Amendments {
     /// The number of the amendment that is to be written.

@@ -10,7 +10,6 @@ columns! {
     Amendments { wanted: "amendment", done: "amended", of: "amends" }
 }
 
-/// The amendments of a delivery.
 pub fn get(
     tx: &mut Tx<'_>,
     workspace: WorkspaceId,

@@ -6,7 +6,7 @@ use crate::ids::{DeliveryId, WorkspaceId};
 
 #[derive(Clone, Debug)]
 pub struct Attempt<'a> {
-    /// The outcome, as one word.
+    /// The outcome as one word, such as `synced`.
     pub outcome: &'a str,
     /// The HTTP status of the answer, if there was one.
     pub status: Option<u16>,

@@ -89,7 +89,7 @@ pub fn put_refused_back(
 pub struct Lasting {
     /// `held` or `failed`; empty for a queue.
     pub state: String,
-    /// The reason, as one word.
+    /// The reason as one word, which answers show.
     pub reason: String,
     /// Their number, counted no further than the limit.
     pub count: i64,

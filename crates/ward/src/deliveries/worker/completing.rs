@@ -14,7 +14,6 @@ use crate::integrations::Connection;
 pub(super) enum Stopped {
     /// A person has to report this fact.
     Missing(Missing),
-    /// A look-up failed.
     Failed(Verdict),
 }
 

@@ -31,7 +31,6 @@ type Change = (Option<String>, Option<&'static str>);
 /// The result of looking at a queue.
 enum Took {
     Work(Taken),
-    /// There is nothing to do.
     Nothing(Option<Change>),
 }
 

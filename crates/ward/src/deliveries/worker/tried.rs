@@ -11,11 +11,10 @@ use super::super::backoff;
 use super::super::outbox::{Leased, Settled};
 use super::super::refusals::REFUSED;
 
-/// The result of one attempt.
 pub struct Tried {
     /// The state in which it leaves the delivery.
     pub settled: Settled,
-    /// The outcome, as one word.
+    /// The outcome as one word, such as `synced`.
     pub outcome: &'static str,
     /// The last answer, if there was one.
     pub answered: Option<Answered>,

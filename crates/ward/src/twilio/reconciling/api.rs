@@ -81,7 +81,6 @@ impl TwilioReconciliation {
     }
 }
 
-/// `get-twilio-reconciliation`
 pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let state = request.app.db.read("calls.twilio_reconciliation", move |tx| super::state(tx, workspace));

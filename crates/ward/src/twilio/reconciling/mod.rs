@@ -47,9 +47,7 @@ pub struct Comparison {
     pub missing: u64,
     /// Those that had no end in Ward.
     pub unfinished: u64,
-    /// Missing calls that were recorded.
     pub entered: u64,
-    /// Ends that were recorded.
     pub ended: u64,
     /// Missing calls and ends that were not recorded although the mode was `enter`.
     pub unreadable: u64,
@@ -92,7 +90,7 @@ impl Comparison {
     }
 }
 
-/// The row of a workspace.
+/// The state of the comparisons of a workspace.
 #[derive(Clone, Debug)]
 pub struct Reconciliation {
     pub workspace: WorkspaceId,
@@ -106,9 +104,7 @@ pub struct Reconciliation {
     pub account_sid: Option<String>,
     /// The time before which every call has been compared.
     pub reconciled_until: Option<Timestamp>,
-    /// The comparison under way.
     pub run: Option<Comparison>,
-    /// The last complete comparison.
     pub last: Option<Comparison>,
     pub failing_since: Option<Timestamp>,
     /// The reason why the last attempt failed, as one word.

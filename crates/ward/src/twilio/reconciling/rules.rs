@@ -22,7 +22,6 @@ const LONGEST_PERIOD: Duration = Duration::from_hours(31 * 24);
 const LONGEST_OPEN: Duration = Duration::from_hours(26);
 /// The detail of a call by which people see that Twilio's list, and no report, told of it or of its end.
 pub const FOUND_BY: &str = "found_by";
-/// The value of that detail.
 pub const RECONCILIATION: &str = "reconciliation";
 
 /// The next night's time of this workspace.
@@ -72,7 +71,6 @@ pub enum Meaning {
     Other,
     /// A call that has not ended, or only just, with its start.
     Open(Timestamp),
-    /// A call that has ended.
     Ended(Box<EndedCall>),
     /// A call that Ward cannot record, by its id.
     Unreadable(String),

@@ -131,9 +131,8 @@ pub fn leave(tx: &mut Tx<'_>, workspace: WorkspaceId, lease: Uuid, due_at: Times
     Ok(())
 }
 
-/// A failed attempt.
 pub struct FailedAttempt<'a> {
-    /// The reason, as one word.
+    /// The reason as one word, which answers show.
     pub why: &'a str,
     /// Failures in a row, this one included.
     pub attempts: i64,

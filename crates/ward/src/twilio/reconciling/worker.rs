@@ -42,7 +42,6 @@ const AT_ONCE: u32 = 4;
 const LOOKED_AT: i64 = 32;
 /// Accounts that get a row by one query.
 const SCHEDULED_AT_ONCE: i64 = 500;
-/// Pages that one lease reads.
 const PAGES_AT_ONCE: u32 = 10;
 /// Pages of one comparison, a million calls. More of them mean that the pages do not end.
 const MOST_PAGES: u32 = 5_000;
@@ -63,7 +62,7 @@ pub fn shares() -> Shares {
     Shares::new("twilio_lists", limits)
 }
 
-/// Compares until the process stops.
+/// Compares the workspaces that are due, until the process stops.
 pub async fn keep_going(app: Arc<App>) {
     if !app.config.outbound.twilio_reconciliation {
         return;
@@ -183,7 +182,6 @@ async fn measure(app: &App) {
     metrics::gauge!("ward_twilio_reconciliations_failing_oldest_seconds").set(age);
 }
 
-/// The result of one lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The comparison goes on: the workspace is due again.
@@ -200,9 +198,8 @@ pub enum Outcome {
 enum Stopped {
     /// Another worker has the lease now, or the account has changed.
     Lost,
-    /// Twilio gave no page.
     NoPage(NoPage),
-    /// Ward itself failed.
+    /// The database or another part of Ward failed.
     Failed(ApiError),
 }
 

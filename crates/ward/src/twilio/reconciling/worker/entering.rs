@@ -60,7 +60,6 @@ pub async fn lacking(
 /// The result of recording one call.
 #[derive(Debug)]
 pub enum Entered {
-    /// The progress after it.
     Done(Comparison),
     /// Another worker has the lease, or the account or the workspace has changed.
     Lost,
