@@ -49,7 +49,7 @@ pub(super) async fn amend(
     Ok(reply)
 }
 
-/// [`amend`] within a transaction of the operator or a caller. A field that is absent or null stays, and an empty text removes
+/// `amend` within a transaction of the operator or a caller. A field that is absent or null stays, and an empty text removes
 /// the value.
 pub fn amend_within(
     write: &mut Write<'_, '_>,
