@@ -20,7 +20,7 @@ use crate::ids::WorkspaceId;
 use crate::names::named;
 use crate::vault::{ResealResult, SealedRow, Vault};
 
-/// What a comparison does with a call that Ward does not know.
+/// The consequence of a call that Twilio lists and Ward does not know.
 #[derive(
     Clone,
     Copy,

@@ -333,6 +333,26 @@ both!(two_replicas_compare_once_and_a_dead_one_is_replaced, threads = 4, async |
     assert_eq!(found(&self::state(&tenant).await), json!([1, 1, 0, 1, 0, 0]));
 });
 
+both!(failures_of_many_workspaces_delay_no_other, threads = 2, async || {
+    let (server, tenant, _twilio) = scene("report").await;
+    // More of them are due before the healthy one than a replica compares at once.
+    for number in 0..6 {
+        let failing = server.tenant(&format!("failing-{number}")).await;
+        set_up(&failing, "a-token-that-twilio-does-not-know", "report").await;
+        failing.post("/twilio/reconciliation", json!({})).await.ok();
+    }
+    tenant.post("/twilio/reconciliation", json!({})).await.ok();
+    let working = tokio::spawn(worker::keep_going(server.app.clone()));
+    // A worker that pauses after a failure needs half a minute for each.
+    let compared = async {
+        while state(&tenant).await["last"].is_null() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(25), compared).await.expect("a comparison without a pause");
+    working.abort();
+});
+
 both!(the_night_compares_each_account_by_itself, async || {
     let (server, tenant, twilio) = scene("report").await;
     let other = server.tenant("other").await;

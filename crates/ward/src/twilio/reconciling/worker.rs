@@ -34,6 +34,8 @@ use entering::{Entered, Lack, Under};
 const POLL: Duration = Duration::from_secs(30);
 /// How often it looks for accounts without a row, and sets the gauges.
 const SURVEYED: Duration = Duration::from_mins(15);
+/// The reason of a failure in which the row of a comparison was not moved.
+const NO_DATABASE: &str = "database";
 /// Duration of a lease. Each page and each recorded call renews it.
 const LEASE: Duration = Duration::from_mins(2);
 /// Workspaces that a replica compares at once.
@@ -51,7 +53,7 @@ const ATTEMPTS: i64 = 8;
 const PAUSE: Duration = Duration::from_mins(1);
 /// The longest pause before another attempt, also if Twilio asks for more.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
-/// A comparison that was begun so long ago is begun anew, because Twilio's references to pages may have ended.
+/// A comparison that was begun so long ago starts from its first page, because Twilio's references to pages may have ended.
 const STALE: Duration = Duration::from_hours(20);
 /// The counts of gauges end at this number of rows.
 const MOST_COUNTED: i64 = 100_000;
@@ -78,8 +80,8 @@ pub async fn keep_going(app: Arc<App>) {
         tokio::select! {
             () = app.reconcile_wake.wait(POLL) => {}
             Some(ended) = comparing.join_next() => {
-                // A row whose lease could not be taken or stored is still due.
-                if !matches!(ended, Ok(Outcome::Going | Outcome::Done)) {
+                // The database failed, so the row is still due. Every other failure has moved its own workspace only.
+                if matches!(ended, Ok(Outcome::Failed(NO_DATABASE)) | Err(_)) {
                     app.reconcile_wake.wait(POLL).await;
                 }
             }
@@ -242,7 +244,7 @@ async fn one_in_turn(app: &Arc<App>, due: (WorkspaceId, Timestamp)) -> Outcome {
         Ok(None) => return Outcome::Elsewhere,
         Err(error) => {
             tracing::error!(%error, "cannot begin a comparison with Twilio's list; will retry");
-            return Outcome::Failed("database");
+            return Outcome::Failed(NO_DATABASE);
         }
     };
     let attempts = row.attempts + 1;
@@ -268,7 +270,7 @@ async fn one_in_turn(app: &Arc<App>, due: (WorkspaceId, Timestamp)) -> Outcome {
         Err(error) => {
             let error: ward_db::Error = error;
             tracing::error!(%error, "cannot end a comparison with Twilio's list; will retry");
-            Outcome::Failed("database")
+            Outcome::Failed(NO_DATABASE)
         }
     }
 }

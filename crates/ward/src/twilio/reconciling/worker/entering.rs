@@ -31,7 +31,7 @@ pub struct Under {
 /// How a call of the list is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lack {
-    /// Ward does not know it.
+    /// No report and no callback told Ward of it.
     Call,
     /// Ward does not know its end.
     End,
