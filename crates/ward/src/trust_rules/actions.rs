@@ -9,6 +9,7 @@ use ward_db::Timestamp;
 use super::wire::TrustRuleResponse;
 use super::{Condition, TrustRule, store};
 use crate::access::{Reach, Role};
+use crate::api_keys::networks::actions::within_networks_of;
 use crate::api_keys::permissions_named;
 use crate::app::App;
 use crate::audit::{Subject, Write};
@@ -19,6 +20,7 @@ use crate::http::Reply;
 use crate::identity::{self, PrincipalKind};
 use crate::ids::PrincipalId;
 use crate::members::beyond_caller;
+use crate::networks::Networks;
 use crate::quotas::{self, Change as Count};
 use crate::workspaces;
 
@@ -73,6 +75,8 @@ pub async fn create(
     let create = move |write: &mut Write<'_, '_>, held: &Held| {
         let now = write.now();
         held.seen.authority.covers(reach).map_err(beyond_caller)?;
+        // A rule has no networks, so a key with networks would free itself by one.
+        within_networks_of(&held.caller, &Networks::default())?;
         repeat.once(write, Secrecy::Open, |write| {
             let kind = PrincipalKind::Service;
             let service = identity::create(write, kind, Some(&new.name), now)?;

@@ -1,7 +1,7 @@
 //! The signing keys of the issuers that trust rules name, fetched within the share of the workspace whose rule needs them.
 //!
-//! Keys are public and belong to their issuer, so all workspaces use the same ones. Whoever names an issuer can decide what it
-//! answers, so everything here is bounded: the documents, the keys, the entries of one workspace, and all entries together.
+//! Keys are public and belong to their issuer, so all workspaces use the same ones. The tenant that names an issuer can be its author,
+//! so everything here is bounded: the documents, the keys, the entries of one workspace, and all entries together.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ const FETCH_TIME: Duration = Duration::from_secs(8);
 const MOST_KEYS: usize = 16;
 /// The longest RSA modulus, in characters of base64url: 4,096 bits. The check of a signature then takes less than 0.1 ms.
 const LONGEST_MODULUS: usize = 683;
-/// Issuers that are kept.
+/// Issuers whose keys are kept; the one that was unused for the longest time gives way.
 const MOST_ISSUERS: usize = 4096;
 /// Issuers that are kept at the expense of one workspace.
 const MOST_OF_A_WORKSPACE: usize = 8;

@@ -214,6 +214,12 @@ both!(a_key_with_networks_makes_no_freer_key, async || {
     let plain = json!({ "duration_days": 5, "role": "viewer" });
     actor.post(&tenant.path("/api-keys"), plain).await.refused_as(403, "beyond_caller");
     actor.post(&tenant.path("/api-keys"), mint(json!(["192.0.2.128/25"]))).await.created();
+    let rule = json!({
+        "name": "ci", "issuer": "https://id.example", "audience": "https://ward.example", "role": "viewer",
+        "conditions": [{ "claim": "sub", "equals": "job" }],
+    });
+    actor.post(&tenant.path("/trust-rules"), rule.clone()).await.refused_as(403, "beyond_caller");
+    tenant.post("/trust-rules", rule).await.created();
     let own = networks_of(&tenant, bound.text("key_id"));
     actor.put(&own, json!({ "networks": ["192.0.2.0/26"] })).await.ok();
     actor.put(&own, json!({ "networks": [RANGE] })).await.refused_as(403, "beyond_caller");

@@ -61,7 +61,7 @@ pub fn within_networks_of(caller: &Caller, networks: &Networks) -> Result<(), Ap
     }
     Err(ApiError::forbidden_because(
         "beyond_caller",
-        "Your key has networks. A key that it creates or changes must have networks within these.",
+        "Your key has networks. A key that it creates or changes must have networks within these, and a trust rule has none.",
         Forbidden::by_rule(Rule::WithinNetworks, Because::KeyNetworks),
     ))
 }
