@@ -379,6 +379,8 @@ both!(an_admin_ends_a_quarantine_by_rotation_or_revocation, async || {
     leaked.post(&path, json!({ "duration_days": 30 })).await.refused_as(403, "key_quarantined");
     let overlap = json!({ "duration_days": 30, "grace_seconds": 60 });
     admin.post(&path, overlap).await.refused_as(409, "leaked_secret");
+    let handover = tenant.path(&format!("/api-keys/{}/handover", other.text("key_id")));
+    admin.post(&handover, json!({})).await.refused_as(409, "leaked_secret");
     let rotated = admin.post(&path, json!({ "duration_days": 30 })).await.ok();
     let new = server.bearing(rotated.text("api_key"));
     let write = tenant.workspace("/test-caller-numbers");

@@ -9,11 +9,11 @@ use ward_db::{Timestamp, Tx};
 use super::store::{self, WaitingSecret};
 use super::{Token, WAITS, place};
 use crate::access::{Permissions, Role};
-use crate::api_keys::actions::may_change;
+use crate::api_keys::actions::{key_subject, may_change};
 use crate::api_keys::secret::{KeyId, NewSecret, Presented, SecretHash};
-use crate::api_keys::{ApiKey, Secret, store as keys, valid_key};
+use crate::api_keys::{Secret, store as keys, valid_key};
 use crate::app::App;
-use crate::audit::{Actor, Subject, Write};
+use crate::audit::{Actor, Write};
 use crate::context::Context;
 use crate::error::ApiError;
 use crate::gate::idempotency::{Repeat, Secrecy};
@@ -50,6 +50,12 @@ pub async fn create(app: &Arc<App>, entry: Entry, key_id: KeyId, repeat: Repeat)
                     "This key has been used, so a new secret would stop a program. Create another key to hand over.",
                 ));
             }
+            if key.quarantined_at.is_some() {
+                return Err(ApiError::conflict(
+                    "leaked_secret",
+                    "The secret of this key leaked, so the key ends soon. Rotate it first.",
+                ));
+            }
             if key.expires_at <= now {
                 return Err(ApiError::conflict("key_expired", "This key has expired. Rotate it first."));
             }
@@ -67,7 +73,7 @@ pub async fn create(app: &Arc<App>, entry: Entry, key_id: KeyId, repeat: Repeat)
                 expires_at: now.saturating_add(WAITS).min(key.expires_at),
             };
             store::put(write, &token.hash, &waiting)?;
-            write.record("api_key.handover", subject(&key), json!({
+            write.record("api_key.handover", key_subject(&key), json!({
                 "key_id": key.key_id,
                 "role": key.reach.role,
                 "link_expires_at": waiting.expires_at,
@@ -85,10 +91,6 @@ pub async fn create(app: &Arc<App>, entry: Entry, key_id: KeyId, repeat: Repeat)
 
 /// The path of the page that a link opens.
 const PAGE: &str = "/v1/keys/handover";
-
-fn subject(key: &ApiKey) -> Subject<'_> {
-    Subject { service: "api_keys", kind: "api_key", id: Some(key.id.0), name: key.name.as_deref() }
-}
 
 /// `HandedOverKeyResponse`: a key with its secret, for the opener of a link.
 #[derive(Serialize)]
@@ -126,7 +128,7 @@ pub async fn open(
         let Some(presented) = Presented::parse(&text) else { return Ok(None) };
         let Some((_, Secret::Current)) = valid_key(&mut write, &presented, now)? else { return Ok(None) };
         let Some(key) = keys::get_anywhere(&mut write, presented.key_id)? else { return Ok(None) };
-        write.record("api_key.handover_opened", subject(&key), json!({ "key_id": key.key_id }))?;
+        write.record("api_key.handover_opened", key_subject(&key), json!({ "key_id": key.key_id }))?;
         Ok::<_, ApiError>(Some(HandedOverKeyResponse {
             key_id: key.key_id,
             api_key: String::from_utf8_lossy(&text).into_owned(),
