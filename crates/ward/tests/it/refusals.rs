@@ -1,11 +1,15 @@
 //! Refusals: each workspace's auditors see those of their workspace, undisturbed by other workspaces.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
 use reqwest::StatusCode;
 use serde_json::json;
 use tokio::task::JoinSet;
 use ward::audit::refusals::Refusal;
 use ward::ids::{CredentialId, WorkspaceId};
-use ward::quotas::rate::FORBIDDEN_PER_SECOND;
+use ward::quotas::rate::{FORBIDDEN_PER_SECOND, FORBIDDEN_WAIT};
 use ward_test::{Server, both};
 
 both!(a_flood_of_refusals_costs_no_other_workspace_an_event, async || {
@@ -60,7 +64,40 @@ both!(refusals_beyond_a_credentials_share_are_told_as_a_sum, async || {
     assert_eq!(tenant.owner.get(&path).await.ok()["total"], 1);
 });
 
-both!(many_answers_of_403_wait_and_are_all_recorded, async || {
+both!(an_answer_of_403_waits_while_its_workspace_has_too_many, async || {
+    let server = Server::start().await;
+    let (tenant, other) = (server.tenant("acme").await, server.tenant("quiet").await);
+    let (viewer, visitor) = (tenant.service("viewer").await, other.service("viewer").await);
+    // Refusals of other clients use up the second's number as fast as it refills.
+    let (app, workspace) = (server.app.clone(), WorkspaceId::of_path(&tenant.id));
+    let done = Arc::new(AtomicBool::new(false));
+    let flood = std::thread::spawn({
+        let done = done.clone();
+        move || {
+            while !done.load(Ordering::Relaxed) {
+                app.forbidden_rates.charge(workspace, FORBIDDEN_PER_SECOND);
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (mut waited, mut quickest) = (0, FORBIDDEN_WAIT);
+    for _ in 0..6 {
+        let sent = Instant::now();
+        viewer.get(&tenant.path("/audit")).await.expect(StatusCode::FORBIDDEN);
+        waited += u32::from(sent.elapsed() >= FORBIDDEN_WAIT);
+        let sent = Instant::now();
+        visitor.get(&other.path("/audit")).await.expect(StatusCode::FORBIDDEN);
+        quickest = quickest.min(sent.elapsed());
+    }
+    done.store(true, Ordering::Relaxed);
+    flood.join().unwrap();
+    // One request may take the place that the flood has just left.
+    assert!(waited >= 4, "{waited} of 6 waited");
+    assert!(quickest < FORBIDDEN_WAIT, "another workspace waits too");
+});
+
+both!(many_answers_of_403_are_all_recorded, async || {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let viewer = tenant.service("viewer").await;
