@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::flags::{Global, ServerSettings};
@@ -247,6 +247,20 @@ pub enum MemberAction {
     },
 }
 
+/// The fields of a call that a person changes.
+#[derive(Debug, Args)]
+pub struct CallChanges {
+    /// The EHR's id of the patient. Empty text removes it.
+    #[arg(long, value_name = "ID", value_parser = parse_patient, required_unless_present_any = ["encounter_id", "summary"])]
+    pub patient_id: Option<String>,
+    /// The EHR's id of the patient's encounter that the call belongs to. Empty text removes it.
+    #[arg(long, value_name = "ID", value_parser = parse_patient)]
+    pub encounter_id: Option<String>,
+    /// The summary. Empty text removes it.
+    #[arg(long, value_name = "TEXT", value_parser = parse_summary)]
+    pub summary: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum SyncAction {
     /// Show for each integration the counts, the oldest waiting delivery, and the reason if nothing is sent.
@@ -274,21 +288,15 @@ pub enum SyncAction {
         #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
         reason: String,
     },
-    /// Change a call that the EHR has, and its record there. The former values are kept sealed.
+    /// Change a call that the EHR has, and its record there. A document cannot move to another patient. The former values are kept
+    /// sealed.
     Amend {
         /// The slug or id of the workspace.
         workspace: String,
         /// The id of the delivery, as the API lists it.
         delivery: String,
-        /// The EHR's id of the patient, for records that can move to another one.
-        #[arg(long, value_name = "ID", value_parser = parse_patient, required_unless_present_any = ["encounter_id", "summary"])]
-        patient_id: Option<String>,
-        /// The EHR's id of the patient's encounter that the call belongs to. Empty text removes it.
-        #[arg(long, value_name = "ID", value_parser = parse_patient)]
-        encounter_id: Option<String>,
-        /// The summary. Empty text removes it.
-        #[arg(long, value_name = "TEXT", value_parser = parse_summary)]
-        summary: Option<String>,
+        #[command(flatten)]
+        changes: CallChanges,
     },
     /// Retry one delivery at once, or all failed ones, at most 1,000 at a time.
     Retry {
@@ -388,15 +396,8 @@ pub enum CallsAction {
         workspace: String,
         /// The call's id at the telephone provider.
         call_sid: String,
-        /// The EHR's id of the patient. Empty text removes it.
-        #[arg(long, value_name = "ID", value_parser = parse_patient, required_unless_present_any = ["encounter_id", "summary"])]
-        patient_id: Option<String>,
-        /// The EHR's id of the patient's encounter that the call belongs to. Empty text removes it.
-        #[arg(long, value_name = "ID", value_parser = parse_patient)]
-        encounter_id: Option<String>,
-        /// The summary. Empty text removes it.
-        #[arg(long, value_name = "TEXT", value_parser = parse_summary)]
-        summary: Option<String>,
+        #[command(flatten)]
+        changes: CallChanges,
     },
     /// List the calls of all workspaces that no report has ended, the longest silent first.
     Unfinished {

@@ -16,7 +16,8 @@ use ward::workspaces::access_policy::actions::Lifted;
 use ward::{operator, router, telemetry};
 
 use crate::args::{
-    CallsAction, Cli, DbAction, KeyAction, MemberAction, SyncAction, TwilioAction, WorkspaceAction,
+    CallChanges, CallsAction, Cli, DbAction, KeyAction, MemberAction, SyncAction, TwilioAction,
+    WorkspaceAction,
 };
 use crate::failure::Failure;
 use crate::show::Output;
@@ -161,10 +162,10 @@ pub fn sync(config: Config, action: SyncAction, out: Output) -> Result<(), Failu
     };
     on(config, access, async |app| {
         match action {
-            SyncAction::Amend { workspace, delivery, patient_id, encounter_id, summary } => {
+            SyncAction::Amend { workspace, delivery, changes } => {
                 let delivery =
                     delivery.parse().map(DeliveryId).map_err(|_| "the delivery must be given by its id")?;
-                let fields = changes(patient_id, encounter_id, summary);
+                let fields = fields_of(changes);
                 out.one(&operator::amend_delivery(&app, &workspace, delivery, fields).await?)?;
             }
             SyncAction::Status { workspace: Some(workspace), .. } => {
@@ -210,11 +211,8 @@ pub fn sync(config: Config, action: SyncAction, out: Output) -> Result<(), Failu
 }
 
 /// The given changes of a call, by their names.
-fn changes(
-    patient_id: Option<String>,
-    encounter_id: Option<String>,
-    summary: Option<String>,
-) -> Map<String, Value> {
+fn fields_of(changes: CallChanges) -> Map<String, Value> {
+    let CallChanges { patient_id, encounter_id, summary } = changes;
     let given = [("patient_id", patient_id), ("encounter_id", encounter_id), ("summary", summary)];
     given.into_iter().filter_map(|(name, text)| Some((name.to_owned(), Value::String(text?)))).collect()
 }
@@ -234,8 +232,8 @@ pub fn calls(config: Config, action: CallsAction, out: Output) -> Result<(), Fai
             CallsAction::Backfill { workspace, from, to } => {
                 return Ok(out.one(&operator::backfill(&app, &workspace, &from, &to).await?)?);
             }
-            CallsAction::Correct { workspace, call_sid, patient_id, encounter_id, summary } => {
-                let fields = changes(patient_id, encounter_id, summary);
+            CallsAction::Correct { workspace, call_sid, changes } => {
+                let fields = fields_of(changes);
                 return Ok(out.one(&operator::correct_call(&app, &workspace, &call_sid, fields).await?)?);
             }
             CallsAction::Unfinished { limit } => {

@@ -83,6 +83,17 @@ pub(crate) enum Evidence {
     Unproven,
 }
 
+impl From<Refusal> for Created {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::There => Self::There,
+            Refusal::NotNow(why) => Self::NotNow(why),
+            Refusal::Unauthorized => Self::Unauthorized,
+            Refusal::Never => Self::Never,
+        }
+    }
+}
+
 /// Judges an answer to a create. `named` finds the location of a created resource in headers or body.
 pub(crate) fn created(answer: &Answer, named: impl FnOnce() -> Option<String>) -> Created {
     match answer.status.as_u16() {
@@ -91,12 +102,7 @@ pub(crate) fn created(answer: &Answer, named: impl FnOnce() -> Option<String>) -
         200 => named().map_or(Created::Unproven, |location| Created::Done(Some(location))),
         202..300 => Created::Unproven,
         409 | 412 => Created::There,
-        _ => match refusal(answer) {
-            Refusal::There => Created::There,
-            Refusal::NotNow(why) => Created::NotNow(why),
-            Refusal::Unauthorized => Created::Unauthorized,
-            Refusal::Never => Created::Never,
-        },
+        _ => refusal(answer).into(),
     }
 }
 
@@ -112,12 +118,7 @@ pub(crate) fn updated(answer: &Answer, named: impl FnOnce() -> Option<String>, p
         202..300 => Created::Unproven,
         // The version has changed since it was read, so it is read again.
         409 | 412 => Created::There,
-        _ => match refusal(answer) {
-            Refusal::There => Created::There,
-            Refusal::NotNow(why) => Created::NotNow(why),
-            Refusal::Unauthorized => Created::Unauthorized,
-            Refusal::Never => Created::Never,
-        },
+        _ => refusal(answer).into(),
     }
 }
 

@@ -173,7 +173,7 @@ pub(crate) fn read(form: Form, base_url: &str, place: &str) -> Option<Request> {
 pub(crate) enum Found {
     /// This call's, with its version if the server has versions.
     Ours(Option<String>),
-    /// Another resource than this call's.
+    /// The answer has a resource, but not the one that this call created.
     Other,
 }
 

@@ -81,7 +81,7 @@ fn filing(connector: &str, settings: &DeliverySettings) -> Filing {
     }
 }
 
-/// What is looked up in the EHR before a note is sent.
+/// The look-up in the EHR that comes before a note is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sought {
     Nothing,
@@ -93,7 +93,7 @@ pub enum Sought {
     Unreported,
 }
 
-/// What has to be looked up for a note.
+/// The look-up that a note of this connector needs.
 pub fn sought((connector, settings): (&str, &DeliverySettings), form: Form, note: &CallNote) -> Sought {
     let rule = match integrations::takes(connector) {
         Some(Takes::Document(_, rule)) => rule,

@@ -20,7 +20,7 @@ struct DeliveryPreview {
     state: &'static str,
     /// The reason why nothing would be sent, as one word.
     not_sent_because: Option<&'static str>,
-    /// What would be looked up in the EHR first, and then stand in the request.
+    /// The resource that the EHR would be asked for first, and that the request would then name.
     looked_up: Option<&'static str>,
     request: Option<PreviewedRequest>,
 }

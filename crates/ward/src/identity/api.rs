@@ -209,7 +209,7 @@ struct ExplainAccessResponse<'a> {
     checks: Vec<Check>,
 }
 
-/// `explain-access`
+/// `explain-access`: an answer with status 200, also about a refusal.
 pub async fn explain(
     request: Request,
     (entry, sent): (Entry, Sent<ExplainAccessRequest>),

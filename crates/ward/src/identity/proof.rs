@@ -17,6 +17,7 @@ use url::Url;
 use ward_db::Timestamp;
 
 use super::public_key::{PublicKey, Thumbprint};
+use super::token::{decode, moment};
 
 /// The longest proof, bytes: room for a key and a signature of RSA with 4096 bits.
 const LONGEST: usize = 4096;
@@ -167,17 +168,6 @@ impl RecentProofs {
         }
         new
     }
-}
-
-fn decode<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
-}
-
-/// A time in seconds, up to the year 9999.
-fn moment(seconds: f64) -> Option<Timestamp> {
-    #[expect(clippy::cast_possible_truncation, reason = "bounded by the filter")]
-    let read = |seconds: f64| Timestamp::from_micros((seconds * 1e6) as i64);
-    Some(seconds).filter(|seconds| (0.0..=253_402_300_799.0).contains(seconds)).map(read)
 }
 
 fn micros(span: Duration) -> u64 {

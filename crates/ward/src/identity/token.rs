@@ -22,6 +22,7 @@ use super::public_key::Thumbprint;
 use crate::config::issuers::{IssuerConfig, TokenAlgorithm};
 use crate::ids::PrincipalId;
 use crate::legible;
+use crate::text::hex;
 
 /// The greatest accepted difference between an issuer's clock and Ward's.
 pub(crate) const LEEWAY: Duration = Duration::from_secs(30);
@@ -82,11 +83,7 @@ impl VerifiedToken {
 
     /// A hash of the subject for the audit: it can be compared, but not read.
     pub fn subject_hash(&self) -> String {
-        let hash = Sha256::digest(self.subject.as_bytes());
-        hash.iter().take(16).fold(String::with_capacity(32), |mut text, byte| {
-            let _ = fmt::Write::write_fmt(&mut text, format_args!("{byte:02x}"));
-            text
-        })
+        hex(&Sha256::digest(self.subject.as_bytes())[..16])
     }
 
     /// An e-mail address of this person that the issuer has verified, from the token or from the issuer's
@@ -200,7 +197,8 @@ pub async fn verify(issuers: &Issuers, text: &str, now: Timestamp) -> Result<Ver
     })
 }
 
-fn decode<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
+/// Reads one part of a token, base64url of JSON (RFC 7515, section 7.1).
+pub(super) fn decode<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }
 
@@ -218,8 +216,12 @@ pub(crate) fn algorithm(header: &Header, accepted: &[TokenAlgorithm]) -> Option<
 
 /// The time of a numeric claim (RFC 7519, section 2, `NumericDate`).
 pub(crate) fn time(value: &Value) -> Option<Timestamp> {
-    // Some issuers send fractions of seconds. A number beyond the year 9999 is not a time.
-    let seconds = value.as_f64().filter(|seconds| (0.0..=253_402_300_799.0).contains(seconds))?;
+    value.as_f64().and_then(moment)
+}
+
+/// A number of seconds since 1970 as a time. Some issuers send fractions. A number beyond the year 9999 is not a time.
+pub(super) fn moment(seconds: f64) -> Option<Timestamp> {
+    let seconds = Some(seconds).filter(|seconds| (0.0..=253_402_300_799.0).contains(seconds))?;
     #[expect(clippy::cast_possible_truncation, reason = "bounded above")]
     Some(Timestamp::from_micros((seconds * 1e6) as i64))
 }

@@ -15,7 +15,7 @@ pub struct WorkloadToken {
     pub issuer: Arc<str>,
     /// The only audience of the token.
     pub audience: String,
-    /// The claim `sub`.
+    /// The claim `sub`, which only SPIFFE and unknown issuers never give to another workload.
     pub subject: String,
     /// The claim `jti`, which tells two tokens of a job apart.
     pub id: Option<String>,
@@ -46,7 +46,7 @@ pub struct Workload {
     pub token: Arc<WorkloadToken>,
     /// The rule of the workspace in the path; `None` in a request without a workspace.
     pub rule: Option<RuleUsed>,
-    /// For a request without a workspace: what the token could enter, and with which authority.
+    /// The workspaces that the token could enter; empty in a request with a workspace.
     pub offers: Vec<Offer>,
 }
 
@@ -58,7 +58,7 @@ pub struct Offer {
     pub name: String,
     /// The role of the rule's service.
     pub role: Role,
-    /// The authority of the rule.
+    /// The role and permissions that the rule gives.
     pub reach: Reach,
     /// The position in the token's list.
     pub position: i64,

@@ -22,7 +22,7 @@ pub struct Reconciled {
     pub workspace: Option<String>,
     /// `done`, `failed`, or `elsewhere` if a server makes the comparison.
     pub outcome: &'static str,
-    /// The state after the comparison.
+    /// The state of the comparison when the command ends.
     #[serde(flatten)]
     pub state: TwilioReconciliation,
 }

@@ -2,7 +2,6 @@
 
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -14,6 +13,7 @@ use crate::api_keys::secret::{KeyId, Presented};
 use crate::error::ApiError;
 use crate::gate::Entry;
 use crate::http::{Open, Reply, Request, Sent};
+use crate::text::hex;
 
 /// The bytes of the largest report. A thousand secrets have room for places of a kilobyte each.
 const LARGEST: usize = 1 << 20;
@@ -67,7 +67,7 @@ impl Report {
                 }
             }
             let verdict = LeakedTokenVerdict {
-                token_hash: hexadecimal(&Sha256::digest(&one.token)),
+                token_hash: hex(&Sha256::digest(&one.token)),
                 token_type: one.r#type.unwrap_or_default(),
                 label: Label::FalsePositive,
             };
@@ -75,14 +75,6 @@ impl Report {
         }
         Self { leaks, tokens }
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // A string takes every text.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// `report-leaked-keys`: the signature of a configured key is the credential. It covers the bytes of the body, so it is

@@ -27,7 +27,8 @@ impl Amendments {
         self.wanted.or(self.done).unwrap_or(0)
     }
 
-    /// The note with the identifier of the present amendment. Only documents are created anew for one.
+    /// The note with the identifier of the present amendment. Only a document needs one, because an amendment creates a further
+    /// document.
     pub fn numbered(&self, form: Form, mut told: CallNote) -> CallNote {
         if form == Form::DocumentReference && self.number() > 0 {
             told.id = format!("{}.{}", told.id, self.number());
