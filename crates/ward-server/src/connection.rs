@@ -35,7 +35,7 @@ pub(crate) enum Stage {
 
 /// How long, at shutdown, a connection without any byte so far may still send its request. Its client may
 /// have connected just before the shutdown.
-const LAST_CALL: Duration = Duration::from_millis(500);
+const LAST_CALL: Duration = Duration::from_secs(2);
 
 /// Concurrent requests on one HTTP/2 connection. A client that wants more waits, or opens a second
 /// connection, which the connection limits count.

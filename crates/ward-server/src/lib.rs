@@ -17,6 +17,7 @@
 //! the answer.
 
 mod admission;
+mod backlog;
 mod connection;
 mod h2_watch;
 pub mod key_file;
@@ -157,22 +158,9 @@ where
         }
     }
 
-    drain_backlog(&listener, take).await;
-    drop(listener);
+    backlog::close(listener, take).await;
     finish(&stage, options.limits.shutdown_time).await;
     Ok(())
-}
-
-/// Accepts the connections in the kernel's backlog, because their clients already count as connected.
-async fn drain_backlog(listener: &TcpListener, mut take: impl FnMut(TcpStream, SocketAddr)) {
-    // The poll does not wait: `Pending` means that the backlog is empty.
-    loop {
-        let next = std::future::poll_fn(|cx| std::task::Poll::Ready(listener.poll_accept(cx)));
-        match next.await {
-            std::task::Poll::Ready(Ok((stream, peer))) => take(stream, peer),
-            _ => return,
-        }
-    }
 }
 
 /// Waits up to `limit` for connections to end by themselves, and then ends them.

@@ -460,6 +460,37 @@ async fn a_connection_made_just_before_shutdown_is_still_served() {
     timeout(PATIENCE, server.ended).await.unwrap().unwrap().unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_stop_cuts_no_client_that_connects_at_the_same_moment() {
+    /// The number of answers until the first refused connection.
+    async fn answers(address: SocketAddr) -> usize {
+        for answered in 0.. {
+            let connecting = timeout(Duration::from_millis(500), TcpStream::connect(address)).await;
+            let Ok(Ok(mut client)) = connecting else { return answered };
+            client.write_all(b"GET / HTTP/1.1\r\nhost: w\r\nconnection: close\r\n\r\n").await.unwrap();
+            let mut answer = Vec::new();
+            timeout(PATIENCE, client.read_to_end(&mut answer))
+                .await
+                .unwrap()
+                .expect("an answer, not a reset");
+            assert!(answer.ends_with(b"hello"), "{}", String::from_utf8_lossy(&answer));
+        }
+        unreachable!("the server stops")
+    }
+    let mut answered = 0;
+    for _ in 0..40 {
+        let mut server = Server::start(patient()).await;
+        let clients: Vec<_> = (0..16).map(|_| tokio::spawn(answers(server.address))).collect();
+        sleep(Duration::from_millis(20)).await;
+        server.stop();
+        timeout(PATIENCE, server.ended).await.unwrap().unwrap().unwrap();
+        for client in clients {
+            answered += client.await.unwrap();
+        }
+    }
+    assert!(answered > 0, "no client was answered before a stop");
+}
+
 /// A self-signed identity on disk, and a client configuration that trusts it.
 fn identity(folder: &std::path::Path) -> (TlsFiles, rustls::ClientConfig) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
