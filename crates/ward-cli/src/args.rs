@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::client::{ApiFlags, Called, ClaimArguments, EXIT_CODES, LoginArguments};
 use crate::flags::{Global, ServerSettings};
 
 /// The workspace control plane: the tenants that exist, and the people and keys that may enter them.
@@ -58,6 +59,30 @@ pub enum Command {
     Secrets {
         #[command(subcommand)]
         action: SecretsAction,
+    },
+    /// Send any operation of the API to a server, and print the answer. `ward api OPERATION --help` lists its parameters.
+    #[command(after_help = EXIT_CODES, arg_required_else_help = true)]
+    Api {
+        #[command(flatten)]
+        flags: ApiFlags,
+        #[command(subcommand)]
+        called: Called,
+    },
+    /// Keep a credential for a server in a profile: an API key from standard input or the terminal, or a sign-in at an issuer.
+    Login(LoginArguments),
+    /// Claim an unclaimed workspace, or a new one, and keep its owner's key in a profile.
+    Claim(ClaimArguments),
+    /// Remove a profile and its credential from this machine.
+    Logout {
+        /// The profile. Default: the default profile.
+        #[arg(long, value_name = "NAME", env = "WARD_CLIENT_PROFILE")]
+        profile: Option<String>,
+    },
+    /// List the profiles of this user, without their credentials.
+    Profiles {
+        /// Make this profile the default one.
+        #[arg(long, value_name = "NAME")]
+        default: Option<String>,
     },
     /// Bring the database's schema up to date, and print the steps that were applied.
     Migrate,

@@ -5,6 +5,8 @@
 
 mod args;
 mod backup;
+mod client;
+mod completions;
 mod doctor;
 mod failure;
 mod flags;
@@ -18,13 +20,13 @@ mod welcome;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::Parser as _;
 use ward::app::OpenError;
 use ward::config::{ConfigError, LogFormat, RawSettings, ResolvedSettings};
 use ward::operator::OperatorError;
 
 use crate::args::{Cli, Command};
-use crate::failure::Failure;
+use crate::failure::{CodedFailure, Failure};
 use crate::flags::{CommonSettings, Flags, Global};
 use crate::show::Output;
 
@@ -42,6 +44,10 @@ fn main() -> ExitCode {
     match run(cli, out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            if let Some(coded) = failure.downcast_ref::<CodedFailure>() {
+                out.error(&coded.message, &coded.code, &coded.because);
+                return ExitCode::from(coded.exit);
+            }
             out.failure(failure.as_ref(), code_of(failure.as_ref()));
             // 2 is also the code for a wrong command line: the request itself was wrong.
             ExitCode::from(if failure.is::<ConfigError>() { 2 } else { 1 })
@@ -92,6 +98,11 @@ fn run(cli: Cli, out: Output) -> Result<(), Failure> {
     match cli.command {
         Command::Serve { settings } => serve::run(resolve(settings.0)?.config, out),
         Command::Config { settings } => Ok(out.settings(&resolve(settings.0)?.in_force)?),
+        Command::Api { flags, called } => client::run(client::api(flags, called, out)),
+        Command::Login(arguments) => client::run(client::login(arguments, out)),
+        Command::Claim(arguments) => client::run(client::claim(arguments, out)),
+        Command::Logout { profile } => client::logout(profile.as_deref(), out),
+        Command::Profiles { default } => client::profiles(default, out),
         Command::Migrate => operate::migrate(&plain()?, out),
         Command::Workspace { action } => operate::workspace(plain()?, action, out),
         Command::Key { action } => operate::key(plain()?, action, out),
@@ -111,7 +122,7 @@ fn run(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::Openapi => operate::openapi(&plain()?),
         Command::Health { settings } => health::ask(&resolve(settings.0)?.config, out),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "ward", &mut std::io::stdout());
+            completions::print(shell);
             Ok(())
         }
         Command::Man { folder } => operate::manual(&folder, out),

@@ -161,7 +161,8 @@ impl Bar {
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => "–".to_owned(),
-        Value::String(text) => text.clone(),
+        // Text of another system must not control this terminal.
+        Value::String(text) => text.replace(char::is_control, "\u{fffd}"),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(" "),
         other => other.to_string(),
     }

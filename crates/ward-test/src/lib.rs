@@ -18,6 +18,7 @@ mod prover;
 mod provider;
 mod rsa;
 mod scanner;
+mod sign_in;
 pub mod vendor;
 
 use std::net::SocketAddr;
@@ -51,6 +52,7 @@ pub use prover::Prover;
 pub use provider::LocalProvider;
 pub use rsa::rsa_pem;
 pub use scanner::{REPORTS, Scanner, report_of};
+pub use sign_in::{CLIENT_ID, SignIn};
 
 /// A Ward for one test, on a database of its own, behind a real socket.
 pub struct Server {

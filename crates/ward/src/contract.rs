@@ -11,6 +11,11 @@ use crate::config::Platform;
 /// The document in its served form, unless settings change it.
 const DOCUMENT: &str = include_str!("../../../contract/openapi.json");
 
+/// The text of the document before any setting changes it, for programs that offer its operations.
+pub const fn built_in() -> &'static str {
+    DOCUMENT
+}
+
 /// The nine operations of the given contract. Only their ids are used here.
 static GIVEN_IDS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let given: Value =

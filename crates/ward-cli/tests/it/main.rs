@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails stops at the failing line")]
 
 mod access;
+mod api;
 mod backup;
 mod between;
 mod client;

@@ -15,9 +15,9 @@ const FILE_VARIABLE: &str = "WARD_CONFIG";
 /// The prefix of Ward's environment variables.
 const PREFIX: &str = "WARD_";
 
-/// Prefixed variables that are not settings: the test suite's own, and those that Kubernetes sets in every container
-/// beside a service called `ward`.
-const NOT_SETTINGS: [&str; 4] = ["WARD_TEST_", "WARD_BENCH_", "WARD_SERVICE_", "WARD_PORT"];
+/// Prefixed variables that are not settings: the test suite's own, those of `ward api`, and those that Kubernetes sets in
+/// every container beside a service called `ward`.
+const NOT_SETTINGS: [&str; 5] = ["WARD_TEST_", "WARD_BENCH_", "WARD_CLIENT_", "WARD_SERVICE_", "WARD_PORT"];
 
 /// The layer that gave a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
