@@ -11,7 +11,6 @@ pub struct CodedFailure {
     pub exit: u8,
     /// The short name, such as the `error_code` of an answer.
     pub code: String,
-    /// The sentence for people.
     pub message: String,
     /// Further sentences, such as one for each wrong field.
     pub because: Vec<String>,

@@ -9,7 +9,6 @@ use comfy_table::{Table, presets};
 
 use super::operations::{BodyForm, Field, OPERATIONS, Operation, Place};
 
-/// The argument of the fields.
 const GIVEN: &str = "given";
 
 /// The operation of a command line, and the arguments for it.
@@ -53,9 +52,6 @@ impl Subcommand for Called {
 fn subcommand(operation: &'static Operation) -> Command {
     let command = Command::new(operation.name.as_str()).about(operation.summary.as_str());
     let command = command.after_help(after_help(operation));
-    if operation.fields.is_empty() && operation.body.is_none() {
-        return command;
-    }
     command.arg(
         Arg::new(GIVEN)
             .value_name("NAME=VALUE")
@@ -81,6 +77,9 @@ impl TypedValueParser for Given {
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
         let operation: &'static Operation = self.0;
+        if operation.fields.is_empty() {
+            return None;
+        }
         Some(Box::new(operation.fields.iter().map(|field| PossibleValue::new(field.spelled.as_str()))))
     }
 }

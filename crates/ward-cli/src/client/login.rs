@@ -30,10 +30,10 @@ pub struct NewProfile {
     /// The name of the profile. An existing profile of this name is replaced.
     #[arg(long, value_name = "NAME", env = "WARD_CLIENT_PROFILE", default_value = "default")]
     pub profile: String,
-    /// The place for the credential.
+    /// The place for the credential: the file of profiles, or the keyring of the desktop.
     #[arg(long, value_enum, default_value_t)]
     pub store: Store,
-    /// Allow a server behind plain http on another machine. Whoever sees the network then sees the credential.
+    /// Allow a server on another machine over plain http. Everyone who can read the network's traffic then gets the credential.
     #[arg(long)]
     pub plain_http: bool,
 }
@@ -140,7 +140,7 @@ pub async fn claim(arguments: ClaimArguments, out: Output) -> Result<(), Failure
     let file = match kept {
         Ok(file) => file,
         Err(failure) => {
-            // Without these lines, nobody could enter the workspace any more.
+            // The key cannot be shown again, and it is the only way into the workspace.
             out.one(&json!({ "workspace": workspace, "api_key": secret }))?;
             return Err(failure.into());
         }

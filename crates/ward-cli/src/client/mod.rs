@@ -18,6 +18,7 @@ use serde_json::Value;
 use self::arguments::{Filled, fill};
 pub use self::command::Called;
 pub use self::login::{ClaimArguments, LoginArguments, claim, login, logout, profiles};
+pub use self::operations::OPERATIONS;
 use self::print::Page;
 pub use self::target::Target;
 use self::wire::{Caller, Outgoing};
@@ -32,7 +33,7 @@ is a whole body. @- is standard input.
 Exit codes: 0 success, 1 another failure, 2 a wrong command line, 3 refused (401, 403), 4 not found (404), 5 conflict (409, 412), \
 6 wrong values (400, 413, 422), 7 too many requests (429), 8 no answer or a failure of the server (5xx).";
 
-/// The flags of `ward api`.
+/// The flags of `ward api`, which its operations take too.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ApiFlags {
     #[command(flatten)]
@@ -46,7 +47,7 @@ pub struct ApiFlags {
     /// How often a request is sent again at most, if no answer came or the server asks for it.
     #[arg(long, global = true, value_name = "COUNT", default_value_t = 4, help_heading = "Requests")]
     pub repeats: u32,
-    /// Send no credential.
+    /// Send no credential, although a profile or a variable has one.
     #[arg(long, global = true, help_heading = "Requests")]
     pub anonymous: bool,
 }
@@ -56,7 +57,6 @@ pub fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failu
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
-/// A new `Idempotency-Key`.
 fn new_key() -> String {
     ward::random::id().to_string()
 }

@@ -23,9 +23,7 @@ pub struct Operation {
     /// The `operationId`, which is the name on the command line.
     pub name: String,
     pub method: Method,
-    /// The path with its placeholders.
     pub path: String,
-    /// One sentence for lists.
     pub summary: String,
     /// The long description, in Markdown. Empty if there is none.
     pub details: String,
@@ -37,13 +35,12 @@ pub struct Operation {
     pub body: Option<BodyForm>,
     /// Whether the operation takes an `Idempotency-Key`.
     pub idempotent: bool,
-    /// Whether the operation ignores credentials.
+    /// Whether the operation ignores credentials, so that none is sent.
     pub anonymous: bool,
     /// The way to the next page, if the answer is a list in pages.
     pub paging: Option<Paging>,
 }
 
-/// The form of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyForm {
     /// An object, whose fields can be given one by one.
@@ -55,9 +52,7 @@ pub enum BodyForm {
 /// The query parameter that leads to the next page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Paging {
-    /// The answer's `continuation_token`.
     Token,
-    /// The answer's `next_offset`.
     Offset,
 }
 
@@ -82,7 +77,6 @@ pub struct Field {
     pub required: bool,
     /// Whether the value must not be shown, not even in the list of processes.
     pub secret: bool,
-    /// The description's first paragraph.
     pub about: String,
 }
 
@@ -160,7 +154,6 @@ impl Operation {
         })
     }
 
-    /// The operation with this name.
     pub fn named(name: &str) -> Option<&'static Self> {
         OPERATIONS.iter().find(|operation| operation.name == name)
     }

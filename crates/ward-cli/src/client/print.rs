@@ -11,7 +11,6 @@ use crate::show::{self, Output};
 /// The fields of a page that are about the page and not about its entries.
 const OF_PAGES: [&str; 6] = ["has_more", "continuation_token", "total", "limit", "offset", "next_offset"];
 
-/// One page of a list.
 pub struct Page<'a> {
     pub items: &'a [Value],
     /// The value of the query parameter for the next page; `None` at the end.
@@ -30,7 +29,7 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Prints a successful answer.
+/// Prints the body of a success: JSON as a table or as it is, and everything else byte for byte.
 pub async fn answer(answered: Answered, out: Output) -> Result<(), Failure> {
     if let AnsweredBody::Stream(mut response) = answered.body {
         let cut = |error: &reqwest::Error| CodedFailure {

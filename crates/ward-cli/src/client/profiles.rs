@@ -17,7 +17,6 @@ use crate::failure::CodedFailure;
 /// The folder of the profiles, in place of the usual one.
 const FOLDER_VARIABLE: &str = "WARD_CLIENT_FOLDER";
 
-/// The profiles of a user.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profiles {
@@ -42,27 +41,25 @@ pub struct Profile {
     pub credential: Kept,
 }
 
-/// The place of a credential.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kept {
-    /// In this file.
     Here(Credential),
     /// In the keyring of the user's desktop, under the profile's name.
     Keyring,
 }
 
-/// What a request is authorized by.
+/// The secret that a request is authorized by.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Credential {
-    /// An API key.
-    Key { secret: String },
+    Key {
+        secret: String,
+    },
     /// An access token of an issuer, and the means to get the next one.
     Token(Token),
 }
 
-/// An access token.
 #[derive(Clone, Deserialize, Serialize)]
 pub struct Token {
     pub access: String,
@@ -76,7 +73,6 @@ pub struct Token {
 }
 
 impl Credential {
-    /// The text after `Bearer`.
     pub fn bearer(&self) -> &str {
         match self {
             Self::Key { secret } => secret,

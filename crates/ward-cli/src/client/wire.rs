@@ -27,7 +27,6 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// The longest time that a server's `retry-after` can make the command wait. A longer one ends the command.
 const LONGEST_WAIT: u64 = 60;
 
-/// The address of a server.
 #[derive(Clone, Debug)]
 pub struct Base(Url);
 
@@ -169,7 +168,6 @@ fn problem(problem: &Value) -> String {
     if place.is_empty() { message.to_owned() } else { format!("{}: {message}", place.join(".")) }
 }
 
-/// A client of one server.
 pub struct Caller {
     http: reqwest::Client,
     base: Base,

@@ -22,6 +22,7 @@ mod issuers;
 mod kills;
 mod life;
 mod memory;
+mod package;
 mod places;
 mod read_only;
 mod replicas;

@@ -68,7 +68,6 @@ impl Person {
     }
 }
 
-/// A command that has ended.
 #[derive(Debug)]
 pub struct Ran {
     pub exit: i32,
@@ -83,7 +82,6 @@ impl From<Output> for Ran {
 }
 
 impl Ran {
-    /// The JSON of a success.
     #[track_caller]
     pub fn json(&self) -> Value {
         assert_eq!(self.exit, 0, "{self:?}");
@@ -118,7 +116,6 @@ async fn ended(mut command: std::process::Command, input: &[u8]) -> Ran {
     tokio::task::spawn_blocking(run).await.unwrap()
 }
 
-/// An executable shell script.
 pub fn script(path: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
