@@ -1,6 +1,7 @@
 //! The subcommands of `ward api`: one for each operation, with help and completions from the document.
 
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 
 use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::{Error, ErrorKind};
@@ -88,7 +89,7 @@ impl TypedValueParser for Given {
 fn after_help(operation: &Operation) -> String {
     let mut text = format!("{} {}\n", operation.method, operation.path);
     if let Some(permission) = &operation.permission {
-        text += &format!("The caller needs the permission {permission}.\n");
+        let _ = writeln!(text, "The caller needs the permission {permission}.");
     }
     if operation.anonymous {
         text += "No credential is sent.\n";
@@ -103,7 +104,7 @@ fn after_help(operation: &Operation) -> String {
             table.add_row([format!("  {}", field.name), words(field), field.about.clone()]);
         }
         if !table.is_empty() {
-            text += &format!("\n{heading}:\n{}\n", table.trim_fmt());
+            let _ = write!(text, "\n{heading}:\n{}\n", table.trim_fmt());
         }
     }
     match operation.body {

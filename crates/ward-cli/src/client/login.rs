@@ -24,7 +24,7 @@ const LONGEST_DAYS: u8 = 90;
 /// The profile that a sign-in makes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct NewProfile {
-    /// The URL of the server, such as https://ward.example.com. Default: that of the profile, if it exists.
+    /// The URL of the server, such as `https://ward.example.com`. Default: that of the profile, if it exists.
     #[arg(long, value_name = "URL", env = "WARD_CLIENT_URL")]
     pub url: Option<String>,
     /// The name of the profile. An existing profile of this name is replaced.

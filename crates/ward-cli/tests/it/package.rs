@@ -142,7 +142,7 @@ fn is_root() -> bool {
     text(&Command::new("id").arg("-u").output().unwrap().stdout).trim() == "0"
 }
 
-/// The folder of the checkers from PyPI, which pip installs on the first run. `None`: they are left out.
+/// The folder of the checkers, which pip installs on the first run. `None`: they are left out.
 fn checkers() -> Option<PathBuf> {
     let wanted = std::env::var("WARD_TEST_SERVERS").unwrap_or_default();
     if wanted == "off" {
