@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use ward_contract::RuleProblem;
 use ward_db::{Error, FromColumn, Json, Row};
 
+use crate::address::range;
 use crate::context::Context;
 use crate::error::ApiError;
 
@@ -79,42 +80,6 @@ impl FromColumn for Networks {
 /// The value rule of a range.
 pub fn rule(value: &Value) -> Vec<RuleProblem> {
     value.as_str().and_then(|text| range(text).err()).map(RuleProblem::here).into_iter().collect()
-}
-
-/// Parses a range, or an address, which is a range of one. An IPv4-mapped range becomes the IPv4 range. Bits beyond the prefix
-/// are refused: the text could mean a single address or the whole range.
-fn range(text: &str) -> Result<IpNet, String> {
-    let net = parsed(text).ok_or_else(|| {
-        "Not an IP range. It must be like 192.0.2.0/24 or 2001:db8::/32, or a single address".to_owned()
-    })?;
-    let net = without_mapping(net);
-    if net.addr() == net.network() {
-        return Ok(net);
-    }
-    Err(format!(
-        "The address has bits beyond the prefix. Write {} for the range, or {} for the address",
-        net.trunc(),
-        net.addr()
-    ))
-}
-
-/// The standard library parses the address, because it refuses `010.0.0.0`, which some programs read as octal.
-fn parsed(text: &str) -> Option<IpNet> {
-    let Some((address, prefix)) = text.split_once('/') else {
-        return text.parse::<IpAddr>().ok().map(IpNet::from);
-    };
-    let digits = !prefix.is_empty() && prefix.bytes().all(|byte| byte.is_ascii_digit());
-    let prefix = prefix.parse().ok().filter(|_| digits)?;
-    IpNet::new(address.parse().ok()?, prefix).ok()
-}
-
-/// The range of IPv4 addresses that an IPv4-mapped range of IPv6 stands for (RFC 4291, section 2.5.5.2).
-fn without_mapping(net: IpNet) -> IpNet {
-    let mapped = match net {
-        IpNet::V6(v6) => v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96)),
-        IpNet::V4(_) => None,
-    };
-    mapped.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok()).map_or(net, IpNet::V4)
 }
 
 #[cfg(test)]

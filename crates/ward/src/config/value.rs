@@ -12,6 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::Rate;
+use crate::address::range;
 use crate::text::pasted;
 
 /// The result of a parser: the value, or the problem as a phrase that follows the setting's name.
@@ -183,8 +184,7 @@ pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
 }
 
 pub(super) fn network(item: &str) -> ParseResult<IpNet> {
-    let read = item.parse().or_else(|_| item.parse::<IpAddr>().map(IpNet::from));
-    read.map_err(|_| format!("has {item:?}, which is neither an address nor a network such as 10.0.0.0/8"))
+    range(item).map_err(|why| format!("has {item:?}: {why}"))
 }
 
 /// A name server: an address, whose port is 53 unless it says another.
@@ -295,7 +295,9 @@ mod tests {
         ] {
             assert!(origin(text).is_err(), "{text:?}");
         }
-        assert!(List(network).read("10.0.0.0/8, 10.0.0.0/99").is_err());
+        for wrong in ["10.0.0.0/99", "010.0.0.0/8", "10.0.0.0/08.0", "192.0.2.9/24", "10.0.0/8", "::1%lo"] {
+            assert!(List(network).read(&format!("10.0.0.0/8, {wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -325,7 +327,8 @@ mod tests {
 
     #[test]
     fn lists_and_origins_are_normalised() {
-        assert_eq!(show_list(&List(network).read(" 10.0.0.0/8,::1 ,").unwrap()), "10.0.0.0/8,::1/128");
+        let read = List(network).read(" 10.0.0.0/8,::1 ,::ffff:192.0.2.0/120").unwrap();
+        assert_eq!(show_list(&read), "10.0.0.0/8,::1/128,192.0.2.0/24");
         assert_eq!(origin("https://Ward.Example.com/"), Ok("https://ward.example.com".to_owned()));
         assert_eq!(address("localhost:80"), Ok(SocketAddr::from(([127, 0, 0, 1], 80))));
     }
