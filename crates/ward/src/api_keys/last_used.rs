@@ -19,7 +19,9 @@ use crate::ids::PrincipalId;
 const MOST_LAST_USED: usize = 100_000;
 /// Last uses that one transaction writes.
 const LAST_USED_BATCH: usize = 1_000;
-const MINUTE: i64 = 60 * 1_000_000;
+pub(super) const MINUTE: i64 = 60 * 1_000_000;
+/// The minutes of which a key knows whether they have an event.
+const KNOWN_MINUTES: i64 = 63;
 
 /// The last successful use of each key since the last flush.
 #[derive(Default)]
@@ -106,14 +108,30 @@ impl PreviousUse {
     fn record(&self, tx: &mut Tx<'_>) -> Result<(), ApiError> {
         let context = Context::of_time(self.at);
         let mut write = Write::begin(tx, self.key.home, Actor::new(self.principal, self.key.id), &context)?;
-        let minute = Timestamp::from_micros(self.at.micros() - self.at.micros().rem_euclid(MINUTE));
-        if !store::store_previous_used(&mut write, self.key.key_id, minute)? {
+        let (minute, key_id) = self.minute();
+        if !store::store_previous_used(&mut write, key_id, minute, self.key.expires_at)? {
             return Ok(());
         }
         let name = self.key.name.as_deref();
         let about = Subject { service: "api_keys", kind: "api_key", id: Some(self.key.id.0), name };
         let what = json!({ "key_id": self.key.key_id.as_str(), "ends_at": self.key.expires_at });
         write.record("api_key.previous_secret_used", about, what)
+    }
+}
+
+/// Adds a minute to those of a key: the last one, and a bit for each before it, bit 0 for the last. `None`: it has an event.
+///
+/// A minute of more than an hour before the last counts as new. Only a replica that could not write for an hour has one, and
+/// a second event is better than none.
+pub(super) fn with_minute(noted: Option<(i64, i64)>, minute: i64) -> Option<(i64, i64)> {
+    let Some((last, bits)) = noted else { return Some((minute, 1)) };
+    let apart = minute.abs_diff(last);
+    let known = i64::try_from(apart).is_ok_and(|apart| apart < KNOWN_MINUTES);
+    match (minute > last, known) {
+        (true, true) => Some((minute, (bits << apart) & i64::MAX | 1)),
+        (true, false) => Some((minute, 1)),
+        (false, true) => (bits & (1 << apart) == 0).then(|| (last, bits | (1 << apart))),
+        (false, false) => Some((last, bits)),
     }
 }
 
@@ -132,5 +150,31 @@ fn newest<K: Hash + Eq, T>(
         gathered.insert(key, used);
     } else {
         metrics::counter!("ward_last_used_dropped_total").increment(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_minute;
+
+    #[test]
+    fn each_minute_is_new_once_in_any_order() {
+        let mut noted = None;
+        let mut is_new = |minute| match with_minute(noted, minute) {
+            Some(with) => {
+                noted = Some(with);
+                true
+            }
+            None => false,
+        };
+        for minute in [100, 99, 162, 101, 163] {
+            assert!(is_new(minute), "{minute}");
+            assert!(!is_new(minute), "{minute} again");
+        }
+        assert!(!is_new(162) && !is_new(101));
+        // More than an hour before the last one, nothing is known any more.
+        assert!(is_new(100) && is_new(100));
+        assert!(is_new(163 + 63) && !is_new(163 + 63) && is_new(164));
+        assert!(is_new(1 << 40) && !is_new(1 << 40));
     }
 }

@@ -7,6 +7,7 @@ use ward_db::{
     sql,
 };
 
+use super::last_used::{MINUTE, with_minute};
 use super::secret::{KeyId, SecretHash};
 use super::{ApiKey, EndedKeys, KeyRecord, PreviousSecret, warnings};
 use crate::access::{Permission, Permissions, Reach, Role};
@@ -461,19 +462,37 @@ pub fn store_last_used(tx: &mut Tx<'_>, key_id: KeyId, at: Timestamp) -> Result<
     Ok(())
 }
 
-/// Moves the last use of a key's previous secret to this minute. Returns whether it was the first use in that
-/// minute, over all replicas.
+/// Notes a use of a replaced secret in this minute. Returns whether it was the first in that minute, over all replicas.
+///
+/// The use counts although the secret has ended since. The last use that lists show moves only if the key still has the
+/// secret, which its end identifies.
 pub fn store_previous_used(
     tx: &mut WorkspaceGuard<'_, '_>,
     key_id: KeyId,
-    minute: Timestamp,
+    minute: i64,
+    ends_at: Timestamp,
 ) -> Result<bool, Error> {
-    let moved = tx.execute(
-        "UPDATE api_keys SET previous_used_at = $2 \
-         WHERE key_id = $1 AND previous_hash IS NOT NULL AND (previous_used_at IS NULL OR previous_used_at < $2)",
-        &[key_id.as_str().into(), minute.into()],
+    let found = tx.optional(
+        "SELECT previous_minute, previous_minutes FROM api_keys WHERE key_id = $1",
+        &[key_id.as_str().into()],
+        decode::<(Option<i64>, Option<i64>)>,
     )?;
-    Ok(moved == 1)
+    let Some((last, noted)) = found else { return Ok(false) };
+    let Some((last, noted)) = with_minute(last.zip(noted), minute) else { return Ok(false) };
+    tx.execute_later(
+        "UPDATE api_keys SET previous_minute = $2, previous_minutes = $3, previous_used_at = \
+           CASE WHEN previous_ends_at = $4 AND (previous_used_at IS NULL OR previous_used_at < $5) THEN $5 \
+                ELSE previous_used_at END \
+         WHERE key_id = $1",
+        &[
+            key_id.as_str().into(),
+            last.into(),
+            noted.into(),
+            ends_at.into(),
+            Timestamp::from_micros(minute * MINUTE).into(),
+        ],
+    )?;
+    Ok(true)
 }
 
 pub(super) fn previous_hash(

@@ -172,3 +172,50 @@ both!(an_old_secret_makes_nothing_that_outlives_it, async || {
     let made = new.post(&tenant.workspace("/invitations"), invite).await.created();
     assert!(time(&made["expires_at"]) > time(&ends_at));
 });
+
+both!(no_minute_of_an_old_secrets_use_is_lost_or_told_twice, async || {
+    let (server, tenant) = Server::with_tenant().await;
+    let replica = server.replica().await;
+    let (old, new, minted) = rotated(&server, &tenant).await;
+    let elsewhere = replica.bearing(bearer(&old));
+    let uses = async || {
+        let page = tenant.get("/audit?action=api_key.previous_secret_used&limit=100").await.ok();
+        page.list("events").len()
+    };
+    server.clock.stop_at(server.clock.now());
+    // The replica writes its minute after the server has written a later one.
+    elsewhere.get("/v1/auth/me").await.ok();
+    server.clock.advance(Duration::from_mins(1));
+    old.get("/v1/auth/me").await.ok();
+    server.app.flush().await;
+    let last = listed(&tenant, &minted).await["previous"]["last_used_at"].clone();
+    replica.app.flush().await;
+    assert_eq!(uses().await, 2);
+    assert_eq!(listed(&tenant, &minted).await["previous"]["last_used_at"], last, "it never goes back");
+    // Both have used it in the next minute, and the later flush finds the other's event among others.
+    server.clock.advance(Duration::from_mins(1));
+    for actor in [&old, &elsewhere] {
+        actor.get("/v1/auth/me").await.ok();
+    }
+    server.clock.advance(Duration::from_mins(1));
+    old.get("/v1/auth/me").await.ok();
+    server.app.flush().await;
+    replica.app.flush().await;
+    assert_eq!(uses().await, 4);
+    // A use just before the end of the overlap, and one just before the next rotation, are not lost either.
+    server.clock.advance(Duration::from_mins(1));
+    elsewhere.get("/v1/auth/me").await.ok();
+    new.post(&rotation(&tenant, &minted, "/finish"), json!({})).await.ok();
+    replica.app.flush().await;
+    assert_eq!(uses().await, 5);
+    let overlap = json!({ "duration_days": 50, "grace_seconds": 600 });
+    let rotate = rotation(&tenant, &minted, "");
+    let third = new.post(&rotate, overlap.clone()).await.ok();
+    server.clock.advance(Duration::from_mins(1));
+    replica.bearing(bearer(&new)).get("/v1/auth/me").await.ok();
+    server.bearing(third.text("api_key")).post(&rotate, overlap).await.ok();
+    replica.app.flush().await;
+    assert_eq!(uses().await, 6);
+    let previous = listed(&tenant, &minted).await["previous"].clone();
+    assert_eq!(previous["last_used_at"], Value::Null, "the secret of this rotation was not used yet");
+});
