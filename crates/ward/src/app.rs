@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use ward_contract::{Contract, ContractError};
 use ward_db::{Db, Tx};
 
-use crate::api_keys::LastUsed;
+use crate::api_keys::{LastUsed, MalformedProofs};
 use crate::audit::exports::objects::ExportStore;
 use crate::audit::refusals::Refusals;
 use crate::clock::Clock;
@@ -113,6 +113,8 @@ pub struct App {
     pub watch: crate::http::watch::Watch,
     /// Refusals that wait for the next flush.
     pub refusals: Refusals,
+    /// Malformed proofs of keys whose workspaces the next flush looks up.
+    pub malformed_proofs: MalformedProofs,
     /// Last uses that wait for the next flush.
     pub last_used: LastUsed,
     /// The last DPoP proofs that this server accepted.

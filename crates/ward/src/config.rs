@@ -74,6 +74,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// The web origins whose pages may call Ward. An empty list turns CORS off.
     pub cors_origins: Vec<String>,
+    /// Origins of other services. `authorize` accepts DPoP proofs for requests to them.
+    pub gate_origins: Vec<String>,
     /// Certificate chain and private key of the listener.
     pub tls: Option<TlsFiles>,
     /// The address of `/metrics`. `None` turns the metrics listener off.
@@ -253,6 +255,7 @@ impl Default for Config {
             rates: Rates::default(),
             trusted_proxies: Vec::new(),
             cors_origins: Vec::new(),
+            gate_origins: Vec::new(),
             tls: None,
             metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9090))),
             metrics_required: false,

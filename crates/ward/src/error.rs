@@ -123,6 +123,11 @@ impl ApiError {
         error
     }
 
+    /// Whether the claims of a DPoP proof do not fit their request.
+    pub const fn is_invalid_proof(&self) -> bool {
+        matches!(self.challenge, Challenge::DpopProof)
+    }
+
     /// 401: a DPoP proof needs the nonce in the answer's `dpop-nonce`.
     pub const fn use_dpop_nonce() -> Self {
         let mut error = Self::new(

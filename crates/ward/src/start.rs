@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use ward_db::{CopiedTable, CopyProgress, Db, Options, Timestamp, Tx};
 
-use crate::api_keys::{LastUsed, handover, warnings};
+use crate::api_keys::{LastUsed, MalformedProofs, handover, warnings};
 use crate::app::{App, CommandAccess, OpenError, keys_at_hand, vault_of};
 use crate::audit::exports::objects::ExportStore;
 use crate::audit::exports::worker as exporter;
@@ -136,6 +136,7 @@ impl App {
             refusals: Refusals::default(),
             last_used: LastUsed::default(),
             recent_proofs: RecentProofs::default(),
+            malformed_proofs: MalformedProofs::default(),
             listening: OnceLock::new(),
             sync: deliveries::Wake::default(),
             request_rates: RequestRates::default(),
@@ -233,6 +234,7 @@ impl App {
     pub async fn flush(&self) {
         let _one_at_a_time = self.flushing.lock().await;
         self.last_used.flush(&self.db).await;
+        self.malformed_proofs.flush(&self.db, &self.refusals).await;
         self.refusals.flush(&self.db).await;
     }
 

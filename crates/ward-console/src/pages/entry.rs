@@ -95,7 +95,8 @@ pub async fn signed_in(GuestPost { guest, fields }: GuestPost) -> Page {
     match known {
         Ok(_) => with_session(&guest, &key, "/workspaces"),
         Err(refusal) if refusal.status == StatusCode::UNAUTHORIZED => {
-            let said = "This key is not accepted. It may be mistyped, revoked or expired.";
+            let said = "This key is not accepted. It may be mistyped, revoked or expired. A key that is bound to a public key \
+                        cannot sign in here, so use another key.";
             again(Problems::at_field("key", said).with_status(refusal.status))
         }
         Err(refusal) => again(refusal.problems.with_status(refusal.status)),

@@ -125,5 +125,12 @@ sqlite_only!(a_wrong_key_is_refused_in_words_and_never_shown_again, async || {
     assert_eq!(person.path().await, "/sign-in");
     let html = person.browser.run("return document.documentElement.outerHTML").await;
     assert!(!html.as_str().unwrap().contains("ward_not_a_key"));
+    // The console has no private key, so its answer names the way out.
+    let tenant = server.tenant("acme").await;
+    let jkt = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I";
+    let body = json!({ "duration_days": 9, "role": "owner", "bound_to": { "jkt": jkt } });
+    let (_, bound) = tenant.key(body).await;
+    person.sign_in(bound["api_key"].as_str().unwrap()).await;
+    person.sees("A key that is bound to a public key cannot sign in here, so use another key.").await;
     person.done().await;
 });

@@ -7,6 +7,7 @@ pub mod handover;
 mod last_used;
 pub mod last_way_in;
 pub mod leaks;
+mod malformed_proofs;
 pub mod networks;
 mod revoke_presented;
 pub mod secret;
@@ -28,6 +29,7 @@ use crate::workspaces::access_policy::{AccessPolicy, Visitor};
 use secret::{KeyId, SecretHash};
 
 pub use last_used::LastUsed;
+pub use malformed_proofs::MalformedProofs;
 pub use revoke_presented::valid_key;
 pub use store::{
     LIVE, Without, count, end_some_of, is_live, list_all as list, look_up, look_up_for, names_after,

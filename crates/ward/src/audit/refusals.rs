@@ -150,6 +150,11 @@ impl Refusals {
         self.add(RefusalCount { last: refusal.at, first: refusal, count: 1 });
     }
 
+    /// Collects equal refusals that another buffer has counted. `refusal` is the first of them.
+    pub fn note_repeated(&self, refusal: Refusal, last: Timestamp, count: u64) {
+        self.add(RefusalCount { first: refusal, last, count });
+    }
+
     fn add(&self, more: RefusalCount) {
         let mut state = self.state.lock();
         if let Err(bound) = state.add(more, self.bounds) {

@@ -272,6 +272,9 @@ pub static SETTINGS: &[Setting] = &[
     "Public keys whose reports of leaked API keys are accepted, in the form in which GitHub publishes those of \
      its secret scanning, or as `[[leak_report_keys]]` tables in the file. Not set: no report is accepted. See \
      `docs/operate/keys.md`." },
+    plain! { "Identity" gate_origins: "ORIGINS" => gate_origins as List(value::origin_of_list);
+    "Origins of other services whose requests `authorize` may decide by a DPoP proof, comma-separated. A \
+     proxy in `trusted_proxies` states the request. See `docs/operate/gate.md`." },
     plain! { "Identity" dpop_nonces: "on|off" => dpop_nonces as Choice(&[("on", true), ("off", false)]);
     "Whether DPoP proofs need a nonce of this installation, so that no proof is made more than five minutes \
      before its use. See `docs/operate/dpop.md`." },

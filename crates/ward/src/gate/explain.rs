@@ -176,8 +176,11 @@ fn assumed(tx: &mut Tx<'_>, issuers: &Issuers, question: &Question) -> Result<Op
 fn described(caller: &Caller) -> String {
     let kind = caller.kind.name();
     match &caller.credential {
-        Credential::Key(_) => {
-            format!("The key is valid, has the role {}, and speaks for a {kind}.", caller.reach.role.name())
+        Credential::Key(key) => {
+            let role = caller.reach.role.name();
+            let proof =
+                if key.bound_to.is_some() { " Each request needs a proof of its public key." } else { "" };
+            format!("The key is valid, has the role {role}, and speaks for a {kind}.{proof}")
         }
         Credential::Workload(_) => "A token that the trust rule accepts speaks for its service.".to_owned(),
         Credential::Token(token) => format!("A token of {} speaks for this {kind}.", token.issuer.name),

@@ -14,6 +14,7 @@ pub mod explain;
 pub mod idempotency;
 pub mod limits;
 mod nonces;
+mod original;
 pub mod possession;
 mod workload;
 mod write;
@@ -339,7 +340,12 @@ pub fn bearer(request: &Request) -> Option<Presented> {
 /// token. An invalid one gets 401; a token gets 503 if the issuer's keys are not available. For a failing client, the
 /// result includes its share of look-ups.
 async fn prove(request: &Request) -> Result<PresentedBearer, ApiError> {
-    let dpop = possession::read(request)?;
+    let dpop = possession::read(request).inspect_err(|refusal| {
+        if let Some(key) = bearer(request).filter(|_| refusal.is_invalid_proof()) {
+            let what = (request.room, request.operation.id.as_str());
+            request.app.malformed_proofs.note(&key, &request.context, what);
+        }
+    })?;
     if let Some(presented) = bearer(request) {
         let mark = possession::mark(presented.hash, dpop.as_ref());
         let share = request.look_up_share_of(&mark).await?;

@@ -12,6 +12,7 @@ use ward_db::Tx;
 
 use super::limits::Mark;
 use super::nonces;
+use super::original::{self, OriginalRequest};
 use crate::app::App;
 use crate::config::Config;
 use crate::context::{Scheme, credential};
@@ -48,16 +49,18 @@ pub fn read(request: &Request) -> Result<Option<DpopProof>, ApiError> {
         tracing::debug!(request_id = request.context.request_id, what, "a proof is refused");
         ApiError::invalid_dpop_proof().saying(format!("The DPoP proof is not valid: {what}"))
     };
+    let original = original::stated(request).map_err(refuse)?;
     let text = request.only_header(&DPOP).and_then(|value| value.to_str().ok());
     let text = text.ok_or_else(|| refuse("the request must have exactly one `DPoP` header."))?;
-    let path = request.parts.uri.path();
-    let urls: Vec<String> =
-        own_urls(&request.app).iter().filter_map(|base| canonical(&format!("{base}{path}"))).collect();
+    let (method, urls) = match original {
+        Some(OriginalRequest { method, url }) => (method, vec![url]),
+        None => (request.parts.method.as_str(), urls_of_request(request)),
+    };
     if urls.is_empty() {
         return Err(refuse("this server does not know its own URL. Its operator must set `public_url`."));
     }
     let now = request.context.now;
-    let about = ProvenRequest { method: request.parts.method.as_str(), urls: &urls, credential, now };
+    let about = ProvenRequest { method, urls: &urls, credential, now };
     let proof = DpopProof::read(text, &about).map_err(refuse)?;
     if request.app.config.dpop_nonces {
         let age = proof.nonce.as_deref().and_then(|nonce| nonces::age(&request.app.vault, nonce, now));
@@ -127,6 +130,12 @@ pub async fn is_shown(request: &Request, bound_to: Option<Thumbprint>) -> Result
 pub fn mark(credential: Mark, proof: Option<&DpopProof>) -> Mark {
     let Some(proof) = proof else { return credential };
     Sha256::new_with_prefix(credential).chain_update(proof.thumbprint().as_bytes()).finalize().into()
+}
+
+/// The URLs of a request to this server, as clients may know it.
+fn urls_of_request(request: &Request) -> Vec<String> {
+    let path = request.parts.uri.path();
+    own_urls(&request.app).iter().filter_map(|base| canonical(&format!("{base}{path}"))).collect()
 }
 
 /// Whether proofs can be accepted at all.

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use reqwest::{Client, RequestBuilder, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
-use ward_test::{Actor, Server, Tenant, both};
+use ward_test::{Actor, Prover, Server, Tenant, both};
 
 use crate::outbound::Peer;
 use crate::support::{folder_with, left_out, servers_are, succeeds};
@@ -225,8 +226,53 @@ async fn lets_in_whom_ward_permits(mut server: Server, tenant: &Tenant, proxy: &
     assert!(status(client.get(&url).bearer_auth(bearer(&member))).await >= 500);
 }
 
+/// A host that the client knows the service by, which is not the proxy's address.
+const HOST: &str = "transcripts.example";
+
+/// A server that believes the proxies of this machine about requests to the service.
+async fn gate() -> (Server, Tenant) {
+    let server = Server::with(|config| {
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        config.gate_origins = vec![format!("http://{HOST}")];
+    })
+    .await;
+    let tenant = server.tenant("acme").await;
+    (server, tenant)
+}
+
+/// Checks that a bound key passes the proxy with a proof for the service's own URL, once, and for that request only.
+async fn lets_in_a_bound_key_with_its_proof(server: &Server, tenant: &Tenant, proxy: &Proxy) {
+    let mut prover = Prover::new(server, "ES256");
+    prover.base = format!("http://{HOST}");
+    let body = json!({ "duration_days": 30, "role": "operator", "bound_to": { "jkt": prover.jkt() } });
+    let key = bearer(&tenant.key(body).await.0);
+    let path = format!("/transcripts/{}/latest", tenant.id);
+    let client = Client::builder().no_proxy().build().unwrap();
+    let send = async |method: Method, host: &str, proof: &str| {
+        let url = format!("http://{}{path}?since=1", proxy.address);
+        let request = client.request(method, url).header("host", host).header("dpop", proof);
+        // A client's own word about its request must not count.
+        let request = request.header("x-forwarded-method", "GET").header("x-forwarded-uri", &path);
+        let answer = request.header("authorization", format!("DPoP {key}")).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    for method in [Method::GET, Method::POST, Method::DELETE] {
+        let proof = prover.proof(method.as_str(), &path, &key);
+        let (status, seen) = send(method.clone(), HOST, &proof).await;
+        assert_eq!(status, 200, "{method}: {seen}");
+        assert!(!seen.contains("authorization") && !seen.contains("dpop"), "{seen}");
+        assert_eq!(send(method, HOST, &proof).await.0, 401);
+    }
+    let proof = prover.proof("GET", &path, &key);
+    assert_eq!(send(Method::POST, HOST, &proof).await.0, 401);
+    assert_eq!(send(Method::GET, "thief.example", &proof).await.0, 401);
+    let elsewhere = prover.proof("GET", "/transcripts", &key);
+    assert_eq!(send(Method::GET, HOST, &elsewhere).await.0, 401);
+    assert_eq!(send(Method::GET, HOST, &proof).await.0, 200);
+}
+
 both!(nginx_lets_in_whom_ward_permits, async || {
-    let (server, tenant) = Server::with_tenant().await;
+    let (server, tenant) = gate().await;
     let Some(proxy) = Proxy::nginx(server.address, &tenant.id).await else { return };
     let member = bearer(&tenant.service("member").await);
     // The service would see the other tenant's workspace in a path that nginx has normalized to this one's.
@@ -235,11 +281,12 @@ both!(nginx_lets_in_whom_ward_permits, async || {
         let seen = raw_status(proxy.address, &path, &member).await;
         assert_eq!(seen, "HTTP/1.1 400 Bad Request", "{path}");
     }
+    lets_in_a_bound_key_with_its_proof(&server, &tenant, &proxy).await;
     lets_in_whom_ward_permits(server, &tenant, &proxy).await;
 });
 
 both!(envoy_lets_in_whom_ward_permits, async || {
-    let (server, tenant) = Server::with_tenant().await;
+    let (server, tenant) = gate().await;
     let Some(proxy) = Proxy::envoy(server.address, &tenant.id).await else { return };
     let member = bearer(&tenant.service("member").await);
     // Envoy normalizes the path before it asks, and forwards the normalized one.
@@ -255,11 +302,12 @@ both!(envoy_lets_in_whom_ward_permits, async || {
     ] {
         assert_eq!(raw_status(proxy.address, &path, &member).await, status, "{path}");
     }
+    lets_in_a_bound_key_with_its_proof(&server, &tenant, &proxy).await;
     lets_in_whom_ward_permits(server, &tenant, &proxy).await;
 });
 
 both!(traefik_lets_in_whom_ward_permits, async || {
-    let (server, tenant) = Server::with_tenant().await;
+    let (server, tenant) = gate().await;
     let Some(proxy) = Proxy::traefik(server.address, &tenant.id).await else { return };
     let member = bearer(&tenant.service("member").await);
     // Traefik has rules for this workspace only, and applies them to the normalized path.
@@ -272,5 +320,6 @@ both!(traefik_lets_in_whom_ward_permits, async || {
     ] {
         assert_eq!(raw_status(proxy.address, &path, &member).await, status, "{path}");
     }
+    lets_in_a_bound_key_with_its_proof(&server, &tenant, &proxy).await;
     lets_in_whom_ward_permits(server, &tenant, &proxy).await;
 });

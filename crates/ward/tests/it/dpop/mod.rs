@@ -1,5 +1,7 @@
 //! Credentials that are bound to a public key, and DPoP proofs of its possession (RFC 9449).
 
+mod audited;
+mod gate;
 mod keys;
 mod nonces;
 mod proofs;
