@@ -1,5 +1,7 @@
 //! The routes that describe the caller and decide for other services.
 
+use std::net::IpAddr;
+
 use http::{HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -267,6 +269,8 @@ fn question(
         Err(_) => Asked::Key(KeyId::parse(&asked.caller).unwrap_or(KeyId::none())),
     };
     let (now, asker) = (request.context.now, request.context.address);
-    let address = asked.address.as_deref().and_then(|text| text.parse().ok()).unwrap_or(asker);
+    let asked_about = asked.address.as_deref().and_then(|text| text.parse::<IpAddr>().ok());
+    // An IPv4-mapped address is the IPv4 address, as it is in a real request.
+    let address = asked_about.map_or(asker, |address| address.to_canonical());
     Ok(Question { workspace, caller, operation: operation.clone(), permission, now, address })
 }

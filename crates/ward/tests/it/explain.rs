@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use ward_contract::Operation;
-use ward_test::{Actor, Answer, Cost, Fields as _, SigningKey, Target, both, unknown_key, wants_key};
+use ward_test::{Actor, Answer, Cost, Fields as _, Prover, SigningKey, Target, both, unknown_key, wants_key};
 
 use crate::members::{Shared, entity};
 use crate::trust_rules::{begins, is, job, path as rule_path, rule, scene, trust};
@@ -52,6 +52,7 @@ impl Scene {
             ("an expired key", json!({ "role": "owner", "duration_days": 1 })),
             ("a revoked key", json!({ "role": "admin" })),
             ("a key in quarantine", json!({ "role": "owner", "speaks_for": "self" })),
+            ("a key outside of its networks", json!({ "role": "owner", "networks": ["192.0.2.0/24"] })),
         ] {
             let mut body = body;
             if body["duration_days"].is_null() {
@@ -60,6 +61,12 @@ impl Scene {
             let (actor, minted) = shared.mint(&ada, body).await;
             kind(what, minted.text("key_id").to_owned(), actor);
         }
+        // An explanation is about a request with the key's proof, as it is about one with the key's present secret.
+        let prover = Arc::new(Prover::new(&shared.server, "ES256"));
+        let bound = json!({ "role": "owner", "duration_days": 60, "bound_to": { "jkt": prover.jkt() } });
+        let (actor, minted) = shared.mint(&ada, bound).await;
+        let key_id = minted.text("key_id").to_owned();
+        kinds.push(Kind { what: "a bound key", named: key_id, actor: actor.proving(&prover) });
         let leaked = kinds.iter().find(|kind| kind.what == "a key in quarantine").expect("a kind");
         let quarantine = "UPDATE api_keys SET quarantined_at = created_at WHERE key_id";
         shared.server.sql(format!("{quarantine} = '{}'", leaked.named)).await;
@@ -321,7 +328,9 @@ both!(networks_and_accepted_issuers_are_explained_as_they_decide, async || {
     let refused = ask(key_id, inside).await;
     assert_eq!(refused["checks"][0]["reason"], "key_network", "{refused}");
     assert_eq!(predicted(&refused), decided(&bound.get(&shared.path("")).await));
-    assert_eq!(ask(key_id, outside).await["admitted"], true);
+    for same in [outside, "::ffff:192.0.2.7"] {
+        assert_eq!(ask(key_id, same).await["admitted"], true, "{same}");
+    }
     // Without an address, the question is about the asker's own.
     assert_eq!(predicted(&scene.explain(key_id, "get-workspace").await.ok()), predicted(&refused));
     // The workspace admits its own address only, so a member from elsewhere is like a stranger.

@@ -82,6 +82,7 @@ mod trust_rules;
 mod trust_rules_created;
 mod trusted_issuers;
 mod twilio;
+mod unrecorded;
 mod upgrades;
 mod vendors;
 mod watch;
