@@ -3,15 +3,17 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::protection::{covers, ranges};
 use super::rules::{
-    A_SERVICE, BEYOND, Good, No, OWNER, Outcome, PERMISSIONS, ROLES, Reach, Request, UNAUTHORIZED, choose,
+    A_SERVICE, BEYOND, Good, Here, No, OWNER, Outcome, PERMISSIONS, ROLES, Reach, Request, UNAUTHORIZED,
+    choose,
 };
 use super::steps::{Page, Step, Thing};
 use super::tenancy::changed;
 use super::world::{
     Key, Member, Principal, Secret, State, World, credential_id, entity_id, key_id, secret, workspace_id,
 };
-use super::{people, quotas};
+use super::{people, protection, quotas};
 
 /// The hours before its expiry at which a key is warned about.
 pub const WARNED_AT: [i64; 3] = [14 * 24, 7 * 24, 24];
@@ -22,7 +24,7 @@ pub fn warnings(left: i64) -> usize {
 }
 
 pub fn expires(world: &World, at: usize) -> String {
-    format!("?t:key{at}.expires{}", world.keys[at].generation)
+    format!("?t:key{at}.expires{}", world.keys[at].ends)
 }
 
 fn created(at: usize) -> String {
@@ -41,14 +43,14 @@ fn shown_once(world: &World, at: usize, key: &Key) -> Value {
     json!({
         "key_id": key_id(at), "api_key": secret(world.secrets.len()), "name": key.name,
         "role": ROLES[key.reach.role], "permissions": key.reach.names(),
-        "expires_at": format!("?t:key{at}.expires{}", key.generation),
+        "expires_at": format!("?t:key{at}.expires{}", key.ends),
         "created_by_entity_id": entity_id(key.creator.0),
         "created_by_credential_id": key.creator.1.and_then(|by| world.credential(by)),
-        "networks": [], "bound_to": binding(key),
+        "networks": ranges(key.networks), "bound_to": binding(key),
     })
 }
 
-fn listed(world: &World, at: usize) -> Value {
+pub fn listed(world: &World, at: usize) -> Value {
     let key = &world.keys[at];
     json!({
         "id": credential_id(at), "workspace_id": workspace_id(key.workspace), "key_id": key_id(at),
@@ -56,7 +58,7 @@ fn listed(world: &World, at: usize) -> Value {
         "created_by_credential_id": key.creator.1.and_then(|by| world.credential(by)),
         "name": key.name, "role": ROLES[key.reach.role], "permissions": key.reach.names(),
         "expires_at": expires(world, at), "last_used_at": null, "created_at": created(at), "updated_at": key.updated,
-        "previous": null, "quarantined_at": null, "networks": [], "bound_to": binding(key),
+        "previous": null, "quarantined_at": key.quarantined, "networks": ranges(key.networks), "bound_to": binding(key),
     })
 }
 
@@ -96,7 +98,12 @@ pub fn claim(world: &World, step: &Step, days: u8, wrong: bool) -> (Request, Out
             warned: warnings(24 * i64::from(days)),
             revoked: false,
             generation: 0,
+            stamp: 0,
+            ends: 0,
             updated: created(at),
+            quarantined: None,
+            networks: 0,
+            used: [false; 2],
             token: None,
             bound: false,
         };
@@ -121,10 +128,11 @@ pub struct Mint<'a> {
     pub own: bool,
     pub named: bool,
     pub bound: bool,
+    pub networks: u8,
 }
 
 pub fn mint(world: &World, step: &Step, mint: Mint<'_>) -> (Request, Outcome) {
-    let (at, Mint { role, narrow, days, own, named, bound }) = (world.keys.len(), mint);
+    let (at, Mint { role, narrow, days, own, named, bound, networks }) = (world.keys.len(), mint);
     let name = named.then(|| format!("key-{:06}", world.requests));
     let permissions: Vec<&str> = narrow.iter().map(|bit| PERMISSIONS[*bit]).collect();
     let mut body =
@@ -134,6 +142,9 @@ pub fn mint(world: &World, step: &Step, mint: Mint<'_>) -> (Request, Outcome) {
     }
     if bound {
         body["bound_to"] = json!({ "jkt": THUMBPRINT });
+    }
+    if networks > 0 {
+        body["networks"] = ranges(networks);
     }
     let outcome = || -> Outcome {
         let here = world.enter(step, "ApiKey.create")?;
@@ -146,12 +157,13 @@ pub fn mint(world: &World, step: &Step, mint: Mint<'_>) -> (Request, Outcome) {
         }
         let bits = narrow.iter().fold(0, |bits, bit| bits | (1 << bit));
         let reach = if bits == 0 { whole } else { Reach { role, may: bits } };
-        if !here.reach.covers(reach) {
+        if !here.reach.covers(reach) || !covers(world.keys[here.key].networks, networks) {
             return Err(BEYOND);
         }
         if own && !world.principals[here.who].is_user {
             return Err(A_SERVICE);
         }
+        protection::below_ceiling(world, here.at, role, days)?;
         quotas::room_for_key(world, here.at, !own)?;
         let principal = if own { here.who } else { world.principals.len() };
         let key = Key {
@@ -164,7 +176,12 @@ pub fn mint(world: &World, step: &Step, mint: Mint<'_>) -> (Request, Outcome) {
             warned: warnings(24 * i64::from(days)),
             revoked: false,
             generation: 0,
+            stamp: 0,
+            ends: 0,
             updated: created(at),
+            quarantined: None,
+            networks,
+            used: [false; 2],
             token: None,
             bound,
         };
@@ -182,13 +199,13 @@ pub fn mint(world: &World, step: &Step, mint: Mint<'_>) -> (Request, Outcome) {
 }
 
 /// The key that a step concerns, of any workspace.
-fn chosen(world: &World, step: &Step, thing: Thing) -> Option<usize> {
+pub fn chosen(world: &World, step: &Step, thing: Thing) -> Option<usize> {
     let at = world.place(step);
     choose(thing, at, world.keys.iter().map(|it| it.workspace))
 }
 
 /// The live key of this workspace that a step concerns.
-fn found(world: &World, at: usize, key: Option<usize>) -> Result<usize, No> {
+pub fn found(world: &World, at: usize, key: Option<usize>) -> Result<usize, No> {
     let ours = |key: &usize| world.keys[*key].workspace == at && !world.keys[*key].revoked;
     key.filter(ours).ok_or(No::Because(404, "api_key_not_found"))
 }
@@ -202,19 +219,18 @@ pub fn rotate(world: &World, step: &Step, key: Thing, days: u8) -> (Request, Out
         let here = world.enter(step, "ApiKey.create")?;
         let at = found(world, here.at, chosen)?;
         let old = &world.keys[at];
-        if world.principals[old.principal].is_user && old.principal != here.who {
-            return Err(No::Because(403, "not_your_key"));
-        }
-        if at != here.key && !here.reach.covers(old.reach) {
-            return Err(BEYOND);
-        }
+        may_change(world, &here, at)?;
+        protection::below_ceiling(world, here.at, old.reach.role, days)?;
         let mut new = old.clone();
         new.generation += 1;
+        new.stamp += 1;
+        new.ends += 1;
+        new.quarantined = None;
         new.expires = world.hours + 24 * i64::from(days);
         new.warned = warnings(24 * i64::from(days));
         new.updated = changed(world, &format!("key{at}"));
         let good = Good::ok(shown_once(world, at, &new))
-            .near(format!("?t:key{at}.expires{}", new.generation), 24 * i64::from(days));
+            .near(format!("?t:key{at}.expires{}", new.ends), 24 * i64::from(days));
         Ok(good.then(move |world| {
             world.secrets.push(Secret { key: at, generation: new.generation });
             world.keys[at] = new;
@@ -224,6 +240,26 @@ pub fn rotate(world: &World, step: &Step, key: Thing, days: u8) -> (Request, Out
     let id = chosen.map_or_else(|| "nothing".to_owned(), |at| world.text(&key_id(at)));
     let path = path(world, step, &format!("/{id}/rotate"));
     (Request { method: Method::POST, path, body: Some(json!({ "duration_days": days })) }, outcome())
+}
+
+/// The rules for a caller who gives a key another secret or other networks.
+pub fn may_change(world: &World, here: &Here, at: usize) -> Result<(), No> {
+    let key = &world.keys[at];
+    if world.principals[key.principal].is_user && key.principal != here.who {
+        return Err(No::Because(403, "not_your_key"));
+    }
+    if at != here.key && !here.reach.covers(key.reach) { Err(BEYOND) } else { Ok(()) }
+}
+
+/// Ends a key. A service leaves the workspace with its only key.
+pub fn end(world: &mut World, at: usize) {
+    world.keys[at].revoked = true;
+    let (home, principal) = (world.keys[at].workspace, world.keys[at].principal);
+    if !world.principals[principal].is_user
+        && let Some(member) = world.member(home, principal)
+    {
+        world.members[member].gone = true;
+    }
 }
 
 pub fn revoke(world: &World, step: &Step, key: Thing) -> (Request, Outcome) {
@@ -247,13 +283,7 @@ pub fn revoke(world: &World, step: &Step, key: Thing) -> (Request, Outcome) {
             people::keeps_ways_of(world, who, here.at, |key| key == at)?;
         }
         Ok(Good::done().then(move |world| {
-            world.keys[at].revoked = true;
-            let principal = world.keys[at].principal;
-            if !world.principals[principal].is_user
-                && let Some(member) = world.member(here.at, principal)
-            {
-                world.members[member].gone = true;
-            }
+            end(world, at);
             here.note(world, ("api_keys", "api_key.revoke", "api_key"), Some(credential_id(at)));
         }))
     };

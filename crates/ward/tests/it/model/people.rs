@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::quotas;
+use super::protection::allows;
 use super::rules::{
     A_SERVICE, ADMIN, BEYOND, Caller, Good, Here, No, OWNER, Outcome, ROLES, Reach, Request, choose, pick,
 };
@@ -11,6 +11,7 @@ use super::steps::{Page, Step, Thing};
 use super::world::{
     Invitation, Member, NOBODY, State, Transfer, World, entity_id, invitation_id, link, workspace_id,
 };
+use super::{quotas, trust};
 
 const NO_MEMBER: No = No::Because(404, "member_not_found");
 const NO_TRANSFER: No = No::Because(404, "transfer_not_found");
@@ -135,6 +136,7 @@ pub fn is_way_in(world: &World, at: usize) -> bool {
     let key = &world.keys[at];
     let lives = key.token.is_some()
         || !key.revoked
+            && key.quarantined.is_none()
             && key.expires > world.hours
             && world.workspaces[key.workspace].state == State::Active;
     lives && key.reach.covers(Reach::whole(OWNER))
@@ -219,7 +221,7 @@ fn end(world: &World, here: Here, member: usize, action: &'static str) -> Outcom
         end_invitations(world, &here, who, None);
         // The keys are revoked first, so a transfer made with one of them is no longer pending.
         end_transfer_if(world, &here, |it| it.to == who || it.by == who);
-        world.members[member].gone = true;
+        trust::end_of_member(world, &here, member);
         note(world, &here, action, who);
     }))
 }
@@ -305,7 +307,7 @@ pub fn nominate(world: &World, step: &Step, member: Thing, days: u8) -> (Request
         }
         let (until, with_key) = ends(world, &here, days);
         let number = usize::try_from(world.requests).expect("a number");
-        let with = (here.key, world.keys[here.key].generation);
+        let with = (here.key, world.keys[here.key].stamp);
         let new = Transfer { number, to: nominee.who, by: here.who, ends: until, with };
         let symbol = format!("?t:transfer{number}.ends");
         let mut good =
@@ -395,7 +397,7 @@ pub fn invite(world: &World, step: &Step, role: usize, days: u8, email: bool) ->
         reaches(&here, role)?;
         quotas::room_for_invitation(world, here.at)?;
         let (until, with_key) = ends(world, &here, days);
-        let with = (here.key, world.keys[here.key].generation);
+        let with = (here.key, world.keys[here.key].stamp);
         let new = Invitation {
             workspace: here.at,
             role,
@@ -478,7 +480,7 @@ pub fn resend(world: &World, step: &Step, invitation: Thing, days: u8) -> (Reque
     let outcome = over(world, step, chosen).map(|(here, at)| {
         let (it, near) = ends_anew(world, &here, at, days);
         // The caller becomes its maker, with the key of this call.
-        let with = (here.key, world.keys[here.key].generation);
+        let with = (here.key, world.keys[here.key].stamp);
         let it = Invitation { by: here.who, with, links: it.links + 1, ..it };
         let mut body = show_invitation(at, &it);
         body["invitation"] = json!(link(at, it.links));
@@ -533,12 +535,12 @@ pub fn accept_offer(world: &World, step: &Step, invitation: u8) -> (Request, Out
     let open: Vec<usize> = bound.iter().copied().filter(|at| world.is_open(*at)).collect();
     let chosen = pick(if invitation.is_multiple_of(4) { &bound } else { &open }, invitation / 4);
     let outcome = || -> Outcome {
-        let caller = world.caller(step)?;
+        let caller = world.actor(step)?;
         if !world.principals[caller.who].is_user {
             return Err(A_SERVICE);
         }
         let theirs = |at: &usize| offered(world, caller.key).contains(at);
-        join(world, &caller, chosen.filter(theirs).ok_or(NO_INVITATION)?)
+        join(world, step, &caller, chosen.filter(theirs).ok_or(NO_INVITATION)?)
     };
     let id = chosen.map_or_else(|| NOBODY.to_owned(), |at| world.text(&invitation_id(at)));
     (send(Method::POST, format!("/v1/me/invitations/{id}/accept"), None), outcome())
@@ -552,7 +554,7 @@ pub fn accept(world: &World, step: &Step, invitation: u8) -> (Request, Outcome) 
     // The first link is a former one once the invitation was sent again.
     let links = chosen.map_or(0, |at| if any { 0 } else { world.invitations[at].links });
     let outcome = || -> Outcome {
-        let caller = world.caller(step)?;
+        let caller = world.actor(step)?;
         if !world.principals[caller.who].is_user {
             return Err(A_SERVICE);
         }
@@ -562,16 +564,17 @@ pub fn accept(world: &World, step: &Step, invitation: u8) -> (Request, Outcome) 
         if world.invitations[at].email.is_some() && world.keys[caller.key].token != Some("dana") {
             return Err(No::Because(403, "email_not_verified"));
         }
-        join(world, &caller, at)
+        join(world, step, &caller, at)
     };
     let text = chosen.map_or_else(|| "ward_invite_of_nobody".to_owned(), |at| world.text(&link(at, links)));
     (send(Method::POST, "/v1/invitations/accept".to_owned(), Some(json!({ "invitation": text }))), outcome())
 }
 
 /// The outcome for a user who comes in by an open invitation.
-fn join(world: &World, caller: &Caller, at: usize) -> Outcome {
+fn join(world: &World, step: &Step, caller: &Caller, at: usize) -> Outcome {
     let it = &world.invitations[at];
-    let in_use = world.workspaces[it.workspace].state == State::Active;
+    let in_use = world.workspaces[it.workspace].state == State::Active
+        && allows(world.workspaces[it.workspace].networks, step.away);
     let maker = world.member(it.workspace, it.by).filter(|_| in_use).map(|at| world.members[at].role);
     if !maker.is_some_and(|role| role >= ADMIN && role >= it.role) {
         return Err(NO_INVITATION);

@@ -3,7 +3,9 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::protection::allows;
 use super::steps::{Page, Place, Step, Thing, Who};
+use super::trust;
 use super::world::{Event, State, World, secret, workspace_id};
 pub use crate::authorization::PERMISSIONS;
 
@@ -41,6 +43,14 @@ impl Reach {
         self.may & (1 << bit) != 0
     }
 
+    /// A leaked key keeps only the views without patient data.
+    pub fn in_quarantine(self) -> Self {
+        let kept = ["Workspace.view", "Integration.view", "ApiKey.view", "Audit.view"];
+        let bit = |name: &&str| PERMISSIONS.iter().position(|it| it == name).expect("a permission");
+        let may = kept.iter().map(bit).fold(0, |all, bit| all | (1 << bit));
+        Self { may: self.may & may, ..self }
+    }
+
     pub fn names(self) -> Vec<&'static str> {
         PERMISSIONS.into_iter().filter(|name| self.has(name)).collect()
     }
@@ -65,6 +75,7 @@ pub enum No {
 pub const UNAUTHORIZED: No = No::Because(401, "unauthorized");
 pub const UNSEEN: No = No::Because(404, "workspace_not_found");
 pub const FORBIDDEN: No = No::Because(403, "forbidden");
+pub const QUARANTINED: No = No::Because(403, "key_quarantined");
 pub const BEYOND: No = No::Because(403, "beyond_caller");
 pub const A_SERVICE: No = No::Because(403, "unsupported_principal");
 
@@ -164,7 +175,8 @@ impl World {
     pub fn presented(&self, who: Who) -> (Option<usize>, Option<String>) {
         let live = |wanted: bool| {
             let all = 0..self.secrets.len();
-            all.filter(|at| self.is_live(*at) == wanted).collect::<Vec<_>>()
+            let own = all.filter(|at| trust::repository(&self.keys[self.secrets[*at].key]).is_none());
+            own.filter(|at| self.is_live(*at) == wanted).collect::<Vec<_>>()
         };
         let (choice, number) = match who {
             Who::Anonymous => return (None, None),
@@ -184,6 +196,7 @@ impl World {
                 (live(true).into_iter().filter(is_one).collect(), number)
             }
             Who::Former(number) => (live(false), number),
+            Who::Job(number) => (trust::secret_of(self, number).into_iter().collect(), number),
         };
         let Some(at) = pick(&choice, number) else { return (None, Some(self.stray.clone())) };
         (Some(at), Some(self.text(&secret(at))))
@@ -192,7 +205,8 @@ impl World {
     fn is_live(&self, at: usize) -> bool {
         let held = &self.secrets[at];
         let key = &self.keys[held.key];
-        self.holds((held.key, held.generation))
+        !key.revoked
+            && key.generation == held.generation
             && key.expires > self.hours
             && !key.bound
             && (key.token.is_some() || self.workspaces[key.workspace].state == State::Active)
@@ -203,8 +217,25 @@ impl World {
         if !self.is_live(at) {
             return Err(UNAUTHORIZED);
         }
-        let key = self.secrets[at].key;
-        Ok(Caller { key, who: self.keys[key].principal, reach: self.keys[key].reach })
+        let at = self.secrets[at].key;
+        let key = &self.keys[at];
+        if trust::repository(key).is_some() {
+            return trust::job(self, step, at);
+        }
+        let home = key.token.is_none().then_some(key.workspace);
+        let networks = [Some(key.networks), home.map(|home| self.workspaces[home].networks)];
+        if !networks.into_iter().flatten().all(|of| allows(of, step.away)) {
+            return Err(UNAUTHORIZED);
+        }
+        let reach = if key.quarantined.is_some() { key.reach.in_quarantine() } else { key.reach };
+        Ok(Caller { key: at, who: key.principal, reach })
+    }
+
+    /// The same for an operation without a workspace, which a leaked key may only read with.
+    pub fn actor(&self, step: &Step) -> Result<Caller, No> {
+        let caller = self.caller(step)?;
+        let leaked = self.keys[caller.key].quarantined.is_some();
+        if leaked && !step.act.reads() { Err(QUARANTINED) } else { Ok(caller) }
     }
 
     /// The workspace that a step concerns. `None` if it does not exist.
@@ -225,6 +256,9 @@ impl World {
             Place::Own(number) => {
                 let own = self.presented(step.who).0.and_then(|at| {
                     let key = &self.keys[self.secrets[at].key];
+                    if let Some(repository) = trust::repository(key) {
+                        return pick(&trust::workspaces_of(self, repository), number);
+                    }
                     let mine = self.memberships(key.principal);
                     let home = key.token.is_none().then_some(key.workspace);
                     pick(&mine, number).map(|at| self.members[at].workspace).or(home)
@@ -244,9 +278,13 @@ impl World {
         let caller = self.caller(step)?;
         let at = self.place(step).filter(|at| self.workspaces[*at].state == State::Active).ok_or(UNSEEN)?;
         let member = self.member(at, caller.who).ok_or(UNSEEN)?;
+        if !allows(self.workspaces[at].networks, step.away) {
+            return Err(UNSEEN);
+        }
         let reach = caller.reach.within(Reach::whole(self.members[member].role));
-        if !reach.has(permission) {
-            return Err(FORBIDDEN);
+        let leaked = self.keys[caller.key].quarantined.is_some();
+        if !reach.has(permission) || leaked && !step.act.reads() {
+            return Err(if leaked { QUARANTINED } else { FORBIDDEN });
         }
         Ok(Here { at, key: caller.key, who: caller.who, own: caller.reach, reach, member })
     }
@@ -295,6 +333,23 @@ impl World {
         let token = if more { json!(symbol(left[limit - 1].0)) } else { Value::Null };
         let mut good = Good::ok(json!({
             "items": shown, "has_more": more, "continuation_token": token, "total": rows.len(),
+        }));
+        good.places = rows.iter().map(|(row, _)| symbol(*row)).collect();
+        good
+    }
+
+    /// The page of a list of which some rows are not shown. They count for its length, but not for the total.
+    pub fn page_shown(&self, list: &str, rows: &[(usize, Option<Value>)], page: Page) -> Good {
+        let symbol = |row: usize| format!("?n:{list}.{row}");
+        let (after, _) = self.token(list, page);
+        let left: Vec<_> = rows.iter().filter(|(row, _)| after.is_none_or(|after| *row > after)).collect();
+        let limit = page.limit();
+        let shown: Vec<Value> = left.iter().take(limit).filter_map(|(_, row)| row.clone()).collect();
+        let more = left.len() > limit;
+        let token = if more { json!(symbol(left[limit - 1].0)) } else { Value::Null };
+        let mut good = Good::ok(json!({
+            "items": shown, "has_more": more, "continuation_token": token,
+            "total": rows.iter().filter(|(_, row)| row.is_some()).count(),
         }));
         good.places = rows.iter().map(|(row, _)| symbol(*row)).collect();
         good

@@ -3,7 +3,8 @@
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::rules::{A_SERVICE, Caller, FORBIDDEN, Good, No, OWNER, Outcome, Request};
+use super::protection::allows;
+use super::rules::{A_SERVICE, Caller, FORBIDDEN, Good, No, OWNER, Outcome, QUARANTINED, Request};
 use super::steps::{Page, Step};
 use super::world::{Integration, Member, State, Workspace, World, entity_id, workspace_id};
 
@@ -84,6 +85,9 @@ fn new_workspace(world: &World, slug: u8, org: bool, region: u8) -> (Value, Work
         transfer: None,
         events: vec![],
         calls: (0, 0),
+        ceilings: [None; 5],
+        quarantines: false,
+        networks: 0,
     };
     (body, new)
 }
@@ -127,7 +131,7 @@ pub fn own(world: &World, step: &Step, slug: u8, mine: bool) -> (Request, Outcom
     let (body, mut new) = new_workspace(world, slug, false, 0);
     new.state = State::Active;
     let outcome = || -> Outcome {
-        let Caller { key, who, reach } = world.caller(step)?;
+        let Caller { key, who, reach } = world.actor(step)?;
         if !reach.has("Workspace.create") {
             return Err(FORBIDDEN);
         }
@@ -150,11 +154,16 @@ pub fn list(world: &World, step: &Step, page: Page) -> (Request, Outcome) {
     let outcome = || -> Outcome {
         let caller = caller?;
         if !caller.reach.has("Workspace.view") {
-            return Err(FORBIDDEN);
+            let leaked = world.keys[caller.key].quarantined.is_some();
+            return Err(if leaked { QUARANTINED } else { FORBIDDEN });
         }
         let rows = world.memberships(caller.who);
-        let rows: Vec<_> = rows.iter().map(|at| (*at, show(world, world.members[*at].workspace))).collect();
-        Ok(world.page(&list, &rows, page))
+        let shown = |at: usize| {
+            let workspace = world.members[at].workspace;
+            allows(world.workspaces[workspace].networks, step.away).then(|| show(world, workspace))
+        };
+        let rows: Vec<_> = rows.iter().map(|at| (*at, shown(*at))).collect();
+        Ok(world.page_shown(&list, &rows, page))
     };
     (get(format!("/v1/workspaces{}", world.query(&list, page))), outcome())
 }
@@ -362,10 +371,11 @@ pub fn me(world: &World, step: &Step, page: Page) -> (Request, Outcome) {
             .into_iter()
             .map(|row| {
                 let member = &world.members[row];
-                (row, membership(world, member.workspace, member.role, &caller))
+                let allowed = allows(world.workspaces[member.workspace].networks, step.away);
+                (row, allowed.then(|| membership(world, member.workspace, member.role, &caller)))
             })
             .collect();
-        let mut good = world.page(&list, &rows, page);
+        let mut good = world.page_shown(&list, &rows, page);
         let who = &world.principals[caller.who];
         let credential = match world.keys[caller.key].token {
             Some(_) => json!({
@@ -374,7 +384,8 @@ pub fn me(world: &World, step: &Step, page: Page) -> (Request, Outcome) {
             }),
             None => json!({
                 "type": "api_key", "key_id": super::world::key_id(caller.key), "issuer": null,
-                "expires_at": super::keys::expires(world, caller.key), "quarantined_at": null,
+                "expires_at": super::keys::expires(world, caller.key),
+                "quarantined_at": world.keys[caller.key].quarantined,
                 "expires_soon": world.keys[caller.key].expires - world.hours <= super::keys::WARNED_AT[0],
             }),
         };

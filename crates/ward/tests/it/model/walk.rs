@@ -4,19 +4,24 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
-use ward_test::{Answer, Sending, Server, TestIssuer, unknown_key};
+use ward_test::{Answer, Scanner, Sending, Server, TestIssuer, unknown_key};
 
 use super::integrations::{self, account};
 use super::keys::Mint;
+use super::protection::AWAY;
 use super::rules::{Good, No, Outcome, ROLES, Request};
 use super::steps::{Act, Step, Who};
 use super::world::{
     State, World, call_id, credential_id, delivery_id, entity_id, integration_id, key_id, micros,
     workspace_id,
 };
-use super::{calls, keys, people, quotas, tenancy};
+use super::{calls, keys, people, protection, quotas, tenancy, trust};
+use crate::outbound::open_outbound;
+use crate::trust_rules::{github, sign, with};
 
 const HOUR: i64 = 3_600_000_000;
+/// The scanner that reports leaked keys.
+const SCANNER: &str = "the-walks-scanner";
 
 /// The number of steps until a walk failed, and the script of these steps.
 pub struct Failure {
@@ -30,6 +35,9 @@ pub type Tally = BTreeMap<&'static str, BTreeMap<u16, usize>>;
 pub struct Walk {
     servers: [Server; 2],
     issuer: TestIssuer,
+    /// The issuer of the tokens of jobs, whose keys each server fetches.
+    outside: TestIssuer,
+    scanner: Scanner,
     world: World,
     script: Vec<String>,
     pub tally: Tally,
@@ -60,13 +68,31 @@ fn plan(world: &World, step: &Step) -> (Request, Outcome) {
         Act::Me { page } => tenancy::me(world, step, *page),
         Act::ListKeys { mine, page } => keys::list(world, step, *mine, *page),
         Act::Claim { days, wrong } => keys::claim(world, step, *days, *wrong),
-        Act::Mint { role, narrow, days, own, named, bound } => {
-            let (role, days, own, named, bound) = (*role, *days, *own, *named, *bound);
-            keys::mint(world, step, Mint { role, narrow, days, own, named, bound })
+        Act::Mint { role, narrow, days, own, named, bound, networks } => {
+            let (role, days, own, named) = (*role, *days, *own, *named);
+            let (bound, networks) = (*bound, *networks);
+            keys::mint(world, step, Mint { role, narrow, days, own, named, bound, networks })
         }
         Act::Rotate { key, days } => keys::rotate(world, step, *key, *days),
         Act::Revoke { key } => keys::revoke(world, step, *key),
         Act::Catalog => keys::catalog(world, step),
+        Act::KeyPolicy => protection::key_policy(world, step),
+        Act::SetKeyPolicy { ceilings } => protection::set_key_policy(world, step, *ceilings),
+        Act::AccessPolicy => protection::access_policy(world, step),
+        Act::SetAccessPolicy { networks } => protection::set_access_policy(world, step, *networks),
+        Act::SetKeyNetworks { key, networks } => protection::set_key_networks(world, step, *key, *networks),
+        Act::LeakPolicy => protection::leak_policy(world, step),
+        Act::SetLeakPolicy { quarantine } => protection::set_leak_policy(world, step, *quarantine),
+        Act::Leak { secret } => protection::leak(world, *secret),
+        Act::Surrender { secret } => protection::surrender(world, *secret),
+        Act::HandOver { key } => protection::hand_over(world, step, *key),
+        Act::OpenHandover { handover } => protection::open(world, *handover),
+        Act::ListRules { page } => trust::list(world, step, *page),
+        Act::CreateRule { repository, strict, role } => {
+            trust::create(world, step, *repository, *strict, *role)
+        }
+        Act::GetRule { rule } => trust::one(world, step, *rule),
+        Act::DeleteRule { rule } => trust::delete(world, step, *rule),
         Act::ListMembers { page } => people::list(world, step, *page),
         Act::SetRole { member, role } => people::set_role(world, step, *member, *role),
         Act::RemoveMember { member } => people::remove(world, step, *member),
@@ -119,11 +145,28 @@ fn plan(world: &World, step: &Step) -> (Request, Outcome) {
 
 impl Walk {
     pub async fn new() -> Self {
-        let (server, issuer) = Server::with_issuer_and(quotas::set).await;
+        let scanner = Scanner::new(SCANNER);
+        let (server, issuer) = Server::with_issuer_and(|config| {
+            quotas::set(config);
+            open_outbound(config);
+            config.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+            config.leak_report_keys = vec![scanner.key()];
+        })
+        .await;
         let replica = server.replica().await;
         let stray = unknown_key();
-        let world = World { stray, ..World::default() };
-        Self { servers: [server, replica], issuer, world, script: vec![], tally: Tally::new() }
+        let mut outside = TestIssuer::start().await;
+        outside.follow(&server.clock);
+        let world = World { stray, outside_issuer: outside.url().to_owned(), ..World::default() };
+        Self {
+            servers: [server, replica],
+            issuer,
+            outside,
+            scanner,
+            world,
+            script: vec![],
+            tally: Tally::new(),
+        }
     }
 
     /// Runs the steps, one after the other.
@@ -213,6 +256,7 @@ impl Walk {
         // A claim is always anonymous, whatever the step says about its caller.
         let bearer = bearer.filter(|_| !matches!(step.act, Act::Claim { .. }));
         let known = self.may_know(step);
+        self.note_use(step);
         let server = &self.servers[usize::from(step.replica)];
         self.script.push(self.tell(self.script.len() + 1, step, &request));
         let actor = match &bearer {
@@ -220,9 +264,20 @@ impl Walk {
             None => server.anonymous(),
         };
         let once = format!("the-once-of-step-{:08}", self.world.requests);
-        let headers = [("idempotency-key", once.as_str())];
         let again = step.again && step.act.repeats();
-        let headers = if again { &headers[..] } else { &[] };
+        let signature = request.body.as_ref().map(|body| self.scanner.sign(body.to_string().as_bytes()));
+        let mut headers = vec![];
+        if again {
+            headers.push(("idempotency-key", once.as_str()));
+        }
+        if step.away {
+            headers.push(("x-forwarded-for", AWAY));
+        }
+        if let (Act::Leak { .. }, Some(signature)) = (&step.act, &signature) {
+            headers.push(("github-public-key-identifier", SCANNER));
+            headers.push(("github-public-key-signature", signature.as_str()));
+        }
+        let headers = &headers[..];
         let sending = || Sending { headers, ..request.body.as_ref().map(Sending::json).unwrap_or_default() };
         let before = server.clock.now().micros();
         let answer = actor.send(request.method.clone(), &request.path, sending()).await;
@@ -236,6 +291,9 @@ impl Walk {
             let other = &self.servers[usize::from(!step.replica)];
             let actor = bearer.as_ref().map_or_else(|| other.anonymous(), |key| other.bearing(key));
             let repeated = actor.send(request.method.clone(), &request.path, sending()).await;
+            if let Ok(caller) = self.world.caller(step) {
+                self.world.keys[caller.key].used[usize::from(!step.replica)] |= !step.act.is_open();
+            }
             if (repeated.status, &repeated.text) != (answer.status, &answer.text) {
                 return Err(format!(
                     "a replay got another answer: {} {}\n    first: {}",
@@ -298,8 +356,22 @@ impl Walk {
         Ok(())
     }
 
+    /// Notes on which servers a valid key of this step is used.
+    fn note_use(&mut self, step: &Step) {
+        if step.act.is_open() {
+            return;
+        }
+        let Ok(caller) = self.world.caller(step) else { return };
+        let used = &mut self.world.keys[caller.key].used;
+        used[usize::from(step.replica)] = true;
+    }
+
     /// A token of the person of this name, valid for some minutes.
     fn token(&self, name: &str) -> String {
+        if trust::REPOSITORIES.contains(&name) {
+            let claims = with(&github(&self.outside), json!({ "repository_id": name }));
+            return sign(&self.outside, Some("JWT"), &claims);
+        }
         let email = json!({ "email": format!("{name}@clinic.example"), "email_verified": true });
         self.issuer.token_with(name, &email)
     }
@@ -308,12 +380,17 @@ impl Walk {
     pub fn meet(&mut self) {
         self.world.meet("dana");
         self.world.meet("eve");
+        trust::meet_jobs(&mut self.world);
     }
 
     /// The workspaces of which the caller of this step is a member, in any state.
     fn may_know(&self, step: &Step) -> Vec<usize> {
         let (Some(at), _) = self.world.presented(step.who) else { return vec![] };
-        let who = self.world.keys[self.world.secrets[at].key].principal;
+        let key = &self.world.keys[self.world.secrets[at].key];
+        if let Some(repository) = trust::repository(key) {
+            return trust::workspaces_of(&self.world, repository);
+        }
+        let who = key.principal;
         let ours = self.world.members.iter().filter(|it| it.who == who && !it.gone);
         ours.map(|it| it.workspace).collect()
     }
@@ -405,8 +482,10 @@ impl Walk {
     fn line(&self, number: usize, who: &str, step: &Step, request: &Request) -> String {
         let replica = if step.replica { " at the replica" } else { "" };
         let again = if step.again && step.act.repeats() { ", twice" } else { "" };
+        let away = if step.away { " from elsewhere" } else { "" };
         let body = request.body.as_ref().map(|body| format!(" {body}")).unwrap_or_default();
-        let line = format!("{number:>3}. {who}{replica}{again}: {} {}{body}", request.method, request.path);
+        let line =
+            format!("{number:>3}. {who}{replica}{away}{again}: {} {}{body}", request.method, request.path);
         self.world.known.tell(&line)
     }
 }

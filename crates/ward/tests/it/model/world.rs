@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::Value;
 
 use super::rules::{OWNER, Reach};
+use super::trust::Rule;
 
 /// An id that no resource has.
 pub const NOBODY: &str = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
@@ -47,6 +48,12 @@ pub struct Workspace {
     pub events: Vec<Event>,
     /// The calls that began on a day, and that day.
     pub calls: (i64, i64),
+    /// The longest lives of new keys in days, by role.
+    pub ceilings: [Option<u8>; 5],
+    /// Whether a leaked key only reads for a day, instead of ending at once.
+    pub quarantines: bool,
+    /// The networks from which it may be entered, as [`super::protection`] writes them.
+    pub networks: u8,
 }
 
 #[derive(Clone, Debug)]
@@ -62,7 +69,7 @@ pub struct Transfer {
     pub to: usize,
     pub by: usize,
     pub ends: i64,
-    /// The key that it was made with, and the key's generation at that time.
+    /// The key that it was made with, and the key's stamp at that time.
     pub with: (usize, u32),
 }
 
@@ -100,13 +107,31 @@ pub struct Key {
     /// The number of warnings that the key has passed.
     pub warned: usize,
     pub revoked: bool,
-    /// The number of rotations so far.
+    /// The number of secrets so far.
     pub generation: u32,
+    /// The number of changes that end what the key has made.
+    pub stamp: u32,
+    /// The number of its ends so far.
+    pub ends: u32,
     pub updated: String,
+    /// The symbol of the time since which it only reads.
+    pub quarantined: Option<String>,
+    pub networks: u8,
+    /// Whether each of the two servers has seen a use of it.
+    pub used: [bool; 2],
     /// The person of this name, if this stands for the person's access tokens instead of a key.
     pub token: Option<&'static str>,
     /// Whether each use needs a proof of a private key. The walk sends none.
     pub bound: bool,
+}
+
+/// A secret that waits for the opener of a link.
+#[derive(Clone, Debug)]
+pub struct Handover {
+    pub key: usize,
+    pub generation: u32,
+    pub ends: i64,
+    pub over: bool,
 }
 
 /// The text of a key after some rotation.
@@ -209,12 +234,16 @@ pub struct World {
     pub calls: Vec<Call>,
     pub deliveries: Vec<Delivery>,
     pub lanes: Vec<Lane>,
+    pub handovers: Vec<Handover>,
+    pub rules: Vec<Rule>,
     /// The workspace that holds each slug.
     pub slugs: BTreeMap<String, usize>,
     /// The values that answers have shown so far, by symbol.
     pub known: Known,
     /// A well-formed key that does not exist.
     pub stray: String,
+    /// The issuer of the tokens of jobs.
+    pub outside_issuer: String,
 }
 
 impl World {
@@ -233,10 +262,10 @@ impl World {
         .collect()
     }
 
-    /// Whether a key still has the secret of this generation.
-    pub fn holds(&self, (key, generation): (usize, u32)) -> bool {
+    /// Whether a key is as it was with this stamp.
+    pub fn holds(&self, (key, stamp): (usize, u32)) -> bool {
         let key = &self.keys[key];
-        !key.revoked && key.generation == generation
+        !key.revoked && key.stamp == stamp
     }
 
     pub fn pending(&self, workspace: usize) -> Option<&Transfer> {
@@ -265,7 +294,12 @@ impl World {
             warned: 0,
             revoked: false,
             generation: 0,
+            stamp: 0,
+            ends: 0,
             updated: String::new(),
+            quarantined: None,
+            networks: 0,
+            used: [false; 2],
             token: Some(name),
             bound: false,
         });
@@ -309,6 +343,11 @@ pub fn invitation_id(at: usize) -> String {
 /// The link that an invitation had after it was sent again so many times.
 pub fn link(at: usize, links: u32) -> String {
     format!("?secret:link{at}.{links}")
+}
+
+/// The token of a handover's link.
+pub fn handover_token(at: usize) -> String {
+    format!("?secret:handover{at}")
 }
 
 pub fn integration_id(at: usize) -> String {
