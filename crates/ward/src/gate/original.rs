@@ -54,7 +54,8 @@ pub fn stated(request: &Request) -> Result<Option<OriginalRequest<'_>>, &'static
 
 /// The URL of these parts. `None` if one of them could change the meaning of another: a host with a slash would move the path.
 fn url(scheme: &str, host: &str, target: &str) -> Option<String> {
-    let is_host = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte));
+    let is_host = !host.is_empty()
+        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte));
     let is_path = target.bytes().all(|byte| byte.is_ascii_graphic() && !b"#\\".contains(&byte));
     let whole = is_host && is_path && target.starts_with('/') && ["http", "https"].contains(&scheme);
     whole.then(|| canonical(&format!("{scheme}://{host}{target}"))).flatten()
