@@ -254,6 +254,7 @@ BODIES = {
     "update-test-credential-ids": {"credential_ids": many(listed(UUIDS))},
     "convert-workspace-environment": {"target": one_of("production", "staging", "development"), "confirm_slug": known("acme", "a", "A"),
                                       "accept": many(one_of("real_calls_present", "no_connector", "whatever"))},
+    "rename-workspace": {"slug": SLUG, "confirm_slug": SLUG},
     "create-audit-export": {"date_from": listed(TIMES), "date_to": listed(TIMES), "service": known("x" * 64, "x" * 65),
                             "action": known("x" * 128, "x" * 129), "phi_only": BOOLEAN},
 }

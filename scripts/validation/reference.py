@@ -425,6 +425,11 @@ class TestCredentials(BaseModel):
     credential_ids: Annotated[list[UUID], Field(max_length=100)]
 
 
+class Rename(BaseModel):
+    slug: Slug
+    confirm_slug: Slug
+
+
 class Convert(BaseModel):
     target: Literal["production", "staging"]
     confirm_slug: Slug
@@ -447,6 +452,7 @@ BODIES = {
     "set-access-policy": AccessPolicy, "set-api-key-networks": KeyNetworks,
     "create-trust-rule": TrustRule,
     "update-test-credential-ids": TestCredentials, "convert-workspace-environment": Convert,
+    "rename-workspace": Rename,
     "create-workspace": Create, "create-self-service-workspace": Create, "create-my-workspace": Create,
     "update-workspace": Update, "archive-workspace": Archive, "update-test-caller-numbers": Numbers,
     "create-api-key": CreateKey, "rotate-api-key": Rotate, "set-member-role": Role, "nominate-owner": Nominate,

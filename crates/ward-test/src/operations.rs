@@ -56,6 +56,7 @@ impl Target {
         let path =
             operation.path.replace("{workspace_id}", &self.workspace).replace("{key_id}", &self.key_id);
         // The walk does not create these: an authorized call is told that they do not exist.
+        let path = path.replace("{slug}", &self.slug);
         let path = path.replace("{call_sid}", "CA-of-the-walk").replace("{delivery_id}", UNKNOWN);
         let path = path.replace("{entity_id}", NOBODY).replace("{invitation_id}", NOBODY);
         let path = path.replace("{kid}", "a-key-of-nobody").replace("{rule_id}", NOBODY);
@@ -83,6 +84,7 @@ impl Target {
             "convert-workspace-environment" => {
                 json!({ "target": "staging", "confirm_slug": self.slug, "accept": ["real_calls_present"] })
             }
+            "rename-workspace" => json!({ "slug": fresh_slug(), "confirm_slug": self.slug }),
             "create-api-key" => json!({ "duration_days": 7, "role": "viewer" }),
             // A key of the one permission that the operation needs can give that one.
             "create-trust-rule" => json!({

@@ -26,6 +26,7 @@ use crate::shares::{Holder, Shares};
 use crate::trust_rules::issuers::WorkloadIssuers;
 use crate::vault::{self, Vault, VaultError};
 use crate::work::Work;
+use crate::workspaces::slugs::FormerSlugUses;
 
 /// The reason why Ward did not start.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +118,8 @@ pub struct App {
     pub malformed_proofs: MalformedProofs,
     /// Last uses that wait for the next flush.
     pub last_used: LastUsed,
+    /// Last look-ups by former slugs that wait for the next flush.
+    pub former_slugs_used: FormerSlugUses,
     /// The last DPoP proofs that this server accepted.
     pub recent_proofs: RecentProofs,
     /// The address of the API, once the listener is bound.

@@ -58,6 +58,8 @@ pub struct Config {
     pub bootstrap: Bootstrap,
     /// The time after which an unclaimed workspace lapses and its slug is free again.
     pub unclaimed_lifetime: Duration,
+    /// The time for which a renamed workspace keeps its former slug.
+    pub slug_quarantine: Duration,
     /// The most workspaces that may be unclaimed at once, over all replicas.
     pub unclaimed_limit: u32,
     /// The most unclaimed workspaces of one client address. The bound is enforced together with the rates.
@@ -247,6 +249,7 @@ impl Default for Config {
             public_url: None,
             bootstrap: Bootstrap::Open,
             unclaimed_lifetime: Duration::from_hours(24),
+            slug_quarantine: Duration::from_hours(24 * 365),
             unclaimed_limit: 10_000,
             unclaimed_per_address: 100,
             limits: ward_server::Limits::default(),

@@ -22,6 +22,8 @@ use crate::{
 /// The value rules of the rooms, by the schema that they extend.
 pub const RULES: &[(&str, Rule)] = &[
     ("#/components/schemas/StrippedNonemptyString", bounds::name),
+    ("#/components/schemas/CreateWorkspaceRequest", workspaces::slugs::chosen),
+    ("#/components/schemas/RenameWorkspaceRequest", workspaces::slugs::chosen),
     ("#/components/schemas/NameString", bounds::title),
     ("#/components/schemas/CreateApiKeyRequest", bounds::key_name),
     ("#/components/schemas/TestCallerNumbersRequest/properties/numbers/items", bounds::number),
@@ -105,6 +107,9 @@ fn add_workspaces_and_access(routes: &mut Routes) -> Result<(), ContractError> {
     routes.on("update-workspace", "workspaces", workspaces::api::update)?;
     routes.on("provision-workspace", "workspaces", workspaces::api::provision)?;
     routes.on("archive-workspace", "workspaces", workspaces::api::archive)?;
+    routes.on("get-workspace-by-slug", "workspaces", workspaces::slugs::api::by_slug)?;
+    routes.on("rename-workspace", "workspaces", workspaces::slugs::api::rename)?;
+    routes.on("list-former-slugs", "workspaces", workspaces::slugs::api::former)?;
     routes.on("get-test-caller-numbers", "workspaces", test_callers::api::numbers)?;
     routes.on("update-test-caller-numbers", "workspaces", test_callers::api::set_numbers)?;
 

@@ -30,6 +30,7 @@ use crate::trust_rules::issuers::WorkloadIssuers;
 use crate::twilio::reconciling::worker as reconciler;
 use crate::vault::{self, Vault};
 use crate::work::Work;
+use crate::workspaces::slugs::{self, FormerSlugUses};
 use crate::{closing, contract, deliveries, identity, invitations, router, workspaces};
 
 /// Pause between two sweeps of rows that are due to lapse or to be deleted.
@@ -135,6 +136,7 @@ impl App {
             watch: crate::http::watch::Watch::default(),
             refusals: Refusals::default(),
             last_used: LastUsed::default(),
+            former_slugs_used: FormerSlugUses::default(),
             recent_proofs: RecentProofs::default(),
             malformed_proofs: MalformedProofs::default(),
             listening: OnceLock::new(),
@@ -235,6 +237,7 @@ impl App {
         let _one_at_a_time = self.flushing.lock().await;
         self.last_used.flush(&self.db).await;
         self.malformed_proofs.flush(&self.db, &self.refusals).await;
+        self.former_slugs_used.flush(&self.db).await;
         self.refusals.flush(&self.db).await;
     }
 
@@ -325,8 +328,9 @@ fn sweep_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<usize, ApiError> {
     let handovers = handover::forget_old(tx, now, SWEEP_BATCH)?;
     let invitations = invitations::forget_old(tx, now.saturating_sub(INVITATIONS_KEPT), SWEEP_BATCH)?;
     let proofs = identity::forget_proofs(tx, now, SWEEP_BATCH)?;
+    let slugs = slugs::forget_due(tx, now, SWEEP_BATCH)?;
     closing::measure(tx, now)?;
-    let rows = [lapsed.len(), answers, invitations, expired, handovers, proofs];
+    let rows = [lapsed.len(), answers, invitations, expired, handovers, proofs, slugs];
     Ok(rows.into_iter().max().unwrap_or(0))
 }
 

@@ -155,6 +155,7 @@ fn every_operation_says_who_may_call_it() {
                     "archive-workspace",
                     "convert-workspace-environment",
                     "nominate-owner",
+                    "rename-workspace",
                     "set-key-policy",
                     "set-access-policy",
                     "set-leaked-key-policy"

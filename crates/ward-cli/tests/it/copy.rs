@@ -78,7 +78,10 @@ fn fill(server: &Server) -> (Tenant, Vec<String>) {
     assert_eq!(Call::post("/v1/workspaces", new_workspace("waiting")).ask(at).status, 201);
     let other_end = if tenant.key.ends_with('x') { 'y' } else { 'x' };
     assert_eq!(Call::get("/v1/auth/me").by(&format!("{}{other_end}", &tenant.key[..75])).ask(at).status, 401);
-    let gone = Tenant::new(at, "gone");
+    let gone = Tenant::new(at, "going");
+    let rename = json!({ "slug": "gone", "confirm_slug": "going" });
+    let renamed = Call::post(format!("/v1/workspaces/{}/rename", gone.id), rename).by(&gone.key).ask(at);
+    assert_eq!(renamed.status, 200, "{renamed:?}");
     let archive = Call::post(format!("/v1/workspaces/{}/archive", gone.id), json!({ "slug": "gone" }));
     assert!(archive.by(&gone.key).ask(at).status < 300);
     (tenant, keys)

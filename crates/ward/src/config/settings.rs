@@ -145,6 +145,9 @@ pub static SETTINGS: &[Setting] = &[
     |config| matches!(config.bootstrap, Bootstrap::Token(_)) },
     plain! { "Bootstrap" unclaimed_lifetime: "TIME" => unclaimed_lifetime as Time(SECOND..=DAY * 90);
     "How long a workspace may stay unclaimed before it lapses and its slug is free again." },
+    plain! { "Bootstrap" slug_quarantine: "TIME" => slug_quarantine as Time(DAY..=DAY * 3650);
+    "How long a renamed workspace keeps its former slug. Until then, look-ups by it find the workspace, and no other \
+     workspace can take it." },
     plain! { "Bootstrap" unclaimed_limit: "COUNT" => unclaimed_limit as Count(1..=10_000_000);
     "How many workspaces may be unclaimed at once, over all replicas." },
     plain! { "Bootstrap" unclaimed_per_address: "COUNT" => unclaimed_per_address as Count(1..=10_000_000);

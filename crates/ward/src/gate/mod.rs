@@ -23,7 +23,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use ward_db::{Deadline, Timestamp, Tx};
+use ward_db::{Deadline, Timestamp, Tx, Uuid};
 
 use self::decide::Need;
 use self::limits::Mark;
@@ -43,7 +43,7 @@ use crate::ids::{CredentialId, PrincipalId, WorkspaceId};
 use crate::quotas::rate::{FORBIDDEN_PER_SECOND, FORBIDDEN_WAIT};
 use crate::quotas::{self, Quota};
 use crate::shares::{Holder, Share};
-use crate::workspaces::{AsMember, Workspace};
+use crate::workspaces::{self, AsMember, Workspace};
 
 pub use enter::{Heavy, OwnOrder, admit_with_body};
 pub use possession::bearer_text;
@@ -145,16 +145,22 @@ impl Entry {
     /// second one, which notes its proof.
     pub async fn admit(request: &Request) -> Result<Admitted, ApiError> {
         let PresentedBearer { proof, mark, share, dpop } = prove(request).await?;
-        let target = request.workspace();
         let (now, address) = (request.context.now, request.context.address);
-        let looked = request
-            .app
-            .db
-            .read("gate.admit", {
-                let proof = proof.clone();
-                move |tx| recognize(tx, &proof, target, (now, address))
-            })
-            .await?;
+        let (target, looked) = {
+            let (db, proof) = (&request.app.db, proof.clone());
+            match request.slug() {
+                None => {
+                    let target = request.workspace();
+                    let look_up = move |tx: &mut Tx<'_>| recognize(tx, &proof, target, (now, address));
+                    (target, db.read("gate.admit", look_up).await?)
+                }
+                Some(slug) => {
+                    let look_up =
+                        move |tx: &mut Tx<'_>| recognize_in_named(tx, &proof, &slug, (now, address));
+                    db.read("gate.admit_by_slug", look_up).await?
+                }
+            }
+        };
         drop(share);
         let Recognized { caller, seen, kept_out } = match looked {
             Ok(found) => found,
@@ -388,6 +394,19 @@ fn recognize(
         Proof::Token(token) => recognize_token(tx, token, target, address),
         Proof::Workload(token) => workload::recognize(tx, token, target, (now, address)),
     }
+}
+
+/// As [`recognize`], with the workspace that a slug names. An unknown slug has the nil id, which no workspace has. So its 404 costs
+/// the same two statements as any other outcome.
+fn recognize_in_named(
+    tx: &mut Tx<'_>,
+    proof: &Proof,
+    slug: &str,
+    when_and_where: (Timestamp, IpAddr),
+) -> Result<(Option<WorkspaceId>, Result<Recognized, BearerRefusal>), ward_db::Error> {
+    let named = workspaces::slugs::named(tx, slug, when_and_where.0)?;
+    let target = Some(named.unwrap_or(WorkspaceId(Uuid::nil())));
+    Ok((target, recognize(tx, proof, target, when_and_where)?))
 }
 
 /// A token has no permissions of its own that narrow its principal's memberships.

@@ -114,6 +114,11 @@ impl Request {
             .then(|| WorkspaceId::of_path(self.parameter("workspace_id")))
     }
 
+    /// The slug in the path, for an operation that names its workspace by one.
+    pub fn slug(&self) -> Option<String> {
+        self.operation.path.contains("{slug}").then(|| self.parameter("slug").to_owned())
+    }
+
     /// The path in one canonical spelling: ids in lower case with hyphens, and nothing percent-encoded. It
     /// is never logged.
     pub fn canonical_path(&self) -> String {

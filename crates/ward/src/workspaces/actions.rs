@@ -10,7 +10,7 @@ use ward_db::{Timestamp, Tx, Uuid};
 use super::access_policy::AccessPolicy;
 use super::store::UnclaimedCount;
 use super::wire::ProvisionResponse;
-use super::{Workspace, WorkspaceState, store};
+use super::{Workspace, WorkspaceState, slugs, store};
 use crate::access::Role;
 use crate::address::bucket;
 use crate::app::App;
@@ -79,14 +79,25 @@ pub(super) fn beginnings(new: &Workspace) -> Value {
     json!({ "name": new.name, "environment": new.environment, "region": new.region, "backend_org_id": new.backend_org_id })
 }
 
-/// Takes the slug, if necessary from an unclaimed workspace that is due to lapse (409 otherwise).
-pub(super) fn take_slug(tx: &mut Tx<'_>, context: &Context, new: &Workspace) -> Result<(), ApiError> {
-    if store::take_slug(tx, &new.slug, new.id)? {
+/// Takes the slug, if necessary from an unclaimed workspace that is due to lapse, or from a workspace that has another slug and
+/// whose quarantine is over (409 otherwise).
+pub(super) fn take_slug(
+    tx: &mut Tx<'_>,
+    context: &Context,
+    slug: &str,
+    id: WorkspaceId,
+) -> Result<(), ApiError> {
+    if store::take_slug(tx, slug, id)? {
         return Ok(());
     }
-    let Some(lapsed) = store::lapse_holder(tx, &new.slug, context.now)? else { return Err(slug_taken()) };
-    record_lapse(tx, context, lapsed)?;
-    if store::take_slug(tx, &new.slug, new.id)? { Ok(()) } else { Err(slug_taken()) }
+    let lapsed = store::lapse_holder(tx, slug, context.now)?;
+    let freed = slugs::store::free(tx, slug, context.now)?;
+    if let Some(lapsed) = lapsed {
+        record_lapse(tx, context, lapsed)?;
+    } else if !freed {
+        return Err(slug_taken());
+    }
+    if store::take_slug(tx, slug, id)? { Ok(()) } else { Err(slug_taken()) }
 }
 
 pub fn record_lapse(tx: &mut Tx<'_>, context: &Context, lapsed: WorkspaceId) -> Result<(), ApiError> {
@@ -126,7 +137,7 @@ pub async fn bootstrap(
         let mut write = Write::begin(tx, NoGuard, Actor::NOBODY, &context)?;
         repeat.once(&mut write, Secrecy::Open, |write| {
             let workspace = new.at(write.now());
-            take_slug(write, &context, &workspace)?;
+            take_slug(write, &context, &workspace.slug, workspace.id)?;
             let mut counted = store::add_unclaimed(write, workspace.id, &room, lapses_at)?;
             if counted != UnclaimedCount::Counted {
                 for lapsed in store::lapse_due(write, context.now, LAPSED_AT_ONCE)? {
@@ -168,7 +179,7 @@ pub async fn create_own(
         repeat.once(write, Secrecy::Open, |write| {
             let (context, now) = (write.context, write.now());
             let workspace = new.at(now);
-            take_slug(write, context, &workspace)?;
+            take_slug(write, context, &workspace.slug, workspace.id)?;
             let inserted = store::insert(write, &workspace, WorkspaceState::Active)?;
             let write = &mut write.also(inserted)?;
             identity::join(write, (caller.principal, caller.kind), Role::Owner, now)?;

@@ -5,6 +5,7 @@ pub mod actions;
 pub mod api;
 pub mod environment;
 pub mod operator;
+pub mod slugs;
 mod store;
 mod wire;
 

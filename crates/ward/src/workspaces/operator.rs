@@ -69,7 +69,7 @@ pub fn create(
     new: &CreateWorkspaceRequest,
 ) -> Result<WorkspaceId, ApiError> {
     let workspace = new.at(context.now);
-    actions::take_slug(tx, context, &workspace)?;
+    actions::take_slug(tx, context, &workspace.slug, workspace.id)?;
     let inserted = store::insert(tx, &workspace, WorkspaceState::Active)?;
     let what = actions::beginnings(&workspace);
     let mut write = Write::begin(tx, inserted, Actor::OPERATOR, context)?;

@@ -264,6 +264,7 @@ pub fn insert(tx: &mut Tx<'_>, new: &Workspace, state: WorkspaceState) -> Result
 /// Stores the changed columns of a workspace.
 pub fn update(tx: &mut WorkspaceGuard<'_, '_>, changed: &Workspace) -> Result<(), Error> {
     update_later!(tx, "workspaces" {
+        slug: &changed.slug,
         name: &changed.name,
         environment: &changed.environment,
         region: &changed.region,

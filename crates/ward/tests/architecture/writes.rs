@@ -64,6 +64,7 @@ const UNGUARDED: &[(&str, &[&str], Why)] = &[
     ("twilio/store.rs", &["replace_token"], OneRow),
     ("twilio/reconciling/store.rs", &["schedule", "lease", "keep", "leave", "fail", "forget"], Queue),
     ("vault/store.rs", &["hold", "keep_only", "forget_all", "insert"], Installation),
+    ("workspaces/slugs/store.rs", &["free", "store_last_used"], OneRow),
     ("workspaces/store.rs", &["take_slug", "insert", "add_unclaimed"], New),
     ("workspaces/store.rs", &["lock", "set_state", "free", "free_address"], OneRow),
     ("workspaces/store.rs", &["claim", "lapse_holder", "lapse_due", "finish_lapse"], OneRow),

@@ -72,6 +72,7 @@ mod reports;
 mod revoke_presented;
 mod rotation;
 mod sdk;
+mod slugs;
 mod spellings;
 mod steering;
 mod support;

@@ -287,13 +287,16 @@ impl Act {
 }
 
 /// Operations that no step calls, with the reasons.
-pub const LEFT_OUT: [(&str, &str); 30] = [
+pub const LEFT_OUT: [(&str, &str); 33] = [
     ("authorize", "answers with the gate's decision alone: `other_services`"),
     ("explain-access", "reads only: `explain` compares it with every operation"),
     ("get-test-credential-ids", "its writes are left out: `environments` tests it"),
     ("update-test-credential-ids", "would make most of the walk's calls tests: `environments`"),
     ("check-environment-conversion", "depends on deliveries and integrations: `environments`"),
     ("convert-workspace-environment", "is decided by that check: `environments`"),
+    ("rename-workspace", "the walk names workspaces by the slugs of their creation: `slugs`"),
+    ("list-former-slugs", "its writes are left out: the same"),
+    ("get-workspace-by-slug", "is `get-workspace` under another name: the same"),
     ("test-integration-connection", "calls outside systems: `environments` has one"),
     ("list-integration-keys", "its keys are random: `integration_keys`"),
     ("create-integration-key", "the same"),
