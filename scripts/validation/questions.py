@@ -274,6 +274,7 @@ QUERIES = {
     "check-environment-conversion": {"target": ["production", "staging", "development", "", "Production"]},
     "list-integrations": {"enabled": BOOL, "protocol": TEXT, "search": TEXT, "sort_by": TEXT, **PAGE},
     "get-me": PAGE, "list-trust-rules": PAGE, "list-members": PAGE, "list-invitations": PAGE, "list-my-invitations": PAGE,
+    "list-archived-workspaces": PAGE,
     "list-calls": {"date_from": TIME, "date_to": TIME, "status": TEXT, "direction": TEXT, "min_duration": INT, "max_duration": INT,
                    "service_id": TEXT, "include_simulated": BOOL, "include_test": BOOL, "limit": INT, "offset": INT,
                    "continuation_token": INT},

@@ -551,7 +551,8 @@ def application():
         return given(state=state, integration_id=integration_id, call_id=call_id, limit=limit,
                      continuation_token=continuation_token)
 
-    for operation in ["get-me", "list-trust-rules", "list-members", "list-invitations", "list-my-invitations"]:
+    for operation in ["get-me", "list-trust-rules", "list-members", "list-invitations", "list-my-invitations",
+                      "list-archived-workspaces"]:
         @app.get("/" + operation)
         def _(limit: Limit = 10, continuation_token: int = 0):
             return given(limit=limit, continuation_token=continuation_token)

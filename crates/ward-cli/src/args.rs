@@ -205,6 +205,19 @@ pub enum WorkspaceAction {
         /// The slug or id of the workspace.
         workspace: String,
     },
+    /// Place a legal hold: nothing of the workspace may be deleted until `unhold`.
+    Hold {
+        /// The slug or id of the workspace.
+        workspace: String,
+        /// The reason, such as the number of a case.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Lift the legal hold of a workspace.
+    Unhold {
+        /// The slug or id of the workspace.
+        workspace: String,
+    },
 }
 
 /// The flags by which every list is read in pages.

@@ -24,7 +24,7 @@ use crate::show::Output;
 use crate::{scan, show};
 
 pub fn workspace(config: Config, action: WorkspaceAction, out: Output) -> Result<(), Failure> {
-    use WorkspaceAction::{Access as Policy, Archive, Create, Limits, List, Restore, Show};
+    use WorkspaceAction::{Access as Policy, Archive, Create, Hold, Limits, List, Restore, Show, Unhold};
     let access = match &action {
         List { .. } | Show { .. } | Policy { clear_networks: false, clear_issuers: false, .. } => {
             CommandAccess::Read
@@ -73,6 +73,10 @@ pub fn workspace(config: Config, action: WorkspaceAction, out: Output) -> Result
                 let lifted = Lifted { networks: clear_networks, issuers: clear_issuers };
                 out.one(&operator::workspace_access(&app, &workspace, lifted).await?)?;
             }
+            Hold { workspace, reason } => {
+                out.one(&operator::hold_workspace(&app, &workspace, &reason).await?)?;
+            }
+            Unhold { workspace } => out.one(&operator::lift_hold(&app, &workspace).await?)?,
             Restore { workspace } => out.one(&operator::restore_workspace(&app, &workspace).await?)?,
         }
         Ok(())

@@ -59,6 +59,7 @@ impl Target {
         let path = path.replace("{slug}", &self.slug);
         let path = path.replace("{call_sid}", "CA-of-the-walk").replace("{delivery_id}", UNKNOWN);
         let path = path.replace("{entity_id}", NOBODY).replace("{invitation_id}", NOBODY);
+        let path = path.replace("{archived_id}", NOBODY);
         let path = path.replace("{kid}", "a-key-of-nobody").replace("{rule_id}", NOBODY);
         let path = path.replace("{filename}", &format!("audit-{UNKNOWN}.ndjson"));
         path.replace("{integration_id}", &self.integration).replace("{endpoint_name}", ENDPOINT)
@@ -140,6 +141,7 @@ pub fn got_in(answer: &Answer) -> bool {
         "export_not_found",
         "trust_rule_not_found",
         "key_not_found",
+        "archived_workspace_not_found",
     ];
     // The walk's integration has no `auth` that signs, and its workspace no Twilio account.
     let unsuited = answer.status == 409

@@ -60,6 +60,8 @@ pub struct Config {
     pub unclaimed_lifetime: Duration,
     /// The time for which a renamed workspace keeps its former slug.
     pub slug_quarantine: Duration,
+    /// The time for which the owners of an archived workspace can restore it.
+    pub purge_after: Duration,
     /// The most workspaces that may be unclaimed at once, over all replicas.
     pub unclaimed_limit: u32,
     /// The most unclaimed workspaces of one client address. The bound is enforced together with the rates.
@@ -250,6 +252,7 @@ impl Default for Config {
             bootstrap: Bootstrap::Open,
             unclaimed_lifetime: Duration::from_hours(24),
             slug_quarantine: Duration::from_hours(24 * 365),
+            purge_after: Duration::from_hours(24 * 90),
             unclaimed_limit: 10_000,
             unclaimed_per_address: 100,
             limits: ward_server::Limits::default(),

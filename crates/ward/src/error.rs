@@ -216,6 +216,11 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
 
+    /// 410 with its own code and sentence.
+    pub const fn gone(code: &'static str, detail: &'static str) -> Self {
+        Self::new(StatusCode::GONE, code, detail)
+    }
+
     /// 413 for the request body.
     pub const fn too_large() -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The request body is too large.")

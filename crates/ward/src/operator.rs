@@ -2,6 +2,7 @@
 
 mod bounds;
 pub mod doctor;
+mod holds;
 mod people;
 mod reconciling;
 mod rotation;
@@ -38,6 +39,7 @@ use crate::workspaces::operator::{self as workspaces, Overview, RegionCheck};
 use crate::workspaces::{Workspace, WorkspaceState};
 
 pub use bounds::{OverLongValue, OverLongValues, over_long_values};
+pub use holds::{hold_workspace, lift_hold};
 pub use people::{
     FoundKey, KeySummary, OperatorPage, RemovedMember, found_keys, issue_key, list_keys, list_members,
     remove_member, revoke_key,
@@ -221,7 +223,9 @@ pub async fn create_workspace(app: &App, wanted: &serde_json::Value) -> Result<O
 /// Archives a workspace, with the effects of the owner's operation.
 pub async fn archive_workspace(app: &App, slug_or_id: &str) -> Result<Overview, OperatorError> {
     let workspace = active_workspace(app, slug_or_id).await?.id;
-    let archived = write(app, "operator.archive_workspace", workspace, workspaces::archive).await?;
+    let purge_after = app.config.purge_after;
+    let archive = move |held: &mut Write<'_, '_>| workspaces::archive(held, purge_after);
+    let archived = write(app, "operator.archive_workspace", workspace, archive).await?;
     let shown = show_workspace(app, slug_or_id).await?;
     if archived { Ok(shown) } else { Err(OperatorError::WrongState(shown.state.name())) }
 }

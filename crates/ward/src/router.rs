@@ -110,6 +110,8 @@ fn add_workspaces_and_access(routes: &mut Routes) -> Result<(), ContractError> {
     routes.on("get-workspace-by-slug", "workspaces", workspaces::slugs::api::by_slug)?;
     routes.on("rename-workspace", "workspaces", workspaces::slugs::api::rename)?;
     routes.on("list-former-slugs", "workspaces", workspaces::slugs::api::former)?;
+    routes.on("list-archived-workspaces", "workspaces", workspaces::archives::api::list)?;
+    routes.on("restore-archived-workspace", "workspaces", workspaces::archives::api::restore)?;
     routes.on("get-test-caller-numbers", "workspaces", test_callers::api::numbers)?;
     routes.on("update-test-caller-numbers", "workspaces", test_callers::api::set_numbers)?;
 

@@ -156,6 +156,7 @@ fn every_operation_says_who_may_call_it() {
                     "convert-workspace-environment",
                     "nominate-owner",
                     "rename-workspace",
+                    "restore-archived-workspace",
                     "set-key-policy",
                     "set-access-policy",
                     "set-leaked-key-policy"
@@ -169,7 +170,8 @@ fn every_operation_says_who_may_call_it() {
                 | "create-my-workspace"
                 | "nominate-owner"
                 | "accept-invitation"
-                | "accept-my-invitation" => Some(CallerKind::User),
+                | "accept-my-invitation"
+                | "restore-archived-workspace" => Some(CallerKind::User),
                 "get-auth-info" => Some(CallerKind::ApiKey),
                 "leave-workspace" => Some(CallerKind::Whole),
                 _ => None,

@@ -164,7 +164,7 @@ struct Code {
 }
 
 /// Constructors of errors and the statuses that each gives.
-const CONSTRUCTORS: [(&str, &[u16]); 18] = [
+const CONSTRUCTORS: [(&str, &[u16]); 19] = [
     ("StatusCode::BAD_REQUEST,", &[400]),
     ("StatusCode::UNAUTHORIZED,", &[401]),
     ("StatusCode::FORBIDDEN,", &[403]),
@@ -174,6 +174,7 @@ const CONSTRUCTORS: [(&str, &[u16]); 18] = [
     ("StatusCode::METHOD_NOT_ALLOWED,", &[405]),
     ("conflict(", &[409]),
     ("StatusCode::CONFLICT,", &[409]),
+    ("::gone(", &[410]),
     ("StatusCode::PAYLOAD_TOO_LARGE,", &[413]),
     ("StatusCode::UNPROCESSABLE_ENTITY,", &[422]),
     ("unprocessable(", &[422]),

@@ -141,6 +141,7 @@ const NOT_FILLED: &[&str] = &[
     "endings",
     "handovers",
     "identities",
+    "legal_holds",
     "call_legs",
     "ownership_transfers",
     "test_credentials",

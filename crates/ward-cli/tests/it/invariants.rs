@@ -28,9 +28,10 @@ const RULES: &[(&str, &str)] = &[
            WHERE s.slug = w.slug AND s.workspace_id = w.id)",
     ),
     (
-        "a slug is held by a workspace of that slug",
+        "a slug is held by a workspace that has or had it",
         "SELECT count(*) FROM slugs s WHERE NOT EXISTS (SELECT 1 FROM workspaces w \
-           WHERE w.id = s.workspace_id AND w.slug = s.slug AND w.state <> 'lapsed')",
+           WHERE w.id = s.workspace_id AND w.slug = s.slug AND w.state <> 'lapsed') AND NOT EXISTS (SELECT 1 FROM former_slugs f \
+           WHERE f.slug = s.slug AND f.workspace_id = s.workspace_id)",
     ),
     (
         "an unclaimed workspace waits for its claim",

@@ -148,6 +148,8 @@ pub static SETTINGS: &[Setting] = &[
     plain! { "Bootstrap" slug_quarantine: "TIME" => slug_quarantine as Time(DAY..=DAY * 3650);
     "How long a renamed workspace keeps its former slug. Until then, look-ups by it find the workspace, and no other \
      workspace can take it." },
+    plain! { "Bootstrap" purge_after: "TIME" => purge_after as Time(DAY..=DAY * 3650);
+    "How long after an archive the last owners can restore a workspace. A change concerns later archives." },
     plain! { "Bootstrap" unclaimed_limit: "COUNT" => unclaimed_limit as Count(1..=10_000_000);
     "How many workspaces may be unclaimed at once, over all replicas." },
     plain! { "Bootstrap" unclaimed_per_address: "COUNT" => unclaimed_per_address as Count(1..=10_000_000);

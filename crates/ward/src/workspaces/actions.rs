@@ -1,6 +1,7 @@
 //! Writes on workspaces: create, update, provision, archive.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -10,12 +11,13 @@ use ward_db::{Timestamp, Tx, Uuid};
 use super::access_policy::AccessPolicy;
 use super::store::UnclaimedCount;
 use super::wire::ProvisionResponse;
-use super::{Workspace, WorkspaceState, slugs, store};
+use super::{Workspace, WorkspaceState, archives, slugs, store};
 use crate::access::Role;
 use crate::address::bucket;
 use crate::app::App;
 use crate::audit::{self, Actor, Event, Write};
 use crate::context::Context;
+use crate::deliveries;
 use crate::endings::{self, AT_ONCE, Ending};
 use crate::error::ApiError;
 use crate::gate::idempotency::{Repeat, Secrecy};
@@ -339,12 +341,13 @@ pub async fn archive(
     confirmation: ArchiveWorkspaceRequest,
     repeat: Repeat,
 ) -> Result<Reply, ApiError> {
+    let purge_after = app.config.purge_after;
     let archive = move |write: &mut Write<'_, '_>, held: &Held| {
         let workspace = &held.seen.workspace;
         if confirmation.slug != workspace.slug {
             return Err(wrong_slug("slug", &confirmation.slug));
         }
-        repeat.once(write, Secrecy::Open, |write| end(write, workspace.clone()))
+        repeat.once(write, Secrecy::Open, |write| end(write, workspace.clone(), purge_after))
     };
     let reply = entry.write(app, "workspaces.archive", archive).await?;
     app.ended.notify_one();
@@ -354,7 +357,7 @@ pub async fn archive(
 /// Removes an archived workspace from its members' lists, or puts a restored one back. This write handles
 /// the first few lists and leaves an ending for the others. Until then, the lists skip workspaces that are
 /// not active.
-pub(super) fn change_lists(write: &mut Write<'_, '_>, now_is: WorkspaceState) -> Result<(), ApiError> {
+fn change_lists(write: &mut Write<'_, '_>, now_is: WorkspaceState) -> Result<(), ApiError> {
     let now = write.now();
     let all = Ending::of_lists(write.row(), PrincipalId(Uuid::nil()), now, (&write.actor, write.context));
     match change_some_lists(write, &all, now_is, AT_ONCE)? {
@@ -387,14 +390,36 @@ pub fn follow(
     change_some_lists(write, ending, state, most)
 }
 
-/// Archives an active workspace whose guard row is held.
-pub(super) fn end(write: &mut Write<'_, '_>, mut workspace: Workspace) -> Result<Workspace, ApiError> {
-    touch(&mut workspace, write.now());
+/// Archives an active workspace whose guard row is held. Its last owners can restore it until `purge_after` has passed.
+pub(super) fn end(
+    write: &mut Write<'_, '_>,
+    mut workspace: Workspace,
+    purge_after: Duration,
+) -> Result<Workspace, ApiError> {
+    let now = write.now();
+    touch(&mut workspace, now);
+    archives::store::begin(write, now, now.saturating_add(purge_after))?;
     store::change_state(write, WorkspaceState::Active, WorkspaceState::Archived)?;
     store::update(write, &workspace)?;
     change_lists(write, WorkspaceState::Archived)?;
     write.record("workspace.archive", workspace.subject(), json!({}))?;
     Ok(workspace)
+}
+
+/// Makes an archived workspace active again, with its memberships and unexpired keys; `None` if it is not archived.
+pub(super) fn revive(write: &mut Write<'_, '_>) -> Result<Option<Workspace>, ApiError> {
+    let (id, now) = (write.row(), write.now());
+    if !store::change_state(write, WorkspaceState::Archived, WorkspaceState::Active)? {
+        return Ok(None);
+    }
+    let mut restored = store::active(write, id)?.ok_or(ApiError::no_workspace())?;
+    touch(&mut restored, now);
+    store::update(write, &restored)?;
+    archives::store::end(write)?;
+    change_lists(write, WorkspaceState::Active)?;
+    deliveries::workspace_restored(write, now)?;
+    write.record("workspace.restore", restored.subject(), json!({}))?;
+    Ok(Some(restored))
 }
 
 /// Refuses a slug in this field that does not confirm the workspace's (422).

@@ -3,6 +3,7 @@
 pub mod access_policy;
 pub mod actions;
 pub mod api;
+pub mod archives;
 pub mod environment;
 pub mod operator;
 pub mod slugs;

@@ -1,18 +1,20 @@
 //! Operations of the operator on workspaces, outside of any workspace's own permissions.
 
+use std::time::Duration;
+
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use ward_contract::Operation;
 use ward_contract::validate::{self, BodyRefused, Problem};
 use ward_db::{Timestamp, Tx};
 
 use super::access_policy::AccessPolicy;
-use super::actions::{self, CreateWorkspaceRequest, change_lists, touch};
+use super::actions::{self, CreateWorkspaceRequest};
+use super::archives::{self, Archived, LegalHold};
 use super::{Workspace, WorkspaceState, store};
 use crate::app::App;
 use crate::audit::{Actor, Write};
 use crate::context::Context;
-use crate::deliveries;
 use crate::error::ApiError;
 use crate::ids::WorkspaceId;
 
@@ -23,11 +25,17 @@ pub struct Overview {
     pub workspace: Workspace,
     pub state: WorkspaceState,
     pub access_policy: AccessPolicy,
+    /// The times of an archived workspace, where it is shown alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archived: Option<Archived>,
+    /// The legal hold, where the workspace is shown alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub legal_hold: Option<LegalHold>,
 }
 
 impl From<(Workspace, WorkspaceState)> for Overview {
     fn from((workspace, state): (Workspace, WorkspaceState)) -> Self {
-        Self { access_policy: workspace.policy.clone(), workspace, state }
+        Self { access_policy: workspace.policy.clone(), workspace, state, archived: None, legal_hold: None }
     }
 }
 
@@ -38,7 +46,10 @@ pub fn list(tx: &mut Tx<'_>, after: WorkspaceId, limit: u32) -> Result<Vec<Overv
 
 /// The workspace of this id or slug, in any state.
 pub fn find(tx: &mut Tx<'_>, id_or_slug: &str) -> Result<Option<Overview>, ward_db::Error> {
-    Ok(store::find(tx, id_or_slug)?.map(Overview::from))
+    let Some(found) = store::find(tx, id_or_slug)? else { return Ok(None) };
+    let id = found.0.id;
+    let (archived, legal_hold) = (archives::store::archived_at(tx, id)?, archives::store::hold_of(tx, id)?);
+    Ok(Some(Overview { archived, legal_hold, ..Overview::from(found) }))
 }
 
 /// The creation time of the newest workspace, found by the order of ids, which begin with their timestamp.
@@ -78,10 +89,10 @@ pub fn create(
 }
 
 /// Archives a workspace; `false` if it is not active.
-pub fn archive(write: &mut Write<'_, '_>) -> Result<bool, ApiError> {
+pub fn archive(write: &mut Write<'_, '_>, purge_after: Duration) -> Result<bool, ApiError> {
     let id = write.row();
     let Some(workspace) = store::active(write, id)? else { return Ok(false) };
-    actions::end(write, workspace)?;
+    actions::end(write, workspace, purge_after)?;
     Ok(true)
 }
 
@@ -117,15 +128,5 @@ impl RegionCheck {
 /// Makes an archived workspace active again, with its memberships and unexpired keys; `false` if it is not
 /// archived.
 pub fn restore(write: &mut Write<'_, '_>) -> Result<bool, ApiError> {
-    let (id, now) = (write.row(), write.now());
-    if !store::change_state(write, WorkspaceState::Archived, WorkspaceState::Active)? {
-        return Ok(false);
-    }
-    let mut restored = store::active(write, id)?.ok_or(ApiError::no_workspace())?;
-    touch(&mut restored, now);
-    store::update(write, &restored)?;
-    change_lists(write, WorkspaceState::Active)?;
-    deliveries::workspace_restored(write, now)?;
-    write.record("workspace.restore", restored.subject(), json!({}))?;
-    Ok(true)
+    Ok(actions::revive(write)?.is_some())
 }

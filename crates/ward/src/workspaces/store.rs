@@ -38,6 +38,9 @@ columns! {
     }
 }
 
+/// The columns of the workspace `w`, for other stores of this room.
+pub(super) const WORKSPACE: &str = Workspace::COLUMNS;
+
 /// A workspace from the viewpoint of a member.
 #[derive(Debug)]
 pub struct AsMember {

@@ -420,6 +420,7 @@ both!(a_change_that_cannot_be_recorded_is_not_made, async || {
     // These operations change nothing until something is set up.
     let idle = [
         "explain-access",
+        "restore-archived-workspace",
         "revoke-presented-api-key",
         "report-leaked-keys",
         "open-handover",

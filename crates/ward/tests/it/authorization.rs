@@ -57,6 +57,8 @@ const TABLE: &[(&str, usize, Option<&str>)] = &[
     ("get-workspace-by-slug", VIEWER, Some("Workspace.view")),
     ("rename-workspace", OWNER, Some("Workspace.update")),
     ("list-former-slugs", VIEWER, Some("Workspace.view")),
+    ("list-archived-workspaces", VIEWER, Some("Workspace.view")),
+    ("restore-archived-workspace", NO_SERVICE, Some("Workspace.update")),
     ("test-integration-connection", OPERATOR, Some("Integration.update")),
     ("list-integration-keys", VIEWER, Some("Integration.view")),
     ("create-integration-key", OPERATOR, Some("Integration.update")),
@@ -170,7 +172,8 @@ both!(a_narrowed_key_may_do_what_its_one_permission_opens_and_nothing_else, asyn
     let server = Server::start().await;
     for &(id, _, opened_by) in TABLE {
         if (id.starts_with("create-") && id.ends_with("-workspace"))
-            || ["nominate-owner", "accept-invitation", "accept-my-invitation"].contains(&id)
+            || ["nominate-owner", "accept-invitation", "accept-my-invitation", "restore-archived-workspace"]
+                .contains(&id)
         {
             continue; // For users only; the tests of self-service, members and invitations cover these.
         }

@@ -8,6 +8,7 @@ mod access_reports;
 mod amending;
 mod answers;
 mod api_keys;
+mod archives;
 mod audit;
 mod authorization;
 mod backfill;

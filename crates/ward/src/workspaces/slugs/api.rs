@@ -34,7 +34,7 @@ pub async fn rename(
     actions::rename(&request.app, entry, sent.value, repeat).await
 }
 
-/// `FormerSlugsResponse`
+/// The former slugs of a workspace that are in quarantine.
 #[derive(Serialize)]
 struct FormerSlugsResponse {
     former_slugs: Vec<FormerSlug>,

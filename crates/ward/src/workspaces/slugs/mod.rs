@@ -22,7 +22,7 @@ const MOST_FORMER: usize = 10;
 
 /// Slugs that no new or renamed workspace gets: parts of Ward's own paths, names that operators give to hosts and mailboxes, and
 /// words that programs read as the absence of a name. An existing workspace keeps such a slug.
-const RESERVED: [&str; 68] = [
+const RESERVED: [&str; 66] = [
     "abuse",
     "account",
     "accounts",
@@ -31,8 +31,6 @@ const RESERVED: [&str; 68] = [
     "api",
     "api-keys",
     "app",
-    "archive",
-    "archived",
     "assets",
     "auth",
     "authorize",
@@ -99,7 +97,7 @@ pub struct FormerSlug {
     pub slug: String,
     /// The time of the rename that replaced it.
     pub retired_at: Timestamp,
-    /// The end of its quarantine.
+    /// The end of its quarantine, from which another workspace can take it.
     pub free_at: Timestamp,
     /// The minute of the last look-up by it.
     pub last_used_at: Option<Timestamp>,

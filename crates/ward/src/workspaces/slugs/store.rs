@@ -19,8 +19,8 @@ columns! {
 pub fn named(tx: &mut Tx<'_>, slug: &str, now: Timestamp) -> Result<Option<WorkspaceId>, Error> {
     tx.optional(
         // With a CASE, here and below, no planner takes the index by time: the one row is found by its slug.
-        "SELECT s.workspace_id FROM slugs s WHERE s.slug = $1 AND NOT EXISTS \
-         (SELECT 1 FROM former_slugs f WHERE f.slug = $1 AND CASE WHEN f.free_at <= $2 THEN 1 ELSE 0 END = 1)",
+        "SELECT s.workspace_id FROM slugs s WHERE s.slug = $1 AND \
+         (SELECT 1 FROM former_slugs f WHERE f.slug = $1 AND CASE WHEN f.free_at <= $2 THEN 1 ELSE 0 END = 1) IS NULL",
         &[slug.into(), now.into()],
         decode,
     )
@@ -28,15 +28,16 @@ pub fn named(tx: &mut Tx<'_>, slug: &str, now: Timestamp) -> Result<Option<Works
 
 /// The former slugs of a workspace that are in quarantine, the newest first.
 pub fn of(tx: &mut Tx<'_>, workspace: WorkspaceId, now: Timestamp) -> Result<Vec<FormerSlug>, Error> {
-    tx.all(
+    let mut found: Vec<FormerSlug> = tx.all(
         select!(
             FormerSlug,
-            "FROM former_slugs f WHERE f.workspace_id = $1 AND CASE WHEN f.free_at > $2 THEN 1 ELSE 0 END = 1 \
-             ORDER BY f.retired_at DESC, f.slug"
+            "FROM former_slugs f WHERE f.workspace_id = $1 AND CASE WHEN f.free_at > $2 THEN 1 ELSE 0 END = 1"
         ),
         &[workspace.into(), now.into()],
         decode,
-    )
+    )?;
+    found.sort_by(|one, other| (other.retired_at, &one.slug).cmp(&(one.retired_at, &other.slug)));
+    Ok(found)
 }
 
 /// Makes the slug that the held workspace had until now a former one.

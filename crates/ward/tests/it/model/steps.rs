@@ -287,7 +287,7 @@ impl Act {
 }
 
 /// Operations that no step calls, with the reasons.
-pub const LEFT_OUT: [(&str, &str); 33] = [
+pub const LEFT_OUT: [(&str, &str); 35] = [
     ("authorize", "answers with the gate's decision alone: `other_services`"),
     ("explain-access", "reads only: `explain` compares it with every operation"),
     ("get-test-credential-ids", "its writes are left out: `environments` tests it"),
@@ -297,6 +297,8 @@ pub const LEFT_OUT: [(&str, &str); 33] = [
     ("rename-workspace", "the walk names workspaces by the slugs of their creation: `slugs`"),
     ("list-former-slugs", "its writes are left out: the same"),
     ("get-workspace-by-slug", "is `get-workspace` under another name: the same"),
+    ("list-archived-workspaces", "its restorations are left out: `archives`"),
+    ("restore-archived-workspace", "the walk tests an archive as the end of a workspace: the same"),
     ("test-integration-connection", "calls outside systems: `environments` has one"),
     ("list-integration-keys", "its keys are random: `integration_keys`"),
     ("create-integration-key", "the same"),
