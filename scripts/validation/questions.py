@@ -171,7 +171,7 @@ ENDPOINT = model({
 DELIVERY = model({
     "document_status": one_of("preliminary", "final"), "encounter": one_of("optional", "reported", "look_up"),
     "department_id": known("1", "x" * 64, "x" * 65), "provider_id": words, "document_source": words, "document_subclass": words,
-    "associate_contacts": BOOLEAN,
+    "associate_contacts": BOOLEAN, "send_without_encounter": BOOLEAN, "patient": one_of("reported", "search", "match"),
     "calls": model({
         "statuses": many(one_of("completed", "busy", "no_answer", "failed", "canceled"), 6), "directions": many(one_of("inbound", "outbound")),
         "min_duration_seconds": known(0, 86400, 86401, -1),
@@ -235,6 +235,7 @@ BODIES = {
         "quality_score": either(NUMBER, listed(FLOAT_TEXTS), listed(INT_TEXTS)), "run_id": SHORT, "parent_session_id": SHORT,
         "fork_turn_index": INTEGER, "patient_id": known("pat-1", "A" * 65, "a_b", "a\n"),
         "encounter_id": known("enc-1", "A" * 65, "a_b", "a\n"),
+        "patient_birth_date": known("1980-02-29", "1980-02-30", "a\n"), "patient_phone": known("+15550100001", "x"),
         "summary": known("z" * 20001, "\U0001fa7a"), "credential_id": listed(UUIDS),
     },
     "set-twilio": {"account_sid": one_of("AC" + "0" * 32, "AC" + "f" * 32, "AC" + "F" * 32, "AC" + "0" * 33, "ac" + "0" * 32),
@@ -245,7 +246,9 @@ BODIES = {
     "drop-delivery": {"reason": known("x", " x ", "", " ", "z" * 500, "z" * 501)},
     "correct-call": {"patient_id": known("pat-1", "A" * 64, "A" * 65, "a_b", "a\n"),
                      "encounter_id": known("enc-1", "A" * 65, "a_b"),
-                     "summary": known("z" * 20000, "z" * 20001, "\U0001fa7a")},
+                     "summary": known("z" * 20000, "z" * 20001, "\U0001fa7a"),
+                     "patient_birth_date": known("1980-02-29", "x" * 11), "patient_phone": known("+15550100001", "x" * 65)},
+    "resolve-review": {"review_id": listed(UUIDS), "id": known("pat-1", "A" * 64, "A" * 65, "a_b", "a\n")},
     "amend-delivery": {"patient_id": known("pat-1", "A" * 65, "a_b"), "encounter_id": known("enc-1", "A" * 65, "a_b"),
                        "summary": known("z" * 20000, "z" * 20001)},
     "retry-failed-deliveries": {"integration_id": listed(UUIDS)},

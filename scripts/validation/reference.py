@@ -239,6 +239,8 @@ class Delivery(BaseModel):
     provider_id: text(64) | None = None
     document_source: text(64) | None = None
     document_subclass: text(64) | None = None
+    send_without_encounter: bool | None = None
+    patient: Literal["reported", "search", "match"] | None = None
     associate_contacts: bool | None = None
     calls: CallChoice | None = None
     wait_for_summary_seconds: Seconds | None = None
@@ -370,6 +372,8 @@ class ReportCall(BaseModel):
     fork_turn_index: int | None = None
     patient_id: Trimmed | None = None
     encounter_id: Trimmed | None = None
+    patient_birth_date: Trimmed | None = None
+    patient_phone: Trimmed | None = None
     summary: Long | None = None
     credential_id: UUID | None = None
 
@@ -397,6 +401,19 @@ class CorrectCall(BaseModel):
     patient_id: Annotated[str, StringConstraints(max_length=64, pattern="^[A-Za-z0-9.-]{1,64}$")] | None = None
     encounter_id: Annotated[str, StringConstraints(max_length=64, pattern="^[A-Za-z0-9.-]{1,64}$")] | None = None
     summary: Annotated[str, StringConstraints(max_length=20000)] | None = None
+    patient_birth_date: text(10) | None = None
+    patient_phone: text(64) | None = None
+
+
+class AmendDelivery(BaseModel):
+    patient_id: Annotated[str, StringConstraints(max_length=64, pattern="^[A-Za-z0-9.-]{1,64}$")] | None = None
+    encounter_id: Annotated[str, StringConstraints(max_length=64, pattern="^[A-Za-z0-9.-]{1,64}$")] | None = None
+    summary: Annotated[str, StringConstraints(max_length=20000)] | None = None
+
+
+class ResolveReview(BaseModel):
+    review_id: UUID
+    id: Annotated[str, StringConstraints(max_length=64, pattern="^[A-Za-z0-9.-]{1,64}$")]
 
 
 class RetryFailed(BaseModel):
@@ -464,7 +481,7 @@ BODIES = {
     "update-integration": UpdateIntegration, "create-integration-key": CreateIntegrationKey,
     "test-integration-endpoint": TestEndpoint, "report-call": ReportCall,
     "set-twilio": Twilio, "resolve-delivery": Resolve, "drop-delivery": Drop,
-    "correct-call": CorrectCall, "amend-delivery": CorrectCall, "retry-failed-deliveries": RetryFailed,
+    "correct-call": CorrectCall, "amend-delivery": AmendDelivery, "resolve-review": ResolveReview, "retry-failed-deliveries": RetryFailed,
     "backfill-deliveries": Backfill, "hold-integration": Hold, "create-audit-export": AuditExport,
 }
 

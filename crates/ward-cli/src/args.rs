@@ -316,6 +316,26 @@ pub enum SyncAction {
         #[arg(long, value_name = "TEXT", requires = "all")]
         after: Option<String>,
     },
+    /// List the deliveries that wait for a person who knows the patient or the encounter, the first opened first.
+    Reviews {
+        /// The slug or id of the workspace.
+        workspace: String,
+        #[command(flatten)]
+        page: ListPage,
+    },
+    /// Show a review with its candidates, or decide it. Showing it writes an audit event, because it reads patient data.
+    Review {
+        /// The slug or id of the workspace.
+        workspace: String,
+        /// The id of the delivery, as `ward sync reviews` lists it.
+        delivery: String,
+        /// Decide: the EHR's id of the patient or the encounter, a candidate's or another one.
+        #[arg(long, value_name = "ID", value_parser = parse_chosen, requires = "review")]
+        id: Option<String>,
+        /// The id of the review that was shown. One that was decided or replaced since is refused.
+        #[arg(long, value_name = "ID", requires = "id")]
+        review: Option<String>,
+    },
     /// Drop a delivery, so that it is never sent. Only a retry by a person revives it.
     Drop {
         /// The slug or id of the workspace.
@@ -374,6 +394,11 @@ pub enum SyncAction {
 /// Checks a reason as the API does.
 fn parse_reason(text: &str) -> Result<String, String> {
     bounded(text.trim(), 1, 500)
+}
+
+/// Checks the id of a patient or an encounter as the API does.
+fn parse_chosen(text: &str) -> Result<String, String> {
+    bounded(&parse_patient(text)?, 1, 64)
 }
 
 /// Checks a patient's id as the API does, or an empty text.

@@ -160,8 +160,8 @@ const QUEUE_COLUMNS: [&str; 8] = [
 
 pub fn sync(config: Config, action: SyncAction, out: Output) -> Result<(), Failure> {
     let access = match &action {
-        SyncAction::Status { .. } => CommandAccess::Read,
-        SyncAction::Amend { .. } => CommandAccess::Seal,
+        SyncAction::Status { .. } | SyncAction::Reviews { .. } => CommandAccess::Read,
+        SyncAction::Amend { .. } | SyncAction::Review { .. } => CommandAccess::Seal,
         _ => CommandAccess::Write,
     };
     on(config, access, async |app| {
@@ -187,6 +187,21 @@ pub fn sync(config: Config, action: SyncAction, out: Output) -> Result<(), Failu
                     if let Some(next) = page.next {
                         out.remark(&format!("There are more entries: --after {next} continues."));
                     }
+                }
+            }
+            SyncAction::Reviews { workspace, page } => {
+                let listed = operator::list_reviews(&app, &workspace, page.after, page.limit).await?;
+                let columns = ["delivery_id", "call_sid", "needs", "because", "candidate_count", "opened_at"];
+                out.page(&listed, &columns)?;
+            }
+            SyncAction::Review { workspace, delivery, id, review } => {
+                let delivery =
+                    delivery.parse().map(DeliveryId).map_err(|_| "the delivery must be given by its id")?;
+                match review.zip(id) {
+                    Some(decision) => {
+                        out.one(&operator::resolve_review(&app, &workspace, delivery, decision).await?)?;
+                    }
+                    None => out.one(&operator::show_review(&app, &workspace, delivery).await?)?,
                 }
             }
             SyncAction::Drop { workspace, delivery, reason } => {

@@ -25,6 +25,7 @@ pub fn notice(done: &str) -> &'static str {
         "retried" => "The delivery will be tried again.",
         "retried-all" => "The failed deliveries will be tried again.",
         "resolved" => "The result is recorded.",
+        "chosen" => "The choice is stored, and the delivery goes by itself.",
         "held" => "The integration is held. Nothing is sent until you release it.",
         "released" => "The integration is released. Its deliveries continue.",
         "export-queued" => "The export is ordered. Load this page again to see its progress.",
@@ -72,6 +73,9 @@ pub fn reason(state: &str, reason: &str) -> &'static str {
         ("held", "unmatched_patient") => {
             "The connector files calls into a chart, and no patient was matched. Report the call's patient, and it goes by itself."
         }
+        ("held", "unmatched_encounter") => {
+            "The note needs an encounter, and none is known for certain. Report the call's encounter, and it goes by itself."
+        }
         ("held", "cannot_tell") => {
             "A try may have arrived, and this EHR cannot be searched. Look into the EHR, then say below whether it has the call."
         }
@@ -92,6 +96,20 @@ pub fn reason(state: &str, reason: &str) -> &'static str {
         ("held", _) => "A person must decide.",
         ("failed", _) => "It failed for good. Correct the cause, then retry.",
         _ => "",
+    }
+}
+
+/// The reason for which a person has to choose a patient or an encounter, as a sentence.
+pub fn review(because: &str) -> &'static str {
+    match because {
+        "not_reported" => "The call's report does not name it.",
+        "no_number" => "No number in international form is known by which the EHR could be asked.",
+        "no_birth_date" => "The patient's date of birth is not known. Correct the call, or enter the id.",
+        "none" => "The EHR has none.",
+        "several" => "The EHR has several.",
+        "uncertain" => "The EHR has some, and none of them fits for certain.",
+        "unproven" => "For a day, no answer of the EHR showed everything that it has.",
+        _ => "Ward does not know it for certain.",
     }
 }
 

@@ -59,7 +59,7 @@ fn telephone(number: Option<&String>) -> Option<Value> {
 }
 
 /// Whether a text can be the id of a resource (FHIR R4, 2.24.0.1, "id").
-fn is_id(text: &str) -> bool {
+pub(crate) fn is_id(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
     (1..=64).contains(&text.len()) && text.bytes().all(allowed)
 }

@@ -21,6 +21,7 @@ pub mod hubspot;
 pub mod json;
 pub mod look_up;
 mod mask;
+pub mod matching;
 mod resolver;
 mod secret;
 pub mod template;

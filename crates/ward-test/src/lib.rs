@@ -14,6 +14,7 @@ mod conformance;
 pub mod ehr;
 mod issuer;
 mod operations;
+pub mod patients;
 mod prover;
 mod provider;
 mod rsa;

@@ -136,6 +136,7 @@ pub fn got_in(answer: &Answer) -> bool {
         "transfer_not_found",
         "call_not_found",
         "delivery_not_found",
+        "review_not_found",
         "integration_not_found",
         "entity_not_found",
         "export_not_found",

@@ -63,6 +63,10 @@ id!(
     /// A delivery of a call to an EHR.
     DeliveryId
 );
+id!(
+    /// A question about the patient or the encounter of a delivery, for a person.
+    ReviewId
+);
 id!(InvitationId);
 id!(
     /// An export of audit events, in a file.

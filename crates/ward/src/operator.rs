@@ -5,6 +5,7 @@ pub mod doctor;
 mod holds;
 mod people;
 mod reconciling;
+mod reviewing;
 mod rotation;
 mod sealed;
 
@@ -45,6 +46,7 @@ pub use people::{
     remove_member, revoke_key,
 };
 pub use reconciling::{Reconciled, reconcile_twilio};
+pub use reviewing::{list_reviews, resolve_review, show_review};
 pub use rotation::{RotationProgress, RotationReport, rotate_secrets};
 pub use sealed::{ForgottenSecrets, LostSecrets, UnopenedValue, forget_secrets, lost_secrets};
 

@@ -31,6 +31,11 @@ pub const RULES: &[(&str, Rule)] = &[
     ("#/components/schemas/ReportCallRequest/properties/caller_id", calls::api::party_rule),
     ("#/components/schemas/ReportCallRequest/properties/phone_number", calls::api::party_rule),
     ("#/components/schemas/ReportCallRequest", calls::api::period_rule),
+    (
+        "#/components/schemas/CorrectCallRequest/properties/patient_birth_date/anyOf/0",
+        calls::patients::birth_date_rule,
+    ),
+    ("#/components/schemas/CorrectCallRequest/properties/patient_phone/anyOf/0", phone::rule),
     ("#/components/schemas/CreateApiKeyRequest/properties/role", api_keys::rules::role),
     ("#/components/schemas/CreateApiKeyRequest/properties/permissions/items", api_keys::rules::permission),
     ("#/components/schemas/CreateApiKeyRequest", api_keys::rules::within_role),
@@ -203,6 +208,9 @@ fn add_calls_and_deliveries(routes: &mut Routes) -> Result<(), ContractError> {
     routes.on("preview-delivery", "sync", deliveries::previewing::preview)?;
     routes.on("drop-delivery", "sync", deliveries::api::drop)?;
     routes.on("amend-delivery", "calls", calls::api::amend)?;
+    routes.on("list-reviews", "sync", deliveries::matching::api::list)?;
+    routes.on("get-review", "sync", deliveries::matching::api::get)?;
+    routes.on("resolve-review", "calls", calls::api::resolve_review)?;
     routes.on("backfill-deliveries", "calls", calls::api::backfill)?;
     routes.on("retry-failed-deliveries", "sync", deliveries::api::retry_failed)?;
     routes.on("get-sync-status", "sync", deliveries::api::status)?;

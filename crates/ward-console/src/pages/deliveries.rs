@@ -52,6 +52,40 @@ impl Delivery {
     }
 }
 
+/// The open question about the patient or the encounter of a held delivery.
+#[derive(Deserialize)]
+struct Review {
+    review_id: String,
+    needs: String,
+    because: String,
+    candidates: Vec<Candidate>,
+}
+
+#[derive(Deserialize)]
+struct Candidate {
+    id: String,
+    display: Option<String>,
+    birth_date: Option<String>,
+    phone: Option<String>,
+    status: Option<String>,
+    grade: Option<String>,
+    starts_at: Option<String>,
+}
+
+impl Review {
+    fn why(&self) -> &'static str {
+        words::review(&self.because)
+    }
+}
+
+impl Candidate {
+    /// Everything that the EHR told about it, in one line.
+    fn shown(&self) -> String {
+        let told = [&self.display, &self.birth_date, &self.phone, &self.starts_at, &self.status, &self.grade];
+        told.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+}
+
 impl Attempt {
     fn words(&self) -> String {
         indented(&self.detail)
@@ -99,6 +133,7 @@ struct DeliveryPage {
     form: Form,
     above: Vec<String>,
     one: Delivery,
+    review: Option<Review>,
 }
 
 pub async fn show(Path((workspace, delivery)): Path<(String, String)>, visit: Visit) -> Page {
@@ -110,8 +145,16 @@ async fn show_one(workspace: &str, delivery: &str, visit: &Visit, form: Form) ->
     let path = format!("/v1/{}/deliveries/{}", segment(workspace), segment(delivery));
     let (room, one) = try_join(visit.room(workspace), visit.get::<Delivery>(&path)).await?;
     let frame = visit.frame("Delivery").within(room, "/deliveries");
-    let above = form.above(&["location"]);
-    page_of_form(&form.clone(), &DeliveryPage { frame, form, above, one })
+    let above = form.above(&["location", "id"]);
+    let is_unmatched = one.reason.as_deref().is_some_and(|reason| reason.starts_with("unmatched_"));
+    let review = if one.state == "held" && is_unmatched {
+        let path = format!("/v1/{}/reviews/{}", segment(workspace), segment(delivery));
+        // The review may be closed by now; the page is right without it.
+        visit.get::<Review>(&path).await.ok()
+    } else {
+        None
+    };
+    page_of_form(&form.clone(), &DeliveryPage { frame, form, above, one, review })
 }
 
 /// A write about one delivery, which goes back to its page.
@@ -138,6 +181,19 @@ pub async fn resolve(Path(ids): Path<(String, String)>, post: Post) -> Page {
     let location = if in_ehr { post.fields.text_or_null("location") } else { Value::Null };
     let body = json!({ "in_ehr": in_ehr, "location": location });
     act(ids, post, "resolve", Some(body), "resolved").await
+}
+
+/// Chooses the patient or the encounter of a held delivery.
+pub async fn choose(
+    Path((workspace, delivery)): Path<(String, String)>,
+    Post { visit, fields }: Post,
+) -> Page {
+    let path = format!("/v1/{}/reviews/{}/resolve", segment(&workspace), segment(&delivery));
+    let body = json!({ "review_id": fields.get("review_id"), "id": fields.get("id").trim() });
+    match visit.send::<Value>(Method::POST, &path, Some(body), &fields).await? {
+        Ok(_) => visit.go(&format!("/w/{workspace}/deliveries/{delivery}?done=chosen")),
+        Err(problems) => show_one(&workspace, &delivery, &visit, visit.form_again(fields, problems)).await,
+    }
 }
 
 pub async fn retry_all(Path(workspace): Path<String>, Post { visit, fields }: Post) -> Page {

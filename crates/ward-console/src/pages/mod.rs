@@ -70,6 +70,7 @@ fn of_calls() -> Router<Arc<Console>> {
         .route("/w/{workspace}/deliveries/{delivery}", get(deliveries::show))
         .route("/w/{workspace}/deliveries/{delivery}/retry", post(deliveries::retry))
         .route("/w/{workspace}/deliveries/{delivery}/resolve", post(deliveries::resolve))
+        .route("/w/{workspace}/deliveries/{delivery}/choose", post(deliveries::choose))
 }
 
 fn of_the_rest() -> Router<Arc<Console>> {

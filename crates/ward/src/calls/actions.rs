@@ -9,7 +9,8 @@ use ward_db::{Timestamp, Tx, Uuid};
 
 use super::choosing::is_chosen;
 use super::{
-    CallRecord, CallerId, Decision, Direction, RealDirection, Report, Reporter, Status, TestRule, store,
+    CallRecord, CallerId, Decision, Direction, RealDirection, Report, Reporter, Status, TestRule, patients,
+    store,
 };
 use crate::access::Permission;
 use crate::app::App;
@@ -47,9 +48,15 @@ pub struct Recorded {
 /// read of the call, and recorded as one.
 pub async fn report(app: &Arc<App>, entry: Entry, sid: String, report: Report) -> Result<Recorded, ApiError> {
     let usual = app.config.quotas;
+    let vault = app.vault.clone();
     let report = move |write: &mut Write<'_, '_>, held: &Held| {
         let (context, workspace) = (write.context, &held.seen.workspace);
+        let told_patient = !report.patient.is_empty();
+        let is_late = told_patient && store::is_finished(write, workspace.id, &sid)? == Some(true);
         let (call, was_known) = record(write, (workspace, &usual), &sid, Reporter::Runtime, &report)?;
+        if told_patient && patients::note(write, &vault, call.id, &report.patient, is_late)? {
+            deliveries::matching::seek_again(write, call.id)?;
+        }
         let may_see = || held.seen.reach.permissions.contains(Permission::CallView);
         // Where there is no room to record the reading, nothing is shown that would be one.
         let shows_people = !was_known || (may_see() && audit::has_room(write, workspace.id, context)?);

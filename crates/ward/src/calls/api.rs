@@ -10,7 +10,9 @@ use ward_db::Timestamp;
 
 use super::actions::Recorded;
 use super::backfill::{self, BackfillRequest, Part};
-use super::correcting::{self, CorrectCallRequest, Correction};
+use super::correcting::{self, AmendDeliveryRequest, CorrectCallRequest, Correction};
+use super::patients::{self, Facts};
+use super::resolving::{self, ResolveReviewRequest};
 use super::store::{self, CallFilter};
 use super::{CallRecord, CallerId, Decision, Report, TestRule, actions, amending, is_sid, told};
 use crate::deliveries;
@@ -19,6 +21,7 @@ use crate::gate::Entry;
 use crate::gate::idempotency::Repeat;
 use crate::http::{Query, Reply, Request, Sent};
 use crate::ids::{CallId, CredentialId, DeliveryId, IntegrationId, WorkspaceId};
+use crate::phone;
 use crate::scan::{self, ScanResult, Window};
 
 /// Totals are exact up to this number; beyond it, they are this number.
@@ -176,6 +179,10 @@ struct CallDetail {
     updated_at: Timestamp,
     #[serde(skip_serializing_if = "Value::is_null")]
     found_by: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patient_birth_date: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patient_phone: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     corrections: Vec<Correction>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -230,6 +237,8 @@ impl CallDetail {
             found_by: detail("found_by"),
             first_reported_at: call.first_reported_at,
             updated_at: call.updated_at,
+            patient_birth_date: None,
+            patient_phone: None,
             corrections: Vec::new(),
             adjusted_fields: Vec::new(),
         }
@@ -365,12 +374,15 @@ pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let found = request.app.db.read("calls.get", move |tx| {
         let Some((found, owed)) = detail(tx, workspace, &sid)? else { return Ok::<_, ward_db::Error>(None) };
         let corrections = correcting::read(tx, &vault, workspace, found.id)?;
-        Ok(Some((found, owed, corrections)))
+        let (facts, _) = patients::of(tx, &vault, workspace, found.id)?;
+        Ok(Some((found, owed, corrections, facts)))
     });
     let missing = ApiError::missing("call_not_found", "Call not found.");
-    let (found, owed, corrections) = found.await?.ok_or(missing)?;
+    let (found, owed, corrections, facts) = found.await?.ok_or(missing)?;
     actions::note_read(&request.app, &entry, workspace, Some(found.id), json!({})).await?;
-    Reply::ok(&CallDetail { corrections, ..CallDetail::of(workspace, &found, owed.as_ref()) })
+    let Facts { birth_date: patient_birth_date, phone: patient_phone } = facts;
+    let shown = CallDetail::of(workspace, &found, owed.as_ref());
+    Reply::ok(&CallDetail { corrections, patient_birth_date, patient_phone, ..shown })
 }
 
 fn detail(
@@ -425,12 +437,23 @@ pub async fn correct(
 /// `amend-delivery`: changes a call that the EHR has, and its record there.
 pub async fn amend(
     request: Request,
-    (entry, sent): (Entry, Sent<CorrectCallRequest>),
+    (entry, sent): (Entry, Sent<AmendDeliveryRequest>),
 ) -> Result<Reply, ApiError> {
     let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
     // A text that is not an id gets the answer for an unknown id.
     let id = DeliveryId(Uuid::try_parse(request.parameter("delivery_id")).unwrap_or(Uuid::nil()));
     amending::amend(&request.app, entry, id, sent.value.fields(), repeat).await
+}
+
+/// `resolve-review`: stores a person's decision about the patient or the encounter of a held delivery.
+pub async fn resolve_review(
+    request: Request,
+    (entry, sent): (Entry, Sent<ResolveReviewRequest>),
+) -> Result<Reply, ApiError> {
+    let repeat = Repeat::of(&request, Some(entry.caller.principal), &sent.bytes, StatusCode::OK)?;
+    // A text that is not an id gets the answer for an unknown id.
+    let id = DeliveryId(Uuid::try_parse(request.parameter("delivery_id")).unwrap_or(Uuid::nil()));
+    resolving::resolve(&request.app, entry, id, sent.value, repeat).await
 }
 
 /// `backfill-deliveries`: queues the deliveries of calls that finished before there was an integration for them.
@@ -510,6 +533,12 @@ fn read_report(body: &Map<String, Value>) -> Result<(Report, Vec<&'static str>),
     ] {
         details.extend(kept.map(|kept| (name.to_owned(), kept.into())));
     }
+    // An unusable fact must not cost a finished call, and a part of one could name another person.
+    let fact = |known: Option<String>| known.unwrap_or_default();
+    let patient = Facts {
+        birth_date: texts.kept("patient_birth_date", |sent| fact(patients::birth_date(sent))),
+        phone: texts.kept("patient_phone", |sent| fact(phone::normalize(sent).ok())),
+    };
     let completion_reason = texts.word("completion_reason");
     let reason = completion_reason.as_deref();
     if reason.is_some_and(|reason| !COMPLETION_REASONS.contains(&reason)) {
@@ -547,6 +576,7 @@ fn read_report(body: &Map<String, Value>) -> Result<(Report, Vec<&'static str>),
         started_at: time("started_at")?,
         ended_at,
         service_id: texts.id("service_id", is_short),
+        patient,
         details,
     };
     Ok((report, texts.adjusted))

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use ward_db::{Timestamp, Tx};
 
 use super::actions::{stored, subject};
+use super::patients::{self, Facts};
 use super::{CallRecord, store};
 use crate::app::App;
 use crate::audit::Write;
@@ -36,14 +37,37 @@ pub struct CorrectCallRequest {
     patient_id: Option<String>,
     encounter_id: Option<String>,
     summary: Option<String>,
+    patient_birth_date: Option<String>,
+    patient_phone: Option<String>,
+}
+
+/// The JSON of the contract's schema `AmendDeliveryRequest`. The EHR has the call, so its patient is not sought again.
+#[derive(Deserialize)]
+pub struct AmendDeliveryRequest {
+    patient_id: Option<String>,
+    encounter_id: Option<String>,
+    summary: Option<String>,
+}
+
+/// The given fields by their names.
+fn given<const N: usize>(names: [&str; N], values: [Option<String>; N]) -> Map<String, Value> {
+    let given = names.into_iter().zip(values);
+    given.filter_map(|(name, text)| Some((name.to_owned(), Value::String(text?)))).collect()
 }
 
 impl CorrectCallRequest {
     /// The fields to change, by their names.
     pub fn fields(self) -> Map<String, Value> {
-        let values = [self.patient_id, self.encounter_id, self.summary];
-        let given = CORRECTABLE.into_iter().zip(values);
-        given.filter_map(|(name, text)| Some((name.to_owned(), Value::String(text?)))).collect()
+        let mut fields = given(CORRECTABLE, [self.patient_id, self.encounter_id, self.summary]);
+        fields.extend(given(Facts::NAMES, [self.patient_birth_date, self.patient_phone]));
+        fields
+    }
+}
+
+impl AmendDeliveryRequest {
+    /// The fields to change, by their names.
+    pub fn fields(self) -> Map<String, Value> {
+        given(CORRECTABLE, [self.patient_id, self.encounter_id, self.summary])
     }
 }
 
@@ -105,6 +129,9 @@ pub fn correct_within(
     if let Some(Applied { changed, number }) = &applied {
         let is_known = |fact: &Missing| call.detail(fact.detail()).is_some();
         deliveries::corrected(write, call.id, Missing::ALL.into_iter().filter(is_known), now)?;
+        if changed.iter().any(|name| Facts::NAMES.contains(name)) {
+            deliveries::matching::seek_again(write, call.id)?;
+        }
         let what = json!({ "fields": changed, "correction": number });
         write.record("call.correct", subject(Some(call.id.0)), what)?;
     }
@@ -133,7 +160,11 @@ pub(super) fn apply(
 ) -> Result<Option<Applied>, ApiError> {
     let (workspace, now) = (write.row(), write.now());
     let before = stored(call);
-    let (changed, values) = change(call, fields);
+    let (mut changed, mut values) = change(call, fields);
+    patients::correct(write, vault, call.id, fields, |name, former, new| {
+        (values["former"][name], values["new"][name]) = (former, new);
+        changed.push(name);
+    })?;
     if changed.is_empty() {
         return Ok(None);
     }

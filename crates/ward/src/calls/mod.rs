@@ -11,6 +11,8 @@ mod caller_id;
 mod choosing;
 pub mod correcting;
 pub mod operator;
+pub mod patients;
+pub mod resolving;
 mod store;
 pub(crate) mod told;
 
@@ -279,6 +281,8 @@ pub struct Report {
     pub ended_at: Option<Timestamp>,
     /// The service that answered the call.
     pub service_id: Option<String>,
+    /// The facts by which the EHR can find the patient.
+    pub patient: patients::Facts,
     /// Other fields of the report, without nulls.
     pub details: Map<String, Value>,
 }
@@ -409,6 +413,7 @@ mod tests {
             started_at: None,
             ended_at: None,
             service_id: None,
+            patient: patients::Facts::default(),
             details: Map::new(),
         }
     }

@@ -9,6 +9,7 @@ use serde_json::json;
 use ward_db::{Timestamp, Tx};
 
 use super::actions;
+use super::patients::Facts;
 use super::{CallRecord, Direction, Report, Reporter, Status, TestRule, store};
 use crate::audit::{self, Actor, Event, Write};
 use crate::context::Context;
@@ -231,6 +232,7 @@ pub fn end(
         started_at: None,
         ended_at: Some(known.updated_at.max(known.started_at)),
         service_id: None,
+        patient: Facts::default(),
         details: serde_json::Map::new(),
     };
     let by = (workspace, usual);

@@ -7,6 +7,7 @@ use ward_db::Uuid;
 
 use super::actions::{self, InEhr};
 use super::answers::answer_place;
+use super::matching::{self, Matched};
 use super::store::{self, DeliveryFilter};
 use super::wire::{DeliveryAttempt, DeliveryResponse, IntegrationSyncStatus};
 use crate::app::App;
@@ -26,6 +27,10 @@ struct DeliveryDetail {
     #[serde(flatten)]
     delivery: DeliveryResponse,
     attempts: Vec<DeliveryAttempt>,
+    /// The EHR's id of the patient that Ward found there.
+    matched_patient_id: Option<String>,
+    /// The EHR's id of the encounter that Ward found there.
+    matched_encounter_id: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -83,12 +88,16 @@ fn named(request: &Request) -> DeliveryId {
 
 pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let (workspace, id) = (entry.workspace()?.id, named(&request));
+    let vault = request.app.vault.clone();
     let found = request
         .app
         .db
         .read("sync.get", move |tx| {
             let Some(delivery) = store::get(tx, workspace, id)? else { return Ok::<_, ward_db::Error>(None) };
+            let Matched { patient, encounter } = matching::matched(tx, &vault, workspace, id)?;
             Ok(Some(DeliveryDetail {
+                matched_patient_id: patient,
+                matched_encounter_id: encounter.map(|(encounter, _)| encounter),
                 delivery,
                 attempts: store::attempts(tx, workspace, id, MOST_ATTEMPTS)?,
             }))

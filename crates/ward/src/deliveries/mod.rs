@@ -12,6 +12,7 @@ pub mod api;
 pub mod backoff;
 mod healing;
 pub mod local;
+pub mod matching;
 mod note;
 mod outbox;
 pub mod previewing;
@@ -149,6 +150,19 @@ impl Missing {
             Self::Patient => "patient_id",
             Self::Encounter => "encounter_id",
         }
+    }
+
+    /// The name in the database and in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Patient => "patient",
+            Self::Encounter => "encounter",
+        }
+    }
+
+    /// The fact with this name in the database.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|fact| fact.name() == name)
     }
 
     /// The reason of a delivery that is held for it.

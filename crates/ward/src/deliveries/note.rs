@@ -8,7 +8,7 @@ use ward_ehr::delivery::{CallNote, Filing, Form};
 use super::local;
 use crate::calls::{CallRecord, RealDirection};
 use crate::ids::WorkspaceId;
-use crate::integrations::{self, DeliverySettings, DocumentStatus, EncounterRule, Takes};
+use crate::integrations::{self, DeliverySettings, DocumentStatus, EncounterRule, PatientRule, Takes};
 
 /// The form in which a connector receives a call. `None` if no way to write a call is known.
 pub fn form_of(connector: &str) -> Option<Form> {
@@ -78,6 +78,21 @@ fn filing(connector: &str, settings: &DeliverySettings) -> Filing {
         source: settings.document_source.clone(),
         subclass: settings.document_subclass.clone(),
         category: settings.category.clone(),
+    }
+}
+
+/// The number of the other party in international form, by which its patient is sought.
+pub fn number_of(call: &CallRecord) -> Option<String> {
+    let inbound = call.direction.real()?.is_inbound();
+    let other = if inbound { call.caller.as_deref() } else { call.detail("phone_number") };
+    other.filter(|number| number.starts_with('+')).map(str::to_owned)
+}
+
+/// The way to a note's patient. Only a FHIR server has one beside the report.
+pub fn patient_rule(form: Form, settings: &DeliverySettings) -> PatientRule {
+    match form {
+        Form::Communication | Form::DocumentReference => settings.patient.unwrap_or(PatientRule::Reported),
+        Form::HubSpotCall | Form::PatientCase => PatientRule::Reported,
     }
 }
 

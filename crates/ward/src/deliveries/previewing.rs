@@ -5,13 +5,13 @@ use ward_db::Uuid;
 use ward_ehr::delivery::{Form, Preview};
 
 use super::note::{self, Sought};
-use super::{DeliveryState, actions, amendments, store};
+use super::{DeliveryState, actions, amendments, matching, store};
 use crate::calls;
 use crate::error::ApiError;
 use crate::gate::Entry;
 use crate::http::{Reply, Request};
 use crate::ids::DeliveryId;
-use crate::integrations::{self, Connection};
+use crate::integrations::{self, Connection, PatientRule};
 
 /// The JSON of the contract's schema `DeliveryPreview`.
 #[derive(Serialize)]
@@ -49,14 +49,16 @@ impl From<Preview> for PreviewedRequest {
 pub async fn preview(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let id = DeliveryId(Uuid::try_parse(request.parameter("delivery_id")).unwrap_or(Uuid::nil()));
+    let vault = request.app.vault.clone();
     let read = request.app.db.read("sync.preview", move |tx| {
         let Some(found) = store::get(tx, workspace, id)? else { return Ok(None) };
         let call = calls::by_id(tx, workspace, found.call_id)?;
         let amended = amendments::of(tx, workspace, id)?;
-        Ok::<_, ward_db::Error>(call.map(|call| (found, call, amended)))
+        let matched = matching::matched(tx, &vault, workspace, id)?;
+        Ok::<_, ward_db::Error>(call.map(|call| (found, call, amended, matched)))
     });
     let missing = ApiError::missing("delivery_not_found", "Delivery not found.");
-    let (found, call, amended) = read.await?.ok_or(missing)?;
+    let (found, call, amended, matched) = read.await?.ok_or(missing)?;
     let connection = integrations::connection(&request.app, workspace, found.integration_id).await?;
     let of = |not_sent_because, looked_up, request| DeliveryPreview {
         id,
@@ -69,7 +71,11 @@ pub async fn preview(request: Request, entry: Entry) -> Result<Reply, ApiError> 
         (_, None) => of(Some("not_a_real_call"), None, None),
         (None, _) => of(Some("integration_gone"), None, None),
         (Some(connection), Some(direction)) => {
-            let told = note::of(workspace, &call, direction, (&connection.name, &connection.delivery));
+            let mut told = note::of(workspace, &call, direction, (&connection.name, &connection.delivery));
+            told.patient = told.patient.or_else(|| matched.patient.clone());
+            if let (None, Some(patient)) = (&told.encounter, &told.patient) {
+                told.encounter = matched.encounter_of(patient).map(str::to_owned);
+            }
             let (because, looked_up, request) = composed(&connection, told, &amended);
             let settled =
                 found.state == DeliveryState::Synced.name() || found.state == DeliveryState::Dropped.name();
@@ -89,8 +95,12 @@ fn composed(
     let Some(form) = note::form_of(&connection.name) else {
         return (Some("connector_takes_no_calls"), None, None);
     };
-    if form.needs_patient() && told.patient.is_none() {
-        return (Some("unmatched_patient"), None, None);
+    match note::patient_rule(form, &connection.delivery) {
+        _ if told.patient.is_some() => {}
+        // The answer of the EHR is a part of the request.
+        PatientRule::Search | PatientRule::Match => return (None, Some("patient"), None),
+        PatientRule::Reported if form.needs_patient() => return (Some("unmatched_patient"), None, None),
+        PatientRule::Reported => {}
     }
     let looked_up = match note::sought((&connection.name, &connection.delivery), form, &told) {
         Sought::Unreported => return (Some("unmatched_encounter"), None, None),

@@ -3,9 +3,9 @@
 use serde_json::value::RawValue;
 use ward_db::{Error, Json, Timestamp, Tx, Value, columns, decode, select, sql};
 
-use super::DeliveryState;
 use super::outbox::{LaneKey, NEVER, open_lane, queue};
 use super::wire::{DeliveryAttempt, DeliveryResponse, IntegrationSyncStatus};
+use super::{DeliveryState, matching};
 use crate::guard::WorkspaceGuard;
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
 use crate::page::Page;
@@ -438,6 +438,7 @@ pub fn release_unmatched(
         decode,
     )?;
     for (delivery, integration, created_at) in held {
+        matching::close(tx, workspace, delivery)?;
         queue(tx, workspace, integration, delivery, now, created_at)?;
     }
     Ok(())
@@ -477,6 +478,7 @@ pub fn requeue(
         "UPDATE sync_lanes SET not_before = $3 WHERE workspace_id = $1 AND integration_id = $2",
         &[workspace.into(), integration.into(), NEVER.into()],
     )?;
+    matching::close(tx, workspace, delivery)?;
     queue(tx, workspace, integration, delivery, now, created_at)?;
     tx.execute_later(
         "UPDATE delivery_queue SET due_at = $4, purpose = NULL \
@@ -550,9 +552,10 @@ pub fn dropped(
     leave_queue(tx, found)
 }
 
-/// Removes a settled delivery from its queue.
+/// Removes a settled delivery from its queue, and closes its review.
 fn leave_queue(tx: &mut WorkspaceGuard<'_, '_>, found: &DeliveryResponse) -> Result<(), Error> {
     let workspace = tx.row();
+    matching::close(tx, workspace, found.id)?;
     tx.execute(
         "DELETE FROM delivery_queue WHERE delivery_id = $3 AND CASE WHEN workspace_id = $1 AND integration_id = $2 THEN 1 ELSE 0 END = 1",
         &[workspace.into(), found.integration_id.into(), found.id.into()],

@@ -8,6 +8,7 @@
 mod completing;
 mod leaving;
 mod measuring;
+mod reviewing;
 mod sending;
 mod shown;
 mod slots;
@@ -33,7 +34,7 @@ use super::answers::{Attempt, answer_place};
 use super::healing;
 use super::outbox::{self, Due, Lane, LaneKey, Leased, Settled};
 use super::refusals::{REFUSED, Refusals};
-use super::{Missing, backoff, note, store};
+use super::{backoff, note};
 use crate::app::App;
 use crate::audit::{Actor, Write};
 use crate::calls::{self, CallRecord};
@@ -384,14 +385,9 @@ impl Worker {
             return Tried::unsent(Settled::Held("connector_takes_no_calls", leased.maybe_sent), "held");
         };
         let told = note::of(lane.key.0, call, direction, (&connection.name, &connection.delivery));
-        if form.needs_patient() && told.patient.is_none() {
-            return Tried::unsent(Settled::Held(Missing::Patient.reason(), leased.maybe_sent), "held");
-        }
-        let told = match self.completed(connection, form, told, leased).await {
+        let told = match self.completed((lane, connection, form), told, leased, call).await {
             Ok(told) => told,
-            Err(Stopped::Missing(fact)) => {
-                return Tried::unsent(Settled::Held(fact.reason(), leased.maybe_sent), "held");
-            }
+            Err(Stopped::Review(review)) => return Tried::for_review(leased, review),
             Err(Stopped::Failed(verdict)) => {
                 return Tried::of(leased, Delivered::without_answer(verdict), self.app.clock.now());
             }
@@ -448,6 +444,7 @@ impl Worker {
         }
         let is_double = count(leased, &tried, ended_at);
         let (lane, leased, sealed) = (lane.clone(), leased.clone(), self.seal(lane, leased, &tried));
+        let vault = self.app.vault.clone();
         let settled = self
             .app
             .db
@@ -468,29 +465,21 @@ impl Worker {
                 };
                 let settle = |tx: &mut Tx<'_>| {
                     let settle = if leased.is_check { healing::settle_check } else { outbox::settle };
-                    let settled = settle(tx, &lane, &leased, &tried.settled, &attempt)?;
-                    let held_for = |fact: &Missing| {
-                        matches!(tried.settled, Settled::Held(reason, _) if reason == fact.reason())
-                    };
-                    if let Some(fact) = Missing::ALL.into_iter().find(held_for).filter(|_| settled) {
-                        // The fact may have become known during the attempt.
-                        let call = calls::by_id(tx, lane.key.0, leased.call)?;
-                        if call.is_some_and(|call| call.detail(fact.detail()).is_some()) {
-                            store::release_unmatched(tx, lane.key.0, leased.call, fact.reason(), ended_at)?;
-                        }
-                    }
-                    Ok::<_, ApiError>(settled)
+                    Ok::<_, ApiError>(settle(tx, &lane, &leased, &tried.settled, &attempt)?)
                 };
-                if !is_double {
+                if !is_double && tried.review.is_none() {
                     return settle(tx);
                 }
                 // Requests take the workspace's row before a delivery's, and so must Ward itself.
                 let context = Context::of_time(ended_at);
                 let write = &mut Write::begin(tx, lane.key.0, Actor::NOBODY, &context)?;
                 let settled = settle(write)?;
-                if settled {
+                if settled && is_double {
                     let about = super::subject("delivery", Some(leased.id.0));
                     write.record("delivery.duplicate", about, tried.detail.clone().unwrap_or_default())?;
+                }
+                if let Some(review) = tried.review.as_ref().filter(|_| settled) {
+                    reviewing::open(write, &vault, &leased, review)?;
                 }
                 Ok(settled)
             })

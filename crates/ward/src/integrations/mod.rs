@@ -26,8 +26,8 @@ use crate::workspaces;
 pub use actions::forget_secrets;
 pub use connectors::{Takes, takes};
 pub use delivery::{
-    CallChoice, CallDirection, CallEnd, DeliverySettings, DocumentStatus, EncounterRule, receiver,
-    settings as delivery_settings,
+    CallChoice, CallDirection, CallEnd, DeliverySettings, DocumentStatus, EncounterRule, PatientRule,
+    receiver, settings as delivery_settings,
 };
 pub use kinds::{AuthKind, Protocol};
 pub use outbound::{Connection, connection};

@@ -77,7 +77,12 @@ pub struct OperatorPage<T> {
 }
 
 impl<T> OperatorPage<T> {
-    fn of<R>(mut rows: Vec<R>, page: Page, position: impl Fn(&R) -> i64, show: impl FnMut(R) -> T) -> Self {
+    pub(super) fn of<R>(
+        mut rows: Vec<R>,
+        page: Page,
+        position: impl Fn(&R) -> i64,
+        show: impl FnMut(R) -> T,
+    ) -> Self {
         let most = usize::try_from(page.limit).unwrap_or(usize::MAX);
         let more = rows.len() > most;
         rows.truncate(most);

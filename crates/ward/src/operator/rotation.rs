@@ -7,8 +7,8 @@ use ward_db::{Timestamp, Tx};
 use super::OperatorError;
 use crate::api_keys::handover;
 use crate::app::App;
-use crate::calls::correcting;
-use crate::deliveries::answers;
+use crate::calls::{correcting, patients};
+use crate::deliveries::{answers, matching};
 use crate::error::ApiError;
 use crate::gate::idempotency;
 use crate::ids::{CallId, DeliveryId, IntegrationId, WorkspaceId};
@@ -99,6 +99,8 @@ fn count(tx: &mut Tx<'_>, vault: &Vault, now: Timestamp) -> Result<i64, ApiError
     Ok(integrations::count_under_other_keys(tx, vault)?
         + twilio::count_under_other_keys(tx, vault)?
         + correcting::count_under_other_keys(tx, vault)?
+        + patients::count_under_other_keys(tx, vault)?
+        + matching::count_under_other_keys(tx, vault)?
         + handover::count_under_other_keys(tx, vault)?
         + idempotency::count_under_other_keys(tx, vault, now)?)
 }
@@ -132,6 +134,10 @@ async fn pass(
     pass.over("operator.reseal_answers", String::new(), replays).await?;
     let corrections = |tx: &mut Tx<'_>, vault: &Vault, at: &_| correcting::reseal(tx, vault, *at, AT_ONCE);
     pass.over("operator.reseal_corrections", (none, CallId(NIL), 0), corrections).await?;
+    let people = |tx: &mut Tx<'_>, vault: &Vault, at: &_| patients::reseal(tx, vault, *at, AT_ONCE);
+    pass.over("operator.reseal_patients", (none, CallId(NIL)), people).await?;
+    let matches = |tx: &mut Tx<'_>, vault: &Vault, at: &_| matching::reseal(tx, vault, *at, AT_ONCE);
+    pass.over("operator.reseal_matches", (none, DeliveryId(NIL), matching::Part::Matched), matches).await?;
     let handovers = |tx: &mut Tx<'_>, vault: &Vault, at: &String| handover::reseal(tx, vault, at, AT_ONCE);
     pass.over("operator.reseal_handovers", String::new(), handovers).await?;
     let attempts = |tx: &mut Tx<'_>, vault: &Vault, at: &_| answers::reseal(tx, vault, *at, AT_ONCE);

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::form::Form;
 use super::{Account, secondary_token_place, store, token_place};
+use crate::calls::patients::Facts;
 use crate::calls::told::{self, LONGEST_STATUS};
 use crate::calls::{self, CallerId, Direction, Report, Status};
 use crate::error::ApiError;
@@ -188,6 +189,7 @@ pub(super) fn report<'f>(field: &impl Fn(&str) -> Option<&'f str>) -> Result<Rep
         started_at: None,
         ended_at: field("Timestamp").and_then(when).filter(|_| status.is_final()),
         service_id: None,
+        patient: Facts::default(),
         details,
     };
     if problems.is_empty() { Ok(report) } else { Err(ApiError::invalid(problems)) }

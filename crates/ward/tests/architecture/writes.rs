@@ -27,7 +27,10 @@ const UNGUARDED: &[(&str, &[&str], Why)] = &[
     ("audit/exports/store.rs", &["lease", "put_off", "leave", "settle", "forget"], Queue),
     ("audit/store.rs", &["insert"], New),
     ("calls/store.rs", &["replace_correction"], OneRow),
+    ("calls/patients/store.rs", &["replace"], OneRow),
     ("deliveries/answers/store.rs", &["replace_answer"], OneRow),
+    ("deliveries/matching/store.rs", &["replace"], OneRow),
+    ("deliveries/matching/store.rs", &["close"], Queue),
     ("deliveries/answers/store.rs", &["note_attempt"], Queue),
     (
         "deliveries/outbox.rs",
@@ -125,6 +128,7 @@ const OUTSIDE_THE_FRAME: &[(&str, &str)] = &[
     ("calls.twilio", "the credential is a signature, and the write checks its account again"),
     ("calls.note_read", "it records a read, which is authorized once"),
     ("sync.note_read", "it records a read, which is authorized once"),
+    ("sync.note_review_read", "it records a read, which is authorized once"),
     ("integrations.end_connection_test", "it ends what a write in the frame began, and must be stored"),
     ("integrations.end_test", "it ends what a write in the frame began, and must be stored"),
 ];

@@ -439,6 +439,7 @@ both!(a_change_that_cannot_be_recorded_is_not_made, async || {
         "drop-delivery",
         "amend-delivery",
         "correct-call",
+        "resolve-review",
         "backfill-deliveries",
         "hold-integration",
     ];

@@ -10,10 +10,11 @@ use ward::app::App;
 use ward::config::{Config, FormerKey, MasterKey};
 use ward::operator::rotate_secrets;
 use ward_test::ehr::Act;
+use ward_test::patients::patient;
 use ward_test::{Fields as _, Server, Tenant, both, fresh_slug};
 
-use crate::calls::{ACCOUNT, PUBLIC_URL, TOKEN, callback, event};
-use crate::deliveries::Scene;
+use crate::calls::{ACCOUNT, PUBLIC_URL, TOKEN, callback, event, finished, put};
+use crate::deliveries::{PATIENT, Scene};
 use crate::outbound::{Peer, answer, endpoint, open_outbound, run};
 
 /// The keys of a server: the current one, and the previous ones. By default a server has key 7.
@@ -229,4 +230,35 @@ both!(answers_of_ehrs_and_corrections_are_sealed_anew, async || {
     let delivery = there.get(&format!("/deliveries/{id}")).await.ok();
     assert_eq!(delivery["attempts"][0]["answer"], answer);
     assert_eq!(there.get("/calls/CA1").await.ok()["corrections"], corrections);
+});
+
+both!(facts_about_patients_matches_and_candidates_are_sealed_anew, async || {
+    let scene = Scene::of("fhir_store").await;
+    let id = scene.tenant.get("/integrations").await.ok()["items"][0].text("id").to_owned();
+    let setting = json!({ "delivery": { "patient": "search" } });
+    scene.tenant.put(&format!("/integrations/{id}"), setting).await.ok();
+    let found = |ids: &[&str]| {
+        let people = ids.iter().map(|id| json!({ "resource": patient(id, PATIENT, "1980-02-29") }));
+        let entry: Vec<Value> = people.collect();
+        Some(Act::Say(200, json!({ "resourceType": "Bundle", "type": "searchset", "entry": entry }), ""))
+    };
+    let mut body = finished(PATIENT);
+    body["patient_birth_date"] = json!("1980-02-29");
+    let mut deliveries = Vec::new();
+    for (sid, ids) in [("CA1", &["p1"][..]), ("CA2", &["p1", "p2"])] {
+        scene.ehr.on_search(found(ids));
+        let call = put(&scene.tenant, sid, body.clone()).await;
+        scene.worker.turn().await;
+        deliveries.push(call["sync"].text("delivery_id").to_owned());
+    }
+    let renewed = scene.server.replica_with(keys(8, &[7])).await;
+    let rotated = rotate_secrets(&renewed.app, |_| ()).await.unwrap();
+    assert!(rotated.done >= 4 && rotated.left == 0, "{rotated:?}");
+    let alone = scene.server.replica_with(keys(8, &[])).await;
+    let there = at(&alone, &scene.tenant);
+    assert_eq!(there.get("/calls/CA1").await.ok()["patient_birth_date"], "1980-02-29");
+    let matched = there.get(&format!("/deliveries/{}", deliveries[0])).await.ok();
+    assert_eq!(matched.fields(["state", "matched_patient_id"]), json!(["synced", "p1"]));
+    let review = there.get(&format!("/reviews/{}", deliveries[1])).await.ok();
+    assert_eq!(review.texts("candidates", "id"), ["p1", "p2"]);
 });

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ward_db::Timestamp;
 
 use super::super::healing::{self, Lasting};
+use super::super::matching;
 use super::Worker;
 use crate::calls;
 
@@ -32,7 +33,42 @@ impl Worker {
         if let Ok((queues, deliveries)) = waits.await {
             self.show(queues, deliveries);
         }
+        let reviews = self.app.db.read_long("sync.reviews_of_all", |tx| matching::waiting(tx, MOST_COUNTED));
+        if let Ok::<_, ward_db::Error>(reviews) = reviews.await {
+            self.show_reviews(&reviews);
+        }
         self.measure_calls().await;
+    }
+
+    /// Sets the gauges of open reviews, and logs when the first one for a reason opens and when the last one is closed.
+    fn show_reviews(&self, reviews: &[Lasting]) {
+        let now = self.app.clock.now();
+        let mut shown = self.shown.reviews.lock();
+        let mut left = std::mem::take(&mut *shown);
+        let set = |needs: &str, because: &str, count: i64, age: f64| {
+            let labels = [("needs", needs.to_owned()), ("reason", because.to_owned())];
+            let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+            metrics::gauge!("ward_sync_reviews", &labels).set(count);
+            metrics::gauge!("ward_sync_reviews_oldest_seconds", &labels).set(age);
+        };
+        for one in reviews {
+            let key = (one.state.clone(), one.reason.clone());
+            set(&one.state, &one.reason, one.count, age(now, one.since));
+            if !left.remove(&key) {
+                let (needs, reason) = (&one.state, &one.reason);
+                tracing::warn!(
+                    needs,
+                    reason,
+                    count = one.count,
+                    "deliveries wait for a person who knows the patient or the encounter; `ward sync reviews` lists them, and `ward sync review` decides one"
+                );
+            }
+            shown.insert(key);
+        }
+        for (needs, reason) in left {
+            set(&needs, &reason, 0, 0.0);
+            tracing::info!(needs, reason, "no delivery waits for a person for this reason any more");
+        }
     }
 
     /// Measures the calls that have no reported end, and logs the first and the last of them.

@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 pub(super) struct Shown {
     /// The states and reasons that a gauge has shown, so that it can go back to 0.
     pub labels: Mutex<BTreeSet<(String, String)>>,
+    /// The needs and reasons of open reviews that a gauge has shown.
+    pub reviews: Mutex<BTreeSet<(String, String)>>,
     /// Whether there were calls without an end.
     pub unfinished: AtomicBool,
 }

@@ -8,6 +8,7 @@ use ward_ehr::Answered;
 use ward_ehr::delivery::{Delivered, SearchOutcome, Verdict};
 
 use super::super::backoff;
+use super::super::matching::Review;
 use super::super::outbox::{Leased, Settled};
 use super::super::refusals::REFUSED;
 
@@ -28,6 +29,8 @@ pub struct Tried {
     pub detail: Option<Value>,
     /// The pause that the EHR asked for.
     pub after: Option<Duration>,
+    /// The question for a person, for which the delivery is held.
+    pub review: Option<Review>,
     /// The reason to pause the whole queue, if there is one.
     pub hold: Option<&'static str>,
     /// Whether a request was sent to the EHR.
@@ -117,6 +120,12 @@ impl Tried {
         tried
     }
 
+    /// The end of an attempt that leaves a question for a person. Nothing of the note was sent.
+    pub fn for_review(leased: &Leased, review: Review) -> Self {
+        let held = Settled::Held(review.needs.reason(), leased.maybe_sent);
+        Self { review: Some(review), ..Self::unsent(held, "held") }
+    }
+
     /// The end of an attempt without a request to the EHR.
     pub const fn unsent(settled: Settled, outcome: &'static str) -> Self {
         Self {
@@ -128,6 +137,7 @@ impl Tried {
             status: None,
             detail: None,
             after: None,
+            review: None,
             hold: None,
             was_sent: false,
             arrived: false,

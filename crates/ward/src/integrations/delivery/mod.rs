@@ -15,6 +15,12 @@ pub struct DeliverySettings {
     /// Whether a document needs an encounter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encounter: Option<EncounterRule>,
+    /// Whether a call is written without an encounter if the look-up finds none or several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send_without_encounter: Option<bool>,
+    /// The way to a call's patient.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patient: Option<PatientRule>,
     /// athenahealth: the department's id in patient cases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub department_id: Option<String>,
@@ -95,6 +101,18 @@ pub enum DocumentStatus {
     Preliminary,
     /// It is complete, as if a person had signed it.
     Final,
+}
+
+/// The way to the patient of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PatientRule {
+    /// A call has the patient that was reported.
+    Reported,
+    /// A patient that was not reported is searched for by phone number and date of birth.
+    Search,
+    /// The EHR matches a patient that was not reported (`$match`), by phone number and date of birth.
+    Match,
 }
 
 /// The need of an encounter of the patient.

@@ -287,7 +287,7 @@ impl Act {
 }
 
 /// Operations that no step calls, with the reasons.
-pub const LEFT_OUT: [(&str, &str); 35] = [
+pub const LEFT_OUT: [(&str, &str); 38] = [
     ("authorize", "answers with the gate's decision alone: `other_services`"),
     ("explain-access", "reads only: `explain` compares it with every operation"),
     ("get-test-credential-ids", "its writes are left out: `environments` tests it"),
@@ -320,6 +320,9 @@ pub const LEFT_OUT: [(&str, &str); 35] = [
     ("correct-call", "the same"),
     ("preview-delivery", "shows what only a worker sends: `previews` tests it"),
     ("amend-delivery", "amends what only a worker delivers: `amending` tests it"),
+    ("list-reviews", "lists what only a worker holds: `reviews` tests it"),
+    ("get-review", "the same"),
+    ("resolve-review", "the same"),
     (
         "get-twilio-reconciliation",
         "shows the work of a worker, which does not run in a walk: `reconciling` tests it",

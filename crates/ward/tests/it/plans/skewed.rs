@@ -48,7 +48,7 @@ const PAGES: u64 = 100;
 const STEPS: u64 = 3_000;
 
 /// Statements that read more than one row's worth, and the reason for each.
-const ALLOWED: [(&str, &str); 28] = [
+const ALLOWED: [(&str, &str); 33] = [
     ("(h.issuers IS NULL OR h.id = $6)", "one workspace, found by its id"),
     (
         "SELECT created_at FROM workspaces ORDER BY id DESC LIMIT 1",
@@ -68,6 +68,11 @@ const ALLOWED: [(&str, &str); 28] = [
     ("FROM idempotency WHERE sealed AND", "the operator's, after a rotation of keys"),
     ("FROM call_corrections WHERE substr(", "the operator's, after a rotation of keys"),
     ("FROM call_corrections WHERE (call_id, number", "one page of a rotation of keys"),
+    ("FROM call_patients WHERE substr(", "the operator's, after a rotation of keys"),
+    ("FROM call_patients WHERE (call_id", "one page of a rotation of keys"),
+    ("FROM delivery_matches WHERE substr(", "the operator's, after a rotation of keys"),
+    ("FROM delivery_matches WHERE (delivery_id", "one page of a rotation of keys"),
+    ("WHERE m.opened_at IS NOT NULL AND d.state = 'held' LIMIT $1", "counts no further than it is told to"),
     ("FROM handovers WHERE substr(", "the operator's, after a rotation of keys"),
     ("FROM handovers WHERE key_id > $1", "one page of a rotation of keys"),
     ("FROM delivery_attempts WHERE answer IS NOT NULL", "the operator's, after a rotation of keys"),
@@ -241,7 +246,7 @@ async fn insert(server: &Server, sizes: Sizes, table: &str, columns: &str, value
 }
 
 /// The rows of every table: its columns, and their values with a number.
-const ROWS: [(&str, &str, &str); 29] = [
+const ROWS: [(&str, &str, &str); 31] = [
     (
         "once workspaces",
         "id, slug, name, environment, region, state, last_position, created_at, updated_at",
@@ -343,6 +348,12 @@ const ROWS: [(&str, &str, &str); 29] = [
         "$WS, $ID, 1, 'lost', $NOW, $NOW",
     ),
     ("call_corrections", "workspace_id, call_id, number, corrected_at, sealed", "$WS, $ID, 1, $NOW, $BYTES"),
+    ("call_patients", "workspace_id, call_id, sealed, changed_at", "$WS, $ID, $BYTES, $NOW"),
+    (
+        "delivery_matches",
+        "workspace_id, delivery_id, review_id, needs, because, candidates, position, opened_at",
+        "$WS, $ID, $ID, 'patient', 'none', 0, i, $NOW",
+    ),
 ];
 
 async fn fill(server: &Server, sizes: Sizes) {

@@ -8,6 +8,7 @@ mod epic;
 mod fhir_store;
 mod held;
 mod hubspot;
+mod reviews;
 pub mod twilio;
 
 use std::time::Duration;
