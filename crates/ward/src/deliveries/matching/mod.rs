@@ -25,8 +25,8 @@ use crate::vault::{self, ResealResult, SealedRow, Vault};
 use crate::workspaces;
 
 pub use resolving::{Reviewed, resolved, reviewed};
-pub use store::{MatchAt, close, list, waiting};
-pub use wire::{ReviewDetail, ReviewResponse};
+pub use store::{MatchAt, Part, close, list, waiting};
+pub use wire::{OpenReviews, ReviewDetail, ReviewResponse};
 
 /// The reason why a person has to decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
@@ -90,22 +90,6 @@ impl Matched {
 
 fn place(workspace: WorkspaceId, delivery: DeliveryId, part: Part) -> String {
     format!("workspace/{workspace}/delivery/{delivery}/{}", part.name())
-}
-
-/// A column with sealed values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    Matched,
-    Offered,
-}
-
-impl Part {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Matched => "match",
-            Self::Offered => "candidates",
-        }
-    }
 }
 
 /// The stored match of a delivery. One that was sealed under a key that is gone is sought again.

@@ -2,12 +2,26 @@
 
 use ward_db::{Error, Timestamp, Tx, Value, columns, decode, insert_later, select};
 
-use super::Part;
-use super::wire::ReviewResponse;
-use crate::deliveries::healing::Lasting;
+use super::wire::{OpenReviews, ReviewResponse};
 use crate::guard::WorkspaceGuard;
 use crate::ids::{CallId, DeliveryId, ReviewId, WorkspaceId};
 use crate::page::Page;
+
+/// A column with sealed values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Matched,
+    Offered,
+}
+
+impl Part {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Matched => "match",
+            Self::Offered => "candidates",
+        }
+    }
+}
 
 /// The key of a sealed column: workspace, delivery and column.
 pub type MatchAt = (WorkspaceId, DeliveryId, Part);
@@ -157,7 +171,7 @@ pub fn forget(tx: &mut WorkspaceGuard<'_, '_>, call: CallId) -> Result<(), Error
 }
 
 /// The open reviews of all workspaces, by missing fact and reason. `most` bounds the rows that are read.
-pub fn waiting(tx: &mut Tx<'_>, most: i64) -> Result<Vec<Lasting>, Error> {
+pub fn waiting(tx: &mut Tx<'_>, most: i64) -> Result<Vec<OpenReviews>, Error> {
     tx.all(
         "SELECT needs, because, count(*), min(opened_at) FROM \
          (SELECT m.needs, m.because, m.opened_at FROM delivery_matches m \
@@ -166,19 +180,21 @@ pub fn waiting(tx: &mut Tx<'_>, most: i64) -> Result<Vec<Lasting>, Error> {
          GROUP BY needs, because",
         &[most.into()],
         |row| {
-            let (state, reason, count, since) = row.read()?;
-            Ok(Lasting { state, reason, count, since })
+            let (needs, because, count, since) = row.read()?;
+            Ok(OpenReviews { needs, because, count, since })
         },
     )
 }
 
+/// The sealed match and the sealed candidates of a delivery.
+pub type SealedColumns = (MatchAt, Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// The sealed columns of up to `most` deliveries of all workspaces, after this one.
-#[expect(clippy::type_complexity, reason = "one row, which its only caller takes apart")]
 pub fn all(
     tx: &mut Tx<'_>,
     (workspace, delivery, _): MatchAt,
     most: u32,
-) -> Result<Vec<(MatchAt, Option<Vec<u8>>, Option<Vec<u8>>)>, Error> {
+) -> Result<Vec<SealedColumns>, Error> {
     tx.all(
         "SELECT workspace_id, delivery_id, matched, offered FROM delivery_matches \
          WHERE (delivery_id, workspace_id) > ($1, $2) ORDER BY delivery_id, workspace_id LIMIT $3",

@@ -26,6 +26,17 @@ pub struct ReviewResponse {
     pub position: i64,
 }
 
+/// The open reviews of all workspaces with one missing fact and one reason.
+#[derive(Clone, Debug)]
+pub struct OpenReviews {
+    /// The missing fact: `patient` or `encounter`.
+    pub needs: String,
+    pub because: String,
+    pub count: i64,
+    /// The time at which the first of them was opened.
+    pub since: Option<Timestamp>,
+}
+
 /// The JSON of the contract's schema `ReviewDetail`.
 #[derive(Serialize)]
 pub struct ReviewDetail {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ward_db::Timestamp;
 
 use super::super::healing::{self, Lasting};
-use super::super::matching;
+use super::super::matching::{self, OpenReviews};
 use super::Worker;
 use crate::calls;
 
@@ -41,7 +41,7 @@ impl Worker {
     }
 
     /// Sets the gauges of open reviews, and logs when the first one for a reason opens and when the last one is closed.
-    fn show_reviews(&self, reviews: &[Lasting]) {
+    fn show_reviews(&self, reviews: &[OpenReviews]) {
         let now = self.app.clock.now();
         let mut shown = self.shown.reviews.lock();
         let mut left = std::mem::take(&mut *shown);
@@ -52,10 +52,10 @@ impl Worker {
             metrics::gauge!("ward_sync_reviews_oldest_seconds", &labels).set(age);
         };
         for one in reviews {
-            let key = (one.state.clone(), one.reason.clone());
-            set(&one.state, &one.reason, one.count, age(now, one.since));
+            let key = (one.needs.clone(), one.because.clone());
+            set(&one.needs, &one.because, one.count, age(now, one.since));
             if !left.remove(&key) {
-                let (needs, reason) = (&one.state, &one.reason);
+                let (needs, reason) = (&one.needs, &one.because);
                 tracing::warn!(
                     needs,
                     reason,
