@@ -15,7 +15,7 @@ use strum::{EnumString, IntoStaticStr, VariantArray};
 use ward_db::{Error, Timestamp, Tx};
 use ward_ehr::look_up::Candidate;
 
-use super::{Missing, note, outbox, subject};
+use super::{DeliveryState, Missing, amendments, note, outbox, subject};
 use crate::audit::Write;
 use crate::calls::{self, patients};
 use crate::error::ApiError;
@@ -153,7 +153,13 @@ pub fn seek_again(write: &mut Write<'_, '_>, call: CallId) -> Result<(), ApiErro
     let (workspace, now) = (write.row(), write.now());
     let Some(owed) = super::owed_for(write, workspace, call)? else { return Ok(()) };
     outbox::open_lane(write, workspace, owed.integration, now)?;
-    store::forget(write, call)?;
+    // This second read follows the guard, because a worker may have had the queue until then.
+    let Some(owed) = super::owed_for(write, workspace, call)? else { return Ok(()) };
+    let has_it = amendments::of(write, workspace, owed.delivery)?.wanted.is_some();
+    if has_it || matches!(owed.state, DeliveryState::Synced | DeliveryState::Sending) {
+        return Ok(());
+    }
+    store::forget(write, owed.delivery)?;
     super::store::release_unmatched(write, workspace, call, Missing::Patient.reason(), now)?;
     Ok(())
 }

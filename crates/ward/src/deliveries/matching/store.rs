@@ -4,7 +4,7 @@ use ward_db::{Error, Timestamp, Tx, Value, columns, decode, insert_later, select
 
 use super::wire::{OpenReviews, ReviewResponse};
 use crate::guard::WorkspaceGuard;
-use crate::ids::{CallId, DeliveryId, ReviewId, WorkspaceId};
+use crate::ids::{DeliveryId, ReviewId, WorkspaceId};
 use crate::page::Page;
 
 /// A column with sealed values.
@@ -159,14 +159,13 @@ pub fn close(tx: &mut Tx<'_>, workspace: WorkspaceId, delivery: DeliveryId) -> R
     )
 }
 
-/// Forgets the matches of a call's deliveries, as far as the EHR does not have them and none is being sent.
-pub fn forget(tx: &mut WorkspaceGuard<'_, '_>, call: CallId) -> Result<(), Error> {
+/// Forgets the match of a delivery.
+pub fn forget(tx: &mut WorkspaceGuard<'_, '_>, delivery: DeliveryId) -> Result<(), Error> {
     let workspace = tx.row();
     tx.execute_later(
-        "UPDATE delivery_matches SET matched = NULL WHERE CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 AND delivery_id IN \
-           (SELECT id FROM deliveries WHERE call_id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1 \
-            AND state IN ('pending', 'held', 'failed') AND amendment IS NULL)",
-        &[workspace.into(), call.into()],
+        "UPDATE delivery_matches SET matched = NULL \
+         WHERE delivery_id = $2 AND CASE WHEN workspace_id = $1 THEN 1 ELSE 0 END = 1",
+        &[workspace.into(), delivery.into()],
     )
 }
 
@@ -174,9 +173,9 @@ pub fn forget(tx: &mut WorkspaceGuard<'_, '_>, call: CallId) -> Result<(), Error
 pub fn waiting(tx: &mut Tx<'_>, most: i64) -> Result<Vec<OpenReviews>, Error> {
     tx.all(
         "SELECT needs, because, count(*), min(opened_at) FROM \
-         (SELECT m.needs, m.because, m.opened_at FROM delivery_matches m \
-          JOIN deliveries d ON d.id = m.delivery_id AND CASE WHEN d.workspace_id = m.workspace_id THEN 1 ELSE 0 END = 1 \
-          WHERE m.opened_at IS NOT NULL AND d.state = 'held' LIMIT $1) AS found \
+         (SELECT needs, because, opened_at FROM delivery_matches m WHERE opened_at IS NOT NULL AND CASE WHEN \
+            (SELECT d.state FROM deliveries d WHERE d.id = m.delivery_id AND CASE WHEN d.workspace_id = m.workspace_id THEN 1 ELSE 0 END = 1) \
+            = 'held' THEN 1 ELSE 0 END = 1 LIMIT $1) AS found \
          GROUP BY needs, because",
         &[most.into()],
         |row| {
