@@ -14,7 +14,6 @@ mod conformance;
 pub mod ehr;
 mod issuer;
 mod operations;
-pub mod patients;
 mod prover;
 mod provider;
 mod rsa;

@@ -1,6 +1,8 @@
 //! A stand-in for the system of an EHR's vendor. It enforces what the vendor's public documents require: the client
 //! authentication, the scopes, and, by a function of the test, the required fields and the form of errors.
 
+pub mod patients;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -136,6 +136,11 @@ fn describe_deliveries() {
     describe_gauge!("ward_sync_queue_depth", "Deliveries waiting to be sent, counted up to 100,000");
     describe_gauge!("ward_sync_queue_oldest_seconds", "Age of the oldest waiting delivery; 0 without any");
     describe_counter!("ward_sync_attempts_total", "Delivery attempts, by outcome");
+    describe_gauge!(
+        "ward_sync_reviews",
+        "Open reviews of patients and encounters, by missing fact and reason"
+    );
+    describe_gauge!("ward_sync_reviews_oldest_seconds", "Age of the oldest open review; 0 without any");
     describe_gauge!("ward_sync_waiting_queues", "Integration queues in which nothing is sent now, by reason");
     describe_gauge!(
         "ward_sync_waiting_queues_oldest_seconds",

@@ -62,14 +62,14 @@ pub fn resolve_within(
     delivery: DeliveryId,
     decision: &ResolveReviewRequest,
 ) -> Result<ResolveReviewResponse, ApiError> {
-    let reviewed = matching::reviewed(write, vault, delivery, ReviewId(decision.review_id))?;
+    let reviewed = matching::reviewed(write, delivery, ReviewId(decision.review_id))?;
     let workspace = write.row();
     let missing = ApiError::missing("delivery_not_found", "Delivery not found.");
     let mut call = store::by_id(write, workspace, reviewed.call)?.ok_or(missing)?;
     let field = reviewed.needs.detail().to_owned();
     let fields = Map::from_iter([(field, decision.id.clone().into())]);
     let applied = correcting::apply(write, vault, &mut call, &fields)?;
-    matching::resolved(write, &reviewed, &decision.id, applied.map(|applied| applied.number))?;
+    matching::resolved(write, &reviewed, applied.map(|applied| applied.number))?;
     let (needs, state) = (reviewed.needs.name(), DeliveryState::Pending.name());
     Ok(ResolveReviewResponse { delivery_id: delivery, needs, state })
 }

@@ -7,7 +7,7 @@ use ward_db::Uuid;
 
 use super::actions::{self, InEhr};
 use super::answers::answer_place;
-use super::matching::{self, Matched};
+use super::matching::{self, Matched, Part};
 use super::store::{self, DeliveryFilter};
 use super::wire::{DeliveryAttempt, DeliveryResponse, IntegrationSyncStatus};
 use crate::app::App;
@@ -88,22 +88,21 @@ fn named(request: &Request) -> DeliveryId {
 
 pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let (workspace, id) = (entry.workspace()?.id, named(&request));
-    let vault = request.app.vault.clone();
     let found = request
         .app
         .db
         .read("sync.get", move |tx| {
             let Some(delivery) = store::get(tx, workspace, id)? else { return Ok::<_, ward_db::Error>(None) };
-            let Matched { patient, encounter } = matching::matched(tx, &vault, workspace, id)?;
-            Ok(Some(DeliveryDetail {
-                matched_patient_id: patient,
-                matched_encounter_id: encounter.map(|(encounter, _)| encounter),
-                delivery,
-                attempts: store::attempts(tx, workspace, id, MOST_ATTEMPTS)?,
-            }))
+            let matched = matching::stored(tx, workspace, id)?;
+            Ok(Some((delivery, matched, store::attempts(tx, workspace, id, MOST_ATTEMPTS)?)))
         })
         .await?;
-    let mut found = found.ok_or(ApiError::missing("delivery_not_found", "Delivery not found."))?;
+    let missing = ApiError::missing("delivery_not_found", "Delivery not found.");
+    let (delivery, matched, attempts) = found.ok_or(missing)?;
+    let at = (workspace, id, Part::Matched);
+    let Matched { patient, encounter } = matching::opened(&request.app.vault, at, matched.as_deref());
+    let matched_encounter_id = encounter.map(|(encounter, _)| encounter);
+    let mut found = DeliveryDetail { delivery, attempts, matched_patient_id: patient, matched_encounter_id };
     for attempt in &mut found.attempts {
         let place = answer_place(workspace, id, attempt.number);
         // An answer that was sealed under a key that is gone is lost, and nothing else depends on it.

@@ -49,16 +49,17 @@ impl From<Preview> for PreviewedRequest {
 pub async fn preview(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     let id = DeliveryId(Uuid::try_parse(request.parameter("delivery_id")).unwrap_or(Uuid::nil()));
-    let vault = request.app.vault.clone();
     let read = request.app.db.read("sync.preview", move |tx| {
         let Some(found) = store::get(tx, workspace, id)? else { return Ok(None) };
         let call = calls::by_id(tx, workspace, found.call_id)?;
         let amended = amendments::of(tx, workspace, id)?;
-        let matched = matching::matched(tx, &vault, workspace, id)?;
+        let matched = matching::stored(tx, workspace, id)?;
         Ok::<_, ward_db::Error>(call.map(|call| (found, call, amended, matched)))
     });
     let missing = ApiError::missing("delivery_not_found", "Delivery not found.");
     let (found, call, amended, matched) = read.await?.ok_or(missing)?;
+    let at = (workspace, id, matching::Part::Matched);
+    let matched: matching::Matched = matching::opened(&request.app.vault, at, matched.as_deref());
     let connection = integrations::connection(&request.app, workspace, found.integration_id).await?;
     let of = |not_sent_because, looked_up, request| DeliveryPreview {
         id,

@@ -34,7 +34,7 @@ use super::answers::{Attempt, answer_place};
 use super::healing;
 use super::outbox::{self, Due, Lane, LaneKey, Leased, Settled};
 use super::refusals::{REFUSED, Refusals};
-use super::{backoff, note};
+use super::{backoff, matching, note};
 use crate::app::App;
 use crate::audit::{Actor, Write};
 use crate::calls::{self, CallRecord};
@@ -444,7 +444,7 @@ impl Worker {
         }
         let is_double = count(leased, &tried, ended_at);
         let (lane, leased, sealed) = (lane.clone(), leased.clone(), self.seal(lane, leased, &tried));
-        let vault = self.app.vault.clone();
+        let offered = self.seal_offer(&lane, &leased, &tried);
         let settled = self
             .app
             .db
@@ -479,7 +479,7 @@ impl Worker {
                     write.record("delivery.duplicate", about, tried.detail.clone().unwrap_or_default())?;
                 }
                 if let Some(review) = tried.review.as_ref().filter(|_| settled) {
-                    reviewing::open(write, &vault, &leased, review)?;
+                    reviewing::open(write, &leased, review, offered.as_deref())?;
                 }
                 Ok(settled)
             })
@@ -500,6 +500,13 @@ impl Worker {
                 stop.store(true, Ordering::Relaxed);
             }
         }
+    }
+
+    /// The candidates of a review, sealed. `None` without candidates, and without a key to seal them under.
+    fn seal_offer(&self, lane: &Lane, leased: &Leased, tried: &Tried) -> Option<Vec<u8>> {
+        let candidates = tried.review.as_ref().map(|review| &review.candidates)?;
+        let place = (lane.key.0, leased.id, matching::Part::Offered);
+        if candidates.is_empty() { None } else { matching::seal(&self.app.vault, place, candidates) }
     }
 
     /// The beginning of the EHR's answer, sealed. `None` without an answer, and without a key to seal it under.

@@ -34,15 +34,14 @@ pub async fn show_review(
     delivery: DeliveryId,
 ) -> Result<ReviewDetail, OperatorError> {
     let workspace = show_workspace(app, slug_or_id).await?.workspace.id;
-    let vault = app.vault.clone();
     let show = move |write: &mut Write<'_, '_>| {
         let missing = ApiError::missing("review_not_found", "No review of this delivery is open.");
-        let found = matching::detail(write, &vault, workspace, delivery)?.ok_or(missing)?;
+        let found = matching::found(write, workspace, delivery)?.ok_or(missing)?;
         let about = Subject { service: "sync", kind: "delivery", id: Some(delivery.0), name: None };
         write.record_phi_access("review.read", about, json!({}))?;
         Ok::<_, ApiError>(found)
     };
-    Ok(write(app, "operator.show_review", workspace, show).await?)
+    Ok(write(app, "operator.show_review", workspace, show).await?.shown(&app.vault))
 }
 
 /// Decides a review: `id` is the EHR's id of the patient or the encounter.

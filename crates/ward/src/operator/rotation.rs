@@ -100,7 +100,6 @@ fn count(tx: &mut Tx<'_>, vault: &Vault, now: Timestamp) -> Result<i64, ApiError
         + twilio::count_under_other_keys(tx, vault)?
         + correcting::count_under_other_keys(tx, vault)?
         + patients::count_under_other_keys(tx, vault)?
-        + matching::count_under_other_keys(tx, vault)?
         + handover::count_under_other_keys(tx, vault)?
         + idempotency::count_under_other_keys(tx, vault, now)?)
 }

@@ -10,7 +10,7 @@ use ward::app::App;
 use ward::config::{Config, FormerKey, MasterKey};
 use ward::operator::rotate_secrets;
 use ward_test::ehr::Act;
-use ward_test::patients::patient;
+use ward_test::vendor::patients::patient;
 use ward_test::{Fields as _, Server, Tenant, both, fresh_slug};
 
 use crate::calls::{ACCOUNT, PUBLIC_URL, TOKEN, callback, event, finished, put};

@@ -17,7 +17,7 @@ use crate::ids::{CallId, WorkspaceId};
 use crate::phone;
 use crate::vault::{self, ResealResult, SealedRow, Vault};
 
-pub use store::{FactsAt, changed_at};
+pub use store::{FactsAt, changed_at, get as stored};
 
 /// The earliest year of a date of birth. An earlier one is a slip.
 const EARLIEST_YEAR: i16 = 1850;
@@ -63,10 +63,10 @@ fn place(workspace: WorkspaceId, call: CallId) -> String {
     format!("workspace/{workspace}/call/{call}/patient")
 }
 
-fn opened(vault: &Vault, (workspace, call): FactsAt, sealed: &[u8]) -> Facts {
-    // Facts that were sealed under a key that is gone are lost, and a person has to decide then.
-    let opened = vault.open(sealed, &place(workspace, call)).ok();
-    opened.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+/// The facts of a call, opened. Facts that were sealed under a key that is gone are lost, and a person has to decide then.
+pub fn opened(vault: &Vault, (workspace, call): FactsAt, facts: Option<&[u8]>) -> Facts {
+    let plain = facts.and_then(|facts| vault.open(facts, &place(workspace, call)).ok());
+    plain.and_then(|plain| serde_json::from_slice(&plain).ok()).unwrap_or_default()
 }
 
 /// The facts about the patient of a call, and the time of their last change.
@@ -77,8 +77,8 @@ pub fn of(
     call: CallId,
 ) -> Result<(Facts, Option<Timestamp>), Error> {
     let stored = store::get(tx, workspace, call)?;
-    Ok(stored
-        .map_or_else(Default::default, |(sealed, at)| (opened(vault, (workspace, call), &sealed), Some(at))))
+    let facts = opened(vault, (workspace, call), stored.as_ref().map(|(facts, _)| facts.as_slice()));
+    Ok((facts, stored.map(|(_, at)| at)))
 }
 
 /// Stores reported facts. A late report only fills what is missing. Returns whether something has changed.

@@ -28,9 +28,8 @@ pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     let workspace = entry.workspace()?.id;
     // A text that is not an id gets the answer for an unknown id.
     let id = DeliveryId(Uuid::try_parse(request.parameter("delivery_id")).unwrap_or(Uuid::nil()));
-    let vault = request.app.vault.clone();
     let read = request.app.db.read("sync.review", move |tx| {
-        let found: Result<_, ward_db::Error> = super::detail(tx, &vault, workspace, id);
+        let found: Result<_, ward_db::Error> = super::found(tx, workspace, id);
         found
     });
     let missing = ApiError::missing("review_not_found", "No review of this delivery is open.");
@@ -42,5 +41,5 @@ pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
         audit::record_phi_access(tx, event)
     });
     noted.await?;
-    Reply::ok(&found)
+    Reply::ok(&found.shown(&request.app.vault))
 }

@@ -9,6 +9,7 @@ mod resolving;
 mod store;
 mod wire;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use strum::{EnumString, IntoStaticStr, VariantArray};
@@ -17,15 +18,15 @@ use ward_ehr::look_up::Candidate;
 
 use super::{DeliveryState, Missing, amendments, note, outbox, subject};
 use crate::audit::Write;
-use crate::calls::{self, patients};
+use crate::calls::{self, CallRecord, patients};
 use crate::error::ApiError;
 use crate::ids::{CallId, DeliveryId, ReviewId, WorkspaceId};
 use crate::names::named;
-use crate::vault::{self, ResealResult, SealedRow, Vault};
+use crate::vault::{ResealResult, SealedRow, Vault};
 use crate::workspaces;
 
 pub use resolving::{Reviewed, resolved, reviewed};
-pub use store::{MatchAt, Part, close, list, waiting};
+pub use store::{MatchAt, Part, close, list, matched as stored, waiting};
 pub use wire::{OpenReviews, ReviewDetail, ReviewResponse};
 
 /// The reason why a person has to decide.
@@ -92,57 +93,48 @@ fn place(workspace: WorkspaceId, delivery: DeliveryId, part: Part) -> String {
     format!("workspace/{workspace}/delivery/{delivery}/{}", part.name())
 }
 
-/// The stored match of a delivery. One that was sealed under a key that is gone is sought again.
-pub fn matched(
-    tx: &mut Tx<'_>,
-    vault: &Vault,
-    workspace: WorkspaceId,
-    delivery: DeliveryId,
-) -> Result<Matched, Error> {
-    let sealed = store::matched(tx, workspace, delivery)?;
-    let opened =
-        sealed.and_then(|sealed| vault.open(&sealed, &place(workspace, delivery, Part::Matched)).ok());
-    Ok(opened.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
+/// A value sealed for a delivery's row. It is sealed before the transaction that stores it. `None` without a key to seal it under.
+pub fn seal(vault: &Vault, (workspace, delivery, part): MatchAt, value: &impl Serialize) -> Option<Vec<u8>> {
+    let plain = serde_json::to_vec(value).ok()?;
+    vault.seal(&plain, &place(workspace, delivery, part)).ok()
 }
 
-/// Stores a match, with its event. The event names no resource of the EHR.
+/// A value that was sealed for a delivery's row. It is opened after the transaction that read it. One that was sealed under a key
+/// that is gone counts as absent: a patient is then sought again.
+pub fn opened<T: DeserializeOwned + Default>(
+    vault: &Vault,
+    (workspace, delivery, part): MatchAt,
+    bytes: Option<&[u8]>,
+) -> T {
+    let plain = bytes.and_then(|bytes| vault.open(bytes, &place(workspace, delivery, part)).ok());
+    plain.and_then(|plain| serde_json::from_slice(&plain).ok()).unwrap_or_default()
+}
+
+/// Stores a sealed match, with its event. The event names no resource of the EHR.
 pub fn keep(
     write: &mut Write<'_, '_>,
-    vault: &Vault,
     delivery: DeliveryId,
-    matched: &Matched,
+    matched: &[u8],
     (found, by): (Missing, &'static str),
 ) -> Result<(), ApiError> {
-    let workspace = write.row();
-    let plain = serde_json::to_vec(matched).map_err(ApiError::internal)?;
-    vault::hold(write, vault)?;
-    let sealed =
-        vault.seal(&plain, &place(workspace, delivery, Part::Matched)).map_err(ApiError::internal)?;
-    store::keep(write, delivery, &sealed)?;
+    store::keep(write, delivery, matched)?;
     let what = json!({ "found": found.name(), "by": by });
     write.record("delivery.match", subject("delivery", Some(delivery.0)), what)
 }
 
-/// Opens a review of a held delivery, with its event. It takes the place of an earlier one.
+/// Opens a review of a held delivery with its sealed candidates, and records its event. It takes the place of an earlier one.
 pub fn open(
     write: &mut Write<'_, '_>,
-    vault: &Vault,
     delivery: DeliveryId,
     review: &Review,
+    offered: Option<&[u8]>,
 ) -> Result<(), ApiError> {
-    let (workspace, now) = (write.row(), write.now());
-    let sealed = if review.candidates.is_empty() {
-        None
-    } else {
-        vault::hold(write, vault)?;
-        let plain = serde_json::to_vec(&review.candidates).map_err(ApiError::internal)?;
-        Some(vault.seal(&plain, &place(workspace, delivery, Part::Offered)).map_err(ApiError::internal)?)
-    };
+    let now = write.now();
     let position = workspaces::next_position(write, now)?;
     let id = ReviewId::at(now);
     let candidates = i64::try_from(review.candidates.len()).unwrap_or(i64::MAX);
     let asked = (review.needs.name(), review.because.name(), candidates);
-    store::open(write, delivery, (id, position, now), asked, sealed.as_deref())?;
+    store::open(write, delivery, (id, position, now), asked, offered)?;
     let what = json!({ "needs": asked.0, "because": asked.1, "candidates": candidates });
     write.record("delivery.review", subject("delivery", Some(delivery.0)), what)
 }
@@ -164,40 +156,48 @@ pub fn seek_again(write: &mut Write<'_, '_>, call: CallId) -> Result<(), ApiErro
     Ok(())
 }
 
-/// The open review of a delivery with its candidates.
-pub fn detail(
+/// An open review as it was read, with everything still sealed.
+pub struct FoundReview {
+    at: (WorkspaceId, DeliveryId),
+    review: ReviewResponse,
+    call: Option<CallRecord>,
+    facts: Option<Vec<u8>>,
+    matched: Option<Vec<u8>>,
+    offered: Option<Vec<u8>>,
+}
+
+/// The open review of a delivery.
+pub fn found(
     tx: &mut Tx<'_>,
-    vault: &Vault,
     workspace: WorkspaceId,
     delivery: DeliveryId,
-) -> Result<Option<ReviewDetail>, Error> {
-    let Some((review, sealed)) = store::get(tx, workspace, delivery)? else { return Ok(None) };
+) -> Result<Option<FoundReview>, Error> {
+    let Some((review, offered)) = store::get(tx, workspace, delivery)? else { return Ok(None) };
     let call = calls::by_id(tx, workspace, review.call_id)?;
-    let (facts, _) = patients::of(tx, vault, workspace, review.call_id)?;
-    let found = matched(tx, vault, workspace, delivery)?;
-    let reported = call.as_ref().and_then(|call| call.detail(Missing::Patient.detail())).map(str::to_owned);
-    Ok(Some(ReviewDetail {
-        review,
-        patient_id: reported.or(found.patient),
-        patient_phone: facts.phone.or_else(|| note::number_of(call.as_ref()?)),
-        patient_birth_date: facts.birth_date,
-        candidates: offered(vault, workspace, delivery, sealed.as_deref()),
-    }))
+    let facts = patients::stored(tx, workspace, review.call_id)?.map(|(facts, _)| facts);
+    let matched = store::matched(tx, workspace, delivery)?;
+    Ok(Some(FoundReview { at: (workspace, delivery), review, call, facts, matched, offered }))
 }
 
-/// The candidates of a review, opened.
-fn offered(
-    vault: &Vault,
-    workspace: WorkspaceId,
-    delivery: DeliveryId,
-    sealed: Option<&[u8]>,
-) -> Vec<Candidate> {
-    let opened =
-        sealed.and_then(|sealed| vault.open(sealed, &place(workspace, delivery, Part::Offered)).ok());
-    opened.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+impl FoundReview {
+    /// The review as a person sees it.
+    pub fn shown(self, vault: &Vault) -> ReviewDetail {
+        let Self { at: (workspace, delivery), review, call, facts, matched, offered } = self;
+        let facts = patients::opened(vault, (workspace, review.call_id), facts.as_deref());
+        let matched: Matched = opened(vault, (workspace, delivery, Part::Matched), matched.as_deref());
+        let reported = call.as_ref().and_then(|call| call.detail(Missing::Patient.detail()));
+        ReviewDetail {
+            patient_id: reported.map(str::to_owned).or(matched.patient),
+            patient_phone: facts.phone.or_else(|| note::number_of(call.as_ref()?)),
+            patient_birth_date: facts.birth_date,
+            candidates: opened(vault, (workspace, delivery, Part::Offered), offered.as_deref()),
+            review,
+        }
+    }
 }
 
-/// Seals the matches and candidates of up to `most` deliveries after this one again, under the current key.
+/// Seals the matches and candidates of up to `most` deliveries after this one again, under the current key. No decision
+/// depends on one that no key opens, so that one does not count.
 pub fn reseal(
     tx: &mut Tx<'_>,
     vault: &Vault,
@@ -209,17 +209,11 @@ pub fn reseal(
     let rows = found.into_iter().flat_map(|((workspace, delivery, _), matched, offered)| {
         [(Part::Matched, matched), (Part::Offered, offered)].into_iter().filter_map(move |(part, bytes)| {
             let (at, place) = ((workspace, delivery, part), place(workspace, delivery, part));
-            let what = format!("the {} of delivery {delivery} of workspace {workspace}", part.name());
-            Some(SealedRow { at, place, bytes: bytes?, what })
+            Some(SealedRow { at, place, bytes: bytes?, what: String::new() })
         })
     });
     let resealed = vault.reseal_rows(rows.collect(), |row, anew| store::replace(tx, row.at, anew))?;
-    Ok(ResealResult { last, ..resealed })
-}
-
-/// The number of deliveries with values that are sealed under another key than the current one.
-pub fn count_under_other_keys(tx: &mut Tx<'_>, vault: &Vault) -> Result<i64, Error> {
-    store::count_under_other_keys(tx, vault.key_mark())
+    Ok(ResealResult { unopened: Vec::new(), last, ..resealed })
 }
 
 #[cfg(test)]

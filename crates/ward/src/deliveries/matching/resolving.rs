@@ -7,7 +7,6 @@ use super::store;
 use crate::audit::Write;
 use crate::error::ApiError;
 use crate::ids::{CallId, DeliveryId, IntegrationId, ReviewId};
-use crate::vault::Vault;
 use ward_db::Timestamp;
 
 /// A held delivery about which a person decides, with its queue guarded against workers.
@@ -19,14 +18,11 @@ pub struct Reviewed {
     integration: IntegrationId,
     created_at: Timestamp,
     because: String,
-    /// The ids of the candidates that the person saw.
-    candidates: Vec<String>,
 }
 
 /// The delivery of an open review. A review that was closed or replaced since gets 409.
 pub fn reviewed(
     write: &mut Write<'_, '_>,
-    vault: &Vault,
     delivery: DeliveryId,
     review: ReviewId,
 ) -> Result<Reviewed, ApiError> {
@@ -40,12 +36,11 @@ pub fn reviewed(
             "This review is closed: another person decided it, or the EHR was asked again. Read the list of reviews.",
         )
     };
-    let (open, sealed) = store::get(write, workspace, delivery)?.ok_or_else(closed)?;
+    let (open, _) = store::get(write, workspace, delivery)?.ok_or_else(closed)?;
     if open.review_id != review {
         return Err(closed());
     }
     let needs = Missing::named(&open.needs).ok_or_else(closed)?;
-    let candidates = super::offered(vault, workspace, delivery, sealed.as_deref());
     Ok(Reviewed {
         delivery,
         call: open.call_id,
@@ -53,7 +48,6 @@ pub fn reviewed(
         integration: open.integration_id,
         created_at: found.created_at,
         because: open.because,
-        candidates: candidates.into_iter().map(|candidate| candidate.id).collect(),
     })
 }
 
@@ -61,7 +55,6 @@ pub fn reviewed(
 pub fn resolved(
     write: &mut Write<'_, '_>,
     reviewed: &Reviewed,
-    id: &str,
     correction: Option<i64>,
 ) -> Result<(), ApiError> {
     let now = write.now();
@@ -69,7 +62,6 @@ pub fn resolved(
     let what = json!({
         "needs": reviewed.needs.name(),
         "because": reviewed.because,
-        "was_candidate": reviewed.candidates.iter().any(|candidate| candidate == id),
         "correction": correction,
     });
     write.record("review.resolve", subject("delivery", Some(reviewed.delivery.0)), what)

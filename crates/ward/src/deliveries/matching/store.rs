@@ -7,7 +7,7 @@ use crate::guard::WorkspaceGuard;
 use crate::ids::{DeliveryId, ReviewId, WorkspaceId};
 use crate::page::Page;
 
-/// A column with sealed values.
+/// A column with values that are sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     Matched,
@@ -202,15 +202,6 @@ pub fn all(
             let (workspace, delivery, matched, offered) = row.read()?;
             Ok(((workspace, delivery, Part::Matched), matched, offered))
         },
-    )
-}
-
-/// The number of deliveries with a value that does not begin with this mark of a key.
-pub fn count_under_other_keys(tx: &mut Tx<'_>, mark: &[u8]) -> Result<i64, Error> {
-    tx.one(
-        "SELECT count(*) FROM delivery_matches WHERE substr(matched, 2, 4) <> $1 OR substr(offered, 2, 4) <> $1",
-        &[Value::Bytes(mark)],
-        decode,
     )
 }
 

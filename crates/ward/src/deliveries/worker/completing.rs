@@ -10,7 +10,7 @@ use super::Worker;
 use crate::audit::{Actor, Write};
 use crate::calls::{self, CallRecord, patients};
 use crate::context::Context;
-use crate::deliveries::matching::{self, Because, Matched, Review};
+use crate::deliveries::matching::{self, Because, Matched, Part, Review};
 use crate::deliveries::note::{self, Sought};
 use crate::deliveries::outbox::{Lane, Leased};
 use crate::deliveries::{Missing, backoff};
@@ -88,17 +88,20 @@ impl Worker {
 
     /// The stored match of a delivery, and the facts about its patient.
     async fn asked(&self, lane: &Lane, leased: &Leased) -> Result<Asked, Verdict> {
-        let (vault, workspace) = (self.app.vault.clone(), lane.key.0);
-        let (delivery, call) = (leased.id, leased.call);
+        let (workspace, delivery, call) = (lane.key.0, leased.id, leased.call);
         let read = self.app.db.read("sync.matched", move |tx| {
-            let matched = matching::matched(tx, &vault, workspace, delivery)?;
-            let (facts, at) = patients::of(tx, &vault, workspace, call)?;
-            Ok(Asked { matched, facts, at })
+            let matched = matching::stored(tx, workspace, delivery)?;
+            Ok((matched, patients::stored(tx, workspace, call)?))
         });
-        read.await.map_err(|error: ward_db::Error| {
+        let (matched, stored) = read.await.map_err(|error: ward_db::Error| {
             tracing::error!(%error, "cannot read the match of a delivery; will retry");
             not_now(leased)
-        })
+        })?;
+        let vault = &self.app.vault;
+        let matched = matching::opened(vault, (workspace, delivery, Part::Matched), matched.as_deref());
+        let facts = stored.as_ref().map(|(facts, _)| facts.as_slice());
+        let facts = patients::opened(vault, (workspace, call), facts);
+        Ok(Asked { matched, facts, at: stored.map(|(_, at)| at) })
     }
 
     /// The patient of a call whose report names none.
@@ -201,8 +204,13 @@ impl Worker {
         asked: &Asked,
         (found, by): (Missing, &'static str),
     ) -> Result<(), Stopped> {
-        let (vault, workspace, now) = (self.app.vault.clone(), lane.key.0, self.app.clock.now());
-        let (delivery, call, at, matched) = (leased.id, leased.call, asked.at, asked.matched.clone());
+        let (workspace, now) = (lane.key.0, self.app.clock.now());
+        let (delivery, call, at) = (leased.id, leased.call, asked.at);
+        let place = (workspace, delivery, Part::Matched);
+        let Some(matched) = matching::seal(&self.app.vault, place, &asked.matched) else {
+            let why = "a match cannot be stored without a master key".to_owned();
+            return Err(Stopped::Failed(Verdict::Misconfigured { why }));
+        };
         let kept = self.app.db.write("sync.match", move |tx| {
             let context = Context::of_time(now);
             // Requests take the workspace's row before a delivery's, and so must Ward itself.
@@ -212,7 +220,7 @@ impl Worker {
             if is_known || patients::changed_at(write, workspace, call)? != at {
                 return Ok::<_, ApiError>(false);
             }
-            matching::keep(write, &vault, delivery, &matched, (found, by))?;
+            matching::keep(write, delivery, &matched, (found, by))?;
             Ok(true)
         });
         match kept.await {

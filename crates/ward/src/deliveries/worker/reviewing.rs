@@ -6,15 +6,14 @@ use super::super::store;
 use crate::audit::Write;
 use crate::calls::{self, patients};
 use crate::error::ApiError;
-use crate::vault::Vault;
 
 /// Opens the review, unless a person can no longer help: the fact became known during the attempt, or the EHR was asked with
 /// facts that have changed since. Such a delivery returns to its queue.
 pub(super) fn open(
     write: &mut Write<'_, '_>,
-    vault: &Vault,
     leased: &Leased,
     review: &Review,
+    offered: Option<&[u8]>,
 ) -> Result<(), ApiError> {
     let (workspace, now) = (write.row(), write.now());
     let needs = review.needs;
@@ -27,5 +26,5 @@ pub(super) fn open(
     if is_known || has_changed {
         return Ok(store::release_unmatched(write, workspace, leased.call, needs.reason(), now)?);
     }
-    matching::open(write, vault, leased.id, review)
+    matching::open(write, leased.id, review, offered)
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use ward::deliveries::matching;
 use ward::ids::DeliveryId;
 use ward::operator;
-use ward_test::patients::{matched, patient, search};
+use ward_test::vendor::patients::{matched, patient, search};
 use ward_test::vendor::{ClientAuth, Vendor, VendorAnswer, VendorRequest};
 use ward_test::{Answer, Fields as _, both};
 

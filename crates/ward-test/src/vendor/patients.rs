@@ -7,7 +7,7 @@
 
 use serde_json::{Value, json};
 
-use crate::vendor::{VendorAnswer, VendorRequest};
+use super::{VendorAnswer, VendorRequest};
 
 /// A patient's record with one phone number.
 pub fn patient(id: &str, phone: &str, birth_date: &str) -> Value {
