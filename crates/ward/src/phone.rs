@@ -103,11 +103,16 @@ fn has_trunk_zero(text: &str) -> bool {
     }
     let mut digits = String::new();
     let mut after = After::Digits;
+    // The digits since the last separator, which a bracket that was never opened can close.
+    let (mut group, mut separated) = (String::new(), false);
+    let mut open = 0_u32;
     for c in text.chars() {
         if is_opening(c) || is_closing(c) {
-            if after == After::Zeros {
+            let zeros = !group.is_empty() && group.bytes().all(|digit| digit == b'0');
+            if after == After::Zeros || zeros && open == 0 && is_closing(c) {
                 return true;
             }
+            open = if is_opening(c) { open + 1 } else { open.saturating_sub(1) };
             after = if is_opening(c) { After::Opening } else { After::Closing };
         } else if c.is_ascii_digit() {
             let follows_country = digits.len() <= LONGEST_COUNTRY && !KEEP_ZERO.contains(&digits.as_str());
@@ -116,7 +121,12 @@ fn has_trunk_zero(text: &str) -> bool {
             }
             after = if c == '0' && after != After::Digits { After::Zeros } else { After::Digits };
             digits.push(c);
+            if separated {
+                group.clear();
+            }
+            group.push(c);
         }
+        separated = !c.is_ascii_digit();
     }
     false
 }
@@ -161,6 +171,8 @@ mod tests {
             ("+49 30 (0123) 4567", "+493001234567"),
             ("+44 020 7946 0001", "+4402079460001"),
             ("+44-0-20-7946-0001", "+4402079460001"),
+            ("+1 (555 000) 1234", "+15550001234"),
+            ("+1 555 100) 1234", "+15551001234"),
         ] {
             let read = normalize(given).unwrap_or_else(|problem| format!("{problem:?}"));
             assert_eq!(read, number, "{given}");
@@ -190,6 +202,9 @@ mod tests {
             "+33 \u{ff08}01\u{ff09} 23 45 67 89",
             "+353 ( (01) 234 5678",
             "+39 (0) 6 698 12345",
+            "+44 0) 20 7946 0001",
+            "+44-0 ] 20 7946 0001",
+            "+44 (20) 00) 7946 0001",
         ] {
             assert_eq!(normalize(given), Err(NotANumber::TrunkZero), "{given}");
         }

@@ -41,6 +41,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("#/components/schemas/CreateApiKeyRequest", api_keys::rules::within_role),
     ("#/components/schemas/TrustCondition", trust_rules::rules::condition),
     ("#/components/schemas/CreateTrustRuleRequest/properties/issuer", trust_rules::rules::issuer),
+    ("#/components/schemas/CreateTrustRuleRequest/properties/audience", trust_rules::rules::exact),
     ("#/components/schemas/CreateTrustRuleRequest/properties/role", trust_rules::rules::role),
     ("#/components/schemas/CreateTrustRuleRequest/properties/permissions/items", api_keys::rules::permission),
     ("#/components/schemas/CreateTrustRuleRequest", api_keys::rules::within_role),

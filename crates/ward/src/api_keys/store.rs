@@ -319,10 +319,13 @@ pub struct Ways<'a> {
 
 impl Ways<'_> {
     /// A live key `k` with all of an owner's permissions, which one in quarantine has not. It uses the parameters `$1` to `$5`.
+    /// A key that is bound to a public key or to networks counts after its first use: before, nobody has proven that anyone
+    /// can use it.
     fn opens() -> String {
         format!(
             "k.role = 'owner' AND (k.permissions = $2 OR k.permissions = $3) AND k.key_id <> $4 AND k.workspace_id <> $5 \
-             AND k.expires_at > $1 AND k.quarantined_at IS NULL AND CASE WHEN k.position > 0 THEN 1 ELSE 0 END = 1 AND {LIVE}"
+             AND k.expires_at > $1 AND k.quarantined_at IS NULL \
+             AND (k.last_used_at IS NOT NULL OR k.bound_jkt IS NULL AND k.networks IS NULL) AND CASE WHEN k.position > 0 THEN 1 ELSE 0 END = 1 AND {LIVE}"
         )
     }
 

@@ -29,8 +29,11 @@ const TOTAL_LIMIT: i64 = 10_000;
 /// Fields of a report that no filter uses, and that are kept as they are.
 const DETAILS: [&str; 4] = ["turns", "has_recording", "quality_score", "fork_turn_index"];
 
-/// Those of them that count something, so a negative number is a mistake.
+/// Those of them that count turns. A negative number or one beyond [`MOST_TURNS`] is a mistake.
 const COUNTS: [&str; 2] = ["turns", "fork_turn_index"];
+
+/// More turns than any call can have: more than one a second for ten days.
+const MOST_TURNS: f64 = 1_000_000.0;
 
 /// The longest duration that a call can have, in seconds: ten days. Twilio ends calls much earlier.
 const LONGEST_CALL: f64 = 864_000.0;
@@ -515,7 +518,10 @@ fn read_report(body: &Map<String, Value>) -> Result<(Report, Vec<&'static str>),
     let mut details = Map::new();
     for name in DETAILS {
         match body.get(name).filter(|value| !value.is_null()) {
-            Some(number) if COUNTS.contains(&name) && number.as_f64().is_some_and(|number| number < 0.0) => {
+            Some(number)
+                if COUNTS.contains(&name)
+                    && number.as_f64().is_some_and(|number| !(0.0..=MOST_TURNS).contains(&number)) =>
+            {
                 texts.adjusted.push(name);
             }
             Some(value) => drop(details.insert(name.to_owned(), value.clone())),

@@ -107,7 +107,12 @@ pub fn open_lane(
 }
 
 columns! {
-    Owed { delivery: "id", integration: "integration_id", state }
+    Owed {
+        delivery: "id",
+        integration: "integration_id",
+        // A dropped delivery is stored as a failed one with a reason of its own.
+        state: "CASE WHEN reason = 'dropped' THEN 'dropped' ELSE state END",
+    }
 }
 
 /// The delivery of a call, if it has one.

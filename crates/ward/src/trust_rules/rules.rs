@@ -7,6 +7,7 @@ use ward_contract::validate::Loc;
 
 use super::{Condition, Path, Shape, TrustRule};
 use crate::access::Role;
+use crate::text;
 
 /// Accepts the identifier of an issuer (`OpenID` Connect Discovery 1.0, section 4.1).
 pub fn issuer(value: &Value) -> Vec<RuleProblem> {
@@ -19,6 +20,18 @@ pub fn issuer(value: &Value) -> Vec<RuleProblem> {
     vec![RuleProblem::here(
         "must be an https URL without user, query or fragment, as the token has it in `iss`",
     )]
+}
+
+/// Accepts a text that a token can have: without characters that cannot be seen, and without white space around it. A rule
+/// that no token can match looks like one that works.
+pub fn exact(value: &Value) -> Vec<RuleProblem> {
+    let text = value.as_str().unwrap_or_default();
+    let unseen = text::first_unseen(text).map(|unseen| {
+        let code = u32::from(unseen);
+        format!("contains the character U+{code:04X}, which cannot be seen; remove it")
+    });
+    let padded = (text.trim() != text).then(|| "must not begin or end with white space".to_owned());
+    unseen.or(padded).map(RuleProblem::here).into_iter().collect()
 }
 
 /// Accepts a role below owner. A service with a stored key can own a workspace, but a token of an outside issuer should not.
@@ -52,6 +65,12 @@ pub fn condition(value: &Value) -> Vec<RuleProblem> {
         wrong(
             "is judged by Ward itself: `issuer` and `audience` are fields of the rule, and times need no condition",
         );
+    }
+    for (field, text) in [("claim", &value["claim"]), ("equals", &value["equals"])] {
+        problems.extend(exact(text).into_iter().map(|mut problem| {
+            problem.at.push(field.into());
+            problem
+        }));
     }
     problems
 }
