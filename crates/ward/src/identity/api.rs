@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use http::{HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
+use url::form_urlencoded;
 use uuid::Uuid;
-use ward_contract::validate;
+use ward_contract::validate::{self, Json, Problem};
 use ward_db::Timestamp;
 
 use super::store;
@@ -168,6 +169,7 @@ struct AuthorizeQuery {
 }
 
 pub async fn authorize(request: Request, (entry, query): (Entry, Query)) -> Result<Reply, ApiError> {
+    only_permission(request.parts.uri.query())?;
     let needed = match query.read::<AuthorizeQuery>()?.permission {
         Some(name) => {
             Some(Permission::named(&name).ok_or_else(|| ApiError::internal("an unknown permission"))?)
@@ -191,6 +193,24 @@ pub async fn authorize(request: Request, (entry, query): (Entry, Query)) -> Resu
         reply.headers.push((HeaderName::from_static(name), value));
     }
     Ok(reply)
+}
+
+/// Refuses a misspelt or repeated parameter (422). Other operations ignore it, but here it would ask for less than its
+/// author means.
+fn only_permission(query: Option<&str>) -> Result<(), ApiError> {
+    let mut is_given = false;
+    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        if name != "permission" || std::mem::replace(&mut is_given, true) {
+            let loc = vec!["query".into(), name.into_owned().into()];
+            let message = "This operation takes one parameter, `permission`, once";
+            return Err(ApiError::invalid(vec![Problem::value_error(
+                loc,
+                message,
+                Json::String(value.into_owned()),
+            )]));
+        }
+    }
+    Ok(())
 }
 
 #[derive(Deserialize)]
@@ -259,9 +279,11 @@ fn question(
             (operation, query)
         }
     };
-    // The gate decides before the query is validated, so an invalid query changes nothing of its decision.
+    // Only the query of `authorize` takes part in its decision.
     let given = query.filter(|_| operation.id == "authorize");
-    let given = given.and_then(|query| validate::query(operation, Some(query)).ok());
+    only_permission(given)?;
+    let given =
+        given.map(|query| validate::query(operation, Some(query)).map_err(ApiError::refused)).transpose()?;
     let permission =
         given.as_ref().and_then(|given| given.get("permission")?.as_str()).and_then(Permission::named);
     let caller = match Uuid::try_parse(&asked.caller) {

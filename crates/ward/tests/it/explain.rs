@@ -292,6 +292,13 @@ both!(an_operation_is_named_by_its_id_or_by_a_request, async || {
         let real = scene.shared.person("viewer").get(&format!("/v1/{id}/authorize{query}")).await;
         assert_eq!(predicted(&explained), decided(&real), "{query}");
     }
+    // A misspelt or repeated parameter would ask for less than its author means.
+    for query in
+        ["?Permission=Call.create", "?permission=Workspace.view&permission=Call.create", "?permission=Nope"]
+    {
+        scene.explain(&caller, &format!("GET /v1/{id}/authorize{query}")).await.refused(422);
+        scene.shared.person("viewer").get(&format!("/v1/{id}/authorize{query}")).await.refused(422);
+    }
 });
 
 both!(a_key_that_was_rotated_is_explained_with_its_present_secret, async || {

@@ -93,6 +93,7 @@ both!(a_dropped_delivery_is_never_sent_until_a_person_retries_it, async || {
     let delivery = scene.delivery(&id).await;
     assert_eq!(delivery.fields(["state", "reason"]), json!(["dropped", "dropped"]));
     assert_eq!(delivery["outcome"]["text"], "The patient has no chart.");
+    assert_eq!(scene.tenant.get("/calls/CA1").await.ok()["sync"]["state"], "dropped");
     let list = async |state: &str| scene.tenant.get(&format!("/deliveries?state={state}")).await.ok();
     assert_eq!(list("failed").await["total"], 0);
     assert_eq!(list("dropped").await.texts("items", "id"), [id.as_str()]);

@@ -167,6 +167,9 @@ both!(no_odd_value_of_a_report_loses_a_finished_call, async || {
         ("duration_seconds", json!(1e300), Value::Null),
         ("turn_count", json!(-1), Value::Null),
         ("fork_turn_index", json!(-7), Value::Null),
+        ("turn_count", json!(1_000_001), Value::Null),
+        ("turn_count", json!(i64::MAX), Value::Null),
+        ("fork_turn_index", json!(u64::MAX), Value::Null),
     ]
     .into_iter()
     .enumerate()

@@ -66,6 +66,8 @@ both!(each_wrong_value_of_a_rule_is_named, async || {
         (json!({ "issuer": "https://a@id.example" }), "body.issuer"),
         (json!({ "issuer": "" }), "body.issuer"),
         (json!({ "audience": "" }), "body.audience"),
+        (json!({ "audience": " ward\n" }), "body.audience"),
+        (json!({ "audience": "wa\u{200b}rd" }), "body.audience"),
         (json!({ "name": " " }), "body.name"),
         (json!({ "role": "owner" }), "body.role"),
         (json!({ "role": "king" }), "body.role"),
@@ -83,6 +85,9 @@ both!(each_wrong_value_of_a_rule_is_named, async || {
         (json!({ "conditions": [is("sub", "a"), is("aud", "a")] }), "body.conditions.1.claim"),
         (json!({ "conditions": [is("sub", "a"), is("/", "a")] }), "body.conditions.1.claim"),
         (json!({ "conditions": [is("sub", "a"), is("/a//b", "a")] }), "body.conditions.1.claim"),
+        (json!({ "conditions": [is("sub", "a"), is("ref ", "a")] }), "body.conditions.1.claim"),
+        (json!({ "conditions": [is("sub", " a")] }), "body.conditions.0.equals"),
+        (json!({ "conditions": [is("sub", "a\u{200b}")] }), "body.conditions.0.equals"),
     ] {
         let refused = tenant.post("/trust-rules", with(&good, more.clone())).await;
         assert_eq!(refused.problem_locs(), [at], "{more}: {}", refused.text);

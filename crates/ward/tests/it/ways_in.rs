@@ -39,6 +39,31 @@ both!(leaving_the_home_of_ones_only_key_keeps_the_way_into_the_others, async || 
     server.bearing(second.text("api_key")).get(&format!("/v1/workspaces/{other}")).await.ok();
 });
 
+both!(a_key_bound_to_networks_or_a_public_key_is_a_way_in_after_its_first_use, async || {
+    for condition in [
+        json!({ "networks": ["127.0.0.0/8"] }),
+        json!({ "networks": ["203.0.113.0/24"] }),
+        json!({ "bound_to": { "jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I" } }),
+    ] {
+        let (server, tenant) = Server::with_tenant().await;
+        let mut wanted = owner_key("self");
+        wanted.as_object_mut().expect("an object").extend(condition.as_object().cloned().unwrap_or_default());
+        let (second, _) = tenant.key(wanted).await;
+        let first = key_of(&tenant, &tenant.claimed);
+        tenant.owner.delete(&first).await.refused_as(409, "last_way_in");
+        let is_usable = condition["networks"][0] == "127.0.0.0/8";
+        assert_eq!(second.get("/v1/auth/me").await.status == 200, is_usable);
+        server.app.flush().await;
+        let ended = tenant.owner.delete(&first).await;
+        if is_usable {
+            ended.no_content();
+            second.get(&tenant.workspace("")).await.ok();
+        } else {
+            ended.refused_as(409, "last_way_in");
+        }
+    }
+});
+
 both!(a_service_ends_neither_the_last_users_key_nor_the_last_services, async || {
     let (_server, tenant) = Server::with_tenant().await;
     let (service, minted) = tenant.key(owner_key("service")).await;
