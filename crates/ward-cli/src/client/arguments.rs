@@ -176,13 +176,11 @@ fn typed(operation: &Operation, field: &Field, kind: &Kind, text: String) -> Res
             Ok(number) => Ok(number.into()),
             Err(_) => text.parse::<u64>().map(Value::from).map_err(|_| wrong()),
         },
-        Kind::Number => match text.parse::<i64>() {
-            Ok(number) => Ok(number.into()),
-            Err(_) => {
-                let number = text.parse().ok().and_then(Number::from_f64);
-                number.map(Value::Number).ok_or_else(wrong)
-            }
-        },
+        Kind::Number => {
+            let whole = text.parse::<i64>().ok().map(Number::from);
+            let number = whole.or_else(|| text.parse().ok().and_then(Number::from_f64));
+            number.map(Value::Number).ok_or_else(wrong)
+        }
         Kind::Boolean => text.parse().map(Value::Bool).map_err(|_| wrong()),
         Kind::List(item) => Ok(Value::Array(vec![typed(operation, field, item, text)?])),
         Kind::Json => {

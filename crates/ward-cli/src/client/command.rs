@@ -109,7 +109,7 @@ fn after_help(operation: &Operation) -> String {
     }
     match operation.body {
         Some(BodyForm::Object) => {
-            text += "\n@FILE gives the whole body as JSON, and fields beside it replace its own.\n"
+            text += "\n@FILE gives the whole body as JSON, and fields beside it replace its own.\n";
         }
         Some(BodyForm::Whole) => text += "\n@FILE gives the body as JSON.\n",
         None => {}

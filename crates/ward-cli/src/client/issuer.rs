@@ -25,7 +25,7 @@ use crate::failure::CodedFailure;
 use crate::show::Output;
 
 /// The time that a person has for the sign-in.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// The issuer, and how this program is known to it.
 #[derive(Clone, Debug, clap::Args)]

@@ -64,7 +64,10 @@ pub fn value(value: &Value, out: Output) -> Result<(), Failure> {
     let Value::Object(fields) = value else {
         return match value {
             Value::Array(rows) if !out.is_json() => list(rows, out),
-            other => Ok(show::line(&serde_json::to_string_pretty(other)?)),
+            other => {
+                show::line(&serde_json::to_string_pretty(other)?);
+                Ok(())
+            }
         };
     };
     if out.is_json() {

@@ -23,7 +23,7 @@ pub mod exit {
 
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// The time without a byte after which an answer is given up. A server allows a request 15 s.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 /// The longest time that a server's `retry-after` can make the command wait. A longer one ends the command.
 const LONGEST_WAIT: u64 = 60;
 
