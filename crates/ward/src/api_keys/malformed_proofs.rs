@@ -103,7 +103,9 @@ impl MalformedProofs {
                     let keys = batch.len();
                     tracing::error!(%error, keys, "cannot look up the keys of malformed proofs; they are kept for the next flush");
                     let mut state = self.0.lock();
-                    batch.iter().for_each(|(same, counted)| state.add(same.clone(), counted.clone()));
+                    for (same, counted) in batch {
+                        state.add(same.clone(), counted.clone());
+                    }
                 }
             }
         }
@@ -113,7 +115,7 @@ impl MalformedProofs {
 /// The refusal for the audit. Its reason is the one that the key would get with a proof that fits, if that is a refusal too.
 fn refusal(same: &Same, counted: &Counted, record: &KeyRecord) -> Refusal {
     let admitted = record.admit(same.address);
-    let judged = record.proven_by(&same.hash, counted.last).and_then(|_| admitted);
+    let judged = record.proven_by(&same.hash, counted.last).and(admitted);
     Refusal {
         workspace: record.home,
         service: counted.room,
