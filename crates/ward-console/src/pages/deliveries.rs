@@ -55,7 +55,8 @@ impl Delivery {
 /// The open question about the patient or the encounter of a held delivery.
 #[derive(Deserialize)]
 struct Review {
-    review_id: String,
+    #[serde(rename = "review_id")]
+    id: String,
     needs: String,
     because: String,
     candidates: Vec<Candidate>,

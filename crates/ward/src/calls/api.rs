@@ -385,7 +385,7 @@ pub async fn get(request: Request, entry: Entry) -> Result<Reply, ApiError> {
     actions::note_read(&request.app, &entry, workspace, Some(found.id), json!({})).await?;
     let Facts { birth_date: patient_birth_date, phone: patient_phone } = facts;
     let shown = CallDetail::of(workspace, &found, owed.as_ref());
-    Reply::ok(&CallDetail { corrections, patient_birth_date, patient_phone, ..shown })
+    Reply::ok(&CallDetail { patient_birth_date, patient_phone, corrections, ..shown })
 }
 
 fn detail(

@@ -140,7 +140,7 @@ both!(the_time_for_a_restoration_ends_for_owners_and_not_for_the_operator, async
     let tenant = server.tenant("acme").await;
     let id = second(&tenant.owner, "second").await;
     archive(&tenant.owner, &id, "second").await;
-    server.clock.advance(60 * DAY - Duration::from_mins(1));
+    server.clock.advance((60 * DAY).saturating_sub(Duration::from_mins(1)));
     let owner = renewed(&server, &tenant).await;
     restore(&owner, &id).await.ok();
     archive(&owner, &id, "second").await;

@@ -177,9 +177,17 @@ both!(no_workspace_gets_a_reserved_slug, async || {
             (&tenant.owner, "/v1/me/workspaces"),
             (&tenant.owner, "/v1/workspaces/self-service"),
         ] {
-            assert_eq!(actor.post(path, new_workspace(word)).await.problems(), [told.clone()], "{word}");
+            assert_eq!(
+                actor.post(path, new_workspace(word)).await.problems(),
+                std::slice::from_ref(&told),
+                "{word}"
+            );
         }
-        assert_eq!(rename(&tenant.owner, &tenant, "acme", word).await.problems(), [told.clone()], "{word}");
+        assert_eq!(
+            rename(&tenant.owner, &tenant, "acme", word).await.problems(),
+            std::slice::from_ref(&told),
+            "{word}"
+        );
     }
     // A workspace that had such a slug before can still be found, renamed and archived.
     server.sql("UPDATE workspaces SET slug = 'admin'").await;
@@ -270,7 +278,7 @@ both!(of_renames_and_an_archive_of_one_workspace_one_wins, threads = 4, async ||
         let replica = server.replica().await;
         let tenant = server.tenant("acme").await;
         let owner = |index: usize| {
-            let on = if index % 2 == 0 { &server } else { &replica };
+            let on = if index.is_multiple_of(2) { &server } else { &replica };
             on.bearing(tenant.owner.bearer.clone().expect("a key"))
         };
         let mut calls: Vec<_> = (0..6)

@@ -72,12 +72,11 @@ pub fn count(tx: &mut Tx<'_>, workspace: WorkspaceId, most: i64) -> Result<i64, 
     )
 }
 
-/// The open review of a delivery, with its sealed candidates.
-pub fn get(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    delivery: DeliveryId,
-) -> Result<Option<(ReviewResponse, Option<Vec<u8>>)>, Error> {
+/// A review with its sealed candidates.
+type Sealed = (ReviewResponse, Option<Vec<u8>>);
+
+/// The open review of a delivery.
+pub fn get(tx: &mut Tx<'_>, workspace: WorkspaceId, delivery: DeliveryId) -> Result<Option<Sealed>, Error> {
     tx.optional(
         ward_db::sql!(
             "SELECT ",
