@@ -24,6 +24,7 @@ use crate::identity::{self, Caller, Credential};
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::members;
 use crate::trust_rules;
+use crate::workspaces;
 
 /// The caller that a question is about.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +40,8 @@ pub enum Asked {
 pub struct Question {
     /// The workspace of the caller, and of the request's path if that has one.
     pub workspace: WorkspaceId,
+    /// The slug in the request's path, which must name that workspace.
+    pub slug: Option<String>,
     pub caller: Asked,
     pub operation: Arc<Operation>,
     /// The permission that the query of `authorize` names.
@@ -86,8 +89,17 @@ impl Explanation {
     }
 }
 
+/// The answer to a question about a request that is none of the workspace's own.
+pub const NOT_OF_THIS_WORKSPACE: ApiError =
+    ApiError::missing("operation_not_found", "No operation of this workspace is named so.");
+
 /// Answers a question. An unknown caller, and one of another workspace, get the same 404.
 pub fn explain(tx: &mut Tx<'_>, issuers: &Issuers, question: &Question) -> Result<Explanation, ApiError> {
+    if let Some(slug) = &question.slug
+        && workspaces::slugs::named(tx, slug, question.now)? != Some(question.workspace)
+    {
+        return Err(NOT_OF_THIS_WORKSPACE);
+    }
     let proof = assumed(tx, issuers, question)?;
     let mut explained = Explanation::default();
     if question.operation.access == Access::Anonymous {
@@ -99,7 +111,9 @@ pub fn explain(tx: &mut Tx<'_>, issuers: &Issuers, question: &Question) -> Resul
             "No configured issuer signs tokens for this member. Ask about one of its keys.".to_owned();
         return Ok(explained.failed("credential", "no_identity", detail, ApiError::unauthorized()));
     };
-    let target = question.operation.path.contains("{workspace_id}").then_some(question.workspace);
+    let path = &question.operation.path;
+    let names_one = path.contains("{workspace_id}") || path.contains("{slug}");
+    let target = names_one.then_some(question.workspace);
     let when_and_where = (question.now, question.address);
     let Recognized { caller, seen, kept_out } = match recognize(tx, &proof, target, when_and_where)? {
         Ok(recognized) => recognized,

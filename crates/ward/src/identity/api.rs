@@ -261,11 +261,10 @@ fn question(
     workspace: WorkspaceId,
     asked: &ExplainAccessRequest,
 ) -> Result<Question, ApiError> {
-    const UNKNOWN: ApiError =
-        ApiError::missing("operation_not_found", "No operation of this workspace is named so.");
+    const UNKNOWN: ApiError = explain::NOT_OF_THIS_WORKSPACE;
     let contract = &request.app.contract;
-    let (operation, query) = match asked.operation.split_once(' ') {
-        None => (contract.operation(&asked.operation).ok_or(UNKNOWN)?, None),
+    let (operation, query, slug) = match asked.operation.split_once(' ') {
+        None => (contract.operation(&asked.operation).ok_or(UNKNOWN)?, None, None),
         Some((method, target)) => {
             let method = Method::from_bytes(method.as_bytes()).map_err(|_| UNKNOWN)?;
             let (path, query) =
@@ -276,7 +275,8 @@ fn question(
             if named.is_some_and(|named| named != workspace) {
                 return Err(UNKNOWN);
             }
-            (operation, query)
+            let slug = operation.path_parameter(path, "slug").map(str::to_owned);
+            (operation, query, slug)
         }
     };
     // Only the query of `authorize` takes part in its decision.
@@ -294,5 +294,5 @@ fn question(
     let asked_about = asked.address.as_deref().and_then(|text| text.parse::<IpAddr>().ok());
     // An IPv4-mapped address is the IPv4 address, as it is in a real request.
     let address = asked_about.map_or(asker, |address| address.to_canonical());
-    Ok(Question { workspace, caller, operation: operation.clone(), permission, now, address })
+    Ok(Question { workspace, slug, caller, operation: operation.clone(), permission, now, address })
 }

@@ -279,6 +279,7 @@ both!(an_operation_is_named_by_its_id_or_by_a_request, async || {
         format!("HEAD /v1/workspaces/{id}"),
         format!("GET  /v1/workspaces/{id}"),
         format!("GET /v1/workspaces/{id}/"),
+        "GET /v1/workspaces/by-slug/a-slug-of-nobody".to_owned(),
         "GET /v1/workspaces/01900000-0000-7000-8000-00000000abcd".to_owned(),
     ] {
         scene.explain(&caller, &unknown).await.refused_as(404, "operation_not_found");

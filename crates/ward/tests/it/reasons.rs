@@ -94,7 +94,7 @@ both!(a_role_and_a_kind_of_caller_are_missing_like_a_permission, async || {
             kinds.insert(operation.id.as_str());
         }
     }
-    assert_eq!(kinds.len(), 5, "{kinds:?}");
+    assert_eq!(kinds.len(), 6, "{kinds:?}");
 });
 
 both!(a_caller_who_would_exceed_itself_reads_what_it_lacks, async || {
