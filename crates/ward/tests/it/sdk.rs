@@ -14,6 +14,21 @@ fn recording() -> Value {
     serde_json::from_str(include_str!("../clients/sdk.json")).unwrap()
 }
 
+/// An actor that sends the recorded headers. The actor itself adds `authorization`, and `content-type` only with a body, as the
+/// SDK does.
+fn as_recorded(actor: &Actor, recording: &Value) -> Actor {
+    let headers = recording["headers"].as_object().unwrap();
+    assert_eq!(headers["authorization"], "Bearer {key}");
+    assert_eq!(headers["content-type"].as_str(), Sending::json(&json!({})).content_type);
+    let of_fetch = headers
+        .iter()
+        .filter(|(name, _)| !["about", "authorization", "content-type"].contains(&name.as_str()));
+    let of_fetch: Vec<(&str, &str)> =
+        of_fetch.map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();
+    assert_eq!(of_fetch.len(), 5);
+    actor.with(&of_fetch)
+}
+
 /// One version of the SDK on its walk through the recorded calls.
 struct Client<'a> {
     age: &'a str,
@@ -108,7 +123,7 @@ both!(four_ages_of_the_platforms_sdk_read_what_they_declare, async || {
         let slug = fresh_slug();
         client.known.insert("slug".to_owned(), slug.clone());
         // The SDK refuses an empty key, so a caller without a key passes any text.
-        let keyless = server.bearing("none-yet");
+        let keyless = as_recorded(&server.bearing("none-yet"), &recording);
         for call in recording.list("before_the_claim") {
             client.walk(&keyless, call).await;
         }
@@ -126,7 +141,7 @@ both!(four_ages_of_the_platforms_sdk_read_what_they_declare, async || {
         assert_eq!(claimed.status, 201, "{age}: {}", claimed.text);
         let claimed: Value = serde_json::from_str(&claimed.text).unwrap();
         client.reads(&json!("@new_key"), &claimed, "the claim");
-        let owner = server.bearing(claimed.text("api_key"));
+        let owner = as_recorded(&server.bearing(claimed.text("api_key")), &recording);
 
         let path = client.filled("/v1/{workspace_id}/calls/CA-of-the-sdk");
         let report = json!({ "status": "completed", "caller_id": "+15550100099", "direction": "inbound" });
