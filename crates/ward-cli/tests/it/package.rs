@@ -35,6 +35,7 @@ mkdir "$work/upper" "$work/work" "$work/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$work/upper,workdir=$work/work" "$work/root"
 mount --rbind /dev "$work/root/dev"
 mount --rbind /proc "$work/root/proc"
+echo "== mounted"
 cp "$package" "$work/root/ward.deb"
 exec chroot "$work/root" sh -c "$inside"
 "#;
@@ -108,8 +109,15 @@ fn a_debian_package_is_installed_upgraded_removed_and_purged() {
         .env("inside", INSIDE)
         .output()
         .unwrap();
-    done(&ran);
     let said = text(&ran.stdout);
+    if !said.contains("== mounted\n") {
+        // A container may forbid mounts. Everything after them must succeed.
+        let why = text(&ran.stderr);
+        return left_out(&format!(
+            "no Debian package is installed, because this machine allows no mounts: {why}"
+        ));
+    }
+    done(&ran);
     let part = |from: &str, to: &str| -> String {
         let (_, rest) =
             said.split_once(&format!("== {from}\n")).unwrap_or_else(|| panic!("no {from}: {said}"));
