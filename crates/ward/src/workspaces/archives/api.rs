@@ -3,10 +3,9 @@
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
-use ward_db::Timestamp;
 
-use super::actions;
 use super::store::{self, ArchivedMembership};
+use super::{Archived, actions};
 use crate::error::ApiError;
 use crate::gate::Entry;
 use crate::gate::idempotency::Repeat;
@@ -19,20 +18,13 @@ use crate::workspaces::Workspace;
 #[derive(Serialize)]
 struct ArchivedWorkspaceResponse {
     workspace: Workspace,
-    archived_at: Option<Timestamp>,
-    purge_at: Option<Timestamp>,
-    legal_hold: bool,
+    #[serde(flatten)]
+    archived: Archived,
 }
 
 impl From<ArchivedMembership> for ArchivedWorkspaceResponse {
     fn from(found: ArchivedMembership) -> Self {
-        let archived = found.archived;
-        Self {
-            workspace: found.workspace,
-            archived_at: archived.archived_at,
-            purge_at: archived.purge_at,
-            legal_hold: archived.legal_hold,
-        }
+        Self { workspace: found.workspace, archived: found.archived }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ward_db::{Error, Timestamp, Tx, columns, decode, insert_later, select};
+use ward_db::{Error, Row, Timestamp, Tx, columns, decode, insert_later, select, sql};
 
 use super::{Archived, LegalHold};
 use crate::access::Role;
@@ -10,7 +10,7 @@ use crate::guard::WorkspaceGuard;
 use crate::identity::PrincipalKind;
 use crate::ids::{PrincipalId, WorkspaceId};
 use crate::page::{Page, counted};
-use crate::workspaces::access_policy::Visitor;
+use crate::workspaces::access_policy::{AccessPolicy, Visitor};
 use crate::workspaces::store::{ISSUER, WORKSPACE};
 use crate::workspaces::{Workspace, WorkspaceState};
 
@@ -44,6 +44,9 @@ columns! {
     }
 }
 
+const JOINED: &str = "FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
+     LEFT JOIN archives a ON w.id = a.workspace_id";
+
 impl ArchivedMembership {
     /// Its place in the list of archived workspaces.
     pub const fn place(&self) -> i64 {
@@ -53,10 +56,12 @@ impl ArchivedMembership {
     /// Whether this member is one of the last owners of an archived workspace whose policy admits it.
     pub fn is_restorable_by(&self, kind: PrincipalKind, address: IpAddr) -> bool {
         let visitor = Visitor { address, kind, issuer: self.issuer.as_deref() };
-        self.state == WorkspaceState::Archived
-            && self.role == Role::Owner
-            && self.workspace.policy.admit(visitor).is_ok()
+        is_restorable(self.state, self.role, &self.workspace.policy, visitor)
     }
+}
+
+fn is_restorable(state: WorkspaceState, role: Role, policy: &AccessPolicy, visitor: Visitor<'_>) -> bool {
+    state == WorkspaceState::Archived && role == Role::Owner && policy.admit(visitor).is_ok()
 }
 
 /// A page of the workspaces that archives took out of the principal's list, in its order.
@@ -68,8 +73,8 @@ pub fn archived(
     tx.all(
         select!(
             ArchivedMembership,
-            "FROM memberships m JOIN workspaces w ON w.id = m.workspace_id LEFT JOIN archives a ON w.id = a.workspace_id \
-             WHERE m.principal_id = $1 AND m.position < $2 AND m.position < 0 ORDER BY m.position DESC LIMIT $3"
+            JOINED,
+            " WHERE m.principal_id = $1 AND m.position < $2 AND m.position < 0 ORDER BY m.position DESC LIMIT $3"
         ),
         &[principal.into(), (-page.after).into(), page.fetch().into()],
         decode,
@@ -83,9 +88,19 @@ pub fn count_archived(
     (kind, address): (PrincipalKind, IpAddr),
     most: i64,
 ) -> Result<i64, Error> {
-    let page = Page { after: 0, limit: most - 1 };
-    let found = archived(tx, principal, page)?;
-    let restorable = found.iter().filter(|it| it.is_restorable_by(kind, address)).count();
+    // Only what decides is read, because a page of the list may count thousands of memberships.
+    const SQL: &str = sql!(
+        "SELECT w.state, m.role, w.networks, w.issuers, ",
+        ISSUER,
+        " FROM memberships m JOIN workspaces w ON w.id = m.workspace_id \
+         WHERE m.principal_id = $1 AND m.position < 0 ORDER BY m.position DESC LIMIT $2"
+    );
+    let judge = |row: &Row<'_>| {
+        let (state, role, policy, issuer): (_, _, AccessPolicy, Option<String>) = row.read()?;
+        Ok(is_restorable(state, role, &policy, Visitor { address, kind, issuer: issuer.as_deref() }))
+    };
+    let found: Vec<bool> = tx.all(SQL, &[principal.into(), most.into()], judge)?;
+    let restorable = found.iter().filter(|restorable| **restorable).count();
     let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
     Ok(counted(number(found.len()), number(restorable), most))
 }
@@ -97,11 +112,7 @@ pub fn archived_membership(
     principal: PrincipalId,
 ) -> Result<Option<ArchivedMembership>, Error> {
     tx.optional(
-        select!(
-            ArchivedMembership,
-            "FROM memberships m JOIN workspaces w ON w.id = m.workspace_id LEFT JOIN archives a ON w.id = a.workspace_id \
-             WHERE m.workspace_id = $1 AND m.principal_id = $2"
-        ),
+        select!(ArchivedMembership, JOINED, " WHERE m.workspace_id = $1 AND m.principal_id = $2"),
         &[id.into(), principal.into()],
         decode,
     )
