@@ -26,7 +26,7 @@ const LONGEST_PLACE: usize = 2_000;
 /// A leg in Twilio's list. The texts are as Twilio sends them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct ListedCall {
-    /// The leg's call SID.
+    /// The call SID of the leg, which begins with `CA`.
     pub sid: String,
     /// The id of the call on whose behalf the leg was dialled.
     pub parent_call_sid: Option<String>,

@@ -111,9 +111,9 @@ impl Context {
 /// The way in which a request presents its credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// The credential alone: RFC 6750, section 2.1.
+    /// The header has the credential alone (RFC 6750, section 2.1).
     Bearer,
-    /// With a proof of possession: RFC 9449, section 7.1.
+    /// A proof of possession comes with the credential (RFC 9449, section 7.1).
     Dpop,
 }
 

@@ -25,11 +25,11 @@ pub struct Filled {
 
 /// The names and values of one argument.
 enum Argument<'a> {
-    /// `@FILE`
+    /// The file of `@FILE`, which has the whole body.
     Body(&'a str),
-    /// `NAME=VALUE`
+    /// A name and its text, from `NAME=VALUE`.
     Text(&'a str, &'a str),
-    /// `NAME:=JSON`
+    /// A name and its JSON, from `NAME:=JSON`.
     Json(&'a str, &'a str),
 }
 

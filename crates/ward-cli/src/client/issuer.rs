@@ -328,7 +328,7 @@ async fn called_back(
     let deadline = Instant::now() + PATIENCE;
     loop {
         let query = tokio::time::timeout_at(deadline, callbacks.recv()).await;
-        let query = query.ok().flatten().ok_or_else(|| failed("nobody signed in within ten minutes"))?;
+        let query = query.ok().flatten().ok_or_else(|| failed("the sign-in took longer than ten minutes"))?;
         let value = |wanted: &str| {
             let mut pairs = form_urlencoded::parse(query.as_bytes());
             pairs.find_map(|(name, value)| (name == wanted).then(|| value.into_owned()))

@@ -140,7 +140,7 @@ fn a_debian_package_is_installed_upgraded_removed_and_purged() {
         removed.contains("cannot access '/usr/bin/ward'") && removed.contains("log = \"json\""),
         "{removed}"
     );
-    // Nobody can read a backup without the key, so it outlives the package.
+    // A backup cannot be read without the key, so the key outlives the package.
     let purged = part("purged", "end");
     assert_eq!(purged.lines().collect::<Vec<_>>(), ["master.key"], "{said}");
     assert!(said.contains("keep a copy of /etc/ward/master.key"), "{said}");

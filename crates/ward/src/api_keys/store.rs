@@ -319,8 +319,7 @@ pub struct Ways<'a> {
 
 impl Ways<'_> {
     /// A live key `k` with all of an owner's permissions, which one in quarantine has not. It uses the parameters `$1` to `$5`.
-    /// A key that is bound to a public key or to networks counts after its first use: before, nobody has proven that anyone
-    /// can use it.
+    /// A key that is bound to a public key or to networks counts after its first use, which proves that its holder can use it.
     fn opens() -> String {
         format!(
             "k.role = 'owner' AND (k.permissions = $2 OR k.permissions = $3) AND k.key_id <> $4 AND k.workspace_id <> $5 \

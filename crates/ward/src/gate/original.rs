@@ -1,6 +1,6 @@
 //! The request to another service that a proxy asks `authorize` about, so that a DPoP proof can be compared with it.
 //!
-//! The proof of the client names the method and the URL of the service, and only the proxy knows these. Whoever may state them
+//! The proof of the client names the method and the URL of the service, and only the proxy knows these. The sender that states them
 //! decides what a proof is worth. So they count only from an address of `trusted_proxies`, and only for the services of
 //! `gate_origins`: a proxy often takes the host from the client, and a proof for another host must open nothing here.
 
@@ -20,7 +20,7 @@ const TARGET: HeaderName = HeaderName::from_static("x-forwarded-uri");
 /// The method and the URL of a request to another service.
 pub struct OriginalRequest<'r> {
     pub method: &'r str,
-    /// As [`canonical`] writes it.
+    /// The URL of that request, as [`canonical`] writes it.
     pub url: String,
 }
 

@@ -21,7 +21,7 @@ use super::token::{decode, moment};
 
 /// The longest proof, bytes: room for a key and a signature of RSA with 4096 bits.
 const LONGEST: usize = 4096;
-/// The longest accepted `jti`, bytes.
+/// The longest accepted `jti` (the id of a proof), bytes.
 const LONGEST_ID: usize = 256;
 /// The greatest accepted difference between a proof's `iat` and Ward's clock.
 const WINDOW: Duration = Duration::from_mins(1);

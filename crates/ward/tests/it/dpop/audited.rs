@@ -59,7 +59,7 @@ both!(a_flood_of_malformed_proofs_is_bounded, async || {
     // The address has used up its places, so this one is only counted.
     get_with(&server, ME, credential(&actor), "garbage").await.refused_as(401, "invalid_dpop_proof");
     assert_eq!(refused(&server, &tenant).await, []);
-    // The next flush begins anew.
+    // After the flush, the address has its places again.
     get_with(&server, ME, credential(&actor), "garbage").await.refused_as(401, "invalid_dpop_proof");
     assert_eq!(refused(&server, &tenant).await.len(), 1);
     assert_eq!(json!(refused(&server, &tenant).await[0].0), "proof_malformed");

@@ -23,7 +23,7 @@ const LONGEST: u8 = 90;
 const LOCKED_OUT: No = No::Because(409, "would_lock_out");
 const NO_HANDOVER: No = No::Because(404, "handover_not_found");
 
-/// The ranges of these networks.
+/// The IP ranges of the networks whose bits are set.
 pub fn ranges(networks: u8) -> Value {
     (0..2_usize).filter(|bit| networks & (1 << bit) != 0).map(|bit| NETWORKS[bit]).collect()
 }
@@ -241,7 +241,7 @@ pub fn leak(world: &World, number: u8) -> (Request, Outcome) {
     (request(Method::POST, "/v1/keys/leaked".to_owned(), Some(body)), Ok(outcome))
 }
 
-/// Somebody who found a secret ends its key with it. Networks and bindings do not matter.
+/// The finder of a secret ends its key with it. Networks and bindings do not matter.
 pub fn surrender(world: &World, number: u8) -> (Request, Outcome) {
     let at = any_secret(world, number);
     let text = at.map_or_else(|| world.stray.clone(), |at| world.text(&secret(at)));
